@@ -1,0 +1,96 @@
+"""Quantities as people write and read them. Inside, times are integer nanoseconds, sizes bytes."""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+NS_PER_US = 1_000
+
+_DURATION = {
+    "ns": 1,
+    "us": NS_PER_US,
+    "µs": NS_PER_US,
+    "ms": NS_PER_MS,
+    "s": NS_PER_S,
+    "min": 60 * NS_PER_S,
+    "m": 60 * NS_PER_S,
+    "h": 3600 * NS_PER_S,
+}
+_SIZE = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_QUANTITY = re.compile(r"\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]*)\s*")
+
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+def _parse(text: str, units: dict[str, int], kind: str, example: str) -> int:
+    match = _QUANTITY.fullmatch(text)
+    if not match:
+        raise ValueError(f"not a {kind}: {text!r}; write it like {example}")
+    number, unit = match.groups()
+    if not unit:
+        raise ValueError(f"{kind} without a unit: {text!r}; write it like {example}")
+    if unit not in units:
+        raise ValueError(f"unknown unit {unit!r} in {text!r}; known: {', '.join(units)}")
+    value = Fraction(number) * units[unit]
+    if value < 0:
+        raise ValueError(f"{kind} is negative: {text!r}")
+    if value >= 1 << 62:
+        raise ValueError(f"{kind} is too large: {text!r}")
+    return round(value)
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds in `text` such as "5s", "250 ms", "1.5 min". ValueError says what is wrong."""
+    return _parse(text, _DURATION, "duration", "5s, 250ms or 2min")
+
+
+def parse_size(text: str) -> int:
+    """Bytes in `text` such as "512 MiB". Binary units only. ValueError says what is wrong."""
+    return _parse(text, _SIZE, "size", "512MiB or 2GiB")
+
+
+def format_size(size: int) -> str:
+    """Bytes in the largest binary unit that divides them: 536870912 -> "512 MiB"."""
+    for unit, factor in reversed(_SIZE.items()):
+        if size >= factor and size % factor == 0:
+            return f"{size // factor} {unit}"
+    return f"{size} B"
+
+
+def format_duration(ns: int) -> str:
+    """A duration as people write it in a playbook: 5000000000 -> "5 s", 1500000000 -> "1.5 s"."""
+    if ns == 0:
+        return "0 s"
+    for unit, factor in (("min", 60 * NS_PER_S), ("s", NS_PER_S), ("ms", NS_PER_MS), ("µs", NS_PER_US)):
+        if abs(ns) >= factor:
+            return f"{ns / factor:.10g} {unit}"
+    return f"{ns} ns"
+
+
+def _grouped(number: str) -> str:
+    whole, dot, rest = number.partition(".")
+    sign = whole[0] if whole[:1] in "+-" else ""
+    digits = whole.removeprefix(sign)
+    groups: list[str] = []
+    while len(digits) > 3:
+        groups.insert(0, digits[-3:])
+        digits = digits[:-3]
+    return sign + NBSP.join([digits, *groups]) + dot + rest
+
+
+def format_ms(value_ns: int, low_ns: int, high_ns: int, *, signed: bool = False) -> str:
+    """ "5 006.4 ± 0.6 ms": the bound is the larger side, rounded up so that it still contains
+    the interval, and the value is shown to the bound's precision."""
+    bound = max(high_ns - value_ns, value_ns - low_ns) / NS_PER_MS
+    digits = 3 if bound < 0.01 else 2 if bound < 0.1 else 1 if bound < 100 else 0
+    scale = 10**digits
+    shown = round(value_ns / NS_PER_MS, digits)
+    rounding = abs(shown - value_ns / NS_PER_MS)
+    up = math.ceil((bound + rounding) * scale - 1e-6) / scale
+    sign = "+" if signed else ""
+    value, plus_minus = f"{shown:{sign}.{digits}f}", f"{up:.{digits}f}"
+    return f"{_grouped(value)} ± {_grouped(plus_minus)} ms"
