@@ -1,0 +1,25 @@
+# /boot/initrd: a busybox and the drivers that init loads, in order, uncompressed.
+set -eu
+root=$1
+kernel=$(cd "$root/lib/modules" && echo *)
+work=$root/tmp/initrd
+
+mkdir -p "$work/bin" "$work/modules" "$work/dev" "$work/proc" "$work/sys" "$work/run" "$work/root"
+cp "$root/bin/busybox" "$work/bin/busybox"
+for applet in sh mount insmod tar ip ln cat mkdir switch_root poweroff; do
+    ln -s busybox "$work/bin/$applet"
+done
+cp "$root/usr/lib/freezelab/init" "$work/init"
+
+for module in virtio_pci virtio_blk virtio_net virtio_console virtio_rng qemu_fw_cfg; do
+    chroot "$root" modprobe -S "$kernel" --show-depends "$module" | while read -r verb path _; do
+        name=${path##*/}
+        [ "$verb" = insmod ] || continue
+        [ -e "$work/modules/$name" ] && continue
+        cp "$root$path" "$work/modules/$name"
+        echo "$name" >>"$work/modules/order"
+    done
+done
+
+chroot "$root" sh -c 'cd /tmp/initrd && find . | sort | busybox cpio -o -H newc' >"$root/boot/initrd" 2>/dev/null
+rm -rf "$work"

@@ -1,0 +1,283 @@
+"""Building: packages to a tar, the tar to a tree, the tree to an ext4 image; kernel and initrd beside it.
+
+The same programs run for root and for an ordinary user: mmdebstrap in mode root or unshare, then tar
+and mke2fs, which an ordinary user runs under fakeroot so that the files in the image belong to root.
+Nothing is mounted and nothing is left of a build that did not end: everything happens in a staging
+folder beside the result, which is synced and then renamed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import getpass
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.core.units import NS_PER_S
+from lab.errors import ImageError, MachineError
+from lab.image.program import ProgramFailed, find_program, run
+from lab.image.recipe import FORMAT, Recipe, hooks, overlay_tar
+
+Progress = Callable[[str, float | None], None]
+
+MANIFEST = "image.json"
+_TIMEOUT_S = 1800.0
+_MIB = 1 << 20
+
+# What mmdebstrap says, what to call it, and the share of the whole build that is over by then.
+_STAGES = (
+    ("running apt-get update", "reading package lists", 0.01),
+    ("downloading packages", "downloading packages", 0.10),
+    ("extracting archives", "unpacking the base system", 0.20),
+    ("installing essential", "installing the base system", 0.25),
+    ("installing remaining", "installing packages", 0.40),
+    ("running --customize-hook", "setting the system up", 0.75),
+    ("cleaning package lists", "tidying", 0.85),
+    ("creating tarball", "packing", 0.86),
+)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Where the programs are, and how this user builds."""
+
+    mmdebstrap: str
+    mke2fs: str
+    tar: str
+    mode: str  # mmdebstrap's: root or unshare
+    fakeroot: tuple[str, ...]
+
+
+def find_tools() -> Tools:
+    """MachineError when this machine or user cannot build."""
+    mmdebstrap = find_program("mmdebstrap", "mmdebstrap")
+    mke2fs, tar = find_program("mke2fs", "e2fsprogs"), find_program("tar", "tar")
+    if os.geteuid() == 0:
+        return Tools(mmdebstrap, mke2fs, tar, "root", ())
+    fakeroot = find_program("fakeroot", "fakeroot")
+    find_program("newuidmap", "uidmap")
+    user = getpass.getuser()
+    for path in (Path("/etc/subuid"), Path("/etc/subgid")):
+        try:
+            owners = {line.split(":")[0] for line in path.read_text(encoding="utf-8").splitlines()}
+        except OSError:
+            owners = set()
+        if not owners & {user, str(os.getuid())}:
+            raise MachineError(
+                f"user {user} has no line in {path}, so mmdebstrap cannot build without root",
+                hint=f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
+            )
+    return Tools(mmdebstrap, mke2fs, tar, "unshare", (fakeroot,))
+
+
+def free_bytes(folder: Path) -> int:
+    """What this user may still write below `folder`."""
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_frsize
+
+
+def disk_full(folder: Path, needed: int) -> ImageError:
+    """The error for a full disk."""
+    return ImageError(
+        f"no space left on {folder}: a build needs about {needed // _MIB} MiB, "
+        f"{free_bytes(folder) // _MIB} MiB are free",
+        hint="make room there, or put the images elsewhere with FREEZELAB_CACHE=FOLDER",
+    )
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """ImageError when `folder` has too little room for a build."""
+    if free_bytes(folder) < needed:
+        raise disk_full(folder, needed)
+
+
+def build(recipe: Recipe, staging: Path, final: Path, progress: Progress, *, lock: int) -> None:
+    """Make `final` by way of `staging`, an empty folder beside it. lock: held as long as anything works."""
+    scratch = staging if os.geteuid() == 0 else Path(tempfile.gettempdir())
+    try:
+        for folder in {staging, scratch}:
+            check_space(folder, recipe.build_bytes)
+        _build(recipe, staging, progress, scratch, lock)
+        progress("writing to disk", 0.99)
+        sync_tree(staging)
+        staging.rename(final)
+        _sync(final.parent)
+    except ProgramFailed as failure:
+        if failure.disk_full:
+            tight = min({staging, scratch}, key=free_bytes)
+            raise disk_full(tight, recipe.build_bytes) from failure
+        if failure.offline:
+            raise ImageError(
+                f"the packages cannot be fetched: {failure.lines[0]}",
+                hint="check the network, http_proxy, or set FREEZELAB_MIRROR to a Debian mirror",
+            ) from failure
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(staging, recipe.build_bytes) from error
+        where = str(error.filename or staging)
+        raise ImageError(f"the build failed: {error.strerror}", where=where) from error
+    progress("done", 1.0)
+
+
+def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, lock: int) -> None:
+    started = time.monotonic_ns()
+    tools = find_tools()
+    work = staging / "work"
+    work.mkdir()
+    tarball, tree = work / "root.tar", work / "root"
+
+    def on_line(line: str) -> None:
+        for said, stage, fraction in _STAGES:
+            if said in line:
+                progress(stage, fraction)
+
+    progress("preparing", 0.0)
+    (work / "files.tar").write_bytes(overlay_tar(recipe.folder / "files"))
+    env = {"INITRD": "No"}  # Debian's kernel package builds none; the recipe's hook builds its own
+    if scratch == staging:
+        env["TMPDIR"] = str(work)
+    run(
+        mmdebstrap_argv(recipe, tools, work / "files.tar", tarball, os.environ.get("FREEZELAB_MIRROR")),
+        timeout_s=_TIMEOUT_S,
+        on_line=on_line,
+        env=env,
+        keep_open=(lock,),
+    )
+
+    progress("unpacking", 0.90)
+    tree.mkdir()
+    # One fakeroot session must see both programs, so its memory of owners is carried in a file.
+    owners = str(work / "owners")
+    save = [*tools.fakeroot, "-s", owners, "--"] if tools.fakeroot else []
+    load = [*tools.fakeroot, "-i", owners, "--"] if tools.fakeroot else []
+    unpack = [tools.tar, "-C", str(tree), "--numeric-owner", "--exclude=./dev/*", "-xf", str(tarball)]
+    run([*save, *unpack], timeout_s=_TIMEOUT_S, keep_open=(lock,))
+    tarball.unlink()
+    kernel_version = _boot_files(tree, staging)
+    packages = installed_packages((tree / "var/lib/dpkg/status").read_text(encoding="utf-8"))
+
+    progress("making the disk", 0.95)
+    # A name of its own for every build: an overlay over an image that was built again must fail
+    # loudly (its backing file is gone), not read blocks that have moved.
+    disk = staging / f"disk-{os.urandom(4).hex()}.img"
+    with disk.open("xb") as file:
+        file.truncate(recipe.disk_bytes)
+    run([*load, *mke2fs_argv(tools, tree, disk)], timeout_s=_TIMEOUT_S, keep_open=(lock,))
+
+    remove_tree(work)
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "name": recipe.name,
+        "digest": recipe.digest,
+        "about": recipe.about,
+        "suite": recipe.suite,
+        "disk": disk.name,
+        "disk_format": "raw",
+        "kernel": "vmlinuz",
+        "initrd": "initrd",
+        "kernel_version": kernel_version,
+        "cmdline": recipe.cmdline,
+        "packages": packages,
+        "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "build_seconds": round((time.monotonic_ns() - started) / NS_PER_S, 1),
+        "mode": tools.mode,
+    }
+    (staging / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def mmdebstrap_argv(
+    recipe: Recipe, tools: Tools, files: Path, tarball: Path, mirror: str | None
+) -> list[str]:
+    """Without a mirror mmdebstrap takes Debian's own."""
+    argv = [
+        tools.mmdebstrap,
+        f"--mode={tools.mode}",
+        "--variant=apt",
+        "--format=tar",
+        f"--include={','.join(recipe.packages)}",
+        '--aptopt=Apt::Install-Recommends "false"',
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude),
+        f"--customize-hook=tar-in {files} /",
+        # The scripts' texts, not their paths: in mode unshare their folder need not be readable.
+        *(f"--customize-hook={text}" for text in hooks(recipe)),
+        recipe.suite,
+        str(tarball),
+    ]
+    return [*argv, mirror] if mirror else argv
+
+
+def mke2fs_argv(tools: Tools, tree: Path, disk: Path) -> list[str]:
+    """An ext4 that the guest need not finish by itself (no lazy initialisation in the background)."""
+    options = "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"
+    return [
+        *(tools.mke2fs, "-q", "-F", "-t", "ext4", "-m", "0", "-L", "freezelab"),
+        *("-O", "^metadata_csum", "-J", "size=8", "-E", options, "-d", str(tree), str(disk)),
+    ]
+
+
+def _boot_files(tree: Path, staging: Path) -> str:
+    """Move kernel and initrd out of the tree; the kernel's version."""
+    kernels = sorted((tree / "boot").glob("vmlinuz-*"))
+    initrd = tree / "boot" / "initrd"
+    if len(kernels) != 1 or not initrd.is_file():
+        found = f"{len(kernels)} kernels and {'an' if initrd.is_file() else 'no'} initrd"
+        raise ImageError(f"the system has {found} in /boot; one of each is needed")
+    version = kernels[0].name.removeprefix("vmlinuz-")
+    shutil.copyfile(kernels[0], staging / "vmlinuz")
+    shutil.copyfile(initrd, staging / "initrd")
+    for path in (tree / "boot").iterdir():
+        if path.is_file():
+            path.unlink()
+    return version
+
+
+_FIELD = re.compile(r"^(Package|Version|Status): (.*)$", re.M)
+
+
+def installed_packages(status: str) -> dict[str, str]:
+    """Package versions from dpkg's status file."""
+    versions = {}
+    for paragraph in status.split("\n\n"):
+        fields = dict(_FIELD.findall(paragraph))
+        if fields.get("Status", "").endswith(" installed"):
+            versions[fields["Package"]] = fields["Version"]
+    return dict(sorted(versions.items()))
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a staging folder. Refuses while anything is mounted below: that would empty the mount too."""
+    real = folder.resolve()
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        mounts = []
+    for line in mounts:
+        mount = line.split()[4]
+        if Path(mount.encode().decode("unicode_escape")).is_relative_to(real):
+            raise ImageError(f"something is still mounted below {folder}", hint=f"umount it: {mount}")
+    shutil.rmtree(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """All files of a flat folder, then the folder itself, to stable storage."""
+    for path in sorted(folder.iterdir()):
+        _sync(path)
+    _sync(folder)

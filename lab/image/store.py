@@ -1,0 +1,251 @@
+"""The images on this machine: recipes on one side, built images in the cache on the other.
+
+    <cache>/images/<name>-<digest12>/   disk-*.img (raw, sparse), vmlinuz, initrd, image.json
+    <cache>/images/.build-<name>-*/     a build at work, or what is left of a killed one
+    <cache>/images/.lock-<name>         held while <name> is built or removed
+
+An image is current when its digest is its recipe's. A folder without image.json is no image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import fcntl
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from lab.errors import ImageError, UsageError
+from lab.image.build import MANIFEST, Progress, build, disk_full, remove_tree
+from lab.image.program import ProgramFailed, find_program, run
+from lab.image.recipe import Recipe, load_recipe, recipe_names
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image. `disk` is shared and never written to: guests get overlays."""
+
+    name: str
+    digest: str
+    folder: Path
+    disk: Path
+    disk_format: str
+    kernel: Path
+    initrd: Path
+    cmdline: str
+    info: dict[str, Any] = field(compare=False, repr=False)
+
+    @property
+    def label(self) -> str:
+        """The name of its folder: debian-0123456789ab."""
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of `freezelab image list`. size_bytes: what it takes on the disk."""
+
+    image: Image
+    size_bytes: int
+    current: bool
+
+
+def default_cache() -> Path:
+    """FREEZELAB_CACHE, else the user's cache folder."""
+    if configured := os.environ.get("FREEZELAB_CACHE"):
+        return Path(configured).expanduser().absolute()
+    return platformdirs.user_cache_path("freezelab")
+
+
+class ImageStore:
+    """recipes: the folder images/ of the project. cache: default_cache(), or a test's own."""
+
+    def __init__(self, recipes: Path, cache: Path) -> None:
+        self.recipes = recipes
+        self.images = cache / "images"
+
+    def names(self) -> list[str]:
+        """The images that can be built."""
+        return recipe_names(self.recipes)
+
+    def find(self, name: str) -> Image | None:
+        """The current image of that name, None when it is not built (or its recipe has changed since)."""
+        return self._built(self._recipe(name))
+
+    def get(self, name: str) -> Image:
+        """The current image of that name; ImageError says how to build it."""
+        if image := self.find(name):
+            return image
+        raise ImageError(f"image {name} is not built", hint=f"freezelab image build {name}")
+
+    def build(self, name: str, progress: Progress, force: bool = False) -> Image:
+        """Build it unless it is there. force: build it again all the same.
+
+        Overlays over an image that was built again no longer open.
+        """
+        recipe = self._recipe(name)
+        if not force and (image := self._built(recipe)):
+            return image
+        with self._lock(name, progress) as lock:
+            if not force and (image := self._built(recipe)):
+                return image  # another process built it while this one waited
+            self._sweep(name)
+            final = self.images / f"{name}-{recipe.short_digest}"
+            staging = Path(tempfile.mkdtemp(prefix=f".build-{name}-", dir=self.images))
+            staging.chmod(0o755)
+            try:
+                retired = self._retire(final, name)
+                build(recipe, staging, final, progress, lock=lock)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    if retired and not final.exists():
+                        retired.rename(final)
+                self._sweep(name)
+                raise
+            self._sweep(name)
+        return self.get(name)
+
+    def listing(self) -> list[Listed]:
+        """All that is built, current or not, by name and age."""
+        listed = []
+        current = {}
+        for name in self.names():
+            with contextlib.suppress(ImageError):  # a broken recipe must not hide what is built
+                current[name] = load_recipe(self.recipes / name).digest
+        for manifest in sorted(self.images.glob(f"[!.]*/{MANIFEST}")):
+            with contextlib.suppress(ImageError):
+                image = _load(manifest.parent)
+                size = sum(path.lstat().st_blocks * 512 for path in image.folder.iterdir())
+                listed.append(Listed(image, size, current.get(image.name) == image.digest))
+        return sorted(listed, key=lambda item: (item.image.name, str(item.image.info.get("built", ""))))
+
+    def remove(self, name_or_digest: str) -> list[Image]:
+        """Remove all images of a name, or the one of a folder's name or digest (at least 6 digits)."""
+        chosen = [item.image for item in self.listing() if _means(item.image, name_or_digest)]
+        if not chosen:
+            built = sorted(
+                {item.image.name for item in self.listing()} | {i.image.label for i in self.listing()}
+            )
+            raise _unknown(name_or_digest, built, "no built image")
+        for image in chosen:
+            with self._lock(image.name, lambda _stage, _fraction: None):
+                if retired := self._retire(image.folder, image.name):
+                    remove_tree(retired)
+        return chosen
+
+    def _recipe(self, name: str) -> Recipe:
+        names = self.names()
+        if name not in names:
+            raise _unknown(name, names, "no image")
+        return load_recipe(self.recipes / name)
+
+    def _built(self, recipe: Recipe) -> Image | None:
+        folder = self.images / f"{recipe.name}-{recipe.short_digest}"
+        if not (folder / MANIFEST).is_file():
+            return None
+        image = _load(folder)
+        return image if image.digest == recipe.digest else None
+
+    def _retire(self, folder: Path, name: str) -> Path | None:
+        """Move a finished image out of the way in one step, so that it is never half removed."""
+        if not folder.exists():
+            return None
+        retired = Path(tempfile.mkdtemp(prefix=f".build-{name}-", dir=self.images)) / "retired"
+        folder.rename(retired)
+        return retired
+
+    def _sweep(self, name: str) -> None:
+        """Remove what killed builds left. Only under the lock: then nobody works there."""
+        for folder in self.images.glob(f".build-{name}-*"):
+            remove_tree(folder)
+
+    @contextlib.contextmanager
+    def _lock(self, name: str, progress: Progress) -> Iterator[int]:
+        path = self.images / f".lock-{name}"
+        try:
+            self.images.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise disk_full(_existing(self.images), 0) from error
+            raise ImageError(
+                f"the image cache cannot be written: {error.strerror}",
+                where=str(self.images),
+                hint="put it elsewhere with FREEZELAB_CACHE=FOLDER",
+            ) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress(f"waiting for another build of {name}", None)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def overlay(image: Image, path: Path) -> Path:
+    """A new qcow2 at `path` over the image's disk. What is there already is never overwritten."""
+    if path.exists() or path.is_symlink():
+        raise ImageError("there is a file already", where=str(path))
+    qemu_img = find_program("qemu-img", "qemu-utils")
+    base = ["-b", str(image.disk), "-F", image.disk_format]
+    try:
+        run([qemu_img, "create", "-q", "-f", "qcow2", *base, str(path)], timeout_s=60)
+    except ProgramFailed as failure:
+        if failure.disk_full:
+            raise disk_full(path.parent, 1 << 20) from failure
+        raise
+    return path
+
+
+def _load(folder: Path) -> Image:
+    try:
+        info = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        image = Image(
+            name=str(info["name"]),
+            digest=str(info["digest"]),
+            folder=folder,
+            disk=folder / str(info["disk"]),
+            disk_format=str(info["disk_format"]),
+            kernel=folder / str(info["kernel"]),
+            initrd=folder / str(info["initrd"]),
+            cmdline=str(info["cmdline"]),
+            info=info,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ImageError(f"not an image: {error}", where=str(folder), hint="remove that folder") from error
+    for path in (image.disk, image.kernel, image.initrd):
+        if not path.is_file():
+            raise ImageError(f"{path.name} is missing", where=str(folder), hint="remove that folder")
+    return image
+
+
+def _means(image: Image, text: str) -> bool:
+    return text in (image.name, image.label) or (
+        re.fullmatch(r"[0-9a-f]{6,64}", text) is not None and image.digest.startswith(text)
+    )
+
+
+def _unknown(name: str, known: list[str], what: str) -> UsageError:
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        hint = f"did you mean {close[0]}? known: {', '.join(known)}"
+    else:
+        hint = f"known: {', '.join(known) or 'none'}"
+    return UsageError(f"{what} named {name!r}", hint=hint)
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
