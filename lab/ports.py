@@ -6,12 +6,12 @@ Stamps are the host's (`core.clock.Stamp`); names are the guests' names.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lab.core.clock import Stamp
 from lab.core.plan import FreezeMethod
+from lab.core.timeline import Call as Call
 from lab.core.timeline import Heartbeat, ProbeFacts, Reading, SamplerReport
 
 
@@ -24,17 +24,15 @@ class Clock(Protocol):
         """Return at CLOCK_MONOTONIC_RAW `raw_ns` (at once when that is past). Interruptible."""
 
 
-@dataclass(frozen=True)
-class Call:
-    """A call that changes a guest's state, with what brackets the change.
+class Guard(Protocol):
+    """The second pair of hands on the budget."""
 
-    event_real_ns: QEMU's own stamp of the STOP or RESUME event (host CLOCK_REALTIME, resolution
-    1 µs), None when the method has none.
-    """
+    def __enter__(self) -> Guard: ...
 
-    called: Stamp
-    returned: Stamp
-    event_real_ns: int | None = None
+    def __exit__(self, *_: object) -> None: ...
+
+    def resumed(self, guest: str) -> Call | None:
+        """The call by which the guard resumed the guest, None when it did not (and now will not)."""
 
 
 class Hypervisor(Protocol):
@@ -45,6 +43,14 @@ class Hypervisor(Protocol):
 
     def resume(self, guest: str, method: FreezeMethod) -> Call:
         """Make a frozen guest run again. Safe to call when it runs already."""
+
+    def with_events(self, guest: str, stop: Call, resume: Call) -> tuple[Call, Call]:
+        """The two calls with QEMU's own event stamps, where the method has them. May wait a little
+        for events that are still on their way; to be called when the guest runs again."""
+
+    def guard(self, guests: Sequence[str], method: FreezeMethod, at_raw_ns: int) -> Guard:
+        """A context outside the caller's thread that resumes the guests at `at_raw_ns` unless the
+        caller did so before."""
 
     def state(self, guest: str) -> str:
         """libvirt's word: running, paused, shut off, crashed, …"""
@@ -118,7 +124,6 @@ class View(Protocol):
 
     def note(self, text: str) -> None: ...
 
-    def budget(self, used_ns: int, budget_ns: int) -> None: ...
+    def frozen(self, since_raw_ns: int, budget_ns: int) -> None: ...
 
-
-Guarded = AbstractContextManager[None]
+    def resumed(self) -> None: ...

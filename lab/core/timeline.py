@@ -5,9 +5,11 @@ Guest times are the guest's own clocks in nanoseconds; host times are Stamps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lab.core.clock import GuestClock, Interval, Stamp
+from lab.core.plan import FreezeMethod
+from lab.core.units import NS_PER_S
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,70 @@ class SamplerReport:
 
 
 @dataclass(frozen=True)
+class Call:
+    """A call that stops or resumes a guest, with what brackets the change.
+
+    event_real_ns: QEMU's own stamp of its STOP or RESUME event (host REALTIME, whole microseconds),
+    None when the method has none.
+    """
+
+    called: Stamp
+    returned: Stamp
+    event_real_ns: int | None = None
+
+    @property
+    def event_raw_ns(self) -> int | None:
+        """The event on MONOTONIC_RAW, carried over from `called`; None when there is no event, or
+        when it lies outside the call by more than 0.1 s: then REALTIME was stepped."""
+        if self.event_real_ns is None:
+            return None
+        raw = self.called.raw_ns + self.event_real_ns - self.called.real_ns
+        slack = NS_PER_S // 10
+        return raw if self.called.raw_ns - slack <= raw <= self.returned.raw_ns + slack else None
+
+
+@dataclass(frozen=True)
 class ProbeFacts:
-    """What a guest says of itself. kernel_lines: those about lockups, stalls and clocksources."""
+    """What a guest says of itself.
+
+    kernel_lines: new lines of its kernel log about lockups, stalls and clocksources; None when the
+    log cannot be read. reconnects: how often the probe's channel was lost since it was opened.
+    """
 
     boot_id: str
     clocksource: str
     kernel: str = ""
     python: str = ""
-    kernel_lines: tuple[str, ...] = field(default=())
+    kernel_lines: tuple[str, ...] | None = ()
     reconnects: int = 0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """All that was seen of one guest in one cycle; what is missing was not seen.
+
+    frozen: False for a control cycle, whose stop and resume only mark the time of the patch.
+    cpu_ns: CPU time that the guest's vCPU threads used on the host between stop and resume.
+    host_step_ns: how far the host's REALTIME moved against its MONOTONIC_RAW over the cycle.
+    problems: what went wrong with observing, one line each.
+    """
+
+    guest: str
+    cycle: int
+    frozen: bool
+    method: FreezeMethod
+    patch: str
+    budget_ns: int
+    readings: tuple[Reading, ...] = ()
+    beats: tuple[Heartbeat, ...] = ()
+    sampler: SamplerReport | None = None
+    stop: Call | None = None
+    resume: Call | None = None
+    facts_before: ProbeFacts | None = None
+    facts_after: ProbeFacts | None = None
+    patch_ok: bool | None = None
+    patch_why: str = ""
+    cpu_ns: int | None = None
+    host_step_ns: int = 0
+    resync_said: str = ""
+    problems: tuple[str, ...] = ()

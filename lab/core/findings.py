@@ -1,0 +1,220 @@
+"""Expectations held against measurements, one Finding each. What cannot be decided is inconclusive,
+and so is what was not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.core.clock import Interval
+from lab.core.judge import CycleResult
+from lab.core.plan import Expectations, Regime, ResyncMechanism
+from lab.core.resync import SyncOutcome
+from lab.core.units import NS_PER_MS, NS_PER_S, format_duration, format_ms
+from lab.core.verdict import Finding, Outcome, at_least, at_most, worst
+
+CPU_SHARE = 0.05
+CPU_SLACK_NS = 20 * NS_PER_MS
+"""vCPU threads at rest use no CPU time; the kernel accounts it by ticks, so a tick or two may show."""
+
+
+def shown(interval: Interval | None, *, signed: bool = False) -> str:
+    """An interval for people: "5 006.4 ± 0.6 ms"."""
+    if interval is None:
+        return "not measured"
+    return format_ms(interval.mid_ns, interval.low_ns, interval.high_ns, signed=signed)
+
+
+def _seconds(interval: Interval) -> str:
+    return f"{interval.high_ns / NS_PER_S:.2f} s"
+
+
+class _Judge:
+    def __init__(self, result: CycleResult, expect: Expectations) -> None:
+        self.result, self.expect, self.obs = result, expect, result.observation
+
+    def _finding(self, metric: str, expectation: str, measured: str, outcome: Outcome, why: str = "") -> Finding:
+        return Finding(self.obs.guest, self.obs.cycle, metric, expectation, measured, outcome, why)
+
+    def observed(self) -> Iterator[Finding]:
+        for problem in self.result.problems:
+            yield self._finding("observation", "uninterrupted", problem, Outcome.INCONCLUSIVE, problem)
+
+    def patch(self) -> Iterator[Finding]:
+        if self.obs.patch_ok is None:
+            if not self.obs.problems:
+                yield self._finding("patch", "succeeds", "not run", Outcome.INCONCLUSIVE, "the patch was not run")
+            return
+        said = "succeeded" if self.obs.patch_ok else "failed"
+        outcome = Outcome.PASSED if self.obs.patch_ok else Outcome.FAILED
+        why = "" if self.obs.patch_ok else f"host patch ({self.obs.patch}): {self.obs.patch_why}"
+        yield self._finding("patch", "succeeds", said, outcome, why)
+
+    def budget(self) -> Iterator[Finding]:
+        stop, resume = self.obs.stop, self.obs.resume
+        if stop is None or resume is None or not self.obs.frozen:
+            return
+        used = resume.returned.raw_ns - stop.called.raw_ns
+        text = f"{used / NS_PER_S:.2f} s"
+        outcome = at_most(self.obs.budget_ns, used, used)
+        why = "" if outcome is Outcome.PASSED else f"frozen for {text}, over the budget"
+        yield self._finding("budget", f"at most {format_duration(self.obs.budget_ns)}", text, outcome, why)
+
+    def closure(self) -> Iterator[Finding]:
+        pause = self.result.pause
+        if pause is None:
+            return
+        expectation = "hypervisor = lag + gap"
+        if pause.closure is None:
+            missing = [w for w in ("lag", "gap") if w not in pause.witnesses]
+            why = f"the pause cannot be checked: no {' and no '.join(missing)} witness"
+            yield self._finding("closure", expectation, "not measured", Outcome.INCONCLUSIVE, why)
+            return
+        text = shown(pause.closure, signed=True)
+        if pause.closes:
+            yield self._finding("closure", expectation, text, Outcome.PASSED)
+        else:
+            why = f"unaccounted: {pause.unaccounted_ns / NS_PER_MS:.1f} ms"
+            yield self._finding("closure", expectation, text, Outcome.INCONCLUSIVE, why)
+
+    def regime(self) -> Iterator[Finding]:
+        wanted = Regime.RUNNING if not self.obs.frozen else self.expect.regime
+        pause = self.result.pause
+        if wanted is None:
+            return
+        seen = pause.regime if pause is not None else None
+        if seen is None:
+            yield self._finding(
+                "regime", wanted, "undecided", Outcome.INCONCLUSIVE, "the bounds do not tell the regime"
+            )
+        else:
+            outcome = Outcome.PASSED if seen is wanted else Outcome.FAILED
+            why = "" if seen is wanted else f"regime {seen} instead of {wanted}"
+            yield self._finding("regime", wanted, seen, outcome, why)
+
+    def pause(self) -> Iterator[Finding]:
+        if self.result.pause is None or not self.obs.frozen:
+            return
+        value = self.result.pause.pause
+        for limit, name, compare in (
+            (self.expect.pause_at_least_ns, "at least", at_least),
+            (self.expect.pause_at_most_ns, "at most", at_most),
+        ):
+            if limit is None:
+                continue
+            outcome = compare(limit, value.low_ns, value.high_ns)
+            text = f"{name} {format_duration(limit)}"
+            why = "" if outcome is Outcome.PASSED else f"pause {shown(value)}, expected {text}"
+            yield self._finding("pause", text, shown(value), outcome, why)
+
+    def vcpus_at_rest(self) -> Iterator[Finding]:
+        stop, resume, used = self.obs.stop, self.obs.resume, self.obs.cpu_ns
+        if used is None or stop is None or resume is None or not self.obs.frozen:
+            return
+        frozen_ns = max(0, resume.called.raw_ns - stop.returned.raw_ns)
+        outcome = Outcome.PASSED if used <= frozen_ns * CPU_SHARE + CPU_SLACK_NS else Outcome.INCONCLUSIVE
+        text = f"{used / NS_PER_MS:.0f} ms of CPU time"
+        why = "" if outcome is Outcome.PASSED else f"the vCPU threads used {text} while frozen"
+        yield self._finding("vcpus", "at rest while frozen", text, outcome, why)
+
+    def in_time(self) -> Iterator[Finding]:
+        within, resync = self.expect.in_time_within_ns, self.result.resync
+        if within is None or not self.obs.frozen:
+            return
+        text = f"within {format_duration(within)}, ± {format_duration(self.expect.tolerance_ns)}"
+        if resync is None:
+            yield self._finding("in time", text, "not measured", Outcome.INCONCLUSIVE, "no readings after the resume")
+        elif resync.time is not None:
+            outcome = at_most(within, resync.time.low_ns, resync.time.high_ns)
+            why = "" if outcome is Outcome.PASSED else f"in time only after {_seconds(resync.time)}"
+            yield self._finding("in time", text, _seconds(resync.time), outcome, why)
+        elif resync.outcome is SyncOutcome.NOT_SYNCED:
+            yield self._finding("in time", text, "never", Outcome.FAILED, self._not_in_time())
+        else:
+            yield self._finding("in time", text, "undecided", Outcome.INCONCLUSIVE, resync.why)
+
+    def _not_in_time(self) -> str:
+        final = self.result.final
+        watched = format_duration(round(self._watched_ns(), -8))
+        if final is None:
+            return f"not in time after {watched}"
+        where = "behind" if final.mid_ns < 0 else "ahead"
+        size = shown(final if final.mid_ns >= 0 else -final)
+        by = "" if self.result.mechanism is not ResyncMechanism.NONE else ", and nothing was to repair it"
+        return f"still {size} {where} {watched} after the resume{by}"
+
+    def _watched_ns(self) -> int:
+        curve = self.result.resync.curve if self.result.resync else ()
+        return curve[-1].at_ns if curve else 0
+
+    def final_offset(self) -> Iterator[Finding]:
+        limit, final = self.expect.final_offset_ns, self.result.final
+        if limit is None or not self.obs.frozen:
+            return
+        text = f"at most {format_duration(limit)}"
+        if final is None:
+            why = "the final offset was not measured"
+            yield self._finding("final offset", text, "not measured", Outcome.INCONCLUSIVE, why)
+            return
+        outcome = at_most(limit, final.smallest_ns, final.largest_ns)
+        why = "" if outcome is Outcome.PASSED else f"final offset {shown(final, signed=True)}, expected {text}"
+        yield self._finding("final offset", text, shown(final, signed=True), outcome, why)
+
+    def drift(self) -> Iterator[Finding]:
+        limit, seen = self.expect.drift_ppm, self.result.drift_after
+        if limit is None or not self.obs.frozen:
+            return
+        text = f"at most {limit:g} ppm"
+        if seen is None:
+            why = "the offset after the resync followed no straight line"
+            yield self._finding("drift", text, "not measured", Outcome.INCONCLUSIVE, why)
+            return
+        smallest = 0.0 if seen.low <= 0 <= seen.high else min(abs(seen.low), abs(seen.high))
+        outcome = at_most(limit, smallest, seen.largest_ppm)
+        measured = f"{seen.ppm:+.0f} ± {seen.bound_ppm:.0f} ppm"
+        why = ""
+        if outcome is Outcome.INCONCLUSIVE:
+            window = seen.window_for_ns(max(1.0, limit / 2)) / NS_PER_S
+            why = f"drift {measured}: the window is too short, about {window:.0f} s would do"
+        elif outcome is Outcome.FAILED:
+            why = f"drift {measured}"
+        yield self._finding("drift", text, measured, outcome, why)
+
+    def same_boot(self) -> Iterator[Finding]:
+        unchanged = self.result.boot_id_unchanged
+        outcome = {True: Outcome.PASSED, False: Outcome.FAILED, None: Outcome.INCONCLUSIVE}[unchanged]
+        why = {
+            True: "",
+            False: "the guest was rebooted instead of resumed: another boot_id",
+            None: "the boot_id was not read on both sides of the freeze",
+        }[unchanged]
+        measured = {True: "the same", False: "another", None: "not measured"}[unchanged]
+        yield self._finding("boot id", "the same", measured, outcome, why)
+
+    def kernel_log(self) -> Iterator[Finding]:
+        first, last = self.obs.facts_before, self.obs.facts_after
+        if not self.expect.clean_kernel_log:
+            return
+        if first is None or last is None or last.kernel_lines is None:
+            why = "the guest's kernel log was not read after the freeze"
+            yield self._finding("kernel log", "clean", "not read", Outcome.INCONCLUSIVE, why)
+            return
+        lines = list(last.kernel_lines)
+        if first.clocksource != last.clocksource:
+            lines.append(f"clocksource {first.clocksource} became {last.clocksource}")
+        outcome = Outcome.FAILED if lines else Outcome.PASSED
+        yield self._finding("kernel log", "clean", f"{len(lines)} lines", outcome, lines[0] if lines else "")
+
+
+def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
+    """Everything that one guest's cycle was held against."""
+    judge = _Judge(result, expect)
+    checks = (
+        judge.observed, judge.patch, judge.budget, judge.closure, judge.regime, judge.pause, judge.vcpus_at_rest,
+        judge.in_time, judge.final_offset, judge.drift, judge.same_boot, judge.kernel_log,
+    )  # fmt: skip
+    return [finding for check in checks for finding in check()]
+
+
+def outcome_of(given: list[Finding]) -> Outcome:
+    """The worst outcome of a cycle's or a run's findings."""
+    return worst(f.outcome for f in given)

@@ -1,0 +1,52 @@
+"""Outcomes and findings: never green by accident (jepsen's checker lattice: worst wins)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    PASSED = "passed"
+    INCONCLUSIVE = "inconclusive"
+    FAILED = "failed"
+
+    @property
+    def exit_code(self) -> int:
+        return {"passed": 0, "failed": 1, "inconclusive": 3}[self.value]
+
+
+_ORDER = (Outcome.PASSED, Outcome.INCONCLUSIVE, Outcome.FAILED)
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """The worst of them; inconclusive when there are none: nothing checked is nothing passed."""
+    return max(outcomes, key=_ORDER.index, default=Outcome.INCONCLUSIVE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One expectation held against one measurement. cycle: -1 for the whole run."""
+
+    guest: str
+    cycle: int
+    metric: str
+    expectation: str
+    measured: str
+    outcome: Outcome
+    why: str = ""
+
+
+def at_most(limit: int | float, low: int | float, high: int | float) -> Outcome:
+    """Does a value that lies in [low, high] stay at or below the limit?"""
+    if high <= limit:
+        return Outcome.PASSED
+    return Outcome.FAILED if low > limit else Outcome.INCONCLUSIVE
+
+
+def at_least(limit: int | float, low: int | float, high: int | float) -> Outcome:
+    """Does a value that lies in [low, high] reach the limit?"""
+    if low >= limit:
+        return Outcome.PASSED
+    return Outcome.FAILED if high < limit else Outcome.INCONCLUSIVE

@@ -1,0 +1,250 @@
+"""The one door to SSH. Host keys are pinned: a guest that shows another key is refused."""
+
+from __future__ import annotations
+
+import base64
+import os
+import selectors
+import socket
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import paramiko
+
+from lab.errors import GuestError, MachineError
+
+CONNECT_S = 10.0
+STAGGER_S = 0.7
+IN_FLIGHT = 3
+
+# Under TCG the guest has no AES instructions worth the name; measured in images/debian/README.md.
+CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a guest's sshd is, and how to prove who is who.
+
+    host_key: the public key line ("ssh-ed25519 AAAA…") that the guest must show.
+    """
+
+    guest: str
+    host: str
+    port: int
+    user: str
+    key: Path
+    host_key: str
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a program in the guest did."""
+
+    status: int
+    out: str
+    err: str
+
+
+def load_key(path: Path) -> paramiko.PKey:
+    """The private key at `path`. MachineError when it is missing, unreadable, open to others, or
+    no Ed25519 key."""
+    try:
+        mode = path.stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise MachineError(
+                "private key can be read by others", where=str(path), hint=f"chmod 600 {path}"
+            )
+        return paramiko.Ed25519Key.from_private_key_file(str(path))
+    except OSError as error:
+        raise MachineError(f"cannot read the private key: {error.strerror}", where=str(path)) from error
+    except paramiko.SSHException as error:
+        hint = "remove it: a new one is made"
+        raise MachineError("not an Ed25519 private key", where=str(path), hint=hint) from error
+
+
+def _public(line: str) -> paramiko.PKey:
+    return paramiko.Ed25519Key(data=base64.b64decode(line.split()[1]))
+
+
+def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[], None]) -> socket.socket:
+    """A TCP connection on which sshd has spoken, before MONOTONIC `deadline_s` (seconds).
+
+    QEMU accepts a forwarded connection long before the guest can, and its retransmissions back
+    off; so a few attempts run side by side, staggered, and the first that gets an answer is used.
+    alive: called between attempts, raises when there is no more hope. TimeoutError otherwise.
+    """
+    selector = selectors.DefaultSelector()
+    attempts: list[socket.socket] = []
+    refused = 0
+
+    def drop(sock: socket.socket) -> None:
+        attempts.remove(sock)
+        with suppress(KeyError):
+            selector.unregister(sock)
+        sock.close()
+
+    next_try = time.monotonic()
+    try:
+        while (now := time.monotonic()) < deadline_s:
+            alive()
+            if now >= next_try:
+                if len(attempts) >= IN_FLIGHT:
+                    drop(attempts[0])
+                sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+                try:
+                    sock.settimeout(CONNECT_S)
+                    sock.connect((host, port))
+                except OSError:
+                    sock.close()
+                    refused += 1
+                    if refused > 20:
+                        raise ConnectionRefusedError(f"{host}:{port}") from None
+                else:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    attempts.append(sock)
+                    selector.register(sock, selectors.EVENT_READ)
+                next_try = now + STAGGER_S
+            for key, _ in selector.select(min(0.1, STAGGER_S)):
+                sock = key.fileobj  # type: ignore[assignment]
+                try:
+                    first = sock.recv(4, socket.MSG_PEEK)
+                except OSError:
+                    first = b""
+                if first == b"SSH-":
+                    attempts.remove(sock)
+                    return sock
+                drop(sock)
+        raise TimeoutError
+    finally:
+        for sock in list(attempts):
+            drop(sock)
+        selector.close()
+
+
+class SSH:
+    """One SSH connection to one guest. A context manager."""
+
+    def __init__(self, address: Address, transport: paramiko.Transport) -> None:
+        self.address = address
+        self.transport = transport
+
+    @classmethod
+    def connect(
+        cls, address: Address, timeout_s: float, alive: Callable[[], None] = lambda: None
+    ) -> SSH:
+        """Connect, check the guest's host key against the pinned one, log in.
+
+        GuestError: nobody answers in time, the connection or the login is refused, or the host key
+        is another one. MachineError: our own key cannot be used.
+        """
+        key = load_key(address.key)
+        where = f"guest {address.guest}"
+        deadline = time.monotonic() + timeout_s
+        try:
+            sock = wait_for_banner(address.host, address.port, deadline, alive)
+        except ConnectionRefusedError as error:
+            raise GuestError(f"SSH is refused at {address}", where=where) from error
+        except TimeoutError as error:
+            raise GuestError(f"no answer to SSH at {address} within {timeout_s:.0f} s", where=where) from error
+        transport = paramiko.Transport(sock)
+        options = transport.get_security_options()
+        options.ciphers = [c for c in CIPHERS if c in options.ciphers] or options.ciphers
+        options.kex = [k for k in options.kex if k.startswith("curve25519")] or options.kex
+        options.key_types = ["ssh-ed25519"]
+        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = max(30.0, timeout_s)
+        pinned = _public(address.host_key)
+        try:
+            transport.start_client(timeout=max(30.0, timeout_s))
+            shown = transport.get_remote_server_key()
+            if shown != pinned:
+                raise GuestError(
+                    f"another host key than the pinned one at {address}",
+                    where=where,
+                    hint="some other machine answers there; nothing was sent to it",
+                )
+            transport.auth_publickey(address.user, key)
+        except GuestError:
+            transport.close()
+            raise
+        except paramiko.AuthenticationException as error:
+            transport.close()
+            hint = f"the guest does not accept the lab's key {address.key}"
+            raise GuestError(f"SSH login refused at {address}", where=where, hint=hint) from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            transport.close()
+            raise GuestError(f"SSH broke at {address}: {error or type(error).__name__}", where=where) from error
+        return cls(address, transport)
+
+    def __enter__(self) -> SSH:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.transport.close()
+
+    @property
+    def alive(self) -> bool:
+        return self.transport.is_active()
+
+    def channel(self, command: str, timeout_s: float = 30.0) -> paramiko.Channel:
+        """A channel on which `command` runs. GuestError when the connection is gone."""
+        try:
+            channel = self.transport.open_session(timeout=timeout_s)
+            channel.exec_command(command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestError(
+                f"SSH is gone: {error or type(error).__name__}", where=f"guest {self.address.guest}"
+            ) from error
+        return channel
+
+    def run(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> Result:
+        """Run a shell command in the guest to its end. GuestError on a lost connection or time-out."""
+        channel = self.channel(command)
+        channel.settimeout(timeout_s)
+        out, err = bytearray(), bytearray()
+        deadline = time.monotonic() + timeout_s
+        try:
+            if stdin:
+                channel.sendall(stdin)
+            channel.shutdown_write()
+            while not channel.exit_status_ready() or channel.recv_ready() or channel.recv_stderr_ready():
+                if channel.recv_ready():
+                    out += channel.recv(65536)
+                elif channel.recv_stderr_ready():
+                    err += channel.recv_stderr(65536)
+                elif time.monotonic() > deadline or not self.alive:
+                    raise TimeoutError
+                else:
+                    channel.status_event.wait(0.01)
+        except OSError as error:
+            state = f"not done after {timeout_s:.0f} s" if self.alive else "the connection was lost"
+            raise GuestError(f"{command!r}: {state}", where=f"guest {self.address.guest}") from error
+        finally:
+            channel.close()
+        return Result(channel.recv_exit_status(), out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def check(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> str:
+        """Like run, but GuestError unless it exits with 0. Returns its standard output."""
+        result = self.run(command, timeout_s, stdin)
+        if result.status != 0:
+            last = (result.err or result.out).strip().splitlines()[-1:] or ["no output"]
+            raise GuestError(
+                f"{command!r} exited with {result.status}: {last[0]}", where=f"guest {self.address.guest}"
+            )
+        return result.out
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a private key: 0600 from the first byte on. FileExistsError when it is there."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
