@@ -1,0 +1,69 @@
+"""The only import of libvirt-python, silenced, and the mapping of its errors.
+
+The bindings carry no types and some of their annotations are wrong (FACTS.md), so both modules are
+`Any` here and everything taken from them is converted where it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lab.errors import HypervisorError
+
+
+def _load() -> tuple[Any, Any]:
+    # libvirt reads this once, at load. Its errors arrive as exceptions; without this line it also prints
+    # them, and the embedded driver its warnings, on our stderr. Set the variable to see its log.
+    name, before = "LIBVIRT_LOG_OUTPUTS", os.environ.get("LIBVIRT_LOG_OUTPUTS")
+    os.environ.setdefault(name, "4:file:/dev/null")
+    try:
+        library, qemu = importlib.import_module("libvirt"), importlib.import_module("libvirt_qemu")
+    except ImportError as error:
+        raise HypervisorError(
+            f"libvirt-python cannot be loaded: {error}", hint="run ./freezelab, which sets it up"
+        ) from error
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+    library.registerErrorHandler(_ignore, None)
+    return library, qemu
+
+
+def _ignore(context: object, error: object) -> None:
+    """libvirt's default handler prints; the same error is raised as an exception."""
+
+
+libvirt, libvirt_qemu = _load()
+
+_HINTS = {
+    libvirt.VIR_ERR_NO_CONNECT: "known forms: qemu:///system, qemu:///session; none for the embedded driver",
+    libvirt.VIR_ERR_AGENT_UNRESPONSIVE: "is qemu-guest-agent installed and running in the guest?",
+    libvirt.VIR_ERR_AUTH_FAILED: "are you allowed to use it? (group libvirt, or run as root)",
+    libvirt.VIR_ERR_AUTH_CANCELLED: "are you allowed to use it? (group libvirt, or run as root)",
+    libvirt.VIR_ERR_AUTH_UNAVAILABLE: "are you allowed to use it? (group libvirt, or run as root)",
+}
+
+
+def as_hypervisor_error(error: Exception, what: str, where: str = "") -> HypervisorError:
+    """A libvirtError as one of ours: `what` failed, libvirt's own words, and a hint where one is known."""
+    said = " ".join((error.get_error_message() or "").split()) if hasattr(error, "get_error_message") else ""
+    code = error.get_error_code() if hasattr(error, "get_error_code") else None
+    return HypervisorError(f"{what}: {said or error}", where=where, hint=_HINTS.get(code, ""))
+
+
+def is_code(error: Exception, *codes: str) -> bool:
+    """Whether a libvirtError has one of these codes, given as names such as "VIR_ERR_NO_DOMAIN"."""
+    return error.get_error_code() in {getattr(libvirt, code) for code in codes}  # type: ignore[attr-defined]
+
+
+@contextmanager
+def mapped(what: str, where: str = "") -> Iterator[None]:
+    """Turn a libvirtError raised inside into a HypervisorError saying that `what` failed."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise as_hypervisor_error(error, what, where) from error

@@ -1,0 +1,45 @@
+"""Opening a hypervisor: the embedded driver by default, or any libvirt URI."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from lab.errors import FreezelabError
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.binding import libvirt, mapped
+from lab.hypervisor.embed import Root
+from lab.hypervisor.loop import LOOP
+from lab.ports import Clock
+
+
+def connect(uri: str | None, state: Path, *, clock: Clock) -> LibvirtHypervisor:
+    """Open `uri`, or the embedded QEMU driver under `state`/libvirt when it is None or "".
+
+    HypervisorError when nothing answers there, or another process of the lab holds the embedded driver.
+    """
+    root = None if uri else Root.take(state)
+    try:
+        if root is not None:
+            root.thaw()
+        LOOP.hold()
+    except BaseException:
+        if root is not None:
+            root.give_back()
+        raise
+    connection: Any = None
+    address = root.uri if root is not None else uri or ""
+    try:
+        with mapped("cannot connect", "" if root is not None else address):
+            connection = libvirt.open(address)
+        return LibvirtHypervisor(connection, address, state, clock, root)
+    except BaseException:
+        if connection is not None:
+            with contextlib.suppress(libvirt.libvirtError):
+                connection.close()
+        with contextlib.suppress(FreezelabError):
+            LOOP.release()
+        if root is not None:
+            root.give_back()
+        raise

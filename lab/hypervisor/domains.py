@@ -1,0 +1,144 @@
+"""Domains by the guests' names: started, found, listed, ended.
+
+A guest's name means, in this order: the domain this process started for it, the lab's domain of that guest
+(by its metadata), the user's own domain of exactly that name.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from lab.errors import HypervisorError
+from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
+from lab.hypervisor.domain import NAMESPACE, DomainSpec, render
+
+_STATES: dict[int, str] = {
+    libvirt.VIR_DOMAIN_NOSTATE: "no state",
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "blocked",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "in shutdown",
+    libvirt.VIR_DOMAIN_SHUTOFF: "shut off",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "pmsuspended",
+}
+
+
+@dataclass(frozen=True)
+class LabDomain:
+    """A domain that the lab of this home started, in this process or an earlier one."""
+
+    name: str
+    guest: str
+    run: str
+    uuid: str
+    state: str
+
+
+class Domains:
+    """The domains of one connection. home: the lab's state folder."""
+
+    def __init__(self, connection: Any, home: Path) -> None:
+        self._connection = connection
+        self._home = str(home.absolute())
+        self._lock = threading.Lock()
+        self._started: dict[str, Any] = {}
+
+    def start(self, spec: DomainSpec) -> Any:
+        """Create the guest's domain and have it running. It is transient: when it ends, nothing of it
+        stays behind in libvirt. HypervisorError when libvirt refuses, or the guest is there already."""
+        for there in self.lab():
+            if there.guest == spec.guest:
+                raise HypervisorError(
+                    f"the lab has a guest of this name already, of run {there.run}, {there.state}",
+                    where=spec.guest,
+                    hint="wait until that run ends; if it was killed: freezelab recover",
+                )
+        if self._by_name(spec.name) is not None:
+            raise HypervisorError(
+                f"a domain {spec.name} that is not this lab's exists already",
+                where=spec.guest,
+                hint="nothing was changed; give the guest another name in the playbook",
+            )
+        xml = render(spec)
+        with mapped("cannot be started", spec.guest):
+            domain = self._connection.createXML(xml, 0)
+        with self._lock:
+            self._started[spec.guest] = domain
+        return domain
+
+    def find(self, guest: str) -> Any:
+        """The guest's domain. HypervisorError when there is none, or the name is ambiguous."""
+        with self._lock:
+            known = self._started.get(guest)
+        if known is not None:
+            return known
+        ours = [domain for domain, facts in self._lab() if facts.guest == guest]
+        if len(ours) > 1:
+            raise HypervisorError(
+                "several runs have a guest of this name", where=guest, hint="freezelab list"
+            )
+        domain = ours[0] if ours else self._by_name(guest)
+        if domain is None:
+            raise HypervisorError("no such guest", where=guest, hint="freezelab list shows those there are")
+        with self._lock:
+            return self._started.setdefault(guest, domain)
+
+    def forget(self, guest: str) -> None:
+        """Look the guest up afresh the next time."""
+        with self._lock:
+            self._started.pop(guest, None)
+
+    def lab(self) -> list[LabDomain]:
+        """The lab's domains of this home, by name."""
+        return sorted((facts for _domain, facts in self._lab()), key=lambda facts: facts.name)
+
+    def _lab(self) -> list[tuple[Any, LabDomain]]:
+        found = []
+        with mapped("the domains cannot be listed"):
+            for domain in self._connection.listAllDomains(0):
+                marked = _mark(domain)
+                if marked is not None and marked.get("home") == self._home:
+                    facts = LabDomain(
+                        name=str(domain.name()),
+                        guest=marked.get("name", ""),
+                        run=marked.get("run", ""),
+                        uuid=str(domain.UUIDString()),
+                        state=state_of(domain),
+                    )
+                    found.append((domain, facts))
+        return found
+
+    def _by_name(self, name: str) -> Any | None:
+        try:
+            return self._connection.lookupByName(name)
+        except libvirt.libvirtError as error:
+            if is_code(error, "VIR_ERR_NO_DOMAIN"):
+                return None
+            raise as_hypervisor_error(error, "cannot be looked up", name) from error
+
+
+def state_of(domain: Any) -> str:
+    """libvirt's word for the domain's state; a transient domain that has ended is "shut off". Asks
+    libvirt only, never QEMU, so that it does not hang on a stopped process."""
+    try:
+        return _STATES.get(int(domain.state()[0]), "unknown")
+    except libvirt.libvirtError as error:
+        if is_code(error, "VIR_ERR_NO_DOMAIN"):
+            return "shut off"
+        raise as_hypervisor_error(error, "its state cannot be had") from error
+
+
+def _mark(domain: Any) -> ET.Element | None:
+    """The lab's metadata element of a domain; None when it has none, or has just ended."""
+    try:
+        text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
+    except libvirt.libvirtError as error:
+        if is_code(error, "VIR_ERR_NO_DOMAIN_METADATA", "VIR_ERR_NO_DOMAIN"):
+            return None
+        raise
+    return ET.fromstring(text)  # noqa: S314 - libvirt has parsed it before us

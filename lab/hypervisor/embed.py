@@ -1,0 +1,140 @@
+"""libvirt's embedded QEMU driver: its root under the lab's state folder, held by one process at a time.
+
+The driver runs inside this process; its guests outlive it, and the next process that opens the same root
+finds them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pwd
+from pathlib import Path
+
+from lab.errors import HypervisorError
+from lab.hypervisor.process import QemuProcess
+
+_SOCKET_PATH_MAX = 107
+"""sizeof(sockaddr_un.sun_path) - 1: unix(7)."""
+
+_DEEPEST_SOCKET = "lib/qemu/channel/target/domain-00000-freezelab-0000000000/org.qemu.guest_agent.0"
+"""The longest socket path libvirt 9.0 makes below a root. It cuts names at 20 characters
+(VIR_DOMAIN_SHORT_NAME_MAX, libvirt's src/conf/domain_conf.c); the domain's number counts the starts in
+one process."""
+
+_QEMU_CONF = """\
+# Written by freezelab at every start.
+stdio_handler = "file"
+security_driver = "none"
+namespaces = []
+"""
+_QEMU_CONF_ROOT = 'user = "root"\ngroup = "root"\n'
+
+_COMPILED_IN_USER = "libvirt-qemu"
+
+
+class Root:
+    """The folder that an embedded driver lives in. Use `take`, then `give_back`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    @property
+    def uri(self) -> str:
+        return f"qemu:///embed?root={self.path}"
+
+    @classmethod
+    def take(cls, state: Path) -> Root:
+        """Make STATE/libvirt ready and hold it. HypervisorError when the path is too long or not
+        writable, or another process holds it."""
+        path = state.absolute() / "libvirt"
+        _check_path(path)
+        _check_user()
+        try:
+            (path / "etc").mkdir(parents=True, exist_ok=True)
+            (path / "etc" / "qemu.conf").write_text(_qemu_conf(), encoding="utf-8")
+            lock = _lock(path / "lock", state)
+        except OSError as error:
+            raise HypervisorError(
+                f"the state folder cannot be used: {error.strerror}",
+                where=str(error.filename or path),
+                hint="set FREEZELAB_HOME to a folder you can write to",
+            ) from error
+        return cls(path, lock)
+
+    def give_back(self) -> None:
+        """Release the root; its guests stay as they are."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def thaw(self) -> list[str]:
+        """Continue QEMU processes that a killed process of the lab left stopped by a signal, and name
+        their domains. Only for the holder, and before libvirt looks: it waits for their monitors."""
+        thawed = []
+        for pidfile in sorted((self.path / "run" / "qemu").glob("*.pid")):
+            if pidfile.name == "driver.pid":
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                process = QemuProcess.open(int(pidfile.read_text()), f"{self.path}/")
+                if process is None:
+                    continue
+                with process:
+                    if process.is_stopped():
+                        process.send_continue()
+                        thawed.append(pidfile.stem)
+        return thawed
+
+
+def _qemu_conf() -> str:
+    return _QEMU_CONF + (_QEMU_CONF_ROOT if os.geteuid() == 0 else "")
+
+
+def _check_path(path: Path) -> None:
+    longest = len(os.fsencode(path)) + 1 + len(_DEEPEST_SOCKET)
+    if longest > _SOCKET_PATH_MAX:
+        raise HypervisorError(
+            f"the path is {longest - _SOCKET_PATH_MAX} bytes too long for the sockets below it",
+            where=str(path),
+            hint="set FREEZELAB_HOME to a folder with a shorter path",
+        )
+    if any(character in str(path) for character in "?#&%"):
+        raise HypervisorError("?, #, & and % cannot be part of an embedded driver's path", where=str(path))
+
+
+def _check_user() -> None:
+    # As root, libvirt looks its compiled-in QEMU user up before it reads qemu.conf; without that user
+    # (Debian's libvirt-daemon-system makes it) the driver does not start at all.
+    if os.geteuid() != 0:
+        return
+    try:
+        pwd.getpwnam(_COMPILED_IN_USER)
+    except KeyError:
+        if not Path("/etc/debian_version").exists():
+            return  # other distributions compile in other names; libvirt will say
+        raise HypervisorError(
+            f"as root, libvirt needs the system user {_COMPILED_IN_USER}, which does not exist",
+            hint="run ./freezelab, which makes it, or: adduser --system --ingroup kvm --no-create-home "
+            f"--home /var/lib/libvirt {_COMPILED_IN_USER} && addgroup --system {_COMPILED_IN_USER}",
+        ) from None
+
+
+def _lock(path: Path, state: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+        os.close(handle)
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        raise HypervisorError(
+            f"another freezelab (pid {holder or 'unknown'}) uses {state}",
+            hint="wait until it ends, or set FREEZELAB_HOME to another folder",
+        ) from error
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+    return handle

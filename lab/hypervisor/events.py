@@ -1,0 +1,168 @@
+"""What libvirt and QEMU tell by themselves: lifecycle events, and QEMU's stamps of STOP and RESUME.
+
+Callbacks arrive on the event thread; everything here may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lab.core.clock import Stamp
+from lab.core.units import NS_PER_S, NS_PER_US
+from lab.hypervisor.binding import libvirt, libvirt_qemu
+
+_T = TypeVar("_T")
+
+_KEEP = 256
+"""QEMU events kept a guest; older ones are forgotten."""
+
+_KIND_NAMES = (
+    "DEFINED", "UNDEFINED", "STARTED", "SUSPENDED", "RESUMED", "STOPPED", "SHUTDOWN", "PMSUSPENDED", "CRASHED"
+)  # fmt: skip
+
+
+def _reasons() -> dict[tuple[int, int], str]:
+    found = {}
+    for kind in _KIND_NAMES:
+        prefix = f"VIR_DOMAIN_EVENT_{kind}_"
+        for name in dir(libvirt):
+            if name.startswith(prefix):
+                reason = name.removeprefix(prefix).lower().replace("_", " ")
+                found[getattr(libvirt, f"VIR_DOMAIN_EVENT_{kind}"), getattr(libvirt, name)] = reason
+    return found
+
+
+_KINDS: dict[int, str] = {getattr(libvirt, f"VIR_DOMAIN_EVENT_{kind}"): kind.lower() for kind in _KIND_NAMES}
+_REASONS = _reasons()
+
+
+@dataclass(frozen=True)
+class LifecycleEvent:
+    """One event. seen: the host's clocks when it reached us. reason: libvirt's word, "" when none."""
+
+    kind: str
+    reason: str
+    seen: Stamp
+
+    @property
+    def ends_guest(self) -> bool:
+        return self.kind in ("stopped", "crashed")
+
+
+@dataclass(frozen=True)
+class QemuEvent:
+    """STOP or RESUME with QEMU's own stamp, host CLOCK_REALTIME, resolution 1 µs."""
+
+    kind: str
+    real_ns: int
+
+
+class EventLog:
+    """Collects a connection's events by domain uuid. Register after open, unregister before close."""
+
+    def __init__(self, now: Callable[[], Stamp]) -> None:
+        self._now = now
+        self._changed = threading.Condition()
+        self._lifecycle: dict[str, list[LifecycleEvent]] = defaultdict(list)
+        self._qemu: dict[str, list[QemuEvent]] = defaultdict(list)
+        self._callbacks: list[int] = []
+        self._monitor_callback: int | None = None
+
+    def register(self, connection: Any) -> None:
+        """Start listening. libvirt's errors pass through."""
+        for kind, callback in (
+            (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
+            (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
+        ):
+            self._callbacks.append(connection.domainEventRegisterAny(None, kind, callback, None))
+        # The test driver has no monitor; freezes then come without QEMU's stamps.
+        with contextlib.suppress(libvirt.libvirtError):
+            self._monitor_callback = libvirt_qemu.qemuMonitorEventRegister(
+                connection,
+                None,
+                "^(STOP|RESUME)$",
+                self._on_qemu,
+                None,
+                libvirt_qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
+            )
+
+    def unregister(self, connection: Any) -> None:
+        """Stop listening; without it the connection stays referenced and never closes."""
+        if self._monitor_callback is not None:
+            with contextlib.suppress(libvirt.libvirtError):
+                libvirt_qemu.qemuMonitorEventDeregister(connection, self._monitor_callback)
+            self._monitor_callback = None
+        for callback in self._callbacks:
+            with contextlib.suppress(libvirt.libvirtError):
+                connection.domainEventDeregisterAny(callback)
+        self._callbacks.clear()
+
+    @property
+    def stamps_available(self) -> bool:
+        return self._monitor_callback is not None
+
+    def lifecycle(self, uuid: str) -> tuple[LifecycleEvent, ...]:
+        """All lifecycle events of a domain seen so far, oldest first."""
+        with self._changed:
+            return tuple(self._lifecycle[uuid])
+
+    def wait_lifecycle(
+        self, uuid: str, wanted: Callable[[LifecycleEvent], bool], timeout_s: float, start: int = 0
+    ) -> LifecycleEvent | None:
+        """The first event from index `start` on that is `wanted`, waiting for it; None at the timeout."""
+        with self._changed:
+            return self._wait(
+                lambda: next((e for e in self._lifecycle[uuid][start:] if wanted(e)), None), timeout_s
+            )
+
+    def wait_qemu(self, uuid: str, kind: str, since_real_ns: int, timeout_s: float) -> int | None:
+        """QEMU's stamp of the first event of this kind that is not before `since_real_ns`."""
+        if not self.stamps_available:
+            return None
+        # QEMU cuts to whole microseconds: an event in the call's own microsecond looks earlier.
+        earliest = since_real_ns - NS_PER_US
+        with self._changed:
+            found = self._wait(
+                lambda: next((e for e in self._qemu[uuid] if e.kind == kind and e.real_ns >= earliest), None),
+                timeout_s,
+            )
+        return found.real_ns if found else None
+
+    def _wait(self, look: Callable[[], _T | None], timeout_s: float) -> _T | None:
+        self._changed.wait_for(lambda: look() is not None, timeout_s)
+        return look()
+
+    def _on_lifecycle(self, _conn: object, domain: Any, event: int, detail: int, _opaque: object) -> None:
+        kind = _KINDS.get(event, f"event {event}")
+        self._add(domain, kind, _REASONS.get((event, detail), ""))
+
+    def _on_reboot(self, _conn: object, domain: Any, _opaque: object) -> None:
+        self._add(domain, "rebooted", "")
+
+    def _add(self, domain: Any, kind: str, reason: str) -> None:
+        seen = self._now()
+        with self._changed:
+            events = self._lifecycle[domain.UUIDString()]
+            events.append(LifecycleEvent(kind, reason, seen))
+            self._changed.notify_all()
+
+    def _on_qemu(
+        self,
+        _conn: object,
+        domain: Any,
+        event: str,
+        seconds: int,
+        micros: int,
+        _details: str,
+        _opaque: object,
+    ) -> None:
+        with self._changed:
+            events = self._qemu[domain.UUIDString()]
+            events.append(QemuEvent(event, seconds * NS_PER_S + micros * NS_PER_US))
+            del events[:-_KEEP]
+            self._changed.notify_all()

@@ -1,0 +1,158 @@
+"""A guest's QEMU process on this host: found, held by a pidfd, stopped, continued, and its vCPUs' CPU time.
+
+Everything goes through a pidfd taken before the process is identified a second time, so that a signal
+never reaches a process that merely inherited the number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import signal
+from pathlib import Path
+from types import TracebackType
+
+from lab.errors import HypervisorError
+from lab.ports import Clock
+
+_PROC = Path("/proc")
+_POLL_NS = 200_000
+_VCPU_THREADS = ("CPU ", "ALL CPUs")
+"""QEMU's names of vCPU threads under `-name …,debug-threads=on`, which libvirt always sets."""
+
+
+class QemuProcess:
+    """One QEMU process, held by its pidfd. Close it, or use it in a `with` block."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+
+    @classmethod
+    def find(cls, uuid: str, where: str) -> QemuProcess:
+        """The process that runs the domain with this uuid. HypervisorError when there is not exactly one."""
+        found = [pid for pid in _pids() if _carries(_arguments(pid), uuid)]
+        if len(found) == 1:
+            process = cls._open(found[0])
+            if process is not None and _carries(_arguments(found[0]), uuid):
+                return process
+        raise HypervisorError(
+            "its QEMU process is not on this host"
+            if not found
+            else f"several QEMU processes claim to run it: {', '.join(map(str, found))}",
+            where=where,
+        )
+
+    @classmethod
+    def open(cls, pid: int, argument: str) -> QemuProcess | None:
+        """Process `pid` if it is a QEMU with `argument` somewhere on its command line, else None."""
+        process = cls._open(pid)
+        if process is None:
+            return None
+        arguments = _arguments(pid)
+        if arguments and "qemu" in arguments[0] and any(argument in each for each in arguments):
+            return process
+        process.close()
+        return None
+
+    @classmethod
+    def _open(cls, pid: int) -> QemuProcess | None:
+        try:
+            return cls(pid, os.pidfd_open(pid))
+        except ProcessLookupError:
+            return None
+
+    def close(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def __enter__(self) -> QemuProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        """False from the moment the process has ended, reaped or not."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0)
+
+    def send_stop(self) -> None:
+        """SIGSTOP; it takes effect thread by thread, see wait_stopped. ProcessLookupError when gone."""
+        signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP)
+
+    def send_continue(self) -> None:
+        """SIGCONT. ProcessLookupError when gone."""
+        signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
+
+    def is_stopped(self) -> bool:
+        """Whether every thread is in state T (stopped by a signal)."""
+        states = [_state(task) for task in self._tasks()]
+        return bool(states) and all(state in ("T", "t", "") for state in states)
+
+    def wait_stopped(self, clock: Clock, deadline_raw_ns: int) -> bool:
+        """Wait until is_stopped, at most until CLOCK_MONOTONIC_RAW `deadline_raw_ns`; whether it is."""
+        while not self.is_stopped():
+            now = clock.now().raw_ns
+            if now >= deadline_raw_ns or not self.alive:
+                return self.is_stopped()
+            clock.sleep_until(now + _POLL_NS)
+        return True
+
+    def cpu_time_ns(self) -> int:
+        """CPU time of the vCPU threads in nanoseconds (of all threads where none is named as a vCPU):
+        /proc/PID/task/TID/schedstat, else utime + stime in clock ticks."""
+        tasks = self._tasks()
+        vcpus = [task for task in tasks if _text(task / "comm").startswith(_VCPU_THREADS)]
+        return sum(_cpu_time_ns(task) for task in vcpus or tasks)
+
+    def _tasks(self) -> list[Path]:
+        with contextlib.suppress(OSError):
+            return sorted((_PROC / str(self.pid) / "task").iterdir())
+        return []
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _arguments(pid: int) -> list[str]:
+    return _text(_PROC / str(pid) / "cmdline").split("\0")
+
+
+def _carries(arguments: list[str], uuid: str) -> bool:
+    return any(a == "-uuid" and b == uuid for a, b in itertools.pairwise(arguments))
+
+
+def _stat(task: Path) -> list[str]:
+    """The fields of /proc/…/stat after the command's name, which may itself hold spaces: proc(5)."""
+    return _text(task / "stat").rpartition(")")[2].split()
+
+
+def _state(task: Path) -> str:
+    fields = _stat(task)
+    return fields[0] if fields else ""
+
+
+def _cpu_time_ns(task: Path) -> int:
+    schedstat = _text(task / "schedstat").split()
+    if schedstat and schedstat[0] != "0":
+        return int(schedstat[0])
+    fields = _stat(task)
+    if len(fields) < 13:
+        return 0
+    return (int(fields[11]) + int(fields[12])) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
