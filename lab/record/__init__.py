@@ -1,0 +1,1 @@
+"""The on-disk form of a run: an append-only history, and what was concluded from it."""

@@ -1,0 +1,137 @@
+"""events.jsonl: what happened, one JSON object a line, appended and never changed.
+
+Every line has seq, kind, raw_ns and real_ns (the host's MONOTONIC_RAW and REALTIME at writing), and
+guest and cycle where they apply. The kinds, in the order in which they come:
+
+    run-start   schema, id, plan, host                 once
+    boot        timings of a guest's start
+    cycle       frozen, method, patch, budget_ns       opens a guest's cycle
+    facts       when (before, after), facts
+    readings    readings: t1 raw, real; t2 real, mono, boot, raw; t3 the same; t4 raw, real; resolution
+    stop        call                                    called, returned, event
+    resume      call
+    cpu         used_ns
+    patch       ok, why, facts
+    samples     sampler
+    beats       beats: sequence, sent raw, arrived raw, real
+    resync      said
+    problem     text
+    cycle-end   host_step_ns
+    run-end     interrupted, failure                    once; missing when the run was cut off
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lab.core.clock import GuestClock
+from lab.core.timeline import Heartbeat, Reading
+from lab.errors import RecordError
+from lab.ports import Clock
+
+EVENTS = "events.jsonl"
+SCHEMA = "freezelab.events/1"
+ORDER = (GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT, GuestClock.RAW)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Reading):
+        return [
+            value.t1.raw_ns, value.t1.real_ns,
+            *(value.t2[c] for c in ORDER), *(value.t3[c] for c in ORDER),
+            value.t4.raw_ns, value.t4.real_ns, value.resolution_ns,
+        ]  # fmt: skip
+    if isinstance(value, Heartbeat):
+        return [value.sequence, value.sent_raw_ns, value.arrived.raw_ns, value.arrived.real_ns]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(f"cannot be journalled: {type(value).__name__}")
+
+
+class FileJournal:
+    """ports.Journal on a file. A line is handed to the kernel when it is appended; it outlives this
+    process, and a crash of the host may cost the last seconds. A context manager."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self.path = folder / EVENTS
+        self._clock, self._sequence = clock, 0
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
+        now = self._clock.now()
+        event: dict[str, Any] = {"seq": self._sequence, "kind": kind}
+        if guest:
+            event["guest"] = guest
+        if cycle >= 0:
+            event["cycle"] = cycle
+        event |= {"raw_ns": now.raw_ns, "real_ns": now.real_ns} | data
+        line = json.dumps(event, default=_plain, separators=(",", ":"), ensure_ascii=False) + "\n"
+        os.write(self._file, line.encode("utf-8", "replace"))
+        self._sequence += 1
+
+    def __enter__(self) -> FileJournal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.fsync(self._file)
+        os.close(self._file)
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """A journal read back. complete: it ends with run-end. damage: what is wrong with its end."""
+
+    folder: Path
+    events: tuple[dict[str, Any], ...]
+    complete: bool
+    damage: str = ""
+
+    def of(self, kind: str) -> Iterator[dict[str, Any]]:
+        return (event for event in self.events if event["kind"] == kind)
+
+
+def _event(line: str, sequence: int) -> dict[str, Any]:
+    event = json.loads(line)
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str) or event.get("seq") != sequence:
+        raise ValueError("not an event in sequence")
+    return event
+
+
+def read_history(folder: Path) -> History:
+    """The journal of the run in `folder`.
+
+    A last line that was cut off is left out and told in `damage`. RecordError: no journal there, a
+    damaged line before the end, or a schema that this program does not know.
+    """
+    path = folder / EVENTS
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        raise RecordError(f"no run here: {EVENTS} is missing", where=str(folder)) from None
+    except OSError as error:
+        raise RecordError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    events: list[dict[str, Any]] = []
+    damage = ""
+    for number, line in enumerate(lines):
+        try:
+            events.append(_event(line, number))
+        except (ValueError, RecursionError):
+            if number + 1 < len(lines):
+                raise RecordError("damaged: this line is no event in sequence", where=f"{path}:{number + 1}") from None
+            damage = f"line {number + 1} is cut off"
+    if not events or events[0]["kind"] != "run-start":
+        raise RecordError("the history does not begin with a run-start", where=str(path))
+    if events[0].get("schema") != SCHEMA:
+        raise RecordError(f"unknown schema {events[0].get('schema')!r}, this program reads {SCHEMA}", where=str(path))
+    complete = events[-1]["kind"] == "run-end"
+    if not complete and not damage:
+        damage = "the run was cut off before its end"
+    return History(folder, tuple(events), complete, damage)

@@ -1,0 +1,107 @@
+"""From a history back to the values that it was made of: the plan and the observations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from lab.core.clock import GuestClock, Stamp
+from lab.core.plan import FreezeMethod, Plan
+from lab.core.timeline import Call, ClockStep, Heartbeat, Hole, Observation, ProbeFacts, Reading, SamplerReport
+from lab.errors import RecordError
+from lab.record.journal import ORDER, History
+
+
+def plan_of(history: History) -> Plan:
+    """The plan that the run followed. RecordError when it cannot be understood."""
+    try:
+        return TypeAdapter(Plan).validate_python(history.events[0].get("plan"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecordError(f"the plan in run-start is damaged: {where}: {first['msg']}", where=str(history.folder)) from None
+
+
+def _clocks(numbers: list[int]) -> dict[GuestClock, int]:
+    return dict(zip(ORDER, numbers, strict=True))
+
+
+def _reading(n: list[int]) -> Reading:
+    return Reading(Stamp(n[0], n[1]), _clocks(n[2:6]), _clocks(n[6:10]), Stamp(n[10], n[11]), n[12])
+
+
+def _beat(n: list[int]) -> Heartbeat:
+    return Heartbeat(n[0], n[1], Stamp(n[2], n[3]))
+
+
+def _call(data: dict[str, Any]) -> Call:
+    return Call(Stamp(**data["called"]), Stamp(**data["returned"]), data["event_real_ns"])
+
+
+def _facts(data: dict[str, Any]) -> ProbeFacts:
+    lines = data["kernel_lines"]
+    return ProbeFacts(**{**data, "kernel_lines": None if lines is None else tuple(lines)})
+
+
+def _sampler(data: dict[str, Any]) -> SamplerReport:
+    known = {f.name for f in fields(SamplerReport)}
+    return SamplerReport(
+        **{k: v for k, v in data.items() if k in known and k not in ("holes", "steps")},
+        holes=tuple(Hole(**h) for h in data["holes"]),
+        steps=tuple(ClockStep(**s) for s in data["steps"]),
+    )
+
+
+def _facts_update(obs: Observation, event: dict[str, Any]) -> Observation:
+    facts = _facts(event["facts"])
+    return replace(obs, facts_before=facts) if event["when"] == "before" else replace(obs, facts_after=facts)
+
+
+_UPDATES: dict[str, Callable[[Observation, dict[str, Any]], Observation]] = {
+    "facts": _facts_update,
+    "readings": lambda o, e: replace(o, readings=o.readings + tuple(_reading(n) for n in e["readings"])),
+    "beats": lambda o, e: replace(o, beats=tuple(_beat(n) for n in e["beats"])),
+    "samples": lambda o, e: replace(o, sampler=_sampler(e["sampler"])),
+    "stop": lambda o, e: replace(o, stop=_call(e["call"])),
+    "resume": lambda o, e: replace(o, resume=_call(e["call"])),
+    "cpu": lambda o, e: replace(o, cpu_ns=e["used_ns"]),
+    "patch": lambda o, e: replace(o, patch_ok=e["ok"], patch_why=e["why"]),
+    "resync": lambda o, e: replace(o, resync_said=e["said"]),
+    "problem": lambda o, e: replace(o, problems=(*o.problems, e["text"].splitlines()[0])),
+    "cycle-end": lambda o, e: replace(o, host_step_ns=e["host_step_ns"]),
+}
+
+
+def observations_of(history: History) -> list[Observation]:
+    """One Observation for each guest and cycle, in order. RecordError on an event that lacks a part."""
+    found: dict[tuple[int, str], Observation] = {}
+    ended: set[tuple[int, str]] = set()
+    for event in history.events:
+        kind = event["kind"]
+        try:
+            if kind == "cycle":
+                key = event["cycle"], event["guest"]
+                found[key] = Observation(
+                    event["guest"],
+                    event["cycle"],
+                    event["frozen"],
+                    FreezeMethod(event["method"]),
+                    event["patch"],
+                    event["budget_ns"],
+                )
+            elif kind in _UPDATES:
+                key = event["cycle"], event["guest"]
+                found[key] = _UPDATES[kind](found[key], event)
+                if kind == "cycle-end":
+                    ended.add(key)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise RecordError(
+                f"event {event['seq']} ({kind}) is damaged: {type(error).__name__} {error}", where=str(history.folder)
+            ) from None
+    return [
+        obs if key in ended else replace(obs, problems=(*obs.problems, "the cycle was cut off"))
+        for key, obs in sorted(found.items(), key=lambda item: item[0])
+    ]
