@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +18,14 @@ from typing import Any
 from lab.core.plan import FreezeMethod
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError
-from lab.hypervisor import agent
+from lab.hypervisor import agent, facts
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, libvirt_qemu, mapped
-from lab.hypervisor.domain import DomainSpec
+from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.hypervisor.domains import Domains, LabDomain, state_of
 from lab.hypervisor.embed import Root
 from lab.hypervisor.events import EventLog, LifecycleEvent
+from lab.hypervisor.guard import BudgetGuard
+from lab.hypervisor.facts import Emulator, HypervisorFacts
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import QemuProcess
 from lab.ports import Call, Clock
@@ -138,6 +141,10 @@ class LibvirtHypervisor:
         stamp = self.events.wait_qemu(uuid, "RESUME", called.real_ns, _EVENT_WAIT_S)
         return Call(called, returned, stamp)
 
+    def guard(self, guests: Sequence[str], method: FreezeMethod, at_raw_ns: int) -> BudgetGuard:
+        """A thread that resumes the guests at CLOCK_MONOTONIC_RAW `at_raw_ns`, unless disarmed."""
+        return BudgetGuard(self._clock, lambda guest: self.resume(guest, method), guests, at_raw_ns)
+
     def state(self, guest: str) -> str:
         """libvirt's word: running, paused, shut off, crashed, … "paused" also for a guest whose process
         we stopped by a signal, which libvirt does not see. Never waits for QEMU."""
@@ -166,6 +173,14 @@ class LibvirtHypervisor:
             raise HypervisorError(error.what, where=error.where, hint=error.hint or tail) from error
         return LabDomain(spec.name, spec.guest, spec.run, spec.uuid, state_of(domain))
 
+    def facts(self) -> HypervisorFacts:
+        """Versions, for the record."""
+        return facts.versions(self._connection, self.uri)
+
+    def emulator(self, accelerator: Accelerator) -> Emulator:
+        """The emulator and machine type for guests; see facts.emulator. Slow the first time."""
+        return facts.emulator(self._connection, accelerator)
+
     def list_lab_domains(self) -> list[LabDomain]:
         """The lab's domains of this home, also those of earlier processes."""
         return self.domains.lab()
@@ -173,7 +188,7 @@ class LibvirtHypervisor:
     def destroy(self, guest: str) -> None:
         """End one of the lab's guests at once, as by pulling its plug. Nothing happens when it has ended.
         HypervisorError for a domain that is not the lab's: those are never destroyed."""
-        ours = {facts.guest: facts for facts in self.domains.lab()}
+        ours = {known.guest for known in self.domains.lab()}
         if guest not in ours:
             domain, uuid = self._domain(guest)
             if self._last_end(uuid) is None and state_of(domain) != "shut off":

@@ -1,0 +1,210 @@
+"""KVM or TCG: found out by booting a kernel, not by looking at /dev/kvm.
+
+A /dev/kvm that opens, creates a VM and a vCPU proves nothing: on some hosts (nested, without the CPU flags)
+an ordinary Linux guest then hangs for ever (FACTS.md). So the guest's own kernel is booted on it with a
+deadline, once; the answer is remembered for this host kernel, CPU and QEMU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import selectors
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from lab.errors import MachineError
+from lab.hypervisor.domain import Accelerator
+
+KVM_DEVICE = Path("/dev/kvm")
+PROOF = b"Linux version"
+"""The first words a Linux kernel prints."""
+
+_BOOT_S = 30.0
+"""Longest boot to PROOF that still counts. KVM itself takes about 1 s; nested in an emulated host, 10-20 s."""
+
+_VERSION_S = 10.0
+_OUTPUT_MAX = 1 << 20
+_MEMORY = "freezelab.accelerator/1"
+
+
+class Request(StrEnum):
+    """What the user asks for."""
+
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The accelerator to use, and why in one line."""
+
+    accelerator: Accelerator
+    reason: str
+    hint: str = ""
+
+
+def choose(
+    requested: Request,
+    kernel: Path,
+    state: Path,
+    *,
+    emulator: Path | None = None,
+    progress: Callable[[str], None] = lambda _text: None,
+    device: Path = KVM_DEVICE,
+    boot_s: float = _BOOT_S,
+) -> Choice:
+    """What guests will run on. MachineError when KVM is asked for and not usable, or QEMU is missing.
+
+    kernel: a bootable Linux image, booted only when nothing is remembered in `state`/accelerator.json.
+    boot_s: seconds that the kernel gets to print its first line.
+    """
+    if requested is Request.TCG:
+        return Choice(Accelerator.TCG, "asked for")
+    choice = _without_boot(device)
+    if choice is None:
+        choice = _with_boot(_emulator(emulator), kernel, state, progress, device, boot_s)
+    if requested is Request.KVM and choice.accelerator is not Accelerator.KVM:
+        raise MachineError(
+            f"KVM cannot be used: {choice.reason}", hint=choice.hint or "use --accelerator auto or tcg"
+        )
+    return choice
+
+
+def _emulator(given: Path | None) -> Path:
+    found = given or shutil.which("qemu-system-x86_64")
+    if not found:
+        raise MachineError("qemu-system-x86_64 is not installed", hint="run ./freezelab, which installs it")
+    return Path(found)
+
+
+def _without_boot(device: Path) -> Choice | None:
+    """The answer where the device alone gives it."""
+    if not device.exists():
+        return Choice(Accelerator.TCG, f"no {device}")
+    if not os.access(device, os.R_OK | os.W_OK):
+        hint = "join the group kvm (sudo usermod -aG kvm $USER) and log in again"
+        return Choice(Accelerator.TCG, f"{device} is not yours to open", hint)
+    return None
+
+
+def _with_boot(
+    emulator: Path, kernel: Path, state: Path, progress: Callable[[str], None], device: Path, boot_s: float
+) -> Choice:
+    memory, key = state / "accelerator.json", _key(emulator, device)
+    booted = _recall(memory, key)
+    if booted is None:
+        progress(f"does KVM boot a guest here? (at most {boot_s:g} s, asked once)")
+        booted = boots(emulator, kernel, "kvm", boot_s)
+        _remember(memory, key, booted)
+    if booted:
+        return Choice(Accelerator.KVM, "KVM boots a guest here")
+    return Choice(Accelerator.TCG, "KVM opens here but boots no guest")
+
+
+def boots(emulator: Path, kernel: Path, accelerator: str, deadline_s: float) -> bool:
+    """Whether `kernel` prints its first line on this accelerator within `deadline_s` seconds. The process
+    is gone when this returns or raises. MachineError when there is nothing to boot, or QEMU cannot run."""
+    if not kernel.is_file():
+        raise MachineError("no such kernel image", where=str(kernel), hint="freezelab image build")
+    argv = [
+        str(emulator), "-accel", accelerator, "-cpu", "host" if accelerator == "kvm" else "max",
+        "-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "256",
+        "-kernel", str(kernel), "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1", "-serial", "stdio",
+    ]  # fmt: skip
+    end = time.monotonic() + deadline_s
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C is ours to pass on
+        )
+    except OSError as error:
+        raise MachineError(f"cannot be run: {error.strerror}", where=str(emulator)) from error
+    try:
+        return _prints(process, PROOF, end)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _prints(process: subprocess.Popen[bytes], words: bytes, end: float) -> bool:
+    """Whether the process prints `words` before it ends, and before time.monotonic() `end`."""
+    if process.stdout is None:
+        return False
+    output = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while (left := end - time.monotonic()) > 0 and len(output) < _OUTPUT_MAX:
+            if not selector.select(left):
+                return False
+            chunk = os.read(process.stdout.fileno(), 4096)
+            output += chunk
+            if words in output:
+                return True
+            if not chunk:
+                return False
+    return False
+
+
+def _key(emulator: Path, device: Path) -> dict[str, str]:
+    """What the remembered answer depends on."""
+    try:
+        version = subprocess.run(
+            [str(emulator), "--version"], capture_output=True, text=True, timeout=_VERSION_S, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MachineError("does not run", where=str(emulator), hint=str(error)) from error
+    uname = platform.uname()
+    return {
+        "kernel": f"{uname.release} {uname.version}",
+        "cpu": _cpu_model(),
+        "qemu": version.partition("\n")[0].strip(),
+        "device": str(device),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _recall(memory: Path, key: dict[str, str]) -> bool | None:
+    """The remembered answer for exactly this key; None when there is none, or the file is damaged."""
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(known, dict) or known.get("schema") != _MEMORY or known.get("key") != key:
+        return None
+    booted = known.get("kvm_boots")
+    return booted if isinstance(booted, bool) else None
+
+
+def _remember(memory: Path, key: dict[str, str], booted: bool) -> None:
+    """Write the answer atomically. MachineError when the state folder cannot be written."""
+    text = json.dumps({"schema": _MEMORY, "key": key, "kvm_boots": booted}, indent=2) + "\n"
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=memory.parent, prefix=".accelerator-", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+        Path(file.name).replace(memory)
+    except OSError as error:
+        raise MachineError(
+            f"cannot be written: {error.strerror}", where=str(memory), hint="set FREEZELAB_HOME elsewhere"
+        ) from error
