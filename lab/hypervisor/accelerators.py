@@ -28,7 +28,7 @@ PROOF = b"Linux version"
 """The first words a Linux kernel prints."""
 
 _BOOT_S = 30.0
-"""Longest boot to PROOF that still counts. KVM itself takes about 1 s; nested in an emulated host, 10-20 s."""
+"""Longest boot to PROOF that still counts: about 1 s on KVM, 10-20 s nested in an emulated host."""
 
 _VERSION_S = 10.0
 _OUTPUT_MAX = 1 << 20

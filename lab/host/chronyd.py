@@ -1,0 +1,205 @@
+"""A real chronyd on the host, as the guests' NTP server. It never touches the host's clock.
+
+It serves the host's clock on 127.0.0.1, which a guest on a user-mode network reaches as its gateway, runs
+with `-x` (no control of the system clock) in a work folder of its own, and ends with this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import MachineError
+from lab.host import sntp
+from lab.ports import Clock
+
+ADDRESS = "127.0.0.1"
+STRATUM = 2
+"""What the guests are told. Any from 1 to 14 does: the lab's host is the truth here."""
+
+_START_NS = 5 * NS_PER_S
+_ANSWER_S = 0.2
+_POLL_NS = 20 * NS_PER_MS
+_STOP_S = 3.0
+_TRIES = 4
+
+_CONFIG = """\
+# Written by freezelab. Run with -x: this chronyd serves the clock, it never sets it.
+local stratum {stratum}
+bindaddress {address}
+port {port}
+allow 127.0.0.0/8
+cmdport 0
+bindcmdaddress /
+pidfile {folder}/chronyd.pid
+"""
+
+
+def find(state: Path) -> Path:
+    """chronyd on PATH, in the system's sbin folders, or unpacked by the launcher under
+    `state`/tools/chrony. MachineError when there is none."""
+    places = [
+        os.environ.get("PATH", ""),
+        "/usr/sbin",
+        "/usr/local/sbin",
+        str(state / "tools/chrony/usr/sbin"),
+    ]
+    found = shutil.which("chronyd", path=os.pathsep.join(places))
+    if not found:
+        raise MachineError("chronyd is not installed", hint="run ./freezelab, which fetches it")
+    return Path(found)
+
+
+class Chronyd:
+    """A context manager: inside the `with` block chronyd answers on `address`:`port`.
+
+    folder: its work folder, made when missing; configuration, pid file and log go there.
+    port: UDP; None finds a free one. Enter it from a thread that lives as long as it does: Linux tells
+    the child of its parent *thread's* death.
+    """
+
+    address = ADDRESS
+
+    def __init__(self, program: Path, folder: Path, clock: Clock, *, port: int | None = None) -> None:
+        self._program, self._folder, self._clock, self._asked = program, folder.absolute(), clock, port
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = port or 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def log(self) -> Path:
+        return self._folder / "chronyd.log"
+
+    def __enter__(self) -> Chronyd:
+        """Start it; ready when it has answered a real NTP query. MachineError when the port is in use,
+        or chronyd does not answer within 5 s."""
+        for tries_left in reversed(range(1 if self._asked else _TRIES)):
+            self.port = _free_port(self._asked)
+            try:
+                self._start()
+                self._wait_ready()
+                return self
+            except MachineError:
+                self._stop()
+                if not tries_left:
+                    raise
+            except BaseException:
+                self._stop()
+                raise
+        raise MachineError("chronyd did not start")  # not reached: the last try returns or raises
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def check(self) -> None:
+        """MachineError when it no longer runs."""
+        if self._process is None or self._process.poll() is not None:
+            raise MachineError(f"chronyd has ended: {self._last_words()}", where=str(self.log))
+
+    def _start(self) -> None:
+        config = self._folder / "chronyd.conf"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            config.write_text(
+                _CONFIG.format(stratum=STRATUM, address=ADDRESS, port=self.port, folder=self._folder),
+                encoding="utf-8",
+            )
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [
+                        *_dies_with_us(),
+                        str(self._program),
+                        "-d",
+                        "-x",
+                        "-U",
+                        "-u",
+                        _user(),
+                        "-f",
+                        str(config),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise MachineError(
+                f"chronyd cannot be started: {error.strerror}", where=str(error.filename or self._program)
+            ) from error
+
+    def _wait_ready(self) -> None:
+        end = self._clock.now().raw_ns + _START_NS
+        while True:
+            self.check()
+            with contextlib.suppress(OSError, ValueError):
+                answer = sntp.query(ADDRESS, self.port, self._clock, _ANSWER_S)
+                if answer.stratum == STRATUM:
+                    return
+            now = self._clock.now().raw_ns
+            if now >= end:
+                raise MachineError(
+                    f"chronyd does not answer on {ADDRESS}:{self.port}: {self._last_words()}",
+                    where=str(self.log),
+                )
+            self._clock.sleep_until(now + _POLL_NS)
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(_STOP_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+    def _last_words(self) -> str:
+        try:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError:
+            return "no log"
+        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _free_port(asked: int | None) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((ADDRESS, asked or 0))
+        except OSError as error:
+            raise MachineError(
+                f"UDP port {asked} on {ADDRESS} cannot be had: {error.strerror}",
+                hint="name another port, or none to have one found",
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _user() -> str:
+    """chronyd looks its user up even when it has no rights to drop; the compiled-in _chrony need not
+    exist where the package was only unpacked."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return "root"
+
+
+def _dies_with_us() -> list[str]:
+    """A prefix that has the kernel end the child when we die, however: PR_SET_PDEATHSIG by util-linux's
+    setpriv. Python's preexec_fn could do it too, but is not safe in a process with threads."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
