@@ -141,9 +141,8 @@ class Controller:
             calls = {name: (stops[name], resumes[name]) for name in stops if name in resumes}
         finally:
             for name, (stop, resume) in calls.items():
-                hypervisor_calls = hypervisor.with_events(name, stop, resume)
-                self._journal.append("stop", name, index, call=hypervisor_calls[0])
-                self._journal.append("resume", name, index, call=hypervisor_calls[1])
+                self._journal.append("stop", name, index, call=stop)
+                self._journal.append("resume", name, index, call=resume)
                 if name in cpu and method is not FreezeMethod.NONE:
                     self._journal.append("cpu", name, index, used_ns=cpu[name])
                 if result is not None:

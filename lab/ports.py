@@ -44,10 +44,6 @@ class Hypervisor(Protocol):
     def resume(self, guest: str, method: FreezeMethod) -> Call:
         """Make a frozen guest run again. Safe to call when it runs already."""
 
-    def with_events(self, guest: str, stop: Call, resume: Call) -> tuple[Call, Call]:
-        """The two calls with QEMU's own event stamps, where the method has them. May wait a little
-        for events that are still on their way; to be called when the guest runs again."""
-
     def guard(self, guests: Sequence[str], method: FreezeMethod, at_raw_ns: int) -> Guard:
         """A context outside the caller's thread that resumes the guests at `at_raw_ns` unless the
         caller did so before."""

@@ -1,14 +1,60 @@
-"""The command line: the only place where the parts are put together."""
+"""The command line: the only place where the parts are put together.
+
+Every command imports what it needs by itself: `freezelab --help` must not wait for libvirt.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from lab import __version__
+from lab.errors import FreezelabError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+if TYPE_CHECKING:
+    import click
+
+    from lab.core.plan import Plan
+    from lab.record.run import Run
+
+
+class _Group(TyperGroup):
+    """Expected failures become one or two lines on stderr and their exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FreezelabError as error:
+            fail(error)
+        except BrokenPipeError:
+            # Whoever read our output has left (| head): not a failure of ours.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
+def fail(error: FreezelabError) -> NoReturn:
+    """Tell an expected failure and leave with its exit code."""
+    print(f"freezelab: {error}", file=sys.stderr)
+    raise typer.Exit(error.exit_code)
+
+
+app = typer.Typer(
+    cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+images = typer.Typer(no_args_is_help=True, help="Build, list and remove guest images.")
+app.add_typer(images, name="image")
+
+Connect = Annotated[
+    str | None,
+    typer.Option("--connect", metavar="URI", envvar="FREEZELAB_CONNECT", help="A libvirt URI instead of no daemon."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the run as JSON (freezelab.run/1).")]
+JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write a JUnit XML file.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -18,9 +64,187 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def main(
+def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Freezes real guests, patches the host under them, and tells what they felt."""
+
+
+def _plan(playbook: str) -> Plan:
+    from lab.cli.paths import PLAYBOOKS
+    from lab.playbook import load, resolve
+
+    return load(resolve(playbook, [Path.cwd(), PLAYBOOKS]))
+
+
+def _show(run: Run, folder: Path, as_json: bool, junit: Path | None) -> None:
+    """The report on stdout, and the files that were asked for."""
+    if as_json:
+        from lab.record.run import to_json
+
+        typer.echo(to_json(run), nl=False)
+    else:
+        from lab.report.terminal import render, stdout_console
+
+        render(run, stdout_console(), folder=folder)
+    if junit is not None:
+        from lab.report.junit import write_junit
+
+        write_junit(run, junit)
+
+
+@app.command()
+def run(
+    playbook: Annotated[str, typer.Argument(help="A playbook's name or file.")] = "first-freeze",
+    repeat: Annotated[int | None, typer.Option(min=1, max=10000, help="Cycles with a freeze.")] = None,
+    control: Annotated[int | None, typer.Option(min=0, max=10000, help="Cycles without one, first.")] = None,
+    connect: Connect = None,
+    accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    boot: Annotated[str | None, typer.Option(metavar="TIME", help="How long a guest may take to boot.")] = None,
+    as_json: Json = False,
+    junit: JUnit = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Freeze guests as a playbook says, measure what they felt, and judge it."""
+    from lab.cli.options import accelerator_request, boot_seconds
+    from lab.cli.running import Options, RunStopped, perform, with_counts
+    from lab.cli.signals import Signals
+    from lab.cli.views import view_for
+
+    plan = with_counts(_plan(playbook), repeat, control)
+    options = Options(connect, accelerator_request(accelerator), boot_seconds(boot))
+    with Signals() as signals:
+        try:
+            with view_for(plan, quiet=quiet) as (view, progress):
+                done, folder = perform(plan, options, view, progress, signals.shield)
+        except RunStopped as stopped:
+            if any(guest.cycles for guest in stopped.run.guests):
+                _show(stopped.run, stopped.folder, as_json, junit)
+            fail(stopped.failure)
+    _show(done, folder, as_json, junit)
+    raise typer.Exit(done.outcome.exit_code)
+
+
+@app.command()
+def report(
+    which: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder; the last by default.")] = None,
+    as_json: Json = False,
+    junit: JUnit = None,
+) -> None:
+    """Judge an old run again from its history, and show it."""
+    from lab.cli.runs import find_run
+    from lab.record.journal import read_history
+    from lab.record.run import judge
+
+    folder = find_run(which)
+    again, _ = judge(read_history(folder))
+    _show(again, folder, as_json, junit)
+    raise typer.Exit(again.outcome.exit_code)
+
+
+@app.command()
+def plan(playbook: Annotated[str, typer.Argument(help="A playbook's name or file.")]) -> None:
+    """Show what a playbook would do; nothing is done."""
+    from lab.report.plan import render_plan
+    from lab.report.terminal import stdout_console
+
+    render_plan(_plan(playbook), stdout_console())
+
+
+@app.command()
+def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names or files.")]) -> None:
+    """Validate playbooks."""
+    failures = []
+    for name in playbooks:
+        try:
+            typer.echo(f"{name}: good ({_plan(name).name})")
+        except FreezelabError as error:
+            failures.append(error)
+            print(f"freezelab: {error}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(2)
+
+
+@app.command()
+def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="How many.")] = 20) -> None:
+    """List old runs, the latest first."""
+    from lab.cli.runs import latest
+    from lab.report.history import render_history
+    from lab.report.terminal import stdout_console
+
+    render_history(latest(most), stdout_console())
+
+
+@app.command()
+def recover(connect: Connect = None) -> None:
+    """Remove whatever a killed run left behind: guests, their files, the folders of dead runs."""
+    from lab.cli.recovering import recover_all
+
+    for line in recover_all(connect):
+        typer.echo(line)
+
+
+@app.command()
+def doctor(connect: Connect = None) -> None:
+    """Tell what this machine can do; every failing line carries its fix."""
+    from lab.cli.examining import examine
+    from lab.report.doctor import render_checks
+    from lab.report.terminal import stdout_console
+
+    checks = examine(connect)
+    render_checks(checks, stdout_console())
+    raise typer.Exit(0 if all(check.ok is not False for check in checks) else 4)
+
+
+@app.command()
+def schema(what: Annotated[str, typer.Argument(metavar="playbook|run")]) -> None:
+    """Print the JSON schema of playbooks or of run.json."""
+    import json
+
+    if what == "playbook":
+        from lab.playbook import schema_text
+
+        typer.echo(schema_text(), nl=False)
+    elif what == "run":
+        from lab.record.run import schema as run_schema
+
+        typer.echo(json.dumps(run_schema(), indent=1))
+    else:
+        from lab.errors import UsageError
+
+        raise UsageError(f"no schema of {what!r}", hint="known: playbook, run")
+
+
+@images.command("build")
+def image_build(
+    name: Annotated[str, typer.Argument(help="An image's name.")] = "debian",
+    force: Annotated[bool, typer.Option("--force", help="Build it again.")] = False,
+) -> None:
+    """Build a guest image, unless it is there already."""
+    from lab.cli.imaging import build
+
+    typer.echo(build(name, force=force))
+
+
+@images.command("list")
+def image_list() -> None:
+    """List the images that are built or can be."""
+    from lab.cli.imaging import listing
+
+    for line in listing():
+        typer.echo(line)
+
+
+@images.command("remove")
+def image_remove(which: Annotated[str, typer.Argument(help="An image's name or digest.")]) -> None:
+    """Remove built images."""
+    from lab.cli.imaging import remove
+
+    for line in remove(which):
+        typer.echo(line)
+
+
+if __name__ == "__main__":
+    app()

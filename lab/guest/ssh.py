@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import selectors
 import socket
 import stat
@@ -242,9 +241,3 @@ class SSH:
             )
         return result.out
 
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a private key: 0600 from the first byte on. FileExistsError when it is there."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)

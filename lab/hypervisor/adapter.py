@@ -24,8 +24,8 @@ from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.hypervisor.domains import Domains, LabDomain, state_of
 from lab.hypervisor.embed import Root
 from lab.hypervisor.events import EventLog, LifecycleEvent
-from lab.hypervisor.guard import BudgetGuard
 from lab.hypervisor.facts import Emulator, HypervisorFacts
+from lab.hypervisor.guard import BudgetGuard
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import QemuProcess
 from lab.ports import Call, Clock
@@ -59,6 +59,11 @@ class LibvirtHypervisor:
         self.events = EventLog(clock.now)
         with mapped("events cannot be had", uri):
             self.events.register(connection)
+
+    @property
+    def remote(self) -> bool:
+        """A daemon runs the guests, maybe as another user; not this process."""
+        return self._root is None
 
     # -- lifetime ---------------------------------------------------------------------------------
 

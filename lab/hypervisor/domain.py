@@ -88,6 +88,7 @@ class DomainSpec:
     machine: a versioned type, so that a guest is the same on the next QEMU.
     ssh_port: TCP port on the host's 127.0.0.1 that reaches the guest's port 22; None: no network.
     console_log: appended to; its folder must exist.
+    agent_socket: the agent channel's socket on the host; None: libvirt chooses.
     invariant_tsc: KVM only: show the guest an invariant TSC. tsc_hz: KVM only: its frequency.
     """
 
@@ -109,6 +110,7 @@ class DomainSpec:
     fw_cfg: tuple[FwCfg, ...] = ()
     rtc_track: RtcTrack = RtcTrack.WALL
     rtc_tickpolicy: TickPolicy = TickPolicy.CATCHUP
+    agent_socket: Path | None = None
     invariant_tsc: bool = False
     tsc_hz: int | None = None
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))

@@ -19,8 +19,10 @@ from lab.hypervisor.process import QemuProcess
 _SOCKET_PATH_MAX = 107
 """sizeof(sockaddr_un.sun_path) - 1: unix(7)."""
 
-_DEEPEST_SOCKET = "lib/qemu/channel/target/domain-00000-freezelab-0000000000/org.qemu.guest_agent.0"
-"""The longest socket path libvirt 9.0 makes below a root. It cuts names at 20 characters
+_DEEPEST_SOCKET = "lib/qemu/domain-00000-freezelab-0000000000/monitor.sock"
+"""The longest socket path libvirt 9.0 makes below a root, the agent's channel aside: its path would be
+lib/qemu/channel/target/…/org.qemu.guest_agent.0, too long for a home folder, so the template names a
+shorter one (DomainSpec.agent_socket). libvirt cuts names at 20 characters
 (VIR_DOMAIN_SHORT_NAME_MAX, libvirt's src/conf/domain_conf.c); the domain's number counts the starts in
 one process."""
 

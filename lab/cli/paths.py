@@ -1,0 +1,35 @@
+"""Where things are: the project's recipes and playbooks, the lab's state, the image cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lab.errors import MachineError
+
+PROJECT = Path(__file__).resolve().parents[2]
+RECIPES = PROJECT / "images"
+PLAYBOOKS = PROJECT / "playbooks"
+
+
+def home() -> Path:
+    """The state folder: $FREEZELAB_HOME, else the XDG state folder; made when it is not there.
+    MachineError when it cannot be."""
+    import platformdirs
+
+    named = os.environ.get("FREEZELAB_HOME")
+    path = Path(named).absolute() if named else platformdirs.user_state_path("freezelab")
+    return made(path)
+
+
+def made(path: Path) -> Path:
+    """The folder `path`, made when it is not there. MachineError when it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"the folder cannot be made: {error.strerror}",
+            where=str(path),
+            hint="set FREEZELAB_HOME to a folder that can be written to",
+        ) from error
+    return path

@@ -1,0 +1,142 @@
+"""One run from a plan to its verdict."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lab.cli import paths
+from lab.cli.session import Guests, Settings, check_memory
+from lab.controller import Controller
+from lab.core.plan import Plan
+from lab.errors import FreezelabError, Interrupted, MachineError
+from lab.host import facts as host_facts
+from lab.host import patches
+from lab.host.clocks import HostClock
+from lab.hypervisor.accelerators import Choice, Request, choose
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.connect import connect
+from lab.image.build import Progress
+from lab.image.store import Image, ImageStore, default_cache
+from lab.ports import View
+from lab.record.journal import SCHEMA, FileJournal, read_history
+from lab.record.run import Run, judge, write
+
+Shield = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to a plan. boot_s: None is the accelerator's own."""
+
+    uri: str | None = None
+    accelerator: Request = Request.AUTO
+    boot_s: int | None = None
+
+
+def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
+    """The images that the plan's guests need, built where they are not there yet."""
+    store = ImageStore(paths.RECIPES, default_cache())
+    names = sorted({guest.image for guest in plan.guests})
+    known = store.names()
+    for name in names:
+        if name not in known:
+            store.get(name)  # says what is known
+    return {name: store.find(name) or store.build(name, progress) for name in names}
+
+
+def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
+    """A new run's id and folder. The id sorts by time and tells the playbook."""
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    run_id = f"{moment}-{name[:40]}-{secrets.token_hex(2)}"
+    folder = paths.made(home / "runs") / run_id
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise MachineError(f"the run's folder cannot be made: {error.strerror}", where=str(folder)) from error
+    return run_id, folder
+
+
+def host_of(hypervisor: LibvirtHypervisor, choice: Choice) -> dict[str, object]:
+    """The host, for the record."""
+    facts, versions = host_facts.look(), hypervisor.facts()
+    return {
+        "kernel": facts.kernel,
+        "cpu": facts.cpu,
+        "memory_bytes": facts.memory_bytes,
+        "qemu": versions.qemu,
+        "libvirt": versions.libvirt,
+        "accelerator": choice.accelerator.value,
+        "accelerator_reason": choice.reason,
+        "details": {**asdict(facts), "uri": versions.uri, "libvirt_linked": versions.libvirt_linked},
+    }
+
+
+def perform(plan: Plan, options: Options, view: View, progress: Progress, shield: Shield) -> tuple[Run, Path]:
+    """Do what the plan says and judge it. The run's folder holds its history whatever happens.
+
+    Raises the FreezelabError that ended the run early, after it was recorded; it then carries the
+    run so far in `run`, if there is one.
+    """
+    clock = HostClock()
+    check_memory(plan.guests)
+    patch = patches.make(plan.cycle.patch, clock)
+    patch.check()
+    images = images_for(plan, progress)
+    home = paths.home()
+    with connect(options.uri, home, clock=clock) as hypervisor:
+        view.phase("accelerator")
+        kernel = next(iter(images.values())).kernel
+        choice = choose(options.accelerator, kernel, home, progress=view.note)
+        emulator = hypervisor.emulator(choice.accelerator)
+        run_id, folder = new_run_folder(home, plan.name)
+        settings = Settings(run_id, home, folder, images, choice, emulator, options.boot_s)
+        with FileJournal(folder, clock) as journal:
+            journal.append(
+                "run-start", schema=SCHEMA, id=run_id, plan=asdict(plan), host=host_of(hypervisor, choice)
+            )
+            failure: FreezelabError | None = None
+            try:
+                with Guests(hypervisor, settings, clock, view, journal) as guests:
+                    subjects = guests.up(plan.guests, plan.resync)
+                    controller = Controller(clock, hypervisor, journal, view, shield)
+                    for index in range(plan.control + plan.repeat):
+                        controller.run_cycle(
+                            index, subjects, plan.cycle, patch, frozen=index >= plan.control
+                        )
+            except FreezelabError as error:
+                failure = error
+            except BaseException as error:
+                journal.append("run-end", interrupted=False, failure=f"{type(error).__name__}: {error}")
+                raise
+            journal.append(
+                "run-end",
+                interrupted=isinstance(failure, Interrupted),
+                failure=str(failure) if failure else "",
+            )
+    run, _ = judge(read_history(folder))
+    write(run, folder)
+    if failure is not None:
+        raise RunStopped(failure, run, folder)
+    return run, folder
+
+
+class RunStopped(Exception):
+    """A run that ended early, for an expected reason."""
+
+    def __init__(self, failure: FreezelabError, run: Run, folder: Path) -> None:
+        super().__init__(str(failure))
+        self.failure, self.run, self.folder = failure, run, folder
+
+
+def with_counts(plan: Plan, repeat: int | None, control: int | None) -> Plan:
+    """The plan with the command line's counts."""
+    return replace(
+        plan,
+        repeat=plan.repeat if repeat is None else repeat,
+        control=plan.control if control is None else control,
+    )

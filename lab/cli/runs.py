@@ -1,0 +1,52 @@
+"""Finding old runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab.cli.paths import home
+from lab.errors import FreezelabError, RecordError
+from lab.record.journal import EVENTS, read_history
+from lab.record.run import Run, judge
+
+
+def _folders() -> list[Path]:
+    """Run folders, the latest first: ids begin with the time."""
+    runs = home() / "runs"
+    return sorted((p for p in runs.glob("*") if p.is_dir()), key=lambda p: p.name, reverse=True)
+
+
+def find_run(which: str | None) -> Path:
+    """The folder of the run named by id, by the unambiguous beginning or end of one, or by path; the
+    last run for None. RecordError when there is none."""
+    if which is not None and (Path(which) / EVENTS).exists():
+        return Path(which)
+    if which is not None and ("/" in which or which in (".", "..")):
+        if not Path(which).is_dir():
+            raise RecordError("no such folder", where=which)
+        return Path(which)
+    folders = _folders()
+    if which is None:
+        if not folders:
+            raise RecordError("no runs yet", where=str(home() / "runs"), hint="freezelab run")
+        return folders[0]
+    exact = [f for f in folders if f.name == which]
+    near = exact or [f for f in folders if f.name.startswith(which) or f.name.endswith(which)]
+    if len(near) == 1:
+        return near[0]
+    if near:
+        raise RecordError(f"{len(near)} runs are called like {which!r}", hint=f"the latest: {near[0].name}")
+    raise RecordError(f"no run {which!r}", where=str(home() / "runs"), hint="freezelab history lists them")
+
+
+def latest(most: int) -> list[Run]:
+    """The latest runs, judged again; those that cannot be read are left out."""
+    found: list[Run] = []
+    for folder in _folders():
+        if len(found) == most:
+            break
+        try:
+            found.append(judge(read_history(folder))[0])
+        except FreezelabError:
+            continue
+    return found

@@ -1,0 +1,231 @@
+"""Guests brought up for a run, and taken down after it, whatever happened in between."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cli.paths import made
+from lab.controller import Subject
+from lab.core.plan import GuestSpec, ResyncMechanism
+from lab.core.units import NS_PER_S, format_size
+from lab.errors import FreezelabError, GuestError, MachineError
+from lab.guest.probe import GuestProbe
+from lab.guest.ssh import SSH, Address
+from lab.guest.timesync import AgentResync, ChronyResync, NoResync
+from lab.host import chronyd
+from lab.host.chronyd import Chronyd
+from lab.hypervisor.accelerators import Choice
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg
+from lab.hypervisor.facts import Emulator
+from lab.image.identity import make_key, write_key
+from lab.image.seed import FW_CFG_NAME, make_seed
+from lab.image.store import Image, overlay
+from lab.ports import Clock, Journal, Resync, View
+
+BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
+"""How long a guest may take to answer SSH; see the README for what it takes."""
+
+HOST_IN_GUEST = "10.0.2.2"
+"""The host's loopback as a guest on QEMU's user-mode network sees it (QEMU, "Network emulation")."""
+
+OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
+START_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the guests of one run are made with. home: the state folder. folder: the run's own."""
+
+    run: str
+    home: Path
+    folder: Path
+    images: dict[str, Image]
+    accelerator: Choice
+    emulator: Emulator
+    boot_s: int | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """A guest whose domain runs. address: how to log in."""
+
+    spec: GuestSpec
+    address: Address
+    console: Path
+
+
+def check_memory(guests: Sequence[GuestSpec]) -> None:
+    """MachineError when the guests do not fit into the memory that is free now."""
+    import psutil
+
+    needed = sum(g.memory_bytes + OVERHEAD_BYTES for g in guests)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise MachineError(
+            f"{len(guests)} guests need {format_size(needed >> 20 << 20)}, "
+            f"{format_size(free >> 20 << 20)} are free",
+            hint="fewer guests, or less memory for each",
+        )
+
+
+def lab_key(home: Path) -> tuple[Path, str]:
+    """The lab's own key pair, made on first use: (private key's path, public line)."""
+    path = made(home / "keys") / "lab_ed25519"
+    if not path.exists():
+        write_key(path, *make_key("freezelab"))
+    try:
+        return path, path.with_name(path.name + ".pub").read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        hint = f"remove {path} and {path}.pub: a new pair is made"
+        raise MachineError("the lab's public key cannot be read", where=f"{path}.pub", hint=hint) from error
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody uses now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Guests:
+    """Starts guests one by one; what is still there in the end is removed. A context manager."""
+
+    def __init__(
+        self, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View, journal: Journal
+    ) -> None:
+        self._hypervisor, self._settings = hypervisor, settings
+        self._clock, self._view, self._journal = clock, view, journal
+        self._stack = ExitStack()
+        self._key, self._public = lab_key(settings.home)
+
+    def __enter__(self) -> Guests:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._view.phase("remove guests")
+        self._stack.__exit__(None, None, None)
+
+    def up(self, specs: Sequence[GuestSpec], mechanism: ResyncMechanism) -> dict[str, Subject]:
+        """Boot the guests side by side and open a probe in each. GuestError when one does not answer."""
+        begun = {}
+        started = {}
+        for spec in specs:
+            begun[spec.name] = self._clock.now().raw_ns
+            started[spec.name] = self._start(spec)
+        server = self._stack.enter_context(self._chronyd()) if mechanism is ResyncMechanism.CHRONY else None
+        subjects = {}
+        for name, guest in started.items():
+            self._view.phase("boot", guest=name)
+            probe = self._probe(guest)
+            seconds = (self._clock.now().raw_ns - begun[name]) / NS_PER_S
+            resync = self._resync(name, mechanism, probe, server)
+            self._journal.append("boot", name, timings={"to_probe_s": round(seconds, 2)})
+            subjects[name] = Subject(name, probe, resync)
+        return subjects
+
+    def _start(self, spec: GuestSpec) -> Started:
+        settings = self._settings
+        image = settings.images[spec.image]
+        folder = made(settings.home / "guests" / settings.run / spec.name)
+        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        private, public = make_key(spec.name)
+        seed = folder / "seed.tar"
+        seed.touch(0o600)
+        seed.write_bytes(
+            make_seed(name=spec.name, host_key=private, host_key_public=public, authorized_keys=[self._public])
+        )
+        disk = overlay(image, folder / "disk.qcow2")
+        console = settings.folder / f"console-{spec.name}.log"
+        for tries_left in reversed(range(START_TRIES)):
+            port = free_port()
+            domain = DomainSpec(
+                guest=spec.name,
+                run=settings.run,
+                home=settings.home,
+                memory_bytes=spec.memory_bytes,
+                vcpus=spec.vcpus,
+                accelerator=settings.accelerator.accelerator,
+                emulator=settings.emulator.path,
+                machine=settings.emulator.machine,
+                kernel=image.kernel,
+                initrd=image.initrd,
+                cmdline=image.cmdline,
+                console_log=console,
+                disk=Disk(disk),
+                ssh_port=port,
+                console=Console.VIRTIO if "console=hvc0" in image.cmdline else Console.SERIAL,
+                fw_cfg=(FwCfg(FW_CFG_NAME, seed),),
+                agent_socket=None if self._hypervisor.remote else folder / "agent",
+            )
+            try:
+                self._hypervisor.define_and_start(domain)
+                break
+            except FreezelabError as error:
+                # Somebody was given the same free port between our look and QEMU's.
+                if "host forwarding" not in str(error) or not tries_left:
+                    raise
+        self._stack.callback(self._remove, spec.name)
+        return Started(spec, Address(spec.name, "127.0.0.1", port, "root", self._key, public), console)
+
+    def _remove(self, name: str) -> None:
+        try:
+            self._hypervisor.destroy(name)
+        except FreezelabError as error:
+            self._view.note(f"could not be removed: {error}\nto try again: freezelab recover")
+
+    def _probe(self, guest: Started) -> GuestProbe:
+        name, choice = guest.spec.name, self._settings.accelerator
+        seconds = self._settings.boot_s or BOOT_S[choice.accelerator]
+
+        def alive() -> None:
+            state = self._hypervisor.state(name)
+            if state != "running":
+                raise GuestError(f"the guest is {state} instead of booting", where=f"guest {name}")
+
+        patience = iter([seconds])
+
+        def connect() -> SSH:
+            return SSH.connect(guest.address, next(patience, 20), alive)
+
+        probe = GuestProbe(name, self._clock, connect)
+        try:
+            probe.__enter__()
+        except GuestError as error:
+            probe.close()
+            raise GuestError(error.what, where=error.where, hint=error.hint or _console_end(guest.console)) from error
+        self._stack.callback(probe.close)
+        return probe
+
+    def _chronyd(self) -> Chronyd:
+        folder = self._settings.folder / "chronyd"
+        return Chronyd(chronyd.find(self._settings.home), folder, self._clock)
+
+    def _resync(
+        self, name: str, mechanism: ResyncMechanism, probe: GuestProbe, server: Chronyd | None
+    ) -> Resync:
+        if mechanism is ResyncMechanism.AGENT:
+            self._view.phase("agent", guest=name)
+            self._hypervisor.agent_ready(name, self._clock.now().raw_ns + 60 * NS_PER_S)
+            return AgentResync(lambda: self._hypervisor.set_time(name))
+        if server is not None:
+            self._view.phase("chrony", guest=name)
+            resync = ChronyResync(lambda: probe.ssh, HOST_IN_GUEST, server.port)
+            resync.prepare()
+            return resync
+        return NoResync()
+
+
+def _console_end(console: Path) -> str:
+    try:
+        lines = console.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return f"its console is in {console}"
+    said = [line.strip() for line in lines if line.strip()]
+    return f"its console ends with: {said[-1]}\n({console})" if said else f"its console said nothing ({console})"
+
