@@ -1,0 +1,134 @@
+"""From pydantic's errors to mistakes: each gets its place, and the words of who writes YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from lab.playbook.mistakes import Mistake, Place, Wrong, quoted
+from lab.playbook.models import Document
+from lab.playbook.scalars import found
+from lab.playbook.tree import Items, Map, Node
+
+Path = Sequence[str | int]
+
+MOST_COMPARED = 40  # difflib's time grows with the square of the length
+
+
+def explain(error: ErrorDetails, root: Map) -> Mistake:
+    """The mistake behind one of pydantic's errors on `root`."""
+    path = error["loc"]
+    match error["type"]:
+        case "value_error":
+            wrong = _wrong(error)
+            place = _place(root, [*path, *wrong.within], key=_is_section(root, [*path, *wrong.within]))
+            return Mistake(place, _at(path) + wrong.what, wrong.todo)
+        case "missing":
+            owner, name = path[:-1], str(path[-1])
+            field = _model(owner).model_fields[name]
+            example = next(iter(field.examples or [_example(_model(path))]))
+            todo = f"add {name}: {example}"
+            return Mistake(_place(root, owner, key=True), f"{_at(owner)}{name} is missing", todo)
+        case "extra_forbidden":
+            what = f"{_at(path[:-1])}unknown key {quoted(str(path[-1]))}"
+            return Mistake(_place(root, path, key=True), what, _known(path[:-1], str(path[-1])))
+        case "list_type":
+            what = f"{_at(path)}a list is expected here, not {found(error['input'])}"
+            return Mistake(_place(root, path), what, "begin each item with '- '")
+        case "model_type" | "model_attributes_type" | "dict_type":
+            what = f"{_at(path)}keys and values are expected here, not {found(error['input'])}"
+            return Mistake(_place(root, path), what, f"write it like {_example(_model(path))}")
+        case _:
+            return Mistake(_place(root, path), f"{_at(path)}{error['msg']}", "see docs/playbooks.md")
+
+
+def _wrong(error: ErrorDetails) -> Wrong:
+    raised = error.get("ctx", {}).get("error")
+    return raised if isinstance(raised, Wrong) else Wrong(str(raised))
+
+
+def _at(path: Path) -> str:
+    """The way to a value, as a prefix: "guests[0].memory: "."""
+    shown = ""
+    for step in path:
+        shown += f"[{step}]" if isinstance(step, int) else f".{step}" if shown else step
+    return f"{shown}: " if shown else ""
+
+
+def _step(node: Node, step: str | int) -> Node | None:
+    if isinstance(node, Map) and isinstance(step, str):
+        return node.get(step)
+    if isinstance(node, Items) and isinstance(step, int) and step < len(node):
+        return node[step]
+    return None
+
+
+def _is_section(root: Map, path: Path) -> bool:
+    node: Node | None = root
+    for step in path:
+        node = _step(node, step) if node is not None else None
+    return isinstance(node, Map)
+
+
+def _place(root: Map, path: Path, *, key: bool = False) -> Place:
+    """The place of the value at `path`, or of its key; where the path ends early, how far it goes."""
+    node: Node = root
+    place = root.place
+    for step in path:
+        if key and isinstance(node, Map) and isinstance(step, str) and step in node.keys_at:
+            place = node.keys_at[step]
+        below = _step(node, step)
+        if below is None:
+            break
+        node = below
+        if not key or isinstance(step, int):
+            place = node.place
+    return place
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Models inside a field's annotation, such as list[Guest] or Pause | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
+
+
+def _model(path: Path) -> type[BaseModel]:
+    """The model of the section at `path`."""
+    model: type[BaseModel] = Document
+    for step in path:
+        if isinstance(step, str):
+            model = next(_sections(model.model_fields[step].annotation))
+    return model
+
+
+def _example(model: type[BaseModel]) -> str:
+    extra = model.model_config["json_schema_extra"]
+    return str(extra["x-example"]) if isinstance(extra, dict) else ""
+
+
+def _homes(name: str, model: type[BaseModel] = Document, path: str = "") -> Iterator[str]:
+    """The sections that have a key of this name; "" is the top."""
+    if name in model.model_fields:
+        yield path
+    for key, field in model.model_fields.items():
+        for section in _sections(field.annotation):
+            yield from _homes(name, section, f"{path}.{key}" if path else key)
+
+
+def _known(section: Path, name: str) -> str:
+    """What to do about an unknown key: what was meant, where it belongs, or what there is."""
+    keys = list(_model(section).model_fields)
+    written = name[:MOST_COMPARED].lower().replace("-", "_").replace(" ", "_")
+    close = [written] if written in keys else get_close_matches(written, keys, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    homes = [f"under {home}" if home else "at the top level" for home in _homes(written)]
+    if homes:
+        return f"it belongs {' or '.join(homes)}"
+    return f"known: {', '.join(keys)}"

@@ -1,0 +1,49 @@
+"""The JSON schema of a playbook, for editors: generated from the models, published in docs/."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from lab.playbook.models import Document
+
+
+class _Generator(GenerateJsonSchema):
+    """Optional keys are left out, never null, and titles that repeat a key's name are noise."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+
+def _trimmed(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_trimmed(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: _trimmed(value) for key, value in node.items() if key != "x-example"}
+    if isinstance(kept.get("title"), str):
+        del kept["title"]
+    if kept.get("default", "") in (None, ""):
+        kept.pop("default", None)
+    return kept
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of the YAML document."""
+    generated: dict[str, Any] = _trimmed(Document.model_json_schema(schema_generator=_Generator))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "freezelab playbook",
+        **generated,
+    }
+
+
+def schema_text() -> str:
+    """schema() as docs/playbook.schema.json holds it."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
