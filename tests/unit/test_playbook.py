@@ -189,7 +189,7 @@ def test_the_schema_accepts_what_is_accepted(text: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"namme": "b"},
+        {"nsme": "b"},
         {"name": 5},
         {"name": "Web_0"},
         {"resync": "no"},

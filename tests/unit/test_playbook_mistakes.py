@@ -62,7 +62,7 @@ SYNTAX: list[tuple[str | bytes, str]] = [
 VALUES: list[tuple[str | bytes, str]] = [
     (OK + "name: b\n", "4:1: the key 'name' is given twice, first in line 1; delete one of the two"),
     (OK + "<<: {a: 1}\n", "4:1: merge keys (<<) are not part of a playbook; write the keys out"),
-    (OK + "namme: b\n", "4:1: unknown key 'namme'; did you mean name?"),
+    (OK + "nsme: b\n", "4:1: unknown key 'nsme'; did you mean name?"),
     (OK + "budget: 3s\n", "4:1: unknown key 'budget'; it belongs under cycle"),
     (OK + "hold: 3s\n", "4:1: unknown key 'hold'; it belongs under cycle.patch or under expect.in_time"),
     (PATCH + "  repeat: 3\n", "5:3: cycle: unknown key 'repeat'; it belongs at the top level"),
