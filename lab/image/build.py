@@ -3,7 +3,7 @@
 The same programs run for root and for an ordinary user: mmdebstrap in mode root or unshare, then tar
 and mke2fs, which an ordinary user runs under fakeroot so that the files in the image belong to root.
 Nothing is mounted and nothing is left of a build that did not end: everything happens in a staging
-folder beside the result, which is synced and then renamed.
+folder beside the result, which is synced here and renamed by the store.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def check_space(folder: Path, needed: int) -> None:
         raise disk_full(folder, needed)
 
 
-def build(recipe: Recipe, staging: Path, final: Path, progress: Progress, *, lock: int) -> None:
-    """Make `final` by way of `staging`, an empty folder beside it. lock: held as long as anything works."""
+def build(recipe: Recipe, staging: Path, progress: Progress, *, lock: int) -> None:
+    """Fill `staging`, an empty folder, and sync it. lock: held open as long as any program works."""
     scratch = staging if os.geteuid() == 0 else Path(tempfile.gettempdir())
     try:
         for folder in {staging, scratch}:
@@ -109,8 +109,6 @@ def build(recipe: Recipe, staging: Path, final: Path, progress: Progress, *, loc
         _build(recipe, staging, progress, scratch, lock)
         progress("writing to disk", 0.99)
         sync_tree(staging)
-        staging.rename(final)
-        _sync(final.parent)
     except ProgramFailed as failure:
         if failure.disk_full:
             tight = min({staging, scratch}, key=free_bytes)
@@ -126,7 +124,6 @@ def build(recipe: Recipe, staging: Path, final: Path, progress: Progress, *, loc
             raise disk_full(staging, recipe.build_bytes) from error
         where = str(error.filename or staging)
         raise ImageError(f"the build failed: {error.strerror}", where=where) from error
-    progress("done", 1.0)
 
 
 def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, lock: int) -> None:
@@ -268,7 +265,7 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -279,5 +276,5 @@ def _sync(path: Path) -> None:
 def sync_tree(folder: Path) -> None:
     """All files of a flat folder, then the folder itself, to stable storage."""
     for path in sorted(folder.iterdir()):
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)

@@ -23,9 +23,6 @@ from lab.errors import ImageError, MachineError
 
 TAIL_LINES = 8
 _TERM_GRACE_S = 20.0
-# sbin is not on an ordinary user's path; mke2fs lives there.
-_PATH = os.pathsep.join(filter(None, (os.environ.get("PATH"), "/usr/local/sbin", "/usr/sbin", "/sbin")))
-
 _FULL = re.compile(r"no space left on device|not enough free space|don't have enough free space", re.I)
 _OFFLINE = re.compile(
     r"temporary failure resolving|could not resolve|could not connect|unable to connect|"
@@ -51,6 +48,11 @@ class ProgramFailed(ImageError):
         return any(_OFFLINE.search(line) for line in self.lines)
 
 
+def _path() -> str:
+    """PATH with sbin, which an ordinary user's lacks; mke2fs lives there."""
+    return os.pathsep.join([*filter(None, [os.environ.get("PATH")]), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
 def printable(argv: Sequence[str]) -> str:
     """The command as one can paste it into a shell; whole scripts among the arguments are shortened."""
     return shlex.join(arg if len(arg) < 400 else arg[:200] + " …" for arg in argv)
@@ -58,7 +60,7 @@ def printable(argv: Sequence[str]) -> str:
 
 def find_program(name: str, package: str) -> str:
     """Where `name` is. MachineError naming the package when it is not installed."""
-    path = shutil.which(name, path=_PATH)
+    path = shutil.which(name, path=_path())
     if path is None:
         raise MachineError(f"{name} is not installed", hint=f"sudo apt-get install {package}")
     return path
@@ -75,9 +77,9 @@ def run(
 ) -> None:
     """Run to the end. on_line gets each line of output. keep_open: descriptors the program inherits."""
     lines: deque[str] = deque(maxlen=200)
-    full_env = {**os.environ, "LC_ALL": "C", "PATH": _PATH, **(env or {})}
+    full_env = {**os.environ, "LC_ALL": "C", "PATH": _path(), **(env or {})}
     # setpriv execs the program with a death signal set: kill -9 on us still ends it in order.
-    prefix = [setpriv, "--pdeathsig", "TERM"] if (setpriv := shutil.which("setpriv", path=_PATH)) else []
+    prefix = [setpriv, "--pdeathsig", "TERM"] if (setpriv := shutil.which("setpriv", path=_path())) else []
     try:
         process = subprocess.Popen(
             [*prefix, *argv],

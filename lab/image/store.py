@@ -1,7 +1,7 @@
 """The images on this machine: recipes on one side, built images in the cache on the other.
 
     <cache>/images/<name>-<digest12>/   disk-*.img (raw, sparse), vmlinuz, initrd, image.json
-    <cache>/images/.build-<name>-*/     a build at work, or what is left of a killed one
+    <cache>/images/.build-<name>+*/     a build at work, or what is left of a killed one
     <cache>/images/.lock-<name>         held while <name> is built or removed
 
 An image is current when its digest is its recipe's. A folder without image.json is no image.
@@ -25,7 +25,7 @@ from typing import Any
 import platformdirs
 
 from lab.errors import ImageError, UsageError
-from lab.image.build import MANIFEST, Progress, build, disk_full, remove_tree
+from lab.image.build import MANIFEST, Progress, build, disk_full, remove_tree, sync
 from lab.image.program import ProgramFailed, find_program, run
 from lab.image.recipe import Recipe, load_recipe, recipe_names
 
@@ -100,18 +100,16 @@ class ImageStore:
                 return image  # another process built it while this one waited
             self._sweep(name)
             final = self.images / f"{name}-{recipe.short_digest}"
-            staging = Path(tempfile.mkdtemp(prefix=f".build-{name}-", dir=self.images))
+            staging = Path(tempfile.mkdtemp(prefix=_staging(name), dir=self.images))
             staging.chmod(0o755)
             try:
-                retired = self._retire(final, name)
-                build(recipe, staging, final, progress, lock=lock)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    if retired and not final.exists():
-                        retired.rename(final)
+                build(recipe, staging, progress, lock=lock)
+                self._retire(final, name)
+                staging.rename(final)
+                sync(self.images)
+            finally:
                 self._sweep(name)
-                raise
-            self._sweep(name)
+            progress("done", 1.0)
         return self.get(name)
 
     def listing(self) -> list[Listed]:
@@ -138,8 +136,8 @@ class ImageStore:
             raise _unknown(name_or_digest, built, "no built image")
         for image in chosen:
             with self._lock(image.name, lambda _stage, _fraction: None):
-                if retired := self._retire(image.folder, image.name):
-                    remove_tree(retired)
+                self._retire(image.folder, image.name)
+                self._sweep(image.name)
         return chosen
 
     def _recipe(self, name: str) -> Recipe:
@@ -155,18 +153,16 @@ class ImageStore:
         image = _load(folder)
         return image if image.digest == recipe.digest else None
 
-    def _retire(self, folder: Path, name: str) -> Path | None:
-        """Move a finished image out of the way in one step, so that it is never half removed."""
-        if not folder.exists():
-            return None
-        retired = Path(tempfile.mkdtemp(prefix=f".build-{name}-", dir=self.images)) / "retired"
-        folder.rename(retired)
-        return retired
+    def _retire(self, folder: Path, name: str) -> None:
+        """Move an image to where _sweep removes it, in one step, so that none is seen half removed."""
+        if folder.exists():
+            folder.rename(Path(tempfile.mkdtemp(prefix=_staging(name), dir=self.images)) / "retired")
 
     def _sweep(self, name: str) -> None:
         """Remove what killed builds left. Only under the lock: then nobody works there."""
-        for folder in self.images.glob(f".build-{name}-*"):
-            remove_tree(folder)
+        for folder in self.images.iterdir():
+            if folder.name.startswith(_staging(name)):
+                remove_tree(folder)
 
     @contextlib.contextmanager
     def _lock(self, name: str, progress: Progress) -> Iterator[int]:
@@ -243,6 +239,10 @@ def _unknown(name: str, known: list[str], what: str) -> UsageError:
     else:
         hint = f"known: {', '.join(known) or 'none'}"
     return UsageError(f"{what} named {name!r}", hint=hint)
+
+
+def _staging(name: str) -> str:
+    return f".build-{name}+"  # no other name's prefix: "debian" must not sweep for "debian-13"
 
 
 def _existing(path: Path) -> Path:

@@ -1,0 +1,138 @@
+"""Recipes and their digests."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from lab.errors import ImageError
+from lab.image import recipe as recipes
+from lab.image.recipe import folder_digest, hooks, load_recipe, overlay_tar, recipe_names
+
+IMAGES = Path(__file__).resolve().parents[2] / "images"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(IMAGES / "debian", tmp_path / "debian"))
+
+
+def test_shipped_recipe_loads() -> None:
+    assert "debian" in recipe_names(IMAGES)
+    recipe = load_recipe(IMAGES / "debian")
+    assert {"openssh-server", "chrony", "qemu-guest-agent", "python3"} <= set(recipe.packages)
+    assert "systemd-timesyncd" not in recipe.packages  # it would push chrony out
+    assert len(hooks(recipe)) == len(list((IMAGES / "debian/hooks").glob("*.sh")))
+
+
+def test_shipped_recipe_leaves_the_clocks_alone() -> None:
+    words = load_recipe(IMAGES / "debian").cmdline.split()
+    for measured in (
+        "tsc",
+        "clocksource",
+        "nohz",
+        "nowatchdog",
+        "nosoftlockup",
+        "no-kvmclock",
+        "hpet",
+        "lapic",
+    ):
+        assert not [word for word in words if word.split("=")[0].startswith(measured)]
+
+
+def test_digest_is_of_the_contents_not_of_the_place(folder: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(folder, tmp_path / "elsewhere" / "debian")
+    assert folder_digest(folder) == folder_digest(elsewhere) == load_recipe(folder).digest
+
+
+def test_digest_ignores_umask_and_editors(folder: Path) -> None:
+    before = folder_digest(folder)
+    (folder / "recipe.toml").chmod(0o600)
+    (folder / "recipe.toml~").write_text("left by an editor")
+    (folder / "empty").mkdir()
+    assert folder_digest(folder) == before
+
+
+def _edit(folder: Path) -> None:
+    with (folder / "files/etc/ssh/sshd_config").open("a") as file:
+        file.write("\n")
+
+
+def _add(folder: Path) -> None:
+    (folder / "files/etc/new").write_text("")
+
+
+def _rename(folder: Path) -> None:
+    (folder / "hooks/10-units.sh").rename(folder / "hooks/11-units.sh")
+
+
+def _remove(folder: Path) -> None:
+    (folder / "hooks/10-units.sh").unlink()
+
+
+def _executable(folder: Path) -> None:
+    (folder / "files/usr/lib/freezelab/init").chmod(0o644)
+
+
+def _link(folder: Path) -> None:
+    (folder / "files/etc/new").symlink_to("ssh")
+
+
+@pytest.mark.parametrize("change", [_edit, _add, _rename, _remove, _executable, _link])
+def test_digest_sees_every_change(folder: Path, change: object) -> None:
+    before = folder_digest(folder)
+    assert callable(change)
+    change(folder)
+    assert folder_digest(folder) != before
+
+
+def test_digest_sees_the_format(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = folder_digest(folder)
+    monkeypatch.setattr(recipes, "FORMAT", recipes.FORMAT + 1)
+    assert folder_digest(folder) != before
+
+
+def test_content_cannot_move_between_files(tmp_path: Path) -> None:
+    """Two folders whose names and contents run together to the same bytes."""
+    for name, files in {"one": {"a": "b", "c": "d"}, "two": {"a": "bc", "d": ""}}.items():
+        for file, content in files.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / file).write_text(content)
+    assert folder_digest(tmp_path / "one") != folder_digest(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('suite = "bookworm"', "suite = 12", "suite"),
+        ('suite = "bookworm"', "", "suite"),
+        ('disk_size = "2GiB"', 'disk_size = "2"', "disk_size"),
+        ('suite = "bookworm"', 'suite = "bookworm"\nsiute = "x"', "siute"),
+        ('suite = "bookworm"', "suite = ", "cannot be read"),
+        ('"kmod",', "7,", "packages"),
+    ],
+)
+def test_broken_recipe_says_where(folder: Path, old: str, new: str, said: str) -> None:
+    path = folder / "recipe.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ImageError) as caught:
+        load_recipe(folder)
+    assert said in caught.value.what
+    assert caught.value.where == str(path)
+
+
+def test_overlay_belongs_to_root_with_plain_modes(folder: Path) -> None:
+    (folder / "files/etc/ssh/sshd_config").chmod(0o660)
+    first = overlay_tar(folder / "files")
+    assert first == overlay_tar(folder / "files")
+    with tarfile.open(fileobj=io.BytesIO(first)) as tar:
+        members = {member.name: member for member in tar}
+    assert members["etc/ssh/sshd_config"].mode == 0o644
+    assert members["usr/lib/freezelab/init"].mode == 0o755
+    assert {(m.uid, m.gid, m.mtime) for m in members.values()} == {(0, 0, 0)}
