@@ -24,17 +24,21 @@ class Tools:
             pytest.fail(f"{name} is not installed, and it is required here", pytrace=False)
         pytest.skip(f"{name} is not installed")
 
-    def find(self, name: str) -> str:
+    def find(self, name: str) -> list[str]:
         # The virtual environment need not be activated, so its folder may not be on PATH.
         beside = Path(sys.executable).parent / name
-        found = str(beside) if beside.exists() else shutil.which(name)
+        if beside.exists():
+            # A script's first line still names the old place after the clone was moved.
+            script = beside.read_bytes()[:2] == b"#!"
+            return [sys.executable, str(beside)] if script else [str(beside)]
+        found = shutil.which(name)
         if not found:
             self.missing(name)
-        return str(found)
+        return [str(found)]
 
     def check(self, argv: Sequence[str | Path]) -> None:
         name, *rest = map(str, argv)
-        command = [self.find(name), *rest]
+        command = [*self.find(name), *rest]
         # The lab's own settings, not the caller's: CI asks some linters to be chatty.
         environment = {
             key: value for key, value in os.environ.items() if key not in {"FORCE_COLOR", "PYTHONPATH"}
