@@ -29,6 +29,7 @@ def _trimmed(node: Any) -> Any:
     kept = {key: _trimmed(value) for key, value in node.items() if key != "x-example"}
     if isinstance(kept.get("title"), str):
         del kept["title"]
+    # "" and null stand for "nothing asked"; only a default that could be written is worth showing.
     if kept.get("default", "") in (None, ""):
         kept.pop("default", None)
     return kept

@@ -14,7 +14,7 @@ from lab.playbook import parse
 
 SHIPPED = [path.read_bytes() for path in sorted((Path(__file__).parents[2] / "playbooks").glob("*.yaml"))]
 BUSY = settings(
-    max_examples=400,
+    max_examples=200,
     deadline=timedelta(seconds=5),
     suppress_health_check=[HealthCheck.too_slow],
 )
