@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,8 +26,6 @@ REGISTRIES = [
         ("archive.ubuntu", "com"),
     ]
 ]
-
-CLOCKS_AND_IO = {"time", "socket", "subprocess", "os", "threading", "asyncio", "datetime"}
 
 
 def test_no_registry_is_named(own_files: list[Path]) -> None:
@@ -70,38 +65,3 @@ def test_every_pin_has_its_hash(name: str) -> None:
     pins = [entry for entry in entries if not entry.startswith("#")]
     assert pins
     assert [entry for entry in pins if "--hash=sha256:" not in entry] == []
-
-
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield str(node.module)
-
-
-def test_only_cli_names_the_standard_streams(own_files: list[Path]) -> None:
-    """Results and progress go through the command line's consoles, not through print()."""
-    printing = [
-        f"{path.relative_to(ROOT)}:{node.lineno}"
-        for path in own_files
-        if path.is_relative_to(ROOT / "lab") and path.suffix == ".py"
-        if not {"cli", "payload.py"} & set(path.relative_to(ROOT).parts)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-    ]
-    assert not printing
-
-
-def test_pure_modules_read_no_clock() -> None:
-    """Beside import-linter's contract, which cannot name a controller that does not exist yet."""
-    pure = [*(ROOT / "lab/core").rglob("*.py"), ROOT / "lab/ports.py", ROOT / "lab/controller.py"]
-    found = {
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in pure
-        if path.exists()
-        for name in imported(path)
-        if name.partition(".")[0] in CLOCKS_AND_IO
-    }
-    assert CLOCKS_AND_IO.issubset(sys.stdlib_module_names)
-    assert not found
