@@ -11,7 +11,8 @@ for applet in sh mount insmod tar ip ln cat mkdir switch_root poweroff; do
 done
 cp "$root/usr/lib/freezelab/init" "$work/init"
 
-for module in virtio_pci virtio_blk virtio_net virtio_console virtio_rng qemu_fw_cfg; do
+# autofs4 and ip_tables: else systemd loads them itself, by way of libkmod and its indexes, which is slow.
+for module in virtio_pci virtio_blk virtio_net virtio_console qemu_fw_cfg autofs4 ip_tables; do
     chroot "$root" modprobe -S "$kernel" --show-depends "$module" | while read -r verb path _; do
         name=${path##*/}
         [ "$verb" = insmod ] || continue
