@@ -7,11 +7,13 @@ deadline, once; the answer is remembered for this host kernel, CPU and QEMU.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import selectors
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -134,8 +136,12 @@ def boots(emulator: Path, kernel: Path, accelerator: str, deadline_s: float) -> 
     try:
         return _prints(process, PROOF, end)
     finally:
-        process.kill()
-        process.communicate()
+        # The group, so that nothing a wrapper script started lives on; not yet reaped, so it is still ours.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def _prints(process: subprocess.Popen[bytes], words: bytes, end: float) -> bool:

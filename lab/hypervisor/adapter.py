@@ -76,7 +76,7 @@ class LibvirtHypervisor:
         self.close()
 
     def close(self) -> None:
-        """Close the connection and give the root back. Guests stay as they are."""
+        """Close the connection; guests stay as they are. The embedded driver's root stays this process's."""
         if self._connection is None:
             return
         connection, self._connection = self._connection, None
@@ -89,8 +89,6 @@ class LibvirtHypervisor:
                 connection.close()
         finally:
             LOOP.release()
-            if self._root is not None:
-                self._root.give_back()
 
     # -- ports.Hypervisor -------------------------------------------------------------------------
 
@@ -216,7 +214,7 @@ class LibvirtHypervisor:
         if self._last_end(uuid) is not None or state_of(domain) == "shut off":
             return True
         with mapped("cannot be shut down", guest):
-            domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+            domain.shutdown()
         left_s = max(0, deadline_raw_ns - self._clock.now().raw_ns) / NS_PER_S
         return self.events.wait_lifecycle(uuid, lambda e: e.ends_guest, left_s) is not None
 

@@ -20,14 +20,7 @@ def connect(uri: str | None, state: Path, *, clock: Clock) -> LibvirtHypervisor:
     HypervisorError when nothing answers there, or another process of the lab holds the embedded driver.
     """
     root = None if uri else Root.take(state)
-    try:
-        if root is not None:
-            root.thaw()
-        LOOP.hold()
-    except BaseException:
-        if root is not None:
-            root.give_back()
-        raise
+    LOOP.hold()
     connection: Any = None
     address = root.uri if root is not None else uri or ""
     try:
@@ -40,6 +33,4 @@ def connect(uri: str | None, state: Path, *, clock: Clock) -> LibvirtHypervisor:
                 connection.close()
         with contextlib.suppress(FreezelabError):
             LOOP.release()
-        if root is not None:
-            root.give_back()
         raise

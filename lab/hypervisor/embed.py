@@ -37,12 +37,16 @@ _QEMU_CONF_ROOT = 'user = "root"\ngroup = "root"\n'
 _COMPILED_IN_USER = "libvirt-qemu"
 
 
-class Root:
-    """The folder that an embedded driver lives in. Use `take`, then `give_back`."""
+_held: dict[Path, int] = {}
+"""The root this process holds, and the locked file. libvirt cannot close its embedded driver again: it keeps
+the first root, and a lock of its own in it, until the process ends. So do we."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+
+class Root:
+    """The folder that an embedded driver lives in. Use `take`."""
+
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = lock
 
     @property
     def uri(self) -> str:
@@ -50,33 +54,35 @@ class Root:
 
     @classmethod
     def take(cls, state: Path) -> Root:
-        """Make STATE/libvirt ready and hold it. HypervisorError when the path is too long or not
-        writable, or another process holds it."""
+        """Make STATE/libvirt ready and hold it until the process ends; again is fine. HypervisorError when
+        the path is too long or not writable, another process holds it, or this one holds another."""
         path = state.absolute() / "libvirt"
+        if path in _held:
+            return cls(path)
+        if _held:
+            raise HypervisorError(
+                "libvirt allows one state folder a process, and this one uses another already",
+                where=str(state),
+            )
         _check_path(path)
         _check_user()
         try:
             (path / "etc").mkdir(parents=True, exist_ok=True)
             (path / "etc" / "qemu.conf").write_text(_qemu_conf(), encoding="utf-8")
-            lock = _lock(path / "lock", state)
+            _held[path] = _lock(path / "lock", state)
         except OSError as error:
             raise HypervisorError(
                 f"the state folder cannot be used: {error.strerror}",
                 where=str(error.filename or path),
                 hint="set FREEZELAB_HOME to a folder you can write to",
             ) from error
-        return cls(path, lock)
+        root = cls(path)
+        root._thaw()
+        return root
 
-    def give_back(self) -> None:
-        """Release the root; its guests stay as they are."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    def thaw(self) -> list[str]:
-        """Continue QEMU processes that a killed process of the lab left stopped by a signal, and name
-        their domains. Only for the holder, and before libvirt looks: it waits for their monitors."""
-        thawed = []
+    def _thaw(self) -> None:
+        """Continue QEMU processes that a killed process of the lab left stopped by a signal: libvirt would
+        wait for their monitors. Right only because the root has just been taken: nobody freezes them."""
         for pidfile in sorted((self.path / "run" / "qemu").glob("*.pid")):
             if pidfile.name == "driver.pid":
                 continue
@@ -87,8 +93,6 @@ class Root:
                 with process:
                     if process.is_stopped():
                         process.send_continue()
-                        thawed.append(pidfile.stem)
-        return thawed
 
 
 def _qemu_conf() -> str:

@@ -1,0 +1,53 @@
+"""libvirt's test driver, which needs nothing of the machine, and the embedded driver without guests."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.host.clocks import HostClock
+from lab.hypervisor import domains
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.connect import connect
+from lab.hypervisor.domain import Accelerator, DomainSpec, render
+
+CLOCK = HostClock()
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A state folder with a path short enough for sockets, which pytest's own may not be."""
+    path = Path(tempfile.mkdtemp(prefix="fl-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def lab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LibvirtHypervisor]:
+    """The adapter over test:///default, which has one running domain, `test`, not the lab's."""
+    monkeypatch.setattr(domains, "render", lambda spec: render(spec).replace('type="qemu"', 'type="test"', 1))
+    with connect("test:///default", home, clock=CLOCK) as opened:
+        yield opened
+        for known in opened.list_lab_domains():
+            opened.destroy(known.guest)
+
+
+def spec_of(guest: str, home: Path, run: str = "r1") -> DomainSpec:
+    return DomainSpec(
+        guest=guest,
+        run=run,
+        home=home,
+        memory_bytes=64 << 20,
+        vcpus=1,
+        accelerator=Accelerator.TCG,
+        emulator=Path("/usr/bin/qemu-system-x86_64"),
+        machine="q35",
+        kernel=Path("/no/kernel"),
+        cmdline="console=ttyS0",
+        console_log=home / "console.log",
+        ssh_port=22022,
+    )

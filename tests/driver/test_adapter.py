@@ -1,0 +1,211 @@
+"""The adapter's verbs over libvirt's test driver."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from lab.core.plan import FreezeMethod
+from lab.core.units import NS_PER_S
+from lab.errors import HypervisorError
+from lab.host.clocks import HostClock
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.connect import connect
+from lab.hypervisor.domain import DomainSpec
+from lab.ports import Call, Clock, Hypervisor
+from tests.driver.conftest import spec_of
+
+CLOCK = HostClock()
+
+
+def in_order(call: Call) -> bool:
+    return call.called.raw_ns <= call.returned.raw_ns <= CLOCK.now().raw_ns
+
+
+def test_it_is_what_the_controller_speaks_to(lab: LibvirtHypervisor) -> None:
+    hypervisor: Hypervisor = lab
+    clock: Clock = CLOCK
+    assert hypervisor.state("test") == "running"
+    assert clock.now().raw_ns > 0
+
+
+def test_suspend_and_resume(lab: LibvirtHypervisor) -> None:
+    stop = lab.freeze("test", FreezeMethod.SUSPEND)
+    assert lab.state("test") == "paused"
+    resume = lab.resume("test", FreezeMethod.SUSPEND)
+    assert lab.state("test") == "running"
+    assert in_order(stop)
+    assert in_order(resume)
+    assert stop.returned.raw_ns <= resume.called.raw_ns
+    assert stop.event_real_ns is None
+    assert resume.event_real_ns is None
+
+
+def test_resume_is_safe_to_repeat(lab: LibvirtHypervisor) -> None:
+    lab.resume("test", FreezeMethod.SUSPEND)
+    lab.freeze("test", FreezeMethod.SUSPEND)
+    for _ in range(3):
+        assert in_order(lab.resume("test", FreezeMethod.SUSPEND))
+    assert lab.state("test") == "running"
+
+
+def test_a_control_cycle_touches_nothing(lab: LibvirtHypervisor) -> None:
+    assert in_order(lab.freeze("test", FreezeMethod.NONE))
+    assert lab.state("test") == "running"
+    assert in_order(lab.resume("test", FreezeMethod.NONE))
+
+
+def test_freezing_what_is_frozen(lab: LibvirtHypervisor) -> None:
+    lab.freeze("test", FreezeMethod.SUSPEND)
+    with pytest.raises(HypervisorError, match="test: cannot be frozen: it is paused"):
+        lab.freeze("test", FreezeMethod.SUSPEND)
+    lab.resume("test", FreezeMethod.SUSPEND)
+
+
+@pytest.mark.parametrize("method", FreezeMethod)
+def test_a_guest_that_is_not_there(lab: LibvirtHypervisor, method: FreezeMethod) -> None:
+    for verb in (lab.freeze, lab.resume):
+        with pytest.raises(HypervisorError, match="nobody: no such guest"):
+            verb("nobody", method)
+
+
+def test_no_process_to_stop(lab: LibvirtHypervisor) -> None:
+    with pytest.raises(HypervisorError, match="QEMU process is not on this host"):
+        lab.freeze("test", FreezeMethod.SIGSTOP)
+    with pytest.raises(HypervisorError, match="QEMU process is not on this host"):
+        lab.cpu_time_ns("test")
+    assert lab.state("test") == "running"
+
+
+def test_no_agent(lab: LibvirtHypervisor) -> None:
+    with pytest.raises(HypervisorError, match="guest-ping failed"):
+        lab.agent_command("test", "guest-ping")
+    with pytest.raises(HypervisorError, match="guest-ping failed"):
+        lab.agent_ready("test", CLOCK.now().raw_ns + NS_PER_S // 5)
+    with pytest.raises(HypervisorError, match="QMP query-status failed"):
+        lab.qmp("test", "query-status")
+
+
+def test_start_list_destroy(lab: LibvirtHypervisor, home: Path) -> None:
+    started = lab.define_and_start(spec_of("web-0", home))
+    assert (started.name, started.guest, started.state) == ("freezelab-r1-web-0", "web-0", "running")
+    assert lab.list_lab_domains() == [started]
+    assert lab.state("web-0") == "running"
+    lab.freeze("web-0", FreezeMethod.SUSPEND)
+    assert lab.list_lab_domains()[0].state == "paused"
+    lab.destroy("web-0")
+    assert lab.list_lab_domains() == []
+    assert lab.state("web-0") == "shut off"
+    lab.destroy("web-0")
+
+
+def test_a_guest_of_that_name_already_there(lab: LibvirtHypervisor, home: Path) -> None:
+    lab.define_and_start(spec_of("web-0", home))
+    with pytest.raises(HypervisorError, match="a guest of this name already, of run r1, running"):
+        lab.define_and_start(spec_of("web-0", home, run="r2"))
+    assert [known.run for known in lab.list_lab_domains()] == ["r1"]
+
+
+def test_labs_of_two_homes_leave_each_other_alone(lab: LibvirtHypervisor, home: Path) -> None:
+    lab.define_and_start(spec_of("web-0", home))
+    with connect("test:///default", home / "other", clock=CLOCK) as other:
+        assert other.list_lab_domains() == []
+        with pytest.raises(
+            HypervisorError, match="a domain freezelab-r1-web-0 that is not this lab's exists"
+        ):
+            other.define_and_start(spec_of("web-0", home / "other"))
+        other.define_and_start(spec_of("web-0", home / "other", run="r2"))
+        other.destroy("web-0")
+    assert lab.state("web-0") == "running"
+
+
+def test_the_users_domains_are_never_destroyed(lab: LibvirtHypervisor) -> None:
+    with pytest.raises(HypervisorError, match="not one of the lab's guests"):
+        lab.destroy("test")
+    assert lab.state("test") == "running"
+
+
+def test_a_guest_of_the_users_domains_name(lab: LibvirtHypervisor, home: Path) -> None:
+    lab.define_and_start(spec_of("test", home))
+    lab.freeze("test", FreezeMethod.SUSPEND)
+    lab.destroy("test")
+    with connect("test:///default", home, clock=CLOCK) as fresh:
+        assert fresh.state("test") == "running"
+
+
+def test_a_guest_that_ends_while_it_is_frozen(lab: LibvirtHypervisor, home: Path) -> None:
+    lab.define_and_start(spec_of("web-0", home))
+    lab.freeze("web-0", FreezeMethod.SUSPEND)
+    with connect("test:///default", home, clock=CLOCK) as other:
+        other.destroy("web-0")
+    assert lab.events.wait_lifecycle(uuid_of(lab, "web-0"), lambda e: e.ends_guest, 5) is not None
+    assert lab.state("web-0") == "shut off"
+    with pytest.raises(HypervisorError, match=r"has ended while it was frozen \(destroyed\)"):
+        lab.resume("web-0", FreezeMethod.SUSPEND)
+
+
+def uuid_of(lab: LibvirtHypervisor, guest: str) -> str:
+    return str(lab.domains.find(guest).UUIDString())
+
+
+def test_lifecycle_is_recorded(lab: LibvirtHypervisor, home: Path) -> None:
+    before = CLOCK.now()
+    lab.define_and_start(spec_of("web-0", home))
+    lab.freeze("web-0", FreezeMethod.SUSPEND)
+    lab.resume("web-0", FreezeMethod.SUSPEND)
+    lab.destroy("web-0")
+    assert lab.events.wait_lifecycle(uuid_of(lab, "web-0"), lambda e: e.kind == "stopped", 5) is not None
+    events = lab.lifecycle("web-0")
+    assert [e.kind for e in events] == ["started", "suspended", "resumed", "stopped"]
+    assert events[-1].reason == "destroyed"
+    assert all(before.raw_ns <= e.seen.raw_ns for e in events)
+
+
+def test_shutdown(lab: LibvirtHypervisor, home: Path) -> None:
+    lab.define_and_start(spec_of("web-0", home))
+    assert lab.shutdown("web-0", CLOCK.now().raw_ns + 5 * NS_PER_S)
+    assert lab.shutdown("web-0", CLOCK.now().raw_ns)
+    assert lab.state("web-0") == "shut off"
+
+
+def test_what_libvirt_refuses_is_one_line(lab: LibvirtHypervisor, home: Path) -> None:
+    class Impossible(DomainSpec):
+        mac = "nonsense"
+
+    good = spec_of("web-0", home)
+    bad = Impossible(**{**vars(good), "memory_bytes": 0})
+    with pytest.raises(HypervisorError, match="web-0: cannot be started: ") as caught:
+        lab.define_and_start(bad)
+    assert str(caught.value).count("\n") == 0
+    assert lab.list_lab_domains() == []
+
+
+def test_facts(lab: LibvirtHypervisor) -> None:
+    facts = lab.facts()
+    assert facts.uri == "test:///default"
+    assert facts.libvirt.count(".") == 2
+    assert facts.libvirt_linked.count(".") == 2
+
+
+def test_closing_leaves_no_thread_and_no_guest_ends(home: Path) -> None:
+    before = set(threading.enumerate())
+    with (
+        connect("test:///default", home, clock=CLOCK) as one,
+        connect("test:///default", home, clock=CLOCK) as two,
+    ):
+        assert one.state("test") == "running"
+        one.close()
+        one.close()
+        assert two.state("test") == "running"
+    assert set(threading.enumerate()) == before
+    with connect("test:///default", home, clock=CLOCK) as again:
+        assert again.state("test") == "running"
+
+
+def test_a_domain_that_someone_else_pauses_is_resumed(lab: LibvirtHypervisor) -> None:
+    lab.freeze("test", FreezeMethod.SUSPEND)
+    with connect("test:///default", Path("/elsewhere"), clock=CLOCK) as fresh:
+        fresh.resume("test", FreezeMethod.SUSPEND)
+    assert lab.state("test") == "running"

@@ -1,0 +1,238 @@
+"""Opening: what is not there, what is held by another process, what has too long a path."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from lab.errors import HypervisorError, MachineError
+from lab.host.clocks import HostClock
+from lab.hypervisor.accelerators import Request, choose
+from lab.hypervisor.connect import connect
+from lab.hypervisor.domain import Accelerator, Console
+
+CLOCK = HostClock()
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "nonsense",
+        "qemu+unix:///system?socket=/no/such/socket",
+        "no-such-driver:///x",
+        "::",
+    ],
+)
+def test_connect_to_nothing(uri: str, home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(HypervisorError) as caught:
+        connect(uri, home, clock=CLOCK)
+    assert str(caught.value).count("\n") <= 1
+    assert "cannot connect" in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def embedded(home: Path, body: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `body` with `lab` open on `home`, in a process of its own: libvirt's embedded driver stays in a
+    process, with its first root, until the process ends."""
+    return subprocess.run(
+        [sys.executable, "-c", source_of(home, body, before)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def source_of(home: Path, body: str, before: str = "") -> str:
+    head = f"""
+import dataclasses, sys
+from pathlib import Path
+from lab.errors import HypervisorError
+from lab.host.clocks import HostClock
+from lab.hypervisor.connect import connect
+home = Path({str(home)!r})
+{textwrap.dedent(before)}
+with connect(None, home, clock=HostClock()) as lab:
+"""
+    return head + textwrap.indent(textwrap.dedent(body).strip("\n"), "    ")
+
+
+def test_the_embedded_driver_opens_and_closes(home: Path) -> None:
+    again = """
+        with connect(None, home, clock=HostClock()) as first:
+            assert first.list_lab_domains() == []
+    """
+    done = embedded(home, "print(lab.uri, lab.list_lab_domains())", before=again)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"qemu:///embed?root={home}/libvirt []\n"
+
+
+def test_one_state_folder_a_process(home: Path) -> None:
+    done = embedded(home, "connect(None, home / 'other', clock=HostClock())")
+    assert "libvirt allows one state folder a process" in done.stderr
+
+
+def test_two_processes_one_state_folder(home: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", source_of(home, "print('held', flush=True); sys.stdin.read()")],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(HypervisorError, match=rf"another freezelab \(pid {other.pid}\) uses {home}"):
+            connect(None, home, clock=CLOCK)
+        other.stdin.close()
+        assert other.wait(30) == 0
+    assert embedded(home, "pass").returncode == 0
+
+
+def test_a_path_too_long_for_sockets(home: Path) -> None:
+    with pytest.raises(HypervisorError, match="bytes too long") as caught:
+        connect(None, home / ("x" * 80), clock=CLOCK)
+    assert "FREEZELAB_HOME" in caught.value.hint
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a&b", "a%20b"])
+def test_a_path_that_no_uri_carries(home: Path, name: str) -> None:
+    with pytest.raises(HypervisorError, match="cannot be part"):
+        connect(None, home / name, clock=CLOCK)
+
+
+def test_a_state_folder_that_cannot_be_written(home: Path) -> None:
+    (home / "file").write_text("")
+    with pytest.raises(HypervisorError, match="cannot be used") as caught:
+        connect(None, home / "file", clock=CLOCK)
+    assert "FREEZELAB_HOME" in caught.value.hint
+
+
+NATIVE = """
+    from lab.hypervisor.binding import libvirt
+    from lab.hypervisor.domain import Accelerator, Console, render
+    from tests.driver.conftest import spec_of
+    emulator = lab.emulator(Accelerator.TCG)
+    for console in Console:
+        spec = dataclasses.replace(
+            spec_of("web-0", home), console=console, emulator=emulator.path, machine=emulator.machine
+        )
+        xml = render(spec)
+        lab._connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE).undefine()
+        argv = lab._connection.domainXMLToNative("qemu-argv", xml, 0)
+        print(argv.replace("'", "").replace(chr(92) + chr(10), ""))
+"""
+
+
+def test_libvirt_makes_of_the_template_what_is_meant(home: Path) -> None:
+    """QEMU's command line as libvirt writes it, without starting anything."""
+    done = embedded(home, NATIVE)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "-machine" in line]
+    assert len(lines) == len(Console)
+    for console, argv in zip(Console, lines, strict=True):
+        for words in (
+            "-machine pc-q35-",
+            "-rtc base=utc,clock=host,driftfix=slew",
+            "-global kvm-pit.lost_tick_policy=delay",
+            "-accel tcg",
+            "-cpu max",
+            "-append console=ttyS0",
+            "hostfwd=tcp:127.0.0.1:22022-:22",
+            "org.qemu.guest_agent.0",
+            "-display none",
+            "usb=off",
+        ):
+            assert words in argv
+        assert "pcie-root-port" not in argv
+        assert "balloon" not in argv
+        assert ("virtconsole" in argv) == (console is Console.VIRTIO)
+
+
+def fake_qemu(folder: Path, prints: str) -> Path:
+    """A QEMU that prints something instead of booting, and counts how often it was asked to."""
+    path = folder / "qemu-system-x86_64"
+    path.write_text(
+        f"""#!/bin/sh
+case "$1" in --version) echo "QEMU emulator version 7.2.22"; exit;; esac
+echo x >> {folder}/boots
+{prints}
+"""
+    )
+    path.chmod(0o755)
+    return path
+
+
+def boots(folder: Path) -> int:
+    return len((folder / "boots").read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("prints", "expected"),
+    [
+        ("echo '[ 0.000000] Linux version 6.1.0'; sleep 60", Accelerator.KVM),
+        ("echo SeaBIOS; sleep 60", Accelerator.TCG),
+        ("exit 1", Accelerator.TCG),
+        ("kill -ABRT $$", Accelerator.TCG),
+        ("exec sleep 60", Accelerator.TCG),
+    ],
+)
+def test_the_accelerator_is_found_by_booting_once(home: Path, prints: str, expected: Accelerator) -> None:
+    kernel, device = home / "vmlinuz", home / "kvm"
+    kernel.touch()
+    device.touch()
+    qemu = fake_qemu(home, prints)
+    for _ in range(2):
+        choice = choose(Request.AUTO, kernel, home, emulator=qemu, device=device, boot_s=1)
+        assert choice.accelerator is expected
+        assert choice.reason
+        assert boots(home) == 1
+    for damaged in ("", "{", "[]", '{"schema": "freezelab.accelerator/1"}', "\x00"):
+        (home / "accelerator.json").write_text(damaged)
+        assert (
+            choose(Request.AUTO, kernel, home, emulator=qemu, device=device, boot_s=1).accelerator is expected
+        )
+    remembered = json.loads((home / "accelerator.json").read_text())
+    remembered["key"]["kernel"] = "another"
+    (home / "accelerator.json").write_text(json.dumps(remembered))
+    before = boots(home)
+    choose(Request.AUTO, kernel, home, emulator=qemu, device=device, boot_s=1)
+    assert boots(home) == before + 1
+
+
+def test_no_kvm_device(home: Path) -> None:
+    choice = choose(Request.AUTO, home / "vmlinuz", home, device=home / "kvm")
+    assert (choice.accelerator, choice.reason) == (Accelerator.TCG, f"no {home}/kvm")
+    with pytest.raises(MachineError, match=f"KVM cannot be used: no {home}/kvm"):
+        choose(Request.KVM, home / "vmlinuz", home, device=home / "kvm")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
+def test_a_kvm_device_of_someone_else(home: Path) -> None:
+    device = home / "kvm"
+    device.touch(0o000)
+    choice = choose(Request.AUTO, home / "vmlinuz", home, device=device)
+    assert choice.accelerator is Accelerator.TCG
+    assert "group kvm" in choice.hint
+
+
+def test_tcg_asks_nothing(home: Path) -> None:
+    assert choose(Request.TCG, home / "vmlinuz", home).accelerator is Accelerator.TCG
+
+
+def test_no_kernel_to_boot(home: Path) -> None:
+    device = home / "kvm"
+    device.touch()
+    with pytest.raises(MachineError, match="no such kernel image"):
+        choose(Request.AUTO, home / "vmlinuz", home, emulator=fake_qemu(home, ""), device=device)
+
+
+def test_no_qemu(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = home / "kvm"
+    device.touch()
+    monkeypatch.setenv("PATH", str(home))
+    with pytest.raises(MachineError, match="not installed"):
+        choose(Request.AUTO, home / "vmlinuz", home, device=device)

@@ -1,0 +1,167 @@
+"""The domain's XML: what decides the clocks is there, and no value can break out of its place."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import HypervisorError
+from lab.hypervisor.domain import (
+    NAMESPACE,
+    Accelerator,
+    Console,
+    Disk,
+    DomainSpec,
+    FwCfg,
+    RtcTrack,
+    TickPolicy,
+    render,
+)
+
+SPEC = DomainSpec(
+    guest="web-0",
+    run="20251122-221500-ab12",
+    home=Path("/var/lib/freezelab"),
+    memory_bytes=512 << 20,
+    vcpus=2,
+    accelerator=Accelerator.TCG,
+    emulator=Path("/usr/bin/qemu-system-x86_64"),
+    machine="pc-q35-7.2",
+    kernel=Path("/images/vmlinuz"),
+    initrd=Path("/images/initrd"),
+    cmdline="root=/dev/vda console=ttyS0",
+    console_log=Path("/runs/1/web-0.log"),
+    disk=Disk(Path("/runs/1/web-0.qcow2")),
+    ssh_port=22022,
+    fw_cfg=(FwCfg("opt/freezelab/seed", Path("/runs/1/web-0.seed")),),
+    uuid="3b8e96f6-5279-4459-ac9b-0d1ff4938347",
+)
+HOSTILE = """a"b'c<d>&e]]>{{ 7*7 }}--><x/>"""
+
+
+def parsed(spec: DomainSpec) -> ET.Element:
+    return ET.fromstring(render(spec))  # noqa: S314 - our own
+
+
+def timers(root: ET.Element) -> dict[str, dict[str, str]]:
+    return {timer.attrib["name"]: timer.attrib for timer in root.findall("clock/timer")}
+
+
+@pytest.mark.parametrize("accelerator", Accelerator)
+@pytest.mark.parametrize("track", RtcTrack)
+def test_all_that_decides_the_clocks_is_there(accelerator: Accelerator, track: RtcTrack) -> None:
+    root = parsed(
+        dataclasses.replace(
+            SPEC,
+            accelerator=accelerator,
+            rtc_track=track,
+            rtc_tickpolicy=TickPolicy.DELAY,
+            tsc_hz=2_000_000_000,
+        )
+    )
+    assert root.find("clock[@offset='utc']") is not None
+    found = timers(root)
+    assert found["rtc"] == {"name": "rtc", "track": track.value, "tickpolicy": "delay"}
+    assert found["pit"]["tickpolicy"] == "delay"
+    assert found["hpet"]["present"] == "no"
+    assert root.find("pm/suspend-to-mem[@enabled='no']") is not None
+    assert root.findtext("on_reboot") == "restart"
+    assert root.findtext("on_crash") == "destroy"
+    if accelerator is Accelerator.KVM:
+        assert root.attrib["type"] == "kvm"
+        assert found["kvmclock"]["present"] == "yes"
+        assert found["tsc"]["frequency"] == "2000000000"
+        assert (
+            root.find("cpu[@mode='host-passthrough']/feature[@name='invtsc'][@policy='disable']") is not None
+        )
+    else:
+        assert root.attrib["type"] == "qemu"
+        assert root.find("cpu[@mode='maximum']") is not None
+        assert not {"kvmclock", "tsc"} & set(found)
+
+
+def test_it_is_marked_as_the_labs() -> None:
+    root = parsed(SPEC)
+    mark = root.find(f"metadata/{{{NAMESPACE}}}guest")
+    assert mark is not None
+    assert mark.attrib == {"name": "web-0", "run": SPEC.run, "home": "/var/lib/freezelab"}
+    assert root.findtext("name") == f"freezelab-{SPEC.run}-web-0"
+
+
+def test_the_device_set_is_lean() -> None:
+    devices = parsed(SPEC).find("devices")
+    assert devices is not None
+    kinds = sorted(f"{d.tag}:{d.get('model') or d.get('type') or ''}" for d in devices)
+    assert kinds == [
+        "channel:unix", "controller:none", "controller:virtio-serial", "disk:file", "emulator:",
+        "memballoon:none", "rng:virtio", "serial:file",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("console", "tag"), [(Console.SERIAL, "serial"), (Console.VIRTIO, "console")])
+def test_the_console_is_a_choice(console: Console, tag: str) -> None:
+    root = parsed(dataclasses.replace(SPEC, console=console))
+    assert root.find(f"devices/{tag}/source[@path='/runs/1/web-0.log'][@append='on']") is not None
+
+
+def test_without_disk_network_initrd() -> None:
+    root = parsed(dataclasses.replace(SPEC, disk=None, ssh_port=None, initrd=None, fw_cfg=()))
+    assert root.find("devices/disk") is None
+    assert root.find("os/initrd") is None
+    assert root.find("sysinfo") is None
+    assert "qemu:" not in render(dataclasses.replace(SPEC, ssh_port=None)).partition(">")[2]
+
+
+def test_the_ssh_port_is_forwarded_from_loopback_only() -> None:
+    assert "hostfwd=tcp:127.0.0.1:22022-:22" in render(SPEC)
+
+
+def test_the_mac_follows_from_the_uuid() -> None:
+    assert SPEC.mac == "52:54:00:93:83:47"
+
+
+def test_hostile_values_stay_values() -> None:
+    path = Path("/tmp") / HOSTILE
+    spec = dataclasses.replace(
+        SPEC,
+        home=path,
+        kernel=path,
+        initrd=path,
+        cmdline=HOSTILE,
+        console_log=path,
+        emulator=path,
+        machine=HOSTILE,
+        disk=Disk(path),
+        fw_cfg=(FwCfg(HOSTILE, path),),
+    )
+    root = parsed(spec)
+    assert [child.tag for child in root] == [child.tag for child in parsed(SPEC)]
+    assert root.findtext("os/cmdline") == HOSTILE
+    assert root.findtext("os/kernel") == str(path)
+    source = root.find("devices/disk/source")
+    assert source is not None
+    assert source.get("file") == str(path)
+    assert "7*7" in render(spec)
+
+
+@given(st.text(max_size=40))
+def test_any_command_line_comes_back_or_is_refused(cmdline: str) -> None:
+    try:
+        root = parsed(dataclasses.replace(SPEC, cmdline=cmdline))
+    except HypervisorError:
+        return
+    # XML itself reads \r and \r\n as \n.
+    assert root.findtext("os/cmdline") == cmdline.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@pytest.mark.parametrize("name", ["", "-web", "we b", "web/0", "../x", "a" * 65, "web\n", "wéb", "a,b=c"])
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(HypervisorError, match="not a name"):
+        dataclasses.replace(SPEC, guest=name)
+    with pytest.raises(HypervisorError, match="not a name"):
+        dataclasses.replace(SPEC, run=name)

@@ -1,0 +1,138 @@
+"""Host patches with real programs: a patch returns by its deadline whatever the program does."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab.core.plan import CommandPatch, HoldPatch
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import MachineError
+from lab.host import patches
+from lab.host.clocks import HostClock
+from lab.ports import PatchResult
+
+CLOCK = HostClock()
+
+
+def apply(patch: patches.Hold | patches.Command, budget_ns: int) -> PatchResult:
+    """Apply, and hold the patch to its promise."""
+    deadline = CLOCK.now().raw_ns + budget_ns
+    result = patch.apply(deadline)
+    assert CLOCK.now().raw_ns <= deadline
+    return result
+
+
+def command(*argv: str, deadline_ns: int = 20 * NS_PER_S) -> patches.Command:
+    return patches.Command(CommandPatch(argv, deadline_ns), CLOCK)
+
+
+def alive(marker: str) -> list[int]:
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]
+
+
+def gone(marker: str) -> bool:
+    """Killed processes are reaped by init a moment later."""
+    for _ in range(100):
+        if not alive(marker):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_command_that_succeeds() -> None:
+    result = apply(command("sh", "-c", "echo patched"), 20 * NS_PER_S)
+    assert result.ok
+    assert result.facts["status"] == 0
+    assert result.facts["stdout"] == "patched\n"
+
+
+def test_a_command_that_fails_says_its_last_words() -> None:
+    result = apply(command("sh", "-c", "echo no space left >&2; exit 3"), 20 * NS_PER_S)
+    assert not result.ok
+    assert result.why == "exit status 3: no space left"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("sleep 60", id="sleeps"),
+        pytest.param("trap '' TERM; while :; do :; done", id="ignores SIGTERM"),
+        pytest.param("exec yes", id="floods stdout"),
+        pytest.param("exec yes >&2", id="floods stderr"),
+        pytest.param(
+            "trap '' TERM; (trap '' TERM; exec sleep 60) & wait; sleep 60", id="forks, ignores SIGTERM"
+        ),
+        pytest.param("kill -STOP $$", id="stops itself"),
+    ],
+)
+@pytest.mark.parametrize("own_deadline", [False, True])
+def test_a_command_that_does_not_end_is_killed_in_time(script: str, own_deadline: bool) -> None:
+    deadline_ns = 300 * NS_PER_MS if own_deadline else 20 * NS_PER_S
+    result = apply(
+        command("sh", "-c", script, deadline_ns=deadline_ns), 2 * NS_PER_S if own_deadline else NS_PER_S
+    )
+    assert not result.ok
+    assert result.why.startswith("still running after ")
+    assert result.why.endswith(", killed")
+
+
+def test_nothing_of_the_process_group_outlives_the_patch() -> None:
+    marker = f"60.{os.getpid()}"
+    assert apply(command("sh", "-c", f"sleep {marker} & exit 0"), 20 * NS_PER_S).ok
+    assert gone(marker)
+    assert not apply(command("sh", "-c", f"sleep {marker} & sleep {marker}"), NS_PER_S).ok
+    assert gone(marker)
+
+
+def test_output_is_capped() -> None:
+    result = apply(command("sh", "-c", "head -c 10000000 /dev/zero | tr '\\0' x; echo end"), 20 * NS_PER_S)
+    assert result.ok
+    assert len(result.facts["stdout"]) <= 2000
+    assert result.facts["stdout"].endswith("end\n")
+
+
+def test_no_time_left() -> None:
+    result = patches.make(CommandPatch(("true",), NS_PER_S), CLOCK).apply(CLOCK.now().raw_ns)
+    assert not result.ok
+    assert result.why == "no time left to start it"
+
+
+@pytest.mark.parametrize("program", ["freezelab-no-such-program", "/no/such/program", "/etc/passwd", "/"])
+def test_what_cannot_be_run_is_known_before_the_freeze(program: str) -> None:
+    patch = command(program)
+    with pytest.raises(MachineError):
+        patch.check()
+    assert not apply(patch, NS_PER_S).ok
+
+
+def test_a_file_that_exec_refuses_is_no_crash(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"\x7fELF nothing follows")
+    broken.chmod(0o755)
+    result = apply(command(str(broken)), NS_PER_S)
+    assert not result.ok
+    assert "cannot be run" in result.why
+
+
+def test_a_hold_holds() -> None:
+    began = CLOCK.now().raw_ns
+    result = apply(patches.Hold(HoldPatch(100 * NS_PER_MS), CLOCK), 20 * NS_PER_S)
+    assert result.ok
+    assert result.facts["held_ns"] >= 100 * NS_PER_MS
+    assert CLOCK.now().raw_ns - began >= 100 * NS_PER_MS
+
+
+def test_a_hold_longer_than_the_deadline_is_cut() -> None:
+    result = apply(patches.Hold(HoldPatch(60 * NS_PER_S), CLOCK), 300 * NS_PER_MS)
+    assert not result.ok
+    assert "out of time" in result.why
+
+
+def test_make_follows_the_plan() -> None:
+    assert isinstance(patches.make(HoldPatch(1), CLOCK), patches.Hold)
+    assert patches.make(CommandPatch(("true",), 1), CLOCK).label == "command true"
