@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,12 +31,19 @@ from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import QemuProcess
 from lab.ports import Call, Clock
 
+_NOISE = re.compile(r"^[ -]|^[A-Z_]+=|\\$|is tainted:|: starting up ")
+"""Lines of QEMU's log that libvirt writes at every start."""
+
+_QEMU_SAID = re.compile(r".*qemu-system-\w+: ", re.DOTALL)
+
 _EVENT_WAIT_S = 0.25
 """How long a freeze or resume waits, after its `returned` stamp, for QEMU's own stamp. It is usually
 there already: QEMU emits the event before it answers the command."""
 
 _SIGSTOP_WAIT_NS = NS_PER_S
 _LOG_LINES = 3
+_DIED = ("crashed", "failed")
+"""Reasons of a `stopped` event that mean: nobody asked for it."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,8 @@ class LibvirtHypervisor:
             raise HypervisorError(f"cannot be frozen: it is {state}", where=guest, hint=self._why(guest))
         if method is FreezeMethod.SIGSTOP:
             return self._stop_process(guest)
+        with contextlib.suppress(HypervisorError):
+            self._process(guest)  # held, so that state() sees its death before libvirt does
         # Noted before the call: an interrupt inside it must find the guest among those to resume.
         self._note(guest, _Frozen(method, None))
         called = self._clock.now()
@@ -154,16 +164,23 @@ class LibvirtHypervisor:
         domain, uuid = self._domain(guest)
         last = self._last_end(uuid)
         if last is not None:
-            return "crashed" if "crashed" in (last.kind, last.reason) else "shut off"
+            return "crashed" if last.kind == "crashed" or last.reason in _DIED else "shut off"
+        process = self._processes.get(guest)
+        if process is not None and not process.alive:
+            return "crashed"  # libvirt says so a second later
         frozen = self._frozen.get(guest)
         if frozen is not None and frozen.process is not None:
-            return "paused" if frozen.process.alive else "crashed"
+            return "paused"
         return state_of(domain)
 
     def cpu_time_ns(self, guest: str) -> int:
         """CPU time that the guest's vCPU threads have used on this host. HypervisorError when its QEMU
         process is not on this host."""
-        return self._process(guest).cpu_time_ns()
+        process = self._process(guest)
+        used = process.cpu_time_ns()
+        if not process.alive:
+            raise HypervisorError("its QEMU process has ended", where=guest)
+        return used
 
     # -- lifecycle --------------------------------------------------------------------------------
 
@@ -172,8 +189,7 @@ class LibvirtHypervisor:
         try:
             domain = self.domains.start(spec)
         except HypervisorError as error:
-            tail = self._log_tail(spec.name)
-            raise HypervisorError(error.what, where=error.where, hint=error.hint or tail) from error
+            raise _start_failure(error, spec) from error
         return LabDomain(spec.name, spec.guest, spec.run, spec.uuid, state_of(domain))
 
     def facts(self) -> HypervisorFacts:
@@ -363,5 +379,15 @@ class LibvirtHypervisor:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return ""
-        said = [line for line in lines[-40:] if not line.startswith((" ", "-")) and "LC_ALL" not in line]
-        return "\n".join([f"QEMU's log {path} ends:", *said[-_LOG_LINES:]])
+        said = [line for line in lines[-40:] if not _NOISE.search(line)]
+        return "\n".join([f"QEMU's log {path} ends:", *said[-_LOG_LINES:]]) if said else f"QEMU's log: {path}"
+
+
+def _start_failure(error: HypervisorError, spec: DomainSpec) -> HypervisorError:
+    """QEMU's own last words instead of libvirt's account of how it heard them."""
+    if "host forwarding rule" in error.what:
+        return HypervisorError(
+            f"TCP port {spec.ssh_port} on 127.0.0.1 is in use", where=spec.guest, hint="name another port"
+        )
+    said = _QEMU_SAID.sub("cannot be started: ", error.what) if "monitor" in error.what else error.what
+    return HypervisorError(said, where=error.where, hint=error.hint)

@@ -16,10 +16,12 @@ from lab.errors import HypervisorError
 
 
 def _load() -> tuple[Any, Any]:
-    # libvirt reads this once, at load. Its errors arrive as exceptions; without this line it also prints
-    # them, and the embedded driver its warnings, on our stderr. Set the variable to see its log.
-    name, before = "LIBVIRT_LOG_OUTPUTS", os.environ.get("LIBVIRT_LOG_OUTPUTS")
-    os.environ.setdefault(name, "4:file:/dev/null")
+    # libvirt reads these once, at load. Its errors arrive as exceptions; without the first it also prints
+    # them, and the embedded driver its warnings, on our stderr; the second does the same for the processes
+    # that libvirt forks, which forget the first. Set them to see libvirt's log.
+    quiet = {"LIBVIRT_LOG_OUTPUTS": "4:file:/dev/null", "LIBVIRT_DEBUG": "4"}
+    added = {name: value for name, value in quiet.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         library, qemu = importlib.import_module("libvirt"), importlib.import_module("libvirt_qemu")
     except ImportError as error:
@@ -27,7 +29,7 @@ def _load() -> tuple[Any, Any]:
             f"libvirt-python cannot be loaded: {error}", hint="run ./freezelab, which sets it up"
         ) from error
     finally:
-        if before is None:
+        for name in added:
             os.environ.pop(name, None)
     library.registerErrorHandler(_ignore, None)
     return library, qemu

@@ -26,11 +26,14 @@ shorter one (DomainSpec.agent_socket). libvirt cuts names at 20 characters
 (VIR_DOMAIN_SHORT_NAME_MAX, libvirt's src/conf/domain_conf.c); the domain's number counts the starts in
 one process."""
 
+# QEMU runs as the user we are: no file needs another owner, no device a private /dev.
 _QEMU_CONF = """\
 # Written by freezelab at every start.
 stdio_handler = "file"
 security_driver = "none"
 namespaces = []
+dynamic_ownership = 0
+remember_owner = 0
 """
 _QEMU_CONF_ROOT = 'user = "root"\ngroup = "root"\n'
 
