@@ -82,7 +82,13 @@ class Controller:
         started = self._clock.now()
         for name in subjects:
             self._journal.append(
-                "cycle", name, index, frozen=frozen, method=method, patch=patch.label, budget_ns=spec.budget_ns
+                "cycle",
+                name,
+                index,
+                frozen=frozen,
+                method=method,
+                patch=patch.label,
+                budget_ns=spec.budget_ns,
             )
         self._view.phase("settle", length_ns=spec.settle_ns)
         self._clock.sleep_until(started.raw_ns + spec.settle_ns)
@@ -112,7 +118,12 @@ class Controller:
             self._journal.append("cycle-end", name, index, host_step_ns=step)
 
     def _freeze(
-        self, index: int, subjects: Mapping[str, Subject], spec: CycleSpec, patch: HostPatch, method: FreezeMethod
+        self,
+        index: int,
+        subjects: Mapping[str, Subject],
+        spec: CycleSpec,
+        patch: HostPatch,
+        method: FreezeMethod,
     ) -> Stamp:
         """Freeze, patch, resume. Returns the stamp of the last resume's return."""
         hypervisor, names = self._hypervisor, list(subjects)
@@ -131,6 +142,8 @@ class Controller:
                     for name in names:
                         stops[name] = hypervisor.freeze(name, method)
                         cpu_before[name] = hypervisor.cpu_time_ns(name)
+                    # Written while they are frozen: who comes after a kill -9 can tell.
+                    self._journal.append("freeze", cycle=index, guests=list(stops), method=method)
                     self._view.frozen(first.raw_ns, spec.budget_ns)
                     result = patch.apply(deadline)
                     for name in names:

@@ -17,8 +17,6 @@ from lab import __version__
 from lab.errors import FreezelabError
 
 if TYPE_CHECKING:
-    import click
-
     from lab.core.plan import Plan
     from lab.record.run import Run
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 class _Group(TyperGroup):
     """Expected failures become one or two lines on stderr and their exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except FreezelabError as error:
@@ -44,14 +42,20 @@ def fail(error: FreezelabError) -> NoReturn:
 
 
 app = typer.Typer(
-    cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 images = typer.Typer(no_args_is_help=True, help="Build, list and remove guest images.")
 app.add_typer(images, name="image")
 
 Connect = Annotated[
     str | None,
-    typer.Option("--connect", metavar="URI", envvar="FREEZELAB_CONNECT", help="A libvirt URI instead of no daemon."),
+    typer.Option(
+        "--connect", metavar="URI", envvar="FREEZELAB_CONNECT", help="A libvirt URI instead of no daemon."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the run as JSON (freezelab.run/1).")]
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write a JUnit XML file.")]
@@ -102,7 +106,9 @@ def run(
     control: Annotated[int | None, typer.Option(min=0, max=10000, help="Cycles without one, first.")] = None,
     connect: Connect = None,
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
-    boot: Annotated[str | None, typer.Option(metavar="TIME", help="How long a guest may take to boot.")] = None,
+    boot: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How long a guest may take to boot.")
+    ] = None,
     as_json: Json = False,
     junit: JUnit = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
@@ -117,7 +123,7 @@ def run(
     options = Options(connect, accelerator_request(accelerator), boot_seconds(boot))
     with Signals() as signals:
         try:
-            with view_for(plan, quiet=quiet) as (view, progress):
+            with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):
                 done, folder = perform(plan, options, view, progress, signals.shield)
         except RunStopped as stopped:
             if any(guest.cycles for guest in stopped.run.guests):
@@ -129,7 +135,9 @@ def run(
 
 @app.command()
 def report(
-    which: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder; the last by default.")] = None,
+    which: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder; the last by default.")
+    ] = None,
     as_json: Json = False,
     junit: JUnit = None,
 ) -> None:

@@ -105,9 +105,8 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
                     subjects = guests.up(plan.guests, plan.resync)
                     controller = Controller(clock, hypervisor, journal, view, shield)
                     for index in range(plan.control + plan.repeat):
-                        controller.run_cycle(
-                            index, subjects, plan.cycle, patch, frozen=index >= plan.control
-                        )
+                        view.cycle(index + 1, plan.control + plan.repeat)
+                        controller.run_cycle(index, subjects, plan.cycle, patch, frozen=index >= plan.control)
             except FreezelabError as error:
                 failure = error
             except BaseException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import socket
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
 
 HOST_IN_GUEST = "10.0.2.2"
 """The host's loopback as a guest on QEMU's user-mode network sees it (QEMU, "Network emulation")."""
+
+AGENT_NS = 60 * NS_PER_S
+"""How long the guest's agent may take to answer after SSH has."""
 
 OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
 START_TRIES = 3
@@ -103,6 +107,8 @@ class Guests:
         self._clock, self._view, self._journal = clock, view, journal
         self._stack = ExitStack()
         self._key, self._public = lab_key(settings.home)
+        self._folder = made(settings.home / "guests" / settings.run)
+        self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
 
     def __enter__(self) -> Guests:
         return self
@@ -132,13 +138,14 @@ class Guests:
     def _start(self, spec: GuestSpec) -> Started:
         settings = self._settings
         image = settings.images[spec.image]
-        folder = made(settings.home / "guests" / settings.run / spec.name)
-        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = made(self._folder / spec.name)
         private, public = make_key(spec.name)
         seed = folder / "seed.tar"
         seed.touch(0o600)
         seed.write_bytes(
-            make_seed(name=spec.name, host_key=private, host_key_public=public, authorized_keys=[self._public])
+            make_seed(
+                name=spec.name, host_key=private, host_key_public=public, authorized_keys=[self._public]
+            )
         )
         disk = overlay(image, folder / "disk.qcow2")
         console = settings.folder / f"console-{spec.name}.log"
@@ -161,7 +168,7 @@ class Guests:
                 ssh_port=port,
                 console=Console.VIRTIO if "console=hvc0" in image.cmdline else Console.SERIAL,
                 fw_cfg=(FwCfg(FW_CFG_NAME, seed),),
-                agent_socket=None if self._hypervisor.remote else folder / "agent",
+                agent_socket=None if self._hypervisor.remote else self._socket(),
             )
             try:
                 self._hypervisor.define_and_start(domain)
@@ -172,6 +179,12 @@ class Guests:
                     raise
         self._stack.callback(self._remove, spec.name)
         return Started(spec, Address(spec.name, "127.0.0.1", port, "root", self._key, public), console)
+
+    def _socket(self) -> Path:
+        """A short path: a socket's is limited to 107 bytes (unix(7))."""
+        path = made(self._settings.home / "agents") / secrets.token_hex(4)
+        self._stack.callback(path.unlink, missing_ok=True)
+        return path
 
     def _remove(self, name: str) -> None:
         try:
@@ -191,14 +204,16 @@ class Guests:
         patience = iter([seconds])
 
         def connect() -> SSH:
-            return SSH.connect(guest.address, next(patience, 20), alive)
+            return SSH.connect(guest.address, self._clock, next(patience, 20), alive)
 
-        probe = GuestProbe(name, self._clock, connect)
+        probe = GuestProbe(name, connect)
         try:
             probe.__enter__()
         except GuestError as error:
             probe.close()
-            raise GuestError(error.what, where=error.where, hint=error.hint or _console_end(guest.console)) from error
+            raise GuestError(
+                error.what, where=error.where, hint=error.hint or _console_end(guest.console)
+            ) from error
         self._stack.callback(probe.close)
         return probe
 
@@ -209,9 +224,12 @@ class Guests:
     def _resync(
         self, name: str, mechanism: ResyncMechanism, probe: GuestProbe, server: Chronyd | None
     ) -> Resync:
+        # A guest boots with its RTC's whole seconds. It starts in time, or the freeze could not be told
+        # from the boot.
+        self._view.phase("set the clock", guest=name)
+        self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
+        self._hypervisor.set_time(name)
         if mechanism is ResyncMechanism.AGENT:
-            self._view.phase("agent", guest=name)
-            self._hypervisor.agent_ready(name, self._clock.now().raw_ns + 60 * NS_PER_S)
             return AgentResync(lambda: self._hypervisor.set_time(name))
         if server is not None:
             self._view.phase("chrony", guest=name)
@@ -227,5 +245,6 @@ def _console_end(console: Path) -> str:
     except OSError:
         return f"its console is in {console}"
     said = [line.strip() for line in lines if line.strip()]
-    return f"its console ends with: {said[-1]}\n({console})" if said else f"its console said nothing ({console})"
-
+    return (
+        f"its console ends with: {said[-1]}\n({console})" if said else f"its console said nothing ({console})"
+    )

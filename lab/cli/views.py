@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from lab.core.plan import Plan
 from lab.host.clocks import HostClock
 from lab.image.build import Progress
 from lab.ports import View
-
-
-class _Plain:
-    def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
-        print("phase", name, guest, length_ns, file=sys.stderr)
-
-    def note(self, text: str) -> None:
-        print(text, file=sys.stderr)
-
-    def frozen(self, since_raw_ns: int, budget_ns: int) -> None:
-        print("frozen", file=sys.stderr)
-
-    def resumed(self) -> None:
-        print("resumed", file=sys.stderr)
+from lab.report.live import view
 
 
 @contextmanager
-def view_for(plan: Plan, *, quiet: bool) -> Iterator[tuple[View, Progress]]:
-    yield _Plain(), lambda s, f: print(s, f, file=sys.stderr)
+def view_for(guests: Sequence[str], *, quiet: bool) -> Iterator[tuple[View, Progress]]:
+    """The view of a run, and the progress of the image build that may come before it."""
+    with view(HostClock(), guests, quiet=quiet) as shown:
+        yield shown, shown.progress
+
+
+@contextmanager
+def build_progress() -> Iterator[Progress]:
+    """The progress of an image build by itself."""
+    with view_for((), quiet=False) as (_, progress):
+        yield progress

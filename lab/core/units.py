@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 NS_PER_S = 1_000_000_000
@@ -85,12 +85,11 @@ def _grouped(number: str) -> str:
 def format_ms(value_ns: int, low_ns: int, high_ns: int, *, signed: bool = False) -> str:
     """ "5 006.4 ± 0.6 ms": the bound is the larger side, rounded up so that it still contains
     the interval, and the value is shown to the bound's precision."""
-    bound = max(high_ns - value_ns, value_ns - low_ns) / NS_PER_MS
-    digits = 3 if bound < 0.01 else 2 if bound < 0.1 else 1 if bound < 100 else 0
-    scale = 10**digits
-    shown = round(value_ns / NS_PER_MS, digits)
-    rounding = abs(shown - value_ns / NS_PER_MS)
-    up = math.ceil((bound + rounding) * scale - 1e-6) / scale
+    side = max(high_ns - value_ns, value_ns - low_ns)
+    digits = 3 if side < 10_000 else 2 if side < 100_000 else 1 if side < 100 * NS_PER_MS else 0
+    place = NS_PER_MS // 10**digits
+    shown = (2 * value_ns + place) // (2 * place)
+    bound = -(-(side + abs(shown * place - value_ns)) // place)
     sign = "+" if signed else ""
-    value, plus_minus = f"{shown:{sign}.{digits}f}", f"{up:.{digits}f}"
-    return f"{_grouped(value)} ± {_grouped(plus_minus)} ms"
+    value, plus_minus = Decimal(shown).scaleb(-digits), Decimal(bound).scaleb(-digits)
+    return f"{_grouped(f'{value:{sign}f}')} ± {_grouped(f'{plus_minus:f}')} ms"

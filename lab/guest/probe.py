@@ -23,21 +23,28 @@ from lab.core.clock import GuestClock, Stamp
 from lab.core.timeline import ClockStep, Heartbeat, Hole, ProbeFacts, Reading, SamplerReport
 from lab.errors import GuestError
 from lab.guest.ssh import SSH
-from lab.ports import Clock
+from lab.guest.wire import Wire
 
 ANSWER_S = 15.0
 START_S = 60.0
 T = TypeVar("T")
 NO_PYTHON = "freezelab: no python3"
-_ORDER = (GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT, GuestClock.RAW)
+_RECEIPT = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
+_ANSWER = _RECEIPT[::-1]
+
+
+def payload_source() -> bytes:
+    """The payload's text."""
+    return resources.files("lab.guest").joinpath("payload.py").read_bytes()
 
 
 def start_command() -> str:
     """The shell command that starts the payload: its text travels on the command line, so that
     standard input is the protocol's from the first byte."""
-    source = resources.files("lab.guest").joinpath("payload.py").read_bytes()
-    packed = b64encode(zlib.compress(source, 9)).decode()
-    program = f"import base64,zlib;exec(compile(zlib.decompress(base64.b64decode('{packed}')),'probe','exec'))"
+    packed = b64encode(zlib.compress(payload_source(), 9)).decode()
+    program = (
+        f"import base64,zlib;exec(compile(zlib.decompress(base64.b64decode('{packed}')),'probe','exec'))"
+    )
     run = f'exec "$p" -I -S -u -c {shlex.quote(program)}'
     return (
         "for p in python3 /usr/bin/python3 /usr/libexec/platform-python; do "
@@ -52,10 +59,10 @@ class GuestProbe:
     connect: gives a new SSH connection to the guest, or raises GuestError.
     """
 
-    def __init__(self, guest: str, clock: Clock, connect: Callable[[], SSH]) -> None:
+    def __init__(self, guest: str, connect: Callable[[], SSH]) -> None:
         self.guest = guest
         self.reconnects = 0
-        self._clock, self._connect = clock, connect
+        self._connect = connect
         self._ssh: SSH | None = None
         self._channel: paramiko.Channel | None = None
         self._answers: queue.SimpleQueue[tuple[Stamp, bytes] | None] = queue.SimpleQueue()
@@ -90,14 +97,17 @@ class GuestProbe:
         self._channel = self._ssh.channel(start_command())
         self._answers = queue.SimpleQueue()
         threading.Thread(
-            target=self._receive, args=(self._channel, self._answers), name=f"probe-{self.guest}", daemon=True
+            target=self._receive,
+            args=(self._channel, self._ssh.wire, self._answers),
+            name=f"probe-{self.guest}",
+            daemon=True,
         ).start()
         hello = self._answer(b"H", START_S)
         self._facts = json.loads(hello[1])
         self._resolution = self._facts["resolution_ns"]
 
     def _receive(
-        self, channel: paramiko.Channel, answers: queue.SimpleQueue[tuple[Stamp, bytes] | None]
+        self, channel: paramiko.Channel, wire: Wire, answers: queue.SimpleQueue[tuple[Stamp, bytes] | None]
     ) -> None:
         waiting = b""
         while True:
@@ -105,7 +115,7 @@ class GuestProbe:
                 data = channel.recv(65536)
             except OSError:
                 data = b""
-            now = self._clock.now()
+            now = wire.last_received
             if not data:
                 answers.put(None)
                 return
@@ -157,7 +167,7 @@ class GuestProbe:
             raise GuestError("the probe is not connected", where=f"guest {self.guest}")
         try:
             self._channel.sendall(line)
-        except OSError as error:
+        except (OSError, EOFError) as error:
             raise self._ended() from error
 
     def _retried(self, ask: Callable[[], T]) -> T:
@@ -176,11 +186,13 @@ class GuestProbe:
     def _read(self) -> Reading:
         self._sequence += 1
         echo = b" %d " % self._sequence
-        t1 = self._clock.now()
-        self._send(b"r %d\n" % self._sequence)
-        t4, line = self._answer(b"R", ANSWER_S, echo)
-        numbers = [int(n) for n in line.split()]
-        t2, t3 = dict(zip(_ORDER, numbers[:4], strict=True)), dict(zip(_ORDER, numbers[4:], strict=True))
+        line = b"r %d\n" % self._sequence
+        t1 = self.ssh.wire.mark_sending()
+        self._send(line)
+        t1 = self.ssh.wire.first_sent or t1
+        t4, answer = self._answer(b"R", ANSWER_S, echo)
+        numbers = [int(n) for n in answer.split()]
+        t2, t3 = dict(zip(_RECEIPT, numbers[:4], strict=True)), dict(zip(_ANSWER, numbers[4:], strict=True))
         return Reading(t1, t2, t3, t4, self._resolution)
 
     def start_cycle(self) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import paramiko
 
 from lab.errors import GuestError, MachineError
+from lab.guest.wire import Wire
+from lab.ports import Clock
 
 CONNECT_S = 10.0
 STAGGER_S = 0.7
@@ -57,15 +59,17 @@ def load_key(path: Path) -> paramiko.PKey:
     try:
         mode = path.stat().st_mode
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise MachineError(
-                "private key can be read by others", where=str(path), hint=f"chmod 600 {path}"
-            )
+            raise MachineError("private key can be read by others", where=str(path), hint=f"chmod 600 {path}")
         return paramiko.Ed25519Key.from_private_key_file(str(path))
     except OSError as error:
         raise MachineError(f"cannot read the private key: {error.strerror}", where=str(path)) from error
     except paramiko.SSHException as error:
         hint = "remove it: a new one is made"
         raise MachineError("not an Ed25519 private key", where=str(path), hint=hint) from error
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _public(line: str) -> paramiko.PKey:
@@ -130,13 +134,12 @@ def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[],
 class SSH:
     """One SSH connection to one guest. A context manager."""
 
-    def __init__(self, address: Address, transport: paramiko.Transport) -> None:
-        self.address = address
-        self.transport = transport
+    def __init__(self, address: Address, transport: paramiko.Transport, wire: Wire) -> None:
+        self.address, self.transport, self.wire = address, transport, wire
 
     @classmethod
     def connect(
-        cls, address: Address, timeout_s: float, alive: Callable[[], None] = lambda: None
+        cls, address: Address, clock: Clock, timeout_s: float, alive: Callable[[], None] = lambda: None
     ) -> SSH:
         """Connect, check the guest's host key against the pinned one, log in.
 
@@ -151,8 +154,11 @@ class SSH:
         except ConnectionRefusedError as error:
             raise GuestError(f"SSH is refused at {address}", where=where) from error
         except TimeoutError as error:
-            raise GuestError(f"no answer to SSH at {address} within {timeout_s:.0f} s", where=where) from error
-        transport = paramiko.Transport(sock)
+            raise GuestError(
+                f"no answer to SSH at {address} within {timeout_s:.0f} s", where=where
+            ) from error
+        wire = Wire(sock, clock)
+        transport = paramiko.Transport(wire)  # type: ignore[arg-type]  # it stands in for the socket
         options = transport.get_security_options()
         options.ciphers = [c for c in CIPHERS if c in options.ciphers] or options.ciphers
         options.kex = [k for k in options.kex if k.startswith("curve25519")] or options.kex
@@ -178,8 +184,8 @@ class SSH:
             raise GuestError(f"SSH login refused at {address}", where=where, hint=hint) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             transport.close()
-            raise GuestError(f"SSH broke at {address}: {error or type(error).__name__}", where=where) from error
-        return cls(address, transport)
+            raise GuestError(f"SSH broke at {address}: {_said(error)}", where=where) from error
+        return cls(address, transport, wire)
 
     def __enter__(self) -> SSH:
         return self
@@ -200,9 +206,7 @@ class SSH:
             channel = self.transport.open_session(timeout=timeout_s)
             channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise GuestError(
-                f"SSH is gone: {error or type(error).__name__}", where=f"guest {self.address.guest}"
-            ) from error
+            raise GuestError(f"SSH is gone: {_said(error)}", where=f"guest {self.address.guest}") from error
         return channel
 
     def run(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> Result:
@@ -240,4 +244,3 @@ class SSH:
                 f"{command!r} exited with {result.status}: {last[0]}", where=f"guest {self.address.guest}"
             )
         return result.out
-

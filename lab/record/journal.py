@@ -8,6 +8,7 @@ guest and cycle where they apply. The kinds, in the order in which they come:
     cycle       frozen, method, patch, budget_ns       opens a guest's cycle
     facts       when (before, after), facts
     readings    readings: t1 raw, real; t2 real, mono, boot, raw; t3 the same; t4 raw, real; resolution
+    freeze      guests, method                          all of them stand still now
     stop        call                                    called, returned, event
     resume      call
     cpu         used_ns
@@ -61,7 +62,9 @@ class FileJournal:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self.path = folder / EVENTS
         self._clock, self._sequence = clock, 0
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = os.open(
+            self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
 
     def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
         now = self._clock.now()
@@ -125,12 +128,16 @@ def read_history(folder: Path) -> History:
             events.append(_event(line, number))
         except (ValueError, RecursionError):
             if number + 1 < len(lines):
-                raise RecordError("damaged: this line is no event in sequence", where=f"{path}:{number + 1}") from None
+                raise RecordError(
+                    "damaged: this line is no event in sequence", where=f"{path}:{number + 1}"
+                ) from None
             damage = f"line {number + 1} is cut off"
     if not events or events[0]["kind"] != "run-start":
         raise RecordError("the history does not begin with a run-start", where=str(path))
     if events[0].get("schema") != SCHEMA:
-        raise RecordError(f"unknown schema {events[0].get('schema')!r}, this program reads {SCHEMA}", where=str(path))
+        raise RecordError(
+            f"unknown schema {events[0].get('schema')!r}, this program reads {SCHEMA}", where=str(path)
+        )
     complete = events[-1]["kind"] == "run-end"
     if not complete and not damage:
         damage = "the run was cut off before its end"

@@ -10,7 +10,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from lab.core.clock import GuestClock, Stamp
 from lab.core.plan import FreezeMethod, Plan
-from lab.core.timeline import Call, ClockStep, Heartbeat, Hole, Observation, ProbeFacts, Reading, SamplerReport
+from lab.core.timeline import (
+    Call,
+    ClockStep,
+    Heartbeat,
+    Hole,
+    Observation,
+    ProbeFacts,
+    Reading,
+    SamplerReport,
+)
 from lab.errors import RecordError
 from lab.record.journal import ORDER, History
 
@@ -22,7 +31,9 @@ def plan_of(history: History) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RecordError(f"the plan in run-start is damaged: {where}: {first['msg']}", where=str(history.folder)) from None
+        raise RecordError(
+            f"the plan in run-start is damaged: {where}: {first['msg']}", where=str(history.folder)
+        ) from None
 
 
 def _clocks(numbers: list[int]) -> dict[GuestClock, int]:
@@ -99,7 +110,8 @@ def observations_of(history: History) -> list[Observation]:
                     ended.add(key)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise RecordError(
-                f"event {event['seq']} ({kind}) is damaged: {type(error).__name__} {error}", where=str(history.folder)
+                f"event {event['seq']} ({kind}) is damaged: {type(error).__name__} {error}",
+                where=str(history.folder),
             ) from None
     return [
         obs if key in ended else replace(obs, problems=(*obs.problems, "the cycle was cut off"))

@@ -270,13 +270,17 @@ def _limits(quantile: Quantile) -> Limits:
 def statistics(cycles: Sequence[Cycle]) -> tuple[Statistic, ...]:
     """Statistics over repeated cycles; none for fewer than two of a kind."""
     found: list[Statistic] = []
-    for kind, of_kind in (("freeze", [c for c in cycles if c.frozen]), ("control", [c for c in cycles if not c.frozen])):
+    for kind, of_kind in (
+        ("freeze", [c for c in cycles if c.frozen]),
+        ("control", [c for c in cycles if not c.frozen]),
+    ):
         columns: dict[str, list[int | None]] = {
             "pause": [c.pause.value_ns if c.pause else None for c in of_kind],
             "pause bound": [(c.pause.high_ns - c.pause.low_ns) // 2 if c.pause else None for c in of_kind],
             "|closure|": [abs(c.closure_ns) if c.closure_ns is not None else None for c in of_kind],
             "offset bound": [
-                (c.offset.before.high_ns - c.offset.before.low_ns) // 2 if c.offset.before else None for c in of_kind
+                (c.offset.before.high_ns - c.offset.before.low_ns) // 2 if c.offset.before else None
+                for c in of_kind
             ],
             "time to sync": [c.resync.time_ns if c.resync else None for c in of_kind],
             "|final offset|": [abs(c.offset.final.value_ns) if c.offset.final else None for c in of_kind],
@@ -287,7 +291,9 @@ def statistics(cycles: Sequence[Cycle]) -> tuple[Statistic, ...]:
             values = [v for v in column if v is not None]
             if len(values) > 1:
                 s = summary(values)
-                found.append(Statistic(kind, metric, "ns", s.count, _limits(s.median), _limits(s.p95), s.largest))
+                found.append(
+                    Statistic(kind, metric, "ns", s.count, _limits(s.median), _limits(s.p95), s.largest)
+                )
     return tuple(found)
 
 
@@ -298,7 +304,9 @@ def _iso(real_ns: int) -> str:
 def _run_findings(history: History, plan: Plan, results: Sequence[CycleResult]) -> list[Finding]:
     found: list[Finding] = []
     if not history.complete:
-        found.append(Finding("", -1, "history", "complete", history.damage, Outcome.INCONCLUSIVE, history.damage))
+        found.append(
+            Finding("", -1, "history", "complete", history.damage, Outcome.INCONCLUSIVE, history.damage)
+        )
     for end in history.of("run-end"):
         if end["failure"]:
             why = end["failure"].splitlines()[0]
@@ -306,7 +314,9 @@ def _run_findings(history: History, plan: Plan, results: Sequence[CycleResult]) 
     wanted = len(plan.guests) * (plan.repeat + plan.control)
     if len(results) < wanted:
         text = f"{len(results)} of {wanted} cycles"
-        found.append(Finding("", -1, "cycles", f"{wanted}", text, Outcome.INCONCLUSIVE, f"only {text} were run"))
+        found.append(
+            Finding("", -1, "cycles", f"{wanted}", text, Outcome.INCONCLUSIVE, f"only {text} were run")
+        )
     return found
 
 

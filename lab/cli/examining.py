@@ -1,0 +1,130 @@
+"""`freezelab doctor`: what this machine can do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from lab.cli import paths
+from lab.core.units import format_size
+from lab.errors import FreezelabError
+from lab.host import chronyd
+from lab.host.clocks import HostClock
+from lab.hypervisor.accelerators import Request, choose
+from lab.hypervisor.connect import connect
+from lab.hypervisor.domain import Accelerator
+from lab.image.store import ImageStore, default_cache
+from lab.report.doctor import Check
+
+SETUP = "start ./freezelab from the clone: it installs what is missing"
+NEEDED_BYTES = 2 << 30  # an image while it is built, and a guest's overlay
+GUEST_BYTES = 1 << 30
+
+
+def examine(uri: str | None) -> list[Check]:
+    """All checks, in the order in which a run would stumble over them."""
+    checks = [_python(), *_tools(), _memory()]
+    try:
+        state = paths.home()
+    except FreezelabError as error:
+        return [*checks, _failed("state folder", error)]
+    store = ImageStore(paths.RECIPES, default_cache())
+    checks += [_space("state folder", state), _space("image cache", default_cache())]
+    image = store.find("debian")
+    checks.append(
+        Check("guest image", True, f"{image.label}, kernel {image.info.get('kernel_version', '?')}")
+        if image
+        else Check("guest image", None, "not built yet, the first run does it", "freezelab image build")
+    )
+    checks.append(_hypervisor(uri, state))
+    if image is not None:
+        checks.append(_accelerator(image.kernel, state))
+    checks.append(_chronyd(state))
+    return checks
+
+
+def _failed(name: str, error: FreezelabError) -> Check:
+    return Check(
+        name, False, f"{error.where}: {error.what}" if error.where else error.what, error.hint or SETUP
+    )
+
+
+def _python() -> Check:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    return Check("python", sys.version_info >= (3, 11), version, SETUP)
+
+
+def _tools() -> list[Check]:
+    found = []
+    for tool, purpose in (
+        ("qemu-system-x86_64", "runs guests"),
+        ("qemu-img", "makes guests' disks"),
+        ("mmdebstrap", "builds images"),
+        ("mke2fs", "builds images"),
+        ("fakeroot", "builds images"),
+    ):
+        path = shutil.which(tool)
+        found.append(Check(tool, path is not None, f"{path}" if path else f"missing ({purpose})", SETUP))
+    if os.geteuid() != 0:
+        path = shutil.which("newuidmap")
+        said = (
+            "image builds without root"
+            if path
+            else "newuidmap is missing: images cannot be built without root"
+        )
+        found.append(Check("user namespaces", path is not None, said, SETUP))
+    return found
+
+
+def _memory() -> Check:
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    said = f"{format_size(free >> 20 << 20)} free"
+    return Check("memory", free >= GUEST_BYTES, said, "end something: a guest takes 512 MiB and some")
+
+
+def _space(name: str, folder: Path) -> Check:
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    writable = os.access(there, os.W_OK)
+    said = f"{folder}, {format_size(free >> 20 << 20)} free" + ("" if writable else ", cannot be written to")
+    variable = "FREEZELAB_HOME" if name == "state folder" else "FREEZELAB_CACHE"
+    return Check(name, writable and free >= NEEDED_BYTES, said, f"set {variable} to a folder with 2 GiB free")
+
+
+def _hypervisor(uri: str | None, state: Path) -> Check:
+    try:
+        with connect(uri, state, clock=HostClock()) as hypervisor:
+            facts, emulator = hypervisor.facts(), hypervisor.emulator(Accelerator.TCG)
+            left = hypervisor.list_lab_domains()
+    except FreezelabError as error:
+        return _failed("hypervisor", error)
+    said = f"QEMU {facts.qemu}, libvirt {facts.libvirt}, {emulator.machine}, {'no daemon' if not uri else facts.uri}"
+    if left:
+        return Check(
+            "hypervisor", None, f"{said}; {len(left)} guests left by a killed run", "freezelab recover"
+        )
+    return Check("hypervisor", True, said)
+
+
+def _accelerator(kernel: Path, state: Path) -> Check:
+    try:
+        choice = choose(Request.AUTO, kernel, state)
+    except FreezelabError as error:
+        return _failed("accelerator", error)
+    said = f"{choice.accelerator.value} ({choice.reason})"
+    if choice.accelerator is Accelerator.KVM:
+        return Check("accelerator", True, said)
+    return Check("accelerator", None, f"{said}: guests are slow, and all works", choice.hint)
+
+
+def _chronyd(state: Path) -> Check:
+    try:
+        return Check("chronyd", True, f"{chronyd.find(state)}, for resync by chrony")
+    except FreezelabError as error:
+        return Check("chronyd", None, f"{error.what}: no resync by chrony", error.hint)

@@ -1,0 +1,43 @@
+"""`freezelab image`: build, list, remove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.cli import paths
+from lab.cli.views import build_progress
+from lab.core.units import format_size
+from lab.image.store import ImageStore, default_cache
+
+
+def _store() -> ImageStore:
+    return ImageStore(paths.RECIPES, default_cache())
+
+
+def build(name: str, *, force: bool) -> str:
+    """Build an image and say where it is."""
+    store = _store()
+    there = None if force else store.find(name)
+    if there is not None:
+        return f"{there.label} is built already: {there.folder}"
+    with build_progress() as progress:
+        made = store.build(name, progress, force=force)
+    return f"{made.label}: {made.folder}"
+
+
+def listing() -> Iterator[str]:
+    """One line an image."""
+    store = _store()
+    built = store.listing()
+    for one in built:
+        state = "current" if one.current else "of an older recipe"
+        yield f"{one.image.label}  {format_size(one.size_bytes >> 20 << 20)}  {state}  {one.image.folder}"
+    for name in store.names():
+        if not any(one.current and one.image.name == name for one in built):
+            yield f"{name}  not built: freezelab image build {name}"
+
+
+def remove(which: str) -> Iterator[str]:
+    """Remove images and say which."""
+    for image in _store().remove(which):
+        yield f"removed {image.label}"

@@ -1,0 +1,44 @@
+"""`freezelab recover`: what a killed run left behind is ended and removed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab.cli.paths import home
+from lab.errors import FreezelabError
+from lab.host.clocks import HostClock
+from lab.hypervisor.connect import connect
+
+
+def recover_all(uri: str | None) -> Iterator[str]:
+    """End the lab's guests and remove their files; one line for each thing done. Taking the connection
+    proves that no other run is alive in this state folder."""
+    state = home()
+    failures = []
+    done = 0
+    with connect(uri, state, clock=HostClock()) as hypervisor:
+        for domain in hypervisor.list_lab_domains():
+            try:
+                hypervisor.destroy(domain.guest)
+            except FreezelabError as error:
+                failures.append(error)
+            else:
+                done += 1
+                yield f"removed guest {domain.guest} of run {domain.run} (it was {domain.state})"
+        if not failures:
+            for folder in sorted(_left(state / "guests")):
+                shutil.rmtree(folder, ignore_errors=True)
+                done += 1
+                yield f"removed {folder}"
+            for socket in _left(state / "agents"):
+                socket.unlink(missing_ok=True)
+    if failures:
+        raise failures[0]
+    if not done:
+        yield "nothing was left behind"
+
+
+def _left(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []

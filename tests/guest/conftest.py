@@ -1,0 +1,207 @@
+"""Real guests, few and shared: a fixture is a state that a guest is in.
+
+The image is built through the program when it is not there. The lab's home is a folder of its own
+with a short path, for the sockets below it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lab.cli.running import images_for, new_run_folder
+from lab.cli.session import Guests, Settings
+from lab.controller import Controller, Subject
+from lab.core.findings import findings
+from lab.core.judge import CycleResult, measure
+from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
+from lab.core.units import NS_PER_S
+from lab.core.verdict import Finding
+from lab.host import patches
+from lab.host.clocks import HostClock
+from lab.hypervisor.accelerators import Request, choose
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.connect import connect
+from lab.ports import HostPatch
+from lab.record.journal import FileJournal, read_history
+from lab.record.rebuild import observations_of
+from lab.report.live import NullView
+
+FREEZELAB = [sys.executable, "-m", "lab.cli.main"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.guest)
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="fl-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def image(home: Path) -> None:
+    """The Debian image, built by the program if it is not cached."""
+    hold = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
+    plan = Plan("image", "", "", (GuestSpec("web-0"),), ResyncMechanism.NONE, hold, Expectations())
+    images_for(plan, lambda _stage, _fraction: None)
+
+
+@contextmanager
+def no_shield() -> Iterator[None]:
+    yield
+
+
+@dataclass
+class Lab:
+    """One running guest, web-0, and what drives it."""
+
+    hypervisor: LibvirtHypervisor
+    subject: Subject
+    folder: Path
+    clock: HostClock
+
+    def cycle(
+        self,
+        patch: HostPatch | None = None,
+        *,
+        frozen: bool = True,
+        expect: Expectations | None = None,
+        **spec: Any,
+    ) -> tuple[CycleResult, list[Finding]]:
+        """Run one cycle and judge it from its journal, as a run does."""
+        wanted = replace(CycleSpec(FreezeMethod.SUSPEND, HoldPatch(3 * NS_PER_S)), **spec)
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        failure: BaseException | None = None
+        with FileJournal(folder, self.clock) as journal:
+            journal.append("run-start", schema="freezelab.events/1")
+            controller = Controller(self.clock, self.hypervisor, journal, NullView(), no_shield)
+            try:
+                controller.run_cycle(
+                    0,
+                    {"web-0": self.subject},
+                    wanted,
+                    patch or patches.make(wanted.patch, self.clock),
+                    frozen=frozen,
+                )
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                failure = error
+            journal.append("run-end", interrupted=False, failure="")
+        if failure is not None:
+            raise failure
+        expect = expect or Expectations()
+        result = measure(observations_of(read_history(folder))[0], ResyncMechanism.AGENT, expect)
+        return result, findings(result, expect)
+
+
+@pytest.fixture(scope="module")
+def lab(home: Path) -> Iterator[Lab]:
+    """A guest in time, with a probe in it, resynchronised by its agent."""
+    clock = HostClock()
+    spec = GuestSpec("web-0")
+    hold = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
+    plan = Plan("shared", "", "", (spec,), ResyncMechanism.AGENT, hold, Expectations())
+    images = images_for(plan, lambda _stage, _fraction: None)
+    with connect(None, home, clock=clock) as hypervisor:
+        choice = choose(Request.AUTO, images["debian"].kernel, home)
+        run_id, folder = new_run_folder(home, "shared")
+        settings = Settings(run_id, home, folder, images, choice, hypervisor.emulator(choice.accelerator))
+        with FileJournal(folder, clock) as journal:
+            with Guests(hypervisor, settings, clock, NullView(), journal) as guests:
+                subjects = guests.up(plan.guests, plan.resync)
+                yield Lab(hypervisor, subjects["web-0"], folder, clock)
+
+
+@dataclass
+class Cli:
+    """The command as a person starts it, in a home of its own."""
+
+    home: Path
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "FREEZELAB_HOME": str(self.home), "NO_COLOR": "1"}
+
+    def __call__(self, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*FREEZELAB, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        self.process = subprocess.Popen(
+            [*FREEZELAB, *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return self.process
+
+    def journal(self) -> str:
+        """All events of the only run here, as text."""
+        return "".join(p.read_text() for p in self.home.glob("runs/*/events.jsonl"))
+
+    def qemu(self) -> list[psutil.Process]:
+        """QEMU processes of this home."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if words and "qemu-system" in words[0] and any(str(self.home) in word for word in words):
+                found.append(process)
+        return found
+
+    def left(self) -> list[Path]:
+        """Files of guests that are still there."""
+        return [p for name in ("guests", "agents") for p in (self.home / name).glob("*")]
+
+
+@pytest.fixture
+def cli() -> Iterator[Cli]:
+    """The command in a fresh home; whatever it left running is ended."""
+    path = Path(tempfile.mkdtemp(prefix="fl-"))
+    made = Cli(path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.process.kill()
+        made.process.wait()
+    for process in made.qemu():
+        process.kill()
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], Any], float], Any]:
+    """Wait until something holds."""
+
+    def wait(holds: Callable[[], Any], seconds: float = 200) -> Any:
+        end = time.monotonic() + seconds
+        while not (value := holds()):
+            if time.monotonic() > end:
+                raise AssertionError("it did not come true in time")
+            time.sleep(0.05)
+        return value
+
+    return wait

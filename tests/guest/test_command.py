@@ -1,0 +1,145 @@
+"""The command as people start it: one real guest a test, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.guest.conftest import Cli
+
+Eventually = Callable[..., Any]
+
+LONG = """\
+name: long
+resync: agent
+cycle:
+  settle: 100ms
+  before: 500ms
+  patch: {hold: 60s}
+  budget: 90s
+  watch: 1s
+"""
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> str:
+    path = tmp_path / "long.yaml"
+    path.write_text(LONG)
+    return str(path)
+
+
+def frozen(cli: Cli) -> Callable[[], bool]:
+    """Whether the run has frozen its guest."""
+    return lambda: '"kind":"freeze"' in cli.journal()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_resumes_the_frozen_guest_first(
+    cli: Cli, long: str, eventually: Eventually, number: signal.Signals
+) -> None:
+    process = cli.start("run", long)
+    eventually(frozen(cli))
+    process.send_signal(number)
+    process.send_signal(number)  # an impatient second one changes nothing
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert f"interrupted by {number.name}" in said
+    assert "Traceback" not in said
+    kinds = [json.loads(line)["kind"] for line in cli.journal().splitlines()]
+    assert kinds.index("freeze") < kinds.index("resume") < kinds.index("run-end")
+    assert cli.qemu() == []
+    assert cli.left() == []
+
+
+def test_a_killed_run_is_recovered(cli: Cli, long: str, eventually: Eventually) -> None:
+    process = cli.start("run", long)
+    eventually(frozen(cli))
+
+    # While it lives, a second one is told so and harms nothing.
+    second = cli("run")
+    assert second.returncode == 4
+    assert f"pid {process.pid}" in second.stderr
+    assert len(cli.qemu()) == 1
+
+    process.kill()
+    process.communicate(timeout=60)
+    assert len(cli.qemu()) == 1
+    blocked = cli("run", "--boot", "60s")
+    assert blocked.returncode == 4
+    assert "freezelab recover" in blocked.stderr
+
+    done = cli("recover")
+    assert done.returncode == 0, done.stderr
+    assert "removed guest web-0" in done.stdout
+    assert cli.qemu() == []
+    assert cli.left() == []
+    assert "nothing was left behind" in cli("recover").stdout
+
+    again = cli("report", "--json")
+    assert again.returncode in (3, 2), again.stderr
+
+
+def test_a_guest_that_dies_while_frozen_ends_the_run(cli: Cli, long: str, eventually: Eventually) -> None:
+    process = cli.start("run", long)
+    eventually(frozen(cli))
+    (qemu,) = cli.qemu()
+    qemu.kill()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 4, said
+    assert "ended while it was frozen" in said
+    assert "Traceback" not in said
+    assert cli.left() == []
+
+
+def test_the_negative_control_fails_and_says_why(cli: Cli) -> None:
+    done = cli("run", "no-resync", "--junit", str(cli.home / "junit.xml"))
+    assert done.returncode == 1, done.stderr
+    assert "behind" in done.stdout
+    run_json = next(cli.home.glob("runs/*/run.json"))
+    run = json.loads(run_json.read_text())
+    assert run["outcome"] == "failed"
+    assert {f["metric"] for f in run["findings"] if f["outcome"] == "failed"} == {"in time", "final offset"}
+    assert "failure" in (cli.home / "junit.xml").read_text()
+    assert cli.qemu() == []
+    assert cli.left() == []
+
+    # Judged again from its history alone, the same comes out.
+    again = cli("report", "--json")
+    assert again.returncode == 1
+    assert json.loads(again.stdout) == run
+
+
+def test_a_run_over_budget_fails_and_the_patch_is_gone(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "over.yaml").write_text(
+        "name: over\nresync: agent\ncycle:\n  before: 1s\n  patch: {command: [sleep, '47'], deadline: 50s}\n"
+        "  budget: 2s\n  watch: 2s\n"
+    )
+    done = cli("run", str(tmp_path / "over.yaml"))
+    assert done.returncode == 1, done.stderr
+    assert "sleep" in done.stdout
+    assert subprocess.run(["pgrep", "-f", "^sleep 47$"], check=False, capture_output=True).returncode == 1
+
+
+def test_chrony_brings_the_guest_back(cli: Cli) -> None:
+    done = cli("run", "chrony", "--json")
+    run = json.loads(done.stdout)
+    assert done.returncode == 0, (done.stderr, [f for f in run["findings"] if f["outcome"] != "passed"])
+    resync = run["guests"][0]["cycles"][0]["resync"]
+    assert resync["outcome"] == "synced"
+    assert "chronyd claims" in resync["said"]
+
+
+def test_a_guest_that_does_not_boot_in_time(cli: Cli) -> None:
+    done = cli("run", "--boot", "1s")
+    assert done.returncode == 4
+    assert "no answer to SSH" in done.stderr
+    assert "console" in done.stderr
+    assert len(done.stderr.strip().splitlines()) < 15
+    assert cli.qemu() == []
+    assert cli.left() == []

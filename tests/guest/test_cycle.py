@@ -1,0 +1,134 @@
+"""Cycles on one real guest, through the library."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from lab.core.plan import CommandPatch, FreezeMethod, HoldPatch, Regime
+from lab.core.units import NS_PER_S
+from lab.core.verdict import Outcome
+from lab.errors import Interrupted
+from lab.host import patches
+from lab.ports import PatchResult
+from tests.guest.conftest import Lab
+
+SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 3 * NS_PER_S, "watch_ns": 4 * NS_PER_S}
+
+
+def test_a_suspend_of_three_seconds_closes(lab: Lab) -> None:
+    result, found = lab.cycle(**SHORT)
+    pause = result.pause
+    assert pause is not None
+    assert pause.closes, pause
+    assert pause.regime is Regime.RESUMED
+    assert pause.pause.low_ns >= 3 * NS_PER_S
+    assert set(pause.witnesses) == {"hypervisor", "lag", "gap", "silence"}
+    # Behind by what it was frozen, whatever its offset was before.
+    assert result.before is not None and result.at_resume is not None
+    assert (result.before - result.at_resume).meets(pause.pause)
+    assert result.boot_id_unchanged
+    assert result.observation.cpu_ns is not None
+    assert {f.outcome for f in found} == {Outcome.PASSED}, found
+
+
+def test_the_agent_steps_the_clock_back_into_time(lab: Lab) -> None:
+    result, _ = lab.cycle(**SHORT)
+    resync = result.resync
+    assert resync is not None and resync.time is not None
+    assert resync.correction == "step"
+    assert resync.step_ns is not None and resync.step_ns > 2 * NS_PER_S
+    assert result.final is not None and result.at_resume is not None
+    assert result.final.largest_ns < result.at_resume.smallest_ns / 10
+
+
+def test_sigstop_is_recognised_as_a_jump(lab: Lab) -> None:
+    result, _ = lab.cycle(method=FreezeMethod.SIGSTOP, **SHORT)
+    pause = result.pause
+    assert pause is not None
+    assert pause.closes, pause
+    assert pause.regime is Regime.JUMPED
+    assert result.at_resume is not None
+    assert result.at_resume.largest_ns < NS_PER_S
+
+
+def test_a_control_cycle_finds_no_pause(lab: Lab) -> None:
+    result, _ = lab.cycle(frozen=False, **SHORT)
+    pause = result.pause
+    assert pause is not None
+    assert pause.closes, pause
+    assert pause.regime is Regime.RUNNING
+
+
+def test_a_patch_over_budget_is_cut_and_the_guest_resumed_inside_it(lab: Lab) -> None:
+    patch = patches.make(CommandPatch(("sleep", "60"), 60 * NS_PER_S), lab.clock)
+    result, found = lab.cycle(patch, budget_ns=2 * NS_PER_S, **SHORT)
+    failed = {f.metric: f for f in found if f.outcome is Outcome.FAILED}
+    assert set(failed) == {"patch"}
+    assert "sleep" in failed["patch"].why
+    stop, resume = result.observation.stop, result.observation.resume
+    assert stop is not None and resume is not None
+    assert resume.returned.raw_ns - stop.called.raw_ns <= 2 * NS_PER_S
+    assert lab.hypervisor.state("web-0") == "running"
+
+
+class _Stuck:
+    """A patch that breaks its promise and comes back long after its deadline."""
+
+    label = "stuck"
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def apply(self, deadline_raw_ns: int) -> PatchResult:
+        self._lab.clock.sleep_until(deadline_raw_ns + 2 * NS_PER_S)
+        return PatchResult(False, "came back late")
+
+
+def test_a_stuck_controller_does_not_keep_the_guest_frozen(lab: Lab) -> None:
+    result, found = lab.cycle(_Stuck(lab), budget_ns=2 * NS_PER_S, **SHORT)
+    stop, resume = result.observation.stop, result.observation.resume
+    assert stop is not None and resume is not None
+    assert resume.returned.raw_ns - stop.called.raw_ns <= 2 * NS_PER_S
+    assert next(f for f in found if f.metric == "budget").outcome is Outcome.PASSED
+    assert next(f for f in found if f.metric == "patch").outcome is Outcome.FAILED
+
+
+class _Raising:
+    label = "raising"
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def apply(self, deadline_raw_ns: int) -> PatchResult:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [Interrupted("interrupted"), ZeroDivisionError(), KeyboardInterrupt()])
+@pytest.mark.parametrize("method", [FreezeMethod.SUSPEND, FreezeMethod.SIGSTOP])
+def test_the_guest_runs_again_whatever_the_patch_raises(
+    lab: Lab, error: BaseException, method: FreezeMethod
+) -> None:
+    with pytest.raises(type(error)):
+        lab.cycle(_Raising(error), method=method, settle_ns=0, before_ns=NS_PER_S // 10)
+    assert lab.hypervisor.state("web-0") == "running"
+    assert lab.subject.probe.read().round_trip_ns > 0
+
+
+def test_the_probe_survives_a_freeze_of_a_minute(lab: Lab) -> None:
+    minute = patches.make(HoldPatch(60 * NS_PER_S), lab.clock)
+    before = lab.subject.probe.facts().reconnects
+    result, _ = lab.cycle(minute, budget_ns=90 * NS_PER_S, **SHORT)
+    assert result.observation.facts_after is not None
+    assert result.observation.facts_after.reconnects == before
+    assert result.pause is not None and result.pause.closes, result.pause
+
+
+def test_a_lost_channel_is_had_again_and_counted(lab: Lab) -> None:
+    probe = lab.subject.probe
+    before = probe.facts().reconnects
+    probe.ssh.wire.shutdown(socket.SHUT_RDWR)
+    assert probe.read().round_trip_ns > 0
+    assert probe.facts().reconnects == before + 1
