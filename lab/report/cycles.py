@@ -1,0 +1,207 @@
+"""The table: one row for each guest's cycle, in the richest layout that the page is wide enough for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lab.core.verdict import Outcome
+from lab.record.run import Cycle, Guest, Run
+from lab.report.numbers import NOT_MEASURED, at_latest, behind, interval
+from lab.report.page import Column, Grid, Page, Piece
+from lab.report.text import counted, shortened
+
+MOST_ROWS = 20
+WORST_ROWS = 10
+
+VERDICTS: dict[Outcome, Piece] = {
+    Outcome.PASSED: ("passed", "green"),
+    Outcome.FAILED: ("FAILED", "bold red"),
+    Outcome.INCONCLUSIVE: ("inconclusive", "yellow"),
+}
+"""Told apart by their letters too, where there is no colour."""
+
+_ORDER = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A guest's cycle; cycle None: the guest never had one."""
+
+    guest: Guest
+    cycle: Cycle | None
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.cycle.outcome if self.cycle is not None else Outcome.INCONCLUSIVE
+
+    @property
+    def worst_first(self) -> tuple[int, int, int]:
+        final = self.cycle.offset.final if self.cycle else None
+        used = self.cycle.used_ns if self.cycle else None
+        return _ORDER.index(self.outcome), -abs(final.value_ns) if final else 0, -(used or 0)
+
+
+def rows_of(run: Run) -> list[Row]:
+    """In the order of guests, then cycles."""
+    found: list[Row] = []
+    for guest in run.guests:
+        found.extend(Row(guest, cycle) for cycle in guest.cycles)
+        if not guest.cycles:
+            found.append(Row(guest, None))
+    return found
+
+
+Cell = Callable[[Row], Piece]
+
+
+NONE = "–"
+
+
+def _missing(row: Row) -> Piece:
+    """In place of a number. Where the pause is missing too, that is said once, in its column."""
+    return (
+        (NOT_MEASURED, "yellow")
+        if row.cycle is not None and row.cycle.pause is not None
+        else (NONE, "yellow")
+    )
+
+
+def _pause(unit: bool) -> Cell:
+    def cell(row: Row) -> Piece:
+        if row.cycle is not None and not row.cycle.frozen:
+            return "control", "dim"
+        pause = row.cycle.pause if row.cycle else None
+        return interval(pause, unit=unit), "" if pause else "yellow"
+
+    return cell
+
+
+def _regime(row: Row) -> Piece:
+    if row.cycle is None or row.cycle.pause is None:
+        return _missing(row)
+    return (row.cycle.regime, "") if row.cycle.regime else ("undecided", "yellow")
+
+
+def _behind(unit: bool) -> Cell:
+    def cell(row: Row) -> Piece:
+        at_resume = row.cycle.offset.at_resume if row.cycle else None
+        return (behind(at_resume, unit=unit), "") if at_resume else _missing(row)
+
+    return cell
+
+
+def _final(unit: bool) -> Cell:
+    def cell(row: Row) -> Piece:
+        final = row.cycle.offset.final if row.cycle else None
+        return (interval(final, signed=True, unit=unit), "") if final else _missing(row)
+
+    return cell
+
+
+def _in_time(how: bool) -> Cell:
+    def cell(row: Row) -> Piece:
+        resync = row.cycle.resync if row.cycle else None
+        if resync is None:
+            return _missing(row)
+        if resync.time_ns is None:
+            return ("never", "red") if resync.outcome == "not synced" else ("undecided", "yellow")
+        moved = how and resync.correction not in (None, "none")
+        return f"{at_latest(resync.time_ns)} ({resync.correction})" if moved else at_latest(
+            resync.time_ns
+        ), ""
+
+    return cell
+
+
+def _grid(
+    rows: Sequence[Row],
+    *,
+    unit: bool,
+    gap: int,
+    how: bool,
+    regime: bool = True,
+    method: bool = False,
+    name: bool = True,
+    name_width: int = 63,
+) -> Grid:
+    several = any(row.cycle is not None and row.cycle.index for row in rows)
+    ms = "" if unit else ", ms"
+    split = " " if unit else "\n"
+    chosen: list[tuple[Column, Cell]] = []
+    if name:
+        chosen.append((Column("guest"), lambda row: (shortened(row.guest.name, name_width), "bold")))
+    if several:
+        chosen.append(
+            (Column("cycle", right=True), lambda row: (str(row.cycle.index) if row.cycle else "-", ""))
+        )
+    if method:
+        chosen.append((Column("method"), lambda row: (row.cycle.method if row.cycle else "-", "")))
+    chosen.append((Column(f"pause{ms}", right=True), _pause(unit)))
+    if regime:
+        chosen.append((Column("regime"), _regime))
+    chosen.append((Column(f"behind{split}at resume{ms}", right=True), _behind(unit)))
+    chosen.append((Column(f"in time{split}again", right=not how), _in_time(how)))
+    chosen.append((Column(f"final{split}offset{ms}", right=True), _final(unit)))
+    chosen.append((Column("verdict"), lambda row: VERDICTS[row.outcome]))
+    grid = Grid([column for column, _ in chosen], gap=gap)
+    for row in rows:
+        grid.rows.append([cell(row) for _, cell in chosen])
+    return grid
+
+
+def _same(values: Sequence[object]) -> bool:
+    return len(set(values)) <= 1
+
+
+def show_cycles(page: Page, run: Run) -> None:
+    """The table; the worst rows only when there are more than MOST_ROWS."""
+    rows = shown = rows_of(run)
+    if len(rows) > MOST_ROWS:
+        bad = sum(row.outcome is not Outcome.PASSED for row in rows)
+        shown = sorted(rows, key=lambda row: row.worst_first)[: max(3, min(bad, WORST_ROWS))]
+        page.parts([f"the {len(shown)} worst of {counted(len(rows), 'cycle')}"], "dim")
+    frozen = [row.cycle for row in rows if row.cycle is not None and row.cycle.frozen]
+    method = not _same([cycle.method for cycle in frozen])
+    candidates = [
+        _grid(shown, unit=True, gap=3, how=True, method=method),
+        _grid(shown, unit=True, gap=2, how=True, method=method),
+        _grid(shown, unit=True, gap=2, how=False),
+        _grid(shown, unit=False, gap=2, how=False, name_width=24),
+        _grid(shown, unit=False, gap=2, how=False, name_width=12),
+    ]
+    if page.grid(*candidates):
+        return
+    regimes = {cycle.regime for cycle in frozen if cycle.pause is not None}
+    if len(shown) > 1 and len(regimes) == 1:
+        several = len(run.guests) > 1
+        without = [
+            _grid(shown, unit=False, gap=2, how=False, regime=False, name=several, name_width=n)
+            for n in (24, 12)
+        ]
+        if page.grid(*without):
+            page.parts([f"regime: {next(iter(regimes)) or 'undecided'} in every freeze"], "dim")
+            return
+    for row in shown:
+        _stacked(page, row, close=len(shown) > 4)
+
+
+def _stacked(page: Page, row: Row, close: bool) -> None:
+    """One row as a few labelled lines, for narrow pages. close: as few lines as can be."""
+    cycle = f", cycle {row.cycle.index}" if row.cycle is not None and row.cycle.index else ""
+    verdict = VERDICTS[row.outcome]
+    room = page.width - len(verdict[0]) - len(cycle) - 2
+    page.put((shortened(row.guest.name, room), "bold"), (f"{cycle}  ", ""), verdict)
+    regime = _regime(row)[0]
+    pause, style = _pause(True)(row)
+    told = [
+        ("pause", f"{pause}, {regime}" if regime != NONE else pause, style),
+        ("behind at resume", *_behind(True)(row)),
+        ("in time again", *_in_time(True)(row)),
+        ("final offset", *_final(True)(row)),
+    ]
+    if close:
+        page.labelled("", " · ".join(f"{label} {text}" for label, text, _ in told if text != NONE), width=0)
+        return
+    for label, text, style in told:
+        page.labelled(f"  {label}", text, style=style, width=len("  behind at resume"))

@@ -1,0 +1,280 @@
+"""What stands below the table: the budget, the closure, the resync curve, drift, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.cells import cell_len
+
+from lab.core.units import NS_PER_S, format_duration
+from lab.record.run import Cycle, DriftBounds, Limits, Point, Resync, Run, Statistic
+from lab.report.cycles import Row, rows_of
+from lab.report.numbers import (
+    NOT_MEASURED,
+    about,
+    at_latest,
+    bar,
+    drift,
+    leftover,
+    magnitude,
+    milliseconds,
+    sparkline,
+    used_of,
+    wanted_window,
+)
+from lab.report.page import Column, Grid, Page, Piece
+from lab.report.text import counted, names
+
+CURVE = 16
+MOST_GUESTS = 4
+"""With more guests than this, only the one that stands out is told."""
+
+
+def show_details(page: Page, run: Run) -> None:
+    """All sections that the run has something for."""
+    rows = [row for row in rows_of(run) if row.cycle is not None and row.cycle.frozen]
+    cycles = [row.cycle for row in rows if row.cycle is not None]
+    if cycles:
+        _budget(page, run, rows, cycles)
+        _closure(page, run, rows, cycles)
+        _resync(page, run, rows)
+        _drift(page, run)
+    _noise(page, run)
+    _boot(page, run)
+    show_statistics(page, run.statistics)
+
+
+def _whose(run: Run, row: Row) -> str:
+    """Which row it is, as far as there are several."""
+    parts = [row.guest.name] if len(run.guests) > 1 else []
+    if row.cycle is not None and any(len(guest.cycles) > 1 for guest in run.guests):
+        parts.append(f"cycle {row.cycle.index}")
+    return ", ".join(parts)
+
+
+def _with(text: str, whose: str) -> str:
+    return f"{text} ({whose})" if whose else text
+
+
+def _budget(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[Cycle]) -> None:
+    limit = cycles[0].budget_ns
+    used, row = max(
+        ((row.cycle.used_ns, row) for row in rows if row.cycle and row.cycle.used_ns is not None),
+        key=lambda pair: pair[0] or 0,
+        default=(None, rows[0]),
+    )
+    text = f"{format_duration(limit)}"
+    if used is None:
+        page.labelled("budget", f"{text}, used: {NOT_MEASURED}", style="yellow")
+        return
+    said = f"{used_of(used)} used"
+    if len(rows) > 1:
+        said = _with(f"{said} at most", _whose(run, row))
+    over = used > limit
+    if not page.draws:
+        page.labelled("budget", f"{text}, {said}{', OVER' if over else ''}")
+        return
+    full, free = bar(used / max(1, limit), max(8, min(40, page.width - 62)))
+    lead: list[Piece] = [(f"{text}  ", ""), (full, "red" if over else "cyan"), (free, "dim"), ("  ", "")]
+    page.labelled(
+        "budget", f"{said}{', OVER' if over else ''}", before=lead, style="bold red" if over else ""
+    )
+
+
+def _closure(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[Cycle]) -> None:
+    known = [row for row in rows if row.cycle and row.cycle.closure_ns is not None and row.cycle.closure]
+    if not known:
+        page.labelled(
+            "closure", f"{NOT_MEASURED}: the pause rests on the hypervisor's word alone", style="yellow"
+        )
+        return
+    open_ones = [row for row in known if row.cycle and not row.cycle.closes]
+    row = max(open_ones or known, key=lambda r: abs((r.cycle.closure_ns or 0) if r.cycle else 0))
+    cycle = row.cycle
+    if cycle is None or cycle.closure_ns is None or cycle.closure is None:
+        return
+    text = leftover(cycle.closure_ns, cycle.closure)
+    if len(rows) > 1:
+        closing = sum(c.closes for c in cycles)
+        count = "all" if closing == len(cycles) else f"{closing} of {len(cycles)}"
+        text = f"{count} close; worst {', '.join(filter(None, [text, _whose(run, row)]))}"
+    else:
+        text = f"{text}; agreed by {', '.join(cycle.agreeing) or 'nobody'}"
+    page.labelled("closure", text, style="yellow" if open_ones or len(known) < len(rows) else "")
+
+
+def _slowest(rows: Sequence[Row]) -> Row | None:
+    def key(row: Row) -> tuple[int, int]:
+        resync = row.cycle.resync if row.cycle else None
+        if resync is None:
+            return -1, 0
+        return ["synced", "undecided", "not synced"].index(resync.outcome), resync.time_ns or 0
+
+    known = [row for row in rows if row.cycle and row.cycle.resync]
+    return max(known, key=key, default=None)
+
+
+def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
+    """One curve for each of a few guests, its slowest cycle; otherwise the slowest of all."""
+    by_guest = [[row for row in rows if row.guest.name == guest.name] for guest in run.guests]
+    groups = by_guest if len(run.guests) <= MOST_GUESTS else [list(rows)]
+    label = "resync"
+    wide = max(cell_len(guest.name) for guest in run.guests)
+    for group in groups:
+        row = _slowest(group)
+        if row is None or row.cycle is None or row.cycle.resync is None:
+            continue
+        text, lead = resync_line(page, row.cycle.resync, row.cycle)
+        if len(group) > 1:
+            text = _with(text, f"slowest: {_whose(run, row)}")
+        elif row.cycle.resync.said:
+            text += f"; {row.cycle.resync.said}"
+        if len(groups) > 1:
+            lead = [(row.guest.name.ljust(wide + 2), ""), *lead]
+        page.labelled(label, text, before=lead)
+        label = ""
+
+
+def resync_line(page: Page, resync: Resync, cycle: Cycle) -> tuple[str, list[Piece]]:
+    """ "6.0 s to 9.4 ms in 21 ms, one step of +6 001.9 ms", and the curve to stand before it."""
+    arrow = "→" if page.draws else "to"
+    first, final = cycle.offset.at_resume, cycle.offset.final
+    start = magnitude(first.value_ns) if first else NOT_MEASURED
+    end = magnitude(final.value_ns) if final else NOT_MEASURED
+    watched = resync.curve[-1].at_ns if resync.curve else 0
+    if resync.time_ns is not None:
+        text = f"{start} {arrow} {end}, in time after {at_latest(resync.time_ns)}"
+        shown = min(watched, max(4 * resync.time_ns, NS_PER_S))
+    else:
+        word = "not in time" if resync.outcome == "not synced" else resync.outcome
+        text, shown = f"{start} {arrow} {end}, {word} after {about(watched)}", watched
+    step = "" if resync.step_ns is None else f" of {milliseconds(resync.step_ns, sign='+')} ms"
+    moved = {"step": f"one step{step}", "slew": "slewed", "step and slew": f"slewed, and a step{step}"}
+    if resync.correction in moved:
+        text += f", {moved[resync.correction]}"
+    if not page.draws or not resync.curve:
+        return text, []
+    start_point = [Point(0, first.low_ns, first.high_ns)] if first else []
+    points = [*start_point, *resync.curve]
+    cells = min(CURVE, max(4, sum(point.at_ns <= shown for point in points)))
+    return text, [(sparkline(points, shown, cells), "cyan"), ("  ", "")]
+
+
+def _hull(given: Sequence[DriftBounds]) -> DriftBounds | None:
+    """What contains all of them. Its window is the shortest."""
+    if not given:
+        return None
+    low, high = min(d.low for d in given), max(d.high for d in given)
+    if len(given) == 1:
+        return given[0]
+    return DriftBounds((low + high) / 2, low, high, min(d.window_ns for d in given))
+
+
+def _over(seen: DriftBounds | None, many: bool) -> str:
+    return drift(seen) if seen is None or many else f"{drift(seen)} over {about(seen.window_ns)}"
+
+
+def _drift(page: Page, run: Run) -> None:
+    label = "drift"
+    groups: list[tuple[str, list[Cycle]]] = [(g.name, [c for c in g.cycles if c.frozen]) for g in run.guests]
+    if len(groups) > MOST_GUESTS:
+        groups = [("", [cycle for _, cycles in groups for cycle in cycles])]
+    for name, cycles in groups:
+        if not cycles:
+            continue
+        many = len(cycles) > 1
+        before = _hull([c.drift.before for c in cycles if c.drift.before])
+        after = _hull([c.drift.after for c in cycles if c.drift.after])
+        text = f"{_over(before, many)} before, {_over(after, many)} after"
+        if many:
+            text += f", all {len(cycles)} cycles between them"
+        window = wanted_window(after) if after else None
+        if window is not None:
+            text += f"; ± 10 ppm would take {about(window)}"
+        if before is None and after is None:
+            text = NOT_MEASURED
+        page.labelled(label, f"{name}: {text}" if len(groups) > 1 else text)
+        label = ""
+
+
+def _noise(page: Page, run: Run) -> None:
+    control = [cycle for guest in run.guests for cycle in guest.cycles if not cycle.frozen]
+    if not control:
+        return
+    closures = [max(abs(c.closure_ns), 0) for c in control if c.closure_ns is not None]
+    bounds = [
+        (c.offset.before.high_ns - c.offset.before.low_ns) // 2
+        for c in control
+        if c.offset.before is not None
+    ]
+    text = f"lag without a pause {f'at most {magnitude(max(closures))}' if closures else NOT_MEASURED}"
+    text += f", offsets known to {f'± {magnitude(max(bounds))}' if bounds else NOT_MEASURED}"
+    page.labelled("noise", f"{text} ({counted(len(control), 'control cycle')})")
+
+
+def show_statistics(page: Page, given: Sequence[Statistic]) -> None:
+    """Median, p95 and max with their 95 % limits; "–" where there are too few cycles for a limit."""
+    if not given:
+        return
+    page.blank()
+    limits = "95 % limits"
+    heads = (
+        ("ms", "cycles", "median", limits, "p95", limits, "max"),
+        ("ms", "cycles", f"median\n{limits}", f"p95\n{limits}", "max"),
+        ("ms", "cycles", "median", "p95", "max"),
+    )
+    grids = [Grid([Column(head, right=head != "ms") for head in line]) for line in heads]
+    for s in given:
+        name, count = (f"control: {s.metric}" if s.kind == "control" else s.metric), str(s.count)
+        median, p95, largest = (milliseconds(v) for v in (s.median.value, s.p95.value, s.max))
+        of_median, of_p95 = _limits(s.median), _limits(s.p95)
+        for grid, cells in zip(
+            grids,
+            (
+                (name, count, median, of_median, p95, of_p95, largest),
+                (name, count, f"{median}\n{of_median}", f"{p95}\n{of_p95}", largest),
+                (name, count, median, p95, largest),
+            ),
+            strict=True,
+        ):
+            grid.rows.append([(text, "dim" if text in (of_median, of_p95) else "") for text in cells])
+    if not page.grid(*grids):
+        page.squeezed(grids[-1])
+
+
+def _limits(limits: Limits) -> str:
+    if limits.low is None and limits.high is None:
+        return "–"
+    low = "–" if limits.low is None else milliseconds(limits.low, down=True)
+    high = "–" if limits.high is None else milliseconds(limits.high, up=True)
+    return f"{low} … {high}"
+
+
+def _boot(page: Page, run: Run) -> None:
+    times: dict[str, list[str]] = {}
+    for guest in run.guests:
+        facts = [_timing(str(name), value) for name, value in guest.boot.items()]
+        if facts:
+            times.setdefault(", ".join(facts), []).append(guest.name)
+    if not times:
+        return
+    several = len(run.guests) > 1
+    shown = [f"{names(who)} {what}" if several else what for what, who in times.items()]
+    more = len(shown) - MOST_GUESTS
+    shown = [*shown[:MOST_GUESTS], *([f"{more} more"] if more > 0 else [])]
+    page.labelled("boot", "; ".join(shown), style="dim")
+
+
+_UNITS: dict[str, Callable[[float], str]] = {
+    "_ns": magnitude,
+    "_s": lambda v: f"{v:.1f} s",
+    "_ms": lambda v: f"{v:.0f} ms",
+}
+
+
+def _timing(name: str, value: object) -> str:
+    """ "to_probe_s": 18.03 -> "18.0 s to probe"."""
+    for suffix, shown in _UNITS.items():
+        if name.endswith(suffix) and isinstance(value, int | float):
+            return f"{shown(value)} {name.removesuffix(suffix).replace('_', ' ')}"
+    return f"{name.replace('_', ' ')} {value}"

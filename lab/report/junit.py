@@ -1,0 +1,96 @@
+"""A run as JUnit XML, for the servers and tools that read nothing else.
+
+One test suite for the run, one test case for each finding: a guest, a cycle and a metric. A failed
+expectation is a <failure>. An inconclusive one is an <error>: JUnit has no third verdict, and of its
+others <skipped> counts as green, which an undecided measurement must never be; an <error> says what
+is meant, that the test itself could not be carried through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import datetime
+from pathlib import Path
+
+from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
+
+from lab.core.verdict import Finding, Outcome
+from lab.errors import MachineError
+from lab.record.run import Run
+from lab.report.text import clean, cleaned
+
+
+def write_junit(run: Run, path: Path) -> None:
+    """Write the run to `path`, whole or not at all. MachineError when it cannot be written."""
+    xml = JUnitXml()
+    suite = _suite(cleaned(run))
+    xml.add_testsuite(suite)
+    xml.update_statistics()  # type: ignore[no-untyped-call]
+    suite.time = xml.time = _seconds(run)  # of the run; the cases, whose sum would be here, have no time
+    try:
+        _replace(path, b'<?xml version="1.0" encoding="UTF-8"?>\n' + xml.tostring() + b"\n")  # type: ignore[no-untyped-call]
+    except OSError as error:
+        raise MachineError(f"cannot be written: {error.strerror}", where=clean(str(path))) from error
+
+
+def _suite(run: Run) -> TestSuite:
+    suite = TestSuite(f"freezelab.{run.playbook.name}")
+    suite.timestamp = run.started.partition("+")[0]
+    host = run.host
+    for name, value in (
+        ("run", run.id),
+        ("outcome", run.outcome.value),
+        ("interrupted", str(run.interrupted).lower()),
+        ("playbook.digest", run.playbook.digest),
+        ("host.kernel", host.kernel),
+        ("host.cpu", host.cpu),
+        ("host.memory_bytes", str(host.memory_bytes)),
+        ("host.qemu", host.qemu),
+        ("host.libvirt", host.libvirt),
+        ("host.accelerator", host.accelerator),
+        ("host.accelerator_reason", host.accelerator_reason),
+    ):
+        suite.add_property(name, value)
+    for finding in run.findings:
+        suite.add_testcase(_case(run, finding))
+    return suite
+
+
+def _case(run: Run, finding: Finding) -> TestCase:
+    cycle = f"cycle {finding.cycle}: " if finding.cycle >= 0 else ""
+    case = TestCase(
+        f"{cycle}{finding.metric} {finding.expectation}",
+        classname=".".join(filter(None, [run.playbook.name, finding.guest])),
+        time=0.0,
+    )
+    if finding.outcome is not Outcome.PASSED:
+        kind = Failure if finding.outcome is Outcome.FAILED else Error
+        result = kind(finding.why or finding.measured, finding.outcome.value)
+        result.text = f"expected: {finding.expectation}\nmeasured: {finding.measured}\n{finding.why}".rstrip()
+        case.result = [result]
+    return case
+
+
+def _seconds(run: Run) -> float:
+    try:
+        return (datetime.fromisoformat(run.ended) - datetime.fromisoformat(run.started)).total_seconds()
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Like a write to `path`, but a reader sees the old file or the whole new one. What is no regular
+    file, such as /dev/stdout, is written to as it is."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
+    draft = path.with_name(f".{path.name[:200]}.{os.getpid()}.new")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise

@@ -1,0 +1,330 @@
+"""Who watches a run: a live display, plain lines, or nobody. All are `ports.View`s and context managers.
+
+What is shown must never hold up what is done: a guest may be frozen while somebody has stopped the
+terminal with Ctrl-S. So a view's methods only leave word of what happened, in a value that is
+replaced as a whole and in a queue without a limit, and a thread of the view's own draws. That thread
+may hang in a write for as long as it likes; even the end of the view waits for it only GRACE_S.
+
+Everything goes to stderr, and the live display leaves no trace: results are the report's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from rich.cells import cell_len
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from lab.core.units import NS_PER_S, format_duration
+from lab.ports import Clock
+from lab.report.numbers import bar
+from lab.report.text import ascii_only, bare, clean, names, shortened
+
+PERIOD_S = 0.1
+GRACE_S = 2.0
+NAME = 10
+
+DOING = {
+    "image": "finding or building the guests' image",
+    "accelerator": "finding out whether KVM boots a guest here",
+    "boot": "booting, until the probe answers",
+    "agent": "waiting for the guest agent",
+    "chrony": "waiting for chronyd to set the clock",
+    "settle": "letting the guests come to rest",
+    "measure": "measuring offset and drift",
+    "freeze": "stopping the guests",
+    "watch": "watching the clocks come back",
+    "remove guests": "taking the guests down",
+}
+"""What the phases are about; others stand for themselves."""
+
+OF_A_CYCLE = ("settle", "measure", "freeze", "watch")
+
+
+@dataclass(frozen=True)
+class _Phase:
+    name: str
+    guest: str
+    since_raw_ns: int
+    length_ns: int | None = None
+    fraction: float | None = None
+    stage: str = ""
+
+    @property
+    def doing(self) -> str:
+        return self.stage or DOING.get(self.name, "")
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    since_raw_ns: int
+    budget_ns: int
+
+
+@dataclass(frozen=True)
+class _State:
+    phase: _Phase | None = None
+    frozen: _Frozen | None = None
+    cycle: tuple[int, int] | None = None
+
+
+class NullView:
+    """Nobody watches. And what every view here can do: `ports.View`, and the two last."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take leave."""
+
+    def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
+        """Something else is being done from now on, to `guest` or to all of them, for `length_ns`."""
+
+    def note(self, text: str) -> None:
+        """A line, or several, that stays."""
+
+    def frozen(self, since_raw_ns: int, budget_ns: int) -> None:
+        """The guests stand still since host MONOTONIC_RAW `since_raw_ns`."""
+
+    def resumed(self) -> None:
+        """All guests run again."""
+
+    def cycle(self, number: int, of: int) -> None:
+        """What follows belongs to cycle `number` (from 1) of `of`."""
+
+    def progress(self, stage: str, fraction: float | None) -> None:
+        """How far an image is; made for ImageStore.build. fraction: 0 to 1, None when nobody knows."""
+
+
+class _Threaded(NullView):
+    """A view with a thread that draws. guests: whom the phases without a guest concern."""
+
+    def __init__(self, clock: Clock, console: Console, guests: Sequence[str] = ()) -> None:
+        self._clock, self._console = clock, console
+        self._guests = tuple(clean(guest) for guest in guests)
+        self._begun = clock.now().raw_ns
+        self._state = _State()
+        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # of the writers of _state alone; nobody draws under it
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="view", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(GRACE_S)
+        if self._thread.is_alive():
+            # The terminal takes nothing now. Should it later, the cursor is still put right.
+            atexit.register(self._thread.join, GRACE_S)
+
+    def _update(self, **changes: object) -> None:
+        with self._lock:
+            self._state = replace(self._state, **changes)  # type: ignore[arg-type]
+
+    def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
+        begun = self._clock.now().raw_ns
+        self._update(phase=_Phase(clean(name), clean(guest), begun, length_ns), frozen=None)
+
+    def note(self, text: str) -> None:
+        for line in text.splitlines():
+            self._said.put(clean(line))
+
+    def frozen(self, since_raw_ns: int, budget_ns: int) -> None:
+        self._update(frozen=_Frozen(since_raw_ns, budget_ns))
+
+    def resumed(self) -> None:
+        self._update(frozen=None)
+
+    def cycle(self, number: int, of: int) -> None:
+        self._update(cycle=(number, of))
+
+    def progress(self, stage: str, fraction: float | None) -> None:
+        now, phase = self._clock.now().raw_ns, self._state.phase
+        since = phase.since_raw_ns if phase is not None and phase.name == "image" else now
+        self._update(phase=_Phase("image", "", since, None, fraction, clean(stage)))
+
+    def _run(self) -> None:
+        """The thread. Nobody to write to (EIO of a hung-up terminal) is no reason to stop the run."""
+        with contextlib.suppress(OSError):
+            self._work()
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+
+class PlainView(_Threaded):
+    """One line for each thing that happens, with the seconds since the start."""
+
+    def _update(self, **changes: object) -> None:
+        before = self._state
+        super()._update(**changes)
+        now, state = self._clock.now().raw_ns, self._state
+        text = ""
+        if "frozen" in changes:
+            text = self._freeze_line(before.frozen, state.frozen, now)
+        if state.phase is not None and "phase" in changes and self._is_news(before.phase, state.phase):
+            text = self._phase_line(state)
+        if text:
+            self._said.put(f"{(now - self._begun) / NS_PER_S:6.1f} s  {text}")
+
+    @staticmethod
+    def _is_news(before: _Phase | None, after: _Phase) -> bool:
+        return before is None or (before.name, before.guest, before.stage) != (
+            after.name,
+            after.guest,
+            after.stage,
+        )
+
+    @staticmethod
+    def _freeze_line(before: _Frozen | None, after: _Frozen | None, now: int) -> str:
+        if after is not None:
+            return f"frozen, budget {format_duration(after.budget_ns)}"
+        return f"resumed after {(now - before.since_raw_ns) / NS_PER_S:.2f} s" if before is not None else ""
+
+    @staticmethod
+    def _phase_line(state: _State) -> str:
+        phase = state.phase
+        if phase is None:
+            return ""
+        cycle = (
+            f"cycle {state.cycle[0]} of {state.cycle[1]}: " if state.cycle and phase.name == "settle" else ""
+        )
+        length = f" ({format_duration(phase.length_ns)})" if phase.length_ns is not None else ""
+        what = f": {phase.doing}" if phase.doing else ""
+        return f"{cycle}{' '.join(filter(None, [phase.name, phase.guest]))}{what}{length}"
+
+    def _work(self) -> None:
+        while True:
+            ending = self._stop.is_set()
+            try:
+                while True:
+                    self._write(self._said.get(timeout=0 if ending else PERIOD_S))
+            except queue.Empty:
+                if ending:
+                    return
+
+    def _write(self, line: str) -> None:
+        utf = self._console.encoding.lower().startswith("utf")
+        self._console.print(
+            Text(bare(line) if utf else ascii_only(bare(line))), soft_wrap=True, highlight=False
+        )
+
+
+class LiveView(_Threaded):
+    """What is happening now, ten times a second, on a terminal."""
+
+    def _work(self) -> None:
+        live = Live(
+            console=self._console,
+            get_renderable=self._drawn,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        with live:
+            while not self._stop.wait(PERIOD_S):
+                self._print_notes()
+                live.refresh()
+            self._print_notes()
+
+    def _print_notes(self) -> None:
+        while not self._said.empty():
+            self._console.print(Text(self._said.get()), highlight=False)
+
+    def _drawn(self) -> Group:
+        state, now = self._state, self._clock.now().raw_ns
+        width = max(20, self._console.width - 1)
+        lines = [self._phase(state, now, width)] if state.phase is not None else []
+        if state.frozen is not None:
+            lines.append(_budget(state.frozen, now, width))
+        return Group(*lines)
+
+    def _phase(self, state: _State, now: int, width: int) -> Text:
+        """ "measure   web-0 · measuring offset and drift   2.1 s of 4 s"."""
+        phase = state.phase
+        if phase is None:
+            return Text()
+        passed = (now - phase.since_raw_ns) / NS_PER_S
+        time = f"{passed:.1f} s"
+        if phase.length_ns is not None:
+            time += f" of {format_duration(phase.length_ns)}"
+        elif phase.fraction is not None:
+            time = f"{phase.fraction:4.0%}  {time}"
+        cycle = ""
+        if state.cycle is not None and state.cycle[1] > 1 and phase.name in OF_A_CYCLE:
+            cycle = f"cycle {state.cycle[0]} of {state.cycle[1]}"
+        name = "frozen" if state.frozen is not None else phase.name
+        about = self._about(state)
+        room = width - max(NAME, len(name)) - len(time) - 4
+        who = phase.guest or (names(self._guests, 3) if phase.name in OF_A_CYCLE else "")
+        middle = " · ".join(filter(None, [cycle, who, about]))
+        if cell_len(middle) > room:
+            middle = shortened(" · ".join(filter(None, [cycle, who])) or about, room)
+        line = Text(no_wrap=True, overflow="crop")
+        line.append(name.ljust(NAME), "bold cyan" if state.frozen is None else "bold blue")
+        line.append("  " + middle + " " * max(1, room - cell_len(middle) + 2))
+        line.append(time, "dim")
+        return line
+
+    @staticmethod
+    def _about(state: _State) -> str:
+        if state.frozen is not None:
+            return "the host is being patched"
+        return state.phase.doing if state.phase is not None else ""
+
+
+def _budget(frozen: _Frozen, now: int, width: int) -> Text:
+    """ "budget      ███████░░░░░░░░░░  5.2 s used, 24.8 s left"."""
+    used = max(0, now - frozen.since_raw_ns)
+    left = (frozen.budget_ns - used) / NS_PER_S
+    said = f"{used / NS_PER_S:.1f} s used, {f'{left:.1f} s left' if left >= 0 else f'{-left:.1f} s OVER'}"
+    share = used / max(1, frozen.budget_ns)
+    style = "red" if share > 1 else "yellow" if share > 0.8 else "cyan"
+    full, free = bar(share, max(4, width - NAME - 2 - 2 - len(said)))
+    line = Text(no_wrap=True, overflow="crop")
+    line.append("budget".ljust(NAME) + "  ")
+    line.append(full, style)
+    line.append(free, "dim")
+    line.append(f"  {said}")
+    return line
+
+
+class _Stderr(Console):
+    def on_broken_pipe(self) -> None:
+        """Fall silent. rich would end the program and turn its stdout to /dev/null."""
+        self.quiet = True
+
+
+def stderr_console() -> Console:
+    """stderr on a descriptor of its own: a drawing thread that hangs in a write must not hold the lock
+    of sys.stderr, which the interpreter takes when it ends."""
+    try:
+        own = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace")
+    except (OSError, ValueError, AttributeError):
+        return _Stderr(stderr=True, highlight=False, markup=False, emoji=False)
+    return _Stderr(file=own, highlight=False, markup=False, emoji=False)
+
+
+def view(clock: Clock, guests: Sequence[str] = (), *, quiet: bool = False) -> NullView:
+    """The view for this stderr: live on a terminal that can move its cursor, lines elsewhere."""
+    if quiet:
+        return NullView()
+    console = stderr_console()
+    utf = console.encoding.lower().startswith("utf")
+    if console.is_terminal and not console.is_dumb_terminal and utf:
+        return LiveView(clock, console, guests)
+    return PlainView(clock, console, guests)

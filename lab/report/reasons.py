@@ -1,0 +1,164 @@
+"""Why it is not passed, one line for each reason, and what was not expected though it passed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.verdict import Finding, Outcome
+from lab.record.run import Cycle, Run
+from lab.report.cycles import VERDICTS
+from lab.report.numbers import behind, magnitude
+from lab.report.page import Page
+from lab.report.text import names, ranges
+
+MOST_REASONS = 24
+
+_PREDICTED = (
+    ("one step", "step"),
+    ("slewed", "slew"),
+    ("stays behind", "none"),
+    ("nothing to repair", "none"),
+)
+"""How core.resync.predict begins, and what kind of correction that is."""
+
+_OF_THE_RUN = ("observation", "run", "history", "cycles")
+"""Metrics whose reasons speak for themselves."""
+
+_CLAIM = re.compile(r"claims ± ([0-9.]+) ms")
+NOTABLE_NS = 10 * NS_PER_MS
+"""An offset before the freeze, or an overshoot, that is worth a line."""
+
+
+@dataclass
+class _Reason:
+    """Findings that say the same, but for their numbers. first: the text of the first one."""
+
+    label: str
+    style: str
+    first: str
+    cycles: dict[str, list[int]] = field(default_factory=dict)
+    texts: set[str] = field(default_factory=set)
+
+    def add(self, guest: str, cycle: int, text: str) -> None:
+        self.cycles.setdefault(guest, []).append(cycle)
+        self.texts.add(text)
+
+
+def _shape(text: str) -> str:
+    """A text without its numbers: what makes two reasons the same."""
+    return re.sub(r"[+-]?[0-9][0-9.,\u00a0]*", "#", text)
+
+
+def _who(run: Run, reason: _Reason) -> str:
+    """ "web-0, cycles 3, 7-9"; only what tells something apart in this run."""
+    guests = [name for name in reason.cycles if name]
+    parts = []
+    if len(run.guests) > 1 and guests:
+        everyone = len(guests) == len(run.guests) and len(guests) > 2
+        parts.append("all guests" if everyone else names(guests))
+    spread = any(len(guest.cycles) > 1 for guest in run.guests)
+    numbers = {number for given in reason.cycles.values() for number in given if number >= 0}
+    if spread and numbers:
+        word = "cycle" if len(numbers) == 1 else "cycles"
+        everywhere = numbers == {c.index for g in run.guests for c in g.cycles}
+        parts.append("all cycles" if everywhere and len(numbers) > 2 else f"{word} {ranges(sorted(numbers))}")
+    return ", ".join(parts)
+
+
+def _reasons(run: Run) -> list[_Reason]:
+    found: dict[tuple[object, ...], _Reason] = {}
+    order = (Outcome.FAILED, Outcome.INCONCLUSIVE)
+    for outcome in order:
+        for finding in run.findings:
+            if finding.outcome is outcome:
+                text = _text(finding)
+                label, style = VERDICTS[outcome]
+                key = (outcome, finding.metric, _shape(text), finding.cycle < 0)
+                reason = found.setdefault(key, _Reason(label, style, text))
+                reason.add(finding.guest, finding.cycle, text)
+    return list(found.values())
+
+
+def _text(finding: Finding) -> str:
+    why = finding.why or f"{finding.measured}, expected {finding.expectation}"
+    if finding.metric in _OF_THE_RUN or finding.metric.split(" ", 1)[0] in why:
+        return why
+    return f"{finding.metric}{',' if ': ' in why else ':'} {why}"
+
+
+def surprises(run: Run) -> list[_Reason]:
+    """What went otherwise than the mechanism's own rules say, whether or not it was expected to."""
+    found: dict[tuple[str, str], _Reason] = {}
+    for guest in run.guests:
+        for cycle in guest.cycles:
+            for text in _surprises(cycle):
+                reason = found.setdefault(("", _shape(text)), _Reason("surprise", "magenta", text))
+                reason.add(guest.name, cycle.index, text)
+    return list(found.values())
+
+
+def _surprises(cycle: Cycle) -> Iterator[str]:
+    resync, offset = cycle.resync, cycle.offset
+    before = offset.before
+    if (
+        before is not None
+        and min(abs(before.low_ns), abs(before.high_ns)) > NOTABLE_NS
+        and before.low_ns * before.high_ns > 0
+    ):
+        word = "" if before.value_ns > 0 else " behind"
+        yield f"already {behind(before)}{word} before the freeze"
+    if resync is not None and cycle.frozen:
+        yield from _unpredicted(cycle)
+        if resync.backward_steps:
+            yield f"the guest's clock was set backward ({resync.backward_steps} times)"
+        if resync.overshoot_ns > NOTABLE_NS:
+            yield f"the correction overshot by {magnitude(resync.overshoot_ns)}"
+        claim = _CLAIM.search(resync.said)
+        final = offset.final
+        if claim and final is not None:
+            certain = min(abs(final.low_ns), abs(final.high_ns)) if final.low_ns * final.high_ns > 0 else 0
+            if certain > float(claim[1]) * NS_PER_MS:
+                word = "" if final.value_ns > 0 else " behind"
+                yield f"{resync.said}, is {behind(final)}{word}"
+    if cycle.frozen and cycle.regime is not None:
+        seen = [name for name in ("lag", "gap", "silence") if getattr(cycle.witnesses, name) is not None]
+        counted = {"resumed": ("lag", "silence"), "jumped": ("gap", "silence"), "mixed": ("lag", "silence")}
+        for name in counted.get(cycle.regime, ()):
+            if name in seen and name not in cycle.agreeing:
+                yield f"{name} contradicts the other witnesses of the pause"
+    if cycle.clocksource is not None and cycle.clocksource.before != cycle.clocksource.after:
+        yield f"the clocksource changed from {cycle.clocksource.before} to {cycle.clocksource.after}"
+
+
+def _unpredicted(cycle: Cycle) -> Iterator[str]:
+    resync = cycle.resync
+    if resync is None:
+        return
+    kind = next((kind for start, kind in _PREDICTED if resync.predicted.startswith(start)), None)
+    if kind is None:
+        return
+    measured = resync.correction
+    if measured is not None and measured != kind:
+        saw = "no correction" if measured == "none" else measured
+        yield f"predicted: {resync.predicted}; measured: {saw}"
+    elif kind != "none" and resync.outcome == "not synced":
+        watched = resync.curve[-1].at_ns / NS_PER_S if resync.curve else 0.0
+        yield f"predicted: {resync.predicted}; measured: not in time after {watched:.1f} s"
+
+
+def show_reasons(page: Page, run: Run) -> None:
+    """Failed first, then inconclusive, then the surprises."""
+    told: Sequence[_Reason] = [*_reasons(run), *surprises(run)]
+    if not told:
+        return
+    page.blank()
+    for reason in told[:MOST_REASONS]:
+        who = _who(run, reason)
+        alike = " (the first; the others are alike)" if len(reason.texts) > 1 else ""
+        text = f"{who}: {reason.first}{alike}" if who else reason.first
+        page.labelled(reason.label, text, label_style=reason.style)
+    if len(told) > MOST_REASONS:
+        page.labelled("", f"and {len(told) - MOST_REASONS} more; all are in run.json")

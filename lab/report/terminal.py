@@ -1,0 +1,123 @@
+"""The report of a run on a terminal, or as plain lines where there is none.
+
+Top to bottom: what was done and where, the table, what stands behind its numbers, why something is
+not passed, and as the last line the verdict.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from lab.core.verdict import Outcome
+from lab.record.run import Run
+from lab.report.cycles import VERDICTS, show_cycles
+from lab.report.details import show_details
+from lab.report.page import Page
+from lab.report.reasons import show_reasons
+from lab.report.text import clean, cleaned, counted
+
+
+class _Stdout(Console):
+    def on_broken_pipe(self) -> None:
+        """`| head` has read enough: the rest goes nowhere, and the exit code stays the verdict's. rich
+        would exit with 1, which means that the run failed."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def stdout_console() -> Console:
+    """Where results go: colours and drawing only on a terminal, and only as NO_COLOR allows."""
+    return _Stdout(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def render(run: Run, console: Console, folder: Path | None = None) -> None:
+    """Print the report of `run`. folder: where its history is, to be named below it."""
+    run = cleaned(run)
+    page = Page(console)
+    _interruption(page, run)
+    _header(page, run)
+    page.blank()
+    show_cycles(page, run)
+    page.blank()
+    show_details(page, run)
+    show_reasons(page, run)
+    page.blank()
+    if folder is not None:
+        command, path = f"freezelab report {run.id}", clean(str(folder))
+        page.parts([command, path if len(path) <= page.width else ""], "dim")
+    _verdict(page, run)
+
+
+def _interruption(page: Page, run: Run) -> None:
+    if run.interrupted:
+        page.labelled(
+            "INTERRUPTED", "what follows is what was measured until then", label_style="bold yellow", width=11
+        )
+    elif not run.complete:
+        page.labelled(
+            "CUT OFF", "the history has no end; what follows is what was written until then",
+            label_style="bold yellow", width=11,
+        )  # fmt: skip
+
+
+def _header(page: Page, run: Run) -> None:
+    cycles = [cycle for guest in run.guests for cycle in guest.cycles]
+    frozen = [cycle for cycle in cycles if cycle.frozen]
+    first = frozen[0] if frozen else None
+    many = max((sum(c.frozen for c in g.cycles) for g in run.guests), default=0)
+    control = max((sum(not c.frozen for c in g.cycles) for g in run.guests), default=0)
+    mechanism = first.resync.mechanism if first is not None and first.resync is not None else ""
+    page.parts(
+        [
+            run.playbook.name,
+            counted(len(run.guests), "guest"),
+            counted(many, "cycle") if many > 1 else "",
+            f"{control} control" if control else "",
+            first.method if first is not None else "",
+            first.patch if first is not None else "",
+            f"resync {mechanism}" if mechanism else "",
+            _when(run.started),
+        ],
+        first_style="bold",
+    )
+    host, details = run.host, run.host.details
+    reason = f" ({host.accelerator_reason})" if host.accelerator_reason else ""
+    load, cpus = details.get("load"), details.get("cpus")
+    page.parts(
+        [
+            f"{host.accelerator}{reason}" if host.accelerator else "",
+            f"QEMU {host.qemu}" if host.qemu else "",
+            f"libvirt {host.libvirt}" if host.libvirt else "",
+            f"Linux {host.kernel}" if host.kernel else "",
+            " ".join(filter(None, [f"{cpus} ×" if isinstance(cpus, int) else "", host.cpu])),
+            f"load {load:.1f}" if isinstance(load, float) else "",
+        ],
+        "dim",
+    )
+
+
+def _when(started: str) -> str:
+    try:
+        return datetime.fromisoformat(started).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except ValueError:
+        return started
+
+
+def _verdict(page: Page, run: Run) -> None:
+    counts = {outcome: sum(f.outcome is outcome for f in run.findings) for outcome in Outcome}
+    total, failed = len(run.findings), counts[Outcome.FAILED]
+    open_ones = counts[Outcome.INCONCLUSIVE]
+    told = []
+    if failed:
+        told.append(f"{failed} of {counted(total, 'check')} failed")
+    if open_ones:
+        told.append(f"{open_ones} of {total} undecided" if not failed else f"{open_ones} undecided")
+    text = ", ".join(told) or f"all {counted(total, 'check')}"
+    word, style = VERDICTS[run.outcome]
+    bold = style if "bold" in style else f"bold {style}"
+    page.labelled(word, f"{run.playbook.name}: {text}", label_style=bold, width=len(word))

@@ -1,0 +1,242 @@
+"""The report as people see it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from syrupy.assertion import SnapshotAssertion
+
+from lab.core.plan import ResyncMechanism
+from lab.core.resync import predict
+from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
+from lab.core.verdict import Outcome
+from lab.record.run import Bounds, Clocksource, Drifts, Offsets, Playbook, Run
+from lab.report import reasons
+from lab.report.terminal import render
+from tests.unit.test_report_values import (
+    RUNS,
+    curve,
+    cycle,
+    finding,
+    guest,
+    ms,
+    output,
+    pipe,
+    resync,
+    run,
+    stays_behind,
+    terminal,
+    unmeasured,
+    widest,
+)
+
+FOLDER = Path("/var/lib/freezelab/runs/20261122-224358-first-freeze-c105")
+SHOWN = [name for name in RUNS if name != "hostile"]
+
+
+def page(made: Run, console: Console) -> str:
+    render(made, console, FOLDER)
+    return output(console)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("width", [80, 120])
+def test_on_a_terminal(name: str, width: int, snapshot: SnapshotAssertion) -> None:
+    assert page(RUNS[name](), terminal(width)).replace(NBSP, " ") == snapshot
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_as_plain_lines(name: str, snapshot: SnapshotAssertion) -> None:
+    assert page(RUNS[name](), pipe()) == snapshot
+
+
+@pytest.mark.parametrize("made", RUNS.values(), ids=RUNS)
+def test_fits_every_width(made: Callable[[], Run]) -> None:
+    shown = made()
+    for width in [1, *range(40, 201)]:
+        assert widest(page(shown, terminal(width))) <= max(40, width)
+
+
+@pytest.mark.parametrize("made", RUNS.values(), ids=RUNS)
+def test_plain_lines_are_for_grep(made: Callable[[], Run]) -> None:
+    text = page(made(), pipe())
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2500-\u259f]", text), "control or drawing characters"
+    assert NBSP not in text
+
+
+@pytest.mark.parametrize("made", RUNS.values(), ids=RUNS)
+def test_the_verdict_comes_last_and_needs_no_colour(made: Callable[[], Run]) -> None:
+    shown = made()
+    word = {Outcome.PASSED: "passed", Outcome.FAILED: "FAILED", Outcome.INCONCLUSIVE: "inconclusive"}
+    for console in (terminal(80), terminal(120), pipe()):
+        assert page(shown, console).splitlines()[-1].startswith(word[shown.outcome] + "  ")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_what_enemies_write_is_only_text(width: int) -> None:
+    text = page(RUNS["hostile"](), terminal(width, colour=True))
+    without_styles = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", without_styles)
+    assert "[red]web[/red]" in without_styles
+    assert ":boom:" in without_styles
+    assert "[bold]x[/]" in without_styles
+
+
+def test_no_color_is_honoured() -> None:
+    console = Console(
+        file=io.StringIO(), width=80, force_terminal=True, color_system="standard", _environ={"NO_COLOR": "1"}
+    )
+    text = page(RUNS["failed"](), console)
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", text)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_without_utf_8(encoding: str) -> None:
+    raw = io.BytesIO()
+    for tty in (False, True):
+        file = io.TextIOWrapper(raw, encoding=encoding)
+        render(RUNS["many_guests"](), Console(file=file, force_terminal=tty, width=100, _environ={}), FOLDER)
+        file.detach()
+    assert b"5006.4 +/- 0.6 ms" in raw.getvalue()
+
+
+def test_a_reader_that_leaves_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    program = tmp_path / "long.py"
+    program.write_text(
+        "from lab.report.terminal import stdout_console\n"
+        "c = stdout_console()\n"
+        "for _ in range(100000): c.print('x' * 100)\n"
+        "raise SystemExit(3)\n"
+    )
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    writer = subprocess.Popen(
+        [sys.executable, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
+    assert writer.stdout is not None
+    assert writer.stderr is not None
+    writer.stdout.readline()
+    writer.stdout.close()
+    errors = writer.stderr.read()
+    assert (writer.wait(60), errors) == (3, b"")
+
+
+def test_what_was_not_measured_is_never_a_number() -> None:
+    text = page(run(guest("web-0", unmeasured())), pipe())
+    row = next(line for line in text.splitlines() if line.startswith("web-0"))
+    assert row.split("  ")[1].strip() == "not measured"
+    assert not re.search(r"\d", row.removeprefix("web-0"))
+
+
+def test_a_part_that_was_not_measured_says_so() -> None:
+    half = cycle(offset=replace(cycle().offset, final=None), resync=None, closure=None, closure_ns=None)
+    text = page(run(guest("web-0", half)), terminal(120))
+    assert text.count("not measured") == 3
+
+
+def test_ahead_is_said_only_when_it_is_certain() -> None:
+    for at_resume, shown in ((ms(3.2, 0.4), "ahead 3.2 ± 0.4 ms"), (ms(0.2, 0.4), "-0.2 ± 0.4 ms")):
+        text = page(run(guest("web-0", cycle(offset=Offsets(None, at_resume, ms(0, 1))))), terminal(120))
+        assert shown in text
+
+
+def test_the_same_reason_is_told_once() -> None:
+    cycles = [cycle(i) for i in range(12)]
+    found = [finding(Outcome.FAILED, "closure", "unaccounted: 3.1 ms", index=i) for i in (3, 7, 8, 9)]
+    found.append(finding(Outcome.FAILED, "budget", "frozen for 31.00 s, over the budget", index=2))
+    text = page(run(guest("web-0", *cycles), found=tuple(found)), pipe())
+    assert "FAILED        cycles 3, 7-9: closure, unaccounted: 3.1 ms\n" in text
+    assert "FAILED        cycle 2: frozen for 31.00 s, over the budget\n" in text
+
+
+def test_a_reason_of_all_guests_names_none() -> None:
+    names = [f"web-{i}" for i in range(9)]
+    found = tuple(finding(Outcome.FAILED, "kernel log", "soft lockup", guest=name) for name in names)
+    text = page(run(*(guest(name) for name in names), found=found), pipe())
+    assert "FAILED        all guests: kernel log: soft lockup\n" in text
+
+
+def test_thousands_of_guests_make_a_short_report() -> None:
+    made = run(*(guest(f"web-{i}") for i in range(3000)))
+    assert len(page(made, terminal(80)).splitlines()) < 60
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        (
+            cycle(resync=resync(correction="slew")),
+            "predicted: one step at once, to the agent's latency; measured: slew",
+        ),
+        (cycle(resync=resync(correction="none")), "measured: no correction"),
+        (cycle(resync=resync(outcome="not synced", time_ns=None)), "measured: not in time after 7.9 s"),
+        (cycle(resync=resync(backward_steps=2)), "set backward (2 times)"),
+        (cycle(resync=resync(overshoot_ns=40 * NS_PER_MS)), "overshot by 40.0 ms"),
+        (
+            cycle(offset=Offsets(ms(-994.7, 1.4), ms(-6011, 4), ms(0, 1))),
+            "already 994.7 ± 1.4 ms behind before",
+        ),
+        (
+            replace(stays_behind(), resync=resync(said="chronyd claims ± 2.00 ms", correction="none")),
+            "chronyd claims ± 2.00 ms, is 5006.3 ± 0.4 ms behind",
+        ),
+        (cycle(agreeing=("hypervisor", "lag")), "silence contradicts"),
+        (cycle(clocksource=Clocksource("tsc", "hpet")), "clocksource changed from tsc to hpet"),
+    ],
+)  # fmt: skip
+def test_surprises_are_told_though_it_passed(changed: object, text: str) -> None:
+    made = run(guest("web-0", changed))  # type: ignore[arg-type]
+    lines = [line for line in page(made, pipe()).splitlines() if line.startswith("surprise")]
+    assert any(text in line for line in lines), lines
+
+
+def test_nothing_is_surprising_about_a_good_run() -> None:
+    assert not reasons.surprises(RUNS["passed"]())
+    assert not reasons.surprises(RUNS["failed"]())
+
+
+@pytest.mark.parametrize("mechanism", list(ResyncMechanism))
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("pause_ns", [NS_PER_S // 2, 5 * NS_PER_S])
+def test_every_prediction_is_of_a_known_kind(
+    mechanism: ResyncMechanism, stopped: bool, pause_ns: int
+) -> None:
+    predicted = predict(mechanism, pause_ns, stopped)
+    assert any(predicted.startswith(start) for start, _ in reasons._PREDICTED)
+
+
+def test_a_budget_that_was_overrun_stands_out() -> None:
+    text = page(run(guest("web-0", cycle(used_ns=31 * NS_PER_S))), terminal(80))
+    assert "31.00 s used, OVER" in text
+
+
+def test_drift_that_is_hardly_known_names_the_window_that_would_do() -> None:
+    wide = cycle().drift.after
+    assert wide is not None
+    poor = cycle(drift=Drifts(None, replace(wide, low=-345.0, high=362.0, ppm=8.5)))
+    text = page(run(guest("web-0", poor)), pipe())
+    assert "not measured before, +8 ± 354 ppm over 8.0 s after; ± 10 ppm would take 4 min 43 s" in text
+
+
+def test_the_curve_falls() -> None:
+    text = page(run(guest("web-0", cycle(resync=resync(curve=curve(-5006, 0.3, 500))))), terminal(80))
+    line = next(line for line in text.splitlines() if line.startswith("resync"))
+    assert re.search(r"█{3,}▁+", line)
+
+
+def test_a_cycle_that_does_not_close_is_marked() -> None:
+    ms_ = NS_PER_MS
+    open_one = cycle(closes=False, closure_ns=312 * ms_, closure=Bounds(311 * ms_, 313 * ms_))
+    text = page(
+        run(guest("web-0", cycle(0), open_one), playbook=Playbook("x", "")), terminal(80, colour=True)
+    )
+    assert "\x1b[33m1 of 2 close; worst +312.0 ms" in text

@@ -1,0 +1,340 @@
+"""Runs to report on, made up, and that they are what the other tests take them for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from lab.core.plan import FreezeMethod
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.verdict import Finding, Outcome, worst
+from lab.record.run import (
+    SCHEMA,
+    Bounds,
+    Clocksource,
+    Cycle,
+    DriftBounds,
+    Drifts,
+    Guest,
+    Host,
+    Measure,
+    Offsets,
+    Playbook,
+    Point,
+    Resync,
+    Run,
+    Witnesses,
+    statistics,
+)
+
+HOST = Host(
+    "6.1.0-18-amd64",
+    "AMD EPYC",
+    25 << 30,
+    "7.2.22",
+    "9.0.0",
+    "tcg",
+    "KVM opens here but boots no guest",
+    {"cpus": 2, "load": 0.4},
+)
+
+
+def ms(value: float, bound: float) -> Measure:
+    return Measure(
+        round(value * NS_PER_MS), round((value - bound) * NS_PER_MS), round((value + bound) * NS_PER_MS)
+    )
+
+
+def curve(start_ms: float, end_ms: float, at_ms: float, watch_ms: int = 8000) -> tuple[Point, ...]:
+    points = []
+    for at in range(5, watch_ms, 100):
+        value = start_ms if at < at_ms else end_ms
+        points.append(
+            Point(at * NS_PER_MS, round((value - 0.4) * NS_PER_MS), round((value + 0.4) * NS_PER_MS))
+        )
+    return tuple(points)
+
+
+def resync(**changes: Any) -> Resync:
+    good = Resync(
+        "agent",
+        "one step at once, to the agent's latency",
+        "synced",
+        140 * NS_PER_MS,
+        90 * NS_PER_MS,
+        5006 * NS_PER_MS,
+        "step",
+        0,
+        0,
+        7.7e8,
+        "the agent set the time in 90 ms",
+        curve(-5006, 0.3, 130),
+    )
+    return replace(good, **changes)
+
+
+def cycle(index: int = 0, **changes: Any) -> Cycle:
+    """A cycle that passes."""
+    more = index * 0.37 % 3
+    good = Cycle(
+        index=index,
+        frozen=True,
+        method=FreezeMethod.SUSPEND.value,
+        patch="hold 5 s",
+        regime="resumed",
+        budget_ns=30 * NS_PER_S,
+        used_ns=5_012 * NS_PER_MS,
+        pause=ms(5006.4 + more, 0.55),
+        witnesses=Witnesses(*[Bounds(5_006 * NS_PER_MS, 5_007 * NS_PER_MS)] * 4),
+        agreeing=("hypervisor", "lag", "silence"),
+        closure_ns=-200_000,
+        closure=Bounds(-1_300_000, 900_000),
+        closes=True,
+        offset=Offsets(ms(0.2, 0.3), ms(-5006.1 - more, 0.7), ms(0.3, 0.4)),
+        resync=resync(),
+        drift=Drifts(
+            DriftBounds(-3.2, -44.0, 37.6, 4 * NS_PER_S), DriftBounds(2.1, -15.9, 20.1, 8 * NS_PER_S)
+        ),
+        boot_id_unchanged=True,
+        kernel_stalls=(),
+        clocksource=Clocksource("acpi_pm", "acpi_pm"),
+        cpu_ns=0,
+        readings=650,
+        problems=(),
+        outcome=Outcome.PASSED,
+    )
+    return replace(good, **changes)
+
+
+def control(index: int) -> Cycle:
+    still = Resync(
+        "agent", "nothing to repair: the guest's clocks run on", "synced", 5 * NS_PER_MS, 0, None, "none",
+        0, 0, 0.0, "", curve(0.3, 0.3, 0),
+    )  # fmt: skip
+    return cycle(
+        index,
+        frozen=False,
+        method="none",
+        regime="running",
+        pause=Measure(0, 0, 0),
+        offset=Offsets(ms(0.2, 0.3), ms(0.2, 0.4), ms(0.3, 0.4)),
+        resync=still,
+        closure_ns=60_000,
+    )
+
+
+def unmeasured(index: int = 0) -> Cycle:
+    return cycle(
+        index,
+        regime=None,
+        used_ns=None,
+        pause=None,
+        witnesses=Witnesses(),
+        agreeing=(),
+        closure_ns=None,
+        closure=None,
+        closes=False,
+        offset=Offsets(),
+        resync=None,
+        drift=Drifts(),
+        boot_id_unchanged=None,
+        clocksource=None,
+        cpu_ns=None,
+        readings=0,
+        problems=("the probe's channel was lost",),
+        outcome=Outcome.INCONCLUSIVE,
+    )
+
+
+def stays_behind(index: int = 0) -> Cycle:
+    return cycle(
+        index,
+        offset=Offsets(ms(0.2, 0.3), ms(-5006.1, 0.7), ms(-5006.3, 0.4)),
+        resync=resync(
+            mechanism="none",
+            predicted="stays behind by 5 s",
+            outcome="not synced",
+            time_ns=None,
+            time_low_ns=None,
+            step_ns=None,
+            correction="none",
+            said="",
+            curve=curve(-5006, -5006, 0),
+        ),
+        outcome=Outcome.FAILED,
+    )
+
+
+def guest(name: str = "web-0", *cycles: Cycle) -> Guest:
+    return Guest(name, "debian", 1, 512 << 20, 0, 0, {"to_probe_s": 6.21}, cycles or (cycle(),))
+
+
+def finding(outcome: Outcome, metric: str, why: str = "", guest: str = "web-0", index: int = 0) -> Finding:
+    return Finding(guest, index, metric, "as expected", "as measured", outcome, why)
+
+
+def run(*guests: Guest, found: tuple[Finding, ...] = (), **changes: Any) -> Run:
+    guests = guests or (guest(),)
+    passed = tuple(
+        finding(Outcome.PASSED, metric, guest=g.name, index=c.index)
+        for g in guests
+        for c in g.cycles
+        for metric in ("patch", "budget", "closure", "regime")
+    )
+    findings = (*passed, *found)
+    made = Run(
+        SCHEMA,
+        "20261122-224358-first-freeze-c105",
+        Playbook("first-freeze", "fe04"),
+        "2026-11-22T22:44:04.427+00:00",
+        "2026-11-22T22:44:42.594+00:00",
+        worst(f.outcome for f in findings),
+        True,
+        False,
+        HOST,
+        guests,
+        findings,
+        statistics([c for g in guests for c in g.cycles]) if len(guests) < 100 else (),
+    )
+    return replace(made, **changes)
+
+
+def passed() -> Run:
+    return run()
+
+
+def failed() -> Run:
+    late = "still 5\u00a0006.3 ± 0.4 ms behind 8 s after the resume, and nothing was to repair it"
+    final = "final offset -5\u00a0006.3 ± 0.4 ms, expected at most 100 ms"
+    return run(
+        guest("web-0", stays_behind()),
+        found=(
+            finding(Outcome.FAILED, "in time", late),
+            finding(Outcome.FAILED, "final offset", final),
+        ),
+        playbook=Playbook("no-resync", "00"),
+    )
+
+
+def inconclusive() -> Run:
+    lost = "guest web-0: the probe's channel was lost and cannot be had again"
+    return run(
+        guest("web-0", unmeasured()),
+        found=(
+            finding(Outcome.INCONCLUSIVE, "observation", lost),
+            finding(
+                Outcome.INCONCLUSIVE, "closure", "the pause cannot be checked: no lag and no gap witness"
+            ),
+        ),
+    )
+
+
+def many_cycles() -> Run:
+    cycles = [control(0), control(1), *(cycle(i) for i in range(2, 12))]
+    cycles[4] = replace(cycles[4], closes=False, closure_ns=312 * NS_PER_MS, outcome=Outcome.INCONCLUSIVE,
+                        closure=Bounds(311 * NS_PER_MS, 313 * NS_PER_MS))  # fmt: skip
+    found = [finding(Outcome.INCONCLUSIVE, "closure", "unaccounted: 311.0 ms", index=4)]
+    for index in (7, 8, 9):
+        cycles[index] = stays_behind(index)
+        why = f"final offset -5\u00a0006.{index} ± 0.4 ms, expected at most 100 ms"
+        found.append(finding(Outcome.FAILED, "final offset", why, index=index))
+    return run(guest("web-0", *cycles), found=tuple(found))
+
+
+def very_many_cycles() -> Run:
+    return run(guest("web-0", *(cycle(i) for i in range(60))))
+
+
+def many_guests() -> Run:
+    guests = [
+        guest("web-0", cycle()),
+        guest("web-1", stays_behind()),
+        guest("db", cycle()),
+        guest("never-up"),
+    ]
+    guests[3] = replace(guests[3], cycles=(), boot={})
+    return run(
+        *guests,
+        found=(
+            finding(Outcome.FAILED, "in time", "still 5\u00a0006.3 ± 0.4 ms behind", guest="web-1"),
+            Finding(
+                "", -1, "cycles", "4", "3 of 4 cycles", Outcome.INCONCLUSIVE, "only 3 of 4 cycles were run"
+            ),
+        ),
+    )
+
+
+def interrupted() -> Run:
+    return run(
+        guest("web-0", unmeasured()),
+        found=(
+            Finding(
+                "", -1, "run", "runs to its end", "stopped", Outcome.INCONCLUSIVE, "interrupted by SIGINT"
+            ),
+        ),
+        interrupted=True,
+    )
+
+
+def cut_off() -> Run:
+    why = "the run was cut off before its end"
+    return run(
+        found=(Finding("", -1, "history", "complete", why, Outcome.INCONCLUSIVE, why),), complete=False
+    )
+
+
+def hostile() -> Run:
+    """Names and texts as an enemy would write them."""
+    bad = "[red]web[/red]\x1b[31m\x07\r\n\u202egnp.exe\ud800 :boom: [/]" + "x" * 90
+    failing = finding(Outcome.FAILED, "kernel log", f"{bad} soft lockup\x00", guest=bad)
+    made = run(guest(bad, stays_behind()), found=(failing,), playbook=Playbook("[bold]x[/]\x1b]0;t\x07", ""))
+    return replace(made, host=replace(HOST, cpu="[blink]\x9b31m", accelerator_reason="[link=file:///]x"))
+
+
+RUNS: dict[str, Callable[[], Run]] = {
+    made.__name__: made
+    for made in (
+        passed, failed, inconclusive, many_cycles, very_many_cycles, many_guests, interrupted, cut_off,
+        hostile,
+    )
+}  # fmt: skip
+
+
+def terminal(width: int, colour: bool = False) -> Console:
+    """A console that believes to be a terminal of that width, without colours."""
+    return Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=True,
+        color_system="standard" if colour else None,
+        legacy_windows=False,
+        _environ={},
+    )
+
+
+def pipe() -> Console:
+    return Console(file=io.StringIO(), force_terminal=False, _environ={})
+
+
+def output(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def widest(text: str) -> int:
+    return max(map(cell_len, text.splitlines()))
+
+
+@pytest.mark.parametrize(("name", "outcome"), [
+    ("passed", "passed"), ("very_many_cycles", "passed"), ("failed", "failed"), ("many_guests", "failed"),
+    ("many_cycles", "failed"), ("hostile", "failed"), ("inconclusive", "inconclusive"),
+    ("interrupted", "inconclusive"), ("cut_off", "inconclusive"),
+])  # fmt: skip
+def test_the_runs_are_what_they_are_called(name: str, outcome: str) -> None:
+    assert RUNS[name]().outcome == outcome
