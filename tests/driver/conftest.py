@@ -23,6 +23,8 @@ def home() -> Iterator[Path]:
     """A state folder with a path short enough for sockets, which pytest's own may not be."""
     path = Path(tempfile.mkdtemp(prefix="fl-"))
     yield path
+    if (run := path / "libvirt" / "run").is_symlink():
+        shutil.rmtree(run.resolve())
     shutil.rmtree(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -69,6 +70,29 @@ def test_the_embedded_driver_opens_and_closes(home: Path) -> None:
     done = embedded(home, "print(lab.uri, lab.list_lab_domains())", before=again)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"qemu:///embed?root={home}/libvirt []\n"
+
+
+def test_what_is_written_while_guests_freeze_is_in_memory(home: Path) -> None:
+    run = home / "libvirt" / "run"
+    (run / "qemu").mkdir(parents=True)
+    assert embedded(home, "pass").returncode == 0
+    memory = run.resolve()
+    assert memory.parent == Path("/dev/shm")
+    assert memory.stat().st_mode & 0o777 == 0o700
+    shutil.rmtree(memory)  # as after a reboot
+    assert embedded(home, "pass").returncode == 0
+    assert run.resolve() == memory
+
+
+def test_a_memory_folder_that_is_not_ours_is_not_used(home: Path) -> None:
+    assert embedded(home, "pass").returncode == 0
+    run = home / "libvirt" / "run"
+    memory = run.resolve()
+    memory.chmod(0o777)
+    done = embedded(home, "pass")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not run.is_symlink()
+    shutil.rmtree(memory)
 
 
 def test_one_state_folder_a_process(home: Path) -> None:
