@@ -135,15 +135,19 @@ def execute(
         )
     except OSError as error:
         raise MachineError(f"cannot be run: {error.strerror}", where=shlex.join(argv)) from error
-    child = _Child(process, clock, output_max)
+    child: _Child | None = None
     try:
+        child = _Child(process, clock, output_max)
         overran = not child.wait(stop_at_raw_ns)
         ended = clock.now().raw_ns
         if overran:
             child.signal(signal.SIGTERM)
             child.wait(stop_at_raw_ns + grace_ns - min(_REAP_NS, grace_ns // 2))
     finally:
-        status = child.finish(max(clock.now().raw_ns, stop_at_raw_ns) + _REAP_NS // 2)
+        if child is None:  # interrupted between the two
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            status = child.finish(max(clock.now().raw_ns, stop_at_raw_ns) + _REAP_NS // 2)
     return Finished(
         tuple(argv),
         status,

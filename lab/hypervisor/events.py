@@ -56,7 +56,11 @@ class LifecycleEvent:
 
 @dataclass(frozen=True)
 class QemuEvent:
-    """STOP or RESUME with QEMU's own stamp, host CLOCK_REALTIME, resolution 1 µs."""
+    """STOP or RESUME with QEMU's own stamp, host CLOCK_REALTIME, cut to 1 µs.
+
+    QEMU sends STOP after the last vCPU has stopped, RESUME before the guest's clocks and the first vCPU
+    start (do_vm_stop and vm_prepare_start in its softmmu/cpus.c): no guest instruction runs between them.
+    """
 
     kind: str
     real_ns: int
