@@ -14,6 +14,7 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -79,8 +80,10 @@ class GuestProbe:
         self.close()
 
     def close(self) -> None:
+        # A channel over a connection that is gone says EOFError when it is closed.
         if self._channel is not None:
-            self._channel.close()
+            with suppress(OSError, EOFError):
+                self._channel.close()
         if self._ssh is not None:
             self._ssh.close()
         self._ssh = self._channel = None

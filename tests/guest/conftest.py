@@ -29,6 +29,7 @@ from lab.core.judge import CycleResult, measure
 from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Finding
+from lab.guest.probe import GuestProbe
 from lab.host import patches
 from lab.host.clocks import HostClock
 from lab.hypervisor.accelerators import Request, choose
@@ -77,6 +78,11 @@ class Lab:
     subject: Subject
     folder: Path
     clock: HostClock
+
+    @property
+    def probe(self) -> GuestProbe:
+        assert isinstance(self.subject.probe, GuestProbe)
+        return self.subject.probe
 
     def cycle(
         self,

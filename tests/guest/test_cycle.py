@@ -127,7 +127,7 @@ def test_the_probe_survives_a_freeze_of_a_minute(lab: Lab) -> None:
 
 
 def test_a_lost_channel_is_had_again_and_counted(lab: Lab) -> None:
-    probe = lab.subject.probe
+    probe = lab.probe
     before = probe.facts().reconnects
     probe.ssh.wire.shutdown(socket.SHUT_RDWR)
     assert probe.read().round_trip_ns > 0

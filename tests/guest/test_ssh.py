@@ -18,7 +18,7 @@ from tests.guest.conftest import Lab
 
 @pytest.fixture
 def address(lab: Lab) -> Address:
-    return lab.subject.probe.ssh.address  # type: ignore[attr-defined, no-any-return]
+    return lab.probe.ssh.address
 
 
 def test_a_closed_port_is_refused(lab: Lab, address: Address) -> None:
@@ -47,7 +47,7 @@ def test_a_key_open_to_others_is_not_used(lab: Lab, address: Address, tmp_path: 
 @pytest.fixture
 def without_python(lab: Lab) -> Iterator[None]:
     """Every interpreter in the guest made unexecutable for the time."""
-    ssh = lab.subject.probe.ssh  # type: ignore[attr-defined]
+    ssh = lab.probe.ssh
     ssh.check("chmod a-x /usr/bin/python3*")
     yield
     ssh.check("chmod a+x /usr/bin/python3*")
