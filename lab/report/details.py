@@ -116,8 +116,9 @@ def _slowest(rows: Sequence[Row]) -> Row | None:
 
 def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
     """One curve for each of a few guests, its slowest cycle; otherwise the slowest of all."""
-    by_guest = [[row for row in rows if row.guest.name == guest.name] for guest in run.guests]
-    groups = by_guest if len(run.guests) <= MOST_GUESTS else [list(rows)]
+    groups = [list(rows)]
+    if len(run.guests) <= MOST_GUESTS:
+        groups = [[row for row in rows if row.guest.name == guest.name] for guest in run.guests]
     label = "resync"
     wide = max(cell_len(guest.name) for guest in run.guests)
     for group in groups:

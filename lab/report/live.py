@@ -127,7 +127,7 @@ class _Threaded(NullView):
         self._stop.set()
         self._thread.join(GRACE_S)
         if self._thread.is_alive():
-            # The terminal takes nothing now. Should it later, the cursor is still put right.
+            # The terminal takes nothing now. Should it by the end, the display is still taken away.
             atexit.register(self._thread.join, GRACE_S)
 
     def _update(self, **changes: object) -> None:
@@ -303,7 +303,14 @@ def _budget(frozen: _Frozen, now: int, width: int) -> Text:
     return line
 
 
-class _Stderr(Console):
+class StderrConsole(Console):
+    """A console that leaves nothing behind, however the process ends."""
+
+    def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002 - rich's signature
+        """Leave the cursor alone. rich hides it for a live display, and a program that is killed, or
+        that ends while the terminal takes nothing, could not bring it back."""
+        return False
+
     def on_broken_pipe(self) -> None:
         """Fall silent. rich would end the program and turn its stdout to /dev/null."""
         self.quiet = True
@@ -315,8 +322,8 @@ def stderr_console() -> Console:
     try:
         own = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace")
     except (OSError, ValueError, AttributeError):
-        return _Stderr(stderr=True, highlight=False, markup=False, emoji=False)
-    return _Stderr(file=own, highlight=False, markup=False, emoji=False)
+        return StderrConsole(stderr=True, highlight=False, markup=False, emoji=False)
+    return StderrConsole(file=own, highlight=False, markup=False, emoji=False)
 
 
 def view(clock: Clock, guests: Sequence[str] = (), *, quiet: bool = False) -> NullView:
