@@ -188,7 +188,7 @@ def _drift(page: Page, run: Run) -> None:
         after = _hull([c.drift.after for c in cycles if c.drift.after])
         text = f"{_over(before, many)} before, {_over(after, many)} after"
         if many:
-            text += f", all {len(cycles)} cycles between them"
+            text += f", in all {len(cycles)} cycles"
         window = wanted_window(after) if after else None
         if window is not None:
             text += f"; ± 10 ppm would take {about(window)}"

@@ -251,6 +251,8 @@ class LiveView(_Threaded):
         lines = [self._phase(state, now, width)] if state.phase is not None else []
         if state.frozen is not None:
             lines.append(_budget(state.frozen, now, width))
+        elif state.phase is not None and state.phase.fraction is not None:
+            lines.append(_barred("", state.phase.fraction, "cyan", f"{state.phase.fraction:.0%}", width))
         return Group(*lines)
 
     def _phase(self, state: _State, now: int, width: int) -> Text:
@@ -262,8 +264,6 @@ class LiveView(_Threaded):
         time = f"{passed:.1f} s"
         if phase.length_ns is not None:
             time += f" of {format_duration(phase.length_ns)}"
-        elif phase.fraction is not None:
-            time = f"{phase.fraction:4.0%}  {time}"
         cycle = ""
         if state.cycle is not None and state.cycle[1] > 1 and phase.name in OF_A_CYCLE:
             cycle = f"cycle {state.cycle[0]} of {state.cycle[1]}"
@@ -294,9 +294,13 @@ def _budget(frozen: _Frozen, now: int, width: int) -> Text:
     said = f"{used / NS_PER_S:.1f} s used, {f'{left:.1f} s left' if left >= 0 else f'{-left:.1f} s OVER'}"
     share = used / max(1, frozen.budget_ns)
     style = "red" if share > 1 else "yellow" if share > 0.8 else "cyan"
+    return _barred("budget", share, style, said, width)
+
+
+def _barred(name: str, share: float, style: str, said: str, width: int) -> Text:
     full, free = bar(share, max(4, width - NAME - 2 - 2 - len(said)))
     line = Text(no_wrap=True, overflow="crop")
-    line.append("budget".ljust(NAME) + "  ")
+    line.append(name.ljust(NAME) + "  ")
     line.append(full, style)
     line.append(free, "dim")
     line.append(f"  {said}")
