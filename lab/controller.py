@@ -31,8 +31,9 @@ PACE_NS = 100 * NS_PER_MS
 BURST = 4
 """In between: BURST readings, then a rest until PACE_NS after the burst began."""
 
-REST_NS = 5 * NS_PER_MS
-"""Between two readings at rest, so that the probe's own load stays small."""
+REST_NS = 20 * NS_PER_MS
+"""The shortest rest between two bursts: under TCG a burst keeps the guest busy for some 12 ms, and what
+repairs its clock has to run as well."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,8 @@ class Controller:
     ) -> Stamp:
         """Freeze, patch, resume. Returns the stamp of the last resume's return."""
         hypervisor, names = self._hypervisor, list(subjects)
-        calls: dict[str, tuple[Call, Call]] = {}
         stops: dict[str, Call] = {}
-        cpu_before: dict[str, int] = {}
+        resumes: dict[str, Call] = {}
         cpu: dict[str, int] = {}
         result: PatchResult | None = None
         self._view.phase("freeze")
@@ -141,34 +141,39 @@ class Controller:
                 try:
                     for name in names:
                         stops[name] = hypervisor.freeze(name, method)
-                        cpu_before[name] = hypervisor.cpu_time_ns(name)
+                        cpu[name] = -hypervisor.cpu_time_ns(name)
                     # Written while they are frozen: who comes after a kill -9 can tell.
-                    self._journal.append("freeze", cycle=index, guests=list(stops), method=method)
+                    self._journal.append("freeze", cycle=index, guests=names, method=method)
                     self._view.frozen(first.raw_ns, spec.budget_ns)
                     result = patch.apply(deadline)
                     for name in names:
-                        cpu[name] = hypervisor.cpu_time_ns(name) - cpu_before[name]
+                        cpu[name] += hypervisor.cpu_time_ns(name)
                 finally:
-                    resumes = self._resume(names, method, subjects, guard)
+                    self._resume(names, method, subjects, guard, resumes)
                     self._view.resumed()
-            calls = {name: (stops[name], resumes[name]) for name in stops if name in resumes}
         finally:
-            for name, (stop, resume) in calls.items():
+            for name, stop in stops.items():
                 self._journal.append("stop", name, index, call=stop)
-                self._journal.append("resume", name, index, call=resume)
-                if name in cpu and method is not FreezeMethod.NONE:
-                    self._journal.append("cpu", name, index, used_ns=cpu[name])
+                if name in resumes:
+                    self._journal.append("resume", name, index, call=resumes[name])
                 if result is not None:
                     self._journal.append(
                         "patch", name, index, ok=result.ok, why=result.why, facts=result.facts
                     )
-        return max((resume.returned for _, resume in calls.values()), key=lambda stamp: stamp.raw_ns)
+                    if method is not FreezeMethod.NONE:
+                        self._journal.append("cpu", name, index, used_ns=cpu[name])
+        return max((call.returned for call in resumes.values()), key=lambda stamp: stamp.raw_ns)
 
     def _resume(
-        self, names: list[str], method: FreezeMethod, subjects: Mapping[str, Subject], guard: Guard
-    ) -> dict[str, Call]:
-        """Resume every guest, also when one of them cannot be; then the first failure is raised."""
-        resumes: dict[str, Call] = {}
+        self,
+        names: list[str],
+        method: FreezeMethod,
+        subjects: Mapping[str, Subject],
+        guard: Guard,
+        resumes: dict[str, Call],
+    ) -> None:
+        """Resume every guest, into `resumes`, also when one of them cannot be; then the first failure
+        is raised."""
         failures: list[FreezelabError] = []
         with self._shield():
             for name in names:
@@ -180,7 +185,6 @@ class Controller:
                     failures.append(error)
         if failures:
             raise failures[0]
-        return resumes
 
     def _read(
         self,

@@ -125,6 +125,6 @@ def _accelerator(kernel: Path, state: Path) -> Check:
 
 def _chronyd(state: Path) -> Check:
     try:
-        return Check("chronyd", True, f"{chronyd.find(state)}, for resync by chrony")
+        return Check("chronyd", True, f"{chronyd.find(state, paths.default_home())}, for resync by chrony")
     except FreezelabError as error:
         return Check("chronyd", None, f"{error.what}: no resync by chrony", error.hint)

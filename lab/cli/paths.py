@@ -12,14 +12,18 @@ RECIPES = PROJECT / "images"
 PLAYBOOKS = PROJECT / "playbooks"
 
 
+def default_home() -> Path:
+    """The XDG state folder. The launcher puts its private chronyd there unless told otherwise."""
+    import platformdirs
+
+    return platformdirs.user_state_path("freezelab")
+
+
 def home() -> Path:
     """The state folder: $FREEZELAB_HOME, else the XDG state folder; made when it is not there.
     MachineError when it cannot be."""
-    import platformdirs
-
     named = os.environ.get("FREEZELAB_HOME")
-    path = Path(named).absolute() if named else platformdirs.user_state_path("freezelab")
-    return made(path)
+    return made(Path(named).absolute() if named else default_home())
 
 
 def made(path: Path) -> Path:

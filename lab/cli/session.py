@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cli.paths import made
+from lab.cli.paths import default_home, made
 from lab.controller import Subject
 from lab.core.plan import GuestSpec, ResyncMechanism
 from lab.core.units import NS_PER_S, format_size
@@ -219,7 +219,7 @@ class Guests:
 
     def _chronyd(self) -> Chronyd:
         folder = self._settings.folder / "chronyd"
-        return Chronyd(chronyd.find(self._settings.home), folder, self._clock)
+        return Chronyd(chronyd.find(self._settings.home, default_home()), folder, self._clock)
 
     def _resync(
         self, name: str, mechanism: ResyncMechanism, probe: GuestProbe, server: Chronyd | None

@@ -42,14 +42,14 @@ pidfile {folder}/chronyd.pid
 """
 
 
-def find(state: Path) -> Path:
-    """chronyd on PATH, in the system's sbin folders, or unpacked by the launcher under
-    `state`/tools/chrony. MachineError when there is none."""
+def find(*states: Path) -> Path:
+    """chronyd on PATH, in the system's sbin folders, or unpacked by the launcher under one of the
+    `states` in tools/chrony. MachineError when there is none."""
     places = [
         os.environ.get("PATH", ""),
         "/usr/sbin",
         "/usr/local/sbin",
-        str(state / "tools/chrony/usr/sbin"),
+        *(str(state / "tools/chrony/usr/sbin") for state in states),
     ]
     found = shutil.which("chronyd", path=os.pathsep.join(places))
     if not found:

@@ -54,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def home() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="fl-"))
     yield path
+    remove_home(path)
+
+
+def remove_home(path: Path) -> None:
+    """A home, and libvirt's run folder, which is kept in memory and linked from it."""
+    shutil.rmtree((path / "libvirt" / "run").resolve(), ignore_errors=True)
     shutil.rmtree(path)
 
 
@@ -195,7 +201,7 @@ def cli() -> Iterator[Cli]:
         made.process.wait()
     for process in made.qemu():
         process.kill()
-    shutil.rmtree(path)
+    remove_home(path)
 
 
 @pytest.fixture
