@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lab.core.offsets import Sample, thinned
 
-_MOST = 240  # pairs are compared, so cost grows with the square
+_MOST = 80  # pairs are compared, so cost grows with the square
 
 
 @dataclass(frozen=True)

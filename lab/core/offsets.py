@@ -1,17 +1,36 @@
 """Offsets from readings: many intervals, one answer.
 
-Each reading bounds the offset whatever the network did. A burst is intersected, after every
-interval was widened by PHI times its age, as in Marzullo's algorithm and RFC 5905 (section 11.2.1),
-but with nothing discarded: a reading that contradicts the others is a fact, not an outlier.
+Each reading bounds the offset whatever the network did. A burst is intersected after every interval was
+carried over the time between, as in Marzullo's algorithm and RFC 5905 (section 11.2.1), but with nothing
+discarded: a reading that contradicts the others is a fact, not an outlier.
+
+Only MONOTONIC_RAW is carried: nobody steps or slews it, so its rate against the host's is one number
+(within PHI) that the readings themselves bound. REALTIME rides on it: how far it is from MONOTONIC_RAW
+inside the guest is known to the microseconds between two clock readings there, at each reading anew, so
+what chrony, an agent or a step does to it needs no assumption at all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab.core.clock import PHI_PPM, GuestClock, Interval, intersect
+from lab.core.clock import PHI_PPM, GuestClock, Interval, Stamp, intersect
 from lab.core.timeline import Reading
+
+STAMP_NS = 2_000
+"""One of an exchange's two host stamps has its two clocks read within this time of each other; a longer
+interruption between them is survived in the other."""
+
+HOST_SLEW_PPM = 500
+"""The kernel's limit of frequency correction (adjtimex(2)): how fast the host's REALTIME may leave its
+MONOTONIC_RAW, but for steps."""
+
+SLEW_PPM = 100_000.0
+"""The fastest that a guest's REALTIME is ever slewed: adjtimex(2) moves the tick by at most a tenth."""
+
+_PPT = 10**12
 
 
 @dataclass(frozen=True)
@@ -27,6 +46,42 @@ class Sample:
         return max(abs(at_raw_ns - self.from_raw_ns), abs(at_raw_ns - self.to_raw_ns))
 
 
+@dataclass(frozen=True)
+class Rate:
+    """How fast an offset changes: somewhere from low_ppm to high_ppm, at every instant."""
+
+    low_ppm: float
+    high_ppm: float
+
+    @classmethod
+    def within(cls, ppm: float) -> Rate:
+        return cls(-ppm, ppm)
+
+    @property
+    def largest_ppm(self) -> float:
+        return max(abs(self.low_ppm), abs(self.high_ppm))
+
+    @property
+    def ppt(self) -> tuple[int, int]:
+        """The bounds in parts per 10**12, rounded outward: integers, so that arithmetic is exact."""
+        return math.floor(self.low_ppm * 1e6), math.ceil(self.high_ppm * 1e6)
+
+    def change_ns(self, least_ns: int, most_ns: int) -> Interval:
+        """The change of the offset over a time that lies in [least_ns, most_ns]; either may be negative."""
+        low, high = self.ppt
+        products = (low * least_ns, low * most_ns, high * least_ns, high * most_ns)
+        return Interval(min(products) // _PPT, -(-max(products) // _PPT))
+
+    def host_time(self, guest: Interval) -> Interval:
+        """Host time in which the guest's clock advances by what lies in `guest` (not negative)."""
+        low, high = self.ppt
+        return Interval(guest.low_ns * _PPT // (_PPT + high), -(-guest.high_ns * _PPT // (_PPT + low)))
+
+    def or_rate(self, other: Rate) -> Rate:
+        """Either of the two."""
+        return Rate(min(self.low_ppm, other.low_ppm), max(self.high_ppm, other.high_ppm))
+
+
 def sample(reading: Reading, clock: GuestClock) -> Sample:
     return Sample(reading.t1.raw_ns, reading.t4.raw_ns, reading.offset(clock))
 
@@ -40,15 +95,117 @@ def ageing_ns(age_ns: int, phi_ppm: float) -> int:
     return int(age_ns * phi_ppm / 1e6) + 1
 
 
-def offset_at(given: Sequence[Sample], at_raw_ns: int, phi_ppm: float = PHI_PPM) -> Interval | None:
+def offset_at(
+    given: Sequence[Sample], at_raw_ns: int, phi_ppm: float = PHI_PPM, rate: Rate | None = None
+) -> Interval | None:
     """The offset at host instant `at_raw_ns` (MONOTONIC_RAW) that all samples allow.
 
-    phi_ppm: bound of the drift between the two clocks over the samples' time. None when there are
-    no samples, or when they contradict each other: then the clock was moved in between.
+    rate: how fast the offset changes; ± phi_ppm unless given. None when there are no samples, or when
+    they contradict each other: then the clock was moved in between.
     """
     if not given:
         return None
-    return intersect(s.offset.widened(ageing_ns(s.age_ns(at_raw_ns), phi_ppm)) for s in given)
+    if rate is None:
+        return intersect(s.offset.widened(ageing_ns(s.age_ns(at_raw_ns), phi_ppm)) for s in given)
+    return intersect(
+        s.offset + rate.change_ns(at_raw_ns - s.to_raw_ns, at_raw_ns - s.from_raw_ns) for s in given
+    )
+
+
+def smoothed(given: Sequence[Sample], rate: Rate) -> list[Sample] | None:
+    """Every sample narrowed by all the others, carried to it at `rate`: each then holds at every instant
+    of its exchange. None when they contradict each other. Samples that overlap in time are left out
+    but for the first of them.
+
+    One pass each way: what an earlier sample says of a later one is its bound plus a term of its own
+    time plus a term of the later one's, so a running extreme serves all pairs.
+    """
+    used: list[Sample] = []
+    for s in given:
+        if not used or s.from_raw_ns >= used[-1].to_raw_ns:
+            used.append(s)
+    slow, fast = rate.ppt
+    low: list[int] = []
+    high: list[int] = []
+    for s in used:
+        own = s.offset + rate.change_ns(s.from_raw_ns - s.to_raw_ns, s.to_raw_ns - s.from_raw_ns)
+        low.append(own.low_ns * _PPT)
+        high.append(own.high_ns * _PPT)
+    # The time from an earlier sample to a later one is least from its end and most from its start. A
+    # positive rate adds least over the least time, a negative one over the most; and the other way round.
+    least = most = None
+    for i, s in enumerate(used):
+        begin, end = s.from_raw_ns, s.to_raw_ns
+        if least is not None and most is not None:
+            low[i] = max(low[i], least + slow * (begin if slow >= 0 else end))
+            high[i] = min(high[i], most + fast * (end if fast >= 0 else begin))
+        from_low = s.offset.low_ns * _PPT - slow * (end if slow >= 0 else begin)
+        from_high = s.offset.high_ns * _PPT - fast * (begin if fast >= 0 else end)
+        least = from_low if least is None else max(least, from_low)
+        most = from_high if most is None else min(most, from_high)
+    least = most = None
+    for i in range(len(used) - 1, -1, -1):
+        s = used[i]
+        begin, end = s.from_raw_ns, s.to_raw_ns
+        if least is not None and most is not None:
+            low[i] = max(low[i], least + fast * (begin if fast >= 0 else end))
+            high[i] = min(high[i], most + slow * (end if slow >= 0 else begin))
+        from_low = s.offset.low_ns * _PPT - fast * (end if fast >= 0 else begin)
+        from_high = s.offset.high_ns * _PPT - slow * (begin if slow >= 0 else end)
+        least = from_low if least is None else max(least, from_low)
+        most = from_high if most is None else min(most, from_high)
+    found = []
+    for s, below, above in zip(used, low, high, strict=True):
+        if below > above:
+            return None
+        found.append(Sample(s.from_raw_ns, s.to_raw_ns, Interval(below // _PPT, -(-above // _PPT))))
+    return found
+
+
+def apart(reading: Reading) -> Interval:
+    """Guest REALTIME minus guest MONOTONIC_RAW at the instant of the answer's REALTIME.
+
+    Rests on the probe's order: MONOTONIC_RAW is the first clock read on receipt and the last before the
+    answer. So the answer's REALTIME lies between two looks at it; and what it was at most is what it was
+    on receipt, plus what a slew can do since, unless REALTIME was stepped forward in between: that shows
+    as a contradiction, but for steps below the time of two looks, some microseconds."""
+    real, raw = reading.t3[GuestClock.REAL], reading.t3[GuestClock.RAW]
+    since = raw - reading.t2[GuestClock.RAW]
+    low, high = real - raw, real - reading.t2[GuestClock.RAW]
+    then = reading.t2[GuestClock.REAL] - reading.t2[GuestClock.RAW] + ageing_ns(max(0, since), SLEW_PPM)
+    slack = 2 * (reading.resolution_ns - 1)
+    if low - slack <= then + slack:
+        high = min(high, then)
+    return Interval(min(low, high), max(low, high)).widened(slack)
+
+
+def host_apart(called: Stamp, returned: Stamp) -> Interval:
+    """Host REALTIME minus host MONOTONIC_RAW at any instant between two stamps. In a stamp REALTIME is
+    read last, so that an interruption in between makes the difference too large, never too small."""
+    one, two = called.real_ns - called.raw_ns, returned.real_ns - returned.raw_ns
+    slew = ageing_ns(max(0, returned.raw_ns - called.raw_ns), HOST_SLEW_PPM)
+    return Interval(min(one, two) - STAMP_NS - slew, max(one, two) + slew)
+
+
+def real_sample(reading: Reading, raw: Sample | None) -> Sample:
+    """The REALTIME offset at the instant of the answer's REALTIME stamp.
+
+    raw: the MONOTONIC_RAW offset throughout the same exchange, from `smoothed`.
+    """
+    real, host = reading.t3[GuestClock.REAL], host_apart(reading.t1, reading.t4)
+    low, high = real - reading.t4.raw_ns, real - reading.t1.raw_ns
+    # By way of the host's MONOTONIC_RAW, also here: its REALTIME may be stepped within the exchange.
+    offset = Interval(min(low, high), max(low, high)).widened(reading.resolution_ns - 1) - host
+    if raw is not None:
+        derived = raw.offset + apart(reading) - host
+        offset = intersect((offset, derived)) or derived
+    return Sample(reading.t1.raw_ns, reading.t4.raw_ns, offset)
+
+
+def real_samples(readings: Sequence[Reading], raw: Sequence[Sample] | None) -> list[Sample]:
+    """REALTIME samples of the readings, with what `smoothed` made of their MONOTONIC_RAW."""
+    known = {s.from_raw_ns: s for s in raw or ()}
+    return [real_sample(r, known.get(r.t1.raw_ns)) for r in readings]
 
 
 def thinned(given: Sequence[Sample], most: int) -> list[Sample]:
