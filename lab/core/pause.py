@@ -1,12 +1,24 @@
 """A pause from its four witnesses, and whether the books close (MEASURING.md, "A pause").
 
     hypervisor   what the host did: the calls that stopped and resumed the guest
-    lag          how far the guest's MONOTONIC_RAW fell behind the host's over the pause
-    gap          the hole in a sampler inside the guest
+    lag          how long the guest's MONOTONIC_RAW stood still, against the host's
+    gap          the hole in a sampler inside the guest: guest time in which no guest instruction ran
     silence      the absence of the guest's heartbeats at the host
 
-Each is an interval. Closure: hypervisor = lag + gap, where a gap within the sampler's own noise
-counts as none.
+Closure: hypervisor = lag + gap, where a gap that scheduling can explain may count as none.
+
+What a pause is. The host holds a guest from the instant when its vCPUs have stopped to the instant when
+they are let run; its clocks stand still for about the same time (QEMU stops and starts them inside the
+same two calls), or not at all. The *pause* is that time: in regime RESUMED the time for which the clocks
+stood still, otherwise the time for which the guest was held. When a vCPU that may run is late to do so
+(the host is busy), the guest is not paused any more, but no instruction of it runs yet: that time is in
+`at_rest`, from the guest's last instruction to its next.
+
+What is rigorous, and what is not. The hypervisor's, the lag's and the upper bounds of gap and silence hold
+whatever networks and schedulers do. That a hole was *made* by the pause is inferred: the lower bound of
+the gap allows LATE_NS and the noise seen elsewhere for what a busy host adds to it, that of the silence
+the same and what delays were seen elsewhere. Neither narrows a pause; a worse host makes the books not
+close, which is inconclusive.
 """
 
 from __future__ import annotations
@@ -14,14 +26,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from lab.core.clock import PHI_PPM, GuestClock, Interval, intersect
-from lab.core.offsets import Sample, ageing_ns, offset_at, samples
+from lab.core.offsets import HOST_SLEW_PPM, STAMP_NS, Rate, Sample, ageing_ns, offset_at, samples
 from lab.core.plan import Regime
 from lab.core.timeline import Call, Heartbeat, Reading, SamplerReport
+from lab.core.units import NS_PER_MS
 
 EVENT_RESOLUTION_NS = 1_000
-"""QMP event time stamps have whole microseconds (QEMU, docs/interop/qmp-spec, "timestamp")."""
+"""QMP event time stamps are cut to whole microseconds (QEMU, docs/interop/qmp-spec, "timestamp")."""
+
+LATE_NS = 50 * NS_PER_MS
+"""How late a resumed guest may get going on a busy host before its hole counts as lost time."""
+
+MOST_SHARE = 5
+"""RESUMED and JUMPED claim that the clocks stood still, or ran, for all but a fifth of the pause at most,
+and nothing suggests any of it."""
+
+HOLES_KEPT = 5_000
+"""MOST_KEPT of lab/guest/payload.py: after so many holes the sampler kept no more."""
 
 
 class Witness(StrEnum):
@@ -36,10 +60,14 @@ class Pause:
     """A pause and what it rests on. All in nanoseconds of the host's MONOTONIC_RAW.
 
     pause: what all the witnesses in `agreeing` allow.
-    regime: None when the bounds cannot tell.
+    regime: None when the bounds cannot tell. RESUMED: the clocks stood still for at least four fifths of
+        the pause; JUMPED: for at most one fifth; MIXED: they certainly stood still for a part of it and
+        ran for another.
     closure_ns: hypervisor - lag - gap at their best values; closure: the interval that it lies in.
     closes: zero lies in that interval.
     disagreeing: witnesses that contradict `pause` and were left out of it.
+    at_rest: the host time from the last guest instruction before the pause to the first one after it;
+        None without the witnesses for it.
     """
 
     pause: Interval
@@ -51,6 +79,7 @@ class Pause:
     closure: Interval | None
     closes: bool
     noise_ns: int | None
+    at_rest: Interval | None = None
 
     @property
     def unaccounted_ns(self) -> int:
@@ -60,53 +89,87 @@ class Pause:
         return self.closure.low_ns if self.closure.low_ns > 0 else self.closure.high_ns
 
 
+def event_in(call: Call) -> Interval | None:
+    """When QEMU stamped its event, on MONOTONIC_RAW. None without an event, or when its stamp lies
+    outside the call, which it cannot unless REALTIME was stepped.
+
+    The stamp is REALTIME, so it is carried over by how far apart the two clocks were at both ends of the
+    call: NTP may slew them in between, and a stamp may have been interrupted between its two clocks.
+    """
+    if call.event_real_ns is None:
+        return None
+    apart = [stamp.real_ns - stamp.raw_ns for stamp in (call.called, call.returned)]
+    slew = ageing_ns(max(0, call.returned.raw_ns - call.called.raw_ns), HOST_SLEW_PPM)
+    low = call.event_real_ns - max(apart) - slew
+    high = call.event_real_ns + EVENT_RESOLUTION_NS - min(apart) + STAMP_NS + slew
+    low, high = max(low, call.called.raw_ns), min(high, call.returned.raw_ns)
+    return Interval(low, high) if low <= high else None
+
+
 def hypervisor_witness(stop: Call, resume: Call) -> Interval:
-    """[resume called - stop returned, resume returned - stop called]. QEMU emits STOP after the
-    vCPUs have stopped and RESUME before they start (softmmu/cpus.c, do_vm_stop and
-    vm_prepare_start), so RESUME - STOP is a lower bound as well, and mostly the better one."""
+    """[resume called - stop returned, resume returned - stop called]. QEMU emits STOP after the vCPUs and
+    clocks have stopped and RESUME before they start (softmmu/cpus.c, do_vm_stop and vm_prepare_start),
+    so RESUME - STOP is a lower bound as well, and mostly the better one."""
     low = resume.called.raw_ns - stop.returned.raw_ns
     high = resume.returned.raw_ns - stop.called.raw_ns
-    if stop.event_raw_ns is not None and resume.event_raw_ns is not None:
-        low = max(low, resume.event_raw_ns - stop.event_raw_ns - 2 * EVENT_RESOLUTION_NS)
+    stopped, resumed = event_in(stop), event_in(resume)
+    if stopped is not None and resumed is not None:
+        low = max(low, resumed.low_ns - stopped.high_ns)
     return Interval(max(0, min(low, high)), max(0, high))
 
 
 def before_and_after(
     readings: Sequence[Reading], stop: Call, resume: Call
 ) -> tuple[list[Reading], list[Reading]]:
-    """Readings whose guest stamps were certainly taken before the guest stopped, and those whose
-    were certainly taken after it ran again. What was under way across an edge is in neither."""
-    before = [r for r in readings if r.t4.raw_ns <= stop.returned.raw_ns]
-    after = [r for r in readings if r.t1.raw_ns >= resume.called.raw_ns]
+    """Readings that were over before the guest was told to stop, and those that began when it had been
+    resumed. One that overlaps a call is in neither: its stamps may come from either side of the edge,
+    or from a clock that stands still while the last instructions run."""
+    before = [r for r in readings if r.t4.raw_ns <= stop.called.raw_ns]
+    after = [r for r in readings if r.t1.raw_ns >= resume.returned.raw_ns]
     return before, after
 
 
 def lag_witness(
-    before: Sequence[Sample], after: Sequence[Sample], stop: Call, resume: Call, phi_ppm: float, ran_ns: int
+    before: Sequence[Sample],
+    after: Sequence[Sample],
+    stop: Call,
+    resume: Call,
+    rate_before: Rate,
+    rate_after: Rate | None = None,
 ) -> Interval | None:
-    """How long the guest's clock stood still: its offset at the stop minus that at the resume.
+    """How long the guest's clock stood still.
 
-    ran_ns: guest time that may have passed in between, over which the clocks may have drifted.
-    None without readings on both sides, or when one side contradicts itself.
+    rate_before, rate_after: of the guest's clock against the host's while it runs; the second is the
+    first unless given. None without readings on both sides, or when one side contradicts itself.
     """
-    at_stop = offset_at(before, stop.called.raw_ns, phi_ppm)
-    at_resume = offset_at(after, resume.returned.raw_ns, phi_ppm)
+    rate_after = rate_after or rate_before
+    at_stop = offset_at(before, stop.called.raw_ns, rate=rate_before)
+    at_resume = offset_at(after, resume.returned.raw_ns, rate=rate_after)
     if at_stop is None or at_resume is None:
         return None
-    edges = stop.returned.raw_ns - stop.called.raw_ns + resume.returned.raw_ns - resume.called.raw_ns
-    return (at_stop - at_resume).widened(ageing_ns(ran_ns + edges, phi_ppm))
+    either = rate_before.or_rate(rate_after)
+    # What the offset lost, but for what the clock gained by its own rate while it ran. That is the whole
+    # time between the two instants at most; and then, knowing the lag, only what the lag leaves of it.
+    window = resume.returned.raw_ns - stop.called.raw_ns
+    lost = at_stop - at_resume
+    lag = lost + either.change_ns(0, window)
+    least, most = max(0, window - lag.high_ns), max(0, window - max(0, lag.low_ns))
+    return intersect((lag, lost + either.change_ns(least, most))) or lag
 
 
 def gap_witness(
     report: SamplerReport, stop_guest: Interval, resume_guest: Interval
 ) -> tuple[Interval, int] | None:
-    """The hole around the pause, and the largest hole elsewhere (the noise).
+    """The guest time in which no guest instruction ran around the pause, and the largest hole elsewhere
+    (the noise). What the guest is late by when it may run again counts as part of it or not.
 
-    stop_guest, resume_guest: the guest's MONOTONIC_RAW at the stop and at the resume. The true
-    hole is at most what the sampler saw, and at least that less the usual distance of two samples
-    and the noise. None when the sampler did not run through the pause.
+    stop_guest, resume_guest: the guest's MONOTONIC_RAW at the stop and at the resume. The true time is
+    at most what the sampler saw, and at least that less the usual distance of two samples, the noise,
+    and LATE_NS. None when the sampler did not run through the pause, or lost count.
     """
-    if report.count < 2 or report.first_raw_ns > stop_guest.low_ns or report.last_raw_ns < resume_guest.high_ns:
+    if report.count < 2 or len(report.holes) >= HOLES_KEPT:
+        return None
+    if report.first_raw_ns > stop_guest.low_ns or report.last_raw_ns < resume_guest.high_ns:
         return None
     here, noise = report.floor_ns, report.floor_ns
     for hole in report.holes:
@@ -115,38 +178,60 @@ def gap_witness(
             here = max(here, hole.length_ns)
         else:
             noise = max(noise, hole.length_ns)
-    return Interval(max(0, here - report.usual_ns - noise), here), noise
+    return Interval(max(0, here - report.usual_ns - noise - LATE_NS), here), noise
 
 
 def silence_witness(
     beats: Sequence[Heartbeat], stop: Call, resume: Call, round_trip_ns: int
 ) -> Interval | None:
-    """The longest absence of heartbeats that touches the pause. It exceeds the pause by up to the
-    longest absence seen elsewhere and one way's delay. None without a heartbeat on both sides."""
+    """The longest absence of heartbeats that touches the pause, as a client outside feels it.
+
+    It exceeds the pause by what the guest is late by, a heartbeat's period and the difference of two
+    delays, taken from the longest absence elsewhere; it falls short of it when the last heartbeats are
+    long under way, so the upper bound runs from the first heartbeat's arrival to the resume. Not rigorous
+    below: a network can be silent by itself. None without a heartbeat on both sides.
+    """
     here = elsewhere = 0
-    for earlier, later in zip(beats, beats[1:], strict=False):
+    last_before = first_after = None
+    for beat in beats:
+        if beat.arrived.raw_ns <= stop.called.raw_ns:
+            last_before = beat
+        elif beat.arrived.raw_ns >= resume.returned.raw_ns and first_after is None:
+            first_after = beat
+    for earlier, later in pairwise(beats):
         absence = later.arrived.raw_ns - earlier.arrived.raw_ns
-        touches = earlier.arrived.raw_ns <= resume.returned.raw_ns and later.arrived.raw_ns >= stop.called.raw_ns
+        touches = (
+            earlier.arrived.raw_ns <= resume.returned.raw_ns and later.arrived.raw_ns >= stop.called.raw_ns
+        )
         if touches:
             here = max(here, absence)
         else:
             elsewhere = max(elsewhere, absence)
-    if not here or not elsewhere:
+    if last_before is None or first_after is None or not elsewhere:
         return None
-    return Interval(max(0, here - elsewhere - round_trip_ns), here + round_trip_ns)
+    # Everything that arrived before the stop call was sent before it, so the pause lies in this stretch.
+    outer = first_after.arrived.raw_ns - last_before.arrived.raw_ns
+    return Interval(max(0, min(here, outer) - elsewhere - round_trip_ns - LATE_NS), outer)
 
 
-def _regime(host: Interval, lag: Interval, gap: Interval) -> tuple[Regime | None, Interval, int]:
-    """The regime, the gap that counts under it, and its best value."""
-    none = Interval(0, 0)
-    if 0 not in lag and host.meets(lag):
-        return Regime.RESUMED, none, 0
+def _regime(host: Interval, lag: Interval, gap: Interval) -> Regime | None:
+    if lag.low_ns > 0 and host.meets(lag) and MOST_SHARE * lag.low_ns >= (MOST_SHARE - 1) * host.high_ns:
+        return Regime.RESUMED
     if gap.low_ns > 0:
-        if 0 in lag and host.meets(gap):
-            return Regime.JUMPED, gap, gap.mid_ns
-        if host.meets(lag + gap):
-            return Regime.MIXED, gap, gap.mid_ns
-    return None, Interval(0, gap.high_ns), 0
+        if 0 in lag and host.meets(gap) and MOST_SHARE * lag.high_ns <= host.low_ns:
+            return Regime.JUMPED
+        if lag.low_ns > 0 and host.low_ns > lag.high_ns and host.meets(lag + gap):
+            return Regime.MIXED
+    return None
+
+
+def _running(lag: Interval, gap: Interval) -> Regime | None:
+    return Regime.RUNNING if 0 in lag and gap.low_ns == 0 else None
+
+
+def _counted(host: Interval, lag: Interval, gap: Interval) -> Interval:
+    """The gap that the books count: none where lag alone explains the pause and scheduling the hole."""
+    return Interval(0, 0) if gap.low_ns == 0 and host.meets(lag) else gap
 
 
 def measure_pause(
@@ -157,15 +242,17 @@ def measure_pause(
     resume: Call,
     phi_ppm: float = PHI_PPM,
     frozen: bool = True,
+    rates: tuple[Rate, Rate] | None = None,
 ) -> Pause:
     """The pause between `stop` and `resume` from all that was observed around it.
 
-    phi_ppm: bound of the guest's drift against the host. frozen: False for a control cycle, in
-    which the host did not stop the guest. Never raises for missing observations:
-    a witness that is missing is missing from `witnesses`, and then the pause does not close.
+    rates: of the guest's MONOTONIC_RAW against the host's, before and after; ± phi_ppm unless given.
+    frozen: False for a control cycle, in which the host did not stop the guest. Never raises for missing
+    observations: a witness that is missing is missing from `witnesses`, and then the pause does not close.
     """
     host = hypervisor_witness(stop, resume) if frozen else Interval(0, 0)
     witnesses = {Witness.HYPERVISOR: host}
+    rate_before, rate_after = rates or (Rate.within(phi_ppm), Rate.within(phi_ppm))
     before, after = before_and_after(readings, stop, resume)
     raw_before, raw_after = samples(before, GuestClock.RAW), samples(after, GuestClock.RAW)
     round_trip = min((r.round_trip_ns for r in readings), default=0)
@@ -175,44 +262,44 @@ def measure_pause(
         witnesses[Witness.SILENCE] = silence
 
     gap_and_noise = None
-    at_stop = offset_at(raw_before, stop.called.raw_ns, phi_ppm)
-    at_resume = offset_at(raw_after, resume.returned.raw_ns, phi_ppm)
+    either = rate_before.or_rate(rate_after)
+    at_stop = offset_at(raw_before, stop.called.raw_ns, rate=rate_before)
+    at_resume = offset_at(raw_after, resume.returned.raw_ns, rate=rate_after)
     if sampler is not None and at_stop is not None and at_resume is not None:
-        stop_guest = Interval(
-            stop.called.raw_ns + at_stop.low_ns, stop.returned.raw_ns + at_stop.high_ns
+        slack = ageing_ns(
+            stop.returned.raw_ns - stop.called.raw_ns + resume.returned.raw_ns - resume.called.raw_ns,
+            either.largest_ppm,
         )
+        stop_guest = Interval(stop.called.raw_ns + at_stop.low_ns, stop.returned.raw_ns + at_stop.high_ns)
         resume_guest = Interval(
             resume.called.raw_ns + at_resume.low_ns, resume.returned.raw_ns + at_resume.high_ns
         )
-        gap_and_noise = gap_witness(sampler, stop_guest, resume_guest)
+        gap_and_noise = gap_witness(sampler, stop_guest.widened(slack), resume_guest.widened(slack))
     noise = None
     if gap_and_noise is not None:
-        witnesses[Witness.GAP], noise = gap_and_noise
+        hole, noise = gap_and_noise
+        witnesses[Witness.GAP] = either.host_time(hole)
 
-    window = resume.returned.raw_ns - stop.called.raw_ns
-    ran = witnesses[Witness.GAP].high_ns if frozen and Witness.GAP in witnesses else window
-    lag = lag_witness(raw_before, raw_after, stop, resume, phi_ppm, ran)
+    lag = lag_witness(raw_before, raw_after, stop, resume, rate_before, rate_after)
     if lag is not None:
         witnesses[Witness.LAG] = lag
 
     if lag is None or gap_and_noise is None:
         return Pause(host, None, witnesses, (Witness.HYPERVISOR,), (), None, None, False, noise)
 
-    if frozen:
-        regime, counted, gap_value = _regime(host, lag, witnesses[Witness.GAP])
-    else:
-        regime, counted, gap_value = (Regime.RUNNING if 0 in lag else None), Interval(0, 0), 0
+    gap = witnesses[Witness.GAP]
+    counted = _counted(host, lag, gap)
+    gap_value = counted.mid_ns if gap.low_ns > 0 else 0
+    regime = _regime(host, lag, gap) if frozen else _running(lag, gap)
     closure = host - lag - counted
     closes = 0 in closure
     claims = {Witness.HYPERVISOR: host}
     if regime is Regime.RESUMED:
         claims[Witness.LAG] = lag
     elif regime is Regime.JUMPED:
-        claims[Witness.GAP] = counted
+        claims[Witness.GAP] = gap
     elif regime is Regime.MIXED:
-        claims[Witness.LAG] = lag + counted
-    if silence is not None and frozen:
-        claims[Witness.SILENCE] = silence
+        claims[Witness.LAG] = lag + gap
     pause, agreeing, disagreeing = host, [], []
     for name, claim in claims.items():
         both = intersect((pause, claim))
@@ -221,8 +308,13 @@ def measure_pause(
         else:
             pause = both
             agreeing.append(name)
-    began, ended = stop.event_raw_ns, resume.event_raw_ns
-    host_value = host.mid_ns if began is None or ended is None or not frozen else ended - began
+    if silence is not None and frozen:  # a witness of its own, but none that could narrow anything
+        (agreeing if silence.meets(pause) else disagreeing).append(Witness.SILENCE)
+    rest_high = max(host.low_ns, max(0, lag.high_ns) + gap.high_ns)
+    began, ended = event_in(stop), event_in(resume)
+    host_value = host.mid_ns
+    if began is not None and ended is not None and frozen:
+        host_value = min(host.high_ns, max(host.low_ns, ended.mid_ns - began.mid_ns))
     return Pause(
         pause,
         regime,
@@ -233,4 +325,5 @@ def measure_pause(
         closure,
         closes,
         noise,
+        Interval(host.low_ns, rest_high) if frozen else None,
     )
