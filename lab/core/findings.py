@@ -32,7 +32,9 @@ class _Judge:
     def __init__(self, result: CycleResult, expect: Expectations) -> None:
         self.result, self.expect, self.obs = result, expect, result.observation
 
-    def _finding(self, metric: str, expectation: str, measured: str, outcome: Outcome, why: str = "") -> Finding:
+    def _finding(
+        self, metric: str, expectation: str, measured: str, outcome: Outcome, why: str = ""
+    ) -> Finding:
         return Finding(self.obs.guest, self.obs.cycle, metric, expectation, measured, outcome, why)
 
     def observed(self) -> Iterator[Finding]:
@@ -42,7 +44,9 @@ class _Judge:
     def patch(self) -> Iterator[Finding]:
         if self.obs.patch_ok is None:
             if not self.obs.problems:
-                yield self._finding("patch", "succeeds", "not run", Outcome.INCONCLUSIVE, "the patch was not run")
+                yield self._finding(
+                    "patch", "succeeds", "not run", Outcome.INCONCLUSIVE, "the patch was not run"
+                )
             return
         said = "succeeded" if self.obs.patch_ok else "failed"
         outcome = Outcome.PASSED if self.obs.patch_ok else Outcome.FAILED
@@ -122,13 +126,18 @@ class _Judge:
             return
         text = f"within {format_duration(within)}, ± {format_duration(self.expect.tolerance_ns)}"
         if resync is None:
-            yield self._finding("in time", text, "not measured", Outcome.INCONCLUSIVE, "no readings after the resume")
+            yield self._finding(
+                "in time", text, "not measured", Outcome.INCONCLUSIVE, "no readings after the resume"
+            )
         elif resync.time is not None:
             outcome = at_most(within, resync.time.low_ns, resync.time.high_ns)
             why = "" if outcome is Outcome.PASSED else f"in time only after {_seconds(resync.time)}"
             yield self._finding("in time", text, _seconds(resync.time), outcome, why)
-        elif resync.outcome is SyncOutcome.NOT_SYNCED:
+        elif resync.outcome is SyncOutcome.NOT_SYNCED and self._last_seen_ns() > within:
             yield self._finding("in time", text, "never", Outcome.FAILED, self._not_in_time())
+        elif resync.outcome is SyncOutcome.NOT_SYNCED:
+            why = f"{self._not_in_time()}; it was not watched for {format_duration(within)}"
+            yield self._finding("in time", text, "not yet", Outcome.INCONCLUSIVE, why)
         else:
             yield self._finding("in time", text, "undecided", Outcome.INCONCLUSIVE, resync.why)
 
@@ -141,6 +150,11 @@ class _Judge:
         size = shown(final if final.mid_ns >= 0 else -final)
         by = "" if self.result.mechanism is not ResyncMechanism.NONE else ", and nothing was to repair it"
         return f"still {size} {where} {watched} after the resume{by}"
+
+    def _last_seen_ns(self) -> int:
+        """The time since the resume at which the clock was certainly seen last."""
+        curve = self.result.resync.curve if self.result.resync else ()
+        return curve[-1].from_ns if curve else 0
 
     def _watched_ns(self) -> int:
         curve = self.result.resync.curve if self.result.resync else ()
@@ -156,7 +170,9 @@ class _Judge:
             yield self._finding("final offset", text, "not measured", Outcome.INCONCLUSIVE, why)
             return
         outcome = at_most(limit, final.smallest_ns, final.largest_ns)
-        why = "" if outcome is Outcome.PASSED else f"final offset {shown(final, signed=True)}, expected {text}"
+        why = (
+            "" if outcome is Outcome.PASSED else f"final offset {shown(final, signed=True)}, expected {text}"
+        )
         yield self._finding("final offset", text, shown(final, signed=True), outcome, why)
 
     def drift(self) -> Iterator[Finding]:
@@ -209,8 +225,9 @@ def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
     """Everything that one guest's cycle was held against."""
     judge = _Judge(result, expect)
     checks = (
-        judge.observed, judge.patch, judge.budget, judge.closure, judge.regime, judge.pause, judge.vcpus_at_rest,
-        judge.in_time, judge.final_offset, judge.drift, judge.same_boot, judge.kernel_log,
+        judge.observed, judge.patch, judge.budget, judge.closure, judge.regime, judge.pause,
+        judge.vcpus_at_rest, judge.in_time, judge.final_offset, judge.drift, judge.same_boot,
+        judge.kernel_log,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 

@@ -6,30 +6,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from lab.core.clock import PHI_PPM, GuestClock, Interval, intersect
+from lab.core.clock import PHI_PPM, GuestClock, Interval
 from lab.core.drift import Drift, drift
-from lab.core.offsets import Sample, offset_at, samples
+from lab.core.offsets import (
+    HOST_SLEW_PPM,
+    SLEW_PPM,
+    Rate,
+    Sample,
+    ageing_ns,
+    apart,
+    host_apart,
+    offset_at,
+    real_samples,
+    samples,
+    smoothed,
+)
 from lab.core.pause import Pause, Witness, before_and_after, measure_pause
 from lab.core.plan import Expectations, Plan, Regime, ResyncMechanism
 from lab.core.resync import ResyncResult, measure_resync, predict
-from lab.core.timeline import ClockStep, Observation
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.timeline import ClockStep, Observation, Reading, SamplerReport
+from lab.core.units import NS_PER_MS
 
 UNKNOWN_DRIFT_PPM = 500.0
-"""Where the readings give no drift: the kernel's limit of frequency correction (adjtimex(2))."""
+"""How far an undisciplined clock may be off, where the readings do not tell better: crystals are good to
+100 ppm, a guest's calibration of its clock to some hundred."""
 
-HOST_STEP_NS = 5 * NS_PER_MS
-"""The host's REALTIME may move this far against its MONOTONIC_RAW in a cycle: NTP slews at up to
-500 ppm (adjtimex(2)); what is more was a step, and offsets mean nothing across it."""
+HOST_STEP_NS = 1 * NS_PER_MS
+"""What the host's REALTIME moved against its MONOTONIC_RAW in a cycle beyond this, and beyond what NTP may
+slew it by, was a step: offsets before and after it do not compare."""
 
 
 @dataclass(frozen=True)
 class CycleResult:
     """One guest's cycle, measured. None where it could not be.
 
-    before, at_resume, final: guest REALTIME minus host REALTIME at the stop, at the resume before
-    anything repaired it, and at the end of the watch.
+    before, at_resume, final: guest REALTIME minus host REALTIME at the last reading before the stop, at
+    the first after the resume, and at the last of the watch. When a step came before that first reading,
+    at_resume is what it was at the resume, carried over the pause.
     drift_before, drift_after: of REALTIME. phi_ppm: the drift bound that the widening used.
     """
 
@@ -52,8 +67,35 @@ class CycleResult:
         return None if first is None or last is None else first.boot_id == last.boot_id
 
 
-def _bound_ppm(seen: Drift | None) -> float:
-    return UNKNOWN_DRIFT_PPM if seen is None else max(PHI_PPM, seen.largest_ppm)
+def _rate(given: Sequence[Sample]) -> Rate | None:
+    """The rate of an offset that nobody steps or slews; None when the samples do not tell it."""
+    free = smoothed(given, Rate.within(UNKNOWN_DRIFT_PPM + PHI_PPM))
+    seen = drift(free) if free else None
+    if seen is None or seen.low > UNKNOWN_DRIFT_PPM or seen.high < -UNKNOWN_DRIFT_PPM:
+        return None
+    return Rate(max(seen.low, -UNKNOWN_DRIFT_PPM), min(seen.high, UNKNOWN_DRIFT_PPM))
+
+
+def _rates(early: Sequence[Sample], late: Sequence[Sample]) -> tuple[Rate, Rate]:
+    """The rates of the guest's MONOTONIC_RAW before and after the pause. An oscillator keeps its rate
+    over a pause, so both windows bound it together; PHI is for what it wanders."""
+    unknown = Rate.within(UNKNOWN_DRIFT_PPM)
+    one, two = _rate(early) or unknown, _rate(late) or unknown
+    low, high = max(one.low_ppm, two.low_ppm), min(one.high_ppm, two.high_ppm)
+    if low <= high:
+        one = two = Rate(low, high)
+    return (
+        Rate(one.low_ppm - PHI_PPM, one.high_ppm + PHI_PPM),
+        Rate(two.low_ppm - PHI_PPM, two.high_ppm + PHI_PPM),
+    )
+
+
+def _looked_before(step: ClockStep, sampler: SamplerReport) -> int:
+    """The guest's MONOTONIC_RAW at the look before the one that saw the step."""
+    for hole in sampler.holes:
+        if hole.to_raw_ns == step.at_raw_ns:
+            return hole.from_raw_ns
+    return step.at_raw_ns - sampler.floor_ns
 
 
 def _steps_after(obs: Observation, resume_guest_raw: Interval | None) -> list[ClockStep] | None:
@@ -63,25 +105,49 @@ def _steps_after(obs: Observation, resume_guest_raw: Interval | None) -> list[Cl
     return [s for s in obs.sampler.steps if s.at_raw_ns >= resume_guest_raw.low_ns]
 
 
+def _moved(readings: Sequence[Reading]) -> bool:
+    """Whether the guest's REALTIME was certainly stepped between two of the readings."""
+    for earlier, later in pairwise(readings):
+        most = later.t3[GuestClock.RAW] - earlier.t2[GuestClock.RAW]
+        if 0 not in (apart(later) - apart(earlier)).widened(ageing_ns(max(0, most), SLEW_PPM)):
+            return True
+    return False
+
+
 def _at_resume(
+    early: Sequence[Reading],
+    late: Sequence[Reading],
     before: Interval | None,
     lag: Interval | None,
     after: Sequence[Sample],
-    untouched_until_raw: int,
-    at_raw_ns: int,
-    phi_ppm: float,
+    obs: Observation,
+    steps: Sequence[ClockStep] | None,
+    resume_guest: Interval | None,
 ) -> tuple[Interval | None, str]:
-    """The offset at the resume: carried over the pause (before minus lag) and read directly before
-    the first step, intersected. The second wins a contradiction, and the contradiction is told."""
-    carried = before - lag if before is not None and lag is not None else None
-    early = [s for s in after if s.to_raw_ns < untouched_until_raw]
-    direct = offset_at(early, at_raw_ns, phi_ppm)
-    if carried is None or direct is None:
-        return direct if carried is None else carried, ""
-    both = intersect((carried, direct))
-    if both is None:
-        return direct, "the guest's REALTIME moved by itself between stop and resume"
-    return both, ""
+    """The offset at the resume: read directly where no step came before the first reading, else carried
+    over the pause (before minus lag). A contradiction between the two is told."""
+    stop, resume, sampler = obs.stop, obs.resume, obs.sampler
+    if stop is None or resume is None or sampler is None or steps is None or not late:
+        return None, ""  # nobody watched for steps: the first reading may be of a repaired clock
+    carried = None
+    if early and before is not None and lag is not None and resume_guest is not None:
+        last = early[-1].t2[GuestClock.RAW]
+        unclear = any(
+            s.at_raw_ns > last and _looked_before(s, sampler) <= resume_guest.high_ns for s in sampler.steps
+        )
+        ran = resume.returned.raw_ns - early[-1].t1.raw_ns - max(0, lag.low_ns)
+        if not unclear:
+            # The lag is in the host's MONOTONIC_RAW, and the host's REALTIME may have moved against it.
+            host = host_apart(resume.called, resume.returned) - host_apart(early[-1].t1, early[-1].t4)
+            carried = (before - lag - host).widened(ageing_ns(max(0, ran), SLEW_PPM))
+    first = late[0]
+    if all(first.t3[GuestClock.RAW] <= _looked_before(s, sampler) for s in steps):
+        direct = after[0].offset
+        since = first.t4.raw_ns - resume.called.raw_ns
+        if carried is not None and not direct.meets(carried.widened(ageing_ns(since, SLEW_PPM))):
+            return direct, "the guest's REALTIME moved by itself between stop and resume"
+        return direct, ""
+    return carried, ""
 
 
 def _last_straight(given: Sequence[Sample], from_raw_ns: int) -> tuple[list[Sample], Drift | None]:
@@ -95,6 +161,14 @@ def _last_straight(given: Sequence[Sample], from_raw_ns: int) -> tuple[list[Samp
     return part, None
 
 
+def _host_step(obs: Observation) -> list[str]:
+    """The problem that the host's own REALTIME was stepped in the cycle, if it was."""
+    span = obs.readings[-1].t4.raw_ns - obs.readings[0].t1.raw_ns if obs.readings else 0
+    if abs(obs.host_step_ns) <= HOST_STEP_NS + ageing_ns(max(0, span), HOST_SLEW_PPM):
+        return []
+    return [f"the host's REALTIME was stepped by {obs.host_step_ns / NS_PER_MS:.1f} ms in the cycle"]
+
+
 def measure(obs: Observation, mechanism: ResyncMechanism, expect: Expectations) -> CycleResult:
     """All that can be said of one guest's cycle."""
     problems = list(obs.problems)
@@ -102,53 +176,58 @@ def measure(obs: Observation, mechanism: ResyncMechanism, expect: Expectations) 
     if stop is None or resume is None:
         why = "" if problems else "the guest was not frozen and resumed"
         return CycleResult(
-            obs, PHI_PPM, None, None, None, None, mechanism, "", None, None, None, (*problems, *filter(None, [why]))
+            obs,
+            PHI_PPM,
+            None,
+            None,
+            None,
+            None,
+            mechanism,
+            "",
+            None,
+            None,
+            None,
+            (*problems, *filter(None, [why])),
         )
-    if abs(obs.host_step_ns) > HOST_STEP_NS:
-        problems.append(f"the host's REALTIME was stepped by {obs.host_step_ns / NS_PER_MS:.1f} ms in the cycle")
-
     early, late = before_and_after(obs.readings, stop, resume)
-    phi = _bound_ppm(drift(samples(early, GuestClock.RAW)))
-    pause = measure_pause(obs.readings, obs.beats, obs.sampler, stop, resume, phi, obs.frozen)
-
-    real_early, real_late = samples(early, GuestClock.REAL), samples(late, GuestClock.REAL)
-    quiet, drift_before = _last_straight(real_early, 0)
-    if quiet and len(quiet) < len(real_early):
-        problems.append("the guest's clock was moved while it was measured before the freeze")
-    phi_real = _bound_ppm(drift_before)
-    before = offset_at(quiet, stop.called.raw_ns, phi_real)
-
-    raw_at_resume = offset_at(samples(late, GuestClock.RAW), resume.returned.raw_ns, phi)
-    resume_guest = None if raw_at_resume is None else raw_at_resume.shifted(resume.called.raw_ns)
-    steps = _steps_after(obs, resume_guest)
+    problems += _host_step(obs)
+    raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
+    rates = _rates(raw_early, raw_late)
+    phi = max(rate.largest_ppm for rate in rates)
+    pause = measure_pause(obs.readings, obs.beats, obs.sampler, stop, resume, phi, obs.frozen, rates)
     lag = pause.witnesses.get(Witness.LAG)
-    first_step = min((s.at_raw_ns for s in steps), default=None) if steps is not None else None
-    if steps is None:
-        untouched = 0
-    elif first_step is None or raw_at_resume is None:
-        untouched = resume.returned.raw_ns + NS_PER_S // 4
-    else:
-        untouched = first_step - raw_at_resume.high_ns - (obs.sampler.floor_ns if obs.sampler else 0)
-    at_resume, said = _at_resume(before, lag, real_late, untouched, resume.returned.raw_ns, phi_real)
+
+    real_early = real_samples(early, smoothed(raw_early, rates[0]))
+    real_late = real_samples(late, smoothed(raw_late, rates[1]))
+    if _moved(early):
+        problems.append("the guest's clock was stepped while it was measured before the freeze")
+    before = real_early[-1].offset if real_early else None
+    final = real_late[-1].offset if real_late else None
+    _, drift_before = _last_straight(real_early, 0)
+
+    raw_at_resume = offset_at(raw_late, resume.returned.raw_ns, rate=rates[1])
+    resume_guest = None
+    if raw_at_resume is not None:
+        edge = ageing_ns(resume.returned.raw_ns - resume.called.raw_ns, phi)
+        resume_guest = Interval(
+            resume.called.raw_ns + raw_at_resume.low_ns - edge, resume.returned.raw_ns + raw_at_resume.high_ns
+        )
+    steps = _steps_after(obs, resume_guest)
+    at_resume, said = _at_resume(early, late, before, lag, real_late, obs, steps, resume_guest)
     problems += filter(None, [said])
 
-    first_try = measure_resync(
-        real_late, resume.returned.raw_ns, at_resume, None, steps, expect.tolerance_ns, expect.hold_ns
+    resync = measure_resync(
+        real_late, resume.returned.raw_ns, at_resume, final, steps, expect.tolerance_ns, expect.hold_ns
     )
     settled = resume.returned.raw_ns
     if steps and raw_at_resume is not None:
         settled = max(settled, max(s.at_raw_ns for s in steps) - raw_at_resume.low_ns)
-    elif first_try.time is not None:
-        settled += first_try.time.high_ns
-    straight, drift_after = _last_straight(real_late, settled)
-    last = real_late[-1] if real_late else None
-    final = None
-    if last is not None:
-        final = offset_at(straight, last.to_raw_ns, _bound_ppm(drift_after)) if drift_after else last.offset
-    resync = measure_resync(
-        real_late, resume.returned.raw_ns, at_resume, final, steps, expect.tolerance_ns, expect.hold_ns
+    elif resync.time is not None:
+        settled += resync.time.high_ns
+    _, drift_after = _last_straight(real_late, settled)
+    predicted = predict(
+        mechanism, pause.pause.mid_ns, obs.frozen and obs.method.expected_regime is Regime.RESUMED
     )
-    predicted = predict(mechanism, pause.pause.mid_ns, obs.frozen and obs.method.expected_regime is Regime.RESUMED)
     return CycleResult(
         obs, phi, pause, before, at_resume, final, mechanism, predicted, resync, drift_before, drift_after,
         tuple(problems),

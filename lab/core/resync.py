@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from lab.core.clock import Interval
 from lab.core.offsets import Sample
@@ -33,15 +34,17 @@ class Correction(StrEnum):
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The offset (guest REALTIME minus host REALTIME) at_ns after the resume."""
+    """The offset (guest REALTIME minus host REALTIME) at an instant from_ns to at_ns after the resume."""
 
     at_ns: int
     offset: Interval
+    from_ns: int = 0
 
 
 @dataclass(frozen=True)
 class ResyncResult:
-    """time: from the resume to the first instant in tolerance, as bounds; None unless synced.
+    """time: from the resume call's return to the first instant from which the offset stays in tolerance
+    for the hold time, as bounds; None unless synced.
     step_ns: the largest single step, signed. backward_steps: how many went backward.
     overshoot_ns: how far past zero the clock certainly went.
     area_ns_s: the area under |offset|, nanoseconds times seconds, between first and last sample.
@@ -61,29 +64,38 @@ class ResyncResult:
 def _time_to_sync(
     curve: Sequence[CurvePoint], tolerance_ns: int, hold_ns: int
 ) -> tuple[SyncOutcome, str, Interval | None]:
-    """Walk the curve for the first stretch that is certainly in tolerance for hold_ns.
+    """Two walks at once. In the strict one a stretch in tolerance is made of samples that are certainly
+    in; one that is not, or blindness longer than LARGEST_BLIND_NS, ends it: the first such stretch that
+    lasts for hold_ns bounds the time from above. In the generous one only a sample that is certainly out
+    ends a stretch: where the first that could have lasted for hold_ns begins bounds it from below.
 
-    A sample whose interval straddles the tolerance says nothing; one wholly outside ends the
-    stretch; so does blindness longer than LARGEST_BLIND_NS.
+    Between two samples that are in, at most LARGEST_BLIND_NS apart, the offset is taken to have stayed in.
     """
-    last_out = 0
+    last_out = 0  # the generous stretch could have begun here
+    could_have: int | None = None
     start: CurvePoint | None = None
     previous: CurvePoint | None = None
     for point in curve:
         if point.offset.smallest_ns > tolerance_ns:
-            last_out, start, previous = point.at_ns, None, None
+            if could_have is None and point.at_ns - last_out >= hold_ns:
+                could_have = last_out
+            last_out, start, previous = point.from_ns, None, None
             continue
         if point.offset.largest_ns > tolerance_ns:
+            start = previous = None
             continue
-        if start is None or previous is None or point.at_ns - previous.at_ns > LARGEST_BLIND_NS:
+        if start is None or previous is None or point.at_ns - previous.from_ns > LARGEST_BLIND_NS:
             start = point
         previous = point
-        if point.at_ns - start.at_ns >= hold_ns:
-            return SyncOutcome.SYNCED, "", Interval(min(last_out, start.at_ns), start.at_ns)
+        if point.from_ns - start.at_ns >= hold_ns:
+            low = last_out if could_have is None else could_have
+            return SyncOutcome.SYNCED, "", Interval(min(low, start.at_ns), start.at_ns)
     if not curve:
         return SyncOutcome.UNDECIDED, "no readings after the resume", None
     if curve[-1].offset.smallest_ns > tolerance_ns:
-        return SyncOutcome.NOT_SYNCED, "still out of tolerance at the end of the watch", None
+        if could_have is None:
+            return SyncOutcome.NOT_SYNCED, "still out of tolerance at the end of the watch", None
+        return SyncOutcome.UNDECIDED, "out of tolerance at the end, but too little was seen before", None
     if start is not None:
         return SyncOutcome.UNDECIDED, "in tolerance, but not seen there for the hold time", None
     return SyncOutcome.UNDECIDED, "the readings' bounds straddle the tolerance", None
@@ -115,7 +127,9 @@ def measure_resync(
     against MONOTONIC_RAW since the resume; None when it did not watch.
     """
     curve = tuple(
-        CurvePoint(s.to_raw_ns - resumed_raw_ns, s.offset) for s in offsets if s.to_raw_ns >= resumed_raw_ns
+        CurvePoint(s.to_raw_ns - resumed_raw_ns, s.offset, max(0, s.from_raw_ns - resumed_raw_ns))
+        for s in offsets
+        if s.to_raw_ns >= resumed_raw_ns
     )
     outcome, why, time = _time_to_sync(curve, tolerance_ns, hold_ns)
     overshoot = 0
@@ -123,7 +137,7 @@ def measure_resync(
         behind = at_resume.high_ns < 0
         overshoot = max((p.offset.low_ns if behind else -p.offset.high_ns for p in curve), default=0)
     area = 0.0
-    for earlier, later in zip(curve, curve[1:], strict=False):
+    for earlier, later in pairwise(curve):
         mean = (abs(earlier.offset.mid_ns) + abs(later.offset.mid_ns)) / 2
         area += mean * (later.at_ns - earlier.at_ns) / NS_PER_S
     known = steps is not None and at_resume is not None and final is not None
