@@ -104,11 +104,13 @@ def _closure(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[Cycle])
 
 
 def _slowest(rows: Sequence[Row]) -> Row | None:
-    def key(row: Row) -> tuple[int, int]:
+    def key(row: Row) -> tuple[int, int, int]:
         resync = row.cycle.resync if row.cycle else None
+        final = row.cycle.offset.final if row.cycle else None
+        off = abs(final.value_ns) if final else 0
         if resync is None:
-            return -1, 0
-        return ["synced", "undecided", "not synced"].index(resync.outcome), resync.time_ns or 0
+            return -1, 0, 0
+        return ["synced", "undecided", "not synced"].index(resync.outcome), resync.time_ns or 0, off
 
     known = [row for row in rows if row.cycle and row.cycle.resync]
     return max(known, key=key, default=None)
@@ -127,7 +129,8 @@ def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
             continue
         text, lead = resync_line(page, row.cycle.resync, row.cycle)
         if len(group) > 1:
-            text = _with(text, f"slowest: {_whose(run, row)}")
+            word = "slowest" if row.cycle.resync.time_ns is not None else "worst"
+            text = _with(text, f"{word}: {_whose(run, row)}")
         elif row.cycle.resync.said:
             text += f"; {row.cycle.resync.said}"
         if len(groups) > 1:

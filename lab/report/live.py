@@ -32,7 +32,7 @@ from lab.report.text import ascii_only, bare, clean, names, shortened
 
 PERIOD_S = 0.1
 GRACE_S = 2.0
-NAME = 10
+NAME = 13
 
 DOING = {
     "image": "finding or building the guests' image",
