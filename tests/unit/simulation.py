@@ -1,0 +1,409 @@
+"""A synthetic guest with a known truth, in exact integers.
+
+Time is the host's MONOTONIC_RAW in nanoseconds, from BASE on; everything else is a function of it:
+
+    host REALTIME   BASE_REAL plus a constant NTP slew, plus steps
+    guest RAW       runs at a constant rate but for the stretches in which it stands still
+    guest REALTIME  guest RAW at a frequency of its own, plus slews and steps at instants of guest RAW
+    instructions    run but for one stretch, from the last before the pause to the first after it
+
+The parts of a stop, in the order in which QEMU does them: the call, the clocks stop, the vCPUs stop (with
+KVM the vCPUs first), STOP is stamped, the call returns. Of a resume: the call, RESUME is stamped, the clocks
+start, the vCPUs may run, the call returns; the first instruction follows, on a busy host up to 50 ms later.
+
+A Scenario is drawn by hypothesis; what is too many to draw (delays) comes from its seed. `simulate` gives
+the Observation that the lab would have made, and the Truth.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lab.core.clock import GuestClock, Stamp
+from lab.core.plan import FreezeMethod, Regime
+from lab.core.timeline import (
+    Call,
+    ClockStep,
+    Heartbeat,
+    Hole,
+    Observation,
+    ProbeFacts,
+    Reading,
+    SamplerReport,
+)
+
+US, MS, S = 1_000, 1_000_000, 1_000_000_000
+BASE = 500 * S
+BASE_REAL = 1_790_000_000 * S
+GUEST_RAW = 77 * S
+GUEST_MONO = 78 * S
+PERIOD, FLOOR, BEAT = 4 * MS, 8 * MS, 20 * MS
+STEP_FLOOR, STEP_SHARE = 500 * US, 8
+
+
+class Network(StrEnum):
+    """How long a message is under way, each direction by itself."""
+
+    STEADY = "steady"  # like user-mode networking under TCG at rest
+    FAST = "fast"
+    ASYMMETRIC = "asymmetric"
+    HEAVY = "heavy"  # now and then a hundred times the usual delay
+    BURSTY = "bursty"  # stretches of it
+
+
+class Repair(StrEnum):
+    """What happens to the guest's REALTIME after the resume."""
+
+    NONE = "none"
+    AGENT = "agent"  # one step soon, late by its own latency
+    LATE_STEP = "late step"  # chrony after some polls
+    SLEW = "slew"
+    LIAR = "liar"  # says so, does nothing
+    OVERSHOOT = "overshoot"  # a step too far, then one back
+    PARTIAL = "partial"  # one step, half the way
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Times in nanoseconds, frequencies in ppb. hidden_ns: the guest's clocks lose this much more than
+    anything the host did explains. standing: the share of the pause, in percent, for which the clocks
+    stand still in regime MIXED. stall_ns: how late the guest gets going after the resume."""
+
+    seed: int = 0
+    regime: Regime = Regime.RESUMED
+    kvm: bool = False
+    events: bool = True
+    before_ns: int = 4 * S
+    pause_ns: int = 5 * S
+    watch_ns: int = 8 * S
+    standing: int = 50
+    raw_ppb: int = 0
+    real_ppb: int = 0
+    host_ppb: int = 0
+    host_step_ns: int = 0
+    host_step_at: int = 0
+    start_offset_ns: int = 0
+    step_before_ns: int = 0
+    slew_before_ppb: int = 0
+    network: Network = Network.STEADY
+    rtt_ns: int = 3 * MS
+    loss: int = 0  # percent of the readings
+    straddle: bool = False  # one more exchange, under way across the freeze
+    preempted: bool = False
+    late_ns: int = 3 * MS  # largest lateness of the sampler
+    stall_ns: int = 100 * US
+    call_ns: int = 2 * MS
+    hidden_ns: int = 0
+    repair: Repair = Repair.AGENT
+    repair_after_ns: int = 60 * MS
+    residual_ns: int = -9 * MS
+    slew_ppb: int = 83_333_000
+
+
+@dataclass
+class Truth:
+    """What really was. held: from the last vCPU's stop until they may run. still: the time for which the
+    clocks stood still. rest: from the last to the next instruction. hole: guest time in it."""
+
+    scenario: Scenario
+    host_real: Callable[[int], int]
+    guest_raw: Callable[[int], int]
+    guest_real: Callable[[int], int]
+    held: int = 0
+    still: int = 0
+    rest: int = 0
+    hole: int = 0
+    called: int = 0
+    resumed: int = 0
+    clocks_started: int = 0
+    looks: dict[int, int] = field(default_factory=dict)
+    """Of each reading, by its t1: when the guest read the REALTIME that it answered."""
+    steps_after: tuple[int, ...] = ()
+    """Host instants of steps after the resume."""
+
+    def offset(self, at: int) -> int:
+        return self.guest_real(at) - self.host_real(at)
+
+    def raw_offset(self, at: int) -> int:
+        return self.guest_raw(at) - at
+
+    @property
+    def real_ppm_quiet(self) -> float:
+        """The rate of the REALTIME offset where nothing moves the clock."""
+        s = self.scenario
+        guest = (1 + s.raw_ppb / 1e9) * (1 + s.real_ppb / 1e9)
+        return (guest - (1 + s.host_ppb / 1e9)) * 1e6
+
+
+class _World:
+    def __init__(self, s: Scenario) -> None:
+        self.s, self.random = s, random.Random(s.seed)
+        self._arrived = 0
+        self._burst_until = self._burst_from = BASE
+        r = self.random
+        part = s.call_ns // 5
+        self.called = BASE + s.before_ns
+        first, second, third = sorted(r.randint(0, 4 * part) for _ in range(3))
+        clock_stop, last = (second, first) if s.kvm else (first, second)
+        if s.regime is Regime.JUMPED:
+            clock_stop = last
+        self.stop_event = self.called + third
+        self.stopped = self.called + third + r.randint(0, part)
+        self.last = self.called + last
+        self.resume_called = self.stopped + s.pause_ns
+        first, second, third = sorted(r.randint(0, 4 * part) for _ in range(3))
+        self.resume_event = self.resume_called + first
+        self.clocks_started = self.resume_called + second
+        self.may_run = self.resume_called + third
+        self.resumed = self.resume_called + third + r.randint(0, part)
+        self.first = self.may_run + s.stall_ns
+        if s.regime is Regime.RUNNING:
+            self.last = self.first = self.may_run = self.clocks_started = self.resumed
+        began, ended = self.called + clock_stop, self.clocks_started
+        self.stills: list[tuple[int, int]] = []
+        if s.regime is Regime.RESUMED:
+            self.stills = [(began, ended)]
+        elif s.regime is Regime.MIXED:  # in two pieces, the first at the stop
+            length = (ended - began) * s.standing // 100
+            one = length // 3
+            at = ended - (length - one) - (ended - began - length) // 4
+            self.stills = [(began, began + one), (at, at + length - one)]
+        self.still = sum(b - a for a, b in self.stills)
+        if s.hidden_ns:
+            # Lost where nobody looks: the clock jumps back by this at the resume, or ahead.
+            self.jump_at = self.clocks_started
+        self.segments: list[tuple[int, int, int]] = []  # from guest RAW on: rate in ppb, steps
+        self.steps: list[tuple[int, int]] = []
+
+    # -- clocks -----------------------------------------------------------------------------------
+
+    def host_real(self, at: int) -> int:
+        s = self.s
+        step = s.host_step_ns if s.host_step_ns and at >= BASE + s.host_step_at else 0
+        return BASE_REAL + (at - BASE) + (at - BASE) * s.host_ppb // S + step
+
+    def guest_raw(self, at: int) -> int:
+        ran = at - BASE
+        for began, ended in self.stills:
+            ran -= max(0, min(at, ended) - began)
+        if self.s.hidden_ns and at >= self.jump_at:
+            ran -= self.s.hidden_ns
+        return GUEST_RAW + ran + ran * self.s.raw_ppb // S
+
+    def guest_real(self, at: int) -> int:
+        return self._real_of(self.guest_raw(at))
+
+    def _real_of(self, raw: int) -> int:
+        ran = raw - GUEST_RAW
+        value = BASE_REAL + self.s.start_offset_ns + ran + ran * self.s.real_ppb // S
+        for began, ended, ppb in self.segments:
+            if raw > began:
+                value += (min(raw, ended) - began) * ppb // S
+        for when, by in self.steps:
+            if raw >= when:
+                value += by
+        return value
+
+    def ahead(self, at: int, by: int) -> int:
+        """The host instant at which the guest has run for `by` since `at`."""
+        if at >= self.first or self.first == self.last:
+            return at + by
+        if at >= self.last:
+            return self.first + by
+        return at + by if at + by < self.last else self.first + by - (self.last - at)
+
+    # -- what takes time --------------------------------------------------------------------------
+
+    def stamp(self, at: int, *, calm: bool = False) -> tuple[Stamp, int]:
+        """Two clocks one after the other, and when it is over."""
+        apart = self.random.randint(50, 300)
+        if self.s.preempted and not calm and self.random.random() < 0.01:
+            apart = self.random.randint(10 * US, 3 * MS)
+        return Stamp(at, self.host_real(at + apart)), at + apart
+
+    def delay(self, at: int, *, up: bool) -> int:
+        s, r = self.s, self.random
+        base = s.rtt_ns // 5
+        if s.network is Network.FAST:
+            return r.randint(50 * US, 400 * US)
+        usual = base + int(r.expovariate(1) * base)
+        if s.network is Network.ASYMMETRIC:
+            return usual * 4 if up else usual // 3
+        if s.network is Network.HEAVY and r.random() < 0.05:
+            return usual * r.randint(5, 100)
+        if s.network is Network.BURSTY:
+            if at > self._burst_until:
+                self._burst_from = at + r.randint(0, 2 * S)
+                self._burst_until = self._burst_from + r.randint(0, 300 * MS)
+            if self._burst_from <= at <= self._burst_until:
+                return usual + r.randint(0, 50 * MS)
+        return usual
+
+    def arrival(self, sent: int) -> int:
+        """One channel: nothing overtakes."""
+        self._arrived = max(self._arrived + 1, sent + self.delay(sent, up=False))
+        return self._arrived
+
+    def look(
+        self, at: int, order: tuple[GuestClock, ...]
+    ) -> tuple[dict[GuestClock, int], dict[GuestClock, int], int]:
+        """Guest clocks read one after the other; also when each was, and when it was over."""
+        values: dict[GuestClock, int] = {}
+        when: dict[GuestClock, int] = {}
+        for clock in order:
+            at = self.ahead(at, self.random.randint(1 * US, 60 * US))
+            if self.s.preempted and self.random.random() < 0.005:
+                at = self.ahead(at, self.random.randint(100 * US, 10 * MS))
+            raw = self.guest_raw(at)
+            when[clock] = at
+            values[clock] = {
+                GuestClock.RAW: raw,
+                GuestClock.REAL: self._real_of(raw),
+                GuestClock.MONO: raw + GUEST_MONO - GUEST_RAW,
+                GuestClock.BOOT: raw + GUEST_MONO - GUEST_RAW,
+            }[clock]
+        return values, when, at
+
+    def exchange(self, at: int, looks: dict[int, int]) -> tuple[Reading, int]:
+        t1, over = self.stamp(at)
+        arrives = over + self.delay(at, up=True)
+        if self.last <= arrives < self.first:
+            arrives = self.first
+        received = self.ahead(arrives, self.random.randint(1 * US, 200 * US))
+        order = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
+        t2, _, received = self.look(received, order)
+        busy = self.random.randint(5 * US, 50 * US)
+        if self.s.preempted and self.random.random() < 0.02:
+            busy += self.random.randint(0, 20 * MS)
+        t3, when, answered = self.look(self.ahead(received, busy), order[::-1])
+        interrupted = t1.real_ns - self.host_real(t1.raw_ns) > US
+        t4, over = self.stamp(self.arrival(answered), calm=interrupted)
+        looks[t1.raw_ns] = when[GuestClock.REAL]
+        return Reading(t1, t2, t3, t4), over
+
+    def reads(self, begin: int, end: int, looks: dict[int, int], *, dense_start: bool) -> list[Reading]:
+        """As controller._read does it: bursts of four, dense at the edges."""
+        found: list[Reading] = []
+        at = begin
+        while at < end:
+            dense = (dense_start and at < begin + S) or at >= end - S
+            burst = at
+            for _ in range(4):
+                reading, over = self.exchange(at, looks)
+                if over > end and not dense_start:
+                    return found
+                if self.random.randrange(100) >= self.s.loss:
+                    found.append(reading)
+                at = over + self.random.randint(20 * US, 200 * US)
+            at = at + 5 * MS if dense else max(at + 5 * MS, burst + 100 * MS)
+        return found
+
+    def sampler(self, end: int) -> tuple[SamplerReport, list[Heartbeat]]:
+        """The payload's Sampler and its heartbeats. Looks at rest are all alike, but each one is made."""
+        r, s = self.random, self.s
+        at = BASE - 3 * MS
+        last = first = self.guest_raw(at)
+        apart = self._real_of(last) - last
+        holes: list[Hole] = []
+        steps: list[ClockStep] = []
+        beats: list[Heartbeat] = []
+        count, next_beat, distance = 1, last, 0
+        arrived = 0
+        while at < end:
+            late = r.randint(20 * US, 400 * US)
+            if r.random() < 0.004:
+                late = r.randint(0, s.late_ns)
+            at = self.ahead(at, PERIOD + late)
+            raw = self.guest_raw(at)
+            distance, last, count = raw - last, raw, count + 1
+            if distance > FLOOR:
+                holes.append(Hole(raw - distance, raw))
+            moved = self._real_of(raw) - raw - apart
+            if abs(moved) > STEP_FLOOR + distance // STEP_SHARE:
+                steps.append(ClockStep(raw, moved))
+            apart += moved
+            if raw >= next_beat:
+                next_beat = raw + BEAT
+                arrived = max(arrived + 1, at + self.delay(at, up=False))
+                beats.append(Heartbeat(len(beats) + 1, raw, Stamp(arrived, self.host_real(arrived))))
+        usual = PERIOD + 210 * US
+        return SamplerReport(PERIOD, count, first, last, usual, FLOOR, tuple(holes), tuple(steps)), beats
+
+    # -- what moves the guest's REALTIME ----------------------------------------------------------
+
+    def before(self) -> None:
+        s = self.s
+        if s.step_before_ns:
+            self.steps.append((self.guest_raw(BASE + s.before_ns // 2), s.step_before_ns))
+        if s.slew_before_ppb:
+            began = self.guest_raw(BASE + s.before_ns // 3)
+            self.segments.append((began, began + s.before_ns // 3, s.slew_before_ppb))
+
+    def repair(self) -> tuple[int, ...]:
+        s = self.s
+        at = self.first + s.repair_after_ns
+        behind = self.host_real(at) - self.guest_real(at)
+        raw = self.guest_raw(at)
+        if s.repair in (Repair.AGENT, Repair.LATE_STEP):
+            self.steps.append((raw, behind + s.residual_ns))
+            return (at,)
+        if s.repair is Repair.PARTIAL:
+            self.steps.append((raw, behind // 2))
+            return (at,)
+        if s.repair is Repair.OVERSHOOT:
+            later = at + 300 * MS + s.repair_after_ns
+            self.steps.append((raw, behind + 150 * MS))
+            self.steps.append((self.guest_raw(later), -150 * MS + s.residual_ns))
+            return (at, later)
+        if s.repair is Repair.SLEW and behind:
+            ppb = s.slew_ppb if behind > 0 else -s.slew_ppb
+            self.segments.append((raw, raw + abs(behind) * S // s.slew_ppb, ppb))
+        return ()
+
+
+def simulate(s: Scenario) -> tuple[Observation, Truth]:
+    world = _World(s)
+    world.before()
+    steps_after = world.repair()
+    frozen = s.regime is not Regime.RUNNING
+    truth = Truth(
+        s, world.host_real, world.guest_raw, world.guest_real,
+        held=world.may_run - world.last,
+        still=world.still,
+        rest=world.first - world.last,
+        hole=world.guest_raw(world.first) - world.guest_raw(world.last),
+        called=world.called, resumed=world.resumed, clocks_started=world.clocks_started,
+        steps_after=steps_after,
+    )  # fmt: skip
+    readings = world.reads(BASE, world.called, truth.looks, dense_start=False)
+    if s.straddle:
+        readings.append(world.exchange(world.called - world.random.randint(0, 4 * MS), truth.looks)[0])
+    begin = max(world.resumed, readings[-1].t4.raw_ns if readings else 0) + world.random.randint(1, MS)
+    end = world.resumed + s.watch_ns
+    readings += world.reads(begin, end, truth.looks, dense_start=True)
+    report, beats = world.sampler(max(end, readings[-1].t4.raw_ns if readings else end) + 10 * MS)
+
+    def call(begin: int, event: int, end: int) -> Call:
+        # QEMU cuts to microseconds.
+        real = world.host_real(event) // US * US if s.events and s.regime is not Regime.JUMPED else None
+        late = 3 * MS if s.preempted and world.random.random() < 0.3 else 100
+        called = Stamp(begin - late, world.host_real(begin))
+        return Call(called, Stamp(end, world.host_real(end + 100)), real)
+
+    stop = call(world.called, world.stop_event, world.stopped)
+    resume = call(world.resume_called, world.resume_event, world.resumed)
+    moved = world.host_real(end) - world.host_real(BASE) - (end - BASE)
+    method = {Regime.RUNNING: FreezeMethod.NONE, Regime.JUMPED: FreezeMethod.SIGSTOP}.get(
+        s.regime, FreezeMethod.SUSPEND
+    )
+    facts = ProbeFacts("boot", "tsc", "6.1", "3.11")
+    return (
+        Observation(
+            "web-0", 0, frozen, method, "hold", 30 * S, tuple(readings), tuple(beats), report, stop, resume,
+            facts, facts, True, "", 0, moved,
+        ),
+        truth,
+    )  # fmt: skip

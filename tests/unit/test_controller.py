@@ -1,0 +1,403 @@
+"""The controller's two promises, with fake ports on a clock that only the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from lab.controller import RESERVE_NS, Controller, Subject
+from lab.core.clock import GuestClock, Stamp
+from lab.core.plan import CycleSpec, FreezeMethod, HoldPatch
+from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted
+from lab.ports import PatchResult
+
+SPEC = CycleSpec(
+    FreezeMethod.SUSPEND,
+    HoldPatch(NS_PER_S),
+    settle_ns=NS_PER_S,
+    before_ns=30 * NS_PER_MS,
+    budget_ns=10 * NS_PER_S,
+    watch_ns=30 * NS_PER_MS,
+)
+
+
+class World:
+    """Everything outside the controller; each thing done is a line in `log`. fail: what to raise when a
+    line is about to be logged. after: the same, once it was done."""
+
+    def __init__(self) -> None:
+        self.at = NS_PER_S
+        self.log: list[str] = []
+        self.frozen: set[str] = set()
+        self.fail: dict[str, BaseException] = {}
+        self.after: dict[str, BaseException | None] = {}
+        self.events: list[tuple[str, str, dict[str, Any]]] = []
+        self.guarded: list[str] = []
+        self.by_guard: dict[str, Call] = {}
+        self.shielded = False
+        self.interrupted_on_the_way = False
+        self.patch_deadline = 0
+        self.interrupt_at: int | None = None
+        self.steps = 0
+
+    def now(self) -> Stamp:
+        self.at += 1000
+        return Stamp(self.at, self.at + NS_PER_S)
+
+    def sleep_until(self, raw_ns: int) -> None:
+        self.at = max(self.at, raw_ns)
+        self.did("sleep")
+
+    def did(self, what: str, do: Callable[[], object] = lambda: None) -> None:
+        self.steps += 1
+        if self.interrupt_at == self.steps and not self.shielded:
+            raise Interrupted("interrupted")
+        if what in self.fail:
+            raise self.fail[what]
+        self.log.append(what)
+        do()
+        if what in self.after:
+            error = self.after[what]
+            if error is None:  # the guests' process is gone from here on
+                self.fail |= {f"cpu {name}": HypervisorError("gone") for name in "ab"}
+            else:
+                raise error
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        if self.interrupted_on_the_way:
+            raise Interrupted("just before the shield was up")
+        self.shielded = True
+        try:
+            yield
+        finally:
+            self.shielded = False
+
+    # ports.Hypervisor
+
+    def freeze(self, guest: str, method: FreezeMethod) -> Call:
+        called = self.now()
+        if method is not FreezeMethod.NONE:
+            self.did(f"freeze {guest}", lambda: self.frozen.add(guest))
+        return Call(called, self.now())
+
+    def resume(self, guest: str, method: FreezeMethod) -> Call:
+        called = self.now()
+        self.did(f"resume {guest}", lambda: self.frozen.discard(guest))
+        return Call(called, self.now())
+
+    def with_events(self, guest: str, stop: Call, resume: Call) -> tuple[Call, Call]:
+        return stop, resume
+
+    def guard(self, guests: Sequence[str], method: FreezeMethod, at_raw_ns: int) -> FakeGuard:
+        self.guarded = list(guests)
+        return FakeGuard(self, at_raw_ns)
+
+    def state(self, guest: str) -> str:
+        return "paused" if guest in self.frozen else "running"
+
+    def cpu_time_ns(self, guest: str) -> int:
+        self.did(f"cpu {guest}")
+        return 7
+
+    # ports.Journal and ports.View
+
+    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
+        self.did(f"journal {kind}")
+        self.events.append((kind, guest, data))
+
+    def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
+        self.did(f"phase {name}")
+
+    def note(self, text: str) -> None:
+        self.did("note")
+
+    def view_frozen(self, since_raw_ns: int, budget_ns: int) -> None:
+        self.did("view frozen")
+
+    def kinds(self, guest: str) -> list[str]:
+        return [kind for kind, of, _ in self.events if of == guest]
+
+
+class FakeGuard:
+    def __init__(self, world: World, at_raw_ns: int) -> None:
+        self.world, self.at_raw_ns = world, at_raw_ns
+
+    def __enter__(self) -> FakeGuard:
+        self.world.did("guard")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.world.log.append("guard ends")
+
+    def resumed(self, guest: str) -> Call | None:
+        call = self.world.by_guard.get(guest)
+        if call is not None:
+            self.world.frozen.discard(guest)
+        return call
+
+
+class FakeView:
+    def __init__(self, world: World) -> None:
+        self.phase, self.note, self.frozen = world.phase, world.note, world.view_frozen
+        self.world = world
+
+    def resumed(self) -> None:
+        self.world.did("view resumed")
+
+    def cycle(self, *_: object, **__: object) -> None:
+        self.world.did("view cycle")
+
+
+class FakeProbe:
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+
+    def read(self) -> Reading:
+        assert self.name not in self.world.frozen, "nobody reads a frozen guest"
+        t1 = self.world.now()
+        self.world.at += 2 * NS_PER_MS
+        self.world.did(f"read {self.name}")
+        clocks = dict.fromkeys(GuestClock, self.world.at)
+        return Reading(t1, clocks, clocks, self.world.now())
+
+    def start_cycle(self) -> None:
+        self.world.did(f"start {self.name}")
+
+    def heartbeats(self) -> Sequence[Heartbeat]:
+        return ()
+
+    def samples(self) -> SamplerReport:
+        self.world.did(f"samples {self.name}")
+        return SamplerReport(1, 2, 0, 1, 1, 1)
+
+    def facts(self) -> ProbeFacts:
+        self.world.did(f"facts {self.name}")
+        return ProbeFacts("boot", "tsc")
+
+
+class FakeResync:
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+
+    def resumed(self) -> None:
+        self.world.did(f"resync {self.name}")
+
+    def outcome(self) -> str:
+        return "set"
+
+
+class FakePatch:
+    label = "hold 1 s"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.result = PatchResult(True)
+
+    def apply(self, deadline_raw_ns: int) -> PatchResult:
+        self.world.patch_deadline = deadline_raw_ns
+        self.world.at += NS_PER_S
+        self.world.did("patch")
+        return self.result
+
+
+def cycle(world: World, *, frozen: bool = True, guests: Sequence[str] = ("a", "b")) -> None:
+    controller = Controller(world, world, world, FakeView(world), world.shield)
+    subjects = {n: Subject(n, FakeProbe(world, n), FakeResync(world, n)) for n in guests}
+    controller.run_cycle(0, subjects, SPEC, FakePatch(world), frozen=frozen)
+
+
+def test_the_order_of_a_cycle() -> None:
+    world = World()
+    cycle(world)
+    order = [
+        "phase settle", "start a", "facts a", "start b", "facts b", "phase measure", "read a", "phase freeze",
+        "guard", "freeze a", "freeze b", "patch", "resume a", "resync a", "resume b", "resync b",
+        "guard ends", "phase watch", "samples a", "samples b",
+    ]  # fmt: skip
+    places = [world.log.index(line) for line in order]
+    assert places == sorted(places)
+    last_read = max(i for i, line in enumerate(world.log[: world.log.index("freeze a")]) if line == "read b")
+    assert last_read < world.log.index("freeze a")
+    for guest in "ab":
+        kinds = world.kinds(guest)
+        wanted = [
+            "cycle",
+            "facts",
+            "readings",
+            "stop",
+            "resume",
+            "samples",
+            "beats",
+            "resync",
+        ]
+        assert [k for k in dict.fromkeys(kinds) if k in wanted] == wanted
+        assert {"cpu", "patch"} <= set(kinds)
+        assert kinds[-1] == "cycle-end"
+    assert not world.frozen
+
+
+def test_the_patch_and_the_guard_are_given_the_budget() -> None:
+    world = World()
+    cycle(world)
+    began = next(d["call"] for kind, _, d in world.events if kind == "stop").called.raw_ns
+    assert world.patch_deadline <= began + SPEC.budget_ns - RESERVE_NS
+    assert world.patch_deadline >= began + SPEC.budget_ns - RESERVE_NS - NS_PER_MS
+    assert world.guarded == ["a", "b"]
+
+
+def test_a_control_cycle_freezes_nobody() -> None:
+    world = World()
+    cycle(world, frozen=False)
+    assert not [line for line in world.log if line.startswith(("freeze", "resync"))]
+    assert "patch" in world.log
+    assert "cpu" not in world.kinds("a")
+    assert world.events[0][2]["frozen"] is False
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("bug"), HypervisorError("gone"), Interrupted("^C"), KeyboardInterrupt(), SystemExit(1)],
+)
+def test_guests_are_resumed_when_the_patch_raises(error: BaseException) -> None:
+    world = World()
+    world.fail["patch"] = error
+    with pytest.raises(type(error)):
+        cycle(world)
+    assert not world.frozen
+    assert {"resume a", "resume b"} <= set(world.log)
+
+
+def test_guests_are_resumed_when_the_second_cannot_be_frozen() -> None:
+    world = World()
+    world.fail["freeze b"] = HypervisorError("refused", where="b")
+    with pytest.raises(HypervisorError, match="refused"):
+        cycle(world)
+    assert not world.frozen
+    assert "patch" not in world.log
+    assert "resume a" in world.log
+
+
+def test_one_that_cannot_be_resumed_does_not_keep_the_others() -> None:
+    world = World()
+    world.fail["resume a"] = HypervisorError("gone", where="a")
+    with pytest.raises(HypervisorError, match="gone"):
+        cycle(world)
+    assert world.frozen == {"a"}
+    assert "resume b" in world.log
+
+
+def test_a_resync_that_fails_does_not_keep_the_others() -> None:
+    world = World()
+    world.fail["resync a"] = GuestError("no agent", where="a")
+    with pytest.raises(FreezelabError):
+        cycle(world)
+    assert not world.frozen
+
+
+def test_interrupted_anywhere_no_guest_stays_frozen() -> None:
+    """At every single thing that the controller does, before it is done; the resumes are shielded."""
+    whole = World()
+    cycle(whole)
+    for place in range(1, whole.steps + 1):
+        world = World()
+        world.interrupt_at = place
+        try:
+            cycle(world)
+        except Interrupted:
+            pass
+        else:
+            assert whole.log[place - 1].startswith(("resume", "resync")), "only a shielded place goes on"
+        assert not world.frozen, whole.log[place - 1]
+
+
+@pytest.mark.parametrize("place", ["freeze a", "freeze b", "cpu a", "cpu b", "view frozen", "patch"])
+def test_interrupted_when_it_was_just_done(place: str) -> None:
+    world = World()
+    world.after[place] = Interrupted("^C")
+    with pytest.raises(Interrupted):
+        cycle(world)
+    assert not world.frozen
+
+
+@pytest.mark.xfail(reason="a signal between patch and shield leaves the guests frozen", strict=False)
+def test_interrupted_on_the_way_into_the_shield() -> None:
+    world = World()
+    world.interrupted_on_the_way = True
+    with pytest.raises(Interrupted):
+        cycle(world)
+    assert not world.frozen
+
+
+@pytest.mark.xfail(reason="only expected failures of one guest's resume spare the others", strict=False)
+def test_a_bug_in_one_guests_resume_does_not_keep_the_others() -> None:
+    world = World()
+    world.fail["resync a"] = RuntimeError("bug")
+    with pytest.raises(RuntimeError):
+        cycle(world)
+    assert not world.frozen
+
+
+@pytest.mark.xfail(reason="half a difference is journalled as CPU time: negative", strict=False)
+def test_cpu_time_that_was_read_only_once_is_not_journalled() -> None:
+    world = World()
+    world.after["patch"] = None
+    with pytest.raises(HypervisorError):
+        cycle(world)
+    assert all(d["used_ns"] >= 0 for kind, _, d in world.events if kind == "cpu")
+
+
+def test_what_the_guard_resumed_is_not_resumed_again() -> None:
+    world = World()
+    call = Call(Stamp(5, 5), Stamp(6, 6))
+    world.by_guard = {"a": call}
+    cycle(world)
+    assert "resume a" not in world.log
+    assert "resume b" in world.log
+    assert [d["call"] for kind, of, d in world.events if kind == "resume" and of == "a"] == [call]
+
+
+def test_a_lost_probe_is_a_problem_of_its_guest_only() -> None:
+    world = World()
+    world.fail["read a"] = GuestError("the probe's channel was lost", where="guest a")
+    cycle(world)
+    problems = [d["text"] for kind, of, d in world.events if kind == "problem" and of == "a"]
+    assert problems == ["guest a: the probe's channel was lost"]
+    assert "freeze a" not in world.log
+    assert "problem" not in world.kinds("b")
+    assert world.kinds("b")[-1] == world.kinds("a")[-1] == "cycle-end"
+    assert {"freeze b", "resume b", "samples b"} <= set(world.log)
+
+
+def test_a_probe_lost_after_the_resume() -> None:
+    world = World()
+    world.fail["samples a"] = GuestError("the probe did not answer within 15 s", where="guest a")
+    cycle(world)
+    assert "stop" in world.kinds("a")
+    assert "resume" in world.kinds("a")
+    assert "problem" in world.kinds("a")
+    assert "samples" in world.kinds("b")
+
+
+def test_all_probes_lost_ends_the_cycle_without_a_freeze() -> None:
+    world = World()
+    world.fail |= {f"start {n}": GuestError("gone") for n in "ab"}
+    cycle(world)
+    assert not [line for line in world.log if line.startswith("freeze")]
+    assert world.kinds("a")[-1] == "cycle-end"
+
+
+def test_a_failing_patch_is_journalled() -> None:
+    world = World()
+    controller = Controller(world, world, world, FakeView(world), world.shield)
+    patch = FakePatch(world)
+    patch.result = PatchResult(False, "exit status 3", {"status": 3})
+    subjects = {"a": Subject("a", FakeProbe(world, "a"), FakeResync(world, "a"))}
+    controller.run_cycle(3, subjects, SPEC, patch, frozen=True)
+    said = [d for kind, _, d in world.events if kind == "patch"]
+    assert said == [{"ok": False, "why": "exit status 3", "facts": {"status": 3}}]
