@@ -3,8 +3,9 @@
     recipe.toml   about, suite, packages, exclude, cmdline, disk_size, build_space
     files/        laid over the root file system (root's, 0644, or 0755 for executables)
     hooks/        POSIX sh, run in order on the finished system with its root as $1
+    README.md     about it; the only file that the image does not hang on
 
-The digest covers all files of the folder and FORMAT, so that any change makes another image.
+The digest covers all other files and FORMAT, so that any change to them makes another image.
 """
 
 from __future__ import annotations
@@ -99,12 +100,12 @@ def _size(data: dict[str, Any], key: str, path: Path) -> int:
 
 
 def _entries(folder: Path) -> list[tuple[str, Path]]:
-    """(relative name, path) of all files and links below, sorted; editors' droppings left out."""
+    """(relative name, path) of all files and links below, sorted; editors' droppings and README left out."""
     found = []
     for root, folders, files in os.walk(folder):
         for name in [*files, *(f for f in folders if Path(root, f).is_symlink())]:
             path = Path(root, name)
-            if not name.endswith(("~", ".swp")):
+            if not name.endswith(("~", ".swp")) and path != folder / "README.md":
                 found.append((path.relative_to(folder).as_posix(), path))
     return sorted(found)
 
@@ -115,7 +116,7 @@ def _mode(path: Path) -> int:
 
 
 def folder_digest(folder: Path) -> str:
-    """sha256 over names, executable bits and contents of all files below, and FORMAT."""
+    """sha256 over names, executable bits and contents of the files below, and FORMAT."""
     digest = hashlib.sha256(f"freezelab image format {FORMAT}\n".encode())
     for name, path in _entries(folder):
         if path.is_symlink():

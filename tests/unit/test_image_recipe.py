@@ -49,10 +49,11 @@ def test_digest_is_of_the_contents_not_of_the_place(folder: Path, tmp_path: Path
     assert folder_digest(folder) == folder_digest(elsewhere) == load_recipe(folder).digest
 
 
-def test_digest_ignores_umask_and_editors(folder: Path) -> None:
+def test_digest_ignores_readme_umask_and_editors(folder: Path) -> None:
     before = folder_digest(folder)
     (folder / "recipe.toml").chmod(0o600)
     (folder / "recipe.toml~").write_text("left by an editor")
+    (folder / "README.md").write_text("another figure")
     (folder / "empty").mkdir()
     assert folder_digest(folder) == before
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Which units and generators run at boot. Nothing is masked but generators: what a guest needs later
 # (udev, timers, networkd …) can be started. It only is not wanted at boot.
 set -eu

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # The rest of the system: root's login, keys, leftovers of the installation.
 set -eu
 root=$1
@@ -9,6 +10,3 @@ chmod 700 "$root/root/.ssh"
 : >"$root/etc/fstab"
 : >"$root/etc/motd"
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/var/cache/debconf/*-old
-
-# Byte code of the whole standard library, so that no guest compiles it (each overlay would do it again).
-chroot "$root" python3 -m compileall -q /usr/lib/python3.11 >/dev/null || true

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # /boot/initrd: a busybox and the drivers that init loads, in order, uncompressed.
 set -eu
 root=$1
@@ -6,10 +7,10 @@ work=$root/tmp/initrd
 
 mkdir -p "$work/bin" "$work/modules" "$work/dev" "$work/proc" "$work/sys" "$work/run" "$work/root"
 cp "$root/bin/busybox" "$work/bin/busybox"
-for applet in sh mount insmod tar ip ln cat mkdir switch_root poweroff; do
+for applet in sh mount insmod tar ip udhcpc ln cat mkdir switch_root poweroff; do
     ln -s busybox "$work/bin/$applet"
 done
-cp "$root/usr/lib/freezelab/init" "$work/init"
+cp "$root/usr/lib/freezelab/init" "$root/usr/lib/freezelab/dhcp" "$work/"
 
 # autofs4 and ip_tables: else systemd loads them itself, by way of libkmod and its indexes, which is slow.
 for module in virtio_pci virtio_blk virtio_net virtio_console qemu_fw_cfg autofs4 ip_tables; do
