@@ -18,7 +18,7 @@ from lab.core.clock import Stamp
 from lab.core.plan import CycleSpec, FreezeMethod
 from lab.core.timeline import Call, Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import FreezelabError, GuestError
+from lab.errors import GuestError, Interrupted
 from lab.ports import Clock, Guard, HostPatch, Hypervisor, Journal, PatchResult, Probe, Resync, View
 
 RESERVE_NS = 250 * NS_PER_MS
@@ -130,6 +130,7 @@ class Controller:
         hypervisor, names = self._hypervisor, list(subjects)
         stops: dict[str, Call] = {}
         resumes: dict[str, Call] = {}
+        cpu_before: dict[str, int] = {}
         cpu: dict[str, int] = {}
         result: PatchResult | None = None
         self._view.phase("freeze")
@@ -141,27 +142,34 @@ class Controller:
                 try:
                     for name in names:
                         stops[name] = hypervisor.freeze(name, method)
-                        cpu[name] = -hypervisor.cpu_time_ns(name)
-                    # Written while they are frozen: who comes after a kill -9 can tell.
-                    self._journal.append("freeze", cycle=index, guests=names, method=method)
-                    self._view.frozen(first.raw_ns, spec.budget_ns)
+                        cpu_before[name] = hypervisor.cpu_time_ns(name)
+                    if method is not FreezeMethod.NONE:
+                        # Written while they are frozen: who comes after a kill -9 can tell.
+                        self._journal.append("freeze", cycle=index, guests=names, method=method)
+                        self._view.frozen(first.raw_ns, spec.budget_ns)
                     result = patch.apply(deadline)
                     for name in names:
-                        cpu[name] += hypervisor.cpu_time_ns(name)
+                        cpu[name] = hypervisor.cpu_time_ns(name) - cpu_before[name]
                 finally:
-                    self._resume(names, method, subjects, guard, resumes)
-                    self._view.resumed()
+                    try:
+                        self._resume(names, method, subjects, guard, resumes)
+                    except Interrupted:
+                        # It came on the way into the shield; there is no second one.
+                        self._resume(names, method, subjects, guard, resumes)
+                        raise
+                    finally:
+                        self._view.resumed()
         finally:
             for name, stop in stops.items():
                 self._journal.append("stop", name, index, call=stop)
                 if name in resumes:
                     self._journal.append("resume", name, index, call=resumes[name])
+                if name in cpu and method is not FreezeMethod.NONE:
+                    self._journal.append("cpu", name, index, used_ns=cpu[name])
                 if result is not None:
                     self._journal.append(
                         "patch", name, index, ok=result.ok, why=result.why, facts=result.facts
                     )
-                    if method is not FreezeMethod.NONE:
-                        self._journal.append("cpu", name, index, used_ns=cpu[name])
         return max((call.returned for call in resumes.values()), key=lambda stamp: stamp.raw_ns)
 
     def _resume(
@@ -172,16 +180,18 @@ class Controller:
         guard: Guard,
         resumes: dict[str, Call],
     ) -> None:
-        """Resume every guest, into `resumes`, also when one of them cannot be; then the first failure
-        is raised."""
-        failures: list[FreezelabError] = []
+        """Resume every guest that is not in `resumes` yet, also when one of them cannot be; then the
+        first failure is raised."""
+        failures: list[Exception] = []
         with self._shield():
             for name in names:
+                if name in resumes:
+                    continue
                 try:
                     resumes[name] = guard.resumed(name) or self._hypervisor.resume(name, method)
                     if method is not FreezeMethod.NONE:
                         subjects[name].resync.resumed()
-                except FreezelabError as error:
+                except Exception as error:  # noqa: BLE001 - raised below; the others come first
                     failures.append(error)
         if failures:
             raise failures[0]

@@ -31,8 +31,8 @@ def examine(uri: str | None) -> list[Check]:
     except FreezelabError as error:
         return [*checks, _failed("state folder", error)]
     store = ImageStore(paths.RECIPES, default_cache())
-    checks += [_space("state folder", state), _space("image cache", default_cache())]
     image = store.find("debian")
+    checks += [_space("state folder", state), _space("image cache", default_cache(), needed=image is None)]
     checks.append(
         Check("guest image", True, f"{image.label}, kernel {image.info.get('kernel_version', '?')}")
         if image
@@ -86,7 +86,7 @@ def _memory() -> Check:
     return Check("memory", free >= GUEST_BYTES, said, "end something: a guest takes 512 MiB and some")
 
 
-def _space(name: str, folder: Path) -> Check:
+def _space(name: str, folder: Path, *, needed: bool = True) -> Check:
     there = folder
     while not there.exists():
         there = there.parent
@@ -94,7 +94,10 @@ def _space(name: str, folder: Path) -> Check:
     writable = os.access(there, os.W_OK)
     said = f"{folder}, {format_size(free >> 20 << 20)} free" + ("" if writable else ", cannot be written to")
     variable = "FREEZELAB_HOME" if name == "state folder" else "FREEZELAB_CACHE"
-    return Check(name, writable and free >= NEEDED_BYTES, said, f"set {variable} to a folder with 2 GiB free")
+    good = writable and free >= NEEDED_BYTES
+    return Check(
+        name, good or (False if needed else None), said, f"set {variable} to a folder with 2 GiB free"
+    )
 
 
 def _hypervisor(uri: str | None, state: Path) -> Check:

@@ -14,7 +14,7 @@ from lab.cli.paths import default_home, made
 from lab.controller import Subject
 from lab.core.plan import GuestSpec, ResyncMechanism
 from lab.core.units import NS_PER_S, format_size
-from lab.errors import FreezelabError, GuestError, MachineError
+from lab.errors import FreezelabError, GuestError, HypervisorError, MachineError
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH, Address
 from lab.guest.timesync import AgentResync, ChronyResync, NoResync
@@ -37,6 +37,11 @@ HOST_IN_GUEST = "10.0.2.2"
 
 AGENT_NS = 60 * NS_PER_S
 """How long the guest's agent may take to answer after SSH has."""
+
+REACHABLE = (
+    "this libvirt runs guests as a user who may not enter these folders; set FREEZELAB_HOME and "
+    "FREEZELAB_CACHE to folders open to it, such as /var/lib/freezelab"
+)
 
 OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
 START_TRIES = 3
@@ -140,8 +145,8 @@ class Guests:
         image = settings.images[spec.image]
         folder = made(self._folder / spec.name)
         private, public = make_key(spec.name)
-        seed = folder / "seed.tar"
-        seed.touch(0o600)
+        seed = folder / "seed.tar"  # holds the guest's host key
+        seed.touch(0o600 if not self._hypervisor.remote else 0o644)
         seed.write_bytes(
             make_seed(
                 name=spec.name, host_key=private, host_key_public=public, authorized_keys=[self._public]
@@ -174,6 +179,8 @@ class Guests:
                 self._hypervisor.define_and_start(domain)
                 break
             except FreezelabError as error:
+                if self._hypervisor.remote and "Permission denied" in str(error):
+                    raise HypervisorError(error.what, where=error.where, hint=REACHABLE) from error
                 # Somebody was given the same free port between our look and QEMU's.
                 if "host forwarding" not in str(error) or not tries_left:
                     raise
