@@ -19,7 +19,7 @@ from lab.guest.wire import Wire
 from lab.ports import Clock
 
 CONNECT_S = 10.0
-STAGGER_S = 0.7
+STAGGER_S = 0.4
 IN_FLIGHT = 3
 
 # Under TCG the guest has no AES instructions worth the name; measured in images/debian/README.md.
