@@ -36,7 +36,7 @@ from lab.core.pause import (
 from lab.core.plan import Expectations, FreezeMethod, Regime, ResyncMechanism
 from lab.core.resync import Correction, SyncOutcome, measure_resync
 from lab.core.stats import quantile, summary
-from lab.core.timeline import Call, ClockStep, Heartbeat, Hole, Observation, Reading, SamplerReport
+from lab.core.timeline import Call, Heartbeat, Hole, Observation, Reading, SamplerReport
 from lab.core.verdict import Outcome, at_least, at_most, worst
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
 
@@ -185,6 +185,19 @@ def test_the_drift_of_a_line(ppm: float) -> None:
     assert seen.low <= ppm <= seen.high
     assert seen.bound_ppm == pytest.approx(2 * 100_000 / 4.9e9 * 1e6, rel=0.01)
     assert seen.window_for_ns(seen.bound_ppm / 10) == pytest.approx(10 * seen.window_ns, rel=0.01)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_drift_of_samples_whose_instants_are_unknown(sign: int) -> None:
+    """Two long exchanges: the offsets may have been taken 0.2 s apart or 2.2 s."""
+    two = [
+        Sample(0, S, Interval(0, 1)),
+        Sample(S + S // 5, 2 * S + S // 5, Interval(0, 1).shifted(sign * MS)),
+    ]
+    seen_ = drift(two)
+    assert seen_ is not None
+    for apart_ns in (S // 5, 2 * S + S // 5):
+        assert seen_.low <= sign * MS / apart_ns * 1e6 <= seen_.high
 
 
 def test_no_drift_over_a_step_or_too_little() -> None:
@@ -337,12 +350,6 @@ def test_what_is_unaccounted_is_told_with_its_sign() -> None:
 # -- resync -----------------------------------------------------------------------------------------
 
 
-def sync(*points: tuple[int, int, int], hold: int = 2 * S, steps: list[ClockStep] | None = None) -> object:
-    """points: milliseconds after the resume, low and high of the offset in ms; tolerance 100 ms."""
-    curve = [Sample(T0 + t * MS - MS, T0 + t * MS, Interval(a * MS, b * MS)) for t, a, b in points]
-    return measure_resync(curve, T0, Interval(-5 * S, -5 * S), None, steps, 100 * MS, hold)
-
-
 def row(begin: int, end: int, low: int, high: int, every: int = 100) -> list[tuple[int, int, int]]:
     return [(t, low, high) for t in range(begin, end, every)]
 
@@ -370,10 +377,10 @@ def test_time_to_sync() -> None:
 
 
 def test_samples_that_straddle_the_tolerance_do_not_start_a_stretch_early() -> None:
-    """In at 1 s, perhaps out until 2 s, in from then on: the time may be either."""
-    seen_, time = outcome(*row(100, 1000, *OUT), (1000, *IN), *row(1100, 2000, *MAYBE), *row(2000, 5000, *IN))
+    """In at 1 s, perhaps out until 1.5 s, in from then on: the time may be either."""
+    seen_, time = outcome(*row(100, 1000, *OUT), (1000, *IN), *row(1100, 1500, *MAYBE), *row(1500, 5000, *IN))
     assert seen_ is SyncOutcome.SYNCED
-    assert time == Interval(899 * MS, 2000 * MS)
+    assert time == Interval(899 * MS, 1500 * MS)
 
 
 def test_a_stretch_that_may_have_been_in_counts_below() -> None:

@@ -1,7 +1,22 @@
 """The measurement against synthetic guests: every interval contains the truth, no verdict is wrong.
 
 The number of cases is fixed and so is what is drawn (derandomize); FREEZELAB_HYPOTHESIS=20000 runs that many
-random ones instead, and prints how to repeat a failure.
+random ones instead, and prints how to repeat a failure; FREEZELAB_SHRINK=1 makes it small, slowly.
+
+Mutations of lab/core that were tried, each seen to fail here or in test_core_pointed.py: a rate taken
+from the wrong end in `smoothed`; the sign of the host's apartness in `real_sample`; no allowance for
+slew and stamps in `host_apart`; no drift over the time that the lag leaves (`lag_witness`); readings
+called "before" up to the resume; events carried by the stamp at the call alone; no LATE_NS; a hole in
+guest time taken as host time; a regime by meeting intervals only; a generous stretch not counted; an
+out-sample dated by its end; steps ignored at the resume; the host's slew left out of what is carried
+over the pause; a straddling sample left in a stretch; the nearer distance for the farther in `drift`.
+Not seen to fail: no slew in `apart`, where a contradiction falls back to the wider, sound bracket.
+
+The code before these tests failed in about one case of five. RESUMED, 36 ms, slow heartbeats (seed
+2482097045): pause [43.1, 45.4] ms, truth 39.6: silence narrowed it. SIGSTOP for 30 s, guest +241 ppm
+(seed 3013875424): pause from 29 996.2 ms, truth 29 992.8: a hole in guest time. RESUMED, stamp
+interrupted (seed 2444085108): hypervisor from 28.0 ms, truth 26.2. MIXED, 17.3 of 23.6 ms standing (seed
+4046248206): called resumed, [14.9, 19.9] ms.
 """
 
 from __future__ import annotations
@@ -128,13 +143,13 @@ def check_pause(truth: Truth, obs: Observation, result: CycleResult) -> None:
         assert truth.held in host
         assert s.regime is not Regime.RESUMED or truth.still in host
     if (lag := pause.witnesses.get(Witness.LAG)) is not None:
-        assert lost in lag
+        assert lost in lag.widened(s.hidden_ns // 1900)  # more than a clock can lose by its rate
     gap = pause.witnesses.get(Witness.GAP)
     if gap is not None:
         hole = truth.hole / (1 + s.raw_ppb / 1e9)
         assert hole <= gap.high_ns + 1
         assert gap.low_ns <= max(0, hole) + s.stall_ns
-    if (silence := pause.witnesses.get(Witness.SILENCE)) is not None and frozen:
+    if (silence := pause.witnesses.get(Witness.SILENCE)) is not None and frozen and not s.hidden_ns:
         assert truth.held <= silence.high_ns
         if s.network in (Network.STEADY, Network.FAST) and s.rtt_ns <= 3 * MS and s.stall_ns <= 5 * MS:
             assert silence.low_ns <= truth.held
@@ -258,35 +273,40 @@ def check(s: Scenario, expect: Expectations) -> CycleResult:
 
 
 @given(scenarios, expectations)
-@cases(1000)
+@cases(800)
 def test_every_interval_contains_the_truth_and_no_verdict_is_wrong(s: Scenario, expect: Expectations) -> None:
     check(s, expect)
 
 
 @given(slewed_before, expectations)
-@cases(300)
+@cases(250)
 def test_a_clock_that_is_moved_before_the_freeze(s: Scenario, expect: Expectations) -> None:
     check(s, expect)
 
 
 @given(host_moved, expectations)
-@cases(200)
+@cases(150)
 def test_a_host_whose_clock_is_stepped(s: Scenario, expect: Expectations) -> None:
     check(s, expect)
 
 
 @given(scenarios, st.integers(300 * MS, 3 * S))
-@cases(200)
+@cases(150)
 def test_time_lost_by_the_guests_clock_never_closes(s: Scenario, hidden: int) -> None:
     regime = s.regime if s.regime in (Regime.RESUMED, Regime.RUNNING) else Regime.RESUMED
-    s = replace(s, regime=regime, hidden_ns=hidden, late_ns=10 * MS, network=Network.STEADY)
-    result = check(s, Expectations())
+    s = replace(
+        s, regime=regime, hidden_ns=hidden, late_ns=10 * MS, network=Network.STEADY, repair=Repair.NONE
+    )
+    obs, truth = simulate(s)
+    result = measure(obs, ResyncMechanism.NONE, Expectations())
+    check_pause(truth, obs, result)
+    check_findings(truth, obs, result, Expectations())
     assert result.pause is not None
     assert not result.pause.closes
 
 
 @given(scenarios, st.integers(300 * MS, 3 * S))
-@cases(200)
+@cases(150)
 def test_a_guest_that_stands_longer_than_it_was_held_never_closes(s: Scenario, stall: int) -> None:
     regime = s.regime if s.regime is not Regime.RUNNING else Regime.JUMPED
     s = replace(s, regime=regime, stall_ns=stall, late_ns=10 * MS, network=Network.STEADY, repair=Repair.NONE)
