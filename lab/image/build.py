@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -55,6 +56,7 @@ class Tools:
     tar: str
     mode: str  # mmdebstrap's: root or unshare
     fakeroot: tuple[str, ...]
+    isolate: tuple[str, ...]
 
 
 def find_tools() -> Tools:
@@ -62,7 +64,12 @@ def find_tools() -> Tools:
     mmdebstrap = find_program("mmdebstrap", "mmdebstrap")
     mke2fs, tar = find_program("mke2fs", "e2fsprogs"), find_program("tar", "tar")
     if os.geteuid() == 0:
-        return Tools(mmdebstrap, mke2fs, tar, "root", ())
+        # In mode root mmdebstrap mounts /proc, /sys and more where all can see it, and when it is stopped
+        # it leaves them mounted. In namespaces of its own, killing the first process takes all away.
+        # (Mode unshare makes such namespaces itself.)
+        unshare = find_program("unshare", "util-linux")
+        isolate = (unshare, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+        return Tools(mmdebstrap, mke2fs, tar, "root", (), isolate)
     fakeroot = find_program("fakeroot", "fakeroot")
     find_program("newuidmap", "uidmap")
     user = getpass.getuser()
@@ -76,7 +83,7 @@ def find_tools() -> Tools:
                 f"user {user} has no line in {path}, so mmdebstrap cannot build without root",
                 hint=f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
             )
-    return Tools(mmdebstrap, mke2fs, tar, "unshare", (fakeroot,))
+    return Tools(mmdebstrap, mke2fs, tar, "unshare", (fakeroot,), ())
 
 
 def free_bytes(folder: Path) -> int:
@@ -149,6 +156,8 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
         on_line=on_line,
         env=env,
         keep_open=(lock,),
+        # Outside namespaces of ours mmdebstrap must tidy up itself, which it does when asked to end.
+        stop=signal.SIGKILL if tools.isolate else signal.SIGTERM,
     )
 
     progress("unpacking", 0.90)
@@ -197,6 +206,7 @@ def mmdebstrap_argv(
 ) -> list[str]:
     """Without a mirror mmdebstrap takes Debian's own."""
     argv = [
+        *tools.isolate,
         tools.mmdebstrap,
         f"--mode={tools.mode}",
         "--variant=apt",

@@ -74,12 +74,18 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     keep_open: Sequence[int] = (),
+    stop: signal.Signals = signal.SIGTERM,
 ) -> None:
-    """Run to the end. on_line gets each line of output. keep_open: descriptors the program inherits."""
+    """Run to the end.
+
+    on_line: gets each line of output. keep_open: descriptors the program inherits.
+    stop: what ends it when it is late, when an exception passes here, and when this process dies.
+    """
     lines: deque[str] = deque(maxlen=200)
     full_env = {**os.environ, "LC_ALL": "C", "PATH": _path(), **(env or {})}
-    # setpriv execs the program with a death signal set: kill -9 on us still ends it in order.
-    prefix = [setpriv, "--pdeathsig", "TERM"] if (setpriv := shutil.which("setpriv", path=_path())) else []
+    # setpriv execs the program with a death signal set, for kill -9 on this process.
+    death = ["--pdeathsig", stop.name.removeprefix("SIG")]
+    prefix = [setpriv, *death] if (setpriv := shutil.which("setpriv", path=_path())) else []
     try:
         process = subprocess.Popen(
             [*prefix, *argv],
@@ -101,11 +107,7 @@ def run(
 
     def overdue() -> None:
         late.set()
-        _signal_group(process, signal.SIGTERM)
-        try:
-            process.wait(_TERM_GRACE_S)
-        except subprocess.TimeoutExpired:
-            _signal_group(process, signal.SIGKILL)
+        _end(process, stop)
 
     timer = threading.Timer(timeout_s, overdue)
     timer.daemon = True
@@ -118,7 +120,7 @@ def run(
                     on_line(line)
         status = process.wait()
     except BaseException:
-        _end(process)
+        _end(process, stop)
         raise
     finally:
         timer.cancel()
@@ -144,8 +146,8 @@ def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> Non
             os.killpg(process.pid, number)  # its own session: pid and group are the same
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    _signal_group(process, signal.SIGTERM)
+def _end(process: subprocess.Popen[str], stop: signal.Signals) -> None:
+    _signal_group(process, stop)
     try:
         process.wait(_TERM_GRACE_S)
     except subprocess.TimeoutExpired:

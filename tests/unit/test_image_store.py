@@ -98,7 +98,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     monkeypatch.setenv("BUILDS", str(shop.builds))
     monkeypatch.delenv("FREEZELAB_MIRROR", raising=False)
     # The stand-ins make files of this user's: neither root nor fakeroot is needed.
-    tools = Tools(str(shop.bin / "mmdebstrap"), str(shop.bin / "mke2fs"), "tar", "root", ())
+    tools = Tools(str(shop.bin / "mmdebstrap"), str(shop.bin / "mke2fs"), "tar", "root", (), ())
     monkeypatch.setattr(building, "find_tools", lambda: tools)
     return shop
 
@@ -301,7 +301,8 @@ def test_killed_builder_leaves_nothing_that_looks_finished(shop: Workshop, tmp_p
 import lab.image.build as building
 from pathlib import Path
 from lab.image.store import ImageStore
-building.find_tools = lambda: building.Tools({str(shop.bin / "mmdebstrap")!r}, "mke2fs", "tar", "root", ())
+tools = building.Tools({str(shop.bin / "mmdebstrap")!r}, "mke2fs", "tar", "root", (), ())
+building.find_tools = lambda: tools
 ImageStore(Path({str(shop.recipes)!r}), Path({str(shop.cache)!r})).build("tiny", lambda stage, fraction: None)
 """
     builder = subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT)
@@ -319,6 +320,50 @@ ImageStore(Path({str(shop.recipes)!r}), Path({str(shop.cache)!r})).build("tiny",
     shop.mmdebstrap("")
     folder = shop.build()
     assert shop.left() == [folder.name]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as mounting does")
+@pytest.mark.parametrize("how", ["exception", "kill -9"])
+def test_stopped_build_as_root_leaves_no_mounts(tmp_path: Path, how: str) -> None:
+    """mmdebstrap's mounts, in mode root, must go with it whatever ends it."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    script = f"""
+import signal, sys
+import lab.image.build as building
+from lab.image.program import run
+def stop(line):
+    if {how!r} == "exception":
+        raise KeyboardInterrupt
+    print(line, flush=True)
+mount = "trap '' TERM; mount -t tmpfs none {inside}; echo mounted; sleep 60"
+run([*building.find_tools().isolate, "sh", "-c", mount], timeout_s=60, on_line=stop, stop=signal.SIGKILL)
+"""
+    started = time.monotonic()
+    builder = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with builder:
+        try:
+            assert builder.stdout is not None
+            said = builder.stdout.readline()
+        finally:
+            builder.kill()
+    assert said == ("" if how == "exception" else "mounted\n")
+    _until(lambda: not any(str(inside) in _cmdline(pid) for pid in Path("/proc").glob("[0-9]*")))
+    assert str(inside) not in Path("/proc/self/mounts").read_text()
+    assert time.monotonic() - started < 30
+
+
+def _cmdline(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def test_second_builder_waits_and_finds_it_done(shop: Workshop) -> None:
