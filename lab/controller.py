@@ -183,7 +183,7 @@ class Controller:
         """Resume every guest that is not in `resumes` yet, also when one of them cannot be; then the
         first failure is raised."""
         failures: list[Exception] = []
-        with self._shield():
+        with self._shield():  # a signal that was held back is raised here, before any failure
             for name in names:
                 if name in resumes:
                     continue

@@ -107,7 +107,8 @@ def _hypervisor(uri: str | None, state: Path) -> Check:
             left = hypervisor.list_lab_domains()
     except FreezelabError as error:
         return _failed("hypervisor", error)
-    said = f"QEMU {facts.qemu}, libvirt {facts.libvirt}, {emulator.machine}, {'no daemon' if not uri else facts.uri}"
+    where = facts.uri if uri else "no daemon"
+    said = f"QEMU {facts.qemu}, libvirt {facts.libvirt}, {emulator.machine}, {where}"
     if left:
         return Check(
             "hypervisor", None, f"{said}; {len(left)} guests left by a killed run", "freezelab recover"

@@ -37,14 +37,18 @@ HOST_STEP_NS = 1 * NS_PER_MS
 """What the host's REALTIME moved against its MONOTONIC_RAW in a cycle beyond this, and beyond what NTP may
 slew it by, was a step: offsets before and after it do not compare."""
 
+STEP_FLOOR_NS = NS_PER_MS // 2
+STEP_SHARE = 8
+"""STEP_FLOOR_NS and STEP_SHARE of lab/guest/payload.py: smaller steps look like slews to the sampler."""
+
 
 @dataclass(frozen=True)
 class CycleResult:
     """One guest's cycle, measured. None where it could not be.
 
     before, at_resume, final: guest REALTIME minus host REALTIME at the last reading before the stop, at
-    the first after the resume, and at the last of the watch. When a step came before that first reading,
-    at_resume is what it was at the resume, carried over the pause.
+    the resume (or the first reading after it, where that is known better) before anything repaired it,
+    and at the last reading of the watch.
     drift_before, drift_after: of REALTIME. phi_ppm: the drift bound that the widening used.
     """
 
@@ -117,37 +121,50 @@ def _moved(readings: Sequence[Reading]) -> bool:
 def _at_resume(
     early: Sequence[Reading],
     late: Sequence[Reading],
-    before: Interval | None,
+    raw_at_resume: Interval | None,
     lag: Interval | None,
     after: Sequence[Sample],
     obs: Observation,
     steps: Sequence[ClockStep] | None,
     resume_guest: Interval | None,
 ) -> tuple[Interval | None, str]:
-    """The offset at the resume: read directly where no step came before the first reading, else carried
-    over the pause (before minus lag). A contradiction between the two is told."""
+    """The offset at the resume, before anything repaired it: carried over the pause, and read directly
+    where no step came before the first reading. A contradiction between the two is
+    told, and the direct one wins.
+
+    A step in the very hole that the pause made may have come before the stop or after the resume. It came
+    after, and repaired the clock, when it left less than a tenth of what was carried: before, it would
+    have had to know how long the pause was going to be. Else nothing is said.
+    """
     stop, resume, sampler = obs.stop, obs.resume, obs.sampler
     if stop is None or resume is None or sampler is None or steps is None or not late:
         return None, ""  # nobody watched for steps: the first reading may be of a repaired clock
+    direct = after[0].offset
     carried = None
-    if early and before is not None and lag is not None and resume_guest is not None:
+    if early and raw_at_resume is not None and lag is not None and resume_guest is not None:
+        # guest REAL - host REAL = (guest REAL - guest RAW) + (guest RAW - host RAW) - (host REAL - host RAW):
+        # the first as it was before, the others as they are now. Only the second has a network in it.
+        ran = resume.returned.raw_ns - early[-1].t1.raw_ns - max(0, lag.low_ns)
+        within = apart(early[-1]).widened(ageing_ns(max(0, ran), SLEW_PPM))
+        carried = within + raw_at_resume - host_apart(resume.called, resume.returned)
         last = early[-1].t2[GuestClock.RAW]
         unclear = any(
             s.at_raw_ns > last and _looked_before(s, sampler) <= resume_guest.high_ns for s in sampler.steps
         )
-        ran = resume.returned.raw_ns - early[-1].t1.raw_ns - max(0, lag.low_ns)
-        if not unclear:
-            # The lag is in the host's MONOTONIC_RAW, and the host's REALTIME may have moved against it.
-            host = host_apart(resume.called, resume.returned) - host_apart(early[-1].t1, early[-1].t4)
-            carried = (before - lag - host).widened(ageing_ns(max(0, ran), SLEW_PPM))
-    first = late[0]
-    if all(first.t3[GuestClock.RAW] <= _looked_before(s, sampler) for s in steps):
-        direct = after[0].offset
-        since = first.t4.raw_ns - resume.called.raw_ns
-        if carried is not None and not direct.meets(carried.widened(ageing_ns(since, SLEW_PPM))):
-            return direct, "the guest's REALTIME moved by itself between stop and resume"
+        if unclear and direct.largest_ns * 10 > carried.smallest_ns:
+            carried = None
+    if any(late[0].t3[GuestClock.RAW] > _looked_before(s, sampler) for s in steps):
+        return carried, ""
+    if carried is None:
         return direct, ""
-    return carried, ""
+    # A slew, or a step too small for the sampler to tell from one, may lie between the two.
+    since = max(0, late[0].t4.raw_ns - resume.called.raw_ns)
+    if direct.meets(carried.widened(STEP_FLOOR_NS + since // STEP_SHARE)):
+        return min(direct, carried, key=lambda interval: interval.half_width_ns), ""
+    then, now = host_apart(resume.called, resume.returned), host_apart(late[0].t1, late[0].t4)
+    if abs(now.mid_ns - then.mid_ns) > HOST_STEP_NS:
+        return carried, ""  # the host's own clock was stepped in between, which is told elsewhere
+    return direct, "the guest's REALTIME moved by itself between stop and resume"
 
 
 def _last_straight(given: Sequence[Sample], from_raw_ns: int) -> tuple[list[Sample], Drift | None]:
@@ -213,7 +230,7 @@ def measure(obs: Observation, mechanism: ResyncMechanism, expect: Expectations) 
             resume.called.raw_ns + raw_at_resume.low_ns - edge, resume.returned.raw_ns + raw_at_resume.high_ns
         )
     steps = _steps_after(obs, resume_guest)
-    at_resume, said = _at_resume(early, late, before, lag, real_late, obs, steps, resume_guest)
+    at_resume, said = _at_resume(early, late, raw_at_resume, lag, real_late, obs, steps, resume_guest)
     problems += filter(None, [said])
 
     resync = measure_resync(

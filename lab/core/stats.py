@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, comb
+from itertools import accumulate
+from math import ceil, exp, lgamma, log
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,13 @@ class Quantile:
     high: float | None
 
 
-def _at_most(k: int, n: int, q: float) -> float:
-    """P(Binomial(n, q) <= k)."""
-    return sum(comb(n, i) * q**i * (1 - q) ** (n - i) for i in range(k + 1))
+def _at_most(n: int, q: float) -> list[float]:
+    """P(Binomial(n, q) <= k) for k = 0 .. n. In logarithms: n may be thousands."""
+    terms = (
+        exp(lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log(q) + (n - k) * log(1 - q))
+        for k in range(n + 1)
+    )
+    return list(accumulate(terms))
 
 
 def quantile(values: Sequence[float], q: float, confidence: float = 0.95) -> Quantile:
@@ -31,16 +36,14 @@ def quantile(values: Sequence[float], q: float, confidence: float = 0.95) -> Qua
     if not values:
         raise ValueError("a quantile of nothing")
     ordered, n, tail = sorted(values), len(values), (1 - confidence) / 2
-    low = high = None
-    for rank in range(n, 0, -1):
-        if _at_most(rank - 1, n, q) <= tail:
-            low = ordered[rank - 1]
-            break
-    for rank in range(1, n + 1):
-        if 1 - _at_most(rank - 1, n, q) <= tail:
-            high = ordered[rank - 1]
-            break
-    return Quantile(ordered[min(n, max(1, ceil(q * n))) - 1], low, high)
+    at_most = _at_most(n, q)
+    low = max((rank for rank in range(1, n + 1) if at_most[rank - 1] <= tail), default=None)
+    high = min((rank for rank in range(1, n + 1) if 1 - at_most[rank - 1] <= tail), default=None)
+    return Quantile(
+        ordered[min(n, max(1, ceil(q * n))) - 1],
+        None if low is None else ordered[low - 1],
+        None if high is None else ordered[high - 1],
+    )
 
 
 @dataclass(frozen=True)

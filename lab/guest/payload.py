@@ -149,7 +149,7 @@ class Facts:
         """New lines about trouble; None when the log cannot be read here."""
         if self.kmsg is None:
             return None
-        lines = []
+        lines = []  # type: list[str]
         while True:
             try:
                 record = os.read(self.kmsg, 8192).decode("utf-8", "replace")

@@ -73,7 +73,11 @@ class GuestProbe:
         self._facts: dict[str, Any] = {}
 
     def __enter__(self) -> GuestProbe:
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

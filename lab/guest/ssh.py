@@ -126,7 +126,7 @@ def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[],
                 drop(sock)
         raise TimeoutError
     finally:
-        for sock in list(attempts):
+        for sock in attempts:
             drop(sock)
         selector.close()
 

@@ -110,7 +110,7 @@ class ImageStore:
             finally:
                 self._sweep(name)
             progress("done", 1.0)
-        return self.get(name)
+        return _load(final)
 
     def listing(self) -> list[Listed]:
         """All that is built, current or not, by name and age."""

@@ -33,7 +33,7 @@ from typing import Any
 
 from lab.core.clock import GuestClock
 from lab.core.timeline import Heartbeat, Reading
-from lab.errors import RecordError
+from lab.errors import MachineError, RecordError
 from lab.ports import Clock
 
 EVENTS = "events.jsonl"
@@ -75,7 +75,14 @@ class FileJournal:
             event["cycle"] = cycle
         event |= {"raw_ns": now.raw_ns, "real_ns": now.real_ns} | data
         line = json.dumps(event, default=_plain, separators=(",", ":"), ensure_ascii=False) + "\n"
-        os.write(self._file, line.encode("utf-8", "replace"))
+        rest = line.encode("utf-8", "replace")
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as error:
+            raise MachineError(
+                f"the history cannot be written: {error.strerror}", where=str(self.path)
+            ) from error
         self._sequence += 1
 
     def __enter__(self) -> FileJournal:
@@ -116,7 +123,8 @@ def read_history(folder: Path) -> History:
     """
     path = folder / EVENTS
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        # Not splitlines(): it also splits at U+2028 and the like, which JSON leaves as they are.
+        lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     except FileNotFoundError:
         raise RecordError(f"no run here: {EVENTS} is missing", where=str(folder)) from None
     except OSError as error:

@@ -81,7 +81,7 @@ _UPDATES: dict[str, Callable[[Observation, dict[str, Any]], Observation]] = {
     "cpu": lambda o, e: replace(o, cpu_ns=e["used_ns"]),
     "patch": lambda o, e: replace(o, patch_ok=e["ok"], patch_why=e["why"]),
     "resync": lambda o, e: replace(o, resync_said=e["said"]),
-    "problem": lambda o, e: replace(o, problems=(*o.problems, e["text"].splitlines()[0])),
+    "problem": lambda o, e: replace(o, problems=(*o.problems, (e["text"].splitlines() or [""])[0])),
     "cycle-end": lambda o, e: replace(o, host_step_ns=e["host_step_ns"]),
 }
 

@@ -6,7 +6,6 @@ guest minus host; null means that it was not measured.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -121,7 +120,9 @@ class Clocksource:
 
 @dataclass(frozen=True)
 class Cycle:
-    """closure_low_ns, closure_high_ns: where hypervisor - lag - gap lies. used_ns: of the budget."""
+    """closure: where hypervisor - lag - gap lies. used_ns: of the budget. disagreeing: witnesses that
+    contradict the pause. noise_ns: the largest hole that the sampler saw elsewhere. at_rest: from the
+    guest's last instruction before the pause to the first one after it."""
 
     index: int
     frozen: bool
@@ -146,6 +147,9 @@ class Cycle:
     readings: int
     problems: tuple[str, ...]
     outcome: Outcome
+    disagreeing: tuple[str, ...] = ()
+    noise_ns: int | None = None
+    at_rest: Bounds | None = None
 
 
 @dataclass(frozen=True)
@@ -260,6 +264,9 @@ def _cycle(result: CycleResult, found: Sequence[Finding]) -> Cycle:
         readings=len(obs.readings),
         problems=result.problems,
         outcome=outcome_of(list(found)),
+        disagreeing=tuple(pause.disagreeing) if pause is not None else (),
+        noise_ns=pause.noise_ns if pause is not None else None,
+        at_rest=_bounds(pause.at_rest) if pause is not None else None,
     )
 
 
@@ -372,5 +379,5 @@ def write(run: Run, folder: Path) -> Path:
     """Write run.json, whole or not at all."""
     path, draft = folder / RUN, folder / f".{RUN}.new"
     draft.write_text(to_json(run), encoding="utf-8")
-    os.replace(draft, path)
+    draft.replace(path)
     return path

@@ -135,10 +135,12 @@ def lab(home: Path) -> Iterator[Lab]:
         choice = choose(Request.AUTO, images["debian"].kernel, home)
         run_id, folder = new_run_folder(home, "shared")
         settings = Settings(run_id, home, folder, images, choice, hypervisor.emulator(choice.accelerator))
-        with FileJournal(folder, clock) as journal:
-            with Guests(hypervisor, settings, clock, NullView(), journal) as guests:
-                subjects = guests.up(plan.guests, plan.resync)
-                yield Lab(hypervisor, subjects["web-0"], folder, clock)
+        with (
+            FileJournal(folder, clock) as journal,
+            Guests(hypervisor, settings, clock, NullView(), journal) as guests,
+        ):
+            subjects = guests.up(plan.guests, plan.resync)
+            yield Lab(hypervisor, subjects["web-0"], folder, clock)
 
 
 @dataclass

@@ -54,9 +54,9 @@ def without_python(lab: Lab) -> Iterator[None]:
 
 
 def test_a_guest_without_python_is_told(lab: Lab, address: Address, without_python: None) -> None:
-    with pytest.raises(GuestError, match="no Python 3.6 or later in the guest"):
-        with GuestProbe("web-0", lambda: SSH.connect(address, lab.clock, 30)):
-            pass
+    probe = GuestProbe("web-0", lambda: SSH.connect(address, lab.clock, 30))
+    with pytest.raises(GuestError, match=r"no Python 3\.6 or later in the guest"), probe:
+        pass
 
 
 def test_the_payload_runs_without_the_newer_clock_calls(lab: Lab, address: Address) -> None:

@@ -216,9 +216,6 @@ def test_a_journal_is_never_written_over(tmp_path: Path) -> None:
         FileJournal(tmp_path, Ticking())
 
 
-@pytest.mark.xfail(
-    reason="read_history splits lines at U+2028 and U+0085 too, which JSON does not escape", strict=False
-)
 def test_text_with_other_line_ends(tmp_path: Path) -> None:
     odd = replace(CYCLES[0], problems=("one\N{LINE SEPARATOR}line",))
     written(tmp_path, [odd])
