@@ -16,7 +16,7 @@ from lab.core.plan import GuestSpec, ResyncMechanism
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, HypervisorError, MachineError
 from lab.guest.probe import GuestProbe
-from lab.guest.ssh import SSH, Address
+from lab.guest.ssh import SSH, Address, load_key
 from lab.guest.timesync import AgentResync, ChronyResync, NoResync
 from lab.host import chronyd
 from lab.host.chronyd import Chronyd
@@ -88,6 +88,7 @@ def lab_key(home: Path) -> tuple[Path, str]:
     path = made(home / "keys") / "lab_ed25519"
     if not path.exists():
         write_key(path, *make_key("freezelab"))
+    load_key(path)  # said before a guest is started, not after
     try:
         return path, path.with_name(path.name + ".pub").read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:

@@ -6,12 +6,14 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from lab.errors import FreezelabError
+from lab.errors import FreezelabError, HypervisorError
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.binding import libvirt, mapped
+from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.embed import Root
 from lab.hypervisor.loop import LOOP
 from lab.ports import Clock
+
+NO_DAEMON = "does its daemon run, and may you use it? Without --connect no daemon is needed"
 
 
 def connect(uri: str | None, state: Path, *, clock: Clock) -> LibvirtHypervisor:
@@ -24,8 +26,12 @@ def connect(uri: str | None, state: Path, *, clock: Clock) -> LibvirtHypervisor:
     connection: Any = None
     address = root.uri if root is not None else uri or ""
     try:
-        with mapped("cannot connect", "" if root is not None else address):
+        try:
             connection = libvirt.open(address)
+        except libvirt.libvirtError as error:
+            failure = as_hypervisor_error(error, "cannot connect", "" if root is not None else address)
+            hint = failure.hint or ("" if root is not None else NO_DAEMON)
+            raise HypervisorError(failure.what, where=failure.where, hint=hint) from error
         return LibvirtHypervisor(connection, address, state, clock, root)
     except BaseException:
         if connection is not None:
