@@ -47,6 +47,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    epilog="Exit codes: 0 passed, 1 failed, 2 usage, 3 inconclusive, 4 the machine or a guest failed, "
+    "130 interrupted. The tests: ./freezelab test",
 )
 images = typer.Typer(no_args_is_help=True, help="Build, list and remove guest images.")
 app.add_typer(images, name="image")
@@ -113,7 +115,7 @@ def run(
     junit: JUnit = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Freeze guests as a playbook says, measure what they felt, and judge it."""
+    """Freeze guests, patch the host, resume, measure, judge."""
     from lab.cli.options import accelerator_request, boot_seconds
     from lab.cli.running import Options, RunStopped, perform, with_counts
     from lab.cli.signals import Signals
@@ -187,7 +189,7 @@ def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="How m
 
 @app.command()
 def recover(connect: Connect = None) -> None:
-    """Remove whatever a killed run left behind: guests, their files, the folders of dead runs."""
+    """Remove the guests and files that a killed run left behind."""
     from lab.cli.recovering import recover_all
 
     for line in recover_all(connect):
@@ -196,7 +198,7 @@ def recover(connect: Connect = None) -> None:
 
 @app.command()
 def doctor(connect: Connect = None) -> None:
-    """Tell what this machine can do; every failing line carries its fix."""
+    """Tell what this machine can do, and how to mend the rest."""
     from lab.cli.examining import examine
     from lab.report.doctor import render_checks
     from lab.report.terminal import stdout_console
