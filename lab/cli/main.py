@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from lab import __version__
-from lab.errors import FreezelabError
+from lab.errors import FreezelabError, Interrupted
 
 if TYPE_CHECKING:
     from lab.core.plan import Plan
@@ -29,6 +29,8 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except FreezelabError as error:
             fail(error)
+        except KeyboardInterrupt:
+            fail(Interrupted("interrupted"))
         except BrokenPipeError:
             # Whoever read our output has left (| head): not a failure of ours.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -234,8 +236,10 @@ def image_build(
 ) -> None:
     """Build a guest image, unless it is there already."""
     from lab.cli.imaging import build
+    from lab.cli.signals import Signals
 
-    typer.echo(build(name, force=force))
+    with Signals():
+        typer.echo(build(name, force=force))
 
 
 @images.command("list")
