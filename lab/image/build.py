@@ -67,9 +67,7 @@ def find_tools() -> Tools:
         # In mode root mmdebstrap mounts /proc, /sys and more where all can see it, and when it is stopped
         # it leaves them mounted. In namespaces of its own, killing the first process takes all away.
         # (Mode unshare makes such namespaces itself.)
-        unshare = find_program("unshare", "util-linux")
-        isolate = (unshare, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
-        return Tools(mmdebstrap, mke2fs, tar, "root", (), isolate)
+        return Tools(mmdebstrap, mke2fs, tar, "root", (), _isolation())
     fakeroot = find_program("fakeroot", "fakeroot")
     find_program("newuidmap", "uidmap")
     user = getpass.getuser()
@@ -84,6 +82,18 @@ def find_tools() -> Tools:
                 hint=f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
             )
     return Tools(mmdebstrap, mke2fs, tar, "unshare", (fakeroot,), ())
+
+
+def _isolation() -> tuple[str, ...]:
+    """What goes before a program to give it namespaces of its own; nothing where the kernel gives none,
+    as in a container or in a chroot whose root is no mount."""
+    unshare = find_program("unshare", "util-linux")
+    isolate = (unshare, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+    try:
+        run([*isolate, "true"], timeout_s=10)
+    except ProgramFailed:
+        return ()
+    return isolate
 
 
 def free_bytes(folder: Path) -> int:
