@@ -31,9 +31,12 @@ PACE_NS = 100 * NS_PER_MS
 BURST = 4
 """In between: BURST readings, then a rest until PACE_NS after the burst began."""
 
+BREATH_NS = 2 * NS_PER_MS
+"""The shortest rest between two bursts, when nothing but the probe has to run in the guest."""
+
 REST_NS = 20 * NS_PER_MS
-"""The shortest rest between two bursts: under TCG a burst keeps the guest busy for some 12 ms, and what
-repairs its clock has to run as well."""
+"""The same after a resume: under TCG a burst keeps the guest busy for some 12 ms, and what repairs its
+clock has to run as well."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,8 @@ class Controller:
                     self._journal.append("readings", name, index, readings=readings)
             if all(seen[name].lost for name in subjects):
                 return
-            rest = REST_NS if dense else max(REST_NS, now + PACE_NS - self._clock.now().raw_ns)
+            least = REST_NS if dense_start and now < begun + DENSE_NS else BREATH_NS
+            rest = least if dense else max(least, now + PACE_NS - self._clock.now().raw_ns)
             self._clock.sleep_until(min(until_raw_ns, self._clock.now().raw_ns + rest))
 
     def _observing(self, name: str, index: int, seen: _Seen) -> _Observing:

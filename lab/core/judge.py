@@ -80,18 +80,25 @@ def _rate(given: Sequence[Sample]) -> Rate | None:
     return Rate(max(seen.low, -UNKNOWN_DRIFT_PPM), min(seen.high, UNKNOWN_DRIFT_PPM))
 
 
-def _rates(early: Sequence[Sample], late: Sequence[Sample]) -> tuple[Rate, Rate]:
+def _rates(early: Sequence[Sample], late: Sequence[Sample], known: Rate | None = None) -> tuple[Rate, Rate]:
     """The rates of the guest's MONOTONIC_RAW before and after the pause. An oscillator keeps its rate
-    over a pause, so both windows bound it together; PHI is for what it wanders."""
+    over a pause, so both windows bound it together, and with them what is `known` from other cycles;
+    PHI is for what it wanders."""
     unknown = Rate.within(UNKNOWN_DRIFT_PPM)
     one, two = _rate(early) or unknown, _rate(late) or unknown
-    low, high = max(one.low_ppm, two.low_ppm), min(one.high_ppm, two.high_ppm)
-    if low <= high:
-        one = two = Rate(low, high)
+    if together := _common(one, two):
+        one = two = together
+    if known is not None:
+        one, two = _common(one, known) or one, _common(two, known) or two
     return (
         Rate(one.low_ppm - PHI_PPM, one.high_ppm + PHI_PPM),
         Rate(two.low_ppm - PHI_PPM, two.high_ppm + PHI_PPM),
     )
+
+
+def _common(one: Rate, two: Rate) -> Rate | None:
+    low, high = max(one.low_ppm, two.low_ppm), min(one.high_ppm, two.high_ppm)
+    return Rate(low, high) if low <= high else None
 
 
 def _looked_before(step: ClockStep, sampler: SamplerReport) -> int:
@@ -186,8 +193,10 @@ def _host_step(obs: Observation) -> list[str]:
     return [f"the host's REALTIME was stepped by {obs.host_step_ns / NS_PER_MS:.1f} ms in the cycle"]
 
 
-def measure(obs: Observation, mechanism: ResyncMechanism, expect: Expectations) -> CycleResult:
-    """All that can be said of one guest's cycle."""
+def measure(
+    obs: Observation, mechanism: ResyncMechanism, expect: Expectations, known: Rate | None = None
+) -> CycleResult:
+    """All that can be said of one guest's cycle. known: the rate of its MONOTONIC_RAW, from elsewhere."""
     problems = list(obs.problems)
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None:
@@ -209,7 +218,7 @@ def measure(obs: Observation, mechanism: ResyncMechanism, expect: Expectations) 
     early, late = before_and_after(obs.readings, stop, resume)
     problems += _host_step(obs)
     raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
-    rates = _rates(raw_early, raw_late)
+    rates = _rates(raw_early, raw_late, known)
     phi = max(rate.largest_ppm for rate in rates)
     pause = measure_pause(obs.readings, obs.beats, obs.sampler, stop, resume, phi, obs.frozen, rates)
     lag = pause.witnesses.get(Witness.LAG)
@@ -251,5 +260,32 @@ def measure(obs: Observation, mechanism: ResyncMechanism, expect: Expectations) 
     )  # fmt: skip
 
 
+def _known_rates(observations: Sequence[Observation]) -> dict[tuple[str, str], Rate | None]:
+    """What all cycles of one boot of a guest say together about the rate of its MONOTONIC_RAW; None where
+    they contradict each other. Keys: guest and boot_id."""
+    known: dict[tuple[str, str], Rate | None] = {}
+    for obs in observations:
+        if obs.facts_before is None or obs.stop is None or obs.resume is None:
+            continue
+        key = obs.guest, obs.facts_before.boot_id
+        for part in before_and_after(obs.readings, obs.stop, obs.resume):
+            seen, so_far = _rate(samples(part, GuestClock.RAW)), known.get(key)
+            if key in known and so_far is None:
+                break
+            if seen is not None:
+                known[key] = seen if so_far is None else _common(seen, so_far)
+    return known
+
+
 def measure_all(observations: Sequence[Observation], plan: Plan) -> list[CycleResult]:
-    return [measure(o, plan.resync, plan.expectations) for o in observations]
+    """All cycles, each with what the others know of its guest's clock."""
+    known = _known_rates(observations) if len(observations) > 1 else {}
+    return [
+        measure(
+            obs,
+            plan.resync,
+            plan.expectations,
+            known.get((obs.guest, obs.facts_before.boot_id)) if obs.facts_before else None,
+        )
+        for obs in observations
+    ]
