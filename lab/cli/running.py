@@ -116,6 +116,7 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
                 "run-end",
                 interrupted=isinstance(failure, Interrupted),
                 failure=str(failure) if failure else "",
+                host=asdict(host_facts.look()),
             )
     run, _ = judge(read_history(folder))
     write(run, folder)

@@ -18,7 +18,7 @@ guest and cycle where they apply. The kinds, in the order in which they come:
     resync      said
     problem     text
     cycle-end   host_step_ns
-    run-end     interrupted, failure                    once; missing when the run was cut off
+    run-end     interrupted, failure, host              once; missing when the run was cut off
 """
 
 from __future__ import annotations

@@ -346,6 +346,9 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
     )  # fmt: skip
     everything = [*own, *(f for given in found for f in given)]
     known = {name: value for name, value in first["host"].items() if name in Host.__dataclass_fields__}
+    for end in history.of("run-end"):
+        if "host" in end:  # load and steal once more: what the measurement had to live with
+            known["details"] = {**known.get("details", {}), "after": end["host"]}
     run = Run(
         schema=SCHEMA,
         id=first["id"],
