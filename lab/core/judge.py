@@ -158,7 +158,7 @@ def _at_resume(
         unclear = any(
             s.at_raw_ns > last and _looked_before(s, sampler) <= resume_guest.high_ns for s in sampler.steps
         )
-        if unclear and direct.largest_ns * 10 > carried.smallest_ns:
+        if unclear and (not obs.frozen or direct.largest_ns * 10 > carried.smallest_ns):
             carried = None
     if any(late[0].t3[GuestClock.RAW] > _looked_before(s, sampler) for s in steps):
         return carried, ""

@@ -291,7 +291,9 @@ def measure_pause(
     counted = _counted(host, lag, gap)
     gap_value = counted.mid_ns if gap.low_ns > 0 else 0
     regime = _regime(host, lag, gap) if frozen else _running(lag, gap)
-    closure = host - lag - counted
+    # However wide its bounds: a clock that stood still never gained time by it.
+    stood = Interval(0, lag.high_ns) if lag.low_ns < 0 <= lag.high_ns else lag
+    closure = host - stood - counted
     closes = 0 in closure
     claims = {Witness.HYPERVISOR: host}
     if regime is Regime.RESUMED:
