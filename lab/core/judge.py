@@ -139,9 +139,10 @@ def _at_resume(
     where no step came before the first reading. A contradiction between the two is
     told, and the direct one wins.
 
-    A step in the very hole that the pause made may have come before the stop or after the resume. It came
-    after, and repaired the clock, when it left less than a tenth of what was carried: before, it would
-    have had to know how long the pause was going to be. Else nothing is said.
+    A step in the very hole that the pause made may have come before the stop or after the resume. It is
+    taken for a repair after it when it left less than a tenth of what was carried: before, it would have
+    had to know how long the pause was going to be. Else nothing is said. What is not seen is a second,
+    smaller step in the milliseconds between the sampler's last look and the stop.
     """
     stop, resume, sampler = obs.stop, obs.resume, obs.sampler
     if stop is None or resume is None or sampler is None or steps is None or not late:
@@ -155,10 +156,14 @@ def _at_resume(
         within = apart(early[-1]).widened(ageing_ns(max(0, ran), SLEW_PPM))
         carried = within + raw_at_resume - host_apart(resume.called, resume.returned)
         last = early[-1].t2[GuestClock.RAW]
-        unclear = any(
-            s.at_raw_ns > last and _looked_before(s, sampler) <= resume_guest.high_ns for s in sampler.steps
-        )
-        if unclear and (not obs.frozen or direct.largest_ns * 10 > carried.smallest_ns):
+        unclear = [
+            s
+            for s in sampler.steps
+            if s.at_raw_ns > last and _looked_before(s, sampler) <= resume_guest.high_ns
+        ]
+        repaired = direct.largest_ns * 10 <= carried.smallest_ns
+        seen_after = all(s.at_raw_ns >= resume_guest.low_ns for s in unclear)
+        if unclear and not (obs.frozen and repaired and seen_after):
             carried = None
     if any(late[0].t3[GuestClock.RAW] > _looked_before(s, sampler) for s in steps):
         return carried, ""
