@@ -41,12 +41,9 @@ class Options:
 def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
     """The images that the plan's guests need, built where they are not there yet."""
     store = ImageStore(paths.RECIPES, default_cache())
-    names = sorted({guest.image for guest in plan.guests})
-    known = store.names()
-    for name in names:
-        if name not in known:
-            store.get(name)  # says what is known
-    return {name: store.find(name) or store.build(name, progress) for name in names}
+    # All are looked for, and unknown names told, before the first is built.
+    found = {name: store.find(name) for name in sorted({guest.image for guest in plan.guests})}
+    return {name: image or store.build(name, progress) for name, image in found.items()}
 
 
 def new_run_folder(home: Path, name: str) -> tuple[str, Path]:

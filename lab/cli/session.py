@@ -214,16 +214,12 @@ class Guests:
         def connect() -> SSH:
             return SSH.connect(guest.address, self._clock, next(patience, 20), alive)
 
-        probe = GuestProbe(name, connect)
         try:
-            probe.__enter__()
+            return self._stack.enter_context(GuestProbe(name, connect))
         except GuestError as error:
-            probe.close()
             raise GuestError(
                 error.what, where=error.where, hint=error.hint or _console_end(guest.console)
             ) from error
-        self._stack.callback(probe.close)
-        return probe
 
     def _chronyd(self) -> Chronyd:
         folder = self._settings.folder / "chronyd"

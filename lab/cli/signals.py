@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from lab.errors import Interrupted
 
@@ -22,7 +23,7 @@ class Signals:
         self._shields = 0
         self._pending: int | None = None
         self._raised = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
         for number in _SIGNALS:
@@ -32,7 +33,7 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
         if self._raised:

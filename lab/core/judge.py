@@ -53,17 +53,17 @@ class CycleResult:
     """
 
     observation: Observation
-    phi_ppm: float
-    pause: Pause | None
-    before: Interval | None
-    at_resume: Interval | None
-    final: Interval | None
     mechanism: ResyncMechanism
-    predicted: str
-    resync: ResyncResult | None
-    drift_before: Drift | None
-    drift_after: Drift | None
     problems: tuple[str, ...]
+    phi_ppm: float = PHI_PPM
+    pause: Pause | None = None
+    before: Interval | None = None
+    at_resume: Interval | None = None
+    final: Interval | None = None
+    predicted: str = ""
+    resync: ResyncResult | None = None
+    drift_before: Drift | None = None
+    drift_after: Drift | None = None
 
     @property
     def boot_id_unchanged(self) -> bool | None:
@@ -179,15 +179,15 @@ def _at_resume(
     return direct, "the guest's REALTIME moved by itself between stop and resume"
 
 
-def _last_straight(given: Sequence[Sample], from_raw_ns: int) -> tuple[list[Sample], Drift | None]:
-    """The longest late part of the samples from `from_raw_ns` on that one line explains."""
+def _last_drift(given: Sequence[Sample], from_raw_ns: int = 0) -> Drift | None:
+    """The drift over the longest late part of the samples from `from_raw_ns` on that one line explains."""
     part = [s for s in given if s.from_raw_ns >= from_raw_ns]
     while len(part) >= 4:
         found = drift(part)
         if found is not None:
-            return part, found
+            return found
         part = part[len(part) // 2 :]
-    return part, None
+    return None
 
 
 def _host_step(obs: Observation) -> list[str]:
@@ -205,27 +205,13 @@ def measure(
     problems = list(obs.problems)
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None:
-        why = "" if problems else "the guest was not frozen and resumed"
-        return CycleResult(
-            obs,
-            PHI_PPM,
-            None,
-            None,
-            None,
-            None,
-            mechanism,
-            "",
-            None,
-            None,
-            None,
-            (*problems, *filter(None, [why])),
-        )
+        return CycleResult(obs, mechanism, tuple(problems) or ("the guest was not frozen and resumed",))
     early, late = before_and_after(obs.readings, stop, resume)
     problems += _host_step(obs)
     raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
     rates = _rates(raw_early, raw_late, known)
     phi = max(rate.largest_ppm for rate in rates)
-    pause = measure_pause(obs.readings, obs.beats, obs.sampler, stop, resume, phi, obs.frozen, rates)
+    pause = measure_pause(obs.readings, obs.beats, obs.sampler, stop, resume, obs.frozen, rates)
     lag = pause.witnesses.get(Witness.LAG)
 
     real_early = real_samples(early, smoothed(raw_early, rates[0]))
@@ -234,7 +220,7 @@ def measure(
         problems.append("the guest's clock was stepped while it was measured before the freeze")
     before = real_early[-1].offset if real_early else None
     final = real_late[-1].offset if real_late else None
-    _, drift_before = _last_straight(real_early, 0)
+    drift_before = _last_drift(real_early)
 
     raw_at_resume = offset_at(raw_late, resume.returned.raw_ns, rate=rates[1])
     resume_guest = None
@@ -255,14 +241,24 @@ def measure(
         settled = max(settled, max(s.at_raw_ns for s in steps) - raw_at_resume.low_ns)
     elif resync.time is not None:
         settled += resync.time.high_ns
-    _, drift_after = _last_straight(real_late, settled)
+    drift_after = _last_drift(real_late, settled)
     predicted = predict(
         mechanism, pause.pause.mid_ns, obs.frozen and obs.method.expected_regime is Regime.RESUMED
     )
     return CycleResult(
-        obs, phi, pause, before, at_resume, final, mechanism, predicted, resync, drift_before, drift_after,
-        tuple(problems),
-    )  # fmt: skip
+        observation=obs,
+        mechanism=mechanism,
+        problems=tuple(problems),
+        phi_ppm=phi,
+        pause=pause,
+        before=before,
+        at_resume=at_resume,
+        final=final,
+        predicted=predicted,
+        resync=resync,
+        drift_before=drift_before,
+        drift_after=drift_after,
+    )
 
 
 def _known_rates(observations: Sequence[Observation]) -> dict[tuple[str, str], Rate | None]:

@@ -240,19 +240,18 @@ def measure_pause(
     sampler: SamplerReport | None,
     stop: Call,
     resume: Call,
-    phi_ppm: float = PHI_PPM,
     frozen: bool = True,
-    rates: tuple[Rate, Rate] | None = None,
+    rates: tuple[Rate, Rate] = (Rate.within(PHI_PPM), Rate.within(PHI_PPM)),
 ) -> Pause:
     """The pause between `stop` and `resume` from all that was observed around it.
 
-    rates: of the guest's MONOTONIC_RAW against the host's, before and after; ± phi_ppm unless given.
+    rates: of the guest's MONOTONIC_RAW against the host's, before and after; ± PHI unless given.
     frozen: False for a control cycle, in which the host did not stop the guest. Never raises for missing
     observations: a witness that is missing is missing from `witnesses`, and then the pause does not close.
     """
     host = hypervisor_witness(stop, resume) if frozen else Interval(0, 0)
     witnesses = {Witness.HYPERVISOR: host}
-    rate_before, rate_after = rates or (Rate.within(phi_ppm), Rate.within(phi_ppm))
+    rate_before, rate_after = rates
     before, after = before_and_after(readings, stop, resume)
     raw_before, raw_after = samples(before, GuestClock.RAW), samples(after, GuestClock.RAW)
     round_trip = min((r.round_trip_ns for r in readings), default=0)

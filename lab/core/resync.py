@@ -101,7 +101,12 @@ def _time_to_sync(
     return SyncOutcome.UNDECIDED, "the readings' bounds straddle the tolerance", None
 
 
-def _correction(at_resume: Interval, final: Interval, steps: Sequence[ClockStep]) -> Correction:
+def _correction(
+    at_resume: Interval | None, final: Interval | None, steps: Sequence[ClockStep] | None
+) -> Correction | None:
+    """None when not all of it is known."""
+    if at_resume is None or final is None or steps is None:
+        return None
     total = final.mid_ns - at_resume.mid_ns
     if final.meets(at_resume) and not steps:
         return Correction.NONE
@@ -140,12 +145,11 @@ def measure_resync(
     for earlier, later in pairwise(curve):
         mean = (abs(earlier.offset.mid_ns) + abs(later.offset.mid_ns)) / 2
         area += mean * (later.at_ns - earlier.at_ns) / NS_PER_S
-    known = steps is not None and at_resume is not None and final is not None
     return ResyncResult(
         outcome,
         why,
         time,
-        _correction(at_resume, final, steps) if known else None,  # type: ignore[arg-type]
+        _correction(at_resume, final, steps),
         max((s.by_ns for s in steps), key=abs, default=None) if steps else None,
         sum(s.by_ns < 0 for s in steps) if steps else 0,
         max(0, overshoot),
@@ -154,8 +158,7 @@ def measure_resync(
     )
 
 
-CHRONY_POLL_NS = 1 * NS_PER_S  # minpoll 0 maxpoll 0, as written into the guest's chrony.conf
-CHRONY_MAKESTEP_NS = 1 * NS_PER_S  # makestep 1.0 -1
+CHRONY_MAKESTEP_NS = 1 * NS_PER_S  # makestep 1.0 -1, as lab.guest.timesync writes it
 
 
 def predict(mechanism: ResyncMechanism, pause_ns: int, stopped: bool) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from lab.core.clock import GuestClock, Interval, Stamp
 from lab.core.plan import FreezeMethod
-from lab.core.units import NS_PER_S
 
 
 @dataclass(frozen=True)
@@ -105,16 +104,6 @@ class Call:
     called: Stamp
     returned: Stamp
     event_real_ns: int | None = None
-
-    @property
-    def event_raw_ns(self) -> int | None:
-        """The event on MONOTONIC_RAW, carried over from `called`; None when there is no event, or
-        when it lies outside the call by more than 0.1 s: then REALTIME was stepped."""
-        if self.event_real_ns is None:
-            return None
-        raw = self.called.raw_ns + self.event_real_ns - self.called.real_ns
-        slack = NS_PER_S // 10
-        return raw if self.called.raw_ns - slack <= raw <= self.returned.raw_ns + slack else None
 
 
 @dataclass(frozen=True)

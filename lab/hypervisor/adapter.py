@@ -265,10 +265,6 @@ class LibvirtHypervisor:
         """Return when the guest's agent answers; HypervisorError at the deadline."""
         agent.wait_ready(self._awake(guest), guest, self._clock, deadline_raw_ns)
 
-    def log_path(self, guest: str) -> Path | None:
-        """QEMU's log of the guest, where it is known and readable."""
-        return self._log_of(str(self._domain(guest)[0].name()))
-
     # -- within -----------------------------------------------------------------------------------
 
     def _domain(self, guest: str) -> tuple[Any, str]:

@@ -88,11 +88,6 @@ class Domains:
         with self._lock:
             return self._started.setdefault(guest, domain)
 
-    def forget(self, guest: str) -> None:
-        """Look the guest up afresh the next time."""
-        with self._lock:
-            self._started.pop(guest, None)
-
     def lab(self) -> list[LabDomain]:
         """The lab's domains of this home, by name."""
         return sorted((facts for _domain, facts in self._lab()), key=lambda facts: facts.name)
