@@ -80,11 +80,11 @@ class Domains:
         ours = [domain for domain, facts in self._lab() if facts.guest == guest]
         if len(ours) > 1:
             raise HypervisorError(
-                "several runs have a guest of this name", where=guest, hint="freezelab list"
+                "several runs have a guest of this name", where=guest, hint="freezelab recover removes them"
             )
         domain = ours[0] if ours else self._by_name(guest)
         if domain is None:
-            raise HypervisorError("no such guest", where=guest, hint="freezelab list shows those there are")
+            raise HypervisorError("no such guest", where=guest, hint="a guest lives as long as its run")
         with self._lock:
             return self._started.setdefault(guest, domain)
 
