@@ -4,22 +4,38 @@ The controller speaks only ports. It reads no clock of its own, keeps no result,
 what it sees goes to the journal, and core.judge works from there.
 
 Two promises hold whatever happens. A guest that was frozen is resumed before `run_cycle` is left,
-by any way out. And no guest stays frozen longer than the budget: the patch is given a deadline, and
-a guard resumes the guests by itself should the controller be held up.
+by any way out. And no guest stays frozen longer than the budget: the freeze and the patch are given a
+deadline, and a guard resumes the guests by itself should the controller be held up. A guest that was
+shut down for a patch is started again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from lab.core.clock import Stamp
-from lab.core.plan import CycleSpec, FreezeMethod
-from lab.core.timeline import Call, Reading
+from lab.core.method import FreezeMethod
+from lab.core.patch import Impact
+from lab.core.plan import CycleSpec
+from lab.core.timeline import Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, Interrupted
-from lab.ports import Clock, Guard, HostPatch, Hypervisor, Journal, PatchResult, Probe, Resync, View
+from lab.ports import (
+    Clock,
+    Freezing,
+    Frozen,
+    Guard,
+    HostPatch,
+    Hypervisor,
+    Journal,
+    PatchResult,
+    Probe,
+    Resumed,
+    Resync,
+    View,
+)
 
 RESERVE_NS = 250 * NS_PER_MS
 """Kept of the budget for the resume itself; libvirt's resume takes some milliseconds."""
@@ -33,6 +49,12 @@ BURST = 4
 
 BREATH_NS = 2 * NS_PER_MS
 """The shortest rest between two bursts, when nothing but the probe has to run in the guest."""
+
+SHUTDOWN_NS = 90 * NS_PER_S
+"""How long a guest may take to power itself off: systemd's own limit for a unit (DefaultTimeoutStopSec)."""
+
+BOOT_NS = 300 * NS_PER_S
+"""How long it may take to answer again after that."""
 
 REST_NS = 20 * NS_PER_MS
 """The same after a resume: under TCG a burst keeps the guest busy for some 12 ms, and what repairs its
@@ -74,14 +96,22 @@ class Controller:
         self._journal, self._view, self._shield = journal, view, shield
 
     def run_cycle(
-        self, index: int, subjects: Mapping[str, Subject], spec: CycleSpec, patch: HostPatch, *, frozen: bool
+        self,
+        index: int,
+        subjects: Mapping[str, Subject],
+        spec: CycleSpec,
+        patch: HostPatch,
+        *,
+        frozen: bool,
+        cell: str = "",
     ) -> None:
-        """One cycle; with `frozen` false everything but the freeze (a control cycle).
+        """One cycle; with `frozen` false everything but the freeze (a control cycle). cell: the matrix's.
 
         What is wrong with a guest is journalled as its problem, and the cycle goes on with the
         others. HypervisorError when a guest cannot be frozen or resumed; Interrupted passes.
         """
         method = spec.method if frozen else FreezeMethod.NONE
+        freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
         seen = {name: _Seen() for name in subjects}
         started = self._clock.now()
         for name in subjects:
@@ -89,14 +119,41 @@ class Controller:
                 "cycle",
                 name,
                 index,
-                frozen=frozen,
+                frozen=frozen and method.freezes,
                 method=method,
                 patch=patch.label,
+                impact=patch.impact,
                 budget_ns=spec.budget_ns,
+                cell=cell,
             )
+        try:
+            self._cycle(index, subjects, seen, spec, patch, freezing)
+        finally:
+            for name in subjects:
+                self._hypervisor.finish(name)
+        ended = self._clock.now()
+        step = (ended.real_ns - started.real_ns) - (ended.raw_ns - started.raw_ns)
+        for name in subjects:
+            self._journal.append("cycle-end", name, index, host_step_ns=step)
+
+    def _cycle(
+        self,
+        index: int,
+        subjects: Mapping[str, Subject],
+        seen: Mapping[str, _Seen],
+        spec: CycleSpec,
+        patch: HostPatch,
+        freezing: Freezing,
+    ) -> None:
+        if freezing.method.freezes:
+            for name in subjects:
+                self._view.phase("prepare", guest=name)
+                self._hypervisor.prepare(name, freezing)
         self._view.phase("settle", length_ns=spec.settle_ns)
-        self._clock.sleep_until(started.raw_ns + spec.settle_ns)
+        self._clock.sleep_until(self._clock.now().raw_ns + spec.settle_ns)
+        versions: dict[str, str] = {}
         for name, subject in subjects.items():
+            versions[name] = patch.version(name)
             with self._observing(name, index, seen[name]):
                 subject.probe.start_cycle()
                 self._journal.append("facts", name, index, when="before", facts=subject.probe.facts())
@@ -106,7 +163,10 @@ class Controller:
 
         live = {name: s for name, s in subjects.items() if not seen[name].lost}
         if live:
-            resumed = self._freeze(index, live, spec, patch, method)
+            if freezing.method is FreezeMethod.REBOOT:
+                resumed = self._reboot(index, live, seen, patch)
+            else:
+                resumed = self._freeze(index, live, spec, patch, freezing)
             self._view.phase("watch", length_ns=spec.watch_ns)
             self._read(live, seen, index, resumed.raw_ns + spec.watch_ns, dense_start=True, dense_end=True)
         for name, subject in live.items():
@@ -116,10 +176,10 @@ class Controller:
                 after = subject.probe.facts()
                 self._journal.append("facts", name, index, when="after", facts=after)
                 self._journal.append("resync", name, index, said=subject.resync.outcome())
-        ended = self._clock.now()
-        step = (ended.real_ns - started.real_ns) - (ended.raw_ns - started.raw_ns)
-        for name in subjects:
-            self._journal.append("cycle-end", name, index, host_step_ns=step)
+            self._hypervisor.finish(name)
+            after_version = patch.version(name)
+            why = patch.verify(versions[name], after_version)
+            self._journal.append("verified", name, index, before=versions[name], after=after_version, why=why)
 
     def _freeze(
         self,
@@ -127,73 +187,134 @@ class Controller:
         subjects: Mapping[str, Subject],
         spec: CycleSpec,
         patch: HostPatch,
-        method: FreezeMethod,
+        freezing: Freezing,
     ) -> Stamp:
         """Freeze, patch, resume. Returns the stamp of the last resume's return."""
         hypervisor, names = self._hypervisor, list(subjects)
-        stops: dict[str, Call] = {}
-        resumes: dict[str, Call] = {}
+        method = freezing.method
+        frozen: dict[str, Frozen] = {}
+        resumed: dict[str, Resumed] = {}
         cpu_before: dict[str, int] = {}
         cpu: dict[str, int] = {}
         result: PatchResult | None = None
         self._view.phase("freeze")
         first = self._clock.now()
         deadline = first.raw_ns + spec.budget_ns - RESERVE_NS
-        guard = hypervisor.guard(names, method, deadline + RESERVE_NS // 2)
+        guard = hypervisor.guard(names, freezing, deadline + RESERVE_NS // 2)
         try:
             with guard:
                 try:
                     for name in names:
-                        stops[name] = hypervisor.freeze(name, method)
-                        cpu_before[name] = hypervisor.cpu_time_ns(name)
-                    if method is not FreezeMethod.NONE:
+                        frozen[name] = hypervisor.freeze(name, freezing, deadline)
+                        if (back := frozen[name].back) is not None:
+                            resumed[name] = Resumed(back, why=frozen[name].why)
+                            self._repair(name, subjects)
+                        elif method.keeps_process:
+                            cpu_before[name] = hypervisor.cpu_time_ns(name)
+                    if method.freezes:
                         # Written while they are frozen: who comes after a kill -9 can tell.
-                        self._journal.append("freeze", cycle=index, guests=names, method=method)
+                        still = [name for name in names if name not in resumed]
+                        self._journal.append("freeze", cycle=index, guests=still, method=method)
                         self._view.frozen(first.raw_ns, spec.budget_ns)
-                    result = patch.apply(deadline)
-                    for name in names:
-                        cpu[name] = hypervisor.cpu_time_ns(name) - cpu_before[name]
+                    result = self._apply(patch, deadline, [frozen[name].why for name in resumed])
+                    for name, earlier in cpu_before.items():
+                        cpu[name] = hypervisor.cpu_time_ns(name) - earlier
                 finally:
                     try:
-                        self._resume(names, method, subjects, guard, resumes)
+                        self._resume(names, freezing, subjects, guard, resumed)
                     except Interrupted:
                         # It came on the way into the shield; there is no second one.
-                        self._resume(names, method, subjects, guard, resumes)
+                        self._resume(names, freezing, subjects, guard, resumed)
                         raise
                     finally:
                         self._view.resumed()
         finally:
-            for name, stop in stops.items():
-                self._journal.append("stop", name, index, call=stop)
-                if name in resumes:
-                    self._journal.append("resume", name, index, call=resumes[name])
-                if name in cpu and method is not FreezeMethod.NONE:
+            for name, stop in frozen.items():
+                self._journal.append("stop", name, index, call=stop.call)
+                if name in resumed:
+                    self._journal_resumed(name, index, stop, resumed[name])
+                if name in cpu and method.freezes:
                     self._journal.append("cpu", name, index, used_ns=cpu[name])
-                if result is not None:
-                    self._journal.append(
-                        "patch", name, index, ok=result.ok, why=result.why, facts=result.facts
-                    )
-        return max((call.returned for call in resumes.values()), key=lambda stamp: stamp.raw_ns)
+                self._journal_patch(name, index, result)
+        return max((each.call.returned for each in resumed.values()), key=lambda stamp: stamp.raw_ns)
+
+    def _reboot(
+        self, index: int, subjects: Mapping[str, Subject], seen: Mapping[str, _Seen], patch: HostPatch
+    ) -> Stamp:
+        """Shut down, patch, start, and wait until the probes answer. Returns the stamp of the last start."""
+        stops: dict[str, Frozen] = {}
+        starts: dict[str, Resumed] = {}
+        result: PatchResult | None = None
+        self._view.phase("shut down")
+        try:
+            for name in subjects:
+                stop = self._hypervisor.shutdown(name, self._clock.now().raw_ns + SHUTDOWN_NS)
+                stops[name] = Frozen(stop)
+            self._view.phase("patch")
+            # A guest that is down has no budget: the patch has its own deadline.
+            result = patch.apply(self._clock.now().raw_ns + SHUTDOWN_NS)
+        finally:
+            with self._shield():
+                for name in stops:
+                    starts[name] = Resumed(self._hypervisor.start(name, patch.successor), cut=True)
+            for name, stopped in stops.items():
+                self._journal.append("stop", name, index, call=stopped.call)
+                if name in starts:
+                    self._journal_resumed(name, index, stopped, starts[name])
+                self._journal_patch(name, index, result)
+        for name, subject in subjects.items():
+            self._view.phase("boot", guest=name)
+            with self._observing(name, index, seen[name]):
+                subject.probe.restart(self._clock.now().raw_ns + BOOT_NS)
+                subject.resync.resumed()
+        return self._clock.now()
+
+    def _apply(self, patch: HostPatch, deadline: int, called_off: list[str]) -> PatchResult:
+        """A host is not patched under a guest that was to be frozen and is not."""
+        if called_off:
+            return PatchResult(False, f"not applied: {called_off[0]}")
+        if patch.impact is not Impact.NONE:
+            self._view.phase("patch")
+        return patch.apply(deadline)
+
+    def _journal_resumed(self, name: str, index: int, frozen: Frozen, resumed: Resumed) -> None:
+        self._journal.append("resume", name, index, call=resumed.call)
+        if steps := (*frozen.steps, *resumed.steps):
+            self._journal.append("steps", name, index, steps=[asdict(step) for step in steps])
+        if resumed.why or resumed.cut:
+            self._journal.append("exchange", name, index, called_off=resumed.why, cut=resumed.cut)
+        if resumed.proof is not None:
+            self._journal.append("proof", name, index, proof=resumed.proof)
+
+    def _journal_patch(self, name: str, index: int, result: PatchResult | None) -> None:
+        if result is not None:
+            steps = [asdict(step) for step in result.steps]
+            self._journal.append(
+                "patch", name, index, ok=result.ok, why=result.why, facts=result.facts, steps=steps
+            )
+
+    def _repair(self, name: str, subjects: Mapping[str, Subject]) -> None:
+        subjects[name].resync.resumed()
 
     def _resume(
         self,
         names: list[str],
-        method: FreezeMethod,
+        freezing: Freezing,
         subjects: Mapping[str, Subject],
         guard: Guard,
-        resumes: dict[str, Call],
+        resumed: dict[str, Resumed],
     ) -> None:
-        """Resume every guest that is not in `resumes` yet, also when one of them cannot be; then the
+        """Resume every guest that is not in `resumed` yet, also when one of them cannot be; then the
         first failure is raised."""
         failures: list[Exception] = []
         with self._shield():  # a signal that was held back is raised here, before any failure
             for name in names:
-                if name in resumes:
+                if name in resumed:
                     continue
                 try:
-                    resumes[name] = guard.resumed(name) or self._hypervisor.resume(name, method)
-                    if method is not FreezeMethod.NONE:
-                        subjects[name].resync.resumed()
+                    resumed[name] = guard.resumed(name) or self._hypervisor.resume(name, freezing)
+                    if freezing.method.freezes:
+                        self._repair(name, subjects)
                 except Exception as error:  # noqa: BLE001 - raised below; the others come first
                     failures.append(error)
         if failures:

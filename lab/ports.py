@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lab.core.clock import Stamp
-from lab.core.plan import FreezeMethod
+from lab.core.method import FreezeMethod
+from lab.core.patch import Impact
 from lab.core.timeline import Call as Call
-from lab.core.timeline import Heartbeat, ProbeFacts, Reading, SamplerReport
+from lab.core.timeline import Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
 
 
 class Clock(Protocol):
@@ -31,22 +32,94 @@ class Guard(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def resumed(self, guest: str) -> Call | None:
-        """The call by which the guard resumed the guest, None when it did not (and now will not)."""
+    def resumed(self, guest: str) -> Resumed | None:
+        """How the guard resumed the guest, None when it did not (and now will not)."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What became of a freeze.
+
+    call: stopped the guest. steps: what was done since.
+    back: the call by which the guest was put back to running where it was, when the freeze was called off;
+        why: the reason, one line.
+    """
+
+    call: Call
+    steps: tuple[Step, ...] = ()
+    back: Call | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What became of a resume.
+
+    call: let the guest run again. steps: what was done before it.
+    why: it was put back to running where it was, instead of where it should go on: the reason.
+    cut: the guest's network connections do not outlive this way of freezing.
+    """
+
+    call: Call
+    steps: tuple[Step, ...] = ()
+    why: str = ""
+    cut: bool = False
+    proof: MemoryProof | None = None
+
+
+@dataclass(frozen=True)
+class Successor:
+    """The emulator that guests go on under. "" keeps the guest's own.
+
+    emulator: path. machine: machine type. cpu: CPU model.
+    cold: it is started only after the patch: no emulator may be there meanwhile.
+    """
+
+    emulator: str = ""
+    machine: str = ""
+    cpu: str = ""
+    cold: bool = False
+
+
+@dataclass(frozen=True)
+class Freezing:
+    """How guests are to be frozen.
+
+    save_to: folder for save-restore's files. prove_memory: see core.timeline.MemoryProof.
+    """
+
+    method: FreezeMethod
+    successor: Successor = Successor()
+    prove_memory: bool = False
+    save_to: str = ""
 
 
 class Hypervisor(Protocol):
     """Freezing and resuming of running guests."""
 
-    def freeze(self, guest: str, method: FreezeMethod) -> Call:
-        """Stop the guest. HypervisorError when it does not run or cannot be stopped."""
+    def prepare(self, guest: str, freezing: Freezing) -> None:
+        """Do whatever can be done before the freeze; the guest runs on. HypervisorError or MachineError
+        when the guest cannot be frozen this way: nothing is left of the attempt."""
 
-    def resume(self, guest: str, method: FreezeMethod) -> Call:
-        """Make a frozen guest run again. Safe to call when it runs already."""
+    def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
+        """Stop the guest. What the method has to do then is done, or called off, by CLOCK_MONOTONIC_RAW
+        `deadline_raw_ns`. HypervisorError when it does not run or cannot be stopped; it runs then."""
 
-    def guard(self, guests: Sequence[str], method: FreezeMethod, at_raw_ns: int) -> Guard:
+    def resume(self, guest: str, freezing: Freezing) -> Resumed:
+        """Make a frozen guest run again, the way its method does. Safe to call when it runs already."""
+
+    def finish(self, guest: str) -> None:
+        """End what prepare and freeze have left behind. Waits for it; safe to call always."""
+
+    def guard(self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int) -> Guard:
         """A context outside the caller's thread that resumes the guests at `at_raw_ns` unless the
         caller did so before."""
+
+    def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
+        """Have the guest power itself off. HypervisorError when it does not by `deadline_raw_ns`."""
+
+    def start(self, guest: str, successor: Successor) -> Call:
+        """Start a guest that was shut down, from the same disk."""
 
     def state(self, guest: str) -> str:
         """libvirt's word: running, paused, shut off, crashed, …"""
@@ -73,6 +146,9 @@ class Probe(Protocol):
     def facts(self) -> ProbeFacts:
         """boot_id, clocksource, kernel log lines since start_cycle."""
 
+    def restart(self, deadline_raw_ns: int) -> None:
+        """Start anew in a guest that was rebooted. GuestError when it does not answer by then."""
+
 
 class Resync(Protocol):
     """One guest's way back to time."""
@@ -89,22 +165,45 @@ class PatchResult:
     """What a host patch did.
 
     ok: it did all it should, in time. why: one line when not ok.
-    facts: what it says of itself (exit status, output tail …).
+    facts: what it says of itself (exit status, output tail …). steps: its parts, timed.
     """
 
     ok: bool
     why: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
 
 
 class HostPatch(Protocol):
-    """What is done to the host while the guests are frozen."""
+    """What is done to the host.
+
+    label: for people. impact: what it asks of the guests. successor: what guests go on under.
+    """
 
     label: str
+
+    @property
+    def impact(self) -> Impact: ...
+
+    @property
+    def successor(self) -> Successor: ...
+
+    def check(self) -> None:
+        """MachineError when this host cannot be patched so, and why. Nothing is changed."""
+
+    def version(self, guest: str) -> str:
+        """What is in force now of the thing it changes, as this guest has it; "" when there is no telling."""
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
         """Do it; return not later than CLOCK_MONOTONIC_RAW `deadline_raw_ns`, done or not.
         What runs longer is killed. Interrupted passes through."""
+
+    def verify(self, before: str, after: str) -> str:
+        """Why it did not do what it claims, from the versions before and after; "" when it did."""
+
+    def undo(self) -> str:
+        """Take back what was applied, after the guests are back; what was done, "" when there is nothing.
+        MachineError when it cannot be taken back."""
 
 
 class Journal(Protocol):

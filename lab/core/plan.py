@@ -8,40 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
-
-
-class Regime(StrEnum):
-    """What the guest's clocks did during a pause (MEASURING.md, "A pause")."""
-
-    RESUMED = "resumed"  # they stopped with the guest: it is behind by the pause
-    JUMPED = "jumped"  # they ran on: the guest keeps true time and sees a hole
-    MIXED = "mixed"  # part stopped, part hole
-    RUNNING = "running"  # no pause: a control cycle
-
-
-class FreezeMethod(StrEnum):
-    """How a guest is frozen."""
-
-    SUSPEND = "suspend"  # libvirt's suspend: QEMU's `stop`
-    SIGSTOP = "sigstop"  # the whole QEMU process stopped by a signal
-    NONE = "none"  # a control cycle: everything but the freeze
-
-    @property
-    def expected_regime(self) -> Regime:
-        return _EXPECTED[self]
-
-    @property
-    def keeps_process(self) -> bool:
-        """The hypervisor process that froze the guest is the one that resumes it."""
-        return True
-
-
-_EXPECTED = {
-    FreezeMethod.SUSPEND: Regime.RESUMED,
-    FreezeMethod.SIGSTOP: Regime.JUMPED,
-    FreezeMethod.NONE: Regime.RUNNING,
-}
+from lab.core.method import FreezeMethod as FreezeMethod
+from lab.core.method import Regime as Regime
+from lab.core.patch import CommandPatch as CommandPatch
+from lab.core.patch import HoldPatch as HoldPatch
+from lab.core.patch import Patch as Patch
+from lab.core.units import NS_PER_MS, NS_PER_S
 
 
 class ResyncMechanism(StrEnum):
@@ -54,7 +26,13 @@ class ResyncMechanism(StrEnum):
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """One guest to start."""
+    """One guest to start.
+
+    fill: share of its memory that is filled with incompressible pages before the first cycle, 0 to 0.9.
+    bridge: an existing bridge of the host that it is attached to by a tap; "": QEMU's user-mode network.
+    address: on that bridge, with prefix length ("" on the user-mode network).
+    huge_pages: its RAM in huge pages of the host.
+    """
 
     name: str
     image: str = "debian"
@@ -62,32 +40,10 @@ class GuestSpec:
     memory_bytes: int = 512 << 20
     fault_domain: int = 0
     update_domain: int = 0
-
-
-@dataclass(frozen=True)
-class HoldPatch:
-    """A host patch that takes a given time and changes nothing."""
-
-    duration_ns: int
-
-    @property
-    def label(self) -> str:
-        return f"hold {format_duration(self.duration_ns)}"
-
-
-@dataclass(frozen=True)
-class CommandPatch:
-    """A host patch that is a program: argv, no shell, killed at its deadline."""
-
-    argv: tuple[str, ...]
-    deadline_ns: int
-
-    @property
-    def label(self) -> str:
-        return f"command {self.argv[0]}"
-
-
-Patch = HoldPatch | CommandPatch
+    fill: float = 0.0
+    bridge: str = ""
+    address: str = ""
+    huge_pages: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +54,8 @@ class CycleSpec:
     before_ns: how long offset and drift are measured before the freeze.
     budget_ns: from the suspend call to the resume, kept whatever the patch does.
     watch_ns: how long the guest is watched from the resume on.
+    prove_memory: digests of the guest's RAM, page by page, when it stands still and before it goes on.
+    save_to: the folder that save-restore writes to; "": the run's own.
     """
 
     method: FreezeMethod
@@ -106,6 +64,8 @@ class CycleSpec:
     before_ns: int = 4 * NS_PER_S
     budget_ns: int = 30 * NS_PER_S
     watch_ns: int = 8 * NS_PER_S
+    prove_memory: bool = False
+    save_to: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,11 +94,31 @@ class Expectations:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One point of a matrix: what is run there.
+
+    id: derived from the values, unique in the plan, "" for a plan without a matrix.
+    values: (axis, value as written), in the order of the matrix's axes.
+    """
+
+    id: str
+    values: tuple[tuple[str, str], ...]
+    guests: tuple[GuestSpec, ...]
+    resync: ResyncMechanism
+    cycle: CycleSpec
+    expectations: Expectations
+    repeat: int = 1
+    control: int = 0
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole run.
 
     digest: sha256 of the playbook's bytes, hexadecimal.
     repeat: cycles with a freeze. control: cycles without one, run before them.
+    cells: the matrix's cells, in order; () without a matrix. Then the other members are the only cell;
+        with a matrix they are the first one's.
     """
 
     name: str
@@ -150,3 +130,20 @@ class Plan:
     expectations: Expectations
     repeat: int = 1
     control: int = 0
+    cells: tuple[Cell, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Cell, ...]:
+        """What is run, one after another: the cells, or the plan itself as the only one."""
+        return self.cells or (
+            Cell(
+                "",
+                (),
+                self.guests,
+                self.resync,
+                self.cycle,
+                self.expectations,
+                self.repeat,
+                self.control,
+            ),
+        )

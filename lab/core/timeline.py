@@ -107,6 +107,38 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A part of a freeze, or of a patch, with a name of its own. Host MONOTONIC_RAW."""
+
+    name: str
+    began_raw_ns: int
+    ended_raw_ns: int
+
+    @property
+    def length_ns(self) -> int:
+        return self.ended_raw_ns - self.began_raw_ns
+
+
+@dataclass(frozen=True)
+class MemoryProof:
+    """Two digests of a guest's RAM, both taken while it stood still.
+
+    page_bytes: size of a page. pages: of the whole RAM. held: those that the host holds (the others were
+    never written: zeros). before, after: digest over all pages' digests. differing: indices of the pages
+    that differ, the first few; differ: their number. cost_ns: what the proof added to the pause.
+    """
+
+    page_bytes: int
+    pages: int
+    held: int
+    before: str
+    after: str
+    differ: int
+    differing: tuple[int, ...]
+    cost_ns: int
+
+
+@dataclass(frozen=True)
 class ProbeFacts:
     """What a guest says of itself.
 
@@ -130,6 +162,12 @@ class Observation:
     cpu_ns: CPU time that the guest's vCPU threads used on the host between stop and resume.
     host_step_ns: how far the host's REALTIME moved against its MONOTONIC_RAW over the cycle.
     problems: what went wrong with observing, one line each.
+    cell: of the matrix, "" without one.
+    steps: of the freeze and the resume; what the method names.
+    called_off: why a freeze was taken back (the guest was put back to running where it was); "" if not.
+    cut: the guest's connections were cut by its networking, not by the freeze.
+    patch_impact: core.patch.Impact's word. patch_steps: the patch's own.
+    version_before, version_after: of what the patch changes, "" when it has none.
     """
 
     guest: str
@@ -151,3 +189,12 @@ class Observation:
     host_step_ns: int = 0
     resync_said: str = ""
     problems: tuple[str, ...] = ()
+    cell: str = ""
+    steps: tuple[Step, ...] = ()
+    called_off: str = ""
+    cut: bool = False
+    proof: MemoryProof | None = None
+    patch_impact: str = "freeze"
+    patch_steps: tuple[Step, ...] = ()
+    version_before: str = ""
+    version_after: str = ""

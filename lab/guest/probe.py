@@ -92,6 +92,11 @@ class GuestProbe:
             self._ssh.close()
         self._ssh = self._channel = None
 
+    def restart(self, deadline_raw_ns: int) -> None:  # noqa: ARG002
+        """Start anew in a guest that was rebooted. GuestError when it does not answer."""
+        self.close()
+        self._open()
+
     @property
     def ssh(self) -> SSH:
         """The connection, for other commands between the measurements."""

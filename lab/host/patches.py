@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab.core import plan
+from lab.core import patch as plan
+from lab.core.patch import Impact
 from lab.core.units import NS_PER_MS, format_duration
 from lab.errors import MachineError
 from lab.host import run
-from lab.ports import Clock, HostPatch, PatchResult
+from lab.ports import Clock, HostPatch, PatchResult, Successor
 
 _MARGIN_NS = 2 * NS_PER_MS
 """Kept before a deadline, so that waking up late on a busy host is still in time."""
@@ -20,15 +21,33 @@ _TAIL = 2000
 """Characters of a program's output that go into the record."""
 
 
-class Hold:
-    """Wait for a given time and change nothing."""
+class Base:
+    """What most patches have in common: nothing to check, no version, no way back."""
 
-    def __init__(self, spec: plan.HoldPatch, clock: Clock) -> None:
-        self._spec, self._clock = spec, clock
-        self.label = spec.label
+    successor = Successor()
+
+    def __init__(self, label: str, impact: Impact) -> None:
+        self.label, self.impact = label, impact
 
     def check(self) -> None:
         """Nothing can be missing."""
+
+    def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
+        return ""
+
+    def verify(self, before: str, after: str) -> str:  # noqa: ARG002 - ports.HostPatch's
+        return ""
+
+    def undo(self) -> str:
+        return ""
+
+
+class Hold(Base):
+    """Wait for a given time and change nothing."""
+
+    def __init__(self, spec: plan.HoldPatch, clock: Clock) -> None:
+        super().__init__(spec.label, spec.impact)
+        self._spec, self._clock = spec, clock
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
         """Hold for the patch's length, or until just before the deadline: that is not ok."""
@@ -43,12 +62,12 @@ class Hold:
         return PatchResult(True, "", {"held_ns": held})
 
 
-class Command:
+class Command(Base):
     """Run a program: argv, no shell. What it leaves running in its process group is killed too."""
 
     def __init__(self, spec: plan.CommandPatch, clock: Clock) -> None:
+        super().__init__(spec.label, spec.impact)
         self._spec, self._clock = spec, clock
-        self.label = spec.label
 
     def check(self) -> None:
         """MachineError when the program is missing or not executable. Ask before the freeze."""
@@ -78,7 +97,11 @@ class Command:
 
 def make(spec: plan.Patch, clock: Clock) -> Hold | Command:
     """The patch that a plan asks for."""
-    return Hold(spec, clock) if isinstance(spec, plan.HoldPatch) else Command(spec, clock)
+    if isinstance(spec, plan.HoldPatch):
+        return Hold(spec, clock)
+    if isinstance(spec, plan.CommandPatch):
+        return Command(spec, clock)
+    raise MachineError(f"{spec.kind} is not built yet")
 
 
 def _seconds(ns: int) -> str:

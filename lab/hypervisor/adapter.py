@@ -29,7 +29,7 @@ from lab.hypervisor.facts import Emulator, HypervisorFacts
 from lab.hypervisor.guard import BudgetGuard
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import QemuProcess
-from lab.ports import Call, Clock
+from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
 
 _NOISE = re.compile(r"^[ -]|^[A-Z_]+=|\\$|is tainted:|: starting up ")
 """Lines of QEMU's log that libvirt writes at every start."""
@@ -100,8 +100,27 @@ class LibvirtHypervisor:
 
     # -- ports.Hypervisor -------------------------------------------------------------------------
 
-    def freeze(self, guest: str, method: FreezeMethod) -> Call:
+    def prepare(self, guest: str, freezing: Freezing) -> None:
+        """Nothing to do beforehand yet."""
+        if freezing.method not in (FreezeMethod.SUSPEND, FreezeMethod.SIGSTOP):
+            raise HypervisorError(f"{freezing.method} is not built yet", where=guest)
+
+    def finish(self, guest: str) -> None:
+        """Nothing is left behind yet."""
+
+    def start(self, guest: str, successor: Successor) -> Call:  # noqa: ARG002
+        """Start a guest that was shut down."""
+        raise HypervisorError("reboot is not built yet", where=guest)
+
+    def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:  # noqa: ARG002
         """Stop the guest. HypervisorError when it does not run or cannot be stopped; it runs then."""
+        return Frozen(self._freeze(guest, freezing.method))
+
+    def resume(self, guest: str, freezing: Freezing) -> Resumed:
+        """Make a frozen guest run again, however often it is called. HypervisorError when it has ended."""
+        return Resumed(self._resume(guest, freezing.method))
+
+    def _freeze(self, guest: str, method: FreezeMethod) -> Call:
         domain, uuid = self._domain(guest)
         if method is FreezeMethod.NONE:
             return Call(self._clock.now(), self._clock.now())
@@ -126,8 +145,7 @@ class LibvirtHypervisor:
         stamp = self.events.wait_qemu(uuid, "STOP", called.real_ns, _EVENT_WAIT_S)
         return Call(called, returned, stamp)
 
-    def resume(self, guest: str, method: FreezeMethod) -> Call:
-        """Make a frozen guest run again, however often it is called. HypervisorError when it has ended."""
+    def _resume(self, guest: str, method: FreezeMethod) -> Call:
         domain, uuid = self._domain(guest)
         frozen = self._frozen.get(guest)
         if method is FreezeMethod.NONE and frozen is None:
@@ -154,9 +172,9 @@ class LibvirtHypervisor:
         stamp = self.events.wait_qemu(uuid, "RESUME", called.real_ns, _EVENT_WAIT_S)
         return Call(called, returned, stamp)
 
-    def guard(self, guests: Sequence[str], method: FreezeMethod, at_raw_ns: int) -> BudgetGuard:
+    def guard(self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int) -> BudgetGuard:
         """A thread that resumes the guests at CLOCK_MONOTONIC_RAW `at_raw_ns`, unless disarmed."""
-        return BudgetGuard(self._clock, lambda guest: self.resume(guest, method), guests, at_raw_ns)
+        return BudgetGuard(self._clock, lambda guest: self.resume(guest, freezing), guests, at_raw_ns)
 
     def state(self, guest: str) -> str:
         """libvirt's word: running, paused, shut off, crashed, … "paused" also for a guest whose process
@@ -223,16 +241,19 @@ class LibvirtHypervisor:
                     raise as_hypervisor_error(error, "cannot be destroyed", guest) from error
         self._forget(guest)
 
-    def shutdown(self, guest: str, deadline_raw_ns: int) -> bool:
-        """Ask the guest to power off, and wait; whether it has by CLOCK_MONOTONIC_RAW
+    def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
+        """Have the guest power itself off. HypervisorError when it does not by CLOCK_MONOTONIC_RAW
         `deadline_raw_ns`."""
         domain, uuid = self._domain(guest)
+        called = self._clock.now()
         if self._last_end(uuid) is not None or state_of(domain) == "shut off":
-            return True
+            return Call(called, called)
         with mapped("cannot be shut down", guest):
             domain.shutdown()
         left_s = max(0, deadline_raw_ns - self._clock.now().raw_ns) / NS_PER_S
-        return self.events.wait_lifecycle(uuid, lambda e: e.ends_guest, left_s) is not None
+        if self.events.wait_lifecycle(uuid, lambda e: e.ends_guest, left_s) is None:
+            raise HypervisorError("did not power itself off in time", where=guest)
+        return Call(called, self._clock.now())
 
     def lifecycle(self, guest: str) -> tuple[LifecycleEvent, ...]:
         """The guest's lifecycle events as this connection saw them, oldest first: started, suspended,

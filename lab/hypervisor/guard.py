@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError
-from lab.ports import Call, Clock
+from lab.ports import Clock, Resumed
 
 
 class BudgetGuard:
@@ -18,12 +18,12 @@ class BudgetGuard:
     """
 
     def __init__(
-        self, clock: Clock, resume: Callable[[str], Call], guests: Sequence[str], at_raw_ns: int
+        self, clock: Clock, resume: Callable[[str], Resumed], guests: Sequence[str], at_raw_ns: int
     ) -> None:
         self._clock, self._resume, self._guests, self._at = clock, resume, guests, at_raw_ns
         self._disarmed = threading.Event()
         self._lock = threading.Lock()
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, Resumed] = {}
         self._taken: set[str] = set()
         self._thread = threading.Thread(target=self._watch, name="budget-guard", daemon=True)
 
@@ -35,8 +35,8 @@ class BudgetGuard:
         self._disarmed.set()
         self._thread.join()
 
-    def resumed(self, guest: str) -> Call | None:
-        """The call by which the guard resumed the guest; None when it did not, and now will not."""
+    def resumed(self, guest: str) -> Resumed | None:
+        """How the guard resumed the guest; None when it did not, and now will not."""
         with self._lock:
             self._taken.add(guest)
             return self._calls.get(guest)

@@ -5,14 +5,18 @@ guest and cycle where they apply. The kinds, in the order in which they come:
 
     run-start   schema, id, plan, host                 once
     boot        timings of a guest's start
-    cycle       frozen, method, patch, budget_ns       opens a guest's cycle
+    cycle       frozen, method, patch, impact, budget_ns, cell    opens a guest's cycle
     facts       when (before, after), facts
     readings    readings: t1 raw, real; t2 real, mono, boot, raw; t3 the same; t4 raw, real; resolution
     freeze      guests, method                          all of them stand still now
     stop        call                                    called, returned, event
     resume      call
+    steps       steps of freeze and resume: name, began_raw_ns, ended_raw_ns
+    exchange    called_off, cut                         in-place and the like, when there is something to tell
+    proof       proof                                   with prove_memory
     cpu         used_ns
-    patch       ok, why, facts
+    patch       ok, why, facts, steps
+    verified    before, after, why                      versions of what was patched
     samples     sampler
     beats       beats: sequence, sent raw, arrived raw, real
     resync      said

@@ -15,10 +15,12 @@ from lab.core.timeline import (
     ClockStep,
     Heartbeat,
     Hole,
+    MemoryProof,
     Observation,
     ProbeFacts,
     Reading,
     SamplerReport,
+    Step,
 )
 from lab.errors import RecordError
 from lab.record.journal import ORDER, History
@@ -66,6 +68,21 @@ def _sampler(data: dict[str, Any]) -> SamplerReport:
     )
 
 
+def _steps(given: list[dict[str, Any]]) -> tuple[Step, ...]:
+    return tuple(Step(**step) for step in given)
+
+
+def _proof(data: dict[str, Any]) -> MemoryProof:
+    return MemoryProof(**{**data, "differing": tuple(data["differing"])})
+
+
+def _verified(obs: Observation, event: dict[str, Any]) -> Observation:
+    seen = replace(obs, version_before=event["before"], version_after=event["after"])
+    if not event["why"] or not obs.patch_ok:
+        return seen
+    return replace(seen, patch_ok=False, patch_why=event["why"])
+
+
 def _facts_update(obs: Observation, event: dict[str, Any]) -> Observation:
     facts = _facts(event["facts"])
     return replace(obs, facts_before=facts) if event["when"] == "before" else replace(obs, facts_after=facts)
@@ -79,7 +96,13 @@ _UPDATES: dict[str, Callable[[Observation, dict[str, Any]], Observation]] = {
     "stop": lambda o, e: replace(o, stop=_call(e["call"])),
     "resume": lambda o, e: replace(o, resume=_call(e["call"])),
     "cpu": lambda o, e: replace(o, cpu_ns=e["used_ns"]),
-    "patch": lambda o, e: replace(o, patch_ok=e["ok"], patch_why=e["why"]),
+    "steps": lambda o, e: replace(o, steps=_steps(e["steps"])),
+    "exchange": lambda o, e: replace(o, called_off=e["called_off"], cut=e["cut"]),
+    "proof": lambda o, e: replace(o, proof=_proof(e["proof"])),
+    "patch": lambda o, e: replace(
+        o, patch_ok=e["ok"], patch_why=e["why"], patch_steps=_steps(e.get("steps", []))
+    ),
+    "verified": _verified,
     "resync": lambda o, e: replace(o, resync_said=e["said"]),
     "problem": lambda o, e: replace(o, problems=(*o.problems, (e["text"].splitlines() or [""])[0])),
     "cycle-end": lambda o, e: replace(o, host_step_ns=e["host_step_ns"]),
@@ -102,6 +125,8 @@ def observations_of(history: History) -> list[Observation]:
                     FreezeMethod(event["method"]),
                     event["patch"],
                     event["budget_ns"],
+                    cell=event.get("cell", ""),
+                    patch_impact=event.get("impact", "freeze"),
                 )
             elif kind in _UPDATES:
                 key = event["cycle"], event["guest"]

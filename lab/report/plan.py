@@ -29,6 +29,10 @@ MOST_GUESTS = 20
 _FREEZE = {
     FreezeMethod.SUSPEND: "suspend every guest (libvirt)",
     FreezeMethod.SIGSTOP: "stop every guest's QEMU process (SIGSTOP)",
+    FreezeMethod.SAVE_RESTORE: "save every guest to a file, and restore it from there (libvirt)",
+    FreezeMethod.IN_PLACE: "replace every guest's QEMU process, its RAM left in place",
+    FreezeMethod.GUEST_SLEEP: "have every guest go to sleep (S3, by its agent)",
+    FreezeMethod.REBOOT: "shut every guest down, and start it again",
     FreezeMethod.NONE: "freeze nothing",
 }
 _CLOCKS = {
@@ -74,7 +78,7 @@ def duration_ns(plan: Plan) -> int:
 
 
 def _length_ns(patch: Patch) -> int:
-    return patch.duration_ns if isinstance(patch, HoldPatch) else patch.deadline_ns
+    return patch.longest_ns
 
 
 def _guests(page: Page, guests: tuple[GuestSpec, ...]) -> None:
@@ -109,7 +113,7 @@ def _cycle(page: Page, plan: Plan) -> None:
             (
                 "freeze",
                 f"≤ {format_duration(cycle.budget_ns)}",
-                f"{_FREEZE[cycle.method]}; {_CLOCKS[cycle.method.expected_regime]}",
+                f"{_FREEZE[cycle.method]}; {_clocks(cycle.method)}",
             ),
             ("patch", *_patch(cycle.patch)),
             ("resume", "", _RESYNC[plan.resync]),
@@ -123,7 +127,14 @@ def _cycle(page: Page, plan: Plan) -> None:
 def _patch(patch: Patch) -> tuple[str, str]:
     if isinstance(patch, CommandPatch):
         return f"≤ {format_duration(patch.deadline_ns)}", f"run on the host: {shlex.join(patch.argv)}"
-    return format_duration(patch.duration_ns), "hold: the host is left as it is"
+    if isinstance(patch, HoldPatch):
+        return format_duration(patch.duration_ns), "hold: the host is left as it is"
+    return f"≤ {format_duration(patch.longest_ns)}" if patch.longest_ns else "", patch.label
+
+
+def _clocks(method: FreezeMethod) -> str:
+    regime = method.expected_regime
+    return _CLOCKS[regime] if regime is not None else "their clocks start anew"
 
 
 def _predicted(plan: Plan) -> str:

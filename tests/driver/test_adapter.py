@@ -14,10 +14,11 @@ from lab.host.clocks import HostClock
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import DomainSpec
-from lab.ports import Call, Clock, Hypervisor
+from lab.ports import Call, Clock, Freezing, Hypervisor
 from tests.driver.conftest import spec_of
 
 CLOCK = HostClock()
+NEVER = 1 << 62
 
 
 def in_order(call: Call) -> bool:
@@ -32,9 +33,9 @@ def test_it_is_what_the_controller_speaks_to(lab: LibvirtHypervisor) -> None:
 
 
 def test_suspend_and_resume(lab: LibvirtHypervisor) -> None:
-    stop = lab.freeze("test", FreezeMethod.SUSPEND)
+    stop = lab.freeze("test", Freezing(FreezeMethod.SUSPEND), NEVER).call
     assert lab.state("test") == "paused"
-    resume = lab.resume("test", FreezeMethod.SUSPEND)
+    resume = lab.resume("test", Freezing(FreezeMethod.SUSPEND)).call
     assert lab.state("test") == "running"
     assert in_order(stop)
     assert in_order(resume)
@@ -44,36 +45,37 @@ def test_suspend_and_resume(lab: LibvirtHypervisor) -> None:
 
 
 def test_resume_is_safe_to_repeat(lab: LibvirtHypervisor) -> None:
-    lab.resume("test", FreezeMethod.SUSPEND)
-    lab.freeze("test", FreezeMethod.SUSPEND)
+    lab.resume("test", Freezing(FreezeMethod.SUSPEND))
+    lab.freeze("test", Freezing(FreezeMethod.SUSPEND), NEVER)
     for _ in range(3):
-        assert in_order(lab.resume("test", FreezeMethod.SUSPEND))
+        assert in_order(lab.resume("test", Freezing(FreezeMethod.SUSPEND)).call)
     assert lab.state("test") == "running"
 
 
 def test_a_control_cycle_touches_nothing(lab: LibvirtHypervisor) -> None:
-    assert in_order(lab.freeze("test", FreezeMethod.NONE))
+    assert in_order(lab.freeze("test", Freezing(FreezeMethod.NONE), NEVER).call)
     assert lab.state("test") == "running"
-    assert in_order(lab.resume("test", FreezeMethod.NONE))
+    assert in_order(lab.resume("test", Freezing(FreezeMethod.NONE)).call)
 
 
 def test_freezing_what_is_frozen(lab: LibvirtHypervisor) -> None:
-    lab.freeze("test", FreezeMethod.SUSPEND)
+    lab.freeze("test", Freezing(FreezeMethod.SUSPEND), NEVER)
     with pytest.raises(HypervisorError, match="test: cannot be frozen: it is paused"):
-        lab.freeze("test", FreezeMethod.SUSPEND)
-    lab.resume("test", FreezeMethod.SUSPEND)
+        lab.freeze("test", Freezing(FreezeMethod.SUSPEND), NEVER)
+    lab.resume("test", Freezing(FreezeMethod.SUSPEND))
 
 
 @pytest.mark.parametrize("method", FreezeMethod)
 def test_a_guest_that_is_not_there(lab: LibvirtHypervisor, method: FreezeMethod) -> None:
-    for verb in (lab.freeze, lab.resume):
-        with pytest.raises(HypervisorError, match="nobody: no such guest"):
-            verb("nobody", method)
+    with pytest.raises(HypervisorError, match="nobody: no such guest"):
+        lab.freeze("nobody", Freezing(method), NEVER)
+    with pytest.raises(HypervisorError, match="nobody: no such guest"):
+        lab.resume("nobody", Freezing(method))
 
 
 def test_no_process_to_stop(lab: LibvirtHypervisor) -> None:
     with pytest.raises(HypervisorError, match="QEMU process is not on this host"):
-        lab.freeze("test", FreezeMethod.SIGSTOP)
+        lab.freeze("test", Freezing(FreezeMethod.SIGSTOP), NEVER)
     with pytest.raises(HypervisorError, match="QEMU process is not on this host"):
         lab.cpu_time_ns("test")
     assert lab.state("test") == "running"
@@ -93,7 +95,7 @@ def test_start_list_destroy(lab: LibvirtHypervisor, home: Path) -> None:
     assert (started.name, started.guest, started.state) == ("freezelab-r1-web-0", "web-0", "running")
     assert lab.list_lab_domains() == [started]
     assert lab.state("web-0") == "running"
-    lab.freeze("web-0", FreezeMethod.SUSPEND)
+    lab.freeze("web-0", Freezing(FreezeMethod.SUSPEND), NEVER)
     assert lab.list_lab_domains()[0].state == "paused"
     lab.destroy("web-0")
     assert lab.list_lab_domains() == []
@@ -129,7 +131,7 @@ def test_the_users_domains_are_never_destroyed(lab: LibvirtHypervisor) -> None:
 
 def test_a_guest_of_the_users_domains_name(lab: LibvirtHypervisor, home: Path) -> None:
     lab.define_and_start(spec_of("test", home))
-    lab.freeze("test", FreezeMethod.SUSPEND)
+    lab.freeze("test", Freezing(FreezeMethod.SUSPEND), NEVER)
     lab.destroy("test")
     with connect("test:///default", home, clock=CLOCK) as fresh:
         assert fresh.state("test") == "running"
@@ -137,13 +139,13 @@ def test_a_guest_of_the_users_domains_name(lab: LibvirtHypervisor, home: Path) -
 
 def test_a_guest_that_ends_while_it_is_frozen(lab: LibvirtHypervisor, home: Path) -> None:
     lab.define_and_start(spec_of("web-0", home))
-    lab.freeze("web-0", FreezeMethod.SUSPEND)
+    lab.freeze("web-0", Freezing(FreezeMethod.SUSPEND), NEVER)
     with connect("test:///default", home, clock=CLOCK) as other:
         other.destroy("web-0")
     assert lab.events.wait_lifecycle(uuid_of(lab, "web-0"), lambda e: e.ends_guest, 5) is not None
     assert lab.state("web-0") == "shut off"
     with pytest.raises(HypervisorError, match=r"has ended while it was frozen \(destroyed\)"):
-        lab.resume("web-0", FreezeMethod.SUSPEND)
+        lab.resume("web-0", Freezing(FreezeMethod.SUSPEND))
 
 
 def uuid_of(lab: LibvirtHypervisor, guest: str) -> str:
@@ -153,8 +155,8 @@ def uuid_of(lab: LibvirtHypervisor, guest: str) -> str:
 def test_lifecycle_is_recorded(lab: LibvirtHypervisor, home: Path) -> None:
     before = CLOCK.now()
     lab.define_and_start(spec_of("web-0", home))
-    lab.freeze("web-0", FreezeMethod.SUSPEND)
-    lab.resume("web-0", FreezeMethod.SUSPEND)
+    lab.freeze("web-0", Freezing(FreezeMethod.SUSPEND), NEVER)
+    lab.resume("web-0", Freezing(FreezeMethod.SUSPEND))
     lab.destroy("web-0")
     assert lab.events.wait_lifecycle(uuid_of(lab, "web-0"), lambda e: e.kind == "stopped", 5) is not None
     events = lab.lifecycle("web-0")
@@ -165,8 +167,8 @@ def test_lifecycle_is_recorded(lab: LibvirtHypervisor, home: Path) -> None:
 
 def test_shutdown(lab: LibvirtHypervisor, home: Path) -> None:
     lab.define_and_start(spec_of("web-0", home))
-    assert lab.shutdown("web-0", CLOCK.now().raw_ns + 5 * NS_PER_S)
-    assert lab.shutdown("web-0", CLOCK.now().raw_ns)
+    assert in_order(lab.shutdown("web-0", CLOCK.now().raw_ns + 5 * NS_PER_S))
+    assert in_order(lab.shutdown("web-0", CLOCK.now().raw_ns))
     assert lab.state("web-0") == "shut off"
 
 
@@ -205,7 +207,7 @@ def test_closing_leaves_no_thread_and_no_guest_ends(home: Path) -> None:
 
 
 def test_a_domain_that_someone_else_pauses_is_resumed(lab: LibvirtHypervisor) -> None:
-    lab.freeze("test", FreezeMethod.SUSPEND)
+    lab.freeze("test", Freezing(FreezeMethod.SUSPEND), NEVER)
     with connect("test:///default", Path("/elsewhere"), clock=CLOCK) as fresh:
-        fresh.resume("test", FreezeMethod.SUSPEND)
+        fresh.resume("test", Freezing(FreezeMethod.SUSPEND))
     assert lab.state("test") == "running"

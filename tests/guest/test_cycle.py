@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from lab.core.patch import Impact
 from lab.core.plan import CommandPatch, FreezeMethod, HoldPatch, Regime
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
 from lab.errors import Interrupted
 from lab.host import patches
+from lab.host.patches import Base
 from lab.ports import PatchResult
 from tests.guest.conftest import Lab
 
@@ -74,12 +76,11 @@ def test_a_patch_over_budget_is_cut_and_the_guest_resumed_inside_it(lab: Lab) ->
     assert lab.hypervisor.state("web-0") == "running"
 
 
-class _Stuck:
+class _Stuck(Base):
     """A patch that breaks its promise and comes back long after its deadline."""
 
-    label = "stuck"
-
     def __init__(self, lab: Lab) -> None:
+        super().__init__("stuck", Impact.FREEZE)
         self._lab = lab
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
@@ -96,10 +97,9 @@ def test_a_stuck_controller_does_not_keep_the_guest_frozen(lab: Lab) -> None:
     assert next(f for f in found if f.metric == "patch").outcome is Outcome.FAILED
 
 
-class _Raising:
-    label = "raising"
-
+class _Raising(Base):
     def __init__(self, error: BaseException) -> None:
+        super().__init__("raising", Impact.FREEZE)
         self._error = error
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lab.controller import RESERVE_NS, Controller, Subject
 from lab.core.clock import GuestClock, Stamp
+from lab.core.patch import Impact
 from lab.core.plan import CycleSpec, FreezeMethod, HoldPatch
 from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted
-from lab.ports import PatchResult
+from lab.ports import Freezing, Frozen, PatchResult, Resumed, Successor
 
 SPEC = CycleSpec(
     FreezeMethod.SUSPEND,
@@ -38,7 +40,10 @@ class World:
         self.after: dict[str, BaseException | None] = {}
         self.events: list[tuple[str, str, dict[str, Any]]] = []
         self.guarded: list[str] = []
-        self.by_guard: dict[str, Call] = {}
+        self.by_guard: dict[str, Resumed] = {}
+        self.called_off: dict[str, str] = {}
+        self.down: set[str] = set()
+        self.finished: list[str] = []
         self.shielded = False
         self.interrupted_on_the_way = False
         self.patch_deadline = 0
@@ -81,21 +86,38 @@ class World:
 
     # ports.Hypervisor
 
-    def freeze(self, guest: str, method: FreezeMethod) -> Call:
-        called = self.now()
-        if method is not FreezeMethod.NONE:
-            self.did(f"freeze {guest}", lambda: self.frozen.add(guest))
-        return Call(called, self.now())
+    def prepare(self, guest: str, freezing: Freezing) -> None:
+        self.did(f"prepare {guest}")
 
-    def resume(self, guest: str, method: FreezeMethod) -> Call:
+    def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
+        called = self.now()
+        if freezing.method.freezes:
+            self.did(f"freeze {guest}", lambda: self.frozen.add(guest))
+        call = Call(called, self.now())
+        if guest in self.called_off:
+            self.frozen.discard(guest)
+            return Frozen(call, (), Call(self.now(), self.now()), self.called_off[guest])
+        return Frozen(call)
+
+    def resume(self, guest: str, freezing: Freezing) -> Resumed:
         called = self.now()
         self.did(f"resume {guest}", lambda: self.frozen.discard(guest))
+        return Resumed(Call(called, self.now()))
+
+    def finish(self, guest: str) -> None:
+        self.finished.append(guest)
+
+    def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
+        called = self.now()
+        self.did(f"shutdown {guest}", lambda: self.down.add(guest))
         return Call(called, self.now())
 
-    def with_events(self, guest: str, stop: Call, resume: Call) -> tuple[Call, Call]:
-        return stop, resume
+    def start(self, guest: str, successor: Successor) -> Call:
+        called = self.now()
+        self.did(f"boot {guest}", lambda: self.down.discard(guest))
+        return Call(called, self.now())
 
-    def guard(self, guests: Sequence[str], method: FreezeMethod, at_raw_ns: int) -> FakeGuard:
+    def guard(self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int) -> FakeGuard:
         self.guarded = list(guests)
         return FakeGuard(self, at_raw_ns)
 
@@ -136,7 +158,7 @@ class FakeGuard:
     def __exit__(self, *_: object) -> None:
         self.world.log.append("guard ends")
 
-    def resumed(self, guest: str) -> Call | None:
+    def resumed(self, guest: str) -> Resumed | None:
         call = self.world.by_guard.get(guest)
         if call is not None:
             self.world.frozen.discard(guest)
@@ -181,6 +203,9 @@ class FakeProbe:
         self.world.did(f"facts {self.name}")
         return ProbeFacts("boot", "tsc")
 
+    def restart(self, deadline_raw_ns: int) -> None:
+        self.world.did(f"restart {self.name}")
+
 
 class FakeResync:
     def __init__(self, world: World, name: str) -> None:
@@ -195,10 +220,24 @@ class FakeResync:
 
 class FakePatch:
     label = "hold 1 s"
+    impact = Impact.FREEZE
+    successor = Successor()
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.result = PatchResult(True)
+
+    def check(self) -> None:
+        return None
+
+    def version(self, guest: str) -> str:
+        return f"{guest} {len(self.world.log)}"
+
+    def verify(self, before: str, after: str) -> str:
+        return "" if before != after else "nothing changed"
+
+    def undo(self) -> str:
+        return ""
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
         self.world.patch_deadline = deadline_raw_ns
@@ -207,16 +246,24 @@ class FakePatch:
         return self.result
 
 
-def cycle(world: World, *, frozen: bool = True, guests: Sequence[str] = ("a", "b")) -> None:
+def cycle(
+    world: World,
+    *,
+    frozen: bool = True,
+    guests: Sequence[str] = ("a", "b"),
+    method: FreezeMethod = FreezeMethod.SUSPEND,
+) -> None:
     controller = Controller(world, world, world, FakeView(world), world.shield)
     subjects = {n: Subject(n, FakeProbe(world, n), FakeResync(world, n)) for n in guests}
-    controller.run_cycle(0, subjects, SPEC, FakePatch(world), frozen=frozen)
+    spec = replace(SPEC, method=method)
+    controller.run_cycle(0, subjects, spec, FakePatch(world), frozen=frozen)
 
 
 def test_the_order_of_a_cycle() -> None:
     world = World()
     cycle(world)
     order = [
+        "prepare a", "prepare b",
         "phase settle", "start a", "facts a", "start b", "facts b", "phase measure", "read a", "phase freeze",
         "guard", "freeze a", "freeze b", "patch", "resume a", "resync a", "resume b", "resync b",
         "guard ends", "phase watch", "samples a", "samples b",
@@ -353,7 +400,7 @@ def test_cpu_time_that_was_read_only_once_is_not_journalled() -> None:
 def test_what_the_guard_resumed_is_not_resumed_again() -> None:
     world = World()
     call = Call(Stamp(5, 5), Stamp(6, 6))
-    world.by_guard = {"a": call}
+    world.by_guard = {"a": Resumed(call)}
     cycle(world)
     assert "resume a" not in world.log
     assert "resume b" in world.log
@@ -398,4 +445,55 @@ def test_a_failing_patch_is_journalled() -> None:
     subjects = {"a": Subject("a", FakeProbe(world, "a"), FakeResync(world, "a"))}
     controller.run_cycle(3, subjects, SPEC, patch, frozen=True)
     said = [d for kind, _, d in world.events if kind == "patch"]
-    assert said == [{"ok": False, "why": "exit status 3", "facts": {"status": 3}}]
+    assert said == [{"ok": False, "why": "exit status 3", "facts": {"status": 3}, "steps": []}]
+
+
+def test_a_freeze_that_was_called_off_leaves_the_host_unpatched() -> None:
+    world = World()
+    world.called_off["b"] = "the successor died"
+    cycle(world)
+    assert "patch" not in world.log
+    assert "resume b" not in world.log
+    assert {"resume a", "resync a", "resync b"} <= set(world.log)
+    assert not world.frozen
+    told = [d for kind, guest, d in world.events if kind == "exchange" and guest == "b"]
+    assert [d["called_off"] for d in told] == ["the successor died"]
+    patched = [d for kind, _, d in world.events if kind == "patch"]
+    assert {d["ok"] for d in patched} == {False}
+    assert "the successor died" in patched[0]["why"]
+
+
+def test_what_is_left_is_ended_whatever_happens() -> None:
+    world = World()
+    world.fail["patch"] = RuntimeError("bug")
+    with pytest.raises(RuntimeError):
+        cycle(world)
+    assert set(world.finished) == {"a", "b"}
+
+
+def test_a_reboot_shuts_down_patches_and_starts() -> None:
+    world = World()
+    cycle(world, method=FreezeMethod.REBOOT)
+    order = ["shutdown a", "shutdown b", "patch", "boot a", "boot b", "restart a", "resync a", "phase watch"]
+    places = [world.log.index(line) for line in order]
+    assert places == sorted(places)
+    assert not [line for line in world.log if line.startswith(("freeze", "guard"))]
+    assert {d["frozen"] for kind, _, d in world.events if kind == "cycle"} == {False}
+
+
+@pytest.mark.parametrize("place", ["patch", "shutdown b"])
+def test_what_was_shut_down_is_started_whatever_happens(place: str) -> None:
+    world = World()
+    world.fail[place] = Interrupted("^C")
+    with pytest.raises(Interrupted):
+        cycle(world, method=FreezeMethod.REBOOT)
+    assert not world.down
+    assert "boot a" in world.log
+
+
+def test_versions_are_taken_before_and_after() -> None:
+    world = World()
+    cycle(world)
+    verified = [d for kind, guest, d in world.events if kind == "verified" and guest == "a"]
+    assert verified[0]["before"] != verified[0]["after"]
+    assert verified[0]["why"] == ""

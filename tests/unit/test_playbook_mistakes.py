@@ -139,8 +139,7 @@ VALUES: list[tuple[str | bytes, str]] = [
     (PATCH + "  budget: 0s\n", "5:11: cycle.budget: zero makes no sense here; write a longer duration"),
     (PATCH + "  budget: 61min\n", "5:11: cycle.budget: '61min' is too long; write at most 1 h"),
     (PATCH + "  watch: 0 s\n", "5:10: cycle.watch: zero makes no sense here; write a longer duration"),
-    (PATCH + "  method: pause\n", "5:11: cycle.method: 'pause' is not a way to freeze; write suspend or"),
-    (PATCH + "  method: none\n", "5:11: cycle.method: 'none' is not a way to freeze; write suspend or"),
+    (PATCH + "  method: pause\n", "5:11: cycle.method: 'pause' is not a way to freeze; write suspend,"),
     # patches
     (CYCLE + "  patch: {}\n", "4:3: cycle.patch: the patch does nothing; write {hold: 5s}, or a command"),
     (CYCLE + "  patch: 5s\n", "4:10: cycle.patch: keys and values are expected here, not the text '5s';"),
