@@ -20,6 +20,7 @@ from lab.guest.ssh import SSH, Address, load_key
 from lab.guest.timesync import AgentResync, ChronyResync, NoResync
 from lab.host import chronyd
 from lab.host.chronyd import Chronyd
+from lab.hypervisor import memory
 from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg
@@ -49,7 +50,10 @@ START_TRIES = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """What the guests of one run are made with. home: the state folder. folder: the run's own."""
+    """What the guests of one run are made with. home: the state folder. folder: the run's own.
+
+    shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
+    """
 
     run: str
     home: Path
@@ -58,6 +62,8 @@ class Settings:
     accelerator: Choice
     emulator: Emulator
     boot_s: int | None = None
+    shared_memory: bool = False
+    guest_sleep: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,7 @@ class Guests:
         )
         disk = overlay(image, folder / "disk.qcow2")
         console = settings.folder / f"console-{spec.name}.log"
+        memory_file = self._memory_file(spec)
         for tries_left in reversed(range(START_TRIES)):
             port = free_port()
             domain = DomainSpec(
@@ -175,6 +182,8 @@ class Guests:
                 console=Console.VIRTIO if "console=hvc0" in image.cmdline else Console.SERIAL,
                 fw_cfg=(FwCfg(FW_CFG_NAME, seed),),
                 agent_socket=None if self._hypervisor.remote else self._socket(),
+                memory_file=memory_file,
+                guest_sleep=settings.guest_sleep,
             )
             try:
                 self._hypervisor.define_and_start(domain)
@@ -187,6 +196,15 @@ class Guests:
                     raise
         self._stack.callback(self._remove, spec.name)
         return Started(spec, Address(spec.name, "127.0.0.1", port, "root", self._key, public), console)
+
+    def _memory_file(self, spec: GuestSpec) -> Path | None:
+        if not self._settings.shared_memory:
+            return None
+        folder = memory.huge_page_folder() if spec.huge_pages else memory.folder(self._settings.home)
+        memory.check_room(folder, spec.memory_bytes)
+        path = folder / f"{self._settings.run}-{spec.name}"
+        self._stack.callback(path.unlink, missing_ok=True)
+        return path
 
     def _socket(self) -> Path:
         """A short path: a socket's is limited to 107 bytes (unix(7))."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import uuid as uuids
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,16 @@ NAMESPACE = "urn:freezelab:domain:1"
 _WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 # What XML 1.0 cannot carry, even escaped.
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+CPU = "EPYC"
+NOT_IN_TCG = (
+    "rdseed", "sha-ni", "fxsr_opt", "misalignsse", "3dnowprefetch", "osvw", "topoext", "nrip-save", "xsavec",
+    "svm",
+)  # fmt: skip
+"""TCG's guests have a named CPU, less what some QEMU's TCG lacks (qemu -cpu EPYC,check): `max` is another
+CPU in each version, and a guest that is handed from one to the next must not find its CPU changed. An
+AMD model, because Linux isolates its page tables on Intel's, which TCG pays dearly for."""
 
 
 class Accelerator(StrEnum):
@@ -89,7 +99,14 @@ class DomainSpec:
     ssh_port: TCP port on the host's 127.0.0.1 that reaches the guest's port 22; None: no network.
     console_log: appended to; its folder must exist.
     agent_socket: the agent channel's socket on the host; None: libvirt chooses.
+    tap: an existing tap that the network card is attached to instead of QEMU's user-mode network.
     invariant_tsc: KVM only: show the guest an invariant TSC. tsc_hz: KVM only: its frequency.
+    cpu: the model that TCG shows; on KVM it is the host's.
+    memory_file: the guest's RAM is this file, which another QEMU can map as well; None: QEMU's own.
+    guest_sleep: the guest may suspend itself to RAM (S3).
+    generation: how many QEMU processes this guest had before, each taking up where the last one stopped.
+    incoming: this process waits for such a state instead of booting.
+    mac: of the network card; "": derived from the uuid.
     """
 
     guest: str
@@ -113,6 +130,13 @@ class DomainSpec:
     agent_socket: Path | None = None
     invariant_tsc: bool = False
     tsc_hz: int | None = None
+    cpu: str = CPU
+    memory_file: Path | None = None
+    guest_sleep: bool = False
+    generation: int = 0
+    incoming: bool = False
+    tap: str = ""
+    mac: str = ""
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
 
     def __post_init__(self) -> None:
@@ -121,26 +145,45 @@ class DomainSpec:
                 raise HypervisorError(
                     f"not a name for a {kind}: {word!r}", hint="letters, digits, dots and dashes, up to 64"
                 )
+        if not self.mac:
+            # In QEMU's locally administered 52:54:00. It outlives the uuid: see successor().
+            digits = uuids.UUID(self.uuid).hex[-6:]
+            object.__setattr__(self, "mac", f"52:54:00:{digits[0:2]}:{digits[2:4]}:{digits[4:6]}")
 
     @property
     def name(self) -> str:
         """The domain's name in libvirt."""
-        return domain_name(self.run, self.guest)
+        return domain_name(self.run, self.guest, self.generation)
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """CPU features of `cpu` that are not shown, because QEMU 7.2's TCG does not have them all."""
+        return NOT_IN_TCG if self.cpu == CPU else ()
+
+    def successor(self, emulator: Path, agent_socket: Path | None, tap: str = "") -> DomainSpec:
+        """The same guest in another QEMU process, which waits for the state of this one."""
+        return replace(
+            self,
+            emulator=emulator,
+            agent_socket=agent_socket,
+            tap=tap or self.tap,
+            generation=self.generation + 1,
+            incoming=True,
+            uuid=str(uuids.uuid4()),
+        )
 
     @property
     def title(self) -> str:
         return f"freezelab guest {self.guest} of run {self.run}"
 
-    @property
-    def mac(self) -> str:
-        """A MAC address derived from the uuid, in QEMU's locally administered 52:54:00."""
-        digits = uuids.UUID(self.uuid).hex[-6:]
-        return f"52:54:00:{digits[0:2]}:{digits[2:4]}:{digits[4:6]}"
+    def again(self, emulator: Path) -> DomainSpec:
+        """The same guest, to be booted once more from its disk."""
+        return replace(self, emulator=emulator, incoming=False)
 
 
-def domain_name(run: str, guest: str) -> str:
+def domain_name(run: str, guest: str, generation: int = 0) -> str:
     """The libvirt domain of a run's guest."""
-    return f"freezelab-{run}-{guest}"
+    return f"freezelab-{run}-{guest}" + (f".{generation}" if generation else "")
 
 
 @functools.cache

@@ -30,13 +30,18 @@ _STATES: dict[int, str] = {
 
 @dataclass(frozen=True)
 class LabDomain:
-    """A domain that the lab of this home started, in this process or an earlier one."""
+    """A domain that the lab of this home started, in this process or an earlier one.
+
+    generation: see DomainSpec; two domains of one guest and run are the two ends of a hand-over that was cut
+    off.
+    """
 
     name: str
     guest: str
     run: str
     uuid: str
     state: str
+    generation: int = 0
 
 
 class Domains:
@@ -64,11 +69,8 @@ class Domains:
                 where=spec.guest,
                 hint="nothing was changed; give the guest another name in the playbook",
             )
-        xml = render(spec)
-        with mapped("cannot be started", spec.guest):
-            domain = self._connection.createXML(xml, 0)
-        with self._lock:
-            self._started[spec.guest] = domain
+        domain = self.create(spec)
+        self.now(spec.guest, domain)
         return domain
 
     def find(self, guest: str) -> Any:
@@ -88,6 +90,23 @@ class Domains:
         with self._lock:
             return self._started.setdefault(guest, domain)
 
+    def now(self, guest: str, domain: Any) -> None:
+        """From here on the guest is this domain."""
+        with self._lock:
+            self._started[guest] = domain
+
+    def forget(self, guest: str) -> None:
+        """The guest has no domain any more that this process knows."""
+        with self._lock:
+            self._started.pop(guest, None)
+
+    def create(self, spec: DomainSpec, *, paused: bool = False) -> Any:
+        """A domain for `spec`, which is not yet what the guest's name means. HypervisorError when libvirt
+        or QEMU refuses."""
+        xml = render(spec)
+        with mapped("cannot be started", spec.guest):
+            return self._connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+
     def lab(self) -> list[LabDomain]:
         """The lab's domains of this home, by name."""
         return sorted((facts for _domain, facts in self._lab()), key=lambda facts: facts.name)
@@ -104,6 +123,7 @@ class Domains:
                         run=marked.get("run", ""),
                         uuid=str(domain.UUIDString()),
                         state=state_of(domain),
+                        generation=int(marked.get("generation", "0")),
                     )
                     found.append((domain, facts))
         return found

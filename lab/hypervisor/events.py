@@ -1,4 +1,4 @@
-"""What libvirt and QEMU tell by themselves: lifecycle events, and QEMU's stamps of STOP and RESUME.
+"""What libvirt and QEMU tell by themselves: lifecycle events, and QEMU's own, with its stamps.
 
 Callbacks arrive on the event thread; everything here may be called from any thread.
 """
@@ -6,7 +6,9 @@ Callbacks arrive on the event thread; everything here may be called from any thr
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ _T = TypeVar("_T")
 
 _KEEP = 256
 """QEMU events kept a guest; older ones are forgotten."""
+
+_LOOK_S = 0.02
 
 _KIND_NAMES = (
     "DEFINED", "UNDEFINED", "STARTED", "SUSPENDED", "RESUMED", "STOPPED", "SHUTDOWN", "PMSUSPENDED", "CRASHED"
@@ -56,7 +60,8 @@ class LifecycleEvent:
 
 @dataclass(frozen=True)
 class QemuEvent:
-    """STOP or RESUME with QEMU's own stamp, host CLOCK_REALTIME, cut to 1 µs.
+    """One of QEMU's events with its own stamp, host CLOCK_REALTIME, cut to 1 µs: STOP, RESUME, SUSPEND,
+    WAKEUP, or MIGRATION with the status in `kind`, as "MIGRATION completed".
 
     QEMU sends STOP after the last vCPU has stopped, RESUME before the guest's clocks and the first vCPU
     start (do_vm_stop and vm_prepare_start in its softmmu/cpus.c): no guest instruction runs between them.
@@ -89,7 +94,7 @@ class EventLog:
             self._monitor_callback = libvirt_qemu.qemuMonitorEventRegister(
                 connection,
                 None,
-                "^(STOP|RESUME)$",
+                "^(STOP|RESUME|SUSPEND|WAKEUP|MIGRATION)$",
                 self._on_qemu,
                 None,
                 libvirt_qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
@@ -137,6 +142,28 @@ class EventLog:
             )
         return found.real_ns if found else None
 
+    def qemu_since(self, uuid: str, kind: str, since_real_ns: int) -> QemuEvent | None:
+        """The first event of this kind that is not before `since_real_ns`, if it has come."""
+        earliest = since_real_ns - NS_PER_US
+        with self._changed:
+            return next((e for e in self._qemu[uuid] if e.kind == kind and e.real_ns >= earliest), None)
+
+    def wait_until(self, look: Callable[[], _T | None], timeout_s: float) -> _T | None:
+        """What `look` finds, asked again at each event and at least every 20 ms; None at the timeout."""
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            while (found := look()) is None:
+                left = end - time.monotonic()
+                if left <= 0:
+                    return None
+                self._changed.wait(min(left, _LOOK_S))
+            return found
+
+    def wake(self) -> None:
+        """Have those that wait look again at once."""
+        with self._changed:
+            self._changed.notify_all()
+
     def _wait(self, look: Callable[[], _T | None], timeout_s: float) -> _T | None:
         self._changed.wait_for(lambda: look() is not None, timeout_s)
         return look()
@@ -162,9 +189,11 @@ class EventLog:
         event: str,
         seconds: int,
         micros: int,
-        _details: str,
+        details: str | None,
         _opaque: object,
     ) -> None:
+        if event == "MIGRATION":
+            event = f"MIGRATION {json.loads(details or '{}').get('status')}"
         with self._changed:
             events = self._qemu[domain.UUIDString()]
             events.append(QemuEvent(event, seconds * NS_PER_S + micros * NS_PER_US))

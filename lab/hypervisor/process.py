@@ -84,6 +84,16 @@ class QemuProcess:
         poll.register(self._pidfd, select.POLLIN)
         return not poll.poll(0)
 
+    def kill(self, wait_s: float) -> None:
+        """SIGKILL, and wait until the process is gone. HypervisorError when it is not within `wait_s`: it
+        hangs in the kernel."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(round(wait_s * 1000)):
+            raise HypervisorError(f"QEMU process {self.pid} was killed and does not end")
+
     def send_stop(self) -> None:
         """SIGSTOP; it takes effect thread by thread, see wait_stopped. ProcessLookupError when gone."""
         signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP)

@@ -145,8 +145,8 @@ NATIVE = """
             spec_of("web-0", home), console=console, emulator=emulator.path, machine=emulator.machine
         )
         xml = render(spec)
-        lab._connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE).undefine()
-        argv = lab._connection.domainXMLToNative("qemu-argv", xml, 0)
+        lab._ground.connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE).undefine()
+        argv = lab._ground.connection.domainXMLToNative("qemu-argv", xml, 0)
         print(argv.replace("'", "").replace(chr(92) + chr(10), ""))
 """
 
@@ -163,7 +163,7 @@ def test_libvirt_makes_of_the_template_what_is_meant(home: Path) -> None:
             "-rtc base=utc,clock=host,driftfix=slew",
             "-global kvm-pit.lost_tick_policy=delay",
             "-accel tcg",
-            "-cpu max",
+            "-cpu EPYC,",
             "-append console=ttyS0",
             "hostfwd=tcp:127.0.0.1:22022-:22",
             "org.qemu.guest_agent.0",

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from lab.errors import HypervisorError
 from lab.hypervisor.domain import (
+    CPU,
     NAMESPACE,
+    NOT_IN_TCG,
     Accelerator,
     Console,
     Disk,
@@ -81,7 +83,9 @@ def test_all_that_decides_the_clocks_is_there(accelerator: Accelerator, track: R
         )
     else:
         assert root.attrib["type"] == "qemu"
-        assert root.find("cpu[@mode='maximum']") is not None
+        assert root.findtext("cpu[@mode='custom']/model") == CPU
+        disabled = {each.attrib["name"] for each in root.iterfind("cpu/feature[@policy='disable']")}
+        assert disabled == set(NOT_IN_TCG)
         assert not {"kvmclock", "tsc"} & set(found)
 
 
@@ -89,7 +93,7 @@ def test_it_is_marked_as_the_labs() -> None:
     root = parsed(SPEC)
     mark = root.find(f"metadata/{{{NAMESPACE}}}guest")
     assert mark is not None
-    assert mark.attrib == {"name": "web-0", "run": SPEC.run, "home": "/var/lib/freezelab"}
+    assert mark.attrib == {"name": "web-0", "run": SPEC.run, "home": "/var/lib/freezelab", "generation": "0"}
     assert root.findtext("name") == f"freezelab-{SPEC.run}-web-0"
 
 
@@ -165,3 +169,36 @@ def test_names_that_are_none(name: str) -> None:
         dataclasses.replace(SPEC, guest=name)
     with pytest.raises(HypervisorError, match="not a name"):
         dataclasses.replace(SPEC, run=name)
+
+
+def test_a_successor_is_the_same_guest_in_another_process() -> None:
+    first = dataclasses.replace(SPEC, memory_file=Path("/dev/shm/ram"), agent_socket=Path("/a"))
+    second = first.successor(Path("/opt/qemu-system-x86_64"), Path("/b"))
+    assert second.uuid != first.uuid
+    assert second.name != first.name
+    assert (second.mac, second.machine, second.cpu, second.memory_file) == (
+        first.mac, first.machine, first.cpu, first.memory_file,
+    )  # fmt: skip
+    arguments = [each.attrib["value"] for each in parsed(second).iterfind("{*}commandline/{*}arg")]
+    assert arguments[-2:] == ["-incoming", "defer"]
+    assert (
+        f"memory-backend-file,id=labram,size={first.memory_bytes},mem-path=/dev/shm/ram,share=on" in arguments
+    )
+    assert not [each for each in arguments if "hostfwd" in each]  # the port is still its predecessor's
+    again = second.again(first.emulator)
+    booted = [each.attrib["value"] for each in parsed(again).iterfind("{*}commandline/{*}arg")]
+    assert "-incoming" not in booted
+    assert [each for each in booted if "hostfwd" in each]
+
+
+def test_a_tap_instead_of_the_user_mode_network() -> None:
+    spec = dataclasses.replace(SPEC, tap="fltap0")
+    arguments = [each.attrib["value"] for each in parsed(spec).iterfind("{*}commandline/{*}arg")]
+    assert "tap,id=lab0,ifname=fltap0,script=no,downscript=no" in arguments
+    assert not [each for each in arguments if each.startswith("user,")]
+
+
+def test_sleep_only_where_it_is_asked_for() -> None:
+    assert parsed(SPEC).find("pm/suspend-to-mem[@enabled='no']") is not None
+    sleeping = dataclasses.replace(SPEC, guest_sleep=True)
+    assert parsed(sleeping).find("pm/suspend-to-mem[@enabled='yes']") is not None

@@ -1,0 +1,411 @@
+"""in-place: another QEMU process takes the guest over; its RAM stays where it is.
+
+    prepare   a successor is started paused, waiting for a state, its RAM the same file (share=on);
+              x-ignore-shared on both sides keeps RAM out of the stream (QEMU, docs/devel/migration)
+    stop      the guest is suspended, its device state goes over a socket, some hundred kilobytes
+    go_on     the successor runs; the predecessor is killed, outside the pause
+    finish    waits for that
+
+Who may run. Up to the moment in which the successor is told to run, the predecessor is whole: what goes
+wrong ends the successor, by SIGKILL, and once that process is gone the predecessor goes on. An incoming
+QEMU writes nothing into shared RAM, so there is nothing to take back there. From that moment on the
+predecessor never runs again. Should the successor fail in just that moment, its RESUME event decides, which
+QEMU sends before it starts a vCPU: only if it was not sent has no instruction run, and the predecessor may.
+
+Disks. QEMU gives up its images and their locks when its state has been sent, and takes them when it is told to
+run (bdrv_inactivate_all, bdrv_activate_all), so that each image has one user at every moment.
+
+Networking. A tap is another one for each process, on the same bridge, and the successor announces the guest's
+MAC address there. QEMU's user-mode network dies with its process, and connections with it; the forwarded port
+passes to the successor when the predecessor is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+from lab.core.timeline import MemoryProof
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import FreezelabError, HypervisorError
+from lab.hypervisor import memory
+from lab.hypervisor.binding import libvirt
+from lab.hypervisor.domain import DomainSpec
+from lab.hypervisor.ground import Ground, Steps
+from lab.hypervisor.process import QemuProcess
+from lab.ports import Call, Freezing, Frozen, Resumed
+
+STATE_NS = 5 * NS_PER_S
+"""A device state that is not over by then hangs: it takes some 15 ms, on a very busy host some 100."""
+
+BACK_NS = 300 * NS_PER_MS
+"""Kept of the budget for putting the guest back."""
+
+RUN_S = 3.0
+"""How long the successor may take to say that it runs."""
+
+END_S = 5.0
+"""How long a killed process may take to be gone; unmapping gigabytes takes tenths of seconds."""
+
+
+class _At(Enum):
+    PREPARED = auto()  # the guest runs, its successor waits
+    MOVED = auto()  # the guest stands still, both hold its state
+    BACK = auto()  # on the predecessor for good
+    OVER = auto()  # on the successor for good
+
+
+class Exchange:
+    """One exchange of one guest's hypervisor process. make_tap: gives a tap for the successor's card."""
+
+    answers = True
+
+    def __init__(
+        self, ground: Ground, guest: str, freezing: Freezing, make_tap: Callable[[str], str] | None = None
+    ) -> None:
+        self._ground, self._guest, self._freezing = ground, guest, freezing
+        self._make_tap = make_tap
+        self._steps = Steps(ground, guest)
+        self._lock = threading.RLock()
+        self._hurry = threading.Event()
+        self._at = _At.PREPARED
+        self._old: DomainSpec
+        self._spec: DomainSpec | None = None
+        self._domain: Any = None
+        self._process: QemuProcess | None = None
+        self._socket: Path | None = None
+        self._done: Resumed | None = None
+        self._before: memory.Digest | None = None
+        self._proof: MemoryProof | None = None
+        self._retiring: threading.Thread | None = None
+        self._failure: FreezelabError | None = None
+
+    @property
+    def holds(self) -> bool:
+        return self._at is _At.MOVED
+
+    # -- before the freeze -------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Start the successor. HypervisorError when it cannot be: the guest runs on, nothing is left."""
+        old = self._ground.specs.get(self._guest)
+        if old is None:
+            raise HypervisorError(
+                "only a guest that this lab has started can be handed over", where=self._guest
+            )
+        if old.memory_file is None:
+            raise HypervisorError(
+                "its RAM is not in a file, so that no other process can take it over", where=self._guest
+            )
+        self._old = old
+        self._refuse_others()
+        run = self._ground.sockets
+        emulator = Path(self._freezing.successor.emulator or old.emulator)
+        agent = run / f"{secrets.token_hex(4)}.agent" if old.agent_socket is not None else None
+        tap = self._make_tap(self._guest) if old.tap and self._make_tap is not None else ""
+        self._spec = old.successor(emulator, agent, tap)
+        self._socket = run / f"{secrets.token_hex(4)}.state"
+        try:
+            with self._steps.step("start successor"):
+                self._ground.check_emulator(self._spec)
+                self._domain = self._ground.domains.create(self._spec, paused=True)
+                self._process = QemuProcess.find(self._spec.uuid, self._guest)
+            with self._steps.step("negotiate"):
+                self._negotiate()
+        except BaseException:
+            self._end_successor()
+            raise
+
+    def _refuse_others(self) -> None:
+        wanted, old = self._freezing.successor, self._old
+        for what, asked, has in (
+            ("machine type", wanted.machine, old.machine),
+            ("CPU model", wanted.cpu, old.cpu),
+        ):
+            if asked and asked != has:
+                raise HypervisorError(
+                    f"another {what} on the successor: {asked} instead of {has}, "
+                    "whose device state it would not understand",
+                    where=self._guest,
+                    hint=f"leave {what.split()[0].lower()} out of the patch: the guest keeps its own",
+                )
+
+    def _negotiate(self) -> None:
+        ground, guest = self._ground, self._guest
+        status = ground.qmp(self._domain, guest, "query-status")["status"]
+        if status != "inmigrate":
+            raise HypervisorError(f"its successor is {status} instead of waiting", where=guest)
+        capabilities = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+        for domain in (self._predecessor, self._domain):
+            ground.qmp(domain, guest, "migrate-set-capabilities", capabilities=capabilities)
+        ground.qmp(self._domain, guest, "migrate-incoming", uri=f"unix:{self._socket}")
+
+    @property
+    def _predecessor(self) -> Any:
+        return self._ground.domain(self._guest)[0]
+
+    # -- the freeze --------------------------------------------------------------------------------
+
+    def stop(self, deadline_raw_ns: int) -> Frozen:
+        """Suspend the guest and hand its state over, or put it back. Returns well before the deadline."""
+        if self._spec is None:
+            self.prepare()
+        self._steps.hand_out()  # what was done before the freeze is not part of it
+        with self._lock:
+            ground, guest = self._ground, self._guest
+            ground.on_step(guest, "suspend")
+            call = ground.suspend(guest)
+            try:
+                self._hand_over(min(deadline_raw_ns - BACK_NS, ground.clock.now().raw_ns + self._longest_ns))
+            except FreezelabError as error:
+                back = self._go_back(error.what)
+                return Frozen(call, self._steps.hand_out(), back.call, back.why)
+            except BaseException as error:
+                self._go_back(f"{type(error).__name__}")
+                raise
+            self._at = _At.MOVED
+            return Frozen(call, self._steps.hand_out())
+
+    @property
+    def _longest_ns(self) -> int:
+        return 1 << 62 if self._freezing.prove_memory else STATE_NS
+
+    def _hand_over(self, deadline_raw_ns: int) -> None:
+        ground, guest = self._ground, self._guest
+        old_uuid, new_uuid = ground.domain(guest)[1], self._domain.UUIDString()
+        proof_ns = self._prove(deadline_raw_ns, first=True)
+        since = ground.clock.now().real_ns
+        deadline = min(deadline_raw_ns, ground.clock.now().raw_ns + STATE_NS)
+        with self._steps.step("state out"):
+            ground.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._socket}")
+            self._await(old_uuid, since, deadline)
+        with self._steps.step("state in"):
+            self._await(new_uuid, since, deadline)
+        self._prove(deadline_raw_ns, first=False, cost_ns=proof_ns)
+
+    def _await(self, uuid: str, since_real_ns: int, deadline_raw_ns: int) -> None:
+        """Wait until one side says that the state is over. HypervisorError when it fails, dies, or hangs."""
+        events, new_uuid = self._ground.events, self._domain.UUIDString()
+
+        def look() -> str | None:
+            if events.qemu_since(uuid, "MIGRATION completed", since_real_ns):
+                return ""
+            if self._process is not None and not self._process.alive:
+                return f"the successor died{self._said()}"
+            if self._ground.last_end(new_uuid) is not None:
+                return f"the successor ended{self._said()}"
+            for side in (self._ground.domain(self._guest)[1], new_uuid):
+                if events.qemu_since(side, "MIGRATION failed", since_real_ns):
+                    return f"the state was refused{self._said()}"
+            return "the budget is nearly used" if self._hurry.is_set() else None
+
+        found = events.wait_until(look, self._ground.left_s(deadline_raw_ns))
+        if found is None:
+            raise HypervisorError("the successor hangs: its state was not over in time", where=self._guest)
+        if found:
+            raise HypervisorError(found, where=self._guest)
+
+    def _said(self) -> str:
+        """The successor's last words; it may take libvirt's file a moment to have them."""
+        if self._spec is None:
+            return ""
+        last = self._ground.events.wait_until(
+            lambda: self._ground.logs.last(self._spec.name) or None if self._spec else None, 0.05
+        )
+        return f": {last}" if last else ""
+
+    def _prove(self, deadline_raw_ns: int, *, first: bool, cost_ns: int = 0) -> int:
+        """One of the two digests of RAM, as long as there is time. Returns what it cost so far."""
+        if not self._freezing.prove_memory or (not first and self._before is None):
+            return 0
+        path = self._old.memory_file
+        began = self._ground.clock.now().raw_ns
+
+        def late() -> bool:
+            return self._hurry.is_set() or not self._ground.left_s(deadline_raw_ns)
+
+        if path is not None:
+            name = "prove memory" if first else "prove memory again"
+            with self._steps.step(name), contextlib.suppress(memory.Stopped):
+                digest = memory.take(path, late)
+                if first:
+                    self._before = digest
+                elif self._before is not None:
+                    cost = cost_ns + self._ground.clock.now().raw_ns - began
+                    self._proof = memory.compare(self._before, digest, cost)
+                    if self._proof.differ:
+                        raise HypervisorError(
+                            f"{self._proof.differ} pages of its RAM have changed", where=self._guest
+                        )
+        return cost_ns + self._ground.clock.now().raw_ns - began
+
+    # -- back --------------------------------------------------------------------------------------
+
+    def _go_back(self, why: str) -> Resumed:
+        """The guest goes on where it was. HypervisorError when it cannot: then it stands still, whole."""
+        ground, guest = self._ground, self._guest
+        ground.on_step(guest, "go back")
+        self._end_successor()
+        self._settle_predecessor()
+        self._at = _At.BACK
+        call = ground.let_run(guest)
+        self._done = Resumed(
+            call, self._steps.hand_out(), f"put back to the old process: {why}", proof=self._proof
+        )
+        return self._done
+
+    def _end_successor(self) -> None:
+        """Kill it, and see it gone: only then may another process use the guest's disk and RAM."""
+        if self._process is not None:
+            self._process.kill(END_S)
+        if self._domain is not None:
+            with contextlib.suppress(libvirt.libvirtError):
+                self._domain.destroy()
+        if self._process is not None:
+            self._process.close()
+        self._process = self._domain = None
+        for path in (self._socket, self._spec.agent_socket if self._spec is not None else None):
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+    def _settle_predecessor(self) -> None:
+        """Out of the migration, whichever way it went: `cont` is refused until then."""
+        ground, guest = self._ground, self._guest
+
+        def settled() -> bool | None:
+            status = ground.qmp(self._predecessor, guest, "query-migrate").get("status", "none")
+            if status in ("setup", "active", "device"):
+                with contextlib.suppress(HypervisorError):
+                    ground.qmp(self._predecessor, guest, "migrate_cancel")
+                return None
+            return None if status == "cancelling" else True
+
+        if ground.events.wait_until(settled, RUN_S) is None:
+            raise HypervisorError("its old process does not come out of the hand-over", where=guest)
+
+    # -- on ----------------------------------------------------------------------------------------
+
+    def go_on(self) -> Resumed:
+        self._hurry.set()  # when it is the guard that asks, in the middle of the hand-over
+        self._ground.events.wake()
+        with self._lock:
+            self._hurry.clear()
+            if self._done is not None:
+                return self._done
+            if self._at is not _At.MOVED:
+                return Resumed(self._ground.let_run(self._guest))
+            steps = self._steps.hand_out()
+            self._ground.on_step(self._guest, "resume")
+            call, why = self._run_successor()
+            if why:
+                back = self._go_back(why)
+                self._done = replace(back, steps=(*steps, *back.steps))
+                return self._done
+            self._at = _At.OVER
+            self._retire()
+            spec = self._spec
+            cut = spec is not None and not spec.tap
+            self._done = Resumed(call, steps, cut=cut, proof=self._proof)
+            return self._done
+
+    def _run_successor(self) -> tuple[Call, str]:
+        """Tell the successor to run. The call, and why it does not run, which is certain then. libvirt's call
+        has no time limit and the successor may hang, so it is made by a thread."""
+        ground = self._ground
+        uuid = self._domain.UUIDString()
+        failure: list[Exception] = []
+        called = ground.clock.now()
+        returned = []
+
+        def run() -> None:
+            try:
+                self._domain.resume()
+            except libvirt.libvirtError as error:
+                failure.append(error)
+            returned.append(ground.clock.now())
+            ground.events.wake()
+
+        worker = threading.Thread(target=run, name=f"resume-{self._guest}", daemon=True)
+        worker.start()
+        ground.events.wait_until(lambda: bool(returned) or None, RUN_S)
+        stamp = ground.events.wait_qemu(uuid, "RESUME", called.real_ns, 0.25 if returned else 0)
+        if returned and not failure and self._process is not None and self._process.alive:
+            return Call(called, returned[0], stamp), ""
+        if stamp is None:
+            # Gone, and all that it said has been heard, before it is decided.
+            if self._process is not None:
+                self._process.kill(END_S)
+            ground.events.wait_until(lambda: ground.last_end(uuid), END_S)
+            worker.join(END_S)
+            stamp = ground.events.wait_qemu(uuid, "RESUME", called.real_ns, 0)
+        if stamp is None:
+            said = " ".join(str(failure[0]).split()) if failure else "it did not answer"
+            return Call(called, ground.clock.now()), f"the successor did not run: {said}{self._said()}"
+        if self._process is not None and self._process.alive:
+            worker.join(END_S)  # it runs, and is slow to say so
+            return Call(called, returned[0] if returned else ground.clock.now(), stamp), ""
+        raise HypervisorError(
+            "the successor died when it had just begun to run; the guest is lost",
+            where=self._guest,
+            hint=ground.logs.tail(self._spec.name) if self._spec is not None else "",
+        )
+
+    # -- afterwards --------------------------------------------------------------------------------
+
+    def _retire(self) -> None:
+        """The guest is the successor from here on; a thread ends the predecessor while the guest runs."""
+        ground = self._ground
+        if self._spec is None or self._process is None:
+            return
+        old_domain = self._predecessor
+        with contextlib.suppress(HypervisorError):
+            ground.process(self._guest)
+        old_process = ground.adopt(replace(self._spec, incoming=False), self._domain, self._process)
+        self._process = None
+
+        def end() -> None:
+            try:
+                ground.on_step(self._guest, "retire")
+                if old_process is not None:
+                    old_process.kill(END_S)
+                    old_process.close()
+                with contextlib.suppress(libvirt.libvirtError):
+                    old_domain.destroy()
+                self._take_port()
+                for path in (self._socket, self._old.agent_socket):
+                    if path is not None:
+                        path.unlink(missing_ok=True)
+            except FreezelabError as error:
+                self._failure = error
+
+        self._retiring = threading.Thread(target=end, name=f"retire-{self._guest}", daemon=True)
+        self._retiring.start()
+
+    def _take_port(self) -> None:
+        old = self._old
+        if old.tap or old.ssh_port is None:
+            return
+        line = f"hostfwd_add lab0 tcp:127.0.0.1:{old.ssh_port}-:22"
+        command = {"command-line": line}
+        said = str(self._ground.qmp(self._domain, self._guest, "human-monitor-command", **command)).strip()
+        if said:
+            raise HypervisorError(
+                f"its TCP port {old.ssh_port} on 127.0.0.1 did not pass to the successor: {said}",
+                where=self._guest,
+            )
+
+    def finish(self) -> None:
+        """Wait for what goes on in the background; end a successor that was not needed."""
+        if self._retiring is not None:
+            self._retiring.join()
+        if self._at is _At.PREPARED:
+            self._end_successor()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure

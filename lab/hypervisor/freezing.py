@@ -1,0 +1,131 @@
+"""The ways to freeze a guest, as objects: one for each guest and cycle, from prepare to finish.
+
+    prepare   while the guest runs        refuses with a reason, and then leaves nothing behind
+    stop      the guest stands still      or was put back to running, with the reason
+    go_on     it runs again               however often it is asked; from any thread
+    finish    after the watch             ends what is left over
+
+Here are the two that only stop and continue; saving, sleeping and exchange are modules of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Protocol
+
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import HypervisorError
+from lab.hypervisor.ground import Ground
+from lab.hypervisor.process import QemuProcess
+from lab.ports import Call, Frozen, Resumed
+
+_SIGSTOP_WAIT_NS = NS_PER_S
+
+
+class Freeze(Protocol):
+    """One guest's freeze."""
+
+    @property
+    def answers(self) -> bool:
+        """QEMU can be spoken to. Not when its process is stopped."""
+
+    @property
+    def holds(self) -> bool:
+        """The guest stands still in a way that libvirt does not call paused."""
+
+    def prepare(self) -> None: ...
+
+    def stop(self, deadline_raw_ns: int) -> Frozen: ...
+
+    def go_on(self) -> Resumed: ...
+
+    def finish(self) -> None: ...
+
+
+class Nothing:
+    """A control cycle: the guest runs on."""
+
+    answers = True
+    holds = False
+
+    def __init__(self, ground: Ground, guest: str) -> None:
+        self._ground, self._guest = ground, guest
+
+    def prepare(self) -> None:
+        return None
+
+    def stop(self, deadline_raw_ns: int) -> Frozen:  # noqa: ARG002 - Freeze's
+        return Frozen(self._mark())
+
+    def go_on(self) -> Resumed:
+        return Resumed(self._mark())
+
+    def finish(self) -> None:
+        return None
+
+    def _mark(self) -> Call:
+        self._ground.domain(self._guest)
+        return Call(self._ground.clock.now(), self._ground.clock.now())
+
+
+class Suspend(Nothing):
+    """libvirt's suspend: QEMU stops the vCPUs and the guest's clocks."""
+
+    def stop(self, deadline_raw_ns: int) -> Frozen:  # noqa: ARG002 - Freeze's
+        return Frozen(self._ground.suspend(self._guest))
+
+    def go_on(self) -> Resumed:
+        return Resumed(self._ground.let_run(self._guest))
+
+
+class Sigstop(Nothing):
+    """The whole QEMU process stopped by a signal, which neither QEMU nor libvirt notices."""
+
+    def __init__(self, ground: Ground, guest: str) -> None:
+        super().__init__(ground, guest)
+        self._stopped: QemuProcess | None = None
+
+    @property
+    def answers(self) -> bool:  # type: ignore[override]
+        return self._stopped is None
+
+    @property
+    def holds(self) -> bool:  # type: ignore[override]
+        return self._stopped is not None
+
+    def stop(self, deadline_raw_ns: int) -> Frozen:  # noqa: ARG002 - Freeze's
+        clock = self._ground.clock
+        process = self._ground.process(self._guest)
+        self._stopped = process  # before the signal: an interrupt must find it among those to continue
+        called = clock.now()
+        try:
+            process.send_stop()
+            stopped = process.wait_stopped(clock, called.raw_ns + _SIGSTOP_WAIT_NS)
+            returned = clock.now()
+        except ProcessLookupError as error:
+            self._stopped = None
+            raise self._ground.died(self._guest) from error
+        except PermissionError as error:
+            self._stopped = None
+            raise HypervisorError("not allowed to stop its QEMU process", where=self._guest) from error
+        if not stopped:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_continue()
+            self._stopped = None
+            raise HypervisorError(
+                f"its QEMU process did not stop within {_SIGSTOP_WAIT_NS / NS_PER_MS:g} ms", where=self._guest
+            )
+        return Frozen(Call(called, returned))
+
+    def go_on(self) -> Resumed:
+        process = self._stopped or self._ground.process(self._guest)
+        called = self._ground.clock.now()
+        try:
+            process.send_continue()
+            returned = self._ground.clock.now()
+        except ProcessLookupError as error:
+            raise self._ground.died(self._guest) from error
+        if not process.alive:
+            raise self._ground.died(self._guest)
+        self._stopped = None
+        return Resumed(Call(called, returned))

@@ -1,0 +1,215 @@
+"""What every way to freeze a guest stands on: the connection, the guests' domains and processes, and the two
+calls whose stamps bound a pause.
+
+Stamps are taken right around the call that does the work; whatever else has to be found out is found out
+before `called` or after `returned`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lab.core.timeline import Step
+from lab.core.units import NS_PER_S
+from lab.errors import HypervisorError
+from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, libvirt_qemu, mapped
+from lab.hypervisor.domain import DomainSpec
+from lab.hypervisor.domains import Domains, state_of
+from lab.hypervisor.embed import Root
+from lab.hypervisor.events import EventLog, LifecycleEvent
+from lab.hypervisor.logs import Logs
+from lab.hypervisor.process import QemuProcess
+from lab.ports import Call, Clock
+
+_EVENT_WAIT_S = 0.25
+"""How long a freeze or resume waits, after its `returned` stamp, for QEMU's own stamp. It is usually
+there already: QEMU emits the event before it answers the command."""
+
+_DIED = ("crashed", "failed")
+"""Reasons of a `stopped` event that mean: nobody asked for it."""
+
+
+class Ground:
+    """One open connection, and what is known of its guests.
+
+    specs: of the guests that were started here. on_step: told (guest, step) before each step of a freeze that
+    has several; tests make steps fail there.
+    """
+
+    def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
+        self.connection, self.uri, self.home, self.clock, self.root = connection, uri, home, clock, root
+        self.domains = Domains(connection, home)
+        self.events = EventLog(clock.now)
+        self.logs = Logs(uri, root)
+        self.specs: dict[str, DomainSpec] = {}
+        self.on_step: Callable[[str, str], None] = lambda _guest, _step: None
+        self._lock = threading.RLock()
+        self._processes: dict[str, QemuProcess] = {}
+
+    # -- guests ------------------------------------------------------------------------------------
+
+    def domain(self, guest: str) -> tuple[Any, str]:
+        """The guest's domain and its uuid. HypervisorError when there is none."""
+        domain = self.domains.find(guest)
+        return domain, str(domain.UUIDString())
+
+    def process(self, guest: str) -> QemuProcess:
+        """The guest's QEMU process, held open. HypervisorError when it is not on this host."""
+        with self._lock:
+            if guest not in self._processes:
+                self._processes[guest] = QemuProcess.find(self.domain(guest)[1], guest)
+            return self._processes[guest]
+
+    def known_process(self, guest: str) -> QemuProcess | None:
+        """The same, if it was looked up before."""
+        return self._processes.get(guest)
+
+    def forget(self, guest: str) -> None:
+        """Its process is another one from now on, or none."""
+        with self._lock:
+            process = self._processes.pop(guest, None)
+        if process is not None:
+            process.close()
+
+    def adopt(self, spec: DomainSpec, domain: Any, process: QemuProcess) -> QemuProcess | None:
+        """The guest runs in another domain and process from now on. Returns the process it had."""
+        with self._lock:
+            old = self._processes.pop(spec.guest, None)
+            self._processes[spec.guest] = process
+            self.specs[spec.guest] = spec
+            self.domains.now(spec.guest, domain)
+            return old
+
+    @property
+    def sockets(self) -> Path:
+        """A folder for sockets, with a path short enough for them: unix(7) allows 107 bytes."""
+        folder = self.home / "agents"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def check_emulator(self, spec: DomainSpec) -> None:
+        """HypervisorError when libvirt cannot use the emulator, or it does not know the guest's machine type.
+        The first time for an emulator, libvirt asks it for its capabilities, which takes seconds."""
+        if not spec.emulator.exists():
+            raise HypervisorError(f"no emulator {spec.emulator}", where=spec.guest)
+        try:
+            self.connection.getDomainCapabilities(
+                str(spec.emulator), "x86_64", spec.machine, spec.accelerator.domain_type, 0
+            )
+        except libvirt.libvirtError as error:
+            raise as_hypervisor_error(
+                error, f"{spec.emulator} cannot take it over as {spec.machine}", spec.guest
+            ) from error
+
+    def close(self) -> None:
+        for guest in list(self._processes):
+            self.forget(guest)
+
+    def last_end(self, uuid: str) -> LifecycleEvent | None:
+        """The event that ended the domain, unless it was started again since."""
+        for event in reversed(self.events.lifecycle(uuid)):
+            if event.ends_guest:
+                return event
+            if event.kind == "started":
+                return None
+        return None
+
+    def state(self, guest: str) -> str:
+        """libvirt's word. Never waits for QEMU."""
+        domain, uuid = self.domain(guest)
+        last = self.last_end(uuid)
+        if last is not None:
+            return "crashed" if last.kind == "crashed" or last.reason in _DIED else "shut off"
+        process = self.known_process(guest)
+        if process is not None and not process.alive:
+            return "crashed"  # libvirt says so a second later
+        return state_of(domain)
+
+    def died(self, guest: str) -> HypervisorError:
+        """That it has ended while it was frozen, and QEMU's last words."""
+        domain, uuid = self.domain(guest)
+        end = self.last_end(uuid)
+        how = f" ({end.reason})" if end is not None and end.reason else ""
+        hint = self.logs.tail(str(domain.name()))
+        return HypervisorError(f"the guest has ended while it was frozen{how}", where=guest, hint=hint)
+
+    # -- QEMU --------------------------------------------------------------------------------------
+
+    def qmp(self, domain: Any, guest: str, command: str, **arguments: Any) -> Any:
+        """One QMP command; what it returns. libvirt marks the domain as tainted by it."""
+        request = {"execute": command, **({"arguments": arguments} if arguments else {})}
+        with mapped(f"QMP {command} failed", guest):
+            answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(request), 0))
+        if "error" in answer:
+            raise HypervisorError(f"QMP {command} failed: {answer['error'].get('desc')}", where=guest)
+        return answer.get("return")
+
+    def suspend(self, guest: str) -> Call:
+        """libvirt's suspend. HypervisorError when it cannot be; the guest runs then."""
+        domain, uuid = self.domain(guest)
+        with contextlib.suppress(HypervisorError):
+            self.process(guest)  # held, so that state() sees its death before libvirt does
+        called = self.clock.now()
+        try:
+            domain.suspend()
+            returned = self.clock.now()
+        except libvirt.libvirtError as error:
+            with contextlib.suppress(libvirt.libvirtError):
+                domain.resume()
+            raise as_hypervisor_error(error, "cannot be suspended", guest) from error
+        stamp = self.events.wait_qemu(uuid, "STOP", called.real_ns, _EVENT_WAIT_S)
+        return Call(called, returned, stamp)
+
+    def let_run(self, guest: str) -> Call:
+        """libvirt's resume, however often it is called. HypervisorError when the guest has ended."""
+        domain, uuid = self.domain(guest)
+        called = self.clock.now()
+        try:
+            domain.resume()
+            returned = self.clock.now()
+        except libvirt.libvirtError as error:
+            returned = self.clock.now()
+            if is_code(error, "VIR_ERR_NO_DOMAIN"):
+                raise self.died(guest) from error
+            # libvirt refuses to resume what runs (or has ended): the state decides.
+            state = self.state(guest)
+            if state in ("shut off", "crashed"):
+                raise self.died(guest) from error
+            if state != "running":
+                raise as_hypervisor_error(error, "cannot be resumed", guest) from error
+            return Call(called, returned)
+        stamp = self.events.wait_qemu(uuid, "RESUME", called.real_ns, _EVENT_WAIT_S)
+        return Call(called, returned, stamp)
+
+    def left_s(self, deadline_raw_ns: int) -> float:
+        """Seconds until a deadline, not below zero."""
+        return max(0, deadline_raw_ns - self.clock.now().raw_ns) / NS_PER_S
+
+
+class Steps:
+    """The steps of one freeze, as they are taken."""
+
+    def __init__(self, ground: Ground, guest: str) -> None:
+        self._ground, self._guest = ground, guest
+        self.taken: list[Step] = []
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step. It is recorded also when it fails."""
+        self._ground.on_step(self._guest, name)
+        began = self._ground.clock.now().raw_ns
+        try:
+            yield
+        finally:
+            self.taken.append(Step(name, began, self._ground.clock.now().raw_ns))
+
+    def hand_out(self) -> tuple[Step, ...]:
+        """Those taken since it was asked last."""
+        taken, self.taken = tuple(self.taken), []
+        return taken

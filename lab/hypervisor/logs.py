@@ -1,0 +1,73 @@
+"""QEMU's own last words, from the log that libvirt keeps of each domain."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lab.errors import HypervisorError
+from lab.hypervisor.domain import DomainSpec
+from lab.hypervisor.embed import Root
+
+_NOISE = re.compile(
+    r"^[ -]|^[A-Z_]+=|\\$|is tainted:|: starting up |: warning: |terminating on signal|shutting down, reason"
+)
+"""Lines of QEMU's log that libvirt writes at every start and end, and what QEMU only mentions."""
+
+_QEMU_SAID = re.compile(r".*qemu-system-\w+: ", re.DOTALL)
+_STAMP = re.compile(r"^\S+Z (?:qemu-system-\w+: )?")
+_LINES = 3
+
+
+class Logs:
+    """Finds the logs of a connection's domains. root: of the embedded driver."""
+
+    def __init__(self, uri: str, root: Root | None) -> None:
+        self._uri, self._root = uri, root
+
+    def path(self, name: str) -> Path | None:
+        """The log of the domain with this name; None where it is out of reach."""
+        if self._root is not None:
+            return self._root.path / "log" / "qemu" / f"{name}.log"
+        if self._uri.startswith("qemu:///system"):
+            return Path("/var/log/libvirt/qemu") / f"{name}.log"
+        if self._uri.startswith("qemu:///session"):
+            return Path.home() / ".cache/libvirt/qemu/log" / f"{name}.log"
+        return None
+
+    def tail(self, name: str) -> str:
+        """The last lines that say something, with the log's path; "" when there is no log to read."""
+        path, said = self._said(name)
+        if path is None:
+            return ""
+        return "\n".join([f"QEMU's log {path} ends:", *said[-_LINES:]]) if said else f"QEMU's log: {path}"
+
+    def last(self, name: str) -> str:
+        """QEMU's last line without its stamp, "" when it said nothing."""
+        said = self._said(name)[1]
+        return _STAMP.sub("", said[-1]) if said else ""
+
+    def _said(self, name: str) -> tuple[Path | None, list[str]]:
+        path = self.path(name)
+        if path is None:
+            return None, []
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return None, []
+        return path, [line for line in lines[-40:] if not _NOISE.search(line)]
+
+
+def start_failure(error: HypervisorError, spec: DomainSpec) -> HypervisorError:
+    """QEMU's own last words instead of libvirt's account of how it heard them."""
+    if "host forwarding rule" in error.what:
+        return HypervisorError(
+            f"TCP port {spec.ssh_port} on 127.0.0.1 is in use", where=spec.guest, hint="name another port"
+        )
+    if 'Failed to get "write" lock' in error.what or 'Failed to get shared "write" lock' in error.what:
+        disk = spec.disk.path if spec.disk is not None else "its disk"
+        return HypervisorError(
+            "its disk image is in use by another program", where=spec.guest, hint=f"who: fuser -v {disk}"
+        )
+    said = _QEMU_SAID.sub("cannot be started: ", error.what) if "monitor" in error.what else error.what
+    return HypervisorError(said, where=error.where, hint=error.hint)

@@ -1,0 +1,173 @@
+"""A guest's RAM as a file: where it lies, whether it fits, and what it holds, page by page.
+
+RAM that two QEMU processes are to map one after the other is a file on a RAM file system (shm_overview(7)) or
+on hugetlbfs. The path is the lab's own: what libvirt manages it removes when a domain ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.core.timeline import MemoryProof
+from lab.core.units import format_size
+from lab.errors import MachineError
+
+PAGE = 4096
+_DIGEST = 32  # bytes of SHA-256, which current CPUs compute in hardware
+_PIECE = 1024 * PAGE
+_THREADS = 2
+_FIRST = 16
+"""Differing pages that are named."""
+
+SHM = Path("/dev/shm")  # noqa: S108 - what is made there is checked to be ours
+_SPARE = 16 << 20
+"""Left free on the RAM file system: other programs of the host use it too."""
+
+
+def folder(home: Path) -> Path:
+    """The folder on the RAM file system for guests of this state folder; made. MachineError when it cannot
+    be, or is somebody else's."""
+    name = hashlib.sha256(os.fsencode(home.absolute())).hexdigest()[:16]
+    path = SHM / f"freezelab-{os.geteuid()}-{name}-ram"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        facts = path.lstat()
+    except OSError as error:
+        raise MachineError(
+            f"no place for guests' RAM: {error.strerror}", where=str(path), hint="is a tmpfs mounted there?"
+        ) from error
+    if path.is_symlink() or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+        raise MachineError("is not a folder of ours alone", where=str(path), hint=f"remove {path}")
+    return path
+
+
+def huge_page_folder() -> Path:
+    """Where hugetlbfs is mounted (proc(5), mounts). MachineError when it is not, or may not be written to."""
+    for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+        _device, where, kind, *_ = line.split()
+        if kind == "hugetlbfs" and os.access(where, os.W_OK):
+            return Path(where)
+    raise MachineError(
+        "huge pages were asked for, and no hugetlbfs that we may write to is mounted",
+        hint="mount -t hugetlbfs none /dev/hugepages, and reserve pages: sysctl vm.nr_hugepages=N",
+    )
+
+
+def check_room(where: Path, needed_bytes: int) -> None:
+    """MachineError when the file system of folder `where` has less than `needed_bytes` free."""
+    facts = os.statvfs(where)
+    free = facts.f_bavail * facts.f_frsize
+    if needed_bytes + _SPARE > free:
+        raise MachineError(
+            f"the RAM file system has {format_size(free >> 20 << 20)} free, "
+            f"the guests' RAM is {format_size(needed_bytes >> 20 << 20)}",
+            where=str(where),
+            hint="fewer or smaller guests, or a larger one: mount -o remount,size=…",
+        )
+
+
+class Stopped(Exception):
+    """A digest was called off."""
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What a RAM file held at one moment. held: indices of the pages that the file system holds, ascending,
+    as ranges; sums: their SHA-256s, one after another. All other pages are zero."""
+
+    pages: int
+    held: tuple[range, ...]
+    sums: bytes
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.held))
+
+    def total(self) -> str:
+        """One digest over all: of every page's index and digest, zero pages left out."""
+        whole = hashlib.sha256()
+        for index, digest in self.each():
+            if digest != _ZERO:
+                whole.update(index.to_bytes(8, "little") + digest)
+        return whole.hexdigest()
+
+    def each(self) -> Iterator[tuple[int, bytes]]:
+        at = 0
+        for run in self.held:
+            for index in run:
+                yield index, self.sums[at : at + _DIGEST]
+                at += _DIGEST
+
+
+_ZERO = hashlib.sha256(bytes(PAGE)).digest()
+
+
+def take(path: Path, stop: Callable[[], bool] = lambda: False) -> Digest:
+    """The digest of a RAM file whose guest stands still. Stopped when `stop` says so in between; OSError
+    when the file cannot be read."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        held = tuple(_held(file.fileno(), size))
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+            pieces = [
+                range(start, min(run.stop, start + _PIECE // PAGE))
+                for run in held
+                for start in range(run.start, run.stop, _PIECE // PAGE)
+            ]
+
+            def digest(piece: range) -> bytes:
+                if stop():
+                    raise Stopped
+                sha = hashlib.sha256
+                with memoryview(memory) as whole:
+                    return b"".join(sha(whole[index * PAGE : (index + 1) * PAGE]).digest() for index in piece)
+
+            with ThreadPoolExecutor(_THREADS) as pool:
+                sums = b"".join(pool.map(digest, pieces))
+    return Digest(size // PAGE, held, sums)
+
+
+def _held(handle: int, size: int) -> Iterator[range]:
+    """The parts of the file that are there (lseek(2), SEEK_DATA); all of it where that cannot be told."""
+    at = 0
+    try:
+        while at < size:
+            start = os.lseek(handle, at, os.SEEK_DATA)
+            at = os.lseek(handle, start, os.SEEK_HOLE)
+            yield range(start // PAGE, -(-at // PAGE))
+    except OSError:
+        # ENXIO: no data from here on. EINVAL: hugetlbfs cannot tell.
+        if at == 0 and not _seeks(handle):
+            yield range(size // PAGE)
+
+
+def _seeks(handle: int) -> bool:
+    with suppress(OSError):
+        os.lseek(handle, 0, os.SEEK_HOLE)
+        return True
+    return False
+
+
+def compare(before: Digest, after: Digest, cost_ns: int) -> MemoryProof:
+    """The proof from two digests of one guest's RAM; cost_ns: what taking them added to its pause."""
+    one, two = dict(before.each()), dict(after.each())
+    differing = sorted(
+        index for index in one.keys() | two.keys() if one.get(index, _ZERO) != two.get(index, _ZERO)
+    )
+    return MemoryProof(
+        PAGE,
+        before.pages,
+        before.count,
+        before.total(),
+        after.total(),
+        len(differing),
+        tuple(differing[:_FIRST]),
+        cost_ns,
+    )

@@ -1,0 +1,164 @@
+"""save-restore: libvirt's save to a file and back. RAM is copied twice; nothing of the old process stays.
+
+The guest is suspended first and resumed last, so that the same two calls bound the pause as in every other
+method; the save and the restore lie between them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from lab.core.units import format_size
+from lab.errors import HypervisorError, MachineError
+from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
+from lab.hypervisor.ground import Ground, Steps
+from lab.ports import Call, Freezing, Frozen, Resumed
+
+_SPARE = 64 << 20
+"""Of a saved guest beside its RAM: device state, libvirt's header, and room to breathe."""
+
+_CANCEL_S = 5.0
+
+
+class SaveRestore:
+    """Freeze by save and restore. folder: where the file goes."""
+
+    answers = True
+
+    def __init__(self, ground: Ground, guest: str, freezing: Freezing) -> None:
+        self._ground, self._guest, self._freezing = ground, guest, freezing
+        self._steps = Steps(ground, guest)
+        self._lock = threading.Lock()
+        self._path: Path | None = None
+        self._saved = False
+        self._done: Resumed | None = None
+        self._made: Path | None = None
+        self._cancelled = threading.Event()
+
+    @property
+    def holds(self) -> bool:
+        return self._saved
+
+    def prepare(self) -> None:
+        spec = self._ground.specs.get(self._guest)
+        domain, uuid = self._ground.domain(self._guest)
+        if spec is not None and spec.memory_file is not None:
+            raise HypervisorError(
+                "its RAM is a file of the lab's, which libvirt cannot save", where=self._guest
+            )
+        folder = Path(self._freezing.save_to or self._ground.home / "saved")
+        with mapped("its memory cannot be told", self._guest):
+            needed = int(domain.maxMemory()) * 1024 + _SPARE
+        try:
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700)
+                self._made = folder
+            facts = os.statvfs(folder)
+        except OSError as error:
+            raise MachineError(f"cannot be saved to: {error.strerror}", where=str(folder)) from error
+        free = facts.f_bavail * facts.f_frsize
+        if free < needed:
+            self.finish()
+            raise MachineError(
+                f"{format_size(free >> 20 << 20)} are free, a save takes {format_size(needed >> 20 << 20)}",
+                where=str(folder),
+                hint="name another folder: save_to",
+            )
+        self._path = folder / f"{uuid}.save"
+
+    def stop(self, deadline_raw_ns: int) -> Frozen:
+        ground, guest = self._ground, self._guest
+        if self._path is None:
+            self.prepare()
+        call = ground.suspend(guest)
+        try:
+            with self._lock, self._steps.step("save"):
+                self._save(deadline_raw_ns)
+        except HypervisorError as error:
+            back = ground.let_run(guest)
+            why = f"not saved: {error.what}"
+            self._done = Resumed(back, why=why)
+            return Frozen(call, self._steps.hand_out(), back, why)
+        return Frozen(call, self._steps.hand_out())
+
+    def _save(self, deadline_raw_ns: int) -> None:
+        """Save, at most until the deadline: libvirt's call takes none, but its job can be aborted."""
+        domain, _uuid = self._ground.domain(self._guest)
+        failure: list[Exception] = []
+
+        def save() -> None:
+            try:
+                domain.saveFlags(str(self._path), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+            except libvirt.libvirtError as error:
+                failure.append(error)
+
+        worker = threading.Thread(target=save, name=f"save-{self._guest}", daemon=True)
+        worker.start()
+        try:
+            while worker.is_alive() and not self._cancelled.is_set():
+                left = self._ground.left_s(deadline_raw_ns)
+                if not left:
+                    break
+                worker.join(min(left, 0.05))
+        finally:
+            late = worker.is_alive()
+            if late:
+                with suppress(libvirt.libvirtError):
+                    domain.abortJob()
+                worker.join(_CANCEL_S)
+        if late and failure:
+            raise HypervisorError("the budget is used up", where=self._guest)
+        if failure:
+            raise as_hypervisor_error(failure[0], "libvirt refused", self._guest)
+        self._ground.forget(self._guest)
+        self._saved = True
+
+    def go_on(self) -> Resumed:
+        ground, guest = self._ground, self._guest
+        self._cancelled.set()  # when it is the guard that asks, in the middle of the save
+        with self._lock:
+            if self._done is not None:
+                return self._done
+            if not self._saved:
+                self._done = Resumed(ground.let_run(guest))
+                return self._done
+            with self._steps.step("restore"):
+                self._restore()
+            call: Call = ground.let_run(guest)
+            cut = (spec := ground.specs.get(guest)) is not None and not spec.tap
+            self._saved = False
+            self._done = Resumed(call, self._steps.hand_out(), cut=cut)
+            return self._done
+
+    def _restore(self) -> None:
+        connection, path = self._ground.connection, str(self._path)
+        hint = f"it is saved in {path}; to try again: virsh restore {path}"
+        old, uuid = self._ground.domain(self._guest)
+        try:
+            text = None
+            if emulator := self._freezing.successor.emulator:
+                root = ET.fromstring(connection.saveImageGetXMLDesc(path, 0))  # noqa: S314 - libvirt's own
+                for element in root.iter("emulator"):
+                    element.text = emulator
+                text = ET.tostring(root, encoding="unicode")
+            connection.restoreFlags(path, text, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+            self._ground.domains.now(self._guest, connection.lookupByUUIDString(uuid))
+        except libvirt.libvirtError as error:
+            raise HypervisorError(
+                as_hypervisor_error(error, "cannot be restored").what, where=self._guest, hint=hint
+            ) from error
+        del old
+        Path(path).unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        if self._saved:
+            return  # the file is all there is of the guest
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        if self._made is not None:
+            with suppress(OSError):
+                self._made.rmdir()
