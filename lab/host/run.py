@@ -2,7 +2,8 @@
 
 Whatever happens, the whole process group has been killed when a function here returns or raises: at the
 deadline, on an interrupt, and also after a success, so that nothing of a patch runs on behind the lab's
-back. A service that a program starts for good leaves the group (setsid), as daemons do.
+back. A service that a program starts for good leaves the group (setsid), as daemons do. `launch` is for
+those that the lab itself starts for good.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 from lab.errors import MachineError
@@ -117,10 +120,14 @@ def execute(
     output_max: int = OUTPUT_MAX,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    tree: bool = False,
 ) -> Finished:
     """Run a program; from CLOCK_MONOTONIC_RAW `stop_at_raw_ns` on its group gets SIGTERM and, before
     `grace_ns` is over, SIGKILL. Returns by stop_at + grace whatever the program does. MachineError when it
-    cannot be started. Exceptions from signal handlers pass through, the group killed."""
+    cannot be started. Exceptions from signal handlers pass through, the group killed.
+
+    tree: when it overran or was interrupted, its descendants in other groups are killed as well, those that
+    are still its descendants then: a service that it started for good no longer is."""
     find(argv[0])
     began = clock.now().raw_ns
     try:
@@ -137,7 +144,7 @@ def execute(
         raise MachineError(f"cannot be run: {error.strerror}", where=shlex.join(argv)) from error
     child: _Child | None = None
     try:
-        child = _Child(process, clock, output_max)
+        child = _Child(process, clock, output_max, tree=tree)
         overran = not child.wait(stop_at_raw_ns)
         ended = clock.now().raw_ns
         if overran:
@@ -159,11 +166,45 @@ def execute(
     )
 
 
+def launch(
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdout: int, stderr: int
+) -> subprocess.Popen[bytes]:
+    """Start a service for good: in a session of its own, nothing of it is killed by the lab, and it
+    outlives the lab. Its standard input is /dev/null. MachineError when it cannot be started."""
+    try:
+        service = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise MachineError(f"cannot be run: {error.strerror}", where=line(argv)) from error
+    _SERVICES.append(service)
+    return service
+
+
+def line(argv: Sequence[str]) -> str:
+    """A command line to paste."""
+    return shlex.join(argv)
+
+
+_SERVICES: list[subprocess.Popen[bytes]] = []
+"""Kept, or Popen would complain about a process that is meant to go on."""
+
+
 class _Child:
     """A running program: its output is read as it comes, its end is seen through a pidfd."""
 
-    def __init__(self, process: subprocess.Popen[bytes], clock: Clock, output_max: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], clock: Clock, output_max: int, *, tree: bool = False
+    ) -> None:
         self._process, self._clock, self._max = process, clock, output_max
+        self._tree, self._over = tree, False
+        self._descendants: list[psutil.Process] = []
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
         self.truncated = False
         self._selector = selectors.DefaultSelector()
@@ -180,12 +221,15 @@ class _Child:
         while (left := until_raw_ns - self._clock.now().raw_ns) > 0:
             for key, _events in self._selector.select(left / NS_PER_S):
                 if key.data == "end":
+                    self._over = True
                     self._drain()
                     return True
                 self._read(key.fd, key.data)
         return False
 
     def signal(self, number: signal.Signals) -> None:
+        if self._tree and not self._over:
+            self._descendants += _descendants(self._process.pid)
         # The leader is not reaped before finish(), so its number cannot be another group's.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
@@ -193,6 +237,9 @@ class _Child:
     def finish(self, until_raw_ns: int) -> int | None:
         """Kill what is left of the group, and reap: the status, None when even that takes too long."""
         self.signal(signal.SIGKILL)
+        for process in self._descendants:
+            with contextlib.suppress(psutil.Error):  # psutil sees when a number is another process's by now
+                process.kill()
         self.wait(until_raw_ns)
         self._selector.close()
         os.close(self._pidfd)
@@ -227,6 +274,12 @@ class _Child:
             del kept[: len(kept) - self._max]
             self.truncated = True
         return True
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=True)
+    return []
 
 
 def _signal_name(number: int) -> str:

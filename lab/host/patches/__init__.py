@@ -1,0 +1,50 @@
+"""Host patches: what is done to the host while the guests are frozen, or while they run on.
+
+`make` gives the patch that a plan asks for. base.py has what they share, and one module each the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lab.core import patch as plan
+from lab.host.patches.ansible import Ansible
+from lab.host.patches.base import Base as Base
+from lab.host.patches.base import Tools as Tools
+from lab.host.patches.daemon import RestartLibvirt
+from lab.host.patches.hypervisor import ReplaceHypervisor
+from lab.host.patches.kvm import ReloadKvm
+from lab.host.patches.livepatch import Livepatch
+from lab.host.patches.microcode import Microcode
+from lab.host.patches.simple import Command as Command
+from lab.host.patches.simple import Hold as Hold
+from lab.ports import Clock, HostPatch
+
+_NO_TOOLS = Tools()
+
+
+def make(spec: plan.Patch, clock: Clock, tools: Tools = _NO_TOOLS) -> HostPatch:
+    """The patch that a plan asks for. It looks at nothing of the host before its check()."""
+    match spec:
+        case plan.HoldPatch():
+            return Hold(spec, clock)
+        case plan.CommandPatch():
+            return Command(spec, clock)
+        case plan.ReplaceHypervisorPatch():
+            return ReplaceHypervisor(spec, clock, tools)
+        case plan.RestartLibvirtPatch():
+            return RestartLibvirt(spec, clock, tools)
+        case plan.ReloadKvmPatch():
+            return ReloadKvm(spec, clock, tools)
+        case plan.MicrocodePatch():
+            return Microcode(spec, clock)
+        case plan.LivepatchPatch():
+            return Livepatch(spec, clock)
+        case plan.AnsiblePatch():
+            return Ansible(spec, clock)
+
+
+if TYPE_CHECKING:
+    _CONTRACT: tuple[Callable[..., HostPatch], ...] = (Hold, Command, ReplaceHypervisor, RestartLibvirt)
+    _CONTRACT += (ReloadKvm, Microcode, Livepatch, Ansible)

@@ -1,0 +1,219 @@
+"""ansible: a playbook of Ansible's against this machine, or the hosts of an inventory.
+
+It runs with ansible-core as the distribution ships it, in an environment of its own: no ANSIBLE_* variable
+and no ansible.cfg of the user's or the system's counts, only an `ansible.cfg` beside the playbook. So the
+same playbook does the same thing for everybody. Collections and roles are found where they always are. A
+callback plugin of the lab's writes down each task with its times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.core import patch as plan
+from lab.core.timeline import Step
+from lab.core.units import NS_PER_S
+from lab.errors import MachineError
+from lab.host import run
+from lab.host.patches.base import TAIL, Stepwise, Work, failure, listed, one_line, seconds
+from lab.ports import Clock
+
+_PROGRAM = "ansible-playbook"
+_PLUGINS = Path(__file__).parent / "ansible_callback"
+
+_SYNTAX_NS = 60 * NS_PER_S
+"""--syntax-check takes 0.6 s, a cold start on a busy machine several times that."""
+
+_MOST_TASKS = 200
+"""Tasks that go into the record, one by one."""
+
+# ansible_playbook_python is the Python that runs ansible-playbook: no search for another one, and never
+# the lab's own environment.
+_HERE = 'localhost ansible_connection=local ansible_python_interpreter="{{ ansible_playbook_python }}"\n'
+
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task on one host. ended: None while it runs. status: ok, changed, skipped, failed, unreachable or
+    running. ignored: its failure does not count. CLOCK_MONOTONIC_RAW nanoseconds."""
+
+    name: str
+    host: str
+    began: int
+    ended: int | None
+    status: str
+    message: str = ""
+    ignored: bool = False
+
+    @property
+    def bad(self) -> bool:
+        return self.status in ("failed", "unreachable") and not self.ignored
+
+    @property
+    def outcome(self) -> str:
+        """For people: its status, or that its failure was ignored."""
+        return "ignored" if self.ignored and self.status in ("failed", "unreachable") else self.status
+
+    @property
+    def why(self) -> str:
+        told = f": {self.message}" if self.message else ""
+        if self.status == "unreachable":
+            return f"task {self.name}: {self.host} is unreachable{told}"
+        return f"task {self.name} failed on {self.host}{told}"
+
+
+class Ansible(Stepwise):
+    """All tasks of the playbook done, none failed."""
+
+    def __init__(self, spec: plan.AnsiblePatch, clock: Clock) -> None:
+        super().__init__(spec.label, spec.impact, clock, spec.deadline_ns)
+        self._spec = spec
+
+    def check(self) -> None:
+        """MachineError when Ansible or a file is missing, or a playbook is none."""
+        try:
+            run.find(_PROGRAM)
+        except MachineError as error:
+            raise MachineError(
+                f"{_PROGRAM} is not installed", hint="apt install ansible-core, or dnf install ansible-core"
+            ) from error
+        if self._spec.inventory and not Path(self._spec.inventory).exists():
+            raise MachineError("no such inventory", where=self._spec.inventory)
+        for playbook in filter(None, (self._spec.playbook, self._spec.undo)):
+            if not Path(playbook).is_file():
+                raise MachineError("no such Ansible playbook", where=playbook)
+            with _folder() as folder:
+                work = Work(self._clock, self._clock.now().raw_ns + _SYNTAX_NS)
+                argv, env = self._how(playbook, folder)
+                done = work.run(*argv, "--syntax-check", env=env, check=False, tree=True)
+                if not done.ok:
+                    raise MachineError(
+                        f"Ansible refuses the playbook: {_complaint(done)}",
+                        where=playbook,
+                        hint=f"{_PROGRAM} --syntax-check {playbook}",
+                    )
+
+    def undo(self) -> str:
+        """Play the undo's playbook, with the patch's deadline again."""
+        if not self._spec.undo:
+            return ""
+        work = self._work()
+        began = self._clock.now().raw_ns
+        try:
+            self._play(work, self._spec.undo)
+        except MachineError as error:
+            raise MachineError(
+                f"not undone: {one_line(error)}",
+                where=self.label,
+                hint=f"the host is as the patch left it; by hand: {_PROGRAM} {self._spec.undo}",
+            ) from error
+        return f"{self._spec.undo}: {work.facts['summary']} in {seconds(self._clock.now().raw_ns - began)}"
+
+    def _do(self, work: Work) -> None:
+        self._play(work, self._spec.playbook)
+
+    def _play(self, work: Work, playbook: str) -> None:
+        with _folder() as folder:
+            steps = folder / "steps"
+            argv, env = self._how(playbook, folder)
+            try:
+                done = work.run(*argv, env={**env, "FREEZELAB_STEPS": str(steps)}, check=False, tree=True)
+            finally:
+                tasks = read_tasks(steps)
+                _record(work, tasks)
+        work.facts["status"] = done.status
+        if done.stdout:
+            work.facts["stdout"] = done.stdout[-TAIL:]
+        if done.overran:
+            running = [f"{task.name} on {task.host}" for task in tasks if task.ended is None]
+            raise MachineError(f"{failure(done)}{f', in task {listed(running)}' if running else ''}")
+        bad = [task for task in tasks if task.bad]
+        if not done.ok:
+            # The last one: an earlier failure may have been rescued by the playbook itself.
+            raise MachineError(bad[-1].why if bad else f"{done.why}: {_complaint(done)}")
+        if not any(task.ended is not None for task in tasks):
+            raise MachineError("no task was run: no host of the inventory is meant, or the playbook is empty")
+
+    def _how(self, playbook: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+        """Command line and environment; what they need is written into `folder`."""
+        inventory = self._spec.inventory
+        if not inventory:
+            inventory = str(folder / "inventory")
+            Path(inventory).write_text(_HERE, encoding="utf-8")
+        config = Path(playbook).resolve().parent / "ansible.cfg"
+        if not config.is_file():
+            config = folder / "ansible.cfg"  # /dev/null is refused: its name does not end in .cfg
+            config.write_text("", encoding="utf-8")
+        env = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("ANSIBLE_") and key not in _DROPPED
+        }
+        env |= {
+            "ANSIBLE_CONFIG": str(config),
+            "ANSIBLE_CALLBACK_PLUGINS": str(_PLUGINS),
+            "ANSIBLE_LOCAL_TEMP": str(folder),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_RETRY_FILES_ENABLED": "0",
+            "LC_ALL": "C.UTF-8",  # Ansible refuses to start in a locale that is not UTF-8
+            "PYTHONDONTWRITEBYTECODE": "1",  # or the plugin's folder, a part of the clone, gets a __pycache__
+        }
+        return [_PROGRAM, "--inventory", inventory, playbook], env
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """What the plugin wrote, in the order in which the tasks began; no file is no tasks. A line that was cut
+    when Ansible was killed is left out."""
+    tasks: dict[tuple[str, str, int], Task] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError):
+                task = Task(**json.loads(line))
+                tasks[task.name, task.host, task.began] = task
+    return list(tasks.values())
+
+
+def _record(work: Work, tasks: list[Task]) -> None:
+    several = len({task.host for task in tasks}) > 1
+    now = work.clock.now().raw_ns
+    for task in tasks:
+        name = f"{task.host}: {task.name}" if several else task.name
+        work.steps.append(Step(name, task.began, now if task.ended is None else task.ended))
+    counts = Counter(task.outcome for task in tasks)
+    facts: dict[str, Any] = {
+        "summary": ", ".join(f"{number} {status}" for status, number in sorted(counts.items())) or "no task",
+        "tasks": [
+            {"name": task.name, "host": task.host, "status": task.outcome, "message": task.message}
+            for task in tasks[:_MOST_TASKS]
+        ],
+    }
+    work.facts.update(facts)
+
+
+def _complaint(done: run.Finished) -> str:
+    """What Ansible says is wrong: its line that begins with ERROR, or its last words."""
+    if done.overran:
+        return done.why
+    lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines()]
+    for line in lines:
+        for mark in ("ERROR! ", "[ERROR]: "):
+            if line.startswith(mark):
+                return line.removeprefix(mark)[:200]
+    return done.last_line or done.why
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """Private, and removed with what Ansible leaves in it."""
+    with tempfile.TemporaryDirectory(prefix="freezelab-ansible-", ignore_cleanup_errors=True) as name:
+        yield Path(name)

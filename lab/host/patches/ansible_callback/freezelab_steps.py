@@ -1,0 +1,106 @@
+"""Ansible callback plugin: every task to a file, one JSON object a line, as it begins and as it ends.
+
+It runs in ansible-playbook's Python (3.9 or newer), not in the lab's: it knows nothing of the lab. The file
+is named by the environment variable FREEZELAB_STEPS; without it the plugin does nothing. Times are
+CLOCK_MONOTONIC_RAW in nanoseconds. A line is written whole and at once, so that a killed run has told all it
+knew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase  # type: ignore[import-not-found]
+
+DOCUMENTATION = """
+    name: freezelab_steps
+    type: notification
+    short_description: times of tasks for freezelab
+    description: Writes when each task began and ended, and how, to the file FREEZELAB_STEPS names.
+"""
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """What ansible-core looks for in this file."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "freezelab_steps"
+    CALLBACK_NEEDS_ENABLED = False
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._path = os.environ.get("FREEZELAB_STEPS", "")
+        self._began: dict[tuple[str, str], int] = {}
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        began = self._began[host.get_name(), task._uuid] = _now()
+        self._write(task.get_name(), host.get_name(), began, None, "running", "", ignored=False)
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        self._end(result, "changed" if _fields(result).get("changed") else "ok")
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._end(result, "failed", ignored=bool(ignore_errors))
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        self._end(result, "skipped")
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        task = _part(result, "task")
+        self._end(result, "unreachable", ignored=bool(getattr(task, "ignore_unreachable", False)))
+
+    def _end(self, result: Any, status: str, *, ignored: bool = False) -> None:
+        ended = _now()
+        host, task = _part(result, "host").get_name(), _part(result, "task")
+        began = self._began.pop((host, task._uuid), ended)
+        message = _message(_fields(result)) if status in ("failed", "unreachable", "skipped") else ""
+        self._write(task.get_name(), host, began, ended, status, message, ignored=ignored)
+
+    def _write(
+        self, name: str, host: str, began: int, ended: int | None, status: str, message: str, *, ignored: bool
+    ) -> None:
+        if not self._path:
+            return
+        line = json.dumps(
+            {
+                "name": str(name),
+                "host": str(host),
+                "began": began,
+                "ended": ended,
+                "status": status,
+                "message": message,
+                "ignored": ignored,
+            }
+        )
+        with open(self._path, "ab", buffering=0) as file:  # noqa: PTH123 - one write a line
+            file.write(line.encode() + b"\n")
+
+
+def _now() -> int:
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+
+
+def _part(result: Any, name: str) -> Any:
+    """ansible-core 2.19 gave the parts of a result public names."""
+    return getattr(result, name, None) or getattr(result, "_" + name)
+
+
+def _fields(result: Any) -> dict[str, Any]:
+    found = getattr(result, "result", None)
+    return dict(found if isinstance(found, dict) else result._result)
+
+
+def _message(fields: dict[str, Any]) -> str:
+    """Why, in one line: of the first bad item of a loop, with the last line that a program printed."""
+    for item in fields.get("results") or ():
+        if isinstance(item, dict) and (item.get("failed") or item.get("unreachable")):
+            return _message({key: value for key, value in item.items() if key != "results"})
+    told = str(fields.get("msg") or fields.get("skip_reason") or fields.get("censored") or "")
+    said = str(fields.get("stderr") or fields.get("module_stderr") or "").strip().splitlines()
+    if said and said[-1].strip() not in told:
+        told = f"{told} ({said[-1].strip()})" if told else said[-1].strip()
+    return " ".join(told.split())[:300]

@@ -1,0 +1,241 @@
+"""What host patches have in common: their deadline, their steps timed, and one line when they fail.
+
+A patch's deadline is a promise to the guests: `apply` comes back by it whatever the patch does. What cannot
+be killed (a write that hangs in the kernel, a call into a library) runs in a thread that is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lab.core.patch import Impact
+from lab.core.timeline import Step
+from lab.core.units import NS_PER_MS, format_duration
+from lab.errors import FreezelabError, MachineError
+from lab.host import run
+from lab.ports import Clock, PatchResult, Successor
+
+MARGIN_NS = 2 * NS_PER_MS
+"""Kept before a deadline, so that waking up late on a busy host is still in time."""
+
+TAIL = 2000
+"""Characters of a program's output that go into the record."""
+
+_POLL_NS = 2 * NS_PER_MS
+
+T = TypeVar("T")
+
+
+def _no_guest_emulator(guest: str) -> str:
+    raise MachineError(f"nobody can tell what emulator runs {guest}")
+
+
+def _no_emulators(name: str) -> Path:
+    raise MachineError("no emulator of that name has been fetched", where=name)
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What only the command line can give to a patch.
+
+    guest_emulator: guest -> the version of the emulator that runs it now, "QEMU 7.2.22 (Debian …)".
+    emulator: a path, or the name of a fetched emulator -> its path. MachineError.
+    uri: of the libvirt connection. reconnect: opens it again, after its daemon was restarted.
+    accelerator: "kvm" or "tcg". accelerator_reason: why that one.
+    emulator_pids: processes that hold KVM now and will be gone when a patch that releases the hypervisor
+        is applied.
+    """
+
+    guest_emulator: Callable[[str], str] = _no_guest_emulator
+    emulator: Callable[[str], Path] = _no_emulators
+    uri: str = ""
+    reconnect: Callable[[], None] = _nothing
+    accelerator: str = ""
+    accelerator_reason: str = ""
+    emulator_pids: Callable[[], Collection[int]] = tuple
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where the kernel shows itself; other folders in tests."""
+
+    sys: Path = Path("/sys")
+    proc: Path = Path("/proc")
+    dev: Path = Path("/dev")
+
+
+class Base:
+    """What most patches have in common: nothing to check, no version, no way back."""
+
+    successor = Successor()
+
+    def __init__(self, label: str, impact: Impact) -> None:
+        self.label, self.impact = label, impact
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
+        return ""
+
+    def verify(self, before: str, after: str) -> str:  # noqa: ARG002 - ports.HostPatch's
+        return ""
+
+    def undo(self) -> str:
+        return ""
+
+
+@dataclass
+class Work:
+    """A piece of work that has to be over by CLOCK_MONOTONIC_RAW `end_raw_ns`; what it has done so far."""
+
+    clock: Clock
+    end_raw_ns: int
+    facts: dict[str, Any] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def left_ns(self) -> int:
+        return self.end_raw_ns - self.clock.now().raw_ns
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a part, also one that fails."""
+        began = self.clock.now().raw_ns
+        try:
+            yield
+        finally:
+            self.steps.append(Step(name, began, self.clock.now().raw_ns))
+
+    def wait(self, ready: Callable[[], T | None], what: str, until_raw_ns: int | None = None) -> T:
+        """Ask until there is an answer other than None or False. MachineError `what` at the end."""
+        until = self.end_raw_ns if until_raw_ns is None else min(until_raw_ns, self.end_raw_ns)
+        while True:
+            if answer := ready():
+                return answer
+            now = self.clock.now().raw_ns
+            if now >= until:
+                raise MachineError(what)
+            self.clock.sleep_until(min(until, now + _POLL_NS))
+
+    def run(
+        self, *argv: str, env: Mapping[str, str] | None = None, check: bool = True, tree: bool = False
+    ) -> run.Finished:
+        """Run a program with the time that is left. MachineError when it cannot be run, and, with `check`,
+        when it fails or overruns. tree: see run.execute."""
+        left = self.left_ns
+        grace = min(run.GRACE_NS, left // 2)
+        if grace <= 0:
+            raise MachineError(f"no time left to start {Path(argv[0]).name}")
+        done = run.execute(
+            argv,
+            self.clock,
+            stop_at_raw_ns=self.end_raw_ns - grace,
+            grace_ns=grace,
+            output_max=TAIL * 4,
+            env=env,
+            tree=tree,
+        )
+        if check and not done.ok:
+            raise MachineError(f"{Path(argv[0]).name}: {failure(done)}")
+        return done
+
+    def aside(self, act: Callable[[], T], what: str) -> T:
+        """Do what may hang in a thread; at the end it is left behind. MachineError `what` then; what it
+        raises passes through."""
+        answer: list[T] = []
+        raised: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                answer.append(act())
+            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+                raised.append(error)
+
+        thread = threading.Thread(target=body, name=what, daemon=True)
+        thread.start()
+        thread.join(max(self.left_ns, 0) / 1e9)
+        if raised:
+            raise raised[0]
+        if not answer:
+            raise MachineError(what)
+        return answer[0]
+
+
+class Stepwise(Base):
+    """A patch of several steps. `_do` raises MachineError when it fails.
+
+    own_ns: its own deadline, from the start of apply or undo.
+    """
+
+    def __init__(self, label: str, impact: Impact, clock: Clock, own_ns: int) -> None:
+        super().__init__(label, impact)
+        self._clock, self._own_ns = clock, own_ns
+
+    def apply(self, deadline_raw_ns: int) -> PatchResult:
+        """Do it, in its own deadline and before `deadline_raw_ns`."""
+        now = self._clock.now().raw_ns
+        work = Work(self._clock, min(now + self._own_ns, deadline_raw_ns - MARGIN_NS))
+        if work.left_ns <= 0:
+            return PatchResult(False, "no time left to start it")
+        try:
+            self._do(work)
+        except FreezelabError as error:
+            if error.exit_code == 130:  # Interrupted passes through
+                raise
+            return PatchResult(False, one_line(error), work.facts, tuple(work.steps))
+        return PatchResult(True, "", work.facts, tuple(work.steps))
+
+    def _do(self, work: Work) -> None:
+        raise NotImplementedError
+
+    def _work(self) -> Work:
+        """For what is not done under frozen guests: its own deadline from now."""
+        return Work(self._clock, self._clock.now().raw_ns + self._own_ns)
+
+
+def failure(done: run.Finished) -> str:
+    """How a program went wrong, with its last words; "" when it did not."""
+    said = f": {done.last_line}" if not done.ok and not done.overran and done.last_line else ""
+    return f"{done.why}{said}"
+
+
+def one_line(error: FreezelabError) -> str:
+    """For a result, which has no place for hints."""
+    text = f"{error.where}: {error.what}" if error.where else error.what
+    return " ".join(text.split())
+
+
+def read(path: Path) -> str:
+    """A small file of the kernel's, stripped; "" when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def need_root(to: str) -> None:
+    """MachineError when we are not root."""
+    if os.geteuid() != 0:
+        raise MachineError(f"only root can {to}", hint="run freezelab as root")
+
+
+def seconds(ns: int) -> str:
+    """A duration as people read it, to 10 ms."""
+    return format_duration(round(ns, -7))
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """A few of them, and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

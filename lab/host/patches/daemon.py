@@ -1,0 +1,308 @@
+"""restart-libvirt: the daemon behind a libvirt connection ended and started again.
+
+Which process that is, is asked of the kernel: the one that listens on the socket that libvirt's client would
+use for this URI. Under systemd its unit is restarted; else it is ended, and started with the same arguments,
+environment, folder and outputs. Guests live on: their QEMUs are no children of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from lab.core import patch as plan
+from lab.errors import MachineError
+from lab.host import run
+from lab.host.patches.base import Stepwise, Tools, Work, read
+from lab.ports import Clock
+
+_NO_DAEMON = "connect to qemu:///system or qemu:///session (--connect)"
+
+_NAMES = ("virtqemud", "libvirtd")
+"""The modular daemon first: so does libvirt's client (libvirt, "Remote support", URI parameter `mode`)."""
+
+_SOCKETS = {"virtqemud": "virtqemud-sock", "libvirtd": "libvirt-sock"}
+
+_UCRED = struct.Struct("iII")
+"""struct ucred: pid, uid, gid (unix(7), SO_PEERCRED: of who called listen)."""
+
+_CONNECT_S = 2.0
+
+_STOP_SHARE = 0.4
+"""Of the time that is left: how long the daemon may take to end by itself. Then it is killed, which does no
+harm to guests, and leaves the rest for the start, without which they cannot be resumed."""
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """The process that serves. started: its start time in clock ticks since boot (proc(5), stat, 22);
+    unit: systemd's name of it, "" without one."""
+
+    name: str
+    pid: int
+    started: int
+    socket: Path
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}, process {self.pid}, started at tick {self.started}"
+
+
+class RestartLibvirt(Stepwise):
+    """Another process serves the same connection."""
+
+    def __init__(self, spec: plan.RestartLibvirtPatch, clock: Clock, tools: Tools) -> None:
+        super().__init__(spec.label, spec.impact, clock, spec.deadline_ns)
+        self._uri, self._tools = tools.uri, tools
+
+    def check(self) -> None:
+        """MachineError when nothing serves, or it is not ours to restart."""
+        daemon = find(self._uri)
+        if daemon.unit:
+            run.find("systemctl")
+            if os.geteuid() != 0:
+                raise MachineError(f"only root can restart {daemon.unit}", hint="run freezelab as root")
+            return
+        owner = Path(f"/proc/{daemon.pid}").stat().st_uid
+        if os.geteuid() not in (0, owner):
+            raise MachineError(f"{daemon.name} (process {daemon.pid}) belongs to another user")
+        _argv(daemon)
+
+    def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
+        """Which process serves: its number and when it was started."""
+        try:
+            return str(find(self._uri))
+        except MachineError:
+            return ""
+
+    def verify(self, before: str, after: str) -> str:
+        if not after:
+            return "no daemon serves the connection"
+        return f"the same process serves: {after}" if before == after else ""
+
+    def _do(self, work: Work) -> None:
+        daemon = find(self._uri)
+        work.facts["before"] = str(daemon)
+        if daemon.unit:
+            work.facts["unit"] = daemon.unit
+            with work.step(f"restart {daemon.unit}"):
+                work.run("systemctl", "restart", daemon.unit)
+            with work.step("socket"):
+                after = _answering(work, self._uri, daemon)
+        else:
+            after = _by_hand(work, self._uri, daemon)
+        work.facts["after"] = str(after)
+        with work.step("reconnect"):
+            work.aside(self._tools.reconnect, f"{daemon.name} was restarted, but the connection hangs")
+
+
+def sockets(uri: str) -> list[Path]:
+    """Where libvirt's client would look for the daemon of this URI. MachineError when there is no daemon,
+    or it is not on this machine."""
+    parts = urlsplit(uri)
+    scheme, _, transport = parts.scheme.partition("+")
+    if not uri:
+        raise MachineError("no libvirt connection to restart", hint=_NO_DAEMON)
+    if parts.hostname or transport not in ("", "unix"):
+        where = parts.hostname or transport
+        raise MachineError(f"the daemon is not on this machine ({where}): restart it there", where=uri)
+    if parts.path == "/embed":
+        raise MachineError(
+            "the embedded driver is part of this process: there is no daemon to restart",
+            where=uri,
+            hint=_NO_DAEMON,
+        )
+    if scheme != "qemu" or parts.path not in ("/system", "/session"):
+        raise MachineError("no daemon of the QEMU driver serves this", where=uri, hint=_NO_DAEMON)
+    query = parse_qs(parts.query)
+    if "socket" in query:
+        return [Path(query["socket"][0])]
+    folder = Path("/run/libvirt") if parts.path == "/system" else _session_folder()
+    mode = query.get("mode", ["auto"])[0]
+    names = {"legacy": _NAMES[1:], "direct": _NAMES[:1]}.get(mode, _NAMES)
+    return [folder / _SOCKETS[name] for name in names]
+
+
+def find(uri: str) -> Daemon:
+    """The daemon that serves this URI now. MachineError when there is none, or none on this machine."""
+    places = sockets(uri)
+    for place in places:
+        pid = _listener(place)
+        if pid is None:
+            continue
+        unit = _unit(pid, place)
+        if unit and (main := _main_pid(unit)):
+            pid = main
+        name = read(Path(f"/proc/{pid}/comm"))
+        started = _started(pid)
+        if started is not None:
+            return Daemon(name, pid, started, place, unit)
+    raise MachineError("no daemon serves this connection", where=uri, hint=f"looked at {places[0].parent}")
+
+
+def _session_folder() -> Path:
+    """GLib's g_get_user_runtime_dir, which libvirt uses: XDG_RUNTIME_DIR, else the user's cache."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "libvirt"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "libvirt"
+
+
+def _listener(place: Path) -> int | None:
+    """The process that listens there, None when nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_CONNECT_S)
+        try:
+            probe.connect(str(place))
+            pid, _uid, _gid = _UCRED.unpack(
+                probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            )
+        except OSError:
+            return None
+    return int(pid)
+
+
+def _started(pid: int) -> int | None:
+    """None when the process is gone, or only waits to be reaped."""
+    # The name in brackets may hold anything, so the fields are counted from its end: state is the first.
+    fields = read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else None
+
+
+def _unit(pid: int, place: Path) -> str:
+    """The systemd service that this process is, or for which systemd itself (1) listens."""
+    if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
+        return ""
+    if pid == 1:
+        name = next((name for name, sock in _SOCKETS.items() if sock == place.name), "libvirtd")
+        return f"{name}.service"
+    found = re.search(r"/((?:libvirtd|virtqemud)\.service)$", read(Path(f"/proc/{pid}/cgroup")), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _main_pid(unit: str) -> int:
+    try:
+        said = run.run(["systemctl", "show", "--property", "MainPID", "--value", unit], 5, check=False).stdout
+    except MachineError:
+        return 0
+    return int(said) if said.strip().isdigit() else 0
+
+
+def _argv(daemon: Daemon) -> list[str]:
+    """The arguments to start it with again, the program as it was found. MachineError when they cannot be
+    read."""
+    try:
+        argv = [os.fsdecode(arg) for arg in _split(daemon.pid, "cmdline")]
+        program = str(Path(f"/proc/{daemon.pid}/exe").readlink())
+    except OSError as error:
+        raise MachineError(f"{daemon.name} (process {daemon.pid}) cannot be looked at: {error}") from error
+    if not argv:
+        raise MachineError(f"process {daemon.pid} does not tell how it was started")
+    # An upgrade unlinks the running binary; its path then names the new one, which is what a restart is for.
+    return [program.removesuffix(" (deleted)"), *argv[1:]]
+
+
+def _split(pid: int, name: str) -> list[bytes]:
+    return [part for part in Path(f"/proc/{pid}/{name}").read_bytes().split(b"\0") if part]
+
+
+def _by_hand(work: Work, uri: str, daemon: Daemon) -> Daemon:
+    """End it and start it again, the same way. Once it was told to end it is started again whatever else
+    goes wrong."""
+    argv = _argv(daemon)
+    env = {}
+    for entry in _split(daemon.pid, "environ"):
+        key, _, value = os.fsdecode(entry).partition("=")
+        env[key] = value
+    cwd = Path(f"/proc/{daemon.pid}/cwd").readlink()
+    with _outputs(daemon.pid) as (out, err):
+        with work.step(f"stop {daemon.name}"):
+            _end(work, daemon)
+        with work.step(f"start {daemon.name}"):
+            service = _launch(work, argv, env, cwd, out, err)
+            try:
+                return _answering(work, uri, daemon, service)
+            except MachineError:
+                if service.poll() is None or work.left_ns <= 0:
+                    raise
+            service = _launch(work, argv, env, cwd, out, err)
+            return _answering(work, uri, daemon, service)
+
+
+def _launch(
+    work: Work, argv: list[str], env: dict[str, str], cwd: Path, out: int, err: int
+) -> subprocess.Popen[bytes]:
+    work.facts["argv"] = argv
+    return run.launch(argv, env=env, cwd=cwd if cwd.is_dir() else Path("/"), stdout=out, stderr=err)
+
+
+def _end(work: Work, daemon: Daemon) -> None:
+    """SIGTERM, and SIGKILL when that takes too long."""
+    try:
+        handle = os.pidfd_open(daemon.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if _started(daemon.pid) != daemon.started:
+            return  # it ended meanwhile, and the number is another process's
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+        except ProcessLookupError:
+            return
+        until = work.clock.now().raw_ns + round(work.left_ns * _STOP_SHARE)
+        try:
+            work.wait(lambda: _started(daemon.pid) != daemon.started, "", until)
+        except MachineError:
+            work.facts["killed"] = True
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            until = work.clock.now().raw_ns + round(work.left_ns * _STOP_SHARE)
+            still = f"{daemon.name} (process {daemon.pid}) cannot be killed"
+            work.wait(lambda: _started(daemon.pid) != daemon.started, still, until)
+    finally:
+        os.close(handle)
+
+
+def _answering(
+    work: Work, uri: str, before: Daemon, service: subprocess.Popen[bytes] | None = None
+) -> Daemon:
+    """Wait until another process serves. A client may have started one of its own meanwhile (libvirt does so
+    for session connections): that is as good."""
+
+    def other() -> Daemon | None:
+        with contextlib.suppress(MachineError):
+            now = find(uri)
+            if (now.pid, now.started) != (before.pid, before.started):
+                return now
+        # With --daemon the process that was started ends well, and its child serves.
+        if service is not None and service.poll():
+            raise MachineError(f"{before.name} ended when it was started again: status {service.returncode}")
+        return None
+
+    return work.wait(other, f"{before.name} was started again, but its socket does not answer")
+
+
+@contextlib.contextmanager
+def _outputs(pid: int) -> Iterator[tuple[int, int]]:
+    """The process's own standard outputs, opened again; /dev/null for what cannot be (a socket, say)."""
+    handles: list[int] = []
+    try:
+        for number in (1, 2):
+            try:
+                handle = os.open(f"/proc/{pid}/fd/{number}", os.O_WRONLY | os.O_APPEND | os.O_NOCTTY)
+            except OSError:
+                handle = os.open(os.devnull, os.O_WRONLY)
+            handles.append(handle)
+        yield handles[0], handles[1]
+    finally:
+        for handle in handles:
+            os.close(handle)

@@ -1,0 +1,113 @@
+"""replace-hypervisor: the emulator under running guests exchanged for another binary.
+
+The exchange itself is the freeze, so there is nothing to apply; here it is known beforehand what the wanted
+binary is, and afterwards whether the guests run under it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from lab.core import patch as plan
+from lab.core.units import NS_PER_S
+from lab.errors import MachineError
+from lab.host.patches.base import Base, Tools, Work, one_line
+from lab.ports import Clock, PatchResult, Successor
+
+_PATIENCE_NS = 10 * NS_PER_S
+"""A QEMU prints its version in 0.05 s, under load or from a cold disk in a second or two."""
+
+_VERSION = re.compile(r"\bQEMU(?: emulator)?(?: version)? v?(\d+\.\d+(?:\.\d+)?)(?:[^\S\n]*\(([^()\n]*)\))?")
+"""`--version` prints "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b5)" (QEMU, vl.c version());
+query-version has the number and the text in brackets apart."""
+
+
+class ReplaceHypervisor(Base):
+    """Guests go on under another emulator, or under the same one started anew.
+
+    patience_ns: how long an emulator may take to print its version.
+    """
+
+    def __init__(
+        self,
+        spec: plan.ReplaceHypervisorPatch,
+        clock: Clock,
+        tools: Tools,
+        *,
+        patience_ns: int = _PATIENCE_NS,
+    ) -> None:
+        super().__init__(spec.label, spec.impact)
+        self._spec, self._clock, self._tools, self._patience_ns = spec, clock, tools, patience_ns
+        self._emulator: Path | None = None
+        self._wanted = ""
+
+    @property
+    def successor(self) -> Successor:  # type: ignore[override]
+        """MachineError when there is no such emulator."""
+        if self._spec.emulator and self._emulator is None:
+            self._emulator = self._tools.emulator(self._spec.emulator)
+        return Successor(str(self._emulator or ""), self._spec.machine, self._spec.cpu)
+
+    @property
+    def wanted(self) -> str:
+        """The wanted binary's version, after check(); "" when it is the guests' own."""
+        return self._wanted
+
+    def check(self) -> None:
+        """MachineError when the wanted binary is missing, is no program, or prints no version of QEMU in
+        time. Whether it takes the guests' machine is the hypervisor's to find out."""
+        path = self.successor.emulator
+        if not path:
+            return
+        if not Path(path).exists():
+            raise MachineError(
+                "no such emulator", where=path, hint="a path, or a name that `freezelab emulator list` shows"
+            )
+        if Path(path).is_dir() or not os.access(path, os.X_OK):
+            raise MachineError("the emulator is not an executable file", where=path)
+        try:
+            done = Work(self._clock, self._clock.now().raw_ns + self._patience_ns).run(path, "--version")
+        except MachineError as error:
+            raise MachineError(f"the emulator prints no version: {one_line(error)}", where=path) from error
+        self._wanted = parse(done.stdout)
+        if not self._wanted:
+            said = " ".join(done.stdout.split())[:60] or "nothing"
+            raise MachineError(f"this is no QEMU: asked for its version it prints {said!r}", where=path)
+
+    def version(self, guest: str) -> str:
+        """Of the emulator that runs this guest now."""
+        return self._tools.guest_emulator(guest)
+
+    def apply(self, deadline_raw_ns: int) -> PatchResult:  # noqa: ARG002 - ports.HostPatch's
+        """The freeze was the exchange."""
+        return PatchResult(True, "", {"wanted": self._wanted} if self._wanted else {})
+
+    def verify(self, before: str, after: str) -> str:
+        """The guest must run under the version that the wanted binary printed."""
+        if not self._spec.emulator:
+            return ""
+        if not parse(after):
+            return f"what runs now does not tell its version ({after or 'nothing'})"
+        if not same(self._wanted, after):
+            still = " still" if same(before, after) else ""
+            return f"{parse(after)} runs the guest{still}, not {self._wanted}"
+        return ""
+
+
+def parse(text: str) -> str:
+    """The version in what QEMU or the lab says, as "QEMU 7.2.22 (Debian …)"; "" when there is none."""
+    found = _VERSION.search(text)
+    if found is None:
+        return ""
+    package = (found[2] or "").strip()
+    return f"QEMU {found[1]}" + (f" ({package})" if package else "")
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two say the same version. The package counts where both name it."""
+    a, b = _VERSION.search(one), _VERSION.search(other)
+    if a is None or b is None or a[1] != b[1]:
+        return False
+    return not (a[2] and b[2]) or a[2].strip() == b[2].strip()

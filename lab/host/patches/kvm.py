@@ -1,0 +1,182 @@
+"""reload-kvm: KVM's modules out of the host's kernel and in again, with the parameters they had.
+
+Nothing may hold KVM meanwhile: the guest is RAM and a file of device state, and a process that is started
+after the patch takes it up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+from lab.core import patch as plan
+from lab.core.units import NS_PER_MS
+from lab.errors import MachineError
+from lab.host import run
+from lab.host.patches import modules
+from lab.host.patches.base import Roots, Stepwise, Tools, Work, listed, need_root, one_line, read
+from lab.ports import Clock, Successor
+
+VENDORS = ("kvm_amd", "kvm_intel")
+
+_HANDLES = ("anon_inode:kvm-vm", "anon_inode:kvm-vcpu")
+
+_BACK_SHARE = 0.6
+"""Of the time, kept for the insertion: a host without KVM is worse than a patch that was not done."""
+
+_UDEV_NS = 500 * NS_PER_MS
+"""How long udev may take to give /dev/kvm its owner and mode."""
+
+
+class ReloadKvm(Stepwise):
+    """Another insertion of the same modules."""
+
+    successor = Successor(cold=True)
+
+    def __init__(
+        self, spec: plan.ReloadKvmPatch, clock: Clock, tools: Tools, roots: Roots | None = None
+    ) -> None:
+        super().__init__(spec.label, spec.impact, clock, spec.deadline_ns)
+        self._tools, self._roots = tools, roots or Roots()
+
+    def check(self) -> None:
+        """MachineError when there is no KVM to reload, or something else uses it."""
+        if self._tools.accelerator != "kvm":
+            why = self._tools.accelerator_reason
+            raise MachineError(
+                "no usable KVM here: guests run under "
+                f"{self._tools.accelerator or 'another accelerator'}{f' ({why})' if why else ''}",
+                hint="`freezelab doctor` says more",
+            )
+        vendor = self._vendor()
+        need_root("reload KVM")
+        modules.may_change(self._roots)
+        for name in ("modprobe", "modinfo"):
+            run.find(name)
+        for name in ("kvm", vendor):
+            try:
+                modules.info(name, "filename")
+            except MachineError as error:
+                raise MachineError(
+                    f"{name} could not be inserted again: {error.what}",
+                    hint="the running kernel's package was upgraded or removed: reboot first",
+                ) from error
+        mine = set(self._tools.emulator_pids())
+        if others := [each for each in self._holders() if each[0] not in mine]:
+            raise MachineError(f"KVM is used by {_named(others)}", hint="end it first")
+
+    def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
+        """The insertion that is in force."""
+        vendor = next((name for name in VENDORS if modules.state(name, self._roots)), "")
+        return "; ".join(modules.identity(name, self._roots) for name in ("kvm", vendor)) if vendor else ""
+
+    def verify(self, before: str, after: str) -> str:
+        if not after:
+            return "KVM is not in the kernel"
+        olds = before.split("; ")
+        still = [each.partition(" ")[0] for each in after.split("; ") if each in olds]
+        return f"{' and '.join(still)} was never out of the kernel" if still else ""
+
+    def _vendor(self) -> str:
+        """kvm_amd or kvm_intel. MachineError when KVM is no module that is in."""
+        if not modules.state("kvm", self._roots):
+            raise MachineError("KVM is not in the kernel", hint="modprobe kvm_amd, or kvm_intel")
+        vendor = next((name for name in VENDORS if modules.state(name, self._roots)), "")
+        for name in ("kvm", vendor):
+            if name and modules.state(name, self._roots) == "built in":
+                raise MachineError(f"{name} is built into this kernel: it cannot be reloaded")
+        if not vendor:
+            raise MachineError("neither kvm_amd nor kvm_intel is in the kernel")
+        return vendor
+
+    def _holders(self) -> list[tuple[int, str]]:
+        """Processes with a handle on KVM, and their names. As an ordinary user only one's own are seen."""
+        device = str(self._roots.dev / "kvm")
+        processes = [place for place in self._roots.proc.iterdir() if place.name.isdigit()]
+        return sorted(
+            (int(place.name), read(place / "comm"))
+            for place in processes
+            if any(target == device or target.startswith(_HANDLES) for target in _targets(place / "fd"))
+        )
+
+    def _do(self, work: Work) -> None:
+        vendor = self._vendor()
+        before = {name: modules.parameters(name, self._roots) for name in ("kvm", vendor)}
+        device = self._roots.dev / "kvm"
+        owner = device.stat() if device.exists() else None
+        keep = round(work.left_ns * _BACK_SHARE)
+        out = Work(work.clock, work.end_raw_ns - keep)
+        with work.step("wait until nobody uses it"):
+            self._wait_unused(out, vendor)
+        try:
+            with work.step(f"remove {vendor} and kvm"):
+                # With it go the modules that only it used: kvm, and irqbypass.
+                out.run("modprobe", "-r", vendor)
+                if modules.state("kvm", self._roots):
+                    out.run("modprobe", "-r", "kvm")
+        finally:
+            # Also when only half of it went, and when we are interrupted.
+            with work.step(f"insert kvm and {vendor}"):
+                for name in ("kvm", vendor):
+                    if not modules.state(name, self._roots):
+                        self._insert(work, name, before[name])
+        if owner is not None:
+            with work.step("device"):
+                _restore(work, device, owner)
+        for name, values in before.items():
+            now = modules.parameters(name, self._roots)
+            if other := [
+                f"{key} {values.get(key)} -> {now.get(key)}" for key in values if now.get(key) != values[key]
+            ]:
+                raise MachineError(f"{name} was reloaded with other parameters: {listed(other)}")
+
+    def _wait_unused(self, out: Work, vendor: str) -> None:
+        """An emulator that was killed a moment ago takes a while to let go."""
+        try:
+            out.wait(lambda: read(modules.folder(vendor, self._roots) / "refcnt") == "0", "")
+        except MachineError as error:
+            holders = self._holders()
+            who = _named(holders) if holders else "something in the kernel"
+            raise MachineError(f"KVM is still used by {who}") from error
+
+    def _insert(self, work: Work, name: str, values: dict[str, str]) -> None:
+        """With the parameters it had; when that fails, once more, as modprobe would at boot."""
+        try:
+            work.run("modprobe", name, *modules.as_arguments(values))
+        except MachineError as error:
+            work.facts[f"first insertion of {name}"] = one_line(error)
+            work.run("modprobe", name)
+        except BaseException:  # interrupted, which happens once: KVM comes back before that passes on
+            work.run("modprobe", name)
+            raise
+
+
+def _named(holders: Collection[tuple[int, str]]) -> str:
+    return listed([f"{name} (process {pid})" for pid, name in holders])
+
+
+def _targets(folder: Path) -> list[str]:
+    targets = []
+    with contextlib.suppress(OSError):
+        for handle in folder.iterdir():
+            with contextlib.suppress(OSError):
+                targets.append(str(handle.readlink()))
+    return targets
+
+
+def _restore(work: Work, device: Path, owner: os.stat_result) -> None:
+    """Wait until udev has given the device its owner and mode; do so where there is no udev."""
+    work.wait(device.exists, f"{device} did not come back")
+
+    def right() -> bool:
+        now = device.stat()
+        return (now.st_uid, now.st_gid, now.st_mode) == (owner.st_uid, owner.st_gid, owner.st_mode)
+
+    try:
+        work.wait(right, "", work.clock.now().raw_ns + _UDEV_NS)
+    except MachineError:
+        os.chown(device, owner.st_uid, owner.st_gid)
+        device.chmod(stat.S_IMODE(owner.st_mode))

@@ -1,0 +1,81 @@
+"""hold and command: nothing, and anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lab.core import patch as plan
+from lab.core.units import format_duration
+from lab.errors import MachineError
+from lab.host import run
+from lab.host.patches.base import MARGIN_NS, TAIL, Base, Work, failure, one_line, seconds
+from lab.ports import Clock, PatchResult
+
+
+class Hold(Base):
+    """Wait for a given time and change nothing."""
+
+    def __init__(self, spec: plan.HoldPatch, clock: Clock) -> None:
+        super().__init__(spec.label, spec.impact)
+        self._spec, self._clock = spec, clock
+
+    def apply(self, deadline_raw_ns: int) -> PatchResult:
+        """Hold for the patch's length, or until just before the deadline: that is not ok."""
+        began = self._clock.now().raw_ns
+        wanted = began + self._spec.duration_ns
+        last = deadline_raw_ns - MARGIN_NS
+        self._clock.sleep_until(min(wanted, last))
+        held = self._clock.now().raw_ns - began
+        if wanted > last:
+            why = f"held {seconds(held)} of {format_duration(self._spec.duration_ns)}, then out of time"
+            return PatchResult(False, why, {"held_ns": held})
+        return PatchResult(True, "", {"held_ns": held})
+
+
+class Command(Base):
+    """Run a program: argv, no shell. What it leaves running in its process group is killed too."""
+
+    def __init__(self, spec: plan.CommandPatch, clock: Clock) -> None:
+        super().__init__(spec.label, spec.impact)
+        self._spec, self._clock = spec, clock
+
+    def check(self) -> None:
+        """MachineError when a program, the undo's too, is missing or not executable."""
+        run.find(self._spec.argv[0])
+        if self._spec.undo:
+            run.find(self._spec.undo[0])
+
+    def apply(self, deadline_raw_ns: int) -> PatchResult:
+        """Run it; killed at its own deadline or, with time to die, before `deadline_raw_ns`."""
+        began = self._clock.now().raw_ns
+        left = deadline_raw_ns - MARGIN_NS - began
+        grace = min(run.GRACE_NS, left // 2)
+        if grace <= 0:
+            return PatchResult(False, "no time left to start it")
+        stop_at = min(began + self._spec.deadline_ns, began + left - grace)
+        try:
+            done = run.execute(
+                self._spec.argv, self._clock, stop_at_raw_ns=stop_at, grace_ns=grace, output_max=TAIL * 4
+            )
+        except MachineError as error:
+            return PatchResult(False, error.what)
+        facts: dict[str, Any] = {"status": done.status, "took_ns": done.took_ns}
+        for name, text in (("stdout", done.stdout), ("stderr", done.stderr)):
+            if text:
+                facts[name] = text[-TAIL:]
+        return PatchResult(done.ok, failure(done), facts)
+
+    def undo(self) -> str:
+        """Run the undo's program, with the patch's deadline again."""
+        if not self._spec.undo:
+            return ""
+        try:
+            work = Work(self._clock, self._clock.now().raw_ns + self._spec.deadline_ns)
+            done = work.run(*self._spec.undo)
+        except MachineError as error:
+            raise MachineError(
+                f"not undone: {one_line(error)}",
+                where=self.label,
+                hint=f"the host is as the patch left it; by hand: {run.line(self._spec.undo)}",
+            ) from error
+        return f"{run.line(self._spec.undo)}: done in {seconds(done.took_ns)}"
