@@ -54,6 +54,10 @@ app = typer.Typer(
 )
 images = typer.Typer(no_args_is_help=True, help="Build, list and remove guest images.")
 app.add_typer(images, name="image")
+emulators = typer.Typer(
+    no_args_is_help=True, help="Fetch, list and remove QEMU versions beside the system's."
+)
+app.add_typer(emulators, name="emulator")
 
 Connect = Annotated[
     str | None,
@@ -258,6 +262,40 @@ def image_remove(which: Annotated[str, typer.Argument(help="An image's name or d
 
     for line in remove(which):
         typer.echo(line)
+
+
+@emulators.command("fetch")
+def emulator_fetch(
+    name: Annotated[
+        str, typer.Argument(help="backports, or a suite of this Debian's archive.")
+    ] = "backports",
+) -> None:
+    """Fetch a suite's newest QEMU; it is unpacked, not installed."""
+    from lab.cli.emulating import fetch
+    from lab.cli.signals import Signals
+
+    with Signals():
+        typer.echo(fetch(name))
+
+
+@emulators.command("list")
+def emulator_list() -> None:
+    """List the system's QEMU and those that were fetched."""
+    from lab.cli.emulating import listing
+
+    for line in listing():
+        typer.echo(line)
+
+
+@emulators.command("remove")
+def emulator_remove(which: Annotated[str, typer.Argument(help="A fetched emulator's name.")]) -> None:
+    """Remove fetched emulators."""
+    from lab.cli.emulating import remove
+    from lab.cli.signals import Signals
+
+    with Signals():
+        for line in remove(which):
+            typer.echo(line)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,175 @@
+"""apt in a folder of its own: packages of another suite, without root and without the system noticing.
+
+Lists, caches and the record of what is installed (empty) are private; the sources are the machine's with
+another suite. Of the machine's configuration only Acquire is kept (proxies, timeouts), so none of its hooks
+run. Signatures are checked with the machine's keys, whatever its configuration says.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from lab.errors import MachineError
+from lab.host.emulators import Package
+from lab.host.emulators_sources import Archive
+from lab.host.run import Finished, run
+
+_UPDATE_S = 600
+_ASK_S = 60
+_DOWNLOAD_S = 3600
+_UNPACK_S = 300
+
+_SETTINGS = (
+    ("APT::Get::AllowUnauthenticated", "false"),
+    ("APT::Get::Download-Only", "true"),
+    ("APT::Get::List-Cleanup", "false"),
+    ("Acquire::AllowInsecureRepositories", "false"),
+    ("Acquire::AllowWeakRepositories", "false"),
+    ("Acquire::AllowDowngradeToInsecureRepositories", "false"),
+    ("Acquire::Languages", "none"),
+    ("Acquire::Retries", "2"),
+    ("Acquire::http::Timeout", "30"),
+    ("Acquire::https::Timeout", "30"),
+    ("Debug::NoLocking", "true"),
+)
+
+_UNREACHABLE = re.compile(
+    r"temporary failure resolving|could not (?:resolve|connect)|unable to connect|timed out|timeout|"
+    r"connection (?:refused|reset|failed)|network is unreachable|no route to host|cannot initiate",
+    re.I,
+)
+_UNSIGNED = re.compile(
+    r"NO_PUBKEY|is not signed|signatures? (?:couldn't|could not|were invalid)|EXPKEYSIG", re.I
+)
+_NO_SUITE = re.compile(r"does not have a Release file|404 +Not Found", re.I)
+_FULL = re.compile(r"no space left|not enough free space|don't have enough free space", re.I)
+
+_URI_LINE = re.compile(r"^'[^']+' (\S+)_([^_\s]+)_\w+\.deb (\d+) SHA256:([0-9a-f]{64})$", re.MULTILINE)
+"""What apt-get --print-uris prints; apt-get(8) names the option, the format is apt's own."""
+
+
+class Unreachable(MachineError):
+    """The archive does not answer."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A package as a suite offers it. recommends_build: those that it wants in its very version."""
+
+    version: str
+    recommends_build: tuple[str, ...]
+
+
+class PrivateApt:
+    """apt for `suites` of the archive, the last one preferred, in the existing empty `folder`."""
+
+    def __init__(self, folder: Path, archive: Archive, suites: Sequence[str]) -> None:
+        self._folder, self._suites = folder, tuple(suites)
+        for name in ("lists/partial", "cache/archives/partial", "parts", "debs", "empty"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / "status").touch()
+        (folder / "parts" / "lab.sources").write_text(
+            "\n".join(archive.stanza(suite) for suite in suites), encoding="utf-8"
+        )
+        self._env = {**os.environ, "LC_ALL": "C", "APT_CONFIG": str(folder / "apt.conf")}
+        (folder / "apt.conf").write_text(self._configuration(), encoding="utf-8")
+
+    def update(self) -> None:
+        """Fetch the lists. MachineError: no such suite, or its signature cannot be checked; Unreachable."""
+        self._apt(["update", "--error-on=any"], _UPDATE_S)
+
+    def offer(self, package: str) -> Offer | None:
+        """A package as the preferred suite has it, None when none has it."""
+        said = self._run(["apt-cache", "--no-all-versions", "show", package], _ASK_S)
+        version = re.search(r"^Version: (\S+)$", said.stdout, re.MULTILINE)
+        if not said.ok or version is None:
+            return None
+        recommends = re.search(r"^Recommends: (.*)$", said.stdout, re.MULTILINE)
+        same = re.escape(version[1])
+        names = re.findall(rf"(?:^|, )([a-z0-9.+-]+) \(= {same}\)", recommends[1]) if recommends else []
+        return Offer(version[1], tuple(names))
+
+    def packages(self, names: Sequence[str]) -> list[Package]:
+        """These packages, with nothing they depend on."""
+        return _listed(self._apt(["--print-uris", "download", *names], _ASK_S))
+
+    def closure(self, names: Sequence[str]) -> list[Package]:
+        """These packages and all that they depend on, down to the C library. MachineError when the suites
+        do not hold all of it."""
+        return _listed(self._apt(["--print-uris", "--no-install-recommends", "install", *names], _ASK_S))
+
+    def download(self, packages: Sequence[Package]) -> list[Path]:
+        """Fetch these very versions; apt compares them with the signed lists."""
+        exact = [f"{one.name}={one.version}" for one in packages]
+        self._apt(["download", *exact], _DOWNLOAD_S)
+        return sorted((self._folder / "debs").glob("*.deb"))
+
+    def _apt(self, arguments: Sequence[str], timeout_s: float) -> Finished:
+        said = self._run(["apt-get", "-q", "-y", "-t", self._suites[-1], *arguments], timeout_s)
+        if not said.ok:
+            raise self._failure(said)
+        return said
+
+    def _run(self, argv: Sequence[str], timeout_s: float) -> Finished:
+        return run(argv, timeout_s, check=False, env=self._env, cwd=self._folder / "debs")
+
+    def _failure(self, said: Finished) -> MachineError:
+        suites = " and ".join(self._suites)
+        text = f"{said.stdout}\n{said.stderr}"
+        if said.overran or _UNREACHABLE.search(text):
+            return Unreachable(
+                f"this machine's package archive does not answer for {suites}",
+                hint="is the network up? apt-get update shows more",
+            )
+        if _UNSIGNED.search(text):
+            return MachineError(
+                f"the signature of {suites} cannot be checked",
+                hint="this machine lacks its key: is the package debian-archive-keyring up to date?",
+            )
+        if _NO_SUITE.search(text):
+            return MachineError(f"this machine's package archive has no suite {suites}")
+        if _FULL.search(text):
+            return MachineError("the disk is full", where=str(self._folder))
+        errors = [line for line in said.stderr.splitlines() if line.startswith("E:")]
+        return MachineError(f"apt-get failed for {suites}: {errors[0] if errors else said.last_line}")
+
+    def _configuration(self) -> str:
+        """An apt.conf that ends the reading of the machine's own: see apt.conf(5) for the order."""
+        folder, none = self._folder, self._folder / "empty"
+        dump = run(["apt-config", "dump"], _ASK_S).stdout
+        kept = [line for line in dump.splitlines() if line.startswith("Acquire::")]
+        paths = {
+            "Dir::State": folder,
+            "Dir::State::lists": folder / "lists",
+            "Dir::State::status": folder / "status",
+            "Dir::Cache": folder / "cache",
+            "Dir::Etc::main": none / "apt.conf",
+            "Dir::Etc::parts": none,
+            "Dir::Etc::sourcelist": none / "sources.list",
+            "Dir::Etc::sourceparts": folder / "parts",
+            "Dir::Etc::preferences": none / "preferences",
+            "Dir::Etc::preferencesparts": none,
+        }
+        settings = [(key, str(path)) for key, path in paths.items()] + list(_SETTINGS)
+        if os.geteuid() == 0:
+            # apt would fetch as _apt, which may not enter root's cache, and say so each time.
+            settings.append(("APT::Sandbox::User", "root"))
+        return "\n".join([*kept, *(f'{key} "{value}";' for key, value in settings)]) + "\n"
+
+
+def unpack(archives: Sequence[Path], root: Path) -> None:
+    """The files of packages below `root`; none of their scripts is run."""
+    for archive in archives:
+        run(["dpkg-deb", "--extract", str(archive), str(root)], _UNPACK_S)
+
+
+def _listed(said: Finished) -> list[Package]:
+    return [
+        Package(name, unquote(version), sha256, int(size))
+        for name, version, size, sha256 in _URI_LINE.findall(said.stdout)
+    ]

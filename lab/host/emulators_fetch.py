@@ -1,0 +1,301 @@
+"""A second QEMU from the distribution, unpacked privately: fetched, proven, kept; and removed.
+
+The distribution's packages are unpacked, never installed. A script beside them starts QEMU with its own
+modules and firmware: Debian's QEMU has the system's paths built in, and a module of another build that it
+finds there ends it. Its module packages are all taken for that reason, though nothing here uses them: a
+module that is there but cannot be loaded does no harm, the system's of the same name does.
+
+The system's shared libraries are used where they fit. Where they do not (a newer release's QEMU), the whole
+set is fetched down to the C library, and its own loader starts QEMU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from lab.errors import FreezelabError, MachineError, UsageError
+from lab.host import emulators
+from lab.host.emulators import MANIFEST, PROGRAM, Fetched, Package
+from lab.host.emulators_apt import PrivateApt, Unreachable, unpack
+from lab.host.emulators_sources import Archive, read_archive
+from lab.host.run import run
+
+Say = Callable[[str], None]
+
+_QEMU = "qemu-system-x86"
+_PARTS = (_QEMU, "qemu-system-common", "qemu-system-data", "seabios")
+"""What it cannot start without. Boot ROMs of network cards (ipxe-qemu) come with the libraries, or are the
+system's: the two have the same size for QEMU, which rounds it up to a power of two."""
+
+_LOADER = "qemu-loader"
+"""The private dynamic loader's name. It is what /proc shows as the program, so it says qemu."""
+
+_UNPACKED = 8
+"""Bytes on the disk for each byte downloaded, for the check of free space: 6.5 seen for 10.0 without
+libraries, 4.5 with."""
+
+_LDD_S = 30
+
+_START = """#!/bin/sh
+# QEMU {version} from {suite}, with its own modules and firmware; made by `freezelab emulator fetch`.
+self=$0
+[ -L "$self" ] && self=$(readlink -f "$self")
+root=${{self%/*}}/root
+export QEMU_MODULE_DIR="$root/{modules}"
+exec {program}{firmware} "$@"
+"""
+
+
+def fetch(name: str, cache: Path, say: Say, archive: Archive | None = None) -> Fetched:
+    """The emulator of a suite ("backports": the running release's), fetched unless its newest version is
+    here already. One that does not work is not kept. say: gets a line for each thing that takes a while.
+
+    archive: read_archive(), or a test's own. UsageError for a name that no suite can have; MachineError when
+    this is no Debian, the archive does not answer, has no such suite or no QEMU in it, the disk is full, or
+    what came does not work. Offline, an earlier version is returned, and `say` told so.
+    """
+    archive = archive or read_archive()
+    suite = archive.suite(name)
+    folder = emulators.store(cache)
+    with _locked(folder, name, say), _staging(folder, name) as staging:
+        try:
+            return _fetch(name, suite, archive, folder, staging, say)
+        except Unreachable as failure:
+            there = [one for one in emulators.listing(cache) if one.name == name]
+            if not there:
+                raise
+            say(f"{failure.what}: going on with what was fetched on {there[-1].fetched}")
+            return there[-1]
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+
+
+def remove(text: str, cache: Path) -> list[Fetched]:
+    """Remove what goes by a name, suite or label. UsageError when there is none such, MachineError when a
+    process runs it."""
+    chosen = [one for one in emulators.listing(cache) if one.is_called(text)]
+    if not chosen:
+        known = ", ".join(one.label for one in emulators.listing(cache))
+        raise UsageError(f"no fetched emulator named {text!r}", hint=f"known: {known or 'none'}")
+    folder = emulators.store(cache)
+    for one in chosen:
+        with _locked(folder, one.name, lambda _text: None), _staging(folder, one.name) as staging:
+            if users := _processes(one.folder):
+                raise MachineError(
+                    f"is in use by process {', '.join(map(str, users))}",
+                    where=str(one.folder),
+                    hint="freezelab recover removes guests that a killed run has left",
+                )
+            with contextlib.suppress(FileNotFoundError):  # somebody else removed it
+                one.folder.rename(staging / "retired")
+    return chosen
+
+
+def _fetch(name: str, suite: str, archive: Archive, folder: Path, staging: Path, say: Say) -> Fetched:
+    say(f"asking this machine's package archive for {suite}")
+    apt = _apt(staging, archive, [suite])
+    offer = apt.offer(_QEMU)
+    if offer is None:
+        raise MachineError(f"{suite} has no {_QEMU}", hint="name another suite, or a path in the playbook")
+    base = archive.base(suite)
+    if base != suite and any(apt.offer(part) is None for part in _PARTS):
+        apt = _apt(staging, archive, [base, suite])
+    final = (
+        folder / f"{name}-{re.sub(r'[^A-Za-z0-9.+-]', '-', offer.version.partition(':')[2] or offer.version)}"
+    )
+    if (final / MANIFEST).is_file():
+        there = emulators.load(final)
+        say(f"{there.label} is the newest, and here already")
+        return there
+    kit, root = staging / "kit", staging / "kit" / "root"
+    root.mkdir(parents=True)
+    modules = [each for each in offer.recommends_build if not each.endswith("-utils")]
+    packages = apt.packages([*_PARTS, *modules])
+    _take(apt, packages, root, say)
+    if lacking := _lacking(root):
+        say(f"this system lacks {_few(lacking)} for it: it gets libraries of its own")
+        if base != suite:
+            apt = _apt(staging, archive, [base, suite])
+        had = {one.name for one in packages}
+        more = [one for one in apt.closure([_QEMU]) if one.name not in had]
+        _take(apt, more, root, say)
+        packages += more
+    made = Fetched(
+        folder=kit,
+        name=name,
+        suite=suite,
+        version="",
+        build=offer.version,
+        size_bytes=_size(root),
+        fetched=datetime.now(UTC).isoformat(timespec="seconds"),
+        own_libraries=bool(lacking),
+        packages=tuple(sorted(packages, key=lambda one: one.name)),
+    )
+    made = replace(made, version=_prove(made))
+    (kit / MANIFEST).write_text(made.to_json(), encoding="utf-8")
+    _sync(kit)
+    if final.exists():  # without a manifest: nothing of ours that works
+        final.rename(staging / "retired")
+    kit.chmod(0o755)
+    kit.rename(final)
+    return replace(made, folder=final)
+
+
+def _apt(staging: Path, archive: Archive, suites: Sequence[str]) -> PrivateApt:
+    folder = staging / f"apt-{len(suites)}"
+    folder.mkdir(exist_ok=True)
+    apt = PrivateApt(folder, archive, suites)
+    apt.update()
+    return apt
+
+
+def _take(apt: PrivateApt, packages: Sequence[Package], root: Path, say: Say) -> None:
+    size = sum(one.size_bytes for one in packages)
+    free = shutil.disk_usage(root).free
+    if free < size * _UNPACKED:
+        raise MachineError(
+            f"{_megabytes(size * _UNPACKED)} are needed to unpack it, {_megabytes(free)} are free",
+            where=str(root.parents[2]),
+            hint="put the cache elsewhere with FREEZELAB_CACHE=FOLDER",
+        )
+    say(f"downloading {len(packages)} packages, {_megabytes(size)}")
+    archives = apt.download(packages)
+    unpack(archives, root)
+    for archive in archives:
+        archive.unlink()
+
+
+def _prove(made: Fetched) -> str:
+    """Write what starts it, and see it work: QEMU's version. MachineError when it does not."""
+    root = made.folder / "root"
+    modules = _only(root, "usr/lib/*/qemu")
+    firmware = [
+        path
+        for path in ("usr/share/seabios", "usr/share/qemu", "usr/lib/ipxe/qemu")
+        if (root / path).is_dir()
+    ]
+    program = f'"$root/usr/bin/{PROGRAM}"'
+    if made.own_libraries:
+        triplet = Path(modules).parent.name
+        loader = _only(root, f"usr/lib/{triplet}/ld-linux*.so.*", f"lib/{triplet}/ld-linux*.so.*")
+        shown = root / "usr" / "bin" / _LOADER
+        shown.symlink_to(os.path.relpath(root / loader, shown.parent))
+        libraries = ":".join(f"$root/{path}" for path in (f"usr/lib/{triplet}", f"lib/{triplet}"))
+        program = f'"$root/usr/bin/{_LOADER}" --library-path "{libraries}" {program}'
+    text = _START.format(
+        version=made.build,
+        suite=made.suite,
+        modules=modules,
+        program=program,
+        firmware="".join(f' -L "$root/{path}"' for path in firmware),
+    )
+    made.path.write_text(text, encoding="utf-8")
+    made.path.chmod(0o755)
+    version = emulators.version(made.path)
+    if not emulators.machines(made.path):
+        raise MachineError(f"QEMU {version} from {made.suite} knows no machine type: not kept")
+    return version.partition(" ")[0]
+
+
+def _lacking(root: Path) -> list[str]:
+    """The shared libraries, or versions of their symbols, that this system does not have for it."""
+    said = run(
+        ["ldd", str(root / "usr" / "bin" / PROGRAM)], _LDD_S, check=False, env={**os.environ, "LC_ALL": "C"}
+    )
+    text = said.stdout + said.stderr
+    libraries = re.findall(r"^\s*(\S+) => not found", text, re.MULTILINE)
+    symbols = re.findall(r"version `([^']+)' not found", text)
+    if not said.ok and not libraries and not symbols:
+        raise MachineError(f"ldd: {said.why}: {said.last_line}", where=str(root / "usr" / "bin" / PROGRAM))
+    return sorted({*libraries, *symbols})
+
+
+def _only(root: Path, *patterns: str) -> str:
+    """The first match, relative to `root`. MachineError when the packages do not hold it."""
+    for pattern in patterns:
+        for path in sorted(root.glob(pattern)):
+            return str(path.relative_to(root))
+    raise MachineError(f"the packages hold no {patterns[0]}: not kept")
+
+
+def _processes(folder: Path) -> list[int]:
+    users = []
+    for process in psutil.process_iter(["exe"]):
+        program = process.info["exe"]
+        if program and Path(program).is_relative_to(folder.resolve()):
+            users.append(process.pid)
+    return users
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str, say: Say) -> Iterator[None]:
+    """One process at a time fetches or removes `name`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / f".lock-{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another fetch of {name}")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _staging(folder: Path, name: str) -> Iterator[Path]:
+    """A folder to work in. It goes in the end, and with it what killed fetches of `name` have left: under
+    the lock nobody works there. Use inside _locked()."""
+    prefix = f".fetch-{name}+"  # no other name's prefix
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        yield staging
+    finally:
+        for left in folder.iterdir():
+            if left.name.startswith(prefix):
+                shutil.rmtree(left)
+
+
+def _unwritable(folder: Path, error: OSError) -> FreezelabError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return MachineError(
+        "the disk is full" if full else f"the cache cannot be written to: {error.strerror}",
+        where=str(folder),
+        hint="put it elsewhere with FREEZELAB_CACHE=FOLDER",
+    )
+
+
+def _sync(folder: Path) -> None:
+    """The file system of `folder` to stable storage, so that a manifest never outlives its files."""
+    run(["sync", "--file-system", str(folder)], 120)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
