@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.core.clock import Interval
-from lab.core.judge import CycleResult
+from lab.core.method import FreezeMethod
 from lab.core.plan import Expectations, Regime, ResyncMechanism
+from lab.core.result import CycleResult
 from lab.core.resync import SyncOutcome
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration, format_ms
 from lab.core.verdict import Finding, Outcome, at_least, at_most, worst
@@ -35,7 +36,9 @@ class _Judge:
     def _finding(
         self, metric: str, expectation: str, measured: str, outcome: Outcome, why: str = ""
     ) -> Finding:
-        return Finding(self.obs.guest, self.obs.cycle, metric, expectation, measured, outcome, why)
+        return Finding(
+            self.obs.guest, self.obs.cycle, metric, expectation, measured, outcome, why, self.obs.cell
+        )
 
     def observed(self) -> Iterator[Finding]:
         for problem in self.result.problems:
@@ -52,6 +55,46 @@ class _Judge:
         outcome = Outcome.PASSED if self.obs.patch_ok else Outcome.FAILED
         why = "" if self.obs.patch_ok else f"host patch ({self.obs.patch}): {self.obs.patch_why}"
         yield self._finding("patch", "succeeds", said, outcome, why)
+
+    def freeze(self) -> Iterator[Finding]:
+        """Whether the guest went on where it should. Only an exchange, or a freeze called off, can tell."""
+        if not self.obs.frozen or self.obs.stop is None:
+            return
+        if self.obs.called_off:
+            why = f"the freeze was called off, and the guest put back: {self.obs.called_off}"
+            yield self._finding("freeze", "goes through", "called off", Outcome.FAILED, why)
+        elif not self.obs.method.keeps_process and self.obs.resume is not None:
+            yield self._finding("freeze", "goes through", "it did", Outcome.PASSED)
+
+    def memory(self) -> Iterator[Finding]:
+        proof, expectation = self.obs.proof, "the same, page by page"
+        if proof is None:
+            spec = self.result.spec
+            if spec is not None and spec.prove_memory and self.obs.frozen:
+                why = "the guest's memory was to be proven, and was not"
+                yield self._finding("memory", expectation, "not proven", Outcome.INCONCLUSIVE, why)
+            return
+        text = f"{proof.pages} pages, {proof.held} held, {proof.differ} differ"
+        if proof.pages == 0:
+            yield self._finding("memory", expectation, text, Outcome.INCONCLUSIVE, "no page was looked at")
+        elif proof.differ == 0 and proof.before == proof.after:
+            yield self._finding("memory", expectation, f"{text}, {proof.after[:16]}", Outcome.PASSED)
+        else:
+            first = f", the first is page {proof.differing[0]}" if proof.differing else ""
+            pages = f"{proof.differ} of {proof.pages} pages" if proof.differ else "the digest"
+            why = f"the guest's memory changed while it stood still: {pages}{first}"
+            yield self._finding("memory", expectation, text, Outcome.FAILED, why)
+
+    def back(self) -> Iterator[Finding]:
+        """A guest that was rebooted has no pause; it has an outage."""
+        if self.obs.method is not FreezeMethod.REBOOT or self.obs.stop is None:
+            return
+        outage = self.result.outage_ns
+        if outage is None:
+            why = "nothing was heard of the guest after its start"
+            yield self._finding("outage", "ends", "not measured", Outcome.INCONCLUSIVE, why)
+        else:
+            yield self._finding("outage", "ends", f"{outage / NS_PER_S:.1f} s", Outcome.PASSED)
 
     def budget(self) -> Iterator[Finding]:
         stop, resume = self.obs.stop, self.obs.resume
@@ -82,6 +125,8 @@ class _Judge:
 
     def regime(self) -> Iterator[Finding]:
         wanted = Regime.RUNNING if not self.obs.frozen else self.expect.regime
+        if self.obs.method is FreezeMethod.REBOOT:
+            return
         pause = self.result.pause
         if wanted is None:
             return
@@ -96,9 +141,9 @@ class _Judge:
             yield self._finding("regime", wanted, seen, outcome, why)
 
     def pause(self) -> Iterator[Finding]:
-        if self.result.pause is None or not self.obs.frozen:
+        value = self.result.reported
+        if value is None or not self.obs.frozen:
             return
-        value = self.result.pause.pause
         for limit, name, compare in (
             (self.expect.pause_at_least_ns, "at least", at_least),
             (self.expect.pause_at_most_ns, "at most", at_most),
@@ -122,7 +167,7 @@ class _Judge:
 
     def in_time(self) -> Iterator[Finding]:
         within, resync = self.expect.in_time_within_ns, self.result.resync
-        if within is None or not self.obs.frozen:
+        if within is None or self.result.control:
             return
         text = f"within {format_duration(within)}, ± {format_duration(self.expect.tolerance_ns)}"
         if resync is None:
@@ -162,7 +207,7 @@ class _Judge:
 
     def final_offset(self) -> Iterator[Finding]:
         limit, final = self.expect.final_offset_ns, self.result.final
-        if limit is None or not self.obs.frozen:
+        if limit is None or self.result.control:
             return
         text = f"at most {format_duration(limit)}"
         if final is None:
@@ -177,7 +222,7 @@ class _Judge:
 
     def drift(self) -> Iterator[Finding]:
         limit, seen = self.expect.drift_ppm, self.result.drift_after
-        if limit is None or not self.obs.frozen:
+        if limit is None or self.result.control:
             return
         text = f"at most {limit:g} ppm"
         if seen is None:
@@ -196,15 +241,19 @@ class _Judge:
         yield self._finding("drift", text, measured, outcome, why)
 
     def same_boot(self) -> Iterator[Finding]:
-        unchanged = self.result.boot_id_unchanged
-        outcome = {True: Outcome.PASSED, False: Outcome.FAILED, None: Outcome.INCONCLUSIVE}[unchanged]
-        why = {
-            True: "",
-            False: "the guest was rebooted instead of resumed: another boot_id",
-            None: "the boot_id was not read on both sides of the freeze",
-        }[unchanged]
-        measured = {True: "the same", False: "another", None: "not measured"}[unchanged]
-        yield self._finding("boot id", "the same", measured, outcome, why)
+        unchanged, rebooted = self.result.boot_id_unchanged, self.obs.method is FreezeMethod.REBOOT
+        expectation = "another" if rebooted else "the same"
+        if unchanged is None:
+            why = "the boot_id was not read on both sides"
+            yield self._finding("boot id", expectation, "not measured", Outcome.INCONCLUSIVE, why)
+            return
+        measured, why = "the same" if unchanged else "another", ""
+        if measured != expectation and rebooted:
+            why = "the guest was to be rebooted and was not: the same boot_id"
+        elif measured != expectation:
+            why = "the guest was rebooted instead of resumed: another boot_id"
+        outcome = Outcome.FAILED if why else Outcome.PASSED
+        yield self._finding("boot id", expectation, measured, outcome, why)
 
     def kernel_log(self) -> Iterator[Finding]:
         first, last = self.obs.facts_before, self.obs.facts_after
@@ -225,9 +274,9 @@ def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
     """Everything that one guest's cycle was held against."""
     judge = _Judge(result, expect)
     checks = (
-        judge.observed, judge.patch, judge.budget, judge.closure, judge.regime, judge.pause,
-        judge.vcpus_at_rest, judge.in_time, judge.final_offset, judge.drift, judge.same_boot,
-        judge.kernel_log,
+        judge.observed, judge.patch, judge.freeze, judge.memory, judge.back, judge.budget, judge.closure,
+        judge.regime, judge.pause, judge.vcpus_at_rest, judge.in_time, judge.final_offset, judge.drift,
+        judge.same_boot, judge.kernel_log,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 

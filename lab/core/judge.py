@@ -5,13 +5,10 @@ expectations. Pure, so an old run can be judged again from its history.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
-from lab.core.clock import PHI_PPM, GuestClock, Interval
-from lab.core.drift import Drift, drift
+from lab.core.clock import GuestClock, Interval
+from lab.core.method import FreezeMethod, WallClock
 from lab.core.offsets import (
-    HOST_SLEW_PPM,
     SLEW_PPM,
     Rate,
     Sample,
@@ -23,82 +20,20 @@ from lab.core.offsets import (
     samples,
     smoothed,
 )
-from lab.core.pause import Pause, Witness, before_and_after, measure_pause
-from lab.core.plan import Expectations, Plan, Regime, ResyncMechanism
-from lab.core.resync import ResyncResult, measure_resync, predict
+from lab.core.pause import Witness, before_and_after, measure_pause
+from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMechanism
+from lab.core.rates import known_rates, last_drift, rates
+from lab.core.reboot import rebooted
+from lab.core.result import CycleResult as CycleResult
+from lab.core.resync import measure_resync, predict
+from lab.core.steps import first_beat, parts
 from lab.core.timeline import ClockStep, Observation, Reading, SamplerReport
+from lab.core.trouble import HOST_STEP_NS, host_step, moved
 from lab.core.units import NS_PER_MS
-
-UNKNOWN_DRIFT_PPM = 500.0
-"""How far an undisciplined clock may be off, where the readings do not tell better: crystals are good to
-100 ppm, a guest's calibration of its clock to some hundred."""
-
-HOST_STEP_NS = 1 * NS_PER_MS
-"""What the host's REALTIME moved against its MONOTONIC_RAW in a cycle beyond this, and beyond what NTP may
-slew it by, was a step: offsets before and after it do not compare."""
 
 STEP_FLOOR_NS = NS_PER_MS // 2
 STEP_SHARE = 8
 """STEP_FLOOR_NS and STEP_SHARE of lab/guest/payload.py: smaller steps look like slews to the sampler."""
-
-
-@dataclass(frozen=True)
-class CycleResult:
-    """One guest's cycle, measured. None where it could not be.
-
-    before, at_resume, final: guest REALTIME minus host REALTIME at the last reading before the stop, at
-    the resume (or the first reading after it, where that is known better) before anything repaired it,
-    and at the last reading of the watch.
-    drift_before, drift_after: of REALTIME. phi_ppm: the drift bound that the widening used.
-    """
-
-    observation: Observation
-    mechanism: ResyncMechanism
-    problems: tuple[str, ...]
-    phi_ppm: float = PHI_PPM
-    pause: Pause | None = None
-    before: Interval | None = None
-    at_resume: Interval | None = None
-    final: Interval | None = None
-    predicted: str = ""
-    resync: ResyncResult | None = None
-    drift_before: Drift | None = None
-    drift_after: Drift | None = None
-
-    @property
-    def boot_id_unchanged(self) -> bool | None:
-        first, last = self.observation.facts_before, self.observation.facts_after
-        return None if first is None or last is None else first.boot_id == last.boot_id
-
-
-def _rate(given: Sequence[Sample]) -> Rate | None:
-    """The rate of an offset that nobody steps or slews; None when the samples do not tell it."""
-    free = smoothed(given, Rate.within(UNKNOWN_DRIFT_PPM + PHI_PPM))
-    seen = drift(free) if free else None
-    if seen is None or seen.low > UNKNOWN_DRIFT_PPM or seen.high < -UNKNOWN_DRIFT_PPM:
-        return None
-    return Rate(max(seen.low, -UNKNOWN_DRIFT_PPM), min(seen.high, UNKNOWN_DRIFT_PPM))
-
-
-def _rates(early: Sequence[Sample], late: Sequence[Sample], known: Rate | None = None) -> tuple[Rate, Rate]:
-    """The rates of the guest's MONOTONIC_RAW before and after the pause. An oscillator keeps its rate
-    over a pause, so both windows bound it together, and with them what is `known` from other cycles;
-    PHI is for what it wanders."""
-    unknown = Rate.within(UNKNOWN_DRIFT_PPM)
-    one, two = _rate(early) or unknown, _rate(late) or unknown
-    if together := _common(one, two):
-        one = two = together
-    if known is not None:
-        one, two = _common(one, known) or one, _common(two, known) or two
-    return (
-        Rate(one.low_ppm - PHI_PPM, one.high_ppm + PHI_PPM),
-        Rate(two.low_ppm - PHI_PPM, two.high_ppm + PHI_PPM),
-    )
-
-
-def _common(one: Rate, two: Rate) -> Rate | None:
-    low, high = max(one.low_ppm, two.low_ppm), min(one.high_ppm, two.high_ppm)
-    return Rate(low, high) if low <= high else None
 
 
 def _looked_before(step: ClockStep, sampler: SamplerReport) -> int:
@@ -111,18 +46,9 @@ def _looked_before(step: ClockStep, sampler: SamplerReport) -> int:
 
 def _steps_after(obs: Observation, resume_guest_raw: Interval | None) -> list[ClockStep] | None:
     """Steps of the guest's REALTIME after the resume; None when nobody watched."""
-    if obs.sampler is None or resume_guest_raw is None:
+    if obs.sampler is None or resume_guest_raw is None or obs.sampler.first_raw_ns > resume_guest_raw.low_ns:
         return None
     return [s for s in obs.sampler.steps if s.at_raw_ns >= resume_guest_raw.low_ns]
-
-
-def _moved(readings: Sequence[Reading]) -> bool:
-    """Whether the guest's REALTIME was certainly stepped between two of the readings."""
-    for earlier, later in pairwise(readings):
-        most = later.t3[GuestClock.RAW] - earlier.t2[GuestClock.RAW]
-        if 0 not in (apart(later) - apart(earlier)).widened(ageing_ns(max(0, most), SLEW_PPM)):
-            return True
-    return False
 
 
 def _at_resume(
@@ -179,50 +105,38 @@ def _at_resume(
     return direct, "the guest's REALTIME moved by itself between stop and resume"
 
 
-def _last_drift(given: Sequence[Sample], from_raw_ns: int = 0) -> Drift | None:
-    """The drift over the longest late part of the samples from `from_raw_ns` on that one line explains."""
-    part = [s for s in given if s.from_raw_ns >= from_raw_ns]
-    while len(part) >= 4:
-        found = drift(part)
-        if found is not None:
-            return found
-        part = part[len(part) // 2 :]
-    return None
-
-
-def _host_step(obs: Observation) -> list[str]:
-    """The problem that the host's own REALTIME was stepped in the cycle, if it was."""
-    span = obs.readings[-1].t4.raw_ns - obs.readings[0].t1.raw_ns if obs.readings else 0
-    if abs(obs.host_step_ns) <= HOST_STEP_NS + ageing_ns(max(0, span), HOST_SLEW_PPM):
-        return []
-    return [f"the host's REALTIME was stepped by {obs.host_step_ns / NS_PER_MS:.1f} ms in the cycle"]
-
-
 def measure(
-    obs: Observation, mechanism: ResyncMechanism, expect: Expectations, known: Rate | None = None
+    obs: Observation,
+    mechanism: ResyncMechanism,
+    expect: Expectations,
+    known: Rate | None = None,
+    spec: CycleSpec | None = None,
 ) -> CycleResult:
     """All that can be said of one guest's cycle. known: the rate of its MONOTONIC_RAW, from elsewhere."""
+    if obs.method is FreezeMethod.REBOOT:
+        return rebooted(obs, mechanism, expect, spec)
     problems = list(obs.problems)
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None:
-        return CycleResult(obs, mechanism, tuple(problems) or ("the guest was not frozen and resumed",))
+        why = tuple(problems) or ("the guest was not frozen and resumed",)
+        return CycleResult(obs, mechanism, why, spec=spec)
     early, late = before_and_after(obs.readings, stop, resume)
-    problems += _host_step(obs)
+    problems += host_step(obs)
     raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
-    rates = _rates(raw_early, raw_late, known)
-    phi = max(rate.largest_ppm for rate in rates)
-    pause = measure_pause(obs.readings, obs.beats, obs.sampler, stop, resume, obs.frozen, rates)
+    pair = rates(raw_early, raw_late, known)
+    phi = max(rate.largest_ppm for rate in pair)
+    pause = measure_pause(obs.readings, obs.beats, obs.sampler, stop, resume, obs.frozen, pair, obs.cut)
     lag = pause.witnesses.get(Witness.LAG)
 
-    real_early = real_samples(early, smoothed(raw_early, rates[0]))
-    real_late = real_samples(late, smoothed(raw_late, rates[1]))
-    if _moved(early):
+    real_early = real_samples(early, smoothed(raw_early, pair[0]))
+    real_late = real_samples(late, smoothed(raw_late, pair[1]))
+    if moved(early):
         problems.append("the guest's clock was stepped while it was measured before the freeze")
     before = real_early[-1].offset if real_early else None
     final = real_late[-1].offset if real_late else None
-    drift_before = _last_drift(real_early)
+    drift_before = last_drift(real_early)
 
-    raw_at_resume = offset_at(raw_late, resume.returned.raw_ns, rate=rates[1])
+    raw_at_resume = offset_at(raw_late, resume.returned.raw_ns, rate=pair[1])
     resume_guest = None
     if raw_at_resume is not None:
         edge = ageing_ns(resume.returned.raw_ns - resume.called.raw_ns, phi)
@@ -230,7 +144,13 @@ def measure(
             resume.called.raw_ns + raw_at_resume.low_ns - edge, resume.returned.raw_ns + raw_at_resume.high_ns
         )
     steps = _steps_after(obs, resume_guest)
-    at_resume, said = _at_resume(early, late, raw_at_resume, lag, real_late, obs, steps, resume_guest)
+    carried_from: Sequence[Reading] = early
+    if obs.method.predicts.wall_clock is WallClock.NEARLY:
+        # The guest's kernel sets its own clock when it wakes: that is the method's doing, not a repair.
+        carried_from = ()
+        if steps and obs.sampler is not None and resume_guest is not None:
+            steps = [s for s in steps if _looked_before(s, obs.sampler) > resume_guest.high_ns]
+    at_resume, said = _at_resume(carried_from, late, raw_at_resume, lag, real_late, obs, steps, resume_guest)
     problems += filter(None, [said])
 
     resync = measure_resync(
@@ -241,10 +161,16 @@ def measure(
         settled = max(settled, max(s.at_raw_ns for s in steps) - raw_at_resume.low_ns)
     elif resync.time is not None:
         settled += resync.time.high_ns
-    drift_after = _last_drift(real_late, settled)
+    drift_after = last_drift(real_late, settled)
     predicted = predict(
         mechanism, pause.pause.mid_ns, obs.frozen and obs.method.expected_regime is Regime.RESUMED
     )
+    beat = None
+    at_stop = offset_at(raw_early, stop.returned.raw_ns, rate=pair[0])
+    if obs.frozen and at_stop is not None:
+        edge = ageing_ns(stop.returned.raw_ns - stop.called.raw_ns, phi)
+        latest = stop.returned.raw_ns + at_stop.high_ns + edge
+        beat = first_beat(obs.beats, latest, resume.called.raw_ns)
     return CycleResult(
         observation=obs,
         mechanism=mechanism,
@@ -258,35 +184,25 @@ def measure(
         resync=resync,
         drift_before=drift_before,
         drift_after=drift_after,
+        spec=spec,
+        steps=parts(obs, beat, raw_at_resume, late) if obs.frozen else (),
     )
 
 
-def _known_rates(observations: Sequence[Observation]) -> dict[tuple[str, str], Rate | None]:
-    """What all cycles of one boot of a guest say together about the rate of its MONOTONIC_RAW; None where
-    they contradict each other. Keys: guest and boot_id."""
-    known: dict[tuple[str, str], Rate | None] = {}
-    for obs in observations:
-        if obs.facts_before is None or obs.stop is None or obs.resume is None:
-            continue
-        key = obs.guest, obs.facts_before.boot_id
-        for part in before_and_after(obs.readings, obs.stop, obs.resume):
-            seen, so_far = _rate(samples(part, GuestClock.RAW)), known.get(key)
-            if key in known and so_far is None:
-                break
-            if seen is not None:
-                known[key] = seen if so_far is None else _common(seen, so_far)
-    return known
+def cells_of(plan: Plan) -> dict[str, Cell]:
+    """The plan's cells by their ids; "" for a plan without a matrix."""
+    return {cell.id: cell for cell in plan.parts}
 
 
 def measure_all(observations: Sequence[Observation], plan: Plan) -> list[CycleResult]:
-    """All cycles, each with what the others know of its guest's clock."""
-    known = _known_rates(observations) if len(observations) > 1 else {}
-    return [
-        measure(
-            obs,
-            plan.resync,
-            plan.expectations,
-            known.get((obs.guest, obs.facts_before.boot_id)) if obs.facts_before else None,
-        )
-        for obs in observations
-    ]
+    """All cycles, each by its own cell's plan, and with what the others know of its guest's clock.
+    KeyError when the plan has no such cell."""
+    known = known_rates(observations) if len(observations) > 1 else {}
+    cells = cells_of(plan)
+    found = []
+    for obs in observations:
+        cell, rate = cells[obs.cell], None
+        if obs.facts_before is not None:
+            rate = known.get((obs.cell, obs.guest, obs.facts_before.boot_id))
+        found.append(measure(obs, cell.resync, cell.expectations, rate, cell.cycle))
+    return found

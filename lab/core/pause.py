@@ -68,6 +68,7 @@ class Pause:
     disagreeing: witnesses that contradict `pause` and were left out of it.
     at_rest: the host time from the last guest instruction before the pause to the first one after it;
         None without the witnesses for it.
+    stamps: RESUME - STOP by QEMU's own stamps, a lower bound of the pause; None without them.
     """
 
     pause: Interval
@@ -80,6 +81,7 @@ class Pause:
     closes: bool
     noise_ns: int | None
     at_rest: Interval | None = None
+    stamps: Interval | None = None
 
     @property
     def unaccounted_ns(self) -> int:
@@ -106,16 +108,33 @@ def event_in(call: Call) -> Interval | None:
     return Interval(low, high) if low <= high else None
 
 
+def stamps_apart(stop: Call, resume: Call) -> Interval | None:
+    """RESUME - STOP by QEMU's own stamps. They may come from two processes: both stamp the host's clock."""
+    stopped, resumed = event_in(stop), event_in(resume)
+    if stopped is None or resumed is None:
+        return None
+    return Interval(max(0, resumed.low_ns - stopped.high_ns), max(0, resumed.high_ns - stopped.low_ns))
+
+
 def hypervisor_witness(stop: Call, resume: Call) -> Interval:
     """[resume called - stop returned, resume returned - stop called]. QEMU emits STOP after the vCPUs and
     clocks have stopped and RESUME before they start (softmmu/cpus.c, do_vm_stop and vm_prepare_start),
     so RESUME - STOP is a lower bound as well, and mostly the better one."""
     low = resume.called.raw_ns - stop.returned.raw_ns
     high = resume.returned.raw_ns - stop.called.raw_ns
-    stopped, resumed = event_in(stop), event_in(resume)
-    if stopped is not None and resumed is not None:
-        low = max(low, resumed.low_ns - stopped.high_ns)
+    if (stamps := stamps_apart(stop, resume)) is not None:
+        low = max(low, stamps.low_ns)
     return Interval(max(0, min(low, high)), max(0, high))
+
+
+def _held(host: Interval, stop: Call, beats: Sequence[Heartbeat], stop_guest: Interval) -> Interval:
+    """What the calls say, less the time that the resume call took when the guest was already running: a
+    heartbeat that carries a later time than the guest's clock had at the stop was sent after the resume,
+    and before it arrived. A guest that goes on in another process runs up to 20 ms before that call ends.
+    """
+    seen = (b.arrived.raw_ns for b in beats if b.sent_raw_ns > stop_guest.high_ns)
+    awake = min(seen, default=host.high_ns + stop.called.raw_ns) - stop.called.raw_ns
+    return Interval(host.low_ns, max(host.low_ns, min(host.high_ns, awake)))
 
 
 def before_and_after(
@@ -242,14 +261,18 @@ def measure_pause(
     resume: Call,
     frozen: bool = True,
     rates: tuple[Rate, Rate] = (Rate.within(PHI_PPM), Rate.within(PHI_PPM)),
+    cut: bool = False,
 ) -> Pause:
     """The pause between `stop` and `resume` from all that was observed around it.
 
     rates: of the guest's MONOTONIC_RAW against the host's, before and after; ± PHI unless given.
     frozen: False for a control cycle, in which the host did not stop the guest. Never raises for missing
     observations: a witness that is missing is missing from `witnesses`, and then the pause does not close.
+    cut: the guest's connections were cut by its networking. Then the silence contradicts nothing; and
+    where the sampler was lost with them, the books close on the lag alone if it explains all of the pause.
     """
     host = hypervisor_witness(stop, resume) if frozen else Interval(0, 0)
+    stamps = stamps_apart(stop, resume) if frozen else None
     witnesses = {Witness.HYPERVISOR: host}
     rate_before, rate_after = rates
     before, after = before_and_after(readings, stop, resume)
@@ -260,11 +283,11 @@ def measure_pause(
     if silence is not None:
         witnesses[Witness.SILENCE] = silence
 
-    gap_and_noise = None
+    gap_and_noise = stop_guest = None
     either = rate_before.or_rate(rate_after)
     at_stop = offset_at(raw_before, stop.called.raw_ns, rate=rate_before)
     at_resume = offset_at(raw_after, resume.returned.raw_ns, rate=rate_after)
-    if sampler is not None and at_stop is not None and at_resume is not None:
+    if at_stop is not None and at_resume is not None:
         slack = ageing_ns(
             stop.returned.raw_ns - stop.called.raw_ns + resume.returned.raw_ns - resume.called.raw_ns,
             either.largest_ppm,
@@ -273,7 +296,9 @@ def measure_pause(
         resume_guest = Interval(
             resume.called.raw_ns + at_resume.low_ns, resume.returned.raw_ns + at_resume.high_ns
         )
-        gap_and_noise = gap_witness(sampler, stop_guest.widened(slack), resume_guest.widened(slack))
+        stop_guest, resume_guest = stop_guest.widened(slack), resume_guest.widened(slack)
+        if sampler is not None:
+            gap_and_noise = gap_witness(sampler, stop_guest, resume_guest)
     noise = None
     if gap_and_noise is not None:
         hole, noise = gap_and_noise
@@ -283,25 +308,34 @@ def measure_pause(
     if lag is not None:
         witnesses[Witness.LAG] = lag
 
-    if lag is None or gap_and_noise is None:
-        return Pause(host, None, witnesses, (Witness.HYPERVISOR,), (), None, None, False, noise)
+    held = host
+    if frozen and stop_guest is not None:
+        held = _held(host, stop, beats, stop_guest)
+    if lag is None or (gap_and_noise is None and not (cut and frozen)):
+        alone = (Witness.HYPERVISOR,)
+        return Pause(held, None, witnesses, alone, (), None, None, False, noise, None, stamps)
 
-    gap = witnesses[Witness.GAP]
+    # Without a sampler no gap is claimed, and none rules a pause out.
+    gap = witnesses.get(Witness.GAP, Interval(0, 0))
+    if frozen and gap_and_noise is not None:
+        # It was held no longer than from its last instruction to its next one.
+        most = max(0, lag.high_ns) + gap.high_ns
+        held = Interval(held.low_ns, max(held.low_ns, min(held.high_ns, most)))
     counted = _counted(host, lag, gap)
     gap_value = counted.mid_ns if gap.low_ns > 0 else 0
-    regime = _regime(host, lag, gap) if frozen else _running(lag, gap)
+    regime = _regime(held, lag, gap) if frozen else _running(lag, gap)
     # However wide its bounds: a clock that stood still never gained time by it.
     stood = Interval(0, lag.high_ns) if lag.low_ns < 0 <= lag.high_ns else lag
     closure = host - stood - counted
     closes = 0 in closure
-    claims = {Witness.HYPERVISOR: host}
+    claims = {Witness.HYPERVISOR: held}
     if regime is Regime.RESUMED:
         claims[Witness.LAG] = lag
     elif regime is Regime.JUMPED:
         claims[Witness.GAP] = gap
     elif regime is Regime.MIXED:
         claims[Witness.LAG] = lag + gap
-    pause, agreeing, disagreeing = host, [], []
+    pause, agreeing, disagreeing = held, [], []
     for name, claim in claims.items():
         both = intersect((pause, claim))
         if both is None:
@@ -309,13 +343,14 @@ def measure_pause(
         else:
             pause = both
             agreeing.append(name)
-    if silence is not None and frozen:  # a witness of its own, but none that could narrow anything
+    if silence is not None and frozen and not cut:  # a witness of its own, but none that could narrow
         (agreeing if silence.meets(pause) else disagreeing).append(Witness.SILENCE)
-    rest_high = max(host.low_ns, max(0, lag.high_ns) + gap.high_ns)
-    began, ended = event_in(stop), event_in(resume)
+    at_rest = None
+    if frozen and gap_and_noise is not None:
+        at_rest = Interval(host.low_ns, max(host.low_ns, max(0, lag.high_ns) + gap.high_ns))
     host_value = host.mid_ns
-    if began is not None and ended is not None and frozen:
-        host_value = min(host.high_ns, max(host.low_ns, ended.mid_ns - began.mid_ns))
+    if stamps is not None:
+        host_value = min(host.high_ns, max(host.low_ns, stamps.mid_ns))
     return Pause(
         pause,
         regime,
@@ -326,5 +361,6 @@ def measure_pause(
         closure,
         closes,
         noise,
-        Interval(host.low_ns, rest_high) if frozen else None,
+        at_rest,
+        stamps,
     )

@@ -27,7 +27,8 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
 
 @dataclass(frozen=True)
 class Finding:
-    """One expectation held against one measurement. cycle: -1 for the whole run."""
+    """One expectation held against one measurement. cycle: -1 for the whole run, or the whole cell.
+    cell: of the matrix, "" without one."""
 
     guest: str
     cycle: int
@@ -36,6 +37,7 @@ class Finding:
     measured: str
     outcome: Outcome
     why: str = ""
+    cell: str = ""
 
 
 def at_most(limit: int | float, low: int | float, high: int | float) -> Outcome:

@@ -1,0 +1,131 @@
+"""What a freeze method's own rules predict (FreezeMethod.predicts), held against what was measured.
+
+No verdict: an expectation is the user's, a prediction is the lab's. One that fails is a surprise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.core.clock import GuestClock, Interval, intersect
+from lab.core.method import Prediction, Regime, WallClock
+from lab.core.offsets import SLEW_PPM, ageing_ns
+from lab.core.pause import before_and_after
+from lab.core.rates import UNKNOWN_DRIFT_PPM
+from lab.core.result import CycleResult
+from lab.core.timeline import Reading
+from lab.core.units import NS_PER_S, format_ms
+
+REGIME, WALL_CLOCK, BOOTTIME = "regime", "wall clock", "boottime"
+
+NEARLY_NS = 2 * NS_PER_S
+"""How far off a clock may be that was set from an RTC: it has whole seconds, read before the sleep and
+after it (Linux, kernel/time/timekeeping.c, timekeeping_resume)."""
+
+UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One prediction beside its measurement. agrees: None where the bounds do not tell."""
+
+    claim: str
+    predicted: str
+    measured: str
+    agrees: bool | None
+
+
+def _side(offset: Interval) -> str:
+    """ "5 006.3 ± 0.4 ms behind"."""
+    size = offset if offset.mid_ns >= 0 else -offset
+    return f"{format_ms(size.mid_ns, size.low_ns, size.high_ns)} {'ahead' if offset.mid_ns > 0 else 'behind'}"
+
+
+def _regime(result: CycleResult, predicted: Regime) -> Held:
+    seen = result.pause.regime if result.pause is not None else None
+    if seen is None:
+        return Held(REGIME, predicted, UNDECIDED, None)
+    return Held(REGIME, predicted, seen, seen is predicted)
+
+
+def _slack_ns(result: CycleResult, early: Sequence[Reading], late: Sequence[Reading]) -> int:
+    """How far the guest's REALTIME may have moved by itself between the two readings that the pause is
+    told from: slewed at any rate while the guest ran, at an undisciplined clock's while it did not."""
+    stop, resume = result.observation.stop, result.observation.resume
+    if stop is None or resume is None or not early or not late:
+        return 0
+    ran = stop.returned.raw_ns - early[-1].t1.raw_ns + late[0].t4.raw_ns - resume.called.raw_ns
+    held = resume.returned.raw_ns - stop.called.raw_ns
+    return ageing_ns(max(0, ran), SLEW_PPM) + ageing_ns(max(0, held), result.phi_ppm + UNKNOWN_DRIFT_PPM)
+
+
+def _wall_clock(result: CycleResult, predicted: WallClock, slack_ns: int) -> Held:
+    """Told from what the clock lost between the last reading before the stop and the resume."""
+    before, at_resume, pause, lag = result.before, result.at_resume, result.pause, result.lag
+    if predicted is WallClock.BOOTED:
+        same = result.boot_id_unchanged
+        shown = "not read" if at_resume is None else _side(at_resume)
+        return Held(WALL_CLOCK, predicted, shown, None if same is None else not same)
+    if before is None or at_resume is None or pause is None:
+        return Held(WALL_CLOCK, predicted, "not measured", None)
+    if predicted is WallClock.NEARLY:
+        agrees: bool | None = None
+        if at_resume.smallest_ns > NEARLY_NS:
+            agrees = False
+        elif at_resume.largest_ns <= NEARLY_NS < pause.pause.low_ns:
+            agrees = True
+        return Held(WALL_CLOCK, predicted, _side(at_resume), agrees)
+    moved = at_resume - before
+    lost = (-moved).widened(slack_ns)
+    stood = lag if predicted is WallClock.BEHIND else pause.pause
+    kept = 0 in lost
+    behind = stood is None or lost.meets(stood)
+    right, wrong = (behind, kept) if predicted is WallClock.BEHIND else (kept, behind)
+    if predicted is WallClock.RIGHT and not result.observation.frozen:
+        wrong = False  # without a pause the two are the same
+    verdict = False if not right else None if wrong or stood is None else True
+    return Held(WALL_CLOCK, predicted, _side(moved), verdict)
+
+
+def _sides(part: Sequence[Reading]) -> Interval | None:
+    """BOOTTIME minus MONOTONIC, which the guest reads in this order before it answers, and in the other one
+    on receipt; None without readings of both, or when they contradict each other."""
+    known = []
+    for r in part:
+        if r.t2.keys() & r.t3.keys() >= {GuestClock.BOOT, GuestClock.MONO}:
+            ends = [clocks[GuestClock.BOOT] - clocks[GuestClock.MONO] for clocks in (r.t2, r.t3)]
+            known.append(Interval(min(ends), max(ends)).widened(2 * (r.resolution_ns - 1)))
+    return intersect(known) if known else None
+
+
+def _boottime(result: CycleResult, counts: bool, early: Sequence[Reading], late: Sequence[Reading]) -> Held:
+    """Whether BOOTTIME went on through the pause while MONOTONIC did not (clock_gettime(2))."""
+    predicted = "goes on" if counts else "as MONOTONIC"
+    one, two = _sides(early), _sides(late)
+    if one is None or two is None or result.pause is None:
+        return Held(BOOTTIME, predicted, "not measured", None)
+    gained, pause = two - one, result.pause.pause
+    shown = format_ms(gained.mid_ns, gained.low_ns, gained.high_ns, signed=True)
+    went_on = gained.meets(pause.widened(ageing_ns(pause.high_ns, UNKNOWN_DRIFT_PPM)))
+    stood = 0 in gained
+    if stood and went_on:
+        return Held(BOOTTIME, predicted, shown, None)
+    right = went_on if counts else stood
+    return Held(BOOTTIME, predicted, "as MONOTONIC" if stood else shown, right)
+
+
+def held(result: CycleResult) -> tuple[Held, ...]:
+    """Every prediction of the cycle's method; () where nothing was done."""
+    obs = result.observation
+    predicts: Prediction = obs.method.predicts
+    if obs.stop is None or obs.resume is None:
+        return ()
+    early, late = before_and_after(obs.readings, obs.stop, obs.resume)
+    found = []
+    if predicts.regime is not None:
+        found.append(_regime(result, predicts.regime))
+    found.append(_wall_clock(result, predicts.wall_clock, _slack_ns(result, early, late)))
+    if obs.method.freezes:
+        found.append(_boottime(result, predicts.boottime_counts, early, late))
+    return tuple(found)

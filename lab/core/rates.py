@@ -1,0 +1,76 @@
+"""How fast a guest's clock runs: what one window, one boot, and all its cycles together say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab.core.clock import PHI_PPM, GuestClock
+from lab.core.drift import Drift, drift
+from lab.core.method import FreezeMethod
+from lab.core.offsets import Rate, Sample, samples, smoothed
+from lab.core.pause import before_and_after
+from lab.core.timeline import Observation
+
+UNKNOWN_DRIFT_PPM = 500.0
+"""How far an undisciplined clock may be off, where the readings do not tell better: crystals are good to
+100 ppm, a guest's calibration of its clock to some hundred."""
+
+
+def rate_of(given: Sequence[Sample]) -> Rate | None:
+    """The rate of an offset that nobody steps or slews; None when the samples do not tell it."""
+    free = smoothed(given, Rate.within(UNKNOWN_DRIFT_PPM + PHI_PPM))
+    seen = drift(free) if free else None
+    if seen is None or seen.low > UNKNOWN_DRIFT_PPM or seen.high < -UNKNOWN_DRIFT_PPM:
+        return None
+    return Rate(max(seen.low, -UNKNOWN_DRIFT_PPM), min(seen.high, UNKNOWN_DRIFT_PPM))
+
+
+def rates(early: Sequence[Sample], late: Sequence[Sample], known: Rate | None = None) -> tuple[Rate, Rate]:
+    """The rates of the guest's MONOTONIC_RAW before and after the pause. An oscillator keeps its rate
+    over a pause, so both windows bound it together, and with them what is `known` from other cycles;
+    PHI is for what it wanders."""
+    unknown = Rate.within(UNKNOWN_DRIFT_PPM)
+    one, two = rate_of(early) or unknown, rate_of(late) or unknown
+    if together := common(one, two):
+        one = two = together
+    if known is not None:
+        one, two = common(one, known) or one, common(two, known) or two
+    return (
+        Rate(one.low_ppm - PHI_PPM, one.high_ppm + PHI_PPM),
+        Rate(two.low_ppm - PHI_PPM, two.high_ppm + PHI_PPM),
+    )
+
+
+def common(one: Rate, two: Rate) -> Rate | None:
+    low, high = max(one.low_ppm, two.low_ppm), min(one.high_ppm, two.high_ppm)
+    return Rate(low, high) if low <= high else None
+
+
+def last_drift(given: Sequence[Sample], from_raw_ns: int = 0) -> Drift | None:
+    """The drift over the longest late part of the samples from `from_raw_ns` on that one line explains."""
+    part = [s for s in given if s.from_raw_ns >= from_raw_ns]
+    while len(part) >= 4:
+        found = drift(part)
+        if found is not None:
+            return found
+        part = part[len(part) // 2 :]
+    return None
+
+
+def known_rates(observations: Sequence[Observation]) -> dict[tuple[str, str, str], Rate | None]:
+    """What all cycles of one boot of a guest say together about the rate of its MONOTONIC_RAW; None where
+    they contradict each other. Keys: cell, guest and boot_id."""
+    known: dict[tuple[str, str, str], Rate | None] = {}
+    for obs in observations:
+        if obs.facts_before is None or obs.stop is None or obs.resume is None:
+            continue
+        key = obs.cell, obs.guest, obs.facts_before.boot_id
+        windows = before_and_after(obs.readings, obs.stop, obs.resume)
+        # After a reboot it is another clock.
+        for part in windows[:1] if obs.method is FreezeMethod.REBOOT else windows:
+            seen, so_far = rate_of(samples(part, GuestClock.RAW)), known.get(key)
+            if key in known and so_far is None:
+                break
+            if seen is not None:
+                known[key] = seen if so_far is None else common(seen, so_far)
+    return known

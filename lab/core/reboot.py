@@ -1,0 +1,57 @@
+"""The cycle of a guest that was shut down and started again."""
+
+from __future__ import annotations
+
+from lab.core.clock import GuestClock
+from lab.core.offsets import Rate, offset_at, real_samples, samples, smoothed
+from lab.core.pause import before_and_after
+from lab.core.plan import CycleSpec, Expectations, ResyncMechanism
+from lab.core.rates import UNKNOWN_DRIFT_PPM, last_drift, rate_of
+from lab.core.result import CycleResult
+from lab.core.resync import measure_resync
+from lab.core.steps import first_beat, first_sign, parts
+from lab.core.timeline import Observation
+from lab.core.trouble import host_step, moved
+
+
+def rebooted(
+    obs: Observation, mechanism: ResyncMechanism, expect: Expectations, spec: CycleSpec | None
+) -> CycleResult:
+    """A guest that was shut down and started again. Its clocks before and after have nothing to do with
+    each other, so there is no pause; the resync counts from the start."""
+    stop, resume = obs.stop, obs.resume
+    problems = [*obs.problems, *host_step(obs)]
+    if stop is None or resume is None:
+        return CycleResult(
+            obs, mechanism, tuple(problems) or ("the guest was not shut down and started",), spec=spec
+        )
+    early, late = before_and_after(obs.readings, stop, resume)
+    raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
+    unknown = Rate.within(UNKNOWN_DRIFT_PPM)
+    one, two = rate_of(raw_early) or unknown, rate_of(raw_late) or unknown
+    real_early = real_samples(early, smoothed(raw_early, one))
+    real_late = real_samples(late, smoothed(raw_late, two))
+    if moved(early):
+        problems.append("the guest's clock was stepped while it was measured before the shutdown")
+    first = real_late[0].offset if real_late else None
+    final = real_late[-1].offset if real_late else None
+    beat = first_beat(obs.beats, None, resume.called.raw_ns)
+    sign = first_sign(beat, late)
+    return CycleResult(
+        observation=obs,
+        mechanism=mechanism,
+        problems=tuple(problems),
+        phi_ppm=max(one.largest_ppm, two.largest_ppm),
+        before=real_early[-1].offset if real_early else None,
+        at_resume=first,
+        final=final,
+        predicted="set at boot, from the RTC's whole seconds",
+        resync=measure_resync(
+            real_late, resume.returned.raw_ns, first, final, None, expect.tolerance_ns, expect.hold_ns
+        ),
+        drift_before=last_drift(real_early),
+        drift_after=last_drift(real_late),
+        spec=spec,
+        steps=parts(obs, beat, offset_at(raw_late, resume.returned.raw_ns, rate=two), late),
+        outage_ns=None if sign is None else sign.raw_ns - stop.called.raw_ns,
+    )

@@ -1,0 +1,69 @@
+"""What was measured of one guest's cycle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lab.core.clock import PHI_PPM, Interval
+from lab.core.drift import Drift
+from lab.core.method import FreezeMethod
+from lab.core.pause import Pause, Witness
+from lab.core.plan import CycleSpec, ResyncMechanism
+from lab.core.resync import ResyncResult
+from lab.core.steps import Part
+from lab.core.timeline import Observation
+
+
+@dataclass(frozen=True)
+class CycleResult:
+    """One guest's cycle, measured. None where it could not be.
+
+    before, at_resume, final: guest REALTIME minus host REALTIME at the last reading before the stop, at
+    the resume (or the first reading after it, where that is known better) before anything repaired it,
+    and at the last reading of the watch.
+    drift_before, drift_after: of REALTIME. phi_ppm: the drift bound that the widening used.
+    spec: what the plan asked for. steps: where the pause went.
+    lag: how long the guest's MONOTONIC_RAW stood still.
+    outage_ns: of a guest that was rebooted, from the call that shut it down to the first bytes of the new
+        boot that arrived at the host.
+    """
+
+    observation: Observation
+    mechanism: ResyncMechanism
+    problems: tuple[str, ...]
+    phi_ppm: float = PHI_PPM
+    pause: Pause | None = None
+    before: Interval | None = None
+    at_resume: Interval | None = None
+    final: Interval | None = None
+    predicted: str = ""
+    resync: ResyncResult | None = None
+    drift_before: Drift | None = None
+    drift_after: Drift | None = None
+    spec: CycleSpec | None = None
+    steps: tuple[Part, ...] = ()
+    outage_ns: int | None = None
+
+    @property
+    def control(self) -> bool:
+        """A cycle without the freeze that the plan is about."""
+        wanted = self.spec.method if self.spec is not None else None
+        return self.observation.method is FreezeMethod.NONE is not wanted
+
+    @property
+    def lag(self) -> Interval | None:
+        return None if self.pause is None else self.pause.witnesses.get(Witness.LAG)
+
+    @property
+    def reported(self) -> Interval | None:
+        """The pause without what proving the memory cost: that the lab looked is not the method's doing."""
+        if self.pause is None:
+            return None
+        felt, proof = self.pause.pause, self.observation.proof
+        cost = proof.cost_ns if proof is not None and self.observation.frozen else 0
+        return Interval(max(0, felt.low_ns - cost), max(0, felt.high_ns - cost))
+
+    @property
+    def boot_id_unchanged(self) -> bool | None:
+        first, last = self.observation.facts_before, self.observation.facts_after
+        return None if first is None or last is None else first.boot_id == last.boot_id

@@ -1,0 +1,136 @@
+"""Where a pause goes: from the stop call to the first packet that a client gets, part by part.
+
+The parts follow each other without gap or overlap, so they add up to the whole. What nobody named is
+called BETWEEN. Where named steps lie inside each other, the inner one counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lab.core.clock import Interval, Stamp
+from lab.core.method import FreezeMethod
+from lab.core.timeline import Heartbeat, Observation, Reading, Step
+
+BETWEEN = "between"
+SUSPEND, RESUME, PATCH = "suspend", "resume", "patch"
+BACK = "put back"
+SHUT_DOWN, START = "shut down", "start"
+HEARTBEAT, PACKET = "first heartbeat", "first packet"
+FREEZE_ITSELF = "replace-hypervisor"
+"""How the label of a patch begins that takes no time of its own: the freeze is the patch."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a pause. Host MONOTONIC_RAW; from_ns is since the stop call.
+
+    bounds: where its length lies, None where it was stamped and not inferred.
+    """
+
+    name: str
+    from_ns: int
+    length_ns: int
+    bounds: Interval | None = None
+
+    @property
+    def to_ns(self) -> int:
+        return self.from_ns + self.length_ns
+
+
+def _flat(steps: Sequence[Step], begin: int, end: int) -> list[Step]:
+    """[begin, end] cut at every edge of a step, each piece under the name of the step that began last."""
+    edges = sorted({begin, end, *(e for s in steps for e in (s.began_raw_ns, s.ended_raw_ns))})
+    found: list[Step] = []
+    for low, high in pairwise(edges):
+        if low < begin or high > end:
+            continue
+        over = [s for s in steps if s.began_raw_ns <= low and high <= s.ended_raw_ns]
+        name = max(over, key=lambda s: (s.began_raw_ns, -s.ended_raw_ns)).name if over else BETWEEN
+        if found and found[-1].name == name:
+            found[-1] = Step(name, found[-1].began_raw_ns, high)
+        else:
+            found.append(Step(name, low, high))
+    return found
+
+
+def _patched(obs: Observation, called: int, resumed: int, named: Sequence[Step]) -> Step | None:
+    """The time in which the host was patched: the patch's own steps, or else, when it names none, the
+    longest time while the guest stood still that nothing else has a name for."""
+    if obs.patch_steps:
+        began = min(s.began_raw_ns for s in obs.patch_steps)
+        ended = max(s.ended_raw_ns for s in obs.patch_steps)
+        began, ended = max(began, called), min(ended, resumed)
+        return Step(PATCH, began, ended) if began < ended else None
+    if obs.patch_ok is None or obs.called_off or obs.patch.startswith(FREEZE_ITSELF):
+        return None
+    unnamed = [piece for piece in _flat(named, called, resumed) if piece.name == BETWEEN]
+    longest = max(unnamed, key=lambda piece: piece.length_ns, default=None)
+    return None if longest is None else Step(PATCH, longest.began_raw_ns, longest.ended_raw_ns)
+
+
+def first_beat(beats: Sequence[Heartbeat], stop_guest_ns: int | None, resume_called: int) -> Heartbeat | None:
+    """The first heartbeat that was certainly sent after the resume: it carries a later time than the
+    guest's MONOTONIC_RAW had at the stop at the latest (stop_guest_ns), or, where that clock began anew
+    (None), it arrived after the start."""
+    for beat in beats:
+        if beat.arrived.raw_ns <= resume_called:
+            continue
+        if stop_guest_ns is None or beat.sent_raw_ns > stop_guest_ns:
+            return beat
+    return None
+
+
+def first_sign(beat: Heartbeat | None, late: Sequence[Reading]) -> Stamp | None:
+    """When the first bytes of a guest that goes on arrived at the host."""
+    arrivals = [reading.t4 for reading in late[:1]]
+    if beat is not None:
+        arrivals.append(beat.arrived)
+    return min(arrivals, key=lambda stamp: stamp.raw_ns, default=None)
+
+
+def parts(
+    obs: Observation, beat: Heartbeat | None, raw_offset: Interval | None, late: Sequence[Reading]
+) -> tuple[Part, ...]:
+    """The pause from the stop call on, part by part; () when the guest was not stopped and resumed.
+
+    beat: the first heartbeat after the resume. raw_offset: guest MONOTONIC_RAW minus host MONOTONIC_RAW
+    then, by which its sending is dated. late: readings after the resume, in order.
+
+    The resume call may return when the guest already runs: RESUME ends at the latest when the first
+    heartbeat left the guest, and what comes after it is counted from there.
+    """
+    stop, resume = obs.stop, obs.resume
+    if stop is None or resume is None or obs.method is FreezeMethod.NONE:
+        return ()
+    begin, called, ended = stop.called.raw_ns, resume.called.raw_ns, resume.returned.raw_ns
+    arrived = first_sign(beat, late)
+    sent: Interval | None = None
+    if beat is not None and raw_offset is not None:
+        # After the resume was asked for, and before it arrived, whatever the clocks say.
+        low = min(max(called, beat.sent_raw_ns - raw_offset.high_ns), beat.arrived.raw_ns)
+        high = min(max(low, beat.sent_raw_ns - raw_offset.low_ns), beat.arrived.raw_ns)
+        sent = Interval(low, high)
+    runs = min([ended, *([sent.mid_ns] if sent else []), *([arrived.raw_ns] if arrived else [])])
+    down, up = (SUSPEND, BACK if obs.called_off else RESUME) if obs.method.freezes else (SHUT_DOWN, START)
+    named = [Step(down, begin, stop.returned.raw_ns), *obs.steps, Step(up, called, runs)]
+    if (patch := _patched(obs, stop.returned.raw_ns, called, named)) is not None:
+        named.insert(0, patch)  # an inner step of the method's own counts
+    found = [Part(s.name, s.began_raw_ns - begin, s.length_ns) for s in _flat(named, begin, runs)]
+    marks: list[tuple[int, str, Interval | None]] = []
+    if sent is not None:
+        marks.append((sent.mid_ns, HEARTBEAT, sent))
+    if arrived is not None:
+        marks.append((arrived.raw_ns, PACKET, None))
+    at = runs
+    for when, name, where in sorted(marks, key=lambda mark: mark[0]):
+        bounds = None
+        if where is not None:
+            bounds = Interval(max(0, where.low_ns - at), max(0, where.high_ns - at))
+        elif sent is not None and at == sent.mid_ns:  # it begins at an instant that is only bounded
+            bounds = Interval(max(0, when - sent.high_ns), max(0, when - sent.low_ns))
+        found.append(Part(name, at - begin, when - at, bounds))
+        at = when
+    return tuple(found)
