@@ -112,6 +112,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A combination of a matrix that is not run: (axis, value as written), and why not."""
+
+    values: tuple[tuple[str, str], ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole run.
 
@@ -119,6 +127,7 @@ class Plan:
     repeat: cycles with a freeze. control: cycles without one, run before them.
     cells: the matrix's cells, in order; () without a matrix. Then the other members are the only cell;
         with a matrix they are the first one's.
+    left_out: the matrix's combinations that are not run.
     """
 
     name: str
@@ -131,6 +140,7 @@ class Plan:
     repeat: int = 1
     control: int = 0
     cells: tuple[Cell, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def parts(self) -> tuple[Cell, ...]:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from lab.playbook.mistakes import Mistake, Place, Wrong, quoted
@@ -24,12 +25,12 @@ def explain(error: ErrorDetails, root: Map) -> Mistake:
     path = error["loc"]
     match error["type"]:
         case "value_error":
-            wrong = _wrong(error)
-            place = _place(root, [*path, *wrong.within], key=_is_section(root, [*path, *wrong.within]))
-            return Mistake(place, _at(path) + wrong.what, wrong.todo)
+            raised = wrong(error)
+            place = _place(root, [*path, *raised.within], key=_is_section(root, [*path, *raised.within]))
+            return Mistake(place, _at(path) + raised.what, raised.todo)
         case "missing":
             owner, name = path[:-1], str(path[-1])
-            field = _model(owner).model_fields[name]
+            field = _fields(_model(owner))[name]
             example = next(iter(field.examples or [_example(_model(path))]))
             todo = f"add {name}: {example}"
             return Mistake(_place(root, owner, key=True), f"{_at(owner)}{name} is missing", todo)
@@ -46,7 +47,8 @@ def explain(error: ErrorDetails, root: Map) -> Mistake:
             return Mistake(_place(root, path), f"{_at(path)}{error['msg']}", "see docs/playbooks.md")
 
 
-def _wrong(error: ErrorDetails) -> Wrong:
+def wrong(error: ErrorDetails) -> Wrong:
+    """What a reader or a rule raised."""
     raised = error.get("ctx", {}).get("error")
     return raised if isinstance(raised, Wrong) else Wrong(str(raised))
 
@@ -103,8 +105,13 @@ def _model(path: Path) -> type[BaseModel]:
     model: type[BaseModel] = Document
     for step in path:
         if isinstance(step, str):
-            model = next(_sections(model.model_fields[step].annotation))
+            model = next(_sections(_fields(model)[step].annotation))
     return model
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields by the keys that are written."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _example(model: type[BaseModel]) -> str:
@@ -113,22 +120,27 @@ def _example(model: type[BaseModel]) -> str:
 
 
 def _homes(name: str, model: type[BaseModel] = Document, path: str = "") -> Iterator[str]:
-    """The sections that have a key of this name; "" is the top."""
-    if name in model.model_fields:
+    """The sections that have a key of this name, the outer ones first; "" is the top."""
+    fields = _fields(model)
+    if name in fields:
         yield path
-    for key, field in model.model_fields.items():
+        return
+    for key, field in fields.items():
         for section in _sections(field.annotation):
             yield from _homes(name, section, f"{path}.{key}" if path else key)
 
 
 def _known(section: Path, name: str) -> str:
     """What to do about an unknown key: what was meant, where it belongs, or what there is."""
-    keys = list(_model(section).model_fields)
-    written = name[:MOST_COMPARED].lower().replace("-", "_").replace(" ", "_")
-    close = [written] if written in keys else get_close_matches(written, keys, n=1)
+    keys = list(_fields(_model(section)))
+    written = name[:MOST_COMPARED].lower().replace(" ", "_")
+    spelled = [written.replace("-", "_"), written.replace("_", "-")]
+    close = [key for key in spelled if key in keys] or get_close_matches(written, keys, n=1)
     if close:
         return f"did you mean {close[0]}?"
-    homes = [f"under {home}" if home else "at the top level" for home in _homes(written)]
+    homes = [home for spelling in dict.fromkeys(spelled) for home in _homes(spelling)]
+    # A matrix has everybody's keys.
+    homes = [home for home in homes if not home.startswith("matrix")] or homes
     if homes:
-        return f"it belongs {' or '.join(homes)}"
+        return f"it belongs {' or '.join(f'under {home}' if home else 'at the top level' for home in homes)}"
     return f"known: {', '.join(keys)}"

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from lab.core.plan import (
-    CommandPatch,
-    CycleSpec,
-    Expectations,
-    GuestSpec,
-    HoldPatch,
-    Patch,
-    Plan,
-)
+from lab.core.plan import Cell, Plan
 from lab.playbook import models
+from lab.playbook.cells import axes_of, expand, given_twice, settled
 from lab.playbook.explain import explain
 from lab.playbook.mistakes import Mistake, as_error, printable
 from lab.playbook.scalars import found
@@ -39,64 +34,53 @@ def parse(data: bytes, file: str) -> Plan:
         what = f"keys and values are expected here, not {found(root)}"
         todo = "begin with a line like name: first-freeze"
         raise as_error(file, [*mistakes, Mistake(root.place, what, todo)])
-    try:
-        document = models.Document.model_validate(root)
-    except ValidationError as error:
-        mistakes += [explain(one, root) for one in error.errors(include_url=False)]
-        raise as_error(file, mistakes) from None
+    axes = axes_of(root)
+    mistakes += [explain(error, root) for error in _errors(root) if not settled(error, axes)]
+    mistakes += given_twice(root, axes)
     if mistakes:
         raise as_error(file, mistakes)
-    return _plan(document, hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    if not axes:
+        document = models.Document.model_validate(root)
+        return _plan(document, digest, _cell("", (), document))
+    expansion = expand(root)
+    if expansion.mistakes:
+        raise as_error(file, expansion.mistakes)
+    cells = tuple(_cell(one.id, one.values, one.document) for one in expansion.cells)
+    plan = _plan(expansion.cells[0].document, digest, cells[0])
+    return replace(plan, cells=cells, left_out=tuple(expansion.left_out))
 
 
-def _plan(document: models.Document, digest: str) -> Plan:
-    return Plan(
-        name=document.name,
-        about=document.about,
-        digest=digest,
-        guests=tuple(spec for guest in document.guests for spec in _guests(guest)),
+def _errors(root: Map) -> list[ErrorDetails]:
+    try:
+        models.Document.model_validate(root)
+    except ValidationError as error:
+        return error.errors(include_url=False)
+    return []
+
+
+def _cell(name: str, values: tuple[tuple[str, str], ...], document: models.Document) -> Cell:
+    return Cell(
+        id=name,
+        values=values,
+        guests=tuple(spec for guest in document.guests for spec in guest.meant()),
         resync=document.resync,
-        cycle=_cycle(document.cycle),
-        expectations=_expectations(document.expect),
+        cycle=document.cycle.meant(),
+        expectations=document.expect.meant(),
         repeat=document.repeat,
         control=document.control,
     )
 
 
-def _guests(guest: models.Guest) -> list[GuestSpec]:
-    return [
-        GuestSpec(name=name, image=guest.image, vcpus=guest.vcpus, memory_bytes=guest.memory)
-        for name in guest.names()
-    ]
-
-
-def _patch(patch: models.Patch) -> Patch:
-    if patch.hold is not None:
-        return HoldPatch(patch.hold)
-    return CommandPatch(patch.command or (), patch.deadline or 0)  # the model has seen to both
-
-
-def _cycle(cycle: models.Cycle) -> CycleSpec:
-    return CycleSpec(
-        method=cycle.method,
-        patch=_patch(cycle.patch),
-        settle_ns=cycle.settle,
-        before_ns=cycle.before,
-        budget_ns=cycle.budget,
-        watch_ns=cycle.watch,
-    )
-
-
-def _expectations(expect: models.Expect) -> Expectations:
-    in_time = expect.in_time
-    return Expectations(
-        regime=expect.regime,
-        pause_at_least_ns=expect.pause.at_least if expect.pause else None,
-        pause_at_most_ns=expect.pause.at_most if expect.pause else None,
-        in_time_within_ns=in_time.within if in_time else None,
-        tolerance_ns=in_time.tolerance if in_time else Expectations.tolerance_ns,
-        hold_ns=in_time.hold if in_time else Expectations.hold_ns,
-        final_offset_ns=expect.final_offset.within if expect.final_offset else None,
-        drift_ppm=expect.drift.within if expect.drift else None,
-        clean_kernel_log=expect.kernel_log is models.KernelLog.CLEAN,
+def _plan(document: models.Document, digest: str, first: Cell) -> Plan:
+    return Plan(
+        name=document.name,
+        about=document.about,
+        digest=digest,
+        guests=first.guests,
+        resync=first.resync,
+        cycle=first.cycle,
+        expectations=first.expectations,
+        repeat=first.repeat,
+        control=first.control,
     )

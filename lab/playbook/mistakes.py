@@ -46,6 +46,17 @@ class Wrong(ValueError):
         self.what, self.todo, self.within = what, todo, within
 
 
+class Clash(Wrong):
+    """Two values, each good by itself, that do not go together.
+
+    key: the one that is pointed at. senseless: a matrix may leave the combination out.
+    """
+
+    def __init__(self, what: str, todo: str, key: str, *, senseless: bool = True) -> None:
+        super().__init__(what, todo, within=(key,))
+        self.key, self.senseless = key, senseless
+
+
 def printable(text: str) -> str:
     """`text` with everything that could disturb a terminal written as an escape."""
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

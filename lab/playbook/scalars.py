@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -36,6 +36,7 @@ _WHOLE = re.compile(r"[-+]?[0-9]+")
 _CLOCK = re.compile(r"[0-9]+(:[0-9]+)+")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _IMAGE = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
+_PERCENT = re.compile(r"\s*\+?([0-9]+(?:\.[0-9]+)?)\s*%\s*")
 _PPM = re.compile(r"\s*([-+]?[0-9]+(?:\.[0-9]+)?)\s*(\S*)\s*")
 
 
@@ -78,14 +79,15 @@ def _is_text(node: Scalar) -> bool:
     return not (node.plain and any(rule.fullmatch(node.text) for rule in rules))
 
 
-def _scalar(node: object, wanted: str, advice: str) -> Scalar:
+def expect_scalar(node: object, wanted: str, advice: str) -> Scalar:
+    """`node` when something is written there; Wrong, asking for `wanted`, when not."""
     if isinstance(node, Scalar) and not (node.plain and _NULL.fullmatch(node.text)):
         return node
     raise Wrong(f"{wanted} is expected here, not {found(node)}", advice)
 
 
 def _quantity(node: object, wanted: str, advice: str) -> str:
-    text = _scalar(node, wanted, advice).text
+    text = expect_scalar(node, wanted, advice).text
     if len(text) > _LONGEST_QUANTITY:
         raise Wrong(f"not {wanted}: {quoted(text)}", advice)
     if text.strip().startswith("-") and _PPM.fullmatch(text):
@@ -163,12 +165,43 @@ def ppm(*, most: int = 100_000) -> Reader:
     return Reader(read, {"type": "string", "pattern": r"^\s*\+?[0-9]+(\.[0-9]+)?\s*ppm\s*$"})
 
 
+def percent(most: int) -> Reader:
+    """A share from 0 to 1, written in percent, at most `most` of them."""
+    advice = f"write it like 75%, at most {most}%"
+
+    def read(node: object) -> float:
+        text = _quantity(node, "a share", advice)
+        match = _PERCENT.fullmatch(text)
+        if not match:
+            missing = re.fullmatch(r"\s*[0-9.]+\s*", text)
+            raise Wrong(f"{'a share without %' if missing else 'not a share'}: {quoted(text)}", advice)
+        value = float(match[1])
+        if value > most:
+            raise Wrong(f"{quoted(text)} is too much", advice)
+        return value / 100
+
+    return Reader(read, {"type": "string", "pattern": r"^\s*\+?[0-9]+(\.[0-9]+)?\s*%\s*$"})
+
+
+def flag() -> Reader:
+    """true or false. YAML 1.1's other words for them (yes, no, on, off) are words here."""
+    advice = "write true or false"
+
+    def read(node: object) -> bool:
+        text = expect_scalar(node, "true or false", advice)
+        if not (text.plain and text.text in ("true", "false")):
+            raise Wrong(f"neither true nor false: {quoted(text.text)}", advice)
+        return text.text == "true"
+
+    return Reader(read, {"type": "boolean"})
+
+
 def whole(least: int, most: int, noun: str) -> Reader:
     """A whole number of `noun` from `least` to `most`."""
     wanted = f"a whole number from {least} to {most}"
 
     def read(node: object) -> int:
-        scalar = _scalar(node, "a whole number", f"write {wanted}")
+        scalar = expect_scalar(node, "a whole number", f"write {wanted}")
         text = scalar.text
         if not scalar.plain and _WHOLE.fullmatch(text):
             raise Wrong(f"a number in quotes: {quoted(text)}", "write it without quotes")
@@ -188,13 +221,18 @@ def whole(least: int, most: int, noun: str) -> Reader:
     return Reader(read, {"type": "integer", "minimum": least, "maximum": most})
 
 
+def alternatives(words: Sequence[str]) -> str:
+    """ "a, b or c"."""
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else "".join(words)
+
+
 def one_of(*members: StrEnum, hint: str) -> Reader:
     """One of `members`, whose values are the words written."""
     words = [member.value for member in members]
-    known = f"write {', '.join(words[:-1])} or {words[-1]}"
+    known = f"write {alternatives(words)}"
 
     def read(node: object) -> StrEnum:
-        text = _scalar(node, hint, known).text
+        text = expect_scalar(node, hint, known).text
         if text in words:
             return members[words.index(text)]
         close = get_close_matches(text[:40].lower(), words, n=1)
@@ -218,7 +256,7 @@ def _word(pattern: re.Pattern[str], wanted: str, made_of: str, most: int) -> Rea
     rule = f"use {made_of}, beginning and ending with a letter or digit"
 
     def read(node: object) -> str:
-        scalar = _scalar(node, wanted, rule)
+        scalar = expect_scalar(node, wanted, rule)
         text = scalar.text
         if len(text) > most:
             raise Wrong(f"{quoted(text)} is too long for {wanted}", f"use at most {most} characters")
@@ -238,7 +276,7 @@ def text() -> Reader:
     advice = "write some words"
 
     def read(node: object) -> str:
-        scalar = _scalar(node, "a text", advice)
+        scalar = expect_scalar(node, "a text", advice)
         if not _is_text(scalar):
             raise Wrong(f"a text is expected here, not {found(node)}", "write it in quotes")
         if len(scalar.text) > MOST_TEXT:

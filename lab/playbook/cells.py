@@ -1,0 +1,258 @@
+"""From a matrix to its cells: each is the document with one combination of values put in.
+
+The values are put in as nodes, so every cell is checked by the rules of any playbook, and a mistake
+points at where its value was written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from lab.core.plan import LeftOut
+from lab.core.units import format_duration, format_size
+from lab.playbook.explain import explain, wrong
+from lab.playbook.matrix import HOMES, MOST_CELLS, Matrix
+from lab.playbook.mistakes import MOST_SHOWN, Clash, Mistake
+from lab.playbook.models import Document
+from lab.playbook.patching import Patch, short
+from lab.playbook.tree import Items, Map, Node, Scalar
+
+MOST_WORD = 32  # characters of one value in an id
+_MISSING = {("resync",): ("resync",), ("cycle",): ("patch", "hold"), ("cycle", "patch"): ("patch", "hold")}
+
+Values = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """A cell: its id, its values as written, and what is run there."""
+
+    id: str
+    values: Values
+    document: Document
+
+
+@dataclass
+class Expansion:
+    """What became of a matrix."""
+
+    cells: list[Expanded] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    mistakes: set[Mistake] = field(default_factory=set)
+
+
+def axes_of(root: Map) -> tuple[str, ...]:
+    """The axes in the order they are written; () without a matrix."""
+    matrix = root.get("matrix")
+    return tuple(axis for axis in matrix if axis in HOMES) if isinstance(matrix, Map) else ()
+
+
+def settled(error: ErrorDetails, axes: Sequence[str]) -> bool:
+    """Whether the matrix has an answer to what is wrong with the document without its values."""
+    if error["type"] == "missing":
+        return any(axis in axes for axis in _MISSING.get(tuple(map(str, error["loc"])), ()))
+    return bool(axes) and error["type"] == "value_error" and isinstance(wrong(error), Clash)
+
+
+def given_twice(root: Map, axes: Sequence[str]) -> Iterator[Mistake]:
+    """Values that are in a section and in the matrix."""
+    for axis in axes:
+        home = HOMES[axis]
+        section: Node | None = root if len(home) == 1 else root.get(home[0])
+        for number, part in enumerate(section if isinstance(section, Items) else [section]):
+            if isinstance(part, Map) and home[-1] in part:
+                where = f"{home[0]}[{number}].{home[1]}" if isinstance(section, Items) else ".".join(home)
+                what = f"{where} is given here, and by matrix.{axis}"
+                yield Mistake(part.keys_at[home[-1]], what, "delete one of the two")
+
+
+def expand(root: Map) -> Expansion:
+    """The cells of a document that is right but for what its matrix brings together."""
+    made = Expansion()
+    matrix, axes = Matrix.model_validate(root["matrix"]), axes_of(root)
+    total = prod(len(matrix.values(axis)) for axis in axes)
+    if total > MOST_CELLS:
+        what = f"matrix: {total} combinations are too many"
+        made.mistakes.add(Mistake(root.keys_at["matrix"], what, f"ask for at most {MOST_CELLS}"))
+        return made
+    clashes: list[Mistake] = []
+    seen: set[tuple[object, ...]] = set()
+    ids: set[str] = set()
+    for chosen in product(*(range(len(matrix.values(axis))) for axis in axes)):
+        combination = _Combination(root, matrix, dict(zip(axes, chosen, strict=True)))
+        if any(exclusion.covers(combination.values) for exclusion in matrix.exclude or ()):
+            made.left_out.append(LeftOut(combination.written(), "excluded by the playbook"))
+            continue
+        document = combination.document()
+        if combination.senseless:
+            made.left_out.append(LeftOut(combination.written(), combination.senseless.what))
+            clashes += combination.mistakes
+        elif document is None:
+            made.mistakes.update(combination.mistakes)
+            if len(made.mistakes) > MOST_SHOWN:
+                break
+        elif (key := combination.key()) in seen:
+            why = f"save_to is for save-restore: {document.cycle.way} is run once for all of its values"
+            made.left_out.append(LeftOut(combination.written(whole=True), why))
+        else:
+            seen.add(key)
+            made.cells.append(Expanded(combination.id(ids), combination.written(), document))
+    if not made.mistakes:
+        made.mistakes.update(_pointless(root, axes, made, clashes))
+    return made
+
+
+def _pointless(root: Map, axes: Sequence[str], made: Expansion, clashes: list[Mistake]) -> Iterable[Mistake]:
+    """Mistakes of a matrix that runs nothing, or has no use for save_to."""
+    if not made.cells:
+        if len(set(clashes)) == 1 and len(clashes) == len(made.left_out):
+            return clashes[:1]
+        why = made.left_out[0].why
+        what = f"matrix: every combination is left out, the first because: {why}"
+        return [Mistake(root.keys_at["matrix"], what, "bring together what goes together")]
+    cycle = root.get("cycle")
+    holder = root["matrix"] if "save_to" in axes else cycle
+    if (
+        isinstance(holder, Map)
+        and "save_to" in holder
+        and not any(cell.document.cycle.save_to for cell in made.cells)
+    ):
+        return [Mistake(holder.keys_at["save_to"], "save_to: no cell saves anything", "delete it")]
+    return []
+
+
+class _Combination:
+    """One value of each axis, and what comes of them."""
+
+    def __init__(self, root: Map, matrix: Matrix, chosen: Mapping[str, int]) -> None:
+        self._root, self._chosen, self._saves = root, chosen, True
+        self.values = {axis: matrix.values(axis)[index] for axis, index in chosen.items()}
+        self.senseless: Clash | None = None
+        self.mistakes: list[Mistake] = []
+
+    def document(self) -> Document | None:
+        """The document with the values put in. None when it is not right: `mistakes` says why, and
+        `senseless` when the values make no sense together."""
+        tree = _filled(self._root, self._nodes())
+        try:
+            return Document.model_validate(tree)
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+        raised = [wrong(one) if one["type"] == "value_error" else None for one in errors]
+        first = raised[0]
+        if isinstance(first, Clash):
+            if first.key == "save_to" and self._saves and self._may_save():
+                self._saves = False
+                return self.document()
+            self.senseless = first if first.senseless else None
+        self.mistakes = [explain(one, tree) for one in errors]
+        return None
+
+    def _may_save(self) -> bool:
+        """Whether another cell may have a use for save_to."""
+        return any(axis in self._chosen for axis in ("save_to", "method", "patch", "hold"))
+
+    def _nodes(self, *, whole: bool = False) -> dict[str, Node | None]:
+        """The chosen nodes by axis. None takes what the section has away."""
+        matrix = self._root["matrix"]
+        nodes: dict[str, Node | None] = {}
+        for axis, index in self._chosen.items():
+            values = matrix[axis] if isinstance(matrix, Map) else Items(matrix.place)
+            nodes[axis] = values[index] if isinstance(values, Items) else None
+        if not self._saves and not whole:
+            nodes["save_to"] = None
+        return nodes
+
+    def key(self) -> tuple[object, ...]:
+        """What tells cells apart."""
+        return tuple(index for axis, index in self._chosen.items() if axis != "save_to" or self._saves)
+
+    def written(self, *, whole: bool = False) -> Values:
+        """(axis, value as written); whole: with those that are of no use."""
+        return tuple(
+            (axis, node.text.strip() if isinstance(node, Scalar) else _label(self.values[axis]))
+            for axis, node in self._nodes(whole=whole).items()
+            if node is not None
+        )
+
+    def id(self, taken: set[str]) -> str:
+        """An id that is not taken yet; now it is."""
+        words = [_word(axis, self.values[axis]) for axis, node in self._nodes().items() if node is not None]
+        name = plain = "-".join(words) or "all"
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{plain}-{number}"
+        taken.add(name)
+        return name
+
+
+def _label(value: object) -> str:
+    return value.meant().label if isinstance(value, Patch) else str(value)
+
+
+def _word(axis: str, value: object) -> str:
+    """A value in an id: letters, digits, "." and "-"."""
+    match axis, value:
+        case "memory", int():
+            word = format_size(value).replace(" ", "")
+        case "vcpus", int():
+            word = f"{value}vcpu"
+        case "hold", int():
+            word = f"hold-{format_duration(value).replace(' ', '')}"
+        case "fill", float():
+            word = f"fill-{100 * value:g}"
+        case "prove_memory", bool():
+            word = "proved" if value else "unproved"
+        case "save_to", str():
+            word = "shm" if value.startswith("/dev/shm/") else value.rsplit("/", 1)[-1]  # noqa: S108 - a name
+        case "patch", Patch():
+            word = short(value.meant())
+        case _:
+            word = str(value)
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", word.replace("µ", "u"))[:MOST_WORD].strip("-.") or "x"
+
+
+def _filled(root: Map, nodes: Mapping[str, Node | None]) -> Map:
+    """`root` with these values in the places of their axes, and without its matrix."""
+    at = root["matrix"].place
+    tree = _changed(root, {"matrix": None})
+    for axis, node in nodes.items():
+        home = HOMES[axis]
+        if axis == "hold" and node is not None:
+            node = _changed(Map(node.place), {"hold": node})
+        section = tree.get(home[0], Map(at))
+        if len(home) == 1:
+            tree = _changed(tree, {home[0]: node})
+        elif isinstance(section, Items):
+            guests = Items(section.place)
+            guests.extend(_changed(guest, {home[1]: node}) for guest in section if isinstance(guest, Map))
+            tree = _changed(tree, {home[0]: guests})
+        elif isinstance(section, Map) and home[0] == "guests":
+            only = Items(at)
+            only.append(_changed(Map(at), {"name": Scalar("web-0", True, at), home[1]: node}))
+            tree = _changed(tree, {home[0]: only})
+        elif isinstance(section, Map):
+            tree = _changed(tree, {home[0]: _changed(section, {home[1]: node})})
+    return tree
+
+
+def _changed(old: Map, changes: Mapping[str, Node | None]) -> Map:
+    """A copy of `old` with these keys; None takes one away."""
+    new = Map(old.place)
+    new.update(old)
+    new.keys_at.update(old.keys_at)
+    for key, node in changes.items():
+        if node is None:
+            new.pop(key, None)
+        else:
+            new[key] = node
+            new.keys_at[key] = node.place
+    return new

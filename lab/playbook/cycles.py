@@ -1,0 +1,93 @@
+"""The `cycle` section: how guests are frozen, and what goes with what."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, model_validator
+
+from lab.core.patch import conflict
+from lab.core.plan import CycleSpec, FreezeMethod
+from lab.playbook.fields import (
+    Budget,
+    Duration,
+    DurationOrZero,
+    Flag,
+    Folder,
+    Method,
+    default,
+    needed,
+    section,
+    time,
+)
+from lab.playbook.mistakes import Clash
+from lab.playbook.patching import PatchOrWord
+from lab.playbook.scalars import alternatives
+
+
+class Cycle(BaseModel):
+    """One settle, measure, freeze, patch, resume and watch cycle."""
+
+    # A matrix may bring the patch; what is needed then is said at the top of the schema.
+    model_config = section("{patch: {hold: 5s}}", required=[])
+
+    method: Method | None = default(
+        None,
+        "How guests are frozen. Left out: the patch's usual way. suspend: by libvirt, their clocks stop. "
+        "sigstop: the whole QEMU process is stopped by a signal, their clocks run on. save-restore: saved "
+        "to a file and restored. in-place: the QEMU process is replaced, memory stays where it is. "
+        "guest-sleep: the guest's own S3. reboot: shut down, and started again. none: they run on.",
+    )
+    patch: PatchOrWord = needed("What is done to the host while the guests are frozen.")
+    settle: DurationOrZero = time(CycleSpec.settle_ns, "Quiet time before the first reading.")
+    before: Duration = time(CycleSpec.before_ns, "How long offset and drift are measured before the freeze.")
+    budget: Budget = time(
+        CycleSpec.budget_ns,
+        "From the freeze to the resume, at most 1 h. Guests are resumed when it ends, whatever the "
+        "patch does, and the cycle fails.",
+    )
+    watch: Duration = time(CycleSpec.watch_ns, "How long guests are watched from the resume on.")
+    prove_memory: Flag = default(
+        CycleSpec.prove_memory,
+        "Take digests of the guest's memory, page by page, when it stands still and before it goes on. "
+        "With methods that leave memory in place.",
+    )
+    save_to: Folder | None = default(
+        None, "Of save-restore: the folder that is saved to. Left out: the run's own."
+    )
+
+    @property
+    def way(self) -> FreezeMethod:
+        """The method, or the patch's usual one."""
+        return self.method or self.patch.meant().methods[0]
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        patch, way = self.patch.meant(), self.way
+        if why := conflict(patch, way):
+            raise Clash(why, f"leave method out for {patch.methods[0]}", "method")
+        if self.prove_memory and not (way.keeps_memory and way.freezes):
+            good = [method for method in patch.methods if method.keeps_memory and method.freezes]
+            what = f"with method {way} " + (
+                "the guest runs on, so its memory changes"
+                if way.keeps_memory
+                else "memory does not stay where it is, so there is nothing to prove"
+            )
+            todo = f"set method to {alternatives(good)}" if good else "delete it"
+            raise Clash(what, todo, "prove_memory")
+        if self.save_to is not None and way is not FreezeMethod.SAVE_RESTORE:
+            raise Clash(f"method {way} saves nothing", "delete it, or set method to save-restore", "save_to")
+        return self
+
+    def meant(self) -> CycleSpec:
+        """The cycle as the plan has it."""
+        return CycleSpec(
+            method=self.way,
+            patch=self.patch.meant(),
+            settle_ns=self.settle,
+            before_ns=self.before,
+            budget_ns=self.budget,
+            watch_ns=self.watch,
+            prove_memory=self.prove_memory,
+            save_to=self.save_to or "",
+        )

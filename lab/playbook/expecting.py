@@ -1,0 +1,133 @@
+"""The `expect` section: what a cycle has to show."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, model_validator
+
+from lab.core.plan import Expectations, FreezeMethod, Regime
+from lab.core.units import format_duration
+from lab.playbook.cycles import Cycle
+from lab.playbook.fields import Duration, DurationOrZero, default, needed, section, time
+from lab.playbook.mistakes import Clash, Wrong
+from lab.playbook.scalars import one_of, ppm
+
+
+class KernelLog(StrEnum):
+    """What the guest's kernel log may hold."""
+
+    CLEAN = "clean"
+    ANY = "any"
+
+
+PartsPerMillion = Annotated[float, ppm()]
+ExpectedRegime = Annotated[Regime, one_of(Regime.RESUMED, Regime.JUMPED, Regime.MIXED, hint="a regime")]
+LogState = Annotated[KernelLog, one_of(*KernelLog, hint="a state of the kernel log")]
+
+
+class Pause(BaseModel):
+    """Limits of the pause, by the host's clock."""
+
+    model_config = section("{at_least: 5s, at_most: 6s}", minProperties=1)
+
+    at_least: DurationOrZero | None = default(None, "No shorter than this.")
+    at_most: Duration | None = default(None, "No longer than this.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.at_least is None and self.at_most is None:
+            raise Wrong("no limit is given", "write at_least, at_most or both")
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            least, most = format_duration(self.at_least), format_duration(self.at_most)
+            raise Wrong(
+                f"at_most ({most}) is below at_least ({least}), so no pause could pass",
+                f"raise it to {least} or more",
+                within=("at_most",),
+            )
+        return self
+
+
+class InTime(BaseModel):
+    """When the guest's clock has to be back on the host's, and to stay there."""
+
+    model_config = section("{within: 5s}")
+
+    within: Duration = needed("From the resume to the first instant in time.", "5s")
+    tolerance: Duration = time(Expectations.tolerance_ns, "In time: the offset is no larger than this.")
+    hold: Duration = time(Expectations.hold_ns, "It has to stay so for this long.")
+
+
+class FinalOffset(BaseModel):
+    """The offset when the watch ends."""
+
+    model_config = section("{within: 50ms}")
+
+    within: Duration = needed("No larger than this, either side.", "50ms")
+
+
+class Drift(BaseModel):
+    """The drift after the resync."""
+
+    model_config = section("{within: 200 ppm}")
+
+    within: PartsPerMillion = needed("No larger than this, either side.", "200 ppm")
+
+
+class Expect(BaseModel):
+    """What a cycle has to show to pass. What is left out is not asked."""
+
+    model_config = section("{regime: resumed}")
+
+    regime: ExpectedRegime | None = default(
+        None,
+        "What the guest's clocks did. resumed: they stopped with it. jumped: they ran on. mixed: "
+        "some of both.",
+    )
+    pause: Pause | None = default(None, "How long the pause may be.")
+    in_time: InTime | None = default(None, "How soon the clock is back in time.")
+    final_offset: FinalOffset | None = default(None, "How far off the clock may be in the end.")
+    drift: Drift | None = default(None, "How fast the clock may drift once it is back.")
+    kernel_log: LogState = default(
+        KernelLog.CLEAN,
+        "clean: no soft lockup, RCU stall or unstable clocksource. any: whatever it holds.",
+    )
+
+    def fits(self, cycle: Cycle) -> None:
+        """Wrong when a cycle like that can never show this."""
+        if not cycle.way.freezes:
+            for key in ("regime", "pause"):
+                if getattr(self, key) is not None:
+                    raise Clash(_NO_PAUSE[cycle.way].format(key), "delete it", key, senseless=False)
+        if self.in_time:
+            needed = self.in_time.within + self.in_time.hold
+            if cycle.watch < needed:
+                raise Wrong(
+                    f"in_time needs {format_duration(needed)} after the resume (within + hold) but "
+                    f"cycle.watch ends after {format_duration(cycle.watch)}, so it could never pass",
+                    f"set cycle.watch to {format_duration(needed)} or more",
+                    within=("in_time", "within"),
+                )
+
+    def meant(self) -> Expectations:
+        """The expectations as the plan has them."""
+        in_time = self.in_time
+        return Expectations(
+            regime=self.regime,
+            pause_at_least_ns=self.pause.at_least if self.pause else None,
+            pause_at_most_ns=self.pause.at_most if self.pause else None,
+            in_time_within_ns=in_time.within if in_time else None,
+            tolerance_ns=in_time.tolerance if in_time else Expectations.tolerance_ns,
+            hold_ns=in_time.hold if in_time else Expectations.hold_ns,
+            final_offset_ns=self.final_offset.within if self.final_offset else None,
+            drift_ppm=self.drift.within if self.drift else None,
+            clean_kernel_log=self.kernel_log is KernelLog.CLEAN,
+        )
+
+
+_NO_PAUSE = {
+    FreezeMethod.REBOOT: "method reboot: the guest is shut down and started again, so its clocks start anew "
+    "and {} has no meaning",
+    FreezeMethod.NONE: "method none: the guest runs on, so {} has no meaning",
+}

@@ -1,0 +1,168 @@
+"""The `guests` section: what is started."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+from lab.core.plan import GuestSpec
+from lab.core.units import format_size
+from lab.playbook.fields import (
+    MOST_FILL,
+    MOST_GUESTS,
+    CpuCount,
+    Fill,
+    Flag,
+    GuestCount,
+    ImageName,
+    Memory,
+    Name,
+    default,
+    needed,
+    section,
+)
+from lab.playbook.hosts import Interface, address, bridge, unfit
+from lab.playbook.mistakes import Wrong
+from lab.playbook.scalars import MOST_NAME
+
+Bridge = Annotated[str, bridge()]
+Address = Annotated[Interface, address()]
+
+
+class Network(BaseModel):
+    """How a guest is attached to a bridge of the host."""
+
+    model_config = section("{bridge: br0, address: 10.7.0.10/24}")
+
+    bridge: Bridge = needed("An existing bridge of the host; the guest gets a tap device on it.", "br0")
+    address: Address = needed(
+        "The guest's address there, with prefix length. With count: the first guest's, and the others "
+        "count on from it.",
+        "10.7.0.10/24",
+    )
+
+
+class Guest(BaseModel):
+    """A guest to start, or several of a kind."""
+
+    model_config = section("{name: web-0}")
+
+    name: Name = needed("Host name of the guest: an RFC 1123 label.", "web-0")
+    count: GuestCount | None = default(None, "Start this many, named NAME-0, NAME-1 and so on.")
+    image: ImageName = default(
+        GuestSpec.image, "Name of the guest's image, see `freezelab image list`.", GuestSpec.image
+    )
+    vcpus: CpuCount = default(GuestSpec.vcpus, "Number of virtual CPUs.")
+    memory: Memory = default(
+        GuestSpec.memory_bytes,
+        "Memory, in whole MiB, at least 128 MiB.",
+        format_size(GuestSpec.memory_bytes),
+    )
+    fill: Fill = default(
+        GuestSpec.fill,
+        f"Share of the memory that is filled with incompressible pages before the first cycle, at most "
+        f"{MOST_FILL}%.",
+        "0%",
+    )
+    huge_pages: Flag = default(GuestSpec.huge_pages, "Keep the memory in huge pages of the host.")
+    network: Network | None = default(None, "A bridge of the host. Left out: QEMU's user-mode network.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        longest = self.names()[-1]
+        if len(longest) > MOST_NAME:
+            todo = f"shorten name to {MOST_NAME - (len(longest) - len(self.name))} characters"
+            raise Wrong(f"{longest} is longer than {MOST_NAME} characters", todo, within=("name",))
+        if self.network is not None:
+            first, last = self.network.address, self.addresses()[-1]
+            if last is None or last.ip not in first.network or unfit(last):
+                what = f"{first.network} has no room for {self.count} guests from {first.ip} on"
+                todo = "begin lower, or take a larger network"
+                raise Wrong(what, todo, within=("network", "address"))
+        return self
+
+    def names(self) -> list[str]:
+        """Names of the guests this entry stands for."""
+        return [self.name] if self.count is None else [f"{self.name}-{n}" for n in range(self.count)]
+
+    def addresses(self) -> list[Interface | None]:
+        """The addresses of names(), [] without a network; None for one past the last that there is."""
+        if self.network is None:
+            return []
+        return [_counted_up(self.network.address, n) for n in range(self.count or 1)]
+
+    def meant(self) -> list[GuestSpec]:
+        """The guests as the plan has them."""
+        network = self.network
+        return [
+            GuestSpec(
+                name=name,
+                image=self.image,
+                vcpus=self.vcpus,
+                memory_bytes=self.memory,
+                fill=self.fill,
+                bridge=network.bridge if network else "",
+                address=str(self.addresses()[number]) if network else "",
+                huge_pages=self.huge_pages,
+            )
+            for number, name in enumerate(self.names())
+        ]
+
+
+def _counted_up(first: Interface, by: int) -> Interface | None:
+    try:
+        return ipaddress.ip_interface(f"{first.ip + by}/{first.network.prefixlen}")
+    except ValueError:
+        return None
+
+
+def _not_too_many(guests: object) -> object:
+    # Asked first: a list of ten thousand needs one answer, not ten thousand.
+    if isinstance(guests, list):
+        if not guests:
+            raise Wrong("the list of guests is empty", "add one, or delete the key for one guest, web-0")
+        if len(guests) > MOST_GUESTS:
+            raise _too_many(len(guests))
+    return guests
+
+
+def _too_many(asked: int) -> Wrong:
+    return Wrong(f"{asked} guests are too many", f"ask for at most {MOST_GUESTS}")
+
+
+def distinct(guests: list[Guest]) -> list[Guest]:
+    """`guests` when no two have the same name, or the same address on one bridge."""
+    first: dict[tuple[str, ...], int] = {}
+    for index, guest in enumerate(guests):
+        for one in guest.names():
+            _once(first, (one,), index, f"are named {one}", "rename one of them", ("name",))
+        if guest.network is not None:
+            for taken in (one for one in guest.addresses() if one is not None):
+                said, within = f"have the address {taken.ip}", ("network", "address")
+                _once(first, (guest.network.bridge, str(taken.ip)), index, said, "change one of them", within)
+    if sum(len(guest.names()) for guest in guests) > MOST_GUESTS:
+        raise _too_many(sum(len(guest.names()) for guest in guests))
+    return guests
+
+
+def _once(
+    first: dict[tuple[str, ...], int],
+    what: tuple[str, ...],
+    index: int,
+    said: str,
+    todo: str,
+    within: tuple[str, ...],
+) -> None:
+    if what in first:
+        entries = f"entries {first[what] + 1} and {index + 1} of the list"
+        raise Wrong(f"two guests {said}, {entries}", todo, within=(index, *within))
+    first[what] = index
+
+
+GuestList = Annotated[
+    list[Guest],
+    BeforeValidator(_not_too_many),
+    Field(json_schema_extra={"minItems": 1, "maxItems": MOST_GUESTS}),
+]

@@ -1,0 +1,166 @@
+"""The `matrix` section: lists of values, each combination of which is a cell.
+
+Only the lists are read here; what becomes of them is in lab.playbook.cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+
+from lab.playbook.fields import (
+    CpuCount,
+    DurationOrZero,
+    Fill,
+    Flag,
+    Folder,
+    ImageName,
+    Mechanism,
+    Memory,
+    Method,
+    default,
+    section,
+)
+from lab.playbook.mistakes import Wrong
+from lab.playbook.patching import PatchOrWord
+from lab.playbook.scalars import found
+from lab.playbook.tree import Items, Scalar
+
+MOST_CELLS = 500
+
+HOMES: Mapping[str, tuple[str, ...]] = {
+    "method": ("cycle", "method"),
+    "memory": ("guests", "memory"),
+    "vcpus": ("guests", "vcpus"),
+    "patch": ("cycle", "patch"),
+    "resync": ("resync",),
+    "hold": ("cycle", "patch"),
+    "save_to": ("cycle", "save_to"),
+    "fill": ("guests", "fill"),
+    "image": ("guests", "image"),
+    "prove_memory": ("cycle", "prove_memory"),
+}
+"""Where each axis puts its values; those of guests into every one of them."""
+
+T = TypeVar("T")
+
+
+def _some(values: object) -> object:
+    if isinstance(values, Items):
+        if not values:
+            raise Wrong("an axis without values", "add some, or delete the key")
+        if len(values) > MOST_CELLS:
+            raise Wrong(f"{len(values)} values are too many", f"a matrix has at most {MOST_CELLS} cells")
+    elif isinstance(values, Scalar):
+        what = f"a list of values is expected here, not {found(values)}"
+        raise Wrong(what, f"write [{values.text[:40]}]" if values.text.strip() else "write [..., ...]")
+    return values
+
+
+def _distinct(values: list[T]) -> list[T]:
+    first: dict[T, int] = {}
+    for index, value in enumerate(values):
+        if value in first:
+            what = f"the same value as entry {first[value] + 1} of the list"
+            raise Wrong(what, "delete one of the two", within=(index,))
+        first[value] = index
+    return values
+
+
+# What every axis is: a list with something in it, and nothing twice.
+_SOME = BeforeValidator(_some)
+_ONCE = AfterValidator(_distinct)
+_FILLED = Field(json_schema_extra={"minItems": 1, "maxItems": MOST_CELLS})
+
+
+class Exclusion(BaseModel):
+    """Combinations to leave out: those with all of these values."""
+
+    model_config = section("{method: in-place, memory: 8 GiB}", minProperties=1)
+
+    method: Method | None = default(None, "With this value of the axis method.")
+    memory: Memory | None = default(None, "With this value of the axis memory.")
+    vcpus: CpuCount | None = default(None, "With this value of the axis vcpus.")
+    patch: PatchOrWord | None = default(None, "With this value of the axis patch.")
+    resync: Mechanism | None = default(None, "With this value of the axis resync.")
+    hold: DurationOrZero | None = default(None, "With this value of the axis hold.")
+    save_to: Folder | None = default(None, "With this value of the axis save_to.")
+    fill: Fill | None = default(None, "With this value of the axis fill.")
+    image: ImageName | None = default(None, "With this value of the axis image.")
+    prove_memory: Flag | None = default(None, "With this value of the axis prove_memory.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.given():
+            raise Wrong("an empty entry leaves out everything", "name an axis and its value")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """The values that are asked for, by axis."""
+        return {axis: getattr(self, axis) for axis in HOMES if getattr(self, axis) is not None}
+
+    def covers(self, values: Mapping[str, object]) -> bool:
+        """Whether it leaves this combination out."""
+        return all(values[axis] == value for axis, value in self.given().items())
+
+
+class Matrix(BaseModel):
+    """Axes, each a list of values as written in its own section; every combination of them is a cell."""
+
+    model_config = section(
+        "{method: [suspend, in-place]}",
+        anyOf=[{"required": [axis]} for axis in HOMES],
+    )
+
+    method: Annotated[list[Method], _SOME, _ONCE, _FILLED] | None = default(None, "Values of cycle.method.")
+    memory: Annotated[list[Memory], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of memory, for all guests."
+    )
+    vcpus: Annotated[list[CpuCount], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of vcpus, for all guests."
+    )
+    patch: Annotated[list[PatchOrWord], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of cycle.patch."
+    )
+    resync: Annotated[list[Mechanism], _SOME, _ONCE, _FILLED] | None = default(None, "Values of resync.")
+    hold: Annotated[list[DurationOrZero], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Short for values of cycle.patch: hold."
+    )
+    save_to: Annotated[list[Folder], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of cycle.save_to. Methods other than save-restore run once for all of them."
+    )
+    fill: Annotated[list[Fill], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of fill, for all guests."
+    )
+    image: Annotated[list[ImageName], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of image, for all guests."
+    )
+    prove_memory: Annotated[list[Flag], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of cycle.prove_memory."
+    )
+    exclude: list[Exclusion] | None = default(None, "Combinations to leave out.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not any(self.values(axis) for axis in HOMES):
+            raise Wrong("a matrix without an axis", f"add one, such as method, or delete it{_KNOWN}")
+        if self.patch is not None and self.hold is not None:
+            raise Wrong("patch and hold are the same axis", "write [{hold: 5s}, ...]", within=("hold",))
+        for number, exclusion in enumerate(self.exclude or ()):
+            for axis, value in exclusion.given().items():
+                if value not in self.values(axis):
+                    what = f"exclude[{number}].{axis} leaves nothing out: "
+                    what += (
+                        "it is none of the axis's values" if self.values(axis) else "there is no such axis"
+                    )
+                    raise Wrong(what, "correct or delete it", within=("exclude", number, axis))
+        return self
+
+    def values(self, axis: str) -> Sequence[object]:
+        """The values of an axis; () when there is none."""
+        return getattr(self, axis) or ()
+
+
+_KNOWN = f" ({', '.join(HOMES)})"
