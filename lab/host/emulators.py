@@ -2,8 +2,8 @@
 
     <cache>/emulators/<name>-<version>/    qemu-system-x86_64 (starts it), root/ (its packages, unpacked),
                                            emulator.json
-    <cache>/emulators/.fetch-<name>+*/     a fetch at work, or what is left of a killed one
-    <cache>/emulators/.lock-<name>         held while <name> is fetched or removed
+    <cache>/emulators/.fetch-*/            a fetch at work, or what is left of a killed one
+    <cache>/emulators/.lock                held while one is fetched or removed
 
 A folder without emulator.json is no emulator. lab.host.emulators_fetch makes and removes them. Nothing here
 touches the system's own QEMU.

@@ -31,6 +31,7 @@ _SETTINGS = (
     ("Acquire::AllowInsecureRepositories", "false"),
     ("Acquire::AllowWeakRepositories", "false"),
     ("Acquire::AllowDowngradeToInsecureRepositories", "false"),
+    ("Acquire::ForceHash", "SHA256"),
     ("Acquire::Languages", "none"),
     ("Acquire::Retries", "2"),
     ("Acquire::http::Timeout", "30"),
@@ -49,8 +50,9 @@ _UNSIGNED = re.compile(
 _NO_SUITE = re.compile(r"does not have a Release file|404 +Not Found", re.I)
 _FULL = re.compile(r"no space left|not enough free space|don't have enough free space", re.I)
 
-_URI_LINE = re.compile(r"^'[^']+' (\S+)_([^_\s]+)_\w+\.deb (\d+) SHA256:([0-9a-f]{64})$", re.MULTILINE)
-"""What apt-get --print-uris prints; apt-get(8) names the option, the format is apt's own."""
+_URI_LINE = re.compile(r"'[^']+' (\S+)_([^_\s]+)_\w+\.deb (\d+) SHA256:([0-9a-f]{64})")
+"""What apt-get --print-uris prints for a package: address, file, size, digest. apt-get(8) names the option,
+the format is apt's own."""
 
 
 class Unreachable(MachineError):
@@ -96,18 +98,30 @@ class PrivateApt:
 
     def packages(self, names: Sequence[str]) -> list[Package]:
         """These packages, with nothing they depend on."""
-        return _listed(self._apt(["--print-uris", "download", *names], _ASK_S))
+        return self._listed(["download", *names])
 
     def closure(self, names: Sequence[str]) -> list[Package]:
         """These packages and all that they depend on, down to the C library. MachineError when the suites
         do not hold all of it."""
-        return _listed(self._apt(["--print-uris", "--no-install-recommends", "install", *names], _ASK_S))
+        return self._listed(["--no-install-recommends", "install", *names])
 
     def download(self, packages: Sequence[Package]) -> list[Path]:
         """Fetch these very versions; apt compares them with the signed lists."""
         exact = [f"{one.name}={one.version}" for one in packages]
         self._apt(["download", *exact], _DOWNLOAD_S)
         return sorted((self._folder / "debs").glob("*.deb"))
+
+    def _listed(self, arguments: Sequence[str]) -> list[Package]:
+        """What apt would fetch."""
+        found = []
+        for line in self._apt(["--print-uris", *arguments], _ASK_S).stdout.splitlines():
+            if line.startswith("'"):
+                match = _URI_LINE.fullmatch(line.strip())
+                if match is None:
+                    raise MachineError(f"apt-get names a package in an unknown way: {line[:200]}")
+                name, version, size, sha256 = match.groups()
+                found.append(Package(name, unquote(version), sha256, int(size)))
+        return found
 
     def _apt(self, arguments: Sequence[str], timeout_s: float) -> Finished:
         said = self._run(["apt-get", "-q", "-y", "-t", self._suites[-1], *arguments], timeout_s)
@@ -166,10 +180,3 @@ def unpack(archives: Sequence[Path], root: Path) -> None:
     """The files of packages below `root`; none of their scripts is run."""
     for archive in archives:
         run(["dpkg-deb", "--extract", str(archive), str(root)], _UNPACK_S)
-
-
-def _listed(said: Finished) -> list[Package]:
-    return [
-        Package(name, unquote(version), sha256, int(size))
-        for name, version, size, sha256 in _URI_LINE.findall(said.stdout)
-    ]

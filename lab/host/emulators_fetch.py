@@ -48,6 +48,8 @@ libraries, 4.5 with."""
 
 _LDD_S = 30
 
+_STAGING = ".fetch-"
+
 _START = """#!/bin/sh
 # QEMU {version} from {suite}, with its own modules and firmware; made by `freezelab emulator fetch`.
 self=$0
@@ -69,7 +71,7 @@ def fetch(name: str, cache: Path, say: Say, archive: Archive | None = None) -> F
     archive = archive or read_archive()
     suite = archive.suite(name)
     folder = emulators.store(cache)
-    with _locked(folder, name, say), _staging(folder, name) as staging:
+    with _workshop(folder, say) as staging:
         try:
             return _fetch(name, suite, archive, folder, staging, say)
         except Unreachable as failure:
@@ -78,8 +80,6 @@ def fetch(name: str, cache: Path, say: Say, archive: Archive | None = None) -> F
                 raise
             say(f"{failure.what}: going on with what was fetched on {there[-1].fetched}")
             return there[-1]
-        except OSError as error:
-            raise _unwritable(folder, error) from error
 
 
 def remove(text: str, cache: Path) -> list[Fetched]:
@@ -89,9 +89,8 @@ def remove(text: str, cache: Path) -> list[Fetched]:
     if not chosen:
         known = ", ".join(one.label for one in emulators.listing(cache))
         raise UsageError(f"no fetched emulator named {text!r}", hint=f"known: {known or 'none'}")
-    folder = emulators.store(cache)
-    for one in chosen:
-        with _locked(folder, one.name, lambda _text: None), _staging(folder, one.name) as staging:
+    with _workshop(emulators.store(cache), lambda _text: None) as staging:
+        for one in chosen:
             if users := _processes(one.folder):
                 raise MachineError(
                     f"is in use by process {', '.join(map(str, users))}",
@@ -99,7 +98,7 @@ def remove(text: str, cache: Path) -> list[Fetched]:
                     hint="freezelab recover removes guests that a killed run has left",
                 )
             with contextlib.suppress(FileNotFoundError):  # somebody else removed it
-                one.folder.rename(staging / "retired")
+                one.folder.rename(staging / one.label)
     return chosen
 
 
@@ -180,7 +179,7 @@ def _take(apt: PrivateApt, packages: Sequence[Package], root: Path, say: Say) ->
 def _prove(made: Fetched) -> str:
     """Write what starts it, and see it work: QEMU's version. MachineError when it does not."""
     root = made.folder / "root"
-    modules = _only(root, "usr/lib/*/qemu")
+    modules = _only(root, "usr/lib/*-linux-gnu*/qemu")
     firmware = [
         path
         for path in ("usr/share/seabios", "usr/share/qemu", "usr/lib/ipxe/qemu")
@@ -240,39 +239,34 @@ def _processes(folder: Path) -> list[int]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, name: str, say: Say) -> Iterator[None]:
-    """One process at a time fetches or removes `name`."""
+def _workshop(folder: Path, say: Say) -> Iterator[Path]:
+    """A folder to work in, for one process at a time. It goes in the end, and with it what killed ones have
+    left."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / f".lock-{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waiting for another fetch of {name}")
+            say("waiting for another fetch or removal")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        _sweep(folder)
+        try:
+            yield Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        finally:
+            _sweep(folder)
     finally:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _staging(folder: Path, name: str) -> Iterator[Path]:
-    """A folder to work in. It goes in the end, and with it what killed fetches of `name` have left: under
-    the lock nobody works there. Use inside _locked()."""
-    prefix = f".fetch-{name}+"  # no other name's prefix
-    try:
-        staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    try:
-        yield staging
-    finally:
-        for left in folder.iterdir():
-            if left.name.startswith(prefix):
-                shutil.rmtree(left)
+def _sweep(folder: Path) -> None:
+    for left in folder.glob(f"{_STAGING}*"):
+        shutil.rmtree(left)
 
 
 def _unwritable(folder: Path, error: OSError) -> FreezelabError:
