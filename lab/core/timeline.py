@@ -143,7 +143,8 @@ class ProbeFacts:
     """What a guest says of itself.
 
     kernel_lines: new lines of its kernel log about lockups, stalls and clocksources; None when the
-    log cannot be read. reconnects: how often the probe's channel was lost since it was opened.
+    log cannot be read. reconnects: how often the probe's channel was lost since it was opened, and had
+    again; restarts: how often of these it had to be started anew, and what its sampler knew was lost.
     """
 
     boot_id: str
@@ -152,6 +153,7 @@ class ProbeFacts:
     python: str = ""
     kernel_lines: tuple[str, ...] | None = ()
     reconnects: int = 0
+    restarts: int = 0
 
 
 @dataclass(frozen=True)

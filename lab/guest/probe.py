@@ -1,7 +1,10 @@
 """The probe's outside: one persistent channel to the payload in one guest.
 
 A thread of its own reads the channel, so that what arrives is stamped when it arrives and not when
-somebody asks. A lost channel is had again, and counted: what the sampler knew is lost with it.
+somebody asks.
+
+A lost channel is had again, and counted. The payload waits for that (payload.py says how), so what its
+sampler knows is kept; only when it is gone, with its guest or by itself, a new one is started.
 """
 
 from __future__ import annotations
@@ -16,18 +19,25 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import resources
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import paramiko
 
 from lab.core.clock import GuestClock, Stamp
 from lab.core.timeline import ClockStep, Heartbeat, Hole, ProbeFacts, Reading, SamplerReport
+from lab.core.units import NS_PER_S
 from lab.errors import GuestError
-from lab.guest.ssh import SSH
+from lab.guest.ssh import SSH, RefusedError
 from lab.guest.wire import Wire
 
 ANSWER_S = 15.0
 START_S = 60.0
+REGAIN_S = 20.0
+"""How long a lost channel is tried to be had again: QEMU's forwarded port is back within a second."""
+
+_PACE_S, _SLOWEST_S = 0.02, 0.5
+_TRIES = 3
+_LEAVE_S = 0.5
 T = TypeVar("T")
 NO_PYTHON = "freezelab: no python3"
 _RECEIPT = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
@@ -54,15 +64,30 @@ def start_command() -> str:
     )
 
 
+def return_command(token: str, pid: int, knock: int, hold: int) -> str:
+    """The shell command that makes its own channel that of a payload which has lost its host. The arguments
+    are what the payload said in its first line. Nothing but the shell is started. The descriptors of another
+    process open to the same user only; that it is the payload, and no later process of the same number,
+    its random name tells. The channel is at 7 and 8: while it knocks, a shell's own 1 is elsewhere."""
+    fd = f"/proc/{int(pid)}/fd"
+    return (
+        f'read -r n </proc/{int(pid)}/comm && [ "$n" = {shlex.quote(token)} ] '
+        f"&& exec 7<&0 8>&1 9<{fd}/{int(hold)} && echo $$ >{fd}/{int(knock)} && read -r n <&9"
+    )
+
+
 class GuestProbe:
     """ports.Probe over SSH.
 
-    connect: gives a new SSH connection to the guest, or raises GuestError.
+    connect: gives the first SSH connection to the guest, or raises GuestError.
+    reconnects: how often the channel was lost and had again. restarts: how often of these the payload
+    had to be started anew, and what it knew was lost.
     """
 
     def __init__(self, guest: str, connect: Callable[[], SSH]) -> None:
         self.guest = guest
         self.reconnects = 0
+        self.restarts = 0
         self._connect = connect
         self._ssh: SSH | None = None
         self._channel: paramiko.Channel | None = None
@@ -70,11 +95,14 @@ class GuestProbe:
         self._beats: list[Heartbeat] = []
         self._sequence = 0
         self._resolution = 1
-        self._facts: dict[str, Any] = {}
+        self._again: Callable[[float], SSH] | None = None
+        self._way_back = ""
 
     def __enter__(self) -> GuestProbe:
         try:
-            self._open()
+            self._ssh = self._connect()
+            self._again = self._ssh.again
+            self._start(START_S)
         except BaseException:
             self.close()
             raise
@@ -84,29 +112,91 @@ class GuestProbe:
         self.close()
 
     def close(self) -> None:
-        # A channel over a connection that is gone says EOFError when it is closed.
-        if self._channel is not None:
+        """End the payload, if it can be told, and the connection. Does not wait for a guest that is gone."""
+        if self._channel is not None and self._ssh is not None and self._ssh.alive:
             with suppress(OSError, EOFError):
-                self._channel.close()
-        if self._ssh is not None:
-            self._ssh.close()
-        self._ssh = self._channel = None
+                self._channel.sendall(b"q\n")
+                # Told by the thread that receives; else sshd may see the end of the connection first.
+                self._channel.status_event.wait(_LEAVE_S)
+        self._drop()
+        self._again = None
 
-    def restart(self, deadline_raw_ns: int) -> None:  # noqa: ARG002
-        """Start anew in a guest that was rebooted. GuestError when it does not answer."""
-        self.close()
-        self._open()
+    def _drop(self) -> None:
+        """Leave the connection. The payload, if there is one, goes on."""
+        ssh, self._ssh, self._channel = self._ssh, None, None
+        if ssh is not None:
+            ssh.close()
+
+    def restart(self, deadline_raw_ns: int) -> None:
+        """Start anew in a guest that was rebooted: a new connection, a new payload. GuestError when it does
+        not answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`."""
+        self._way_back = ""
+        self._regain((deadline_raw_ns - time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)) / NS_PER_S)
 
     @property
     def ssh(self) -> SSH:
-        """The connection, for other commands between the measurements."""
+        """The connection, for other commands between the measurements; had again when it was lost."""
+        if self._ssh is None or not self._ssh.alive:
+            self._repair()
         if self._ssh is None:
-            raise GuestError("the probe is not connected", where=f"guest {self.guest}")
+            raise self._not_connected()
         return self._ssh
 
-    def _open(self) -> None:
-        self._ssh = self._connect()
-        self._channel = self._ssh.channel(start_command())
+    def _not_connected(self) -> GuestError:
+        return GuestError("the probe is not connected", where=f"guest {self.guest}")
+
+    def _repair(self) -> None:
+        """Have a lost channel again."""
+        self.restarts += not self._regain(REGAIN_S)
+        self.reconnects += 1
+
+    def _regain(self, within_s: float) -> bool:
+        """Connect again, and attach to the payload, or start one when it is gone; whether it was still
+        there. GuestError when neither can be had in time."""
+        self._drop()
+        if self._again is None:
+            raise self._not_connected()
+        deadline, pace = time.monotonic() + within_s, _PACE_S
+        while True:
+            try:
+                self._ssh = self._again(max(0.0, deadline - time.monotonic()))
+                if self._attach(max(1.0, deadline - time.monotonic())):
+                    return True
+                self._start(max(1.0, deadline - time.monotonic()))
+            except GuestError as error:
+                self._drop()
+                if isinstance(error, RefusedError) or time.monotonic() + pace > deadline:
+                    raise
+            else:
+                return False
+            time.sleep(pace)
+            pace = min(2 * pace, _SLOWEST_S)
+
+    def _start(self, timeout_s: float) -> None:
+        """Start a payload over the connection."""
+        self._listen(start_command())
+        hello = json.loads(self._answer(b"H", timeout_s)[1])
+        self._resolution = hello["resolution_ns"]
+        self._way_back = return_command(hello["token"], hello["pid"], hello["knock"], hello["hold"])
+
+    def _attach(self, timeout_s: float) -> bool:
+        """Whether the payload has taken this connection for its own. GuestError when it is lost as well."""
+        if not self._way_back:
+            return False
+        self._listen(self._way_back)
+        try:
+            self._answer(b"A", timeout_s)
+        except GuestError:
+            if self._ssh is None or not self._ssh.alive:
+                raise
+            return False
+        return True
+
+    def _listen(self, command: str) -> None:
+        """Run a command whose standard input and output are the protocol's."""
+        if self._ssh is None:
+            raise self._not_connected()
+        self._channel = self._ssh.channel(command)
         self._answers = queue.SimpleQueue()
         threading.Thread(
             target=self._receive,
@@ -114,9 +204,6 @@ class GuestProbe:
             name=f"probe-{self.guest}",
             daemon=True,
         ).start()
-        hello = self._answer(b"H", START_S)
-        self._facts = json.loads(hello[1])
-        self._resolution = self._facts["resolution_ns"]
 
     def _receive(
         self, channel: paramiko.Channel, wire: Wire, answers: queue.SimpleQueue[tuple[Stamp, bytes] | None]
@@ -176,21 +263,19 @@ class GuestProbe:
 
     def _send(self, line: bytes) -> None:
         if self._channel is None:
-            raise GuestError("the probe is not connected", where=f"guest {self.guest}")
+            raise self._not_connected()
         try:
             self._channel.sendall(line)
         except (OSError, EOFError) as error:
             raise self._ended() from error
 
     def _retried(self, ask: Callable[[], T]) -> T:
-        """ask(), and once more over a new connection when the channel was lost."""
-        try:
-            return ask()
-        except GuestError:
-            self.close()
-            self._open()
-            self.reconnects += 1
-            return ask()
+        """ask(), and again over a new connection when the channel was lost."""
+        for _ in range(_TRIES - 1):
+            with suppress(GuestError):
+                return ask()
+            self._repair()
+        return ask()
 
     def read(self) -> Reading:
         return self._retried(self._read)
@@ -199,9 +284,12 @@ class GuestProbe:
         self._sequence += 1
         echo = b" %d " % self._sequence
         line = b"r %d\n" % self._sequence
-        t1 = self.ssh.wire.mark_sending()
+        if self._ssh is None:
+            raise self._not_connected()
+        wire = self._ssh.wire
+        t1 = wire.mark_sending()
         self._send(line)
-        t1 = self.ssh.wire.first_sent or t1
+        t1 = wire.first_sent or t1
         t4, answer = self._answer(b"R", ANSWER_S, echo)
         numbers = [int(n) for n in answer.split()]
         t2, t3 = dict(zip(_RECEIPT, numbers[:4], strict=True)), dict(zip(_ANSWER, numbers[4:], strict=True))
@@ -240,6 +328,7 @@ class GuestProbe:
                 data["python"],
                 None if lines is None else tuple(lines),
                 self.reconnects,
+                self.restarts,
             )
 
         return self._retried(ask)

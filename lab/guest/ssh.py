@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import selectors
 import socket
 import stat
@@ -18,9 +19,15 @@ from lab.errors import GuestError, MachineError
 from lab.guest.wire import Wire
 from lab.ports import Clock
 
-CONNECT_S = 10.0
 STAGGER_S = 0.4
 IN_FLIGHT = 3
+REFUSED_S = 8.0
+"""How long a port on the loopback may refuse: QEMU forwards one from its start on, and what refuses it
+is a guest that is gone, or between two QEMU processes."""
+
+HANDSHAKE_S = 30.0
+_EAGER_S, _EAGER_FOR_S, _PATIENT_S = 0.02, 2.0, 0.1
+"""Between two attempts that were refused: a refusal on the loopback costs 0.1 ms."""
 
 # Under TCG the guest has no AES instructions worth the name; measured in images/debian/README.md.
 CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
@@ -68,6 +75,10 @@ def load_key(path: Path) -> paramiko.PKey:
         raise MachineError("not an Ed25519 private key", where=str(path), hint=hint) from error
 
 
+class RefusedError(GuestError):
+    """Somebody else answers, or we are not let in: to try again is of no use."""
+
+
 def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
@@ -76,16 +87,30 @@ def _public(line: str) -> paramiko.PKey:
     return paramiko.Ed25519Key(data=base64.b64decode(line.split()[1]))
 
 
+def _attempt(host: str, port: int) -> socket.socket:
+    """A connection that is being made. OSError when it fails at once."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(BlockingIOError):
+            sock.connect((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[], None]) -> socket.socket:
     """A TCP connection on which sshd has spoken, before MONOTONIC `deadline_s` (seconds).
 
     QEMU accepts a forwarded connection long before the guest can, and its retransmissions back
     off; so a few attempts run side by side, staggered, and the first that gets an answer is used.
-    alive: called between attempts, raises when there is no more hope. TimeoutError otherwise.
+    alive: called between attempts, raises when there is no more hope. TimeoutError otherwise;
+    ConnectionRefusedError when a forwarded port does nothing but refuse for REFUSED_S.
     """
     selector = selectors.DefaultSelector()
     attempts: list[socket.socket] = []
-    refused = 0
 
     def drop(sock: socket.socket) -> None:
         attempts.remove(sock)
@@ -93,40 +118,41 @@ def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[],
             selector.unregister(sock)
         sock.close()
 
-    next_try = time.monotonic()
+    begun = next_try = time.monotonic()
+    give_up = begun + REFUSED_S if ipaddress.ip_address(host).is_loopback else deadline_s
     try:
         while (now := time.monotonic()) < deadline_s:
             alive()
+            refused = False
             if now >= next_try:
                 if len(attempts) >= IN_FLIGHT:
                     drop(attempts[0])
-                sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-                try:
-                    sock.settimeout(CONNECT_S)
-                    sock.connect((host, port))
-                except OSError:
-                    sock.close()
-                    refused += 1
-                    if refused > 20:
-                        raise ConnectionRefusedError(f"{host}:{port}") from None
-                else:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    attempts.append(sock)
-                    selector.register(sock, selectors.EVENT_READ)
                 next_try = now + STAGGER_S
-            for key, _ in selector.select(min(0.1, STAGGER_S)):
-                sock = key.fileobj  # type: ignore[assignment]
+                try:
+                    made = _attempt(host, port)
+                    attempts.append(made)
+                    selector.register(made, selectors.EVENT_READ, made)
+                except OSError:
+                    refused = True
+            # A failed attempt is readable too: the read tells its error.
+            for key, _ in selector.select(max(0.0, min(0.1, next_try - now))):
+                sock: socket.socket = key.data
                 try:
                     first = sock.recv(4, socket.MSG_PEEK)
+                    give_up = deadline_s  # somebody accepted it
                 except OSError:
-                    first = b""
+                    first, refused = b"", True
                 if first == b"SSH-":
                     attempts.remove(sock)
                     return sock
                 drop(sock)
+            if refused:
+                if now > give_up:
+                    raise ConnectionRefusedError(f"{host}:{port}")
+                next_try = now + (_EAGER_S if now < begun + _EAGER_FOR_S else _PATIENT_S)
         raise TimeoutError
     finally:
-        for sock in attempts:
+        for sock in tuple(attempts):
             drop(sock)
         selector.close()
 
@@ -134,17 +160,24 @@ def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[],
 class SSH:
     """One SSH connection to one guest. A context manager."""
 
-    def __init__(self, address: Address, transport: paramiko.Transport, wire: Wire) -> None:
-        self.address, self.transport, self.wire = address, transport, wire
+    def __init__(self, address: Address, transport: paramiko.Transport, wire: Wire, clock: Clock) -> None:
+        self.address, self.transport, self.wire, self.clock = address, transport, wire, clock
 
     @classmethod
     def connect(
-        cls, address: Address, clock: Clock, timeout_s: float, alive: Callable[[], None] = lambda: None
+        cls,
+        address: Address,
+        clock: Clock,
+        timeout_s: float,
+        alive: Callable[[], None] = lambda: None,
+        *,
+        handshake_s: float = HANDSHAKE_S,
     ) -> SSH:
         """Connect, check the guest's host key against the pinned one, log in.
 
-        GuestError: nobody answers in time, the connection or the login is refused, or the host key
-        is another one. MachineError: our own key cannot be used.
+        timeout_s: until sshd speaks; then there are at least `handshake_s` for the rest.
+        GuestError: nobody answers in time or the connection breaks. RefusedError: the host key is another
+        one, or the login is refused. MachineError: our own key cannot be used.
         """
         key = load_key(address.key)
         where = f"guest {address.guest}"
@@ -163,13 +196,14 @@ class SSH:
         options.ciphers = [c for c in CIPHERS if c in options.ciphers] or options.ciphers
         options.kex = [k for k in options.kex if k.startswith("curve25519")] or options.kex
         options.key_types = ["ssh-ed25519"]
-        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = max(30.0, timeout_s)
+        limit = max(handshake_s, deadline - time.monotonic())
+        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = limit
         pinned = _public(address.host_key)
         try:
-            transport.start_client(timeout=max(30.0, timeout_s))
+            transport.start_client(timeout=limit)
             shown = transport.get_remote_server_key()
             if shown != pinned:
-                raise GuestError(
+                raise RefusedError(
                     f"another host key than the pinned one at {address}",
                     where=where,
                     hint="some other machine answers there; nothing was sent to it",
@@ -181,11 +215,15 @@ class SSH:
         except paramiko.AuthenticationException as error:
             transport.close()
             hint = f"the guest does not accept the lab's key {address.key}"
-            raise GuestError(f"SSH login refused at {address}", where=where, hint=hint) from error
+            raise RefusedError(f"SSH login refused at {address}", where=where, hint=hint) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             transport.close()
             raise GuestError(f"SSH broke at {address}: {_said(error)}", where=where) from error
-        return cls(address, transport, wire)
+        return cls(address, transport, wire, clock)
+
+    def again(self, timeout_s: float) -> SSH:
+        """Another connection to the same guest, complete within about `timeout_s`. Raises as connect does."""
+        return SSH.connect(self.address, self.clock, timeout_s, handshake_s=1.0)
 
     def __enter__(self) -> SSH:
         return self
