@@ -194,11 +194,16 @@ def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="How m
 
 
 @app.command()
-def recover(connect: Connect = None) -> None:
-    """Remove the guests and files that a killed run left behind."""
+def recover(
+    connect: Connect = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Have the guests run again instead of removing them.")
+    ] = False,
+) -> None:
+    """Remove the guests and files that a killed run left behind, or have the guests run again."""
     from lab.cli.recovering import recover_all
 
-    for line in recover_all(connect):
+    for line in recover_all(connect, keep=keep):
         typer.echo(line)
 
 

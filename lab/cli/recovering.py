@@ -9,16 +9,25 @@ from pathlib import Path
 from lab.cli.paths import home
 from lab.errors import FreezelabError
 from lab.host.clocks import HostClock
+from lab.hypervisor import memory
 from lab.hypervisor.connect import connect
+from lab.hypervisor.recovery import drop_saved, saved
 
 
-def recover_all(uri: str | None) -> Iterator[str]:
-    """End the lab's guests and remove their files; one line for each thing done. Taking the connection
-    proves that no other run is alive in this state folder."""
+def recover_all(uri: str | None, *, keep: bool = False) -> Iterator[str]:
+    """End the lab's guests and remove their files, or `keep` them and have them run again; one line for each
+    thing done. Taking the connection proves that no other run is alive in this state folder."""
     state = home()
     failures = []
     done = 0
     with connect(uri, state, clock=HostClock()) as hypervisor:
+        for line in hypervisor.recover(keep=keep):
+            done += 1
+            yield line
+        if keep:
+            if not done:
+                yield "nothing was left behind"
+            return
         for domain in hypervisor.list_lab_domains():
             try:
                 hypervisor.destroy(domain.guest)
@@ -32,8 +41,12 @@ def recover_all(uri: str | None) -> Iterator[str]:
                 shutil.rmtree(folder, ignore_errors=True)
                 done += 1
                 yield f"removed {folder}"
-            for socket in _left(state / "agents"):
-                socket.unlink(missing_ok=True)
+            for path in saved(state):
+                drop_saved(path)
+                done += 1
+                yield f"removed {path}"
+            for path in (*_left(state / "agents"), *_left(memory.folder(state))):
+                path.unlink(missing_ok=True)
     if failures:
         raise failures[0]
     if not done:

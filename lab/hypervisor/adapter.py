@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from lab.core.method import FreezeMethod
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError
-from lab.hypervisor import agent, facts
+from lab.hypervisor import agent, facts, recovery
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.hypervisor.domains import Domains, LabDomain, state_of
@@ -188,7 +188,7 @@ class LibvirtHypervisor:
         except HypervisorError as error:
             raise start_failure(error, spec) from error
         self._ground.specs[spec.guest] = spec
-        return LabDomain(spec.name, spec.guest, spec.run, spec.uuid, state_of(domain), spec.generation)
+        return LabDomain.of(spec, state_of(domain), None if spec.tap else spec.ssh_port)
 
     def facts(self) -> HypervisorFacts:
         """Versions, for the record."""
@@ -232,6 +232,13 @@ class LibvirtHypervisor:
         self._ground.forget(guest)
         if freeze is not None:
             freeze.finish()
+
+    def recover(self, *, keep: bool) -> Iterator[str]:
+        """What a killed run left behind: settle its hand-overs and then, with `keep`, have its guests run
+        again. A line for each thing done."""
+        yield from recovery.settle(self._ground)
+        if keep:
+            yield from recovery.run_again(self._ground)
 
     def lifecycle(self, guest: str) -> tuple[LifecycleEvent, ...]:
         """The guest's lifecycle events as this connection saw them, oldest first: started, suspended,

@@ -42,6 +42,12 @@ class LabDomain:
     uuid: str
     state: str
     generation: int = 0
+    ssh_port: int | None = None
+
+    @classmethod
+    def of(cls, spec: DomainSpec, state: str, ssh_port: int | None = None) -> LabDomain:
+        """The domain that `spec` describes."""
+        return cls(spec.name, spec.guest, spec.run, spec.uuid, state, spec.generation, ssh_port)
 
 
 class Domains:
@@ -124,6 +130,7 @@ class Domains:
                         uuid=str(domain.UUIDString()),
                         state=state_of(domain),
                         generation=int(marked.get("generation", "0")),
+                        ssh_port=int(port) if (port := marked.get("port", "")) else None,
                     )
                     found.append((domain, facts))
         return found

@@ -12,7 +12,7 @@ QEMU writes nothing into shared RAM, so there is nothing to take back there. Fro
 predecessor never runs again. Should the successor fail in just that moment, its RESUME event decides, which
 QEMU sends before it starts a vCPU: only if it was not sent has no instruction run, and the predecessor may.
 
-Disks. QEMU gives up its images and their locks when its state has been sent, and takes them when it is told to
+Disks. QEMU gives up its images and their locks when its state has been sent, and takes them when told to
 run (bdrv_inactivate_all, bdrv_activate_all), so that each image has one user at every moment.
 
 Networking. A tap is another one for each process, on the same bridge, and the successor announces the guest's
@@ -37,8 +37,10 @@ from lab.errors import FreezelabError, HypervisorError
 from lab.hypervisor import memory
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.domain import DomainSpec
+from lab.hypervisor.domains import LabDomain
 from lab.hypervisor.ground import Ground, Steps
 from lab.hypervisor.process import QemuProcess
+from lab.hypervisor.recovery import forward
 from lab.ports import Call, Freezing, Frozen, Resumed
 
 STATE_NS = 5 * NS_PER_S
@@ -48,7 +50,8 @@ BACK_NS = 300 * NS_PER_MS
 """Kept of the budget for putting the guest back."""
 
 RUN_S = 3.0
-"""How long the successor may take to say that it runs."""
+_LEAST_S = 0.1
+"""How long the successor may take to say that it runs, and when the budget is used up."""
 
 END_S = 5.0
 """How long a killed process may take to be gone; unmapping gigabytes takes tenths of seconds."""
@@ -85,6 +88,7 @@ class Exchange:
         self._proof: MemoryProof | None = None
         self._retiring: threading.Thread | None = None
         self._failure: FreezelabError | None = None
+        self._deadline = 0
 
     @property
     def holds(self) -> bool:
@@ -119,7 +123,7 @@ class Exchange:
             with self._steps.step("negotiate"):
                 self._negotiate()
         except BaseException:
-            self._end_successor()
+            self._clear_successor()
             raise
 
     def _refuse_others(self) -> None:
@@ -159,6 +163,7 @@ class Exchange:
         self._steps.hand_out()  # what was done before the freeze is not part of it
         with self._lock:
             ground, guest = self._ground, self._guest
+            self._deadline = deadline_raw_ns
             ground.on_step(guest, "suspend")
             call = ground.suspend(guest)
             try:
@@ -251,7 +256,7 @@ class Exchange:
         """The guest goes on where it was. HypervisorError when it cannot: then it stands still, whole."""
         ground, guest = self._ground, self._guest
         ground.on_step(guest, "go back")
-        self._end_successor()
+        self._kill_successor()
         self._settle_predecessor()
         self._at = _At.BACK
         call = ground.let_run(guest)
@@ -260,10 +265,14 @@ class Exchange:
         )
         return self._done
 
-    def _end_successor(self) -> None:
-        """Kill it, and see it gone: only then may another process use the guest's disk and RAM."""
+    def _kill_successor(self) -> None:
+        """And see it gone: only then may another process use the guest's disk and RAM."""
         if self._process is not None:
             self._process.kill(END_S)
+
+    def _clear_successor(self) -> None:
+        """What is left of a successor that is not needed; libvirt takes a second or two."""
+        self._kill_successor()
         if self._domain is not None:
             with contextlib.suppress(libvirt.libvirtError):
                 self._domain.destroy()
@@ -301,7 +310,11 @@ class Exchange:
             if self._at is not _At.MOVED:
                 return Resumed(self._ground.let_run(self._guest))
             steps = self._steps.hand_out()
-            self._ground.on_step(self._guest, "resume")
+            try:
+                self._ground.on_step(self._guest, "resume")
+            except BaseException as error:
+                self._go_back(str(error) or type(error).__name__)
+                raise
             call, why = self._run_successor()
             if why:
                 back = self._go_back(why)
@@ -321,6 +334,8 @@ class Exchange:
         uuid = self._domain.UUIDString()
         failure: list[Exception] = []
         called = ground.clock.now()
+        if self._process is None or not self._process.alive:
+            return Call(called, called), f"the successor died{self._said()}"
         returned = []
 
         def run() -> None:
@@ -333,7 +348,9 @@ class Exchange:
 
         worker = threading.Thread(target=run, name=f"resume-{self._guest}", daemon=True)
         worker.start()
-        ground.events.wait_until(lambda: bool(returned) or None, RUN_S)
+        patience = min(RUN_S, max(_LEAST_S, ground.left_s(self._deadline)))
+        ground.events.wait_until(lambda: bool(returned) or None, patience)
+        hung = not returned
         stamp = ground.events.wait_qemu(uuid, "RESUME", called.real_ns, 0.25 if returned else 0)
         if returned and not failure and self._process is not None and self._process.alive:
             return Call(called, returned[0], stamp), ""
@@ -345,8 +362,8 @@ class Exchange:
             worker.join(END_S)
             stamp = ground.events.wait_qemu(uuid, "RESUME", called.real_ns, 0)
         if stamp is None:
-            said = " ".join(str(failure[0]).split()) if failure else "it did not answer"
-            return Call(called, ground.clock.now()), f"the successor did not run: {said}{self._said()}"
+            how = "hangs" if hung else "did not run"
+            return Call(called, ground.clock.now()), f"the successor {how}{self._said()}"
         if self._process is not None and self._process.alive:
             worker.join(END_S)  # it runs, and is slow to say so
             return Call(called, returned[0] if returned else ground.clock.now(), stamp), ""
@@ -388,24 +405,16 @@ class Exchange:
         self._retiring.start()
 
     def _take_port(self) -> None:
-        old = self._old
-        if old.tap or old.ssh_port is None:
-            return
-        line = f"hostfwd_add lab0 tcp:127.0.0.1:{old.ssh_port}-:22"
-        command = {"command-line": line}
-        said = str(self._ground.qmp(self._domain, self._guest, "human-monitor-command", **command)).strip()
-        if said:
-            raise HypervisorError(
-                f"its TCP port {old.ssh_port} on 127.0.0.1 did not pass to the successor: {said}",
-                where=self._guest,
-            )
+        port = None if self._old.tap else self._old.ssh_port
+        if self._spec is not None:
+            forward(self._ground, LabDomain.of(self._spec, "running", port))
 
     def finish(self) -> None:
         """Wait for what goes on in the background; end a successor that was not needed."""
         if self._retiring is not None:
             self._retiring.join()
-        if self._at is _At.PREPARED:
-            self._end_successor()
+        if self._at is not _At.OVER:
+            self._clear_successor()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure

@@ -69,6 +69,16 @@ class SaveRestore:
                 hint="name another folder: save_to",
             )
         self._path = folder / f"{uuid}.save"
+        self._link()
+
+    def _link(self) -> None:
+        """Have `freezelab recover` find the file, wherever it is."""
+        known = self._ground.home / "saved"
+        known.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._path is not None and self._path.parent.resolve() != known.resolve():
+            link = known / self._path.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(self._path)
 
     def stop(self, deadline_raw_ns: int) -> Frozen:
         ground, guest = self._ground, self._guest
@@ -159,6 +169,7 @@ class SaveRestore:
             return  # the file is all there is of the guest
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+            (self._ground.home / "saved" / self._path.name).unlink(missing_ok=True)
         if self._made is not None:
             with suppress(OSError):
                 self._made.rmdir()

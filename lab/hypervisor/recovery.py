@@ -1,0 +1,109 @@
+"""What a killed run left behind: guests frozen, half handed over, saved to a file.
+
+Of the two ends of a hand-over exactly one goes on. Whether it is the successor is asked of QEMU itself: it
+runs once it was told to, and then its predecessor never runs again; if it does not run, it never did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lab.errors import HypervisorError
+from lab.hypervisor.binding import as_hypervisor_error, libvirt
+from lab.hypervisor.domains import LabDomain
+from lab.hypervisor.ground import Ground
+from lab.hypervisor.process import QemuProcess
+
+_END_S = 5.0
+_STILL = ("paused", "pmsuspended")
+
+
+def settle(ground: Ground) -> Iterator[str]:
+    """End one of the two ends of each hand-over that was cut off; a line for each. Afterwards every guest's
+    name means one domain again, which may still be paused."""
+    found: dict[tuple[str, str], list[LabDomain]] = defaultdict(list)
+    for domain in ground.domains.lab():
+        found[domain.run, domain.guest].append(domain)
+    for (_run, guest), ends in found.items():
+        if len(ends) < 2:
+            continue
+        *older, newest = sorted(ends, key=lambda end: end.generation)
+        if newest.state == "running":
+            for end in older:
+                _end(ground, end)
+            with contextlib.suppress(HypervisorError):
+                forward(ground, newest)
+            yield f"guest {guest}: its successor runs; the old process was ended"
+        else:
+            _end(ground, newest)
+            yield f"guest {guest}: its hand-over was cut off before the successor ran, which was ended"
+
+
+def run_again(ground: Ground) -> Iterator[str]:
+    """Have every guest of this lab run, those that were saved to a file too; a line for each."""
+    for domain in ground.domains.lab():
+        if domain.state not in _STILL:
+            continue
+        there = _lookup(ground, domain)
+        try:
+            if domain.state == "pmsuspended":
+                there.pMWakeup(0)
+            else:
+                there.resume()
+        except libvirt.libvirtError as error:
+            raise as_hypervisor_error(error, "cannot be resumed", domain.guest) from error
+        yield f"guest {domain.guest} runs again (it was {domain.state})"
+    for path in saved(ground.home):
+        try:
+            ground.connection.restoreFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+        except libvirt.libvirtError as error:
+            raise as_hypervisor_error(error, "cannot be restored", str(path)) from error
+        drop_saved(path)
+        yield f"the guest saved in {path} runs again"
+
+
+def saved(home: Path) -> list[Path]:
+    """Files that save-restore left: in the state folder, or linked from there."""
+    folder = home / "saved"
+    return sorted(folder.glob("*.save")) if folder.is_dir() else []
+
+
+def drop_saved(path: Path) -> None:
+    """Remove a saved guest, and the link to it."""
+    with contextlib.suppress(OSError):
+        path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def forward(ground: Ground, domain: LabDomain) -> None:
+    """Have a successor's user-mode network take the guest's port on 127.0.0.1. HypervisorError when it
+    cannot: somebody else has it, or the guest has no such network."""
+    if domain.ssh_port is None:
+        return
+    line = f"hostfwd_add lab0 tcp:127.0.0.1:{domain.ssh_port}-:22"
+    command = {"command-line": line}
+    said = ground.qmp(_lookup(ground, domain), domain.guest, "human-monitor-command", **command)
+    if str(said).strip():
+        raise HypervisorError(
+            f"its TCP port {domain.ssh_port} on 127.0.0.1 did not pass to the successor: {str(said).strip()}",
+            where=domain.guest,
+        )
+
+
+def _lookup(ground: Ground, domain: LabDomain) -> Any:
+    try:
+        return ground.connection.lookupByUUIDString(domain.uuid)
+    except libvirt.libvirtError as error:
+        raise as_hypervisor_error(error, "is gone", domain.guest) from error
+
+
+def _end(ground: Ground, domain: LabDomain) -> None:
+    """End a process at once and see it gone, then have libvirt clear up after it."""
+    with contextlib.suppress(HypervisorError), QemuProcess.find(domain.uuid, domain.guest) as process:
+        process.kill(_END_S)
+    with contextlib.suppress(libvirt.libvirtError, HypervisorError):
+        _lookup(ground, domain).destroy()
