@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
-from lab.core.plan import (
-    CommandPatch,
-    Expectations,
-    FreezeMethod,
-    GuestSpec,
-    HoldPatch,
-    Patch,
-    Plan,
-    Regime,
-    ResyncMechanism,
-)
-from lab.core.resync import predict
+from lab.core.plan import Cell, FreezeMethod, GuestSpec, Plan
 from lab.core.units import format_duration, format_size
 from lab.report.numbers import about
-from lab.report.page import Column, Grid, Page
+from lab.report.page import Column, Grid, Page, Piece
+from lab.report.plan_cells import cells, share
+from lab.report.plan_words import Step, predicted, steps
 from lab.report.text import cleaned, counted
 
 MOST_GUESTS = 20
-
-_FREEZE = {
-    FreezeMethod.SUSPEND: "suspend every guest (libvirt)",
-    FreezeMethod.SIGSTOP: "stop every guest's QEMU process (SIGSTOP)",
-    FreezeMethod.SAVE_RESTORE: "save every guest to a file, and restore it from there (libvirt)",
-    FreezeMethod.IN_PLACE: "replace every guest's QEMU process, its RAM left in place",
-    FreezeMethod.GUEST_SLEEP: "have every guest go to sleep (S3, by its agent)",
-    FreezeMethod.REBOOT: "shut every guest down, and start it again",
-    FreezeMethod.NONE: "freeze nothing",
-}
-_CLOCKS = {
-    Regime.RESUMED: "their clocks stop with them",
-    Regime.JUMPED: "their clocks run on",
-    Regime.MIXED: "their clocks stop in part",
-    Regime.RUNNING: "their clocks run on",
-}
-_RESYNC = {
-    ResyncMechanism.NONE: "nothing repairs their clocks",
-    ResyncMechanism.AGENT: "set their time through the guest agent",
-    ResyncMechanism.CHRONY: "chronyd in each guest follows the host's",
-}
+MOST_WAYS = 12  # different texts of one step, or different predictions
 
 
 def render_plan(plan: Plan, console: Console) -> None:
@@ -56,94 +26,139 @@ def render_plan(plan: Plan, console: Console) -> None:
     if plan.about:
         page.labelled("", plan.about, width=-2)
     page.blank()
-    _guests(page, plan.guests)
+    _guests(page, plan)
     page.blank()
-    _cycle(page, plan)
+    if plan.cells:
+        cells(page, plan)
+        page.blank()
+    _cycles(page, plan)
+    page.blank()
+    _predictions(page, plan)
     page.blank()
     page.put(("expected", "bold"))
-    for label, text in _expectations(plan.expectations):
+    for label, text in _expectations(plan):
         page.labelled(f"  {label}", text, label_style="", width=16)
     page.blank()
-    page.parts(
-        [f"takes about {about(duration_ns(plan))}, without building images and booting", "nothing was done"]
-    )
+    copied = any(cell.cycle.method is FreezeMethod.SAVE_RESTORE for cell in plan.parts)
+    booting = "building images, booting and copying memory" if copied else "building images and booting"
+    page.parts([f"takes about {about(duration_ns(plan))}, without {booting}", "nothing was done"])
 
 
 def duration_ns(plan: Plan) -> int:
-    """Of all cycles, as far as the plan knows: a command may end before its deadline."""
-    cycle = plan.cycle
-    patch = min(_length_ns(cycle.patch), cycle.budget_ns)
-    still = cycle.settle_ns + cycle.before_ns + patch + cycle.watch_ns
-    return still * (plan.repeat + plan.control)
+    """Of all cycles of all cells, as far as the plan knows: a command may end before its deadline."""
+    return sum(_cycle_ns(cell) * (cell.repeat + cell.control) for cell in plan.parts)
 
 
-def _length_ns(patch: Patch) -> int:
-    return patch.longest_ns
+def _cycle_ns(cell: Cell) -> int:
+    cycle = cell.cycle
+    patch = cycle.patch.longest_ns
+    if cycle.method is not FreezeMethod.REBOOT:  # a guest that is down has no budget
+        patch = min(patch, cycle.budget_ns)
+    return cycle.settle_ns + cycle.before_ns + patch + cycle.watch_ns
 
 
-def _guests(page: Page, guests: tuple[GuestSpec, ...]) -> None:
-    columns = [
-        Column("guest"), Column("image"), Column("vCPUs", True), Column("memory", True),
-        Column("fault\ndomain", True), Column("update\ndomain", True),
-    ]  # fmt: skip
-    wide, narrow = Grid(columns, gap=3), Grid([columns[0], *columns[2:4]])
-    for guest in guests[:MOST_GUESTS]:
-        name, memory = (guest.name, "bold"), (format_size(guest.memory_bytes), "")
-        vcpus, fault, update = ((str(n), "") for n in (guest.vcpus, guest.fault_domain, guest.update_domain))
-        wide.rows.append([name, (guest.image, ""), vcpus, memory, fault, update])
-        narrow.rows.append([name, vcpus, memory])
-    if not page.grid(wide, narrow):
-        page.squeezed(narrow)
+def _guests(page: Page, plan: Plan) -> None:
+    guests = plan.guests
+    axes = {axis for cell in plan.cells for axis, _ in cell.values}
+
+    def cell_or(axis: str, text: str) -> Piece:
+        return ("by cell", "dim") if axis in axes else (text, "")
+
+    facts: list[tuple[Column, Callable[[GuestSpec], Piece], bool]] = [
+        (Column("guest"), lambda guest: (guest.name, "bold"), True),
+        (Column("image"), lambda guest: cell_or("image", guest.image), False),
+        (Column("vCPUs", True), lambda guest: cell_or("vcpus", str(guest.vcpus)), True),
+        (Column("memory", True), lambda guest: cell_or("memory", format_size(guest.memory_bytes)), True),
+    ]
+    if any(guest.fill for guest in guests) or "fill" in axes:
+        facts.append((Column("filled", True), lambda guest: cell_or("fill", share(guest.fill)), True))
+    if any(guest.huge_pages for guest in guests):
+        facts.append((Column("huge\npages"), lambda guest: ("yes" if guest.huge_pages else "no", ""), True))
+    if any(guest.bridge for guest in guests):
+        facts.append((Column("network"), lambda guest: (_network(guest), ""), True))
+    domains: list[tuple[Column, Callable[[GuestSpec], Piece], bool]] = [
+        (Column("fault\ndomain", True), lambda guest: (str(guest.fault_domain), ""), False),
+        (Column("update\ndomain", True), lambda guest: (str(guest.update_domain), ""), False),
+    ]
+    grids = []
+    for kept, gap in (([*facts, *domains], 3), (facts, 2), ([fact for fact in facts if fact[2]], 2)):
+        rows: list[list[Piece]] = [[of(guest) for _, of, _ in kept] for guest in guests[:MOST_GUESTS]]
+        grids.append(Grid([column for column, _, _ in kept], list(rows), gap))
+    if not page.grid(*grids):
+        page.squeezed(grids[-1])
     if len(guests) > MOST_GUESTS:
         page.parts([f"and {len(guests) - MOST_GUESTS} more, {len(guests)} in all"], "dim")
 
 
-def _cycle(page: Page, plan: Plan) -> None:
-    cycle = plan.cycle
-    cycles = counted(plan.repeat, "cycle")
+def _network(guest: GuestSpec) -> str:
+    return f"{guest.address} on {guest.bridge}" if guest.bridge else "user-mode"
+
+
+def _cycles(page: Page, plan: Plan) -> None:
+    """The steps, once for all cells that have the same ones."""
+    groups: dict[tuple[str, ...], list[list[Step]]] = {}
+    methods: dict[tuple[str, ...], dict[str, None]] = {}
+    for cell in plan.parts:
+        made = steps(cell)
+        names = tuple(step.name for step in made)
+        groups.setdefault(names, []).append(made)
+        methods.setdefault(names, {})[cell.cycle.method] = None
+    for number, (names, group) in enumerate(groups.items()):
+        if number:
+            page.blank()
+        only = f" with method {', '.join(methods[names])}" if len(groups) > 1 else ""
+        _heading(page, plan, only)
+        for at, several in enumerate(zip(*group, strict=True), 1):
+            _step(page, at, list(dict.fromkeys(several)))
+
+
+def _heading(page: Page, plan: Plan, only: str) -> None:
+    count = counted(plan.repeat, "cycle")
+    cycles = f"{count} a cell{only}" if plan.cells else count
     if plan.control:
         text = f"after {plan.control} without the freeze (control), each:"
         page.labelled(cycles, text, label_style="bold", width=len(cycles))
     else:
         page.put((cycles, "bold"), (", each:" if plan.repeat > 1 else ":", ""))
-    for number, (name, length, text) in enumerate(
-        (
-            ("settle", format_duration(cycle.settle_ns), "let the guests come to rest"),
-            ("measure", format_duration(cycle.before_ns), "offset and drift of every guest"),
-            (
-                "freeze",
-                f"≤ {format_duration(cycle.budget_ns)}",
-                f"{_FREEZE[cycle.method]}; {_clocks(cycle.method)}",
-            ),
-            ("patch", *_patch(cycle.patch)),
-            ("resume", "", _RESYNC[plan.resync]),
-            ("watch", format_duration(cycle.watch_ns), f"the clocks; predicted: {_predicted(plan)}"),
-        ),
-        1,
-    ):
-        page.labelled(f"  {number}  {name:<8} {length:>9}", text, label_style="", width=23)
 
 
-def _patch(patch: Patch) -> tuple[str, str]:
-    if isinstance(patch, CommandPatch):
-        return f"≤ {format_duration(patch.deadline_ns)}", f"run on the host: {shlex.join(patch.argv)}"
-    if isinstance(patch, HoldPatch):
-        return format_duration(patch.duration_ns), "hold: the host is left as it is"
-    return f"≤ {format_duration(patch.longest_ns)}" if patch.longest_ns else "", patch.label
+def _step(page: Page, number: int, ways: list[Step]) -> None:
+    """One step; ways: how it differs between cells."""
+    for at, step in enumerate(ways[:MOST_WAYS]):
+        lead = f"  {number}  {step.name:<9}" if not at else " " * 14
+        text = f"{step.by}: {step.text}" if len(ways) > 1 and step.by else step.text
+        length = step.length if not at or step.length != ways[at - 1].length else ""
+        page.labelled(f"{lead} {length:>9}", text, label_style="", width=24)
+    if len(ways) > MOST_WAYS:
+        page.labelled("", f"and {len(ways) - MOST_WAYS} more", style="dim", width=24)
 
 
-def _clocks(method: FreezeMethod) -> str:
-    regime = method.expected_regime
-    return _CLOCKS[regime] if regime is not None else "their clocks start anew"
+def _predictions(page: Page, plan: Plan) -> None:
+    """One line for each different prediction, with what it belongs to."""
+    both = len({cell.resync for cell in plan.parts}) > 1
+    lines: dict[tuple[str, str], None] = {}
+    for cell in plan.parts:
+        label = f"{cell.cycle.method}, {cell.resync}" if both else cell.cycle.method
+        lines[label, predicted(cell)] = None
+    page.put(("predicted", "bold"))
+    width = max(16, 2 + max(len(label) for label, _ in lines))
+    for label, text in list(lines)[:MOST_WAYS]:
+        page.labelled(f"  {label}", text, label_style="", width=width)
+    if len(lines) > MOST_WAYS:
+        page.labelled("", f"and {len(lines) - MOST_WAYS} more", style="dim", width=width)
 
 
-def _predicted(plan: Plan) -> str:
-    stopped = plan.cycle.method.expected_regime is Regime.RESUMED
-    return predict(plan.resync, _length_ns(plan.cycle.patch), stopped)
-
-
-def _expectations(expect: Expectations) -> Iterator[tuple[str, str]]:
-    yield "always", "cycles close, the budget is kept, the patch succeeds, the guest is the same boot"
+def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
+    methods = {cell.cycle.method for cell in plan.parts}
+    if any(method.freezes for method in methods):
+        kept = "cycles close, the budget is kept, the patch succeeds, the guest is the same boot"
+        yield "always", f"{kept} (with reboot: a new one)" if FreezeMethod.REBOOT in methods else kept
+    else:
+        boot = (
+            "the guest has booted anew" if methods == {FreezeMethod.REBOOT} else "the guest is the same boot"
+        )
+        yield "always", f"the patch succeeds, {boot}"
+    expect = plan.expectations
     if expect.regime is not None:
         yield "regime", expect.regime
     low, high = expect.pause_at_least_ns, expect.pause_at_most_ns

@@ -1,61 +1,20 @@
-"""JUnit files, plans and histories."""
+"""JUnit files and histories."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from lab.core.plan import (
-    CommandPatch,
-    CycleSpec,
-    Expectations,
-    FreezeMethod,
-    GuestSpec,
-    HoldPatch,
-    Plan,
-    Regime,
-    ResyncMechanism,
-)
-from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
+from lab.core.units import NBSP
 from lab.core.verdict import Outcome
 from lab.errors import MachineError
 from lab.report.history import render_history
 from lab.report.junit import write_junit
-from lab.report.plan import duration_ns, render_plan
 from tests.unit.test_report_values import RUNS, cycle, finding, guest, output, pipe, run, terminal, widest
-
-FIRST = Plan(
-    "first-freeze",
-    "One guest, a host patch of five seconds, its clock set by the guest agent.",
-    "00",
-    (GuestSpec("web-0"),),
-    ResyncMechanism.AGENT,
-    CycleSpec(FreezeMethod.SUSPEND, HoldPatch(5 * NS_PER_S)),
-    Expectations(
-        Regime.RESUMED,
-        pause_at_least_ns=5 * NS_PER_S,
-        pause_at_most_ns=7 * NS_PER_S,
-        in_time_within_ns=5 * NS_PER_S,
-        final_offset_ns=100 * NS_PER_MS,
-        drift_ppm=50,
-    ),
-)
-RICH = replace(
-    FIRST,
-    name="[red]x[/red]\x1b[31m",
-    guests=tuple(GuestSpec(f"web-{i}", fault_domain=i % 3) for i in range(50)),
-    resync=ResyncMechanism.NONE,
-    cycle=CycleSpec(
-        FreezeMethod.SIGSTOP, CommandPatch(("/bin/echo", "a b", "x" * 120, "\x07"), 60 * NS_PER_S)
-    ),
-    repeat=10,
-    control=3,
-)
 
 
 def tree(path: Path) -> ET.Element:
@@ -132,33 +91,6 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     write_junit(RUNS["passed"](), path)
     assert os.read(reader, 5) == b"<?xml"
     os.close(reader)
-
-
-@pytest.mark.parametrize("width", [80, 120])
-def test_plan_on_a_terminal(width: int, snapshot: SnapshotAssertion) -> None:
-    shown = terminal(width)
-    render_plan(FIRST, shown)
-    assert output(shown).replace(NBSP, " ") == snapshot
-
-
-def test_plan_as_plain_lines(snapshot: SnapshotAssertion) -> None:
-    shown = pipe()
-    render_plan(replace(RICH, guests=RICH.guests[:3]), shown)
-    assert output(shown) == snapshot
-
-
-@pytest.mark.parametrize("width", range(40, 201, 7))
-def test_plan_fits(width: int) -> None:
-    for plan in (FIRST, RICH):
-        shown = terminal(width)
-        render_plan(plan, shown)
-        assert widest(output(shown)) <= width
-
-
-def test_plan_knows_how_long_it_takes() -> None:
-    assert duration_ns(FIRST) == 18 * NS_PER_S
-    # A command is stopped at the end of the budget, 30 s.
-    assert duration_ns(RICH) == 13 * 43 * NS_PER_S
 
 
 @pytest.mark.parametrize("width", [80, 120])

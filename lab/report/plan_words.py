@@ -1,0 +1,146 @@
+"""What a plan says in words: methods, patches, predictions and the steps of a cycle."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from lab.core.method import WallClock
+from lab.core.patch import (
+    AnsiblePatch,
+    LivepatchPatch,
+    MicrocodePatch,
+    ReloadKvmPatch,
+    ReplaceHypervisorPatch,
+    RestartLibvirtPatch,
+)
+from lab.core.plan import (
+    Cell,
+    CommandPatch,
+    CycleSpec,
+    FreezeMethod,
+    HoldPatch,
+    Patch,
+    Regime,
+    ResyncMechanism,
+)
+from lab.core.resync import predict
+from lab.core.units import format_duration
+
+_FREEZE = {
+    FreezeMethod.SUSPEND: "suspend every guest (libvirt)",
+    FreezeMethod.SIGSTOP: "stop every guest's QEMU process (SIGSTOP)",
+    FreezeMethod.SAVE_RESTORE: "save every guest to a file{}, and restore it (libvirt)",
+    FreezeMethod.IN_PLACE: "replace every guest's QEMU process by one started before, RAM left in place",
+    FreezeMethod.GUEST_SLEEP: "have every guest go to sleep (S3, by its agent), and wake it",
+}
+_CLOCKS = {
+    Regime.RESUMED: "clocks stop (regime resumed)",
+    Regime.JUMPED: "clocks run on (regime jumped)",
+    Regime.MIXED: "clocks stop in part (regime mixed)",
+    Regime.RUNNING: "clocks run on",
+    None: "clocks start anew",
+}
+_RESYNC = {
+    ResyncMechanism.NONE: "nothing repairs their clocks",
+    ResyncMechanism.AGENT: "set their time through the guest agent",
+    ResyncMechanism.CHRONY: "chronyd in each guest follows the host's",
+}
+_AFTER_BOOT = {
+    ResyncMechanism.NONE: "nothing repairs it further",
+    ResyncMechanism.AGENT: "one step when the agent answers again",
+    ResyncMechanism.CHRONY: "chronyd starts with the guest and corrects it",
+}
+_AFTER_SLEEP = {
+    ResyncMechanism.NONE: "what is missing stays missing",
+    ResyncMechanism.AGENT: predict(ResyncMechanism.AGENT, 0, stopped=True),
+    ResyncMechanism.CHRONY: "stepped within a few polls of 1 s, or slewed when less is missing",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of a cycle's steps. by: what the text depends on, to tell it from other cells' texts."""
+
+    name: str
+    length: str
+    text: str
+    by: str = ""
+
+
+def steps(cell: Cell) -> list[Step]:
+    """The steps of each of a cell's cycles."""
+    cycle, method = cell.cycle, cell.cycle.method
+    first = [
+        Step("settle", format_duration(cycle.settle_ns), "let the guests come to rest"),
+        Step("measure", format_duration(cycle.before_ns), "offset and drift of every guest"),
+    ]
+    patch = Step("patch", *patched(cycle.patch))
+    last = Step("watch", format_duration(cycle.watch_ns), "the clocks")
+    back = Step("resume", "", _RESYNC[cell.resync], cell.resync)
+    if method is FreezeMethod.REBOOT:
+        start = Step(
+            "start", "", f"every guest, and wait until it answers; {_RESYNC[cell.resync]}", cell.resync
+        )
+        return [*first, Step("shut down", "", "every guest"), patch, start, last]
+    if method is FreezeMethod.NONE:
+        return [*first, patch, last]
+    freeze = Step("freeze", f"≤ {format_duration(cycle.budget_ns)}", _frozen(cycle), method)
+    return [*first, freeze, patch, back, last]
+
+
+def _frozen(cycle: CycleSpec) -> str:
+    text = _FREEZE[cycle.method].format(f" in {cycle.save_to}" if cycle.save_to else "")
+    return f"{text}; digests of all RAM before and after" if cycle.prove_memory else text
+
+
+def patched(patch: Patch) -> tuple[str, str]:
+    """How long a patch takes at most, and what it is, with its class."""
+    at_most = f"≤ {format_duration(patch.longest_ns)}" if patch.longest_ns else ""
+    if isinstance(patch, HoldPatch):
+        at_most = format_duration(patch.duration_ns)
+    return at_most, f"{_what(patch)} (class {patch.impact})"
+
+
+def _what(patch: Patch) -> str:
+    match patch:
+        case HoldPatch():
+            return "hold: the host is left as it is"
+        case CommandPatch():
+            back = f"; taken back by: {shlex.join(patch.undo)}" if patch.undo else ""
+            return f"run on the host: {shlex.join(patch.argv)}{back}"
+        case ReplaceHypervisorPatch():
+            by = f"replaced by {patch.emulator}" if patch.emulator else "started anew"
+            machine = f", machine {patch.machine}" if patch.machine else ""
+            return f"the emulator {by}{machine}{f', CPU {patch.cpu}' if patch.cpu else ''}"
+        case RestartLibvirtPatch():
+            return "libvirt's daemon restarted"
+        case ReloadKvmPatch():
+            return "KVM's modules taken out of the host's kernel and put in again"
+        case MicrocodePatch():
+            return "the CPUs' microcode loaded"
+        case LivepatchPatch():
+            return f"the host's kernel patched alive by {patch.module}"
+        case AnsiblePatch():
+            back = f"; taken back by {patch.undo}" if patch.undo else ""
+            return f"Ansible playbook {patch.playbook} on {patch.inventory or 'localhost'}{back}"
+
+
+def predicted(cell: Cell) -> str:
+    """What the method's and the mechanism's own rules say will be seen."""
+    says = cell.cycle.method.predicts
+    clocks = _CLOCKS[says.regime] + (", all but BOOTTIME" if says.boottime_counts else "")
+    return f"{clocks}; time {says.wall_clock}; {_repaired(cell, says.wall_clock)}"
+
+
+def _repaired(cell: Cell, wall: WallClock) -> str:
+    if wall is WallClock.BOOTED:
+        return _AFTER_BOOT[cell.resync]
+    if wall is WallClock.NEARLY:
+        return _AFTER_SLEEP[cell.resync]
+    if wall is WallClock.RIGHT:
+        return "nothing to repair"
+    length = cell.cycle.patch.longest_ns
+    if cell.resync is ResyncMechanism.NONE and not length:
+        return "it stays so"
+    return predict(cell.resync, length, stopped=True)

@@ -1,0 +1,224 @@
+"""What `freezelab plan` prints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from lab.core.method import WallClock
+from lab.core.patch import (
+    AnsiblePatch,
+    Impact,
+    LivepatchPatch,
+    MicrocodePatch,
+    Patch,
+    ReloadKvmPatch,
+    ReplaceHypervisorPatch,
+    RestartLibvirtPatch,
+)
+from lab.core.plan import (
+    Cell,
+    CommandPatch,
+    CycleSpec,
+    Expectations,
+    FreezeMethod,
+    GuestSpec,
+    HoldPatch,
+    Plan,
+    Regime,
+    ResyncMechanism,
+)
+from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
+from lab.playbook import load, parse
+from lab.report.plan import duration_ns, render_plan
+from lab.report.plan_words import patched, predicted, steps
+from tests.unit.test_report_values import output, pipe, terminal, widest
+
+PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
+
+FIRST = Plan(
+    "first-freeze",
+    "One guest, a host patch of five seconds, its clock set by the guest agent.",
+    "00",
+    (GuestSpec("web-0"),),
+    ResyncMechanism.AGENT,
+    CycleSpec(FreezeMethod.SUSPEND, HoldPatch(5 * NS_PER_S)),
+    Expectations(
+        Regime.RESUMED,
+        pause_at_least_ns=5 * NS_PER_S,
+        pause_at_most_ns=7 * NS_PER_S,
+        in_time_within_ns=5 * NS_PER_S,
+        final_offset_ns=100 * NS_PER_MS,
+        drift_ppm=50,
+    ),
+)
+RICH = replace(
+    FIRST,
+    name="[red]x[/red]\x1b[31m",
+    guests=tuple(GuestSpec(f"web-{i}", fault_domain=i % 3) for i in range(50)),
+    resync=ResyncMechanism.NONE,
+    cycle=CycleSpec(
+        FreezeMethod.SIGSTOP, CommandPatch(("/bin/echo", "a b", "x" * 120, "\x07"), 60 * NS_PER_S)
+    ),
+    repeat=10,
+    control=3,
+)
+BRIDGED = replace(
+    FIRST,
+    guests=tuple(
+        GuestSpec(f"web-{i}", fill=0.75, bridge="br0", address=f"10.7.0.1{i}/24", huge_pages=i == 1)
+        for i in range(3)
+    ),
+    cycle=CycleSpec(FreezeMethod.IN_PLACE, ReplaceHypervisorPatch("/opt/\x1bqemu"), prove_memory=True),
+)
+REBOOT = replace(
+    FIRST,
+    cycle=CycleSpec(
+        FreezeMethod.REBOOT, CommandPatch(("update-firmware",), 60 * NS_PER_S, Impact.REBOOT, ("undo", "it"))
+    ),
+    expectations=Expectations(in_time_within_ns=5 * NS_PER_S),
+)
+RUNNING = replace(
+    FIRST,
+    cycle=CycleSpec(FreezeMethod.NONE, LivepatchPatch("./fix.ko")),
+    expectations=Expectations(clean_kernel_log=False),
+)
+MIXED = b"""\
+name: mixed
+matrix:
+  patch:
+    - {hold: 2s}
+    - {command: [update-firmware], deadline: 1min, impact: reboot}
+    - {livepatch: ./fix.ko}
+  resync: [agent, none]
+  memory: [1 GiB, 2 GiB]
+  exclude: [{resync: none, memory: 2 GiB}]
+control: 2
+"""
+WIDE = b"""\
+name: wide
+resync: none
+cycle: {method: suspend}
+matrix:
+  hold: [1s, 2s, 3s, 4s, 5s, 6s, 7s, 8s, 9s, 10s, 11s, 12s, 13s, 14s]
+  fill: [0%, 50%]
+  image: [debian, debian-13-with-a-long-name]
+  prove_memory: [true, false]
+"""
+
+
+def mixed() -> Plan:
+    return parse(MIXED, "mixed.yaml")
+
+
+def everything() -> list[Plan]:
+    shipped = [load(path) for path in sorted(PLAYBOOKS.glob("*.yaml"))]
+    return [FIRST, RICH, BRIDGED, REBOOT, RUNNING, mixed(), parse(WIDE, "wide.yaml"), *shipped]
+
+
+def shown(plan: Plan, width: int) -> str:
+    console = terminal(width)
+    render_plan(plan, console)
+    return output(console).replace(NBSP, " ")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize(
+    "plan", [FIRST, BRIDGED, REBOOT, RUNNING], ids=["first", "bridged", "reboot", "none"]
+)
+def test_plan_on_a_terminal(plan: Plan, width: int, snapshot: SnapshotAssertion) -> None:
+    assert shown(plan, width) == snapshot
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_matrix_on_a_terminal(width: int, snapshot: SnapshotAssertion) -> None:
+    assert shown(mixed(), width) == snapshot
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("name", ["methods", "in-place-vs-save", "hypervisor-upgrade"])
+def test_shipped_matrices_on_a_terminal(name: str, width: int, snapshot: SnapshotAssertion) -> None:
+    assert shown(load(PLAYBOOKS / f"{name}.yaml"), width) == snapshot
+
+
+def test_plan_as_plain_lines(snapshot: SnapshotAssertion) -> None:
+    console = pipe()
+    render_plan(replace(RICH, guests=RICH.guests[:3]), console)
+    assert output(console) == snapshot
+
+
+@pytest.mark.parametrize("width", range(40, 201, 7))
+def test_plan_fits(width: int) -> None:
+    for plan in everything():
+        assert widest(shown(plan, width)) <= width, plan.name
+
+
+def test_plan_knows_how_long_it_takes() -> None:
+    assert duration_ns(FIRST) == 18 * NS_PER_S
+    # A command is stopped at the end of the budget, 30 s.
+    assert duration_ns(RICH) == 13 * 43 * NS_PER_S
+    # A guest that is down has no budget: the command may take its minute.
+    assert duration_ns(REBOOT) == 73 * NS_PER_S
+
+
+def test_all_cells_count() -> None:
+    plan = mixed()
+    assert duration_ns(plan) == sum(duration_ns(replace(plan, cells=(cell,))) for cell in plan.cells)
+    assert len(plan.cells) == 9
+
+
+def test_every_cell_and_everything_left_out_is_told() -> None:
+    plan = load(PLAYBOOKS / "in-place-vs-save.yaml")
+    console = pipe()
+    render_plan(plan, console)
+    lines = output(console).splitlines()
+    for cell in plan.cells:
+        [line] = [line for line in lines if line.split()[:1] == [cell.id]]
+        assert cell.cycle.method in line
+        assert cell.cycle.save_to in line
+    assert sum("6 combinations left out" in line for line in lines) == 1
+
+
+def test_a_reboot_is_no_freeze() -> None:
+    names = [step.name for step in steps(REBOOT.parts[0])]
+    assert names == ["settle", "measure", "shut down", "patch", "start", "watch"]
+    assert "freeze" not in [step.name for step in steps(RUNNING.parts[0])]
+
+
+@pytest.mark.parametrize(
+    ("patch", "says"),
+    [
+        (HoldPatch(0), "(class freeze)"),
+        (CommandPatch(("a", "b c"), 1, Impact.NONE, ("d",)), "a 'b c'; taken back by: d (class none)"),
+        (ReplaceHypervisorPatch(), "the emulator started anew (class freeze)"),
+        (ReplaceHypervisorPatch("x", "q35", "max"), "replaced by x, machine q35, CPU max"),
+        (RestartLibvirtPatch(), "libvirt"),
+        (ReloadKvmPatch(), "KVM"),
+        (MicrocodePatch(), "microcode"),
+        (LivepatchPatch("./fix.ko"), "./fix.ko (class none)"),
+        (
+            AnsiblePatch("a.yml", 1, "", Impact.REBOOT, "b.yml"),
+            "a.yml on localhost; taken back by b.yml (class reboot)",
+        ),
+    ],
+    ids=lambda value: getattr(value, "label", ""),
+)
+def test_every_patch_has_words(patch: Patch, says: str) -> None:
+    assert says in patched(patch)[1]
+
+
+@pytest.mark.parametrize("method", FreezeMethod)
+@pytest.mark.parametrize("resync", ResyncMechanism)
+def test_every_prediction_has_words(method: FreezeMethod, resync: ResyncMechanism) -> None:
+    cell = Cell("", (), FIRST.guests, resync, CycleSpec(method, HoldPatch(5 * NS_PER_S)), Expectations())
+    text = predicted(cell)
+    assert method.predicts.wall_clock in text
+    assert (method.expected_regime or "anew") in text or method is FreezeMethod.NONE
+    assert all(step.text for step in steps(cell))
+    # Nothing is told to stay behind that is not behind.
+    assert ("stays behind" in text) == (
+        resync is ResyncMechanism.NONE and method.predicts.wall_clock is WallClock.BEHIND
+    )
