@@ -45,6 +45,10 @@ class HypervisorError(FreezelabError):
     """libvirt or QEMU refused or failed."""
 
 
+class Refused(HypervisorError):
+    """A guest cannot be treated this way, here: nothing was tried."""
+
+
 class GuestError(FreezelabError):
     """A guest did not boot, answer, or behave."""
 

@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lab.cli import paths
-from lab.cli.session import Guests, Settings, check_memory
-from lab.controller import Controller
+from lab.cli.cells import Cells
+from lab.cli.session import Settings, check_memory
 from lab.core.plan import Plan
 from lab.errors import FreezelabError, Interrupted, MachineError
 from lab.host import facts as host_facts
-from lab.host import patches
 from lab.host.clocks import HostClock
 from lab.hypervisor.accelerators import Choice, Request, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
@@ -42,7 +41,8 @@ def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
     """The images that the plan's guests need, built where they are not there yet."""
     store = ImageStore(paths.RECIPES, default_cache())
     # All are looked for, and unknown names told, before the first is built.
-    found = {name: store.find(name) for name in sorted({guest.image for guest in plan.guests})}
+    wanted = {guest.image for cell in plan.parts for guest in cell.guests}
+    found = {name: store.find(name) for name in sorted(wanted)}
     return {name: image or store.build(name, progress) for name, image in found.items()}
 
 
@@ -80,9 +80,8 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
     run so far in `run`, if there is one.
     """
     clock = HostClock()
-    check_memory(plan.guests)
-    patch = patches.make(plan.cycle.patch, clock)
-    patch.check()
+    if not plan.cells:
+        check_memory(plan.guests)
     images = images_for(plan, progress)
     home = paths.home()
     with connect(options.uri, home, clock=clock) as hypervisor:
@@ -98,12 +97,10 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
             )
             failure: FreezelabError | None = None
             try:
-                with Guests(hypervisor, settings, clock, view, journal) as guests:
-                    subjects = guests.up(plan.guests, plan.resync)
-                    controller = Controller(clock, hypervisor, journal, view, shield)
-                    for index in range(plan.control + plan.repeat):
-                        view.cycle(index + 1, plan.control + plan.repeat)
-                        controller.run_cycle(index, subjects, plan.cycle, patch, frozen=index >= plan.control)
+                with Cells(plan, hypervisor, settings, clock, view, journal, shield) as cells:
+                    if not plan.cells:
+                        cells.patch(plan.cycle.patch).check()  # before the guests are booted
+                    cells.run()
             except FreezelabError as error:
                 failure = error
             except BaseException as error:
@@ -132,8 +129,5 @@ class RunStopped(Exception):
 
 def with_counts(plan: Plan, repeat: int | None, control: int | None) -> Plan:
     """The plan with the command line's counts."""
-    return replace(
-        plan,
-        repeat=plan.repeat if repeat is None else repeat,
-        control=plan.control if control is None else control,
-    )
+    counts = {name: count for name, count in (("repeat", repeat), ("control", control)) if count is not None}
+    return replace(plan, **counts, cells=tuple(replace(cell, **counts) for cell in plan.cells))

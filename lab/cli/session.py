@@ -53,6 +53,7 @@ class Settings:
     """What the guests of one run are made with. home: the state folder. folder: the run's own.
 
     shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
+    cell: of the matrix.
     """
 
     run: str
@@ -64,6 +65,7 @@ class Settings:
     boot_s: int | None = None
     shared_memory: bool = False
     guest_sleep: bool = False
+    cell: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,9 @@ class Guests:
             probe = self._probe(guest)
             seconds = (self._clock.now().raw_ns - begun[name]) / NS_PER_S
             resync = self._resync(name, mechanism, probe, server)
-            self._journal.append("boot", name, timings={"to_probe_s": round(seconds, 2)})
+            self._journal.append(
+                "boot", name, timings={"to_probe_s": round(seconds, 2)}, cell=self._settings.cell
+            )
             subjects[name] = Subject(name, probe, resync)
         return subjects
 

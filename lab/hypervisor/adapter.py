@@ -26,6 +26,7 @@ from lab.hypervisor.ground import Ground
 from lab.hypervisor.guard import BudgetGuard
 from lab.hypervisor.logs import start_failure
 from lab.hypervisor.loop import LOOP
+from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.saving import SaveRestore
 from lab.hypervisor.sleeping import GuestSleep
 from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
@@ -204,6 +205,19 @@ class LibvirtHypervisor:
         number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
         package = str(version.get("package", "")).strip()
         return f"{number} ({package})" if package else number
+
+    def pids(self) -> list[int]:
+        """Of the QEMU processes of this lab's guests, as far as they are on this host."""
+        found = []
+        for domain in self.domains.lab():
+            with contextlib.suppress(HypervisorError), QemuProcess.find(domain.uuid, domain.guest) as process:
+                found.append(process.pid)
+        return found
+
+    def reconnect(self) -> None:
+        """Open the connection again, after its daemon was restarted; guests are found again by their uuids.
+        HypervisorError when nothing answers. Never for the embedded driver, which is this process."""
+        self._ground.reconnect()
 
     def list_lab_domains(self) -> list[LabDomain]:
         """The lab's domains of this home, also those of earlier processes."""

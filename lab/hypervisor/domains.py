@@ -54,7 +54,7 @@ class Domains:
     """The domains of one connection. home: the lab's state folder."""
 
     def __init__(self, connection: Any, home: Path) -> None:
-        self._connection = connection
+        self.connection = connection
         self._home = str(home.absolute())
         self._lock = threading.Lock()
         self._started: dict[str, Any] = {}
@@ -101,17 +101,17 @@ class Domains:
         with self._lock:
             self._started[guest] = domain
 
-    def forget(self, guest: str) -> None:
-        """The guest has no domain any more that this process knows."""
+    def uuids(self) -> dict[str, str]:
+        """Of the guests that are known by name so far."""
         with self._lock:
-            self._started.pop(guest, None)
+            return {guest: str(domain.UUIDString()) for guest, domain in self._started.items()}
 
     def create(self, spec: DomainSpec, *, paused: bool = False) -> Any:
         """A domain for `spec`, which is not yet what the guest's name means. HypervisorError when libvirt
         or QEMU refuses."""
         xml = render(spec)
         with mapped("cannot be started", spec.guest):
-            return self._connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+            return self.connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
 
     def lab(self) -> list[LabDomain]:
         """The lab's domains of this home, by name."""
@@ -120,7 +120,7 @@ class Domains:
     def _lab(self) -> list[tuple[Any, LabDomain]]:
         found = []
         with mapped("the domains cannot be listed"):
-            for domain in self._connection.listAllDomains(0):
+            for domain in self.connection.listAllDomains(0):
                 marked = _mark(domain)
                 if marked is not None and marked.get("home") == self._home:
                     facts = LabDomain(
@@ -137,7 +137,7 @@ class Domains:
 
     def _by_name(self, name: str) -> Any | None:
         try:
-            return self._connection.lookupByName(name)
+            return self.connection.lookupByName(name)
         except libvirt.libvirtError as error:
             if is_code(error, "VIR_ERR_NO_DOMAIN"):
                 return None

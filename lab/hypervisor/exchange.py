@@ -33,7 +33,7 @@ from typing import Any
 
 from lab.core.timeline import MemoryProof
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import FreezelabError, HypervisorError
+from lab.errors import FreezelabError, HypervisorError, Refused
 from lab.hypervisor import memory
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.domain import DomainSpec
@@ -100,11 +100,9 @@ class Exchange:
         """Start the successor. HypervisorError when it cannot be: the guest runs on, nothing is left."""
         old = self._ground.specs.get(self._guest)
         if old is None:
-            raise HypervisorError(
-                "only a guest that this lab has started can be handed over", where=self._guest
-            )
+            raise Refused("only a guest that this lab has started can be handed over", where=self._guest)
         if old.memory_file is None:
-            raise HypervisorError(
+            raise Refused(
                 "its RAM is not in a file, so that no other process can take it over", where=self._guest
             )
         self._old = old
@@ -133,7 +131,7 @@ class Exchange:
             ("CPU model", wanted.cpu, old.cpu),
         ):
             if asked and asked != has:
-                raise HypervisorError(
+                raise Refused(
                     f"another {what} on the successor: {asked} instead of {has}, "
                     "whose device state it would not understand",
                     where=self._guest,

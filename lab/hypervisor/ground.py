@@ -107,6 +107,20 @@ class Ground:
                 error, f"{spec.emulator} cannot take it over as {spec.machine}", spec.guest
             ) from error
 
+    def reconnect(self) -> None:
+        """Another connection to the same address, and the same guests there."""
+        uuids = self.domains.uuids()
+        self.events.unregister(self.connection)
+        with contextlib.suppress(libvirt.libvirtError):
+            self.connection.close()
+        with mapped("cannot be reached again", self.uri):
+            self.connection = libvirt.open(self.uri)
+            self.domains.connection = self.connection
+            self.events.register(self.connection)
+        for guest, uuid in uuids.items():
+            with mapped("is gone after its daemon's restart", guest):
+                self.domains.now(guest, self.connection.lookupByUUIDString(uuid))
+
     def close(self) -> None:
         for guest in list(self._processes):
             self.forget(guest)

@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from lab.core.units import format_size
-from lab.errors import HypervisorError, MachineError
+from lab.errors import HypervisorError, MachineError, Refused
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
 from lab.hypervisor.ground import Ground, Steps
 from lab.ports import Call, Freezing, Frozen, Resumed
@@ -47,9 +47,7 @@ class SaveRestore:
         spec = self._ground.specs.get(self._guest)
         domain, uuid = self._ground.domain(self._guest)
         if spec is not None and spec.memory_file is not None:
-            raise HypervisorError(
-                "its RAM is a file of the lab's, which libvirt cannot save", where=self._guest
-            )
+            raise Refused("its RAM is a file of the lab's, which libvirt cannot save", where=self._guest)
         folder = Path(self._freezing.save_to or self._ground.home / "saved")
         with mapped("its memory cannot be told", self._guest):
             needed = int(domain.maxMemory()) * 1024 + _SPARE

@@ -6,7 +6,7 @@ import contextlib
 import threading
 
 from lab.core.units import NS_PER_S
-from lab.errors import HypervisorError
+from lab.errors import HypervisorError, Refused
 from lab.hypervisor import agent
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
 from lab.hypervisor.ground import Ground, Steps
@@ -40,15 +40,15 @@ class GuestSleep:
         domain, _uuid = self._ground.domain(self._guest)
         spec = self._ground.specs.get(self._guest)
         if spec is not None and not spec.guest_sleep:
-            raise HypervisorError("its machine has no S3, which its plan did not ask for", where=self._guest)
+            raise Refused("its machine has no S3, which its plan did not ask for", where=self._guest)
         agent.wait_ready(domain, self._guest, self._ground.clock, self._ground.clock.now().raw_ns + _AGENT_NS)
         info = agent.command(domain, self._guest, "guest-info")
         offered = {each["name"] for each in info["supported_commands"] if each["enabled"]}
         if "guest-suspend-ram" not in offered:
-            raise HypervisorError("its agent does not offer guest-suspend-ram", where=self._guest)
+            raise Refused("its agent does not offer guest-suspend-ram", where=self._guest)
         machine = self._ground.qmp(domain, self._guest, "query-current-machine")
         if not machine.get("wakeup-suspend-support"):
-            raise HypervisorError("QEMU cannot wake this machine", where=self._guest)
+            raise Refused("QEMU cannot wake this machine", where=self._guest)
 
     def stop(self, deadline_raw_ns: int) -> Frozen:
         ground, guest = self._ground, self._guest
