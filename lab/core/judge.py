@@ -26,7 +26,7 @@ from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
 from lab.core.result import CycleResult as CycleResult
 from lab.core.resync import measure_resync, predict
-from lab.core.steps import first_beat, parts
+from lab.core.steps import first_sign, parts
 from lab.core.timeline import ClockStep, Observation, Reading, SamplerReport
 from lab.core.trouble import HOST_STEP_NS, host_step, moved
 from lab.core.units import NS_PER_MS
@@ -165,12 +165,12 @@ def measure(
     predicted = predict(
         mechanism, pause.pause.mid_ns, obs.frozen and obs.method.expected_regime is Regime.RESUMED
     )
-    beat = None
+    sign = None
     at_stop = offset_at(raw_early, stop.returned.raw_ns, rate=pair[0])
     if obs.frozen and at_stop is not None:
         edge = ageing_ns(stop.returned.raw_ns - stop.called.raw_ns, phi)
         latest = stop.returned.raw_ns + at_stop.high_ns + edge
-        beat = first_beat(obs.beats, latest, resume.called.raw_ns)
+        sign = first_sign(obs.beats, late, latest, resume.called.raw_ns)
     return CycleResult(
         observation=obs,
         mechanism=mechanism,
@@ -185,7 +185,7 @@ def measure(
         drift_before=drift_before,
         drift_after=drift_after,
         spec=spec,
-        steps=parts(obs, beat, raw_at_resume, late) if obs.frozen else (),
+        steps=parts(obs, sign, raw_at_resume) if obs.frozen else (),
     )
 
 

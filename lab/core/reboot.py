@@ -9,7 +9,7 @@ from lab.core.plan import CycleSpec, Expectations, ResyncMechanism
 from lab.core.rates import UNKNOWN_DRIFT_PPM, last_drift, rate_of
 from lab.core.result import CycleResult
 from lab.core.resync import measure_resync
-from lab.core.steps import first_beat, first_sign, parts
+from lab.core.steps import first_sign, parts
 from lab.core.timeline import Observation
 from lab.core.trouble import host_step, moved
 
@@ -35,8 +35,7 @@ def rebooted(
         problems.append("the guest's clock was stepped while it was measured before the shutdown")
     first = real_late[0].offset if real_late else None
     final = real_late[-1].offset if real_late else None
-    beat = first_beat(obs.beats, None, resume.called.raw_ns)
-    sign = first_sign(beat, late)
+    sign = first_sign(obs.beats, late, None, resume.called.raw_ns)
     return CycleResult(
         observation=obs,
         mechanism=mechanism,
@@ -52,6 +51,6 @@ def rebooted(
         drift_before=last_drift(real_early),
         drift_after=last_drift(real_late),
         spec=spec,
-        steps=parts(obs, beat, offset_at(raw_late, resume.returned.raw_ns, rate=two), late),
-        outage_ns=None if sign is None else sign.raw_ns - stop.called.raw_ns,
+        steps=parts(obs, sign, offset_at(raw_late, resume.returned.raw_ns, rate=two)),
+        outage_ns=None if sign is None else sign.arrived.raw_ns - stop.called.raw_ns,
     )

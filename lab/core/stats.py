@@ -46,6 +46,20 @@ def quantile(values: Sequence[float], q: float, confidence: float = 0.95) -> Qua
     )
 
 
+def bounded_quantile(
+    values: Sequence[tuple[float, float, float]], q: float, confidence: float = 0.95
+) -> Quantile:
+    """The q-quantile of measurements that are only known to lie in [low, high], given as (low, value, high).
+    The lows' lower limit and the highs' upper one are limits of the true values' quantile: each order
+    statistic of what lies below is no higher. ValueError on no values."""
+    lows, mids, highs = zip(*values, strict=True) if values else ((), (), ())
+    return Quantile(
+        quantile(mids, q, confidence).value,
+        quantile(lows, q, confidence).low,
+        quantile(highs, q, confidence).high,
+    )
+
+
 @dataclass(frozen=True)
 class Summary:
     """Repeated measurements of one quantity, in its own unit."""

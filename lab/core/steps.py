@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lab.core.clock import Interval, Stamp
+from lab.core.clock import GuestClock, Interval, Stamp
 from lab.core.method import FreezeMethod
 from lab.core.timeline import Heartbeat, Observation, Reading, Step
 
@@ -71,66 +71,66 @@ def _patched(obs: Observation, called: int, resumed: int, named: Sequence[Step])
     return None if longest is None else Step(PATCH, longest.began_raw_ns, longest.ended_raw_ns)
 
 
-def first_beat(beats: Sequence[Heartbeat], stop_guest_ns: int | None, resume_called: int) -> Heartbeat | None:
-    """The first heartbeat that was certainly sent after the resume: it carries a later time than the
-    guest's MONOTONIC_RAW had at the stop at the latest (stop_guest_ns), or, where that clock began anew
-    (None), it arrived after the start."""
+@dataclass(frozen=True)
+class Sign:
+    """The first thing that was heard of a guest that goes on: a heartbeat, or an answer to a reading.
+
+    sent_raw_ns: the guest's MONOTONIC_RAW when it was sent. arrived: at the host.
+    """
+
+    sent_raw_ns: int
+    arrived: Stamp
+
+
+def first_sign(
+    beats: Sequence[Heartbeat], late: Sequence[Reading], stop_guest_ns: int | None, resume_called: int
+) -> Sign | None:
+    """What arrived first of what was certainly sent after the resume.
+
+    A heartbeat was when it carries a later time than the guest's MONOTONIC_RAW had at the stop at the latest
+    (stop_guest_ns); where that clock began anew (None), when it arrived after the start. late: readings after
+    the resume, in order.
+    """
+    signs = [Sign(reading.t3[GuestClock.RAW], reading.t4) for reading in late[:1]]
     for beat in beats:
-        if beat.arrived.raw_ns <= resume_called:
-            continue
-        if stop_guest_ns is None or beat.sent_raw_ns > stop_guest_ns:
-            return beat
-    return None
+        if beat.arrived.raw_ns > resume_called and (
+            stop_guest_ns is None or beat.sent_raw_ns > stop_guest_ns
+        ):
+            signs.append(Sign(beat.sent_raw_ns, beat.arrived))
+            break
+    return min(signs, key=lambda sign: sign.arrived.raw_ns, default=None)
 
 
-def first_sign(beat: Heartbeat | None, late: Sequence[Reading]) -> Stamp | None:
-    """When the first bytes of a guest that goes on arrived at the host."""
-    arrivals = [reading.t4 for reading in late[:1]]
-    if beat is not None:
-        arrivals.append(beat.arrived)
-    return min(arrivals, key=lambda stamp: stamp.raw_ns, default=None)
-
-
-def parts(
-    obs: Observation, beat: Heartbeat | None, raw_offset: Interval | None, late: Sequence[Reading]
-) -> tuple[Part, ...]:
+def parts(obs: Observation, sign: Sign | None, raw_offset: Interval | None) -> tuple[Part, ...]:
     """The pause from the stop call on, part by part; () when the guest was not stopped and resumed.
 
-    beat: the first heartbeat after the resume. raw_offset: guest MONOTONIC_RAW minus host MONOTONIC_RAW
-    then, by which its sending is dated. late: readings after the resume, in order.
+    raw_offset: guest MONOTONIC_RAW minus host MONOTONIC_RAW after the resume, by which the sending of the
+    first sign is dated.
 
-    The resume call may return when the guest already runs: RESUME ends at the latest when the first
-    heartbeat left the guest, and what comes after it is counted from there.
+    The resume call may return when the guest already runs: RESUME ends at the latest when the first sign
+    left the guest.
     """
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None or obs.method is FreezeMethod.NONE:
         return ()
     begin, called, ended = stop.called.raw_ns, resume.called.raw_ns, resume.returned.raw_ns
-    arrived = first_sign(beat, late)
-    sent: Interval | None = None
-    if beat is not None and raw_offset is not None:
+    sent = None
+    if sign is not None and raw_offset is not None:
         # After the resume was asked for, and before it arrived, whatever the clocks say.
-        low = min(max(called, beat.sent_raw_ns - raw_offset.high_ns), beat.arrived.raw_ns)
-        high = min(max(low, beat.sent_raw_ns - raw_offset.low_ns), beat.arrived.raw_ns)
-        sent = Interval(low, high)
-    runs = min([ended, *([sent.mid_ns] if sent else []), *([arrived.raw_ns] if arrived else [])])
+        arrived = sign.arrived.raw_ns
+        low = min(max(called, sign.sent_raw_ns - raw_offset.high_ns), arrived)
+        sent = Interval(low, min(max(low, sign.sent_raw_ns - raw_offset.low_ns), arrived))
+        ended = min(ended, sent.mid_ns)
     down, up = (SUSPEND, BACK if obs.called_off else RESUME) if obs.method.freezes else (SHUT_DOWN, START)
-    named = [Step(down, begin, stop.returned.raw_ns), *obs.steps, Step(up, called, runs)]
+    named = [Step(down, begin, stop.returned.raw_ns), *obs.steps, Step(up, called, ended)]
     if (patch := _patched(obs, stop.returned.raw_ns, called, named)) is not None:
         named.insert(0, patch)  # an inner step of the method's own counts
-    found = [Part(s.name, s.began_raw_ns - begin, s.length_ns) for s in _flat(named, begin, runs)]
-    marks: list[tuple[int, str, Interval | None]] = []
-    if sent is not None:
-        marks.append((sent.mid_ns, HEARTBEAT, sent))
-    if arrived is not None:
-        marks.append((arrived.raw_ns, PACKET, None))
-    at = runs
-    for when, name, where in sorted(marks, key=lambda mark: mark[0]):
-        bounds = None
-        if where is not None:
-            bounds = Interval(max(0, where.low_ns - at), max(0, where.high_ns - at))
-        elif sent is not None and at == sent.mid_ns:  # it begins at an instant that is only bounded
-            bounds = Interval(max(0, when - sent.high_ns), max(0, when - sent.low_ns))
-        found.append(Part(name, at - begin, when - at, bounds))
-        at = when
+    found = [Part(s.name, s.began_raw_ns - begin, s.length_ns) for s in _flat(named, begin, ended)]
+    if sign is None or sent is None:
+        return tuple(found)
+    at, arrived = sent.mid_ns, sign.arrived.raw_ns
+    until = Interval(max(0, sent.low_ns - ended), max(0, sent.high_ns - ended))
+    found.append(Part(HEARTBEAT, ended - begin, at - ended, until))
+    under_way = Interval(arrived - sent.high_ns, arrived - sent.low_ns)
+    found.append(Part(PACKET, at - begin, arrived - at, under_way))
     return tuple(found)

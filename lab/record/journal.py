@@ -4,6 +4,7 @@ Every line has seq, kind, raw_ns and real_ns (the host's MONOTONIC_RAW and REALT
 guest and cycle where they apply. The kinds, in the order in which they come:
 
     run-start   schema, id, plan, host                 once
+    cell        id, began | id, skipped, refused         a cell of the matrix begins, or is not run and why
     boot        timings of a guest's start
     cycle       frozen, method, patch, impact, budget_ns, cell    opens a guest's cycle
     facts       when (before, after), facts

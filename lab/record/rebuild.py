@@ -110,35 +110,43 @@ _UPDATES: dict[str, Callable[[Observation, dict[str, Any]], Observation]] = {
 
 
 def observations_of(history: History) -> list[Observation]:
-    """One Observation for each guest and cycle, in order. RecordError on an event that lacks a part."""
-    found: dict[tuple[int, str], Observation] = {}
-    ended: set[tuple[int, str]] = set()
+    """One Observation for each guest and cycle, in order of cells, cycles and guests. RecordError on an
+    event that lacks a part."""
+    found: list[Observation] = []
+    ended: set[int] = set()
+    current: dict[tuple[int, str], int] = {}  # a guest's name and number may come again in another cell
+    cells: dict[str, int] = {}
     for event in history.events:
         kind = event["kind"]
         try:
             if kind == "cycle":
-                key = event["cycle"], event["guest"]
-                found[key] = Observation(
-                    event["guest"],
-                    event["cycle"],
-                    event["frozen"],
-                    FreezeMethod(event["method"]),
-                    event["patch"],
-                    event["budget_ns"],
-                    cell=event.get("cell", ""),
-                    patch_impact=event.get("impact", "freeze"),
+                current[event["cycle"], event["guest"]] = len(found)
+                cell = event.get("cell", "")
+                cells.setdefault(cell, len(cells))
+                found.append(
+                    Observation(
+                        event["guest"],
+                        event["cycle"],
+                        event["frozen"],
+                        FreezeMethod(event["method"]),
+                        event["patch"],
+                        event["budget_ns"],
+                        cell=cell,
+                        patch_impact=event.get("impact", "freeze"),
+                    )
                 )
             elif kind in _UPDATES:
-                key = event["cycle"], event["guest"]
-                found[key] = _UPDATES[kind](found[key], event)
+                index = current[event["cycle"], event["guest"]]
+                found[index] = _UPDATES[kind](found[index], event)
                 if kind == "cycle-end":
-                    ended.add(key)
+                    ended.add(index)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise RecordError(
                 f"event {event['seq']} ({kind}) is damaged: {type(error).__name__} {error}",
                 where=str(history.folder),
             ) from None
-    return [
-        obs if key in ended else replace(obs, problems=(*obs.problems, "the cycle was cut off"))
-        for key, obs in sorted(found.items(), key=lambda item: item[0])
+    told = [
+        obs if index in ended else replace(obs, problems=(*obs.problems, "the cycle was cut off"))
+        for index, obs in enumerate(found)
     ]
+    return sorted(told, key=lambda obs: (cells[obs.cell], obs.cycle, obs.guest))

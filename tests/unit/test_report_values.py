@@ -120,6 +120,7 @@ def control(index: int) -> Cycle:
     return cycle(
         index,
         frozen=False,
+        control=True,
         method="none",
         regime="running",
         pause=Measure(0, 0, 0),

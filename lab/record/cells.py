@@ -1,0 +1,122 @@
+"""The cells of a matrix: what each came to, and beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.core import benchmark
+from lab.core import plan as planned
+from lab.core.method import FreezeMethod
+from lab.core.verdict import Finding, Outcome, worst
+from lab.record.journal import History
+from lab.record.model import Cell, Comparison, Cycle
+from lab.record.statistics import bounded, median_pause, statistics
+
+GIB = 1 << 30
+METHOD, MEMORY = "method", "memory"
+"""The axes that comparisons are made along."""
+
+
+@dataclass
+class Told:
+    """What the history says of a cell beside its cycles. boots: timings, by guest."""
+
+    skipped: str = ""
+    refused: bool = False
+    boots: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def told_of(history: History) -> dict[str, Told]:
+    """By cell; "" without a matrix."""
+    found: dict[str, Told] = {}
+    current = ""
+    for event in history.events:
+        if event["kind"] == "cell":
+            current = str(event.get("id", ""))
+            told = found.setdefault(current, Told())
+            told.skipped = str(event.get("skipped", ""))
+            told.refused = bool(event.get("refused", False))
+        elif event["kind"] == "boot":
+            here = found.setdefault(str(event.get("cell", current)), Told())
+            here.boots[str(event.get("guest", ""))] = event.get("timings", {})
+    return found
+
+
+def wanted(cell: planned.Cell) -> int:
+    """How many guest's cycles it should have."""
+    return len(cell.guests) * (cell.repeat + cell.control)
+
+
+def cell_findings(cell: planned.Cell, told: Told, run: int) -> list[Finding]:
+    """A cell of which not all was run: inconclusive, with its reason. run: how many cycles it had."""
+    many = wanted(cell)
+    if told.skipped:
+        said = "refused" if told.refused else "not run"
+        why = f"{said}: {told.skipped}"
+        return [Finding("", -1, "cell", "is run", said, Outcome.INCONCLUSIVE, why, cell.id)]
+    if run < many:
+        text = f"{run} of {many} cycles"
+        why = f"only {text} were run"
+        return [Finding("", -1, "cycles", f"{many}", text, Outcome.INCONCLUSIVE, why, cell.id)]
+    return []
+
+
+def cell_of(cell: planned.Cell, told: Told, cycles: Sequence[Cycle], own: Sequence[Finding]) -> Cell:
+    """The member of run.json. own: the cell's findings beside its cycles'."""
+    first = cell.guests[0] if cell.guests else planned.GuestSpec("")
+    return Cell(
+        id=cell.id,
+        values=dict(cell.values),
+        outcome=worst([*(c.outcome for c in cycles), *(f.outcome for f in own)]),
+        method=cell.cycle.method,
+        memory_bytes=first.memory_bytes,
+        vcpus=first.vcpus,
+        patch=cell.cycle.patch.label,
+        resync=cell.resync,
+        cycles=len(cycles),
+        wanted=wanted(cell),
+        statistics=statistics(cycles),
+        why=next((f.why for f in own), ""),
+        refused=told.refused,
+        pause=median_pause(cycles),
+    )
+
+
+def _without(cell: Cell, axis: str) -> dict[str, str]:
+    return {name: value for name, value in cell.values.items() if name != axis}
+
+
+def _slopes(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> Iterator[Comparison]:
+    """The pause over RAM, for each group of cells that differ in nothing else."""
+    groups: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+    for cell in cells:
+        if MEMORY in cell.values:
+            groups.setdefault(tuple(_without(cell, MEMORY).items()), []).append(cell)
+    for common, group in groups.items():
+        points = [
+            (cell.memory_bytes / GIB, value) for cell in group for _, value, _ in bounded(cycles[cell.id])
+        ]
+        seen = benchmark.slope(points)
+        if seen is not None:
+            yield Comparison("slope", dict(common), "ns/GiB", seen.value, seen.low, seen.high, seen.count)
+
+
+def _ratios(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> Iterator[Comparison]:
+    """save-restore over in-place, for each pair of cells that differ in nothing else."""
+    for below in cells:
+        if below.method != FreezeMethod.IN_PLACE or METHOD not in below.values:
+            continue
+        for above in cells:
+            common = _without(below, METHOD)
+            if above.method != FreezeMethod.SAVE_RESTORE or _without(above, METHOD) != common:
+                continue
+            seen = benchmark.ratio(bounded(cycles[above.id]), bounded(cycles[below.id]))
+            if seen is not None:
+                yield Comparison("ratio", common, "", seen.value, seen.low, seen.high, seen.count)
+
+
+def comparisons(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> tuple[Comparison, ...]:
+    """Slopes first, then ratios. cycles: by cell."""
+    return (*_slopes(cells, cycles), *_ratios(cells, cycles))

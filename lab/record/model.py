@@ -1,0 +1,286 @@
+"""run.json's members. Schema "freezelab.run/1", kept compatible: new members may come, none goes or changes
+its meaning. All times are integer nanoseconds; offsets are guest minus host; null means that it was not
+measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.core.verdict import Finding, Outcome
+
+
+@dataclass(frozen=True)
+class Bounds:
+    low_ns: int
+    high_ns: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    value_ns: int
+    low_ns: int
+    high_ns: int
+
+
+@dataclass(frozen=True)
+class Playbook:
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Host:
+    kernel: str = ""
+    cpu: str = ""
+    memory_bytes: int = 0
+    qemu: str = ""
+    libvirt: str = ""
+    accelerator: str = ""
+    accelerator_reason: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    hypervisor: Bounds | None = None
+    lag: Bounds | None = None
+    gap: Bounds | None = None
+    silence: Bounds | None = None
+
+
+@dataclass(frozen=True)
+class Offsets:
+    before: Measure | None = None
+    at_resume: Measure | None = None
+    final: Measure | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    at_ns: int
+    low_ns: int
+    high_ns: int
+
+
+@dataclass(frozen=True)
+class Resync:
+    """time_low_ns to time_ns bound the time to sync; time_ns is the first instant seen in time."""
+
+    mechanism: str
+    predicted: str
+    outcome: str
+    time_ns: int | None
+    time_low_ns: int | None
+    step_ns: int | None
+    correction: str | None
+    backward_steps: int
+    overshoot_ns: int
+    area_ns_s: float
+    said: str
+    curve: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True)
+class DriftBounds:
+    ppm: float
+    low: float
+    high: float
+    window_ns: int
+
+
+@dataclass(frozen=True)
+class Drifts:
+    before: DriftBounds | None = None
+    after: DriftBounds | None = None
+
+
+@dataclass(frozen=True)
+class Clocksource:
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of a pause, or of a patch. at_ns: since the stop call. low_ns, high_ns: where length_ns lies,
+    when it was inferred and not stamped."""
+
+    name: str
+    at_ns: int
+    length_ns: int
+    low_ns: int | None = None
+    high_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the freeze method's rules say, beside what was measured. agrees: null where the bounds do not
+    tell."""
+
+    claim: str
+    predicted: str
+    measured: str
+    agrees: bool | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Two digests of the guest's RAM while it stood still. cost_ns: what they added to the pause."""
+
+    page_bytes: int
+    pages: int
+    held: int
+    differ: int
+    before: str
+    after: str
+    cost_ns: int
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """closure: where hypervisor - lag - gap lies. used_ns: of the budget. disagreeing: witnesses that
+    contradict the pause. noise_ns: the largest hole that the sampler saw elsewhere. at_rest: from the
+    guest's last instruction before the pause to the first one after it.
+
+    pause: without what proving the memory cost; felt: with it, null when they are the same.
+    stamps: QEMU's own RESUME - STOP. steps: where the pause went, from the stop call to the first packet;
+    they add up. predictions: of the freeze method. cell: of the matrix, "" without one. control: a cycle
+    without the freeze that the run is about. called_off: why the freeze was taken back, "" if it was not.
+    cut: connections were cut by the guest's networking. outage_ns: of a reboot, until it was heard again.
+    """
+
+    index: int
+    frozen: bool
+    method: str
+    patch: str
+    regime: str | None
+    budget_ns: int
+    used_ns: int | None
+    pause: Measure | None
+    witnesses: Witnesses
+    agreeing: tuple[str, ...]
+    closure_ns: int | None
+    closure: Bounds | None
+    closes: bool
+    offset: Offsets
+    resync: Resync | None
+    drift: Drifts
+    boot_id_unchanged: bool | None
+    kernel_stalls: tuple[str, ...]
+    clocksource: Clocksource | None
+    cpu_ns: int | None
+    readings: int
+    problems: tuple[str, ...]
+    outcome: Outcome
+    disagreeing: tuple[str, ...] = ()
+    noise_ns: int | None = None
+    at_rest: Bounds | None = None
+    cell: str = ""
+    control: bool = False
+    felt: Measure | None = None
+    stamps: Bounds | None = None
+    steps: tuple[Step, ...] = ()
+    predictions: tuple[Predicted, ...] = ()
+    memory: Memory | None = None
+    called_off: str = ""
+    cut: bool = False
+    patch_impact: str = "freeze"
+    patch_ok: bool | None = None
+    patch_steps: tuple[Step, ...] = ()
+    version_before: str = ""
+    version_after: str = ""
+    outage_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Guest:
+    """One entry for each guest and cell."""
+
+    name: str
+    image: str
+    vcpus: int
+    memory_bytes: int
+    fault_domain: int
+    update_domain: int
+    boot: dict[str, Any]
+    cycles: tuple[Cycle, ...]
+    cell: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Over all guests' cycles with a freeze (kind "freeze"), without one ("control"), or of a part of the
+    pause ("step", metric is its name). Limits: 95 %, from order statistics; null where there are too few
+    cycles for a limit."""
+
+    kind: str
+    metric: str
+    unit: str
+    count: int
+    median: Limits
+    p95: Limits
+    max: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the matrix. cycles: how many were run, of wanted. why: it was not run, or not whole;
+    refused: it cannot be, here. memory_bytes, vcpus: of its first guest. pause: the median over its freezes;
+    its bounds hold the true median at 95 %, or, of too few cycles for that, are the hull of all pauses."""
+
+    id: str
+    values: dict[str, str]
+    outcome: Outcome
+    method: str
+    memory_bytes: int
+    vcpus: int
+    patch: str
+    resync: str
+    cycles: int
+    wanted: int
+    statistics: tuple[Statistic, ...]
+    why: str = ""
+    refused: bool = False
+    pause: Measure | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Cells beside each other. kind "slope": of the pause over RAM, unit "ns/GiB" (Theil-Sen); "ratio": of
+    the median pauses of save-restore and in-place. of: the values that the cells have in common.
+    low, high: 95 %; null with too few cycles. cycles: that it rests on."""
+
+    kind: str
+    of: dict[str, str]
+    unit: str
+    value: float
+    low: float | None
+    high: float | None
+    cycles: int
+
+
+@dataclass(frozen=True)
+class Run:
+    schema: str
+    id: str
+    playbook: Playbook
+    started: str
+    ended: str
+    outcome: Outcome
+    complete: bool
+    interrupted: bool
+    host: Host
+    guests: tuple[Guest, ...]
+    findings: tuple[Finding, ...]
+    statistics: tuple[Statistic, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
