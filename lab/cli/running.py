@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from lab.cli import paths
 from lab.cli.cells import Cells
 from lab.cli.session import Settings, check_memory
-from lab.core.plan import Plan
+from lab.core.plan import Cell, Plan
 from lab.errors import FreezelabError, Interrupted, MachineError
 from lab.host import facts as host_facts
 from lab.host.clocks import HostClock
@@ -25,6 +26,7 @@ from lab.ports import View
 from lab.record.journal import SCHEMA, FileJournal, read_history
 from lab.record.run import Run, judge, write
 
+Part = TypeVar("Part", Plan, Cell)
 Shield = Callable[[], AbstractContextManager[None]]
 
 
@@ -129,5 +131,12 @@ class RunStopped(Exception):
 
 def with_counts(plan: Plan, repeat: int | None, control: int | None) -> Plan:
     """The plan with the command line's counts."""
-    counts = {name: count for name, count in (("repeat", repeat), ("control", control)) if count is not None}
-    return replace(plan, **counts, cells=tuple(replace(cell, **counts) for cell in plan.cells))
+
+    def counted(part: Part) -> Part:
+        return replace(
+            part,
+            repeat=part.repeat if repeat is None else repeat,
+            control=part.control if control is None else control,
+        )
+
+    return replace(counted(plan), cells=tuple(counted(cell) for cell in plan.cells))

@@ -41,8 +41,12 @@ class GuestSleep:
         spec = self._ground.specs.get(self._guest)
         if spec is not None and not spec.guest_sleep:
             raise Refused("its machine has no S3, which its plan did not ask for", where=self._guest)
-        agent.wait_ready(domain, self._guest, self._ground.clock, self._ground.clock.now().raw_ns + _AGENT_NS)
-        info = agent.command(domain, self._guest, "guest-info")
+        deadline = self._ground.clock.now().raw_ns + _AGENT_NS
+        try:
+            agent.wait_ready(domain, self._guest, self._ground.clock, deadline)
+            info = agent.command(domain, self._guest, "guest-info")
+        except HypervisorError as error:
+            raise Refused(error.what, where=self._guest, hint=error.hint) from error
         offered = {each["name"] for each in info["supported_commands"] if each["enabled"]}
         if "guest-suspend-ram" not in offered:
             raise Refused("its agent does not offer guest-suspend-ram", where=self._guest)
