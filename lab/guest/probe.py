@@ -64,18 +64,6 @@ def start_command() -> str:
     )
 
 
-def return_command(token: str, pid: int, knock: int, hold: int) -> str:
-    """The shell command that makes its own channel that of a payload which has lost its host. The arguments
-    are what the payload said in its first line. Nothing but the shell is started. The descriptors of another
-    process open to the same user only; that it is the payload, and no later process of the same number,
-    its random name tells. The channel is at 7 and 8: while it knocks, a shell's own 1 is elsewhere."""
-    fd = f"/proc/{int(pid)}/fd"
-    return (
-        f'read -r n </proc/{int(pid)}/comm && [ "$n" = {shlex.quote(token)} ] '
-        f"&& exec 7<&0 8>&1 9<{fd}/{int(hold)} && echo $$ >{fd}/{int(knock)} && read -r n <&9"
-    )
-
-
 class GuestProbe:
     """ports.Probe over SSH.
 
@@ -96,6 +84,7 @@ class GuestProbe:
         self._sequence = 0
         self._resolution = 1
         self._again: Callable[[float], SSH] | None = None
+        self._receiver = threading.Thread()
         self._way_back = ""
 
     def __enter__(self) -> GuestProbe:
@@ -116,8 +105,8 @@ class GuestProbe:
         if self._channel is not None and self._ssh is not None and self._ssh.alive:
             with suppress(OSError, EOFError):
                 self._channel.sendall(b"q\n")
-                # Told by the thread that receives; else sshd may see the end of the connection first.
-                self._channel.status_event.wait(_LEAVE_S)
+                # Until the payload has gone: sshd may else see the end of the connection first.
+                self._receiver.join(_LEAVE_S)
         self._drop()
         self._again = None
 
@@ -138,12 +127,7 @@ class GuestProbe:
         """The connection, for other commands between the measurements; had again when it was lost."""
         if self._ssh is None or not self._ssh.alive:
             self._repair()
-        if self._ssh is None:
-            raise self._not_connected()
-        return self._ssh
-
-    def _not_connected(self) -> GuestError:
-        return GuestError("the probe is not connected", where=f"guest {self.guest}")
+        return self._connected()
 
     def _repair(self) -> None:
         """Have a lost channel again."""
@@ -155,7 +139,7 @@ class GuestProbe:
         there. GuestError when neither can be had in time."""
         self._drop()
         if self._again is None:
-            raise self._not_connected()
+            raise GuestError("the probe was never connected", where=f"guest {self.guest}")
         deadline, pace = time.monotonic() + within_s, _PACE_S
         while True:
             try:
@@ -174,36 +158,44 @@ class GuestProbe:
 
     def _start(self, timeout_s: float) -> None:
         """Start a payload over the connection."""
-        self._listen(start_command())
+        self._listen(self._connected().channel(start_command()))
         hello = json.loads(self._answer(b"H", timeout_s)[1])
         self._resolution = hello["resolution_ns"]
-        self._way_back = return_command(hello["token"], hello["pid"], hello["knock"], hello["hold"])
+        self._way_back = hello["path"]
 
     def _attach(self, timeout_s: float) -> bool:
         """Whether the payload has taken this connection for its own. GuestError when it is lost as well."""
         if not self._way_back:
             return False
-        self._listen(self._way_back)
+        ssh = self._connected()
+        channel = ssh.socket(self._way_back, timeout_s)
+        if channel is None:
+            return False
+        self._listen(channel)
         try:
             self._answer(b"A", timeout_s)
         except GuestError:
-            if self._ssh is None or not self._ssh.alive:
+            if not ssh.alive:
                 raise
             return False
         return True
 
-    def _listen(self, command: str) -> None:
-        """Run a command whose standard input and output are the protocol's."""
+    def _connected(self) -> SSH:
         if self._ssh is None:
-            raise self._not_connected()
-        self._channel = self._ssh.channel(command)
+            raise GuestError("the probe is not connected", where=f"guest {self.guest}")
+        return self._ssh
+
+    def _listen(self, channel: paramiko.Channel) -> None:
+        """Talk over `channel` from now on."""
+        self._channel = channel
         self._answers = queue.SimpleQueue()
-        threading.Thread(
+        self._receiver = threading.Thread(
             target=self._receive,
-            args=(self._channel, self._ssh.wire, self._answers),
+            args=(channel, self._connected().wire, self._answers),
             name=f"probe-{self.guest}",
             daemon=True,
-        ).start()
+        )
+        self._receiver.start()
 
     def _receive(
         self, channel: paramiko.Channel, wire: Wire, answers: queue.SimpleQueue[tuple[Stamp, bytes] | None]
@@ -263,7 +255,7 @@ class GuestProbe:
 
     def _send(self, line: bytes) -> None:
         if self._channel is None:
-            raise self._not_connected()
+            raise GuestError("the probe is not connected", where=f"guest {self.guest}")
         try:
             self._channel.sendall(line)
         except (OSError, EOFError) as error:
@@ -284,9 +276,7 @@ class GuestProbe:
         self._sequence += 1
         echo = b" %d " % self._sequence
         line = b"r %d\n" % self._sequence
-        if self._ssh is None:
-            raise self._not_connected()
-        wire = self._ssh.wire
+        wire = self._connected().wire
         t1 = wire.mark_sending()
         self._send(line)
         t1 = wire.first_sent or t1

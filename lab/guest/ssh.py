@@ -157,10 +157,29 @@ def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[],
         selector.close()
 
 
+class _Transport(paramiko.Transport):
+    """With the one kind of channel that paramiko lacks: to a Unix socket in the guest (OpenSSH's PROTOCOL,
+    section 2.4: direct-streamlocal@openssh.com). paramiko sends an unknown kind without arguments."""
+
+    _KIND = "direct-streamlocal@openssh.com"
+    _arguments: tuple[bytes, bytes, int] | None = None
+
+    def open_local(self, path: str, timeout_s: float) -> paramiko.Channel:
+        self._arguments = (path.encode(), b"", 0)  # the two others are reserved
+        return self.open_channel(self._KIND, timeout=timeout_s)
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        if self._arguments is not None:
+            path, reserved, number = self._arguments
+            self._arguments = None
+            data.add_string(path).add_string(reserved).add_int(number)
+        super()._send_user_message(data)  # type: ignore[misc]
+
+
 class SSH:
     """One SSH connection to one guest. A context manager."""
 
-    def __init__(self, address: Address, transport: paramiko.Transport, wire: Wire, clock: Clock) -> None:
+    def __init__(self, address: Address, transport: _Transport, wire: Wire, clock: Clock) -> None:
         self.address, self.transport, self.wire, self.clock = address, transport, wire, clock
 
     @classmethod
@@ -191,7 +210,7 @@ class SSH:
                 f"no answer to SSH at {address} within {timeout_s:.0f} s", where=where
             ) from error
         wire = Wire(sock, clock)
-        transport = paramiko.Transport(wire)  # type: ignore[arg-type]  # it stands in for the socket
+        transport = _Transport(wire)  # type: ignore[arg-type]  # it stands in for the socket
         options = transport.get_security_options()
         options.ciphers = [c for c in CIPHERS if c in options.ciphers] or options.ciphers
         options.kex = [k for k in options.kex if k.startswith("curve25519")] or options.kex
@@ -246,6 +265,16 @@ class SSH:
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestError(f"SSH is gone: {_said(error)}", where=f"guest {self.address.guest}") from error
         return channel
+
+    def socket(self, path: str, timeout_s: float = 30.0) -> paramiko.Channel | None:
+        """A channel to the Unix socket at `path` in the guest; None when nobody listens there, or sshd does
+        not allow it. GuestError when the connection is gone."""
+        try:
+            return self.transport.open_local(path, timeout_s)
+        except paramiko.ChannelException:
+            return None
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestError(f"SSH is gone: {_said(error)}", where=f"guest {self.address.guest}") from error
 
     def run(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> Result:
         """Run a shell command in the guest to its end. GuestError on a lost connection or time-out."""
