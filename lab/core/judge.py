@@ -186,6 +186,7 @@ def measure(
         drift_after=drift_after,
         spec=spec,
         steps=parts(obs, sign, raw_at_resume) if obs.frozen else (),
+        resumed_guest=resume_guest,
     )
 
 

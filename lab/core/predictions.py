@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.core.clock import GuestClock, Interval, intersect
+from lab.core.judge import STEP_FLOOR_NS, STEP_SHARE
 from lab.core.method import Prediction, Regime, WallClock
 from lab.core.offsets import SLEW_PPM, ageing_ns
-from lab.core.pause import before_and_after
+from lab.core.pause import Witness, before_and_after
 from lab.core.rates import UNKNOWN_DRIFT_PPM
 from lab.core.result import CycleResult
 from lab.core.timeline import Reading
@@ -50,17 +51,31 @@ def _regime(result: CycleResult, predicted: Regime) -> Held:
 
 
 def _slack_ns(result: CycleResult, early: Sequence[Reading], late: Sequence[Reading]) -> int:
-    """How far the guest's REALTIME may have moved by itself between the two readings that the pause is
-    told from: slewed at any rate while the guest ran, at an undisciplined clock's while it did not."""
+    """How far the guest's REALTIME may have moved unseen between the two readings that the pause is told
+    from: slewed at any rate while the guest ran, at an undisciplined clock's while it did not; and stepped
+    by less than the sampler can tell over the hole in it."""
     stop, resume = result.observation.stop, result.observation.resume
     if stop is None or resume is None or not early or not late:
         return 0
     ran = stop.returned.raw_ns - early[-1].t1.raw_ns + late[0].t4.raw_ns - resume.called.raw_ns
     held = resume.returned.raw_ns - stop.called.raw_ns
-    return ageing_ns(max(0, ran), SLEW_PPM) + ageing_ns(max(0, held), result.phi_ppm + UNKNOWN_DRIFT_PPM)
+    gap = result.pause.witnesses.get(Witness.GAP) if result.pause is not None else None
+    step = STEP_FLOOR_NS + (0 if gap is None else gap.high_ns // STEP_SHARE)
+    return (
+        step + ageing_ns(max(0, ran), SLEW_PPM) + ageing_ns(max(0, held), result.phi_ppm + UNKNOWN_DRIFT_PPM)
+    )
 
 
-def _wall_clock(result: CycleResult, predicted: WallClock, slack_ns: int) -> Held:
+def _stepped_before(result: CycleResult, early: Sequence[Reading]) -> bool:
+    """Whether REALTIME may have been stepped between the last reading before the stop and the stop."""
+    sampler, resumed = result.observation.sampler, result.resumed_guest
+    if sampler is None or resumed is None or not early:
+        return True
+    last = early[-1].t2[GuestClock.RAW]
+    return any(last < step.at_raw_ns <= resumed.high_ns for step in sampler.steps)
+
+
+def _wall_clock(result: CycleResult, predicted: WallClock, slack_ns: int, unclear: bool) -> Held:
     """Told from what the clock lost between the last reading before the stop and the resume."""
     before, at_resume, pause, lag = result.before, result.at_resume, result.pause, result.lag
     if predicted is WallClock.BOOTED:
@@ -69,6 +84,8 @@ def _wall_clock(result: CycleResult, predicted: WallClock, slack_ns: int) -> Hel
         return Held(WALL_CLOCK, predicted, shown, None if same is None else not same)
     if before is None or at_resume is None or pause is None:
         return Held(WALL_CLOCK, predicted, "not measured", None)
+    if unclear and predicted is not WallClock.NEARLY:
+        return Held(WALL_CLOCK, predicted, f"{UNDECIDED}: stepped about the stop", None)
     if predicted is WallClock.NEARLY:
         agrees: bool | None = None
         if at_resume.smallest_ns > NEARLY_NS:
@@ -125,7 +142,11 @@ def held(result: CycleResult) -> tuple[Held, ...]:
     found = []
     if predicts.regime is not None:
         found.append(_regime(result, predicts.regime))
-    found.append(_wall_clock(result, predicts.wall_clock, _slack_ns(result, early, late)))
+    found.append(
+        _wall_clock(
+            result, predicts.wall_clock, _slack_ns(result, early, late), _stepped_before(result, early)
+        )
+    )
     if obs.method.freezes:
         found.append(_boottime(result, predicts.boottime_counts, early, late))
     return tuple(found)

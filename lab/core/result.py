@@ -23,6 +23,7 @@ class CycleResult:
     and at the last reading of the watch.
     drift_before, drift_after: of REALTIME. phi_ppm: the drift bound that the widening used.
     spec: what the plan asked for. steps: where the pause went.
+    resumed_guest: the guest's MONOTONIC_RAW at the resume.
     lag: how long the guest's MONOTONIC_RAW stood still.
     outage_ns: of a guest that was rebooted, from the call that shut it down to the first bytes of the new
         boot that arrived at the host.
@@ -43,6 +44,7 @@ class CycleResult:
     spec: CycleSpec | None = None
     steps: tuple[Part, ...] = ()
     outage_ns: int | None = None
+    resumed_guest: Interval | None = None
 
     @property
     def control(self) -> bool:

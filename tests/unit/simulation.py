@@ -70,7 +70,12 @@ class Repair(StrEnum):
 class Scenario:
     """Times in nanoseconds, frequencies in ppb. hidden_ns: the guest's clocks lose this much more than
     anything the host did explains. standing: the share of the pause, in percent, for which the clocks
-    stand still in regime MIXED. stall_ns: how late the guest gets going after the resume."""
+    stand still in regime MIXED. stall_ns: how late the guest gets going after the resume.
+    return_ns: how much later than need be the resume call returns (a guest that goes on in another process).
+    blind_ns: the guest's connections were cut: nothing of it arrives from the stop until so long after the
+    resume. amnesia: its probe was started anew then, and knows nothing of the time before. mute_ns: no
+    heartbeats for so long on both sides of the pause. boot_counts: BOOTTIME goes on while the others
+    stand."""
 
     seed: int = 0
     regime: Regime = Regime.RESUMED
@@ -96,6 +101,11 @@ class Scenario:
     late_ns: int = 3 * MS  # largest lateness of the sampler
     stall_ns: int = 100 * US
     call_ns: int = 2 * MS
+    return_ns: int = 0
+    blind_ns: int = 0
+    amnesia: bool = False
+    mute_ns: int = 0
+    boot_counts: bool = False
     hidden_ns: int = 0
     repair: Repair = Repair.AGENT
     repair_after_ns: int = 60 * MS
@@ -123,6 +133,8 @@ class Truth:
     """Of each reading, by its t1: when the guest read the REALTIME that it answered."""
     steps_after: tuple[int, ...] = ()
     """Host instants of steps after the resume."""
+    sends: dict[int, int] = field(default_factory=dict)
+    """Of each heartbeat and answer, by its arrival: when its MONOTONIC_RAW was read."""
 
     def offset(self, at: int) -> int:
         return self.guest_real(at) - self.host_real(at)
@@ -142,6 +154,7 @@ class _World:
     def __init__(self, s: Scenario) -> None:
         self.s, self.random = s, random.Random(s.seed)
         self._arrived = 0
+        self.sends: dict[int, int] = {}
         self._burst_until = self._burst_from = BASE
         r = self.random
         part = s.call_ns // 5
@@ -158,7 +171,7 @@ class _World:
         self.resume_event = self.resume_called + first
         self.clocks_started = self.resume_called + second
         self.may_run = self.resume_called + third
-        self.resumed = self.resume_called + third + r.randint(0, part)
+        self.resumed = self.resume_called + third + r.randint(0, part) + s.return_ns
         self.first = self.may_run + s.stall_ns
         if s.regime is Regime.RUNNING:
             self.last = self.first = self.may_run = self.clocks_started = self.resumed
@@ -192,6 +205,11 @@ class _World:
         if self.s.hidden_ns and at >= self.jump_at:
             ran -= self.s.hidden_ns
         return GUEST_RAW + ran + ran * self.s.raw_ppb // S
+
+    def slept(self, at: int) -> int:
+        if not self.s.boot_counts:
+            return 0
+        return sum(max(0, min(at, ended) - began) for began, ended in self.stills)
 
     def guest_real(self, at: int) -> int:
         return self._real_of(self.guest_raw(at))
@@ -263,7 +281,7 @@ class _World:
                 GuestClock.RAW: raw,
                 GuestClock.REAL: self._real_of(raw),
                 GuestClock.MONO: raw + GUEST_MONO - GUEST_RAW,
-                GuestClock.BOOT: raw + GUEST_MONO - GUEST_RAW,
+                GuestClock.BOOT: raw + GUEST_MONO - GUEST_RAW + self.slept(at),
             }[clock]
         return values, when, at
 
@@ -282,6 +300,7 @@ class _World:
         interrupted = t1.real_ns - self.host_real(t1.raw_ns) > US
         t4, over = self.stamp(self.arrival(answered), calm=interrupted)
         looks[t1.raw_ns] = when[GuestClock.REAL]
+        self.sends[t4.raw_ns] = when[GuestClock.RAW]
         return Reading(t1, t2, t3, t4), over
 
     def reads(self, begin: int, end: int, looks: dict[int, int], *, dense_start: bool) -> list[Reading]:
@@ -301,10 +320,10 @@ class _World:
             at = at + 5 * MS if dense else max(at + 5 * MS, burst + 100 * MS)
         return found
 
-    def sampler(self, end: int) -> tuple[SamplerReport, list[Heartbeat]]:
+    def sampler(self, end: int, begin: int = BASE - 3 * MS) -> tuple[SamplerReport, list[Heartbeat]]:
         """The payload's Sampler and its heartbeats. Looks at rest are all alike, but each one is made."""
         r, s = self.random, self.s
-        at = BASE - 3 * MS
+        at = begin
         last = first = self.guest_raw(at)
         apart = self._real_of(last) - last
         holes: list[Hole] = []
@@ -328,6 +347,11 @@ class _World:
             if raw >= next_beat:
                 next_beat = raw + BEAT
                 arrived = max(arrived + 1, at + self.delay(at, up=False))
+                muted = self.called - s.mute_ns <= at <= self.first + s.mute_ns and s.mute_ns
+                silent = s.blind_ns and self.called <= arrived <= self.resumed + s.blind_ns
+                if muted or silent:
+                    continue
+                self.sends[arrived] = at
                 beats.append(Heartbeat(len(beats) + 1, raw, Stamp(arrived, self.host_real(arrived))))
         usual = PERIOD + 210 * US
         return SamplerReport(PERIOD, count, first, last, usual, FLOOR, tuple(holes), tuple(steps)), beats
@@ -381,10 +405,16 @@ def simulate(s: Scenario) -> tuple[Observation, Truth]:
     readings = world.reads(BASE, world.called, truth.looks, dense_start=False)
     if s.straddle:
         readings.append(world.exchange(world.called - world.random.randint(0, 4 * MS), truth.looks)[0])
-    begin = max(world.resumed, readings[-1].t4.raw_ns if readings else 0) + world.random.randint(1, MS)
-    end = world.resumed + s.watch_ns
+    begin = max(world.resumed + s.blind_ns, readings[-1].t4.raw_ns if readings else 0) + world.random.randint(
+        1, MS
+    )
+    end = world.resumed + s.blind_ns + s.watch_ns
     readings += world.reads(begin, end, truth.looks, dense_start=True)
-    report, beats = world.sampler(max(end, readings[-1].t4.raw_ns if readings else end) + 10 * MS)
+    over = max(end, readings[-1].t4.raw_ns if readings else end) + 10 * MS
+    report, beats = world.sampler(over)
+    if s.amnesia:
+        report = world.sampler(over, world.resumed + s.blind_ns)[0]
+    truth.sends.update(world.sends)
 
     def call(begin: int, event: int, end: int) -> Call:
         # QEMU cuts to microseconds.
@@ -403,7 +433,7 @@ def simulate(s: Scenario) -> tuple[Observation, Truth]:
     return (
         Observation(
             "web-0", 0, frozen, method, "hold", 30 * S, tuple(readings), tuple(beats), report, stop, resume,
-            facts, facts, True, "", 0, moved,
+            facts, facts, True, "", 0, moved, cut=s.blind_ns > 0,
         ),
         truth,
     )  # fmt: skip

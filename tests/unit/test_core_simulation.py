@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -33,8 +34,10 @@ from lab.core.findings import findings
 from lab.core.judge import CycleResult, measure
 from lab.core.offsets import Rate, samples, smoothed
 from lab.core.pause import LATE_NS, Witness, before_and_after
-from lab.core.plan import Expectations, Regime, ResyncMechanism
+from lab.core.plan import Expectations, FreezeMethod, Regime, ResyncMechanism
+from lab.core.predictions import held
 from lab.core.resync import SyncOutcome
+from lab.core.steps import PACKET
 from lab.core.timeline import Observation
 from lab.core.verdict import Outcome
 from tests.unit.simulation import MS, US, Network, Repair, S, Scenario, Truth, simulate
@@ -85,6 +88,7 @@ scenarios = st.builds(
     repair_after_ns=_either(st.integers(0, 20 * MS), st.integers(20 * MS, 2 * S)),
     residual_ns=_either(st.integers(-2 * MS, 2 * MS), st.integers(-150 * MS, 150 * MS)),
     slew_ppb=st.sampled_from([500_000, 10_000_000, 83_333_000]),
+    boot_counts=st.booleans(),
 )
 slewed_before = st.builds(
     lambda s, slew, step: replace(s, slew_before_ppb=slew, step_before_ns=step),
@@ -97,6 +101,24 @@ host_moved = st.builds(
     scenarios,
     st.sampled_from([300 * US, -3 * MS, 40 * MS, -2 * S]),
     st.integers(0, 10 * S),
+)
+short = st.builds(
+    lambda s, pause, call, late, blind, lost, mute: replace(
+        s,
+        pause_ns=pause,
+        call_ns=call,
+        return_ns=late,
+        blind_ns=blind,
+        amnesia=lost and blind > 0,
+        mute_ns=mute,
+    ),
+    scenarios,
+    st.integers(10 * MS, 60 * MS),
+    st.integers(200 * US, 4 * MS),
+    st.sampled_from([0, 3 * MS, 20 * MS]),
+    st.sampled_from([0, 0, 700 * MS, 2 * S]),
+    st.booleans(),
+    st.sampled_from([0, 60 * MS, 500 * MS]),
 )
 expectations = st.builds(
     Expectations,
@@ -151,7 +173,14 @@ def check_pause(truth: Truth, obs: Observation, result: CycleResult) -> None:
         assert gap.low_ns <= max(0, hole) + s.stall_ns
     if (silence := pause.witnesses.get(Witness.SILENCE)) is not None and frozen and not s.hidden_ns:
         assert truth.held <= silence.high_ns
-        if s.network in (Network.STEADY, Network.FAST) and s.rtt_ns <= 3 * MS and s.stall_ns <= 5 * MS:
+        assert not s.blind_ns or Witness.SILENCE not in pause.disagreeing
+        silent = s.blind_ns or s.mute_ns
+        if (
+            not silent
+            and s.network in (Network.STEADY, Network.FAST)
+            and s.rtt_ns <= 3 * MS
+            and s.stall_ns <= 5 * MS
+        ):
             assert silence.low_ns <= truth.held
 
     if pause.regime is Regime.RESUMED:
@@ -172,7 +201,8 @@ def check_pause(truth: Truth, obs: Observation, result: CycleResult) -> None:
         assert s.regime is not Regime.RESUMED or truth.still in pause.pause
     if pause.at_rest is not None and not s.hidden_ns:
         assert truth.rest in pause.at_rest
-    if pause.closure is not None and not s.hidden_ns and s.stall_ns + s.late_ns <= LATE_NS:
+    explained = not s.amnesia or s.regime is Regime.RESUMED  # without a sampler only lag explains a pause
+    if pause.closure is not None and not s.hidden_ns and s.stall_ns + s.late_ns <= LATE_NS and explained:
         assert pause.closes
     if pause.closure is None:
         assert not pause.closes
@@ -261,6 +291,54 @@ def check_findings(truth: Truth, obs: Observation, result: CycleResult, expect: 
             assert passed == true, finding
 
 
+def check_steps(truth: Truth, obs: Observation, result: CycleResult) -> None:
+    """They add up, and the sending of the first sign of life lies in its bounds."""
+    s, seen = truth.scenario, result.steps
+    assert obs.stop is not None
+    assert obs.resume is not None
+    if s.regime is Regime.RUNNING:
+        assert seen == ()
+        return
+    assert seen[0].from_ns == 0
+    for earlier, later in pairwise(seen):
+        assert later.from_ns == earlier.to_ns
+    assert all(part.length_ns >= 0 for part in seen)
+    if seen[-1].name != PACKET:
+        assert obs.stop.called.raw_ns + seen[-1].to_ns <= obs.resume.returned.raw_ns
+        return
+    heartbeat, packet = seen[-2:]
+    arrived = obs.stop.called.raw_ns + packet.to_ns
+    sent = truth.sends[arrived]
+    assert sent >= truth.clocks_started
+    assert heartbeat.bounds is not None
+    assert packet.bounds is not None
+    if not s.hidden_ns:
+        assert max(0, sent - obs.stop.called.raw_ns - heartbeat.from_ns) in heartbeat.bounds
+        assert arrived - sent in packet.bounds
+
+
+def check_predictions(truth: Truth, obs: Observation, result: CycleResult) -> None:
+    """Never wrong: neither a surprise where the guest did as the method's rules say, nor none where not."""
+    s = truth.scenario
+    right = {claim.claim: claim.agrees for claim in held(result)}
+    if s.host_step_ns or s.hidden_ns or s.step_before_ns or s.slew_before_ppb or s.regime is Regime.MIXED:
+        return
+    assert right["regime"] is not False
+    assert right["wall clock"] is not False
+    other = {
+        Regime.RESUMED: FreezeMethod.SIGSTOP, Regime.JUMPED: FreezeMethod.SUSPEND,
+    }  # fmt: skip
+    if s.regime in other:
+        swapped = replace(result, observation=replace(obs, method=other[s.regime]))
+        wrong = {claim.claim: claim.agrees for claim in held(swapped)}
+        assert wrong["regime"] is not True
+        assert wrong["wall clock"] is not True
+        counted = s.boot_counts and s.regime is Regime.RESUMED
+        assert right["boottime"] is not counted
+        asleep = replace(result, observation=replace(obs, method=FreezeMethod.GUEST_SLEEP))
+        assert {claim.claim: claim.agrees for claim in held(asleep)}["boottime"] is not (not counted)
+
+
 def check(s: Scenario, expect: Expectations) -> CycleResult:
     obs, truth = simulate(s)
     result = measure(obs, ResyncMechanism.AGENT, expect)
@@ -269,6 +347,8 @@ def check(s: Scenario, expect: Expectations) -> CycleResult:
     check_drift(truth, obs, result)
     check_sync(truth, obs, result, expect)
     check_findings(truth, obs, result, expect)
+    check_steps(truth, obs, result)
+    check_predictions(truth, obs, result)
     return result
 
 
@@ -287,6 +367,12 @@ def test_a_clock_that_is_moved_before_the_freeze(s: Scenario, expect: Expectatio
 @given(host_moved, expectations)
 @cases(150)
 def test_a_host_whose_clock_is_stepped(s: Scenario, expect: Expectations) -> None:
+    check(s, expect)
+
+
+@given(short, expectations)
+@cases(400)
+def test_a_short_pause_with_cut_connections_and_a_late_return(s: Scenario, expect: Expectations) -> None:
     check(s, expect)
 
 
