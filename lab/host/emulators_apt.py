@@ -130,7 +130,9 @@ class PrivateApt:
         return said
 
     def _run(self, argv: Sequence[str], timeout_s: float) -> Finished:
-        return run(argv, timeout_s, check=False, env=self._env, cwd=self._folder / "debs")
+        # The end of this process, be it kill -9, is apt's: the next fetch clears its folder away.
+        bound = ["setpriv", "--pdeathsig", "KILL", *argv]
+        return run(bound, timeout_s, check=False, env=self._env, cwd=self._folder / "debs")
 
     def _failure(self, said: Finished) -> MachineError:
         suites = " and ".join(self._suites)
@@ -148,7 +150,11 @@ class PrivateApt:
         if _NO_SUITE.search(text):
             return MachineError(f"this machine's package archive has no suite {suites}")
         if _FULL.search(text):
-            return MachineError("the disk is full", where=str(self._folder))
+            return MachineError(
+                "the disk is full",
+                where=str(self._folder),
+                hint="put the cache elsewhere with FREEZELAB_CACHE=FOLDER",
+            )
         errors = [line for line in said.stderr.splitlines() if line.startswith("E:")]
         return MachineError(f"apt-get failed for {suites}: {errors[0] if errors else said.last_line}")
 

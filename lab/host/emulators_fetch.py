@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -266,7 +267,14 @@ def _workshop(folder: Path, say: Say) -> Iterator[Path]:
 
 def _sweep(folder: Path) -> None:
     for left in folder.glob(f"{_STAGING}*"):
-        shutil.rmtree(left)
+        try:
+            shutil.rmtree(left)
+        except OSError as error:
+            raise MachineError(
+                f"cannot be removed: {error.strerror}",
+                where=str(left),
+                hint=f"rm -r {shlex.quote(str(left))}",
+            ) from error
 
 
 def _unwritable(folder: Path, error: OSError) -> FreezelabError:
@@ -279,8 +287,15 @@ def _unwritable(folder: Path, error: OSError) -> FreezelabError:
 
 
 def _sync(folder: Path) -> None:
-    """The file system of `folder` to stable storage, so that a manifest never outlives its files."""
-    run(["sync", "--file-system", str(folder)], 120)
+    """To stable storage, so that a manifest never outlives what it speaks of."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _size(folder: Path) -> int:
