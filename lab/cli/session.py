@@ -44,6 +44,10 @@ REACHABLE = (
     "FREEZELAB_CACHE to folders open to it, such as /var/lib/freezelab"
 )
 
+WAKES = "pc"
+"""The machine family for guests that are to sleep. On q35 nobody maps the ACPI timer again after S3 (neither
+SeaBIOS 1.16 nor Linux 6.1): it reads all ones, Linux takes the TSC for broken and its time stands still."""
+
 OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
 START_TRIES = 3
 
@@ -166,6 +170,9 @@ class Guests:
         disk = overlay(image, folder / "disk.qcow2")
         console = settings.folder / f"console-{spec.name}.log"
         memory_file = self._memory_file(spec)
+        machine = settings.emulator.machine
+        if settings.guest_sleep:
+            machine = self._hypervisor.emulator(settings.accelerator.accelerator, WAKES).machine
         for tries_left in reversed(range(START_TRIES)):
             port = free_port()
             domain = DomainSpec(
@@ -176,7 +183,7 @@ class Guests:
                 vcpus=spec.vcpus,
                 accelerator=settings.accelerator.accelerator,
                 emulator=settings.emulator.path,
-                machine=settings.emulator.machine,
+                machine=machine,
                 kernel=image.kernel,
                 initrd=image.initrd,
                 cmdline=image.cmdline,

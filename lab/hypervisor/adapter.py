@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from lab.core.method import FreezeMethod
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor import agent, facts, recovery
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
@@ -31,8 +31,7 @@ from lab.hypervisor.saving import SaveRestore
 from lab.hypervisor.sleeping import GuestSleep
 from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
 
-_AGENT_NS = 5 * NS_PER_S
-_AGENT_AGAIN_NS = 2 * NS_PER_MS
+_AGENT_NS = 10 * NS_PER_S
 
 
 class LibvirtHypervisor:
@@ -195,9 +194,9 @@ class LibvirtHypervisor:
         """Versions, for the record."""
         return facts.versions(self._ground.connection, self.uri)
 
-    def emulator(self, accelerator: Accelerator) -> Emulator:
+    def emulator(self, accelerator: Accelerator, family: str = "q35") -> Emulator:
         """The emulator and machine type for guests; see facts.emulator. Slow the first time."""
-        return facts.emulator(self._ground.connection, accelerator)
+        return facts.emulator(self._ground.connection, accelerator, family)
 
     def emulator_of(self, guest: str) -> str:
         """The version of the emulator that runs the guest now, by its own word: "7.2.22 (Debian …)"."""
@@ -272,17 +271,13 @@ class LibvirtHypervisor:
         return agent.command(self._awake(guest), guest, name, arguments, timeout_s)
 
     def set_time(self, guest: str) -> Call:
-        """Set the guest's clock to the host's through its agent, in nanoseconds; see agent.set_time. A new
-        QEMU process hears of the agent some milliseconds after its guest goes on: that is waited for."""
-        deadline = self._clock.now().raw_ns + _AGENT_NS
-        while True:
-            try:
-                return agent.set_time(self._awake(guest), guest, self._clock)
-            except agent.NotConnected:
-                now = self._clock.now().raw_ns
-                if now >= deadline:
-                    raise
-                self._clock.sleep_until(now + _AGENT_AGAIN_NS)
+        """Set the guest's clock to the host's through its agent, in nanoseconds; see agent.set_time. libvirt
+        and the agent of a new QEMU process have to find each other first, which takes up to a second: the
+        time is read only after that."""
+        if guest in self._ground.strangers:
+            self._ground.strangers.discard(guest)
+            self.agent_ready(guest, self._clock.now().raw_ns + _AGENT_NS)
+        return agent.set_time(self._awake(guest), guest, self._clock)
 
     def agent_ready(self, guest: str, deadline_raw_ns: int) -> None:
         """Return when the guest's agent answers; HypervisorError at the deadline."""

@@ -8,16 +8,12 @@ from typing import Any
 from lab.core.clock import Stamp
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError
-from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, libvirt_qemu, mapped
+from lab.hypervisor.binding import as_hypervisor_error, libvirt, libvirt_qemu, mapped
 from lab.ports import Call, Clock
 
 
-class NotConnected(HypervisorError):
-    """The agent's channel is not open at this moment."""
-
-
 _PING_S = 2
-_POLL_NS = 100 * NS_PER_MS
+_POLL_NS = 20 * NS_PER_MS
 
 
 def command(
@@ -41,10 +37,7 @@ def set_time(domain: Any, where: str, clock: Clock) -> Call:
     try:
         domain.setTime({"seconds": seconds, "nseconds": nanoseconds}, 0)
     except libvirt.libvirtError as error:
-        failure = as_hypervisor_error(error, "the agent did not set the time", where)
-        if is_code(error, "VIR_ERR_AGENT_UNRESPONSIVE") and "not connected" in failure.what:
-            raise NotConnected(failure.what, where=where, hint=failure.hint) from error
-        raise failure from error
+        raise as_hypervisor_error(error, "the agent did not set the time", where) from error
     return Call(called, clock.now())
 
 

@@ -160,6 +160,11 @@ class DomainSpec:
         """CPU features of `cpu` that are not shown, because QEMU 7.2's TCG does not have them all."""
         return NOT_IN_TCG if self.cpu == CPU else ()
 
+    @property
+    def bus(self) -> str:
+        """The machine's first PCI bus, as QEMU calls it."""
+        return "pcie.0" if "q35" in self.machine else "pci.0"
+
     def successor(self, emulator: Path, agent_socket: Path | None, tap: str = "") -> DomainSpec:
         """The same guest in another QEMU process, which waits for the state of this one."""
         return replace(

@@ -332,7 +332,8 @@ class Exchange:
         uuid = self._domain.UUIDString()
         failure: list[Exception] = []
         called = ground.clock.now()
-        if self._process is None or not self._process.alive:
+        process = self._process
+        if process is None or not process.alive:
             return Call(called, called), f"the successor died{self._said()}"
         returned = []
 
@@ -350,19 +351,18 @@ class Exchange:
         ground.events.wait_until(lambda: bool(returned) or None, patience)
         hung = not returned
         stamp = ground.events.wait_qemu(uuid, "RESUME", called.real_ns, 0.25 if returned else 0)
-        if returned and not failure and self._process is not None and self._process.alive:
+        if returned and not failure and process.alive:
             return Call(called, returned[0], stamp), ""
         if stamp is None:
             # Gone, and all that it said has been heard, before it is decided.
-            if self._process is not None:
-                self._process.kill(END_S)
+            process.kill(END_S)
             ground.events.wait_until(lambda: ground.last_end(uuid), END_S)
             worker.join(END_S)
             stamp = ground.events.wait_qemu(uuid, "RESUME", called.real_ns, 0)
         if stamp is None:
             how = "hangs" if hung else "did not run"
             return Call(called, ground.clock.now()), f"the successor {how}{self._said()}"
-        if self._process is not None and self._process.alive:
+        if process.alive:
             worker.join(END_S)  # it runs, and is slow to say so
             return Call(called, returned[0] if returned else ground.clock.now(), stamp), ""
         raise HypervisorError(

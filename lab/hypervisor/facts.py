@@ -14,7 +14,7 @@ from lab.hypervisor.domain import Accelerator
 
 @dataclass(frozen=True)
 class Emulator:
-    """The QEMU binary, and the versioned machine type that `q35` means to it."""
+    """The QEMU binary, and the versioned machine type that a family's name means to it."""
 
     path: Path
     machine: str
@@ -41,11 +41,11 @@ def versions(connection: Any, uri: str) -> HypervisorFacts:
         )
 
 
-def emulator(connection: Any, accelerator: Accelerator) -> Emulator:
-    """libvirt's emulator for x86-64 guests. The first call in a state folder probes QEMU's capabilities and
+def emulator(connection: Any, accelerator: Accelerator, family: str = "q35") -> Emulator:
+    """libvirt's emulator for x86-64 guests, with the newest machine type of a family. The first call in a state folder probes QEMU's capabilities and
     takes seconds: make it before any freeze. HypervisorError when there is none."""
     try:
-        text = connection.getDomainCapabilities(None, "x86_64", "q35", accelerator.domain_type, 0)
+        text = connection.getDomainCapabilities(None, "x86_64", family, accelerator.domain_type, 0)
     except libvirt.libvirtError as error:
         failure = as_hypervisor_error(error, f"libvirt offers no x86-64 guests on {accelerator.value}")
         raise HypervisorError(failure.what, hint="is qemu-system-x86 installed?") from error

@@ -38,7 +38,8 @@ _DIED = ("crashed", "failed")
 class Ground:
     """One open connection, and what is known of its guests.
 
-    specs: of the guests that were started here. on_step: told (guest, step) before each step of a freeze that
+    specs: of the guests that were started here. strangers: guests in a new process, to whose agent nobody has
+    spoken yet. on_step: told (guest, step) before each step of a freeze that
     has several; tests make steps fail there.
     """
 
@@ -51,6 +52,7 @@ class Ground:
         self.on_step: Callable[[str, str], None] = lambda _guest, _step: None
         self._lock = threading.RLock()
         self._processes: dict[str, QemuProcess] = {}
+        self.strangers: set[str] = set()
 
     # -- guests ------------------------------------------------------------------------------------
 
@@ -74,6 +76,7 @@ class Ground:
         """Its process is another one from now on, or none."""
         with self._lock:
             process = self._processes.pop(guest, None)
+            self.strangers.add(guest)
         if process is not None:
             process.close()
 
@@ -83,6 +86,7 @@ class Ground:
             old = self._processes.pop(spec.guest, None)
             self._processes[spec.guest] = process
             self.specs[spec.guest] = spec
+            self.strangers.add(spec.guest)
             self.domains.now(spec.guest, domain)
             return old
 
