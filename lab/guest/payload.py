@@ -1,6 +1,6 @@
 """The probe's inside: runs in the guest, on any Linux with Python 3.6 or later.
 
-This file is sent over SSH as text and is never imported by the lab. One process, one thread: a
+This file is sent over SSH as text (program.py) and is never imported by the lab. One process, one thread: a
 thread of its own for the sampler would take turns with the one that answers readings, and each
 would see the other as noise.
 
@@ -21,8 +21,7 @@ larger than FLOOR_NS (holes), and the moments at which REALTIME moved against MO
 A lost host. When standard input ends or a write fails, it goes on for STAY_NS without one, and listens on
 a Unix socket. Whoever connects to it is the host from then on: sshd itself, for a channel of the kind
 direct-streamlocal. So there is no relay, and nothing has to be started in the guest: Python takes 0.15 s
-under TCG to start, bash 0.1 s. The socket has no name in the file system but /proc/PID/fd/N, which the
-kernel opens to the same user only, and it is gone when the payload is.
+under TCG to start, bash 0.1 s.
 """
 
 import errno
@@ -32,18 +31,16 @@ import os
 import re
 import select
 import signal
-import socket
-import struct
 import sys
 import time
-from binascii import hexlify
+
+from lab.guest.payload_socket import accept, listen
 
 PERIOD_NS = 4000000
 FLOOR_NS = 2 * PERIOD_NS
 BEAT_NS = 20000000
 MOST_KEPT = 5000
 MOST_LINES = 50
-FOLDERS = ("/run", "/dev/shm", "/tmp")  # noqa: S108 - the name in it is random, and gone at once
 STAY_NS = 120 * 1000000000
 NEVER = 1 << 63
 STEP_FLOOR_NS = 500000
@@ -109,32 +106,10 @@ class Line:
 
     def __init__(self) -> None:
         os.set_blocking(1, False)
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.setblocking(False)
-        self.path = self._listen()
+        self.listener, self.path = listen()
         self.ear = self.listener.fileno()
         self.inputs = [0, self.ear] if self.path else [0]  # select tells them in this order
         self.forsaken = NEVER
-
-    def _listen(self) -> str:
-        """Where to connect to; nowhere when there is no folder for a socket. It is bound by a name for a
-        moment only, and kept by its inode, which connect(2) takes as well."""
-        name = hexlify(os.urandom(16)).decode()
-        before = os.umask(0o177)
-        try:
-            for folder in FOLDERS:
-                path = folder + "/freezelab-" + name
-                try:
-                    self.listener.bind(path)
-                except OSError:
-                    continue
-                self.listener.listen(1)
-                inode = os.open(path, os.O_PATH)
-                os.unlink(path)
-                return "/proc/%d/fd/%d" % (os.getpid(), inode)
-        finally:
-            os.umask(before)
-        return ""
 
     def read(self) -> bytes:
         try:
@@ -154,21 +129,14 @@ class Line:
         self.forsaken = gettime(RAW) + (STAY_NS if self.path else 0)
 
     def taken_over(self) -> bool:
-        """Whether whoever connected has become the host: nobody but our own user may."""
-        try:
-            host = self.listener.accept()[0]
-        except OSError:
+        """Whether whoever connected has become the host."""
+        host = accept(self.listener)
+        if host is None:
             return False
-        try:
-            _, user, _ = struct.unpack("3i", host.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            if user != os.getuid():
-                return False
-            host.setblocking(False)
-            self.lose()  # also when the old host seems to be there still
-            os.dup2(host.fileno(), 0)
-            os.dup2(host.fileno(), 1)
-        finally:
-            host.close()
+        self.lose()  # also when the old host seems to be there still
+        os.dup2(host.fileno(), 0)
+        os.dup2(host.fileno(), 1)
+        host.close()
         self.inputs = [0, self.ear]
         self.forsaken = NEVER
         return True

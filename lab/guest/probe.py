@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import json
 import queue
-import shlex
 import threading
 import time
-import zlib
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import resources
 from typing import TypeVar
 
 import paramiko
@@ -27,6 +23,7 @@ from lab.core.clock import GuestClock, Stamp
 from lab.core.timeline import ClockStep, Heartbeat, Hole, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
+from lab.guest import program
 from lab.guest.ssh import SSH, RefusedError
 from lab.guest.wire import Wire
 
@@ -39,29 +36,18 @@ _PACE_S, _SLOWEST_S = 0.02, 0.5
 _TRIES = 3
 _LEAVE_S = 0.5
 T = TypeVar("T")
-NO_PYTHON = "freezelab: no python3"
 _RECEIPT = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
 _ANSWER = _RECEIPT[::-1]
 
 
 def payload_source() -> bytes:
     """The payload's text."""
-    return resources.files("lab.guest").joinpath("payload.py").read_bytes()
+    return program.source("payload.py")
 
 
 def start_command() -> str:
-    """The shell command that starts the payload: its text travels on the command line, so that
-    standard input is the protocol's from the first byte."""
-    packed = b64encode(zlib.compress(payload_source(), 9)).decode()
-    program = (
-        f"import base64,zlib;exec(compile(zlib.decompress(base64.b64decode('{packed}')),'probe','exec'))"
-    )
-    run = f'exec "$p" -I -S -u -c {shlex.quote(program)}'
-    return (
-        "for p in python3 /usr/bin/python3 /usr/libexec/platform-python; do "
-        f'if "$p" -c "import sys; sys.exit(sys.version_info < (3, 6))" 2>/dev/null; then {run}; fi; done; '
-        f"echo {NO_PYTHON} >&2; exit 127"
-    )
+    """The shell command that starts the payload."""
+    return program.command(payload_source())
 
 
 class GuestProbe:
@@ -244,7 +230,7 @@ class GuestProbe:
             if channel.exit_status_ready():
                 status = channel.recv_exit_status()
         where = f"guest {self.guest}"
-        if NO_PYTHON in said:
+        if program.NO_PYTHON in said:
             return GuestError(
                 "no Python 3.6 or later in the guest", where=where, hint="the probe needs python3 on its PATH"
             )

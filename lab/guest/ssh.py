@@ -26,6 +26,7 @@ REFUSED_S = 8.0
 is a guest that is gone, or between two QEMU processes."""
 
 HANDSHAKE_S = 30.0
+SILENCE_S = 10.0
 _EAGER_S, _EAGER_FOR_S, _PATIENT_S = 0.02, 2.0, 0.1
 """Between two attempts that were refused: a refusal on the loopback costs 0.1 ms."""
 
@@ -190,11 +191,12 @@ class SSH:
         timeout_s: float,
         alive: Callable[[], None] = lambda: None,
         *,
-        handshake_s: float = HANDSHAKE_S,
+        handshake_s: float | None = None,
     ) -> SSH:
         """Connect, check the guest's host key against the pinned one, log in.
 
-        timeout_s: until sshd speaks; then there are at least `handshake_s` for the rest.
+        timeout_s: until sshd speaks. handshake_s: for the rest; by default what is left, and no less than
+        HANDSHAKE_S.
         GuestError: nobody answers in time or the connection breaks. RefusedError: the host key is another
         one, or the login is refused. MachineError: our own key cannot be used.
         """
@@ -215,7 +217,7 @@ class SSH:
         options.ciphers = [c for c in CIPHERS if c in options.ciphers] or options.ciphers
         options.kex = [k for k in options.kex if k.startswith("curve25519")] or options.kex
         options.key_types = ["ssh-ed25519"]
-        limit = max(handshake_s, deadline - time.monotonic())
+        limit = handshake_s or max(HANDSHAKE_S, deadline - time.monotonic())
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = limit
         pinned = _public(address.host_key)
         try:
@@ -241,8 +243,9 @@ class SSH:
         return cls(address, transport, wire, clock)
 
     def again(self, timeout_s: float) -> SSH:
-        """Another connection to the same guest, complete within about `timeout_s`. Raises as connect does."""
-        return SSH.connect(self.address, self.clock, timeout_s, handshake_s=1.0)
+        """Another connection to the same guest. Raises as connect does, also when the guest that has begun
+        to speak falls silent: one that is rebooted leaves its connections hanging."""
+        return SSH.connect(self.address, self.clock, timeout_s, handshake_s=min(timeout_s + 1, SILENCE_S))
 
     def __enter__(self) -> SSH:
         return self

@@ -1,16 +1,23 @@
-"""The payload on its own: it has to run where the lab does not."""
+"""The payload on its own, as a real process: it has to run where the lab does not."""
 
 from __future__ import annotations
 
 import ast
 import json
+import os
+import socket
 import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from lab.guest import program
 from lab.guest.probe import payload_source, start_command
 
-COMMANDS = b"c\nr 1\nr 2\ns\nf\n"
+COMMANDS = b"c\nr 1\nr 2\ns\nf\nq\n"
+NOBODY = 65534
 
 
 def test_it_parses_as_python_3_6() -> None:
@@ -29,7 +36,7 @@ def answers() -> list[str]:
     return [line for line in done.stdout.decode().splitlines() if not line.startswith("B ")]
 
 
-def test_it_answers_in_order_and_ends_with_its_input(answers: list[str]) -> None:
+def test_it_answers_in_order_and_ends_when_told(answers: list[str]) -> None:
     assert [line[0] for line in answers] == list("HCRRSF")
 
 
@@ -58,3 +65,204 @@ def test_a_guest_without_python_says_so() -> None:
     )
     assert done.returncode == 127
     assert b"no python3" in done.stderr
+
+
+class Host:
+    """One end of the protocol: a pair of pipes, or a socket."""
+
+    def __init__(self, read: int, write: int) -> None:
+        self.read, self.write, self._waiting = read, write, b""
+
+    def say(self, text: bytes) -> None:
+        os.write(self.write, text)
+
+    def line(self, letter: str) -> str:
+        """The next line that starts with `letter`."""
+        while True:
+            while b"\n" not in self._waiting:
+                data = os.read(self.read, 65536)
+                if not data:
+                    raise EOFError
+                self._waiting += data
+            line, self._waiting = self._waiting.split(b"\n", 1)
+            if line.decode().startswith(letter):
+                return line.decode()
+
+    def leave(self) -> None:
+        for end in {self.read, self.write}:
+            os.close(end)
+
+
+class Payload:
+    """A running payload, and the host that started it."""
+
+    def __init__(self, text: bytes) -> None:
+        self.process = subprocess.Popen(
+            ["/bin/sh", "-c", program.command(text)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.first = Host(os.dup(self.process.stdout.fileno()), os.dup(self.process.stdin.fileno()))
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.hello = json.loads(self.first.line("H")[2:])
+        self.path: str = self.hello["path"]
+
+    def come_back(self) -> Host:
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(self.path)
+        end = peer.detach()
+        return Host(end, end)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Payload]]:
+    """Starts payloads, with parts of their text replaced; what still runs in the end is killed."""
+    started: list[Payload] = []
+
+    def make(**replaced: str) -> Payload:
+        text = payload_source()
+        for name, value in replaced.items():
+            lines = text.splitlines(keepends=True)
+            assert sum(line.startswith(f"{name} = ".encode()) for line in lines) == 1
+            text = b"".join(
+                f"{name} = {value}\n".encode() if line.startswith(f"{name} = ".encode()) else line
+                for line in lines
+            )
+        started.append(Payload(text))
+        return started[-1]
+
+    yield make
+    for payload in started:
+        payload.process.kill()
+        payload.process.wait()
+
+
+Start = Callable[..., Payload]
+
+
+def test_what_it_knows_outlives_its_host(start: Start) -> None:
+    payload = start()
+    payload.first.say(b"c\ns\n")
+    first = json.loads(payload.first.line("S")[2:])
+    beat = int(payload.first.line("B").split()[1])
+    payload.first.leave()
+    time.sleep(0.2)
+    host = payload.come_back()
+    beats = int(host.line("A").split()[1])
+    host.say(b"s\n")
+    later = json.loads(host.line("S")[2:])
+    assert later["first_raw_ns"] == first["first_raw_ns"]
+    # It went on sampling and counting in between: holes would be the payload's own.
+    assert later["count"] - first["count"] > 0.2e9 / later["period_ns"] / 2
+    assert beats > beat + 3
+    assert int(host.line("B").split()[1]) == beats + 1
+
+
+def test_a_line_cut_off_by_the_loss_is_forgotten(start: Start) -> None:
+    payload = start()
+    payload.first.say(b"r 1")
+    time.sleep(0.05)
+    payload.first.leave()
+    host = payload.come_back()
+    host.line("A")
+    host.say(b"r 2\n")
+    assert host.line("R").split()[1] == "2"
+
+
+def test_an_answer_cut_off_by_the_loss_is_forgotten(start: Start) -> None:
+    payload = start()
+    for _ in range(40):  # nobody reads: more than a pipe holds
+        payload.first.say(b"s\n" * 40)
+        time.sleep(0.01)
+    host = payload.come_back()
+    seen = os.read(host.read, 65536)
+    assert seen.startswith(b"A ")
+    host.say(b"r 3\n")
+    assert host.line("R").split()[1] == "3"
+
+
+def test_a_host_that_comes_back_takes_over_from_one_that_seems_alive(start: Start) -> None:
+    payload = start()
+    host = payload.come_back()
+    host.line("A")
+    host.say(b"r 1\n")
+    assert host.line("R")
+    with pytest.raises(EOFError):
+        payload.first.line("R")
+
+
+def test_it_is_taken_over_again_and_again_and_keeps_no_descriptors(start: Start) -> None:
+    payload = start()
+    folder = Path(f"/proc/{payload.process.pid}/fd")
+    before = len(list(folder.iterdir()))
+    for number in range(20):
+        host = payload.come_back()
+        host.line("A")
+        host.say(b"r %d\n" % number)
+        assert host.line("R").split()[1] == str(number)
+        if number % 2:
+            host.leave()
+    host = payload.come_back()
+    host.line("A")
+    assert len(list(folder.iterdir())) == before
+
+
+def test_it_sees_that_nobody_reads_it_any_more(start: Start) -> None:
+    payload = start()
+    os.close(payload.first.read)  # its input stays open: only the next heartbeat can tell
+    deadline = time.monotonic() + 20
+    while str(Path(f"/proc/{payload.process.pid}/fd/0").readlink()) != "/dev/null":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert payload.come_back().line("A")
+
+
+def test_without_a_host_it_ends_and_leaves_nothing(start: Start) -> None:
+    payload = start(STAY_NS="300000000")
+    os.close(payload.first.write)
+    assert payload.process.wait(20) == 0
+    assert not Path(payload.path).exists()
+    assert not [
+        f for folder in ("/run", "/dev/shm", "/tmp") for f in Path(folder).glob("freezelab-" + "?" * 32)
+    ]
+
+
+def test_with_a_host_it_does_not_end(start: Start) -> None:
+    payload = start(STAY_NS="300000000")
+    payload.first.leave()
+    host = payload.come_back()
+    host.line("A")
+    time.sleep(0.6)
+    host.say(b"r 1\n")
+    assert host.line("R")
+    host.say(b"q\n")
+    assert payload.process.wait(20) == 0
+
+
+def test_where_it_cannot_be_found_again_it_ends_with_its_host(start: Start) -> None:
+    payload = start(FOLDERS='("/nonexistent",)')
+    assert payload.path == ""
+    payload.first.leave()
+    assert payload.process.wait(20) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user_does_not_reach_it(start: Start) -> None:
+    payload = start()
+    attempt = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", attempt, payload.path],
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "PermissionError" in done.stderr
+    payload.first.say(b"r 1\n")
+    assert payload.first.line("R")

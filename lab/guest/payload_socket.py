@@ -1,0 +1,48 @@
+"""How a program in a guest is reached again: the part that all programs sent there have in common.
+
+A Unix socket without a name in the file system: it is bound by one for a moment only, and kept by its
+inode, which connect(2) takes as /proc/PID/fd/N. The kernel opens that to the same user only, and it is
+gone when the program is. sshd connects to it, for a channel of the kind direct-streamlocal.
+"""
+
+import os
+import socket
+import struct
+from binascii import hexlify
+
+FOLDERS = ("/run", "/dev/shm", "/tmp")  # noqa: S108 - the name in it is random, and gone at once
+
+
+def listen() -> "tuple[socket.socket, str]":
+    """A listening socket, and the path to connect to; "" when there is no folder to bind it in."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.setblocking(False)
+    before = os.umask(0o177)
+    try:
+        for folder in FOLDERS:
+            path = "%s/freezelab-%s" % (folder, hexlify(os.urandom(16)).decode())
+            try:
+                listener.bind(path)
+            except OSError:
+                continue
+            listener.listen(4)
+            inode = os.open(path, os.O_PATH)
+            os.unlink(path)
+            return listener, "/proc/%d/fd/%d" % (os.getpid(), inode)
+    finally:
+        os.umask(before)
+    return listener, ""
+
+
+def accept(listener: socket.socket) -> "socket.socket | None":
+    """Who connected, when it is a process of our own user."""
+    try:
+        peer = listener.accept()[0]
+    except OSError:
+        return None
+    user = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    if user != os.getuid():
+        peer.close()
+        return None
+    peer.setblocking(False)
+    return peer

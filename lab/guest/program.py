@@ -1,0 +1,33 @@
+"""Python programs that are sent to a guest as text, on the command line of the shell that starts them, so
+that standard input is the program's from the first byte."""
+
+from __future__ import annotations
+
+import shlex
+import zlib
+from base64 import b64encode
+from importlib import resources
+
+NO_PYTHON = "freezelab: no python3"
+
+
+def source(name: str) -> bytes:
+    """The text of lab/guest/NAME, with the part that all have in common before it instead of its import."""
+    folder = resources.files("lab.guest")
+    own = folder.joinpath(name).read_bytes().splitlines(keepends=True)
+    common = folder.joinpath("payload_socket.py").read_bytes()
+    return common + b"".join(line for line in own if not line.startswith(b"from lab."))
+
+
+def command(text: bytes, *arguments: str) -> str:
+    """The shell command that becomes the program `text`, on any Python from 3.6 on."""
+    packed = b64encode(zlib.compress(text, 9)).decode()
+    program = (
+        f"import base64,zlib;exec(compile(zlib.decompress(base64.b64decode('{packed}')),'probe','exec'))"
+    )
+    run = f'exec "$p" -I -S -u -c {shlex.join([program, *arguments])}'
+    return (
+        "for p in python3 /usr/bin/python3 /usr/libexec/platform-python; do "
+        f'if "$p" -c "import sys; sys.exit(sys.version_info < (3, 6))" 2>/dev/null; then {run}; fi; done; '
+        f"echo {NO_PYTHON} >&2; exit 127"
+    )
