@@ -47,7 +47,7 @@ _UNREACHABLE = re.compile(
 _UNSIGNED = re.compile(
     r"NO_PUBKEY|is not signed|signatures? (?:couldn't|could not|were invalid)|EXPKEYSIG", re.I
 )
-_NO_SUITE = re.compile(r"does not have a Release file|404 +Not Found", re.I)
+_NO_SUITE = re.compile(r"does not have a Release file", re.I)
 _FULL = re.compile(r"no space left|not enough free space|don't have enough free space", re.I)
 
 _URI_LINE = re.compile(r"'[^']+' (\S+)_([^_\s]+)_\w+\.deb (\d+) SHA256:([0-9a-f]{64})")

@@ -4,7 +4,10 @@ source files. The fetch from an archive of our own is in test_emulators_fetch.py
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -218,6 +221,25 @@ def test_a_folder_that_is_no_emulator(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="is missing"):
         emulators.load(half.folder)
     assert emulators.listing(tmp_path) == [good]
+
+
+def test_the_command(tmp_path: Path) -> None:
+    made = stored(tmp_path, "lab", "7.0.1")
+    system = emulators.system()
+
+    def emulator(*arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "lab.cli.main", "emulator", *arguments]
+        env = {**os.environ, "FREEZELAB_CACHE": str(tmp_path)}
+        root = Path(__file__).parents[2]
+        return subprocess.run(argv, capture_output=True, text=True, cwd=root, env=env, check=False)
+
+    first, second = emulator("list").stdout.splitlines()
+    assert first == (f"system  {emulators.version(system)}  {system}" if system else "system  not installed")
+    assert second == f"lab  7.0.1 (7.0.1)  0 B  {made.fetched}  {made.path}"
+    assert emulator("remove", "lab").stdout == "removed lab-7.0.1\n"
+    again = emulator("remove", "lab")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == "freezelab: no fetched emulator named 'lab'\nknown: none\n"
 
 
 # Where apt would get it from
