@@ -44,6 +44,11 @@ MOST_SHARE = 5
 """RESUMED and JUMPED claim that the clocks stood still, or ran, for all but a fifth of the pause at most,
 and nothing suggests any of it."""
 
+UNSEEN_FLOORS = 2
+"""Of a pause of some 10 ms a fifth is less than readings tell. RESUMED then claims that the clocks stood
+still for half of it at least, and ran meanwhile for no longer than so many of the sampler's floors: in the
+guest, scheduling makes holes of that size all the time."""
+
 HOLES_KEPT = 5_000
 """MOST_KEPT of lab/guest/payload.py: after so many holes the sampler kept no more."""
 
@@ -61,8 +66,8 @@ class Pause:
 
     pause: what all the witnesses in `agreeing` allow.
     regime: None when the bounds cannot tell. RESUMED: the clocks stood still for at least four fifths of
-        the pause; JUMPED: for at most one fifth; MIXED: they certainly stood still for a part of it and
-        ran for another.
+        the pause, or for half of it and all but what the sampler cannot see (UNSEEN_FLOORS); JUMPED: for at
+        most one fifth; MIXED: they certainly stood still for a part of it and ran for another.
     closure_ns: hypervisor - lag - gap at their best values; closure: the interval that it lies in.
     closes: zero lies in that interval.
     disagreeing: witnesses that contradict `pause` and were left out of it.
@@ -233,7 +238,9 @@ def silence_witness(
     return Interval(max(0, min(here, outer) - elsewhere - round_trip_ns - LATE_NS), outer)
 
 
-def _regime(host: Interval, lag: Interval, gap: Interval) -> Regime | None:
+def _regime(host: Interval, lag: Interval, gap: Interval, unseen_ns: int) -> Regime | None:
+    if gap.high_ns <= unseen_ns and lag.low_ns > 0 and host.meets(lag) and 2 * lag.low_ns >= host.high_ns:
+        return Regime.RESUMED
     if lag.low_ns > 0 and host.meets(lag) and MOST_SHARE * lag.low_ns >= (MOST_SHARE - 1) * host.high_ns:
         return Regime.RESUMED
     if gap.low_ns > 0:
@@ -321,9 +328,10 @@ def measure_pause(
         # It was held no longer than from its last instruction to its next one.
         most = max(0, lag.high_ns) + gap.high_ns
         held = Interval(held.low_ns, max(held.low_ns, min(held.high_ns, most)))
+    unseen = UNSEEN_FLOORS * sampler.floor_ns if sampler is not None and gap_and_noise is not None else -1
     counted = _counted(host, lag, gap)
     gap_value = counted.mid_ns if gap.low_ns > 0 else 0
-    regime = _regime(held, lag, gap) if frozen else _running(lag, gap)
+    regime = _regime(held, lag, gap, unseen) if frozen else _running(lag, gap)
     # However wide its bounds: a clock that stood still never gained time by it.
     stood = Interval(0, lag.high_ns) if lag.low_ns < 0 <= lag.high_ns else lag
     closure = host - stood - counted
