@@ -177,9 +177,7 @@ class _Combination:
     def written(self, *, whole: bool = False) -> Values:
         """(axis, value as written); whole: with those that are of no use."""
         return tuple(
-            (axis, node.text.strip() if isinstance(node, Scalar) else _label(self.values[axis]))
-            for axis, node in self._nodes(whole=whole).items()
-            if node is not None
+            (axis, _flow(node)) for axis, node in self._nodes(whole=whole).items() if node is not None
         )
 
     def id(self, taken: set[str]) -> str:
@@ -194,8 +192,14 @@ class _Combination:
         return name
 
 
-def _label(value: object) -> str:
-    return value.meant().label if isinstance(value, Patch) else str(value)
+def _flow(node: Node, *, inner: bool = False) -> str:
+    """A value as it is written, on one line, without the braces around it."""
+    if isinstance(node, Scalar):
+        return node.text.strip()
+    if isinstance(node, Items):
+        return f"[{', '.join(_flow(item, inner=True) for item in node)}]"
+    pairs = ", ".join(f"{key}: {_flow(value, inner=True)}" for key, value in node.items())
+    return f"{{{pairs}}}" if inner else pairs
 
 
 def _word(axis: str, value: object) -> str:

@@ -33,7 +33,7 @@ def _path(node: object, wanted: str, advice: str) -> str:
         raise Wrong(f"not {wanted}: {quoted(text)}", f"use one line of at most {MOST_PATH} characters")
     if text.startswith("-"):
         # A program would take it for an option.
-        raise Wrong(f"{quoted(text)} begins with a hyphen", f"write ./{text[:40]}")
+        raise Wrong(f"{quoted(text)} begins with a hyphen", "put ./ before it")
     return text
 
 

@@ -5,6 +5,7 @@ Only the lists are read here; what becomes of them is in lab.playbook.cells.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self, TypeVar
 
@@ -55,7 +56,8 @@ def _some(values: object) -> object:
             raise Wrong(f"{len(values)} values are too many", f"a matrix has at most {MOST_CELLS} cells")
     elif isinstance(values, Scalar):
         what = f"a list of values is expected here, not {found(values)}"
-        raise Wrong(what, f"write [{values.text[:40]}]" if values.text.strip() else "write [..., ...]")
+        plain = re.fullmatch(r"[\w./% -]{1,40}", values.text, re.ASCII)
+        raise Wrong(what, f"write [{values.text if plain else '..., ...'}]")
     return values
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from lab.core.plan import Cell, GuestSpec, LeftOut, Plan
 from lab.core.units import format_size
 from lab.report.page import Column, Grid, Page, Piece
-from lab.report.text import counted, names
+from lab.report.text import counted
 
 VARIOUS = "various"
+EXAMPLES = 3  # of what is left out for one reason
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ def cells(page: Page, plan: Plan) -> None:
         groups.setdefault(one.why, []).append(one)
     for why, group in groups.items():
         label = f"{counted(len(group), 'combination')} left out"
-        examples = names([" · ".join(value for _, value in one.values) for one in group], 3)
-        page.labelled(label, f"{why}: {examples}", width=len(label))
+        # A value may have commas of its own.
+        examples = "; ".join(" · ".join(value for _, value in one.values) for one in group[:EXAMPLES])
+        more = f"; and {len(group) - EXAMPLES} more" if len(group) > EXAMPLES else ""
+        page.labelled(label, f"{why}: {examples}{more}", width=len(label))
 
 
 def _grids(plan: Plan) -> Iterator[Grid]:

@@ -37,8 +37,8 @@ FULL = """\
 name: everything
 about: Every key there is.
 guests:
-  - {name: web, count: 3, image: debian-13, vcpus: 2, memory: 1 GiB}
-  - name: db
+  - {name: web, count: 3, image: debian-13, vcpus: 2, memory: 1 GiB, fill: 12.5%, huge_pages: true}
+  - {name: db, network: {bridge: br0, address: 10.7.0.10/24}}
 resync: chrony
 cycle:
   method: sigstop
@@ -47,6 +47,7 @@ cycle:
   before: 2 s
   budget: 1.5min
   watch: 40s
+  prove_memory: true
 expect:
   regime: jumped
   pause: {at_least: 0s, at_most: 250ms}
@@ -81,8 +82,8 @@ def test_every_key_reaches_the_plan() -> None:
         about="Every key there is.",
         digest=hashlib.sha256(FULL.encode()).hexdigest(),
         guests=(
-            *(GuestSpec(f"web-{n}", image="debian-13", vcpus=2, memory_bytes=1 << 30) for n in range(3)),
-            GuestSpec("db"),
+            *(GuestSpec(f"web-{n}", "debian-13", 2, 1 << 30, fill=0.125, huge_pages=True) for n in range(3)),
+            GuestSpec("db", bridge="br0", address="10.7.0.10/24"),
         ),
         resync=ResyncMechanism.CHRONY,
         cycle=CycleSpec(
@@ -92,6 +93,7 @@ def test_every_key_reaches_the_plan() -> None:
             before_ns=2 * NS_PER_S,
             budget_ns=90 * NS_PER_S,
             watch_ns=40 * NS_PER_S,
+            prove_memory=True,
         ),
         expectations=Expectations(
             regime=Regime.JUMPED,
@@ -147,7 +149,14 @@ def test_shipped_playbooks_load_and_fit_the_schema(path: Path) -> None:
 
 
 def test_what_ships() -> None:
-    assert {path.stem for path in SHIPPED} >= {"first-freeze", "no-resync", "chrony"}
+    assert {path.stem for path in SHIPPED} >= {
+        "first-freeze",
+        "no-resync",
+        "chrony",
+        "methods",
+        "in-place-vs-save",
+        "hypervisor-upgrade",
+    }
     first, control = (load(ROOT / "playbooks" / f"{name}.yaml") for name in ("first-freeze", "no-resync"))
     assert first.resync is ResyncMechanism.AGENT
     assert first.cycle.patch == HoldPatch(5 * NS_PER_S)
@@ -159,6 +168,28 @@ def test_what_ships() -> None:
         first.cycle,
         first.expectations,
     )
+
+
+def test_each_way_to_freeze_is_shown_once() -> None:
+    plan = load(ROOT / "playbooks" / "methods.yaml")
+    assert [cell.cycle.method for cell in plan.cells] == [method for method in FreezeMethod if method.freezes]
+    assert plan.expectations.regime is None, "each method has its own"
+
+
+def test_the_benchmark_compares_the_same_guests() -> None:
+    plan = load(ROOT / "playbooks" / "in-place-vs-save.yaml")
+    seen: dict[tuple[FreezeMethod, str], list[int]] = {}
+    for cell in plan.cells:
+        [guest] = cell.guests
+        seen.setdefault((cell.cycle.method, cell.cycle.save_to), []).append(guest.memory_bytes)
+        assert (guest.fill, cell.repeat, cell.cycle.patch) == (0.75, 10, HoldPatch(0))
+    sizes = [256 << 20 << n for n in range(6)]
+    assert set(map(tuple, seen.values())) == {tuple(sizes)}
+    assert [method for method, _ in seen] == [
+        FreezeMethod.IN_PLACE,
+        FreezeMethod.SAVE_RESTORE,
+        FreezeMethod.SAVE_RESTORE,
+    ]
 
 
 def test_the_published_schema_is_current() -> None:

@@ -24,6 +24,8 @@ PIECES = st.sampled_from([
     "\t", "\n", "  ", "- ", ": ", "? ", "&a ", "*a", "<<: ", "!!int ", "!", "|", ">-", "'", '"', "{", "}",
     "[", "]", ",", "#", "%", "---\n", "...\n", "@", "`", "\\", "~", "null", "no", "0o7", "1:30", ".nan",
     "5s", "-1", "99999999999999999999", "1e999", "name", "guests", "cycle", "patch", "hold", "count",
+    "matrix", "exclude", "method", "in-place", "save_to", "/x/y", "75%", "true", "10.7.0.1/24", "fe80::/10",
+    "microcode", "replace-hypervisor", "undo", "impact", "reboot", "./a.ko", "4 GiB",
     "\x00", "\x85", "\u2028", "\ufeff", "\U0001f600", '"\\ud800"', '"\\UFFFFFFFF"', "{{ x }}",
 ])  # fmt: skip
 
@@ -36,6 +38,7 @@ def answer(data: bytes) -> Plan | None:
         assert 1 <= len(lines) <= 21
         assert all(line.isprintable() for line in lines)
         assert all(line.startswith("p.yaml:") for line in lines)
+        assert not any("Input should" in line for line in lines), "pydantic's own words"
         str(error).encode()  # no lone surrogate reaches the terminal
         return None
 
@@ -72,7 +75,10 @@ def test_a_playbook_with_changes(playbook: bytes, data: st.DataObject) -> None:
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | PIECES
 KEYS = st.sampled_from([
     "name", "about", "guests", "resync", "cycle", "expect", "repeat", "patch", "hold", "command", "deadline",
-    "pause", "at_least", "in_time", "within", "drift", "count", "memory", "budget", "zzz", "<<", "",
+    "pause", "at_least", "in_time", "within", "drift", "count", "memory", "budget", "zzz", "<<", "", "matrix",
+    "exclude", "method", "replace-hypervisor", "emulator", "microcode", "livepatch", "ansible", "impact",
+    "undo",
+    "fill", "network", "bridge", "address", "huge_pages", "prove_memory", "save_to", "vcpus", "image", "hold",
 ])  # fmt: skip
 TREES = st.recursive(
     LEAVES,
@@ -85,6 +91,21 @@ TREES = st.recursive(
 @given(TREES)
 def test_trees_of_the_wrong_shape(tree: object) -> None:
     answer(as_yaml(tree).encode("utf-8", "surrogatepass"))
+
+
+SECTIONS = st.sampled_from([
+    "cycle: {patch: {hold: 1s}}\nmatrix", "cycle: {method: in-place}\nmatrix: {patch: [microcode]}\nx",
+    "matrix: {hold: [1s, 2s], method: [suspend, reboot]}\ncycle", "cycle: {patch: {hold: 1s}}\nguests",
+    "guests: [{name: a}]\nmatrix: {memory: [1GiB], patch", "matrix: {hold: [1s, 2s], exclude",
+    "matrix: {hold: [0s], save_to: [/x, /y], method: [save-restore, in-place], vcpus", "cycle: {patch",
+])  # fmt: skip
+
+
+@BUSY
+@given(SECTIONS, TREES)
+def test_a_section_of_the_wrong_shape(section: str, tree: object) -> None:
+    closing = "}" * (section.count("{") - section.count("}"))
+    answer(f"name: a\nresync: none\n{section}: {as_yaml(tree)}{closing}\n".encode("utf-8", "surrogatepass"))
 
 
 def as_yaml(tree: object) -> str:
@@ -101,7 +122,7 @@ QUANTITIES = st.sampled_from(["0s", "1ms", "5s", "20 s", "2min", "1h", "5", "-5s
 
 @BUSY
 @given(
-    method=st.sampled_from(["suspend", "sigstop", "none"]),
+    method=st.sampled_from(["suspend", "sigstop", "in-place", "none"]),
     hold=QUANTITIES,
     budget=QUANTITIES,
     watch=QUANTITIES,
@@ -123,6 +144,7 @@ def test_a_plan_keeps_the_rules(
         return
     asked = plan.expectations
     assert 1 <= len(plan.guests) == sum(counts) <= 64
+    assert plan.cycle.method.freezes, "a pause is asked for"
     assert 0 < plan.cycle.budget_ns <= 3600 * 10**9
     assert asked.in_time_within_ns is not None
     assert asked.pause_at_least_ns is not None

@@ -1,0 +1,384 @@
+"""Patches, methods, guests' attachments and what goes with what: right ones and wrong ones."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from lab.core.patch import (
+    AnsiblePatch,
+    CommandPatch,
+    HoldPatch,
+    Impact,
+    LivepatchPatch,
+    MicrocodePatch,
+    Patch,
+    ReloadKvmPatch,
+    ReplaceHypervisorPatch,
+    RestartLibvirtPatch,
+    conflict,
+)
+from lab.core.plan import FreezeMethod, GuestSpec
+from lab.core.units import NS_PER_S
+from lab.errors import PlaybookError
+from lab.playbook import parse, schema
+from tests.unit.test_playbook_mistakes import told
+
+HEAD = "name: a\nresync: agent\n"
+CYCLE = HEAD + "cycle:\n"
+HOLD = CYCLE + "  patch: {hold: 5s}\n"
+OK = HEAD + "cycle: {patch: {hold: 5s}}\n"
+NET = OK + "guests: [{name: a, network: "
+
+PATCHES: list[tuple[str, Patch]] = [
+    ("{hold: 0s}", HoldPatch(0)),
+    ("{command: [a], deadline: 5s}", CommandPatch(("a",), 5 * NS_PER_S)),
+    (
+        "{command: [a, b], deadline: 5s, impact: reboot, undo: [c, 5]}",
+        CommandPatch(("a", "b"), 5 * NS_PER_S, Impact.REBOOT, ("c", "5")),
+    ),
+    ("{command: [a], deadline: 5s, impact: none}", CommandPatch(("a",), 5 * NS_PER_S, Impact.NONE)),
+    ("{replace-hypervisor: same}", ReplaceHypervisorPatch()),
+    ("{replace-hypervisor: backports}", ReplaceHypervisorPatch("backports")),
+    ("{replace-hypervisor: ./qemu}", ReplaceHypervisorPatch("./qemu")),
+    ("{replace-hypervisor: {emulator: /opt/q}}", ReplaceHypervisorPatch("/opt/q")),
+    (
+        "{replace-hypervisor: {emulator: same, machine: pc-q35-7.2, cpu: 'qemu64,+svm'}}",
+        ReplaceHypervisorPatch("", "pc-q35-7.2", "qemu64,+svm"),
+    ),
+    ("{replace-hypervisor: {cpu: max}}", ReplaceHypervisorPatch("", "", "max")),
+    ("restart-libvirt", RestartLibvirtPatch()),
+    ("{restart-libvirt: {}}", RestartLibvirtPatch()),
+    ("{restart-libvirt: {deadline: 40s}}", RestartLibvirtPatch(40 * NS_PER_S)),
+    ("reload-kvm", ReloadKvmPatch()),
+    ("{reload-kvm: {deadline: 1s}}", ReloadKvmPatch(NS_PER_S)),
+    ("'microcode'", MicrocodePatch()),
+    ("{microcode: {deadline: 1s}}", MicrocodePatch(NS_PER_S)),
+    ("{livepatch: ./fix.ko}", LivepatchPatch("./fix.ko")),
+    ("{livepatch: /lib/fix.ko.xz, deadline: 1min}", LivepatchPatch("/lib/fix.ko.xz", 60 * NS_PER_S)),
+    ("{ansible: site.yml, deadline: 1min}", AnsiblePatch("site.yml", 60 * NS_PER_S)),
+    (
+        "{ansible: a/b.yaml, deadline: 1min, inventory: 'lab,', impact: none, undo: c.yml}",
+        AnsiblePatch("a/b.yaml", 60 * NS_PER_S, "lab,", Impact.NONE, "c.yml"),
+    ),
+]
+
+
+def good(text: str) -> bool:
+    return Draft202012Validator(schema()).is_valid(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(("written", "meant"), PATCHES)
+def test_every_patch(written: str, meant: Patch) -> None:
+    text = f"{HEAD}cycle: {{patch: {written}}}\n"
+    plan = parse(text.encode(), "p.yaml")
+    assert plan.cycle.patch == meant
+    assert plan.cycle.method is meant.methods[0]
+    assert good(text)
+
+
+@pytest.mark.parametrize("method", FreezeMethod)
+@pytest.mark.parametrize(("written", "meant"), PATCHES)
+def test_a_method_that_does_not_go_with_the_patch(written: str, meant: Patch, method: FreezeMethod) -> None:
+    text = f"{HEAD}cycle:\n  patch: {written}\n  method: {method}\n"
+    if method in meant.methods:
+        assert parse(text.encode(), "p.yaml").cycle.method is method
+    else:
+        why = conflict(meant, method)
+        assert told(text) == [f"5:11: cycle: {why}; leave method out for {meant.methods[0]}"]
+
+
+def test_methods_that_can_be_proven_are_named() -> None:
+    [line] = told(HOLD + "  method: save-restore\n  prove_memory: true\n")
+    assert line.endswith("; set method to suspend, sigstop, in-place or guest-sleep")
+
+
+def test_the_reason_why_a_reboot_is_no_freeze() -> None:
+    [line] = told(
+        f"{HEAD}cycle: {{patch: {{command: [a], deadline: 5s, impact: reboot}}, method: suspend}}\n"
+    )
+    assert "class reboot: it cannot be done under a frozen guest" in line
+
+
+def test_guests_that_are_filled_bridged_and_in_huge_pages() -> None:
+    text = (
+        HEAD + "cycle: {patch: {hold: 5s}, method: save-restore, save_to: /var//tmp/x/}\n"
+        "guests:\n"
+        "  - {name: a, count: 2, fill: 75%, network: {bridge: br0, address: 10.7.0.253/24}}\n"
+        "  - {name: b, huge_pages: true, network: {bridge: br-1.x_y, address: 'fd00::10/64'}}\n"
+        "  - {name: c, network: {bridge: br1, address: 10.7.0.253/255.255.255.0}}\n"
+    )
+    plan = parse(text.encode(), "p.yaml")
+    assert plan.guests == (
+        GuestSpec("a-0", fill=0.75, bridge="br0", address="10.7.0.253/24"),
+        GuestSpec("a-1", fill=0.75, bridge="br0", address="10.7.0.254/24"),
+        GuestSpec("b", bridge="br-1.x_y", address="fd00::10/64", huge_pages=True),
+        GuestSpec("c", bridge="br1", address="10.7.0.253/24"),
+    )
+    assert plan.cycle.save_to == "/var/tmp/x"
+    assert good(text)
+
+
+def test_a_regime_may_be_expected_that_is_not_the_methods_own() -> None:
+    text = HEAD + "cycle: {patch: {hold: 5s}, method: suspend}\nexpect: {regime: jumped}\n"
+    assert parse(text.encode(), "p.yaml").expectations.regime == "jumped"
+
+
+WRONG: list[tuple[str, str]] = [
+    (
+        CYCLE + "  patch: restart-libvrt\n",
+        "4:10: cycle.patch: 'restart-libvrt' is not a patch; did you mean r",
+    ),
+    (
+        CYCLE + "  patch: Reload_KVM\n",
+        "4:10: cycle.patch: 'Reload_KVM' is not a patch; did you mean reload-kvm?",
+    ),
+    (CYCLE + "  patch: hold\n", "4:10: cycle.patch: keys and values are expected here, not the text 'hold';"),
+    (
+        CYCLE + "  patch: {replace_hypervisor: same}\n",
+        "4:11: cycle.patch: unknown key 'replace_hypervisor'; di",
+    ),
+    (
+        CYCLE + "  patch: {replace-hypervisr: same}\n",
+        "4:11: cycle.patch: unknown key 'replace-hypervisr'; did y",
+    ),
+    (
+        CYCLE + "  patch: {replace-hypervisor: }\n",
+        "4:30: cycle.patch.replace-hypervisor.emulator: an emulator is expected here, no",
+    ),
+    (
+        CYCLE + "  patch: {replace-hypervisor: {}}\n",
+        "4:11: cycle.patch.replace-hypervisor: it is not said by",
+    ),
+    (
+        CYCLE + "  patch: {replace-hypervisor: A b}\n",
+        "4:31: cycle.patch.replace-hypervisor.emulator: 'A b' is",
+    ),
+    (
+        CYCLE + "  patch: {replace-hypervisor: -x/y}\n",
+        "4:31: cycle.patch.replace-hypervisor.emulator: '-x/y' b",
+    ),
+    (
+        CYCLE + "  patch: {replace-hypervisor: {machin: a}}\n",
+        "4:32: cycle.patch.replace-hypervisor: unknown key",
+    ),
+    (
+        CYCLE + "  patch: {replace-hypervisor: {cpu: a b}}\n",
+        "4:37: cycle.patch.replace-hypervisor.cpu: 'a b' is",
+    ),
+    (
+        CYCLE + "  patch: {replace-hypervisor: same, deadline: 1s}\n",
+        "4:47: cycle.patch: deadline does not go wi",
+    ),
+    (
+        CYCLE + "  patch: {microcode: }\n",
+        "4:21: cycle.patch.microcode: keys and values are expected here, not n",
+    ),
+    (
+        CYCLE + "  patch: {microcode: {}, deadline: 1s}\n",
+        "4:36: cycle.patch: deadline does not go with microcod",
+    ),
+    (
+        CYCLE + "  patch: {microcode: {deadline: 0s}}\n",
+        "4:33: cycle.patch.microcode.deadline: zero makes no sen",
+    ),
+    (
+        CYCLE + "  patch: {livepatch: fix.o}\n",
+        "4:22: cycle.patch.livepatch: 'fix.o' is not the path of a kern",
+    ),
+    (
+        CYCLE + "  patch: {livepatch: ''}\n",
+        "4:22: cycle.patch.livepatch: the path of a kernel module is expecte",
+    ),
+    (
+        CYCLE + "  patch: {livepatch: a.ko, impact: none}\n",
+        "4:36: cycle.patch: impact does not go with livepatch;",
+    ),
+    (
+        CYCLE + "  patch: {ansible: a.yml}\n",
+        "4:20: cycle.patch: an ansible needs a deadline; add deadline: 10s",
+    ),
+    (
+        CYCLE + "  patch: {ansible: a.txt, deadline: 1s}\n",
+        "4:20: cycle.patch.ansible: 'a.txt' is not the path of",
+    ),
+    (
+        CYCLE + "  patch: {ansible: -i.yml, deadline: 1s}\n",
+        "4:20: cycle.patch.ansible: '-i.yml' begins with a hy",
+    ),
+    (
+        CYCLE + "  patch: {ansible: a.yml, deadline: 1s, undo: [b]}\n",
+        "4:47: cycle.patch: ansible is undone by",
+    ),
+    (
+        CYCLE + "  patch: {command: [a], deadline: 1s, undo: b.yml}\n",
+        "4:45: cycle.patch: command is undone by",
+    ),
+    (
+        CYCLE + "  patch: {command: [a], deadline: 1s, undo: []}\n",
+        "4:45: cycle.patch.undo: a command of 0 words;",
+    ),
+    (
+        CYCLE + "  patch: {command: [a], deadline: 1s, impact: high}\n",
+        "4:47: cycle.patch.impact: 'high' is not",
+    ),
+    (
+        CYCLE + "  patch: {command: [a], deadline: 1s, inventory: x}\n",
+        "4:50: cycle.patch: inventory does not go",
+    ),
+    (
+        CYCLE + "  patch: {hold: 1s, microcode: {}}\n",
+        "4:21: cycle.patch: a patch is one thing, and hold and micro",
+    ),
+    (
+        HOLD + "  emulator: x\n",
+        "5:3: cycle: unknown key 'emulator'; it belongs under cycle.patch.replace-hyperv",
+    ),
+    (
+        HOLD + "  prove_memory: yes\n",
+        "5:17: cycle.prove_memory: neither true nor false: 'yes'; write true or fa",
+    ),
+    (
+        HOLD + "  prove_memory: 'true'\n",
+        "5:17: cycle.prove_memory: neither true nor false: 'true'; write true",
+    ),
+    (
+        HOLD + "  method: save-restore\n  prove_memory: true\n",
+        "6:17: cycle: with method save-restore memory does not stay where it is, so there is nothing to prov",
+    ),
+    (
+        HOLD + "  method: none\n  prove_memory: true\n",
+        "6:17: cycle: with method none the guest runs on, so its memory changes; set method to suspend,",
+    ),
+    (
+        HOLD + "  save_to: /x\n",
+        "5:12: cycle: method suspend saves nothing; delete it, or set method to save-resto",
+    ),
+    (
+        HOLD + "  method: save-restore\n  save_to: x\n",
+        "6:12: cycle.save_to: 'x' is not the whole path of a fold",
+    ),
+    (HOLD + "  method: save-restore\n  save_to: /x/../y\n", "6:12: cycle.save_to: '/x/../y' is no folder to"),
+    (
+        HOLD + "  method: save-restore\n  save_to: //\n",
+        "6:12: cycle.save_to: '//' is no folder to write into;",
+    ),
+    (
+        HOLD + "  method: reboot\nexpect: {regime: resumed}\n",
+        "6:18: expect: method reboot: the guest is shut do",
+    ),
+    (
+        HOLD + "  method: reboot\nexpect: {pause: {at_least: 1s}}\n",
+        "6:10: expect: method reboot: the guest is sh",
+    ),
+    (
+        HOLD + "  method: none\nexpect: {regime: jumped}\n",
+        "6:18: expect: method none: the guest runs on, so reg",
+    ),
+    (
+        OK + "guests: [{name: a, fill: 0.75}]\n",
+        "4:26: guests[0].fill: a share without %: '0.75'; write it like",
+    ),
+    (
+        OK + "guests: [{name: a, fill: 91%}]\n",
+        "4:26: guests[0].fill: '91%' is too much; write it like 75%, at mo",
+    ),
+    (
+        OK + "guests: [{name: a, fill: -5%}]\n",
+        "4:26: guests[0].fill: a share cannot be negative: '-5%'; write it",
+    ),
+    (
+        OK + "guests: [{name: a, fill: half}]\n",
+        "4:26: guests[0].fill: not a share: 'half'; write it like 75%",
+    ),
+    (
+        OK + "guests: [{name: a, huge_pages: on}]\n",
+        "4:32: guests[0].huge_pages: neither true nor false: 'on';",
+    ),
+    (
+        OK + "guests: [{name: a, bridge: br0}]\n",
+        "4:20: guests[0]: unknown key 'bridge'; it belongs under guests.n",
+    ),
+    (
+        NET + "br0}]\n",
+        "4:29: guests[0].network: keys and values are expected here, not the text 'br0'; write it li",
+    ),
+    (NET + "{bridge: br0}}]\n", "4:20: guests[0].network: address is missing; add address: 10.7.0.10/24"),
+    (
+        NET + "{bridge: br/0, address: 10.7.0.9/24}}]\n",
+        "4:38: guests[0].network.bridge: 'br/0' is not the name",
+    ),
+    (
+        NET + "{bridge: a, address: 10.7.0.9}}]\n",
+        "4:50: guests[0].network.address: an address without a prefix",
+    ),
+    (
+        NET + "{bridge: a, address: 10.7.0.999/24}}]\n",
+        "4:50: guests[0].network.address: not an address: '10.7.0",
+    ),
+    (
+        NET + "{bridge: a, address: 10.7.0.9/33}}]\n",
+        "4:50: guests[0].network.address: not an address: '10.7.0.9",
+    ),
+    (
+        NET + "{bridge: a, address: 'fe80::1%eth0/64'}}]\n",
+        "4:50: guests[0].network.address: not an address: 'fe8",
+    ),
+    (
+        NET + "{bridge: a, address: 10.7.0.0/24}}]\n",
+        "4:50: guests[0].network.address: '10.7.0.0/24' is the netw",
+    ),
+    (
+        NET + "{bridge: a, address: 10.7.0.255/24}}]\n",
+        "4:50: guests[0].network.address: '10.7.0.255/24' is the",
+    ),
+    (
+        NET + "{bridge: a, address: 127.0.0.1/8}}]\n",
+        "4:50: guests[0].network.address: '127.0.0.1/8' is no addres",
+    ),
+    (
+        NET + "{bridge: a, address: 10.7.0.250/24}, count: 6}]\n",
+        "4:50: guests[0]: 10.7.0.0/24 has no room for 6 guests from 10.7.0.250 on; begin lower",
+    ),
+    (
+        NET + "{bridge: a, address: 255.255.255.250/8}, count: 9}]\n",
+        "4:50: guests[0]: 255.0.0.0/8 has no room",
+    ),
+    (
+        NET
+        + "{bridge: a, address: 10.7.0.1/24}, count: 9}, {name: b, network: {bridge: a, address: 10.7.0.9/8}}"
+        + "]\n",
+        "4:115: guests: two guests have the address 10.7.0.9, entries 1 and 2 of the list",
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "answer"), WRONG, ids=lambda value: repr(value[-60:]))
+def test_one_mistake_one_line(data: str, answer: str) -> None:
+    lines = told(data)
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(answer)
+    assert "; " in lines[0] or "?" in lines[0], "says what to do"
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "{hold: 5s, impact: none}",
+        "{hold: 1s, microcode: {}}",
+        "{ansible: a.yml}",
+        "{livepatch: a.o}",
+        "{microcode: {deadlin: 5s}}",
+        "{replace-hypervisor: {}}",
+        "{replace-hypervisor: ''}",
+        "{restart-libvirt: 5s}",
+        "{command: [a], deadline: 5s, undo: {}}",
+        "hold",
+    ],
+)
+def test_the_schema_refuses_what_is_refused(patch: str) -> None:
+    text = f"{HEAD}cycle: {{patch: {patch}}}\n"
+    assert not good(text)
+    with pytest.raises(PlaybookError):
+        parse(text.encode(), "p.yaml")
