@@ -234,6 +234,10 @@ class SSH:
             transport.close()
             raise
         except paramiko.AuthenticationException as error:
+            # paramiko says the same of a guest that has fallen silent or gone away.
+            if not transport.is_active() or "timeout" in str(error):
+                transport.close()
+                raise GuestError(f"SSH broke at {address}: {_said(error)}", where=where) from error
             transport.close()
             hint = f"the guest does not accept the lab's key {address.key}"
             raise RefusedError(f"SSH login refused at {address}", where=where, hint=hint) from error

@@ -1,0 +1,101 @@
+"""A guest's memory filled, and looked at again, on a real guest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.errors import GuestError
+from lab.guest.fill import Fill
+from lab.guest.probe import GuestProbe
+from lab.guest.ssh import SSH
+from tests.guest.conftest import Lab
+from tests.guest.relay import Relay
+
+SIZE = 40 << 20  # not a multiple of the random block
+
+# Reads pages of the memory of the program that fills (its number is the first argument): the largest private
+# mapping without a file is what it filled. With a second argument it spoils that page's last byte.
+LOOK = """
+import sys
+pid = sys.argv[1]
+lines = [l.split() for l in open("/proc/%s/maps" % pid)]
+spans = [tuple(int(x, 16) for x in l[0].split("-")) for l in lines if len(l) == 5]
+low, high = max(spans, key=lambda s: s[1] - s[0])
+with open("/proc/%s/mem" % pid, "r+b", 0) as memory:
+    if len(sys.argv) > 2:
+        memory.seek(low + 4096 * int(sys.argv[2]) + 4095)
+        byte = memory.read(1)
+        memory.seek(-1, 1)
+        memory.write(bytes([byte[0] ^ 1]))
+    else:
+        memory.seek(low)
+        data = memory.read(high - low)
+        pages = [data[i:i + 4096] for i in range(0, len(data), 4096)]
+        import zlib
+        print(len(pages), len(set(pages)), len(zlib.compress(data, 1)) >= len(data))
+"""
+
+
+@pytest.fixture
+def filled(lab: Lab) -> Iterator[Fill]:
+    fill = Fill(lambda: lab.probe.ssh, SIZE).start()
+    fill.wait()
+    yield fill
+    fill.stop()
+
+
+def look(lab: Lab, fill: Fill, *arguments: Any) -> list[str]:
+    words = " ".join(map(str, (fill._path.split("/")[2], *arguments)))
+    return lab.probe.ssh.check(f"python3 - {words}", stdin=LOOK.encode()).split()
+
+
+def test_every_page_is_another_one_and_none_gets_smaller(lab: Lab, filled: Fill) -> None:
+    assert look(lab, filled) == [str(SIZE // 4096), str(SIZE // 4096), "True"]
+    assert filled.locked
+
+
+def test_it_is_verified_page_by_page(lab: Lab, filled: Fill) -> None:
+    assert filled.verify().ok
+    for page in (0, 5000, SIZE // 4096 - 1):
+        look(lab, filled, page)
+    found = filled.verify()
+    assert not found.ok
+    assert (found.pages, found.differ, found.differing) == (SIZE // 4096, 3, (0, 5000, SIZE // 4096 - 1))
+
+
+def test_it_outlives_its_connection(lab: Lab) -> None:
+    relay = Relay(lab.probe.ssh.address.port)
+    address = dataclasses.replace(lab.probe.ssh.address, port=relay.port)
+    with GuestProbe("web-0", lambda: SSH.connect(address, lab.clock, 60)) as probe:
+        fill = Fill(lambda: probe.ssh, SIZE).start()
+        told: list[int] = []
+
+        def progress(done: int, of: int) -> None:
+            assert of == SIZE
+            if not told:  # in the middle of the answer
+                relay.cut()
+                relay.back()
+            told.append(done)
+
+        fill.wait(progress=progress)
+        assert told
+        assert fill.verify().ok
+        assert probe.reconnects
+        fill.stop()
+    relay.cut()
+
+
+def test_what_does_not_fit_is_refused(lab: Lab) -> None:
+    available = int(lab.probe.ssh.check("awk '/MemAvailable/ {print $2}' /proc/meminfo")) << 10
+    with pytest.raises(GuestError, match="96 MiB must stay so"):
+        Fill(lambda: lab.probe.ssh, available - (64 << 20)).start()
+
+
+def test_one_that_is_gone_is_told(lab: Lab, filled: Fill) -> None:
+    lab.probe.ssh.check(f"kill -9 {filled._path.split('/')[2]}")
+    with pytest.raises(GuestError, match="is gone"):
+        filled.verify()
