@@ -73,7 +73,7 @@ class RestartLibvirt(Stepwise):
                 raise MachineError(f"only root can restart {daemon.unit}", hint="run freezelab as root")
             return
         owner = Path(f"/proc/{daemon.pid}").stat().st_uid
-        if os.geteuid() not in (0, owner):
+        if os.geteuid() != owner:
             raise MachineError(f"{daemon.name} (process {daemon.pid}) belongs to another user")
         _argv(daemon)
 
@@ -126,7 +126,9 @@ def sockets(uri: str) -> list[Path]:
     query = parse_qs(parts.query)
     if "socket" in query:
         return [Path(query["socket"][0])]
-    folder = Path("/run/libvirt") if parts.path == "/system" else _session_folder()
+    # libvirt's client knows no session daemon of root's (remote_driver.c, doRemoteOpen: geteuid() > 0).
+    system = parts.path == "/system" or os.geteuid() == 0
+    folder = Path("/run/libvirt") if system else _session_folder()
     mode = query.get("mode", ["auto"])[0]
     names = {"legacy": _NAMES[1:], "direct": _NAMES[:1]}.get(mode, _NAMES)
     return [folder / _SOCKETS[name] for name in names]
@@ -140,8 +142,8 @@ def find(uri: str) -> Daemon:
         if pid is None:
             continue
         unit = _unit(pid, place)
-        if unit and (main := _main_pid(unit)):
-            pid = main
+        if unit and not (pid := _main_pid(unit)):
+            continue  # systemd listens for it, and is about to start it
         name = read(Path(f"/proc/{pid}/comm"))
         started = _started(pid)
         if started is not None:
@@ -186,7 +188,9 @@ def _unit(pid: int, place: Path) -> str:
     if pid == 1:
         name = next((name for name, sock in _SOCKETS.items() if sock == place.name), "libvirtd")
         return f"{name}.service"
-    found = re.search(r"/((?:libvirtd|virtqemud)\.service)$", read(Path(f"/proc/{pid}/cgroup")), re.MULTILINE)
+    found = re.search(
+        r":/system\.slice/((?:libvirtd|virtqemud)\.service)$", read(Path(f"/proc/{pid}/cgroup")), re.MULTILINE
+    )
     return found[1] if found else ""
 
 

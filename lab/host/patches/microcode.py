@@ -67,17 +67,17 @@ class Microcode(Stepwise):
     def _do(self, work: Work) -> None:
         work.facts["before"] = self.version("")
 
-        def write() -> bool:
+        try:
             # Unbuffered: close() must not be what writes.
-            with self._file.open("wb", buffering=0) as file:
-                return file.write(b"1") == 1
-
-        with work.step("load microcode"):
+            file = self._file.open("wb", buffering=0)
+        except OSError as error:
+            raise MachineError(f"cannot be opened: {error.strerror}", where=str(self._file)) from error
+        with file, work.step("load microcode"):
             try:
                 # All CPUs are stopped meanwhile and no signal is heard.
-                work.aside(write, "the kernel is still loading microcode")
+                work.aside(lambda: file.write(b"1") == 1, "the kernel is still loading microcode")
             except OSError as error:
-                if error.errno == errno.ENOENT:
+                if error.errno == errno.ENOENT:  # request_firmware's
                     raise MachineError(f"nothing newer was there: {_PACKAGES}") from error
                 raise MachineError(f"the kernel refuses: {error.strerror}", where=str(self._file)) from error
         work.facts["after"] = self.version("")

@@ -1,0 +1,48 @@
+"""Patches with the host's own programs and kernel. What a host cannot show is skipped with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from lab.core.units import NS_PER_S
+from lab.errors import MachineError
+from lab.host.clocks import HostClock
+from lab.ports import HostPatch, PatchResult
+
+
+@pytest.fixture(scope="session")
+def clock() -> HostClock:
+    return HostClock()
+
+
+@pytest.fixture
+def apply(clock: HostClock) -> Callable[[HostPatch, float], PatchResult]:
+    """Apply, and hold the patch to its promises: back in time, its steps in order and within the call."""
+
+    def go(patch: HostPatch, budget_s: float) -> PatchResult:
+        began = clock.now().raw_ns
+        deadline = began + round(budget_s * NS_PER_S)
+        result = patch.apply(deadline)
+        ended = clock.now().raw_ns
+        assert ended <= deadline
+        assert bool(result.why) != result.ok
+        for step in result.steps:
+            assert began <= step.began_raw_ns <= step.ended_raw_ns <= ended
+        return result
+
+    return go
+
+
+@pytest.fixture
+def refusal() -> Callable[[HostPatch], MachineError]:
+    """What check() says."""
+
+    def ask(patch: HostPatch) -> MachineError:
+        with pytest.raises(MachineError) as caught:
+            patch.check()
+        assert "\n" not in caught.value.what
+        return caught.value
+
+    return ask

@@ -1,0 +1,139 @@
+"""libvirt's daemon restarted under a paused guest: a real libvirtd, in namespaces of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.core.patch import RestartLibvirtPatch
+from lab.errors import MachineError
+from lab.host import patches
+from lab.host.clocks import HostClock
+from lab.host.patches import daemon
+from lab.ports import HostPatch
+
+ROOT = Path(__file__).parents[2]
+
+# A /dev without kvm: libvirtd looks at every emulator before it starts a guest, and a KVM that is there but
+# boots nothing costs it minutes.
+INSIDE = """
+set -e
+for folder in /run /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt; do
+    mkdir -p "$folder"
+    mount -t tmpfs none "$folder"
+done
+mkdir /run/dev
+for name in null zero full random urandom tty; do
+    touch "/run/dev/$name"
+    mount --bind "/dev/$name" "/run/dev/$name"
+done
+mkdir /run/dev/shm /run/dev/pts
+mount --rbind /run/dev /dev
+mount -t tmpfs none /dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 none /dev/pts
+ln -s pts/ptmx /dev/ptmx
+cat > /etc/libvirt/qemu.conf <<END
+stdio_handler = "file"
+security_driver = "none"
+user = "root"
+group = "root"
+cgroup_controllers = []
+namespaces = []
+END
+# Not exec: the shell is this namespace's init and reaps, or libvirt would wait for emulators long dead.
+"$@"
+exit $?
+"""
+
+
+def namespaced(*arguments: str) -> dict[str, Any]:
+    """What restart_inside.py saw."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make the namespaces")
+    for program in ("/usr/sbin/libvirtd", "/usr/bin/qemu-system-x86_64", "unshare"):
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    program = str(Path(__file__).with_name("restart_inside.py"))
+    apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]
+    done = subprocess.run(
+        [*apart, "sh", "-c", INSIDE, "inside", sys.executable, program, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--daemon",)], ids=["in the foreground", "as a daemon"])
+def test_another_daemon_serves_and_the_guest_stays(arguments: tuple[str, ...]) -> None:
+    seen = namespaced(*arguments)
+    assert len(seen["emulators"]) == 1
+    for each in seen["rounds"]:
+        assert each["ok"], each
+        assert each["in_time"]
+        assert each["steps"] == ["stop libvirtd", "start libvirtd", "reconnect"]
+        assert each["verdict"] == ""
+        assert each["same"].startswith("the same process serves: libvirtd, process ")
+        assert each["argv"] == ["/usr/sbin/libvirtd", *arguments]
+        assert each["mark"]
+        assert each["output"] == ("/dev/null" if arguments else "/run/libvirtd.out")
+        assert each["cwd"] == ("/" if arguments else "/tmp")
+        assert each["paused"]
+        assert each["emulators"] == seen["emulators"]
+    assert seen["runs"]
+    assert seen["first ended"]
+    assert not seen["broken"]["ok"]
+    assert seen["broken"]["version"] == ""
+
+
+def patch_of(uri: str) -> HostPatch:
+    return patches.make(RestartLibvirtPatch(), HostClock(), patches.Tools(uri=uri))
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("", "no libvirt connection"),
+        ("qemu:///embed?root=/x", "the embedded driver is part of this process"),
+        ("qemu+ssh://user@far.example/system", r"not on this machine \(far\.example\)"),
+        ("qemu+tcp:///system", r"not on this machine \(tcp\)"),
+        ("test:///default", "no daemon of the QEMU driver"),
+        ("qemu:///system?socket=/no/such/socket", "no daemon serves"),
+    ],
+)
+def test_what_has_no_daemon_to_restart(uri: str, why: str) -> None:
+    patch = patch_of(uri)
+    with pytest.raises(MachineError, match=why):
+        patch.check()
+    assert patch.version("") == ""
+    deadline = HostClock().now().raw_ns + 10**9
+    assert not patch.apply(deadline).ok
+    assert "no daemon serves" in patch.verify("before", "")
+
+
+def test_where_the_client_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = Path("/run/libvirt")
+    assert daemon.sockets("qemu:///system") == [system / "virtqemud-sock", system / "libvirt-sock"]
+    assert daemon.sockets("qemu+unix:///system?mode=legacy") == [system / "libvirt-sock"]
+    assert daemon.sockets("qemu:///system?mode=direct") == [system / "virtqemud-sock"]
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setattr(os, "geteuid", lambda: 7)
+    assert daemon.sockets("qemu:///session")[1] == Path("/run/user/7/libvirt/libvirt-sock")
+
+
+def test_it_is_not_confused_by_a_name(refusal: Callable[[HostPatch], MachineError], tmp_path: Path) -> None:
+    """A file where the socket should be."""
+    place = tmp_path / "sock"
+    place.write_text("")
+    assert refusal(patch_of(f"qemu:///system?socket={place}")).what == "no daemon serves this connection"
