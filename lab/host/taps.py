@@ -1,0 +1,152 @@
+"""Taps: the ends of guests' network cards, as ports of a bridge that is there already.
+
+A tap is persistent, so that a guest's connections outlive the QEMU process that has it open. Which taps are
+ours is told by their alias (`freezelab:DIGEST-OF-HOME:WHAT`), never by their name alone: with it, what a
+killed run left behind is found and removed, and nothing else ever is.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.errors import MachineError
+from lab.host.run import Finished, find, run
+
+DEVICE = Path("/dev/net/tun")
+PREFIX = "fl"
+NAME_MAX = 15
+"""IFNAMSIZ - 1 (netdevice(7))."""
+
+_IP_S = 10.0
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One tap. name: the interface. what: whose it is, as given to `make`."""
+
+    name: str
+    what: str
+
+    @staticmethod
+    @contextmanager
+    def make(bridge: str, what: str, home: Path, *, owner: int | None = None) -> Iterator[Tap]:
+        """A tap for `what` on `bridge`, up, for as long as the context lasts. QEMU opens it by its name.
+
+        what: the run, the guest, and which of its taps. home: the lab's state folder. owner: the user who
+        may open it, besides root.
+        MachineError when this process may not make one, or there is no such bridge, no ip(8) or no tun.
+        """
+        tap = Tap(tap_name(home, what), what)
+        _check(bridge)
+        user = [] if owner is None else ["user", str(owner)]
+        made = _ip("tuntap", "add", "dev", tap.name, "mode", "tap", *user)
+        if not made.ok:
+            raise _refused(made, f"the tap for {what} cannot be made")
+        try:
+            # The alias first: from here on `remove_all` knows it. No addresses of its own: it is a port.
+            _do("link", "set", "dev", tap.name, "alias", f"{_mark(home)}{what}")
+            _do("link", "set", "dev", tap.name, "addrgenmode", "none")
+            _do("link", "set", "dev", tap.name, "master", bridge)
+            _do("link", "set", "dev", tap.name, "up")
+            yield tap
+        finally:
+            _remove(tap)
+
+
+def tap_name(home: Path, what: str) -> str:
+    """The interface's name: at most 15 characters, another one for each home and each `what`."""
+    digest = hashlib.sha256(f"{home.absolute()}\n{what}".encode()).hexdigest()
+    return PREFIX + digest[: NAME_MAX - len(PREFIX)]
+
+
+def leftovers(home: Path) -> list[Tap]:
+    """The taps of this home that are there now. Empty where there is no ip(8), or none could be made."""
+    try:
+        links = _links()
+    except MachineError:
+        return []
+    mark = _mark(home)
+    found = [Tap(link["ifname"], link["ifalias"][len(mark) :]) for link in links if _is_ours(link, mark)]
+    return sorted(found, key=lambda tap: tap.what)
+
+
+def remove_all(home: Path) -> list[Tap]:
+    """Remove the taps of this home, whoever made them; those that were. MachineError when one cannot be."""
+    gone = leftovers(home)
+    for tap in gone:
+        _remove(tap)
+    return gone
+
+
+def _mark(home: Path) -> str:
+    return f"freezelab:{hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:16]}:"
+
+
+def _is_ours(link: dict[str, Any], mark: str) -> bool:
+    kind = link.get("linkinfo", {})
+    is_tap: bool = kind.get("info_kind") == "tun" and kind.get("info_data", {}).get("type") == "tap"
+    return is_tap and str(link["ifname"]).startswith(PREFIX) and str(link.get("ifalias", "")).startswith(mark)
+
+
+def _links(*which: str) -> list[dict[str, Any]]:
+    said = _ip("-details", "-json", "link", "show", *which)
+    if not said.ok:
+        raise MachineError(said.last_line or said.why, where=shlex.join(said.argv))
+    # An empty object stands for each link that was filtered out.
+    links: list[dict[str, Any]] = [link for link in json.loads(said.stdout or "[]") if link]
+    return links
+
+
+def _check(bridge: str) -> None:
+    try:
+        find("ip")
+    except MachineError as error:
+        raise MachineError(error.what, where="ip", hint="install iproute2") from error
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR))
+    except OSError as error:
+        hint = "modprobe tun" if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO) else _ROOT
+        raise MachineError(f"no tap can be made: {error.strerror}", where=str(DEVICE), hint=hint) from error
+    try:
+        links = _links("dev", bridge)
+    except MachineError as error:
+        hint = f"ip link add {shlex.quote(bridge)} type bridge && ip link set {shlex.quote(bridge)} up"
+        raise MachineError(f"there is no bridge {bridge!r}", where=error.where, hint=hint) from error
+    if not links or links[0].get("linkinfo", {}).get("info_kind") != "bridge":
+        raise MachineError(f"{bridge!r} is not a bridge", hint="ip link show type bridge")
+
+
+_ROOT = "taps need root (CAP_NET_ADMIN); user-mode networking needs nothing"
+
+
+def _refused(finished: Finished, what: str) -> MachineError:
+    said = finished.last_line or finished.why
+    if "not permitted" in said:
+        return MachineError(what, where=shlex.join(finished.argv), hint=_ROOT)
+    hint = "freezelab recover removes what a killed run left behind" if "busy" in said else ""
+    return MachineError(f"{what}: {said}", where=shlex.join(finished.argv), hint=hint)
+
+
+def _remove(tap: Tap) -> None:
+    finished = _ip("link", "delete", "dev", tap.name)
+    if not finished.ok and "Cannot find device" not in finished.stderr:
+        raise _refused(finished, f"the tap for {tap.what} cannot be removed")
+
+
+def _do(*words: str) -> None:
+    finished = _ip(*words)
+    if not finished.ok:
+        raise _refused(finished, "the tap cannot be set up")
+
+
+def _ip(*words: str) -> Finished:
+    return run(["ip", *words], _IP_S, check=False)
