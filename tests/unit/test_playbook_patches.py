@@ -189,7 +189,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         CYCLE + "  patch: {livepatch: ''}\n",
-        "4:22: cycle.patch.livepatch: the path of a kernel module is expecte",
+        "4:22: cycle.patch.livepatch: the path of a kernel module is expected",
     ),
     (
         CYCLE + "  patch: {livepatch: a.ko, impact: none}\n",
@@ -335,11 +335,15 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         NET + "{bridge: a, address: 127.0.0.1/8}}]\n",
-        "4:50: guests[0].network.address: '127.0.0.1/8' is no addres",
+        "4:50: guests[0].network.address: '127.0.0.1/8' is no",
     ),
     (
         NET + "{bridge: a, address: 10.7.0.250/24}, count: 6}]\n",
         "4:50: guests[0]: 10.7.0.0/24 has no room for 6 guests from 10.7.0.250 on; begin lower",
+    ),
+    (
+        NET + "{bridge: a, address: 10.7.0.250/24}, count: 9}]\n",
+        "4:50: guests[0]: 10.7.0.0/24 has no room for 9",
     ),
     (
         NET + "{bridge: a, address: 255.255.255.250/8}, count: 9}]\n",
