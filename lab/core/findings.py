@@ -54,6 +54,8 @@ class _Judge:
         said = "succeeded" if self.obs.patch_ok else "failed"
         outcome = Outcome.PASSED if self.obs.patch_ok else Outcome.FAILED
         why = "" if self.obs.patch_ok else f"host patch ({self.obs.patch}): {self.obs.patch_why}"
+        if self.obs.called_off and self.obs.called_off in self.obs.patch_why:
+            why = f"host patch ({self.obs.patch}): not applied, for the freeze was called off"
         yield self._finding("patch", "succeeds", said, outcome, why)
 
     def freeze(self) -> Iterator[Finding]:

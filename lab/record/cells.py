@@ -15,8 +15,8 @@ from lab.record.model import Cell, Comparison, Cycle
 from lab.record.statistics import bounded, median_pause, statistics
 
 GIB = 1 << 30
-METHOD, MEMORY = "method", "memory"
-"""The axes that comparisons are made along."""
+METHOD, MEMORY, SAVE_TO = "method", "memory", "save_to"
+"""The axes that comparisons are made along, and one that means nothing to in-place."""
 
 
 @dataclass
@@ -84,8 +84,8 @@ def cell_of(cell: planned.Cell, told: Told, cycles: Sequence[Cycle], own: Sequen
     )
 
 
-def _without(cell: Cell, axis: str) -> dict[str, str]:
-    return {name: value for name, value in cell.values.items() if name != axis}
+def _without(cell: Cell, *axes: str) -> dict[str, str]:
+    return {name: value for name, value in cell.values.items() if name not in axes}
 
 
 def _slopes(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> Iterator[Comparison]:
@@ -109,12 +109,15 @@ def _ratios(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> Ite
         if below.method != FreezeMethod.IN_PLACE or METHOD not in below.values:
             continue
         for above in cells:
-            common = _without(below, METHOD)
-            if above.method != FreezeMethod.SAVE_RESTORE or _without(above, METHOD) != common:
+            alike = _without(above, METHOD, SAVE_TO) == _without(below, METHOD, SAVE_TO)
+            if above.method != FreezeMethod.SAVE_RESTORE or not alike:
                 continue
-            seen = benchmark.ratio(bounded(cycles[above.id]), bounded(cycles[below.id]))
-            if seen is not None:
-                yield Comparison("ratio", common, "", seen.value, seen.low, seen.high, seen.count)
+            over, under = bounded(cycles[above.id]), bounded(cycles[below.id])
+            seen = benchmark.ratio(over, under)
+            if seen is not None and min(len(over), len(under)) > 1:
+                yield Comparison(
+                    "ratio", _without(above, METHOD), "", seen.value, seen.low, seen.high, seen.count
+                )
 
 
 def comparisons(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> tuple[Comparison, ...]:

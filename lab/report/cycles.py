@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lab.core.verdict import Outcome
 from lab.record.run import Cycle, Guest, Run
-from lab.report.numbers import NOT_MEASURED, at_latest, behind, interval
+from lab.report.numbers import NOT_MEASURED, at_latest, behind, interval, magnitude
 from lab.report.page import Column, Grid, Page, Piece
 from lab.report.text import counted, shortened
 
@@ -69,8 +69,12 @@ def _missing(row: Row) -> Piece:
 
 def _pause(unit: bool) -> Cell:
     def cell(row: Row) -> Piece:
-        if row.cycle is not None and not row.cycle.frozen:
+        if row.cycle is not None and row.cycle.control:
             return "control", "dim"
+        if row.cycle is not None and row.cycle.outage_ns is not None:
+            return f"down {magnitude(row.cycle.outage_ns)}", ""
+        if row.cycle is not None and not row.cycle.frozen and row.cycle.pause is not None:
+            return "no freeze", "dim"
         pause = row.cycle.pause if row.cycle else None
         return interval(pause, unit=unit), "" if pause else "yellow"
 
@@ -78,6 +82,8 @@ def _pause(unit: bool) -> Cell:
 
 
 def _regime(row: Row) -> Piece:
+    if row.cycle is not None and row.cycle.outage_ns is not None:
+        return NONE, "dim"
     if row.cycle is None or row.cycle.pause is None:
         return _missing(row)
     return (row.cycle.regime, "") if row.cycle.regime else ("undecided", "yellow")
@@ -161,7 +167,7 @@ def show_cycles(page: Page, run: Run) -> None:
         bad = sum(row.outcome is not Outcome.PASSED for row in rows)
         shown = sorted(rows, key=lambda row: row.worst_first)[: max(3, min(bad, WORST_ROWS))]
         page.parts([f"the {len(shown)} worst of {counted(len(rows), 'cycle')}"], "dim")
-    frozen = [row.cycle for row in rows if row.cycle is not None and row.cycle.frozen]
+    frozen = [row.cycle for row in rows if row.cycle is not None and not row.cycle.control]
     method = not _same([cycle.method for cycle in frozen])
     candidates = [
         _grid(shown, unit=True, gap=3, how=True, method=method),

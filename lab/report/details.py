@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from rich.cells import cell_len
 
 from lab.core.units import NS_PER_S, format_duration
-from lab.record.run import Cycle, DriftBounds, Limits, Point, Resync, Run, Statistic
+from lab.record.run import Cycle, DriftBounds, Point, Resync, Run, Statistic
 from lab.report.cycles import Row, rows_of
+from lab.report.exchange import show_exchange
 from lab.report.numbers import (
     NOT_MEASURED,
     about,
@@ -16,6 +17,7 @@ from lab.report.numbers import (
     bar,
     drift,
     leftover,
+    limits,
     magnitude,
     milliseconds,
     sparkline,
@@ -32,21 +34,26 @@ MOST_GUESTS = 4
 
 def show_details(page: Page, run: Run) -> None:
     """All sections that the run has something for."""
-    rows = [row for row in rows_of(run) if row.cycle is not None and row.cycle.frozen]
-    cycles = [row.cycle for row in rows if row.cycle is not None]
+    rows = [row for row in rows_of(run) if row.cycle is not None and not row.cycle.control]
+    paused = [row for row in rows if row.cycle is not None and row.cycle.frozen]
+    cycles = [row.cycle for row in paused if row.cycle is not None]
     if cycles:
-        _budget(page, run, rows, cycles)
-        _closure(page, run, rows, cycles)
+        _budget(page, run, paused, cycles)
+        _closure(page, run, paused, cycles)
+    if rows and not run.cells:
         _resync(page, run, rows)
         _drift(page, run)
+    show_exchange(page, run)
     _noise(page, run)
-    _boot(page, run)
-    show_statistics(page, run.statistics)
+    if not run.cells:
+        _boot(page, run)
+    show_statistics(page, [s for s in run.statistics if s.kind != "step"])
 
 
 def _whose(run: Run, row: Row) -> str:
     """Which row it is, as far as there are several."""
-    parts = [row.guest.name] if len(run.guests) > 1 else []
+    parts = [row.guest.cell] if row.guest.cell else []
+    parts += [row.guest.name] if len({guest.name for guest in run.guests}) > 1 else []
     if row.cycle is not None and any(len(guest.cycles) > 1 for guest in run.guests):
         parts.append(f"cycle {row.cycle.index}")
     return ", ".join(parts)
@@ -57,12 +64,12 @@ def _with(text: str, whose: str) -> str:
 
 
 def _budget(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[Cycle]) -> None:
-    limit = cycles[0].budget_ns
     used, row = max(
         ((row.cycle.used_ns, row) for row in rows if row.cycle and row.cycle.used_ns is not None),
         key=lambda pair: pair[0] or 0,
         default=(None, rows[0]),
     )
+    limit = (row.cycle or cycles[0]).budget_ns
     text = f"{format_duration(limit)}"
     if used is None:
         page.labelled("budget", f"{text}, used: {NOT_MEASURED}", style="yellow")
@@ -180,7 +187,7 @@ def _over(seen: DriftBounds | None, many: bool) -> str:
 
 def _drift(page: Page, run: Run) -> None:
     label = "drift"
-    groups: list[tuple[str, list[Cycle]]] = [(g.name, [c for c in g.cycles if c.frozen]) for g in run.guests]
+    groups = [(guest.name, [c for c in guest.cycles if not c.control]) for guest in run.guests]
     if len(groups) > MOST_GUESTS:
         groups = [("", [cycle for _, cycles in groups for cycle in cycles])]
     for name, cycles in groups:
@@ -202,7 +209,7 @@ def _drift(page: Page, run: Run) -> None:
 
 
 def _noise(page: Page, run: Run) -> None:
-    control = [cycle for guest in run.guests for cycle in guest.cycles if not cycle.frozen]
+    control = [cycle for guest in run.guests for cycle in guest.cycles if cycle.control]
     if not control:
         return
     closures = [max(abs(c.closure_ns), 0) for c in control if c.closure_ns is not None]
@@ -221,17 +228,17 @@ def show_statistics(page: Page, given: Sequence[Statistic]) -> None:
     if not given:
         return
     page.blank()
-    limits = "95 % limits"
+    within = "95 % limits"
     heads = (
-        ("ms", "cycles", "median", limits, "p95", limits, "max"),
-        ("ms", "cycles", f"median\n{limits}", f"p95\n{limits}", "max"),
+        ("ms", "cycles", "median", within, "p95", within, "max"),
+        ("ms", "cycles", f"median\n{within}", f"p95\n{within}", "max"),
         ("ms", "cycles", "median", "p95", "max"),
     )
     grids = [Grid([Column(head, right=head != "ms") for head in line]) for line in heads]
     for s in given:
         name, count = (f"control: {s.metric}" if s.kind == "control" else s.metric), str(s.count)
         median, p95, largest = (milliseconds(v) for v in (s.median.value, s.p95.value, s.max))
-        of_median, of_p95 = _limits(s.median), _limits(s.p95)
+        of_median, of_p95 = limits(s.median), limits(s.p95)
         for grid, cells in zip(
             grids,
             (
@@ -244,14 +251,6 @@ def show_statistics(page: Page, given: Sequence[Statistic]) -> None:
             grid.rows.append([(text, "dim" if text in (of_median, of_p95) else "") for text in cells])
     if not page.grid(*grids):
         page.squeezed(grids[-1])
-
-
-def _limits(limits: Limits) -> str:
-    if limits.low is None and limits.high is None:
-        return "–"
-    low = "–" if limits.low is None else milliseconds(limits.low, down=True)
-    high = "–" if limits.high is None else milliseconds(limits.high, up=True)
-    return f"{low} … {high}"
 
 
 def _boot(page: Page, run: Run) -> None:

@@ -61,7 +61,7 @@ def _case(run: Run, finding: Finding) -> TestCase:
     cycle = f"cycle {finding.cycle}: " if finding.cycle >= 0 else ""
     case = TestCase(
         f"{cycle}{finding.metric} {finding.expectation}",
-        classname=".".join(filter(None, [run.playbook.name, finding.guest])),
+        classname=".".join(filter(None, [run.playbook.name, finding.cell, finding.guest])),
         time=0.0,
     )
     if finding.outcome is not Outcome.PASSED:

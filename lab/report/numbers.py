@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lab.core.drift import Drift
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S, format_ms
-from lab.record.run import Bounds, DriftBounds, Measure, Point
+from lab.record.run import Bounds, DriftBounds, Limits, Measure, Point
 
 NOT_MEASURED = "not measured"
 FINE_PPM = 10.0
@@ -103,6 +103,20 @@ def milliseconds(ns: float, *, down: bool = False, up: bool = False, sign: str =
     scaled = ms * 10**digits
     scaled = math.floor(scaled + 1e-6) if down else math.ceil(scaled - 1e-6) if up else round(scaled)
     return f"{scaled / 10**digits:{sign},.{digits}f}".replace(",", NBSP)
+
+
+def grouped_ms(ns: int) -> str:
+    """ "5 014.8": an instant, in milliseconds."""
+    return f"{ns / NS_PER_MS:,.1f}".replace(",", NBSP)
+
+
+def limits(given: Limits) -> str:
+    """ "1.9 … 2.4", in milliseconds; "–" where there is none."""
+    if given.low is None and given.high is None:
+        return "–"
+    low = "–" if given.low is None else milliseconds(given.low, down=True)
+    high = "–" if given.high is None else milliseconds(given.high, up=True)
+    return f"{low} … {high}"
 
 
 def sparkline(curve: Sequence[Point], until_ns: int, width: int) -> str:

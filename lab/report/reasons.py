@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Finding, Outcome
 from lab.record.run import Cycle, Run
+from lab.report import predictions
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import behind, magnitude
 from lab.report.page import Page
@@ -24,7 +25,7 @@ _PREDICTED = (
 )
 """How core.resync.predict begins, and what kind of correction that is."""
 
-_OF_THE_RUN = ("observation", "run", "history", "cycles")
+_OF_THE_RUN = ("observation", "run", "history", "cycles", "cell", "freeze", "memory")
 """Metrics whose reasons speak for themselves."""
 
 _CLAIM = re.compile(r"claims ± ([0-9.]+) ms")
@@ -41,9 +42,12 @@ class _Reason:
     first: str
     cycles: dict[str, list[int]] = field(default_factory=dict)
     texts: set[str] = field(default_factory=set)
+    cells: dict[str, None] = field(default_factory=dict)
 
-    def add(self, guest: str, cycle: int, text: str) -> None:
+    def add(self, guest: str, cycle: int, text: str, cell: str = "") -> None:
         self.cycles.setdefault(guest, []).append(cycle)
+        if cell:
+            self.cells[cell] = None
         self.texts.add(text)
 
 
@@ -55,10 +59,16 @@ def _shape(text: str) -> str:
 def _who(run: Run, reason: _Reason) -> str:
     """ "web-0, cycles 3, 7-9"; only what tells something apart in this run."""
     guests = [name for name in reason.cycles if name]
+    known = {guest.name for guest in run.guests}
     parts = []
-    if len(run.guests) > 1 and guests:
-        everyone = len(guests) == len(run.guests) and len(guests) > 2
+    if reason.cells:
+        everywhere = len(reason.cells) == len(run.cells) and len(reason.cells) > 2
+        parts.append("all cells" if everywhere else names(list(reason.cells)))
+    if len(known) > 1 and guests:
+        everyone = len(guests) == len(known) and len(guests) > 2
         parts.append("all guests" if everyone else names(guests))
+    if len(reason.cells) > 1:
+        return ", ".join(parts)  # their cycles have nothing to do with each other
     spread = any(len(guest.cycles) > 1 for guest in run.guests)
     numbers = {number for given in reason.cycles.values() for number in given if number >= 0}
     if spread and numbers:
@@ -78,7 +88,7 @@ def _reasons(run: Run) -> list[_Reason]:
                 label, style = VERDICTS[outcome]
                 key = (outcome, finding.metric, _shape(text), finding.cycle < 0)
                 reason = found.setdefault(key, _Reason(label, style, text))
-                reason.add(finding.guest, finding.cycle, text)
+                reason.add(finding.guest, finding.cycle, text, finding.cell)
     return list(found.values())
 
 
@@ -94,9 +104,9 @@ def surprises(run: Run) -> list[_Reason]:
     found: dict[tuple[str, str], _Reason] = {}
     for guest in run.guests:
         for cycle in guest.cycles:
-            for text in _surprises(cycle):
+            for text in (*_surprises(cycle), *predictions.surprises(cycle)):
                 reason = found.setdefault(("", _shape(text)), _Reason("surprise", "magenta", text))
-                reason.add(guest.name, cycle.index, text)
+                reason.add(guest.name, cycle.index, text, cycle.cell)
     return list(found.values())
 
 
@@ -127,6 +137,8 @@ def _surprises(cycle: Cycle) -> Iterator[str]:
         seen = [name for name in ("lag", "gap", "silence") if getattr(cycle.witnesses, name) is not None]
         counted = {"resumed": ("lag", "silence"), "jumped": ("gap", "silence"), "mixed": ("lag", "silence")}
         for name in counted.get(cycle.regime, ()):
+            if cycle.cut and name == "silence":
+                continue
             if name in seen and name not in cycle.agreeing:
                 yield f"{name} contradicts the other witnesses of the pause"
     if cycle.clocksource is not None and cycle.clocksource.before != cycle.clocksource.after:

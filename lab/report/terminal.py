@@ -15,10 +15,13 @@ from rich.console import Console
 
 from lab.core.verdict import Outcome
 from lab.record.run import Run
+from lab.report.cells import show_cells, show_comparisons
 from lab.report.cycles import VERDICTS, show_cycles
 from lab.report.details import show_details
 from lab.report.page import Page
+from lab.report.predictions import show_predictions
 from lab.report.reasons import show_reasons
+from lab.report.steps import show_steps
 from lab.report.text import clean, cleaned, counted
 
 
@@ -42,9 +45,15 @@ def render(run: Run, console: Console, folder: Path | None = None) -> None:
     _interruption(page, run)
     _header(page, run)
     page.blank()
-    show_cycles(page, run)
+    if run.cells:
+        show_cells(page, run)
+        show_comparisons(page, run)
+    else:
+        show_cycles(page, run)
     page.blank()
     show_details(page, run)
+    show_steps(page, run)
+    show_predictions(page, run)
     show_reasons(page, run)
     page.blank()
     if folder is not None:
@@ -67,10 +76,13 @@ def _interruption(page: Page, run: Run) -> None:
 
 def _header(page: Page, run: Run) -> None:
     cycles = [cycle for guest in run.guests for cycle in guest.cycles]
-    frozen = [cycle for cycle in cycles if cycle.frozen]
+    frozen = [cycle for cycle in cycles if not cycle.control]
     first = frozen[0] if frozen else None
-    many = max((sum(c.frozen for c in g.cycles) for g in run.guests), default=0)
-    control = max((sum(not c.frozen for c in g.cycles) for g in run.guests), default=0)
+    many = max((sum(not c.control for c in g.cycles) for g in run.guests), default=0)
+    control = max((sum(c.control for c in g.cycles) for g in run.guests), default=0)
+    if run.cells:
+        _cells_header(page, run, len(frozen))
+        return
     mechanism = first.resync.mechanism if first is not None and first.resync is not None else ""
     page.parts(
         [
@@ -85,6 +97,33 @@ def _header(page: Page, run: Run) -> None:
         ],
         first_style="bold",
     )
+    _host(page, run)
+
+
+def _cells_header(page: Page, run: Run, cycles: int) -> None:
+    """What all cells have in common is told here."""
+    page.parts(
+        [
+            run.playbook.name,
+            counted(len(run.cells), "cell"),
+            counted(cycles, "cycle"),
+            *(
+                text
+                for values, text in (
+                    ({c.method for c in run.cells}, run.cells[0].method),
+                    ({c.patch for c in run.cells}, run.cells[0].patch),
+                    ({c.resync for c in run.cells}, f"resync {run.cells[0].resync}"),
+                )
+                if len(values) == 1
+            ),
+            _when(run.started),
+        ],
+        first_style="bold",
+    )
+    _host(page, run)
+
+
+def _host(page: Page, run: Run) -> None:
     host, details = run.host, run.host.details
     reason = f" ({host.accelerator_reason})" if host.accelerator_reason else ""
     load, cpus = details.get("load"), details.get("cpus")

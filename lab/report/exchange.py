@@ -1,0 +1,112 @@
+"""What was exchanged and patched under the guests, whether their memory is the same, and what QEMU says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab.core.units import NS_PER_S
+from lab.record.run import Cycle, Run
+from lab.report.numbers import interval, magnitude, milliseconds
+from lab.report.page import Page
+from lab.report.text import counted
+
+MOST_STEPS = 12
+MOST_KINDS = 4
+
+CUT = "connections were cut by user-mode networking, not by the freeze"
+
+
+def show_exchange(page: Page, run: Run) -> None:
+    cycles = [c for guest in run.guests for c in guest.cycles if not c.control]
+    if not cycles:
+        return
+    _stamps(page, cycles)
+    _patch_steps(page, cycles, "" if _patch(page, cycles) else "patch")
+    _memory(page, cycles)
+    cut = sum(c.cut for c in cycles)
+    if cut:
+        text = CUT if cut == len(cycles) else f"{CUT} ({counted(cut, 'cycle')})"
+        page.labelled("note", text)
+
+
+def _stamps(page: Page, cycles: Sequence[Cycle]) -> None:
+    """How the pause agrees with QEMU's own stamps, which lie inside of it."""
+    known = [(c, c.stamps, c.felt or c.pause) for c in cycles]
+    pairs = [(stamps, felt) for _, stamps, felt in known if stamps is not None and felt is not None]
+    if not pairs:
+        return
+    within = sum(s.low_ns <= felt.high_ns and felt.low_ns <= s.high_ns for s, felt in pairs)
+    apart = sorted(felt.value_ns - (s.low_ns + s.high_ns) // 2 for s, felt in pairs)
+    middle = apart[len(apart) // 2]
+    style = "" if within == len(pairs) else "yellow"
+    more = f"{magnitude(middle)} {'less' if middle >= 0 else 'more'} than the pause"
+    if len(pairs) == 1:
+        where = ", within its bound" if within else ", OUTSIDE its bound"
+    else:
+        share = "all" if within == len(pairs) else f"{within} of"
+        where = f" at the median, within its bound in {share} {counted(len(pairs), 'cycle')}"
+    page.labelled("stamps", f"QEMU's own RESUME - STOP is {more}{where}", style=style)
+
+
+def change(before: str, after: str) -> str:
+    """ "QEMU 7.2.22 → 10.0.2": what both begin with is said once."""
+    if before == after or not (before and after):
+        return f"{before or after}, the same" if before == after else (after or before)
+    one, two = before.split(), after.split()
+    same = 0
+    while same < min(len(one), len(two)) - 1 and one[same] == two[same]:
+        same += 1
+    return f"{before} → {' '.join(two[same:])}"
+
+
+def _patch(page: Page, cycles: Sequence[Cycle]) -> bool:
+    """Only what changed something, or was no ordinary patch. Whether there was any."""
+    kinds: dict[str, int] = {}
+    for cycle in cycles:
+        changed = change(cycle.version_before, cycle.version_after) if cycle.version_after else ""
+        ordinary = not changed and cycle.patch_impact == "freeze"
+        if not ordinary:
+            impact = "" if cycle.patch_impact == "freeze" else f" (class {cycle.patch_impact})"
+            text = f"{cycle.patch}{impact}" + (f": {changed}" if changed else "")
+            kinds[text] = kinds.get(text, 0) + 1
+    label = "patch"
+    for text, count in list(kinds.items())[:MOST_KINDS]:
+        page.labelled(label, f"{text}, in {counted(count, 'cycle')}" if len(cycles) > 1 else text)
+        label = ""
+    if len(kinds) > MOST_KINDS:
+        page.labelled("", f"and {len(kinds) - MOST_KINDS} more")
+    return bool(kinds)
+
+
+def _patch_steps(page: Page, cycles: Sequence[Cycle], label: str) -> None:
+    """Of the cycle in which they took longest."""
+    known = [c for c in cycles if c.patch_steps]
+    if not known:
+        return
+    slowest = max(known, key=lambda c: sum(step.length_ns for step in c.patch_steps))
+    steps = slowest.patch_steps
+    shown = sorted(steps, key=lambda step: -step.length_ns)[:MOST_STEPS]
+    told = [f"{step.name} {_long(step.length_ns)}" for step in steps if step in shown]
+    if len(steps) > len(shown):
+        told.append(f"{len(steps) - len(shown)} shorter ones")
+    which = f"cycle {slowest.index}: " if len(known) > 1 else ""
+    page.labelled(label, which + " · ".join(told))
+
+
+def _long(ns: int) -> str:
+    return f"{ns / NS_PER_S:.1f} s" if ns >= NS_PER_S else f"{milliseconds(ns)} ms"
+
+
+def _memory(page: Page, cycles: Sequence[Cycle]) -> None:
+    known = [(c.memory, c) for c in cycles if c.memory is not None]
+    if not known:
+        return
+    memory, worst = max(known, key=lambda pair: (pair[0].differ, pair[0].cost_ns))
+    same = memory.differ == 0 and memory.before == memory.after
+    text = f"{memory.pages} pages, {memory.held} held, {memory.differ} differ"
+    if len(known) > 1:
+        text += f", the worst of {counted(len(known), 'cycle')}"
+    text += f"; to look took {magnitude(memory.cost_ns)}, which the pause is told without"
+    if worst.felt is not None and len(known) == 1:
+        text += f" (felt: {interval(worst.felt)})"
+    page.labelled("memory", text, style="" if same else "bold red")

@@ -1,0 +1,63 @@
+"""What each freeze method's rules predict, beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab.record.run import Cycle, Predicted, Run
+from lab.report.page import Column, Grid, Page, Piece
+
+_MARKS: dict[bool | None, Piece] = {
+    True: ("yes", "green"),
+    False: ("NO", "bold magenta"),
+    None: ("?", "yellow"),
+}
+
+
+def _cycles(run: Run) -> dict[str, list[Cycle]]:
+    """By method, without control cycles."""
+    found: dict[str, list[Cycle]] = {}
+    for guest in run.guests:
+        for cycle in guest.cycles:
+            if not cycle.control and cycle.predictions:
+                found.setdefault(cycle.method, []).append(cycle)
+    return found
+
+
+def _worst(given: Sequence[Predicted]) -> Predicted:
+    """The one that tells most: a contradiction, then what is undecided."""
+    return min(given, key=lambda one: (False, None, True).index(one.agrees))
+
+
+def show_predictions(page: Page, run: Run) -> None:
+    """A table when the run has several methods; otherwise nothing: surprises are told anyway."""
+    methods = _cycles(run)
+    if len(methods) < 2:
+        return
+    wide = Grid([Column(h) for h in ("method", "", "predicted", "measured", "as predicted")])
+    narrow = Grid([Column(h) for h in ("method", "", "measured", "as predicted")])
+    for method, cycles in methods.items():
+        claims = dict.fromkeys(p.claim for cycle in cycles for p in cycle.predictions)
+        for number, claim in enumerate(claims):
+            given = [p for cycle in cycles for p in cycle.predictions if p.claim == claim]
+            one = _worst(given)
+            name = method if page.plain or not number else ""
+            mark, style = _MARKS[one.agrees]
+            if len(given) > 1 and one.agrees is not True:
+                mark += f" ({sum(p.agrees is one.agrees for p in given)} of {len(given)})"
+            first: list[Piece] = [(name, "bold"), (claim, "dim")]
+            last: list[Piece] = [(one.measured, ""), (mark, style)]
+            wide.rows.append([*first, (one.predicted, ""), *last])
+            narrow.rows.append([*first, *last])
+    page.blank()
+    if not page.grid(wide, narrow):
+        page.squeezed(narrow)
+
+
+def surprises(cycle: Cycle) -> list[str]:
+    """One line for each prediction that certainly failed."""
+    return [
+        f"{one.claim}: {cycle.method} predicts {one.predicted}; measured: {one.measured}"
+        for one in cycle.predictions
+        if one.agrees is False
+    ]
