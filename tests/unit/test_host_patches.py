@@ -9,10 +9,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.core.plan import CommandPatch, HoldPatch
+from lab.core.patch import (
+    AnsiblePatch,
+    CommandPatch,
+    HoldPatch,
+    Impact,
+    LivepatchPatch,
+    MicrocodePatch,
+    Patch,
+    ReloadKvmPatch,
+    ReplaceHypervisorPatch,
+    RestartLibvirtPatch,
+    releases_hypervisor,
+)
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
-from lab.host import patches
+from lab.host import patches, run
 from lab.host.clocks import HostClock
 from lab.ports import PatchResult
 
@@ -136,3 +148,86 @@ def test_a_hold_longer_than_the_deadline_is_cut() -> None:
 def test_make_follows_the_plan() -> None:
     assert isinstance(patches.make(HoldPatch(1), CLOCK), patches.Hold)
     assert patches.make(CommandPatch(("true",), 1), CLOCK).label == "command true"
+
+
+@pytest.mark.parametrize("impact", list(Impact))
+def test_a_commands_impact_is_the_plans(impact: Impact) -> None:
+    assert patches.make(CommandPatch(("true",), NS_PER_S, impact), CLOCK).impact is impact
+
+
+def test_a_command_is_undone(tmp_path: Path) -> None:
+    made = str(tmp_path / "made")
+    patch = patches.make(CommandPatch(("touch", made), 20 * NS_PER_S, undo=("rm", made)), CLOCK)
+    patch.check()
+    assert patch.apply(CLOCK.now().raw_ns + 20 * NS_PER_S).ok
+    assert patch.undo().startswith(f"rm {made}: done in ")
+    assert not Path(made).exists()
+    with pytest.raises(MachineError, match="not undone: rm: exit status 1") as caught:
+        patch.undo()
+    assert f"by hand: rm {made}" in caught.value.hint
+
+
+def test_an_undo_has_a_deadline_and_has_to_be_there() -> None:
+    patch = patches.make(CommandPatch(("true",), NS_PER_S // 2, undo=("sleep", "60")), CLOCK)
+    with pytest.raises(MachineError, match=r"still running after .*, killed"):
+        patch.undo()
+    with pytest.raises(MachineError, match="no such program"):
+        patches.make(CommandPatch(("true",), 1, undo=("freezelab-no-such-program",)), CLOCK).check()
+    assert patches.make(CommandPatch(("true",), 1), CLOCK).undo() == ""
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        HoldPatch(1),
+        CommandPatch(("true",), 1),
+        ReplaceHypervisorPatch(),
+        RestartLibvirtPatch(),
+        ReloadKvmPatch(),
+        MicrocodePatch(),
+        LivepatchPatch("/x.ko"),
+        AnsiblePatch("/x.yaml", 1),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_every_patch_is_made_without_looking_at_the_host(spec: Patch) -> None:
+    patch = patches.make(spec, CLOCK)
+    assert patch.label == spec.label
+    assert patch.impact is spec.impact
+    assert patch.successor.cold is releases_hypervisor(spec)
+    if not isinstance(spec, HoldPatch | ReplaceHypervisorPatch):  # nothing of the others starts without time
+        late = patch.apply(CLOCK.now().raw_ns)
+        assert late.why == "no time left to start it"
+
+
+def test_descendants_in_other_sessions_die_too() -> None:
+    marker = f"62.{os.getpid()}"
+    stop_at = CLOCK.now().raw_ns + NS_PER_S
+    done = run.execute(
+        ("sh", "-c", f"setsid sleep {marker} & wait"), CLOCK, stop_at_raw_ns=stop_at, tree=True
+    )
+    assert done.overran
+    assert gone(marker)
+
+
+def test_a_service_is_started_for_good(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        service = run.launch(
+            ("sh", "-c", "echo $MARK $PWD; exec sleep 60"),
+            env={"MARK": "here", "PATH": os.environ["PATH"]},
+            cwd=tmp_path,
+            stdout=out.fileno(),
+            stderr=out.fileno(),
+        )
+    try:
+        assert os.getsid(service.pid) == service.pid
+        end = time.monotonic() + 20
+        while (tmp_path / "out").read_text() != f"here {tmp_path}\n":
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert service.poll() is None
+    finally:
+        service.kill()
+        service.wait()
+    with pytest.raises(MachineError, match="cannot be run"):
+        run.launch(("/no/such/program",), env={}, cwd=tmp_path, stdout=1, stderr=2)
