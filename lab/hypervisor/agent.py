@@ -11,7 +11,6 @@ from lab.errors import HypervisorError
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, libvirt_qemu, mapped
 from lab.ports import Call, Clock
 
-
 _PING_S = 2
 _POLL_NS = 20 * NS_PER_MS
 

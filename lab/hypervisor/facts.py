@@ -42,8 +42,9 @@ def versions(connection: Any, uri: str) -> HypervisorFacts:
 
 
 def emulator(connection: Any, accelerator: Accelerator, family: str = "q35") -> Emulator:
-    """libvirt's emulator for x86-64 guests, with the newest machine type of a family. The first call in a state folder probes QEMU's capabilities and
-    takes seconds: make it before any freeze. HypervisorError when there is none."""
+    """libvirt's emulator for x86-64 guests, with the newest machine type of a family. The first call in a
+    state folder probes QEMU's capabilities and takes seconds: make it before any freeze. HypervisorError
+    when there is none."""
     try:
         text = connection.getDomainCapabilities(None, "x86_64", family, accelerator.domain_type, 0)
     except libvirt.libvirtError as error:

@@ -32,6 +32,7 @@ from lab.core.verdict import Finding
 from lab.guest.probe import GuestProbe
 from lab.host import patches
 from lab.host.clocks import HostClock
+from lab.hypervisor import memory
 from lab.hypervisor.accelerators import Request, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
@@ -58,8 +59,9 @@ def home() -> Iterator[Path]:
 
 
 def remove_home(path: Path) -> None:
-    """A home, and libvirt's run folder, which is kept in memory and linked from it."""
+    """A home, and what is kept in memory for it: libvirt's run folder, linked from there, and guests' RAM."""
     shutil.rmtree((path / "libvirt" / "run").resolve(), ignore_errors=True)
+    shutil.rmtree(memory.folder(path), ignore_errors=True)
     shutil.rmtree(path)
 
 
@@ -123,24 +125,38 @@ class Lab:
         return result, findings(result, expect)
 
 
-@pytest.fixture(scope="module")
-def lab(home: Path) -> Iterator[Lab]:
-    """A guest in time, with a probe in it, resynchronised by its agent."""
+@contextmanager
+def running_lab(home: Path, spec: GuestSpec, **settings: Any) -> Iterator[Lab]:
+    """A guest in time, with a probe in it, resynchronised by its agent. settings: more of Settings."""
     clock = HostClock()
-    spec = GuestSpec("web-0")
     hold = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
     plan = Plan("shared", "", "", (spec,), ResyncMechanism.AGENT, hold, Expectations())
     images = images_for(plan, lambda _stage, _fraction: None)
     with connect(None, home, clock=clock) as hypervisor:
         choice = choose(Request.AUTO, images["debian"].kernel, home)
         run_id, folder = new_run_folder(home, "shared")
-        settings = Settings(run_id, home, folder, images, choice, hypervisor.emulator(choice.accelerator))
+        made = Settings(
+            run_id, home, folder, images, choice, hypervisor.emulator(choice.accelerator), **settings
+        )
         with (
             FileJournal(folder, clock) as journal,
-            Guests(hypervisor, settings, clock, NullView(), journal) as guests,
+            Guests(hypervisor, made, clock, NullView(), journal) as guests,
         ):
             subjects = guests.up(plan.guests, plan.resync)
             yield Lab(hypervisor, subjects["web-0"], folder, clock)
+
+
+@pytest.fixture(scope="module")
+def lab(home: Path) -> Iterator[Lab]:
+    with running_lab(home, GuestSpec("web-0")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared(home: Path) -> Iterator[Lab]:
+    """The same with its RAM in a file, which another QEMU can take over."""
+    with running_lab(home, GuestSpec("web-0", vcpus=2), shared_memory=True) as made:
+        yield made
 
 
 @dataclass
@@ -219,3 +235,18 @@ def eventually() -> Callable[[Callable[[], Any], float], Any]:
         return value
 
     return wait
+
+
+def disk_is_sound(disk: Path) -> None:
+    """qemu-img finds the image consistent, and e2fsck the file system in it, which the guest has to have
+    closed or remounted read-only."""
+    subprocess.run(["qemu-img", "check", "-U", str(disk)], check=True, capture_output=True)
+    raw = disk.with_suffix(".raw")
+    try:
+        subprocess.run(
+            ["qemu-img", "convert", "-U", "-O", "raw", str(disk), str(raw)], check=True, capture_output=True
+        )
+        done = subprocess.run(["e2fsck", "-fp", str(raw)], check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        raw.unlink(missing_ok=True)

@@ -1,0 +1,237 @@
+"""in-place on a real guest: it goes over, it comes back when anything fails, and only one of the two runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lab.core.plan import FreezeMethod, HoldPatch, Regime
+from lab.core.units import NS_PER_S
+from lab.core.verdict import Outcome
+from lab.errors import FreezelabError, HypervisorError, Interrupted, Refused
+from lab.host import patches
+from lab.hypervisor import memory
+from lab.ports import Freezing, Frozen, Resumed, Successor
+from tests.guest.conftest import Lab, disk_is_sound
+
+IN_PLACE = Freezing(FreezeMethod.IN_PLACE)
+SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 3 * NS_PER_S, "watch_ns": 6 * NS_PER_S}
+STEPS = ("suspend", "state out", "state in", "resume")
+
+
+def processes(home: Path) -> dict[int, bool]:
+    """The home's QEMU processes, and whether each was started as a successor."""
+    found = {}
+    for process in psutil.process_iter(["cmdline", "status"]):
+        words = process.info["cmdline"] or []
+        if words and "qemu-system" in words[0] and any(f"{home}/" in word for word in words):
+            found[process.pid] = "-incoming" in words
+    return found
+
+
+def ram_of(home: Path) -> Path:
+    (path,) = memory.folder(home).iterdir()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def quiet(shared: Lab) -> Iterator[None]:
+    yield
+    shared.hypervisor.on_step(lambda _guest, _step: None)
+    shared.hypervisor.resume("web-0", IN_PLACE)
+    shared.hypervisor.finish("web-0")
+
+
+def hand_over(
+    lab: Lab, freezing: Freezing = IN_PLACE, budget_ns: int = 30 * NS_PER_S
+) -> tuple[Frozen, Resumed]:
+    lab.hypervisor.prepare("web-0", freezing)
+    frozen = lab.hypervisor.freeze("web-0", freezing, lab.clock.now().raw_ns + budget_ns)
+    resumed = lab.hypervisor.resume("web-0", freezing)
+    lab.hypervisor.finish("web-0")
+    return frozen, resumed
+
+
+def test_a_guest_goes_over_and_never_notices_but_for_the_pause(shared: Lab, home: Path) -> None:
+    (old,) = processes(home)
+    patch = patches.make(HoldPatch(NS_PER_S), shared.clock)
+    result, found = shared.cycle(patch, method=FreezeMethod.IN_PLACE, **SHORT)
+    (new,) = processes(home)
+    assert new != old
+    pause = result.pause
+    assert pause is not None
+    assert pause.closes, pause
+    assert pause.regime is Regime.RESUMED
+    assert pause.pause.low_ns >= NS_PER_S
+    assert result.boot_id_unchanged
+    assert {f.outcome for f in found} == {Outcome.PASSED}, found
+    # The agent of the guest is spoken to through the new process.
+    assert result.final is not None and result.at_resume is not None
+    assert result.final.largest_ns < result.at_resume.smallest_ns
+
+
+def test_memory_is_the_same_page_by_page(shared: Lab, home: Path) -> None:
+    _frozen, resumed = hand_over(shared, Freezing(FreezeMethod.IN_PLACE, prove_memory=True))
+    proof = resumed.proof
+    assert proof is not None
+    assert proof.pages * proof.page_bytes == 512 << 20
+    assert 0 < proof.held <= proof.pages
+    assert proof.differ == 0
+    assert proof.before == proof.after
+    assert len(processes(home)) == 1
+
+
+def test_the_proof_sees_a_single_changed_page(shared: Lab, home: Path) -> None:
+    """A byte of RAM changed under the exchange: it is called off, and the page is named."""
+    ram = ram_of(home)
+
+    def spoil(_guest: str, step: str) -> None:
+        if step in ("state out", "go back"):  # and put back before the guest runs on
+            with ram.open("r+b") as file:
+                file.seek(spoilt * memory.PAGE)
+                byte = file.read(1)
+                file.seek(spoilt * memory.PAGE)
+                file.write(bytes([byte[0] ^ 0xFF]))
+
+    spoilt = 100_000
+    shared.hypervisor.on_step(spoil)
+    frozen, resumed = hand_over(shared, Freezing(FreezeMethod.IN_PLACE, prove_memory=True))
+    assert "1 pages of its RAM have changed" in frozen.why
+    assert resumed.proof is not None
+    assert resumed.proof.differing == (spoilt,)
+    assert shared.probe.read().round_trip_ns > 0
+
+
+def kill(process: psutil.Process) -> None:
+    process.kill()
+
+
+def hang(process: psutil.Process) -> None:
+    process.send_signal(signal.SIGSTOP)
+
+
+def interrupt(_process: psutil.Process) -> None:
+    raise Interrupted("interrupted")
+
+
+@pytest.mark.parametrize("fault", [kill, hang, interrupt])
+@pytest.mark.parametrize("at", STEPS)
+def test_it_goes_back_from_every_step(
+    shared: Lab, home: Path, at: str, fault: Callable[[psutil.Process], None]
+) -> None:
+    (old,) = processes(home)
+    boot = shared.probe.facts().boot_id
+    digests: dict[str, str] = {}
+    digesting = 0
+
+    def inject(_guest: str, step: str) -> None:
+        nonlocal digesting
+        if step in (at, "go back") and step != "suspend":  # it runs then
+            began = shared.clock.now().raw_ns
+            digests[step] = memory.take(ram_of(home)).total()
+            digesting += shared.clock.now().raw_ns - began
+        if step == at:
+            (successor,) = set(processes(home)) - {old}
+            fault(psutil.Process(successor))
+
+    shared.hypervisor.on_step(inject)
+    budget = 3 * NS_PER_S
+    why = ""
+    try:
+        frozen, resumed = hand_over(shared, budget_ns=budget)
+        why = frozen.why or resumed.why
+        end = (frozen.back or resumed.call).returned.raw_ns
+        assert end - frozen.call.called.raw_ns - digesting <= budget
+    except Interrupted:
+        shared.hypervisor.on_step(lambda _guest, _step: None)
+        why = shared.hypervisor.resume("web-0", IN_PLACE).why
+        shared.hypervisor.finish("web-0")
+        assert fault is interrupt
+    assert at == "suspend" or "put back" in why
+    assert set(processes(home)) == {old}
+    assert shared.hypervisor.state("web-0") == "running"
+    assert shared.probe.facts().boot_id == boot
+    assert len(set(digests.values())) <= 1
+    assert len(shared.hypervisor.list_lab_domains()) == 1
+
+
+def test_after_it_went_back_it_can_go_over(shared: Lab, home: Path) -> None:
+    (old,) = processes(home)
+    _frozen, resumed = hand_over(shared)
+    assert not resumed.why
+    assert old not in processes(home)
+    assert shared.probe.read().round_trip_ns > 0
+
+
+def test_the_guard_interrupts_a_hand_over_that_hangs(shared: Lab, home: Path) -> None:
+    (old,) = processes(home)
+
+    def stop(_guest: str, step: str) -> None:
+        if step == "state out":
+            (successor,) = set(processes(home)) - {old}
+            hang(psutil.Process(successor))
+
+    shared.hypervisor.on_step(stop)
+    shared.hypervisor.prepare("web-0", IN_PLACE)
+    now = shared.clock.now().raw_ns
+    with shared.hypervisor.guard(["web-0"], IN_PLACE, now + NS_PER_S) as guard:
+        frozen = shared.hypervisor.freeze("web-0", IN_PLACE, now + 60 * NS_PER_S)
+        assert guard.resumed("web-0") is not None
+    assert frozen.back is not None
+    assert "budget is nearly used" in frozen.why
+    assert set(processes(home)) == {old}
+
+
+@pytest.mark.parametrize(
+    ("successor", "says"),
+    [
+        (Successor(machine="pc-i440fx-7.2"), "another machine type on the successor: pc-i440fx-7.2"),
+        (Successor(cpu="Nehalem"), "another CPU model on the successor: Nehalem instead of EPYC"),
+        (Successor(emulator="/nowhere/qemu-system-x86_64"), "no emulator /nowhere/qemu-system-x86_64"),
+        (Successor(emulator="/bin/true"), "/bin/true cannot take it over as pc-q35-"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_stopped(
+    shared: Lab, home: Path, successor: Successor, says: str
+) -> None:
+    before = processes(home)
+    with pytest.raises(FreezelabError, match=says):
+        shared.hypervisor.prepare("web-0", Freezing(FreezeMethod.IN_PLACE, successor))
+    assert processes(home) == before
+    assert shared.hypervisor.state("web-0") == "running"
+
+
+def test_save_restore_is_refused_for_ram_in_a_file(shared: Lab) -> None:
+    with pytest.raises(Refused, match="its RAM is a file"):
+        shared.hypervisor.prepare("web-0", Freezing(FreezeMethod.SAVE_RESTORE))
+
+
+def test_sleep_is_refused_for_a_machine_without_it(shared: Lab) -> None:
+    with pytest.raises(Refused, match="no S3"):
+        shared.hypervisor.prepare("web-0", Freezing(FreezeMethod.GUEST_SLEEP))
+
+
+def test_ram_that_does_not_fit_is_told_before_anything_is_started(home: Path, tmp_path: Path) -> None:
+    free = os.statvfs(memory.SHM)
+    with pytest.raises(FreezelabError, match=r"the RAM file system has .* free, the guests' RAM is"):
+        memory.check_room(memory.folder(home), free.f_bavail * free.f_frsize)
+
+
+def test_nothing_is_left_and_the_disk_is_sound(shared: Lab, home: Path) -> None:
+    """The last one: the guest is shut down."""
+    assert len(processes(home)) == 1
+    assert len(list(memory.folder(home).iterdir())) == 1
+    assert not list((home / "agents").glob("*.state"))
+    shared.probe.ssh.check("dd if=/dev/urandom of=/root/mark bs=4k count=64 conv=fsync 2>/dev/null; sync")
+    with pytest.raises(HypervisorError, match="did not power"):
+        shared.hypervisor.shutdown("web-0", shared.clock.now().raw_ns)
+    shared.hypervisor.shutdown("web-0", shared.clock.now().raw_ns + 60 * NS_PER_S)
+    assert not processes(home)
+    (disk,) = (home / "guests").glob("*/web-0/disk.qcow2")
+    disk_is_sound(disk)
