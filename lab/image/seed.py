@@ -23,7 +23,8 @@ _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Network:
-    """The guest's only interface, eth0. No address: DHCP. The default is QEMU's user-mode network."""
+    """The guest's only interface, eth0. No address: DHCP. The default is QEMU's user-mode network. On
+    a bridge of the host's own an address alone will do."""
 
     address: str | None = "10.0.2.15/24"
     gateway: str | None = "10.0.2.2"
@@ -71,6 +72,8 @@ def make_seed(
     }
     if network.nameserver:
         contents["/etc/resolv.conf"] = SeedFile(f"nameserver {_ip(network.nameserver)}\n".encode())
+    elif network.address is not None:
+        contents["/etc/resolv.conf"] = SeedFile(b"")  # the image's own names the build machine's
     for path, file in (files or {}).items():
         if not path.startswith("/") or ".." in path.split("/"):
             raise ImageError(f"not an absolute path: {path!r}")
