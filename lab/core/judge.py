@@ -26,7 +26,7 @@ from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
 from lab.core.result import CycleResult as CycleResult
 from lab.core.resync import measure_resync, predict
-from lab.core.steps import first_sign, parts
+from lab.core.steps import dated, first_sign, parts
 from lab.core.timeline import ClockStep, Observation, Reading, SamplerReport
 from lab.core.trouble import HOST_STEP_NS, host_step, moved
 from lab.core.units import NS_PER_MS
@@ -185,7 +185,7 @@ def measure(
         drift_before=drift_before,
         drift_after=drift_after,
         spec=spec,
-        steps=parts(obs, sign, raw_at_resume) if obs.frozen else (),
+        steps=parts(obs, sign, dated(sign, raw_late, pair[1])) if obs.frozen else (),
         resumed_guest=resume_guest,
     )
 

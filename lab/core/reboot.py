@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from lab.core.clock import GuestClock
-from lab.core.offsets import Rate, offset_at, real_samples, samples, smoothed
+from lab.core.offsets import Rate, real_samples, samples, smoothed
 from lab.core.pause import before_and_after
 from lab.core.plan import CycleSpec, Expectations, ResyncMechanism
 from lab.core.rates import UNKNOWN_DRIFT_PPM, last_drift, rate_of
 from lab.core.result import CycleResult
 from lab.core.resync import measure_resync
-from lab.core.steps import first_sign, parts
+from lab.core.steps import dated, first_sign, parts
 from lab.core.timeline import Observation
 from lab.core.trouble import host_step, moved
 
@@ -51,6 +51,6 @@ def rebooted(
         drift_before=last_drift(real_early),
         drift_after=last_drift(real_late),
         spec=spec,
-        steps=parts(obs, sign, offset_at(raw_late, resume.returned.raw_ns, rate=two)),
+        steps=parts(obs, sign, dated(sign, raw_late, two)),
         outage_ns=None if sign is None else sign.arrived.raw_ns - stop.called.raw_ns,
     )

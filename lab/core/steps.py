@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from lab.core.clock import GuestClock, Interval, Stamp
 from lab.core.method import FreezeMethod
+from lab.core.offsets import Rate, Sample, ageing_ns, offset_at
 from lab.core.timeline import Heartbeat, Observation, Reading, Step
 
 BETWEEN = "between"
@@ -101,11 +102,26 @@ def first_sign(
     return min(signs, key=lambda sign: sign.arrived.raw_ns, default=None)
 
 
-def parts(obs: Observation, sign: Sign | None, raw_offset: Interval | None) -> tuple[Part, ...]:
+def dated(sign: Sign | None, raw_late: Sequence[Sample], rate: Rate) -> Interval | None:
+    """When the sign was sent, on the host's MONOTONIC_RAW. raw_late: offsets of the guest's MONOTONIC_RAW
+    after the resume; rate: at which they change."""
+    if sign is None:
+        return None
+    arrived = sign.arrived.raw_ns
+    offset = offset_at(raw_late, arrived, rate=rate)
+    if offset is None:
+        return None
+    # It was sent before it arrived, so the offset is carried back by as long as it was under way.
+    under_way = max(0, arrived - (sign.sent_raw_ns - offset.high_ns))
+    offset = offset.widened(ageing_ns(under_way, rate.largest_ppm))
+    low = min(sign.sent_raw_ns - offset.high_ns, arrived)
+    return Interval(low, max(low, min(sign.sent_raw_ns - offset.low_ns, arrived)))
+
+
+def parts(obs: Observation, sign: Sign | None, when: Interval | None) -> tuple[Part, ...]:
     """The pause from the stop call on, part by part; () when the guest was not stopped and resumed.
 
-    raw_offset: guest MONOTONIC_RAW minus host MONOTONIC_RAW after the resume, by which the sending of the
-    first sign is dated.
+    when: the sign was sent, as `dated` says.
 
     The resume call may return when the guest already runs: RESUME ends at the latest when the first sign
     left the guest.
@@ -115,11 +131,10 @@ def parts(obs: Observation, sign: Sign | None, raw_offset: Interval | None) -> t
         return ()
     begin, called, ended = stop.called.raw_ns, resume.called.raw_ns, resume.returned.raw_ns
     sent = None
-    if sign is not None and raw_offset is not None:
+    if sign is not None and when is not None:
         # After the resume was asked for, and before it arrived, whatever the clocks say.
-        arrived = sign.arrived.raw_ns
-        low = min(max(called, sign.sent_raw_ns - raw_offset.high_ns), arrived)
-        sent = Interval(low, min(max(low, sign.sent_raw_ns - raw_offset.low_ns), arrived))
+        low = min(max(called, when.low_ns), sign.arrived.raw_ns)
+        sent = Interval(low, max(low, when.high_ns))
         ended = min(ended, sent.mid_ns)
     down, up = (SUSPEND, BACK if obs.called_off else RESUME) if obs.method.freezes else (SHUT_DOWN, START)
     named = [Step(down, begin, stop.returned.raw_ns), *obs.steps, Step(up, called, ended)]
