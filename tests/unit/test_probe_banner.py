@@ -1,0 +1,114 @@
+"""Waiting for sshd's first word, on real sockets: ports that refuse, stay silent, come back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lab.guest import ssh
+from lab.guest.ssh import wait_for_banner
+
+
+def hopeful() -> None:
+    return None
+
+
+@pytest.fixture
+def port() -> int:
+    """A port on the loopback that refuses."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    """A port that accepts, and never speaks by itself: as QEMU's, while the guest boots."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only counted
+
+
+def test_a_port_that_comes_back_is_found(port: int) -> None:
+    kept: list[socket.socket] = []
+
+    def come_back() -> None:
+        listener = socket.create_server(("127.0.0.1", port))
+        peer = listener.accept()[0]
+        peer.sendall(b"SSH-2.0-here\r\n")
+        kept.extend((listener, peer))
+
+    timer = threading.Timer(0.3, come_back)
+    timer.start()
+    with wait_for_banner("127.0.0.1", port, time.monotonic() + 60, hopeful) as sock:
+        sock.settimeout(10)
+        assert sock.recv(100) == b"SSH-2.0-here\r\n"  # nothing of it was taken away
+    timer.join()
+    for each in kept:
+        each.close()
+
+
+def test_a_port_that_only_refuses_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "REFUSED_S", 0.2)
+    before = descriptors()
+    with pytest.raises(ConnectionRefusedError):
+        wait_for_banner("127.0.0.1", port, time.monotonic() + 60, hopeful)
+    assert descriptors() == before
+
+
+def test_a_silent_port_is_waited_for_until_the_deadline(server: socket.socket) -> None:
+    before = descriptors()
+    with pytest.raises(TimeoutError):
+        wait_for_banner("127.0.0.1", server.getsockname()[1], time.monotonic() + 1, hopeful)
+    assert descriptors() == before
+
+
+def test_a_port_that_accepts_is_not_called_refused_later(
+    server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts once and hangs up, and refuses from then on: a guest that is being exchanged."""
+    monkeypatch.setattr(ssh, "REFUSED_S", 0.2)
+
+    def once() -> None:
+        server.accept()[0].close()
+        server.close()
+
+    thread = threading.Thread(target=once)
+    thread.start()
+    with pytest.raises(TimeoutError):
+        wait_for_banner("127.0.0.1", server.getsockname()[1], time.monotonic() + 1.5, hopeful)
+    thread.join()
+
+
+def test_a_lost_attempt_does_not_hold_up_the_next(server: socket.socket) -> None:
+    """The first is swallowed, the second answered: QEMU's forwarding to a guest without a network yet."""
+    kept: list[socket.socket] = []
+
+    def answer_second() -> None:
+        kept.append(server.accept()[0])
+        kept.append(server.accept()[0])
+        kept[1].sendall(b"SSH-2.0-x\r\n")
+
+    thread = threading.Thread(target=answer_second)
+    thread.start()
+    with wait_for_banner("127.0.0.1", server.getsockname()[1], time.monotonic() + 60, hopeful) as sock:
+        thread.join()
+        assert sock.getsockname() == kept[1].getpeername()
+    for each in kept:
+        each.close()
+
+
+def test_there_is_no_waiting_without_hope(server: socket.socket) -> None:
+    def hopeless() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        wait_for_banner("127.0.0.1", server.getsockname()[1], time.monotonic() + 60, hopeless)
