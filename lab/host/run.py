@@ -29,8 +29,11 @@ from lab.ports import Clock
 GRACE_NS = 250 * NS_PER_MS
 """From SIGTERM to the end: a program has all but the last part of it to leave by itself."""
 
-_REAP_NS = 50 * NS_PER_MS
-"""Of the grace, what SIGKILL and the reaping get."""
+_REAP_NS = 100 * NS_PER_MS
+"""Of the grace, what SIGKILL and the reaping get: a spinning program took over 25 ms on a busy host."""
+
+_LAST_NS = 5 * NS_PER_MS
+"""Of that, what is left to return in."""
 
 _CHUNK = 1 << 16
 OUTPUT_MAX = 1 << 20
@@ -143,6 +146,7 @@ def execute(
     except OSError as error:
         raise MachineError(f"cannot be run: {error.strerror}", where=shlex.join(argv)) from error
     child: _Child | None = None
+    overran = False
     try:
         child = _Child(process, clock, output_max, tree=tree)
         overran = not child.wait(stop_at_raw_ns)
@@ -154,7 +158,8 @@ def execute(
         if child is None:  # interrupted between the two
             os.killpg(process.pid, signal.SIGKILL)
         else:
-            status = child.finish(max(clock.now().raw_ns, stop_at_raw_ns) + _REAP_NS // 2)
+            last = stop_at_raw_ns + grace_ns - min(_LAST_NS, grace_ns // 4)
+            status = child.finish(last if overran else clock.now().raw_ns + _REAP_NS // 4)
     return Finished(
         tuple(argv),
         status,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,18 @@ from lab.ports import HostPatch, PatchResult
 @pytest.fixture(scope="session")
 def clock() -> HostClock:
     return HostClock()
+
+
+@pytest.fixture(scope="session")
+def expendable() -> None:
+    """A host that is there to be tried on: its kernel and its services are changed. test_lab_host.py makes
+    one."""
+    if os.environ.get("FREEZELAB_EXPENDABLE") != "1":
+        pytest.skip(
+            "changes this host: set FREEZELAB_EXPENDABLE=1 on one that may be, or see test_lab_host.py"
+        )
+    if os.geteuid() != 0:
+        pytest.skip("only root can change the host")
 
 
 @pytest.fixture

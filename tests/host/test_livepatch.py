@@ -29,11 +29,11 @@ def patch_of(module: Path, clock: HostClock) -> HostPatch:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(expendable: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the modules, where this kernel can be patched and they can be built."""
     headers = Path("/lib/modules") / os.uname().release / "build"
-    if not SHOWN.is_dir() or os.geteuid() != 0:
-        pytest.skip("this kernel cannot be patched live, or not by us")
+    if not SHOWN.is_dir():
+        pytest.skip("this kernel cannot be patched live")
     if not headers.is_dir() or not shutil.which("make"):
         pytest.skip("the kernel's headers, make and gcc are not installed")
     folder = tmp_path_factory.mktemp("livepatch")

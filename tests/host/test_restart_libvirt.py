@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from lab.core.patch import RestartLibvirtPatch
+from lab.core.units import NS_PER_S
 from lab.errors import MachineError
 from lab.host import patches
 from lab.host.clocks import HostClock
 from lab.host.patches import daemon
-from lab.ports import HostPatch
+from lab.ports import HostPatch, PatchResult
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,6 +96,29 @@ def test_another_daemon_serves_and_the_guest_stays(arguments: tuple[str, ...]) -
     assert seen["first ended"]
     assert not seen["broken"]["ok"]
     assert seen["broken"]["version"] == ""
+
+
+def test_its_unit_under_systemd(
+    expendable: None, clock: HostClock, apply: Callable[[HostPatch, float], PatchResult]
+) -> None:
+    """Also when systemd listens on its sockets."""
+    if not Path("/run/systemd/system").is_dir():
+        pytest.skip("systemd is not this machine's init")
+    import libvirt
+
+    uri = "qemu:///system"
+    connections = [libvirt.open(uri)]
+    tools = patches.Tools(uri=uri, reconnect=lambda: connections.append(libvirt.open(uri)))
+    patch = patches.make(RestartLibvirtPatch(120 * NS_PER_S), clock, tools)
+    patch.check()
+    before = patch.version("")
+    result = apply(patch, 150)
+    assert result.ok, result
+    unit = result.facts["unit"]
+    assert unit in ("libvirtd.service", "virtqemud.service")
+    assert [step.name for step in result.steps] == [f"restart {unit}", "socket", "reconnect"]
+    assert patch.verify(before, patch.version("")) == ""
+    assert connections[-1].isAlive()
 
 
 def patch_of(uri: str) -> HostPatch:
