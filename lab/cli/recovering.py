@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lab.cli.paths import home
 from lab.errors import FreezelabError
+from lab.host import taps
 from lab.host.clocks import HostClock
 from lab.hypervisor import memory
 from lab.hypervisor.connect import connect
@@ -41,6 +42,9 @@ def recover_all(uri: str | None, *, keep: bool = False) -> Iterator[str]:
                 shutil.rmtree(folder, ignore_errors=True)
                 done += 1
                 yield f"removed {folder}"
+            for tap in taps.remove_all(state):
+                done += 1
+                yield f"removed tap {tap.name} of {tap.what}"
             for path in saved(state):
                 drop_saved(path)
                 done += 1

@@ -7,26 +7,28 @@ import shutil
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.cli.paths import default_home, made
 from lab.controller import Subject
 from lab.core.plan import GuestSpec, ResyncMechanism
 from lab.core.units import NS_PER_S, format_size
-from lab.errors import FreezelabError, GuestError, HypervisorError, MachineError
+from lab.errors import FreezelabError, GuestError, HypervisorError, MachineError, Refused
+from lab.guest.fill import Fill
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH, Address, load_key
 from lab.guest.timesync import AgentResync, ChronyResync, NoResync
 from lab.host import chronyd
 from lab.host.chronyd import Chronyd
+from lab.host.taps import Tap
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg
 from lab.hypervisor.facts import Emulator
 from lab.image.identity import make_key, write_key
-from lab.image.seed import FW_CFG_NAME, make_seed
+from lab.image.seed import FW_CFG_NAME, Network, make_seed
 from lab.image.store import Image, overlay
 from lab.ports import Clock, Journal, Resync, View
 
@@ -137,6 +139,12 @@ class Guests:
 
     def up(self, specs: Sequence[GuestSpec], mechanism: ResyncMechanism) -> dict[str, Subject]:
         """Boot the guests side by side and open a probe in each. GuestError when one does not answer."""
+        if mechanism is ResyncMechanism.CHRONY and (bridged := next((s for s in specs if s.bridge), None)):
+            raise Refused(
+                "the host's time server is reached by QEMU's user-mode network only",
+                where=bridged.name,
+                hint="another resync, or no network: for this guest",
+            )
         begun = {}
         started = {}
         for spec in specs:
@@ -149,6 +157,8 @@ class Guests:
             probe = self._probe(guest)
             seconds = (self._clock.now().raw_ns - begun[name]) / NS_PER_S
             resync = self._resync(name, mechanism, probe, server)
+            if guest.spec.fill:
+                self._fill(guest.spec, probe)
             self._journal.append(
                 "boot", name, timings={"to_probe_s": round(seconds, 2)}, cell=self._settings.cell
             )
@@ -164,49 +174,76 @@ class Guests:
         seed.touch(0o600 if not self._hypervisor.remote else 0o644)
         seed.write_bytes(
             make_seed(
-                name=spec.name, host_key=private, host_key_public=public, authorized_keys=[self._public]
+                name=spec.name,
+                host_key=private,
+                host_key_public=public,
+                authorized_keys=[self._public],
+                network=Network(spec.address, None, None) if spec.bridge else Network(),
             )
         )
-        disk = overlay(image, folder / "disk.qcow2")
         console = settings.folder / f"console-{spec.name}.log"
-        memory_file = self._memory_file(spec)
         machine = settings.emulator.machine
         if settings.guest_sleep:
             machine = self._hypervisor.emulator(settings.accelerator.accelerator, WAKES).machine
+        domain = DomainSpec(
+            guest=spec.name,
+            run=settings.run,
+            home=settings.home,
+            memory_bytes=spec.memory_bytes,
+            vcpus=spec.vcpus,
+            accelerator=settings.accelerator.accelerator,
+            emulator=settings.emulator.path,
+            machine=machine,
+            kernel=image.kernel,
+            initrd=image.initrd,
+            cmdline=image.cmdline,
+            console_log=console,
+            disk=Disk(overlay(image, folder / "disk.qcow2")),
+            console=Console.VIRTIO if "console=hvc0" in image.cmdline else Console.SERIAL,
+            fw_cfg=(FwCfg(FW_CFG_NAME, seed),),
+            agent_socket=None if self._hypervisor.remote else self._socket(),
+            memory_file=self._memory_file(spec),
+            guest_sleep=settings.guest_sleep,
+        )
+        if spec.bridge:
+            one, other = self._taps(spec)
+            self._boot(replace(domain, tap=one, other_tap=other))
+            address = Address(spec.name, spec.address.split("/")[0], 22, "root", self._key, public)
+        else:
+            port = self._boot_on_a_free_port(domain)
+            address = Address(spec.name, "127.0.0.1", port, "root", self._key, public)
+        self._stack.callback(self._remove, spec.name)
+        return Started(spec, address, console)
+
+    def _taps(self, spec: GuestSpec) -> tuple[str, str]:
+        """Two ends for a guest's card, as a process and its successor cannot open one together."""
+        what = f"{self._settings.run} {spec.name}"
+        one, other = (
+            self._stack.enter_context(Tap.make(spec.bridge, f"{what} {n}", self._settings.home)).name
+            for n in (1, 2)
+        )
+        return one, other
+
+    def _boot_on_a_free_port(self, domain: DomainSpec) -> int:
         for tries_left in reversed(range(START_TRIES)):
             port = free_port()
-            domain = DomainSpec(
-                guest=spec.name,
-                run=settings.run,
-                home=settings.home,
-                memory_bytes=spec.memory_bytes,
-                vcpus=spec.vcpus,
-                accelerator=settings.accelerator.accelerator,
-                emulator=settings.emulator.path,
-                machine=machine,
-                kernel=image.kernel,
-                initrd=image.initrd,
-                cmdline=image.cmdline,
-                console_log=console,
-                disk=Disk(disk),
-                ssh_port=port,
-                console=Console.VIRTIO if "console=hvc0" in image.cmdline else Console.SERIAL,
-                fw_cfg=(FwCfg(FW_CFG_NAME, seed),),
-                agent_socket=None if self._hypervisor.remote else self._socket(),
-                memory_file=memory_file,
-                guest_sleep=settings.guest_sleep,
-            )
             try:
-                self._hypervisor.define_and_start(domain)
-                break
+                self._boot(replace(domain, ssh_port=port))
             except FreezelabError as error:
-                if self._hypervisor.remote and "Permission denied" in str(error):
-                    raise HypervisorError(error.what, where=error.where, hint=REACHABLE) from error
                 # Somebody was given the same free port between our look and QEMU's.
-                if "host forwarding" not in str(error) or not tries_left:
+                if f"TCP port {port}" not in error.what or not tries_left:
                     raise
-        self._stack.callback(self._remove, spec.name)
-        return Started(spec, Address(spec.name, "127.0.0.1", port, "root", self._key, public), console)
+            else:
+                return port
+        raise AssertionError  # the last try returns or raises
+
+    def _boot(self, domain: DomainSpec) -> None:
+        try:
+            self._hypervisor.define_and_start(domain)
+        except FreezelabError as error:
+            if self._hypervisor.remote and "Permission denied" in str(error):
+                raise HypervisorError(error.what, where=error.where, hint=REACHABLE) from error
+            raise
 
     def _memory_file(self, spec: GuestSpec) -> Path | None:
         if not self._settings.shared_memory:
@@ -249,6 +286,12 @@ class Guests:
             raise GuestError(
                 error.what, where=error.where, hint=error.hint or _console_end(guest.console)
             ) from error
+
+    def _fill(self, spec: GuestSpec, probe: GuestProbe) -> None:
+        """Its memory, with pages that cannot be made smaller, before anything is measured."""
+        self._view.phase("fill memory", guest=spec.name)
+        fill = Fill(lambda: probe.ssh, round(spec.memory_bytes * spec.fill)).start()
+        fill.wait()
 
     def _chronyd(self) -> Chronyd:
         folder = self._settings.folder / "chronyd"

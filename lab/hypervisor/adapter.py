@@ -35,10 +35,7 @@ _AGENT_NS = 10 * NS_PER_S
 
 
 class LibvirtHypervisor:
-    """One open connection. Use it in a `with` block: closing ends no guest.
-
-    make_tap: makes another tap for a guest's card, for a successor on a bridge.
-    """
+    """One open connection. Use it in a `with` block: closing ends no guest."""
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
         self.uri = uri
@@ -46,7 +43,6 @@ class LibvirtHypervisor:
         self._root = root
         self._lock = threading.RLock()
         self._freezes: dict[str, Freeze] = {}
-        self.make_tap: Callable[[str], str] | None = None
         self._ground = Ground(connection, uri, home, clock, root)
         self._open = True
         with mapped("events cannot be had", uri):
@@ -292,7 +288,7 @@ class LibvirtHypervisor:
         if method is FreezeMethod.SAVE_RESTORE:
             return SaveRestore(ground, guest, freezing)
         if method is FreezeMethod.IN_PLACE:
-            return Exchange(ground, guest, freezing, self.make_tap)
+            return Exchange(ground, guest, freezing)
         if method is FreezeMethod.GUEST_SLEEP:
             return GuestSleep(ground, guest)
         return self._plain(guest, freezing)

@@ -99,7 +99,8 @@ class DomainSpec:
     ssh_port: TCP port on the host's 127.0.0.1 that reaches the guest's port 22; None: no network.
     console_log: appended to; its folder must exist.
     agent_socket: the agent channel's socket on the host; None: libvirt chooses.
-    tap: an existing tap that the network card is attached to instead of QEMU's user-mode network.
+    tap: an existing tap that the network card is attached to instead of QEMU's user-mode network;
+        other_tap: the one that a successor takes, as two processes cannot open one.
     invariant_tsc: KVM only: show the guest an invariant TSC. tsc_hz: KVM only: its frequency.
     cpu: the model that TCG shows; on KVM it is the host's.
     memory_file: the guest's RAM is this file, which another QEMU can map as well; None: QEMU's own.
@@ -136,6 +137,7 @@ class DomainSpec:
     generation: int = 0
     incoming: bool = False
     tap: str = ""
+    other_tap: str = ""
     mac: str = ""
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
 
@@ -165,13 +167,14 @@ class DomainSpec:
         """The machine's first PCI bus, as QEMU calls it."""
         return "pcie.0" if "q35" in self.machine else "pci.0"
 
-    def successor(self, emulator: Path, agent_socket: Path | None, tap: str = "") -> DomainSpec:
+    def successor(self, emulator: Path, agent_socket: Path | None) -> DomainSpec:
         """The same guest in another QEMU process, which waits for the state of this one."""
         return replace(
             self,
             emulator=emulator,
             agent_socket=agent_socket,
-            tap=tap or self.tap,
+            tap=self.other_tap,
+            other_tap=self.tap,
             generation=self.generation + 1,
             incoming=True,
             uuid=str(uuids.uuid4()),

@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
@@ -65,15 +64,12 @@ class _At(Enum):
 
 
 class Exchange:
-    """One exchange of one guest's hypervisor process. make_tap: gives a tap for the successor's card."""
+    """One exchange of one guest's hypervisor process."""
 
     answers = True
 
-    def __init__(
-        self, ground: Ground, guest: str, freezing: Freezing, make_tap: Callable[[str], str] | None = None
-    ) -> None:
+    def __init__(self, ground: Ground, guest: str, freezing: Freezing) -> None:
         self._ground, self._guest, self._freezing = ground, guest, freezing
-        self._make_tap = make_tap
         self._steps = Steps(ground, guest)
         self._lock = threading.RLock()
         self._hurry = threading.Event()
@@ -110,8 +106,7 @@ class Exchange:
         run = self._ground.sockets
         emulator = Path(self._freezing.successor.emulator or old.emulator)
         agent = run / f"{secrets.token_hex(4)}.agent" if old.agent_socket is not None else None
-        tap = self._make_tap(self._guest) if old.tap and self._make_tap is not None else ""
-        self._spec = old.successor(emulator, agent, tap)
+        self._spec = old.successor(emulator, agent)
         self._socket = run / f"{secrets.token_hex(4)}.state"
         try:
             with self._steps.step("start successor"):
