@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
+import site
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +99,74 @@ def test_another_daemon_serves_and_the_guest_stays(arguments: tuple[str, ...]) -
     assert seen["first ended"]
     assert not seen["broken"]["ok"]
     assert seen["broken"]["version"] == ""
+
+
+SESSION = """
+import json, os, signal
+import libvirt
+from lab.core.patch import RestartLibvirtPatch
+from lab.host import patches
+from lab.host.clocks import HostClock
+from lab.host.patches import daemon
+
+uri, clock = "qemu:///session", HostClock()
+libvirt.open(uri)  # the client starts the daemon by itself
+tools = patches.Tools(uri=uri, reconnect=lambda: libvirt.open(uri))
+patch = patches.make(RestartLibvirtPatch(), clock, tools)
+patch.check()
+before = patch.version("")
+result = patch.apply(clock.now().raw_ns + 60 * 10**9)
+serving = daemon.find(uri)
+os.kill(serving.pid, signal.SIGTERM)
+print(json.dumps({
+    "ok": result.ok, "why": result.why, "argv": result.facts["argv"], "socket": str(serving.socket),
+    "verdict": patch.verify(before, str(serving)),
+}))
+"""
+
+
+def test_an_ordinary_users_daemon() -> None:
+    """Which libvirt's client started by itself."""
+    if not shutil.which("/usr/sbin/libvirtd"):
+        pytest.skip("/usr/sbin/libvirtd is not installed")
+    as_user, python = [], sys.executable
+    with tempfile.TemporaryDirectory(prefix="fl-") as home:
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(home, nobody.pw_uid, nobody.pw_gid)
+            as_user = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
+            # Ours may be below /root, where nobody comes; another of the same version takes our packages.
+            for each in (sys.executable, "/usr/bin/python3"):
+                version = "import sys; sys.exit(sys.version_info[:2] != " + repr(sys.version_info[:2]) + ")"
+                if not subprocess.run(
+                    [*as_user, each, "-c", version], capture_output=True, check=False
+                ).returncode:
+                    python = each
+                    break
+            else:
+                pytest.skip("no Python of this version that an ordinary user may run")
+        done = subprocess.run(
+            [*as_user, python, "-c", SESSION],
+            env={
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME": home,
+                "XDG_RUNTIME_DIR": home,
+                "PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()]),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        seen = json.loads(done.stdout)
+        assert seen["ok"], seen
+        assert seen["argv"][0] == "/usr/sbin/libvirtd"
+        assert any(word.startswith("--timeout") for word in seen["argv"])
+        assert seen["socket"].startswith(home)
+        assert seen["verdict"] == ""
 
 
 def test_its_unit_under_systemd(
