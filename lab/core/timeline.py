@@ -99,11 +99,14 @@ class Call:
 
     event_real_ns: QEMU's own stamp of its STOP or RESUME event (host REALTIME, whole microseconds),
     None when the method has none.
+    ran_ns: CPU time that one of the guest's vCPU threads had used between `called` and `returned`, the most
+    of any of them; so it had been let run for that long at least. For a call that resumes.
     """
 
     called: Stamp
     returned: Stamp
     event_real_ns: int | None = None
+    ran_ns: int = 0
 
 
 @dataclass(frozen=True)

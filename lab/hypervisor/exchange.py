@@ -38,7 +38,7 @@ from lab.hypervisor.binding import libvirt
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import LabDomain
 from lab.hypervisor.ground import Ground, Steps
-from lab.hypervisor.process import QemuProcess
+from lab.hypervisor.process import QemuProcess, Running
 from lab.hypervisor.recovery import forward
 from lab.ports import Call, Freezing, Frozen, Resumed
 
@@ -331,12 +331,15 @@ class Exchange:
         if process is None or not process.alive:
             return Call(called, called), f"the successor died{self._said()}"
         returned = []
+        running, ran_ns = Running(process), 0
 
         def run() -> None:
+            nonlocal ran_ns
             try:
                 self._domain.resume()
             except libvirt.libvirtError as error:
                 failure.append(error)
+            ran_ns = running.so_far_ns()
             returned.append(ground.clock.now())
             ground.events.wake()
 
@@ -347,7 +350,7 @@ class Exchange:
         hung = not returned
         stamp = ground.events.wait_qemu(uuid, "RESUME", called.real_ns, 0.25 if returned else 0)
         if returned and not failure and process.alive:
-            return Call(called, returned[0], stamp), ""
+            return Call(called, returned[0], stamp, ran_ns), ""
         if stamp is None:
             # Gone, and all that it said has been heard, before it is decided.
             process.kill(END_S)

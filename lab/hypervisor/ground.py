@@ -24,7 +24,7 @@ from lab.hypervisor.domains import Domains, state_of
 from lab.hypervisor.embed import Root
 from lab.hypervisor.events import EventLog, LifecycleEvent
 from lab.hypervisor.logs import Logs
-from lab.hypervisor.process import QemuProcess
+from lab.hypervisor.process import QemuProcess, Running
 from lab.ports import Call, Clock
 
 _EVENT_WAIT_S = 0.25
@@ -187,9 +187,11 @@ class Ground:
     def let_run(self, guest: str) -> Call:
         """libvirt's resume, however often it is called. HypervisorError when the guest has ended."""
         domain, uuid = self.domain(guest)
+        running = self.running(guest)
         called = self.clock.now()
         try:
             domain.resume()
+            ran_ns = running.so_far_ns() if running else 0
             returned = self.clock.now()
         except libvirt.libvirtError as error:
             returned = self.clock.now()
@@ -203,7 +205,14 @@ class Ground:
                 raise as_hypervisor_error(error, "cannot be resumed", guest) from error
             return Call(called, returned)
         stamp = self.events.wait_qemu(uuid, "RESUME", called.real_ns, _EVENT_WAIT_S)
-        return Call(called, returned, stamp)
+        return Call(called, returned, stamp, ran_ns)
+
+    def running(self, guest: str) -> Running | None:
+        """From now on, how long it has run; None when its process is not on this host."""
+        try:
+            return Running(self.process(guest))
+        except HypervisorError:
+            return None
 
     def left_s(self, deadline_raw_ns: int) -> float:
         """Seconds until a deadline, not below zero."""

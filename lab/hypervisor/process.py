@@ -119,14 +119,27 @@ class QemuProcess:
     def cpu_time_ns(self) -> int:
         """CPU time of the vCPU threads in nanoseconds (of all threads where none is named as a vCPU):
         /proc/PID/task/TID/schedstat, else utime + stime in clock ticks."""
-        tasks = self._tasks()
-        vcpus = [task for task in tasks if _text(task / "comm").startswith(_VCPU_THREADS)]
-        return sum(_cpu_time_ns(task) for task in vcpus or tasks)
+        return sum(_cpu_time_ns(task) for task in self.vcpu_threads() or self._tasks())
+
+    def vcpu_threads(self) -> list[Path]:
+        """Their folders in /proc."""
+        return [task for task in self._tasks() if _text(task / "comm").startswith(_VCPU_THREADS)]
 
     def _tasks(self) -> list[Path]:
         with contextlib.suppress(OSError):
             return sorted((_PROC / str(self.pid) / "task").iterdir())
         return []
+
+
+class Running:
+    """How long a guest has certainly been let run since this was made: the most CPU time that one of its vCPU
+    threads has used. The kernel may be a tick behind with it, never ahead (proc(5), schedstat)."""
+
+    def __init__(self, process: QemuProcess) -> None:
+        self._used = {task: _schedstat_ns(task) for task in process.vcpu_threads()}
+
+    def so_far_ns(self) -> int:
+        return max((_schedstat_ns(task) - used for task, used in self._used.items()), default=0)
 
 
 def _pids() -> list[int]:
@@ -158,10 +171,14 @@ def _state(task: Path) -> str:
     return fields[0] if fields else ""
 
 
-def _cpu_time_ns(task: Path) -> int:
+def _schedstat_ns(task: Path) -> int:
     schedstat = _text(task / "schedstat").split()
-    if schedstat and schedstat[0] != "0":
-        return int(schedstat[0])
+    return int(schedstat[0]) if schedstat else 0
+
+
+def _cpu_time_ns(task: Path) -> int:
+    if used := _schedstat_ns(task):
+        return used
     fields = _stat(task)
     if len(fields) < 13:
         return 0
