@@ -161,6 +161,8 @@ class GuestProbe:
         try:
             self._answer(b"A", timeout_s)
         except GuestError:
+            with suppress(OSError, EOFError):
+                channel.close()  # or a payload that is merely slow would go on beside the next one
             if not ssh.alive:
                 raise
             return False
