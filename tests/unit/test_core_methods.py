@@ -1,0 +1,149 @@
+"""Methods other than a plain suspend, judged: reboots, no freeze at all, freezes called off, memory proofs,
+cut connections, and what each method predicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lab.core.findings import findings
+from lab.core.judge import measure
+from lab.core.method import FreezeMethod, Regime
+from lab.core.plan import CycleSpec, Expectations, HoldPatch, ResyncMechanism
+from lab.core.predictions import held
+from lab.core.result import CycleResult
+from lab.core.timeline import MemoryProof, Observation
+from lab.core.verdict import Outcome
+from tests.unit.histories import EXPECT, PROOF, cycle, rebooted
+from tests.unit.simulation import MS, Repair, S
+
+
+def measured(obs: Observation, *, prove: bool = False, planned: FreezeMethod | None = None) -> CycleResult:
+    spec = CycleSpec(planned or obs.method, HoldPatch(0), prove_memory=prove)
+    return measure(obs, ResyncMechanism.AGENT, EXPECT, None, spec)
+
+
+def said(result: CycleResult, expect: Expectations = EXPECT) -> dict[str, Outcome]:
+    return {f.metric: f.outcome for f in findings(result, expect)}
+
+
+def claims(result: CycleResult) -> dict[str, bool | None]:
+    return {claim.claim: claim.agrees for claim in held(result)}
+
+
+def test_a_reboot_has_an_outage_and_another_boot_and_no_pause() -> None:
+    result = measured(rebooted(0))
+    outcomes = said(result)
+    assert result.pause is None
+    assert outcomes["boot id"] is outcomes["outage"] is outcomes["patch"] is Outcome.PASSED
+    assert not outcomes.keys() & {"closure", "regime", "pause", "budget", "vcpus"}
+    assert claims(result) == {"wall clock": True}
+
+
+def test_a_reboot_that_did_not_happen_fails() -> None:
+    obs = rebooted(0)
+    same = replace(obs, facts_after=obs.facts_before)
+    assert said(measured(same))["boot id"] is Outcome.FAILED
+    assert claims(measured(same)) == {"wall clock": False}
+    assert obs.stop is not None
+    dead = replace(obs, readings=tuple(r for r in obs.readings if r.t4.raw_ns < obs.stop.called.raw_ns))
+    assert said(measured(dead))["outage"] is Outcome.INCONCLUSIVE
+
+
+def test_a_cycle_without_a_freeze_that_was_meant_so_is_judged_whole() -> None:
+    obs = cycle(FreezeMethod.NONE, 0, 0)
+    meant, control = measured(obs), measured(obs, planned=FreezeMethod.SUSPEND)
+    assert (meant.control, control.control) == (False, True)
+    assert said(meant)["in time"] is said(meant)["final offset"] is Outcome.PASSED
+    assert said(meant)["regime"] is Outcome.PASSED
+    assert not said(control).keys() & {"in time", "final offset", "drift"}
+    assert "pause" not in said(meant, replace(EXPECT, pause_at_least_ns=S))
+
+
+def test_a_freeze_that_was_called_off_fails_and_the_rest_is_measured() -> None:
+    obs = cycle(FreezeMethod.IN_PLACE, 0, 60 * MS)
+    assert said(measured(obs))["freeze"] is Outcome.PASSED
+    off = replace(obs, called_off="it refused", patch_ok=False, patch_why="not applied: it refused")
+    outcomes = said(measured(off))
+    assert outcomes["freeze"] is outcomes["patch"] is Outcome.FAILED
+    assert outcomes["closure"] is outcomes["boot id"] is Outcome.PASSED
+    assert any("it refused" in f.why for f in findings(measured(off), EXPECT) if f.metric == "freeze")
+
+
+@pytest.mark.parametrize(
+    ("proof", "outcome"),
+    [
+        (PROOF, Outcome.PASSED),
+        (replace(PROOF, differ=3, differing=(7, 8, 9), after="00" * 32), Outcome.FAILED),
+        (replace(PROOF, after="00" * 32), Outcome.FAILED),
+        (replace(PROOF, differ=1), Outcome.FAILED),
+        (replace(PROOF, pages=0), Outcome.INCONCLUSIVE),
+        (None, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_memory_is_the_same_page_by_page(proof: MemoryProof | None, outcome: Outcome) -> None:
+    obs = replace(cycle(FreezeMethod.IN_PLACE, 0, 200 * MS), proof=proof)
+    assert said(measured(obs, prove=True))["memory"] is outcome
+
+
+def test_memory_that_nobody_asked_for_is_not_missed() -> None:
+    assert "memory" not in said(measured(cycle(FreezeMethod.IN_PLACE, 0, 20 * MS)))
+
+
+def test_what_the_proof_cost_is_kept_out_of_the_pause_that_is_judged() -> None:
+    obs = cycle(FreezeMethod.IN_PLACE, 0, 190 * MS)
+    plain, proven = measured(obs), measured(replace(obs, proof=PROOF))
+    assert plain.reported is not None
+    assert proven.reported is not None
+    assert proven.reported == plain.reported.shifted(-PROOF.cost_ns)
+    assert proven.pause == plain.pause  # felt, and closed, as it was
+    limit = replace(EXPECT, pause_at_most_ns=60 * MS)
+    assert said(plain, limit)["pause"] is Outcome.FAILED
+    assert said(proven, limit)["pause"] is Outcome.PASSED
+
+
+@pytest.mark.parametrize("amnesia", [False, True])
+def test_cut_connections_do_not_make_a_cycle_inconclusive(amnesia: bool) -> None:
+    obs = cycle(
+        FreezeMethod.IN_PLACE, 0, 25 * MS, blind_ns=1200 * MS, amnesia=amnesia, before_ns=2 * S,
+        repair=Repair.NONE,
+    )  # fmt: skip
+    result = measured(obs)
+    outcomes = said(result, Expectations(regime=Regime.RESUMED))
+    assert outcomes["closure"] is outcomes["regime"] is Outcome.PASSED
+    assert Outcome.FAILED not in outcomes.values()
+    assert Outcome.INCONCLUSIVE not in outcomes.values()
+    again = said(measured(replace(obs, cut=False)), Expectations())
+    assert (again["closure"] is Outcome.INCONCLUSIVE) == amnesia  # nobody cut it: the sampler is missed
+
+
+@pytest.mark.parametrize(
+    "method",
+    [FreezeMethod.SUSPEND, FreezeMethod.SIGSTOP, FreezeMethod.SAVE_RESTORE, FreezeMethod.IN_PLACE],
+)
+def test_methods_do_as_they_predict(method: FreezeMethod) -> None:
+    assert claims(measured(cycle(method, 0, 3 * S))) == {
+        "regime": True, "wall clock": True, "boottime": True,
+    }  # fmt: skip
+
+
+def test_a_guest_that_slept_sets_its_own_clock() -> None:
+    """In the very hole of the pause, to its RTC's whole seconds: the method's doing, not a repair."""
+    asleep = cycle(FreezeMethod.GUEST_SLEEP, 0, 5 * S, repair_after_ns=0, residual_ns=-400 * MS)
+    result = measured(asleep)
+    assert claims(result) == {"regime": True, "wall clock": True, "boottime": True}
+    assert result.problems == ()
+    assert result.at_resume is not None
+    assert -401 * MS < result.at_resume.mid_ns < -399 * MS
+    still_wrong = cycle(FreezeMethod.GUEST_SLEEP, 0, 5 * S, repair=Repair.NONE)
+    assert claims(measured(still_wrong))["wall clock"] is False
+
+
+def test_a_method_that_did_otherwise_is_a_surprise() -> None:
+    stood = replace(cycle(FreezeMethod.SUSPEND, 0, 3 * S), method=FreezeMethod.SIGSTOP)
+    assert claims(measured(stood)) == {"regime": False, "wall clock": False, "boottime": True}
+    slept = replace(
+        cycle(FreezeMethod.GUEST_SLEEP, 0, 3 * S, repair_after_ns=25 * MS), method=FreezeMethod.SUSPEND
+    )
+    assert claims(measured(slept))["boottime"] is False
