@@ -29,10 +29,10 @@ from lab.ports import Clock
 GRACE_NS = 250 * NS_PER_MS
 """From SIGTERM to the end: a program has all but the last part of it to leave by itself."""
 
-_REAP_NS = 100 * NS_PER_MS
+_REAP_NS = 120 * NS_PER_MS
 """Of the grace, what SIGKILL and the reaping get: a spinning program took over 25 ms on a busy host."""
 
-_LAST_NS = 5 * NS_PER_MS
+_LAST_NS = 15 * NS_PER_MS
 """Of that, what is left to return in."""
 
 _CHUNK = 1 << 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -23,15 +24,16 @@ from lab.core.patch import (
     releases_hypervisor,
 )
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import MachineError
+from lab.errors import Interrupted, MachineError
 from lab.host import patches, run
 from lab.host.clocks import HostClock
-from lab.ports import PatchResult
+from lab.host.patches.base import Stepwise, Work
+from lab.ports import HostPatch, PatchResult
 
 CLOCK = HostClock()
 
 
-def apply(patch: patches.Hold | patches.Command, budget_ns: int) -> PatchResult:
+def apply(patch: HostPatch, budget_ns: int) -> PatchResult:
     """Apply, and hold the patch to its promise."""
     deadline = CLOCK.now().raw_ns + budget_ns
     result = patch.apply(deadline)
@@ -231,3 +233,43 @@ def test_a_service_is_started_for_good(tmp_path: Path) -> None:
         service.wait()
     with pytest.raises(MachineError, match="cannot be run"):
         run.launch(("/no/such/program",), env={}, cwd=tmp_path, stdout=1, stderr=2)
+
+
+class Halves(Stepwise):
+    """Two halves, of which the second must follow the first."""
+
+    whole = True
+    done: tuple[str, ...] = ()
+
+    def _do(self, work: Work) -> None:
+        for name in ("one", "two"):
+            with work.step(name):
+                self._clock.sleep_until(self._clock.now().raw_ns + 200 * NS_PER_MS)
+            self.done += (name,)
+
+
+def test_what_must_be_whole_is_not_cut_by_a_signal() -> None:
+    patch = Halves("halves", Impact.FREEZE, CLOCK, 20 * NS_PER_S)
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted("stop")
+
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(Interrupted):
+            patch.apply(CLOCK.now().raw_ns + 20 * NS_PER_S)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert patch.done == ("one", "two")
+
+
+def test_what_must_be_whole_is_left_behind_at_the_deadline() -> None:
+    patch = Halves("halves", Impact.FREEZE, CLOCK, 20 * NS_PER_S)
+    result = apply(patch, 100 * NS_PER_MS)
+    assert result.why == "halves is still under way"
+    end = time.monotonic() + 20
+    while patch.done != ("one", "two"):
+        assert time.monotonic() < end
+        time.sleep(0.02)

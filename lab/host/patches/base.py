@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from lab.core.patch import Impact
 from lab.core.timeline import Step
-from lab.core.units import NS_PER_MS, format_duration
+from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 from lab.errors import FreezelabError, MachineError
 from lab.host import run
 from lab.ports import Clock, PatchResult, Successor
@@ -28,6 +28,9 @@ TAIL = 2000
 """Characters of a program's output that go into the record."""
 
 _POLL_NS = 2 * NS_PER_MS
+
+_HANDOVER_NS = 10 * NS_PER_MS
+"""What a thread has less than the one that waits for it, so that the reason comes from who knows it."""
 
 T = TypeVar("T")
 
@@ -150,21 +153,31 @@ class Work:
             raise MachineError(f"{Path(argv[0]).name}: {failure(done)}")
         return done
 
-    def aside(self, act: Callable[[], T], what: str) -> T:
+    def aside(self, act: Callable[[], T], what: str, *, whole: bool = False) -> T:
         """Do what may hang in a thread; at the end it is left behind. MachineError `what` then; what it
-        raises passes through."""
+        raises passes through.
+
+        whole: it must not be left half done. Interrupted, which reaches the main thread only, passes on
+        when the thread is done, or at the end."""
         answer: list[T] = []
         raised: list[BaseException] = []
+        over = threading.Event()  # not join(): once interrupted, it believes that the thread has ended
 
         def body() -> None:
             try:
                 answer.append(act())
             except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                 raised.append(error)
+            finally:
+                over.set()
 
-        thread = threading.Thread(target=body, name=what, daemon=True)
-        thread.start()
-        thread.join(max(self.left_ns, 0) / 1e9)
+        threading.Thread(target=body, name=what, daemon=True).start()
+        try:
+            over.wait(max(self.left_ns, 0) / NS_PER_S)
+        except BaseException:
+            if whole:
+                over.wait(max(self.left_ns, 0) / NS_PER_S)
+            raise
         if raised:
             raise raised[0]
         if not answer:
@@ -176,7 +189,10 @@ class Stepwise(Base):
     """A patch of several steps. `_do` raises MachineError when it fails.
 
     own_ns: its own deadline, from the start of apply or undo.
+    whole: a host that is left in the middle of it is worse than a late interrupt.
     """
+
+    whole = False
 
     def __init__(self, label: str, impact: Impact, clock: Clock, own_ns: int) -> None:
         super().__init__(label, impact)
@@ -189,12 +205,17 @@ class Stepwise(Base):
         if work.left_ns <= 0:
             return PatchResult(False, "no time left to start it")
         try:
-            self._do(work)
-        except FreezelabError as error:
-            if error.exit_code == 130:  # Interrupted passes through
-                raise
+            if self.whole:
+                work.aside(lambda: self._wholly(work), f"{self.label} is still under way", whole=True)
+            else:
+                self._do(work)
+        except MachineError as error:
             return PatchResult(False, one_line(error), work.facts, tuple(work.steps))
         return PatchResult(True, "", work.facts, tuple(work.steps))
+
+    def _wholly(self, work: Work) -> bool:
+        self._do(Work(self._clock, work.end_raw_ns - _HANDOVER_NS, work.facts, work.steps))
+        return True
 
     def _do(self, work: Work) -> None:
         raise NotImplementedError

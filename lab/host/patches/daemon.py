@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from lab.core import patch as plan
+from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
 from lab.host import run
 from lab.host.patches.base import Stepwise, Tools, Work, read
@@ -35,7 +36,10 @@ _SOCKETS = {"virtqemud": "virtqemud-sock", "libvirtd": "libvirt-sock"}
 _UCRED = struct.Struct("iII")
 """struct ucred: pid, uid, gid (unix(7), SO_PEERCRED: of who called listen)."""
 
-_CONNECT_S = 2.0
+_PATIENCE_S = 5.0
+
+_LAST_NS = 500 * NS_PER_MS
+"""Before the end, the last time that systemd is asked: a program that hangs has to be killed in time."""
 
 _STOP_SHARE = 0.4
 """Of the time that is left: how long the daemon may take to end by itself. Then it is killed, which does no
@@ -59,6 +63,8 @@ class Daemon:
 
 class RestartLibvirt(Stepwise):
     """Another process serves the same connection."""
+
+    whole = True
 
     def __init__(self, spec: plan.RestartLibvirtPatch, clock: Clock, tools: Tools) -> None:
         super().__init__(spec.label, spec.impact, clock, spec.deadline_ns)
@@ -134,15 +140,16 @@ def sockets(uri: str) -> list[Path]:
     return [folder / _SOCKETS[name] for name in names]
 
 
-def find(uri: str) -> Daemon:
-    """The daemon that serves this URI now. MachineError when there is none, or none on this machine."""
+def find(uri: str, patience_s: float = _PATIENCE_S) -> Daemon:
+    """The daemon that serves this URI now. MachineError when there is none, or none on this machine.
+    patience_s: how long the socket, and systemd, may take to answer."""
     places = sockets(uri)
     for place in places:
-        pid = _listener(place)
+        pid = _listener(place, patience_s)
         if pid is None:
             continue
         unit = _unit(pid, place)
-        if unit and not (pid := _main_pid(unit)):
+        if unit and not (pid := _main_pid(unit, patience_s)):
             continue  # systemd listens for it, and is about to start it
         name = read(Path(f"/proc/{pid}/comm"))
         started = _started(pid)
@@ -160,10 +167,10 @@ def _session_folder() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "libvirt"
 
 
-def _listener(place: Path) -> int | None:
+def _listener(place: Path, patience_s: float) -> int | None:
     """The process that listens there, None when nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(_CONNECT_S)
+        probe.settimeout(patience_s)
         try:
             probe.connect(str(place))
             pid, _uid, _gid = _UCRED.unpack(
@@ -194,9 +201,10 @@ def _unit(pid: int, place: Path) -> str:
     return found[1] if found else ""
 
 
-def _main_pid(unit: str) -> int:
+def _main_pid(unit: str, patience_s: float) -> int:
     try:
-        said = run.run(["systemctl", "show", "--property", "MainPID", "--value", unit], 5, check=False).stdout
+        argv = ["systemctl", "show", "--property", "MainPID", "--value", unit]
+        said = run.run(argv, patience_s, check=False).stdout
     except MachineError:
         return 0
     return int(said) if said.strip().isdigit() else 0
@@ -284,7 +292,7 @@ def _answering(
 
     def other() -> Daemon | None:
         with contextlib.suppress(MachineError):
-            now = find(uri)
+            now = find(uri, max(work.left_ns - _LAST_NS, 50 * NS_PER_MS) / NS_PER_S)
             if (now.pid, now.started) != (before.pid, before.started):
                 return now
         # With --daemon the process that was started ends well, and its child serves.
@@ -292,7 +300,8 @@ def _answering(
             raise MachineError(f"{before.name} ended when it was started again: status {service.returncode}")
         return None
 
-    return work.wait(other, f"{before.name} was started again, but its socket does not answer")
+    silent = f"{before.name} was started again, but its socket does not answer"
+    return work.wait(other, silent, work.end_raw_ns - _LAST_NS)
 
 
 @contextlib.contextmanager

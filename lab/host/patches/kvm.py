@@ -35,6 +35,7 @@ class ReloadKvm(Stepwise):
     """Another insertion of the same modules."""
 
     successor = Successor(cold=True)
+    whole = True
 
     def __init__(
         self, spec: plan.ReloadKvmPatch, clock: Clock, tools: Tools, roots: Roots | None = None
@@ -118,7 +119,7 @@ class ReloadKvm(Stepwise):
                 if modules.state("kvm", self._roots):
                     out.run("modprobe", "-r", "kvm")
         finally:
-            # Also when only half of it went, and when we are interrupted.
+            # Also when only half of it went.
             with work.step(f"insert kvm and {vendor}"):
                 for name in ("kvm", vendor):
                     if not modules.state(name, self._roots):
@@ -149,9 +150,6 @@ class ReloadKvm(Stepwise):
         except MachineError as error:
             work.facts[f"first insertion of {name}"] = one_line(error)
             work.run("modprobe", name)
-        except BaseException:  # interrupted, which happens once: KVM comes back before that passes on
-            work.run("modprobe", name)
-            raise
 
 
 def _named(holders: Collection[tuple[int, str]]) -> str:
