@@ -23,7 +23,7 @@ def show_exchange(page: Page, run: Run) -> None:
     _stamps(page, cycles)
     _patch_steps(page, cycles, "" if _patch(page, cycles) else "patch")
     _memory(page, cycles)
-    cut = sum(c.cut for c in cycles)
+    cut = sum(c.cut and c.frozen for c in cycles)  # that a reboot cuts them needs no telling
     if cut:
         text = CUT if cut == len(cycles) else f"{CUT} ({counted(cut, 'cycle')})"
         page.labelled("note", text)

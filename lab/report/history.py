@@ -45,11 +45,17 @@ def _cells(run: Run, name_width: int) -> dict[str, Piece]:
         "run": (shortened(run.id, name_width), "bold"),
         "when": (_when(run.started), ""),
         "playbook": (run.playbook.name, ""),
-        "guests": (str(len(run.guests)), ""),
-        "cycles": (str(max((sum(c.frozen for c in g.cycles) for g in run.guests), default=0)), ""),
+        "guests": (str(len({guest.name for guest in run.guests})), ""),
+        "cycles": (str(_count(run)), ""),
         "longest pause": (_longest([cycle.pause for cycle in cycles]), ""),
         "outcome": (f"{word}{ended}", style),
     }
+
+
+def _count(run: Run) -> int:
+    """Of each guest; of a matrix in all cells together."""
+    each = [sum(not c.control for c in g.cycles) for g in run.guests]
+    return sum(each) if run.cells else max(each, default=0)
 
 
 def _longest(pauses: Sequence[Measure | None]) -> str:
