@@ -81,7 +81,8 @@ class Exchange:
         self._socket: Path | None = None
         self._done: Resumed | None = None
         self._before: memory.Digest | None = None
-        self._proof: MemoryProof | None = None
+        self._after: memory.Digest | None = None
+        self._looked_ns = 0
         self._retiring: threading.Thread | None = None
         self._failure: FreezelabError | None = None
         self._deadline = 0
@@ -177,7 +178,7 @@ class Exchange:
     def _hand_over(self, deadline_raw_ns: int) -> None:
         ground, guest = self._ground, self._guest
         old_uuid, new_uuid = ground.domain(guest)[1], self._domain.UUIDString()
-        proof_ns = self._prove(deadline_raw_ns, first=True)
+        self._before = self._look("prove memory", deadline_raw_ns)
         since = ground.clock.now().real_ns
         deadline = min(deadline_raw_ns, ground.clock.now().raw_ns + STATE_NS)
         with self._steps.step("state out"):
@@ -185,7 +186,12 @@ class Exchange:
             self._await(old_uuid, since, deadline)
         with self._steps.step("state in"):
             self._await(new_uuid, since, deadline)
-        self._prove(deadline_raw_ns, first=False, cost_ns=proof_ns)
+        if self._before is not None:
+            self._after = self._look("prove memory again", deadline_raw_ns)
+        if self._after is not None and self._after != self._before:
+            proof = self._prove()
+            if proof is not None and proof.differ:
+                raise HypervisorError(f"{proof.differ} pages of its RAM have changed", where=self._guest)
 
     def _await(self, uuid: str, since_real_ns: int, deadline_raw_ns: int) -> None:
         """Wait until one side says that the state is over. HypervisorError when it fails, dies, or hangs."""
@@ -218,30 +224,29 @@ class Exchange:
         )
         return f": {last}" if last else ""
 
-    def _prove(self, deadline_raw_ns: int, *, first: bool, cost_ns: int = 0) -> int:
-        """One of the two digests of RAM, as long as there is time. Returns what it cost so far."""
-        if not self._freezing.prove_memory or (not first and self._before is None):
-            return 0
-        path = self._old.memory_file
-        began = self._ground.clock.now().raw_ns
+    def _look(self, name: str, deadline_raw_ns: int) -> memory.Digest | None:
+        """A digest of RAM as it is now; None when none was asked for, or there is no time left for one."""
 
         def late() -> bool:
             return self._hurry.is_set() or not self._ground.left_s(deadline_raw_ns)
 
-        if path is not None:
-            name = "prove memory" if first else "prove memory again"
-            with self._steps.step(name), contextlib.suppress(memory.Stopped):
-                digest = memory.take(path, late)
-                if first:
-                    self._before = digest
-                elif self._before is not None:
-                    cost = cost_ns + self._ground.clock.now().raw_ns - began
-                    self._proof = memory.compare(self._before, digest, cost)
-                    if self._proof.differ:
-                        raise HypervisorError(
-                            f"{self._proof.differ} pages of its RAM have changed", where=self._guest
-                        )
-        return cost_ns + self._ground.clock.now().raw_ns - began
+        path = self._old.memory_file
+        if path is None or not self._freezing.prove_memory:
+            return None
+        began = self._ground.clock.now().raw_ns
+        try:
+            with self._steps.step(name):
+                return memory.take(path, late)
+        except memory.Stopped:
+            return None
+        finally:
+            self._looked_ns += self._ground.clock.now().raw_ns - began
+
+    def _prove(self) -> MemoryProof | None:
+        """What the two digests say; not in the pause, it takes as long as a digest of its own."""
+        if self._before is None or self._after is None:
+            return None
+        return memory.compare(self._before, self._after, self._looked_ns)
 
     # -- back --------------------------------------------------------------------------------------
 
@@ -254,7 +259,7 @@ class Exchange:
         self._at = _At.BACK
         call = ground.let_run(guest)
         self._done = Resumed(
-            call, self._steps.hand_out(), f"put back to the old process: {why}", proof=self._proof
+            call, self._steps.hand_out(), f"put back to the old process: {why}", proof=self._prove()
         )
         return self._done
 
@@ -317,7 +322,7 @@ class Exchange:
             self._retire()
             spec = self._spec
             cut = spec is not None and not spec.tap
-            self._done = Resumed(call, steps, cut=cut, proof=self._proof)
+            self._done = Resumed(call, steps, cut=cut, proof=self._prove())
             return self._done
 
     def _run_successor(self) -> tuple[Call, str]:

@@ -91,11 +91,14 @@ class Digest:
         return sum(map(len, self.held))
 
     def total(self) -> str:
-        """One digest over all: of every page's index and digest, zero pages left out."""
+        """One digest over all: of every page's digest in order, that of a zero page for those not held."""
         whole = hashlib.sha256()
-        for index, digest in self.each():
-            if digest != _ZERO:
-                whole.update(index.to_bytes(8, "little") + digest)
+        at = done = 0
+        for run in self.held:
+            whole.update(_ZERO * (run.start - done))
+            whole.update(self.sums[at : at + len(run) * _DIGEST])
+            at, done = at + len(run) * _DIGEST, run.stop
+        whole.update(_ZERO * (self.pages - done))
         return whole.hexdigest()
 
     def each(self) -> Iterator[tuple[int, bytes]]:
@@ -157,16 +160,18 @@ def _seeks(handle: int) -> bool:
 
 def compare(before: Digest, after: Digest, cost_ns: int) -> MemoryProof:
     """The proof from two digests of one guest's RAM; cost_ns: what taking them added to its pause."""
-    one, two = dict(before.each()), dict(after.each())
-    differing = sorted(
-        index for index in one.keys() | two.keys() if one.get(index, _ZERO) != two.get(index, _ZERO)
-    )
+    differing: list[int] = []
+    if before != after:
+        one, two = dict(before.each()), dict(after.each())
+        differing = sorted(
+            index for index in one.keys() | two.keys() if one.get(index, _ZERO) != two.get(index, _ZERO)
+        )
     return MemoryProof(
         PAGE,
         before.pages,
         before.count,
-        before.total(),
-        after.total(),
+        total := before.total(),
+        after.total() if differing else total,
         len(differing),
         tuple(differing[:_FIRST]),
         cost_ns,
