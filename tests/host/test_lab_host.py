@@ -28,13 +28,13 @@ UNIT = """
 After=multi-user.target
 [Service]
 Type=oneshot
-WorkingDirectory=/root/work
+WorkingDirectory=/srv/work
 Environment=FREEZELAB_EXPENDABLE=1 PYTHONDONTWRITEBYTECODE=1
 StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
 ExecStartPre=/sbin/modprobe kvm_amd
-ExecStart=/usr/bin/python3 -m pytest -c /dev/null --rootdir=/root/work -p no:cacheprovider
+ExecStart=/usr/bin/python3 -m pytest -c /dev/null --rootdir=/srv/work -p no:cacheprovider
 ExecStopPost=/bin/systemctl --no-block poweroff
 """
 
@@ -52,13 +52,15 @@ def test_in_a_lab_host(tmp_path: Path) -> None:
     mirror = [os.environ["FREEZELAB_MIRROR"]] if os.environ.get("FREEZELAB_MIRROR") else []
     bare = ["--quiet", "--variant=minbase", "--aptopt=APT::Install-Recommends false"]
     subprocess.run(["mmdebstrap", *bare, f"--include={PACKAGES}", "bookworm", str(tree), *mirror], check=True)
-    work = tree / "root/work"
+    work = tree / "srv/work"  # not below /root: an ordinary user runs a part of it
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "lab", work / "lab", ignore=ignore)
     shutil.copytree(ROOT / "tests/host", work / "tests/host", ignore=ignore)
     units = tree / "etc/systemd/system"
     (units / "trial.service").write_text(
-        UNIT.replace("no:cacheprovider", f"no:cacheprovider --import-mode=importlib -q -rs {TESTS}")
+        UNIT.replace(
+            "no:cacheprovider", f"no:cacheprovider --import-mode=importlib --color=no -q -rs {TESTS}"
+        )
     )
     wants = units / "multi-user.target.wants"
     wants.mkdir(exist_ok=True)

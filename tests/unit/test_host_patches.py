@@ -24,7 +24,7 @@ from lab.core.patch import (
     releases_hypervisor,
 )
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import Interrupted, MachineError
+from lab.errors import HypervisorError, Interrupted, MachineError
 from lab.host import patches, run
 from lab.host.clocks import HostClock
 from lab.host.patches.base import Stepwise, Work
@@ -273,3 +273,39 @@ def test_what_must_be_whole_is_left_behind_at_the_deadline() -> None:
     while patch.done != ("one", "two"):
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+class Broken(Stepwise):
+    """Fails with what it is given, within a step."""
+
+    whole = True
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("broken", Impact.FREEZE, CLOCK, 20 * NS_PER_S)
+        self.error = error
+
+    def _do(self, work: Work) -> None:
+        with work.step("only"):
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MachineError("gone", where="/x"), "/x: gone"),
+        (HypervisorError("cannot connect\nat all", hint="?"), "cannot connect at all"),
+        (
+            FileNotFoundError(2, "No such file or directory", "/proc/7/stat"),
+            "/proc/7/stat: No such file or directory",
+        ),
+    ],
+)
+def test_a_step_that_fails_is_told_in_one_line(error: Exception, why: str) -> None:
+    result = apply(Broken(error), 20 * NS_PER_S)
+    assert result.why == why
+    assert [step.name for step in result.steps] == ["only"]
+
+
+def test_a_bug_is_no_failed_patch() -> None:
+    with pytest.raises(ZeroDivisionError):
+        apply(Broken(ZeroDivisionError()), 20 * NS_PER_S)

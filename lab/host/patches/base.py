@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from lab.core.patch import Impact
 from lab.core.timeline import Step
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
-from lab.errors import FreezelabError, MachineError
+from lab.errors import FreezelabError, Interrupted, MachineError
 from lab.host import run
 from lab.ports import Clock, PatchResult, Successor
 
@@ -209,8 +209,13 @@ class Stepwise(Base):
                 work.aside(lambda: self._wholly(work), f"{self.label} is still under way", whole=True)
             else:
                 self._do(work)
-        except MachineError as error:
+        except Interrupted:
+            raise
+        except FreezelabError as error:
             return PatchResult(False, one_line(error), work.facts, tuple(work.steps))
+        except OSError as error:  # of the kernel's own files, which come and go with what they tell of
+            why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            return PatchResult(False, why, work.facts, tuple(work.steps))
         return PatchResult(True, "", work.facts, tuple(work.steps))
 
     def _wholly(self, work: Work) -> bool:

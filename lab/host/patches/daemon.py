@@ -78,10 +78,9 @@ class RestartLibvirt(Stepwise):
             if os.geteuid() != 0:
                 raise MachineError(f"only root can restart {daemon.unit}", hint="run freezelab as root")
             return
-        owner = Path(f"/proc/{daemon.pid}").stat().st_uid
-        if os.geteuid() != owner:
-            raise MachineError(f"{daemon.name} (process {daemon.pid}) belongs to another user")
         _argv(daemon)
+        if os.geteuid() != Path(f"/proc/{daemon.pid}").stat().st_uid:
+            raise MachineError(f"{daemon.name} (process {daemon.pid}) belongs to another user")
 
     def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
         """Which process serves: its number and when it was started."""
