@@ -94,9 +94,9 @@ def test_it_outlives_its_connection(lab: Lab) -> None:
 
 
 def test_what_does_not_fit_is_refused(lab: Lab) -> None:
-    available = int(lab.probe.ssh.check("awk '/MemAvailable/ {print $2}' /proc/meminfo")) << 10
+    total = int(lab.probe.ssh.check("awk '/MemTotal/ {print $2}' /proc/meminfo")) << 10
     with pytest.raises(GuestError, match="96 MiB must stay so"):
-        Fill(lambda: lab.probe.ssh, available - (64 << 20)).start()
+        Fill(lambda: lab.probe.ssh, total - (90 << 20)).start()
 
 
 def test_one_that_is_gone_is_told(lab: Lab, filled: Fill) -> None:
