@@ -141,7 +141,8 @@ def measure(
     if raw_at_resume is not None:
         edge = ageing_ns(resume.returned.raw_ns - resume.called.raw_ns, phi)
         resume_guest = Interval(
-            resume.called.raw_ns + raw_at_resume.low_ns - edge, resume.returned.raw_ns + raw_at_resume.high_ns
+            resume.called.raw_ns + raw_at_resume.low_ns - edge,
+            max(resume.called.raw_ns, resume.returned.raw_ns - resume.ran_ns) + raw_at_resume.high_ns + edge,
         )
     steps = _steps_after(obs, resume_guest)
     carried_from: Sequence[Reading] = early

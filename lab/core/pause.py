@@ -124,9 +124,10 @@ def stamps_apart(stop: Call, resume: Call) -> Interval | None:
 def hypervisor_witness(stop: Call, resume: Call) -> Interval:
     """[resume called - stop returned, resume returned - stop called]. QEMU emits STOP after the vCPUs and
     clocks have stopped and RESUME before they start (softmmu/cpus.c, do_vm_stop and vm_prepare_start),
-    so RESUME - STOP is a lower bound as well, and mostly the better one."""
+    so RESUME - STOP is a lower bound as well, and mostly the better one. For as long as a vCPU has used the
+    CPU in the resume call, the guest was let run before that call returned."""
     low = resume.called.raw_ns - stop.returned.raw_ns
-    high = resume.returned.raw_ns - stop.called.raw_ns
+    high = resume.returned.raw_ns - resume.ran_ns - stop.called.raw_ns
     if (stamps := stamps_apart(stop, resume)) is not None:
         low = max(low, stamps.low_ns)
     return Interval(max(0, min(low, high)), max(0, high))

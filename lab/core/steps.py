@@ -123,13 +123,14 @@ def parts(obs: Observation, sign: Sign | None, when: Interval | None) -> tuple[P
 
     when: the sign was sent, as `dated` says.
 
-    The resume call may return when the guest already runs: RESUME ends at the latest when the first sign
-    left the guest.
+    The resume call may return when the guest already runs: RESUME ends when it certainly does, and at the
+    latest when the first sign left it.
     """
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None or obs.method is FreezeMethod.NONE:
         return ()
-    begin, called, ended = stop.called.raw_ns, resume.called.raw_ns, resume.returned.raw_ns
+    begin, called = stop.called.raw_ns, resume.called.raw_ns
+    ended = max(called, resume.returned.raw_ns - resume.ran_ns)
     sent = None
     if sign is not None and when is not None:
         # After the resume was asked for, and before it arrived, whatever the clocks say.

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from lab.core.clock import GuestClock, Stamp
@@ -423,8 +423,9 @@ def simulate(s: Scenario) -> tuple[Observation, Truth]:
         called = Stamp(begin - late, world.host_real(begin))
         return Call(called, Stamp(end, world.host_real(end + 100)), real)
 
+    ran = world.random.randint(0, max(0, world.resumed - world.first)) if s.return_ns else 0
     stop = call(world.called, world.stop_event, world.stopped)
-    resume = call(world.resume_called, world.resume_event, world.resumed)
+    resume = replace(call(world.resume_called, world.resume_event, world.resumed), ran_ns=ran)
     moved = world.host_real(end) - world.host_real(BASE) - (end - BASE)
     method = {Regime.RUNNING: FreezeMethod.NONE, Regime.JUMPED: FreezeMethod.SIGSTOP}.get(
         s.regime, FreezeMethod.SUSPEND

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -245,6 +246,13 @@ def test_the_hypervisors_witness() -> None:
     narrowed = hypervisor_witness(stop, resume)
     assert S + MS - 10 * US <= narrowed.low_ns <= S + MS
     assert narrowed.high_ns == S + 3 * MS
+
+
+def test_what_a_vcpu_ran_in_the_resume_call_is_no_pause() -> None:
+    stop, resume = call(T0, T0 + MS), call(T0 + 20 * MS, T0 + 45 * MS)
+    seen_ = hypervisor_witness(stop, replace(resume, ran_ns=18 * MS))
+    assert seen_ == Interval(19 * MS, 27 * MS)
+    assert hypervisor_witness(stop, replace(resume, ran_ns=S)).high_ns >= 0  # nonsense does not invert it
 
 
 def test_events_outside_their_call_are_no_evidence() -> None:
