@@ -15,6 +15,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor import agent, facts, recovery
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
+from lab.hypervisor.cold import ColdExchange
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.hypervisor.domains import Domains, LabDomain, state_of
 from lab.hypervisor.embed import Root
@@ -288,7 +289,7 @@ class LibvirtHypervisor:
         if method is FreezeMethod.SAVE_RESTORE:
             return SaveRestore(ground, guest, freezing)
         if method is FreezeMethod.IN_PLACE:
-            return Exchange(ground, guest, freezing)
+            return (ColdExchange if freezing.successor.cold else Exchange)(ground, guest, freezing)
         if method is FreezeMethod.GUEST_SLEEP:
             return GuestSleep(ground, guest)
         return self._plain(guest, freezing)

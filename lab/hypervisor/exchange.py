@@ -95,6 +95,20 @@ class Exchange:
 
     def prepare(self) -> None:
         """Start the successor. HypervisorError when it cannot be: the guest runs on, nothing is left."""
+        self._spec = spec = self._plan()
+        try:
+            with self._steps.step("start successor"):
+                self._ground.check_emulator(spec)
+                self._start(spec)
+            with self._steps.step("negotiate"):
+                self._offer(self._predecessor)
+                self._listen()
+        except BaseException:
+            self._clear_successor()
+            raise
+
+    def _plan(self) -> DomainSpec:
+        """The successor to be. Refused when there can be none."""
         old = self._ground.specs.get(self._guest)
         if old is None:
             raise Refused("only a guest that this lab has started can be handed over", where=self._guest)
@@ -107,18 +121,12 @@ class Exchange:
         run = self._ground.sockets
         emulator = Path(self._freezing.successor.emulator or old.emulator)
         agent = run / f"{secrets.token_hex(4)}.agent" if old.agent_socket is not None else None
-        self._spec = old.successor(emulator, agent)
         self._socket = run / f"{secrets.token_hex(4)}.state"
-        try:
-            with self._steps.step("start successor"):
-                self._ground.check_emulator(self._spec)
-                self._domain = self._ground.domains.create(self._spec, paused=True)
-                self._process = QemuProcess.find(self._spec.uuid, self._guest)
-            with self._steps.step("negotiate"):
-                self._negotiate()
-        except BaseException:
-            self._clear_successor()
-            raise
+        return old.successor(emulator, agent)
+
+    def _start(self, spec: DomainSpec) -> None:
+        self._domain = self._ground.domains.create(spec, paused=True)
+        self._process = QemuProcess.find(spec.uuid, self._guest)
 
     def _refuse_others(self) -> None:
         wanted, old = self._freezing.successor, self._old
@@ -134,14 +142,18 @@ class Exchange:
                     hint=f"leave {what.split()[0].lower()} out of the patch: the guest keeps its own",
                 )
 
-    def _negotiate(self) -> None:
+    def _offer(self, domain: Any) -> None:
+        """What both sides have to agree on."""
+        capabilities = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+        self._ground.qmp(domain, self._guest, "migrate-set-capabilities", capabilities=capabilities)
+
+    def _listen(self) -> None:
+        """Have the successor wait for the state at its socket."""
         ground, guest = self._ground, self._guest
         status = ground.qmp(self._domain, guest, "query-status")["status"]
         if status != "inmigrate":
             raise HypervisorError(f"its successor is {status} instead of waiting", where=guest)
-        capabilities = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
-        for domain in (self._predecessor, self._domain):
-            ground.qmp(domain, guest, "migrate-set-capabilities", capabilities=capabilities)
+        self._offer(self._domain)
         ground.qmp(self._domain, guest, "migrate-incoming", uri=f"unix:{self._socket}")
 
     @property
@@ -177,15 +189,18 @@ class Exchange:
 
     def _hand_over(self, deadline_raw_ns: int) -> None:
         ground, guest = self._ground, self._guest
-        old_uuid, new_uuid = ground.domain(guest)[1], self._domain.UUIDString()
         self._before = self._look("prove memory", deadline_raw_ns)
         since = ground.clock.now().real_ns
         deadline = min(deadline_raw_ns, ground.clock.now().raw_ns + STATE_NS)
         with self._steps.step("state out"):
             ground.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._socket}")
-            self._await(old_uuid, since, deadline)
+            self._await(ground.domain(guest)[1], since, deadline)
         with self._steps.step("state in"):
-            self._await(new_uuid, since, deadline)
+            self._await(self._domain.UUIDString(), since, deadline)
+        self._look_again(deadline_raw_ns)
+
+    def _look_again(self, deadline_raw_ns: int) -> None:
+        """The second digest. HypervisorError when it is another one than the first."""
         if self._before is not None:
             self._after = self._look("prove memory again", deadline_raw_ns)
         if self._after is not None and self._after != self._before:
@@ -195,7 +210,8 @@ class Exchange:
 
     def _await(self, uuid: str, since_real_ns: int, deadline_raw_ns: int) -> None:
         """Wait until one side says that the state is over. HypervisorError when it fails, dies, or hangs."""
-        events, new_uuid = self._ground.events, self._domain.UUIDString()
+        events = self._ground.events
+        new_uuid = self._domain.UUIDString() if self._domain is not None else ""
 
         def look() -> str | None:
             if events.qemu_since(uuid, "MIGRATION completed", since_real_ns):
@@ -204,7 +220,7 @@ class Exchange:
                 return f"the successor died{self._said()}"
             if self._ground.last_end(new_uuid) is not None:
                 return f"the successor ended{self._said()}"
-            for side in (self._ground.domain(self._guest)[1], new_uuid):
+            for side in {self._ground.domain(self._guest)[1], new_uuid, uuid}:
                 if events.qemu_since(side, "MIGRATION failed", since_real_ns):
                     return f"the state was refused{self._said()}"
             return "the budget is nearly used" if self._hurry.is_set() else None

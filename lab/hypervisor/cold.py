@@ -1,0 +1,150 @@
+"""in-place without an overlap: the old process is gone before the patch, the new one comes after it.
+
+For patches under which no hypervisor may be there, such as a reload of KVM's modules. Meanwhile the guest is
+a file of RAM and some hundred kilobytes of device state, which this process keeps, and writes to a file as
+well. The new process starts inside the freeze: seconds instead of milliseconds.
+
+Roll-back: until the old process is ended it is as in exchange.py. After that, the state is given to a new
+process of the old emulator, should the other one not take it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from lab.core.units import NS_PER_S
+from lab.errors import FreezelabError, HypervisorError
+from lab.hypervisor.domain import DomainSpec
+from lab.hypervisor.exchange import END_S, Exchange
+from lab.ports import Resumed
+
+LOAD_NS = 30 * NS_PER_S
+"""How long a new process may take to read the state: as its start is inside the freeze already, it is left to
+the budget's guard to find it too long."""
+
+
+class Keeper:
+    """Takes a guest's state from a socket. Close it, whatever happens."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen(1)
+        self._data = b""
+        self._thread = threading.Thread(target=self._read, name="state-keeper", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._socket.accept()
+            with connection:
+                parts = []
+                while part := connection.recv(1 << 16):
+                    parts.append(part)
+                self._data = b"".join(parts)
+
+    def take(self, wait_s: float) -> bytes:
+        """All of it, once the sender has closed its end. HypervisorError when that is not by then."""
+        self._thread.join(wait_s)
+        if self._thread.is_alive() or not self._data:
+            raise HypervisorError("its state did not come out in time")
+        return self._data
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+class ColdExchange(Exchange):
+    """One exchange with nobody there in between."""
+
+    _keeper: Keeper | None = None
+    _state = b""
+    _file: Path | None = None
+
+    def prepare(self) -> None:
+        """Look at what can be looked at; the successor is not started yet."""
+        self._spec = self._plan()
+        self._ground.check_emulator(self._spec)
+        self._offer(self._predecessor)
+        if self._socket is not None:
+            self._keeper = Keeper(self._socket)
+
+    def _hand_over(self, deadline_raw_ns: int) -> None:
+        ground, guest = self._ground, self._guest
+        self._before = self._look("prove memory", deadline_raw_ns)
+        since = ground.clock.now().real_ns
+        with self._steps.step("state out"):
+            ground.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._socket}")
+            self._await(ground.domain(guest)[1], since, deadline_raw_ns)
+            if self._keeper is not None:
+                self._state = self._keeper.take(ground.left_s(deadline_raw_ns))
+            self._file = self._write()
+        with self._steps.step("end old process"):
+            ground.process(guest).kill(END_S)
+
+    def _write(self) -> Path:
+        folder = self._ground.home / "saved"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / f"{self._guest}-{self._old.uuid}.state"
+        path.touch(0o600)
+        path.write_bytes(self._state)
+        return path
+
+    def go_on(self) -> Resumed:
+        with self._lock:
+            if self.holds and self._domain is None:
+                why = self._bring_back()
+                resumed = super().go_on()
+                self._done = replace(resumed, why=resumed.why or why)
+                return self._done
+            return super().go_on()
+
+    def _bring_back(self) -> str:
+        """A new process with the state: of the wanted emulator, else of the old one, and why."""
+        try:
+            self._load(self._spec)
+        except FreezelabError as error:
+            self._clear_successor()
+            if self._spec is None or self._spec.emulator == self._old.emulator:
+                raise HypervisorError(error.what, where=self._guest, hint=self._kept()) from error
+            self._spec = replace(self._plan(), emulator=self._old.emulator)
+            self._load(self._spec)
+            return f"put back to the old emulator: {error.what}"
+        return ""
+
+    def _kept(self) -> str:
+        return f"its RAM is in {self._old.memory_file}, its device state in {self._file}"
+
+    def _load(self, spec: DomainSpec | None) -> None:
+        if spec is None or self._socket is None:
+            return
+        self._socket.unlink(missing_ok=True)
+        with self._steps.step("start successor"):
+            self._start(spec)
+            self._listen()
+        with self._steps.step("state in"):
+            since = self._ground.clock.now().real_ns
+            try:
+                with socket.socket(socket.AF_UNIX) as stream:
+                    stream.connect(str(self._socket))
+                    stream.sendall(self._state)
+            except OSError as error:
+                raise HypervisorError(
+                    f"the successor does not take its state: {error.strerror}{self._said()}",
+                    where=self._guest,
+                ) from error
+            self._await(self._domain.UUIDString(), since, self._ground.clock.now().raw_ns + LOAD_NS)
+        self._look_again(self._deadline)
+
+    def finish(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
+        super().finish()
+        if self._file is not None and not self.holds:
+            self._file.unlink(missing_ok=True)
