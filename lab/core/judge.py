@@ -20,7 +20,7 @@ from lab.core.offsets import (
     samples,
     smoothed,
 )
-from lab.core.pause import Witness, before_and_after, measure_pause
+from lab.core.pause import COLD_NS, LATE_NS, Witness, before_and_after, measure_pause
 from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMechanism
 from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
@@ -125,7 +125,10 @@ def measure(
     raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
     pair = rates(raw_early, raw_late, known)
     phi = max(rate.largest_ppm for rate in pair)
-    pause = measure_pause(obs.readings, obs.beats, obs.sampler, stop, resume, obs.frozen, pair, obs.cut)
+    late_ns = LATE_NS if obs.method.keeps_process else COLD_NS
+    pause = measure_pause(
+        obs.readings, obs.beats, obs.sampler, stop, resume, obs.frozen, pair, obs.cut, late_ns
+    )
     lag = pause.witnesses.get(Witness.LAG)
 
     real_early = real_samples(early, smoothed(raw_early, pair[0]))

@@ -40,6 +40,10 @@ EVENT_RESOLUTION_NS = 1_000
 LATE_NS = 50 * NS_PER_MS
 """How late a resumed guest may get going on a busy host before its hole counts as lost time."""
 
+COLD_NS = 500 * NS_PER_MS
+"""The same where it goes on in another process, which has translated nothing of it yet and mapped none of its
+RAM: under TCG 70 to 240 ms were seen from the resume to the first answer, on two busy cores."""
+
 MOST_SHARE = 5
 """RESUMED and JUMPED claim that the clocks stood still, or ran, for all but a fifth of the pause at most,
 and nothing suggests any of it."""
@@ -183,14 +187,14 @@ def lag_witness(
 
 
 def gap_witness(
-    report: SamplerReport, stop_guest: Interval, resume_guest: Interval
+    report: SamplerReport, stop_guest: Interval, resume_guest: Interval, late_ns: int = LATE_NS
 ) -> tuple[Interval, int] | None:
     """The guest time in which no guest instruction ran around the pause, and the largest hole elsewhere
     (the noise). What the guest is late by when it may run again counts as part of it or not.
 
     stop_guest, resume_guest: the guest's MONOTONIC_RAW at the stop and at the resume. The true time is
     at most what the sampler saw, and at least that less the usual distance of two samples, the noise,
-    and LATE_NS. None when the sampler did not run through the pause, or lost count.
+    and late_ns. None when the sampler did not run through the pause, or lost count.
     """
     if report.count < 2 or len(report.holes) >= HOLES_KEPT:
         return None
@@ -203,7 +207,7 @@ def gap_witness(
             here = max(here, hole.length_ns)
         else:
             noise = max(noise, hole.length_ns)
-    return Interval(max(0, here - report.usual_ns - noise - LATE_NS), here), noise
+    return Interval(max(0, here - report.usual_ns - noise - late_ns), here), noise
 
 
 def silence_witness(
@@ -270,6 +274,7 @@ def measure_pause(
     frozen: bool = True,
     rates: tuple[Rate, Rate] = (Rate.within(PHI_PPM), Rate.within(PHI_PPM)),
     cut: bool = False,
+    late_ns: int = LATE_NS,
 ) -> Pause:
     """The pause between `stop` and `resume` from all that was observed around it.
 
@@ -278,6 +283,7 @@ def measure_pause(
     observations: a witness that is missing is missing from `witnesses`, and then the pause does not close.
     cut: the guest's connections were cut by its networking. Then the silence contradicts nothing; and
     where the sampler was lost with them, the books close on the lag alone if it explains all of the pause.
+    late_ns: how late the guest may get going before its hole counts as lost time.
     """
     host = hypervisor_witness(stop, resume) if frozen else Interval(0, 0)
     stamps = stamps_apart(stop, resume) if frozen else None
@@ -306,7 +312,7 @@ def measure_pause(
         )
         stop_guest, resume_guest = stop_guest.widened(slack), resume_guest.widened(slack)
         if sampler is not None:
-            gap_and_noise = gap_witness(sampler, stop_guest, resume_guest)
+            gap_and_noise = gap_witness(sampler, stop_guest, resume_guest, late_ns)
     noise = None
     if gap_and_noise is not None:
         hole, noise = gap_and_noise

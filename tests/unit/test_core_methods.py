@@ -118,6 +118,17 @@ def test_cut_connections_do_not_make_a_cycle_inconclusive(amnesia: bool) -> None
     assert (again["closure"] is Outcome.INCONCLUSIVE) == amnesia  # nobody cut it: the sampler is missed
 
 
+def test_a_new_process_takes_its_time_before_the_guest_gets_going() -> None:
+    """The guest's first instructions come 150 ms after an exchange: late, not lost."""
+    for method, closes in ((FreezeMethod.IN_PLACE, True), (FreezeMethod.SUSPEND, False)):
+        result = measured(cycle(method, 0, 60 * MS, stall_ns=150 * MS))
+        assert result.pause is not None
+        assert result.pause.closes is closes
+    lost = measured(cycle(FreezeMethod.IN_PLACE, 0, 60 * MS, stall_ns=2 * S))
+    assert lost.pause is not None
+    assert not lost.pause.closes
+
+
 @pytest.mark.parametrize(
     "method",
     [FreezeMethod.SUSPEND, FreezeMethod.SIGSTOP, FreezeMethod.SAVE_RESTORE, FreezeMethod.IN_PLACE],
