@@ -187,6 +187,10 @@ class LibvirtHypervisor:
         self._ground.specs[spec.guest] = spec
         return LabDomain.of(spec, state_of(domain), None if spec.tap else spec.ssh_port)
 
+    def spec(self, guest: str) -> DomainSpec | None:
+        """What a guest that was started here is made of now."""
+        return self._ground.specs.get(guest)
+
     def facts(self) -> HypervisorFacts:
         """Versions, for the record."""
         return facts.versions(self._ground.connection, self.uri)

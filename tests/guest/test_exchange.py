@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from lab.core.verdict import Outcome
 from lab.errors import FreezelabError, HypervisorError, Interrupted, Refused
 from lab.host import patches
 from lab.hypervisor import memory
+from lab.hypervisor.domain import Accelerator
 from lab.ports import Freezing, Frozen, Resumed, Successor
 from tests.guest.conftest import Lab, disk_is_sound
 
@@ -205,6 +208,59 @@ def test_what_cannot_be_is_refused_before_anything_is_stopped(
         shared.hypervisor.prepare("web-0", Freezing(FreezeMethod.IN_PLACE, successor))
     assert processes(home) == before
     assert shared.hypervisor.state("web-0") == "running"
+
+
+COLD = Freezing(FreezeMethod.IN_PLACE, Successor(cold=True), prove_memory=True)
+
+
+def test_over_with_nobody_there_in_between(shared: Lab, home: Path) -> None:
+    """As for a reload of KVM's modules: while the guest is frozen, no emulator runs."""
+    boot = shared.probe.facts().boot_id
+    shared.hypervisor.prepare("web-0", COLD)
+    assert len(processes(home)) == 1
+    frozen = shared.hypervisor.freeze("web-0", COLD, shared.clock.now().raw_ns + 30 * NS_PER_S)
+    assert not frozen.why
+    assert not processes(home)
+    resumed = shared.hypervisor.resume("web-0", COLD)
+    shared.hypervisor.finish("web-0")
+    assert not resumed.why
+    assert resumed.proof is not None and resumed.proof.differ == 0
+    assert len(processes(home)) == 1
+    assert shared.probe.facts().boot_id == boot
+    assert not list((home / "saved").iterdir())
+
+
+def test_the_old_emulator_again_when_the_other_does_not_take_the_state(
+    shared: Lab, home: Path, tmp_path: Path
+) -> None:
+    """An emulator that is good until it has to run a guest: too late for the old process only."""
+    own = shared.hypervisor.emulator(Accelerator.TCG).path
+    broken = tmp_path / "qemu-system-x86_64"
+    broken.write_text(
+        f'#!/bin/sh\ncase "$*" in *incoming*) echo "no luck" >&2; exit 1;; esac\nexec {own} "$@"\n'
+    )
+    broken.chmod(0o755)
+    boot = shared.probe.facts().boot_id
+    freezing = Freezing(FreezeMethod.IN_PLACE, Successor(str(broken), cold=True))
+    _frozen, resumed = hand_over(shared, freezing)
+    assert "put back to the old emulator" in resumed.why
+    assert "no luck" in resumed.why
+    assert len(processes(home)) == 1
+    assert shared.probe.facts().boot_id == boot
+    _frozen, resumed = hand_over(shared)
+    assert not resumed.why
+
+
+def test_a_disk_that_somebody_else_has_is_told(shared: Lab, home: Path) -> None:
+    (disk,) = (home / "guests").glob("*/web-0/disk.qcow2")
+    (mine,) = [spec for spec in [shared.hypervisor.spec("web-0")] if spec is not None]
+    other = replace(
+        mine, guest="web-1", memory_file=None, ssh_port=None, uuid=str(uuid.uuid4()), agent_socket=None
+    )
+    assert other.disk is not None and other.disk.path == disk
+    with pytest.raises(HypervisorError, match="its disk image is in use by another program"):
+        shared.hypervisor.define_and_start(other)
+    assert len(processes(home)) == 1
 
 
 def test_save_restore_is_refused_for_ram_in_a_file(shared: Lab) -> None:
