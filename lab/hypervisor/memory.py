@@ -27,6 +27,7 @@ _FIRST = 16
 """Differing pages that are named."""
 
 SHM = Path("/dev/shm")  # noqa: S108 - what is made there is checked to be ours
+_POOLS = Path("/sys/kernel/mm/hugepages")
 _SPARE = 16 << 20
 """Left free on the RAM file system: other programs of the host use it too."""
 
@@ -63,8 +64,12 @@ def huge_page_folder() -> Path:
 def check_room(where: Path, needed_bytes: int) -> None:
     """MachineError when the file system of folder `where` has less than `needed_bytes` free."""
     facts = os.statvfs(where)
-    free = facts.f_bavail * facts.f_frsize
-    if needed_bytes + _SPARE > free:
+    free, spare = facts.f_bavail * facts.f_frsize, _SPARE
+    # hugetlbfs without a size of its own says 0 for everything; the kernel's pool is its limit.
+    pool = _POOLS / f"hugepages-{facts.f_bsize >> 10}kB" / "free_hugepages"
+    if not facts.f_blocks and pool.exists():
+        free, spare = int(pool.read_text()) * facts.f_bsize, 0
+    if needed_bytes + spare > free:
         raise MachineError(
             f"the RAM file system has {format_size(free >> 20 << 20)} free, "
             f"the guests' RAM is {format_size(needed_bytes >> 20 << 20)}",

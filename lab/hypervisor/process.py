@@ -116,6 +116,14 @@ class QemuProcess:
             clock.sleep_until(now + _POLL_NS)
         return True
 
+    @property
+    def file_table(self) -> int:
+        """How many open files the kernel's table for it holds now (proc(5), status, FDSize); 0: unknown."""
+        for line in _text(_PROC / str(self.pid) / "status").splitlines():
+            if line.startswith("FDSize:"):
+                return int(line.split()[1])
+        return 0
+
     def cpu_time_ns(self) -> int:
         """CPU time of the vCPU threads in nanoseconds (of all threads where none is named as a vCPU):
         /proc/PID/task/TID/schedstat, else utime + stime in clock ticks."""
