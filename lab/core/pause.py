@@ -244,7 +244,8 @@ def silence_witness(
 
 
 def _regime(host: Interval, lag: Interval, gap: Interval, unseen_ns: int) -> Regime | None:
-    if gap.high_ns <= unseen_ns and lag.low_ns > 0 and host.meets(lag) and 2 * lag.low_ns >= host.high_ns:
+    ran_ns = min(gap.high_ns, host.high_ns - lag.low_ns)
+    if ran_ns <= unseen_ns and lag.low_ns > 0 and host.meets(lag) and 2 * lag.low_ns >= host.high_ns:
         return Regime.RESUMED
     if lag.low_ns > 0 and host.meets(lag) and MOST_SHARE * lag.low_ns >= (MOST_SHARE - 1) * host.high_ns:
         return Regime.RESUMED
