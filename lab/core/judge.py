@@ -5,6 +5,7 @@ expectations. Pure, so an old run can be judged again from its history.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lab.core.clock import GuestClock, Interval
 from lab.core.method import FreezeMethod, WallClock
@@ -126,9 +127,13 @@ def measure(
     pair = rates(raw_early, raw_late, known)
     phi = max(rate.largest_ppm for rate in pair)
     late_ns = LATE_NS if obs.method.keeps_process else COLD_NS
+    # A guest that goes to sleep by itself is silent, and its clocks stand still, before its machine is.
+    asleep = obs.method is FreezeMethod.GUEST_SLEEP
     pause = measure_pause(
-        obs.readings, obs.beats, obs.sampler, stop, resume, obs.frozen, pair, obs.cut, late_ns
+        obs.readings, obs.beats, obs.sampler, stop, resume, obs.frozen, pair, obs.cut or asleep, late_ns
     )
+    if asleep:
+        pause = replace(pause, stamps=None)
     lag = pause.witnesses.get(Witness.LAG)
 
     real_early = real_samples(early, smoothed(raw_early, pair[0]))

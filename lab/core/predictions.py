@@ -124,7 +124,8 @@ def _boottime(result: CycleResult, counts: bool, early: Sequence[Reading], late:
         return Held(BOOTTIME, predicted, "not measured", None)
     gained, pause = two - one, result.pause.pause
     shown = format_ms(gained.mid_ns, gained.low_ns, gained.high_ns, signed=True)
-    went_on = gained.meets(pause.widened(ageing_ns(pause.high_ns, UNKNOWN_DRIFT_PPM)))
+    slack = NEARLY_NS if counts else ageing_ns(pause.high_ns, UNKNOWN_DRIFT_PPM)
+    went_on = gained.meets(pause.widened(slack))
     stood = 0 in gained
     if stood and went_on:
         return Held(BOOTTIME, predicted, shown, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import logging
 import selectors
 import socket
 import stat
@@ -18,6 +19,9 @@ import paramiko
 from lab.errors import GuestError, MachineError
 from lab.guest.wire import Wire
 from lab.ports import Clock
+
+# A connection that is lost is told by our own errors; paramiko's threads would write it to the terminal too.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 STAGGER_S = 0.4
 IN_FLIGHT = 3

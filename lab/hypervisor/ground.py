@@ -38,8 +38,8 @@ _DIED = ("crashed", "failed")
 class Ground:
     """One open connection, and what is known of its guests.
 
-    specs: of the guests that were started here. strangers: guests in a new process, to whose agent nobody has
-    spoken yet. on_step: told (guest, step) before each step of a freeze that
+    specs: of the guests that were started here. strangers: guests to whose agent nobody has spoken since
+    its channel began anew. on_step: told (guest, step) before each step of a freeze that
     has several; tests make steps fail there.
     """
 

@@ -91,6 +91,9 @@ class GuestSleep:
             returned = ground.clock.now()
             stamp = ground.events.wait_qemu(uuid, "WAKEUP", called.real_ns, _WAKE_S)
             self._asleep = False
+            ground.strangers.add(
+                guest
+            )  # its virtio-serial devices begin anew, and the agent's channel with them
             return Resumed(Call(called, returned, stamp))
 
     def finish(self) -> None:

@@ -51,7 +51,9 @@ def _beat(n: list[int]) -> Heartbeat:
 
 
 def _call(data: dict[str, Any]) -> Call:
-    return Call(Stamp(**data["called"]), Stamp(**data["returned"]), data["event_real_ns"], data.get("ran_ns", 0))
+    return Call(
+        Stamp(**data["called"]), Stamp(**data["returned"]), data["event_real_ns"], data.get("ran_ns", 0)
+    )
 
 
 def _facts(data: dict[str, Any]) -> ProbeFacts:

@@ -93,7 +93,13 @@ def test_it_is_marked_as_the_labs() -> None:
     root = parsed(SPEC)
     mark = root.find(f"metadata/{{{NAMESPACE}}}guest")
     assert mark is not None
-    assert mark.attrib == {"name": "web-0", "run": SPEC.run, "home": "/var/lib/freezelab", "generation": "0", "port": "22022"}
+    assert mark.attrib == {
+        "name": "web-0",
+        "run": SPEC.run,
+        "home": "/var/lib/freezelab",
+        "generation": "0",
+        "port": "22022",
+    }
     assert root.findtext("name") == f"freezelab-{SPEC.run}-web-0"
 
 
