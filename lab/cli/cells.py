@@ -13,7 +13,7 @@ from lab.core.method import FreezeMethod
 from lab.core.patch import Patch
 from lab.core.plan import Cell, GuestSpec, Plan, ResyncMechanism
 from lab.errors import FreezelabError, Interrupted, Refused
-from lab.host import emulators, patches
+from lab.host import emulators, emulators_fetch, patches
 from lab.host.patches import Tools
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.image.store import default_cache
@@ -69,20 +69,6 @@ class Cells:
     def __exit__(self, *raised: object) -> None:
         self._stack.__exit__(None, None, None)
 
-    def patch(self, spec: Patch) -> HostPatch:
-        """The host patch, with what only the command line knows."""
-        hypervisor, settings = self._hypervisor, self._settings
-        tools = Tools(
-            guest_emulator=lambda guest: f"QEMU {hypervisor.emulator_of(guest)}",
-            emulator=lambda name: find_emulator(name, settings.emulator.path),
-            uri=hypervisor.uri,
-            reconnect=hypervisor.reconnect,
-            accelerator=settings.accelerator.accelerator.value,
-            accelerator_reason=settings.accelerator.reason,
-            emulator_pids=hypervisor.pids,
-        )
-        return patches.make(spec, self._clock, tools)
-
     def run(self) -> None:
         """All of them. Without a matrix a failure ends the run; in one, it ends its cell, and is told."""
         cells = self._plan.parts
@@ -103,7 +89,7 @@ class Cells:
                 self._drop()
 
     def _one(self, cell: Cell) -> None:
-        patch = self.patch(cell.cycle.patch)
+        patch = make_patch(cell.cycle.patch, self._hypervisor, self._settings, self._clock, self._view)
         patch.check()
         subjects = self._guests(cell)
         mine = sum(part.repeat + part.control for part in self._plan.parts)
@@ -142,6 +128,27 @@ class Cells:
         stack.close()
 
 
-def find_emulator(name: str, own: Path) -> Path:
-    """The emulator that a playbook names: a path, a fetched one, or "same"."""
-    return own if name in ("", "same") else emulators.find(name, default_cache())
+def make_patch(
+    spec: Patch, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View
+) -> HostPatch:
+    """The host patch that a plan asks for, with what only the command line knows."""
+    tools = Tools(
+        guest_emulator=lambda guest: f"QEMU {hypervisor.emulator_of(guest)}",
+        emulator=lambda name: find_emulator(name, settings.emulator.path, view.note),
+        uri=hypervisor.uri,
+        reconnect=hypervisor.reconnect,
+        accelerator=settings.accelerator.accelerator.value,
+        accelerator_reason=settings.accelerator.reason,
+        emulator_pids=hypervisor.pids,
+    )
+    return patches.make(spec, clock, tools)
+
+
+def find_emulator(name: str, own: Path, say: Callable[[str], None]) -> Path:
+    """The emulator that a playbook names: "same", a path, or a suite's, fetched if it is not here yet."""
+    if name in ("", "same"):
+        return own
+    cache = default_cache()
+    if "/" in name or any(one.is_called(name) for one in emulators.listing(cache)):
+        return emulators.find(name, cache)
+    return emulators_fetch.fetch(name, cache, say).path

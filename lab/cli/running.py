@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lab.cli import paths
-from lab.cli.cells import Cells
+from lab.cli.cells import Cells, make_patch
 from lab.cli.session import Settings, check_memory
 from lab.core.plan import Cell, Plan
 from lab.errors import FreezelabError, Interrupted, MachineError
@@ -91,8 +91,11 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
         kernel = next(iter(images.values())).kernel
         choice = choose(options.accelerator, kernel, home, progress=view.note)
         emulator = hypervisor.emulator(choice.accelerator)
+        settings = Settings("", home, home, images, choice, emulator, options.boot_s)
+        if not plan.cells:
+            make_patch(plan.cycle.patch, hypervisor, settings, clock, view).check()
         run_id, folder = new_run_folder(home, plan.name)
-        settings = Settings(run_id, home, folder, images, choice, emulator, options.boot_s)
+        settings = replace(settings, run=run_id, folder=folder)
         with FileJournal(folder, clock) as journal:
             journal.append(
                 "run-start", schema=SCHEMA, id=run_id, plan=asdict(plan), host=host_of(hypervisor, choice)
@@ -100,8 +103,6 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
             failure: FreezelabError | None = None
             try:
                 with Cells(plan, hypervisor, settings, clock, view, journal, shield) as cells:
-                    if not plan.cells:
-                        cells.patch(plan.cycle.patch).check()  # before the guests are booted
                     cells.run()
             except FreezelabError as error:
                 failure = error

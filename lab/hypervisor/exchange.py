@@ -38,6 +38,7 @@ from lab.hypervisor.binding import libvirt
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import LabDomain
 from lab.hypervisor.ground import Ground, Steps
+from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import QemuProcess, Running
 from lab.hypervisor.recovery import forward
 from lab.ports import Call, Freezing, Frozen, Resumed
@@ -390,10 +391,11 @@ class Exchange:
         if returned and not failure and process.alive:
             return Call(called, returned[0], stamp, ran_ns), ""
         if stamp is None:
-            # Gone, and all that it said has been heard, before it is decided.
+            # Gone, and all that it said has been heard, before it is decided: libvirt reads a monitor to its
+            # end before it gives up a call that waits for an answer there.
             process.kill(END_S)
-            ground.events.wait_until(lambda: ground.last_end(uuid), END_S)
             worker.join(END_S)
+            LOOP.flush()
             stamp = ground.events.wait_qemu(uuid, "RESUME", called.real_ns, 0)
         if stamp is None:
             how = "hangs" if hung else "did not run"

@@ -43,9 +43,9 @@ class Logs:
         return "\n".join([f"QEMU's log {path} ends:", *said[-_LINES:]]) if said else f"QEMU's log: {path}"
 
     def last(self, name: str) -> str:
-        """QEMU's last line without its stamp, "" when it said nothing."""
-        said = self._said(name)[1]
-        return _STAMP.sub("", said[-1]) if said else ""
+        """QEMU's last lines in one, without their stamps: what it ends with is seldom why. "" when it said
+        nothing."""
+        return "; ".join(_STAMP.sub("", line) for line in self._said(name)[1][-_LINES:])
 
     def _said(self, name: str) -> tuple[Path | None, list[str]]:
         path = self.path(name)

@@ -51,6 +51,17 @@ class _Loop:
             if alive:
                 raise HypervisorError(f"libvirt's event thread did not stop within {_STOP_S:g} s")
 
+    def flush(self) -> None:
+        """Return when the events that libvirt has queued by now were handed out: it does so from a timer that
+        is due at once, so that two more such timers, one after the other, come after it."""
+        for _ in range(2):
+            passed = threading.Event()
+            timer = libvirt.virEventAddTimeout(0, lambda _timer, done: done.set(), passed)
+            try:
+                passed.wait(_STOP_S)
+            finally:
+                libvirt.virEventRemoveTimeout(timer)
+
     def _run(self) -> None:
         while not self._stopping:
             libvirt.virEventRunDefaultImpl()

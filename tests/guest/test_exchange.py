@@ -16,10 +16,11 @@ import pytest
 from lab.core.plan import FreezeMethod, HoldPatch, Regime
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
-from lab.errors import FreezelabError, HypervisorError, Interrupted, Refused
-from lab.host import patches
+from lab.errors import FreezelabError, HypervisorError, Interrupted, MachineError, Refused
+from lab.host import emulators, emulators_fetch, patches
 from lab.hypervisor import memory
 from lab.hypervisor.domain import Accelerator
+from lab.image.store import default_cache
 from lab.ports import Freezing, Frozen, Resumed, Successor
 from tests.guest.conftest import Lab, disk_is_sound
 
@@ -249,6 +250,50 @@ def test_the_old_emulator_again_when_the_other_does_not_take_the_state(
     assert shared.probe.facts().boot_id == boot
     _frozen, resumed = hand_over(shared)
     assert not resumed.why
+
+
+OTHER_BUILD = """#!/bin/sh
+# The same QEMU, but for one device: it has a balloon where the guest has its random numbers from.
+for word; do
+    shift
+    set -- "$@" "$(printf %s "$word" | sed 's/virtio-rng-pci","rng":"objrng0"/virtio-balloon-pci"/')"
+done
+exec {own} "$@"
+"""
+
+
+def test_a_state_that_the_other_qemu_refuses(shared: Lab, home: Path, tmp_path: Path) -> None:
+    """QEMU's own refusal, in the freeze: the guest goes back, and QEMU's reason is told."""
+    (old,) = processes(home)
+    other = tmp_path / "qemu-system-x86_64"
+    other.write_text(OTHER_BUILD.replace("{own}", str(shared.hypervisor.emulator(Accelerator.TCG).path)))
+    other.chmod(0o755)
+    frozen, _resumed = hand_over(shared, Freezing(FreezeMethod.IN_PLACE, Successor(str(other))))
+    assert frozen.back is not None
+    assert "put back to the old process" in frozen.why
+    assert "virtio-rng" in frozen.why
+    assert set(processes(home)) == {old}
+    assert shared.probe.read().round_trip_ns > 0
+
+
+def test_up_to_another_version_and_down_again(shared: Lab, home: Path) -> None:
+    """The distribution's QEMU, its backport's, and back, under one living guest."""
+    try:
+        newer = emulators_fetch.fetch("backports", default_cache(), lambda _line: None).path
+    except MachineError as error:
+        pytest.skip(error.what)
+    own = shared.hypervisor.emulator(Accelerator.TCG).path
+    boot, first = shared.probe.facts().boot_id, shared.hypervisor.emulator_of("web-0")
+    for emulator in (newer, own):
+        successor = Successor(str(emulator))
+        _frozen, resumed = hand_over(shared, Freezing(FreezeMethod.IN_PLACE, successor, prove_memory=True))
+        assert not resumed.why
+        assert resumed.proof is not None and resumed.proof.differ == 0
+        assert shared.probe.facts().boot_id == boot
+        runs = shared.hypervisor.emulator_of("web-0")
+        assert runs == emulators.version(emulator)
+        assert (runs == first) == (emulator == own)
+    assert len(processes(home)) == 1
 
 
 def test_a_disk_that_somebody_else_has_is_told(shared: Lab, home: Path) -> None:
