@@ -48,7 +48,8 @@ def ram_of(home: Path) -> Path:
 def quiet(shared: Lab) -> Iterator[None]:
     yield
     shared.hypervisor.on_step(lambda _guest, _step: None)
-    shared.hypervisor.resume("web-0", IN_PLACE)
+    if shared.hypervisor.state("web-0") != "shut off":
+        shared.hypervisor.resume("web-0", IN_PLACE)
     shared.hypervisor.finish("web-0")
 
 
