@@ -77,7 +77,7 @@ class ColdExchange(Exchange):
 
     def _hand_over(self, deadline_raw_ns: int) -> None:
         ground, guest = self._ground, self._guest
-        self._before = self._look("prove memory", deadline_raw_ns)
+        self._prover.look(self._late(deadline_raw_ns))
         since = ground.clock.now().real_ns
         with self._steps.step("state out"):
             ground.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._socket}")
@@ -140,7 +140,22 @@ class ColdExchange(Exchange):
                     where=self._guest,
                 ) from error
             self._await(self._domain.UUIDString(), since, self._ground.clock.now().raw_ns + LOAD_NS)
-        self._look_again(self._deadline)
+        self._prover.look_again(self._late(self._deadline))
+
+    def _go_back(self, why: str) -> Resumed:
+        """As long as the old process is there, to it; else to a new one of the old emulator."""
+        if not self._state or self._ground.process(self._guest).alive:
+            return super()._go_back(why)
+        self._clear_successor()
+        self._spec = replace(self._plan(), emulator=self._old.emulator)
+        self._load(self._spec)
+        call, failed = self._run_successor()
+        if failed:
+            raise HypervisorError(failed, where=self._guest, hint=self._kept())
+        self._over()
+        told = f"put back to the old emulator: {why}"
+        self._done = Resumed(call, self._steps.hand_out(), told, not self._old.tap, self._prover.result())
+        return self._done
 
     def finish(self) -> None:
         if self._keeper is not None:

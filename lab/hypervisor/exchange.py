@@ -25,21 +25,21 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from lab.core.timeline import MemoryProof
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, Refused
-from lab.hypervisor import memory
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import LabDomain
 from lab.hypervisor.ground import Ground, Steps
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import QemuProcess, Running
+from lab.hypervisor.proving import Prover
 from lab.hypervisor.recovery import forward
 from lab.ports import Call, Freezing, Frozen, Resumed
 
@@ -84,9 +84,7 @@ class Exchange:
         self._process: QemuProcess | None = None
         self._socket: Path | None = None
         self._done: Resumed | None = None
-        self._before: memory.Digest | None = None
-        self._after: memory.Digest | None = None
-        self._looked_ns = 0
+        self._prover = Prover(None, self._steps, ground.clock)
         self._retiring: threading.Thread | None = None
         self._failure: FreezelabError | None = None
         self._deadline = 0
@@ -122,6 +120,8 @@ class Exchange:
             )
         self._old = old
         self._refuse_others()
+        if self._freezing.prove_memory:
+            self._prover = Prover(old.memory_file, self._steps, self._ground.clock)
         run = self._ground.sockets
         emulator = Path(self._freezing.successor.emulator or old.emulator)
         agent = run / f"{secrets.token_hex(4)}.agent" if old.agent_socket is not None else None
@@ -207,7 +207,7 @@ class Exchange:
 
     def _hand_over(self, deadline_raw_ns: int) -> None:
         ground, guest = self._ground, self._guest
-        self._before = self._look("prove memory", deadline_raw_ns)
+        self._prover.look(self._late(deadline_raw_ns))
         since = ground.clock.now().real_ns
         deadline = min(deadline_raw_ns, ground.clock.now().raw_ns + STATE_NS)
         with self._steps.step("state out"):
@@ -215,16 +215,10 @@ class Exchange:
             self._await(ground.domain(guest)[1], since, deadline)
         with self._steps.step("state in"):
             self._await(self._domain.UUIDString(), since, deadline)
-        self._look_again(deadline_raw_ns)
+        self._prover.look_again(self._late(deadline_raw_ns))
 
-    def _look_again(self, deadline_raw_ns: int) -> None:
-        """The second digest. HypervisorError when it is another one than the first."""
-        if self._before is not None:
-            self._after = self._look("prove memory again", deadline_raw_ns)
-        if self._after is not None and self._after != self._before:
-            proof = self._prove()
-            if proof is not None and proof.differ:
-                raise HypervisorError(f"{proof.differ} pages of its RAM have changed", where=self._guest)
+    def _late(self, deadline_raw_ns: int) -> Callable[[], bool]:
+        return lambda: self._hurry.is_set() or not self._ground.left_s(deadline_raw_ns)
 
     def _await(self, uuid: str, since_real_ns: int, deadline_raw_ns: int) -> None:
         """Wait until one side says that the state is over. HypervisorError when it fails, dies, or hangs."""
@@ -258,30 +252,6 @@ class Exchange:
         )
         return f": {last}" if last else ""
 
-    def _look(self, name: str, deadline_raw_ns: int) -> memory.Digest | None:
-        """A digest of RAM as it is now; None when none was asked for, or there is no time left for one."""
-
-        def late() -> bool:
-            return self._hurry.is_set() or not self._ground.left_s(deadline_raw_ns)
-
-        path = self._old.memory_file
-        if path is None or not self._freezing.prove_memory:
-            return None
-        began = self._ground.clock.now().raw_ns
-        try:
-            with self._steps.step(name):
-                return memory.take(path, late)
-        except memory.Stopped:
-            return None
-        finally:
-            self._looked_ns += self._ground.clock.now().raw_ns - began
-
-    def _prove(self) -> MemoryProof | None:
-        """What the two digests say; not in the pause, it takes as long as a digest of its own."""
-        if self._before is None or self._after is None:
-            return None
-        return memory.compare(self._before, self._after, self._looked_ns)
-
     # -- back --------------------------------------------------------------------------------------
 
     def _go_back(self, why: str) -> Resumed:
@@ -293,7 +263,7 @@ class Exchange:
         self._at = _At.BACK
         call = ground.let_run(guest)
         self._done = Resumed(
-            call, self._steps.hand_out(), f"put back to the old process: {why}", proof=self._prove()
+            call, self._steps.hand_out(), f"put back to the old process: {why}", proof=self._prover.result()
         )
         return self._done
 
@@ -352,11 +322,10 @@ class Exchange:
                 back = self._go_back(why)
                 self._done = replace(back, steps=(*steps, *back.steps))
                 return self._done
-            self._at = _At.OVER
-            self._retire()
+            self._over()
             spec = self._spec
             cut = spec is not None and not spec.tap
-            self._done = Resumed(call, steps, cut=cut, proof=self._prove())
+            self._done = Resumed(call, steps, cut=cut, proof=self._prover.result())
             return self._done
 
     def _run_successor(self) -> tuple[Call, str]:
@@ -410,6 +379,10 @@ class Exchange:
         )
 
     # -- afterwards --------------------------------------------------------------------------------
+
+    def _over(self) -> None:
+        self._at = _At.OVER
+        self._retire()
 
     def _retire(self) -> None:
         """The guest is the successor from here on; a thread ends the predecessor while the guest runs."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from lab.core.method import FreezeMethod
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Finding, Outcome
 from lab.record.run import Cycle, Run
@@ -137,7 +138,8 @@ def _surprises(cycle: Cycle) -> Iterator[str]:
         seen = [name for name in ("lag", "gap", "silence") if getattr(cycle.witnesses, name) is not None]
         counted = {"resumed": ("lag", "silence"), "jumped": ("gap", "silence"), "mixed": ("lag", "silence")}
         for name in counted.get(cycle.regime, ()):
-            if cycle.cut and name == "silence":
+            # A guest that goes to sleep by itself is silent before its machine stands still.
+            if name == "silence" and (cycle.cut or cycle.method == FreezeMethod.GUEST_SLEEP):
                 continue
             if name in seen and name not in cycle.agreeing:
                 yield f"{name} contradicts the other witnesses of the pause"

@@ -1,0 +1,54 @@
+"""The proof that a guest's RAM is the same before and after a hand-over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lab.core.timeline import MemoryProof
+from lab.errors import HypervisorError
+from lab.hypervisor import memory
+from lab.hypervisor.ground import Steps
+from lab.ports import Clock
+
+
+class Prover:
+    """Two digests of one RAM file, and what they say. path: None when no proof was asked for."""
+
+    def __init__(self, path: Path | None, steps: Steps, clock: Clock) -> None:
+        self._path, self._steps, self._clock = path, steps, clock
+        self._before: memory.Digest | None = None
+        self._after: memory.Digest | None = None
+        self._looked_ns = 0
+
+    def look(self, late: Callable[[], bool]) -> None:
+        """The first digest, unless `late` says in between that there is no time for it."""
+        self._before = self._take("prove memory", late)
+
+    def look_again(self, late: Callable[[], bool]) -> None:
+        """The second, if there was a first. HypervisorError when it is another one."""
+        if self._before is None:
+            return
+        self._after = self._take("prove memory again", late)
+        if self._after is not None and self._after != self._before:
+            proof = self.result()
+            if proof is not None and proof.differ:
+                raise HypervisorError(f"{proof.differ} pages of its RAM have changed")
+
+    def result(self) -> MemoryProof | None:
+        """None without both. Not for inside the pause: it takes time of its own."""
+        if self._before is None or self._after is None:
+            return None
+        return memory.compare(self._before, self._after, self._looked_ns)
+
+    def _take(self, name: str, late: Callable[[], bool]) -> memory.Digest | None:
+        if self._path is None:
+            return None
+        began = self._clock.now().raw_ns
+        try:
+            with self._steps.step(name):
+                return memory.take(self._path, late)
+        except memory.Stopped:
+            return None
+        finally:
+            self._looked_ns += self._clock.now().raw_ns - began
