@@ -50,6 +50,9 @@ WAKES = "pc"
 """The machine family for guests that are to sleep. On q35 nobody maps the ACPI timer again after S3 (neither
 SeaBIOS 1.16 nor Linux 6.1): it reads all ones, Linux takes the TSC for broken and its time stands still."""
 
+GUEST_ITSELF_BYTES = 192 << 20
+"""Of a guest's memory, what its kernel (a part of it), its services and a login take: it is not filled."""
+
 OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
 START_TRIES = 3
 
@@ -157,10 +160,12 @@ class Guests:
             probe = self._probe(guest)
             seconds = (self._clock.now().raw_ns - begun[name]) / NS_PER_S
             resync = self._resync(name, mechanism, probe, server)
-            if guest.spec.fill:
-                self._fill(guest.spec, probe)
+            filled = self._fill(guest.spec, probe) if guest.spec.fill else 0
             self._journal.append(
-                "boot", name, timings={"to_probe_s": round(seconds, 2)}, cell=self._settings.cell
+                "boot",
+                name,
+                timings={"to_probe_s": round(seconds, 2), **({"filled_bytes": filled} if filled else {})},
+                cell=self._settings.cell,
             )
             subjects[name] = Subject(name, probe, resync)
         return subjects
@@ -287,11 +292,17 @@ class Guests:
                 error.what, where=error.where, hint=error.hint or _console_end(guest.console)
             ) from error
 
-    def _fill(self, spec: GuestSpec, probe: GuestProbe) -> None:
-        """Its memory, with pages that cannot be made smaller, before anything is measured."""
+    def _fill(self, spec: GuestSpec, probe: GuestProbe) -> int:
+        """Its memory, with pages that cannot be made smaller, before anything is measured; how many bytes."""
         self._view.phase("fill memory", guest=spec.name)
-        fill = Fill(lambda: probe.ssh, round(spec.memory_bytes * spec.fill)).start()
+        wanted, most = round(spec.memory_bytes * spec.fill), spec.memory_bytes - GUEST_ITSELF_BYTES
+        if wanted > most:
+            self._view.note(
+                f"guest {spec.name}: {format_size(max(0, most))} filled, the rest it needs itself"
+            )
+        fill = Fill(lambda: probe.ssh, min(wanted, most)).start()
         fill.wait()
+        return fill.size
 
     def _chronyd(self) -> Chronyd:
         folder = self._settings.folder / "chronyd"
