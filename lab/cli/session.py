@@ -50,8 +50,8 @@ WAKES = "pc"
 """The machine family for guests that are to sleep. On q35 nobody maps the ACPI timer again after S3 (neither
 SeaBIOS 1.16 nor Linux 6.1): it reads all ones, Linux takes the TSC for broken and its time stands still."""
 
-GUEST_ITSELF_BYTES = 192 << 20
-"""Of a guest's memory, what its kernel (a part of it), its services and a login take: it is not filled."""
+GUEST_ITSELF_BYTES = 288 << 20
+"""Of a guest's memory, what its kernel, its services, a login and the filler itself take: not filled."""
 
 OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
 START_TRIES = 3
@@ -300,6 +300,8 @@ class Guests:
             self._view.note(
                 f"guest {spec.name}: {format_size(max(0, most))} filled, the rest it needs itself"
             )
+        if most <= 0:
+            return 0
         fill = Fill(lambda: probe.ssh, min(wanted, most)).start()
         fill.wait()
         return fill.size
