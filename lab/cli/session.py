@@ -15,7 +15,7 @@ from lab.controller import Subject
 from lab.core.plan import GuestSpec, ResyncMechanism
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, HypervisorError, MachineError, Refused
-from lab.guest.fill import Fill
+from lab.guest.fill import Fill, room
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH, Address, load_key
 from lab.guest.timesync import AgentResync, ChronyResync, NoResync
@@ -49,9 +49,6 @@ REACHABLE = (
 WAKES = "pc"
 """The machine family for guests that are to sleep. On q35 nobody maps the ACPI timer again after S3 (neither
 SeaBIOS 1.16 nor Linux 6.1): it reads all ones, Linux takes the TSC for broken and its time stands still."""
-
-GUEST_ITSELF_BYTES = 288 << 20
-"""Of a guest's memory, what its kernel, its services, a login and the filler itself take: not filled."""
 
 OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
 START_TRIES = 3
@@ -295,11 +292,10 @@ class Guests:
     def _fill(self, spec: GuestSpec, probe: GuestProbe) -> int:
         """Its memory, with pages that cannot be made smaller, before anything is measured; how many bytes."""
         self._view.phase("fill memory", guest=spec.name)
-        wanted, most = round(spec.memory_bytes * spec.fill), spec.memory_bytes - GUEST_ITSELF_BYTES
+        wanted, most = round(spec.memory_bytes * spec.fill), room(probe.ssh)
         if wanted > most:
-            self._view.note(
-                f"guest {spec.name}: {format_size(max(0, most))} filled, the rest it needs itself"
-            )
+            told = f"{format_size(most >> 20 << 20)} are filled, the rest it needs itself"
+            self._view.note(f"guest {spec.name}: {told}")
         if most <= 0:
             return 0
         fill = Fill(lambda: probe.ssh, min(wanted, most)).start()

@@ -20,6 +20,9 @@ PAGE = 4096
 KEEP_BYTES = 96 << 20
 """What stays free of the guest's memory: its own services, and a login."""
 
+_ITSELF_BYTES = 48 << 20
+"""Of the program: Python, and a block of random bytes."""
+
 START_S, ANSWER_S = 60.0, 30.0
 _TRIES = 3
 Progress = Callable[[int, int], None]
@@ -37,6 +40,15 @@ class Verified:
     @property
     def ok(self) -> bool:
         return self.differ == 0
+
+
+def room(ssh: SSH) -> int:
+    """How many bytes of the guest's memory can be filled now: what its kernel has available (proc(5),
+    meminfo), less KEEP_BYTES and what the program itself takes. GuestError when the guest does not say."""
+    said = ssh.check("sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo").strip()
+    if not said.isdigit():
+        raise GuestError(f"its free memory cannot be told: {said!r}", where=f"guest {ssh.address.guest}")
+    return max(0, (int(said) << 10) - KEEP_BYTES - _ITSELF_BYTES) // PAGE * PAGE
 
 
 class Fill:
