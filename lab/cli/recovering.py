@@ -51,6 +51,7 @@ def recover_all(uri: str | None, *, keep: bool = False) -> Iterator[str]:
                 yield f"removed {path}"
             for path in (*_left(state / "agents"), *_left(memory.folder(state))):
                 path.unlink(missing_ok=True)
+            memory.drop(state)
     if failures:
         raise failures[0]
     if not done:

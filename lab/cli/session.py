@@ -252,6 +252,7 @@ class Guests:
             return None
         folder = memory.huge_page_folder() if spec.huge_pages else memory.folder(self._settings.home)
         memory.check_room(folder, spec.memory_bytes)
+        self._stack.callback(memory.drop, self._settings.home)
         path = folder / f"{self._settings.run}-{spec.name}"
         self._stack.callback(path.unlink, missing_ok=True)
         return path

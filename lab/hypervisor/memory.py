@@ -35,8 +35,7 @@ _SPARE = 16 << 20
 def folder(home: Path) -> Path:
     """The folder on the RAM file system for guests of this state folder; made. MachineError when it cannot
     be, or is somebody else's."""
-    name = hashlib.sha256(os.fsencode(home.absolute())).hexdigest()[:16]
-    path = SHM / f"freezelab-{os.geteuid()}-{name}-ram"
+    path = _path(home)
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         facts = path.lstat()
@@ -47,6 +46,17 @@ def folder(home: Path) -> Path:
     if path.is_symlink() or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
         raise MachineError("is not a folder of ours alone", where=str(path), hint=f"remove {path}")
     return path
+
+
+def drop(home: Path) -> None:
+    """Remove the folder, unless a guest's RAM is in it."""
+    with suppress(OSError):
+        _path(home).rmdir()
+
+
+def _path(home: Path) -> Path:
+    name = hashlib.sha256(os.fsencode(home.absolute())).hexdigest()[:16]
+    return SHM / f"freezelab-{os.geteuid()}-{name}-ram"
 
 
 def huge_page_folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,12 @@ def ram(folder: Path, written: dict[int, bytes]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return memory.folder(tmp_path_factory.mktemp("home"))
+def shm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    home = tmp_path_factory.mktemp("home")
+    folder = memory.folder(home)
+    yield folder
+    memory.drop(home)
+    assert not folder.exists()
 
 
 @given(
