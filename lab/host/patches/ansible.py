@@ -163,6 +163,7 @@ class Ansible(Stepwise):
             "ANSIBLE_CONFIG": str(config),
             "ANSIBLE_CALLBACK_PLUGINS": str(_PLUGINS),
             "ANSIBLE_LOCAL_TEMP": str(folder),
+            "TMPDIR": str(folder),  # a module that is killed leaves its own folder there
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_RETRY_FILES_ENABLED": "0",
             "LC_ALL": "C.UTF-8",  # Ansible refuses to start in a locale that is not UTF-8
