@@ -208,7 +208,7 @@ class Controller:
                         frozen[name] = hypervisor.freeze(name, freezing, deadline)
                         if (back := frozen[name].back) is not None:
                             resumed[name] = Resumed(back, why=frozen[name].why)
-                            self._repair(name, subjects)
+                            subjects[name].resync.resumed()
                         elif method.keeps_process:
                             cpu_before[name] = hypervisor.cpu_time_ns(name)
                     if method.freezes:
@@ -293,9 +293,6 @@ class Controller:
                 "patch", name, index, ok=result.ok, why=result.why, facts=result.facts, steps=steps
             )
 
-    def _repair(self, name: str, subjects: Mapping[str, Subject]) -> None:
-        subjects[name].resync.resumed()
-
     def _resume(
         self,
         names: list[str],
@@ -314,7 +311,7 @@ class Controller:
                 try:
                     resumed[name] = guard.resumed(name) or self._hypervisor.resume(name, freezing)
                     if freezing.method.freezes:
-                        self._repair(name, subjects)
+                        subjects[name].resync.resumed()
                 except Exception as error:  # noqa: BLE001 - raised below; the others come first
                     failures.append(error)
         if failures:

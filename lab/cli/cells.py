@@ -42,7 +42,8 @@ def kind_of(cell: Cell) -> _Kind:
 class Cells:
     """Runs a plan's cells with one hypervisor. A context manager; guests of the last cell go with it.
 
-    settings: what all cells' guests are made with.
+    settings: what all cells' guests are made with. checked: the patch of a plan without a matrix, which was
+    looked at before anything was started.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Cells:
         view: View,
         journal: FileJournal,
         shield: Shield,
+        checked: HostPatch | None,
     ) -> None:
+        self._checked = checked
         self._plan, self._hypervisor, self._settings = plan, hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
         self._controller = Controller(clock, hypervisor, journal, view, shield)
@@ -89,8 +92,10 @@ class Cells:
                 self._drop()
 
     def _one(self, cell: Cell) -> None:
-        patch = make_patch(cell.cycle.patch, self._hypervisor, self._settings, self._clock, self._view)
-        patch.check()
+        patch = self._checked
+        if patch is None:
+            patch = make_patch(cell.cycle.patch, self._hypervisor, self._settings, self._clock, self._view)
+            patch.check()
         subjects = self._guests(cell)
         mine = sum(part.repeat + part.control for part in self._plan.parts)
         try:

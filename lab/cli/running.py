@@ -92,8 +92,9 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
         choice = choose(options.accelerator, kernel, home, progress=view.note)
         emulator = hypervisor.emulator(choice.accelerator)
         settings = Settings("", home, home, images, choice, emulator, options.boot_s)
-        if not plan.cells:
-            make_patch(plan.cycle.patch, hypervisor, settings, clock, view).check()
+        patch = None if plan.cells else make_patch(plan.cycle.patch, hypervisor, settings, clock, view)
+        if patch is not None:
+            patch.check()
         run_id, folder = new_run_folder(home, plan.name)
         settings = replace(settings, run=run_id, folder=folder)
         with FileJournal(folder, clock) as journal:
@@ -102,7 +103,7 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
             )
             failure: FreezelabError | None = None
             try:
-                with Cells(plan, hypervisor, settings, clock, view, journal, shield) as cells:
+                with Cells(plan, hypervisor, settings, clock, view, journal, shield, patch) as cells:
                     cells.run()
             except FreezelabError as error:
                 failure = error

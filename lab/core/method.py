@@ -81,11 +81,6 @@ class FreezeMethod(StrEnum):
         """The guest's RAM has to be a file that two QEMU processes can map."""
         return self is FreezeMethod.IN_PLACE
 
-    @property
-    def needs_agent(self) -> bool:
-        """It is done by the agent in the guest."""
-        return self is FreezeMethod.GUEST_SLEEP
-
 
 _STOPPED = Prediction(Regime.RESUMED, WallClock.BEHIND)
 

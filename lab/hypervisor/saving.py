@@ -145,7 +145,7 @@ class SaveRestore:
     def _restore(self) -> None:
         connection, path = self._ground.connection, str(self._path)
         hint = f"it is saved in {path}; to try again: virsh restore {path}"
-        old, uuid = self._ground.domain(self._guest)
+        _domain, uuid = self._ground.domain(self._guest)
         try:
             text = None
             if emulator := self._freezing.successor.emulator:
@@ -159,7 +159,6 @@ class SaveRestore:
             raise HypervisorError(
                 as_hypervisor_error(error, "cannot be restored").what, where=self._guest, hint=hint
             ) from error
-        del old
         Path(path).unlink(missing_ok=True)
 
     def finish(self) -> None:
