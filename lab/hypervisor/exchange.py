@@ -31,7 +31,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, Refused
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.domain import DomainSpec
@@ -46,13 +46,14 @@ from lab.ports import Call, Freezing, Frozen, Resumed
 STATE_NS = 5 * NS_PER_S
 """A device state that is not over by then hangs: it takes some 15 ms, on a very busy host some 100."""
 
-BACK_NS = 300 * NS_PER_MS
-"""Kept of the budget for putting the guest back."""
+BACK_NS = NS_PER_S
+"""Kept of the budget for putting the guest back, but at most a third of it: some 0.1 s, on a busy host ten
+times that, for libvirt has to notice that the successor is gone."""
 
 _FILES = 128
 """Open files that a successor's table holds at least; the smallest table has 64."""
 
-RUN_S = 3.0
+RUN_S = 2.0
 _LEAST_S = 0.1
 """How long the successor may take to say that it runs, and when the budget is used up."""
 
@@ -87,7 +88,7 @@ class Exchange:
         self._prover = Prover(None, self._steps, ground.clock)
         self._retiring: threading.Thread | None = None
         self._failure: FreezelabError | None = None
-        self._deadline = 0
+        self._deadline = 0  # to put the guest back, if it has to be
 
     @property
     def holds(self) -> bool:
@@ -187,11 +188,12 @@ class Exchange:
         self._steps.hand_out()  # what was done before the freeze is not part of it
         with self._lock:
             ground, guest = self._ground, self._guest
-            self._deadline = deadline_raw_ns
+            now = ground.clock.now().raw_ns
+            self._deadline = deadline_raw_ns - min(BACK_NS, max(0, deadline_raw_ns - now) // 3)
             ground.on_step(guest, "suspend")
             call = ground.suspend(guest)
             try:
-                self._hand_over(min(deadline_raw_ns - BACK_NS, ground.clock.now().raw_ns + self._longest_ns))
+                self._hand_over(min(self._deadline, ground.clock.now().raw_ns + self._longest_ns))
             except FreezelabError as error:
                 back = self._go_back(error.what)
                 return Frozen(call, self._steps.hand_out(), back.call, back.why)

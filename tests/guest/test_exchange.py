@@ -146,7 +146,7 @@ def test_it_goes_back_from_every_step(
             fault(psutil.Process(successor))
 
     shared.hypervisor.on_step(inject)
-    budget = 3 * NS_PER_S
+    budget = 6 * NS_PER_S
     why = ""
     try:
         frozen, resumed = hand_over(shared, budget_ns=budget)
