@@ -35,6 +35,7 @@ from lab.ports import (
     Resumed,
     Resync,
     View,
+    Watcher,
 )
 
 RESERVE_NS = 250 * NS_PER_MS
@@ -63,11 +64,13 @@ clock has to run as well."""
 
 @dataclass(frozen=True)
 class Subject:
-    """A guest in a cycle and the ways to it."""
+    """A guest in a cycle and the ways to it. cell: of the matrix, "" without one."""
 
     name: str
     probe: Probe
     resync: Resync
+    watcher: Watcher | None = None
+    cell: str = ""
 
 
 @dataclass
@@ -103,9 +106,8 @@ class Controller:
         patch: HostPatch,
         *,
         frozen: bool,
-        cell: str = "",
     ) -> None:
-        """One cycle; with `frozen` false everything but the freeze (a control cycle). cell: the matrix's.
+        """One cycle; with `frozen` false everything but the freeze (a control cycle).
 
         What is wrong with a guest is journalled as its problem, and the cycle goes on with the
         others. HypervisorError when a guest cannot be frozen or resumed; Interrupted passes.
@@ -114,7 +116,7 @@ class Controller:
         freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
         seen = {name: _Seen() for name in subjects}
         started = self._clock.now()
-        for name in subjects:
+        for name, subject in subjects.items():
             self._journal.append(
                 "cycle",
                 name,
@@ -124,7 +126,7 @@ class Controller:
                 patch=patch.label,
                 impact=patch.impact,
                 budget_ns=spec.budget_ns,
-                cell=cell,
+                cell=subject.cell,
             )
         try:
             self._cycle(index, subjects, seen, spec, patch, freezing)
@@ -157,6 +159,9 @@ class Controller:
             with self._observing(name, index, seen[name]):
                 subject.probe.start_cycle()
                 self._journal.append("facts", name, index, when="before", facts=subject.probe.facts())
+                self._journal.append("setup", name, index, setup=subject.resync.setup())
+                if subject.watcher is not None:
+                    subject.watcher.start_cycle()
 
         self._view.phase("measure", length_ns=spec.before_ns)
         self._read(subjects, seen, index, self._clock.now().raw_ns + spec.before_ns, dense_end=True)
@@ -176,6 +181,9 @@ class Controller:
                 after = subject.probe.facts()
                 self._journal.append("facts", name, index, when="after", facts=after)
                 self._journal.append("resync", name, index, said=subject.resync.outcome())
+                if subject.watcher is not None:
+                    claims, effects = list(subject.watcher.claims()), subject.watcher.effects()
+                    self._journal.append("watched", name, index, claims=claims, effects=effects)
             self._hypervisor.finish(name)
             after_version = patch.version(name)
             why = patch.verify(versions[name], after_version)

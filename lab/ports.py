@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lab.core.claims import Claim
 from lab.core.clock import Stamp
+from lab.core.effects import Effects
 from lab.core.method import FreezeMethod
 from lab.core.patch import Impact
 from lab.core.timeline import Call as Call
 from lab.core.timeline import Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
+from lab.core.timesync.setup import Setup
 
 
 class Clock(Protocol):
@@ -151,13 +154,34 @@ class Probe(Protocol):
 
 
 class Resync(Protocol):
-    """One guest's way back to time."""
+    """One guest's way back to time. It is installed in the guest, whose clock was set to the host's then."""
+
+    def setup(self) -> Setup:
+        """What is installed, and its state now. GuestError when the guest does not tell."""
 
     def resumed(self) -> None:
         """The guest was just resumed: act now, without blocking the caller."""
 
     def outcome(self) -> str:
         """What the mechanism says of its own last action ("" when it says nothing). Waits for it."""
+
+    def remove(self) -> None:
+        """Take it out of the guest again: no program of its own runs, no file of its own is left. Safe to
+        call always; GuestError when the guest is gone."""
+
+
+class Watcher(Protocol):
+    """A program that watches in one guest what its own programs say of its clock, and, if asked to, what else
+    a pause does to it."""
+
+    def start_cycle(self) -> None:
+        """Forget what was seen. GuestError when the channel is lost and cannot be had again."""
+
+    def claims(self) -> Sequence[Claim]:
+        """All since start_cycle, in order."""
+
+    def effects(self) -> Effects | None:
+        """Since start_cycle; None when it was not asked to watch for them."""
 
 
 @dataclass(frozen=True)

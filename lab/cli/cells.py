@@ -102,7 +102,7 @@ class Cells:
             for number in range(cell.control + cell.repeat):
                 self._view.cycle(self._index + 1, mine)
                 self._controller.run_cycle(
-                    self._index, subjects, cell.cycle, patch, frozen=number >= cell.control, cell=cell.id
+                    self._index, subjects, cell.cycle, patch, frozen=number >= cell.control
                 )
                 self._index += 1
         finally:
@@ -124,7 +124,7 @@ class Cells:
             )
             self._subjects = guests.up(cell.guests, cell.resync)
             self._kind = kind
-        return self._subjects
+        return {name: replace(subject, cell=cell.id) for name, subject in self._subjects.items()}
 
     def _drop(self) -> None:
         self._kind = None

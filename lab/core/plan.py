@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lab.core.mechanism import ResyncMechanism as ResyncMechanism
 from lab.core.method import FreezeMethod as FreezeMethod
 from lab.core.method import Regime as Regime
 from lab.core.patch import CommandPatch as CommandPatch
@@ -16,12 +17,11 @@ from lab.core.patch import Patch as Patch
 from lab.core.units import NS_PER_MS, NS_PER_S
 
 
-class ResyncMechanism(StrEnum):
-    """What brings the guest's clock back to time after the resume."""
+class RtcTrack(StrEnum):
+    """What the guest's emulated RTC follows (libvirt, formatdomain: timer track)."""
 
-    NONE = "none"
-    AGENT = "agent"  # the host sets the time, in nanoseconds, through qemu-guest-agent
-    CHRONY = "chrony"  # chronyd in the guest against a real chronyd on the host
+    WALL = "wall"  # the host's clock: it goes on through a pause
+    GUEST = "guest"  # the guest's own: it stops with the guest
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class GuestSpec:
     bridge: an existing bridge of the host that it is attached to by a tap; "": QEMU's user-mode network.
     address: on that bridge, with prefix length ("" on the user-mode network).
     huge_pages: its RAM in huge pages of the host.
+    rtc: what its RTC follows.
     """
 
     name: str
@@ -44,6 +45,7 @@ class GuestSpec:
     bridge: str = ""
     address: str = ""
     huge_pages: bool = False
+    rtc: RtcTrack = RtcTrack.WALL
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ class CycleSpec:
     watch_ns: how long the guest is watched from the resume on.
     prove_memory: digests of the guest's RAM, page by page, when it stands still and before it goes on.
     save_to: the folder that save-restore writes to; "": the run's own.
+    effects: the guest is watched for what a pause does besides the clock: late timers, clocks that go
+        backward between vCPUs, its RTC. It costs the guest some of its time.
+    load: share of each vCPU that busy programs in the guest take during the cycle, 0 to 1.
     """
 
     method: FreezeMethod
@@ -66,6 +71,8 @@ class CycleSpec:
     watch_ns: int = 8 * NS_PER_S
     prove_memory: bool = False
     save_to: str = ""
+    effects: bool = False
+    load: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,9 @@ class Plan:
     cells: the matrix's cells, in order; () without a matrix. Then the other members are the only cell;
         with a matrix they are the first one's.
     left_out: the matrix's combinations that are not run.
+    side_by_side: how many cells that differ in nothing but their resync are run at the same time, each with
+        guests of its own.
+    ntp_offset_ns: how far off the time is that the host's NTP server serves, on purpose.
     """
 
     name: str
@@ -141,6 +151,8 @@ class Plan:
     control: int = 0
     cells: tuple[Cell, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    side_by_side: int = 1
+    ntp_offset_ns: int = 0
 
     @property
     def parts(self) -> tuple[Cell, ...]:

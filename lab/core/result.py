@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lab.core.claims import Audit
 from lab.core.clock import PHI_PPM, Interval
 from lab.core.drift import Drift
 from lab.core.method import FreezeMethod
@@ -12,6 +13,7 @@ from lab.core.plan import CycleSpec, ResyncMechanism
 from lab.core.resync import ResyncResult
 from lab.core.steps import Part
 from lab.core.timeline import Observation
+from lab.core.timesync.forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class CycleResult:
     drift_before, drift_after: of REALTIME. phi_ppm: the drift bound that the widening used.
     spec: what the plan asked for. steps: where the pause went.
     resumed_guest: the guest's MONOTONIC_RAW at the resume.
+    forecast: what the mechanism's rules say of this pause, from its set-up before it; None without a set-up.
+    audits: the guest's own claims, source by source.
     lag: how long the guest's MONOTONIC_RAW stood still.
     outage_ns: of a guest that was rebooted, from the call that shut it down to the first bytes of the new
         boot that arrived at the host.
@@ -45,6 +49,8 @@ class CycleResult:
     steps: tuple[Part, ...] = ()
     outage_ns: int | None = None
     resumed_guest: Interval | None = None
+    forecast: Forecast | None = None
+    audits: tuple[Audit, ...] = ()
 
     @property
     def control(self) -> bool:

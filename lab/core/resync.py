@@ -8,8 +8,8 @@ from enum import StrEnum
 from itertools import pairwise
 
 from lab.core.clock import Interval
+from lab.core.mechanism import ResyncMechanism
 from lab.core.offsets import Sample
-from lab.core.plan import ResyncMechanism
 from lab.core.timeline import ClockStep
 from lab.core.units import NS_PER_S, format_duration
 
@@ -42,11 +42,22 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """time: from the resume to the first instant from which |offset| stays within limit_ns for the hold time;
+    None when it was not seen to."""
+
+    limit_ns: int
+    time: Interval | None
+
+
+@dataclass(frozen=True)
 class ResyncResult:
     """time: from the resume call's return to the first instant from which the offset stays in tolerance
     for the hold time, as bounds; None unless synced.
     step_ns: the largest single step, signed. backward_steps: how many went backward.
     overshoot_ns: how far past zero the clock certainly went.
+    reached: when it was within 1 s, 100 ms, 10 ms and 1 ms. slew_ppm: the fastest that the offset was moved
+    between steps, for long enough to be told; None when it was not told.
     area_ns_s: the area under |offset|, nanoseconds times seconds, between first and last sample.
     """
 
@@ -59,6 +70,8 @@ class ResyncResult:
     overshoot_ns: int
     area_ns_s: float
     curve: tuple[CurvePoint, ...]
+    reached: tuple[Reached, ...] = ()
+    slew_ppm: float | None = None
 
 
 def _time_to_sync(

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lab.core.claims import Claim
 from lab.core.clock import GuestClock, Interval, Stamp
-from lab.core.plan import FreezeMethod
+from lab.core.effects import Effects
+from lab.core.method import FreezeMethod
+from lab.core.timesync.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,9 @@ class Observation:
     cut: the guest's connections were cut by its networking, not by the freeze.
     patch_impact: core.patch.Impact's word. patch_steps: the patch's own.
     version_before, version_after: of what the patch changes, "" when it has none.
+    setup: the time-sync set-up as it was before the freeze; None when it was not looked at.
+    claims: what the guest's programs said of its clock.
+    effects: what else the pause did; None when nobody watched for it.
     """
 
     guest: str
@@ -203,3 +209,6 @@ class Observation:
     patch_steps: tuple[Step, ...] = ()
     version_before: str = ""
     version_after: str = ""
+    setup: Setup | None = None
+    claims: tuple[Claim, ...] = ()
+    effects: Effects | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from lab.core.mechanism import ResyncMechanism
+from lab.core.timesync.setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError
 from lab.guest.ssh import SSH
@@ -29,6 +31,12 @@ class NoResync:
 
     def outcome(self) -> str:
         return ""
+
+    def setup(self) -> Setup:
+        return Setup(ResyncMechanism.NONE)
+
+    def remove(self) -> None:
+        return None
 
 
 class AgentResync:
@@ -55,6 +63,12 @@ class AgentResync:
         except FreezelabError as error:
             self._said = f"the agent failed: {error.what}"
 
+    def setup(self) -> Setup:
+        return Setup(ResyncMechanism.AGENT)
+
+    def remove(self) -> None:
+        self.outcome()
+
     def outcome(self) -> str:
         if self._thread is not None:
             self._thread.join(AGENT_S)
@@ -80,6 +94,12 @@ class ChronyResync:
 
     def resumed(self) -> None:
         return None
+
+    def setup(self) -> Setup:
+        return Setup(ResyncMechanism.CHRONY, config=self._ssh().check("cat /etc/chrony/chrony.conf"))
+
+    def remove(self) -> None:
+        self._ssh().check("systemctl stop chrony.service")
 
     def outcome(self) -> str:
         """chronyd's own claim: |system time offset| + root dispersion + root delay / 2 (chronyc(1))."""

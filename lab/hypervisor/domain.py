@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.core.plan import RtcTrack as RtcTrack
 from lab.errors import HypervisorError
 
 if TYPE_CHECKING:
@@ -55,13 +56,6 @@ class Console(StrEnum):
 
     SERIAL = "ttyS0"  # from the first instruction on, slow: one exit a byte
     VIRTIO = "hvc0"  # fast, silent until the kernel has its driver
-
-
-class RtcTrack(StrEnum):
-    """What the emulated RTC follows: libvirt's names for QEMU's -rtc clock=host and clock=vm."""
-
-    WALL = "wall"  # the host's clock, through pauses
-    GUEST = "guest"  # the guest's virtual clock: it stops with the guest
 
 
 class TickPolicy(StrEnum):

@@ -8,6 +8,7 @@ guest and cycle where they apply. The kinds, in the order in which they come:
     boot        timings of a guest's start
     cycle       frozen, method, patch, impact, budget_ns, cell    opens a guest's cycle
     facts       when (before, after), facts
+    setup       setup                                   the time-sync set-up before the freeze
     readings    readings: t1 raw, real; t2 real, mono, boot, raw; t3 the same; t4 raw, real; resolution
     freeze      guests, method                          all of them stand still now
     stop        call                                    called, returned, event
@@ -21,6 +22,7 @@ guest and cycle where they apply. The kinds, in the order in which they come:
     samples     sampler
     beats       beats: sequence, sent raw, arrived raw, real
     resync      said
+    watched     claims, effects                         what programs in the guest said and saw
     problem     text
     cycle-end   host_step_ns
     run-end     interrupted, failure, host              once; missing when the run was cut off

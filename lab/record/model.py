@@ -65,8 +65,33 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """What the mechanism's rules said before the pause, for this pause. within: from the resume to when it
+    is repaired. residual: where the offset lies then, or stays. agrees: null where what was measured does not
+    tell; verdict: how the two stand to each other, in words."""
+
+    repaired: bool | None
+    correction: str | None
+    within: Bounds | None
+    residual: Bounds | None
+    text: str
+    sources: tuple[str, ...] = ()
+    agrees: bool | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The time from the resume to the first instant from which |offset| stays within limit_ns."""
+
+    limit_ns: int
+    time: Bounds | None
+
+
+@dataclass(frozen=True)
 class Resync:
-    """time_low_ns to time_ns bound the time to sync; time_ns is the first instant seen in time."""
+    """time_low_ns to time_ns bound the time to sync; time_ns is the first instant seen in time. program,
+    config: of the set-up, as it was in the guest."""
 
     mechanism: str
     predicted: str
@@ -80,6 +105,11 @@ class Resync:
     area_ns_s: float
     said: str
     curve: tuple[Point, ...] = ()
+    forecast: Forecast | None = None
+    reached: tuple[Reached, ...] = ()
+    slew_ppm: float | None = None
+    program: str = ""
+    config: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,6 +169,69 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """What one of the guest's programs claimed, against the truth. claims: how many, of which judged were
+    held against a known truth; wrong: claimed to be better than it certainly was, for wrong_low_ns to
+    wrong_high_ns, by worst_ns at the worst. unsynced_ns: how long, at most, it said it was not
+    synchronised."""
+
+    source: str
+    claims: int
+    judged: int
+    wrong: int
+    wrong_low_ns: int
+    wrong_high_ns: int
+    worst_ns: int
+    unsynced_ns: int
+    example: str = ""
+
+
+@dataclass(frozen=True)
+class TimerFleet:
+    """Timers of one kind in the guest. buckets: upper edge of the lateness in nanoseconds, and how many."""
+
+    kind: str
+    timers: int
+    count: int
+    buckets: tuple[tuple[int, int], ...]
+    worst_ns: int
+    at_once: int
+    early: int
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What else the pause did. looks, backward: of clocks handed from vCPU to vCPU; rtc_before, rtc_after:
+    RTC minus REALTIME around the pause. boot_minus_mono_ns: how far BOOTTIME left MONOTONIC."""
+
+    timers: tuple[TimerFleet, ...] = ()
+    looks: int = 0
+    backward: int = 0
+    backward_worst_ns: int = 0
+    rtc_before: Measure | None = None
+    rtc_after: Measure | None = None
+    boot_minus_mono_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The last calibration at the time of the run: what the lab is exact to on this machine. made: when
+    (ISO 8601). bias_ns, spread_ns: of the measured pause against the known one, median and 95 % range.
+    coverage: share of intervals that held the truth, of cycles. noise_ns: the largest pause seen without
+    one. offset_bound_ns: half the width of an offset at rest. stale: why it does not hold for this run, ""
+    when it does."""
+
+    made: str
+    cycles: int
+    bias_ns: int
+    spread_ns: int
+    coverage: float
+    noise_ns: int
+    offset_bound_ns: int
+    stale: str = ""
+
+
+@dataclass(frozen=True)
 class Cycle:
     """closure: where hypervisor - lag - gap lies. used_ns: of the budget. disagreeing: witnesses that
     contradict the pause. noise_ns: the largest hole that the sampler saw elsewhere. at_rest: from the
@@ -149,6 +242,7 @@ class Cycle:
     they add up. predictions: of the freeze method. cell: of the matrix, "" without one. control: a cycle
     without the freeze that the run is about. called_off: why the freeze was taken back, "" if it was not.
     cut: connections were cut by the guest's networking. outage_ns: of a reboot, until it was heard again.
+    audits: the guest's own claims. effects: null when nobody watched for them.
     """
 
     index: int
@@ -192,6 +286,8 @@ class Cycle:
     version_before: str = ""
     version_after: str = ""
     outage_ns: int | None = None
+    audits: tuple[Audit, ...] = ()
+    effects: Effects | None = None
 
 
 @dataclass(frozen=True)
@@ -284,3 +380,4 @@ class Run:
     statistics: tuple[Statistic, ...] = ()
     cells: tuple[Cell, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    calibration: Calibration | None = None

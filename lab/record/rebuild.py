@@ -8,7 +8,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from lab.core.claims import Claim
 from lab.core.clock import GuestClock, Stamp
+from lab.core.effects import Effects
+from lab.core.mechanism import ResyncMechanism
 from lab.core.plan import FreezeMethod, Plan
 from lab.core.timeline import (
     Call,
@@ -22,6 +25,7 @@ from lab.core.timeline import (
     SamplerReport,
     Step,
 )
+from lab.core.timesync.setup import Setup
 from lab.errors import RecordError
 from lab.record.journal import ORDER, History
 
@@ -78,6 +82,14 @@ def _proof(data: dict[str, Any]) -> MemoryProof:
     return MemoryProof(**{**data, "differing": tuple(data["differing"])})
 
 
+def _setup(data: dict[str, Any]) -> Setup:
+    return Setup(**{**data, "mechanism": ResyncMechanism(data["mechanism"])})
+
+
+def _effects(data: dict[str, Any] | None) -> Effects | None:
+    return None if data is None else TypeAdapter(Effects).validate_python(data)
+
+
 def _verified(obs: Observation, event: dict[str, Any]) -> Observation:
     seen = replace(obs, version_before=event["before"], version_after=event["after"])
     if not event["why"] or not obs.patch_ok:
@@ -105,6 +117,10 @@ _UPDATES: dict[str, Callable[[Observation, dict[str, Any]], Observation]] = {
         o, patch_ok=e["ok"], patch_why=e["why"], patch_steps=_steps(e.get("steps", []))
     ),
     "verified": _verified,
+    "setup": lambda o, e: replace(o, setup=_setup(e["setup"])),
+    "watched": lambda o, e: replace(
+        o, claims=tuple(Claim(**claim) for claim in e["claims"]), effects=_effects(e["effects"])
+    ),
     "resync": lambda o, e: replace(o, resync_said=e["said"]),
     "problem": lambda o, e: replace(o, problems=(*o.problems, (e["text"].splitlines() or [""])[0])),
     "cycle-end": lambda o, e: replace(o, host_step_ns=e["host_step_ns"]),

@@ -41,21 +41,6 @@ _CLOCKS = {
     Regime.RUNNING: "clocks run on",
     None: "clocks start anew",
 }
-_RESYNC = {
-    ResyncMechanism.NONE: "nothing repairs their clocks",
-    ResyncMechanism.AGENT: "set their time through the guest agent",
-    ResyncMechanism.CHRONY: "chronyd in each guest follows the host's",
-}
-_AFTER_BOOT = {
-    ResyncMechanism.NONE: "nothing repairs it further",
-    ResyncMechanism.AGENT: "one step when the agent answers again",
-    ResyncMechanism.CHRONY: "chronyd starts with the guest and corrects it",
-}
-_AFTER_SLEEP = {
-    ResyncMechanism.NONE: "what is missing stays missing",
-    ResyncMechanism.AGENT: predict(ResyncMechanism.AGENT, 0, stopped=True),
-    ResyncMechanism.CHRONY: "stepped within a few polls of 1 s, or slewed when less is missing",
-}
 
 
 @dataclass(frozen=True)
@@ -77,11 +62,9 @@ def steps(cell: Cell) -> list[Step]:
     ]
     patch = Step("patch", *patched(cycle.patch))
     last = Step("watch", format_duration(cycle.watch_ns), "the clocks")
-    back = Step("resume", "", _RESYNC[cell.resync], cell.resync)
+    back = Step("resume", "", cell.resync.about, cell.resync)
     if method is FreezeMethod.REBOOT:
-        start = Step(
-            "start", "", f"every guest, and wait until it answers; {_RESYNC[cell.resync]}", cell.resync
-        )
+        start = Step("start", "", f"every guest, and wait until it answers; {cell.resync.about}", cell.resync)
         return [*first, Step("shut down", "", "every guest"), patch, start, last]
     if method is FreezeMethod.NONE:
         return [*first, patch, last]
@@ -135,9 +118,9 @@ def predicted(cell: Cell) -> str:
 
 def _repaired(cell: Cell, wall: WallClock) -> str:
     if wall is WallClock.BOOTED:
-        return _AFTER_BOOT[cell.resync]
+        return "the boot sets the clock from the RTC, and then: " + cell.resync.about
     if wall is WallClock.NEARLY:
-        return _AFTER_SLEEP[cell.resync]
+        return "what is missing to whole seconds: " + cell.resync.about
     if wall is WallClock.RIGHT:
         return "nothing to repair"
     length = cell.cycle.patch.longest_ns

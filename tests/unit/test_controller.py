@@ -11,9 +11,11 @@ import pytest
 
 from lab.controller import RESERVE_NS, Controller, Subject
 from lab.core.clock import GuestClock, Stamp
+from lab.core.mechanism import ResyncMechanism
 from lab.core.patch import Impact
 from lab.core.plan import CycleSpec, FreezeMethod, HoldPatch
 from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
+from lab.core.timesync.setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted
 from lab.ports import Freezing, Frozen, PatchResult, Resumed, Successor
@@ -213,6 +215,12 @@ class FakeResync:
 
     def resumed(self) -> None:
         self.world.did(f"resync {self.name}")
+
+    def setup(self) -> Setup:
+        return Setup(ResyncMechanism.NONE)
+
+    def remove(self) -> None:
+        return None
 
     def outcome(self) -> str:
         return "set"

@@ -76,7 +76,7 @@ VALUES: list[tuple[str | bytes, str]] = [
     (OK + 'about: "\\ud800"\n', "4:8: the text holds a control character, U+D800; delete its escape"),
     (OK.replace("a\n", "A b\n", 1), "1:7: name: 'A b' is not a name; use small letters, digits and hyphens"),
     (OK.replace("agent", "no"), "2:9: resync: 'no' is not a way to resync; did you mean none?"),
-    (OK.replace("agent", "ntp"), "2:9: resync: 'ntp' is not a way to resync; write none, agent or chrony"),
+    (OK.replace("agent", "ntp"), "2:9: resync: 'ntp' is not a way to resync; write none, agent"),
     (OK.replace("agent", "~"), "2:9: resync: a way to resync is expected here, not nothing; write none,"),
     ("resync: agent\ncycle: {patch: {hold: 5s}}\n", "1:1: name is missing; add name: first-freeze"),
     (CYCLE + "  budget: 3s\n", "3:1: cycle: patch is missing; add patch: {hold: 5s}"),

@@ -1,0 +1,62 @@
+"""What a pause did to a guest besides its clock, as it was seen inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timers:
+    """A fleet of timers of one kind in the guest, over one cycle.
+
+    kind: "timerfd monotonic", "timerfd realtime", "timerfd boottime", "sleep". count: expirations seen.
+    buckets: (upper edge of the lateness in nanoseconds, how many), edges rising, the last one for all above.
+    worst_ns: the largest lateness by the timer's own clock. at_once: the most that fired within 10 ms of each
+    other right after the largest hole; timers: how many there are.
+    early: how many fired before they were due, by their own clock.
+    """
+
+    kind: str
+    timers: int
+    count: int
+    buckets: tuple[tuple[int, int], ...]
+    worst_ns: int
+    at_once: int = 0
+    early: int = 0
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Looks at a clock that have an order, because each was handed the value of the one before: by the same
+    vCPU (from_cpu = to_cpu) or by another. looks: how many. backward: how many read less than the one
+    before; worst_ns: by how much at most."""
+
+    clock: str
+    from_cpu: int
+    to_cpu: int
+    looks: int
+    backward: int
+    worst_ns: int = 0
+
+
+@dataclass(frozen=True)
+class RtcLook:
+    """The guest's RTC against its REALTIME, at an update of the RTC's seconds.
+
+    raw_ns: the guest's MONOTONIC_RAW. rtc_minus_real_ns: positive when the RTC is ahead, good to
+    `bound_ns`."""
+
+    raw_ns: int
+    rtc_minus_real_ns: int
+    bound_ns: int
+
+
+@dataclass(frozen=True)
+class Effects:
+    """All of it, over one cycle. boot_minus_mono_ns: how far CLOCK_BOOTTIME has left CLOCK_MONOTONIC over the
+    cycle (a suspend that the guest knows of); None when it was not looked at."""
+
+    timers: tuple[Timers, ...] = ()
+    backward: tuple[Backward, ...] = ()
+    rtc: tuple[RtcLook, ...] = ()
+    boot_minus_mono_ns: int | None = None
