@@ -87,6 +87,8 @@ class Expectations:
     final_offset_ns: largest |offset| at the end of the watch.
     drift_ppm: largest |drift| after the resync.
     clean_kernel_log: no soft lockup, RCU stall or unstable clocksource in the guest's kernel log.
+    as_predicted: the clock is repaired, or not, as the mechanism's rules forecast. What was not watched for
+        long enough to tell has not passed.
     """
 
     regime: Regime | None = None
@@ -98,6 +100,7 @@ class Expectations:
     final_offset_ns: int | None = None
     drift_ppm: float | None = None
     clean_kernel_log: bool = True
+    as_predicted: bool = False
 
 
 @dataclass(frozen=True)

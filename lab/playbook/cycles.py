@@ -14,6 +14,7 @@ from lab.playbook.fields import (
     DurationOrZero,
     Flag,
     Folder,
+    Load,
     Method,
     default,
     needed,
@@ -55,6 +56,14 @@ class Cycle(BaseModel):
     save_to: Folder | None = default(
         None, "Of save-restore: the folder that is saved to. Left out: the run's own."
     )
+    effects: Flag = default(
+        CycleSpec.effects,
+        "Watch in the guests for what a pause does besides the clock: late timers, clocks that go backward "
+        "between vCPUs, RTC and BOOTTIME. Costs them some of their time.",
+    )
+    load: Load = default(
+        CycleSpec.load, "Share of every vCPU that busy programs in the guests take through the cycle.", "0%"
+    )
 
     @property
     def way(self) -> FreezeMethod:
@@ -90,4 +99,6 @@ class Cycle(BaseModel):
             watch_ns=self.watch,
             prove_memory=self.prove_memory,
             save_to=self.save_to or "",
+            effects=self.effects,
+            load=self.load,
         )

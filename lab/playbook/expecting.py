@@ -22,8 +22,16 @@ class KernelLog(StrEnum):
     ANY = "any"
 
 
+class Repair(StrEnum):
+    """What has to become of the clock."""
+
+    AS_PREDICTED = "as-predicted"
+    ANY = "any"
+
+
 PartsPerMillion = Annotated[float, ppm()]
 ExpectedRegime = Annotated[Regime, one_of(Regime.RESUMED, Regime.JUMPED, Regime.MIXED, hint="a regime")]
+Repaired = Annotated[Repair, one_of(*Repair, hint="what can be expected of a resync")]
 LogState = Annotated[KernelLog, one_of(*KernelLog, hint="a state of the kernel log")]
 
 
@@ -87,6 +95,11 @@ class Expect(BaseModel):
     )
     pause: Pause | None = default(None, "How long the pause may be.")
     in_time: InTime | None = default(None, "How soon the clock is back in time.")
+    resync: Repaired = default(
+        Repair.ANY,
+        "as-predicted: the clock is repaired, or is not, as the rules of what repairs it forecast from its "
+        "configuration. What would need a longer watch is inconclusive.",
+    )
     final_offset: FinalOffset | None = default(None, "How far off the clock may be in the end.")
     drift: Drift | None = default(None, "How fast the clock may drift once it is back.")
     kernel_log: LogState = default(
@@ -122,6 +135,7 @@ class Expect(BaseModel):
             hold_ns=in_time.hold if in_time else Expectations.hold_ns,
             final_offset_ns=self.final_offset.within if self.final_offset else None,
             drift_ppm=self.drift.within if self.drift else None,
+            as_predicted=self.resync is Repair.AS_PREDICTED,
             clean_kernel_log=self.kernel_log is KernelLog.CLEAN,
         )
 

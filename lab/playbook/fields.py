@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from lab.core.plan import FreezeMethod, ResyncMechanism
+from lab.core.lanes import MOST as MOST_LANES
+from lab.core.plan import FreezeMethod, ResyncMechanism, RtcTrack
 from lab.core.units import format_duration
 from lab.playbook.hosts import folder
 from lab.playbook.scalars import HOUR, argv, duration, flag, image_name, name, one_of, percent, size, whole
@@ -30,6 +31,9 @@ Words = Annotated[tuple[str, ...], argv()]
 Folder = Annotated[str, folder()]
 Method = Annotated[FreezeMethod, one_of(*FreezeMethod, hint="a way to freeze")]
 Mechanism = Annotated[ResyncMechanism, one_of(*ResyncMechanism, hint="a way to resync")]
+Rtc = Annotated[RtcTrack, one_of(*RtcTrack, hint="what an RTC can follow")]
+Load = Annotated[float, percent(100)]
+Lanes = Annotated[int, whole(1, MOST_LANES, "cells")]
 
 
 def default(value: object, about: str, shown: str | None = None, **more: Any) -> Any:

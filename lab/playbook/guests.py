@@ -18,6 +18,7 @@ from lab.playbook.fields import (
     ImageName,
     Memory,
     Name,
+    Rtc,
     default,
     needed,
     section,
@@ -66,6 +67,12 @@ class Guest(BaseModel):
         "0%",
     )
     huge_pages: Flag = default(GuestSpec.huge_pages, "Keep the memory in huge pages of the host.")
+    rtc: Rtc = default(
+        GuestSpec.rtc,
+        "What the guest's RTC follows. wall: the host's clock, through every pause. guest: the guest's own, "
+        "so that it stops with the guest.",
+        GuestSpec.rtc,
+    )
     network: Network | None = default(None, "A bridge of the host. Left out: QEMU's user-mode network.")
 
     @model_validator(mode="after")
@@ -106,6 +113,7 @@ class Guest(BaseModel):
                 bridge=network.bridge if network else "",
                 address=str(addresses[number]) if network else "",
                 huge_pages=self.huge_pages,
+                rtc=self.rtc,
             )
             for number, name in enumerate(self.names())
         ]

@@ -9,12 +9,14 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from lab.core.lanes import laned
 from lab.core.plan import Cell, Plan
 from lab.playbook import models
 from lab.playbook.cells import axes_of, expand, given_twice, settled
 from lab.playbook.explain import explain
+from lab.playbook.matrix import Matrix
 from lab.playbook.mistakes import Mistake, as_error, printable
-from lab.playbook.scalars import found
+from lab.playbook.scalars import MOST_NAME, found
 from lab.playbook.source import decode, read
 from lab.playbook.tree import Map, compose
 
@@ -48,7 +50,26 @@ def parse(data: bytes, file: str) -> Plan:
         raise as_error(file, expansion.mistakes)
     cells = tuple(_cell(one.id, one.values, one.document) for one in expansion.cells)
     plan = _plan(expansion.cells[0].document, digest, cells[0])
-    return replace(plan, cells=cells, left_out=tuple(expansion.left_out))
+    lanes = Matrix.model_validate(root["matrix"]).side_by_side
+    if lanes > 1:
+        mistakes = _no_lanes(plan, root)
+    if mistakes:
+        raise as_error(file, mistakes)
+    return laned(replace(plan, cells=cells, left_out=tuple(expansion.left_out), side_by_side=lanes))
+
+
+def _no_lanes(plan: Plan, root: Map) -> list[Mistake]:
+    """Why the plan's guests cannot be there several times."""
+    matrix = root["matrix"]
+    place = matrix.keys_at["side_by_side"] if isinstance(matrix, Map) else root.place
+    for guest in plan.guests:
+        if guest.bridge:
+            what = f"side_by_side: {guest.name} has an address of its own, and cannot be there several times"
+            return [Mistake(place, what, "delete side_by_side, or the guest's network")]
+        if len(guest.name) > MOST_NAME - 2:
+            what = f"side_by_side adds two characters to {guest.name}, which is too long then"
+            return [Mistake(place, what, "shorten its name")]
+    return []
 
 
 def _errors(root: Map) -> list[ErrorDetails]:
@@ -83,4 +104,5 @@ def _plan(document: models.Document, digest: str, first: Cell) -> Plan:
         expectations=first.expectations,
         repeat=first.repeat,
         control=first.control,
+        ntp_offset_ns=document.time_server.off_by,
     )

@@ -18,9 +18,12 @@ from lab.playbook.fields import (
     Flag,
     Folder,
     ImageName,
+    Lanes,
+    Load,
     Mechanism,
     Memory,
     Method,
+    Rtc,
     default,
     section,
 )
@@ -33,6 +36,7 @@ MOST_CELLS = 500
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "method": ("cycle", "method"),
+    "rtc": ("guests", "rtc"),
     "memory": ("guests", "memory"),
     "vcpus": ("guests", "vcpus"),
     "patch": ("cycle", "patch"),
@@ -42,6 +46,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "fill": ("guests", "fill"),
     "image": ("guests", "image"),
     "prove_memory": ("cycle", "prove_memory"),
+    "load": ("cycle", "load"),
 }
 """Where each axis puts its values; those of guests into every one of them."""
 
@@ -92,6 +97,8 @@ class Exclusion(BaseModel):
     fill: Fill | None = default(None, "With this value of the axis fill.")
     image: ImageName | None = default(None, "With this value of the axis image.")
     prove_memory: Flag | None = default(None, "With this value of the axis prove_memory.")
+    rtc: Rtc | None = default(None, "With this value of the axis rtc.")
+    load: Load | None = default(None, "With this value of the axis load.")
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -142,7 +149,14 @@ class Matrix(BaseModel):
     prove_memory: Annotated[list[Flag], _SOME, _ONCE, _FILLED] | None = default(
         None, "Values of cycle.prove_memory."
     )
+    rtc: Annotated[list[Rtc], _SOME, _ONCE, _FILLED] | None = default(None, "Values of rtc, for all guests.")
+    load: Annotated[list[Load], _SOME, _ONCE, _FILLED] | None = default(None, "Values of cycle.load.")
     exclude: list[Exclusion] | None = default(None, "Combinations to leave out.")
+    side_by_side: Lanes = default(
+        1,
+        "How many cells that differ in nothing but their resync run at the same time, each with guests of "
+        "its own.",
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -150,6 +164,9 @@ class Matrix(BaseModel):
             raise Wrong("a matrix without an axis", f"add one, such as method, or delete it{_KNOWN}")
         if self.patch is not None and self.hold is not None:
             raise Wrong("patch and hold are the same axis", "write [{hold: 5s}, ...]", within=("hold",))
+        if self.side_by_side > 1 and len(self.values("resync")) < 2:
+            what = "only cells that differ in their resync run side by side"
+            raise Wrong(what, "add the axis resync, with several values", within=("side_by_side",))
         for number, exclusion in enumerate(self.exclude or ()):
             for axis, value in exclusion.given().items():
                 if value not in self.values(axis):

@@ -10,9 +10,20 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
+from lab.core.plan import ResyncMechanism
 from lab.playbook.cycles import Cycle
 from lab.playbook.expecting import Expect
-from lab.playbook.fields import MOST_GUESTS, Controls, Mechanism, Name, Repeats, default, needed, section
+from lab.playbook.fields import (
+    MOST_GUESTS,
+    Controls,
+    DurationOrZero,
+    Mechanism,
+    Name,
+    Repeats,
+    default,
+    needed,
+    section,
+)
 from lab.playbook.guests import Guest, GuestList, distinct
 from lab.playbook.matrix import HOMES, Matrix
 from lab.playbook.scalars import text
@@ -46,6 +57,16 @@ def _once_each() -> list[dict[str, Any]]:
     ]
 
 
+class TimeServer(BaseModel):
+    """The NTP server on the host, for guests that help themselves."""
+
+    model_config = section("{off_by: 2s}")
+
+    off_by: DurationOrZero = default(
+        0, "How far ahead of the host's clock the time is that it serves, on purpose.", "0s"
+    )
+
+
 class Document(BaseModel):
     """A freezelab playbook: which guests are frozen, how, and what the run has to show."""
 
@@ -59,10 +80,12 @@ class Document(BaseModel):
         json_schema_extra={"default": [{"name": "web-0"}]},
     )
     resync: Mechanism = needed(
-        "What brings the guests' clocks back after the resume. none: nothing. agent: the host sets "
-        "them through qemu-guest-agent. chrony: chronyd in the guest, from a chronyd on the host.",
+        "What brings the guests' clocks back after the resume. "
+        + ". ".join(f"{mechanism}: {mechanism.about}" for mechanism in ResyncMechanism)
+        + ".",
         "agent",
     )
+    time_server: TimeServer = default(TimeServer(), "The NTP server on the host.", "")
     cycle: Cycle = needed("How guests are frozen.")
     matrix: Matrix | None = default(
         None, "Run all of this once for each combination of these values, one after another."

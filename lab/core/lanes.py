@@ -1,0 +1,60 @@
+"""Cells side by side: those that differ in nothing but what repairs the clocks run at the same time, each on
+guests of its own, its lane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lab.core.plan import Cell, Plan
+
+MOST = 8
+
+
+def _together(cell: Cell) -> object:
+    """What two cells have to have in common."""
+    return cell.guests, cell.cycle, cell.expectations, cell.repeat, cell.control
+
+
+def _grouped(cells: Sequence[Cell], most: int) -> list[list[Cell]]:
+    """The cells in groups of at most `most`, in the order of their first ones."""
+    groups: dict[object, list[list[Cell]]] = {}
+    found = []
+    for cell in cells:
+        open_ones = groups.setdefault(_together(cell), [])
+        if not open_ones or len(open_ones[-1]) >= most:
+            open_ones.append([])
+            found.append(open_ones[-1])
+        open_ones[-1].append(cell)
+    return found
+
+
+def laned(plan: Plan) -> Plan:
+    """The plan with every cell's guests named for the lane that it runs in: web becomes web-a, web-b."""
+    if plan.side_by_side < 2:
+        return plan
+    named = {
+        cell.id: replace(
+            cell,
+            guests=tuple(replace(guest, name=f"{guest.name}-{chr(97 + lane)}") for guest in cell.guests),
+        )
+        for group in _grouped(plan.cells, plan.side_by_side)
+        for lane, cell in enumerate(group)
+    }
+    cells = tuple(named[cell.id] for cell in plan.cells)
+    return replace(plan, cells=cells, guests=cells[0].guests)
+
+
+def batches(plan: Plan) -> list[list[Cell]]:
+    """What is run together, batch after batch: of a plan that was laned, or one without lanes."""
+    if plan.side_by_side < 2:
+        return [[cell] for cell in plan.parts]
+    lanes = {cell.id: cell.guests for cell in plan.cells}
+    bare = [
+        replace(cell, guests=tuple(replace(g, name=g.name.rpartition("-")[0]) for g in cell.guests))
+        for cell in plan.cells
+    ]
+    return [
+        [replace(cell, guests=lanes[cell.id]) for cell in group]
+        for group in _grouped(bare, plan.side_by_side)
+    ]
