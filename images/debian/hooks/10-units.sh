@@ -17,7 +17,8 @@ want() { # target unit...
         ln -s "/lib/systemd/system/$unit" "$etc/$1.wants/$unit"
     done
 }
-want sockets.target "systemd-journald.socket systemd-journald-dev-log.socket"
+# dbus.socket only listens: the bus starts when somebody asks for it (timedatectl, timesyncd).
+want sockets.target "systemd-journald.socket systemd-journald-dev-log.socket dbus.socket"
 want sysinit.target "systemd-journald.service systemd-tmpfiles-setup.service"
 for unit in ssh qemu-guest-agent acpid; do
     mkdir -p "$etc/multi-user.target.wants"
