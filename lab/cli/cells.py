@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.cli.session import Guests, Settings, check_memory
 from lab.controller import Controller, Subject
+from lab.core.lanes import batches
 from lab.core.method import FreezeMethod
 from lab.core.patch import Patch
-from lab.core.plan import Cell, GuestSpec, Plan, ResyncMechanism
-from lab.errors import FreezelabError, Interrupted, Refused
+from lab.core.plan import Cell, GuestSpec, Plan
+from lab.errors import FreezelabError, GuestError, Interrupted, Refused
 from lab.host import emulators, emulators_fetch, patches
 from lab.host.patches import Tools
 from lab.hypervisor.adapter import LibvirtHypervisor
@@ -25,18 +27,21 @@ Shield = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class _Kind:
-    """What decides whether a cell can have the guests of the one before."""
+    """What decides whether a batch of cells can have the guests of the one before."""
 
-    guests: tuple[GuestSpec, ...]
-    resync: ResyncMechanism
+    guests: frozenset[GuestSpec]
     shared_memory: bool
     guest_sleep: bool
 
+    @classmethod
+    def of(cls, batch: Sequence[Cell]) -> _Kind:
+        method = batch[0].cycle.method
+        guests = frozenset(spec for cell in batch for spec in cell.guests)
+        return cls(guests, method.shares_memory, method is FreezeMethod.GUEST_SLEEP)
 
-def kind_of(cell: Cell) -> _Kind:
-    """The guests that a cell needs."""
-    method = cell.cycle.method
-    return _Kind(cell.guests, cell.resync, method.shares_memory, method is FreezeMethod.GUEST_SLEEP)
+    def serves(self, other: _Kind) -> bool:
+        """Whether guests of this kind will do for the other."""
+        return other.guests <= self.guests and replace(other, guests=self.guests) == self
 
 
 class Cells:
@@ -63,7 +68,7 @@ class Cells:
         self._controller = Controller(clock, hypervisor, journal, view, shield)
         self._stack = ExitStack()
         self._kind: _Kind | None = None
-        self._subjects: dict[str, Subject] = {}
+        self._guests: Guests | None = None
         self._index = 0
 
     def __enter__(self) -> Cells:
@@ -74,61 +79,96 @@ class Cells:
 
     def run(self) -> None:
         """All of them. Without a matrix a failure ends the run; in one, it ends its cell, and is told."""
-        cells = self._plan.parts
-        for cell in cells:
-            if not cell.id:
-                self._one(cell)
-                continue
-            self._journal.append("cell", id=cell.id)
-            self._view.note(f"cell {cell.id}")
+        together = batches(self._plan)
+        total = sum(batch[0].repeat + batch[0].control for batch in together)
+        for batch in together:
+            for cell in batch:
+                if cell.id:
+                    self._journal.append("cell", id=cell.id)
+                    self._view.note(f"cell {cell.id}")
             try:
-                self._one(cell)
+                self._batch(batch, total)
             except Interrupted:
                 raise
             except FreezelabError as error:
-                refused = isinstance(error, Refused)
-                self._view.note(f"{'refused' if refused else 'not run'}: {error}")
-                self._journal.append("cell", id=cell.id, skipped=str(error).split("\n")[0], refused=refused)
+                for cell in batch:
+                    self._skip(cell, error)
                 self._drop()
 
-    def _one(self, cell: Cell) -> None:
+    def _skip(self, cell: Cell, error: FreezelabError) -> None:
+        if not cell.id:
+            raise error
+        refused = isinstance(error, Refused)
+        self._view.note(f"{cell.id} {'refused' if refused else 'not run'}: {error}")
+        self._journal.append("cell", id=cell.id, skipped=str(error).split("\n")[0], refused=refused)
+
+    def _batch(self, batch: Sequence[Cell], total: int) -> None:
+        """Cells that are run together; one, unless the matrix says side_by_side."""
+        cycle, control, repeat = batch[0].cycle, batch[0].control, batch[0].repeat
         patch = self._checked
         if patch is None:
-            patch = make_patch(cell.cycle.patch, self._hypervisor, self._settings, self._clock, self._view)
+            patch = make_patch(cycle.patch, self._hypervisor, self._settings, self._clock, self._view)
             patch.check()
-        subjects = self._guests(cell)
-        mine = sum(part.repeat + part.control for part in self._plan.parts)
-        try:
-            for number in range(cell.control + cell.repeat):
-                self._view.cycle(self._index + 1, mine)
-                self._controller.run_cycle(
-                    self._index, subjects, cell.cycle, patch, frozen=number >= cell.control
-                )
-                self._index += 1
-        finally:
-            if undone := patch.undo():
-                self._journal.append("undo", cell=cell.id, what=undone)
-                self._view.note(f"undone: {undone}")
+        guests = self._serving(batch)
+        with ExitStack() as stack:
+            subjects = self._equipped(batch, guests, stack)
+            if not subjects:
+                return
+            try:
+                for number in range(control + repeat):
+                    self._view.cycle(self._index + 1, total)
+                    self._controller.run_cycle(self._index, subjects, cycle, patch, frozen=number >= control)
+                    self._index += 1
+            finally:
+                if undone := patch.undo():
+                    self._journal.append("undo", cell=batch[0].id, what=undone)
+                    self._view.note(f"undone: {undone}")
 
-    def _guests(self, cell: Cell) -> dict[str, Subject]:
-        """Guests for the cell: those that are there, if they serve it too, and are as they were started."""
-        kind = kind_of(cell)
-        if kind != self._kind or cell.cycle.method is FreezeMethod.REBOOT:
+    def _serving(self, batch: Sequence[Cell]) -> Guests:
+        """Guests for the batch: those that are there, if they serve it too, and are as they were started."""
+        kind = _Kind.of(batch)
+        if self._kind is None or self._guests is None or not self._kind.serves(kind):
             self._drop()
-            check_memory(cell.guests)
+            specs = [spec for cell in batch for spec in cell.guests]
+            check_memory(specs)
             settings = replace(
-                self._settings, shared_memory=kind.shared_memory, guest_sleep=kind.guest_sleep, cell=cell.id
+                self._settings,
+                shared_memory=kind.shared_memory,
+                guest_sleep=kind.guest_sleep,
             )
             guests = self._stack.enter_context(
                 Guests(self._hypervisor, settings, self._clock, self._view, self._journal)
             )
-            self._subjects = guests.up(cell.guests, cell.resync)
-            self._kind = kind
-        return {name: replace(subject, cell=cell.id) for name, subject in self._subjects.items()}
+            guests.boot({spec: cell.id for cell in batch for spec in cell.guests})
+            self._guests, self._kind = guests, kind
+        if batch[0].cycle.method is FreezeMethod.REBOOT:
+            self._kind = None  # what was rebooted serves nobody else
+        return self._guests
+
+    def _equipped(self, batch: Sequence[Cell], guests: Guests, stack: ExitStack) -> dict[str, Subject]:
+        """Every cell's guests with what repairs their clocks, installed side by side; without those of cells
+        for which that failed, which are skipped."""
+        self._view.phase("time sync", guest=", ".join(cell.resync for cell in batch))
+        if any(cell.resync.uses_ntp for cell in batch):
+            guests.serve_time(self._plan.ntp_offset_ns)
+        subjects: dict[str, Subject] = {}
+        broken = False
+        with ThreadPoolExecutor(len(batch)) as pool:
+            for cell, begun in [(cell, pool.submit(guests.equip, cell, stack)) for cell in batch]:
+                try:
+                    subjects |= begun.result()
+                except Refused as error:
+                    self._skip(cell, error)
+                except GuestError as error:
+                    broken = True
+                    self._skip(cell, error)
+        if broken:
+            self._kind = None  # nobody knows what state it is in
+        return subjects
 
     def _drop(self) -> None:
         self._kind = None
-        self._subjects = {}
+        self._guests = None
         stack, self._stack = self._stack, ExitStack()
         stack.close()
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lab.cli.paths import default_home, made
+from lab.cli.equipping import Equipment
+from lab.cli.paths import made
 from lab.controller import Subject
-from lab.core.plan import GuestSpec, ResyncMechanism
+from lab.core.plan import Cell, GuestSpec
 from lab.core.units import NS_PER_S, format_size
-from lab.errors import FreezelabError, GuestError, HypervisorError, MachineError, Refused
+from lab.errors import FreezelabError, GuestError, HypervisorError, MachineError
 from lab.guest.fill import Fill, room
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH, Address, load_key
-from lab.guest.timesync import AgentResync, ChronyResync, NoResync
-from lab.host import chronyd
-from lab.host.chronyd import Chronyd
 from lab.host.taps import Tap
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import Choice
@@ -30,16 +28,10 @@ from lab.hypervisor.facts import Emulator
 from lab.image.identity import make_key, write_key
 from lab.image.seed import FW_CFG_NAME, Network, make_seed
 from lab.image.store import Image, overlay
-from lab.ports import Clock, Journal, Resync, View
+from lab.ports import Clock, Journal, View
 
 BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
 """How long a guest may take to answer SSH; see the README for what it takes."""
-
-HOST_IN_GUEST = "10.0.2.2"
-"""The host's loopback as a guest on QEMU's user-mode network sees it (QEMU, "Network emulation")."""
-
-AGENT_NS = 60 * NS_PER_S
-"""How long the guest's agent may take to answer after SSH has."""
 
 REACHABLE = (
     "this libvirt runs guests as a user who may not enter these folders; set FREEZELAB_HOME and "
@@ -59,7 +51,6 @@ class Settings:
     """What the guests of one run are made with. home: the state folder. folder: the run's own.
 
     shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
-    cell: of the matrix.
     """
 
     run: str
@@ -71,7 +62,6 @@ class Settings:
     boot_s: int | None = None
     shared_memory: bool = False
     guest_sleep: bool = False
-    cell: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +116,8 @@ class Guests:
         self._hypervisor, self._settings = hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
         self._stack = ExitStack()
+        self._probes: dict[str, GuestProbe] = {}
+        self._equipment = Equipment(hypervisor, settings.home, settings.folder, clock, view)
         self._key, self._public = lab_key(settings.home)
         self._folder = made(settings.home / "guests" / settings.run)
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
@@ -137,35 +129,44 @@ class Guests:
         self._view.phase("remove guests")
         self._stack.__exit__(None, None, None)
 
-    def up(self, specs: Sequence[GuestSpec], mechanism: ResyncMechanism) -> dict[str, Subject]:
-        """Boot the guests side by side and open a probe in each. GuestError when one does not answer."""
-        if mechanism is ResyncMechanism.CHRONY and (bridged := next((s for s in specs if s.bridge), None)):
-            raise Refused(
-                "the host's time server is reached by QEMU's user-mode network only",
-                where=bridged.name,
-                hint="another resync, or no network: for this guest",
-            )
+    def boot(self, specs: Mapping[GuestSpec, str]) -> None:
+        """Boot the guests side by side, each for the cell of this name, and open a probe in each. GuestError
+        when one does not answer."""
         begun = {}
         started = {}
         for spec in specs:
-            begun[spec.name] = self._clock.now().raw_ns
-            started[spec.name] = self._start(spec)
-        server = self._stack.enter_context(self._chronyd()) if mechanism is ResyncMechanism.CHRONY else None
-        subjects = {}
-        for name, guest in started.items():
-            self._view.phase("boot", guest=name)
+            begun[spec] = self._clock.now().raw_ns
+            started[spec] = self._start(spec)
+        for spec, guest in started.items():
+            self._view.phase("boot", guest=spec.name)
             probe = self._probe(guest)
-            seconds = (self._clock.now().raw_ns - begun[name]) / NS_PER_S
-            resync = self._resync(name, mechanism, probe, server)
+            seconds = (self._clock.now().raw_ns - begun[spec]) / NS_PER_S
             filled = self._fill(guest.spec, probe) if guest.spec.fill else 0
             self._journal.append(
                 "boot",
-                name,
+                spec.name,
                 timings={"to_probe_s": round(seconds, 2), **({"filled_bytes": filled} if filled else {})},
-                cell=self._settings.cell,
+                cell=specs[spec],
             )
-            subjects[name] = Subject(name, probe, resync)
-        return subjects
+            self._probes[spec.name] = probe
+
+    def serve_time(self, offset_ns: int) -> None:
+        """Have the host's NTP server running, as long as the guests: its time is off by so much."""
+        self._equipment.serve_time(self._stack, offset_ns)
+
+    def equip(self, cell: Cell, stack: ExitStack) -> dict[str, Subject]:
+        """The cell's guests, ready for its cycles; see Equipment.equip."""
+        return {
+            spec.name: self._equipment.equip(spec, self._probes[spec.name], cell, stack)
+            for spec in cell.guests
+        }
+
+    def up(self, cell: Cell) -> dict[str, Subject]:
+        """Boot a cell's guests, and equip them for as long as they are there."""
+        self.boot(dict.fromkeys(cell.guests, cell.id))
+        if cell.resync.uses_ntp:
+            self.serve_time(0)
+        return self.equip(cell, self._stack)
 
     def _start(self, spec: GuestSpec) -> Started:
         settings = self._settings
@@ -206,6 +207,7 @@ class Guests:
             agent_socket=None if self._hypervisor.remote else self._socket(),
             memory_file=self._memory_file(spec),
             guest_sleep=settings.guest_sleep,
+            rtc_track=spec.rtc,
         )
         if spec.bridge:
             one, other = self._taps(spec)
@@ -302,27 +304,6 @@ class Guests:
         fill = Fill(lambda: probe.ssh, min(wanted, most)).start()
         fill.wait()
         return fill.size
-
-    def _chronyd(self) -> Chronyd:
-        folder = self._settings.folder / "chronyd"
-        return Chronyd(chronyd.find(self._settings.home, default_home()), folder, self._clock)
-
-    def _resync(
-        self, name: str, mechanism: ResyncMechanism, probe: GuestProbe, server: Chronyd | None
-    ) -> Resync:
-        # A guest boots with its RTC's whole seconds. It starts in time, or the freeze could not be told
-        # from the boot.
-        self._view.phase("set the clock", guest=name)
-        self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
-        self._hypervisor.set_time(name)
-        if mechanism is ResyncMechanism.AGENT:
-            return AgentResync(lambda: self._hypervisor.set_time(name))
-        if server is not None:
-            self._view.phase("chrony", guest=name)
-            resync = ChronyResync(lambda: probe.ssh, HOST_IN_GUEST, server.port)
-            resync.prepare()
-            return resync
-        return NoResync()
 
 
 def _console_end(console: Path) -> str:

@@ -142,7 +142,7 @@ def running_lab(home: Path, spec: GuestSpec, **settings: Any) -> Iterator[Lab]:
             FileJournal(folder, clock) as journal,
             Guests(hypervisor, made, clock, NullView(), journal) as guests,
         ):
-            subjects = guests.up(plan.guests, plan.resync)
+            subjects = guests.up(plan.parts[0])
             yield Lab(hypervisor, subjects["web-0"], folder, clock)
 
 
