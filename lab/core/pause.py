@@ -257,6 +257,11 @@ def _regime(host: Interval, lag: Interval, gap: Interval, unseen_ns: int) -> Reg
     return None
 
 
+def inside_regime(whole: Interval, lag: Interval, gap: Interval, sampler: SamplerReport) -> Regime | None:
+    """The regime of a pause that lies in `whole` by the guest's side alone."""
+    return _regime(whole, lag, gap, UNSEEN_FLOORS * sampler.floor_ns)
+
+
 def _running(lag: Interval, gap: Interval) -> Regime | None:
     return Regime.RUNNING if 0 in lag and gap.low_ns == 0 else None
 
