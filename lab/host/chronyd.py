@@ -2,6 +2,10 @@
 
 It serves the host's clock on 127.0.0.1, which a guest on a user-mode network reaches as its gateway, runs
 with `-x` (no control of the system clock) in a work folder of its own, and ends with this process.
+
+One that is wrong on purpose is two of them: the second has the first for its source, and is told that this
+source is off (the option `offset`). With -x a chronyd corrects a clock that exists only inside it, and that
+is what it serves.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -24,16 +29,31 @@ ADDRESS = "127.0.0.1"
 STRATUM = 2
 """What the guests are told. Any from 1 to 14 does: the lab's host is the truth here."""
 
+_STRATA = (STRATUM, STRATUM + 1)
+"""The second one's: it has its time from the first."""
+
 _START_NS = 5 * NS_PER_S
 _ANSWER_S = 0.2
 _POLL_NS = 20 * NS_PER_MS
 _STOP_S = 3.0
 _TRIES = 4
 
+_RIGHT_NS = NS_PER_MS
+"""How near to its offset a server that is wrong on purpose has to be before it is used. It comes within some
+20 microseconds; the exchange that tells so takes longer."""
+
+_TRUE = "local stratum {stratum}\n"
+
+_OFF = """\
+server {address} port {true_port} offset {correction} minpoll -4 maxpoll -4 maxsamples 1
+"""
+"""offset: "a correction […] applied to offsets measured with this source" (chrony.conf(5)), so its sign is
+that of what is served. One sample is enough (maxsamples 1). It is taken over at once: a clock that exists
+only inside chronyd was seen to be corrected by an hour within 0.3 s, and to refuse to be stepped."""
+
 _CONFIG = """\
 # Written by freezelab. Run with -x: this chronyd serves the clock, it never sets it.
-local stratum {stratum}
-bindaddress {address}
+{source}bindaddress {address}
 port {port}
 allow 127.0.0.0/8
 cmdport 0
@@ -61,14 +81,21 @@ class Chronyd:
     """A context manager: inside the `with` block chronyd answers on `address`:`port`.
 
     folder: its work folder, made when missing; configuration, pid file and log go there.
-    port: UDP; None finds a free one. Enter it from a thread that lives as long as it does: Linux tells
-    the child of its parent *thread's* death.
+    port: UDP; None finds a free one.
+    offset_ns: how far the time that it serves is off on purpose, positive when it is ahead of the host's.
+    Enter it from a thread that lives as long as it does: Linux tells the child of its parent *thread's*
+    death.
     """
 
     address = ADDRESS
 
-    def __init__(self, program: Path, folder: Path, clock: Clock, *, port: int | None = None) -> None:
+    def __init__(
+        self, program: Path, folder: Path, clock: Clock, *, port: int | None = None, offset_ns: int = 0
+    ) -> None:
         self._program, self._folder, self._clock, self._asked = program, folder.absolute(), clock, port
+        self.offset_ns = offset_ns
+        self._true = Chronyd(program, self._folder / "true", clock) if offset_ns else None
+        self._behind = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self.port = port or 0
 
@@ -81,8 +108,17 @@ class Chronyd:
         return self._folder / "chronyd.log"
 
     def __enter__(self) -> Chronyd:
-        """Start it; ready when it has answered a real NTP query. MachineError when the port is in use,
-        or chronyd does not answer within 5 s."""
+        """Start it; ready when it has answered a real NTP query with the time that it is to serve.
+        MachineError when the port is in use, or chronyd does not answer within 5 s."""
+        if self._true is None:
+            return self._begin()
+        with ExitStack() as stack:
+            stack.enter_context(self._true)
+            self._begin()
+            self._behind = stack.pop_all()
+        return self
+
+    def _begin(self) -> Chronyd:
         for tries_left in reversed(range(1 if self._asked else _TRIES)):
             self.port = _free_port(self._asked)
             try:
@@ -102,18 +138,21 @@ class Chronyd:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
+        self._behind.close()
 
     def check(self) -> None:
         """MachineError when it no longer runs."""
         if self._process is None or self._process.poll() is not None:
             raise MachineError(f"chronyd has ended: {self._last_words()}", where=str(self.log))
+        if self._true is not None:
+            self._true.check()
 
     def _start(self) -> None:
         config = self._folder / "chronyd.conf"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             config.write_text(
-                _CONFIG.format(stratum=STRATUM, address=ADDRESS, port=self.port, folder=self._folder),
+                _CONFIG.format(source=self._source(), address=ADDRESS, port=self.port, folder=self._folder),
                 encoding="utf-8",
             )
             with self.log.open("ab") as log:
@@ -139,13 +178,19 @@ class Chronyd:
                 f"chronyd cannot be started: {error.strerror}", where=str(error.filename or self._program)
             ) from error
 
+    def _source(self) -> str:
+        if self._true is None:
+            return _TRUE.format(stratum=STRATUM)
+        correction = f"{self.offset_ns / NS_PER_S:.9f}"
+        return _OFF.format(address=ADDRESS, true_port=self._true.port, correction=correction)
+
     def _wait_ready(self) -> None:
         end = self._clock.now().raw_ns + _START_NS
         while True:
             self.check()
             with contextlib.suppress(OSError, ValueError):
                 answer = sntp.query(ADDRESS, self.port, self._clock, _ANSWER_S)
-                if answer.stratum == STRATUM:
+                if self.offset_ns in answer.offset.widened(_RIGHT_NS) and answer.stratum in _STRATA:
                     return
             now = self._clock.now().raw_ns
             if now >= end:

@@ -17,6 +17,7 @@ import platformdirs
 import psutil
 import pytest
 
+from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
 from lab.host import chronyd, sntp
 from lab.host.clocks import HostClock
@@ -48,6 +49,32 @@ def test_it_serves_the_hosts_clock(program: Path, tmp_path: Path) -> None:
     assert not psutil.pid_exists(pid)
     written = {path.name for path in (tmp_path / "work").iterdir()}
     assert written <= {"chronyd.conf", "chronyd.log", "chronyd.pid"}
+
+
+@pytest.mark.parametrize("offset_ns", [2 * NS_PER_S, -2 * NS_PER_S, 37 * NS_PER_MS, 3600 * NS_PER_S])
+def test_one_that_is_wrong_on_purpose(program: Path, tmp_path: Path, offset_ns: int) -> None:
+    host = CLOCK.now()
+    with chronyd.Chronyd(program, tmp_path, CLOCK, offset_ns=offset_ns) as server:
+        for _ in range(3):
+            answer = sntp.query(server.address, server.port, CLOCK, 5)
+            assert offset_ns in answer.offset.widened(NS_PER_MS)
+        for pid in (pids := [int(path.read_text()) for path in tmp_path.rglob("chronyd.pid")]):
+            assert "-x" in psutil.Process(pid).cmdline()
+        assert len(pids) == 2
+        server.check()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    # The host's own clock has not moved.
+    now = CLOCK.now()
+    assert abs((now.real_ns - host.real_ns) - (now.raw_ns - host.raw_ns)) < NS_PER_MS
+
+
+def test_the_one_behind_a_wrong_one_dies(program: Path, tmp_path: Path) -> None:
+    with chronyd.Chronyd(program, tmp_path, CLOCK, offset_ns=NS_PER_S) as server:
+        true = int((tmp_path / "true" / "chronyd.pid").read_text())
+        os.kill(true, signal.SIGKILL)
+        psutil.Process(true).wait(5)
+        with pytest.raises(MachineError, match="chronyd has ended"):
+            server.check()
 
 
 def test_it_never_controls_the_clock(program: Path, tmp_path: Path) -> None:
