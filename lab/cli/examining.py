@@ -104,7 +104,7 @@ def _hypervisor(uri: str | None, state: Path) -> Check:
     try:
         with connect(uri, state, clock=HostClock()) as hypervisor:
             facts, emulator = hypervisor.facts(), hypervisor.emulator(Accelerator.TCG)
-            left = hypervisor.list_lab_domains()
+            left = [domain for domain in hypervisor.list_lab_domains() if not domain.kept]
     except FreezelabError as error:
         return _failed("hypervisor", error)
     where = facts.uri if uri else "no daemon"

@@ -194,6 +194,59 @@ def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="How m
 
 
 @app.command()
+def up(
+    name: Annotated[str, typer.Option(help="The guest's name.")] = "web-0",
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Its memory, such as 1GiB.")] = "512MiB",
+    vcpus: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    image: Annotated[str, typer.Option(help="An image's name.")] = "debian",
+    resync: Annotated[str, typer.Option(help="What keeps its clock in time.")] = "none",
+    accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    boot: Annotated[str | None, typer.Option(metavar="TIME", help="How long it may take to boot.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Start a guest that is kept until it is taken down."""
+    from lab.cli import keeping
+    from lab.cli.paths import home
+
+    options = keeping.Options(name, memory, vcpus, image, resync, accelerator, boot)
+    guest = keeping.up(home(), options, quiet=quiet)
+    typer.echo(f"guest {guest.name} runs; freezelab down {guest.name} removes it\n{guest.login}")
+
+
+@app.command("list")
+def list_kept(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the guests as JSON.")] = False,
+) -> None:
+    """List the guests that are kept, and how to log in."""
+    import json
+
+    from lab.cli import keeping
+    from lab.cli.paths import home
+
+    there = keeping.listing(home())
+    if as_json:
+        typer.echo(json.dumps(there, indent=1))
+        return
+    from lab.report.kept import render_kept
+    from lab.report.terminal import stdout_console
+
+    render_kept(there, stdout_console())
+
+
+@app.command()
+def down(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Kept guests.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+) -> None:
+    """Take kept guests down; nothing of them is left."""
+    from lab.cli import keeping
+    from lab.cli.paths import home
+
+    for line in keeping.down(home(), names or [], everything=everything):
+        typer.echo(line)
+
+
+@app.command()
 def recover(
     connect: Connect = None,
     keep: Annotated[

@@ -51,6 +51,7 @@ class Settings:
     """What the guests of one run are made with. home: the state folder. folder: the run's own.
 
     shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
+    kept: they may outlive this process, see Guests.leave.
     """
 
     run: str
@@ -62,6 +63,7 @@ class Settings:
     boot_s: int | None = None
     shared_memory: bool = False
     guest_sleep: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class Guests:
         self._clock, self._view, self._journal = clock, view, journal
         self._stack = ExitStack()
         self._probes: dict[str, GuestProbe] = {}
+        self._left = False
         self._equipment = Equipment(hypervisor, settings.home, settings.folder, clock, view)
         self._key, self._public = lab_key(settings.home)
         self._folder = made(settings.home / "guests" / settings.run)
@@ -126,7 +129,8 @@ class Guests:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._view.phase("remove guests")
+        if not self._left:
+            self._view.phase("remove guests")
         self._stack.__exit__(None, None, None)
 
     def boot(self, specs: Mapping[GuestSpec, str]) -> None:
@@ -168,6 +172,17 @@ class Guests:
             self.serve_time(0)
         return self.equip(cell, self._stack)
 
+    def address(self, name: str) -> Address:
+        """How to log in to a guest that was booted."""
+        return self._probes[name].ssh.address
+
+    def leave(self) -> None:
+        """Have everything live on that was started; from here on it is the caller's to remove."""
+        for probe in self._probes.values():
+            probe.close()
+        self._stack.pop_all()
+        self._left = True
+
     def _start(self, spec: GuestSpec) -> Started:
         settings = self._settings
         image = settings.images[spec.image]
@@ -208,6 +223,7 @@ class Guests:
             memory_file=self._memory_file(spec),
             guest_sleep=settings.guest_sleep,
             rtc_track=spec.rtc,
+            kept=settings.kept,
         )
         if spec.bridge:
             one, other = self._taps(spec)

@@ -223,6 +223,13 @@ class LibvirtHypervisor:
         """The lab's domains of this home, also those of earlier processes."""
         return self.domains.lab()
 
+    def destroy_kept(self, uuid: str) -> None:
+        """End a kept guest's domain, whatever else has its name. Nothing happens when it has ended."""
+        for domain in self.domains.lab():
+            if domain.kept and domain.uuid == uuid:
+                self.domains.choose(domain)
+                self.destroy(domain.guest)
+
     def destroy(self, guest: str) -> None:
         """End one of the lab's guests at once, as by pulling its plug. Nothing happens when it has ended.
         HypervisorError for a domain that is not the lab's: those are never destroyed."""
@@ -249,10 +256,9 @@ class LibvirtHypervisor:
 
     def recover(self, *, keep: bool) -> Iterator[str]:
         """What a killed run left behind: settle its hand-overs and then, with `keep`, have its guests run
-        again. A line for each thing done."""
+        again; kept guests always. A line for each thing done."""
         yield from recovery.settle(self._ground)
-        if keep:
-            yield from recovery.run_again(self._ground)
+        yield from recovery.run_again(self._ground, all_guests=keep)
 
     def lifecycle(self, guest: str) -> tuple[LifecycleEvent, ...]:
         """The guest's lifecycle events as this connection saw them, oldest first: started, suspended,

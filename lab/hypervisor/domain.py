@@ -102,6 +102,7 @@ class DomainSpec:
     generation: how many QEMU processes this guest had before, each taking up where the last one stopped.
     incoming: this process waits for such a state instead of booting.
     mac: of the network card; "": derived from the uuid.
+    kept: the guest outlives the command that started it, until it is taken down by name.
     """
 
     guest: str
@@ -133,6 +134,7 @@ class DomainSpec:
     tap: str = ""
     other_tap: str = ""
     mac: str = ""
+    kept: bool = False
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Domains by the guests' names: started, found, listed, ended.
 
 A guest's name means, in this order: the domain this process started for it, the lab's domain of that guest
-(by its metadata), the user's own domain of exactly that name.
+(by its metadata; a run's before a kept one), the user's own domain of exactly that name.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _STATES: dict[int, str] = {
 class LabDomain:
     """A domain that the lab of this home started, in this process or an earlier one.
 
-    generation: see DomainSpec; two domains of one guest and run are the two ends of a hand-over that was cut
-    off.
+    generation, kept: see DomainSpec; two domains of one guest and run are the two ends of a hand-over that
+    was cut off.
     """
 
     name: str
@@ -43,11 +43,12 @@ class LabDomain:
     state: str
     generation: int = 0
     ssh_port: int | None = None
+    kept: bool = False
 
     @classmethod
     def of(cls, spec: DomainSpec, state: str, ssh_port: int | None = None) -> LabDomain:
         """The domain that `spec` describes."""
-        return cls(spec.name, spec.guest, spec.run, spec.uuid, state, spec.generation, ssh_port)
+        return cls(spec.name, spec.guest, spec.run, spec.uuid, state, spec.generation, ssh_port, spec.kept)
 
 
 class Domains:
@@ -63,7 +64,7 @@ class Domains:
         """Create the guest's domain and have it running. It is transient: when it ends, nothing of it
         stays behind in libvirt. HypervisorError when libvirt refuses, or the guest is there already."""
         for there in self.lab():
-            if there.guest == spec.guest:
+            if there.guest == spec.guest and there.kept == spec.kept:
                 raise HypervisorError(
                     f"the lab has a guest of this name already, of run {there.run}, {there.state}",
                     where=spec.guest,
@@ -85,7 +86,9 @@ class Domains:
             known = self._started.get(guest)
         if known is not None:
             return known
-        ours = [domain for domain, facts in self._lab() if facts.guest == guest]
+        marked = [(domain, facts) for domain, facts in self._lab() if facts.guest == guest]
+        # A run's guest comes before a kept one of the same name, which is left alone.
+        ours = [domain for domain, facts in marked if not facts.kept] or [domain for domain, _ in marked]
         if len(ours) > 1:
             raise HypervisorError(
                 "several runs have a guest of this name", where=guest, hint="freezelab recover removes them"
@@ -100,6 +103,11 @@ class Domains:
         """From here on the guest is this domain."""
         with self._lock:
             self._started[guest] = domain
+
+    def choose(self, wanted: LabDomain) -> None:
+        """From here on its guest's name means this domain. HypervisorError when it is gone."""
+        with mapped("is gone", wanted.guest):
+            self.now(wanted.guest, self.connection.lookupByUUIDString(wanted.uuid))
 
     def uuids(self) -> dict[str, str]:
         """Of the guests that are known by name so far."""
@@ -131,6 +139,7 @@ class Domains:
                         state=state_of(domain),
                         generation=int(marked.get("generation", "0")),
                         ssh_port=int(port) if (port := marked.get("port", "")) else None,
+                        kept=marked.get("kept") == "yes",
                     )
                     found.append((domain, facts))
         return found

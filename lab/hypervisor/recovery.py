@@ -43,10 +43,11 @@ def settle(ground: Ground) -> Iterator[str]:
             yield f"guest {guest}: its hand-over was cut off before the successor ran, which was ended"
 
 
-def run_again(ground: Ground) -> Iterator[str]:
-    """Have every guest of this lab run, those that were saved to a file too; a line for each."""
+def run_again(ground: Ground, *, all_guests: bool) -> Iterator[str]:
+    """Have every guest of this lab run, those that were saved to a file too, or the kept ones only; a line
+    for each."""
     for domain in ground.domains.lab():
-        if domain.state not in _STILL:
+        if domain.state not in _STILL or not (all_guests or domain.kept):
             continue
         there = _lookup(ground, domain)
         try:
@@ -57,7 +58,7 @@ def run_again(ground: Ground) -> Iterator[str]:
         except libvirt.libvirtError as error:
             raise as_hypervisor_error(error, "cannot be resumed", domain.guest) from error
         yield f"guest {domain.guest} runs again (it was {domain.state})"
-    for path in saved(ground.home):
+    for path in saved(ground.home) if all_guests else ():
         try:
             ground.connection.restoreFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
         except libvirt.libvirtError as error:

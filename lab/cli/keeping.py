@@ -1,0 +1,266 @@
+"""`freezelab up`, `list` and `down`: guests that outlive the command.
+
+What is needed to reach one again is a file of its own, HOME/kept/NAME.json, which is ours alone (0600). Its
+domain is marked as kept, so that `run` and `recover` leave it alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lab.cli.paths import made
+from lab.core.mechanism import ResyncMechanism
+from lab.core.method import FreezeMethod
+from lab.core.patch import HoldPatch
+from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
+from lab.core.units import NS_PER_S, parse_size
+from lab.errors import MachineError, RecordError, Refused, UsageError
+from lab.guest.ssh import Address
+from lab.hypervisor.kept import state_of_kept
+
+SCHEMA = "freezelab.kept/1"
+START = "freezelab up --name web-0"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A kept guest. run: names its files below HOME/guests. domain, uuid: libvirt's. host_key: the public key
+    line that it shows. since: when it was started, ISO 8601."""
+
+    name: str
+    run: str
+    domain: str
+    uuid: str
+    image: str
+    memory_bytes: int
+    vcpus: int
+    resync: str
+    since: str
+    host: str
+    port: int
+    user: str
+    key: str
+    host_key: str
+    known_hosts: str
+    console: str
+    agent_socket: str
+    accelerator: str
+
+    @property
+    def address(self) -> Address:
+        return Address(self.name, self.host, self.port, self.user, Path(self.key), self.host_key)
+
+    @property
+    def login(self) -> str:
+        """The shell command that logs in."""
+        known = f"-o UserKnownHostsFile={self.known_hosts}"
+        return f"ssh -i {self.key} {known} -p {self.port} {self.user}@{self.host}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `up` is told. memory: as people write it."""
+
+    name: str
+    memory: str = "512MiB"
+    vcpus: int = 1
+    image: str = "debian"
+    resync: str = "none"
+    accelerator: str = "auto"
+    boot: str | None = None
+
+
+def kept(home: Path) -> list[Kept]:
+    """All of them, by name. RecordError when a file is not one of ours."""
+    return [_read(path) for path in sorted((home / "kept").glob("*.json"))]
+
+
+def find(home: Path, name: str) -> Kept:
+    """The kept guest of this name. UsageError when there is none, with what there is."""
+    there = kept(home)
+    for guest in there:
+        if guest.name == name:
+            return guest
+    names = ", ".join(guest.name for guest in there)
+    raise UsageError(f"no kept guest {name!r}", hint=f"kept: {names}" if names else f"start one: {START}")
+
+
+def state(home: Path, guest: Kept) -> str:
+    """libvirt's word for it, "stopped" or "gone". Works while another process holds the hypervisor."""
+    return state_of_kept(home, guest.domain, guest.uuid)
+
+
+def listing(home: Path) -> list[dict[str, Any]]:
+    """For people and programs: every member of Kept, `state` and `login`."""
+    return [{**asdict(guest), "state": state(home, guest), "login": guest.login} for guest in kept(home)]
+
+
+def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
+    """Start a guest that is kept. UsageError when there is one of this name already."""
+    from lab.cli.options import accelerator_request, boot_seconds
+    from lab.cli.running import images_for
+    from lab.cli.session import Guests, Settings, check_memory
+    from lab.cli.signals import Signals
+    from lab.cli.views import view_for
+    from lab.host.clocks import HostClock
+    from lab.hypervisor.accelerators import choose
+    from lab.hypervisor.connect import connect
+
+    spec, mechanism = _spec(options), _mechanism(options.resync)
+    request, boot_s = accelerator_request(options.accelerator), boot_seconds(options.boot)
+    if any(guest.name == spec.name for guest in kept(home)):
+        hint = f"freezelab down {spec.name}, or another --name"
+        raise UsageError("a guest of this name is kept already", where=spec.name, hint=hint)
+    nothing = CycleSpec(FreezeMethod.NONE, HoldPatch(NS_PER_S))
+    cell = Cell("", (), (spec,), mechanism, nothing, Expectations())
+    check_memory([spec])
+    clock = HostClock()
+    with Signals() as signals, view_for([spec.name], quiet=quiet) as (view, progress):
+        plan = Plan("up", "", "", cell.guests, mechanism, nothing, Expectations())
+        images = images_for(plan, progress)
+        image = images[spec.image]
+        with connect(None, home, clock=clock) as hypervisor:
+            choice = choose(request, image.kernel, home, progress=view.note)
+            run = f"kept-{secrets.token_hex(3)}"
+            folder = made(home / "guests" / run)
+            emulator = hypervisor.emulator(choice.accelerator)
+            settings = Settings(run, home, folder, images, choice, emulator, boot_s, kept=True)
+            with Guests(hypervisor, settings, clock, view, _Nowhere()) as guests:
+                guests.up(cell)
+                domain = hypervisor.spec(spec.name)
+                address = guests.address(spec.name)
+                if domain is None:
+                    raise MachineError("its domain is not known any more", where=spec.name)
+                guest = Kept(
+                    name=spec.name,
+                    run=run,
+                    domain=domain.name,
+                    uuid=domain.uuid,
+                    image=image.label,
+                    memory_bytes=spec.memory_bytes,
+                    vcpus=spec.vcpus,
+                    resync=mechanism.value,
+                    since=datetime.now(UTC).isoformat(timespec="seconds"),
+                    host=address.host,
+                    port=address.port,
+                    user=address.user,
+                    key=str(address.key),
+                    host_key=address.host_key,
+                    known_hosts=str(folder / "known_hosts"),
+                    console=str(domain.console_log),
+                    agent_socket=str(domain.agent_socket or ""),
+                    accelerator=choice.accelerator.value,
+                )
+                with signals.shield():
+                    _write(home, guest)
+                    guests.leave()
+    return guest
+
+
+def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Iterator[str]:
+    """Take kept guests down, and all of their files; a line for each. UsageError on an unknown name."""
+    from lab.host.clocks import HostClock
+    from lab.hypervisor.connect import connect
+
+    if bool(names) == everything:
+        raise UsageError("say which guests, or --all", hint="freezelab list tells their names")
+    wanted = kept(home) if everything else [find(home, name) for name in dict.fromkeys(names)]
+    if not wanted:
+        yield "no guest is kept"
+        return
+    with connect(None, home, clock=HostClock()) as hypervisor:
+        for guest in wanted:
+            hypervisor.destroy_kept(guest.uuid)
+            remove_files(home, guest)
+            yield f"removed guest {guest.name}"
+
+
+def remove_files(home: Path, guest: Kept) -> None:
+    """What a guest that is gone has left."""
+    if guest.run:
+        shutil.rmtree(home / "guests" / guest.run, ignore_errors=True)
+    if guest.agent_socket:
+        Path(guest.agent_socket).unlink(missing_ok=True)
+    _path(home, guest.name).unlink(missing_ok=True)
+    for folder in (home / "kept", home / "guests", home / "agents"):
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _spec(options: Options) -> GuestSpec:
+    try:
+        memory = parse_size(options.memory)
+    except ValueError as error:
+        raise UsageError(str(error), where="--memory") from None
+    if memory < 64 << 20:
+        raise UsageError("too little to boot in", where="--memory", hint="write it like 512MiB")
+    return GuestSpec(options.name, options.image, options.vcpus, memory)
+
+
+def _mechanism(text: str) -> ResyncMechanism:
+    """One that works without us. UsageError for a word that is none, Refused for one that needs the host."""
+    try:
+        mechanism = ResyncMechanism(text)
+    except ValueError:
+        known = ", ".join(m.value for m in ResyncMechanism if not _needs_host(m))
+        raise UsageError(f"no resync {text!r}", where="--resync", hint=f"for a kept guest: {known}") from None
+    if _needs_host(mechanism):
+        what = "the host's time server" if mechanism.uses_ntp else "somebody who acts on the resume"
+        raise Refused(
+            f"{mechanism.value} needs {what}, which is there during a run only",
+            where="--resync",
+            hint="a playbook's resync: does it; for a kept guest: none",
+        )
+    return mechanism
+
+
+def _needs_host(mechanism: ResyncMechanism) -> bool:
+    return mechanism.acts_from_host or mechanism.uses_ntp
+
+
+def _path(home: Path, name: str) -> Path:
+    return home / "kept" / f"{name}.json"
+
+
+def _read(path: Path) -> Kept:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data.pop("schema") != SCHEMA:
+            raise ValueError("another schema")
+        known = {field.name for field in fields(Kept)}
+        return Kept(**{name: value for name, value in data.items() if name in known})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError(
+            "is not a kept guest's file", where=str(path), hint=f"remove {path}, then: freezelab recover"
+        ) from error
+
+
+def _write(home: Path, guest: Kept) -> None:
+    """Whole or not at all, and ours alone."""
+    path = _path(home, guest.name)
+    made(path.parent)
+    host, key = f"[{guest.host}]:{guest.port}", " ".join(guest.host_key.split()[:2])
+    Path(guest.known_hosts).write_text(f"{host} {key}\n", encoding="ascii")
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump({"schema": SCHEMA, **asdict(guest)}, file, indent=1)
+        file.write("\n")
+    draft.replace(path)
+
+
+class _Nowhere:
+    """ports.Journal of a guest that belongs to no run."""
+
+    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:  # noqa: ARG002
+        return None
