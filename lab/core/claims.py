@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab.core.clock import Interval
+from lab.core.units import NS_PER_MS
+
+UNNAMED_NS = 125 * NS_PER_MS
+"""What "synchronised" without a bound is held against: the step threshold of RFC 5905 (appendix A.1.1, STEPT
+0.125 s), beyond which a client of NTP itself no longer takes its clock for one to be adjusted."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,8 @@ class Claim:
     synced: whether it says that the clock is synchronised; None when it does not say.
     bound_ns: the largest error that the clock can have by what it says; None when it names none.
     text: what it said, in short.
+    apart_ns: REALTIME minus MONOTONIC_RAW in the guest as it was looked at before and after, at least and at
+    most; None when it was not.
     """
 
     source: str
@@ -23,6 +30,18 @@ class Claim:
     synced: bool | None
     bound_ns: int | None
     text: str = ""
+    apart_ns: tuple[int, int] | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether it says that the clock is right. A program that ended says nothing (neither synced nor a
+        bound), and one that says it is not synchronised claims nothing."""
+        return self.synced is True or (self.synced is None and self.bound_ns is not None)
+
+    @property
+    def claimed_ns(self) -> int:
+        """The error that it certainly does not claim to be below."""
+        return UNNAMED_NS if self.bound_ns is None else self.bound_ns
 
 
 @dataclass(frozen=True)

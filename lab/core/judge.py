@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lab.core.audit import Truth, audit
 from lab.core.clock import GuestClock, Interval
 from lab.core.method import FreezeMethod, WallClock
 from lab.core.offsets import (
@@ -174,8 +175,14 @@ def measure(
     predicted = predict(
         mechanism, pause.pause.mid_ns, obs.frozen and obs.method.expected_regime is Regime.RESUMED
     )
-    sign = None
+    sign = stop_guest = None
     at_stop = offset_at(raw_early, stop.returned.raw_ns, rate=pair[0])
+    if at_stop is not None:
+        edge = ageing_ns(stop.returned.raw_ns - stop.called.raw_ns, phi)
+        stop_guest = Interval(
+            stop.called.raw_ns + at_stop.low_ns - edge, stop.returned.raw_ns + at_stop.high_ns + edge
+        )
+    truth = Truth(early, late, pair, stop_guest, resume_guest)
     if obs.frozen and at_stop is not None:
         edge = ageing_ns(stop.returned.raw_ns - stop.called.raw_ns, phi)
         latest = stop.returned.raw_ns + at_stop.high_ns + edge
@@ -196,6 +203,7 @@ def measure(
         spec=spec,
         steps=parts(obs, sign, dated(sign, raw_late, pair[1])) if obs.frozen else (),
         resumed_guest=resume_guest,
+        audits=audit(obs.claims, truth, stop, resume, obs.frozen),
     )
 
 

@@ -1,0 +1,233 @@
+"""The watcher's inside: runs in the guest, on any Linux with Python 3.6 or later.
+
+This file is sent over SSH as text (program.py) and is never imported by the lab. It takes as arguments the
+names of the programs to ask (with commas), whether to watch for a pause's effects (0 or 1), the busy load on
+each vCPU (0 to 1) and how many vCPUs there are. It says one line, and goes on in the background:
+
+    R {json}        ready: where to connect to
+
+Who connects says one line, and gets one:
+
+    cycle           C                   forget what was seen; what watches for effects begins
+    claims          W {json}            what was said since
+    effects         E {json}            what was seen since; what watches for effects ends
+    stop            X                   and it ends
+
+It ends by itself when nobody has asked for STAY_NS.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+
+from lab.guest.payload_claims import RAW, Claims, S, askers, gettime
+from lab.guest.payload_effects import Fleet, Rtc, boot_minus_mono, burn, hand_on
+from lab.guest.payload_socket import accept, listen
+
+STAY_NS = 3600 * S
+ASKING, BURNING = 10, 19  # nice: the probe is at -19, the guest's own programs are at 0
+REPORT_S = 5.0
+
+
+class Children:
+    """The processes that watch for effects."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.all = []  # type: list[tuple[str, int, socket.socket]]
+
+    def start(self, name: str, cpu: int, nice: int, work: object, *arguments: object) -> None:
+        """Have `work(control, *arguments)` done by a process on vCPU `cpu` (any when negative)."""
+        ours, control = socket.socketpair()
+        number = os.fork()
+        if number:
+            control.close()
+            self.all.append((name, number, ours))
+            return
+        try:
+            self.listener.close()
+            ours.close()
+            for _, _, other in self.all:
+                other.close()  # or these would not see our parent's end
+            if cpu >= 0:
+                os.sched_setaffinity(0, [cpu])
+            os.nice(nice - os.nice(0))
+            work(control, *arguments)  # type: ignore[operator]
+        finally:
+            os._exit(0)
+
+    def end(self) -> "dict[str, list[object]]":
+        """What they saw, by name."""
+        found = {}  # type: dict[str, list[object]]
+        for _, _, ours in self.all:
+            try:
+                ours.sendall(b"\n")
+            except OSError:
+                pass
+        for name, number, ours in self.all:
+            ours.settimeout(REPORT_S)
+            said = b""
+            try:
+                while True:
+                    data = ours.recv(65536)
+                    if not data:
+                        break
+                    said += data
+            except OSError:
+                pass
+            try:
+                found.setdefault(name, []).extend(json.loads(said.decode() or "[]"))
+            except ValueError:
+                pass
+            ours.close()
+            try:
+                os.kill(number, signal.SIGKILL)
+            except OSError:
+                pass
+            os.waitpid(number, 0)
+        self.all = []
+        return found
+
+
+class Watch:
+    def __init__(
+        self, listener: socket.socket, names: "list[str]", effects: bool, load: float, most: int
+    ) -> None:
+        self.listener, self.names, self.effects, self.load = listener, names, effects, load
+        self.cpus = sorted(os.sched_getaffinity(0))[: max(1, most)]
+        self.children = Children(listener)
+        self.claims = Claims()
+        self.askers = []  # type: list[object]
+        self.rtc = None  # type: Rtc | None
+        self.seen = None  # type: dict[str, object] | None
+        self.apart = 0
+        self.asked = gettime(RAW)
+
+    def begin(self) -> None:
+        """Forget, and watch from now on."""
+        self.end()
+        self.claims, self.seen = Claims(), None
+        self.askers = list(askers(self.names, self.claims))
+        if self.effects:
+            self.rtc = Rtc(gettime(RAW))
+            self.askers.append(self.rtc)
+            self.children.start("timers", -1, 0, lambda control: Fleet().work(control))
+            ring = [os.pipe() for _ in self.cpus]
+            for number, cpu in enumerate(self.cpus):
+                here, there = ring[number][0], ring[(number + 1) % len(ring)][1]
+                self.children.start("backward", cpu, 0, hand_on, cpu, number == 0, here, there)
+            for pipe in ring:
+                os.close(pipe[0])
+                os.close(pipe[1])
+        if self.load > 0:
+            for cpu in self.cpus:
+                self.children.start("load", cpu, BURNING, burn, self.load)
+        self.apart = boot_minus_mono()
+
+    def end(self) -> None:
+        """Keep what was seen, and watch no longer."""
+        if self.seen is None and self.children.all:
+            found = self.children.end()
+            if self.effects:
+                self.seen = {
+                    "timers": found.get("timers", []),
+                    "backward": found.get("backward", []),
+                    "rtc": self.rtc.looks if self.rtc is not None else [],
+                    "boot_minus_mono_ns": boot_minus_mono() - self.apart,
+                }
+        self.leave()
+
+    def leave(self) -> None:
+        self.children.end()
+        for each in self.askers:
+            each.close()  # type: ignore[attr-defined]
+        self.askers, self.rtc = [], None
+
+    def work(self) -> None:
+        while True:
+            now = gettime(RAW)
+            if now - self.asked > STAY_NS:
+                break
+            for each in self.askers:
+                if each.next <= now:  # type: ignore[attr-defined]
+                    each.act(now)  # type: ignore[attr-defined]
+                    now = gettime(RAW)
+            due = min([each.next for each in self.askers] + [now + 60 * S])  # type: ignore[attr-defined]
+            files = {file: each for each in self.askers for file in each.files}  # type: ignore[attr-defined]
+            ready = select.select([self.listener, *files], [], [], max(0, due - gettime(RAW)) / 1e9)[0]
+            for file in ready:
+                if file is self.listener:
+                    if not self.serve():
+                        self.leave()
+                        return
+                    break  # the files may be others now
+                files[file].ready()  # type: ignore[attr-defined]
+        self.leave()
+
+    def serve(self) -> bool:
+        """Take one request; whether to go on."""
+        peer = accept(self.listener)
+        if peer is None:
+            return True
+        peer.settimeout(20)  # one of our own user that says nothing
+        going = True
+        try:
+            asked = peer.makefile("rb").readline(100).strip()
+            if asked == b"cycle":
+                self.begin()
+                answer = b"C {}\n"
+            elif asked == b"claims":
+                answer = line_of("W", self.claims.kept)
+            elif asked == b"effects":
+                self.end()
+                answer = line_of("E", self.seen)
+            elif asked == b"stop":
+                answer, going = b"X {}\n", False
+                self.leave()
+            else:
+                answer = b""
+            self.asked = gettime(RAW)
+            peer.sendall(answer)
+        except OSError:
+            pass
+        peer.close()
+        return going
+
+
+def line_of(letter: str, data: object) -> bytes:
+    return ("%s %s\n" % (letter, json.dumps(data, separators=(",", ":")))).encode()
+
+
+def main() -> None:
+    names, effects, load, most = (
+        sys.argv[1].split(","),
+        sys.argv[2] == "1",
+        float(sys.argv[3]),
+        int(sys.argv[4]),
+    )
+    told, tell_parent = os.pipe()
+    if os.fork():
+        os.close(tell_parent)
+        os.read(told, 1)  # until the child has answered, or ended
+        os._exit(0)
+    os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    os.nice(ASKING)
+    listener, path = listen()
+    os.write(1, line_of("R", {"path": path}))
+    null = os.open("/dev/null", os.O_RDWR)
+    for number in 0, 1, 2:
+        os.dup2(null, number)
+    os.close(null)
+    os.close(told)
+    os.close(tell_parent)
+    if path:
+        Watch(listener, names, effects, load, most).work()
+
+
+if __name__ == "__main__":
+    main()
