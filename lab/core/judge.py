@@ -27,9 +27,12 @@ from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMec
 from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
 from lab.core.result import CycleResult as CycleResult
-from lab.core.resync import measure_resync, predict
+from lab.core.resync import measure_resync
 from lab.core.steps import dated, first_sign, parts
 from lab.core.timeline import ClockStep, Observation, Reading, SamplerReport
+from lab.core.timesync import configs, rules
+from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.setup import Setup
 from lab.core.trouble import HOST_STEP_NS, host_step, moved
 from lab.core.units import NS_PER_MS
 
@@ -51,6 +54,39 @@ def _steps_after(obs: Observation, resume_guest_raw: Interval | None) -> list[Cl
     if obs.sampler is None or resume_guest_raw is None or obs.sampler.first_raw_ns > resume_guest_raw.low_ns:
         return None
     return [s for s in obs.sampler.steps if s.at_raw_ns >= resume_guest_raw.low_ns]
+
+
+def _stepped(
+    steps: Sequence[ClockStep], sampler: SamplerReport, raw: Interval, resumed_raw_ns: int, phi_ppm: float
+) -> list[Interval]:
+    """When each step was, host time since the resume. raw: MONOTONIC_RAW's offset then."""
+    found = []
+    for step in steps:
+        since = Interval(_looked_before(step, sampler), step.at_raw_ns).shifted(-resumed_raw_ns) - raw
+        found.append(since.widened(ageing_ns(since.largest_ns, phi_ppm)))
+    return found
+
+
+def _unseen_ns(sampler: SamplerReport | None, resume_guest: Interval | None) -> int:
+    """How large a step after the resume the sampler may have taken for a slew."""
+    if sampler is None or resume_guest is None:
+        return 0
+    after = [hole.length_ns for hole in sampler.holes if hole.to_raw_ns >= resume_guest.low_ns]
+    return STEP_FLOOR_NS + max(after, default=sampler.floor_ns) // STEP_SHARE
+
+
+def _foreseen(
+    obs: Observation, mechanism: ResyncMechanism, pause: Interval, spec: CycleSpec | None
+) -> Forecast | None:
+    """What the set-up that was found in the guest does after such a pause; a history from before set-ups were
+    written down is of the lab's own configuration."""
+    if not obs.frozen:
+        return None
+    setup = obs.setup or Setup(mechanism, config=configs.filled(mechanism))
+    if obs.method.predicts.wall_clock is WallClock.NEARLY:
+        return rules.slept(setup)
+    stopped = obs.method.expected_regime is Regime.RESUMED
+    return rules.forecast(setup, pause, stopped, spec.watch_ns if spec is not None else None)
 
 
 def _at_resume(
@@ -163,18 +199,19 @@ def measure(
     at_resume, said = _at_resume(carried_from, late, raw_at_resume, lag, real_late, obs, steps, resume_guest)
     problems += filter(None, [said])
 
+    stepped = None
+    if steps is not None and obs.sampler is not None and raw_at_resume is not None:
+        stepped = _stepped(steps, obs.sampler, raw_at_resume, resume.returned.raw_ns, phi)
     resync = measure_resync(
-        real_late, resume.returned.raw_ns, at_resume, final, steps, expect.tolerance_ns, expect.hold_ns
-    )
+        real_late, resume.returned.raw_ns, at_resume, final, steps, expect.tolerance_ns, expect.hold_ns,
+        stepped, _unseen_ns(obs.sampler, resume_guest),
+    )  # fmt: skip
     settled = resume.returned.raw_ns
     if steps and raw_at_resume is not None:
         settled = max(settled, max(s.at_raw_ns for s in steps) - raw_at_resume.low_ns)
     elif resync.time is not None:
         settled += resync.time.high_ns
     drift_after = last_drift(real_late, settled)
-    predicted = predict(
-        mechanism, pause.pause.mid_ns, obs.frozen and obs.method.expected_regime is Regime.RESUMED
-    )
     sign = stop_guest = None
     at_stop = offset_at(raw_early, stop.returned.raw_ns, rate=pair[0])
     if at_stop is not None:
@@ -196,7 +233,7 @@ def measure(
         before=before,
         at_resume=at_resume,
         final=final,
-        predicted=predicted,
+        forecast=_foreseen(obs, mechanism, pause.pause, spec),
         resync=resync,
         drift_before=drift_before,
         drift_after=drift_after,

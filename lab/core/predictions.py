@@ -1,4 +1,5 @@
-"""What a freeze method's own rules predict (FreezeMethod.predicts), held against what was measured.
+"""What a freeze method's own rules predict (FreezeMethod.predicts), and a resync mechanism's (core.timesync),
+held against what was measured.
 
 No verdict: an expectation is the user's, a prediction is the lab's. One that fails is a surprise.
 """
@@ -16,6 +17,7 @@ from lab.core.pause import Witness, before_and_after
 from lab.core.rates import UNKNOWN_DRIFT_PPM
 from lab.core.result import CycleResult
 from lab.core.timeline import Reading
+from lab.core.timesync.compare import Compared, Seen, compare
 from lab.core.units import NS_PER_S, format_ms
 
 REGIME, WALL_CLOCK, BOOTTIME = "regime", "wall clock", "boottime"
@@ -29,12 +31,14 @@ UNDECIDED = "undecided"
 
 @dataclass(frozen=True)
 class Held:
-    """One prediction beside its measurement. agrees: None where the bounds do not tell."""
+    """One prediction beside its measurement. agrees: None where the bounds do not tell; words: how the two
+    stand to each other, where that is not said by `agrees`."""
 
     claim: str
     predicted: str
     measured: str
     agrees: bool | None
+    words: str = ""
 
 
 def _side(offset: Interval) -> str:
@@ -133,8 +137,31 @@ def _boottime(result: CycleResult, counts: bool, early: Sequence[Reading], late:
     return Held(BOOTTIME, predicted, "as MONOTONIC" if stood else shown, right)
 
 
+def _compared(result: CycleResult, early: Sequence[Reading], late: Sequence[Reading]) -> Compared | None:
+    """The mechanism's forecast against its resync; None without one."""
+    forecast, resync, resume = result.forecast, result.resync, result.observation.resume
+    if forecast is None or resync is None or resume is None:
+        return None
+    before = result.before
+    if before is not None:
+        unclear = _stepped_before(result, early)
+        before = None if unclear else before.widened(_slack_ns(result, early, late))
+    edge = resume.returned.raw_ns - resume.called.raw_ns
+    return compare(forecast, Seen(resync, before, result.at_resume, result.final, edge))
+
+
+def compared(result: CycleResult) -> tuple[bool | None, str]:
+    """Whether the resync was as its forecast says, and the verdict in words; (None, "") without a
+    forecast."""
+    obs = result.observation
+    if obs.stop is None or obs.resume is None:
+        return None, ""
+    found = _compared(result, *before_and_after(obs.readings, obs.stop, obs.resume))
+    return (None, "") if found is None else (found.agrees, found.verdict)
+
+
 def held(result: CycleResult) -> tuple[Held, ...]:
-    """Every prediction of the cycle's method; () where nothing was done."""
+    """Every prediction of the cycle's method, then those of its resync; () where nothing was done."""
     obs = result.observation
     predicts: Prediction = obs.method.predicts
     if obs.stop is None or obs.resume is None:
@@ -150,4 +177,9 @@ def held(result: CycleResult) -> tuple[Held, ...]:
     )
     if obs.method.freezes:
         found.append(_boottime(result, predicts.boottime_counts, early, late))
+    resync = _compared(result, early, late)
+    if resync is not None:
+        found += [
+            Held(one.claim, one.predicted, one.measured, one.agrees, one.words) for one in resync.claims
+        ]
     return tuple(found)

@@ -11,6 +11,7 @@ from lab.core.result import CycleResult
 from lab.core.resync import measure_resync
 from lab.core.steps import dated, first_sign, parts
 from lab.core.timeline import Observation
+from lab.core.timesync.rules import BOOTED
 from lab.core.trouble import host_step, moved
 
 
@@ -44,7 +45,7 @@ def rebooted(
         before=real_early[-1].offset if real_early else None,
         at_resume=first,
         final=final,
-        predicted="set at boot, from the RTC's whole seconds",
+        forecast=BOOTED,
         resync=measure_resync(
             real_late, resume.returned.raw_ns, first, final, None, expect.tolerance_ns, expect.hold_ns
         ),

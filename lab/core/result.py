@@ -26,7 +26,7 @@ class CycleResult:
     drift_before, drift_after: of REALTIME. phi_ppm: the drift bound that the widening used.
     spec: what the plan asked for. steps: where the pause went.
     resumed_guest: the guest's MONOTONIC_RAW at the resume.
-    forecast: what the mechanism's rules say of this pause, from its set-up before it; None without a set-up.
+    forecast: what the mechanism's rules say of this pause, from its set-up before it; None without a freeze.
     audits: the guest's own claims, source by source.
     lag: how long the guest's MONOTONIC_RAW stood still.
     outage_ns: of a guest that was rebooted, from the call that shut it down to the first bytes of the new
@@ -41,7 +41,6 @@ class CycleResult:
     before: Interval | None = None
     at_resume: Interval | None = None
     final: Interval | None = None
-    predicted: str = ""
     resync: ResyncResult | None = None
     drift_before: Drift | None = None
     drift_after: Drift | None = None
@@ -57,6 +56,10 @@ class CycleResult:
         """A cycle without the freeze that the plan is about."""
         wanted = self.spec.method if self.spec is not None else None
         return self.observation.method is FreezeMethod.NONE is not wanted
+
+    @property
+    def predicted(self) -> str:
+        return self.forecast.text if self.forecast is not None else ""
 
     @property
     def lag(self) -> Interval | None:

@@ -8,13 +8,23 @@ from enum import StrEnum
 from itertools import pairwise
 
 from lab.core.clock import Interval
-from lab.core.mechanism import ResyncMechanism
 from lab.core.offsets import Sample
 from lab.core.timeline import ClockStep
-from lab.core.units import NS_PER_S, format_duration
+from lab.core.units import NS_PER_MS, NS_PER_S
 
 LARGEST_BLIND_NS = 1 * NS_PER_S
 """Samples further apart than this do not count as one unbroken stretch."""
+
+
+LIMITS = (1 * NS_PER_S, 100 * NS_PER_MS, 10 * NS_PER_MS, 1 * NS_PER_MS)
+"""How near the time is told for (ResyncResult.reached)."""
+
+UNDISCIPLINED_PPM = 515.0
+"""How fast the offset of a clock moves that nobody corrects: a guest's calibration of its clock may be off by
+the 500 ppm that the kernel can correct (adjtimex(2), MAXFREQ), and RFC 5905's PHI wanders on top."""
+
+SLEW_WINDOWS = (NS_PER_S // 2, 2 * NS_PER_S, 8 * NS_PER_S, 32 * NS_PER_S)
+"""Over how long a rate is looked for: short ones for fast slews, long ones for slow ones."""
 
 
 class SyncOutcome(StrEnum):
@@ -56,8 +66,8 @@ class ResyncResult:
     for the hold time, as bounds; None unless synced.
     step_ns: the largest single step, signed. backward_steps: how many went backward.
     overshoot_ns: how far past zero the clock certainly went.
-    reached: when it was within 1 s, 100 ms, 10 ms and 1 ms. slew_ppm: the fastest that the offset was moved
-    between steps, for long enough to be told; None when it was not told.
+    reached: when it was within 1 s, 100 ms, 10 ms and 1 ms. slew_ppm: the fastest that the offset certainly
+    moved between steps, signed; None when not more than an undisciplined clock's may.
     area_ns_s: the area under |offset|, nanoseconds times seconds, between first and last sample.
     """
 
@@ -74,27 +84,31 @@ class ResyncResult:
     slew_ppm: float | None = None
 
 
-def _time_to_sync(
-    curve: Sequence[CurvePoint], tolerance_ns: int, hold_ns: int
+def settled(
+    curve: Sequence[CurvePoint], target: Interval, hold_ns: int
 ) -> tuple[SyncOutcome, str, Interval | None]:
-    """Two walks at once. In the strict one a stretch in tolerance is made of samples that are certainly
+    """When the offset came into `target` to stay for hold_ns, as bounds.
+
+    Two walks at once. In the strict one a stretch in the target is made of samples that are certainly
     in; one that is not, or blindness longer than LARGEST_BLIND_NS, ends it: the first such stretch that
     lasts for hold_ns bounds the time from above. In the generous one only a sample that is certainly out
     ends a stretch: where the first that could have lasted for hold_ns begins bounds it from below.
 
     Between two samples that are in, at most LARGEST_BLIND_NS apart, the offset is taken to have stayed in.
     """
+    low_ns, high_ns = target.low_ns, target.high_ns
     last_out = 0  # the generous stretch could have begun here
     could_have: int | None = None
     start: CurvePoint | None = None
     previous: CurvePoint | None = None
     for point in curve:
-        if point.offset.smallest_ns > tolerance_ns:
+        offset = point.offset
+        if offset.low_ns > high_ns or offset.high_ns < low_ns:
             if could_have is None and point.at_ns - last_out >= hold_ns:
                 could_have = last_out
             last_out, start, previous = point.from_ns, None, None
             continue
-        if point.offset.largest_ns > tolerance_ns:
+        if offset.low_ns < low_ns or offset.high_ns > high_ns:
             start = previous = None
             continue
         if start is None or previous is None or point.at_ns - previous.from_ns > LARGEST_BLIND_NS:
@@ -105,7 +119,7 @@ def _time_to_sync(
             return SyncOutcome.SYNCED, "", Interval(min(low, start.at_ns), start.at_ns)
     if not curve:
         return SyncOutcome.UNDECIDED, "no readings after the resume", None
-    if curve[-1].offset.smallest_ns > tolerance_ns:
+    if not curve[-1].offset.meets(target):
         if could_have is None:
             return SyncOutcome.NOT_SYNCED, "still out of tolerance at the end of the watch", None
         return SyncOutcome.UNDECIDED, "out of tolerance at the end, but too little was seen before", None
@@ -115,19 +129,53 @@ def _time_to_sync(
 
 
 def _correction(
-    at_resume: Interval | None, final: Interval | None, steps: Sequence[ClockStep] | None
+    at_resume: Interval | None,
+    final: Interval | None,
+    steps: Sequence[ClockStep] | None,
+    span_ns: int,
+    unseen_ns: int,
 ) -> Correction | None:
-    """None when not all of it is known."""
+    """How most of the way was gone (four fifths of it); None when not all of it is known, or when the bounds
+    do not tell. span_ns: how long it was watched: what an undisciplined clock may have drifted meanwhile is
+    no correction. unseen_ns: what a step that nobody saw may have been."""
     if at_resume is None or final is None or steps is None:
         return None
-    total = final.mid_ns - at_resume.mid_ns
-    if final.meets(at_resume) and not steps:
-        return Correction.NONE
+    drift = int(span_ns * UNDISCIPLINED_PPM / 1e6) + 1
     stepped = sum(s.by_ns for s in steps)
-    if abs(total) <= at_resume.half_width_ns + final.half_width_ns:
-        return Correction.STEP if steps else Correction.NONE
-    share = stepped / total
-    return Correction.STEP if share > 0.9 else Correction.SLEW if share < 0.1 else Correction.BOTH
+    slewed = (final - at_resume).shifted(-stepped).widened(drift)
+    if not steps and 0 in slewed:
+        return Correction.NONE
+    least, most = max(0, slewed.smallest_ns - unseen_ns), slewed.largest_ns + unseen_ns
+    if 4 * most < abs(stepped):
+        return Correction.STEP
+    if 4 * (abs(stepped) + unseen_ns) < least:
+        return Correction.SLEW
+    return Correction.BOTH if most < 4 * abs(stepped) and abs(stepped) < 4 * least and stepped else None
+
+
+def _slew_ppm(curve: Sequence[CurvePoint], stepped: Sequence[Interval]) -> float | None:
+    """The fastest mean rate at which the offset certainly moved over a window of SLEW_WINDOWS in which no
+    step was seen, signed; None when it is no more than an undisciplined clock's."""
+    best = 0.0
+    edges = sorted((s.low_ns, s.high_ns) for s in stepped)
+    for window in SLEW_WINDOWS:
+        first = 0
+        for later in curve:
+            while first + 1 < len(curve) and later.from_ns - curve[first + 1].at_ns >= window:
+                first += 1
+            earlier = curve[first]
+            far = later.at_ns - earlier.from_ns
+            if later.from_ns - earlier.at_ns < window:
+                continue
+            least = max(later.offset.low_ns - earlier.offset.high_ns, 0) or min(
+                later.offset.high_ns - earlier.offset.low_ns, 0
+            )
+            ppm = least / far * 1e6
+            if abs(ppm) <= max(abs(best), UNDISCIPLINED_PPM):
+                continue
+            if not any(low <= later.at_ns and high >= earlier.from_ns for low, high in edges):
+                best = ppm
+    return best or None
 
 
 def measure_resync(
@@ -138,18 +186,22 @@ def measure_resync(
     steps: Sequence[ClockStep] | None,
     tolerance_ns: int,
     hold_ns: int,
+    stepped: Sequence[Interval] | None = None,
+    unseen_ns: int = 0,
 ) -> ResyncResult:
     """The resync after a resume at host MONOTONIC_RAW `resumed_raw_ns`.
 
     offsets: REALTIME samples, in order. steps: what the in-guest sampler saw of REALTIME moving
-    against MONOTONIC_RAW since the resume; None when it did not watch.
+    against MONOTONIC_RAW since the resume; None when it did not watch. stepped: when each of them was, host
+    time since the resume; None when that is not known. unseen_ns: how large a step may be that the sampler
+    took for a slew.
     """
     curve = tuple(
         CurvePoint(s.to_raw_ns - resumed_raw_ns, s.offset, max(0, s.from_raw_ns - resumed_raw_ns))
         for s in offsets
         if s.to_raw_ns >= resumed_raw_ns
     )
-    outcome, why, time = _time_to_sync(curve, tolerance_ns, hold_ns)
+    outcome, why, time = settled(curve, Interval(-tolerance_ns, tolerance_ns), hold_ns)
     overshoot = 0
     if at_resume is not None and 0 not in at_resume:
         behind = at_resume.high_ns < 0
@@ -162,32 +214,12 @@ def measure_resync(
         outcome,
         why,
         time,
-        _correction(at_resume, final, steps),
+        _correction(at_resume, final, steps, curve[-1].at_ns if curve else 0, unseen_ns),
         max((s.by_ns for s in steps), key=abs, default=None) if steps else None,
         sum(s.by_ns < 0 for s in steps) if steps else 0,
         max(0, overshoot),
         area,
         curve,
+        tuple(Reached(limit, settled(curve, Interval(-limit, limit), hold_ns)[2]) for limit in LIMITS),
+        _slew_ppm(curve, stepped) if stepped is not None else None,
     )
-
-
-CHRONY_MAKESTEP_NS = 1 * NS_PER_S  # makestep 1.0 -1, as lab.guest.timesync writes it
-
-
-def predict(mechanism: ResyncMechanism, pause_ns: int, stopped: bool) -> str:
-    """What a mechanism's own rules say will happen after a pause. stopped: the guest's clocks stop
-    during it (regime resumed).
-
-    agent: guest-set-time sets CLOCK_REALTIME once (QEMU, qga/commands-posix.c).
-    chrony: steps when the offset exceeds makestep's threshold, with limit -1 at any update; below
-    it, slews by at most maxslewrate, 83333 ppm (chrony.conf(5)).
-    """
-    if not stopped:
-        return "nothing to repair: the guest's clocks run on"
-    if mechanism is ResyncMechanism.NONE:
-        return f"stays behind by {format_duration(pause_ns)}"
-    if mechanism is ResyncMechanism.AGENT:
-        return "one step at once, to the agent's latency"
-    if pause_ns > CHRONY_MAKESTEP_NS:
-        return "one step within a few polls of 1 s"
-    return "slewed, at most 83 ms a second"

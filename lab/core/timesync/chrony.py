@@ -1,0 +1,136 @@
+"""What chronyd does with an offset that came at once (chrony 4.3).
+
+Samples. Each poll gives one; a source's offset is where a straight line through its last samples ends now,
+and samples are dropped from its start while the residuals' signs change too seldom, down to minsamples
+(sourcestats.c, SST_DoNewRegression; regress.c, RGR_FindBestRegression). So after a jump the offset is
+believed in parts, and while the samples scatter by more than maxjitter (1 s) or maxdistance (3 s) the source
+is not selected at all (sources.c, SRC_SelectSource). When `minsamples` samples are new, none of the old ones
+is left.
+
+Of a line through n samples of which the last share f lies at P and the others at 0, the end lies at
+P (4 f - 3 f^2): at P from f = 1/3 on, and at most at 4/3 P (f = 2/3). That is least squares, no rule of
+chrony's.
+
+Correction. Each update steps when the offset that is not already being slewed is beyond makestep's threshold
+and its limit is not used up (reference.c, is_step_limit_reached), and slews otherwise, at most at maxslewrate
+(sys_generic.c, update_slew: at least 1 s for each). A step may go too far (4/3), and then comes back.
+
+A guest whose clocks run on through a pause of more than 10 s sees the time jump forward in its scheduler
+(sched.c, check_current_time, JUMP_DETECT_THRESHOLD): sources start anew, the clock is not touched.
+
+Status keys, all optional: `poll` the current polling interval, a power of two in seconds; `updates` how often
+the clock was updated since chronyd started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from lab.core.clock import Interval
+from lab.core.resync import Correction
+from lab.core.timesync.chronyconf import ChronyConf, Source, parse
+from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.setup import Setup
+from lab.core.timesync.situation import SOURCE_NS, Situation, rounded
+from lab.core.timesync.texts import number
+from lab.core.units import NS_PER_MS, NS_PER_S
+
+JUMP_NS = 10 * NS_PER_S
+OVERSHOOT = Fraction(4, 3)
+LINE = 3
+"""Fewer samples make no line (regress.c, MIN_SAMPLES_FOR_REGRESS): then the newest is believed as it is."""
+
+POLL_LATE_NS = 2 * NS_PER_S
+"""A poll is late by some percent of its interval, and an answer takes its time: an estimate."""
+
+ROUNDS = 2
+"""How often the offset has to be believed: what a first step leaves, or takes too far, is seen by new samples
+only."""
+
+CONF = "chrony.conf(5): makestep, maxslewrate, minpoll, maxpoll, minsamples"
+SOURCE = "chrony reference.c (is_step_limit_reached), sys_generic.c (update_slew), sources.c, sourcestats.c"
+SCHED = "chrony sched.c (check_current_time)"
+
+
+def forecast(setup: Setup, at: Situation) -> Forecast:
+    conf = parse(setup.config)
+    if not at.stopped:
+        text = "nothing to repair"
+        if at.pause.high_ns > JUMP_NS:
+            text += "; after more than 10 s chronyd takes its sources anew"
+        left = Interval(-SOURCE_NS, SOURCE_NS)
+        return Forecast(True, Correction.NONE, None, left, text, (SCHED,))
+    if not conf.sources:
+        if conf.elsewhere or not setup.config.strip():
+            return Forecast(None, None, None, None, "open: its sources are not known", (CONF,))
+        return Forecast(
+            False, Correction.NONE, None, -at.lost, f"left behind by {at.shown}: no source", (CONF,)
+        )
+    change = conf.maxchange
+    if change is not None and at.lost.high_ns * OVERSHOOT > change.offset_s * NS_PER_S:
+        text = f"open: maxchange {float(change.offset_s):g} ignores offsets, or ends chronyd"
+        return Forecast(None, None, None, None, text, ("chrony.conf(5): maxchange", SOURCE))
+    return _repair(setup, conf, at)
+
+
+def _interval_ns(poll: int) -> int:
+    return NS_PER_S << poll if poll >= 0 else NS_PER_S >> -poll
+
+
+def _polls(setup: Setup, sources: Sequence[Source]) -> tuple[int, int]:
+    """How often there is a sample of the source that is heard most seldom, and until when its old ones are
+    gone, nanoseconds. Sub-second polls are for quick networks, so 1 s is what is sure."""
+    slowest = max(sources, key=lambda source: source.maxpoll)
+    poll, said = slowest.maxpoll, number(setup.status, "poll")
+    if said is not None and slowest.minpoll <= said <= slowest.maxpoll:
+        # It is raised by one at a time, and by an offset lowered (ntp_core.c, adjust_poll).
+        poll = min(slowest.maxpoll, said + 1)
+    each = _interval_ns(max(0, poll))
+    return each, (slowest.samples + 1) * (each + each // 10) + POLL_LATE_NS
+
+
+def _repair(setup: Setup, conf: ChronyConf, at: Situation) -> Forecast:
+    each, believed = _polls(setup, conf.sources)
+    fastest = conf.max_slew_ppm / 1_000_000
+    correction, why = _how(setup, conf, at, each)
+    left = Interval(-SOURCE_NS, SOURCE_NS)
+    latest = ROUNDS * believed
+    earliest = 0
+    rate = f"at most {float(fastest * 1000):.3g} ms a second"
+    if correction is not Correction.STEP:
+        # It goes too far by a third at most, and that comes back at the same rate.
+        latest += int(at.lost.high_ns * (2 * OVERSHOOT - 1) / fastest) if fastest else 0
+    if correction is Correction.SLEW:
+        if not fastest:
+            return Forecast(False, Correction.NONE, None, -at.lost, "left behind: maxslewrate 0", (CONF,))
+        earliest = max(0, int((at.lost.low_ns - SOURCE_NS) / fastest))
+    within = Interval(earliest, max(earliest, latest))
+    text = {
+        Correction.STEP: f"stepped once its samples agree{at.until(within)}",
+        Correction.SLEW: f"slewed, {rate}{at.until(within)}",
+        None: f"stepped or slewed ({rate}){at.until(within)}",
+    }[correction]
+    return Forecast(True, correction, within, left, text + why, (CONF, SOURCE))
+
+
+def _how(setup: Setup, conf: ChronyConf, at: Situation, each_ns: int) -> tuple[Correction | None, str]:
+    """Step or slew, None when it may be either, and what decides it."""
+    make = conf.makestep
+    if make is None:
+        return Correction.SLEW, ": no makestep"
+    shown = f"makestep {float(make.threshold_s):g} {make.limit}"
+    updates = number(setup.status, "updates")
+    if make.limit == 0 or (make.limit > 0 and updates is not None and updates >= make.limit):
+        return Correction.SLEW, f": {shown} is used up"
+    threshold_ns = make.threshold_s * NS_PER_S
+    samples = max(source.samples for source in conf.sources)
+    if at.lost.high_ns * (OVERSHOOT if samples >= LINE else 1) + NS_PER_MS <= threshold_ns:
+        return Correction.SLEW, f": below {rounded(int(threshold_ns))}"
+    if make.limit > 0:
+        return None, f": slewed when {shown} is used up"
+    # What is slewed away until a third of the samples are new, and the line ends at the offset itself.
+    slewed = samples * each_ns * conf.max_slew_ppm / 1_000_000 if samples >= LINE else 0
+    if at.lost.low_ns - slewed > threshold_ns + NS_PER_MS:
+        return Correction.STEP, ""
+    return None, f": about {rounded(int(threshold_ns))}"

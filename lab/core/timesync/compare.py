@@ -1,0 +1,202 @@
+"""A forecast beside what was measured. Where the bounds do not tell, nothing is said of it.
+
+What the forecast says, in four claims: that the offset comes back (or stays), until when, by what kind of
+correction, and to where. The offset "came back" where it was seen to stay in the forecast's residual for
+HOLD_NS. A forecast whose time is not over when the watch ends is not confirmed by it: "not yet, as
+predicted".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.core.clock import Interval
+from lab.core.resync import UNDISCIPLINED_PPM, Correction, CurvePoint, ResyncResult, SyncOutcome, settled
+from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.situation import rounded
+from lab.core.units import NS_PER_S, format_ms
+
+RESYNC, RESYNC_BY, CORRECTION, RESIDUAL = "resync", "resync by", "correction", "residual"
+CLAIMS = (RESYNC, RESYNC_BY, CORRECTION, RESIDUAL)
+
+AS_PREDICTED = "as predicted"
+NOT_YET = "not yet, as predicted"
+
+HOLD_NS = NS_PER_S // 2
+"""How long the offset has to be seen in the residual. A jump by chronyd that goes too far lasts a poll."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """One claim of a forecast. agrees: None where the bounds do not tell; words: how the two stand."""
+
+    claim: str
+    predicted: str
+    measured: str
+    agrees: bool | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """agrees: False when a claim is certainly not as measured, True when all are, else None."""
+
+    agrees: bool | None
+    verdict: str
+    claims: tuple[Claimed, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was measured. before: the offset at the stop, widened by what it may have moved since the last
+    reading. edge_ns: by how much the resume may have been earlier than the curve's zero (the call's
+    return)."""
+
+    resync: ResyncResult
+    before: Interval | None
+    at_resume: Interval | None
+    final: Interval | None
+    edge_ns: int = 0
+
+    @property
+    def curve(self) -> Sequence[CurvePoint]:
+        return self.resync.curve
+
+    @property
+    def lasted_ns(self) -> int:
+        """Until when after the resume the clock was certainly watched."""
+        return self.curve[-1].from_ns if self.curve else 0
+
+
+def compare(forecast: Forecast, seen: Seen) -> Compared:
+    if forecast.repaired is None:
+        return Compared(None, f"undecided: {forecast.text}")
+    if not seen.curve or seen.final is None:
+        return Compared(None, "undecided: no readings after the resume")
+    target = _target(forecast, seen)
+    if target is None:
+        return Compared(None, "undecided: the offset before the freeze was not measured")
+    judged = _repaired if forecast.repaired else _left
+    claims = tuple(judged(forecast, seen, seen.final, target))
+    for wanted in (False, None):
+        for one in claims:
+            if one.agrees is wanted:
+                return Compared(wanted, one.words, claims)
+    return Compared(True, AS_PREDICTED, claims)
+
+
+def _target(forecast: Forecast, seen: Seen) -> Interval | None:
+    """Where the offset has to be: what is not corrected is where it was before, and may drift."""
+    if forecast.residual is None:
+        return None
+    span = seen.curve[-1].at_ns + seen.edge_ns
+    drift = int(span * UNDISCIPLINED_PPM / 1e6) + 1
+    if forecast.repaired and forecast.correction is not Correction.NONE:
+        return forecast.residual.widened(drift)
+    if seen.before is None:
+        return None
+    start = seen.before
+    if forecast.repaired and forecast.residual.low_ns < forecast.residual.high_ns:
+        # Somebody keeps it in time: it may have come nearer.
+        start = Interval(min(start.low_ns, 0), max(start.high_ns, 0))
+    return (start + forecast.residual).widened(drift)
+
+
+def _shown(offset: Interval) -> str:
+    return format_ms(offset.mid_ns, offset.low_ns, offset.high_ns, signed=True)
+
+
+def _range(where: Interval) -> str:
+    low, high = rounded(abs(where.low_ns)), rounded(abs(where.high_ns))
+    if where.low_ns == -where.high_ns:
+        return f"± {high}"
+    return f"{'-' if where.low_ns < 0 else '+'}{low} to {'-' if where.high_ns < 0 else '+'}{high}"
+
+
+def _left(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> list[Claimed]:
+    """It stays where the pause put it: at the end of the watch it is there."""
+    measured = f"{_shown(final)} at the end"
+    agrees: bool | None = None
+    words = "undecided: the bounds do not tell whether it stayed"
+    if target.low_ns <= final.low_ns and final.high_ns <= target.high_ns:
+        agrees, words = True, AS_PREDICTED
+    elif not final.meets(target):
+        agrees, words = False, "moved, although not predicted"
+        if final.largest_ns < target.smallest_ns:
+            words = "repaired, although not predicted"
+    found = [Claimed(RESYNC, forecast.text, measured, agrees, words)]
+    if forecast.correction is Correction.NONE:
+        found.append(_correction(forecast.correction, seen))
+    return found
+
+
+def _repaired(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> list[Claimed]:
+    outcome, why, time = settled(seen.curve, target, HOLD_NS)
+    back = Claimed(RESYNC, forecast.text, "came back", True, AS_PREDICTED)
+    if time is None:
+        return [_not_back(forecast, seen, final, outcome, why)]
+    found = [back]
+    if forecast.correction is not None and forecast.correction is not Correction.NONE:
+        found.append(_correction(forecast.correction, seen))
+    if forecast.within is not None:
+        found.append(_by(forecast.within, time, seen.edge_ns))
+    found.append(_residual(forecast, final, target))
+    return found
+
+
+def _not_back(forecast: Forecast, seen: Seen, final: Interval, outcome: SyncOutcome, why: str) -> Claimed:
+    after = rounded(seen.curve[-1].at_ns)
+    measured = f"{_shown(final)} after {after}"
+    within = forecast.within
+    if within is not None and seen.lasted_ns <= within.high_ns:
+        return Claimed(RESYNC, forecast.text, measured, None, NOT_YET)
+    if outcome is not SyncOutcome.NOT_SYNCED:
+        return Claimed(RESYNC, forecast.text, measured, None, f"undecided: {why}")
+    words = f"not back after {after}" if within is not None else "moved, although not predicted"
+    return Claimed(RESYNC, forecast.text, measured, False, words)
+
+
+def _by(within: Interval, time: Interval, edge_ns: int) -> Claimed:
+    predicted = f"{rounded(within.low_ns)} to {rounded(within.high_ns)}"
+    measured = f"{rounded(time.low_ns)} to {rounded(time.high_ns)}"
+    agrees: bool | None = None
+    words = "undecided: the bounds of the time do not tell"
+    if time.low_ns > within.high_ns:
+        agrees, words = False, "later than predicted"
+    elif time.high_ns + edge_ns < within.low_ns:
+        agrees, words = False, "sooner than predicted"
+    elif within.low_ns <= time.low_ns and time.high_ns + edge_ns <= within.high_ns:
+        agrees, words = True, AS_PREDICTED
+    elif time.low_ns <= within.low_ns <= within.high_ns <= time.high_ns:
+        words = "undecided: seldom read"
+    return Claimed(RESYNC_BY, predicted, measured, agrees, words)
+
+
+def _correction(predicted: Correction, seen: Seen) -> Claimed:
+    """Both are of the main of it. Nothing seen to move is no contradiction where little was lost."""
+    measured = seen.resync.correction
+    if measured is None:
+        words = "undecided: not told whether it was stepped or slewed"
+        return Claimed(CORRECTION, predicted, "not told", None, words)
+    if measured is predicted:
+        return Claimed(CORRECTION, predicted, measured, True, AS_PREDICTED)
+    kinds = {Correction.STEP: "stepped", Correction.SLEW: "slewed", Correction.BOTH: "stepped and slewed"}
+    if predicted is not Correction.NONE and measured in (Correction.BOTH, Correction.NONE):
+        words = f"undecided: {kinds.get(measured, 'not moved')}, {predicted} predicted"
+        return Claimed(CORRECTION, predicted, measured, None, words)
+    if predicted is Correction.NONE:
+        words = f"{kinds[measured]}, although not predicted"
+        return Claimed(CORRECTION, predicted, measured, False, words)
+    return Claimed(CORRECTION, predicted, measured, False, f"{kinds[measured]}, {predicted} predicted")
+
+
+def _residual(forecast: Forecast, final: Interval, target: Interval) -> Claimed:
+    predicted = _range(forecast.residual or target)
+    agrees: bool | None = None
+    words = f"undecided: {_shown(final)}, {predicted} predicted"
+    if target.low_ns <= final.low_ns and final.high_ns <= target.high_ns:
+        agrees, words = True, AS_PREDICTED
+    elif not final.meets(target):
+        agrees, words = False, f"left at {_shown(final)}, {predicted} predicted"
+    return Claimed(RESIDUAL, predicted, _shown(final), agrees, words)

@@ -1,0 +1,108 @@
+"""What the host's own repairs do: the agent's three ways, hwclock, and the push.
+
+They act once, on the resume, whatever the offset is; so they also act when the guest's clocks ran on and it
+had the right time, and then they may make it worse.
+
+guest-set-time with a time calls settimeofday and then hwclock -w, which sets the RTC from the clock; without
+a time it calls hwclock -s, which sets the clock from the RTC (QEMU, qga/commands-posix.c,
+qmp_guest_set_time). libvirt's virDomainSetTime passes its nanoseconds, or with VIR_DOMAIN_TIME_SYNC nothing
+(qemu_agent.c, qemuAgentSetTime); `virsh domtime --now` passes time(2)'s whole seconds and no nanoseconds
+(virsh-domain.c, cmdDomTime).
+
+hwclock -s waits for the tick of the RTC's next second and sets the clock to it (hwclock(8); util-linux,
+sys-utils/hwclock.c, synchronize_to_clock_tick, which gives up after 1.5 s, or after 10 s without an
+interrupt). So it does not lose the fraction of a second, but comes no nearer than the RTC's own seconds are:
+QEMU starts the RTC with time(2)'s whole seconds (hw/rtc/mc146818rtc.c, rtc_set_date_from_host), up to a
+second behind, and Linux sets it half a second early or late at worst (drivers/rtc/lib.c and systohc.c; the
+MC146818 counts its next second 0.5 s after it was set).
+
+Status keys, all optional: `rtc_minus_real_ns` the RTC less REALTIME before the freeze, `rtc_bound_ns` its
+bound (10 ms without); `push_bound_ns` the bound of the offset that a push steps by.
+"""
+
+from __future__ import annotations
+
+from lab.core.clock import Interval
+from lab.core.mechanism import ResyncMechanism
+from lab.core.resync import Correction
+from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.setup import Setup
+from lab.core.timesync.situation import Situation
+from lab.core.timesync.texts import number
+from lab.core.units import NS_PER_MS, NS_PER_S
+
+AGENT_NS = 200 * NS_PER_MS
+"""From the host's look at its clock to the agent's settimeofday, at most: 9 ms seen under TCG at rest, more
+when the guest is busy. An estimate; a slower agent is a surprise worth telling."""
+
+AGENT_SLOWEST_NS = 5 * NS_PER_S
+"""libvirt gives an agent up after 5 s (VIR_DOMAIN_QEMU_AGENT_WAIT_TIME, qemu_agent.h)."""
+
+TICK_NS = 10 * NS_PER_S
+"""hwclock gives up without a tick after so long."""
+
+TICK_LATE_NS = 200 * NS_PER_MS
+"""How late the tick gets from the RTC's interrupt to hwclock, at most: an estimate."""
+
+RTC = Interval(-1000 * NS_PER_MS, 500 * NS_PER_MS)
+"""Where an RTC stands against the host's clock, when nobody looked."""
+
+PUSH_NS = 10 * NS_PER_MS
+PUSH_SLOWEST_NS = 2 * NS_PER_S
+"""A push is measured over the lab's own channel, some ms a reading, and told the guest over the same one."""
+
+SMALL_NS = 5 * NS_PER_MS
+"""A clock set ahead by less than this is the readings' bound and the guest's drift, not the repair's
+doing."""
+
+QGA = "QEMU qga/commands-posix.c (qmp_guest_set_time)"
+LIBVIRT = "libvirt src/qemu/qemu_agent.c (qemuAgentSetTime)"
+HWCLOCK = "hwclock(8); util-linux sys-utils/hwclock.c"
+QEMU_RTC = "QEMU hw/rtc/mc146818rtc.c"
+
+
+def forecast(setup: Setup, at: Situation) -> Forecast:
+    match setup.mechanism:
+        case ResyncMechanism.AGENT:
+            return _set(at, Interval(-AGENT_NS, SMALL_NS), "to the agent's latency", (QGA, LIBVIRT))
+        case ResyncMechanism.DOMTIME_NOW:
+            left = Interval(-NS_PER_S - AGENT_NS, SMALL_NS)
+            virsh = "libvirt tools/virsh-domain.c (cmdDomTime)"
+            return _set(at, left, "to a whole second, 0 to 1 s behind", (virsh, QGA))
+        case ResyncMechanism.PUSH:
+            return _push(setup, at)
+        case _:
+            return _from_rtc(setup, at)
+
+
+def _set(at: Situation, left: Interval, where: str, sources: tuple[str, ...]) -> Forecast:
+    """One step to the time that the host said."""
+    within = Interval(0, AGENT_SLOWEST_NS)
+    text = f"one step at once, {where}" if at.stopped else f"a right clock is stepped {where}"
+    return Forecast(True, Correction.STEP, within, left, text, sources)
+
+
+def _push(setup: Setup, at: Situation) -> Forecast:
+    """The host measures the offset and the guest steps by it, as Hyper-V's time synchronisation service sends
+    the host's time on a resume (Linux, drivers/hv/hv_util.c, adj_guesttime: ICTIMESYNCFLAG_SYNC)."""
+    bound = max(PUSH_NS, 2 * (number(setup.status, "push_bound_ns") or 0))
+    left, within = Interval(-bound, bound), Interval(0, PUSH_SLOWEST_NS)
+    sources = ("Linux drivers/hv/hv_util.c (the model)", "lab/guest (the push itself)")
+    text = "one step at once, by the offset measured"
+    if not at.stopped:
+        text = "a right clock is stepped by next to nothing"
+    return Forecast(True, Correction.STEP, within, left, text, sources)
+
+
+def _from_rtc(setup: Setup, at: Situation) -> Forecast:
+    rtc, known = RTC, number(setup.status, "rtc_minus_real_ns")
+    if known is not None:
+        rtc = Interval(known, known).widened(abs(number(setup.status, "rtc_bound_ns") or 10 * NS_PER_MS))
+    left = Interval(rtc.low_ns - TICK_LATE_NS, rtc.high_ns + SMALL_NS)
+    within, sources = Interval(0, TICK_NS), (HWCLOCK, QEMU_RTC, QGA)
+    if setup.rtc_stops and at.stopped:
+        left = left - at.lost
+        text = f"left behind by {at.shown}: the RTC stood still with the guest"
+        return Forecast(False, None, None, left, text, (*sources, "libvirt formatdomain, timer track=guest"))
+    text = "one step, to the RTC's second" if at.stopped else "a right clock is set to the RTC's second"
+    return Forecast(True, Correction.STEP, within, left, text, sources)

@@ -1,0 +1,133 @@
+"""What ntpd does (ntpsec 1.2.2, ntpd/ntp_loopfilter.c, local_clock; RFC 5905, section 11.3 and appendix
+A.5.5.6).
+
+Beyond the step threshold (128 ms) the first offset is ignored (SYNC to SPIK), and so are those that follow
+until the stepout threshold (300 s; 900 s in RFC 5905) has passed since the last update before them; the next
+one then steps the clock. Beyond the panic threshold (1000 s) ntpd ends. `tinker` sets all three, 0 switches a
+threshold off. Before its first stepout is over (FREQ, without a driftfile) it waits in the same way.
+
+Below the threshold the offset is slewed by a phase-locked loop whose time constant grows with the polling
+interval: 2^(poll + 4) s in the daemon (CLOCK_PLL), 2^(poll + 2) s in the kernel (STA_NANO, SHIFT_PLL), at
+most 500 ppm. The frequency moves too, by less than half of the offset over the next interval.
+
+Of eight polls the one with the shortest round trip counts (RFC 5905, section 10, clock filter), and one
+offset is never the whole truth, so an offset is believed after eight polls at the latest; the interval itself
+is dithered by some percent. Polls are every 2^minpoll to 2^maxpoll s, 6 and 10 by default (ntp.conf(5)).
+
+Status keys, all optional: `hpoll` the current polling interval, a power of two in seconds; `mu` seconds since
+the last update of the clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+
+from lab.core.clock import Interval
+from lab.core.resync import Correction
+from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.setup import Setup
+from lab.core.timesync.situation import SOURCE_NS, Situation, rounded
+from lab.core.timesync.texts import number, real, words
+from lab.core.units import NS_PER_S
+
+FILTER = 8
+SPARE = 2
+"""Polls beyond the filter's eight: the one that was ignored, and one that is under way."""
+TIME_CONSTANTS = 4
+LATE_NS = 10 * NS_PER_S
+LEAST_POLL, MOST_POLL = 0, 17
+
+SOURCES = (
+    "ntp.conf(5): minpoll, maxpoll, tinker step, stepout, panic",
+    "ntpsec ntpd/ntp_loopfilter.c (local_clock)",
+    "RFC 5905, section 11.3",
+)
+
+
+@dataclass(frozen=True)
+class NtpConf:
+    """Thresholds in seconds, 0 for none. minpoll, maxpoll: of the server that is asked most seldom."""
+
+    servers: int = 0
+    minpoll: int = 6
+    maxpoll: int = 10
+    step_s: Fraction = Fraction(128, 1000)
+    stepout_s: Fraction = Fraction(300)
+    panic_s: Fraction = Fraction(1000)
+
+
+def _polls(given: dict[str, Fraction | None]) -> tuple[int, int]:
+    low, high = given.get("minpoll"), given.get("maxpoll")
+    least = min(max(6 if low is None else int(low), LEAST_POLL), MOST_POLL)
+    return least, min(max(10 if high is None else int(high), least), MOST_POLL)
+
+
+def parse(config: str) -> NtpConf:
+    """The directives that decide what becomes of a pause. A guest is behind after one and has to be stepped
+    forward, so of stepback and stepfwd the latter counts."""
+    made, polls = NtpConf(), []
+    for line in words(config, "#"):
+        name, rest = line[0].lower(), line[1:]
+        given = {a.lower(): real(b) for a, b in pairwise(rest)}
+        if name in ("server", "pool", "peer") and rest:
+            polls.append(_polls(given))
+        elif name == "tinker":
+            step = given.get("stepfwd") or given.get("step")
+            stepout, panic = given.get("stepout"), given.get("panic")
+            made = replace(
+                made,
+                step_s=made.step_s if step is None else step,
+                stepout_s=made.stepout_s if stepout is None else stepout,
+                panic_s=made.panic_s if panic is None else panic,
+            )
+    if not polls:
+        return made
+    least, most = max(polls, key=lambda poll: poll[1])
+    return replace(made, servers=len(polls), minpoll=least, maxpoll=most)
+
+
+def forecast(setup: Setup, at: Situation) -> Forecast:
+    conf = parse(setup.config)
+    if not at.stopped:
+        left = Interval(-SOURCE_NS, SOURCE_NS)
+        return Forecast(True, Correction.NONE, None, left, "nothing to repair", SOURCES)
+    if not conf.servers:
+        if not setup.config.strip():
+            return Forecast(None, None, None, None, "open: its servers are not known", SOURCES)
+        text = f"left behind by {at.shown}: no server"
+        return Forecast(False, Correction.NONE, None, -at.lost, text, SOURCES)
+    if conf.panic_s and at.lost.high_ns > conf.panic_s * NS_PER_S:
+        if at.lost.low_ns <= conf.panic_s * NS_PER_S:
+            return Forecast(None, None, None, None, "open: about the panic threshold", SOURCES)
+        text = f"left behind by {at.shown}: ntpd ends beyond {float(conf.panic_s):g} s"
+        return Forecast(False, Correction.NONE, None, -at.lost, text, SOURCES)
+    return _repair(setup, conf, at)
+
+
+def _repair(setup: Setup, conf: NtpConf, at: Situation) -> Forecast:
+    poll, said = conf.maxpoll, number(setup.status, "hpoll")
+    if said is not None and conf.minpoll <= said <= conf.maxpoll:
+        poll = min(conf.maxpoll, said + 1)
+    each = NS_PER_S << poll
+    stepout = int(conf.stepout_s * NS_PER_S)
+    stepped = stepout + (FILTER + SPARE) * (each + each // 8) + LATE_NS
+    threshold = conf.step_s * NS_PER_S if conf.step_s else None
+    if threshold is not None and at.lost.low_ns > threshold:
+        since = number(setup.status, "mu")
+        earliest = 0 if since is None else max(0, stepout - since * NS_PER_S - LATE_NS)
+        within = Interval(min(earliest, stepped), stepped)
+        text = f"stepped after the stepout of {rounded(stepout)}{at.until(within)}"
+        left = Interval(-SOURCE_NS, SOURCE_NS)
+        return Forecast(True, Correction.STEP, within, left, text, SOURCES)
+    # The daemon's loop is slower than the kernel's, and the rate is bounded.
+    constants = TIME_CONSTANTS * (NS_PER_S << poll + 4)
+    within = Interval(0, stepped + constants + at.lost.high_ns * 2000)
+    over = max(SOURCE_NS, at.lost.high_ns // 2)
+    left = Interval(-over, over)
+    if threshold is None or at.lost.high_ns < threshold:
+        text = f"slewed, at most 0.5 ms a second{at.until(within)}"
+        return Forecast(True, Correction.SLEW, within, left, text, SOURCES)
+    text = f"stepped or slewed (about {rounded(int(threshold))}){at.until(within)}"
+    return Forecast(True, None, within, left, text, SOURCES)

@@ -1,0 +1,55 @@
+"""What a set-up's own rules say before the freeze: each family of programs has a module of its own.
+
+A server that is off on purpose is not known to them: they speak of the time that the mechanism takes for
+right.
+"""
+
+from __future__ import annotations
+
+from lab.core.clock import Interval
+from lab.core.mechanism import ResyncMechanism
+from lab.core.resync import Correction
+from lab.core.timesync import chrony, host, ntpd, timesyncd
+from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.setup import Setup
+from lab.core.timesync.situation import Situation
+
+BOOTED = Forecast(None, None, None, None, "set at boot, from the RTC's whole seconds", ("rtc(4)",))
+"""Of a guest that was rebooted."""
+
+
+def slept(setup: Setup) -> Forecast:
+    """Of a guest that slept: its kernel has set the clock from the RTC when it woke, to some seconds (Linux,
+    kernel/time/timekeeping.c, timekeeping_resume), so what is left to repair is not known before."""
+    text = f"what is missing to whole seconds: {setup.mechanism.about}"
+    return Forecast(None, None, None, None, text, ("Linux kernel/time/timekeeping.c (timekeeping_resume)",))
+
+
+def forecast(setup: Setup, pause: Interval, stopped: bool, watch_ns: int | None) -> Forecast:
+    """What becomes of a guest's REALTIME after a pause.
+
+    pause: its length, as bounds. stopped: the guest's clocks stand still during it (regime resumed), so that
+    it is behind by the pause; else it keeps the time. watch_ns: how long it is watched, from the resume on.
+    """
+    lost = Interval(max(0, pause.low_ns), max(0, pause.high_ns)) if stopped else Interval(0, 0)
+    at, mechanism = Situation(lost, pause, watch_ns), setup.mechanism
+    if mechanism is ResyncMechanism.NONE:
+        return _nothing(at)
+    if mechanism.acts_from_host:
+        return host.forecast(setup, at)
+    if mechanism is ResyncMechanism.TIMESYNCD:
+        return timesyncd.forecast(setup, at)
+    if mechanism is ResyncMechanism.NTPD:
+        return ntpd.forecast(setup, at)
+    return chrony.forecast(setup, at)
+
+
+def _nothing(at: Situation) -> Forecast:
+    """Nobody sets a clock that nobody sets: where the clocks of a guest stood still, CLOCK_REALTIME goes on
+    from where it was (Linux, kernel/time/timekeeping.c; only a suspend of the guest's own makes it look at
+    the RTC)."""
+    source = ("Linux kernel/time/timekeeping.c",)
+    if not at.stopped:
+        return Forecast(True, Correction.NONE, None, Interval(0, 0), "nothing to repair", source)
+    text = f"stays behind by {at.shown}"
+    return Forecast(False, Correction.NONE, None, -at.lost, text, source)

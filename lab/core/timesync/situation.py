@@ -1,0 +1,47 @@
+"""What a pause leaves to be repaired, as the rules of every mechanism take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lab.core.clock import Interval
+from lab.core.units import NS_PER_MS, NS_PER_S
+
+SOURCE_NS = 20 * NS_PER_MS
+"""How near the host's time a program in the guest comes by NTP over the lab's networks: half of the longest
+round trips seen under TCG, and what its own filter leaves. An estimate of the lab's, no program's promise."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """lost: by how much the pause has put the guest's REALTIME behind, nanoseconds, not negative.
+    pause: its length. watch_ns: how long the guest is watched after the resume; None when nobody says."""
+
+    lost: Interval
+    pause: Interval
+    watch_ns: int | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the guest's clocks may have stood still at all."""
+        return self.lost.high_ns > 0
+
+    @property
+    def shown(self) -> str:
+        """What was lost, for people: "5 s"."""
+        return rounded(self.lost.mid_ns)
+
+    def until(self, within: Interval) -> str:
+        """ ", within 16 s", or that the watch ends before."""
+        text = f", within {rounded(within.high_ns)}"
+        if self.watch_ns is not None and within.high_ns > self.watch_ns:
+            return f"{text} (watched for {rounded(self.watch_ns)})"
+        return text
+
+
+def rounded(ns: int) -> str:
+    """A duration in three digits: a prediction is no measurement. "1.32 min", "500 ms", "16 s"."""
+    for unit, factor in (("min", 120 * NS_PER_S), ("s", NS_PER_S)):
+        if ns >= factor:
+            return f"{ns / (60 * NS_PER_S if unit == 'min' else NS_PER_S):.3g} {unit}"
+    return f"{ns / NS_PER_MS:.3g} ms" if ns > 0 else "0 s"

@@ -1,0 +1,115 @@
+"""What systemd-timesyncd does (systemd 252, src/timesync/timesyncd-manager.c; timesyncd.conf(5)).
+
+It asks every PollIntervalMinSec to PollIntervalMaxSec (32 s to 2048 s): doubled while |offset| < 0.05 s, back
+to the least beyond 0.2 s (manager_adjust_poll, NTP_ACCURACY_SEC). Its timer is CLOCK_BOOTTIME's, which stands
+still with the guest, so a pause brings no poll nearer. An answer with |offset| >= 0.4 s steps the clock by it
+at once (manager_adjust_clock, NTP_MAX_ADJUST, ADJ_SETOFFSET); one offset larger than the round trip is never
+a spike. Below that the kernel's PLL slews it, time constant log2(interval) - 4.
+
+The kernel's PLL takes 2^-(2 + constant) of what is left each second (Linux, kernel/time/ntp.c,
+ntp_offset_chunk, SHIFT_PLL), so the offset falls with a time constant of as many seconds; and it changes the
+frequency (ntp_update_offset) by at most half of the offset over the next interval, or the 500 ppm of MAXFREQ,
+which overshoots.
+
+Status keys, all optional: `PollIntervalUSec` as `timedatectl show-timesync` writes it ("34min 8s"), or in
+microseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from lab.core.clock import Interval
+from lab.core.resync import Correction
+from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.setup import Setup
+from lab.core.timesync.situation import SOURCE_NS, Situation, rounded
+from lab.core.timesync.texts import real, words
+from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
+
+STEP_NS = 400 * NS_PER_MS
+LEAST_S, MOST_S, SMALLEST_S = 32, 2048, 16
+RETRY_NS = 20 * NS_PER_S
+"""A lost answer is asked for again after 15 s (NTP_RETRY_INTERVAL_MIN_USEC); the timer itself may be late by
+250 ms (sd_event's default accuracy)."""
+
+SHIFT_PLL = 2
+MAXTC = 10
+TIME_CONSTANTS = 4
+"""After so many time constants 2 % of an offset are left."""
+
+SOURCES = (
+    "timesyncd.conf(5): PollIntervalMinSec, PollIntervalMaxSec",
+    "systemd src/timesync/timesyncd-manager.c (manager_adjust_clock, manager_adjust_poll)",
+)
+KERNEL = "Linux kernel/time/ntp.c (ntp_update_offset, ntp_offset_chunk)"
+
+_UNITS = {
+    "": NS_PER_S, "s": NS_PER_S, "sec": NS_PER_S, "second": NS_PER_S, "seconds": NS_PER_S,
+    "us": NS_PER_US, "usec": NS_PER_US, "µs": NS_PER_US, "ms": NS_PER_MS, "msec": NS_PER_MS,
+    "m": 60 * NS_PER_S, "min": 60 * NS_PER_S, "minute": 60 * NS_PER_S, "minutes": 60 * NS_PER_S,
+    "h": 3600 * NS_PER_S, "hr": 3600 * NS_PER_S, "hour": 3600 * NS_PER_S, "hours": 3600 * NS_PER_S,
+}  # fmt: skip
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zµ]*)\s*")
+
+
+def span_ns(text: str) -> int | None:
+    """A time span as systemd.time(7) writes it, "34min 8s"; plain numbers are seconds. None when it is
+    none."""
+    total, at, text = Fraction(0), 0, text.strip()
+    while at < len(text):
+        match = _SPAN.match(text, at)
+        if match is None or match[2] not in _UNITS:
+            return None
+        total += (real(match[1]) or 0) * _UNITS[match[2]]
+        at = match.end()
+    return round(total) if text else None
+
+
+def most_ns(config: str) -> int:
+    """The longest polling interval. What systemd refuses leaves the default; it is never shorter than the
+    least."""
+    found, section = {}, ""
+    for line in words(config, "#;"):
+        text = " ".join(line)
+        if text.startswith("["):
+            section = text
+        elif section == "[Time]" and "=" in text:
+            name, value = text.split("=", 1)
+            found[name.strip()] = span_ns(value)
+    least = found.get("PollIntervalMinSec") or LEAST_S * NS_PER_S
+    if least < SMALLEST_S * NS_PER_S:
+        least = LEAST_S * NS_PER_S
+    most = found.get("PollIntervalMaxSec") or MOST_S * NS_PER_S
+    return most if most >= least else max(MOST_S * NS_PER_S, least)
+
+
+def _now_ns(setup: Setup, most: int) -> int:
+    """The interval at the freeze, at most."""
+    said = setup.status.get("PollIntervalUSec", "").strip()
+    known = int(said) * NS_PER_US if said.isdecimal() else span_ns(said)
+    return min(known, most) if known else most
+
+
+def forecast(setup: Setup, at: Situation) -> Forecast:
+    most = most_ns(setup.config)
+    now = _now_ns(setup, most)
+    if not at.stopped:
+        # What it corrects all the time: some error of its own that a slew of up to 500 ppm made.
+        left = Interval(-SOURCE_NS, SOURCE_NS)
+        return Forecast(True, Correction.NONE, None, left, "nothing to repair", SOURCES)
+    polled = Interval(0, now + RETRY_NS)
+    if at.lost.low_ns >= STEP_NS:
+        text = f"stepped at its next poll{at.until(polled)}"
+        return Forecast(True, Correction.STEP, polled, Interval(-SOURCE_NS, SOURCE_NS), text, SOURCES)
+    constant = min(MAXTC, max(0, (2 * min(now, most // 2) // NS_PER_S).bit_length() - 1 - 4))
+    slewed = TIME_CONSTANTS * (NS_PER_S << SHIFT_PLL + constant)
+    within = Interval(0, polled.high_ns + slewed)
+    over = max(SOURCE_NS, at.lost.high_ns // 2)
+    left = Interval(-over, over)
+    if at.lost.high_ns < STEP_NS:
+        text = f"slewed by the kernel's PLL after its next poll{at.until(within)}"
+        return Forecast(True, Correction.SLEW, within, left, text, (*SOURCES, KERNEL))
+    text = f"stepped or slewed (about {rounded(STEP_NS)}) after its next poll{at.until(within)}"
+    return Forecast(True, None, within, left, text, (*SOURCES, KERNEL))
