@@ -247,6 +247,32 @@ def down(
 
 
 @app.command()
+def drift(
+    guest: Annotated[str | None, typer.Argument(metavar="[GUEST]", help="A kept guest.")] = None,
+    length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to look.")] = "10m",
+    every: Annotated[str, typer.Option(metavar="TIME", help="From one burst to the next.")] = "1s",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was seen as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No plot and no progress on stderr.")] = False,
+) -> None:
+    """Look at a kept guest's free-running clocks for long; Ctrl-C ends it with what was seen so far."""
+    import json
+
+    from lab.cli import drifting
+    from lab.cli.paths import home
+    from lab.cli.signals import Signals
+    from lab.report.drift import render_look, watching
+    from lab.report.terminal import stdout_console
+
+    kept, wanted = drifting.which(home(), guest), drifting.times(length, every)
+    with Signals(), watching(kept.name, wanted.length_ns, quiet=quiet) as told:
+        seen = drifting.watch(kept, wanted, told)
+    if as_json:
+        typer.echo(json.dumps(drifting.as_data(kept, seen), indent=1))
+    else:
+        render_look(kept.name, seen, stdout_console())
+
+
+@app.command()
 def recover(
     connect: Connect = None,
     keep: Annotated[

@@ -1,0 +1,129 @@
+"""`freezelab drift`: a long look at a kept guest's clocks, over SSH alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.cli import keeping
+from lab.core.look import Course, Look, Point, look, point
+from lab.core.timeline import SamplerReport
+from lab.core.units import NS_PER_MS, parse_duration
+from lab.errors import GuestError, Interrupted, UsageError
+from lab.guest.local import host_probe
+from lab.guest.probe import GuestProbe
+from lab.guest.ssh import SSH
+from lab.guest.timex import discipline
+from lab.host.clocks import HostClock
+
+SCHEMA = "freezelab.drift/1"
+BURST = 8
+CONNECT_S = 30
+LEAST_NS = 50 * NS_PER_MS
+
+
+@dataclass(frozen=True)
+class Times:
+    """length_ns: how long to look; every_ns: from one burst to the next."""
+
+    length_ns: int
+    every_ns: int
+
+
+def times(length: str, every: str) -> Times:
+    """UsageError when they are no durations, or make no sense together."""
+    found = []
+    for option, text in (("--for", length), ("--every", every)):
+        try:
+            found.append(parse_duration(text))
+        except ValueError as error:
+            raise UsageError(str(error), where=option) from None
+    length_ns, every_ns = found
+    if every_ns < LEAST_NS:
+        raise UsageError(
+            "too often: a burst of readings takes some 30 ms", where="--every", hint="at least 50ms"
+        )
+    if length_ns < 2 * every_ns:
+        raise UsageError("too short: a drift needs two bursts at least", where="--for")
+    return Times(length_ns, every_ns)
+
+
+def which(home: Path, name: str | None) -> keeping.Kept:
+    """The guest to look at. UsageError without a name, with those that there are."""
+    if name is not None:
+        return keeping.find(home, name)
+    there = [guest.name for guest in keeping.kept(home)]
+    if there:
+        raise UsageError(f"which guest? kept: {', '.join(there)}", hint=f"freezelab drift {there[0]}")
+    raise UsageError("which guest? none is kept", hint=f"start one: {keeping.START}")
+
+
+def watch(guest: keeping.Kept, wanted: Times, told: Callable[[int, Point, Point | None], None]) -> Look:
+    """Look until the time is over or a signal comes. told: after each burst, with the nanoseconds since the
+    beginning, the guest's point and this host's own.
+
+    GuestError when the guest cannot be reached, Interrupted when a signal came before there was anything.
+    """
+    clock = HostClock()
+    points: list[Point] = []
+    noise: list[Point] = []
+    sampler: SamplerReport | None = None
+
+    def connect() -> SSH:
+        return SSH.connect(guest.address, clock, CONNECT_S)
+
+    with GuestProbe(guest.name, connect) as probe, host_probe(clock) as local:
+        before = discipline(probe.ssh)
+        probe.start_cycle()
+        begun = clock.now().raw_ns
+        failure: GuestError | Interrupted | None = None
+        try:
+            while (since := clock.now().raw_ns - begun) <= wanted.length_ns:
+                here = point([local.read() for _ in range(BURST)])
+                there = point([probe.read() for _ in range(BURST)])
+                if there is not None:
+                    points.append(there)
+                    if here is not None:
+                        noise.append(here)
+                    told(since, there, here)
+                clock.sleep_until(begun + (since // wanted.every_ns + 1) * wanted.every_ns)
+        except (GuestError, Interrupted) as error:
+            failure = error
+        after = None
+        with suppress(GuestError):
+            sampler = probe.samples()
+            after = discipline(probe.ssh)
+        # What its sampler knew before it was started anew is lost.
+        seen = look(points, noise, sampler, probe.restarts, before, after)
+    if seen is None or len(points) < 2 or isinstance(failure, GuestError):
+        raise failure or GuestError("nothing was read", where=f"guest {guest.name}")
+    return seen
+
+
+def _course(course: Course | None) -> dict[str, Any] | None:
+    if course is None:
+        return None
+    return {**asdict(course), "resolves_1_ppm": course.resolves, "window_for_1_ppm_ns": course.window_ns}
+
+
+def as_data(guest: keeping.Kept, seen: Look) -> dict[str, Any]:
+    """What --json prints. Offsets are guest minus host; drift in ppm, positive: the guest's clock gains."""
+    return {
+        "schema": SCHEMA,
+        "guest": guest.name,
+        "length_ns": seen.length_ns,
+        "points": seen.points,
+        "raw": _course(seen.raw),
+        "real": _course(seen.real),
+        "host": _course(seen.host),
+        "noise": _course(seen.noise),
+        "steps": [asdict(step) for step in seen.steps],
+        "restarts": seen.restarts,
+        "discipline": {
+            name: None if each is None else {**asdict(each), "held": each.held}
+            for name, each in (("before", seen.before), ("after", seen.after))
+        },
+    }

@@ -1,0 +1,112 @@
+"""The probe's payload as a process of this host, behind the same receiving end as a guest's. It reads the
+host's clocks, so its true offset and its true drift are zero: whatever it shows is the lab's own noise.
+
+It talks over a TCP connection on the loopback, as a guest's forwarded port does, without SSH.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from contextlib import suppress
+from typing import cast
+
+from lab.errors import MachineError
+from lab.guest.probe import GuestProbe
+from lab.guest.ssh import SSH
+from lab.guest.wire import Wire
+from lab.ports import Clock
+
+NAME = "this host"
+_END_S = 2.0
+
+
+def host_probe(clock: Clock) -> GuestProbe:
+    """A probe of this host. A context manager; MachineError when its process cannot be started."""
+    return GuestProbe(NAME, lambda: cast(SSH, _Shell(clock)))
+
+
+class _Shell:
+    """As much of guest.ssh.SSH as a probe uses."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ours, self._theirs = _pair()
+        self.wire = Wire(self._ours, clock)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def channel(self, command: str, timeout_s: float = 30.0) -> _Channel:  # noqa: ARG002 - SSH's
+        try:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                stdin=self._theirs.fileno(),
+                stdout=self._theirs.fileno(),
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C ends the look, which then ends this
+            )
+        except OSError as error:
+            raise MachineError(f"the probe cannot be started on this host: {error.strerror}") from error
+        self._theirs.close()
+        return _Channel(self.wire)
+
+    def socket(self, path: str, timeout_s: float = 30.0) -> None:
+        """There is no way back to a lost one: it is started anew."""
+
+    def again(self, timeout_s: float) -> _Shell:  # noqa: ARG002 - SSH's
+        return _Shell(self._clock)
+
+    def close(self) -> None:
+        # Wakes the thread that reads, which a mere close would not.
+        with suppress(OSError):
+            self._ours.shutdown(socket.SHUT_RDWR)
+        for sock in (self._ours, self._theirs):
+            sock.close()
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+class _Channel:
+    """As much of paramiko's as a probe uses."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def sendall(self, data: bytes) -> None:
+        while data:
+            data = data[self._wire.send(data) :]
+
+    def recv(self, size: int) -> bytes:
+        return self._wire.recv(size)
+
+    def recv_stderr_ready(self) -> bool:
+        return False
+
+    def exit_status_ready(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        return None
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection on the loopback. Only our own end is let in."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname(), timeout=_END_S)
+        while True:
+            theirs, peer = listener.accept()
+            if peer == ours.getsockname():
+                break
+            theirs.close()
+    ours.settimeout(None)
+    for sock in (ours, theirs):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ours, theirs

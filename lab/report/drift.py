@@ -1,0 +1,236 @@
+"""`freezelab drift`: the live plot of a long look, and what it came to.
+
+The plot goes to stderr and leaves nothing behind; without a terminal there is a line now and then instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from lab.core.look import Course, Discipline, Look, Point
+from lab.core.offsets import Sample
+from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from lab.record.run import DriftBounds
+from lab.report.live import stderr_console
+from lab.report.numbers import about, drift, milliseconds
+from lab.report.page import Page
+from lab.report.text import ascii_only, bare, clean, counted
+
+LABEL = 14
+ROWS = 6
+AXIS = 9
+WIDE = 3
+"""A burst is in the picture as a whole when it is at most so many times as wide as the median."""
+PLAIN_EVERY_NS = 10 * NS_PER_S
+STEPS_SHOWN = 5
+
+
+class Watching(Protocol):
+    """Is told of every burst."""
+
+    def __call__(self, since_ns: int, there: Point, here: Point | None) -> None: ...
+
+
+@contextmanager
+def watching(guest: str, length_ns: int, *, quiet: bool) -> Iterator[Watching]:
+    """A live plot on stderr; lines where that is no terminal; nothing when asked."""
+    console = stderr_console()
+    if quiet:
+        yield lambda _since, _there, _here: None
+        return
+    utf = console.encoding.lower().startswith("utf")
+    if not (console.is_terminal and not console.is_dumb_terminal and utf):
+        yield _Lines(console, clean(guest), length_ns)
+        return
+    plot = Plot(clean(guest), length_ns)
+    with Live(
+        console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as live:
+
+        def told(since_ns: int, there: Point, here: Point | None) -> None:
+            plot.add(since_ns, there, here)
+            live.update(plot.drawn(console.width), refresh=True)
+
+        yield told
+
+
+class _Lines:
+    def __init__(self, console: Console, guest: str, length_ns: int) -> None:
+        self._console, self._guest, self._length_ns = console, guest, length_ns
+        self._next = 0
+        self._first: Point | None = None
+
+    def __call__(self, since_ns: int, there: Point, here: Point | None) -> None:  # noqa: ARG002
+        self._first = self._first or there
+        if since_ns < self._next:
+            return
+        self._next = since_ns + PLAIN_EVERY_NS
+        moved = [_ms(b.offset.mid_ns - a.offset.mid_ns) for a, b in _both(self._first, there)]
+        text = (
+            f"{since_ns / NS_PER_S:6.1f} s of {about(self._length_ns)}  {self._guest}: "
+            f"RAW {moved[0]}, REALTIME {moved[1]} since the beginning"
+        )
+        utf = self._console.encoding.lower().startswith("utf")
+        self._console.print(Text(bare(text) if utf else ascii_only(bare(text))), soft_wrap=True)
+
+
+def _both(first: Point, then: Point) -> list[tuple[Sample, Sample]]:
+    return [(first.raw, then.raw), (first.real, then.real)]
+
+
+def _ms(ns: float) -> str:
+    return f"{ns / NS_PER_MS:+.3f} ms"
+
+
+class Plot:
+    """Both offsets since the first burst, with their bounds, over the whole look: what is still to come is
+    empty."""
+
+    def __init__(self, guest: str, length_ns: int) -> None:
+        self._guest, self._length_ns = guest, max(1, length_ns)
+        self._points: list[tuple[int, Point]] = []
+        self._here: Point | None = None
+
+    def add(self, since_ns: int, there: Point, here: Point | None) -> None:
+        self._points.append((since_ns, there))
+        self._here = here or self._here
+
+    def drawn(self, width: int) -> Group:
+        """In `width` columns, 40 at least."""
+        width = max(40, width - 1)
+        since = self._points[-1][0]
+        floor = (
+            "" if self._here is None else f" · this host's own ± {_us(self._here.raw.offset.half_width_ns)}"
+        )
+        head = f"{self._guest}  {since / NS_PER_S:.0f} s of {about(self._length_ns)}{floor} · Ctrl-C ends it"
+        lines = [Text(head[:width], style="dim", no_wrap=True, overflow="crop")]
+        raw = [(at, p.raw) for at, p in self._points]
+        real = [(at, p.real) for at, p in self._points]
+        for name, course in (("MONOTONIC_RAW", raw), ("REALTIME", real)):
+            lines += self._chart(name, course, width)
+        return Group(*lines)
+
+    def _chart(self, name: str, course: Sequence[tuple[int, Sample]], width: int) -> list[Text]:
+        columns = width - AXIS - 1
+        zero = course[0][1].offset.mid_ns
+        best: dict[int, tuple[int, int]] = {}
+        for at, sample in course:
+            column = min(columns - 1, at * columns // self._length_ns)
+            low, high = sample.offset.low_ns - zero, sample.offset.high_ns - zero
+            if column not in best or high - low < best[column][1] - best[column][0]:
+                best[column] = (low, high)
+        # A burst in a busy moment is wide, and runs out of the picture.
+        usual = sorted(high - low for low, high in best.values())[len(best) // 2]
+        good = [span for span in best.values() if span[1] - span[0] <= WIDE * usual]
+        bottom, top = min(low for low, _ in good), max(high for _, high in good)
+        height = max(1, top - bottom)
+
+        def row(value: float) -> int:
+            return min(ROWS - 1, max(0, int((top - value) * ROWS / height)))
+
+        grid = [[" "] * columns for _ in range(ROWS)]
+        for column, (low, high) in best.items():
+            for line in range(row(high), row(low) + 1):
+                grid[line][column] = "│"
+            grid[row((low + high) / 2)][column] = "•"
+        last = course[-1][1].offset
+        lines = [
+            Text(f"{name}  {_ms(last.mid_ns - zero)} ± {_us(last.half_width_ns)}", style="bold", no_wrap=True)
+        ]
+        for number, cells in enumerate(grid):
+            scale = {0: top, ROWS - 1: bottom}.get(number)
+            axis = "" if scale is None else _short(scale)
+            lines.append(Text(f"{axis:>{AXIS}}▕{''.join(cells).rstrip()}", no_wrap=True, overflow="crop"))
+        return lines
+
+
+def _us(ns: int) -> str:
+    return f"{math.ceil(ns / NS_PER_US)} µs" if ns < 10 * NS_PER_MS else f"{math.ceil(ns / NS_PER_MS)} ms"
+
+
+def _short(ns: int) -> str:
+    return f"{ns / NS_PER_US:+.0f} µs" if abs(ns) < 10 * NS_PER_MS else f"{ns / NS_PER_MS:+.0f} ms"
+
+
+def render_look(guest: str, seen: Look, console: Console) -> None:
+    """Print what a look came to."""
+    page = Page(console)
+    page.parts(
+        [f"guest {clean(guest)}", f"looked at for {about(seen.length_ns)}", counted(seen.points, "burst")], ""
+    )
+    page.blank()
+    for label, course in (("MONOTONIC_RAW", seen.raw), ("REALTIME", seen.real)):
+        page.labelled(label, "; ".join(_said(course)), width=LABEL)
+    page.labelled("host's NTP", f"its REALTIME against its MONOTONIC_RAW: {_rate(seen.host)}", width=LABEL)
+    if seen.noise is not None:
+        noise = f"this host's own payload, truly 0: {_rate(seen.noise)}; points ± {_us(seen.noise.width_ns)}"
+        page.labelled("noise floor", noise, width=LABEL)
+    page.labelled("resolution", _resolution(seen.raw), width=LABEL)
+    page.labelled("steps", _steps(seen), style="yellow" if seen.steps or seen.restarts else "", width=LABEL)
+    page.labelled("kept by", _kept(seen), width=LABEL)
+
+
+def _rate(course: Course) -> str:
+    seen = course.drift
+    if seen is None:
+        return "too short to tell"
+    text = drift(DriftBounds(seen.ppm, seen.low, seen.high, seen.window_ns))
+    return text if course.straight else f"{text} on the whole"
+
+
+def _said(course: Course) -> Iterator[str]:
+    if course.drift is None:
+        yield "too short to tell"
+        return
+    yield f"drift {_rate(course)}"
+    if course.segments > 1:
+        yield f"in {course.segments} stretches between steps"
+    if course.straight:
+        yield "one straight line explains it"
+    else:
+        yield f"no straight line: it wanders by {milliseconds(course.wander_ns, up=True)} ms at least"
+    yield f"points ± {_us(course.width_ns)}"
+
+
+def _resolution(course: Course) -> str:
+    """The temperature of the statement."""
+    if course.drift is None or course.window_ns is None:
+        return "too short to tell a drift"
+    if course.resolves:
+        return f"this look tells MONOTONIC_RAW's drift to ± 1 ppm; {about(course.window_ns)} would have done"
+    return f"not to ± 1 ppm: that takes {about(course.window_ns)} with readings as good as these"
+
+
+def _steps(seen: Look) -> str:
+    lost = f"its probe was started anew {counted(seen.restarts, 'time')}: steps before are not known"
+    if not seen.steps:
+        return lost if seen.restarts else "REALTIME was not stepped"
+    shown = ", ".join(_ms(step.by_ns) for step in seen.steps[:STEPS_SHOWN])
+    more = f" and {len(seen.steps) - STEPS_SHOWN} more" if len(seen.steps) > STEPS_SHOWN else ""
+    said = f"REALTIME was stepped {counted(len(seen.steps), 'time')}: {shown}{more}"
+    return f"{said}; {lost}" if seen.restarts else said
+
+
+def _kept(seen: Look) -> str:
+    now = seen.after or seen.before
+    if now is None:
+        return "not known: the guest's adjtimex cannot be asked"
+    if not now.held and not (seen.before and seen.before.held):
+        return "nobody: adjtimex says unsynchronised, no correction, and no program runs that keeps clocks"
+    return _discipline(seen.before, now)
+
+
+def _discipline(before: Discipline | None, now: Discipline) -> str:
+    who = ", ".join(clean(name) for name in now.programs) or "no program that is known"
+    synced = "unsynchronised" if now.unsynced else "synchronised"
+    text = f"{who}; adjtimex: {synced}, frequency {now.freq_ppm:+.2f} ppm, tick {now.tick_us} µs"
+    if before is not None and before.freq_ppm != now.freq_ppm:
+        text += f"; the frequency was {before.freq_ppm:+.2f} ppm in the beginning"
+    return text
