@@ -4,28 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lab.core import claims, effects
 from lab.core.clock import Interval
 from lab.core.drift import Drift
 from lab.core.findings import outcome_of
 from lab.core.pause import Witness
-from lab.core.predictions import held
+from lab.core.plan import Expectations
+from lab.core.predictions import compared, held
 from lab.core.result import CycleResult
 from lab.core.steps import Part
 from lab.core.timeline import MemoryProof, Observation
 from lab.core.verdict import Finding
 from lab.record.model import (
+    Audit,
+    Backward,
     Bounds,
     Clocksource,
     Cycle,
     DriftBounds,
     Drifts,
+    Effects,
+    Forecast,
     Measure,
     Memory,
+    Moved,
     Offsets,
     Point,
     Predicted,
+    Reached,
     Resync,
     Step,
+    TimerFleet,
     Witnesses,
 )
 
@@ -42,8 +51,38 @@ def _drift(seen: Drift | None) -> DriftBounds | None:
     return None if seen is None else DriftBounds(seen.ppm, seen.low, seen.high, seen.window_ns)
 
 
-def _resync(result: CycleResult) -> Resync | None:
-    seen = result.resync
+def _forecast(result: CycleResult) -> Forecast | None:
+    said = result.forecast
+    if said is None:
+        return None
+    agrees, verdict = compared(result)
+    return Forecast(
+        said.repaired,
+        said.correction,
+        _bounds(said.within),
+        _bounds(said.residual),
+        said.text,
+        said.sources,
+        agrees,
+        f"surprise: {verdict}" if agrees is False else verdict,
+    )
+
+
+def _moved(result: CycleResult) -> tuple[Moved, ...] | None:
+    """The steps of REALTIME since the resume; the time since then is the guest's MONOTONIC_RAW's, which a
+    watch of minutes takes for the host's to some milliseconds at most."""
+    sampler, resumed = result.observation.sampler, result.resumed_guest
+    if sampler is None or resumed is None or sampler.first_raw_ns > resumed.low_ns:
+        return None
+    return tuple(
+        Moved(max(0, step.at_raw_ns - resumed.mid_ns), step.by_ns)
+        for step in sampler.steps
+        if step.at_raw_ns >= resumed.low_ns
+    )
+
+
+def _resync(result: CycleResult, expect: Expectations) -> Resync | None:
+    seen, setup = result.resync, result.observation.setup
     if seen is None:
         return None
     return Resync(
@@ -59,6 +98,58 @@ def _resync(result: CycleResult) -> Resync | None:
         seen.area_ns_s,
         result.observation.resync_said,
         tuple(Point(p.at_ns, p.offset.low_ns, p.offset.high_ns) for p in seen.curve),
+        _forecast(result),
+        tuple(Reached(r.limit_ns, _bounds(r.time)) for r in seen.reached),
+        seen.slew_ppm,
+        setup.program if setup is not None else "",
+        setup.config if setup is not None else "",
+        expect.tolerance_ns,
+        _moved(result),
+    )
+
+
+def _audit(seen: claims.Audit) -> Audit:
+    return Audit(
+        seen.source,
+        seen.claims,
+        seen.judged,
+        seen.wrong,
+        seen.wrong_ns.low_ns,
+        seen.wrong_ns.high_ns,
+        seen.worst_ns,
+        seen.unsynced_ns.high_ns,
+        seen.example,
+    )
+
+
+def _rtc(look: effects.RtcLook | None) -> Measure | None:
+    if look is None:
+        return None
+    value, bound = look.rtc_minus_real_ns, look.bound_ns
+    return Measure(value, value - bound, value + bound)
+
+
+def _effects(result: CycleResult) -> Effects | None:
+    """The RTC's looks are the last one before the pause and the last of all: what came of it."""
+    seen, resumed = result.observation.effects, result.resumed_guest
+    if seen is None:
+        return None
+    before = [look for look in seen.rtc if resumed is not None and look.raw_ns < resumed.low_ns]
+    after = [look for look in seen.rtc if resumed is not None and look.raw_ns > resumed.high_ns]
+    return Effects(
+        tuple(
+            TimerFleet(t.kind, t.timers, t.count, t.buckets, t.worst_ns, t.at_once, t.early)
+            for t in seen.timers
+        ),
+        sum(b.looks for b in seen.backward),
+        sum(b.backward for b in seen.backward),
+        max((b.worst_ns for b in seen.backward), default=0),
+        _rtc(before[-1] if before else None),
+        _rtc(after[-1] if after else None),
+        seen.boot_minus_mono_ns,
+        tuple(
+            Backward(b.clock, b.from_cpu, b.to_cpu, b.looks, b.backward, b.worst_ns) for b in seen.backward
+        ),
     )
 
 
@@ -86,8 +177,8 @@ def _memory(proof: MemoryProof) -> Memory:
     )
 
 
-def cycle_of(result: CycleResult, found: Sequence[Finding]) -> Cycle:
-    """The member of run.json. found: what the cycle was held against."""
+def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations) -> Cycle:
+    """The member of run.json. found: what the cycle was held against, by what was expected of it."""
     obs, pause = result.observation, result.pause
     used = None
     if obs.stop is not None and obs.resume is not None and obs.frozen:
@@ -109,7 +200,7 @@ def cycle_of(result: CycleResult, found: Sequence[Finding]) -> Cycle:
         closure=_bounds(pause.closure) if pause is not None else None,
         closes=pause is not None and pause.closes,
         offset=Offsets(measure_of(result.before), measure_of(result.at_resume), measure_of(result.final)),
-        resync=_resync(result),
+        resync=_resync(result, expect),
         drift=Drifts(_drift(result.drift_before), _drift(result.drift_after)),
         boot_id_unchanged=result.boot_id_unchanged,
         kernel_stalls=tuple(last.kernel_lines or ()) if last is not None else (),
@@ -136,4 +227,6 @@ def cycle_of(result: CycleResult, found: Sequence[Finding]) -> Cycle:
         version_before=obs.version_before,
         version_after=obs.version_after,
         outage_ns=result.outage_ns,
+        audits=tuple(_audit(seen) for seen in result.audits),
+        effects=_effects(result),
     )

@@ -89,9 +89,18 @@ class Reached:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """A step of the guest's REALTIME, so long after the resume; by_ns: positive is forward."""
+
+    at_ns: int
+    by_ns: int
+
+
+@dataclass(frozen=True)
 class Resync:
     """time_low_ns to time_ns bound the time to sync; time_ns is the first instant seen in time. program,
-    config: of the set-up, as it was in the guest."""
+    config: of the set-up, as it was in the guest. tolerance_ns: what "in time" means here. steps: all that
+    the sampler in the guest saw; null when it did not watch."""
 
     mechanism: str
     predicted: str
@@ -110,6 +119,8 @@ class Resync:
     slew_ppm: float | None = None
     program: str = ""
     config: str = ""
+    tolerance_ns: int | None = None
+    steps: tuple[Moved, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -200,9 +211,22 @@ class TimerFleet:
 
 
 @dataclass(frozen=True)
+class Backward:
+    """Looks at a clock, each handed the one before by vCPU from_cpu: how many read less, by how much."""
+
+    clock: str
+    from_cpu: int
+    to_cpu: int
+    looks: int
+    backward: int
+    worst_ns: int
+
+
+@dataclass(frozen=True)
 class Effects:
-    """What else the pause did. looks, backward: of clocks handed from vCPU to vCPU; rtc_before, rtc_after:
-    RTC minus REALTIME around the pause. boot_minus_mono_ns: how far BOOTTIME left MONOTONIC."""
+    """What else the pause did. looks, backward: of clocks handed from vCPU to vCPU, all of them; clocks: the
+    same, one by one. rtc_before, rtc_after: RTC minus REALTIME around the pause. boot_minus_mono_ns: how far
+    BOOTTIME left MONOTONIC."""
 
     timers: tuple[TimerFleet, ...] = ()
     looks: int = 0
@@ -211,6 +235,7 @@ class Effects:
     rtc_before: Measure | None = None
     rtc_after: Measure | None = None
     boot_minus_mono_ns: int | None = None
+    clocks: tuple[Backward, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -365,7 +390,17 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A combination of the matrix that the plan leaves out: values by axis, and why."""
+
+    values: dict[str, str]
+    why: str
+
+
+@dataclass(frozen=True)
 class Run:
+    """calibration: null when the lab had none on record."""
+
     schema: str
     id: str
     playbook: Playbook
@@ -381,3 +416,4 @@ class Run:
     cells: tuple[Cell, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     calibration: Calibration | None = None
+    left_out: tuple[LeftOut, ...] = ()

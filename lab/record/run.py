@@ -17,26 +17,35 @@ from lab.errors import RecordError
 from lab.record.cells import Told, cell_findings, cell_of, comparisons, told_of
 from lab.record.cycle import cycle_of
 from lab.record.journal import History
+from lab.record.model import Audit as Audit
+from lab.record.model import Backward as Backward
 from lab.record.model import Bounds as Bounds
+from lab.record.model import Calibration as Calibration
 from lab.record.model import Cell as Cell
 from lab.record.model import Clocksource as Clocksource
 from lab.record.model import Comparison as Comparison
 from lab.record.model import Cycle as Cycle
 from lab.record.model import DriftBounds as DriftBounds
 from lab.record.model import Drifts as Drifts
+from lab.record.model import Effects as Effects
+from lab.record.model import Forecast as Forecast
 from lab.record.model import Guest as Guest
 from lab.record.model import Host as Host
+from lab.record.model import LeftOut as LeftOut
 from lab.record.model import Limits as Limits
 from lab.record.model import Measure as Measure
 from lab.record.model import Memory as Memory
+from lab.record.model import Moved as Moved
 from lab.record.model import Offsets as Offsets
 from lab.record.model import Playbook as Playbook
 from lab.record.model import Point as Point
 from lab.record.model import Predicted as Predicted
+from lab.record.model import Reached as Reached
 from lab.record.model import Resync as Resync
 from lab.record.model import Run as Run
 from lab.record.model import Statistic as Statistic
 from lab.record.model import Step as Step
+from lab.record.model import TimerFleet as TimerFleet
 from lab.record.model import Witnesses as Witnesses
 from lab.record.rebuild import observations_of, plan_of
 from lab.record.statistics import statistics as statistics
@@ -62,6 +71,17 @@ def _run_findings(history: History) -> list[Finding]:
     return found
 
 
+def _calibration(given: dict[str, Any] | None) -> Calibration | None:
+    """What run-start says of the last calibration. Members that this program does not know are left out."""
+    if given is None:
+        return None
+    known = {name: value for name, value in given.items() if name in Calibration.__dataclass_fields__}
+    try:
+        return Calibration(**known)
+    except TypeError:
+        return None  # of another version of this program
+
+
 def _damaged(history: History, obs: Observation) -> RecordError:
     return RecordError(
         f"cycle {obs.cycle} of {obs.guest} names the cell {obs.cell!r}, which the plan has not",
@@ -80,7 +100,10 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
     results = measure_all(observations, plan)
     found = [findings(r, known_cells[r.observation.cell].expectations) for r in results]
     own = _run_findings(history)
-    cycles = [cycle_of(result, given) for result, given in zip(results, found, strict=True)]
+    cycles = [
+        cycle_of(result, given, known_cells[result.observation.cell].expectations)
+        for result, given in zip(results, found, strict=True)
+    ]
     told = told_of(history)
     guests: list[Guest] = []
     cells: list[Cell] = []
@@ -126,6 +149,8 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         statistics=() if cells else statistics(cycles),
         cells=tuple(cells),
         comparisons=comparisons(cells, by_cell),
+        calibration=_calibration(first.get("calibration")),
+        left_out=tuple(LeftOut(dict(one.values), one.why) for one in plan.left_out),
     )
     return run, results
 

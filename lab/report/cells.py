@@ -123,6 +123,22 @@ def show_comparisons(page: Page, run: Run) -> None:
             page.squeezed(grid)
 
 
+EXAMPLES = 3  # of what is left out for one reason
+
+
+def show_left_out(page: Page, given: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Combinations of the matrix that are not run, as (values, why): a line for each reason."""
+    groups: dict[str, list[Sequence[str]]] = {}
+    for values, why in given:
+        groups.setdefault(why, []).append(values)
+    for why, group in groups.items():
+        label = f"{counted(len(group), 'combination')} left out"
+        # A value may have commas of its own.
+        examples = "; ".join(" · ".join(values) for values in group[:EXAMPLES])
+        more = f"; and {len(group) - EXAMPLES} more" if len(group) > EXAMPLES else ""
+        page.labelled(label, f"{why}: {examples}{more}", width=len(label))
+
+
 def _interval(low: float | None, high: float | None, digits: str) -> str:
     """ "[-0.2, +0.9]"; "–" where there are too few cycles for one."""
     return "–" if low is None or high is None else f"[{low:{digits}}, {high:{digits}}]"

@@ -7,15 +7,20 @@ from collections.abc import Callable, Sequence
 from rich.cells import cell_len
 
 from lab.core.units import NS_PER_S, format_duration
-from lab.record.run import Cycle, DriftBounds, Point, Resync, Run, Statistic
+from lab.record.run import Bounds, Cycle, DriftBounds, Point, Resync, Run, Statistic
+from lab.report.claims import show_claims
+from lab.report.curve import show_curve
 from lab.report.cycles import Row, rows_of
+from lab.report.effects import show_effects
 from lab.report.exchange import show_exchange
 from lab.report.numbers import (
+    FINE_PPM,
     NOT_MEASURED,
     about,
     at_latest,
     bar,
     drift,
+    edge,
     leftover,
     limits,
     magnitude,
@@ -24,10 +29,13 @@ from lab.report.numbers import (
     used_of,
     wanted_window,
 )
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import LABEL, Column, Grid, Page, Piece
+from lab.report.resyncs import TOLERANCE_NS, verdict, watched_ns
 from lab.report.text import counted, names
 
 CURVE = 16
+LEAST_PLOT = 64
+"""A narrower page has a line of characters instead of the plot."""
 MOST_GUESTS = 4
 """With more guests than this, only the one that stands out is told."""
 
@@ -43,6 +51,8 @@ def show_details(page: Page, run: Run) -> None:
     if rows and not run.cells:
         _resync(page, run, rows)
         _drift(page, run)
+    show_claims(page, run)
+    show_effects(page, run)
     show_exchange(page, run)
     _noise(page, run)
     if not run.cells:
@@ -135,6 +145,9 @@ def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
         if row is None or row.cycle is None or row.cycle.resync is None:
             continue
         text, lead = resync_line(page, row.cycle.resync, row.cycle)
+        alone = len(rows) == 1
+        if alone and page.width >= LEAST_PLOT:
+            lead = []
         if len(group) > 1:
             word = "slowest" if row.cycle.resync.time_ns is not None else "worst"
             text = _with(text, f"{word}: {_whose(run, row)}")
@@ -143,7 +156,40 @@ def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
         if len(groups) > 1:
             lead = [(row.guest.name.ljust(wide + 2), ""), *lead]
         page.labelled(label, text, before=lead)
+        if alone:
+            _alone(page, row.cycle, row.cycle.resync)
         label = ""
+
+
+def _alone(page: Page, cycle: Cycle, resync: Resync) -> None:
+    """The only cycle's curve, when it came within which distance, and what had been predicted."""
+    if page.draws and page.width >= LEAST_PLOT:
+        points, shown = _drawn(cycle, resync)
+        show_curve(page, points, resync.steps or (), shown, resync.tolerance_ns or TOLERANCE_NS, LABEL)
+    if resync.reached:
+        known = [f"{edge(r.limit_ns)} {_reached(r.time)}" for r in resync.reached]
+        page.labelled("reached", f"within {', '.join(known)}")
+    said = resync.forecast
+    if said is not None:
+        text, style = verdict(said)
+        before: list[Piece] = [(text, style), ("  ", "")]
+        page.labelled("predicted", said.text, before=before)
+
+
+def _reached(time: Bounds | None) -> str:
+    if time is None:
+        return "not seen"
+    return f"after {at_latest(time.high_ns)}" if time.high_ns else "at once"
+
+
+def _drawn(cycle: Cycle, resync: Resync) -> tuple[list[Point], int]:
+    """What is drawn of a curve, the offset at the resume first, and until when."""
+    first, watched = cycle.offset.at_resume, watched_ns(resync)
+    start = [Point(0, first.low_ns, first.high_ns)] if first else []
+    shown = watched
+    if resync.time_ns is not None:
+        shown = min(watched, max(4 * resync.time_ns, NS_PER_S))
+    return [*start, *resync.curve], shown
 
 
 def resync_line(page: Page, resync: Resync, cycle: Cycle) -> tuple[str, list[Piece]]:
@@ -152,21 +198,20 @@ def resync_line(page: Page, resync: Resync, cycle: Cycle) -> tuple[str, list[Pie
     first, final = cycle.offset.at_resume, cycle.offset.final
     start = magnitude(first.value_ns) if first else NOT_MEASURED
     end = magnitude(final.value_ns) if final else NOT_MEASURED
-    watched = resync.curve[-1].at_ns if resync.curve else 0
+    points, shown = _drawn(cycle, resync)
     if resync.time_ns is not None:
         text = f"{start} {arrow} {end}, in time after {at_latest(resync.time_ns)}"
-        shown = min(watched, max(4 * resync.time_ns, NS_PER_S))
     else:
         word = "not in time" if resync.outcome == "not synced" else resync.outcome
-        text, shown = f"{start} {arrow} {end}, {word} after {about(watched)}", watched
+        text = f"{start} {arrow} {end}, {word} after {about(watched_ns(resync))}"
     step = "" if resync.step_ns is None else f" of {milliseconds(resync.step_ns, sign='+')} ms"
     moved = {"step": f"one step{step}", "slew": "slewed", "step and slew": f"slewed, and a step{step}"}
     if resync.correction in moved:
         text += f", {moved[resync.correction]}"
+    if resync.slew_ppm is not None and resync.correction in ("slew", "step and slew"):
+        text += f" at up to {abs(resync.slew_ppm) / 1000:.3g} ms/s"
     if not page.draws or not resync.curve:
         return text, []
-    start_point = [Point(0, first.low_ns, first.high_ns)] if first else []
-    points = [*start_point, *resync.curve]
     cells = min(CURVE, max(4, sum(point.at_ns <= shown for point in points)))
     return text, [(sparkline(points, shown, cells), "cyan"), ("  ", "")]
 
@@ -201,7 +246,7 @@ def _drift(page: Page, run: Run) -> None:
             text += f", in all {len(cycles)} cycles"
         window = wanted_window(after) if after else None
         if window is not None:
-            text += f"; ± 10 ppm would take {about(window)}"
+            text += f"; ± {FINE_PPM:g} ppm would take {about(window)}"
         if before is None and after is None:
             text = NOT_MEASURED
         page.labelled(label, f"{name}: {text}" if len(groups) > 1 else text)

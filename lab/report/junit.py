@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 from lab.core.verdict import Finding, Outcome
 from lab.errors import MachineError
 from lab.record.run import Run
-from lab.report.text import clean, cleaned
+from lab.report.claims import told
+from lab.report.resyncs import measured, verdict
+from lab.report.text import bare, clean, cleaned
 
 
 def write_junit(run: Run, path: Path) -> None:
@@ -50,11 +54,35 @@ def _suite(run: Run) -> TestSuite:
         ("host.libvirt", host.libvirt),
         ("host.accelerator", host.accelerator),
         ("host.accelerator_reason", host.accelerator_reason),
+        *_calibration(run),
+        *_predictions(run),
     ):
         suite.add_property(name, value)
     for finding in run.findings:
         suite.add_testcase(_case(run, finding))
     return suite
+
+
+def _calibration(run: Run) -> Iterator[tuple[str, str]]:
+    if run.calibration is None:
+        return
+    for name, value in asdict(run.calibration).items():
+        yield f"calibration.{name}", str(value)
+
+
+def _predictions(run: Run) -> Iterator[tuple[str, str]]:
+    """Properties, not cases: a prediction is no check, and what is not over yet must not count as green."""
+    for guest in run.guests:
+        for cycle in guest.cycles:
+            said = cycle.resync.forecast if cycle.resync is not None else None
+            if said is not None:
+                whose = ".".join(filter(None, [guest.cell, guest.name, str(cycle.index)]))
+                shown = f"predicted: {said.text}; measured: {measured(cycle)[0]}; {verdict(said)[0]}"
+                yield f"resync.{whose}", bare(shown)
+            for audit in cycle.audits:
+                if audit.wrong:
+                    whose = ".".join(filter(None, [guest.cell, guest.name, str(cycle.index)]))
+                    yield f"claim.{whose}.{audit.source}", bare(told(audit)[0])
 
 
 def _case(run: Run, finding: Finding) -> TestCase:

@@ -11,8 +11,8 @@ from lab.core.units import NBSP, NS_PER_MS, NS_PER_S, format_ms
 from lab.record.run import Bounds, DriftBounds, Limits, Measure, Point
 
 NOT_MEASURED = "not measured"
-FINE_PPM = 10.0
-"""Drift is worth a remark when it is not known to this; CLOCK_REALTIME may be off by 15 ppm anyway."""
+FINE_PPM = 1.0
+"""A report says which window would resolve this, where its own did not."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 _LEAST_NS, _MOST_NS = NS_PER_MS, 10 * NS_PER_S
@@ -67,6 +67,11 @@ def about(ns: int) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+def edge(ns: int) -> str:
+    """A round number as it is: "0.1 ms", "100 ms", "10 s"."""
+    return f"{ns / NS_PER_S:g} s" if ns >= NS_PER_S else f"{ns / NS_PER_MS:g} ms"
+
+
 def used_of(used_ns: int) -> str:
     """Of a budget, rounded up: "5.03 s"."""
     return f"{math.ceil(used_ns / NS_PER_S * 100 - 1e-9) / 100:.2f} s"
@@ -84,9 +89,9 @@ def drift(seen: DriftBounds | None) -> str:
 
 
 def wanted_window(seen: DriftBounds) -> int | None:
-    """The window that would bound the drift to FINE_PPM; None when this one nearly does."""
+    """The window that would bound the drift to FINE_PPM; None when this one does."""
     known = Drift(seen.ppm, seen.low, seen.high, seen.window_ns)
-    return known.window_for_ns(FINE_PPM) if known.bound_ppm > 2 * FINE_PPM else None
+    return known.window_for_ns(FINE_PPM) if known.bound_ppm > FINE_PPM else None
 
 
 def leftover(value_ns: int, bounds: Bounds) -> str:

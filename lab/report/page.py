@@ -142,7 +142,7 @@ class Page:
     def grid(self, *candidates: Grid) -> bool:
         """The first of the candidates that fits, the richest first; False, and nothing, if none does."""
         for candidate in candidates:
-            known = self._in_words(candidate)
+            known = self.in_words(candidate)
             if known.width() <= self.width:
                 for line in known.lines():
                     self.put(*line)
@@ -151,7 +151,7 @@ class Page:
 
     def squeezed(self, grid: Grid) -> None:
         """A table in any case: cells are cut until it fits."""
-        known = self._in_words(grid)
+        known = self.in_words(grid)
         most = self.width
         while known.width() > self.width and most > 4:
             most -= 1
@@ -163,7 +163,8 @@ class Page:
         for line in known.lines():
             self.put(*line)
 
-    def _in_words(self, grid: Grid) -> Grid:
+    def in_words(self, grid: Grid) -> Grid:
+        """The grid in the characters that this output takes."""
         if self.plain:
             grid = Grid(
                 [Column(c.head.replace("\n", " "), c.right) for c in grid.columns],

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lab.core.plan import Cell, GuestSpec, LeftOut, Plan
+from lab.core.plan import Cell, GuestSpec, Plan
 from lab.core.units import format_size
+from lab.report.cells import show_left_out
 from lab.report.page import Column, Grid, Page, Piece
 from lab.report.text import counted
 
 VARIOUS = "various"
-EXAMPLES = 3  # of what is left out for one reason
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,7 @@ def cells(page: Page, plan: Plan) -> None:
     page.put((counted(len(plan.cells), "cell"), "bold"), (", one after another:", ""))
     if not page.grid(*_grids(plan)):
         page.squeezed(list(_grids(plan))[-1])
-    groups: dict[str, list[LeftOut]] = {}
-    for one in plan.left_out:
-        groups.setdefault(one.why, []).append(one)
-    for why, group in groups.items():
-        label = f"{counted(len(group), 'combination')} left out"
-        # A value may have commas of its own.
-        examples = "; ".join(" · ".join(value for _, value in one.values) for one in group[:EXAMPLES])
-        more = f"; and {len(group) - EXAMPLES} more" if len(group) > EXAMPLES else ""
-        page.labelled(label, f"{why}: {examples}{more}", width=len(label))
+    show_left_out(page, [(tuple(value for _, value in one.values), one.why) for one in plan.left_out])
 
 
 def _grids(plan: Plan) -> Iterator[Grid]:

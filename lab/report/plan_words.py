@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from lab.core.clock import Interval
 from lab.core.method import WallClock
 from lab.core.patch import (
     AnsiblePatch,
@@ -24,8 +25,10 @@ from lab.core.plan import (
     Regime,
     ResyncMechanism,
 )
-from lab.core.resync import predict
-from lab.core.units import format_duration
+from lab.core.timesync.configs import filled
+from lab.core.timesync.rules import forecast
+from lab.core.timesync.setup import Setup
+from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 
 _FREEZE = {
     FreezeMethod.SUSPEND: "suspend every guest (libvirt)",
@@ -123,7 +126,13 @@ def _repaired(cell: Cell, wall: WallClock) -> str:
         return "what is missing to whole seconds: " + cell.resync.about
     if wall is WallClock.RIGHT:
         return "nothing to repair"
-    length = cell.cycle.patch.longest_ns
-    if cell.resync is ResyncMechanism.NONE and not length:
+    longest = cell.cycle.patch.longest_ns
+    if isinstance(cell.cycle.patch, HoldPatch) and longest:
+        pause = Interval(longest, longest)
+    else:  # nobody knows: from the freeze's own milliseconds to the deadline
+        pause = Interval(NS_PER_MS, max(NS_PER_S, longest))
+    if cell.resync is ResyncMechanism.NONE and pause.low_ns < pause.high_ns:
         return "it stays so"
-    return predict(cell.resync, length, stopped=True)
+    # Of the configuration that the lab is going to install, and a state that nobody knows yet.
+    setup = Setup(cell.resync, config=filled(cell.resync))
+    return forecast(setup, pause, stopped=True, watch_ns=cell.cycle.watch_ns).text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lab.core.timesync.compare import CLAIMS
 from lab.record.run import Cycle, Predicted, Run
 from lab.report.page import Column, Grid, Page, Piece
 
@@ -14,12 +15,17 @@ _MARKS: dict[bool | None, Piece] = {
 }
 
 
+def of_method(cycle: Cycle) -> list[Predicted]:
+    """What the freeze method's rules say. What the resync mechanism's say stands beside its curve."""
+    return [one for one in cycle.predictions if one.claim not in CLAIMS]
+
+
 def _cycles(run: Run) -> dict[str, list[Cycle]]:
     """By method, without control cycles."""
     found: dict[str, list[Cycle]] = {}
     for guest in run.guests:
         for cycle in guest.cycles:
-            if not cycle.control and cycle.predictions:
+            if not cycle.control and of_method(cycle):
                 found.setdefault(cycle.method, []).append(cycle)
     return found
 
@@ -37,9 +43,9 @@ def show_predictions(page: Page, run: Run) -> None:
     wide = Grid([Column(h) for h in ("method", "", "predicted", "measured", "as predicted")])
     narrow = Grid([Column(h) for h in ("method", "", "measured", "as predicted")])
     for method, cycles in methods.items():
-        claims = dict.fromkeys(p.claim for cycle in cycles for p in cycle.predictions)
+        claims = dict.fromkeys(p.claim for cycle in cycles for p in of_method(cycle))
         for number, claim in enumerate(claims):
-            given = [p for cycle in cycles for p in cycle.predictions if p.claim == claim]
+            given = [p for cycle in cycles for p in of_method(cycle) if p.claim == claim]
             one = _worst(given)
             name = method if page.plain or not number else ""
             mark, style = _MARKS[one.agrees]
@@ -58,6 +64,6 @@ def surprises(cycle: Cycle) -> list[str]:
     """One line for each prediction that certainly failed."""
     return [
         f"{one.claim}: {cycle.method} predicts {one.predicted}; measured: {one.measured}"
-        for one in cycle.predictions
+        for one in of_method(cycle)
         if one.agrees is False
     ]

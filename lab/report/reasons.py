@@ -7,24 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lab.core.method import FreezeMethod
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NS_PER_MS
 from lab.core.verdict import Finding, Outcome
 from lab.record.run import Cycle, Run
 from lab.report import predictions
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import behind, magnitude
 from lab.report.page import Page
+from lab.report.resyncs import measured
 from lab.report.text import names, ranges
 
 MOST_REASONS = 24
-
-_PREDICTED = (
-    ("one step", "step"),
-    ("slewed", "slew"),
-    ("stays behind", "none"),
-    ("nothing to repair", "none"),
-)
-"""How core.resync.predict begins, and what kind of correction that is."""
 
 _OF_THE_RUN = ("observation", "run", "history", "cycles", "cell", "freeze", "memory")
 """Metrics whose reasons speak for themselves."""
@@ -148,19 +141,10 @@ def _surprises(cycle: Cycle) -> Iterator[str]:
 
 
 def _unpredicted(cycle: Cycle) -> Iterator[str]:
-    resync = cycle.resync
-    if resync is None:
-        return
-    kind = next((kind for start, kind in _PREDICTED if resync.predicted.startswith(start)), None)
-    if kind is None:
-        return
-    measured = resync.correction
-    if measured is not None and measured != kind:
-        saw = "no correction" if measured == "none" else measured
-        yield f"predicted: {resync.predicted}; measured: {saw}"
-    elif kind != "none" and resync.outcome == "not synced":
-        watched = resync.curve[-1].at_ns / NS_PER_S if resync.curve else 0.0
-        yield f"predicted: {resync.predicted}; measured: not in time after {watched:.1f} s"
+    said = cycle.resync.forecast if cycle.resync is not None else None
+    if said is not None and said.agrees is False:
+        how = said.verdict.removeprefix("surprise").lstrip(": ")
+        yield f"predicted: {said.text}; measured: {measured(cycle)[0]}{f' ({how})' if how else ''}"
 
 
 def show_reasons(page: Page, run: Run) -> None:

@@ -15,12 +15,14 @@ from rich.console import Console
 
 from lab.core.verdict import Outcome
 from lab.record.run import Run
-from lab.report.cells import show_cells, show_comparisons
+from lab.report.accuracy import show_accuracy
+from lab.report.cells import show_cells, show_comparisons, show_left_out
 from lab.report.cycles import VERDICTS, show_cycles
 from lab.report.details import show_details
 from lab.report.page import Page
 from lab.report.predictions import show_predictions
 from lab.report.reasons import show_reasons
+from lab.report.resync_table import is_resync_matrix, show_resync_table
 from lab.report.steps import show_steps
 from lab.report.text import clean, cleaned, counted
 
@@ -44,16 +46,22 @@ def render(run: Run, console: Console, folder: Path | None = None) -> None:
     page = Page(console)
     _interruption(page, run)
     _header(page, run)
+    show_accuracy(page, run)
     page.blank()
-    if run.cells:
+    if is_resync_matrix(run):
+        show_resync_table(page, run)
+    elif run.cells:
         show_cells(page, run)
+    if run.cells:
         show_comparisons(page, run)
+        show_left_out(page, [(tuple(one.values.values()), one.why) for one in run.left_out])
     else:
         show_cycles(page, run)
     page.blank()
     show_details(page, run)
-    show_steps(page, run)
-    show_predictions(page, run)
+    if not is_resync_matrix(run):
+        show_steps(page, run)
+        show_predictions(page, run)
     show_reasons(page, run)
     page.blank()
     if folder is not None:

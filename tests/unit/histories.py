@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lab.core.clock import Stamp
+from lab.core.claims import Claim
+from lab.core.clock import GuestClock, Stamp
+from lab.core.effects import Backward, Effects, RtcLook, Timers
 from lab.core.plan import (
     Cell,
     CycleSpec,
@@ -19,11 +21,15 @@ from lab.core.plan import (
     FreezeMethod,
     GuestSpec,
     HoldPatch,
+    LeftOut,
     Plan,
     Regime,
     ResyncMechanism,
 )
 from lab.core.timeline import MemoryProof, Observation, ProbeFacts, Step
+from lab.core.timesync.configs import filled
+from lab.core.timesync.setup import Setup
+from lab.core.units import parse_duration
 from lab.record.journal import SCHEMA, FileJournal
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
 
@@ -122,17 +128,32 @@ def rebooted(index: int) -> Observation:
     )  # fmt: skip
 
 
-def write(folder: Path, name: str, cells: list[Journalled], matrix: bool = True) -> Path:
+CALIBRATION = {
+    "made": "2026-11-17T09:30:00+00:00", "cycles": 40, "bias_ns": 120 * US, "spread_ns": 900 * US,
+    "coverage": 1.0, "noise_ns": 7 * MS, "offset_bound_ns": 240 * US, "stale": "",
+}  # fmt: skip
+
+
+def write(
+    folder: Path,
+    name: str,
+    cells: list[Journalled],
+    matrix: bool = True,
+    left_out: tuple[LeftOut, ...] = (),
+    calibration: dict[str, object] | None = None,
+) -> Path:
     """The history of a run with these cells, or of a run without a matrix."""
     first = cells[0].cell
     plan = Plan(
         name, "", "00", first.guests, first.resync, first.cycle, first.expectations, first.repeat,
-        first.control, tuple(c.cell for c in cells) if matrix else (),
+        first.control, tuple(c.cell for c in cells) if matrix else (), left_out,
     )  # fmt: skip
     where = folder / name
     where.mkdir(parents=True)
     with FileJournal(where, Ticking()) as journal:
-        journal.append("run-start", schema=SCHEMA, id=name, plan=asdict(plan), host=HOST)
+        journal.append(
+            "run-start", schema=SCHEMA, id=name, plan=asdict(plan), host=HOST, calibration=calibration
+        )
         for given in cells:
             tag = given.cell.id if matrix else ""
             if given.skipped:
@@ -154,6 +175,8 @@ def _journal(journal: FileJournal, o: Observation) -> None:
         budget_ns=o.budget_ns, cell=o.cell,
     )  # fmt: skip
     journal.append("facts", *where, when="before", facts=o.facts_before)
+    if o.setup is not None:
+        journal.append("setup", *where, setup=o.setup)
     journal.append("readings", *where, readings=list(o.readings))
     journal.append("stop", *where, call=o.stop)
     journal.append("resume", *where, call=o.resume)
@@ -169,6 +192,8 @@ def _journal(journal: FileJournal, o: Observation) -> None:
     journal.append("beats", *where, beats=list(o.beats))
     journal.append("facts", *where, when="after", facts=o.facts_after)
     journal.append("resync", *where, said=o.resync_said)
+    if o.claims or o.effects is not None:
+        journal.append("watched", *where, claims=list(o.claims), effects=o.effects)
     journal.append("verified", *where, before=o.version_before, after=o.version_after, why="")
     journal.append("cycle-end", *where, host_step_ns=o.host_step_ns)
 
@@ -276,7 +301,129 @@ def playbook_of_ansible(folder: Path) -> Path:
     return write(folder, "ansible", [Journalled(cell(FreezeMethod.SUSPEND, repeat=6), given)], matrix=False)
 
 
-ALL = {f.__name__: f for f in (methods, benchmark, upgrade, called_off, playbook_of_ansible)}
+M = ResyncMechanism
+WRONG_S = 2
+"""For how many seconds after the resume chronyd takes its clock for right in `resync_matrix`, at least."""
+
+
+def _resync_cell(mechanism: M, hold: str, method: FreezeMethod = FreezeMethod.SUSPEND) -> Cell:
+    values = {"method": method.value, "hold": hold, "resync": mechanism.value}
+    spec = CycleSpec(method, HoldPatch(parse_duration(hold)), watch_ns=5 * S)
+    expect = Expectations(tolerance_ns=100 * MS, hold_ns=300 * MS, as_predicted=True)
+    name = "-".join(values.values())
+    return Cell(name, tuple(values.items()), (GuestSpec("web-0"),), mechanism, spec, expect)
+
+
+def _resync_cycle(one: Cell, seed: int, repair: Repair, **more: object) -> Observation:
+    """A cycle in which the clock comes back by `repair`, whatever the mechanism's rules say."""
+    assert isinstance(one.cycle.patch, HoldPatch)
+    seen = cycle(
+        one.cycle.method, 0, one.cycle.patch.duration_ns, seed=seed, repair=repair,
+        **{"watch_ns": 5 * S, **more},
+    )  # fmt: skip
+    config = filled(one.resync, "127.0.0.1", 20123)
+    setup = Setup(one.resync, PROGRAMS.get(one.resync, ""), config, STATUS.get(one.resync, {}))
+    return replace(seen, setup=setup)
+
+
+PROGRAMS = {M.CHRONY: "chronyd 4.3", M.CHRONY_DISTRIBUTION: "chronyd 4.3", M.CHRONY_FROZEN: "chronyd 4.3",
+            M.TIMESYNCD: "systemd 252", M.NTPD: "ntpd ntpsec-1.2.2"}  # fmt: skip
+STATUS = {M.CHRONY_DISTRIBUTION: {"updates": "40"}, M.TIMESYNCD: {"PollIntervalUSec": "34min 8s"}}
+
+
+def _claimed(seen: Observation, source: str, bound_ns: int, until_ns: int) -> tuple[Claim, ...]:
+    """What a program says once every ten readings: synchronised, to `bound_ns`; that it is not, in the second
+    that begins until_ns after the resume."""
+    assert seen.resume is not None
+    resumed, found = seen.resume.returned.raw_ns, []
+    for r in seen.readings[::10]:
+        since = r.t1.raw_ns - resumed
+        synced = not until_ns < since < until_ns + S
+        known = bound_ns if synced else None
+        text = f"System time within {bound_ns / MS:g} ms" if synced else "Not synchronised"
+        found.append(Claim(source, r.t2[GuestClock.RAW], r.t3[GuestClock.RAW], synced, known, text))
+    return tuple(found)
+
+
+def _effects(seen: Observation, late_ns: int) -> Effects:
+    """What a pause does to a guest whose clocks stop: timers are as late as the vCPUs were."""
+    assert seen.resume is not None
+    edges = (MS // 10, MS, 10 * MS, 100 * MS, S, 10 * S, 1 << 62)
+    fleet = tuple(zip(edges, (2950, 212, 31, 4, 0, 0, 0), strict=True))
+    after = tuple(zip(edges, (2411, 180, 22, 2, 0, 64, 0), strict=True))
+    raw = [r.t2[GuestClock.RAW] for r in seen.readings]
+    return Effects(
+        (
+            Timers("timerfd monotonic", 64, sum(n for _, n in fleet), fleet, 41 * MS, 5),
+            Timers("timerfd realtime", 64, sum(n for _, n in after), after, late_ns, 64),
+            Timers("sleep", 64, sum(n for _, n in fleet), fleet, 38 * MS, 4),
+        ),
+        (
+            Backward("monotonic", 0, 1, 20_411, 0), Backward("monotonic", 1, 0, 20_410, 0),
+            Backward("realtime", 0, 1, 20_411, 0), Backward("realtime", 1, 0, 20_410, 0),
+        ),
+        (RtcLook(raw[0], -2 * MS, MS), RtcLook(raw[-1], 3 * MS, MS)),
+        0,
+    )  # fmt: skip
+
+
+def resync_matrix(folder: Path) -> Path:
+    """Mechanisms that do as their rules say, one that does not (chrony-frozen), two that would have to be
+    watched for longer (chrony-distribution, timesyncd), one that the machine has not, and a program that
+    claims to be right while it is not (chrony-distribution's)."""
+    given: list[Journalled] = []
+    for mechanism, repair, more in (
+        (M.NONE, Repair.NONE, {}),
+        (M.AGENT, Repair.AGENT, {}),
+        (M.CHRONY, Repair.LATE_STEP, {"repair_after_ns": 900 * MS}),
+        (M.CHRONY_DISTRIBUTION, Repair.SLEW, {"repair_after_ns": 700 * MS}),
+        (M.CHRONY_FROZEN, Repair.SLEW, {"repair_after_ns": 200 * MS}),
+        (M.TIMESYNCD, Repair.NONE, {}),
+    ):
+        for hold in ("200ms", "3s"):
+            one = _resync_cell(mechanism, hold)
+            short = hold == "200ms" and mechanism in (M.CHRONY, M.CHRONY_DISTRIBUTION)
+            seen = _resync_cycle(one, len(given), Repair.SLEW if short else repair, **more)
+            if mechanism is M.CHRONY_DISTRIBUTION:
+                seen = replace(seen, claims=_claimed(seen, "chronyc tracking", 2 * MS, WRONG_S * S))
+            if mechanism is M.AGENT:
+                seen = replace(seen, claims=_claimed(seen, "adjtimex", 16 * S, 90 * S))
+            given.append(Journalled(one, [seen]))
+    for hold in ("200ms", "3s"):
+        one = _resync_cell(M.CHRONY_PHC, hold)
+        why = "chrony-phc: the guest has no ptp_kvm: it needs KVM"
+        given.append(Journalled(one, [], why, refused=True))
+    for mechanism in (M.NONE, M.CHRONY):
+        for hold in ("200ms", "3s"):
+            one = _resync_cell(mechanism, hold, FreezeMethod.SIGSTOP)
+            given.append(Journalled(one, [_resync_cycle(one, 50, Repair.NONE)]))
+    out = LeftOut((("method", "sigstop"), ("hold", "3s"), ("resync", "push")), "excluded by the playbook")
+    return write(folder, "resync-matrix", given, left_out=(out,), calibration=CALIBRATION)
+
+
+def slewed(folder: Path) -> Path:
+    """One guest, one freeze, watched until its clock was slewed back, with all that can be told of it."""
+    one = replace(_resync_cell(M.CHRONY, "500ms"), expectations=EXPECT)
+    seen = _resync_cycle(one, 3, Repair.SLEW, repair_after_ns=600 * MS, watch_ns=8 * S)
+    claims = (
+        *_claimed(seen, "chronyc tracking", 2 * MS, 400 * MS),
+        *_claimed(seen, "adjtimex", 16 * S, 90 * S),
+    )
+    seen = replace(seen, claims=claims, effects=_effects(seen, 501 * MS))
+    stale = {**CALIBRATION, "stale": "made under kernel 6.1.0-17-amd64"}
+    return write(folder, "slewed", [Journalled(one, [seen])], matrix=False, calibration=stale)
+
+
+def stepped(folder: Path) -> Path:
+    """One guest whose agent sets its clock, and overshoots."""
+    one = replace(_resync_cell(M.AGENT, "3s"), expectations=EXPECT)
+    seen = _resync_cycle(one, 4, Repair.OVERSHOOT, repair_after_ns=120 * MS)
+    return write(folder, "stepped", [Journalled(one, [seen])], matrix=False, calibration=CALIBRATION)
+
+
+ALL = {f.__name__: f for f in (
+    methods, benchmark, upgrade, called_off, playbook_of_ansible, resync_matrix, slewed, stepped,
+)}  # fmt: skip
 
 if __name__ == "__main__":
     for make in ALL.values():

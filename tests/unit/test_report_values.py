@@ -21,9 +21,11 @@ from lab.record.run import (
     Cycle,
     DriftBounds,
     Drifts,
+    Forecast,
     Guest,
     Host,
     Measure,
+    Moved,
     Offsets,
     Playbook,
     Point,
@@ -75,8 +77,17 @@ def resync(**changes: Any) -> Resync:
         7.7e8,
         "the agent set the time in 90 ms",
         curve(-5006, 0.3, 130),
+        steps=(Moved(130 * NS_PER_MS, 5006 * NS_PER_MS),),
     )
     return replace(good, **changes)
+
+
+def forecast(agrees: bool | None, verdict: str, **changes: Any) -> Forecast:
+    said = Forecast(
+        True, "step", Bounds(0, 2 * NS_PER_S), Bounds(-20 * NS_PER_MS, 20 * NS_PER_MS), "one step at once",
+        ("a manual",), agrees, verdict,
+    )  # fmt: skip
+    return replace(said, **changes)
 
 
 def cycle(index: int = 0, **changes: Any) -> Cycle:
@@ -167,6 +178,7 @@ def stays_behind(index: int = 0) -> Cycle:
             correction="none",
             said="",
             curve=curve(-5006, -5006, 0),
+            steps=(),
         ),
         outcome=Outcome.FAILED,
     )

@@ -1,0 +1,102 @@
+"""What the guests' own programs claimed of their clocks, against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.record.run import Audit, Cycle, Run
+from lab.report.numbers import at_latest
+from lab.report.page import Page, Piece
+from lab.report.text import counted
+
+MOST_WRONG = 12
+
+
+def span(low_ns: int, high_ns: int) -> str:
+    """ "4.3–4.6 s": a length that lies between the two, rounded outwards."""
+    if high_ns < NS_PER_S:
+        low, high, unit, digits = low_ns / NS_PER_MS, high_ns / NS_PER_MS, "ms", 0
+    else:
+        low, high, unit, digits = low_ns / NS_PER_S, high_ns / NS_PER_S, "s", 1
+    scale = 10**digits
+    down, up = int(low * scale + 1e-9) / scale, -int(-high * scale + 1e-9) / scale
+    up = up if up >= high - 1e-12 else up + 1 / scale
+    if down == up:
+        return f"{up:.{digits}f} {unit}"
+    return f"{down:.{digits}f}–{up:.{digits}f} {unit}"
+
+
+def told(audit: Audit) -> Piece:
+    """One source in one line."""
+    unsynced = (
+        f"; unsynchronised by its own word for up to {at_latest(audit.unsynced_ns)}"
+        if audit.unsynced_ns
+        else ""
+    )
+    if audit.wrong:
+        worst = audit.example or f"better than it was by {at_latest(audit.worst_ns)}"
+        return f"{worst}; wrong for {span(audit.wrong_low_ns, audit.wrong_high_ns)}{unsynced}", "magenta"
+    if not audit.judged:
+        return f"{counted(audit.claims, 'claim')}, none could be judged{unsynced}", "yellow"
+    open_ones = f", {audit.judged} could be judged" if audit.judged < audit.claims else ""
+    return f"never better than it was ({counted(audit.claims, 'claim')}{open_ones}){unsynced}", ""
+
+
+def _audited(run: Run) -> list[tuple[str, Cycle, Audit]]:
+    """(guest or cell, cycle, audit), the wrong ones in the order of the run."""
+    several = len({guest.name for guest in run.guests}) > 1
+    found = []
+    for guest in run.guests:
+        for cycle in guest.cycles:
+            many = len([c for c in guest.cycles if c.audits]) > 1
+            names = [
+                guest.cell,
+                guest.name if several and not guest.cell else "",
+                f"cycle {cycle.index}" if many else "",
+            ]
+            found += [(", ".join(filter(None, names)), cycle, audit) for audit in cycle.audits]
+    return found
+
+
+def show_claims(page: Page, run: Run) -> None:
+    """Every source of a single cycle; of several cycles the claims that were wrong, and how many were not."""
+    audited = _audited(run)
+    if not audited:
+        return
+    if len({cycle_id for cycle_id, _, _ in audited}) == 1:
+        _lines(page, [(audit.source, audit) for _, _, audit in audited], "claims")
+        return
+    wrong = [(who, audit) for who, _, audit in audited if audit.wrong]
+    right = [audit for _, _, audit in audited if audit.judged and not audit.wrong]
+    unjudged = sum(not audit.judged for _, _, audit in audited)
+    if run.cells:
+        page.blank()
+    if wrong:
+        label = "wrong claims"
+        for who, audit in wrong[:MOST_WRONG]:
+            text, style = told(replace(audit, unsynced_ns=0))
+            page.labelled(label, f"{who}: {audit.source} {text}", style=style)
+            label = ""
+        if len(wrong) > MOST_WRONG:
+            page.labelled("", f"and {len(wrong) - MOST_WRONG} more; all are in run.json", style="dim")
+    sources = dict.fromkeys(audit.source for audit in right)
+    number = counted(sum(audit.claims for audit in right), "claim")
+    what = "all others" if wrong else "none was ever better than the clock"
+    text = f"{what}: {number} by {', '.join(sources)}"
+    if wrong:
+        text = f"none of the others was ever better than its clock: {number} by {', '.join(sources)}"
+    if unjudged:
+        text += f"; {counted(unjudged, 'source')} could not be judged"
+    if right or unjudged:
+        page.labelled("" if wrong else "claims", text, style="dim" if wrong else "")
+
+
+def _lines(page: Page, given: Sequence[tuple[str, Audit]], label: str) -> None:
+    wide = max(len(source) for source, _ in given)
+    for source, audit in given:
+        text, style = told(audit)
+        lead: list[Piece] = [(f"{source:<{wide}}  ", "bold" if audit.wrong else "")]
+        page.labelled(label, text, before=lead, style=style)
+        label = ""

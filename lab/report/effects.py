@@ -1,0 +1,206 @@
+"""What the pause did besides the clock: timers, clocks that went backward, BOOTTIME, RTC, kernel messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.core.units import NS_PER_MS
+from lab.record.run import Backward, Cycle, Effects, Measure, Run, TimerFleet
+from lab.report.numbers import edge, interval, magnitude
+from lab.report.page import Column, Grid, Page, Piece
+from lab.report.text import counted
+
+_BARS = "▁▂▃▄▅▆▇█"
+MOST_LINES = 6
+MOST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A cycle, and whose it is."""
+
+    who: str
+    cycle: Cycle
+
+
+def _watched(run: Run) -> list[_Seen]:
+    several = len({guest.name for guest in run.guests}) > 1
+    found = []
+    for guest in run.guests:
+        for cycle in guest.cycles:
+            names = [guest.cell, guest.name if several and not guest.cell else ""]
+            names.append(f"cycle {cycle.index}" if len(guest.cycles) > 1 else "")
+            found.append(_Seen(", ".join(filter(None, names)), cycle))
+    return found
+
+
+def show_effects(page: Page, run: Run) -> None:
+    """All of it for a single cycle. Of several: what was not as it should be, and the worst timers."""
+    seen = _watched(run)
+    one = len(seen) == 1
+    for each in seen:
+        if one and each.cycle.effects is not None:
+            _timers(page, each.cycle.effects.timers)
+    if not one:
+        _worst_timers(page, seen)
+    _clocks(page, seen)
+    _boottime(page, seen, one)
+    _rtc(page, seen, one)
+    _kernel(page, seen)
+
+
+def _bar(count: int, most: int) -> str:
+    """On a logarithmic scale: one timer that is late by seconds is to be seen beside a thousand in time."""
+    if not count:
+        return " "
+    share = count.bit_length() / max(1, most.bit_length())
+    return _BARS[max(0, min(len(_BARS) - 1, round(share * len(_BARS)) - 1))]
+
+
+def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
+    if not fleets:
+        return
+    edges = sorted({bucket for fleet in fleets for bucket, count in fleet.buckets if count})
+    every = sorted({bucket for fleet in fleets for bucket, _ in fleet.buckets})
+    most = max((count for fleet in fleets for _, count in fleet.buckets), default=1)
+    heads = [f"> {edge(every[-2])}" if e == every[-1] and len(every) > 1 else f"≤ {edge(e)}" for e in edges]
+
+    too_soon = any(fleet.early for fleet in fleets)
+
+    def grid(drawn: bool, split: str) -> Grid:
+        columns = [
+            Column("timers, late by"),
+            *(Column(head.replace(" ", split, 1), right=True) for head in heads),
+        ]
+        columns += [Column("worst", right=True), Column("at once", right=True)]
+        made = Grid([*columns, Column("early", right=True)] if too_soon else columns)
+        for fleet in fleets:
+            counts = dict(fleet.buckets)
+            cells: list[Piece] = [(fleet.kind, "")]
+            for e in edges:
+                count = counts.get(e, 0)
+                shown = f"{count} {_bar(count, most)}" if drawn else f"{count}"
+                cells.append((shown if count else ("·  " if drawn else "0"), "" if count else "dim"))
+            cells.append((magnitude(fleet.worst_ns), ""))
+            cells.append((f"{fleet.at_once} of {fleet.timers}" if fleet.at_once else "–", ""))
+            cells += [(f"{fleet.early}", "magenta" if fleet.early else "dim")] if too_soon else []
+            made.rows.append(cells)
+        return made
+
+    page.blank()
+    candidates = [grid(page.draws, " "), grid(False, " "), grid(page.draws, "\n"), grid(False, "\n")]
+    short = Grid([Column("timers"), Column("worst", right=True), Column("at once", right=True)])
+    short.rows = [[row[0], *row[len(edges) + 1 : len(edges) + 3]] for row in candidates[0].rows]
+    candidates.append(short)
+    if not page.grid(*candidates):
+        page.squeezed(candidates[-1])
+    page.blank()
+
+
+def _worst_timers(page: Page, seen: Sequence[_Seen]) -> None:
+    fleets = [(one.who, fleet) for one in seen if one.cycle.effects for fleet in one.cycle.effects.timers]
+    if not fleets:
+        return
+    who, fleet = max(fleets, key=lambda pair: pair[1].worst_ns)
+    text = f"at worst {magnitude(fleet.worst_ns)} late by their own clock ({fleet.kind}, {who})"
+    at_once, most = max(fleets, key=lambda pair: pair[1].at_once)
+    if most.at_once:
+        text += f"; at most {most.at_once} of {most.timers} at once ({most.kind}, {at_once})"
+    early = sum(f.early for _, f in fleets)
+    text += f"; {early} fired early" if early else ""
+    page.labelled("timers", text, style="magenta" if early else "")
+
+
+def _by_clock(given: Sequence[Backward]) -> dict[str, list[Backward]]:
+    found: dict[str, list[Backward]] = {}
+    for one in given:
+        found.setdefault(one.clock, []).append(one)
+    return found
+
+
+def _clocks(page: Page, seen: Sequence[_Seen]) -> None:
+    """How often each clock was looked at, and each time that it went backward."""
+    looked = [(one.who, b) for one in seen if one.cycle.effects for b in one.cycle.effects.clocks]
+    label = "backward"
+    for clock, given in _by_clock([b for _, b in looked]).items():
+        looks, between = sum(b.looks for b in given), sum(b.looks for b in given if b.from_cpu != b.to_cpu)
+        count = sum(b.backward for b in given)
+        across = f", {'all' if between == looks else between} from vCPU to vCPU" if between else ""
+        if not count:
+            page.labelled(label, f"{clock}: never, in {counted(looks, 'look')}{across}")
+        else:
+            who, worst = max(
+                ((w, b) for w, b in looked if b.clock == clock), key=lambda pair: pair[1].worst_ns
+            )
+            alone = worst.from_cpu == worst.to_cpu
+            hands = f"vCPU {worst.from_cpu}" + ("" if alone else f" to {worst.to_cpu}")
+            where = ", ".join(filter(None, [hands, who]))
+            text = f"{clock}: {count} of {counted(looks, 'look')}, by {magnitude(worst.worst_ns)} at worst"
+            page.labelled(label, f"{text} ({where})", style="magenta")
+        label = ""
+
+
+SAME_NS = NS_PER_MS
+"""BOOTTIME and MONOTONIC are read one after the other."""
+
+
+def _boottime(page: Page, seen: Sequence[_Seen], one: bool) -> None:
+    known = []
+    for each in seen:
+        ns = each.cycle.effects.boot_minus_mono_ns if each.cycle.effects is not None else None
+        known += [(each.who, ns)] if ns is not None else []
+    left = [(who, ns) for who, ns in known if abs(ns) > SAME_NS]
+    if known and not left:
+        page.labelled(
+            "boottime", "went with MONOTONIC" if one else f"went with MONOTONIC in all {len(known)} cycles"
+        )
+    label = "boottime"
+    for who, ns in left[:MOST_ROWS]:
+        text = f"{'gained' if ns > 0 else 'lost'} {magnitude(ns)} on MONOTONIC"
+        page.labelled(label, f"{text} ({who})" if who else text)
+        label = ""
+
+
+def _rtc(page: Page, seen: Sequence[_Seen], one: bool) -> None:
+    known = [(each.who, each.cycle.effects) for each in seen if each.cycle.effects is not None]
+    looked = [(who, e) for who, e in known if e.rtc_before is not None or e.rtc_after is not None]
+    if not looked:
+        return
+    moved = [(who, e) for who, e in looked if _moved(e)]
+    shown = looked if one else moved
+    label = "rtc"
+    for who, e in shown[:MOST_ROWS]:
+        text = f"RTC - REALTIME {_offset(e.rtc_before)} before, {_offset(e.rtc_after)} after"
+        page.labelled(label, f"{text} ({who})" if who else text)
+        label = ""
+    if len(shown) > MOST_ROWS:
+        page.labelled("", f"and {len(shown) - MOST_ROWS} more", style="dim")
+    if not shown:
+        page.labelled(label, f"kept its distance from REALTIME in all {len(looked)} cycles")
+
+
+def _offset(measure: Measure | None) -> str:
+    return interval(measure, signed=True)
+
+
+def _moved(effects: Effects) -> bool:
+    """Whether the RTC's distance from REALTIME certainly changed."""
+    one, two = effects.rtc_before, effects.rtc_after
+    return one is not None and two is not None and (one.high_ns < two.low_ns or two.high_ns < one.low_ns)
+
+
+def _kernel(page: Page, seen: Sequence[_Seen]) -> None:
+    """The kernel's own words, as evidence, each line once."""
+    lines: dict[str, list[str]] = {}
+    for each in seen:
+        for line in each.cycle.kernel_stalls:
+            lines.setdefault(line, []).append(each.who)
+    label = "kernel said"
+    for line, who in list(lines.items())[:MOST_LINES]:
+        names = [name for name in dict.fromkeys(who) if name]
+        where = f" ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" if names else ""
+        page.labelled(label, f"{line}{where}", style="magenta")
+        label = ""
+    if len(lines) > MOST_LINES:
+        page.labelled("", f"and {len(lines) - MOST_LINES} lines more; all are in run.json", style="dim")

@@ -1,0 +1,316 @@
+"""The one table of a matrix over resync mechanisms: predicted, measured, verdict, a row for each cell.
+
+Rows are grouped by mechanism, both in the order of the playbook. Pauses at which nothing had to be repaired,
+as predicted, share a row: three times "right" is said once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from lab.core.mechanism import ResyncMechanism
+from lab.core.units import format_duration, parse_duration
+from lab.core.verdict import Outcome, worst
+from lab.record.run import Cell, Cycle, Point, Run
+from lab.report.cells import cycles_of
+from lab.report.cycles import VERDICTS
+from lab.report.numbers import about, magnitude, sparkline
+from lab.report.page import Column, Grid, Page, Piece
+from lab.report.resyncs import (
+    NONE,
+    in_a_word,
+    measured,
+    predicted,
+    rank,
+    right_within,
+    verdict,
+    watched_ns,
+)
+from lab.report.text import counted, shortened
+
+RESYNC, HOLD, METHOD = "resync", "hold", "method"
+CURVE = 10
+LONGEST_VERDICT = 44
+WORD = 12
+
+
+@dataclass
+class _Row:
+    """One cell, or several that say the same. cycle: the one that tells most; alike: how many of its cycles
+    say the same kind of thing. watch: whether to say for how long each was watched. every: the cells are all
+    that the mechanism and the method have."""
+
+    cell: Cell
+    cycles: list[Cycle]
+    watch: bool
+    cells: list[Cell] = field(default_factory=list)
+    every: bool = False
+    cycle: Cycle | None = None
+    alike: int = 0
+
+    def __post_init__(self) -> None:
+        self.cells = self.cells or [self.cell]
+        known = [c for c in self.cycles if c.resync is not None]
+        if not known:
+            return
+        self.cycle = min(known, key=_telling)
+        forecast = self.cycle.resync.forecast if self.cycle.resync else None
+        self.alike = sum(c.resync is not None and rank(c.resync.forecast) == rank(forecast) for c in known)
+
+    @property
+    def pauses(self) -> str:
+        """ "3 s"; of several cells "0.5, 3 s" or "all"."""
+        if self.every and len(self.cells) > 1:
+            return "all"
+        texts = list(dict.fromkeys(_pause(cell) for cell in self.cells))
+        units = {text.rsplit(" ", 1)[-1] for text in texts}
+        if len(texts) > 1 and len(units) == 1:
+            return ", ".join([*(text.rsplit(" ", 1)[0] for text in texts[:-1]), texts[-1]])
+        return ", ".join(texts)
+
+    @property
+    def regime(self) -> str:
+        seen = {c.regime or "undecided" for c in self.cycles if c.pause is not None}
+        return ", ".join(sorted(seen)) or NONE
+
+    def verdict(self, longest: int) -> Piece:
+        """Cut to its first word when it is longer than `longest`."""
+        if self.cycle is None or self.cycle.resync is None:
+            word = "refused" if self.cell.refused else "not measured" if self.cycles else "not run"
+            return word, "yellow"
+        text, style = verdict(self.cycle.resync.forecast)
+        text = text if len(text) <= longest else in_a_word(text)
+        many = sum(c.resync is not None for c in self.cycles)
+        return (f"{text} ({self.alike} of {many})" if self.alike < many else text), style
+
+    @property
+    def predicted(self) -> str:
+        return predicted(self.cycle.resync) if self.cycle is not None and self.cycle.resync else NONE
+
+    @property
+    def measured(self) -> Piece:
+        if self.cycle is None:
+            return NONE, "dim"
+        if len(self.cells) > 1:
+            return right_within(self.cycles), ""
+        text, style = measured(self.cycle, self.watch)
+        return (f"{text}, {counted(len(self.cycles), 'cycle')}" if len(self.cycles) > 1 else text), style
+
+    @property
+    def curve(self) -> Piece:
+        resync = self.cycle.resync if self.cycle is not None else None
+        if self.cycle is None or resync is None or not resync.curve or len(self.cells) > 1:
+            return "", ""
+        first = self.cycle.offset.at_resume
+        start = [Point(0, first.low_ns, first.high_ns)] if first else []
+        return sparkline([*start, *resync.curve], watched_ns(resync), CURVE), "cyan"
+
+
+def _telling(cycle: Cycle) -> tuple[int, int]:
+    resync = cycle.resync
+    if resync is None:
+        return 9, 0
+    return rank(resync.forecast), -(resync.time_ns if resync.time_ns is not None else 1 << 62)
+
+
+def _pause(cell: Cell) -> str:
+    """As asked for; measured, when the playbook does not vary it."""
+    try:
+        return format_duration(parse_duration(cell.values[HOLD])).replace("500 ms", "0.5 s")
+    except (KeyError, ValueError):
+        return magnitude(cell.pause.value_ns) if cell.pause is not None else NONE
+
+
+def is_resync_matrix(run: Run) -> bool:
+    """Whether the run's cells are about how clocks come back."""
+    return any(RESYNC in cell.values for cell in run.cells)
+
+
+def _watched(run: Run) -> int | None:
+    """For how long all cycles were watched; None when not all alike, to a tenth."""
+    seen = [watched_ns(c.resync) for cell in run.cells for c in cycles_of(run, cell) if c.resync is not None]
+    return max(seen) if seen and min(seen) * 10 > max(seen) * 9 else None
+
+
+def _groups(run: Run, watch: bool) -> dict[str, list[_Row]]:
+    """A row for each cell, by mechanism."""
+    found: dict[str, list[_Row]] = {}
+    for cell in run.cells:
+        found.setdefault(cell.resync, []).append(_Row(cell, cycles_of(run, cell), watch))
+    return found
+
+
+def _folded(rows: Sequence[_Row]) -> Iterator[_Row]:
+    """Neighbours that differ in the pause alone, where nothing was to be repaired and nothing was, as one."""
+    for key, group in groupby(rows, key=lambda row: _same(row) or id(row)):
+        alike = list(group)
+        if isinstance(key, int) or len(alike) == 1:
+            yield from alike
+            continue
+        cells, first = [row.cell for row in alike], alike[0]
+        every = len(cells) == sum(
+            row.cell.method == first.cell.method and _others(row.cell) == _others(first.cell) for row in rows
+        )
+        yield _Row(first.cell, [c for row in alike for c in row.cycles], first.watch, cells, every)
+
+
+def _same(row: _Row) -> tuple[object, ...] | None:
+    """What rows have to have in common to become one; None: this one stands for itself."""
+    resync = row.cycle.resync if row.cycle is not None else None
+    said = resync.forecast if resync is not None else None
+    if resync is None or said is None or said.agrees is not True or row.cell.outcome is not Outcome.PASSED:
+        return None
+    if said.correction != "none" or said.repaired is False or resync.correction != "none":
+        return None
+    return row.cell.method, _others(row.cell), row.predicted, row.verdict(1 << 16), row.regime
+
+
+def _others(cell: Cell) -> str:
+    """The values of the axes that have no column of their own."""
+    return " ".join(v for axis, v in cell.values.items() if axis not in (RESYNC, HOLD, METHOD))
+
+
+_HEADS = {
+    "mechanism": Column("mechanism"),
+    "pause": Column("pause", right=True),
+    "others": Column("cell"),
+    "method": Column("method"),
+    "regime": Column("regime"),
+    "curve": Column("|offset|"),
+    "predicted": Column("predicted"),
+    "measured": Column("measured"),
+    "verdict": Column("verdict"),
+    "checks": Column("checks"),
+}
+_LAST = ("predicted", "measured", "verdict")
+
+
+def _piece(name: str, row: _Row, longest: int) -> Piece:
+    match name:
+        case "mechanism":
+            return row.cell.resync, "bold"
+        case "pause":
+            return row.pauses, ""
+        case "others":
+            return _others(row.cell), ""
+        case "method":
+            return row.cell.method, ""
+        case "regime":
+            return row.regime, "" if row.regime != "undecided" else "yellow"
+        case "curve":
+            return row.curve
+        case "predicted":
+            return row.predicted, ""
+        case "measured":
+            return row.measured
+        case "checks":
+            return VERDICTS[worst(cell.outcome for cell in row.cells)]
+    return row.verdict(longest)
+
+
+def _candidates(run: Run, page: Page) -> Iterator[tuple[tuple[str, ...], int, int]]:
+    """Columns, the gap between them, and the longest verdict: the richest first."""
+    rows = run.cells
+    several = len({cell.method for cell in rows}) > 1
+    others = ("others",) if any(_others(cell) for cell in rows) else ()
+    # That everything passed is said by the last line.
+    checks = ("checks",) if any(cell.outcome is not Outcome.PASSED for cell in rows) else ()
+    method = ("method",) if several else ()
+    curve = ("curve",) if page.draws else ()
+    first = ("pause", *others)
+    last = _LAST
+    yield (*first, *method, "regime", *curve, *last, *checks), 2, LONGEST_VERDICT
+    for longest in (LONGEST_VERDICT, 30):
+        yield (*first, *method, *curve, *last, *checks), 2, longest
+        yield (*first, *method, *curve, *last), 2, longest
+    for longest in (LONGEST_VERDICT, 30, 21, WORD):
+        yield (*first, *method, *last), 2, longest
+        yield (*first, *last), 2, longest
+    yield (*first, *last), 1, WORD
+    yield (*first, "measured", "verdict"), 2, WORD
+    yield (*first, "verdict"), 2, WORD
+
+
+def show_resync_table(page: Page, run: Run) -> None:
+    """On a terminal a line above each mechanism's rows says what it is; elsewhere every row says it all."""
+    watched = _watched(run)
+    groups = _groups(run, watched is None)
+    head = "measured" if watched is None else f"measured in {about(watched)}"
+    if page.plain:
+        given = [row for rows in groups.values() for row in rows]
+        others = ("others",) if any(_others(row.cell) for row in given) else ()
+        every = ("mechanism", "pause", *others, "method", "regime", *_LAST, "checks")
+        page.grid(_grid(every, given, 2, 1 << 16, head))
+        _count(page, given)
+        return
+    by_mechanism = {name: list(_folded(rows)) for name, rows in groups.items()}
+    for names, gap, longest in _candidates(run, page):
+        split = by_mechanism
+        if "method" not in names and len({cell.method for cell in run.cells}) > 1:
+            split = _by_method(by_mechanism)
+        grid = _grid(names, [row for rows in split.values() for row in rows], gap, longest, head)
+        if page.in_words(grid).width() + INDENT <= page.width:
+            _put(page, grid, split)
+            break
+    else:
+        rows = [row for rows in by_mechanism.values() for row in rows]
+        page.squeezed(_grid(("mechanism", "pause", "verdict"), rows, 1, WORD, head))
+    _count(page, [row for rows in groups.values() for row in rows])
+
+
+def _count(page: Page, rows: Sequence[_Row]) -> None:
+    """How many cells came to what: those to be looked at first."""
+    counts: dict[Piece, int] = {}
+    for row in sorted(rows, key=lambda row: _telling(row.cycle)[0] if row.cycle is not None else 1):
+        _, style = row.verdict(1 << 16)
+        word = in_a_word(row.verdict(0)[0].split(" (")[0])
+        counts[word, style] = counts.get((word, style), 0) + 1
+    pieces: list[Piece] = [(f"{counted(len(rows), 'cell')}:", "")]
+    for (word, style), count in counts.items():
+        pieces += [(" " if len(pieces) == 1 else ", ", ""), (f"{count} {word}", style)]
+    if sum(len(text) for text, _ in pieces) <= page.width:
+        page.put(*pieces)
+    else:
+        page.labelled("", "".join(text for text, _ in pieces), width=-2)
+
+
+def _by_method(groups: dict[str, list[_Row]]) -> dict[str, list[_Row]]:
+    found: dict[str, list[_Row]] = {}
+    for name, rows in groups.items():
+        for row in rows:
+            found.setdefault(f"{name}, {row.cell.method}", []).append(row)
+    return found
+
+
+def _grid(names: Sequence[str], rows: Sequence[_Row], gap: int, longest: int, head: str) -> Grid:
+    heads = {**_HEADS, "measured": Column(head)}
+    grid = Grid([heads[name] for name in names], gap=gap)
+    grid.rows = [[_piece(name, row, longest) for name in names] for row in rows]
+    return grid
+
+
+INDENT = 2
+
+
+def _put(page: Page, grid: Grid, groups: dict[str, list[_Row]]) -> None:
+    lines = page.in_words(grid).lines()
+    page.put((" " * INDENT, ""), *lines[0])
+    at = 1
+    for title, rows in groups.items():
+        name, _, method = title.partition(", ")
+        program = next((r.cycle.resync.program for r in rows if r.cycle and r.cycle.resync), "")
+        facts = " · ".join(filter(None, [method, _about(name), program]))
+        room = page.width - len(name) - INDENT
+        page.put((name, "bold"), (" " * INDENT, ""), (shortened(facts, room), "dim"))
+        for _ in rows:
+            page.put((" " * INDENT, ""), *lines[at])
+            at += 1
+
+
+def _about(name: str) -> str:
+    try:
+        return ResyncMechanism(name).about
+    except ValueError:
+        return ""

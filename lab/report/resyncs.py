@@ -1,0 +1,170 @@
+"""A resync in few words: what was predicted, what was measured, and how the two stand to each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lab.core.mechanism import ResyncMechanism
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.record.run import Bounds, Cycle, Forecast, Resync
+from lab.report.numbers import about, at_latest, interval, magnitude, milliseconds
+from lab.report.page import Piece
+
+TOLERANCE_NS = 100 * NS_PER_MS
+"""What "in time" means where the record does not say (core.plan.Expectations)."""
+
+NONE = "–"
+_WORDS = {"step": "step", "slew": "slew", "step and slew": "step + slew"}
+
+AS_PREDICTED: Piece = ("as predicted", "green")
+NOT_YET = "not yet"
+"""How the verdict begins on what was not watched for long enough: nothing of it is green."""
+
+
+def in_a_word(verdict: str) -> str:
+    """ "not yet, as predicted" to "not yet", "surprise: slewed" to "surprise"."""
+    return verdict.replace(",", ":").split(":")[0]
+
+
+def verdict(forecast: Forecast | None) -> Piece:
+    """In the words of the comparison. Only what certainly came as predicted is green."""
+    if forecast is None:
+        return "not predicted", "dim"
+    if forecast.agrees is True:
+        return forecast.verdict or AS_PREDICTED[0], AS_PREDICTED[1]
+    if forecast.agrees is False:
+        return forecast.verdict or "surprise", "bold magenta"
+    if forecast.verdict.startswith(NOT_YET):
+        return forecast.verdict, "cyan"
+    return forecast.verdict or "undecided", "yellow"
+
+
+def rank(forecast: Forecast | None) -> int:
+    """0 is what has to be looked at first: a surprise, then what is open, what is not over, what agrees."""
+    if forecast is None:
+        return 1
+    if forecast.agrees is not None:
+        return 3 if forecast.agrees else 0
+    return 2 if forecast.verdict.startswith(NOT_YET) else 1
+
+
+def most(ns: int) -> str:
+    """An upper limit for reading, rounded up: "20 ms", "0.5 s", "2 s", "37 s", "35 min"."""
+    if ns <= 100 * NS_PER_MS:
+        return at_latest(ns)
+    if ns < 10 * NS_PER_S:
+        return f"{math.ceil(ns / NS_PER_S * 10 - 1e-9) / 10:g} s"
+    if ns <= 120 * NS_PER_S:
+        return f"{math.ceil(ns / NS_PER_S - 1e-9)} s"
+    return about(math.ceil(ns / (60 * NS_PER_S) - 1e-9) * 60 * NS_PER_S)
+
+
+def least(ns: int) -> str:
+    """A lower limit, rounded down."""
+    if ns < 10 * NS_PER_S:
+        return f"{math.floor(ns / NS_PER_S * 10 + 1e-9) / 10:g} s"
+    if ns <= 120 * NS_PER_S:
+        return f"{math.floor(ns / NS_PER_S + 1e-9)} s"
+    return about(ns // (60 * NS_PER_S) * 60 * NS_PER_S)
+
+
+def side(value_ns: int) -> str:
+    """ "3.0 s behind", "303 ms ahead"."""
+    size = abs(value_ns)
+    text = f"{round(size / NS_PER_MS)} ms" if 100 * NS_PER_MS <= size < NS_PER_S else magnitude(size)
+    return f"{text} {'behind' if value_ns < 0 else 'ahead'}"
+
+
+def _round(ns: int) -> str:
+    """ "3 s", "0.5 s", "20 ms": a prediction is no measurement."""
+    size = abs(ns)
+    return f"{size / NS_PER_S:.2g} s" if size >= NS_PER_S // 10 else f"{size / NS_PER_MS:.2g} ms"
+
+
+def place(where: Bounds) -> str:
+    """Where a predicted offset lies: "3 s behind", "0–1 s behind", "± 20 ms"."""
+    low, high = where.low_ns, where.high_ns
+    if low != -high and abs(low + high) >= 20 * (high - low):
+        return f"{_round((low + high) // 2)} {'behind' if low < 0 else 'ahead'}"
+    size = max(-low, high)
+    if low <= 0 <= high and min(-low, high) * 4 >= size:
+        return f"± {_round(size)}"
+    near, far, word = (high, low, "behind") if -low >= high else (low, high, "ahead")
+    if near * far < 0 and abs(near) * 20 >= abs(far):
+        return f"{_round(near)} {'ahead' if word == 'behind' else 'behind'} to {_round(far)} {word}"
+    return f"{_span('0 s' if abs(near) * 20 < abs(far) else _round(near), _round(far))} {word}"
+
+
+def _span(low: str, high: str) -> str:
+    """ "0–1 s", "0.4 s–2 min"; a zero takes the other's unit."""
+    (number, unit), (_, other) = low.split(" ", 1), high.rsplit(" ", 1)
+    return f"{number if unit == other or number == '0' else low}–{high}"
+
+
+def predicted(resync: Resync) -> str:
+    """ "step ≤ 2 s", "slew 30–36 s", "stays 3 s behind", "step not before 32 s"."""
+    said = resync.forecast
+    if said is None:
+        return resync.predicted or NONE
+    tolerance = resync.tolerance_ns or TOLERANCE_NS
+    off = said.residual is not None and max(-said.residual.low_ns, said.residual.high_ns) > tolerance
+    residual = place(said.residual) if said.residual is not None and off else ""
+    if said.correction == "none":
+        if said.repaired is False:
+            return f"stays {residual}" if residual else "stays as it is"
+        return "nothing to repair"
+    if said.correction is None and said.repaired is False:
+        return f"stays {residual}" if residual else "not repaired"
+    word = _WORDS.get(said.correction or "", _either(resync.mechanism) if said.repaired else "open")
+    text = f"{word}{_when(said.within, resync)}"
+    return f"{text} → {residual}" if residual else text
+
+
+def _either(mechanism: str) -> str:
+    """Of what is repaired in one of several ways."""
+    daemon = mechanism in list(ResyncMechanism) and ResyncMechanism(mechanism).is_daemon
+    return "step or slew" if daemon else "repaired"
+
+
+def _when(within: Bounds | None, resync: Resync) -> str:
+    if within is None:
+        return ""
+    if within.low_ns > watched_ns(resync):
+        return f" not before {least(within.low_ns)}"
+    if within.low_ns > NS_PER_S and 2 * within.low_ns > within.high_ns:
+        return f" {_span(least(within.low_ns), most(within.high_ns))}"
+    return f" ≤ {most(within.high_ns)}"
+
+
+def watched_ns(resync: Resync) -> int:
+    """How long after the resume the last look was."""
+    return resync.curve[-1].at_ns if resync.curve else 0
+
+
+def measured(cycle: Cycle, after: bool = True) -> Piece:
+    """ "step 21 ms → -0.1 ± 0.3 ms", "3.0 s behind after 20 s". after: tell how long it was watched for."""
+    resync, final = cycle.resync, cycle.offset.final
+    if resync is None or final is None:
+        return "not measured", "yellow"
+    word = _WORDS.get(resync.correction or "", "")
+    moved = f"{word} → " if word else ""
+    if resync.time_ns is not None:
+        if resync.correction == "none":
+            return f"right, {interval(final, signed=True)}", ""
+        return f"{word or 'in time'} {_after(resync.time_ns)} → {interval(final, signed=True)}", ""
+    length = f" after {about(watched_ns(resync))}" if after else ""
+    if resync.outcome == "not synced":
+        return f"{moved}{side(final.value_ns)}{length}", ""
+    return f"{moved}{interval(final, signed=True)}{length}", ""
+
+
+def _after(ns: int) -> str:
+    """The first instant seen in time, rounded up."""
+    return most(ns) if ns > NS_PER_S else at_latest(ns)
+
+
+def right_within(cycles: Sequence[Cycle]) -> str:
+    """Clocks that were right all along: "right, within 0.9 ms"."""
+    ends = [max(-c.offset.final.low_ns, c.offset.final.high_ns) for c in cycles if c.offset.final is not None]
+    return f"right, within {milliseconds(max(ends), up=True)} ms"
