@@ -15,6 +15,21 @@ from lab.core.timesync.setup import Setup
 
 
 @dataclass(frozen=True)
+class Passing:
+    """When the guest's kernel saw the request come and its answer leave, in its REALTIME: after t1 and before
+    t2, and after t3 and before t4, whatever the way between. None: not seen for certain.
+
+    least_apart_ns: the guest's REALTIME minus its MONOTONIC_RAW when the request came, at least.
+    most_apart_ns: the same when the answer left, at most. Both from looks before and after it.
+    """
+
+    arrived_real_ns: int | None
+    least_apart_ns: int
+    left_real_ns: int | None
+    most_apart_ns: int
+
+
+@dataclass(frozen=True)
 class Reading:
     """One exchange with a guest: host stamp t1, guest clocks on receipt (t2) and before the
     answer (t3), host stamp t4 (MEASURING.md, "A reading, and an offset").
@@ -23,6 +38,8 @@ class Reading:
     exchange lie between the two (core.offsets.apart relies on it).
 
     resolution_ns: coarseness of the guest's clock readings.
+    passing: what the guest's kernel saw of the exchange, where it tells.
+    channel: how the guest was asked: "ssh", or "serial".
     """
 
     t1: Stamp
@@ -30,15 +47,24 @@ class Reading:
     t3: dict[GuestClock, int]
     t4: Stamp
     resolution_ns: int = 1
+    passing: Passing | None = None
+    channel: str = "ssh"
 
     def offset(self, clock: GuestClock) -> Interval:
         """guest `clock` minus the host's REALTIME (for REAL) or MONOTONIC_RAW (all others):
-        [t3 - t4, t2 - t1]. Holds whatever the delays are."""
+        [t3 - t4, t2 - t1]. Holds whatever the delays are. For RAW, the kernel's stamps stand for t2 and
+        t3 where there are any."""
         if clock is GuestClock.REAL:
             sent, received = self.t1.real_ns, self.t4.real_ns
         else:
             sent, received = self.t1.raw_ns, self.t4.raw_ns
-        low, high = self.t3[clock] - received, self.t2[clock] - sent
+        first, last = self.t2[clock], self.t3[clock]
+        if clock is GuestClock.RAW and self.passing is not None:
+            if self.passing.arrived_real_ns is not None:
+                first = min(first, self.passing.arrived_real_ns - self.passing.least_apart_ns)
+            if self.passing.left_real_ns is not None:
+                last = max(last, self.passing.left_real_ns - self.passing.most_apart_ns)
+        low, high = last - received, first - sent
         return Interval(min(low, high), max(low, high)).widened(self.resolution_ns - 1)
 
     @property

@@ -7,6 +7,7 @@ would see the other as noise.
 Lines from the host, and what is answered (numbers are nanoseconds of the guest's clocks):
 
     r N     R N raw real mono boot boot mono real raw     clocks on receipt, and before the answer
+            K N arrived least left most                   after an R that ends with " +": payload_packets.py
     c       C                                             forget samples, mark the kernel log's end
     s       S {json}                                      the sampler's record since c
     f       F {json}                                      boot id, clocksource, kernel log since c
@@ -31,9 +32,12 @@ import os
 import re
 import select
 import signal
+import socket
+import struct
 import sys
 import time
 
+from lab.guest.payload_packets import RESOLUTION_NS, Packets, gettime
 from lab.guest.payload_socket import accept, listen
 
 PERIOD_NS = 4000000
@@ -43,24 +47,18 @@ MOST_KEPT = 5000
 MOST_LINES = 50
 STAY_NS = 120 * 1000000000
 NEVER = 1 << 63
+PACKET_NS = 50000000  # until an answer's packet is given up
 STEP_FLOOR_NS = 500000
 STEP_SHARE = 8  # of the distance: chrony slews by at most a twelfth (maxslewrate 83333 ppm)
 
-READING = b"R %s %d %d %d %d %d %d %d %d\n"
+READING = b"R %s %d %d %d %d %d %d %d %d%s\n"
 CLOCK_BOOTTIME = 7  # time.CLOCK_BOOTTIME came with Python 3.7
+# Linux 6.1 and 6.12: kernel/watchdog.c, workqueue.c, hung_task.c, rcu/tree_stall.h and tree_exp.h,
+# time/clocksource.c, arch/x86/kernel/tsc.c, sched/clock.c; net/sched/sch_generic.c
 TROUBLE = re.compile(
-    r"soft lockup|hard LOCKUP|rcu.*(stall|kthread starved)|blocked for more than|clocksource|[Uu]nstable|TSC"
+    r"soft lockup|hard LOCKUP|workqueue lockup|rcu.*(stall|kthread (starved|timer wakeup))|"
+    r"blocked .*for more than|clocksource|[Uu]nstable|TSC|NETDEV WATCHDOG"
 )
-
-if hasattr(time, "clock_gettime_ns"):
-    RESOLUTION_NS = 1
-    gettime = time.clock_gettime_ns
-else:
-    RESOLUTION_NS = 512  # a double near 2e9 s is good to 2**-22 s
-
-    def gettime(clock: int) -> int:
-        return int(time.clock_gettime(clock) * 1e9)
-
 
 REAL, MONO, RAW = time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_MONOTONIC_RAW
 
@@ -110,6 +108,7 @@ class Line:
         self.ear = self.listener.fileno()
         self.inputs = [0, self.ear] if self.path else [0]  # select tells them in this order
         self.forsaken = NEVER
+        self.sshd = os.getppid()  # the shell that was its child has become us
 
     def read(self) -> bytes:
         try:
@@ -133,6 +132,7 @@ class Line:
         host = accept(self.listener)
         if host is None:
             return False
+        self.sshd = struct.unpack("3i", host.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         self.lose()  # also when the old host seems to be there still
         os.dup2(host.fileno(), 0)
         os.dup2(host.fileno(), 1)
@@ -249,7 +249,8 @@ def main() -> None:
     except OSError:
         pass
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    line, out, sampler, facts = Line(), Out(), Sampler(), Facts()
+    line, out, sampler, facts, packets = Line(), Out(), Sampler(), Facts(), Packets()
+    packets.watch(line.sshd)
     hello = facts.all()
     hello["path"] = line.path
     beats, waiting = 0, b""
@@ -259,21 +260,26 @@ def main() -> None:
     while True:
         try:
             wait = max(0, next_look - gettime(RAW)) / 1e9
-            readable = select.select(line.inputs, [1] if out.pending else [], [], wait)[0]
-            if readable:
+            inputs = line.inputs if packets.wanted is None else line.inputs + [packets.number]
+            readable = select.select(inputs, [1] if out.pending else [], [], wait)[0]
+            if packets.wanted is not None:
+                out.answer(packets.told(PACKET_NS))
+            if readable and readable[0] != packets.number:
                 # The two that matter most come first here and last below: under TCG a look costs 50 µs.
                 t2 = (gettime(RAW), gettime(REAL), gettime(MONO), gettime(CLOCK_BOOTTIME))
                 if readable[0] == 0:
                     waiting += line.read()
                 elif line.taken_over():
                     out.pending = waiting = b""
+                    packets.watch(line.sshd)
                     out.answer(b"A %d\n" % beats)
                 while b"\n" in waiting:
                     asked, waiting = waiting.split(b"\n", 1)
                     what = asked[:1]
                     if what == b"r":
+                        packets.ask(asked[2:])
                         t3 = (gettime(CLOCK_BOOTTIME), gettime(MONO), gettime(REAL), gettime(RAW))
-                        out.answer(READING % ((asked[2:],) + t2 + t3))
+                        out.answer(READING % ((asked[2:],) + t2 + t3 + (packets.follows,)))
                     elif what == b"c":
                         sampler.clear()
                         facts.clear()
@@ -289,6 +295,7 @@ def main() -> None:
                 out.push()
             if gettime(RAW) >= next_look:
                 now = sampler.look()
+                packets.fetch()
                 next_look = now + PERIOD_NS
                 if now >= next_beat:
                     beats += 1
@@ -298,6 +305,7 @@ def main() -> None:
                     return
         except Lost:
             out.pending = waiting = b""
+            packets.close()
             line.lose()
 
 

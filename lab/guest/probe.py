@@ -20,7 +20,7 @@ from typing import TypeVar
 import paramiko
 
 from lab.core.clock import GuestClock, Stamp
-from lab.core.timeline import ClockStep, Heartbeat, Hole, ProbeFacts, Reading, SamplerReport
+from lab.core.timeline import ClockStep, Heartbeat, Hole, Passing, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.guest import program
@@ -269,9 +269,14 @@ class GuestProbe:
         self._send(line)
         t1 = wire.first_sent or t1
         t4, answer = self._answer(b"R", ANSWER_S, echo)
-        numbers = [int(n) for n in answer.split()]
+        words = answer.split()
+        numbers = [int(n) for n in words[:8]]
         t2, t3 = dict(zip(_RECEIPT, numbers[:4], strict=True)), dict(zip(_ANSWER, numbers[4:], strict=True))
-        return Reading(t1, t2, t3, t4, self._resolution)
+        passing = None
+        if words[8:] == [b"+"] and (seen := self._answer(b"K", ANSWER_S, echo.rstrip() + b" ")[1]):
+            arrived, least, left, most = (int(n) for n in seen.split())
+            passing = Passing(arrived or None, least, left or None, most)
+        return Reading(t1, t2, t3, t4, self._resolution, passing)
 
     def start_cycle(self) -> None:
         def ask() -> None:

@@ -3,6 +3,7 @@ that standard input is the program's from the first byte."""
 
 from __future__ import annotations
 
+import re
 import shlex
 import zlib
 from base64 import b64encode
@@ -11,12 +12,14 @@ from importlib import resources
 NO_PYTHON = "freezelab: no python3"
 
 
+_PART = re.compile(r"^from lab\.guest\.(\w+) import .*\n", re.MULTILINE)
+
+
 def source(name: str) -> bytes:
-    """The text of lab/guest/NAME, with the part that all have in common before it instead of its import."""
-    folder = resources.files("lab.guest")
-    own = folder.joinpath(name).read_bytes().splitlines(keepends=True)
-    common = folder.joinpath("payload_socket.py").read_bytes()
-    return common + b"".join(line for line in own if not line.startswith(b"from lab."))
+    """The text of lab/guest/NAME, with the parts that it imports from there before it instead."""
+    text = resources.files("lab.guest").joinpath(name).read_text(encoding="utf-8")
+    parts = [source(f"{part}.py") for part in _PART.findall(text)]
+    return b"".join(parts) + _PART.sub("", text).encode()
 
 
 def command(text: bytes, *arguments: str) -> str:

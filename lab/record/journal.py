@@ -9,7 +9,8 @@ guest and cycle where they apply. The kinds, in the order in which they come:
     cycle       frozen, method, patch, impact, budget_ns, cell    opens a guest's cycle
     facts       when (before, after), facts
     setup       setup                                   the time-sync set-up before the freeze
-    readings    readings: t1 raw, real; t2 real, mono, boot, raw; t3 the same; t4 raw, real; resolution
+    readings    readings: t1 raw, real; t2 real, mono, boot, raw; t3 the same; t4 raw, real; resolution;
+                then what there is of: channel ("ssh" if not said); passing: arrived, least, left, most
     freeze      guests, method                          all of them stand still now
     stop        call                                    called, returned, event
     resume      call
@@ -54,6 +55,8 @@ def _plain(value: object) -> object:
             value.t1.raw_ns, value.t1.real_ns,
             *(value.t2[c] for c in ORDER), *(value.t3[c] for c in ORDER),
             value.t4.raw_ns, value.t4.real_ns, value.resolution_ns,
+            *((value.channel,) if value.passing is not None or value.channel != "ssh" else ()),
+            *(dataclasses.astuple(value.passing) if value.passing is not None else ()),
         ]  # fmt: skip
     if isinstance(value, Heartbeat):
         return [value.sequence, value.sent_raw_ns, value.arrived.raw_ns, value.arrived.real_ns]

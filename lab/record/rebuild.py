@@ -20,6 +20,7 @@ from lab.core.timeline import (
     Hole,
     MemoryProof,
     Observation,
+    Passing,
     ProbeFacts,
     Reading,
     SamplerReport,
@@ -46,8 +47,16 @@ def _clocks(numbers: list[int]) -> dict[GuestClock, int]:
     return dict(zip(ORDER, numbers, strict=True))
 
 
-def _reading(n: list[int]) -> Reading:
-    return Reading(Stamp(n[0], n[1]), _clocks(n[2:6]), _clocks(n[6:10]), Stamp(n[10], n[11]), n[12])
+def _reading(n: list[Any]) -> Reading:
+    return Reading(
+        Stamp(n[0], n[1]),
+        _clocks(n[2:6]),
+        _clocks(n[6:10]),
+        Stamp(n[10], n[11]),
+        n[12],
+        Passing(*n[14:]) if len(n) > 14 else None,
+        n[13] if len(n) > 13 else "ssh",
+    )
 
 
 def _beat(n: list[int]) -> Heartbeat:
