@@ -349,16 +349,17 @@ def measure_pause(
     stood = Interval(0, lag.high_ns) if lag.low_ns < 0 <= lag.high_ns else lag
     closure = host - stood - counted
     closes = 0 in closure
-    claims = {Witness.HYPERVISOR: held}
+    # What each says, and what of it may narrow: of a hole the lower bound is inferred.
+    claims = {Witness.HYPERVISOR: (held, held)}
     if regime is Regime.RESUMED:
-        claims[Witness.LAG] = lag
+        claims[Witness.LAG] = lag, lag
     elif regime is Regime.JUMPED:
-        claims[Witness.GAP] = gap
+        claims[Witness.GAP] = gap, Interval(0, gap.high_ns)
     elif regime is Regime.MIXED:
-        claims[Witness.LAG] = lag + gap
+        claims[Witness.LAG] = lag + gap, Interval(lag.low_ns, lag.high_ns + gap.high_ns)
     pause, agreeing, disagreeing = held, [], []
-    for name, claim in claims.items():
-        both = intersect((pause, claim))
+    for name, (claim, sure) in claims.items():
+        both = intersect((pause, sure)) if claim.meets(pause) else None
         if both is None:
             disagreeing.append(name)
         else:

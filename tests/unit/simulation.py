@@ -64,6 +64,20 @@ class Repair(StrEnum):
     LIAR = "liar"  # says so, does nothing
     OVERSHOOT = "overshoot"  # a step too far, then one back
     PARTIAL = "partial"  # one step, half the way
+    MOVES = "moves"  # as the scenario's moves say
+    WHOLE_SECOND = "whole second"  # domtime --now: stepped to the host's second, late by its latency
+
+
+@dataclass(frozen=True)
+class Move:
+    """Something moves the guest's REALTIME, so long after the guest got going. to_ns: the offset from the
+    host that it takes for right (a wrong server's own offset, an RTC's); None: by `by_ns`, whatever the
+    offset is. ppb: slewed at this rate, 0 for a step."""
+
+    after_ns: int
+    to_ns: int | None = None
+    by_ns: int = 0
+    ppb: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,6 +125,20 @@ class Scenario:
     repair_after_ns: int = 60 * MS
     residual_ns: int = -9 * MS
     slew_ppb: int = 83_333_000
+    moves: tuple[Move, ...] = ()
+
+    @property
+    def slews(self) -> bool:
+        """Whether the guest's REALTIME is slewed after the resume."""
+        return self.repair is Repair.SLEW or (
+            self.repair is Repair.MOVES and any(move.ppb for move in self.moves)
+        )
+
+    @property
+    def fastest_ppm(self) -> float:
+        """The fastest that the guest's REALTIME is slewed after the resume."""
+        rates = [move.ppb for move in self.moves] if self.repair is Repair.MOVES else [self.slew_ppb]
+        return max(rates, default=0) / 1000 if self.slews else 0.0
 
 
 @dataclass
@@ -138,6 +166,10 @@ class Truth:
 
     def offset(self, at: int) -> int:
         return self.guest_real(at) - self.host_real(at)
+
+    def stepped(self, until: int) -> bool:
+        """Whether there was a step after the resume, before `until`."""
+        return any(at <= until for at in self.steps_after)
 
     def raw_offset(self, at: int) -> int:
         return self.guest_raw(at) - at
@@ -272,17 +304,18 @@ class _World:
         values: dict[GuestClock, int] = {}
         when: dict[GuestClock, int] = {}
         for clock in order:
-            at = self.ahead(at, self.random.randint(1 * US, 60 * US))
+            at = self.ahead(at, int(self.random.uniform(1 * US, 60 * US)))
             if self.s.preempted and self.random.random() < 0.005:
                 at = self.ahead(at, self.random.randint(100 * US, 10 * MS))
-            raw = self.guest_raw(at)
+            value = self.guest_raw(at)
             when[clock] = at
-            values[clock] = {
-                GuestClock.RAW: raw,
-                GuestClock.REAL: self._real_of(raw),
-                GuestClock.MONO: raw + GUEST_MONO - GUEST_RAW,
-                GuestClock.BOOT: raw + GUEST_MONO - GUEST_RAW + self.slept(at),
-            }[clock]
+            if clock is GuestClock.REAL:
+                value = self._real_of(value)
+            elif clock is not GuestClock.RAW:
+                value += GUEST_MONO - GUEST_RAW
+                if clock is GuestClock.BOOT:
+                    value += self.slept(at)
+            values[clock] = value
         return values, when, at
 
     def exchange(self, at: int, looks: dict[int, int]) -> tuple[Reading, int]:
@@ -366,13 +399,37 @@ class _World:
             began = self.guest_raw(BASE + s.before_ns // 3)
             self.segments.append((began, began + s.before_ns // 3, s.slew_before_ppb))
 
+    def _move(self, move: Move) -> tuple[int, ...]:
+        """The instants of its steps. Moves come one after another: a slew is over when the next one
+        begins."""
+        at = self.first + move.after_ns
+        by = move.by_ns
+        if move.to_ns is not None:
+            by = self.host_real(at) + move.to_ns - self.guest_real(at)
+        raw = self.guest_raw(at)
+        if not by:
+            return ()
+        if not move.ppb:
+            self.steps.append((raw, by))
+            return (at,)
+        rate = move.ppb if by > 0 else -move.ppb
+        self.segments.append((raw, raw + abs(by) * S // move.ppb, rate))
+        return ()
+
     def repair(self) -> tuple[int, ...]:
+        """The instants of the steps after the resume."""
         s = self.s
+        if s.repair is Repair.MOVES:
+            return tuple(at for move in s.moves for at in self._move(move))
         at = self.first + s.repair_after_ns
         behind = self.host_real(at) - self.guest_real(at)
         raw = self.guest_raw(at)
         if s.repair in (Repair.AGENT, Repair.LATE_STEP):
             self.steps.append((raw, behind + s.residual_ns))
+            return (at,)
+        if s.repair is Repair.WHOLE_SECOND:
+            told = (self.host_real(at) - abs(s.residual_ns)) // S * S
+            self.steps.append((raw, told - self.guest_real(at)))
             return (at,)
         if s.repair is Repair.PARTIAL:
             self.steps.append((raw, behind // 2))

@@ -36,11 +36,23 @@ from lab.core.offsets import Rate, samples, smoothed
 from lab.core.pause import LATE_NS, UNSEEN_FLOORS, Witness, before_and_after
 from lab.core.plan import Expectations, FreezeMethod, Regime, ResyncMechanism
 from lab.core.predictions import held
-from lab.core.resync import SyncOutcome
+from lab.core.resync import Correction, SyncOutcome
 from lab.core.steps import PACKET
 from lab.core.timeline import Observation
 from lab.core.verdict import Outcome
-from tests.unit.simulation import FLOOR, MS, US, Network, Repair, S, Scenario, Truth, simulate
+from tests.unit.simulation import (
+    FLOOR,
+    MS,
+    STEP_FLOOR,
+    STEP_SHARE,
+    US,
+    Network,
+    Repair,
+    S,
+    Scenario,
+    Truth,
+    simulate,
+)
 
 HEAVY = int(os.environ.get("FREEZELAB_HYPOTHESIS", "0"))
 SHRINK = "FREEZELAB_SHRINK" in os.environ  # a failing case is simulated hundreds of times for that
@@ -133,16 +145,16 @@ expectations = st.builds(
 )
 
 
-def _sampled_sync(truth: Truth, obs: Observation, expect: Expectations) -> int | None:
+def _sampled_sync(truth: Truth, obs: Observation, limit_ns: int, hold_ns: int) -> int | None:
     """The time to sync as the readings can know it: the first instant of a reading of which all readings
     within the hold time are in tolerance, where there are readings for so long."""
     assert obs.stop is not None
     assert obs.resume is not None
     late = before_and_after(obs.readings, obs.stop, obs.resume)[1]
     looks = [truth.looks[r.t1.raw_ns] for r in late]
-    inside = [abs(truth.offset(at)) <= expect.tolerance_ns for at in looks]
+    inside = [abs(truth.offset(at)) <= limit_ns for at in looks]
     for i, at in enumerate(looks):
-        ends = at + expect.hold_ns
+        ends = at + hold_ns
         if looks[-1] >= ends and all(ok for ok, t in zip(inside[i:], looks[i:], strict=True) if t <= ends):
             return at - obs.resume.returned.raw_ns
     return None
@@ -241,14 +253,14 @@ def check_drift(truth: Truth, obs: Observation, result: CycleResult) -> None:
         return
     if result.drift_before is not None and not s.slew_before_ppb and not s.step_before_ns:
         assert result.drift_before.low - 0.01 <= quiet <= result.drift_before.high + 0.01
-    if result.drift_after is not None and s.repair is not Repair.SLEW and _visible(truth, obs):
+    if result.drift_after is not None and not s.slews and _visible(truth, obs):
         assert result.drift_after.low - 0.01 <= quiet <= result.drift_after.high + 0.01
 
 
 def check_sync(truth: Truth, obs: Observation, result: CycleResult, expect: Expectations) -> None:
     resync = result.resync
     assert resync is not None
-    when = _sampled_sync(truth, obs, expect)
+    when = _sampled_sync(truth, obs, expect.tolerance_ns, expect.hold_ns)
     if resync.outcome is SyncOutcome.SYNCED:
         assert resync.time is not None
         assert when is not None
@@ -257,6 +269,34 @@ def check_sync(truth: Truth, obs: Observation, result: CycleResult, expect: Expe
         assert resync.time is None
     if resync.outcome is SyncOutcome.NOT_SYNCED:
         assert when is None
+
+
+def check_curve(truth: Truth, obs: Observation, result: CycleResult, expect: Expectations) -> None:
+    s, resync = truth.scenario, result.resync
+    assert resync is not None
+    assert [reached.limit_ns for reached in resync.reached] == [S, 100 * MS, 10 * MS, MS]
+    for reached in resync.reached:
+        if reached.time is not None:
+            when = _sampled_sync(truth, obs, reached.limit_ns, expect.hold_ns)
+            assert when is not None
+            assert when in reached.time
+    if resync.slew_ppm is not None and _visible(truth, obs) and not s.host_step_ns:
+        # A step that the sampler took for a slew may lie in the window.
+        unseen = (STEP_FLOOR + FLOOR // STEP_SHARE) / (S // 2) * 1e6 if truth.steps_after else 0
+        assert abs(resync.slew_ppm) <= s.fastest_ppm * 1.001 + abs(truth.real_ppm_quiet) + unseen
+
+
+def check_correction(truth: Truth, obs: Observation, result: CycleResult) -> None:
+    """Step, slew, both: of four fifths of the way that the guest's REALTIME really went."""
+    s, resync = truth.scenario, result.resync
+    assert resync is not None
+    known = (Correction.STEP, Correction.SLEW)
+    late = before_and_after(obs.readings, obs.stop, obs.resume)[1] if obs.stop and obs.resume else ()
+    if resync.correction not in known or not late or s.host_step_ns or s.hidden_ns:
+        return
+    until = truth.looks[late[-1].t1.raw_ns]
+    stepped = truth.stepped(until)
+    assert stepped if resync.correction is Correction.STEP else s.slews or abs(truth.real_ppm_quiet) > 500
 
 
 def check_findings(truth: Truth, obs: Observation, result: CycleResult, expect: Expectations) -> None:
@@ -269,7 +309,7 @@ def check_findings(truth: Truth, obs: Observation, result: CycleResult, expect: 
         held = {truth.still}
     late = before_and_after(obs.readings, obs.stop, obs.resume)[1]
     final = truth.offset(truth.looks[late[-1].t1.raw_ns]) if late else None
-    sync = _sampled_sync(truth, obs, expect)
+    sync = _sampled_sync(truth, obs, expect.tolerance_ns, expect.hold_ns)
     for finding in findings(result, expect):
         if finding.outcome is Outcome.INCONCLUSIVE:
             continue
@@ -283,7 +323,7 @@ def check_findings(truth: Truth, obs: Observation, result: CycleResult, expect: 
         elif finding.metric == "final offset":
             assert final is not None
             true = abs(final) <= (expect.final_offset_ns or 0)
-        elif finding.metric == "drift" and s.repair is not Repair.SLEW and _visible(truth, obs):
+        elif finding.metric == "drift" and not s.slews and _visible(truth, obs):
             true = abs(truth.real_ppm_quiet) <= (expect.drift_ppm or 0) if not s.host_step_ns else None
         elif finding.metric == "closure":
             assert passed
@@ -347,6 +387,8 @@ def check(s: Scenario, expect: Expectations) -> CycleResult:
     check_offsets(truth, obs, result)
     check_drift(truth, obs, result)
     check_sync(truth, obs, result, expect)
+    check_curve(truth, obs, result, expect)
+    check_correction(truth, obs, result)
     check_findings(truth, obs, result, expect)
     check_steps(truth, obs, result)
     check_predictions(truth, obs, result)
