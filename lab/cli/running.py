@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lab.cli import paths
+from lab.cli.calibrating import for_record
 from lab.cli.cells import Cells, make_patch
 from lab.cli.session import Settings, check_memory
 from lab.core.plan import Cell, Plan
@@ -98,8 +99,14 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
         run_id, folder = new_run_folder(home, plan.name)
         settings = replace(settings, run=run_id, folder=folder)
         with FileJournal(folder, clock) as journal:
+            host = host_of(hypervisor, choice)
             journal.append(
-                "run-start", schema=SCHEMA, id=run_id, plan=asdict(plan), host=host_of(hypervisor, choice)
+                "run-start",
+                schema=SCHEMA,
+                id=run_id,
+                plan=asdict(plan),
+                host=host,
+                calibration=for_record(home, host),
             )
             failure: FreezelabError | None = None
             try:

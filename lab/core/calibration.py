@@ -168,8 +168,8 @@ def from_inside(obs: Observation, known: Rate | None = None) -> tuple[Value, int
 
     It is at least what lag and gap certainly are, at most what both may be, and no longer than the silence.
     Where lag explains it all (regime resumed, by the lab's own rule) it is the lag. Best value: the lag where
-    the clock certainly stood still; else the hole, if it is larger than any other, less half the usual
-    distance of two samples (a pause begins anywhere between two).
+    the clock certainly stood still; else the hole, if there is one at all, less half the usual distance of
+    two samples (a pause begins anywhere between two).
     """
     if obs.stop is None or obs.resume is None or obs.sampler is None:
         return None
@@ -192,7 +192,7 @@ def from_inside(obs: Observation, known: Rate | None = None) -> tuple[Value, int
     gap_and_noise = gap_witness(obs.sampler, stop_guest, resume_guest)
     if gap_and_noise is None:
         return None
-    hole, noise = gap_and_noise
+    hole, _elsewhere = gap_and_noise
     gap = before.or_rate(after).host_time(hole)
     stood = Interval(max(0, lag.low_ns), max(0, lag.high_ns))
     whole = stood + gap
@@ -206,7 +206,7 @@ def from_inside(obs: Observation, known: Rate | None = None) -> tuple[Value, int
     if lag.low_ns > 0:
         value = lag.mid_ns + (hole.high_ns - half if gap.low_ns > 0 else 0)
     else:
-        value = hole.high_ns - half if hole.high_ns > noise else 0
+        value = hole.high_ns - half if hole.high_ns > obs.sampler.floor_ns else 0
     return Value(min(whole.high_ns, max(whole.low_ns, value)), whole), hole.high_ns
 
 
