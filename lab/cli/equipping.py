@@ -7,14 +7,15 @@ from pathlib import Path
 
 from lab.cli.paths import default_home
 from lab.controller import Subject
-from lab.core.plan import Cell, GuestSpec, ResyncMechanism
+from lab.core.plan import Cell, GuestSpec, RtcTrack
 from lab.core.units import NS_PER_S
-from lab.errors import FreezelabError, Refused
+from lab.errors import FreezelabError
+from lab.guest import timesync
 from lab.guest.probe import GuestProbe
-from lab.guest.timesync import AgentResync, ChronyResync, NoResync
 from lab.host import chronyd
 from lab.host.chronyd import Chronyd
 from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.agent import SetBy
 from lab.ports import Clock, Resync, View
 
 HOST_IN_GUEST = "10.0.2.2"
@@ -38,35 +39,37 @@ class Equipment:
         """Have the host's NTP server running until `stack` is left. From a thread that lives as long."""
         if self._server is None:
             program = chronyd.find(self._home, default_home())
-            server = Chronyd(program, self._folder / "chronyd", self._clock)
+            server = Chronyd(program, self._folder / "chronyd", self._clock, offset_ns=offset_ns)
             self._server = stack.enter_context(server)
 
     def equip(self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack) -> Subject:
         """A guest ready for its cycles, in time; what was installed is removed when `stack` is left. Refused
         when it cannot have what the cell asks for, GuestError or HypervisorError when that failed."""
-        name, mechanism = spec.name, cell.resync
-        if mechanism.uses_ntp and spec.bridge:
-            raise Refused(
-                "the host's time server is reached by QEMU's user-mode network only",
-                where=name,
-                hint="another resync, or no network: for this guest",
-            )
-        # A guest boots with its RTC's whole seconds. It starts in time, or the freeze could not be told
-        # from the boot.
-        self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
-        self._hypervisor.set_time(name)
-        resync = self._install(name, mechanism, probe)
+        name = spec.name
+        if cell.resync.uses_agent:
+            self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
+        resync = timesync.install(cell.resync, self._ways(spec, probe))
         stack.callback(self._removed, name, resync)
         return Subject(name, probe, resync, cell=cell.id)
 
-    def _install(self, name: str, mechanism: ResyncMechanism, probe: GuestProbe) -> Resync:
-        if mechanism is ResyncMechanism.AGENT:
-            return AgentResync(lambda: self._hypervisor.set_time(name))
-        if self._server is not None and mechanism is ResyncMechanism.CHRONY:
-            resync = ChronyResync(lambda: probe.ssh, HOST_IN_GUEST, self._server.port)
-            resync.prepare()
-            return resync
-        return NoResync()
+    def _ways(self, spec: GuestSpec, probe: GuestProbe) -> timesync.Ways:
+        hypervisor, name = self._hypervisor, spec.name
+        # A guest on a bridge of the host's has no way to the host's loopback, where the server listens.
+        server = None if spec.bridge else self._server
+        return timesync.Ways(
+            guest=name,
+            ssh=lambda: probe.ssh,
+            clock=self._clock,
+            server=HOST_IN_GUEST if server else "",
+            port=server.port if server else 0,
+            agent=timesync.Agent(
+                ping=lambda: hypervisor.agent_ping(name),
+                set_time=lambda: hypervisor.set_time(name),
+                set_seconds=lambda: hypervisor.set_time(name, SetBy.SECONDS),
+                read_rtc=lambda: hypervisor.set_time(name, SetBy.RTC),
+            ),
+            rtc_stops=spec.rtc is RtcTrack.GUEST,
+        )
 
     def _removed(self, name: str, resync: Resync) -> None:
         try:

@@ -14,6 +14,7 @@ from lab.core.method import FreezeMethod
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor import agent, facts, recovery
+from lab.hypervisor.agent import SetBy
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
 from lab.hypervisor.cold import ColdExchange
 from lab.hypervisor.domain import Accelerator, DomainSpec
@@ -277,14 +278,18 @@ class LibvirtHypervisor:
         """One qemu-guest-agent command; see agent.command."""
         return agent.command(self._awake(guest), guest, name, arguments, timeout_s)
 
-    def set_time(self, guest: str) -> Call:
-        """Set the guest's clock to the host's through its agent, in nanoseconds; see agent.set_time. libvirt
+    def agent_ping(self, guest: str) -> Call:
+        """Have the guest's agent answer; see agent.ping."""
+        return agent.ping(self._awake(guest), guest, self._clock)
+
+    def set_time(self, guest: str, by: SetBy = SetBy.NANOSECONDS) -> Call:
+        """Set the guest's clock through its agent; see agent.set_time. libvirt
         and the agent of a new QEMU process have to find each other first, which takes up to a second: the
         time is read only after that."""
         if guest in self._ground.strangers:
             self._ground.strangers.discard(guest)
             self.agent_ready(guest, self._clock.now().raw_ns + _AGENT_NS)
-        return agent.set_time(self._awake(guest), guest, self._clock)
+        return agent.set_time(self._awake(guest), guest, self._clock, by)
 
     def agent_ready(self, guest: str, deadline_raw_ns: int) -> None:
         """Return when the guest's agent answers; HypervisorError at the deadline."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import Any
 
 from lab.core.clock import Stamp
@@ -12,6 +13,9 @@ from lab.hypervisor.binding import as_hypervisor_error, libvirt, libvirt_qemu, m
 from lab.ports import Call, Clock
 
 _PING_S = 2
+_SET_S = 15
+"""hwclock, which the agent runs, gives up by itself after 10 s."""
+
 _POLL_NS = 20 * NS_PER_MS
 
 
@@ -28,15 +32,45 @@ def command(
     return json.loads(answer).get("return")
 
 
-def set_time(domain: Any, where: str, clock: Clock) -> Call:
-    """Set the guest's clock to the host's CLOCK_REALTIME, read right before the call, in nanoseconds.
-    What the call itself takes to reach the guest is the error it leaves: the guest ends behind."""
+class SetBy(StrEnum):
+    """What the guest's clock is set to.
+
+    nanoseconds: the host's CLOCK_REALTIME, read right before the call; what the call takes to reach the
+    guest is the error that it leaves. seconds: its whole seconds only, as `virsh domtime --now` (libvirt,
+    tools/virsh-domain.c, cmdDomTime). rtc: the guest's own RTC (libvirt's VIR_DOMAIN_TIME_SYNC).
+    """
+
+    NANOSECONDS = "nanoseconds"
+    SECONDS = "seconds"
+    RTC = "rtc"
+
+
+def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECONDS) -> Call:
+    """Set the guest's clock. HypervisorError when the agent is not connected, refuses, or does not answer
+    within _SET_S."""
     called: Stamp = clock.now()
     seconds, nanoseconds = divmod(called.real_ns, NS_PER_S)
+    told = (
+        {}
+        if by is SetBy.RTC
+        else {"seconds": seconds, "nseconds": nanoseconds if by is SetBy.NANOSECONDS else 0}
+    )
     try:
-        domain.setTime({"seconds": seconds, "nseconds": nanoseconds}, 0)
+        # libvirt would wait for ever for an agent that stops answering between its greeting and this command.
+        domain.agentSetResponseTimeout(_SET_S, 0)
+        if by is SetBy.RTC:
+            domain.setTime({}, libvirt.VIR_DOMAIN_TIME_SYNC)
+        else:
+            domain.setTime(told, 0)
     except libvirt.libvirtError as error:
         raise as_hypervisor_error(error, "the agent did not set the time", where) from error
+    return Call(called, clock.now())
+
+
+def ping(domain: Any, where: str, clock: Clock) -> Call:
+    """Have the agent answer; how long that took. HypervisorError when it does not."""
+    called = clock.now()
+    command(domain, where, "guest-ping", timeout_s=_PING_S)
     return Call(called, clock.now())
 
 

@@ -11,14 +11,14 @@ from lab.core.mechanism import ResyncMechanism
 CHRONY = """\
 server {server} port {port} minpoll 0 maxpoll 0 iburst
 makestep 1.0 -1
-driftfile /run/chrony/drift
+driftfile /var/lib/chrony/chrony.drift
 """
 
 CHRONY_DISTRIBUTION = """\
 # Debian's chrony.conf, with the lab's server and its poll interval of 1 s in place of Debian's pool and 64 s
 # (a longer interval would add waiting, and say nothing of makestep).
 server {server} port {port} minpoll 0 maxpoll 0 iburst
-driftfile /run/chrony/drift
+driftfile /var/lib/chrony/chrony.drift
 maxupdateskew 100.0
 rtcsync
 makestep 1 3
@@ -29,21 +29,23 @@ CHRONY_FROZEN = """\
 #
 # minpoll -2: asked every 0.25 s, the first answer after a resume is here in 0.25 s. chronyd takes intervals
 #   below 1 s only where the round trip is below 10 ms, as to a guest's own host; else it asks every second.
-# maxsamples 1: only the newest sample counts. With more of them the pause is fitted as a frequency: samples from
-#   before it lie on one side, those from after it on the other, and the line through them is steep (a guest was
-#   seen to overshoot by 1.1 s). One sample has no slope: the frequency is left as it is. At this interval
-#   even a drift of 100 ppm moves the clock by no more than 25 us from one correction to the next.
-# maxdelay 0.05: a sample is wrong by at most half its round trip, so by at most 25 ms; longer ones are dropped.
-# makestep 0.05 -1: what is off by more than any sample can be wrong was frozen, and is stepped, always. What is
-#   smaller is slewed, at no more than 83333 ppm (the default), so in less than a second.
+# maxsamples 1: only the newest sample counts. With more of them the pause is fitted as a frequency: samples
+#   from before it lie on one side, those from after it on the other, and the line through them is steep (a
+#   guest was seen to overshoot by 1.1 s). One sample has no slope: the frequency is left as it is. At this
+#   interval even a drift of 100 ppm moves the clock by no more than 25 us from one correction to the next.
+#   maxdelay 0.05: a sample is wrong by at most half its round trip, so by at most 25 ms; longer ones are
+#   dropped. makestep 0.05 -1: what is off by more than any sample can be wrong was frozen, and is stepped,
+#   always. What is smaller is slewed, at no more than 83333 ppm (the default), so in less than a second.
 server {server} port {port} minpoll -2 maxpoll -2 maxsamples 1 maxdelay 0.05 iburst
 makestep 0.05 -1
+driftfile /var/lib/chrony/chrony.drift
 """
 
 CHRONY_PHC = """\
 # The host's clock as the guest's kernel reads it: no network, no round trip to speak of.
 refclock PHC {device} poll -2 dpoll -2 filter 1 maxsamples 1 stratum 2
 makestep 0.05 -1
+driftfile /var/lib/chrony/chrony.drift
 """
 
 TIMESYNCD = """\
@@ -74,8 +76,8 @@ CONFIGS: dict[ResyncMechanism, str] = {
 def filled(mechanism: ResyncMechanism, server: str = "", port: int = 0, device: str = "") -> str:
     """The mechanism's configuration; "" for one without.
 
-    server, port: of the host's NTP server as the guest sees it. timesyncd and ntpd have no word for a port: the
-    image's /usr/lib/freezelab/ntp-port sees to that. device: the PHC, such as /dev/ptp0.
+    server, port: of the host's NTP server as the guest sees it. timesyncd and ntpd have no word for a port:
+    the image's /usr/lib/freezelab/ntp-port sees to that. device: the PHC, such as /dev/ptp0.
     """
     text = CONFIGS.get(mechanism, "")
     return text.replace("{server}", server).replace("{port}", str(port)).replace("{device}", device)

@@ -1,0 +1,81 @@
+"""Time-sync set-ups inside a guest, by name: install() gives a ports.Resync, whose remove() takes it out
+again.
+
+none agent agent-rtc domtime-now hwclock push    act from the host, on the resume: acting.py, push.py
+chrony… timesyncd ntpd vmclock                   programs of the distribution: daemon.py, services.py
+
+Setup.status, by mechanism (all texts; `services` has those of the programs):
+
+agent, domtime-now   round_trip_ns: of a ping through the agent
+agent-rtc, hwclock   round_trip_ns, and rtc_minus_real_ns, rtc_bound_ns: the guest's RTC less its REALTIME,
+                     which had just been set to the host's, when this was installed
+push                 push_bound_ns: half the width of one reading of the offset
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from lab.core.mechanism import ResyncMechanism
+from lab.core.timesync import configs
+from lab.errors import FreezelabError, Refused
+from lab.guest.timesync import phc, push, services
+from lab.guest.timesync.acting import AgentResync, HwclockResync, NoResync
+from lab.guest.timesync.daemon import CLEAN, START_S, DaemonResync, Service
+from lab.guest.timesync.push import PushResync
+from lab.guest.timesync.ways import Agent, Ways
+from lab.ports import Resync
+
+T = TypeVar("T", bound=Resync)
+
+__all__ = ["Agent", "Ways", "install"]
+
+
+def install(mechanism: ResyncMechanism, ways: Ways, *, config: str | None = None) -> Resync:
+    """Put the mechanism into the guest, in place of any other, and have it work as it does after long
+    running. The guest's clock is set to the host's first, within the bound of some readings.
+
+    config: another configuration than the lab's own. Refused, with the reason, when this guest or host
+    cannot have it; GuestError when it does not work, with its own words. The guest has no mechanism then.
+    """
+    if mechanism.uses_ntp and not ways.server:
+        raise Refused("the host's NTP server cannot be reached from this guest", where=ways.where)
+    ssh = ways.ssh()
+    ssh.check(CLEAN, START_S)
+    with push.once(ways) as line:
+        push.set_clock(line)
+        rtc = push.rtc_minus_real(line) if mechanism.reads_rtc else None
+    if mechanism is ResyncMechanism.NONE:
+        return NoResync()
+    if mechanism.uses_agent:
+        return AgentResync(mechanism, ways).install(rtc)
+    if mechanism is ResyncMechanism.PUSH:
+        return _or_nothing(pushed := PushResync(ways), pushed.install)
+    if mechanism is ResyncMechanism.HWCLOCK:
+        return _or_nothing(hwclock := HwclockResync(ways), lambda: hwclock.install(rtc))
+    device = phc.device(ssh, mechanism) if mechanism in phc.CLOCKS else ""
+    text = config if config is not None else configs.filled(mechanism, ways.server, ways.port, device)
+    daemon = DaemonResync(mechanism, _service(mechanism, ways), ways)
+    daemon.check()
+    return _or_nothing(daemon, lambda: daemon.install(text))
+
+
+def _or_nothing(made: T, act: Callable[[], object]) -> T:
+    """What was made, when `act` succeeds; else nothing is left of it."""
+    try:
+        act()
+    except BaseException:
+        with suppress(FreezelabError):
+            made.remove()
+        raise
+    return made
+
+
+def _service(mechanism: ResyncMechanism, ways: Ways) -> Service:
+    if mechanism is ResyncMechanism.TIMESYNCD:
+        return services.timesyncd(ways.server, ways.port)
+    if mechanism is ResyncMechanism.NTPD:
+        return services.ntpd(ways.server, ways.port)
+    return services.chrony(mechanism)

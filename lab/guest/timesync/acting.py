@@ -1,0 +1,179 @@
+"""Set-ups in which the host acts on the resume: through the guest's agent, or by hwclock in the guest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from lab.core.clock import Interval
+from lab.core.mechanism import ResyncMechanism
+from lab.core.timesync.setup import Setup
+from lab.core.units import NS_PER_MS
+from lab.errors import FreezelabError, GuestError, HypervisorError, Refused
+from lab.guest.timesync import push
+from lab.guest.timesync.line import Line
+from lab.guest.timesync.ways import Ways
+from lab.ports import Call
+
+AGENT_S = 20.0
+HWCLOCK_S = 15.0
+"""hwclock itself gives up after 10 s without a tick of the RTC (util-linux, sys-utils/hwclock.c)."""
+
+REGAIN_S = 20.0
+
+_HWCLOCK = (
+    "while read -r what; do case $what in "
+    "set) if said=$(hwclock --hctosys --utc 2>&1); then echo done; else echo failed $said; fi;; "
+    "*) echo here;; esac; done"
+)
+"""bash and its read are there before the freeze; only hwclock itself is started after it."""
+
+
+class NoResync:
+    """Nothing repairs the guest's clock."""
+
+    def setup(self) -> Setup:
+        return Setup(ResyncMechanism.NONE)
+
+    def resumed(self) -> None:
+        return None
+
+    def outcome(self) -> str:
+        return ""
+
+    def remove(self) -> None:
+        return None
+
+
+class Acting:
+    """Does one thing after each resume, in a thread of its own, and remembers what became of it."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._thread: threading.Thread | None = None
+        self._said = ""
+
+    def _start(self, act: Callable[[], str]) -> None:
+        def run() -> None:
+            try:
+                self._said = act()
+            except FreezelabError as error:
+                self._said = f"failed: {error.what}"
+
+        self._said = f"no answer within {self._patience_s:.0f} s"
+        self._thread = threading.Thread(target=run, name="resync", daemon=True)
+        self._thread.start()
+
+    def outcome(self) -> str:
+        if self._thread is not None:
+            self._thread.join(self._patience_s)
+        return self._said
+
+
+class AgentResync(Acting):
+    """The host acts through the guest's agent, in one of three ways."""
+
+    def __init__(self, mechanism: ResyncMechanism, ways: Ways) -> None:
+        super().__init__(AGENT_S)
+        if ways.agent is None:
+            raise Refused("the host has no channel to this guest's agent", where=ways.where)
+        self._mechanism, self._ways, self._agent = mechanism, ways, ways.agent
+        self._status: dict[str, str] = {}
+        self._act = {
+            ResyncMechanism.AGENT: self._agent.set_time,
+            ResyncMechanism.DOMTIME_NOW: self._agent.set_seconds,
+            ResyncMechanism.AGENT_RTC: self._agent.read_rtc,
+        }[mechanism]
+
+    def install(self, rtc: Interval | None) -> AgentResync:
+        """GuestError when the agent does not answer. rtc: what is known of the RTC less REALTIME."""
+        self._status = rtc_status(rtc)
+        self._ping()
+        return self
+
+    def setup(self) -> Setup:
+        status = {"round_trip_ns": str(_took_ns(self._ping())), **self._status}
+        return Setup(self._mechanism, "qemu-guest-agent", "", status, self._ways.rtc_stops)
+
+    def _ping(self) -> Call:
+        try:
+            return self._agent.ping()
+        except HypervisorError as error:
+            raise GuestError(f"its agent does not answer: {error.what}", where=self._ways.where) from error
+
+    def resumed(self) -> None:
+        self._start(lambda: f"the agent said done after {_took_ns(self._act()) / NS_PER_MS:.0f} ms")
+
+    def remove(self) -> None:
+        self.outcome()
+
+
+class HwclockResync(Acting):
+    """`hwclock --hctosys --utc` in the guest, through a shell that waits for the word."""
+
+    def __init__(self, ways: Ways) -> None:
+        super().__init__(REGAIN_S + HWCLOCK_S)
+        self._ways = ways
+        self._line: Line | None = None
+        self._program = ""
+        self._status: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def install(self, rtc: Interval | None) -> HwclockResync:
+        """Refused without hwclock, GuestError when the guest does not answer."""
+        ssh = self._ways.ssh()
+        result = ssh.run("hwclock --version")
+        if result.status != 0:
+            raise Refused("the guest has no hwclock", where=self._ways.where)
+        self._program, self._status = result.out.strip(), rtc_status(rtc)
+        self._line = Line(ssh.again(push.ANSWER_S * 2), _HWCLOCK)
+        self._line.open()
+        self._line.ask("hello", push.ANSWER_S)
+        return self
+
+    def setup(self) -> Setup:
+        with self._lock:
+            sent, _, arrived = self._working().ask("hello", push.ANSWER_S)
+        status = {"round_trip_ns": str(arrived.raw_ns - sent.raw_ns), **self._status}
+        return Setup(ResyncMechanism.HWCLOCK, self._program, "", status, self._ways.rtc_stops)
+
+    def resumed(self) -> None:
+        self._start(self._set)
+
+    def _set(self) -> str:
+        deadline = time.monotonic() + REGAIN_S
+        begun = self._ways.clock.now()
+        with self._lock:
+            line = self._working()
+            try:
+                _, said, done = line.ask("set", HWCLOCK_S)
+            except GuestError:
+                line.again(deadline)
+                _, said, done = line.ask("set", HWCLOCK_S)
+        if said != "done":
+            return f"hwclock {said}"
+        took_ms = (done.raw_ns - begun.raw_ns) / NS_PER_MS
+        return f"hwclock set the clock from the RTC, done after {took_ms:.0f} ms"
+
+    def _working(self) -> Line:
+        if self._line is None:
+            raise GuestError("hwclock's shell is not there", where=self._ways.where)
+        return self._line
+
+    def remove(self) -> None:
+        self.outcome()
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+
+def rtc_status(rtc: Interval | None) -> dict[str, str]:
+    """For the rules: where the RTC was, when the guest's clock had just been set to the host's."""
+    if rtc is None:
+        return {}
+    return {"rtc_minus_real_ns": str(rtc.mid_ns), "rtc_bound_ns": str(rtc.half_width_ns)}
+
+
+def _took_ns(call: Call) -> int:
+    return call.returned.raw_ns - call.called.raw_ns

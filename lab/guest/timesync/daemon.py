@@ -1,0 +1,185 @@
+"""Set-ups in which a program of the distribution keeps the guest's clock: chronyd, timesyncd, ntpd.
+
+Each runs as the distribution's own unit, with the lab's configuration in place of the distribution's, which
+is put aside meanwhile. It is started at boot, too, so that a guest that is rebooted has it again. What one
+shell command (CLEAN) takes out of the guest is all that any of them puts in, so that removing is the same
+whatever happened before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lab.core.mechanism import ResyncMechanism
+from lab.core.timesync.setup import Setup
+from lab.errors import GuestError, Refused
+from lab.guest.ssh import SSH
+from lab.guest.timesync import push
+from lab.guest.timesync.ways import Ways
+
+START_S = 60.0
+STATE_S = 20.0
+
+UNITS = ("chrony.service", "ntpsec.service", "systemd-timesyncd.service")
+CONFIGS = ("/etc/chrony/chrony.conf", "/etc/ntpsec/ntp.conf", "/etc/systemd/timesyncd.conf")
+ASIDE = ".freezelab-aside"
+PORT = "/etc/freezelab/ntp"
+"""Read by the image's /usr/lib/freezelab/ntp-port; images/debian/README.md says why."""
+
+_WANTS = "/etc/systemd/system/multi-user.target.wants"
+_FILES = (
+    PORT,
+    "/var/lib/systemd/timesync/clock",  # systemd sets a clock that is behind this file's date at boot
+    "/var/lib/ntpsec/ntp.drift",
+    "/var/lib/chrony/chrony.drift",
+    "/run/lock/ntpsec-ntpdate",
+    *(f"{_WANTS}/{unit}" for unit in UNITS),
+)
+
+_ASIDES = " ".join(f"{config}{ASIDE}" for config in CONFIGS)
+CLEAN = (
+    # Looks before it leaps: systemctl costs a guest under TCG half a second.
+    f"for c in {_ASIDES}; do [ ! -e $c ] || found=1; done; [ $found ] || exit 0; "
+    f"for verb in stop reset-failed; do systemctl -q $verb {' '.join(UNITS)} 2>/dev/null; done; "
+    f"rm -f {' '.join(_FILES)}; "
+    # An empty file aside stands for none at all.
+    f"for c in {_ASIDES}; do t=${{c%{ASIDE}}}; "
+    "[ ! -e $c ] || { mv -f $c $t; [ -s $t ] || rm -f $t; }; done; true"
+)
+
+_SPLIT = "=freezelab="
+
+
+@dataclass(frozen=True)
+class Service:
+    """What differs between the programs. Commands are the guest's shell's.
+
+    unit: systemd's. version: prints the program's name and version; fails when it is not there. config: its
+    path.
+    ready: ends with 0 when the clock is kept, else prints why it is not. identifier: its name in the journal.
+    state: prints what `parse` makes a status of. claim: what it says of itself, from that status.
+    before: run before it is started. uses_bus: it starts D-Bus.
+    """
+
+    unit: str
+    version: str
+    config: str
+    identifier: str
+    ready: str
+    state: str
+    parse: Callable[[str], dict[str, str]]
+    claim: Callable[[dict[str, str]], str]
+    before: str = ""
+    uses_bus: bool = False
+
+
+class DaemonResync:
+    """ports.Resync around a service. It acts by itself: a resume is no news to it."""
+
+    def __init__(self, mechanism: ResyncMechanism, service: Service, ways: Ways) -> None:
+        self._mechanism, self._service, self._ways = mechanism, service, ways
+        self._program = ""
+        self._stop_bus = False
+        self._cursor = ""
+
+    def check(self) -> None:
+        """Refused when the program is not in the guest."""
+        result = self._ssh().run(self._service.version)
+        if result.status != 0:
+            name = self._service.unit.removesuffix(".service")
+            raise Refused(f"{name} is not installed in this guest", where=self._ways.where)
+        self._program = result.out.strip().splitlines()[0]
+
+    def install(self, config: str) -> DaemonResync:
+        """Write the configuration, start it, and wait until it keeps the clock. GuestError, with the
+        program's own words, when it does not."""
+        ssh, service = self._ssh(), self._service
+        aside = f"{service.config}{ASIDE}"
+        ssh.check(
+            f"set -e; [ -e {aside} ] || if [ -s {service.config} ]; then mv {service.config} {aside}; "
+            f"else : >{aside}; fi; cat >{service.config}; chmod 644 {service.config}; mkdir -p {_WANTS}; "
+            f"ln -sf /lib/systemd/system/{service.unit} {_WANTS}/{service.unit}",
+            stdin=config.encode(),
+        )
+        if service.before:
+            ssh.check(service.before)
+        if service.uses_bus:
+            self._stop_bus = ssh.run("systemctl -q is-active dbus.service").status != 0
+        self._cursor = ssh.run("journalctl -q -n 0 --show-cursor").out.partition("cursor: ")[2].strip()
+        started = ssh.run(f"systemctl start {service.unit}", START_S)
+        if started.status != 0:
+            raise GuestError(
+                f"{self._name} does not start: {self._words(started.err)}", where=self._ways.where
+            )
+        ready = ssh.run(service.ready, START_S)
+        if ready.status != 0:
+            why = (ready.out + ready.err).strip().splitlines()[-1:] or [""]
+            raise GuestError(
+                f"{self._name} does not keep the clock: {self._words(why[0])}", where=self._ways.where
+            )
+        return self
+
+    def setup(self) -> Setup:
+        said = self._ssh().check(f"cat {self._service.config}; echo {_SPLIT}; {self._service.state}", STATE_S)
+        config, _, state = said.partition(f"{_SPLIT}\n")
+        status = self._service.parse(state)
+        return Setup(self._mechanism, self._program, config, status, self._ways.rtc_stops)
+
+    def resumed(self) -> None:
+        return None
+
+    def outcome(self) -> str:
+        """Its own claim, and what it has logged of steps."""
+        result = self._ssh().run(self._service.state, STATE_S)
+        claim = self._service.claim(self._service.parse(result.out)) if result.status == 0 else ""
+        if not claim:
+            return f"{self._name} does not answer: {self._words(result.err)}"
+        return "; ".join([claim, *self._new_lines()])
+
+    def remove(self) -> None:
+        ssh = self._ssh()
+        ssh.check(CLEAN, START_S)
+        if self._stop_bus:
+            self._stop_bus = False
+            ssh.run("systemctl -q stop systemd-timedated.service dbus.service", START_S)
+        with push.once(self._ways) as line:
+            push.forget(line)
+
+    def _failed(self, what: str, said: str) -> GuestError:
+        return GuestError(f"{self._name} {what}: {self._words(said)}", where=self._ways.where)
+
+    @property
+    def _name(self) -> str:
+        return self._service.identifier
+
+    def _ssh(self) -> SSH:
+        return self._ways.ssh()
+
+    def _log(self) -> list[str]:
+        """Its lines in the journal since the last look."""
+        after = f"--after-cursor='{self._cursor}'" if self._cursor else "-n 50"
+        said = self._ssh().run(f"journalctl -q -o cat --show-cursor {after} -t {self._name}", STATE_S).out
+        text, _, cursor = said.partition("-- cursor: ")
+        self._cursor = cursor.strip() or self._cursor
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+    def _words(self, otherwise: str) -> str:
+        """The last of its own words that tell of trouble, else its last, else `otherwise`."""
+        lines = self._log()
+        trouble = [line for line in lines if any(word in line.lower() for word in _TROUBLE)]
+        last = (trouble or lines)[-1:] or otherwise.strip().splitlines()[-1:] or ["it says nothing"]
+        return last[0]
+
+    def _new_lines(self) -> list[str]:
+        return [line for line in self._log() if any(word in line for word in _STEPS)]
+
+
+_TROUBLE = ("fatal", "error", "invalid", "could not", "cannot", "timed out", "failed", "syntax")
+_STEPS = ("stepped", "wrong by", "CLOCK:", "clock synchronization", "backward", "Forward time jump")
+
+
+def waited(condition: str, seconds: int, otherwise: str) -> str:
+    """A shell command that ends with 0 as soon as `condition` does, and prints `otherwise` after so long."""
+    tries = f"for i in $(seq {seconds * 4}); do if {condition}; then exit 0; fi; sleep 0.25; done"
+    return f"{tries}; {otherwise}; exit 1"

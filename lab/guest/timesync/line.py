@@ -1,0 +1,113 @@
+"""A program in the guest that answers a line with a line, over a channel that is open before it is needed.
+
+It is used when the guest was just resumed, from a thread of its own, so it has an SSH connection of its own:
+the probe's belongs to the controller's thread. Both may be lost in a freeze (a user-mode network ends with
+its QEMU process). Then the connection is made again, and the program started anew.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import paramiko
+
+from lab.core.clock import Stamp
+from lab.errors import GuestError
+from lab.guest.ssh import SSH
+
+START_S = 60.0
+_PACE_S = 0.02
+
+
+class Line:
+    """ssh: its own. command: the shell command that starts the program; its first line starts with
+    `hello`."""
+
+    def __init__(self, ssh: SSH, command: str, hello: str = "") -> None:
+        self._ssh, self._command, self._hello = ssh, command, hello
+        self._channel: paramiko.Channel | None = None
+        self._waiting = b""
+        self.greeting = ""
+
+    @property
+    def where(self) -> str:
+        return f"guest {self._ssh.address.guest}"
+
+    def open(self, timeout_s: float = START_S) -> Line:
+        """Start the program. GuestError when it does not come up."""
+        self._waiting = b""
+        self._channel = self._ssh.channel(self._command, timeout_s)
+        if self._hello:
+            self.greeting = self._read(time.monotonic() + timeout_s)
+            if not self.greeting.startswith(self._hello):
+                raise GuestError(f"the program says: {self.greeting or self._last_words()}", where=self.where)
+        return self
+
+    def again(self, deadline_s: float) -> None:
+        """Connect and start anew, trying until MONOTONIC `deadline_s` (seconds). GuestError then."""
+        while True:
+            left = deadline_s - time.monotonic()
+            try:
+                fresh = self._ssh.again(max(0.1, left))
+                self.close(keep_connection=False)
+                self._ssh = fresh
+                self.open(max(1.0, deadline_s - time.monotonic()))
+            except GuestError:
+                if time.monotonic() + _PACE_S >= deadline_s:
+                    raise
+                time.sleep(_PACE_S)
+            else:
+                return
+
+    def ask(self, line: str, timeout_s: float) -> tuple[Stamp, str, Stamp]:
+        """The answer to a line, and the host's stamps of its sending and of the answer's arrival, always on
+        the safe side. GuestError when the channel is lost, or nothing comes in time."""
+        wire = self._ssh.wire
+        if self._channel is None:
+            raise GuestError("the program is not running", where=self.where)
+        sent = wire.mark_sending()
+        try:
+            self._channel.sendall(line.encode() + b"\n")
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise GuestError("the channel was lost", where=self.where) from error
+        sent = wire.first_sent or sent
+        answer = self._read(time.monotonic() + timeout_s)
+        return sent, answer, wire.last_received
+
+    def close(self, *, keep_connection: bool = False) -> None:
+        """End the program and the connection, which need not be there any more."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with suppress(OSError, EOFError, paramiko.SSHException):
+                channel.shutdown_write()
+                channel.settimeout(1.0)
+                while channel.recv(4096):
+                    pass
+            with suppress(OSError, EOFError, paramiko.SSHException):
+                channel.close()
+        if not keep_connection:
+            self._ssh.close()
+
+    def _read(self, deadline_s: float) -> str:
+        if self._channel is None:
+            raise GuestError("the program is not running", where=self.where)
+        while b"\n" not in self._waiting:
+            self._channel.settimeout(max(0.001, deadline_s - time.monotonic()))
+            try:
+                data = self._channel.recv(4096)
+            except TimeoutError as error:
+                raise GuestError("no answer in time", where=self.where) from error
+            except OSError as error:
+                raise GuestError("the channel was lost", where=self.where) from error
+            if not data:
+                raise GuestError(f"the program has ended: {self._last_words()}", where=self.where)
+            self._waiting += data
+        line, self._waiting = self._waiting.split(b"\n", 1)
+        return line.decode(errors="replace")
+
+    def _last_words(self) -> str:
+        said = b""
+        if self._channel is not None and self._channel.recv_stderr_ready():
+            said = self._channel.recv_stderr(4096)
+        return (said.decode(errors="replace").strip().splitlines() or ["no message"])[-1]

@@ -1,0 +1,174 @@
+"""The three programs of the distribution, and how each tells its state.
+
+Status keys (texts; numbers as the program prints them):
+
+chronyd   of `chronyc -c tracking` (chronyc(1)): refid reference stratum ref_time system_time last_offset
+          rms_offset frequency_ppm residual_ppm skew_ppm root_delay root_dispersion update_interval leap
+          (seconds, ppm); of `chronyc -c sources`, of its first source: state (* selected, ? unreachable …)
+          poll (power of two in seconds) reach (octal) last_rx (seconds since the last answer); updates: of
+          the clock since it was started, at least (DISTRIBUTION_UPDATES when a set-up waited for so many).
+          timesyncd PollIntervalUSec (microseconds), since_poll_s (seconds since the file that marks a
+          synchronisation was touched).
+ntpd      system and peer variables of a mode 6 query, by ntpq's names: leap stratum tc offset frequency
+          rootdelay rootdisp … hpoll reach rec; mu: seconds from the last answer to now.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+from lab.core.mechanism import ResyncMechanism
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.guest.timesync.daemon import PORT, Service, waited
+
+_TRACKING = (
+    *(
+        "refid",
+        "reference",
+        "stratum",
+        "ref_time",
+        "system_time",
+        "last_offset",
+        "rms_offset",
+        "frequency_ppm",
+    ),
+    *("residual_ppm", "skew_ppm", "root_delay", "root_dispersion", "update_interval", "leap"),
+)
+_SOURCES = ("mode", "state", "name", "stratum", "poll", "reach", "last_rx")
+_CHRONYC = "chronyc -c -n -m tracking sources"
+
+DISTRIBUTION_UPDATES = 4
+"""chronyd selects a source after three or four samples, and with a source that has answered eight polls it
+has
+updated the clock at least so often: beyond the limit of `makestep 1 3`."""
+
+
+def _chrony_status(text: str) -> dict[str, str]:
+    status: dict[str, str] = {}
+    for line in text.splitlines():
+        fields = line.split(",")
+        if len(fields) == len(_TRACKING):
+            status.update(zip(_TRACKING, fields, strict=True))
+        elif "poll" not in status and len(fields) > len(_SOURCES):
+            found = dict(zip(_SOURCES, fields, strict=False))
+            status.update({key: found[key] for key in ("state", "poll", "reach", "last_rx")})
+    return status
+
+
+def _chrony_claim(status: dict[str, str]) -> str:
+    """|system time offset| + root dispersion + root delay / 2: chronyc(1), tracking, "Root dispersion"."""
+    try:
+        offset, delay = abs(float(status["system_time"])), float(status["root_delay"])
+        claim_ms = (offset + float(status["root_dispersion"]) + delay / 2) * NS_PER_S / NS_PER_MS
+    except (KeyError, ValueError):
+        return ""
+    return f"chronyd claims ± {claim_ms:.2f} ms"
+
+
+def chrony(mechanism: ResyncMechanism) -> Service:
+    synced = "chronyc waitsync 60 0.02 0 0.5"  # 60 tries, each 0.5 s, until within 20 ms
+    ready, parse = f"{synced} || {{ chronyc -n sources; exit 1; }}", _chrony_status
+    if mechanism is ResyncMechanism.CHRONY_DISTRIBUTION:
+        ready = f"{synced} || exit 1; " + waited(
+            "chronyc -c -n sources | grep -q ',377,'", 40, "chronyc -n sources"
+        )
+
+        def parse(text: str) -> dict[str, str]:
+            return {**_chrony_status(text), "updates": str(DISTRIBUTION_UPDATES)}
+
+    return Service(
+        unit="chrony.service",
+        version="chronyd --version",
+        config="/etc/chrony/chrony.conf",
+        identifier="chronyd",
+        # Frequency and its bound, ppm, as from an earlier run: else chronyd claims to know nothing of it.
+        before="echo 0.0 100.0 >/var/lib/chrony/chrony.drift",
+        ready=ready,
+        state=_CHRONYC,
+        parse=parse,
+        claim=_chrony_claim,
+    )
+
+
+_TIMESYNCD = "/lib/systemd/systemd-timesyncd"
+_SYNCHRONIZED = "/run/systemd/timesync/synchronized"
+_BUS = "org.freedesktop.timesync1 /org/freedesktop/timesync1 org.freedesktop.timesync1.Manager"
+
+
+def _timesyncd_status(text: str) -> dict[str, str]:
+    status = {}
+    if match := re.search(r"^t (\d+)$", text, re.M):
+        status["PollIntervalUSec"] = match[1]
+    if match := re.search(r"^(\d+) (\d+)$", text, re.M):
+        status["since_poll_s"] = str(int(match[2]) - int(match[1]))
+    return status
+
+
+def timesyncd(server: str, port: int) -> Service:
+    return Service(
+        unit="systemd-timesyncd.service",
+        version=f"[ -x {_TIMESYNCD} ] && systemctl --version | sed 's/^systemd/systemd-timesyncd/'",
+        config="/etc/systemd/timesyncd.conf",
+        identifier="systemd-timesyncd",
+        before=_port(server, port),
+        ready=waited(f"[ -e {_SYNCHRONIZED} ]", 30, "echo no first synchronisation"),
+        state=(
+            f"echo $(stat -c %Y {_SYNCHRONIZED}) $(date +%s); systemctl -q is-active systemd-timesyncd && "
+            f"busctl get-property {_BUS} PollIntervalUSec"
+        ),
+        parse=_timesyncd_status,
+        claim=lambda status: (
+            f"timesyncd synchronised {status['since_poll_s']} s ago" if "PollIntervalUSec" in status else ""
+        ),
+        uses_bus=True,
+    )
+
+
+_ASK = (
+    # A control message: RFC 9327, section 2; the second byte is the operation, 1 READSTAT or 2 READVAR. dd
+    # takes the whole of one datagram, and ntpq, a Python program, would take 2 s under TCG.
+    r"""ask() { exec 3<>/dev/udp/127.0.0.1/123; printf "\x16\x$1\x00\x01\x00\x00$2\x00\x00\x00\x00" >&3; """
+    r"""timeout 2 dd bs=1024 count=1 status=none <&3 | tail -c +13; exec 3>&-; }; """
+)
+_ALL = r"'\x00\x00'"
+
+
+def _ntpd_status(text: str) -> dict[str, str]:
+    status: dict[str, str] = {}
+    for key, value in re.findall(r"(\w+)=(\"[^\"]*\"|[\w.+-]+)", text):
+        status.setdefault(key, value.strip('"'))  # the system's come first
+    with suppress(KeyError, ValueError):
+        status["mu"] = str(_seconds(status["clock"]) - _seconds(status["rec"]))
+    return status
+
+
+def _seconds(stamp: str) -> int:
+    """The whole seconds of an NTP timestamp, "0xeeae4a46.a95680e3"."""
+    return int(stamp.partition(".")[0], 16)
+
+
+def ntpd(server: str, port: int) -> Service:
+    drift = "/var/lib/ntpsec/ntp.drift"
+    return Service(
+        unit="ntpsec.service",
+        version="ntpd --version",
+        config="/etc/ntpsec/ntp.conf",
+        identifier="ntpd",
+        # With a drift file it starts where it comes to after its first days: without, it would first watch
+        # the clock's frequency for a quarter of an hour, and leave the clock alone.
+        before=f"{_port(server, port)}; echo 0.000 >{drift}; chown ntpsec:ntpsec {drift}",
+        ready=_ASK + waited(f"ask 02 {_ALL} | tr -d '\\0' | grep -q 'leap=0'", 60, "ntpq -pn"),
+        # Its answers of two kinds: the system's variables, which name the peer, then the peer's.
+        state=_ASK + f'ask 02 {_ALL}; set -- $(ask 01 {_ALL} | od -An -N2 -tx1); ask 02 "\\x$1\\x$2"; echo',
+        parse=_ntpd_status,
+        claim=lambda status: (
+            f"ntpd claims {status['offset']} ms, root dispersion {status.get('rootdisp', '?')} ms"
+            if "offset" in status
+            else ""
+        ),
+    )
+
+
+def _port(server: str, port: int) -> str:
+    return f"mkdir -p /etc/freezelab && echo 'server={server} port={port}' >{PORT}"
