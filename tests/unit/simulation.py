@@ -404,9 +404,10 @@ class _World:
         begins."""
         at = self.first + move.after_ns
         by = move.by_ns
-        if move.to_ns is not None:
+        if move.to_ns is not None:  # what was slewed until now counts, what was still to be does not
             by = self.host_real(at) + move.to_ns - self.guest_real(at)
         raw = self.guest_raw(at)
+        self.segments = [(began, min(ended, max(began, raw)), ppb) for began, ended, ppb in self.segments]
         if not by:
             return ()
         if not move.ppb:

@@ -37,6 +37,9 @@ SPARE = 2
 """Polls beyond the filter's eight: the one that was ignored, and one that is under way."""
 TIME_CONSTANTS = 4
 LATE_NS = 10 * NS_PER_S
+STALE_NS = 60 * NS_PER_S
+"""How long before the freeze its state was looked at, at most."""
+
 LEAST_POLL, MOST_POLL = 0, 17
 
 SOURCES = (
@@ -115,8 +118,10 @@ def _repair(setup: Setup, conf: NtpConf, at: Situation) -> Forecast:
     stepped = stepout + (FILTER + SPARE) * (each + each // 8) + LATE_NS
     threshold = conf.step_s * NS_PER_S if conf.step_s else None
     if threshold is not None and at.lost.low_ns > threshold:
-        since = number(setup.status, "mu")
-        earliest = 0 if since is None else max(0, stepout - since * NS_PER_S - LATE_NS)
+        earliest, since = 0, number(setup.status, "mu")
+        if since is not None:
+            # The clock was updated by one of the filter's eight answers, perhaps not by the last.
+            earliest = max(0, stepout - since * NS_PER_S - FILTER * each - STALE_NS)
         within = Interval(min(earliest, stepped), stepped)
         text = f"stepped after the stepout of {rounded(stepout)}{at.until(within)}"
         left = Interval(-SOURCE_NS, SOURCE_NS)

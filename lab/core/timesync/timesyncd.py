@@ -12,7 +12,7 @@ frequency (ntp_update_offset) by at most half of the offset over the next interv
 which overshoots.
 
 Status keys, all optional: `PollIntervalUSec` as `timedatectl show-timesync` writes it ("34min 8s"), or in
-microseconds.
+microseconds; `since_poll_s` seconds since the last answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
 from lab.core.timesync.situation import SOURCE_NS, Situation, rounded
-from lab.core.timesync.texts import real, words
+from lab.core.timesync.texts import number, real, words
 from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
 
 STEP_NS = 400 * NS_PER_MS
@@ -33,6 +33,10 @@ LEAST_S, MOST_S, SMALLEST_S = 32, 2048, 16
 RETRY_NS = 20 * NS_PER_S
 """A lost answer is asked for again after 15 s (NTP_RETRY_INTERVAL_MIN_USEC); the timer itself may be late by
 250 ms (sd_event's default accuracy)."""
+
+STALE_NS = 60 * NS_PER_S
+"""How long before the freeze its state was looked at, at most: settling, and measuring the offset before
+it."""
 
 SHIFT_PLL = 2
 MAXTC = 10
@@ -85,27 +89,32 @@ def most_ns(config: str) -> int:
     return most if most >= least else max(MOST_S * NS_PER_S, least)
 
 
-def _now_ns(setup: Setup, most: int) -> int:
-    """The interval at the freeze, at most."""
+def _next_poll(setup: Setup, most: int) -> Interval:
+    """When it asks, from the resume on. The state was looked at some time before the freeze."""
     said = setup.status.get("PollIntervalUSec", "").strip()
-    known = int(said) * NS_PER_US if said.isdecimal() else span_ns(said)
-    return min(known, most) if known else most
+    now = int(said) * NS_PER_US if said.isdecimal() else span_ns(said)
+    if not now:
+        return Interval(0, most + RETRY_NS)
+    now, since = min(now, most), number(setup.status, "since_poll_s")
+    earliest = 0 if since is None else now - since * NS_PER_S - STALE_NS
+    return Interval(min(now, max(0, earliest)), now + RETRY_NS)
 
 
 def forecast(setup: Setup, at: Situation) -> Forecast:
     most = most_ns(setup.config)
-    now = _now_ns(setup, most)
+    polled = _next_poll(setup, most)
     if not at.stopped:
         # What it corrects all the time: some error of its own that a slew of up to 500 ppm made.
         left = Interval(-SOURCE_NS, SOURCE_NS)
         return Forecast(True, Correction.NONE, None, left, "nothing to repair", SOURCES)
-    polled = Interval(0, now + RETRY_NS)
     if at.lost.low_ns >= STEP_NS:
         text = f"stepped at its next poll{at.until(polled)}"
         return Forecast(True, Correction.STEP, polled, Interval(-SOURCE_NS, SOURCE_NS), text, SOURCES)
-    constant = min(MAXTC, max(0, (2 * min(now, most // 2) // NS_PER_S).bit_length() - 1 - 4))
+    # What it slews by is at most twice the interval that was over.
+    interval = min(most, 2 * (polled.high_ns - RETRY_NS))
+    constant = min(MAXTC, max(0, (interval // NS_PER_S).bit_length() - 1 - 4))
     slewed = TIME_CONSTANTS * (NS_PER_S << SHIFT_PLL + constant)
-    within = Interval(0, polled.high_ns + slewed)
+    within = Interval(polled.low_ns, polled.high_ns + slewed)
     over = max(SOURCE_NS, at.lost.high_ns // 2)
     left = Interval(-over, over)
     if at.lost.high_ns < STEP_NS:

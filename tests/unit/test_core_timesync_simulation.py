@@ -1,0 +1,306 @@
+"""Forecasts against synthetic guests whose mechanism keeps its rules, or breaks one of them.
+
+One that keeps them is never told to be otherwise than predicted; one that breaks them is never told to be as
+predicted. Undecided is always allowed, and must be rare where the readings are good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from lab.core.clock import Interval
+from lab.core.findings import findings, outcome_of
+from lab.core.judge import CycleResult, measure
+from lab.core.plan import CycleSpec, Expectations, HoldPatch, Regime, ResyncMechanism
+from lab.core.predictions import compared, held
+from lab.core.resync import Correction
+from lab.core.timesync import configs
+from lab.core.timesync.compare import CLAIMS, NOT_YET
+from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.rules import forecast
+from lab.core.timesync.setup import Setup
+from lab.core.verdict import Outcome
+from tests.unit.simulation import MS, Move, Network, Repair, S, Scenario, Truth, simulate
+from tests.unit.test_core_simulation import cases, check, expectations, scenarios
+
+M = ResyncMechanism
+QUICK_NTPD = "server 192.0.2.1 minpoll 0 maxpoll 0\ntinker stepout 1\n"
+NTP_SLEW = "server 192.0.2.1 minpoll 0 maxpoll 0\ntinker stepout 1 step 0\n"
+NEVER = "server 192.0.2.1 minpoll -2 maxpoll -2 maxsamples 1\nmakestep 0.05 0\n"
+USED_UP = {"updates": "9", "poll": "0"}
+
+SETUPS = (
+    Setup(M.NONE),
+    Setup(M.AGENT),
+    Setup(M.DOMTIME_NOW),
+    Setup(M.PUSH),
+    Setup(M.AGENT_RTC),
+    Setup(M.HWCLOCK, rtc_stops=True),
+    Setup(M.HWCLOCK, status={"rtc_minus_real_ns": "-300000000", "rtc_bound_ns": "20000000"}),
+    *(Setup(m, config=configs.filled(m, "192.0.2.1", 11123, "/dev/ptp0")) for m in M if m.is_daemon),
+    Setup(M.CHRONY_DISTRIBUTION, config=configs.filled(M.CHRONY_DISTRIBUTION, "a", 1), status=USED_UP),
+    Setup(M.CHRONY, config=NEVER),
+    Setup(M.TIMESYNCD, config="[Time]\nPollIntervalMaxSec=32\n", status={"PollIntervalUSec": "32s"}),
+    Setup(M.NTPD, config=QUICK_NTPD),
+    Setup(M.NTPD, config=NTP_SLEW),
+)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What the mechanism does, in numbers of the forecast. when, where: shares of `within` and of the
+    residual. over_ns: how far a first step goes too far, and is taken back."""
+
+    when: float
+    where: float
+    over_ns: int
+    slewed: bool
+
+
+plots = st.builds(
+    Plot, st.floats(0, 1), st.floats(0.01, 0.99), st.sampled_from([0, 0, -300 * MS, 1100 * MS]), st.booleans()
+)
+quiet = st.builds(
+    lambda s, raw, real, host: replace(s, raw_ppb=raw, real_ppb=real, host_ppb=host),
+    scenarios,
+    *(st.integers(-most, most) for most in (300_000, 100_000, 100_000)),
+)
+"""Clocks that nobody corrects drift by 515 ppm at most, as the comparison takes it."""
+
+
+def _at(share: float, low: int, high: int) -> int:
+    return low + int(share * (high - low))
+
+
+def obeying(said: Forecast, lost_ns: int, plot: Plot) -> tuple[Move, ...]:
+    """Moves that the forecast allows."""
+    where = said.residual or Interval(0, 0)
+    to_ns = _at(plot.where, where.low_ns, where.high_ns)
+    if said.correction is Correction.NONE:
+        return ()
+    if said.within is None:
+        return (Move(20 * MS, to_ns),)
+    at = _at(plot.when, said.within.low_ns, said.within.high_ns)
+    if said.correction is Correction.SLEW or (said.correction is None and plot.slewed):
+        ppb = 83_333_000
+        took = abs(lost_ns) * S // ppb
+        ends = min(max(at, took), said.within.high_ns)
+        return (Move(max(0, ends - took), to_ns, ppb=ppb),)
+    if plot.over_ns and at > 50 * MS:
+        return (Move(at // 2, to_ns + plot.over_ns), Move(at, to_ns))
+    return (Move(at, to_ns),)
+
+
+class Broken(StrEnum):
+    """A rule that is broken."""
+
+    NEVER = "it is never repaired"
+    LATE = "repaired after the latest time"
+    ELSEWHERE = "left outside of the residual"
+    SLEWED = "slewed instead of stepped"
+    STEPPED = "stepped instead of slewed"
+    REPAIRED = "repaired, although nothing repairs it"
+
+
+def breaking(
+    said: Forecast, lost_ns: int, plot: Plot, broken: Broken, watch_ns: int
+) -> tuple[Move, ...] | None:
+    """Moves that the forecast rules out, by enough for a good look; None when it rules none of the kind
+    out."""
+    if broken is Broken.REPAIRED:
+        return (Move(_at(plot.when, 0, watch_ns // 2), 0),) if said.repaired is False else None
+    if not said.repaired or said.within is None or said.residual is None:
+        return None
+    if lost_ns < said.residual.largest_ns + 100 * MS:
+        return None
+    latest = said.within.high_ns
+    if broken is Broken.NEVER:
+        return ()
+    if broken is Broken.LATE:
+        return (Move(latest + 20 * MS + int(plot.when * S), 0),)
+    if broken is Broken.ELSEWHERE:
+        side = 1 if plot.slewed else -1
+        off = said.residual.largest_ns + 60 * MS + int(plot.where * 500 * MS)
+        return (Move(_at(plot.when, 0, min(latest, watch_ns) // 2), side * off),)
+    if broken is Broken.SLEWED and said.correction is Correction.STEP:
+        return (Move(0, 0, ppb=83_333_000),)
+    if broken is Broken.STEPPED and said.correction is Correction.SLEW:
+        return (Move(_at(plot.when, said.within.low_ns, latest), 0),)
+    return None
+
+
+def observed(s: Scenario, setup: Setup) -> tuple[CycleResult, Truth]:
+    obs, truth = simulate(s)
+    cycle = CycleSpec(obs.method, HoldPatch(s.pause_ns), watch_ns=s.watch_ns)
+    return measure(replace(obs, setup=setup), setup.mechanism, Expectations(), None, cycle), truth
+
+
+def said_of(s: Scenario, setup: Setup) -> tuple[Forecast, int]:
+    """The forecast of the true pause, and what was lost by it."""
+    _, truth = simulate(replace(s, repair=Repair.NONE, watch_ns=MS, before_ns=MS))
+    stopped = s.regime is Regime.RESUMED
+    length = truth.still if stopped else truth.held
+    return forecast(setup, Interval(length, length), stopped, s.watch_ns), truth.still if stopped else 0
+
+
+def told(result: CycleResult) -> dict[str, bool | None]:
+    return {one.claim: one.agrees for one in held(result) if one.claim in CLAIMS}
+
+
+@given(quiet, st.sampled_from(SETUPS), plots, st.integers(300 * MS, 8 * S))
+@cases(70)
+def test_what_keeps_its_rules_is_never_told_to_break_them(
+    s: Scenario, setup: Setup, plot: Plot, watch: int
+) -> None:
+    regime = s.regime if s.regime in (Regime.RESUMED, Regime.JUMPED) else Regime.RESUMED
+    s = replace(s, regime=regime, watch_ns=watch)
+    said, lost = said_of(s, setup)
+    # Where the bounds of the pause straddle a threshold the forecast is left open, and rules out less.
+    s = replace(s, repair=Repair.MOVES, moves=obeying(said, lost, plot))
+    result, _ = observed(s, setup)
+    agrees, verdict = compared(result)
+    assert agrees is not False, verdict
+    assert False not in told(result).values()
+    if result.forecast is not None and result.forecast.within is not None and agrees:
+        assert verdict != NOT_YET
+
+
+@given(quiet, st.sampled_from(SETUPS), plots, st.sampled_from(Broken), st.integers(2 * S, 8 * S))
+@cases(70)
+def test_what_breaks_a_rule_is_never_told_to_keep_them(
+    s: Scenario, setup: Setup, plot: Plot, broken: Broken, watch: int
+) -> None:
+    s = replace(s, regime=Regime.RESUMED, pause_ns=max(s.pause_ns, 200 * MS), watch_ns=watch)
+    said, lost = said_of(s, setup)
+    moves = breaking(said, lost, plot, broken, watch)
+    assume(moves is not None)
+    assert moves is not None
+    result, _ = observed(replace(s, repair=Repair.MOVES, moves=moves), setup)
+    agrees, verdict = compared(result)
+    assert agrees is not True, (broken, moves, verdict)
+
+
+@given(quiet, st.sampled_from([s for s in SETUPS if not s.mechanism.is_daemon]), plots, expectations)
+@cases(40)
+def test_a_right_clock_that_a_repair_makes_worse(
+    s: Scenario, setup: Setup, plot: Plot, expect: Expectations
+) -> None:
+    """The guest kept true time through the pause; the host's repair moves it all the same."""
+    s = replace(s, regime=Regime.JUMPED, start_offset_ns=0)
+    said, _ = said_of(s, setup)
+    s = replace(s, repair=Repair.MOVES, moves=obeying(said, 0, plot))
+    check(s, expect)
+    agrees, verdict = compared(observed(s, setup)[0])
+    assert agrees is not False, verdict
+
+
+moves = st.lists(
+    st.builds(
+        Move,
+        st.integers(0, 4 * S),
+        st.one_of(st.none(), st.sampled_from([0, 2 * S, -2 * S]), st.integers(-200 * MS, 200 * MS)),
+        st.integers(-3 * S, 3 * S),
+        st.sampled_from([0, 0, 500_000, 10_000_000, 83_333_000]),
+    ),
+    max_size=3,
+).map(lambda given_: tuple(sorted(given_, key=lambda move: move.after_ns)))
+
+
+@given(scenarios, expectations, moves)
+@cases(100)
+def test_a_clock_that_is_moved_at_will_after_the_resume(
+    s: Scenario, expect: Expectations, given_: tuple[Move, ...]
+) -> None:
+    """Whoever it is: a wrong server, an RTC, chronyd and back, the guest itself while it is measured."""
+    check(replace(s, repair=Repair.MOVES, moves=given_), expect)
+
+
+GOOD = Scenario(
+    seed=5, network=Network.STEADY, rtt_ns=2 * MS, call_ns=MS, before_ns=2 * S, late_ns=MS, raw_ppb=40_000
+)
+
+
+def good(setup: Setup, moves: tuple[Move, ...], pause_ns: int = 3 * S, watch_ns: int = 6 * S) -> CycleResult:
+    s = replace(GOOD, pause_ns=pause_ns, watch_ns=watch_ns, repair=Repair.MOVES, moves=moves)
+    return observed(s, setup)[0]
+
+
+FROZEN = next(setup for setup in SETUPS if setup.mechanism is M.CHRONY_FROZEN)
+CHRONY = next(setup for setup in SETUPS if setup.mechanism is M.CHRONY)
+TIMESYNCD = next(setup for setup in SETUPS if setup.mechanism is M.TIMESYNCD)
+
+
+@pytest.mark.parametrize(
+    ("setup", "given_", "watch_s", "agrees", "verdict"),
+    [
+        (Setup(M.NONE), (), 6, True, "as predicted"),
+        (Setup(M.NONE), (Move(S, 0),), 6, False, "repaired, although not predicted"),
+        (Setup(M.NONE), (Move(S, 5 * S),), 6, False, "moved, although not predicted"),
+        (Setup(M.AGENT), (Move(9 * MS, -9 * MS),), 6, True, "as predicted"),
+        (Setup(M.AGENT), (Move(6 * S, 0),), 8, False, "later than predicted"),
+        (Setup(M.AGENT), (), 8, False, "not back after"),
+        (Setup(M.AGENT), (), 3, None, NOT_YET),
+        (Setup(M.AGENT), (Move(9 * MS, -400 * MS),), 8, False, "not back after"),
+        (Setup(M.DOMTIME_NOW), (Move(30 * MS, -900 * MS),), 6, True, "as predicted"),
+        (Setup(M.PUSH), (Move(8 * MS, 500_000),), 6, True, "as predicted"),
+        (CHRONY, (Move(3 * S, 1100 * MS), Move(5 * S, MS)), 8, True, "as predicted"),
+        (CHRONY, (), 6, None, NOT_YET),
+        (TIMESYNCD, (), 6, None, NOT_YET),
+        (FROZEN, (Move(700 * MS, 2 * S),), 10, False, "not back after"),
+        (FROZEN, (Move(100 * MS, -200 * MS), Move(500 * MS, MS)), 6, True, "as predicted"),
+        (Setup(M.CHRONY, config=NEVER), (Move(S, 0),), 6, False, "stepped, slew predicted"),
+        (Setup(M.HWCLOCK, rtc_stops=True), (Move(300 * MS, -3200 * MS),), 6, True, "as predicted"),
+        (Setup(M.HWCLOCK, rtc_stops=True), (Move(300 * MS, 0),), 6, False, "repaired, although not"),
+    ],
+)  # fmt: skip
+def test_a_good_look_decides(
+    setup: Setup, given_: tuple[Move, ...], watch_s: int, agrees: bool | None, verdict: str
+) -> None:
+    found = compared(good(setup, given_, watch_ns=watch_s * S))
+    assert found[0] is agrees, found
+    assert found[1].startswith(verdict), found
+
+
+def test_a_slew_where_a_step_was_predicted_is_told() -> None:
+    slewed = good(FROZEN, (Move(0, 0, ppb=83_333_000),), pause_ns=500 * MS, watch_ns=9 * S)
+    assert compared(slewed) == (False, "slewed, step predicted")
+    assert slewed.resync is not None
+    assert slewed.resync.slew_ppm is not None
+    assert 80_000 < slewed.resync.slew_ppm < 84_000
+    assert [reached.time is not None for reached in slewed.resync.reached] == [True] * 4
+
+
+def test_a_wrong_server_fails_though_the_guest_believes_it() -> None:
+    """2 s off by the server: every program in the guest is content, and the expectations are not."""
+    given_ = (Move(300 * MS, 2 * S),)
+    s = replace(GOOD, pause_ns=3 * S, watch_ns=6 * S, repair=Repair.MOVES, moves=given_)
+    result, _ = observed(replace(s, start_offset_ns=2 * S), FROZEN)
+    expect = Expectations(in_time_within_ns=5 * S, final_offset_ns=100 * MS)
+    outcomes = {f.metric: f.outcome for f in findings(result, expect)}
+    assert outcomes["in time"] is outcomes["final offset"] is Outcome.FAILED
+    agrees, verdict = compared(result)
+    assert agrees is not True, verdict
+
+
+@pytest.mark.parametrize("setup", [Setup(M.AGENT), FROZEN, Setup(M.NONE)])
+def test_a_host_clock_that_is_stepped_in_the_cycle_is_inconclusive(setup: Setup) -> None:
+    for at in (S, 4 * S, 7 * S):
+        s = replace(GOOD, pause_ns=3 * S, watch_ns=4 * S, host_step_ns=-300 * MS, host_step_at=at)
+        result, _ = observed(s, setup)
+        assert any("host's REALTIME was stepped" in problem for problem in result.problems)
+        assert outcome_of(findings(result, Expectations())) is Outcome.INCONCLUSIVE
+
+
+def test_a_guest_that_sets_its_own_clock_while_it_is_measured_is_told() -> None:
+    before = replace(GOOD, pause_ns=3 * S, watch_ns=4 * S, step_before_ns=700 * MS, repair=Repair.AGENT)
+    result, _ = observed(before, Setup(M.AGENT))
+    assert any("stepped while it was measured before" in problem for problem in result.problems)
+    after = good(Setup(M.AGENT), (Move(9 * MS, -9 * MS), Move(4 * S, 700 * MS)))
+    agrees, verdict = compared(after)
+    assert agrees is False
+    assert verdict.startswith("left at +")
