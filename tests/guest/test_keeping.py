@@ -1,0 +1,113 @@
+"""A kept guest through the command, and a small calibration: two boots, some 45 s."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from lab.core.calibration import calibrate
+from lab.core.method import FreezeMethod
+from lab.core.patch import HoldPatch
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.host import patches
+from tests.guest.conftest import Cli, Lab
+
+HOLDER = """
+import sys
+from pathlib import Path
+from lab.host.clocks import HostClock
+from lab.hypervisor.connect import connect
+with connect(None, Path(sys.argv[1]), clock=HostClock()) as hypervisor:
+    hypervisor.domains.find("web-0").suspend()
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+"""Another process of the lab, which pauses the guest and holds the hypervisor."""
+
+
+def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli) -> None:
+    up = cli("up")
+    assert up.returncode == 0, up.stderr
+    (qemu,) = cli.qemu()
+    (guest,) = json.loads(cli("list", "--json").stdout)
+    assert (guest["name"], guest["state"], guest["memory_bytes"]) == ("web-0", "running", 512 << 20)
+    assert guest["login"] in up.stdout
+    said = subprocess.run(
+        [*guest["login"].split(), "-o", "BatchMode=yes", "hostname"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert said.stdout.strip() == "web-0", said.stderr  # its host key is known: nobody is asked
+
+    seen = cli("drift", "web-0", "--for", "5s", "--every", "250ms", "--json")
+    assert seen.returncode == 0, seen.stderr
+    look = json.loads(seen.stdout)
+    assert look["raw"]["drift"]["low"] < look["raw"]["drift"]["high"]
+    noise = look["noise"]
+    assert noise["drift"]["low"] <= 0 <= noise["drift"]["high"]
+    assert noise["width_ns"] < look["raw"]["width_ns"]  # no guest, no SSH
+    assert look["discipline"]["before"]["held"] is False
+    assert "since the beginning" in seen.stderr  # progress, for this is no terminal
+
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(cli.home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        # What needs the hypervisor is told who has it; what does not goes on.
+        refused = cli("down", "web-0")
+        assert refused.returncode == 4
+        assert f"another freezelab (pid {holder.pid})" in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) <= 2
+        assert [g["state"] for g in json.loads(cli("list", "--json").stdout)] == ["paused"]
+    recovered = cli("recover")
+    assert "guest web-0 runs again (it was paused)" in recovered.stdout
+    assert [g["state"] for g in json.loads(cli("list", "--json").stdout)] == ["running"]
+    assert qemu.is_running()
+    assert "nothing was left behind" in cli("recover").stdout
+
+    down = cli("down", "--all")
+    assert "removed guest web-0" in down.stdout, down.stderr
+    assert cli.qemu() == []
+    assert cli.left() == []
+    assert not (cli.home / "kept").exists()
+
+
+def test_a_small_calibration_covers(lab: Lab) -> None:
+    """Pauses of known length: what the guest's side says of them, without the host's stamps, holds them."""
+    seen = []
+    for method, length_ms in (
+        (FreezeMethod.NONE, 300),
+        (FreezeMethod.SIGSTOP, 300),
+        (FreezeMethod.SUSPEND, 300),
+        (FreezeMethod.SIGSTOP, 900),
+    ):
+        length = length_ms * NS_PER_MS
+        result, _ = lab.cycle(
+            patches.make(HoldPatch(length), lab.clock),
+            frozen=method.freezes,
+            method=method,
+            settle_ns=NS_PER_S // 5,
+            before_ns=NS_PER_S,
+            watch_ns=NS_PER_S,
+        )
+        seen.append((length, result.observation))
+    figures = calibrate(seen)
+    assert figures is not None
+    everything = figures.all
+    assert (everything.count, everything.lost, everything.met) == (3, 0, 3)
+    # A hole of 900 ms is told from what scheduling does, if only by its size.
+    assert abs(everything.bias_ns) < 300 * NS_PER_MS
+    assert figures.noise is not None
+    assert figures.noise.cycles == 1
+    assert figures.offset_bound_ns is not None
+    assert figures.offset_bound_ns > 0
+    resumed = next(part for method, _, part in figures.parts if method is FreezeMethod.SUSPEND)
+    jumped = next(part for method, _, part in figures.parts if method is FreezeMethod.SIGSTOP)
+    assert resumed.width_ns < jumped.width_ns  # a clock tells more than a sampler

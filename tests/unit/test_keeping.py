@@ -1,0 +1,369 @@
+"""Kept guests, long looks and calibrations, as far as no guest is needed."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from lab.cli import calibrating, drifting, keeping
+from lab.core.calibration import Machine, calibrate
+from lab.core.clock import GuestClock, Stamp
+from lab.core.look import FREE, Discipline, between_steps, course, look, point
+from lab.core.method import FreezeMethod, Regime
+from lab.core.timeline import ClockStep, Reading, SamplerReport
+from lab.errors import RecordError, Refused, UsageError
+from lab.guest.local import host_probe
+from lab.host.clocks import HostClock
+from lab.hypervisor.kept import state_of_kept
+from lab.record.model import Calibration
+from lab.report.calibration import render_calibration
+from lab.report.drift import Plot, render_look
+from lab.report.kept import render_kept
+from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
+from tests.unit.test_core_simulation import cases
+
+GUEST = keeping.Kept(
+    name="web-0", run="kept-1", domain="freezelab-kept-1-web-0", uuid="no-such-uuid", image="debian-1",
+    memory_bytes=512 << 20, vcpus=1, resync="none", since="2026-11-20T10:00:00+00:00", host="127.0.0.1",
+    port=40000, user="root", key="/keys/k", host_key="ssh-ed25519 AAAA web-0", known_hosts="", console="/c",
+    agent_socket="", accelerator="tcg",
+)  # fmt: skip
+
+
+def keep(home: Path, guest: keeping.Kept = GUEST) -> keeping.Kept:
+    folder = home / "guests" / guest.run
+    folder.mkdir(parents=True)
+    made = replace(guest, known_hosts=str(folder / "known_hosts"), agent_socket=str(home / "agents" / "a"))
+    keeping._write(home, made)
+    return made
+
+
+def shown(width: int = 80) -> tuple[Console, io.StringIO]:
+    out = io.StringIO()
+    return Console(file=out, width=width, force_terminal=True, color_system=None), out
+
+
+# -- kept guests -----------------------------------------------------------------------------------
+
+
+def test_a_kept_guest_is_found_again_and_leaves_nothing(tmp_path: Path) -> None:
+    made = keep(tmp_path)
+    path = tmp_path / "kept" / "web-0.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert keeping.kept(tmp_path) == [made]
+    assert keeping.find(tmp_path, "web-0") == made
+    assert Path(made.known_hosts).read_text() == "[127.0.0.1]:40000 ssh-ed25519 AAAA\n"
+    (row,) = keeping.listing(tmp_path)
+    assert row["state"] == "gone"
+    assert row["login"].endswith("-p 40000 root@127.0.0.1")
+    keeping.remove_files(tmp_path, made)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    assert keeping.kept(tmp_path) == []
+
+
+def test_who_is_not_kept_is_told_who_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no kept guest 'db-0'") as none:
+        keeping.find(tmp_path, "db-0")
+    assert "freezelab up" in none.value.hint
+    with pytest.raises(UsageError, match="none is kept"):
+        drifting.which(tmp_path, None)
+    keep(tmp_path)
+    with pytest.raises(UsageError, match="which guest") as some:
+        drifting.which(tmp_path, None)
+    assert "web-0" in str(some.value)
+    assert drifting.which(tmp_path, "web-0").name == "web-0"
+    with pytest.raises(UsageError, match="kept already"):
+        keeping.up(tmp_path, keeping.Options("web-0"))
+    for names, everything in ((["web-0"], True), ([], False)):
+        with pytest.raises(UsageError, match="say which"):
+            list(keeping.down(tmp_path, names, everything=everything))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "other"}', '{"schema": "freezelab.kept/1"}'])
+def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "web-0.json").write_text(text)
+    with pytest.raises(RecordError) as told:
+        keeping.kept(tmp_path)
+    assert "web-0.json" in str(told.value)
+    assert len(str(told.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        (keeping.Options("web-0", resync="what"), UsageError, "no resync 'what'"),
+        (keeping.Options("web-0", resync="chrony"), Refused, "the host's time server"),
+        (keeping.Options("web-0", resync="push"), Refused, "acts on the resume"),
+        (keeping.Options("web-0", memory="12"), UsageError, "without a unit"),
+        (keeping.Options("web-0", memory="1MiB"), UsageError, "too little"),
+        (keeping.Options("web-0", accelerator="fast"), UsageError, "no accelerator"),
+    ],
+)
+def test_what_cannot_be_kept_is_said_before_anything_is_started(
+    tmp_path: Path, options: keeping.Options, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        keeping.up(tmp_path, options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_state_of_a_process_that_is_not_there(tmp_path: Path) -> None:
+    assert state_of_kept(tmp_path, "freezelab-x", "no-such-uuid") == "gone"
+
+
+def test_the_list_can_be_copied_from(tmp_path: Path) -> None:
+    keep(tmp_path)
+    console, out = shown(60)
+    render_kept(keeping.listing(tmp_path), console)
+    assert "freezelab down web-0" in out.getvalue()
+    alive = [{**row, "state": "running"} for row in keeping.listing(tmp_path)]
+    console, out = shown(60)
+    render_kept(alive, console)
+    assert str(alive[0]["login"]) in out.getvalue().replace("\n", "")
+
+
+# -- a long look -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("length", "every", "said"),
+    [
+        ("1x", "1s", "--for"),
+        ("10m", "ten", "--every"),
+        ("10m", "1ms", "too often"),
+        ("1s", "1s", "too short"),
+    ],
+)
+def test_times_that_make_no_sense(length: str, every: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        drifting.times(length, every)
+
+
+def test_the_lab_s_own_noise_is_around_zero() -> None:
+    """The payload as a process of this host: its offsets hold zero, whatever the host is busy with."""
+    points = []
+    with host_probe(HostClock()) as probe:
+        probe.start_cycle()
+        for _ in range(20):
+            made = point([probe.read() for _ in range(4)])
+            assert made is not None
+            points.append(made)
+        sampler = probe.samples()
+        assert probe.facts().boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        process = probe.ssh._process  # type: ignore[attr-defined]
+    assert process.poll() is not None
+    for each in points:
+        assert 0 in each.raw.offset
+        assert 0 in each.real.offset
+    seen = look(points, points, sampler)
+    assert seen is not None
+    assert seen.noise is not None
+    for drift in (seen.raw.drift, seen.real.drift, seen.noise.drift):
+        assert drift is not None
+        assert drift.low <= 0 <= drift.high
+    assert seen.raw.straight
+    assert not seen.steps
+
+
+def reading(at: int, raw_ppb: int, real_off: int, r: int = 0) -> Reading:
+    """One exchange at host MONOTONIC_RAW `at` with a guest whose clocks are known."""
+
+    def host(t: int) -> Stamp:
+        return Stamp(t, t + 1_000 * S)
+
+    def guest(t: int) -> dict[GuestClock, int]:
+        raw = t + 50 * S + t * raw_ppb // S
+        return {
+            GuestClock.RAW: raw, GuestClock.MONO: raw, GuestClock.BOOT: raw,
+            GuestClock.REAL: t + 1_000 * S + t * raw_ppb // S + real_off,
+        }  # fmt: skip
+
+    return Reading(host(at), guest(at + 300 * US + r), guest(at + 400 * US + r), host(at + MS + r))
+
+
+@given(st.integers(-300_000, 300_000), st.sampled_from([0, -40 * MS, 3 * S]), st.integers(5, 55))
+@cases(30)
+def test_a_look_tells_drift_and_steps(ppb: int, step: int, at: int) -> None:
+    points = []
+    for n in range(60):
+        burst = [reading(n * S + k * 2 * MS, ppb, step if n >= at else 0, k * 10 * US) for k in range(4)]
+        made = point(burst)
+        assert made is not None
+        points.append(made)
+    stepped = points[at].guest_ns.low_ns - MS
+    steps = (ClockStep(stepped, step),) if step else ()
+    sampler = SamplerReport(4 * MS, 9, 0, 1 << 62, 4 * MS, 8 * MS, (), steps)
+    seen = look(points, [], sampler)
+    assert seen is not None
+    assert seen.raw.straight
+    assert seen.real.straight
+    for each in (seen.raw, seen.real):
+        assert each.drift is not None
+        assert each.drift.low - 1e-3 <= ppb / 1e3 <= each.drift.high + 1e-3
+    assert seen.real.segments == (2 if step else 1)
+    assert seen.steps == steps
+    # Nobody watched for steps: a large one is found by the readings themselves.
+    blind = look(points, [], None)
+    assert blind is not None
+    assert blind.real.segments == (2 if abs(step) > 100 * MS else 1)
+    assert (blind.real.wander_ns > 0) == (blind.real.segments == 1 and step != 0)
+
+
+def test_a_burst_with_a_step_in_it_says_nothing() -> None:
+    made = [point([reading(n * S, 0, 0), reading(n * S + 4 * MS, 0, 0)]) for n in range(5)]
+    points = [p for p in made if p is not None]
+    inside = ClockStep(points[2].guest_ns.mid_ns, -MS)
+    cut = between_steps(points, SamplerReport(4 * MS, 9, 0, 1 << 62, 4 * MS, 8 * MS, (), (inside,)))
+    assert [len(part) for part in cut] == [2, 2]
+
+
+def test_a_guest_that_stood_still_is_cut_there() -> None:
+    running = [point([reading(n * S, 0, 0)]) for n in range(10)]
+    samples = [p.raw for p in running if p is not None]
+    late = [replace(s, offset=s.offset.shifted(-3 * S)) for s in samples[5:]]
+    seen = course([samples[:5] + late], FREE)
+    assert (seen.segments, seen.straight) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "freq", "tick", "programs", "held"),
+    [(0x40, 0.0, 10_000, (), False), (0x41, 0.0, 10_000, (), True), (0, 0.0, 10_000, (), True),
+     (0x40, 1.5, 10_000, (), True), (0x40, 0.0, 9_999, (), True), (0x40, 0.0, 10_000, ("chronyd",), True)],
+)  # fmt: skip
+def test_who_keeps_a_clock(
+    status: int, freq: float, tick: int, programs: tuple[str, ...], held: bool
+) -> None:
+    assert Discipline(status, freq, tick, 16_000_000, programs).held is held
+
+
+def test_plot_and_result_fit_80_columns() -> None:
+    made = [point([reading(n * S, 40_000, 0, n * US)]) for n in range(30)]
+    points = [p for p in made if p is not None]
+    plot = Plot("web-0", 60 * S)
+    for n, each in enumerate(points):
+        plot.add(n * S, each, points[0])
+    console, out = shown()
+    console.print(plot.drawn(console.width))
+    drawn = out.getvalue().splitlines()
+    assert max(map(len, drawn)) <= 80
+    assert sum("•" in line for line in drawn) >= 6  # it rises over the rows
+    kept = Discipline(0, 12.5, 10_000, 500, ("chronyd",))
+    seen = look(points, points, None, restarts=1, before=kept, after=kept)
+    assert seen is not None
+    console, out = shown()
+    render_look("web-0", seen, console)
+    text = " ".join(out.getvalue().split())
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    assert "drift +41 ± 33 ppm; one straight line" in text
+    assert "chronyd; adjtimex: synchronised, frequency +12.50 ppm" in text
+    assert "started anew" in text
+    data = json.loads(json.dumps(drifting.as_data(GUEST, seen)))
+    assert data["raw"]["drift"]["low"] <= 40 <= data["raw"]["drift"]["high"]
+    assert data["discipline"]["after"]["held"] is True
+
+
+# -- calibrations ----------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 80), st.integers(1, 30), st.integers(0, 1 << 32))
+@cases(50)
+def test_the_plan_of_a_calibration(cycles: int, controls: int, seed: int) -> None:
+    plan = calibrating.plan_for(cycles, controls, seed)
+    assert plan == calibrating.plan_for(cycles, controls, seed)
+    assert len({cell.id for cell in plan.cells}) == len(plan.cells)
+    assert sum(cell.repeat for cell in plan.cells) == cycles
+    assert sum(cell.control for cell in plan.cells) == controls
+    assert {cell.cycle.method for cell in plan.cells} <= {FreezeMethod.SIGSTOP, FreezeMethod.SUSPEND}
+    if cycles >= 30:
+        kinds = {(cell.cycle.method, cell.cycle.patch.longest_ns) for cell in plan.cells}
+        assert len(kinds) == 2 * len(calibrating.LENGTHS_NS)
+        assert plan.cells != calibrating.plan_for(cycles, controls, seed + 1).cells
+
+
+def saved(made_ns: int = 0, **changes: object) -> calibrating.Saved:
+    obs, _ = simulate(Scenario(1, Regime.JUMPED, pause_ns=500 * MS, watch_ns=S, repair=Repair.NONE))
+    quiet, _ = simulate(Scenario(2, Regime.RUNNING, pause_ns=0, watch_ns=S, repair=Repair.NONE))
+    figures = calibrate([(500 * MS, obs), (500 * MS, quiet)])
+    assert figures is not None
+    machine = calibrating.machine_of({"cpu": "c", "kernel": "k", "qemu": "7.2", "accelerator": "tcg"})
+    summary = {
+        name: value
+        for name, value in asdict(Calibration("2026", 1, 5, 6, 1.0, 7, 8)).items()
+        if name != "stale"
+    }
+    made = calibrating.Saved("2026", made_ns, "run", 1, machine, summary, calibrating.as_data(figures))
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_runs_quote_the_last_calibration(tmp_path: Path) -> None:
+    host = {"cpu": "c", "kernel": "k", "qemu": "7.2", "accelerator": "tcg"}
+    assert calibrating.for_record(tmp_path, host) is None
+    calibrating._write(tmp_path, saved(HostClock().now().real_ns))
+    assert calibrating.load(tmp_path) is not None
+    quoted = calibrating.for_record(tmp_path, host)
+    assert quoted is not None
+    assert Calibration(**quoted) == Calibration("2026", 1, 5, 6, 1.0, 7, 8, "")
+    moved = calibrating.for_record(tmp_path, {**host, "kernel": "k2"})
+    assert moved is not None
+    assert "another kernel" in moved["stale"]
+    calibrating._write(tmp_path, saved(0))
+    old = calibrating.for_record(tmp_path, host)
+    assert old is not None
+    assert "days old" in old["stale"]
+    (tmp_path / "calibration.json").write_text("{}")
+    assert calibrating.for_record(tmp_path, host) is None
+    with pytest.raises(RecordError, match="not a calibration"):
+        calibrating.load(tmp_path)
+
+
+def test_the_machine_is_not_named() -> None:
+    made = calibrating.machine_of({})
+    identity = Path("/etc/machine-id")
+    assert len(made.id) == 16
+    if identity.exists() and identity.stat().st_size:
+        assert made.id not in identity.read_text()
+    assert made == Machine(made.id, "", "", "", "")
+
+
+@pytest.mark.parametrize(("met", "lost", "code"), [(1, 0, 0), (0, 0, 1), (1, 1, 3), (0, 1, 1)])
+def test_a_calibration_is_never_green_by_accident(met: int, lost: int, code: int) -> None:
+    made = saved()
+    everything = {**made.figures["all"], "met": met, "lost": lost}
+    assert calibrating.exit_code(replace(made, figures={**made.figures, "all": everything})) == code
+
+
+def test_counts() -> None:
+    assert calibrating.counts(None, quick=False) == (calibrating.CYCLES, calibrating.CONTROLS)
+    assert calibrating.counts(1, quick=False) == (1, 1)
+    with pytest.raises(UsageError):
+        calibrating.counts(5, quick=True)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_calibration_fits_the_terminal(width: int) -> None:
+    made = saved()
+    console, out = shown(width)
+    render_calibration(made.made, made.run, made.figures, "another kernel since: 2, then 1", console)
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "500 ms" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "1/1" in text
+    assert "another kernel" in text
+    assert "noise floor" in text
+
+
+def test_nothing_of_it_is_left() -> None:
+    """The local payload holds nothing open in this process."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with host_probe(HostClock()) as probe:
+        probe.read()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
