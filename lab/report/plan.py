@@ -172,6 +172,8 @@ def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
         within, tolerance = format_duration(expect.in_time_within_ns), format_duration(expect.tolerance_ns)
         hold = format_duration(expect.hold_ns)
         yield "in time again", f"within {within} of the resume: ± {tolerance}, kept for {hold}"
+    if expect.as_predicted:
+        yield "resync", "as predicted; what would need a longer watch has not passed"
     if expect.final_offset_ns is not None:
         yield "final offset", f"at most {format_duration(expect.final_offset_ns)} either way"
     if expect.drift_ppm is not None:

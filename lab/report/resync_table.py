@@ -221,7 +221,9 @@ def _candidates(run: Run, page: Page) -> Iterator[tuple[tuple[str, ...], int, in
     curve = ("curve",) if page.draws else ()
     first = ("pause", *others)
     last = _LAST
-    yield (*first, *method, "regime", *curve, *last, *checks), 2, LONGEST_VERDICT
+    # The regime is what was measured of the method: told where it is not the same everywhere.
+    if len({c.regime for cell in rows for c in cycles_of(run, cell) if c.pause is not None}) > 1:
+        yield (*first, *method, "regime", *curve, *last, *checks), 2, LONGEST_VERDICT
     for longest in (LONGEST_VERDICT, 30):
         yield (*first, *method, *curve, *last, *checks), 2, longest
         yield (*first, *method, *curve, *last), 2, longest
@@ -301,6 +303,7 @@ def _put(page: Page, grid: Grid, groups: dict[str, list[_Row]]) -> None:
     for title, rows in groups.items():
         name, _, method = title.partition(", ")
         program = next((r.cycle.resync.program for r in rows if r.cycle and r.cycle.resync), "")
+        program = program.split(" (+")[0]  # chronyd's list of what it was built with
         facts = " · ".join(filter(None, [method, _about(name), program]))
         room = page.width - len(name) - INDENT
         page.put((name, "bold"), (" " * INDENT, ""), (shortened(facts, room), "dim"))
