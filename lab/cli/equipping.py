@@ -12,6 +12,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError
 from lab.guest import timesync
 from lab.guest.probe import GuestProbe
+from lab.guest.watcher import GuestWatcher
 from lab.host import chronyd
 from lab.host.chronyd import Chronyd
 from lab.hypervisor.adapter import LibvirtHypervisor
@@ -50,7 +51,18 @@ class Equipment:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
         resync = timesync.install(cell.resync, self._ways(spec, probe))
         stack.callback(self._removed, name, resync)
-        return Subject(name, probe, resync, cell=cell.id)
+        return Subject(name, probe, resync, self._watcher(spec, probe, cell, stack), cell.id)
+
+    def _watcher(
+        self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack
+    ) -> GuestWatcher | None:
+        """Only a program that keeps the clock claims anything of it: without one, and nothing else to watch
+        for, the guest is left alone."""
+        effects, load = cell.cycle.effects, cell.cycle.load
+        if not (cell.resync.is_daemon or effects or load):
+            return None
+        watcher = GuestWatcher(spec.name, lambda: probe.ssh, cell.resync, effects, load, spec.vcpus)
+        return stack.enter_context(watcher)
 
     def _ways(self, spec: GuestSpec, probe: GuestProbe) -> timesync.Ways:
         hypervisor, name = self._hypervisor, spec.name
