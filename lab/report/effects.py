@@ -50,6 +50,23 @@ def show_effects(page: Page, run: Run) -> None:
     _kernel(page, seen)
 
 
+ABOVE = 1 << 62
+"""Stands for the last bucket, which has no upper edge."""
+
+
+def _decades(fleet: TimerFleet) -> dict[int, int]:
+    """How many were late by at most 1 ms, 10 ms, 100 ms, and so on; by upper edge, without empty ones."""
+    found: dict[int, int] = {}
+    for number, (edge_ns, count) in enumerate(fleet.buckets):
+        upper = 1
+        while upper < edge_ns:
+            upper *= 10
+        upper = ABOVE if number and number + 1 == len(fleet.buckets) else upper
+        if count:
+            found[upper] = found.get(upper, 0) + count
+    return found
+
+
 def _bar(count: int, most: int) -> str:
     """On a logarithmic scale: one timer that is late by seconds is to be seen beside a thousand in time."""
     if not count:
@@ -61,11 +78,11 @@ def _bar(count: int, most: int) -> str:
 def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
     if not fleets:
         return
-    edges = sorted({bucket for fleet in fleets for bucket, count in fleet.buckets if count})
-    every = sorted({bucket for fleet in fleets for bucket, _ in fleet.buckets})
-    most = max((count for fleet in fleets for _, count in fleet.buckets), default=1)
-    heads = [f"> {edge(every[-2])}" if e == every[-1] and len(every) > 1 else f"≤ {edge(e)}" for e in edges]
-
+    merged = [_decades(fleet) for fleet in fleets]
+    edges = sorted({edge_ns for counts in merged for edge_ns in counts})
+    most = max((count for counts in merged for count in counts.values()), default=1)
+    last = max((fleet.buckets[-2][0] for fleet in fleets if len(fleet.buckets) > 1), default=0)
+    heads = [f"> {edge(last)}" if e == ABOVE else f"≤ {edge(e)}" for e in edges]
     too_soon = any(fleet.early for fleet in fleets)
 
     def grid(drawn: bool, split: str) -> Grid:
@@ -75,8 +92,7 @@ def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
         ]
         columns += [Column("worst", right=True), Column("at once", right=True)]
         made = Grid([*columns, Column("early", right=True)] if too_soon else columns)
-        for fleet in fleets:
-            counts = dict(fleet.buckets)
+        for fleet, counts in zip(fleets, merged, strict=True):
             cells: list[Piece] = [(fleet.kind, "")]
             for e in edges:
                 count = counts.get(e, 0)

@@ -435,6 +435,15 @@ def test_timers_have_a_histogram() -> None:
     )
     assert re.split(r" {2,}", head) == ["timers, late by", "≤ 1 ms", "≤ 10 ms", "> 1 s", "worst", "at once"]
     assert re.split(r" {2,}", row) == ["timerfd realtime", "1000", "29", "64", "3.0 s", "64 of 64"]
+    fine = replace(
+        FLEET, buckets=((MS, 7), (2 * MS, 3), (5 * MS, 2), (10 * MS, 1), (20 * MS, 0), (60 * S, 0))
+    )
+    head, row = (
+        next(line for line in plain(with_effects(timers=(fine,))).splitlines() if line.startswith(s))
+        for s in ("timers,", "timerfd")
+    )
+    assert re.split(r" {2,}", head)[1:3] == ["≤ 1 ms", "≤ 10 ms"]
+    assert re.split(r" {2,}", row)[1:3] == ["7", "6"]
     early = replace(FLEET, early=3)
     assert re.search(r"at once +early$", plain(with_effects(timers=(early,))), re.M)
 
