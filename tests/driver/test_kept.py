@@ -1,0 +1,65 @@
+"""Kept guests beside a run's of the same name: who is meant, and who is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.core.method import FreezeMethod
+from lab.errors import HypervisorError
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.domain import DomainSpec
+from lab.ports import Freezing
+from tests.driver.conftest import spec_of
+
+SUSPEND = Freezing(FreezeMethod.SUSPEND)
+
+
+def kept(home: Path, run: str = "kept-1") -> DomainSpec:
+    return replace(spec_of("web-0", home, run), kept=True)
+
+
+def runs(lab: LibvirtHypervisor) -> dict[str, str]:
+    return {domain.run: domain.state for domain in lab.list_lab_domains()}
+
+
+def test_a_run_s_guest_comes_before_a_kept_one(lab: LibvirtHypervisor, home: Path) -> None:
+    lab.define_and_start(kept(home))
+    with pytest.raises(HypervisorError, match="a guest of this name already, of run kept-1"):
+        lab.define_and_start(kept(home, "kept-2"))
+    lab.define_and_start(spec_of("web-0", home))
+    lab.freeze("web-0", SUSPEND, 1 << 62)
+    assert runs(lab) == {"kept-1": "running", "r1": "paused"}
+    lab.resume("web-0", SUSPEND)
+    lab.destroy("web-0")
+    lab.destroy("web-0")  # its name does not fall to the kept one
+    assert runs(lab) == {"kept-1": "running"}
+
+
+def test_another_process_means_the_same(lab: LibvirtHypervisor, home: Path) -> None:
+    one = lab.define_and_start(kept(home))
+    lab.define_and_start(spec_of("web-0", home))
+    lab.domains._started.clear()  # as a process that has started none of them
+    assert lab.domains.find("web-0").name() == "freezelab-r1-web-0"
+    lab.destroy_kept(one.uuid)
+    assert runs(lab) == {"r1": "running"}
+    lab.destroy_kept(one.uuid)
+    assert runs(lab) == {"r1": "running"}
+
+
+def test_a_kept_guest_that_stood_still_goes_on(lab: LibvirtHypervisor, home: Path) -> None:
+    lab.define_and_start(kept(home))
+    lab.define_and_start(spec_of("web-1", home))
+    for guest in ("web-0", "web-1"):
+        lab.freeze(guest, SUSPEND, 1 << 62)
+    assert list(lab.recover(keep=False)) == ["guest web-0 runs again (it was paused)"]
+    assert runs(lab) == {"kept-1": "running", "r1": "paused"}
+    assert list(lab.recover(keep=True)) == ["guest web-1 runs again (it was paused)"]
+
+
+def test_the_mark_is_read_back(lab: LibvirtHypervisor, home: Path) -> None:
+    started = [lab.define_and_start(kept(home)), lab.define_and_start(spec_of("web-1", home))]
+    assert [domain.kept for domain in started] == [True, False]
+    assert sorted(lab.list_lab_domains(), key=lambda domain: domain.guest) == started
