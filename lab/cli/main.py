@@ -269,7 +269,7 @@ def drift(
     if as_json:
         typer.echo(json.dumps(drifting.as_data(kept, seen), indent=1))
     else:
-        render_look(kept.name, seen, stdout_console())
+        render_look(kept.name, seen, wanted.length_ns, stdout_console())
 
 
 @app.command()

@@ -14,9 +14,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from lab.core.clock import Interval
 from lab.core.look import Course, Discipline, Look, Point
 from lab.core.offsets import Sample
-from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_ms
 from lab.record.run import DriftBounds
 from lab.report.live import stderr_console
 from lab.report.numbers import about, drift, milliseconds
@@ -30,6 +31,8 @@ WIDE = 3
 """A burst is in the picture as a whole when it is at most so many times as wide as the median."""
 PLAIN_EVERY_NS = 10 * NS_PER_S
 STEPS_SHOWN = 5
+EARLY = 0.8
+"""A look over less than this share of its time was ended by somebody: the last pace alone may be missing."""
 
 
 class Watching(Protocol):
@@ -72,7 +75,7 @@ class _Lines:
         if since_ns < self._next:
             return
         self._next = since_ns + PLAIN_EVERY_NS
-        moved = [_ms(b.offset.mid_ns - a.offset.mid_ns) for a, b in _both(self._first, there)]
+        moved = [_moved(a.offset.mid_ns, b.offset) for a, b in _both(self._first, there)]
         text = (
             f"{since_ns / NS_PER_S:6.1f} s of {about(self._length_ns)}  {self._guest}: "
             f"RAW {moved[0]}, REALTIME {moved[1]} since the beginning"
@@ -83,6 +86,11 @@ class _Lines:
 
 def _both(first: Point, then: Point) -> list[tuple[Sample, Sample]]:
     return [(first.raw, then.raw), (first.real, then.real)]
+
+
+def _moved(zero_ns: int, now: Interval) -> str:
+    """By how much an offset differs from what it was."""
+    return format_ms(now.mid_ns - zero_ns, now.low_ns - zero_ns, now.high_ns - zero_ns, signed=True)
 
 
 def _ms(ns: float) -> str:
@@ -141,9 +149,7 @@ class Plot:
                 grid[line][column] = "│"
             grid[row((low + high) / 2)][column] = "•"
         last = course[-1][1].offset
-        lines = [
-            Text(f"{name}  {_ms(last.mid_ns - zero)} ± {_us(last.half_width_ns)}", style="bold", no_wrap=True)
-        ]
+        lines = [Text(f"{name}  {_moved(zero, last)}", style="bold", no_wrap=True)]
         for number, cells in enumerate(grid):
             scale = {0: top, ROWS - 1: bottom}.get(number)
             axis = "" if scale is None else _short(scale)
@@ -159,11 +165,17 @@ def _short(ns: int) -> str:
     return f"{ns / NS_PER_US:+.0f} µs" if abs(ns) < 10 * NS_PER_MS else f"{ns / NS_PER_MS:+.0f} ms"
 
 
-def render_look(guest: str, seen: Look, console: Console) -> None:
-    """Print what a look came to."""
+def render_look(guest: str, seen: Look, asked_ns: int, console: Console) -> None:
+    """Print what a look came to, which was to go on for asked_ns."""
     page = Page(console)
+    early = seen.length_ns < EARLY * asked_ns
     page.parts(
-        [f"guest {clean(guest)}", f"looked at for {about(seen.length_ns)}", counted(seen.points, "burst")], ""
+        [
+            f"guest {clean(guest)}",
+            f"looked at for {about(seen.length_ns)}",
+            f"ended early, of {about(asked_ns)}" if early else "",
+            counted(seen.points, "burst"),
+        ]
     )
     page.blank()
     for label, course in (("MONOTONIC_RAW", seen.raw), ("REALTIME", seen.real)):

@@ -260,12 +260,13 @@ def test_plot_and_result_fit_80_columns() -> None:
     seen = look(points, points, None, restarts=1, before=kept, after=kept)
     assert seen is not None
     console, out = shown()
-    render_look("web-0", seen, console)
+    render_look("web-0", seen, 60 * S, console)
     text = " ".join(out.getvalue().split())
     assert max(map(len, out.getvalue().splitlines())) <= 80
     assert "drift +41 ± 33 ppm; one straight line" in text
     assert "chronyd; adjtimex: synchronised, frequency +12.50 ppm" in text
     assert "started anew" in text
+    assert "ended early, of 60 s" in text
     data = json.loads(json.dumps(drifting.as_data(GUEST, seen)))
     assert data["raw"]["drift"]["low"] <= 40 <= data["raw"]["drift"]["high"]
     assert data["discipline"]["after"]["held"] is True
