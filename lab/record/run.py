@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lab.core.again import again
 from lab.core.findings import findings
 from lab.core.judge import cells_of, measure_all
 from lab.core.result import CycleResult
@@ -89,6 +90,10 @@ def _damaged(history: History, obs: Observation) -> RecordError:
     )
 
 
+def _is_of(result: CycleResult, cell: str, guest: str) -> bool:
+    return result.observation.cell == cell and result.observation.guest == guest
+
+
 def judge(history: History) -> tuple[Run, list[CycleResult]]:
     """Measure and judge a run from its history alone. RecordError when the history is damaged."""
     plan = plan_of(history)
@@ -111,22 +116,24 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
     for cell in plan.parts:
         here, said = [c for c in cycles if c.cell == cell.id], told.get(cell.id, Told())
         by_cell[cell.id] = here
-        unfinished = cell_findings(cell, said, len(here))
-        own += unfinished
+        over_all = cell_findings(cell, said, len(here))
+        for spec in cell.guests:
+            over_all += again([r for r in results if _is_of(r, cell.id, spec.name)], cell.expectations)
+        own += over_all
         guests += (
             Guest(
                 spec.name, spec.image, spec.vcpus, spec.memory_bytes, spec.fault_domain, spec.update_domain,
                 said.boots.get(spec.name, {}),
                 tuple(
                     c for c, r in zip(cycles, results, strict=True)
-                    if c.cell == cell.id and r.observation.guest == spec.name
+                    if _is_of(r, cell.id, spec.name)
                 ),
                 cell.id,
             )
             for spec in cell.guests
         )  # fmt: skip
         if plan.cells:
-            cells.append(cell_of(cell, said, here, unfinished))
+            cells.append(cell_of(cell, said, here, over_all))
     everything = [*own, *(f for given in found for f in given)]
     first, last = history.events[0], history.events[-1]
     known = {name: value for name, value in first["host"].items() if name in Host.__dataclass_fields__}

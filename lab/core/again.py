@@ -1,0 +1,64 @@
+"""Whether a guest comes back to time after its second and its tenth pause as well as after its first.
+
+A mechanism that works once proves little: some programs step the clock only in their first updates
+(chrony.conf(5), makestep's limit), some end, some lengthen their polling interval while all is well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab.core.clock import Interval
+from lab.core.plan import Expectations
+from lab.core.result import CycleResult
+from lab.core.resync import SyncOutcome
+from lab.core.units import NS_PER_S
+from lab.core.verdict import Finding, Outcome, at_most, worst
+
+METRIC = "resync again"
+
+TIMES, SLACK_NS = 2, 1 * NS_PER_S
+"""A later resync is as good as the first when it takes at most so many times as long and so much more, or no
+longer than its forecast allows: polls come when they come."""
+
+
+def _allowed_ns(first: Interval, later: CycleResult) -> int:
+    allowed = TIMES * first.high_ns + SLACK_NS
+    said = later.forecast
+    if said is not None and said.repaired and said.within is not None:
+        allowed = max(allowed, said.within.high_ns + SLACK_NS)
+    return allowed
+
+
+def _seconds(ns: int) -> str:
+    return f"{ns / NS_PER_S:.2f} s"
+
+
+def _judged(later: CycleResult, first: Interval) -> tuple[Outcome, str]:
+    resync, number = later.resync, later.observation.cycle
+    took = f"the first took {_seconds(first.high_ns)}"
+    if resync is None or resync.outcome is SyncOutcome.UNDECIDED:
+        return Outcome.INCONCLUSIVE, f"cycle {number} is undecided, {took}"
+    if resync.time is None:
+        return Outcome.FAILED, f"not in time again in cycle {number}, {took}"
+    outcome = at_most(_allowed_ns(first, later), resync.time.low_ns, resync.time.high_ns)
+    why = "" if outcome is Outcome.PASSED else f"cycle {number} took {_seconds(resync.time.high_ns)}, {took}"
+    return outcome, why
+
+
+def again(results: Sequence[CycleResult], expect: Expectations) -> list[Finding]:
+    """One finding over all of a guest's cycles in one cell; none without two pauses, without an expectation
+    of the resync, or when the first pause itself did not end in time: that is told by itself."""
+    paused = [r for r in results if r.observation.frozen and not r.control]
+    if expect.in_time_within_ns is None or len(paused) < 2:
+        return []
+    first, *later = paused
+    if first.resync is None or first.resync.time is None:
+        return []
+    judged = [_judged(result, first.resync.time) for result in later]
+    outcome = worst(each for each, _ in judged)
+    good = sum(each is Outcome.PASSED for each, _ in judged)
+    why = next((why for each, why in judged if each is outcome), "")
+    obs = first.observation
+    text = f"{good} of {len(later)} later pauses"
+    return [Finding(obs.guest, -1, METRIC, "as good as the first", text, outcome, why, obs.cell)]

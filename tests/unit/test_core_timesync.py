@@ -1,0 +1,336 @@
+"""Each mechanism's rules on configurations as people write them, and what is read from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lab.core.again import METRIC, again
+from lab.core.clock import Interval
+from lab.core.judge import measure
+from lab.core.plan import Expectations, Regime, ResyncMechanism
+from lab.core.result import CycleResult
+from lab.core.resync import Correction
+from lab.core.timesync import configs
+from lab.core.timesync.chronyconf import MAX_SLEW_PPM, ChronyConf, Makestep, Source, parse
+from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.ntpd import parse as ntp_conf
+from lab.core.timesync.rules import forecast
+from lab.core.timesync.setup import Setup
+from lab.core.timesync.situation import rounded
+from lab.core.timesync.timesyncd import most_ns, span_ns
+from lab.core.verdict import Outcome
+from tests.unit.simulation import MS, Repair, S, Scenario, simulate
+
+M = ResyncMechanism
+STEP, SLEW = Correction.STEP, Correction.SLEW
+
+
+def of(setup: Setup, pause_ns: int, *, stopped: bool = True, watch_ns: int | None = None) -> Forecast:
+    return forecast(setup, Interval(pause_ns, pause_ns), stopped, watch_ns)
+
+
+def chrony(*lines: str, **status: str) -> Setup:
+    return Setup(M.CHRONY, config="\n".join(lines), status=status)
+
+
+SERVER = "server 192.0.2.1 minpoll 0 maxpoll 0 iburst"
+
+
+# -- chrony.conf ------------------------------------------------------------------------------------
+
+
+def test_chrony_conf_as_people_write_it() -> None:
+    conf = parse(
+        """
+        ! a comment
+        # makestep 9 9
+        Server ntp.example.net iburst MinPoll 4
+        pool 2.debian.pool.ntp.org
+        makestep 1 3
+        MAKESTEP 0.5 -1
+        maxslewrate 1000
+        minsamples 3
+        confdir /etc/chrony/conf.d
+        peer
+        makestep 7
+        """
+    )
+    assert conf.sources == (
+        Source("server", "ntp.example.net", 4, 10, 3),
+        Source("pool", "2.debian.pool.ntp.org", 6, 10, 3),
+    )
+    assert conf.makestep is not None
+    assert (float(conf.makestep.threshold_s), conf.makestep.limit) == (0.5, -1)
+    assert conf.max_slew_ppm == 1000
+    assert conf.elsewhere
+
+
+@pytest.mark.parametrize(
+    ("line", "low", "high", "samples"),
+    [
+        ("server a", 6, 10, 6),
+        ("server a minpoll 3 maxpoll 1", 3, 3, 6),
+        ("server a minpoll x maxpoll 4", 6, 6, 6),
+        ("server a minpoll -2 maxpoll -2 maxsamples 1 iburst", -2, -2, 1),
+        ("server a minpoll 0 maxpoll 2 filter 5", 3, 5, 6),
+        ("server a minpoll 99 maxpoll 99", 6, 10, 6),
+        ("refclock PHC /dev/ptp0 poll 2 dpoll -2", 2, 2, 6),
+        ("refclock SHM 0", 4, 4, 6),
+    ],
+)
+def test_a_sources_polls(line: str, low: int, high: int, samples: int) -> None:
+    (source,) = parse(line).sources
+    assert (source.minpoll, source.maxpoll, source.samples) == (low, high, samples)
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "server", "refclock PHC", "makestep x y", "\0 \n\t!", "%"])
+def test_what_is_no_configuration_is_read_as_none(text: str) -> None:
+    assert parse(text) == ChronyConf(max_slew_ppm=MAX_SLEW_PPM)
+
+
+def test_the_labs_own_configurations_are_understood() -> None:
+    for mechanism in M:
+        text = configs.filled(mechanism, "192.0.2.1", 123, "/dev/ptp0")
+        if mechanism.is_chrony:
+            conf = parse(text)
+            assert len(conf.sources) == 1
+            assert isinstance(conf.makestep, Makestep)
+        for stopped in (True, False):
+            for pause_ns in (5 * MS, 500 * MS, 3 * S, 20 * S, 2000 * S):
+                said = of(Setup(mechanism, config=text), pause_ns, stopped=stopped, watch_ns=30 * S)
+                assert said.text
+                assert said.sources
+                assert said.repaired is not None
+
+
+# -- chronyd ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setup", "pause_ns", "correction"),
+    [
+        (chrony(SERVER, "makestep 1.0 -1"), 3 * S, STEP),
+        (chrony(SERVER, "makestep 1.0 -1"), 500 * MS, SLEW),
+        (chrony(SERVER, "makestep 1.0 -1"), 990 * MS, None),  # a line through the samples ends at 4/3 of it
+        (chrony(SERVER, "makestep 1.0 -1"), 1400 * MS, None),  # slewed away before it is believed, perhaps
+        (chrony(SERVER, "makestep 1 3", updates="4"), 20 * S, SLEW),
+        (chrony(SERVER, "makestep 1 3", updates="2"), 20 * S, None),
+        (chrony(SERVER, "makestep 1 3"), 20 * S, None),
+        (chrony(SERVER, "makestep 0.1 0"), 20 * S, SLEW),
+        (chrony(SERVER), 20 * S, SLEW),
+        (chrony(SERVER + " maxsamples 1", "makestep 0.05 -1"), 60 * MS, STEP),
+        (chrony(SERVER + " maxsamples 1", "makestep 0.05 -1"), 40 * MS, SLEW),
+    ],
+)
+def test_chronyd_steps_or_slews(setup: Setup, pause_ns: int, correction: Correction | None) -> None:
+    said = of(setup, pause_ns)
+    assert said.correction is correction
+    assert said.repaired
+    assert said.within is not None
+    if correction is SLEW:
+        assert said.within.low_ns >= (pause_ns - 20 * MS) * 12 - S
+        assert said.within.high_ns > pause_ns * 12
+    else:
+        assert said.within.low_ns == 0
+
+
+def test_chronyd_waits_for_its_polls() -> None:
+    quick = of(chrony("server a minpoll 0 maxpoll 0", "makestep 1 -1"), 5 * S)
+    slow = of(chrony("server a minpoll 6 maxpoll 6", "makestep 1 -1"), 60 * S)
+    known = of(chrony("server a minpoll 0 maxpoll 10", "makestep 1 -1", poll="0"), 5 * S)
+    unknown = of(chrony("server a minpoll 0 maxpoll 10", "makestep 1 -1", poll="?"), 5 * S)
+    latest = [said.within.high_ns if said.within else 0 for said in (quick, known, slow, unknown)]
+    assert latest == sorted(latest)
+    assert latest[0] < 25 * S < 400 * S < latest[2] < 16 * latest[2] < latest[3] * 1.01
+
+
+def test_a_slower_slew_takes_longer() -> None:
+    fast, slow = (of(chrony(SERVER, f"maxslewrate {ppm}"), 2 * S) for ppm in (83333, 1000))
+    assert fast.within is not None
+    assert slow.within is not None
+    assert slow.within.low_ns == pytest.approx(83.333 * fast.within.low_ns, rel=0.01)
+    assert of(chrony(SERVER, "maxslewrate 0"), 2 * S).repaired is False
+
+
+@pytest.mark.parametrize(
+    ("setup", "repaired"),
+    [
+        (chrony("makestep 1 -1"), False),
+        (chrony("makestep 1 -1", "include /etc/more"), None),
+        (chrony(""), None),
+        (chrony(SERVER, "makestep 1 -1", "maxchange 3 1 -1"), None),
+        (chrony(SERVER, "makestep 1 -1", "maxchange 30 1 -1"), True),
+    ],
+)
+def test_what_keeps_chronyd_from_it(setup: Setup, repaired: bool | None) -> None:
+    assert of(setup, 5 * S).repaired is repaired
+
+
+def test_a_long_jump_makes_chronyd_start_anew() -> None:
+    assert "anew" in of(chrony(SERVER), 20 * S, stopped=False).text
+    assert "anew" not in of(chrony(SERVER), 3 * S, stopped=False).text
+
+
+# -- timesyncd --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [("32", 32 * S), ("34min 8s", 2048 * S), ("1h", 3600 * S), ("250ms", 250 * MS), ("1min4s", 64 * S),
+     ("", None), ("soon", None), ("5 parsecs", None), ("1s !", None)],
+)  # fmt: skip
+def test_time_spans(text: str, ns: int | None) -> None:
+    assert span_ns(text) == ns
+
+
+@pytest.mark.parametrize(
+    ("config", "seconds"),
+    [
+        ("", 2048),
+        ("[Time]\nPollIntervalMaxSec=64\n", 64),
+        ("[Time]\n#PollIntervalMaxSec=64\nNTP=a", 2048),
+        ("[Other]\nPollIntervalMaxSec=64\n", 2048),
+        ("[Time]\nPollIntervalMinSec = 1min\nPollIntervalMaxSec = 40", 2048),  # refused: below the least
+        ("[Time]\nPollIntervalMinSec=2\nPollIntervalMaxSec=40s", 40),  # the least is refused: below 16 s
+    ],
+)
+def test_timesyncd_conf(config: str, seconds: int) -> None:
+    assert most_ns(config) == seconds * S
+
+
+def test_timesyncd_steps_past_four_tenths_at_its_next_poll() -> None:
+    for pause_ns, correction in ((3 * S, STEP), (400 * MS, STEP), (399 * MS, SLEW), (50 * MS, SLEW)):
+        said = of(Setup(M.TIMESYNCD), pause_ns)
+        assert said.correction is correction
+        assert said.within is not None
+        assert said.within.high_ns >= 2048 * S
+    straddling = forecast(Setup(M.TIMESYNCD), Interval(390 * MS, 410 * MS), True, None)
+    assert straddling.correction is None
+    state = {"PollIntervalUSec": "512000000", "since_poll_s": "10"}
+    known = of(Setup(M.TIMESYNCD, status=state), 3 * S, watch_ns=30 * S)
+    assert known.within == Interval(442 * S, 532 * S)
+    assert "watched for 30 s" in known.text
+
+
+# -- ntpd -------------------------------------------------------------------------------------------
+
+
+def test_ntp_conf() -> None:
+    conf = ntp_conf("server a iburst\nserver b minpoll 4 maxpoll 6\ntinker panic 0 stepout 30 step 0.5 # x\n")
+    assert (conf.servers, conf.minpoll, conf.maxpoll) == (2, 6, 10)
+    assert [float(x) for x in (conf.panic_s, conf.stepout_s, conf.step_s)] == [0, 30, 0.5]
+    plain = ntp_conf("driftfile x\npool a maxpoll 5 minpoll 9")
+    assert (plain.minpoll, plain.maxpoll, float(plain.step_s)) == (9, 9, 0.128)
+
+
+@pytest.mark.parametrize(
+    ("config", "pause_ns", "repaired", "correction"),
+    [
+        ("server a", 3 * S, True, STEP),
+        ("server a", 100 * MS, True, SLEW),
+        ("server a\ntinker step 0", 3 * S, True, SLEW),
+        ("server a", 1001 * S, False, Correction.NONE),
+        ("server a\ntinker panic 0", 1001 * S, True, STEP),
+        ("restrict 127.0.0.1", 3 * S, False, Correction.NONE),
+        ("", 3 * S, None, None),
+    ],
+)
+def test_ntpd_steps_slews_or_ends(
+    config: str, pause_ns: int, repaired: bool | None, correction: Correction | None
+) -> None:
+    said = of(Setup(M.NTPD, config=config), pause_ns)
+    assert (said.repaired, said.correction) == (repaired, correction)
+    if repaired:
+        assert said.within is not None
+        assert said.within.high_ns > 300 * S
+
+
+def test_ntpd_waits_for_the_stepout() -> None:
+    known = of(Setup(M.NTPD, config="server a minpoll 3 maxpoll 3", status={"mu": "5", "hpoll": "3"}), 3 * S)
+    assert known.within is not None
+    assert 100 * S < known.within.low_ns < 300 * S < known.within.high_ns
+
+
+# -- from the host ----------------------------------------------------------------------------------
+
+
+def test_the_hosts_repairs_move_a_right_clock_too() -> None:
+    """In regime jumped the guest keeps true time; what comes on the resume takes up to a second from it."""
+    for mechanism in (M.DOMTIME_NOW, M.AGENT_RTC, M.HWCLOCK):
+        said = of(Setup(mechanism), 3 * S, stopped=False)
+        assert said.repaired
+        assert said.residual is not None
+        assert said.residual.low_ns <= -S
+        assert said.text.startswith("a right clock")
+    assert of(Setup(M.PUSH), 3 * S, stopped=False).residual == Interval(-10 * MS, 10 * MS)
+
+
+def test_an_rtc_that_was_read_is_known_better() -> None:
+    status = {"rtc_minus_real_ns": "-480000000", "rtc_bound_ns": "5000000"}
+    known = of(Setup(M.HWCLOCK, status=status), 3 * S).residual
+    unknown = of(Setup(M.HWCLOCK, status={"rtc_minus_real_ns": "none"}), 3 * S).residual
+    assert known is not None
+    assert unknown is not None
+    assert -480 * MS in known
+    assert 3 * known.half_width_ns < unknown.half_width_ns
+
+
+def test_an_rtc_that_stops_repairs_nothing() -> None:
+    for mechanism in (M.AGENT_RTC, M.HWCLOCK):
+        said = of(Setup(mechanism, rtc_stops=True), 5 * S)
+        assert said.repaired is False
+        assert said.residual is not None
+        assert said.residual.high_ns < -4 * S
+        assert of(Setup(mechanism, rtc_stops=True), 5 * S, stopped=False).repaired
+
+
+def test_numbers_of_a_prediction_have_three_digits() -> None:
+    assert [rounded(ns) for ns in (0, 1234567, 500 * MS, 16 * S, 79 * S, 419400 * MS)] == [
+        "0 s", "1.23 ms", "500 ms", "16 s", "79 s", "6.99 min",
+    ]  # fmt: skip
+
+
+# -- over a run -------------------------------------------------------------------------------------
+
+
+def cycle(
+    number: int, repair: Repair = Repair.AGENT, after_ns: int = 20 * MS, **changes: object
+) -> CycleResult:
+    s = Scenario(seed=number, before_ns=S, pause_ns=2 * S, watch_ns=5 * S, rtt_ns=2 * MS, repair=repair)
+    s = replace(s, repair_after_ns=after_ns, residual_ns=0, **changes)  # type: ignore[arg-type]
+    obs = simulate(s)[0]
+    return measure(replace(obs, cycle=number), M.AGENT, EXPECT)
+
+
+EXPECT = Expectations(in_time_within_ns=4 * S)
+
+
+def test_a_resync_that_is_as_good_again() -> None:
+    control = cycle(0, regime=Regime.RUNNING)
+    (finding,) = again([control, cycle(1), cycle(2, after_ns=900 * MS), cycle(3)], EXPECT)
+    assert (finding.metric, finding.outcome, finding.why) == (METRIC, Outcome.PASSED, "")
+    assert (finding.measured, finding.cycle) == ("2 of 2 later pauses", -1)
+
+
+def test_a_resync_that_works_only_once() -> None:
+    (finding,) = again([cycle(1), cycle(2), cycle(3, Repair.LIAR)], EXPECT)
+    assert (finding.outcome, finding.measured) == (Outcome.FAILED, "1 of 2 later pauses")
+    assert finding.why.startswith("not in time again in cycle 3")
+
+
+def test_a_resync_that_grows_slow() -> None:
+    late = cycle(2, after_ns=2 * S)
+    assert late.forecast is not None
+    hasty = replace(late, forecast=replace(late.forecast, within=Interval(0, 100 * MS)))
+    assert again([cycle(1), late], EXPECT)[0].outcome is Outcome.PASSED  # its rules allow five seconds
+    assert again([cycle(1), hasty], EXPECT)[0].outcome is Outcome.FAILED
+
+
+def test_nothing_is_said_again_where_nothing_is_to_be_said() -> None:
+    assert again([cycle(1)], EXPECT) == []
+    assert again([cycle(1), cycle(2)], Expectations()) == []
+    assert again([cycle(1, Repair.LIAR), cycle(2)], EXPECT) == []
+    unseen = replace(cycle(2), resync=None)
+    assert again([cycle(1), unseen], EXPECT)[0].outcome is Outcome.INCONCLUSIVE
