@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from lab.core.clock import Interval
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,29 @@ class Effects:
     backward: tuple[Backward, ...] = ()
     rtc: tuple[RtcLook, ...] = ()
     boot_minus_mono_ns: int | None = None
+
+
+def backward(given: Sequence[Backward]) -> list[Backward]:
+    """Those of the monotonic clocks that were seen to go backward. REALTIME may: whoever keeps the time steps
+    it, and by how little is not ours to say."""
+    return [one for one in given if one.backward and one.clock != "realtime"]
+
+
+def rtc_around(
+    looks: Sequence[RtcLook], resumed_guest: Interval | None
+) -> tuple[RtcLook | None, RtcLook | None]:
+    """The last look at the RTC that was certainly before the resume, and the first certainly after it. A look
+    is dated when it ended, and may have begun a second earlier. resumed_guest: the guest's MONOTONIC_RAW."""
+    if resumed_guest is None:
+        return None, None
+    early = [look for look in looks if look.raw_ns < resumed_guest.low_ns]
+    late = [look for look in looks if look.raw_ns - 2 * look.bound_ns > resumed_guest.high_ns]
+    return (early[-1] if early else None), (late[0] if late else None)
+
+
+def rtc_moved(before: RtcLook, after: RtcLook, real_before: Interval, real_after: Interval) -> Interval:
+    """How far the RTC moved against the host's clock between two looks. real_before, real_after: the offset
+    of the guest's REALTIME at the looks."""
+    one = Interval(before.rtc_minus_real_ns, before.rtc_minus_real_ns).widened(before.bound_ns) + real_before
+    two = Interval(after.rtc_minus_real_ns, after.rtc_minus_real_ns).widened(after.bound_ns) + real_after
+    return two - one

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.core.clock import Interval
+from lab.core.effects import Effects, backward, rtc_around, rtc_moved
 from lab.core.method import FreezeMethod
 from lab.core.plan import Expectations, Regime, ResyncMechanism
 from lab.core.result import CycleResult
@@ -23,6 +24,11 @@ def shown(interval: Interval | None, *, signed: bool = False) -> str:
     if interval is None:
         return "not measured"
     return format_ms(interval.mid_ns, interval.low_ns, interval.high_ns, signed=signed)
+
+
+def _length(ns: int) -> str:
+    """A length for people: "5.01 s", "12.3 ms"."""
+    return f"{ns / NS_PER_S:.2f} s" if ns >= NS_PER_S else f"{ns / NS_PER_MS:.3g} ms"
 
 
 def _seconds(interval: Interval) -> str:
@@ -271,6 +277,76 @@ class _Judge:
         outcome = Outcome.FAILED if lines else Outcome.PASSED
         yield self._finding("kernel log", "clean", f"{len(lines)} lines", outcome, lines[0] if lines else "")
 
+    def effects(self) -> Iterator[Finding]:
+        """What else the pause did. Timers, BOOTTIME and RTC are told; only a monotonic clock that went
+        backward is a failure."""
+        seen, spec = self.obs.effects, self.result.spec
+        if seen is None:
+            if spec is not None and spec.effects and self.obs.method is not FreezeMethod.REBOOT:
+                why = "the guest was to be watched for effects of the pause, and was not"
+                yield self._finding("monotonic", "never backward", "not watched", Outcome.INCONCLUSIVE, why)
+            return
+        yield self._monotonic(seen)
+        if seen.timers:
+            worst_of = max(seen.timers, key=lambda kind: kind.worst_ns)
+            text = (
+                f"{sum(kind.count for kind in seen.timers)} fired, at worst {_length(worst_of.worst_ns)} late"
+            )
+            text += f" ({worst_of.kind}); at most {max(k.at_once for k in seen.timers)} of a kind at once"
+            early = sum(kind.early for kind in seen.timers)
+            why = f"{early} timers fired before they were due" if early else ""
+            yield self._finding("timers", "told", text, Outcome.PASSED, why)
+        if seen.boot_minus_mono_ns is not None:
+            text = f"{seen.boot_minus_mono_ns / NS_PER_MS:+.3f} ms on MONOTONIC"
+            yield self._finding("boottime", "told", text, Outcome.PASSED)
+        yield from self._rtc(seen)
+
+    def _monotonic(self, seen: Effects) -> Finding:
+        looks = sum(one.looks for one in seen.backward if one.clock != "realtime")
+        bad = backward(seen.backward)
+        text, expectation = f"{looks} looks", "never backward"
+        if bad:
+            one = max(bad, key=lambda each: each.worst_ns)
+            between = f"from vCPU {one.from_cpu} to {one.to_cpu}"
+            where = f"on vCPU {one.to_cpu}" if one.from_cpu == one.to_cpu else between
+            times = sum(each.backward for each in bad)
+            why = f"CLOCK_{one.clock.upper().replace(' ', '_')} went back by {_length(one.worst_ns)} {where}"
+            return self._finding("monotonic", expectation, f"{times} of {text}", Outcome.FAILED, why)
+        if not looks:
+            why = "nobody looked at the guest's clocks in order"
+            return self._finding("monotonic", expectation, "not watched", Outcome.INCONCLUSIVE, why)
+        return self._finding("monotonic", expectation, text, Outcome.PASSED)
+
+    def _rtc(self, seen: Effects) -> Iterator[Finding]:
+        one, two = rtc_around(seen.rtc, self.result.resumed_guest)
+        if one is None or two is None:
+            return
+        shown_at = [
+            shown(
+                Interval(at.rtc_minus_real_ns - at.bound_ns, at.rtc_minus_real_ns + at.bound_ns), signed=True
+            )
+            for at in (one, two)
+        ]
+        text, lag = f"RTC - REALTIME {shown_at[0]} before, {shown_at[1]} after", self.result.lag
+        real = self._offset_at(two.raw_ns)
+        if self.result.before is not None and real is not None and lag is not None and lag.low_ns > 0:
+            moved = rtc_moved(one, two, self.result.before, real)
+            if 0 in moved and not moved.meets(-lag):
+                text += ": it went on through the pause"
+            elif moved.meets(-lag) and 0 not in moved:
+                text += ": it stood still with the guest"
+        yield self._finding("rtc", "told", text, Outcome.PASSED)
+
+    def _offset_at(self, guest_raw_ns: int) -> Interval | None:
+        """The offset of REALTIME some time after the resume, from the points of the curve around it."""
+        resumed, curve = self.result.resumed_guest, self.result.resync.curve if self.result.resync else ()
+        if resumed is None or not curve:
+            return None
+        at = guest_raw_ns - resumed.mid_ns
+        near = [max((p for p in curve if p.at_ns <= at), key=lambda p: p.at_ns, default=curve[0])]
+        near.append(min((p for p in curve if p.at_ns > at), key=lambda p: p.at_ns, default=curve[-1]))
+        return Interval(min(p.offset.low_ns for p in near), max(p.offset.high_ns for p in near))
+
 
 def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
     """Everything that one guest's cycle was held against."""
@@ -278,7 +354,7 @@ def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
     checks = (
         judge.observed, judge.patch, judge.freeze, judge.memory, judge.back, judge.budget, judge.closure,
         judge.regime, judge.pause, judge.vcpus_at_rest, judge.in_time, judge.final_offset, judge.drift,
-        judge.same_boot, judge.kernel_log,
+        judge.same_boot, judge.kernel_log, judge.effects,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 

@@ -100,7 +100,8 @@ class Watch:
         self.cpus = sorted(os.sched_getaffinity(0))[: max(1, most)]
         self.children = Children(listener)
         self.claims = Claims()
-        self.askers = []  # type: list[object]
+        # From now on, not from the first cycle on: what they start is there already when it begins.
+        self.askers = list(askers(self.names, self.claims))  # type: list[object]
         self.rtc = None  # type: Rtc | None
         self.seen = None  # type: dict[str, object] | None
         self.apart = 0
@@ -109,8 +110,7 @@ class Watch:
     def begin(self) -> None:
         """Forget, and watch from now on."""
         self.end()
-        self.claims, self.seen = Claims(), None
-        self.askers = list(askers(self.names, self.claims))
+        self.claims.kept, self.seen = {}, None
         if self.effects:
             self.rtc = Rtc(gettime(RAW))
             self.askers.append(self.rtc)
@@ -138,13 +138,14 @@ class Watch:
                     "rtc": self.rtc.looks if self.rtc is not None else [],
                     "boot_minus_mono_ns": boot_minus_mono() - self.apart,
                 }
-        self.leave()
+        if self.rtc is not None:
+            self.askers.remove(self.rtc)
+            self.rtc = None
 
     def leave(self) -> None:
-        self.children.end()
+        self.end()
         for each in self.askers:
             each.close()  # type: ignore[attr-defined]
-        self.askers, self.rtc = [], None
 
     def work(self) -> None:
         while True:

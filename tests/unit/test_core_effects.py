@@ -1,0 +1,97 @@
+"""What a pause did besides the clock, from what was seen to what is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lab.core.clock import Interval
+from lab.core.effects import Backward, Effects, RtcLook, Timers, backward, rtc_around, rtc_moved
+from lab.core.findings import findings
+from lab.core.judge import CycleResult, measure
+from lab.core.plan import CycleSpec, Expectations, FreezeMethod, HoldPatch, ResyncMechanism
+from lab.core.verdict import Finding, Outcome
+from tests.unit.simulation import MS, Network, Repair, S, Scenario, simulate
+
+SCENARIO = Scenario(seed=3, pause_ns=5 * S, watch_ns=6 * S, repair=Repair.NONE, network=Network.FAST)
+SPEC = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(5 * S), effects=True)
+SOUND = Effects(
+    (Timers("timerfd monotonic", 8, 100, ((MS, 98), (2 * MS, 2)), 1_500_000, 3),),
+    (Backward("monotonic", 0, 0, 400, 0), Backward("monotonic raw", 0, 1, 100, 0)),
+    (),
+    120,
+)
+
+
+def told(effects: Effects | None, scenario: Scenario = SCENARIO) -> tuple[CycleResult, dict[str, Finding]]:
+    obs, _ = simulate(scenario)
+    result = measure(replace(obs, effects=effects), ResyncMechanism.NONE, Expectations(), None, SPEC)
+    return result, {f.metric: f for f in findings(result, Expectations())}
+
+
+def test_all_is_well() -> None:
+    _, found = told(SOUND)
+    assert found["monotonic"].outcome is Outcome.PASSED
+    assert found["monotonic"].measured == "500 looks"
+    assert found["timers"].outcome is Outcome.PASSED
+    assert "at worst 1.5 ms late" in found["timers"].measured
+    assert found["boottime"].measured == "+0.000 ms on MONOTONIC"
+    assert "rtc" not in found
+
+
+def test_a_monotonic_clock_that_went_backward_fails_with_its_evidence() -> None:
+    bad = replace(SOUND, backward=(*SOUND.backward, Backward("monotonic", 1, 0, 50, 2, 300_000)))
+    finding = told(bad)[1]["monotonic"]
+    assert finding.outcome is Outcome.FAILED
+    assert finding.measured == "2 of 550 looks"
+    assert finding.why == "CLOCK_MONOTONIC went back by 0.3 ms from vCPU 1 to 0"
+
+
+def test_realtime_may_go_back() -> None:
+    stepped = (*SOUND.backward, Backward("realtime", 0, 0, 50, 1, 300_000))
+    assert backward(stepped) == []
+    assert told(replace(SOUND, backward=stepped))[1]["monotonic"].outcome is Outcome.PASSED
+
+
+def test_what_nobody_looked_at_is_not_passed() -> None:
+    assert told(replace(SOUND, backward=()))[1]["monotonic"].outcome is Outcome.INCONCLUSIVE
+    assert told(None)[1]["monotonic"].outcome is Outcome.INCONCLUSIVE
+
+
+def test_timers_that_fire_early_are_told_and_do_not_fail() -> None:
+    early = replace(SOUND, timers=(replace(SOUND.timers[0], early=2),))
+    finding = told(early)[1]["timers"]
+    assert finding.outcome is Outcome.PASSED
+    assert finding.why == "2 timers fired before they were due"
+
+
+@pytest.mark.parametrize(
+    ("stands", "words"), [(False, "went on through the pause"), (True, "stood still with the guest")]
+)
+def test_an_rtc_is_told_from_one_that_stands_still(stands: bool, words: str) -> None:
+    """The guest is 5 s behind afterwards. An RTC that went on is then ahead of its REALTIME by as much."""
+    result, _ = told(SOUND)
+    resumed = result.resumed_guest
+    assert resumed is not None
+    phase, bound = -300 * MS, 3 * MS
+    ahead = phase if stands else phase + 5 * S
+    looks = (
+        RtcLook(resumed.low_ns - 900 * MS, phase, bound),
+        RtcLook(resumed.high_ns + 100 * MS, ahead, bound),
+    )
+    assert words in told(replace(SOUND, rtc=looks))[1]["rtc"].measured
+
+
+def test_looks_at_the_rtc_are_told_apart_by_the_resume() -> None:
+    looks = tuple(RtcLook(raw, 0, MS) for raw in (100 * MS, 199 * MS, 202 * MS, 300 * MS))
+    resume = Interval(199_500_000, 200_500_000)
+    assert rtc_around(looks, resume) == (looks[1], looks[3])  # the third may have begun before
+    assert rtc_around(looks, None) == (None, None)
+    assert rtc_around((), resume) == (None, None)
+
+
+def test_bounds_add_up() -> None:
+    one, two = RtcLook(0, -300 * MS, 2 * MS), RtcLook(S, 4700 * MS, 3 * MS)
+    moved = rtc_moved(one, two, Interval(-MS, MS), Interval(-5 * S - MS, -5 * S + MS))
+    assert moved == Interval(-7 * MS, 7 * MS)
