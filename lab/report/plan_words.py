@@ -24,6 +24,7 @@ from lab.core.plan import (
     Patch,
     Regime,
     ResyncMechanism,
+    RtcTrack,
 )
 from lab.core.timesync.configs import filled
 from lab.core.timesync.rules import forecast
@@ -124,15 +125,17 @@ def _repaired(cell: Cell, wall: WallClock) -> str:
         return "the boot sets the clock from the RTC, and then: " + cell.resync.about
     if wall is WallClock.NEARLY:
         return "what is missing to whole seconds: " + cell.resync.about
-    if wall is WallClock.RIGHT:
+    if not cell.cycle.method.freezes:
         return "nothing to repair"
     longest = cell.cycle.patch.longest_ns
     if isinstance(cell.cycle.patch, HoldPatch) and longest:
         pause = Interval(longest, longest)
     else:  # nobody knows: from the freeze's own milliseconds to the deadline
         pause = Interval(NS_PER_MS, max(NS_PER_S, longest))
-    if cell.resync is ResyncMechanism.NONE and pause.low_ns < pause.high_ns:
+    stopped = wall is not WallClock.RIGHT
+    if cell.resync is ResyncMechanism.NONE and stopped and pause.low_ns < pause.high_ns:
         return "it stays so"
     # Of the configuration that the lab is going to install, and a state that nobody knows yet.
-    setup = Setup(cell.resync, config=filled(cell.resync))
-    return forecast(setup, pause, stopped=True, watch_ns=cell.cycle.watch_ns).text
+    rtc_stops = any(guest.rtc is RtcTrack.GUEST for guest in cell.guests)
+    setup = Setup(cell.resync, config=filled(cell.resync, "host", 123, "/dev/ptp0"), rtc_stops=rtc_stops)
+    return forecast(setup, pause, stopped, cell.cycle.watch_ns).text

@@ -77,8 +77,8 @@ def _at(share: float, low: int, high: int) -> int:
     return low + int(share * (high - low))
 
 
-def obeying(said: Forecast, lost_ns: int, plot: Plot) -> tuple[Move, ...]:
-    """Moves that the forecast allows."""
+def obeying(setup: Setup, said: Forecast, lost_ns: int, plot: Plot) -> tuple[Move, ...]:
+    """Moves that the forecast allows. Only chronyd goes too far, and comes back."""
     where = said.residual or Interval(0, 0)
     to_ns = _at(plot.where, where.low_ns, where.high_ns)
     if said.correction is Correction.NONE:
@@ -91,7 +91,7 @@ def obeying(said: Forecast, lost_ns: int, plot: Plot) -> tuple[Move, ...]:
         took = abs(lost_ns) * S // ppb
         ends = min(max(at, took), said.within.high_ns)
         return (Move(max(0, ends - took), to_ns, ppb=ppb),)
-    if plot.over_ns and at > 50 * MS:
+    if plot.over_ns and at > 50 * MS and setup.mechanism.is_chrony:
         return (Move(at // 2, to_ns + plot.over_ns), Move(at, to_ns))
     return (Move(at, to_ns),)
 
@@ -113,7 +113,9 @@ def breaking(
     """Moves that the forecast rules out, by enough for a good look; None when it rules none of the kind
     out."""
     if broken is Broken.REPAIRED:
-        return (Move(_at(plot.when, 0, watch_ns // 2), 0),) if said.repaired is False else None
+        if said.repaired is not False or said.residual is None or said.residual.high_ns > -100 * MS:
+            return None
+        return (Move(_at(plot.when, 0, watch_ns // 2), 0),)
     if not said.repaired or said.within is None or said.residual is None:
         return None
     if lost_ns < said.residual.largest_ns + 100 * MS:
@@ -161,7 +163,7 @@ def test_what_keeps_its_rules_is_never_told_to_break_them(
     s = replace(s, regime=regime, watch_ns=watch)
     said, lost = said_of(s, setup)
     # Where the bounds of the pause straddle a threshold the forecast is left open, and rules out less.
-    s = replace(s, repair=Repair.MOVES, moves=obeying(said, lost, plot))
+    s = replace(s, repair=Repair.MOVES, moves=obeying(setup, said, lost, plot))
     result, _ = observed(s, setup)
     agrees, verdict = compared(result)
     assert agrees is not False, verdict
@@ -193,7 +195,7 @@ def test_a_right_clock_that_a_repair_makes_worse(
     """The guest kept true time through the pause; the host's repair moves it all the same."""
     s = replace(s, regime=Regime.JUMPED, start_offset_ns=0)
     said, _ = said_of(s, setup)
-    s = replace(s, repair=Repair.MOVES, moves=obeying(said, 0, plot))
+    s = replace(s, repair=Repair.MOVES, moves=obeying(setup, said, 0, plot))
     check(s, expect)
     agrees, verdict = compared(observed(s, setup)[0])
     assert agrees is not False, verdict

@@ -141,7 +141,7 @@ def _repaired(forecast: Forecast, seen: Seen, final: Interval, target: Interval)
         found.append(_correction(forecast.correction, seen))
     if forecast.within is not None:
         found.append(_by(forecast.within, time, seen.edge_ns))
-    found.append(_residual(forecast, final, target))
+    found.append(_residual(forecast, seen, final, target))
     return found
 
 
@@ -191,12 +191,16 @@ def _correction(predicted: Correction, seen: Seen) -> Claimed:
     return Claimed(CORRECTION, predicted, measured, False, f"{kinds[measured]}, {predicted} predicted")
 
 
-def _residual(forecast: Forecast, final: Interval, target: Interval) -> Claimed:
+def _residual(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> Claimed:
     predicted = _range(forecast.residual or target)
     agrees: bool | None = None
     words = f"undecided: {_shown(final)}, {predicted} predicted"
     if target.low_ns <= final.low_ns and final.high_ns <= target.high_ns:
         agrees, words = True, AS_PREDICTED
+    elif (
+        not final.meets(target) and forecast.within is not None and seen.lasted_ns <= forecast.within.high_ns
+    ):
+        words = NOT_YET
     elif not final.meets(target):
         agrees, words = False, f"left at {_shown(final)}, {predicted} predicted"
     return Claimed(RESIDUAL, predicted, _shown(final), agrees, words)

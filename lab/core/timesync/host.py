@@ -78,7 +78,7 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
 def _set(at: Situation, left: Interval, where: str, sources: tuple[str, ...]) -> Forecast:
     """One step to the time that the host said."""
     within = Interval(0, AGENT_SLOWEST_NS)
-    text = f"one step at once, {where}" if at.stopped else f"a right clock is stepped {where}"
+    text = f"one step at once, {where}" if at.stopped else f"a right clock is stepped, {where}"
     return Forecast(True, Correction.STEP, within, left, text, sources)
 
 
@@ -90,7 +90,7 @@ def _push(setup: Setup, at: Situation) -> Forecast:
     sources = ("Linux drivers/hv/hv_util.c (the model)", "lab/guest (the push itself)")
     text = "one step at once, by the offset measured"
     if not at.stopped:
-        text = "a right clock is stepped by next to nothing"
+        text = "a right clock is stepped, by next to nothing"
     return Forecast(True, Correction.STEP, within, left, text, sources)
 
 
@@ -104,5 +104,5 @@ def _from_rtc(setup: Setup, at: Situation) -> Forecast:
         left = left - at.lost
         text = f"left behind by {at.shown}: the RTC stood still with the guest"
         return Forecast(False, None, None, left, text, (*sources, "libvirt formatdomain, timer track=guest"))
-    text = "one step, to the RTC's second" if at.stopped else "a right clock is set to the RTC's second"
+    text = "one step, to the RTC's second" if at.stopped else "a right clock is set, to the RTC's second"
     return Forecast(True, Correction.STEP, within, left, text, sources)
