@@ -25,12 +25,14 @@ def source(name: str) -> bytes:
 def command(text: bytes, *arguments: str) -> str:
     """The shell command that becomes the program `text`, on any Python from 3.6 on."""
     packed = b64encode(zlib.compress(text, 9)).decode()
+    # Not base64, which imports re: that takes Python as long as its own start.
     program = (
-        f"import base64,zlib;exec(compile(zlib.decompress(base64.b64decode('{packed}')),'probe','exec'))"
+        f"import binascii,zlib;exec(compile(zlib.decompress(binascii.a2b_base64('{packed}')),'probe','exec'))"
     )
     run = f'exec "$p" -I -S -u -c {shlex.join([program, *arguments])}'
     return (
         "for p in python3 /usr/bin/python3 /usr/libexec/platform-python; do "
-        f'if "$p" -c "import sys; sys.exit(sys.version_info < (3, 6))" 2>/dev/null; then {run}; fi; done; '
+        'if "$p" -I -S -c "import sys; sys.exit(sys.version_info < (3, 6))" 2>/dev/null; then '
+        f"{run}; fi; done; "
         f"echo {NO_PYTHON} >&2; exit 127"
     )

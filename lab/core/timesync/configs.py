@@ -32,10 +32,11 @@ CHRONY_FROZEN = """\
 # maxsamples 1: only the newest sample counts. With more of them the pause is fitted as a frequency: samples
 #   from before it lie on one side, those from after it on the other, and the line through them is steep (a
 #   guest was seen to overshoot by 1.1 s). One sample has no slope: the frequency is left as it is. At this
-#   interval even a drift of 100 ppm moves the clock by no more than 25 us from one correction to the next.
-#   maxdelay 0.05: a sample is wrong by at most half its round trip, so by at most 25 ms; longer ones are
-#   dropped. makestep 0.05 -1: what is off by more than any sample can be wrong was frozen, and is stepped,
-#   always. What is smaller is slewed, at no more than 83333 ppm (the default), so in less than a second.
+#   interval even a drift of 100 ppm moves the clock by no more than 25 us between two corrections.
+#   The price: chronyd knows nothing of its own scatter then, and claims no better than 4 s.
+# maxdelay 0.05: a sample is wrong by at most half its round trip, so by 25 ms; longer ones are dropped.
+# makestep 0.05 -1: what is off by more than any sample can be wrong was frozen, and is stepped, always. What
+#   is smaller is slewed, at no more than 83333 ppm (the default), so in less than a second.
 server {server} port {port} minpoll -2 maxpoll -2 maxsamples 1 maxdelay 0.05 iburst
 makestep 0.05 -1
 driftfile /var/lib/chrony/chrony.drift

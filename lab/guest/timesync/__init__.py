@@ -44,6 +44,8 @@ def install(mechanism: ResyncMechanism, ways: Ways, *, config: str | None = None
         raise Refused("the host's NTP server cannot be reached from this guest", where=ways.where)
     ssh = ways.ssh()
     ssh.check(CLEAN, START_S)
+    if mechanism is ResyncMechanism.PUSH:
+        return _or_nothing(pushed := PushResync(ways), pushed.install)
     with push.once(ways) as line:
         push.set_clock(line)
         rtc = push.rtc_minus_real(line) if mechanism.reads_rtc else None
@@ -51,8 +53,6 @@ def install(mechanism: ResyncMechanism, ways: Ways, *, config: str | None = None
         return NoResync()
     if mechanism.uses_agent:
         return AgentResync(mechanism, ways).install(rtc)
-    if mechanism is ResyncMechanism.PUSH:
-        return _or_nothing(pushed := PushResync(ways), pushed.install)
     if mechanism is ResyncMechanism.HWCLOCK:
         return _or_nothing(hwclock := HwclockResync(ways), lambda: hwclock.install(rtc))
     device = phc.device(ssh, mechanism) if mechanism in phc.CLOCKS else ""

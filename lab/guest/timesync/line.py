@@ -34,6 +34,10 @@ class Line:
     def where(self) -> str:
         return f"guest {self._ssh.address.guest}"
 
+    def now(self) -> Stamp:
+        """The host's clocks."""
+        return self._ssh.clock.now()
+
     def open(self, timeout_s: float = START_S) -> Line:
         """Start the program. GuestError when it does not come up."""
         self._waiting = b""

@@ -1,8 +1,9 @@
 """The guest's clock set by the host from readings: what Hyper-V's time service does on a resume.
 
-A program (payload_clock.py) waits in the guest. The host takes a few readings of its clock, each an interval
-that holds the offset (MEASURING.md), and has the program step the clock by minus the middle of what they
-agree on. What is left is no more than half of that interval's width.
+A program (payload_clock.py) waits in the guest. One reading of its clock, an interval that holds the offset
+(MEASURING.md), is enough for a first step, by as much as is certain: the guest ends behind by no more than
+the reading's width, and never ahead. Some more readings narrow the interval, and a second step goes to its
+middle. What is left is no more than half of its width.
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ GOOD_NS = 700 * NS_PER_US
 """Readings stop when they agree on the offset to this (half the width): under TCG one exchange takes 1.5-3
 ms."""
 
-FEWEST, MOST = 2, 8
+MOST = 8
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """The step that was made, and where the offset lies since, as far as the readings before it tell."""
+    """steps_ns: that were made, one or two; (): it was right. first, done: when the first one had been made,
+    and when all was over. left: where the offset lies since, as far as the readings tell."""
 
-    step_ns: int
+    steps_ns: tuple[int, ...]
     left: Interval
     readings: int
+    first: Stamp
     done: Stamp
 
 
@@ -64,20 +67,30 @@ def order(line: Line, what: str, answer: str) -> Stamp:
     return arrived
 
 
-def push(line: Line, fewest: int = FEWEST, most: int = MOST) -> Pushed:
-    """Read, and step. GuestError when the program does not answer, or may not."""
-    known = None
-    for number in range(most):
+def push(line: Line) -> Pushed:
+    """Read, step, read on, and step again. GuestError when the program does not answer, or may not."""
+    steps: list[int] = []
+    stamps: list[Stamp] = []
+    known = read(line, 0)
+
+    def step(by_ns: int) -> None:
+        nonlocal known
+        stamps.append(order(line, f"p {by_ns}", "P"))
+        steps.append(by_ns)
+        known = known.shifted(by_ns)
+
+    if 0 not in known:
+        step(-known.high_ns if known.high_ns < 0 else -known.low_ns)
+    number = 1
+    while number < MOST and known.half_width_ns > GOOD_NS:
         latest = read(line, number)
+        number += 1
         # When they contradict each other somebody else moved the clock: the last one counts.
-        known = latest if known is None else intersect((known, latest)) or latest
-        if number + 1 >= fewest and known.half_width_ns <= GOOD_NS:
-            break
-    if known is None:
-        raise ValueError("a push needs a reading")
-    step_ns = 0 if 0 in known else -known.mid_ns
-    done = order(line, f"p {step_ns}", "P")
-    return Pushed(step_ns, known.shifted(step_ns), number + 1, done)
+        known = intersect((known, latest)) or latest
+    if known.mid_ns < 0 or 0 not in known:
+        step(-known.mid_ns)
+    stamps.append(line.now())
+    return Pushed(tuple(steps), known, number, stamps[0], stamps[-1])
 
 
 @contextmanager
@@ -94,7 +107,7 @@ def set_clock(line: Line) -> Pushed:
     """Set the guest's clock to the host's as well as can be, and make its kernel forget what it was told to
     correct. GuestError when that fails."""
     forget(line)
-    return push(line, MOST, MOST)
+    return push(line)
 
 
 def forget(line: Line) -> None:
@@ -123,11 +136,10 @@ class PushResync:
         self._lock = threading.Lock()
 
     def install(self) -> PushResync:
-        """Start the program, with a connection of its own. GuestError when that cannot be had."""
-        line = Line(self._ways.ssh().again(ANSWER_S * 2), command(), "H")
-        self._line = line
-        line.open()
-        read(line, 0)
+        """Start the program, with a connection of its own, and set the clock by it. GuestError when that
+        cannot be had."""
+        self._line = Line(self._ways.ssh().again(ANSWER_S * 2), command(), "H")
+        set_clock(self._line.open())
         return self
 
     def setup(self) -> Setup:
@@ -180,8 +192,12 @@ class PushResync:
 
 
 def _told(pushed: Pushed, resumed: Stamp) -> str:
-    after = (pushed.done.raw_ns - resumed.raw_ns) / NS_PER_MS
-    left = pushed.left.half_width_ns / NS_PER_MS
-    step = f"{pushed.step_ns / NS_PER_MS:+.1f} ms" if pushed.step_ns else "nothing"
-    told = f"pushed {step} from {pushed.readings} readings"
-    return f"{told}, done after {after:.1f} ms, left within ± {left:.2f} ms"
+    def after(stamp: Stamp) -> str:
+        return f"{(stamp.raw_ns - resumed.raw_ns) / NS_PER_MS:.1f} ms"
+
+    left = f"left within [{pushed.left.low_ns / NS_PER_MS:+.2f}, {pushed.left.high_ns / NS_PER_MS:+.2f}] ms"
+    if not pushed.steps_ns:
+        return f"nothing to push after {pushed.readings} readings, {left}"
+    steps = ", ".join(f"{step / NS_PER_MS:+.1f} ms" for step in pushed.steps_ns)
+    told = f"pushed {steps}: first done {after(pushed.first)} after the resume, all {after(pushed.done)}"
+    return f"{told}; {pushed.readings} readings, {left}"
