@@ -30,7 +30,7 @@ from lab.report.numbers import (
     wanted_window,
 )
 from lab.report.page import LABEL, Column, Grid, Page, Piece
-from lab.report.resyncs import TOLERANCE_NS, verdict, watched_ns
+from lab.report.resyncs import TOLERANCE_NS, out_again_ns, verdict, watched_ns
 from lab.report.text import counted, names
 
 CURVE = 16
@@ -188,7 +188,7 @@ def _drawn(cycle: Cycle, resync: Resync) -> tuple[list[Point], int]:
     start = [Point(0, first.low_ns, first.high_ns)] if first else []
     shown = watched
     if resync.time_ns is not None:
-        shown = min(watched, max(4 * resync.time_ns, NS_PER_S))
+        shown = min(watched, max(4 * resync.time_ns, 2 * (out_again_ns(resync) or 0), NS_PER_S))
     return [*start, *resync.curve], shown
 
 
@@ -201,6 +201,8 @@ def resync_line(page: Page, resync: Resync, cycle: Cycle) -> tuple[str, list[Pie
     points, shown = _drawn(cycle, resync)
     if resync.time_ns is not None:
         text = f"{start} {arrow} {end}, in time after {at_latest(resync.time_ns)}"
+        if (out := out_again_ns(resync)) is not None:
+            text += f", out again until {about(out)}"
     else:
         word = "not in time" if resync.outcome == "not synced" else resync.outcome
         text = f"{start} {arrow} {end}, {word} after {about(watched_ns(resync))}"

@@ -142,6 +142,17 @@ def watched_ns(resync: Resync) -> int:
     return resync.curve[-1].at_ns if resync.curve else 0
 
 
+def out_again_ns(resync: Resync) -> int | None:
+    """When it was last seen certainly out of tolerance, after it had been in time for as long as was asked
+    for; None when it stayed."""
+    tolerance, since = resync.tolerance_ns or TOLERANCE_NS, resync.time_ns
+    if since is None:
+        return None
+    later = [p for p in resync.curve if p.at_ns > since]
+    out = [p.at_ns for p in later if p.low_ns > tolerance or p.high_ns < -tolerance]
+    return max(out, default=None)
+
+
 def measured(cycle: Cycle, after: bool = True) -> Piece:
     """ "step 21 ms → -0.1 ± 0.3 ms", "3.0 s behind after 20 s". after: tell how long it was watched for."""
     resync, final = cycle.resync, cycle.offset.final
@@ -152,7 +163,8 @@ def measured(cycle: Cycle, after: bool = True) -> Piece:
     if resync.time_ns is not None:
         if resync.correction == "none":
             return f"right, {interval(final, signed=True)}", ""
-        return f"{word or 'in time'} {_after(resync.time_ns)} → {interval(final, signed=True)}", ""
+        text = f"{word or 'in time'} {_after(resync.time_ns)} → {interval(final, signed=True)}"
+        return (f"{text}, out again", "yellow") if out_again_ns(resync) is not None else (text, "")
     length = f" after {about(watched_ns(resync))}" if after else ""
     if resync.outcome == "not synced":
         return f"{moved}{side(final.value_ns)}{length}", ""

@@ -364,6 +364,15 @@ def test_a_single_run_has_a_plot_and_the_times_to_each_limit() -> None:
     assert "┤" not in several
 
 
+def test_a_clock_that_was_in_time_and_went_out_again_is_told() -> None:
+    points = (*curve(-5006, 0.3, 130, 3000), Point(3 * S, 180 * MS, 181 * MS), Point(3_100 * MS, 0, MS))
+    went = cycle(resync=resync(curve=points))
+    assert "in time after 0.14 s, out again until 3.0 s" in plain(run(guest("web-0", went)))
+    assert measured(went)[0].endswith(", out again")
+    assert measured(went)[1] != ""
+    assert "out again" not in plain(run())
+
+
 # -- claims ---------------------------------------------------------------------------------------
 
 HELD = Audit("adjtimex", 41, 41, 0, 0, 0, 0, 0)
