@@ -9,10 +9,14 @@ from lab.core.clock import Interval
 from lab.core.effects import Effects, backward, rtc_around, rtc_moved
 from lab.core.method import FreezeMethod
 from lab.core.plan import Expectations, Regime, ResyncMechanism
+from lab.core.predictions import compared
 from lab.core.result import CycleResult
 from lab.core.resync import SyncOutcome
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration, format_ms
 from lab.core.verdict import Finding, Outcome, at_least, at_most, worst
+
+AS_PREDICTED = "resync"
+"""The metric of a finding that holds a resync against its forecast."""
 
 CPU_SHARE = 0.05
 CPU_SLACK_NS = 20 * NS_PER_MS
@@ -213,6 +217,16 @@ class _Judge:
         curve = self.result.resync.curve if self.result.resync else ()
         return curve[-1].at_ns if curve else 0
 
+    def as_predicted(self) -> Iterator[Finding]:
+        """The mechanism's forecast. What was not watched for long enough to tell has not passed."""
+        if not self.expect.as_predicted or not self.obs.frozen or self.result.control:
+            return
+        agrees, words = compared(self.result)
+        known = {True: Outcome.PASSED, False: Outcome.FAILED, None: Outcome.INCONCLUSIVE}
+        said = self.result.forecast
+        why = "" if agrees else f"{words or 'nothing was predicted'}{f' ({said.text})' if said else ''}"
+        yield self._finding(AS_PREDICTED, "as predicted", words or "not told", known[agrees], why)
+
     def final_offset(self) -> Iterator[Finding]:
         limit, final = self.expect.final_offset_ns, self.result.final
         if limit is None or self.result.control:
@@ -353,8 +367,8 @@ def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
     judge = _Judge(result, expect)
     checks = (
         judge.observed, judge.patch, judge.freeze, judge.memory, judge.back, judge.budget, judge.closure,
-        judge.regime, judge.pause, judge.vcpus_at_rest, judge.in_time, judge.final_offset, judge.drift,
-        judge.same_boot, judge.kernel_log, judge.effects,
+        judge.regime, judge.pause, judge.vcpus_at_rest, judge.in_time, judge.as_predicted, judge.final_offset,
+        judge.drift, judge.same_boot, judge.kernel_log, judge.effects,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 

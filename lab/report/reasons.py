@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from lab.core.findings import AS_PREDICTED
 from lab.core.method import FreezeMethod
 from lab.core.units import NS_PER_MS
 from lab.core.verdict import Finding, Outcome
@@ -19,7 +20,7 @@ from lab.report.text import names, ranges
 
 MOST_REASONS = 24
 
-_OF_THE_RUN = ("observation", "run", "history", "cycles", "cell", "freeze", "memory")
+_OF_THE_RUN = ("observation", "run", "history", "cycles", "cell", "freeze", "memory", AS_PREDICTED)
 """Metrics whose reasons speak for themselves."""
 
 _CLAIM = re.compile(r"claims ± ([0-9.]+) ms")
@@ -78,7 +79,9 @@ def _reasons(run: Run) -> list[_Reason]:
     for outcome in order:
         for finding in run.findings:
             if finding.outcome is outcome:
-                text = _text(finding)
+                # The table says what was predicted; a line for each cell would say it again.
+                short = run.cells and finding.metric == AS_PREDICTED and outcome is Outcome.INCONCLUSIVE
+                text = finding.measured if short else _text(finding)
                 label, style = VERDICTS[outcome]
                 key = (outcome, finding.metric, _shape(text), finding.cycle < 0)
                 reason = found.setdefault(key, _Reason(label, style, text))
@@ -96,9 +99,16 @@ def _text(finding: Finding) -> str:
 def surprises(run: Run) -> list[_Reason]:
     """What went otherwise than the mechanism's own rules say, whether or not it was expected to."""
     found: dict[tuple[str, str], _Reason] = {}
+    failed = {
+        (f.cell, f.guest, f.cycle)
+        for f in run.findings
+        if f.metric == AS_PREDICTED and f.outcome is Outcome.FAILED
+    }
     for guest in run.guests:
         for cycle in guest.cycles:
-            for text in (*_surprises(cycle), *predictions.surprises(cycle)):
+            told = (cycle.cell, guest.name, cycle.index) in failed
+            unpredicted = [] if told else _unpredicted(cycle)
+            for text in (*unpredicted, *_surprises(cycle), *predictions.surprises(cycle)):
                 reason = found.setdefault(("", _shape(text)), _Reason("surprise", "magenta", text))
                 reason.add(guest.name, cycle.index, text, cycle.cell)
     return list(found.values())
@@ -115,7 +125,6 @@ def _surprises(cycle: Cycle) -> Iterator[str]:
         word = "" if before.value_ns > 0 else " behind"
         yield f"already {behind(before)}{word} before the freeze"
     if resync is not None and cycle.frozen:
-        yield from _unpredicted(cycle)
         if resync.backward_steps:
             yield f"the guest's clock was set backward ({resync.backward_steps} times)"
         if resync.overshoot_ns > NOTABLE_NS:
@@ -141,7 +150,7 @@ def _surprises(cycle: Cycle) -> Iterator[str]:
 
 
 def _unpredicted(cycle: Cycle) -> Iterator[str]:
-    said = cycle.resync.forecast if cycle.resync is not None else None
+    said = cycle.resync.forecast if cycle.resync is not None and cycle.frozen else None
     if said is not None and said.agrees is False:
         how = said.verdict.removeprefix("surprise").lstrip(": ")
         yield f"predicted: {said.text}; measured: {measured(cycle)[0]}{f' ({how})' if how else ''}"

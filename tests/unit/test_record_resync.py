@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.core.verdict import Outcome
 from lab.record.journal import read_history
 from lab.record.run import Cycle, Run, judge
 from tests.unit.histories import ALL, CALIBRATION, resync_matrix, slewed, stepped
@@ -36,6 +37,20 @@ def test_every_freeze_has_its_forecast_and_how_the_two_stand(runs: dict[str, Run
     agrees, words = verdicts["suspend-200ms-chrony-frozen"]
     assert agrees is False
     assert words.startswith("surprise: ")
+
+
+def test_a_resync_that_was_asked_for_as_predicted_is_a_check_and_not_yet_has_not_passed(
+    runs: dict[str, Run],
+) -> None:
+    found = {f.cell: f for f in runs["resync_matrix"].findings if f.metric == "resync"}
+    assert len(found) == 16
+    assert found["suspend-3s-none"].outcome is Outcome.PASSED
+    assert found["suspend-3s-timesyncd"].outcome is Outcome.INCONCLUSIVE
+    assert found["suspend-3s-timesyncd"].why.startswith("not yet, as predicted (stepped at its next poll")
+    assert found["suspend-200ms-chrony-frozen"].outcome is Outcome.FAILED
+    outcomes = {cell.id: cell.outcome for cell in runs["resync_matrix"].cells}
+    assert all(outcomes[cell] is finding.outcome for cell, finding in found.items())
+    assert not [f for f in runs["slewed"].findings if f.metric == "resync"]  # nobody asked
 
 
 def test_a_forecast_names_its_sources_and_is_of_the_configuration_in_the_guest(runs: dict[str, Run]) -> None:
