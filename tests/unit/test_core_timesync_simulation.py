@@ -188,7 +188,7 @@ def test_what_breaks_a_rule_is_never_told_to_keep_them(
 
 
 @given(quiet, st.sampled_from([s for s in SETUPS if not s.mechanism.is_daemon]), plots, expectations)
-@cases(40)
+@cases(30)
 def test_a_right_clock_that_a_repair_makes_worse(
     s: Scenario, setup: Setup, plot: Plot, expect: Expectations
 ) -> None:
@@ -214,7 +214,7 @@ moves = st.lists(
 
 
 @given(scenarios, expectations, moves)
-@cases(100)
+@cases(70)
 def test_a_clock_that_is_moved_at_will_after_the_resume(
     s: Scenario, expect: Expectations, given_: tuple[Move, ...]
 ) -> None:

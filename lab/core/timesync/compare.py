@@ -135,7 +135,7 @@ def _repaired(forecast: Forecast, seen: Seen, final: Interval, target: Interval)
     outcome, why, time = settled(seen.curve, target, HOLD_NS)
     back = Claimed(RESYNC, forecast.text, "came back", True, AS_PREDICTED)
     if time is None:
-        return [_not_back(forecast, seen, final, outcome, why)]
+        return [_not_back(forecast, seen, final, target, outcome, why)]
     found = [back]
     if forecast.correction is not None and forecast.correction is not Correction.NONE:
         found.append(_correction(forecast.correction, seen))
@@ -145,13 +145,17 @@ def _repaired(forecast: Forecast, seen: Seen, final: Interval, target: Interval)
     return found
 
 
-def _not_back(forecast: Forecast, seen: Seen, final: Interval, outcome: SyncOutcome, why: str) -> Claimed:
+def _not_back(
+    forecast: Forecast, seen: Seen, final: Interval, target: Interval, outcome: SyncOutcome, why: str
+) -> Claimed:
     after = rounded(seen.curve[-1].at_ns)
     measured = f"{_shown(final)} after {after}"
     within = forecast.within
     if within is not None and seen.lasted_ns <= within.high_ns:
         return Claimed(RESYNC, forecast.text, measured, None, NOT_YET)
-    if outcome is not SyncOutcome.NOT_SYNCED:
+    # After the latest time it is out whatever it was before, when nobody looked.
+    over = within is not None and not seen.curve[-1].offset.meets(target)
+    if outcome is not SyncOutcome.NOT_SYNCED and not over:
         return Claimed(RESYNC, forecast.text, measured, None, f"undecided: {why}")
     words = f"not back after {after}" if within is not None else "moved, although not predicted"
     return Claimed(RESYNC, forecast.text, measured, False, words)

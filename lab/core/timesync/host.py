@@ -79,7 +79,12 @@ def _set(at: Situation, left: Interval, where: str, sources: tuple[str, ...]) ->
     """One step to the time that the host said."""
     within = Interval(0, AGENT_SLOWEST_NS)
     text = f"one step at once, {where}" if at.stopped else f"a right clock is stepped, {where}"
-    return Forecast(True, Correction.STEP, within, left, text, sources)
+    return Forecast(True, _step(at), within, left, text, sources)
+
+
+def _step(at: Situation) -> Correction | None:
+    """A step; but the one of a right clock may be too small to be seen, or of nothing."""
+    return Correction.STEP if at.stopped else None
 
 
 def _push(setup: Setup, at: Situation) -> Forecast:
@@ -91,7 +96,7 @@ def _push(setup: Setup, at: Situation) -> Forecast:
     text = "one step at once, by the offset measured"
     if not at.stopped:
         text = "a right clock is stepped, by next to nothing"
-    return Forecast(True, Correction.STEP, within, left, text, sources)
+    return Forecast(True, _step(at), within, left, text, sources)
 
 
 def _from_rtc(setup: Setup, at: Situation) -> Forecast:
@@ -105,4 +110,4 @@ def _from_rtc(setup: Setup, at: Situation) -> Forecast:
         text = f"left behind by {at.shown}: the RTC stood still with the guest"
         return Forecast(False, None, None, left, text, (*sources, "libvirt formatdomain, timer track=guest"))
     text = "one step, to the RTC's second" if at.stopped else "a right clock is set, to the RTC's second"
-    return Forecast(True, Correction.STEP, within, left, text, sources)
+    return Forecast(True, _step(at), within, left, text, sources)

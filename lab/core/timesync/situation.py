@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from lab.core.clock import Interval
 from lab.core.units import NS_PER_MS, NS_PER_S
 
-SOURCE_NS = 20 * NS_PER_MS
+SOURCE_NS = 30 * NS_PER_MS
 """How near the host's time a program in the guest comes by NTP over the lab's networks: half of the longest
-round trips seen under TCG, and what its own filter leaves. An estimate of the lab's, no program's promise."""
+round trips seen under TCG on busy cores (50 ms), and what its own filter leaves. An estimate of the lab's, no
+program's promise."""
 
 
 @dataclass(frozen=True)
