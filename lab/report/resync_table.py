@@ -34,6 +34,7 @@ RESYNC, HOLD, METHOD = "resync", "hold", "method"
 CURVE = 10
 LONGEST_VERDICT = 44
 WORD = 12
+MOST_ROWS = 120
 
 
 @dataclass
@@ -115,6 +116,10 @@ def _telling(cycle: Cycle) -> tuple[int, int]:
     return rank(resync.forecast), -(resync.time_ns if resync.time_ns is not None else 1 << 62)
 
 
+def _rank(row: _Row) -> int:
+    return _telling(row.cycle)[0] if row.cycle is not None else 1
+
+
 def _pause(cell: Cell) -> str:
     """As asked for; measured, when the playbook does not vary it."""
     try:
@@ -134,12 +139,21 @@ def _watched(run: Run) -> int | None:
     return max(seen) if seen and min(seen) * 10 > max(seen) * 9 else None
 
 
-def _groups(run: Run, watch: bool) -> dict[str, list[_Row]]:
-    """A row for each cell, by mechanism."""
+def _groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
+    """By mechanism."""
     found: dict[str, list[_Row]] = {}
-    for cell in run.cells:
-        found.setdefault(cell.resync, []).append(_Row(cell, cycles_of(run, cell), watch))
+    for row in rows:
+        found.setdefault(row.cell.resync, []).append(row)
     return found
+
+
+def _shown(page: Page, rows: Sequence[_Row]) -> list[_Row]:
+    """Those that tell most, in their order."""
+    if len(rows) <= MOST_ROWS:
+        return list(rows)
+    page.parts([f"the {MOST_ROWS} that tell most of {counted(len(rows), 'cell')}"], "dim")
+    kept = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))[:MOST_ROWS]
+    return [rows[number] for number in sorted(kept)]
 
 
 def _folded(rows: Sequence[_Row]) -> Iterator[_Row]:
@@ -238,14 +252,15 @@ def _candidates(run: Run, page: Page) -> Iterator[tuple[tuple[str, ...], int, in
 def show_resync_table(page: Page, run: Run) -> None:
     """On a terminal a line above each mechanism's rows says what it is; elsewhere every row says it all."""
     watched = _watched(run)
-    groups = _groups(run, watched is None)
+    every_row = [_Row(cell, cycles_of(run, cell), watched is None) for cell in run.cells]
+    groups = _groups(_shown(page, every_row))
     head = "measured" if watched is None else f"measured in {about(watched)}"
     if page.plain:
         given = [row for rows in groups.values() for row in rows]
         others = ("others",) if any(_others(row.cell) for row in given) else ()
         every = ("mechanism", "pause", *others, "method", "regime", *_LAST, "checks")
         page.grid(_grid(every, given, 2, 1 << 16, head))
-        _count(page, given)
+        _count(page, every_row)
         return
     by_mechanism = {name: list(_folded(rows)) for name, rows in groups.items()}
     for names, gap, longest in _candidates(run, page):
@@ -259,13 +274,13 @@ def show_resync_table(page: Page, run: Run) -> None:
     else:
         rows = [row for rows in by_mechanism.values() for row in rows]
         page.squeezed(_grid(("mechanism", "pause", "verdict"), rows, 1, WORD, head))
-    _count(page, [row for rows in groups.values() for row in rows])
+    _count(page, every_row)
 
 
 def _count(page: Page, rows: Sequence[_Row]) -> None:
     """How many cells came to what: those to be looked at first."""
     counts: dict[Piece, int] = {}
-    for row in sorted(rows, key=lambda row: _telling(row.cycle)[0] if row.cycle is not None else 1):
+    for row in sorted(rows, key=_rank):
         _, style = row.verdict(1 << 16)
         word = in_a_word(row.verdict(0)[0].split(" (")[0])
         counts[word, style] = counts.get((word, style), 0) + 1

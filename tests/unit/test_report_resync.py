@@ -268,6 +268,15 @@ def test_cells_are_counted_by_their_verdicts() -> None:
     assert "5 cells: 1 surprise, 1 refused, 1 not yet, 2 as predicted" in plain(made)
 
 
+def test_of_hundreds_of_cells_those_are_shown_that_tell_most() -> None:
+    cells = [("agent", f"{i}ms", one(True, "as predicted")) for i in range(300)]
+    cells[250] = ("push", "250ms", one(False, "surprise: slewed"))
+    text = shown(matrix(*cells), 80)
+    assert len(text.splitlines()) < 170
+    assert "push" in text
+    assert "300 cells: 1 surprise, 299 as predicted" in text
+
+
 def test_what_the_plan_left_out_is_told_with_its_reason() -> None:
     left = LeftOut({"hold": "3s", "resync": "push"}, "excluded by the playbook")
     made = matrix(("agent", "3s", one(True, "as predicted")), left_out=(left,))
