@@ -18,6 +18,7 @@ from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, HypervisorError, MachineError
 from lab.guest.fill import Fill, room
 from lab.guest.probe import GuestProbe
+from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, Address, load_key
 from lab.host.taps import Tap
 from lab.hypervisor import memory
@@ -220,6 +221,7 @@ class Guests:
             console=Console.VIRTIO if "console=hvc0" in image.cmdline else Console.SERIAL,
             fw_cfg=(FwCfg(FW_CFG_NAME, seed),),
             agent_socket=None if self._hypervisor.remote else self._socket(),
+            probe_socket=None if self._hypervisor.remote else self._socket(),
             memory_file=self._memory_file(spec),
             guest_sleep=settings.guest_sleep,
             rtc_track=spec.rtc,
@@ -301,8 +303,13 @@ class Guests:
         def connect() -> SSH:
             return SSH.connect(guest.address, self._clock, next(patience, 20), alive)
 
+        def socket_now() -> Path | None:
+            domain = self._hypervisor.spec(name)
+            return domain.probe_socket if domain is not None else None
+
         try:
-            return self._stack.enter_context(GuestProbe(name, connect))
+            serial = SerialLine(name, self._clock, socket_now)
+            return self._stack.enter_context(GuestProbe(name, connect, serial))
         except GuestError as error:
             raise GuestError(
                 error.what, where=error.where, hint=error.hint or _console_end(guest.console)

@@ -16,6 +16,8 @@ Lines from the host, and what is answered (numbers are nanoseconds of the guest'
             A N                                           first line to a host that came back; beats so far
             B N raw                                       a heartbeat, by itself
 
+All but q, K, H, A and B goes over the serial channel as well (payload_serial.py), where the guest has one.
+
 The sampler looks at MONOTONIC_RAW and REALTIME every PERIOD_NS. It keeps the distances that are
 larger than FLOOR_NS (holes), and the moments at which REALTIME moved against MONOTONIC_RAW.
 
@@ -38,6 +40,7 @@ import sys
 import time
 
 from lab.guest.payload_packets import RESOLUTION_NS, Packets, gettime
+from lab.guest.payload_serial import Serial
 from lab.guest.payload_socket import accept, listen
 
 PERIOD_NS = 4000000
@@ -126,6 +129,11 @@ class Line:
         os.close(null)
         self.inputs = [self.ear] if self.path else []
         self.forsaken = gettime(RAW) + (STAY_NS if self.path else 0)
+
+    def heard(self) -> None:
+        """There is a host, if not at this end."""
+        if self.forsaken != NEVER:
+            self.forsaken = gettime(RAW) + STAY_NS
 
     def taken_over(self) -> bool:
         """Whether whoever connected has become the host."""
@@ -241,6 +249,90 @@ def line_of(letter: str, data: "dict[str, object]") -> bytes:
     return ("%s %s\n" % (letter, json.dumps(data, separators=(",", ":")))).encode()
 
 
+class Payload:
+    def __init__(self) -> None:
+        self.line, self.out, self.sampler, self.facts = Line(), Out(), Sampler(), Facts()
+        self.packets, self.serial = Packets(), Serial()
+        self.beats = 0
+
+    def serve(self, asked: bytes, t2: "tuple[int, ...]", over: "Out | Serial") -> None:
+        """Answer one line. t2: the clocks on its receipt."""
+        what = asked[:1]
+        if what == b"r":
+            follows = b""
+            if over is self.out:
+                self.packets.ask(asked[2:])
+                follows = self.packets.follows
+            t3 = (gettime(CLOCK_BOOTTIME), gettime(MONO), gettime(REAL), gettime(RAW))
+            over.answer(READING % ((asked[2:],) + t2 + t3 + (follows,)))
+        elif what == b"c":
+            self.sampler.clear()
+            self.facts.clear()
+            over.answer(b"C\n")
+        elif what == b"s":
+            self.sampler.look()
+            over.answer(line_of("S", self.sampler.report()))
+        elif what == b"f":
+            over.answer(line_of("F", self.facts.all()))
+        elif what == b"q" and over is self.out:
+            raise SystemExit
+
+    def run(self) -> None:
+        line, out, packets, serial = self.line, self.out, self.packets, self.serial
+        packets.watch(line.sshd)
+        hello = self.facts.all()
+        hello["path"] = line.path
+        out.pending = line_of("H", hello)
+        self.facts.clear()
+        waiting = b""
+        next_look = next_beat = gettime(RAW)
+        while True:
+            try:
+                inputs = line.inputs + serial.inputs
+                if packets.wanted is not None:
+                    inputs = inputs + [packets.number]
+                wait = max(0, next_look - gettime(RAW)) / 1e9
+                readable = select.select(inputs, [1] if out.pending else [], [], wait)[0]
+                if readable:
+                    # The two that matter most come first here and last in an answer.
+                    t2 = (gettime(RAW), gettime(REAL), gettime(MONO), gettime(CLOCK_BOOTTIME))
+                if packets.wanted is not None:
+                    out.answer(packets.told(PACKET_NS))
+                for source in readable:
+                    if source == 0:
+                        waiting += line.read()
+                        while b"\n" in waiting:
+                            asked, waiting = waiting.split(b"\n", 1)
+                            self.serve(asked, t2, out)
+                    elif source == line.ear:
+                        if line.taken_over():
+                            out.pending = waiting = b""
+                            packets.watch(line.sshd)
+                            out.answer(b"A %d\n" % self.beats)
+                            break
+                    elif source == serial.file:
+                        for asked in serial.lines():
+                            self.serve(asked, t2, serial)
+                            line.heard()
+                if out.pending:
+                    out.push()
+                if gettime(RAW) >= next_look:
+                    now = self.sampler.look()
+                    packets.fetch()
+                    next_look = now + PERIOD_NS
+                    if now >= next_beat:
+                        self.beats += 1
+                        next_beat = now + BEAT_NS
+                        out.beat(b"B %d %d\n" % (self.beats, now))
+                        serial.look()
+                    if now >= line.forsaken:
+                        return
+            except Lost:
+                out.pending = waiting = b""
+                packets.close()
+                line.lose()
+
+
 def main() -> None:
     gc.disable()
     try:
@@ -249,64 +341,7 @@ def main() -> None:
     except OSError:
         pass
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    line, out, sampler, facts, packets = Line(), Out(), Sampler(), Facts(), Packets()
-    packets.watch(line.sshd)
-    hello = facts.all()
-    hello["path"] = line.path
-    beats, waiting = 0, b""
-    next_look = next_beat = gettime(RAW)
-    out.pending = line_of("H", hello)
-    facts.clear()
-    while True:
-        try:
-            wait = max(0, next_look - gettime(RAW)) / 1e9
-            inputs = line.inputs if packets.wanted is None else line.inputs + [packets.number]
-            readable = select.select(inputs, [1] if out.pending else [], [], wait)[0]
-            if packets.wanted is not None:
-                out.answer(packets.told(PACKET_NS))
-            if readable and readable[0] != packets.number:
-                # The two that matter most come first here and last below: under TCG a look costs 50 µs.
-                t2 = (gettime(RAW), gettime(REAL), gettime(MONO), gettime(CLOCK_BOOTTIME))
-                if readable[0] == 0:
-                    waiting += line.read()
-                elif line.taken_over():
-                    out.pending = waiting = b""
-                    packets.watch(line.sshd)
-                    out.answer(b"A %d\n" % beats)
-                while b"\n" in waiting:
-                    asked, waiting = waiting.split(b"\n", 1)
-                    what = asked[:1]
-                    if what == b"r":
-                        packets.ask(asked[2:])
-                        t3 = (gettime(CLOCK_BOOTTIME), gettime(MONO), gettime(REAL), gettime(RAW))
-                        out.answer(READING % ((asked[2:],) + t2 + t3 + (packets.follows,)))
-                    elif what == b"c":
-                        sampler.clear()
-                        facts.clear()
-                        out.answer(b"C\n")
-                    elif what == b"s":
-                        sampler.look()
-                        out.answer(line_of("S", sampler.report()))
-                    elif what == b"f":
-                        out.answer(line_of("F", facts.all()))
-                    elif what == b"q":
-                        return
-            if out.pending:
-                out.push()
-            if gettime(RAW) >= next_look:
-                now = sampler.look()
-                packets.fetch()
-                next_look = now + PERIOD_NS
-                if now >= next_beat:
-                    beats += 1
-                    next_beat = now + BEAT_NS
-                    out.beat(b"B %d %d\n" % (beats, now))
-                if now >= line.forsaken:
-                    return
-        except Lost:
-            out.pending = waiting = b""
-            packets.close()
-            line.lose()
+    Payload().run()
 
 
 if __name__ == "__main__":

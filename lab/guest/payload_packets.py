@@ -54,9 +54,12 @@ def ahead(one: int, other: int) -> int:
 
 
 def connection(pid: int) -> "tuple[int, int] | None":
-    """Local and remote port of the one IPv4 TCP connection that process `pid` holds."""
+    """Local and remote port of the one IPv4 TCP connection that process `pid` holds, an SSH server."""
     held = set()
     try:
+        with open("/proc/%d/comm" % pid) as file:
+            if not file.read().startswith(("sshd", "dropbear")):
+                return None
         for number in os.listdir("/proc/%d/fd" % pid):
             held.add(os.readlink("/proc/%d/fd/%s" % (pid, number)))
     except OSError:

@@ -5,12 +5,17 @@ somebody asks.
 
 A lost channel is had again, and counted. The payload waits for that (payload.py says how), so what its
 sampler knows is kept; only when it is gone, with its guest or by itself, a new one is started.
+
+Where the guest has a serial channel too, every other reading is taken there: it costs the guest a tenth of
+one over SSH, and is as sharp as one whose packets the kernel has stamped. While SSH is silent, or being had
+again, which a thread does then, everything is asked there.
 """
 
 from __future__ import annotations
 
 import json
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +29,7 @@ from lab.core.timeline import ClockStep, Heartbeat, Hole, Passing, ProbeFacts, R
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.guest import program
+from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, RefusedError
 from lab.guest.wire import Wire
 
@@ -32,12 +38,23 @@ START_S = 60.0
 REGAIN_S = 20.0
 """How long a lost channel is tried to be had again: QEMU's forwarded port is back within a second."""
 
+SILENT_S = 0.5
+"""Without a heartbeat, which comes every 20 ms, for so long, the serial channel is asked instead."""
+
 _PACE_S, _SLOWEST_S = 0.02, 0.5
 _TRIES = 3
 _LEAVE_S = 0.5
 T = TypeVar("T")
 _RECEIPT = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
 _ANSWER = _RECEIPT[::-1]
+
+
+Exchange = Callable[[bytes, bytes, bytes], tuple[Stamp, Stamp, bytes]]
+"""Sends a line; stamps before that and after the answer, which starts with a letter and, perhaps, an echo."""
+
+
+class _SilentError(GuestError):
+    """SSH is there and says nothing, while there is another way to ask."""
 
 
 def payload_source() -> bytes:
@@ -53,25 +70,30 @@ def start_command() -> str:
 class GuestProbe:
     """ports.Probe over SSH.
 
-    connect: gives the first SSH connection to the guest, or raises GuestError.
+    connect: gives the first SSH connection to the guest, or raises GuestError. serial: another way to ask.
     reconnects: how often the channel was lost and had again. restarts: how often of these the payload
     had to be started anew, and what it knew was lost.
     """
 
-    def __init__(self, guest: str, connect: Callable[[], SSH]) -> None:
+    def __init__(self, guest: str, connect: Callable[[], SSH], serial: SerialLine | None = None) -> None:
         self.guest = guest
         self.reconnects = 0
         self.restarts = 0
-        self._connect = connect
+        self._connect, self._serial = connect, serial
         self._ssh: SSH | None = None
         self._channel: paramiko.Channel | None = None
         self._answers: queue.SimpleQueue[tuple[Stamp, bytes] | None] = queue.SimpleQueue()
         self._beats: list[Heartbeat] = []
+        self._name = secrets.token_hex(3).encode()  # what another probe was answered is not taken for ours
         self._sequence = 0
         self._resolution = 1
         self._again: Callable[[float], SSH] | None = None
         self._receiver = threading.Thread()
         self._way_back = ""
+        self._serially = False
+        self._heard_s = 0.0
+        self._mending: threading.Thread | None = None
+        self._unmended: GuestError | None = None
 
     def __enter__(self) -> GuestProbe:
         try:
@@ -88,13 +110,15 @@ class GuestProbe:
 
     def close(self) -> None:
         """End the payload, if it can be told, and the connection. Does not wait for a guest that is gone."""
+        self._again = None
         if self._channel is not None and self._ssh is not None and self._ssh.alive:
             with suppress(OSError, EOFError):
                 self._channel.sendall(b"q\n")
                 # Until the payload has gone: sshd may else see the end of the connection first.
                 self._receiver.join(_LEAVE_S)
         self._drop()
-        self._again = None
+        if self._serial is not None:
+            self._serial.close()
 
     def _drop(self) -> None:
         """Leave the connection. The payload, if there is one, goes on."""
@@ -105,12 +129,15 @@ class GuestProbe:
     def restart(self, deadline_raw_ns: int) -> None:
         """Start anew in a guest that was rebooted: a new connection, a new payload. GuestError when it does
         not answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`."""
+        with suppress(GuestError):
+            self._mended()
         self._way_back = ""
         self._regain((deadline_raw_ns - time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)) / NS_PER_S)
 
     @property
     def ssh(self) -> SSH:
         """The connection, for other commands between the measurements; had again when it was lost."""
+        self._mended()
         if self._ssh is None or not self._ssh.alive:
             self._repair()
         return self._connected()
@@ -124,12 +151,16 @@ class GuestProbe:
         """Connect again, and attach to the payload, or start one when it is gone; whether it was still
         there. GuestError when neither can be had in time."""
         self._drop()
-        if self._again is None:
-            raise GuestError("the probe was never connected", where=f"guest {self.guest}")
         deadline, pace = time.monotonic() + within_s, _PACE_S
         while True:
+            again = self._again
+            if again is None:
+                self._drop()
+                raise GuestError("the probe is closed", where=f"guest {self.guest}")
             try:
-                self._ssh = self._again(max(0.0, deadline - time.monotonic()))
+                self._ssh = again(max(0.0, deadline - time.monotonic()))
+                if self._again is None:  # closed meanwhile, by another thread
+                    continue
                 if self._attach(max(1.0, deadline - time.monotonic())):
                     return True
                 self._start(max(1.0, deadline - time.monotonic()))
@@ -176,6 +207,7 @@ class GuestProbe:
     def _listen(self, channel: paramiko.Channel) -> None:
         """Talk over `channel` from now on."""
         self._channel = channel
+        self._heard_s = time.monotonic()
         self._answers = queue.SimpleQueue()
         self._receiver = threading.Thread(
             target=self._receive,
@@ -195,6 +227,7 @@ class GuestProbe:
             except OSError:
                 data = b""
             now = wire.last_received
+            self._heard_s = time.monotonic()
             if not data:
                 answers.put(None)
                 return
@@ -206,13 +239,21 @@ class GuestProbe:
                 else:
                     answers.put((now, line))
 
-    def _answer(self, letter: bytes, timeout_s: float, echo: bytes = b"") -> tuple[Stamp, bytes]:
-        """The next answer that starts with `letter` (and `echo`), without them."""
+    def _answer(
+        self, letter: bytes, timeout_s: float, echo: bytes = b"", *, patient: bool = True
+    ) -> tuple[Stamp, bytes]:
+        """The next answer that starts with `letter` (and `echo`), without them. Unless patient, _SilentError
+        when it would be better to ask over the serial channel."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                got = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                left = max(0.0, deadline - time.monotonic())
+                got = self._answers.get(timeout=left if patient else min(left, SILENT_S))
             except queue.Empty:
+                if not patient and self._silent():
+                    raise _SilentError("SSH is silent", where=f"guest {self.guest}") from None
+                if time.monotonic() < deadline:
+                    continue
                 raise GuestError(
                     f"the probe did not answer within {timeout_s:.0f} s", where=f"guest {self.guest}"
                 ) from None
@@ -249,50 +290,95 @@ class GuestProbe:
         except (OSError, EOFError) as error:
             raise self._ended() from error
 
-    def _retried(self, ask: Callable[[], T]) -> T:
-        """ask(), and again over a new connection when the channel was lost."""
-        for _ in range(_TRIES - 1):
-            with suppress(GuestError):
-                return ask()
+    def _silent(self) -> bool:
+        """Whether SSH says nothing, not even a heartbeat, and there is another way to ask."""
+        quiet = time.monotonic() > self._heard_s + SILENT_S
+        return quiet and self._serial is not None and self._serial.here()
+
+    def _mend(self) -> None:
+        """Have the lost connection again: in a thread, if there is another way to ask meanwhile."""
+        if self._serial is None or not self._serial.here():
             self._repair()
-        return ask()
+            return
 
-    def read(self) -> Reading:
-        return self._retried(self._read)
+        def repair() -> None:
+            try:
+                self._repair()
+            except GuestError as error:
+                self._unmended = error
 
-    def _read(self) -> Reading:
-        self._sequence += 1
-        echo = b" %d " % self._sequence
-        line = b"r %d\n" % self._sequence
+        self._mending = threading.Thread(target=repair, name=f"mend-{self.guest}", daemon=True)
+        self._mending.start()
+
+    def _mended(self) -> None:
+        """Wait until the connection is there again. GuestError when it could not be had."""
+        if self._mending is not None:
+            self._mending.join()
+            self._mending = None
+        if self._unmended is not None:
+            error, self._unmended = self._unmended, None
+            raise error
+
+    def _retried(self, ask: Callable[[Exchange], T]) -> T:
+        """ask() over SSH, and again over a new connection when it was lost; meanwhile, and while SSH is
+        silent, over the serial channel."""
+        for tries_left in reversed(range(_TRIES)):
+            mending = self._mending is not None and self._mending.is_alive()
+            if self._serial is not None and (mending or self._silent()):
+                with suppress(GuestError):
+                    return ask(self._serial.exchange)
+            self._mended()
+            try:
+                return ask(self._exchange)
+            except _SilentError:
+                continue
+            except GuestError:
+                if not tries_left:
+                    raise
+                self._mend()
+        raise GuestError(
+            "the guest is silent, over SSH and over its serial channel", where=f"guest {self.guest}"
+        )
+
+    def _exchange(self, line: bytes, letter: bytes, echo: bytes) -> tuple[Stamp, Stamp, bytes]:
+        """Over SSH."""
         wire = self._connected().wire
         t1 = wire.mark_sending()
         self._send(line)
         t1 = wire.first_sent or t1
-        t4, answer = self._answer(b"R", ANSWER_S, echo)
+        return t1, *self._answer(letter, ANSWER_S, echo, patient=False)
+
+    def read(self) -> Reading:
+        self._serially = not self._serially
+        if self._serially and self._serial is not None and self._serial.here():
+            with suppress(GuestError):
+                return self._read(self._serial.exchange)
+        return self._retried(self._read)
+
+    def _read(self, exchange: Exchange) -> Reading:
+        self._sequence += 1
+        number = b"%s-%d" % (self._name, self._sequence)
+        t1, t4, answer = exchange(b"r %s\n" % number, b"R", b" %s " % number)
         words = answer.split()
         numbers = [int(n) for n in words[:8]]
         t2, t3 = dict(zip(_RECEIPT, numbers[:4], strict=True)), dict(zip(_ANSWER, numbers[4:], strict=True))
         passing = None
-        if words[8:] == [b"+"] and (seen := self._answer(b"K", ANSWER_S, echo.rstrip() + b" ")[1]):
+        if words[8:] == [b"+"] and (seen := self._answer(b"K", ANSWER_S, b" %s " % number)[1]):
             arrived, least, left, most = (int(n) for n in seen.split())
             passing = Passing(arrived or None, least, left or None, most)
-        return Reading(t1, t2, t3, t4, self._resolution, passing)
+        channel = "ssh" if exchange == self._exchange else "serial"
+        return Reading(t1, t2, t3, t4, self._resolution, passing, channel)
 
     def start_cycle(self) -> None:
-        def ask() -> None:
-            self._send(b"c\n")
-            self._answer(b"C", ANSWER_S)
-
-        self._retried(ask)
+        self._retried(lambda exchange: exchange(b"c\n", b"C", b""))
         self._beats = []
 
     def heartbeats(self) -> Sequence[Heartbeat]:
         return tuple(self._beats)
 
     def samples(self) -> SamplerReport:
-        def ask() -> SamplerReport:
-            self._send(b"s\n")
-            data = json.loads(self._answer(b"S", ANSWER_S)[1])
+        def ask(exchange: Exchange) -> SamplerReport:
+            data = json.loads(exchange(b"s\n", b"S", b"")[2])
             data["holes"] = tuple(Hole(*pair) for pair in data["holes"])
             data["steps"] = tuple(ClockStep(*pair) for pair in data["steps"])
             return SamplerReport(**data)
@@ -300,9 +386,8 @@ class GuestProbe:
         return self._retried(ask)
 
     def facts(self) -> ProbeFacts:
-        def ask() -> ProbeFacts:
-            self._send(b"f\n")
-            data = json.loads(self._answer(b"F", ANSWER_S)[1])
+        def ask(exchange: Exchange) -> ProbeFacts:
+            data = json.loads(exchange(b"f\n", b"F", b"")[2])
             lines = data["kernel_lines"]
             return ProbeFacts(
                 data["boot_id"],

@@ -93,6 +93,7 @@ class DomainSpec:
     ssh_port: TCP port on the host's 127.0.0.1 that reaches the guest's port 22; None: no network.
     console_log: appended to; its folder must exist.
     agent_socket: the agent channel's socket on the host; None: libvirt chooses.
+    probe_socket: the same of the probe's serial channel; None: there is no such channel.
     tap: an existing tap that the network card is attached to instead of QEMU's user-mode network;
         other_tap: the one that a successor takes, as two processes cannot open one.
     invariant_tsc: KVM only: show the guest an invariant TSC. tsc_hz: KVM only: its frequency.
@@ -124,6 +125,7 @@ class DomainSpec:
     rtc_track: RtcTrack = RtcTrack.WALL
     rtc_tickpolicy: TickPolicy = TickPolicy.CATCHUP
     agent_socket: Path | None = None
+    probe_socket: Path | None = None
     invariant_tsc: bool = False
     tsc_hz: int | None = None
     cpu: str = CPU
@@ -163,12 +165,20 @@ class DomainSpec:
         """The machine's first PCI bus, as QEMU calls it."""
         return "pcie.0" if "q35" in self.machine else "pci.0"
 
-    def successor(self, emulator: Path, agent_socket: Path | None) -> DomainSpec:
+    @property
+    def sockets(self) -> tuple[Path, ...]:
+        """Sockets of our own choosing that its process listens on."""
+        return tuple(path for path in (self.agent_socket, self.probe_socket) if path is not None)
+
+    def successor(
+        self, emulator: Path, agent_socket: Path | None, probe_socket: Path | None = None
+    ) -> DomainSpec:
         """The same guest in another QEMU process, which waits for the state of this one."""
         return replace(
             self,
             emulator=emulator,
             agent_socket=agent_socket,
+            probe_socket=probe_socket,
             tap=self.other_tap,
             other_tap=self.tap,
             generation=self.generation + 1,

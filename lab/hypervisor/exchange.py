@@ -126,8 +126,9 @@ class Exchange:
         run = self._ground.sockets
         emulator = Path(self._freezing.successor.emulator or old.emulator)
         agent = run / f"{secrets.token_hex(4)}.agent" if old.agent_socket is not None else None
+        probe = run / f"{secrets.token_hex(4)}.probe" if old.probe_socket is not None else None
         self._socket = run / f"{secrets.token_hex(4)}.state"
-        return old.successor(emulator, agent)
+        return old.successor(emulator, agent, probe)
 
     def _start(self, spec: DomainSpec) -> None:
         self._domain = self._ground.domains.create(spec, paused=True)
@@ -283,7 +284,7 @@ class Exchange:
         if self._process is not None:
             self._process.close()
         self._process = self._domain = None
-        for path in (self._socket, self._spec.agent_socket if self._spec is not None else None):
+        for path in (self._socket, *(self._spec.sockets if self._spec is not None else ())):
             if path is not None:
                 path.unlink(missing_ok=True)
 
@@ -406,7 +407,7 @@ class Exchange:
                 with contextlib.suppress(libvirt.libvirtError):
                     old_domain.destroy()
                 self._take_port()
-                for path in (self._socket, self._old.agent_socket):
+                for path in (self._socket, *self._old.sockets):
                     if path is not None:
                         path.unlink(missing_ok=True)
             except FreezelabError as error:

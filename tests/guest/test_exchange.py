@@ -76,6 +76,11 @@ def test_a_guest_goes_over_and_never_notices_but_for_the_pause(shared: Lab, home
     assert pause.pause.low_ns >= NS_PER_S
     assert result.boot_id_unchanged
     assert {f.outcome for f in found} == {Outcome.PASSED}, found
+    # Read over the new process's own socket, before the guest's port on the host is had again.
+    resume = result.observation.resume
+    assert resume is not None
+    late = [r for r in result.observation.readings if r.t1.raw_ns >= resume.returned.raw_ns]
+    assert late[0].channel == "serial" and "ssh" in {r.channel for r in late}
     # The agent of the guest is spoken to through the new process.
     assert result.final is not None and result.at_resume is not None
     assert result.final.largest_ns < result.at_resume.smallest_ns
@@ -301,7 +306,13 @@ def test_a_disk_that_somebody_else_has_is_told(shared: Lab, home: Path) -> None:
     (disk,) = (home / "guests").glob("*/web-0/disk.qcow2")
     (mine,) = [spec for spec in [shared.hypervisor.spec("web-0")] if spec is not None]
     other = replace(
-        mine, guest="web-1", memory_file=None, ssh_port=None, uuid=str(uuid.uuid4()), agent_socket=None
+        mine,
+        guest="web-1",
+        memory_file=None,
+        ssh_port=None,
+        uuid=str(uuid.uuid4()),
+        agent_socket=None,
+        probe_socket=None,
     )
     assert other.disk is not None and other.disk.path == disk
     with pytest.raises(HypervisorError, match="its disk image is in use by another program"):

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from lab.core.clock import GuestClock, Interval
+from lab.core.offsets import Rate, offset_at, samples
+from lab.core.timeline import Reading
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.guest import probe as module
@@ -41,6 +48,73 @@ def probe(lab: Lab, address: Address) -> Iterator[GuestProbe]:
 def pid(probe: GuestProbe) -> int:
     """The payload that a probe talks to, from the path by which it is found again."""
     return int(probe._way_back.split("/")[2])
+
+
+def agreed(readings: list[Reading]) -> Interval | None:
+    """The offset of MONOTONIC_RAW that all readings allow; None when they contradict each other."""
+    return offset_at(samples(readings, GuestClock.RAW), readings[-1].t4.raw_ns, rate=Rate.within(100.0))
+
+
+def test_the_kernels_stamps_are_told_and_narrow_a_reading(lab: Lab) -> None:
+    readings = [r for _ in range(40) if (r := lab.probe.read()).channel == "ssh"]
+    seen = [
+        r for r in readings if r.passing and None not in (r.passing.arrived_real_ns, r.passing.left_real_ns)
+    ]
+    assert len(seen) > len(readings) / 2
+    bare = [replace(r, passing=None) for r in seen]
+    with_stamps, without = agreed(seen), agreed(bare)
+    assert with_stamps is not None and without is not None and with_stamps.meets(without)
+    assert with_stamps.half_width_ns < without.half_width_ns / 2
+
+
+class SlowRelay(Relay):
+    """Cuts what passes into pieces, and keeps each for a while; another while in each direction."""
+
+    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
+        slow = random.Random(source.fileno())
+        with suppress(OSError):
+            while data := source.recv(65536):
+                while data:
+                    size = slow.randrange(1, len(data) + 1)
+                    time.sleep(slow.choice((0, slow.uniform(0, 0.01), 0.001)))
+                    sink.sendall(data[:size])
+                    data = data[size:]
+            sink.shutdown(socket.SHUT_WR)
+
+
+def test_a_slow_and_lopsided_path_makes_readings_wider_and_never_wrong(lab: Lab) -> None:
+    straight = [lab.probe.read() for _ in range(20)]
+    relay = SlowRelay(lab.probe.ssh.address.port)
+    address = dataclasses.replace(lab.probe.ssh.address, port=relay.port)
+    try:
+        with GuestProbe("web-0", lambda: SSH.connect(address, lab.clock, 60)) as probe:
+            crooked = [probe.read() for _ in range(30)]
+    finally:
+        relay.cut()
+    assert sum(r.passing is not None and r.passing.left_real_ns is not None for r in crooked) > 5
+    assert agreed(crooked) is not None
+    assert agreed(straight + crooked) is not None
+
+
+def test_a_guest_whose_network_is_cut_is_read_over_the_serial_channel(lab: Lab) -> None:
+    probe, ground = lab.probe, lab.hypervisor._ground
+
+    def link(up: bool) -> None:
+        ground.qmp(ground.domain("web-0")[0], "web-0", "set_link", name="labnet0", up=up)
+
+    probe.start_cycle()
+    readings = [probe.read() for _ in range(6)]
+    link(False)
+    try:
+        cut = [probe.read() for _ in range(6)]
+        assert probe.samples().count > 0
+        assert probe.facts().boot_id
+    finally:
+        link(True)
+    assert {r.channel for r in readings} == {"ssh", "serial"}
+    assert {r.channel for r in cut} == {"serial"}
+    assert agreed(readings + cut) is not None
+    assert probe.ssh.check("echo back") == "back\n"
 
 
 def test_what_the_sampler_knows_outlives_the_channel(lab: Lab, probe: GuestProbe, relay: Relay) -> None:

@@ -197,6 +197,21 @@ def test_a_successor_is_the_same_guest_in_another_process() -> None:
     assert [each for each in booted if "hostfwd" in each]
 
 
+def test_the_probes_channel_is_another_socket_in_each_process() -> None:
+    first = dataclasses.replace(SPEC, agent_socket=Path("/a"), probe_socket=Path("/p"))
+    second = first.successor(first.emulator, Path("/b"), Path("/q"))
+    for spec, path in ((first, "/p"), (second, "/q")):
+        channels = {
+            target.attrib["name"]: source.attrib["path"]
+            for channel in parsed(spec).iterfind("devices/channel[@type='unix']")
+            if (target := channel.find("target")) is not None
+            and (source := channel.find("source[@mode='bind']")) is not None
+        }
+        assert channels["org.freezelab.probe.0"] == path
+        assert Path(path) in spec.sockets
+    assert "org.freezelab.probe.0" not in render(dataclasses.replace(SPEC, probe_socket=None))
+
+
 def test_a_tap_instead_of_the_user_mode_network() -> None:
     spec = dataclasses.replace(SPEC, tap="fltap0")
     arguments = [each.attrib["value"] for each in parsed(spec).iterfind("{*}commandline/{*}arg")]
