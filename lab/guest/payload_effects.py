@@ -16,7 +16,7 @@ import time
 from lab.guest.payload_claims import BOOT, MONO, MS, RAW, REAL, S, gettime, look
 
 EDGES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 30000, 60000, 3600000)
-PERIODS_MS = (250, 400, 550, 700, 900, 1200, 1500, 1900)  # of the timers of each kind: some 14 a second
+PERIODS_MS = (300, 500, 800, 1100, 1500, 1900)  # of the timers of each kind: some 9 a second
 AT_ONCE_NS = 10 * MS
 AFTER_NS = 100 * MS  # after the largest hole
 TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME = 0o4000, 0o2000000, 1

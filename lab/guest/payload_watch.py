@@ -28,7 +28,7 @@ from lab.guest.payload_effects import Fleet, Rtc, boot_minus_mono, burn, hand_on
 from lab.guest.payload_socket import accept, listen
 
 STAY_NS = 3600 * S
-ASKING, BURNING = 10, 19  # nice: the probe is at -19, the guest's own programs are at 0
+WATCHING, BURNING = 5, 19  # nice: the probe is at -19, the guest's own programs are at 0
 REPORT_S = 5.0
 
 
@@ -114,11 +114,11 @@ class Watch:
         if self.effects:
             self.rtc = Rtc(gettime(RAW))
             self.askers.append(self.rtc)
-            self.children.start("timers", -1, 0, lambda control: Fleet().work(control))
+            self.children.start("timers", -1, WATCHING, lambda control: Fleet().work(control))
             ring = [os.pipe() for _ in self.cpus]
             for number, cpu in enumerate(self.cpus):
                 here, there = ring[number][0], ring[(number + 1) % len(ring)][1]
-                self.children.start("backward", cpu, 0, hand_on, cpu, number == 0, here, there)
+                self.children.start("backward", cpu, WATCHING, hand_on, cpu, number == 0, here, there)
             for pipe in ring:
                 os.close(pipe[0])
                 os.close(pipe[1])
@@ -162,8 +162,7 @@ class Watch:
             for file in ready:
                 if file is self.listener:
                     if not self.serve():
-                        self.leave()
-                        return
+                        os._exit(0)  # all is done; to take the interpreter down takes time
                     break  # the files may be others now
                 files[file].ready()  # type: ignore[attr-defined]
         self.leave()
@@ -217,7 +216,7 @@ def main() -> None:
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    os.nice(ASKING)
+    os.nice(WATCHING)
     listener, path = listen()
     os.write(1, line_of("R", {"path": path}))
     null = os.open("/dev/null", os.O_RDWR)
