@@ -11,12 +11,11 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab.core.calibration import Figures, Machine, calibrate, stale_why
 from lab.core.judge import cells_of
@@ -29,14 +28,9 @@ from lab.core.verdict import Outcome
 from lab.errors import FreezelabError, GuestError, RecordError, UsageError
 from lab.host import emulators
 from lab.host import facts as host_facts
-from lab.image.build import Progress
-from lab.ports import View
 from lab.record.journal import History, read_history
 from lab.record.model import Calibration
 from lab.record.rebuild import observations_of, plan_of
-
-if TYPE_CHECKING:
-    from lab.cli.running import Options
 
 SCHEMA = "freezelab.calibration/1"
 NAME = "calibrate"
@@ -100,23 +94,36 @@ def plan_for(cycles: int, controls: int, seed: int) -> Plan:
     return Plan(NAME, about, "", guests, first.resync, first.cycle, first.expectations, cells=tuple(cells))
 
 
-def perform_calibration(
-    home: Path,
-    plan: Plan,
-    seed: int,
-    options: Options,
-    view: View,
-    progress: Progress,
-    shield: Callable[[], AbstractContextManager[None]],
-) -> tuple[Saved, Path]:
-    """Run the plan, judge it, save what it came to; that, and the run's folder. RunStopped as perform raises
-    it; GuestError when not one pause could be measured."""
-    from lab.cli.running import perform  # which quotes the last calibration in its turn
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says. cycles, seed: None for ours."""
 
-    _run, folder = perform(plan, options, view, progress, shield)
+    cycles: int | None = None
+    quick: bool = False
+    seed: int | None = None
+    accelerator: str = "auto"
+
+
+def make(home: Path, asked: Asked, *, quiet: bool = False) -> Saved:
+    """Run a calibration, judge it, save what it came to. FreezelabError when the run was ended early,
+    GuestError when not one pause could be measured; then the last calibration stays."""
+    from lab.cli.options import accelerator_request
+    from lab.cli.running import Options, RunStopped, perform  # which quotes the last one in its turn
+    from lab.cli.signals import Signals
+    from lab.cli.views import view_for
+
+    seed = secrets.randbits(32) if asked.seed is None else asked.seed
+    plan = plan_for(*counts(asked.cycles, quick=asked.quick), seed)
+    options = Options(None, accelerator_request(asked.accelerator))
+    with Signals() as signals:
+        try:
+            with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):
+                _run, folder = perform(plan, options, view, progress, signals.shield)
+        except RunStopped as stopped:
+            raise stopped.failure from None
     saved = judged(read_history(folder), seed)
     _write(home, saved)
-    return saved, folder
+    return saved
 
 
 def judged(history: History, seed: int = 0) -> Saved:
@@ -217,10 +224,6 @@ def load(home: Path) -> Saved | None:
         raise RecordError("is not a calibration of ours", where=str(path), hint=hint) from error
 
 
-def new_seed() -> int:
-    return secrets.randbits(32)
-
-
 def counts(cycles: int | None, *, quick: bool) -> tuple[int, int]:
     """Pauses and controls. UsageError when both were asked for."""
     if quick and cycles is not None:
@@ -236,6 +239,19 @@ def exit_code(saved: Saved) -> int:
     if everything["met"] < everything["count"]:
         return Outcome.FAILED.exit_code
     return (Outcome.INCONCLUSIVE if everything["lost"] else Outcome.PASSED).exit_code
+
+
+def last(home: Path) -> Saved:
+    """The last calibration. UsageError when there is none."""
+    saved = load(home)
+    if saved is None:
+        raise UsageError("no calibration yet", where=str(home), hint=COMMAND)
+    return saved
+
+
+def to_json(saved: Saved, stale_now: str) -> str:
+    """What --json prints: the file, and whether it still holds."""
+    return json.dumps({"schema": SCHEMA, **asdict(saved), "stale": stale_now}, indent=1) + "\n"
 
 
 def _path(home: Path) -> Path:

@@ -283,39 +283,21 @@ def calibrate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Find out how exact the lab is here: pauses of known length, measured as if nobody had told."""
-    import json
-    from dataclasses import asdict
-
     from lab.cli import calibrating
-    from lab.cli.options import accelerator_request
     from lab.cli.paths import home
-    from lab.cli.running import Options, RunStopped
-    from lab.cli.signals import Signals
-    from lab.cli.views import view_for
-    from lab.errors import UsageError
-    from lab.report.calibration import render_calibration
-    from lab.report.terminal import stdout_console
 
-    state = home()
-    saved = calibrating.load(state) if show else None
-    if show and saved is None:
-        raise UsageError("no calibration yet", where=str(state), hint=calibrating.COMMAND)
-    if saved is None:
-        seed = calibrating.new_seed() if seed is None else seed
-        plan = calibrating.plan_for(*calibrating.counts(cycles, quick=quick), seed)
-        options = Options(None, accelerator_request(accelerator))
-        with Signals() as signals:
-            try:
-                with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):
-                    saved, _ = calibrating.perform_calibration(
-                        state, plan, seed, options, view, progress, signals.shield
-                    )
-            except RunStopped as stopped:
-                fail(stopped.failure)
+    if show:
+        saved = calibrating.last(home())
+    else:
+        asked = calibrating.Asked(cycles, quick, seed, accelerator)
+        saved = calibrating.make(home(), asked, quiet=quiet)
     stale = calibrating.stale(saved, calibrating.machine_now(saved))
     if as_json:
-        typer.echo(json.dumps({**asdict(saved), "stale": stale}, indent=1))
+        typer.echo(calibrating.to_json(saved, stale), nl=False)
     else:
+        from lab.report.calibration import render_calibration
+        from lab.report.terminal import stdout_console
+
         render_calibration(saved.made, saved.run, saved.figures, stale, stdout_console())
     raise typer.Exit(0 if show else calibrating.exit_code(saved))
 
