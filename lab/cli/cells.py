@@ -153,7 +153,8 @@ class Cells:
             guests.serve_time(self._plan.ntp_offset_ns)
         subjects: dict[str, Subject] = {}
         broken = False
-        with ThreadPoolExecutor(len(batch)) as pool:
+        pool = ThreadPoolExecutor(len(batch))
+        try:
             for cell, begun in [(cell, pool.submit(guests.equip, cell, stack)) for cell in batch]:
                 try:
                     subjects |= begun.result()
@@ -162,6 +163,9 @@ class Cells:
                 except GuestError as error:
                     broken = True
                     self._skip(cell, error)
+        finally:
+            # Who is interrupted does not wait for the others: they end with their guests.
+            pool.shutdown(wait=False, cancel_futures=True)
         if broken:
             self._kind = None  # nobody knows what state it is in
         return subjects
