@@ -14,7 +14,7 @@ from lab.core.lanes import batches
 from lab.core.method import FreezeMethod
 from lab.core.patch import Patch
 from lab.core.plan import Cell, GuestSpec, Plan
-from lab.errors import FreezelabError, GuestError, Interrupted, Refused
+from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted, Refused
 from lab.host import emulators, emulators_fetch, patches
 from lab.host.patches import Tools
 from lab.hypervisor.adapter import LibvirtHypervisor
@@ -160,7 +160,7 @@ class Cells:
                     subjects |= begun.result()
                 except Refused as error:
                     self._skip(cell, error)
-                except GuestError as error:
+                except (GuestError, HypervisorError) as error:
                     broken = True
                     self._skip(cell, error)
         finally:
