@@ -1,0 +1,156 @@
+"""Time-sync set-ups: what does not need a guest."""
+
+from __future__ import annotations
+
+import calendar
+import ctypes
+import fcntl
+import random
+import struct
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.core.clock import Stamp
+from lab.core.mechanism import ResyncMechanism
+from lab.core.timesync import configs
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import GuestError
+from lab.guest import payload_clock, program
+from lab.guest.timesync import push, services
+
+CHRONYC = """\
+0A000202,10.0.2.2,3,1795411456.934457813,-0.000066207,0.000277956,0.000277956,0.000,-49.486,100.0,0.0005,0.0012,0.3,Normal
+^,*,10.0.2.2,2,-2,17,1,0.000277956,0.000277956,0.000288678
+^,?,10.0.2.3,0,6,0,4294967295,0.0,0.0,0.0
+"""
+NTPD = """\
+leap=0, stratum=3, precision=-20, rootdelay=5.721, rootdisp=193.421,\r
+refid=10.0.2.2, reftime=0xeeae4a20.96e2bc29, tc=6, peer=17767,\r
+offset=-5.323645, frequency=0.000000, clock=0xeeae4a46.a95680e3,\r
+system="Linux/6.1.0-56-cloud-amd64", version="ntpd ntpsec-1.2.2"\r
+srcadr=10.0.2.2, leap=0,hmode=3, stratum=2, hpoll=6,\r
+rec=0xeeae4a20.96e2bc29, reach=0x1, filtdelay=�QN�� 5.72 2.79\r
+"""
+
+
+def test_chronycs_answers() -> None:
+    service = services.chrony(ResyncMechanism.CHRONY)
+    status = service.parse(CHRONYC)
+    assert (status["state"], status["poll"], status["reach"], status["leap"]) == ("*", "-2", "17", "Normal")
+    # |offset| + root dispersion + root delay / 2
+    assert service.claim(status) == "chronyd claims ± 1.52 ms"
+    assert service.claim(service.parse("506 Cannot talk to daemon\n")) == ""
+    assert services.chrony(ResyncMechanism.CHRONY_DISTRIBUTION).parse(CHRONYC)["updates"] == "4"
+
+
+def test_ntpds_answers() -> None:
+    service = services.ntpd("10.0.2.2", 5)
+    status = service.parse(NTPD)
+    assert (status["stratum"], status["hpoll"], status["tc"], status["offset"]) == (
+        "3",
+        "6",
+        "6",
+        "-5.323645",
+    )
+    assert status["mu"] == "38"
+    assert service.claim(status) == "ntpd claims -5.323645 ms, root dispersion 193.421 ms"
+    assert service.claim(service.parse("")) == ""
+
+
+def test_timesyncds_answers() -> None:
+    service = services.timesyncd("10.0.2.2", 5)
+    assert service.parse("1795411400 1795411412\nt 64000000\n") == {
+        "PollIntervalUSec": "64000000",
+        "since_poll_s": "12",
+    }
+    assert service.claim(service.parse("1795411412\n")) == ""
+
+
+@pytest.mark.parametrize("mechanism", list(ResyncMechanism))
+def test_configurations_are_filled(mechanism: ResyncMechanism) -> None:
+    text = configs.filled(mechanism, "10.0.2.2", 4711, "/dev/ptp1")
+    assert "{" not in text
+    assert bool(text) == mechanism.is_daemon
+    assert ("10.0.2.2" in text) == mechanism.uses_ntp
+
+
+def test_the_programs_own_calendar(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds in random.Random(1).sample(range(4102444800), 2000):
+        shown = time.gmtime(seconds)
+        fields = (shown.tm_sec, shown.tm_min, shown.tm_hour, shown.tm_mday, shown.tm_mon - 1)
+        answer = struct.pack("9i", *fields, shown.tm_year - 1900, 0, 0, 0)
+        monkeypatch.setattr(fcntl, "ioctl", lambda *_, answer=answer: answer)
+        assert payload_clock.rtc_second(0) == seconds == calendar.timegm(shown)
+
+
+def test_the_kernels_structure() -> None:
+    # struct timex is 208 bytes on 64-bit systems; what is read beyond it must be ours too.
+    assert payload_clock.Timex.status.offset == 5 * ctypes.sizeof(ctypes.c_long)
+    assert payload_clock.Timex.seconds.offset == 9 * ctypes.sizeof(ctypes.c_long)
+    assert payload_clock.Timex.tick.offset == 11 * ctypes.sizeof(ctypes.c_long)
+    assert ctypes.sizeof(payload_clock.Timex) >= 208
+
+
+def test_the_program_is_whole() -> None:
+    compile(program.source("payload_clock.py"), "payload_clock", "exec")
+
+
+class Guest:
+    """A simulated guest with a known clock at the other end of a line; delays are drawn."""
+
+    def __init__(self, offset_ns: int, delays: random.Random, most_ns: int) -> None:
+        self.offset_ns, self._delays, self._most_ns = offset_ns, delays, most_ns
+        self._host_ns = 10**18
+        self.where = "guest web-0"
+        self.seen = [offset_ns]
+
+    def now(self) -> Stamp:
+        return Stamp(self._host_ns, self._host_ns)
+
+    def _pass(self) -> None:
+        self._host_ns += self._delays.randrange(1, self._most_ns)
+
+    def ask(self, line: str, timeout_s: float) -> tuple[Stamp, str, Stamp]:
+        sent = self.now()
+        self._pass()
+        received = self._host_ns + self.offset_ns
+        self._pass()
+        word, _, number = line.partition(" ")
+        if word == "p":
+            self.offset_ns += int(number)
+            self.seen.append(self.offset_ns)
+            answer = "P"
+        else:
+            answer = f"R {number} {received} {self._host_ns + self.offset_ns}"
+        self._pass()
+        return sent, answer, self.now()
+
+
+@given(
+    st.integers(-30 * NS_PER_S, 30 * NS_PER_S),
+    st.randoms(use_true_random=False),
+    st.sampled_from([2 * 10**5, 2 * NS_PER_MS, 50 * NS_PER_MS]),
+)
+def test_a_push_ends_where_it_says(offset_ns: int, delays: random.Random, most_ns: int) -> None:
+    guest = Guest(offset_ns, delays, most_ns)
+    pushed = push.push(guest)  # type: ignore[arg-type]
+    assert guest.offset_ns in pushed.left
+    assert pushed.steps_ns == tuple(b - a for a, b in zip(guest.seen, guest.seen[1:], strict=False))
+    # The first step never goes too far.
+    if pushed.steps_ns:
+        first = guest.seen[1]
+        assert abs(first) <= abs(offset_ns) + push.GOOD_NS
+        assert first * offset_ns >= 0 or len(pushed.steps_ns) == 1
+
+
+def test_a_program_that_may_not_step_says_so() -> None:
+    class Refusing(Guest):
+        def ask(self, line: str, timeout_s: float) -> tuple[Stamp, str, Stamp]:
+            sent, answer, arrived = super().ask(line, timeout_s)
+            return sent, "E [Errno 1] Operation not permitted" if line.startswith("p") else answer, arrived
+
+    with pytest.raises(GuestError, match=r"the clock was not set: .*not permitted"):
+        push.push(Refusing(-NS_PER_S, random.Random(1), NS_PER_MS))  # type: ignore[arg-type]
