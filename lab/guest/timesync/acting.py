@@ -23,7 +23,7 @@ HWCLOCK_S = 15.0
 REGAIN_S = 20.0
 
 _HWCLOCK = (
-    "while read -r what; do case $what in "
+    "echo H $$; while read -r what; do case $what in "
     "set) if said=$(hwclock --hctosys --utc 2>&1); then echo done; else echo failed $said; fi;; "
     "*) echo here;; esac; done"
 )

@@ -16,16 +16,19 @@ from lab.core.clock import Stamp
 from lab.errors import GuestError
 from lab.guest.ssh import SSH
 
-START_S = 60.0
+START_S, ANSWER_S = 60.0, 10.0
+HELLO = "H "
+"""How a program's first line begins; its process id follows."""
+
 _PACE_S = 0.02
 
 
 class Line:
-    """ssh: its own. command: the shell command that starts the program; its first line starts with
-    `hello`."""
+    """ssh: its own. command: the shell command that starts the program, whose first line is HELLO, its process
+    id, and maybe more. greeting: that line."""
 
-    def __init__(self, ssh: SSH, command: str, hello: str = "") -> None:
-        self._ssh, self._command, self._hello = ssh, command, hello
+    def __init__(self, ssh: SSH, command: str) -> None:
+        self._ssh, self._command = ssh, command
         self._channel: paramiko.Channel | None = None
         self._waiting = b""
         self.greeting = ""
@@ -42,10 +45,9 @@ class Line:
         """Start the program. GuestError when it does not come up."""
         self._waiting = b""
         self._channel = self._ssh.channel(self._command, timeout_s)
-        if self._hello:
-            self.greeting = self._read(time.monotonic() + timeout_s)
-            if not self.greeting.startswith(self._hello):
-                raise GuestError(f"the program says: {self.greeting or self._last_words()}", where=self.where)
+        self.greeting = self._read(time.monotonic() + timeout_s)
+        if not self.greeting.startswith(HELLO):
+            raise GuestError(f"the program says: {self.greeting or self._last_words()}", where=self.where)
         return self
 
     def again(self, deadline_s: float) -> None:
@@ -54,7 +56,8 @@ class Line:
             left = deadline_s - time.monotonic()
             try:
                 fresh = self._ssh.again(max(0.1, left))
-                self.close(keep_connection=False)
+                forsaken = self.greeting.split()[1:2]
+                self.close()
                 self._ssh = fresh
                 self.open(max(1.0, deadline_s - time.monotonic()))
             except GuestError:
@@ -62,7 +65,16 @@ class Line:
                     raise
                 time.sleep(_PACE_S)
             else:
+                self._end(forsaken)
                 return
+
+    def _end(self, forsaken: list[str]) -> None:
+        """End the program of a lost connection: its sshd sends nothing, and so never learns that it is
+        lost."""
+        for pid in forsaken:
+            self._ssh.run(
+                f"! readlink /proc/{pid}/exe | grep -q -e python -e bash || kill -9 {pid}", ANSWER_S
+            )
 
     def ask(self, line: str, timeout_s: float) -> tuple[Stamp, str, Stamp]:
         """The answer to a line, and the host's stamps of its sending and of the answer's arrival, always on

@@ -96,7 +96,7 @@ def push(line: Line) -> Pushed:
 @contextmanager
 def once(ways: Ways) -> Iterator[Line]:
     """The program for a short while, over the caller's connection."""
-    line = Line(ways.ssh(), command(), "H")
+    line = Line(ways.ssh(), command())
     try:
         yield line.open()
     finally:
@@ -138,7 +138,7 @@ class PushResync:
     def install(self) -> PushResync:
         """Start the program, with a connection of its own, and set the clock by it. GuestError when that
         cannot be had."""
-        self._line = Line(self._ways.ssh().again(ANSWER_S * 2), command(), "H")
+        self._line = Line(self._ways.ssh().again(ANSWER_S * 2), command())
         set_clock(self._line.open())
         return self
 
