@@ -38,6 +38,9 @@ def told(audit: Audit) -> Piece:
     if audit.wrong:
         worst = audit.example or f"better than it was by {at_latest(audit.worst_ns)}"
         return f"{worst}; wrong for {span(audit.wrong_low_ns, audit.wrong_high_ns)}{unsynced}", "magenta"
+    if not audit.judged and audit.unsynced_ns:
+        length, number = at_latest(audit.unsynced_ns), counted(audit.claims, "claim")
+        return f"said itself that it was not synchronised, for up to {length} ({number}, none judged)", ""
     if not audit.judged:
         return f"{counted(audit.claims, 'claim')}, none could be judged{unsynced}", "yellow"
     open_ones = f", {audit.judged} could be judged" if audit.judged < audit.claims else ""

@@ -406,6 +406,8 @@ def test_a_source_is_told_in_one_line() -> None:
     assert told(WRONG)[0].startswith("claimed ± 2.1 ms, was 4 980.3 ± 0.4 ms behind; wrong for 4.3–4.6 s")
     assert told(HELD)[0] == "never better than it was (41 claims)"
     assert told(replace(HELD, judged=0)) == ("41 claims, none could be judged", "yellow")
+    said = "said itself that it was not synchronised, for up to 3.00 s (41 claims, none judged)"
+    assert told(replace(HELD, judged=0, unsynced_ns=3 * S)) == (said, "")
     assert "by its own word for up to 3.00 s" in told(replace(HELD, unsynced_ns=3 * S))[0]
 
 
