@@ -286,6 +286,23 @@ def check_curve(truth: Truth, obs: Observation, result: CycleResult, expect: Exp
         assert abs(resync.slew_ppm) <= s.fastest_ppm * 1.001 + abs(truth.real_ppm_quiet) + unseen
 
 
+def check_course(truth: Truth, obs: Observation, result: CycleResult) -> None:
+    """How far past zero the clock went, and how often it was set backward."""
+    resync, at_resume = result.resync, result.at_resume
+    assert resync is not None
+    assert obs.stop is not None
+    assert obs.resume is not None
+    late = before_and_after(obs.readings, obs.stop, obs.resume)[1]
+    if resync.overshoot_ns:
+        assert at_resume is not None
+        side = 1 if at_resume.high_ns < 0 else -1
+        assert resync.overshoot_ns <= max(side * truth.offset(truth.looks[r.t1.raw_ns]) for r in late)
+    if _visible(truth, obs) and obs.sampler is not None and not truth.scenario.host_step_ns:
+        backward = sum(truth.offset(at) < truth.offset(at - 1) for at in truth.steps_after)
+        known = resync.correction is not None
+        assert resync.backward_steps == backward or not known
+
+
 def check_correction(truth: Truth, obs: Observation, result: CycleResult) -> None:
     """Step, slew, both: of four fifths of the way that the guest's REALTIME really went."""
     s, resync = truth.scenario, result.resync
@@ -388,6 +405,7 @@ def check(s: Scenario, expect: Expectations) -> CycleResult:
     check_drift(truth, obs, result)
     check_sync(truth, obs, result, expect)
     check_curve(truth, obs, result, expect)
+    check_course(truth, obs, result)
     check_correction(truth, obs, result)
     check_findings(truth, obs, result, expect)
     check_steps(truth, obs, result)
