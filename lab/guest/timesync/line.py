@@ -24,8 +24,8 @@ _PACE_S = 0.02
 
 
 class Line:
-    """ssh: its own. command: the shell command that starts the program, whose first line is HELLO, its process
-    id, and maybe more. greeting: that line."""
+    """ssh: its own. command: the shell command that starts the program.
+    greeting: its first line: HELLO, its process id, and maybe more."""
 
     def __init__(self, ssh: SSH, command: str) -> None:
         self._ssh, self._command = ssh, command
