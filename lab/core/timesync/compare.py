@@ -151,11 +151,11 @@ def _not_back(
     after = rounded(seen.curve[-1].at_ns)
     measured = f"{_shown(final)} after {after}"
     within = forecast.within
-    if within is not None and seen.lasted_ns <= within.high_ns:
+    out = not seen.curve[-1].offset.meets(target)
+    if out and within is not None and seen.lasted_ns <= within.high_ns:
         return Claimed(RESYNC, forecast.text, measured, None, NOT_YET)
     # After the latest time it is out whatever it was before, when nobody looked.
-    over = within is not None and not seen.curve[-1].offset.meets(target)
-    if outcome is not SyncOutcome.NOT_SYNCED and not over:
+    if not out or (within is None and outcome is not SyncOutcome.NOT_SYNCED):
         return Claimed(RESYNC, forecast.text, measured, None, f"undecided: {why}")
     words = f"not back after {after}" if within is not None else "moved, although not predicted"
     return Claimed(RESYNC, forecast.text, measured, False, words)
