@@ -48,7 +48,8 @@ COMMAND = "freezelab calibrate"
 @dataclass(frozen=True)
 class Saved:
     """A calibration as it is on disk. made_real_ns: the host's REALTIME when it was made. figures: those of
-    core.calibration, as JSON. summary: what a run's record quotes, without `stale`."""
+    core.calibration, as JSON. summary: what a run's record quotes, without `stale`. load, cpus: of the host
+    while it was made."""
 
     made: str
     made_real_ns: int
@@ -57,6 +58,13 @@ class Saved:
     machine: Machine
     summary: dict[str, Any]
     figures: dict[str, Any]
+    load: float = 0.0
+    cpus: int = 0
+
+    @property
+    def busy(self) -> bool:
+        """The host had more to do than its CPUs can: so exact is the lab on a busy machine."""
+        return self.load > self.cpus > 0
 
 
 def plan_for(cycles: int, controls: int, seed: int) -> Plan:
@@ -147,7 +155,18 @@ def judged(history: History, seed: int = 0) -> Saved:
     )
     data = asdict(summary)
     del data["stale"]
-    return Saved(made, made_ns, first["id"], seed, machine_of(first["host"]), data, as_data(figures))
+    looks = [first["host"].get("details", {}), last.get("host", {})]
+    return Saved(
+        made,
+        made_ns,
+        first["id"],
+        seed,
+        machine_of(first["host"]),
+        data,
+        as_data(figures),
+        max(float(look.get("load", 0.0)) for look in looks),
+        int(looks[0].get("cpus", 0)),
+    )
 
 
 def figures_of(history: History) -> Figures | None:

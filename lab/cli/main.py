@@ -298,7 +298,8 @@ def calibrate(
         from lab.report.calibration import render_calibration
         from lab.report.terminal import stdout_console
 
-        render_calibration(saved.made, saved.run, saved.figures, stale, stdout_console())
+        busy = f"the host's load was {saved.load:.1f} on {saved.cpus} CPUs" if saved.busy else ""
+        render_calibration(saved.made, saved.run, saved.figures, stale, stdout_console(), busy)
     raise typer.Exit(0 if show else calibrating.exit_code(saved))
 
 

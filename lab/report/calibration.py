@@ -16,8 +16,11 @@ WIDE = ("pause", "how", "cycles", "bias ms", "95 % of errors ms", "known to ms",
 NARROW = ("pause", "how", "bias ms", "95 % of errors ms", "covered")
 
 
-def render_calibration(made: str, run: str, figures: Mapping[str, Any], stale: str, console: Console) -> None:
-    """Print a calibration. figures: as lab.cli.calibrating.as_data has them. stale: why it does not hold."""
+def render_calibration(
+    made: str, run: str, figures: Mapping[str, Any], stale: str, console: Console, busy: str = ""
+) -> None:
+    """Print a calibration. figures: as lab.cli.calibrating.as_data has them. stale: why it does not hold;
+    busy: what kept the machine from being quiet."""
     page = Page(console)
     everything = figures["all"]
     page.parts([f"calibrated {clean(made)}", f"run {clean(run)}"], "dim")
@@ -49,6 +52,8 @@ def render_calibration(made: str, run: str, figures: Mapping[str, Any], stale: s
     if figures["offset_bound_ns"] is not None:
         bound = milliseconds(figures["offset_bound_ns"], up=True)
         page.labelled("offset", f"known to ± {bound} ms at rest (median)")
+    if busy:
+        page.labelled("busy", f"{clean(busy)}: a quiet machine is more exact", style="yellow")
     if stale:
         page.labelled("stale", f"{clean(stale)}: freezelab calibrate", style="yellow")
 

@@ -353,12 +353,18 @@ def test_counts() -> None:
 def test_a_calibration_fits_the_terminal(width: int) -> None:
     made = saved()
     console, out = shown(width)
-    render_calibration(made.made, made.run, made.figures, "another kernel since: 2, then 1", console)
+    loaded = replace(made, load=2.5, cpus=2)
+    assert loaded.busy
+    assert not replace(loaded, load=1.9).busy
+    render_calibration(
+        made.made, made.run, made.figures, "another kernel since: 2, then 1", console, "the load was 2.5"
+    )
     text = out.getvalue()
     assert max(map(len, text.splitlines())) <= width
     assert "500 ms" in text.replace("\N{NO-BREAK SPACE}", " ")
     assert "1/1" in text
     assert "another kernel" in text
+    assert "the load was 2.5" in text
     assert "noise floor" in text
 
 
