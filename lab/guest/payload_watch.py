@@ -28,7 +28,9 @@ from lab.guest.payload_effects import Fleet, Rtc, boot_minus_mono, burn, hand_on
 from lab.guest.payload_socket import accept, listen
 
 STAY_NS = 3600 * S
-WATCHING, BURNING = 5, 19  # nice: the probe is at -19, the guest's own programs are at 0
+# nice: the probe is at -19, the guest's own programs are at 0. A busy guest kept timers at 5 waiting for
+# seconds, which is not what a pause did.
+TIMERS, WATCHING, BURNING = -10, 5, 19
 REPORT_S = 5.0
 
 
@@ -114,7 +116,7 @@ class Watch:
         if self.effects:
             self.rtc = Rtc(gettime(RAW))
             self.askers.append(self.rtc)
-            self.children.start("timers", -1, WATCHING, lambda control: Fleet().work(control))
+            self.children.start("timers", -1, TIMERS, lambda control: Fleet().work(control))
             ring = [os.pipe() for _ in self.cpus]
             for number, cpu in enumerate(self.cpus):
                 here, there = ring[number][0], ring[(number + 1) % len(ring)][1]

@@ -67,6 +67,7 @@ def cycle(lab: Lab, method: FreezeMethod) -> CycleResult:
         watch_ns=6 * NS_PER_S,
         effects=True,
     )
+    assert result.problems == ()
     assert {f.metric: f.outcome for f in found}["monotonic"] is Outcome.PASSED
     return result
 
@@ -102,7 +103,6 @@ def test_a_chronyd_that_does_not_notice_a_suspend_is_found_out(watched: Lab) -> 
         assert pause.low_ns * 0.8 < audit.worst_ns <= pause.high_ns + 100 * NS_PER_MS
         assert audit.wrong_ns.low_ns > NS_PER_S
         assert "claims synced" in audit.example and "behind" in audit.example
-    assert audit_of(result, "timedatectl").claims > 0
     # By their own clock, which stood still, the timers were not late.
     for fleet in effects_of(result).timers:
         assert fleet.count > fleet.timers == 6
