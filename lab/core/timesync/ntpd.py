@@ -2,9 +2,10 @@
 A.5.5.6).
 
 Beyond the step threshold (128 ms) the first offset is ignored (SYNC to SPIK), and so are those that follow
-until the stepout threshold (300 s; 900 s in RFC 5905) has passed since the last update before them; the next
-one then steps the clock. Beyond the panic threshold (1000 s) ntpd ends. `tinker` sets all three, 0 switches a
-threshold off. Before its first stepout is over (FREQ, without a driftfile) it waits in the same way.
+until the stepout threshold (300 s; 900 s in RFC 5905, so that much is allowed for when it is not set) has
+passed since the last update before them; the next one then steps the clock. Beyond the panic threshold (1000
+s) ntpd ends. `tinker` sets all three, 0 switches a threshold off. Before its first stepout is over (FREQ,
+without a driftfile) it waits in the same way.
 
 Below the threshold the offset is slewed by a phase-locked loop whose time constant grows with the polling
 interval: 2^(poll + 4) s in the daemon (CLOCK_PLL), 2^(poll + 2) s in the kernel (STA_NANO, SHIFT_PLL), at
@@ -15,7 +16,7 @@ offset is never the whole truth, so an offset is believed after eight polls at t
 is dithered by some percent. Polls are every 2^minpoll to 2^maxpoll s, 6 and 10 by default (ntp.conf(5)).
 
 Status keys, all optional: `hpoll` the current polling interval, a power of two in seconds; `mu` seconds since
-the last update of the clock.
+the last answer.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ SPARE = 2
 """Polls beyond the filter's eight: the one that was ignored, and one that is under way."""
 TIME_CONSTANTS = 4
 LATE_NS = 10 * NS_PER_S
+LONGEST_S = 900
+"""RFC 5905's default of the stepout threshold; ntp.conf(5) has 300 s."""
+
 STALE_NS = 60 * NS_PER_S
 """How long before the freeze its state was looked at, at most."""
 
@@ -51,13 +55,14 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class NtpConf:
-    """Thresholds in seconds, 0 for none. minpoll, maxpoll: of the server that is asked most seldom."""
+    """Thresholds in seconds, 0 for none; the stepout is None when it is not set. minpoll, maxpoll: of the
+    server that is asked most seldom."""
 
     servers: int = 0
     minpoll: int = 6
     maxpoll: int = 10
     step_s: Fraction = Fraction(128, 1000)
-    stepout_s: Fraction = Fraction(300)
+    stepout_s: Fraction | None = None
     panic_s: Fraction = Fraction(1000)
 
 
@@ -114,8 +119,9 @@ def _repair(setup: Setup, conf: NtpConf, at: Situation) -> Forecast:
     if said is not None and conf.minpoll <= said <= conf.maxpoll:
         poll = min(conf.maxpoll, said + 1)
     each = NS_PER_S << poll
-    stepout = int(conf.stepout_s * NS_PER_S)
-    stepped = stepout + (FILTER + SPARE) * (each + each // 8) + LATE_NS
+    stepout = int((300 if conf.stepout_s is None else conf.stepout_s) * NS_PER_S)
+    longest = LONGEST_S * NS_PER_S if conf.stepout_s is None else stepout
+    stepped = longest + (FILTER + SPARE) * (each + each // 8) + LATE_NS
     threshold = conf.step_s * NS_PER_S if conf.step_s else None
     if threshold is not None and at.lost.low_ns > threshold:
         earliest, since = 0, number(setup.status, "mu")
