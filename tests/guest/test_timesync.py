@@ -1,0 +1,245 @@
+"""Every resync mechanism in one real guest: put in, taken out, and what it tells when something is wrong."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.cli.paths import default_home
+from lab.core.clock import GuestClock, Interval, intersect
+from lab.core.mechanism import ResyncMechanism
+from lab.core.plan import Expectations, HoldPatch
+from lab.core.timesync import configs
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.verdict import Outcome
+from lab.errors import GuestError, Refused
+from lab.guest import timesync
+from lab.host import chronyd, patches
+from lab.host.chronyd import Chronyd
+from lab.hypervisor.agent import SetBy
+from lab.ports import Resync
+from tests.guest.conftest import Lab
+
+HOST_IN_GUEST = "10.0.2.2"
+SHORT: dict[str, Any] = {"settle_ns": 0, "before_ns": NS_PER_S, "watch_ns": 3 * NS_PER_S}
+WORKING = [
+    m
+    for m in ResyncMechanism
+    if m not in (ResyncMechanism.CHRONY_PHC, ResyncMechanism.VMCLOCK, ResyncMechanism.CHRONY_DISTRIBUTION)
+]
+"""What this machine's guests can have. chrony-distribution differs from chrony in a few words of text, and is
+waited for three times as long."""
+
+PROGRAMS = {
+    ResyncMechanism.CHRONY: r"chronyd \(chrony\) version \d",
+    ResyncMechanism.CHRONY_FROZEN: r"chronyd \(chrony\) version \d",
+    ResyncMechanism.TIMESYNCD: r"systemd-timesyncd \d+",
+    ResyncMechanism.NTPD: r"ntpd ntpsec-\d",
+    ResyncMechanism.HWCLOCK: r"hwclock from util-linux \d",
+    ResyncMechanism.PUSH: r"freezelab, Python 3\.\d",
+}
+STATUS = {
+    ResyncMechanism.AGENT: {"round_trip_ns"},
+    ResyncMechanism.AGENT_RTC: {"round_trip_ns", "rtc_minus_real_ns", "rtc_bound_ns"},
+    ResyncMechanism.HWCLOCK: {"round_trip_ns", "rtc_minus_real_ns", "rtc_bound_ns"},
+    ResyncMechanism.PUSH: {"push_bound_ns"},
+    ResyncMechanism.CHRONY: {"poll", "system_time", "root_dispersion", "leap", "state"},
+    ResyncMechanism.TIMESYNCD: {"PollIntervalUSec", "since_poll_s"},
+    ResyncMechanism.NTPD: {"hpoll", "mu", "tc", "stratum"},
+}
+
+
+@contextmanager
+def serving(lab: Lab, tmp: Path, offset_ns: int = 0) -> Iterator[Chronyd]:
+    program = chronyd.find(default_home(), lab.folder)
+    with Chronyd(program, tmp / "chronyd", lab.clock, offset_ns=offset_ns) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chronyd]:
+    with serving(lab, tmp_path_factory.mktemp("ntp")) as made:
+        yield made
+
+
+def ways_to(lab: Lab, server: Chronyd) -> timesync.Ways:
+    hypervisor = lab.hypervisor
+    agent = timesync.Agent(
+        ping=lambda: hypervisor.agent_ping("web-0"),
+        set_time=lambda: hypervisor.set_time("web-0"),
+        set_seconds=lambda: hypervisor.set_time("web-0", SetBy.SECONDS),
+        read_rtc=lambda: hypervisor.set_time("web-0", SetBy.RTC),
+    )
+    return timesync.Ways("web-0", lambda: lab.probe.ssh, lab.clock, HOST_IN_GUEST, server.port, agent)
+
+
+@pytest.fixture
+def ways(lab: Lab, server: Chronyd) -> Iterator[timesync.Ways]:
+    yield ways_to(lab, server)
+    lab.probe.ssh.check("systemctl restart qemu-guest-agent")
+
+
+def run(lab: Lab, command: str) -> str:
+    return lab.probe.ssh.check(command)
+
+
+def offset(lab: Lab) -> Interval:
+    readings = [lab.probe.read().offset(GuestClock.REAL) for _ in range(10)]
+    return intersect(readings) or readings[-1]
+
+
+def traces(lab: Lab) -> set[str]:
+    """Services that run, sockets that listen, processes, and files that do not belong to the journal."""
+    return set(
+        run(
+            lab,
+            "systemctl list-units --no-legend --plain --state=active --type=service,socket | cut -d' ' -f1;"
+            "ps -eo comm= | grep -v -e kworker -e ps$ -e sort -e bash -e sshd;"
+            "find /etc /var /run /root -xdev ! -type d ! -path '/run/log/*' ! -path '/run/systemd/*'",
+        ).splitlines()
+    )
+
+
+@contextmanager
+def installed(
+    mechanism: ResyncMechanism, ways: timesync.Ways, lab: Lab, config: str | None = None
+) -> Iterator[Resync]:
+    made = timesync.install(mechanism, ways, config=config)
+    before, lab.subject = lab.subject, replace(lab.subject, resync=made)
+    try:
+        yield made
+    finally:
+        lab.subject = before
+        made.remove()
+
+
+@pytest.fixture(scope="module")
+def untouched(lab: Lab) -> set[str]:
+    run(lab, "timedatectl >/dev/null")  # starts D-Bus, which is no mechanism's
+    return traces(lab)
+
+
+@pytest.mark.parametrize("mechanism", WORKING)
+def test_it_is_put_in_and_leaves_nothing(
+    lab: Lab, ways: timesync.Ways, server: Chronyd, mechanism: ResyncMechanism, untouched: set[str]
+) -> None:
+    # All in the same guest, one after another, as a matrix has them.
+    with installed(mechanism, ways, lab) as resync:
+        setup = resync.setup()
+        assert setup.mechanism is mechanism
+        assert setup.config == configs.filled(mechanism, HOST_IN_GUEST, server.port)
+        assert re.match(PROGRAMS.get(mechanism, ""), setup.program), setup
+        assert STATUS.get(mechanism, set()) <= set(setup.status), setup
+        assert offset(lab).smallest_ns < 100 * NS_PER_MS
+    resync.remove()  # once more
+    assert traces(lab) <= untouched
+
+
+def test_what_this_guest_cannot_have_is_refused(lab: Lab, ways: timesync.Ways) -> None:
+    for mechanism, why in {
+        ResyncMechanism.CHRONY_PHC: "no ptp_kvm in this guest: .*not supported",
+        ResyncMechanism.VMCLOCK: "no ptp_vmclock in this guest: .*not found",
+    }.items():
+        with pytest.raises(Refused, match=why):
+            timesync.install(mechanism, ways)
+    with pytest.raises(Refused, match="NTP server cannot be reached"):
+        timesync.install(ResyncMechanism.NTPD, replace(ways, server=""))
+    with pytest.raises(Refused, match="no channel to this guest's agent"):
+        timesync.install(ResyncMechanism.AGENT, replace(ways, agent=None))
+    run(lab, "mount --bind /bin/false /usr/sbin/chronyd")
+    try:
+        with pytest.raises(Refused, match="chrony is not installed"):
+            timesync.install(ResyncMechanism.CHRONY, ways)
+    finally:
+        run(lab, "umount /usr/sbin/chronyd")
+
+
+def test_a_broken_configuration_is_told_with_chronyds_words(lab: Lab, ways: timesync.Ways) -> None:
+    before = run(lab, "cat /etc/chrony/chrony.conf")
+    with pytest.raises(GuestError, match=r"chronyd does not start: .*makestep.* at line 2"):
+        timesync.install(ResyncMechanism.CHRONY, ways, config="local stratum 3\nmakestep often\n")
+    assert run(lab, "cat /etc/chrony/chrony.conf") == before
+
+
+def test_a_server_that_is_2_s_off_takes_the_guest_along(
+    lab: Lab, ways: timesync.Ways, tmp_path: Path
+) -> None:
+    with (
+        serving(lab, tmp_path, 2 * NS_PER_S) as wrong,
+        installed(ResyncMechanism.CHRONY, replace(ways, port=wrong.port), lab) as resync,
+    ):
+        off, status = offset(lab), resync.setup().status
+        assert 2 * NS_PER_S in off.widened(100 * NS_PER_MS)
+        # And yet it says that all is well.
+        assert (status["state"], status["leap"]) == ("*", "Normal")
+        assert abs(float(status["system_time"])) < 0.1
+    with installed(ResyncMechanism.NONE, ways, lab):
+        assert offset(lab).largest_ns < NS_PER_S
+
+
+def test_a_push_steps_once_forward_and_close(lab: Lab, ways: timesync.Ways) -> None:
+    with installed(ResyncMechanism.PUSH, ways, lab) as resync:
+        result, _ = lab.cycle(patches.make(HoldPatch(NS_PER_S), lab.clock), **SHORT)
+        assert "pushed +" in resync.outcome()
+        assert result.resync is not None and result.resync.correction == "step"
+        assert result.final is not None and result.at_resume is not None
+        assert result.final.largest_ns < result.at_resume.smallest_ns / 10
+
+
+def test_a_push_survives_the_loss_of_its_connection(lab: Lab, ways: timesync.Ways) -> None:
+    with installed(ResyncMechanism.PUSH, ways, lab) as resync:
+        lab.probe.ssh.run("pkill -f '^sshd: root' -n")  # the newest: its own
+        run(lab, "date -s '3 seconds ago' >/dev/null")
+        resync.resumed()
+        assert "pushed +" in resync.outcome()
+        assert offset(lab).largest_ns < NS_PER_S
+
+
+def stop(lab: Lab) -> None:
+    run(lab, "systemctl stop qemu-guest-agent")
+
+
+def freeze(lab: Lab) -> None:
+    run(lab, "systemctl kill -s STOP qemu-guest-agent")
+
+
+@pytest.mark.parametrize("spoil", [stop, freeze], ids=["stopped", "silent"])
+def test_an_agent_that_does_not_answer_is_told(
+    lab: Lab, ways: timesync.Ways, spoil: Callable[[Lab], None]
+) -> None:
+    with installed(ResyncMechanism.AGENT, ways, lab) as resync:
+        spoil(lab)
+        try:
+            begun = time.monotonic()
+            resync.resumed()
+            assert "failed" in resync.outcome()
+            with pytest.raises(GuestError, match="its agent does not answer"):
+                resync.setup()
+            assert time.monotonic() - begun < 60
+        finally:
+            run(lab, "systemctl kill -s CONT qemu-guest-agent; systemctl restart qemu-guest-agent")
+    stop(lab)
+    with pytest.raises(GuestError, match="its agent does not answer"):
+        timesync.install(ResyncMechanism.AGENT, ways)
+
+
+def test_an_agent_that_lies_does_not_pass(lab: Lab, ways: timesync.Ways) -> None:
+    with installed(ResyncMechanism.AGENT_RTC, ways, lab) as resync:
+        # It runs hwclock for this, and believes in its exit status.
+        run(lab, "mount --bind /bin/true /usr/sbin/hwclock")
+        try:
+            expect = Expectations(in_time_within_ns=2 * NS_PER_S)
+            hold = patches.make(HoldPatch(2 * NS_PER_S), lab.clock)
+            result, found = lab.cycle(hold, expect=expect, **SHORT)
+        finally:
+            run(lab, "umount /usr/sbin/hwclock")
+        assert "said done" in resync.outcome()
+        assert result.resync is not None and result.resync.correction == "none"
+        assert Outcome.FAILED in {finding.outcome for finding in found}
