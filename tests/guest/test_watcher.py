@@ -14,7 +14,7 @@ from lab.cli.paths import default_home
 from lab.core.claims import Audit
 from lab.core.effects import Effects, Timers, rtc_around
 from lab.core.mechanism import ResyncMechanism
-from lab.core.plan import FreezeMethod, HoldPatch, Regime
+from lab.core.plan import FreezeMethod, HoldPatch
 from lab.core.result import CycleResult
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
@@ -24,7 +24,8 @@ from lab.host import chronyd, patches
 from lab.host.chronyd import Chronyd
 from tests.guest.conftest import Lab
 
-PAUSE_NS = 3 * NS_PER_S  # the ACPI PM timer, these guests' clocksource, wraps after 4.69 s
+PAUSE_NS = 3 * NS_PER_S
+STOPPED_NS = 2 * NS_PER_S  # the ACPI PM timer, these guests' clocksource, wraps after 4.69 s without a tick
 CHRONY = """\
 server 10.0.2.2 port {port} minpoll -2 maxpoll -2 iburst
 makestep 0.1 -1
@@ -58,10 +59,10 @@ def watched(lab: Lab, home: Path) -> Iterator[Lab]:
         lab.probe.ssh.run(STOP)
 
 
-def cycle(lab: Lab, method: FreezeMethod) -> CycleResult:
+def cycle(lab: Lab, method: FreezeMethod, pause_ns: int) -> CycleResult:
     result, found = lab.cycle(
         method=method,
-        patch=patches.make(HoldPatch(PAUSE_NS), lab.clock),
+        patch=patches.make(HoldPatch(pause_ns), lab.clock),
         settle_ns=0,
         before_ns=3 * NS_PER_S,
         watch_ns=6 * NS_PER_S,
@@ -88,7 +89,7 @@ def late(fleet: Timers, from_ns: int) -> int:
 
 
 def test_a_chronyd_that_does_not_notice_a_suspend_is_found_out(watched: Lab) -> None:
-    result = cycle(watched, FreezeMethod.SUSPEND)
+    result = cycle(watched, FreezeMethod.SUSPEND, PAUSE_NS)
     assert result.pause is not None
     pause = result.pause.pause
     claims = result.observation.claims
@@ -115,12 +116,12 @@ def test_a_chronyd_that_does_not_notice_a_suspend_is_found_out(watched: Lab) -> 
 
 
 def test_timers_are_late_where_the_clocks_run_on(watched: Lab) -> None:
-    result = cycle(watched, FreezeMethod.SIGSTOP)
+    result = cycle(watched, FreezeMethod.SIGSTOP, STOPPED_NS)
     assert result.pause is not None
-    assert result.pause.regime is Regime.JUMPED
     for fleet in effects_of(result).timers:
-        assert fleet.worst_ns > result.pause.pause.low_ns - 2 * NS_PER_S  # the longest period is 1.9 s
-        assert late(fleet, NS_PER_S) >= fleet.timers // 2
+        # The shortest period is 0.3 s; three are below a second.
+        assert fleet.worst_ns > result.pause.pause.low_ns - 300 * NS_PER_MS
+        assert late(fleet, NS_PER_S) >= 2
         assert fleet.early == 0
     assert effects_of(result).boot_minus_mono_ns is not None
 
