@@ -295,6 +295,10 @@ class GuestProbe:
         quiet = time.monotonic() > self._heard_s + SILENT_S
         return quiet and self._serial is not None and self._serial.here()
 
+    def _lost(self) -> bool:
+        """Whether the connection, or the payload at its other end, is known to be gone."""
+        return self._ssh is None or not self._ssh.alive or not self._receiver.is_alive()
+
     def _mend(self) -> None:
         """Have the lost connection again: in a thread, if there is another way to ask meanwhile."""
         if self._serial is None or not self._serial.here():
@@ -323,6 +327,8 @@ class GuestProbe:
         """ask() over SSH, and again over a new connection when it was lost; meanwhile, and while SSH is
         silent, over the serial channel."""
         for tries_left in reversed(range(_TRIES)):
+            if self._serial is not None and self._mending is None and self._lost():
+                self._mend()
             mending = self._mending is not None and self._mending.is_alive()
             if self._serial is not None and (mending or self._silent()):
                 with suppress(GuestError):
