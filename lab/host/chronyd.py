@@ -45,11 +45,12 @@ _RIGHT_NS = NS_PER_MS
 _TRUE = "local stratum {stratum}\n"
 
 _OFF = """\
-server {address} port {true_port} offset {correction} minpoll -4 maxpoll -4 maxsamples 1
+server {address} port {true_port} offset {correction} minpoll -4 maxpoll -4
 """
 """offset: "a correction […] applied to offsets measured with this source" (chrony.conf(5)), so its sign is
-that of what is served. One sample is enough (maxsamples 1). It is taken over at once: a clock that exists
-only inside chronyd was seen to be corrected by an hour within 0.3 s, and to refuse to be stepped."""
+that of what is served. It is taken over at once: a clock that exists only inside chronyd was seen to be
+corrected by an hour within a second, and to refuse to be stepped. (Not with maxsamples 1: such a server
+claims no better than 4 s, and chronyd in a guest selects none beyond 3 s, maxdistance.)"""
 
 _CONFIG = """\
 # Written by freezelab. Run with -x: this chronyd serves the clock, it never sets it.

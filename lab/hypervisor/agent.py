@@ -13,8 +13,8 @@ from lab.hypervisor.binding import as_hypervisor_error, libvirt, libvirt_qemu, m
 from lab.ports import Call, Clock
 
 _PING_S = 2
-_SET_S = 15
-"""hwclock, which the agent runs, gives up by itself after 10 s."""
+_SET_S = 10
+"""hwclock, which the agent runs, gives up by itself after so long."""
 
 _POLL_NS = 20 * NS_PER_MS
 

@@ -16,7 +16,9 @@ from lab.guest.timesync.line import Line
 from lab.guest.timesync.ways import Ways
 from lab.ports import Call
 
-AGENT_S = 20.0
+AGENT_S = 25.0
+"""libvirt waits for the agent's greeting, and then for its answer: lab.hypervisor.agent, _SET_S each."""
+
 HWCLOCK_S = 15.0
 """hwclock itself gives up after 10 s without a tick of the RTC (util-linux, sys-utils/hwclock.c)."""
 

@@ -165,10 +165,10 @@ class DaemonResync:
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     def _words(self, otherwise: str) -> str:
-        """The last of its own words that tell of trouble, else its last, else `otherwise`."""
+        """The last of its own words that tell of trouble, else the end of `otherwise`, else its last."""
         lines = self._log()
         trouble = [line for line in lines if any(word in line.lower() for word in _TROUBLE)]
-        last = (trouble or lines)[-1:] or otherwise.strip().splitlines()[-1:] or ["it says nothing"]
+        last = trouble[-1:] or otherwise.strip().splitlines()[-1:] or lines[-1:] or ["it says nothing"]
         return last[0]
 
     def _new_lines(self) -> list[str]:
