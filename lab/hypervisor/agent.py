@@ -59,7 +59,8 @@ def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECOND
         # libvirt would wait for ever for an agent that stops answering between its greeting and this command.
         domain.agentSetResponseTimeout(_SET_S, 0)
         if by is SetBy.RTC:
-            domain.setTime({}, libvirt.VIR_DOMAIN_TIME_SYNC)
+            # libvirt passes no time on with this flag, but its binding insists on one.
+            domain.setTime({"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC)
         else:
             domain.setTime(told, 0)
     except libvirt.libvirtError as error:

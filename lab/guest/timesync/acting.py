@@ -62,6 +62,9 @@ class Acting:
                 self._said = act()
             except FreezelabError as error:
                 self._said = f"failed: {error.what}"
+            except BaseException as error:
+                self._said = f"failed: {type(error).__name__}: {error}"
+                raise
 
         self._said = f"no answer within {self._patience_s:.0f} s"
         self._thread = threading.Thread(target=run, name="resync", daemon=True)
