@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lab.core import clocksource
 from lab.core.audit import Truth, audit
 from lab.core.clock import GuestClock, Interval
 from lab.core.method import FreezeMethod, WallClock
@@ -86,7 +87,8 @@ def _foreseen(
     if obs.method.predicts.wall_clock is WallClock.NEARLY:
         return rules.slept(setup)
     stopped = obs.method.expected_regime is Regime.RESUMED
-    return rules.forecast(setup, pause, stopped, spec.watch_ns if spec is not None else None)
+    lost = clocksource.lost(obs.facts_before.clocksource, pause) if obs.facts_before is not None else None
+    return rules.forecast(setup, pause, stopped, spec.watch_ns if spec is not None else None, lost)
 
 
 def _at_resume(

@@ -7,8 +7,9 @@ No verdict: an expectation is the user's, a prediction is the lab's. One that fa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lab.core import clocksource
 from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.judge import STEP_FLOOR_NS, STEP_SHARE
 from lab.core.method import Prediction, Regime, WallClock
@@ -52,6 +53,21 @@ def _regime(result: CycleResult, predicted: Regime) -> Held:
     if seen is None:
         return Held(REGIME, predicted, UNDECIDED, None)
     return Held(REGIME, predicted, seen, seen is predicted)
+
+
+def _wrapped(result: CycleResult, lost: Interval, slack_ns: int, unclear: bool) -> list[Held]:
+    """Of clocks that run on while their counter begins anew: they lose whole turns of it."""
+    facts, before, at_resume = result.observation.facts_before, result.before, result.at_resume
+    reason = clocksource.why(facts.clocksource) if facts is not None else ""
+    found = [replace(_regime(result, Regime.MIXED), predicted=f"{Regime.MIXED}: {reason}")]
+    if result.pause is None or result.pause.regime is not Regime.MIXED:
+        found[0] = replace(found[0], agrees=None)  # nearly all may be lost, or nearly nothing
+    predicted = f"behind by {format_ms(lost.mid_ns, lost.low_ns, lost.high_ns)}"
+    if before is None or at_resume is None or unclear:
+        return [*found, Held(WALL_CLOCK, predicted, UNDECIDED, None)]
+    moved = at_resume - before
+    agrees = (-moved).widened(slack_ns).meets(lost)
+    return [*found, Held(WALL_CLOCK, predicted, _side(moved), agrees)]
 
 
 def _slack_ns(result: CycleResult, early: Sequence[Reading], late: Sequence[Reading]) -> int:
@@ -160,6 +176,15 @@ def compared(result: CycleResult) -> tuple[bool | None, str]:
     return (None, "") if found is None else (found.agrees, found.verdict)
 
 
+def _lost(result: CycleResult) -> Interval | None:
+    """What the guest's clocks lose although they run on, for their counter is too narrow; None: nothing."""
+    obs = result.observation
+    if obs.method.expected_regime is not Regime.JUMPED or obs.facts_before is None or result.pause is None:
+        return None
+    lost = clocksource.lost(obs.facts_before.clocksource, result.pause.pause)
+    return lost if lost.high_ns else None
+
+
 def held(result: CycleResult) -> tuple[Held, ...]:
     """Every prediction of the cycle's method, then those of its resync; () where nothing was done."""
     obs = result.observation
@@ -168,13 +193,13 @@ def held(result: CycleResult) -> tuple[Held, ...]:
         return ()
     early, late = before_and_after(obs.readings, obs.stop, obs.resume)
     found = []
-    if predicts.regime is not None:
-        found.append(_regime(result, predicts.regime))
-    found.append(
-        _wall_clock(
-            result, predicts.wall_clock, _slack_ns(result, early, late), _stepped_before(result, early)
-        )
-    )
+    slack, unclear = _slack_ns(result, early, late), _stepped_before(result, early)
+    if lost := _lost(result):
+        found += _wrapped(result, lost, slack, unclear)
+    else:
+        if predicts.regime is not None:
+            found.append(_regime(result, predicts.regime))
+        found.append(_wall_clock(result, predicts.wall_clock, slack, unclear))
     if obs.method.freezes:
         found.append(_boottime(result, predicts.boottime_counts, early, late))
     resync = _compared(result, early, late)

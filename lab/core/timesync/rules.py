@@ -25,14 +25,18 @@ def slept(setup: Setup) -> Forecast:
     return Forecast(None, None, None, None, text, ("Linux kernel/time/timekeeping.c (timekeeping_resume)",))
 
 
-def forecast(setup: Setup, pause: Interval, stopped: bool, watch_ns: int | None) -> Forecast:
+def forecast(
+    setup: Setup, pause: Interval, stopped: bool, watch_ns: int | None, lost: Interval | None = None
+) -> Forecast:
     """What becomes of a guest's REALTIME after a pause.
 
     pause: its length, as bounds. stopped: the guest's clocks stand still during it (regime resumed), so that
     it is behind by the pause; else it keeps the time. watch_ns: how long it is watched, from the resume on.
+    lost: what its clocks lose although they run on (core.clocksource).
     """
-    lost = Interval(max(0, pause.low_ns), max(0, pause.high_ns)) if stopped else Interval(0, 0)
-    at, mechanism = Situation(lost, pause, watch_ns), setup.mechanism
+    if stopped:
+        lost = Interval(max(0, pause.low_ns), max(0, pause.high_ns))
+    at, mechanism = Situation(lost or Interval(0, 0), pause, watch_ns), setup.mechanism
     if mechanism is ResyncMechanism.NONE:
         return _nothing(at)
     if mechanism.acts_from_host:
