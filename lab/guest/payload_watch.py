@@ -56,7 +56,10 @@ class Children:
                 other.close()  # or these would not see our parent's end
             if cpu >= 0:
                 os.sched_setaffinity(0, [cpu])
-            os.nice(nice - os.nice(0))
+            try:
+                os.nice(nice - os.nice(0))
+            except OSError:
+                pass  # not root: with the priority that we have
             work(control, *arguments)  # type: ignore[operator]
         finally:
             os._exit(0)
