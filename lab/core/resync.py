@@ -153,6 +153,19 @@ def _correction(
     return Correction.BOTH if most < 4 * abs(stepped) and abs(stepped) < 4 * least and stepped else None
 
 
+def _before_last(
+    steps: Sequence[ClockStep] | None, stepped: Sequence[Interval] | None, curve: Sequence[CurvePoint]
+) -> Sequence[ClockStep] | None:
+    """The steps that the last reading has seen the end of: the sampler is asked later. None when that cannot
+    be told of one of them."""
+    if not steps or not stepped or not curve:
+        return steps
+    last = Interval(curve[-1].from_ns, curve[-1].at_ns)
+    if any(when.meets(last) for when in stepped):
+        return None
+    return [step for step, when in zip(steps, stepped, strict=True) if when.high_ns < last.low_ns]
+
+
 def _slew_ppm(curve: Sequence[CurvePoint], stepped: Sequence[Interval]) -> float | None:
     """The fastest mean rate at which the offset certainly moved over a window of SLEW_WINDOWS in which no
     step was seen, signed; None when it is no more than an undisciplined clock's."""
@@ -214,7 +227,13 @@ def measure_resync(
         outcome,
         why,
         time,
-        _correction(at_resume, final, steps, curve[-1].at_ns if curve else 0, unseen_ns),
+        _correction(
+            at_resume,
+            final,
+            _before_last(steps, stepped, curve),
+            curve[-1].at_ns if curve else 0,
+            unseen_ns,
+        ),
         max((s.by_ns for s in steps), key=abs, default=None) if steps else None,
         sum(s.by_ns < 0 for s in steps) if steps else 0,
         max(0, overshoot),
