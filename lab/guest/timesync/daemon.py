@@ -118,6 +118,7 @@ class DaemonResync:
             raise GuestError(
                 f"{self._name} does not keep the clock: {self._words(why[0])}", where=self._ways.where
             )
+        self._log()  # what it did to come here is not told of a cycle
         return self
 
     def setup(self) -> Setup:
