@@ -52,7 +52,7 @@ class Kept:
     host_key: str
     known_hosts: str
     console: str
-    agent_socket: str
+    sockets: tuple[str, ...]
     accelerator: str
 
     @property
@@ -157,7 +157,7 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
                     host_key=address.host_key,
                     known_hosts=str(folder / "known_hosts"),
                     console=str(domain.console_log),
-                    agent_socket=str(domain.agent_socket or ""),
+                    sockets=tuple(map(str, domain.sockets)),
                     accelerator=choice.accelerator.value,
                 )
                 with signals.shield():
@@ -188,8 +188,8 @@ def remove_files(home: Path, guest: Kept) -> None:
     """What a guest that is gone has left."""
     if guest.run:
         shutil.rmtree(home / "guests" / guest.run, ignore_errors=True)
-    if guest.agent_socket:
-        Path(guest.agent_socket).unlink(missing_ok=True)
+    for socket in guest.sockets:
+        Path(socket).unlink(missing_ok=True)
     _path(home, guest.name).unlink(missing_ok=True)
     for folder in (home / "kept", home / "guests", home / "agents"):
         with suppress(OSError):
@@ -237,6 +237,7 @@ def _read(path: Path) -> Kept:
         if data.pop("schema") != SCHEMA:
             raise ValueError("another schema")
         known = {field.name for field in fields(Kept)}
+        data["sockets"] = tuple(data["sockets"])
         return Kept(**{name: value for name, value in data.items() if name in known})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(

@@ -52,7 +52,7 @@ def recover_all(uri: str | None, *, keep: bool = False) -> Iterator[str]:
                 keeping.remove_files(state, guest)
                 done += 1
                 yield f"removed what was left of the kept guest {guest.name}, which is gone"
-            sockets = {Path(guest.agent_socket) for guest in kept}
+            sockets = {Path(socket) for guest in kept for socket in guest.sockets}
             for folder in sorted(path for path in _left(state / "guests") if path.name not in runs):
                 shutil.rmtree(folder, ignore_errors=True)
                 done += 1

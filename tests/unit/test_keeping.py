@@ -34,14 +34,14 @@ GUEST = keeping.Kept(
     name="web-0", run="kept-1", domain="freezelab-kept-1-web-0", uuid="no-such-uuid", image="debian-1",
     memory_bytes=512 << 20, vcpus=1, resync="none", since="2026-11-20T10:00:00+00:00", host="127.0.0.1",
     port=40000, user="root", key="/keys/k", host_key="ssh-ed25519 AAAA web-0", known_hosts="", console="/c",
-    agent_socket="", accelerator="tcg",
+    sockets=(), accelerator="tcg",
 )  # fmt: skip
 
 
 def keep(home: Path, guest: keeping.Kept = GUEST) -> keeping.Kept:
     folder = home / "guests" / guest.run
     folder.mkdir(parents=True)
-    made = replace(guest, known_hosts=str(folder / "known_hosts"), agent_socket=str(home / "agents" / "a"))
+    made = replace(guest, known_hosts=str(folder / "known_hosts"), sockets=(str(home / "agents" / "a"),))
     keeping._write(home, made)
     return made
 
