@@ -215,7 +215,7 @@ class Guests:
             machine=machine,
             kernel=image.kernel,
             initrd=image.initrd,
-            cmdline=image.cmdline,
+            cmdline=" ".join((image.cmdline, *spec.kernel_options)),
             console_log=console,
             disk=Disk(overlay(image, folder / "disk.qcow2")),
             console=Console.VIRTIO if "console=hvc0" in image.cmdline else Console.SERIAL,

@@ -33,6 +33,7 @@ class GuestSpec:
     address: on that bridge, with prefix length ("" on the user-mode network).
     huge_pages: its RAM in huge pages of the host.
     rtc: what its RTC follows.
+    kernel_options: words added to its kernel's command line.
     """
 
     name: str
@@ -46,6 +47,7 @@ class GuestSpec:
     address: str = ""
     huge_pages: bool = False
     rtc: RtcTrack = RtcTrack.WALL
+    kernel_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

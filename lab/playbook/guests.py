@@ -19,6 +19,7 @@ from lab.playbook.fields import (
     Memory,
     Name,
     Rtc,
+    Words,
     default,
     needed,
     section,
@@ -73,6 +74,9 @@ class Guest(BaseModel):
         "so that it stops with the guest.",
         GuestSpec.rtc,
     )
+    kernel_options: Words | None = default(
+        None, "Words added to the guest's kernel command line, such as [clocksource=tsc, tsc=reliable]."
+    )
     network: Network | None = default(None, "A bridge of the host. Left out: QEMU's user-mode network.")
 
     @model_validator(mode="after")
@@ -114,6 +118,7 @@ class Guest(BaseModel):
                 address=str(addresses[number]) if network else "",
                 huge_pages=self.huge_pages,
                 rtc=self.rtc,
+                kernel_options=self.kernel_options or (),
             )
             for number, name in enumerate(self.names())
         ]
