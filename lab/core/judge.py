@@ -175,8 +175,11 @@ def measure(
         pause = replace(pause, stamps=None)
     lag = pause.witnesses.get(Witness.LAG)
 
-    real_early = real_samples(early, smoothed(raw_early, pair[0]))
-    real_late = real_samples(late, smoothed(raw_late, pair[1]))
+    smooth_early, smooth_late = smoothed(raw_early, pair[0]), smoothed(raw_late, pair[1])
+    for smooth, when in ((smooth_early, "before"), (smooth_late, "after")):
+        if smooth is None:
+            problems.append(f"the guest's MONOTONIC_RAW contradicts itself {when} the freeze: it lost time")
+    real_early, real_late = real_samples(early, smooth_early), real_samples(late, smooth_late)
     if moved(early):
         problems.append("the guest's clock was stepped while it was measured before the freeze")
     before = real_early[-1].offset if real_early else None

@@ -308,6 +308,27 @@ def seen(**changes: object) -> Observation:
     return simulate(Scenario(**{**plain, **changes}))[0]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_guest_whose_raw_clock_loses_time_by_itself_is_told(late: bool) -> None:
+    """A clocksource that turned over while the guest's kernel did not run."""
+    obs = seen()
+    assert obs.stop is not None and obs.resume is not None
+    side = [r for r in obs.readings if (r.t1.raw_ns > obs.resume.returned.raw_ns) == late]
+    broken = side[len(side) // 2 :]
+
+    def lost(r: Reading) -> Reading:
+        behind = {clock: -4687 * MS for clock in GuestClock}
+        return replace(
+            r, t2={c: n + behind[c] for c, n in r.t2.items()}, t3={c: n + behind[c] for c, n in r.t3.items()}
+        )
+
+    moved = replace(obs, readings=tuple(lost(r) if r in broken else r for r in obs.readings))
+    result = measure(moved, ResyncMechanism.NONE, Expectations())
+    when = "after" if late else "before"
+    assert any(f"contradicts itself {when} the freeze" in problem for problem in result.problems)
+    assert outcome_of(findings(result, Expectations())) is Outcome.INCONCLUSIVE
+
+
 def test_missing_witnesses_do_not_close() -> None:
     obs = seen()
     assert obs.stop is not None
