@@ -317,7 +317,7 @@ def test_a_guest_whose_raw_clock_loses_time_by_itself_is_told(late: bool) -> Non
     broken = side[len(side) // 2 :]
 
     def lost(r: Reading) -> Reading:
-        behind = {clock: -4687 * MS for clock in GuestClock}
+        behind = dict.fromkeys(GuestClock, -4687 * MS)
         return replace(
             r, t2={c: n + behind[c] for c, n in r.t2.items()}, t3={c: n + behind[c] for c, n in r.t3.items()}
         )
