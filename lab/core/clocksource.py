@@ -16,11 +16,23 @@ in the guest it is never idle for longer than some milliseconds, but on a busy h
 
 def lost(clocksource: str, pause: Interval) -> Interval:
     """What the guest's clocks lose over a `pause` in which their counter runs on: whole turns of it (Linux,
-    kernel/time/timekeeping.c: the distance of two looks is taken modulo the counter's width)."""
+    kernel/time/timekeeping_internal.h, clocksource_delta: the distance of two looks is taken modulo the
+    counter's width; and where it is more than half of that, it is taken for a step backward, and for nothing:
+    then the clocks stand still until the turn is over, see `stands`)."""
     turn = _WRAPS_NS.get(clocksource)
     if turn is None:
         return Interval(0, 0)
-    return Interval(pause.low_ns // turn * turn, (pause.high_ns + _LOOK_NS) // turn * turn)
+    half = turn // 2
+    return Interval((pause.low_ns + half) // turn * turn, (pause.high_ns + _LOOK_NS + half) // turn * turn)
+
+
+def stands(clocksource: str, pause: Interval) -> bool:
+    """Whether the clocks may stand still after the resume as well."""
+    turn = _WRAPS_NS.get(clocksource)
+    if turn is None:
+        return False
+    first, last = 2 * pause.low_ns // turn, 2 * (pause.high_ns + _LOOK_NS) // turn
+    return first % 2 == 1 or last > first
 
 
 def why(clocksource: str) -> str:

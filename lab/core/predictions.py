@@ -62,6 +62,8 @@ def _wrapped(result: CycleResult, lost: Interval, slack_ns: int, unclear: bool) 
     found = [replace(_regime(result, Regime.MIXED), predicted=f"{Regime.MIXED}: {reason}")]
     if result.pause is None or result.pause.regime is not Regime.MIXED:
         found[0] = replace(found[0], agrees=None)  # nearly all may be lost, or nearly nothing
+    if facts is not None and result.pause is not None:
+        unclear = unclear or clocksource.stands(facts.clocksource, result.pause.pause)
     predicted = f"behind by {format_ms(lost.mid_ns, lost.low_ns, lost.high_ns)}"
     if before is None or at_resume is None or unclear:
         return [*found, Held(WALL_CLOCK, predicted, UNDECIDED, None)]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lab.core.findings import AS_PREDICTED
+from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.units import NS_PER_MS
 from lab.core.verdict import Finding, Outcome
@@ -114,6 +115,9 @@ def surprises(run: Run) -> list[_Reason]:
     return list(found.values())
 
 
+_BY_RTC = frozenset(mechanism.value for mechanism in ResyncMechanism if mechanism.reads_rtc)
+
+
 def _surprises(cycle: Cycle) -> Iterator[str]:
     resync, offset = cycle.resync, cycle.offset
     before = offset.before
@@ -127,7 +131,9 @@ def _surprises(cycle: Cycle) -> Iterator[str]:
     if resync is not None and cycle.frozen:
         if resync.backward_steps:
             yield f"the guest's clock was set backward ({resync.backward_steps} times)"
-        if resync.overshoot_ns > NOTABLE_NS:
+        # An RTC's seconds are as far ahead as they were forecast to be: that is no surprise.
+        foreseen = resync.mechanism in _BY_RTC and resync.forecast is not None and resync.forecast.agrees
+        if resync.overshoot_ns > NOTABLE_NS and not foreseen:
             yield f"the correction overshot by {magnitude(resync.overshoot_ns)}"
         claim = _CLAIM.search(resync.said)
         final = offset.final

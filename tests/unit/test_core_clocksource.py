@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.clock import Interval
-from lab.core.clocksource import lost, why
+from lab.core.clocksource import lost, stands, why
 from lab.core.mechanism import ResyncMechanism
 from lab.core.timesync.rules import forecast
 from lab.core.timesync.setup import Setup
@@ -19,7 +19,8 @@ def kernel_loses(looked_ns: int, pause_ns: int) -> int:
     """What a kernel loses that looked at a 24-bit counter `looked_ns` before a pause, and looks again right
     after it."""
     began, ended = looked_ns * HZ // NS_PER_S, (2 * looked_ns + pause_ns) * HZ // NS_PER_S
-    seen = (ended - began) & 0xFFFFFF
+    while (seen := (ended - began) & 0xFFFFFF) > 0x7FFFFF:
+        ended += 1000  # taken for a step backward, and for nothing: the clock stands still
     return (ended - began - seen) * NS_PER_S // HZ
 
 
@@ -33,6 +34,10 @@ def test_what_a_kernel_loses_is_foreseen(pause_ns: int, looked_ns: int) -> None:
 def test_as_seen_on_a_guest() -> None:
     """25 s of SIGSTOP: the guest saw 1.6 s of them, and its clocks were 23.435 s behind."""
     assert 23_435 * NS_PER_MS in lost("acpi_pm", Interval(25 * NS_PER_S, 25 * NS_PER_S)).widened(NS_PER_MS)
+    # 3 s of it: more than half of a turn, so the clock stood still until the turn was over.
+    assert 4_687 * NS_PER_MS in lost("acpi_pm", Interval(3 * NS_PER_S, 3 * NS_PER_S)).widened(NS_PER_MS)
+    assert stands("acpi_pm", Interval(3 * NS_PER_S, 3 * NS_PER_S))
+    assert not stands("acpi_pm", Interval(25 * NS_PER_S, 25 * NS_PER_S))
     assert why("acpi_pm") == "acpi_pm begins anew every 4.69 s"
 
 

@@ -130,7 +130,7 @@ def test_chronyd_steps_or_slews(setup: Setup, pause_ns: int, correction: Correct
     assert said.repaired
     assert said.within is not None
     if correction is SLEW:
-        assert said.within.low_ns >= (pause_ns - 30 * MS) * 12 - S
+        assert said.within.low_ns >= (pause_ns - 30 * MS) * 10 - S
         assert said.within.high_ns > pause_ns * 12
     else:
         assert said.within.low_ns == 0

@@ -102,9 +102,11 @@ def _repair(setup: Setup, conf: ChronyConf, at: Situation) -> Forecast:
         # It goes too far by a third at most, and that comes back at the same rate.
         latest += int(at.lost.high_ns * (2 * OVERSHOOT - 1) / fastest) if fastest else 0
     if correction is Correction.SLEW:
+        # Sooner than maxslewrate alone allows: the fit takes the pause for a frequency too, and corrects that
+        # beside the slew. The default, 83333 ppm, is five sixths of what the kernel can (adjtimex(2), tick).
         if not fastest:
             return Forecast(False, Correction.NONE, None, -at.lost, "left behind: maxslewrate 0", (CONF,))
-        earliest = max(0, int((at.lost.low_ns - SOURCE_NS) / fastest))
+        earliest = max(0, int((at.lost.low_ns - SOURCE_NS) / fastest * 5 / 6))
     within = Interval(earliest, max(earliest, latest))
     text = {
         Correction.STEP: f"stepped once its samples agree{at.until(within)}",
