@@ -111,6 +111,8 @@ def traces(lab: Lab) -> set[str]:
 def installed(
     mechanism: ResyncMechanism, ways: timesync.Ways, lab: Lab, config: str | None = None
 ) -> Iterator[Resync]:
+    if mechanism.uses_agent:  # as lab.cli.equipping does: libvirt may be about to find it again
+        lab.hypervisor.agent_ready("web-0", lab.clock.now().raw_ns + 60 * NS_PER_S)
     made = timesync.install(mechanism, ways, config=config)
     before, lab.subject = lab.subject, replace(lab.subject, resync=made)
     try:
@@ -131,8 +133,6 @@ def test_it_is_put_in_and_leaves_nothing(
     lab: Lab, ways: timesync.Ways, server: Chronyd, mechanism: ResyncMechanism, untouched: set[str]
 ) -> None:
     # All in the same guest, one after another, as a matrix has them.
-    if mechanism.uses_agent:  # libvirt may be about to find it again, as after any command that took too long
-        lab.hypervisor.agent_ready("web-0", lab.clock.now().raw_ns + 60 * NS_PER_S)
     with installed(mechanism, ways, lab) as resync:
         setup = resync.setup()
         assert setup.mechanism is mechanism
