@@ -30,7 +30,7 @@ from lab.core.reboot import rebooted
 from lab.core.result import CycleResult as CycleResult
 from lab.core.resync import measure_resync
 from lab.core.steps import dated, first_sign, parts
-from lab.core.timeline import ClockStep, Observation, Reading, SamplerReport
+from lab.core.timeline import Call, ClockStep, Observation, Reading, SamplerReport
 from lab.core.timesync import configs, rules
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
@@ -91,6 +91,18 @@ def _foreseen(
     return rules.forecast(setup, pause, stopped, spec.watch_ns if spec is not None else None, lost)
 
 
+def _still_there(
+    direct: Interval, carried: Interval, steps: Sequence[ClockStep], first: Reading, resume: Call
+) -> bool:
+    """Whether the first reading after the resume found REALTIME where it was carried to, so that the steps,
+    each too large to hide, came after it: the lab was quicker than the repair, and that than the sampler."""
+    since = max(0, first.t4.raw_ns - resume.called.raw_ns)
+    slack = STEP_FLOOR_NS + since // STEP_SHARE
+    room = direct.half_width_ns + carried.half_width_ns + slack
+    later = all(abs(s.by_ns) > 2 * room and s.at_raw_ns > first.t3[GuestClock.RAW] for s in steps)
+    return later and direct.meets(carried.widened(slack))
+
+
 def _at_resume(
     early: Sequence[Reading],
     late: Sequence[Reading],
@@ -129,6 +141,8 @@ def _at_resume(
         ]
         repaired = direct.largest_ns * 10 <= carried.smallest_ns
         seen_after = all(s.at_raw_ns >= resume_guest.low_ns for s in unclear)
+        if unclear and obs.frozen and _still_there(direct, carried, unclear, late[0], resume):
+            return min(direct, carried, key=lambda interval: interval.half_width_ns), ""
         if unclear and not (obs.frozen and repaired and seen_after):
             carried = None
     if any(late[0].t3[GuestClock.RAW] > _looked_before(s, sampler) for s in steps):

@@ -52,8 +52,8 @@ def test_sigstop_is_recognised_as_a_jump(lab: Lab) -> None:
     assert pause is not None
     assert pause.closes, pause
     assert pause.regime is Regime.JUMPED
-    assert result.at_resume is not None
-    assert result.at_resume.largest_ns < NS_PER_S
+    # They ran on. What REALTIME showed is not known when the agent was quicker than the sampler.
+    assert result.lag is not None and result.lag.high_ns < NS_PER_S
 
 
 def test_a_control_cycle_finds_no_pause(lab: Lab) -> None:
@@ -117,10 +117,10 @@ def test_the_guest_runs_again_whatever_the_patch_raises(
     assert lab.subject.probe.read().round_trip_ns > 0
 
 
-def test_the_probe_survives_a_freeze_of_a_minute(lab: Lab) -> None:
-    minute = patches.make(HoldPatch(60 * NS_PER_S), lab.clock)
+def test_the_probe_survives_a_freeze_longer_than_the_default_budget(lab: Lab) -> None:
+    long = patches.make(HoldPatch(35 * NS_PER_S), lab.clock)
     before = lab.subject.probe.facts().reconnects
-    result, _ = lab.cycle(minute, budget_ns=90 * NS_PER_S, **SHORT)
+    result, _ = lab.cycle(long, budget_ns=60 * NS_PER_S, **SHORT)
     assert result.observation.facts_after is not None
     assert result.observation.facts_after.reconnects == before
     assert result.pause is not None and result.pause.closes, result.pause
@@ -130,5 +130,6 @@ def test_a_lost_channel_is_had_again_and_counted(lab: Lab) -> None:
     probe = lab.probe
     before = probe.facts().reconnects
     probe.ssh.wire.shutdown(socket.SHUT_RDWR)
-    assert probe.read().round_trip_ns > 0
+    for _ in range(2):  # every other one goes over the serial channel
+        assert probe.read().round_trip_ns > 0
     assert probe.facts().reconnects == before + 1

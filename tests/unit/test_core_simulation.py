@@ -414,7 +414,7 @@ def check(s: Scenario, expect: Expectations) -> CycleResult:
 
 
 @given(scenarios, expectations)
-@cases(800)
+@cases(500)
 def test_every_interval_contains_the_truth_and_no_verdict_is_wrong(s: Scenario, expect: Expectations) -> None:
     check(s, expect)
 
@@ -432,7 +432,7 @@ def test_a_host_whose_clock_is_stepped(s: Scenario, expect: Expectations) -> Non
 
 
 @given(short, expectations)
-@cases(400)
+@cases(250)
 def test_a_short_pause_with_cut_connections_and_a_late_return(s: Scenario, expect: Expectations) -> None:
     check(s, expect)
 
