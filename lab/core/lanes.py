@@ -12,8 +12,9 @@ MOST = 8
 
 
 def _together(cell: Cell) -> object:
-    """What two cells have to have in common."""
-    return cell.guests, cell.cycle, cell.expectations, cell.repeat, cell.control
+    """What two cells have to have in common; the names of their guests are their lanes'."""
+    guests = tuple(replace(guest, name="") for guest in cell.guests)
+    return guests, cell.cycle, cell.expectations, cell.repeat, cell.control
 
 
 def _grouped(cells: Sequence[Cell], most: int) -> list[list[Cell]]:
@@ -46,15 +47,5 @@ def laned(plan: Plan) -> Plan:
 
 
 def batches(plan: Plan) -> list[list[Cell]]:
-    """What is run together, batch after batch: of a plan that was laned, or one without lanes."""
-    if plan.side_by_side < 2:
-        return [[cell] for cell in plan.parts]
-    lanes = {cell.id: cell.guests for cell in plan.cells}
-    bare = [
-        replace(cell, guests=tuple(replace(g, name=g.name.rpartition("-")[0]) for g in cell.guests))
-        for cell in plan.cells
-    ]
-    return [
-        [replace(cell, guests=lanes[cell.id]) for cell in group]
-        for group in _grouped(bare, plan.side_by_side)
-    ]
+    """What is run together, batch after batch."""
+    return _grouped(plan.parts, plan.side_by_side)
