@@ -13,7 +13,9 @@ from lab.core.claims import Claim
 from lab.core.clock import Stamp
 from lab.core.effects import Effects
 from lab.core.method import FreezeMethod
-from lab.core.patch import Impact
+from lab.core.patch import Impact, Patch
+from lab.core.plan import Announcement, Gate
+from lab.core.scheduled.model import Event, Happening, State
 from lab.core.timeline import Call as Call
 from lab.core.timeline import Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
 from lab.core.timesync.setup import Setup
@@ -230,6 +232,46 @@ class HostPatch(Protocol):
         MachineError when it cannot be taken back."""
 
 
+class Announcer(Protocol):
+    """The metadata service, as the one sees it who plans the maintenance. Safe from any thread."""
+
+    def announce(self, guests: Sequence[str], spec: Announcement, patch: Patch) -> tuple[str, ...]:
+        """Publish one event for each delivery group among the guests; their ids, in the groups' order. What
+        is wrong with the service on purpose (spec.service.answers, restarts) begins now."""
+
+    def published(self, events: Sequence[str]) -> Sequence[Event]:
+        """What was announced under these ids, as it is now or last was."""
+
+    def state(self, events: Sequence[str]) -> State:
+        """Of all together: SCHEDULED while one waits, CANCELLED when one is, UNHEARD when nobody was told of
+        any of them, OVER when all are, else STARTED."""
+
+    def cancel(self, events: Sequence[str]) -> None:
+        """Call them off."""
+
+    def all_clear(self, events: Sequence[str]) -> None:
+        """They are over: no longer shown. Safe to call always."""
+
+    def happened(self) -> Sequence[Happening]:
+        """All since it was asked last, in order."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What came of asking a guest. why: one line when not ok."""
+
+    ok: bool
+    why: str = ""
+
+
+class Doctor(Protocol):
+    """Asks guests how they are."""
+
+    def ask(self, guest: str, gate: Gate, deadline_raw_ns: int) -> Health:
+        """Whether a gate of the kind COMMAND or HTTP holds in one guest now; not ok also when the guest does
+        not answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`. Raises nothing but Interrupted."""
+
+
 class Journal(Protocol):
     """The append-only history of a run."""
 
@@ -248,3 +290,7 @@ class View(Protocol):
     def frozen(self, since_raw_ns: int, budget_ns: int) -> None: ...
 
     def resumed(self) -> None: ...
+
+    def domain(self, label: str, state: str, *, number: int, of: int) -> None:
+        """A domain of a rollout has come to `state`: waiting, announced, started, frozen, resyncing, gate,
+        done, stopped. number: of the wave that it is in, from 1."""

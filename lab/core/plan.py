@@ -14,6 +14,9 @@ from lab.core.method import Regime as Regime
 from lab.core.patch import CommandPatch as CommandPatch
 from lab.core.patch import HoldPatch as HoldPatch
 from lab.core.patch import Patch as Patch
+from lab.core.scheduled.model import EventSource as EventSource
+from lab.core.scheduled.model import EventType as EventType
+from lab.core.scheduled.model import Fault as Fault
 from lab.core.units import NS_PER_MS, NS_PER_S
 
 
@@ -34,6 +37,8 @@ class GuestSpec:
     huge_pages: its RAM in huge pages of the host.
     rtc: what its RTC follows.
     kernel_options: words added to its kernel's command line.
+    availability_set: the set that it is a member of; "": of none. fault_domain, update_domain: within its
+    set.
     """
 
     name: str
@@ -48,6 +53,103 @@ class GuestSpec:
     huge_pages: bool = False
     rtc: RtcTrack = RtcTrack.WALL
     kernel_options: tuple[str, ...] = ()
+    availability_set: str = ""
+
+
+@dataclass(frozen=True)
+class ServiceFaults:
+    """What is wrong with the metadata service, on purpose.
+
+    first_answer_ns: the first answer is late by this, time of the service's. answers: what each guest's
+    requests are answered with, in turn, from the announcement on; then the truth. restarts: the incarnation
+    starts at 1 again right after the announcement. rate_limit: past 5 requests a second of one guest, 429.
+    """
+
+    first_answer_ns: int = 0
+    answers: tuple[Fault, ...] = ()
+    restarts: bool = False
+    rate_limit: bool = False
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What guests are told before the freeze, through Scheduled Events. "Time of the service's" passes
+    time_factor times as fast as real time; 1 is real time.
+
+    type: None is the patch's: Freeze, or Reboot. notice_ns: until NotBefore, time of the service's; None is
+    the type's documented minimum; 0 is straight to Started. duration_s: DurationInSeconds as announced, in
+    real seconds, as the pause is; None is derived from the patch. description: "" has the lab write one.
+    started_ns: for how long at least the event is shown as Started before the freeze, real time.
+    cancel_after_ns: called off so long after it was published, time of the service's; None: not called off.
+    handler: a program that is run in every guest, and its arguments; (): none. The program is a file on the
+    host.
+    """
+
+    type: EventType | None = None
+    notice_ns: int | None = None
+    duration_s: int | None = None
+    source: EventSource = EventSource.PLATFORM
+    description: str = ""
+    time_factor: float = 60.0
+    started_ns: int = 2 * NS_PER_S
+    cancel_after_ns: int | None = None
+    handler: tuple[str, ...] = ()
+    service: ServiceFaults = ServiceFaults()
+
+    def real_ns(self, service_ns: int) -> int:
+        """Time of the service's in real time."""
+        return round(service_ns / self.time_factor)
+
+
+class DomainKind(StrEnum):
+    """What of an availability set is taken down together."""
+
+    UPDATE = "update-domain"
+    FAULT = "fault-domain"
+
+    def of(self, guest: GuestSpec) -> int:
+        return guest.update_domain if self is DomainKind.UPDATE else guest.fault_domain
+
+
+class GateKind(StrEnum):
+    """What has to be so before the next domain is frozen."""
+
+    COMMAND = "command"  # a command in every guest of the domain exits with 0
+    HTTP = "http"  # a URL, asked for in every guest of the domain, answers 2xx
+    CLOCK = "clock"  # the clocks of the domain's guests are in time
+    MEMBERS = "members"  # all other guests of the set answer, and pass the gates before this one
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition. text: the command or the URL, "" for the others. on: names of the guests that it is
+    asked in; (): all."""
+
+    kind: GateKind
+    text: str = ""
+    on: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind} {self.text}".rstrip()
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The hosts of a fleet, one domain of each availability set after another.
+
+    shuffled: in an order drawn from `seed` (None: one that the run draws and records). between_ns: from the
+    end of one domain to the announcement of the next. gates: all have to hold within gate_within_ns, or the
+    rollout stops. together: sets go side by side, one domain of each at a time; else one set after another.
+    """
+
+    by: DomainKind = DomainKind.UPDATE
+    shuffled: bool = False
+    seed: int | None = None
+    between_ns: int = 0
+    gates: tuple[Gate, ...] = ()
+    gate_within_ns: int = 30 * NS_PER_S
+    together: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +165,7 @@ class CycleSpec:
     effects: the guest is watched for what a pause does besides the clock: late timers, clocks that go
         backward between vCPUs, its RTC. It costs the guest some of its time.
     load: share of each vCPU that busy programs in the guest take during the cycle, 0 to 1.
+    announce: what the guests are told before; None: nothing, and no metadata service is there.
     """
 
     method: FreezeMethod
@@ -75,6 +178,33 @@ class CycleSpec:
     save_to: str = ""
     effects: bool = False
     load: float = 0.0
+    announce: Announcement | None = None
+
+
+@dataclass(frozen=True)
+class NoticeExpectations:
+    """What has to become of the announcement; None asks nothing.
+
+    acknowledged: a guest approves the event before NotBefore (False: none does). seen: every guest that it
+    will happen to is shown the event before the freeze (False: none is). started_seen: the same, as Started.
+    kept: the pause is no longer than the DurationInSeconds announced (False: it is longer). cancelled: it is
+    called off, and no guest is frozen. at_least_ns, at_most_ns: from its publication to its start, real time.
+    """
+
+    acknowledged: bool | None = None
+    seen: bool | None = None
+    started_seen: bool | None = None
+    kept: bool | None = None
+    cancelled: bool | None = None
+    at_least_ns: int | None = None
+    at_most_ns: int | None = None
+
+
+class RolloutEnd(StrEnum):
+    """How a rollout ends."""
+
+    COMPLETE = "complete"
+    STOPPED = "stopped"  # by a gate
 
 
 @dataclass(frozen=True)
@@ -91,6 +221,8 @@ class Expectations:
     clean_kernel_log: no soft lockup, RCU stall or unstable clocksource in the guest's kernel log.
     as_predicted: the clock is repaired, or not, as the mechanism's rules forecast. What was not watched for
         long enough to tell has not passed.
+    notice: of the announcement. rollout: how it ends. skew_ns: guests of one domain stop, and resume, within
+    this.
     """
 
     regime: Regime | None = None
@@ -103,6 +235,9 @@ class Expectations:
     drift_ppm: float | None = None
     clean_kernel_log: bool = True
     as_predicted: bool = False
+    notice: NoticeExpectations = NoticeExpectations()
+    rollout: RolloutEnd = RolloutEnd.COMPLETE
+    skew_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +278,9 @@ class Plan:
     side_by_side: how many cells that differ in nothing but their resync are run at the same time, each with
         guests of its own.
     ntp_offset_ns: how far off the time is that the host's NTP server serves, on purpose.
+    rollout: how the guests' hosts are gone through; None: all guests are frozen in every cycle. A plan with a
+        matrix has none.
+    golden: guests are started from one that was booted before, if there is one or once there is.
     """
 
     name: str
@@ -158,6 +296,8 @@ class Plan:
     left_out: tuple[LeftOut, ...] = ()
     side_by_side: int = 1
     ntp_offset_ns: int = 0
+    rollout: Rollout | None = None
+    golden: bool = False
 
     @property
     def parts(self) -> tuple[Cell, ...]:

@@ -26,6 +26,12 @@ guest and cycle where they apply. The kinds, in the order in which they come:
     watched     claims, effects                         what programs in the guest said and saw
     problem     text
     cycle-end   host_step_ns
+    rollout     seed, by, waves: guests of each wave         before its first wave
+    wave        number, of, domains: [set, domain], guests, when (begin, end)
+    announced   events, time_factor                     of a cycle; each as core.scheduled.model.Event
+    notice      happening                               core.scheduled.model.Happening, as it is learnt of
+    gate        gate, ok, why, took_ns                  of one guest, after its domain's cycle
+    rollout-end ended (complete, stopped), why, wave
     run-end     interrupted, failure, host              once; missing when the run was cut off
 """
 

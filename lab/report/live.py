@@ -99,6 +99,9 @@ class NullView:
     def resumed(self) -> None:
         """All guests run again."""
 
+    def domain(self, label: str, state: str, *, number: int, of: int) -> None:
+        """A domain of a rollout has come to `state`."""
+
     def cycle(self, number: int, of: int) -> None:
         """What follows belongs to cycle `number` (from 1) of `of`."""
 

@@ -1,0 +1,196 @@
+"""The words and values of Scheduled Events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lab.core.clock import Stamp
+
+
+class ApiVersion(StrEnum):
+    """Versions of /metadata/scheduledevents, oldest first. Each knows what the ones before it know."""
+
+    V2017_03_01 = "2017-03-01"  # preview: names with a leading underscore, the Metadata header not enforced
+    V2017_08_01 = "2017-08-01"
+    V2017_11_01 = "2017-11-01"
+    V2019_01_01 = "2019-01-01"
+    V2019_04_01 = "2019-04-01"
+    V2019_08_01 = "2019-08-01"
+    V2020_07_01 = "2020-07-01"
+
+    @property
+    def is_preview(self) -> bool:
+        return self is ApiVersion.V2017_03_01
+
+    @property
+    def tells_description(self) -> bool:
+        return self >= ApiVersion.V2019_04_01
+
+    @property
+    def tells_source(self) -> bool:
+        return self >= ApiVersion.V2019_08_01
+
+    @property
+    def tells_duration(self) -> bool:
+        return self >= ApiVersion.V2020_07_01
+
+
+class EventType(StrEnum):
+    """What is going to happen to the guests."""
+
+    FREEZE = "Freeze"
+    REBOOT = "Reboot"
+    REDEPLOY = "Redeploy"
+    PREEMPT = "Preempt"
+    TERMINATE = "Terminate"
+
+    @property
+    def minimum_notice_s(self) -> int:
+        """By the documentation; less happens."""
+        return _NOTICE_S[self]
+
+    @property
+    def since(self) -> ApiVersion:
+        """The first version that knows it. An older one does not tell of such an event at all (our
+        choice)."""
+        return _SINCE.get(self, ApiVersion.V2017_03_01)
+
+
+_NOTICE_S = {
+    EventType.FREEZE: 900,
+    EventType.REBOOT: 900,
+    EventType.REDEPLOY: 600,
+    EventType.PREEMPT: 30,
+    EventType.TERMINATE: 300,
+}
+_SINCE = {EventType.PREEMPT: ApiVersion.V2017_11_01, EventType.TERMINATE: ApiVersion.V2019_01_01}
+
+
+class EventStatus(StrEnum):
+    """What a document says of an event that is in it."""
+
+    SCHEDULED = "Scheduled"
+    STARTED = "Started"
+
+
+class EventSource(StrEnum):
+    """Who wants it."""
+
+    PLATFORM = "Platform"
+    USER = "User"
+
+
+UNKNOWN_S = -1
+"""DurationInSeconds: not known, and of every type but Freeze."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What is to be announced to one delivery group.
+
+    resources: guests that it will happen to, all of `group`. notice_ns: from now to NotBefore, real time (the
+    time factor is already in it); 0 or less: straight to Started. duration_s: DurationInSeconds as told.
+    """
+
+    group: str
+    resources: tuple[str, ...]
+    type: EventType
+    notice_ns: int
+    duration_s: int = UNKNOWN_S
+    description: str = ""
+    source: EventSource = EventSource.PLATFORM
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event that was announced. id: an upper-case GUID. not_before: the host's clocks."""
+
+    id: str
+    notice: Notice
+    status: EventStatus
+    published: Stamp
+    not_before: Stamp
+
+
+class State(StrEnum):
+    """What has become of an event that was announced."""
+
+    SCHEDULED = "scheduled"
+    STARTED = "started"
+    UNHEARD = "unheard"  # the group never asked: it is not told, and nobody waits for it
+    CANCELLED = "cancelled"
+    OVER = "over"
+
+    @property
+    def waits(self) -> bool:
+        """The maintenance has to wait still."""
+        return self is State.SCHEDULED
+
+    @property
+    def is_shown(self) -> bool:
+        return self in (State.SCHEDULED, State.STARTED)
+
+
+class Kind(StrEnum):
+    """What can happen, for an event's timeline."""
+
+    ENABLED = "enabled"  # the group's first request
+    DISABLED = "disabled"
+    PUBLISHED = "published"
+    UNHEARD = "unheard"
+    SEEN = "seen"  # a guest's first answer that has the event as Scheduled
+    SEEN_STARTED = "seen-started"  # its first answer that has it as Started
+    APPROVED = "approved"
+    STARTED = "started"
+    CANCELLED = "cancelled"
+    GONE = "gone"
+    SEEN_GONE = "seen-gone"  # the first answer without it, of a guest that had seen it
+    RESTARTED = "restarted"  # the incarnation, at 1
+    REFUSED = "refused"  # a request that was answered with an error: `text` has the status
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that happened, at an instant of the host's clocks.
+
+    event: its id, "" when none is meant. guest: by whom, "" for the service itself. incarnation: of the
+    group's document afterwards. text: for people.
+    """
+
+    at: Stamp
+    kind: Kind
+    group: str
+    event: str = ""
+    guest: str = ""
+    incarnation: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the service behaves. Seconds here are the service's: `time_factor` of them pass in a real one.
+
+    most_per_second: requests of one guest in a real second, past which it is answered 429; 0: no limit.
+    first_answer_s: by how much a group's first answer is late. events_after_s: from the first request until
+        events are shown. idle_s: without a request for so long, a group is switched off again.
+    """
+
+    time_factor: float = 60.0
+    most_per_second: int = 0
+    first_answer_s: float = 0.0
+    events_after_s: float = 0.0
+    idle_s: float = 24 * 3600.0
+
+    def real_ns(self, service_s: float) -> int:
+        """Seconds of the service in nanoseconds of the host."""
+        return round(service_s * 1e9 / self.time_factor)
+
+
+class Fault(StrEnum):
+    """What a request is answered with instead of the truth."""
+
+    GONE = "410"
+    TOO_MANY = "429"
+    BROKEN = "500"
+    HANG = "hang"  # it is accepted and never answered
