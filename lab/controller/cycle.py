@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
+from lab.controller.notices import Told
+from lab.controller.reading import Reader, Seen, Subject
 from lab.core.clock import Stamp
 from lab.core.method import FreezeMethod
 from lab.core.patch import Impact
 from lab.core.plan import CycleSpec
-from lab.core.timeline import Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import GuestError, Interrupted
+from lab.errors import Interrupted
 from lab.ports import (
     Clock,
     Freezing,
@@ -31,54 +32,18 @@ from lab.ports import (
     Hypervisor,
     Journal,
     PatchResult,
-    Probe,
     Resumed,
-    Resync,
     View,
-    Watcher,
 )
 
 RESERVE_NS = 250 * NS_PER_MS
 """Kept of the budget for the resume itself; libvirt's resume takes some milliseconds."""
-
-DENSE_NS = NS_PER_S
-"""How long the guest is read without a rest after a resume, and before the end of the watch."""
-
-PACE_NS = 100 * NS_PER_MS
-BURST = 4
-"""In between: BURST readings, then a rest until PACE_NS after the burst began."""
-
-BREATH_NS = 2 * NS_PER_MS
-"""The shortest rest between two bursts, when nothing but the probe has to run in the guest."""
 
 SHUTDOWN_NS = 90 * NS_PER_S
 """How long a guest may take to power itself off: systemd's own limit for a unit (DefaultTimeoutStopSec)."""
 
 BOOT_NS = 300 * NS_PER_S
 """How long it may take to answer again after that."""
-
-REST_NS = 20 * NS_PER_MS
-"""The same after a resume: under TCG a burst keeps the guest busy for some 12 ms, and what repairs its
-clock has to run as well."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A guest in a cycle and the ways to it. cell: of the matrix, "" without one."""
-
-    name: str
-    probe: Probe
-    resync: Resync
-    watcher: Watcher | None = None
-    cell: str = ""
-
-
-@dataclass
-class _Seen:
-    """What one cycle has seen of one guest so far."""
-
-    problems: list[str] = field(default_factory=list)
-    lost: bool = False
 
 
 class Controller:
@@ -97,6 +62,7 @@ class Controller:
     ) -> None:
         self._clock, self._hypervisor = clock, hypervisor
         self._journal, self._view, self._shield = journal, view, shield
+        self._reader = Reader(clock, journal, view)
 
     def run_cycle(
         self,
@@ -106,15 +72,17 @@ class Controller:
         patch: HostPatch,
         *,
         frozen: bool,
+        told: Told | None = None,
     ) -> None:
-        """One cycle; with `frozen` false everything but the freeze (a control cycle).
+        """One cycle; with `frozen` false everything but the freeze (a control cycle). told: what the guests
+        were told before; it is over when they are back and in time, at the latest with the cycle.
 
         What is wrong with a guest is journalled as its problem, and the cycle goes on with the
         others. HypervisorError when a guest cannot be frozen or resumed; Interrupted passes.
         """
         method = spec.method if frozen else FreezeMethod.NONE
         freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
-        seen = {name: _Seen() for name in subjects}
+        seen = {name: Seen() for name in subjects}
         started = self._clock.now()
         for name, subject in subjects.items():
             self._journal.append(
@@ -129,10 +97,12 @@ class Controller:
                 cell=subject.cell,
             )
         try:
-            self._cycle(index, subjects, seen, spec, patch, freezing)
+            self._cycle(index, subjects, seen, spec, patch, freezing, told)
         finally:
             for name in subjects:
                 self._hypervisor.finish(name)
+            if told is not None:
+                told.over()
         ended = self._clock.now()
         step = (ended.real_ns - started.real_ns) - (ended.raw_ns - started.raw_ns)
         for name in subjects:
@@ -142,21 +112,25 @@ class Controller:
         self,
         index: int,
         subjects: Mapping[str, Subject],
-        seen: Mapping[str, _Seen],
+        seen: Mapping[str, Seen],
         spec: CycleSpec,
         patch: HostPatch,
         freezing: Freezing,
+        told: Told | None,
     ) -> None:
         if freezing.method.freezes:
             for name in subjects:
                 self._view.phase("prepare", guest=name)
                 self._hypervisor.prepare(name, freezing)
         self._view.phase("settle", length_ns=spec.settle_ns)
-        self._clock.sleep_until(self._clock.now().raw_ns + spec.settle_ns)
+        settled = self._clock.now().raw_ns + spec.settle_ns
+        if told is not None:
+            settled = max(settled, told.not_before_raw_ns - spec.before_ns)
+        self._clock.sleep_until(settled)
         versions: dict[str, str] = {}
         for name, subject in subjects.items():
             versions[name] = patch.version(name)
-            with self._observing(name, index, seen[name]):
+            with self._reader.observing(name, index, seen[name]):
                 subject.probe.start_cycle()
                 self._journal.append("facts", name, index, when="before", facts=subject.probe.facts())
                 self._journal.append("setup", name, index, setup=subject.resync.setup())
@@ -164,7 +138,8 @@ class Controller:
                     subject.watcher.start_cycle()
 
         self._view.phase("measure", length_ns=spec.before_ns)
-        self._read(subjects, seen, index, self._clock.now().raw_ns + spec.before_ns, dense_end=True)
+        until = self._clock.now().raw_ns + spec.before_ns
+        self._reader.read(subjects, seen, index, until, dense_end=True)
 
         live = {name: s for name, s in subjects.items() if not seen[name].lost}
         if live:
@@ -172,10 +147,13 @@ class Controller:
                 resumed = self._reboot(index, live, seen, patch)
             else:
                 resumed = self._freeze(index, live, spec, patch, freezing)
+            if told is not None:
+                told.back()
             self._view.phase("watch", length_ns=spec.watch_ns)
-            self._read(live, seen, index, resumed.raw_ns + spec.watch_ns, dense_start=True, dense_end=True)
+            until, look = resumed.raw_ns + spec.watch_ns, told.look if told is not None else None
+            self._reader.read(live, seen, index, until, dense_start=True, dense_end=True, look=look)
         for name, subject in live.items():
-            with self._observing(name, index, seen[name]):
+            with self._reader.observing(name, index, seen[name]):
                 self._journal.append("samples", name, index, sampler=subject.probe.samples())
                 self._journal.append("beats", name, index, beats=list(subject.probe.heartbeats()))
                 after = subject.probe.facts()
@@ -247,7 +225,7 @@ class Controller:
         return max((each.call.returned for each in resumed.values()), key=lambda stamp: stamp.raw_ns)
 
     def _reboot(
-        self, index: int, subjects: Mapping[str, Subject], seen: Mapping[str, _Seen], patch: HostPatch
+        self, index: int, subjects: Mapping[str, Subject], seen: Mapping[str, Seen], patch: HostPatch
     ) -> Stamp:
         """Shut down, patch, start, and wait until the probes answer. Returns the stamp of the last start."""
         stops: dict[str, Frozen] = {}
@@ -272,7 +250,7 @@ class Controller:
                 self._journal_patch(name, index, result)
         for name, subject in subjects.items():
             self._view.phase("boot", guest=name)
-            with self._observing(name, index, seen[name]):
+            with self._reader.observing(name, index, seen[name]):
                 subject.probe.restart(self._clock.now().raw_ns + BOOT_NS)
                 subject.resync.resumed()
         return self._clock.now()
@@ -324,56 +302,3 @@ class Controller:
                     failures.append(error)
         if failures:
             raise failures[0]
-
-    def _read(
-        self,
-        subjects: Mapping[str, Subject],
-        seen: Mapping[str, _Seen],
-        index: int,
-        until_raw_ns: int,
-        *,
-        dense_start: bool = False,
-        dense_end: bool = False,
-    ) -> None:
-        """Read all guests in turn until `until_raw_ns`, and journal what was read as it comes."""
-        begun = self._clock.now().raw_ns
-        while True:
-            now = self._clock.now().raw_ns
-            if now >= until_raw_ns:
-                return
-            dense = (dense_start and now < begun + DENSE_NS) or (dense_end and now >= until_raw_ns - DENSE_NS)
-            batch: dict[str, list[Reading]] = {name: [] for name in subjects}
-            for _ in range(BURST):
-                for name, subject in subjects.items():
-                    if not seen[name].lost:
-                        with self._observing(name, index, seen[name]):
-                            batch[name].append(subject.probe.read())
-            for name, readings in batch.items():
-                if readings:
-                    self._journal.append("readings", name, index, readings=readings)
-            if all(seen[name].lost for name in subjects):
-                return
-            least = REST_NS if dense_start and now < begun + DENSE_NS else BREATH_NS
-            rest = least if dense else max(least, now + PACE_NS - self._clock.now().raw_ns)
-            self._clock.sleep_until(min(until_raw_ns, self._clock.now().raw_ns + rest))
-
-    def _observing(self, name: str, index: int, seen: _Seen) -> _Observing:
-        return _Observing(self._journal, self._view, name, index, seen)
-
-
-class _Observing:
-    """A guest that cannot be observed is a problem of that guest, not the end of the cycle."""
-
-    def __init__(self, journal: Journal, view: View, name: str, index: int, seen: _Seen) -> None:
-        self._journal, self._view, self._name, self._index, self._seen = journal, view, name, index, seen
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, GuestError):
-            return False
-        self._seen.lost = True
-        self._journal.append("problem", self._name, self._index, text=str(error))
-        self._view.note(str(error))
-        return True

@@ -107,7 +107,13 @@ class DomainKind(StrEnum):
     UPDATE = "update-domain"
     FAULT = "fault-domain"
 
+    @property
+    def short(self) -> str:
+        """As the field abbreviates it."""
+        return "UD" if self is DomainKind.UPDATE else "FD"
+
     def of(self, guest: GuestSpec) -> int:
+        """The guest's domain of this kind, within its set."""
         return guest.update_domain if self is DomainKind.UPDATE else guest.fault_domain
 
 

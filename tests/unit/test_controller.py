@@ -178,6 +178,9 @@ class FakeView:
     def cycle(self, *_: object, **__: object) -> None:
         self.world.did("view cycle")
 
+    def domain(self, label: str, state: str, *, number: int, of: int) -> None:
+        self.world.did(f"view {label} {state} {number}/{of}")
+
 
 class FakeProbe:
     def __init__(self, world: World, name: str) -> None:

@@ -1,0 +1,106 @@
+"""What guests are told before a cycle: announced, waited for, started, and over when they are back in
+time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lab.core.clock import GuestClock
+from lab.core.plan import Announcement, Patch
+from lab.core.scheduled.model import State
+from lab.core.timeline import Reading
+from lab.core.units import NS_PER_MS
+from lab.ports import Announcer, Clock, Journal, View
+
+LOOK_NS = 20 * NS_PER_MS
+"""How often it is looked whether the guests have approved."""
+
+
+class Told:
+    """One cycle's announcement, from its publication to its end.
+
+    tolerance_ns, hold_ns: the guests are in time again when every |offset| has been within the one for as
+    long as the other. stage: told where it stands: announced, started, resyncing.
+    """
+
+    def __init__(
+        self,
+        announcer: Announcer,
+        clock: Clock,
+        journal: Journal,
+        view: View,
+        *,
+        index: int,
+        guests: Sequence[str],
+        tolerance_ns: int,
+        hold_ns: int,
+        stage: Callable[[str], None] = lambda _stage: None,
+    ) -> None:
+        self._announcer, self._clock, self._journal, self._view = announcer, clock, journal, view
+        self._index, self._guests = index, tuple(guests)
+        self._tolerance_ns, self._hold_ns, self._stage = tolerance_ns, hold_ns, stage
+        self._events: tuple[str, ...] = ()
+        self._since: dict[str, int] = {}
+        self._ended = False
+        self.not_before_raw_ns = 0
+
+    def announce(self, spec: Announcement, patch: Patch) -> bool:
+        """Publish, and wait until the guests may be frozen: approved by one of them, due, or nobody was told.
+        False when it was called off. From `not_before_raw_ns` on it was shown as Started for long enough."""
+        self._events = self._announcer.announce(self._guests, spec, patch)
+        published = self._announcer.published(self._events)
+        self._journal.append("announced", cycle=self._index, events=published, time_factor=spec.time_factor)
+        notice_ns = max((event.notice.notice_ns for event in published), default=0)
+        self._stage("announced")
+        self._view.phase("announce", guest=", ".join(self._guests), length_ns=max(0, notice_ns))
+        cancel_at = None
+        if spec.cancel_after_ns is not None:
+            cancel_at = self._clock.now().raw_ns + spec.real_ns(spec.cancel_after_ns)
+        while (state := self._announcer.state(self._events)).waits:
+            now = self._clock.now().raw_ns
+            if cancel_at is not None and now >= cancel_at:
+                self._announcer.cancel(self._events)
+                continue
+            self._clock.sleep_until(now + LOOK_NS)
+        self._tell()
+        if state is State.CANCELLED:
+            self._ended = True
+            self._view.note("called off: the guests are not frozen")
+            return False
+        self._stage("started")
+        if state is State.STARTED:
+            self.not_before_raw_ns = self._clock.now().raw_ns + spec.started_ns
+        return True
+
+    def back(self) -> None:
+        """The guests run again."""
+        self._stage("resyncing")
+        self._tell()
+
+    def look(self, guest: str, reading: Reading) -> None:
+        """A reading since the resume. The event is over once all guests are in time, and have stayed so."""
+        if self._ended:
+            return
+        if reading.offset(GuestClock.REAL).largest_ns > self._tolerance_ns:
+            self._since.pop(guest, None)
+            return
+        self._since.setdefault(guest, reading.t4.raw_ns)
+        if len(self._since) < len(self._guests):
+            return
+        if all(reading.t4.raw_ns - since >= self._hold_ns for since in self._since.values()):
+            self._end()
+
+    def over(self) -> None:
+        """At the latest now."""
+        if not self._ended:
+            self._end()
+        self._tell()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._announcer.all_clear(self._events)
+        self._tell()
+
+    def _tell(self) -> None:
+        for happening in self._announcer.happened():
+            self._journal.append("notice", cycle=self._index, happening=happening)

@@ -1,0 +1,111 @@
+"""Reading guests' clocks in turn, and journalling what was read as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lab.core.timeline import Reading
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import GuestError
+from lab.ports import Clock, Journal, Probe, Resync, View, Watcher
+
+DENSE_NS = NS_PER_S
+"""How long the guest is read without a rest after a resume, and before the end of the watch."""
+
+PACE_NS = 100 * NS_PER_MS
+BURST = 4
+"""In between: BURST readings, then a rest until PACE_NS after the burst began."""
+
+BREATH_NS = 2 * NS_PER_MS
+"""The shortest rest between two bursts, when nothing but the probe has to run in the guest."""
+
+REST_NS = 20 * NS_PER_MS
+"""The same after a resume: under TCG a burst keeps the guest busy for some 12 ms, and what repairs its
+clock has to run as well."""
+
+Look = Callable[[str, Reading], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A guest in a cycle and the ways to it. cell: of the matrix, "" without one."""
+
+    name: str
+    probe: Probe
+    resync: Resync
+    watcher: Watcher | None = None
+    cell: str = ""
+
+
+@dataclass
+class Seen:
+    """What one cycle has seen of one guest so far. lost: it cannot be observed any more."""
+
+    lost: bool = False
+
+
+class Reader:
+    """Reads the guests of one cycle after another."""
+
+    def __init__(self, clock: Clock, journal: Journal, view: View) -> None:
+        self._clock, self._journal, self._view = clock, journal, view
+
+    def read(
+        self,
+        subjects: Mapping[str, Subject],
+        seen: Mapping[str, Seen],
+        index: int,
+        until_raw_ns: int,
+        *,
+        dense_start: bool = False,
+        dense_end: bool = False,
+        look: Look | None = None,
+    ) -> None:
+        """Read all guests in turn until `until_raw_ns`, and journal what was read as it comes. look: shown
+        each guest's last reading after each burst."""
+        begun = self._clock.now().raw_ns
+        while True:
+            now = self._clock.now().raw_ns
+            if now >= until_raw_ns:
+                return
+            dense = (dense_start and now < begun + DENSE_NS) or (dense_end and now >= until_raw_ns - DENSE_NS)
+            batch: dict[str, list[Reading]] = {name: [] for name in subjects}
+            for _ in range(BURST):
+                for name, subject in subjects.items():
+                    if not seen[name].lost:
+                        with self.observing(name, index, seen[name]):
+                            batch[name].append(subject.probe.read())
+            for name, readings in batch.items():
+                if readings:
+                    self._journal.append("readings", name, index, readings=readings)
+                    if look is not None:
+                        look(name, readings[-1])
+            if all(seen[name].lost for name in subjects):
+                return
+            least = REST_NS if dense_start and now < begun + DENSE_NS else BREATH_NS
+            rest = least if dense else max(least, now + PACE_NS - self._clock.now().raw_ns)
+            self._clock.sleep_until(min(until_raw_ns, self._clock.now().raw_ns + rest))
+
+    def observing(self, name: str, index: int, seen: Seen) -> _Observing:
+        """A context in which a guest that cannot be observed is lost to the cycle, and not the cycle's
+        end."""
+        return _Observing(self._journal, self._view, name, index, seen)
+
+
+class _Observing:
+    """A guest that cannot be observed is a problem of that guest, not the end of the cycle."""
+
+    def __init__(self, journal: Journal, view: View, name: str, index: int, seen: Seen) -> None:
+        self._journal, self._view, self._name, self._index, self._seen = journal, view, name, index, seen
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, GuestError):
+            return False
+        self._seen.lost = True
+        self._journal.append("problem", self._name, self._index, text=str(error))
+        self._view.note(str(error))
+        return True

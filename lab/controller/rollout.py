@@ -1,0 +1,191 @@
+"""A fleet, one domain of each availability set after another, with a gate after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lab.controller.reading import Subject
+from lab.core.clock import GuestClock
+from lab.core.plan import Gate, GateKind, GuestSpec, Rollout, RolloutEnd
+from lab.core.rollout import Wave, set_of, waves
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import FreezelabError, GuestError
+from lab.ports import Clock, Doctor, Health, Journal, View
+
+AGAIN_NS = 250 * NS_PER_MS
+"""Between two looks at a gate that does not hold yet."""
+
+ASK_NS = 10 * NS_PER_S
+"""How long one guest may take for one answer, when there is as much left."""
+
+Freeze = Callable[[int, Mapping[str, Subject], Callable[[str], None]], None]
+"""Runs one cycle of some of the guests: (its index, the guests, whom to tell where it stands)."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Where a rollout was stopped. why: one line."""
+
+    wave: int
+    why: str
+
+
+class Fleet:
+    """One rollout over the given guests. doctor: asks guests how they are. tolerance_ns: a clock is in time
+    when its |offset| is within it."""
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        guests: Sequence[GuestSpec],
+        clock: Clock,
+        journal: Journal,
+        view: View,
+        doctor: Doctor,
+        tolerance_ns: int,
+    ) -> None:
+        self._rollout, self._clock, self._journal, self._view = rollout, clock, journal, view
+        self._doctor, self._tolerance_ns = doctor, tolerance_ns
+        self._sets = {guest.name: set_of(guest) for guest in guests}
+        self.waves = waves(guests, rollout)
+
+    def roll_out(self, first: int, subjects: Mapping[str, Subject], freeze: Freeze) -> Stopped | None:
+        """Every wave, as the cycles from index `first` on. Returns where a gate stopped it, None when it is
+        complete. What a cycle raises passes through, after it was journalled where the rollout stands."""
+        rollout = self._rollout
+        lists = [list(wave.guests) for wave in self.waves]
+        self._journal.append("rollout", seed=rollout.seed, by=rollout.by, waves=lists)
+        for wave in self.waves:
+            self._show(wave, "waiting")
+        stopped = None
+        for wave in self.waves:
+            if wave.number > 1 and rollout.between_ns:
+                self._view.phase("pause between domains", length_ns=rollout.between_ns)
+                self._clock.sleep_until(self._clock.now().raw_ns + rollout.between_ns)
+            index = first + wave.number - 1
+            try:
+                stopped = self._wave(wave, index, subjects, freeze)
+            except FreezelabError as error:
+                self._end(RolloutEnd.STOPPED, str(error).split("\n")[0], wave)
+                raise
+            if stopped is not None:
+                self._show(wave, "stopped")
+                self._view.note(f"the rollout stops after {_called(wave)}: {stopped.why}")
+                self._end(RolloutEnd.STOPPED, stopped.why, wave)
+                return stopped
+        self._end(RolloutEnd.COMPLETE, "", self.waves[-1])
+        return None
+
+    def _end(self, ended: RolloutEnd, why: str, wave: Wave) -> None:
+        self._journal.append("rollout-end", ended=ended, why=why, wave=wave.number)
+
+    def _wave(
+        self, wave: Wave, index: int, subjects: Mapping[str, Subject], freeze: Freeze
+    ) -> Stopped | None:
+        self._journal_wave(wave, index, "begin")
+        freeze(index, {name: subjects[name] for name in wave.guests}, lambda stage: self._show(wave, stage))
+        why = ""
+        if self._rollout.gates:
+            self._show(wave, "gate")
+            self._view.phase("gates", guest=_called(wave), length_ns=self._rollout.gate_within_ns)
+            why = self._gates(wave, index, subjects)
+        self._journal_wave(wave, index, "end")
+        if why:
+            return Stopped(wave.number, why)
+        self._show(wave, "done")
+        return None
+
+    def _journal_wave(self, wave: Wave, index: int, when: str) -> None:
+        self._journal.append(
+            "wave",
+            cycle=index,
+            number=wave.number,
+            of=len(self.waves),
+            domains=[list(domain) for domain in wave.domains],
+            guests=list(wave.guests),
+            when=when,
+        )
+
+    def _show(self, wave: Wave, state: str) -> None:
+        for name, domain in wave.domains:
+            label = f"{name} {self._rollout.by.short} {domain}"
+            self._view.domain(label, state, number=wave.number, of=len(self.waves))
+
+    # -- gates -------------------------------------------------------------------------------------
+
+    def _gates(self, wave: Wave, index: int, subjects: Mapping[str, Subject]) -> str:
+        """Why a gate does not hold by its time, "" when all do. All are asked, and journalled."""
+        deadline = self._clock.now().raw_ns + self._rollout.gate_within_ns
+        reasons = []
+        for number, gate in enumerate(self._rollout.gates):
+            before = self._rollout.gates[:number]
+            for guest in self._asked(wave, gate):
+                began = self._clock.now().raw_ns
+                health = self._until(guest, gate, before, subjects, deadline)
+                took = self._clock.now().raw_ns - began
+                self._journal.append(
+                    "gate", guest, index, gate=gate.label, ok=health.ok, why=health.why, took_ns=took
+                )
+                if not health.ok:
+                    reasons.append(f"{guest}: {gate.label}: {health.why}")
+        return reasons[0] if reasons else ""
+
+    def _asked(self, wave: Wave, gate: Gate) -> list[str]:
+        """The guests of the wave that a gate is asked of: of members, one of each set speaks for it."""
+        if gate.kind is GateKind.MEMBERS:
+            return list({self._sets[guest]: guest for guest in reversed(wave.guests)}.values())
+        return [guest for guest in wave.guests if not gate.on or guest in gate.on]
+
+    def _until(
+        self, guest: str, gate: Gate, before: Sequence[Gate], subjects: Mapping[str, Subject], deadline: int
+    ) -> Health:
+        """The gate, asked again until it holds or the time is up; asked once at least."""
+        while True:
+            health = self._ask(guest, gate, before, subjects, deadline)
+            now = self._clock.now().raw_ns
+            if health.ok or now >= deadline:
+                return health
+            self._clock.sleep_until(min(deadline, now + AGAIN_NS))
+
+    def _ask(
+        self, guest: str, gate: Gate, before: Sequence[Gate], subjects: Mapping[str, Subject], deadline: int
+    ) -> Health:
+        if gate.kind is GateKind.CLOCK:
+            return self._in_time(subjects[guest])
+        if gate.kind is GateKind.MEMBERS:
+            return self._members(guest, gate, before, subjects, deadline)
+        now = self._clock.now().raw_ns
+        return self._doctor.ask(guest, gate, max(now + NS_PER_S, min(deadline, now + ASK_NS)))
+
+    def _in_time(self, subject: Subject) -> Health:
+        try:
+            offset = subject.probe.read().offset(GuestClock.REAL)
+        except GuestError as error:
+            return Health(False, str(error).split("\n")[0])
+        if offset.largest_ns <= self._tolerance_ns:
+            return Health(True)
+        return Health(False, f"its clock is off by {offset.mid_ns / NS_PER_MS:+.0f} ms")
+
+    def _members(
+        self, guest: str, gate: Gate, before: Sequence[Gate], subjects: Mapping[str, Subject], deadline: int
+    ) -> Health:
+        """The other members of the guest's set: each answers, and the gates before this one hold in it."""
+        for name, subject in subjects.items():
+            if name == guest or self._sets[name] != self._sets[guest] or (gate.on and name not in gate.on):
+                continue
+            try:
+                subject.probe.read()
+            except GuestError as error:
+                return Health(False, str(error).split("\n")[0])
+            for other in before:
+                if other.kind is GateKind.MEMBERS or (other.on and name not in other.on):
+                    continue
+                health = self._ask(name, other, (), subjects, deadline)
+                if not health.ok:
+                    return Health(False, f"{name}: {other.label}: {health.why}")
+        return Health(True)
+
+
+def _called(wave: Wave) -> str:
+    return ", ".join(f"{name} {domain}" for name, domain in wave.domains)
