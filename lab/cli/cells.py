@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lab.cli.session import Guests, Settings, check_memory
-from lab.controller import Controller, Subject
+from lab.controller import Controller, Fleet, Freezes, Subject
 from lab.core.lanes import batches
 from lab.core.method import FreezeMethod
 from lab.core.patch import Patch
 from lab.core.plan import Cell, GuestSpec, Plan
+from lab.core.rollout import waves
 from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted, Refused
+from lab.guest.probe import GuestProbe
+from lab.guest.ssh import SSH
 from lab.host import emulators, emulators_fetch, patches
 from lab.host.patches import Tools
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.image.store import default_cache
-from lab.ports import Clock, HostPatch, View
+from lab.ports import Announcer, Clock, HostPatch, View
 from lab.record.journal import FileJournal
 
 Shield = Callable[[], AbstractContextManager[None]]
@@ -80,7 +85,8 @@ class Cells:
     def run(self) -> None:
         """All of them. Without a matrix a failure ends the run; in one, it ends its cell, and is told."""
         together = batches(self._plan)
-        total = sum(batch[0].repeat + batch[0].control for batch in together)
+        waved = self._waves()
+        total = sum(batch[0].repeat * waved + batch[0].control for batch in together)
         for batch in together:
             for cell in batch:
                 if cell.id:
@@ -94,6 +100,11 @@ class Cells:
                 for cell in batch:
                     self._skip(cell, error)
                 self._drop()
+
+    def _waves(self) -> int:
+        """How many cycles it takes to freeze every guest once."""
+        rollout = self._plan.rollout
+        return len(waves(self._plan.guests, rollout)) if rollout is not None else 1
 
     def _skip(self, cell: Cell, error: FreezelabError) -> None:
         if not cell.id:
@@ -114,15 +125,56 @@ class Cells:
             subjects = self._equipped(batch, guests, stack)
             if not subjects:
                 return
+            announcer = self._announcer(batch[0], guests, stack) if repeat else None
+            freezes = Freezes(
+                self._controller, self._clock, self._journal, self._view, batch[0], patch, announcer
+            )
             try:
-                for number in range(control + repeat):
+                for _ in range(control):
                     self._view.cycle(self._index + 1, total)
-                    self._controller.run_cycle(self._index, subjects, cycle, patch, frozen=number >= control)
+                    self._controller.run_cycle(self._index, subjects, cycle, patch, frozen=False)
                     self._index += 1
+                for _ in range(repeat):
+                    self._view.cycle(self._index + 1, total)
+                    self._index += self._rollout_or_cycle(freezes, subjects, guests)
             finally:
                 if undone := patch.undo():
                     self._journal.append("undo", cell=batch[0].id, what=undone)
                     self._view.note(f"undone: {undone}")
+
+    def _announcer(self, cell: Cell, guests: Guests, stack: ExitStack) -> Announcer | None:
+        """The metadata service for a cell that wants one, until `stack` is left."""
+        if cell.cycle.announce is None:
+            return None
+        from lab.cli.announcing import Announcing
+
+        settings = self._settings
+        doors = settings.home / "doors" / secrets.token_hex(3)
+        announcing = Announcing(self._hypervisor, self._clock, self._view, doors, settings.folder)
+        return announcing.start(cell.cycle.announce, cell.guests, guests.probes, stack)
+
+    def _rollout_or_cycle(self, freezes: Freezes, subjects: dict[str, Subject], guests: Guests) -> int:
+        """Freeze the guests, all together or domain by domain. How many cycles that were."""
+        rollout = self._plan.rollout
+        if rollout is None:
+            freezes.run(self._index, subjects)
+            return 1
+        from lab.guest.health import GuestDoctor
+
+        cell = freezes.cell
+        fleet = Fleet(
+            rollout,
+            cell.guests,
+            self._clock,
+            self._journal,
+            self._view,
+            GuestDoctor(
+                {name: partial(_ssh_of, probe) for name, probe in guests.probes.items()}, self._clock
+            ),
+            cell.expectations.tolerance_ns,
+        )
+        fleet.roll_out(self._index, subjects, freezes.run)
+        return len(fleet.waves)
 
     def _serving(self, batch: Sequence[Cell]) -> Guests:
         """Guests for the batch: those that are there, if they serve it too, and are as they were started."""
@@ -175,6 +227,11 @@ class Cells:
         self._guests = None
         stack, self._stack = self._stack, ExitStack()
         stack.close()
+
+
+def _ssh_of(probe: GuestProbe) -> SSH:
+    """The guest's connection as it is now: a lost one is replaced."""
+    return probe.ssh
 
 
 def make_patch(

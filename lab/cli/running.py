@@ -83,6 +83,7 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
     run so far in `run`, if there is one.
     """
     clock = HostClock()
+    plan = _drawn(plan)
     if not plan.cells:
         check_memory(plan.guests)
     images = images_for(plan, progress)
@@ -128,6 +129,14 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
     if failure is not None:
         raise RunStopped(failure, run, folder)
     return run, folder
+
+
+def _drawn(plan: Plan) -> Plan:
+    """The plan with a seed for a rollout that is to be shuffled and has none."""
+    rollout = plan.rollout
+    if rollout is None or not rollout.shuffled or rollout.seed is not None:
+        return plan
+    return replace(plan, rollout=replace(rollout, seed=secrets.randbelow(1 << 32)))
 
 
 class RunStopped(Exception):

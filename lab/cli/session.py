@@ -173,6 +173,11 @@ class Guests:
             self.serve_time(0)
         return self.equip(cell, self._stack)
 
+    @property
+    def probes(self) -> Mapping[str, GuestProbe]:
+        """Of the guests that were booted, by name."""
+        return self._probes
+
     def address(self, name: str) -> Address:
         """How to log in to a guest that was booted."""
         return self._probes[name].ssh.address

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 
-from lab.controller.notices import Told
+from lab.controller.notices import Stage, Told, quietly
 from lab.controller.reading import Reader, Seen, Subject
 from lab.core.clock import Stamp
 from lab.core.method import FreezeMethod
@@ -73,9 +73,11 @@ class Controller:
         *,
         frozen: bool,
         told: Told | None = None,
+        stage: Stage = quietly,
     ) -> None:
         """One cycle; with `frozen` false everything but the freeze (a control cycle). told: what the guests
-        were told before; it is over when they are back and in time, at the latest with the cycle.
+        were told before; it is over when they are back and in time, at the latest with the cycle. stage: told
+        where it stands: frozen, resyncing.
 
         What is wrong with a guest is journalled as its problem, and the cycle goes on with the
         others. HypervisorError when a guest cannot be frozen or resumed; Interrupted passes.
@@ -97,7 +99,7 @@ class Controller:
                 cell=subject.cell,
             )
         try:
-            self._cycle(index, subjects, seen, spec, patch, freezing, told)
+            self._cycle(index, subjects, seen, spec, patch, freezing, told, stage)
         finally:
             for name in subjects:
                 self._hypervisor.finish(name)
@@ -117,6 +119,7 @@ class Controller:
         patch: HostPatch,
         freezing: Freezing,
         told: Told | None,
+        stage: Stage,
     ) -> None:
         if freezing.method.freezes:
             for name in subjects:
@@ -143,12 +146,12 @@ class Controller:
 
         live = {name: s for name, s in subjects.items() if not seen[name].lost}
         if live:
+            stage("frozen")
             if freezing.method is FreezeMethod.REBOOT:
                 resumed = self._reboot(index, live, seen, patch)
             else:
                 resumed = self._freeze(index, live, spec, patch, freezing)
-            if told is not None:
-                told.back()
+            stage("resyncing")
             self._view.phase("watch", length_ns=spec.watch_ns)
             until, look = resumed.raw_ns + spec.watch_ns, told.look if told is not None else None
             self._reader.read(live, seen, index, until, dense_start=True, dense_end=True, look=look)

@@ -15,12 +15,19 @@ from lab.ports import Announcer, Clock, Journal, View
 LOOK_NS = 20 * NS_PER_MS
 """How often it is looked whether the guests have approved."""
 
+Stage = Callable[[str], None]
+"""Told where something stands, in a word."""
+
+
+def quietly(_stage: str) -> None:
+    """Nobody is told."""
+
 
 class Told:
     """One cycle's announcement, from its publication to its end.
 
     tolerance_ns, hold_ns: the guests are in time again when every |offset| has been within the one for as
-    long as the other. stage: told where it stands: announced, started, resyncing.
+    long as the other. stage: told where it stands: announced, started.
     """
 
     def __init__(
@@ -34,7 +41,7 @@ class Told:
         guests: Sequence[str],
         tolerance_ns: int,
         hold_ns: int,
-        stage: Callable[[str], None] = lambda _stage: None,
+        stage: Stage = quietly,
     ) -> None:
         self._announcer, self._clock, self._journal, self._view = announcer, clock, journal, view
         self._index, self._guests = index, tuple(guests)
@@ -71,11 +78,6 @@ class Told:
         if state is State.STARTED:
             self.not_before_raw_ns = self._clock.now().raw_ns + spec.started_ns
         return True
-
-    def back(self) -> None:
-        """The guests run again."""
-        self._stage("resyncing")
-        self._tell()
 
     def look(self, guest: str, reading: Reading) -> None:
         """A reading since the resume. The event is over once all guests are in time, and have stayed so."""

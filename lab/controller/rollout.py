@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lab.controller.notices import Stage
 from lab.controller.reading import Subject
 from lab.core.clock import GuestClock
 from lab.core.plan import Gate, GateKind, GuestSpec, Rollout, RolloutEnd
@@ -19,7 +20,7 @@ AGAIN_NS = 250 * NS_PER_MS
 ASK_NS = 10 * NS_PER_S
 """How long one guest may take for one answer, when there is as much left."""
 
-Freeze = Callable[[int, Mapping[str, Subject], Callable[[str], None]], None]
+Freeze = Callable[[int, Mapping[str, Subject], Stage], None]
 """Runs one cycle of some of the guests: (its index, the guests, whom to tell where it stands)."""
 
 

@@ -1,0 +1,100 @@
+"""What guests are told before a freeze, put together: the metadata service, the way to it from inside each
+guest, and the programs in the guests that listen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from lab.cli.paths import made
+from lab.core.plan import Announcement, GuestSpec
+from lab.core.scheduled.instance import About, compute_name
+from lab.core.scheduled.planning import rules_of
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import GuestError
+from lab.events.service import MetadataService
+from lab.guest.forward import MetadataForward
+from lab.guest.handler import GuestHandler
+from lab.guest.probe import GuestProbe
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.ports import Announcer, Clock, View
+
+HEARD_NS = 60 * NS_PER_S
+"""How long a handler may take to ask for the first time."""
+
+LOOK_NS = 20 * NS_PER_MS
+
+USER_ADDRESS = "10.0.2.15"
+"""A guest's own address on QEMU's user-mode network (QEMU, "Network emulation")."""
+
+
+class Announcing:
+    """A metadata service for the guests of a cell, as long as `stack` is not left. log_folder: the run's own;
+    folder: for the service's sockets, with a short path."""
+
+    def __init__(
+        self, hypervisor: LibvirtHypervisor, clock: Clock, view: View, folder: Path, log_folder: Path
+    ) -> None:
+        self._hypervisor, self._clock, self._view = hypervisor, clock, view
+        self._folder, self._log_folder = folder, log_folder
+
+    def start(
+        self,
+        spec: Announcement,
+        guests: Sequence[GuestSpec],
+        probes: Mapping[str, GuestProbe],
+        stack: ExitStack,
+    ) -> Announcer:
+        """Have it run, and its handlers heard. GuestError when a guest cannot reach it, or a handler does not
+        ask."""
+        self._view.phase("metadata service")
+        abouts = [self._about(guest) for guest in guests]
+        service = stack.enter_context(
+            MetadataService(abouts, rules_of(spec), self._clock, made(self._folder))
+        )
+        for guest in guests:
+            probe = probes[guest.name]
+            door = partial(service.connect, guest.name)
+            stack.enter_context(MetadataForward(guest.name, lambda probe=probe: probe.ssh, door))
+        if spec.handler:
+            for guest in guests:
+                self._handler(spec, guest, probes[guest.name], stack)
+            self._await(service, [guest.name for guest in guests])
+        return service.announcer
+
+    def _handler(self, spec: Announcement, guest: GuestSpec, probe: GuestProbe, stack: ExitStack) -> None:
+        self._view.phase("handler", guest=guest.name)
+        program, *arguments = spec.handler
+        log = self._log_folder / f"handler-{guest.name}.log"
+        handler = GuestHandler(
+            guest.name, lambda: probe.ssh, Path(program), arguments, Path(program).stem, log
+        )
+        stack.enter_context(handler)
+
+    def _await(self, service: MetadataService, guests: Sequence[str]) -> None:
+        deadline = self._clock.now().raw_ns + HEARD_NS
+        while silent := [name for name in guests if not service.heard(name)]:
+            now = self._clock.now().raw_ns
+            if now >= deadline:
+                raise GuestError(
+                    f"its handler has not asked for events within {HEARD_NS // NS_PER_S} s",
+                    where=f"guest {silent[0]}",
+                    hint=f"what it said is in {self._log_folder / f'handler-{silent[0]}.log'}",
+                )
+            self._clock.sleep_until(now + LOOK_NS)
+
+    def _about(self, guest: GuestSpec) -> About:
+        domain = self._hypervisor.spec(guest.name)
+        return About(
+            guest=guest.name,
+            name=compute_name(guest.name, guest.availability_set),
+            vm_id=domain.uuid if domain is not None else "",
+            size=f"lab_{guest.vcpus}vcpu_{guest.memory_bytes >> 20}mib",
+            availability_set=guest.availability_set,
+            fault_domain=guest.fault_domain,
+            update_domain=guest.update_domain,
+            mac=domain.mac if domain is not None else "",
+            address=guest.address.split("/")[0] if guest.bridge else USER_ADDRESS,
+        )

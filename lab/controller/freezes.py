@@ -1,0 +1,44 @@
+"""Freezing some of a cell's guests: they are told, if they are to be, and then frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lab.controller.cycle import Controller
+from lab.controller.notices import Stage, Told, quietly
+from lab.controller.reading import Subject
+from lab.core.plan import Cell
+from lab.ports import Announcer, Clock, HostPatch, Journal, View
+
+
+@dataclass(frozen=True)
+class Freezes:
+    """What all freezes of a cell have in common. announcer: None when nobody is told."""
+
+    controller: Controller
+    clock: Clock
+    journal: Journal
+    view: View
+    cell: Cell
+    patch: HostPatch
+    announcer: Announcer | None = None
+
+    def run(self, index: int, subjects: Mapping[str, Subject], stage: Stage = quietly) -> None:
+        """One cycle of these guests. What was called off is watched all the same, and not frozen. Raises as
+        Controller.run_cycle does."""
+        told, frozen, cycle = None, True, self.cell.cycle
+        if self.announcer is not None and cycle.announce is not None:
+            told = Told(
+                self.announcer,
+                self.clock,
+                self.journal,
+                self.view,
+                index=index,
+                guests=list(subjects),
+                tolerance_ns=self.cell.expectations.tolerance_ns,
+                hold_ns=self.cell.expectations.hold_ns,
+                stage=stage,
+            )
+            frozen = told.announce(cycle.announce, cycle.patch)
+        self.controller.run_cycle(index, subjects, cycle, self.patch, frozen=frozen, told=told, stage=stage)
