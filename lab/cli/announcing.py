@@ -3,6 +3,7 @@ guest, and the programs in the guests that listen."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -51,9 +52,8 @@ class Announcing:
         ask."""
         self._view.phase("metadata service")
         abouts = [self._about(guest) for guest in guests]
-        service = stack.enter_context(
-            MetadataService(abouts, rules_of(spec), self._clock, made(self._folder))
-        )
+        stack.callback(shutil.rmtree, made(self._folder), ignore_errors=True)
+        service = stack.enter_context(MetadataService(abouts, rules_of(spec), self._clock, self._folder))
         for guest in guests:
             probe = probes[guest.name]
             door = partial(service.connect, guest.name)

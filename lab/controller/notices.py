@@ -48,6 +48,7 @@ class Told:
         self._tolerance_ns, self._hold_ns, self._stage = tolerance_ns, hold_ns, stage
         self._events: tuple[str, ...] = ()
         self._since: dict[str, int] = {}
+        self._last_ns = 0
         self._ended = False
         self.not_before_raw_ns = 0
 
@@ -86,10 +87,9 @@ class Told:
         if reading.offset(GuestClock.REAL).largest_ns > self._tolerance_ns:
             self._since.pop(guest, None)
             return
-        self._since.setdefault(guest, reading.t4.raw_ns)
-        if len(self._since) < len(self._guests):
-            return
-        if all(reading.t4.raw_ns - since >= self._hold_ns for since in self._since.values()):
+        if guest not in self._since:
+            self._since[guest] = self._last_ns = reading.t4.raw_ns
+        if len(self._since) == len(self._guests) and reading.t4.raw_ns - self._last_ns >= self._hold_ns:
             self._end()
 
     def over(self) -> None:

@@ -1,0 +1,288 @@
+"""A fleet behind the controller's ports, on a clock that only moves when somebody waits or asks.
+
+Guests stop with a suspend and are behind by it; some time after the resume their clock is set. Handlers in
+them ask the real metadata service's machine (lab.core.scheduled) once a second. Nothing here judges: tests
+do.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.controller import Controller, Fleet, Freezes, Stopped, Subject
+from lab.core.clock import GuestClock, Stamp
+from lab.core.mechanism import ResyncMechanism
+from lab.core.method import FreezeMethod
+from lab.core.patch import HoldPatch, Impact
+from lab.core.plan import Cell, CycleSpec, Expectations, Gate, GuestSpec, Rollout
+from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
+from lab.core.timesync.setup import Setup
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import GuestError
+from lab.ports import Announcer, Freezing, Frozen, Guard, Health, PatchResult, Resumed, Successor
+
+REAL_NS = 1_790_000_000 * NS_PER_S
+CALL_NS = 2 * NS_PER_MS
+FACTS = ProbeFacts("boot", "tsc")
+SAMPLES = SamplerReport(1, 2, 0, 1, 1, 1)
+
+
+@dataclass
+class SimGuest:
+    """behind_ns: of both of its clocks, by all of its pauses. set_ns: of REALTIME, put right since."""
+
+    name: str
+    behind_ns: int = 0
+    set_ns: int = 0
+    frozen_at: int | None = None
+    deaf: bool = False
+    sick: str = ""
+
+
+@dataclass
+class World:
+    """All guests of a fleet and the host below them. read_ns, repair_ns: what a reading takes, and how long
+    after the resume a clock is set; None: never."""
+
+    guests: dict[str, SimGuest]
+    read_ns: int = 300_000
+    repair_ns: int | None = 20 * NS_PER_MS
+    at: int = NS_PER_S
+    keep: bool = True
+    events: list[tuple[str, str, int, dict[str, Any]]] = field(default_factory=list)
+    shown: list[tuple[str, str]] = field(default_factory=list)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    due: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
+    readings: int = 0
+    most_down: int = 0
+
+    # -- ports.Clock
+
+    def now(self) -> Stamp:
+        return Stamp(self.at, REAL_NS + self.at)
+
+    def sleep_until(self, raw_ns: int) -> None:
+        while self.due and self.due[0][0] <= raw_ns:
+            when, _, do = heapq.heappop(self.due)
+            self.at = max(self.at, when)
+            do()
+        self.at = max(self.at, raw_ns)
+
+    def later(self, raw_ns: int, do: Callable[[], None]) -> None:
+        """Have it done at that instant, when the clock gets there by somebody's waiting."""
+        heapq.heappush(self.due, (raw_ns, len(self.due), do))
+
+    # -- ports.Hypervisor
+
+    def prepare(self, guest: str, freezing: Freezing) -> None:
+        return None
+
+    def finish(self, guest: str) -> None:
+        return None
+
+    def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
+        called = self.now()
+        if freezing.method.freezes:
+            self.at += CALL_NS
+            self.guests[guest].frozen_at = self.at
+            self.most_down = max(self.most_down, sum(g.frozen_at is not None for g in self.guests.values()))
+        return Frozen(Call(called, self.now()))
+
+    def resume(self, guest: str, freezing: Freezing) -> Resumed:
+        called = self.now()
+        one = self.guests[guest]
+        if one.frozen_at is not None:
+            one.behind_ns += self.at - one.frozen_at
+            one.frozen_at = None
+            self.at += CALL_NS
+        return Resumed(Call(called, self.now()))
+
+    def guard(self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int) -> Guard:
+        return _Unneeded()
+
+    def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
+        raise NotImplementedError
+
+    def start(self, guest: str, successor: Successor) -> Call:
+        raise NotImplementedError
+
+    def state(self, guest: str) -> str:
+        return "running" if self.guests[guest].frozen_at is None else "paused"
+
+    def cpu_time_ns(self, guest: str) -> int:
+        return 0
+
+    # -- ports.Journal, ports.View, ports.Doctor
+
+    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
+        if self.keep:
+            self.events.append((kind, guest, cycle, data))
+
+    def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        return None
+
+    def cycle(self, number: int, of: int) -> None:
+        return None
+
+    def frozen(self, since_raw_ns: int, budget_ns: int) -> None:
+        return None
+
+    def resumed(self) -> None:
+        return None
+
+    def domain(self, label: str, state: str, *, number: int, of: int) -> None:
+        self.shown.append((label, state))
+
+    def ask(self, guest: str, gate: Gate, deadline_raw_ns: int) -> Health:
+        self.asked.append((guest, gate.label))
+        sick = self.guests[guest].sick
+        return Health(not sick, sick)
+
+    # -- what a test asks
+
+    def kind(self, wanted: str) -> list[tuple[str, int, dict[str, Any]]]:
+        return [(guest, cycle, data) for kind, guest, cycle, data in self.events if kind == wanted]
+
+    def roll_out(
+        self,
+        specs: Sequence[GuestSpec],
+        rollout: Rollout,
+        cycle: CycleSpec,
+        announcer: Announcer | None = None,
+        expect: Expectations = Expectations(),  # noqa: B008 - frozen
+    ) -> Stopped | None:
+        """The whole rollout over these guests, by the real controller."""
+        controller = Controller(self, self, self, self, _shield)
+        cell = Cell("", (), tuple(specs), ResyncMechanism.PUSH, cycle, expect)
+        freezes = Freezes(controller, self, self, self, cell, _Hold(self, cycle), announcer)
+        fleet = Fleet(rollout, specs, self, self, self, self, expect.tolerance_ns)
+        return fleet.roll_out(0, self.subjects(), freezes.run)
+
+    def subjects(self) -> Mapping[str, Subject]:
+        return {n: Subject(n, _Probe(self, g), _Resync(self, g)) for n, g in self.guests.items()}
+
+
+@contextmanager
+def _shield() -> Iterator[None]:
+    yield
+
+
+class _Unneeded:
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def resumed(self, guest: str) -> Resumed | None:
+        return None
+
+
+class _Probe:
+    def __init__(self, world: World, guest: SimGuest) -> None:
+        self._world, self._guest = world, guest
+
+    def read(self) -> Reading:
+        world, guest = self._world, self._guest
+        if guest.deaf:
+            raise GuestError("does not answer", where=f"guest {guest.name}")
+        t1 = world.now()
+        world.sleep_until(world.at + world.read_ns)
+        world.readings += 1
+        raw, real = world.at - guest.behind_ns, REAL_NS + world.at - guest.behind_ns + guest.set_ns
+        clocks = {GuestClock.RAW: raw, GuestClock.MONO: raw, GuestClock.BOOT: raw, GuestClock.REAL: real}
+        return Reading(t1, clocks, clocks, world.now())
+
+    def start_cycle(self) -> None:
+        return None
+
+    def heartbeats(self) -> Sequence[Heartbeat]:
+        return ()
+
+    def samples(self) -> SamplerReport:
+        return SAMPLES
+
+    def facts(self) -> ProbeFacts:
+        return FACTS
+
+    def restart(self, deadline_raw_ns: int) -> None:
+        return None
+
+
+class _Resync:
+    def __init__(self, world: World, guest: SimGuest) -> None:
+        self._world, self._guest = world, guest
+
+    def setup(self) -> Setup:
+        return Setup(ResyncMechanism.PUSH)
+
+    def resumed(self) -> None:
+        world, guest = self._world, self._guest
+
+        def repair() -> None:
+            guest.set_ns = guest.behind_ns
+
+        if world.repair_ns is not None:
+            world.later(world.at + world.repair_ns, repair)
+
+    def outcome(self) -> str:
+        return ""
+
+    def remove(self) -> None:
+        return None
+
+
+class _Hold:
+    label, impact, successor = "hold", Impact.FREEZE, Successor()
+
+    def __init__(self, world: World, cycle: CycleSpec) -> None:
+        self._world, self._length = world, cycle.patch.longest_ns
+
+    def check(self) -> None:
+        return None
+
+    def version(self, guest: str) -> str:
+        return ""
+
+    def apply(self, deadline_raw_ns: int) -> PatchResult:
+        self._world.at += self._length
+        return PatchResult(True)
+
+    def verify(self, before: str, after: str) -> str:
+        return ""
+
+    def undo(self) -> str:
+        return ""
+
+
+def fleet(count: int, update_domains: int, sets: int = 1, fault_domains: int = 2) -> list[GuestSpec]:
+    """So many guests, in turn in the sets, spread over their domains."""
+    return [
+        GuestSpec(
+            f"g{n}",
+            availability_set=f"set-{n % sets}",
+            update_domain=n // sets % update_domains,
+            fault_domain=n // sets % fault_domains,
+        )
+        for n in range(count)
+    ]
+
+
+def world_of(specs: Sequence[GuestSpec], **settings: Any) -> World:
+    return World({spec.name: SimGuest(spec.name) for spec in specs}, **settings)
+
+
+SHORT = CycleSpec(
+    FreezeMethod.SUSPEND,
+    HoldPatch(2 * NS_PER_S),
+    settle_ns=0,
+    before_ns=NS_PER_S,
+    watch_ns=3 * NS_PER_S,
+)
