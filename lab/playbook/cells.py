@@ -11,15 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lab.core.plan import LeftOut
 from lab.core.units import format_duration, format_size
+from lab.playbook.announcing import FOLDER
 from lab.playbook.explain import explain, wrong
 from lab.playbook.matrix import HOMES, MOST_CELLS, Matrix
-from lab.playbook.mistakes import MOST_SHOWN, Clash, Mistake
+from lab.playbook.mistakes import MOST_SHOWN, Clash, Mistake, Place
 from lab.playbook.models import Document
 from lab.playbook.patching import Patch, short
 from lab.playbook.tree import Items, Map, Node, Scalar
@@ -64,17 +66,21 @@ def settled(error: ErrorDetails, axes: Sequence[str]) -> bool:
 def given_twice(root: Map, axes: Sequence[str]) -> Iterator[Mistake]:
     """Values that are in a section and in the matrix."""
     for axis in axes:
-        home = HOMES[axis]
-        section: Node | None = root if len(home) == 1 else root.get(home[0])
+        home, fleet = HOMES[axis], root.get("fleet")
+        within = "fleet." if home[0] == "guests" and isinstance(fleet, Map) else ""
+        outer = fleet if within and isinstance(fleet, Map) else root
+        section: Node | None = outer if len(home) == 1 else outer.get(home[0])
         for number, part in enumerate(section if isinstance(section, Items) else [section]):
             if isinstance(part, Map) and home[-1] in part:
-                where = f"{home[0]}[{number}].{home[1]}" if isinstance(section, Items) else ".".join(home)
+                at = f"{home[0]}[{number}].{home[1]}" if isinstance(section, Items) else ".".join(home)
+                where = within + at
                 what = f"{where} is given here, and by matrix.{axis}"
                 yield Mistake(part.keys_at[home[-1]], what, "delete one of the two")
 
 
-def expand(root: Map) -> Expansion:
-    """The cells of a document that is right but for what its matrix brings together."""
+def expand(root: Map, folder: Path) -> Expansion:
+    """The cells of a document that is right but for what its matrix brings together. folder: what a handler's
+    path is meant from."""
     made = Expansion()
     matrix, axes = Matrix.model_validate(root["matrix"]), axes_of(root)
     total = prod(len(matrix.values(axis)) for axis in axes)
@@ -86,7 +92,7 @@ def expand(root: Map) -> Expansion:
     seen: set[tuple[object, ...]] = set()
     ids: set[str] = set()
     for chosen in product(*(range(len(matrix.values(axis))) for axis in axes)):
-        combination = _Combination(root, matrix, dict(zip(axes, chosen, strict=True)))
+        combination = _Combination(root, matrix, dict(zip(axes, chosen, strict=True)), folder)
         if any(exclusion.covers(combination.values) for exclusion in matrix.exclude or ()):
             made.left_out.append(LeftOut(combination.written(), "excluded by the playbook"))
             continue
@@ -131,8 +137,8 @@ def _pointless(root: Map, axes: Sequence[str], made: Expansion, clashes: list[Mi
 class _Combination:
     """One value of each axis, and what comes of them."""
 
-    def __init__(self, root: Map, matrix: Matrix, chosen: Mapping[str, int]) -> None:
-        self._root, self._chosen, self._saves = root, chosen, True
+    def __init__(self, root: Map, matrix: Matrix, chosen: Mapping[str, int], folder: Path) -> None:
+        self._root, self._chosen, self._saves, self._folder = root, chosen, True, folder
         self.values = {axis: matrix.values(axis)[index] for axis, index in chosen.items()}
         self.senseless: Clash | None = None
         self.mistakes: list[Mistake] = []
@@ -142,7 +148,7 @@ class _Combination:
         `senseless` when the values make no sense together."""
         tree = _filled(self._root, self._nodes())
         try:
-            return Document.model_validate(tree)
+            return Document.model_validate(tree, context={FOLDER: self._folder})
         except ValidationError as error:
             errors = error.errors(include_url=False)
         raised = [wrong(one) if one["type"] == "value_error" else None for one in errors]
@@ -232,20 +238,27 @@ def _filled(root: Map, nodes: Mapping[str, Node | None]) -> Map:
         home = HOMES[axis]
         if axis == "hold" and node is not None:
             node = _changed(Map(node.place), {"hold": node})
-        section = tree.get(home[0], Map(at))
+        section, fleet = tree.get(home[0], Map(at)), tree.get("fleet")
         if len(home) == 1:
             tree = _changed(tree, {home[0]: node})
-        elif isinstance(section, Items):
-            guests = Items(section.place)
-            guests.extend(_changed(guest, {home[1]: node}) for guest in section if isinstance(guest, Map))
-            tree = _changed(tree, {home[0]: guests})
-        elif isinstance(section, Map) and home[0] == "guests":
-            only = Items(at)
-            only.append(_changed(Map(at), {"name": Scalar("web-0", True, at), home[1]: node}))
-            tree = _changed(tree, {home[0]: only})
+        elif home[0] == "guests" and isinstance(fleet, Map):
+            tree = _changed(tree, {"fleet": _changed(fleet, {"guests": _guests(fleet, home[1], node, at)})})
+        elif home[0] == "guests":
+            tree = _changed(tree, {"guests": _guests(tree, home[1], node, at)})
         elif isinstance(section, Map):
             tree = _changed(tree, {home[0]: _changed(section, {home[1]: node})})
     return tree
+
+
+def _guests(holder: Map, key: str, node: Node | None, at: Place) -> Items:
+    """The list of guests in `holder`, or the one that stands for none, each with this value."""
+    written = holder.get("guests")
+    if not isinstance(written, Items):
+        written = Items(at)
+        written.append(_changed(Map(at), {"name": Scalar("web-0", True, at)}))
+    guests = Items(written.place)
+    guests.extend(_changed(guest, {key: node}) for guest in written if isinstance(guest, Map))
+    return guests
 
 
 def _changed(old: Map, changes: Mapping[str, Node | None]) -> Map:

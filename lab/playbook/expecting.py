@@ -7,11 +7,14 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, model_validator
 
-from lab.core.plan import Expectations, FreezeMethod, Regime
+from lab.core.plan import Expectations, FreezeMethod, NoticeExpectations, Regime, RolloutEnd
 from lab.core.units import format_duration
+from lab.playbook.announcing import Announce
 from lab.playbook.cycles import Cycle
 from lab.playbook.fields import Duration, DurationOrZero, default, needed, section, time
 from lab.playbook.mistakes import Clash, Wrong
+from lab.playbook.noticing import Notice
+from lab.playbook.rollouts import Rollout
 from lab.playbook.scalars import one_of, ppm
 
 
@@ -32,6 +35,7 @@ class Repair(StrEnum):
 PartsPerMillion = Annotated[float, ppm()]
 ExpectedRegime = Annotated[Regime, one_of(Regime.RESUMED, Regime.JUMPED, Regime.MIXED, hint="a regime")]
 Repaired = Annotated[Repair, one_of(*Repair, hint="what can be expected of a resync")]
+End = Annotated[RolloutEnd, one_of(*RolloutEnd, hint="how a rollout ends")]
 LogState = Annotated[KernelLog, one_of(*KernelLog, hint="a state of the kernel log")]
 
 
@@ -83,6 +87,14 @@ class Drift(BaseModel):
     within: PartsPerMillion = needed("No larger than this, either side.", "200 ppm")
 
 
+class Skew(BaseModel):
+    """How far apart guests of one domain stop, and resume."""
+
+    model_config = section("{within: 100ms}")
+
+    within: Duration = needed("No further than this.", "100ms")
+
+
 class Expect(BaseModel):
     """What a cycle has to show to pass. What is left out is not asked."""
 
@@ -106,11 +118,18 @@ class Expect(BaseModel):
         KernelLog.CLEAN,
         "clean: no soft lockup, RCU stall or unstable clocksource. any: whatever it holds.",
     )
+    notice: Notice | None = default(None, "What has to become of the announcement.")
+    rollout: End | None = default(
+        None,
+        "How the rollout has to end. complete (what is asked of every rollout): all domains are gone "
+        "through. stopped: a gate stops it.",
+    )
+    skew: Skew | None = default(None, "How far apart guests of one domain may stop, and resume.")
 
     def fits(self, cycle: Cycle) -> None:
         """Wrong when a cycle like that can never show this."""
         if not cycle.way.freezes:
-            for key in ("regime", "pause"):
+            for key in ("regime", "pause", "skew"):
                 if getattr(self, key) is not None:
                     raise Clash(_NO_PAUSE[cycle.way].format(key), "delete it", key, senseless=False)
         if self.in_time:
@@ -122,6 +141,33 @@ class Expect(BaseModel):
                     f"set cycle.watch to {format_duration(needed)} or more",
                     within=("in_time", "within"),
                 )
+
+    def fits_announced(self, announce: Announce | None, cycle: Cycle) -> None:
+        """Wrong when an announcement like that, or none, can never show this."""
+        if self.notice is None:
+            return
+        if announce is None:
+            what = "nothing is announced, so nothing can be expected of a notice"
+            raise Wrong(what, "add announce: {notice: 15min}, or delete it", within=("notice",))
+        try:
+            self.notice.fits(announce, cycle)
+        except Wrong as wrong:
+            raise Wrong(wrong.what, wrong.todo, within=("notice", *wrong.within)) from None
+        if self.notice.cancelled:
+            for key in ("regime", "pause", "skew"):
+                if getattr(self, key) is not None:
+                    what = f"when it is called off no guest is frozen, so {key} has no meaning"
+                    raise Wrong(what, "delete it, or notice.cancelled", within=(key,))
+
+    def fits_rollout(self, rollout: Rollout | None) -> None:
+        """Wrong when a rollout like that, or none, can never show this."""
+        if self.rollout is None:
+            return
+        if rollout is None:
+            what = "there is no rollout, so none that could end"
+            raise Wrong(what, "add rollout: {by: update-domain}, or delete it", within=("rollout",))
+        if self.rollout is RolloutEnd.STOPPED and not rollout.gates:
+            raise Wrong("a rollout without gates is not stopped", "add rollout.gates", within=("rollout",))
 
     def meant(self) -> Expectations:
         """The expectations as the plan has them."""
@@ -137,6 +183,9 @@ class Expect(BaseModel):
             drift_ppm=self.drift.within if self.drift else None,
             as_predicted=self.resync is Repair.AS_PREDICTED,
             clean_kernel_log=self.kernel_log is KernelLog.CLEAN,
+            notice=self.notice.meant() if self.notice else NoticeExpectations(),
+            rollout=self.rollout or RolloutEnd.COMPLETE,
+            skew_ns=self.skew.within if self.skew else None,
         )
 
 

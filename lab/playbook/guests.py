@@ -175,6 +175,9 @@ def _once(
     first[what] = index
 
 
+ONE_GUEST = [Guest.model_construct(name="web-0")]
+"""What is started when nothing is said of guests."""
+
 GuestList = Annotated[
     list[Guest],
     BeforeValidator(_not_too_many),

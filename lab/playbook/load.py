@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from lab.core.lanes import laned
 from lab.core.plan import Cell, Plan
 from lab.playbook import models
+from lab.playbook.announcing import FOLDER
 from lab.playbook.cells import axes_of, expand, given_twice, settled
 from lab.playbook.explain import explain
 from lab.playbook.matrix import Matrix
@@ -20,14 +21,17 @@ from lab.playbook.scalars import MOST_NAME, found
 from lab.playbook.source import decode, read
 from lab.playbook.tree import Map, compose
 
+HERE = Path()
+
 
 def load(path: Path) -> Plan:
     """The plan in the playbook at `path`. PlaybookError tells all mistakes, a line each."""
-    return parse(read(path), str(path))
+    return parse(read(path), str(path), path.parent)
 
 
-def parse(data: bytes, file: str) -> Plan:
-    """The plan in a playbook's bytes; `file` is what messages call it. PlaybookError as load()."""
+def parse(data: bytes, file: str, folder: Path = HERE) -> Plan:
+    """The plan in a playbook's bytes; `file` is what messages call it, `folder` where a handler's path
+    begins. PlaybookError as load()."""
     file = printable(file)
     root, mistakes = compose(decode(data, file))
     if root is None:
@@ -37,15 +41,15 @@ def parse(data: bytes, file: str) -> Plan:
         todo = "begin with a line like name: first-freeze"
         raise as_error(file, [*mistakes, Mistake(root.place, what, todo)])
     axes = axes_of(root)
-    mistakes += [explain(error, root) for error in _errors(root) if not settled(error, axes)]
+    mistakes += [explain(error, root) for error in _errors(root, folder) if not settled(error, axes)]
     mistakes += given_twice(root, axes)
     if mistakes:
         raise as_error(file, mistakes)
     digest = hashlib.sha256(data).hexdigest()
     if not axes:
-        document = models.Document.model_validate(root)
+        document = models.Document.model_validate(root, context={FOLDER: folder})
         return _plan(document, digest, _cell("", (), document))
-    expansion = expand(root)
+    expansion = expand(root, folder)
     if expansion.mistakes:
         raise as_error(file, expansion.mistakes)
     cells = tuple(_cell(one.id, one.values, one.document) for one in expansion.cells)
@@ -72,9 +76,9 @@ def _no_lanes(plan: Plan, root: Map) -> list[Mistake]:
     return []
 
 
-def _errors(root: Map) -> list[ErrorDetails]:
+def _errors(root: Map, folder: Path) -> list[ErrorDetails]:
     try:
-        models.Document.model_validate(root)
+        models.Document.model_validate(root, context={FOLDER: folder})
     except ValidationError as error:
         return error.errors(include_url=False)
     return []
@@ -84,9 +88,9 @@ def _cell(name: str, values: tuple[tuple[str, str], ...], document: models.Docum
     return Cell(
         id=name,
         values=values,
-        guests=tuple(spec for guest in document.guests for spec in guest.meant()),
+        guests=document.specs(),
         resync=document.resync,
-        cycle=document.cycle.meant(),
+        cycle=replace(document.cycle.meant(), announce=document.told()),
         expectations=document.expect.meant(),
         repeat=document.repeat,
         control=document.control,
@@ -105,4 +109,6 @@ def _plan(document: models.Document, digest: str, first: Cell) -> Plan:
         repeat=first.repeat,
         control=first.control,
         ntp_offset_ns=document.time_server.off_by,
+        rollout=document.rolled(),
+        golden=document.golden,
     )

@@ -6,11 +6,13 @@ modules are also the JSON schema's, and defaults are those of lab.core.plan.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from lab.core.plan import ResyncMechanism
+from lab.core.plan import Announcement, GuestSpec, ResyncMechanism
+from lab.core.plan import Rollout as PlanRollout
+from lab.playbook.announcing import Announce
 from lab.playbook.cycles import Cycle
 from lab.playbook.expecting import Expect
 from lab.playbook.fields import (
@@ -24,8 +26,11 @@ from lab.playbook.fields import (
     needed,
     section,
 )
-from lab.playbook.guests import Guest, GuestList, distinct
+from lab.playbook.fleet import Boot, Fleet
+from lab.playbook.guests import ONE_GUEST, Guest, GuestList, distinct
 from lab.playbook.matrix import HOMES, Matrix
+from lab.playbook.mistakes import Wrong
+from lab.playbook.rollouts import Rollout
 from lab.playbook.scalars import text
 
 Text = Annotated[str, text()]
@@ -74,10 +79,13 @@ class Document(BaseModel):
 
     name: Name = needed("Name of the playbook: an RFC 1123 label.", "first-freeze")
     about: Text = default("", "What it is for, in a sentence or two.")
-    guests: GuestList = Field(
-        default=[Guest.model_construct(name="web-0")],
+    guests: GuestList | None = Field(
+        default=None,
         description=f"The guests, at most {MOST_GUESTS}. Left out: one, web-0.",
         json_schema_extra={"default": [{"name": "web-0"}]},
+    )
+    fleet: Fleet | None = default(
+        None, "Guests with availability sets, and how they are booted; instead of guests."
     )
     resync: Mechanism = needed(
         "What brings the guests' clocks back after the resume. "
@@ -87,6 +95,15 @@ class Document(BaseModel):
     )
     time_server: TimeServer = default(TimeServer(), "The NTP server on the host.", "")
     cycle: Cycle = needed("How guests are frozen.")
+    announce: Announce | None = default(
+        None,
+        "What guests are told before the freeze, through Scheduled Events. Left out: nothing, and there is "
+        "no metadata service.",
+    )
+    rollout: Rollout | None = default(
+        None,
+        "Take one domain of each availability set down after another. Left out: all guests in every cycle.",
+    )
     matrix: Matrix | None = default(
         None, "Run all of this once for each combination of these values, one after another."
     )
@@ -98,8 +115,40 @@ class Document(BaseModel):
 
     @field_validator("guests", mode="after")
     @classmethod
-    def _distinct(cls, guests: list[Guest]) -> list[Guest]:
-        return distinct(guests)
+    def _distinct(cls, guests: list[Guest] | None) -> list[Guest] | None:
+        return guests and distinct(guests)
+
+    @field_validator("fleet", mode="after")
+    @classmethod
+    def _instead(cls, fleet: Fleet | None, info: ValidationInfo) -> Fleet | None:
+        if fleet is not None and info.data.get("guests"):
+            raise Wrong("the guests are given twice, by guests and by fleet", "move guests into fleet")
+        return fleet
+
+    @field_validator("announce", mode="after")
+    @classmethod
+    def _sensible(cls, announce: Announce | None, info: ValidationInfo) -> Announce | None:
+        cycle: Cycle | None = info.data.get("cycle")
+        if announce and cycle:
+            announce.fits(cycle)
+        return announce
+
+    @field_validator("rollout", mode="after")
+    @classmethod
+    def _of_sets(cls, rollout: Rollout | None, info: ValidationInfo) -> Rollout | None:
+        if rollout and "fleet" in info.data:
+            fleet: Fleet | None = info.data["fleet"]
+            if fleet is None:
+                raise Wrong("there are no availability sets", "add fleet, with availability_sets")
+            rollout.fits(fleet)
+        return rollout
+
+    @field_validator("matrix", mode="after")
+    @classmethod
+    def _one_or_other(cls, matrix: Matrix | None, info: ValidationInfo) -> Matrix | None:
+        if matrix and info.data.get("rollout"):
+            raise Wrong("a rollout goes once through one fleet, without a matrix", "delete matrix or rollout")
+        return matrix
 
     @field_validator("expect", mode="after")
     @classmethod
@@ -107,4 +156,40 @@ class Document(BaseModel):
         cycle: Cycle | None = info.data.get("cycle")
         if cycle:
             expect.fits(cycle)
+            if "announce" in info.data:
+                expect.fits_announced(info.data["announce"], cycle)
+        if "rollout" in info.data:
+            expect.fits_rollout(info.data["rollout"])
         return expect
+
+    @model_validator(mode="after")
+    def _all_in_sets(self) -> Self:
+        if self.fleet and self.rollout:
+            for number, guest in self.fleet.outside():
+                what = (
+                    f"fleet.guests[{number}]: {guest} is in no availability set, so no domain of the rollout"
+                )
+                todo = "add it to the guests of one in fleet.availability_sets"
+                raise Wrong(f"{what} has it", todo, within=("fleet", "guests", number))
+        return self
+
+    def specs(self) -> tuple[GuestSpec, ...]:
+        """The guests as the plan has them."""
+        if self.fleet is not None:
+            return tuple(self.fleet.meant())
+        return tuple(spec for guest in self.guests or ONE_GUEST for spec in guest.meant())
+
+    @property
+    def golden(self) -> bool:
+        """Guests are started from one that was booted before."""
+        return self.fleet is not None and self.fleet.boot is Boot.GOLDEN
+
+    def told(self) -> Announcement | None:
+        """The announcement as the plan has it."""
+        return self.announce.meant() if self.announce else None
+
+    def rolled(self) -> PlanRollout | None:
+        """The rollout as the plan has it."""
+        if self.rollout is None or self.fleet is None:
+            return None
+        return self.rollout.meant(self.fleet.named())

@@ -226,9 +226,9 @@ def alternatives(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else "".join(words)
 
 
-def one_of(*members: StrEnum, hint: str) -> Reader:
-    """One of `members`, whose values are the words written."""
-    words = [member.value for member in members]
+def one_of(*members: StrEnum, hint: str, small: bool = False) -> Reader:
+    """One of `members`, whose values are the words written; small: in small letters."""
+    words = [member.value.lower() if small else member.value for member in members]
     known = f"write {alternatives(words)}"
 
     def read(node: object) -> StrEnum:

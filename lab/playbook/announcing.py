@@ -1,0 +1,226 @@
+"""The `announce` section: what guests are told before the freeze, and what is wrong with who tells them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from lab.core.plan import Announcement, FreezeMethod, ServiceFaults
+from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Fault
+from lab.core.units import NS_PER_S, format_duration
+from lab.playbook.cycles import Cycle
+from lab.playbook.fields import DurationOrZero, Flag, Words, default, section, time
+from lab.playbook.mistakes import Wrong, quoted
+from lab.playbook.scalars import Reader, alternatives, duration, expect_scalar, one_of, text
+from lab.playbook.tree import Items, Scalar
+
+FOLDER = "folder"
+"""The key of the validation context that holds the folder that a handler's path is meant from, a Path."""
+
+UNKNOWN = "unknown"
+MOST_FACTOR = 1000
+MOST_ANSWERS = 100
+
+_FACTOR = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+
+def announced_duration() -> Reader:
+    """DurationInSeconds: whole seconds, or `unknown`."""
+    length = duration(zero=True)
+    advice = f"write whole seconds, like 5s, or {UNKNOWN}"
+
+    def read(node: object) -> int:
+        if expect_scalar(node, "a duration", advice).text == UNKNOWN:
+            return UNKNOWN_S
+        value = length.read(node)
+        if not isinstance(value, int) or value % NS_PER_S:
+            raise Wrong("a duration is announced in whole seconds", advice)
+        return value // NS_PER_S
+
+    pattern = str(length.json["pattern"]).removeprefix("^").removesuffix("$")
+    return Reader(read, {"type": "string", "pattern": f"^({UNKNOWN}|{pattern})$"})
+
+
+def factor() -> Reader:
+    """How many times as fast as real time the service's time passes."""
+    advice = f"write a number from 1 (real time) to {MOST_FACTOR}, like 60"
+
+    def read(node: object) -> float:
+        scalar = expect_scalar(node, "a number", advice)
+        shown = quoted(scalar.text)
+        if not scalar.plain or not _FACTOR.fullmatch(scalar.text.lstrip("-")) or len(scalar.text) > 20:
+            raise Wrong(f"not a factor: {shown}", advice)
+        value = float(scalar.text)
+        if value < 1:
+            raise Wrong(f"time cannot pass {scalar.text} times as fast", advice)
+        if value > MOST_FACTOR:
+            raise Wrong(f"{scalar.text} times as fast leaves nothing to see", advice)
+        return value
+
+    return Reader(read, {"type": "number", "minimum": 1, "maximum": MOST_FACTOR})
+
+
+def answer() -> Reader:
+    """What a request is answered with instead of the truth."""
+    words = [fault.value for fault in Fault]
+    advice = f"write {alternatives(words)}"
+
+    def read(node: object) -> Fault:
+        word = expect_scalar(node, "an answer", advice).text
+        if word not in words:
+            raise Wrong(f"{quoted(word)} is not a bad answer", advice)
+        return Fault(word)
+
+    numbers = [int(word) for word in words if word.isdigit()]
+    return Reader(read, {"enum": [*numbers, *words]})
+
+
+Type = Annotated[EventType, one_of(*EventType, hint="a type of event", small=True)]
+Source = Annotated[EventSource, one_of(*EventSource, hint="a source of events", small=True)]
+AnnouncedDuration = Annotated[int, announced_duration()]
+Factor = Annotated[float, factor()]
+Answer = Annotated[Fault, answer()]
+Text = Annotated[str, text()]
+
+
+def _not_too_many(node: object) -> object:
+    if isinstance(node, Items) and len(node) > MOST_ANSWERS:
+        raise Wrong(f"{len(node)} answers are too many", f"write at most {MOST_ANSWERS}")
+    if isinstance(node, Scalar):
+        raise Wrong("a list of answers is expected here", f"write [{node.text[:20]}]")
+    return node
+
+
+class Service(BaseModel):
+    """What is wrong with the metadata service, on purpose."""
+
+    model_config = section("{first_answer: 2min}")
+
+    first_answer: DurationOrZero = time(
+        ServiceFaults.first_answer_ns, "How late the first answer is, time of the service's."
+    )
+    answers: Annotated[list[Answer], BeforeValidator(_not_too_many)] = Field(
+        default=[],
+        description="What each guest's requests are answered with, one after another, from the announcement "
+        "on: 410, 429, 500, or hang (no answer at all). Then the truth.",
+        json_schema_extra={"maxItems": MOST_ANSWERS},
+    )
+    restart_incarnation: Flag = default(
+        ServiceFaults.restarts, "The document's incarnation starts at 1 again, right after the announcement."
+    )
+    rate_limit: Flag = default(
+        ServiceFaults.rate_limit, "More than 5 requests a second of one guest are answered 429."
+    )
+
+    def meant(self) -> ServiceFaults:
+        """The faults as the plan has them."""
+        return ServiceFaults(
+            self.first_answer, tuple(self.answers), self.restart_incarnation, self.rate_limit
+        )
+
+
+class Announce(BaseModel):
+    """What guests are told before the freeze, through the metadata service's Scheduled Events."""
+
+    model_config = section("{notice: 15min}")
+
+    type: Type | None = default(
+        None, "The event's EventType. Left out: what the patch asks for, a freeze or a reboot."
+    )
+    notice: DurationOrZero | None = default(
+        None,
+        "From the announcement to NotBefore, time of the service's. 0s: the event is Started at once. Left "
+        "out: the type's documented minimum, "
+        + ", ".join(f"{one.lower()} {format_duration(one.minimum_notice_s * NS_PER_S)}" for one in EventType)
+        + ".",
+    )
+    duration: AnnouncedDuration | None = default(
+        None,
+        "DurationInSeconds as it is announced, in real seconds as the pause is, or unknown. Left out: what "
+        "the patch takes. Only a freeze has one.",
+    )
+    source: Source = default(EventSource.PLATFORM, "Who wants it: platform or user.", "platform")
+    description: Text = default("", "The event's Description. Left out: the lab writes one.")
+    time_factor: Factor = default(
+        Announcement.time_factor,
+        "How many times as fast as real time the service's time passes. 1: real time.",
+    )
+    started_for: DurationOrZero = time(
+        Announcement.started_ns,
+        "How long at least the event is shown as Started before the freeze, real time.",
+    )
+    cancel_after: DurationOrZero | None = default(
+        None, "It is called off so long after the announcement, time of the service's. Left out: never."
+    )
+    handler: Words | None = default(
+        None,
+        "A program that is run in every guest to listen: its file, meant from this playbook's folder, and "
+        "its arguments. Left out: none.",
+    )
+    service: Service = default(Service(), "Faults of the metadata service, to rehearse.", "")
+
+    @field_validator("handler", mode="after")
+    @classmethod
+    def _there(cls, words: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if not words:
+            return words
+        folder = (info.context or {}).get(FOLDER, Path())
+        file = words[0]
+        try:
+            file = str((folder / words[0]).resolve())
+            there = Path(file).is_file()
+        except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links, a lone surrogate
+            there = False
+        if not there:
+            what = f"there is no file {quoted(words[0], 80)}, seen from this playbook"
+            raise Wrong(what, "write its path from here, like ../examples/drain.py", within=(0,))
+        return (file, *words[1:])
+
+    @model_validator(mode="after")
+    def _in_itself(self) -> Self:
+        if self.type not in (None, EventType.FREEZE) and self.duration not in (None, UNKNOWN_S):
+            what = f"the duration of a {self.type.lower()} is not announced, only that of a freeze"
+            raise Wrong(what, f"delete it, or write {UNKNOWN}", within=("duration",))
+        return self
+
+    def type_for(self, cycle: Cycle) -> EventType:
+        """The type, or the one that the cycle asks for."""
+        return self.type or (EventType.REBOOT if cycle.way is FreezeMethod.REBOOT else EventType.FREEZE)
+
+    def notice_for(self, cycle: Cycle) -> int:
+        """From the announcement to NotBefore: nanoseconds of the service's time."""
+        return self.type_for(cycle).minimum_notice_s * NS_PER_S if self.notice is None else self.notice
+
+    def fits(self, cycle: Cycle) -> None:
+        """Wrong when it makes no sense before such a cycle."""
+        notice = self.notice_for(cycle)
+        if (
+            self.type is None
+            and self.type_for(cycle) is EventType.REBOOT
+            and self.duration not in (None, UNKNOWN_S)
+        ):
+            what = "the patch is announced as a reboot, and only a freeze has a duration"
+            raise Wrong(what, f"delete it, or write {UNKNOWN}", within=("duration",))
+        if self.cancel_after is not None and self.cancel_after >= notice:
+            late, end = format_duration(self.cancel_after), format_duration(notice)
+            what = f"after {late} nothing can be called off: the notice is {end}, and then it starts"
+            todo = f"write less than {end}" if notice else "give it some notice"
+            raise Wrong(what, todo, within=("cancel_after",))
+
+    def meant(self) -> Announcement:
+        """The announcement as the plan has it."""
+        return Announcement(
+            type=self.type,
+            notice_ns=self.notice,
+            duration_s=self.duration,
+            source=self.source,
+            description=self.description,
+            time_factor=self.time_factor,
+            started_ns=self.started_for,
+            cancel_after_ns=self.cancel_after,
+            handler=self.handler or (),
+            service=self.service.meant(),
+        )

@@ -1,0 +1,100 @@
+"""`expect.notice`: what has to become of the announcement."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, model_validator
+
+from lab.core.plan import NoticeExpectations
+from lab.core.scheduled.model import UNKNOWN_S, EventType
+from lab.core.units import format_duration
+from lab.playbook.announcing import Announce
+from lab.playbook.cycles import Cycle
+from lab.playbook.fields import DurationOrZero, Flag, default, section
+from lab.playbook.mistakes import Wrong
+
+_BY_GUESTS = ("acknowledged", "seen", "started_seen")
+
+
+class Notice(BaseModel):
+    """What has to become of the announcement. What is left out is not asked."""
+
+    model_config = section("{acknowledged: true}", minProperties=1)
+
+    acknowledged: Flag | None = default(
+        None, "true: a guest approves the event before NotBefore. false: none does."
+    )
+    seen: Flag | None = default(
+        None, "true: every guest that it happens to is shown the event before the freeze. false: none is."
+    )
+    started_seen: Flag | None = default(
+        None,
+        "true: every guest that it happens to is shown the event as Started before the freeze. false: "
+        "none is.",
+    )
+    kept: Flag | None = default(
+        None, "true: the pause is no longer than the duration announced. false: it is longer."
+    )
+    cancelled: Flag | None = default(
+        None, "true: it is called off, and no guest is frozen. false: it is not called off."
+    )
+    at_least: DurationOrZero | None = default(
+        None, "From the announcement to Started no less than this, real time."
+    )
+    at_most: DurationOrZero | None = default(
+        None, "From the announcement to Started no more than this, real time."
+    )
+
+    @model_validator(mode="after")
+    def _in_itself(self) -> Self:
+        if all(getattr(self, key) is None for key in Notice.model_fields):
+            raise Wrong("nothing is asked of the announcement", "write {acknowledged: true}, or delete it")
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            least, most = format_duration(self.at_least), format_duration(self.at_most)
+            what = f"at_most ({most}) is below at_least ({least}), so no notice could pass"
+            raise Wrong(what, f"raise it to {least} or more", within=("at_most",))
+        if self.seen is False:
+            for key in ("acknowledged", "started_seen"):
+                if getattr(self, key):
+                    what = f"what no guest sees is not {key.replace('_', ' ')} by any"
+                    raise Wrong(what, "set seen to true, or delete one of the two", within=(key,))
+        if self.cancelled:
+            for key in ("acknowledged", "started_seen", "kept", "at_least", "at_most"):
+                if getattr(self, key) not in (None, False):
+                    what = f"what is called off never starts, so {key} has no meaning beside cancelled"
+                    raise Wrong(what, "delete one of the two", within=(key,))
+        return self
+
+    def fits(self, announce: Announce, cycle: Cycle) -> None:
+        """Wrong when such an announcement can never show this."""
+        asked = next((key for key in _BY_GUESTS if getattr(self, key)), None)
+        if asked and not announce.handler:
+            what = f"{asked}: nobody listens in the guests, as announce has no handler"
+            raise Wrong(what, "add announce.handler, like [../examples/drain.py]", within=(asked,))
+        if self.cancelled and announce.cancel_after is None:
+            raise Wrong("nothing calls it off", "add announce.cancel_after, like 5min", within=("cancelled",))
+        if self.kept is not None:
+            if announce.type_for(cycle) is not EventType.FREEZE:
+                what = "only a freeze has a duration that is kept or not"
+                raise Wrong(what, "delete it", within=("kept",))
+            if announce.duration == UNKNOWN_S:
+                what = "an unknown duration is announced, so there is none to keep"
+                raise Wrong(what, "delete it, or announce a duration", within=("kept",))
+        real = round(announce.notice_for(cycle) / announce.time_factor)
+        if self.at_least is not None and self.at_least > real:
+            what = f"the notice is {format_duration(real)} of real time (announce.notice by time_factor)"
+            todo = f"ask for at most {format_duration(real)}"
+            raise Wrong(f"{what}, so it could never pass", todo, within=("at_least",))
+
+    def meant(self) -> NoticeExpectations:
+        """The expectations as the plan has them."""
+        return NoticeExpectations(
+            acknowledged=self.acknowledged,
+            seen=self.seen,
+            started_seen=self.started_seen,
+            kept=self.kept,
+            cancelled=self.cancelled,
+            at_least_ns=self.at_least,
+            at_most_ns=self.at_most,
+        )

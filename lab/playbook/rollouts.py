@@ -1,0 +1,212 @@
+"""The `rollout` section: in which order the fleet's domains are taken down, and what has to hold between."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+from lab.core import plan as core
+from lab.core.plan import DomainKind, GateKind
+from lab.playbook.fields import MOST_GUESTS, Duration, DurationOrZero, Name, default, section, time
+from lab.playbook.fleet import Fleet, Named, known
+from lab.playbook.mistakes import Wrong, quoted
+from lab.playbook.scalars import MOST_TEXT, Reader, expect_scalar, one_of, text, whole
+from lab.playbook.tree import Items
+
+MOST_GATES = 20
+MOST_SEED = (1 << 31) - 1
+
+
+class Order(StrEnum):
+    """How domains follow each other."""
+
+    IN_ORDER = "in-order"
+    SHUFFLED = "shuffled"
+
+
+class Sets(StrEnum):
+    """How availability sets are gone through."""
+
+    TOGETHER = "together"
+    ONE_AFTER_ANOTHER = "one-after-another"
+
+
+class ClockState(StrEnum):
+    """What a gate can ask of clocks."""
+
+    IN_TIME = "in-time"
+
+
+class MemberState(StrEnum):
+    """What a gate can ask of the set's other members."""
+
+    HEALTHY = "healthy"
+
+
+def shell_line() -> Reader:
+    """A command as one line, for the guest's shell."""
+    advice = 'write it like "systemctl is-active nginx"'
+    words = text()
+
+    def read(node: object) -> str:
+        line = words.read(expect_scalar(node, "a command", advice))
+        if not isinstance(line, str) or not line or "\n" in line:
+            raise Wrong("a command is one line, and not an empty one", advice)
+        return line
+
+    return Reader(read, {"type": "string", "pattern": r"^[^\n]*[^\s][^\n]*$", "maxLength": MOST_TEXT})
+
+
+_URL = re.compile(r"https?://[\x21-\x7e]+")
+
+
+def url() -> Reader:
+    """An address of HTTP, as a guest asks for it."""
+    advice = "write it like http://127.0.0.1:8080/health"
+
+    def read(node: object) -> str:
+        line = expect_scalar(node, "a URL", advice).text.strip()
+        try:
+            parts = urlsplit(line) if _URL.fullmatch(line) and len(line) <= MOST_TEXT else None
+            good = parts is not None and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:  # a port that is none, an address of half a bracket
+            good = False
+        if not good:
+            raise Wrong(f"{quoted(line)} is not the URL of a web server", advice)
+        return line
+
+    return Reader(read, {"type": "string", "pattern": f"^{_URL.pattern}$", "maxLength": MOST_TEXT})
+
+
+def _not_empty(node: object) -> object:
+    if isinstance(node, Items) and not node:
+        raise Wrong("an empty list", "delete it, for all of them")
+    return node
+
+
+By = Annotated[DomainKind, one_of(*DomainKind, hint="what is taken down together")]
+OrderOf = Annotated[Order, one_of(*Order, hint="an order")]
+SetsOf = Annotated[Sets, one_of(*Sets, hint="a way to go through sets")]
+Seed = Annotated[int, whole(0, MOST_SEED, "as a seed")]
+Clock = Annotated[ClockState, one_of(*ClockState, hint="what can be asked of a clock")]
+Members = Annotated[MemberState, one_of(*MemberState, hint="what can be asked of members")]
+Command = Annotated[str, shell_line()]
+Url = Annotated[str, url()]
+Guests = Annotated[
+    list[Name],
+    BeforeValidator(_not_empty),
+    Field(json_schema_extra={"minItems": 1, "maxItems": MOST_GUESTS}),
+]
+
+_KINDS = {kind.value: kind for kind in GateKind}
+
+
+class Gate(BaseModel):
+    """What has to hold before the next domain is taken down: exactly one of clock, command, http and
+    members."""
+
+    model_config = section("{clock: in-time}", oneOf=[{"required": [kind]} for kind in _KINDS])
+
+    clock: Clock | None = default(
+        None, "in-time: the clocks of the domain's guests are in time, as expect.in_time's tolerance has it."
+    )
+    command: Command | None = default(
+        None, "A command for the guest's shell, run in every guest of the domain: it has to exit with 0."
+    )
+    http: Url | None = default(
+        None, "A URL, asked for inside every guest of the domain: it has to answer 2xx."
+    )
+    members: Members | None = default(
+        None, "healthy: all other guests of the set answer, and pass the gates before this one."
+    )
+    on: Guests | None = default(
+        None, "Only these guests are asked: names of entries or of single guests. Left out: all."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = [kind for kind in _KINDS if getattr(self, kind) is not None]
+        if not kinds:
+            raise Wrong("the gate asks nothing", "write {clock: in-time}, or a command")
+        if len(kinds) > 1:
+            what = f"a gate is one thing, and {kinds[0]} and {kinds[1]} are two"
+            raise Wrong(what, "write a gate for each", within=(kinds[1],))
+        return self
+
+    def meant(self, named: Named) -> core.Gate:
+        """The gate as the plan has it."""
+        kind = next(kind for key, kind in _KINDS.items() if getattr(self, key) is not None)
+        on = dict.fromkeys(guest for asked in self.on or () for guest in named[asked])
+        return core.Gate(kind, self.command or self.http or "", tuple(on))
+
+
+def _not_too_many(node: object) -> object:
+    if isinstance(node, Items) and len(node) > MOST_GATES:
+        raise Wrong(f"{len(node)} gates are too many", f"write at most {MOST_GATES}")
+    return node
+
+
+class Rollout(BaseModel):
+    """The fleet's hosts, one domain of each availability set after another."""
+
+    model_config = section("{by: update-domain}")
+
+    by: By = default(
+        DomainKind.UPDATE,
+        "What is taken down together: an update domain, or a fault domain.",
+        "update-domain",
+    )
+    order: OrderOf = default(
+        Order.IN_ORDER, "in-order: by number. shuffled: in an order drawn from the seed.", "in-order"
+    )
+    seed: Seed | None = default(None, "Of a shuffled order. Left out: the run draws one, and records it.")
+    between: DurationOrZero = time(
+        core.Rollout.between_ns, "From the end of one domain to the announcement of the next."
+    )
+    gates: Annotated[list[Gate], BeforeValidator(_not_too_many)] = Field(
+        default=[],
+        description="What has to hold before the next domain: all of them, in order. Left out: nothing.",
+        json_schema_extra={"maxItems": MOST_GATES},
+    )
+    gate_within: Duration = time(
+        core.Rollout.gate_within_ns, "Gates that do not hold after this stop the rollout."
+    )
+    sets: SetsOf = default(
+        Sets.TOGETHER,
+        "together: availability sets go side by side, one domain of each at a time. one-after-another: one "
+        "set is gone through before the next begins.",
+        "together",
+    )
+
+    @model_validator(mode="after")
+    def _in_itself(self) -> Self:
+        if self.seed is not None and self.order is not Order.SHUFFLED:
+            raise Wrong(
+                "the order is not drawn, so a seed has no use", "set order to shuffled", within=("seed",)
+            )
+        return self
+
+    def fits(self, fleet: Fleet) -> None:
+        """Wrong when the fleet cannot be gone through like that."""
+        if not fleet.availability_sets:
+            raise Wrong("the fleet has no availability sets", "add fleet.availability_sets")
+        named = fleet.named()
+        for number, gate in enumerate(self.gates):
+            for index, asked in enumerate(gate.on or ()):
+                known(named, asked, ("gates", number, "on", index))
+
+    def meant(self, named: Named) -> core.Rollout:
+        """The rollout as the plan has it."""
+        return core.Rollout(
+            by=self.by,
+            shuffled=self.order is Order.SHUFFLED,
+            seed=self.seed,
+            between_ns=self.between,
+            gates=tuple(gate.meant(named) for gate in self.gates),
+            gate_within_ns=self.gate_within,
+            together=self.sets is Sets.TOGETHER,
+        )
