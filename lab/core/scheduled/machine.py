@@ -1,12 +1,70 @@
 """What the metadata service knows of its guests' events, and how that changes: by announcements, by requests,
-and with time."""
+and with time.
+
+A document is a group's events and an incarnation. The incarnation counts visible changes: publication, start,
+cancellation, end, another order. A change that the group is not shown, because it is switched off or was
+switched on too recently, is none. So documents of one incarnation are equal, but for what `restart` and a
+switch-off break on purpose.
+
+A switch-off ends no event. What was published stays, keeps its NotBefore, and is shown again to a group that
+asks again, as part of a first document, whose incarnation is 1.
+
+What is due happens when the machine is told the time, in the order in which it was due: how often it is told
+makes no difference to what a guest can see.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 from lab.core.clock import Stamp
-from lab.core.scheduled.model import Event, Fault, Happening, Notice, Rules, State
+from lab.core.scheduled.model import Event, EventStatus, Fault, Happening, Kind, Notice, Rules, State
+from lab.core.units import NS_PER_S
+
+REFUSALS_KEPT = 1000
+"""Refused requests that are told by one `happened`; a flood is not worth the memory."""
+
+
+class _Due(IntEnum):
+    """What can be due. At one instant events are shown before they start, and before nobody is shown any."""
+
+    REVEAL = 0
+    START = 1
+    IDLE = 2
+
+
+@dataclass(eq=False)
+class _Life:
+    """An event and what has become of it. seen: by which guests, as what. approved: by which guests."""
+
+    event: Event
+    state: State
+    seen: set[tuple[str, EventStatus]] = field(default_factory=set)
+    approved: set[str] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class _Group:
+    """A delivery group.
+
+    revealed: events are shown. period: how often it was switched on. ready_raw_ns: nothing is answered
+    before. asked_raw_ns: the last request. heard: guests that have asked since it was switched on. events: in
+    the order in which they are shown.
+    """
+
+    name: str
+    enabled: bool = False
+    revealed: bool = False
+    period: int = 0
+    incarnation: int = 1
+    ready_raw_ns: int = 0
+    asked_raw_ns: int = 0
+    heard: set[str] = field(default_factory=set)
+    events: list[_Life] = field(default_factory=list)
 
 
 class Machine:
@@ -16,79 +74,304 @@ class Machine:
     """
 
     def __init__(self, groups: Mapping[str, str], rules: Rules = Rules()) -> None:  # noqa: B008 - frozen
-        raise NotImplementedError
+        self._rules = rules
+        self._member_of = dict(groups)
+        self._groups = {name: _Group(name) for name in groups.values()}
+        self._lives: dict[str, _Life] = {}
+        self._gone: dict[str, list[_Life]] = {guest: [] for guest in groups}  # to be missed by the guest
+        self._faults: dict[str, deque[Fault]] = {guest: deque() for guest in groups}
+        self._recent: dict[str, deque[int]] = {guest: deque() for guest in groups}
+        self._due: list[tuple[int, _Due, str, int]] = []
+        self._happened: list[Happening] = []
+        self._refusals = 0
 
     # -- what the host does ------------------------------------------------------------------------
 
     def announce(self, now: Stamp, notice: Notice, event_id: str) -> State:
         """Publish an event under this id (an upper-case GUID, new). UNHEARD when the group is not switched
         on: it is never shown then. STARTED at once when there is no notice. KeyError: no such group, or a
-        resource that is not in it."""
-        raise NotImplementedError
+        resource that is not in it. ValueError: the id is not new."""
+        self.advance(now)
+        group = self._groups[notice.group]
+        for guest in notice.resources:
+            if self._member_of[guest] != group.name:
+                raise KeyError(guest)
+        key = _key(event_id)
+        if key in self._lives:
+            raise ValueError(f"event {event_id} was announced before")
+        wait_ns = max(0, notice.notice_ns)
+        event = Event(
+            id=event_id,
+            notice=notice,
+            status=EventStatus.SCHEDULED if wait_ns else EventStatus.STARTED,
+            published=now,
+            not_before=Stamp(now.raw_ns + wait_ns, now.real_ns + wait_ns),
+        )
+        if not group.enabled:
+            self._lives[key] = _Life(event, State.UNHEARD)
+            self._note(now, Kind.UNHEARD, group, event)
+            return State.UNHEARD
+        life = _Life(event, State.SCHEDULED if wait_ns else State.STARTED)
+        self._lives[key] = life
+        group.events.append(life)
+        _changed(group)
+        self._note(now, Kind.PUBLISHED, group, event)
+        if wait_ns:
+            heapq.heappush(self._due, (event.not_before.raw_ns, _Due.START, key, 0))
+        else:
+            self._note(now, Kind.STARTED, group, event)
+        return life.state
 
     def start(self, now: Stamp, event_id: str) -> None:
-        """Started, whether it was approved or is due, or not."""
-        raise NotImplementedError
+        """Started, whether it was approved or is due, or not. Nothing happens when it is gone, or the group
+        is not told of it. KeyError: no such event."""
+        self.advance(now)
+        self._start(now, self._lives[_key(event_id)])
 
     def cancel(self, now: Stamp, event_id: str) -> None:
         """Gone without having started; nothing happens when it has. KeyError: no such event."""
-        raise NotImplementedError
+        self.advance(now)
+        life = self._lives[_key(event_id)]
+        if life.state is State.SCHEDULED:
+            self._remove(now, life, State.CANCELLED, Kind.CANCELLED)
+        elif life.state is State.UNHEARD:
+            life.state = State.CANCELLED
+            self._note(now, Kind.CANCELLED, self._groups[life.event.notice.group], life.event)
 
     def finish(self, now: Stamp, event_id: str) -> None:
-        """All clear: gone."""
-        raise NotImplementedError
+        """All clear: gone. One that was cancelled stays that. KeyError: no such event."""
+        self.advance(now)
+        life = self._lives[_key(event_id)]
+        if life.state.is_shown:
+            self._remove(now, life, State.OVER, Kind.GONE)
+        elif life.state is State.UNHEARD:
+            life.state = State.OVER
 
     def restart(self, now: Stamp, group: str) -> None:
-        """The group's incarnation starts at 1 again, as after a move of the service; events stay."""
-        raise NotImplementedError
+        """The group's incarnation starts at 1 again, as after a move of the service; events stay. A client
+        may then meet an incarnation, and an ETag, that it has seen before, with other events. KeyError: no
+        such group."""
+        self.advance(now)
+        self._groups[group].incarnation = 1
+        self._note(now, Kind.RESTARTED, self._groups[group])
 
     def reorder(self, now: Stamp, group: str, order: Sequence[int]) -> None:
-        """Show the group's events in another order (a permutation of their indices). Order means nothing."""
-        raise NotImplementedError
+        """Show the group's events in another order (a permutation of their indices). Order means nothing.
+        KeyError: no such group. ValueError: no permutation."""
+        self.advance(now)
+        there = self._groups[group]
+        if sorted(order) != list(range(len(there.events))):
+            raise ValueError(f"no permutation of {len(there.events)} indices: {list(order)}")
+        if list(order) != sorted(order):
+            there.events = [there.events[index] for index in order]
+            _changed(there)
 
     def fail(self, now: Stamp, guests: Sequence[str], answers: Sequence[Fault]) -> None:
-        """Answer the next requests of each of these guests so, one after another, and then truly again."""
-        raise NotImplementedError
+        """Answer the next requests of each of these guests so, one after another, and then truly again. What
+        is left of an earlier call is forgotten. KeyError: no such guest."""
+        self.advance(now)
+        for queue in [self._faults[guest] for guest in guests]:
+            queue.clear()
+            queue.extend(answers)
 
     # -- what guests do ----------------------------------------------------------------------------
 
     def admit(self, now: Stamp, guest: str) -> tuple[Fault | None, int]:
         """A request of the guest's has come: the fault that it is answered with, if any, and how late the
-        answer is, in real nanoseconds. Switches the guest's group on."""
-        raise NotImplementedError
+        answer is, in real nanoseconds. Switches the guest's group on.
+
+        Faults are not late. Until a group's first true answer is due, none is given: a client that has lost
+        patience and asks again waits for the same instant.
+        """
+        self.advance(now)
+        group = self._group(guest)
+        group.asked_raw_ns = now.raw_ns
+        if not group.enabled:
+            self._enable(now, group, guest)
+        group.heard.add(guest)
+        if not self._within_rate(now, guest):
+            self.refuse(now, guest, f"{Fault.TOO_MANY}: over the rate")
+            return Fault.TOO_MANY, 0
+        if self._faults[guest]:
+            fault = self._faults[guest].popleft()
+            self.refuse(now, guest, f"{fault}: on purpose")
+            return fault, 0
+        return None, max(0, group.ready_raw_ns - now.raw_ns)
 
     def poll(self, now: Stamp, guest: str) -> tuple[int, tuple[Event, ...]]:
-        """The incarnation and the events that the guest's group is shown now, in their order."""
-        raise NotImplementedError
+        """The incarnation and the events that the guest's group is shown now, in their order. The guest has
+        seen them."""
+        incarnation, events = self.shown(now, guest)
+        self.saw(now, guest, events)
+        return incarnation, events
+
+    def shown(self, now: Stamp, guest: str) -> tuple[int, tuple[Event, ...]]:
+        """As `poll`, of a guest that may not get to see them."""
+        self.advance(now)
+        group = self._group(guest)
+        events = tuple(life.event for life in group.events) if group.revealed else ()
+        return group.incarnation, events
+
+    def saw(self, now: Stamp, guest: str, events: Iterable[Event]) -> None:
+        """The guest is answered with these events, just had from `shown`, and no others."""
+        group = self._group(guest)
+        for event in events:
+            life = self._lives[_key(event.id)]
+            if (guest, event.status) not in life.seen:
+                life.seen.add((guest, event.status))
+                kind = Kind.SEEN if event.status is EventStatus.SCHEDULED else Kind.SEEN_STARTED
+                self._note(now, kind, group, event, guest)
+        for life in self._gone[guest]:
+            self._note(now, Kind.SEEN_GONE, group, life.event, guest)
+        self._gone[guest].clear()
 
     def approve(self, now: Stamp, guest: str, event_ids: Sequence[str]) -> bool:
         """Approve for all of the group: what was Scheduled is Started. Case of ids does not matter; one that
-        has started may be approved again. False, and nothing is done, when any id is none of the group's."""
-        raise NotImplementedError
+        has started may be approved again. False, and nothing is done, when any id is none of the group's, or
+        of an event that is gone or was never told of."""
+        self.advance(now)
+        group = self._group(guest)
+        lives = []
+        for event_id in event_ids:
+            life = self._lives.get(_key(event_id)) if event_id.isascii() else None
+            if life is None or not life.state.is_shown or life.event.notice.group != group.name:
+                return False
+            lives.append(life)
+        for life in lives:
+            if guest not in life.approved:
+                life.approved.add(guest)
+                self._note(now, Kind.APPROVED, group, life.event, guest)
+            self._start(now, life)
+        return True
+
+    def refuse(self, now: Stamp, guest: str, text: str) -> None:
+        """A request of the guest's is answered with an error; text: the status, and why."""
+        if self._refusals < REFUSALS_KEPT:
+            self._refusals += 1
+            self._note(now, Kind.REFUSED, self._group(guest), None, guest, text)
 
     # -- what time does, and what is known ---------------------------------------------------------
 
     def advance(self, now: Stamp) -> None:
         """Start what is due, switch off groups that have not asked for long. Every other call does it
         first."""
-        raise NotImplementedError
+        while self._due and self._due[0][0] <= now.raw_ns:
+            at_raw_ns, due, key, period = heapq.heappop(self._due)
+            if due is _Due.START:
+                self._start(now, self._lives[key])
+                continue
+            group = self._groups[key]
+            if not group.enabled or group.period != period:
+                continue
+            if due is _Due.REVEAL:
+                group.revealed = True
+                group.incarnation += len(group.events)
+            elif at_raw_ns < self._idle_raw_ns(
+                group
+            ):  # it has asked since: what waits is not touched by that
+                self._wait_for_idle(group)
+            else:
+                self._disable(now, group)
 
     def state(self, event_id: str) -> State:
         """KeyError: no such event."""
-        raise NotImplementedError
+        return self._lives[_key(event_id)].state
 
     def event(self, event_id: str) -> Event:
         """As it is now, or last was. KeyError: no such event."""
-        raise NotImplementedError
+        return self._lives[_key(event_id)].event
 
     def group_of(self, guest: str) -> str:
         """KeyError: no such guest."""
-        raise NotImplementedError
+        return self._member_of[guest]
 
     def heard(self, guest: str) -> bool:
-        """Whether the guest has asked since its group was switched on."""
-        raise NotImplementedError
+        """Whether the guest has asked since its group was switched on. KeyError: no such guest."""
+        return guest in self._group(guest).heard
 
     def happened(self) -> tuple[Happening, ...]:
         """All since it was asked last, in order."""
-        raise NotImplementedError
+        happened = tuple(self._happened)
+        self._happened.clear()
+        self._refusals = 0
+        return happened
+
+    # -- within ------------------------------------------------------------------------------------
+
+    def _group(self, guest: str) -> _Group:
+        return self._groups[self._member_of[guest]]
+
+    def _start(self, now: Stamp, life: _Life) -> None:
+        if life.state is State.SCHEDULED:
+            group = self._groups[life.event.notice.group]
+            life.state = State.STARTED
+            life.event = replace(life.event, status=EventStatus.STARTED)
+            _changed(group)
+            self._note(now, Kind.STARTED, group, life.event)
+
+    def _remove(self, now: Stamp, life: _Life, state: State, kind: Kind) -> None:
+        group = self._groups[life.event.notice.group]
+        life.state = state
+        group.events.remove(life)
+        _changed(group)
+        self._note(now, kind, group, life.event)
+        for guest in sorted({guest for guest, _ in life.seen}):
+            self._gone[guest].append(life)
+
+    def _enable(self, now: Stamp, group: _Group, guest: str) -> None:
+        group.enabled = True
+        group.period += 1
+        group.ready_raw_ns = now.raw_ns + self._rules.real_ns(self._rules.first_answer_s)
+        hidden_ns = self._rules.real_ns(self._rules.events_after_s)
+        group.revealed = hidden_ns <= 0
+        if hidden_ns > 0:
+            heapq.heappush(self._due, (now.raw_ns + hidden_ns, _Due.REVEAL, group.name, group.period))
+        self._wait_for_idle(group)
+        self._note(now, Kind.ENABLED, group, None, guest)
+
+    def _idle_raw_ns(self, group: _Group) -> int:
+        return group.asked_raw_ns + self._rules.real_ns(self._rules.idle_s)
+
+    def _wait_for_idle(self, group: _Group) -> None:
+        heapq.heappush(self._due, (self._idle_raw_ns(group), _Due.IDLE, group.name, group.period))
+
+    def _disable(self, now: Stamp, group: _Group) -> None:
+        group.enabled = group.revealed = False
+        group.incarnation = 1
+        group.heard.clear()
+        self._note(now, Kind.DISABLED, group)
+
+    def _within_rate(self, now: Stamp, guest: str) -> bool:
+        """Only what is answered counts: who asks too often is answered at the permitted rate."""
+        most = self._rules.most_per_second
+        if not most:
+            return True
+        recent = self._recent[guest]
+        while recent and recent[0] <= now.raw_ns - NS_PER_S:
+            recent.popleft()
+        if len(recent) >= most:
+            return False
+        recent.append(now.raw_ns)
+        return True
+
+    def _note(
+        self,
+        now: Stamp,
+        kind: Kind,
+        group: _Group,
+        event: Event | None = None,
+        guest: str = "",
+        text: str = "",
+    ) -> None:
+        event_id = event.id if event else ""
+        self._happened.append(Happening(now, kind, group.name, event_id, guest, group.incarnation, text))
+
+
+def _changed(group: _Group) -> None:
+    """What the group's document says has changed, if it is shown one."""
+    if group.revealed:
+        group.incarnation += 1
+
+
+def _key(event_id: str) -> str:
+    return event_id.upper()

@@ -1,13 +1,37 @@
-"""A request of a client's, and what it is answered: the wire contract without the wire."""
+"""A request of a client's, and what it is answered: the wire contract without the wire.
+
+In this order: the path is one of the metadata service's (404), the headers show that the client meant it
+(400), there is such a thing (404), it can be done (405), the query is in order (400). Only then does a
+request for events count: it switches the service on, is held against the rate, and may meet a fault.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
 from lab.core.clock import Stamp
+from lab.core.scheduled import instance
+from lab.core.scheduled.documents import document, etag, to_json, told
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.machine import Machine
+from lab.core.scheduled.model import ApiVersion, Fault
+
+SERVER = "IMDS/1.0 (freezelab)"
+MOST_BODY_BYTES = 64 << 10
+"""Of an approval. A hundred events need less than 8 KiB."""
+
+_JSON = "application/json; charset=utf-8"
+_TEXT = "text/plain; charset=utf-8"
+_EVENTS_VERSIONS = tuple(version.value for version in ApiVersion)
+_ALL_VERSIONS = tuple(sorted({*_EVENTS_VERSIONS, *instance.VERSIONS}))
+_ABSENT = ("attested", "identity", "loadbalancer")
+_EVENTS = ["scheduledevents"]
+_OUTSIDE = [""]
+_TAG = re.compile(r'"[^"]*"')
 
 
 @dataclass(frozen=True)
@@ -34,6 +58,187 @@ class Answer:
     never: bool = False
 
 
+class _Refused(Exception):
+    """The request is answered with an error. newest: versions that are served, newest first."""
+
+    def __init__(
+        self, status: int, why: str, *, newest: Sequence[str] = (), allow: str = "", after_ns: int = 0
+    ) -> None:
+        super().__init__(f"{status}: {why}")
+        body = {"error": why, "newest-versions": newest} if newest else {"error": why}
+        headers = [("Allow", allow)] if allow else []
+        self.answer = _answer(status, to_json(body), *headers, after_ns=after_ns)
+
+
 def answer(machine: Machine, abouts: Mapping[str, About], guest: str, now: Stamp, request: Request) -> Answer:
-    """What the guest's request is answered; abouts: by guest. Raises nothing, whatever the request holds."""
-    raise NotImplementedError
+    """What the guest's request is answered; abouts: by guest. Raises nothing, whatever the request holds.
+    KeyError: the machine knows no such guest."""
+    place = _place(request.path)
+    try:
+        given = _answered(machine, abouts, guest, now, request, place)
+    except _Refused as refused:
+        given = refused.answer
+        if place[:1] == _EVENTS:
+            machine.refuse(now, guest, str(refused))
+    return Answer(given.status, given.headers) if request.verb == "HEAD" else given
+
+
+def _place(path: str) -> list[str]:
+    """Where a path leads, below /metadata; one slash at its end means nothing. Nothing is decoded: no path
+    of the service's has to be encoded."""
+    parts = path.split("/")
+    if parts[:2] != ["", "metadata"]:
+        return _OUTSIDE
+    return parts[2:-1] if parts[-1] == "" else parts[2:]
+
+
+def _answered(
+    machine: Machine, abouts: Mapping[str, About], guest: str, now: Stamp, request: Request, place: list[str]
+) -> Answer:
+    if place == _OUTSIDE:
+        raise _Refused(404, "Not found. The metadata service has nothing outside of /metadata.")
+    query, doubled = _query(request.query)
+    version = query.get("api-version", "")
+    _check_headers(request, enforced=place != _EVENTS or version != ApiVersion.V2017_03_01)
+    verbs, versions = _served(place)
+    if request.verb not in verbs:
+        raise _Refused(405, f"Method not allowed. Use {' or '.join(verbs)}.", allow=", ".join(verbs))
+    if doubled:
+        raise _Refused(400, "Bad request. A query parameter is given more than once.")
+    if versions and version not in versions:
+        why = "Bad request. api-version is missing, or is none that is served here."
+        raise _Refused(400, why, newest=versions[:-4:-1])
+    if place == _EVENTS:
+        return _events(machine, abouts, guest, now, request, ApiVersion(version))
+    if place == ["versions"]:
+        return _answer(200, to_json({"apiVersions": _ALL_VERSIONS}))
+    if place[:1] == ["instance"] and guest in abouts:
+        return _instance(abouts[guest], place[1:], query.get("format", "json").lower())
+    raise _Refused(404, "Not found. Nothing is known of it.")
+
+
+def _served(place: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What can be done at a place, and the versions that it is served in; () for any or none."""
+    if place == _EVENTS:
+        return ("GET", "POST"), _EVENTS_VERSIONS
+    if place[:1] == ["instance"]:
+        return ("GET",), instance.VERSIONS
+    if place == ["versions"]:
+        return ("GET",), ()
+    if not place:
+        return ("GET",), _ALL_VERSIONS  # whoever looks around is told the versions
+    if place[0] in _ABSENT:
+        raise _Refused(404, f"Not found. The lab has no /metadata/{place[0]}.")
+    raise _Refused(404, "Not found. There is nothing at this path.")
+
+
+def _query(raw: str) -> tuple[dict[str, str], bool]:
+    """The parameters, by name in lower case, and whether a name is there twice."""
+    pairs = [(name.lower(), value) for name, value in parse_qsl(raw, keep_blank_values=True)]
+    query = dict(pairs)
+    return query, len(query) < len(pairs)
+
+
+def _check_headers(request: Request, enforced: bool) -> None:
+    """What shows that the request was meant for the service, and was not led to it."""
+    meant: list[str] = []
+    for name, value in request.headers:
+        match name.lower():
+            case "x-forwarded-for":
+                raise _Refused(400, "Bad request. It was forwarded: there is an X-Forwarded-For header.")
+            case "metadata":
+                meant.append(value.strip().lower())
+    if enforced and (not meant or set(meant) != {"true"}):
+        raise _Refused(400, "Bad request. The header Metadata: true is missing.")
+
+
+# -- /metadata/instance ------------------------------------------------------------------------------
+
+
+def _instance(about: About, steps: list[str], form: str) -> Answer:
+    if form not in ("json", "text"):
+        raise _Refused(400, "Bad request. format is json or text.")
+    node = instance.find(instance.metadata(about), steps)
+    if node is None:
+        raise _Refused(404, "Not found. The instance has no such property.")
+    if form == "text":
+        return _answer(200, instance.to_text(node).encode(), kind=_TEXT)
+    if isinstance(node, str):
+        raise _Refused(400, "Bad request. A single value is served as format=text only.")
+    return _answer(200, to_json(node))
+
+
+# -- /metadata/scheduledevents -----------------------------------------------------------------------
+
+
+def _events(
+    machine: Machine,
+    abouts: Mapping[str, About],
+    guest: str,
+    now: Stamp,
+    request: Request,
+    version: ApiVersion,
+) -> Answer:
+    fault, late_ns = machine.admit(now, guest)
+    if fault is Fault.HANG:
+        return Answer(0, (), never=True)
+    if fault is not None:
+        return _answer(int(fault.value), to_json({"error": _FAULTS[fault]}))
+    if request.verb == "POST":
+        if not machine.approve(now, guest, _start_requests(request.body)):
+            raise _Refused(400, "Bad request. An EventId is of no event that is here.", after_ns=late_ns)
+        return _answer(200, after_ns=late_ns)
+    incarnation, events = machine.shown(now, guest)
+    tag = etag(incarnation)
+    if _matches(request, tag):
+        # The guest has not got to see what is shown: after a restart it may hold another document.
+        return Answer(304, (("Server", SERVER), ("ETag", tag)), after_ns=late_ns)
+    machine.saw(now, guest, told(events, version))
+    body = to_json(
+        document(incarnation, events, version, lambda one: abouts[one].name if one in abouts else one)
+    )
+    return _answer(200, body, ("ETag", tag), after_ns=late_ns)
+
+
+_FAULTS = {
+    Fault.GONE: "Gone. The service is being moved; ask again.",
+    Fault.TOO_MANY: "Too many requests. Ask again later.",
+    Fault.BROKEN: "Internal server error. Ask again.",
+}
+
+
+def _start_requests(body: bytes) -> list[str]:
+    """The ids that a body approves. What else is in it does not matter, nor does its Content-Type."""
+    if len(body) > MOST_BODY_BYTES:
+        raise _Refused(400, f"Bad request. The body is larger than {MOST_BODY_BYTES} bytes.")
+    try:
+        # Not bytes: json would take UTF-16 and UTF-32 as well. utf-8-sig: some clients begin with a mark.
+        requests = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)["StartRequests"]
+        if isinstance(requests, list):
+            ids = [entry["EventId"] for entry in requests]
+            if all(isinstance(event_id, str) for event_id in ids):
+                return ids
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    raise _Refused(400, 'Bad request. The body is not {"StartRequests": [{"EventId": "..."}]}.')
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"JSON has no {name}")
+
+
+def _matches(request: Request, tag: str) -> bool:
+    """Whether the client says that it has this document: RFC 9110, section 13.1.2; weak tags count."""
+    for name, value in request.headers:
+        if name.lower() == "if-none-match" and (value.strip() == "*" or tag in _TAG.findall(value)):
+            return True
+    return False
+
+
+# -- answers -----------------------------------------------------------------------------------------
+
+
+def _answer(
+    status: int, body: bytes = b"", *headers: tuple[str, str], kind: str = _JSON, after_ns: int = 0
+) -> Answer:
+    return Answer(status, (("Server", SERVER), ("Content-Type", kind), *headers), body, after_ns)

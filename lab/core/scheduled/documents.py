@@ -1,0 +1,84 @@
+"""What a group is told of its events: the JSON document of each version, and its ETag."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from lab.core.scheduled.model import UNKNOWN_S, ApiVersion, Event, EventStatus, EventType
+from lab.core.units import NS_PER_S
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DAYS_OF_400_YEARS = 146_097
+_EPOCH = 719_468  # days from 1 March of year 0 to 1 January 1970
+
+
+def told(events: Iterable[Event], version: ApiVersion) -> tuple[Event, ...]:
+    """The events that a document of this version has: those of types that it knows."""
+    return tuple(event for event in events if event.notice.type.since <= version)
+
+
+def document(
+    incarnation: int, events: Sequence[Event], version: ApiVersion, name: Callable[[str], str]
+) -> dict[str, Any]:
+    """The document. name: the compute name of a guest."""
+    return {
+        "DocumentIncarnation": incarnation,
+        "Events": [_event(event, version, name) for event in told(events, version)],
+    }
+
+
+def to_json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def etag(incarnation: int) -> str:
+    """Of the incarnation and of nothing else: one that comes again is the same, whatever the document has."""
+    return f'"{incarnation}"'
+
+
+def http_date(real_ns: int) -> str:
+    """An instant of CLOCK_REALTIME as RFC 1123 has it, "Mon, 19 Sep 2016 18:29:47 GMT": always in English,
+    and cut to the second, so that it is not after the instant. Years 0 to 9999."""
+    days, second = divmod(real_ns // NS_PER_S, 86_400)
+    year, month, day = _civil(days)
+    clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
+    return f"{_DAYS[(days + 3) % 7]}, {day:02} {_MONTHS[month - 1]} {year:04} {clock} GMT"
+
+
+def _event(event: Event, version: ApiVersion, name: Callable[[str], str]) -> dict[str, Any]:
+    notice, waits = event.notice, event.status is EventStatus.SCHEDULED
+    prefix = "_" if version.is_preview else ""
+    fields: dict[str, Any] = {
+        "EventId": event.id,
+        "EventStatus": event.status.value,
+        "EventType": notice.type.value,
+        "ResourceType": "VirtualMachine",
+        "Resources": [prefix + name(guest) for guest in notice.resources],
+        "NotBefore": http_date(event.not_before.real_ns) if waits else "",
+    }
+    if version.tells_description:
+        fields["Description"] = notice.description
+    if version.tells_source:
+        fields["EventSource"] = notice.source.value
+    if version.tells_duration:
+        freeze = notice.type is EventType.FREEZE
+        fields["DurationInSeconds"] = notice.duration_s if freeze else UNKNOWN_S
+    return fields
+
+
+def _civil(days: int) -> tuple[int, int, int]:
+    """Year, month and day of so many days since 1 January 1970, in the Gregorian calendar.
+
+    Years are taken to begin in March: the leap day is then the last of its year, and the lengths of months
+    repeat every 153 days.
+    """
+    era, day_of_era = divmod(days + _EPOCH, _DAYS_OF_400_YEARS)
+    leaps = day_of_era // 1_460 - day_of_era // 36_524 + day_of_era // 146_096
+    year = (day_of_era - leaps) // 365
+    day_of_year = day_of_era - (365 * year + year // 4 - year // 100)
+    march = (5 * day_of_year + 2) // 153
+    month = march + 3 if march < 10 else march - 9
+    return era * 400 + year + (month <= 2), month, day_of_year - (153 * march + 2) // 5 + 1
