@@ -142,6 +142,9 @@ class Probe(Protocol):
     def start_cycle(self) -> None:
         """Forget earlier heartbeats and samples."""
 
+    def rest(self) -> None:
+        """Neither heartbeats nor samples until the next start_cycle: the guest is left alone."""
+
     def heartbeats(self) -> Sequence[Heartbeat]:
         """All that arrived since start_cycle, in order of arrival."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lab.controller.notices import Stage
@@ -57,6 +58,7 @@ class Fleet:
         rollout = self._rollout
         lists = [list(wave.guests) for wave in self.waves]
         self._journal.append("rollout", seed=rollout.seed, by=rollout.by, waves=lists)
+        self._rest(subjects, subjects)
         for wave in self.waves:
             self._show(wave, "waiting")
         stopped = None
@@ -86,6 +88,7 @@ class Fleet:
     ) -> Stopped | None:
         self._journal_wave(wave, index, "begin")
         freeze(index, {name: subjects[name] for name in wave.guests}, lambda stage: self._show(wave, stage))
+        self._rest(wave.guests, subjects)
         why = ""
         if self._rollout.gates:
             self._show(wave, "gate")
@@ -96,6 +99,12 @@ class Fleet:
             return Stopped(wave.number, why)
         self._show(wave, "done")
         return None
+
+    def _rest(self, names: Iterable[str], subjects: Mapping[str, Subject]) -> None:
+        """Leave guests alone until it is their turn: the probes of all together would load the host."""
+        for name in names:
+            with suppress(GuestError):  # who is asked again, at its turn or by a gate, is told of it then
+                subjects[name].probe.rest()
 
     def _journal_wave(self, wave: Wave, index: int, when: str) -> None:
         self._journal.append(

@@ -9,6 +9,7 @@ Lines from the host, and what is answered (numbers are nanoseconds of the guest'
     r N     R N raw real mono boot boot mono real raw     clocks on receipt, and before the answer
             K N arrived least left most                   after an R that ends with " +": payload_packets.py
     c       C                                             forget samples, mark the kernel log's end
+    p       P                                             neither samples nor heartbeats until the next c
     s       S {json}                                      the sampler's record since c
     f       F {json}                                      boot id, clocksource, kernel log since c
     q                                                     end
@@ -46,6 +47,7 @@ from lab.guest.payload_socket import accept, listen
 PERIOD_NS = 4000000
 FLOOR_NS = 2 * PERIOD_NS
 BEAT_NS = 20000000
+REST_NS = 500000000
 MOST_KEPT = 5000
 MOST_LINES = 50
 STAY_NS = 120 * 1000000000
@@ -254,6 +256,8 @@ class Payload:
         self.line, self.out, self.sampler, self.facts = Line(), Out(), Sampler(), Facts()
         self.packets, self.serial = Packets(), Serial()
         self.beats = 0
+        self.resting = False
+        self.next_look = gettime(RAW)
 
     def serve(self, asked: bytes, t2: "tuple[int, ...]", over: "Out | Serial") -> None:
         """Answer one line. t2: the clocks on its receipt."""
@@ -268,7 +272,12 @@ class Payload:
         elif what == b"c":
             self.sampler.clear()
             self.facts.clear()
+            self.resting = False
+            self.next_look = gettime(RAW)
             over.answer(b"C\n")
+        elif what == b"p":
+            self.resting = True
+            over.answer(b"P\n")
         elif what == b"s":
             self.sampler.look()
             over.answer(line_of("S", self.sampler.report()))
@@ -285,13 +294,13 @@ class Payload:
         out.pending = line_of("H", hello)
         self.facts.clear()
         waiting = b""
-        next_look = next_beat = gettime(RAW)
+        next_beat = self.next_look
         while True:
             try:
                 inputs = line.inputs + serial.inputs
                 if packets.wanted is not None:
                     inputs = inputs + [packets.number]
-                wait = max(0, next_look - gettime(RAW)) / 1e9
+                wait = max(0, self.next_look - gettime(RAW)) / 1e9
                 readable = select.select(inputs, [1] if out.pending else [], [], wait)[0]
                 if readable:
                     # The two that matter most come first here and last in an answer.
@@ -316,11 +325,13 @@ class Payload:
                             line.heard()
                 if out.pending:
                     out.push()
-                if gettime(RAW) >= next_look:
-                    now = self.sampler.look()
+                if gettime(RAW) >= self.next_look:
+                    now = gettime(RAW) if self.resting else self.sampler.look()
                     packets.fetch()
-                    next_look = now + PERIOD_NS
-                    if now >= next_beat:
+                    self.next_look = now + (REST_NS if self.resting else PERIOD_NS)
+                    if self.resting:
+                        serial.look()
+                    elif now >= next_beat:
                         self.beats += 1
                         next_beat = now + BEAT_NS
                         out.beat(b"B %d %d\n" % (self.beats, now))

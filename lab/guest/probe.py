@@ -379,6 +379,11 @@ class GuestProbe:
         self._retried(lambda exchange: exchange(b"c\n", b"C", b""))
         self._beats = []
 
+    def rest(self) -> None:
+        """Until the next start_cycle nothing is sampled, and no heartbeats come: it costs the guest next to
+        nothing then."""
+        self._retried(lambda exchange: exchange(b"p\n", b"P", b""))
+
     def heartbeats(self) -> Sequence[Heartbeat]:
         return tuple(self._beats)
 

@@ -40,6 +40,7 @@ class SimGuest:
     set_ns: int = 0
     frozen_at: int | None = None
     deaf: bool = False
+    resting: bool = False
     sick: str = ""
 
 
@@ -201,7 +202,10 @@ class _Probe:
         return Reading(t1, clocks, clocks, world.now())
 
     def start_cycle(self) -> None:
-        return None
+        self._guest.resting = False
+
+    def rest(self) -> None:
+        self._guest.resting = True
 
     def heartbeats(self) -> Sequence[Heartbeat]:
         return ()

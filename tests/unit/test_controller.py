@@ -197,6 +197,9 @@ class FakeProbe:
     def start_cycle(self) -> None:
         self.world.did(f"start {self.name}")
 
+    def rest(self) -> None:
+        return None
+
     def heartbeats(self) -> Sequence[Heartbeat]:
         return ()
 

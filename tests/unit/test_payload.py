@@ -76,8 +76,8 @@ class Host:
     def say(self, text: bytes) -> None:
         os.write(self.write, text)
 
-    def line(self, letter: str) -> str:
-        """The next line that starts with `letter`."""
+    def line(self, letter: str = "") -> str:
+        """The next line that starts with `letter`; the very next one without."""
         while True:
             while b"\n" not in self._waiting:
                 data = os.read(self.read, 65536)
@@ -159,6 +159,23 @@ def test_what_it_knows_outlives_its_host(start: Start) -> None:
     # It went on sampling and counting in between: holes would be the payload's own.
     assert later["count"] - first["count"] > 0.2e9 / later["period_ns"] / 2
     assert beats > beat + 3
+
+
+def test_at_rest_it_answers_and_does_nothing_else(start: Start) -> None:
+    payload = start()
+    payload.first.say(b"p\n")
+    payload.first.line("P")
+    time.sleep(0.3)
+    payload.first.say(b"r 1\ns\n")
+    assert payload.first.line().startswith("R 1 "), "no heartbeat came in between"
+    before = json.loads(payload.first.line("S")[2:])["count"]
+    time.sleep(0.1)
+    payload.first.say(b"s\n")
+    assert json.loads(payload.first.line()[2:])["count"] == before + 1, "only asking looks"
+    payload.first.say(b"c\n")
+    payload.first.line("C")
+    first = int(payload.first.line("B").split()[1])
+    assert int(payload.first.line("B").split()[1]) == first + 1
 
 
 def test_a_line_cut_off_by_the_loss_is_forgotten(start: Start) -> None:
