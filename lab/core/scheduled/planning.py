@@ -1,0 +1,105 @@
+"""What an announcement of the lab's comes to: the event's type, its notice, its duration, its words, and the
+rules of the service that tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lab.core.patch import Impact, Patch
+from lab.core.plan import Announcement
+from lab.core.scheduled.instance import About
+from lab.core.scheduled.model import UNKNOWN_S, EventType, Notice, Rules, State
+from lab.core.units import NS_PER_S
+
+RATE_LIMIT = 5
+"""Requests a second of one guest that the real service answers."""
+
+DURATIONS_S = (5, 9, 30)
+"""What a Freeze is announced to take at most, in seconds; 6 was seen as well."""
+
+_WORDS = {
+    EventType.FREEZE: "The machine stands still for a moment while the host below it is patched. "
+    "Its memory and its connections are kept.",
+    EventType.REBOOT: "The machine is shut down while the host below it is patched, and started again. "
+    "What is in its memory is lost.",
+    EventType.REDEPLOY: "The machine is started anew on another host. Its temporary disk is lost.",
+    EventType.PREEMPT: "The machine's capacity is taken back, and the machine is removed.",
+    EventType.TERMINATE: "The machine is going to be deleted.",
+}
+
+
+def event_type(spec: Announcement, patch: Patch) -> EventType:
+    """As announced, else by what the patch asks of the guests."""
+    if spec.type is not None:
+        return spec.type
+    return EventType.REBOOT if patch.impact is Impact.REBOOT else EventType.FREEZE
+
+
+def notice_ns(spec: Announcement, kind: EventType) -> int:
+    """From the publication to NotBefore in real time."""
+    told = kind.minimum_notice_s * NS_PER_S if spec.notice_ns is None else spec.notice_ns
+    return spec.real_ns(told)
+
+
+def duration_s(spec: Announcement, kind: EventType, patch: Patch) -> int:
+    """DurationInSeconds. Of a Freeze the shortest usual one that the patch fits in; UNKNOWN_S when it fits in
+    none, and for all other types."""
+    if spec.duration_s is not None:
+        return spec.duration_s
+    if kind is not EventType.FREEZE:
+        return UNKNOWN_S
+    return next((s for s in DURATIONS_S if patch.longest_ns <= s * NS_PER_S), UNKNOWN_S)
+
+
+def notice_of(group: str, resources: Sequence[str], spec: Announcement, patch: Patch) -> Notice:
+    """What one delivery group is told."""
+    kind = event_type(spec, patch)
+    return Notice(
+        group,
+        tuple(resources),
+        kind,
+        notice_ns(spec, kind),
+        duration_s(spec, kind, patch),
+        spec.description or _WORDS[kind],
+        spec.source,
+    )
+
+
+def rules_of(announcement: Announcement) -> Rules:
+    """How a service behaves that this is announced through."""
+    faults = announcement.service
+    return Rules(
+        time_factor=announcement.time_factor,
+        most_per_second=RATE_LIMIT if faults.rate_limit else 0,
+        first_answer_s=faults.first_answer_ns / NS_PER_S,
+    )
+
+
+def groups_of(abouts: Iterable[About]) -> dict[str, str]:
+    """Each guest's delivery group: its availability set. A guest in none is a group of its own, which has no
+    set's name, whatever guests and sets are called."""
+    given = list(abouts)
+    taken = {about.availability_set for about in given}
+    groups: dict[str, str] = {}
+    for about in given:
+        name = about.availability_set
+        if not name:
+            name = f"guest {about.guest}"
+            while name in taken:
+                name += "'"
+            taken.add(name)
+        groups[about.guest] = name
+    return groups
+
+
+def together(states: Iterable[State]) -> State:
+    """The state of events that were announced together, see ports.Announcer.state. Those that nobody was told
+    of do not count beside others. UNHEARD for none."""
+    given = set(states)
+    for state in (State.SCHEDULED, State.CANCELLED):
+        if state in given:
+            return state
+    told = given - {State.UNHEARD}
+    if not told:
+        return State.UNHEARD
+    return State.OVER if told == {State.OVER} else State.STARTED
