@@ -1,0 +1,396 @@
+"""The metadata service brought into a guest: connections made there to 169.254.169.254:80 come out here.
+
+It is an SSH remote forward, so it asks nothing of the host, of root there, or of the guest's networking. The
+address is on the guest's loopback; who asks is known by which forward a connection came through.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+import paramiko
+
+from lab.errors import GuestError
+from lab.guest.ssh import SSH
+
+ADDRESS, PORT = "169.254.169.254", 80
+START_S, END_S = 30.0, 5.0
+LOOK_S = 0.1
+"""How often the keeper looks whether the connection is there still. It asks the library, not the network."""
+
+_BLOCK = 1 << 16
+_ENOUGH = 1 << 18  # bytes in hand for one side: no more are read from the other
+_WINDOW_S = 0.02  # until a guest that takes nothing is tried again
+
+# Of the listening sockets in /proc/net/tcp: the address as a little-endian number, port 80, state 0A.
+_HEARD = "grep -q ' FEA9FEA9:0050 00000000:0000 0A ' /proc/net/tcp"
+_LISTENING = f"""
+listening() {{
+    ss -Hltnp 'sport = :{PORT}' 2>/dev/null | while read -r _ _ _ at _ users; do
+        name=${{users#*'"'}} pid=${{users#*pid=}}
+        echo "${{at%:*}} ${{name%%'"'*}} ${{pid%%,*}}"
+    done
+}}
+"""
+# Arguments: process ids of the sshd processes that served this forward before. One whose connection was cut
+# does not know, and listens on. Says the id of the one that serves this connection.
+_PREPARE = f"""{_LISTENING}
+ip address replace {ADDRESS}/32 dev lo scope host || exit
+if {_HEARD}; then
+    listening | while read -r at name pid; do
+        for old; do [ "$at $name $pid" = "{ADDRESS} sshd $old" ] && kill "$old"; done
+    done
+    for _ in 1 2 3 4 5 6 7 8 9 10; do {_HEARD} || break; sleep 0.05; done
+fi
+echo "$PPID"
+"""
+_WHO = f"""{_LISTENING}
+listening | while read -r at name _; do
+    case $at in {ADDRESS} | 0.0.0.0 | '*') echo "$name" ;; esac
+done
+"""
+_REMOVE = f"ip address delete {ADDRESS}/32 dev lo"
+_SSHD = "PATH=$PATH:/usr/sbin; sshd -T 2>/dev/null | grep -iE '^(allowtcp|gateway|disablefor|permitl)'"
+_HINT = "its sshd_config needs: AllowTcpForwarding yes, and GatewayPorts clientspecified"
+
+
+class MetadataForward:
+    """A context manager: while it is open, whoever connects to 169.254.169.254:80 in the guest reaches what
+    `connect` gives.
+
+    ssh: the guest's SSH connection as it is now, or None while there is none. It is called in the caller's
+        thread first, and then in the keeper's, again and again until it gives one that is alive; what is
+        alive is not touched but for this forward.
+    connect: a new stream socket to the door of the metadata service that is this guest's. OSError: the
+        guest's connection is closed.
+    times: how often the forward was set up. why: what is wrong with it now, "" when nothing is known to be.
+    """
+
+    def __init__(
+        self, guest: str, ssh: Callable[[], SSH | None], connect: Callable[[], socket.socket]
+    ) -> None:
+        self.guest = guest
+        self.times = 0
+        self.why = ""
+        self._ssh, self._connect = ssh, connect
+        self._on: SSH | None = None
+        self._served_by: list[str] = []
+        self._relay: _Relay | None = None
+        self._closed = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name=f"forward-{guest}", daemon=True)
+
+    def __enter__(self) -> MetadataForward:
+        """GuestError when the guest's sshd does not allow it, or the address cannot be had there."""
+        try:
+            ssh = self._ssh()
+            if ssh is None:
+                raise GuestError("there is no SSH connection", where=self._where)
+            self._relay = _Relay(self._connect, self.guest)
+            self._set_up(ssh, START_S)
+            self._verify(ssh)
+            self._keeper.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def up(self) -> bool:
+        """Whether it works, as far as is known here."""
+        return self._on is not None and self._on.alive
+
+    def close(self) -> None:
+        """End it, and every connection that is open through it. Does not wait for a guest that is gone."""
+        self._closed.set()
+        if self._keeper.is_alive():
+            self._keeper.join(END_S)
+        if self._on is not None and self._on.alive:
+            with suppress(GuestError, paramiko.SSHException, OSError, EOFError):
+                self._on.transport.global_request("cancel-tcpip-forward", (ADDRESS, PORT), wait=False)
+                self._on.run(_REMOVE, END_S)
+        self._on = None
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
+
+    @property
+    def _where(self) -> str:
+        return f"guest {self.guest}"
+
+    def _keep(self) -> None:
+        while not self._closed.wait(LOOK_S):
+            if self.up:
+                continue
+            try:
+                ssh = self._ssh()
+                if ssh is not None and ssh.alive and not self._closed.is_set():
+                    self._set_up(ssh, None)
+            except GuestError as error:
+                self.why = error.what
+
+    def _set_up(self, ssh: SSH, within_s: float | None) -> None:
+        """GuestError when it cannot be. within_s: None: however long sshd takes to say so."""
+        assert self._relay is not None  # noqa: S101 - for the type checker: opened first
+        said = ssh.run(f"set -- {' '.join(self._served_by)}{_PREPARE}", START_S)
+        if not said.out:
+            last = (said.err.strip().splitlines() or ["no message"])[-1]
+            raise GuestError(f"{ADDRESS} cannot be added to its loopback: {last}", where=self._where)
+        try:
+            _request(ssh.transport, self._relay.add, within_s)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._refused(ssh) from error
+        self._served_by.append(said.out.strip())
+        self._on, self.why = ssh, ""
+        self.times += 1
+
+    def _refused(self, ssh: SSH) -> GuestError:
+        if not ssh.alive:
+            return GuestError("SSH is gone", where=self._where)
+        if taken_by := ssh.run(_WHO, START_S).out.partition("\n")[0]:
+            hint = f"have {taken_by} listen on addresses of the guest's own, instead of on all"
+            if taken_by == "sshd":
+                hint = "another freezelab serves this guest; end it first"
+            return GuestError(
+                f"port {PORT} of {ADDRESS} is taken there, by {taken_by}", where=self._where, hint=hint
+            )
+        said = ", ".join(ssh.run(_SSHD, START_S).out.split("\n")).strip(", ")
+        what = f"its sshd refuses a remote forward from {ADDRESS}:{PORT}"
+        return GuestError(f"{what} ({said})" if said else what, where=self._where, hint=_HINT)
+
+    def _verify(self, ssh: SSH) -> None:
+        """sshd that may not choose the address agrees, and listens elsewhere. GuestError then."""
+        if ssh.run(_HEARD, START_S).status:
+            raise GuestError(
+                f"its sshd listens for a remote forward elsewhere than on {ADDRESS}:{PORT}",
+                where=self._where,
+                hint=_HINT,
+            )
+
+
+def _request(
+    transport: paramiko.Transport, handler: Callable[[paramiko.Channel], None], within_s: float | None
+) -> None:
+    """Have the guest's sshd listen. TimeoutError when it does not say, which paramiko waits for as long as
+    there is a connection."""
+    failed: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            transport.request_port_forward(ADDRESS, PORT, lambda channel, _from, _to: handler(channel))
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            failed.append(error)
+
+    asking = threading.Thread(target=ask, name="forward-request", daemon=True)
+    asking.start()
+    asking.join(within_s)
+    if asking.is_alive():
+        raise TimeoutError("sshd does not answer")
+    if failed:
+        raise failed[0]
+
+
+class _Arrived(threading.Event):
+    """What paramiko sets when something has come on a channel, or its end."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def set(self) -> None:
+        super().set()
+        self._tell()
+
+
+class _Line:
+    """One connection of the guest's: an SSH channel and a socket, and what is on its way between them."""
+
+    def __init__(self, channel: paramiko.Channel, sock: socket.socket) -> None:
+        self.channel, self.sock = channel, sock
+        self.inward, self.outward = bytearray(), bytearray()  # to the service, to the guest
+        self.guest_ended = self.service_ended = False
+        self.watched = 0
+
+    def pump(self) -> bool:
+        """Move what can be moved now; whether there is more to come. OSError when either side is gone."""
+        self._to_service()
+        self._to_guest()
+        if self.channel.closed and self.guest_ended and not self.inward:
+            return False  # nobody is there to be told anything
+        return not (self.guest_ended and self.service_ended and not self.inward and not self.outward)
+
+    def _to_service(self) -> None:
+        while True:
+            while len(self.inward) < _ENOUGH and not self.guest_ended:
+                try:
+                    data = self.channel.recv(_BLOCK)
+                except TimeoutError:
+                    break
+                self.inward += data
+                self.guest_ended = not data
+                if self.guest_ended and not self.inward:
+                    self._no_more_for_service()
+            if not self.inward:
+                return
+            try:
+                sent = self.sock.send(self.inward)
+            except BlockingIOError:
+                return
+            del self.inward[:sent]
+            if self.guest_ended and not self.inward:
+                self._no_more_for_service()
+
+    def _no_more_for_service(self) -> None:
+        with suppress(OSError):  # it may have closed first
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def _to_guest(self) -> None:
+        while True:
+            if not self.outward and not self.service_ended:
+                try:
+                    self.outward += self.sock.recv(_BLOCK)
+                except BlockingIOError:
+                    return
+                self.service_ended = not self.outward
+                if self.service_ended:
+                    self.channel.shutdown_write()
+            if not self.outward:
+                return
+            try:
+                sent = self.channel.send(bytes(self.outward))
+            except TimeoutError:
+                return
+            if not sent:
+                raise ConnectionResetError
+            del self.outward[:sent]
+
+    @property
+    def wanted(self) -> int:
+        """What to be told of by the selector."""
+        read = 0 if self.outward or self.service_ended else selectors.EVENT_READ
+        return read | (selectors.EVENT_WRITE if self.inward else 0)
+
+    def close(self) -> None:
+        self.sock.close()
+        with suppress(OSError, EOFError, paramiko.SSHException):
+            self.channel.close()
+
+
+class _Relay:
+    """All connections through one forward, in one thread, with one descriptor each."""
+
+    def __init__(self, connect: Callable[[], socket.socket], guest: str) -> None:
+        self._connect = connect
+        self._lines: set[_Line] = set()
+        self._new: deque[paramiko.Channel] = deque()
+        self._moved: deque[_Line] = deque()
+        self._closed = False
+        self._selector = selectors.DefaultSelector()
+        self._wake_end, self._tell_end = socket.socketpair()
+        self._wake_end.setblocking(False)
+        self._tell_end.setblocking(False)
+        self._selector.register(self._wake_end, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name=f"relay-{guest}", daemon=True)
+        self._thread.start()
+
+    def add(self, channel: paramiko.Channel) -> None:
+        """Take a connection that was made in the guest. Called in paramiko's thread, which must not wait."""
+        if self._closed:
+            channel.close()
+            return
+        self._new.append(channel)
+        self._tell()
+
+    def close(self) -> None:
+        self._closed = True
+        self._tell()
+        self._thread.join(END_S)
+
+    def _tell(self) -> None:
+        # Full: told already. Closed: the relay has ended, and paramiko still has a channel to end.
+        with suppress(OSError):
+            self._tell_end.send(b".")
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                stalled = [line for line in self._lines if line.outward]
+                told = self._selector.select(_WINDOW_S if stalled else None)
+                ready = set(stalled)
+                for key, _ in told:
+                    if key.data is None:
+                        with suppress(BlockingIOError):
+                            self._wake_end.recv(_BLOCK)
+                    else:
+                        ready.add(key.data)
+                while self._moved:
+                    ready.add(self._moved.popleft())
+                while self._new:
+                    self._open(self._new.popleft())
+                for line in ready & self._lines:
+                    self._pump(line)
+        finally:
+            self._end()
+
+    def _open(self, channel: paramiko.Channel) -> None:
+        try:
+            sock = self._connect()
+        except OSError:
+            channel.close()
+            return
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        channel.settimeout(0)
+        line = _Line(channel, sock)
+        self._lines.add(line)
+        self._selector.register(sock, selectors.EVENT_READ, line)
+        line.watched = selectors.EVENT_READ
+
+        def moved() -> None:
+            self._moved.append(line)
+            self._tell()
+
+        # At once when something is there already. Channel.fileno() would take two more descriptors.
+        channel.in_buffer.set_event(_Arrived(moved))
+
+    def _pump(self, line: _Line) -> None:
+        try:
+            more = line.pump()
+        except (OSError, EOFError, paramiko.SSHException):
+            more = False
+        if not more:
+            self._watch(line, 0)
+            self._lines.discard(line)
+            line.close()
+        else:
+            self._watch(line, line.wanted)
+
+    def _watch(self, line: _Line, events: int) -> None:
+        if events == line.watched:
+            return
+        if not events:
+            self._selector.unregister(line.sock)
+        elif not line.watched:
+            self._selector.register(line.sock, events, line)
+        else:
+            self._selector.modify(line.sock, events, line)
+        line.watched = events
+
+    def _end(self) -> None:
+        for line in self._lines:
+            line.close()
+        for channel in self._new:
+            with suppress(OSError, EOFError, paramiko.SSHException):
+                channel.close()
+        self._lines.clear()
+        self._selector.close()
+        self._wake_end.close()
+        self._tell_end.close()
