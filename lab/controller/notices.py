@@ -72,7 +72,7 @@ class Told:
             self._clock.sleep_until(now + LOOK_NS)
         self._tell()
         if state is State.CANCELLED:
-            self._ended = True
+            self._end()  # of several sets one may have approved before
             self._view.note("called off: the guests are not frozen")
             return False
         self._stage("started")

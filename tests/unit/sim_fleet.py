@@ -58,6 +58,7 @@ class World:
     shown: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     due: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
+    asked_for: int = 0
     readings: int = 0
     most_down: int = 0
 
@@ -75,7 +76,8 @@ class World:
 
     def later(self, raw_ns: int, do: Callable[[], None]) -> None:
         """Have it done at that instant, when the clock gets there by somebody's waiting."""
-        heapq.heappush(self.due, (raw_ns, len(self.due), do))
+        self.asked_for += 1
+        heapq.heappush(self.due, (raw_ns, self.asked_for, do))
 
     # -- ports.Hypervisor
 
