@@ -62,6 +62,15 @@ def _once_each() -> list[dict[str, Any]]:
     ]
 
 
+def _fleets() -> list[dict[str, Any]]:
+    """Guests are given once, and a rollout wants availability sets, and no matrix."""
+    sets = {"required": ["fleet"], "properties": {"fleet": {"required": ["availability_sets"]}}}
+    return [
+        {"not": {"required": ["guests", "fleet"]}},
+        {"if": {"required": ["rollout"]}, "then": {"allOf": [sets, {"not": {"required": ["matrix"]}}]}},
+    ]
+
+
 class TimeServer(BaseModel):
     """The NTP server on the host, for guests that help themselves."""
 
@@ -75,7 +84,9 @@ class TimeServer(BaseModel):
 class Document(BaseModel):
     """A freezelab playbook: which guests are frozen, how, and what the run has to show."""
 
-    model_config = section("name, resync, cycle and so on", required=["name"], allOf=_once_each())
+    model_config = section(
+        "name, resync, cycle and so on", required=["name"], allOf=[*_once_each(), *_fleets()]
+    )
 
     name: Name = needed("Name of the playbook: an RFC 1123 label.", "first-freeze")
     about: Text = default("", "What it is for, in a sentence or two.")

@@ -14,7 +14,7 @@ from lab.core.plan import DomainKind, GateKind
 from lab.playbook.fields import MOST_GUESTS, Duration, DurationOrZero, Name, default, section, time
 from lab.playbook.fleet import Fleet, Named, known
 from lab.playbook.mistakes import Wrong, quoted
-from lab.playbook.scalars import MOST_TEXT, Reader, expect_scalar, one_of, text, whole
+from lab.playbook.scalars import MOST_TEXT, Reader, expect_scalar, found, one_of, text, whole
 from lab.playbook.tree import Items
 
 MOST_GATES = 20
@@ -82,6 +82,20 @@ def url() -> Reader:
     return Reader(read, {"type": "string", "pattern": f"^{_URL.pattern}$", "maxLength": MOST_TEXT})
 
 
+def seed() -> Reader:
+    """What an order is drawn from."""
+    number = whole(0, MOST_SEED, "seeds")
+
+    def read(node: object) -> object:
+        try:
+            return number.read(node)
+        except Wrong:
+            what = f"a seed is a whole number, not {found(node)}"
+            raise Wrong(what, f"write one from 0 to {MOST_SEED}") from None
+
+    return Reader(read, number.json)
+
+
 def _not_empty(node: object) -> object:
     if isinstance(node, Items) and not node:
         raise Wrong("an empty list", "delete it, for all of them")
@@ -91,7 +105,7 @@ def _not_empty(node: object) -> object:
 By = Annotated[DomainKind, one_of(*DomainKind, hint="what is taken down together")]
 OrderOf = Annotated[Order, one_of(*Order, hint="an order")]
 SetsOf = Annotated[Sets, one_of(*Sets, hint="a way to go through sets")]
-Seed = Annotated[int, whole(0, MOST_SEED, "as a seed")]
+Seed = Annotated[int, seed()]
 Clock = Annotated[ClockState, one_of(*ClockState, hint="what can be asked of a clock")]
 Members = Annotated[MemberState, one_of(*MemberState, hint="what can be asked of members")]
 Command = Annotated[str, shell_line()]

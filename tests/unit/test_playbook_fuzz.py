@@ -26,6 +26,7 @@ PIECES = st.sampled_from([
     "5s", "-1", "99999999999999999999", "1e999", "name", "guests", "cycle", "patch", "hold", "count",
     "matrix", "exclude", "method", "in-place", "save_to", "/x/y", "75%", "true", "10.7.0.1/24", "fe80::/10",
     "microcode", "replace-hypervisor", "undo", "impact", "reboot", "./a.ko", "4 GiB",
+    "fleet", "announce", "rollout", "gates", "notice", "handler", "web", "web-0", "410", "unknown", "in-time",
     "\x00", "\x85", "\u2028", "\ufeff", "\U0001f600", '"\\ud800"', '"\\UFFFFFFFF"', "{{ x }}",
 ])  # fmt: skip
 
@@ -78,6 +79,9 @@ KEYS = st.sampled_from([
     "pause", "at_least", "in_time", "within", "drift", "count", "memory", "budget", "zzz", "<<", "", "matrix",
     "exclude", "method", "replace-hypervisor", "emulator", "microcode", "livepatch", "ansible", "impact",
     "undo",
+    "fleet", "availability_sets", "update_domains", "fault_domains", "boot", "announce", "notice", "type",
+    "duration", "time_factor", "cancel_after", "handler", "service", "answers", "rollout", "gates", "clock",
+    "http", "members", "on", "order", "seed", "between", "skew", "acknowledged", "cancelled", "kept",
     "fill", "network", "bridge", "address", "huge_pages", "prove_memory", "save_to", "vcpus", "image", "hold",
 ])  # fmt: skip
 TREES = st.recursive(
@@ -98,6 +102,12 @@ SECTIONS = st.sampled_from([
     "matrix: {hold: [1s, 2s], method: [suspend, reboot]}\ncycle", "cycle: {patch: {hold: 1s}}\nguests",
     "guests: [{name: a}]\nmatrix: {memory: [1GiB], patch", "matrix: {hold: [1s, 2s], exclude",
     "matrix: {hold: [0s], save_to: [/x, /y], method: [save-restore, in-place], vcpus", "cycle: {patch",
+    "cycle: {patch: {hold: 1s}}\nfleet", "cycle: {patch: {hold: 1s}}\nannounce",
+    "cycle: {patch: {hold: 1s}}\nfleet: {guests: [{name: web, count: 3}], availability_sets",
+    "cycle: {patch: {hold: 1s}}\nannounce: {cancel_after: 5s}\nexpect: {notice",
+    "cycle: {patch: {hold: 1s}}\nfleet: {availability_sets: [{name: a, guests: [web-0]}]}\nrollout",
+    "cycle: {}\nmatrix: {memory: [1 GiB], hold: [1s, 2s]}\nfleet",
+    "cycle: {}\nmatrix: {hold: [1s]}\nannounce",
 ])  # fmt: skip
 
 
