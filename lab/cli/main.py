@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from lab import __version__
+from lab.cli import stores
 from lab.errors import FreezelabError, Interrupted
 
 if TYPE_CHECKING:
@@ -52,12 +53,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 passed, 1 failed, 2 usage, 3 inconclusive, 4 the machine or a guest failed, "
     "130 interrupted. The tests: ./freezelab test",
 )
-images = typer.Typer(no_args_is_help=True, help="Build, list and remove guest images.")
-app.add_typer(images, name="image")
-emulators = typer.Typer(
-    no_args_is_help=True, help="Fetch, list and remove QEMU versions beside the system's."
-)
-app.add_typer(emulators, name="emulator")
+app.add_typer(stores.images, name="image")
+app.add_typer(stores.emulators, name="emulator")
 
 Connect = Annotated[
     str | None,
@@ -346,71 +343,6 @@ def schema(what: Annotated[str, typer.Argument(metavar="playbook|run")]) -> None
         from lab.errors import UsageError
 
         raise UsageError(f"no schema of {what!r}", hint="known: playbook, run")
-
-
-@images.command("build")
-def image_build(
-    name: Annotated[str, typer.Argument(help="An image's name.")] = "debian",
-    force: Annotated[bool, typer.Option("--force", help="Build it again.")] = False,
-) -> None:
-    """Build a guest image, unless it is there already."""
-    from lab.cli.imaging import build
-    from lab.cli.signals import Signals
-
-    with Signals():
-        typer.echo(build(name, force=force))
-
-
-@images.command("list")
-def image_list() -> None:
-    """List the images that are built or can be."""
-    from lab.cli.imaging import listing
-
-    for line in listing():
-        typer.echo(line)
-
-
-@images.command("remove")
-def image_remove(which: Annotated[str, typer.Argument(help="An image's name or digest.")]) -> None:
-    """Remove built images."""
-    from lab.cli.imaging import remove
-
-    for line in remove(which):
-        typer.echo(line)
-
-
-@emulators.command("fetch")
-def emulator_fetch(
-    name: Annotated[
-        str, typer.Argument(help="backports, or a suite of this Debian's archive.")
-    ] = "backports",
-) -> None:
-    """Fetch a suite's newest QEMU; it is unpacked, not installed."""
-    from lab.cli.emulating import fetch
-    from lab.cli.signals import Signals
-
-    with Signals():
-        typer.echo(fetch(name))
-
-
-@emulators.command("list")
-def emulator_list() -> None:
-    """List the system's QEMU and those that were fetched."""
-    from lab.cli.emulating import listing
-
-    for line in listing():
-        typer.echo(line)
-
-
-@emulators.command("remove")
-def emulator_remove(which: Annotated[str, typer.Argument(help="A fetched emulator's name.")]) -> None:
-    """Remove fetched emulators."""
-    from lab.cli.emulating import remove
-    from lab.cli.signals import Signals
-
-    with Signals():
-        for line in remove(which):
-            typer.echo(line)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,77 @@
+"""`freezelab image` and `freezelab emulator`: what is kept on disk for guests to be made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+images = typer.Typer(no_args_is_help=True, help="Build, list and remove guest images.")
+emulators = typer.Typer(
+    no_args_is_help=True, help="Fetch, list and remove QEMU versions beside the system's."
+)
+
+
+@images.command("build")
+def image_build(
+    name: Annotated[str, typer.Argument(help="An image's name.")] = "debian",
+    force: Annotated[bool, typer.Option("--force", help="Build it again.")] = False,
+) -> None:
+    """Build a guest image, unless it is there already."""
+    from lab.cli.imaging import build
+    from lab.cli.signals import Signals
+
+    with Signals():
+        typer.echo(build(name, force=force))
+
+
+@images.command("list")
+def image_list() -> None:
+    """List the images that are built or can be."""
+    from lab.cli.imaging import listing
+
+    for line in listing():
+        typer.echo(line)
+
+
+@images.command("remove")
+def image_remove(which: Annotated[str, typer.Argument(help="An image's name or digest.")]) -> None:
+    """Remove built images."""
+    from lab.cli.imaging import remove
+
+    for line in remove(which):
+        typer.echo(line)
+
+
+@emulators.command("fetch")
+def emulator_fetch(
+    name: Annotated[
+        str, typer.Argument(help="backports, or a suite of this Debian's archive.")
+    ] = "backports",
+) -> None:
+    """Fetch a suite's newest QEMU; it is unpacked, not installed."""
+    from lab.cli.emulating import fetch
+    from lab.cli.signals import Signals
+
+    with Signals():
+        typer.echo(fetch(name))
+
+
+@emulators.command("list")
+def emulator_list() -> None:
+    """List the system's QEMU and those that were fetched."""
+    from lab.cli.emulating import listing
+
+    for line in listing():
+        typer.echo(line)
+
+
+@emulators.command("remove")
+def emulator_remove(which: Annotated[str, typer.Argument(help="A fetched emulator's name.")]) -> None:
+    """Remove fetched emulators."""
+    from lab.cli.emulating import remove
+    from lab.cli.signals import Signals
+
+    with Signals():
+        for line in remove(which):
+            typer.echo(line)
