@@ -8,7 +8,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from lab.core.plan import Announcement, FreezeMethod, ServiceFaults
+from lab.core.plan import Announcement, ServiceFaults
+from lab.core.scheduled import planning
 from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Fault
 from lab.core.units import NS_PER_S, format_duration
 from lab.playbook.cycles import Cycle
@@ -187,8 +188,12 @@ class Announce(BaseModel):
         return self
 
     def type_for(self, cycle: Cycle) -> EventType:
-        """The type, or the one that the cycle asks for."""
-        return self.type or (EventType.REBOOT if cycle.way is FreezeMethod.REBOOT else EventType.FREEZE)
+        """The type, or the one that the cycle's patch asks for."""
+        return planning.event_type(self.meant(), cycle.patch.meant())
+
+    def duration_for(self, cycle: Cycle) -> int:
+        """DurationInSeconds as it is announced, or UNKNOWN_S."""
+        return planning.duration_s(self.meant(), self.type_for(cycle), cycle.patch.meant())
 
     def notice_for(self, cycle: Cycle) -> int:
         """From the announcement to NotBefore: nanoseconds of the service's time."""

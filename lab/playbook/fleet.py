@@ -128,11 +128,6 @@ class Fleet(BaseModel):
                     what = f"{domains} {key} domains for {members} guest{'s' if members > 1 else ''}"
                     todo = f"set it to at most {members}, or add guests to the set"
                     raise Wrong(f"{what}, so some would be empty", todo, within=(*at, f"{key}_domains"))
-        for number, one in enumerate(self.availability_sets):
-            # A guest of no set is a delivery group by itself, of its own name.
-            if one.name in {guest for entry in self.guests for guest in entry.names()} - set(places):
-                what = f"the set is named as a guest that is in no set: {one.name}"
-                raise Wrong(what, "rename the set", within=("availability_sets", number, "name"))
         return self
 
     def named(self) -> Named:

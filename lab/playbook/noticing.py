@@ -78,9 +78,9 @@ class Notice(BaseModel):
             if announce.type_for(cycle) is not EventType.FREEZE:
                 what = "only a freeze has a duration that is kept or not"
                 raise Wrong(what, "delete it", within=("kept",))
-            if announce.duration == UNKNOWN_S:
+            if announce.duration_for(cycle) == UNKNOWN_S:
                 what = "an unknown duration is announced, so there is none to keep"
-                raise Wrong(what, "delete it, or announce a duration", within=("kept",))
+                raise Wrong(what, "delete it, or set announce.duration", within=("kept",))
         real = round(announce.notice_for(cycle) / announce.time_factor)
         if self.at_least is not None and self.at_least > real:
             what = f"the notice is {format_duration(real)} of real time (announce.notice by time_factor)"

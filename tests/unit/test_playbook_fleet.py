@@ -193,7 +193,6 @@ MISTAKES = [
     (SET + "{name: w, guests: [x]}", "7:26: fleet: no guest, and no entry of guests, is named 'x'; there ar"),
     (SET + "{name: w, guests: []}", "7:25: fleet.availability_sets[0].guests: the list of guests is empty;"),
     (SET + "{name: w}", "7:7: fleet.availability_sets[0]: guests is missing; add guests: [web]"),
-    (SET + "{name: db, guests: [web]}", "7:14: fleet: the set is named as a guest that is in no set: db; re"),
     (SET + "{name: w, guests: [db]}\n    - {name: w, guests: [web]}", "8:14: fleet: two sets are named w, e"),
     (SET + "{name: w, guests: [web]}\n    - {name: x, guests: [web-1]}", "8:26: fleet: web-1 is in the set"),
     (FLEET + "  boot: warm", "6:9: fleet.boot: 'warm' is not a way to boot; write golden or cold"),
