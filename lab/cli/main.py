@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from lab import __version__
-from lab.cli import stores
+from lab.cli import events, stores
 from lab.errors import FreezelabError, Interrupted
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ app = typer.Typer(
 )
 app.add_typer(stores.images, name="image")
 app.add_typer(stores.emulators, name="emulator")
+app.add_typer(events.events, name="events")
 
 Connect = Annotated[
     str | None,

@@ -1,8 +1,11 @@
 """One client's connection: uvicorn's HTTP/1.1 with limits, and with errors that say what was wrong.
 
-uvicorn's h11 protocol is strict, bounds a request's head, and reads no further than the request that it is
-at, so that pipelining costs no memory. What it does not do is added here: a limit of time for a request to
-arrive in, one of connections, and answers in JSON to what is not HTTP.
+h11 and not httptools, uvicorn's other parser: on one core of the development machine the one makes some 6,000
+requests a second and the other 9,000, which is more than enough; but httptools has no limit for headers (it
+took 200 MB), and its requests in a pipeline do not learn that the client has left. h11 is strict, bounds a
+request's head, and reads no further than the request that it is at, so that pipelining costs no memory. What
+uvicorn does not do with it is added here: a limit of time for a request to arrive in, one of connections, and
+answers in JSON to what is not HTTP.
 """
 
 from __future__ import annotations
@@ -111,7 +114,7 @@ class ServiceProtocol(H11Protocol):
         """What arrives is not HTTP. Called while h11's error is handled, which knows the status."""
         error = sys.exception()
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-        self._refuse(HTTPStatus(status), f"{error or msg}".rstrip("."))
+        self._refuse(HTTPStatus(status), str(error or msg)[:120] if status == HTTPStatus.BAD_REQUEST else "")
 
     def shutdown(self) -> None:
         """The service stops: nobody is waited for."""

@@ -6,9 +6,7 @@ counts for nothing.
 
 One thread runs everything: an asyncio loop with one uvicorn server for all Unix sockets (and one for each TCP
 door that is asked for: a server cannot be given more sockets later). The application knows the door by the
-address that the connection was made to, which the kernel tells. h11 and not httptools: it makes some 6,000
-requests a second on a core where httptools makes 8,000, which is more than enough, and httptools has no limit
-for headers and goes deaf after an `Upgrade` (Java's client sends one with each first request).
+address that the connection was made to, which the kernel tells.
 """
 
 from __future__ import annotations

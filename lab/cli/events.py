@@ -1,0 +1,305 @@
+"""`freezelab events`: the metadata service alone, and the commands that drive it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab.errors import Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from lab.core.scheduled.instance import About
+    from lab.events.control import Control
+
+events = typer.Typer(no_args_is_help=True, help="Run the metadata service alone, and drive its events.")
+
+LISTEN = "127.0.0.1:8169"
+TURN_NS = 50_000_000
+LOOK_NS = 100_000_000
+
+Name = Annotated[str | None, typer.Option("--name", help="Which service, when several run.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="An event's id, or the beginning of one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@events.command()
+def serve(
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS:PORT[=GUEST]", help=f"A guest's door; {LISTEN}=web-0 by default."),
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=GUEST,…", help="An availability set.")
+    ] = None,
+    time_factor: Annotated[float | None, typer.Option(help="Minutes pass so much faster; 60.")] = None,
+    real_time: Annotated[bool, typer.Option("--real-time", help="A time factor of 1.")] = False,
+    first_answer: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The first answer is late by this, before the factor.")
+    ] = None,
+    rate_limit: Annotated[bool, typer.Option("--rate-limit", help="429 past 5 requests a second.")] = False,
+    name: Annotated[str, typer.Option(help="The service's name.")] = "default",
+) -> None:
+    """Run the service until it is interrupted; what happens is told line by line."""
+    from lab.cli.paths import home
+    from lab.cli.signals import Signals
+    from lab.core.scheduled.model import Rules
+    from lab.core.scheduled.planning import RATE_LIMIT
+    from lab.events.control import SOCKET, claimed, control_app
+    from lab.events.desk import Desk
+    from lab.events.service import MetadataService, unix_socket
+    from lab.host.clocks import HostClock
+    from lab.report.page import Page
+    from lab.report.service import Log, show_service
+    from lab.report.terminal import stdout_console
+
+    if real_time and time_factor is not None:
+        raise UsageError("--real-time is a time factor of 1: give one of the two")
+    factor = 1.0 if real_time else 60.0 if time_factor is None else time_factor
+    if not 0.001 <= factor <= 1e6:
+        raise UsageError("between 0.001 and 1000000", where="--time-factor")
+    doors, abouts = _doors(listen or [LISTEN], sets or [])
+    late_s = (_duration(first_answer, "--first-answer") or 0) / 1e9
+    rules = Rules(factor, most_per_second=RATE_LIMIT if rate_limit else 0, first_answer_s=late_s)
+    clock, page = HostClock(), Page(stdout_console())
+    try:
+        with (
+            Signals(),
+            claimed(home(), name) as folder,
+            MetadataService(abouts, rules, clock, folder / "doors") as service,
+        ):
+            bound = [(*service.listen(host, port, guest), guest) for host, port, guest in doors]
+            desk, log = Desk(service, clock, factor), Log(page)
+            told = {"name": name, "time_factor": factor, "doors": bound}
+            service.serve(control_app(desk, told), unix_socket(folder / SOCKET))
+            show_service(page, name, factor, bound, abouts, service.path)
+            while True:
+                happened = desk.turn()
+                about = {one.event: one.event for one in happened if one.event}
+                known = {event.id: event for event in service.announcer.published(list(about))}
+                for one in happened:
+                    log.show(one, known.get(one.event))
+                clock.sleep_until(clock.now().raw_ns + TURN_NS)
+    except Interrupted:
+        page.put(("ended; nothing of it is left", "dim"))
+
+
+@events.command()
+def announce(
+    guests: Annotated[list[str] | None, typer.Argument(metavar="[GUEST]...")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="To all guests of the service.")] = False,
+    kind: Annotated[
+        str, typer.Option("--type", help="Freeze, Reboot, Redeploy, Preempt or Terminate.")
+    ] = "Freeze",
+    notice: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Until NotBefore, before the time factor; the type's minimum."),
+    ] = None,
+    lasts: Annotated[
+        str | None,
+        typer.Option("--for", metavar="TIME", help="Over by itself, so long after it started: a whole life."),
+    ] = None,
+    duration: Annotated[int | None, typer.Option(min=-1, help="DurationInSeconds; fits --for.")] = None,
+    description: Annotated[str, typer.Option()] = "",
+    source: Annotated[str, typer.Option(help="Platform or User.")] = "Platform",
+    answers: Annotated[
+        list[str] | None, typer.Option("--answer", help="Answer the next request so: 410, 429, 500, hang.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="The incarnation begins at 1 again.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until it has started, or with --for until it is over.")
+    ] = False,
+    name: Name = None,
+    as_json: AsJson = False,
+) -> None:
+    """Announce an event, one for each availability set; print the ids."""
+    from lab.core.scheduled.model import EventSource, EventType, Fault
+
+    asked = {
+        "guests": guests or [],
+        "all": everyone,
+        "type": _word(EventType, kind, "--type"),
+        "notice_ns": _duration(notice, "--notice"),
+        "over_after_ns": _duration(lasts, "--for"),
+        "duration_s": duration,
+        "description": description,
+        "source": _word(EventSource, source, "--source"),
+        "answers": [_word(Fault, answer, "--answer") for answer in answers or []],
+        "restarts": restart,
+    }
+    control = _control(name)
+    made = control.announce(asked)
+    if as_json:
+        typer.echo(json.dumps(made, indent=1))
+    else:
+        _show_made(made)
+    ended = _await(control, made) if wait else made
+    told = [one for one in ended if one["state"] not in ("unheard", "cancelled")]
+    raise typer.Exit(0 if told else 1)
+
+
+@events.command()
+def approve(event: Id, name: Name = None) -> None:
+    """Approve an event for its guests: it starts."""
+    _act("approve", event, name)
+
+
+@events.command()
+def start(event: Id, name: Name = None) -> None:
+    """Have an event start, approved or not."""
+    _act("start", event, name)
+
+
+@events.command()
+def cancel(event: Id, name: Name = None) -> None:
+    """Call an event off that has not started."""
+    _act("cancel", event, name)
+
+
+@events.command()
+def finish(event: Id, name: Name = None) -> None:
+    """All clear: an event that has started is over."""
+    _act("finish", event, name)
+
+
+@events.command("list")
+def list_events(
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    name: Name = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the events that guests are told of."""
+    control = _control(name)
+    given, service = control.events(), control.service()
+    shown = [one for one in given if everything or one["state"] in ("scheduled", "started")]
+    if as_json:
+        typer.echo(json.dumps({**service, "events": shown}, indent=1))
+        return
+    from lab.report.page import Page
+    from lab.report.service import show_events
+    from lab.report.terminal import stdout_console
+
+    show_events(Page(stdout_console()), shown, service["guests"])
+
+
+# -- what is asked for -------------------------------------------------------------------------------
+
+
+def _control(name: str | None) -> Control:
+    from lab.cli.paths import home
+    from lab.events.control import Control
+
+    return Control(home(), name)
+
+
+def _show_made(made: Sequence[Mapping[str, Any]]) -> None:
+    from lab.report.service import local_time, seconds
+
+    for one in made:
+        said = one["state"]
+        if said == "scheduled":
+            said += f", not before {local_time(one['not_before'])}, in {seconds(one['left_s'])}"
+        elif said == "unheard":
+            said += ": none of them has asked for events yet, so none is told"
+        typer.echo(f"{one['id']}  {one['type']} of {', '.join(one['resources'])}: {said}")
+
+
+def _act(verb: str, event: str, name: str | None) -> None:
+    said = _control(name).act(verb, event)
+    typer.echo(f"{said['id']}  {said['type']} of {', '.join(said['resources'])}: {said['state']}")
+
+
+def _await(control: Control, made: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Until nothing more comes of the events by itself; what comes is told on stderr."""
+    from lab.host.clocks import HostClock
+
+    clock, known = HostClock(), {one["id"]: one for one in made}
+    while True:
+        there = {one["id"]: one for one in control.events()}
+        for event, before in known.items():
+            now = known[event] = there[event]
+            told = [f"seen by {who}" for who in now["seen"][len(before["seen"]) :]]
+            told += [f"approved by {who}" for who in now["approved"][len(before["approved"]) :]]
+            told += [now["state"]] if now["state"] != before["state"] else []
+            for text in told:
+                typer.echo(f"{event[:8]}  {text}", err=True)
+        if not any(_goes_on(one) for one in known.values()):
+            return list(known.values())
+        clock.sleep_until(clock.now().raw_ns + LOOK_NS)
+
+
+def _goes_on(event: Mapping[str, Any]) -> bool:
+    return event["state"] == "scheduled" or (
+        event["state"] == "started" and event["over_after_s"] is not None
+    )
+
+
+def _duration(text: str | None, option: str) -> int | None:
+    from lab.core.units import parse_duration
+
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise UsageError(str(error), where=option) from None
+
+
+def _word(known: Any, text: str, option: str) -> str:
+    """As the enumeration writes it, in whatever case it is given."""
+    for one in known:
+        if one.value.lower() == text.lower():
+            return str(one.value)
+    raise UsageError(f"not known: {text!r}", where=option, hint=f"known: {', '.join(o.value for o in known)}")
+
+
+def _doors(listen: Sequence[str], sets: Sequence[str]) -> tuple[list[tuple[str, int, str]], list[About]]:
+    """Where each guest is listened for, and all guests."""
+    import re
+    import uuid
+
+    from lab.core.scheduled.instance import About, compute_name
+
+    def checked(guest: str, where: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", guest):
+            raise UsageError(f"no name for a guest or a set: {guest!r}", where=where)
+        return guest
+
+    member_of: dict[str, str] = {}
+    for text in sets:
+        name, equals, members = text.partition("=")
+        if not equals or not members:
+            raise UsageError(f"not understood: {text!r}", where="--set", hint="write it like web=web-0,web-1")
+        for guest in members.split(","):
+            if checked(guest, "--set") in member_of:
+                raise UsageError(f"{guest} is in two sets", where="--set")
+            member_of[guest] = checked(name, "--set")
+    doors: list[tuple[str, int, str]] = []
+    named = [text.partition("=")[2] for text in listen]
+    spare = (f"web-{n}" for n in range(len(listen) + len(named)) if f"web-{n}" not in named)
+    for text in listen:
+        address, _, guest = text.partition("=")
+        host, colon, port = address.rpartition(":")
+        if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535 or not host:
+            raise UsageError(
+                f"no address: {address!r}", where="--listen", hint=f"write it like {LISTEN}=web-0"
+            )
+        doors.append((host.strip("[]"), int(port), checked(guest or next(spare), "--listen")))
+    guests = list(dict.fromkeys([*(guest for *_, guest in doors), *member_of]))
+    count: dict[str, int] = {}
+    abouts = []
+    for guest in guests:
+        group = member_of.get(guest, "")
+        place = count[group] = count.get(group, -1) + 1
+        abouts.append(
+            About(
+                guest=guest,
+                name=compute_name(guest, group),
+                vm_id=str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{guest}.freezelab")),
+                size="lab",
+                availability_set=group,
+                fault_domain=place % 2 if group else 0,
+                update_domain=place % 5 if group else 0,
+            )
+        )
+    return doors, abouts

@@ -1,0 +1,191 @@
+"""What an operator does with a metadata service that runs alone, and what has become of it.
+
+`turn` is called again and again by whoever runs the service; the rest by the control door, from its thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from lab.core.clock import Stamp
+from lab.core.patch import HoldPatch
+from lab.core.plan import Announcement
+from lab.core.scheduled.model import Happening, Kind, State
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import UsageError
+from lab.events.announcer import OPERATOR
+from lab.events.control import IDS
+from lab.events.service import MetadataService
+from lab.ports import Clock
+
+USUAL_S = 5
+"""How long a Freeze is announced to take when nothing is said."""
+
+
+@dataclass
+class _Course:
+    """What is remembered of an event beside what the service knows. over_after_ns: from its start."""
+
+    over_after_ns: int | None
+    seen: list[str] = field(default_factory=list)
+    approved: list[str] = field(default_factory=list)
+    started: Stamp | None = None
+    gone: Stamp | None = None
+
+
+class Desk:
+    """Errors are UsageErrors, for whoever asked."""
+
+    def __init__(self, service: MetadataService, clock: Clock, time_factor: float) -> None:
+        self._service, self._clock, self.time_factor = service, clock, time_factor
+        self._lock = threading.RLock()
+        self._courses: dict[str, _Course] = {}
+        self._pending: list[Happening] = []
+
+    def turn(self) -> list[Happening]:
+        """End what is due to be over; all that has happened since the last turn, in order."""
+        with self._lock:
+            self._learn()
+            now = self._clock.now().raw_ns
+            for event, course in self._courses.items():
+                if course.over_after_ns is None or course.started is None or course.gone is not None:
+                    continue
+                if now >= course.started.raw_ns + course.over_after_ns:
+                    self._service.announcer.all_clear([event])
+            self._learn()
+            pending, self._pending = self._pending, []
+            return pending
+
+    def guests(self) -> list[dict[str, Any]]:
+        """For people and programs."""
+        return [
+            {
+                "guest": about.guest,
+                "name": about.name,
+                "set": about.availability_set,
+                "asks": self._service.heard(about.guest),
+                "socket": str(self._service.path(about.guest)),
+            }
+            for about in self._service.abouts.values()
+        ]
+
+    def events(self) -> list[dict[str, Any]]:
+        """All that were announced, the first one first."""
+        with self._lock:
+            self._learn()
+            return [self._event(event) for event in self._courses]
+
+    def announce(
+        self, guests: Sequence[str], everyone: bool, spec: Announcement, over_after_ns: int | None
+    ) -> list[dict[str, Any]]:
+        """Announce it to these guests. over_after_ns: how long it is shown as Started; None: until it is
+        finished. A service of one guest need not be told which."""
+        known = list(self._service.abouts)
+        if unknown := [guest for guest in guests if guest not in known]:
+            raise UsageError(f"no guest {unknown[0]!r}", hint=f"guests of this service: {', '.join(known)}")
+        if guests and everyone:
+            raise UsageError("say which guests, or --all, not both")
+        if not guests and not everyone and len(known) > 1:
+            raise UsageError("say which guests, or --all", hint=f"guests of this service: {', '.join(known)}")
+        patch = HoldPatch(USUAL_S * NS_PER_S if over_after_ns is None else over_after_ns)
+        with self._lock:
+            made = self._service.announcer.announce(guests or known, spec, patch)
+            for event in made:
+                self._courses[event] = _Course(over_after_ns)
+            self._learn()
+            return [self._event(event) for event in made]
+
+    def act(self, verb: str, prefix: str) -> dict[str, Any]:
+        """approve, start, cancel or finish."""
+        announcer = self._service.announcer
+        with self._lock:
+            self._learn()
+            event = self._find(prefix)
+            state = announcer.state([event])
+            short = event[:8]
+            if state is State.UNHEARD:
+                raise UsageError(
+                    f"nobody was told of event {short}, and nobody waits for it",
+                    hint="its guests had not asked for events when it was announced",
+                )
+            if not state.is_shown:
+                raise UsageError(f"event {short} is {state.value} already")
+            if verb == "approve":
+                announcer.approve([event])
+            elif verb == "start":
+                announcer.start([event])
+            elif verb == "cancel":
+                if state is State.STARTED:
+                    raise UsageError(f"event {short} has started", hint=f"freezelab events finish {short}")
+                announcer.cancel([event])
+            else:
+                if state is State.SCHEDULED:
+                    hint = f"freezelab events start {short}, or cancel {short}"
+                    raise UsageError(f"event {short} has not started", hint=hint)
+                announcer.all_clear([event])
+            self._learn()
+            return self._event(event)
+
+    # -- within ------------------------------------------------------------------------------------
+
+    def _find(self, prefix: str) -> str:
+        found = [event for event in self._courses if event.startswith(prefix.upper())]
+        if len(found) == 1 and prefix:
+            return found[0]
+        if not found:
+            raise UsageError(f"no event {prefix!r}", hint=IDS)
+        shown = ", ".join(event[: max(8, len(prefix) + 1)] for event in found[:4])
+        more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+        raise UsageError(
+            f"{prefix!r} may be any of {len(found)} events", hint=f"say more of it: {shown}{more}"
+        )
+
+    def _learn(self) -> None:
+        for one in self._service.announcer.happened():
+            self._pending.append(one)
+            course = self._courses.get(one.event)
+            if course is None:
+                continue
+            if one.kind in (Kind.SEEN, Kind.SEEN_STARTED) and one.guest not in course.seen:
+                course.seen.append(one.guest)
+            elif one.kind is Kind.APPROVED:
+                course.approved.append(one.guest or OPERATOR)
+            elif one.kind is Kind.STARTED:
+                course.started = one.at
+            elif one.kind in (Kind.GONE, Kind.CANCELLED):
+                course.gone = one.at
+
+    def _event(self, event_id: str) -> dict[str, Any]:
+        (event,) = self._service.announcer.published([event_id])
+        course, notice = self._courses[event_id], event.notice
+        left_ns = event.not_before.raw_ns - self._clock.now().raw_ns
+        return {
+            "id": event.id,
+            "type": notice.type.value,
+            "state": self._service.announcer.state([event_id]).value,
+            "resources": list(notice.resources),
+            "group": notice.group,
+            "published": _iso(event.published),
+            "not_before": _iso(event.not_before),
+            "left_s": max(0.0, round(left_ns / NS_PER_S, 3)),
+            "duration_s": notice.duration_s,
+            "source": notice.source.value,
+            "description": notice.description,
+            "seen": list(course.seen),
+            "approved": list(course.approved),
+            "started": _iso(course.started),
+            "gone": _iso(course.gone),
+            "over_after_s": None if course.over_after_ns is None else course.over_after_ns / NS_PER_S,
+        }
+
+
+def _iso(stamp: Stamp | None) -> str | None:
+    """CLOCK_REALTIME of it, UTC."""
+    if stamp is None:
+        return None
+    at = datetime.fromtimestamp(stamp.real_ns // NS_PER_MS / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,157 @@
+"""What `freezelab events` prints: a service that runs alone, what happens there, and its events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lab.core.scheduled.instance import About
+from lab.core.scheduled.model import Event, Happening, Kind
+from lab.core.units import NS_PER_S
+from lab.report.page import Column, Grid, Page, Piece
+from lab.report.text import cleaned, names
+
+DOCUMENT = "/metadata/scheduledevents?api-version=2020-07-01"
+QUIET_NS = NS_PER_S
+
+_STYLES = {
+    "published": "bold", "started": "yellow", "approved": "green", "refused": "red", "unheard": "yellow",
+    "cancelled": "yellow", "gone": "green", "seen": "", "scheduled": "", "over": "green",
+}  # fmt: skip
+
+
+class Log:
+    """One line for each thing that happens. What is refused again and again is told once a second."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._refused: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def show(self, one: Happening, event: Event | None) -> None:
+
+        text = self._text(one, event)
+        if one.kind is Kind.REFUSED:
+            key = (one.guest, one.text)
+            last_ns, more = self._refused.get(key, (-QUIET_NS, 0))
+            if one.at.raw_ns - last_ns < QUIET_NS:
+                self._refused[key] = (last_ns, more + 1)
+                return
+            self._refused[key] = (one.at.raw_ns, 0)
+            text += f" ({more} more like it before)" if more else ""
+        word = one.kind.value.partition("-")[0]
+        short = event.id[:8] if event is not None else ""
+        before: list[Piece] = [(f"{word:<11}", _STYLES.get(word, "")), (f"{short:<8}  ", "bold")]
+        self._page.labelled(_clock(one.at.real_ns), text, before=before, width=8)
+
+    def _text(self, one: Happening, event: Event | None) -> str:
+
+        if event is not None and one.kind in (Kind.PUBLISHED, Kind.UNHEARD):
+            notice = event.notice
+            what = f"{notice.type} of {', '.join(notice.resources)}"
+            if one.kind is Kind.UNHEARD:
+                return f"{what}: none of {one.group} has asked for events, so none is told"
+            wait = f"not before {_clock(event.not_before.real_ns)}, in {seconds(notice.notice_ns / 1e9)}"
+            takes = f"takes {notice.duration_s} s" if notice.duration_s > 0 else ""
+            return " · ".join(filter(None, [what, wait if notice.notice_ns > 0 else "no notice", takes]))
+        if event is not None and one.kind is Kind.STARTED:
+            return f"{seconds((one.at.raw_ns - event.published.raw_ns) / 1e9)} after it was published"
+        said = {
+            Kind.ENABLED: f"{one.guest} asks: events are on for {one.group}",
+            Kind.DISABLED: f"none of {one.group} has asked for long: events are off for it",
+            Kind.SEEN: f"by {one.guest}",
+            Kind.SEEN_STARTED: f"by {one.guest}, as Started",
+            Kind.SEEN_GONE: f"by {one.guest} that it is gone",
+            Kind.APPROVED: f"by {one.guest}",
+            Kind.RESTARTED: f"the incarnation of {one.group} is 1 again",
+            Kind.REFUSED: f"{one.guest}: {one.text}",
+        }
+        return one.text if one.kind is Kind.APPROVED and not one.guest else said.get(one.kind, one.text)
+
+
+def show_service(
+    page: Page,
+    name: str,
+    factor: float,
+    bound: Sequence[tuple[str, int, str]],
+    abouts: Sequence[About],
+    path: Callable[[str], Path],
+) -> None:
+    page.parts(
+        [
+            f"metadata service {name}" if name != "default" else "metadata service",
+            "real time" if factor == 1 else f"time factor {factor:g}: 15 min pass in {seconds(900 / factor)}",
+            "Ctrl-C ends it",
+        ],
+        first_style="bold",
+    )
+    width = max(len(about.guest) for about in abouts)
+    for about in abouts:
+        urls = [
+            f"http://{f'[{host}]' if ':' in host else host}{'' if port == 80 else f':{port}'}{DOCUMENT}"
+            for host, port, guest in bound
+            if guest == about.guest
+        ]
+        where = f"set {about.availability_set}" if about.availability_set else ""
+        for url in urls or [f"no address; its socket is {path(about.guest)}"]:
+            page.put((f"{about.guest:<{width}}  ", "bold"), (url, ""), (f"  {where}" if where else "", "dim"))
+    page.put(
+        ("ask with the header Metadata: true; freezelab events announce --for 10s rehearses a life", "dim")
+    )
+    page.blank()
+
+
+def show_events(page: Page, shown: Sequence[Mapping[str, Any]], guests: Sequence[Mapping[str, Any]]) -> None:
+
+    if not shown:
+        page.parts(["no events", "freezelab events announce makes one"])
+    else:
+        heads = ("event", "type", "state", "guests", "when", "takes", "seen by", "approved by")
+        full = Grid([Column(head, right=head == "takes") for head in heads])
+        short = Grid(full.columns)
+        narrow = Grid([column for column in full.columns if column.head not in ("takes", "seen by")])
+        for one in map(cleaned, shown):
+            cells: dict[str, Piece] = {
+                "event": (one["id"], "bold"),
+                "type": (one["type"], ""),
+                "state": (one["state"], _STYLES.get(one["state"], "")),
+                "guests": (names(one["resources"]), ""),
+                "when": (_when(one), ""),
+                "takes": (f"{one['duration_s']} s" if one["duration_s"] >= 0 else "?", ""),
+                "seen by": (names(one["seen"]) or "–", ""),
+                "approved by": (names(one["approved"]) or "–", ""),
+            }
+            full.rows.append([cells[head] for head in heads])
+            cells["event"] = (one["id"][:8], "bold")
+            short.rows.append([cells[head] for head in heads])
+            narrow.rows.append([cells[column.head] for column in narrow.columns])
+        if not page.grid(full, short, narrow):
+            page.squeezed(narrow)
+    if silent := [one["guest"] for one in guests if not one["asks"]]:
+        page.blank()
+        page.parts([f"not asked for events yet: {names(silent)}"], "dim")
+
+
+def _when(one: Mapping[str, Any]) -> str:
+    if one["state"] == "scheduled":
+        return f"in {seconds(one['left_s'])}"
+    if one["state"] == "started":
+        return f"since {local_time(one['started'])}"
+    return f"at {local_time(one['gone'])}" if one["gone"] else "–"
+
+
+def seconds(value: float) -> str:
+    if value >= 120:
+        return f"{value / 60:.3g} min"
+    return f"{value:.1f} s" if value < 10 and round(value, 1) % 1 else f"{value:.0f} s"
+
+
+def _clock(real_ns: int) -> str:
+
+    return datetime.fromtimestamp(real_ns / 1e9).astimezone().strftime("%H:%M:%S")
+
+
+def local_time(iso: str) -> str:
+
+    return datetime.fromisoformat(iso).astimezone().strftime("%H:%M:%S")
