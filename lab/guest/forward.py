@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import paramiko
 
-from lab.errors import GuestError
+from lab.errors import FreezelabError, GuestError
 from lab.guest.ssh import SSH
 
 ADDRESS, PORT = "169.254.169.254", 80
@@ -66,8 +66,8 @@ class MetadataForward:
     ssh: the guest's SSH connection as it is now, or None while there is none. It is called in the caller's
         thread first, and then in the keeper's, again and again until it gives one that is alive; what is
         alive is not touched but for this forward.
-    connect: a new stream socket to the door of the metadata service that is this guest's. OSError: the
-        guest's connection is closed.
+    connect: a new stream socket to the door of the metadata service that is this guest's. When it raises
+        OSError or an error of the lab's, the guest's connection is closed.
     times: how often the forward was set up. why: what is wrong with it now, "" when nothing is known to be.
     """
 
@@ -342,7 +342,7 @@ class _Relay:
     def _open(self, channel: paramiko.Channel) -> None:
         try:
             sock = self._connect()
-        except OSError:
+        except (OSError, FreezelabError):
             channel.close()
             return
         if sock.family != socket.AF_UNIX:
