@@ -1,0 +1,530 @@
+"""Scheduled Events lived at random: several groups and guests, everything at once, all rules after each step.
+
+The lab's machine is held against `Reference`, which is written for being right only: it goes tick by tick,
+counts an incarnation by comparing documents, and knows no heap. Beside it run rules that need no model
+(`Life.check` and `Life.close`), and a second machine that is told the time far more often.
+
+Two drivers for the same life: a random one for numbers, hypothesis' state machine for small failures.
+FREEZELAB_HYPOTHESIS=20000 lives as many random lives, and a tenth of that under hypothesis.
+
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from lab.core.clock import Stamp
+from lab.core.scheduled.machine import Machine
+from lab.core.scheduled.model import (
+    Event,
+    EventStatus,
+    EventType,
+    Fault,
+    Happening,
+    Kind,
+    Notice,
+    Rules,
+    State,
+)
+
+HEAVY = int(os.environ.get("FREEZELAB_HYPOTHESIS", "0"))
+LIVES = HEAVY or 1500
+HYPOTHESIS_LIVES = HEAVY // 10 or 120
+
+S = 1_000_000_000
+REAL0_NS = 1_700_000_000 * S
+RAW0_NS = 5_000 * S
+
+GROUPS = {"a0": "a", "a1": "a", "a2": "a", "b0": "b", "b1": "b", "lone": "lone"}
+"""Group names are among guest names on purpose: a guest in no set is a group of its own."""
+
+NOWHERE = "00000000-0000-4000-8000-000000000000"
+
+
+def event_id(number: int) -> str:
+    return f"FFCDEF00-0000-4000-8000-{number:012X}"
+
+
+# -- what should be ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Told:
+    """One event as the reference has it. due: the tick of NotBefore."""
+
+    id: str
+    group: str
+    due: int
+    state: State
+    in_document: bool = False
+
+
+@dataclass
+class Group:
+    on: bool = False
+    since: int = 0
+    asked: int = 0
+    incarnation: int = 1
+    events: list[Told] = field(default_factory=list)
+
+    def document(self) -> tuple[tuple[str, State], ...]:
+        return tuple((event.id, event.state) for event in self.events if event.in_document) if self.on else ()
+
+    def change(self, do: Callable[[], None]) -> None:
+        """Do one thing. If the document is another one then, that is one incarnation more."""
+        before = self.document()
+        do()
+        self.incarnation += self.document() != before
+
+
+class Reference:
+    """The contract, tick by tick. warm, idle: in ticks."""
+
+    def __init__(self, warm: int, idle: int) -> None:
+        self.warm, self.idle = warm, idle
+        self.groups = {name: Group() for name in GROUPS.values()}
+        self.events: dict[str, Told] = {}
+
+    def tick(self, now: int) -> None:
+        for group in self.groups.values():
+            if group.on and now >= group.since + self.warm:
+                for event in group.events:
+                    group.change(partial(setattr, event, "in_document", True))
+            for event in group.events:
+                if event.state is State.SCHEDULED and now >= event.due:
+                    self.started(event)
+            if group.on and now >= group.asked + self.idle:
+                group.on, group.incarnation = False, 1
+                for event in group.events:
+                    event.in_document = False
+
+    def started(self, event: Told) -> None:
+        if event.state is State.SCHEDULED:
+            self.groups[event.group].change(lambda: setattr(event, "state", State.STARTED))
+
+    def ended(self, event: Told, state: State) -> None:
+        group = self.groups[event.group]
+        if event in group.events:
+            group.change(lambda: group.events.remove(event))
+        event.state = state
+
+    def announced(self, now: int, name: str, new: str, ticks: int) -> State:
+        group = self.groups[name]
+        state = (State.SCHEDULED if ticks > 0 else State.STARTED) if group.on else State.UNHEARD
+        event = self.events[new] = Told(new, name, now + max(ticks, 0), state)
+        if group.on:
+            event.in_document = now >= group.since + self.warm
+            group.change(lambda: group.events.append(event))
+        return state
+
+    def asked(self, now: int, name: str) -> None:
+        group = self.groups[name]
+        group.asked = now
+        if not group.on:
+            group.on, group.since = True, now
+            for event in group.events:
+                event.in_document = self.warm <= 0
+
+
+# -- a life ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class World:
+    """What a life is lived in. A tick is a second of the service's; all but rate is in ticks."""
+
+    factor: float = 1.0
+    warm: int = 0
+    idle: int = 30
+    late: int = 0
+    rate: int = 0
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(self.factor, self.rate, self.late, self.warm, self.idle)
+
+    @property
+    def tick_ns(self) -> int:
+        return round(S / self.factor)
+
+
+class Life:
+    """A machine and all that has to hold for it, whatever is done."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.now = 0
+        self.machine = Machine(GROUPS, world.rules)
+        self.often = Machine(GROUPS, world.rules)  # is told of every tick
+        self.right = Reference(world.warm, world.idle)
+        self.faults: dict[str, list[Fault]] = {guest: [] for guest in GROUPS}
+        self.accepted: dict[str, list[int]] = {guest: [] for guest in GROUPS}
+        self.heard: dict[str, set[str]] = {name: set() for name in GROUPS.values()}
+        self.ready = dict.fromkeys(GROUPS.values(), 0)
+        self.let_start: set[str] = set()  # events that were approved, or started by the host
+        self.shown_to: dict[tuple[str, str], set[EventStatus]] = {}
+        self.story: list[Happening] = []
+        self.epoch = dict.fromkeys(GROUPS.values(), 0)
+        self.documents: dict[tuple[str, int], dict[int, tuple[Event, ...]]] = {}
+
+    @property
+    def at(self) -> Stamp:
+        passed = self.now * self.world.tick_ns
+        return Stamp(RAW0_NS + passed, REAL0_NS + passed + self.now * 17)
+
+    def both(self, call: Callable[[Machine], Any]) -> Any:
+        one, other = call(self.machine), call(self.often)
+        assert one == other
+        return one
+
+    # -- what can be done -------------------------------------------------------------------------
+
+    def wait(self, ticks: int) -> None:
+        for _ in range(ticks):
+            self.now += 1
+            was_on = {name: group.on for name, group in self.right.groups.items()}
+            self.right.tick(self.now)
+            self.often.advance(self.at)
+            for name, group in self.right.groups.items():
+                if was_on[name] and not group.on:
+                    self.epoch[name] += 1
+                    self.heard[name].clear()
+        self.machine.advance(self.at)
+        self.check(None)
+
+    def announce(self, group: str, ticks: int, resources: Sequence[str], kind: EventType) -> None:
+        new = event_id(len(self.right.events))
+        notice = Notice(group, tuple(resources), kind, ticks * self.world.tick_ns, 9, "because")
+        expected = self.right.announced(self.now, group, new, ticks)
+        assert self.both(lambda machine: machine.announce(self.at, notice, new)) is expected
+        event = self.machine.event(new)
+        assert event.published == self.at and event.notice == notice and event.id == new
+        wait_ns = max(0, notice.notice_ns)
+        assert event.not_before == Stamp(self.at.raw_ns + wait_ns, self.at.real_ns + wait_ns)
+        self.check(group)
+
+    def ask(self, guest: str) -> None:
+        """A poll that comes in by the front door."""
+        name = GROUPS[guest]
+        fresh = not self.right.groups[name].on
+        self.right.asked(self.now, name)
+        if fresh:
+            self.ready[name] = self.now + self.world.late
+        self.heard[name].add(guest)
+        fault, late_ns = self.both(lambda machine: machine.admit(self.at, guest))
+        recent = [tick for tick in self.accepted[guest] if (self.now - tick) * self.world.tick_ns < S]
+        if self.world.rate and len(recent) >= self.world.rate:
+            assert (fault, late_ns) == (Fault.TOO_MANY, 0)
+        else:
+            self.accepted[guest].append(self.now)
+            expected = self.faults[guest].pop(0) if self.faults[guest] else None
+            assert fault is expected
+            ready_ns = max(0, self.ready[name] - self.now) * self.world.tick_ns
+            assert late_ns == (0 if fault else ready_ns)
+        if fault is None:
+            _, events = self.both(lambda machine: machine.poll(self.at, guest))
+            for event in events:
+                self.shown_to.setdefault((guest, event.id), set()).add(event.status)
+        self.check(name)
+
+    def approve(self, guest: str, ids: Sequence[str]) -> None:
+        name = GROUPS[guest]
+        known = [self.right.events.get(one.upper()) if one.isascii() else None for one in ids]
+        fine = all(one and one.group == name and one.state.is_shown for one in known)
+        assert self.both(lambda machine: machine.approve(self.at, guest, ids)) is fine
+        for one in known:
+            if fine and one:
+                self.let_start.add(one.id)
+                self.right.started(one)
+        self.check(name if fine else "")
+
+    def start(self, one: str) -> None:
+        self.both(lambda machine: machine.start(self.at, one))
+        self.let_start.add(one)
+        self.right.started(self.right.events[one])
+        self.check(self.right.events[one].group)
+
+    def cancel(self, one: str) -> None:
+        self.both(lambda machine: machine.cancel(self.at, one))
+        event = self.right.events[one]
+        if event.state in (State.SCHEDULED, State.UNHEARD):
+            self.right.ended(event, State.CANCELLED)
+        self.check(event.group)
+
+    def finish(self, one: str) -> None:
+        self.both(lambda machine: machine.finish(self.at, one))
+        event = self.right.events[one]
+        if event.state is not State.CANCELLED:
+            self.right.ended(event, State.OVER)
+        self.check(event.group)
+
+    def restart(self, group: str) -> None:
+        self.both(lambda machine: machine.restart(self.at, group))
+        self.right.groups[group].incarnation = 1
+        self.epoch[group] += 1
+        self.check(group)
+
+    def reorder(self, group: str, rng: random.Random) -> None:
+        there = self.right.groups[group]
+        order = list(range(len(there.events)))
+        rng.shuffle(order)
+        self.both(lambda machine: machine.reorder(self.at, group, order))
+        there.change(lambda: setattr(there, "events", [there.events[index] for index in order]))
+        self.check(group)
+
+    def fail(self, guests: Sequence[str], answers: Sequence[Fault]) -> None:
+        self.both(lambda machine: machine.fail(self.at, guests, answers))
+        for guest in guests:
+            self.faults[guest] = list(answers)
+        self.check("")
+
+    # -- what has to hold -------------------------------------------------------------------------
+
+    def check(self, touched: str | None) -> None:
+        """After every step. touched: the only group that may be another now; None: time has passed."""
+        for name, group in self.right.groups.items():
+            members = [guest for guest in GROUPS if GROUPS[guest] == name]
+            incarnation, events = self.machine.shown(self.at, members[0])
+            assert all(self.machine.shown(self.at, guest) == (incarnation, events) for guest in members)
+            assert self.often.shown(self.at, members[0]) == (incarnation, events)
+            # The contract, as the reference has it.
+            expected = tuple((one, state.value) for one, state in group.document())
+            assert tuple((event.id, event.status.lower()) for event in events) == expected
+            assert incarnation == group.incarnation
+            # Isolation.
+            assert all(event.notice.group == name for event in events)
+            assert all(self.machine.event(event.id) == event for event in events)
+            # Until it starts anew it never goes back, and documents of one incarnation are equal.
+            if group.on:
+                documents = self.documents.setdefault((name, self.epoch[name]), {})
+                assert documents.setdefault(incarnation, events) == events
+                assert max(documents) == incarnation
+            for guest in members:
+                assert self.machine.heard(guest) is (group.on and guest in self.heard[name])
+                assert self.machine.group_of(guest) == name
+        for one in self.right.events.values():
+            assert self.machine.state(one.id) is one.state
+            assert self.machine.state(one.id.lower()) is one.state
+            if one.state is State.STARTED and one.id not in self.let_start:
+                assert self.at.raw_ns >= self.machine.event(one.id).not_before.raw_ns
+        happened = self.machine.happened()
+        assert self.machine.happened() == ()
+        assert [replace(h, at=self.at) for h in self.often.happened()] == list(happened)
+        if happened and touched is not None:
+            last = happened[-1]
+            assert last.incarnation == self.right.groups[last.group].incarnation
+        for one_happening in happened:
+            assert one_happening.at == self.at
+            if touched is not None:
+                assert one_happening.group == touched or not touched
+            self.believe(one_happening)
+
+    def believe(self, it: Happening) -> None:
+        """The timeline tells nothing that cannot be."""
+        if it.guest:
+            assert GROUPS[it.guest] == it.group
+        past = [h for h in self.story if h.event == it.event and it.event]
+        kinds = {h.kind for h in past}
+        mine = {h.kind for h in past if h.guest == it.guest}
+        if it.event:
+            assert self.machine.event(it.event).notice.group == it.group
+            assert it.kind not in mine  # once at most, each
+        match it.kind:
+            case Kind.PUBLISHED | Kind.UNHEARD:
+                assert not past
+            case Kind.STARTED | Kind.APPROVED | Kind.SEEN | Kind.SEEN_STARTED:
+                assert Kind.PUBLISHED in kinds and not kinds & {Kind.GONE, Kind.CANCELLED}
+            case Kind.GONE:
+                assert Kind.PUBLISHED in kinds and Kind.CANCELLED not in kinds
+            case Kind.CANCELLED:
+                assert not kinds & {Kind.STARTED, Kind.GONE}
+            case Kind.SEEN_GONE:
+                assert kinds & {Kind.GONE, Kind.CANCELLED} and mine & {Kind.SEEN, Kind.SEEN_STARTED}
+        if it.kind is Kind.SEEN:
+            assert Kind.STARTED not in kinds
+        if it.kind is Kind.SEEN_STARTED:
+            assert Kind.STARTED in kinds
+        self.story.append(it)
+
+    def close(self) -> None:
+        """All is told that was: every answer that had an event, and the first without it."""
+        for guest in GROUPS:
+            self.faults[guest] = []
+        self.both(lambda machine: machine.fail(self.at, list(GROUPS), ()))
+        self.wait(max(self.world.late, 2))
+        for one in list(self.right.events):
+            self.finish(one)
+        for guest in GROUPS:
+            self.wait(1)
+            self.ask(guest)
+        told = {(h.guest, h.event, h.kind) for h in self.story}
+        for (guest, one), statuses in self.shown_to.items():
+            assert ((guest, one, Kind.SEEN) in told) is (EventStatus.SCHEDULED in statuses)
+            assert ((guest, one, Kind.SEEN_STARTED) in told) is (EventStatus.STARTED in statuses)
+        over_rate = self.world.rate and self.world.factor > 1
+        for guest, one, kind in told:
+            if kind in (Kind.SEEN, Kind.SEEN_STARTED):
+                assert (guest, one) in self.shown_to
+                assert (guest, one, Kind.SEEN_GONE) in told or over_rate
+        unheard = {h.event for h in self.story if h.kind is Kind.UNHEARD}
+        assert not unheard & {one for _, one in self.shown_to}
+        assert {h.event for h in self.story if h.kind in (Kind.PUBLISHED, Kind.UNHEARD)} == set(
+            self.right.events
+        )
+
+
+worlds = [
+    World(),
+    World(factor=50, warm=3, idle=12),
+    World(factor=0.5, late=4, idle=9),
+    World(factor=1, warm=5, late=2, idle=6, rate=1),
+    World(factor=50, idle=20, rate=2),
+    World(factor=4, idle=40, warm=1, rate=3),
+]
+
+
+def mangled(one: str, rng: random.Random) -> str:
+    """The same id to the service, but for the last: the ligature's upper case is FF."""
+    return rng.choice([one] * 6 + [one.lower(), one.title(), one.replace("FF", "ﬀ")])
+
+
+STEPS = {
+    "wait": 2,
+    "announce": 2,
+    "ask": 3,
+    "approve": 2,
+    "start": 1,
+    "cancel": 1,
+    "finish": 1,
+} | dict.fromkeys(("restart", "reorder", "fail", "silence", "old"), 1)
+"""What comes, and how often."""
+
+
+def step(life: Life, rng: random.Random) -> None:
+    """One thing, whatever comes."""
+    group = rng.choice(list(life.right.groups))
+    guest = rng.choice(list(GROUPS))
+    known = list(life.right.events)
+    lively = [one for one in known if life.right.events[one].state.is_shown]
+    one = rng.choice(lively or known) if known else ""
+    match rng.choices(list(STEPS), list(STEPS.values()))[0]:
+        case "wait":
+            life.wait(rng.choice((0, 1, 1, 2, 5)))
+        case "silence":
+            life.wait(life.world.idle + rng.choice((-1, 0, 1)))
+        case "announce":
+            members = [name for name in GROUPS if GROUPS[name] == group]
+            resources = rng.sample(members, rng.randint(1, len(members)))
+            life.announce(group, rng.choice((-1, 0, 1, 3, 8, 50)), resources, rng.choice(list(EventType)))
+        case "ask":
+            life.ask(guest)
+        case "approve":
+            own = [one for one in lively if life.right.events[one].group == GROUPS[guest]]
+            pool = rng.choice([own, own, own, known, [NOWHERE], [*own, ""]])
+            ids = rng.choices(pool, k=rng.randint(0, 3)) if pool else []
+            life.approve(guest, [mangled(one, rng) for one in ids])
+        case "start" | "cancel" | "finish" as what if one:
+            getattr(life, what)(one)
+        case "old" if known:
+            getattr(life, rng.choice(("start", "cancel", "finish")))(rng.choice(known))
+        case "restart":
+            life.restart(group)
+        case "reorder":
+            life.reorder(group, rng)
+        case "fail":
+            life.fail(rng.sample(list(GROUPS), 2), rng.choices(list(Fault), k=rng.randint(0, 3)))
+
+
+def test_many_lives() -> None:
+    for seed in range(LIVES):
+        rng = random.Random(seed)
+        life = Life(rng.choice(worlds))
+        try:
+            for _ in range(rng.choice((5, 20, 60))):
+                step(life, rng)
+            life.close()
+        except BaseException as error:
+            error.add_note(f"life {seed}, {life.world}")
+            raise
+
+
+class Lives(RuleBasedStateMachine):
+    """The same life, with failures that can be made small."""
+
+    guests = st.sampled_from(list(GROUPS))
+    names = st.sampled_from(sorted(set(GROUPS.values())))
+    picks = st.integers(0, 7)
+
+    @initialize(world=st.sampled_from(worlds))
+    def begin(self, world: World) -> None:
+        self.life = Life(world)
+
+    def known(self, pick: int) -> str:
+        known = list(self.life.right.events)
+        return known[-1 - pick % len(known)] if known else ""
+
+    @rule(ticks=st.one_of(st.integers(0, 6), st.integers(8, 42)))
+    def wait(self, ticks: int) -> None:
+        self.life.wait(ticks)
+
+    @rule(
+        group=names,
+        ticks=st.sampled_from((-1, 0, 1, 3, 8, 50)),
+        count=st.integers(1, 3),
+        kind=st.sampled_from(list(EventType)),
+    )
+    def announce(self, group: str, ticks: int, count: int, kind: EventType) -> None:
+        members = [guest for guest in GROUPS if GROUPS[guest] == group]
+        self.life.announce(group, ticks, members[:count], kind)
+
+    @rule(guest=guests)
+    def ask(self, guest: str) -> None:
+        self.life.ask(guest)
+
+    @rule(guest=guests, pick=st.lists(picks, max_size=3), rng=st.randoms(use_true_random=False))
+    def approve(self, guest: str, pick: list[int], rng: random.Random) -> None:
+        self.life.approve(guest, [mangled(self.known(one) or NOWHERE, rng) for one in pick])
+
+    @rule(pick=picks, what=st.sampled_from(("start", "cancel", "finish")))
+    def decide(self, pick: int, what: str) -> None:
+        if one := self.known(pick):
+            getattr(self.life, what)(one)
+
+    @rule(group=names)
+    def restart(self, group: str) -> None:
+        self.life.restart(group)
+
+    @rule(group=names, rng=st.randoms(use_true_random=False))
+    def reorder(self, group: str, rng: random.Random) -> None:
+        self.life.reorder(group, rng)
+
+    @rule(guest=guests, answers=st.lists(st.sampled_from(list(Fault)), max_size=3))
+    def fail(self, guest: str, answers: list[Fault]) -> None:
+        self.life.fail([guest], answers)
+
+    def teardown(self) -> None:
+        if hasattr(self, "life"):
+            self.life.close()
+
+
+def test_lives_under_hypothesis() -> None:
+    run_state_machine_as_test(
+        Lives,
+        settings=settings(
+            max_examples=HYPOTHESIS_LIVES,
+            stateful_step_count=40,
+            derandomize=not HEAVY,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,471 @@
+"""The wire contract: what each request is answered. Junk is in test_scheduled_fuzz.py."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lab.core.clock import Stamp
+from lab.core.scheduled.instance import VERSIONS, About, compute_name
+from lab.core.scheduled.machine import Machine
+from lab.core.scheduled.model import ApiVersion, EventType, Fault, Happening, Kind, Notice, Rules, State
+from lab.core.scheduled.requests import MOST_BODY_BYTES, Answer, Request, answer
+
+S = 1_000_000_000
+GROUPS = {"a0": "a", "a1": "a", "b0": "b"}
+ABOUTS = {guest: About(guest, compute_name(guest, group), "id", "lab-1") for guest, group in GROUPS.items()}
+META = (("Metadata", "true"),)
+EVENTS = "/metadata/scheduledevents"
+NEWEST = "api-version=2020-07-01"
+INSTANCE = "/metadata/instance"
+OLD = "api-version=2019-06-01"
+ONE = "602D9444-D2CD-49C7-8624-8643E7171297"
+OTHERS = "602D9444-D2CD-49C7-8624-000000000000"
+
+
+def at(second: float) -> Stamp:
+    return Stamp(round(second * S), 1_700_000_000 * S + round(second * S))
+
+
+class Service:
+    """A machine with both groups switched on and an event for each."""
+
+    def __init__(self, rules: Rules = Rules(), announced: bool = True) -> None:  # noqa: B008 - frozen
+        self.machine = Machine(GROUPS, rules)
+        self.now = 1.0
+        if announced:
+            for guest, group, one in (("a0", "a", ONE), ("b0", "b", OTHERS)):
+                self.machine.admit(at(0), guest)
+                notice = Notice(group, (guest,), EventType.FREEZE, 900 * S, 9, "Host is patched.")
+                self.machine.announce(at(0), notice, one)
+            self.machine.happened()
+
+    def ask(
+        self,
+        path: str = EVENTS,
+        query: str = NEWEST,
+        headers: tuple[tuple[str, str], ...] = META,
+        *,
+        verb: str = "GET",
+        body: bytes = b"",
+        guest: str = "a0",
+    ) -> Answer:
+        return answer(self.machine, ABOUTS, guest, at(self.now), Request(verb, path, query, headers, body))
+
+    def approve(self, body: bytes | object, *headers: tuple[str, str], guest: str = "a0") -> Answer:
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.ask(headers=META + headers, verb="POST", body=sent, guest=guest)
+
+    def refused(self) -> list[Happening]:
+        return [one for one in self.machine.happened() if one.kind is Kind.REFUSED]
+
+
+def header(given: Answer, name: str) -> str | None:
+    return dict(given.headers).get(name)
+
+
+def parsed(given: Answer) -> Any:
+    assert header(given, "Content-Type") == "application/json; charset=utf-8"
+    return json.loads(given.body)
+
+
+def ids(given: Answer) -> list[str]:
+    assert given.status == 200
+    return [event["EventId"] for event in parsed(given)["Events"]]
+
+
+# -- what is refused ---------------------------------------------------------------------------------
+
+FORWARDED = (*META, ("x-forwarded-for", ""))
+
+REFUSED = [
+    # verb, path, query, headers, status
+    ("GET", EVENTS, NEWEST, (), 400),
+    ("GET", EVENTS, NEWEST, (("Metadata", "false"),), 400),
+    ("GET", EVENTS, NEWEST, (("Metadata", ""),), 400),
+    ("GET", EVENTS, NEWEST, (("Metadata", "true"), ("metadata", "no")), 400),
+    ("GET", EVENTS, NEWEST, FORWARDED, 400),
+    ("GET", EVENTS, "api-version=2017-03-01", FORWARDED, 400),
+    ("POST", EVENTS, NEWEST, (), 400),
+    ("GET", INSTANCE, OLD, (), 400),
+    ("GET", INSTANCE, "api-version=2017-03-01", (), 400),
+    ("GET", "/metadata/versions", "", (), 400),
+    ("GET", "/metadata/nothing", NEWEST, (), 400),
+    ("GET", EVENTS, "", META, 400),
+    ("GET", EVENTS, "api-version=", META, 400),
+    ("GET", EVENTS, "api-version=latest", META, 400),
+    ("GET", EVENTS, "api-version=2019-06-01", META, 400),  # known to /metadata/instance only
+    ("GET", EVENTS, "api-version=2020-07-01%00", META, 400),
+    ("GET", EVENTS, "api-version=%ff%fe", META, 400),
+    ("POST", EVENTS, "api-version=2030-01-01", META, 400),
+    ("GET", EVENTS, f"{NEWEST}&{NEWEST}", META, 400),
+    ("GET", EVENTS, f"{NEWEST}&API-Version=2020-07-01", META, 400),
+    ("GET", EVENTS, f"{NEWEST}&x=1&x=2", META, 400),
+    ("GET", EVENTS, f"{NEWEST}&x&x", META, 400),
+    ("GET", INSTANCE, f"{OLD}&format=json&format=text", META, 400),
+    ("GET", INSTANCE, f"{OLD}&format=xml", META, 400),
+    ("GET", INSTANCE, "", META, 400),
+    ("GET", INSTANCE, "api-version=2020-07-01", META, 400),  # known to scheduledevents only
+    ("GET", f"{INSTANCE}/compute/name", OLD, META, 400),  # a leaf as JSON
+    ("GET", f"{INSTANCE}/compute/name", f"{OLD}&format=json", META, 400),
+    ("GET", "/metadata", "", META, 400),
+    ("GET", "/metadata/versions", "x=1&x=1", META, 400),
+    *[(verb, EVENTS, NEWEST, META, 405) for verb in ("HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "get", "")],
+    *[(verb, INSTANCE, OLD, META, 405) for verb in ("HEAD", "POST", "PUT", "TRACE")],
+    ("POST", "/metadata/versions", "", META, 405),
+    *[
+        ("GET", path, NEWEST, META, 404)
+        for path in (
+            "",
+            "/",
+            "*",
+            "/metadatas",
+            "/Metadata/scheduledevents",
+            "metadata/scheduledevents",
+            "http://169.254.169.254/metadata/scheduledevents",
+            "//metadata/scheduledevents",
+            "/metadata//scheduledevents",
+            "/metadata/scheduledevents//",
+            "/metadata/scheduledEvents",
+            "/metadata/scheduledevents/x",
+            "/metadata/scheduledevents;x=1",
+            "/metadata/scheduledevents%00",
+            "/metadata/scheduledevents%2f",
+            "/metadata/%73cheduledevents",
+            "/metadata%2fscheduledevents",
+            "/metadata\\scheduledevents",
+            "/metadata/./scheduledevents",
+            "/metadata/scheduledevents/..",
+            "/metadata/../etc/passwd",
+            "/metadata/..%2f..%2fetc/passwd",
+            "/latest/meta-data/",
+            "/metadata/attested/document",
+            "/metadata/identity/oauth2/token",
+            "/metadata/loadbalancer",
+            "/metadata/reprovisiondata",
+            "/metadata/" + "x" * 10_000,
+        )
+    ],
+    *[
+        ("GET", f"{INSTANCE}/{path}", OLD, META, 404)
+        for path in (
+            "..",
+            "../scheduledevents",
+            "compute/..",
+            "compute/%6eame",
+            "x",
+            "compute/name/x",
+            "network/interface/1",
+            "/",
+            "__class__",
+        )
+    ],
+    ("GET", "/metadata", OLD, META, 404),
+]
+
+
+@pytest.mark.parametrize(("verb", "path", "query", "headers", "status"), REFUSED)
+def test_a_request_out_of_order_is_refused(
+    verb: str, path: str, query: str, headers: tuple[tuple[str, str], ...], status: int
+) -> None:
+    service = Service(announced=False)
+    given = service.ask(path, query, headers, verb=verb)
+    assert given.status == status
+    if verb == "HEAD":
+        assert given.body == b""
+    else:
+        assert parsed(given)["error"]
+    assert (header(given, "Allow") is not None) == (status == 405)
+    # It does not count: nothing is switched on by it. What was meant for the events is told, and no more.
+    assert not service.machine.heard("a0")
+    refused = service.refused()
+    assert service.machine.announce(at(2), Notice("a", ("a0",), EventType.FREEZE, S), ONE) is State.UNHEARD
+    meant = path.rstrip("/").split("/")[:3] == EVENTS.split("/")
+    assert [one.text[:3] for one in refused] == ([str(status)] if meant else [])
+
+
+def test_allow_says_what_can_be_done() -> None:
+    service = Service()
+    assert header(service.ask(verb="PUT"), "Allow") == "GET, POST"
+    assert header(service.ask(INSTANCE, OLD, verb="POST"), "Allow") == "GET"
+
+
+@pytest.mark.parametrize(
+    ("path", "newest"),
+    [
+        (EVENTS, ["2020-07-01", "2019-08-01", "2019-04-01"]),
+        (INSTANCE, list(VERSIONS[:-4:-1])),
+        ("/metadata", list(VERSIONS[:-4:-1])),
+        ("/metadata/", list(VERSIONS[:-4:-1])),
+    ],
+)
+@pytest.mark.parametrize("query", ["", "api-version=1999-01-01"])
+def test_without_a_version_the_newest_are_told(path: str, newest: list[str], query: str) -> None:
+    given = Service().ask(path, query)
+    assert given.status == 400
+    assert list(parsed(given)) == ["error", "newest-versions"]
+    assert parsed(given)["newest-versions"] == newest
+
+
+# -- GET /metadata/scheduledevents -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Metadata", "metadata", "METADATA"])
+@pytest.mark.parametrize("value", ["true", "True", "TRUE", " true "])
+def test_the_header_is_compared_without_case(name: str, value: str) -> None:
+    given = Service().ask(headers=((name, value),))
+    assert ids(given) == [ONE]
+    assert header(given, "ETag") == '"2"'
+    assert (header(given, "Server") or "").startswith("IMDS/")
+    assert not given.never and given.after_ns == 0
+
+
+@pytest.mark.parametrize("version", ApiVersion)
+def test_every_version_is_served_and_only_the_preview_without_the_header(version: ApiVersion) -> None:
+    service = Service()
+    assert ids(service.ask(query=f"api-version={version}")) == [ONE]
+    assert service.ask(query=f"api-version={version}", headers=()).status == (
+        200 if version.is_preview else 400
+    )
+    (event,) = parsed(service.ask(query=f"api-version={version}"))["Events"]
+    assert event["Resources"] == ["_a_a0" if version.is_preview else "a_a0"]
+
+
+@pytest.mark.parametrize("query", [f"{NEWEST}&", f"&{NEWEST}", f"x=1&{NEWEST}", "api%2Dversion=2020%2D07-01"])
+def test_other_parameters_and_encodings_of_them_do_no_harm(query: str) -> None:
+    assert ids(Service().ask(query=query)) == [ONE]
+
+
+def test_a_slash_at_the_end_does_no_harm() -> None:
+    service = Service()
+    for path, query in (
+        (EVENTS, NEWEST),
+        (INSTANCE, OLD),
+        ("/metadata/versions", ""),
+        (f"{INSTANCE}/compute", OLD),
+    ):
+        assert service.ask(f"{path}/", query) == service.ask(path, query)
+
+
+@pytest.mark.parametrize(
+    "value", ['"2"', 'W/"2"', '"1", "2"', '"1",W/"2" , "9"', "*", ' "2" ', '"a,b", "2"', '"2", "unfinished']
+)
+def test_who_has_the_document_is_told_so_and_has_asked(value: str) -> None:
+    service = Service(Rules(time_factor=1, idle_s=10))
+    for second in (1, 9, 17, 25):
+        service.now = second
+        given = service.ask(headers=(*META, ("if-none-match", value)))
+        assert (given.status, given.body, header(given, "ETag")) == (304, b"", '"2"')
+        assert header(given, "Content-Type") is None
+
+
+@pytest.mark.parametrize("value", ['"1"', "2", '"22"', 'W/"3"', "", '"2', "W/*", '""'])
+def test_who_has_another_document_is_given_this_one(value: str) -> None:
+    assert ids(Service().ask(headers=(*META, ("If-None-Match", value)))) == [ONE]
+
+
+def test_tags_in_several_headers_count() -> None:
+    given = Service().ask(headers=(*META, ("If-None-Match", '"1"'), ("If-None-Match", '"2"')))
+    assert given.status == 304
+
+
+def test_after_a_restart_an_etag_may_lie_and_then_nobody_has_seen_the_event() -> None:
+    service = Service()
+    tag = header(service.ask(), "ETag") or ""
+    service.machine.restart(at(1), "a")
+    service.machine.finish(at(1), ONE)
+    assert header(service.ask(), "ETag") == tag  # already here: another document, the same tag
+    service.machine.restart(at(1), "a")
+    later = "602D9444-D2CD-49C7-8624-111111111111"
+    service.machine.announce(at(1), Notice("a", ("a0",), EventType.REBOOT, 900 * S), later)
+    service.machine.happened()
+    assert service.ask(headers=(*META, ("If-None-Match", tag))).status == 304
+    assert service.machine.happened() == ()
+    assert ids(service.ask()) == [later]
+    assert [one.kind for one in service.machine.happened()] == [Kind.SEEN]
+
+
+def test_an_event_that_the_version_does_not_tell_is_not_seen() -> None:
+    service = Service(announced=False)
+    service.ask()
+    service.machine.announce(at(1), Notice("a", ("a0",), EventType.PREEMPT, 900 * S), ONE)
+    service.machine.happened()
+    given = service.ask(query="api-version=2017-08-01")
+    assert ids(given) == [] and parsed(given)["DocumentIncarnation"] == 2
+    assert service.machine.happened() == ()
+    assert ids(service.ask(query="api-version=2017-11-01")) == [ONE]
+    assert [one.kind for one in service.machine.happened()] == [Kind.SEEN]
+
+
+# -- POST /metadata/scheduledevents ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        (("Content-Type", "application/json"),),
+        (("Content-Type", "application/x-www-form-urlencoded"),),
+        (("Content-Type", "junk; \x00"), ("If-None-Match", "*")),
+    ],
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"StartRequests": [{"EventId": ONE}]},
+        {"StartRequests": [{"EventId": ONE.lower(), "more": {}}], "DocumentIncarnation": 77, "x": [None]},
+        {"StartRequests": [{"EventId": ONE}, {"EventId": ONE}]},
+        b'\xef\xbb\xbf \r\n{"StartRequests" : [ {"EventId":"' + ONE.encode() + b'"} ] }\n',
+    ],
+)
+def test_an_approval_starts_the_event_for_all(body: object, headers: tuple[tuple[str, str], ...]) -> None:
+    service = Service()
+    for _ in range(3):
+        given = service.approve(body, *headers, guest="a1")
+        assert (given.status, given.body) == (200, b"")
+    (event,) = parsed(service.ask())["Events"]
+    assert (event["EventStatus"], event["NotBefore"]) == ("Started", "")
+    assert parsed(service.ask(guest="b0"))["Events"][0]["EventStatus"] == "Scheduled"
+    happened = [(one.kind, one.guest) for one in service.machine.happened()]
+    assert happened[:2] == [(Kind.APPROVED, "a1"), (Kind.STARTED, "")]
+
+
+def test_to_approve_nothing_is_no_mistake() -> None:
+    assert Service().approve({"StartRequests": []}).status == 200
+
+
+def deep(levels: int) -> bytes:
+    return b'{"StartRequests":[{"EventId":"%s"}],"x":%s%s}' % (ONE.encode(), b"[" * levels, b"]" * levels)
+
+
+BAD = [
+    b"",
+    b" ",
+    b"null",
+    b"[]",
+    b'"StartRequests"',
+    b"{}",
+    b'{"StartRequests":null}',
+    b'{"StartRequests":{}}',
+    b'{"StartRequests":{"EventId":"%s"}}' % ONE.encode(),
+    b'{"StartRequests":"%s"}' % ONE.encode(),
+    b'{"StartRequests":[null]}',
+    b'{"StartRequests":["%s"]}' % ONE.encode(),
+    b'{"StartRequests":[{}]}',
+    b'{"StartRequests":[{"EventId":null}]}',
+    b'{"StartRequests":[{"EventId":7}]}',
+    b'{"StartRequests":[{"EventId":["%s"]}]}' % ONE.encode(),
+    b'{"StartRequests":[{"EventId":"%s"},{}]}' % ONE.encode(),
+    b'{"startrequests":[{"EventId":"%s"}]}' % ONE.encode(),
+    b'{"StartRequests":[{"EventId":"%s"}]' % ONE.encode(),
+    b'{"StartRequests":[{"EventId":"%s"}]} x' % ONE.encode(),
+    b"{'StartRequests':[{'EventId':'%s'}]}" % ONE.encode(),
+    b'{"StartRequests":[{"EventId":"%s"}],"x":NaN}' % ONE.encode(),
+    b'{"StartRequests":[{"EventId":"%s"}],"x":%s}' % (ONE.encode(), b"9" * 5000),
+    b'{"StartRequests":[{"EventId":"%s\xff"}]}' % ONE.encode(),
+    json.dumps({"StartRequests": [{"EventId": ONE}]}).encode("utf-16"),
+    json.dumps({"StartRequests": [{"EventId": ONE}]}).encode("utf-32"),
+    b"StartRequests=" + ONE.encode(),
+    deep(20_000),
+    deep(10)[:-1] + b" " * MOST_BODY_BYTES + b"}",
+    b"\x1f\x8b\x08" + bytes(100),
+    # ids that are none of the group's
+    b'{"StartRequests":[{"EventId":"%s"}]}' % OTHERS.encode(),
+    b'{"StartRequests":[{"EventId":"%s"},{"EventId":"%s"}]}' % (ONE.encode(), OTHERS.encode()),
+    b'{"StartRequests":[{"EventId":""}]}',
+    b'{"StartRequests":[{"EventId":" %s"}]}' % ONE.encode(),
+    b'{"StartRequests":[{"EventId":"{%s}"}]}' % ONE.encode(),
+    b'{"StartRequests":[{"EventId":"\\ud800"}]}',
+]
+
+
+@pytest.mark.parametrize("body", BAD, ids=lambda body: repr(body[:40]))
+def test_what_approves_nothing_that_is_there_is_refused_and_starts_nothing(body: bytes) -> None:
+    service = Service()
+    given = service.approve(body)
+    assert given.status == 400 and list(parsed(given)) == ["error"]
+    assert service.machine.state(ONE) is service.machine.state(OTHERS) is State.SCHEDULED
+    assert [(one.guest, one.text[:3]) for one in service.refused()] == [("a0", "400")]
+
+
+def test_a_body_may_be_as_large_as_is_said() -> None:
+    body = json.dumps({"StartRequests": [{"EventId": ONE}]}).encode()
+    assert Service().approve(body.ljust(MOST_BODY_BYTES)).status == 200
+    assert Service().approve(body.ljust(MOST_BODY_BYTES + 1)).status == 400
+
+
+def test_what_is_over_cannot_be_approved() -> None:
+    service = Service()
+    service.machine.finish(at(1), ONE)
+    assert service.approve({"StartRequests": [{"EventId": ONE}]}).status == 400
+
+
+# -- faults and the rate -----------------------------------------------------------------------------
+
+
+def test_faults_are_for_events_only_and_for_one_guest() -> None:
+    service = Service()
+    service.machine.fail(at(1), ["a0"], [Fault.GONE, Fault.TOO_MANY, Fault.BROKEN, Fault.HANG])
+    assert ids(service.ask(guest="a1")) == [ONE]
+    assert service.ask(INSTANCE, OLD).status == 200
+    assert service.ask(headers=()).status == 400
+    assert service.ask().status == 410
+    assert service.approve({"StartRequests": [{"EventId": ONE}]}).status == 429
+    assert service.machine.state(ONE) is State.SCHEDULED
+    broken = service.ask()
+    assert broken.status == 500 and parsed(broken)["error"]
+    hung = service.ask()
+    assert hung.never and hung.body == b""
+    assert ids(service.ask()) == [ONE]
+    assert [one.text.split(":")[0] for one in service.refused()] == ["400", "410", "429", "500", "hang"]
+
+
+def test_the_first_answer_is_late_and_a_sixth_in_a_second_is_too_many() -> None:
+    service = Service(Rules(first_answer_s=120, most_per_second=5), announced=False)
+    given = [service.ask() for _ in range(6)]
+    assert [(one.status, one.after_ns) for one in given] == [(200, 2 * S)] * 5 + [(429, 0)]
+    service.now = 2
+    late = service.approve({"StartRequests": [{"EventId": ONE}]})
+    assert (late.status, late.after_ns) == (400, S)
+    assert service.ask(INSTANCE, OLD).after_ns == 0
+
+
+# -- the rest of /metadata ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_version_of_the_instance_is_served(version: str) -> None:
+    given = Service().ask(INSTANCE, f"api-version={version}&extended=true&format=json")
+    assert (given.status, list(parsed(given))) == (200, ["compute", "network"])
+    assert parsed(given)["compute"]["name"] == "a_a0"
+
+
+def test_each_guest_is_told_of_itself() -> None:
+    service = Service()
+    path = f"{INSTANCE}/compute/osProfile/computerName"
+    for guest in GROUPS:
+        given = service.ask(path, f"{OLD}&format=TEXT", guest=guest)
+        assert (given.status, given.body) == (200, guest.encode())
+        assert header(given, "Content-Type") == "text/plain; charset=utf-8"
+
+
+def test_parts_and_lists_of_children() -> None:
+    service = Service()
+    assert list(parsed(service.ask(f"{INSTANCE}/network/interface/0", OLD))) == ["ipv4", "ipv6", "macAddress"]
+    assert service.ask(INSTANCE, f"{OLD}&format=text").body == b"compute/\nnetwork/"
+
+
+def test_the_versions_are_listed() -> None:
+    given = Service().ask("/metadata/versions", "")
+    listed = parsed(given)["apiVersions"]
+    assert given.status == 200 and listed == sorted(listed)
+    assert {*ApiVersion, *VERSIONS} == set(listed)
+
+
+def test_asking_for_anything_else_switches_nothing_on() -> None:
+    service = Service(announced=False)
+    for path, query in ((INSTANCE, OLD), ("/metadata/versions", ""), ("/metadata/identity", "")):
+        service.ask(path, query)
+    assert service.machine.happened() == () and not service.machine.heard("a0")
