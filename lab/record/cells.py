@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.core import benchmark
+from lab.core import benchmark, standing
 from lab.core import plan as planned
 from lab.core.method import FreezeMethod
 from lab.core.verdict import Finding, Outcome, worst
@@ -44,14 +44,16 @@ def told_of(history: History) -> dict[str, Told]:
     return found
 
 
-def wanted(cell: planned.Cell) -> int:
-    """How many guest's cycles it should have."""
-    return len(cell.guests) * (cell.repeat + cell.control)
+def wanted(cell: planned.Cell, rollouts: Sequence[standing.Seen] = ()) -> int:
+    """How many guest's cycles it should have. A rollout that was stopped needs no more than it began."""
+    return standing.wanted(rollouts, len(cell.guests), cell.repeat, cell.control)
 
 
-def cell_findings(cell: planned.Cell, told: Told, run: int) -> list[Finding]:
+def cell_findings(
+    cell: planned.Cell, told: Told, run: int, rollouts: Sequence[standing.Seen] = ()
+) -> list[Finding]:
     """A cell of which not all was run: inconclusive, with its reason. run: how many cycles it had."""
-    many = wanted(cell)
+    many = wanted(cell, rollouts)
     if told.skipped:
         said = "refused" if told.refused else "not run"
         why = f"{said}: {told.skipped}"

@@ -9,19 +9,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.core.verdict import Finding, Outcome
-
-
-@dataclass(frozen=True)
-class Bounds:
-    low_ns: int
-    high_ns: int
-
-
-@dataclass(frozen=True)
-class Measure:
-    value_ns: int
-    low_ns: int
-    high_ns: int
+from lab.record.model_clock import Audit as Audit
+from lab.record.model_clock import Bounds as Bounds
+from lab.record.model_clock import Clocksource as Clocksource
+from lab.record.model_clock import DriftBounds as DriftBounds
+from lab.record.model_clock import Drifts as Drifts
+from lab.record.model_clock import Forecast as Forecast
+from lab.record.model_clock import Measure as Measure
+from lab.record.model_clock import Moved as Moved
+from lab.record.model_clock import Offsets as Offsets
+from lab.record.model_clock import Point as Point
+from lab.record.model_clock import Reached as Reached
+from lab.record.model_clock import Resync as Resync
+from lab.record.model_events import Apart as Apart
+from lab.record.model_events import Domain as Domain
+from lab.record.model_events import Event as Event
+from lab.record.model_events import Gate as Gate
+from lab.record.model_events import Member as Member
+from lab.record.model_events import Moment as Moment
+from lab.record.model_events import OneAtATime as OneAtATime
+from lab.record.model_events import Rollout as Rollout
+from lab.record.model_events import Wave as Wave
 
 
 @dataclass(frozen=True)
@@ -48,99 +56,6 @@ class Witnesses:
     lag: Bounds | None = None
     gap: Bounds | None = None
     silence: Bounds | None = None
-
-
-@dataclass(frozen=True)
-class Offsets:
-    before: Measure | None = None
-    at_resume: Measure | None = None
-    final: Measure | None = None
-
-
-@dataclass(frozen=True)
-class Point:
-    at_ns: int
-    low_ns: int
-    high_ns: int
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What the mechanism's rules said before the pause, for this pause. within: from the resume to when it
-    is repaired. residual: where the offset lies then, or stays. agrees: null where what was measured does not
-    tell; verdict: how the two stand to each other, in words."""
-
-    repaired: bool | None
-    correction: str | None
-    within: Bounds | None
-    residual: Bounds | None
-    text: str
-    sources: tuple[str, ...] = ()
-    agrees: bool | None = None
-    verdict: str = ""
-
-
-@dataclass(frozen=True)
-class Reached:
-    """The time from the resume to the first instant from which |offset| stays within limit_ns."""
-
-    limit_ns: int
-    time: Bounds | None
-
-
-@dataclass(frozen=True)
-class Moved:
-    """A step of the guest's REALTIME, so long after the resume; by_ns: positive is forward."""
-
-    at_ns: int
-    by_ns: int
-
-
-@dataclass(frozen=True)
-class Resync:
-    """time_low_ns to time_ns bound the time to sync; time_ns is the first instant seen in time. program,
-    config: of the set-up, as it was in the guest. tolerance_ns: what "in time" means here. steps: all that
-    the sampler in the guest saw; null when it did not watch."""
-
-    mechanism: str
-    predicted: str
-    outcome: str
-    time_ns: int | None
-    time_low_ns: int | None
-    step_ns: int | None
-    correction: str | None
-    backward_steps: int
-    overshoot_ns: int
-    area_ns_s: float
-    said: str
-    curve: tuple[Point, ...] = ()
-    forecast: Forecast | None = None
-    reached: tuple[Reached, ...] = ()
-    slew_ppm: float | None = None
-    program: str = ""
-    config: str = ""
-    tolerance_ns: int | None = None
-    steps: tuple[Moved, ...] | None = None
-
-
-@dataclass(frozen=True)
-class DriftBounds:
-    ppm: float
-    low: float
-    high: float
-    window_ns: int
-
-
-@dataclass(frozen=True)
-class Drifts:
-    before: DriftBounds | None = None
-    after: DriftBounds | None = None
-
-
-@dataclass(frozen=True)
-class Clocksource:
-    before: str
-    after: str
 
 
 @dataclass(frozen=True)
@@ -177,24 +92,6 @@ class Memory:
     before: str
     after: str
     cost_ns: int
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What one of the guest's programs claimed, against the truth. claims: how many, of which judged were
-    held against a known truth; wrong: claimed to be better than it certainly was, for wrong_low_ns to
-    wrong_high_ns, by worst_ns at the worst. unsynced_ns: how long, at most, it said it was not
-    synchronised."""
-
-    source: str
-    claims: int
-    judged: int
-    wrong: int
-    wrong_low_ns: int
-    wrong_high_ns: int
-    worst_ns: int
-    unsynced_ns: int
-    example: str = ""
 
 
 @dataclass(frozen=True)
@@ -268,6 +165,9 @@ class Cycle:
     without the freeze that the run is about. called_off: why the freeze was taken back, "" if it was not.
     cut: connections were cut by the guest's networking. outage_ns: of a reboot, until it was heard again.
     audits: the guest's own claims. effects: null when nobody watched for them.
+
+    event: the id of what announced it, "" when nothing did; cancelled: that was called off, so it is without
+    the freeze. wave: of the rollout, from 1.
     """
 
     index: int
@@ -313,11 +213,14 @@ class Cycle:
     outage_ns: int | None = None
     audits: tuple[Audit, ...] = ()
     effects: Effects | None = None
+    event: str = ""
+    cancelled: bool = False
+    wave: int | None = None
 
 
 @dataclass(frozen=True)
 class Guest:
-    """One entry for each guest and cell."""
+    """One entry for each guest and cell. availability_set: "" of none."""
 
     name: str
     image: str
@@ -328,6 +231,7 @@ class Guest:
     boot: dict[str, Any]
     cycles: tuple[Cycle, ...]
     cell: str = ""
+    availability_set: str = ""
 
 
 @dataclass(frozen=True)
@@ -399,7 +303,8 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Run:
-    """calibration: null when the lab had none on record."""
+    """calibration: null when the lab had none on record. events: announcements, in their order. rollouts: one
+    for each time that the fleet was gone through. one_at_a_time: null without a rollout."""
 
     schema: str
     id: str
@@ -417,3 +322,6 @@ class Run:
     comparisons: tuple[Comparison, ...] = ()
     calibration: Calibration | None = None
     left_out: tuple[LeftOut, ...] = ()
+    events: tuple[Event, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
+    one_at_a_time: OneAtATime | None = None

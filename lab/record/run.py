@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lab.core import plan as planned
 from lab.core.again import again
 from lab.core.findings import findings
+from lab.core.fleet import downs, one_at_a_time, proof_finding, skew_findings, skews
 from lab.core.judge import cells_of, measure_all
+from lab.core.plan import Plan
 from lab.core.result import CycleResult
+from lab.core.standing import rollout_findings
 from lab.core.timeline import Observation
 from lab.core.verdict import Finding, Outcome, worst
 from lab.errors import RecordError
 from lab.record.cells import Told, cell_findings, cell_of, comparisons, told_of
 from lab.record.cycle import cycle_of
 from lab.record.journal import History
+from lab.record.lives import event_of, judged, lives_of, marked
+from lab.record.model import Apart as Apart
 from lab.record.model import Audit as Audit
 from lab.record.model import Backward as Backward
 from lab.record.model import Bounds as Bounds
@@ -26,29 +33,38 @@ from lab.record.model import Cell as Cell
 from lab.record.model import Clocksource as Clocksource
 from lab.record.model import Comparison as Comparison
 from lab.record.model import Cycle as Cycle
+from lab.record.model import Domain as Domain
 from lab.record.model import DriftBounds as DriftBounds
 from lab.record.model import Drifts as Drifts
 from lab.record.model import Effects as Effects
+from lab.record.model import Event as Event
 from lab.record.model import Forecast as Forecast
+from lab.record.model import Gate as Gate
 from lab.record.model import Guest as Guest
 from lab.record.model import Host as Host
 from lab.record.model import LeftOut as LeftOut
 from lab.record.model import Limits as Limits
 from lab.record.model import Measure as Measure
+from lab.record.model import Member as Member
 from lab.record.model import Memory as Memory
+from lab.record.model import Moment as Moment
 from lab.record.model import Moved as Moved
 from lab.record.model import Offsets as Offsets
+from lab.record.model import OneAtATime as OneAtATime
 from lab.record.model import Playbook as Playbook
 from lab.record.model import Point as Point
 from lab.record.model import Predicted as Predicted
 from lab.record.model import Reached as Reached
 from lab.record.model import Resync as Resync
+from lab.record.model import Rollout as Rollout
 from lab.record.model import Run as Run
 from lab.record.model import Statistic as Statistic
 from lab.record.model import Step as Step
 from lab.record.model import TimerFleet as TimerFleet
+from lab.record.model import Wave as Wave
 from lab.record.model import Witnesses as Witnesses
 from lab.record.rebuild import observations_of, plan_of
+from lab.record.rollout import ends_of, proof_of, rollout_of, rollouts_of
 from lab.record.statistics import statistics as statistics
 
 SCHEMA = "freezelab.run/1"
@@ -94,6 +110,44 @@ def _is_of(result: CycleResult, cell: str, guest: str) -> bool:
     return result.observation.cell == cell and result.observation.guest == guest
 
 
+class _Fleet:
+    """What is told of a plan's rollout; of a plan without one, nothing but the skew of its guests."""
+
+    def __init__(self, history: History, plan: Plan, results: Sequence[CycleResult]) -> None:
+        self._plan, self._results = plan, results
+        self.seen = rollouts_of(history)
+        self.waves = {(w.cycle, g): w.number for one in self.seen for w in one.waves for g in w.guests}
+        self._by = plan.rollout.by if plan.rollout is not None else None
+        self._proof = None
+        if self._by is not None:
+            down = downs(results, plan.guests, self._by, ends_of(history))
+            self._proof = one_at_a_time(down, self._by)
+
+    def findings(self, cell: planned.Cell, results: Sequence[CycleResult]) -> list[Finding]:
+        """Of one cell. results: its cycles."""
+        expect, rollout = cell.expectations, self._plan.rollout
+        apart = skews(results, cell.guests, self._by)
+        found = skew_findings(apart, expect.skew_ns, self._by, cell.id)
+        if rollout is not None and self._proof is not None:
+            found += rollout_findings(self.seen, rollout, cell.guests, expect.rollout, cell.id)
+            found.append(proof_finding(self._proof, rollout.by, cell.id))
+        return found
+
+    def members(
+        self, cycles: Sequence[tuple[str, Cycle]], events: Sequence[Event], found: Sequence[Finding]
+    ) -> tuple[Rollout, ...]:
+        """Of run.json."""
+        guests = self._plan.guests
+        apart = skews(self._results, guests, self._by)
+        return tuple(rollout_of(seen, guests, cycles, events, apart, found) for seen in self.seen)
+
+    def one_at_a_time(self) -> OneAtATime | None:
+        """Of run.json."""
+        if self._proof is None or self._by is None:
+            return None
+        return proof_of(self._proof, self._by)
+
+
 def judge(history: History) -> tuple[Run, list[CycleResult]]:
     """Measure and judge a run from its history alone. RecordError when the history is damaged."""
     plan = plan_of(history)
@@ -105,18 +159,25 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
     results = measure_all(observations, plan)
     found = [findings(r, known_cells[r.observation.cell].expectations) for r in results]
     own = _run_findings(history)
-    cycles = [
+    lives, fleet = lives_of(history, results), _Fleet(history, plan, results)
+    made = [
         cycle_of(result, given, known_cells[result.observation.cell].expectations)
         for result, given in zip(results, found, strict=True)
     ]
-    told = told_of(history)
+    whose = [result.observation.guest for result in results]
+    cycles = marked(list(zip(whose, made, strict=True)), lives, fleet.waves)
+    told, of_events = told_of(history), dict[str, list[Finding]]()
     guests: list[Guest] = []
     cells: list[Cell] = []
     by_cell: dict[str, list[Cycle]] = {}
     for cell in plan.parts:
         here, said = [c for c in cycles if c.cell == cell.id], told.get(cell.id, Told())
         by_cell[cell.id] = here
-        over_all = cell_findings(cell, said, len(here))
+        over_all = cell_findings(cell, said, len(here), fleet.seen)
+        of_cell = [r for r in results if r.observation.cell == cell.id]
+        of_events |= (events := judged(lives, cell, of_cell))
+        over_all += (finding for given in events.values() for finding in given)
+        over_all += fleet.findings(cell, of_cell)
         for spec in cell.guests:
             over_all += again([r for r in results if _is_of(r, cell.id, spec.name)], cell.expectations)
         own += over_all
@@ -129,12 +190,14 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
                     if _is_of(r, cell.id, spec.name)
                 ),
                 cell.id,
+                spec.availability_set,
             )
             for spec in cell.guests
         )  # fmt: skip
         if plan.cells:
             cells.append(cell_of(cell, said, here, over_all))
     everything = [*own, *(f for given in found for f in given)]
+    events_of = [event_of(one, of_events.get(one.event.id, ())) for one in lives]
     first, last = history.events[0], history.events[-1]
     known = {name: value for name, value in first["host"].items() if name in Host.__dataclass_fields__}
     for end in history.of("run-end"):
@@ -158,6 +221,9 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         comparisons=comparisons(cells, by_cell),
         calibration=_calibration(first.get("calibration")),
         left_out=tuple(LeftOut(dict(one.values), one.why) for one in plan.left_out),
+        events=tuple(events_of),
+        rollouts=fleet.members(list(zip(whose, cycles, strict=True)), events_of, everything),
+        one_at_a_time=fleet.one_at_a_time(),
     )
     return run, results
 

@@ -163,12 +163,13 @@ def write(
                 journal.append("cell", id=tag, began=True)
             journal.append("boot", "web-0", timings={"to_probe_s": 6.4})
             for seen in given.cycles:
-                _journal(journal, replace(seen, cell=tag))
+                journal_cycle(journal, replace(seen, cell=tag))
         journal.append("run-end", interrupted=False, failure="")
     return where
 
 
-def _journal(journal: FileJournal, o: Observation) -> None:
+def journal_cycle(journal: FileJournal, o: Observation, *, end: bool = True) -> None:
+    """One guest's cycle, in the controller's order. end: with its last entry."""
     where = o.guest, o.cycle
     journal.append(
         "cycle", *where, frozen=o.frozen, method=o.method, patch=o.patch, impact=o.patch_impact,
@@ -195,7 +196,8 @@ def _journal(journal: FileJournal, o: Observation) -> None:
     if o.claims or o.effects is not None:
         journal.append("watched", *where, claims=list(o.claims), effects=o.effects)
     journal.append("verified", *where, before=o.version_before, after=o.version_after, why="")
-    journal.append("cycle-end", *where, host_step_ns=o.host_step_ns)
+    if end:
+        journal.append("cycle-end", *where, host_step_ns=o.host_step_ns)
 
 
 def methods(folder: Path) -> Path:

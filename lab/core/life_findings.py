@@ -1,0 +1,318 @@
+"""What became of announcements, held against what always has to and what was expected to. What was not seen
+is inconclusive; that something did not happen is only said of a history that goes on past it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lab.core.clock import Stamp
+from lab.core.fleet import taken_down
+from lab.core.lives import Life, Member
+from lab.core.plan import CycleSpec, NoticeExpectations
+from lab.core.result import CycleResult
+from lab.core.units import NS_PER_MS, NS_PER_S, format_duration, format_ms
+from lab.core.verdict import Finding, Outcome, at_least, at_most, worst
+
+PASSED, FAILED, OPEN = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE
+
+
+def _length(ns: int) -> str:
+    return f"{ns / NS_PER_S:.2f} s" if abs(ns) >= NS_PER_S else f"{ns / NS_PER_MS:.1f} ms"
+
+
+class _Judge:
+    def __init__(self, life: Life, spec: CycleSpec, expect: NoticeExpectations) -> None:
+        self.life, self.spec, self.expect = life, spec, expect
+        self.announced, self.notice = life.announced, life.event.notice
+        self.group = self.notice.group
+        self.missing = FAILED if self.announced.complete else OPEN
+        """The outcome where something that has to happen is not in the history."""
+
+    def _finding(
+        self, metric: str, expectation: str, measured: str, outcome: Outcome, why: str = ""
+    ) -> Finding:
+        resources = self.notice.resources
+        guest = resources[0] if len(resources) == 1 else ""
+        return Finding(
+            guest, self.announced.cycle, metric, expectation, measured, outcome, why, self.announced.cell
+        )
+
+    @property
+    def _freezes(self) -> bool:
+        """A freeze is what this is about: not when it was called off, and nobody was frozen."""
+        return self.life.cancelled is None or bool(self.life.to_be_frozen)
+
+    # -- always --------------------------------------------------------------------------------------
+
+    def started_first(self) -> Iterator[Finding]:
+        if not self._freezes:
+            return
+        metric, expectation = "started first", "no guest is frozen before its event is Started"
+        life = self.life
+        if not life.heard:
+            yield self._finding(metric, expectation, "nobody listened", PASSED)
+            return
+        if not life.to_be_frozen and all(m.result is not None for m in life.affected):
+            yield self._finding(metric, expectation, "no guest was frozen", PASSED)
+            return
+        unseen = [m.guest for m in life.affected if m.stop is None]
+        stops = [(m.guest, m.stop) for m in life.affected if m.stop is not None]
+        if life.started is None:
+            if stops:
+                why = f"{stops[0][0]} was frozen, and its event was never Started"
+            else:
+                why = f"the event of {self.group} was never Started"
+            outcome = self.missing if stops else OPEN
+            yield self._finding(metric, expectation, "not Started", outcome, why)
+            return
+        for guest, stop in stops:
+            early = life.started.raw_ns - stop.called.raw_ns
+            if early > 0:
+                outcome = FAILED if life.started.raw_ns > stop.returned.raw_ns else OPEN
+                why = f"{guest} was frozen {_length(early)} before its event was Started"
+                yield self._finding(metric, expectation, f"{_length(early)} before", outcome, why)
+                return
+        if unseen:
+            why = f"it was not seen when {unseen[0]} was frozen"
+            yield self._finding(metric, expectation, "not seen", OPEN, why)
+            return
+        first = min(stop.called.raw_ns for _, stop in stops) - life.started.raw_ns
+        yield self._finding(metric, expectation, f"{_length(first)} after", PASSED)
+
+    def shown_started(self) -> Iterator[Finding]:
+        announce, life = self.spec.announce, self.life
+        if not self._freezes or not life.heard or announce is None or life.started is None:
+            return  # without a start, started_first has said so
+        if not life.to_be_frozen:
+            return
+        expectation = f"at least {format_duration(announce.started_ns)} before the freeze"
+        frozen = life.frozen
+        if frozen is None:
+            why = "the freeze was not seen"
+            yield self._finding("shown as Started", expectation, "not seen", OPEN, why)
+            return
+        shown = frozen.shifted(-life.started.raw_ns)
+        outcome = at_least(announce.started_ns, shown.low_ns, shown.high_ns)
+        text = _length(shown.low_ns)
+        why = "" if outcome is PASSED else f"shown as Started for {text}, expected {expectation}"
+        yield self._finding("shown as Started", expectation, text, outcome, why)
+
+    def gone(self) -> Iterator[Finding]:
+        expectation, life = "at the end, and not before the guests are back", self.life
+        if not life.heard:
+            yield self._finding("gone", expectation, "never shown", PASSED)
+            return
+        if life.cancelled is not None and not life.to_be_frozen:
+            yield self._finding("gone", expectation, "called off", PASSED)
+            return
+        gone = life.gone or life.cancelled
+        if gone is None:
+            shown = "the event is still shown" if self.announced.complete else "it was not seen"
+            why = f"{shown} at the end ({self.group})"
+            yield self._finding("gone", expectation, "not gone", self.missing, why)
+            return
+        for member in life.affected:
+            if member.stop is not None and member.resume is None:
+                why = f"it was not seen when {member.guest} was back"
+                yield self._finding("gone", expectation, "not seen", OPEN, why)
+                return
+            if member.resume is not None and gone.raw_ns < member.resume.called.raw_ns:
+                early = _length(member.resume.called.raw_ns - gone.raw_ns)
+                why = f"the event was gone {early} before {member.guest} was resumed"
+                yield self._finding("gone", expectation, f"{early} before", FAILED, why)
+                return
+        back = life.last_resume
+        text = f"{_length(gone.raw_ns - back.raw_ns)} after the resume" if back is not None else "gone"
+        yield self._finding("gone", expectation, text, PASSED)
+
+    def called_off(self) -> Iterator[Finding]:
+        """Whether it was called off, when that was expected, or nobody planned it."""
+        wanted, life = self.expect.cancelled, self.life
+        planned = self.spec.announce is not None and self.spec.announce.cancel_after_ns is not None
+        frozen = [m.guest for m in life.to_be_frozen]
+        if wanted is None and (planned or life.cancelled is None):
+            return
+        if wanted:
+            expectation = "called off, and no guest is frozen"
+            if frozen:
+                why = f"{frozen[0]} was to be spared, and was frozen"
+                yield self._finding("cancelled", expectation, "frozen", FAILED, why)
+            elif life.cancelled is None:
+                why = f"the event of {self.group} was not called off"
+                yield self._finding("cancelled", expectation, "not called off", self.missing, why)
+            elif any(member.result is None for member in life.affected):
+                why = "it was not seen that no guest was frozen"
+                yield self._finding("cancelled", expectation, "not seen", OPEN, why)
+            else:
+                yield self._finding("cancelled", expectation, "called off", PASSED)
+            return
+        expectation = "not called off"
+        if life.cancelled is not None:
+            outcome = OPEN if wanted is None else FAILED
+            why = f"the event of {self.group} was called off, and there was no freeze"
+            yield self._finding("cancelled", expectation, "called off", outcome, why)
+        elif life.gone is not None or life.started is not None or not life.heard:
+            yield self._finding("cancelled", expectation, "not called off", PASSED)
+        else:
+            why = "it was not seen what became of the event"
+            yield self._finding("cancelled", expectation, "not seen", OPEN, why)
+
+    # -- as expected ---------------------------------------------------------------------------------
+
+    def acknowledged(self) -> Iterator[Finding]:
+        wanted, life = self.expect.acknowledged, self.life
+        if wanted is None:
+            return
+        expectation = "approved before NotBefore" if wanted else "nobody approves before NotBefore"
+        approval = life.approved
+        over = life.started or life.cancelled or life.gone or life.unheard
+        if approval is not None:
+            who, at = approval
+            early = life.event.not_before.raw_ns - at.raw_ns
+            since = at.raw_ns - life.published.raw_ns if life.published is not None else None
+            text = f"by {who}" if since is None else f"by {who} after {_length(since)}"
+            good = (early >= 0) is wanted
+            if good:
+                why = ""
+            elif wanted:
+                why = f"{who} approved only {_length(-early)} after NotBefore"
+            else:
+                why = f"{who} approved, {_length(early)} before NotBefore"
+            yield self._finding("acknowledged", expectation, text, PASSED if good else FAILED, why)
+        elif over is None and not self.announced.complete:
+            why = "it was not seen whether anybody approved"
+            yield self._finding("acknowledged", expectation, "not seen", OPEN, why)
+        else:
+            whom = self.group if life.heard else f"{self.group}, which never asked"
+            why = f"nobody approved of {whom}" if wanted else ""
+            yield self._finding("acknowledged", expectation, "by nobody", FAILED if wanted else PASSED, why)
+
+    def seen(self) -> Iterator[Finding]:
+        yield from self._shown("seen", self.expect.seen, "the event", [m.told() for m in self.life.affected])
+        started = [member.seen_started for member in self.life.affected]
+        yield from self._shown("seen as Started", self.expect.started_seen, "it as Started", started)
+
+    def _shown(
+        self, metric: str, wanted: bool | None, what: str, shown: Sequence[Stamp | None]
+    ) -> Iterator[Finding]:
+        """Every one of the resources is shown it before it is frozen, or none is."""
+        if wanted is None:
+            return
+        expectation = f"{'every' if wanted else 'no'} guest is shown {what} before the freeze"
+        judged = [
+            (member, self._before_freeze(member, at))
+            for member, at in zip(self.life.affected, shown, strict=True)
+        ]
+        count = sum(before is True for _, before in judged)
+        text = f"{count} of {len(judged)} guests"
+        bad = next((member for member, before in judged if before is not None and before is not wanted), None)
+        unclear = next((member for member, before in judged if before is None), None)
+        if bad is not None:
+            word = "never shown" if wanted else "shown"
+            why = f"{bad.guest} was {word} {what} before its freeze"
+            yield self._finding(metric, expectation, text, FAILED, why)
+        elif unclear is not None or not judged:
+            who = unclear.guest if unclear is not None else "any guest"
+            why = f"it was not seen whether {who} was shown {what} before its freeze"
+            yield self._finding(metric, expectation, text, OPEN, why)
+        else:
+            yield self._finding(metric, expectation, text, PASSED)
+
+    def _before_freeze(self, member: Member, at: Stamp | None) -> bool | None:
+        """Whether the guest was answered before it was frozen; None where that is not certain. An answer that
+        was given while it stood still was read after it."""
+        life, stop = self.life, member.stop
+        if stop is None:
+            spared = life.cancelled is not None or (
+                member.result is not None and not taken_down(member.result)
+            )
+            if not spared or (at is None and not self.announced.complete):
+                return None
+            return at is not None
+        if at is None:
+            return False if self.announced.complete else None
+        if at.raw_ns > stop.returned.raw_ns:
+            return False
+        return True if at.raw_ns <= stop.called.raw_ns else None
+
+    def kept(self) -> Iterator[Finding]:
+        wanted, life = self.expect.kept, self.life
+        if wanted is None:
+            return
+        limit = life.duration_ns
+        if limit is None:
+            why = "no duration was announced"
+            expectation = "as announced" if wanted else "longer than announced"
+            yield self._finding("pause announced", expectation, "unknown", OPEN, why)
+            return
+        words = format_duration(limit)
+        expectation = f"at most {words}" if wanted else f"longer than {words}"
+        pauses = [
+            (member.guest, member.pause)
+            for member in life.affected
+            if member.result is None or taken_down(member.result)
+        ]
+        known = [(guest, pause) for guest, pause in pauses if pause is not None]
+        if not known or len(known) < len(pauses):
+            who = next((guest for guest, pause in pauses if pause is None), "")
+            why = f"the pause of {who} was not measured" if who else "no guest was frozen"
+            yield self._finding("pause announced", expectation, "not measured", OPEN, why)
+            return
+        flipped = {PASSED: FAILED, FAILED: PASSED, OPEN: OPEN}
+        outcomes = [at_most(limit, pause.low_ns, pause.high_ns) for _, pause in known]
+        if not wanted:
+            outcomes = [flipped[each] for each in outcomes]
+        outcome = worst(outcomes)
+        guest, pause = next(one for one, each in zip(known, outcomes, strict=True) if each is outcome)
+        if outcome is PASSED:
+            guest, pause = max(known, key=lambda one: one[1].high_ns)
+        text = format_ms(pause.mid_ns, pause.low_ns, pause.high_ns)
+        why = "" if outcome is PASSED else f"{guest} paused for {text}, announced was {words}"
+        yield self._finding("pause announced", expectation, text, outcome, why)
+
+    def notice_given(self) -> Iterator[Finding]:
+        given = self.life.notice_ns
+        for limit, words, compare in (
+            (self.expect.at_least_ns, "at least", at_least),
+            (self.expect.at_most_ns, "at most", at_most),
+        ):
+            if limit is None:
+                continue
+            expectation = f"{words} {format_duration(limit)}"
+            if given is None:
+                why = f"{self.group} never asked" if not self.life.heard else "it was not seen to start"
+                yield self._finding("notice", expectation, "none", OPEN, f"no notice to measure: {why}")
+                continue
+            outcome, text = compare(limit, given, given), _length(given)
+            why = "" if outcome is PASSED else f"notice {text}, expected {expectation}"
+            yield self._finding("notice", expectation, text, outcome, why)
+
+
+def life_findings(life: Life, spec: CycleSpec, expect: NoticeExpectations) -> list[Finding]:
+    """All that one event was held against."""
+    judge = _Judge(life, spec, expect)
+    checks = (
+        judge.started_first, judge.shown_started, judge.gone, judge.called_off, judge.acknowledged,
+        judge.seen, judge.kept, judge.notice_given,
+    )  # fmt: skip
+    return [finding for check in checks for finding in check()]
+
+
+def unannounced(results: Sequence[CycleResult], lives: Sequence[Life], cell: str = "") -> list[Finding]:
+    """Guests that were to be told and were frozen without an event: one finding for each cycle. results: of
+    one cell, whose cycles are announced."""
+    told = {(life.announced.cycle, guest) for life in lives for guest in life.event.notice.resources}
+    silent: dict[int, list[str]] = {}
+    for result in results:
+        spec, obs = result.spec, result.observation
+        if spec is None or spec.announce is None or result.control:
+            continue
+        if (obs.cycle, obs.guest) not in told:
+            silent.setdefault(obs.cycle, []).append(obs.guest)
+    return [
+        Finding(
+            "", cycle, "announcement", "before the freeze", "none in the history", OPEN,
+            f"{guests[0]} was to be told, and no event of it is in the history", cell,
+        )
+        for cycle, guests in silent.items()
+    ]  # fmt: skip

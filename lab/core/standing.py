@@ -1,0 +1,167 @@
+"""Where a rollout stands: its waves as the history has them, and whether it ended as it was to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lab.core.plan import DomainKind, GuestSpec, Rollout, RolloutEnd
+from lab.core.rollout import Domain, set_of
+from lab.core.verdict import Finding, Outcome
+
+ROLLOUT, GATES = "rollout", "gates"
+"""Metrics of the findings."""
+
+MOST_NAMED = 6
+"""Domains that a reason names one by one."""
+
+
+@dataclass(frozen=True)
+class GateSeen:
+    """What came of a gate in one guest. took_ns: until it held, or was given up."""
+
+    guest: str
+    gate: str
+    ok: bool
+    why: str
+    took_ns: int
+
+
+@dataclass(frozen=True)
+class WaveSeen:
+    """A wave that was begun. began_real_ns: host REALTIME. over: its end was seen."""
+
+    number: int
+    cycle: int
+    domains: tuple[Domain, ...]
+    guests: tuple[str, ...]
+    began_real_ns: int
+    over: bool = False
+    gates: tuple[GateSeen, ...] = ()
+
+    @property
+    def refused(self) -> GateSeen | None:
+        """The first gate that did not hold."""
+        return next((gate for gate in self.gates if not gate.ok), None)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A rollout as the history has it. planned: the guests of each wave. ended: None when its end was not
+    seen. stopped_in: the number of the wave."""
+
+    seed: int | None
+    by: DomainKind
+    planned: tuple[tuple[str, ...], ...]
+    waves: tuple[WaveSeen, ...] = ()
+    ended: RolloutEnd | None = None
+    why: str = ""
+    stopped_in: int | None = None
+
+    def done(self, wave: WaveSeen) -> bool:
+        """It was run to its end, gates and all."""
+        here = self.ended is RolloutEnd.STOPPED and wave.number == self.stopped_in
+        return wave.over and wave.refused is None and not here
+
+    def waiting(self, guests: Sequence[GuestSpec]) -> list[tuple[Domain, ...]]:
+        """The domains of the waves that were not begun."""
+        domains = {guest.name: (set_of(guest), self.by.of(guest)) for guest in guests}
+        left = self.planned[len(self.waves) :]
+        return [tuple(dict.fromkeys(domains[name] for name in wave if name in domains)) for wave in left]
+
+
+def wanted(seen: Sequence[Seen], guests: int, repeat: int, control: int) -> int:
+    """How many guests' cycles there should be: of a rollout that was stopped, those of the waves begun."""
+    if any(one.ended is RolloutEnd.STOPPED for one in seen):
+        return guests * control + sum(len(wave.guests) for one in seen for wave in one.waves)
+    return guests * (repeat + control)
+
+
+def _listed(domains: Iterable[Domain], by: DomainKind) -> str:
+    """ "web UD 0, 1; db UD 0"; bounded."""
+    sets: dict[str, list[str]] = {}
+    given = list(domains)
+    for name, number in given[:MOST_NAMED]:
+        sets.setdefault(name, []).append(str(number))
+    text = "; ".join(f"{name} {by.short} {', '.join(numbers)}" for name, numbers in sets.items())
+    rest = len(given) - MOST_NAMED
+    return f"{text} and {rest} more" if rest > 0 else text or "none"
+
+
+def stands(seen: Seen, guests: Sequence[GuestSpec]) -> str:
+    """ "done: web UD 0, 1; not done: web UD 2 (stopped there), web UD 3"."""
+    done = [domain for wave in seen.waves if seen.done(wave) for domain in wave.domains]
+    halted = [domain for wave in seen.waves if not seen.done(wave) for domain in wave.domains]
+    left = [domain for wave in seen.waiting(guests) for domain in wave]
+    parts = [f"done: {_listed(done, seen.by)}"]
+    if halted:
+        parts.append(f"stopped in: {_listed(halted, seen.by)}")
+    if left:
+        parts.append(f"not begun: {_listed(left, seen.by)}")
+    return ". ".join(parts)
+
+
+def _ended(seen: Seen, guests: Sequence[GuestSpec], expected: RolloutEnd, cell: str) -> Finding:
+    of = len(seen.planned)
+    done = sum(seen.done(wave) for wave in seen.waves)
+    where, expectation = stands(seen, guests), expected.value
+    if seen.ended is None:
+        why = f"the rollout's end was not seen. {where}"
+        text = f"{done} of {of} waves done"
+        return Finding("", -1, ROLLOUT, expectation, text, Outcome.INCONCLUSIVE, why, cell)
+    if seen.ended is RolloutEnd.STOPPED:
+        text = f"stopped in wave {seen.stopped_in} of {of}"
+        reason = f": {seen.why}" if seen.why else ""
+        if expected is RolloutEnd.STOPPED:
+            wave = next((wave for wave in seen.waves if wave.number == seen.stopped_in), None)
+            if wave is not None and wave.refused is not None:
+                return Finding("", -1, ROLLOUT, expectation, f"{text}{reason}", Outcome.PASSED, "", cell)
+            why = f"the rollout {text}, but by no gate{reason}. {where}"
+            return Finding("", -1, ROLLOUT, expectation, text, Outcome.INCONCLUSIVE, why, cell)
+        why = f"the rollout {text}{reason}. {where}"
+        return Finding("", -1, ROLLOUT, expectation, text, Outcome.FAILED, why, cell)
+    text = f"complete, {done} of {of} waves"
+    if expected is RolloutEnd.STOPPED:
+        why = "the rollout was to be stopped by a gate, and is complete"
+        return Finding("", -1, ROLLOUT, expectation, text, Outcome.FAILED, why, cell)
+    if done < of:
+        why = f"the rollout says that it is complete, and is not. {where}"
+        return Finding("", -1, ROLLOUT, expectation, text, Outcome.FAILED, why, cell)
+    return Finding("", -1, ROLLOUT, expectation, text, Outcome.PASSED, "", cell)
+
+
+def _gates(seen: Seen, wave: WaveSeen, plan: Rollout, last: bool, cell: str) -> Finding:
+    """A wave that was followed by another one must have had all its gates, and all of them must have held."""
+    refused = wave.refused
+    expectation = "hold before the next domain"
+    asked = {gate.gate for gate in wave.gates}
+    here = seen.ended is RolloutEnd.STOPPED and wave.number == seen.stopped_in
+    asks = [gate for gate in plan.gates if not gate.on or any(guest in gate.on for guest in wave.guests)]
+    missing = [gate.label for gate in asks if gate.label not in asked]
+    held = sum(gate.ok for gate in wave.gates)
+    text = f"{held} of {len(wave.gates)} hold"
+    if refused is not None and not here and not last:
+        why = f"the rollout went on after wave {wave.number}, though {refused.guest} failed {refused.gate}"
+        return Finding("", wave.cycle, GATES, expectation, text, Outcome.FAILED, why, cell)
+    if missing:
+        why = f"wave {wave.number}: {missing[0]} was not asked"
+        return Finding("", wave.cycle, GATES, expectation, text, Outcome.INCONCLUSIVE, why, cell)
+    told = f"{text}: {refused.guest}: {refused.gate}: {refused.why}" if refused is not None else text
+    return Finding("", wave.cycle, GATES, expectation, told, Outcome.PASSED, "", cell)
+
+
+def rollout_findings(
+    given: Sequence[Seen], plan: Rollout, guests: Sequence[GuestSpec], expected: RolloutEnd, cell: str = ""
+) -> list[Finding]:
+    """How each rollout ended, and whether it heeded its gates. Inconclusive when none was begun."""
+    if not given:
+        why = "the rollout was not begun"
+        return [Finding("", -1, ROLLOUT, expected.value, "not begun", Outcome.INCONCLUSIVE, why, cell)]
+    found = []
+    for seen in given:
+        found.append(_ended(seen, guests, expected, cell))
+        over = [wave for wave in seen.waves if wave.over] if plan.gates else []
+        for wave in over:
+            last = wave.number == len(seen.planned)
+            found.append(_gates(seen, wave, plan, last, cell))
+    return found

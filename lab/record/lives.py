@@ -1,0 +1,225 @@
+"""Announcements: from the history to their timelines, and to run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from lab.core.clock import Interval, Stamp
+from lab.core.life_findings import life_findings, unannounced
+from lab.core.lives import Announced, Life, Member, life
+from lab.core.plan import Cell
+from lab.core.result import CycleResult
+from lab.core.scheduled.model import Event, Happening
+from lab.core.verdict import Finding, worst
+from lab.errors import RecordError
+from lab.record.journal import History
+from lab.record.model import Bounds, Cycle, Measure
+from lab.record.model_events import Event as EventMember
+from lab.record.model_events import Member as GuestMember
+from lab.record.model_events import Moment
+
+_EVENTS = TypeAdapter(tuple[Event, ...])
+_HAPPENING = TypeAdapter(Happening)
+
+
+def damaged(history: History, event: dict[str, Any], error: Exception) -> RecordError:
+    """An event of the history that lacks a part, or has a wrong one."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    else:
+        what = f"{type(error).__name__} {error}"
+    return RecordError(
+        f"event {event['seq']} ({event['kind']}) is damaged: {what}", where=str(history.folder)
+    )
+
+
+class _Spans:
+    """Where in the history each guest's cycles are: a guest's name and number may come again in another
+    cell."""
+
+    def __init__(self, history: History) -> None:
+        self._spans: dict[tuple[int, str], list[tuple[int, str]]] = {}
+        self.whole: set[tuple[str, int, str]] = set()
+        for event in history.events:
+            key = event.get("cycle", -1), event.get("guest", "")
+            if event["kind"] == "cycle":
+                self._spans.setdefault(key, []).append((len(history.events), event.get("cell", "")))
+            elif event["kind"] == "cycle-end" and key in self._spans:
+                cell = self._spans[key][-1][1]
+                self._spans[key][-1] = event["seq"], cell
+                self.whole.add((cell, *key))
+
+    def cell(self, cycle: int, guests: Iterable[str], at: int) -> str:
+        """Of the cycle of one of the guests that is open at the history's `at`, or else opened next."""
+        found = [span for guest in guests for span in self._spans.get((cycle, guest), []) if span[0] >= at]
+        return min(found, default=(0, ""))[1]
+
+
+def announced_of(history: History) -> list[Announced]:
+    """What was announced, in its order. RecordError on an event that lacks a part."""
+    spans = _Spans(history)
+    events: dict[str, tuple[Event, int, float, str, int]] = {}
+    told: dict[str, list[Happening]] = {}
+    loose: list[tuple[int, int, Happening]] = []
+    for entry in history.events:
+        try:
+            if entry["kind"] == "announced":
+                cycle = entry["cycle"]
+                for event in _EVENTS.validate_python(entry["events"]):
+                    cell = spans.cell(cycle, event.notice.resources, entry["seq"])
+                    factor = float(entry.get("time_factor", 1.0))
+                    events[event.id] = event, cycle, factor, cell, entry["seq"]
+            elif entry["kind"] == "notice":
+                happening = _HAPPENING.validate_python(entry["happening"])
+                if happening.event:
+                    told.setdefault(happening.event, []).append(happening)
+                else:
+                    loose.append((entry["seq"], entry.get("cycle", -1), happening))
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(history, entry, error) from None
+    groups: dict[tuple[int, str], list[tuple[int, str]]] = {}
+    for id_, (event, cycle, _, _, seq) in events.items():
+        groups.setdefault((cycle, event.notice.group), []).append((seq, id_))
+    for at, cycle, happening in loose:
+        of_group = groups.get((cycle, happening.group), [])
+        before = [each for each in of_group if each[0] <= at]
+        chosen = max(before) if before else min(of_group, default=None)
+        if chosen is not None:
+            told.setdefault(chosen[1], []).append(happening)
+    ended = [(end["interrupted"], end["failure"]) for end in history.of("run-end")]
+    whole = history.complete and not any(interrupted or failure for interrupted, failure in ended)
+    return [
+        Announced(
+            event,
+            cycle,
+            factor,
+            tuple(told.get(id_, ())),
+            cell,
+            whole and all((cell, cycle, name) in spans.whole for name in event.notice.resources),
+        )
+        for id_, (event, cycle, factor, cell, _) in events.items()
+    ]
+
+
+def lives_of(history: History, results: Sequence[CycleResult]) -> list[Life]:
+    """The timeline of every event, with the guests' cycles in it."""
+    cycles = {(r.observation.cell, r.observation.cycle, r.observation.guest): r for r in results}
+    return [life(announced, cycles) for announced in announced_of(history)]
+
+
+def _moment(stamp: Stamp | None, published: Stamp | None, guest: str = "") -> Moment | None:
+    if stamp is None:
+        return None
+    return Moment(stamp.real_ns, None if published is None else stamp.raw_ns - published.raw_ns, guest)
+
+
+def _since(interval: Interval | None, published: Stamp | None) -> Bounds | None:
+    if interval is None or published is None:
+        return None
+    return Bounds(interval.low_ns - published.raw_ns, interval.high_ns - published.raw_ns)
+
+
+def _measure(interval: Interval | None) -> Measure | None:
+    return None if interval is None else Measure(interval.mid_ns, interval.low_ns, interval.high_ns)
+
+
+def _member(seen: Life, member: Member) -> GuestMember:
+    first = seen.published
+    return GuestMember(
+        member.guest,
+        member.affected,
+        _moment(member.seen, first, member.guest),
+        _moment(member.seen_started, first, member.guest),
+        _moment(member.approved, first, member.guest),
+        _moment(member.stop.called if member.stop is not None else None, first, member.guest),
+        _moment(member.resume.returned if member.resume is not None else None, first, member.guest),
+        _since(member.in_time, first),
+        _moment(member.seen_gone, first, member.guest),
+        _measure(member.pause),
+        seen.kept(member),
+    )
+
+
+def _kept(seen: Life) -> bool | None:
+    each = [seen.kept(member) for member in seen.to_be_frozen]
+    if False in each:
+        return False
+    return True if each and all(each) else None
+
+
+def event_of(seen: Life, found: Sequence[Finding]) -> EventMember:
+    """The member of run.json. found: what the event was held against."""
+    event, first = seen.event, seen.published
+    told = [(member.told(), member.guest) for member in seen.members]
+    looks = [(stamp, guest) for stamp, guest in told if stamp is not None]
+    look = min(looks, key=lambda each: each[0].raw_ns, default=None)
+    approval, after = seen.approved, seen.after_not_before
+    pauses = [member.pause for member in seen.to_be_frozen if member.pause is not None]
+    not_before = _moment(event.not_before, first)
+    assert not_before is not None  # noqa: S101 - of a stamp
+    return EventMember(
+        id=event.id,
+        cycle=seen.announced.cycle,
+        group=event.notice.group,
+        resources=event.notice.resources,
+        type=event.notice.type,
+        source=event.notice.source,
+        description=event.notice.description,
+        state=seen.state,
+        time_factor=seen.announced.time_factor,
+        notice_ns=event.notice.notice_ns,
+        minimum_ns=seen.minimum_ns,
+        duration_s=event.notice.duration_s,
+        not_before=not_before,
+        published=_moment(first, first),
+        seen=None if look is None else _moment(look[0], first, look[1]),
+        approved=None if approval is None else _moment(approval[1], first, approval[0]),
+        started=_moment(seen.started, first),
+        frozen=_moment(seen.first_stop, first),
+        resumed=_moment(seen.last_resume, first),
+        in_time=_since(seen.in_time, first),
+        cancelled=_moment(seen.cancelled, first),
+        gone=_moment(seen.gone, first),
+        given_ns=seen.notice_ns,
+        after_not_before=None if after is None else Bounds(after.low_ns, after.high_ns),
+        kept=_kept(seen),
+        longest=_measure(max(pauses, key=lambda pause: pause.mid_ns, default=None)),
+        members=tuple(_member(seen, member) for member in seen.members),
+        refused=sum(count for _, count in seen.refused),
+        restarts=seen.restarts,
+        outcome=worst(f.outcome for f in found),
+        cell=seen.announced.cell,
+    )
+
+
+def judged(lives: Sequence[Life], cell: Cell, results: Sequence[CycleResult]) -> dict[str, list[Finding]]:
+    """What each event of one cell was held against, by its id; "" has what no event is there for. results: of
+    the cell."""
+    expect, here = cell.expectations.notice, [one for one in lives if one.announced.cell == cell.id]
+    found = {one.event.id: life_findings(one, cell.cycle, expect) for one in here}
+    found[""] = unannounced(results, here, cell.id)
+    return found
+
+
+def marked(
+    cycles: Sequence[tuple[str, Cycle]], lives: Sequence[Life], waves: Mapping[tuple[int, str], int]
+) -> list[Cycle]:
+    """The cycles, each with its guest, with the event that announced them and the wave that they were in.
+    waves: by cycle and guest."""
+    told = {
+        (one.announced.cell, one.announced.cycle, guest): one
+        for one in lives
+        for guest in one.event.notice.resources
+    }
+    found = []
+    for guest, cycle in cycles:
+        one, wave = told.get((cycle.cell, cycle.index, guest)), waves.get((cycle.index, guest))
+        off = one is not None and one.cancelled is not None and cycle.control
+        known = one.event.id if one is not None else ""
+        found.append(replace(cycle, event=known, cancelled=off, wave=wave))
+    return found

@@ -1,0 +1,129 @@
+"""run.json's members about clocks. lab.record.model has the rest, and the rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bounds:
+    low_ns: int
+    high_ns: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    value_ns: int
+    low_ns: int
+    high_ns: int
+
+
+@dataclass(frozen=True)
+class Offsets:
+    before: Measure | None = None
+    at_resume: Measure | None = None
+    final: Measure | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    at_ns: int
+    low_ns: int
+    high_ns: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the mechanism's rules said before the pause, for this pause. within: from the resume to when it
+    is repaired. residual: where the offset lies then, or stays. agrees: null where what was measured does not
+    tell; verdict: how the two stand to each other, in words."""
+
+    repaired: bool | None
+    correction: str | None
+    within: Bounds | None
+    residual: Bounds | None
+    text: str
+    sources: tuple[str, ...] = ()
+    agrees: bool | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The time from the resume to the first instant from which |offset| stays within limit_ns."""
+
+    limit_ns: int
+    time: Bounds | None
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A step of the guest's REALTIME, so long after the resume; by_ns: positive is forward."""
+
+    at_ns: int
+    by_ns: int
+
+
+@dataclass(frozen=True)
+class Resync:
+    """time_low_ns to time_ns bound the time to sync; time_ns is the first instant seen in time. program,
+    config: of the set-up, as it was in the guest. tolerance_ns: what "in time" means here. steps: all that
+    the sampler in the guest saw; null when it did not watch."""
+
+    mechanism: str
+    predicted: str
+    outcome: str
+    time_ns: int | None
+    time_low_ns: int | None
+    step_ns: int | None
+    correction: str | None
+    backward_steps: int
+    overshoot_ns: int
+    area_ns_s: float
+    said: str
+    curve: tuple[Point, ...] = ()
+    forecast: Forecast | None = None
+    reached: tuple[Reached, ...] = ()
+    slew_ppm: float | None = None
+    program: str = ""
+    config: str = ""
+    tolerance_ns: int | None = None
+    steps: tuple[Moved, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DriftBounds:
+    ppm: float
+    low: float
+    high: float
+    window_ns: int
+
+
+@dataclass(frozen=True)
+class Drifts:
+    before: DriftBounds | None = None
+    after: DriftBounds | None = None
+
+
+@dataclass(frozen=True)
+class Clocksource:
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What one of the guest's programs claimed, against the truth. claims: how many, of which judged were
+    held against a known truth; wrong: claimed to be better than it certainly was, for wrong_low_ns to
+    wrong_high_ns, by worst_ns at the worst. unsynced_ns: how long, at most, it said it was not
+    synchronised."""
+
+    source: str
+    claims: int
+    judged: int
+    wrong: int
+    wrong_low_ns: int
+    wrong_high_ns: int
+    worst_ns: int
+    unsynced_ns: int
+    example: str = ""

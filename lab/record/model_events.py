@@ -1,0 +1,163 @@
+"""run.json's members about announcements and rollouts. lab.record.model has the rest, and the rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lab.core.verdict import Outcome
+from lab.record.model_clock import Bounds, Measure
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An instant in the life of an event. real_ns: the host's REALTIME. since_ns: after the publication, by
+    the host's MONOTONIC_RAW; null when it was not published. guest: by whom, "" for the service."""
+
+    real_ns: int
+    since_ns: int | None
+    guest: str = ""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A guest of the event's delivery group. affected: it is one of the event's resources. seen,
+    seen_started, seen_gone: its first answer that has the event so. frozen: the call that stopped it was
+    made; resumed: the one that let it go on had returned. in_time: since the publication. pause: as it felt
+    it. kept: whether that is no longer than announced; null where it is not known, or not certain."""
+
+    guest: str
+    affected: bool
+    seen: Moment | None = None
+    seen_started: Moment | None = None
+    approved: Moment | None = None
+    frozen: Moment | None = None
+    resumed: Moment | None = None
+    in_time: Bounds | None = None
+    seen_gone: Moment | None = None
+    pause: Measure | None = None
+    kept: bool | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """The life of one announcement; a moment that is null did not happen, or was not seen.
+
+    state: "unheard" (its group never asked and was not told), "scheduled", "started", "cancelled" or "over".
+    notice_ns: announced, from the publication to NotBefore, real time; given_ns: from the publication to the
+    start. minimum_ns: the documented minimum of its type. Both are real time: time_factor of the service's
+    seconds pass in one. duration_s: DurationInSeconds as told, -1 when unknown. seen: by the first guest;
+    approved: the first approval; frozen: the first guest's; resumed, in_time: the last one's.
+    after_not_before: the freeze minus NotBefore. refused: requests of the group that were answered with an
+    error. restarts: of the incarnation. outcome: of its findings.
+    """
+
+    id: str
+    cycle: int
+    group: str
+    resources: tuple[str, ...]
+    type: str
+    source: str
+    description: str
+    state: str
+    time_factor: float
+    notice_ns: int
+    minimum_ns: int
+    duration_s: int
+    not_before: Moment
+    published: Moment | None = None
+    seen: Moment | None = None
+    approved: Moment | None = None
+    started: Moment | None = None
+    frozen: Moment | None = None
+    resumed: Moment | None = None
+    in_time: Bounds | None = None
+    cancelled: Moment | None = None
+    gone: Moment | None = None
+    given_ns: int | None = None
+    after_not_before: Bounds | None = None
+    kept: bool | None = None
+    longest: Measure | None = None
+    members: tuple[Member, ...] = ()
+    refused: int = 0
+    restarts: int = 0
+    outcome: Outcome = Outcome.INCONCLUSIVE
+    cell: str = ""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What came of one gate in one guest. took_ns: until it held, or was given up."""
+
+    guest: str
+    gate: str
+    ok: bool
+    why: str
+    took_ns: int
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain of an availability set; a guest of none is a set by itself. stop_skew, resume_skew: between
+    its first and its last guest; null of one guest, or when not seen of all."""
+
+    set: str
+    number: int
+    guests: tuple[str, ...]
+    stop_skew: Bounds | None = None
+    resume_skew: Bounds | None = None
+
+
+@dataclass(frozen=True)
+class Wave:
+    """What is down at the same time: at most one domain of each set. number: from 1. state: "done",
+    "stopped", "cut off" or "not begun". cycle: null of one that was not begun. began: when (ISO 8601).
+    notice_ns: the shortest that one of its events gave. pause: the median over its guests, with bounds as a
+    cell's. in_time_ns: the slowest guest's time to sync, at most; null when one was not seen in time."""
+
+    number: int
+    state: str
+    domains: tuple[Domain, ...]
+    guests: int
+    cycle: int | None = None
+    began: str = ""
+    notice_ns: int | None = None
+    pause: Measure | None = None
+    in_time_ns: int | None = None
+    gates: tuple[Gate, ...] = ()
+    outcome: Outcome = Outcome.INCONCLUSIVE
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Two domains of one set, and for how long at least neither was down; negative: for how long both
+    were."""
+
+    first: str
+    second: str
+    ns: int
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """by: "update-domain" or "fault-domain". seed: null when the order was not drawn. ended: "complete",
+    "stopped", or "" when its end was not seen; why: what stopped it. stands: where, in words."""
+
+    by: str
+    seed: int | None
+    ended: str
+    why: str
+    waves: tuple[Wave, ...]
+    stopped_in: int | None = None
+    stands: str = ""
+
+
+@dataclass(frozen=True)
+class OneAtATime:
+    """The proof that never more than one domain of a set was down. nearest: two domains of one set at the
+    worst; null with fewer. times: how often a domain was down, in so many sets."""
+
+    outcome: Outcome
+    why: str
+    sets: int
+    times: int
+    nearest: Apart | None = None

@@ -1,0 +1,175 @@
+"""Rollouts: from the history to where they stand, and to run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from lab.core.clock import Interval
+from lab.core.fleet import Ends, Proof, Skew, named
+from lab.core.plan import DomainKind, GuestSpec, RolloutEnd
+from lab.core.rollout import Domain, set_of
+from lab.core.standing import GateSeen, Seen, WaveSeen, stands
+from lab.core.verdict import Finding, worst
+from lab.record.journal import History
+from lab.record.lives import damaged
+from lab.record.model import Bounds, Cycle
+from lab.record.model_events import Apart, Event, Gate, OneAtATime, Rollout, Wave
+from lab.record.model_events import Domain as DomainMember
+from lab.record.statistics import median_pause
+
+
+def ends_of(history: History) -> Ends:
+    """When each guest's cycle ended, host MONOTONIC_RAW. A cycle that was cut off has none."""
+    cells: dict[tuple[int, str], str] = {}
+    found: dict[tuple[str, int, str], int] = {}
+    for event in history.events:
+        key = event.get("cycle", -1), event.get("guest", "")
+        if event["kind"] == "cycle":
+            cells[key] = event.get("cell", "")
+        elif event["kind"] == "cycle-end" and key in cells:
+            found[cells[key], key[0], key[1]] = event["raw_ns"]
+    return found
+
+
+def _wave(entry: dict[str, Any]) -> WaveSeen:
+    domains = tuple((str(name), int(number)) for name, number in entry["domains"])
+    guests = tuple(str(guest) for guest in entry["guests"])
+    return WaveSeen(int(entry["number"]), int(entry["cycle"]), domains, guests, entry["real_ns"])
+
+
+def _gate(entry: dict[str, Any]) -> GateSeen:
+    return GateSeen(entry["guest"], entry["gate"], bool(entry["ok"]), entry["why"], int(entry["took_ns"]))
+
+
+def _changed(seen: Seen, entry: dict[str, Any]) -> Seen:
+    kind = entry["kind"]
+    if kind == "rollout-end":
+        return replace(
+            seen, ended=RolloutEnd(entry["ended"]), why=str(entry["why"]), stopped_in=entry["wave"]
+        )
+    if kind == "wave" and entry["when"] == "begin":
+        return replace(seen, waves=(*seen.waves, _wave(entry)))
+    *before, last = seen.waves
+    changed = replace(last, over=True) if kind == "wave" else replace(last, gates=(*last.gates, _gate(entry)))
+    return replace(seen, waves=(*before, changed))
+
+
+def rollouts_of(history: History) -> list[Seen]:
+    """Every rollout that was begun. RecordError on an event that lacks a part."""
+    found: list[Seen] = []
+    for entry in history.events:
+        try:
+            if entry["kind"] == "rollout":
+                planned = tuple(tuple(str(guest) for guest in wave) for wave in entry["waves"])
+                found.append(Seen(entry["seed"], DomainKind(entry["by"]), planned))
+            elif entry["kind"] in ("wave", "gate", "rollout-end"):
+                found[-1] = _changed(found[-1], entry)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise damaged(history, entry, error) from None
+    return found
+
+
+def _iso(real_ns: int) -> str:
+    return datetime.fromtimestamp(real_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+
+
+def _bounds(interval: Interval | None) -> Bounds | None:
+    return None if interval is None else Bounds(interval.low_ns, interval.high_ns)
+
+
+def _state(seen: Seen, wave: WaveSeen) -> str:
+    if seen.done(wave):
+        return "done"
+    stopped = seen.ended is RolloutEnd.STOPPED and wave.number == seen.stopped_in
+    return "stopped" if stopped or wave.refused is not None else "cut off"
+
+
+def rollout_of(
+    seen: Seen,
+    guests: Sequence[GuestSpec],
+    cycles: Sequence[tuple[str, Cycle]],
+    events: Sequence[Event],
+    skews: Sequence[Skew],
+    found: Sequence[Finding],
+) -> Rollout:
+    """The member of run.json. cycles: all of the run's, each with its guest. found: all findings."""
+    apart = {(skew.cycle, skew.domain): skew for skew in skews}
+    sets = {guest.name: (set_of(guest), seen.by.of(guest)) for guest in guests}
+    by_cycle: dict[int, list[tuple[str, Cycle]]] = {}
+    for guest, cycle in cycles:
+        by_cycle.setdefault(cycle.index, []).append((guest, cycle))
+    told: dict[int, list[Event]] = {}
+    for event in events:
+        told.setdefault(event.cycle, []).append(event)
+    judged: dict[int, list[Finding]] = {}
+    for finding in found:
+        judged.setdefault(finding.cycle, []).append(finding)
+    waves = [
+        _begun(seen, wave, sets, by_cycle.get(wave.cycle, []), told.get(wave.cycle, []), apart, judged)
+        for wave in seen.waves
+    ]
+    for number, guests_of in enumerate(seen.planned[len(waves) :], start=len(waves) + 1):
+        domains = dict.fromkeys(sets[name] for name in guests_of if name in sets)
+        waves.append(Wave(number, "not begun", _domains(domains, guests_of, sets, {}, -1), len(guests_of)))
+    return Rollout(
+        seen.by,
+        seen.seed,
+        seen.ended.value if seen.ended is not None else "",
+        seen.why,
+        tuple(waves),
+        seen.stopped_in if seen.ended is RolloutEnd.STOPPED else None,
+        stands(seen, guests),
+    )
+
+
+def _domains(
+    domains: Sequence[Domain] | Mapping[Domain, None],
+    guests: Sequence[str],
+    sets: Mapping[str, Domain],
+    apart: Mapping[tuple[int, Domain | None], Skew],
+    cycle: int,
+) -> tuple[DomainMember, ...]:
+    found = []
+    for domain in domains:
+        skew = apart.get((cycle, domain))
+        members = tuple(guest for guest in guests if sets.get(guest) == domain)
+        stop, resume = (skew.stop, skew.resume) if skew is not None else (None, None)
+        found.append(DomainMember(*domain, members, _bounds(stop), _bounds(resume)))
+    return tuple(found)
+
+
+def _begun(
+    seen: Seen,
+    wave: WaveSeen,
+    sets: Mapping[str, Domain],
+    given: Sequence[tuple[str, Cycle]],
+    events: Sequence[Event],
+    apart: Mapping[tuple[int, Domain | None], Skew],
+    judged: Mapping[int, Sequence[Finding]],
+) -> Wave:
+    cycles = [cycle for guest, cycle in given if guest in wave.guests]
+    notices = [event.given_ns for event in events if event.given_ns is not None]
+    times = [c.resync.time_ns for c in cycles if c.resync is not None and c.resync.time_ns is not None]
+    return Wave(
+        number=wave.number,
+        state=_state(seen, wave),
+        domains=_domains(wave.domains, wave.guests, sets, apart, wave.cycle),
+        guests=len(wave.guests),
+        cycle=wave.cycle,
+        began=_iso(wave.began_real_ns),
+        notice_ns=min(notices, default=None),
+        pause=median_pause(cycles),
+        in_time_ns=max(times) if times and len(times) == len(wave.guests) else None,
+        gates=tuple(Gate(g.guest, g.gate, g.ok, g.why, g.took_ns) for g in wave.gates),
+        outcome=worst(f.outcome for f in judged.get(wave.cycle, ())),
+    )
+
+
+def proof_of(proof: Proof, by: DomainKind) -> OneAtATime:
+    """The member of run.json."""
+    near = proof.overlap or proof.nearest
+    nearest = None if near is None else Apart(named(near.first, by), named(near.second, by), near.ns)
+    return OneAtATime(proof.outcome, proof.why, proof.sets, proof.times, nearest)
