@@ -6,16 +6,22 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
-from lab.core.plan import Cell, FreezeMethod, GuestSpec, Plan
+from lab.core.plan import Cell, FreezeMethod, GuestSpec, Plan, RolloutEnd
+from lab.core.rollout import waves
 from lab.core.units import format_duration, format_size
 from lab.report.numbers import about
 from lab.report.page import Column, Grid, Page, Piece
 from lab.report.plan_cells import cells, share
+from lab.report.plan_fleet import alike, listed, rollout, sets
+from lab.report.plan_notice import announcement, longest_notice_ns
+from lab.report.plan_notice import expected as noticed
 from lab.report.plan_words import Step, predicted, steps
 from lab.report.text import cleaned, counted
 
 MOST_GUESTS = 20
 MOST_WAYS = 12  # different texts of one step, or different predictions
+
+_ENDS = {RolloutEnd.COMPLETE: "goes through all domains", RolloutEnd.STOPPED: "is stopped by a gate"}
 
 
 def render_plan(plan: Plan, console: Console) -> None:
@@ -28,9 +34,12 @@ def render_plan(plan: Plan, console: Console) -> None:
     page.blank()
     _guests(page, plan)
     page.blank()
+    sets(page, plan.guests)
     if plan.cells:
         cells(page, plan)
         page.blank()
+    rollout(page, plan)
+    announcement(page, plan)
     _cycles(page, plan)
     page.blank()
     _predictions(page, plan)
@@ -41,12 +50,23 @@ def render_plan(plan: Plan, console: Console) -> None:
     page.blank()
     copied = any(cell.cycle.method is FreezeMethod.SAVE_RESTORE for cell in plan.parts)
     booting = "building images, booting and copying memory" if copied else "building images and booting"
-    page.parts([f"takes about {about(duration_ns(plan))}, without {booting}", "nothing was done"])
+    waiting = waiting_ns(plan)
+    most = f", at most {about(waiting)} more when nobody approves" if waiting else ""
+    page.parts([f"takes about {about(duration_ns(plan))}{most}, without {booting}", "nothing was done"])
 
 
 def duration_ns(plan: Plan) -> int:
-    """Of all cycles of all cells, as far as the plan knows: a command may end before its deadline."""
-    return sum(_cycle_ns(cell) * (cell.repeat + cell.control) for cell in plan.parts)
+    """Of all cycles of all cells, as far as the plan knows: a command may end before its deadline. Gates hold
+    at once, and announcements are approved at once."""
+    gone = len(waves(plan.guests, plan.rollout)) if plan.rollout else 1
+    between = plan.rollout.between_ns * (gone - 1) * plan.repeat if plan.rollout else 0
+    return between + sum(_cycle_ns(cell) * (cell.repeat * gone + cell.control) for cell in plan.parts)
+
+
+def waiting_ns(plan: Plan) -> int:
+    """How much longer it takes when nobody approves what is announced."""
+    gone = len(waves(plan.guests, plan.rollout)) if plan.rollout else 1
+    return sum(longest_notice_ns(cell.cycle) * cell.repeat * gone for cell in plan.parts)
 
 
 def _cycle_ns(cell: Cell) -> int:
@@ -54,7 +74,8 @@ def _cycle_ns(cell: Cell) -> int:
     patch = cycle.patch.longest_ns
     if cycle.method is not FreezeMethod.REBOOT:  # a guest that is down has no budget
         patch = min(patch, cycle.budget_ns)
-    return cycle.settle_ns + cycle.before_ns + patch + cycle.watch_ns
+    started = cycle.announce.started_ns if cycle.announce else 0
+    return max(cycle.settle_ns + cycle.before_ns, started) + patch + cycle.watch_ns
 
 
 def _guests(page: Page, plan: Plan) -> None:
@@ -65,7 +86,6 @@ def _guests(page: Page, plan: Plan) -> None:
         return ("by cell", "dim") if axis in axes else (text, "")
 
     facts: list[tuple[Column, Callable[[GuestSpec], Piece], bool]] = [
-        (Column("guest"), lambda guest: (guest.name, "bold"), True),
         (Column("image"), lambda guest: cell_or("image", guest.image), False),
         (Column("vCPUs", True), lambda guest: cell_or("vcpus", str(guest.vcpus)), True),
         (Column("memory", True), lambda guest: cell_or("memory", format_size(guest.memory_bytes)), True),
@@ -80,14 +100,28 @@ def _guests(page: Page, plan: Plan) -> None:
         (Column("fault\ndomain", True), lambda guest: (str(guest.fault_domain), ""), False),
         (Column("update\ndomain", True), lambda guest: (str(guest.update_domain), ""), False),
     ]
+    in_sets = any(guest.availability_set for guest in guests)
+    # Guests of a fleet have their domains in the tables of their sets.
+    groups = (
+        alike(guests, lambda guest: tuple(of(guest) for _, of, _ in facts))
+        if in_sets
+        else [[g] for g in guests]
+    )
+    shown, rest = groups[:MOST_GUESTS], groups[MOST_GUESTS:]
     grids = []
-    for kept, gap in (([*facts, *domains], 3), (facts, 2), ([fact for fact in facts if fact[2]], 2)):
-        rows: list[list[Piece]] = [[of(guest) for _, of, _ in kept] for guest in guests[:MOST_GUESTS]]
-        grids.append(Grid([column for column, _, _ in kept], list(rows), gap))
+    wide = facts if in_sets else [*facts, *domains]
+    for kept, gap in ((wide, 3), (facts, 2), ([fact for fact in facts if fact[2]], 2)):
+        grid = Grid([Column("guests" if in_sets else "guest"), *(column for column, _, _ in kept)], gap=gap)
+        for group in shown:
+            name = listed([guest.name for guest in group], 2)
+            grid.rows.append([(name, "bold"), *(of(group[0]) for _, of, _ in kept)])
+        grids.append(grid)
     if not page.grid(*grids):
         page.squeezed(grids[-1])
-    if len(guests) > MOST_GUESTS:
-        page.parts([f"and {len(guests) - MOST_GUESTS} more, {len(guests)} in all"], "dim")
+    if rest:
+        page.parts([f"and {sum(map(len, rest))} more, {len(guests)} in all"], "dim")
+    if plan.golden:
+        page.parts(["started from a golden guest, which the first run boots"])
 
 
 def _network(guest: GuestSpec) -> str:
@@ -114,7 +148,7 @@ def _cycles(page: Page, plan: Plan) -> None:
 
 def _heading(page: Page, plan: Plan, only: str) -> None:
     count = counted(plan.repeat, "cycle")
-    cycles = f"{count} a cell{only}" if plan.cells else count
+    cycles = f"{count} a cell{only}" if plan.cells else f"{count} a wave" if plan.rollout else count
     if plan.control:
         text = f"after {plan.control} without the freeze (control), each:"
         page.labelled(cycles, text, label_style="bold", width=len(cycles))
@@ -178,5 +212,11 @@ def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "final offset", f"at most {format_duration(expect.final_offset_ns)} either way"
     if expect.drift_ppm is not None:
         yield "drift", f"at most {expect.drift_ppm:g} ppm after the resync"
+    if plan.cycle.announce and (text := noticed(expect.notice)):
+        yield "notice", text
+    if plan.rollout:
+        yield "rollout", _ENDS[expect.rollout]
+    if expect.skew_ns is not None:
+        yield "skew", f"guests of one wave stop, and resume, within {format_duration(expect.skew_ns)}"
     if expect.clean_kernel_log:
         yield "kernel log", "no lockup, no stall, no unstable clocksource"

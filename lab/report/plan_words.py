@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lab.core.clock import Interval
@@ -26,6 +27,7 @@ from lab.core.plan import (
     ResyncMechanism,
     RtcTrack,
 )
+from lab.core.scheduled.planning import event_type, notice_ns
 from lab.core.timesync.configs import filled
 from lab.core.timesync.rules import forecast
 from lab.core.timesync.setup import Setup
@@ -61,6 +63,7 @@ def steps(cell: Cell) -> list[Step]:
     """The steps of each of a cell's cycles."""
     cycle, method = cell.cycle, cell.cycle.method
     first = [
+        *_announced(cycle),
         Step("settle", format_duration(cycle.settle_ns), "let the guests come to rest"),
         Step("measure", format_duration(cycle.before_ns), "offset and drift of every guest"),
     ]
@@ -74,6 +77,19 @@ def steps(cell: Cell) -> list[Step]:
         return [*first, patch, last]
     freeze = Step("freeze", f"≤ {format_duration(cycle.budget_ns)}", _frozen(cycle), method)
     return [*first, freeze, patch, back, last]
+
+
+def _announced(cycle: CycleSpec) -> Iterator[Step]:
+    spec = cycle.announce
+    if spec is not None:
+        kind = event_type(spec, cycle.patch)
+        most = notice_ns(spec, kind)
+        if spec.cancel_after_ns is not None:
+            most = min(most, spec.real_ns(spec.cancel_after_ns))
+        length = f"≤ {three_digits(most)}" if most else ""
+        yield Step(
+            "announce", length, f"the {kind} to every guest of the cycle, and wait for it to start", kind
+        )
 
 
 def _frozen(cycle: CycleSpec) -> str:
@@ -111,6 +127,11 @@ def _what(patch: Patch) -> str:
         case AnsiblePatch():
             back = f"; taken back by {patch.undo}" if patch.undo else ""
             return f"Ansible playbook {patch.playbook} on {patch.inventory or 'localhost'}{back}"
+
+
+def three_digits(ns: int) -> str:
+    """A span as it is worth telling."""
+    return format_duration(int(float(f"{ns:.3g}")))
 
 
 def predicted(cell: Cell) -> str:

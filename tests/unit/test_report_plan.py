@@ -30,10 +30,12 @@ from lab.core.plan import (
     Plan,
     Regime,
     ResyncMechanism,
+    Rollout,
 )
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
 from lab.playbook import load, parse
-from lab.report.plan import duration_ns, render_plan
+from lab.report.plan import duration_ns, render_plan, waiting_ns
+from lab.report.plan_fleet import spans
 from lab.report.plan_words import patched, predicted, steps
 from tests.unit.test_report_values import output, pipe, terminal, widest
 
@@ -98,6 +100,31 @@ matrix:
   exclude: [{resync: none, memory: 2 GiB}]
 control: 2
 """
+FLEET = b"""\
+name: fleet
+about: Two sets, told before, one update domain after another.
+resync: push
+fleet:
+  guests: [{name: web, count: 8}, {name: db, count: 3, memory: 1 GiB}]
+  availability_sets:
+    - {name: web, guests: [web], update_domains: 4}
+    - {name: base, guests: [db]}
+cycle: {patch: {hold: 2s}}
+announce:
+  source: user
+  description: Hold on.
+  cancel_after: 10min
+  handler: [./pyproject.toml, --watch-only]
+  service: {first_answer: 2min, answers: [410, hang], restart_incarnation: true, rate_limit: true}
+rollout:
+  order: shuffled
+  seed: 7
+  between: 5s
+  gates: [{clock: in-time}, {command: systemctl is-active x, on: [db]}, {members: healthy}]
+expect:
+  notice: {acknowledged: true, seen: true, started_seen: true, kept: true, at_least: 1s, at_most: 20s}
+  skew: {within: 100ms}
+"""
 WIDE = b"""\
 name: wide
 resync: none
@@ -114,9 +141,28 @@ def mixed() -> Plan:
     return parse(MIXED, "mixed.yaml")
 
 
+def fleet() -> Plan:
+    return parse(FLEET, "fleet.yaml", PLAYBOOKS.parent)
+
+
+def large(sets: int, rollout: Rollout) -> Plan:
+    """A thousand guests."""
+    guests = tuple(
+        GuestSpec(
+            f"web-{number}",
+            availability_set=f"set-{number % sets}",
+            update_domain=number // sets % 20,
+            fault_domain=number // sets % 3,
+        )
+        for number in range(1000)
+    )
+    return replace(FIRST, guests=guests, rollout=rollout, golden=True)
+
+
 def everything() -> list[Plan]:
     shipped = [load(path) for path in sorted(PLAYBOOKS.glob("*.yaml"))]
-    return [FIRST, RICH, BRIDGED, REBOOT, RUNNING, mixed(), parse(WIDE, "wide.yaml"), *shipped]
+    fleets = [fleet(), large(50, Rollout())]
+    return [FIRST, RICH, BRIDGED, REBOOT, RUNNING, mixed(), parse(WIDE, "wide.yaml"), *fleets, *shipped]
 
 
 def shown(plan: Plan, width: int) -> str:
@@ -136,6 +182,55 @@ def test_plan_on_a_terminal(plan: Plan, width: int, snapshot: SnapshotAssertion)
 @pytest.mark.parametrize("width", [80, 120])
 def test_matrix_on_a_terminal(width: int, snapshot: SnapshotAssertion) -> None:
     assert shown(mixed(), width) == snapshot
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_fleet_on_a_terminal(width: int, snapshot: SnapshotAssertion) -> None:
+    assert shown(fleet(), width) == snapshot
+
+
+@pytest.mark.parametrize("sets", [1, 50, 500])
+@pytest.mark.parametrize("together", [True, False])
+def test_a_plan_of_a_thousand_guests_is_read_in_a_minute(sets: int, together: bool) -> None:
+    text = shown(large(sets, Rollout(together=together)), 80)
+    assert len(text.splitlines()) < 120
+    assert "1000" in text or "web-999" in text
+
+
+def test_an_order_that_is_not_drawn_yet_is_not_told() -> None:
+    plan = fleet()
+    assert plan.rollout is not None
+    text = shown(replace(plan, rollout=replace(plan.rollout, seed=None)), 120)
+    assert "drawn by the run" in text
+    assert "web UD 0" not in text
+
+
+def test_waves_take_their_time() -> None:
+    plan = fleet()
+    assert plan.rollout is not None
+    # Four waves of 1 s, 4 s, 2 s and 8 s, with 5 s between; three pauses.
+    assert duration_ns(plan) == (4 * 15 + 3 * 5) * NS_PER_S
+    assert duration_ns(replace(plan, repeat=2)) == 2 * duration_ns(plan)
+    assert waiting_ns(plan) == 4 * 10 * NS_PER_S, "called off after 10 min, 60 times as fast"
+    announce = plan.cycle.announce
+    assert announce is not None
+    unheard = replace(plan, cycle=replace(plan.cycle, announce=replace(announce, handler=())))
+    assert waiting_ns(unheard) == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["web-0", "web-1", "web-2", "db"], ["web-0 to web-2", "db"]),
+        (["web-0", "web-1"], ["web-0", "web-1"]),
+        (["web-0", "web-2", "web-4"], ["web-0", "web-2", "web-4"]),
+        (["web-9", "web-10", "web-11", "web-011"], ["web-9 to web-11", "web-011"]),
+        (["a-1", "b-2", "c-3"], ["a-1", "b-2", "c-3"]),
+        ([], []),
+    ],
+)
+def test_names_that_count_on(names: list[str], short: list[str]) -> None:
+    assert spans(names) == short
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -1,0 +1,107 @@
+"""What a plan says of an announcement: the event, the notice, who listens, and what goes wrong on purpose."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from lab.core.plan import Announcement, CycleSpec, NoticeExpectations, Plan
+from lab.core.scheduled.model import UNKNOWN_S, EventType
+from lab.core.scheduled.planning import RATE_LIMIT, duration_s, event_type, notice_ns
+from lab.core.units import NS_PER_S, format_duration
+from lab.report.page import Page
+from lab.report.plan_words import three_digits
+
+WIDTH = 16  # of the labels
+
+
+def announcement(page: Page, plan: Plan) -> None:
+    """The announcement, in words; nothing when there is none."""
+    spec = plan.cycle.announce
+    if spec is None:
+        return
+    head = "before each freeze, through Scheduled Events"
+    page.labelled("announced", head, label_style="bold", width=len("announced"))
+    for label, text in _lines(spec, {cell.cycle for cell in plan.parts}):
+        page.labelled(f"  {label}", text, label_style="", width=WIDTH)
+    page.blank()
+
+
+def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, str]]:
+    kinds = sorted({event_type(spec, cycle.patch) for cycle in cycles})
+    frozen = [cycle.patch for cycle in cycles if event_type(spec, cycle.patch) is EventType.FREEZE]
+    spans = sorted({duration_s(spec, EventType.FREEZE, patch) for patch in frozen})
+    told = [str(span) if span != UNKNOWN_S else "unknown" for span in spans]
+    lasting = f", DurationInSeconds {' or '.join(told)}" if told else ""
+    yield "event", f"{' or '.join(kinds)}{lasting}, wanted by the {spec.source.lower()}"
+    if spec.description:
+        yield "", f'"{spec.description}"'
+    if spec.time_factor != 1:
+        yield "time", f"the service's passes {spec.time_factor:g} times as fast as ours"
+    notices = dict.fromkeys(
+        kind.minimum_notice_s * NS_PER_S if spec.notice_ns is None else spec.notice_ns for kind in kinds
+    )
+    if any(notices):
+        ends = " or ".join(_scaled(spec, notice) for notice in notices)
+        yield "notice", f"{ends}, until a guest approves or NotBefore has come"
+    else:
+        yield "notice", "none: Started at once"
+    if spec.cancel_after_ns is not None:
+        yield "called off", f"after {_scaled(spec, spec.cancel_after_ns)}, unless it has started by then"
+    yield "Started", f"shown for at least {format_duration(spec.started_ns)} before the freeze"
+    if spec.handler:
+        program, *arguments = spec.handler
+        yield "listens", f"{shlex.join([program.rsplit('/', 1)[-1], *arguments])}, in every guest"
+    else:
+        yield "listens", "nobody whom the lab starts; guests that never ask are not told, and not waited for"
+    wrong = "; ".join(_faults(spec))
+    if wrong:
+        yield "goes wrong", wrong
+
+
+def _scaled(spec: Announcement, service_ns: int) -> str:
+    """ "15 min (15 s here)": a span of the service's time, and what passes of ours."""
+    told = format_duration(service_ns)
+    if spec.time_factor == 1:
+        return told
+    return f"{told} ({three_digits(spec.real_ns(service_ns))} here)"
+
+
+def _faults(spec: Announcement) -> Iterator[str]:
+    service = spec.service
+    if service.first_answer_ns:
+        yield f"the first answer is {_scaled(spec, service.first_answer_ns)} late"
+    if service.answers:
+        yield f"each guest is answered {', '.join(service.answers)}, then the truth"
+    if service.restarts:
+        yield "the incarnation starts at 1 again"
+    if service.rate_limit:
+        yield f"past {RATE_LIMIT} requests a second a guest is answered 429"
+
+
+def longest_notice_ns(cycle: CycleSpec) -> int:
+    """How long a cycle may wait for its guests' approval at most, in real time."""
+    spec = cycle.announce
+    if spec is None or not spec.handler:  # nobody asks, so nobody waits
+        return 0
+    notice = notice_ns(spec, event_type(spec, cycle.patch))
+    return notice if spec.cancel_after_ns is None else min(notice, spec.real_ns(spec.cancel_after_ns))
+
+
+def expected(asked: NoticeExpectations) -> str:
+    """What has to become of the announcement, in words; "" when nothing is asked."""
+    low, high = asked.at_least_ns, asked.at_most_ns
+    parts = [
+        _yes(asked.acknowledged, "acknowledged by a guest", "acknowledged by none"),
+        _yes(asked.seen, "seen by all guests that it is for", "seen by none of them"),
+        _yes(asked.started_seen, "seen as Started by them", "not seen as Started"),
+        _yes(asked.kept, "the pause as announced or shorter", "the pause longer than announced"),
+        _yes(asked.cancelled, "called off, and nobody frozen", "not called off"),
+        f"Started after {format_duration(low)} at least" if low is not None else "",
+        f"Started after {format_duration(high)} at most" if high is not None else "",
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def _yes(value: bool | None, yes: str, no: str) -> str:
+    return "" if value is None else yes if value else no
