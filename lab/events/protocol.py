@@ -23,9 +23,6 @@ from uvicorn.server import ServerState
 
 from lab.core.scheduled.requests import SERVER
 
-MOST_HEAD_BYTES = 16 << 10
-"""Of the request line and headers together."""
-
 MOST_CONNECTIONS = 256
 """Of one guest. When one more comes, the one that has been silent for longest goes."""
 
@@ -45,7 +42,7 @@ left looks the same."""
 _SAYS = {
     HTTPStatus.BAD_REQUEST: "Bad request. This is not HTTP/1.1.",
     HTTPStatus.REQUEST_TIMEOUT: "The request did not arrive in time.",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"The request's head is larger than {MOST_HEAD_BYTES} bytes.",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The request's head is too large.",
 }
 
 

@@ -42,6 +42,9 @@ App = Callable[
 LONGEST_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""
 
+MOST_HEAD_BYTES = 16 << 10
+"""Of the request line and headers together."""
+
 KEEP_ALIVE_S = 7 * 24 * 3600
 """An idle connection outlives every freeze."""
 
@@ -104,8 +107,9 @@ class MetadataService:
                 self._thread.join(STOP_S)
         finally:
             self._thread = None
-            for path in self._paths.values():
-                path.unlink(missing_ok=True)
+            for place, port in self._doors:
+                if port is None:
+                    Path(place).unlink(missing_ok=True)
             if self._made_folder:
                 with suppress(OSError):
                     self._folder.rmdir()
@@ -180,7 +184,7 @@ class MetadataService:
     async def _open(self, app: App, sockets: Sequence[socket.socket]) -> None:
         import uvicorn
 
-        from lab.events.protocol import MOST_HEAD_BYTES, ServiceProtocol
+        from lab.events.protocol import ServiceProtocol
 
         config = uvicorn.Config(
             app,
@@ -238,14 +242,21 @@ class MetadataService:
         address, port = scope["server"]
         guest = self._doors.get((address, port)) or self._doors["", port]
         if len(body) > MOST_BODY_BYTES:
-            with self._lock:
-                self._machine.refuse(self._clock.now(), guest, "413: the body is too large")
-            return _error(413, f"The request's body is larger than {MOST_BODY_BYTES} bytes.")
+            return self._too_large(guest, 413, "body", MOST_BODY_BYTES)
+        # h11 keeps no more of a head that is not complete; one that came at once may be larger.
+        head = len(scope["raw_path"]) + sum(len(name) + len(value) for name, value in scope["headers"])
+        if head > MOST_HEAD_BYTES:
+            return self._too_large(guest, 431, "head", MOST_HEAD_BYTES)
         headers = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"])
         path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
         request = Request(scope["method"], path, query, headers, bytes(body))
         with self._lock:
             return answer(self._machine, self.abouts, guest, self._clock.now(), request)
+
+    def _too_large(self, guest: str, status: int, part: str, most: int) -> Answer:
+        with self._lock:
+            self._machine.refuse(self._clock.now(), guest, f"{status}: the {part} is too large")
+        return _error(status, f"The request's {part} is larger than {most} bytes.")
 
     # -- the folder --------------------------------------------------------------------------------
 

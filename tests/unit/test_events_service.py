@@ -1,0 +1,602 @@
+"""The metadata service on real sockets: whose door it is, bad input, patience, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.core.patch import HoldPatch
+from lab.core.plan import Announcement, ServiceFaults
+from lab.core.scheduled.instance import About
+from lab.core.scheduled.model import Fault, Kind, Rules, State
+from lab.core.scheduled.requests import MOST_BODY_BYTES
+from lab.errors import MachineError
+from lab.events import protocol
+from lab.events import service as service_module
+from lab.events.protocol import MOST_CONNECTIONS, REQUEST_S
+from lab.events.service import KEEP_ALIVE_S, MOST_HEAD_BYTES, MetadataService
+from lab.host.clocks import HostClock
+from tests.unit.test_core_simulation import cases
+
+S = 1_000_000_000
+PATCH = HoldPatch(5 * S)
+EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
+PATIENCE_S = 20
+ABOUTS = (
+    About("web-0", "web_web-0", "id-0", "size", availability_set="web"),
+    About("web-1", "web_web-1", "id-1", "size", availability_set="web"),
+    About("db-0", "lab_db-0", "id-2", "size"),
+    About("web", "lab_web", "id-3", "size"),  # in no set, and called like one
+)
+
+
+def head(path: str = EVENTS, verb: str = "GET", *more: str) -> bytes:
+    lines = [f"{verb} {path} HTTP/1.1", "Host: 169.254.169.254", "Metadata: true", *more, "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def approval(*ids: str) -> bytes:
+    body = json.dumps({"StartRequests": [{"EventId": one} for one in ids]}).encode()
+    return head(EVENTS, "POST", f"Content-Length: {len(body)}") + body
+
+
+POLL = head()
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, object]:
+        return dict(json.loads(self.body))
+
+    @property
+    def ids(self) -> list[str]:
+        return [event["EventId"] for event in json.loads(self.body)["Events"]]
+
+
+class Client:
+    """One connection. Replies are read off it one by one, however they arrive."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.settimeout(PATIENCE_S)
+        self.socket, self._file = connected, connected.makefile("rb")
+
+    def send(self, raw: bytes) -> None:
+        self.socket.sendall(raw)
+
+    def reply(self) -> Reply:
+        line = self._file.readline()
+        if not line:
+            raise EOFError
+        headers = {}
+        while (text := self._file.readline().decode("latin-1").strip()) != "":
+            name, _, value = text.partition(":")
+            headers[name.lower()] = value.strip()
+        return Reply(int(line.split()[1]), headers, self._file.read(int(headers.get("content-length", 0))))
+
+    def ask(self, raw: bytes = POLL) -> Reply:
+        self.send(raw)
+        return self.reply()
+
+    def is_at_end(self) -> bool:
+        """The service has closed it."""
+        try:
+            return self._file.read(1) == b""
+        except ConnectionError:
+            return True
+
+    def close(self) -> None:
+        self._file.close()
+        self.socket.close()
+
+
+Connect = Callable[[str], Client]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short: pytest's own may be too long for a socket."""
+    made = Path(tempfile.mkdtemp(prefix="fl-"))
+    yield made / "doors"
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[MetadataService]:
+    """For tests that leave no event and no fault behind: a start and an end are a fifth of a second."""
+    made = Path(tempfile.mkdtemp(prefix="fl-"))
+    with MetadataService(ABOUTS, Rules(), HostClock(), made) as service:
+        yield service
+    assert service.trouble == ""
+    made.rmdir()
+
+
+@pytest.fixture
+def service(folder: Path) -> Iterator[MetadataService]:
+    with MetadataService(ABOUTS, Rules(), HostClock(), folder) as running:
+        yield running
+    assert running.trouble == ""
+
+
+@pytest.fixture
+def connect(service: MetadataService) -> Iterator[Connect]:
+    made: list[Client] = []
+
+    def one(guest: str) -> Client:
+        made.append(Client(service.connect(guest)))
+        return made[-1]
+
+    yield one
+    for client in made:
+        client.close()
+
+
+def connections(service: MetadataService) -> int:
+    return sum(len(server.server_state.connections) for server, _ in service._servers)
+
+
+def eventually(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return true()
+
+
+# -- whose door it is --------------------------------------------------------------------------------
+
+
+def test_a_guest_is_told_of_its_own_set_alone(service: MetadataService, connect: Connect) -> None:
+    clients = {about.guest: connect(about.guest) for about in ABOUTS}
+    for client in clients.values():
+        assert client.ask().ids == []
+    assert [guest for guest in clients if service.heard(guest)] == list(clients)
+    (event,) = service.announcer.announce(["web-0"], Announcement(), PATCH)
+    assert {guest: client.ask().ids for guest, client in clients.items()} == {
+        "web-0": [event], "web-1": [event], "db-0": [], "web": [],
+    }  # fmt: skip
+    for guest in ("db-0", "web"):
+        assert clients[guest].ask(approval(event)).status == 400
+    assert service.announcer.state([event]) is State.SCHEDULED
+    reply = clients["web-1"].ask(approval(event.lower()))
+    assert (reply.status, reply.body) == (200, b"")
+    assert service.announcer.state([event]) is State.STARTED
+
+
+def test_what_a_client_says_of_itself_counts_for_nothing(connect: Connect) -> None:
+    client = connect("db-0")
+    asked = head("/metadata/instance/compute/name?api-version=2021-02-01&format=text")
+    for lie in (b"Host: web-0", b"Host: x\r\nX-Guest: web-0", b"Host: x\r\nForwarded: for=web-0;host=web-0"):
+        assert client.ask(asked.replace(b"Host: 169.254.169.254", lie)).body == b"lab_db-0"
+    assert client.ask(head(EVENTS, "GET", "X-Forwarded-For: 10.0.0.1")).status == 400
+
+
+def test_doors_are_for_their_owner_alone(service: MetadataService, folder: Path) -> None:
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for about in ABOUTS:
+        assert stat.S_IMODE(service.path(about.guest).stat().st_mode) == 0o600
+    with pytest.raises(KeyError):
+        service.connect("nobody")
+
+
+def test_a_tcp_door_is_one_guest_s(service: MetadataService) -> None:
+    here = {guest: service.listen("127.0.0.1", 0, guest) for guest in ("web-0", "db-0")}
+    anywhere = service.listen("0.0.0.0", 0, "db-0")  # noqa: S104 - for as long as the test
+    event = ""
+    for guest, address in {**here, "db-0 again": ("127.0.0.1", anywhere[1])}.items():
+        client = Client(socket.create_connection(address))
+        assert client.ask().ids == []
+        event = event or service.announcer.announce(["web-0"], Announcement(), PATCH)[0]
+        assert client.ask().ids == ([event] if guest == "web-0" else [])
+        client.close()
+    with pytest.raises(KeyError):
+        service.listen("127.0.0.1", 0, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [("192.0.2.1", "on an interface"), ("no such host", "no such address"), ("taken", "another program")],
+)
+def test_an_address_that_cannot_be_had(service: MetadataService, host: str, said: str) -> None:
+    port = 0
+    if host == "taken":
+        host, port = service.listen("127.0.0.1", 0, "db-0")
+    with pytest.raises(MachineError, match=said) as told:
+        service.listen(host, port, "web-0")
+    assert len(str(told.value).splitlines()) <= 2
+
+
+# -- input of every kind -----------------------------------------------------------------------------
+
+TOO_LARGE = MOST_BODY_BYTES + 1
+
+BAD = {
+    "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+    "empty lines": (b"\r\n\r\nfoo\r\n\r\n", 400),
+    "HTTP/0.9": (b"GET /metadata/versions\r\n\r\n", 400),
+    "no host": (b"GET /metadata/versions HTTP/1.1\r\nMetadata: true\r\n\r\n", 400),
+    "NUL in a header": (head(EVENTS, "GET", "X: a\0b"), 400),
+    "junk for a header": (head(EVENTS, "GET", "no colon at all"), 400),
+    "space in a name": (head(EVENTS, "GET", "Some Header: x"), 400),
+    "bytes above ASCII": (head(EVENTS, "GET", "X: \xff\xfe\xe4"), 200),
+    "a large head": (head(EVENTS, "GET", "X: " + "a" * 4 * MOST_HEAD_BYTES), 431),
+    "many headers": (head(EVENTS, "GET", *[f"X-{n}: {n}" for n in range(4000)]), 431),
+    "a long path": (head("/metadata/" + "a" * 4 * MOST_HEAD_BYTES), 431),
+    "a large body": (head(EVENTS, "POST", f"Content-Length: {TOO_LARGE}") + b"a" * TOO_LARGE, 413),
+    "a body said to be huge": (head(EVENTS, "POST", "Content-Length: 99999999999"), 413),
+    "huge, and it asks first": (head(EVENTS, "POST", "Content-Length: 9999999", "Expect: 100-continue"), 413),
+    "large in chunks": (
+        head(EVENTS, "POST", "Transfer-Encoding: chunked") + b"4000\r\n" + b"a" * 0x4000 + b"\r\n"
+        + b"".join(b"8000\r\n" + b"b" * 0x8000 + b"\r\n" for _ in range(4)) + b"0\r\n\r\n", 413,
+    ),
+    "chunks that are none": (head(EVENTS, "POST", "Transfer-Encoding: chunked") + b"zz\r\nabc\r\n", 400),
+    "no length": (head(EVENTS, "POST", "Content-Length: many"), 400),
+    "less than nothing": (head(EVENTS, "POST", "Content-Length: -1"), 400),
+    "two lengths": (head(EVENTS, "POST", "Content-Length: 1", "Content-Length: 2") + b"ab", 400),
+    "an unknown coding": (head(EVENTS, "POST", "Transfer-Encoding: gzip"), 501),
+    "no JSON": (head(EVENTS, "POST", "Content-Length: 3") + b"{{{", 400),
+    "no approval": (head(EVENTS, "POST", "Content-Length: 2") + b"[]", 400),
+    "nested deeply": (head(EVENTS, "POST", "Content-Length: 60000") + b"[" * 60000, 400),
+    "another verb": (head(EVENTS, "DELETE"), 405),
+    "a tunnel": (b"CONNECT 10.0.0.1:22 HTTP/1.1\r\nHost: x\r\nMetadata: true\r\n\r\n", 404),
+    "a verb of its own": (head(EVENTS, "FREEZE"), 405),
+    "another path": (head("/latest/meta-data/"), 404),
+    "up and away": (head("/metadata/../../../etc/passwd"), 404),
+    "up, in disguise": (head("/metadata/%2e%2e/%2e%2e/etc/passwd"), 404),
+    "up, at last": (head("/metadata/scheduledevents/..%2f..%2finstance?api-version=2021-02-01"), 404),
+    "another one's server": (head("http://10.0.0.1/metadata/versions"), 404),
+    "no version": (head("/metadata/scheduledevents"), 400),
+    "a version twice": (head(EVENTS + "&api-version=2020-07-01"), 400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_answered_honestly_and_hurts_nobody(running: MetadataService, what: str) -> None:
+    raw, status = BAD[what]
+    other, client, third = (Client(running.connect(guest)) for guest in ("db-0", "web-0", "web-0"))
+    other.send(POLL[:20])
+    sending = threading.Thread(target=_send_all, args=(client, raw))
+    sending.start()
+    reply = client.reply()
+    sending.join()
+    assert reply.status == status
+    assert reply.headers["server"].startswith("IMDS/")
+    assert "uvicorn" not in str(reply.headers)
+    if status >= 400:
+        assert set(reply.json) <= {"error", "newest-versions"}
+        assert len(reply.body) < 1000
+    other.send(POLL[20:])
+    assert other.reply().status == 200
+    assert third.ask().status == 200
+    for one in (client, other, third):
+        one.close()
+
+
+def _send_all(client: Client, raw: bytes) -> None:
+    with suppress(ConnectionError):  # it may be refused before all of it was sent
+        client.send(raw)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_is_left_of_a_large_body_is_never_a_request(connect: Connect, at_once: bool) -> None:
+    client, inside = connect("web-0"), POLL * 1000
+    start, rest = (
+        head(EVENTS, "POST", f"Content-Length: {len(inside) + TOO_LARGE}"),
+        inside + b"a" * TOO_LARGE,
+    )
+    if at_once:
+        _send_all(client, start + rest)
+    else:
+        client.send(start)
+        time.sleep(0.1)
+        _send_all(client, rest)
+    assert client.reply().status == 413
+    with suppress(EOFError, ConnectionError):  # it may be closed
+        assert client.ask(head("/metadata/versions")).body.startswith(b'{"apiVersions"')
+
+
+@given(data=st.data())
+@cases(60)
+def test_noise_never_ends_the_service(running: MetadataService, data: st.DataObject) -> None:
+    """Requests with bytes changed, cut out, put in and cut off; then true ones."""
+    raw = bytearray(
+        data.draw(st.sampled_from([POLL, approval("A" * 36), head("/metadata/instance?api-version=x")])) * 2
+    )
+    for _ in range(data.draw(st.integers(0, 6))):
+        at = data.draw(st.integers(0, len(raw)))
+        raw[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    client = Client(running.connect("web-0"))
+    for part in (bytes(raw[: len(raw) // 2]), bytes(raw[len(raw) // 2 :])):
+        _send_all(client, part)
+    with suppress(OSError):
+        client.socket.shutdown(socket.SHUT_WR)
+    with suppress(EOFError, ConnectionError):
+        while True:
+            assert client.reply().status in (200, 400, 404, 405, 413, 431, 501)
+    client.close()
+    good = Client(running.connect("web-1"))
+    assert good.ask().status == 200
+    good.close()
+    assert running.trouble == ""
+
+
+def test_requests_in_a_row_are_answered_in_a_row(connect: Connect) -> None:
+    paths = [EVENTS, "/metadata/nothing", "/metadata/versions"] * 100
+    client = connect("web-0")
+    client.send(b"".join(map(head, paths)))
+    assert [client.reply().status for _ in paths] == [200, 404, 200] * 100
+
+
+def test_an_upgrade_is_not_taken_and_does_no_harm(connect: Connect) -> None:
+    """Java's client asks for HTTP/2 with each request that it makes in the clear."""
+    client = connect("web-0")
+    upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+    for _ in range(3):
+        assert client.ask(head(EVENTS, "GET", *upgrade)).status == 200
+        assert client.ask().status == 200
+
+
+# -- patience ----------------------------------------------------------------------------------------
+
+
+def test_no_freeze_is_longer_than_the_service_s_patience() -> None:
+    assert min(KEEP_ALIVE_S, REQUEST_S) >= 3600
+
+
+@pytest.mark.parametrize("raw", [POLL, approval("A" * 36)])
+def test_a_request_may_come_in_pieces(connect: Connect, raw: bytes) -> None:
+    client = connect("web-0")
+    for byte in raw[:-1]:
+        client.send(bytes([byte]))
+        time.sleep(0.0005)
+    time.sleep(0.2)
+    client.send(raw[-1:])
+    assert client.reply().status == (200 if raw is POLL else 400)
+
+
+@pytest.mark.parametrize("raw", [POLL[:30], approval("A" * 36)[:-4], POLL + POLL[:-1]])
+def test_a_request_that_never_ends_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, service: MetadataService, connect: Connect, raw: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_S", 0.1)
+    idle, slow = connect("web-1"), connect("web-0")
+    idle.ask()
+    slow.send(raw)
+    if raw.startswith(POLL):
+        assert slow.reply().status == 200
+    assert slow.reply().status == 408
+    assert slow.is_at_end()
+    slow.close()
+    assert idle.ask().status == 200
+    assert eventually(lambda: connections(service) == 1)
+
+
+def test_whoever_leaves_in_the_middle_leaves_nothing(service: MetadataService, connect: Connect) -> None:
+    for raw in (b"", POLL[:10], POLL[:-2], approval("A" * 36)[:-3], POLL, POLL * 50):
+        client = connect("web-0")
+        client.send(raw)
+        client.close()
+    assert eventually(lambda: connections(service) == 0)
+
+
+def test_a_client_that_has_said_all_is_still_answered(connect: Connect) -> None:
+    """As `printf … | nc` does."""
+    client = connect("web-0")
+    client.send(POLL)
+    client.socket.shutdown(socket.SHUT_WR)
+    assert client.reply().status == 200
+    assert client.is_at_end()
+
+
+def test_two_hundred_idle_connections_are_no_burden(service: MetadataService, connect: Connect) -> None:
+    idle = [connect("web-0") for _ in range(200)]
+    for number, client in enumerate(idle):
+        if number % 3 == 0:
+            assert client.ask().status == 200
+        elif number % 3 == 1:
+            client.send(POLL[:25])
+    busy = [connect("web-0"), connect("db-0")]
+    for _ in range(200):
+        for client in busy:
+            assert client.ask().status == 200
+    for number, client in enumerate(idle):
+        client.send(POLL[25:] if number % 3 == 1 else POLL)
+        assert client.reply().status == 200
+
+
+def test_a_guest_that_opens_too_many_loses_those_it_does_not_use(connect: Connect) -> None:
+    other, first = connect("db-0"), connect("web-0")
+    assert first.ask().status == 200
+    crowd = [connect("web-0") for _ in range(MOST_CONNECTIONS)]
+    assert first.is_at_end()
+    assert crowd[-1].ask().status == 200
+    assert crowd[0].ask().status == 200
+    assert other.ask().status == 200
+
+
+# -- answers that are wrong on purpose ---------------------------------------------------------------
+
+
+def test_faults_are_answered_in_turn_and_then_the_truth(service: MetadataService, connect: Connect) -> None:
+    client, mate, other = connect("web-0"), connect("web-1"), connect("db-0")
+    assert [one.ask().status for one in (client, mate, other)] == [200, 200, 200]
+    faults = ServiceFaults(answers=(Fault.GONE, Fault.TOO_MANY, Fault.BROKEN))
+    service.announcer.announce(["web-0"], Announcement(service=faults), PATCH)
+    for one in (client, mate):
+        assert [one.ask().status for _ in range(4)] == [410, 429, 500, 200]
+    assert other.ask().status == 200
+
+
+def test_a_hanging_answer_ends_with_the_client_or_the_service(folder: Path) -> None:
+    with MetadataService(ABOUTS, Rules(), HostClock(), folder) as running:
+        leaves, stays, other = (Client(running.connect(guest)) for guest in ("web-0", "web-1", "db-0"))
+        assert [one.ask().status for one in (leaves, stays, other)] == [200, 200, 200]
+        hang = ServiceFaults(answers=(Fault.HANG,))
+        running.announcer.announce(["web-0"], Announcement(service=hang), PATCH)
+        leaves.send(POLL)
+        stays.send(POLL)
+        again = Client(running.connect("web-1"))
+        assert eventually(lambda: again.ask().status == 200)  # the one that hangs was its first
+        leaves.close()
+        assert eventually(lambda: connections(running) == 3)
+        stays.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            stays.reply()
+        stays.socket.settimeout(PATIENCE_S)
+        assert other.ask().status == 200
+    for client in (stays, again, other):
+        assert client.socket.recv(1) == b""
+        client.close()
+    assert running.trouble == ""
+
+
+def test_the_first_answer_may_be_late(folder: Path) -> None:
+    with MetadataService(ABOUTS, Rules(60, first_answer_s=18), HostClock(), folder) as running:
+        client, other = Client(running.connect("web-0")), Client(running.connect("db-0"))
+        before = time.monotonic()
+        client.send(POLL)
+        other.send(head("/metadata/versions"))
+        assert other.reply().status == 200
+        assert client.reply().status == 200
+        assert time.monotonic() - before >= 0.3
+        client.close()
+        other.close()
+
+
+def test_a_mistake_inside_is_one_request_s_misfortune(
+    monkeypatch: pytest.MonkeyPatch, service: MetadataService, connect: Connect
+) -> None:
+    client = connect("web-0")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("on purpose")
+
+    with monkeypatch.context() as during:
+        during.setattr(service_module, "answer", broken)
+        assert client.ask().status == 500
+    assert "on purpose" in service.trouble
+    service.trouble = ""
+    assert client.ask().status == 200
+
+
+# -- many at once ------------------------------------------------------------------------------------
+
+
+def test_polls_from_everywhere_while_events_come_and_go(service: MetadataService) -> None:
+    """Each connection sees incarnations that never fall, and its own set's events alone."""
+    ended = threading.Event()
+
+    def poll(guest: str) -> set[str]:
+        client, last, seen = Client(service.connect(guest)), 0, set[str]()
+        while not ended.is_set():
+            reply = client.ask()
+            now = json.loads(reply.body)["DocumentIncarnation"]
+            assert reply.status == 200
+            assert last <= now
+            last = now
+            seen.update(reply.ids)
+            if reply.ids and guest == "web-1":
+                assert client.ask(approval(reply.ids[0])).status in (200, 400)  # it may be gone by now
+        client.close()
+        return seen
+
+    guests = ["web-0", "web-1", "web-0", "web-1", "db-0", "web"]
+    with ThreadPoolExecutor(len(guests)) as pool:
+        polls = [pool.submit(poll, guest) for guest in guests]
+        made: set[str] = set()
+        try:
+            assert eventually(lambda: all(map(service.heard, set(guests))))
+            for _ in range(40):
+                events = service.announcer.announce(["web-0", "web-1"], Announcement(), PATCH)
+                made.update(events)
+                assert eventually(lambda events=events: service.announcer.state(events) is State.STARTED)  # type: ignore[misc]
+                service.announcer.all_clear(events)
+        finally:
+            ended.set()
+        seen = dict(zip(guests, [one.result() for one in polls], strict=True))
+    assert seen["db-0"] == seen["web"] == set()
+    assert seen["web-0"] <= made
+    assert seen["web-1"] <= made
+    told = [one.kind for one in service.announcer.happened()]
+    assert told.count(Kind.STARTED) == told.count(Kind.GONE) == 40
+
+
+# -- beginning and end -------------------------------------------------------------------------------
+
+
+def test_it_leaves_nothing_behind(folder: Path) -> None:
+    threads = set(threading.enumerate())
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    with MetadataService(ABOUTS, Rules(), HostClock(), folder) as running:
+        port = running.listen("127.0.0.1", 0, "db-0")[1]
+        clients = [Client(running.connect("web-0")) for _ in range(50)]
+        for client in clients[::2]:
+            client.ask()
+        clients[1].send(POLL[:30])
+    assert not folder.exists()
+    assert set(threading.enumerate()) == threads
+    for client in clients:
+        assert client.is_at_end()
+        client.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    with pytest.raises(MachineError, match="does not run"):
+        running.connect("web-0")
+
+
+def test_it_ends_while_an_error_passes_through(folder: Path) -> None:
+    with pytest.raises(ValueError, match="mine"), MetadataService(ABOUTS, Rules(), HostClock(), folder):
+        raise ValueError("mine")
+    assert not folder.exists()
+
+
+def test_a_folder_of_the_caller_s_stays_and_old_sockets_are_replaced(folder: Path) -> None:
+    folder.mkdir(mode=0o755)
+    (folder / "mine").write_text("kept")
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(folder / "0"))
+    with MetadataService(ABOUTS, Rules(), HostClock(), folder) as running:
+        client = Client(running.connect("web-0"))
+        assert client.ask().status == 200
+        client.close()
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+
+
+def test_a_file_in_the_way_is_not_removed(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "1").write_text("mine")
+    with (
+        pytest.raises(MachineError, match="no socket"),
+        MetadataService(ABOUTS, Rules(), HostClock(), folder),
+    ):
+        pytest.fail("it has begun")
+    assert (folder / "1").read_text() == "mine"
+
+
+def test_a_path_that_is_too_long_is_said(folder: Path) -> None:
+    long = folder / ("x" * 100)
+    with (
+        pytest.raises(MachineError, match="longer than") as told,
+        MetadataService(ABOUTS, Rules(), HostClock(), long),
+    ):
+        pytest.fail("it has begun")
+    assert "FREEZELAB_HOME" in told.value.hint
+    assert not long.exists()
