@@ -277,6 +277,45 @@ def test_sections_of_the_reference_go_together(tmp_path: Path) -> None:
     assert len(waves(plan.guests, plan.rollout)) == 4
 
 
+INCIDENTS = {
+    "acknowledged-early",
+    "nobody-acknowledges",
+    "short-notice",
+    "no-notice",
+    "straight-to-started",
+    "cancelled",
+    "longer-than-announced",
+    "late-first-answer",
+    "nobody-polls",
+    "incarnation-restart",
+    "bad-answers",
+    "two-sets",
+    "failing-gate",
+}
+
+
+@pytest.mark.parametrize("name", sorted(INCIDENTS))
+def test_an_incident_is_small_and_short_and_expects_something(name: str) -> None:
+    plan = load(ROOT / "playbooks" / f"{name}.yaml")
+    assert len(plan.guests) <= 3
+    assert plan.golden
+    assert "Watch" in plan.about or name in ("no-notice", "nobody-polls")
+    assert plan.cycle.announce is not None
+    asked = plan.expectations
+    assert asked.notice != NoticeExpectations() or asked.rollout is not RolloutEnd.COMPLETE
+    text = (ROOT / "playbooks" / f"{name}.yaml").read_text()
+    assert text.count("Watch") + text.count("expected") >= 1
+
+
+def test_the_large_rollout_is_what_it_says() -> None:
+    plan = load(ROOT / "playbooks" / "rollout.yaml")
+    assert plan.rollout is not None
+    gone = waves(plan.guests, plan.rollout)
+    assert [len(wave.guests) for wave in gone] == [2, 2, 2, 2]
+    assert {guest.memory_bytes for guest in plan.guests} == {512 << 20}
+    assert {guest.fault_domain for guest in plan.guests} == {0, 1}
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 20), min_size=1, max_size=3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,7 @@ def large(sets: int, rollout: Rollout) -> Plan:
     return replace(FIRST, guests=guests, rollout=rollout, golden=True)
 
 
+@cache
 def everything() -> list[Plan]:
     shipped = [load(path) for path in sorted(PLAYBOOKS.glob("*.yaml"))]
     fleets = [fleet(), large(50, Rollout())]
@@ -216,6 +218,14 @@ def test_waves_take_their_time() -> None:
     assert announce is not None
     unheard = replace(plan, cycle=replace(plan.cycle, announce=replace(announce, handler=())))
     assert waiting_ns(unheard) == 0
+
+
+@pytest.mark.parametrize("path", sorted(PLAYBOOKS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_is_announced_is_rehearsed_in_a_minute(path: Path) -> None:
+    plan = load(path)
+    if plan.cycle.announce is not None:
+        waiting = waiting_ns(plan) if plan.name != "rollout" else 0
+        assert duration_ns(plan) + waiting < 60 * NS_PER_S
 
 
 @pytest.mark.parametrize(
