@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,8 +136,8 @@ def service(folder: Path) -> Iterator[MetadataService]:
     assert running.trouble == ""
 
 
-@pytest.fixture
-def connect(service: MetadataService) -> Iterator[Connect]:
+@contextmanager
+def clients_of(service: MetadataService) -> Iterator[Connect]:
     made: list[Client] = []
 
     def one(guest: str) -> Client:
@@ -147,6 +147,19 @@ def connect(service: MetadataService) -> Iterator[Connect]:
     yield one
     for client in made:
         client.close()
+
+
+@pytest.fixture
+def connect(running: MetadataService) -> Iterator[Connect]:
+    with clients_of(running) as one:
+        yield one
+
+
+@pytest.fixture
+def enter(service: MetadataService) -> Iterator[Connect]:
+    """Into the service of this test alone."""
+    with clients_of(service) as one:
+        yield one
 
 
 def connections(service: MetadataService) -> int:
@@ -163,8 +176,8 @@ def eventually(true: Callable[[], bool]) -> bool:
 # -- whose door it is --------------------------------------------------------------------------------
 
 
-def test_a_guest_is_told_of_its_own_set_alone(service: MetadataService, connect: Connect) -> None:
-    clients = {about.guest: connect(about.guest) for about in ABOUTS}
+def test_a_guest_is_told_of_its_own_set_alone(service: MetadataService, enter: Connect) -> None:
+    clients = {about.guest: enter(about.guest) for about in ABOUTS}
     for client in clients.values():
         assert client.ask().ids == []
     assert [guest for guest in clients if service.heard(guest)] == list(clients)
@@ -214,12 +227,12 @@ def test_a_tcp_door_is_one_guest_s(service: MetadataService) -> None:
     ("host", "said"),
     [("192.0.2.1", "on an interface"), ("no such host", "no such address"), ("taken", "another program")],
 )
-def test_an_address_that_cannot_be_had(service: MetadataService, host: str, said: str) -> None:
+def test_an_address_that_cannot_be_had(running: MetadataService, host: str, said: str) -> None:
     port = 0
     if host == "taken":
-        host, port = service.listen("127.0.0.1", 0, "db-0")
+        host, port = running.listen("127.0.0.1", 0, "db-0")
     with pytest.raises(MachineError, match=said) as told:
-        service.listen(host, port, "web-0")
+        running.listen(host, port, "web-0")
     assert len(str(told.value).splitlines()) <= 2
 
 
@@ -373,7 +386,7 @@ def test_a_request_may_come_in_pieces(connect: Connect, raw: bytes) -> None:
 
 @pytest.mark.parametrize("raw", [POLL[:30], approval("A" * 36)[:-4], POLL + POLL[:-1]])
 def test_a_request_that_never_ends_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, service: MetadataService, connect: Connect, raw: bytes
+    monkeypatch: pytest.MonkeyPatch, running: MetadataService, connect: Connect, raw: bytes
 ) -> None:
     monkeypatch.setattr(protocol, "REQUEST_S", 0.1)
     idle, slow = connect("web-1"), connect("web-0")
@@ -385,15 +398,15 @@ def test_a_request_that_never_ends_is_given_up(
     assert slow.is_at_end()
     slow.close()
     assert idle.ask().status == 200
-    assert eventually(lambda: connections(service) == 1)
+    assert eventually(lambda: connections(running) == 1)
 
 
-def test_whoever_leaves_in_the_middle_leaves_nothing(service: MetadataService, connect: Connect) -> None:
+def test_whoever_leaves_in_the_middle_leaves_nothing(running: MetadataService, connect: Connect) -> None:
     for raw in (b"", POLL[:10], POLL[:-2], approval("A" * 36)[:-3], POLL, POLL * 50):
         client = connect("web-0")
         client.send(raw)
         client.close()
-    assert eventually(lambda: connections(service) == 0)
+    assert eventually(lambda: connections(running) == 0)
 
 
 def test_a_client_that_has_said_all_is_still_answered(connect: Connect) -> None:
@@ -405,7 +418,7 @@ def test_a_client_that_has_said_all_is_still_answered(connect: Connect) -> None:
     assert client.is_at_end()
 
 
-def test_two_hundred_idle_connections_are_no_burden(service: MetadataService, connect: Connect) -> None:
+def test_two_hundred_idle_connections_are_no_burden(running: MetadataService, connect: Connect) -> None:
     idle = [connect("web-0") for _ in range(200)]
     for number, client in enumerate(idle):
         if number % 3 == 0:
@@ -434,8 +447,8 @@ def test_a_guest_that_opens_too_many_loses_those_it_does_not_use(connect: Connec
 # -- answers that are wrong on purpose ---------------------------------------------------------------
 
 
-def test_faults_are_answered_in_turn_and_then_the_truth(service: MetadataService, connect: Connect) -> None:
-    client, mate, other = connect("web-0"), connect("web-1"), connect("db-0")
+def test_faults_are_answered_in_turn_and_then_the_truth(service: MetadataService, enter: Connect) -> None:
+    client, mate, other = enter("web-0"), enter("web-1"), enter("db-0")
     assert [one.ask().status for one in (client, mate, other)] == [200, 200, 200]
     faults = ServiceFaults(answers=(Fault.GONE, Fault.TOO_MANY, Fault.BROKEN))
     service.announcer.announce(["web-0"], Announcement(service=faults), PATCH)
@@ -481,7 +494,7 @@ def test_the_first_answer_may_be_late(folder: Path) -> None:
 
 
 def test_a_mistake_inside_is_one_request_s_misfortune(
-    monkeypatch: pytest.MonkeyPatch, service: MetadataService, connect: Connect
+    monkeypatch: pytest.MonkeyPatch, running: MetadataService, connect: Connect
 ) -> None:
     client = connect("web-0")
 
@@ -491,8 +504,8 @@ def test_a_mistake_inside_is_one_request_s_misfortune(
     with monkeypatch.context() as during:
         during.setattr(service_module, "answer", broken)
         assert client.ask().status == 500
-    assert "on purpose" in service.trouble
-    service.trouble = ""
+    assert "on purpose" in running.trouble
+    running.trouble = ""
     assert client.ask().status == 200
 
 
