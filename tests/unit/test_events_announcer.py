@@ -1,0 +1,266 @@
+"""What an announcement comes to, and the announcer over the core's machine."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from itertools import permutations
+
+import pytest
+
+from lab.core.clock import Stamp
+from lab.core.patch import CommandPatch, HoldPatch, Impact, LivepatchPatch, Patch, ReplaceHypervisorPatch
+from lab.core.plan import Announcement, ServiceFaults
+from lab.core.scheduled.instance import About
+from lab.core.scheduled.machine import Machine
+from lab.core.scheduled.model import EventSource, EventStatus, EventType, Fault, Kind, Rules, State
+from lab.core.scheduled.planning import (
+    duration_s,
+    event_type,
+    groups_of,
+    notice_ns,
+    notice_of,
+    rules_of,
+    together,
+)
+from lab.events.announcer import ServiceAnnouncer
+from lab.ports import Announcer
+
+S = 1_000_000_000
+FREEZE: Patch = HoldPatch(5 * S)
+REBOOT: Patch = CommandPatch(("true",), S, Impact.REBOOT)
+GROUPS = {"web-0": "web", "web-1": "web", "web-2": "web", "db-0": "guest db-0"}
+
+
+# -- what an announcement comes to -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "patch", "kind"),
+    [
+        (Announcement(), FREEZE, EventType.FREEZE),
+        (Announcement(), REBOOT, EventType.REBOOT),
+        (Announcement(), LivepatchPatch("/m.ko"), EventType.FREEZE),
+        (Announcement(type=EventType.PREEMPT), REBOOT, EventType.PREEMPT),
+    ],
+)
+def test_the_type_is_the_patch_s_unless_it_is_said(spec: Announcement, patch: Patch, kind: EventType) -> None:
+    assert event_type(spec, patch) is kind
+
+
+@pytest.mark.parametrize("kind", EventType)
+def test_notice_is_the_documented_minimum_scaled(kind: EventType) -> None:
+    minutes = {"Freeze": 15, "Reboot": 15, "Redeploy": 10, "Preempt": 0.5, "Terminate": 5}[kind]
+    assert notice_ns(Announcement(time_factor=60), kind) == minutes * S
+    assert notice_ns(Announcement(time_factor=1), kind) == minutes * 60 * S
+    assert notice_ns(Announcement(notice_ns=30 * S, time_factor=10), kind) == 3 * S
+    assert notice_ns(Announcement(notice_ns=0), kind) == 0
+
+
+@pytest.mark.parametrize(
+    ("longest_ns", "told"),
+    [(0, 5), (1, 5), (5 * S, 5), (5 * S + 1, 9), (9 * S, 9), (9 * S + 1, 30), (30 * S, 30), (30 * S + 1, -1)],
+)
+def test_a_freeze_is_told_to_take_the_shortest_usual_time_that_holds_the_patch(
+    longest_ns: int, told: int
+) -> None:
+    assert duration_s(Announcement(), EventType.FREEZE, HoldPatch(longest_ns)) == told
+
+
+def test_a_duration_that_is_said_is_told() -> None:
+    assert duration_s(Announcement(), EventType.FREEZE, ReplaceHypervisorPatch()) == 5
+    for kind in set(EventType) - {EventType.FREEZE}:
+        assert duration_s(Announcement(), kind, FREEZE) == -1
+        assert duration_s(Announcement(duration_s=0), kind, FREEZE) == 0
+    assert duration_s(Announcement(duration_s=6), EventType.FREEZE, FREEZE) == 6
+
+
+def test_every_type_has_words_of_its_own() -> None:
+    told = [notice_of("g", ["a"], Announcement(type=kind), FREEZE).description for kind in EventType]
+    assert len(set(told)) == len(EventType)
+    assert all(text.isascii() and text.endswith(".") for text in told)
+    said = notice_of("g", ["b", "a"], Announcement(description="mine", source=EventSource.USER), FREEZE)
+    assert (said.description, said.source, said.resources) == ("mine", EventSource.USER, ("b", "a"))
+
+
+def test_the_rules_are_those_of_the_announcement() -> None:
+    assert rules_of(Announcement()) == Rules()
+    faults = ServiceFaults(first_answer_ns=120 * S, rate_limit=True)
+    assert rules_of(Announcement(time_factor=1, service=faults)) == Rules(
+        1, most_per_second=5, first_answer_s=120
+    )
+
+
+def test_a_guest_in_no_set_is_in_no_other_s_group() -> None:
+    def about(guest: str, member_of: str = "") -> About:
+        return About(guest, f"lab_{guest}", "", "", availability_set=member_of)
+
+    given = [about("web"), about("db"), about("a", "web"), about("b", "web"), about("c", "guest db")]
+    for order in permutations(given):
+        groups = groups_of(order)
+        assert groups["a"] == groups["b"] == "web"
+        assert groups["c"] == "guest db"
+        assert len(set(groups.values())) == 4
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        ((), State.UNHEARD),
+        ((State.UNHEARD, State.UNHEARD), State.UNHEARD),
+        ((State.STARTED, State.SCHEDULED, State.CANCELLED), State.SCHEDULED),
+        ((State.STARTED, State.CANCELLED, State.OVER), State.CANCELLED),
+        ((State.STARTED, State.OVER), State.STARTED),
+        ((State.STARTED, State.UNHEARD), State.STARTED),
+        ((State.OVER, State.UNHEARD), State.OVER),
+        ((State.OVER, State.OVER), State.OVER),
+    ],
+)
+def test_the_state_of_several(states: Sequence[State], state: State) -> None:
+    assert together(states) is together(reversed(list(states))) is state
+
+
+# -- the announcer -----------------------------------------------------------------------------------
+
+
+class Hands:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.ns = 1000 * S
+
+    def now(self) -> Stamp:
+        return Stamp(self.ns, self.ns + 1_700_000_000 * S)
+
+    def sleep_until(self, raw_ns: int) -> None:
+        self.ns = max(self.ns, raw_ns)
+
+
+class Bench:
+    """An announcer, and guests that ask without HTTP."""
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.clock, self.machine = Hands(), Machine(GROUPS, rules or Rules())
+        self.announcer = ServiceAnnouncer(self.machine, GROUPS, threading.Lock(), self.clock)
+
+    def poll(self, guest: str) -> list[str]:
+        self.machine.admit(self.clock.now(), guest)
+        return [event.id for event in self.machine.poll(self.clock.now(), guest)[1]]
+
+    def kinds(self) -> list[Kind]:
+        return [one.kind for one in self.announcer.happened()]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    made = Bench()
+    for guest in GROUPS:
+        made.poll(guest)
+    made.announcer.happened()
+    return made
+
+
+def test_one_event_for_each_delivery_group(bench: Bench) -> None:
+    announcer: Announcer = bench.announcer
+    ids = announcer.announce(["db-0", "web-2", "web-0", "web-2"], Announcement(), FREEZE)
+    assert all(re.fullmatch(r"[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}", one) for one in ids)
+    db, web = announcer.published(ids)
+    assert (db.notice.group, db.notice.resources) == ("guest db-0", ("db-0",))
+    assert (web.notice.group, web.notice.resources) == ("web", ("web-2", "web-0"))
+    assert bench.poll("web-1") == [web.id]
+    assert bench.poll("db-0") == [db.id]
+    assert web.not_before.raw_ns - web.published.raw_ns == 15 * S
+    assert set(announcer.announce(list(GROUPS), Announcement(), FREEZE)).isdisjoint(ids)
+
+
+def test_a_life_from_publication_to_all_clear(bench: Bench) -> None:
+    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), FREEZE)
+    assert bench.announcer.state(ids) is State.SCHEDULED
+    bench.clock.ns += 15 * S - 1
+    assert bench.announcer.state(ids) is State.SCHEDULED
+    bench.clock.ns += 1
+    assert bench.announcer.state(ids) is State.STARTED
+    assert {event.status for event in bench.announcer.published(ids)} == {EventStatus.STARTED}
+    bench.announcer.cancel(ids)
+    assert bench.announcer.state(ids) is State.STARTED
+    bench.announcer.all_clear(ids[:1])
+    assert bench.announcer.state(ids) is State.STARTED
+    bench.announcer.all_clear(ids)
+    bench.announcer.all_clear(ids)
+    assert bench.announcer.state(ids) is State.OVER
+    assert bench.poll("web-1") == []
+    assert bench.kinds() == [Kind.PUBLISHED, Kind.PUBLISHED, Kind.STARTED, Kind.STARTED, Kind.GONE, Kind.GONE]
+    assert bench.announcer.happened() == ()
+
+
+def test_time_passes_by_itself_for_whoever_asks_what_happened(bench: Bench) -> None:
+    (event,) = bench.announcer.announce(["web-0"], Announcement(), FREEZE)
+    assert bench.kinds() == [Kind.PUBLISHED]
+    bench.clock.ns += 20 * S
+    assert bench.kinds() == [Kind.STARTED]
+    assert bench.announcer.published([event])[0].status is EventStatus.STARTED
+
+
+def test_it_waits_for_the_last_of_those_that_were_told_together(bench: Bench) -> None:
+    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), FREEZE)
+    bench.machine.approve(bench.clock.now(), "web-1", [ids[0]])
+    assert bench.announcer.state(ids) is State.SCHEDULED
+    bench.machine.approve(bench.clock.now(), "db-0", [ids[1]])
+    assert bench.announcer.state(ids) is State.STARTED
+
+
+def test_what_is_called_off(bench: Bench) -> None:
+    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), FREEZE)
+    bench.announcer.cancel(ids)
+    assert bench.announcer.state(ids) is State.CANCELLED
+    bench.announcer.all_clear(ids)
+    assert bench.announcer.state(ids) is State.CANCELLED
+
+
+def test_nobody_who_asked_is_nobody_who_is_told() -> None:
+    bench = Bench()
+    bench.poll("db-0")
+    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), FREEZE)
+    assert bench.announcer.state(ids[:1]) is State.UNHEARD
+    assert bench.announcer.state(ids) is State.SCHEDULED
+    assert bench.announcer.heard("db-0")
+    assert not bench.announcer.heard("web-0")
+    bench.clock.ns += 15 * S
+    bench.announcer.all_clear(ids)
+    assert bench.announcer.state(ids) is State.OVER
+
+
+def test_a_guest_that_is_not_known_has_nothing_published(bench: Bench) -> None:
+    with pytest.raises(KeyError):
+        bench.announcer.announce(["web-0", "nobody"], Announcement(), FREEZE)
+    assert bench.announcer.happened() == ()
+    assert bench.poll("web-0") == []
+
+
+def test_what_is_wrong_on_purpose_begins_with_the_announcement(bench: Bench) -> None:
+    def asked(guest: str) -> Fault | None:
+        return bench.machine.admit(bench.clock.now(), guest)[0]
+
+    faults = ServiceFaults(answers=(Fault.GONE, Fault.BROKEN), restarts=True)
+    bench.announcer.announce(["web-0"], Announcement(), FREEZE)
+    assert bench.machine.poll(bench.clock.now(), "web-0")[0] == 2
+    assert asked("web-0") is None
+    bench.announcer.announce(["web-0"], Announcement(service=faults), FREEZE)
+    for guest in ("web-0", "web-1"):
+        assert [asked(guest) for _ in range(3)] == [Fault.GONE, Fault.BROKEN, None]
+    assert asked("db-0") is None
+    assert bench.machine.poll(bench.clock.now(), "web-0")[0] == 1
+    assert bench.machine.poll(bench.clock.now(), "db-0")[0] == 1
+
+
+def test_the_operator_approves_in_nobody_s_name(bench: Bench) -> None:
+    (event,) = bench.announcer.announce(["web-0"], Announcement(), FREEZE)
+    bench.announcer.approve([event])
+    told = bench.announcer.happened()
+    assert [one.kind for one in told] == [Kind.PUBLISHED, Kind.APPROVED, Kind.STARTED]
+    assert (told[1].guest, told[1].text) == ("", "by the operator")
+    (other,) = bench.announcer.announce(["web-0"], Announcement(), FREEZE)
+    bench.announcer.start([other])
+    assert bench.announcer.state([event, other]) is State.STARTED
+    assert bench.kinds() == [Kind.PUBLISHED, Kind.STARTED]
