@@ -19,6 +19,7 @@ from lab.events.service import MetadataService
 from lab.guest.forward import MetadataForward
 from lab.guest.handler import GuestHandler
 from lab.guest.probe import GuestProbe
+from lab.guest.ssh import SSH
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.ports import Announcer, Clock, View
 
@@ -29,6 +30,11 @@ LOOK_NS = 20 * NS_PER_MS
 
 USER_ADDRESS = "10.0.2.15"
 """A guest's own address on QEMU's user-mode network (QEMU, "Network emulation")."""
+
+
+def ssh_of(probe: GuestProbe) -> SSH:
+    """The guest's connection as it is now: a lost one is replaced."""
+    return probe.ssh
 
 
 class Announcing:
@@ -57,7 +63,7 @@ class Announcing:
         for guest in guests:
             probe = probes[guest.name]
             door = partial(service.connect, guest.name)
-            stack.enter_context(MetadataForward(guest.name, lambda probe=probe: probe.ssh, door))
+            stack.enter_context(MetadataForward(guest.name, partial(ssh_of, probe), door))
         if spec.handler:
             for guest in guests:
                 self._handler(spec, guest, probes[guest.name], stack)
@@ -69,7 +75,7 @@ class Announcing:
         program, *arguments = spec.handler
         log = self._log_folder / f"handler-{guest.name}.log"
         handler = GuestHandler(
-            guest.name, lambda: probe.ssh, Path(program), arguments, Path(program).stem, log
+            guest.name, partial(ssh_of, probe), Path(program), arguments, Path(program).stem, log
         )
         stack.enter_context(handler)
 

@@ -18,8 +18,6 @@ from lab.core.patch import Patch
 from lab.core.plan import Cell, GuestSpec, Plan
 from lab.core.rollout import waves
 from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted, Refused
-from lab.guest.probe import GuestProbe
-from lab.guest.ssh import SSH
 from lab.host import emulators, emulators_fetch, patches
 from lab.host.patches import Tools
 from lab.hypervisor.adapter import LibvirtHypervisor
@@ -159,6 +157,7 @@ class Cells:
         if rollout is None:
             freezes.run(self._index, subjects)
             return 1
+        from lab.cli.announcing import ssh_of
         from lab.guest.health import GuestDoctor
 
         cell = freezes.cell
@@ -168,9 +167,7 @@ class Cells:
             self._clock,
             self._journal,
             self._view,
-            GuestDoctor(
-                {name: partial(_ssh_of, probe) for name, probe in guests.probes.items()}, self._clock
-            ),
+            GuestDoctor({name: partial(ssh_of, probe) for name, probe in guests.probes.items()}, self._clock),
             cell.expectations.tolerance_ns,
         )
         fleet.roll_out(self._index, subjects, freezes.run)
@@ -227,11 +224,6 @@ class Cells:
         self._guests = None
         stack, self._stack = self._stack, ExitStack()
         stack.close()
-
-
-def _ssh_of(probe: GuestProbe) -> SSH:
-    """The guest's connection as it is now: a lost one is replaced."""
-    return probe.ssh
 
 
 def make_patch(
