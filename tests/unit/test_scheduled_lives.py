@@ -37,8 +37,8 @@ from lab.core.scheduled.model import (
 )
 
 HEAVY = int(os.environ.get("FREEZELAB_HYPOTHESIS", "0"))
-LIVES = HEAVY or 1500
-HYPOTHESIS_LIVES = HEAVY // 10 or 120
+LIVES = HEAVY or 1000
+HYPOTHESIS_LIVES = HEAVY // 10 or 80
 
 S = 1_000_000_000
 REAL0_NS = 1_700_000_000 * S
@@ -389,6 +389,7 @@ worlds = [
     World(factor=1, warm=5, late=2, idle=6, rate=1),
     World(factor=50, idle=20, rate=2),
     World(factor=4, idle=40, warm=1, rate=3),
+    World(factor=1, warm=9, idle=6),  # silent ones are switched off before they are shown anything
 ]
 
 

@@ -266,10 +266,8 @@ class Machine:
             if due is _Due.REVEAL:
                 group.revealed = True
                 group.incarnation += len(group.events)
-            elif at_raw_ns < self._idle_raw_ns(
-                group
-            ):  # it has asked since: what waits is not touched by that
-                self._wait_for_idle(group)
+            elif at_raw_ns < self._idle_raw_ns(group):
+                self._wait_for_idle(group)  # it has asked since, which touches nothing that waits
             else:
                 self._disable(now, group)
 
