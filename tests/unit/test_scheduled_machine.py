@@ -67,6 +67,26 @@ def test_an_approval_of_several_is_one_step_for_each_and_all_or_nothing() -> Non
     assert [h.guest for h in machine.happened() if h.kind is Kind.APPROVED] == ["a2", "a2", "a1"]
 
 
+def test_an_approval_on_behalf_of_the_group_is_nobodys() -> None:
+    machine = Machine(GROUPS)
+    machine.announce(at(0), notice(900), TWO)
+    machine.admit(at(0), "a0")
+    machine.announce(at(0), notice(900), ONE)
+    machine.happened()
+    machine.release(at(1), ONE.lower(), "by hand")
+    machine.release(at(1), TWO, "by hand")
+    assert machine.state(ONE) is State.STARTED and machine.state(TWO) is State.UNHEARD
+    machine.approve(at(2), "a0", [ONE])
+    machine.finish(at(3), ONE)
+    machine.release(at(4), ONE, "by hand")
+    assert [(h.kind, h.guest, h.text) for h in machine.happened()] == [
+        (Kind.APPROVED, "", "by hand"),
+        (Kind.STARTED, "", ""),
+        (Kind.APPROVED, "a0", ""),
+        (Kind.GONE, "", ""),
+    ]
+
+
 def test_after_a_restart_an_incarnation_comes_again_with_other_events() -> None:
     machine = Machine(GROUPS)
     machine.admit(at(0), "a0")

@@ -147,6 +147,16 @@ class Machine:
         elif life.state is State.UNHEARD:
             life.state = State.OVER
 
+    def release(self, now: Stamp, event_id: str, text: str) -> None:
+        """Approve on behalf of the group, without any guest of it; text: who does. Nothing happens when the
+        event is gone, or the group is not told of it. KeyError: no such event."""
+        self.advance(now)
+        life = self._lives[_key(event_id)]
+        if life.state.is_shown:
+            group = self._groups[life.event.notice.group]
+            self._note(now, Kind.APPROVED, group, life.event, text=text)
+            self._start(now, life)
+
     def restart(self, now: Stamp, group: str) -> None:
         """The group's incarnation starts at 1 again, as after a move of the service; events stay. A client
         may then meet an incarnation, and an ETag, that it has seen before, with other events. KeyError: no
