@@ -16,7 +16,7 @@ from lab.host.emulators_sources import Archive, read_archive
 from lab.image.store import default_cache
 from tests.host.clients import packages
 from tests.host.clients.cluster import Cluster
-from tests.host.clients.namespaces import Namespace, namespace
+from tests.host.clients.namespaces import Namespace, namespace, sweep
 from tests.host.clients.packages import Clients
 from tests.host.clients.service import MATE, Service, relayed, served
 
@@ -36,6 +36,7 @@ def able() -> None:
     for program in PROGRAMS:
         if not shutil.which(program):
             missing(f"{program} is not installed")
+    sweep()
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import psutil
+
 SERVICE = "169.254.169.254"
 STOP_S = 20
+PREFIX = "fl-client-"
+"""Of names; the process that made it follows, so that what a killed one has left can be told."""
 
 
 def ip(*words: str) -> str:
@@ -52,7 +56,7 @@ class Namespace:
 @contextlib.contextmanager
 def namespace() -> Iterator[Namespace]:
     """With loopback up. Nothing that was started inside outlives it."""
-    made = Namespace(f"fl-client-{secrets.token_hex(4)}")
+    made = Namespace(f"{PREFIX}{os.getpid()}-{secrets.token_hex(2)}")
     ip("netns", "add", made.name)
     try:
         ip("-n", made.name, "link", "set", "lo", "up")
@@ -61,6 +65,15 @@ def namespace() -> Iterator[Namespace]:
     finally:
         _end(made)
         ip("netns", "delete", made.name)
+
+
+def sweep() -> None:
+    """Remove what test runs have left that were killed; their programs went with them."""
+    for line in ip("netns", "list").splitlines():
+        name = line.split()[0]
+        maker = name.removeprefix(PREFIX).partition("-")[0]
+        if name.startswith(PREFIX) and not psutil.pid_exists(int(maker)):
+            ip("netns", "delete", name)
 
 
 def _end(inside: Namespace) -> None:
@@ -77,7 +90,7 @@ def _end(inside: Namespace) -> None:
 def running(argv: Sequence[str], **settings: object) -> Iterator[subprocess.Popen[str]]:
     """A program for as long as the block lasts; then it is asked to end, and made to. AssertionError when it
     had to be."""
-    process = subprocess.Popen(argv, text=True, **settings)  # type: ignore[call-overload]
+    process = subprocess.Popen(argv, text=True, start_new_session=True, **settings)  # type: ignore[call-overload]
     try:
         yield process
     finally:
