@@ -5,19 +5,21 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.cli.equipping import Equipment
+from lab.cli.golden import Clones
 from lab.cli.paths import made
 from lab.controller import Subject
 from lab.core.plan import Cell, GuestSpec
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, HypervisorError, MachineError
 from lab.guest.fill import Fill, room
-from lab.guest.probe import GuestProbe
+from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, Address, load_key
 from lab.host.taps import Tap
@@ -52,7 +54,8 @@ class Settings:
     """What the guests of one run are made with. home: the state folder. folder: the run's own.
 
     shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
-    kept: they may outlive this process, see Guests.leave.
+    kept: they may outlive this process, see Guests.leave. golden: they begin with the state of one that was
+    booted before, where they can.
     """
 
     run: str
@@ -65,6 +68,21 @@ class Settings:
     shared_memory: bool = False
     guest_sleep: bool = False
     kept: bool = False
+    golden: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A guest that can be started. domain: without a disk, and on a port that is still to be found.
+    seed: its files. host_key: the public line that it will show."""
+
+    spec: GuestSpec
+    domain: DomainSpec
+    image: Image
+    folder: Path
+    seed: bytes
+    network: Network
+    host_key: str
 
 
 @dataclass(frozen=True)
@@ -137,23 +155,34 @@ class Guests:
     def boot(self, specs: Mapping[GuestSpec, str]) -> None:
         """Boot the guests side by side, each for the cell of this name, and open a probe in each. GuestError
         when one does not answer."""
-        begun = {}
-        started = {}
-        for spec in specs:
-            begun[spec] = self._clock.now().raw_ns
-            started[spec] = self._start(spec)
+        begun = {spec: self._clock.now().raw_ns for spec in specs}
+        prepared = {spec: self._prepare(spec) for spec in specs}
+        timings: dict[GuestSpec, dict[str, object]] = {spec: {} for spec in specs}
+        clones = Clones(self, self._hypervisor, self._settings, self._clock, self._view)
+        if self._settings.golden:
+            for spec, clone in clones.start(list(prepared.values())):
+                self._ready(spec, clone.probe, begun[spec], specs[spec], {"from_golden_s": clone.seconds})
+                del prepared[spec]
+            timings = {spec: {"started": "cold"} for spec in prepared}
+        started = {spec: self._start(guest) for spec, guest in prepared.items()}
         for spec, guest in started.items():
             self._view.phase("boot", guest=spec.name)
-            probe = self._probe(guest)
-            seconds = (self._clock.now().raw_ns - begun[spec]) / NS_PER_S
-            filled = self._fill(guest.spec, probe) if guest.spec.fill else 0
-            self._journal.append(
-                "boot",
-                spec.name,
-                timings={"to_probe_s": round(seconds, 2), **({"filled_bytes": filled} if filled else {})},
-                cell=specs[spec],
-            )
-            self._probes[spec.name] = probe
+            self._ready(spec, self.probe(guest), begun[spec], specs[spec], timings[spec])
+            clones.booted(spec)
+
+    def _ready(
+        self, spec: GuestSpec, probe: GuestProbe, begun_raw_ns: int, cell: str, timings: dict[str, object]
+    ) -> None:
+        seconds = (self._clock.now().raw_ns - begun_raw_ns) / NS_PER_S
+        filled = self._fill(spec, probe) if spec.fill else 0
+        timings = {"to_probe_s": round(seconds, 2), **timings, **({"filled_bytes": filled} if filled else {})}
+        self._journal.append("boot", spec.name, timings=timings, cell=cell)
+        self._probes[spec.name] = probe
+
+    def login(self, spec: GuestSpec) -> SSH:
+        """Boot a guest and log in to it, once, without a probe. GuestError when it does not answer."""
+        guest = self._start(self._prepare(spec))
+        return self._stack.enter_context(self._connect(guest, self._boot_s))
 
     def serve_time(self, offset_ns: int) -> None:
         """Have the host's NTP server running, as long as the guests: its time is off by so much."""
@@ -189,26 +218,26 @@ class Guests:
         self._stack.pop_all()
         self._left = True
 
-    def _start(self, spec: GuestSpec) -> Started:
+    def _prepare(self, spec: GuestSpec) -> Prepared:
         settings = self._settings
         image = settings.images[spec.image]
         folder = made(self._folder / spec.name)
         private, public = make_key(spec.name)
+        network = Network(spec.address, None, None) if spec.bridge else Network()
+        content = make_seed(
+            name=spec.name,
+            host_key=private,
+            host_key_public=public,
+            authorized_keys=[self._public],
+            network=network,
+        )
         seed = folder / "seed.tar"  # holds the guest's host key
         seed.touch(0o600 if not self._hypervisor.remote else 0o644)
-        seed.write_bytes(
-            make_seed(
-                name=spec.name,
-                host_key=private,
-                host_key_public=public,
-                authorized_keys=[self._public],
-                network=Network(spec.address, None, None) if spec.bridge else Network(),
-            )
-        )
-        console = settings.folder / f"console-{spec.name}.log"
+        seed.write_bytes(content)
         machine = settings.emulator.machine
         if settings.guest_sleep:
             machine = self._hypervisor.emulator(settings.accelerator.accelerator, WAKES).machine
+        one, other = self._taps(spec) if spec.bridge else ("", "")
         domain = DomainSpec(
             guest=spec.name,
             run=settings.run,
@@ -221,8 +250,8 @@ class Guests:
             kernel=image.kernel,
             initrd=image.initrd,
             cmdline=" ".join((image.cmdline, *spec.kernel_options)),
-            console_log=console,
-            disk=Disk(overlay(image, folder / "disk.qcow2")),
+            console_log=settings.folder / f"console-{spec.name}.log",
+            disk=Disk(folder / "disk.qcow2"),
             console=Console.VIRTIO if "console=hvc0" in image.cmdline else Console.SERIAL,
             fw_cfg=(FwCfg(FW_CFG_NAME, seed),),
             agent_socket=None if self._hypervisor.remote else self._socket(),
@@ -230,17 +259,31 @@ class Guests:
             memory_file=self._memory_file(spec),
             guest_sleep=settings.guest_sleep,
             rtc_track=spec.rtc,
+            tap=one,
+            other_tap=other,
             kept=settings.kept,
         )
-        if spec.bridge:
-            one, other = self._taps(spec)
-            self._boot(replace(domain, tap=one, other_tap=other))
-            address = Address(spec.name, spec.address.split("/")[0], 22, "root", self._key, public)
+        return Prepared(spec, domain, image, folder, content, network, public)
+
+    def _start(self, guest: Prepared) -> Started:
+        """From its image, whatever was tried before."""
+        for path in (guest.folder / "disk.qcow2", guest.domain.memory_file):
+            if path is not None:
+                path.unlink(missing_ok=True)
+        overlay(guest.image, guest.folder / "disk.qcow2")
+        # With an id of its own: libvirt's events of the other domain may still come.
+        return self.launch(guest, replace(guest.domain, uuid=str(uuid.uuid4())), self._boot)
+
+    def launch(self, guest: Prepared, domain: DomainSpec, start: Callable[[DomainSpec], object]) -> Started:
+        """Have `start` start the domain, on a port of its own if it needs one."""
+        self._stack.callback(self._remove, guest.spec.name)
+        if domain.tap:
+            start(domain)
+            host, port = guest.spec.address.split("/")[0], 22
         else:
-            port = self._boot_on_a_free_port(domain)
-            address = Address(spec.name, "127.0.0.1", port, "root", self._key, public)
-        self._stack.callback(self._remove, spec.name)
-        return Started(spec, address, console)
+            host, port = "127.0.0.1", self._on_a_free_port(domain, start)
+        address = Address(guest.spec.name, host, port, "root", self._key, guest.host_key)
+        return Started(guest.spec, address, domain.console_log)
 
     def _taps(self, spec: GuestSpec) -> tuple[str, str]:
         """Two ends for a guest's card, as a process and its successor cannot open one together."""
@@ -251,11 +294,11 @@ class Guests:
         )
         return one, other
 
-    def _boot_on_a_free_port(self, domain: DomainSpec) -> int:
+    def _on_a_free_port(self, domain: DomainSpec, start: Callable[[DomainSpec], object]) -> int:
         for tries_left in reversed(range(START_TRIES)):
             port = free_port()
             try:
-                self._boot(replace(domain, ssh_port=port))
+                start(replace(domain, ssh_port=port))
             except FreezelabError as error:
                 # Somebody was given the same free port between our look and QEMU's.
                 if f"TCP port {port}" not in error.what or not tries_left:
@@ -294,19 +337,24 @@ class Guests:
         except FreezelabError as error:
             self._view.note(f"could not be removed: {error}\nto try again: freezelab recover")
 
-    def _probe(self, guest: Started) -> GuestProbe:
-        name, choice = guest.spec.name, self._settings.accelerator
-        seconds = self._settings.boot_s or BOOT_S[choice.accelerator]
+    def alive(self, name: str) -> None:
+        """GuestError when its domain does not run."""
+        state = self._hypervisor.state(name)
+        if state != "running":
+            raise GuestError(f"the guest is {state} instead of booting", where=f"guest {name}")
 
-        def alive() -> None:
-            state = self._hypervisor.state(name)
-            if state != "running":
-                raise GuestError(f"the guest is {state} instead of booting", where=f"guest {name}")
+    @property
+    def _boot_s(self) -> float:
+        return self._settings.boot_s or BOOT_S[self._settings.accelerator.accelerator]
 
-        patience = iter([seconds])
+    def _connect(self, guest: Started, timeout_s: float) -> SSH:
+        return SSH.connect(guest.address, self._clock, timeout_s, lambda: self.alive(guest.spec.name))
 
-        def connect() -> SSH:
-            return SSH.connect(guest.address, self._clock, next(patience, 20), alive)
+    def probe(self, guest: Started, waiting: Waiting | None = None) -> GuestProbe:
+        """A probe in a guest that was started, for as long as the guests are there. waiting: see GuestProbe.
+        GuestError when it does not answer."""
+        name = guest.spec.name
+        patience = iter([self._boot_s])
 
         def socket_now() -> Path | None:
             domain = self._hypervisor.spec(name)
@@ -314,7 +362,8 @@ class Guests:
 
         try:
             serial = SerialLine(name, self._clock, socket_now)
-            return self._stack.enter_context(GuestProbe(name, connect, serial))
+            probe = GuestProbe(name, lambda: self._connect(guest, next(patience, 20)), serial, waiting)
+            return self._stack.enter_context(probe)
         except GuestError as error:
             raise GuestError(
                 error.what, where=error.where, hint=error.hint or _console_end(guest.console)

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 import paramiko
@@ -35,6 +36,7 @@ from lab.guest.wire import Wire
 
 ANSWER_S = 15.0
 START_S = 60.0
+ATTACH_S = 10.0
 REGAIN_S = 20.0
 """How long a lost channel is tried to be had again: QEMU's forwarded port is back within a second."""
 
@@ -47,6 +49,15 @@ _LEAVE_S = 0.5
 T = TypeVar("T")
 _RECEIPT = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
 _ANSWER = _RECEIPT[::-1]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A payload that was started before and waits in the guest for a host. path: of its socket there.
+    resolution_ns: of the guest's clocks, as it said."""
+
+    path: str
+    resolution_ns: int
 
 
 Exchange = Callable[[bytes, bytes, bytes], tuple[Stamp, Stamp, bytes]]
@@ -71,11 +82,18 @@ class GuestProbe:
     """ports.Probe over SSH.
 
     connect: gives the first SSH connection to the guest, or raises GuestError. serial: another way to ask.
+    waiting: the payload to take over; when it is gone, or there is none, one is started.
     reconnects: how often the channel was lost and had again. restarts: how often of these the payload
     had to be started anew, and what it knew was lost.
     """
 
-    def __init__(self, guest: str, connect: Callable[[], SSH], serial: SerialLine | None = None) -> None:
+    def __init__(
+        self,
+        guest: str,
+        connect: Callable[[], SSH],
+        serial: SerialLine | None = None,
+        waiting: Waiting | None = None,
+    ) -> None:
         self.guest = guest
         self.reconnects = 0
         self.restarts = 0
@@ -86,10 +104,10 @@ class GuestProbe:
         self._beats: list[Heartbeat] = []
         self._name = secrets.token_hex(3).encode()  # what another probe was answered is not taken for ours
         self._sequence = 0
-        self._resolution = 1
+        self._resolution = waiting.resolution_ns if waiting is not None else 1
         self._again: Callable[[float], SSH] | None = None
         self._receiver = threading.Thread()
-        self._way_back = ""
+        self._way_back = waiting.path if waiting is not None else ""
         self._serially = False
         self._heard_s = 0.0
         self._mending: threading.Thread | None = None
@@ -99,7 +117,8 @@ class GuestProbe:
         try:
             self._ssh = self._connect()
             self._again = self._ssh.again
-            self._start(START_S)
+            if not self._attach(ATTACH_S):
+                self._start(START_S)
         except BaseException:
             self.close()
             raise

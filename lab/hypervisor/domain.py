@@ -99,9 +99,11 @@ class DomainSpec:
     invariant_tsc: KVM only: show the guest an invariant TSC. tsc_hz: KVM only: its frequency.
     cpu: the model that TCG shows; on KVM it is the host's.
     memory_file: the guest's RAM is this file, which another QEMU can map as well; None: QEMU's own.
+    memory_base: its RAM begins as this file holds it, which is mapped privately and never written to: guests
+        that start from one file share the pages that none of them has changed. Not beside memory_file.
     guest_sleep: the guest may suspend itself to RAM (S3).
     generation: how many QEMU processes this guest had before, each taking up where the last one stopped.
-    incoming: this process waits for such a state instead of booting.
+    incoming: this process waits for such a state, or a golden guest's, instead of booting.
     mac: of the network card; "": derived from the uuid.
     kept: the guest outlives the command that started it, until it is taken down by name.
     """
@@ -130,6 +132,7 @@ class DomainSpec:
     tsc_hz: int | None = None
     cpu: str = CPU
     memory_file: Path | None = None
+    memory_base: Path | None = None
     guest_sleep: bool = False
     generation: int = 0
     incoming: bool = False
@@ -166,6 +169,21 @@ class DomainSpec:
         return "pcie.0" if "q35" in self.machine else "pci.0"
 
     @property
+    def memory_backend(self) -> str:
+        """QEMU's -object for RAM that is a file's; "" when it is QEMU's own. The same id in both kinds: a
+        device state names the RAM that it belongs to."""
+        path = self.memory_file or self.memory_base
+        if path is None:
+            return ""
+        share = "on" if self.memory_file else "off"
+        return f"memory-backend-file,id=labram,size={self.memory_bytes},mem-path={path},share={share}"
+
+    @property
+    def takes_port_later(self) -> bool:
+        """Its port is a predecessor's as long as that is there."""
+        return self.incoming and self.generation > 0
+
+    @property
     def sockets(self) -> tuple[Path, ...]:
         """Sockets of our own choosing that its process listens on."""
         return tuple(path for path in (self.agent_socket, self.probe_socket) if path is not None)
@@ -192,7 +210,7 @@ class DomainSpec:
 
     def again(self, emulator: Path) -> DomainSpec:
         """The same guest, to be booted once more from its disk."""
-        return replace(self, emulator=emulator, incoming=False)
+        return replace(self, emulator=emulator, incoming=False, memory_base=None)
 
 
 def domain_name(run: str, guest: str, generation: int = 0) -> str:

@@ -81,6 +81,16 @@ def make_seed(
     return _tar(contents)
 
 
+def contents(seed: bytes) -> dict[str, SeedFile]:
+    """The files of a seed, by absolute path."""
+    with tarfile.open(fileobj=io.BytesIO(seed)) as tar:
+        return {
+            f"/{entry.name}": SeedFile(file.read(), entry.mode)
+            for entry in tar
+            if (file := tar.extractfile(entry)) is not None
+        }
+
+
 def _network(network: Network) -> str:
     """Shell assignments that the initramfs reads; every value is checked to be an address."""
     if network.address is None:

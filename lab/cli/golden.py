@@ -1,0 +1,276 @@
+"""Guests that begin with a golden guest's state: made once for an image and shape, kept in the cache.
+
+A golden guest is booted like any other, and stopped when everything in it is up. A guest that starts from it
+has its RAM (mapped privately, or copied where another QEMU is to map it as well), its disk below its own, and
+its device state; then it is told who it is, and what time. What cannot begin so is booted.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.cli.paths import made
+from lab.core.plan import GuestSpec
+from lab.core.units import NS_PER_S, format_size
+from lab.errors import FreezelabError, GuestError, ImageError, Interrupted
+from lab.guest import identity
+from lab.guest.identity import Identity, Orders
+from lab.guest.probe import GuestProbe, Waiting, payload_source
+from lab.host import facts as host_facts
+from lab.hypervisor import golden as states
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.domain import Accelerator, DomainSpec
+from lab.image.golden import Golden, GoldenStore, keep_ram
+from lab.image.seed import contents
+from lab.image.store import default_cache
+from lab.ports import Clock, View
+from lab.report.live import NullView
+
+if TYPE_CHECKING:
+    from lab.cli.session import Guests, Prepared, Settings
+
+MADE_OF = "golden"
+"""The name that a golden guest has itself."""
+
+SETTLE_NS = 60 * NS_PER_S
+BECOME_NS = 90 * NS_PER_S
+"""How long a guest may take to answer: tenths of seconds on an idle machine, and many guests share it."""
+
+AT_ONCE = 8
+"""Guests that are started at the same time."""
+
+TRIES = 3
+_GOOD = ("tsc", "kvm-clock")
+_CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A guest that was started so. seconds: from its start until it was another one."""
+
+    probe: GuestProbe
+    seconds: float
+
+
+def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) -> str:
+    """Why a guest has to be booted; "" when it has not."""
+    if hypervisor.remote:
+        return "another libvirt runs it"
+    if settings.guest_sleep:
+        return "it is to suspend itself"
+    if settings.shared_memory and spec.huge_pages:
+        return "its RAM is huge pages"
+    return ""
+
+
+class Clones:
+    """Starts guests from golden states for `guests`, which keeps and removes them."""
+
+    def __init__(
+        self, guests: Guests, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View
+    ) -> None:
+        self._guests, self._hypervisor, self._settings = guests, hypervisor, settings
+        self._clock, self._view = clock, view
+        self._store = GoldenStore(default_cache())
+        self._sockets = made(settings.home / "agents")
+        self._stopped = threading.Event()
+        self._refused: dict[GuestSpec, tuple[Golden, str]] = {}
+
+    def start(self, wanted: Sequence[Prepared]) -> Iterator[tuple[GuestSpec, Clone]]:
+        """Start those that can begin so, several at once; each as it is ready. The others are left out, and
+        why is told."""
+        golden = {guest.spec: found for guest in wanted if (found := self._golden(guest)) is not None}
+        self._view.phase("start from the golden guest", guest=", ".join(spec.name for spec in golden))
+        pool = ThreadPoolExecutor(min(AT_ONCE, len(golden) or 1), thread_name_prefix="clone")
+        try:
+            begun = [
+                (guest, pool.submit(self._clone, guest, golden[guest.spec]))
+                for guest in wanted
+                if guest.spec in golden
+            ]
+            for guest, clone in begun:
+                if (made := self._come_of(guest, golden[guest.spec], clone)) is not None:
+                    yield guest.spec, made
+        finally:
+            # Who is interrupted waits for those that are at work, which see it soon: a domain that was
+            # started after its guests were removed would stay.
+            self._stopped.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _come_of(self, guest: Prepared, golden: Golden, clone: Future[Clone]) -> Clone | None:
+        """None when it did not come to life, and nothing of it is left."""
+        try:
+            return clone.result()
+        except Interrupted:
+            raise
+        except FreezelabError as error:
+            name = guest.spec.name
+            self._refused[guest.spec] = golden, str(error).splitlines()[0]
+            there = self._hypervisor.spec(name)
+            if there is not None and there.run == self._settings.run:
+                self._hypervisor.destroy(name)
+            return None
+
+    def booted(self, spec: GuestSpec) -> None:
+        """A guest that was left out has been booted: if it could not begin with its golden state, that was at
+        fault, not the machine."""
+        golden, why = self._refused.pop(spec, (None, ""))
+        if golden is not None:
+            self._store.remove(golden.folder)
+            label = golden.label
+            self._view.note(f"guest {spec.name}: booted; {label} did not do, and is removed: {why}")
+
+    # -- one guest -----------------------------------------------------------------------------------
+
+    def _clone(self, guest: Prepared, golden: Golden) -> Clone:
+        began = self._clock.now().raw_ns
+        domain = replace(guest.domain, incoming=True)
+        golden.overlay(guest.folder / "disk.qcow2")
+        if domain.memory_file is not None:
+            golden.copy_ram(domain.memory_file)
+        else:
+            domain = replace(domain, memory_base=golden.ram)
+        state = golden.state()
+        started = self._guests.launch(
+            guest, domain, lambda to_start: states.start(self._hypervisor, to_start, state, self._sockets)
+        )
+        self._tell(guest, domain)
+        seconds = (self._clock.now().raw_ns - began) / NS_PER_S
+        waiting = Waiting(str(golden.told["probe_path"]), int(golden.told["resolution_ns"]))
+        return Clone(self._guests.probe(started, waiting), round(seconds, 2))
+
+    def _tell(self, guest: Prepared, domain: DomainSpec) -> None:
+        """Who it is. GuestError when it is not that afterwards."""
+        name, network = guest.spec.name, guest.network
+        files = {path: (file.content, file.mode) for path, file in contents(guest.seed).items()}
+        order = Identity(name, domain.uuid, network.address or "", network.gateway or "", files)
+        with self._orders(name, domain, BECOME_NS) as orders:
+            became = orders.become(order)
+        if became.mac != domain.mac:
+            raise GuestError(f"its network card is {became.mac}, not {domain.mac}", where=f"guest {name}")
+
+    def _orders(self, name: str, domain: DomainSpec, within_ns: int) -> Orders:
+        def alive() -> None:
+            if self._stopped.is_set():
+                raise GuestError("called off", where=f"guest {name}")
+            self._guests.alive(name)
+
+        if domain.probe_socket is None:
+            raise GuestError("it has no serial channel", where=f"guest {name}")
+        return Orders(name, domain.probe_socket, self._clock, self._clock.now().raw_ns + within_ns, alive)
+
+    # -- the golden one ------------------------------------------------------------------------------
+
+    def _golden(self, guest: Prepared) -> Golden | None:
+        """The state that a guest can begin with, made if there is none; None when it has to be booted."""
+        name = guest.spec.name
+        if why := why_not(self._hypervisor, self._settings, guest.spec):
+            self._view.note(f"guest {name}: booted, not started from a golden guest: {why}")
+            return None
+        facts = self._facts(guest)
+        if (found := self._store.find(guest.image, facts)) is not None:
+            return found
+        size = format_size(guest.spec.memory_bytes)
+        self._view.note(
+            f"no golden guest of image {guest.image.name} with {size} yet: one is booted and kept"
+        )
+        self._view.phase("make the golden guest")
+        try:
+            return self._store.make(
+                guest.image,
+                facts,
+                lambda folder: self._make(guest, folder),
+                lambda: self._view.note("another process makes it: waiting"),
+            )
+        except Interrupted:
+            raise
+        except FreezelabError as error:
+            self._view.note(
+                f"guest {name}: booted, for there is no golden guest: {str(error).splitlines()[0]}"
+            )
+            return None
+
+    def _facts(self, guest: Prepared) -> dict[str, Any]:
+        """All that decides whether a guest can begin with a state."""
+        emulator = self._settings.emulator.path
+        file = emulator.stat()
+        told: dict[str, Any] = {
+            "image": guest.image.digest,
+            "image_folder": str(guest.image.folder),
+            "emulator": str(emulator),
+            "emulator_file": [file.st_size, file.st_mtime_ns],
+            "qemu": self._hypervisor.facts().qemu,
+            "shape": _digest(states.shape(guest.domain).encode()),
+            "payloads": _digest(identity.source() + payload_source()),
+            "memory_bytes": guest.spec.memory_bytes,
+            "vcpus": guest.spec.vcpus,
+            "machine": guest.domain.machine,
+            "kernel_options": list(guest.spec.kernel_options),
+            "rtc": guest.spec.rtc.value,
+            "accelerator": guest.domain.accelerator.value,
+        }
+        if guest.domain.accelerator is Accelerator.KVM:  # its guests see the host's CPU
+            host = host_facts.look()
+            told |= {"host_kernel": host.kernel, "host_cpu": host.cpu}
+        return told
+
+    def _make(self, guest: Prepared, folder: Path) -> tuple[bytes, Mapping[str, Any]]:
+        """Boot one and take its state. On a busy machine Linux may take the TSC for broken while it boots,
+        and so would all guests that begin with it: then it is done again."""
+        for _ in range(TRIES):
+            state, told = self._try_to_make(guest, folder)
+            if told["clocksource"] in _GOOD:
+                break
+        return state, told
+
+    def _try_to_make(self, guest: Prepared, folder: Path) -> tuple[bytes, dict[str, Any]]:
+        from lab.cli.session import Guests
+
+        hypervisor, clock = self._hypervisor, self._clock
+        run = f"golden-{secrets.token_hex(3)}"
+        alone = replace(self._settings, run=run, shared_memory=True, golden=False, kept=False)
+        spec = replace(_PLAIN, **{name: getattr(guest.spec, name) for name in _SAME})
+        with Guests(hypervisor, alone, clock, NullView(), _Nowhere()) as guests:
+            with guests.login(spec) as ssh:
+                ssh.run("systemctl is-system-running --wait")  # degraded will do
+                source = ssh.check(f"cat {_CLOCKSOURCE}").strip()
+                hypervisor.agent_ready(spec.name, clock.now().raw_ns + SETTLE_NS)
+                waiting = identity.wait_inside(ssh)
+            domain = hypervisor.spec(spec.name)
+            if domain is None or domain.memory_file is None or domain.disk is None:
+                raise ImageError("its golden guest is gone", where=str(folder))
+            with self._orders(spec.name, domain, SETTLE_NS) as orders:
+                orders.settle()
+            state = states.take(hypervisor, spec.name, self._sockets, clock)
+            hypervisor.destroy(spec.name)
+            keep_ram(domain.memory_file, folder / "ram")
+            shutil.copyfile(domain.disk.path, folder / "disk.qcow2")
+        return state, {
+            "probe_path": waiting.path,
+            "resolution_ns": waiting.resolution_ns,
+            "clocksource": source,
+        }
+
+
+_SAME = ("image", "vcpus", "memory_bytes", "kernel_options", "rtc")
+_PLAIN = GuestSpec(MADE_OF)
+
+
+def _digest(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+class _Nowhere:
+    """ports.Journal of a guest that belongs to no run."""
+
+    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
+        """Forget it."""

@@ -1,0 +1,187 @@
+"""The host's end of payload_identity.py: has a guest made ready to be copied, and a copy be another guest.
+
+It talks over the guest's virtio-serial channel, which needs no network and no login: both are part of what is
+changed.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import os
+import select
+import socket
+import uuid as uuids
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.core.units import NS_PER_S
+from lab.errors import GuestError
+from lab.guest import program
+from lab.guest.probe import Waiting, start_command
+from lab.guest.ssh import SSH
+from lab.ports import Clock
+
+SEED_BYTES = 64
+START_S = 60.0
+_LOOK_S = 0.25
+_PORT = "org.freezelab.probe.0"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a guest is to be.
+
+    uuid: of its machine, as QEMU was told. address: of eth0, with its prefix length; gateway: "" for none.
+    files: (content, mode) by absolute path: its names, keys and machine-id. boot_id, random: never used
+    before, by anyone.
+    """
+
+    name: str
+    uuid: str
+    address: str
+    gateway: str
+    files: Mapping[str, tuple[bytes, int]]
+    boot_id: str = field(default_factory=lambda: str(uuids.uuid4()))
+    random: bytes = field(default_factory=lambda: os.urandom(SEED_BYTES), repr=False)
+
+    def order(self) -> bytes:
+        """The line that tells the guest."""
+        encoded = {path: (mode, _base64(content)) for path, (content, mode) in self.files.items()}
+        return b"be %s\n" % json.dumps(
+            {
+                "name": self.name,
+                "uuid": self.uuid,
+                "boot_id": self.boot_id,
+                "random": self.random.hex(),
+                "network": {"address": self.address, "gateway": self.gateway},
+                "files": encoded,
+            }
+        ).encode("ascii")
+
+
+@dataclass(frozen=True)
+class Became:
+    """A guest that has become another one. mac: of its card, as it says. clock_ns: its CLOCK_REALTIME was set
+    to the host's, and is behind it by that much at most."""
+
+    mac: str
+    clock_ns: int
+
+
+def source() -> bytes:
+    """The payload's text."""
+    return program.source("payload_identity.py")
+
+
+def wait_inside(ssh: SSH) -> Waiting:
+    """Start what waits in a golden guest: this payload, and the probe's, which the next one to log in takes
+    over. GuestError when they do not start."""
+    channel = ssh.channel(program.command(source()))
+    _line(ssh, channel, "waiting")
+    probe = ssh.channel(start_command())
+    hello = json.loads(_line(ssh, probe, "H "))
+    return Waiting(str(hello["path"]), int(hello["resolution_ns"]))
+
+
+def _line(ssh: SSH, channel: object, begins: str) -> str:
+    """The program's first line, without its beginning."""
+    import paramiko
+
+    where = f"guest {ssh.address.guest}"
+    if not isinstance(channel, paramiko.Channel):
+        raise GuestError("no channel", where=where)
+    channel.settimeout(START_S)
+    said = b""
+    try:
+        while b"\n" not in said and (data := channel.recv(1 << 16)):
+            said += data
+    except OSError as error:
+        raise GuestError(f"the program that waits in it does not start: {error}", where=where) from error
+    line = said.split(b"\n")[0].decode(errors="replace")
+    if not line.startswith(begins):
+        errors = channel.recv_stderr(4096).decode(errors="replace").strip().splitlines()[-1:]
+        raise GuestError(f"the program that waits in it ended: {''.join(errors) or line}", where=where)
+    return line.removeprefix(begins)
+
+
+class Orders:
+    """One guest's channel, for as long as payload_identity.py listens there. A context manager.
+
+    path: QEMU's socket. alive: called while nothing comes, raises when there is no more hope.
+    GuestError, from everything: no answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`, or the guest could not.
+    """
+
+    def __init__(
+        self, guest: str, path: Path, clock: Clock, deadline_raw_ns: int, alive: Callable[[], None]
+    ) -> None:
+        self._where, self._clock, self._deadline, self._alive = (
+            f"guest {guest}",
+            clock,
+            deadline_raw_ns,
+            alive,
+        )
+        self._unread = b""
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise GuestError(
+                f"its serial channel is not there: {error.strerror}", where=self._where
+            ) from error
+
+    def __enter__(self) -> Orders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def settle(self) -> None:
+        """Have the guest ready to be copied: nobody may be logged in, and nobody can from here on."""
+        self._ask(b"settle\n", b"settled")
+
+    def become(self, identity: Identity) -> Became:
+        """Have the guest be another one."""
+        self._set_time()  # whatever is done next bears the right time
+        said = json.loads(self._ask(identity.order(), b"is "))
+        bound = self._set_time()
+        self._ask(b"done\n", b"done")
+        return Became(str(said["mac"]), bound)
+
+    def _set_time(self) -> int:
+        """The longest that it may be behind: the order may have been carried out as late as it was
+        answered."""
+        sent = self._clock.now()
+        self._ask(b"time %d\n" % sent.real_ns, b"time ")
+        return self._clock.now().raw_ns - sent.raw_ns
+
+    def _ask(self, line: bytes, begins: bytes) -> bytes:
+        try:
+            self._socket.sendall(line)
+            answer = self._line()
+        except OSError as error:
+            raise GuestError(f"its serial channel broke: {error.strerror}", where=self._where) from error
+        if not answer.startswith(begins):
+            raise GuestError(answer.decode(errors="replace").removeprefix("error "), where=self._where)
+        return answer.removeprefix(begins)
+
+    def _line(self) -> bytes:
+        while b"\n" not in self._unread:
+            left_s = (self._deadline - self._clock.now().raw_ns) / NS_PER_S
+            if left_s <= 0:
+                raise GuestError("it does not answer over its serial channel", where=self._where)
+            if not select.select([self._socket], [], [], min(left_s, _LOOK_S))[0]:
+                self._alive()
+                continue
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise GuestError("its serial channel was closed", where=self._where)
+            self._unread += data
+        line, self._unread = self._unread.split(b"\n", 1)
+        return line
+
+
+def _base64(content: bytes) -> str:
+    return binascii.b2a_base64(content, newline=False).decode("ascii")
