@@ -89,15 +89,15 @@ def _listed(domains: Iterable[Domain], by: DomainKind) -> str:
 
 
 def stands(seen: Seen, guests: Sequence[GuestSpec]) -> str:
-    """ "done: web UD 0, 1; not done: web UD 2 (stopped there), web UD 3"."""
+    """ "Done: web UD 0, 1. Stopped in: web UD 2. Not begun: web UD 3"."""
     done = [domain for wave in seen.waves if seen.done(wave) for domain in wave.domains]
     halted = [domain for wave in seen.waves if not seen.done(wave) for domain in wave.domains]
     left = [domain for wave in seen.waiting(guests) for domain in wave]
-    parts = [f"done: {_listed(done, seen.by)}"]
+    parts = [f"Done: {_listed(done, seen.by)}"]
     if halted:
-        parts.append(f"stopped in: {_listed(halted, seen.by)}")
+        parts.append(f"Stopped in: {_listed(halted, seen.by)}")
     if left:
-        parts.append(f"not begun: {_listed(left, seen.by)}")
+        parts.append(f"Not begun: {_listed(left, seen.by)}")
     return ". ".join(parts)
 
 

@@ -43,11 +43,20 @@ class Row:
 
 
 def rows_of(run: Run) -> list[Row]:
-    """In the order of guests, then cycles."""
+    """In the order of guests, then cycles. Whom a rollout that was stopped did not come to has no row."""
     found: list[Row] = []
+    spared = {
+        name
+        for rollout in run.rollouts
+        if rollout.ended == "stopped"
+        for wave in rollout.waves
+        if wave.state == "not begun"
+        for domain in wave.domains
+        for name in domain.guests
+    }
     for guest in run.guests:
         found.extend(Row(guest, cycle) for cycle in guest.cycles)
-        if not guest.cycles:
+        if not guest.cycles and guest.name not in spared:
             found.append(Row(guest, None))
     return found
 
@@ -70,7 +79,7 @@ def _missing(row: Row) -> Piece:
 def _pause(unit: bool) -> Cell:
     def cell(row: Row) -> Piece:
         if row.cycle is not None and row.cycle.control:
-            return "control", "dim"
+            return "called off" if row.cycle.cancelled else "control", "dim"
         if row.cycle is not None and row.cycle.outage_ns is not None:
             return f"down {magnitude(row.cycle.outage_ns)}", ""
         if row.cycle is not None and not row.cycle.frozen and row.cycle.pause is not None:

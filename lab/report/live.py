@@ -27,12 +27,11 @@ from rich.text import Text
 
 from lab.core.units import NS_PER_S, format_duration
 from lab.ports import Clock
-from lab.report.numbers import bar
+from lab.report.live_rollout import NAME, Domain, Rollout, barred, domain_line, domain_lines
 from lab.report.text import ascii_only, bare, clean, names, shortened
 
 PERIOD_S = 0.1
 GRACE_S = 2.0
-NAME = 13
 
 DOING = {
     "image": "finding or building the guests' image",
@@ -44,6 +43,11 @@ DOING = {
     "measure": "measuring offset and drift",
     "freeze": "stopping the guests",
     "watch": "watching the clocks come back",
+    "metadata service": "bringing it up inside the guests",
+    "handler": "starting the guest's own program",
+    "announce": "waiting for approval, or for NotBefore",
+    "gates": "asking the guests how they are",
+    "pause between domains": "letting the fleet come to rest",
     "remove guests": "taking the guests down",
 }
 """What the phases are about; others stand for themselves."""
@@ -76,6 +80,7 @@ class _State:
     phase: _Phase | None = None
     frozen: _Frozen | None = None
     cycle: tuple[int, int] | None = None
+    rollout: Rollout | None = None
 
 
 class NullView:
@@ -100,7 +105,8 @@ class NullView:
         """All guests run again."""
 
     def domain(self, label: str, state: str, *, number: int, of: int) -> None:
-        """A domain of a rollout has come to `state`."""
+        """A domain of a rollout has come to `state`: one of STATES, or stopped. number: of its wave, from 1,
+        of so many."""
 
     def cycle(self, number: int, of: int) -> None:
         """What follows belongs to cycle `number` (from 1) of `of`."""
@@ -154,6 +160,11 @@ class _Threaded(NullView):
     def cycle(self, number: int, of: int) -> None:
         self._update(cycle=(number, of))
 
+    def domain(self, label: str, state: str, *, number: int, of: int) -> None:
+        here = Domain(clean(label), clean(state), number, self._clock.now().raw_ns)
+        known = self._state.rollout or Rollout(of, 1, {})
+        self._update(rollout=known.told(here, of))
+
     def progress(self, stage: str, fraction: float | None) -> None:
         now, phase = self._clock.now().raw_ns, self._state.phase
         since = phase.since_raw_ns if phase is not None and phase.name == "image" else now
@@ -178,6 +189,8 @@ class PlainView(_Threaded):
         text = ""
         if "frozen" in changes:
             text = self._freeze_line(before.frozen, state.frozen, now)
+        if state.rollout is not None and "rollout" in changes:
+            text = domain_line(before.rollout, state.rollout)
         if state.phase is not None and "phase" in changes and self._is_news(before.phase, state.phase):
             text = self._phase_line(state)
         if text:
@@ -255,7 +268,9 @@ class LiveView(_Threaded):
         if state.frozen is not None:
             lines.append(_budget(state.frozen, now, width))
         elif state.phase is not None and state.phase.fraction is not None:
-            lines.append(_barred("", state.phase.fraction, "cyan", f"{state.phase.fraction:.0%}", width))
+            lines.append(barred("", state.phase.fraction, "cyan", f"{state.phase.fraction:.0%}", width))
+        if state.rollout is not None:
+            lines += domain_lines(state.rollout, now, width)
         return Group(*lines)
 
     def _phase(self, state: _State, now: int, width: int) -> Text:
@@ -297,17 +312,7 @@ def _budget(frozen: _Frozen, now: int, width: int) -> Text:
     said = f"{used / NS_PER_S:.1f} s used, {f'{left:.1f} s left' if left >= 0 else f'{-left:.1f} s OVER'}"
     share = used / max(1, frozen.budget_ns)
     style = "red" if share > 1 else "yellow" if share > 0.8 else "cyan"
-    return _barred("budget", share, style, said, width)
-
-
-def _barred(name: str, share: float, style: str, said: str, width: int) -> Text:
-    full, free = bar(share, max(4, width - NAME - 2 - 2 - len(said)))
-    line = Text(no_wrap=True, overflow="crop")
-    line.append(name.ljust(NAME) + "  ")
-    line.append(full, style)
-    line.append(free, "dim")
-    line.append(f"  {said}")
-    return line
+    return barred("budget", share, style, said, width)
 
 
 class StderrConsole(Console):

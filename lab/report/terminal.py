@@ -19,10 +19,12 @@ from lab.report.accuracy import show_accuracy
 from lab.report.cells import show_cells, show_comparisons, show_left_out
 from lab.report.cycles import VERDICTS, show_cycles
 from lab.report.details import show_details
+from lab.report.notices import show_events
 from lab.report.page import Page
 from lab.report.predictions import show_predictions
 from lab.report.reasons import show_reasons
 from lab.report.resync_table import is_resync_matrix, show_resync_table
+from lab.report.rollout import show_rollouts
 from lab.report.steps import show_steps
 from lab.report.text import clean, cleaned, counted
 
@@ -57,6 +59,8 @@ def render(run: Run, console: Console, folder: Path | None = None) -> None:
         show_left_out(page, [(tuple(one.values.values()), one.why) for one in run.left_out])
     else:
         show_cycles(page, run)
+    show_rollouts(page, run)
+    show_events(page, run)
     page.blank()
     show_details(page, run)
     if not is_resync_matrix(run):
@@ -87,7 +91,8 @@ def _header(page: Page, run: Run) -> None:
     frozen = [cycle for cycle in cycles if not cycle.control]
     first = frozen[0] if frozen else None
     many = max((sum(not c.control for c in g.cycles) for g in run.guests), default=0)
-    control = max((sum(c.control for c in g.cycles) for g in run.guests), default=0)
+    control = max((sum(c.control and not c.cancelled for c in g.cycles) for g in run.guests), default=0)
+    cancelled = max((sum(c.cancelled for c in g.cycles) for g in run.guests), default=0)
     if run.cells:
         _cells_header(page, run, len(frozen))
         return
@@ -98,6 +103,7 @@ def _header(page: Page, run: Run) -> None:
             counted(len(run.guests), "guest"),
             counted(many, "cycle") if many > 1 else "",
             f"{control} control" if control else "",
+            f"{cancelled} called off" if cancelled else "",
             first.method if first is not None else "",
             first.patch if first is not None else "",
             f"resync {mechanism}" if mechanism else "",

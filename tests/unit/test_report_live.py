@@ -90,6 +90,12 @@ def everything(view: NullView, clock: FakeClock) -> None:
     view.frozen(clock.raw_ns, 30 * NS_PER_S)
     view.resumed()
     view.phase("watch", length_ns=8 * NS_PER_S)
+    for number in range(1, 21):
+        for name in ("web", "db", "cache", "queue", "mail", "auth", "a set with quite a long name"):
+            view.domain(f"{name} UD {number - 1}", "waiting", number=number, of=20)
+    for state in ("announced", "started", "frozen", "resyncing", "gate", "done"):
+        for name in ("web", "db"):
+            view.domain(f"{name} UD 0", state, number=1, of=20)
 
 
 @pytest.mark.parametrize("kind", [LiveView, PlainView])
@@ -156,6 +162,21 @@ def test_live_shows_how_far_an_image_is() -> None:
         seen(file, "waiting for another build of debian")
 
 
+def test_live_shows_the_wave_at_hand() -> None:
+    with shown(70) as (view, clock, file):
+        for number in range(1, 5):
+            view.domain(f"web UD {number - 1}", "waiting", number=number, of=4)
+        view.domain("web UD 0", "done", number=1, of=4)
+        view.domain("web UD 1", "resyncing", number=2, of=4)
+        clock.raw_ns += 2_100_000_000
+        seen(file, "wave 2 of 4, 1 done")
+        seen(file, "  web UD 1     resyncing" + " " * 40 + "2.1 s")
+        assert "web UD 2" not in file.getvalue()
+        for name in "abcdefg":
+            view.domain(f"{name} UD 1", "gate", number=2, of=4)
+        seen(file, "and 4 more: 4 gate")
+
+
 def test_a_note_stays_and_is_only_text() -> None:
     with shown() as (view, _, file):
         view.phase("boot", guest="[red]web[/red]\x1b[31m")
@@ -209,6 +230,9 @@ def test_plain_lines() -> None:
         view.resumed()
         view.phase("watch", length_ns=8 * NS_PER_S)
         view.phase("odd\x1b[31m[red]")
+        for state in ("waiting", "announced", "announced", "frozen"):
+            view.domain("web UD 0", state, number=1, of=4)
+            view.domain("db UD 0\x07", state, number=1, of=4)
     assert file.getvalue().splitlines() == [
         "   0.0 s  image: downloading packages",
         "   3.0 s  boot web-0: booting, until the probe answers",
@@ -220,6 +244,10 @@ def test_plain_lines() -> None:
         "   8.2 s  resumed after 5.21 s",
         "   8.2 s  watch: watching the clocks come back (8 s)",
         "   8.2 s  odd[31m[red]",
+        "   8.2 s  web UD 0: announced (wave 1 of 4)",
+        "   8.2 s  db UD 0: announced (wave 1 of 4)",
+        "   8.2 s  web UD 0: frozen (wave 1 of 4)",
+        "   8.2 s  db UD 0: frozen (wave 1 of 4)",
     ]
 
 

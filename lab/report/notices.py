@@ -1,0 +1,246 @@
+"""Announcements: a row for the life of each event, and what was announced beside what was felt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from lab.core.scheduled.model import EventType
+from lab.core.units import NS_PER_S, format_duration
+from lab.core.verdict import Outcome
+from lab.record.run import Bounds, Event, Measure, Moment, Run
+from lab.report.numbers import about, interval
+from lab.report.page import Column, Grid, Page, Piece
+from lab.report.text import counted, names, shortened
+
+MOST_EVENTS = 8
+WIDE = 18  # of an event's name, for its type to be told though it is a Freeze
+NONE = "–"
+
+_ORDER = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
+_Cell = Callable[[Event], Piece]
+
+
+def _seconds(ns: int) -> str:
+    return f"{ns / NS_PER_S:.2f}" if abs(ns) < 1000 * NS_PER_S else f"{ns / NS_PER_S:.0f}"
+
+
+def _moment(get: Callable[[Event], Moment | None], who: bool) -> _Cell:
+    def cell(event: Event) -> Piece:
+        seen = get(event)
+        if seen is None or seen.since_ns is None:
+            return NONE, "dim"
+        below = f"\n{shortened(seen.guest, 12)}" if who and seen.guest else ""
+        return _seconds(seen.since_ns) + below, ""
+
+    return cell
+
+
+def _in_time(event: Event) -> Piece:
+    return (_seconds(event.in_time.high_ns), "") if event.in_time is not None else (NONE, "dim")
+
+
+def _started(event: Event) -> Piece:
+    if event.state == "cancelled":
+        return "called off", "yellow"
+    return _moment(lambda e: e.started, False)(event)
+
+
+def _gone(event: Event) -> Piece:
+    return _moment(lambda e: e.gone or e.cancelled, False)(event)
+
+
+def _seen(who: bool) -> _Cell:
+    def cell(event: Event) -> Piece:
+        if event.state == "unheard":
+            return "never asked", "yellow"
+        shown, style = _moment(lambda e: e.seen, who)(event)
+        return ("by nobody", "yellow") if shown == NONE else (shown, style)
+
+    return cell
+
+
+def _name(width: int) -> _Cell:
+    def cell(event: Event) -> Piece:
+        many = event.resources
+        of = many[0] if len(many) == 1 else counted(len(many), "guest")
+        whom = f"{event.type} of {of}"
+        if width < WIDE:
+            whom = of if event.type == EventType.FREEZE else f"{event.type}, {of}"
+        return shortened(event.cell or event.group, width) + "\n" + shortened(whom, width), "bold"
+
+    return cell
+
+
+def _published(event: Event) -> Piece:
+    if event.published is None:
+        return NONE, "dim"
+    return datetime.fromtimestamp(event.published.real_ns / 1e9, UTC).strftime("%H:%M:%S"), ""
+
+
+def _grid(events: Sequence[Event], *, gap: int, who: bool, wide: bool, several: bool, name: int) -> Grid:
+    chosen: list[tuple[Column, _Cell]] = [(Column("event"), _name(name))]
+    if several:
+        chosen.append((Column("cycle", True), lambda event: (str(event.cycle), "")))
+    if wide:
+        chosen.append((Column("published", True), _published))
+    chosen += [
+        (Column("seen", True), _seen(who)),
+        (Column("approved", True), _moment(lambda e: e.approved, who)),
+        (Column("started", True), _started),
+        (Column("frozen", True), _moment(lambda e: e.frozen, False)),
+        (Column("resumed", True), _moment(lambda e: e.resumed, False)),
+        (Column("in time", True), _in_time),
+        (Column("gone", True), _gone),
+    ]
+    grid = Grid([column for column, _ in chosen], gap=gap)
+    grid.rows.extend([cell(event) for _, cell in chosen] for event in events)
+    return grid
+
+
+def show_events(page: Page, run: Run) -> None:
+    """A row for each event; the worst ones only when there are more than MOST_EVENTS."""
+    if not run.events:
+        return
+    shown: Sequence[Event] = run.events
+    which = "announcements"
+    if len(shown) > MOST_EVENTS:
+        shown = sorted(shown, key=lambda event: _ORDER.index(event.outcome))[:MOST_EVENTS]
+        which = f"the {len(shown)} worst of {counted(len(run.events), 'announcement')}"
+        if all(event.outcome is Outcome.PASSED for event in run.events):
+            which = f"the first {len(shown)} of {counted(len(run.events), 'announcement')}, all as expected"
+    page.blank()
+    page.parts([f"{which}: seconds since each was published, and by whom"], "dim")
+    several = len({event.cycle for event in run.events}) > 1
+    candidates = [
+        _grid(shown, gap=gap, who=who, wide=wide, several=several, name=name)
+        for gap, who, wide, name in (
+            (3, True, True, 24), (2, True, False, 20), (2, True, False, 14), (1, True, False, 14),
+            (1, False, False, 12),
+        )
+    ]  # fmt: skip
+    if page.width < LEAST_GRID or not page.grid(*candidates):
+        for event in shown:
+            _line(page, event)
+    page.labelled("announced", told(run.events))
+    if trouble := _trouble(run.events):
+        page.labelled("", trouble)
+
+
+LEAST_GRID = 60
+"""A narrower page has a line of words for each event instead of the table."""
+
+
+def _line(page: Page, event: Event) -> None:
+    """ "seen 0.40 web-0, approved 0.90 web-0, started 0.90, ...", for narrow pages."""
+    steps = (
+        ("seen", _seen(True)(event)[0]),
+        ("approved", _moment(lambda e: e.approved, True)(event)[0]),
+        ("started", _started(event)[0]),
+        ("frozen", _moment(lambda e: e.frozen, False)(event)[0]),
+        ("resumed", _moment(lambda e: e.resumed, False)(event)[0]),
+        ("in time", _in_time(event)[0]),
+        ("gone", _gone(event)[0]),
+    )
+    text = ", ".join(f"{name} {shown.replace(chr(10), ' ')}" for name, shown in steps if shown != NONE)
+    page.labelled(shortened(event.group, 10), text, width=10)
+
+
+def _range(values: Sequence[int]) -> str:
+    """ "0.90 s", or "0.90 s to 1.20 s"."""
+    low, high = f"{min(values) / NS_PER_S:.2f} s", f"{max(values) / NS_PER_S:.2f} s"
+    return low if low == high else f"{low} to {high}"
+
+
+def _notice(events: Sequence[Event]) -> str:
+    """ "15 min notice (15 s at 60x)"."""
+    found = []
+    for event in events:
+        if event.notice_ns <= 0:
+            found.append("no notice")
+            continue
+        service = round(event.notice_ns * event.time_factor)
+        text = f"{about(service)} notice" if service >= 100 * NS_PER_S else f"{edge_of(service)} notice"
+        if event.time_factor != 1:
+            text += f" ({edge_of(event.notice_ns)} at {event.time_factor:g}x)"
+        if event.notice_ns < event.minimum_ns:
+            text += f" instead of {about(round(event.minimum_ns * event.time_factor))}"
+        found.append(text)
+    return names(list(dict.fromkeys(found)), 3)
+
+
+def edge_of(ns: int) -> str:
+    """A length as it was written: "15 s", "2.5 s"."""
+    return format_duration(round(ns, -6)) if ns < 600 * NS_PER_S else about(ns)
+
+
+def _duration(events: Sequence[Event]) -> str:
+    given = {event.duration_s for event in events}
+    known = sorted(seconds for seconds in given if seconds >= 0)
+    parts = [f"{seconds} s" for seconds in known]
+    if len(known) < len(given):
+        parts.append("a pause of unknown length")
+    return "for " + names(parts, 3) if parts else ""
+
+
+def told(events: Sequence[Event]) -> str:
+    """What was announced, and what was felt; over all of the events."""
+    said = ", ".join(filter(None, [_notice(events), _duration(events)]))
+    deaf = sum(event.state == "unheard" for event in events)
+    if deaf == len(events):
+        said = f"to nobody, for {'the group' if deaf == 1 else 'the groups'} never asked"
+    elif deaf:
+        said += f", {deaf} of {len(events)} to nobody"
+    felt = []
+    frozen = [e for e in events if e.frozen is not None]
+    given = [e.frozen.since_ns for e in frozen if e.frozen is not None and e.frozen.since_ns is not None]
+    if given:
+        felt.append(f"frozen after {_range(given)}")
+    after = [e.after_not_before for e in frozen if e.after_not_before is not None and e.state != "unheard"]
+    if after:
+        felt.append(_against(after))
+    pauses = [e.longest for e in frozen if e.longest is not None]
+    if pauses:
+        longest: Measure = max(pauses, key=lambda pause: pause.high_ns)
+        word = "for" if len(pauses) == 1 and len(events[0].resources) == 1 else "for at most"
+        felt.append(f"{word} {interval(longest)}{_kept(events)}")
+    if not felt:
+        off = all(event.state == "cancelled" for event in events)
+        felt.append("called off, and nobody was frozen" if off else "no freeze was seen")
+    return f"{said}; felt: {', '.join(felt)}"
+
+
+def _against(after: Sequence[Bounds]) -> str:
+    """The freeze against NotBefore."""
+    early = [-bounds.high_ns for bounds in after if bounds.high_ns < 0]
+    late = [bounds.low_ns for bounds in after if bounds.low_ns >= 0]
+    if len(early) == len(after):
+        return f"{_range(early)} before NotBefore"
+    if len(late) == len(after):
+        return f"{_range(late)} after NotBefore"
+    return f"{len(early)} of {len(after)} before NotBefore"
+
+
+def _kept(events: Sequence[Event]) -> str:
+    heard = [event for event in events if event.state != "unheard" and event.frozen is not None]
+    known = [event.kept for event in heard if event.duration_s >= 0]
+    if not known:
+        return ""
+    if all(known):
+        return ": kept"
+    longer = sum(kept is False for kept in known)
+    if longer == len(known):
+        return ": longer than announced"
+    undecided = sum(kept is None for kept in known)
+    if undecided == len(known):
+        return ": kept or not, the bounds do not tell"
+    return f": kept by {sum(kept is True for kept in known)} of {len(known)} events"
+
+
+def _trouble(events: Sequence[Event]) -> str:
+    """What else the service did."""
+    refused, restarts = sum(e.refused for e in events), sum(e.restarts for e in events)
+    parts = [f"{counted(refused, 'request')} answered with an error"] if refused else []
+    if restarts:
+        parts.append(f"the incarnation began at 1 again{'' if restarts == 1 else f' {restarts} times'}")
+    return ", ".join(parts)

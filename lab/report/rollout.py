@@ -1,0 +1,167 @@
+"""A rollout: a row for each wave, where it stands, and the proof that it went one domain at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lab.core.standing import ROLLOUT
+from lab.core.units import NS_PER_S
+from lab.core.verdict import Outcome
+from lab.record.run import OneAtATime, Rollout, Run, Wave
+from lab.report.cycles import VERDICTS
+from lab.report.numbers import at_latest, interval, magnitude, milliseconds
+from lab.report.page import Column, Grid, Page, Piece
+from lab.report.text import counted, names
+
+MOST_WAVES = 24
+NONE: Piece = ("–", "dim")
+
+_Cell = Callable[[Wave], Piece]
+_STATES: dict[str, Piece] = {
+    "stopped": ("stopped", "bold yellow"),
+    "cut off": ("cut off", "yellow"),
+    "not begun": ("not begun", "dim"),
+}
+
+
+def _domains(most: int) -> _Cell:
+    def cell(wave: Wave) -> Piece:
+        return names([f"{domain.set} {domain.number}" for domain in wave.domains], most), "bold"
+
+    return cell
+
+
+def _notice(wave: Wave) -> Piece:
+    return NONE if wave.notice_ns is None else (f"{wave.notice_ns / NS_PER_S:.2f} s", "")
+
+
+def _pause(wave: Wave) -> Piece:
+    if wave.state == "not begun":
+        return NONE
+    if wave.pause is None:
+        return "not measured", "yellow"
+    return interval(wave.pause, unit=False), ""
+
+
+def _skew(wave: Wave) -> Piece:
+    """The largest of its domains', at most, of the stop and of the resume."""
+    pairs = [(d.stop_skew, d.resume_skew) for d in wave.domains if d.stop_skew or d.resume_skew]
+    stops = [stop.high_ns for stop, _ in pairs if stop is not None]
+    resumes = [resume.high_ns for _, resume in pairs if resume is not None]
+    if not stops or not resumes:
+        return NONE
+    return f"{milliseconds(max(stops), up=True)}/{milliseconds(max(resumes), up=True)}", ""
+
+
+def _in_time(wave: Wave) -> Piece:
+    if wave.state == "not begun":
+        return NONE
+    return (at_latest(wave.in_time_ns), "") if wave.in_time_ns is not None else ("not seen", "yellow")
+
+
+def _gates(wave: Wave) -> Piece:
+    if not wave.gates:
+        return NONE
+    held = sum(gate.ok for gate in wave.gates)
+    return f"{held} of {len(wave.gates)}", "" if held == len(wave.gates) else "red"
+
+
+def _outcome(wave: Wave) -> Piece:
+    return VERDICTS[wave.outcome] if wave.state == "done" else _STATES[wave.state]
+
+
+def _grid(waves: Sequence[Wave], rollout: Rollout, *, gap: int, short: bool, most: int) -> Grid:
+    heads = "domains" if short else rollout.by.replace("-", " ") + "s"
+    chosen: list[tuple[Column, _Cell]] = [
+        (Column("wave", True), lambda wave: (str(wave.number), "")),
+        (Column(heads), _domains(most)),
+        (Column("guests", True), lambda wave: (str(wave.guests), "")),
+        (Column("notice", True), _notice),
+        (Column("pause, ms", True), _pause),
+        (Column("skew, ms\nstop/resume", True), _skew),
+        (Column("in time\nby", True), _in_time),
+        (Column("gates", True), _gates),
+        (Column("outcome"), _outcome),
+    ]
+    empty = {
+        name
+        for name, made in (("notice", _notice), ("gates", _gates))
+        if all(made(wave) == NONE for wave in waves)
+    }
+    if all(_skew(wave) == NONE for wave in waves):
+        empty |= {column.head for column, _ in chosen if column.head.startswith("skew")}
+    chosen = [pair for pair in chosen if pair[0].head not in empty]
+    grid = Grid([column for column, _ in chosen], gap=gap)
+    grid.rows.extend([cell(wave) for _, cell in chosen] for wave in waves)
+    return grid
+
+
+def _only(grid: Grid, heads: Sequence[str]) -> Grid:
+    """Some of a grid's columns, for a narrow page."""
+    kept = [i for i, column in enumerate(grid.columns) if column.head in heads]
+    return Grid([grid.columns[i] for i in kept], [[row[i] for i in kept] for row in grid.rows], grid.gap)
+
+
+def show_rollouts(page: Page, run: Run) -> None:
+    """Every rollout, and the proof over all of them."""
+    for rollout in run.rollouts:
+        page.blank()
+        _show(page, run, rollout)
+    if run.one_at_a_time is not None:
+        _proof(page, run.one_at_a_time)
+
+
+def _show(page: Page, run: Run, rollout: Rollout) -> None:
+    done = sum(wave.state == "done" for wave in rollout.waves)
+    page.parts(
+        [
+            f"rollout by {rollout.by.replace('-', ' ')}",
+            f"{done} of {counted(len(rollout.waves), 'wave')} done",
+            f"shuffled by seed {rollout.seed}" if rollout.seed is not None else "",
+            rollout.ended or "its end was not seen",
+        ]
+    )
+    waves: Sequence[Wave] = rollout.waves
+    if len(waves) > MOST_WAVES:
+        waves = _worth_showing(waves)
+        page.parts([f"{len(waves)} of {counted(len(rollout.waves), 'wave')}: what stands out first"], "dim")
+    candidates = [
+        _grid(waves, rollout, gap=gap, short=short, most=most)
+        for gap, short, most in ((3, False, 4), (2, False, 3), (2, True, 3), (1, True, 3), (1, True, 2))
+    ]
+    candidates.append(_only(candidates[-1], ("wave", "domains", "pause, ms", "outcome")))
+    if not page.grid(*candidates):
+        page.squeezed(candidates[-1])
+    judged = any(f.metric == ROLLOUT and f.outcome is not Outcome.PASSED for f in run.findings)
+    if rollout.ended != "complete" and not judged:  # else the reason says so
+        reason = f"{rollout.why}. " if rollout.why else ""
+        page.labelled("stands", f"{reason}{rollout.stands}")
+
+
+def _worth_showing(waves: Sequence[Wave]) -> list[Wave]:
+    """Waves that are not done or not passed, then the slowest; in their order."""
+
+    def key(wave: Wave) -> tuple[bool, bool, int]:
+        return (
+            wave.state != "stopped",
+            wave.state == "done" and wave.outcome is Outcome.PASSED,
+            -(wave.in_time_ns or 0),
+        )
+
+    return sorted(sorted(waves, key=key)[: MOST_WAVES // 2], key=lambda wave: wave.number)
+
+
+def _proof(page: Page, proof: OneAtATime) -> None:
+    if proof.outcome is Outcome.FAILED:
+        page.labelled("proof", f"two domains of a set were down at once: {proof.why}", style="bold red")
+        return
+    if proof.outcome is Outcome.INCONCLUSIVE:
+        page.labelled("proof", f"not shown that one domain of a set at a time was down: {proof.why}",
+                      style="yellow")  # fmt: skip
+        return
+    times = "once" if proof.times == 1 else f"{proof.times} times"
+    text = f"never two domains of a set down: {times} down in {counted(proof.sets, 'set')}"
+    if proof.nearest is not None:
+        near = proof.nearest
+        text += f", at least {magnitude(near.ns)} between {near.first} and {near.second}"
+    page.labelled("proof", text)

@@ -1,0 +1,190 @@
+"""Announced cycles and rollouts: from a whole history to run.json, and damaged ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from lab.core.plan import NoticeExpectations, RolloutEnd
+from lab.core.verdict import Outcome
+from lab.errors import RecordError
+from lab.record.journal import read_history
+from lab.record.run import Run, judge, schema, to_json
+from tests.unit import fleets
+from tests.unit.fleets import ALL, EXPECT, GOOD, Made, write
+from tests.unit.simulation import MS, S
+
+
+def judged(folder: Path) -> Run:
+    return judge(read_history(folder))[0]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: judged(make(folder)) for name, make in ALL.items()}
+
+
+def outcomes(run: Run, metric: str) -> list[Outcome]:
+    return [f.outcome for f in run.findings if f.metric == metric]
+
+
+def test_run_json_follows_its_schema(runs: dict[str, Run]) -> None:
+    for run in runs.values():
+        jsonschema.Draft202012Validator(schema()).validate(json.loads(to_json(run)))
+
+
+def test_what_each_run_comes_to(runs: dict[str, Run]) -> None:
+    assert {name: run.outcome.value for name, run in runs.items()} == {
+        "acknowledged": "passed", "surprised": "failed", "spared": "passed", "rolled_out": "passed",
+        "stopped": "failed", "overlapping": "failed", "large": "passed",
+    }  # fmt: skip
+
+
+def test_the_life_of_an_event(runs: dict[str, Run]) -> None:
+    (event,) = runs["acknowledged"].events
+    assert (event.group, event.resources, event.state) == ("web", ("web-0", "web-1"), "over")
+    moments = (event.published, event.seen, event.approved, event.started, event.frozen, event.resumed)
+    since = [moment.since_ns for moment in (*moments, event.gone) if moment is not None]
+    assert since == sorted(s for s in since if s is not None)
+    assert len(since) == 7
+    assert since[:4] == [0, 400 * MS, 900 * MS, 900 * MS]
+    assert event.given_ns == 900 * MS
+    assert event.approved is not None
+    assert event.approved.guest == "web-0"
+    assert event.kept
+    assert event.longest is not None
+    assert abs(event.longest.value_ns - 2 * S) < 20 * MS
+    assert event.outcome is Outcome.PASSED
+    for guest in runs["acknowledged"].guests:
+        assert [c.event for c in guest.cycles] == [event.id]
+
+
+def test_a_cancelled_event_has_cycles_without_a_freeze(runs: dict[str, Run]) -> None:
+    run = runs["spared"]
+    assert run.events[0].state == "cancelled"
+    assert all(c.cancelled and c.control and not c.frozen for g in run.guests for c in g.cycles)
+    assert not outcomes(run, "started first")
+
+
+def test_a_rollout_in_run_json(runs: dict[str, Run]) -> None:
+    run = runs["rolled_out"]
+    (rollout,) = run.rollouts
+    assert (rollout.by, rollout.ended) == ("update-domain", "complete")
+    assert [[(d.set, d.number) for d in w.domains] for w in rollout.waves] == [
+        [("web", 0), ("db", 0)], [("web", 1), ("db", 1)], [("web", 2)], [("web", 3)],
+    ]  # fmt: skip
+    for wave in rollout.waves:
+        assert (wave.state, wave.outcome, wave.notice_ns) == ("done", Outcome.PASSED, 900 * MS)
+        web = wave.domains[0].stop_skew
+        assert web is not None
+        assert web.low_ns <= 8 * MS <= web.high_ns
+    assert run.one_at_a_time is not None
+    assert (run.one_at_a_time.outcome, run.one_at_a_time.times) == (Outcome.PASSED, 6)
+    assert {c.wave for g in run.guests if g.name == "db-1" for c in g.cycles} == {2}
+
+
+def test_a_rollout_that_was_stopped_stands_where_it_was(runs: dict[str, Run], tmp_path: Path) -> None:
+    run = runs["stopped"]
+    assert [w.state for w in run.rollouts[0].waves] == ["done", "stopped", "not begun", "not begun"]
+    assert outcomes(run, "rollout") == [Outcome.FAILED]
+    assert not outcomes(run, "cycles")
+    why = next(f.why for f in run.findings if f.metric == "rollout")
+    assert why.endswith("Done: web UD 0. Stopped in: web UD 1. Not begun: web UD 2, 3")
+    expected = Made(bad=2, expect=replace(EXPECT, rollout=RolloutEnd.STOPPED))
+    assert judged(write(tmp_path, "as-expected", expected)).outcome is Outcome.PASSED
+    surprised = judged(write(tmp_path, "not-stopped", replace(expected, bad=None)))
+    assert outcomes(surprised, "rollout") == [Outcome.FAILED]
+
+
+def test_a_rollout_that_was_cut_off_proves_nothing(tmp_path: Path) -> None:
+    run = judged(write(tmp_path, "cut", Made(cut=2)))
+    assert outcomes(run, "rollout") == [Outcome.INCONCLUSIVE]
+    assert outcomes(run, "cycles") == [Outcome.INCONCLUSIVE]
+    assert run.outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_stop_that_was_not_seen_proves_nothing(tmp_path: Path) -> None:
+    folder = write(tmp_path, "whole", Made())
+    history = read_history(folder)
+    events = tuple(
+        e for e in history.events if not (e["kind"] in ("stop", "resume") and e.get("guest") == "web-3")
+    )
+    run = judge(replace(history, events=events))[0]
+    assert outcomes(run, "one domain at a time") == [Outcome.INCONCLUSIVE]
+    assert run.outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("limit_ns", "wanted"), [(20 * MS, "passed"), (MS, "failed"), (8 * MS, "inconclusive")]
+)
+def test_the_skew_is_held_against_its_limit(tmp_path: Path, limit_ns: int, wanted: str) -> None:
+    expect = replace(EXPECT, skew_ns=limit_ns)
+    for name, made in (("rollout", Made(expect=expect)), ("at-once", Made(rollout=None, expect=expect))):
+        found = outcomes(judged(write(tmp_path, name, made)), "stop skew")
+        assert len(found) == (4 if name == "rollout" else 1)
+        if name == "rollout":
+            assert {outcome.value for outcome in found} == {wanted}
+
+
+def test_refusals_and_restarts_belong_to_the_event_of_their_group(tmp_path: Path) -> None:
+    history = read_history(write(tmp_path, "r", Made((("web", 1, 2),), rollout=None)))
+    where = next(e for e in history.events if e["kind"] == "notice")
+    told = {**where["happening"], "event": ""}
+    extra = [
+        {**where, "happening": {**told, "kind": kind, "guest": guest, "group": group}}
+        for kind, guest, group in (
+            ("refused", "web-0", "web"), ("refused", "web-1", "web"), ("restarted", "", "web"),
+            ("refused", "db-0", "db"),
+        )
+    ]  # fmt: skip
+    event = judge(replace(history, events=(*history.events, *extra)))[0].events[0]
+    assert (event.refused, event.restarts) == (2, 1)
+
+
+def _damaged(history: Any, kind: str, member: str) -> Any:
+    events = tuple({**e, member: {"no": 1}} if e["kind"] == kind else e for e in history.events)
+    return replace(history, events=events)
+
+
+@pytest.mark.parametrize(
+    ("kind", "member"),
+    [("announced", "events"), ("notice", "happening"), ("rollout", "by"), ("wave", "domains"),
+     ("gate", "took_ns"), ("rollout-end", "ended")],
+)  # fmt: skip
+def test_an_event_that_is_damaged_is_named(tmp_path: Path, kind: str, member: str) -> None:
+    history = read_history(write(tmp_path, "d", Made((("web", 2, 1),))))
+    with pytest.raises(RecordError, match=f"\\({kind}\\) is damaged"):
+        judge(_damaged(history, kind, member))
+    without = [e for e in history.events if e["kind"] != "rollout"]
+    with pytest.raises(RecordError):
+        judge(replace(history, events=tuple(without)))
+
+
+def test_what_was_to_be_announced_and_was_not_is_not_green(tmp_path: Path) -> None:
+    history = read_history(write(tmp_path, "n", Made((("web", 1, 1),), rollout=None)))
+    events = tuple(e for e in history.events if e["kind"] not in ("announced", "notice"))
+    assert outcomes(judge(replace(history, events=events))[0], "announcement") == [Outcome.INCONCLUSIVE]
+
+
+def test_an_event_that_is_still_shown_fails(tmp_path: Path) -> None:
+    said = replace(GOOD, gone=False)
+    run = judged(write(tmp_path, "still", Made((("web", 1, 1),), rollout=None, said=said)))
+    assert outcomes(run, "gone") == [Outcome.FAILED]
+
+
+def test_nobody_acknowledges(tmp_path: Path) -> None:
+    said = replace(GOOD, approved_ns=None, notice_ns=500 * MS)
+    expect = replace(EXPECT, notice=NoticeExpectations(acknowledged=False, started_seen=True))
+    made = Made((("web", 1, 1),), rollout=None, said=said, expect=expect)
+    run = judged(write(tmp_path, "nobody", made))
+    assert run.outcome is Outcome.PASSED
+    after = run.events[0].after_not_before
+    assert after is not None
+    assert after.low_ns > 0
+    assert after.low_ns >= fleets.SHOWN_NS
