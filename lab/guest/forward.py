@@ -79,6 +79,7 @@ class MetadataForward:
         self.why = ""
         self._ssh, self._connect = ssh, connect
         self._on: SSH | None = None
+        self._used: SSH | None = None  # for it, with success or without
         self._served_by: list[str] = []
         self._relay: _Relay | None = None
         self._closed = threading.Event()
@@ -112,11 +113,11 @@ class MetadataForward:
         self._closed.set()
         if self._keeper.is_alive():
             self._keeper.join(END_S)
-        if self._on is not None and self._on.alive:
+        used, self._used, self._on = self._used, None, None
+        if used is not None and used.alive:
             with suppress(GuestError, paramiko.SSHException, OSError, EOFError):
-                self._on.transport.global_request("cancel-tcpip-forward", (ADDRESS, PORT), wait=False)
-                self._on.run(_REMOVE, END_S)
-        self._on = None
+                used.transport.global_request("cancel-tcpip-forward", (ADDRESS, PORT), wait=False)
+                used.run(_REMOVE, END_S)
         if self._relay is not None:
             self._relay.close()
             self._relay = None
@@ -139,6 +140,7 @@ class MetadataForward:
     def _set_up(self, ssh: SSH, within_s: float | None) -> None:
         """GuestError when it cannot be. within_s: None: however long sshd takes to say so."""
         assert self._relay is not None  # noqa: S101 - for the type checker: opened first
+        self._used = ssh
         said = ssh.run(f"set -- {' '.join(self._served_by)}{_PREPARE}", START_S)
         if not said.out:
             last = (said.err.strip().splitlines() or ["no message"])[-1]

@@ -1,0 +1,166 @@
+"""A program of the user's that runs in a guest and handles its Scheduled Events there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from lab.errors import GuestError, MachineError
+from lab.guest.ssh import SSH
+
+FOLDER = "/run/freezelab/handlers"
+START_S, ANSWER_S = 60.0, 20.0
+GRACE_S = 5
+"""Between SIGTERM and SIGKILL."""
+
+_SETTLE_S = 0.5
+"""A program that cannot run, or not with these arguments, has mostly ended by then."""
+
+MOST_LOG_BYTES = 4 << 20
+"""Of one part of a log that is fetched: the last ones."""
+
+# systemd keeps the program apart from the SSH connection, and knows all that it has started.
+_START = """\
+set -e
+[ -d /run/systemd/system ] || {{ echo 'there is no systemd' >&2; exit 1; }}
+[ ! -e {folder} ] || {{ systemctl stop {unit} || true; rm -rf {folder}; }} 2>/dev/null
+mkdir -p {folder}
+cat >{folder}/{program}
+chmod 0700 {folder}/{program}
+systemd-run --quiet --collect --unit={unit} --working-directory={folder} \
+    -p Type=exec -p KillMode=control-group -p TimeoutStopSec={grace} \
+    -p StandardOutput=append:{folder}/log -p StandardError=append:{folder}/log \
+    {environment} -- {folder}/{program} {arguments} || {{ echo 'the guest cannot execute it' >&2; exit 1; }}
+sleep {settle}
+systemctl is-active --quiet {unit} || {{ tail -n 5 {folder}/log >&2; exit 3; }}
+"""
+# Its size, and what is new; of very much that is new, the last.
+_FETCH = """\
+size=$(stat -c %s {log} 2>/dev/null || echo {fetched})
+new=$((size - {fetched}))
+echo "$size"
+[ "$new" -le {most} ] || new={most}
+[ "$new" -le 0 ] || head -c "$size" {log} | tail -c "$new"
+"""
+_NEEDED = "it needs a first line such as #!/bin/sh that names an interpreter which is in the guest"
+
+
+class GuestHandler:
+    """Runs from start() to close(), whatever becomes of the SSH connection meanwhile. A context manager.
+
+    ssh: the guest's connection, had again when it was lost; called in the caller's thread, not closed here.
+    program: a file of the host's that the guest can execute: a binary, or a script with a first line that
+        names its interpreter. name: of the handler in this guest. log: the file on the host that all it has
+        written is added to by fetch_log(), and in the end.
+    environment: is added to what systemd gives a service. FREEZELAB_GUEST is the guest's host name.
+    why: once it is closed, why it did not run any more by then; "" when it did.
+    """
+
+    def __init__(
+        self,
+        guest: str,
+        ssh: Callable[[], SSH],
+        program: Path,
+        arguments: Sequence[str],
+        name: str,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.guest, self.program, self.log = guest, program, log
+        self._ssh, self._arguments = ssh, tuple(arguments)
+        self._environment = {"FREEZELAB_GUEST": guest, **(environment or {})}
+        plain = re.sub(r"[^A-Za-z0-9_]+", "-", name) or "handler"
+        self.unit, self._folder = f"freezelab-{plain}.service", f"{FOLDER}/{plain}"
+        self.why = ""
+        self._started = False
+        self._fetched = 0
+
+    def __enter__(self) -> GuestHandler:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start it, anew if it runs: after a reboot, which ends it and takes it away. GuestError, with the
+        last line of its output, when it does not start, or has ended half a second later; MachineError when
+        the program cannot be read."""
+        try:
+            text = self.program.read_bytes()
+        except OSError as error:
+            raise MachineError(
+                f"the handler cannot be read: {error.strerror}", where=str(self.program)
+            ) from error
+        given = " ".join(
+            f"--setenv={shlex.quote(f'{key}={value}')}" for key, value in self._environment.items()
+        )
+        script = _START.format(
+            unit=self.unit,
+            folder=self._folder,
+            program=shlex.quote(self.program.name),
+            grace=GRACE_S,
+            settle=_SETTLE_S,
+            environment=given,
+            # systemd takes $NAME in a command line for a variable of the environment (systemd.service(5)).
+            arguments=shlex.join(argument.replace("$", "$$") for argument in self._arguments),
+        )
+        self._started, self._fetched = True, 0
+        result = self._ssh().run(script, START_S, stdin=text)
+        if result.status:
+            lines = [line for line in (result.err or result.out).splitlines() if line.strip()]
+            what = "ended at once" if result.status == 3 else "does not start"
+            raise GuestError(
+                f"the handler {self.program.name} {what}: {lines[-1].strip() if lines else 'no output'}",
+                where=f"guest {self.guest}",
+                hint="" if result.status == 3 else _NEEDED,
+            )
+
+    def running(self) -> bool:
+        """Whether it runs. GuestError when the guest does not answer."""
+        return self._ssh().run(f"systemctl is-active --quiet {self.unit}", ANSWER_S).status == 0
+
+    def fetch_log(self) -> None:
+        """Add to `log` what it has written since this was called last. GuestError when the guest does not
+        answer; MachineError when the file cannot be written."""
+        script = _FETCH.format(log=f"{self._folder}/log", fetched=self._fetched, most=MOST_LOG_BYTES)
+        size, _, said = self._ssh().check(script, ANSWER_S).partition("\n")
+        self._fetched = int(size)
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(said)
+        except OSError as error:
+            raise MachineError(
+                f"the handler's log cannot be written: {error.strerror}", where=str(self.log)
+            ) from error
+
+    def close(self) -> None:
+        """End it: SIGTERM, and after GRACE_S SIGKILL, for all that it has started; fetch its log, and leave
+        nothing in the guest. Nothing happens when the guest is gone."""
+        if not self._started:
+            return
+        self._started = False
+        with suppress(GuestError):
+            ran = self._ssh().run(f"systemctl is-active {self.unit}; systemctl stop {self.unit}", START_S)
+            try:
+                self.fetch_log()
+                if not ran.out.startswith("active"):
+                    self.why = f"it has ended: {_last_line(self.log)}"
+            finally:
+                tidy = f"rm -rf {self._folder}; rmdir {FOLDER} /run/freezelab 2>/dev/null"
+                self._ssh().run(tidy, ANSWER_S)
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")

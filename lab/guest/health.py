@@ -1,0 +1,107 @@
+"""How guests are, by a command or a URL of the user's that is asked inside of them."""
+
+from __future__ import annotations
+
+import queue
+import shlex
+import threading
+from collections.abc import Callable, Mapping
+
+import paramiko
+
+from lab.core.plan import Gate, GateKind
+from lab.core.units import NS_PER_S
+from lab.errors import FreezelabError, Interrupted
+from lab.guest.ssh import SSH, Result
+from lab.ports import Clock, Health
+
+_LEAST_S = 0.05
+_TIMED_OUT = (124, 137)
+"""timeout(1), and what it has killed."""
+
+# The command may not outlive the question: it would be asked again, and again.
+_BOUNDED = """\
+t() {{ if command -v timeout >/dev/null; then timeout -k 1 {seconds:.2f} "$@"; else "$@"; fi; }}
+t /bin/sh -c {command}
+"""
+_CURL = (
+    "command -v curl >/dev/null || {{ echo 'there is no curl in the guest' >&2; exit 127; }}; "
+    "curl -gsS -o /dev/null -w '%{{http_code}}' --max-time {seconds:.2f} --noproxy '*' --proto =http,https "
+    "--url {url}"
+)
+
+
+class GuestDoctor:
+    """ports.Doctor over SSH.
+
+    probes: by guest's name, what gives its SSH connection, had again when it was lost. It is called in the
+    caller's thread, and may take as long as a lost connection does; everything else keeps the deadline.
+    """
+
+    def __init__(self, probes: Mapping[str, Callable[[], SSH]], clock: Clock) -> None:
+        self._probes, self._clock = probes, clock
+
+    def ask(self, guest: str, gate: Gate, deadline_raw_ns: int) -> Health:
+        """See ports.Doctor. KeyError: no such guest."""
+        connection = self._probes[guest]
+        try:
+            ssh = connection()
+        except Interrupted:
+            raise
+        except FreezelabError as error:
+            return Health(False, error.what)
+        left_s = max(_LEAST_S, (deadline_raw_ns - self._clock.now().raw_ns) / NS_PER_S)
+        if gate.kind is GateKind.HTTP:
+            return _of_url(
+                _within(ssh, _CURL.format(seconds=left_s, url=shlex.quote(gate.text)), left_s), left_s
+            )
+        command = _BOUNDED.format(seconds=left_s, command=shlex.quote(gate.text))
+        return _of_command(_within(ssh, command, left_s), left_s)
+
+
+def _of_command(said: Result | str, left_s: float) -> Health:
+    if isinstance(said, str):
+        return Health(False, said)
+    if said.status == 0:
+        return Health(True)
+    if said.status in _TIMED_OUT:
+        return Health(False, f"not done within {left_s:.1f} s")
+    last = _last_line(said)
+    return Health(False, f"exited with {said.status}{f': {last}' if last else ''}")
+
+
+def _of_url(said: Result | str, left_s: float) -> Health:
+    if isinstance(said, str):
+        return Health(False, said)
+    if said.status == 0:
+        status = said.out.strip()
+        return Health(status.startswith("2"), "" if status.startswith("2") else f"answered {status}")
+    if said.status == 28:  # curl(1): the time is over
+        return Health(False, f"no answer within {left_s:.1f} s")
+    return Health(False, _last_line(said).removeprefix(f"curl: ({said.status}) ") or "no answer")
+
+
+def _last_line(said: Result) -> str:
+    lines = [line.strip() for line in (said.err.strip() or said.out.strip()).splitlines()]
+    return lines[-1] if lines else ""
+
+
+def _within(ssh: SSH, command: str, left_s: float) -> Result | str:
+    """What the guest says to the command, or why it does not. In a thread, because a frozen guest would keep
+    paramiko waiting at several places, in some of them without end; the thread ends with the connection."""
+    answers: queue.SimpleQueue[Result | str] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            # A little longer than the guest gives itself, which says more.
+            answers.put(ssh.run(command, left_s + 1))
+        except FreezelabError as error:
+            answers.put("SSH is gone" if not ssh.alive else error.what)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            answers.put(f"SSH broke: {error}")
+
+    threading.Thread(target=run, name=f"doctor-{ssh.address.guest}", daemon=True).start()
+    try:
+        return answers.get(timeout=left_s)
+    except queue.Empty:
+        return f"no answer within {left_s:.1f} s"
