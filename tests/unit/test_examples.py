@@ -61,7 +61,7 @@ class Handler:
 
     def start(self, *options: str, **environment: str) -> Handler:
         acts = self.folder / "acts"
-        command = [str(EXAMPLES / self.program), "--url", self.url, "--every", "0.05", "--timeout", "0.4"]
+        command = [str(EXAMPLES / self.program), "--url", self.url, "--every", "0.02", "--timeout", "3"]
         if self.program.endswith(".py"):
             command = [sys.executable, "-I", "-S", *command]
         with (self.folder / "log").open("ab") as log:
@@ -200,7 +200,7 @@ def test_without_notice_it_drains_at_once(site: Site) -> None:
 
 def test_errors_and_restarts_change_nothing(site: Site) -> None:
     """A drained machine stays so while there are no answers, and when the incarnation is 1 again."""
-    site.start()
+    site.start("--timeout", "0.4")
     event = site.announce("web-0")
     site.handler.says("acknowledged")
     faults = ServiceFaults(answers=(Fault.GONE, Fault.TOO_MANY, Fault.BROKEN, Fault.HANG), restarts=True)
@@ -215,7 +215,7 @@ def test_errors_and_restarts_change_nothing(site: Site) -> None:
 
 def test_the_first_answer_may_be_late(program: str, tmp_path: Path) -> None:
     with running(program, tmp_path, Rules(time_factor=60.0, first_answer_s=60.0)) as site:
-        site.start()
+        site.start("--timeout", "0.5")
         until(lambda: "this is" in site.handler.log)
         site.announce("web-0")
         site.handler.does("drain/Freeze")
@@ -234,7 +234,7 @@ def test_what_fails_is_not_acknowledged(site: Site, tmp_path: Path) -> None:
 
 def test_a_handler_that_was_frozen_goes_on(site: Site) -> None:
     site.start()
-    for pause in (0.03, 0.05, 0.6):  # in the middle of a request, or of waiting
+    for pause in (0.01, 0.02, 0.3):  # in the middle of a request, or of waiting
         site.handler.signal(signal.SIGSTOP)
         time.sleep(pause)
         site.handler.signal(signal.SIGCONT)
