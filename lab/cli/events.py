@@ -202,7 +202,7 @@ def _show_made(made: Sequence[Mapping[str, Any]]) -> None:
         if said == "scheduled":
             said += f", not before {local_time(one['not_before'])}, in {seconds(one['left_s'])}"
         elif said == "unheard":
-            said += ": none of them has asked for events yet, so none is told"
+            said += ": nobody has asked for events yet, so nobody is told"
         typer.echo(f"{one['id']}  {one['type']} of {', '.join(one['resources'])}: {said}")
 
 

@@ -51,20 +51,23 @@ class Log:
             notice = event.notice
             what = f"{notice.type} of {', '.join(notice.resources)}"
             if one.kind is Kind.UNHEARD:
-                return f"{what}: none of {one.group} has asked for events, so none is told"
+                return f"{what}: nobody has asked for events, so nobody is told"
             wait = f"not before {_clock(event.not_before.real_ns)}, in {seconds(notice.notice_ns / 1e9)}"
             takes = f"takes {notice.duration_s} s" if notice.duration_s > 0 else ""
             return " · ".join(filter(None, [what, wait if notice.notice_ns > 0 else "no notice", takes]))
         if event is not None and one.kind is Kind.STARTED:
+            if event.notice.notice_ns <= 0:
+                return "at once"
             return f"{seconds((one.at.raw_ns - event.published.raw_ns) / 1e9)} after it was published"
+        group = one.group if " " in one.group else f"set {one.group}"
         said = {
-            Kind.ENABLED: f"{one.guest} asks: events are on for {one.group}",
-            Kind.DISABLED: f"none of {one.group} has asked for long: events are off for it",
+            Kind.ENABLED: f"{one.guest} asks: events are on for {group}",
+            Kind.DISABLED: f"nobody of {group} has asked for long: events are off for it",
             Kind.SEEN: f"by {one.guest}",
             Kind.SEEN_STARTED: f"by {one.guest}, as Started",
             Kind.SEEN_GONE: f"by {one.guest} that it is gone",
             Kind.APPROVED: f"by {one.guest}",
-            Kind.RESTARTED: f"the incarnation of {one.group} is 1 again",
+            Kind.RESTARTED: f"the incarnation of {group} is 1 again",
             Kind.REFUSED: f"{one.guest}: {one.text}",
         }
         return one.text if one.kind is Kind.APPROVED and not one.guest else said.get(one.kind, one.text)
@@ -89,16 +92,15 @@ def show_service(
     width = max(len(about.guest) for about in abouts)
     for about in abouts:
         urls = [
-            f"http://{f'[{host}]' if ':' in host else host}{'' if port == 80 else f':{port}'}{DOCUMENT}"
+            f"http://{f'[{host}]' if ':' in host else host}:{port}"
             for host, port, guest in bound
             if guest == about.guest
         ]
-        where = f"set {about.availability_set}" if about.availability_set else ""
+        where = f"  set {about.availability_set}" if about.availability_set else ""
         for url in urls or [f"no address; its socket is {path(about.guest)}"]:
-            page.put((f"{about.guest:<{width}}  ", "bold"), (url, ""), (f"  {where}" if where else "", "dim"))
-    page.put(
-        ("ask with the header Metadata: true; freezelab events announce --for 10s rehearses a life", "dim")
-    )
+            page.put((f"{about.guest:<{width}}  ", "bold"), (url, ""), (where, "dim"))
+    page.parts([DOCUMENT, "with the header Metadata: true"], "dim")
+    page.parts(["freezelab events announce --for 10s rehearses a whole life"], "dim")
     page.blank()
 
 

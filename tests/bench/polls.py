@@ -2,10 +2,10 @@
 
     PYTHONPATH=. .venv/bin/python tests/bench/polls.py [--seconds 10] [--rate POLLS/S] [--door unix|tcp] …
 
-A command, no test: what it tells is about this machine at this moment. The service has one core to itself, the
-guests have another. Every guest polls over connections that are kept, as fast as they are answered, or at a
-rate. Meanwhile an event of every set is announced, approved by a guest, and finished, over and over. Exits with
-1 when a poll was not answered, or not with 200 and a document.
+A command, no test: what it tells is about this machine at this moment. The service has one core to itself,
+the guests have another. Every guest polls over connections that are kept, as fast as they are answered, or at
+a rate. Meanwhile an event of every set is announced, approved by a guest, and finished, over and over. Exits
+with 1 when a poll was not answered, or not with 200 and a document.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def test_a_life_from_announcement_to_the_end(place: Place) -> None:
         "--time-factor", "600",
     )  # fmt: skip
     assert place.run("announce", "web-0").returncode == 1  # nobody has asked, so nobody is told
-    serving.until("unheard", "none of web has asked")
+    serving.until("unheard", "nobody is told")
     assert serving.ask("web-0") == (200, {"DocumentIncarnation": 1, "Events": []})
     serving.until("enabled", "web-0")
     assert place.run("list").stdout.startswith("no events")
