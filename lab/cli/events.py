@@ -20,7 +20,7 @@ LISTEN = "127.0.0.1:8169"
 TURN_NS = 50_000_000
 LOOK_NS = 100_000_000
 
-Name = Annotated[str | None, typer.Option("--name", help="Which service, when several run.")]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Which service, when several run.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An event's id, or the beginning of one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -34,13 +34,15 @@ def serve(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=GUEST,…", help="An availability set.")
     ] = None,
-    time_factor: Annotated[float | None, typer.Option(help="Minutes pass so much faster; 60.")] = None,
+    time_factor: Annotated[
+        float | None, typer.Option(metavar="N", help="Time of the service's passes so much faster; 60.")
+    ] = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="A time factor of 1.")] = False,
     first_answer: Annotated[
         str | None, typer.Option(metavar="TIME", help="The first answer is late by this, before the factor.")
     ] = None,
     rate_limit: Annotated[bool, typer.Option("--rate-limit", help="429 past 5 requests a second.")] = False,
-    name: Annotated[str, typer.Option(help="The service's name.")] = "default",
+    name: Annotated[str, typer.Option(metavar="NAME", help="The service's name.")] = "default",
 ) -> None:
     """Run the service until it is interrupted; what happens is told line by line."""
     from lab.cli.paths import home
@@ -91,7 +93,7 @@ def announce(
     guests: Annotated[list[str] | None, typer.Argument(metavar="[GUEST]...")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="To all guests of the service.")] = False,
     kind: Annotated[
-        str, typer.Option("--type", help="Freeze, Reboot, Redeploy, Preempt or Terminate.")
+        str, typer.Option("--type", metavar="TYPE", help="Freeze, Reboot, Redeploy, Preempt or Terminate.")
     ] = "Freeze",
     notice: Annotated[
         str | None,
@@ -101,11 +103,17 @@ def announce(
         str | None,
         typer.Option("--for", metavar="TIME", help="Over by itself, so long after it started: a whole life."),
     ] = None,
-    duration: Annotated[int | None, typer.Option(min=-1, help="DurationInSeconds; fits --for.")] = None,
-    description: Annotated[str, typer.Option()] = "",
-    source: Annotated[str, typer.Option(help="Platform or User.")] = "Platform",
+    duration: Annotated[
+        int | None,
+        typer.Option(metavar="SECONDS", min=-1, help="DurationInSeconds; what --for needs, else 5."),
+    ] = None,
+    description: Annotated[str, typer.Option(metavar="TEXT", help="Words of your own.")] = "",
+    source: Annotated[str, typer.Option(metavar="SOURCE", help="Platform or User.")] = "Platform",
     answers: Annotated[
-        list[str] | None, typer.Option("--answer", help="Answer the next request so: 410, 429, 500, hang.")
+        list[str] | None,
+        typer.Option(
+            "--answer", metavar="FAULT", help="Answer the next request so: 410, 429, 500 or hang; repeatable."
+        ),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="The incarnation begins at 1 again.")] = False,
     wait: Annotated[

@@ -99,7 +99,7 @@ def show_service(
         where = f"  set {about.availability_set}" if about.availability_set else ""
         for url in urls or [f"no address; its socket is {path(about.guest)}"]:
             page.put((f"{about.guest:<{width}}  ", "bold"), (url, ""), (where, "dim"))
-    page.parts([DOCUMENT, "with the header Metadata: true"], "dim")
+    page.parts([DOCUMENT, "header Metadata: true"], "dim")
     page.parts(["freezelab events announce --for 10s rehearses a whole life"], "dim")
     page.blank()
 
