@@ -13,8 +13,8 @@ PATIENCE_S = 60
 def cloud_init() -> object:
     """Fetched as at a boot, retries and the older api-version included, then read by what asks it for the
     host's name, its user and its network."""
-    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
-    azure = import_module("cloudinit.sources.DataSourceAzure")
+    azure = import_module("cloudinit.sources.DataSourceAzure")  # some versions reset the log as they load
+    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, force=True)
     try:
         imds = import_module("cloudinit.sources.azure.imds")
     except ImportError:  # before 23.1: a method, which uses nothing of its object
