@@ -7,6 +7,7 @@ its device state; then it is told who it is, and what time. What cannot begin so
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import threading
@@ -18,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from lab.cli.paths import made
 from lab.core.plan import GuestSpec
-from lab.core.units import NS_PER_S, format_size
+from lab.core.units import NS_PER_MS, NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, ImageError, Interrupted
 from lab.guest import identity
-from lab.guest.identity import Identity, Orders
+from lab.guest.identity import Became, Identity, Orders
 from lab.guest.probe import GuestProbe, Waiting, payload_source
 from lab.host import facts as host_facts
 from lab.hypervisor import golden as states
@@ -43,8 +44,9 @@ SETTLE_NS = 60 * NS_PER_S
 BECOME_NS = 90 * NS_PER_S
 """How long a guest may take to answer: tenths of seconds on an idle machine, and many guests share it."""
 
-AT_ONCE = 8
-"""Guests that are started at the same time."""
+AT_ONCE = max(2, (os.cpu_count() or 1) + 1)
+"""Guests that are started at the same time: it is work for the CPU, and more of them only keep each other
+waiting."""
 
 TRIES = 3
 _GOOD = ("tsc", "kvm-clock")
@@ -53,10 +55,17 @@ _CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource
 
 @dataclass(frozen=True)
 class Clone:
-    """A guest that was started so. seconds: from its start until it was another one."""
+    """A guest that was started so. seconds: from its start until it was another one. clock_ns: its clock was
+    set then, and was behind by that much at most."""
 
     probe: GuestProbe
     seconds: float
+    clock_ns: int
+
+    @property
+    def timings(self) -> dict[str, object]:
+        """For the journal."""
+        return {"from_golden_s": self.seconds, "clock_within_ms": round(self.clock_ns / NS_PER_MS, 2)}
 
 
 def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) -> str:
@@ -111,11 +120,8 @@ class Clones:
         except Interrupted:
             raise
         except FreezelabError as error:
-            name = guest.spec.name
             self._refused[guest.spec] = golden, str(error).splitlines()[0]
-            there = self._hypervisor.spec(name)
-            if there is not None and there.run == self._settings.run:
-                self._hypervisor.destroy(name)
+            self._guests.remove(guest.spec.name)
             return None
 
     def booted(self, spec: GuestSpec) -> None:
@@ -141,12 +147,12 @@ class Clones:
         started = self._guests.launch(
             guest, domain, lambda to_start: states.start(self._hypervisor, to_start, state, self._sockets)
         )
-        self._tell(guest, domain)
+        behind_ns = self._tell(guest, domain).clock_ns
         seconds = (self._clock.now().raw_ns - began) / NS_PER_S
         waiting = Waiting(str(golden.told["probe_path"]), int(golden.told["resolution_ns"]))
-        return Clone(self._guests.probe(started, waiting), round(seconds, 2))
+        return Clone(self._guests.probe(started, waiting), round(seconds, 2), behind_ns)
 
-    def _tell(self, guest: Prepared, domain: DomainSpec) -> None:
+    def _tell(self, guest: Prepared, domain: DomainSpec) -> Became:
         """Who it is. GuestError when it is not that afterwards."""
         name, network = guest.spec.name, guest.network
         files = {path: (file.content, file.mode) for path, file in contents(guest.seed).items()}
@@ -155,6 +161,7 @@ class Clones:
             became = orders.become(order)
         if became.mac != domain.mac:
             raise GuestError(f"its network card is {became.mac}, not {domain.mac}", where=f"guest {name}")
+        return became
 
     def _orders(self, name: str, domain: DomainSpec, within_ns: int) -> Orders:
         def alive() -> None:

@@ -161,7 +161,7 @@ class Guests:
         clones = Clones(self, self._hypervisor, self._settings, self._clock, self._view)
         if self._settings.golden:
             for spec, clone in clones.start(list(prepared.values())):
-                self._ready(spec, clone.probe, begun[spec], specs[spec], {"from_golden_s": clone.seconds})
+                self._ready(spec, clone.probe, begun[spec], specs[spec], clone.timings)
                 del prepared[spec]
             timings = {spec: {"started": "cold"} for spec in prepared}
         started = {spec: self._start(guest) for spec, guest in prepared.items()}
@@ -276,7 +276,7 @@ class Guests:
 
     def launch(self, guest: Prepared, domain: DomainSpec, start: Callable[[DomainSpec], object]) -> Started:
         """Have `start` start the domain, on a port of its own if it needs one."""
-        self._stack.callback(self._remove, guest.spec.name)
+        self._stack.callback(self.remove, guest.spec.name)
         if domain.tap:
             start(domain)
             host, port = guest.spec.address.split("/")[0], 22
@@ -331,7 +331,11 @@ class Guests:
         self._stack.callback(path.unlink, missing_ok=True)
         return path
 
-    def _remove(self, name: str) -> None:
+    def remove(self, name: str) -> None:
+        """End it, if it is ours: another run may have a guest of this name, and ours was refused."""
+        there = self._hypervisor.spec(name)
+        if there is None or there.run != self._settings.run:
+            return
         try:
             self._hypervisor.destroy(name)
         except FreezelabError as error:

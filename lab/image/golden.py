@@ -41,8 +41,11 @@ _LOCK_S = 0.1
 
 @dataclass(frozen=True)
 class Golden:
-    """One that is complete. ram_bytes: as the guest sees it. held_bytes: what is not zero of it. told: what
-    the maker wants to find again. facts: what the key was made of."""
+    """One that is complete.
+
+    image: its name. ram_bytes: as the guest sees it. held_bytes: what is not zero of it. told: what the maker
+    wants to find again. facts: what the key was made of.
+    """
 
     folder: Path
     image: str
@@ -182,7 +185,7 @@ class GoldenStore:
         run([find_program("qemu-img", "qemu-utils"), "create", "-q", "-f", "qcow2", *overlay], timeout_s=60)
         manifest = {
             "schema": SCHEMA,
-            "image": image.label,
+            "image": image.name,
             "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "ram_bytes": ram.stat().st_size,
             "held_bytes": ram.stat().st_blocks * 512,
@@ -201,7 +204,7 @@ class GoldenStore:
         """Remove those of this image's name that nobody can begin with any more: of another digest, or of the
         same shape with other contents."""
         for golden in self.listing():
-            if golden.folder == final or not golden.image.startswith(f"{image.name}-"):
+            if golden.folder == final or golden.image != image.name:
                 continue
             same = all(golden.facts.get(name) == facts.get(name) for name in ("image", "emulator", "shape"))
             if golden.facts.get("image") != facts.get("image") or same:
