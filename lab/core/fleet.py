@@ -232,6 +232,12 @@ def _length(ns: int) -> str:
     return f"{ns / NS_PER_S:.2f} s" if abs(ns) >= NS_PER_S else f"{ns / NS_PER_MS:.1f} ms"
 
 
+def _at_least(ns: int) -> str:
+    """A lower limit, rounded down."""
+    place = NS_PER_S // 100 if ns >= NS_PER_S else NS_PER_MS // 10
+    return _length(ns // place * place)
+
+
 def proof_finding(proof: Proof, by: DomainKind, cell: str = "") -> Finding:
     """The proof as a finding over the whole run."""
     sets = f"{proof.sets} set" if proof.sets == 1 else f"{proof.sets} sets"
@@ -240,7 +246,7 @@ def proof_finding(proof: Proof, by: DomainKind, cell: str = "") -> Finding:
         text += f", two domains of a set at once for {_length(-proof.overlap.ns)}"
     elif proof.nearest is not None and proof.nearest.ns > 0:
         who = f"{named(proof.nearest.first, by)} and {named(proof.nearest.second, by)}"
-        text += f", at least {_length(proof.nearest.ns)} between two domains of a set ({who})"
+        text += f", at least {_at_least(proof.nearest.ns)} between two domains of a set ({who})"
     return Finding(
         "", -1, ONE_AT_A_TIME, "never two of a set down", text, proof.outcome, proof.why, cell
     )  # fmt: skip

@@ -185,6 +185,8 @@ class _Judge:
         else:
             whom = self.group if life.heard else f"{self.group}, which never asked"
             why = f"nobody approved of {whom}" if wanted else ""
+            if wanted and life.released is not None:
+                why += ": it was released by hand"
             yield self._finding("acknowledged", expectation, "by nobody", FAILED if wanted else PASSED, why)
 
     def seen(self) -> Iterator[Finding]:
@@ -301,13 +303,14 @@ def life_findings(life: Life, spec: CycleSpec, expect: NoticeExpectations) -> li
 def unannounced(results: Sequence[CycleResult], lives: Sequence[Life], cell: str = "") -> list[Finding]:
     """Guests that were to be told and were frozen without an event: one finding for each cycle. results: of
     one cell, whose cycles are announced."""
-    told = {(life.announced.cycle, guest) for life in lives for guest in life.event.notice.resources}
+    known = [member.result.observation for life in lives for member in life.affected if member.result]
+    told = {(obs.cell, obs.cycle, obs.guest) for obs in known}
     silent: dict[int, list[str]] = {}
     for result in results:
         spec, obs = result.spec, result.observation
         if spec is None or spec.announce is None or result.control:
             continue
-        if (obs.cycle, obs.guest) not in told:
+        if (obs.cell, obs.cycle, obs.guest) not in told:
             silent.setdefault(obs.cycle, []).append(obs.guest)
     return [
         Finding(

@@ -77,9 +77,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Life:
-    """An event's timeline. unheard: when it was withheld, because its group had never asked. refused: how
-    many requests of the group's were answered with an error in this cycle, by guest. restarts: of the
-    incarnation."""
+    """An event's timeline. unheard: when it was withheld, because its group had never asked. released: when
+    it was approved on behalf of the group, by no guest of it. refused: how many requests of the group's were
+    answered with an error in this cycle, by guest. restarts: of the incarnation."""
 
     announced: Announced
     published: Stamp | None
@@ -90,6 +90,7 @@ class Life:
     members: tuple[Member, ...]
     refused: tuple[tuple[str, int], ...] = ()
     restarts: int = 0
+    released: Stamp | None = None
 
     @property
     def event(self) -> Event:
@@ -235,4 +236,5 @@ def life(announced: Announced, cycles: Cycles) -> Life:
         members,
         tuple(refused.items()),
         sum(h.kind is Kind.RESTARTED for h in announced.happenings),
+        _first(own, Kind.APPROVED, ""),
     )

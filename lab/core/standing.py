@@ -112,14 +112,16 @@ def _ended(seen: Seen, guests: Sequence[GuestSpec], expected: RolloutEnd, cell: 
     if seen.ended is RolloutEnd.STOPPED:
         text = f"stopped in wave {seen.stopped_in} of {of}"
         reason = f": {seen.why}" if seen.why else ""
+        wave = next((wave for wave in seen.waves if wave.number == seen.stopped_in), None)
+        by_gate = wave is not None and wave.refused is not None  # else by an error, or by who interrupted it
         if expected is RolloutEnd.STOPPED:
-            wave = next((wave for wave in seen.waves if wave.number == seen.stopped_in), None)
-            if wave is not None and wave.refused is not None:
+            if by_gate:
                 return Finding("", -1, ROLLOUT, expectation, f"{text}{reason}", Outcome.PASSED, "", cell)
             why = f"the rollout {text}, but by no gate{reason}. {where}"
             return Finding("", -1, ROLLOUT, expectation, text, Outcome.INCONCLUSIVE, why, cell)
         why = f"the rollout {text}{reason}. {where}"
-        return Finding("", -1, ROLLOUT, expectation, text, Outcome.FAILED, why, cell)
+        outcome = Outcome.FAILED if by_gate else Outcome.INCONCLUSIVE
+        return Finding("", -1, ROLLOUT, expectation, text, outcome, why, cell)
     text = f"complete, {done} of {of} waves"
     if expected is RolloutEnd.STOPPED:
         why = "the rollout was to be stopped by a gate, and is complete"

@@ -109,7 +109,17 @@ def announced_of(history: History) -> list[Announced]:
 def lives_of(history: History, results: Sequence[CycleResult]) -> list[Life]:
     """The timeline of every event, with the guests' cycles in it."""
     cycles = {(r.observation.cell, r.observation.cycle, r.observation.guest): r for r in results}
-    return [life(announced, cycles) for announced in announced_of(history)]
+    found = announced_of(history)
+    # Cells that are run together share a cycle's number, and a set of theirs an event.
+    others: dict[tuple[int, str], list[CycleResult]] = {}
+    for result in results:
+        others.setdefault((result.observation.cycle, result.observation.guest), []).append(result)
+    for one in found:
+        for guest in one.event.notice.resources:
+            given = others.get((one.cycle, guest), [])
+            if len(given) == 1:
+                cycles.setdefault((one.cell, one.cycle, guest), given[0])
+    return [life(announced, cycles) for announced in found]
 
 
 def _moment(stamp: Stamp | None, published: Stamp | None, guest: str = "") -> Moment | None:
@@ -179,6 +189,7 @@ def event_of(seen: Life, found: Sequence[Finding]) -> EventMember:
         published=_moment(first, first),
         seen=None if look is None else _moment(look[0], first, look[1]),
         approved=None if approval is None else _moment(approval[1], first, approval[0]),
+        released=_moment(seen.released, first),
         started=_moment(seen.started, first),
         frozen=_moment(seen.first_stop, first),
         resumed=_moment(seen.last_resume, first),
@@ -202,7 +213,7 @@ def judged(lives: Sequence[Life], cell: Cell, results: Sequence[CycleResult]) ->
     the cell."""
     expect, here = cell.expectations.notice, [one for one in lives if one.announced.cell == cell.id]
     found = {one.event.id: life_findings(one, cell.cycle, expect) for one in here}
-    found[""] = unannounced(results, here, cell.id)
+    found[""] = unannounced(results, lives, cell.id)
     return found
 
 

@@ -46,7 +46,8 @@ class Event:
     notice_ns: announced, from the publication to NotBefore, real time; given_ns: from the publication to the
     start. minimum_ns: the documented minimum of its type. Both are real time: time_factor of the service's
     seconds pass in one. duration_s: DurationInSeconds as told, -1 when unknown. seen: by the first guest;
-    approved: the first approval; frozen: the first guest's; resumed, in_time: the last one's.
+    approved: the first approval of a guest; released: that of the host's operator, on behalf of the group;
+    frozen: the first guest's; resumed, in_time: the last one's.
     after_not_before: the freeze minus NotBefore. refused: requests of the group that were answered with an
     error. restarts: of the incarnation. outcome: of its findings.
     """
@@ -80,6 +81,7 @@ class Event:
     members: tuple[Member, ...] = ()
     refused: int = 0
     restarts: int = 0
+    released: Moment | None = None
     outcome: Outcome = Outcome.INCONCLUSIVE
     cell: str = ""
 

@@ -46,6 +46,15 @@ def _started(event: Event) -> Piece:
     return _moment(lambda e: e.started, False)(event)
 
 
+def _approved(who: bool) -> _Cell:
+    def cell(event: Event) -> Piece:
+        if event.approved is None and event.released is not None and event.released.since_ns is not None:
+            return _seconds(event.released.since_ns) + ("\nby hand" if who else ""), ""
+        return _moment(lambda e: e.approved, who)(event)
+
+    return cell
+
+
 def _gone(event: Event) -> Piece:
     return _moment(lambda e: e.gone or e.cancelled, False)(event)
 
@@ -86,7 +95,7 @@ def _grid(events: Sequence[Event], *, gap: int, who: bool, wide: bool, several: 
         chosen.append((Column("published", True), _published))
     chosen += [
         (Column("seen", True), _seen(who)),
-        (Column("approved", True), _moment(lambda e: e.approved, who)),
+        (Column("approved", True), _approved(who)),
         (Column("started", True), _started),
         (Column("frozen", True), _moment(lambda e: e.frozen, False)),
         (Column("resumed", True), _moment(lambda e: e.resumed, False)),
@@ -135,7 +144,7 @@ def _line(page: Page, event: Event) -> None:
     """ "seen 0.40 web-0, approved 0.90 web-0, started 0.90, ...", for narrow pages."""
     steps = (
         ("seen", _seen(True)(event)[0]),
-        ("approved", _moment(lambda e: e.approved, True)(event)[0]),
+        ("approved", _approved(True)(event)[0]),
         ("started", _started(event)[0]),
         ("frozen", _moment(lambda e: e.frozen, False)(event)[0]),
         ("resumed", _moment(lambda e: e.resumed, False)(event)[0]),

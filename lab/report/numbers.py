@@ -53,6 +53,13 @@ def at_latest(ns: int) -> str:
     return f"{math.ceil(ns / NS_PER_S * scale - 1e-9) / scale:.{2 if scale == 100 else 1}f} s"
 
 
+def at_least(ns: int) -> str:
+    """A lower limit of a time: "9.96 s", "21.3 ms"."""
+    if ns >= NS_PER_S:
+        return f"{math.floor(ns / NS_PER_S * 100 + 1e-9) / 100:.2f} s"
+    return f"{math.floor(ns / NS_PER_MS * 10 + 1e-9) / 10:.1f} ms"
+
+
 def about(ns: int) -> str:
     """A length that nobody needs exactly: "4.0 s", "2 min 5 s", "3 h 10 min"."""
     seconds = round(ns / NS_PER_S)

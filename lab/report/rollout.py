@@ -9,7 +9,7 @@ from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
 from lab.record.run import OneAtATime, Rollout, Run, Wave
 from lab.report.cycles import VERDICTS
-from lab.report.numbers import at_latest, interval, magnitude, milliseconds
+from lab.report.numbers import at_latest, at_least, interval, milliseconds
 from lab.report.page import Column, Grid, Page, Piece
 from lab.report.text import counted, names
 
@@ -129,7 +129,9 @@ def _show(page: Page, run: Run, rollout: Rollout) -> None:
         _grid(waves, rollout, gap=gap, short=short, most=most)
         for gap, short, most in ((3, False, 4), (2, False, 3), (2, True, 3), (1, True, 3), (1, True, 2))
     ]
-    candidates.append(_only(candidates[-1], ("wave", "domains", "pause, ms", "outcome")))
+    some = ("wave", "domains", "notice", "pause, ms", "skew, ms\nstop/resume", "gates", "outcome")
+    for left_out in ((), some[4:5], some[4:6], (*some[4:6], "notice")):
+        candidates.append(_only(candidates[4], [head for head in some if head not in left_out]))
     if not page.grid(*candidates):
         page.squeezed(candidates[-1])
     judged = any(f.metric == ROLLOUT and f.outcome is not Outcome.PASSED for f in run.findings)
@@ -163,5 +165,5 @@ def _proof(page: Page, proof: OneAtATime) -> None:
     text = f"never two domains of a set down: {times} down in {counted(proof.sets, 'set')}"
     if proof.nearest is not None:
         near = proof.nearest
-        text += f", at least {magnitude(near.ns)} between {near.first} and {near.second}"
+        text += f", at least {at_least(near.ns)} between {near.first} and {near.second}"
     page.labelled("proof", text)

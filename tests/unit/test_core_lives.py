@@ -176,6 +176,14 @@ def test_nobody_is_told_and_nobody_is_waited_for() -> None:
     assert (found["acknowledged"], found["seen"], found["notice"]) == (F, P, O)
 
 
+def test_an_approval_by_hand_is_no_guests() -> None:
+    told = [*without(Kind.APPROVED), (Kind.APPROVED, 800 * MS, "")]
+    one = lived(event(("web-0", "web-1")), told, PAIR)
+    assert (one.approved, one.released) == (None, at(800 * MS))
+    assert outcomes(one, acknowledged=True)["acknowledged"] is F
+    assert outcomes(one, acknowledged=False)["acknowledged"] is P
+
+
 CALLED_OFF = [*GOOD[:3], (Kind.CANCELLED, 2 * S, "")]
 
 

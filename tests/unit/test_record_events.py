@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from lab.core.plan import NoticeExpectations, RolloutEnd
+from lab.core.plan import Announcement, NoticeExpectations, Plan, ResyncMechanism, Rollout, RolloutEnd
 from lab.core.verdict import Outcome
 from lab.errors import RecordError
-from lab.record.journal import read_history
+from lab.record.journal import SCHEMA, FileJournal, read_history
 from lab.record.run import Run, judge, schema, to_json
 from tests.unit import fleets
 from tests.unit.fleets import ALL, EXPECT, GOOD, Made, write
+from tests.unit.sim_fleet import fleet
 from tests.unit.simulation import MS, S
+from tests.unit.test_announced import Lab
 
 
 def judged(folder: Path) -> Run:
@@ -109,6 +111,13 @@ def test_a_rollout_that_was_cut_off_proves_nothing(tmp_path: Path) -> None:
     assert run.outcome is Outcome.INCONCLUSIVE
 
 
+def test_a_rollout_that_an_error_stopped_has_not_failed(tmp_path: Path) -> None:
+    history = read_history(write(tmp_path, "error", Made(bad=2)))
+    events = tuple({**e, "ok": True, "why": ""} if e["kind"] == "gate" else e for e in history.events)
+    run = judge(replace(history, events=events))[0]
+    assert outcomes(run, "rollout") == [Outcome.INCONCLUSIVE]
+
+
 def test_a_stop_that_was_not_seen_proves_nothing(tmp_path: Path) -> None:
     folder = write(tmp_path, "whole", Made())
     history = read_history(folder)
@@ -188,3 +197,23 @@ def test_nobody_acknowledges(tmp_path: Path) -> None:
     assert after is not None
     assert after.low_ns > 0
     assert after.low_ns >= fleets.SHOWN_NS
+
+
+def test_what_the_real_controller_and_service_journal_is_judged(tmp_path: Path) -> None:
+    """A simulated fleet under the real controller, its handlers at the real machine of the service."""
+    specs = [replace(spec, availability_set="web") for spec in fleet(4, 2)]
+    lab = Lab(specs, Announcement())
+    rollout = Rollout(gates=(fleets.CLOCK,))
+    notice = NoticeExpectations(acknowledged=True, seen=True, started_seen=True, kept=True)
+    expect = replace(EXPECT, notice=notice, tolerance_ns=100 * MS, skew_ns=100 * MS)
+    spec = replace(lab.cycle, announce=lab.announcement)
+    plan = Plan("sim", "", "00", tuple(specs), ResyncMechanism.AGENT, spec, expect, rollout=rollout)
+    with FileJournal(tmp_path, lab.world) as journal:
+        journal.append("run-start", schema=SCHEMA, id="sim", plan=asdict(plan), host={})
+        lab.world.append = journal.append  # type: ignore[method-assign]
+        lab.run(rollout)
+        journal.append("run-end", interrupted=False, failure="")
+    run = judged(tmp_path)
+    # These guests have no sampler, so nothing tells the gap; all else is known.
+    assert {f.metric for f in run.findings if f.outcome is not Outcome.PASSED} == {"closure"}
+    assert {"one domain at a time", "stop skew", "acknowledged"} <= {f.metric for f in run.findings}
