@@ -7,10 +7,10 @@ counts an incarnation by comparing documents, and knows no heap. Beside it run r
 Two drivers for the same life: a random one for numbers, hypothesis' state machine for small failures.
 FREEZELAB_HYPOTHESIS=20000 lives as many random lives, and a tenth of that under hypothesis.
 
-88 mutations of lab/core/scheduled were tried: 86 fail here or in the other test_scheduled files; "enabled" told
-by who was heard cannot be told apart, and ETags found by an expression could not, so they no longer are. A
-reveal left over from before a switch-off was seen only once a world had sets switched off before they were
-shown anything.
+84 mutations of lab/core/scheduled were tried: 82 fail here or in the other test_scheduled files. "Switched on"
+told by who was heard cannot be told apart; ETags found by an expression could not, so they no longer are. A
+reveal left over from before a switch-off was seen only once a world had sets that are switched off before
+they are shown anything.
 """
 
 from __future__ import annotations
