@@ -7,9 +7,9 @@ counts an incarnation by comparing documents, and knows no heap. Beside it run r
 Two drivers for the same life: a random one for numbers, hypothesis' state machine for small failures.
 FREEZELAB_HYPOTHESIS=20000 lives as many random lives, and a tenth of that under hypothesis.
 
-84 mutations of lab/core/scheduled were tried: 82 fail here or in the other test_scheduled files. "Switched on"
-told by who was heard cannot be told apart; ETags found by an expression could not, so they no longer are. A
-reveal left over from before a switch-off was seen only once a world had sets that are switched off before
+84 mutations of lab/core/scheduled were tried: 82 fail here or in the other test_scheduled files. One changes
+nothing (a group is switched on when somebody was heard, and only then); one was simpler, and is the code now.
+A reveal left over from before a switch-off was seen only once a world had sets that are switched off before
 they are shown anything.
 """
 
