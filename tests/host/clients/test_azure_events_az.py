@@ -96,7 +96,7 @@ def test_one_event_for_both_waits_for_both(
     for node, where in both.items():
         nodes.monitor(node, where)
     event = service.announce("web-0", "web-1")
-    for _ in range(3):
+    for _ in range(2):
         nodes.monitor("web-0", inside)
     assert nodes.attribute(STATE, "web-0") == "STOPPING"
     assert service.state(event) == "scheduled"  # web-1 has not stood by
