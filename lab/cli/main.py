@@ -115,6 +115,10 @@ def run(
     boot: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long a guest may take to boot.")
     ] = None,
+    golden: Annotated[
+        bool | None,
+        typer.Option("--golden/--cold", help="Start guests from one booted before, or boot each."),
+    ] = None,
     as_json: Json = False,
     junit: JUnit = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
@@ -126,7 +130,7 @@ def run(
     from lab.cli.views import view_for
 
     plan = with_counts(_plan(playbook), repeat, control)
-    options = Options(connect, accelerator_request(accelerator), boot_seconds(boot))
+    options = Options(connect, accelerator_request(accelerator), boot_seconds(boot), golden)
     with Signals() as signals:
         try:
             with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):

@@ -33,11 +33,13 @@ Shield = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line adds to a plan. boot_s: None is the accelerator's own."""
+    """What the command line adds to a plan. boot_s: None is the accelerator's own. golden: None is the
+    plan's own."""
 
     uri: str | None = None
     accelerator: Request = Request.AUTO
     boot_s: int | None = None
+    golden: bool | None = None
 
 
 def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
@@ -93,7 +95,8 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
         kernel = next(iter(images.values())).kernel
         choice = choose(options.accelerator, kernel, home, progress=view.note)
         emulator = hypervisor.emulator(choice.accelerator)
-        settings = Settings("", home, home, images, choice, emulator, options.boot_s)
+        golden = plan.golden if options.golden is None else options.golden
+        settings = Settings("", home, home, images, choice, emulator, options.boot_s, golden=golden)
         patch = None if plan.cells else make_patch(plan.cycle.patch, hypervisor, settings, clock, view)
         if patch is not None:
             patch.check()
