@@ -56,7 +56,9 @@ class _Judge:
 
     def patch(self) -> Iterator[Finding]:
         if self.obs.patch_ok is None:
-            if not self.obs.problems:
+            spec = self.result.spec
+            spared = self.result.control and spec is not None and spec.announce is not None
+            if not self.obs.problems and not spared:  # what was called off need not be patched
                 yield self._finding(
                     "patch", "succeeds", "not run", Outcome.INCONCLUSIVE, "the patch was not run"
                 )
