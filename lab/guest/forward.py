@@ -19,7 +19,7 @@ from lab.errors import FreezelabError, GuestError
 from lab.guest.ssh import SSH
 
 ADDRESS, PORT = "169.254.169.254", 80
-START_S, END_S = 30.0, 5.0
+START_S, END_S = 60.0, 5.0
 LOOK_S = 0.1
 """How often the keeper looks whether the connection is there still. It asks the library, not the network."""
 

@@ -57,7 +57,7 @@ def service(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meta
 def line(lab: Lab) -> Iterator[list[SSH]]:
     """A connection of the test's own, which it may cut and replace."""
     address = lab.probe.ssh.address
-    made = [SSH.connect(address, lab.clock, 30)]
+    made = [SSH.connect(address, lab.clock, 120)]
     yield made
     for one in made:
         one.close()
@@ -103,13 +103,13 @@ def test_it_comes_back_with_another_connection(
     lab: Lab, service: MetadataService, line: list[SSH], eventually: Callable[[Callable[[], Any], float], Any]
 ) -> None:
     with forward(service, line) as made:
-        line.append(line[-1].again(30))
+        line.append(line[-1].again(120))
         line[-2].__class__ = LostConnection
-        eventually(lambda: made.times == 2, 60)  # although the guest's sshd listens for the lost one still
+        eventually(lambda: made.times == 2, 200)  # although the guest's sshd listens for the lost one still
         assert line[-1].check(ASK) == "web_web-0"
         line[-1].close()
-        line.append(line[-1].again(30))
-        eventually(lambda: made.times == 3, 60)
+        line.append(line[-1].again(120))
+        eventually(lambda: made.times == 3, 200)
         assert line[-1].check(ASK) == "web_web-0"
 
 
@@ -118,7 +118,7 @@ def test_why_it_cannot_be(lab: Lab, service: MetadataService, line: list[SSH]) -
     ssh = line[0]
     ssh.check("sed -i '1i GatewayPorts no' /etc/ssh/sshd_config; kill -HUP $(cat /run/sshd.pid); sleep 1")
     try:
-        line.append(ssh.again(30))
+        line.append(ssh.again(120))
         with pytest.raises(GuestError, match="GatewayPorts clientspecified"), forward(service, line):
             pass
     finally:
@@ -165,17 +165,17 @@ def test_handlers_drain_and_come_back(
                 handler.fetch_log()
             return all(log.exists() and text in log.read_text() for log in logs)
 
-        eventually(lambda: both("this is web_web-0"), 60)
+        eventually(lambda: both("this is web_web-0"), 200)
         spec = Announcement(notice_ns=3600 * NS_PER_S, time_factor=1.0)
-        eventually(lambda: service.heard("web-0"), 30)
+        eventually(lambda: service.heard("web-0"), 200)
         (event,) = service.announcer.announce(["web-0", "web-1"], spec, HoldPatch(NS_PER_S))
-        eventually(lambda: service.announcer.state([event]) is State.STARTED, 60)
-        eventually(lambda: both("drained"), 60)
+        eventually(lambda: service.announcer.state([event]) is State.STARTED, 200)
+        eventually(lambda: both("drained"), 200)
         line[-1].close()
-        line.append(line[-1].again(30))
-        eventually(lambda: made.times == 2, 60)
+        line.append(line[-1].again(120))
+        eventually(lambda: made.times == 2, 200)
         service.announcer.all_clear([event])
-        eventually(lambda: both("back in service"), 60)
+        eventually(lambda: both("back in service"), 200)
         assert python.running() and shell.running()
     assert python.why == shell.why == ""
     assert "web-0's 50% $off\n" in logs[1].read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import http.server
 import os
 import signal
@@ -325,3 +326,7 @@ def test_strange_documents_change_nothing(program: str, tmp_path: Path) -> None:
     assert sent[1 : len(strange) + 1] == strange
     assert "A-1 Freeze Started for x me\n" in handler.log
     assert "Traceback" not in handler.log and "drain.sh:" not in handler.log
+
+
+def test_the_python_one_is_for_3_6() -> None:
+    ast.parse((EXAMPLES / "drain.py").read_text(), feature_version=(3, 6))
