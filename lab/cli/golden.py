@@ -26,6 +26,7 @@ from lab.guest.identity import Became, Identity, Orders
 from lab.guest.probe import GuestProbe, Waiting, payload_source
 from lab.host import facts as host_facts
 from lab.hypervisor import golden as states
+from lab.hypervisor import memory
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.image.golden import Golden, GoldenStore, keep_ram
@@ -96,6 +97,8 @@ class Clones:
         """Start those that can begin so, several at once; each as it is ready. The others are left out, and
         why is told."""
         golden = {guest.spec: found for guest in wanted if (found := self._golden(guest)) is not None}
+        if self._settings.shared_memory:
+            memory.folder(self._settings.home)  # one that was just made may have taken it along
         self._view.phase("start from the golden guest", guest=", ".join(spec.name for spec in golden))
         pool = ThreadPoolExecutor(min(AT_ONCE, len(golden) or 1), thread_name_prefix="clone")
         try:

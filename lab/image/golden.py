@@ -83,14 +83,18 @@ class Golden:
         return path
 
     def copy_ram(self, path: Path) -> Path:
-        """RAM of a guest's own at `path`, which another QEMU can map as well; as sparse as here."""
-        with self.ram.open("rb") as source, path.open("wb") as target:
-            os.fchmod(target.fileno(), 0o600)
-            os.ftruncate(target.fileno(), self.ram_bytes)
-            for start, end in _held(source.fileno(), self.ram_bytes):
-                os.lseek(target.fileno(), start, os.SEEK_SET)
-                while start < end:
-                    start += os.sendfile(target.fileno(), source.fileno(), start, end - start)
+        """RAM of a guest's own at `path`, which another QEMU can map as well; as sparse as here. ImageError
+        when it cannot be made."""
+        try:
+            with self.ram.open("rb") as source, path.open("wb") as target:
+                os.fchmod(target.fileno(), 0o600)
+                os.ftruncate(target.fileno(), self.ram_bytes)
+                for start, end in _held(source.fileno(), self.ram_bytes):
+                    os.lseek(target.fileno(), start, os.SEEK_SET)
+                    while start < end:
+                        start += os.sendfile(target.fileno(), source.fileno(), start, end - start)
+        except OSError as error:
+            raise ImageError(f"no copy of the golden RAM: {error.strerror}", where=str(path)) from error
         return path
 
 
