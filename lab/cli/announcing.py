@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from lab.cli.paths import made
+from lab.cli.together import together
 from lab.core.plan import Announcement, GuestSpec
 from lab.core.scheduled.instance import About, compute_name
 from lab.core.scheduled.planning import rules_of
@@ -60,18 +61,19 @@ class Announcing:
         abouts = [self._about(guest) for guest in guests]
         stack.callback(shutil.rmtree, made(self._folder), ignore_errors=True)
         service = stack.enter_context(MetadataService(abouts, rules_of(spec), self._clock, self._folder))
-        for guest in guests:
-            probe = probes[guest.name]
-            door = partial(service.connect, guest.name)
-            stack.enter_context(MetadataForward(guest.name, partial(ssh_of, probe), door))
+
+        def forward(guest: GuestSpec) -> None:
+            way = partial(ssh_of, probes[guest.name])
+            stack.enter_context(MetadataForward(guest.name, way, partial(service.connect, guest.name)))
+
+        together(guests, forward)
         if spec.handler:
-            for guest in guests:
-                self._handler(spec, guest, probes[guest.name], stack)
+            self._view.phase("handler", guest=", ".join(guest.name for guest in guests))
+            together(guests, lambda guest: self._handler(spec, guest, probes[guest.name], stack))
             self._await(service, [guest.name for guest in guests])
         return service.announcer
 
     def _handler(self, spec: Announcement, guest: GuestSpec, probe: GuestProbe, stack: ExitStack) -> None:
-        self._view.phase("handler", guest=guest.name)
         program, *arguments = spec.handler
         log = self._log_folder / f"handler-{guest.name}.log"
         handler = GuestHandler(

@@ -134,7 +134,8 @@ class Cells:
                     self._index += 1
                 for _ in range(repeat):
                     self._view.cycle(self._index + 1, total)
-                    self._index += self._rollout_or_cycle(freezes, subjects, guests)
+                    if not self._rollout_or_cycle(freezes, subjects, guests):
+                        break
             finally:
                 if undone := patch.undo():
                     self._journal.append("undo", cell=batch[0].id, what=undone)
@@ -151,12 +152,13 @@ class Cells:
         announcing = Announcing(self._hypervisor, self._clock, self._view, doors, settings.folder)
         return announcing.start(cell.cycle.announce, cell.guests, guests.probes, stack)
 
-    def _rollout_or_cycle(self, freezes: Freezes, subjects: dict[str, Subject], guests: Guests) -> int:
-        """Freeze the guests, all together or domain by domain. How many cycles that were."""
+    def _rollout_or_cycle(self, freezes: Freezes, subjects: dict[str, Subject], guests: Guests) -> bool:
+        """Freeze the guests, all together or domain by domain. False when a gate stopped that."""
         rollout = self._plan.rollout
         if rollout is None:
             freezes.run(self._index, subjects)
-            return 1
+            self._index += 1
+            return True
         from lab.cli.announcing import ssh_of
         from lab.guest.health import GuestDoctor
 
@@ -170,8 +172,9 @@ class Cells:
             GuestDoctor({name: partial(ssh_of, probe) for name, probe in guests.probes.items()}, self._clock),
             cell.expectations.tolerance_ns,
         )
-        fleet.roll_out(self._index, subjects, freezes.run)
-        return len(fleet.waves)
+        stopped = fleet.roll_out(self._index, subjects, freezes.run)
+        self._index += len(fleet.waves)
+        return stopped is None
 
     def _serving(self, batch: Sequence[Cell]) -> Guests:
         """Guests for the batch: those that are there, if they serve it too, and are as they were started."""

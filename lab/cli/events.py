@@ -263,6 +263,7 @@ def _word(known: Any, text: str, option: str) -> str:
 
 def _doors(listen: Sequence[str], sets: Sequence[str]) -> tuple[list[tuple[str, int, str]], list[About]]:
     """Where each guest is listened for, and all guests."""
+    import ipaddress
     import re
     import uuid
 
@@ -295,19 +296,23 @@ def _doors(listen: Sequence[str], sets: Sequence[str]) -> tuple[list[tuple[str, 
         doors.append((host.strip("[]"), int(port), checked(guest or next(spare), "--listen")))
     guests = list(dict.fromkeys([*(guest for *_, guest in doors), *member_of]))
     count: dict[str, int] = {}
-    abouts = []
+    abouts: list[About] = []
     for guest in guests:
         group = member_of.get(guest, "")
         place = count[group] = count.get(group, -1) + 1
+        identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"{guest}.freezelab")
         abouts.append(
             About(
                 guest=guest,
                 name=compute_name(guest, group),
-                vm_id=str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{guest}.freezelab")),
+                vm_id=str(identity),
                 size="lab",
                 availability_set=group,
                 fault_domain=place % 2 if group else 0,
                 update_domain=place % 5 if group else 0,
+                # Real clients (waagent) take an empty one for a service that is ill. A subnet's first is .4.
+                mac=f"52:54:00:{identity.bytes[-3:].hex(':')}",
+                address=str(ipaddress.IPv4Address("10.0.0.4") + len(abouts)),
             )
         )
     return doors, abouts

@@ -14,6 +14,7 @@ from pathlib import Path
 from lab.cli.equipping import Equipment
 from lab.cli.golden import Clones
 from lab.cli.paths import made
+from lab.cli.together import together
 from lab.controller import Subject
 from lab.core.plan import Cell, GuestSpec
 from lab.core.units import NS_PER_S, format_size
@@ -177,6 +178,7 @@ class Guests:
         filled = self._fill(spec, probe) if spec.fill else 0
         timings = {"to_probe_s": round(seconds, 2), **timings, **({"filled_bytes": filled} if filled else {})}
         self._journal.append("boot", spec.name, timings=timings, cell=cell)
+        probe.rest()  # until its cycle: the probes of a fleet would keep the host busy
         self._probes[spec.name] = probe
 
     def login(self, spec: GuestSpec) -> SSH:
@@ -190,10 +192,12 @@ class Guests:
 
     def equip(self, cell: Cell, stack: ExitStack) -> dict[str, Subject]:
         """The cell's guests, ready for its cycles; see Equipment.equip."""
-        return {
-            spec.name: self._equipment.equip(spec, self._probes[spec.name], cell, stack)
-            for spec in cell.guests
-        }
+
+        def equip(spec: GuestSpec) -> Subject:
+            return self._equipment.equip(spec, self._probes[spec.name], cell, stack)
+
+        subjects = together(cell.guests, equip)
+        return {subject.name: subject for subject in subjects}
 
     def up(self, cell: Cell) -> dict[str, Subject]:
         """Boot a cell's guests, and equip them for as long as they are there."""

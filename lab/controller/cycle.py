@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from lab.controller.notices import Stage, Told, quietly
 from lab.controller.reading import Reader, Seen, Subject
@@ -46,6 +46,19 @@ BOOT_NS = 300 * NS_PER_S
 """How long it may take to answer again after that."""
 
 
+@dataclass(frozen=True)
+class _Terms:
+    """What holds through one cycle."""
+
+    index: int
+    spec: CycleSpec
+    patch: HostPatch
+    freezing: Freezing
+    told: Told | None
+    stage: Stage
+    patched: bool
+
+
 class Controller:
     """Runs cycles over the given guests.
 
@@ -74,8 +87,10 @@ class Controller:
         frozen: bool,
         told: Told | None = None,
         stage: Stage = quietly,
+        patched: bool = True,
     ) -> None:
-        """One cycle; with `frozen` false everything but the freeze (a control cycle). told: what the guests
+        """One cycle; with `frozen` false everything but the freeze (a control cycle), with `patched` false
+        without the patch as well: what was called off is only watched. told: what the guests
         were told before; it is over when they are back and in time, at the latest with the cycle. stage: told
         where it stands: frozen, resyncing.
 
@@ -84,7 +99,7 @@ class Controller:
         """
         method = spec.method if frozen else FreezeMethod.NONE
         freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
-        seen = {name: Seen() for name in subjects}
+        terms = _Terms(index, spec, patch, freezing, told, stage, patched)
         started = self._clock.now()
         for name, subject in subjects.items():
             self._journal.append(
@@ -99,7 +114,7 @@ class Controller:
                 cell=subject.cell,
             )
         try:
-            self._cycle(index, subjects, seen, spec, patch, freezing, told, stage)
+            self._cycle(terms, subjects)
         finally:
             for name in subjects:
                 self._hypervisor.finish(name)
@@ -110,21 +125,14 @@ class Controller:
         for name in subjects:
             self._journal.append("cycle-end", name, index, host_step_ns=step)
 
-    def _cycle(
-        self,
-        index: int,
-        subjects: Mapping[str, Subject],
-        seen: Mapping[str, Seen],
-        spec: CycleSpec,
-        patch: HostPatch,
-        freezing: Freezing,
-        told: Told | None,
-        stage: Stage,
-    ) -> None:
-        if freezing.method.freezes:
+    def _cycle(self, terms: _Terms, subjects: Mapping[str, Subject]) -> None:
+        index, spec, patch, told = terms.index, terms.spec, terms.patch, terms.told
+        seen = {name: Seen() for name in subjects}
+        method = terms.freezing.method
+        if method.freezes:
             for name in subjects:
                 self._view.phase("prepare", guest=name)
-                self._hypervisor.prepare(name, freezing)
+                self._hypervisor.prepare(name, terms.freezing)
         self._view.phase("settle", length_ns=spec.settle_ns)
         settled = self._clock.now().raw_ns + spec.settle_ns
         if told is not None:
@@ -146,12 +154,9 @@ class Controller:
 
         live = {name: s for name, s in subjects.items() if not seen[name].lost}
         if live:
-            stage("frozen")
-            if freezing.method is FreezeMethod.REBOOT:
-                resumed = self._reboot(index, live, seen, patch)
-            else:
-                resumed = self._freeze(index, live, spec, patch, freezing)
-            stage("resyncing")
+            terms.stage("frozen")
+            resumed = (self._reboot if method is FreezeMethod.REBOOT else self._freeze)(terms, live, seen)
+            terms.stage("resyncing")
             self._view.phase("watch", length_ns=spec.watch_ns)
             until, look = resumed.raw_ns + spec.watch_ns, told.look if told is not None else None
             self._reader.read(live, seen, index, until, dense_start=True, dense_end=True, look=look)
@@ -170,15 +175,9 @@ class Controller:
             why = patch.verify(versions[name], after_version)
             self._journal.append("verified", name, index, before=versions[name], after=after_version, why=why)
 
-    def _freeze(
-        self,
-        index: int,
-        subjects: Mapping[str, Subject],
-        spec: CycleSpec,
-        patch: HostPatch,
-        freezing: Freezing,
-    ) -> Stamp:
+    def _freeze(self, terms: _Terms, subjects: Mapping[str, Subject], _: Mapping[str, Seen]) -> Stamp:
         """Freeze, patch, resume. Returns the stamp of the last resume's return."""
+        index, spec, freezing = terms.index, terms.spec, terms.freezing
         hypervisor, names = self._hypervisor, list(subjects)
         method = freezing.method
         frozen: dict[str, Frozen] = {}
@@ -205,7 +204,9 @@ class Controller:
                         still = [name for name in names if name not in resumed]
                         self._journal.append("freeze", cycle=index, guests=still, method=method)
                         self._view.frozen(first.raw_ns, spec.budget_ns)
-                    result = self._apply(patch, deadline, [frozen[name].why for name in resumed])
+                    if terms.patched:
+                        back_why = [frozen[name].why for name in resumed]
+                        result = self._apply(terms.patch, deadline, back_why)
                     for name, earlier in cpu_before.items():
                         cpu[name] = hypervisor.cpu_time_ns(name) - earlier
                 finally:
@@ -227,10 +228,9 @@ class Controller:
                 self._journal_patch(name, index, result)
         return max((each.call.returned for each in resumed.values()), key=lambda stamp: stamp.raw_ns)
 
-    def _reboot(
-        self, index: int, subjects: Mapping[str, Subject], seen: Mapping[str, Seen], patch: HostPatch
-    ) -> Stamp:
+    def _reboot(self, terms: _Terms, subjects: Mapping[str, Subject], seen: Mapping[str, Seen]) -> Stamp:
         """Shut down, patch, start, and wait until the probes answer. Returns the stamp of the last start."""
+        index, patch = terms.index, terms.patch
         stops: dict[str, Frozen] = {}
         starts: dict[str, Resumed] = {}
         result: PatchResult | None = None

@@ -25,7 +25,7 @@ class Freezes:
     announcer: Announcer | None = None
 
     def run(self, index: int, subjects: Mapping[str, Subject], stage: Stage = quietly) -> None:
-        """One cycle of these guests. What was called off is watched all the same, and not frozen. Raises as
+        """One cycle of these guests. What was called off is only watched. Raises as
         Controller.run_cycle does."""
         told, frozen, cycle = None, True, self.cell.cycle
         if self.announcer is not None and cycle.announce is not None:
@@ -41,4 +41,6 @@ class Freezes:
                 stage=stage,
             )
             frozen = told.announce(cycle.announce, cycle.patch)
-        self.controller.run_cycle(index, subjects, cycle, self.patch, frozen=frozen, told=told, stage=stage)
+        self.controller.run_cycle(
+            index, subjects, cycle, self.patch, frozen=frozen, told=told, stage=stage, patched=frozen
+        )

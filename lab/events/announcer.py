@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from lab.core.patch import Patch
 from lab.core.plan import Announcement
 from lab.core.scheduled.machine import Machine
-from lab.core.scheduled.model import Event, Happening, Kind, State
+from lab.core.scheduled.model import Event, Happening, State
 from lab.core.scheduled.planning import notice_of, together
 from lab.ports import Clock
 
@@ -36,7 +35,6 @@ class ServiceAnnouncer:
     ) -> None:
         self._machine, self._groups, self._lock, self._clock = machine, groups, lock, clock
         self._make_id = make_id
-        self._told: list[Happening] = []
 
     # -- ports.Announcer ---------------------------------------------------------------------------
 
@@ -83,8 +81,7 @@ class ServiceAnnouncer:
     def happened(self) -> tuple[Happening, ...]:
         with self._lock:
             self._machine.advance(self._clock.now())
-            told, self._told = self._told, []
-            return (*told, *self._machine.happened())
+            return self._machine.happened()
 
     # -- what only a service that runs alone is asked ------------------------------------------------
 
@@ -99,13 +96,8 @@ class ServiceAnnouncer:
         """On behalf of the guests, by whoever runs the service: that is what the history says."""
         with self._lock:
             now = self._clock.now()
-            self._told += self._machine.happened()
             for event in events:
-                self._machine.approve(now, self._machine.event(event).notice.resources[0], [event])
-            self._told += [
-                replace(one, guest="", text=f"by {OPERATOR}") if one.kind is Kind.APPROVED else one
-                for one in self._machine.happened()
-            ]
+                self._machine.release(now, event, f"by {OPERATOR}")
 
     def heard(self, guest: str) -> bool:
         """Whether the guest has asked since its group was switched on. KeyError: no such guest."""

@@ -149,6 +149,7 @@ def test_called_off_nobody_is_frozen() -> None:
     lab.run()
     assert lab.world.most_down == 0
     assert [data["frozen"] for _, _, data in lab.world.kind("cycle")] == [False, False]
+    assert not lab.world.kind("patch"), "the host is left alone"
     assert len(lab.told(Kind.CANCELLED)) == 1 and not lab.told(Kind.STARTED)
     assert not any(status is EventStatus.STARTED for h in lab.handlers for _, _, status in h.seen)
 

@@ -1,0 +1,30 @@
+"""Work that is mostly waiting for guests, done for several of them at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from lab.errors import Interrupted
+
+AT_ONCE = (os.cpu_count() or 1) + 1
+"""Guests share the host's CPUs: more of them at once only keep each other waiting."""
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def together(items: Sequence[Item], do: Callable[[Item], Made]) -> list[Made]:
+    """What comes of each, in their order. The first one's error is raised when none is at work any more; who
+    is interrupted does not wait for the others: they end with their guests."""
+    pool = ThreadPoolExecutor(min(AT_ONCE, len(items)) or 1)
+    wait = True
+    try:
+        return [begun.result() for begun in [pool.submit(do, item) for item in items]]
+    except Interrupted:
+        wait = False
+        raise
+    finally:
+        pool.shutdown(wait=wait, cancel_futures=True)
