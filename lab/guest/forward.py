@@ -142,7 +142,7 @@ class MetadataForward:
         assert self._relay is not None  # noqa: S101 - for the type checker: opened first
         self._used = ssh
         said = ssh.run(f"set -- {' '.join(self._served_by)}{_PREPARE}", START_S)
-        if not said.out:
+        if said.status:
             last = (said.err.strip().splitlines() or ["no message"])[-1]
             raise GuestError(f"{ADDRESS} cannot be added to its loopback: {last}", where=self._where)
         try:

@@ -12,10 +12,11 @@ from lab.errors import GuestError, MachineError
 from lab.guest.ssh import SSH
 
 FOLDER = "/run/freezelab/handlers"
-START_S, ANSWER_S = 60.0, 20.0
+START_S, ANSWER_S = 60.0, 60.0
 GRACE_S = 5
 """Between SIGTERM and SIGKILL."""
 
+_TRIES = 3
 _SETTLE_S = 0.5
 """A program that cannot run, or not with these arguments, has mostly ended by then."""
 
@@ -37,13 +38,15 @@ systemd-run --quiet --collect --unit={unit} --working-directory={folder} \
 sleep {settle}
 systemctl is-active --quiet {unit} || {{ tail -n 5 {folder}/log >&2; exit 3; }}
 """
-# Its size, and what is new; of very much that is new, the last.
+# Its size, and what is new; of very much that is new, the last. And a mark: under load, sshd may tell that a
+# command has ended before all of its output.
 _FETCH = """\
 size=$(stat -c %s {log} 2>/dev/null || echo {fetched})
 new=$((size - {fetched}))
 echo "$size"
 [ "$new" -le {most} ] || new={most}
 [ "$new" -le 0 ] || head -c "$size" {log} | tail -c "$new"
+echo .
 """
 _NEEDED = "it needs a first line such as #!/bin/sh that names an interpreter which is in the guest"
 
@@ -131,8 +134,13 @@ class GuestHandler:
         """Add to `log` what it has written since this was called last. GuestError when the guest does not
         answer; MachineError when the file cannot be written."""
         script = _FETCH.format(log=f"{self._folder}/log", fetched=self._fetched, most=MOST_LOG_BYTES)
-        size, _, said = self._ssh().check(script, ANSWER_S).partition("\n")
-        self._fetched = int(size)
+        for _ in range(_TRIES):
+            size, _, said = self._ssh().check(script, ANSWER_S).partition("\n")
+            if said.endswith(".\n"):
+                break
+        else:
+            raise GuestError("the handler's log cannot be fetched whole", where=f"guest {self.guest}")
+        self._fetched, said = int(size), said.removesuffix(".\n")
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a", encoding="utf-8") as file:
@@ -152,7 +160,7 @@ class GuestHandler:
             ran = self._ssh().run(f"systemctl is-active {self.unit}; systemctl stop {self.unit}", START_S)
             try:
                 self.fetch_log()
-                if not ran.out.startswith("active"):
+                if ran.out and not ran.out.startswith("active"):
                     self.why = f"it has ended: {_last_line(self.log)}"
             finally:
                 tidy = f"rm -rf {self._folder}; rmdir {FOLDER} /run/freezelab 2>/dev/null"
