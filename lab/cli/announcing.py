@@ -4,13 +4,13 @@ guest, and the programs in the guests that listen."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from lab.cli.paths import made
-from lab.cli.together import together
+from lab.cli.together import enter_together
 from lab.core.plan import Announcement, GuestSpec
 from lab.core.scheduled.instance import About, compute_name
 from lab.core.scheduled.planning import rules_of
@@ -61,25 +61,19 @@ class Announcing:
         abouts = [self._about(guest) for guest in guests]
         stack.callback(shutil.rmtree, made(self._folder), ignore_errors=True)
         service = stack.enter_context(MetadataService(abouts, rules_of(spec), self._clock, self._folder))
-
-        def forward(guest: GuestSpec) -> None:
-            way = partial(ssh_of, probes[guest.name])
-            stack.enter_context(MetadataForward(guest.name, way, partial(service.connect, guest.name)))
-
-        together(guests, forward)
+        ways = {guest.name: partial(ssh_of, probes[guest.name]) for guest in guests}
+        doors = {guest.name: partial(service.connect, guest.name) for guest in guests}
+        enter_together(stack, [MetadataForward(name, way, doors[name]) for name, way in ways.items()])
         if spec.handler:
-            self._view.phase("handler", guest=", ".join(guest.name for guest in guests))
-            together(guests, lambda guest: self._handler(spec, guest, probes[guest.name], stack))
+            self._view.phase("handler", guest=", ".join(ways))
+            enter_together(stack, [self._handler(spec, name, way) for name, way in ways.items()])
             self._await(service, [guest.name for guest in guests])
         return service.announcer
 
-    def _handler(self, spec: Announcement, guest: GuestSpec, probe: GuestProbe, stack: ExitStack) -> None:
+    def _handler(self, spec: Announcement, guest: str, ssh: Callable[[], SSH]) -> GuestHandler:
         program, *arguments = spec.handler
-        log = self._log_folder / f"handler-{guest.name}.log"
-        handler = GuestHandler(
-            guest.name, partial(ssh_of, probe), Path(program), arguments, Path(program).stem, log
-        )
-        stack.enter_context(handler)
+        log = self._log_folder / f"handler-{guest}.log"
+        return GuestHandler(guest, ssh, Path(program), arguments, Path(program).stem, log)
 
     def _await(self, service: MetadataService, guests: Sequence[str]) -> None:
         deadline = self._clock.now().raw_ns + HEARD_NS

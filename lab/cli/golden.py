@@ -7,7 +7,6 @@ its device state; then it is told who it is, and what time. What cannot begin so
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.cli.paths import made
+from lab.cli.together import AT_ONCE
 from lab.core.plan import GuestSpec
 from lab.core.units import NS_PER_MS, NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, ImageError, Interrupted
@@ -44,10 +44,6 @@ MADE_OF = "golden"
 SETTLE_NS = 60 * NS_PER_S
 BECOME_NS = 90 * NS_PER_S
 """How long a guest may take to answer: tenths of seconds on an idle machine, and many guests share it."""
-
-AT_ONCE = max(2, (os.cpu_count() or 1) + 1)
-"""Guests that are started at the same time: it is work for the CPU, and more of them only keep each other
-waiting."""
 
 TRIES = 3
 _GOOD = ("tsc", "kvm-clock")

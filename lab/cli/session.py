@@ -139,6 +139,7 @@ class Guests:
         self._clock, self._view, self._journal = clock, view, journal
         self._stack = ExitStack()
         self._probes: dict[str, GuestProbe] = {}
+        self._launched: list[str] = []
         self._left = False
         self._equipment = Equipment(hypervisor, settings.home, settings.folder, clock, view)
         self._key, self._public = lab_key(settings.home)
@@ -151,6 +152,7 @@ class Guests:
     def __exit__(self, *raised: object) -> None:
         if not self._left:
             self._view.phase("remove guests")
+            together(list(dict.fromkeys(self._launched)), self.remove)
         self._stack.__exit__(None, None, None)
 
     def boot(self, specs: Mapping[GuestSpec, str]) -> None:
@@ -192,12 +194,13 @@ class Guests:
 
     def equip(self, cell: Cell, stack: ExitStack) -> dict[str, Subject]:
         """The cell's guests, ready for its cycles; see Equipment.equip."""
+        stacks = {spec: ExitStack() for spec in cell.guests}
+        stack.callback(lambda: together(list(stacks.values()), ExitStack.close))
 
         def equip(spec: GuestSpec) -> Subject:
-            return self._equipment.equip(spec, self._probes[spec.name], cell, stack)
+            return self._equipment.equip(spec, self._probes[spec.name], cell, stacks[spec])
 
-        subjects = together(cell.guests, equip)
-        return {subject.name: subject for subject in subjects}
+        return {subject.name: subject for subject in together(cell.guests, equip)}
 
     def up(self, cell: Cell) -> dict[str, Subject]:
         """Boot a cell's guests, and equip them for as long as they are there."""
@@ -280,6 +283,7 @@ class Guests:
 
     def launch(self, guest: Prepared, domain: DomainSpec, start: Callable[[DomainSpec], object]) -> Started:
         """Have `start` start the domain, on a port of its own if it needs one."""
+        self._launched.append(guest.spec.name)
         self._stack.callback(self.remove, guest.spec.name)
         if domain.tap:
             start(domain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
 from lab.errors import Interrupted
@@ -28,3 +29,16 @@ def together(items: Sequence[Item], do: Callable[[Item], Made]) -> list[Made]:
         raise
     finally:
         pool.shutdown(wait=wait, cancel_futures=True)
+
+
+def enter_together(stack: ExitStack, contexts: Sequence[AbstractContextManager[object]]) -> None:
+    """Enter all of them; those that were entered are left together as well, when `stack` is. Raises as
+    together() does."""
+    entered: list[AbstractContextManager[object]] = []
+
+    def enter(context: AbstractContextManager[object]) -> None:
+        context.__enter__()
+        entered.append(context)
+
+    stack.callback(lambda: together(entered, lambda context: context.__exit__(None, None, None)))
+    together(contexts, enter)

@@ -21,7 +21,7 @@ from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.hypervisor.domains import Domains, LabDomain, state_of
 from lab.hypervisor.embed import Root
 from lab.hypervisor.events import EventLog, LifecycleEvent
-from lab.hypervisor.exchange import Exchange
+from lab.hypervisor.exchange import END_S, Exchange
 from lab.hypervisor.facts import Emulator, HypervisorFacts
 from lab.hypervisor.freezing import Freeze, Nothing, Sigstop, Suspend
 from lab.hypervisor.ground import Ground
@@ -243,9 +243,9 @@ class LibvirtHypervisor:
                 raise HypervisorError("not one of the lab's guests: not destroyed", where=guest)
         else:
             domain, uuid = self._ground.domain(guest)
-            # A stopped process answers no SIGTERM: libvirt would wait and then fall back to SIGKILL.
-            if isinstance(freeze, Sigstop) and freeze.holds:
-                freeze.go_on()
+            # libvirt begins with SIGTERM, and looks now and then: 2 s, more for a stopped process.
+            with contextlib.suppress(HypervisorError):
+                self._ground.process(guest).kill(END_S)
             try:
                 domain.destroy()
             except libvirt.libvirtError as error:
