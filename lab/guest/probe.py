@@ -102,6 +102,7 @@ class GuestProbe:
         self._channel: paramiko.Channel | None = None
         self._answers: queue.SimpleQueue[tuple[Stamp, bytes] | None] = queue.SimpleQueue()
         self._beats: list[Heartbeat] = []
+        self._resting = False
         self._name = secrets.token_hex(3).encode()  # what another probe was answered is not taken for ours
         self._sequence = 0
         self._resolution = waiting.resolution_ns if waiting is not None else 1
@@ -345,6 +346,8 @@ class GuestProbe:
     def _retried(self, ask: Callable[[Exchange], T]) -> T:
         """ask() over SSH, and again over a new connection when it was lost; meanwhile, and while SSH is
         silent, over the serial channel."""
+        if self._resting:
+            self._heard_s = time.monotonic()  # no heartbeat could be missed
         for tries_left in reversed(range(_TRIES)):
             if self._serial is not None and self._mending is None and self._lost():
                 self._mend()
@@ -396,12 +399,14 @@ class GuestProbe:
 
     def start_cycle(self) -> None:
         self._retried(lambda exchange: exchange(b"c\n", b"C", b""))
+        self._resting, self._heard_s = False, time.monotonic()
         self._beats = []
 
     def rest(self) -> None:
         """Until the next start_cycle nothing is sampled, and no heartbeats come: it costs the guest next to
         nothing then."""
         self._retried(lambda exchange: exchange(b"p\n", b"P", b""))
+        self._resting = True
 
     def heartbeats(self) -> Sequence[Heartbeat]:
         return tuple(self._beats)

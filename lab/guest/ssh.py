@@ -29,6 +29,9 @@ REFUSED_S = 8.0
 """How long a port on the loopback may refuse: QEMU forwards one from its start on, and what refuses it
 is a guest that is gone, or between two QEMU processes."""
 
+REST_S = 1.0
+"""For the last output of a command that has ended. One that has left a program behind never ends it."""
+
 HANDSHAKE_S = 30.0
 SILENCE_S = 10.0
 _EAGER_S, _EAGER_FOR_S, _PATIENT_S = 0.02, 2.0, 0.1
@@ -292,16 +295,23 @@ class SSH:
         channel = self.channel(command)
         channel.settimeout(timeout_s)
         out, err = bytearray(), bytearray()
-        deadline = time.monotonic() + timeout_s
+        deadline, rest_until = time.monotonic() + timeout_s, 0.0
         try:
             if stdin:
                 channel.sendall(stdin)
             channel.shutdown_write()
-            while not channel.exit_status_ready() or channel.recv_ready() or channel.recv_stderr_ready():
+            while True:
+                over = channel.eof_received or channel.closed  # looked at before what it would be after
                 if channel.recv_ready():
                     out += channel.recv(65536)
                 elif channel.recv_stderr_ready():
                     err += channel.recv_stderr(65536)
+                elif channel.exit_status_ready():
+                    # Under load sshd may tell the status before the last output.
+                    rest_until = rest_until or time.monotonic() + REST_S
+                    if over or time.monotonic() > rest_until:
+                        break
+                    time.sleep(0.002)
                 elif time.monotonic() > deadline or not self.alive:
                     raise TimeoutError
                 else:

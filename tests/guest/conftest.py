@@ -127,7 +127,8 @@ class Lab:
 
 @contextmanager
 def running_lab(home: Path, spec: GuestSpec, **settings: Any) -> Iterator[Lab]:
-    """A guest in time, with a probe in it, resynchronised by its agent. settings: more of Settings."""
+    """A guest in time, with a probe in it, resynchronised by its agent, that begins with the golden guest's
+    state. settings: more of Settings."""
     clock = HostClock()
     hold = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
     plan = Plan("shared", "", "", (spec,), ResyncMechanism.AGENT, hold, Expectations())
@@ -135,6 +136,7 @@ def running_lab(home: Path, spec: GuestSpec, **settings: Any) -> Iterator[Lab]:
     with connect(None, home, clock=clock) as hypervisor:
         choice = choose(Request.AUTO, images["debian"].kernel, home)
         run_id, folder = new_run_folder(home, "shared")
+        settings = {"golden": True, **settings}
         made = Settings(
             run_id, home, folder, images, choice, hypervisor.emulator(choice.accelerator), **settings
         )
@@ -155,7 +157,7 @@ def lab(home: Path) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def shared(home: Path) -> Iterator[Lab]:
     """The same with its RAM in a file, which another QEMU can take over."""
-    with running_lab(home, GuestSpec("web-0", vcpus=2), shared_memory=True) as made:
+    with running_lab(home, GuestSpec("web-0", vcpus=2), shared_memory=True, golden=False) as made:
         yield made
 
 
@@ -209,9 +211,13 @@ class Cli:
 
 
 @pytest.fixture
-def cli() -> Iterator[Cli]:
-    """The command in a fresh home; whatever it left running is ended."""
+def cli(home: Path) -> Iterator[Cli]:
+    """The command in a fresh home; whatever it left running is ended. What libvirt knows of QEMU, which takes
+    it seconds to find out, is that of the tests' own home."""
     path = Path(tempfile.mkdtemp(prefix="fl-"))
+    (home / "libvirt" / "cache").mkdir(parents=True, exist_ok=True)
+    (path / "libvirt").mkdir()
+    (path / "libvirt" / "cache").symlink_to(home / "libvirt" / "cache")
     made = Cli(path)
     yield made
     if made.process is not None and made.process.poll() is None:
