@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -34,8 +34,19 @@ USER_ADDRESS = "10.0.2.15"
 
 
 def ssh_of(probe: GuestProbe) -> SSH:
-    """The guest's connection as it is now: a lost one is replaced."""
+    """The guest's connection; a lost one is replaced."""
     return probe.ssh
+
+
+def _current_of(probe: GuestProbe) -> SSH | None:
+    """The same as it is, for a thread of its own."""
+    return probe.current
+
+
+def _removed(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # another process's service has its doors there
+        folder.parent.rmdir()
 
 
 class Announcing:
@@ -47,6 +58,7 @@ class Announcing:
     ) -> None:
         self._hypervisor, self._clock, self._view = hypervisor, clock, view
         self._folder, self._log_folder = folder, log_folder
+        self._handlers: dict[str, GuestHandler] = {}
 
     def start(
         self,
@@ -59,16 +71,35 @@ class Announcing:
         ask."""
         self._view.phase("metadata service")
         abouts = [self._about(guest) for guest in guests]
-        stack.callback(shutil.rmtree, made(self._folder), ignore_errors=True)
+        stack.callback(_removed, made(self._folder))
         service = stack.enter_context(MetadataService(abouts, rules_of(spec), self._clock, self._folder))
         ways = {guest.name: partial(ssh_of, probes[guest.name]) for guest in guests}
         doors = {guest.name: partial(service.connect, guest.name) for guest in guests}
-        enter_together(stack, [MetadataForward(name, way, doors[name]) for name, way in ways.items()])
+        forwards = [
+            MetadataForward(name, partial(_current_of, probes[name]), door) for name, door in doors.items()
+        ]
+        enter_together(stack, forwards)
         if spec.handler:
             self._view.phase("handler", guest=", ".join(ways))
-            enter_together(stack, [self._handler(spec, name, way) for name, way in ways.items()])
+            self._handlers = {name: self._handler(spec, name, way) for name, way in ways.items()}
+            stack.callback(self._farewell, service)
+            enter_together(stack, list(self._handlers.values()))
             self._await(service, [guest.name for guest in guests])
         return service.announcer
+
+    def booted(self, guest: str) -> None:
+        """Its handler runs again after a reboot, as a service of the guest's own would. GuestError when it
+        does not."""
+        if handler := self._handlers.get(guest):
+            handler.start()
+
+    def _farewell(self, service: MetadataService) -> None:
+        """What was wrong in the end."""
+        for name, handler in self._handlers.items():
+            if handler.why:
+                self._view.note(f"handler in guest {name}: {handler.why}")
+        if service.trouble:
+            self._view.note(f"metadata service: {service.trouble}")
 
     def _handler(self, spec: Announcement, guest: str, ssh: Callable[[], SSH]) -> GuestHandler:
         program, *arguments = spec.handler

@@ -15,7 +15,7 @@ from lab.controller import Controller, Fleet, Freezes, Subject
 from lab.core.lanes import batches
 from lab.core.method import FreezeMethod
 from lab.core.patch import Patch
-from lab.core.plan import Cell, GuestSpec, Plan
+from lab.core.plan import Announcement, Cell, GuestSpec, Plan
 from lab.core.rollout import waves
 from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted, Refused
 from lab.host import emulators, emulators_fetch, patches
@@ -123,7 +123,9 @@ class Cells:
             subjects = self._equipped(batch, guests, stack)
             if not subjects:
                 return
-            announcer = self._announcer(batch[0], guests, stack) if repeat else None
+            announcer = None
+            if cycle.announce is not None and repeat:
+                announcer, subjects = self._announcer(batch[0], guests, subjects, stack)
             freezes = Freezes(
                 self._controller, self._clock, self._journal, self._view, batch[0], patch, announcer
             )
@@ -141,16 +143,23 @@ class Cells:
                     self._journal.append("undo", cell=batch[0].id, what=undone)
                     self._view.note(f"undone: {undone}")
 
-    def _announcer(self, cell: Cell, guests: Guests, stack: ExitStack) -> Announcer | None:
-        """The metadata service for a cell that wants one, until `stack` is left."""
-        if cell.cycle.announce is None:
-            return None
+    def _announcer(
+        self, cell: Cell, guests: Guests, subjects: dict[str, Subject], stack: ExitStack
+    ) -> tuple[Announcer, dict[str, Subject]]:
+        """The metadata service for a cell that announces, until `stack` is left, and its guests with their
+        handlers."""
         from lab.cli.announcing import Announcing
 
         settings = self._settings
         doors = settings.home / "doors" / secrets.token_hex(3)
         announcing = Announcing(self._hypervisor, self._clock, self._view, doors, settings.folder)
-        return announcing.start(cell.cycle.announce, cell.guests, guests.probes, stack)
+        specs = [spec for spec in cell.guests if spec.name in subjects]
+        announcer = announcing.start(cell.cycle.announce or Announcement(), specs, guests.probes, stack)
+        listening = {
+            name: replace(subject, booted=partial(announcing.booted, name))
+            for name, subject in subjects.items()
+        }
+        return announcer, listening
 
     def _rollout_or_cycle(self, freezes: Freezes, subjects: dict[str, Subject], guests: Guests) -> bool:
         """Freeze the guests, all together or domain by domain. False when a gate stopped that."""

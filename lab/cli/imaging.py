@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lab.cli import paths
 from lab.cli.views import build_progress
 from lab.core.units import format_size
+from lab.image.golden import GoldenStore
 from lab.image.store import ImageStore, default_cache
 
 
@@ -32,6 +33,9 @@ def listing() -> Iterator[str]:
     for one in built:
         state = "current" if one.current else "of an older recipe"
         yield f"{one.image.label}  {format_size(one.size_bytes >> 20 << 20)}  {state}  {one.image.folder}"
+    for golden in GoldenStore(default_cache()).listing():
+        held, of = format_size(golden.held_bytes >> 20 << 20), format_size(golden.ram_bytes)
+        yield f"{golden.label}  {held}  golden guest of {of}  {golden.folder}"
     for name in store.names():
         if not any(one.current and one.image.name == name for one in built):
             yield f"{name}  not built: freezelab image build {name}"
@@ -41,3 +45,5 @@ def remove(which: str) -> Iterator[str]:
     """Remove images and say which."""
     for image in _store().remove(which):
         yield f"removed {image.label}"
+        for label in GoldenStore(default_cache()).remove_of(image.digest):
+            yield f"removed golden guest {label}"

@@ -67,6 +67,7 @@ def recover_all(uri: str | None, *, keep: bool = False) -> Iterator[str]:
             for path in (*_left(state / "agents"), *_left(memory.folder(state))):
                 if path not in sockets:
                     path.unlink(missing_ok=True)
+            shutil.rmtree(state / "doors", ignore_errors=True)  # of a metadata service
             memory.drop(state)
     if failures:
         raise failures[0]

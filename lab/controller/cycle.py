@@ -256,6 +256,8 @@ class Controller:
             with self._reader.observing(name, index, seen[name]):
                 subject.probe.restart(self._clock.now().raw_ns + BOOT_NS)
                 subject.resync.resumed()
+                if subject.booted is not None:
+                    subject.booted()
         return self._clock.now()
 
     def _apply(self, patch: HostPatch, deadline: int, called_off: list[str]) -> PatchResult:

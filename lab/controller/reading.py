@@ -29,13 +29,15 @@ Look = Callable[[str, Reading], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """A guest in a cycle and the ways to it. cell: of the matrix, "" without one."""
+    """A guest in a cycle and the ways to it. cell: of the matrix, "" without one. booted: called when it was
+    rebooted for a patch, and answers again; GuestError when what it should do does not work."""
 
     name: str
     probe: Probe
     resync: Resync
     watcher: Watcher | None = None
     cell: str = ""
+    booted: Callable[[], None] | None = None
 
 
 @dataclass

@@ -155,6 +155,11 @@ class GuestProbe:
         self._regain((deadline_raw_ns - time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)) / NS_PER_S)
 
     @property
+    def current(self) -> SSH | None:
+        """The connection as it is, for other threads: nothing is done to have a lost one again."""
+        return self._ssh
+
+    @property
     def ssh(self) -> SSH:
         """The connection, for other commands between the measurements; had again when it was lost."""
         self._mended()

@@ -261,6 +261,10 @@ class LibvirtHypervisor:
         yield from recovery.settle(self._ground)
         yield from recovery.run_again(self._ground, all_guests=keep)
 
+    def last_words(self, domain: str) -> str:
+        """The last line that the QEMU of a domain of this name has written, "" when there is none."""
+        return self._ground.logs.last(domain)
+
     def lifecycle(self, guest: str) -> tuple[LifecycleEvent, ...]:
         """The guest's lifecycle events as this connection saw them, oldest first: started, suspended,
         resumed, rebooted, shutdown, stopped, crashed. Safe from any thread."""

@@ -138,7 +138,7 @@ def _status(hypervisor: LibvirtHypervisor, guest: str) -> Any:
 
 
 def _said(hypervisor: LibvirtHypervisor, spec: DomainSpec) -> str:
-    said = hypervisor._ground.logs.last(spec.name)
+    said = hypervisor.last_words(spec.name)
     return f": {said}" if said else ""
 
 
