@@ -25,11 +25,12 @@ from typing import TypeVar
 
 import paramiko
 
-from lab.core.clock import GuestClock, Stamp
-from lab.core.timeline import ClockStep, Heartbeat, Hole, Passing, ProbeFacts, Reading, SamplerReport
+from lab.core.clock import Stamp
+from lab.core.timeline import Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
-from lab.guest import program
+from lab.guest import asking, program
+from lab.guest.asking import Exchange
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, RefusedError
 from lab.guest.wire import Wire
@@ -47,8 +48,6 @@ _PACE_S, _SLOWEST_S = 0.02, 0.5
 _TRIES = 3
 _LEAVE_S = 0.5
 T = TypeVar("T")
-_RECEIPT = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
-_ANSWER = _RECEIPT[::-1]
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,6 @@ class Waiting:
 
     path: str
     resolution_ns: int
-
-
-Exchange = Callable[[bytes, bytes, bytes], tuple[Stamp, Stamp, bytes]]
-"""Sends a line; stamps before that and after the answer, which starts with a letter and, perhaps, an echo."""
 
 
 class _SilentError(GuestError):
@@ -391,52 +386,32 @@ class GuestProbe:
     def _read(self, exchange: Exchange) -> Reading:
         self._sequence += 1
         number = b"%s-%d" % (self._name, self._sequence)
-        t1, t4, answer = exchange(b"r %s\n" % number, b"R", b" %s " % number)
-        words = answer.split()
-        numbers = [int(n) for n in words[:8]]
-        t2, t3 = dict(zip(_RECEIPT, numbers[:4], strict=True)), dict(zip(_ANSWER, numbers[4:], strict=True))
-        passing = None
-        if words[8:] == [b"+"] and (seen := self._answer(b"K", ANSWER_S, b" %s " % number)[1]):
-            arrived, least, left, most = (int(n) for n in seen.split())
-            passing = Passing(arrived or None, least, left or None, most)
         channel = "ssh" if exchange == self._exchange else "serial"
-        return Reading(t1, t2, t3, t4, self._resolution, passing, channel)
+        return asking.reading(
+            exchange,
+            number,
+            self._resolution,
+            channel,
+            lambda: self._answer(b"K", ANSWER_S, b" %s " % number)[1],
+        )
 
     def start_cycle(self) -> None:
-        self._retried(lambda exchange: exchange(b"c\n", b"C", b""))
+        self._retried(asking.new_cycle)
         self._resting, self._heard_s = False, time.monotonic()
         self._beats = []
 
     def rest(self) -> None:
         """Until the next start_cycle nothing is sampled, and no heartbeats come: it costs the guest next to
         nothing then."""
-        self._retried(lambda exchange: exchange(b"p\n", b"P", b""))
+        self._retried(asking.rest)
         self._resting = True
 
     def heartbeats(self) -> Sequence[Heartbeat]:
         return tuple(self._beats)
 
     def samples(self) -> SamplerReport:
-        def ask(exchange: Exchange) -> SamplerReport:
-            data = json.loads(exchange(b"s\n", b"S", b"")[2])
-            data["holes"] = tuple(Hole(*pair) for pair in data["holes"])
-            data["steps"] = tuple(ClockStep(*pair) for pair in data["steps"])
-            return SamplerReport(**data)
-
-        return self._retried(ask)
+        return self._retried(asking.samples)
 
     def facts(self) -> ProbeFacts:
-        def ask(exchange: Exchange) -> ProbeFacts:
-            data = json.loads(exchange(b"f\n", b"F", b"")[2])
-            lines = data["kernel_lines"]
-            return ProbeFacts(
-                data["boot_id"],
-                data["clocksource"],
-                data["kernel"],
-                data["python"],
-                None if lines is None else tuple(lines),
-                self.reconnects,
-                self.restarts,
-            )
-
-        return self._retried(ask)
+        told = self._retried(asking.facts)
+        return ProbeFacts(**told, reconnects=self.reconnects, restarts=self.restarts)

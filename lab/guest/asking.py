@@ -1,0 +1,54 @@
+"""What the payload is asked, and what its answers mean (payload.py has the lines), over whichever channel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from lab.core.clock import GuestClock, Stamp
+from lab.core.timeline import ClockStep, Hole, Passing, Reading, SamplerReport
+
+_RECEIPT = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
+_ANSWER = _RECEIPT[::-1]
+
+Exchange = Callable[[bytes, bytes, bytes], tuple[Stamp, Stamp, bytes]]
+"""Sends a line; stamps before that and after the answer, which starts with a letter and, perhaps, an echo."""
+
+
+def reading(
+    exchange: Exchange, number: bytes, resolution_ns: int, channel: str, seen: Callable[[], bytes]
+) -> Reading:
+    """One exchange. seen: waits for what the guest's kernel saw of it, b"" when it saw nothing."""
+    t1, t4, answer = exchange(b"r %s\n" % number, b"R", b" %s " % number)
+    words = answer.split()
+    numbers = [int(n) for n in words[:8]]
+    t2, t3 = dict(zip(_RECEIPT, numbers[:4], strict=True)), dict(zip(_ANSWER, numbers[4:], strict=True))
+    passing = None
+    if words[8:] == [b"+"] and (told := seen()):
+        arrived, least, left, most = (int(n) for n in told.split())
+        passing = Passing(arrived or None, least, left or None, most)
+    return Reading(t1, t2, t3, t4, resolution_ns, passing, channel)
+
+
+def new_cycle(exchange: Exchange) -> None:
+    exchange(b"c\n", b"C", b"")
+
+
+def rest(exchange: Exchange) -> None:
+    exchange(b"p\n", b"P", b"")
+
+
+def samples(exchange: Exchange) -> SamplerReport:
+    data = json.loads(exchange(b"s\n", b"S", b"")[2])
+    data["holes"] = tuple(Hole(*pair) for pair in data["holes"])
+    data["steps"] = tuple(ClockStep(*pair) for pair in data["steps"])
+    return SamplerReport(**data)
+
+
+def facts(exchange: Exchange) -> dict[str, Any]:
+    """Members of core.timeline.ProbeFacts, as far as the payload knows them."""
+    data = json.loads(exchange(b"f\n", b"F", b"")[2])
+    lines = data["kernel_lines"]
+    told = {name: data[name] for name in ("boot_id", "clocksource", "kernel", "python")}
+    return {**told, "kernel_lines": None if lines is None else tuple(lines)}
