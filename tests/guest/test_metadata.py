@@ -30,7 +30,7 @@ from tests.guest.conftest import Lab
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NAME = "http://169.254.169.254/metadata/instance/compute/name?api-version=2021-02-01&format=text"
 ASK = f"curl -s -H Metadata:true '{NAME}'"
-LEFT = "ip -o a show lo | grep 169; ss -Hltn 'sport = :80'; ls /run/freezelab; pgrep -f [d]rain"
+LEFT = "ip -o a show lo | grep 169; ss -Hltn 'sport = :80'; ls /run/freezelab/handlers; pgrep -f [d]rain"
 IDLE = """\
 import http.client, sys
 line = http.client.HTTPConnection("169.254.169.254")
