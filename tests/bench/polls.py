@@ -1,6 +1,6 @@
 """How many polls a second the metadata service answers on one core, while events come and go.
 
-    PYTHONPATH=. .venv/bin/python tests/bench/polls.py [--seconds 10] [--rate POLLS/S] [--door unix|tcp] …
+    .venv/bin/python -m tests.bench.polls [--seconds 10] [--rate POLLS/S] [--door unix|tcp] …
 
 A command, no test: what it tells is about this machine at this moment. The service has one core to itself,
 the guests have another. Every guest polls over connections that are kept, as fast as they are answered, or at
