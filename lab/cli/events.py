@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,10 @@ def serve(
         list[str] | None,
         typer.Option(metavar="ADDRESS:PORT[=GUEST]", help=f"A guest's door; {LISTEN}=web-0 by default."),
     ] = None,
+    inside: Annotated[
+        list[str] | None,
+        typer.Option("--in", metavar="GUEST", help="A kept guest: it is at 169.254.169.254 there."),
+    ] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=GUEST,…", help="An availability set.")
     ] = None,
@@ -45,6 +50,7 @@ def serve(
     name: Annotated[str, typer.Option(metavar="NAME", help="The service's name.")] = "default",
 ) -> None:
     """Run the service until it is interrupted; what happens is told line by line."""
+    from lab.cli.keeping import find
     from lab.cli.paths import home
     from lab.cli.signals import Signals
     from lab.core.scheduled.model import Rules
@@ -62,7 +68,8 @@ def serve(
     factor = 1.0 if real_time else 60.0 if time_factor is None else time_factor
     if not 0.001 <= factor <= 1e6:
         raise UsageError("between 0.001 and 1000000", where="--time-factor")
-    doors, abouts = _doors(listen or [LISTEN], sets or [])
+    kept = [find(home(), guest) for guest in dict.fromkeys(inside or [])]
+    doors, abouts = _doors(listen or ([] if kept else [LISTEN]), sets or [], [guest.name for guest in kept])
     late_s = (_duration(first_answer, "--first-answer") or 0) / 1e9
     rules = Rules(factor, most_per_second=RATE_LIMIT if rate_limit else 0, first_answer_s=late_s)
     clock, page = HostClock(), Page(stdout_console())
@@ -71,12 +78,17 @@ def serve(
             Signals(),
             claimed(home(), name) as folder,
             MetadataService(abouts, rules, clock, folder / "doors") as service,
+            ExitStack() as stack,
         ):
+            if kept:
+                from lab.cli.inside import bring_inside
+
+                bring_inside(stack, service, kept, clock)
             bound = [(*service.listen(host, port, guest), guest) for host, port, guest in doors]
             desk, log = Desk(service, clock, factor), Log(page)
             told = {"name": name, "time_factor": factor, "doors": bound}
             service.serve(control_app(desk, told), unix_socket(folder / SOCKET))
-            show_service(page, name, factor, bound, abouts, service.path)
+            show_service(page, name, factor, bound, abouts, service.path, [guest.name for guest in kept])
             while True:
                 happened = desk.turn()
                 about = {one.event: one.event for one in happened if one.event}
@@ -261,7 +273,9 @@ def _word(known: Any, text: str, option: str) -> str:
     raise UsageError(f"not known: {text!r}", where=option, hint=f"known: {', '.join(o.value for o in known)}")
 
 
-def _doors(listen: Sequence[str], sets: Sequence[str]) -> tuple[list[tuple[str, int, str]], list[About]]:
+def _doors(
+    listen: Sequence[str], sets: Sequence[str], inside: Sequence[str]
+) -> tuple[list[tuple[str, int, str]], list[About]]:
     """Where each guest is listened for, and all guests."""
     import ipaddress
     import re
@@ -294,7 +308,7 @@ def _doors(listen: Sequence[str], sets: Sequence[str]) -> tuple[list[tuple[str, 
                 f"no address: {address!r}", where="--listen", hint=f"write it like {LISTEN}=web-0"
             )
         doors.append((host.strip("[]"), int(port), checked(guest or next(spare), "--listen")))
-    guests = list(dict.fromkeys([*(guest for *_, guest in doors), *member_of]))
+    guests = list(dict.fromkeys([*inside, *(guest for *_, guest in doors), *member_of]))
     count: dict[str, int] = {}
     abouts: list[About] = []
     for guest in guests:

@@ -80,7 +80,10 @@ def show_service(
     bound: Sequence[tuple[str, int, str]],
     abouts: Sequence[About],
     path: Callable[[str], Path],
+    inside: Sequence[str] = (),
 ) -> None:
+    """How the service is reached. bound: address, port and guest of each door. inside: guests that have it at
+    its usual address."""
     page.parts(
         [
             f"metadata service {name}" if name != "default" else "metadata service",
@@ -96,6 +99,8 @@ def show_service(
             for host, port, guest in bound
             if guest == about.guest
         ]
+        if about.guest in inside:
+            urls.insert(0, "http://169.254.169.254, in the guest")
         where = f"  set {about.availability_set}" if about.availability_set else ""
         for url in urls or [f"no address; its socket is {path(about.guest)}"]:
             page.put((f"{about.guest:<{width}}  ", "bold"), (url, ""), (where, "dim"))

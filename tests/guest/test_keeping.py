@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from typing import Any
 
 from lab.core.calibration import calibrate
 from lab.core.method import FreezeMethod
@@ -26,6 +28,12 @@ with connect(None, Path(sys.argv[1]), clock=HostClock()) as hypervisor:
 """Another process of the lab, which pauses the guest and holds the hypervisor."""
 
 
+def inside(guest: dict[str, Any], command: str) -> subprocess.CompletedProcess[str]:
+    """Run it in the guest, as `list` says how to log in."""
+    login = [*guest["login"].split(), "-o", "BatchMode=yes", command]
+    return subprocess.run(login, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli) -> None:
     up = cli("up")
     assert up.returncode == 0, up.stderr
@@ -33,14 +41,22 @@ def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli) -> None:
     (guest,) = json.loads(cli("list", "--json").stdout)
     assert (guest["name"], guest["state"], guest["memory_bytes"]) == ("web-0", "running", 512 << 20)
     assert guest["login"] in up.stdout
-    said = subprocess.run(
-        [*guest["login"].split(), "-o", "BatchMode=yes", "hostname"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    said = inside(guest, "hostname")
     assert said.stdout.strip() == "web-0", said.stderr  # its host key is known: nobody is asked
+
+    service = cli.start("events", "serve", "--in", "web-0")
+    assert service.stdout is not None
+    while "in the guest" not in (line := service.stdout.readline()):
+        assert line, "it has ended"
+    name = "http://169.254.169.254/metadata/instance/compute/name?api-version=2021-02-01&format=text"
+    ask = f"curl -s -m 20 -H Metadata:true '{name}'"
+    assert inside(guest, ask).stdout == "lab_web-0"
+    service.send_signal(signal.SIGTERM)
+    _, trouble = service.communicate(timeout=60)
+    assert service.returncode == 0, trouble
+    # Nor is the metadata service of a cloud that the host may be in, through the network.
+    assert inside(guest, ask).returncode == 7, "curl: failed to connect"
+    assert "169.254" not in inside(guest, "ip -o address show lo").stdout
 
     seen = cli("drift", "web-0", "--for", "5s", "--every", "250ms", "--json")
     assert seen.returncode == 0, seen.stderr

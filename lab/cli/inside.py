@@ -1,0 +1,54 @@
+"""A metadata service inside kept guests: the way there, had again whenever it is lost."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+
+from lab.cli.keeping import Kept
+from lab.cli.together import enter_together
+from lab.errors import GuestError
+from lab.events.service import MetadataService
+from lab.guest.forward import MetadataForward
+from lab.guest.ssh import SSH
+from lab.ports import Clock
+
+LOGIN_S = 10.0
+
+
+class Way:
+    """A kept guest's SSH connection. A context manager; called by the forward, for as long as it is open."""
+
+    def __init__(self, guest: Kept, clock: Clock) -> None:
+        self._guest, self._clock = guest, clock
+        self._ssh: SSH | None = None
+
+    def __enter__(self) -> Way:
+        """GuestError when the guest does not answer."""
+        self._ssh = SSH.connect(self._guest.address, self._clock, LOGIN_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ssh is not None:
+            self._ssh.close()
+
+    def __call__(self) -> SSH | None:
+        """As it is, or another one; None while the guest does not answer."""
+        if self._ssh is None or not self._ssh.alive:
+            try:
+                self._ssh = SSH.connect(self._guest.address, self._clock, LOGIN_S)
+            except GuestError:
+                return None
+        return self._ssh
+
+
+def bring_inside(stack: ExitStack, service: MetadataService, guests: list[Kept], clock: Clock) -> None:
+    """Have each guest find the service at its usual address until `stack` is left. GuestError when one does
+    not answer, or its sshd does not allow it."""
+    ways = [Way(guest, clock) for guest in guests]
+    enter_together(stack, ways)
+    forwards = [
+        MetadataForward(guest.name, way, partial(service.connect, guest.name))
+        for guest, way in zip(guests, ways, strict=True)
+    ]
+    enter_together(stack, forwards)
