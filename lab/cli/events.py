@@ -274,7 +274,7 @@ def _word(known: Any, text: str, option: str) -> str:
 
 
 def _doors(
-    listen: Sequence[str], sets: Sequence[str], inside: Sequence[str]
+    listen: Sequence[str], sets: Sequence[str], inside: Sequence[str] = ()
 ) -> tuple[list[tuple[str, int, str]], list[About]]:
     """Where each guest is listened for, and all guests."""
     import ipaddress
