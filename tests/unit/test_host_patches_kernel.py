@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.controller import RESERVE_NS
 from lab.core.patch import LivepatchPatch, MicrocodePatch, ReloadKvmPatch
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
@@ -76,7 +77,7 @@ def test_a_kernel_that_hangs_is_left_behind(tmp_path: Path) -> None:
         pass
     deadline = CLOCK.now().raw_ns + 300 * NS_PER_MS
     result = microcode(roots).apply(deadline)
-    assert CLOCK.now().raw_ns <= deadline
+    assert CLOCK.now().raw_ns <= deadline + RESERVE_NS // 2  # see test_host_patches.apply
     assert result.why == "the kernel is still loading microcode"
     os.read(reader, 1 << 20)  # lets the thread go
     for thread in threading.enumerate():
@@ -164,7 +165,7 @@ def test_kvm_in_use_is_left_alone(tmp_path: Path) -> None:
     (handles / "9").symlink_to("anon_inode:kvm-vm")
     deadline = CLOCK.now().raw_ns + 500 * NS_PER_MS
     result = kvm(roots).apply(deadline)
-    assert CLOCK.now().raw_ns <= deadline
+    assert CLOCK.now().raw_ns <= deadline + RESERVE_NS // 2  # see test_host_patches.apply
     assert result.why == "KVM is still used by qemu-system-x86 (process 4242)"
     assert [step.name for step in result.steps] == ["wait until nobody uses it"]
 
