@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import signal
 
+from hypothesis import settings
+
 
 def pytest_configure() -> None:
-    """SIGINT works. Who is started by a shell in its background ignores it, and so do all that it starts
-    (POSIX, 2.11 Signals and Error Handling)."""
+    """No case of hypothesis's has a deadline: the machine may be busy with guests. SIGINT works. Who is
+    started by a shell in its background ignores it, and so do all that it starts (POSIX, 2.11 Signals and
+    Error Handling)."""
+    settings.register_profile("lab", deadline=None)
+    settings.load_profile("lab")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
