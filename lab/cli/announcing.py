@@ -22,6 +22,7 @@ from lab.guest.handler import GuestHandler
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
 from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.image.seed import Network
 from lab.ports import Announcer, Clock, View
 
 HEARD_NS = 60 * NS_PER_S
@@ -29,8 +30,8 @@ HEARD_NS = 60 * NS_PER_S
 
 LOOK_NS = 20 * NS_PER_MS
 
-USER_ADDRESS = "10.0.2.15"
-"""A guest's own address on QEMU's user-mode network (QEMU, "Network emulation")."""
+USER_ADDRESS = (Network.address or "").split("/")[0]
+"""A guest's own on QEMU's user-mode network."""
 
 
 def ssh_of(probe: GuestProbe) -> SSH:

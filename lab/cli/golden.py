@@ -33,6 +33,7 @@ from lab.image.golden import Golden, GoldenStore, keep_ram
 from lab.image.seed import contents
 from lab.image.store import default_cache
 from lab.ports import Clock, View
+from lab.record.journal import Nowhere
 from lab.report.live import NullView
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ class Clones:
         run = f"golden-{secrets.token_hex(3)}"
         alone = replace(self._settings, run=run, shared_memory=True, golden=False, kept=False)
         spec = replace(_PLAIN, **{name: getattr(guest.spec, name) for name in _SAME})
-        with Guests(hypervisor, alone, clock, NullView(), _Nowhere()) as guests:
+        with Guests(hypervisor, alone, clock, NullView(), Nowhere()) as guests:
             with guests.login(spec) as ssh:
                 ssh.run("systemctl is-system-running --wait")  # degraded will do
                 source = ssh.check(f"cat {_CLOCKSOURCE}").strip()
@@ -273,10 +274,3 @@ def _digest(data: bytes) -> str:
     import hashlib
 
     return hashlib.sha256(data).hexdigest()
-
-
-class _Nowhere:
-    """ports.Journal of a guest that belongs to no run."""
-
-    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
-        """Forget it."""

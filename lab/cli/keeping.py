@@ -114,6 +114,7 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
     from lab.host.clocks import HostClock
     from lab.hypervisor.accelerators import choose
     from lab.hypervisor.connect import connect
+    from lab.record.journal import Nowhere
 
     spec, mechanism = _spec(options), _mechanism(options.resync)
     request, boot_s = accelerator_request(options.accelerator), boot_seconds(options.boot)
@@ -134,7 +135,7 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
             folder = made(home / "guests" / run)
             emulator = hypervisor.emulator(choice.accelerator)
             settings = Settings(run, home, folder, images, choice, emulator, boot_s, kept=True)
-            with Guests(hypervisor, settings, clock, view, _Nowhere()) as guests:
+            with Guests(hypervisor, settings, clock, view, Nowhere()) as guests:
                 guests.up(cell)
                 domain = hypervisor.spec(spec.name)
                 address = guests.address(spec.name)
@@ -258,10 +259,3 @@ def _write(home: Path, guest: Kept) -> None:
         json.dump({"schema": SCHEMA, **asdict(guest)}, file, indent=1)
         file.write("\n")
     draft.replace(path)
-
-
-class _Nowhere:
-    """ports.Journal of a guest that belongs to no run."""
-
-    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:  # noqa: ARG002
-        return None

@@ -161,8 +161,9 @@ class Guests:
         begun = {spec: self._clock.now().raw_ns for spec in specs}
         prepared = {spec: self._prepare(spec) for spec in specs}
         timings: dict[GuestSpec, dict[str, object]] = {spec: {} for spec in specs}
-        clones = Clones(self, self._hypervisor, self._settings, self._clock, self._view)
+        clones = None
         if self._settings.golden:
+            clones = Clones(self, self._hypervisor, self._settings, self._clock, self._view)
             for spec, clone in clones.start(list(prepared.values())):
                 self._ready(spec, clone.probe, begun[spec], specs[spec], clone.timings)
                 del prepared[spec]
@@ -171,7 +172,8 @@ class Guests:
         for spec, guest in started.items():
             self._view.phase("boot", guest=spec.name)
             self._ready(spec, self.probe(guest), begun[spec], specs[spec], timings[spec])
-            clones.booted(spec)
+            if clones is not None:
+                clones.booted(spec)
 
     def _ready(
         self, spec: GuestSpec, probe: GuestProbe, begun_raw_ns: int, cell: str, timings: dict[str, object]

@@ -48,9 +48,10 @@ BOOT_NS = 300 * NS_PER_S
 
 @dataclass(frozen=True)
 class _Terms:
-    """What holds through one cycle."""
+    """What holds through one cycle. seen: of each guest so far."""
 
     index: int
+    seen: Mapping[str, Seen]
     spec: CycleSpec
     patch: HostPatch
     freezing: Freezing
@@ -99,7 +100,8 @@ class Controller:
         """
         method = spec.method if frozen else FreezeMethod.NONE
         freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
-        terms = _Terms(index, spec, patch, freezing, told, stage, patched)
+        seen = {name: Seen() for name in subjects}
+        terms = _Terms(index, seen, spec, patch, freezing, told, stage, patched)
         started = self._clock.now()
         for name, subject in subjects.items():
             self._journal.append(
@@ -126,8 +128,8 @@ class Controller:
             self._journal.append("cycle-end", name, index, host_step_ns=step)
 
     def _cycle(self, terms: _Terms, subjects: Mapping[str, Subject]) -> None:
-        index, spec, patch, told = terms.index, terms.spec, terms.patch, terms.told
-        seen = {name: Seen() for name in subjects}
+        index, seen, spec = terms.index, terms.seen, terms.spec
+        patch, told = terms.patch, terms.told
         method = terms.freezing.method
         if method.freezes:
             for name in subjects:
@@ -155,7 +157,7 @@ class Controller:
         live = {name: s for name, s in subjects.items() if not seen[name].lost}
         if live:
             terms.stage("frozen")
-            resumed = (self._reboot if method is FreezeMethod.REBOOT else self._freeze)(terms, live, seen)
+            resumed = (self._reboot if method is FreezeMethod.REBOOT else self._freeze)(terms, live)
             terms.stage("resyncing")
             self._view.phase("watch", length_ns=spec.watch_ns)
             until, look = resumed.raw_ns + spec.watch_ns, told.look if told is not None else None
@@ -175,7 +177,7 @@ class Controller:
             why = patch.verify(versions[name], after_version)
             self._journal.append("verified", name, index, before=versions[name], after=after_version, why=why)
 
-    def _freeze(self, terms: _Terms, subjects: Mapping[str, Subject], _: Mapping[str, Seen]) -> Stamp:
+    def _freeze(self, terms: _Terms, subjects: Mapping[str, Subject]) -> Stamp:
         """Freeze, patch, resume. Returns the stamp of the last resume's return."""
         index, spec, freezing = terms.index, terms.spec, terms.freezing
         hypervisor, names = self._hypervisor, list(subjects)
@@ -228,9 +230,9 @@ class Controller:
                 self._journal_patch(name, index, result)
         return max((each.call.returned for each in resumed.values()), key=lambda stamp: stamp.raw_ns)
 
-    def _reboot(self, terms: _Terms, subjects: Mapping[str, Subject], seen: Mapping[str, Seen]) -> Stamp:
+    def _reboot(self, terms: _Terms, subjects: Mapping[str, Subject]) -> Stamp:
         """Shut down, patch, start, and wait until the probes answer. Returns the stamp of the last start."""
-        index, patch = terms.index, terms.patch
+        index, seen, patch = terms.index, terms.seen, terms.patch
         stops: dict[str, Frozen] = {}
         starts: dict[str, Resumed] = {}
         result: PatchResult | None = None

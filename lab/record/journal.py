@@ -111,6 +111,13 @@ class FileJournal:
         os.close(self._file)
 
 
+class Nowhere:
+    """ports.Journal of a guest that belongs to no run."""
+
+    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
+        """Forget it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class History:
     """A journal read back. complete: it ends with run-end. damage: what is wrong with its end."""
