@@ -142,7 +142,8 @@ REFUSED = [
             "/metadata/..%2f..%2fetc/passwd",
             "/latest/meta-data/",
             "/metadata/attested/document",
-            "/metadata/identity/oauth2/token",
+            "/metadata/identity",
+            "/metadata/identity/info",
             "/metadata/loadbalancer",
             "/metadata/reprovisiondata",
             "/metadata/" + "x" * 10_000,
@@ -432,6 +433,18 @@ def test_the_first_answer_is_late_and_a_sixth_in_a_second_is_too_many() -> None:
     assert service.ask(INSTANCE, OLD).after_ns == 0
 
 
+def test_what_is_asked_of_the_machine_counts_against_the_rate_as_well() -> None:
+    service = Service(Rules(most_per_second=5), announced=False)
+    paths = [(INSTANCE, OLD), (EVENTS, NEWEST), ("/metadata/versions", "")] * 2
+    assert [service.ask(path, query).status for path, query in paths] == [200] * 5 + [429]
+    assert service.ask(INSTANCE, OLD).status == 429 == service.ask().status
+    assert service.ask(INSTANCE, OLD, guest="a1").status == 200
+    assert [(one.guest, one.text) for one in service.refused()] == [("a0", "429: over the rate")] * 3
+    assert service.ask(INSTANCE, "").status == 400  # what is out of order does not count
+    service.now = 2
+    assert service.ask(INSTANCE, OLD).status == 200
+
+
 # -- the rest of /metadata ---------------------------------------------------------------------------
 
 
@@ -460,12 +473,30 @@ def test_parts_and_lists_of_children() -> None:
 def test_the_versions_are_listed() -> None:
     given = Service().ask("/metadata/versions", "")
     listed = parsed(given)["apiVersions"]
-    assert given.status == 200 and listed == sorted(listed)
-    assert {*ApiVersion, *VERSIONS} == set(listed)
+    assert given.status == 200 and listed == sorted(listed) == list(VERSIONS)
+    for version in listed:
+        assert Service().ask(INSTANCE, f"api-version={version}").status == 200
+
+
+@pytest.mark.parametrize("query", ["", "api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net"])
+def test_a_machine_without_an_identity_has_no_token(query: str) -> None:
+    """As it was captured in azure-sdk-for-net, issue 37278: 68 bytes; and in azure-sdk-for-js, issue 11369,
+    without the header: 88 bytes."""
+    token = "/metadata/identity/oauth2/token"
+    given = Service().ask(token, query)
+    assert (given.status, len(given.body)) == (400, 68)
+    assert parsed(given) == {"error": "invalid_request", "error_description": "Identity not found"}
+    bare = Service().ask(token, query, ())
+    assert (bare.status, len(bare.body)) == (400, 88)
+    assert parsed(bare) == {
+        "error": "bad_request_102",
+        "error_description": "Required metadata header not specified",
+    }
+    assert Service().ask(token, query, verb="POST").status == 405
 
 
 def test_asking_for_anything_else_switches_nothing_on() -> None:
     service = Service(announced=False)
-    for path, query in ((INSTANCE, OLD), ("/metadata/versions", ""), ("/metadata/identity", "")):
+    for path, query in ((INSTANCE, OLD), ("/metadata/versions", ""), ("/metadata/identity/oauth2/token", "")):
         service.ask(path, query)
     assert service.machine.happened() == () and not service.machine.heard("a0")

@@ -199,14 +199,28 @@ class Machine:
         if not group.enabled:
             self._enable(now, group, guest)
         group.heard.add(guest)
-        if not self._within_rate(now, guest):
-            self.refuse(now, guest, f"{Fault.TOO_MANY}: over the rate")
+        if self.is_over_rate(now, guest):
             return Fault.TOO_MANY, 0
         if self._faults[guest]:
             fault = self._faults[guest].popleft()
             self.refuse(now, guest, f"{fault}: on purpose")
             return fault, 0
         return None, max(0, group.ready_raw_ns - now.raw_ns)
+
+    def is_over_rate(self, now: Stamp, guest: str) -> bool:
+        """Whether a request of the guest's, of whatever kind, comes on top of as many as are answered in a
+        second. Only what is answered counts: who asks too often is answered at the permitted rate."""
+        most = self._rules.most_per_second
+        if not most:
+            return False
+        recent = self._recent[guest]
+        while recent and recent[0] <= now.raw_ns - NS_PER_S:
+            recent.popleft()
+        if len(recent) >= most:
+            self.refuse(now, guest, f"{Fault.TOO_MANY}: over the rate")
+            return True
+        recent.append(now.raw_ns)
+        return False
 
     def poll(self, now: Stamp, guest: str) -> tuple[int, tuple[Event, ...]]:
         """The incarnation and the events that the guest's group is shown now, in their order. The guest has
@@ -348,19 +362,6 @@ class Machine:
         group.incarnation = 1
         group.heard.clear()
         self._note(now, Kind.DISABLED, group)
-
-    def _within_rate(self, now: Stamp, guest: str) -> bool:
-        """Only what is answered counts: who asks too often is answered at the permitted rate."""
-        most = self._rules.most_per_second
-        if not most:
-            return True
-        recent = self._recent[guest]
-        while recent and recent[0] <= now.raw_ns - NS_PER_S:
-            recent.popleft()
-        if len(recent) >= most:
-            return False
-        recent.append(now.raw_ns)
-        return True
 
     def _note(
         self,

@@ -2,7 +2,7 @@
 
 In this order: the path is one of the metadata service's (404), the headers show that the client meant it
 (400), there is such a thing (404), it can be done (405), the query is in order (400). Only then does a
-request for events count: it switches the service on, is held against the rate, and may meet a fault.
+request count: it is held against the rate, and one for events switches the service on and may meet a fault.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _TEXT = "text/plain; charset=utf-8"
 _EVENTS_VERSIONS = tuple(version.value for version in ApiVersion)
 _ALL_VERSIONS = tuple(sorted({*_EVENTS_VERSIONS, *instance.VERSIONS}))
 _ABSENT = ("attested", "identity", "loadbalancer")
+_TOKEN = ["identity", "oauth2", "token"]
 _EVENTS = ["scheduledevents"]
 _OUTSIDE = [""]
 
@@ -68,6 +69,14 @@ class _Refused(Exception):
         self.answer = _answer(status, to_json(body), *headers, after_ns=after_ns)
 
 
+class _NoToken(_Refused):
+    """A request for a token, which errors are told as OAuth has them (RFC 6749, section 5.2)."""
+
+    def __init__(self, error: str, description: str) -> None:
+        super().__init__(400, description)
+        self.answer = _answer(400, to_json({"error": error, "error_description": description}))
+
+
 def answer(machine: Machine, abouts: Mapping[str, About], guest: str, now: Stamp, request: Request) -> Answer:
     """What the guest's request is answered; abouts: by guest. Raises nothing, whatever the request holds.
     KeyError: the machine knows no such guest."""
@@ -97,7 +106,7 @@ def _answered(
         raise _Refused(404, "Not found. The metadata service has nothing outside of /metadata.")
     query, doubled = _query(request.query)
     version = query.get("api-version", "")
-    _check_headers(request, enforced=place != _EVENTS or version != ApiVersion.V2017_03_01)
+    _check_headers(request, place, enforced=place != _EVENTS or version != ApiVersion.V2017_03_01)
     verbs, versions = _served(place)
     if request.verb not in verbs:
         raise _Refused(405, f"Method not allowed. Use {' or '.join(verbs)}.", allow=", ".join(verbs))
@@ -108,8 +117,14 @@ def _answered(
         raise _Refused(400, why, newest=versions[:-4:-1])
     if place == _EVENTS:
         return _events(machine, abouts, guest, now, request, ApiVersion(version))
+    if place == _TOKEN:
+        # What a machine without an identity says (azure-sdk-for-net, issue 37278). Azure's SDKs take a 404
+        # for a service that is being updated, and ask again for 20 s.
+        raise _NoToken("invalid_request", "Identity not found")
+    if machine.is_over_rate(now, guest):
+        raise _Refused(429, _FAULTS[Fault.TOO_MANY])
     if place == ["versions"]:
-        return _answer(200, to_json({"apiVersions": _ALL_VERSIONS}))
+        return _answer(200, to_json({"apiVersions": instance.VERSIONS}))
     if place[:1] == ["instance"] and guest in abouts:
         return _instance(abouts[guest], place[1:], query.get("format", "json").lower())
     raise _Refused(404, "Not found. Nothing is known of it.")
@@ -121,7 +136,7 @@ def _served(place: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return ("GET", "POST"), _EVENTS_VERSIONS
     if place[:1] == ["instance"]:
         return ("GET",), instance.VERSIONS
-    if place == ["versions"]:
+    if place in (["versions"], _TOKEN):
         return ("GET",), ()
     if not place:
         return ("GET",), _ALL_VERSIONS  # whoever looks around is told the versions
@@ -137,7 +152,7 @@ def _query(raw: str) -> tuple[dict[str, str], bool]:
     return query, len(query) < len(pairs)
 
 
-def _check_headers(request: Request, enforced: bool) -> None:
+def _check_headers(request: Request, place: list[str], enforced: bool) -> None:
     """What shows that the request was meant for the service, and was not led to it."""
     meant: list[str] = []
     for name, value in request.headers:
@@ -147,6 +162,8 @@ def _check_headers(request: Request, enforced: bool) -> None:
             case "metadata":
                 meant.append(value.strip().lower())
     if enforced and (not meant or set(meant) != {"true"}):
+        if place == _TOKEN:
+            raise _NoToken("bad_request_102", "Required metadata header not specified")
         raise _Refused(400, "Bad request. The header Metadata: true is missing.")
 
 
