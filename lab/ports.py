@@ -13,8 +13,8 @@ from lab.core.claims import Claim
 from lab.core.clock import Stamp
 from lab.core.effects import Effects
 from lab.core.method import FreezeMethod
-from lab.core.patch import Impact, Patch
-from lab.core.plan import Announcement, Gate
+from lab.core.patch import Impact
+from lab.core.plan import Announcement, CycleSpec, Gate
 from lab.core.scheduled.model import Event, Happening, State
 from lab.core.timeline import Call as Call
 from lab.core.timeline import Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
@@ -238,7 +238,7 @@ class HostPatch(Protocol):
 class Announcer(Protocol):
     """The metadata service, as the one sees it who plans the maintenance. Safe from any thread."""
 
-    def announce(self, guests: Sequence[str], spec: Announcement, patch: Patch) -> tuple[str, ...]:
+    def announce(self, guests: Sequence[str], spec: Announcement, cycle: CycleSpec) -> tuple[str, ...]:
         """Publish one event for each delivery group among the guests; their ids, in the groups' order. What
         is wrong with the service on purpose (spec.service.answers, restarts) begins now."""
 

@@ -40,7 +40,7 @@ class Freezes:
                 hold_ns=self.cell.expectations.hold_ns,
                 stage=stage,
             )
-            frozen = told.announce(cycle.announce, cycle.patch)
+            frozen = told.announce(cycle.announce, cycle)
         self.controller.run_cycle(
             index, subjects, cycle, self.patch, frozen=frozen, told=told, stage=stage, patched=frozen
         )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lab.core.clock import GuestClock
-from lab.core.plan import Announcement, Patch
+from lab.core.plan import Announcement, CycleSpec
 from lab.core.scheduled.model import State
 from lab.core.timeline import Reading
 from lab.core.units import NS_PER_MS
@@ -52,10 +52,10 @@ class Told:
         self._ended = False
         self.not_before_raw_ns = 0
 
-    def announce(self, spec: Announcement, patch: Patch) -> bool:
+    def announce(self, spec: Announcement, cycle: CycleSpec) -> bool:
         """Publish, and wait until the guests may be frozen: approved by one of them, due, or nobody was told.
         False when it was called off. From `not_before_raw_ns` on it was shown as Started for long enough."""
-        self._events = self._announcer.announce(self._guests, spec, patch)
+        self._events = self._announcer.announce(self._guests, spec, cycle)
         published = self._announcer.published(self._events)
         self._journal.append("announced", cycle=self._index, events=published, time_factor=spec.time_factor)
         notice_ns = max((event.notice.notice_ns for event in published), default=0)

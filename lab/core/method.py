@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lab.core.units import NS_PER_S
+
 
 class Regime(StrEnum):
     """What the guest's clocks did during a pause (MEASURING.md, "A pause")."""
@@ -81,6 +83,20 @@ class FreezeMethod(StrEnum):
         """The guest's RAM has to be a file that two QEMU processes can map."""
         return self is FreezeMethod.IN_PLACE
 
+    @property
+    def overhead_ns(self) -> int | None:
+        """What stopping and resuming add to a pause beside the patch, at most. None: it depends on the guest,
+        on the size of its RAM or on its own sleep, and only the budget bounds it."""
+        return _OVERHEAD_NS.get(self)
+
+
+# Seen: 10 to 60 ms a guest on machines at work (docs/design.md), several guests one after another.
+_OVERHEAD_NS = {
+    FreezeMethod.SUSPEND: NS_PER_S,
+    FreezeMethod.SIGSTOP: NS_PER_S,
+    FreezeMethod.IN_PLACE: NS_PER_S,
+    FreezeMethod.NONE: 0,
+}
 
 _STOPPED = Prediction(Regime.RESUMED, WallClock.BEHIND)
 

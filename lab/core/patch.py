@@ -245,6 +245,11 @@ Patch = (
 )
 
 
+def shortest_ns(patch: Patch) -> int:
+    """How long guests stand still for it at least."""
+    return patch.duration_ns if isinstance(patch, HoldPatch) else 0
+
+
 def releases_hypervisor(patch: Patch) -> bool:
     """Whether no hypervisor process may be there while it is applied."""
     return isinstance(patch, ReloadKvmPatch)

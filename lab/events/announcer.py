@@ -6,8 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 
-from lab.core.patch import Patch
-from lab.core.plan import Announcement
+from lab.core.plan import Announcement, CycleSpec
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import Event, Happening, State
 from lab.core.scheduled.planning import notice_of, together
@@ -38,7 +37,7 @@ class ServiceAnnouncer:
 
     # -- ports.Announcer ---------------------------------------------------------------------------
 
-    def announce(self, guests: Sequence[str], spec: Announcement, patch: Patch) -> tuple[str, ...]:
+    def announce(self, guests: Sequence[str], spec: Announcement, cycle: CycleSpec) -> tuple[str, ...]:
         """See ports.Announcer. KeyError for a guest that the service does not know: nothing is published."""
         concerned: dict[str, list[str]] = {}
         for guest in dict.fromkeys(guests):
@@ -48,7 +47,7 @@ class ServiceAnnouncer:
             now = self._clock.now()
             for group, resources in concerned.items():
                 made.append(self._make_id())
-                self._machine.announce(now, notice_of(group, resources, spec, patch), made[-1])
+                self._machine.announce(now, notice_of(group, resources, spec, cycle), made[-1])
                 if spec.service.restarts:
                     self._machine.restart(now, group)
             if spec.service.answers:

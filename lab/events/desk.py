@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lab.core.clock import Stamp
-from lab.core.patch import HoldPatch
-from lab.core.plan import Announcement
+from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch
 from lab.core.scheduled.model import Happening, Kind, State
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import UsageError
@@ -91,9 +90,11 @@ class Desk:
             raise UsageError("say which guests, or --all, not both")
         if not guests and not everyone and len(known) > 1:
             raise UsageError("say which guests, or --all", hint=f"guests of this service: {', '.join(known)}")
-        patch = HoldPatch(USUAL_S * NS_PER_S if over_after_ns is None else over_after_ns)
+        # Nobody is frozen: the event is shown for exactly so long.
+        lasts = HoldPatch(USUAL_S * NS_PER_S if over_after_ns is None else over_after_ns)
+        cycle = CycleSpec(FreezeMethod.NONE, lasts, budget_ns=lasts.duration_ns)
         with self._lock:
-            made = self._service.announcer.announce(guests or known, spec, patch)
+            made = self._service.announcer.announce(guests or known, spec, cycle)
             for event in made:
                 self._courses[event] = _Course(over_after_ns)
             self._learn()

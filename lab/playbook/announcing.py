@@ -140,8 +140,8 @@ class Announce(BaseModel):
     )
     duration: AnnouncedDuration | None = default(
         None,
-        "DurationInSeconds as it is announced, in real seconds as the pause is, or unknown. Left out: what "
-        "the patch takes. Only a freeze has one.",
+        "DurationInSeconds as it is announced, in real seconds as the pause is, or unknown. Left out: the "
+        "first of 5, 9 and 30 s that the patch and the freeze method fit in. Only a freeze has one.",
     )
     source: Source = default(EventSource.PLATFORM, "Who wants it: platform or user.", "platform")
     description: Text = default("", "The event's Description. Left out: the lab writes one.")
@@ -193,7 +193,7 @@ class Announce(BaseModel):
 
     def duration_for(self, cycle: Cycle) -> int:
         """DurationInSeconds as it is announced, or UNKNOWN_S."""
-        return planning.duration_s(self.meant(), self.type_for(cycle), cycle.patch.meant())
+        return planning.duration_s(self.meant(), self.type_for(cycle), cycle.meant())
 
     def notice_for(self, cycle: Cycle) -> int:
         """From the announcement to NotBefore: nanoseconds of the service's time."""

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, model_validator
 
+from lab.core.patch import shortest_ns
 from lab.core.plan import Expectations, FreezeMethod, NoticeExpectations, Regime, RolloutEnd
 from lab.core.units import format_duration
 from lab.playbook.announcing import Announce
@@ -59,6 +60,18 @@ class Pause(BaseModel):
                 within=("at_most",),
             )
         return self
+
+    def fits(self, cycle: Cycle) -> None:
+        """Wrong when no pause of such a cycle could pass."""
+        least = shortest_ns(cycle.patch.meant())
+        if self.at_most is not None and least >= self.at_most:
+            what = f"the patch alone takes {format_duration(least)}, so no pause could pass"
+            todo = f"write more than {format_duration(least)}"
+            raise Wrong(what, todo, within=("pause", "at_most"))
+        if self.at_least is not None and self.at_least > cycle.budget:
+            budget = format_duration(cycle.budget)
+            what = f"cycle.budget ends every pause after {budget}, so none could pass"
+            raise Wrong(what, f"write {budget} or less", within=("pause", "at_least"))
 
 
 class InTime(BaseModel):
@@ -132,6 +145,8 @@ class Expect(BaseModel):
             for key in ("regime", "pause", "skew"):
                 if getattr(self, key) is not None:
                     raise Clash(_NO_PAUSE[cycle.way].format(key), "delete it", key, senseless=False)
+        elif self.pause:
+            self.pause.fits(cycle)
         if self.in_time:
             needed = self.in_time.within + self.in_time.hold
             if cycle.watch < needed:

@@ -6,9 +6,10 @@ from typing import Self
 
 from pydantic import BaseModel, model_validator
 
+from lab.core.patch import shortest_ns
 from lab.core.plan import NoticeExpectations
 from lab.core.scheduled.model import UNKNOWN_S, EventType
-from lab.core.units import format_duration
+from lab.core.units import NS_PER_S, format_duration
 from lab.playbook.announcing import Announce
 from lab.playbook.cycles import Cycle
 from lab.playbook.fields import DurationOrZero, Flag, default, section
@@ -78,14 +79,29 @@ class Notice(BaseModel):
             if announce.type_for(cycle) is not EventType.FREEZE:
                 what = "only a freeze has a duration that is kept or not"
                 raise Wrong(what, "delete it", within=("kept",))
-            if announce.duration_for(cycle) == UNKNOWN_S:
-                what = "an unknown duration is announced, so there is none to keep"
-                raise Wrong(what, "delete it, or set announce.duration", within=("kept",))
+            self._can_be_kept(self.kept, announce.duration_for(cycle), cycle)
         real = round(announce.notice_for(cycle) / announce.time_factor)
         if self.at_least is not None and self.at_least > real:
             what = f"the notice is {format_duration(real)} of real time (announce.notice by time_factor)"
             todo = f"ask for at most {format_duration(real)}"
             raise Wrong(f"{what}, so it could never pass", todo, within=("at_least",))
+
+    @staticmethod
+    def _can_be_kept(kept: bool, duration_s: int, cycle: Cycle) -> None:
+        """Wrong when no pause could be as expected."""
+        if duration_s == UNKNOWN_S:
+            what = "an unknown duration is announced, so there is none to keep"
+            raise Wrong(what, "delete it, or set announce.duration", within=("kept",))
+        announced, least = duration_s * NS_PER_S, shortest_ns(cycle.patch.meant())
+        words = format_duration(announced)
+        if kept and least >= announced:
+            what = f"the patch alone takes {format_duration(least)}, and {words} are announced"
+            todo = "set announce.duration to more, or leave it out"
+            raise Wrong(f"{what}, so it could never pass", todo, within=("kept",))
+        if not kept and announced >= cycle.budget:
+            what = f"cycle.budget ends every pause after {format_duration(cycle.budget)}, and {words} are"
+            todo = "set announce.duration to less, or kept to true"
+            raise Wrong(f"{what} announced, so it could never pass", todo, within=("kept",))
 
     def meant(self) -> NoticeExpectations:
         """The expectations as the plan has them."""

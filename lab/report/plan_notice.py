@@ -29,8 +29,8 @@ def announcement(page: Page, plan: Plan) -> None:
 
 def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, str]]:
     kinds = sorted({event_type(spec, cycle.patch) for cycle in cycles})
-    frozen = [cycle.patch for cycle in cycles if event_type(spec, cycle.patch) is EventType.FREEZE]
-    spans = sorted({duration_s(spec, EventType.FREEZE, patch) for patch in frozen})
+    frozen = [cycle for cycle in cycles if event_type(spec, cycle.patch) is EventType.FREEZE]
+    spans = sorted({duration_s(spec, EventType.FREEZE, cycle) for cycle in frozen})
     told = [str(span) if span != UNKNOWN_S else "unknown" for span in spans]
     lasting = f", DurationInSeconds {' or '.join(told)}" if told else ""
     yield "event", f"{' or '.join(kinds)}{lasting}, wanted by the {spec.source.lower()}"

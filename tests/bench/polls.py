@@ -22,8 +22,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from lab.core.patch import HoldPatch
-from lab.core.plan import Announcement
+from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch
 from lab.core.scheduled.instance import About, compute_name
 from lab.core.scheduled.model import Kind, Rules
 from lab.events.service import MetadataService
@@ -34,6 +33,7 @@ HEAD = "Host: 169.254.169.254\r\nUser-Agent: bench\r\nAccept: */*\r\nMetadata: t
 POLL = f"GET {PATH} HTTP/1.1\r\n{HEAD}\r\n".encode()
 S = 1_000_000_000
 EVERY_NS = S // 5
+CYCLE = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(S))
 
 
 def serve(pipe: Connection, core: int, guests: int, folder: Path, tcp: bool) -> None:
@@ -54,7 +54,7 @@ def serve(pipe: Connection, core: int, guests: int, folder: Path, tcp: bool) -> 
         shown: tuple[str, ...] = ()
         while not pipe.poll():
             service.announcer.all_clear(shown)
-            shown = service.announcer.announce([one.guest for one in abouts], Announcement(), HoldPatch(S))
+            shown = service.announcer.announce([one.guest for one in abouts], Announcement(), CYCLE)
             clock.sleep_until(clock.now().raw_ns + EVERY_NS)
         used = (time.process_time_ns() - cpu_ns) / (time.monotonic_ns() - began_ns)
         kinds = [one.kind for one in service.announcer.happened()]

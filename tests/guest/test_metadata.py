@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from lab.core.method import FreezeMethod
-from lab.core.patch import HoldPatch
-from lab.core.plan import Announcement, Gate, GateKind
+from lab.core.plan import Announcement, CycleSpec, Gate, GateKind, HoldPatch
 from lab.core.scheduled.instance import About, compute_name
 from lab.core.scheduled.model import Rules, State
 from lab.core.units import NS_PER_S
@@ -27,6 +26,7 @@ from lab.guest.ssh import SSH
 from lab.ports import Freezing, Health
 from tests.guest.conftest import Lab
 
+CYCLE = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NAME = "http://169.254.169.254/metadata/instance/compute/name?api-version=2021-02-01&format=text"
 ASK = f"curl -s -H Metadata:true '{NAME}'"
@@ -172,7 +172,7 @@ def test_handlers_drain_and_come_back(
         eventually(lambda: both("this is web_web-0"), 200)
         spec = Announcement(notice_ns=3600 * NS_PER_S, time_factor=1.0)
         eventually(lambda: service.heard("web-0"), 200)
-        (event,) = service.announcer.announce(["web-0", "web-1"], spec, HoldPatch(NS_PER_S))
+        (event,) = service.announcer.announce(["web-0", "web-1"], spec, CYCLE)
         eventually(lambda: service.announcer.state([event]) is State.STARTED, 200)
         eventually(lambda: both("drained"), 200)
         line[-1].close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
 
 from lab.core.clock import Stamp
 from lab.core.patch import CommandPatch, HoldPatch, Impact, LivepatchPatch, Patch, ReplaceHypervisorPatch
-from lab.core.plan import Announcement, ServiceFaults
+from lab.core.plan import Announcement, CycleSpec, FreezeMethod, ServiceFaults
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import EventSource, EventStatus, EventType, Fault, Kind, Rules, State
@@ -29,6 +30,7 @@ from lab.ports import Announcer
 
 S = 1_000_000_000
 FREEZE: Patch = HoldPatch(5 * S)
+CYCLE = CycleSpec(FreezeMethod.SUSPEND, FREEZE)
 REBOOT: Patch = CommandPatch(("true",), S, Impact.REBOOT)
 GROUPS = {"web-0": "web", "web-1": "web", "web-2": "web", "db-0": "guest db-0"}
 
@@ -59,28 +61,49 @@ def test_notice_is_the_documented_minimum_scaled(kind: EventType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("longest_ns", "told"),
-    [(0, 5), (1, 5), (5 * S, 5), (5 * S + 1, 9), (9 * S, 9), (9 * S + 1, 30), (30 * S, 30), (30 * S + 1, -1)],
+    ("hold_s", "announced_s"),
+    [(0, 5), (4, 5), (5, 9), (8, 9), (9, 30), (10, 30), (29, 30), (29.5, 30), (30, 30)],
 )
-def test_a_freeze_is_told_to_take_the_shortest_usual_time_that_holds_the_patch(
-    longest_ns: int, told: int
+def test_the_announced_duration_has_room_for_the_patch_and_the_method(
+    hold_s: float, announced_s: int
 ) -> None:
-    assert duration_s(Announcement(), EventType.FREEZE, HoldPatch(longest_ns)) == told
+    """A hold of 10 s is a pause of 10,010 ms: announced as 10 s, it would break its promise."""
+    cycle = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(int(hold_s * S)))
+    assert duration_s(Announcement(), EventType.FREEZE, cycle) == announced_s
+
+
+@pytest.mark.parametrize(
+    ("method", "prove_memory", "announced_s"),
+    [
+        (FreezeMethod.SIGSTOP, False, 5), (FreezeMethod.IN_PLACE, False, 5),
+        (FreezeMethod.SAVE_RESTORE, False, 30), (FreezeMethod.GUEST_SLEEP, False, 30),
+        (FreezeMethod.IN_PLACE, True, 30),
+    ],
+)  # fmt: skip
+def test_what_depends_on_the_guest_is_bounded_by_the_budget(
+    method: FreezeMethod, prove_memory: bool, announced_s: int
+) -> None:
+    cycle = CycleSpec(method, HoldPatch(S), prove_memory=prove_memory)
+    assert duration_s(Announcement(), EventType.FREEZE, cycle) == announced_s
+    assert duration_s(Announcement(), EventType.FREEZE, replace(cycle, budget_ns=8 * S)) <= 9
+    longer = CycleSpec(method, HoldPatch(60 * S), budget_ns=90 * S)
+    assert duration_s(Announcement(), EventType.FREEZE, longer) == -1
 
 
 def test_a_duration_that_is_said_is_told() -> None:
-    assert duration_s(Announcement(), EventType.FREEZE, ReplaceHypervisorPatch()) == 5
+    replaced = CycleSpec(FreezeMethod.IN_PLACE, ReplaceHypervisorPatch())
+    assert duration_s(Announcement(), EventType.FREEZE, replaced) == 5
     for kind in set(EventType) - {EventType.FREEZE}:
-        assert duration_s(Announcement(), kind, FREEZE) == -1
-        assert duration_s(Announcement(duration_s=0), kind, FREEZE) == 0
-    assert duration_s(Announcement(duration_s=6), EventType.FREEZE, FREEZE) == 6
+        assert duration_s(Announcement(), kind, CYCLE) == -1
+        assert duration_s(Announcement(duration_s=0), kind, CYCLE) == 0
+    assert duration_s(Announcement(duration_s=6), EventType.FREEZE, CYCLE) == 6
 
 
 def test_every_type_has_words_of_its_own() -> None:
-    told = [notice_of("g", ["a"], Announcement(type=kind), FREEZE).description for kind in EventType]
+    told = [notice_of("g", ["a"], Announcement(type=kind), CYCLE).description for kind in EventType]
     assert len(set(told)) == len(EventType)
     assert all(text.isascii() and text.endswith(".") for text in told)
-    said = notice_of("g", ["b", "a"], Announcement(description="mine", source=EventSource.USER), FREEZE)
+    said = notice_of("g", ["b", "a"], Announcement(description="mine", source=EventSource.USER), CYCLE)
     assert (said.description, said.source, said.resources) == ("mine", EventSource.USER, ("b", "a"))
 
 
@@ -163,7 +186,7 @@ def bench() -> Bench:
 
 def test_one_event_for_each_delivery_group(bench: Bench) -> None:
     announcer: Announcer = bench.announcer
-    ids = announcer.announce(["db-0", "web-2", "web-0", "web-2"], Announcement(), FREEZE)
+    ids = announcer.announce(["db-0", "web-2", "web-0", "web-2"], Announcement(), CYCLE)
     assert all(re.fullmatch(r"[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}", one) for one in ids)
     db, web = announcer.published(ids)
     assert (db.notice.group, db.notice.resources) == ("guest db-0", ("db-0",))
@@ -171,11 +194,11 @@ def test_one_event_for_each_delivery_group(bench: Bench) -> None:
     assert bench.poll("web-1") == [web.id]
     assert bench.poll("db-0") == [db.id]
     assert web.not_before.raw_ns - web.published.raw_ns == 15 * S
-    assert set(announcer.announce(list(GROUPS), Announcement(), FREEZE)).isdisjoint(ids)
+    assert set(announcer.announce(list(GROUPS), Announcement(), CYCLE)).isdisjoint(ids)
 
 
 def test_a_life_from_publication_to_all_clear(bench: Bench) -> None:
-    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), FREEZE)
+    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), CYCLE)
     assert bench.announcer.state(ids) is State.SCHEDULED
     bench.clock.ns += 15 * S - 1
     assert bench.announcer.state(ids) is State.SCHEDULED
@@ -195,7 +218,7 @@ def test_a_life_from_publication_to_all_clear(bench: Bench) -> None:
 
 
 def test_time_passes_by_itself_for_whoever_asks_what_happened(bench: Bench) -> None:
-    (event,) = bench.announcer.announce(["web-0"], Announcement(), FREEZE)
+    (event,) = bench.announcer.announce(["web-0"], Announcement(), CYCLE)
     assert bench.kinds() == [Kind.PUBLISHED]
     bench.clock.ns += 20 * S
     assert bench.kinds() == [Kind.STARTED]
@@ -203,7 +226,7 @@ def test_time_passes_by_itself_for_whoever_asks_what_happened(bench: Bench) -> N
 
 
 def test_it_waits_for_the_last_of_those_that_were_told_together(bench: Bench) -> None:
-    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), FREEZE)
+    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), CYCLE)
     bench.machine.approve(bench.clock.now(), "web-1", [ids[0]])
     assert bench.announcer.state(ids) is State.SCHEDULED
     bench.machine.approve(bench.clock.now(), "db-0", [ids[1]])
@@ -211,7 +234,7 @@ def test_it_waits_for_the_last_of_those_that_were_told_together(bench: Bench) ->
 
 
 def test_what_is_called_off(bench: Bench) -> None:
-    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), FREEZE)
+    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), CYCLE)
     bench.announcer.cancel(ids)
     assert bench.announcer.state(ids) is State.CANCELLED
     bench.announcer.all_clear(ids)
@@ -221,7 +244,7 @@ def test_what_is_called_off(bench: Bench) -> None:
 def test_nobody_who_asked_is_nobody_who_is_told() -> None:
     bench = Bench()
     bench.poll("db-0")
-    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), FREEZE)
+    ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), CYCLE)
     assert bench.announcer.state(ids[:1]) is State.UNHEARD
     assert bench.announcer.state(ids) is State.SCHEDULED
     assert bench.announcer.heard("db-0")
@@ -233,7 +256,7 @@ def test_nobody_who_asked_is_nobody_who_is_told() -> None:
 
 def test_a_guest_that_is_not_known_has_nothing_published(bench: Bench) -> None:
     with pytest.raises(KeyError):
-        bench.announcer.announce(["web-0", "nobody"], Announcement(), FREEZE)
+        bench.announcer.announce(["web-0", "nobody"], Announcement(), CYCLE)
     assert bench.announcer.happened() == ()
     assert bench.poll("web-0") == []
 
@@ -243,10 +266,10 @@ def test_what_is_wrong_on_purpose_begins_with_the_announcement(bench: Bench) -> 
         return bench.machine.admit(bench.clock.now(), guest)[0]
 
     faults = ServiceFaults(answers=(Fault.GONE, Fault.BROKEN), restarts=True)
-    bench.announcer.announce(["web-0"], Announcement(), FREEZE)
+    bench.announcer.announce(["web-0"], Announcement(), CYCLE)
     assert bench.machine.poll(bench.clock.now(), "web-0")[0] == 2
     assert asked("web-0") is None
-    bench.announcer.announce(["web-0"], Announcement(service=faults), FREEZE)
+    bench.announcer.announce(["web-0"], Announcement(service=faults), CYCLE)
     for guest in ("web-0", "web-1"):
         assert [asked(guest) for _ in range(3)] == [Fault.GONE, Fault.BROKEN, None]
     assert asked("db-0") is None
@@ -255,12 +278,12 @@ def test_what_is_wrong_on_purpose_begins_with_the_announcement(bench: Bench) -> 
 
 
 def test_the_operator_approves_in_nobody_s_name(bench: Bench) -> None:
-    (event,) = bench.announcer.announce(["web-0"], Announcement(), FREEZE)
+    (event,) = bench.announcer.announce(["web-0"], Announcement(), CYCLE)
     bench.announcer.approve([event])
     told = bench.announcer.happened()
     assert [one.kind for one in told] == [Kind.PUBLISHED, Kind.APPROVED, Kind.STARTED]
     assert (told[1].guest, told[1].text) == ("", "by the operator")
-    (other,) = bench.announcer.announce(["web-0"], Announcement(), FREEZE)
+    (other,) = bench.announcer.announce(["web-0"], Announcement(), CYCLE)
     bench.announcer.start([other])
     assert bench.announcer.state([event, other]) is State.STARTED
     assert bench.kinds() == [Kind.PUBLISHED, Kind.STARTED]

@@ -19,8 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.core.patch import HoldPatch
-from lab.core.plan import Announcement, ServiceFaults
+from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch, ServiceFaults
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.model import Fault, Kind, Rules, State
 from lab.core.scheduled.requests import MOST_BODY_BYTES
@@ -33,7 +32,7 @@ from lab.host.clocks import HostClock
 from tests.unit.test_core_simulation import cases
 
 S = 1_000_000_000
-PATCH = HoldPatch(5 * S)
+CYCLE = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(5 * S))
 EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
 PATIENCE_S = 20
 ABOUTS = (
@@ -181,7 +180,7 @@ def test_a_guest_is_told_of_its_own_set_alone(service: MetadataService, enter: C
     for client in clients.values():
         assert client.ask().ids == []
     assert [guest for guest in clients if service.heard(guest)] == list(clients)
-    (event,) = service.announcer.announce(["web-0"], Announcement(), PATCH)
+    (event,) = service.announcer.announce(["web-0"], Announcement(), CYCLE)
     assert {guest: client.ask().ids for guest, client in clients.items()} == {
         "web-0": [event], "web-1": [event], "db-0": [], "web": [],
     }  # fmt: skip
@@ -216,7 +215,7 @@ def test_a_tcp_door_is_one_guest_s(service: MetadataService) -> None:
     for guest, address in {**here, "db-0 again": ("127.0.0.1", anywhere[1])}.items():
         client = Client(socket.create_connection(address))
         assert client.ask().ids == []
-        event = event or service.announcer.announce(["web-0"], Announcement(), PATCH)[0]
+        event = event or service.announcer.announce(["web-0"], Announcement(), CYCLE)[0]
         assert client.ask().ids == ([event] if guest == "web-0" else [])
         client.close()
     with pytest.raises(KeyError):
@@ -451,7 +450,7 @@ def test_faults_are_answered_in_turn_and_then_the_truth(service: MetadataService
     client, mate, other = enter("web-0"), enter("web-1"), enter("db-0")
     assert [one.ask().status for one in (client, mate, other)] == [200, 200, 200]
     faults = ServiceFaults(answers=(Fault.GONE, Fault.TOO_MANY, Fault.BROKEN))
-    service.announcer.announce(["web-0"], Announcement(service=faults), PATCH)
+    service.announcer.announce(["web-0"], Announcement(service=faults), CYCLE)
     for one in (client, mate):
         assert [one.ask().status for _ in range(4)] == [410, 429, 500, 200]
     assert other.ask().status == 200
@@ -462,7 +461,7 @@ def test_a_hanging_answer_ends_with_the_client_or_the_service(folder: Path) -> N
         leaves, stays, other = (Client(running.connect(guest)) for guest in ("web-0", "web-1", "db-0"))
         assert [one.ask().status for one in (leaves, stays, other)] == [200, 200, 200]
         hang = ServiceFaults(answers=(Fault.HANG,))
-        running.announcer.announce(["web-0"], Announcement(service=hang), PATCH)
+        running.announcer.announce(["web-0"], Announcement(service=hang), CYCLE)
         leaves.send(POLL)
         stays.send(POLL)
         again = Client(running.connect("web-1"))
@@ -537,7 +536,7 @@ def test_polls_from_everywhere_while_events_come_and_go(service: MetadataService
         try:
             assert eventually(lambda: all(map(service.heard, set(guests))))
             for _ in range(40):
-                events = service.announcer.announce(["web-0", "web-1"], Announcement(), PATCH)
+                events = service.announcer.announce(["web-0", "web-1"], Announcement(), CYCLE)
                 made.update(events)
                 assert eventually(lambda events=events: service.announcer.state(events) is State.STARTED)  # type: ignore[misc]
                 service.announcer.all_clear(events)

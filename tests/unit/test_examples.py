@@ -19,8 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.core.patch import HoldPatch
-from lab.core.plan import Announcement, ServiceFaults
+from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch, ServiceFaults
 from lab.core.scheduled.instance import About, compute_name
 from lab.core.scheduled.model import Fault, Kind, Rules, State
 from lab.core.units import NS_PER_S
@@ -32,6 +31,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MINE, OTHER = compute_name("web-0", "web"), compute_name("web-1", "web")
 LONG = Announcement(notice_ns=3600 * NS_PER_S, time_factor=1.0)
 NOW = Announcement(notice_ns=0)
+CYCLE = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
 
 
 def until(holds: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
@@ -119,7 +119,7 @@ class Site:
         until(lambda: self.service.heard("web-0"), lambda: self.handler.log)
 
     def announce(self, *guests: str, spec: Announcement = LONG) -> str:
-        return self.announcer.announce(guests, spec, HoldPatch(NS_PER_S))[0]
+        return self.announcer.announce(guests, spec, CYCLE)[0]
 
     def becomes(self, event: str, state: State) -> None:
         until(lambda: self.announcer.state([event]) is state, lambda: self.handler.log)

@@ -242,6 +242,16 @@ MISTAKES = [
     ("announce: {duration: unknown}\nexpect: {notice: {kept: true}}", "5:25: expect: an unknown duration is"),
     ("announce: {type: preempt}\nexpect: {notice: {kept: true}}", "5:25: expect: only a freeze has a durati"),
     (
+        "announce: {duration: 2s}\nexpect: {notice: {kept: true}}",
+        "5:25: expect: the patch alone takes 2 s, and 2 s are announced, so it could never pass; set announ",
+    ),
+    (
+        "announce: {duration: 30s}\nexpect: {notice: {kept: false}}",
+        "5:25: expect: cycle.budget ends every pause after 30 s, and 30 s are announced, so it could never",
+    ),
+    ("expect: {pause: {at_most: 2s}}", "4:27: expect: the patch alone takes 2 s, so no pause could"),
+    ("expect: {pause: {at_least: 31s}}", "4:28: expect: cycle.budget ends every pause after 30 s, so"),
+    (
         "announce: {cancel_after: 5min}\nexpect: {notice: {cancelled: true}, pause: {at_least: 2s}}",
         "5:37: expect: when it is called off no guest is frozen, so pause has no meaning; delete it, or",
     ),

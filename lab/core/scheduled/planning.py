@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lab.core.patch import Impact, Patch
-from lab.core.plan import Announcement
+from lab.core.plan import Announcement, CycleSpec
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.model import UNKNOWN_S, EventType, Notice, Rules, State
 from lab.core.units import NS_PER_S
@@ -41,25 +41,25 @@ def notice_ns(spec: Announcement, kind: EventType) -> int:
     return spec.real_ns(told)
 
 
-def duration_s(spec: Announcement, kind: EventType, patch: Patch) -> int:
-    """DurationInSeconds. Of a Freeze the shortest usual one that the patch fits in; UNKNOWN_S when it fits in
-    none, and for all other types."""
+def duration_s(spec: Announcement, kind: EventType, cycle: CycleSpec) -> int:
+    """DurationInSeconds. Of a Freeze the shortest usual one that the patch and the freeze's own overhead fit
+    in; UNKNOWN_S when they fit in none, and for all other types."""
     if spec.duration_s is not None:
         return spec.duration_s
     if kind is not EventType.FREEZE:
         return UNKNOWN_S
-    return next((s for s in DURATIONS_S if patch.longest_ns <= s * NS_PER_S), UNKNOWN_S)
+    return next((s for s in DURATIONS_S if cycle.longest_pause_ns <= s * NS_PER_S), UNKNOWN_S)
 
 
-def notice_of(group: str, resources: Sequence[str], spec: Announcement, patch: Patch) -> Notice:
+def notice_of(group: str, resources: Sequence[str], spec: Announcement, cycle: CycleSpec) -> Notice:
     """What one delivery group is told."""
-    kind = event_type(spec, patch)
+    kind = event_type(spec, cycle.patch)
     return Notice(
         group,
         tuple(resources),
         kind,
         notice_ns(spec, kind),
-        duration_s(spec, kind, patch),
+        duration_s(spec, kind, cycle),
         spec.description or _WORDS[kind],
         spec.source,
     )
