@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from lab.core.clock import Interval
 from lab.core.effects import Effects, backward, rtc_around, rtc_moved
+from lab.core.kernel_log import sorted_out
 from lab.core.method import FreezeMethod
 from lab.core.plan import Expectations, Regime, ResyncMechanism
 from lab.core.predictions import compared
@@ -287,11 +288,17 @@ class _Judge:
             why = "the guest's kernel log was not read after the freeze"
             yield self._finding("kernel log", "clean", "not read", Outcome.INCONCLUSIVE, why)
             return
-        lines = list(last.kernel_lines)
+        trouble, notes, unknown = sorted_out(last.kernel_lines)
         if first.clocksource != last.clocksource:
-            lines.append(f"clocksource {first.clocksource} became {last.clocksource}")
-        outcome = Outcome.FAILED if lines else Outcome.PASSED
-        yield self._finding("kernel log", "clean", f"{len(lines)} lines", outcome, lines[0] if lines else "")
+            trouble += (f"clocksource {first.clocksource} became {last.clocksource}",)
+        outcome, why = Outcome.PASSED, ""
+        if trouble:
+            outcome, why = Outcome.FAILED, trouble[0]
+        elif unknown:
+            outcome, why = Outcome.INCONCLUSIVE, f"a message that the lab does not know: {unknown[0]}"
+        lines = len(trouble) + len(unknown)
+        measured = f"{lines} lines" + (f", {len(notes)} harmless" if notes else "")
+        yield self._finding("kernel log", "clean", measured, outcome, why)
 
     def effects(self) -> Iterator[Finding]:
         """What else the pause did. Timers, BOOTTIME and RTC are told; only a monotonic clock that went

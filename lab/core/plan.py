@@ -233,7 +233,7 @@ class Expectations:
         tolerance_ns for hold_ns.
     final_offset_ns: largest |offset| at the end of the watch.
     drift_ppm: largest |drift| after the resync.
-    clean_kernel_log: no soft lockup, RCU stall or unstable clocksource in the guest's kernel log.
+    clean_kernel_log: no trouble in the guest's kernel log (core.kernel_log).
     as_predicted: the clock is repaired, or not, as the mechanism's rules forecast. What was not watched for
         long enough to tell has not passed.
     notice: of the announcement. rollout: how it ends. skew_ns: guests of one domain stop, and resume, within

@@ -174,8 +174,8 @@ class MemoryProof:
 class ProbeFacts:
     """What a guest says of itself.
 
-    kernel_lines: new lines of its kernel log about lockups, stalls and clocksources; None when the
-    log cannot be read. reconnects: how often the probe's channel was lost since it was opened, and had
+    kernel_lines: new lines of its kernel log worth a look (core.kernel_log says what they mean); None when
+    the log cannot be read. reconnects: how often the probe's channel was lost since it was opened, and had
     again; restarts: how often of these it had to be started anew, and what its sampler knew was lost.
     """
 

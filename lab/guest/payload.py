@@ -58,11 +58,11 @@ STEP_SHARE = 8  # of the distance: chrony slews by at most a twelfth (maxslewrat
 
 READING = b"R %s %d %d %d %d %d %d %d %d%s\n"
 CLOCK_BOOTTIME = 7  # time.CLOCK_BOOTTIME came with Python 3.7
-# Linux 6.1 and 6.12: kernel/watchdog.c, workqueue.c, hung_task.c, rcu/tree_stall.h and tree_exp.h,
-# time/clocksource.c, arch/x86/kernel/tsc.c, sched/clock.c; net/sched/sch_generic.c
-TROUBLE = re.compile(
+# What is worth a look; what it means is told by lab/core/kernel_log.py, which has the kernel's own texts.
+NOTABLE = re.compile(
     r"soft lockup|hard LOCKUP|workqueue lockup|rcu.*(stall|kthread (starved|timer wakeup))|"
-    r"blocked .*for more than|clocksource|[Uu]nstable|TSC|NETDEV WATCHDOG"
+    r"blocked.* for more than|clocksource|[Uu]nstable|TSC|NETDEV WATCHDOG|"
+    r"BUG: |Oops: |general protection fault|Kernel panic"
 )
 
 REAL, MONO, RAW = time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_MONOTONIC_RAW
@@ -213,8 +213,8 @@ class Facts:
         if self.kmsg is not None:
             os.lseek(self.kmsg, 0, os.SEEK_END)
 
-    def trouble(self) -> "list[str] | None":
-        """Lines about trouble since clear; None when the log cannot be read here."""
+    def notable(self) -> "list[str] | None":
+        """Lines of the kernel log worth a look, since clear; None when the log cannot be read here."""
         if self.kmsg is None:
             return None
         while True:
@@ -225,7 +225,7 @@ class Facts:
                     continue
                 break
             text = record.split("\n", 1)[0].split(";", 1)[-1]
-            if TROUBLE.search(text) and len(self.lines) < MOST_LINES:
+            if NOTABLE.search(text) and len(self.lines) < MOST_LINES:
                 self.lines.append(text)
         return self.lines
 
@@ -243,7 +243,7 @@ class Facts:
             "kernel": os.uname().release,
             "python": "%d.%d.%d" % sys.version_info[:3],
             "resolution_ns": RESOLUTION_NS,
-            "kernel_lines": self.trouble(),
+            "kernel_lines": self.notable(),
         }
 
 

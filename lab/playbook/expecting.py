@@ -129,7 +129,7 @@ class Expect(BaseModel):
     drift: Drift | None = default(None, "How fast the clock may drift once it is back.")
     kernel_log: LogState = default(
         KernelLog.CLEAN,
-        "clean: no soft lockup, RCU stall or unstable clocksource. any: whatever it holds.",
+        "clean: no lockup, RCU stall, hung task or clocksource marked unstable. any: whatever it holds.",
     )
     notice: Notice | None = default(None, "What has to become of the announcement.")
     rollout: End | None = default(

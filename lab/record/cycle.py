@@ -8,6 +8,7 @@ from lab.core import claims, effects
 from lab.core.clock import Interval
 from lab.core.drift import Drift
 from lab.core.findings import outcome_of
+from lab.core.kernel_log import sorted_out
 from lab.core.pause import Witness
 from lab.core.plan import Expectations
 from lab.core.predictions import compared, held
@@ -184,6 +185,7 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
     if obs.stop is not None and obs.resume is not None and obs.frozen:
         used = obs.resume.returned.raw_ns - obs.stop.called.raw_ns
     first, last = obs.facts_before, obs.facts_after
+    trouble, notes, unknown = sorted_out(last.kernel_lines or () if last is not None else ())
     witnesses = pause.witnesses if pause is not None else {}
     return Cycle(
         index=obs.cycle,
@@ -203,7 +205,8 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         resync=_resync(result, expect),
         drift=Drifts(_drift(result.drift_before), _drift(result.drift_after)),
         boot_id_unchanged=result.boot_id_unchanged,
-        kernel_stalls=tuple(last.kernel_lines or ()) if last is not None else (),
+        kernel_stalls=trouble + unknown,
+        kernel_notes=notes,
         clocksource=Clocksource(first.clocksource, last.clocksource) if first and last else None,
         cpu_ns=obs.cpu_ns,
         readings=len(obs.readings),

@@ -168,6 +168,9 @@ class Cycle:
 
     event: the id of what announced it, "" when nothing did; cancelled: that was called off, so it is without
     the freeze. wave: of the rollout, from 1.
+
+    kernel_stalls: lines of the guest's kernel log that tell of trouble, or that may. kernel_notes: those that
+    Linux itself takes for harmless.
     """
 
     index: int
@@ -216,6 +219,7 @@ class Cycle:
     event: str = ""
     cancelled: bool = False
     wave: int | None = None
+    kernel_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -207,16 +207,19 @@ def _moved(effects: Effects) -> bool:
 
 
 def _kernel(page: Page, seen: Sequence[_Seen]) -> None:
-    """The kernel's own words, as evidence, each line once."""
-    lines: dict[str, list[str]] = {}
-    for each in seen:
-        for line in each.cycle.kernel_stalls:
-            lines.setdefault(line, []).append(each.who)
+    """The kernel's own words, as evidence, each line once; what is harmless after what is not."""
+    lines: dict[tuple[str, bool], list[str]] = {}
+    for harmless in (False, True):
+        for each in seen:
+            for line in each.cycle.kernel_notes if harmless else each.cycle.kernel_stalls:
+                lines.setdefault((line, harmless), []).append(each.who)
     label = "kernel said"
-    for line, who in list(lines.items())[:MOST_LINES]:
+    for (line, harmless), who in list(lines.items())[:MOST_LINES]:
         names = [name for name in dict.fromkeys(who) if name]
-        where = f" ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" if names else ""
-        page.labelled(label, f"{line}{where}", style="magenta")
+        words = ["harmless"] if harmless else []
+        words += [f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"] if names else []
+        where = f" ({'; '.join(words)})" if words else ""
+        page.labelled(label, f"{line}{where}", style="dim" if harmless else "magenta")
         label = ""
     if len(lines) > MOST_LINES:
         page.labelled("", f"and {len(lines) - MOST_LINES} lines more; all are in run.json", style="dim")

@@ -501,6 +501,15 @@ def test_kernel_lines_are_quoted_as_evidence() -> None:
     assert f"kernel said   {line} (cycle 0 and 1 more)" in plain(made)
 
 
+def test_harmless_kernel_lines_are_told_after_those_that_are_not() -> None:
+    bad, note = (
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 23s!",
+        "clocksource: Switched to clocksource tsc",
+    )
+    text = plain(run(guest("web-0", cycle(kernel_stalls=(bad,), kernel_notes=(note,)))))
+    assert f"kernel said   {bad}\n              {note} (harmless)" in text
+
+
 def test_hostile_words_of_guests_do_not_reach_the_terminal() -> None:
     bad = "\x1b[2J[red]\u202e"
     seen = cycle(

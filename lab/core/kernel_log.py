@@ -1,0 +1,135 @@
+"""What lines of a guest's kernel log mean: trouble, or nothing that Linux itself takes for trouble.
+
+The texts are the kernel's own format strings, as three kernels have them: Debian's 6.1.192, 6.12.117 and
+7.3.4. A line that looks like trouble and is in no table is neither: nobody has read what it means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+ALL = ("6.1", "6.12", "7.3")
+OLD = ("6.1", "6.12")
+NEW = ("6.12", "7.3")
+
+
+class Meaning(StrEnum):
+    """What a line of the kernel log says of the guest."""
+
+    TROUBLE = "trouble"
+    NOTE = "note"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of Linux. text: its format string, without the prefix that pr_fmt() adds. kernels: those of
+    ALL that have it in `source`."""
+
+    text: str
+    source: str
+    kernels: tuple[str, ...] = ALL
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression that finds it in a line: each conversion stands for any text."""
+        return ".*?".join(re.escape(part) for part in re.split(r"%[0-9.*]*l*[a-zA-Z]+", self.text))
+
+
+_WATCHDOG = "kernel/time/clocksource.c"
+_STALL = "kernel/rcu/tree_stall.h"
+
+TROUBLE = (
+    Message("BUG: soft lockup - CPU#%d stuck for %us!", "kernel/watchdog.c"),
+    Message("Watchdog detected hard LOCKUP on cpu %d", "kernel/watchdog_hld.c", ("6.1",)),
+    Message("Watchdog detected hard LOCKUP on cpu %d", "kernel/watchdog.c", NEW),
+    Message("BUG: workqueue lockup - pool", "kernel/workqueue.c"),
+    Message("INFO: %s self-detected stall on CPU", _STALL),
+    Message("INFO: %s detected stalls on CPUs/tasks:", _STALL),
+    Message("INFO: %s detected stall, but suppressed full report", _STALL, NEW),
+    Message("%s kthread starved for %ld jiffies!", _STALL),
+    Message("%s kthread timer wakeup didn't happen for %ld jiffies!", _STALL),
+    Message("INFO: %s detected expedited stalls on CPUs/tasks: {", "kernel/rcu/tree_exp.h"),
+    Message("INFO: %s detected expedited stalls, but suppressed full report", "kernel/rcu/tree_exp.h", NEW),
+    Message("INFO: rcu_tasks detected stalls on tasks:", "kernel/rcu/tasks.h"),
+    Message("INFO: rcu_tasks_trace detected stalls", "kernel/rcu/tasks.h", OLD),
+    Message("INFO: task %s:%d blocked for more than %ld seconds.", "kernel/hung_task.c", OLD),
+    Message("INFO: task %s:%d blocked%s for more than %ld seconds.", "kernel/hung_task.c", ("7.3",)),
+    Message(
+        "timekeeping watchdog on CPU%d: Marking clocksource '%s' as unstable because the skew is too large:",
+        _WATCHDOG,
+        OLD,
+    ),
+    Message(
+        "timekeeping watchdog on CPU%d: %s read-back delay of %lldns, attempt %d, marking unstable",
+        _WATCHDOG,
+        ("6.1",),
+    ),
+    Message(
+        "timekeeping watchdog on CPU%d: wd-%s-wd excessive read-back delay of %lldns vs. limit of %ldns, "
+        "wd-wd read-back delay only %lldns, attempt %d, marking %s unstable",
+        _WATCHDOG,
+        ("6.12",),
+    ),
+    Message("Marking clocksource %s unstable due to frequency skew", _WATCHDOG, ("7.3",)),
+    Message("Marking clocksource %s unstable due to inter CPU skew", _WATCHDOG, ("7.3",)),
+    Message("Marking TSC unstable due to %s", "arch/x86/kernel/tsc.c"),
+    Message("TSC found unstable after boot, most likely due to broken BIOS.", "kernel/sched/clock.c"),
+    Message("NETDEV WATCHDOG: %s transmit queue %u timed out", "net/sched/sch_generic.c"),
+    Message("BUG: kernel NULL pointer dereference, address: %px", "arch/x86/mm/fault.c"),
+    Message("BUG: unable to handle page fault for address: %px", "arch/x86/mm/fault.c"),
+    Message("Oops: %s [#%d]", "arch/x86/kernel/dumpstack.c"),
+    Message("general protection fault", "arch/x86/kernel/traps.c"),
+    Message("Kernel panic - not syncing: %s", "kernel/panic.c"),
+)
+"""What Linux prints when something was stuck, was lost, or can no longer be relied upon."""
+
+NOTES = (
+    # Two looks were too far apart for the fixed margin, as after any pause: the check is left out, once, and
+    # nothing is marked.
+    Message("Long readout interval, skipping watchdog check: cs_nsec: %lld wd_nsec: %lld", _WATCHDOG, OLD),
+    Message("timekeeping watchdog on CPU%d: %s retried %d times before success", _WATCHDOG, OLD),
+    Message("timekeeping watchdog on CPU%d: %s wd-wd read-back delay of %lldns", _WATCHDOG, OLD),
+    Message("wd-%s-wd read-back delay of %lldns, clock-skew test skipped!", _WATCHDOG, OLD),
+    Message("Checking clocksource %s synchronization from CPU %d to CPUs", _WATCHDOG, OLD),
+    Message("Not enough CPUs to check clocksource '%s'.", _WATCHDOG, OLD),
+    Message("Watchdog %s read timed out. Readout sequence took: %lluns", _WATCHDOG, ("7.3",)),
+    Message("Watchdog remote CPU %u read timed out", _WATCHDOG, ("7.3",)),
+    # Whether a guest has another clocksource than before is judged by its name.
+    Message("Switched to clocksource %s", _WATCHDOG),
+    Message("Override clocksource %s is ", _WATCHDOG),
+    # It comes with the line that says why; by itself it tells where sched_clock() goes on.
+    Message("sched_clock: Marking unstable (%lld, %lld)<-(%lld, %lld)", "kernel/sched/clock.c"),
+)
+"""What Linux prints in passing, though it has the words of trouble in it."""
+
+
+def _any(messages: Iterable[Message]) -> re.Pattern[str]:
+    return re.compile("|".join(message.pattern for message in messages))
+
+
+_TROUBLE, _NOTES = _any(TROUBLE), _any(NOTES)
+_LOOKS_LIKE_TROUBLE = re.compile(
+    r"lockup|LOCKUP|stall|starved|timer wakeup|[Uu]nstable|blocked .*for more than|NETDEV WATCHDOG|"
+    r"BUG:|Oops|panic"
+)
+
+
+def meaning(line: str) -> Meaning:
+    """What a line of a guest's kernel log means."""
+    if _TROUBLE.search(line):
+        return Meaning.TROUBLE
+    if _NOTES.search(line) or not _LOOKS_LIKE_TROUBLE.search(line):
+        return Meaning.NOTE
+    return Meaning.UNKNOWN
+
+
+def sorted_out(lines: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The lines that are trouble, those that are notes, and those that nobody knows; each in order."""
+    by: dict[Meaning, list[str]] = {each: [] for each in Meaning}
+    for line in lines:
+        by[meaning(line)].append(line)
+    return tuple(by[Meaning.TROUBLE]), tuple(by[Meaning.NOTE]), tuple(by[Meaning.UNKNOWN])
