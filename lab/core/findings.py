@@ -4,6 +4,7 @@ and so is what was not measured."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lab.core.clock import Interval
 from lab.core.effects import Effects, backward, rtc_around, rtc_moved
@@ -112,13 +113,17 @@ class _Judge:
             yield self._finding("outage", "ends", f"{outage / NS_PER_S:.1f} s", Outcome.PASSED)
 
     def budget(self) -> Iterator[Finding]:
-        stop, resume = self.obs.stop, self.obs.resume
-        if stop is None or resume is None or not self.obs.frozen:
+        used = self.result.used
+        if used is None:
             return
-        used = resume.returned.raw_ns - stop.called.raw_ns
-        text = f"{used / NS_PER_S:.2f} s"
-        outcome = at_most(self.obs.budget_ns, used, used)
-        why = "" if outcome is Outcome.PASSED else f"frozen for {text}, over the budget"
+        text = f"{used.low_ns / NS_PER_S:.2f} s"
+        if used.high_ns > used.low_ns:
+            text += f" to {used.high_ns / NS_PER_S:.2f} s"
+        outcome, why = at_most(self.obs.budget_ns, used.low_ns, used.high_ns), ""
+        if outcome is Outcome.FAILED:
+            why = f"frozen for {text}, over the budget"
+        elif outcome is Outcome.INCONCLUSIVE:
+            why = f"frozen for {text}: the bounds do not tell whether it was over the budget"
         yield self._finding("budget", f"at most {format_duration(self.obs.budget_ns)}", text, outcome, why)
 
     def closure(self) -> Iterator[Finding]:
@@ -172,7 +177,7 @@ class _Judge:
 
     def vcpus_at_rest(self) -> Iterator[Finding]:
         stop, resume, used = self.obs.stop, self.obs.resume, self.obs.cpu_ns
-        if used is None or stop is None or resume is None or not self.obs.frozen:
+        if used is None or stop is None or resume is None or not self.obs.frozen or self.result.resumed_by:
             return
         frozen_ns = max(0, resume.called.raw_ns - stop.returned.raw_ns)
         outcome = Outcome.PASSED if used <= frozen_ns * CPU_SHARE + CPU_SLACK_NS else Outcome.INCONCLUSIVE
@@ -379,7 +384,19 @@ def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
         judge.regime, judge.pause, judge.vcpus_at_rest, judge.in_time, judge.as_predicted, judge.final_offset,
         judge.drift, judge.same_boot, judge.kernel_log, judge.effects,
     )  # fmt: skip
-    return [finding for check in checks for finding in check()]
+    found = [finding for check in checks for finding in check()]
+    return [undone(finding, result.disturbed) for finding in found] if result.disturbed else found
+
+
+CERTAIN = frozenset({"budget", "memory", "freeze", "patch", "monotonic", "boot id", "kernel log"})
+"""What a cycle that did not go its way is failed by all the same: these saw something happen."""
+
+
+def undone(finding: Finding, why: str) -> Finding:
+    """The finding of a cycle that did not go its way, because of `why`: never failed by what was not done."""
+    if finding.outcome is not Outcome.FAILED or finding.metric in CERTAIN:
+        return finding
+    return replace(finding, outcome=Outcome.INCONCLUSIVE, why=f"{why}; {finding.why}")
 
 
 def outcome_of(given: list[Finding]) -> Outcome:

@@ -27,9 +27,10 @@ from lab.core.pause import COLD_NS, LATE_NS, Witness, before_and_after, measure_
 from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMechanism
 from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
+from lab.core.rescue import BY_DEADMAN, as_resumed, by_deadman
 from lab.core.result import CycleResult as CycleResult
 from lab.core.resync import measure_resync
-from lab.core.steps import dated, first_sign, parts
+from lab.core.steps import Part, dated, first_sign, parts
 from lab.core.timeline import Call, ClockStep, Observation, Reading, SamplerReport
 from lab.core.timesync import configs, rules
 from lab.core.timesync.forecast import Forecast
@@ -169,11 +170,14 @@ def measure(
     """All that can be said of one guest's cycle. known: the rate of its MONOTONIC_RAW, from elsewhere."""
     if obs.method is FreezeMethod.REBOOT:
         return rebooted(obs, mechanism, expect, spec)
-    problems = list(obs.problems)
+    rescued, obs = by_deadman(obs), as_resumed(obs)
+    problems = [*filter(None, [rescued]), *obs.problems]
+    disturbed = rescued or ("the cycle was cut off" if obs.unfinished else "")
+    resumed_by = BY_DEADMAN if rescued else ""
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None:
         why = tuple(problems) or ("the guest was not frozen and resumed",)
-        return CycleResult(obs, mechanism, why, spec=spec)
+        return CycleResult(obs, mechanism, why, spec=spec, disturbed=disturbed, resumed_by=resumed_by)
     early, late = before_and_after(obs.readings, stop, resume)
     problems += host_step(obs)
     raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
@@ -232,6 +236,7 @@ def measure(
         settled += resync.time.high_ns
     drift_after = last_drift(real_late, settled)
     sign = stop_guest = None
+    where: tuple[Part, ...] = ()
     at_stop = offset_at(raw_early, stop.returned.raw_ns, rate=pair[0])
     if at_stop is not None:
         edge = ageing_ns(stop.returned.raw_ns - stop.called.raw_ns, phi)
@@ -243,6 +248,8 @@ def measure(
         edge = ageing_ns(stop.returned.raw_ns - stop.called.raw_ns, phi)
         latest = stop.returned.raw_ns + at_stop.high_ns + edge
         sign = first_sign(obs.beats, late, latest, resume.called.raw_ns)
+    if obs.frozen and not obs.stop_inferred:
+        where = parts(obs, sign, dated(sign, raw_late, pair[1]))
     return CycleResult(
         observation=obs,
         mechanism=mechanism,
@@ -257,9 +264,11 @@ def measure(
         drift_before=drift_before,
         drift_after=drift_after,
         spec=spec,
-        steps=parts(obs, sign, dated(sign, raw_late, pair[1])) if obs.frozen else (),
+        steps=where,
         resumed_guest=resume_guest,
         audits=audit(obs.claims, truth, stop, resume, obs.frozen),
+        disturbed=disturbed,
+        resumed_by=resumed_by,
     )
 
 
@@ -271,6 +280,7 @@ def cells_of(plan: Plan) -> dict[str, Cell]:
 def measure_all(observations: Sequence[Observation], plan: Plan) -> list[CycleResult]:
     """All cycles, each by its own cell's plan, and with what the others know of its guest's clock.
     KeyError when the plan has no such cell."""
+    observations = [as_resumed(obs) for obs in observations]
     known = known_rates(observations) if len(observations) > 1 else {}
     cells = cells_of(plan)
     found = []

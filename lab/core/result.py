@@ -31,6 +31,8 @@ class CycleResult:
     lag: how long the guest's MONOTONIC_RAW stood still.
     outage_ns: of a guest that was rebooted, from the call that shut it down to the first bytes of the new
         boot that arrived at the host.
+    disturbed: why the cycle did not go its way, "" when it did: then it is not failed by what was not done.
+    resumed_by: who resumed the guest, "" for the controller.
     """
 
     observation: Observation
@@ -50,12 +52,26 @@ class CycleResult:
     resumed_guest: Interval | None = None
     forecast: Forecast | None = None
     audits: tuple[Audit, ...] = ()
+    disturbed: str = ""
+    resumed_by: str = ""
 
     @property
     def control(self) -> bool:
         """A cycle without the freeze that the plan is about."""
         wanted = self.spec.method if self.spec is not None else None
         return self.observation.method is FreezeMethod.NONE is not wanted
+
+    @property
+    def used(self) -> Interval | None:
+        """Of the budget: from the stop call to the resume's return, as they are written down. Where they are
+        not, or the guest ran again before that, the time for which it certainly stood still is the least."""
+        stop, resume = self.observation.stop, self.observation.resume
+        if stop is None or resume is None or not self.observation.frozen:
+            return None
+        most = max(0, resume.returned.raw_ns - stop.called.raw_ns)
+        if not self.resumed_by and not self.observation.stop_inferred:
+            return Interval(most, most)
+        return Interval(min(most, self.pause.pause.low_ns if self.pause is not None else 0), most)
 
     @property
     def predicted(self) -> str:

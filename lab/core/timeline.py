@@ -139,6 +139,21 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Rescue:
+    """What the dead-man did about a guest: the process beside the controller that resumes guests when it is
+    gone or silent.
+
+    act: "resumed", "failed", or another word. why: it acted, one line. call: by which it resumed the guest;
+    None without one. text: what went wrong.
+    """
+
+    act: str
+    why: str
+    call: Call | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class Step:
     """A part of a freeze, or of a patch, with a name of its own. Host MONOTONIC_RAW."""
 
@@ -205,6 +220,10 @@ class Observation:
     setup: the time-sync set-up as it was before the freeze; None when it was not looked at.
     claims: what the guest's programs said of its clock.
     effects: what else the pause did; None when nobody watched for it.
+    unfinished: the cycle has no end in the history: it was interrupted or cut off.
+    rescues: what the dead-man did.
+    stop_inferred: the stop call was not written down; `stop` is from the last thing that was, when the guest
+        still ran, to the first by which it stood still.
     """
 
     guest: str
@@ -238,3 +257,6 @@ class Observation:
     setup: Setup | None = None
     claims: tuple[Claim, ...] = ()
     effects: Effects | None = None
+    unfinished: bool = False
+    rescues: tuple[Rescue, ...] = ()
+    stop_inferred: bool = False

@@ -181,9 +181,7 @@ def _memory(proof: MemoryProof) -> Memory:
 def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations) -> Cycle:
     """The member of run.json. found: what the cycle was held against, by what was expected of it."""
     obs, pause = result.observation, result.pause
-    used = None
-    if obs.stop is not None and obs.resume is not None and obs.frozen:
-        used = obs.resume.returned.raw_ns - obs.stop.called.raw_ns
+    used = result.used
     first, last = obs.facts_before, obs.facts_after
     trouble, notes, unknown = sorted_out(last.kernel_lines or () if last is not None else ())
     witnesses = pause.witnesses if pause is not None else {}
@@ -194,7 +192,7 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         patch=obs.patch,
         regime=pause.regime if pause is not None else None,
         budget_ns=obs.budget_ns,
-        used_ns=used,
+        used_ns=None if used is None else used.high_ns,
         pause=measure_of(result.reported),
         witnesses=Witnesses(**{w.value: _bounds(witnesses.get(w)) for w in Witness}),
         agreeing=tuple(pause.agreeing) if pause is not None else (),
@@ -232,4 +230,6 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         outage_ns=result.outage_ns,
         audits=tuple(_audit(seen) for seen in result.audits),
         effects=_effects(result),
+        disturbed=result.disturbed,
+        resumed_by=result.resumed_by,
     )

@@ -33,6 +33,11 @@ guest and cycle where they apply. The kinds, in the order in which they come:
     gate        gate, ok, why, took_ns                  of one guest, after its domain's cycle
     rollout-end ended (complete, stopped), why, wave
     run-end     interrupted, failure, host              once; missing when the run was cut off
+    deadman     act (resumed, failed, …), why, call (as in resume) | null, text
+
+A deadman event is the dead-man's, a process of its own that writes to the same file while the controller
+writes, or when it is gone: seq is null, so it is not counted in the sequence, and it may come anywhere, also
+on the rest of a line that the controller did not finish.
 """
 
 from __future__ import annotations
@@ -40,7 +45,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,6 +59,7 @@ from lab.ports import Clock
 
 EVENTS = "events.jsonl"
 SCHEMA = "freezelab.events/1"
+DEADMAN = "deadman"
 ORDER = (GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT, GuestClock.RAW)
 
 
@@ -120,7 +128,8 @@ class Nowhere:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """A journal read back. complete: it ends with run-end. damage: what is wrong with its end."""
+    """A journal read back, events in the order of the file. complete: the controller's last event is run-end.
+    damage: what is wrong with its end."""
 
     folder: Path
     events: tuple[dict[str, Any], ...]
@@ -131,45 +140,73 @@ class History:
         return (event for event in self.events if event["kind"] == kind)
 
 
-def _event(line: str, sequence: int) -> dict[str, Any]:
-    event = json.loads(line)
-    if not isinstance(event, dict) or not isinstance(event.get("kind"), str) or event.get("seq") != sequence:
-        raise ValueError("not an event in sequence")
-    return event
+_OTHERS = re.compile(r'\{\s*"seq"\s*:\s*null\s*,\s*"kind"\s*:\s*"deadman"')
+"""How a line begins that another process wrote."""
+
+
+def _event(line: str, sequence: int) -> dict[str, Any] | None:
+    """None when it is no event, or not in sequence."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str) or "seq" not in event:
+        return None
+    wanted = None if event["kind"] == DEADMAN else sequence
+    # A bool is an int to Python, and True is 1.
+    return event if event["seq"] == wanted and not isinstance(event["seq"], bool) else None
+
+
+def _parts(line: str) -> list[str]:
+    """A line, or the piece of one that was cut off and what the dead-man wrote behind it. None of a blank
+    line."""
+    edges = [0, *(found.start() for found in _OTHERS.finditer(line, 1)), len(line)]
+    return [line[begin:end] for begin, end in pairwise(edges) if begin < end]
 
 
 def read_history(folder: Path) -> History:
     """The journal of the run in `folder`.
 
-    A last line that was cut off is left out and told in `damage`. RecordError: no journal there, a
-    damaged line before the end, or a schema that this program does not know.
+    A last line that was cut off is left out and told in `damage`; what the dead-man wrote may come after it.
+    RecordError: no journal there, a damaged line before the end, or a schema that this program does not know.
     """
     path = folder / EVENTS
     try:
         # Not splitlines(): it also splits at U+2028 and the like, which JSON leaves as they are.
-        lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         raise RecordError(f"no run here: {EVENTS} is missing", where=str(folder)) from None
     except OSError as error:
         raise RecordError(f"cannot be read: {error.strerror}", where=str(path)) from error
     events: list[dict[str, Any]] = []
-    damage = ""
-    for number, line in enumerate(lines):
-        try:
-            events.append(_event(line, number))
-        except (ValueError, RecursionError):
-            if number + 1 < len(lines):
-                raise RecordError(
-                    "damaged: this line is no event in sequence", where=f"{path}:{number + 1}"
-                ) from None
-            damage = f"line {number + 1} is cut off"
-    if not events or events[0]["kind"] != "run-start":
+    sequence, cut = 0, 0  # cut: the number of a damaged line
+    for number, line in enumerate(lines, 1):
+        if not line and number < len(lines):
+            # The dead-man may begin a line of its own, whether the one before was cut off or not.
+            cut = cut if cut or _OTHERS.match(lines[number]) else number
+        for part in _parts(line):
+            event = _event(part, sequence)
+            if event is None and _OTHERS.match(part):
+                continue  # the dead-man itself was cut short
+            if event is not None and event["kind"] == DEADMAN:
+                events.append(event)
+                continue
+            if cut:
+                raise RecordError("damaged: this line is no event in sequence", where=f"{path}:{cut}")
+            if event is None:
+                cut = number
+            else:
+                events.append(event)
+                sequence += 1
+    own = [event for event in events if event["kind"] != DEADMAN]
+    if not own or events[0]["kind"] != "run-start":
         raise RecordError("the history does not begin with a run-start", where=str(path))
-    if events[0].get("schema") != SCHEMA:
+    if own[0].get("schema") != SCHEMA:
         raise RecordError(
-            f"unknown schema {events[0].get('schema')!r}, this program reads {SCHEMA}", where=str(path)
+            f"unknown schema {own[0].get('schema')!r}, this program reads {SCHEMA}", where=str(path)
         )
-    complete = events[-1]["kind"] == "run-end"
+    complete = own[-1]["kind"] == "run-end"
+    damage = f"line {cut} is cut off" if cut else ""
     if not complete and not damage:
         damage = "the run was cut off before its end"
     return History(folder, tuple(events), complete, damage)

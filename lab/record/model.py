@@ -171,6 +171,8 @@ class Cycle:
 
     kernel_stalls: lines of the guest's kernel log that tell of trouble, or that may. kernel_notes: those that
     Linux itself takes for harmless.
+    disturbed: why the cycle did not go its way, "" when it did; it is not failed by what was not done then.
+    resumed_by: who resumed the guest, when that was not the controller: "dead-man".
     """
 
     index: int
@@ -220,6 +222,8 @@ class Cycle:
     cancelled: bool = False
     wave: int | None = None
     kernel_notes: tuple[str, ...] = ()
+    disturbed: str = ""
+    resumed_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,13 @@ from lab.core.timeline import (
     Passing,
     ProbeFacts,
     Reading,
+    Rescue,
     SamplerReport,
     Step,
 )
 from lab.core.timesync.setup import Setup
 from lab.errors import RecordError
-from lab.record.journal import ORDER, History
+from lab.record.journal import DEADMAN, ORDER, History
 
 
 def plan_of(history: History) -> Plan:
@@ -66,6 +67,13 @@ def _beat(n: list[int]) -> Heartbeat:
 def _call(data: dict[str, Any]) -> Call:
     return Call(
         Stamp(**data["called"]), Stamp(**data["returned"]), data["event_real_ns"], data.get("ran_ns", 0)
+    )
+
+
+def _rescue(event: dict[str, Any]) -> Rescue:
+    call = event.get("call")
+    return Rescue(
+        event["act"], event["why"], None if call is None else _call(call), str(event.get("text") or "")
     )
 
 
@@ -136,44 +144,101 @@ _UPDATES: dict[str, Callable[[Observation, dict[str, Any]], Observation]] = {
 }
 
 
+RUNS = ("cycle", "facts", "setup", "readings")
+"""What the controller writes of a guest's cycle while the guest still runs."""
+
+
+class _Rebuilding:
+    """Observations as the events come. last_running, frozen: of each, when it was last known to run before
+    its freeze, and when it was written down that it stands still."""
+
+    def __init__(self) -> None:
+        self.found: list[Observation] = []
+        self.ended: set[int] = set()
+        self.cells: dict[str, int] = {}
+        # A guest's name and number may come again in another cell.
+        self._current: dict[tuple[int, str], int] = {}
+        self._last_of: dict[str, int] = {}
+        self._last_running: dict[int, Stamp] = {}
+        self._frozen: dict[int, Stamp] = {}
+
+    def add(self, event: dict[str, Any]) -> None:
+        kind = event["kind"]
+        if kind == "cycle":
+            self._begin(event)
+        if kind == DEADMAN:
+            self._rescued(event)
+        elif kind == "freeze":
+            for guest in event["guests"]:
+                self._frozen[self._current[event["cycle"], guest]] = _written(event)
+        elif kind in _UPDATES:
+            index = self._current[event["cycle"], event["guest"]]
+            self.found[index] = _UPDATES[kind](self.found[index], event)
+            if kind == "cycle-end":
+                self.ended.add(index)
+        if kind in RUNS and (index := self._current[event["cycle"], event["guest"]]) not in self._frozen:
+            self._last_running[index] = _written(event)
+
+    def _begin(self, event: dict[str, Any]) -> None:
+        guest, cell = event["guest"], event.get("cell", "")
+        self._current[event["cycle"], guest] = self._last_of[guest] = len(self.found)
+        self.cells.setdefault(cell, len(self.cells))
+        self.found.append(
+            Observation(
+                guest,
+                event["cycle"],
+                event["frozen"],
+                FreezeMethod(event["method"]),
+                event["patch"],
+                event["budget_ns"],
+                cell=cell,
+                patch_impact=event.get("impact", "freeze"),
+            )
+        )
+
+    def _rescued(self, event: dict[str, Any]) -> None:
+        """The dead-man may know no cycle; it guards the guest's last one."""
+        guest = event.get("guest") or ""
+        index = self._current.get((event.get("cycle"), guest), self._last_of.get(guest))  # type: ignore[arg-type]
+        if index is not None:
+            obs = self.found[index]
+            self.found[index] = replace(obs, rescues=(*obs.rescues, _rescue(event)))
+
+    def finished(self) -> list[Observation]:
+        return [self._finished(index, obs) for index, obs in enumerate(self.found)]
+
+    def _finished(self, index: int, obs: Observation) -> Observation:
+        if index in self.ended:
+            return obs
+        problems = (*obs.problems, "the cycle was cut off")
+        obs = replace(obs, problems=problems, unfinished=True)
+        calls = [rescue.call for rescue in obs.rescues if rescue.call is not None]
+        if obs.stop is not None or not calls or not obs.frozen:
+            return obs
+        # The controller was ended while the guest stood still, so it told neither stop nor resume.
+        running = self._last_running[index]
+        stopped = min(filter(None, (self._frozen.get(index), calls[0].called)), key=lambda at: at.raw_ns)
+        if stopped.raw_ns < running.raw_ns:
+            return obs
+        return replace(obs, stop=Call(running, stopped), stop_inferred=True)
+
+
+def _written(event: dict[str, Any]) -> Stamp:
+    return Stamp(event["raw_ns"], event["real_ns"])
+
+
 def observations_of(history: History) -> list[Observation]:
     """One Observation for each guest and cycle, in order of cells, cycles and guests. RecordError on an
     event that lacks a part."""
-    found: list[Observation] = []
-    ended: set[int] = set()
-    current: dict[tuple[int, str], int] = {}  # a guest's name and number may come again in another cell
-    cells: dict[str, int] = {}
+    rebuilding = _Rebuilding()
     for event in history.events:
-        kind = event["kind"]
         try:
-            if kind == "cycle":
-                current[event["cycle"], event["guest"]] = len(found)
-                cell = event.get("cell", "")
-                cells.setdefault(cell, len(cells))
-                found.append(
-                    Observation(
-                        event["guest"],
-                        event["cycle"],
-                        event["frozen"],
-                        FreezeMethod(event["method"]),
-                        event["patch"],
-                        event["budget_ns"],
-                        cell=cell,
-                        patch_impact=event.get("impact", "freeze"),
-                    )
-                )
-            elif kind in _UPDATES:
-                index = current[event["cycle"], event["guest"]]
-                found[index] = _UPDATES[kind](found[index], event)
-                if kind == "cycle-end":
-                    ended.add(index)
+            rebuilding.add(event)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            which = "one of the dead-man's" if event["seq"] is None else event["seq"]
             raise RecordError(
-                f"event {event['seq']} ({kind}) is damaged: {type(error).__name__} {error}",
+                f"event {which} ({event['kind']}) is damaged: {type(error).__name__} {error}",
                 where=str(history.folder),
             ) from None
-    told = [
-        obs if index in ended else replace(obs, problems=(*obs.problems, "the cycle was cut off"))
-        for index, obs in enumerate(found)
-    ]
-    return sorted(told, key=lambda obs: (cells[obs.cell], obs.cycle, obs.guest))
+    cells = rebuilding.cells
+    return sorted(rebuilding.finished(), key=lambda obs: (cells[obs.cell], obs.cycle, obs.guest))

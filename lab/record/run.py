@@ -15,6 +15,7 @@ from lab.core.findings import findings
 from lab.core.fleet import downs, one_at_a_time, proof_finding, skew_findings, skews
 from lab.core.judge import cells_of, measure_all
 from lab.core.plan import Plan
+from lab.core.rescue import RESUMED
 from lab.core.result import CycleResult
 from lab.core.standing import rollout_findings
 from lab.core.timeline import Observation
@@ -22,7 +23,7 @@ from lab.core.verdict import Finding, Outcome, worst
 from lab.errors import RecordError
 from lab.record.cells import Told, cell_findings, cell_of, comparisons, told_of
 from lab.record.cycle import cycle_of
-from lab.record.journal import History
+from lab.record.journal import DEADMAN, History
 from lab.record.lives import event_of, judged, lives_of, marked
 from lab.record.model import Apart as Apart
 from lab.record.model import Audit as Audit
@@ -78,9 +79,10 @@ def _iso(real_ns: int) -> str:
 def _run_findings(history: History) -> list[Finding]:
     found: list[Finding] = []
     if not history.complete:
-        found.append(
-            Finding("", -1, "history", "complete", history.damage, Outcome.INCONCLUSIVE, history.damage)
-        )
+        why = history.damage
+        if acted := [event for event in history.of(DEADMAN) if event["act"] == RESUMED]:
+            why = f"{why}: {acted[-1]['why']}"
+        found.append(Finding("", -1, "history", "complete", history.damage, Outcome.INCONCLUSIVE, why))
     for end in history.of("run-end"):
         if end["failure"]:
             why = end["failure"].splitlines()[0]

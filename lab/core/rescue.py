@@ -1,0 +1,47 @@
+"""A guest that the dead-man resumed: whose call the resume was, and what that makes of the cycle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lab.core.timeline import Call, Observation
+
+RESUMED = "resumed"
+BY_DEADMAN = "dead-man"
+
+
+def by_deadman(obs: Observation) -> str:
+    """Why the dead-man resumed the guest before the controller did, one line; "" when it did not."""
+    for rescue in obs.rescues:
+        if rescue.act == RESUMED and obs.frozen and (rescue.call is None or _first(rescue.call, obs.resume)):
+            return f"resumed by the dead-man: {rescue.why}"
+    return ""
+
+
+def _first(call: Call, own: Call | None) -> bool:
+    """Whether it may have resumed the guest before the controller's own call did."""
+    return own is None or call == own or call.called.raw_ns < own.returned.raw_ns
+
+
+def as_resumed(obs: Observation) -> Observation:
+    """The observation with the call that made the guest run again for its resume: the dead-man's when it came
+    before the controller's own. Two calls of which nobody can say which was first, and one that failed and
+    may have resumed the guest all the same, are taken together: it was resumed between the first call's
+    beginning and the first return that counts."""
+    if not obs.frozen:
+        return obs
+    resume = obs.resume
+    for rescue in obs.rescues:
+        call = rescue.call
+        if call is None or call == resume or not _first(call, resume):
+            continue
+        if rescue.act != RESUMED:
+            if resume is not None:
+                called = min(call.called, resume.called, key=lambda stamp: stamp.raw_ns)
+                resume = Call(called, resume.returned)
+        elif resume is None or call.returned.raw_ns <= resume.called.raw_ns:
+            resume = call
+        else:
+            called = min(call.called, resume.called, key=lambda stamp: stamp.raw_ns)
+            resume = Call(called, min(call.returned, resume.returned, key=lambda stamp: stamp.raw_ns))
+    return replace(obs, resume=resume)
