@@ -59,7 +59,7 @@ port {port}
 allow 127.0.0.0/8
 cmdport 0
 bindcmdaddress /
-pidfile {folder}/chronyd.pid
+pidfile chronyd.pid
 """
 
 
@@ -153,7 +153,7 @@ class Chronyd:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             config.write_text(
-                _CONFIG.format(source=self._source(), address=ADDRESS, port=self.port, folder=self._folder),
+                _CONFIG.format(source=self._source(), address=ADDRESS, port=self.port),
                 encoding="utf-8",
             )
             with self.log.open("ab") as log:
@@ -172,6 +172,7 @@ class Chronyd:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    cwd=self._folder,  # the pid file's: a path of chrony.conf's may hold no blank
                     start_new_session=True,
                 )
         except OSError as error:

@@ -39,6 +39,9 @@ _SETTINGS = (
     ("Debug::NoLocking", "true"),
 )
 
+_NOT_FOR_APT = set('":\\')
+"""apt.conf(5) knows no way to quote a quotation mark; with the others apt finds no key (seen with 2.6)."""
+
 _UNREACHABLE = re.compile(
     r"temporary failure resolving|could not (?:resolve|connect)|unable to connect|timed out|timeout|"
     r"connection (?:refused|reset|failed)|network is unreachable|no route to host|cannot initiate",
@@ -71,6 +74,13 @@ class PrivateApt:
     """apt for `suites` of the archive, the last one preferred, in the existing empty `folder`."""
 
     def __init__(self, folder: Path, archive: Archive, suites: Sequence[str]) -> None:
+        """MachineError when apt cannot work in a folder of this name."""
+        if _NOT_FOR_APT & set(str(folder)):
+            raise MachineError(
+                'apt takes no folder with a colon, a backslash or a " in its path',
+                where=str(folder),
+                hint="put the cache elsewhere with FREEZELAB_CACHE=FOLDER",
+            )
         self._folder, self._suites = folder, tuple(suites)
         for name in ("lists/partial", "cache/archives/partial", "parts", "debs", "empty"):
             (folder / name).mkdir(parents=True, exist_ok=True)

@@ -82,6 +82,16 @@ class FwCfg:
     name: str
     file: Path
 
+    @property
+    def has_comma(self) -> bool:
+        """Whether libvirt is too old for it: see the template."""
+        return "," in str(self.file)
+
+    @property
+    def option(self) -> str:
+        """QEMU's -fw_cfg."""
+        return f"name={self.name},file={_doubled(self.file)}"
+
 
 @dataclass(frozen=True)
 class DomainSpec:
@@ -176,7 +186,14 @@ class DomainSpec:
         if path is None:
             return ""
         share = "on" if self.memory_file else "off"
-        return f"memory-backend-file,id=labram,size={self.memory_bytes},mem-path={path},share={share}"
+        size = self.memory_bytes
+        return f"memory-backend-file,id=labram,size={size},mem-path={_doubled(path)},share={share}"
+
+    @property
+    def has_arguments(self) -> bool:
+        """Whether something is told to QEMU past libvirt."""
+        commas = any(entry.has_comma for entry in self.fw_cfg)
+        return bool(self.ssh_port or self.tap or self.memory_backend or self.incoming or commas)
 
     @property
     def takes_port_later(self) -> bool:
@@ -211,6 +228,11 @@ class DomainSpec:
     def again(self, emulator: Path) -> DomainSpec:
         """The same guest, to be booted once more from its disk."""
         return replace(self, emulator=emulator, incoming=False, memory_base=None)
+
+
+def _doubled(path: Path) -> str:
+    """A path as a part of an option, where a single comma ends it (qemu(1))."""
+    return str(path).replace(",", ",,")
 
 
 def domain_name(run: str, guest: str, generation: int = 0) -> str:

@@ -13,10 +13,12 @@ import fcntl
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import stat
 from itertools import chain
 from pathlib import Path
+from urllib.parse import quote
 
 from lab.errors import HypervisorError
 from lab.hypervisor.process import QemuProcess
@@ -42,6 +44,13 @@ remember_owner = 0
 """
 _QEMU_CONF_ROOT = 'user = "root"\ngroup = "root"\n'
 
+_NOT_IN_XML = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+"""In an attribute XML reads a line feed or a tab as a blank, other control characters not at all, nor what is
+not UTF-8."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9/._+~:@-]*")
+_ELSEWHERE = "set FREEZELAB_HOME to a folder with a plainer path"
+
 _MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there is checked to be ours
 """A tmpfs on every Linux with glibc: shm_overview(7)."""
 
@@ -59,11 +68,13 @@ class Root:
     """The folder that an embedded driver lives in. Use `take`."""
 
     def __init__(self, path: Path) -> None:
+        """path: as libvirt is told it, see _place."""
         self.path = path
 
     @property
     def uri(self) -> str:
-        return f"qemu:///embed?root={self.path}"
+        """libvirt splits a URI by RFC 3986 and decodes its query (virURIParseParams)."""
+        return f"qemu:///embed?root={quote(os.fsencode(self.path))}"
 
     @classmethod
     def take(cls, state: Path) -> Root:
@@ -71,7 +82,7 @@ class Root:
         the path is too long or not writable, another process holds it, or this one holds another."""
         path = state.absolute() / "libvirt"
         if path in _held:
-            return cls(path)
+            return cls(_place(path))
         if _held:
             raise HypervisorError(
                 "libvirt allows one state folder a process, and this one uses another already",
@@ -91,7 +102,7 @@ class Root:
                 hint="set FREEZELAB_HOME to a folder you can write to",
             ) from error
         _tell_libvirt_its_age()
-        root = cls(path)
+        root = cls(_place(path))
         root._thaw()
         return root
 
@@ -146,6 +157,27 @@ def _run_in_memory(root: Path) -> None:
     run.unlink(missing_ok=True)
 
 
+def _place(root: Path) -> Path:
+    """The root by the name that libvirt is told. It starts a QEMU whose abilities it wants to know with
+    `-qmp unix:ROOT/…,server=on` and doubles no comma (seen with 9.0), and for QEMU a "=" before the first
+    comma ends an option's name: such a root is named by a link in its folder in memory. HypervisorError when
+    there is none."""
+    if _PLAIN.fullmatch(str(root)):
+        return root
+    try:
+        link = (root / "run").readlink() / "root"
+        if not link.is_symlink() or link.readlink() != root:
+            link.unlink(missing_ok=True)
+            link.symlink_to(root)
+    except OSError as error:
+        raise HypervisorError(
+            "libvirt takes only plain characters in a state folder's path where /dev/shm is not to be had",
+            where=str(root),
+            hint=_ELSEWHERE,
+        ) from error
+    return link
+
+
 def _check_path(path: Path) -> None:
     longest = len(os.fsencode(path)) + 1 + len(_DEEPEST_SOCKET)
     if longest > _SOCKET_PATH_MAX:
@@ -154,8 +186,12 @@ def _check_path(path: Path) -> None:
             where=str(path),
             hint="set FREEZELAB_HOME to a folder with a shorter path",
         )
-    if any(character in str(path) for character in "?#&%"):
-        raise HypervisorError("?, #, & and % cannot be part of an embedded driver's path", where=str(path))
+    if _NOT_IN_XML.search(str(path)):
+        raise HypervisorError(
+            "libvirt takes no control characters and nothing but UTF-8 in a path",
+            where=ascii(str(path)),
+            hint=_ELSEWHERE,
+        )
 
 
 def _check_user() -> None:

@@ -14,6 +14,7 @@ import getpass
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import tempfile
@@ -33,6 +34,8 @@ Progress = Callable[[str, float | None], None]
 MANIFEST = "image.json"
 _TIMEOUT_S = 1800.0
 _MIB = 1 << 20
+_NOT_FOR_APT = set('":\\')
+"""Below a folder with one of them apt finds no key, or mmdebstrap does not start (seen with bookworm's)."""
 
 # What mmdebstrap says, what to call it, and the share of the whole build that is over by then.
 _STAGES = (
@@ -119,7 +122,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 def build(recipe: Recipe, staging: Path, progress: Progress, *, lock: int) -> None:
     """Fill `staging`, an empty folder, and sync it. lock: held open as long as any program works."""
-    scratch = staging if os.geteuid() == 0 else Path(tempfile.gettempdir())
+    scratch = staging if os.geteuid() == 0 and not _NOT_FOR_APT & set(str(staging)) else _temporary()
     try:
         for folder in {staging, scratch}:
             check_space(folder, recipe.build_bytes)
@@ -141,6 +144,10 @@ def build(recipe: Recipe, staging: Path, progress: Progress, *, lock: int) -> No
             raise disk_full(staging, recipe.build_bytes) from error
         where = str(error.filename or staging)
         raise ImageError(f"the build failed: {error.strerror}", where=where) from error
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir())
 
 
 def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, lock: int) -> None:
@@ -224,7 +231,7 @@ def mmdebstrap_argv(
         f"--include={','.join(recipe.packages)}",
         '--aptopt=Apt::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude),
-        f"--customize-hook=tar-in {files} /",
+        f"--customize-hook=tar-in {shlex.quote(str(files))} /",
         # The scripts' texts, not their paths: in mode unshare their folder need not be readable.
         *(f"--customize-hook={text}" for text in hooks(recipe)),
         recipe.suite,

@@ -122,10 +122,23 @@ def test_a_path_too_long_for_sockets(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a?b", "a#b", "a&b", "a%20b"])
-def test_a_path_that_no_uri_carries(home: Path, name: str) -> None:
-    with pytest.raises(HypervisorError, match="cannot be part"):
+@pytest.mark.parametrize("name", ["a b", "ü", "a,b", "a=b", "a%20b", "a?b#c&d;e+f", "a'b\"c\\d:e$(f)|g"])
+def test_any_name_of_a_state_folder(home: Path, name: str) -> None:
+    """libvirt starts QEMU there to see what it can do."""
+    again = "lab.list_lab_domains()\nprint(lab.emulator(Accelerator.TCG).machine)"
+    made = "from lab.hypervisor.domain import Accelerator"
+    for _ in range(2):
+        done = embedded(home / name, again, before=made)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("pc-q35-")
+    shutil.rmtree((home / name / "libvirt" / "run").resolve())
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x7fb", os.fsdecode(b"a\xff")])
+def test_names_that_libvirt_cannot_be_told(home: Path, name: str) -> None:
+    with pytest.raises(HypervisorError, match="control characters and nothing but UTF-8") as caught:
         connect(None, home / name, clock=CLOCK)
+    assert str(caught.value).isascii()
 
 
 def test_a_state_folder_that_cannot_be_written(home: Path) -> None:

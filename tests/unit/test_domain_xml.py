@@ -159,6 +159,24 @@ def test_hostile_values_stay_values() -> None:
     assert "7*7" in render(spec)
 
 
+def test_commas_in_paths_are_doubled_for_qemu() -> None:
+    spec = dataclasses.replace(
+        SPEC,
+        fw_cfg=(FwCfg("opt/a", Path("/a,b/seed")), FwCfg("opt/b", Path("/plain"))),
+        memory_file=Path("/a,b/ram"),
+    )
+    root = parsed(spec)
+    arguments = [
+        argument.get("value") for argument in root.iter("{http://libvirt.org/schemas/domain/qemu/1.0}arg")
+    ]
+    assert "name=opt/a,file=/a,,b/seed" in arguments
+    assert f"memory-backend-file,id=labram,size={spec.memory_bytes},mem-path=/a,,b/ram,share=on" in arguments
+    # libvirt gives QEMU's arguments their security labels, and its own the user they run as.
+    assert [entry.get("name") for entry in root.iter("entry")] == ["opt/b"]
+    nothing_else = dataclasses.replace(spec, ssh_port=None, memory_file=None)
+    assert "name=opt/a,file=/a,,b/seed" in render(nothing_else)
+
+
 @given(st.text(max_size=40))
 def test_any_command_line_comes_back_or_is_refused(cmdline: str) -> None:
     try:

@@ -207,6 +207,14 @@ def test_it_uses_its_own_modules_and_firmware(mirror: Mirror, tmp_path: Path) ->
     assert all(path.startswith(f"{made.folder}/root/") for path in tried)
 
 
+def test_a_cache_of_any_name(mirror: Mirror, tmp_path: Path) -> None:
+    made = emulators_fetch.fetch("lab", tmp_path / "ü, it's 100%", print, mirror.archive())
+    assert emulators.find("lab", tmp_path / "ü, it's 100%") == made.path
+    with pytest.raises(MachineError, match="apt takes no folder with a colon") as caught:
+        emulators_fetch.fetch("lab", tmp_path / "a:b", print, mirror.archive())
+    assert "FREEZELAB_CACHE" in caught.value.hint
+
+
 def test_twice_is_once_and_newer_is_another(mirror: Mirror, tmp_path: Path) -> None:
     first = emulators_fetch.fetch("lab", tmp_path, print, mirror.archive())
     said: list[str] = []

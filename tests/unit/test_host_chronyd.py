@@ -39,7 +39,8 @@ def program() -> Path:
 
 
 def test_it_serves_the_hosts_clock(program: Path, tmp_path: Path) -> None:
-    with chronyd.Chronyd(program, tmp_path / "work", CLOCK) as server:
+    work = tmp_path / "wörk, 100 %"
+    with chronyd.Chronyd(program, work, CLOCK) as server:
         answer = sntp.query(server.address, server.port, CLOCK, 5)
         assert answer.stratum == chronyd.STRATUM
         assert 0 in answer.offset.widened(100_000)  # the server's own stamping is not ours
@@ -47,7 +48,7 @@ def test_it_serves_the_hosts_clock(program: Path, tmp_path: Path) -> None:
         pid = server.pid
     assert pid is not None
     assert not psutil.pid_exists(pid)
-    written = {path.name for path in (tmp_path / "work").iterdir()}
+    written = {path.name for path in work.iterdir()}
     assert written <= {"chronyd.conf", "chronyd.log", "chronyd.pid"}
 
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -42,13 +43,13 @@ MMDEBSTRAP = """\
     for tarball; do case $tarball in *.tar) break ;; esac; done
     echo "I: running apt-get update..."
     {trouble}
-    root=$(mktemp -d)
+    root=$(TMPDIR=/tmp mktemp -d)
     mkdir -p $root/boot $root/var/lib/dpkg
     echo kernel >$root/boot/vmlinuz-6.1.0-test
     echo initrd >$root/boot/initrd
     echo map >$root/boot/System.map-6.1.0-test
     printf 'Package: one\\nStatus: install ok installed\\nVersion: 1:2-3\\n' >$root/var/lib/dpkg/status
-    tar -C $root -cf $tarball .
+    tar -C $root -cf "$tarball" .
     rm -rf $root
     echo built >>"$BUILDS"
     """
@@ -66,8 +67,8 @@ class Workshop:
         self.store = ImageStore(self.recipes, self.cache)
         self.stages: list[tuple[str, float | None]] = []
         self.mmdebstrap("")
-        self.program("mke2fs", '#!/bin/sh\nfor disk; do :; done\necho "ext4 of" "$@" >$disk\n')
-        self.program("qemu-img", '#!/bin/sh\nfor out; do :; done\necho "$@" >$out\n')
+        self.program("mke2fs", '#!/bin/sh\nfor disk; do :; done\necho "ext4 of" "$@" >"$disk"\n')
+        self.program("qemu-img", '#!/bin/sh\nfor out; do :; done\necho "$@" >"$out"\n')
 
     def program(self, name: str, text: str) -> None:
         path = self.bin / name
@@ -434,6 +435,25 @@ def test_mirror_is_passed_on_only_when_given(shop: Workshop, tmp_path: Path) -> 
     assert plain[-2:] == ["none", str(tarball)]
     assert mmdebstrap_argv(recipe, tools, tmp_path / "files.tar", tarball, "file:/m")[-1] == "file:/m"
     assert "--include=one,two" in plain
+
+
+def test_a_cache_of_any_name(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    shop.mmdebstrap('printf %s "${TMPDIR:-}" >>"$BUILDS.tmpdir"; printf "%s\n" "$@" >>"$BUILDS.argv"')
+    store = ImageStore(shop.recipes, tmp_path / "ü, it's 100%")
+    image = store.build("tiny", shop.progress)
+    overlay(image, tmp_path / "overlay")
+    (hook,) = [
+        line.split("=", 1)[1]
+        for line in Path(f"{shop.builds}.argv").read_text().splitlines()
+        if "tar-in" in line
+    ]
+    assert [word.rsplit("/", 1)[-1] for word in shlex.split(hook)] == ["tar-in", "files.tar", ""]
+    assert Path(f"{shop.builds}.tmpdir").read_text().startswith(str(store.images))
+    Path(f"{shop.builds}.tmpdir").unlink()
+    monkeypatch.delenv("TMPDIR", raising=False)
+    ImageStore(shop.recipes, tmp_path / 'a:b"c').build("tiny", shop.progress)
+    assert Path(f"{shop.builds}.tmpdir").read_text() == "", "apt finds no key below such a folder"
 
 
 def test_installed_packages_leaves_out_the_removed() -> None:
