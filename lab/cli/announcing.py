@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lab.cli.paths import made
 from lab.cli.together import enter_together
+from lab.core.handlers import HandlerEnd
 from lab.core.plan import Announcement, GuestSpec
 from lab.core.scheduled.instance import About, compute_name
 from lab.core.scheduled.planning import rules_of
@@ -23,7 +24,7 @@ from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.image.seed import Network
-from lab.ports import Announcer, Clock, View
+from lab.ports import Announcer, Clock, Journal, View
 
 HEARD_NS = 60 * NS_PER_S
 """How long a handler may take to ask for the first time."""
@@ -51,15 +52,24 @@ def _removed(folder: Path) -> None:
 
 
 class Announcing:
-    """A metadata service for the guests of a cell, as long as `stack` is not left. log_folder: the run's own;
-    folder: for the service's sockets, with a short path."""
+    """A metadata service for the guests of a cell, as long as `stack` is not left. cell: its id. log_folder:
+    the run's own; folder: for the service's sockets, with a short path."""
 
     def __init__(
-        self, hypervisor: LibvirtHypervisor, clock: Clock, view: View, folder: Path, log_folder: Path
+        self,
+        hypervisor: LibvirtHypervisor,
+        clock: Clock,
+        view: View,
+        journal: Journal,
+        cell: str,
+        folder: Path,
+        log_folder: Path,
     ) -> None:
         self._hypervisor, self._clock, self._view = hypervisor, clock, view
+        self._journal, self._cell = journal, cell
         self._folder, self._log_folder = folder, log_folder
         self._handlers: dict[str, GuestHandler] = {}
+        self._reported: set[str] = set()
 
     def start(
         self,
@@ -93,12 +103,24 @@ class Announcing:
         does not."""
         if handler := self._handlers.get(guest):
             handler.start()
+            self._reported.discard(guest)
+
+    def handler_end(self, guest: str) -> HandlerEnd | None:
+        """How the guest's handler has ended, None while it runs. GuestError when the guest does not
+        answer."""
+        handler = self._handlers.get(guest)
+        end = handler.look() if handler is not None else None
+        if end is not None and guest not in self._reported:
+            self._reported.add(guest)
+            self._view.note(f"the handler in guest {guest} {end.text}")
+        return end
 
     def _farewell(self, service: MetadataService) -> None:
-        """What was wrong in the end."""
+        """What was wrong in the end. Handlers are closed by now."""
         for name, handler in self._handlers.items():
-            if handler.why:
-                self._view.note(f"handler in guest {name}: {handler.why}")
+            if handler.end is not None and name not in self._reported:
+                self._view.note(f"the handler in guest {name} {handler.end.text}")
+                self._journal.append("handler", name, cell=self._cell, end=handler.end)
         if service.trouble:
             self._view.note(f"metadata service: {service.trouble}")
 
@@ -109,8 +131,14 @@ class Announcing:
 
     def _await(self, service: MetadataService, guests: Sequence[str]) -> None:
         deadline = self._clock.now().raw_ns + HEARD_NS
+        look = self._clock.now().raw_ns + NS_PER_S
         while silent := [name for name in guests if not service.heard(name)]:
             now = self._clock.now().raw_ns
+            if now >= look:
+                for name in silent:
+                    if (end := self._handlers[name].look()) is not None:
+                        raise GuestError(f"its handler {end.text}", where=f"guest {name}")
+                look = self._clock.now().raw_ns + NS_PER_S
             if now >= deadline:
                 raise GuestError(
                     f"its handler has not asked for events within {HEARD_NS // NS_PER_S} s",

@@ -152,11 +152,17 @@ class Cells:
 
         settings = self._settings
         doors = settings.home / "doors" / secrets.token_hex(3)
-        announcing = Announcing(self._hypervisor, self._clock, self._view, doors, settings.folder)
+        announcing = Announcing(
+            self._hypervisor, self._clock, self._view, self._journal, cell.id, doors, settings.folder
+        )
         specs = [spec for spec in cell.guests if spec.name in subjects]
         announcer = announcing.start(cell.cycle.announce or Announcement(), specs, guests.probes, stack)
         listening = {
-            name: replace(subject, booted=partial(announcing.booted, name))
+            name: replace(
+                subject,
+                booted=partial(announcing.booted, name),
+                handler_end=partial(announcing.handler_end, name),
+            )
             for name, subject in subjects.items()
         }
         return announcer, listening

@@ -172,6 +172,8 @@ class Controller:
                 if subject.watcher is not None:
                     claims, effects = list(subject.watcher.claims()), subject.watcher.effects()
                     self._journal.append("watched", name, index, claims=claims, effects=effects)
+                if subject.handler_end is not None and (end := subject.handler_end()) is not None:
+                    self._journal.append("handler", name, index, cell=subject.cell, end=end)
             self._hypervisor.finish(name)
             after_version = patch.version(name)
             why = patch.verify(versions[name], after_version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from lab.core.handlers import HandlerEnd
 from lab.core.timeline import Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError
@@ -30,7 +31,8 @@ Look = Callable[[str, Reading], None]
 @dataclass(frozen=True)
 class Subject:
     """A guest in a cycle and the ways to it. cell: of the matrix, "" without one. booted: called when it was
-    rebooted for a patch, and answers again; GuestError when what it should do does not work."""
+    rebooted for a patch, and answers again; GuestError when what it should do does not work. handler_end: how
+    its handler of events has ended, None while that runs; GuestError when the guest does not answer."""
 
     name: str
     probe: Probe
@@ -38,6 +40,7 @@ class Subject:
     watcher: Watcher | None = None
     cell: str = ""
     booted: Callable[[], None] | None = None
+    handler_end: Callable[[], HandlerEnd | None] | None = None
 
 
 @dataclass

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from lab.core.handlers import HandlerEnd
 from lab.errors import GuestError, MachineError
 from lab.guest.ssh import SSH
 
@@ -34,10 +35,16 @@ chmod 0700 {folder}/{program}
 systemd-run --quiet --collect --unit={unit} --working-directory={folder} \
     -p Type=exec -p KillMode=control-group -p TimeoutStopSec={grace} \
     -p StandardOutput=append:{folder}/log -p StandardError=append:{folder}/log \
+    -p ExecStopPost='/bin/sh -c "echo $$SERVICE_RESULT $$EXIT_CODE $$EXIT_STATUS >{folder}/end"' \
     {environment} -- {folder}/{program} {arguments} || {{ echo 'the guest cannot execute it' >&2; exit 1; }}
 sleep {settle}
 systemctl is-active --quiet {unit} || {{ tail -n 5 {folder}/log >&2; exit 3; }}
 """
+# Nothing while it runs; once all of it has ended, how.
+_ENDED = (
+    "case $(systemctl is-active {unit}) in "
+    "inactive | failed) cat {folder}/end 2>/dev/null || echo unknown ;; esac"
+)
 # Its size, and what is new; of very much that is new, the last. And a mark: under load, sshd may tell that a
 # command has ended before all of its output.
 _FETCH = """\
@@ -59,7 +66,7 @@ class GuestHandler:
         names its interpreter. name: of the handler in this guest. log: the file on the host that all it has
         written is added to by fetch_log(), and in the end.
     environment: is added to what systemd gives a service. FREEZELAB_GUEST is the guest's host name.
-    why: once it is closed, why it did not run any more by then; "" when it did.
+    end: how it has ended by itself, as far as that was looked at; None while it has not.
     """
 
     def __init__(
@@ -77,7 +84,7 @@ class GuestHandler:
         self._environment = {"FREEZELAB_GUEST": guest, **(environment or {})}
         plain = re.sub(r"[^A-Za-z0-9_]+", "-", name) or "handler"
         self.unit, self._folder = f"freezelab-{plain}.service", f"{FOLDER}/{plain}"
-        self.why = ""
+        self.end: HandlerEnd | None = None
         self._started = False
         self._fetched = 0
 
@@ -115,7 +122,7 @@ class GuestHandler:
             # systemd takes $NAME in a command line for a variable of the environment (systemd.service(5)).
             arguments=shlex.join(argument.replace("$", "$$") for argument in self._arguments),
         )
-        self._started, self._fetched = True, 0
+        self._started, self._fetched, self.end = True, 0, None
         result = self._ssh().run(script, START_S, stdin=text)
         if result.status:
             lines = [line for line in (result.err or result.out).splitlines() if line.strip()]
@@ -126,9 +133,16 @@ class GuestHandler:
                 hint="" if result.status == 3 else _NEEDED,
             )
 
-    def running(self) -> bool:
-        """Whether it runs. GuestError when the guest does not answer."""
-        return self._ssh().run(f"systemctl is-active --quiet {self.unit}", ANSWER_S).status == 0
+    def look(self) -> HandlerEnd | None:
+        """How it has ended, None while it runs. GuestError when the guest does not answer; MachineError when
+        its log cannot be written."""
+        if self.end is None and self._started:
+            ended = self._ssh().run(_ENDED.format(unit=self.unit, folder=self._folder), ANSWER_S).out
+            if ended:
+                self.fetch_log()
+                result, code, status = (*ended.split(), "", "", "")[:3]
+                self.end = HandlerEnd(self.program.name, result, code, status, _last_line(self.log))
+        return self.end
 
     def fetch_log(self) -> None:
         """Add to `log` what it has written since this was called last. GuestError when the guest does not
@@ -155,14 +169,13 @@ class GuestHandler:
         nothing in the guest. Nothing happens when the guest is gone."""
         if not self._started:
             return
-        self._started = False
         with suppress(GuestError):
-            ran = self._ssh().run(f"systemctl is-active {self.unit}; systemctl stop {self.unit}", START_S)
             try:
+                self.look()
+                self._ssh().run(f"systemctl stop {self.unit}", START_S)
                 self.fetch_log()
-                if ran.out and not ran.out.startswith("active"):
-                    self.why = f"it has ended: {_last_line(self.log)}"
             finally:
+                self._started = False
                 tidy = f"rm -rf {self._folder}; rmdir {FOLDER} /run/freezelab 2>/dev/null"
                 self._ssh().run(tidy, ANSWER_S)
 
@@ -171,4 +184,4 @@ def _last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from lab.core.clock import Interval, Stamp
+from lab.core.handlers import HandlerEnd, handler_findings
 from lab.core.life_findings import life_findings, unannounced
 from lab.core.lives import Announced, Life, Member, life
 from lab.core.plan import Cell
@@ -23,6 +24,7 @@ from lab.record.model_events import Member as GuestMember
 from lab.record.model_events import Moment
 
 _EVENTS = TypeAdapter(tuple[Event, ...])
+_END = TypeAdapter(HandlerEnd)
 _HAPPENING = TypeAdapter(Happening)
 
 
@@ -104,6 +106,20 @@ def announced_of(history: History) -> list[Announced]:
         )
         for id_, (event, cycle, factor, cell, _) in events.items()
     ]
+
+
+def handlers_of(history: History, cell: str) -> list[Finding]:
+    """What the handlers of a cell that have ended come to. RecordError on an event that lacks a part."""
+    ends = []
+    for entry in history.of("handler"):
+        try:
+            if entry.get("cell", "") == cell:
+                ends.append(
+                    (str(entry["guest"]), int(entry.get("cycle", -1)), _END.validate_python(entry["end"]))
+                )
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(history, entry, error) from None
+    return handler_findings(ends, cell)
 
 
 def lives_of(history: History, results: Sequence[CycleResult]) -> list[Life]:

@@ -24,7 +24,7 @@ from lab.errors import RecordError
 from lab.record.cells import Told, cell_findings, cell_of, comparisons, told_of
 from lab.record.cycle import cycle_of
 from lab.record.journal import DEADMAN, History
-from lab.record.lives import event_of, judged, lives_of, marked
+from lab.record.lives import event_of, handlers_of, judged, lives_of, marked
 from lab.record.model import Apart as Apart
 from lab.record.model import Audit as Audit
 from lab.record.model import Backward as Backward
@@ -179,6 +179,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         of_cell = [r for r in results if r.observation.cell == cell.id]
         of_events |= (events := judged(lives, cell, of_cell))
         over_all += (finding for given in events.values() for finding in given)
+        over_all += handlers_of(history, cell.id)
         over_all += fleet.findings(cell, of_cell)
         for spec in cell.guests:
             over_all += again([r for r in results if _is_of(r, cell.id, spec.name)], cell.expectations)

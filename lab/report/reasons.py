@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lab.core.findings import AS_PREDICTED
+from lab.core.handlers import HANDLER
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.units import NS_PER_MS
@@ -21,7 +22,7 @@ from lab.report.text import names, ranges
 
 MOST_REASONS = 24
 
-_OF_THE_RUN = ("observation", "run", "history", "cycles", "cell", "freeze", "memory", AS_PREDICTED)
+_OF_THE_RUN = ("observation", "run", "history", "cycles", "cell", "freeze", "memory", AS_PREDICTED, HANDLER)
 """Metrics whose reasons speak for themselves."""
 
 _CLAIM = re.compile(r"claims ± ([0-9.]+) ms")

@@ -180,10 +180,45 @@ def test_handlers_drain_and_come_back(
         eventually(lambda: made.times == 2, 200)
         service.announcer.all_clear([event])
         eventually(lambda: both("back in service"), 200)
-        assert python.running() and shell.running()
-    assert python.why == shell.why == ""
+        assert python.look() is shell.look() is None
+    assert python.end is shell.end is None
     assert "web-0's 50% $off\n" in logs[1].read_text()
     assert f"{event} acknowledged" in logs[0].read_text() and "acknowledged" not in logs[1].read_text()
+
+
+DIES = """\
+#!/usr/bin/python3
+import datetime, json, time, urllib.request
+URL = "http://169.254.169.254/metadata/scheduledevents?api-version=2020-07-01"
+while True:
+    request = urllib.request.Request(URL, headers={"Metadata": "true"})
+    for event in json.load(urllib.request.urlopen(request))["Events"]:
+        datetime.datetime.fromisoformat(event["NotBefore"])
+    time.sleep(0.2)
+"""
+
+
+def test_a_handler_that_dies_of_its_first_event(
+    service: MetadataService,
+    line: list[SSH],
+    tmp_path: Path,
+    eventually: Callable[[Callable[[], Any], float], Any],
+) -> None:
+    program = tmp_path / "dies"
+    program.write_text(DIES)
+    with (
+        forward(service, line),
+        GuestHandler("web-0", lambda: line[-1], program, [], "dies", tmp_path / "log") as handler,
+    ):
+        eventually(lambda: service.heard("web-0"), 200)
+        assert handler.look() is None
+        (event,) = service.announcer.announce(["web-0"], Announcement(), CYCLE)
+        end = eventually(handler.look, 200)
+        service.announcer.all_clear([event])
+    assert end == handler.end
+    assert (end.program, end.result, end.code, end.status) == ("dies", "exit-code", "exited", "1")
+    assert end.last_line.startswith("ValueError: Invalid isoformat string: ")
+    assert end.last_line in (tmp_path / "log").read_text()
 
 
 def test_a_handler_that_does_not_start(lab: Lab, line: list[SSH], tmp_path: Path) -> None:

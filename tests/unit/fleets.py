@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lab.core.clock import GuestClock, Stamp
+from lab.core.handlers import HandlerEnd
 from lab.core.plan import (
     Announcement,
     CycleSpec,
@@ -153,7 +154,7 @@ GATED, ANNOUNCE = Rollout(gates=(HEALTH, CLOCK)), Announcement()
 class Made:
     """A fleet's history. sets: (name, update domains, guests of each). bad: a wave in which a gate does not
     hold. early_ns: by how much the waves after the first come too early. cut: the history ends in this
-    wave."""
+    wave. ends: of handlers, by guest and cycle."""
 
     sets: tuple[tuple[str, int, int], ...] = (("web", 4, 2),)
     pause_ns: int = 2 * S
@@ -165,6 +166,7 @@ class Made:
     early_ns: int = 0
     cut: int | None = None
     change: Callable[[Observation], Observation] | None = None
+    ends: tuple[tuple[str, int, HandlerEnd], ...] = ()
 
     def guests(self) -> tuple[GuestSpec, ...]:
         return tuple(
@@ -190,6 +192,8 @@ def write(folder: Path, name: str, made: Made) -> Path:
         for guest in guests:
             journal.append("boot", guest.name, timings={"to_probe_s": 1.1})
         _Writer(made, guests, journal, clock).all()
+        for name_of, index, end in made.ends:
+            journal.append("handler", name_of, index, cell="", end=end)
         if made.cut is None:
             journal.append("run-end", interrupted=False, failure="")
     return where

@@ -15,6 +15,7 @@ from typing import Any
 
 from lab.controller import Controller, Fleet, Freezes, Stopped, Subject
 from lab.core.clock import GuestClock, Stamp
+from lab.core.handlers import HandlerEnd
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch, Impact
@@ -61,6 +62,7 @@ class World:
     asked_for: int = 0
     readings: int = 0
     most_down: int = 0
+    handler_ends: dict[str, Callable[[], HandlerEnd | None]] = field(default_factory=dict)
 
     # -- ports.Clock
 
@@ -169,7 +171,10 @@ class World:
         return fleet.roll_out(0, self.subjects(), freezes.run)
 
     def subjects(self) -> Mapping[str, Subject]:
-        return {n: Subject(n, _Probe(self, g), _Resync(self, g)) for n, g in self.guests.items()}
+        return {
+            n: Subject(n, _Probe(self, g), _Resync(self, g), handler_end=self.handler_ends.get(n))
+            for n, g in self.guests.items()
+        }
 
 
 @contextmanager
