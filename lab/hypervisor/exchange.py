@@ -33,6 +33,7 @@ from typing import Any
 
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, Refused
+from lab.hypervisor import migration
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import LabDomain
@@ -290,18 +291,8 @@ class Exchange:
 
     def _settle_predecessor(self) -> None:
         """Out of the migration, whichever way it went: `cont` is refused until then."""
-        ground, guest = self._ground, self._guest
-
-        def settled() -> bool | None:
-            status = ground.qmp(self._predecessor, guest, "query-migrate").get("status", "none")
-            if status in ("setup", "active", "device"):
-                with contextlib.suppress(HypervisorError):
-                    ground.qmp(self._predecessor, guest, "migrate_cancel")
-                return None
-            return None if status == "cancelling" else True
-
-        if ground.events.wait_until(settled, RUN_S) is None:
-            raise HypervisorError("its old process does not come out of the hand-over", where=guest)
+        ground, guest, old = self._ground, self._guest, self._predecessor
+        migration.settle(lambda command: ground.qmp(old, guest, command), guest, ground.clock, RUN_S)
 
     # -- on ----------------------------------------------------------------------------------------
 

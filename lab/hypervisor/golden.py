@@ -23,13 +23,13 @@ from lab.errors import HypervisorError
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.cold import Keeper
 from lab.hypervisor.domain import DomainSpec, render
+from lab.hypervisor.migration import is_over
 from lab.ports import Clock
 
 OUT_S = 30.0
 IN_S = 30.0
 """Tenths of seconds; more on a very busy host."""
 
-_BUSY = ("setup", "active", "device", "wait-unplug")
 _PLACE = Path("/golden")
 _NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -74,7 +74,7 @@ def take(hypervisor: LibvirtHypervisor, guest: str, folder: Path, clock: Clock) 
     try:
         hypervisor.qmp(guest, "migrate", uri=f"unix:{path}")
         deadline = clock.now().raw_ns + round(OUT_S * NS_PER_S)
-        while (known := hypervisor.qmp(guest, "query-migrate")).get("status") in _BUSY:
+        while not is_over(str((known := hypervisor.qmp(guest, "query-migrate")).get("status", "none"))):
             if clock.now().raw_ns > deadline:
                 raise HypervisorError("its state did not come out in time", where=guest)
             clock.sleep_until(clock.now().raw_ns + NS_PER_S // 100)
@@ -111,6 +111,9 @@ def start(hypervisor: LibvirtHypervisor, spec: DomainSpec, state: bytes, folder:
         # libvirt's own save would write a stream that libvirt's own restore does not understand.
         _ignore_shared(hypervisor, guest, False)
         hypervisor.qmp(guest, "cont")  # libvirt's has been forgotten: the state is one of a guest that stood
+        # QEMU answers `cont` with success also where it only remembers the wish.
+        if (status := _status(hypervisor, guest)) != "running":
+            raise HypervisorError(f"QEMU has the state, and is {status} instead of running", where=guest)
     finally:
         path.unlink(missing_ok=True)
 

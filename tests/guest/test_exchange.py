@@ -34,7 +34,7 @@ def processes(home: Path) -> dict[int, bool]:
     found = {}
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
-        if words and "qemu-system" in words[0] and any(f"{home}/" in word for word in words):
+        if words and Path(words[0]).name.startswith("qemu-") and any(f"{home}/" in word for word in words):
             found[process.pid] = "-incoming" in words
     return found
 

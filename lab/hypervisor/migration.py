@@ -1,0 +1,70 @@
+"""What QEMU says of a migration (qapi/migration.json, MigrationStatus; 7.2 to 11.1), and asking it with a
+limit: a source's monitor may answer nothing while its device state goes out to a successor that hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import HypervisorError
+from lab.ports import Clock
+
+_T = TypeVar("_T")
+
+OVER = frozenset({"none", "completed", "failed", "cancelled"})
+"""Nothing goes on any more: `cont` is not refused for a migration's sake."""
+
+PASSING = frozenset({"cancelling", "failing", "pre-switchover"})
+"""QEMU leaves these by itself, within milliseconds. It refuses `cont` in `failing` (11.1)."""
+
+
+def is_over(status: str) -> bool:
+    """Whether a migration has come to its end. A status that a later QEMU adds is none."""
+    return status in OVER
+
+
+def settle(ask: Callable[[str], Any], guest: str, clock: Clock, within_s: float) -> None:
+    """Have a source be done with its migration, whichever way it goes. ask: a QMP command without arguments
+    to what it returns. HypervisorError when it is not done by then, or does not answer."""
+    deadline = clock.now().raw_ns + round(within_s * NS_PER_S)
+
+    def within_what_is_left(command: str) -> Any:
+        left_ns = deadline - clock.now().raw_ns
+        if left_ns <= 0:
+            raise HypervisorError("its old process does not come out of the hand-over", where=guest)
+        return within(left_ns / NS_PER_S, lambda: ask(command), f"QMP {command}", guest)
+
+    while not is_over(status := str(within_what_is_left("query-migrate").get("status", "none"))):
+        if status not in PASSING:
+            with contextlib.suppress(HypervisorError):  # it may be over by now
+                within_what_is_left("migrate_cancel")
+        clock.sleep_until(clock.now().raw_ns + NS_PER_MS)
+
+
+def within(seconds: float, call: Callable[[], _T], what: str, guest: str) -> _T:
+    """What a call comes back with. It is made by a thread, which is left behind when it takes too long:
+    libvirt's calls into QEMU have no limit of their own. HypervisorError then."""
+    outcome: list[Callable[[], _T]] = []
+
+    def run() -> None:
+        try:
+            value = call()
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            failure = error
+
+            def fail() -> _T:
+                raise failure
+
+            outcome.append(fail)
+        else:
+            outcome.append(lambda: value)
+
+    worker = threading.Thread(target=run, name=f"ask-{guest}", daemon=True)
+    worker.start()
+    worker.join(seconds)
+    if not outcome:
+        raise HypervisorError(f"{what}: QEMU's monitor does not answer", where=guest)
+    return outcome[0]()
