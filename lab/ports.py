@@ -170,6 +170,10 @@ class Resync(Protocol):
     def outcome(self) -> str:
         """What the mechanism says of its own last action ("" when it says nothing). Waits for it."""
 
+    def finished_raw_ns(self) -> int | None:
+        """The host's MONOTONIC_RAW when the mechanism had done all that it does after the last resume, known
+        after outcome(). None when it did not come to an end, or goes on for as long as it is installed."""
+
     def remove(self) -> None:
         """Take it out of the guest again: no program of its own runs, no file of its own is left. Safe to
         call always; GuestError when the guest is gone."""

@@ -168,7 +168,9 @@ class Controller:
                 self._journal.append("beats", name, index, beats=list(subject.probe.heartbeats()))
                 after = subject.probe.facts()
                 self._journal.append("facts", name, index, when="after", facts=after)
-                self._journal.append("resync", name, index, said=subject.resync.outcome())
+                said = subject.resync.outcome()
+                finished = subject.resync.finished_raw_ns()
+                self._journal.append("resync", name, index, said=said, finished_raw_ns=finished)
                 if subject.watcher is not None:
                     claims, effects = list(subject.watcher.claims()), subject.watcher.effects()
                     self._journal.append("watched", name, index, claims=claims, effects=effects)

@@ -165,7 +165,10 @@ def _compared(result: CycleResult, early: Sequence[Reading], late: Sequence[Read
         unclear = _stepped_before(result, early)
         before = None if unclear else before.widened(_slack_ns(result, early, late))
     edge = resume.returned.raw_ns - resume.called.raw_ns
-    return compare(forecast, Seen(resync, before, result.at_resume, result.final, edge))
+    finished = result.observation.resync_finished_raw_ns
+    if finished is not None:
+        finished -= resume.returned.raw_ns
+    return compare(forecast, Seen(resync, before, result.at_resume, result.final, edge, finished))
 
 
 def compared(result: CycleResult) -> tuple[bool | None, str]:

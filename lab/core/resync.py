@@ -69,6 +69,7 @@ class ResyncResult:
     reached: when it was within 1 s, 100 ms, 10 ms and 1 ms. slew_ppm: the fastest that the offset certainly
     moved between steps, signed; None when not more than an undisciplined clock's may.
     area_ns_s: the area under |offset|, nanoseconds times seconds, between first and last sample.
+    settled_step_ns: the largest step, signed, that the last reading certainly came after; None without one.
     """
 
     outcome: SyncOutcome
@@ -82,6 +83,7 @@ class ResyncResult:
     curve: tuple[CurvePoint, ...]
     reached: tuple[Reached, ...] = ()
     slew_ppm: float | None = None
+    settled_step_ns: int | None = None
 
 
 def settled(
@@ -219,6 +221,7 @@ def measure_resync(
     if at_resume is not None and 0 not in at_resume:
         behind = at_resume.high_ns < 0
         overshoot = max((p.offset.low_ns if behind else -p.offset.high_ns for p in curve), default=0)
+    certain = _before_last(steps, stepped, curve) if stepped is not None else None
     area = 0.0
     for earlier, later in pairwise(curve):
         mean = (abs(earlier.offset.mid_ns) + abs(later.offset.mid_ns)) / 2
@@ -241,4 +244,5 @@ def measure_resync(
         curve,
         tuple(Reached(limit, settled(curve, Interval(-limit, limit), hold_ns)[2]) for limit in LIMITS),
         _slew_ppm(curve, stepped) if stepped is not None else None,
+        max((s.by_ns for s in certain), key=abs, default=None) if certain else None,
     )

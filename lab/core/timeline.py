@@ -217,6 +217,8 @@ class Observation:
     cut: the guest's connections were cut by its networking, not by the freeze.
     patch_impact: core.patch.Impact's word. patch_steps: the patch's own.
     version_before, version_after: of what the patch changes, "" when it has none.
+    resync_said: what the mechanism says of its own action. resync_finished_raw_ns: host MONOTONIC_RAW when it
+        had done all that it does after a resume; None when it has not, or goes on by itself.
     setup: the time-sync set-up as it was before the freeze; None when it was not looked at.
     claims: what the guest's programs said of its clock.
     effects: what else the pause did; None when nobody watched for it.
@@ -244,6 +246,7 @@ class Observation:
     cpu_ns: int | None = None
     host_step_ns: int = 0
     resync_said: str = ""
+    resync_finished_raw_ns: int | None = None
     problems: tuple[str, ...] = ()
     cell: str = ""
     steps: tuple[Step, ...] = ()

@@ -138,7 +138,7 @@ _UPDATES: dict[str, Callable[[Observation, dict[str, Any]], Observation]] = {
     "watched": lambda o, e: replace(
         o, claims=tuple(Claim(**claim) for claim in e["claims"]), effects=_effects(e["effects"])
     ),
-    "resync": lambda o, e: replace(o, resync_said=e["said"]),
+    "resync": lambda o, e: replace(o, resync_said=e["said"], resync_finished_raw_ns=e.get("finished_raw_ns")),
     "problem": lambda o, e: replace(o, problems=(*o.problems, (e["text"].splitlines() or [""])[0])),
     "cycle-end": lambda o, e: replace(o, host_step_ns=e["host_step_ns"]),
 }

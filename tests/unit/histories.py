@@ -192,7 +192,7 @@ def journal_cycle(journal: FileJournal, o: Observation, *, end: bool = True) -> 
     journal.append("samples", *where, sampler=o.sampler)
     journal.append("beats", *where, beats=list(o.beats))
     journal.append("facts", *where, when="after", facts=o.facts_after)
-    journal.append("resync", *where, said=o.resync_said)
+    journal.append("resync", *where, said=o.resync_said, finished_raw_ns=o.resync_finished_raw_ns)
     if o.claims or o.effects is not None:
         journal.append("watched", *where, claims=list(o.claims), effects=o.effects)
     journal.append("verified", *where, before=o.version_before, after=o.version_after, why="")

@@ -246,6 +246,9 @@ class _Resync:
     def outcome(self) -> str:
         return ""
 
+    def finished_raw_ns(self) -> int | None:
+        return None
+
     def remove(self) -> None:
         return None
 

@@ -231,6 +231,9 @@ class FakeResync:
     def outcome(self) -> str:
         return "set"
 
+    def finished_raw_ns(self) -> int | None:
+        return None
+
 
 class FakePatch:
     label = "hold 1 s"

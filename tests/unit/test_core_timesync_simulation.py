@@ -14,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lab.core.clock import Interval
+from lab.core.findings import AS_PREDICTED as AS_PREDICTED_METRIC
 from lab.core.findings import findings, outcome_of
 from lab.core.judge import CycleResult, measure
 from lab.core.plan import CycleSpec, Expectations, HoldPatch, Regime, ResyncMechanism
@@ -91,7 +92,7 @@ def obeying(setup: Setup, said: Forecast, lost_ns: int, plot: Plot) -> tuple[Mov
         took = abs(lost_ns) * S // ppb
         ends = min(max(at, took), said.within.high_ns)
         return (Move(max(0, ends - took), to_ns, ppb=ppb),)
-    if plot.over_ns and at > 50 * MS and setup.mechanism.is_chrony:
+    if abs(plot.over_ns) * 2 < lost_ns and at > 50 * MS and plot.over_ns and setup.mechanism.is_chrony:
         return (Move(at // 2, to_ns + plot.over_ns), Move(at, to_ns))
     return (Move(at, to_ns),)
 
@@ -266,6 +267,50 @@ def test_a_good_look_decides(
     found = compared(good(setup, given_, watch_ns=watch_s * S))
     assert found[0] is agrees, found
     assert found[1].startswith(verdict), found
+
+
+HWCLOCK = next(setup for setup in SETUPS if setup.mechanism is M.HWCLOCK and not setup.rtc_stops)
+
+
+@pytest.mark.parametrize(
+    ("setup", "given_", "watch_s", "verdict"),
+    [
+        # hwclock, and somebody had set the RTC 75 minutes ahead.
+        (HWCLOCK, (Move(1200 * MS, 75 * 60 * S),), 8, "left at +"),
+        # timesyncd steps once, by a server that is 2 s ahead; it may poll within 37 min.
+        (TIMESYNCD, (Move(1200 * MS, 2 * S),), 8, "left at +"),
+        # chronyd may still step again, but does not lead a clock away.
+        (CHRONY, (Move(S, 75 * 60 * S),), 6, "left at +"),
+        (CHRONY, (Move(S, 900 * MS),), 6, NOT_YET),
+        # In time, and led away again.
+        (CHRONY, (Move(S, MS), Move(4 * S, 75 * 60 * S)), 8, "left at +"),
+    ],
+)
+def test_a_step_into_the_wrong_place_ends_the_waiting(
+    setup: Setup, given_: tuple[Move, ...], watch_s: int, verdict: str
+) -> None:
+    result = good(setup, given_, watch_ns=watch_s * S)
+    agrees, words = compared(result)
+    assert words.startswith(verdict), words
+    assert agrees is (None if verdict == NOT_YET else False)
+    (found,) = (
+        f for f in findings(result, Expectations(as_predicted=True)) if f.metric == AS_PREDICTED_METRIC
+    )
+    assert found.outcome is (Outcome.INCONCLUSIVE if verdict == NOT_YET else Outcome.FAILED)
+
+
+def test_what_says_that_it_has_done_is_waited_for_no_longer() -> None:
+    """An agent that answers after 1.2 s, and has set nothing."""
+    s = replace(GOOD, pause_ns=3 * S, watch_ns=3 * S, repair=Repair.NONE)
+    obs, _ = simulate(s)
+    assert obs.resume is not None
+    spec = CycleSpec(obs.method, HoldPatch(s.pause_ns), watch_ns=s.watch_ns)
+    words = []
+    for finished in (None, obs.resume.returned.raw_ns + 1200 * MS, obs.resume.returned.raw_ns + 9 * S):
+        seen = replace(obs, setup=Setup(M.AGENT), resync_finished_raw_ns=finished)
+        words.append(compared(measure(seen, M.AGENT, Expectations(), None, spec)))
+    assert [agrees for agrees, _ in words] == [None, False, None]
+    assert words[1][1].endswith("; all was done after 1.2 s")
 
 
 def test_a_slew_where_a_step_was_predicted_is_told() -> None:

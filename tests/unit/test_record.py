@@ -86,7 +86,8 @@ def written(folder: Path, cycles: list[Observation]) -> Path:
             journal.append("samples", *where, sampler=o.sampler)
             journal.append("beats", *where, beats=list(o.beats))
             journal.append("facts", *where, when="after", facts=o.facts_after)
-            journal.append("resync", *where, said=o.resync_said)
+            finished = o.resync_finished_raw_ns
+            journal.append("resync", *where, said=o.resync_said, finished_raw_ns=finished)
             journal.append("cycle-end", *where, host_step_ns=o.host_step_ns)
         journal.append("run-end", interrupted=False, failure="")
     return folder / EVENTS

@@ -3,7 +3,8 @@
 What the forecast says, in four claims: that the offset comes back (or stays), until when, by what kind of
 correction, and to where. The offset "came back" where it was seen to stay in the forecast's residual for
 HOLD_NS. A forecast whose time is not over when the watch ends is not confirmed by it: "not yet, as
-predicted".
+predicted". Nothing is waited for any longer when the mechanism has done all that it does, or when the clock
+went where the mechanism does not take it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ NOT_YET = "not yet, as predicted"
 
 HOLD_NS = NS_PER_S // 2
 """How long the offset has to be seen in the residual. A jump by chronyd that goes too far lasts a poll."""
+
+ASTRAY = 2
+"""A clock that is so many times as far off as it was before the freeze or at the resume is not on its way
+back. chronyd goes too far by a third, and what its frequency adds until its next poll
+(core.timesync.chrony)."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,15 @@ class Compared:
 class Seen:
     """What was measured. before: the offset at the stop, widened by what it may have moved since the last
     reading. edge_ns: by how much the resume may have been earlier than the curve's zero (the call's
-    return)."""
+    return). finished_ns: when after that zero the mechanism had done all that it does; None when it has not,
+    or goes on by itself."""
 
     resync: ResyncResult
     before: Interval | None
     at_resume: Interval | None
     final: Interval | None
     edge_ns: int = 0
+    finished_ns: int | None = None
 
     @property
     def curve(self) -> Sequence[CurvePoint]:
@@ -153,12 +161,30 @@ def _not_back(
     within = forecast.within
     out = not seen.curve[-1].offset.meets(target)
     if out and within is not None and seen.lasted_ns <= within.high_ns:
-        return Claimed(RESYNC, forecast.text, measured, None, NOT_YET)
+        over = _over(forecast, seen, target)
+        if over is None:
+            return Claimed(RESYNC, forecast.text, measured, None, NOT_YET)
+        words = f"left at {_shown(final)}, {_range(forecast.residual or target)} predicted{over}"
+        return Claimed(RESYNC, forecast.text, measured, False, words)
     # After the latest time it is out whatever it was before, when nobody looked.
     if not out or (within is None and outcome is not SyncOutcome.NOT_SYNCED):
         return Claimed(RESYNC, forecast.text, measured, None, f"undecided: {why}")
     words = f"not back after {after}" if within is not None else "moved, although not predicted"
     return Claimed(RESYNC, forecast.text, measured, False, words)
+
+
+def _over(forecast: Forecast, seen: Seen, target: Interval) -> str | None:
+    """Why a clock that is out of `target` at the last reading needs no longer watch, in words ("" where the
+    offset speaks for itself); None when it may still come back."""
+    if seen.finished_ns is not None and seen.finished_ns < seen.lasted_ns:
+        return f"; all was done after {rounded(max(0, seen.finished_ns))}"
+    last, step, start = seen.curve[-1].offset, seen.resync.settled_step_ns, seen.at_resume
+    if forecast.once and step is not None and abs(step) > target.largest_ns:
+        return ""
+    if start is None or seen.before is None:
+        return None
+    most = max(start.largest_ns, seen.before.largest_ns)
+    return "" if last.smallest_ns > max(ASTRAY * most, target.largest_ns) else None
 
 
 def _by(within: Interval, time: Interval, edge_ns: int) -> Claimed:
@@ -201,10 +227,11 @@ def _residual(forecast: Forecast, seen: Seen, final: Interval, target: Interval)
     words = f"undecided: {_shown(final)}, {predicted} predicted"
     if target.low_ns <= final.low_ns and final.high_ns <= target.high_ns:
         agrees, words = True, AS_PREDICTED
-    elif (
-        not final.meets(target) and forecast.within is not None and seen.lasted_ns <= forecast.within.high_ns
-    ):
-        words = NOT_YET
     elif not final.meets(target):
-        agrees, words = False, f"left at {_shown(final)}, {predicted} predicted"
+        over: str | None = ""
+        if forecast.within is not None and seen.lasted_ns <= forecast.within.high_ns:
+            over = _over(forecast, seen, target)
+        agrees, words = False, f"left at {_shown(final)}, {predicted} predicted{over}"
+        if over is None:
+            agrees, words = None, NOT_YET
     return Claimed(RESIDUAL, predicted, _shown(final), agrees, words)

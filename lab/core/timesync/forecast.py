@@ -17,6 +17,7 @@ class Forecast:
     within: from the resume to when it is repaired, at the earliest and at the latest; None when it is not
     repaired, or there is no such bound. residual: where the offset (guest minus host) lies then, or, when not
     repaired, where it stays.
+    once: one step is all that is done: where it leaves the clock, the clock is left.
     text: one line for people. sources: where each rule used is written (man page, RFC, source file).
     """
 
@@ -26,3 +27,4 @@ class Forecast:
     residual: Interval | None
     text: str
     sources: tuple[str, ...] = ()
+    once: bool = False

@@ -79,7 +79,7 @@ def _set(at: Situation, left: Interval, where: str, sources: tuple[str, ...]) ->
     """One step to the time that the host said."""
     within = Interval(0, AGENT_SLOWEST_NS)
     text = f"one step at once, {where}" if at.stopped else f"a right clock is stepped, {where}"
-    return Forecast(True, _step(at), within, left, text, sources)
+    return Forecast(True, _step(at), within, left, text, sources, once=True)
 
 
 def _step(at: Situation) -> Correction | None:
@@ -110,4 +110,4 @@ def _from_rtc(setup: Setup, at: Situation) -> Forecast:
         text = f"left behind by {at.shown}: the RTC stood still with the guest"
         return Forecast(False, None, None, left, text, (*sources, "libvirt formatdomain, timer track=guest"))
     text = "one step, to the RTC's second" if at.stopped else "a right clock is set, to the RTC's second"
-    return Forecast(True, _step(at), within, left, text, sources)
+    return Forecast(True, _step(at), within, left, text, sources, once=True)

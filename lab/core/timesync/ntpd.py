@@ -131,7 +131,7 @@ def _repair(setup: Setup, conf: NtpConf, at: Situation) -> Forecast:
         within = Interval(min(earliest, stepped), stepped)
         text = f"stepped after the stepout of {rounded(stepout)}{at.until(within)}"
         left = Interval(-SOURCE_NS, SOURCE_NS)
-        return Forecast(True, Correction.STEP, within, left, text, SOURCES)
+        return Forecast(True, Correction.STEP, within, left, text, SOURCES, once=True)
     # The daemon's loop is slower than the kernel's, and the rate is bounded.
     constants = TIME_CONSTANTS * (NS_PER_S << poll + 4)
     within = Interval(0, stepped + constants + at.lost.high_ns * 2000)

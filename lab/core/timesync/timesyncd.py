@@ -109,7 +109,8 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
         return Forecast(True, Correction.NONE, None, left, "nothing to repair", SOURCES)
     if at.lost.low_ns >= STEP_NS:
         text = f"stepped at its next poll{at.until(polled)}"
-        return Forecast(True, Correction.STEP, polled, Interval(-SOURCE_NS, SOURCE_NS), text, SOURCES)
+        left = Interval(-SOURCE_NS, SOURCE_NS)
+        return Forecast(True, Correction.STEP, polled, left, text, SOURCES, once=True)
     # What it slews by is at most twice the interval that was over.
     interval = min(most, 2 * (polled.high_ns - RETRY_NS))
     constant = min(MAXTC, max(0, (interval // NS_PER_S).bit_length() - 1 - 4))

@@ -44,6 +44,9 @@ class NoResync:
     def outcome(self) -> str:
         return ""
 
+    def finished_raw_ns(self) -> int | None:
+        return None
+
     def remove(self) -> None:
         return None
 
@@ -55,6 +58,7 @@ class Acting:
         self._patience_s = patience_s
         self._thread: threading.Thread | None = None
         self._said = ""
+        self._finished_raw_ns: int | None = None
 
     def _start(self, act: Callable[[], str]) -> None:
         def run() -> None:
@@ -66,6 +70,7 @@ class Acting:
                 self._said = f"failed: {type(error).__name__}: {error}"
                 raise
 
+        self._finished_raw_ns = None
         self._said = f"no answer within {self._patience_s:.0f} s"
         self._thread = threading.Thread(target=run, name="resync", daemon=True)
         self._thread.start()
@@ -74,6 +79,9 @@ class Acting:
         if self._thread is not None:
             self._thread.join(self._patience_s)
         return self._said
+
+    def finished_raw_ns(self) -> int | None:
+        return self._finished_raw_ns
 
 
 class AgentResync(Acting):
@@ -108,7 +116,12 @@ class AgentResync(Acting):
             raise GuestError(f"its agent does not answer: {error.what}", where=self._ways.where) from error
 
     def resumed(self) -> None:
-        self._start(lambda: f"the agent said done after {_took_ns(self._act()) / NS_PER_MS:.0f} ms")
+        self._start(self._set)
+
+    def _set(self) -> str:
+        call = self._act()
+        self._finished_raw_ns = call.returned.raw_ns
+        return f"the agent said done after {_took_ns(call) / NS_PER_MS:.0f} ms"
 
     def remove(self) -> None:
         self.outcome()
@@ -156,6 +169,7 @@ class HwclockResync(Acting):
             except GuestError:
                 line.again(deadline)
                 _, said, done = line.ask("set", HWCLOCK_S)
+        self._finished_raw_ns = done.raw_ns
         if said != "done":
             return f"hwclock {said}"
         took_ms = (done.raw_ns - begun.raw_ns) / NS_PER_MS

@@ -138,6 +138,9 @@ class DaemonResync:
             return f"{self._name} does not answer: {self._words(result.err)}"
         return "; ".join([claim, *self._new_lines()])
 
+    def finished_raw_ns(self) -> int | None:
+        return None
+
     def remove(self) -> None:
         ssh = self._ssh()
         ssh.check(CLEAN, START_S)

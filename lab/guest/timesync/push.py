@@ -133,6 +133,7 @@ class PushResync:
         self._line: Line | None = None
         self._thread: threading.Thread | None = None
         self._said = ""
+        self._finished_raw_ns: int | None = None
         self._lock = threading.Lock()
 
     def install(self) -> PushResync:
@@ -151,7 +152,7 @@ class PushResync:
         return Setup(ResyncMechanism.PUSH, f"freezelab, Python {version}", "", status, self._ways.rtc_stops)
 
     def resumed(self) -> None:
-        self._said = "the program in the guest did not answer"
+        self._said, self._finished_raw_ns = "the program in the guest did not answer", None
         resumed = self._ways.clock.now()
         self._thread = threading.Thread(target=self._act, args=(resumed,), name="push", daemon=True)
         self._thread.start()
@@ -161,7 +162,7 @@ class PushResync:
         with self._lock:
             while True:
                 try:
-                    self._said = _told(push(self._working()), resumed)
+                    pushed = push(self._working())
                 except GuestError as error:
                     self._said = f"the push failed: {error.what}"
                     if time.monotonic() >= deadline or self._line is None:
@@ -172,6 +173,7 @@ class PushResync:
                         self._said = f"the push failed: {lost.what}"
                         return
                 else:
+                    self._said, self._finished_raw_ns = _told(pushed, resumed), pushed.done.raw_ns
                     return
 
     def _working(self) -> Line:
@@ -183,6 +185,9 @@ class PushResync:
         if self._thread is not None:
             self._thread.join(REGAIN_S + ANSWER_S)
         return self._said
+
+    def finished_raw_ns(self) -> int | None:
+        return self._finished_raw_ns
 
     def remove(self) -> None:
         self.outcome()
