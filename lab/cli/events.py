@@ -55,7 +55,7 @@ def serve(
     from lab.cli.signals import Signals
     from lab.core.scheduled.model import Rules
     from lab.core.scheduled.planning import RATE_LIMIT
-    from lab.events.control import SOCKET, claimed, control_app
+    from lab.events.control import SOCKET, claimed, control_door
     from lab.events.desk import Desk
     from lab.events.service import MetadataService, unix_socket
     from lab.host.clocks import HostClock
@@ -87,7 +87,7 @@ def serve(
             bound = [(*service.listen(host, port, guest), guest) for host, port, guest in doors]
             desk, log = Desk(service, clock, factor), Log(page)
             told = {"name": name, "time_factor": factor, "doors": bound}
-            service.serve(control_app(desk, told), unix_socket(folder / SOCKET))
+            service.serve(control_door(desk, told), unix_socket(folder / SOCKET))
             show_service(page, name, factor, bound, abouts, service.path, [guest.name for guest in kept])
             while True:
                 happened = desk.turn()

@@ -19,22 +19,21 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.core.plan import Announcement, ServiceFaults
 from lab.core.scheduled.model import EventSource, EventType, Fault
+from lab.core.scheduled.requests import Answer, Request
 from lab.errors import FreezelabError, MachineError, UsageError
+from lab.events.protocol import Door
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-
     from lab.events.desk import Desk
-    from lab.events.service import App
 
 SCHEMA = "freezelab.service/1"
 SOCKET = "control"
@@ -97,56 +96,48 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def control_app(desk: Desk, about: dict[str, Any]) -> App:
-    """The application behind the control door. about: what is told of the service beside its guests."""
-    from starlette.applications import Starlette
-    from starlette.responses import JSONResponse
-    from starlette.routing import Route
+def control_door(desk: Desk, about: dict[str, Any]) -> Door:
+    """What answers at the control door. about: what is told of the service beside its guests."""
 
-    def told(work: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[Response]]:
-        async def endpoint(request: Request) -> Response:
-            try:
-                return JSONResponse(await work(request))
-            except FreezelabError as error:
-                said = {"what": error.what, "where": error.where, "hint": error.hint}
-                return JSONResponse({"error": said}, 400)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                return JSONResponse(
-                    {"error": {"what": f"not understood: {error}", "where": "", "hint": ""}}, 400
-                )
+    def answer(request: Request) -> Answer:
+        try:
+            return _json(HTTPStatus.OK, _act(desk, about, request))
+        except FreezelabError as error:
+            return _error(error.what, error.where, error.hint)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return _error(f"not understood: {error}")
 
-        return endpoint
+    return Door(answer, lambda status, why: _error(f"{status.phrase.lower()}: {why}"))
 
-    async def service(_request: Request) -> object:
-        return {"schema": SCHEMA, **about, "guests": desk.guests()}
 
-    async def events(_request: Request) -> object:
-        return {"schema": SCHEMA, "events": desk.events()}
+def _act(desk: Desk, about: dict[str, Any], request: Request) -> dict[str, Any]:
+    match request.verb, request.path.strip("/").split("/"):
+        case "GET", ["service"]:
+            return {"schema": SCHEMA, **about, "guests": desk.guests()}
+        case "GET", ["events"]:
+            return {"schema": SCHEMA, "events": desk.events()}
+        case "POST", ["events"]:
+            asked = json.loads(request.body)
+            over_after = asked.get("over_after_ns")
+            made = desk.announce(
+                list(map(str, asked.get("guests", ()))),
+                bool(asked.get("all")),
+                _announcement(asked, desk.time_factor),
+                None if over_after is None else int(over_after),
+            )
+            return {"schema": SCHEMA, "events": made}
+        case "POST", ["events", event, verb] if verb in VERBS:
+            return desk.act(verb, event)
+    raise UsageError(f"no {request.verb} {request.path}", hint=f"verbs of an event: {', '.join(VERBS)}")
 
-    async def announce(request: Request) -> object:
-        asked = await request.json()
-        over_after = asked.get("over_after_ns")
-        made = desk.announce(
-            list(map(str, asked.get("guests", ()))),
-            bool(asked.get("all")),
-            _announcement(asked, desk.time_factor),
-            None if over_after is None else int(over_after),
-        )
-        return {"schema": SCHEMA, "events": made}
 
-    async def act(request: Request) -> object:
-        if request.path_params["verb"] not in VERBS:
-            raise UsageError(f"no verb {request.path_params['verb']!r}", hint=", ".join(VERBS))
-        return desk.act(request.path_params["verb"], request.path_params["id"])
+def _json(status: HTTPStatus, value: object) -> Answer:
+    headers = (("Content-Type", "application/json; charset=utf-8"),)
+    return Answer(status.value, headers, json.dumps(value).encode())
 
-    return Starlette(
-        routes=[
-            Route("/service", told(service)),
-            Route("/events", told(events)),
-            Route("/events", told(announce), methods=["POST"]),
-            Route("/events/{id}/{verb}", told(act), methods=["POST"]),
-        ]
-    )
+
+def _error(what: str, where: str = "", hint: str = "") -> Answer:
+    return _json(HTTPStatus.BAD_REQUEST, {"error": {"what": what, "where": where, "hint": hint}})
 
 
 def _announcement(asked: dict[str, Any], time_factor: float) -> Announcement:

@@ -1,34 +1,37 @@
-"""One client's connection: uvicorn's HTTP/1.1 with limits, and with errors that say what was wrong.
+"""HTTP/1.1 for doors of the metadata service: h11 reads and writes it, asyncio carries it.
 
-h11 and not httptools, uvicorn's other parser: on one core of the development machine the one makes some 6,000
-requests a second and the other 9,000, which is more than enough; but httptools has no limit for headers (it
-took 200 MB), and its requests in a pipeline do not learn that the client has left. h11 is strict, bounds a
-request's head, and reads no further than the request that it is at, so that pipelining costs no memory. What
-uvicorn does not do with it is added here: a limit of time for a request to arrive in, one of connections, and
-answers in JSON to what is not HTTP.
+A door is a listening socket with a function that answers: requests and answers are values
+(core.scheduled.requests), so there is no framework, and no task for a request. h11 is strict, bounds a
+request's head, and reads no further than the request that it is at. What it leaves to its user is here:
+limits of size, time and connections, and answers that are late, cut off or never come.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
 
 import h11
-from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
-from lab.core.scheduled.requests import SERVER
+from lab.core.scheduled.requests import MOST_BODY_BYTES, Answer, Request
+from lab.core.units import NS_PER_S
 
 MOST_CONNECTIONS = 256
-"""Of one guest. When one more comes, the one that has been silent for longest goes."""
+"""Of one door. When one more comes, the one that has been silent for longest goes."""
+
+MOST_HEAD_BYTES = 16 << 10
+"""Of the request line and headers together."""
+
+MOST_AHEAD_BYTES = 64 << 10
+"""What is read of further requests while one is being answered."""
 
 REQUEST_S = 3600.0
 """How long a request may take to arrive, from its first byte. A client may be frozen in the middle of one,
-and is served when it comes back; that costs nothing but its connection."""
+and is served when it comes back; that costs nothing but its connection. Between requests a connection may be
+idle for ever."""
 
 LINGER_S = 2.0
 LINGER_BYTES = 1 << 20
@@ -39,127 +42,212 @@ HALF_CLOSED_S = 1.0
 """A client that has closed its side gets the answer that is under way, if it comes within this. One that has
 left looks the same."""
 
-_SAYS = {
-    HTTPStatus.BAD_REQUEST: "Bad request. This is not HTTP/1.1.",
-    HTTPStatus.REQUEST_TIMEOUT: "The request did not arrive in time.",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The request's head is too large.",
-}
+_PART = 16 << 10  # of what has arrived, that the parser is given at a time
+
+_ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_QUOTED = re.compile(r"[:,]? *\(?(?:bytearray\()?b['\"].*", re.DOTALL)
+"""Where h11 begins to quote what it did not like, as Python writes bytes."""
 
 
-class ServiceProtocol(H11Protocol):
-    """asyncio makes one for each connection."""
+@dataclass(eq=False)
+class Door:
+    """answer: what a request is answered with. refuse: the same for what is no request, or a request that is
+    too large: (status, why). Both are called in the loop's thread, and must neither wait nor raise."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.active_s = self.loop.time()
+    answer: Callable[[Request], Answer]
+    refuse: Callable[[HTTPStatus, str], Answer]
+    connections: set[Connection] = field(default_factory=set)
+
+
+class Connection(asyncio.Protocol):
+    """asyncio makes one for each connection to a door."""
+
+    def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+        self._door, self._loop = door, loop
+        self._http = h11.Connection(h11.SERVER, MOST_HEAD_BYTES)
+        self._head = h11.Request(method="GET", target="/", headers=[], http_version="1.0")
+        self._body = bytearray()
+        self._ahead = bytearray()  # arrived, and not given to the parser yet
+        self._begun = False  # a request has begun to arrive
+        self._answering = self._full = self._deaf = self._half_closed = False
         self._too_late: asyncio.TimerHandle | None = None
-        self._deaf = self._half_closed = False
+        self._later: asyncio.TimerHandle | None = None
         self._dropped = 0
+        self.active_s = loop.time()
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        mates = [
-            one for one in self.connections if isinstance(one, ServiceProtocol) and one.server == self.server
-        ]
-        if len(mates) > MOST_CONNECTIONS:
-            oldest = min((one for one in mates if one is not self), key=lambda one: one.active_s)
+    # -- asyncio.Protocol --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self.transport = transport
+        mates = self._door.connections
+        if len(mates) >= MOST_CONNECTIONS:
+            oldest = min(mates, key=lambda one: one.active_s)
             oldest.transport.abort()
-            self.connections.discard(oldest)
+            mates.discard(oldest)
+        mates.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._door.connections.discard(self)
+        self._deaf = True
         self._await_rest(False)
-        super().connection_lost(exc)
+        if self._later is not None:
+            self._later.cancel()
 
     def data_received(self, data: bytes) -> None:
-        self.active_s = self.loop.time()
-        if not self._deaf:
-            super().data_received(data)
-            self._await_rest(self._is_partial())
+        self.active_s = self._loop.time()
+        if self._deaf:
+            self._dropped += len(data)
+            if self._dropped > LINGER_BYTES:
+                self.transport.abort()
             return
-        self._dropped += len(data)
-        if self._dropped > LINGER_BYTES:
-            self.transport.abort()
+        self._ahead += data
+        self._read()
 
-    def eof_received(self) -> bool | None:  # type: ignore[override]
-        cycle = self._answering()
-        if self._deaf or cycle is None or cycle.more_body:
-            return None  # asyncio closes
+    def eof_received(self) -> bool:
+        if self._deaf or not self._answering:
+            return False  # asyncio closes
         self._half_closed = True
-        self.loop.call_later(HALF_CLOSED_S, self.transport.close)
+        self._loop.call_later(HALF_CLOSED_S, self.transport.close)
         return True
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.transport.is_closing():
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._read()
+
+    # -- a request ---------------------------------------------------------------------------------
+
+    @property
+    def _busy(self) -> bool:
+        return self._answering or self._full or self._deaf
+
+    def _read(self) -> None:
+        """Take and answer what has arrived, as long as answers can be sent."""
+        self._take()
+        while self._ahead and not self._busy:
+            if not self._begun:  # RFC 9112, section 2.2: an empty line before a request is ignored
+                self._ahead = self._ahead.lstrip(b"\r\n")
+            part = bytes(self._ahead[:_PART])
+            del self._ahead[:_PART]
+            if part:
+                self._begun = True
+                self._http.receive_data(part)
+                self._take()
+        if self._deaf:
             return
-        if self._answering() is not None:  # the next one, which was there already
-            return
-        if self._half_closed:
-            self.transport.close()
-        elif self.conn.their_state is h11.SEND_BODY:  # answered before all of it was read
-            self._linger()
+        if len(self._ahead) > MOST_AHEAD_BYTES:
+            self.transport.pause_reading()
         else:
-            self._await_rest(self._is_partial())
+            self.transport.resume_reading()
+        self._await_rest(self._begun and not self._answering)
 
-    def send_400_response(self, msg: str) -> None:
-        """What arrives is not HTTP. Called while h11's error is handled, which knows the status."""
-        error = sys.exception()
-        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-        self._refuse(HTTPStatus(status), str(error or msg)[:120] if status == HTTPStatus.BAD_REQUEST else "")
+    def _take(self) -> None:
+        while not self._busy:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                self._refuse(HTTPStatus(error.error_status_hint), _QUOTED.sub("", str(error)))
+                return
+            match event:
+                case h11.Request():
+                    self._begin(event)
+                case h11.Data():
+                    self._body += event.data
+                    if len(self._body) > MOST_BODY_BYTES:
+                        self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LARGE)
+                case h11.EndOfMessage():
+                    self._answer()
+                case _:
+                    return
 
-    def shutdown(self) -> None:
-        """The service stops: nobody is waited for."""
-        self.transport.abort()
+    def _begin(self, head: h11.Request) -> None:
+        """Refuse what need not be read to its end."""
+        self._head, headers = head, dict(head.headers)
+        size = len(head.target) + sum(len(name) + len(value) for name, value in head.headers)
+        if not head.http_version.startswith(b"1."):
+            self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
+        elif b"content-length" in headers and b"transfer-encoding" in headers:
+            # RFC 9112, section 6.1: an attempt to smuggle; whatever is done, the connection ends.
+            self._refuse(HTTPStatus.BAD_REQUEST, "Content-Length beside Transfer-Encoding")
+        elif size > MOST_HEAD_BYTES:  # h11 minds one that comes in parts; what comes at once may be larger
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "")
+        elif int(headers.get(b"content-length", b"0")) > MOST_BODY_BYTES:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LARGE)
+        elif self._http.they_are_waiting_for_100_continue:
+            go_on = h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[])
+            self.transport.write(self._http.send(go_on) or b"")
 
-    # -- within ------------------------------------------------------------------------------------
+    def _answer(self) -> None:
+        # RFC 9112, section 3.2.2: of the absolute form the path counts. Its host does as little as Host.
+        absolute = _ABSOLUTE.match(self._head.target)
+        target = self._head.target[absolute.end() if absolute else 0 :]
+        path, _, query = target.decode("latin-1").partition("?")
+        headers = tuple(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in self._head.headers
+        )
+        self._answering = True
+        given = self._door.answer(
+            Request(self._head.method.decode("ascii"), path or "/", query, headers, bytes(self._body))
+        )
+        if given.after_ns and not given.never:
+            self._later = self._loop.call_later(given.after_ns / NS_PER_S, self._send_late, given)
+        elif not given.never:
+            self._send(given)
 
-    def _answering(self) -> RequestResponseCycle | None:
-        """The request that is being answered."""
-        cycle: RequestResponseCycle | None = self.cycle  # uvicorn does not say that there may be none
-        return cycle if cycle is not None and not cycle.response_complete else None
+    def _send_late(self, given: Answer) -> None:
+        self._send(given)
+        self._read()
 
-    def _is_partial(self) -> bool:
-        """A request has begun to arrive."""
-        their = self.conn.their_state
-        return their is h11.SEND_BODY or (their is h11.IDLE and bool(self.conn.trailing_data[0]))
+    def _send(self, given: Answer) -> None:
+        headers = list(given.headers)
+        if given.status != HTTPStatus.NOT_MODIFIED:
+            headers.append(("Content-Length", str(len(given.body))))
+        self._write(given.status, headers, given.body[: given.cut_at], end=given.cut_at is None)
+        self._answering = False
+        if self._half_closed or self._http.our_state is not h11.DONE:
+            self._linger()
+            return
+        self._http.start_next_cycle()
+        self._body.clear()
+        rest = self._http.trailing_data[0]
+        if rest[:1] in (b"\r", b"\n"):  # h11 would take it for a request
+            rest = rest.lstrip(b"\r\n")
+            self._http = h11.Connection(h11.SERVER, MOST_HEAD_BYTES)
+            if rest:
+                self._http.receive_data(rest)
+        self._begun = bool(rest)
+
+    def _write(self, status: int, headers: list[tuple[str, str]], body: bytes, end: bool = True) -> None:
+        response = h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase)
+        events = (response, h11.Data(data=body), *((h11.EndOfMessage(),) if end else ()))
+        self.transport.write(b"".join(self._http.send(event) or b"" for event in events))
+
+    # -- errors, and patience ----------------------------------------------------------------------
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        """Answer what is no request, and read nothing more."""
+        given = self._door.refuse(status, why)
+        headers = [*given.headers, ("Content-Length", str(len(given.body))), ("Connection", "close")]
+        self._write(status, headers, given.body)
+        self._linger()
 
     def _await_rest(self, wanted: bool) -> None:
         if wanted and self._too_late is None:
-            self._too_late = self.loop.call_later(REQUEST_S, self._refuse, HTTPStatus.REQUEST_TIMEOUT, "")
+            self._too_late = self._loop.call_later(REQUEST_S, self._refuse, HTTPStatus.REQUEST_TIMEOUT, "")
         elif not wanted and self._too_late is not None:
             self._too_late.cancel()
             self._too_late = None
-
-    def _refuse(self, status: HTTPStatus, why: str) -> None:
-        """Answer what cannot be answered by the application."""
-        if self._deaf or self.transport.is_closing():
-            return
-        if (cycle := self._answering()) is not None:
-            cycle.disconnected = True
-            cycle.message_event.set()
-            if cycle.response_started:
-                self.transport.abort()
-                return
-        said = _SAYS.get(status, status.phrase)
-        body = json.dumps({"error": f"{said} ({why})" if why else said}).encode()
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\nserver: {SERVER}\r\nconnection: close\r\n"
-            f"content-type: application/json; charset=utf-8\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        self.transport.write(head.encode("latin-1") + body)
-        self._linger()
 
     def _linger(self) -> None:
         """Close, when the client has had time to read the answer."""
         self._deaf = True
         self._await_rest(False)
-        self._unset_keepalive_if_required()
-        self.flow.resume_reading()
+        self.transport.resume_reading()
         self.transport.write_eof()
-        self.loop.call_later(LINGER_S, self.transport.abort)
+        self._loop.call_later(LINGER_S, self.transport.abort)
+
+
+_TOO_LARGE = f"a body has {MOST_BODY_BYTES} bytes at most"

@@ -4,9 +4,7 @@ A door is a Unix socket in a folder that nobody else may enter. It is never a TC
 a guest on QEMU's user-mode network reaches those, and could use another one's. What a guest says of itself
 counts for nothing.
 
-One thread runs everything: an asyncio loop with one uvicorn server for all Unix sockets (and one for each TCP
-door that is asked for: a server cannot be given more sockets later). The application knows the door by the
-address that the connection was made to, which the kernel tells.
+One thread runs everything, an asyncio loop with a server for each door.
 """
 
 from __future__ import annotations
@@ -18,35 +16,33 @@ import resource
 import socket
 import stat
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+import uuid
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from lab.core.clock import Stamp
+from lab.core.scheduled.documents import http_date
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import Rules
 from lab.core.scheduled.planning import groups_of
-from lab.core.scheduled.requests import MOST_BODY_BYTES, SERVER, Answer, Request, answer
-from lab.core.units import NS_PER_S
+from lab.core.scheduled.requests import Answer, Request, answer, refusal
 from lab.errors import MachineError
 from lab.events.announcer import ServiceAnnouncer
+from lab.events.protocol import Connection, Door
 from lab.ports import Clock
-
-Message = MutableMapping[str, Any]
-App = Callable[
-    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
-]
 
 LONGEST_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""
 
-MOST_HEAD_BYTES = 16 << 10
-"""Of the request line and headers together."""
-
-KEEP_ALIVE_S = 7 * 24 * 3600
-"""An idle connection outlives every freeze."""
+BACKLOG = 1024
+"""Connections that wait to be taken."""
 
 FILES = 8192
 """Open files that the process should be able to have: connections of twenty guests at their limit."""
@@ -72,8 +68,7 @@ class MetadataService:
         self._folder = folder.absolute()
         self._made_folder = False
         self._paths = {about.guest: self._folder / str(number) for number, about in enumerate(abouts)}
-        self._doors: dict[tuple[str, int | None], str] = {}
-        self._servers: list[tuple[Any, asyncio.Task[None]]] = []
+        self._open: list[tuple[asyncio.Server, Door]] = []
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -81,11 +76,10 @@ class MetadataService:
     def __enter__(self) -> MetadataService:
         self._prepare_folder()
         _allow_files()
-        sockets: list[socket.socket] = []
+        sockets: list[tuple[socket.socket, Door]] = []
         try:
             for guest, path in self._paths.items():
-                sockets.append(unix_socket(path))
-                self._doors[str(path), None] = guest
+                sockets.append((unix_socket(path), self._door(guest)))
             started: Future[None] = Future()
             self._thread = threading.Thread(
                 target=self._run, args=(sockets, started), name="metadata-service", daemon=True
@@ -93,7 +87,7 @@ class MetadataService:
             self._thread.start()
             started.result(START_S)
         except BaseException:
-            for one in sockets:
+            for one, _ in sockets:
                 one.close()
             self.__exit__()
             raise
@@ -107,9 +101,9 @@ class MetadataService:
                 self._thread.join(STOP_S)
         finally:
             self._thread = None
-            for place, port in self._doors:
-                if port is None:
-                    Path(place).unlink(missing_ok=True)
+            for path in self._paths.values():
+                if path.is_socket():
+                    path.unlink()
             if self._made_folder:
                 with suppress(OSError):
                     self._folder.rmdir()
@@ -143,19 +137,16 @@ class MetadataService:
             raise KeyError(guest)
         made = _tcp_socket(host, port)
         address, bound = made.getsockname()[:2]
-        # A connection to "any address" has another one of its own.
-        key = ("" if address in ("0.0.0.0", "::") else address, bound)  # noqa: S104 - compared, not bound
-        self._doors[key] = guest
-        self.serve(self._answer, made)
+        self.serve(self._door(guest), made)
         return address, bound
 
-    def serve(self, app: App, on: socket.socket) -> None:
-        """Serve another application as well, in the same thread. The socket is bound, and is closed when the
-        service stops. MachineError when the service does not run."""
+    def serve(self, door: Door, on: socket.socket) -> None:
+        """Serve another door as well, in the same thread. The socket is bound, and is closed when the service
+        stops. MachineError when the service does not run."""
         if self._loop is None or self._thread is None:
             on.close()
             raise MachineError("the metadata service does not run")
-        asyncio.run_coroutine_threadsafe(self._open(app, [on]), self._loop).result(START_S)
+        asyncio.run_coroutine_threadsafe(self._serve(door, on), self._loop).result(START_S)
 
     def heard(self, guest: str) -> bool:
         """Whether the guest has asked since its group was switched on. KeyError: no such guest."""
@@ -163,7 +154,7 @@ class MetadataService:
 
     # -- the thread --------------------------------------------------------------------------------
 
-    def _run(self, sockets: Sequence[socket.socket], started: Future[None]) -> None:
+    def _run(self, sockets: Sequence[tuple[socket.socket, Door]], started: Future[None]) -> None:
         try:
             asyncio.run(self._main(sockets, started))
         except BaseException as error:  # noqa: BLE001 - told to whoever waits for the start
@@ -171,43 +162,28 @@ class MetadataService:
             if not started.done():
                 started.set_exception(error)
 
-    async def _main(self, sockets: Sequence[socket.socket], started: Future[None]) -> None:
+    async def _main(self, sockets: Sequence[tuple[socket.socket, Door]], started: Future[None]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._unexpected)
-        await self._open(self._answer, sockets)
+        for one, door in sockets:
+            await self._serve(door, one)
         started.set_result(None)
         await self._stop.wait()
-        for server, _ in self._servers:
-            server.should_exit = True
-        await asyncio.gather(*(task for _, task in self._servers), return_exceptions=True)
+        for server, door in self._open:
+            server.close()
+            for connection in door.connections:
+                connection.transport.abort()
+        while any(door.connections for _, door in self._open):
+            await asyncio.sleep(0)  # they learn of it in the loop
 
-    async def _open(self, app: App, sockets: Sequence[socket.socket]) -> None:
-        import uvicorn
-
-        from lab.events.protocol import ServiceProtocol
-
-        config = uvicorn.Config(
-            app,
-            http=ServiceProtocol,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=1,
-            h11_max_incomplete_event_size=MOST_HEAD_BYTES,
-        )
-        server = uvicorn.Server(config)  # takes no signals outside of the main thread
-        task = asyncio.create_task(server.serve(list(sockets)))
-        while not server.started and not task.done():
-            await asyncio.sleep(0.001)
-        if task.done():
-            task.result()
-        self._servers.append((server, task))
+    async def _serve(self, door: Door, on: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        make = partial(Connection, door, loop)
+        if on.family == socket.AF_UNIX:
+            server = await loop.create_unix_server(make, sock=on, backlog=BACKLOG)
+        else:
+            server = await loop.create_server(make, sock=on, backlog=BACKLOG)
+        self._open.append((server, door))
 
     def _unexpected(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What a callback has raised: it ends that connection, and nothing else."""
@@ -215,48 +191,24 @@ class MetadataService:
 
     # -- a request ---------------------------------------------------------------------------------
 
-    async def _answer(
-        self,
-        scope: Message,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
-        """The application: one request."""
-        from starlette.responses import Response
+    def _door(self, guest: str) -> Door:
+        return Door(partial(self._answer, guest), partial(self._refuse, guest))
 
-        body = await _body(scope, receive)
-        if body is None:
-            return
+    def _answer(self, guest: str, request: Request) -> Answer:
+        now = self._clock.now()
         try:
-            given = self._asked(scope, body)
+            with self._lock:
+                given = answer(self._machine, self.abouts, guest, now, request)
         except Exception as error:  # noqa: BLE001 - the service lives on
             self.trouble = repr(error)
-            given = _error(500, "The lab's metadata service has failed.")
-        if given.never or given.after_ns:
-            within_s = None if given.never else given.after_ns / NS_PER_S
-            if await _has_left(receive, within_s):
-                return
-        await Response(given.body, given.status, dict(given.headers))(scope, receive, send)
+            given = refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The lab's metadata service has failed.")
+        return _stamped(given, now)
 
-    def _asked(self, scope: Message, body: bytes | bytearray) -> Answer:
-        address, port = scope["server"]
-        guest = self._doors.get((address, port)) or self._doors["", port]
-        if len(body) > MOST_BODY_BYTES:
-            return self._too_large(guest, 413, "body", MOST_BODY_BYTES)
-        # h11 keeps no more of a head that is not complete; one that came at once may be larger.
-        head = len(scope["raw_path"]) + sum(len(name) + len(value) for name, value in scope["headers"])
-        if head > MOST_HEAD_BYTES:
-            return self._too_large(guest, 431, "head", MOST_HEAD_BYTES)
-        headers = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"])
-        path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
-        request = Request(scope["method"], path, query, headers, bytes(body))
+    def _refuse(self, guest: str, status: HTTPStatus, why: str) -> Answer:
+        now = self._clock.now()
         with self._lock:
-            return answer(self._machine, self.abouts, guest, self._clock.now(), request)
-
-    def _too_large(self, guest: str, status: int, part: str, most: int) -> Answer:
-        with self._lock:
-            self._machine.refuse(self._clock.now(), guest, f"{status}: the {part} is too large")
-        return _error(status, f"The request's {part} is larger than {most} bytes.")
+            self._machine.refuse(now, guest, f"{status.value}: {why or status.phrase}")
+        return _stamped(refusal(status, why), now)
 
     # -- the folder --------------------------------------------------------------------------------
 
@@ -273,36 +225,10 @@ class MetadataService:
             ) from None
 
 
-async def _body(scope: Message, receive: Callable[[], Awaitable[Message]]) -> bytes | bytearray | None:
-    """The request's body; too much of it as soon as that is clear; None when the client has left."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > MOST_BODY_BYTES:
-            return bytes(MOST_BODY_BYTES + 1)
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        if len(body) > MOST_BODY_BYTES or not message.get("more_body"):
-            return body
-
-
-async def _has_left(receive: Callable[[], Awaitable[Message]], within_s: float | None) -> bool:
-    """Wait; True as soon as the client leaves. within_s: None waits for that alone."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            return True
-    return False
-
-
-def _error(status: int, text: str) -> Answer:
-    import json
-
-    headers = (("Server", SERVER), ("Content-Type", "application/json; charset=utf-8"))
-    return Answer(status, headers, json.dumps({"error": text}).encode())
+def _stamped(given: Answer, now: Stamp) -> Answer:
+    """With what every answer of the real service carries."""
+    headers = (("x-ms-request-id", str(uuid.uuid4())), ("Date", http_date(now.real_ns)))
+    return replace(given, headers=(*given.headers, *headers))
 
 
 def unix_socket(path: Path) -> socket.socket:

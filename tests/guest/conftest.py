@@ -201,7 +201,11 @@ class Cli:
         found = []
         for process in psutil.process_iter(["cmdline"]):
             words = process.info["cmdline"] or []
-            if words and Path(words[0]).name.startswith("qemu-") and any(str(self.home) in word for word in words):
+            if (
+                words
+                and Path(words[0]).name.startswith("qemu-")
+                and any(str(self.home) in word for word in words)
+            ):
                 found.append(process)
         return found
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 from lab.core.clock import Stamp
@@ -48,13 +49,14 @@ class Request:
 @dataclass(frozen=True)
 class Answer:
     """What goes back. after_ns: real time to wait before it is sent. never: the connection is held, and
-    nothing is sent."""
+    nothing is sent. cut_at: so many bytes of the body are sent, and then the connection ends; None: all."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
     after_ns: int = 0
     never: bool = False
+    cut_at: int | None = None
 
 
 class _Refused(Exception):
@@ -249,6 +251,12 @@ def _matches(request: Request, tag: str) -> bool:
         if name.lower() == "if-none-match" and (value.strip() == "*" or tag in value):
             return True
     return False
+
+
+def refusal(status: HTTPStatus, why: str = "") -> Answer:
+    """What is answered to something that is no request, or none that can be read. why: what was wrong."""
+    words = status.phrase.capitalize().replace("Http", "HTTP") + "."
+    return _answer(status.value, to_json({"error": f"{words} {why}".rstrip()}))
 
 
 # -- answers -----------------------------------------------------------------------------------------
