@@ -13,7 +13,7 @@ from lab.cli.paths import made
 from lab.cli.together import enter_together
 from lab.core.handlers import HandlerEnd
 from lab.core.plan import Announcement, GuestSpec
-from lab.core.scheduled.instance import About, compute_name
+from lab.core.scheduled.instance import About, size_name
 from lab.core.scheduled.planning import rules_of
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError
@@ -23,16 +23,13 @@ from lab.guest.handler import GuestHandler
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.image.seed import Network
+from lab.image.seed import USER_NETWORK
 from lab.ports import Announcer, Clock, Journal, View
 
 HEARD_NS = 60 * NS_PER_S
 """How long a handler may take to ask for the first time."""
 
 LOOK_NS = 20 * NS_PER_MS
-
-USER_ADDRESS = (Network.address or "").split("/")[0]
-"""A guest's own on QEMU's user-mode network."""
 
 
 def ssh_of(probe: GuestProbe) -> SSH:
@@ -53,7 +50,8 @@ def _removed(folder: Path) -> None:
 
 class Announcing:
     """A metadata service for the guests of a cell, as long as `stack` is not left. cell: its id. log_folder:
-    the run's own; folder: for the service's sockets, with a short path."""
+    the run's own; folder: for the service's sockets, with a short path. public_key: the line of who may log
+    in."""
 
     def __init__(
         self,
@@ -64,10 +62,11 @@ class Announcing:
         cell: str,
         folder: Path,
         log_folder: Path,
+        public_key: str,
     ) -> None:
         self._hypervisor, self._clock, self._view = hypervisor, clock, view
         self._journal, self._cell = journal, cell
-        self._folder, self._log_folder = folder, log_folder
+        self._folder, self._log_folder, self._public_key = folder, log_folder, public_key
         self._handlers: dict[str, GuestHandler] = {}
         self._reported: set[str] = set()
 
@@ -81,7 +80,7 @@ class Announcing:
         """Have it run, and its handlers heard. GuestError when a guest cannot reach it, or a handler does not
         ask."""
         self._view.phase("metadata service")
-        abouts = [self._about(guest) for guest in guests]
+        abouts = [self._about(guest, spec) for guest in guests]
         stack.callback(_removed, made(self._folder))
         service = stack.enter_context(MetadataService(abouts, rules_of(spec), self._clock, self._folder))
         ways = {guest.name: partial(ssh_of, probes[guest.name]) for guest in guests}
@@ -147,16 +146,23 @@ class Announcing:
                 )
             self._clock.sleep_until(now + LOOK_NS)
 
-    def _about(self, guest: GuestSpec) -> About:
+    def _about(self, guest: GuestSpec, spec: Announcement) -> About:
         domain = self._hypervisor.spec(guest.name)
+        if domain is None:
+            raise GuestError("its domain is not known any more", where=f"guest {guest.name}")
+        address, _, prefix = (guest.address if guest.bridge else USER_NETWORK).partition("/")
         return About(
             guest=guest.name,
-            name=compute_name(guest.name, guest.availability_set),
-            vm_id=domain.uuid if domain is not None else "",
-            size=f"lab_{guest.vcpus}vcpu_{guest.memory_bytes >> 20}mib",
+            name=guest.event_name,
+            vm_id=domain.machine_uuid,
+            size=size_name(guest.vcpus, guest.memory_bytes),
             availability_set=guest.availability_set,
+            scale_set=guest.scale_set,
             fault_domain=guest.fault_domain,
             update_domain=guest.update_domain,
-            mac=domain.mac if domain is not None else "",
-            address=guest.address.split("/")[0] if guest.bridge else USER_ADDRESS,
+            mac=domain.mac,
+            address=address,
+            prefix=int(prefix),
+            public_key=self._public_key,
+            given=spec.instance + guest.instance,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from lab.cli.session import Guests, Settings, check_memory
+from lab.cli.session import Guests, Settings, check_memory, lab_key
 from lab.controller import Controller, Fleet, Freezes, Subject
 from lab.core.lanes import batches
 from lab.core.method import FreezeMethod
@@ -152,8 +152,9 @@ class Cells:
 
         settings = self._settings
         doors = settings.home / "doors" / secrets.token_hex(3)
+        _, key = lab_key(settings.home)
         announcing = Announcing(
-            self._hypervisor, self._clock, self._view, self._journal, cell.id, doors, settings.folder
+            self._hypervisor, self._clock, self._view, self._journal, cell.id, doors, settings.folder, key
         )
         specs = [spec for spec in cell.guests if spec.name in subjects]
         announcer = announcing.start(cell.cycle.announce or Announcement(), specs, guests.probes, stack)

@@ -12,7 +12,6 @@ import typer
 from lab.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from lab.core.scheduled.instance import About
     from lab.events.control import Control
 
 events = typer.Typer(no_args_is_help=True, help="Run the metadata service alone, and drive its events.")
@@ -39,6 +38,24 @@ def serve(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=GUEST,…", help="An availability set.")
     ] = None,
+    scale_sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scale-set",
+            metavar="NAME=GUEST,…",
+            help="A scale set: events call them NAME_0, NAME_1 and so on.",
+        ),
+    ] = None,
+    compute_names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compute-name", metavar="GUEST=NAME", help="What events call a guest; its own name by default."
+        ),
+    ] = None,
+    instance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=VALUE", help="What /metadata/instance/PATH says, such as compute/zone=1."),
+    ] = None,
     time_factor: Annotated[
         float | None, typer.Option(metavar="N", help="Time of the service's passes so much faster; 60.")
     ] = None,
@@ -50,6 +67,7 @@ def serve(
     name: Annotated[str, typer.Option(metavar="NAME", help="The service's name.")] = "default",
 ) -> None:
     """Run the service until it is interrupted; what happens is told line by line."""
+    from lab.cli.doors import Wanted, abouts_of, doors_of
     from lab.cli.keeping import find
     from lab.cli.paths import home
     from lab.cli.signals import Signals
@@ -69,7 +87,9 @@ def serve(
     if not 0.001 <= factor <= 1e6:
         raise UsageError("between 0.001 and 1000000", where="--time-factor")
     kept = [find(home(), guest) for guest in dict.fromkeys(inside or [])]
-    doors, abouts = _doors(listen or ([] if kept else [LISTEN]), sets or [], [guest.name for guest in kept])
+    doors = doors_of(listen or ([] if kept else [LISTEN]))
+    wanted = Wanted(sets or [], scale_sets or [], compute_names or [], instance or [])
+    abouts = abouts_of([guest for *_, guest in doors], kept, wanted)
     late_s = (_duration(first_answer, "--first-answer") or 0) / 1e9
     rules = Rules(factor, most_per_second=RATE_LIMIT if rate_limit else 0, first_answer_s=late_s)
     clock, page = HostClock(), Page(stdout_console())
@@ -271,62 +291,3 @@ def _word(known: Any, text: str, option: str) -> str:
         if one.value.lower() == text.lower():
             return str(one.value)
     raise UsageError(f"not known: {text!r}", where=option, hint=f"known: {', '.join(o.value for o in known)}")
-
-
-def _doors(
-    listen: Sequence[str], sets: Sequence[str], inside: Sequence[str] = ()
-) -> tuple[list[tuple[str, int, str]], list[About]]:
-    """Where each guest is listened for, and all guests."""
-    import ipaddress
-    import re
-    import uuid
-
-    from lab.core.scheduled.instance import About, compute_name
-
-    def checked(guest: str, where: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", guest):
-            raise UsageError(f"no name for a guest or a set: {guest!r}", where=where)
-        return guest
-
-    member_of: dict[str, str] = {}
-    for text in sets:
-        name, equals, members = text.partition("=")
-        if not equals or not members:
-            raise UsageError(f"not understood: {text!r}", where="--set", hint="write it like web=web-0,web-1")
-        for guest in members.split(","):
-            if checked(guest, "--set") in member_of:
-                raise UsageError(f"{guest} is in two sets", where="--set")
-            member_of[guest] = checked(name, "--set")
-    doors: list[tuple[str, int, str]] = []
-    named = [text.partition("=")[2] for text in listen]
-    spare = (f"web-{n}" for n in range(len(listen) + len(named)) if f"web-{n}" not in named)
-    for text in listen:
-        address, _, guest = text.partition("=")
-        host, colon, port = address.rpartition(":")
-        if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535 or not host:
-            raise UsageError(
-                f"no address: {address!r}", where="--listen", hint=f"write it like {LISTEN}=web-0"
-            )
-        doors.append((host.strip("[]"), int(port), checked(guest or next(spare), "--listen")))
-    guests = list(dict.fromkeys([*inside, *(guest for *_, guest in doors), *member_of]))
-    count: dict[str, int] = {}
-    abouts: list[About] = []
-    for guest in guests:
-        group = member_of.get(guest, "")
-        place = count[group] = count.get(group, -1) + 1
-        identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"{guest}.freezelab")
-        abouts.append(
-            About(
-                guest=guest,
-                name=compute_name(guest, group),
-                vm_id=str(identity),
-                size="lab",
-                availability_set=group,
-                fault_domain=place % 2 if group else 0,
-                update_domain=place % 5 if group else 0,
-                # Real clients (waagent) take an empty one for a service that is ill. A subnet's first is .4.
-                mac=f"52:54:00:{identity.bytes[-3:].hex(':')}",
-                address=str(ipaddress.IPv4Address("10.0.0.4") + len(abouts)),
-            )
-        )
-    return doors, abouts

@@ -156,7 +156,7 @@ class Clones:
         """Who it is. GuestError when it is not that afterwards."""
         name, network = guest.spec.name, guest.network
         files = {path: (file.content, file.mode) for path, file in contents(guest.seed).items()}
-        order = Identity(name, domain.uuid, network.address or "", network.gateway or "", files)
+        order = Identity(name, domain.machine_uuid, network.address or "", network.gateway or "", files)
         with self._orders(name, domain, BECOME_NS) as orders:
             became = orders.become(order)
         if became.mac != domain.mac:

@@ -22,10 +22,12 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch
 from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
+from lab.core.scheduled.instance import About, size_name
 from lab.core.units import NS_PER_S, parse_size
 from lab.errors import MachineError, RecordError, Refused, UsageError
 from lab.guest.ssh import Address
 from lab.hypervisor.kept import state_of_kept
+from lab.image.seed import USER_NETWORK
 
 SCHEMA = "freezelab.kept/1"
 START = "freezelab up --name web-0"
@@ -34,7 +36,8 @@ START = "freezelab up --name web-0"
 @dataclass(frozen=True)
 class Kept:
     """A kept guest. run: names its files below HOME/guests. domain, uuid: libvirt's. host_key: the public key
-    line that it shows. since: when it was started, ISO 8601."""
+    line that it shows. since: when it was started, ISO 8601. machine_uuid, mac: as the guest sees them; ""
+    where an older freezelab kept it."""
 
     name: str
     run: str
@@ -54,10 +57,32 @@ class Kept:
     console: str
     sockets: tuple[str, ...]
     accelerator: str
+    machine_uuid: str = ""
+    mac: str = ""
 
     @property
     def address(self) -> Address:
         return Address(self.name, self.host, self.port, self.user, Path(self.key), self.host_key)
+
+    def about(self) -> About:
+        """What the metadata service knows of it. UsageError when too little was written down."""
+        if not self.mac or not self.machine_uuid:
+            what = "an older freezelab kept it, which did not write down its machine's UUID and MAC address"
+            raise UsageError(
+                what, where=f"guest {self.name}", hint=f"freezelab down {self.name}, and up again"
+            )
+        key = Path(f"{self.key}.pub")
+        address, _, prefix = USER_NETWORK.partition("/")
+        return About(
+            guest=self.name,
+            name=self.name,
+            vm_id=self.machine_uuid,
+            size=size_name(self.vcpus, self.memory_bytes),
+            mac=self.mac,
+            address=address,
+            prefix=int(prefix),
+            public_key=key.read_text(encoding="ascii").strip() if key.is_file() else "",
+        )
 
     @property
     def login(self) -> str:
@@ -160,6 +185,8 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
                     console=str(domain.console_log),
                     sockets=tuple(map(str, domain.sockets)),
                     accelerator=choice.accelerator.value,
+                    machine_uuid=domain.machine_uuid,
+                    mac=domain.mac,
                 )
                 with signals.shield():
                     _write(home, guest)

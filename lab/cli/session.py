@@ -281,7 +281,7 @@ class Guests:
                 path.unlink(missing_ok=True)
         overlay(guest.image, guest.folder / "disk.qcow2")
         # With an id of its own: libvirt's events of the other domain may still come.
-        return self.launch(guest, replace(guest.domain, uuid=str(uuid.uuid4())), self._boot)
+        return self.launch(guest, replace(guest.domain, uuid=str(uuid.uuid4()), machine_uuid=""), self._boot)
 
     def launch(self, guest: Prepared, domain: DomainSpec, start: Callable[[DomainSpec], object]) -> Started:
         """Have `start` start the domain, on a port of its own if it needs one."""

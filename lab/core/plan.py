@@ -14,6 +14,7 @@ from lab.core.method import Regime as Regime
 from lab.core.patch import CommandPatch as CommandPatch
 from lab.core.patch import HoldPatch as HoldPatch
 from lab.core.patch import Patch as Patch
+from lab.core.scheduled.instance import Given as Given
 from lab.core.scheduled.model import EventSource as EventSource
 from lab.core.scheduled.model import EventType as EventType
 from lab.core.scheduled.model import Fault as Fault
@@ -37,8 +38,10 @@ class GuestSpec:
     huge_pages: its RAM in huge pages of the host.
     rtc: what its RTC follows.
     kernel_options: words added to its kernel's command line.
-    availability_set: the set that it is a member of; "": of none. fault_domain, update_domain: within its
-    set.
+    availability_set: the set that it is a member of; "": of none. It is a scale set's if `scale_set` says so.
+    fault_domain, update_domain: within its set.
+    compute_name: what events and /metadata/instance call it; "": its name.
+    instance: what /metadata/instance says instead of the lab's values.
     """
 
     name: str
@@ -54,6 +57,14 @@ class GuestSpec:
     rtc: RtcTrack = RtcTrack.WALL
     kernel_options: tuple[str, ...] = ()
     availability_set: str = ""
+    scale_set: bool = False
+    compute_name: str = ""
+    instance: Given = ()
+
+    @property
+    def event_name(self) -> str:
+        """What events and /metadata/instance call it."""
+        return self.compute_name or self.name
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,8 @@ class Announcement:
     started_ns: for how long at least the event is shown as Started before the freeze, real time.
     cancel_after_ns: called off so long after it was published, time of the service's; None: not called off.
     handler: a program that is run in every guest, and its arguments; (): none. The program is a file on the
-    host.
+    host. instance: what /metadata/instance says instead of the lab's values, of every guest; a guest's own
+    go first.
     """
 
     type: EventType | None = None
@@ -95,6 +107,7 @@ class Announcement:
     cancel_after_ns: int | None = None
     handler: tuple[str, ...] = ()
     service: ServiceFaults = ServiceFaults()
+    instance: Given = ()
 
     def real_ns(self, service_ns: int) -> int:
         """Time of the service's in real time."""

@@ -116,6 +116,8 @@ class DomainSpec:
     incoming: this process waits for such a state, or a golden guest's, instead of booting.
     mac: of the network card; "": derived from the uuid.
     kept: the guest outlives the command that started it, until it is taken down by name.
+    machine_uuid: what firmware tells the guest that its machine is (DMI's product UUID), which is the same
+        whatever process it runs in; "": the uuid.
     """
 
     guest: str
@@ -151,6 +153,7 @@ class DomainSpec:
     mac: str = ""
     kept: bool = False
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
+    machine_uuid: str = ""
 
     def __post_init__(self) -> None:
         for kind, word in (("guest", self.guest), ("run", self.run)):
@@ -162,6 +165,8 @@ class DomainSpec:
             # In QEMU's locally administered 52:54:00. It outlives the uuid: see successor().
             digits = uuids.UUID(self.uuid).hex[-6:]
             object.__setattr__(self, "mac", f"52:54:00:{digits[0:2]}:{digits[2:4]}:{digits[4:6]}")
+        if not self.machine_uuid:
+            object.__setattr__(self, "machine_uuid", self.uuid)
 
     @property
     def name(self) -> str:
@@ -193,7 +198,8 @@ class DomainSpec:
     def has_arguments(self) -> bool:
         """Whether something is told to QEMU past libvirt."""
         commas = any(entry.has_comma for entry in self.fw_cfg)
-        return bool(self.ssh_port or self.tap or self.memory_backend or self.incoming or commas)
+        renamed = self.machine_uuid != self.uuid
+        return bool(self.ssh_port or self.tap or self.memory_backend or self.incoming or commas or renamed)
 
     @property
     def takes_port_later(self) -> bool:

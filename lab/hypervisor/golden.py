@@ -58,6 +58,7 @@ def shape(spec: DomainSpec) -> str:
             generation=0,
             incoming=False,
             uuid=_NOBODY,
+            machine_uuid=_NOBODY,
         )
     )
 

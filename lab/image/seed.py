@@ -31,6 +31,10 @@ class Network:
     nameserver: str | None = "10.0.2.3"
 
 
+USER_NETWORK = Network.address or ""
+"""A guest's address on QEMU's user-mode network, with its prefix length."""
+
+
 @dataclass(frozen=True)
 class SeedFile:
     """One more file for the guest, root's."""

@@ -14,6 +14,7 @@ from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Fault
 from lab.core.units import NS_PER_S, format_duration
 from lab.playbook.cycles import Cycle
 from lab.playbook.fields import DurationOrZero, Flag, Words, default, section, time
+from lab.playbook.guests import Instance
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import Reader, alternatives, duration, expect_scalar, one_of, text
 from lab.playbook.tree import Items, Scalar
@@ -162,6 +163,12 @@ class Announce(BaseModel):
         "its arguments. Left out: none.",
     )
     service: Service = default(Service(), "Faults of the metadata service, to rehearse.", "")
+    instance: Instance = default(
+        (),
+        "What /metadata/instance says of every guest instead of the lab's values, written as it is answered; "
+        "a guest's own instance goes first.",
+        "",
+    )
 
     @field_validator("handler", mode="after")
     @classmethod
@@ -228,4 +235,5 @@ class Announce(BaseModel):
             cancel_after_ns=self.cancel_after,
             handler=self.handler or (),
             service=self.service.meant(),
+            instance=self.instance,
         )

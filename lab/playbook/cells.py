@@ -69,13 +69,13 @@ def given_twice(root: Map, axes: Sequence[str]) -> Iterator[Mistake]:
         home, fleet = HOMES[axis], root.get("fleet")
         within = "fleet." if home[0] == "guests" and isinstance(fleet, Map) else ""
         outer = fleet if within and isinstance(fleet, Map) else root
-        section: Node | None = outer if len(home) == 1 else outer.get(home[0])
-        for number, part in enumerate(section if isinstance(section, Items) else [section]):
-            if isinstance(part, Map) and home[-1] in part:
-                at = f"{home[0]}[{number}].{home[1]}" if isinstance(section, Items) else ".".join(home)
-                where = within + at
-                what = f"{where} is given here, and by matrix.{axis}"
-                yield Mistake(part.keys_at[home[-1]], what, "delete one of the two")
+        for name in (home[0], "scale_sets") if within else (home[0],):
+            section: Node | None = outer if len(home) == 1 else outer.get(name)
+            for number, part in enumerate(section if isinstance(section, Items) else [section]):
+                if isinstance(part, Map) and home[-1] in part:
+                    at = f"{name}[{number}].{home[1]}" if isinstance(section, Items) else ".".join(home)
+                    what = f"{within}{at} is given here, and by matrix.{axis}"
+                    yield Mistake(part.keys_at[home[-1]], what, "delete one of the two")
 
 
 def expand(root: Map, folder: Path) -> Expansion:
@@ -242,7 +242,8 @@ def _filled(root: Map, nodes: Mapping[str, Node | None]) -> Map:
         if len(home) == 1:
             tree = _changed(tree, {home[0]: node})
         elif home[0] == "guests" and isinstance(fleet, Map):
-            tree = _changed(tree, {"fleet": _changed(fleet, {"guests": _guests(fleet, home[1], node, at)})})
+            changes = {name: _guests(fleet, home[1], node, at, name) for name in _lists(fleet)}
+            tree = _changed(tree, {"fleet": _changed(fleet, changes)})
         elif home[0] == "guests":
             tree = _changed(tree, {"guests": _guests(tree, home[1], node, at)})
         elif isinstance(section, Map):
@@ -250,9 +251,16 @@ def _filled(root: Map, nodes: Mapping[str, Node | None]) -> Map:
     return tree
 
 
-def _guests(holder: Map, key: str, node: Node | None, at: Place) -> Items:
+def _lists(fleet: Map) -> list[str]:
+    """The keys of a fleet's guests; the one that stands for none is there only without scale sets."""
+    if "scale_sets" not in fleet:
+        return ["guests"]
+    return [key for key in ("guests", "scale_sets") if key in fleet]
+
+
+def _guests(holder: Map, key: str, node: Node | None, at: Place, name: str = "guests") -> Items:
     """The list of guests in `holder`, or the one that stands for none, each with this value."""
-    written = holder.get("guests")
+    written = holder.get(name)
     if not isinstance(written, Items):
         written = Items(at)
         written.append(_changed(Map(at), {"name": Scalar("web-0", True, at)}))

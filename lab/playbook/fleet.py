@@ -1,4 +1,4 @@
-"""The `fleet` section: guests, the availability sets that they are in, and how they are booted."""
+"""The `fleet` section: guests, the availability and scale sets that they are in, and how they are booted."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from lab.core.plan import GuestSpec
-from lab.playbook.fields import MOST_GUESTS, Name, default, needed, section
+from lab.core.scheduled.instance import scale_set_host, scale_set_name
+from lab.playbook.fields import MOST_GUESTS, GuestCount, Name, default, needed, section
 from lab.playbook.guests import ONE_GUEST, Guest, GuestList, distinct
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import one_of, whole
@@ -21,6 +22,8 @@ MOST_UPDATE_DOMAINS = 20
 MOST_FAULT_DOMAINS = 3
 UPDATE_DOMAINS = 5
 FAULT_DOMAINS = 2
+SCALE_SET_FAULT_DOMAINS = 5
+"""Of a scale set's placement group, and at most; it has as many update domains."""
 
 Named = Mapping[str, tuple[str, ...]]
 """Guests' names by what a playbook may call them: the name of one, or that of their entry."""
@@ -35,6 +38,7 @@ class Boot(StrEnum):
 
 UpdateDomains = Annotated[int, whole(1, MOST_UPDATE_DOMAINS, "update domains")]
 FaultDomains = Annotated[int, whole(1, MOST_FAULT_DOMAINS, "fault domains")]
+ScaleSetDomains = Annotated[int, whole(1, SCALE_SET_FAULT_DOMAINS, "domains")]
 BootWay = Annotated[Boot, one_of(*Boot, hint="a way to boot")]
 
 
@@ -72,6 +76,61 @@ class AvailabilitySet(BaseModel):
     )
 
 
+class ScaleSet(Guest):
+    """Guests of a kind that a cloud makes and numbers: events call them NAME_0, NAME_1 and so on, and their
+    host names are NAME000000, NAME000001 and so on, counted in base 36. They belong together as those of an
+    availability set do."""
+
+    model_config = section("{name: web, count: 4}")
+
+    name: Name = needed("Name of the scale set: an RFC 1123 label.", "web")
+    count: GuestCount = default(1, "How many instances it has.")
+    fault_domains: ScaleSetDomains | None = default(
+        None,
+        f"How many fault domains they are spread over, at most {SCALE_SET_FAULT_DOMAINS}. Left out: "
+        f"{SCALE_SET_FAULT_DOMAINS}, or one an instance.",
+    )
+    update_domains: ScaleSetDomains | None = default(
+        None,
+        f"How many update domains they are spread over, at most {SCALE_SET_FAULT_DOMAINS}. Left out: "
+        f"{UPDATE_DOMAINS}, or one an instance.",
+    )
+
+    @model_validator(mode="after")
+    def _numbered(self) -> Self:
+        if self.compute_name is not None:
+            what = f"the instances of a scale set are called {self.name}_0 and so on"
+            raise Wrong(what, "delete it", within=("compute_name",))
+        _check_domains(self, self.count, ())
+        return self
+
+    def names(self) -> list[str]:
+        return [scale_set_host(self.name, number) for number in range(self.count)]
+
+    def compute_names(self) -> list[str]:
+        return [scale_set_name(self.name, number) for number in range(self.count)]
+
+    def meant(self) -> list[GuestSpec]:
+        return [
+            replace(
+                spec,
+                availability_set=self.name,
+                scale_set=True,
+                fault_domain=number % (self.fault_domains or SCALE_SET_FAULT_DOMAINS),
+                update_domain=number % (self.update_domains or UPDATE_DOMAINS),
+            )
+            for number, spec in enumerate(super().meant())
+        ]
+
+
+def _check_domains(one: AvailabilitySet | ScaleSet, members: int, at: tuple[str | int, ...]) -> None:
+    for key, domains in (("fault", one.fault_domains), ("update", one.update_domains)):
+        if domains is not None and domains > members:
+            what = f"{domains} {key} domains for {members} guest{'s' if members > 1 else ''}"
+            todo = f"set it to at most {members}, or add guests to the set"
+            raise Wrong(f"{what}, so some would be empty", todo, within=(*at, f"{key}_domains"))
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a guest is: its set, and its domains there."""
@@ -82,17 +141,20 @@ class _Place:
 
 
 class Fleet(BaseModel):
-    """Guests with availability sets, instead of `guests`."""
+    """Guests with availability and scale sets, instead of `guests`."""
 
     model_config = section("{guests: [{name: web, count: 4}], availability_sets: [...]}")
 
     guests: GuestList = Field(
         default=ONE_GUEST,
-        description=f"The guests, at most {MOST_GUESTS}. Left out: one, web-0.",
+        description=f"The guests, at most {MOST_GUESTS}. Left out: one, web-0, or none beside scale sets.",
         json_schema_extra={"default": [{"name": "web-0"}]},
     )
     availability_sets: list[AvailabilitySet] = Field(
         default=[], description="Which guests belong together, and over how many domains they are spread."
+    )
+    scale_sets: list[ScaleSet] = Field(
+        default=[], description="Guests that a cloud makes of one model, and numbers."
     )
     boot: BootWay = default(
         Boot.GOLDEN,
@@ -100,44 +162,55 @@ class Fleet(BaseModel):
         "cold: every guest is booted.",
     )
 
-    @field_validator("guests", mode="after")
-    @classmethod
-    def _distinct(cls, guests: list[Guest]) -> list[Guest]:
-        return distinct(guests)
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        own = self.own()
+        try:
+            distinct([*own, *self.scale_sets])
+        except Wrong as wrong:
+            index, *rest = wrong.within or (0,)
+            if isinstance(index, int) and index >= len(own):
+                raise Wrong(wrong.what, wrong.todo, within=("scale_sets", index - len(own), *rest)) from None
+            raise Wrong(wrong.what, wrong.todo, within=("guests", index, *rest)) from None
+        return self
 
     @model_validator(mode="after")
     def _in_one_set_each(self) -> Self:
-        named, places, seen = self.named(), dict[str, str](), dict[str, int]()
+        named, seen = self.named(), dict[str, tuple[str, int]]()
+        places = {guest: one.name for one in self.scale_sets for guest in one.names()}
+        sets = [(("availability_sets", n), one.name) for n, one in enumerate(self.availability_sets)]
+        sets += [(("scale_sets", n), one.name) for n, one in enumerate(self.scale_sets)]
+        for at, name in sets:
+            if name in seen:
+                where = f"{_entry(seen[name])} and {_entry(at)}"
+                raise Wrong(f"two sets are named {name}, {where}", "rename one of them", within=(*at, "name"))
+            seen[name] = at
         for number, one in enumerate(self.availability_sets):
-            at = ("availability_sets", number)
-            if one.name in seen:
-                what = f"two sets are named {one.name}, entries {seen[one.name] + 1} and {number + 1}"
-                raise Wrong(what, "rename one of them", within=(*at, "name"))
-            seen[one.name] = number
+            here = ("availability_sets", number)
             members = 0
             for index, asked in enumerate(one.guests):
-                within = (*at, "guests", index)
+                within = (*here, "guests", index)
                 for guest in known(named, asked, within):
                     if guest in places:
                         twice = f"{guest} is in the set {places[guest]} already"
                         raise Wrong(twice, "a guest is in one set; delete it here or there", within=within)
                     places[guest] = one.name
                     members += 1
-            for key, domains in (("fault", one.fault_domains), ("update", one.update_domains)):
-                if domains is not None and domains > members:
-                    what = f"{domains} {key} domains for {members} guest{'s' if members > 1 else ''}"
-                    todo = f"set it to at most {members}, or add guests to the set"
-                    raise Wrong(f"{what}, so some would be empty", todo, within=(*at, f"{key}_domains"))
+            _check_domains(one, members, here)
         return self
+
+    def own(self) -> list[Guest]:
+        """The entries of guests that are in no scale set."""
+        return [] if self.scale_sets and "guests" not in self.model_fields_set else self.guests
 
     def named(self) -> Named:
         """What every name stands for."""
-        return names_of(self.guests)
+        return names_of([*self.own(), *self.scale_sets])
 
     def outside(self) -> Iterator[tuple[int, str]]:
         """Guests that are in no set, each with the number of its entry."""
         places = self._places()
-        for number, entry in enumerate(self.guests):
+        for number, entry in enumerate(self.own()):
             yield from ((number, guest) for guest in entry.names() if guest not in places)
 
     def meant(self) -> list[GuestSpec]:
@@ -145,10 +218,11 @@ class Fleet(BaseModel):
 
         They are spread as Azure's documentation of availability sets tells it: in order, a sixth guest of
         five update domains is in the one of the first; and fault domains in the same way. Its defaults are
-        5 update domains, of at most 20, and 2 or 3 fault domains by region, of at most 3 (we take 2).
+        5 update domains, of at most 20, and 2 or 3 fault domains by region, of at most 3 (we take 2). A scale
+        set's placement group is spread in the same way over 5 and 5.
         """
         places = self._places()
-        return [
+        own = [
             replace(
                 spec,
                 availability_set=place.set,
@@ -157,9 +231,10 @@ class Fleet(BaseModel):
             )
             if (place := places.get(spec.name))
             else spec
-            for entry in self.guests
+            for entry in self.own()
             for spec in entry.meant()
         ]
+        return own + [spec for one in self.scale_sets for spec in one.meant()]
 
     def _places(self) -> dict[str, _Place]:
         named = self.named()
@@ -172,6 +247,10 @@ class Fleet(BaseModel):
             for one in self.availability_sets
             for number, guest in enumerate(guest for asked in one.guests for guest in named[asked])
         }
+
+
+def _entry(at: tuple[str, int]) -> str:
+    return f"entry {at[1] + 1} of {at[0]}"
 
 
 def names_of(guests: Sequence[Guest]) -> dict[str, tuple[str, ...]]:

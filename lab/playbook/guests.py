@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from lab.core.plan import GuestSpec
+from lab.core.plan import Given, GuestSpec
 from lab.core.units import format_size
 from lab.playbook.fields import (
     MOST_FILL,
@@ -25,9 +25,12 @@ from lab.playbook.fields import (
     section,
 )
 from lab.playbook.hosts import Interface, address, bridge, unfit
+from lab.playbook.instances import compute_name, instance
 from lab.playbook.mistakes import Wrong
 from lab.playbook.scalars import MOST_NAME
 
+ComputeName = Annotated[str, compute_name()]
+Instance = Annotated[Given, instance()]
 Bridge = Annotated[str, bridge()]
 Address = Annotated[Interface, address()]
 
@@ -78,6 +81,17 @@ class Guest(BaseModel):
         None, "Words added to the guest's kernel command line, such as [clocksource=tsc, tsc=reliable]."
     )
     network: Network | None = default(None, "A bridge of the host. Left out: QEMU's user-mode network.")
+    compute_name: ComputeName | None = default(
+        None,
+        "What events and /metadata/instance call it, compute.name; with count NAME-0, NAME-1 and so on. Left "
+        "out: its host name.",
+    )
+    instance: Instance = default(
+        (),
+        "What /metadata/instance says of it instead of the lab's values, written as it is answered: "
+        "{compute: {zone: 1, tags: {role: web}}}.",
+        "",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -98,6 +112,13 @@ class Guest(BaseModel):
         """Names of the guests this entry stands for."""
         return [self.name] if self.count is None else [f"{self.name}-{n}" for n in range(self.count)]
 
+    def compute_names(self) -> list[str]:
+        """What events call them; "" for their own names."""
+        if self.compute_name is None:
+            return [""] * len(self.names())
+        count = range(self.count or 1)
+        return [self.compute_name] if self.count is None else [f"{self.compute_name}-{n}" for n in count]
+
     def addresses(self) -> list[Interface | None]:
         """The addresses of names(), [] without a network; None for one past the last that there is."""
         if self.network is None:
@@ -106,7 +127,7 @@ class Guest(BaseModel):
 
     def meant(self) -> list[GuestSpec]:
         """The guests as the plan has them."""
-        network, addresses = self.network, self.addresses()
+        network, addresses, called = self.network, self.addresses(), self.compute_names()
         return [
             GuestSpec(
                 name=name,
@@ -119,6 +140,8 @@ class Guest(BaseModel):
                 huge_pages=self.huge_pages,
                 rtc=self.rtc,
                 kernel_options=self.kernel_options or (),
+                compute_name=called[number],
+                instance=self.instance,
             )
             for number, name in enumerate(self.names())
         ]
@@ -150,8 +173,10 @@ def distinct(guests: list[Guest]) -> list[Guest]:
     """`guests` when no two have the same name, or the same address on one bridge."""
     first: dict[tuple[str, ...], int] = {}
     for index, guest in enumerate(guests):
-        for one in guest.names():
+        for one, called in zip(guest.names(), guest.compute_names(), strict=True):
             _once(first, (one,), index, f"are named {one}", "rename one of them", ("name",))
+            said, key = f"are called {called or one} by events", "compute_name" if called else "name"
+            _once(first, ("events", called or one), index, said, "rename one of them", (key,))
         if guest.network is not None:
             for taken in (one for one in guest.addresses() if one is not None):
                 said, within = f"have the address {taken.ip}", ("network", "address")

@@ -70,6 +70,10 @@ def _no_lanes(plan: Plan, root: Map) -> list[Mistake]:
         if guest.bridge:
             what = f"side_by_side: {guest.name} has an address of its own, and cannot be there several times"
             return [Mistake(place, what, "delete side_by_side, or the guest's network")]
+        if guest.compute_name:
+            what = f"side_by_side: {guest.name} has a name of its own for events, {guest.compute_name}"
+            todo = "delete side_by_side, or compute_name and scale_sets"
+            return [Mistake(place, f"{what}, and cannot be there several times", todo)]
         if len(guest.name) > MOST_NAME - 2:
             what = f"side_by_side adds two characters to {guest.name}, which is too long then"
             return [Mistake(place, what, "shorten its name")]

@@ -63,8 +63,9 @@ def _once_each() -> list[dict[str, Any]]:
 
 
 def _fleets() -> list[dict[str, Any]]:
-    """Guests are given once, and a rollout wants availability sets, and no matrix."""
-    sets = {"required": ["fleet"], "properties": {"fleet": {"required": ["availability_sets"]}}}
+    """Guests are given once, and a rollout wants sets, and no matrix."""
+    either = [{"required": ["availability_sets"]}, {"required": ["scale_sets"]}]
+    sets = {"required": ["fleet"], "properties": {"fleet": {"anyOf": either}}}
     return [
         {"not": {"required": ["guests", "fleet"]}},
         {"if": {"required": ["rollout"]}, "then": {"allOf": [sets, {"not": {"required": ["matrix"]}}]}},

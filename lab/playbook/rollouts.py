@@ -206,8 +206,8 @@ class Rollout(BaseModel):
 
     def fits(self, fleet: Fleet) -> None:
         """Wrong when the fleet cannot be gone through like that."""
-        if not fleet.availability_sets:
-            raise Wrong("the fleet has no availability sets", "add fleet.availability_sets")
+        if not fleet.availability_sets and not fleet.scale_sets:
+            raise Wrong("the fleet has no availability sets", "add fleet.availability_sets, or scale_sets")
         named = fleet.named()
         for number, gate in enumerate(self.gates):
             for index, asked in enumerate(gate.on or ()):

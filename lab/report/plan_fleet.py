@@ -56,7 +56,7 @@ def alike(guests: Sequence[GuestSpec], facts: Callable[[GuestSpec], Hashable]) -
 
 
 def sets(page: Page, guests: Sequence[GuestSpec]) -> None:
-    """Each availability set as a table of its guests: update domains down, fault domains across."""
+    """Each availability or scale set as a table of its guests: update domains down, fault domains across."""
     members: dict[str, list[GuestSpec]] = {}
     for guest in guests:
         if guest.availability_set:
@@ -78,7 +78,8 @@ def _set(page: Page, name: str, guests: Sequence[GuestSpec], most: int) -> int:
     faults = sorted({guest.fault_domain for guest in guests})
     counts = [counted(len(guests), "guest")]
     counts += [counted(len(updates), "update domain"), counted(len(faults), "fault domain")]
-    page.parts([f"availability set {name}", *counts], first_style="bold")
+    kind = "scale set" if guests[0].scale_set else "availability set"
+    page.parts([f"{kind} {name}", *counts], first_style="bold")
     shown = updates[:most]
     held: dict[tuple[int, int], list[str]] = {}
     for guest in guests:

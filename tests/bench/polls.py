@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch
-from lab.core.scheduled.instance import About, compute_name
+from lab.core.scheduled.instance import About
 from lab.core.scheduled.model import Kind, Rules
 from lab.events.service import MetadataService
 from lab.host.clocks import HostClock
@@ -42,7 +42,7 @@ def serve(pipe: Connection, core: int, guests: int, folder: Path, tcp: bool) -> 
     abouts = []
     for number in range(guests):
         guest, member_of = f"guest-{number}", f"set-{number // 4}"
-        abouts.append(About(guest, compute_name(guest, member_of), "", "", availability_set=member_of))
+        abouts.append(About(guest, guest, "", "", availability_set=member_of))
     clock = HostClock()
     with MetadataService(abouts, Rules(), clock, folder) as service:
         if tcp:

@@ -34,6 +34,13 @@ def inside(guest: dict[str, Any], command: str) -> subprocess.CompletedProcess[s
     return subprocess.run(login, capture_output=True, text=True, timeout=60, check=False)
 
 
+INSTANCE = "http://169.254.169.254/metadata/instance?api-version=2021-02-01"
+
+
+def shown(guest: dict[str, Any], command: str) -> str:
+    return inside(guest, command).stdout.strip()
+
+
 def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli) -> None:
     up = cli("up")
     assert up.returncode == 0, up.stderr
@@ -50,7 +57,16 @@ def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli) -> None:
         assert line, "it has ended"
     name = "http://169.254.169.254/metadata/instance/compute/name?api-version=2021-02-01&format=text"
     ask = f"curl -s -m 20 -H Metadata:true '{name}'"
-    assert inside(guest, ask).stdout == "lab_web-0"
+    assert inside(guest, ask).stdout == "web-0"
+    # All that it is told of its machine is as the machine shows it.
+    told = json.loads(inside(guest, f"curl -s -m 20 -H Metadata:true '{INSTANCE}'").stdout)
+    assert told["compute"]["vmId"] == shown(guest, "cat /sys/class/dmi/id/product_uuid")
+    (card,) = told["network"]["interface"]
+    assert card["macAddress"] == shown(guest, "cat /sys/class/net/eth0/address").replace(":", "").upper()
+    (address,) = card["ipv4"]["ipAddress"]
+    (subnet,) = card["ipv4"]["subnet"]
+    assert f" {address['privateIpAddress']}/{subnet['prefix']} " in shown(guest, "ip -o -4 address show eth0")
+    assert told["compute"]["publicKeys"][0]["keyData"] == shown(guest, "cat /root/.ssh/authorized_keys")
     service.send_signal(signal.SIGTERM)
     _, trouble = service.communicate(timeout=60)
     assert service.returncode == 0, trouble

@@ -205,6 +205,10 @@ def test_a_successor_is_the_same_guest_in_another_process() -> None:
     )  # fmt: skip
     arguments = [each.attrib["value"] for each in parsed(second).iterfind("{*}commandline/{*}arg")]
     assert arguments[-2:] == ["-incoming", "defer"]
+    # The machine's UUID is the guest's, also when it boots in the new process: QEMU takes the later of two.
+    assert second.machine_uuid == first.machine_uuid == first.uuid
+    assert arguments[:2] == ["-smbios", f"type=1,uuid={first.uuid}"]
+    assert "-smbios" not in render(first)
     assert (
         f"memory-backend-file,id=labram,size={first.memory_bytes},mem-path=/dev/shm/ram,share=on" in arguments
     )
@@ -212,6 +216,7 @@ def test_a_successor_is_the_same_guest_in_another_process() -> None:
     again = second.again(first.emulator)
     booted = [each.attrib["value"] for each in parsed(again).iterfind("{*}commandline/{*}arg")]
     assert "-incoming" not in booted
+    assert booted[:2] == ["-smbios", f"type=1,uuid={first.uuid}"]
     assert [each for each in booted if "hostfwd" in each]
 
 

@@ -22,7 +22,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lab.cli.events import _doors
+from lab.cli.doors import Wanted, abouts_of, doors_of
+from lab.cli.keeping import Kept
 from lab.cli.main import app
 from lab.core.clock import Stamp
 from lab.core.scheduled.model import Happening, Kind
@@ -154,7 +155,7 @@ def test_a_life_from_announcement_to_the_end(place: Place) -> None:
         9,
         "a patch",
     )
-    assert told["Resources"] == ["web_web-0"]
+    assert told["Resources"] == ["web-0"]
     serving.until("seen", event[:8], "by web-0")
     assert serving.ask("db-0")[1]["Events"] == []
     assert serving.ask("db-0", approval(event))[0] == 400
@@ -257,37 +258,73 @@ def test_services_do_not_get_in_each_other_s_way(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listen", "sets", "said"),
+    ("listen", "wanted", "said"),
     [
-        (["8169"], [], "no address"),
-        (["127.0.0.1:port"], [], "no address"),
-        (["127.0.0.1:99999"], [], "no address"),
-        ([":80"], [], "no address"),
-        (["127.0.0.1:80=../x"], [], "no name for a guest"),
-        (["127.0.0.1:80"], ["web"], "not understood"),
-        (["127.0.0.1:80"], ["web="], "not understood"),
-        (["127.0.0.1:80"], ["=web-0"], "no name"),
-        (["127.0.0.1:80"], ["a=web-0", "b=web-0"], "in two sets"),
+        (["8169"], Wanted(), "no address"),
+        (["127.0.0.1:port"], Wanted(), "no address"),
+        (["127.0.0.1:99999"], Wanted(), "no address"),
+        ([":80"], Wanted(), "no address"),
+        (["127.0.0.1:80=../x"], Wanted(), "no name for a guest"),
+        (["127.0.0.1:80"], Wanted(["web"]), "not understood"),
+        (["127.0.0.1:80"], Wanted(["web="]), "not understood"),
+        (["127.0.0.1:80"], Wanted(["=web-0"]), "no name"),
+        (["127.0.0.1:80"], Wanted(["a=web-0", "b=web-0"]), "in two sets"),
+        (["127.0.0.1:80"], Wanted(["a=web-0"], ["b=web-0"]), "in two sets"),
+        (["127.0.0.1:80"], Wanted(["a=web-0"], ["a=web-1"]), "a set of this name already"),
+        (["127.0.0.1:80"], Wanted(names=["web-0"]), "not understood"),
+        (["127.0.0.1:80"], Wanted(names=["web-0=_x"]), "not understood"),
+        (["127.0.0.1:80"], Wanted(names=["web-1=x"]), "no guest 'web-1'"),
+        (["127.0.0.1:80"], Wanted(scale_sets=["a=web-0"], names=["web-0=x"]), "instance of a scale set"),
+        (["127.0.0.1:80", "127.0.0.1:81"], Wanted(names=["web-0=web-1"]), "two guests are called web-1"),
+        (["127.0.0.1:80"], Wanted(instance=["compute/zone"]), "not understood"),
+        (["127.0.0.1:80"], Wanted(instance=["compute/zone/x=1"]), "no such field"),
+        (["127.0.0.1:80"], Wanted(instance=["compute/name=x"]), "by compute_name"),
     ],
 )
-def test_doors_and_sets_that_make_no_sense(listen: Sequence[str], sets: Sequence[str], said: str) -> None:
+def test_doors_and_sets_that_make_no_sense(listen: Sequence[str], wanted: Wanted, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        _doors(listen, sets)
+        abouts_of([guest for *_, guest in doors_of(listen)], [], wanted)
 
 
 def test_doors_and_sets() -> None:
-    doors, abouts = _doors(
-        ["127.0.0.1:1", "[::1]:2=web-1", "127.0.0.1:3", "10.0.0.1:4=web-1"], ["web=web-1,x"]
-    )
+    doors = doors_of(["127.0.0.1:1", "[::1]:2=web-1", "127.0.0.1:3", "10.0.0.1:4=web-1"])
     assert doors == [
         ("127.0.0.1", 1, "web-0"),
         ("::1", 2, "web-1"),
         ("127.0.0.1", 3, "web-2"),
         ("10.0.0.1", 4, "web-1"),
     ]
-    assert [(one.guest, one.availability_set) for one in abouts] == [
-        ("web-0", ""), ("web-1", "web"), ("web-2", ""), ("x", "web"),
-    ]  # fmt: skip
+    wanted = Wanted(["web=web-1,x"], ["vm=a,b"], ["x=prod_x"], ["compute/zone=1", "compute/tags/a=b=c"])
+    abouts = abouts_of([guest for *_, guest in doors], [], wanted)
+    assert [(one.guest, one.name, one.availability_set, one.scale_set) for one in abouts] == [
+        ("web-0", "web-0", "", False),
+        ("web-1", "web-1", "web", False),
+        ("web-2", "web-2", "", False),
+        ("x", "prod_x", "web", False),
+        ("a", "vm_0", "vm", True),
+        ("b", "vm_1", "vm", True),
+    ]
+    assert {one.given for one in abouts} == {((("compute", "zone"), "1"), (("compute", "tags", "a"), "b=c"))}
+    assert len({one.address for one in abouts}) == len({one.mac for one in abouts}) == len(abouts)
+
+
+def kept_guest(folder: Path, **more: str) -> Kept:
+    return Kept(
+        name="web-0", run="r", domain="d", uuid="u", image="i", memory_bytes=512 << 20, vcpus=2,
+        resync="none", since="", host="127.0.0.1", port=22, user="root", key=str(folder / "key"),
+        host_key="", known_hosts="", console="", sockets=(), accelerator="tcg", **more,
+    )  # fmt: skip
+
+
+def test_a_kept_guest_is_told_of_its_own_machine(tmp_path: Path) -> None:
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA freezelab\n")
+    guest = kept_guest(tmp_path, machine_uuid="5c08b38e-4d57-4c23-ac45-aca61037f084", mac="52:54:00:01:02:03")
+    (about,) = abouts_of([], [guest], Wanted(["web=web-0"]))
+    assert (about.vm_id, about.mac) == (guest.machine_uuid, guest.mac)
+    assert (about.address, about.prefix, about.size) == ("10.0.2.15", 24, "lab_2vcpu_512mib")
+    assert (about.public_key, about.availability_set) == ("ssh-ed25519 AAAA freezelab", "web")
+    with pytest.raises(UsageError, match="an older freezelab kept it"):
+        abouts_of([], [kept_guest(tmp_path)], Wanted())
 
 
 # -- what is shown -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch, ServiceFaults
-from lab.core.scheduled.instance import About, compute_name
+from lab.core.scheduled.instance import About
 from lab.core.scheduled.model import Fault, Kind, Rules, State
 from lab.core.units import NS_PER_S
 from lab.events.announcer import ServiceAnnouncer
@@ -28,7 +28,7 @@ from lab.events.service import MetadataService
 from lab.host.clocks import HostClock
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-MINE, OTHER = compute_name("web-0", "web"), compute_name("web-1", "web")
+MINE, OTHER = "web_0", "web_1"
 LONG = Announcement(notice_ns=3600 * NS_PER_S, time_factor=1.0)
 NOW = Announcement(notice_ns=0)
 CYCLE = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
@@ -137,7 +137,8 @@ class Site:
 
 @contextmanager
 def running(program: str, folder: Path, rules: Rules = Rules()) -> Iterator[Site]:  # noqa: B008 - frozen
-    abouts = [About(g, compute_name(g, "web"), "", "", availability_set="web") for g in ("web-0", "web-1")]
+    names = {"web-0": MINE, "web-1": OTHER}
+    abouts = [About(guest, name, "", "", availability_set="web") for guest, name in names.items()]
     with (
         tempfile.TemporaryDirectory() as doors,
         MetadataService(abouts, rules, HostClock(), Path(doors) / "d") as service,

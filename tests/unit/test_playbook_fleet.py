@@ -33,6 +33,7 @@ MINUTE = 60 * NS_PER_S
 HEAD = "name: a\nresync: push\ncycle: {patch: {hold: 2s}}\n"
 FLEET = "fleet:\n  guests: [{name: web, count: 3}, {name: db}]\n"
 SET = FLEET + "  availability_sets:\n    - "
+SCALE = "fleet:\n  scale_sets:\n    - "
 SETS = SET + "{name: w, guests: [web, db]}\n"
 HANDLED = "announce: {handler: [./handler.py]}\n"
 
@@ -155,6 +156,66 @@ def test_the_sixth_guest_is_where_the_first_is(folder: Path) -> None:
     assert [guest.update_domain for guest in plan.guests] == [0, 1, 2, 3, 4, 0, 1]
 
 
+def test_a_scale_set_names_its_guests_as_azure_does(folder: Path) -> None:
+    text = HEAD + "fleet:\n  scale_sets: [{name: web, count: 11, memory: 256 MiB}]\n"
+    plan = parse((text + "announce: {}\nrollout: {}\n").encode(), "a.yaml", folder)
+    assert [(g.name, g.event_name) for g in plan.guests][::10] == [
+        ("web000000", "web_0"),
+        ("web00000a", "web_10"),
+    ]
+    assert [(g.availability_set, g.scale_set, g.fault_domain, g.update_domain) for g in plan.guests] == [
+        ("web", True, n % 5, n % 5) for n in range(11)
+    ]
+    assert {guest.memory_bytes for guest in plan.guests} == {256 << 20}
+    assert len(waves(plan.guests, plan.rollout or Rollout())) == 5
+    beside = "  guests: [{name: db}]\n  availability_sets: [{name: d, guests: [db]}]\n"
+    plan = parse((text.replace("11", "2, update_domains: 1") + beside).encode(), "a.yaml", folder)
+    assert [(g.name, g.availability_set, g.scale_set, g.update_domain) for g in plan.guests] == [
+        ("db", "d", False, 0),
+        ("web000000", "web", True, 0),
+        ("web000001", "web", True, 0),
+    ]
+
+
+def test_a_matrix_fills_scale_sets_and_adds_no_guest(folder: Path) -> None:
+    text = "name: a\nresync: push\ncycle: {patch: {hold: 1s}}\nfleet: {scale_sets: [{name: web, count: 2}]}\n"
+    plan = parse((text + "matrix: {memory: [1 GiB, 2 GiB]}\n").encode(), "a.yaml", folder)
+    assert [[(g.name, g.memory_bytes >> 30) for g in cell.guests] for cell in plan.cells] == [
+        [("web000000", 1), ("web000001", 1)],
+        [("web000000", 2), ("web000001", 2)],
+    ]
+
+
+def test_names_and_metadata_of_one_s_own(folder: Path) -> None:
+    text = HEAD + (
+        "guests:\n  - {name: web, count: 2, compute_name: lab_web}\n"
+        "  - name: db\n"
+        "    instance: {compute: {zone: 1, tags: {role: db}, storageProfile: {dataDisks: [{lun: 0}]}}}\n"
+        "announce: {instance: {compute: {azEnvironment: AzureUSGovernmentCloud, licenseType: ''}}}\n"
+    )
+    plan = parse(text.encode(), "a.yaml", folder)
+    assert [(g.name, g.event_name) for g in plan.guests] == [
+        ("web-0", "lab_web-0"),
+        ("web-1", "lab_web-1"),
+        ("db", "db"),
+    ]
+    assert [g.instance for g in plan.guests] == [
+        (),
+        (),
+        (
+            (("compute", "zone"), "1"),
+            (("compute", "tags", "role"), "db"),
+            (("compute", "storageProfile", "dataDisks", "0", "lun"), "0"),
+        ),
+    ]
+    assert plan.cycle.announce == Announcement(
+        instance=(
+            (("compute", "azEnvironment"), "AzureUSGovernmentCloud"),
+            (("compute", "licenseType"), ""),
+        )
+    )
+
+
 def test_an_unknown_duration(folder: Path) -> None:
     plan = parse((HEAD + "announce: {duration: unknown}\n").encode(), "a.yaml", folder)
     assert plan.cycle.announce == Announcement(duration_s=UNKNOWN_S)
@@ -196,6 +257,30 @@ MISTAKES = [
     (SET + "{name: w, guests: [db]}\n    - {name: w, guests: [web]}", "8:14: fleet: two sets are named w, e"),
     (SET + "{name: w, guests: [web]}\n    - {name: x, guests: [web-1]}", "8:26: fleet: web-1 is in the set"),
     (FLEET + "  boot: warm", "6:9: fleet.boot: 'warm' is not a way to boot; write golden or cold"),
+    # scale sets, names and metadata
+    (SCALE + "{name: web, update_domains: 2}", "6:35: fleet.scale_sets[0]: 2 update domains for 1 guest, s"),
+    (SCALE + "{name: web, fault_domains: 6}", "6:34: fleet.scale_sets[0].fault_domains: 6 domains are too"),
+    (SCALE + "{name: web, compute_name: x}", "6:33: fleet.scale_sets[0]: the instances of a scale set are"),
+    (SCALE + "{name: web}\n    - {name: web}", "7:14: fleet: two guests are named web000000, entries 1 and"),
+    (SCALE + "{name: web}\n  guests: [{name: web000000}]", "6:14: fleet: two guests are named web000000, en"),
+    (
+        SCALE + "{name: web}\n  guests: [{name: db}]\n  availability_sets: [{name: web, guests: [db]}]",
+        "6:14: fleet: two sets are named web, entry 1 of availability_sets and entry 1 of scale_sets; rename",
+    ),
+    (
+        SCALE + "{name: web}\n  availability_sets: [{name: w, guests: [web]}]",
+        "7:42: fleet: web000000 is in the set web already; a guest is in one set; delete it here or there",
+    ),
+    ("guests: [{name: a, compute_name: _x}]", "4:34: guests[0].compute_name: '_x' is not the name of a"),
+    ("guests: [{name: a}, {name: b, compute_name: a}]", "4:45: guests: two guests are called a by events, e"),
+    ("guests: [{name: a, instance: x}]", "4:30: guests[0].instance: a mapping is expected here, not the"),
+    (
+        "announce: {instance: {compute: {zones: 1}}}",
+        "4:40: announce.instance: compute.zones: the documentation has no such field; did you mean zone?",
+    ),
+    ("announce: {instance: {compute: {name: x}}}", "4:39: announce.instance: compute.name: it is given by"),
+    ("announce: {instance: {compute: {zone: }}}", "4:38: announce.instance: a value is expected here, not"),
+    ("announce: {instance: {compute: x}}", "4:32: announce.instance: compute: it has parts: give these"),
     # rollouts
     (SET + "{name: w, guests: [web]}\nrollout: {}", "5:35: fleet.guests[1]: db is in no availability set, s"),
     ("rollout: {}", "4:1: rollout: there are no availability sets; add fleet, with availability_sets"),

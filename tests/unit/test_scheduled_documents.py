@@ -7,10 +7,12 @@ import locale
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,15 @@ from hypothesis import strategies as st
 
 from lab.core.clock import Stamp
 from lab.core.scheduled.documents import document, etag, http_date, to_json, told
-from lab.core.scheduled.instance import About, compute_name, find, metadata, to_text
+from lab.core.scheduled.instance import (
+    About,
+    find,
+    metadata,
+    refusal,
+    scale_set_host,
+    scale_set_name,
+    to_text,
+)
 from lab.core.scheduled.model import ApiVersion, Event, EventSource, EventStatus, EventType, Notice
 
 S = 1_000_000_000
@@ -35,7 +45,7 @@ def event(
 
 
 def entry(version: ApiVersion, one: Event) -> dict[str, Any]:
-    made = document(3, [one], version, lambda guest: compute_name(guest, "web"))
+    made = document(3, [one], version, lambda guest: f"web_{guest}")
     parsed = json.loads(to_json(made))
     assert parsed == made and list(parsed) == ["DocumentIncarnation", "Events"]
     (entry,) = parsed["Events"]
@@ -188,7 +198,7 @@ def test_every_primitive_is_a_string_and_what_is_missing_is_empty() -> None:
         ("compute/osProfile/computerName", "w0"),
         ("compute/vmId", "5c08b38e"),
         ("compute/vmSize", "lab-1"),
-        ("compute/location", "lab"),
+        ("compute/location", "westeurope"),
         ("compute/platformFaultDomain", "2"),
         ("compute/platformUpdateDomain", "7"),
         ("compute/placementGroupId", ""),
@@ -219,6 +229,134 @@ def test_as_text_a_node_lists_its_children() -> None:
     assert to_text([]) == ""
 
 
-def test_a_compute_name_is_no_host_name() -> None:
-    assert compute_name("w0", "web") == "web_w0"
-    assert compute_name("w0", "") == "lab_w0"
+# The documentation's tables, "Azure Instance Metadata Service", api-versions up to 2025-04-07.
+COMPUTE = """
+azEnvironment additionalCapabilities/hibernationEnabled customData evictionPolicy extendedLocation/type
+extendedLocation/name host/id hostGroup/id isHostCompatibilityLayerVm licenseType location name offer
+osProfile/adminUsername osProfile/computerName osProfile/disablePasswordAuthentication osType physicalZone
+placementGroupId plan/name plan/product plan/publisher platformUpdateDomain platformFaultDomain
+platformSubFaultDomain priority provider publicKeys/0/keyData publicKeys/0/path publisher resourceGroupName
+resourceId sku securityProfile/secureBootEnabled securityProfile/virtualTpmEnabled
+securityProfile/encryptionAtHost securityProfile/securityType subscriptionId tags tagsList/0/name
+tagsList/0/value userData version virtualMachineScaleSet/id vmId vmScaleSetName vmSize zone
+storageProfile/resourceDisk/size
+"""
+IMAGE = "id offer publisher sku version communityGalleryImageId sharedGalleryImageId exactVersion"
+DISK = """
+caching createOption diffDiskSettings/option diskSizeGB image/uri managedDisk/id
+managedDisk/storageAccountType name osType vhd/uri writeAcceleratorEnabled
+encryptionSettings/enabled encryptionSettings/diskEncryptionKey/sourceVault/id
+encryptionSettings/diskEncryptionKey/secretUrl encryptionSettings/keyEncryptionKey/sourceVault/id
+encryptionSettings/keyEncryptionKey/keyUrl
+"""
+DATA_DISK = "bytesPerSecondThrottle diskCapacityBytes isSharedDisk isUltraDisk lun opsPerSecondThrottle"
+NETWORK = """
+ipv4/ipAddress/0/privateIpAddress ipv4/ipAddress/0/publicIpAddress ipv4/subnet/0/address ipv4/subnet/0/prefix
+macAddress
+"""
+DOCUMENTED = [
+    *(f"compute/{field}" for field in COMPUTE.split()),
+    *(f"compute/storageProfile/imageReference/{field}" for field in IMAGE.split()),
+    *(f"compute/storageProfile/osDisk/{field}" for field in DISK.split()),
+    *(f"network/interface/0/{field}" for field in NETWORK.split()),
+]
+OF_A_LIST = [
+    *(f"compute/storageProfile/dataDisks/1/{field}" for field in (DISK + DATA_DISK).split()),
+    "network/interface/0/ipv6/ipAddress/0/privateIpAddress",
+    "network/interface/1/macAddress",
+    "compute/publicKeys/1/keyData",
+]
+
+
+@pytest.mark.parametrize("path", DOCUMENTED)
+def test_every_documented_field_is_there_and_can_be_given(path: str) -> None:
+    steps = path.split("/")
+    for about in (ABOUT, About("x", "x", "", "")):
+        assert isinstance(find(metadata(about), steps), str)
+    if path in ("compute/name", "compute/tags") or "tagsList" in path:
+        assert refusal(steps)
+        return
+    assert refusal(steps) == ""
+    made = metadata(replace(ABOUT, given=((tuple(steps), "before"), (tuple(steps), "mine"))))
+    assert find(made, steps) == "mine"
+
+
+@pytest.mark.parametrize("path", OF_A_LIST)
+def test_lists_grow_by_whole_entries(path: str) -> None:
+    steps = path.split("/")
+    assert refusal(steps) == ""
+    made = metadata(replace(ABOUT, given=((tuple(steps), "mine"),)))
+    assert find(made, steps) == "mine"
+    assert all(isinstance(leaf, str) for leaf in leaves(made))
+    assert metadata(ABOUT) == metadata(replace(ABOUT, given=()))  # nothing is left of it
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "", "compute", "compute/nothing", "compute/osProfile", "compute/name", "compute/tagsList/0/name",
+        "compute/tags", "compute/tags/a/b", "compute/publicKeys", "compute/publicKeys/x/path",
+        "compute/publicKeys/64/path", "compute/publicKeys/-1/path", "compute/zone/x", "network/interface/0",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_given_has_a_reason(path: str) -> None:
+    assert refusal(tuple(path.split("/")))
+
+
+def test_what_a_plain_machine_shows() -> None:
+    """What clients look at to find out where they are. Nomad's fingerprint takes any azEnvironment for Azure
+    (its client/fingerprint/env_azure.go)."""
+    compute = metadata(About("web-0", "web-0", "id", "lab"))["compute"]
+    assert isinstance(compute, dict)
+    assert compute["azEnvironment"] == "AzurePublicCloud"
+    assert compute["provider"] == "Microsoft.Compute"
+    assert str(UUID(str(compute["subscriptionId"]))) == compute["subscriptionId"]
+    assert compute["resourceId"] == (
+        f"/subscriptions/{compute['subscriptionId']}/resourceGroups/{compute['resourceGroupName']}"
+        "/providers/Microsoft.Compute/virtualMachines/web-0"
+    )
+    for field in ("publisher", "offer", "sku", "version", "tags", "location", "resourceGroupName"):
+        assert compute[field], field
+    for field in ("vmScaleSetName", "placementGroupId", "zone"):
+        assert compute[field] == "", field
+
+
+def test_what_is_given_goes_through_to_what_follows_from_it() -> None:
+    mine = (
+        (("compute", "subscriptionId"), "sub"),
+        (("compute", "resourceGroupName"), "group"),
+        (("compute", "sku"), "12-gen2"),
+        (("compute", "tags", "role"), "web"),
+        (("compute", "tags", "a:b"), "c;d"),
+    )
+    made = metadata(About("web-0", "prod", "id", "lab", given=mine))
+    resource = "/subscriptions/sub/resourceGroups/group/providers/Microsoft.Compute"
+    for path, value in {
+        "compute/resourceId": f"{resource}/virtualMachines/prod",
+        "compute/storageProfile/osDisk/managedDisk/id": f"{resource}/disks/prod_OsDisk_1",
+        "compute/storageProfile/imageReference/sku": "12-gen2",
+        "compute/tags": "role:web;a:b:c;d",
+        "compute/tagsList/1/name": "a:b",
+        "compute/tagsList/1/value": "c;d",
+    }.items():
+        assert find(made, path.split("/")) == value
+
+
+def test_the_subnet_is_the_address_s() -> None:
+    made = metadata(replace(ABOUT, address="10.7.3.9", prefix=22))
+    subnet = find(made, ["network", "interface", "0", "ipv4", "subnet", "0"])
+    assert subnet == {"address": "10.7.0.0", "prefix": "22"}
+
+
+def test_an_instance_of_a_scale_set() -> None:
+    """Names as Azure has them: those of AKS's nodes are well known, aks-…-vmss_10 is aks-…-vmss00000a."""
+    assert scale_set_name("web", 10) == "web_10"
+    assert [scale_set_host("web", n) for n in (0, 9, 10, 35, 36, 46_655)] == [
+        "web000000", "web000009", "web00000a", "web00000z", "web000010", "web000zzz",
+    ]  # fmt: skip
+    about = About("web00000a", "web_10", "id", "lab", availability_set="web", scale_set=True)
+    compute = metadata(about)["compute"]
+    assert isinstance(compute, dict)
+    assert compute["vmScaleSetName"] == "web"
+    assert str(UUID(str(compute["placementGroupId"]))) == compute["placementGroupId"]
+    assert str(compute["resourceId"]).endswith("/virtualMachineScaleSets/web/virtualMachines/10")

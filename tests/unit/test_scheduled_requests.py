@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from lab.core.clock import Stamp
-from lab.core.scheduled.instance import VERSIONS, About, compute_name
+from lab.core.scheduled.instance import VERSIONS, About
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import ApiVersion, EventType, Fault, Happening, Kind, Notice, Rules, State
 from lab.core.scheduled.requests import MOST_BODY_BYTES, Answer, Request, answer
 
 S = 1_000_000_000
 GROUPS = {"a0": "a", "a1": "a", "b0": "b"}
-ABOUTS = {guest: About(guest, compute_name(guest, group), "id", "lab-1") for guest, group in GROUPS.items()}
+ABOUTS = {guest: About(guest, f"{group}_{guest}", "id", "lab-1") for guest, group in GROUPS.items()}
 META = (("Metadata", "true"),)
 EVENTS = "/metadata/scheduledevents"
 NEWEST = "api-version=2020-07-01"

@@ -1,7 +1,16 @@
-"""/metadata/instance: what a guest is told of itself."""
+"""/metadata/instance: what a guest is told of itself.
+
+Every field of Azure's documentation is there ("Azure Instance Metadata Service", tables Compute, Storage
+profile and Network). What the lab knows is true (name, domains, machine UUID, card, addresses); the rest is
+what a plain machine of a made-up subscription shows, and `About.given` replaces it field by field.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import uuid
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -49,36 +58,110 @@ VERSIONS = (
 Service lists. The lab answers all of them alike, with the fields of the newest."""
 
 
+Path: TypeAlias = tuple[str, ...]
+"""From the document down to one value: keys, and indices of lists."""
+
+Given: TypeAlias = tuple[tuple[Path, str], ...]
+"""Values of one's own; `refusal` says which can be given."""
+
+ENVIRONMENT = "AzurePublicCloud"
+SUBSCRIPTION = "ec013c86-a0fb-58fc-a519-b19a113652f6"
+GROUP = "freezelab"
+PROVIDER = "Microsoft.Compute"
+LOCATION = "westeurope"
+PUBLISHER, OFFER, SKU, VERSION = "Debian", "debian-12", "12", "12.0.0"
+TAGS = (("environment", "freezelab"),)
+MOST_ENTRIES = 64
+"""Of a list; Azure's largest machines have 64 data disks."""
+
+_TAGS: Path = ("compute", "tags")
+
+
 @dataclass(frozen=True)
 class About:
     """One guest as the metadata service knows it.
 
-    name: compute.name, the one that events name; by intent another than `guest`, the host name. mac: as
-    "52:54:00:12:34:56". address: its private IPv4 address.
+    guest: its host name, osProfile.computerName. name: compute.name, the one that events name. vm_id: its
+    machine's UUID, as /sys/class/dmi/id/product_uuid shows it. availability_set: or the scale set that it is
+    an instance of, when `scale_set` says so. mac: as "52:54:00:12:34:56". address: its private IPv4 address;
+    prefix: that one's length. public_key: the line of who may log in. given: what is said instead, the last
+    one of a path counts.
     """
 
     guest: str
     name: str
     vm_id: str
     size: str
-    location: str = "lab"
+    location: str = LOCATION
     availability_set: str = ""
+    scale_set: bool = False
     fault_domain: int = 0
     update_domain: int = 0
     mac: str = ""
     address: str = ""
-    tags: tuple[tuple[str, str], ...] = ()
+    prefix: int = 24
+    public_key: str = ""
+    tags: tuple[tuple[str, str], ...] = TAGS
+    given: Given = ()
 
 
-def compute_name(guest: str, availability_set: str) -> str:
-    """compute.name of a guest: never its host name, because clients that mix the two up are to find out
-    here."""
-    return f"{availability_set or 'lab'}_{guest}"
+def size_name(vcpus: int, memory_bytes: int) -> str:
+    """compute.vmSize of a guest of the lab's."""
+    return f"lab_{vcpus}vcpu_{memory_bytes >> 20}mib"
+
+
+def scale_set_name(scale_set: str, number: int) -> str:
+    """compute.name of a scale set's instance."""
+    return f"{scale_set}_{number}"
+
+
+def scale_set_host(scale_set: str, number: int) -> str:
+    """Its host name: six places, counted in letters as well (base 36). ValueError for a negative number."""
+    if number < 0:
+        raise ValueError(f"no number of an instance: {number}")
+    digits = ""
+    while number or not digits:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return f"{scale_set}{digits:0>6}"
 
 
 def metadata(about: About) -> dict[str, Node]:
     """All that the guest is told. What the lab has nothing to say of is there, and empty."""
-    return {"compute": _compute(about), "network": _network(about)}
+    made: dict[str, Node] = {"compute": _compute(about), "network": _network(about)}
+    for path, value in about.given:
+        if path[:2] != _TAGS:
+            _put(made, path, value)
+    return made
+
+
+def refusal(path: Sequence[str]) -> str:
+    """Why no value can be given at this path; "" when one can."""
+    match path:
+        case ("compute", "name"):
+            return "it is given by compute_name, because events name it too"
+        case ("compute", "tagsList", *_):
+            return "it follows from tags"
+        case ("compute", "tags", _):
+            return ""
+        case ("compute", "tags", *_):
+            return "tags are names with a value each"
+    node: Node | None = _TEMPLATE
+    for depth, step in enumerate(path):
+        if isinstance(node, list):
+            short = step.isascii() and step.isdecimal() and int(step) < MOST_ENTRIES
+            node = _ENTRIES[path[depth - 1]] if short else None
+        else:
+            node = node.get(step) if isinstance(node, dict) else None
+        if node is None:
+            return "the documentation has no such field"
+    return "" if isinstance(node, str) else "it has parts: give these"
+
+
+def fields(path: Sequence[str]) -> list[str]:
+    """Keys that there are at a path, for messages."""
+    node = find(_TEMPLATE, list(path))
+    return list(node) if isinstance(node, dict) else []
 
 
 def find(node: Node, steps: list[str]) -> Node | None:
@@ -101,74 +184,177 @@ def to_text(node: Node) -> str:
     return "\n".join(f"{name}" if isinstance(child, str) else f"{name}/" for name, child in children)
 
 
+def _put(made: dict[str, Node], path: Path, value: str) -> None:
+    node: Node = made
+    for depth, step in enumerate(path[:-1]):
+        if isinstance(node, list):
+            while len(node) <= int(step):
+                node.append(deepcopy(_ENTRIES[path[depth - 1]]))
+            node = node[int(step)]
+        elif isinstance(node, dict):
+            node = node[step]
+    if isinstance(node, dict):
+        node[path[-1]] = value
+
+
 def _compute(about: About) -> dict[str, Node]:
+    given = dict(about.given)
+
+    def said(name: str, otherwise: str) -> str:
+        return given.get(("compute", name), otherwise)
+
+    subscription, group = said("subscriptionId", SUBSCRIPTION), said("resourceGroupName", GROUP)
+    resources = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{said('provider', PROVIDER)}"
+    resource = f"{resources}/virtualMachines/{about.name}"
+    if about.scale_set:
+        number = about.name.rpartition("_")[2]
+        resource = f"{resources}/virtualMachineScaleSets/{about.availability_set}/virtualMachines/{number}"
+    tags = {path[2]: value for path, value in about.given if path[:2] == _TAGS} or dict(about.tags)
+    image = {
+        "offer": said("offer", OFFER),
+        "publisher": said("publisher", PUBLISHER),
+        "sku": said("sku", SKU),
+    }
     return {
         "additionalCapabilities": {"hibernationEnabled": "false"},
-        "azEnvironment": "",
+        "azEnvironment": ENVIRONMENT,
         "customData": "",
         "evictionPolicy": "",
         "extendedLocation": {"name": "", "type": ""},
         "host": {"id": ""},
         "hostGroup": {"id": ""},
         "isHostCompatibilityLayerVm": "false",
+        "isVmInStandbyPool": "",
         "licenseType": "",
         "location": about.location,
         "name": about.name,
-        "offer": "",
+        "offer": image["offer"],
         "osProfile": {
-            "adminUsername": "",
+            "adminUsername": "root",
             "computerName": about.guest,
             "disablePasswordAuthentication": "true",
         },
         "osType": "Linux",
         "physicalZone": "",
-        "placementGroupId": "",
+        "placementGroupId": _placement_group(about),
         "plan": {"name": "", "product": "", "publisher": ""},
         "platformFaultDomain": str(about.fault_domain),
         "platformSubFaultDomain": "",
         "platformUpdateDomain": str(about.update_domain),
         "priority": "",
-        "provider": "",
-        "publicKeys": [],
-        "publisher": "",
-        "resourceGroupName": "",
-        "resourceId": "",
+        "provider": PROVIDER,
+        "publicKeys": [{"keyData": about.public_key, "path": "/root/.ssh/authorized_keys"}],
+        "publisher": image["publisher"],
+        "resourceGroupName": GROUP,
+        "resourceId": resource,
         "securityProfile": {
             "encryptionAtHost": "false",
             "secureBootEnabled": "false",
             "securityType": "",
             "virtualTpmEnabled": "false",
         },
-        "sku": "",
+        "sku": image["sku"],
         "storageProfile": {
             "dataDisks": [],
-            "imageReference": {"id": "", "offer": "", "publisher": "", "sku": "", "version": ""},
-            "osDisk": {"caching": "", "createOption": "", "diskSizeGB": "", "name": "", "osType": "Linux"},
+            "imageReference": {
+                "communityGalleryImageId": "",
+                "exactVersion": "",
+                "id": "",
+                **image,
+                "sharedGalleryImageId": "",
+                "version": "latest",
+            },
+            "osDisk": _os_disk(f"{about.name}_OsDisk_1", resources),
             "resourceDisk": {"size": "0"},
         },
-        "subscriptionId": "",
-        "tags": ";".join(f"{name}:{value}" for name, value in about.tags),
-        "tagsList": [{"name": name, "value": value} for name, value in about.tags],
+        "subscriptionId": SUBSCRIPTION,
+        "tags": ";".join(f"{name}:{value}" for name, value in tags.items()),
+        "tagsList": [{"name": name, "value": value} for name, value in tags.items()],
         "userData": "",
-        "version": "",
-        "virtualMachineScaleSet": {"id": ""},
+        "version": VERSION,
+        "virtualMachineScaleSet": {"id": ""},  # flexible orchestration's; the lab's are uniform
         "vmId": about.vm_id,
-        "vmScaleSetName": "",
+        "vmScaleSetName": about.availability_set if about.scale_set else "",
         "vmSize": about.size,
         "zone": "",
     }
 
 
+def _placement_group(about: About) -> str:
+    """A scale set's, a GUID; one for all of its instances."""
+    if not about.scale_set:
+        return ""
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{about.availability_set}.placement.freezelab"))
+
+
+def _disk() -> dict[str, Node]:
+    """What system and data disks have in common."""
+    return {
+        "caching": "",
+        "createOption": "",
+        "diffDiskSettings": {"option": ""},
+        "diskSizeGB": "",
+        "encryptionSettings": {
+            "diskEncryptionKey": {"secretUrl": "", "sourceVault": {"id": ""}},
+            "enabled": "false",
+            "keyEncryptionKey": {"keyUrl": "", "sourceVault": {"id": ""}},
+        },
+        "image": {"uri": ""},
+        "managedDisk": {"id": "", "storageAccountType": ""},
+        "name": "",
+        "osType": "",
+        "vhd": {"uri": ""},
+        "writeAcceleratorEnabled": "false",
+    }
+
+
+def _os_disk(name: str, resources: str) -> dict[str, Node]:
+    return {
+        **_disk(),
+        "caching": "ReadWrite",
+        "createOption": "FromImage",
+        "diskSizeGB": "30",
+        "managedDisk": {"id": f"{resources}/disks/{name}", "storageAccountType": "Premium_LRS"},
+        "name": name,
+        "osType": "Linux",
+    }
+
+
 def _network(about: About) -> dict[str, Node]:
+    subnet, prefix = "", ""
+    if about.address:
+        network = ipaddress.ip_interface(f"{about.address}/{about.prefix}").network
+        subnet, prefix = str(network.network_address), str(network.prefixlen)
     return {
         "interface": [
             {
                 "ipv4": {
                     "ipAddress": [{"privateIpAddress": about.address, "publicIpAddress": ""}],
-                    "subnet": [{"address": "", "prefix": ""}],
+                    "subnet": [{"address": subnet, "prefix": prefix}],
                 },
                 "ipv6": {"ipAddress": []},
                 "macAddress": about.mac.replace(":", "").upper(),
             }
         ]
     }
+
+
+_TEMPLATE: Node = metadata(About("", "", "", ""))
+_ENTRIES: Mapping[str, Node] = {
+    "publicKeys": {"keyData": "", "path": ""},
+    "dataDisks": {
+        **_disk(),
+        "bytesPerSecondThrottle": "",
+        "caching": "None",
+        "createOption": "Empty",
+        "diskCapacityBytes": "",
+        "isSharedDisk": "false",
+        "isUltraDisk": "false",
+        "lun": "",
+        "opsPerSecondThrottle": "",
+    },
+    "interface": {"ipv4": {"ipAddress": [], "subnet": []}, "ipv6": {"ipAddress": []}, "macAddress": ""},
+    "ipAddress": {"privateIpAddress": "", "publicIpAddress": ""},
+    "subnet": {"address": "", "prefix": ""},
+}
+"""What a further entry of each list is before anything is said of it."""

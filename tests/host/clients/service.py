@@ -90,9 +90,10 @@ class Service:
 
 @contextlib.contextmanager
 def served(inside: Namespace, home: Path) -> Iterator[Service]:
-    """web-0 and web-1 are the set web; db-0 is one of its own."""
+    """web-0 and web-1 are the scale set web, so events call them web_0 and web_1; db-0 is a set of its
+    own."""
     doors = [f"--listen={address}={guest}" for guest, address in GUESTS.items()]
-    sets = ["--set", "web=web-0,web-1", "--set", "db=db-0"]
+    sets = ["--scale-set", "web=web-0,web-1", "--set", "db=db-0"]
     argv = command(home, "events", "serve", *doors, *sets, "--real-time")
     with (
         (home / "log").open("w", encoding="utf-8") as log,

@@ -25,7 +25,7 @@ trixie = pytest.mark.parametrize("clients", ["trixie"], indirect=True)
 def test_it_stands_by_approves_and_comes_back(service: Service, inside: Namespace, cluster: Make) -> None:
     nodes = cluster(eventTypes="Freeze")
     nodes.monitor("web-0", inside)
-    assert nodes.attribute("hostName_web_web-0") == "web-0"
+    assert nodes.attribute("hostName_web_0") == "web-0"
     event = service.announce("web-0")
     nodes.busy("web-0", True)
     nodes.monitor("web-0", inside)

@@ -61,7 +61,7 @@ def test_from_notice_to_all_clear_in_every_version(service: Service, inside: Nam
         (told,) = document["Events"]
         assert set(told) == {*FIRST, *more}, version
         assert (told["EventId"], told["EventStatus"], told["EventType"]) == (event, "Scheduled", "Freeze")
-        assert told["Resources"] == ["_web_web-0" if version == "2017-03-01" else "web_web-0"]
+        assert told["Resources"] == ["_web_0" if version == "2017-03-01" else "web_0"]
         assert parsedate_to_datetime(told["NotBefore"]).utcoffset() is not None
         assert told.get("DurationInSeconds", 9) == 9
         assert document["DocumentIncarnation"] == before["DocumentIncarnation"] + 1
@@ -81,7 +81,7 @@ def test_the_name_in_an_event_is_the_instances_own(service: Service, inside: Nam
     service.announce("web-0", "web-1")
     place = "metadata/instance/compute/name?api-version=2021-02-01&format=text"
     names = [curl(inside, "-H", "Metadata: true", f"http://{door}/{place}")[1] for door in (OWN, MATE)]
-    assert ask(inside)["Events"][0]["Resources"] == names == ["web_web-0", "web_web-1"]
+    assert ask(inside)["Events"][0]["Resources"] == names == ["web_0", "web_1"]
 
 
 def test_each_content_type(service: Service, inside: Namespace) -> None:

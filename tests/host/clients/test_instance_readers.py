@@ -24,9 +24,9 @@ def read(client: str, clients: Clients, inside: Namespace) -> tuple[dict[str, An
 def test_cloud_init(service: Service, inside: Namespace, clients: Clients) -> None:
     found, logged = read("cloud-init", clients, inside)
     compute, interface = found["told"]["compute"], found["told"]["network"]["interface"][0]
-    assert compute["name"] == "web_web-0"
+    assert compute["name"] == "web_0"
     assert found["host name"] == "web-0"
-    assert found["user"] == ""
+    assert found["user"] == "root"
     card = found["network"]["ethernets"]["eth0"]
     assert re.fullmatch("(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", card["match"]["macaddress"])
     assert card["match"]["macaddress"].replace(":", "").upper() == interface["macAddress"]
@@ -37,6 +37,6 @@ def test_cloud_init(service: Service, inside: Namespace, clients: Clients) -> No
 def test_waagent(service: Service, inside: Namespace, clients: Clients) -> None:
     found, logged = read("waagent", clients, inside)
     assert found["healthy"], found["why"]
-    assert found["compute"]["name"] == "web_web-0"
+    assert found["compute"]["name"] == "web_0"
     assert found["compute"]["vmId"]
     assert logged == ""

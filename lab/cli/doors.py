@@ -1,0 +1,152 @@
+"""Whom `freezelab events serve` serves, and where it listens for each, from the command's options."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lab.cli.keeping import Kept
+from lab.core.scheduled.instance import About, Given, refusal, scale_set_name
+from lab.errors import UsageError
+from lab.playbook.fleet import FAULT_DOMAINS, SCALE_SET_FAULT_DOMAINS, UPDATE_DOMAINS
+
+Door = tuple[str, int, str]
+"""Address, port and guest."""
+
+_GUEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_COMPUTE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is said of the guests. sets, scale_sets: NAME=GUEST,…; names: GUEST=NAME; instance: PATH=VALUE, of
+    every guest."""
+
+    sets: Sequence[str] = ()
+    scale_sets: Sequence[str] = ()
+    names: Sequence[str] = ()
+    instance: Sequence[str] = ()
+
+
+def doors_of(listen: Sequence[str]) -> list[Door]:
+    """ADDRESS:PORT[=GUEST], each; who has no name gets one. UsageError for one that is not understood."""
+    doors: list[Door] = []
+    named = [text.partition("=")[2] for text in listen]
+    spare = (f"web-{n}" for n in range(len(listen) + len(named)) if f"web-{n}" not in named)
+    for text in listen:
+        address, _, guest = text.partition("=")
+        host, colon, port = address.rpartition(":")
+        if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535 or not host:
+            raise UsageError(
+                f"no address: {address!r}", where="--listen", hint="write it like 127.0.0.1:8169=web-0"
+            )
+        doors.append((host.strip("[]"), int(port), _checked(guest or next(spare), "--listen")))
+    return doors
+
+
+def abouts_of(listened: Sequence[str], kept: Sequence[Kept], wanted: Wanted) -> list[About]:
+    """All guests: kept ones as their domains are, those that somebody listens for, and members of sets. The
+    lab knows no machine of the others, and makes one up. UsageError for what does not go together."""
+    sets, scale_sets = _members(wanted.sets, "--set"), _members(wanted.scale_sets, "--scale-set")
+    if both := set(sets) & set(scale_sets):
+        raise UsageError(f"there is a set of this name already: {min(both)}", where="--scale-set")
+    member_of: dict[str, str] = {}
+    numbered: dict[str, str] = {}
+    for name, members in (*sets.items(), *scale_sets.items()):
+        for number, guest in enumerate(members):
+            if guest in member_of:
+                raise UsageError(f"{guest} is in two sets", where="--set")
+            member_of[guest] = name
+            if name in scale_sets:
+                numbered[guest] = scale_set_name(name, number)
+    machines = {guest.name: guest for guest in kept}
+    guests = list(dict.fromkeys([*machines, *listened, *member_of]))
+    names = numbered | _names(wanted.names, guests, numbered)
+    if twice := _repeated([names.get(guest, guest) for guest in guests]):
+        raise UsageError(f"two guests are called {twice} by events", hint="--compute-name GUEST=NAME")
+    given, count = _given(wanted.instance), dict[str, int]()
+    abouts: list[About] = []
+    for number, guest in enumerate(guests):
+        group = member_of.get(guest, "")
+        place = count[group] = count.get(group, -1) + 1
+        machine = machines[guest].about() if guest in machines else _made_up(guest, number)
+        abouts.append(
+            replace(
+                machine,
+                name=names.get(guest, guest),
+                availability_set=group,
+                scale_set=group in scale_sets,
+                fault_domain=place % (SCALE_SET_FAULT_DOMAINS if group in scale_sets else FAULT_DOMAINS),
+                update_domain=place % UPDATE_DOMAINS,
+                given=given,
+            )
+            if group
+            else replace(machine, name=names.get(guest, guest), given=given)
+        )
+    return abouts
+
+
+def _made_up(guest: str, number: int) -> About:
+    """Real clients (waagent) take an empty address for a service that is ill. A subnet's first is .4."""
+    machine = uuid.uuid5(uuid.NAMESPACE_DNS, f"{guest}.freezelab")
+    return About(
+        guest=guest,
+        name=guest,
+        vm_id=str(machine),
+        size="lab",
+        mac=f"52:54:00:{machine.bytes[-3:].hex(':')}",
+        address=str(ipaddress.IPv4Address("10.0.0.4") + number),
+    )
+
+
+def _checked(guest: str, where: str) -> str:
+    if not _GUEST.fullmatch(guest):
+        raise UsageError(f"no name for a guest or a set: {guest!r}", where=where)
+    return guest
+
+
+def _members(texts: Sequence[str], option: str) -> dict[str, list[str]]:
+    sets: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, members = text.partition("=")
+        if not equals or not members:
+            raise UsageError(f"not understood: {text!r}", where=option, hint="write it like web=web-0,web-1")
+        given = sets.setdefault(_checked(name, option), [])
+        given += [_checked(guest, option) for guest in members.split(",")]
+    return sets
+
+
+def _names(texts: Sequence[str], guests: Sequence[str], numbered: Mapping[str, str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for text in texts:
+        guest, equals, name = text.partition("=")
+        where = "--compute-name"
+        if not equals or not _COMPUTE_NAME.fullmatch(name):
+            raise UsageError(f"not understood: {text!r}", where=where, hint="write it like web-0=prod_web_0")
+        if guest not in guests:
+            raise UsageError(f"no guest {guest!r}", where=where, hint=f"guests: {', '.join(guests)}")
+        if guest in numbered:
+            raise UsageError(f"{guest} is an instance of a scale set, which names it", where=where)
+        names[guest] = name
+    return names
+
+
+def _repeated(names: Sequence[str]) -> str:
+    return next((name for index, name in enumerate(names) if name in names[:index]), "")
+
+
+def _given(texts: Sequence[str]) -> Given:
+    given = []
+    for text in texts:
+        place, equals, value = text.partition("=")
+        path = tuple(place.strip("/").split("/"))
+        where = "--instance"
+        if not equals:
+            raise UsageError(f"not understood: {text!r}", where=where, hint="write it like compute/zone=1")
+        if why := refusal(path):
+            raise UsageError(f"{place} cannot be given: {why}", where=where)
+        given.append((path, value))
+    return tuple(given)
