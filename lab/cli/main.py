@@ -5,7 +5,6 @@ Every command imports what it needs by itself: `freezelab --help` must not wait 
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -14,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from lab import __version__
-from lab.cli import events, stores
+from lab.cli import events, stores, streams
 from lab.errors import FreezelabError, Interrupted
 
 if TYPE_CHECKING:
@@ -25,6 +24,11 @@ if TYPE_CHECKING:
 class _Group(TyperGroup):
     """Expected failures become one or two lines on stderr and their exit code."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        streams.prepare()
+        with streams.delivered():
+            return super().main(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -34,7 +38,7 @@ class _Group(TyperGroup):
             fail(Interrupted("interrupted"))
         except BrokenPipeError:
             # Whoever read our output has left (| head): not a failure of ours.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            streams.silence_stdout()
             raise typer.Exit(0) from None
 
 

@@ -332,7 +332,8 @@ def test_a_kept_guest_is_told_of_its_own_machine(tmp_path: Path) -> None:
 
 def shown(width: int, work: Callable[[Page], None]) -> list[str]:
     out = io.StringIO()
-    work(Page(Console(file=out, width=width, force_terminal=True, color_system=None)))
+    # _environ: on a terminal that is called dumb rich's lines are 80 columns, whatever it is told.
+    work(Page(Console(file=out, width=width, force_terminal=True, color_system=None, _environ={})))
     return out.getvalue().splitlines()
 
 

@@ -48,7 +48,7 @@ def keep(home: Path, guest: keeping.Kept = GUEST) -> keeping.Kept:
 
 def shown(width: int = 80) -> tuple[Console, io.StringIO]:
     out = io.StringIO()
-    return Console(file=out, width=width, force_terminal=True, color_system=None), out
+    return Console(file=out, width=width, force_terminal=True, color_system=None, _environ={}), out
 
 
 # -- kept guests -----------------------------------------------------------------------------------
