@@ -11,7 +11,7 @@ from hypothesis import settings
 def pytest_configure() -> None:
     """No case of hypothesis's has a deadline: the machine may be busy with guests. SIGINT works. Who is
     started by a shell in its background ignores it, and so do all that it starts (POSIX, 2.11 Signals and
-    Error Handling). The terminal is one that can do nothing, whatever this one can: who needs another says so."""
+    Error Handling). The terminal is one that can do nothing: who needs another says so."""
     os.environ["TERM"] = "dumb"
     settings.register_profile("lab", deadline=None)
     settings.load_profile("lab")
