@@ -26,7 +26,7 @@ from lab.core.offsets import (
     smoothed,
 )
 from lab.core.timeline import Call, Reading
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NS_PER_MS, format_about
 
 _NEAR = 2  # samples on either side: they were narrowed by all the others already
 
@@ -247,20 +247,14 @@ def _unsynced_for(placed: Sequence[_Placed], points: Sequence[Point], pause: _Pa
     return Interval(low, max(low, high))
 
 
-def rough(ns: int) -> str:
-    """A length for people, to three digits: "4.98 s", "12.3 ms"."""
-    value, unit = (ns / NS_PER_S, "s") if abs(ns) >= NS_PER_S else (ns / NS_PER_MS, "ms")
-    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:.{digits}f} {unit}"
-
-
 def _example(placed: _Placed) -> str:
     if placed.truth is None:
         return ""
     offset, claim = placed.truth.offset, placed.claim
     words = "claims synced" if claim.synced else "claims"
-    bound = f" ± {rough(claim.bound_ns)}" if claim.bound_ns is not None else ""
-    return f"{words}{bound}, is {rough(offset.smallest_ns)} {'behind' if offset.high_ns < 0 else 'ahead'}"
+    bound = f" ± {format_about(claim.bound_ns)}" if claim.bound_ns is not None else ""
+    side = "behind" if offset.high_ns < 0 else "ahead"
+    return f"{words}{bound}, is {format_about(offset.smallest_ns)} {side}"
 
 
 def audit(claims: Sequence[Claim], truth: Truth, stop: Call, resume: Call, frozen: bool) -> tuple[Audit, ...]:

@@ -14,7 +14,7 @@ from lab.core.plan import Expectations, Regime, ResyncMechanism
 from lab.core.predictions import compared
 from lab.core.result import CycleResult
 from lab.core.resync import SyncOutcome
-from lab.core.units import NS_PER_MS, NS_PER_S, format_duration, format_ms
+from lab.core.units import NS_PER_MS, NS_PER_S, format_about, format_bounded, format_duration
 from lab.core.verdict import Finding, Outcome, at_least, at_most, worst
 
 AS_PREDICTED = "resync"
@@ -29,12 +29,7 @@ def shown(interval: Interval | None, *, signed: bool = False) -> str:
     """An interval for people: "5 006.4 ± 0.6 ms"."""
     if interval is None:
         return "not measured"
-    return format_ms(interval.mid_ns, interval.low_ns, interval.high_ns, signed=signed)
-
-
-def _length(ns: int) -> str:
-    """A length for people: "5.01 s", "12.3 ms"."""
-    return f"{ns / NS_PER_S:.2f} s" if ns >= NS_PER_S else f"{ns / NS_PER_MS:.3g} ms"
+    return format_bounded(interval.mid_ns, interval.low_ns, interval.high_ns, signed=signed)
 
 
 def _seconds(interval: Interval) -> str:
@@ -317,9 +312,8 @@ class _Judge:
         yield self._monotonic(seen)
         if seen.timers:
             worst_of = max(seen.timers, key=lambda kind: kind.worst_ns)
-            text = (
-                f"{sum(kind.count for kind in seen.timers)} fired, at worst {_length(worst_of.worst_ns)} late"
-            )
+            fired = sum(kind.count for kind in seen.timers)
+            text = f"{fired} fired, at worst {format_about(worst_of.worst_ns)} late"
             text += f" ({worst_of.kind}); at most {max(k.at_once for k in seen.timers)} of a kind at once"
             early = sum(kind.early for kind in seen.timers)
             why = f"{early} timers fired before they were due" if early else ""
@@ -338,7 +332,8 @@ class _Judge:
             between = f"from vCPU {one.from_cpu} to {one.to_cpu}"
             where = f"on vCPU {one.to_cpu}" if one.from_cpu == one.to_cpu else between
             times = sum(each.backward for each in bad)
-            why = f"CLOCK_{one.clock.upper().replace(' ', '_')} went back by {_length(one.worst_ns)} {where}"
+            clock = f"CLOCK_{one.clock.upper().replace(' ', '_')}"
+            why = f"{clock} went back by {format_about(one.worst_ns)} {where}"
             return self._finding("monotonic", expectation, f"{times} of {text}", Outcome.FAILED, why)
         if not looks:
             why = "nobody looked at the guest's clocks in order"

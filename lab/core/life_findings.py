@@ -10,7 +10,7 @@ from lab.core.fleet import taken_down
 from lab.core.lives import Life, Member
 from lab.core.plan import CycleSpec, NoticeExpectations
 from lab.core.result import CycleResult
-from lab.core.units import NS_PER_MS, NS_PER_S, format_duration, format_ms
+from lab.core.units import NS_PER_MS, NS_PER_S, format_bounded, format_duration
 from lab.core.verdict import Finding, Outcome, at_least, at_most, worst
 
 PASSED, FAILED, OPEN = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE
@@ -268,7 +268,7 @@ class _Judge:
         guest, pause = next(one for one, each in zip(known, outcomes, strict=True) if each is outcome)
         if outcome is PASSED:
             guest, pause = max(known, key=lambda one: one[1].high_ns)
-        text = format_ms(pause.mid_ns, pause.low_ns, pause.high_ns)
+        text = format_bounded(pause.mid_ns, pause.low_ns, pause.high_ns)
         why = "" if outcome is PASSED else f"{guest} paused for {text}, announced was {words}"
         yield self._finding("pause announced", expectation, text, outcome, why)
 

@@ -19,7 +19,7 @@ from lab.core.rates import UNKNOWN_DRIFT_PPM
 from lab.core.result import CycleResult
 from lab.core.timeline import Reading
 from lab.core.timesync.compare import Compared, Seen, compare
-from lab.core.units import NS_PER_S, format_ms
+from lab.core.units import NS_PER_S, format_bounded
 
 REGIME, WALL_CLOCK, BOOTTIME = "regime", "wall clock", "boottime"
 
@@ -45,7 +45,8 @@ class Held:
 def _side(offset: Interval) -> str:
     """ "5 006.3 ± 0.4 ms behind"."""
     size = offset if offset.mid_ns >= 0 else -offset
-    return f"{format_ms(size.mid_ns, size.low_ns, size.high_ns)} {'ahead' if offset.mid_ns > 0 else 'behind'}"
+    side = "ahead" if offset.mid_ns > 0 else "behind"
+    return f"{format_bounded(size.mid_ns, size.low_ns, size.high_ns)} {side}"
 
 
 def _regime(result: CycleResult, predicted: Regime) -> Held:
@@ -64,7 +65,7 @@ def _wrapped(result: CycleResult, lost: Interval, slack_ns: int, unclear: bool) 
         found[0] = replace(found[0], agrees=None)  # nearly all may be lost, or nearly nothing
     if facts is not None and result.pause is not None:
         unclear = unclear or clocksource.stands(facts.clocksource, result.pause.pause)
-    predicted = f"behind by {format_ms(lost.mid_ns, lost.low_ns, lost.high_ns)}"
+    predicted = f"behind by {format_bounded(lost.mid_ns, lost.low_ns, lost.high_ns)}"
     if before is None or at_resume is None or unclear:
         return [*found, Held(WALL_CLOCK, predicted, UNDECIDED, None)]
     moved = at_resume - before
@@ -145,7 +146,7 @@ def _boottime(result: CycleResult, counts: bool, early: Sequence[Reading], late:
     if one is None or two is None or result.pause is None:
         return Held(BOOTTIME, predicted, "not measured", None)
     gained, pause = two - one, result.pause.pause
-    shown = format_ms(gained.mid_ns, gained.low_ns, gained.high_ns, signed=True)
+    shown = format_bounded(gained.mid_ns, gained.low_ns, gained.high_ns, signed=True)
     slack = NEARLY_NS if counts else ageing_ns(pause.high_ns, UNKNOWN_DRIFT_PPM)
     went_on = gained.meets(pause.widened(slack))
     stood = 0 in gained

@@ -8,7 +8,7 @@ from itertools import pairwise
 from lab.core.clock import GuestClock
 from lab.core.offsets import HOST_SLEW_PPM, SLEW_PPM, ageing_ns, apart
 from lab.core.timeline import Observation, Reading
-from lab.core.units import NS_PER_MS
+from lab.core.units import NS_PER_MS, format_step
 
 HOST_STEP_NS = 1 * NS_PER_MS
 """What the host's REALTIME moved against its MONOTONIC_RAW in a cycle beyond this, and beyond what NTP may
@@ -29,4 +29,4 @@ def host_step(obs: Observation) -> list[str]:
     span = obs.readings[-1].t4.raw_ns - obs.readings[0].t1.raw_ns if obs.readings else 0
     if abs(obs.host_step_ns) <= HOST_STEP_NS + ageing_ns(max(0, span), HOST_SLEW_PPM):
         return []
-    return [f"the host's REALTIME was stepped by {obs.host_step_ns / NS_PER_MS:.1f} ms in the cycle"]
+    return [f"the host's REALTIME was stepped by {format_step(obs.host_step_ns)} in the cycle"]

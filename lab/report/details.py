@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rich.cells import cell_len
 
-from lab.core.units import NS_PER_S, format_duration
+from lab.core.units import NS_PER_S, format_duration, format_step
 from lab.record.run import Bounds, Cycle, DriftBounds, Point, Resync, Run, Statistic
 from lab.report.claims import show_claims
 from lab.report.curve import show_curve
@@ -206,7 +206,7 @@ def resync_line(page: Page, resync: Resync, cycle: Cycle) -> tuple[str, list[Pie
     else:
         word = "not in time" if resync.outcome == "not synced" else resync.outcome
         text = f"{start} {arrow} {end}, {word} after {about(watched_ns(resync))}"
-    step = "" if resync.step_ns is None else f" of {milliseconds(resync.step_ns, sign='+')} ms"
+    step = "" if resync.step_ns is None else f" of {format_step(resync.step_ns)}"
     moved = {"step": f"one step{step}", "slew": "slewed", "step and slew": f"slewed, and a step{step}"}
     if resync.correction in moved:
         text += f", {moved[resync.correction]}"

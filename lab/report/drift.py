@@ -17,7 +17,7 @@ from rich.text import Text
 from lab.core.clock import Interval
 from lab.core.look import Course, Discipline, Look, Point
 from lab.core.offsets import Sample
-from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_ms
+from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bounded
 from lab.record.run import DriftBounds
 from lab.report.live import stderr_console
 from lab.report.numbers import about, drift, milliseconds
@@ -90,7 +90,7 @@ def _both(first: Point, then: Point) -> list[tuple[Sample, Sample]]:
 
 def _moved(zero_ns: int, now: Interval) -> str:
     """By how much an offset differs from what it was."""
-    return format_ms(now.mid_ns - zero_ns, now.low_ns - zero_ns, now.high_ns - zero_ns, signed=True)
+    return format_bounded(now.mid_ns - zero_ns, now.low_ns - zero_ns, now.high_ns - zero_ns, signed=True)
 
 
 def _ms(ns: float) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from lab.core.drift import Drift
-from lab.core.units import NBSP, NS_PER_MS, NS_PER_S, format_ms
+from lab.core.units import LONG_NS, NBSP, NS_PER_MS, NS_PER_S, format_about, format_bounded
 from lab.record.run import Bounds, DriftBounds, Limits, Measure, Point
 
 NOT_MEASURED = "not measured"
@@ -19,10 +19,10 @@ _LEAST_NS, _MOST_NS = NS_PER_MS, 10 * NS_PER_S
 
 
 def interval(measure: Measure | None, *, signed: bool = False, unit: bool = True) -> str:
-    """ "5 006.4 ± 0.6 ms"."""
+    """ "5 006.4 ± 0.6 ms". unit: with it also where it is milliseconds."""
     if measure is None:
         return NOT_MEASURED
-    text = format_ms(measure.value_ns, measure.low_ns, measure.high_ns, signed=signed)
+    text = format_bounded(measure.value_ns, measure.low_ns, measure.high_ns, signed=signed)
     return text if unit else text.removesuffix(" ms")
 
 
@@ -37,8 +37,10 @@ def behind(measure: Measure | None, *, unit: bool = True) -> str:
 
 
 def magnitude(ns: float) -> str:
-    """About how much: "5.0 s", "9.4 ms", "0.09 ms"."""
+    """About how much: "5.0 s", "9.4 ms", "0.09 ms", "75 min", "24 h"."""
     ns = abs(ns)
+    if ns >= 120 * NS_PER_S:
+        return format_about(ns)
     if ns >= NS_PER_S:
         return f"{ns / NS_PER_S:.1f} s"
     digits = 1 if ns >= NS_PER_MS else 2
@@ -46,7 +48,10 @@ def magnitude(ns: float) -> str:
 
 
 def at_latest(ns: int) -> str:
-    """An upper limit of a time: "21 ms", "0.15 s", "12.1 s"."""
+    """An upper limit of a time: "21 ms", "0.15 s", "12.1 s", "3 min 10 s"."""
+    if ns >= LONG_NS:
+        place = NS_PER_S if ns < 99 * 60 * NS_PER_S else 60 * NS_PER_S  # what `about` shows
+        return about(-(-ns // place) * place)
     if ns < NS_PER_S // 10:
         return f"{math.ceil(ns / NS_PER_MS)} ms"
     scale = 100 if ns < 10 * NS_PER_S else 10
@@ -61,7 +66,7 @@ def at_least(ns: int) -> str:
 
 
 def about(ns: int) -> str:
-    """A length that nobody needs exactly: "4.0 s", "2 min 5 s", "3 h 10 min"."""
+    """A length to a second, or a minute: "4.0 s", "2 min 5 s", "3 h 10 min"."""
     seconds = round(ns / NS_PER_S)
     if seconds < 10:
         return f"{ns / NS_PER_S:.1f} s"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lab.core.mechanism import ResyncMechanism
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NS_PER_MS, NS_PER_S, format_about
 from lab.record.run import Bounds, Cycle, Forecast, Resync
 from lab.report.numbers import about, at_latest, interval, magnitude, milliseconds
 from lab.report.page import Piece
@@ -79,6 +79,8 @@ def side(value_ns: int) -> str:
 def _round(ns: int) -> str:
     """ "3 s", "0.5 s", "20 ms": a prediction is no measurement."""
     size = abs(ns)
+    if size >= 100 * NS_PER_S:
+        return format_about(size)
     return f"{size / NS_PER_S:.2g} s" if size >= NS_PER_S // 10 else f"{size / NS_PER_MS:.2g} ms"
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab.core.stats import quantile
-from lab.core.units import NS_PER_MS, format_ms
+from lab.core.units import NS_PER_MS, format_bounded
 from lab.record.run import Cycle, Run, Statistic, Step
 from lab.report.numbers import grouped_ms, limits, milliseconds
 from lab.report.page import Column, Grid, Page, Piece
@@ -65,7 +65,7 @@ def _shown(given: Sequence[Statistic]) -> list[Statistic]:
 def _length(step: Step) -> str:
     if step.low_ns is None or step.high_ns is None:
         return milliseconds(step.length_ns)
-    return format_ms(step.length_ns, step.low_ns, step.high_ns).removesuffix(" ms")
+    return format_bounded(step.length_ns, step.low_ns, step.high_ns).removesuffix(" ms")
 
 
 def _one(page: Page, cycle: Cycle) -> None:

@@ -18,7 +18,6 @@ from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.ntpd import parse as ntp_conf
 from lab.core.timesync.rules import forecast
 from lab.core.timesync.setup import Setup
-from lab.core.timesync.situation import rounded
 from lab.core.timesync.timesyncd import most_ns, span_ns
 from lab.core.verdict import Outcome
 from tests.unit.simulation import MS, Repair, S, Scenario, simulate
@@ -284,12 +283,6 @@ def test_an_rtc_that_stops_repairs_nothing() -> None:
         assert said.residual is not None
         assert said.residual.high_ns < -4 * S
         assert of(Setup(mechanism, rtc_stops=True), 5 * S, stopped=False).repaired
-
-
-def test_numbers_of_a_prediction_have_three_digits() -> None:
-    assert [rounded(ns) for ns in (0, 1234567, 500 * MS, 16 * S, 79 * S, 419400 * MS)] == [
-        "0 s", "1.23 ms", "500 ms", "16 s", "79 s", "6.99 min",
-    ]  # fmt: skip
 
 
 # -- over a run -------------------------------------------------------------------------------------

@@ -71,8 +71,10 @@ def test_a_shown_drift_contains_the_drift(ppm: float, below: float, above: float
 
 @given(st.integers(0, 10**13))
 def test_an_upper_limit_is_not_rounded_down(ns: int) -> None:
-    value, unit = numbers.at_latest(ns).split()
-    assert Fraction(value) * {"s": NS_PER_S, "ms": NS_PER_MS}[unit] >= ns - 10
+    words = numbers.at_latest(ns).split()
+    units = {"h": 3600 * NS_PER_S, "min": 60 * NS_PER_S, "s": NS_PER_S, "ms": NS_PER_MS}
+    shown = sum(Fraction(value) * units[unit] for value, unit in zip(words[::2], words[1::2], strict=True))
+    assert shown >= ns - 10
     value = numbers.used_of(ns).split()[0]
     assert Fraction(value) * NS_PER_S >= ns - 10
 

@@ -32,9 +32,9 @@ from lab.core.resync import Correction
 from lab.core.timesync.chronyconf import ChronyConf, Source, parse
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
-from lab.core.timesync.situation import SOURCE_NS, Situation, rounded
+from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NS_PER_MS, NS_PER_S, format_about
 
 JUMP_NS = 10 * NS_PER_S
 OVERSHOOT = Fraction(4, 3)
@@ -128,11 +128,11 @@ def _how(setup: Setup, conf: ChronyConf, at: Situation, each_ns: int) -> tuple[C
     threshold_ns = make.threshold_s * NS_PER_S
     samples = max(source.samples for source in conf.sources)
     if at.lost.high_ns * (OVERSHOOT if samples >= LINE else 1) + NS_PER_MS <= threshold_ns:
-        return Correction.SLEW, f": below {rounded(int(threshold_ns))}"
+        return Correction.SLEW, f": below {format_about(int(threshold_ns))}"
     if make.limit > 0:
         return None, f": slewed when {shown} is used up"
     # What is slewed away until a third of the samples are new, and the line ends at the offset itself.
     slewed = samples * each_ns * conf.max_slew_ppm / 1_000_000 if samples >= LINE else 0
     if at.lost.low_ns - slewed > threshold_ns + NS_PER_MS:
         return Correction.STEP, ""
-    return None, f": about {rounded(int(threshold_ns))}"
+    return None, f": about {format_about(int(threshold_ns))}"

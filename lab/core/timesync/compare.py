@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from lab.core.clock import Interval
 from lab.core.resync import UNDISCIPLINED_PPM, Correction, CurvePoint, ResyncResult, SyncOutcome, settled
 from lab.core.timesync.forecast import Forecast
-from lab.core.timesync.situation import rounded
-from lab.core.units import NS_PER_S, format_ms
+from lab.core.units import NS_PER_S, format_about, format_bounded
 
 RESYNC, RESYNC_BY, CORRECTION, RESIDUAL = "resync", "resync by", "correction", "residual"
 CLAIMS = (RESYNC, RESYNC_BY, CORRECTION, RESIDUAL)
@@ -112,11 +111,11 @@ def _target(forecast: Forecast, seen: Seen) -> Interval | None:
 
 
 def _shown(offset: Interval) -> str:
-    return format_ms(offset.mid_ns, offset.low_ns, offset.high_ns, signed=True)
+    return format_bounded(offset.mid_ns, offset.low_ns, offset.high_ns, signed=True)
 
 
 def _range(where: Interval) -> str:
-    low, high = rounded(abs(where.low_ns)), rounded(abs(where.high_ns))
+    low, high = format_about(abs(where.low_ns)), format_about(abs(where.high_ns))
     if where.low_ns == -where.high_ns:
         return f"± {high}"
     return f"{'-' if where.low_ns < 0 else '+'}{low} to {'-' if where.high_ns < 0 else '+'}{high}"
@@ -156,7 +155,7 @@ def _repaired(forecast: Forecast, seen: Seen, final: Interval, target: Interval)
 def _not_back(
     forecast: Forecast, seen: Seen, final: Interval, target: Interval, outcome: SyncOutcome, why: str
 ) -> Claimed:
-    after = rounded(seen.curve[-1].at_ns)
+    after = format_about(seen.curve[-1].at_ns)
     measured = f"{_shown(final)} after {after}"
     within = forecast.within
     out = not seen.curve[-1].offset.meets(target)
@@ -177,7 +176,7 @@ def _over(forecast: Forecast, seen: Seen, target: Interval) -> str | None:
     """Why a clock that is out of `target` at the last reading needs no longer watch, in words ("" where the
     offset speaks for itself); None when it may still come back."""
     if seen.finished_ns is not None and seen.finished_ns < seen.lasted_ns:
-        return f"; all was done after {rounded(max(0, seen.finished_ns))}"
+        return f"; all was done after {format_about(max(0, seen.finished_ns))}"
     last, step, start = seen.curve[-1].offset, seen.resync.settled_step_ns, seen.at_resume
     if forecast.once and step is not None and abs(step) > target.largest_ns:
         return ""
@@ -188,8 +187,8 @@ def _over(forecast: Forecast, seen: Seen, target: Interval) -> str | None:
 
 
 def _by(within: Interval, time: Interval, edge_ns: int) -> Claimed:
-    predicted = f"{rounded(within.low_ns)} to {rounded(within.high_ns)}"
-    measured = f"{rounded(time.low_ns)} to {rounded(time.high_ns)}"
+    predicted = f"{format_about(within.low_ns)} to {format_about(within.high_ns)}"
+    measured = f"{format_about(time.low_ns)} to {format_about(time.high_ns)}"
     agrees: bool | None = None
     words = "undecided: the bounds of the time do not tell"
     if time.low_ns > within.high_ns:

@@ -29,9 +29,9 @@ from lab.core.clock import Interval
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
-from lab.core.timesync.situation import SOURCE_NS, Situation, rounded
+from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number, real, words
-from lab.core.units import NS_PER_S
+from lab.core.units import NS_PER_S, format_about
 
 FILTER = 8
 SPARE = 2
@@ -129,7 +129,7 @@ def _repair(setup: Setup, conf: NtpConf, at: Situation) -> Forecast:
             # The clock was updated by one of the filter's eight answers, perhaps not by the last.
             earliest = max(0, stepout - since * NS_PER_S - FILTER * each - STALE_NS)
         within = Interval(min(earliest, stepped), stepped)
-        text = f"stepped after the stepout of {rounded(stepout)}{at.until(within)}"
+        text = f"stepped after the stepout of {format_about(stepout)}{at.until(within)}"
         left = Interval(-SOURCE_NS, SOURCE_NS)
         return Forecast(True, Correction.STEP, within, left, text, SOURCES, once=True)
     # The daemon's loop is slower than the kernel's, and the rate is bounded.
@@ -140,5 +140,5 @@ def _repair(setup: Setup, conf: NtpConf, at: Situation) -> Forecast:
     if threshold is None or at.lost.high_ns < threshold:
         text = f"slewed, at most 0.5 ms a second{at.until(within)}"
         return Forecast(True, Correction.SLEW, within, left, text, SOURCES)
-    text = f"stepped or slewed (about {rounded(int(threshold))}){at.until(within)}"
+    text = f"stepped or slewed (about {format_about(int(threshold))}){at.until(within)}"
     return Forecast(True, None, within, left, text, SOURCES)

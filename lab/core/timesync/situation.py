@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab.core.clock import Interval
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NS_PER_MS, format_about
 
 SOURCE_NS = 30 * NS_PER_MS
 """How near the host's time a program in the guest comes by NTP over the lab's networks: half of the longest
@@ -30,19 +30,11 @@ class Situation:
     @property
     def shown(self) -> str:
         """What was lost, for people: "5 s"."""
-        return rounded(self.lost.mid_ns)
+        return format_about(self.lost.mid_ns)
 
     def until(self, within: Interval) -> str:
         """ ", within 16 s", or that the watch ends before."""
-        text = f", within {rounded(within.high_ns)}"
+        text = f", within {format_about(within.high_ns)}"
         if self.watch_ns is not None and within.high_ns > self.watch_ns:
-            return f"{text} (watched for {rounded(self.watch_ns)})"
+            return f"{text} (watched for {format_about(self.watch_ns)})"
         return text
-
-
-def rounded(ns: int) -> str:
-    """A duration in three digits: a prediction is no measurement. "1.32 min", "500 ms", "16 s"."""
-    for unit, factor in (("min", 120 * NS_PER_S), ("s", NS_PER_S)):
-        if ns >= factor:
-            return f"{ns / (60 * NS_PER_S if unit == 'min' else NS_PER_S):.3g} {unit}"
-    return f"{ns / NS_PER_MS:.3g} ms" if ns > 0 else "0 s"

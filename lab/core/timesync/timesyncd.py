@@ -24,9 +24,9 @@ from lab.core.clock import Interval
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
-from lab.core.timesync.situation import SOURCE_NS, Situation, rounded
+from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number, real, words
-from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_about
 
 STEP_NS = 400 * NS_PER_MS
 LEAST_S, MOST_S, SMALLEST_S = 32, 2048, 16
@@ -121,5 +121,5 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
     if at.lost.high_ns < STEP_NS:
         text = f"slewed by the kernel's PLL after its next poll{at.until(within)}"
         return Forecast(True, Correction.SLEW, within, left, text, (*SOURCES, KERNEL))
-    text = f"stepped or slewed (about {rounded(STEP_NS)}) after its next poll{at.until(within)}"
+    text = f"stepped or slewed (about {format_about(STEP_NS)}) after its next poll{at.until(within)}"
     return Forecast(True, None, within, left, text, (*SOURCES, KERNEL))
