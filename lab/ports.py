@@ -40,6 +40,10 @@ class Guard(Protocol):
     def resumed(self, guest: str) -> Resumed | None:
         """How the guard resumed the guest, None when it did not (and now will not)."""
 
+    @property
+    def why(self) -> str:
+        """Why it resumed guests before their time, "" when it did not."""
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -116,9 +120,12 @@ class Hypervisor(Protocol):
     def finish(self, guest: str) -> None:
         """End what prepare and freeze have left behind. Waits for it; safe to call always."""
 
-    def guard(self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int) -> Guard:
-        """A context outside the caller's thread that resumes the guests at `at_raw_ns` unless the
-        caller did so before."""
+    def guard(
+        self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int
+    ) -> Guard:
+        """A context that resumes the guests unless the caller did so before: by another thread at
+        `at_raw_ns`, and from outside this process at `until_raw_ns`. Entering it raises HypervisorError when
+        that cannot be promised: the guests must not be frozen then."""
 
     def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
         """Have the guest power itself off. HypervisorError when it does not by `deadline_raw_ns`."""

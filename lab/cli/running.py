@@ -103,6 +103,7 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
         run_id, folder = new_run_folder(home, plan.name)
         settings = replace(settings, run=run_id, folder=folder)
         with FileJournal(folder, clock) as journal:
+            hypervisor.dead_man.history = journal.path
             host = host_of(hypervisor, choice)
             journal.append(
                 "run-start",

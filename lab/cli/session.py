@@ -265,6 +265,7 @@ class Guests:
             fw_cfg=(FwCfg(FW_CFG_NAME, seed),),
             agent_socket=None if self._hypervisor.remote else self._socket(),
             probe_socket=None if self._hypervisor.remote else self._socket(),
+            monitor_socket=None if self._hypervisor.remote else self._socket(),
             memory_file=self._memory_file(spec),
             guest_sleep=settings.guest_sleep,
             rtc_track=spec.rtc,

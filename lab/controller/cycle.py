@@ -194,7 +194,9 @@ class Controller:
         self._view.phase("freeze")
         first = self._clock.now()
         deadline = first.raw_ns + spec.budget_ns - RESERVE_NS
-        guard = hypervisor.guard(names, freezing, deadline + RESERVE_NS // 2)
+        guard = hypervisor.guard(
+            names, freezing, deadline + RESERVE_NS // 2, first.raw_ns + spec.budget_ns, index
+        )
         try:
             with guard:
                 try:
@@ -225,6 +227,9 @@ class Controller:
                     finally:
                         self._view.resumed()
         finally:
+            if guard.why:
+                for name in names:
+                    self._journal.append("problem", name, index, text=f"resumed at once: {guard.why}")
             for name, stop in frozen.items():
                 self._journal.append("stop", name, index, call=stop.call)
                 if name in resumed:

@@ -17,6 +17,7 @@ from lab.hypervisor import agent, facts, recovery
 from lab.hypervisor.agent import SetBy
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
 from lab.hypervisor.cold import ColdExchange
+from lab.hypervisor.deadman.client import Charge, DeadMan
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.hypervisor.domains import Domains, LabDomain, state_of
 from lab.hypervisor.embed import Root
@@ -37,7 +38,7 @@ _AGENT_NS = 10 * NS_PER_S
 
 
 class LibvirtHypervisor:
-    """One open connection. Use it in a `with` block: closing ends no guest."""
+    """One open connection. Use it in a `with` block: closing ends no guest. dead_man: of its guests."""
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
         self.uri = uri
@@ -47,6 +48,7 @@ class LibvirtHypervisor:
         self._freezes: dict[str, Freeze] = {}
         self._ground = Ground(connection, uri, home, clock, root)
         self._open = True
+        self.dead_man = DeadMan()
         with mapped("events cannot be had", uri):
             self._ground.events.register(connection)
 
@@ -82,6 +84,7 @@ class LibvirtHypervisor:
         if not self._open:
             return
         self._open = False
+        self.dead_man.close()
         ground = self._ground
         ground.close()
         ground.events.unregister(ground.connection)
@@ -97,6 +100,8 @@ class LibvirtHypervisor:
         """Do whatever can be done before the freeze; the guest runs on. HypervisorError or MachineError
         when the guest cannot be frozen this way: nothing is left of the attempt."""
         self.finish(guest)
+        if freezing.method.freezes:
+            self.dead_man.start()
         freeze = self._make(guest, freezing)
         freeze.prepare()
         with self._lock:
@@ -132,9 +137,26 @@ class LibvirtHypervisor:
                 self._freezes.pop(guest, None)
             freeze.finish()
 
-    def guard(self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int) -> BudgetGuard:
-        """A thread that resumes the guests at CLOCK_MONOTONIC_RAW `at_raw_ns`, unless disarmed."""
-        return BudgetGuard(self._clock, lambda guest: self.resume(guest, freezing), guests, at_raw_ns)
+    def guard(
+        self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int
+    ) -> BudgetGuard:
+        """A thread that resumes the guests at CLOCK_MONOTONIC_RAW `at_raw_ns`, and a dead-man that does so at
+        `until_raw_ns` or when this process has ended or stands still; unless disarmed."""
+        return BudgetGuard(
+            self._clock,
+            lambda guest: self.resume(guest, freezing),
+            guests,
+            at_raw_ns,
+            self.dead_man,
+            lambda: self._charges(guests, freezing),
+            cycle,
+            until_raw_ns,
+        )
+
+    def _charges(self, guests: Sequence[str], freezing: Freezing) -> list[Charge]:
+        with self._lock:
+            freezes = [self._freezes.setdefault(guest, self._make(guest, freezing)) for guest in guests]
+        return [charge for freeze in freezes if (charge := freeze.charge()) is not None]
 
     def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
         """Have the guest power itself off. HypervisorError when it does not by CLOCK_MONOTONIC_RAW

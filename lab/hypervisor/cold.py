@@ -18,8 +18,11 @@ from pathlib import Path
 
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError
-from lab.hypervisor.domain import DomainSpec
+from lab.hypervisor.deadman.client import Charge
+from lab.hypervisor.deadman.rescue import Relaunch
+from lab.hypervisor.domain import DomainSpec, render
 from lab.hypervisor.exchange import END_S, Exchange
+from lab.hypervisor.freezing import charge
 from lab.ports import Resumed
 
 LOAD_NS = 30 * NS_PER_S
@@ -85,13 +88,34 @@ class ColdExchange(Exchange):
             if self._keeper is not None:
                 self._state = self._keeper.take(ground.left_s(deadline_raw_ns))
             self._file = self._write()
+        if not self._token.take():
+            raise HypervisorError("the dead-man was first", where=guest)
         with self._steps.step("end old process"):
             ground.process(guest).kill(END_S)
+
+    def charge(self) -> Charge | None:
+        """A new process of the old emulator, should the old one be gone: its domain is rendered
+        beforehand."""
+        return charge(
+            Relaunch,
+            self._ground,
+            self._guest,
+            self._token.handle,
+            state_file=str(self._state_file),
+            memory_file=str(self._old.memory_file),
+            home=str(self._ground.home),
+            domain_xml=render(self._successor(self._old.emulator)),
+            agents=str(self._ground.sockets),
+        )
+
+    @property
+    def _state_file(self) -> Path:
+        return self._ground.home / "saved" / f"{self._guest}-{self._old.uuid}.state"
 
     def _write(self) -> Path:
         folder = self._ground.home / "saved"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"{self._guest}-{self._old.uuid}.state"
+        path = self._state_file
         path.touch(0o600)
         path.write_bytes(self._state)
         return path

@@ -104,6 +104,7 @@ class DomainSpec:
     console_log: appended to; its folder must exist.
     agent_socket: the agent channel's socket on the host; None: libvirt chooses.
     probe_socket: the same of the probe's serial channel; None: there is no such channel.
+    monitor_socket: of a QMP monitor of the lab's own, beside libvirt's; None: there is none.
     tap: an existing tap that the network card is attached to instead of QEMU's user-mode network;
         other_tap: the one that a successor takes, as two processes cannot open one.
     invariant_tsc: KVM only: show the guest an invariant TSC. tsc_hz: KVM only: its frequency.
@@ -140,6 +141,7 @@ class DomainSpec:
     rtc_tickpolicy: TickPolicy = TickPolicy.CATCHUP
     agent_socket: Path | None = None
     probe_socket: Path | None = None
+    monitor_socket: Path | None = None
     invariant_tsc: bool = False
     tsc_hz: int | None = None
     cpu: str = CPU
@@ -199,7 +201,15 @@ class DomainSpec:
         """Whether something is told to QEMU past libvirt."""
         commas = any(entry.has_comma for entry in self.fw_cfg)
         renamed = self.machine_uuid != self.uuid
-        return bool(self.ssh_port or self.tap or self.memory_backend or self.incoming or commas or renamed)
+        network = self.ssh_port or self.tap
+        memory = self.memory_backend or self.incoming
+        return bool(network or memory or self.monitor_socket or commas or renamed)
+
+    @property
+    def monitor_device(self) -> str:
+        """QEMU's -chardev of the lab's own monitor."""
+        path = _doubled(self.monitor_socket) if self.monitor_socket is not None else ""
+        return f"socket,id=labmonitor,path={path},server=on,wait=off"
 
     @property
     def takes_port_later(self) -> bool:
@@ -209,10 +219,15 @@ class DomainSpec:
     @property
     def sockets(self) -> tuple[Path, ...]:
         """Sockets of our own choosing that its process listens on."""
-        return tuple(path for path in (self.agent_socket, self.probe_socket) if path is not None)
+        own = (self.agent_socket, self.probe_socket, self.monitor_socket)
+        return tuple(path for path in own if path is not None)
 
     def successor(
-        self, emulator: Path, agent_socket: Path | None, probe_socket: Path | None = None
+        self,
+        emulator: Path,
+        agent_socket: Path | None,
+        probe_socket: Path | None = None,
+        monitor_socket: Path | None = None,
     ) -> DomainSpec:
         """The same guest in another QEMU process, which waits for the state of this one."""
         return replace(
@@ -220,6 +235,7 @@ class DomainSpec:
             emulator=emulator,
             agent_socket=agent_socket,
             probe_socket=probe_socket,
+            monitor_socket=monitor_socket,
             tap=self.other_tap,
             other_tap=self.tap,
             generation=self.generation + 1,

@@ -32,9 +32,8 @@ _STATES: dict[int, str] = {
 class LabDomain:
     """A domain that the lab of this home started, in this process or an earlier one.
 
-    generation, kept: see DomainSpec; two domains of one guest and run are the two ends of a hand-over that
-    was cut off.
-    """
+    monitor: of its QEMU, the lab's own; "": there is none. generation, kept: see DomainSpec; two domains of
+    one guest and run are the two ends of a hand-over that was cut off."""
 
     name: str
     guest: str
@@ -44,11 +43,15 @@ class LabDomain:
     generation: int = 0
     ssh_port: int | None = None
     kept: bool = False
+    monitor: str = ""
 
     @classmethod
     def of(cls, spec: DomainSpec, state: str, ssh_port: int | None = None) -> LabDomain:
         """The domain that `spec` describes."""
-        return cls(spec.name, spec.guest, spec.run, spec.uuid, state, spec.generation, ssh_port, spec.kept)
+        monitor = str(spec.monitor_socket or "")
+        return cls(
+            spec.name, spec.guest, spec.run, spec.uuid, state, spec.generation, ssh_port, spec.kept, monitor
+        )
 
 
 class Domains:
@@ -140,6 +143,7 @@ class Domains:
                         generation=int(marked.get("generation", "0")),
                         ssh_port=int(port) if (port := marked.get("port", "")) else None,
                         kept=marked.get("kept") == "yes",
+                        monitor=marked.get("monitor", ""),
                     )
                     found.append((domain, facts))
         return found

@@ -35,8 +35,12 @@ from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, Refused
 from lab.hypervisor import migration
 from lab.hypervisor.binding import libvirt
+from lab.hypervisor.deadman.channel import Token
+from lab.hypervisor.deadman.client import Charge
+from lab.hypervisor.deadman.rescue import HandOver, MonitorAddress
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import LabDomain
+from lab.hypervisor.freezing import charge
 from lab.hypervisor.ground import Ground, Steps
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import QemuProcess, Running
@@ -90,6 +94,7 @@ class Exchange:
         self._retiring: threading.Thread | None = None
         self._failure: FreezelabError | None = None
         self._deadline = 0  # to put the guest back, if it has to be
+        self._token = Token()
 
     @property
     def holds(self) -> bool:
@@ -124,12 +129,16 @@ class Exchange:
         self._refuse_others()
         if self._freezing.prove_memory:
             self._prover = Prover(old.memory_file, self._steps, self._ground.clock)
-        run = self._ground.sockets
-        emulator = Path(self._freezing.successor.emulator or old.emulator)
+        self._socket = self._ground.sockets / f"{secrets.token_hex(4)}.state"
+        return self._successor(Path(self._freezing.successor.emulator or old.emulator))
+
+    def _successor(self, emulator: Path) -> DomainSpec:
+        """A successor with sockets of its own."""
+        old, run = self._old, self._ground.sockets
         agent = run / f"{secrets.token_hex(4)}.agent" if old.agent_socket is not None else None
         probe = run / f"{secrets.token_hex(4)}.probe" if old.probe_socket is not None else None
-        self._socket = run / f"{secrets.token_hex(4)}.state"
-        return old.successor(emulator, agent, probe)
+        monitor = run / f"{secrets.token_hex(4)}.monitor" if old.monitor_socket is not None else None
+        return old.successor(emulator, agent, probe, monitor)
 
     def _start(self, spec: DomainSpec) -> None:
         self._domain = self._ground.domains.create(spec, paused=True)
@@ -261,6 +270,7 @@ class Exchange:
     def _go_back(self, why: str) -> Resumed:
         """The guest goes on where it was. HypervisorError when it cannot: then it stands still, whole."""
         ground, guest = self._ground, self._guest
+        self._token.take()  # or the dead-man has it, and puts the guest back likewise
         ground.on_step(guest, "go back")
         self._kill_successor()
         self._settle_predecessor()
@@ -311,7 +321,11 @@ class Exchange:
             except BaseException as error:
                 self._go_back(str(error) or type(error).__name__)
                 raise
-            call, why = self._run_successor()
+            if not self._token.take():
+                why = "the dead-man was first"
+                call = Call(now := self._ground.clock.now(), now)
+            else:
+                call, why = self._run_successor()
             if why:
                 back = self._go_back(why)
                 self._done = replace(back, steps=(*steps, *back.steps))
@@ -412,12 +426,30 @@ class Exchange:
         if self._spec is not None:
             forward(self._ground, LabDomain.of(self._spec, "running", port))
 
+    def charge(self) -> Charge | None:
+        process, old = self._process, self._old
+        if process is None or self._spec is None:
+            return None
+        uuid, socket = self._spec.uuid, self._spec.monitor_socket
+        successor = MonitorAddress(str(socket)) if socket else MonitorAddress(uri=self._ground.uri, uuid=uuid)
+        return charge(
+            HandOver,
+            self._ground,
+            self._guest,
+            process.pidfd,
+            self._token.handle,
+            successor_pid=process.pid,
+            successor=successor,
+            port=0 if old.tap else old.ssh_port or 0,
+        )
+
     def finish(self) -> None:
         """Wait for what goes on in the background; end a successor that was not needed."""
         if self._retiring is not None:
             self._retiring.join()
         if self._at is not _At.OVER:
             self._clear_successor()
+        self._token.close()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure

@@ -11,10 +11,12 @@ Here are the two that only stop and continue; saving, sleeping and exchange are 
 from __future__ import annotations
 
 import contextlib
-from typing import Protocol
+from typing import Any, Protocol
 
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError
+from lab.hypervisor.deadman.client import Charge
+from lab.hypervisor.deadman.rescue import Continue
 from lab.hypervisor.ground import Ground
 from lab.hypervisor.process import QemuProcess
 from lab.ports import Call, Frozen, Resumed
@@ -41,6 +43,10 @@ class Freeze(Protocol):
 
     def finish(self) -> None: ...
 
+    def charge(self) -> Charge | None:
+        """How the dead-man has the guest run again; None when it is not going to stand still. Asked once it
+        is prepared."""
+
 
 class Nothing:
     """A control cycle: the guest runs on."""
@@ -63,6 +69,9 @@ class Nothing:
     def finish(self) -> None:
         return None
 
+    def charge(self) -> Charge | None:
+        return None
+
     def _mark(self) -> Call:
         self._ground.domain(self._guest)
         return Call(self._ground.clock.now(), self._ground.clock.now())
@@ -76,6 +85,16 @@ class Suspend(Nothing):
 
     def go_on(self) -> Resumed:
         return Resumed(self._ground.let_run(self._guest))
+
+    def charge(self) -> Charge | None:
+        return charge(Continue, self._ground, self._guest)
+
+
+def charge(way: type[Continue], ground: Ground, guest: str, *files: int, **more: Any) -> Charge:
+    """What the dead-man needs for a guest: its process, its monitor, and what this way to freeze adds."""
+    process = ground.process(guest)
+    rescue = way(guest, process.pid, ground.monitor(guest), **more)
+    return Charge(rescue, (process.pidfd, *files))
 
 
 class Sigstop(Nothing):
@@ -116,6 +135,9 @@ class Sigstop(Nothing):
                 f"its QEMU process did not stop within {_SIGSTOP_WAIT_NS / NS_PER_MS:g} ms", where=self._guest
             )
         return Frozen(Call(called, returned))
+
+    def charge(self) -> Charge | None:
+        return charge(Continue, self._ground, self._guest)
 
     def go_on(self) -> Resumed:
         process = self._stopped or self._ground.process(self._guest)

@@ -48,6 +48,7 @@ def shape(spec: DomainSpec) -> str:
             fw_cfg=tuple(replace(entry, file=_PLACE) for entry in spec.fw_cfg),
             agent_socket=_PLACE if spec.agent_socket is not None else None,
             probe_socket=_PLACE if spec.probe_socket is not None else None,
+            monitor_socket=None,
             memory_file=_PLACE,
             memory_base=None,
             ssh_port=1,

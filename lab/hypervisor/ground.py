@@ -19,6 +19,7 @@ from lab.core.timeline import Step
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, libvirt_qemu, mapped
+from lab.hypervisor.deadman.rescue import MonitorAddress
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import Domains, state_of
 from lab.hypervisor.embed import Root
@@ -156,6 +157,14 @@ class Ground:
         how = f" ({end.reason})" if end is not None and end.reason else ""
         hint = self.logs.tail(str(domain.name()))
         return HypervisorError(f"the guest has ended while it was frozen{how}", where=guest, hint=hint)
+
+    def monitor(self, guest: str) -> MonitorAddress:
+        """Where the guest's QEMU takes commands that do not go through this process's libvirt."""
+        _domain, uuid = self.domain(guest)
+        spec = self.specs.get(guest)
+        if spec is not None and spec.monitor_socket is not None and spec.uuid == uuid:
+            return MonitorAddress(socket=str(spec.monitor_socket))
+        return MonitorAddress(uri=self.uri, uuid=uuid)
 
     # -- QEMU --------------------------------------------------------------------------------------
 

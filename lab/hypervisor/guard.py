@@ -1,5 +1,9 @@
-"""The second pair of hands on the budget: a thread that resumes the guests should the controller be
-held up, by a terminal that is stopped, a disk that hangs, or a patch that does not give back control."""
+"""The second pair of hands on the budget, inside the controller and beside it.
+
+A thread resumes the guests should the controller be held up, by a terminal that is stopped, a disk that
+hangs, or a patch that does not give back control. The dead-man, a process of its own, does the same should
+the controller be stopped or killed (hypervisor.deadman). Each watches over the other: guests are not frozen
+without a dead-man, and resumed at once when it is lost."""
 
 from __future__ import annotations
 
@@ -8,32 +12,49 @@ from collections.abc import Callable, Sequence
 
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError
+from lab.hypervisor.deadman.client import Charge, DeadMan
 from lab.ports import Clock, Resumed
 
 
 class BudgetGuard:
     """ports.Guard. Use it in a `with` block; leaving it disarms it.
 
-    resume: resumes one guest by name. at_raw_ns: when to act, host MONOTONIC_RAW.
-    """
+    resume: resumes one guest by name. at_raw_ns: when the thread acts, until_raw_ns: when the dead-man does,
+    host MONOTONIC_RAW. charges: what the dead-man needs to know of each guest; without any there is nothing
+    to guard."""
 
     def __init__(
-        self, clock: Clock, resume: Callable[[str], Resumed], guests: Sequence[str], at_raw_ns: int
+        self,
+        clock: Clock,
+        resume: Callable[[str], Resumed],
+        guests: Sequence[str],
+        at_raw_ns: int,
+        dead_man: DeadMan,
+        charges: Callable[[], Sequence[Charge]],
+        cycle: int,
+        until_raw_ns: int,
     ) -> None:
         self._clock, self._resume, self._guests, self._at = clock, resume, guests, at_raw_ns
-        self._disarmed = threading.Event()
+        self._dead_man, self._charges, self._cycle, self._until = dead_man, charges, cycle, until_raw_ns
+        self._disarmed = False
+        self._changed = threading.Condition()
         self._lock = threading.Lock()
         self._calls: dict[str, Resumed] = {}
         self._taken: set[str] = set()
         self._thread = threading.Thread(target=self._watch, name="budget-guard", daemon=True)
 
     def __enter__(self) -> BudgetGuard:
+        if charges := self._charges():
+            self._dead_man.guard(charges, self._cycle, self._until, self._look)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._disarmed.set()
+        with self._changed:
+            self._disarmed = True
+            self._changed.notify_all()
         self._thread.join()
+        self._dead_man.release(self._guests)
 
     def resumed(self, guest: str) -> Resumed | None:
         """How the guard resumed the guest; None when it did not, and now will not."""
@@ -41,10 +62,23 @@ class BudgetGuard:
             self._taken.add(guest)
             return self._calls.get(guest)
 
+    @property
+    def why(self) -> str:
+        """Why the guests were resumed early, "" when they were not: the dead-man was lost."""
+        return self._dead_man.lost
+
+    def _look(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
     def _watch(self) -> None:
-        left = (self._at - self._clock.now().raw_ns) / NS_PER_S
-        if self._disarmed.wait(max(0.0, left)):
-            return
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._disarmed or self._dead_man.lost,
+                max(0.0, (self._at - self._clock.now().raw_ns) / NS_PER_S),
+            )
+            if self._disarmed:
+                return
         for guest in self._guests:
             with self._lock:
                 if guest in self._taken:

@@ -64,6 +64,11 @@ class QemuProcess:
         except ProcessLookupError:
             return None
 
+    @property
+    def pidfd(self) -> int:
+        """Its pidfd, which stays this object's to close."""
+        return self._pidfd
+
     def close(self) -> None:
         if self._pidfd >= 0:
             os.close(self._pidfd)

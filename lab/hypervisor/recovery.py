@@ -1,12 +1,15 @@
 """What a killed run left behind: guests frozen, half handed over, saved to a file.
 
-Of the two ends of a hand-over exactly one goes on. Whether it is the successor is asked of QEMU itself: it
-runs once it was told to, and then its predecessor never runs again; if it does not run, it never did.
-"""
+Of the two ends of a hand-over exactly one goes on. Whether it is the successor is asked of QEMU itself: once
+it has run, its predecessor never runs again; as long as it has not, it can be ended. libvirt's memory does
+not
+decide: after it has opened a connection it takes a guest's state from its status file, which is older than
+what it was doing when it was killed, until it has asked QEMU, tenths of seconds later."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +17,18 @@ from typing import Any
 
 from lab.errors import HypervisorError
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
-from lab.hypervisor.domains import LabDomain
+from lab.hypervisor.domains import LabDomain, state_of
 from lab.hypervisor.ground import Ground
 from lab.hypervisor.process import QemuProcess
+from lab.hypervisor.qmp import NEVER_RAN, MonitorError, QmpSocket, leave_migration, status
 
 _END_S = 5.0
+_PAUSE_S = 0.01
+
+_RECONNECT_S = 1.0
+"""How long libvirt may take to ask QEMU for a guest's state after it has opened a connection; 0.3 s were
+seen."""
+
 _STILL = ("paused", "pmsuspended")
 
 
@@ -32,7 +42,7 @@ def settle(ground: Ground) -> Iterator[str]:
         if len(ends) < 2:
             continue
         *older, newest = sorted(ends, key=lambda end: end.generation)
-        if newest.state == "running":
+        if _has_run(ground, newest):
             for end in older:
                 _end(ground, end)
             with contextlib.suppress(HypervisorError):
@@ -47,17 +57,11 @@ def run_again(ground: Ground, *, all_guests: bool) -> Iterator[str]:
     """Have every guest of this lab run, those that were saved to a file too, or the kept ones only; a line
     for each."""
     for domain in ground.domains.lab():
-        if domain.state not in _STILL or not (all_guests or domain.kept):
+        if not (all_guests or domain.kept):
             continue
-        there = _lookup(ground, domain)
-        try:
-            if domain.state == "pmsuspended":
-                there.pMWakeup(0)
-            else:
-                there.resume()
-        except libvirt.libvirtError as error:
-            raise as_hypervisor_error(error, "cannot be resumed", domain.guest) from error
-        yield f"guest {domain.guest} runs again (it was {domain.state})"
+        was = _resume(ground, domain)
+        if was != "running":
+            yield f"guest {domain.guest} runs again (it was {was})"
     for path in saved(ground.home) if all_guests else ():
         try:
             ground.connection.restoreFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
@@ -65,6 +69,59 @@ def run_again(ground: Ground, *, all_guests: bool) -> Iterator[str]:
             raise as_hypervisor_error(error, "cannot be restored", str(path)) from error
         drop_saved(path)
         yield f"the guest saved in {path} runs again"
+
+
+def _has_run(ground: Ground, domain: LabDomain) -> bool:
+    """Whether a successor was told to run. One whose QEMU is gone or does not answer counts as one that was
+    not: it is ended, and its process seen gone, before the other one goes on."""
+    if not domain.monitor:
+        return _state(ground, domain) == "running"
+    with contextlib.suppress(MonitorError), QmpSocket(domain.monitor) as monitor:
+        return status(monitor) not in NEVER_RAN
+    return False
+
+
+def _resume(ground: Ground, domain: LabDomain) -> str:
+    """Have a guest run; what it was before. HypervisorError when it does not run then."""
+    if not domain.monitor:
+        return _resume_by_libvirt(ground, domain)
+    try:
+        with QmpSocket(domain.monitor) as monitor:
+            was = status(monitor)
+            if was == "running":
+                return was
+            leave_migration(monitor)
+            monitor.execute("system_wakeup" if was == "suspended" else "cont")
+            end = time.monotonic() + _END_S
+            while (found := status(monitor)) != "running":
+                if time.monotonic() > end:
+                    raise HypervisorError(f"cannot be resumed: QEMU says {found}", where=domain.guest)
+                time.sleep(_PAUSE_S)
+            return was
+    except MonitorError as error:
+        raise HypervisorError(f"cannot be resumed: {error}", where=domain.guest) from error
+
+
+def _resume_by_libvirt(ground: Ground, domain: LabDomain) -> str:
+    was = _state(ground, domain)
+    if was in _STILL:
+        there = _lookup(ground, domain)
+        try:
+            if was == "pmsuspended":
+                there.pMWakeup(0)
+            else:
+                there.resume()
+        except libvirt.libvirtError as error:
+            raise as_hypervisor_error(error, "cannot be resumed", domain.guest) from error
+        return was
+    return "running"
+
+
+def _state(ground: Ground, domain: LabDomain) -> str:
+    """libvirt's word, for a guest without a monitor of the lab's own: once it has asked QEMU."""
+    if ground.root is not None:
+        time.sleep(_RECONNECT_S)
+    return state_of(_lookup(ground, domain))
 
 
 def saved(home: Path) -> list[Path]:

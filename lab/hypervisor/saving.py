@@ -15,6 +15,9 @@ from xml.etree import ElementTree as ET
 from lab.core.units import format_size
 from lab.errors import HypervisorError, MachineError, Refused
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
+from lab.hypervisor.deadman.client import Charge
+from lab.hypervisor.deadman.rescue import Restore
+from lab.hypervisor.freezing import charge
 from lab.hypervisor.ground import Ground, Steps
 from lab.ports import Call, Freezing, Frozen, Resumed
 
@@ -160,6 +163,11 @@ class SaveRestore:
                 as_hypervisor_error(error, "cannot be restored").what, where=self._guest, hint=hint
             ) from error
         Path(path).unlink(missing_ok=True)
+
+    def charge(self) -> Charge | None:
+        ground = self._ground
+        uri = ground.uri if ground.root is None else ""
+        return charge(Restore, ground, self._guest, path=str(self._path), home=str(ground.home), uri=uri)
 
     def finish(self) -> None:
         if self._saved:

@@ -9,6 +9,9 @@ from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError, Refused
 from lab.hypervisor import agent
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
+from lab.hypervisor.deadman.client import Charge
+from lab.hypervisor.deadman.rescue import Wake
+from lab.hypervisor.freezing import charge
 from lab.hypervisor.ground import Ground, Steps
 from lab.ports import Call, Frozen, Resumed
 
@@ -98,3 +101,6 @@ class GuestSleep:
 
     def finish(self) -> None:
         return None
+
+    def charge(self) -> Charge | None:
+        return charge(Wake, self._ground, self._guest)

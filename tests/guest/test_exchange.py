@@ -190,7 +190,7 @@ def test_the_guard_interrupts_a_hand_over_that_hangs(shared: Lab, home: Path) ->
     shared.hypervisor.on_step(stop)
     shared.hypervisor.prepare("web-0", IN_PLACE)
     now = shared.clock.now().raw_ns
-    with shared.hypervisor.guard(["web-0"], IN_PLACE, now + NS_PER_S) as guard:
+    with shared.hypervisor.guard(["web-0"], IN_PLACE, now + NS_PER_S, now + 2 * NS_PER_S, 0) as guard:
         frozen = shared.hypervisor.freeze("web-0", IN_PLACE, now + 60 * NS_PER_S)
         assert guard.resumed("web-0") is not None
     assert frozen.back is not None

@@ -106,7 +106,9 @@ class World:
             self.at += CALL_NS
         return Resumed(Call(called, self.now()))
 
-    def guard(self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int) -> Guard:
+    def guard(
+        self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int
+    ) -> Guard:
         return _Unneeded()
 
     def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
@@ -183,6 +185,8 @@ def _shield() -> Iterator[None]:
 
 
 class _Unneeded:
+    why = ""
+
     def __enter__(self) -> Guard:
         return self
 

@@ -119,7 +119,9 @@ class World:
         self.did(f"boot {guest}", lambda: self.down.discard(guest))
         return Call(called, self.now())
 
-    def guard(self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int) -> FakeGuard:
+    def guard(
+        self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int
+    ) -> FakeGuard:
         self.guarded = list(guests)
         return FakeGuard(self, at_raw_ns)
 
@@ -150,6 +152,8 @@ class World:
 
 
 class FakeGuard:
+    why = ""
+
     def __init__(self, world: World, at_raw_ns: int) -> None:
         self.world, self.at_raw_ns = world, at_raw_ns
 

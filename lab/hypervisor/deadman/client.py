@@ -1,0 +1,208 @@
+"""The controller's end: starts the dead-man, says what is to be frozen, and notices when it is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import HypervisorError
+from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, pair, receive, send
+from lab.hypervisor.deadman.rescue import Continue, to_message
+
+_ARM_S = 10.0
+"""How long it may take to connect to the guests' monitors; milliseconds each on a calm host."""
+
+_SCOPE_S = 3.0
+_END_S = 5.0
+
+
+@dataclass(frozen=True)
+class Charge:
+    """One guest to be guarded, and the descriptors that its rescue needs."""
+
+    rescue: Continue
+    files: tuple[int, ...]
+
+
+class DeadMan:
+    """The dead-man of one run. It is started when it is first needed, and again when it was lost. history:
+    the run's events.jsonl, None: nothing is written. Close it: it ends then, as nothing is guarded any
+    more."""
+
+    def __init__(self) -> None:
+        self.history: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._lost = ""
+        self._on_lost: Callable[[], None] = lambda: None
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, while it is there."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def lost(self) -> str:
+        """Why it guards no more, "" while it does."""
+        return self._lost
+
+    def guard(
+        self, charges: Sequence[Charge], cycle: int, until_raw_ns: int, on_lost: Callable[[], None]
+    ) -> None:
+        """Have these guests guarded until CLOCK_MONOTONIC_RAW `until_raw_ns`, or their release. on_lost:
+        called once, by another thread, when it is lost before that. HypervisorError when it cannot guard
+        them: they must not be frozen then."""
+        end = self._start()
+        try:
+            for charge in charges:
+                message = to_message(charge.rescue)
+                send(end, "guard", list(charge.files), rescue=message, cycle=cycle, until_raw_ns=until_raw_ns)
+            self._await_armed(end, {charge.rescue.guest for charge in charges})
+        except HypervisorError:
+            self.close()
+            raise
+        except OSError as error:
+            self.close()
+            raise HypervisorError(f"the dead-man cannot be reached, so nothing is frozen: {error}") from error
+        self._on_lost = on_lost
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._watch, args=(end,), name="dead-man", daemon=True)
+        self._thread.start()
+
+    def release(self, guests: Sequence[str]) -> None:
+        """These run: they are guarded no more."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._end is not None and not self._lost:
+            with contextlib.suppress(OSError):
+                for guest in guests:
+                    send(self._end, "release", guest=guest)
+        if self._lost:
+            self.close()  # the next freeze starts another
+
+    def close(self) -> None:
+        """Let it end. Safe to call always."""
+        if self._end is not None:
+            self._end.close()  # its end of file
+            self._end = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()  # it guards nothing any more, and is stopped
+            process.wait()
+
+    def start(self) -> None:
+        """Have it there, so that guard() need not start it. HypervisorError when it cannot be."""
+        self._start()
+
+    def _start(self) -> socket.socket:
+        if self._end is not None and self._process is not None and self._process.poll() is None:
+            return self._end
+        self.close()
+        self._lost = ""
+        ours, its = pair()
+        controller = os.pidfd_open(os.getpid())
+        command = [
+            *_scope(),
+            *(sys.executable, "-P", "-m", "lab.hypervisor.deadman"),
+            *(str(its.fileno()), str(os.getpid()), str(controller), str(self.history or "")),
+        ]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(its.fileno(), controller),
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError as error:
+            ours.close()
+            raise HypervisorError(f"the dead-man cannot be started, so nothing is frozen: {error}") from error
+        finally:
+            its.close()
+            os.close(controller)
+        self._end = ours
+        return ours
+
+    def _await_armed(self, end: socket.socket, guests: set[str]) -> None:
+        deadline = time.monotonic() + _ARM_S
+        while guests:
+            if not _readable(end, deadline - time.monotonic()):
+                raise HypervisorError("the dead-man does not answer, so nothing is frozen")
+            message = receive(end)
+            if message is None:
+                raise HypervisorError("the dead-man has ended, so nothing is frozen")
+            data, _files = message
+            if data["kind"] != "armed":
+                continue
+            if data["why"]:
+                raise HypervisorError(
+                    f"the dead-man could not resume it, so it is not frozen: {data['why']}",
+                    where=data["guest"],
+                )
+            guests.discard(data["guest"])
+
+    def _watch(self, end: socket.socket) -> None:
+        """Say that the controller is there, and hear that the dead-man is."""
+        heard = time.monotonic()
+        while not self._stop.is_set():
+            try:
+                send(end, "beat")
+                if _readable(end, BEAT_S):
+                    while receive(end) is not None:
+                        heard = time.monotonic()
+                    self._lose("the dead-man has ended")
+                    return
+            except BlockingIOError:
+                pass  # all is read
+            except OSError:
+                self._lose("the dead-man has ended")
+                return
+            if time.monotonic() - heard > SILENT_S:
+                self._lose(f"the dead-man was silent for {SILENT_S:g} s")
+                return
+            self._stop.wait(BEAT_S / 2)
+
+    def _lose(self, why: str) -> None:
+        self._lost = why
+        self._on_lost()
+
+
+def _readable(end: socket.socket, wait_s: float) -> bool:
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    return bool(poll.poll(max(0.0, wait_s) * 1000))
+
+
+def _scope() -> list[str]:
+    """What puts a process into a scope of its own, which outlives the session's (systemd-run(1), --scope):
+    empty where no user manager answers, and for root, whose sessions are ended like any other's."""
+    if shutil.which("systemd-run") is None or not os.environ.get("XDG_RUNTIME_DIR"):
+        return []
+    command = ["systemd-run", "--user", "--scope", "--quiet", "--collect"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        if (
+            subprocess.run([*command, "true"], capture_output=True, timeout=_SCOPE_S, check=False).returncode
+            == 0
+        ):
+            return command
+    return []

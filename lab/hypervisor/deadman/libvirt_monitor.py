@@ -1,0 +1,150 @@
+"""What the dead-man does through a libvirt connection of its own: guests of a daemon, and guests that only a
+file holds. Imported before the freeze where it is needed, so that a disk that hangs does not hang it then."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+from lab.core.clock import Stamp
+from lab.errors import HypervisorError
+from lab.hypervisor.binding import as_hypervisor_error, libvirt, libvirt_qemu, mapped
+from lab.hypervisor.deadman.rescue import Rescued, now
+from lab.hypervisor.embed import Root
+from lab.hypervisor.loop import LOOP
+from lab.hypervisor.qmp import ANSWER_S, MonitorError
+
+if TYPE_CHECKING:
+    from lab.hypervisor.deadman.rescue import Relaunch
+
+_LOCK_S = 5.0
+"""How long the embedded driver of a controller that was just killed may still be held."""
+
+_STATE_S = 10.0
+
+
+class LibvirtMonitor:
+    """qmp.Monitor through libvirt. Its calls take no time limit: whoever calls it is a thread that may
+    wait."""
+
+    def __init__(self, uri: str, uuid: str) -> None:
+        """MonitorError when libvirt does not answer or knows no such domain."""
+        try:
+            self._connection = libvirt.open(uri)
+            self._domain = self._connection.lookupByUUIDString(uuid)
+        except libvirt.libvirtError as error:
+            raise MonitorError(f"libvirt: {error}") from error
+
+    def execute(self, command: str, wait_s: float = ANSWER_S, **arguments: Any) -> Any:  # noqa: ARG002 - Monitor's
+        return execute(self._domain, command, **arguments)
+
+    def close(self) -> None:
+        with contextlib.suppress(libvirt.libvirtError):
+            self._connection.close()
+
+
+def execute(domain: Any, command: str, **arguments: Any) -> Any:
+    """One QMP command through libvirt. MonitorError."""
+    request = {"execute": command, **({"arguments": arguments} if arguments else {})}
+    try:
+        answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(request), 0))
+    except libvirt.libvirtError as error:
+        raise MonitorError(f"QMP {command}: {error}") from error
+    if "error" in answer:
+        raise MonitorError(f"QMP {command}: {answer['error'].get('desc')}")
+    return answer.get("return")
+
+
+def restore(home: str, uri: str, path: str) -> tuple[Stamp, Stamp]:
+    """Have the guest that `path` holds run; when it was told to, and when it did. HypervisorError when
+    libvirt cannot."""
+    with _connection(home, uri) as connection, mapped("cannot be restored", path):
+        uuid = ET.fromstring(connection.saveImageGetXMLDesc(path, 0)).findtext("uuid")  # noqa: S314 - libvirt's
+        connection.restoreFlags(path, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+        domain = connection.lookupByUUIDString(uuid)
+        called = now()
+        domain.resume()
+        return called, now()
+
+
+def relaunch(plan: Relaunch) -> Rescued:
+    """Have the guest run whose RAM and device state are files: in the process that the controller had started
+    for it, if that runs, else in a new one. HypervisorError, MonitorError or OSError when it cannot."""
+    state = Path(plan.state_file).read_bytes()
+    with _connection(plan.home, "") as connection:
+        for domain in connection.listAllDomains(0):
+            if plan.memory_file not in domain.XMLDesc(0):
+                continue
+            with contextlib.suppress(MonitorError):
+                if execute(domain, "query-status")["status"] == "running":
+                    return Rescued("running")
+            with contextlib.suppress(libvirt.libvirtError):
+                domain.destroy()
+        called = now()
+        with mapped("cannot be started again", plan.guest):
+            domain = connection.createXML(plan.domain_xml, libvirt.VIR_DOMAIN_START_PAUSED)
+        path = Path(plan.agents) / f"{secrets.token_hex(4)}.state"
+        try:
+            _load(domain, path, state)
+        finally:
+            path.unlink(missing_ok=True)
+        called = now()
+        execute(domain, "cont")
+        _await(domain, "running")
+        Path(plan.state_file).unlink(missing_ok=True)
+        return Rescued(
+            "resumed", "a new process of its old emulator was started with its state", called, now()
+        )
+
+
+def _load(domain: Any, path: Path, state: bytes) -> None:
+    capabilities = [{"capability": "x-ignore-shared", "state": True}]
+    execute(domain, "migrate-set-capabilities", capabilities=capabilities)
+    execute(domain, "migrate-incoming", uri=f"unix:{path}")
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(_STATE_S)
+        stream.connect(str(path))
+        stream.sendall(state)
+    _await(domain, "paused", "prelaunch")
+
+
+def _await(domain: Any, *wanted: str) -> None:
+    end = time.monotonic() + _STATE_S
+    while (found := execute(domain, "query-status")["status"]) not in wanted:
+        if time.monotonic() > end:
+            raise MonitorError(f"QEMU says {found} instead of {wanted[0]}")
+        time.sleep(0.01)
+
+
+@contextmanager
+def _connection(home: str, uri: str) -> Iterator[Any]:
+    """libvirt at `uri`, or the embedded driver of the state folder, once its last holder has let go of it."""
+    end = time.monotonic() + _LOCK_S
+    while not uri:
+        try:
+            root = Root.take(Path(home))
+            break
+        except HypervisorError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+    LOOP.hold()
+    try:
+        connection = libvirt.open(uri or root.uri)
+    except libvirt.libvirtError as error:
+        LOOP.release()
+        raise as_hypervisor_error(error, "cannot connect", uri) from error
+    try:
+        yield connection
+    finally:
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.close()
+        LOOP.release()

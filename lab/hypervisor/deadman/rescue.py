@@ -1,0 +1,384 @@
+"""How a guest that stands still is made to run again without its controller, one class for each way to
+freeze.
+
+A rescue is described by the controller (a frozen dataclass, sent as JSON with its descriptors), and opened by
+the dead-man before the freeze: a monitor that cannot be reached then means that the freeze is refused. What
+is
+the case is asked of QEMU and of the kernel when it matters, never remembered: the controller may have been
+stopped between any two of its steps.
+
+A later way to freeze (frozen file systems, a snapshot) is one more class here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lab.core.clock import Stamp
+from lab.errors import HypervisorError
+from lab.hypervisor.deadman.channel import Token
+from lab.hypervisor.process import QemuProcess
+from lab.hypervisor.qmp import Monitor, MonitorError, QmpSocket, leave_migration, status
+
+TRY_S = 10.0
+"""How long it is tried to have one guest run again."""
+
+_PAUSE_S = 0.02
+_END_S = 5.0
+
+
+def now() -> Stamp:
+    """The host's clocks: MONOTONIC_RAW, REALTIME."""
+    return Stamp(time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW), time.time_ns())
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """What became of it. act: "resumed", "running" (it ran already, nothing was done), "ended" (its process
+    is gone, and nothing is left that could run), "failed". called, returned: around the call that resumed it.
+    event_real_ns: QEMU's stamp of that. text: what was done, or why not."""
+
+    act: str
+    text: str = ""
+    called: Stamp | None = None
+    returned: Stamp | None = None
+    event_real_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class MonitorAddress:
+    """Where a QEMU process takes commands: the lab's own monitor, a Unix socket; or, for a daemon's guests,
+    libvirt at `uri`, by the domain's uuid."""
+
+    socket: str = ""
+    uri: str = ""
+    uuid: str = ""
+
+    def open(self) -> Monitor:
+        """MonitorError when it cannot be reached."""
+        if self.socket:
+            return QmpSocket(self.socket)
+        from lab.hypervisor.deadman.libvirt_monitor import LibvirtMonitor
+
+        return LibvirtMonitor(self.uri, self.uuid)
+
+
+class Process:
+    """A QEMU process and a monitor of it. monitor: opened again when it was lost."""
+
+    def __init__(self, pid: int, pidfd: int, address: MonitorAddress) -> None:
+        self.process, self._address = QemuProcess(pid, pidfd), address
+        self._monitor: Monitor | None = None
+
+    @property
+    def monitor(self) -> Monitor:
+        if self._monitor is None:
+            self._monitor = self._address.open()
+        return self._monitor
+
+    @property
+    def alive(self) -> bool:
+        return self.process.alive
+
+    @property
+    def has_resumed(self) -> bool:
+        """Whether it has told of a RESUME, as far as that can be known."""
+        if isinstance(self._monitor, QmpSocket):
+            self._monitor.drain()
+            return self._monitor.resumed_real_ns is not None
+        return False
+
+    def execute(self, command: str) -> Any:
+        try:
+            return self.monitor.execute(command)
+        except MonitorError:
+            self.close_monitor()
+            raise
+
+    def runs(self) -> bool:
+        """Its vCPUs run. MonitorError when QEMU does not say."""
+        if self.process.is_stopped():
+            return False
+        try:
+            return status(self.monitor) == "running"
+        except MonitorError:
+            self.close_monitor()
+            raise
+
+    def let_run(self, what: str) -> Rescued:
+        """Have it run, out of whatever it is in: stopped by a signal, suspended, in a migration, asleep."""
+        end = time.monotonic() + TRY_S
+        why = "QEMU did not let it run"
+        tried = False
+        while time.monotonic() < end:
+            if not self.alive:
+                return Rescued("ended", "its QEMU process has ended")
+            called = now()
+            with contextlib.suppress(ProcessLookupError):
+                if self.process.is_stopped():
+                    tried = True
+                    self.process.send_continue()
+            try:
+                found = status(self.monitor)
+                if found == "running":
+                    return self._resumed(what, called) if tried else Rescued("running")
+                leave_migration(self.monitor)
+                called, tried = now(), True
+                self.execute("system_wakeup" if found == "suspended" else "cont")
+                why = f"QEMU says: {found}"
+            except MonitorError as error:
+                why = str(error)
+                self.close_monitor()
+            if not self._wait_running(0.5):
+                time.sleep(_PAUSE_S)
+                continue
+            return self._resumed(what, called)
+        return Rescued("failed", why)
+
+    def _wait_running(self, wait_s: float) -> bool:
+        end = time.monotonic() + wait_s
+        while time.monotonic() < end and self.alive:
+            try:
+                if self.runs():
+                    return True
+            except MonitorError:
+                return False
+            time.sleep(0.002)
+        return False
+
+    def _resumed(self, what: str, called: Stamp) -> Rescued:
+        stamp = self._monitor.resumed_real_ns if isinstance(self._monitor, QmpSocket) else None
+        if stamp is not None and stamp < called.real_ns - 1000:
+            stamp = None
+        return Rescued("resumed", what, called, now(), stamp)
+
+    def close_monitor(self) -> None:
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            monitor.close()
+
+    def close(self) -> None:
+        self.close_monitor()
+        self.process.close()
+
+
+@dataclass(frozen=True)
+class Continue:
+    """Suspended by QEMU's `stop`, stopped by a signal, or asleep: the process has all of the guest."""
+
+    guest: str
+    pid: int
+    monitor: MonitorAddress
+    needs_libvirt: ClassVar[bool] = False
+    """It can be done only when the controller has ended and let go of libvirt."""
+
+    lingers: ClassVar[bool] = False
+    """What the controller has begun may stop the guest after the controller's end."""
+
+    def open(self, files: list[int]) -> Opened:
+        return Opened(self, [Process(self.pid, files[0], self.monitor)])
+
+    def rescue(self, opened: Opened) -> Rescued:
+        return opened.process.let_run("it was resumed")
+
+    def holder(self, opened: Opened) -> Process:
+        """The process that has the guest once it was rescued."""
+        return opened.process
+
+
+@dataclass(frozen=True)
+class Wake(Continue):
+    """Asked to suspend itself to RAM: it may still be falling asleep."""
+
+    lingers: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class HandOver(Continue):
+    """in-place: two processes, one of which may run. The token decides (channel.Token): who takes it first
+    says which one it is. port: on 127.0.0.1, which the successor's user-mode network takes over; 0: none."""
+
+    successor_pid: int = 0
+    successor: MonitorAddress = field(default_factory=MonitorAddress)
+    port: int = 0
+
+    def open(self, files: list[int]) -> Opened:
+        old, new, token = files
+        return Opened(
+            self,
+            [Process(self.pid, old, self.monitor), Process(self.successor_pid, new, self.successor)],
+            Token(token),
+        )
+
+    def rescue(self, opened: Opened) -> Rescued:
+        old, new = opened.processes
+        if opened.token.take():
+            # The controller has not told the successor to run, and cannot any more.
+            with contextlib.suppress(HypervisorError):
+                new.process.kill(_END_S)
+            return old.let_run("its hand-over was called off: it was put back to the old process")
+        # `cont` in the last moment of a hand-over is a wish, which QEMU forgets when the state that arrives
+        # is that of a stopped guest: let_run asks query-status, and tells it again.
+        rescued = new.let_run("its successor was told to run")
+        if rescued.act == "ended" and not new.has_resumed:
+            return old.let_run("its successor ended before it ran: it was put back to the old process")
+        if rescued.act in ("resumed", "running"):
+            with contextlib.suppress(HypervisorError):
+                old.process.kill(_END_S)
+            if self.port:
+                self._take_port(new)
+        return rescued
+
+    def holder(self, opened: Opened) -> Process:
+        return opened.processes[0 if opened.token.take() else 1]
+
+    def _take_port(self, new: Process) -> None:
+        line = f"hostfwd_add lab0 tcp:127.0.0.1:{self.port}-:22"
+        with contextlib.suppress(MonitorError):
+            arguments: dict[str, Any] = {"command-line": line}
+            new.monitor.execute("human-monitor-command", **arguments)
+
+
+@dataclass(frozen=True)
+class Restore(Continue):
+    """save-restore: while the process is there it has the guest; afterwards the file has it. path: of the
+    file.
+    home: the lab's state folder, whose embedded driver restores it; uri: or this libvirt."""
+
+    path: str = ""
+    home: str = ""
+    uri: str = ""
+    needs_libvirt: ClassVar[bool] = True
+
+    def rescue(self, opened: Opened) -> Rescued:
+        if opened.process.alive:
+            rescued = opened.process.let_run("its save was called off: it was resumed")
+            if rescued.act in ("resumed", "running"):
+                self._forget()
+            if rescued.act != "ended":
+                return rescued
+        if not Path(self.path).exists():
+            return Rescued("ended", "its QEMU process has ended, and no file holds it")
+        from lab.hypervisor.deadman.libvirt_monitor import restore
+
+        called, returned = restore(self.home, self.uri, self.path)
+        self._forget()
+        return Rescued("resumed", "it was restored from its file", called, returned)
+
+    def _forget(self) -> None:
+        for path in {Path(self.path), Path(self.home, "saved", Path(self.path).name)}:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Relaunch(Continue):
+    """A cold exchange: until the controller has taken the token the old process has the guest; after that its
+    RAM is in `memory_file` and its device state in `state_file`, and a new process is started with them.
+
+    domain_xml: of a process of the old emulator that waits for a state; agents: a folder for its socket.
+    """
+
+    state_file: str = ""
+    memory_file: str = ""
+    home: str = ""
+    domain_xml: str = ""
+    agents: str = ""
+    needs_libvirt: ClassVar[bool] = True
+
+    def open(self, files: list[int]) -> Opened:
+        return Opened(self, [Process(self.pid, files[0], self.monitor)], Token(files[1]))
+
+    def rescue(self, opened: Opened) -> Rescued:
+        if opened.token.take():
+            return opened.process.let_run("its exchange was called off: it was resumed")
+        from lab.hypervisor.deadman.libvirt_monitor import relaunch
+
+        with contextlib.suppress(HypervisorError):
+            opened.process.process.kill(_END_S)
+        for process in self._newer(opened.process.process.pid):
+            with process:
+                if process.is_stopped():
+                    process.send_continue()
+        return relaunch(self)
+
+    def _newer(self, old_pid: int) -> Iterator[QemuProcess]:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != old_pid:
+                process = QemuProcess.open(int(entry.name), f"mem-path={self.memory_file}")
+                if process is not None:
+                    yield process
+
+
+class Opened:
+    """A rescue that can be done now: its processes held by pidfds, their monitors connected."""
+
+    def __init__(self, rescue: Continue, processes: list[Process], token: Token | None = None) -> None:
+        self.plan, self.processes = rescue, processes
+        self._token = token
+        try:
+            for process in processes:
+                if not process.alive:
+                    raise MonitorError("its QEMU process has ended")
+                _ = process.monitor  # connected now, before the freeze
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def process(self) -> Process:
+        return self.processes[0]
+
+    @property
+    def token(self) -> Token:
+        if self._token is None:
+            raise ValueError("this way to freeze has no token")
+        return self._token
+
+    def rescue(self) -> Rescued:
+        """Have the guest run. Whatever goes wrong is told in the result."""
+        try:
+            return self.plan.rescue(self)
+        except (MonitorError, HypervisorError, OSError) as error:
+            return Rescued("failed", str(error).split("\n")[0])
+        except Exception as error:  # noqa: BLE001 - nobody is there to read a traceback; the history tells it
+            return Rescued("failed", f"{type(error).__name__}: {error}")
+
+    def stands_still(self) -> bool:
+        """Whether the process that is to have the guest does not run it; False when that cannot be told."""
+        process = self.plan.holder(self)
+        try:
+            return process.alive and not process.runs()
+        except MonitorError:
+            return False
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.close()
+        if self._token is not None:
+            self._token.close()
+
+
+RESCUES: dict[str, type[Continue]] = {
+    kind.__name__: kind for kind in (Continue, Wake, HandOver, Restore, Relaunch)
+}
+
+
+def to_message(rescue: Continue) -> dict[str, Any]:
+    """As JSON can carry it."""
+    return {"way": type(rescue).__name__, **asdict(rescue)}
+
+
+def from_message(message: dict[str, Any]) -> Continue:
+    """The other way. KeyError or TypeError for what no controller of this version sends."""
+    values = dict(message)
+    kind = RESCUES[values.pop("way")]
+    for name in ("monitor", "successor"):
+        if name in values:
+            values[name] = MonitorAddress(**values[name])
+    return kind(**values)

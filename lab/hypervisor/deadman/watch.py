@@ -1,0 +1,239 @@
+"""The dead-man's process: waits, and acts for a controller that does not.
+
+Messages are always read before time is looked at, so that a dead-man that was itself stopped for a while does
+not take an old state for the present one. After it has acted for a controller that is still there it goes on
+looking: such a controller may wake up in the middle of its own freeze.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.core.clock import Stamp
+from lab.core.units import NS_PER_S
+from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, receive, send
+from lab.hypervisor.deadman.rescue import Opened, Rescued, from_message, now
+from lab.hypervisor.process import QemuProcess
+from lab.hypervisor.qmp import MonitorError
+
+_AGAIN_S = 0.5
+"""How soon it looks again after it has acted."""
+
+_GRACE_S = 15.0
+
+_LINGER_S = 20.0
+"""How long a guest that was told to sleep may take to do so: hypervisor.sleeping's limit."""
+
+
+@dataclass
+class Guarded:
+    """One guest that may stand still. again: when to look after it next, time.monotonic, once it was
+    rescued."""
+
+    opened: Opened
+    cycle: int
+    until_raw_ns: int
+    again: float = float("inf")
+
+    @property
+    def guest(self) -> str:
+        return self.opened.plan.guest
+
+
+class Watch:
+    """Use `run`. end: of the socket pair. controller: its process. history: its run's events.jsonl, or
+    None."""
+
+    def __init__(self, end: socket.socket, controller: QemuProcess, history: Path | None) -> None:
+        self._end, self._controller, self._history = end, controller, history
+        self._guarded: dict[str, Guarded] = {}
+        self._connected = True
+        self._heard = time.monotonic()
+        self._writing = threading.Lock()
+
+    def run(self) -> None:
+        """Guard until the controller has ended and nothing stands still."""
+        beat = 0.0
+        while True:
+            self._wait()
+            self._listen()
+            if not self._connected:
+                self._act(list(self._guarded.values()), "the controller has ended")
+                self._linger()
+                return
+            if self._guarded and time.monotonic() >= beat:
+                beat = time.monotonic() + BEAT_S
+                self._say("beat")
+            self._look()
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        ends = [guarded.until_raw_ns for guarded in self._guarded.values() if guarded.again == float("inf")]
+        left_s = (min(ends) - now().raw_ns) / NS_PER_S if ends else BEAT_S
+        poll.poll(1000 * max(0.001, min(BEAT_S, left_s)) if self._guarded else None)
+
+    def _listen(self) -> None:
+        """Take in all that was sent."""
+        while True:
+            try:
+                message = receive(self._end)
+            except BlockingIOError:
+                return
+            if message is None:
+                self._connected = False
+                return
+            self._heard = time.monotonic()
+            (data, files) = message
+            if data["kind"] == "guard":
+                self._guard(data, files)
+            elif data["kind"] == "release" and (guarded := self._guarded.pop(data["guest"], None)):
+                guarded.opened.close()
+
+    def _guard(self, data: dict[str, Any], files: list[int]) -> None:
+        rescue = from_message(data["rescue"])
+        why = ""
+        try:
+            if rescue.needs_libvirt or not rescue.monitor.socket:
+                from lab.hypervisor.deadman import libvirt_monitor  # noqa: F401 - loaded before the freeze
+            opened = rescue.open(files)
+            self._guarded[rescue.guest] = Guarded(opened, data["cycle"], data["until_raw_ns"])
+        except (MonitorError, OSError) as error:
+            why = str(error) or type(error).__name__
+        self._say("armed", guest=rescue.guest, why=why)
+
+    def _look(self) -> None:
+        """Act where it is time to."""
+        moment, silent_s = now().raw_ns, time.monotonic() - self._heard
+        fresh = [guarded for guarded in self._guarded.values() if guarded.again == float("inf")]
+        if silent_s >= SILENT_S:
+            stopped = self._controller.is_stopped()
+            self._act(
+                [each for each in fresh if stopped or not each.opened.plan.needs_libvirt],
+                f"the controller was silent for {silent_s:.1f} s",
+            )
+        over = [each for each in fresh if moment >= self._limit(each) and each.again == float("inf")]
+        self._act(over, "the budget was over")
+        for guarded in self._guarded.values():
+            if time.monotonic() >= guarded.again:
+                guarded.again = time.monotonic() + _AGAIN_S
+                if guarded.opened.stands_still():
+                    self._act([guarded], "it stood still again after its budget was over")
+
+    def _limit(self, guarded: Guarded) -> int:
+        """Until when a controller that is there may have it, host MONOTONIC_RAW. A restore takes seconds, and
+        to end the controller in the middle of one would only make it longer."""
+        grace_s = _GRACE_S if guarded.opened.plan.needs_libvirt else 0
+        return guarded.until_raw_ns + round(grace_s * NS_PER_S)
+
+    def _act(self, guarded: list[Guarded], why: str) -> None:
+        """Have these run, side by side: one that hangs must not hold the others up."""
+        if not guarded:
+            return
+        if self._connected and any(each.opened.plan.needs_libvirt for each in guarded):
+            # What only libvirt can bring back, its controller must have let go of first.
+            self._controller.kill(_AGAIN_S * 10)
+        threads = [threading.Thread(target=self._rescue, args=(each, why)) for each in guarded]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _rescue(self, guarded: Guarded, why: str) -> None:
+        rescued = guarded.opened.rescue()
+        guarded.again = time.monotonic() + _AGAIN_S
+        if rescued.act == "running":
+            return
+        if self._connected:
+            self._say("acted", guest=guarded.guest, act=rescued.act, why=why)
+        self._write(guarded, rescued, why)
+
+    def _linger(self) -> None:
+        """Without its controller a guest may still fall asleep that was told to."""
+        end = time.monotonic() + _LINGER_S
+        sleepy = [each for each in self._guarded.values() if each.opened.plan.lingers]
+        while sleepy and time.monotonic() < end:
+            time.sleep(BEAT_S)
+            for guarded in sleepy:
+                if guarded.opened.stands_still():
+                    self._act([guarded], "the controller has ended")
+
+    def _say(self, kind: str, **data: Any) -> None:
+        try:
+            send(self._end, kind, **data)
+        except OSError:
+            return  # the controller has ended, which is seen when its end of file is read, or it is stuck
+
+    def _write(self, guarded: Guarded, rescued: Rescued, why: str) -> None:
+        """Append what was done to the history. A disk that is full keeps nobody from running: it was done
+        before."""
+        if self._history is None:
+            return
+        stamp = now()
+        event: dict[str, object] = {
+            "seq": None,
+            "kind": "deadman",
+            "guest": guarded.guest,
+            "cycle": guarded.cycle,
+        }
+        event |= {"raw_ns": stamp.raw_ns, "real_ns": stamp.real_ns, "act": rescued.act, "why": why}
+        event |= {"call": _call(rescued), "text": rescued.text}
+        with self._writing:
+            try:
+                handle = os.open(self._history, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            except OSError:
+                return
+            try:
+                size = os.fstat(handle).st_size
+                # The controller may have been killed in the middle of a line.
+                cut = b"" if not size or os.pread(handle, 1, size - 1) == b"\n" else b"\n"
+                os.write(handle, cut + json.dumps(event, separators=(",", ":")).encode() + b"\n")
+                os.fsync(handle)
+            except OSError:
+                return
+            finally:
+                os.close(handle)
+
+
+def _call(rescued: Rescued) -> dict[str, object] | None:
+    if rescued.called is None or rescued.returned is None:
+        return None
+    return {
+        "called": _stamp(rescued.called),
+        "returned": _stamp(rescued.returned),
+        "event_real_ns": rescued.event_real_ns,
+        "ran_ns": 0,
+    }
+
+
+def _stamp(stamp: Stamp) -> dict[str, int]:
+    return {"raw_ns": stamp.raw_ns, "real_ns": stamp.real_ns}
+
+
+def main(end: int, controller_pid: int, controller: int, history: str) -> None:
+    """The process. end, controller: inherited descriptors, of the socket pair and the controller's pidfd."""
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGTSTP,
+        signal.SIGTTOU,
+        signal.SIGTTIN,
+    ):
+        signal.signal(number, signal.SIG_IGN)  # it ends when nothing is left to guard, and not before
+    with contextlib.suppress(OSError):
+        # Where it may be done, it is not the one that the kernel ends for memory.
+        Path("/proc/self/oom_score_adj").write_text("-900", encoding="ascii")
+    with socket.socket(fileno=end) as channel, QemuProcess(controller_pid, controller) as process:
+        channel.setblocking(False)
+        Watch(channel, process, Path(history) if history else None).run()
