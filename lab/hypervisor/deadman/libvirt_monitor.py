@@ -81,7 +81,7 @@ def relaunch(plan: Relaunch) -> Rescued:
     state = Path(plan.state_file).read_bytes()
     with _connection(plan.home, "") as connection:
         for domain in connection.listAllDomains(0):
-            if plan.memory_file not in domain.XMLDesc(0):
+            if Path(plan.memory_file).name not in domain.XMLDesc(0):
                 continue
             with contextlib.suppress(MonitorError):
                 if execute(domain, "query-status")["status"] == "running":

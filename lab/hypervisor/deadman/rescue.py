@@ -310,7 +310,7 @@ class Relaunch(Continue):
     def _newer(self, old_pid: int) -> Iterator[QemuProcess]:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != old_pid:
-                process = QemuProcess.open(int(entry.name), f"mem-path={self.memory_file}")
+                process = QemuProcess.open(int(entry.name), Path(self.memory_file).name)
                 if process is not None:
                     yield process
 
