@@ -53,6 +53,21 @@ class GuestError(FreezelabError):
     """A guest did not boot, answer, or behave."""
 
 
+class GuestGone(GuestError):
+    """A guest that is known not to answer now: to wait for it, or to try again, is of no use.
+
+    ended: it will not come back by itself: its domain has ended, or QEMU has stopped it.
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", ended: bool = False) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.ended = ended
+
+    def again(self) -> GuestGone:
+        """The same, to be raised once more: a raised one keeps what it passed through."""
+        return GuestGone(self.what, where=self.where, hint=self.hint, ended=self.ended)
+
+
 class ImageError(FreezelabError):
     """A guest image cannot be built, found or used."""
 

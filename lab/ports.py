@@ -136,6 +136,9 @@ class Hypervisor(Protocol):
     def state(self, guest: str) -> str:
         """libvirt's word: running, paused, shut off, crashed, …"""
 
+    def look(self, guest: str) -> None:
+        """GuestGone when it is known, at once, that the guest cannot answer."""
+
     def cpu_time_ns(self, guest: str) -> int:
         """CPU time that the guest's vCPU threads have used on the host."""
 

@@ -76,9 +76,10 @@ class Announcing:
         guests: Sequence[GuestSpec],
         probes: Mapping[str, GuestProbe],
         stack: ExitStack,
+        call_off: Callable[[], None],
     ) -> Announcer:
-        """Have it run, and its handlers heard. GuestError when a guest cannot reach it, or a handler does not
-        ask."""
+        """Have it run, and its handlers heard. call_off: ends all waiting for the guests. GuestError when a
+        guest cannot reach it, or a handler does not ask."""
         self._view.phase("metadata service")
         abouts = [self._about(guest, spec) for guest in guests]
         stack.callback(_removed, made(self._folder))
@@ -88,12 +89,12 @@ class Announcing:
         forwards = [
             MetadataForward(name, partial(_current_of, probes[name]), door) for name, door in doors.items()
         ]
-        enter_together(stack, forwards)
+        enter_together(stack, forwards, call_off)
         if spec.handler:
             self._view.phase("handler", guest=", ".join(ways))
             self._handlers = {name: self._handler(spec, name, way) for name, way in ways.items()}
             stack.callback(self._farewell, service)
-            enter_together(stack, list(self._handlers.values()))
+            enter_together(stack, list(self._handlers.values()), call_off)
             self._await(service, [guest.name for guest in guests])
         return service.announcer
 

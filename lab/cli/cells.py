@@ -9,8 +9,10 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from lab.cli.session import Guests, Settings, check_memory, lab_key
+from lab.cli.signals import Teardown, shield
 from lab.controller import Controller, Fleet, Freezes, Subject
 from lab.core.lanes import batches
 from lab.core.method import FreezeMethod
@@ -69,7 +71,7 @@ class Cells:
         self._plan, self._hypervisor, self._settings = plan, hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
         self._controller = Controller(clock, hypervisor, journal, view, shield)
-        self._stack = ExitStack()
+        self._stack = Teardown(view.note)
         self._kind: _Kind | None = None
         self._guests: Guests | None = None
         self._index = 0
@@ -77,8 +79,10 @@ class Cells:
     def __enter__(self) -> Cells:
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        self._stack.__exit__(None, None, None)
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, value, trace)
 
     def run(self) -> None:
         """All of them. Without a matrix a failure ends the run; in one, it ends its cell, and is told."""
@@ -119,7 +123,7 @@ class Cells:
             patch = make_patch(cycle.patch, self._hypervisor, self._settings, self._clock, self._view)
             patch.check()
         guests = self._serving(batch)
-        with ExitStack() as stack:
+        with Teardown(self._view.note) as stack:
             subjects = self._equipped(batch, guests, stack)
             if not subjects:
                 return
@@ -139,9 +143,10 @@ class Cells:
                     if not self._rollout_or_cycle(freezes, subjects, guests):
                         break
             finally:
-                if undone := patch.undo():
-                    self._journal.append("undo", cell=batch[0].id, what=undone)
-                    self._view.note(f"undone: {undone}")
+                with shield():
+                    if undone := patch.undo():
+                        self._journal.append("undo", cell=batch[0].id, what=undone)
+                        self._view.note(f"undone: {undone}")
 
     def _announcer(
         self, cell: Cell, guests: Guests, subjects: dict[str, Subject], stack: ExitStack
@@ -157,7 +162,9 @@ class Cells:
             self._hypervisor, self._clock, self._view, self._journal, cell.id, doors, settings.folder, key
         )
         specs = [spec for spec in cell.guests if spec.name in subjects]
-        announcer = announcing.start(cell.cycle.announce or Announcement(), specs, guests.probes, stack)
+        announcer = announcing.start(
+            cell.cycle.announce or Announcement(), specs, guests.probes, stack, guests.call_off
+        )
         listening = {
             name: replace(
                 subject,
@@ -231,9 +238,12 @@ class Cells:
                 except (GuestError, HypervisorError) as error:
                     broken = True
                     self._skip(cell, error)
+        except BaseException:
+            guests.call_off()  # or they would be waited for
+            raise
         finally:
-            # Who is interrupted does not wait for the others: they end with their guests.
-            pool.shutdown(wait=False, cancel_futures=True)
+            with shield():
+                pool.shutdown(cancel_futures=True)
         if broken:
             self._kind = None  # nobody knows what state it is in
         return subjects
@@ -241,7 +251,7 @@ class Cells:
     def _drop(self) -> None:
         self._kind = None
         self._guests = None
-        stack, self._stack = self._stack, ExitStack()
+        stack, self._stack = self._stack, Teardown(self._view.note)
         stack.close()
 
 

@@ -9,7 +9,7 @@ from lab.cli.paths import default_home
 from lab.controller import Subject
 from lab.core.plan import Cell, GuestSpec, RtcTrack
 from lab.core.units import NS_PER_S
-from lab.errors import FreezelabError, Interrupted
+from lab.errors import FreezelabError, GuestGone, Interrupted
 from lab.guest import timesync
 from lab.guest.probe import GuestProbe
 from lab.guest.watcher import GuestWatcher
@@ -89,4 +89,6 @@ class Equipment:
         except Interrupted:
             raise
         except FreezelabError as error:
+            if isinstance(error, GuestGone) and error.ended:
+                return
             self._view.note(f"guest {name}: what repairs its clock could not be removed: {error}")

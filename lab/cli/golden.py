@@ -10,13 +10,14 @@ from __future__ import annotations
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.cli.paths import made
+from lab.cli.signals import shield
 from lab.cli.together import AT_ONCE
 from lab.core.plan import GuestSpec
 from lab.core.units import NS_PER_MS, NS_PER_S, format_size
@@ -90,7 +91,7 @@ class Clones:
         self._stopped = threading.Event()
         self._refused: dict[GuestSpec, tuple[Golden, str]] = {}
 
-    def start(self, wanted: Sequence[Prepared]) -> Iterator[tuple[GuestSpec, Clone]]:
+    def start(self, wanted: Sequence[Prepared]) -> Generator[tuple[GuestSpec, Clone]]:
         """Start those that can begin so, several at once; each as it is ready. The others are left out, and
         why is told."""
         golden = {guest.spec: found for guest in wanted if (found := self._golden(guest)) is not None}
@@ -107,11 +108,15 @@ class Clones:
             for guest, clone in begun:
                 if (made := self._come_of(guest, golden[guest.spec], clone)) is not None:
                     yield guest.spec, made
+        except BaseException:
+            self._guests.call_off()
+            raise
         finally:
             # Who is interrupted waits for those that are at work, which see it soon: a domain that was
             # started after its guests were removed would stay.
-            self._stopped.set()
-            pool.shutdown(cancel_futures=True)
+            with shield():
+                self._stopped.set()
+                pool.shutdown(cancel_futures=True)
 
     def _come_of(self, guest: Prepared, golden: Golden, clone: Future[Clone]) -> Clone | None:
         """None when it did not come to life, and nothing of it is left."""

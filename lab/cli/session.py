@@ -7,19 +7,24 @@ import shutil
 import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from lab.cli.equipping import Equipment
 from lab.cli.golden import Clones
+from lab.cli.lookout import Lookout
 from lab.cli.paths import made
+from lab.cli.signals import Teardown, shield, whole
 from lab.cli.together import together
 from lab.controller import Subject
 from lab.core.plan import Cell, GuestSpec
 from lab.core.units import NS_PER_S, format_size
-from lab.errors import FreezelabError, GuestError, HypervisorError, MachineError
+from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted, MachineError
 from lab.guest.fill import Fill, room
+from lab.guest.life import Life
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, Address, load_key
@@ -48,6 +53,7 @@ SeaBIOS 1.16 nor Linux 6.1): it reads all ones, Linux takes the TSC for broken a
 
 OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
 START_TRIES = 3
+CALLED_OFF = GuestGone("called off", ended=True)
 
 
 @dataclass(frozen=True)
@@ -137,23 +143,30 @@ class Guests:
     ) -> None:
         self._hypervisor, self._settings = hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
-        self._stack = ExitStack()
+        self._stack = Teardown(view.note)
         self._probes: dict[str, GuestProbe] = {}
         self._launched: list[str] = []
+        self._lives: dict[str, Life] = {}
+        self._called_off = False
         self._left = False
         self._equipment = Equipment(hypervisor, settings.home, settings.folder, clock, view)
         self._key, self._public = lab_key(settings.home)
-        self._folder = made(settings.home / "guests" / settings.run)
+        self._folder = settings.home / "guests" / settings.run
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
 
     def __enter__(self) -> Guests:
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        if not self._left:
-            self._view.phase("remove guests")
-            together(list(dict.fromkeys(self._launched)), self.remove)
-        self._stack.__exit__(None, None, None)
+    @whole
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if not self._left:
+                self._view.phase("remove guests")
+                together(list(dict.fromkeys(self._launched)), self.remove)
+        finally:
+            self._stack.__exit__(kind, value, trace)
 
     def boot(self, specs: Mapping[GuestSpec, str]) -> None:
         """Boot the guests side by side, each for the cell of this name, and open a probe in each. GuestError
@@ -164,9 +177,11 @@ class Guests:
         clones = None
         if self._settings.golden:
             clones = Clones(self, self._hypervisor, self._settings, self._clock, self._view)
-            for spec, clone in clones.start(list(prepared.values())):
-                self._ready(spec, clone.probe, begun[spec], specs[spec], clone.timings)
-                del prepared[spec]
+            # Closed by hand: who is interrupted in between still holds the generator, and so its workers.
+            with closing(clones.start(list(prepared.values()))) as started_so:
+                for spec, clone in started_so:
+                    self._ready(spec, clone.probe, begun[spec], specs[spec], clone.timings)
+                    del prepared[spec]
             timings = {spec: {"started": "cold"} for spec in prepared}
         started = {spec: self._start(guest) for spec, guest in prepared.items()}
         for spec, guest in started.items():
@@ -196,13 +211,19 @@ class Guests:
 
     def equip(self, cell: Cell, stack: ExitStack) -> dict[str, Subject]:
         """The cell's guests, ready for its cycles; see Equipment.equip."""
-        stacks = {spec: ExitStack() for spec in cell.guests}
-        stack.callback(lambda: together(list(stacks.values()), ExitStack.close))
+        stacks = {spec: Teardown(self._view.note) for spec in cell.guests}
+
+        def leave(_kind: object, value: BaseException | None, _trace: object) -> None:
+            if isinstance(value, Interrupted):
+                self.call_off()  # nothing need be taken out of guests that are taken down
+            together(list(stacks.values()), Teardown.close)
+
+        stack.push(leave)
 
         def equip(spec: GuestSpec) -> Subject:
             return self._equipment.equip(spec, self._probes[spec.name], cell, stacks[spec])
 
-        return {subject.name: subject for subject in together(cell.guests, equip)}
+        return {subject.name: subject for subject in together(cell.guests, equip, self.call_off)}
 
     def up(self, cell: Cell) -> dict[str, Subject]:
         """Boot a cell's guests, and equip them for as long as they are there."""
@@ -286,23 +307,31 @@ class Guests:
 
     def launch(self, guest: Prepared, domain: DomainSpec, start: Callable[[DomainSpec], object]) -> Started:
         """Have `start` start the domain, on a port of its own if it needs one."""
-        self._launched.append(guest.spec.name)
+        name = guest.spec.name
+        if not self._launched:
+            self._stack.enter_context(Lookout(self._hypervisor, self._lives))
+        self._launched.append(name)
+        self._lives[name] = life = Life(partial(self._hypervisor.look, name))
+        if self._called_off:
+            life.end(CALLED_OFF)
         self._stack.callback(self.remove, guest.spec.name)
-        if domain.tap:
-            start(domain)
-            host, port = guest.spec.address.split("/")[0], 22
-        else:
-            host, port = "127.0.0.1", self._on_a_free_port(domain, start)
+        with shield():  # a domain that libvirt starts has to become known here
+            if domain.tap:
+                start(domain)
+                host, port = guest.spec.address.split("/")[0], 22
+            else:
+                host, port = "127.0.0.1", self._on_a_free_port(domain, start)
         address = Address(guest.spec.name, host, port, "root", self._key, guest.host_key)
         return Started(guest.spec, address, domain.console_log)
 
     def _taps(self, spec: GuestSpec) -> tuple[str, str]:
         """Two ends for a guest's card, as a process and its successor cannot open one together."""
         what = f"{self._settings.run} {spec.name}"
-        one, other = (
-            self._stack.enter_context(Tap.make(spec.bridge, f"{what} {n}", self._settings.home)).name
-            for n in (1, 2)
-        )
+        with shield():
+            one, other = (
+                self._stack.enter_context(Tap.make(spec.bridge, f"{what} {n}", self._settings.home)).name
+                for n in (1, 2)
+            )
         return one, other
 
     def _on_a_free_port(self, domain: DomainSpec, start: Callable[[DomainSpec], object]) -> int:
@@ -342,6 +371,12 @@ class Guests:
         self._stack.callback(path.unlink, missing_ok=True)
         return path
 
+    def call_off(self) -> None:
+        """Nobody wants the guests any more: whoever waits for one of them is woken, for good."""
+        self._called_off = True
+        for life in tuple(self._lives.values()):
+            life.end(CALLED_OFF)
+
     def remove(self, name: str) -> None:
         """End it, if it is ours: another run may have a guest of this name, and ours was refused."""
         there = self._hypervisor.spec(name)
@@ -363,7 +398,7 @@ class Guests:
         return self._settings.boot_s or BOOT_S[self._settings.accelerator.accelerator]
 
     def _connect(self, guest: Started, timeout_s: float) -> SSH:
-        return SSH.connect(guest.address, self._clock, timeout_s, lambda: self.alive(guest.spec.name))
+        return SSH.connect(guest.address, self._clock, timeout_s, self._lives[guest.spec.name])
 
     def probe(self, guest: Started, waiting: Waiting | None = None) -> GuestProbe:
         """A probe in a guest that was started, for as long as the guests are there. waiting: see GuestProbe.
@@ -380,9 +415,8 @@ class Guests:
             probe = GuestProbe(name, lambda: self._connect(guest, next(patience, 20)), serial, waiting)
             return self._stack.enter_context(probe)
         except GuestError as error:
-            raise GuestError(
-                error.what, where=error.where, hint=error.hint or _console_end(guest.console)
-            ) from error
+            error.hint = error.hint or _console_end(guest.console)
+            raise
 
     def _fill(self, spec: GuestSpec, probe: GuestProbe) -> int:
         """Its memory, with pages that cannot be made smaller, before anything is measured; how many bytes."""

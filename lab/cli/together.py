@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
+from lab.cli.signals import shield
 from lab.errors import Interrupted
 
 AT_ONCE = (os.cpu_count() or 1) + 1
@@ -17,21 +18,32 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def together(items: Sequence[Item], do: Callable[[Item], Made]) -> list[Made]:
-    """What comes of each, in their order. The first one's error is raised when none is at work any more; who
-    is interrupted does not wait for the others: they end with their guests."""
+def nothing() -> None:
+    """There is nothing that those at work could be waiting for."""
+
+
+def together(
+    items: Sequence[Item], do: Callable[[Item], Made], call_off: Callable[[], None] = nothing
+) -> list[Made]:
+    """What comes of each, in their order. The first one's error is raised when none is at work any more.
+
+    call_off: called when this is interrupted: it has those at work come to an end."""
     pool = ThreadPoolExecutor(min(AT_ONCE, len(items)) or 1)
-    wait = True
     try:
         return [begun.result() for begun in [pool.submit(do, item) for item in items]]
     except Interrupted:
-        wait = False
+        call_off()
         raise
     finally:
-        pool.shutdown(wait=wait, cancel_futures=True)
+        with shield():
+            pool.shutdown(cancel_futures=True)
 
 
-def enter_together(stack: ExitStack, contexts: Sequence[AbstractContextManager[object]]) -> None:
+def enter_together(
+    stack: ExitStack,
+    contexts: Sequence[AbstractContextManager[object]],
+    call_off: Callable[[], None] = nothing,
+) -> None:
     """Enter all of them; those that were entered are left together as well, when `stack` is. Raises as
     together() does."""
     entered: list[AbstractContextManager[object]] = []
@@ -41,4 +53,4 @@ def enter_together(stack: ExitStack, contexts: Sequence[AbstractContextManager[o
         entered.append(context)
 
     stack.callback(lambda: together(entered, lambda context: context.__exit__(None, None, None)))
-    together(contexts, enter)
+    together(contexts, enter, call_off)

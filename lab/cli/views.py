@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from lab.cli.signals import whole
 from lab.host.clocks import HostClock
 from lab.image.build import Progress
 from lab.ports import View
 from lab.report.live import view
 
 
-@contextmanager
-def view_for(guests: Sequence[str], *, quiet: bool) -> Iterator[tuple[View, Progress]]:
-    """The view of a run, and the progress of the image build that may come before it."""
-    with view(HostClock(), guests, quiet=quiet) as shown:
-        yield shown, shown.progress
+class view_for:
+    """The view of a run, and the progress of the image build that may come before it. No signal keeps it from
+    giving the terminal back."""
+
+    def __init__(self, guests: Sequence[str], *, quiet: bool) -> None:
+        self._view = view(HostClock(), guests, quiet=quiet)
+
+    @whole
+    def __enter__(self) -> tuple[View, Progress]:
+        shown = self._view.__enter__()
+        return shown, shown.progress
+
+    @whole
+    def __exit__(self, *raised: object) -> None:
+        self._view.__exit__(*raised)
 
 
 @contextmanager

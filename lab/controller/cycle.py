@@ -96,7 +96,8 @@ class Controller:
         where it stands: frozen, resyncing.
 
         What is wrong with a guest is journalled as its problem, and the cycle goes on with the
-        others. HypervisorError when a guest cannot be frozen or resumed; Interrupted passes.
+        others. GuestGone after it when one has ended. HypervisorError when a guest cannot be frozen or
+        resumed; Interrupted passes.
         """
         method = spec.method if frozen else FreezeMethod.NONE
         freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
@@ -126,13 +127,16 @@ class Controller:
         step = (ended.real_ns - started.real_ns) - (ended.raw_ns - started.raw_ns)
         for name in subjects:
             self._journal.append("cycle-end", name, index, host_step_ns=step)
+        for each in seen.values():
+            if each.gone is not None and each.ended:
+                raise each.gone
 
     def _cycle(self, terms: _Terms, subjects: Mapping[str, Subject]) -> None:
         index, seen, spec = terms.index, terms.seen, terms.spec
         patch, told = terms.patch, terms.told
         method = terms.freezing.method
         if method.freezes:
-            for name in subjects:
+            for name in self._there(terms, subjects):
                 self._view.phase("prepare", guest=name)
                 self._hypervisor.prepare(name, terms.freezing)
         self._view.phase("settle", length_ns=spec.settle_ns)
@@ -141,7 +145,8 @@ class Controller:
             settled = max(settled, told.not_before_raw_ns - spec.before_ns)
         self._clock.sleep_until(settled)
         versions: dict[str, str] = {}
-        for name, subject in subjects.items():
+        for name in self._there(terms, subjects):
+            subject = subjects[name]
             versions[name] = patch.version(name)
             with self._reader.observing(name, index, seen[name]):
                 subject.probe.start_cycle()
@@ -154,7 +159,7 @@ class Controller:
         until = self._clock.now().raw_ns + spec.before_ns
         self._reader.read(subjects, seen, index, until, dense_end=True)
 
-        live = {name: s for name, s in subjects.items() if not seen[name].lost}
+        live = {name: subjects[name] for name in self._there(terms, subjects)}
         if live:
             terms.stage("frozen")
             resumed = (self._reboot if method is FreezeMethod.REBOOT else self._freeze)(terms, live)
@@ -162,24 +167,39 @@ class Controller:
             self._view.phase("watch", length_ns=spec.watch_ns)
             until, look = resumed.raw_ns + spec.watch_ns, told.look if told is not None else None
             self._reader.read(live, seen, index, until, dense_start=True, dense_end=True, look=look)
+        self._there(terms, live)
         for name, subject in live.items():
-            with self._reader.observing(name, index, seen[name]):
-                self._journal.append("samples", name, index, sampler=subject.probe.samples())
-                self._journal.append("beats", name, index, beats=list(subject.probe.heartbeats()))
-                after = subject.probe.facts()
-                self._journal.append("facts", name, index, when="after", facts=after)
-                said = subject.resync.outcome()
-                finished = subject.resync.finished_raw_ns()
-                self._journal.append("resync", name, index, said=said, finished_raw_ns=finished)
-                if subject.watcher is not None:
-                    claims, effects = list(subject.watcher.claims()), subject.watcher.effects()
-                    self._journal.append("watched", name, index, claims=claims, effects=effects)
-                if subject.handler_end is not None and (end := subject.handler_end()) is not None:
-                    self._journal.append("handler", name, index, cell=subject.cell, end=end)
-            self._hypervisor.finish(name)
-            after_version = patch.version(name)
-            why = patch.verify(versions[name], after_version)
-            self._journal.append("verified", name, index, before=versions[name], after=after_version, why=why)
+            if seen[name].gone is None:
+                with self._reader.observing(name, index, seen[name]):
+                    self._collect(name, subject, index)
+            if not seen[name].ended:
+                self._hypervisor.finish(name)
+                after_version = patch.version(name)
+                why = patch.verify(versions[name], after_version)
+                self._journal.append(
+                    "verified", name, index, before=versions[name], after=after_version, why=why
+                )
+
+    def _collect(self, name: str, subject: Subject, index: int) -> None:
+        """What was seen inside the guest."""
+        self._journal.append("samples", name, index, sampler=subject.probe.samples())
+        self._journal.append("beats", name, index, beats=list(subject.probe.heartbeats()))
+        self._journal.append("facts", name, index, when="after", facts=subject.probe.facts())
+        said, finished = subject.resync.outcome(), subject.resync.finished_raw_ns()
+        self._journal.append("resync", name, index, said=said, finished_raw_ns=finished)
+        if subject.watcher is not None:
+            claims, effects = list(subject.watcher.claims()), subject.watcher.effects()
+            self._journal.append("watched", name, index, claims=claims, effects=effects)
+        if subject.handler_end is not None and (end := subject.handler_end()) is not None:
+            self._journal.append("handler", name, index, cell=subject.cell, end=end)
+
+    def _there(self, terms: _Terms, subjects: Mapping[str, Subject]) -> list[str]:
+        """Those that can still be observed, after a look at what libvirt knows of each."""
+        for name in subjects:
+            if not terms.seen[name].lost:
+                with self._reader.observing(name, terms.index, terms.seen[name]):
+                    self._hypervisor.look(name)
+        return [name for name in subjects if not terms.seen[name].lost]
 
     def _freeze(self, terms: _Terms, subjects: Mapping[str, Subject]) -> Stamp:
         """Freeze, patch, resume. Returns the stamp of the last resume's return."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lab.core.handlers import HandlerEnd
 from lab.core.timeline import Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import GuestError
+from lab.errors import GuestError, GuestGone
 from lab.ports import Clock, Journal, Probe, Resync, View, Watcher
 
 DENSE_NS = NS_PER_S
@@ -45,9 +45,16 @@ class Subject:
 
 @dataclass
 class Seen:
-    """What one cycle has seen of one guest so far. lost: it cannot be observed any more."""
+    """What one cycle has seen of one guest so far. lost: it cannot be observed any more. gone: what is known
+    to keep it from answering."""
 
     lost: bool = False
+    gone: GuestGone | None = None
+
+    @property
+    def ended(self) -> bool:
+        """It will not come back by itself."""
+        return self.gone is not None and self.gone.ended
 
 
 class Reader:
@@ -111,6 +118,8 @@ class _Observing:
         if not isinstance(error, GuestError):
             return False
         self._seen.lost = True
+        if isinstance(error, GuestGone):
+            self._seen.gone = error
         self._journal.append("problem", self._name, self._index, text=str(error))
         self._view.note(str(error))
         return True

@@ -35,6 +35,8 @@ class _Shell:
         self.wire = Wire(self._ours, clock)
         self._process: subprocess.Popen[bytes] | None = None
 
+    gone = None
+
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -28,7 +28,7 @@ import paramiko
 from lab.core.clock import Stamp
 from lab.core.timeline import Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_S
-from lab.errors import GuestError
+from lab.errors import GuestError, GuestGone
 from lab.guest import asking, program
 from lab.guest.asking import Exchange
 from lab.guest.serial import SerialLine
@@ -156,11 +156,19 @@ class GuestProbe:
 
     @property
     def ssh(self) -> SSH:
-        """The connection, for other commands between the measurements; had again when it was lost."""
+        """The connection, for other commands between the measurements; had again when it was lost, but
+        GuestGone, once, when it was cut."""
+        self._check()
         self._mended()
         if self._ssh is None or not self._ssh.alive:
             self._repair()
         return self._connected()
+
+    def _check(self) -> None:
+        """GuestGone when the connection was cut; whoever asks again has a new one made."""
+        if self._ssh is not None and (gone := self._ssh.gone) is not None:
+            self._drop()
+            raise gone
 
     def _repair(self) -> None:
         """Have a lost channel again."""
@@ -186,7 +194,8 @@ class GuestProbe:
                 self._start(max(1.0, deadline - time.monotonic()))
             except GuestError as error:
                 self._drop()
-                if isinstance(error, RefusedError) or time.monotonic() + pace > deadline:
+                hopeless = isinstance(error, RefusedError | GuestGone)
+                if hopeless or time.monotonic() + pace > deadline:
                     raise
             else:
                 return False
@@ -285,6 +294,8 @@ class GuestProbe:
 
     def _ended(self) -> GuestError:
         """Why the payload ended, from what it left on standard error."""
+        if self._ssh is not None and (gone := self._ssh.gone) is not None:
+            return gone
         said, status = "", -1
         if self._channel is not None:
             channel = self._channel
@@ -349,19 +360,21 @@ class GuestProbe:
         if self._resting:
             self._heard_s = time.monotonic()  # no heartbeat could be missed
         for tries_left in reversed(range(_TRIES)):
+            self._check()
             if self._serial is not None and self._mending is None and self._lost():
                 self._mend()
             mending = self._mending is not None and self._mending.is_alive()
             if self._serial is not None and (mending or self._silent()):
                 with suppress(GuestError):
                     return ask(self._serial.exchange)
+                self._check()
             self._mended()
             try:
                 return ask(self._exchange)
             except _SilentError:
                 continue
-            except GuestError:
-                if not tries_left:
+            except GuestError as error:
+                if not tries_left or isinstance(error, GuestGone):
                     raise
                 self._mend()
         raise GuestError(

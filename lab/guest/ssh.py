@@ -16,7 +16,8 @@ from pathlib import Path
 
 import paramiko
 
-from lab.errors import GuestError, MachineError
+from lab.errors import GuestError, GuestGone, MachineError
+from lab.guest.life import Life, Link
 from lab.guest.wire import Wire
 from lab.ports import Clock
 
@@ -187,8 +188,11 @@ class _Transport(paramiko.Transport):
 class SSH:
     """One SSH connection to one guest. A context manager."""
 
-    def __init__(self, address: Address, transport: _Transport, wire: Wire, clock: Clock) -> None:
+    def __init__(
+        self, address: Address, transport: _Transport, wire: Wire, clock: Clock, life: Life, link: Link
+    ) -> None:
         self.address, self.transport, self.wire, self.clock = address, transport, wire, clock
+        self._life, self._link = life, link
 
     @classmethod
     def connect(
@@ -196,22 +200,23 @@ class SSH:
         address: Address,
         clock: Clock,
         timeout_s: float,
-        alive: Callable[[], None] = lambda: None,
+        life: Life | None = None,
         *,
         handshake_s: float | None = None,
     ) -> SSH:
         """Connect, check the guest's host key against the pinned one, log in.
 
         timeout_s: until sshd speaks. handshake_s: for the rest; by default what is left, and no less than
-        HANDSHAKE_S.
-        GuestError: nobody answers in time or the connection breaks. RefusedError: the host key is another
-        one, or the login is refused. MachineError: our own key cannot be used.
+        HANDSHAKE_S. life: what may end the waiting, for this and for all that is done over the connection.
+        GuestGone: it did. GuestError: nobody answers in time or the connection breaks. RefusedError: the host
+        key is another one, or the login is refused. MachineError: our own key cannot be used.
         """
         key = load_key(address.key)
         where = f"guest {address.guest}"
         deadline = time.monotonic() + timeout_s
+        life = life or Life()
         try:
-            sock = wait_for_banner(address.host, address.port, deadline, alive)
+            sock = wait_for_banner(address.host, address.port, deadline, life.check)
         except ConnectionRefusedError as error:
             raise GuestError(f"SSH is refused at {address}", where=where) from error
         except TimeoutError as error:
@@ -219,6 +224,11 @@ class SSH:
                 f"no answer to SSH at {address} within {timeout_s:.0f} s", where=where
             ) from error
         wire = Wire(sock, clock)
+        try:
+            link = life.link(sock)
+        except GuestGone:
+            sock.close()
+            raise
         transport = _Transport(wire)  # type: ignore[arg-type]  # it stands in for the socket
         options = transport.get_security_options()
         options.ciphers = [c for c in CIPHERS if c in options.ciphers] or options.ciphers
@@ -239,24 +249,32 @@ class SSH:
             transport.auth_publickey(address.user, key)
         except GuestError:
             transport.close()
+            life.drop(link)
             raise
         except paramiko.AuthenticationException as error:
+            life.drop(link)
             # paramiko says the same of a guest that has fallen silent or gone away.
             if not transport.is_active() or "timeout" in str(error):
                 transport.close()
+                if link.why is not None:
+                    raise link.why.again() from error
                 raise GuestError(f"SSH broke at {address}: {_said(error)}", where=where) from error
             transport.close()
             hint = f"the guest does not accept the lab's key {address.key}"
             raise RefusedError(f"SSH login refused at {address}", where=where, hint=hint) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             transport.close()
+            life.drop(link)
+            if link.why is not None:
+                raise link.why.again() from error
             raise GuestError(f"SSH broke at {address}: {_said(error)}", where=where) from error
-        return cls(address, transport, wire, clock)
+        return cls(address, transport, wire, clock, life, link)
 
     def again(self, timeout_s: float) -> SSH:
         """Another connection to the same guest. Raises as connect does, also when the guest that has begun
         to speak falls silent: one that is rebooted leaves its connections hanging."""
-        return SSH.connect(self.address, self.clock, timeout_s, handshake_s=min(timeout_s + 1, SILENCE_S))
+        within = min(timeout_s + 1, SILENCE_S)
+        return SSH.connect(self.address, self.clock, timeout_s, self._life, handshake_s=within)
 
     def __enter__(self) -> SSH:
         return self
@@ -266,6 +284,15 @@ class SSH:
 
     def close(self) -> None:
         self.transport.close()
+        self._life.drop(self._link)
+
+    @property
+    def gone(self) -> GuestGone | None:
+        """Why the connection was cut; None when it was not."""
+        return self._link.why.again() if self._link.why is not None else None
+
+    def _lost(self, what: str) -> GuestError:
+        return self.gone or GuestError(what, where=f"guest {self.address.guest}")
 
     @property
     def alive(self) -> bool:
@@ -277,7 +304,7 @@ class SSH:
             channel = self.transport.open_session(timeout=timeout_s)
             channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise GuestError(f"SSH is gone: {_said(error)}", where=f"guest {self.address.guest}") from error
+            raise self._lost(f"SSH is gone: {_said(error)}") from error
         return channel
 
     def socket(self, path: str, timeout_s: float = 30.0) -> paramiko.Channel | None:
@@ -288,7 +315,7 @@ class SSH:
         except paramiko.ChannelException:
             return None
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise GuestError(f"SSH is gone: {_said(error)}", where=f"guest {self.address.guest}") from error
+            raise self._lost(f"SSH is gone: {_said(error)}") from error
 
     def run(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> Result:
         """Run a shell command in the guest to its end. GuestError on a lost connection or time-out."""
@@ -318,7 +345,7 @@ class SSH:
                     channel.status_event.wait(0.01)
         except OSError as error:
             state = f"not done after {timeout_s:.0f} s" if self.alive else "the connection was lost"
-            raise GuestError(f"{command!r}: {state}", where=f"guest {self.address.guest}") from error
+            raise self._lost(f"{command!r}: {state}") from error
         finally:
             channel.close()
         return Result(channel.recv_exit_status(), out.decode(errors="replace"), err.decode(errors="replace"))

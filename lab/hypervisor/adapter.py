@@ -13,7 +13,7 @@ from typing import Any
 from lab.core.method import FreezeMethod
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
-from lab.hypervisor import agent, facts, recovery
+from lab.hypervisor import agent, facts, fate, recovery
 from lab.hypervisor.agent import SetBy
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
 from lab.hypervisor.cold import ColdExchange
@@ -46,6 +46,7 @@ class LibvirtHypervisor:
         self._root = root
         self._lock = threading.RLock()
         self._freezes: dict[str, Freeze] = {}
+        self._ours: set[str] = set()  # what happens to these guests now is our own doing
         self._ground = Ground(connection, uri, home, clock, root)
         self._open = True
         self.dead_man = DeadMan()
@@ -117,6 +118,7 @@ class LibvirtHypervisor:
         with self._lock:
             # Noted before it is stopped: an interrupt must find the guest among those to resume.
             freeze = self._freezes.setdefault(guest, self._make(guest, freezing))
+            self._ours.add(guest)
         return freeze.stop(deadline_raw_ns)
 
     def resume(self, guest: str, freezing: Freezing) -> Resumed:
@@ -126,7 +128,9 @@ class LibvirtHypervisor:
             # Frozen by an earlier process, or not at all: only those that stop can be gone on with.
             stopped = freezing.method is FreezeMethod.SIGSTOP
             freeze = Sigstop(self._ground, guest) if stopped else self._plain(guest, freezing)
-        return freeze.go_on()
+        resumed = freeze.go_on()
+        self._ours.discard(guest)
+        return resumed
 
     def finish(self, guest: str) -> None:
         """End what prepare and freeze have left behind. Waits for it; safe to call always."""
@@ -166,6 +170,7 @@ class LibvirtHypervisor:
         if self._ground.last_end(uuid) is not None or state_of(domain) == "shut off":
             return Call(called, called)
         start = len(self._ground.events.lifecycle(uuid))
+        self._ours.add(guest)
         with mapped("cannot be shut down", guest):
             domain.shutdown()
         left_s = self._ground.left_s(deadline_raw_ns)
@@ -181,7 +186,21 @@ class LibvirtHypervisor:
             raise HypervisorError("only a guest that this lab has started can be started again", where=guest)
         called = self._clock.now()
         self.define_and_start(spec.again(Path(successor.emulator or spec.emulator)))
+        self._ours.discard(guest)
         return Call(called, self._clock.now())
+
+    def look(self, guest: str) -> None:
+        """GuestGone when libvirt knows of something that keeps the guest from answering, and that was not
+        done here: it has ended, is asleep, was paused by QEMU. Never waits for QEMU."""
+        if guest in self._ours:
+            return
+        gone = fate.gone(self._ground, guest)
+        if gone is not None and guest not in self._ours:
+            raise gone
+
+    def resets(self, guest: str) -> tuple[str, int]:
+        """The guest's domain, by its uuid, and how often it was reset so far, by its own doing."""
+        return fate.resets(self._ground, guest)
 
     def state(self, guest: str) -> str:
         """libvirt's word: running, paused, shut off, crashed, … "paused" also for a guest whose process
@@ -207,6 +226,7 @@ class LibvirtHypervisor:
             domain = self._ground.domains.start(spec)
         except HypervisorError as error:
             raise start_failure(error, spec) from error
+        self._ours.discard(spec.guest)
         self._ground.specs[spec.guest] = spec
         return LabDomain.of(spec, state_of(domain), None if spec.tap else spec.ssh_port)
 
@@ -258,6 +278,7 @@ class LibvirtHypervisor:
         HypervisorError for a domain that is not the lab's: those are never destroyed."""
         with self._lock:
             freeze = self._freezes.pop(guest, None)
+            self._ours.add(guest)
         ours = {known.guest for known in self._ground.domains.lab()}
         if guest not in ours:
             domain, uuid = self._ground.domain(guest)

@@ -45,9 +45,15 @@ _KINDS: dict[int, str] = {getattr(libvirt, f"VIR_DOMAIN_EVENT_{kind}"): kind.low
 _REASONS = _reasons()
 
 
+IO_ERROR = "io error"
+_IO_REASONS = {"enospc": "no space left on the device", "eio": "an I/O error", "eperm": "not permitted"}
+"""qemuProcessHandleIOError passes on QEMU's `nospace` as enospc; newer libvirts have more words."""
+
+
 @dataclass(frozen=True)
 class LifecycleEvent:
-    """One event. seen: the host's clocks when it reached us. reason: libvirt's word, "" when none."""
+    """One event. seen: the host's clocks when it reached us. reason: libvirt's word, "" when none; of an
+    IO_ERROR the path of the image and what was wrong."""
 
     kind: str
     reason: str
@@ -79,6 +85,7 @@ class EventLog:
         self._changed = threading.Condition()
         self._lifecycle: dict[str, list[LifecycleEvent]] = defaultdict(list)
         self._qemu: dict[str, list[QemuEvent]] = defaultdict(list)
+        self._news = 0
         self._callbacks: list[int] = []
         self._monitor_callback: int | None = None
 
@@ -87,6 +94,7 @@ class EventLog:
         for kind, callback in (
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
+            (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
         ):
             self._callbacks.append(connection.domainEventRegisterAny(None, kind, callback, None))
         # The test driver has no monitor; freezes then come without QEMU's stamps.
@@ -128,6 +136,12 @@ class EventLog:
             return self._wait(
                 lambda: next((e for e in self._lifecycle[uuid][start:] if wanted(e)), None), timeout_s
             )
+
+    def wait_news(self, known: int, timeout_s: float) -> int:
+        """How many lifecycle events there were, once it is another number than `known`, or at the timeout."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._news != known, timeout_s)
+            return self._news
 
     def wait_qemu(self, uuid: str, kind: str, since_real_ns: int, timeout_s: float) -> int | None:
         """QEMU's stamp of the first event of this kind that is not before `since_real_ns`."""
@@ -175,11 +189,17 @@ class EventLog:
     def _on_reboot(self, _conn: object, domain: Any, _opaque: object) -> None:
         self._add(domain, "rebooted", "")
 
+    def _on_io_error(
+        self, _conn: object, domain: Any, path: str, _alias: str, _action: int, reason: str, _opaque: object
+    ) -> None:
+        self._add(domain, IO_ERROR, f"{path}: {_IO_REASONS.get(reason, reason) or 'an I/O error'}")
+
     def _add(self, domain: Any, kind: str, reason: str) -> None:
         seen = self._now()
         with self._changed:
             events = self._lifecycle[domain.UUIDString()]
             events.append(LifecycleEvent(kind, reason, seen))
+            self._news += 1
             self._changed.notify_all()
 
     def _on_qemu(

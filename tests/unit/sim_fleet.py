@@ -120,6 +120,9 @@ class World:
     def state(self, guest: str) -> str:
         return "running" if self.guests[guest].frozen_at is None else "paused"
 
+    def look(self, guest: str) -> None:
+        """All guests are there."""
+
     def cpu_time_ns(self, guest: str) -> int:
         return 0
 

@@ -17,7 +17,7 @@ from lab.core.plan import CycleSpec, FreezeMethod, HoldPatch
 from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.timesync.setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted
+from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
 from lab.ports import Freezing, Frozen, PatchResult, Resumed, Successor
 
 SPEC = CycleSpec(
@@ -45,6 +45,7 @@ class World:
         self.by_guard: dict[str, Resumed] = {}
         self.called_off: dict[str, str] = {}
         self.down: set[str] = set()
+        self.gone: dict[str, GuestGone] = {}
         self.finished: list[str] = []
         self.shielded = False
         self.interrupted_on_the_way = False
@@ -127,6 +128,10 @@ class World:
 
     def state(self, guest: str) -> str:
         return "paused" if guest in self.frozen else "running"
+
+    def look(self, guest: str) -> None:
+        if (gone := self.gone.get(guest)) is not None:
+            raise gone
 
     def cpu_time_ns(self, guest: str) -> int:
         self.did(f"cpu {guest}")
@@ -456,6 +461,50 @@ def test_all_probes_lost_ends_the_cycle_without_a_freeze() -> None:
     cycle(world)
     assert not [line for line in world.log if line.startswith("freeze")]
     assert world.kinds("a")[-1] == "cycle-end"
+
+
+ENDED = GuestGone("has ended: it powered itself off", where="guest a", ended=True)
+ASLEEP = GuestGone("is asleep: it suspended itself to RAM", where="guest a")
+
+
+def problems_of(world: World, guest: str) -> list[str]:
+    return [data["text"] for kind, of, data in world.events if kind == "problem" and of == guest]
+
+
+@pytest.mark.parametrize("gone", [ENDED, ASLEEP])
+def test_a_guest_that_is_known_to_be_gone_does_not_hold_up_the_others(gone: GuestGone) -> None:
+    """Nothing is asked of it, and the living are frozen as ever; what has ended is raised after the cycle."""
+    world = World()
+    world.gone["a"] = gone
+    if gone.ended:
+        with pytest.raises(GuestGone, match="powered itself off"):
+            cycle(world)
+    else:
+        cycle(world)
+    assert problems_of(world, "a") == [str(gone)]
+    assert not {"prepare a", "start a", "read a", "freeze a", "samples a"} & set(world.log)
+    assert {"freeze b", "patch", "resume b", "samples b"} <= set(world.log)
+    assert world.kinds("a")[-1] == world.kinds("b")[-1] == "cycle-end"
+
+
+def test_a_guest_that_ends_in_the_watch_ends_the_run_when_the_cycle_is_whole() -> None:
+    world = World()
+
+    watch = world.phase
+
+    def phase(name: str, *, guest: str = "", length_ns: int | None = None) -> None:
+        if name == "watch":
+            world.fail["read a"] = ENDED
+            world.gone["a"] = ENDED
+        watch(name, guest=guest, length_ns=length_ns)
+
+    world.phase = phase  # type: ignore[method-assign]
+    with pytest.raises(GuestGone, match="powered itself off"):
+        cycle(world)
+    assert {"stop", "resume", "problem"} <= set(world.kinds("a"))
+    assert "samples a" not in world.log
+    assert {"samples", "verified"} <= set(world.kinds("b"))
+    assert "verified" not in world.kinds("a"), "QEMU is not there to be asked for its version"
 
 
 def test_a_failing_patch_is_journalled() -> None:

@@ -10,7 +10,7 @@ from lab.core.clock import Interval
 from lab.core.mechanism import ResyncMechanism
 from lab.core.timesync.setup import Setup
 from lab.core.units import NS_PER_MS
-from lab.errors import FreezelabError, GuestError, HypervisorError, Refused
+from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Refused
 from lab.guest.timesync import push
 from lab.guest.timesync.line import Line
 from lab.guest.timesync.ways import Ways
@@ -166,6 +166,8 @@ class HwclockResync(Acting):
             line = self._working()
             try:
                 _, said, done = line.ask("set", HWCLOCK_S)
+            except GuestGone:
+                raise
             except GuestError:
                 line.again(deadline)
                 _, said, done = line.ask("set", HWCLOCK_S)

@@ -13,7 +13,7 @@ from contextlib import suppress
 import paramiko
 
 from lab.core.clock import Stamp
-from lab.errors import GuestError
+from lab.errors import GuestError, GuestGone
 from lab.guest.ssh import SSH
 
 START_S, ANSWER_S = 60.0, 10.0
@@ -50,6 +50,9 @@ class Line:
             raise GuestError(f"the program says: {self.greeting or self._last_words()}", where=self.where)
         return self
 
+    def _lost(self, what: str) -> GuestError:
+        return self._ssh.gone or GuestError(what, where=self.where)
+
     def again(self, deadline_s: float) -> None:
         """Connect and start anew, trying until MONOTONIC `deadline_s` (seconds). GuestError then."""
         while True:
@@ -60,8 +63,8 @@ class Line:
                 self.close()
                 self._ssh = fresh
                 self.open(max(1.0, deadline_s - time.monotonic()))
-            except GuestError:
-                if time.monotonic() + _PACE_S >= deadline_s:
+            except GuestError as error:
+                if isinstance(error, GuestGone) or time.monotonic() + _PACE_S >= deadline_s:
                     raise
                 time.sleep(_PACE_S)
             else:
@@ -86,7 +89,7 @@ class Line:
         try:
             self._channel.sendall(line.encode() + b"\n")
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise GuestError("the channel was lost", where=self.where) from error
+            raise self._lost("the channel was lost") from error
         sent = wire.first_sent or sent
         answer = self._read(time.monotonic() + timeout_s)
         return sent, answer, wire.last_received
@@ -115,9 +118,9 @@ class Line:
             except TimeoutError as error:
                 raise GuestError("no answer in time", where=self.where) from error
             except OSError as error:
-                raise GuestError("the channel was lost", where=self.where) from error
+                raise self._lost("the channel was lost") from error
             if not data:
-                raise GuestError(f"the program has ended: {self._last_words()}", where=self.where)
+                raise self._lost(f"the program has ended: {self._last_words()}")
             self._waiting += data
         line, self._waiting = self._waiting.split(b"\n", 1)
         return line.decode(errors="replace")

@@ -18,7 +18,7 @@ from lab.core.clock import Interval, Stamp, intersect
 from lab.core.mechanism import ResyncMechanism
 from lab.core.timesync.setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
-from lab.errors import FreezelabError, GuestError
+from lab.errors import FreezelabError, GuestError, GuestGone
 from lab.guest import program
 from lab.guest.timesync.line import Line
 from lab.guest.timesync.ways import Ways
@@ -165,7 +165,8 @@ class PushResync:
                     pushed = push(self._working())
                 except GuestError as error:
                     self._said = f"the push failed: {error.what}"
-                    if time.monotonic() >= deadline or self._line is None:
+                    late = isinstance(error, GuestGone) or time.monotonic() >= deadline
+                    if late or self._line is None:
                         return
                     try:
                         self._line.again(deadline)

@@ -1,0 +1,77 @@
+"""What libvirt knows of a guest that cannot answer: it has ended, sleeps, or was paused by QEMU.
+
+libvirt's domain state and lifecycle events: virDomainState, virDomainPausedReason and
+virDomainEventStoppedDetailType in its include/libvirt/libvirt-domain.h.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lab.errors import GuestGone
+from lab.hypervisor.binding import libvirt
+from lab.hypervisor.events import IO_ERROR
+from lab.hypervisor.ground import Ground
+
+REBOOTED = "rebooted"
+"""EventLog's name of libvirt's reboot event, QEMU's RESET: the guest's doing."""
+
+_ENDS = {
+    "shutdown": "it powered itself off",
+    "destroyed": "somebody destroyed its domain",
+    "crashed": "it crashed",
+    "migrated": "somebody migrated it away",
+    "saved": "somebody saved it",
+}
+
+
+def gone(ground: Ground, guest: str) -> GuestGone | None:
+    """Why the guest cannot answer; None when nothing is known that keeps it from that. Never waits for QEMU.
+    HypervisorError when there is no such guest."""
+    domain, uuid = ground.domain(guest)
+    state = ground.state(guest)
+    if state in ("shut off", "crashed"):
+        end = ground.last_end(uuid)
+        reason = end.reason if end is not None else ""
+        how = "" if state == "shut off" and not reason else _ENDS.get(reason, "its QEMU process died")
+        if reason == "shutdown" and _told_by_signal(ground, uuid):
+            how = "its QEMU process was ended by a signal"
+        said = ground.logs.last(str(ground.specs[guest].name)) if guest in ground.specs else ""
+        told = ": ".join(part for part in ("has ended", how, "" if reason == "shutdown" else said) if part)
+        return GuestGone(told, where=f"guest {guest}", ended=True)
+    if state == "pmsuspended":
+        return GuestGone("is asleep: it suspended itself to RAM", where=f"guest {guest}")
+    if state == "paused" and _stopped_by_qemu(domain):
+        errors = [event.reason for event in ground.events.lifecycle(uuid) if event.kind == IO_ERROR]
+        why = (
+            f"its disk image cannot be written: {errors[-1]}" if errors else "an I/O error of its disk image"
+        )
+        hint = "free some space there, or put FREEZELAB_HOME elsewhere" if "space" in why else ""
+        return GuestGone(f"QEMU has paused it: {why}", where=f"guest {guest}", hint=hint, ended=True)
+    return None
+
+
+def rebooted(guest: str) -> GuestGone:
+    """That it was reset, which nobody here has asked for."""
+    return GuestGone("rebooted by itself", where=f"guest {guest}")
+
+
+def resets(ground: Ground, guest: str) -> tuple[str, int]:
+    """The guest's domain now, and how often it was reset so far."""
+    _domain, uuid = ground.domain(guest)
+    return uuid, sum(event.kind == REBOOTED for event in ground.events.lifecycle(uuid))
+
+
+def _told_by_signal(ground: Ground, uuid: str) -> bool:
+    """libvirt passes on QEMU's word on who shut it down (SHUTDOWN, `guest`)."""
+    told = [event.reason for event in ground.events.lifecycle(uuid) if event.kind == "shutdown"]
+    return told[-1:] == ["host"]
+
+
+def _stopped_by_qemu(domain: Any) -> bool:
+    """Whether QEMU has stopped it of itself, for its disk."""
+    try:
+        state, reason = domain.state()
+    except libvirt.libvirtError:
+        return False
+    return bool((state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR))

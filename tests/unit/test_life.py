@@ -1,0 +1,136 @@
+"""What ends all waiting for a guest, and work on several guests that is called off."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.cli.signals import Signals
+from lab.cli.together import together
+from lab.errors import GuestError, GuestGone, Interrupted
+from lab.guest.life import Life
+from lab.guest.ssh import SSH, Address
+from lab.host.clocks import HostClock
+from lab.image.identity import make_key, write_key
+
+LONG_S = 60.0
+"""No test waits for so long; what is tried would."""
+
+ENDED = GuestGone("has ended: it powered itself off", where="guest web-0", ended=True)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[Address]:
+    """Of a guest that accepts connections and says nothing: one that boots, or has gone."""
+    private, public = make_key("web-0")
+    write_key(tmp_path / "key", private, public)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield Address("web-0", "127.0.0.1", listener.getsockname()[1], "root", tmp_path / "key", public)
+
+
+def test_a_cut_wakes_whoever_reads() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        life = Life()
+        link = life.link(ours)
+        threading.Timer(0.1, life.cut, (ENDED,)).start()
+        assert ours.recv(1) == b""
+        assert link.why is ENDED
+        life.check()  # another connection may be made
+
+
+def test_what_has_ended_takes_no_connection_any_more() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        life = Life()
+        life.end(ENDED)
+        for ask in (life.check, lambda: life.link(ours)):
+            with pytest.raises(GuestGone, match="powered itself off") as raised:
+                ask()
+            assert raised.value.ended
+            assert raised.value is not ENDED
+
+
+def test_who_waits_for_sshd_is_told_at_once(address: Address) -> None:
+    life = Life()
+    threading.Timer(0.2, life.end, (ENDED,)).start()
+    begun = time.monotonic()
+    with pytest.raises(GuestGone, match="powered itself off"):
+        SSH.connect(address, HostClock(), LONG_S, life)
+    assert time.monotonic() - begun < LONG_S / 6
+
+
+def test_who_waits_for_a_handshake_is_told_at_once(address: Address) -> None:
+    """sshd has spoken, and then its guest was gone."""
+    life = Life()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                connection.sendall(b"SSH-2.0-silent\r\n")
+                kept.append(connection)
+
+        kept: list[socket.socket] = []
+        threading.Thread(target=speak, daemon=True).start()
+        there = Address(
+            "web-0", "127.0.0.1", listener.getsockname()[1], "root", address.key, address.host_key
+        )
+        threading.Timer(1.0, life.cut, (ENDED,)).start()
+        begun = time.monotonic()
+        with pytest.raises(GuestGone, match="powered itself off"):
+            SSH.connect(there, HostClock(), LONG_S, life)
+        assert time.monotonic() - begun < LONG_S / 6
+        for connection in kept:
+            connection.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_leaves_no_worker_behind(address: Address, number: signal.Signals) -> None:
+    """The kind of D4: workers wait for guests, and would for long; the main thread is interrupted."""
+    lives = [Life() for _ in range(2)]
+    before = set(threading.enumerate())
+
+    def call_off() -> None:
+        for life in lives:
+            life.end(GuestGone("called off", ended=True))
+
+    timer = threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident, number))
+
+    def work() -> None:
+        with Signals():
+            timer.start()
+            together(lives, lambda life: SSH.connect(address, HostClock(), LONG_S, life), call_off)
+
+    begun = time.monotonic()
+    with pytest.raises(Interrupted, match=number.name):
+        work()
+    assert time.monotonic() - begun < LONG_S / 6
+    timer.join()
+    left = [thread for thread in set(threading.enumerate()) - before if not thread.daemon]
+    assert left == [], "the interpreter would wait for it"
+
+
+def test_the_first_failure_is_raised_when_all_are_done() -> None:
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        if number == 0:
+            time.sleep(0.05)
+            raise GuestError("did not boot")
+        time.sleep(0.2)
+        done.append(number)
+        return number
+
+    with pytest.raises(GuestError, match="did not boot"):
+        together([0, 1], work)
+    assert done == [1]
