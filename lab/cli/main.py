@@ -167,26 +167,42 @@ def report(
 
 
 @app.command()
-def plan(playbook: Annotated[str, typer.Argument(help="A playbook's name or file.")]) -> None:
-    """Show what a playbook would do; nothing is done."""
+def plan(
+    playbook: Annotated[str, typer.Argument(help="A playbook's name or file.")] = "first-freeze",
+) -> None:
+    """Show what a playbook would do, and why it cannot be done here; nothing is done."""
+    from lab.cli.obstacles import obstacles
     from lab.report.plan import render_plan
     from lab.report.terminal import stdout_console
 
-    render_plan(_plan(playbook), stdout_console())
+    made = _plan(playbook)
+    render_plan(made, stdout_console(), obstacles(made))
 
 
 @app.command()
 def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names or files.")]) -> None:
-    """Validate playbooks."""
-    failures = []
+    """Validate playbooks, and tell what they need that is not here."""
+    from lab.cli.obstacles import obstacles
+    from lab.core.foreseen import overruns
+
+    codes = {0}
     for name in playbooks:
         try:
-            typer.echo(f"{name}: good ({_plan(name).name})")
+            made = _plan(name)
         except FreezelabError as error:
-            failures.append(error)
+            codes.add(error.exit_code)
             print(f"freezelab: {error}", file=sys.stderr)
-    if failures:
-        raise typer.Exit(2)
+            continue
+        found = obstacles(made)
+        for obstacle in found:
+            codes.add(obstacle.exit_code)
+            print(f"freezelab: {name}: not here: {obstacle}", file=sys.stderr)
+        if not found:
+            typer.echo(f"{name}: good ({made.name})")
+        for why in overruns(made):
+            typer.echo(f"{name}: note: {why}")
+    if len(codes) > 1:
+        raise typer.Exit(2 if 2 in codes else max(codes))
 
 
 @app.command()

@@ -109,7 +109,8 @@ def check_memory(guests: Sequence[GuestSpec]) -> None:
     free = psutil.virtual_memory().available
     if needed > free:
         raise MachineError(
-            f"{len(guests)} guests need {format_size(needed >> 20 << 20)}, "
+            f"{'1 guest needs' if len(guests) == 1 else f'{len(guests)} guests need'} "
+            f"{format_size(needed >> 20 << 20)}, "
             f"{format_size(free >> 20 << 20)} are free",
             hint="fewer guests, or less memory for each",
         )

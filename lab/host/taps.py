@@ -46,7 +46,7 @@ class Tap:
         MachineError when this process may not make one, or there is no such bridge, no ip(8) or no tun.
         """
         tap = Tap(tap_name(home, what), what)
-        _check(bridge)
+        check(bridge)
         user = [] if owner is None else ["user", str(owner)]
         made = _ip("tuntap", "add", "dev", tap.name, "mode", "tap", *user)
         if not made.ok:
@@ -106,7 +106,8 @@ def _links(*which: str) -> list[dict[str, Any]]:
     return links
 
 
-def _check(bridge: str) -> None:
+def check(bridge: str) -> None:
+    """MachineError when no tap can be made here, or there is no such bridge to put it on."""
     try:
         find("ip")
     except MachineError as error:

@@ -29,7 +29,7 @@ from lab.playbook.fields import (
 from lab.playbook.fleet import Boot, Fleet
 from lab.playbook.guests import ONE_GUEST, Guest, GuestList, distinct
 from lab.playbook.matrix import HOMES, Matrix
-from lab.playbook.mistakes import Wrong
+from lab.playbook.mistakes import Clash, Wrong
 from lab.playbook.rollouts import Rollout
 from lab.playbook.scalars import text
 
@@ -173,6 +173,17 @@ class Document(BaseModel):
         if "rollout" in info.data:
             expect.fits_rollout(info.data["rollout"])
         return expect
+
+    @model_validator(mode="after")
+    def _server_in_reach(self) -> Self:
+        bridged = next((spec for spec in self.specs() if spec.bridge), None)
+        if bridged is not None and self.resync.uses_ntp:
+            what = (
+                f"resync {self.resync} asks the host's NTP server, which {bridged.name} cannot reach "
+                f"from bridge {bridged.bridge}"
+            )
+            raise Clash(what, "leave its network out, or take push or agent", "resync")
+        return self
 
     @model_validator(mode="after")
     def _all_in_sets(self) -> Self:

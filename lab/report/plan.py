@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
+from lab.core.foreseen import overruns
+from lab.core.lanes import batches
 from lab.core.plan import Cell, FreezeMethod, GuestSpec, Plan, RolloutEnd
 from lab.core.rollout import waves
 from lab.core.units import format_duration, format_size
+from lab.errors import FreezelabError
 from lab.report.numbers import about
 from lab.report.page import Column, Grid, Page, Piece
 from lab.report.plan_cells import cells, share
@@ -16,7 +19,7 @@ from lab.report.plan_fleet import alike, listed, rollout, sets
 from lab.report.plan_notice import announcement, longest_notice_ns
 from lab.report.plan_notice import expected as noticed
 from lab.report.plan_words import Step, predicted, steps
-from lab.report.text import cleaned, counted
+from lab.report.text import clean, cleaned, counted
 
 MOST_GUESTS = 20
 MOST_WAYS = 12  # different texts of one step, or different predictions
@@ -24,8 +27,8 @@ MOST_WAYS = 12  # different texts of one step, or different predictions
 _ENDS = {RolloutEnd.COMPLETE: "goes through all domains", RolloutEnd.STOPPED: "is stopped by a gate"}
 
 
-def render_plan(plan: Plan, console: Console) -> None:
-    """Print what a run of `plan` would do."""
+def render_plan(plan: Plan, console: Console, obstacles: Sequence[FreezelabError] = ()) -> None:
+    """Print what a run of `plan` would do. obstacles: why it cannot be run here."""
     plan = cleaned(plan)
     page = Page(console)
     page.parts([plan.name], first_style="bold")
@@ -52,6 +55,12 @@ def render_plan(plan: Plan, console: Console) -> None:
     booting = "building images, booting and copying memory" if copied else "building images and booting"
     waiting = waiting_ns(plan)
     most = f", at most {about(waiting)} more when nobody approves" if waiting else ""
+    for why in overruns(plan):
+        page.labelled("note", clean(why), label_style="yellow", width=4)
+    for obstacle in obstacles:
+        page.labelled(
+            "not here", "; ".join(map(clean, str(obstacle).split("\n"))), label_style="bold red", width=8
+        )
     page.parts([f"takes about {about(duration_ns(plan))}{most}, without {booting}", "nothing was done"])
 
 
@@ -60,13 +69,18 @@ def duration_ns(plan: Plan) -> int:
     at once, and announcements are approved at once."""
     gone = len(waves(plan.guests, plan.rollout)) if plan.rollout else 1
     between = plan.rollout.between_ns * (gone - 1) * plan.repeat if plan.rollout else 0
-    return between + sum(_cycle_ns(cell) * (cell.repeat * gone + cell.control) for cell in plan.parts)
+    return between + sum(
+        max(_cycle_ns(cell) * (cell.repeat * gone + cell.control) for cell in batch)
+        for batch in batches(plan)
+    )
 
 
 def waiting_ns(plan: Plan) -> int:
     """How much longer it takes when nobody approves what is announced."""
     gone = len(waves(plan.guests, plan.rollout)) if plan.rollout else 1
-    return sum(longest_notice_ns(cell.cycle) * cell.repeat * gone for cell in plan.parts)
+    return sum(
+        max(longest_notice_ns(cell.cycle) * cell.repeat * gone for cell in batch) for batch in batches(plan)
+    )
 
 
 def _cycle_ns(cell: Cell) -> int:
@@ -79,7 +93,10 @@ def _cycle_ns(cell: Cell) -> int:
 
 
 def _guests(page: Page, plan: Plan) -> None:
-    guests = plan.guests
+    known: dict[str, GuestSpec] = {}
+    for guest in (guest for cell in plan.parts for guest in cell.guests):
+        known.setdefault(guest.name, guest)
+    guests = list(known.values())
     axes = {axis for cell in plan.cells for axis, _ in cell.values}
 
     def cell_or(axis: str, text: str) -> Piece:

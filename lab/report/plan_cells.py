@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from lab.core.lanes import batches
 from lab.core.plan import Cell, GuestSpec, Plan
 from lab.core.units import format_size
 from lab.report.cells import show_left_out
@@ -61,7 +62,9 @@ _CYCLES = _Fact("cycles", _cycles, right=True)
 
 def cells(page: Page, plan: Plan) -> None:
     """The cells in the order in which they are run, and what is not run."""
-    page.put((counted(len(plan.cells), "cell"), "bold"), (", one after another:", ""))
+    lanes = max(map(len, batches(plan)))
+    how = f"up to {lanes} at the same time, each on guests of its own" if lanes > 1 else "one after another"
+    page.parts([f"{counted(len(plan.cells), 'cell')}, {how}:"], "bold")
     if not page.grid(*_grids(plan)):
         page.squeezed(list(_grids(plan))[-1])
     show_left_out(page, [(tuple(value for _, value in one.values), one.why) for one in plan.left_out])

@@ -39,7 +39,7 @@ about: Every key there is.
 guests:
   - {name: web, count: 3, image: debian-13, vcpus: 2, memory: 1 GiB, fill: 12.5%, huge_pages: true}
   - {name: db, network: {bridge: br0, address: 10.7.0.10/24}}
-resync: chrony
+resync: push
 cycle:
   method: sigstop
   patch: {command: [sh, -c, "sleep 2; true", 5, no, ''], deadline: 10s}
@@ -85,7 +85,7 @@ def test_every_key_reaches_the_plan() -> None:
             *(GuestSpec(f"web-{n}", "debian-13", 2, 1 << 30, fill=0.125, huge_pages=True) for n in range(3)),
             GuestSpec("db", bridge="br0", address="10.7.0.10/24"),
         ),
-        resync=ResyncMechanism.CHRONY,
+        resync=ResyncMechanism.PUSH,
         cycle=CycleSpec(
             method=FreezeMethod.SIGSTOP,
             patch=CommandPatch(("sh", "-c", "sleep 2; true", "5", "no", ""), 10 * NS_PER_S),

@@ -135,6 +135,10 @@ VALUES: list[tuple[str | bytes, str]] = [
     (OK.replace("5s", "25h"), "3:23: cycle.patch.hold: '25h' is too long; write at most 24 h"),
     (OK.replace("5s", "[5s]"), "3:23: cycle.patch.hold: a duration is expected here, not a list; write it"),
     (OK.replace("hold: 5s", "hold: "), "3:22: cycle.patch.hold: a duration is expected here, not nothing;"),
+    (
+        OK.replace("agent", "ntpd") + "guests: [{name: b, network: {bridge: br0, address: 10.7.0.10/24}}]\n",
+        "2:9: resync ntpd asks the host's NTP server, which b cannot reach from bridge br0; leave its",
+    ),
     (PATCH + "  budget: 0\n", "5:11: cycle.budget: duration without a unit: '0'; write it like 5s, 250ms"),
     (PATCH + "  budget: 0s\n", "5:11: cycle.budget: zero makes no sense here; write a longer duration"),
     (PATCH + "  budget: 61min\n", "5:11: cycle.budget: '61min' is too long; write at most 1 h"),

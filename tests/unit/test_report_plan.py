@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from lab.core.foreseen import overruns
 from lab.core.method import WallClock
 from lab.core.patch import (
     AnsiblePatch,
@@ -34,6 +35,7 @@ from lab.core.plan import (
     Rollout,
 )
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
+from lab.errors import MachineError
 from lab.playbook import load, parse
 from lab.report.plan import duration_ns, render_plan, waiting_ns
 from lab.report.plan_fleet import spans
@@ -273,6 +275,28 @@ def test_all_cells_count() -> None:
     plan = mixed()
     assert duration_ns(plan) == sum(duration_ns(replace(plan, cells=(cell,))) for cell in plan.cells)
     assert len(plan.cells) == 9
+
+
+def test_what_runs_side_by_side_takes_the_time_of_one() -> None:
+    plan = load(PLAYBOOKS / "resync-matrix.yaml")
+    # 3 batches of 4 cells for each of 2 methods and 3 holds; 1 s + 4 s + hold + 20 s.
+    assert duration_ns(plan) == 3 * 2 * (3 * 25 * NS_PER_S + 23_500 * NS_PER_MS)
+    text = shown(plan, 120)
+    assert "72 cells, up to 4 at the same time, each on guests of its own:" in text
+    assert [line.split()[0] for line in text.splitlines() if line.startswith("web")] == [
+        "web-a", "web-b", "web-c", "web-d",
+    ]  # fmt: skip
+
+
+def test_what_is_in_the_way_is_told() -> None:
+    plan = replace(FIRST, cycle=CycleSpec(FreezeMethod.SUSPEND, HoldPatch(30 * NS_PER_S)))
+    console = terminal(120)
+    render_plan(plan, console, [MachineError("no\x1b[31m bridge", hint="make one")])
+    text = output(console).replace(NBSP, " ")
+    assert "not here  no[31m bridge; make one" in text
+    assert "note  the budget of 30 s ends the hold of 30 s, so its patch fails in every cycle" in text
+    assert "note" not in shown(FIRST, 120)
+    assert overruns(replace(plan, cycle=replace(plan.cycle, method=FreezeMethod.REBOOT))) == []
 
 
 def test_every_cell_and_everything_left_out_is_told() -> None:

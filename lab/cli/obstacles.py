@@ -1,0 +1,61 @@
+"""What is in the way of a plan on this machine, as far as it can be told before anything is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from lab.cli import paths
+from lab.cli.session import check_memory
+from lab.core.lanes import batches
+from lab.core.patch import AnsiblePatch, CommandPatch, LivepatchPatch, MicrocodePatch, ReplaceHypervisorPatch
+from lab.core.plan import GuestSpec, Plan
+from lab.errors import FreezelabError
+from lab.host import emulators, patches, taps
+from lab.host.clocks import HostClock
+from lab.hypervisor import memory
+from lab.image.store import ImageStore, default_cache
+
+_BY_THEMSELVES = (AnsiblePatch, CommandPatch, LivepatchPatch, MicrocodePatch)
+"""Patches whose checks ask nothing of a hypervisor."""
+
+
+def obstacles(plan: Plan) -> list[FreezelabError]:
+    """Why a run of the plan, or of one of its cells, would be refused here and now, each reason once: images,
+    memory, bridges, and what its patches need."""
+    found: dict[str, FreezelabError] = {}
+    for check in _checks(plan):
+        try:
+            check()
+        except FreezelabError as error:
+            found.setdefault(str(error), error)
+    return list(found.values())
+
+
+def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
+    guests = [guest for cell in plan.parts for guest in cell.guests]
+    store = ImageStore(paths.RECIPES, default_cache())
+    for image in dict.fromkeys(guest.image for guest in guests):
+        yield partial(store.find, image)
+    for batch in batches(plan):
+        together = [guest for cell in batch for guest in cell.guests]
+        yield partial(check_memory, together)
+        if batch[0].cycle.method.shares_memory:
+            yield partial(_check_shared, together)
+    for bridge in dict.fromkeys(guest.bridge for guest in guests if guest.bridge):
+        yield partial(taps.check, bridge)
+    for patch in dict.fromkeys(cell.cycle.patch for cell in plan.parts):
+        if isinstance(patch, _BY_THEMSELVES):
+            yield patches.make(patch, HostClock()).check
+        elif isinstance(patch, ReplaceHypervisorPatch) and os.sep in patch.emulator:
+            yield partial(emulators.find, patch.emulator, default_cache())
+
+
+def _check_shared(specs: list[GuestSpec]) -> None:
+    """Room for RAM that is a file."""
+    for huge in (False, True):
+        needed = sum(spec.memory_bytes for spec in specs if spec.huge_pages is huge)
+        if needed:
+            memory.check_room(memory.huge_page_folder() if huge else Path(memory.SHM), needed)
