@@ -144,7 +144,10 @@ def announce(
     answers: Annotated[
         list[str] | None,
         typer.Option(
-            "--answer", metavar="FAULT", help="Answer the next request so: 410, 429, 500 or hang; repeatable."
+            "--answer",
+            metavar="ANSWER",
+            help="Answer the next request so: 404, 410, 429, 500, hang, empty, plain, no-events, truncated, "
+            "'late 5s', 'document FILE', or 200 for the truth; repeatable.",
         ),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="The incarnation begins at 1 again.")] = False,
@@ -155,7 +158,7 @@ def announce(
     as_json: AsJson = False,
 ) -> None:
     """Announce an event, one for each availability set; print the ids."""
-    from lab.core.scheduled.model import EventSource, EventType, Fault
+    from lab.core.scheduled.model import EventSource, EventType
 
     asked = {
         "guests": guests or [],
@@ -166,7 +169,7 @@ def announce(
         "duration_s": duration,
         "description": description,
         "source": _word(EventSource, source, "--source"),
-        "answers": [_word(Fault, answer, "--answer") for answer in answers or []],
+        "answers": [_answer_on_purpose(answer) for answer in answers or []],
         "restarts": restart,
     }
     control = _control(name)
@@ -283,6 +286,28 @@ def _duration(text: str | None, option: str) -> int | None:
         return None if text is None else parse_duration(text)
     except ValueError as error:
         raise UsageError(str(error), where=option) from None
+
+
+def _answer_on_purpose(text: str) -> str | dict[str, str]:
+    """As the service is told it. UsageError when it is no answer, or its document cannot be read."""
+    from lab.core.scheduled.model import Fault, Recorded, on_purpose
+
+    try:
+        given = on_purpose(text.lower() if "document" not in text.lower() else text, _read_document)
+    except ValueError:
+        known = ", ".join(fault.value for fault in Fault)
+        hint = f"known: {known}, 'late 5s', 'document FILE'"
+        raise UsageError(f"not known: {text!r}", where="--answer", hint=hint) from None
+    return {"name": given.name, "body": given.body} if isinstance(given, Recorded) else str(given)
+
+
+def _read_document(name: str) -> str:
+    from pathlib import Path
+
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the document cannot be read: {error}", where=name) from None
 
 
 def _word(known: Any, text: str, option: str) -> str:

@@ -18,6 +18,7 @@ from lab.core.scheduled.instance import Given as Given
 from lab.core.scheduled.model import EventSource as EventSource
 from lab.core.scheduled.model import EventType as EventType
 from lab.core.scheduled.model import Fault as Fault
+from lab.core.scheduled.model import OnPurpose as OnPurpose
 from lab.core.units import NS_PER_MS, NS_PER_S
 
 
@@ -77,7 +78,7 @@ class ServiceFaults:
     """
 
     first_answer_ns: int = 0
-    answers: tuple[Fault, ...] = ()
+    answers: tuple[OnPurpose, ...] = ()
     restarts: bool = False
     rate_limit: bool = False
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.core.plan import Announcement, ServiceFaults
-from lab.core.scheduled.model import EventSource, EventType, Fault
+from lab.core.scheduled.model import EventSource, EventType, OnPurpose, Recorded, on_purpose
 from lab.core.scheduled.requests import Answer, Request
 from lab.errors import FreezelabError, MachineError, UsageError
 from lab.events.protocol import Door
@@ -131,6 +131,13 @@ def _act(desk: Desk, about: dict[str, Any], request: Request) -> dict[str, Any]:
     raise UsageError(f"no {request.verb} {request.path}", hint=f"verbs of an event: {', '.join(VERBS)}")
 
 
+def _answer(given: str | dict[str, str]) -> OnPurpose:
+    """As the operator's side sends it: its words, or a document with its text."""
+    if isinstance(given, str):
+        return on_purpose(given, lambda _: "")
+    return Recorded(str(given["name"]), str(given["body"]))
+
+
 def _json(status: HTTPStatus, value: object) -> Answer:
     headers = (("Content-Type", "application/json; charset=utf-8"),)
     return Answer(status.value, headers, json.dumps(value).encode())
@@ -150,7 +157,7 @@ def _announcement(asked: dict[str, Any], time_factor: float) -> Announcement:
         description=str(asked.get("description", "")),
         time_factor=time_factor,
         service=ServiceFaults(
-            answers=tuple(map(Fault, asked.get("answers", ()))), restarts=bool(asked.get("restarts"))
+            answers=tuple(map(_answer, asked.get("answers", ()))), restarts=bool(asked.get("restarts"))
         ),
     )
 

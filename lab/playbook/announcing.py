@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -10,13 +11,22 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_va
 
 from lab.core.plan import Announcement, ServiceFaults
 from lab.core.scheduled import planning
-from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Fault
+from lab.core.scheduled.model import (
+    UNKNOWN_S,
+    EventSource,
+    EventType,
+    Fault,
+    Late,
+    OnPurpose,
+    Recorded,
+    on_purpose,
+)
 from lab.core.units import NS_PER_S, format_duration
 from lab.playbook.cycles import Cycle
 from lab.playbook.fields import DurationOrZero, Flag, Words, default, section, time
 from lab.playbook.guests import Instance
 from lab.playbook.mistakes import Wrong, quoted
-from lab.playbook.scalars import Reader, alternatives, duration, expect_scalar, one_of, text
+from lab.playbook.scalars import HOUR, Reader, alternatives, duration, expect_scalar, one_of, text
 from lab.playbook.tree import Items, Scalar
 
 FOLDER = "folder"
@@ -25,6 +35,7 @@ FOLDER = "folder"
 UNKNOWN = "unknown"
 MOST_FACTOR = 1000
 MOST_ANSWERS = 100
+MOST_DOCUMENT_BYTES = 1 << 20
 
 _FACTOR = re.compile(r"[0-9]+(\.[0-9]+)?")
 
@@ -66,25 +77,32 @@ def factor() -> Reader:
 
 
 def answer() -> Reader:
-    """What a request is answered with instead of the truth."""
+    """What a request is answered with on purpose. A document's file is read later."""
     words = [fault.value for fault in Fault]
-    advice = f"write {alternatives(words)}"
+    advice = f"write {alternatives([*words, 'late 5s', 'document FILE'])}"
+    length = duration(most=HOUR)
 
-    def read(node: object) -> Fault:
-        word = expect_scalar(node, "an answer", advice).text
-        if word not in words:
-            raise Wrong(f"{quoted(word)} is not a bad answer", advice)
-        return Fault(word)
+    def read(node: object) -> OnPurpose:
+        scalar = expect_scalar(node, "an answer", advice)
+        try:
+            given = on_purpose(scalar.text, lambda _: "")
+        except ValueError:
+            raise Wrong(f"{quoted(scalar.text)} is not an answer", advice) from None
+        if isinstance(given, Late):
+            length.read(replace(scalar, text=scalar.text.strip().removeprefix("late")))
+        return given
 
     numbers = [int(word) for word in words if word.isdigit()]
-    return Reader(read, {"enum": [*numbers, *words]})
+    late = str(length.json["pattern"]).removeprefix("^").removesuffix("$")
+    pattern = {"type": "string", "pattern": rf"^\s*(late {late}|document .*\S.*)$"}
+    return Reader(read, {"anyOf": [{"enum": [*numbers, *words]}, pattern]})
 
 
 Type = Annotated[EventType, one_of(*EventType, hint="a type of event", small=True)]
 Source = Annotated[EventSource, one_of(*EventSource, hint="a source of events", small=True)]
 AnnouncedDuration = Annotated[int, announced_duration()]
 Factor = Annotated[float, factor()]
-Answer = Annotated[Fault, answer()]
+Answer = Annotated[OnPurpose, answer()]
 Text = Annotated[str, text()]
 
 
@@ -94,6 +112,22 @@ def _not_too_many(node: object) -> object:
     if isinstance(node, Scalar):
         raise Wrong("a list of answers is expected here", f"write [{node.text[:20]}]")
     return node
+
+
+def _loaded(given: OnPurpose, folder: Path, number: int) -> OnPurpose:
+    """A recorded document with its text."""
+    if not isinstance(given, Recorded):
+        return given
+    try:
+        path = (folder / given.name).resolve()
+        if path.stat().st_size > MOST_DOCUMENT_BYTES:
+            raise Wrong(f"{quoted(given.name, 80)} is larger than 1 MiB", "record less", within=(number,))
+        return Recorded(path.name, path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise Wrong(f"{quoted(given.name, 80)} is not UTF-8", "record it anew", within=(number,)) from None
+    except (OSError, RuntimeError, ValueError):
+        what = f"there is no file {quoted(given.name, 80)}, seen from this playbook"
+        raise Wrong(what, "write its path from here", within=(number,)) from None
 
 
 class Service(BaseModel):
@@ -107,7 +141,9 @@ class Service(BaseModel):
     answers: Annotated[list[Answer], BeforeValidator(_not_too_many)] = Field(
         default=[],
         description="What each guest's requests are answered with, one after another, from the announcement "
-        "on: 410, 429, 500, or hang (no answer at all). Then the truth.",
+        "on: an error (404, 410, 429, 500), hang (no answer at all), empty (200 and nothing), plain "
+        "(text/plain), no-events (without the member Events), truncated (half of it), late 5s, document FILE "
+        "(recorded, its file meant from this playbook's folder), or 200 (the truth). Then the truth.",
         json_schema_extra={"maxItems": MOST_ANSWERS},
     )
     restart_incarnation: Flag = default(
@@ -116,6 +152,12 @@ class Service(BaseModel):
     rate_limit: Flag = default(
         ServiceFaults.rate_limit, "More than 5 requests a second of one guest are answered 429."
     )
+
+    @field_validator("answers", mode="after")
+    @classmethod
+    def _documents(cls, answers: list[OnPurpose], info: ValidationInfo) -> list[OnPurpose]:
+        folder = (info.context or {}).get(FOLDER, Path())
+        return [_loaded(one, folder, number) for number, one in enumerate(answers)]
 
     def meant(self) -> ServiceFaults:
         """The faults as the plan has them."""

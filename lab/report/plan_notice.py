@@ -72,7 +72,7 @@ def _faults(spec: Announcement) -> Iterator[str]:
     if service.first_answer_ns:
         yield f"the first answer is {_scaled(spec, service.first_answer_ns)} late"
     if service.answers:
-        yield f"each guest is answered {', '.join(service.answers)}, then the truth"
+        yield f"each guest is answered {', '.join(map(str, service.answers))}, then the truth"
     if service.restarts:
         yield "the incarnation starts at 1 again"
     if service.rate_limit:

@@ -15,7 +15,7 @@ from lab.core.patch import CommandPatch, HoldPatch, Impact, LivepatchPatch, Patc
 from lab.core.plan import Announcement, CycleSpec, FreezeMethod, ServiceFaults
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.machine import Machine
-from lab.core.scheduled.model import EventSource, EventStatus, EventType, Fault, Kind, Rules, State
+from lab.core.scheduled.model import EventSource, EventStatus, EventType, Fault, Kind, Recorded, Rules, State
 from lab.core.scheduled.planning import (
     duration_s,
     event_type,
@@ -99,10 +99,19 @@ def test_a_duration_that_is_said_is_told() -> None:
     assert duration_s(Announcement(duration_s=6), EventType.FREEZE, CYCLE) == 6
 
 
-def test_every_type_has_words_of_its_own() -> None:
-    told = [notice_of("g", ["a"], Announcement(type=kind), CYCLE).description for kind in EventType]
-    assert len(set(told)) == len(EventType)
-    assert all(text.isascii() and text.endswith(".") for text in told)
+def test_descriptions_are_those_of_azure_s_own_simulator() -> None:
+    told = {
+        (kind, source): notice_of("g", ["a"], Announcement(type=kind, source=source), CYCLE).description
+        for kind in EventType
+        for source in EventSource
+    }
+    platform, user = EventSource.PLATFORM, EventSource.USER
+    assert told[EventType.FREEZE, platform] == "Host server is undergoing maintenance."
+    assert told[EventType.REDEPLOY, platform] == "Virtual machine has encountered a failure."
+    assert told[EventType.PREEMPT, platform] == "The Virtual Machine will be evicted."
+    for kind, word in ((EventType.REBOOT, "restarted"), (EventType.REDEPLOY, "redeployed")):
+        assert told[kind, user] == f"Virtual machine is going to be {word} as requested by authorized user."
+    assert all(text.isascii() and text.endswith(".") for text in told.values())
     said = notice_of("g", ["b", "a"], Announcement(description="mine", source=EventSource.USER), CYCLE)
     assert (said.description, said.source, said.resources) == ("mine", EventSource.USER, ("b", "a"))
 
@@ -262,7 +271,7 @@ def test_a_guest_that_is_not_known_has_nothing_published(bench: Bench) -> None:
 
 
 def test_what_is_wrong_on_purpose_begins_with_the_announcement(bench: Bench) -> None:
-    def asked(guest: str) -> Fault | None:
+    def asked(guest: str) -> Fault | Recorded | None:
         return bench.machine.admit(bench.clock.now(), guest)[0]
 
     faults = ServiceFaults(answers=(Fault.GONE, Fault.BROKEN), restarts=True)

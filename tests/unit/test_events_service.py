@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch, ServiceFaults
 from lab.core.scheduled.instance import About
-from lab.core.scheduled.model import Fault, Kind, Rules, State
+from lab.core.scheduled.model import Fault, Kind, Late, Rules, State
 from lab.core.scheduled.requests import MOST_BODY_BYTES
 from lab.errors import MachineError
 from lab.events import protocol
@@ -521,6 +521,31 @@ def test_faults_are_answered_in_turn_and_then_the_truth(service: MetadataService
     service.announcer.announce(["web-0"], Announcement(service=faults), CYCLE)
     for one in (client, mate):
         assert [one.ask().status for _ in range(4)] == [410, 429, 500, 200]
+    assert other.ask().status == 200
+
+
+def test_a_truncated_document_ends_the_connection(service: MetadataService, enter: Connect) -> None:
+    client = enter("web-0")
+    true = client.ask()
+    faults = ServiceFaults(answers=(Fault.TRUNCATED,))
+    service.announcer.announce(["db-0", "web-1"], Announcement(service=faults), CYCLE)
+    cut = client.ask()
+    assert int(cut.headers["content-length"]) > len(cut.body) > 0
+    assert cut.headers["content-type"] == true.headers["content-type"]
+    assert client.is_at_end()
+    assert len(enter("web-0").ask().ids) == 1
+
+
+def test_a_late_answer_holds_nobody_else_up(service: MetadataService, enter: Connect) -> None:
+    client, other = enter("web-0"), enter("web-1")
+    assert [one.ask().status for one in (client, other)] == [200, 200]
+    faults = ServiceFaults(answers=(Late(S // 5),))
+    service.announcer.announce(["web-0"], Announcement(service=faults), CYCLE)
+    began = time.monotonic()
+    client.send(POLL + head("/metadata/versions"))
+    assert len(client.reply().ids) == 1
+    assert time.monotonic() - began >= 0.2
+    assert "apiVersions" in client.reply().json
     assert other.ask().status == 200
 
 

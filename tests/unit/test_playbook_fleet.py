@@ -22,7 +22,7 @@ from lab.core.plan import (
     ServiceFaults,
 )
 from lab.core.rollout import waves
-from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Fault
+from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Fault, Late, Recorded
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import PlaybookError
 from lab.playbook import load, parse
@@ -57,7 +57,11 @@ announce:
   started_for: 3s
   cancel_after: 5min
   handler: [handler.py, --watch-only]
-  service: {first_answer: 2min, answers: [410, 429, 500, hang], restart_incarnation: true, rate_limit: true}
+  service:
+    first_answer: 2min
+    answers: [404, 410, 429, 500, hang, empty, plain, no-events, truncated, 200, late 5s, document d.json]
+    restart_incarnation: true
+    rate_limit: true
 rollout:
   by: fault-domain
   order: shuffled
@@ -80,6 +84,8 @@ expect:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "handler.py").touch()
+    (tmp_path / "d.json").write_text("{}")
+    (tmp_path / "binary").write_bytes(b"\xff")
     return tmp_path
 
 
@@ -108,7 +114,9 @@ def test_every_key_reaches_the_plan(folder: Path) -> None:
         started_ns=3 * NS_PER_S,
         cancel_after_ns=5 * MINUTE,
         handler=(str(folder / "handler.py"), "--watch-only"),
-        service=ServiceFaults(2 * MINUTE, tuple(Fault), restarts=True, rate_limit=True),
+        service=ServiceFaults(
+            2 * MINUTE, (*Fault, Late(5 * NS_PER_S), Recorded("d.json", "{}")), restarts=True, rate_limit=True
+        ),
     )
     assert plan.rollout == Rollout(
         by=DomainKind.FAULT,
@@ -314,7 +322,11 @@ MISTAKES = [
     ("announce: {handler: [./nope.py]}", "4:22: announce.handler: there is no file './nope.py', seen from t"),
     ("announce: {handler: [.]}", "4:22: announce.handler: there is no file '.', seen from this playbook; wr"),
     (f"announce: {{handler: [{'x' * 999}]}}", "4:22: announce.handler: there is no file 'xxx"),
-    ("announce: {service: {answers: [410, 418]}}", "4:37: announce.service.answers[1]: '418' is not a bad a"),
+    ("announce: {service: {answers: [410, 418]}}", "4:37: announce.service.answers[1]: '418' is not an answ"),
+    ("announce: {service: {answers: [late 0s]}}", "4:32: announce.service.answers[0]: zero makes no sense"),
+    ("announce: {service: {answers: [late 5]}}", "4:32: announce.service.answers[0]: 'late 5' is not an a"),
+    ("announce: {service: {answers: [200, document no]}}", "4:37: announce.service.answers: there is no fi"),
+    ("announce: {service: {answers: [document binary]}}", "4:32: announce.service.answers: 'binary' is no"),
     ("announce: {service: {answers: 410}}", "4:31: announce.service.answers: a list of answers is expected"),
     # what is expected of them
     ("expect: {notice: {seen: true}}", "4:10: expect: nothing is announced, so nothing can be expected of a"),
@@ -384,6 +396,7 @@ INCIDENTS = {
     "nobody-polls",
     "incarnation-restart",
     "bad-answers",
+    "bad-documents",
     "two-sets",
     "failing-gate",
 }

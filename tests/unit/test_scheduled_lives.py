@@ -231,7 +231,7 @@ class Life:
         else:
             self.accepted[guest].append(self.now)
             expected = self.faults[guest].pop(0) if self.faults[guest] else None
-            assert fault is expected
+            assert fault is (None if expected is Fault.NONE else expected)
             ready_ns = max(0, self.ready[name] - self.now) * self.world.tick_ns
             assert late_ns == (0 if fault else ready_ns)
         if fault is None:

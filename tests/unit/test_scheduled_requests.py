@@ -10,7 +10,18 @@ import pytest
 from lab.core.clock import Stamp
 from lab.core.scheduled.instance import VERSIONS, About
 from lab.core.scheduled.machine import Machine
-from lab.core.scheduled.model import ApiVersion, EventType, Fault, Happening, Kind, Notice, Rules, State
+from lab.core.scheduled.model import (
+    ApiVersion,
+    EventType,
+    Fault,
+    Happening,
+    Kind,
+    Late,
+    Notice,
+    Recorded,
+    Rules,
+    State,
+)
 from lab.core.scheduled.requests import MOST_BODY_BYTES, Answer, Request, answer
 
 S = 1_000_000_000
@@ -187,6 +198,11 @@ def test_a_request_out_of_order_is_refused(
     assert [one.text[:3] for one in refused] == ([str(status)] if meant else [])
 
 
+def test_a_missing_header_is_told_as_documented() -> None:
+    given = Service().ask(headers=())
+    assert parsed(given) == {"error": "Bad request. Required metadata header not specified"}
+
+
 def test_allow_says_what_can_be_done() -> None:
     service = Service()
     assert header(service.ask(verb="PUT"), "Allow") == "GET, POST"
@@ -207,6 +223,9 @@ def test_without_a_version_the_newest_are_told(path: str, newest: list[str], que
     given = Service().ask(path, query)
     assert given.status == 400
     assert list(parsed(given)) == ["error", "newest-versions"]
+    what = "is invalid" if query else "was not specified in the request"
+    said = f"Bad request. api-version {what}. For more information refer to aka.ms/azureimds"
+    assert parsed(given)["error"] == said
     assert parsed(given)["newest-versions"] == newest
 
 
@@ -421,6 +440,65 @@ def test_faults_are_for_events_only_and_for_one_guest() -> None:
     assert hung.never and hung.body == b""
     assert ids(service.ask()) == [ONE]
     assert [one.text.split(":")[0] for one in service.refused()] == ["400", "410", "429", "500", "hang"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault.NOT_FOUND, "Not found. The requested element does not exist"),
+        (Fault.GONE, "Gone. Retry after some time for a max of 70 seconds"),
+        (Fault.TOO_MANY, "Too many requests. API rate limits have been exceeded"),
+        (Fault.BROKEN, "Service error. Retry after some time"),
+    ],
+)
+def test_errors_on_purpose_are_worded_as_documented(fault: Fault, said: str) -> None:
+    service = Service()
+    service.machine.fail(at(1), ["a0"], [fault])
+    given = service.ask()
+    assert (given.status, parsed(given)) == (int(fault), {"error": said})
+
+
+def test_documents_are_spoilt_on_purpose_and_then_true_again() -> None:
+    service = Service()
+    true = service.ask()
+    spoilt = [Fault.EMPTY, Fault.PLAIN, Fault.NO_EVENTS, Fault.NONE, Fault.TRUNCATED]
+    service.machine.fail(at(1), ["a0"], [*spoilt, Recorded("d.json", '{"Resources": ["$NAME"]}')])
+    empty, plain, without, truth, cut, recorded = [service.ask() for _ in range(6)]
+    assert (empty.status, empty.body) == (200, b"")
+    assert (plain.body, header(plain, "Content-Type")) == (true.body, "text/plain; charset=utf-8")
+    assert parsed(without) == {"DocumentIncarnation": 2}
+    assert truth == true
+    assert (cut.body, cut.cut_at) == (true.body, len(true.body) // 2)
+    assert parsed(recorded) == {"Resources": [ABOUTS["a0"].name]}
+    assert service.ask() == true
+    assert [one.text.split(":")[0] for one in service.refused()] == [
+        "empty", "plain", "no-events", "truncated", "document d.json",
+    ]  # fmt: skip
+
+
+def test_a_spoilt_document_is_not_seen_and_waits_for_a_poll() -> None:
+    service = Service()
+    service.machine.fail(at(1), ["a0"], [Fault.EMPTY, Fault.NO_EVENTS, Fault.TRUNCATED, Recorded("d", "{}")])
+    for _ in range(2):
+        assert service.approve({"StartRequests": []}).status == 200
+        service.ask(headers=(*META, ("If-None-Match", "*")))
+    service.ask()
+    service.ask()
+    kinds = [one.kind for one in service.machine.happened()]
+    assert Kind.SEEN not in kinds
+    assert kinds.count(Kind.REFUSED) == 4
+    service.ask()
+    assert [one.kind for one in service.machine.happened()] == [Kind.SEEN]
+
+
+def test_a_late_answer_is_the_truth_of_when_it_was_asked_for() -> None:
+    service = Service(Rules(first_answer_s=120), announced=False)
+    service.machine.fail(at(1), ["a0"], [Late(S), Late(5 * S), Late(5 * S)])
+    assert service.ask().after_ns == 2 * S, "the first answer is later still"
+    service.now = 10.0
+    assert (service.ask().after_ns, service.ask().status) == (5 * S, 200)
+    assert service.ask().after_ns == 0
+    assert not service.refused()
 
 
 def test_the_first_answer_is_late_and_a_sixth_in_a_second_is_too_many() -> None:

@@ -22,7 +22,19 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from lab.core.clock import Stamp
-from lab.core.scheduled.model import Event, EventStatus, Fault, Happening, Kind, Notice, Rules, State
+from lab.core.scheduled.model import (
+    Event,
+    EventStatus,
+    Fault,
+    Happening,
+    Kind,
+    Late,
+    Notice,
+    OnPurpose,
+    Recorded,
+    Rules,
+    State,
+)
 from lab.core.units import NS_PER_S
 
 REFUSALS_KEPT = 1000
@@ -79,7 +91,7 @@ class Machine:
         self._groups = {name: _Group(name) for name in groups.values()}
         self._lives: dict[str, _Life] = {}
         self._gone: dict[str, list[_Life]] = {guest: [] for guest in groups}  # to be missed by the guest
-        self._faults: dict[str, deque[Fault]] = {guest: deque() for guest in groups}
+        self._faults: dict[str, deque[OnPurpose]] = {guest: deque() for guest in groups}
         self._recent: dict[str, deque[int]] = {guest: deque() for guest in groups}
         self._due: list[tuple[int, _Due, str, int]] = []
         self._happened: list[Happening] = []
@@ -176,7 +188,7 @@ class Machine:
             there.events = [there.events[index] for index in order]
             _changed(there)
 
-    def fail(self, now: Stamp, guests: Sequence[str], answers: Sequence[Fault]) -> None:
+    def fail(self, now: Stamp, guests: Sequence[str], answers: Sequence[OnPurpose]) -> None:
         """Answer the next requests of each of these guests so, one after another, and then truly again. What
         is left of an earlier call is forgotten. KeyError: no such guest."""
         self.advance(now)
@@ -186,9 +198,10 @@ class Machine:
 
     # -- what guests do ----------------------------------------------------------------------------
 
-    def admit(self, now: Stamp, guest: str) -> tuple[Fault | None, int]:
-        """A request of the guest's has come: the fault that it is answered with, if any, and how late the
-        answer is, in real nanoseconds. Switches the guest's group on.
+    def admit(self, now: Stamp, guest: str, *, poll: bool = True) -> tuple[Fault | Recorded | None, int]:
+        """A request of the guest's has come: what it is answered with on purpose, if not with the truth, and
+        how late the answer is, in real nanoseconds. Switches the guest's group on. poll: a document is asked
+        for; only then it can be a spoilt one.
 
         Faults are not late. Until a group's first true answer is due, none is given: a client that has lost
         patience and asks again waits for the same instant.
@@ -201,11 +214,15 @@ class Machine:
         group.heard.add(guest)
         if self.is_over_rate(now, guest):
             return Fault.TOO_MANY, 0
-        if self._faults[guest]:
-            fault = self._faults[guest].popleft()
-            self.refuse(now, guest, f"{fault}: on purpose")
-            return fault, 0
-        return None, max(0, group.ready_raw_ns - now.raw_ns)
+        late_ns = max(0, group.ready_raw_ns - now.raw_ns)
+        match self._next_fault(guest, poll):
+            case None | Fault.NONE:
+                return None, late_ns
+            case Late() as fault:
+                return None, max(late_ns, fault.late_ns)
+            case fault:
+                self.refuse(now, guest, f"{fault}: on purpose")
+                return fault, 0
 
     def is_over_rate(self, now: Stamp, guest: str) -> bool:
         """Whether a request of the guest's, of whatever kind, comes on top of as many as are answered in a
@@ -320,6 +337,12 @@ class Machine:
 
     # -- within ------------------------------------------------------------------------------------
 
+    def _next_fault(self, guest: str, poll: bool) -> OnPurpose | None:
+        waiting = self._faults[guest]
+        if not waiting or (not poll and _spoils(waiting[0])):
+            return None
+        return waiting.popleft()
+
     def _group(self, guest: str) -> _Group:
         return self._groups[self._member_of[guest]]
 
@@ -374,6 +397,10 @@ class Machine:
     ) -> None:
         event_id = event.id if event else ""
         self._happened.append(Happening(now, kind, group.name, event_id, guest, group.incarnation, text))
+
+
+def _spoils(fault: OnPurpose) -> bool:
+    return isinstance(fault, Recorded) or (isinstance(fault, Fault) and fault.is_document)
 
 
 def _changed(group: _Group) -> None:

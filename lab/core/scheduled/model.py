@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from lab.core.clock import Stamp
+from lab.core.units import format_duration, parse_duration
 
 
 class ApiVersion(StrEnum):
@@ -188,9 +190,59 @@ class Rules:
 
 
 class Fault(StrEnum):
-    """What a request is answered with instead of the truth."""
+    """What a request is answered with on purpose."""
 
+    NOT_FOUND = "404"
     GONE = "410"
     TOO_MANY = "429"
     BROKEN = "500"
     HANG = "hang"  # it is accepted and never answered
+    EMPTY = "empty"  # 200, and nothing in it
+    PLAIN = "plain"  # the document as text/plain
+    NO_EVENTS = "no-events"  # the document without its member Events
+    TRUNCATED = "truncated"  # half of the document, and the connection ends
+    NONE = "200"  # the truth, for its place in a list of answers
+
+    @property
+    def is_document(self) -> bool:
+        """It spoils a document: only a poll is answered so, and an approval passes it by."""
+        return self in (Fault.EMPTY, Fault.PLAIN, Fault.NO_EVENTS, Fault.TRUNCATED)
+
+
+@dataclass(frozen=True)
+class Late:
+    """The truth, after so much real time; what was true when the request came."""
+
+    late_ns: int
+
+    def __str__(self) -> str:
+        return f"late {format_duration(self.late_ns)}"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Another document than the true one. name: for people. body: as it is sent; OWN_NAME in it stands for
+    compute.name of the guest that asks."""
+
+    name: str
+    body: str
+
+    def __str__(self) -> str:
+        return f"document {self.name}"
+
+
+OWN_NAME = "$NAME"
+
+OnPurpose = Fault | Late | Recorded
+"""What one request is answered with on purpose."""
+
+
+def on_purpose(text: str, read: Callable[[str], str]) -> OnPurpose:
+    """From its words: one of Fault's, "late 5s", or "document FILE". read: the text in a file. ValueError
+    when it is none of these."""
+    word, _, rest = text.strip().partition(" ")
+    if word == "late" and rest:
+        return Late(parse_duration(rest))
+    if word == "document" and rest:
+        return Recorded(rest.strip(), read(rest.strip()))
+    return Fault(text.strip())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from lab.core.patch import Impact, Patch
 from lab.core.plan import Announcement, CycleSpec
 from lab.core.scheduled.instance import About
-from lab.core.scheduled.model import UNKNOWN_S, EventType, Notice, Rules, State
+from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Notice, Rules, State
 from lab.core.units import NS_PER_S
 
 RATE_LIMIT = 5
@@ -17,14 +17,19 @@ RATE_LIMIT = 5
 DURATIONS_S = (5, 9, 30)
 """What a Freeze is announced to take at most, in seconds; 6 was seen as well."""
 
+_MAINTENANCE = "Host server is undergoing maintenance."
 _WORDS = {
-    EventType.FREEZE: "The machine stands still for a moment while the host below it is patched. "
-    "Its memory and its connections are kept.",
-    EventType.REBOOT: "The machine is shut down while the host below it is patched, and started again. "
-    "What is in its memory is lost.",
-    EventType.REDEPLOY: "The machine is started anew on another host. Its temporary disk is lost.",
-    EventType.PREEMPT: "The machine's capacity is taken back, and the machine is removed.",
-    EventType.TERMINATE: "The machine is going to be deleted.",
+    EventType.FREEZE: _MAINTENANCE,
+    EventType.REBOOT: _MAINTENANCE,
+    EventType.REDEPLOY: "Virtual machine has encountered a failure.",
+    EventType.PREEMPT: "The Virtual Machine will be evicted.",
+    EventType.TERMINATE: "The Virtual Machine will be terminated.",
+}
+"""What Azure's simulator of Scheduled Events says of the platform's events. Terminate's is in its manner."""
+
+_WORDS_OF_USER = {
+    EventType.REBOOT: "Virtual machine is going to be restarted as requested by authorized user.",
+    EventType.REDEPLOY: "Virtual machine is going to be redeployed as requested by authorized user.",
 }
 
 
@@ -60,9 +65,13 @@ def notice_of(group: str, resources: Sequence[str], spec: Announcement, cycle: C
         kind,
         notice_ns(spec, kind),
         duration_s(spec, kind, cycle),
-        spec.description or _WORDS[kind],
+        spec.description or _description(kind, spec.source),
         spec.source,
     )
+
+
+def _description(kind: EventType, source: EventSource) -> str:
+    return _WORDS_OF_USER.get(kind, _WORDS[kind]) if source is EventSource.USER else _WORDS[kind]
 
 
 def rules_of(announcement: Announcement) -> Rules:

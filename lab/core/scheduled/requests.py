@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 
@@ -18,7 +18,7 @@ from lab.core.scheduled import instance
 from lab.core.scheduled.documents import document, etag, to_json, told
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.machine import Machine
-from lab.core.scheduled.model import ApiVersion, Fault
+from lab.core.scheduled.model import OWN_NAME, ApiVersion, Fault, Recorded
 
 SERVER = "IMDS/1.0 (freezelab)"
 MOST_BODY_BYTES = 64 << 10
@@ -32,6 +32,7 @@ _ABSENT = ("attested", "identity", "loadbalancer")
 _TOKEN = ["identity", "oauth2", "token"]
 _EVENTS = ["scheduledevents"]
 _OUTSIDE = [""]
+_NOT_FOUND = "Not found. The requested element does not exist"
 
 
 @dataclass(frozen=True)
@@ -105,17 +106,19 @@ def _answered(
     machine: Machine, abouts: Mapping[str, About], guest: str, now: Stamp, request: Request, place: list[str]
 ) -> Answer:
     if place == _OUTSIDE:
-        raise _Refused(404, "Not found. The metadata service has nothing outside of /metadata.")
+        raise _Refused(404, f"{_NOT_FOUND}: all is below /metadata")
     query, doubled = _query(request.query)
     version = query.get("api-version", "")
     _check_headers(request, place, enforced=place != _EVENTS or version != ApiVersion.V2017_03_01)
     verbs, versions = _served(place)
     if request.verb not in verbs:
-        raise _Refused(405, f"Method not allowed. Use {' or '.join(verbs)}.", allow=", ".join(verbs))
+        why = f"Method not allowed. The endpoint supports {' and '.join(verbs)}"
+        raise _Refused(405, why, allow=", ".join(verbs))
     if doubled:
-        raise _Refused(400, "Bad request. A query parameter is given more than once.")
+        raise _Refused(400, "Bad request. A query parameter is given more than once")
     if versions and version not in versions:
-        why = "Bad request. api-version is missing, or is none that is served here."
+        what = "is invalid" if version else "was not specified in the request"
+        why = f"Bad request. api-version {what}. For more information refer to aka.ms/azureimds"
         raise _Refused(400, why, newest=versions[:-4:-1])
     if place == _EVENTS:
         return _events(machine, abouts, guest, now, request, ApiVersion(version))
@@ -129,7 +132,7 @@ def _answered(
         return _answer(200, to_json({"apiVersions": instance.VERSIONS}))
     if place[:1] == ["instance"] and guest in abouts:
         return _instance(abouts[guest], place[1:], query.get("format", "json").lower())
-    raise _Refused(404, "Not found. Nothing is known of it.")
+    raise _Refused(404, _NOT_FOUND)
 
 
 def _served(place: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -143,8 +146,8 @@ def _served(place: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not place:
         return ("GET",), _ALL_VERSIONS  # whoever looks around is told the versions
     if place[0] in _ABSENT:
-        raise _Refused(404, f"Not found. The lab has no /metadata/{place[0]}.")
-    raise _Refused(404, "Not found. There is nothing at this path.")
+        raise _Refused(404, f"{_NOT_FOUND}: the lab has no /metadata/{place[0]}")
+    raise _Refused(404, _NOT_FOUND)
 
 
 def _query(raw: str) -> tuple[dict[str, str], bool]:
@@ -160,13 +163,13 @@ def _check_headers(request: Request, place: list[str], enforced: bool) -> None:
     for name, value in request.headers:
         match name.lower():
             case "x-forwarded-for":
-                raise _Refused(400, "Bad request. It was forwarded: there is an X-Forwarded-For header.")
+                raise _Refused(400, "Bad request. X-Forwarded-For is not permitted in a request")
             case "metadata":
                 meant.append(value.strip().lower())
     if enforced and (not meant or set(meant) != {"true"}):
         if place == _TOKEN:
             raise _NoToken("bad_request_102", "Required metadata header not specified")
-        raise _Refused(400, "Bad request. The header Metadata: true is missing.")
+        raise _Refused(400, "Bad request. Required metadata header not specified")
 
 
 # -- /metadata/instance ------------------------------------------------------------------------------
@@ -174,14 +177,14 @@ def _check_headers(request: Request, place: list[str], enforced: bool) -> None:
 
 def _instance(about: About, steps: list[str], form: str) -> Answer:
     if form not in ("json", "text"):
-        raise _Refused(400, "Bad request. format is json or text.")
+        raise _Refused(400, "Bad request. format is json or text")
     node = instance.find(instance.metadata(about), steps)
     if node is None:
-        raise _Refused(404, "Not found. The instance has no such property.")
+        raise _Refused(404, _NOT_FOUND)
     if form == "text":
         return _answer(200, instance.to_text(node).encode(), kind=_TEXT)
     if isinstance(node, str):
-        raise _Refused(400, "Bad request. A single value is served as format=text only.")
+        raise _Refused(400, "Bad request. A single value is served as format=text only")
     return _answer(200, to_json(node))
 
 
@@ -196,38 +199,51 @@ def _events(
     request: Request,
     version: ApiVersion,
 ) -> Answer:
-    fault, late_ns = machine.admit(now, guest)
-    if fault is Fault.HANG:
-        return Answer(0, (), never=True)
-    if fault is not None:
-        return _answer(int(fault.value), to_json({"error": _FAULTS[fault]}))
+    fault, late_ns = machine.admit(now, guest, poll=request.verb == "GET")
+    own_name = abouts[guest].name if guest in abouts else guest
+    match fault:
+        case Fault.HANG:
+            return Answer(0, (), never=True)
+        case Fault.EMPTY:
+            return _answer(200)
+        case Recorded():
+            return _answer(200, fault.body.replace(OWN_NAME, own_name).encode())
+        case Fault() if fault in _FAULTS:
+            return _answer(int(fault.value), to_json({"error": _FAULTS[fault]}))
     if request.verb == "POST":
         if not machine.approve(now, guest, _start_requests(request.body)):
-            raise _Refused(400, "Bad request. An EventId is of no event that is here.", after_ns=late_ns)
+            raise _Refused(400, "Bad request. An EventId is of no event that is shown", after_ns=late_ns)
         return _answer(200, after_ns=late_ns)
     incarnation, events = machine.shown(now, guest)
     tag = etag(incarnation)
-    if _matches(request, tag):
+    if fault is Fault.NO_EVENTS:
+        return _answer(200, to_json({"DocumentIncarnation": incarnation}), ("ETag", tag))
+    if fault is None and _matches(request, tag):
         # The guest has not got to see what is shown: after a restart it may hold another document.
         return Answer(304, (("Server", SERVER), ("ETag", tag)), after_ns=late_ns)
-    machine.saw(now, guest, told(events, version))
     body = to_json(
         document(incarnation, events, version, lambda one: abouts[one].name if one in abouts else one)
     )
-    return _answer(200, body, ("ETag", tag), after_ns=late_ns)
+    if fault is Fault.TRUNCATED:
+        return replace(_answer(200, body, ("ETag", tag)), cut_at=len(body) // 2)
+    machine.saw(now, guest, told(events, version))
+    kind = _TEXT if fault is Fault.PLAIN else _JSON
+    return _answer(200, body, ("ETag", tag), kind=kind, after_ns=late_ns)
 
 
 _FAULTS = {
-    Fault.GONE: "Gone. The service is being moved; ask again.",
-    Fault.TOO_MANY: "Too many requests. Ask again later.",
-    Fault.BROKEN: "Internal server error. Ask again.",
+    Fault.NOT_FOUND: _NOT_FOUND,
+    Fault.GONE: "Gone. Retry after some time for a max of 70 seconds",
+    Fault.TOO_MANY: "Too many requests. API rate limits have been exceeded",
+    Fault.BROKEN: "Service error. Retry after some time",
 }
+"""As the documentation of Azure's Instance Metadata Service words its error codes."""
 
 
 def _start_requests(body: bytes) -> list[str]:
     """The ids that a body approves. What else is in it does not matter, nor does its Content-Type."""
     if len(body) > MOST_BODY_BYTES:
-        raise _Refused(400, f"Bad request. The body is larger than {MOST_BODY_BYTES} bytes.")
+        raise _Refused(400, f"Bad request. The body is larger than {MOST_BODY_BYTES} bytes")
     try:
         # Not bytes: json would take UTF-16 and UTF-32 as well. utf-8-sig: some clients begin with a mark.
         requests = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)["StartRequests"]
@@ -237,7 +253,7 @@ def _start_requests(body: bytes) -> list[str]:
                 return ids
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
-    raise _Refused(400, 'Bad request. The body is not {"StartRequests": [{"EventId": "..."}]}.')
+    raise _Refused(400, 'Bad request. The body is not {"StartRequests": [{"EventId": "..."}]}')
 
 
 def _no_constant(name: str) -> None:
