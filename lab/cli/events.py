@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,8 @@ events = typer.Typer(no_args_is_help=True, help="Run the metadata service alone,
 LISTEN = "127.0.0.1:8169"
 TURN_NS = 50_000_000
 LOOK_NS = 100_000_000
+SILENT_S = 10
+"""Clients ask each second; some every few."""
 
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Which service, when several run.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An event's id, or the beginning of one.")]
@@ -178,6 +180,11 @@ def announce(
         typer.echo(json.dumps(made, indent=1))
     else:
         _show_made(made)
+    service = control.service()
+    if unheard := [one for one in made if one["state"] == "unheard"]:
+        typer.echo(_how_to_ask(service, unheard[0]["resources"][0]), err=True)
+    for text in _waits_for(service, made) if wait else ():
+        typer.echo(text, err=True)
     ended = _await(control, made) if wait else made
     told = [one for one in ended if one["state"] not in ("unheard", "cancelled")]
     raise typer.Exit(0 if told else 1)
@@ -247,6 +254,35 @@ def _show_made(made: Sequence[Mapping[str, Any]]) -> None:
         elif said == "unheard":
             said += ": nobody has asked for events yet, so nobody is told"
         typer.echo(f"{one['id']}  {one['type']} of {', '.join(one['resources'])}: {said}")
+
+
+def _how_to_ask(service: Mapping[str, Any], guest: str) -> str:
+    """What switches events on for a guest that was not told: a request such as its client's."""
+    from lab.report.service import DOCUMENT
+
+    doors = [
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        for host, port, who in service["doors"]
+        if who == guest
+    ]
+    (socket,) = [one["socket"] for one in service["guests"] if one["guest"] == guest]
+    way, host = ("", doors[0]) if doors else (f"--unix-socket {socket} ", "169.254.169.254")
+    ask = f"curl -H Metadata:true {way}'http://{host}{DOCUMENT}'"
+    return f"run {guest}'s client first, or ask once in its place, and announce again:\n{ask}"
+
+
+def _waits_for(service: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What --wait may have to wait for."""
+    from lab.report.service import seconds
+
+    silences = {one["guest"]: one["silent_s"] for one in service["guests"]}
+    for one in made:
+        if one["state"] == "scheduled":
+            text = f"{one['id'][:8]}  waits for an approval, or for NotBefore in {seconds(one['left_s'])}"
+            silence = silences.get(one["resources"][0])
+            if silence is not None and silence > SILENT_S:
+                text += f"; nobody has asked for {seconds(silence)}, so no approval is likely"
+            yield text
 
 
 def _act(verb: str, event: str, name: str | None) -> None:

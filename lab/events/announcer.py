@@ -98,6 +98,12 @@ class ServiceAnnouncer:
             for event in events:
                 self._machine.release(now, event, f"by {OPERATOR}")
 
+    def silence_ns(self, guest: str) -> int | None:
+        """For how long nobody of the guest's group has asked; None when its events are off. KeyError: no such
+        guest."""
+        with self._lock:
+            return self._machine.silence_ns(self._clock.now(), guest)
+
     def heard(self, guest: str) -> bool:
         """Whether the guest has asked since its group was switched on. KeyError: no such guest."""
         with self._lock:

@@ -67,6 +67,7 @@ class Desk:
                 "name": about.name,
                 "set": about.availability_set,
                 "asks": self._service.heard(about.guest),
+                "silent_s": _seconds(self._service.announcer.silence_ns(about.guest)),
                 "socket": str(self._service.path(about.guest)),
             }
             for about in self._service.abouts.values()
@@ -182,6 +183,10 @@ class Desk:
             "gone": _iso(course.gone),
             "over_after_s": None if course.over_after_ns is None else course.over_after_ns / NS_PER_S,
         }
+
+
+def _seconds(ns: int | None) -> float | None:
+    return None if ns is None else round(ns / NS_PER_S, 3)
 
 
 def _iso(stamp: Stamp | None) -> str | None:

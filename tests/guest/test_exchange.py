@@ -63,8 +63,14 @@ def hand_over(
     return frozen, resumed
 
 
+def machine_uuid(lab: Lab) -> str:
+    """As the guest's firmware tells it."""
+    return lab.probe.ssh.check("cat /sys/class/dmi/id/product_uuid").strip()
+
+
 def test_a_guest_goes_over_and_never_notices_but_for_the_pause(shared: Lab, home: Path) -> None:
     (old,) = processes(home)
+    machine = machine_uuid(shared)
     patch = patches.make(HoldPatch(NS_PER_S), shared.clock)
     result, found = shared.cycle(patch, method=FreezeMethod.IN_PLACE, **SHORT)
     (new,) = processes(home)
@@ -76,6 +82,10 @@ def test_a_guest_goes_over_and_never_notices_but_for_the_pause(shared: Lab, home
     assert pause.pause.low_ns >= NS_PER_S
     assert result.boot_id_unchanged
     assert {f.outcome for f in found} == {Outcome.PASSED}, found
+    # Its domain is another one, its machine is not.
+    domain = shared.hypervisor.spec("web-0")
+    assert domain is not None
+    assert domain.uuid != domain.machine_uuid == machine_uuid(shared) == machine
     # Both ways to the probe lead through the new process.
     resume = result.observation.resume
     assert resume is not None

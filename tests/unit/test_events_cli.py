@@ -23,6 +23,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lab.cli.doors import Wanted, abouts_of, doors_of
+from lab.cli.events import _waits_for
 from lab.cli.keeping import Kept
 from lab.cli.main import app
 from lab.core.clock import Stamp
@@ -137,7 +138,14 @@ def test_a_life_from_announcement_to_the_end(place: Place) -> None:
         "--listen", "127.0.0.1:0=web-0", "--listen", "127.0.0.1:0=db-0", "--set", "web=web-0,web-1",
         "--time-factor", "600",
     )  # fmt: skip
-    assert place.run("announce", "web-0").returncode == 1  # nobody has asked, so nobody is told
+    unheard = place.run("announce", "web-0", "--wait")
+    assert unheard.returncode == 1  # nobody has asked, so nobody is told, and nobody is waited for
+    assert "unheard: nobody has asked for events yet" in unheard.stdout
+    what, how = unheard.stderr.splitlines()
+    assert what == "run web-0's client first, or ask once in its place, and announce again:"
+    assert how == f"curl -H Metadata:true 'http://127.0.0.1:{serving.ports['web-0']}{EVENTS}'"
+    socket = place.told("list")["guests"][-1]["socket"]  # web-1's, which has no address
+    assert f"--unix-socket {socket} 'http://169.254.169.254{EVENTS}'" in place.run("announce", "web-1").stderr
     serving.until("unheard", "nobody is told")
     assert serving.ask("web-0") == (200, {"DocumentIncarnation": 1, "Events": []})
     serving.until("enabled", "web-0")
@@ -180,7 +188,11 @@ def test_a_life_from_announcement_to_the_end(place: Place) -> None:
     again = place.run("finish", event)
     assert again.returncode == 2
     assert "over already" in again.stderr
-    assert [one["state"] for one in place.told("list", "--all")["events"]] == ["unheard", "over"]
+    assert [one["state"] for one in place.told("list", "--all")["events"]] == [
+        "unheard",
+        "unheard",
+        "over",
+    ]
     assert serving.end() == 0
     assert list(place.home.iterdir()) == []
 
@@ -193,9 +205,11 @@ def test_a_whole_life_in_one_command(place: Place) -> None:
     assert lived.returncode == 0
     event = lived.stdout.split()[0]
     assert [line.split()[1] for line in lived.stderr.splitlines() if "seen" not in line] == [
+        "waits",
         "started",
         "over",
     ]
+    assert f"{event[:8]}  waits for an approval, or for NotBefore in 1 s\n" in lived.stderr
     for word in ("published", "started", "gone"):
         serving.until(word, event[:8])
 
@@ -325,6 +339,17 @@ def test_a_kept_guest_is_told_of_its_own_machine(tmp_path: Path) -> None:
     assert (about.public_key, about.availability_set) == ("ssh-ed25519 AAAA freezelab", "web")
     with pytest.raises(UsageError, match="an older freezelab kept it"):
         abouts_of([], [kept_guest(tmp_path)], Wanted())
+
+
+def test_who_waits_is_told_that_nobody_asks_any_more() -> None:
+    def said(silent_s: float | None) -> list[str]:
+        service = {"guests": [{"guest": "web-0", "silent_s": silent_s}]}
+        event = {"id": "A" * 36, "state": "scheduled", "left_s": 900.0, "resources": ["web-0"]}
+        return list(_waits_for(service, [event, event | {"state": "started"}]))
+
+    plain = "AAAAAAAA  waits for an approval, or for NotBefore in 15 min"
+    assert said(2.0) == [plain]
+    assert said(40.0) == [f"{plain}; nobody has asked for 40 s, so no approval is likely"]
 
 
 # -- what is shown -----------------------------------------------------------------------------------

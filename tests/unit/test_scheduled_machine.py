@@ -167,6 +167,16 @@ def test_five_a_second_are_answered_and_no_more() -> None:
     assert machine.admit(at(4), "a1") == (None, 0)  # each guest has its own
 
 
+def test_silence_is_the_group_s_and_ends_with_its_switch_off() -> None:
+    machine = Machine(GROUPS, Rules(time_factor=1, idle_s=60))
+    assert machine.silence_ns(at(0), "a0") is None
+    machine.admit(at(1), "a0")
+    machine.admit(at(3), "a1")
+    assert machine.silence_ns(at(10), "a0") == 7 * S
+    assert machine.silence_ns(at(10), "b0") is None
+    assert machine.silence_ns(at(63), "a0") is None
+
+
 def test_a_flood_of_refusals_is_not_kept() -> None:
     machine = Machine(GROUPS)
     for _ in range(REFUSALS_KEPT + 50):
@@ -198,6 +208,7 @@ def test_what_is_not_there_is_a_key_error_and_changes_nothing() -> None:
         lambda: machine.approve(at(1), "nobody", [ONE]),
         lambda: machine.fail(at(1), ["a0", "nobody"], [Fault.GONE]),
         lambda: machine.heard("nobody"),
+        lambda: machine.silence_ns(at(1), "nobody"),
         lambda: machine.group_of("nobody"),
     ]
     for call in nonsense:

@@ -328,6 +328,13 @@ class Machine:
         """Whether the guest has asked since its group was switched on. KeyError: no such guest."""
         return guest in self._group(guest).heard
 
+    def silence_ns(self, now: Stamp, guest: str) -> int | None:
+        """For how long nobody of the guest's group has asked, real time; None when it is switched off.
+        KeyError: no such guest."""
+        self.advance(now)
+        group = self._group(guest)
+        return now.raw_ns - group.asked_raw_ns if group.enabled else None
+
     def happened(self) -> tuple[Happening, ...]:
         """All since it was asked last, in order."""
         happened = tuple(self._happened)
