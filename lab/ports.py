@@ -40,6 +40,9 @@ class Guard(Protocol):
     def resumed(self, guest: str) -> Resumed | None:
         """How the guard resumed the guest, None when it did not (and now will not)."""
 
+    def bring_forward(self, by_ns: int) -> None:
+        """Have the thread act so much earlier: the resume will take so long."""
+
     @property
     def why(self) -> str:
         """Why it resumed guests before their time, "" when it did not."""
@@ -52,12 +55,14 @@ class Frozen:
     call: stopped the guest. steps: what was done since.
     back: the call by which the guest was put back to running where it was, when the freeze was called off;
         why: the reason, one line.
+    resume_ns: what has to be kept of the budget for the resume, where that takes more than milliseconds.
     """
 
     call: Call
     steps: tuple[Step, ...] = ()
     back: Call | None = None
     why: str = ""
+    resume_ns: int = 0
 
 
 @dataclass(frozen=True)

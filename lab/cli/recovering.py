@@ -1,4 +1,4 @@
-"""`freezelab recover`: what a killed run left behind is ended and removed."""
+"""What a killed run left behind is ended and removed: by `freezelab recover`, and by the next run itself."""
 
 from __future__ import annotations
 
@@ -12,67 +12,76 @@ from lab.errors import FreezelabError
 from lab.host import taps
 from lab.host.clocks import HostClock
 from lab.hypervisor import memory
+from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.hypervisor.recovery import drop_saved, saved
+from lab.record.journal import is_written
 
 
 def recover_all(uri: str | None, *, keep: bool = False) -> Iterator[str]:
-    """End the lab's guests and remove their files, or `keep` them and have them run again; one line for each
-    thing done. Guests that were started to be kept are left, and go on if they stood still. Taking the
-    connection proves that no other run is alive in this state folder."""
+    """End the guests of dead runs and remove their files, or `keep` them and have them run again; one line
+    for each thing done. Guests that were started to be kept are left, and go on if they stood still."""
     state = home()
-    failures = []
-    done = 0
     with connect(uri, state, clock=HostClock()) as hypervisor:
-        for line in hypervisor.recover(keep=keep):
+        done = 0
+        lines = hypervisor.recover(keep=True, but=_alive(state)) if keep else clear(hypervisor, state)
+        for line in lines:
             done += 1
             yield line
-        if keep:
-            if not done:
-                yield "nothing was left behind"
-            return
-        there = hypervisor.list_lab_domains()
-        known = {guest.uuid: guest for guest in keeping.kept(state)}
-        # A kept domain that has no file was cut off while it was started.
-        kept = [known.pop(domain.uuid) for domain in there if domain.kept and domain.uuid in known]
-        uuids, runs = {guest.uuid for guest in kept}, {guest.run for guest in kept}
-        for domain in there:
-            if domain.uuid in uuids:
-                continue
-            try:
-                hypervisor.domains.choose(domain)
-                hypervisor.destroy(domain.guest)
-            except FreezelabError as error:
-                failures.append(error)
-            else:
-                done += 1
-                yield f"removed guest {domain.guest} of run {domain.run} (it was {domain.state})"
-        if not failures:
-            for guest in known.values():
-                keeping.remove_files(state, guest)
-                done += 1
-                yield f"removed what was left of the kept guest {guest.name}, which is gone"
-            sockets = {Path(socket) for guest in kept for socket in guest.sockets}
-            for folder in sorted(path for path in _left(state / "guests") if path.name not in runs):
-                shutil.rmtree(folder, ignore_errors=True)
-                done += 1
-                yield f"removed {folder}"
-            for tap in taps.remove_all(state):
-                done += 1
-                yield f"removed tap {tap.name} of {tap.what}"
-            for path in saved(state):
-                drop_saved(path)
-                done += 1
-                yield f"removed {path}"
-            for path in (*_left(state / "agents"), *_left(memory.folder(state))):
-                if path not in sockets:
-                    path.unlink(missing_ok=True)
-            shutil.rmtree(state / "doors", ignore_errors=True)  # of a metadata service
-            memory.drop(state)
-    if failures:
-        raise failures[0]
     if not done:
         yield "nothing was left behind"
+
+
+def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
+    """Remove what dead runs left, one line for each thing done; the first failure is raised in the end. A run
+    is alive while its history is open; one of the embedded driver besides only in the process that holds it,
+    which is this one."""
+    alive = _alive(state)
+    yield from hypervisor.recover(keep=False, but=alive)
+    there = [domain for domain in hypervisor.list_lab_domains() if domain.run not in alive]
+    known = {guest.uuid: guest for guest in keeping.kept(state)}
+    # A kept domain that has no file was cut off while it was started.
+    kept = [known.pop(domain.uuid) for domain in there if domain.kept and domain.uuid in known]
+    uuids, runs = {guest.uuid for guest in kept}, {guest.run for guest in kept} | alive
+    failures = []
+    for domain in there:
+        if domain.uuid in uuids:
+            continue
+        try:
+            hypervisor.domains.choose(domain)
+            hypervisor.destroy(domain.guest)
+        except FreezelabError as error:
+            failures.append(error)
+        else:
+            yield f"removed guest {domain.guest} of run {domain.run} (it was {domain.state})"
+    if failures:
+        raise failures[0]
+    for guest in known.values():
+        keeping.remove_files(state, guest)
+        yield f"removed what was left of the kept guest {guest.name}, which is gone"
+    for folder in sorted(path for path in _left(state / "guests") if path.name not in runs):
+        shutil.rmtree(folder, ignore_errors=True)
+        yield f"removed {folder}"
+    for tap in taps.remove_all(state, but=alive):
+        yield f"removed tap {tap.name} of {tap.what}"
+    if alive:
+        return  # what follows has no run's name on it
+    for path in saved(state):
+        drop_saved(path)
+        yield f"removed {path}"
+    sockets = {Path(socket) for guest in kept for socket in guest.sockets}
+    for path in (*_left(state / "agents"), *_left(memory.folder(state))):
+        if path not in sockets:
+            path.unlink(missing_ok=True)
+    for path in (state / "saved").glob("*.state"):
+        path.unlink(missing_ok=True)
+        yield f"removed {path}"
+    shutil.rmtree(state / "doors", ignore_errors=True)  # of a metadata service
+    memory.drop(state)
+
+
+def _alive(state: Path) -> set[str]:
+    return {folder.name for folder in _left(state / "runs") if is_written(folder)}
 
 
 def _left(folder: Path) -> list[Path]:

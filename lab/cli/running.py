@@ -13,6 +13,7 @@ from typing import TypeVar
 from lab.cli import paths
 from lab.cli.calibrating import for_record
 from lab.cli.cells import Cells, make_patch
+from lab.cli.recovering import clear
 from lab.cli.session import Settings, check_memory
 from lab.core.plan import Cell, Plan
 from lab.errors import FreezelabError, Interrupted, MachineError
@@ -86,11 +87,13 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
     """
     clock = HostClock()
     plan = _drawn(plan)
-    if not plan.cells:
-        check_memory(plan.guests)
     images = images_for(plan, progress)
     home = paths.home()
     with connect(options.uri, home, clock=clock) as hypervisor:
+        for line in clear(hypervisor, home):
+            view.note(f"of a run that was killed: {line}")
+        if not plan.cells:
+            check_memory(plan.guests)
         view.phase("accelerator")
         kernel = next(iter(images.values())).kernel
         choice = choose(options.accelerator, kernel, home, progress=view.note)

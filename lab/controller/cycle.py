@@ -227,6 +227,9 @@ class Controller:
                             subjects[name].resync.resumed()
                         elif method.keeps_process:
                             cpu_before[name] = hypervisor.cpu_time_ns(name)
+                    if takes := max(each.resume_ns for each in frozen.values()):
+                        deadline -= takes
+                        guard.bring_forward(takes)
                     if method.freezes:
                         # Written while they are frozen: who comes after a kill -9 can tell.
                         still = [name for name in names if name not in resumed]

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +79,10 @@ def leftovers(home: Path) -> list[Tap]:
     return sorted(found, key=lambda tap: tap.what)
 
 
-def remove_all(home: Path) -> list[Tap]:
-    """Remove the taps of this home, whoever made them; those that were. MachineError when one cannot be."""
-    gone = leftovers(home)
+def remove_all(home: Path, but: Collection[str] = ()) -> list[Tap]:
+    """Remove the taps of this home, but those of these runs; those that were. MachineError when one cannot
+    be."""
+    gone = [tap for tap in leftovers(home) if tap.what.partition(" ")[0] not in but]
     for tap in gone:
         _remove(tap)
     return gone

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -298,11 +298,11 @@ class LibvirtHypervisor:
         if freeze is not None:
             freeze.finish()
 
-    def recover(self, *, keep: bool) -> Iterator[str]:
-        """What a killed run left behind: settle its hand-overs and then, with `keep`, have its guests run
-        again; kept guests always. A line for each thing done."""
-        yield from recovery.settle(self._ground)
-        yield from recovery.run_again(self._ground, all_guests=keep)
+    def recover(self, *, keep: bool, but: Collection[str] = ()) -> Iterator[str]:
+        """What killed runs left behind: settle their hand-overs and then, with `keep`, have their guests run
+        again; kept guests always. but: runs that are alive. A line for each thing done."""
+        yield from recovery.settle(self._ground, but)
+        yield from recovery.run_again(self._ground, but, all_guests=keep)
 
     def last_words(self, domain: str) -> str:
         """The last line that the QEMU of a domain of this name has written, "" when there is none."""

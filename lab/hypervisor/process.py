@@ -144,6 +144,15 @@ class QemuProcess:
         return []
 
 
+def kill_helpers(path: str) -> None:
+    """SIGKILL to the libvirt_iohelper processes that write to `path`: libvirt starts one for each save."""
+    for pid in _pids():
+        arguments = _arguments(pid)
+        if arguments[0].endswith("/libvirt_iohelper") and path in arguments:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
 class Running:
     """How long a guest has certainly been let run since this was made: the most CPU time that one of its vCPU
     threads has used. The kernel may be a tick behind with it, never ahead (proc(5), schedstat)."""

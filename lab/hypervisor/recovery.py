@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ seen."""
 _STILL = ("paused", "pmsuspended")
 
 
-def settle(ground: Ground) -> Iterator[str]:
+def settle(ground: Ground, but: Collection[str]) -> Iterator[str]:
     """End one of the two ends of each hand-over that was cut off; a line for each. Afterwards every guest's
-    name means one domain again, which may still be paused."""
+    name means one domain again, which may still be paused. but: runs that are alive."""
     found: dict[tuple[str, str], list[LabDomain]] = defaultdict(list)
     for domain in ground.domains.lab():
-        found[domain.run, domain.guest].append(domain)
+        if domain.run not in but:
+            found[domain.run, domain.guest].append(domain)
     for (_run, guest), ends in found.items():
         if len(ends) < 2:
             continue
@@ -53,11 +54,11 @@ def settle(ground: Ground) -> Iterator[str]:
             yield f"guest {guest}: its hand-over was cut off before the successor ran, which was ended"
 
 
-def run_again(ground: Ground, *, all_guests: bool) -> Iterator[str]:
+def run_again(ground: Ground, but: Collection[str], *, all_guests: bool) -> Iterator[str]:
     """Have every guest of this lab run, those that were saved to a file too, or the kept ones only; a line
     for each."""
     for domain in ground.domains.lab():
-        if not (all_guests or domain.kept):
+        if domain.run in but or not (all_guests or domain.kept):
             continue
         was = _resume(ground, domain)
         if was != "running":

@@ -10,21 +10,31 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
-from lab.core.units import format_size
+from lab.core.units import NS_PER_S, format_size
 from lab.errors import HypervisorError, MachineError, Refused
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Restore
 from lab.hypervisor.freezing import charge
 from lab.hypervisor.ground import Ground, Steps
+from lab.hypervisor.process import kill_helpers
 from lab.ports import Call, Freezing, Frozen, Resumed
 
 _SPARE = 64 << 20
 """Of a saved guest beside its RAM: device state, libvirt's header, and room to breathe."""
 
 _CANCEL_S = 5.0
+_ABORT_S = 0.3
+"""How long libvirt may take to end a save of its own accord, and by force."""
+
+_BACK_NS = NS_PER_S
+"""Kept of the budget for that, but at most a third of it."""
+
+_START_NS = NS_PER_S
+"""What a restore takes beside reading as much as the save has written: a QEMU process is started."""
 
 
 class SaveRestore:
@@ -86,6 +96,8 @@ class SaveRestore:
         if self._path is None:
             self.prepare()
         call = ground.suspend(guest)
+        began = ground.clock.now().raw_ns
+        deadline_raw_ns -= min(_BACK_NS, max(0, deadline_raw_ns - began) // 3)
         try:
             with self._lock, self._steps.step("save"):
                 self._save(deadline_raw_ns)
@@ -94,7 +106,8 @@ class SaveRestore:
             why = f"not saved: {error.what}"
             self._done = Resumed(back, why=why)
             return Frozen(call, self._steps.hand_out(), back, why)
-        return Frozen(call, self._steps.hand_out())
+        took = ground.clock.now().raw_ns - began
+        return Frozen(call, self._steps.hand_out(), resume_ns=took + _START_NS)
 
     def _save(self, deadline_raw_ns: int) -> None:
         """Save, at most until the deadline: libvirt's call takes none, but its job can be aborted."""
@@ -118,15 +131,28 @@ class SaveRestore:
         finally:
             late = worker.is_alive()
             if late:
-                with suppress(libvirt.libvirtError):
-                    domain.abortJob()
-                worker.join(_CANCEL_S)
+                self._abort(domain, worker)
         if late and failure:
             raise HypervisorError("the budget is used up", where=self._guest)
         if failure:
             raise as_hypervisor_error(failure[0], "libvirt refused", self._guest)
         self._ground.forget(self._guest)
         self._saved = True
+
+    def _abort(self, domain: Any, save: threading.Thread) -> None:
+        """End a save that goes on. libvirt waits for its helper, which writes the file, and which may hang
+        with
+        the disk: it is ended then."""
+
+        def abort() -> None:
+            with suppress(libvirt.libvirtError):
+                domain.abortJob()
+
+        threading.Thread(target=abort, name=f"abort-{self._guest}", daemon=True).start()
+        save.join(_ABORT_S)
+        if save.is_alive():
+            kill_helpers(str(self._path))
+            save.join(_CANCEL_S)
 
     def go_on(self) -> Resumed:
         ground, guest = self._ground, self._guest

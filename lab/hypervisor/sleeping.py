@@ -1,16 +1,20 @@
-"""guest-sleep: the guest suspends itself to RAM (ACPI S3), asked by its agent, and is woken from the host."""
+"""guest-sleep: the guest suspends itself to RAM (ACPI S3), asked by its agent, and is woken from the host.
+
+libvirt's call asks the agent, takes no time limit, and cannot be taken back: a guest whose freeze was called
+off, because it did not sleep in time, may fall asleep later. It is woken then, until the cycle is over."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 
-from lab.core.units import NS_PER_S
+from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError, Refused
 from lab.hypervisor import agent
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Wake
+from lab.hypervisor.events import QemuEvent
 from lab.hypervisor.freezing import charge
 from lab.hypervisor.ground import Ground, Steps
 from lab.ports import Call, Frozen, Resumed
@@ -20,6 +24,7 @@ _SLEEP_S = 20.0
 """How long a guest may take to go to sleep: it freezes its processes and suspends its devices first."""
 
 _WAKE_S = 5.0
+_LOOK_S = 0.25
 
 
 class GuestSleep:
@@ -32,6 +37,9 @@ class GuestSleep:
         self._steps = Steps(ground, guest)
         self._asleep = False
         self._lock = threading.RLock()
+        self._asking: threading.Thread | None = None
+        self._waking: threading.Thread | None = None
+        self._over = threading.Event()
 
     @property
     def holds(self) -> bool:
@@ -62,25 +70,47 @@ class GuestSleep:
         domain, uuid = ground.domain(guest)
         called = ground.clock.now()
         self._asleep = True
-        with self._steps.step("fall asleep"):
+        refused: list[Exception] = []
+
+        def ask() -> None:
             try:
                 domain.pMSuspendForDuration(libvirt.VIR_NODE_SUSPEND_TARGET_MEM, 0, 0)
             except libvirt.libvirtError as error:
-                self._asleep = False
-                raise as_hypervisor_error(error, "its agent refused to suspend it", guest) from error
-            seen = ground.events.wait_qemu(
-                uuid, "SUSPEND", called.real_ns, min(_SLEEP_S, ground.left_s(deadline_raw_ns))
-            )
+                refused.append(error)
+            ground.events.wake()
+
+        def look() -> QemuEvent | Exception | None:
+            return ground.events.qemu_since(uuid, "SUSPEND", called.real_ns) or next(iter(refused), None)
+
+        with self._steps.step("fall asleep"):
+            self._asking = threading.Thread(target=ask, name=f"sleep-{guest}", daemon=True)
+            self._asking.start()
+            wait_s = min(_SLEEP_S, ground.left_s(deadline_raw_ns))
+            ground.events.wait_until(look, wait_s)
+            found = look()
         returned = ground.clock.now()
-        if seen is None:
-            why = "the guest did not go to sleep in time"
-            with contextlib.suppress(libvirt.libvirtError):
-                domain.pMWakeup(0)
+        if isinstance(found, Exception):
             self._asleep = False
+            raise as_hypervisor_error(found, "its agent refused to suspend it", guest) from found
+        if found is None:
+            why = "the guest did not go to sleep in time"
+            self._asleep = False
+            self._waking = threading.Thread(target=self._wake_late, args=(called.real_ns,), daemon=True)
+            self._waking.start()
             return Frozen(
                 Call(called, returned), self._steps.hand_out(), Call(returned, ground.clock.now()), why
             )
-        return Frozen(Call(called, returned, seen), self._steps.hand_out())
+        return Frozen(Call(called, returned, found.real_ns), self._steps.hand_out())
+
+    def _wake_late(self, since_real_ns: int) -> None:
+        """Wake the guest whenever it falls asleep after all, until the cycle is over."""
+        domain, uuid = self._ground.domain(self._guest)
+        while not self._over.is_set():
+            stamp = self._ground.events.wait_qemu(uuid, "SUSPEND", since_real_ns, _LOOK_S)
+            if stamp is not None:
+                since_real_ns = stamp + NS_PER_MS
+                with contextlib.suppress(libvirt.libvirtError):
+                    domain.pMWakeup(0)
 
     def go_on(self) -> Resumed:
         ground, guest = self._ground, self._guest
@@ -100,7 +130,11 @@ class GuestSleep:
             return Resumed(Call(called, returned, stamp))
 
     def finish(self) -> None:
-        return None
+        if self._asking is not None:
+            self._asking.join(_SLEEP_S)
+        self._over.set()
+        if self._waking is not None:
+            self._waking.join()
 
     def charge(self) -> Charge | None:
         return charge(Wake, self._ground, self._guest)

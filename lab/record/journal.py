@@ -43,7 +43,9 @@ on the rest of a line that the controller did not finish.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import re
@@ -90,6 +92,8 @@ class FileJournal:
         self._file = os.open(
             self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as long as the run lives: is_written
 
     def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
         now = self._clock.now()
@@ -118,6 +122,18 @@ class FileJournal:
     ) -> None:
         os.fsync(self._file)
         os.close(self._file)
+
+
+def is_written(folder: Path) -> bool:
+    """Whether the run in `folder` is alive: a process has its history open for writing."""
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class Nowhere:

@@ -190,6 +190,9 @@ def _shield() -> Iterator[None]:
 class _Unneeded:
     why = ""
 
+    def bring_forward(self, by_ns: int) -> None:
+        return None
+
     def __enter__(self) -> Guard:
         return self
 

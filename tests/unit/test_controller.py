@@ -159,6 +159,9 @@ class World:
 class FakeGuard:
     why = ""
 
+    def bring_forward(self, by_ns: int) -> None:
+        self.at_raw_ns -= by_ns
+
     def __init__(self, world: World, at_raw_ns: int) -> None:
         self.world, self.at_raw_ns = world, at_raw_ns
 
