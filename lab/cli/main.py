@@ -55,7 +55,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Exit codes: 0 passed, 1 failed, 2 usage, 3 inconclusive, 4 the machine or a guest failed, "
-    "130 interrupted. The tests: ./freezelab test",
+    "130 interrupted. The tests: ./freezelab test; to remove all of it: ./freezelab uninstall",
 )
 app.add_typer(stores.images, name="image")
 app.add_typer(stores.emulators, name="emulator")

@@ -1,0 +1,113 @@
+# shellcheck shell=sh disable=SC2154  # root, venv, state, system, packages, say and die are the launcher's
+#
+# `./freezelab uninstall`: the launcher reads this in, so that it works without an environment.
+
+# Names of ours below the state folder and the cache; they may be folders of yours, with more in them.
+state_names="runs guests libvirt keys kept agents doors saved events tools accelerator.json calibration.json"
+cache_names="images golden emulators"
+
+# found FOLDER NAME...: those that are there, a path a line.
+found() {
+    folder=$1
+    shift
+    for name in "$@"; do
+        [ -e "$folder/$name" ] || [ -L "$folder/$name" ] && printf '%s\n' "$folder/$name"
+    done
+}
+# in_memory: folders of this state folder on the RAM file system, a path a line.
+in_memory() {
+    {
+        readlink -- "$state/libvirt/run"
+        sum=$(printf %s "$state" | sha256sum)
+        printf '/dev/shm/freezelab-%s-%.16s-ram\n' "$(id -u)" "$sum"
+    } | while IFS= read -r path; do
+        case $path in "/dev/shm/freezelab-$(id -u)-"*) [ -d "$path" ] && [ -O "$path" ] && printf '%s\n' "$path" ;; esac
+    done
+}
+# alive: ids of this state folder's QEMU processes, which nobody controls.
+alive() {
+    for file in "$state"/libvirt/run/qemu/*.pid; do
+        pid=$(cat -- "$file" 2>/dev/null) || continue
+        case $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) in *qemu*) printf '%s ' "$pid" ;; esac
+    done
+}
+# what_goes: all that is ours, a path a line.
+# shellcheck disable=SC2086  # lists of words
+what_goes() {
+    [ ! -e "$venv/.lock" ] || printf '%s\n' "$venv"
+    found "$cache" $cache_names
+    found "$state" $state_names
+    in_memory
+    [ ! -w "$root" ] || find "$root/lab" "$root/tests" -name __pycache__ -prune 2>/dev/null
+}
+
+uninstall() {
+    agreed=
+    for option in "$@"; do
+        case $option in
+            --yes | -y) agreed=yes ;;
+            *)
+                say "usage: freezelab uninstall [--yes]"
+                exit 2
+                ;;
+        esac
+    done
+    cache=${FREEZELAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/freezelab}
+    case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
+
+    if [ -e "$state/libvirt/lock" ] && ! flock -n "$state/libvirt/lock" true; then
+        die "another freezelab (pid $(cat "$state/libvirt/lock")) uses $state; wait until it ends, or end it"
+    fi
+    going=$(what_goes)
+    if [ -z "$going" ]; then
+        say "nothing of freezelab's is here but the clone $root"
+    else
+        say "this will be removed, runs and guests that are kept included:"
+        printf '%s\n' "$going" | grep -v /__pycache__ | sed 's/^/    /' >&2
+        if [ -z "$agreed" ]; then
+            [ -t 0 ] || die "nothing was removed; to agree: $0 uninstall --yes"
+            printf 'freezelab: remove it? [y/N] ' >&2
+            read -r answer || answer=
+            case $answer in
+                y | Y | yes) ;;
+                *) die "nothing was removed" ;;
+            esac
+        fi
+        if [ -d "$state/libvirt" ] && [ -e "$venv/.stamp" ]; then
+            FREEZELAB_HOME=$state "$venv/bin/python" "$venv/bin/freezelab" down --all >&2 || :
+            FREEZELAB_HOME=$state "$venv/bin/python" "$venv/bin/freezelab" recover >&2 ||
+                die "guests of $state could not be ended; nothing was removed"
+        fi
+        running=$(alive)
+        [ -z "$running" ] ||
+            die "guests of $state still run (QEMU pid $running); nothing was removed: $0 recover ends them"
+        installed=$(cat "$venv/.installed" 2>/dev/null)
+        what_goes | while IFS= read -r path; do rm -rf -- "$path" || say "$path cannot be removed"; done
+        for folder in "$state" "$cache"; do
+            rmdir -- "$folder" 2>/dev/null
+            [ ! -d "$folder" ] || say "left, as it holds what is not freezelab's: $folder"
+        done
+    fi
+    left_behind
+}
+
+# left_behind: what uninstall does not remove, because others may use it by now, and how to.
+left_behind() {
+    named=$(printf '%s\n' "${installed:-}" | sed -n 's/^packages //p' | tr '\n' ' ')
+    if [ -n "$named" ]; then
+        say "left: the packages that set-up installed. To remove those that you do not need:"
+        case $system in
+            apt) printf '\n    apt-get purge %s&& apt-get autoremove\n\n' "$named" >&2 ;;
+            dnf) printf '\n    dnf remove %s\n\n' "$named" >&2 ;;
+        esac
+    else
+        # shellcheck disable=SC2086  # a list of words
+        say "left: packages, should set-up have installed any of these: $(printf '%s ' $packages)"
+    fi
+    case ${installed:-} in
+        *"user libvirt-qemu"*)
+            say "left: the user and group libvirt-qemu, which set-up made: userdel libvirt-qemu; groupdel libvirt-qemu"
+            ;;
+    esac
+    say "left: pip's own cache (python3 -m pip cache purge), and the clone: rm -r $root"
+}
