@@ -84,6 +84,17 @@ class ServiceFaults:
 
 
 @dataclass(frozen=True)
+class OtherEvent:
+    """An event of the same guests that is announced with another one, and that nothing follows from. It goes
+    when that one is over. Its members are as Announcement's."""
+
+    type: EventType
+    notice_ns: int | None = None
+    source: EventSource = EventSource.PLATFORM
+    description: str = ""
+
+
+@dataclass(frozen=True)
 class Announcement:
     """What guests are told before the freeze, through Scheduled Events. "Time of the service's" passes
     time_factor times as fast as real time; 1 is real time.
@@ -95,7 +106,7 @@ class Announcement:
     cancel_after_ns: called off so long after it was published, time of the service's; None: not called off.
     handler: a program that is run in every guest, and its arguments; (): none. The program is a file on the
     host. instance: what /metadata/instance says instead of the lab's values, of every guest; a guest's own
-    go first.
+    go first. others: events that are shown beside it.
     """
 
     type: EventType | None = None
@@ -109,6 +120,7 @@ class Announcement:
     handler: tuple[str, ...] = ()
     service: ServiceFaults = ServiceFaults()
     instance: Given = ()
+    others: tuple[OtherEvent, ...] = ()
 
     def real_ns(self, service_ns: int) -> int:
         """Time of the service's in real time."""

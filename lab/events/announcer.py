@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from lab.core.plan import Announcement, CycleSpec
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import Event, Happening, State
-from lab.core.scheduled.planning import notice_of, together
+from lab.core.scheduled.planning import notice_of, notices_beside, together
 from lab.ports import Clock
 
 OPERATOR = "the operator"
@@ -34,6 +34,7 @@ class ServiceAnnouncer:
     ) -> None:
         self._machine, self._groups, self._lock, self._clock = machine, groups, lock, clock
         self._make_id = make_id
+        self._beside: dict[str, list[str]] = {}  # events that go with one
 
     # -- ports.Announcer ---------------------------------------------------------------------------
 
@@ -48,6 +49,10 @@ class ServiceAnnouncer:
             for group, resources in concerned.items():
                 made.append(self._make_id())
                 self._machine.announce(now, notice_of(group, resources, spec, cycle), made[-1])
+                for notice in notices_beside(group, resources, spec, cycle):
+                    other = self._make_id()
+                    self._machine.announce(now, notice, other)
+                    self._beside.setdefault(made[-1], []).append(other)
                 if spec.service.restarts:
                     self._machine.restart(now, group)
             if spec.service.answers:
@@ -76,6 +81,9 @@ class ServiceAnnouncer:
             now = self._clock.now()
             for event in events:
                 self._machine.finish(now, event)
+                for other in self._beside.pop(event, ()):
+                    self._machine.cancel(now, other)  # which does nothing to one that has started
+                    self._machine.finish(now, other)
 
     def happened(self) -> tuple[Happening, ...]:
         with self._lock:

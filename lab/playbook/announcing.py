@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from lab.core.plan import Announcement, ServiceFaults
+from lab.core.plan import Announcement, OtherEvent, ServiceFaults
 from lab.core.scheduled import planning
 from lab.core.scheduled.model import (
     UNKNOWN_S,
@@ -23,7 +23,7 @@ from lab.core.scheduled.model import (
 )
 from lab.core.units import NS_PER_S, format_duration
 from lab.playbook.cycles import Cycle
-from lab.playbook.fields import DurationOrZero, Flag, Words, default, section, time
+from lab.playbook.fields import DurationOrZero, Flag, Words, default, needed, section, time
 from lab.playbook.guests import Instance
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import HOUR, Reader, alternatives, duration, expect_scalar, one_of, text
@@ -35,6 +35,7 @@ FOLDER = "folder"
 UNKNOWN = "unknown"
 MOST_FACTOR = 1000
 MOST_ANSWERS = 100
+MOST_OTHERS = 20
 MOST_DOCUMENT_BYTES = 1 << 20
 
 _FACTOR = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -130,6 +131,14 @@ def _loaded(given: OnPurpose, folder: Path, number: int) -> OnPurpose:
         raise Wrong(what, "write its path from here", within=(number,)) from None
 
 
+def _not_too_many_events(node: object) -> object:
+    if isinstance(node, Items) and len(node) > MOST_OTHERS:
+        raise Wrong(f"{len(node)} events are too many", f"write at most {MOST_OTHERS}")
+    if not isinstance(node, Items):
+        raise Wrong("a list of events is expected here", "write [{type: reboot, notice: 1h}]")
+    return node
+
+
 class Service(BaseModel):
     """What is wrong with the metadata service, on purpose."""
 
@@ -164,6 +173,23 @@ class Service(BaseModel):
         return ServiceFaults(
             self.first_answer, tuple(self.answers), self.restart_incarnation, self.rate_limit
         )
+
+
+class Other(BaseModel):
+    """An event that is shown beside the one that the freeze is about, and that nothing follows from."""
+
+    model_config = section("{type: reboot, notice: 1h}")
+
+    type: Type = needed("The event's EventType.", "reboot")
+    notice: DurationOrZero | None = default(
+        None, "From the announcement to NotBefore, time of the service's. Left out: the type's minimum."
+    )
+    source: Source = default(EventSource.PLATFORM, "Who wants it: platform or user.", "platform")
+    description: Text = default("", "The event's Description. Left out: the lab writes one.")
+
+    def meant(self) -> OtherEvent:
+        """The event as the plan has it."""
+        return OtherEvent(self.type, self.notice, self.source, self.description)
 
 
 class Announce(BaseModel):
@@ -203,6 +229,12 @@ class Announce(BaseModel):
         None,
         "A program that is run in every guest to listen: its file, meant from this playbook's folder, and "
         "its arguments. Left out: none.",
+    )
+    others: Annotated[list[Other], BeforeValidator(_not_too_many_events)] = Field(
+        default=[],
+        description="Events of the same guests that are announced with it, one after another. Nothing is "
+        "done for them; they are gone when it is.",
+        json_schema_extra={"maxItems": MOST_OTHERS},
     )
     service: Service = default(Service(), "Faults of the metadata service, to rehearse.", "")
     instance: Instance = default(
@@ -278,4 +310,5 @@ class Announce(BaseModel):
             handler=self.handler or (),
             service=self.service.meant(),
             instance=self.instance,
+            others=tuple(other.meant() for other in self.others),
         )

@@ -48,6 +48,13 @@ def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, st
         yield "notice", "none: Started at once"
     if spec.cancel_after_ns is not None:
         yield "called off", f"after {_scaled(spec, spec.cancel_after_ns)}, unless it has started by then"
+    for other in spec.others:
+        wait = other.type.minimum_notice_s * NS_PER_S if other.notice_ns is None else other.notice_ns
+        when = f"in {_scaled(spec, wait)}" if wait else "at once"
+        yield (
+            "beside it",
+            f"{other.type} {when}, wanted by the {other.source.lower()}; nothing is done for it",
+        )
     yield "Started", f"shown for at least {format_duration(spec.started_ns)} before the freeze"
     if spec.handler:
         program, *arguments = spec.handler

@@ -12,7 +12,7 @@ import pytest
 
 from lab.core.clock import Stamp
 from lab.core.patch import CommandPatch, HoldPatch, Impact, LivepatchPatch, Patch, ReplaceHypervisorPatch
-from lab.core.plan import Announcement, CycleSpec, FreezeMethod, ServiceFaults
+from lab.core.plan import Announcement, CycleSpec, FreezeMethod, OtherEvent, ServiceFaults
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import EventSource, EventStatus, EventType, Fault, Kind, Recorded, Rules, State
@@ -284,6 +284,24 @@ def test_what_is_wrong_on_purpose_begins_with_the_announcement(bench: Bench) -> 
     assert asked("db-0") is None
     assert bench.machine.poll(bench.clock.now(), "web-0")[0] == 1
     assert bench.machine.poll(bench.clock.now(), "db-0")[0] == 1
+
+
+def test_events_beside_it_come_and_go_with_it(bench: Bench) -> None:
+    others = (OtherEvent(EventType.REBOOT, 3600 * S), OtherEvent(EventType.REDEPLOY, 0, EventSource.USER))
+    (event,) = bench.announcer.announce(["web-0"], Announcement(others=others), CYCLE)
+    shown = bench.machine.poll(bench.clock.now(), "web-1")[1]
+    assert [(one.notice.type.value, one.status.value) for one in shown] == [
+        ("Freeze", "Scheduled"), ("Reboot", "Scheduled"), ("Redeploy", "Started"),
+    ]  # fmt: skip
+    assert {one.notice.resources for one in shown} == {("web-0",)}
+    assert shown[1].not_before.raw_ns - shown[0].published.raw_ns == 60 * S
+    assert bench.announcer.state([event]) is State.SCHEDULED, "only it is waited for"
+    assert bench.poll("db-0") == []
+    bench.announcer.happened()
+    bench.announcer.all_clear([event])
+    bench.announcer.all_clear([event])
+    assert bench.poll("web-0") == []
+    assert [k for k in bench.kinds() if k is not Kind.SEEN_GONE] == [Kind.GONE, Kind.CANCELLED, Kind.GONE]
 
 
 def test_the_operator_approves_in_nobody_s_name(bench: Bench) -> None:

@@ -17,6 +17,7 @@ from lab.core.plan import (
     Gate,
     GateKind,
     NoticeExpectations,
+    OtherEvent,
     Rollout,
     RolloutEnd,
     ServiceFaults,
@@ -57,6 +58,9 @@ announce:
   started_for: 3s
   cancel_after: 5min
   handler: [handler.py, --watch-only]
+  others:
+    - {type: reboot, notice: 1h, source: user, description: Later.}
+    - {type: preempt}
   service:
     first_answer: 2min
     answers: [404, 410, 429, 500, hang, empty, plain, no-events, truncated, 200, late 5s, document d.json]
@@ -114,6 +118,10 @@ def test_every_key_reaches_the_plan(folder: Path) -> None:
         started_ns=3 * NS_PER_S,
         cancel_after_ns=5 * MINUTE,
         handler=(str(folder / "handler.py"), "--watch-only"),
+        others=(
+            OtherEvent(EventType.REBOOT, 60 * MINUTE, EventSource.USER, "Later."),
+            OtherEvent(EventType.PREEMPT),
+        ),
         service=ServiceFaults(
             2 * MINUTE, (*Fault, Late(5 * NS_PER_S), Recorded("d.json", "{}")), restarts=True, rate_limit=True
         ),
@@ -327,6 +335,8 @@ MISTAKES = [
     ("announce: {service: {answers: [late 5]}}", "4:32: announce.service.answers[0]: 'late 5' is not an a"),
     ("announce: {service: {answers: [200, document no]}}", "4:37: announce.service.answers: there is no fi"),
     ("announce: {service: {answers: [document binary]}}", "4:32: announce.service.answers: 'binary' is no"),
+    ("announce: {others: [{notice: 1h}]}", "4:21: announce.others[0]: type is missing; add type: reboot"),
+    ("announce: {others: {type: reboot}}", "4:12: announce.others: a list of events is expected here; wri"),
     ("announce: {service: {answers: 410}}", "4:31: announce.service.answers: a list of answers is expected"),
     # what is expected of them
     ("expect: {notice: {seen: true}}", "4:10: expect: nothing is announced, so nothing can be expected of a"),

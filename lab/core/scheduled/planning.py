@@ -70,6 +70,27 @@ def notice_of(group: str, resources: Sequence[str], spec: Announcement, cycle: C
     )
 
 
+def notices_beside(
+    group: str, resources: Sequence[str], spec: Announcement, cycle: CycleSpec
+) -> list[Notice]:
+    """What the group is told of at the same time."""
+    return [
+        notice_of(
+            group,
+            resources,
+            Announcement(
+                type=other.type,
+                notice_ns=other.notice_ns,
+                source=other.source,
+                description=other.description,
+                time_factor=spec.time_factor,
+            ),
+            cycle,
+        )
+        for other in spec.others
+    ]
+
+
 def _description(kind: EventType, source: EventSource) -> str:
     return _WORDS_OF_USER.get(kind, _WORDS[kind]) if source is EventSource.USER else _WORDS[kind]
 
