@@ -51,10 +51,7 @@ def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, st
     for other in spec.others:
         wait = other.type.minimum_notice_s * NS_PER_S if other.notice_ns is None else other.notice_ns
         when = f"in {_scaled(spec, wait)}" if wait else "at once"
-        yield (
-            "beside it",
-            f"{other.type} {when}, wanted by the {other.source.lower()}; nothing is done for it",
-        )
+        yield "beside it", f"{other.type} {when}, wanted by the {other.source.lower()}; without effect"
     yield "Started", f"shown for at least {format_duration(spec.started_ns)} before the freeze"
     if spec.handler:
         program, *arguments = spec.handler
