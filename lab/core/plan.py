@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lab.core.expected_failure import MustFail
 from lab.core.mechanism import ResyncMechanism as ResyncMechanism
 from lab.core.method import FreezeMethod as FreezeMethod
 from lab.core.method import Regime as Regime
@@ -263,7 +264,7 @@ class Expectations:
     as_predicted: the clock is repaired, or not, as the mechanism's rules forecast. What was not watched for
         long enough to tell has not passed.
     notice: of the announcement. rollout: how it ends. skew_ns: guests of one domain stop, and resume, within
-    this.
+    this. must_fail: it is a negative control, which passes by failing.
     """
 
     regime: Regime | None = None
@@ -279,6 +280,7 @@ class Expectations:
     notice: NoticeExpectations = NoticeExpectations()
     rollout: RolloutEnd = RolloutEnd.COMPLETE
     skew_ns: int | None = None
+    must_fail: MustFail | None = None
 
 
 @dataclass(frozen=True)

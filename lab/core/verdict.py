@@ -28,7 +28,8 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
 @dataclass(frozen=True)
 class Finding:
     """One expectation held against one measurement. cycle: -1 for the whole run, or the whole cell.
-    cell: of the matrix, "" without one."""
+    cell: of the matrix, "" without one. failed_as_expected: it has to fail (core.expected_failure), did, and
+    is passed for that; `why` says how it failed."""
 
     guest: str
     cycle: int
@@ -38,6 +39,7 @@ class Finding:
     outcome: Outcome
     why: str = ""
     cell: str = ""
+    failed_as_expected: bool = False
 
 
 def at_most(limit: int | float, low: int | float, high: int | float) -> Outcome:

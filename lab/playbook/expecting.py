@@ -7,9 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, model_validator
 
+from lab.core.expected_failure import Failure, MustFail
 from lab.core.patch import shortest_ns
 from lab.core.plan import Expectations, FreezeMethod, NoticeExpectations, Regime, RolloutEnd
 from lab.core.units import format_duration
+from lab.core.verdict import Outcome
 from lab.playbook.announcing import Announce
 from lab.playbook.cycles import Cycle
 from lab.playbook.fields import Duration, DurationOrZero, default, needed, section, time
@@ -35,6 +37,8 @@ class Repair(StrEnum):
 
 PartsPerMillion = Annotated[float, ppm()]
 ExpectedRegime = Annotated[Regime, one_of(Regime.RESUMED, Regime.JUMPED, Regime.MIXED, hint="a regime")]
+ExpectedOutcome = Annotated[Outcome, one_of(Outcome.PASSED, Outcome.FAILED, hint="what can be expected")]
+MustBeFailing = Annotated[Failure, one_of(*Failure, hint="a check that can fail")]
 Repaired = Annotated[Repair, one_of(*Repair, hint="what can be expected of a resync")]
 End = Annotated[RolloutEnd, one_of(*RolloutEnd, hint="how a rollout ends")]
 LogState = Annotated[KernelLog, one_of(*KernelLog, hint="a state of the kernel log")]
@@ -138,6 +142,37 @@ class Expect(BaseModel):
         "through. stopped: a gate stops it.",
     )
     skew: Skew | None = default(None, "How far apart guests of one domain may stop, and resume.")
+    outcome: ExpectedOutcome = default(
+        Outcome.PASSED,
+        "failed: a negative control, which passes by failing. What is inconclusive stays so.",
+    )
+    failures: list[MustBeFailing] = default(
+        [],
+        "With outcome: failed, the checks that have to fail; all others have to pass. Left out: something "
+        "has to fail, whatever it is.",
+    )
+
+    @model_validator(mode="after")
+    def _fails_as_asked(self) -> Self:
+        if self.failures and self.outcome is not Outcome.FAILED:
+            raise Wrong(
+                "failures are named, and none is expected", "add outcome: failed", within=("failures",)
+            )
+        asked = {
+            Failure.IN_TIME: (self.in_time is not None, "in_time: {within: 5s}"),
+            Failure.FINAL_OFFSET: (self.final_offset is not None, "final_offset: {within: 50ms}"),
+            Failure.DRIFT: (self.drift is not None, "drift: {within: 200 ppm}"),
+            Failure.REGIME: (self.regime is not None, "regime: resumed"),
+            Failure.PAUSE: (self.pause is not None, "pause: {at_most: 6s}"),
+            Failure.RESYNC: (self.resync is Repair.AS_PREDICTED, "resync: as-predicted"),
+            Failure.KERNEL_LOG: (self.kernel_log is KernelLog.CLEAN, "kernel_log: clean"),
+        }
+        for failure in self.failures:
+            there, example = asked.get(failure, (True, ""))
+            if not there:
+                what = f"{failure.value} has to fail, and is not asked"
+                raise Wrong(what, f"add {example}, or delete it", within=("failures",))
+        return self
 
     def fits(self, cycle: Cycle) -> None:
         """Wrong when a cycle like that can never show this."""
@@ -201,6 +236,7 @@ class Expect(BaseModel):
             notice=self.notice.meant() if self.notice else NoticeExpectations(),
             rollout=self.rollout or RolloutEnd.COMPLETE,
             skew_ns=self.skew.within if self.skew else None,
+            must_fail=MustFail(tuple(self.failures)) if self.outcome is Outcome.FAILED else None,
         )
 
 

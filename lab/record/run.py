@@ -150,6 +150,11 @@ class _Fleet:
         return proof_of(self._proof, self._by)
 
 
+def _turned(expect: planned.Expectations, found: list[Finding]) -> list[Finding]:
+    """The findings of a negative control turned round; any others as they are."""
+    return found if expect.must_fail is None else expect.must_fail.judged(found)
+
+
 def judge(history: History) -> tuple[Run, list[CycleResult]]:
     """Measure and judge a run from its history alone. RecordError when the history is damaged."""
     plan = plan_of(history)
@@ -159,7 +164,11 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         if obs.cell not in known_cells:
             raise _damaged(history, obs)
     results = measure_all(observations, plan)
-    found = [findings(r, known_cells[r.observation.cell].expectations) for r in results]
+    found = [
+        _turned(cell.expectations, findings(result, cell.expectations))
+        for result in results
+        for cell in [known_cells[result.observation.cell]]
+    ]
     own = _run_findings(history)
     lives, fleet = lives_of(history, results), _Fleet(history, plan, results)
     made = [
@@ -177,12 +186,18 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         by_cell[cell.id] = here
         over_all = cell_findings(cell, said, len(here), fleet.seen)
         of_cell = [r for r in results if r.observation.cell == cell.id]
-        of_events |= (events := judged(lives, cell, of_cell))
+        expect = cell.expectations
+        events = {name: _turned(expect, given) for name, given in judged(lives, cell, of_cell).items()}
+        of_events |= events
         over_all += (finding for given in events.values() for finding in given)
-        over_all += handlers_of(history, cell.id)
-        over_all += fleet.findings(cell, of_cell)
+        over_all += _turned(expect, handlers_of(history, cell.id))
+        over_all += _turned(expect, fleet.findings(cell, of_cell))
         for spec in cell.guests:
-            over_all += again([r for r in results if _is_of(r, cell.id, spec.name)], cell.expectations)
+            of_guest = [r for r in results if _is_of(r, cell.id, spec.name)]
+            over_all += _turned(expect, again(of_guest, expect))
+        if expect.must_fail is not None:
+            of_cycles = [f for given in found for f in given if f.cell == cell.id]
+            over_all += expect.must_fail.missing([*over_all, *of_cycles], cell.id)
         own += over_all
         guests += (
             Guest(

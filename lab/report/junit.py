@@ -97,6 +97,9 @@ def _case(run: Run, finding: Finding) -> TestCase:
         result = kind(finding.why or finding.measured, finding.outcome.value)
         result.text = f"expected: {finding.expectation}\nmeasured: {finding.measured}\n{finding.why}".rstrip()
         case.result = [result]
+    elif finding.failed_as_expected:
+        case.name = f"{cycle}{finding.metric} fails ({finding.expectation})"
+        case.system_out = finding.why or finding.measured
     return case
 
 

@@ -237,3 +237,6 @@ def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "skew", f"guests of one wave stop, and resume, within {format_duration(expect.skew_ns)}"
     if expect.clean_kernel_log:
         yield "kernel log", "no lockup, no stall, no unstable clocksource"
+    if expect.must_fail is not None:
+        named = ", ".join(metric.value for metric in expect.must_fail.metrics)
+        yield "outcome", f"failed: {named}, and nothing else" if named else "failed: whatever it is"

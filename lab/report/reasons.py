@@ -88,6 +88,12 @@ def _reasons(run: Run) -> list[_Reason]:
                 key = (outcome, finding.metric, _shape(text), finding.cycle < 0)
                 reason = found.setdefault(key, _Reason(label, style, text))
                 reason.add(finding.guest, finding.cycle, text, finding.cell)
+    for finding in run.findings:
+        if finding.failed_as_expected:
+            text = f"{finding.metric} fails: {finding.why or finding.measured}"
+            key = (finding.outcome, finding.metric, _shape(text), finding.cycle < 0)
+            reason = found.setdefault(key, _Reason("as expected", "green", text))
+            reason.add(finding.guest, finding.cycle, text, finding.cell)
     return list(found.values())
 
 

@@ -170,7 +170,9 @@ def _verdict(page: Page, run: Run) -> None:
         told.append(f"{failed} of {counted(total, 'check')} failed")
     if open_ones:
         told.append(f"{open_ones} of {total} undecided" if not failed else f"{open_ones} undecided")
-    text = ", ".join(told) or f"all {counted(total, 'check')}"
+    if expected := sum(f.failed_as_expected for f in run.findings):
+        told.append(f"{expected} failed as expected")
+    text = ", ".join(told if failed or open_ones else [f"all {counted(total, 'check')}", *told])
     word, style = VERDICTS[run.outcome]
     bold = style if "bold" in style else f"bold {style}"
     page.labelled(word, f"{run.playbook.name}: {text}", label_style=bold, width=len(word))

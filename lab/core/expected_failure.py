@@ -1,0 +1,85 @@
+"""Negative controls: runs that have to fail, and pass by it.
+
+A finding that fails as it has to is passed, and one that has to fail and passes is failed; what is
+inconclusive stays so. From there on everything (a cycle's verdict, a run's, JUnit, the exit code) follows as
+ever, from the worst finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from lab.core.verdict import Finding, Outcome
+
+OUTCOME = "outcome"
+"""The metric of the finding that something failed at all."""
+
+
+class Failure(StrEnum):
+    """What a playbook can name as failing: the metrics of findings."""
+
+    PATCH = "patch"
+    FREEZE = "freeze"
+    MEMORY = "memory"
+    BUDGET = "budget"
+    REGIME = "regime"
+    PAUSE = "pause"
+    IN_TIME = "in time"
+    RESYNC = "resync"
+    RESYNC_AGAIN = "resync again"
+    FINAL_OFFSET = "final offset"
+    DRIFT = "drift"
+    BOOT_ID = "boot id"
+    KERNEL_LOG = "kernel log"
+    MONOTONIC = "monotonic"
+    ACKNOWLEDGED = "acknowledged"
+    SEEN = "seen"
+    SEEN_AS_STARTED = "seen as Started"
+    PAUSE_ANNOUNCED = "pause announced"
+    CANCELLED = "cancelled"
+    NOTICE = "notice"
+    HANDLER = "handler"
+    GATES = "gates"
+    ROLLOUT = "rollout"
+    ONE_DOMAIN_AT_A_TIME = "one domain at a time"
+    STOP_SKEW = "stop skew"
+    RESUME_SKEW = "resume skew"
+
+
+@dataclass(frozen=True)
+class MustFail:
+    """metrics: all of these have to fail, and nothing else may; (): whatever it is, something has to."""
+
+    metrics: tuple[Failure, ...] = ()
+
+    def judged(self, found: Iterable[Finding]) -> list[Finding]:
+        """The findings, those that have to fail turned round."""
+        return [self._judged(one) for one in found]
+
+    def _judged(self, one: Finding) -> Finding:
+        named = one.metric in self.metrics
+        if one.outcome is Outcome.FAILED and (named or not self.metrics):
+            return replace(one, outcome=Outcome.PASSED, failed_as_expected=True)
+        if one.outcome is Outcome.PASSED and named:
+            why = f"{one.metric} holds ({one.measured}), and has to fail"
+            return replace(one, outcome=Outcome.FAILED, why=why)
+        return one
+
+    def missing(self, judged: Iterable[Finding], cell: str = "") -> list[Finding]:
+        """What has to fail and was not even checked, or that nothing failed. judged: all of a cell's."""
+        known = list(judged)
+        if self.metrics:
+            seen = {one.metric for one in known}
+            return [
+                Finding("", -1, metric.value, "fails", "not checked", Outcome.INCONCLUSIVE,
+                        f"{metric.value} has to fail, and was not checked", cell)
+                for metric in self.metrics if metric.value not in seen
+            ]  # fmt: skip
+        if any(one.failed_as_expected for one in known):
+            return []
+        if any(one.outcome is Outcome.INCONCLUSIVE for one in known):
+            return []
+        why = "nothing failed, and something has to"
+        return [Finding("", -1, OUTCOME, "failed", "passed", Outcome.FAILED, why, cell)]
