@@ -140,8 +140,11 @@ def run(
             with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):
                 done, folder = perform(plan, options, view, progress, signals.shield)
         except RunStopped as stopped:
-            if any(guest.cycles for guest in stopped.run.guests):
-                _show(stopped.run, stopped.folder, as_json, junit)
+            try:
+                if any(guest.cycles for guest in stopped.run.guests):
+                    _show(stopped.run, stopped.folder, as_json, junit)
+            except streams.Undelivered:
+                streams.silence_stdout()  # the terminal has gone, which may be what stopped the run
             fail(stopped.failure)
     _show(done, folder, as_json, junit)
     raise typer.Exit(done.outcome.exit_code)

@@ -33,7 +33,9 @@ shorter one (DomainSpec.agent_socket). libvirt cuts names at 20 characters
 (VIR_DOMAIN_SHORT_NAME_MAX, libvirt's src/conf/domain_conf.c); the domain's number counts the starts in
 one process."""
 
-# QEMU runs as the user we are: no file needs another owner, no device a private /dev.
+# QEMU runs as the user we are: no file needs another owner, no device a private /dev. No cgroups either: as
+# root libvirt would make one for each guest, which stays when a run is killed, and in which QEMU may not open
+# /dev/net/tun (cgroup_device_acl).
 _QEMU_CONF = """\
 # Written by freezelab at every start.
 stdio_handler = "file"
@@ -41,6 +43,7 @@ security_driver = "none"
 namespaces = []
 dynamic_ownership = 0
 remember_owner = 0
+cgroup_controllers = []
 """
 _QEMU_CONF_ROOT = 'user = "root"\ngroup = "root"\n'
 

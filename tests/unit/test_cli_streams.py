@@ -6,8 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from typer.testing import CliRunner
+
+from lab.cli import main, running, streams
+from lab.cli.running import RunStopped
+from lab.errors import Interrupted
 
 ROOT = Path(__file__).parents[2]
 LOST = "freezelab: the results cannot be written to standard output: {why}\n"
@@ -57,3 +64,24 @@ def test_a_standard_error_that_takes_nothing_changes_no_exit_code(tmp_path: Path
 
 def test_a_reader_that_has_left_is_no_failure(tmp_path: Path) -> None:
     assert freezelab(tmp_path, "schema playbook", "| true").stderr == ""
+
+
+def test_a_run_that_was_stopped_ends_so_also_when_nobody_takes_its_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A terminal that is closed: SIGHUP, and then every write to it fails."""
+    guests = [SimpleNamespace(cycles=(1,))]
+
+    def hung_up(*_: object) -> None:
+        raise RunStopped(
+            Interrupted("interrupted by SIGHUP"), cast(Any, SimpleNamespace(guests=guests)), tmp_path
+        )
+
+    def lost(*_: object) -> None:
+        raise streams.Undelivered(5, "Input/output error")
+
+    monkeypatch.setattr(running, "perform", hung_up)
+    monkeypatch.setattr(main, "_show", lost)
+    monkeypatch.setattr(streams, "silence_stdout", lambda: None)
+    done = CliRunner().invoke(main.app, ["run", "-q"])
+    assert done.exit_code == 130
