@@ -82,7 +82,7 @@ def _ended(seen: Seen) -> list[str]:
         found.append(f"exit code {seen.exit}, right is {' or '.join(map(str, sorted(fine)))}")
     if "Traceback" in seen.text:
         found.append(f"a traceback: {_last_error(seen.text)}")
-    if seen.exit == 4 and "freezelab: " not in seen.text:
+    if seen.exit == 4 and "freezelab: " not in seen.text and not seen.fault.terminal.hung_up:
         found.append("exit code 4, and not a word why")
     return found
 

@@ -121,6 +121,14 @@ def left_in_home() -> list[str]:
     return found
 
 
+def left_of_cgroups() -> list[str]:
+    """libvirt's, of the runs here: the machine's cgroups are no namespace's."""
+    runs = [path.name for path in RUNS.iterdir()]
+    machine = Path("/sys/fs/cgroup")
+    there = [*machine.glob("machine*/*"), *machine.glob("*/machine*/*")]
+    return [str(path) for path in there if any(f"freezelab-{run}" in path.name for run in runs)]
+
+
 def left_in_network() -> list[str]:
     """The lab's taps, listening TCP sockets, and Unix sockets with a path here."""
     found = [name for name in os.listdir("/sys/class/net") if name.startswith("fl")]  # noqa: PTH208

@@ -291,7 +291,8 @@ def _command(*words: str) -> tuple[int | None, str]:
 def _left() -> list[str]:
     end = time.monotonic() + GONE_S
     while True:
-        left = [*_processes(), *place.left_in_memory(), *place.left_in_home(), *place.left_in_network()]
+        left = [*_processes(), *place.left_in_memory(), *place.left_in_home()]
+        left += [*place.left_in_network(), *place.left_of_cgroups()]
         if not left or time.monotonic() > end:
             return left
         time.sleep(0.1)
