@@ -1,0 +1,374 @@
+"""The dead-man, against real QEMU processes that run their firmware and no guest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lab.errors import HypervisorError
+from lab.hypervisor.deadman.channel import SILENT_S, Token
+from lab.hypervisor.deadman.client import Charge, DeadMan
+from lab.hypervisor.deadman.rescue import Continue, HandOver, MonitorAddress, Restore, now, to_message
+from lab.hypervisor.process import QemuProcess
+from lab.hypervisor.qmp import MonitorError, QmpSocket, status
+
+SOON_NS = 1_000_000_000
+LATE_NS = 60_000_000_000
+PATIENCE_S = 20.0
+
+CONTROLLER = """
+import json, os, sys, time
+from pathlib import Path
+from lab.hypervisor.deadman.channel import Token
+from lab.hypervisor.deadman.client import Charge, DeadMan
+from lab.hypervisor.deadman.rescue import from_message, now
+
+asked = json.loads(sys.argv[1])
+man, token = DeadMan(), Token()
+man.history = Path(asked["history"])
+files = [os.pidfd_open(pid) for pid in asked["pids"]] + [token.handle] * asked["token"]
+if asked["taken"]:
+    token.take()
+charge = Charge(from_message(asked["rescue"]), tuple(files))
+man.guard([charge], 3, now().raw_ns + asked["for_ns"], lambda: print("lost", flush=True))
+print(man.pid, flush=True)
+time.sleep(300)
+"""
+
+
+class Qemu:
+    """A machine without a disk: its firmware runs. monitor: one of the test's own; the lab's is `address`."""
+
+    def __init__(self, folder: Path, name: str, *more: str) -> None:
+        self.path = folder / f"{name}.lab"
+        own = folder / f"{name}.own"
+        self.process = subprocess.Popen(
+            [
+                *("qemu-system-x86_64", "-machine", "q35,memory-backend=ram", "-accel", "tcg", "-nodefaults"),
+                *("-display", "none", "-m", "64"),
+                *("-object", f"memory-backend-file,id=ram,size=64M,mem-path={folder}/ram,share=on"),
+                *("-qmp", f"unix:{own},server=on,wait=off", "-qmp", f"unix:{self.path},server=on,wait=off"),
+                *more,
+            ]
+        )
+        until(own.exists)
+        until(self.path.exists)
+        self.monitor = QmpSocket(own)
+        self.address = MonitorAddress(str(self.path))
+
+    def is_running(self) -> bool:
+        return status(self.monitor) == "running"
+
+    def end(self) -> None:
+        self.monitor.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def until(look: Callable[[], Any], wait_s: float = PATIENCE_S) -> None:
+    end = time.monotonic() + wait_s
+    while not look():
+        assert time.monotonic() < end, f"not within {wait_s} s"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="fl-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., Qemu]]:
+    started: list[Qemu] = []
+
+    def begin(name: str, *more: str) -> Qemu:
+        started.append(Qemu(folder, name, *more))
+        return started[-1]
+
+    yield begin
+    for qemu in started:
+        qemu.end()
+
+
+@pytest.fixture
+def qemu(start: Callable[..., Qemu]) -> Qemu:
+    return start("web-0")
+
+
+@pytest.fixture
+def controller(folder: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], psutil.Process]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(
+        rescue: Continue, *pids: int, for_ns: int = LATE_NS, token: bool = False, taken: bool = False
+    ) -> tuple[subprocess.Popen[str], psutil.Process]:
+        (folder / "events.jsonl").touch()
+        asked = {"rescue": to_message(rescue), "pids": pids, "for_ns": for_ns, "token": token, "taken": taken}
+        asked["history"] = str(folder / "events.jsonl")
+        process = subprocess.Popen(
+            [sys.executable, "-c", CONTROLLER, json.dumps(asked)], stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout is not None
+        return process, psutil.Process(int(process.stdout.readline()))
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def simple(qemu: Qemu) -> Continue:
+    return Continue("web-0", qemu.process.pid, qemu.address)
+
+
+def test_a_guest_runs_on_when_its_controller_is_killed(qemu: Qemu, folder: Path, controller: Any) -> None:
+    process, dead_man = controller(simple(qemu), qemu.process.pid)
+    qemu.monitor.execute("stop")
+    process.kill()
+    until(qemu.is_running)
+    dead_man.wait(PATIENCE_S)  # nothing is left to guard
+    (event,) = history(folder)
+    assert (event["kind"], event["guest"], event["cycle"], event["seq"]) == ("deadman", "web-0", 3, None)
+    assert (event["act"], event["why"]) == ("resumed", "the controller has ended")
+    call = event["call"]
+    assert call["called"]["real_ns"] - 1000 <= call["event_real_ns"] <= call["returned"]["real_ns"]
+
+
+def test_a_process_stopped_by_a_signal_too(qemu: Qemu, controller: Any) -> None:
+    process, dead_man = controller(simple(qemu), qemu.process.pid)
+    qemu.process.send_signal(signal.SIGSTOP)
+    process.kill()
+    dead_man.wait(PATIENCE_S)
+    assert qemu.is_running()
+
+
+def test_a_silent_controller_is_acted_for_and_watched_afterwards(
+    qemu: Qemu, folder: Path, controller: Any
+) -> None:
+    process, dead_man = controller(simple(qemu), qemu.process.pid)
+    time.sleep(SILENT_S + 1)
+    assert history(folder) == []  # it is there, and says so
+    qemu.monitor.execute("stop")
+    process.send_signal(signal.SIGSTOP)
+    until(qemu.is_running)
+    assert "silent for 3" in history(folder)[0]["why"]
+    # A controller that wakes up in the middle of its own freeze.
+    qemu.monitor.execute("stop")
+    until(qemu.is_running)
+    assert "again" in history(folder)[1]["why"]
+    process.kill()
+    dead_man.wait(PATIENCE_S)
+
+
+def test_not_before_the_budget_is_over_and_then_at_once(qemu: Qemu, folder: Path, controller: Any) -> None:
+    _process, dead_man = controller(simple(qemu), qemu.process.pid, for_ns=3 * SOON_NS)
+    end_ns = now().raw_ns + 3 * SOON_NS
+    qemu.monitor.execute("stop")
+    until(qemu.is_running)
+    assert abs(now().raw_ns - end_ns) < SOON_NS
+    assert history(folder)[0]["why"] == "the budget was over"
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        dead_man.send_signal(number)
+    time.sleep(0.2)
+    assert dead_man.is_running()
+
+
+def test_it_ends_when_it_has_nothing_to_do(qemu: Qemu, folder: Path, controller: Any) -> None:
+    process, dead_man = controller(simple(qemu), qemu.process.pid)
+    process.kill()
+    dead_man.wait(PATIENCE_S)
+    assert history(folder) == []
+
+
+def test_a_dead_man_that_was_stopped_does_not_act_on_what_is_over(
+    qemu: Qemu, folder: Path, controller: Any
+) -> None:
+    _process, dead_man = controller(simple(qemu), qemu.process.pid, for_ns=SOON_NS)
+    dead_man.suspend()
+    time.sleep(1.5)
+    dead_man.resume()
+    time.sleep(0.5)
+    assert history(folder) == []  # it runs: nothing was done
+
+
+def incoming(start: Callable[..., Qemu], folder: Path) -> tuple[Qemu, Qemu]:
+    """A machine and its successor, which waits for its state."""
+    old, new = start("old"), start("new", "-incoming", "defer", "-S")
+    share = [{"capability": "x-ignore-shared", "state": True}]
+    for end in (old, new):
+        end.monitor.execute("migrate-set-capabilities", capabilities=share)
+    new.monitor.execute("migrate-incoming", uri=f"unix:{folder}/state")
+    return old, new
+
+
+def hand_over(old: Qemu, new: Qemu, folder: Path) -> None:
+    old.monitor.execute("stop")
+    old.monitor.execute("migrate", uri=f"unix:{folder}/state")
+    until(lambda: old.monitor.execute("query-migrate")["status"] == "completed")
+    until(lambda: status(new.monitor) != "inmigrate")
+
+
+def handing_over(old: Qemu, new: Qemu) -> HandOver:
+    return HandOver(
+        "web-0", old.process.pid, old.address, successor_pid=new.process.pid, successor=new.address
+    )
+
+
+@pytest.mark.parametrize("at", ["before", "stopped", "state over"])
+def test_a_hand_over_is_called_off_before_the_successor_was_told_to_run(
+    start: Callable[..., Qemu], folder: Path, controller: Any, at: str
+) -> None:
+    old, new = incoming(start, folder)
+    process, dead_man = controller(handing_over(old, new), old.process.pid, new.process.pid, token=True)
+    if at == "stopped":
+        old.monitor.execute("stop")
+    if at == "state over":
+        hand_over(old, new, folder)
+    process.kill()
+    dead_man.wait(PATIENCE_S)
+    assert old.is_running()
+    assert new.process.wait(PATIENCE_S) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_the_successor_runs_once_the_controller_has_decided(
+    start: Callable[..., Qemu], folder: Path, controller: Any, told: bool
+) -> None:
+    old, new = incoming(start, folder)
+    process, dead_man = controller(
+        handing_over(old, new), old.process.pid, new.process.pid, token=True, taken=True
+    )
+    hand_over(old, new, folder)
+    if told:
+        new.monitor.execute("cont")
+    process.kill()
+    dead_man.wait(PATIENCE_S)
+    assert new.is_running()
+    assert old.process.wait(PATIENCE_S) == -signal.SIGKILL
+
+
+def test_a_successor_that_died_before_it_ran_is_no_loss(
+    start: Callable[..., Qemu], folder: Path, controller: Any
+) -> None:
+    old, new = incoming(start, folder)
+    process, dead_man = controller(
+        handing_over(old, new), old.process.pid, new.process.pid, token=True, taken=True
+    )
+    hand_over(old, new, folder)
+    new.process.kill()
+    new.process.wait()
+    process.kill()
+    dead_man.wait(PATIENCE_S)
+    assert old.is_running()
+
+
+def test_a_successor_that_died_after_it_ran_is_told_and_nobody_runs(
+    start: Callable[..., Qemu], folder: Path, controller: Any
+) -> None:
+    old, new = incoming(start, folder)
+    process, dead_man = controller(
+        handing_over(old, new), old.process.pid, new.process.pid, token=True, taken=True
+    )
+    hand_over(old, new, folder)
+    new.monitor.execute("cont")
+    new.process.kill()
+    new.process.wait()
+    process.kill()
+    dead_man.wait(PATIENCE_S)
+    assert not old.is_running()
+    assert history(folder)[0]["act"] == "ended"
+
+
+def test_a_save_that_was_cut_off_goes_on_in_its_process(qemu: Qemu, folder: Path, controller: Any) -> None:
+    kept = folder / "web-0.save"
+    kept.write_text("half of it")
+    rescue = Restore("web-0", qemu.process.pid, qemu.address, path=str(kept), home=str(folder))
+    process, dead_man = controller(rescue, qemu.process.pid)
+    qemu.monitor.execute("stop")
+    process.send_signal(signal.SIGSTOP)
+    until(qemu.is_running)
+    assert process.wait(PATIENCE_S) == -signal.SIGKILL  # what libvirt may hold must be let go of first
+    dead_man.wait(PATIENCE_S)
+    assert not kept.exists()
+
+
+def test_one_token_is_taken_once() -> None:
+    token = Token()
+    other = Token(os.dup(token.handle))
+    assert token.take()
+    assert token.take()
+    assert not other.take()
+    token.close()
+    other.close()
+
+
+def charge(qemu: Qemu) -> tuple[Charge, QemuProcess]:
+    process = QemuProcess(qemu.process.pid, os.pidfd_open(qemu.process.pid))
+    return Charge(simple(qemu), (process.pidfd,)), process
+
+
+def test_a_lost_dead_man_is_noticed_and_another_is_started(qemu: Qemu) -> None:
+    lost: list[str] = []
+    man = DeadMan()
+    one, process = charge(qemu)
+    with process:
+        man.guard([one], 0, now().raw_ns + LATE_NS, lambda: lost.append(man.lost))
+        first = man.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        until(lambda: lost == ["the dead-man has ended"])
+        man.release(["web-0"])
+        man.guard([one], 1, now().raw_ns + LATE_NS, lambda: lost.append("again"))
+        second = man.pid or 0
+        assert second not in (0, first)
+        os.kill(second, signal.SIGSTOP)
+        until(lambda: len(lost) == 2)
+        assert "silent" in man.lost
+        man.release(["web-0"])
+    assert not psutil.pid_exists(second)
+    assert len(lost) == 2
+
+
+def test_what_it_could_not_resume_is_not_frozen(qemu: Qemu, folder: Path) -> None:
+    man = DeadMan()
+    one, process = charge(qemu)
+    nowhere = replace(one.rescue, monitor=MonitorAddress(str(folder / "nowhere")))
+    with process, pytest.raises(HypervisorError, match="could not resume it, so it is not frozen"):
+        man.guard([Charge(nowhere, one.files)], 0, now().raw_ns + LATE_NS, lambda: None)
+    assert man.pid is None
+
+
+def test_a_monitor_says_what_is_wrong(qemu: Qemu, folder: Path) -> None:
+    with pytest.raises(MonitorError, match="QMP nonsense: The command nonsense has not been found"):
+        qemu.monitor.execute("nonsense")
+    with pytest.raises(MonitorError, match="cannot be reached"):
+        QmpSocket(folder / "nowhere", 0.2)
+    qemu.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(MonitorError, match="no answer"):
+        qemu.monitor.execute("query-status", 0.2)
+    qemu.process.send_signal(signal.SIGCONT)
+    with QmpSocket(qemu.path) as other:
+        assert status(other) == "running"
+    qemu.process.kill()
+    with pytest.raises(MonitorError):
+        until(lambda: qemu.monitor.execute("query-status") is None)
