@@ -225,7 +225,7 @@ class Cells:
         for which that failed, which are skipped."""
         self._view.phase("time sync", guest=", ".join(cell.resync for cell in batch))
         if any(cell.resync.uses_ntp for cell in batch):
-            guests.serve_time(self._plan.ntp_offset_ns)
+            guests.serve_time(self._plan.ntp_offset_ns, self._plan.ntp_fault)
         subjects: dict[str, Subject] = {}
         broken = False
         pool = ThreadPoolExecutor(len(batch))

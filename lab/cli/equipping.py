@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from lab.cli.paths import default_home
 from lab.controller import Subject
-from lab.core.plan import Cell, GuestSpec, RtcTrack
+from lab.core.plan import Cell, GuestSpec, RtcTrack, TimeFault
+from lab.core.timesync.setup import Setup
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, GuestGone, Interrupted
 from lab.guest import timesync
@@ -15,6 +17,7 @@ from lab.guest.probe import GuestProbe
 from lab.guest.watcher import GuestWatcher
 from lab.host import chronyd
 from lab.host.chronyd import Chronyd
+from lab.host.ntprelay import NtpRelay
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.agent import SetBy
 from lab.ports import Clock, Resync, View
@@ -26,6 +29,22 @@ AGENT_NS = 60 * NS_PER_S
 """How long the guest's agent may take to answer after SSH has."""
 
 
+class _AtFault:
+    """A way back to time by a server that is at fault until some time after the resume: ports.Resync."""
+
+    def __init__(self, resync: Resync, relay: NtpRelay) -> None:
+        self._resync, self._relay = resync, relay
+        self.outcome, self.finished_raw_ns = resync.outcome, resync.finished_raw_ns
+        self.remove = resync.remove
+
+    def setup(self) -> Setup:
+        return replace(self._resync.setup(), server_fault=self._relay.fault.text)
+
+    def resumed(self) -> None:
+        self._relay.end_in(self._relay.fault.lasts_ns)
+        self._resync.resumed()
+
+
 class Equipment:
     """Equips guests that run. home: the state folder. folder: the run's own."""
 
@@ -35,13 +54,16 @@ class Equipment:
         self._hypervisor, self._home, self._folder = hypervisor, home, folder
         self._clock, self._view = clock, view
         self._server: Chronyd | None = None
+        self._relay: NtpRelay | None = None  # before the server, when that is at fault
 
-    def serve_time(self, stack: ExitStack, offset_ns: int = 0) -> None:
+    def serve_time(self, stack: ExitStack, offset_ns: int = 0, fault: TimeFault | None = None) -> None:
         """Have the host's NTP server running until `stack` is left. From a thread that lives as long."""
         if self._server is None:
             program = chronyd.find(self._home, default_home())
             server = Chronyd(program, self._folder / "chronyd", self._clock, offset_ns=offset_ns)
             self._server = stack.enter_context(server)
+            if fault is not None:
+                self._relay = stack.enter_context(NtpRelay((server.address, server.port), fault, self._clock))
 
     def equip(self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack) -> Subject:
         """A guest ready for its cycles, in time; what was installed is removed when `stack` is left. Refused
@@ -51,7 +73,11 @@ class Equipment:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
         resync = timesync.install(cell.resync, self._ways(spec, probe))
         stack.callback(self._removed, name, resync)
-        return Subject(name, probe, resync, self._watcher(spec, probe, cell, stack), cell.id)
+        watcher = self._watcher(spec, probe, cell, stack)
+        if self._relay is None or not cell.resync.uses_ntp:
+            return Subject(name, probe, resync, watcher, cell.id)
+        faulty = _AtFault(resync, self._relay)
+        return Subject(name, probe, faulty, watcher, cell.id, before_freeze=self._relay.begin)
 
     def _watcher(
         self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack
@@ -73,7 +99,7 @@ class Equipment:
             ssh=lambda: probe.ssh,
             clock=self._clock,
             server=HOST_IN_GUEST if server else "",
-            port=server.port if server else 0,
+            port=(self._relay or server).port if server else 0,
             agent=timesync.Agent(
                 ping=lambda: hypervisor.agent_ping(name),
                 set_time=lambda: hypervisor.set_time(name),

@@ -20,7 +20,7 @@ from lab.cli.paths import made
 from lab.cli.signals import Teardown, shield, whole
 from lab.cli.together import together
 from lab.controller import Subject
-from lab.core.plan import Cell, GuestSpec
+from lab.core.plan import Cell, GuestSpec, TimeFault
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted, MachineError
 from lab.guest.fill import Fill, room
@@ -206,9 +206,10 @@ class Guests:
         guest = self._start(self._prepare(spec))
         return self._stack.enter_context(self._connect(guest, self._boot_s))
 
-    def serve_time(self, offset_ns: int) -> None:
-        """Have the host's NTP server running, as long as the guests: its time is off by so much."""
-        self._equipment.serve_time(self._stack, offset_ns)
+    def serve_time(self, offset_ns: int, fault: TimeFault | None = None) -> None:
+        """Have the host's NTP server running, as long as the guests: its time is off by so much, and what
+        else is wrong with it."""
+        self._equipment.serve_time(self._stack, offset_ns, fault)
 
     def equip(self, cell: Cell, stack: ExitStack) -> dict[str, Subject]:
         """The cell's guests, ready for its cycles; see Equipment.equip."""

@@ -212,6 +212,9 @@ class Controller:
         cpu: dict[str, int] = {}
         result: PatchResult | None = None
         self._view.phase("freeze")
+        for subject in subjects.values():
+            if subject.before_freeze is not None:
+                subject.before_freeze()
         first = self._clock.now()
         deadline = first.raw_ns + spec.budget_ns - RESERVE_NS
         guard = hypervisor.guard(

@@ -31,7 +31,8 @@ Look = Callable[[str, Reading], None]
 @dataclass(frozen=True)
 class Subject:
     """A guest in a cycle and the ways to it. cell: of the matrix, "" without one. booted: called when it was
-    rebooted for a patch, and answers again; GuestError when what it should do does not work. handler_end: how
+    rebooted for a patch, and answers again; GuestError when what it should do does not work. before_freeze:
+    called just before the guest is frozen. handler_end: how
     its handler of events has ended, None while that runs; GuestError when the guest does not answer."""
 
     name: str
@@ -40,6 +41,7 @@ class Subject:
     watcher: Watcher | None = None
     cell: str = ""
     booted: Callable[[], None] | None = None
+    before_freeze: Callable[[], None] | None = None
     handler_end: Callable[[], HandlerEnd | None] | None = None
 
 

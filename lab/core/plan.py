@@ -20,7 +20,7 @@ from lab.core.scheduled.model import EventSource as EventSource
 from lab.core.scheduled.model import EventType as EventType
 from lab.core.scheduled.model import Fault as Fault
 from lab.core.scheduled.model import OnPurpose as OnPurpose
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 
 
 class RtcTrack(StrEnum):
@@ -126,6 +126,30 @@ class Announcement:
     def real_ns(self, service_ns: int) -> int:
         """Time of the service's in real time."""
         return round(service_ns / self.time_factor)
+
+
+class TimeFaultKind(StrEnum):
+    """What can be wrong with an NTP server's answers beside their time."""
+
+    SILENT = "silent"  # none comes
+    LATE = "late"
+    UNSYNCHRONISED = "unsynchronised"  # it says that it has no time to give
+
+
+@dataclass(frozen=True)
+class TimeFault:
+    """What is wrong with the host's NTP server for a while, on purpose: from just before each freeze until
+    lasts_ns after the resume. late_ns: how much later each answer comes."""
+
+    kind: TimeFaultKind
+    lasts_ns: int
+    late_ns: int = 0
+
+    @property
+    def text(self) -> str:
+        """ "silent for 10 s after the resume"."""
+        by = f" by {format_duration(self.late_ns)}" if self.late_ns else ""
+        return f"{self.kind}{by} for {format_duration(self.lasts_ns)} after the resume"
 
 
 class DomainKind(StrEnum):
@@ -320,7 +344,8 @@ class Plan:
     left_out: the matrix's combinations that are not run.
     side_by_side: how many cells that differ in nothing but their resync are run at the same time, each with
         guests of its own.
-    ntp_offset_ns: how far off the time is that the host's NTP server serves, on purpose.
+    ntp_offset_ns: how far off the time is that the host's NTP server serves, on purpose. ntp_fault: what else
+    is wrong with it.
     rollout: how the guests' hosts are gone through; None: all guests are frozen in every cycle. A plan with a
         matrix has none.
     golden: guests are started from one that was booted before, if there is one or once there is.
@@ -339,6 +364,7 @@ class Plan:
     left_out: tuple[LeftOut, ...] = ()
     side_by_side: int = 1
     ntp_offset_ns: int = 0
+    ntp_fault: TimeFault | None = None
     rollout: Rollout | None = None
     golden: bool = False
 

@@ -113,6 +113,7 @@ def _plan(document: models.Document, digest: str, first: Cell) -> Plan:
         repeat=first.repeat,
         control=first.control,
         ntp_offset_ns=document.time_server.off_by,
+        ntp_fault=document.time_server.meant(),
         rollout=document.rolled(),
         golden=document.golden,
     )

@@ -10,14 +10,16 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from lab.core.plan import Announcement, GuestSpec, ResyncMechanism
+from lab.core.plan import Announcement, GuestSpec, ResyncMechanism, TimeFault, TimeFaultKind
 from lab.core.plan import Rollout as PlanRollout
+from lab.core.units import NS_PER_S, format_duration
 from lab.playbook.announcing import Announce
 from lab.playbook.cycles import Cycle
 from lab.playbook.expecting import Expect
 from lab.playbook.fields import (
     MOST_GUESTS,
     Controls,
+    Duration,
     DurationOrZero,
     Mechanism,
     Name,
@@ -31,7 +33,7 @@ from lab.playbook.guests import ONE_GUEST, Guest, GuestList, distinct
 from lab.playbook.matrix import HOMES, Matrix
 from lab.playbook.mistakes import Clash, Wrong
 from lab.playbook.rollouts import Rollout
-from lab.playbook.scalars import text
+from lab.playbook.scalars import one_of, text
 
 Text = Annotated[str, text()]
 
@@ -72,6 +74,11 @@ def _fleets() -> list[dict[str, Any]]:
     ]
 
 
+FAULT_NS = 10 * NS_PER_S
+
+ServerFault = Annotated[TimeFaultKind, one_of(*TimeFaultKind, hint="a fault of a time server")]
+
+
 class TimeServer(BaseModel):
     """The NTP server on the host, for guests that help themselves."""
 
@@ -80,6 +87,28 @@ class TimeServer(BaseModel):
     off_by: DurationOrZero = default(
         0, "How far ahead of the host's clock the time is that it serves, on purpose.", "0s"
     )
+    fault: ServerFault | None = default(
+        None,
+        "What is wrong with it from just before each freeze on. silent: no answer comes. late: answers come "
+        "late. unsynchronised: it says that it has no time to give.",
+    )
+    fault_for: DurationOrZero = default(FAULT_NS, "For how long after the resume.", format_duration(FAULT_NS))
+    late_by: Duration | None = default(None, "How much later answers come, with fault late.")
+
+    @model_validator(mode="after")
+    def _in_itself(self) -> Self:
+        late = self.fault is TimeFaultKind.LATE
+        if late and self.late_by is None:
+            raise Wrong("nothing says how late answers come", "add late_by: 200ms", within=("fault",))
+        if not late and self.late_by is not None:
+            raise Wrong("answers are not late", "add fault: late, or delete it", within=("late_by",))
+        return self
+
+    def meant(self) -> TimeFault | None:
+        """The fault as the plan has it."""
+        if self.fault is None:
+            return None
+        return TimeFault(self.fault, self.fault_for, self.late_by or 0)
 
 
 class Document(BaseModel):
@@ -124,6 +153,15 @@ class Document(BaseModel):
     control: Controls = default(
         0, "Number of cycles without a freeze, run before the others: the noise of the measurement."
     )
+
+    @field_validator("time_server", mode="after")
+    @classmethod
+    def _asked(cls, server: TimeServer, info: ValidationInfo) -> TimeServer:
+        resync: ResyncMechanism | None = info.data.get("resync")
+        if server.fault and resync and not resync.uses_ntp:
+            what = f"resync {resync} does not ask the time server"
+            raise Wrong(what, "delete it, or set resync to chrony", within=("fault",))
+        return server
 
     @field_validator("guests", mode="after")
     @classmethod

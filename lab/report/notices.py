@@ -249,7 +249,9 @@ def _kept(events: Sequence[Event]) -> str:
 def _trouble(events: Sequence[Event]) -> str:
     """What else the service did."""
     refused, restarts = sum(e.refused for e in events), sum(e.restarts for e in events)
-    parts = [f"{counted(refused, 'request')} answered with an error"] if refused else []
+    parts = (
+        [f"{counted(refused, 'request')} answered with an error, or wrongly on purpose"] if refused else []
+    )
     if restarts:
         parts.append(f"the incarnation began at 1 again{'' if restarts == 1 else f' {restarts} times'}")
     return ", ".join(parts)

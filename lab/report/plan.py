@@ -190,7 +190,7 @@ def _predictions(page: Page, plan: Plan) -> None:
     lines: dict[tuple[str, str], None] = {}
     for cell in plan.parts:
         label = f"{cell.cycle.method}, {cell.resync}" if both else cell.cycle.method
-        lines[label, predicted(cell)] = None
+        lines[label, predicted(cell, plan.ntp_fault)] = None
     page.put(("predicted", "bold"))
     width = max(16, 2 + max(len(label) for label, _ in lines))
     for label, text in list(lines)[:MOST_WAYS]:

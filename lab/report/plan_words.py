@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval
 from lab.core.method import WallClock
@@ -26,6 +26,7 @@ from lab.core.plan import (
     Regime,
     ResyncMechanism,
     RtcTrack,
+    TimeFault,
 )
 from lab.core.scheduled.planning import event_type, notice_ns
 from lab.core.timesync.configs import filled
@@ -134,14 +135,14 @@ def three_digits(ns: int) -> str:
     return format_duration(int(float(f"{ns:.3g}")))
 
 
-def predicted(cell: Cell) -> str:
-    """What the method's and the mechanism's own rules say will be seen."""
+def predicted(cell: Cell, fault: TimeFault | None = None) -> str:
+    """What the method's and the mechanism's own rules say will be seen. fault: of the NTP server."""
     says = cell.cycle.method.predicts
     clocks = _CLOCKS[says.regime] + (", all but BOOTTIME" if says.boottime_counts else "")
-    return f"{clocks}; time {says.wall_clock}; {_repaired(cell, says.wall_clock)}"
+    return f"{clocks}; time {says.wall_clock}; {_repaired(cell, says.wall_clock, fault)}"
 
 
-def _repaired(cell: Cell, wall: WallClock) -> str:
+def _repaired(cell: Cell, wall: WallClock, fault: TimeFault | None) -> str:
     if wall is WallClock.BOOTED:
         return "the boot sets the clock from the RTC, and then: " + cell.resync.about
     if wall is WallClock.NEARLY:
@@ -159,4 +160,6 @@ def _repaired(cell: Cell, wall: WallClock) -> str:
     # Of the configuration that the lab is going to install, and a state that nobody knows yet.
     rtc_stops = any(guest.rtc is RtcTrack.GUEST for guest in cell.guests)
     setup = Setup(cell.resync, config=filled(cell.resync, "host", 123, "/dev/ptp0"), rtc_stops=rtc_stops)
+    if fault is not None and cell.resync.uses_ntp:
+        setup = replace(setup, server_fault=fault.text)
     return forecast(setup, pause, stopped, cell.cycle.watch_ns).text

@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lab.controller import Controller, Fleet, Freezes, Stopped, Subject
@@ -177,7 +178,13 @@ class World:
 
     def subjects(self) -> Mapping[str, Subject]:
         return {
-            n: Subject(n, _Probe(self, g), _Resync(self, g), handler_end=self.handler_ends.get(n))
+            n: Subject(
+                n,
+                _Probe(self, g),
+                _Resync(self, g),
+                before_freeze=partial(self.append, "before-freeze", n),
+                handler_end=self.handler_ends.get(n),
+            )
             for n, g in self.guests.items()
         }
 

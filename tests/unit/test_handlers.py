@@ -89,6 +89,15 @@ def test_the_controller_looks_at_the_end_of_every_cycle() -> None:
     assert next(asked, "looked at") == "looked at"
 
 
+def test_every_guest_is_told_before_the_first_is_frozen() -> None:
+    lab = Lab(fleet(2, 1), Announcement())
+    lab.run()
+    kinds = [kind for kind, _, _, _ in lab.world.events]
+    first = kinds.index("freeze")
+    assert [guest for guest, _, _ in lab.world.kind("before-freeze")] == ["g0", "g1"]
+    assert kinds[:first].count("before-freeze") == 2
+
+
 def test_a_guest_that_does_not_answer_is_a_problem_and_no_end() -> None:
     lab = Lab(fleet(1, 1), Announcement())
 

@@ -149,7 +149,7 @@ class Kind(StrEnum):
     GONE = "gone"
     SEEN_GONE = "seen-gone"  # the first answer without it, of a guest that had seen it
     RESTARTED = "restarted"  # the incarnation, at 1
-    REFUSED = "refused"  # a request that was answered with an error: `text` has the status
+    REFUSED = "refused"  # a request that was answered with an error, or wrongly on purpose: `text` says how
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ def forecast(
         return _nothing(at)
     if mechanism.acts_from_host:
         return host.forecast(setup, at)
+    if setup.server_fault:
+        return Forecast(None, None, None, None, f"open: the time server is {setup.server_fault}")
     if mechanism is ResyncMechanism.TIMESYNCD:
         return timesyncd.forecast(setup, at)
     if mechanism is ResyncMechanism.NTPD:

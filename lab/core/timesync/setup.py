@@ -12,7 +12,8 @@ class Setup:
     """A time-sync set-up as it was found in a guest, before the freeze.
 
     program: its name and version, as it says itself. config: the text of its configuration, as it lies in the
-    guest. status: what it said of its state then, by the names that its rules use (each mechanism's module in
+    guest. server_fault: what is wrong with its time server after the resume, on purpose; "" when nothing is.
+    status: what it said of its state then, by the names that its rules use (each mechanism's module in
     this package says which). rtc_stops: the guest's RTC stands still with it (RTC track=guest).
     """
 
@@ -21,3 +22,4 @@ class Setup:
     config: str = ""
     status: dict[str, str] = field(default_factory=dict)
     rtc_stops: bool = False
+    server_fault: str = ""

@@ -1,0 +1,144 @@
+"""A relay before an NTP server that spoils its answers for a while, on purpose: none comes, they come late,
+or they say that the server is not synchronised.
+
+Packets pass as they are at other times. An answer is told by the timestamp that it returns (RFC 5905, figure
+8: its origin is the query's transmit timestamp), so clients may change their ports as they like.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import selectors
+import socket
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from lab.core.plan import TimeFault, TimeFaultKind
+from lab.core.units import NS_PER_S
+from lab.errors import MachineError
+from lab.ports import Clock
+
+MOST_WAITING = 1024
+"""Queries whose answer is awaited; the oldest is forgotten."""
+
+_LARGEST = 2048
+_ORIGIN, _TRANSMIT = slice(24, 32), slice(40, 48)
+_HEAD = 48
+_UNSYNCHRONISED = 3 << 6
+STOP_S = 5.0
+
+
+class NtpRelay:
+    """A context manager: inside the `with` block it answers on `address`:`port` as the server does.
+
+    server: address and port of the real one. fault: what is wrong between begin() and the time that end_in()
+    names. spoilt: how many answers it has kept back, delayed or changed.
+    """
+
+    def __init__(self, server: tuple[str, int], fault: TimeFault, clock: Clock) -> None:
+        self.address, self.port = server[0], 0
+        self.fault, self.spoilt = fault, 0
+        self._server, self._clock = server, clock
+        self._until_raw_ns: int | None = 0  # None: until end_in()
+        self._waiting: OrderedDict[bytes, Any] = OrderedDict()
+        self._late: list[tuple[int, int, bytes, Any]] = []
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> NtpRelay:
+        """MachineError when there is no port to be had."""
+        self._door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._wake, self._waker = os.pipe()
+        try:
+            self._door.bind((self.address, 0))
+            self._upstream.connect(self._server)
+        except OSError as error:
+            self._close()
+            raise MachineError(f"the relay cannot be had: {error.strerror}", where=self.address) from error
+        self._door.setblocking(False)
+        self._upstream.setblocking(False)
+        self.port = int(self._door.getsockname()[1])
+        self._thread = threading.Thread(target=self._run, name="ntp-relay", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        os.write(self._waker, b".")
+        if self._thread is not None:
+            self._thread.join(STOP_S)
+        self._close()
+
+    def begin(self) -> None:
+        """The fault begins, and lasts until end_in() says."""
+        self._until_raw_ns = None
+
+    def end_in(self, ns: int) -> None:
+        """The fault ends so long from now."""
+        self._until_raw_ns = self._clock.now().raw_ns + ns
+
+    @property
+    def active(self) -> bool:
+        until = self._until_raw_ns
+        return until is None or self._clock.now().raw_ns < until
+
+    def _close(self) -> None:
+        self._door.close()
+        self._upstream.close()
+        os.close(self._wake)
+        os.close(self._waker)
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for readable in (self._door, self._upstream, self._wake):
+                selector.register(readable, selectors.EVENT_READ)
+            while not self._closing:
+                now = self._clock.now().raw_ns
+                wait_s = max(0, self._late[0][0] - now) / NS_PER_S if self._late else None
+                ready = {key.fileobj for key, _ in selector.select(wait_s)}
+                if self._door in ready:
+                    self._asked()
+                if self._upstream in ready:
+                    self._answered()
+                while self._late and self._late[0][0] <= self._clock.now().raw_ns:
+                    _, _, packet, client = heapq.heappop(self._late)
+                    self._send(packet, client)
+
+    def _asked(self) -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            packet, client = self._door.recvfrom(_LARGEST)
+            self._waiting[packet[_TRANSMIT]] = client
+            if len(self._waiting) > MOST_WAITING:
+                self._waiting.popitem(last=False)
+            self._upstream.send(packet)
+
+    def _answered(self) -> None:
+        try:
+            packet = self._upstream.recv(_LARGEST)
+        except (BlockingIOError, ConnectionError):  # refused: the server is gone
+            return
+        client = self._waiting.pop(packet[_ORIGIN], None)
+        if client is None or len(packet) < _HEAD:
+            return
+        if not self.active:
+            self._send(packet, client)
+            return
+        self.spoilt += 1
+        if self.fault.kind is TimeFaultKind.LATE:
+            due = self._clock.now().raw_ns + self.fault.late_ns
+            heapq.heappush(self._late, (due, self.spoilt, packet, client))
+        elif self.fault.kind is TimeFaultKind.UNSYNCHRONISED:
+            # RFC 5905, figures 9 and 11: the leap indicator is 3, and stratum 16 is 0 on the wire.
+            head = bytes([packet[0] | _UNSYNCHRONISED, 0])
+            self._send(head + packet[2:12] + bytes(4) + packet[16:], client)
+
+    def _send(self, packet: bytes, client: Any) -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            self._door.sendto(packet, client)
