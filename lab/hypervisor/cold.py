@@ -23,6 +23,7 @@ from lab.hypervisor.deadman.rescue import Relaunch
 from lab.hypervisor.domain import DomainSpec, render
 from lab.hypervisor.exchange import END_S, Exchange
 from lab.hypervisor.freezing import charge
+from lab.hypervisor.rehearsal import rehearse
 from lab.ports import Frozen, Resumed
 
 LOAD_NS = 30 * NS_PER_S
@@ -75,9 +76,10 @@ class ColdExchange(Exchange):
     _file: Path | None = None
 
     def prepare(self) -> None:
-        """Look at what can be looked at; the successor is not started yet."""
+        """Look at what can be looked at; the successor itself is not started yet."""
         self._spec = self._plan()
         self._ground.check_emulator(self._spec)
+        rehearse(self._ground, self._spec)
         self._offer(self._predecessor)
         if self._socket is not None:
             self._keeper = Keeper(self._socket)
@@ -157,7 +159,13 @@ class ColdExchange(Exchange):
             return
         self._socket.unlink(missing_ok=True)
         with self._steps.step("start successor"):
-            self._start(spec)
+            try:
+                self._start(spec)
+            except HypervisorError as error:
+                # libvirt may have nothing to tell but that the monitor it connects to is gone.
+                said = self._said().removeprefix(": ")
+                told = error.what if said in error.what else f"{error.what}: {said}"
+                raise HypervisorError(told, where=error.where, hint=error.hint) from error
             self._listen()
         with self._steps.step("state in"):
             since = self._ground.clock.now().real_ns

@@ -23,6 +23,7 @@ passes to the successor when the predecessor is gone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import threading
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from typing import Any
 
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, Refused
-from lab.hypervisor import migration
+from lab.hypervisor import losses, migration
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.deadman.channel import Token
 from lab.hypervisor.deadman.client import Charge
@@ -103,13 +104,15 @@ class Exchange:
     # -- before the freeze -------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Start the successor. HypervisorError when it cannot be: the guest runs on, nothing is left."""
+        """Start the successor. HypervisorError when it cannot be, Refused when the guest would lose something
+        there: it runs on, nothing is left."""
         self._spec = spec = self._plan()
         try:
             with self._steps.step("start successor"):
                 self._ground.check_emulator(spec)
                 self._start(spec)
             with self._steps.step("negotiate"):
+                losses.refuse(self._ask(self._predecessor), self._ask(self._domain), self._guest)
                 self._offer(self._predecessor)
                 self._listen()
         except BaseException:
@@ -171,6 +174,9 @@ class Exchange:
                     where=self._guest,
                     hint=f"leave {what.split()[0].lower()} out of the patch: the guest keeps its own",
                 )
+
+    def _ask(self, domain: Any) -> losses.Ask:
+        return functools.partial(self._ground.qmp, domain, self._guest)
 
     def _offer(self, domain: Any) -> None:
         """What both sides have to agree on."""
@@ -301,8 +307,7 @@ class Exchange:
 
     def _settle_predecessor(self) -> None:
         """Out of the migration, whichever way it went: `cont` is refused until then."""
-        ground, guest, old = self._ground, self._guest, self._predecessor
-        migration.settle(lambda command: ground.qmp(old, guest, command), guest, ground.clock, RUN_S)
+        migration.settle(self._ask(self._predecessor), self._guest, self._ground.clock, RUN_S)
 
     # -- on ----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import uuid
@@ -250,16 +251,19 @@ def test_over_with_nobody_there_in_between(shared: Lab, home: Path) -> None:
 def test_the_old_emulator_again_when_the_other_does_not_take_the_state(
     shared: Lab, home: Path, tmp_path: Path
 ) -> None:
-    """An emulator that is good until it has to run a guest: too late for the old process only."""
+    """An emulator that starts once, before the freeze, and never again: too late for the old process only."""
     own = shared.hypervisor.emulator(Accelerator.TCG).path
-    broken = tmp_path / "qemu-system-x86_64"
+    broken, tried = tmp_path / "qemu-system-x86_64", tmp_path / "tried"
     broken.write_text(
-        f'#!/bin/sh\ncase "$*" in *incoming*) echo "no luck" >&2; exit 1;; esac\nexec {own} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *incoming*)\n'
+        f'mkdir {tried} 2>/dev/null || {{ echo "no luck" >&2; exit 1; }};; esac\n'
+        f'exec {own} "$@"\n'
     )
     broken.chmod(0o755)
     boot = shared.probe.facts().boot_id
     freezing = Freezing(FreezeMethod.IN_PLACE, Successor(str(broken), cold=True))
     _frozen, resumed = hand_over(shared, freezing)
+    assert tried.is_dir()
     assert "put back to the old emulator" in resumed.why
     assert "no luck" in resumed.why
     assert len(processes(home)) == 1
@@ -292,12 +296,40 @@ def test_a_state_that_the_other_qemu_refuses(shared: Lab, home: Path, tmp_path: 
     assert shared.probe.read().round_trip_ns > 0
 
 
-def test_up_to_another_version_and_down_again(shared: Lab, home: Path) -> None:
-    """The distribution's QEMU, its backport's, and back, under one living guest."""
+def test_a_cpu_that_would_lose_a_feature(shared: Lab, home: Path, tmp_path: Path) -> None:
+    """The CPU model has the same name, and QEMU would call the hand-over completed."""
+    before = processes(home)
+    other = tmp_path / "qemu-system-x86_64"
+    own = shared.hypervisor.emulator(Accelerator.TCG).path
+    other.write_text(f'#!/bin/sh\nexec {own} "$@" -global EPYC-x86_64-cpu.popcnt=off\n')
+    other.chmod(0o755)
+    for cold in (False, True):
+        freezing = Freezing(FreezeMethod.IN_PLACE, Successor(str(other), cold=cold))
+        with pytest.raises(Refused, match="shows no popcnt, which the guest's CPU has now"):
+            shared.hypervisor.prepare("web-0", freezing)
+        assert processes(home) == before
+    assert shared.hypervisor.state("web-0") == "running"
+
+
+def fetched(name: str) -> Path:
     try:
-        newer = emulators_fetch.fetch("backports", default_cache(), lambda _line: None).path
+        return emulators_fetch.fetch(name, default_cache(), lambda _line: None).path
     except MachineError as error:
         pytest.skip(error.what)
+
+
+def longest_queue(lab: Lab) -> int:
+    """Entries of the longest virtio queue that the guest has."""
+    ask = functools.partial(lab.hypervisor.qmp, "web-0")
+    return max(
+        int(ask("x-query-virtio-queue-status", path=device["path"], queue=0)["vring-num"])
+        for device in ask("x-query-virtio")
+    )
+
+
+def test_up_to_another_version_and_down_again(shared: Lab, home: Path) -> None:
+    """The distribution's QEMU, the backport for Debian 12 (10.0.2), and back, under one living guest."""
+    newer = fetched("bookworm-backports")
     own = shared.hypervisor.emulator(Accelerator.TCG).path
     boot, first = shared.probe.facts().boot_id, shared.hypervisor.emulator_of("web-0")
     for emulator in (newer, own):
@@ -310,6 +342,23 @@ def test_up_to_another_version_and_down_again(shared: Lab, home: Path) -> None:
         assert runs == emulators.version(emulator)
         assert (runs == first) == (emulator == own)
     assert len(processes(home)) == 1
+
+
+def test_to_a_version_that_measures_queues(shared: Lab, home: Path) -> None:
+    """11.1.3. A guest of Debian 12 goes there and back; one that Debian 13's 10.0.13 has booted, with 1024
+    entries in every queue, cannot, which is said before it is frozen."""
+    newest = Freezing(FreezeMethod.IN_PLACE, Successor(str(fetched("trixie-backports"))))
+    if longest_queue(shared) == 1024:
+        before = processes(home)
+        with pytest.raises(Refused, match=r"would refuse its virtio-.*: a queue of 1024 entries"):
+            shared.hypervisor.prepare("web-0", newest)
+        assert processes(home) == before
+        return
+    own = Successor(str(shared.hypervisor.emulator(Accelerator.TCG).path))
+    for freezing in (newest, Freezing(FreezeMethod.IN_PLACE, own)):
+        _frozen, resumed = hand_over(shared, freezing)
+        assert not resumed.why
+    assert shared.probe.read().round_trip_ns > 0
 
 
 def test_a_disk_that_somebody_else_has_is_told(shared: Lab, home: Path) -> None:

@@ -1,0 +1,131 @@
+"""What a guest would lose by going on in another QEMU process, asked of both before it is frozen.
+
+CPU features. A device state says nothing of CPUID, and a CPU model's name promises little: QEMU leaves out
+what its accelerator lacks, with a warning, and both sides call the hand-over completed. A program that has
+found SHA-NI at its start then dies of its next use. So the words of features are compared that both
+processes show (QOM property feature-words of their first CPU).
+
+Virtio queues. QEMU refuses a queue that is longer than its own from 11.1 on, and its stable releases before
+give every queue 1024 entries whatever the device's properties ask for (10.0.13: hw/virtio/virtio.c,
+virtio_add_queue, "Always set to max queue size for qemu <11.1"). So a guest that was booted under 10.0.13
+cannot go on under 11.1: most of those lengths are no property there. Older versions take a longer queue;
+what they keep beside it is used with packed or in-order rings only, which the lab's devices do not offer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from lab.errors import HypervisorError, Refused
+
+Ask = Callable[..., Any]
+"""A QMP command and its arguments to what it returns; HypervisorError when QEMU refuses."""
+
+Word = tuple[int, int, str]
+"""Where CPUID shows some features: leaf, subleaf, register."""
+
+CPU_MAP = Path("/usr/share/libvirt/cpu_map/x86_features.xml")
+"""libvirt's own table of features' names."""
+
+_CHECKS_QUEUES = (11, 1)
+_STABLE_LENGTH = 1024
+_BOOT_AGAIN = (
+    "stable releases of QEMU before 11.1 (10.0.13) boot guests with queues of 1024 entries; "
+    "such a guest has to be booted again under the other one"
+)
+
+
+def refuse(old: Ask, new: Ask, guest: str) -> None:
+    """Refused when the guest would lose CPU features, or the new process would refuse one of its queues.
+    old: of the process that it runs in; new: of one that waits for its state."""
+    lost = features_lost(words(old), words(new))
+    version = _version(new)
+    named = f"QEMU {'.'.join(map(str, version))}"
+    if lost:
+        raise Refused(
+            f"{named} shows no {', '.join(names(lost))}, which the guest's CPU has now",
+            where=guest,
+            hint="programs that use them would die; choose an emulator that shows them",
+        )
+    if version[:2] >= _CHECKS_QUEUES and (longer := _first_longer(old, new)):
+        device, had, has = longer
+        raise Refused(
+            f"{named} would refuse its {device}: a queue of {had} entries, where {has} are its own",
+            where=guest,
+            hint=_BOOT_AGAIN if had == _STABLE_LENGTH else "",
+        )
+
+
+def _version(ask: Ask) -> tuple[int, int, int]:
+    told = ask("query-version")["qemu"]
+    return int(told["major"]), int(told["minor"]), int(told["micro"])
+
+
+# -- CPU features --------------------------------------------------------------------------------------
+
+
+def words(ask: Ask) -> dict[Word, int]:
+    """The features that a process shows its guest. All of its CPUs are alike."""
+    cpu = ask("query-cpus-fast")[0]["qom-path"]
+    return {
+        (word["cpuid-input-eax"], word.get("cpuid-input-ecx", 0), word["cpuid-register"]): word["features"]
+        for word in ask("qom-get", path=cpu, property="feature-words")
+    }
+
+
+def features_lost(old: Mapping[Word, int], new: Mapping[Word, int]) -> dict[Word, int]:
+    """Bits that are set in `old` and not in `new`; a word that a version does not know is zero there."""
+    lost = {word: bits & ~new.get(word, 0) for word, bits in old.items()}
+    return {word: bits for word, bits in lost.items() if bits}
+
+
+def names(lost: Mapping[Word, int], table: Path = CPU_MAP) -> list[str]:
+    """What the bits are called, in alphabetical order; as CPUID has them where nobody has named them."""
+    known = {(word, bits): name for name, word, bits in _table(table)}
+    found = []
+    for word, bits in lost.items():
+        for bit in (1 << place for place in range(32)):
+            if bits & bit:
+                leaf, subleaf, register = word
+                place = bit.bit_length() - 1
+                plain = f"CPUID {leaf:#x}.{subleaf:#x} {register} bit {place}"
+                found.append(known.get((word, bit), plain))
+    return sorted(found)
+
+
+def _table(path: Path) -> Iterator[tuple[str, Word, int]]:
+    try:
+        root = ET.parse(path).getroot()  # noqa: S314 - libvirt's own file
+    except (OSError, ET.ParseError):
+        return
+    for feature in root.iter("feature"):
+        for place in feature.iter("cpuid"):
+            leaf, subleaf = int(place.get("eax_in", "0"), 16), int(place.get("ecx_in", "0"), 16)
+            for register in ("eax", "ebx", "ecx", "edx"):
+                if register in place.attrib:
+                    bits = int(place.attrib[register], 16)
+                    yield feature.get("name", ""), (leaf, subleaf, register.upper()), bits
+
+
+# -- virtio queues -------------------------------------------------------------------------------------
+
+
+def _first_longer(old: Ask, new: Ask) -> tuple[str, int, int] | None:
+    """A device with a queue that is longer than the new process has room for: its name, both lengths."""
+    with contextlib.suppress(HypervisorError):  # not every build has these questions (7.2: x-query-virtio)
+        for device in old("x-query-virtio"):
+            path = device["path"]
+            for index in range(_queues(old, path)):
+                had = old("x-query-virtio-queue-status", path=path, queue=index)["vring-num"]
+                has = new("x-query-virtio-queue-status", path=path, queue=index)["vring-num-default"]
+                if had > has:
+                    return str(device["name"]), int(had), int(has)
+    return None
+
+
+def _queues(ask: Ask, path: str) -> int:
+    return int(ask("x-query-virtio-status", path=path)["num-vqs"])
