@@ -78,7 +78,11 @@ def _unseen_ns(sampler: SamplerReport | None, resume_guest: Interval | None) -> 
 
 
 def _foreseen(
-    obs: Observation, mechanism: ResyncMechanism, pause: Interval, spec: CycleSpec | None
+    obs: Observation,
+    mechanism: ResyncMechanism,
+    pause: Interval,
+    spec: CycleSpec | None,
+    before: Interval | None,
 ) -> Forecast | None:
     """What the set-up that was found in the guest does after such a pause; a history from before set-ups were
     written down is of the lab's own configuration."""
@@ -89,7 +93,8 @@ def _foreseen(
         return rules.slept(setup)
     stopped = obs.method.expected_regime is Regime.RESUMED
     lost = clocksource.lost(obs.facts_before.clocksource, pause) if obs.facts_before is not None else None
-    return rules.forecast(setup, pause, stopped, spec.watch_ns if spec is not None else None, lost)
+    watch_ns = spec.watch_ns if spec is not None else None
+    return rules.forecast(setup, pause, stopped, watch_ns, lost, before)
 
 
 def _still_there(
@@ -259,7 +264,7 @@ def measure(
         before=before,
         at_resume=at_resume,
         final=final,
-        forecast=_foreseen(obs, mechanism, pause.pause, spec),
+        forecast=_foreseen(obs, mechanism, pause.pause, spec, before),
         resync=resync,
         drift_before=drift_before,
         drift_after=drift_after,

@@ -15,6 +15,7 @@ from lab.core.predictions import compared, held
 from lab.core.result import CycleResult
 from lab.core.steps import Part
 from lab.core.timeline import MemoryProof, Observation
+from lab.core.timesync import forecast as core
 from lab.core.verdict import Finding
 from lab.record.model import (
     Audit,
@@ -61,12 +62,19 @@ def _forecast(result: CycleResult) -> Forecast | None:
         said.repaired,
         said.correction,
         _bounds(said.within),
-        _bounds(said.residual),
+        _bounds(_left_at(result, said)),
         said.text,
         said.sources,
         agrees,
         f"surprise: {verdict}" if agrees is False else verdict,
     )
+
+
+def _left_at(result: CycleResult, said: core.Forecast) -> Interval | None:
+    """Where the clock is to be: what is not repaired stays where it was before, less what it lost."""
+    if said.repaired is not False or said.residual is None or result.before is None:
+        return said.residual
+    return said.residual + result.before
 
 
 def _moved(result: CycleResult) -> tuple[Moved, ...] | None:

@@ -327,3 +327,43 @@ def test_nothing_is_said_again_where_nothing_is_to_be_said() -> None:
     assert again([cycle(1, Repair.LIAR), cycle(2)], EXPECT) == []
     unseen = replace(cycle(2), resync=None)
     assert again([cycle(1), unseen], EXPECT)[0].outcome is Outcome.INCONCLUSIVE
+
+
+# -- the offset before the freeze ---------------------------------------------------------------------
+
+H = 3600 * S
+USED_UP = chrony(SERVER, "makestep 1 3", updates="9", poll="0")
+TIMESYNCD = Setup(M.TIMESYNCD, config="[Time]\nPollIntervalMaxSec=32\n", status={"PollIntervalUSec": "32s"})
+NTPD = Setup(M.NTPD, config="server 192.0.2.1\ntinker stepback 0\n")
+
+
+def off_before(setup: Setup, before_ns: int, *, stopped: bool = True) -> Forecast:
+    before = Interval(before_ns - MS, before_ns + MS)
+    return forecast(setup, Interval(5 * S, 5 * S), stopped, 20 * S, None, before)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_guest_two_hours_ahead_is_slewed_for_a_day(stopped: bool) -> None:
+    """chronyd slews 83.3 ms a second, whatever the pause is: 79.6 s were forecast."""
+    said = off_before(USED_UP, 2 * H, stopped=stopped)
+    assert said.correction is SLEW
+    assert said.within is not None
+    assert 19 * H < said.within.low_ns < 20 * H  # the fit's frequency helps it on
+    assert 23.9 * H < said.within.high_ns < 24.1 * H
+    assert "within 24 h (watched for 20 s)" in said.text
+
+
+def test_what_was_off_before_decides_between_step_and_slew() -> None:
+    assert off_before(TIMESYNCD, -300 * MS, stopped=False).correction is SLEW
+    assert off_before(TIMESYNCD, -500 * MS, stopped=False).correction is STEP
+    assert off_before(NTPD, -H // 6).correction is STEP
+    assert off_before(NTPD, H // 6).correction is SLEW  # it may not step backward
+    assert off_before(NTPD, 2 * H).repaired is False
+    assert off_before(Setup(M.NONE), 2 * H).text == "stays ahead by 2 h"
+    assert off_before(Setup(M.AGENT), 2 * H, stopped=False).correction is STEP
+    assert off_before(Setup(M.AGENT), 0, stopped=False).correction is None
+
+
+def test_what_is_in_time_before_is_forecast_as_ever() -> None:
+    for setup in (USED_UP, TIMESYNCD, NTPD, Setup(M.NONE), Setup(M.AGENT)):
+        assert off_before(setup, 0).text == forecast(setup, Interval(5 * S, 5 * S), True, 20 * S).text

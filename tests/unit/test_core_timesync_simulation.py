@@ -148,7 +148,9 @@ def said_of(s: Scenario, setup: Setup) -> tuple[Forecast, int]:
     _, truth = simulate(replace(s, repair=Repair.NONE, watch_ns=MS, before_ns=MS))
     stopped = s.regime is Regime.RESUMED
     length = truth.still if stopped else truth.held
-    return forecast(setup, Interval(length, length), stopped, s.watch_ns), truth.still if stopped else 0
+    before = truth.guest_real(truth.called) - truth.host_real(truth.called)
+    said = forecast(setup, Interval(length, length), stopped, s.watch_ns, None, Interval(before, before))
+    return said, truth.still if stopped else 0
 
 
 def told(result: CycleResult) -> dict[str, bool | None]:

@@ -55,7 +55,7 @@ SCHED = "chrony sched.c (check_current_time)"
 
 def forecast(setup: Setup, at: Situation) -> Forecast:
     conf = parse(setup.config)
-    if not at.stopped:
+    if at.right:
         text = "nothing to repair"
         if at.pause.high_ns > JUMP_NS:
             text += "; after more than 10 s chronyd takes its sources anew"
@@ -64,14 +64,17 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
     if not conf.sources:
         if conf.elsewhere or not setup.config.strip():
             return Forecast(None, None, None, None, "open: its sources are not known", (CONF,))
-        return Forecast(
-            False, Correction.NONE, None, -at.lost, f"left behind by {at.shown}: no source", (CONF,)
-        )
+        return Forecast(False, Correction.NONE, None, -at.lost, f"left {at.side}: no source", (CONF,))
     change = conf.maxchange
-    if change is not None and at.lost.high_ns * OVERSHOOT > change.offset_s * NS_PER_S:
+    if change is not None and _most_seen(at) > change.offset_s * NS_PER_S:
         text = f"open: maxchange {float(change.offset_s):g} ignores offsets, or ends chronyd"
         return Forecast(None, None, None, None, text, ("chrony.conf(5): maxchange", SOURCE))
     return _repair(setup, conf, at)
+
+
+def _most_seen(at: Situation) -> Fraction:
+    """The largest offset that chronyd takes the clock to have: what the pause made of it, taken too far."""
+    return at.off.high_ns + at.lost.high_ns * (OVERSHOOT - 1)
 
 
 def _interval_ns(poll: int) -> int:
@@ -100,13 +103,13 @@ def _repair(setup: Setup, conf: ChronyConf, at: Situation) -> Forecast:
     rate = f"at most {float(fastest * 1000):.3g} ms a second"
     if correction is not Correction.STEP:
         # It goes too far by a third at most, and that comes back at the same rate.
-        latest += int(at.lost.high_ns * (2 * OVERSHOOT - 1) / fastest) if fastest else 0
+        latest += int((at.off.high_ns + at.lost.high_ns * 2 * (OVERSHOOT - 1)) / fastest) if fastest else 0
     if correction is Correction.SLEW:
         # Sooner than maxslewrate alone allows: the fit takes the pause for a frequency too, and corrects that
         # beside the slew. The default, 83333 ppm, is five sixths of what the kernel can (adjtimex(2), tick).
         if not fastest:
-            return Forecast(False, Correction.NONE, None, -at.lost, "left behind: maxslewrate 0", (CONF,))
-        earliest = max(0, int((at.lost.low_ns - SOURCE_NS) / fastest * 5 / 6))
+            return Forecast(False, Correction.NONE, None, -at.lost, f"left {at.side}: maxslewrate 0", (CONF,))
+        earliest = max(0, int((at.off.low_ns - SOURCE_NS) / fastest * 5 / 6))
     within = Interval(earliest, max(earliest, latest))
     text = {
         Correction.STEP: f"stepped once its samples agree{at.until(within)}",
@@ -127,12 +130,12 @@ def _how(setup: Setup, conf: ChronyConf, at: Situation, each_ns: int) -> tuple[C
         return Correction.SLEW, f": {shown} is used up"
     threshold_ns = make.threshold_s * NS_PER_S
     samples = max(source.samples for source in conf.sources)
-    if at.lost.high_ns * (OVERSHOOT if samples >= LINE else 1) + NS_PER_MS <= threshold_ns:
+    if (_most_seen(at) if samples >= LINE else at.off.high_ns) + NS_PER_MS <= threshold_ns:
         return Correction.SLEW, f": below {format_about(int(threshold_ns))}"
     if make.limit > 0:
         return None, f": slewed when {shown} is used up"
     # What is slewed away until a third of the samples are new, and the line ends at the offset itself.
     slewed = samples * each_ns * conf.max_slew_ppm / 1_000_000 if samples >= LINE else 0
-    if at.lost.low_ns - slewed > threshold_ns + NS_PER_MS:
+    if at.off.low_ns - slewed > threshold_ns + NS_PER_MS:
         return Correction.STEP, ""
     return None, f": about {format_about(int(threshold_ns))}"

@@ -29,7 +29,7 @@ from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
 from lab.core.timesync.situation import Situation
 from lab.core.timesync.texts import number
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NS_PER_MS, NS_PER_S, format_about
 
 AGENT_NS = 200 * NS_PER_MS
 """From the host's look at its clock to the agent's settimeofday, at most: 9 ms seen under TCG at rest, more
@@ -78,13 +78,13 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
 def _set(at: Situation, left: Interval, where: str, sources: tuple[str, ...]) -> Forecast:
     """One step to the time that the host said."""
     within = Interval(0, AGENT_SLOWEST_NS)
-    text = f"one step at once, {where}" if at.stopped else f"a right clock is stepped, {where}"
+    text = f"a right clock is stepped, {where}" if at.right else f"one step at once, {where}"
     return Forecast(True, _step(at), within, left, text, sources, once=True)
 
 
 def _step(at: Situation) -> Correction | None:
     """A step; but the one of a right clock may be too small to be seen, or of nothing."""
-    return Correction.STEP if at.stopped else None
+    return Correction.STEP if at.off.low_ns > SMALL_NS else None
 
 
 def _push(setup: Setup, at: Situation) -> Forecast:
@@ -94,7 +94,7 @@ def _push(setup: Setup, at: Situation) -> Forecast:
     left, within = Interval(-bound, bound), Interval(0, PUSH_SLOWEST_NS)
     sources = ("Linux drivers/hv/hv_util.c (the model)", "lab/guest (the push itself)")
     text = "one step at once, by the offset measured"
-    if not at.stopped:
+    if at.right:
         text = "a right clock is stepped, by next to nothing"
     return Forecast(True, _step(at), within, left, text, sources)
 
@@ -107,7 +107,7 @@ def _from_rtc(setup: Setup, at: Situation) -> Forecast:
     within, sources = Interval(0, TICK_NS), (HWCLOCK, QEMU_RTC, QGA)
     if setup.rtc_stops and at.stopped:
         left = left - at.lost
-        text = f"left behind by {at.shown}: the RTC stood still with the guest"
+        text = f"left behind by {format_about(at.lost.mid_ns)}: the RTC stood still with the guest"
         return Forecast(False, None, None, left, text, (*sources, "libvirt formatdomain, timer track=guest"))
-    text = "one step, to the RTC's second" if at.stopped else "a right clock is set, to the RTC's second"
+    text = "a right clock is set, to the RTC's second" if at.right else "one step, to the RTC's second"
     return Forecast(True, _step(at), within, left, text, sources, once=True)

@@ -55,13 +55,15 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class NtpConf:
-    """Thresholds in seconds, 0 for none; the stepout is None when it is not set. minpoll, maxpoll: of the
-    server that is asked most seldom."""
+    """Thresholds in seconds, 0 for none; step_s: of a clock that is behind, step_back_s: of one that is
+    ahead. The stepout is None when it is not set. minpoll, maxpoll: of the server that is asked most
+    seldom."""
 
     servers: int = 0
     minpoll: int = 6
     maxpoll: int = 10
     step_s: Fraction = Fraction(128, 1000)
+    step_back_s: Fraction = Fraction(128, 1000)
     stepout_s: Fraction | None = None
     panic_s: Fraction = Fraction(1000)
 
@@ -73,8 +75,7 @@ def _polls(given: dict[str, Fraction | None]) -> tuple[int, int]:
 
 
 def parse(config: str) -> NtpConf:
-    """The directives that decide what becomes of a pause. A guest is behind after one and has to be stepped
-    forward, so of stepback and stepfwd the latter counts."""
+    """The directives that decide what becomes of a pause."""
     made, polls = NtpConf(), []
     for line in words(config, "#"):
         name, rest = line[0].lower(), line[1:]
@@ -82,11 +83,13 @@ def parse(config: str) -> NtpConf:
         if name in ("server", "pool", "peer") and rest:
             polls.append(_polls(given))
         elif name == "tinker":
-            step = given.get("stepfwd") or given.get("step")
+            step = given.get("stepfwd", given.get("step"))
+            back = given.get("stepback", given.get("step"))
             stepout, panic = given.get("stepout"), given.get("panic")
             made = replace(
                 made,
                 step_s=made.step_s if step is None else step,
+                step_back_s=made.step_back_s if back is None else back,
                 stepout_s=made.stepout_s if stepout is None else stepout,
                 panic_s=made.panic_s if panic is None else panic,
             )
@@ -98,18 +101,18 @@ def parse(config: str) -> NtpConf:
 
 def forecast(setup: Setup, at: Situation) -> Forecast:
     conf = parse(setup.config)
-    if not at.stopped:
+    if at.right:
         left = Interval(-SOURCE_NS, SOURCE_NS)
         return Forecast(True, Correction.NONE, None, left, "nothing to repair", SOURCES)
     if not conf.servers:
         if not setup.config.strip():
             return Forecast(None, None, None, None, "open: its servers are not known", SOURCES)
-        text = f"left behind by {at.shown}: no server"
+        text = f"left {at.side}: no server"
         return Forecast(False, Correction.NONE, None, -at.lost, text, SOURCES)
-    if conf.panic_s and at.lost.high_ns > conf.panic_s * NS_PER_S:
-        if at.lost.low_ns <= conf.panic_s * NS_PER_S:
+    if conf.panic_s and at.off.high_ns > conf.panic_s * NS_PER_S:
+        if at.off.low_ns <= conf.panic_s * NS_PER_S:
             return Forecast(None, None, None, None, "open: about the panic threshold", SOURCES)
-        text = f"left behind by {at.shown}: ntpd ends beyond {float(conf.panic_s):g} s"
+        text = f"left {at.side}: ntpd ends beyond {float(conf.panic_s):g} s"
         return Forecast(False, Correction.NONE, None, -at.lost, text, SOURCES)
     return _repair(setup, conf, at)
 
@@ -122,8 +125,9 @@ def _repair(setup: Setup, conf: NtpConf, at: Situation) -> Forecast:
     stepout = int((300 if conf.stepout_s is None else conf.stepout_s) * NS_PER_S)
     longest = LONGEST_S * NS_PER_S if conf.stepout_s is None else stepout
     stepped = longest + (FILTER + SPARE) * (each + each // 8) + LATE_NS
-    threshold = conf.step_s * NS_PER_S if conf.step_s else None
-    if threshold is not None and at.lost.low_ns > threshold:
+    step_s = conf.step_back_s if at.at_resume.low_ns > 0 else conf.step_s
+    threshold = step_s * NS_PER_S if step_s else None
+    if threshold is not None and at.off.low_ns > threshold:
         earliest, since = 0, number(setup.status, "mu")
         if since is not None:
             # The clock was updated by one of the filter's eight answers, perhaps not by the last.
@@ -134,10 +138,10 @@ def _repair(setup: Setup, conf: NtpConf, at: Situation) -> Forecast:
         return Forecast(True, Correction.STEP, within, left, text, SOURCES, once=True)
     # The daemon's loop is slower than the kernel's, and the rate is bounded.
     constants = TIME_CONSTANTS * (NS_PER_S << poll + 4)
-    within = Interval(0, stepped + constants + at.lost.high_ns * 2000)
-    over = max(SOURCE_NS, at.lost.high_ns // 2)
+    within = Interval(0, stepped + constants + at.off.high_ns * 2000)
+    over = max(SOURCE_NS, at.off.high_ns // 2)
     left = Interval(-over, over)
-    if threshold is None or at.lost.high_ns < threshold:
+    if threshold is None or at.off.high_ns < threshold:
         text = f"slewed, at most 0.5 ms a second{at.until(within)}"
         return Forecast(True, Correction.SLEW, within, left, text, SOURCES)
     text = f"stepped or slewed (about {format_about(int(threshold))}){at.until(within)}"

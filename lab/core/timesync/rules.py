@@ -26,17 +26,23 @@ def slept(setup: Setup) -> Forecast:
 
 
 def forecast(
-    setup: Setup, pause: Interval, stopped: bool, watch_ns: int | None, lost: Interval | None = None
+    setup: Setup,
+    pause: Interval,
+    stopped: bool,
+    watch_ns: int | None,
+    lost: Interval | None = None,
+    before: Interval | None = None,
 ) -> Forecast:
     """What becomes of a guest's REALTIME after a pause.
 
     pause: its length, as bounds. stopped: the guest's clocks stand still during it (regime resumed), so that
     it is behind by the pause; else it keeps the time. watch_ns: how long it is watched, from the resume on.
-    lost: what its clocks lose although they run on (core.clocksource).
+    lost: what its clocks lose although they run on (core.clocksource). before: the offset (guest minus host)
+    before the pause; None when nobody knows, as of one in time.
     """
     if stopped:
         lost = Interval(max(0, pause.low_ns), max(0, pause.high_ns))
-    at, mechanism = Situation(lost or Interval(0, 0), pause, watch_ns), setup.mechanism
+    at, mechanism = Situation(lost or Interval(0, 0), pause, watch_ns, before), setup.mechanism
     if mechanism is ResyncMechanism.NONE:
         return _nothing(at)
     if mechanism.acts_from_host:
@@ -55,7 +61,7 @@ def _nothing(at: Situation) -> Forecast:
     from where it was (Linux, kernel/time/timekeeping.c; only a suspend of the guest's own makes it look at
     the RTC)."""
     source = ("Linux kernel/time/timekeeping.c",)
-    if not at.stopped:
+    if at.right:
         return Forecast(True, Correction.NONE, None, Interval(0, 0), "nothing to repair", source)
-    text = f"stays behind by {at.shown}"
+    text = f"stays {at.side}"
     return Forecast(False, Correction.NONE, None, -at.lost, text, source)

@@ -16,11 +16,13 @@ program's promise."""
 @dataclass(frozen=True)
 class Situation:
     """lost: by how much the pause has put the guest's REALTIME behind, nanoseconds, not negative.
-    pause: its length. watch_ns: how long the guest is watched after the resume; None when nobody says."""
+    pause: its length. watch_ns: how long the guest is watched after the resume; None when nobody says.
+    before: the offset (guest minus host) before the pause; None when nobody knows, as of one in time."""
 
     lost: Interval
     pause: Interval
     watch_ns: int | None = None
+    before: Interval | None = None
 
     @property
     def stopped(self) -> bool:
@@ -28,9 +30,25 @@ class Situation:
         return self.lost.high_ns > 0
 
     @property
-    def shown(self) -> str:
-        """What was lost, for people: "5 s"."""
-        return format_about(self.lost.mid_ns)
+    def at_resume(self) -> Interval:
+        """The offset at the resume."""
+        return -self.lost if self.before is None else self.before - self.lost
+
+    @property
+    def off(self) -> Interval:
+        """How far off the clock is at the resume, whichever side."""
+        return Interval(self.at_resume.smallest_ns, self.at_resume.largest_ns)
+
+    @property
+    def right(self) -> bool:
+        """Whether there is nothing to repair: the clock ran on, and was right before."""
+        return not self.stopped and self.off.low_ns <= SOURCE_NS
+
+    @property
+    def side(self) -> str:
+        """Where it is at the resume, for people: "behind by 5 s"."""
+        middle = self.at_resume.mid_ns
+        return f"{'ahead' if middle > 0 else 'behind'} by {format_about(abs(middle))}"
 
     def until(self, within: Interval) -> str:
         """ ", within 16 s", or that the watch ends before."""

@@ -103,11 +103,11 @@ def _next_poll(setup: Setup, most: int) -> Interval:
 def forecast(setup: Setup, at: Situation) -> Forecast:
     most = most_ns(setup.config)
     polled = _next_poll(setup, most)
-    if not at.stopped:
+    if at.right:
         # What it corrects all the time: some error of its own that a slew of up to 500 ppm made.
         left = Interval(-SOURCE_NS, SOURCE_NS)
         return Forecast(True, Correction.NONE, None, left, "nothing to repair", SOURCES)
-    if at.lost.low_ns >= STEP_NS:
+    if at.off.low_ns >= STEP_NS:
         text = f"stepped at its next poll{at.until(polled)}"
         left = Interval(-SOURCE_NS, SOURCE_NS)
         return Forecast(True, Correction.STEP, polled, left, text, SOURCES, once=True)
@@ -116,9 +116,9 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
     constant = min(MAXTC, max(0, (interval // NS_PER_S).bit_length() - 1 - 4))
     slewed = TIME_CONSTANTS * (NS_PER_S << SHIFT_PLL + constant)
     within = Interval(polled.low_ns, polled.high_ns + slewed)
-    over = max(SOURCE_NS, at.lost.high_ns // 2)
+    over = max(SOURCE_NS, at.off.high_ns // 2)
     left = Interval(-over, over)
-    if at.lost.high_ns < STEP_NS:
+    if at.off.high_ns < STEP_NS:
         text = f"slewed by the kernel's PLL after its next poll{at.until(within)}"
         return Forecast(True, Correction.SLEW, within, left, text, (*SOURCES, KERNEL))
     text = f"stepped or slewed (about {format_about(STEP_NS)}) after its next poll{at.until(within)}"
