@@ -65,7 +65,14 @@ class _Judge:
         why = "" if self.obs.patch_ok else f"host patch ({self.obs.patch}): {self.obs.patch_why}"
         if self.obs.called_off and self.obs.called_off in self.obs.patch_why:
             why = f"host patch ({self.obs.patch}): not applied, for the freeze was called off"
+            outcome = self._called_off
         yield self._finding("patch", "succeeds", said, outcome, why)
+
+    @property
+    def _called_off(self) -> Outcome:
+        """What a freeze that was called off is: the guest's or the method's failure, or the dead-man's
+        doing."""
+        return Outcome.INCONCLUSIVE if self.result.resumed_by else Outcome.FAILED
 
     def freeze(self) -> Iterator[Finding]:
         """Whether the guest went on where it should. Only an exchange, or a freeze called off, can tell."""
@@ -73,7 +80,7 @@ class _Judge:
             return
         if self.obs.called_off:
             why = f"the freeze was called off, and the guest put back: {self.obs.called_off}"
-            yield self._finding("freeze", "goes through", "called off", Outcome.FAILED, why)
+            yield self._finding("freeze", "goes through", "called off", self._called_off, why)
         elif not self.obs.method.keeps_process and self.obs.resume is not None:
             yield self._finding("freeze", "goes through", "it did", Outcome.PASSED)
 

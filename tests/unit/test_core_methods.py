@@ -13,7 +13,7 @@ from lab.core.method import FreezeMethod, Regime
 from lab.core.plan import CycleSpec, Expectations, HoldPatch, ResyncMechanism
 from lab.core.predictions import held
 from lab.core.result import CycleResult
-from lab.core.timeline import MemoryProof, Observation
+from lab.core.timeline import MemoryProof, Observation, Rescue
 from lab.core.timesync.compare import CLAIMS
 from lab.core.verdict import Outcome
 from tests.unit.histories import EXPECT, PROOF, cycle, rebooted
@@ -71,6 +71,11 @@ def test_a_freeze_that_was_called_off_fails_and_the_rest_is_measured() -> None:
     assert outcomes["freeze"] is outcomes["patch"] is Outcome.FAILED
     assert outcomes["closure"] is outcomes["boot id"] is Outcome.PASSED
     assert any("it refused" in f.why for f in findings(measured(off), EXPECT) if f.metric == "freeze")
+    # Not the guest's failure, nor the method's, when it was the dead-man who put it back.
+    outcomes = said(
+        measured(replace(off, rescues=(Rescue("resumed", "the controller was silent", obs.resume),)))
+    )
+    assert outcomes["freeze"] is outcomes["patch"] is outcomes["observation"] is Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
