@@ -359,7 +359,7 @@ def test_what_was_off_before_decides_between_step_and_slew() -> None:
     assert off_before(NTPD, -H // 6).correction is STEP
     assert off_before(NTPD, H // 6).correction is SLEW  # it may not step backward
     assert off_before(NTPD, 2 * H).repaired is False
-    assert off_before(Setup(M.NONE), 2 * H).text == "stays ahead by 2 h"
+    assert off_before(Setup(M.NONE), 3 * H).text == "stays ahead by 3 h"
     assert off_before(Setup(M.AGENT), 2 * H, stopped=False).correction is STEP
     assert off_before(Setup(M.AGENT), 0, stopped=False).correction is None
 
