@@ -123,6 +123,9 @@ def run(
         bool | None,
         typer.Option("--golden/--cold", help="Start guests from one booted before, or boot each."),
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another run in this state folder to end.")
+    ] = False,
     as_json: Json = False,
     junit: JUnit = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
@@ -134,7 +137,7 @@ def run(
     from lab.cli.views import view_for
 
     plan = with_counts(_plan(playbook), repeat, control)
-    options = Options(connect, accelerator_request(accelerator), boot_seconds(boot), golden)
+    options = Options(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait)
     with Signals() as signals:
         try:
             with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):

@@ -35,12 +35,13 @@ Shield = Callable[[], AbstractContextManager[None]]
 @dataclass(frozen=True)
 class Options:
     """What the command line adds to a plan. boot_s: None is the accelerator's own. golden: None is the
-    plan's own."""
+    plan's own. wait: for another run in this state folder to end."""
 
     uri: str | None = None
     accelerator: Request = Request.AUTO
     boot_s: int | None = None
     golden: bool | None = None
+    wait: bool = False
 
 
 def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
@@ -89,7 +90,8 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
     plan = _drawn(plan)
     images = images_for(plan, progress)
     home = paths.home()
-    with connect(options.uri, home, clock=clock) as hypervisor:
+    waiting = (lambda who: view.note(f"waiting: {who}")) if options.wait else None
+    with connect(options.uri, home, clock=clock, waiting=waiting) as hypervisor:
         for line in clear(hypervisor, home):
             view.note(f"of a run that was killed: {line}")
         if not plan.cells:

@@ -55,7 +55,8 @@ uninstall() {
     cache=${FREEZELAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/freezelab}
     case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
 
-    if [ -e "$state/libvirt/lock" ] && ! flock -n "$state/libvirt/lock" true; then
+    if [ -e "$state/libvirt/lock" ] &&
+        grep -q "POSIX .*:$(stat -c %i "$state/libvirt/lock") " /proc/locks; then
         die "another freezelab (pid $(cat "$state/libvirt/lock")) uses $state; wait until it ends, or end it"
     fi
     going=$(what_goes)

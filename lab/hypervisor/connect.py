@@ -9,19 +9,22 @@ from typing import Any
 from lab.errors import FreezelabError, HypervisorError
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
-from lab.hypervisor.embed import Root
+from lab.hypervisor.embed import Root, Waiting
 from lab.hypervisor.loop import LOOP
 from lab.ports import Clock
 
 NO_DAEMON = "does its daemon run, and may you use it? Without --connect no daemon is needed"
 
 
-def connect(uri: str | None, state: Path, *, clock: Clock) -> LibvirtHypervisor:
+def connect(
+    uri: str | None, state: Path, *, clock: Clock, waiting: Waiting | None = None
+) -> LibvirtHypervisor:
     """Open `uri`, or the embedded QEMU driver under `state`/libvirt when it is None or "".
 
-    HypervisorError when nothing answers there, or another process of the lab holds the embedded driver.
+    HypervisorError when nothing answers there, or another process of the lab holds the embedded driver;
+    with `waiting`, which is told who does, that is waited for.
     """
-    root = None if uri else Root.take(state)
+    root = None if uri else Root.take(state, waiting)
     LOOP.hold()
     connection: Any = None
     address = root.uri if root is not None else uri or ""

@@ -16,6 +16,9 @@ import pwd
 import re
 import shutil
 import stat
+import struct
+import time
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
@@ -59,6 +62,10 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there is checked to be o
 
 _LATE = ("usr/lib/*/libvirt/storage-file/*.so", "usr/lib64/libvirt/storage-file/*.so")
 
+Waiting = Callable[[str], None]
+
+_POLL_S = 0.2
+
 _COMPILED_IN_USER = "libvirt-qemu"
 
 
@@ -80,9 +87,10 @@ class Root:
         return f"qemu:///embed?root={quote(os.fsencode(self.path))}"
 
     @classmethod
-    def take(cls, state: Path) -> Root:
-        """Make STATE/libvirt ready and hold it until the process ends; again is fine. HypervisorError when
-        the path is too long or not writable, another process holds it, or this one holds another."""
+    def take(cls, state: Path, waiting: Waiting | None = None) -> Root:
+        """Make STATE/libvirt ready and hold it until the process ends; again is fine. waiting: is told who
+        holds it, and then that is waited for; without it another process is a HypervisorError, as is a path
+        that is too long or not writable, or another root of this process's."""
         path = state.absolute() / "libvirt"
         if path in _held:
             return cls(_place(path))
@@ -96,7 +104,7 @@ class Root:
         try:
             (path / "etc").mkdir(parents=True, exist_ok=True)
             (path / "etc" / "qemu.conf").write_text(_qemu_conf(), encoding="utf-8")
-            _held[path] = _lock(path / "lock", state)
+            _held[path] = _lock(path / "lock", state, waiting)
             _run_in_memory(path)
         except OSError as error:
             raise HypervisorError(
@@ -214,19 +222,57 @@ def _check_user() -> None:
         ) from None
 
 
-def _lock(path: Path, state: Path) -> int:
+def _lock(path: Path, state: Path, waiting: Waiting | None) -> int:
+    """Hold the file, and the process's id in it. A record lock (fcntl(2)) is the process's own: it ends with
+    the process, and no child that was forked and lives on has it, as it would have flock(2)'s."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+        told: int | None = None
+        while not _locked(handle):
+            holder = _holder(handle)
+            if waiting is None:
+                raise HypervisorError(
+                    f"another freezelab ({_described(holder)}) uses {state}",
+                    hint="wait until it ends (freezelab run --wait), or set FREEZELAB_HOME to another folder",
+                )
+            if holder not in (None, told):
+                told = holder
+                waiting(f"{state} is used by {_described(holder)}")
+            time.sleep(_POLL_S)  # not a blocking lock: the next holder is to be told, too
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+    except BaseException:
         os.close(handle)
+        raise
+    return handle
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise
-        raise HypervisorError(
-            f"another freezelab (pid {holder or 'unknown'}) uses {state}",
-            hint="wait until it ends, or set FREEZELAB_HOME to another folder",
-        ) from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, b"%d\n" % os.getpid(), 0)
-    return handle
+        return False
+    return True
+
+
+def _holder(handle: int) -> int | None:
+    """The process that holds the lock; None when it has just ended, or is out of sight (in a container)."""
+    asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock, of 64 bits
+    kind, _, _, _, pid = struct.unpack("hhqqi4x", fcntl.fcntl(handle, fcntl.F_GETLK, asked))
+    return pid if kind != fcntl.F_UNLCK and pid > 0 else None
+
+
+def _described(pid: int | None) -> str:
+    """ "pid 17: freezelab run first-freeze, stopped"."""
+    if pid is None:
+        return "of unknown pid"
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        stopped = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return f"pid {pid}"
+    names = [word.rsplit("/", 1)[-1] for word in words]
+    own = " ".join(names[names.index("freezelab") :]).strip() if "freezelab" in names else ""
+    return f"pid {pid}{f': {own}' if own else ''}{', stopped' if stopped else ''}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -113,6 +114,52 @@ def test_two_processes_one_state_folder(home: Path) -> None:
         other.stdin.close()
         assert other.wait(30) == 0
     assert embedded(home, "pass").returncode == 0
+
+
+def test_a_holder_is_waited_for_and_told(home: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", source_of(home, "print('held', flush=True); sys.stdin.read()")],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        os.kill(other.pid, signal.SIGSTOP)
+        wanting = source_of(home, "print('had', flush=True)").replace(
+            "clock=HostClock()", "clock=HostClock(), waiting=lambda who: print(who, flush=True)"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", wanting], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as second:
+            assert second.stdout is not None
+            assert second.stdout.readline() == f"{home} is used by pid {other.pid}, stopped\n"
+            os.kill(other.pid, signal.SIGCONT)
+            other.stdin.close()
+            assert second.stdout.readline() == "had\n"
+            assert second.wait(30) == 0
+
+
+def test_a_lock_ends_with_its_process_whatever_it_has_forked(home: Path) -> None:
+    """libvirt forks children that do not always come as far as to exec something else."""
+    body = """
+        import os, signal, time
+        if os.fork() == 0:
+            print(os.getpid(), flush=True)
+            time.sleep(60)
+        time.sleep(60)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", source_of(home, body)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        child = int(other.stdout.readline())
+        other.kill()
+        other.wait(30)
+        try:
+            os.kill(child, 0)
+            assert embedded(home, "print('had')").stdout == "had\n"
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_a_path_too_long_for_sockets(home: Path) -> None:

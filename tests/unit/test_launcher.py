@@ -132,8 +132,8 @@ def test_uninstall_waits_for_nobody(clone: Clone) -> None:
     clone.fill()
     lock = clone.home / "libvirt/lock"
     lock.write_text(f"{os.getpid()}\n")
-    with lock.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with lock.open("r+") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
         done = clone.start("uninstall", "--yes")
     assert done.returncode == 4
     assert f"another freezelab (pid {os.getpid()}) uses {clone.home}" in done.stderr
