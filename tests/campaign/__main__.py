@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.campaign import table
 from tests.campaign.cases import Case, Target, numbered
-from tests.campaign.worker import launch
+from tests.campaign.worker import PROJECT, launch
 
 CASE_S = 300.0
 """A case that takes longer is ended, and told as one that hangs."""
@@ -76,22 +81,32 @@ def _arguments() -> Any:
 
 def _prepare(work: Path) -> None:
     """What every case begins with, once: a golden guest, and what libvirt learns of QEMU."""
-    if (work / "ready").exists():
+    ready, wanted = work / "ready", _lab()
+    if ready.exists() and ready.read_text() == wanted:
         return
+    shutil.rmtree(work / "golden", ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     for method in ("suspend", "in-place"):
         child = launch(Case(method, "phase/measure", Target.NOTHING, "at all"), work, 0, learn=True)
         out, err = child.communicate(timeout=CASE_S)
         if child.returncode or json.loads(out)["exit"] != 0:
             raise SystemExit(f"campaign: not even a run without a fault works here: {out}{err}")
-    (work / "ready").touch()
+    ready.write_text(wanted)
+
+
+def _lab() -> str:
+    """A digest of the lab's own files: a golden guest is made of some of them."""
+    digest = hashlib.sha256()
+    for path in sorted((PROJECT / "lab").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _run(todo: list[tuple[int, Case]], asked: Any) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     running: dict[subprocess.Popen[str], tuple[int, Case, float]] = {}
     waiting = list(todo)
-    with asked.file.open("a", encoding="utf-8") as file:
+    with asked.file.open("a", encoding="utf-8") as file, _none_left(running):
         while waiting or running:
             while waiting and len(running) < asked.jobs:
                 number, case = waiting.pop(0)
@@ -111,6 +126,17 @@ def _run(todo: list[tuple[int, Case]], asked: Any) -> list[dict[str, Any]]:
                 file.flush()
                 _tell(result)
     return results
+
+
+@contextmanager
+def _none_left(running: Mapping[subprocess.Popen[str], object]) -> Iterator[None]:
+    """Whoever ends the campaign ends its cases, with all that is in their namespaces."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(130))
+    try:
+        yield
+    finally:
+        for child in running:
+            child.kill()
 
 
 def _result(child: subprocess.Popen[str], case: Case, *, late: bool) -> dict[str, Any]:
