@@ -113,6 +113,8 @@ def _guests(page: Page, plan: Plan) -> None:
         facts.append((Column("huge\npages"), lambda guest: ("yes" if guest.huge_pages else "no", ""), True))
     if any(guest.bridge for guest in guests):
         facts.append((Column("network"), lambda guest: (_network(guest), ""), True))
+    if any(guest.compute_name and not guest.scale_set for guest in guests):
+        facts.append((Column("to events"), lambda guest: (guest.event_name, ""), True))
     domains: list[tuple[Column, Callable[[GuestSpec], Piece], bool]] = [
         (Column("fault\ndomain", True), lambda guest: (str(guest.fault_domain), ""), False),
         (Column("update\ndomain", True), lambda guest: (str(guest.update_domain), ""), False),

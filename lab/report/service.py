@@ -101,7 +101,9 @@ def show_service(
         ]
         if about.guest in inside:
             urls.insert(0, "http://169.254.169.254, in the guest")
-        where = f"  set {about.availability_set}" if about.availability_set else ""
+        kind = "scale set" if about.scale_set else "set"
+        where = f"  {kind} {about.availability_set}" if about.availability_set else ""
+        where += f"  {about.name} to events" if about.name != about.guest else ""
         for url in urls or [f"no address; its socket is {path(about.guest)}"]:
             page.put((f"{about.guest:<{width}}  ", "bold"), (url, ""), (where, "dim"))
     page.parts([DOCUMENT, "header Metadata: true"], "dim")

@@ -548,6 +548,25 @@ def test_parts_and_lists_of_children() -> None:
     assert service.ask(INSTANCE, f"{OLD}&format=text").body == b"compute/\nnetwork/"
 
 
+def test_nomad_finds_out_that_it_is_in_azure() -> None:
+    """All that its fingerprint asks for (client/fingerprint/env_azure.go): it is in Azure when azEnvironment
+    is not empty, takes what is for what there is, and leaves out what is empty or not found."""
+    nomad = "api-version=2019-06-04"
+    card = "network/interface/0"
+    there = ["compute/azEnvironment", "compute/vmId", "compute/name", "compute/location", "compute/vmSize"]
+    there += ["compute/resourceGroupName"]
+    empty = ["compute/vmScaleSetName", "compute/zone", f"{card}/ipv4/ipAddress/0/publicIpAddress"]
+    empty += [f"{card}/ipv4/ipAddress/0/privateIpAddress", f"{card}/macAddress"]  # of a guest that has none
+    service = Service()
+    for path in there + empty:
+        given = service.ask(f"{INSTANCE}/{path}", f"{nomad}&format=text")
+        assert given.status == 200, path
+        assert bool(given.body.strip()) is (path in there), path
+    assert service.ask(f"{INSTANCE}/{card}/ipv6/ipAddress/0/privateIpAddress", nomad).status == 404
+    tags = parsed(service.ask(f"{INSTANCE}/compute/tagsList", f"{nomad}&format=json"))
+    assert all(set(tag) == {"name", "value"} for tag in tags) and tags
+
+
 def test_the_versions_are_listed() -> None:
     given = Service().ask("/metadata/versions", "")
     listed = parsed(given)["apiVersions"]
