@@ -90,10 +90,10 @@ class Announcing:
             MetadataForward(name, partial(_current_of, probes[name]), door) for name, door in doors.items()
         ]
         enter_together(stack, forwards, call_off)
+        stack.callback(self._farewell, service, forwards)
         if spec.handler:
             self._view.phase("handler", guest=", ".join(ways))
             self._handlers = {name: self._handler(spec, name, way) for name, way in ways.items()}
-            stack.callback(self._farewell, service)
             enter_together(stack, list(self._handlers.values()), call_off)
             self._await(service, [guest.name for guest in guests])
         return service.announcer
@@ -115,14 +115,18 @@ class Announcing:
             self._view.note(f"the handler in guest {guest} {end.text}")
         return end
 
-    def _farewell(self, service: MetadataService) -> None:
+    def _farewell(self, service: MetadataService, forwards: Sequence[MetadataForward]) -> None:
         """What was wrong in the end. Handlers are closed by now."""
         for name, handler in self._handlers.items():
             if handler.end is not None and name not in self._reported:
                 self._view.note(f"the handler in guest {name} {handler.end.text}")
                 self._journal.append("handler", name, cell=self._cell, end=handler.end)
-        if service.trouble:
-            self._view.note(f"metadata service: {service.trouble}")
+        lost = [
+            f"not to be reached from {one.guest}: {one.why}" for one in forwards if one.why and not one.up
+        ]
+        for trouble in filter(None, [service.trouble, *lost]):
+            self._view.note(f"metadata service: {trouble}")
+            self._journal.append("service", cell=self._cell, trouble=trouble)
 
     def _handler(self, spec: Announcement, guest: str, ssh: Callable[[], SSH]) -> GuestHandler:
         program, *arguments = spec.handler

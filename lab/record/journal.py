@@ -31,6 +31,7 @@ guest and cycle where they apply. The kinds, in the order in which they come:
     announced   events, time_factor                     of a cycle; each as core.scheduled.model.Event
     notice      happening                               core.scheduled.model.Happening, as it is learnt of
     handler     end, cell                               core.handlers.HandlerEnd: it runs no more
+    service     trouble, cell                           what was wrong with the metadata service, in the end
     gate        gate, ok, why, took_ns                  of one guest, after its domain's cycle
     rollout-end ended (complete, stopped), why, wave
     run-end     interrupted, failure, host              once; missing when the run was cut off

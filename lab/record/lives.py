@@ -15,13 +15,16 @@ from lab.core.lives import Announced, Life, Member, life
 from lab.core.plan import Cell
 from lab.core.result import CycleResult
 from lab.core.scheduled.model import Event, Happening
-from lab.core.verdict import Finding, worst
+from lab.core.verdict import Finding, Outcome, worst
 from lab.errors import RecordError
 from lab.record.journal import History
 from lab.record.model import Bounds, Cycle, Measure
 from lab.record.model_events import Event as EventMember
 from lab.record.model_events import Member as GuestMember
 from lab.record.model_events import Moment
+
+SERVICE = "metadata service"
+"""The metric of its findings."""
 
 _EVENTS = TypeAdapter(tuple[Event, ...])
 _END = TypeAdapter(HandlerEnd)
@@ -120,6 +123,15 @@ def handlers_of(history: History, cell: str) -> list[Finding]:
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(history, entry, error) from None
     return handler_findings(ends, cell)
+
+
+def service_findings(history: History, cell: str) -> list[Finding]:
+    """Inconclusive, where the metadata service of a cell failed otherwise than on purpose."""
+    troubles = [str(e.get("trouble", "")) for e in history.of("service") if e.get("cell", "") == cell]
+    return [
+        Finding("", -1, SERVICE, "works", "failed", Outcome.INCONCLUSIVE, f"{SERVICE}: {trouble}", cell)
+        for trouble in troubles
+    ]
 
 
 def lives_of(history: History, results: Sequence[CycleResult]) -> list[Life]:

@@ -24,7 +24,7 @@ from lab.errors import RecordError
 from lab.record.cells import Told, cell_findings, cell_of, comparisons, told_of
 from lab.record.cycle import cycle_of
 from lab.record.journal import DEADMAN, History
-from lab.record.lives import event_of, handlers_of, judged, lives_of, marked
+from lab.record.lives import event_of, handlers_of, judged, lives_of, marked, service_findings
 from lab.record.model import Apart as Apart
 from lab.record.model import Audit as Audit
 from lab.record.model import Backward as Backward
@@ -191,6 +191,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         of_events |= events
         over_all += (finding for given in events.values() for finding in given)
         over_all += _turned(expect, handlers_of(history, cell.id))
+        over_all += service_findings(history, cell.id)
         over_all += _turned(expect, fleet.findings(cell, of_cell))
         for spec in cell.guests:
             of_guest = [r for r in results if _is_of(r, cell.id, spec.name)]

@@ -154,7 +154,7 @@ GATED, ANNOUNCE = Rollout(gates=(HEALTH, CLOCK)), Announcement()
 class Made:
     """A fleet's history. sets: (name, update domains, guests of each). bad: a wave in which a gate does not
     hold. early_ns: by how much the waves after the first come too early. cut: the history ends in this
-    wave. ends: of handlers, by guest and cycle."""
+    wave. ends: of handlers, by guest and cycle. troubles: of the metadata service."""
 
     sets: tuple[tuple[str, int, int], ...] = (("web", 4, 2),)
     pause_ns: int = 2 * S
@@ -167,6 +167,7 @@ class Made:
     cut: int | None = None
     change: Callable[[Observation], Observation] | None = None
     ends: tuple[tuple[str, int, HandlerEnd], ...] = ()
+    troubles: tuple[str, ...] = ()
 
     def guests(self) -> tuple[GuestSpec, ...]:
         return tuple(
@@ -194,6 +195,8 @@ def write(folder: Path, name: str, made: Made) -> Path:
         _Writer(made, guests, journal, clock).all()
         for name_of, index, end in made.ends:
             journal.append("handler", name_of, index, cell="", end=end)
+        for trouble in made.troubles:
+            journal.append("service", cell="", trouble=trouble)
         if made.cut is None:
             journal.append("run-end", interrupted=False, failure="")
     return where

@@ -110,6 +110,16 @@ def test_a_guest_that_does_not_answer_is_a_problem_and_no_end() -> None:
     assert len(lab.world.kind("problem")) == 1
 
 
+def test_a_service_that_fails_is_in_the_record_too(tmp_path: Path) -> None:
+    """Like a handler's death, it was told on stderr alone."""
+    trouble = "not to be reached from web-0: SSH is gone"
+    made = Made((("web", 1, 1),), rollout=None, troubles=(trouble,))
+    run = judge(read_history(write(tmp_path, "service", made)))[0]
+    assert run.outcome is Outcome.INCONCLUSIVE
+    (finding,) = [f for f in run.findings if f.metric == "metadata service"]
+    assert finding.why == f"metadata service: {trouble}"
+
+
 def test_a_damaged_end_is_told(tmp_path: Path) -> None:
     made = Made((("web", 1, 1),), rollout=None, ends=(("web-0", 0, DIED),))
     folder = write(tmp_path, "damaged", made)
