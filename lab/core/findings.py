@@ -283,7 +283,11 @@ class _Judge:
         if measured != expectation and rebooted:
             why = "the guest was to be rebooted and was not: the same boot_id"
         elif measured != expectation:
+            resume, readings = self.obs.resume, self.obs.readings
+            went_on = resume is not None and any(r.t1.raw_ns >= resume.returned.raw_ns for r in readings)
             why = "the guest was rebooted instead of resumed: another boot_id"
+            if went_on:
+                why = "the guest went on after the resume, and rebooted by itself: another boot_id"
         outcome = Outcome.FAILED if why else Outcome.PASSED
         yield self._finding("boot id", expectation, measured, outcome, why)
 

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 from lab.core import clocksource
 from lab.core.audit import Truth, audit
+from lab.core.boots import Boots, of_first_boot
 from lab.core.clock import GuestClock, Interval
 from lab.core.method import FreezeMethod, WallClock
 from lab.core.offsets import (
+    HOST_SLEW_PPM,
     SLEW_PPM,
     Rate,
     Sample,
@@ -23,20 +25,20 @@ from lab.core.offsets import (
     samples,
     smoothed,
 )
-from lab.core.pause import COLD_NS, LATE_NS, Witness, before_and_after, measure_pause
+from lab.core.pause import COLD_NS, HOLES_KEPT, LATE_NS, Witness, before_and_after, measure_pause
 from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMechanism
 from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
-from lab.core.rescue import BY_DEADMAN, as_resumed, by_deadman
+from lab.core.rescue import BY_DEADMAN, BY_OTHERS, RAN, as_resumed, by_deadman
 from lab.core.result import CycleResult as CycleResult
-from lab.core.resync import measure_resync
+from lab.core.resync import Watched, measure_resync, since_earlier
 from lab.core.steps import Part, dated, first_sign, parts
 from lab.core.timeline import Call, ClockStep, Observation, Reading, SamplerReport
 from lab.core.timesync import configs, rules
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
 from lab.core.trouble import HOST_STEP_NS, host_step, moved
-from lab.core.units import NS_PER_MS
+from lab.core.units import NS_PER_MS, NS_PER_S
 
 STEP_FLOOR_NS = NS_PER_MS // 2
 STEP_SHARE = 8
@@ -75,6 +77,29 @@ def _unseen_ns(sampler: SamplerReport | None, resume_guest: Interval | None) -> 
         return 0
     after = [hole.length_ns for hole in sampler.holes if hole.to_raw_ns >= resume_guest.low_ns]
     return STEP_FLOOR_NS + max(after, default=sampler.floor_ns) // STEP_SHARE
+
+
+def _watched(
+    sampler: SamplerReport | None,
+    steps: Sequence[ClockStep] | None,
+    stepped: Sequence[Interval] | None,
+    raw: Interval | None,
+    resumed_raw_ns: int,
+    phi_ppm: float,
+) -> Watched | None:
+    """What the sampler says of the time between readings; None where it did not watch, or kept not all that
+    it saw. raw: MONOTONIC_RAW's offset at the resume.
+
+    Between two looks REALTIME moves by less than STEP_FLOOR_NS and the STEP_SHAREth part of the time, or it
+    is a step. Taken for certain: nobody sets the clock and sets it back between two looks.
+    """
+    if sampler is None or steps is None or stepped is None or raw is None or len(sampler.steps) >= HOLES_KEPT:
+        return None
+    until = Interval(sampler.last_raw_ns, sampler.last_raw_ns).shifted(-resumed_raw_ns) - raw
+    until = until.widened(ageing_ns(until.largest_ns, phi_ppm))
+    fastest = (1 / STEP_SHARE + STEP_FLOOR_NS / sampler.period_ns) * (1e6 + phi_ppm) + HOST_SLEW_PPM + phi_ppm
+    by = tuple(step.by_ns for step in steps)
+    return Watched(until.low_ns, tuple(stepped), by, fastest, STEP_FLOOR_NS)
 
 
 def _foreseen(
@@ -165,6 +190,17 @@ def _at_resume(
     return direct, "the guest's REALTIME moved by itself between stop and resume"
 
 
+def _rebooted(boots: Boots) -> str:
+    """The problem that the guest was seen in another boot."""
+    resume, when = boots.observation.resume, boots.when
+    said = "the guest rebooted by itself"
+    if resume is not None and when is not None:
+        since = when.shifted(-resume.returned.raw_ns)
+        if since.low_ns >= 0:
+            said += f", {since.low_ns / NS_PER_S:.1f} to {since.high_ns / NS_PER_S:.1f} s after the resume"
+    return f"{said}: what came later is of another boot"
+
+
 def measure(
     obs: Observation,
     mechanism: ResyncMechanism,
@@ -175,14 +211,20 @@ def measure(
     """All that can be said of one guest's cycle. known: the rate of its MONOTONIC_RAW, from elsewhere."""
     if obs.method is FreezeMethod.REBOOT:
         return rebooted(obs, mechanism, expect, spec)
-    rescued, obs = by_deadman(obs), as_resumed(obs)
+    rescued, boots = by_deadman(obs), of_first_boot(as_resumed(obs))
+    obs = boots.observation
     problems = [*filter(None, [rescued]), *obs.problems]
+    if boots.another:
+        problems.append(_rebooted(boots))
     disturbed = rescued or ("the cycle was cut off" if obs.unfinished else "")
     resumed_by = BY_DEADMAN if rescued else ""
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None:
         why = tuple(problems) or ("the guest was not frozen and resumed",)
-        return CycleResult(obs, mechanism, why, spec=spec, disturbed=disturbed, resumed_by=resumed_by)
+        return CycleResult(
+            obs, mechanism, why, spec=spec, disturbed=disturbed, resumed_by=resumed_by,
+            another_boot=boots.another,
+        )  # fmt: skip
     early, late = before_and_after(obs.readings, stop, resume)
     problems += host_step(obs)
     raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
@@ -196,6 +238,9 @@ def measure(
     )
     if asleep:
         pause = replace(pause, stamps=None)
+    if pause.ran and not rescued:
+        disturbed, resumed_by = RAN, BY_OTHERS
+        problems.insert(0, RAN)
     lag = pause.witnesses.get(Witness.LAG)
 
     smooth_early, smooth_late = smoothed(raw_early, pair[0]), smoothed(raw_late, pair[1])
@@ -224,6 +269,8 @@ def measure(
         carried_from = ()
         if steps and obs.sampler is not None and resume_guest is not None:
             steps = [s for s in steps if _looked_before(s, obs.sampler) > resume_guest.high_ns]
+    if pause.ran:
+        steps = None  # nor is it known which of them came after the resume
     at_resume, said = _at_resume(carried_from, late, raw_at_resume, lag, real_late, obs, steps, resume_guest)
     problems += filter(None, [said])
 
@@ -233,7 +280,11 @@ def measure(
     resync = measure_resync(
         real_late, resume.returned.raw_ns, at_resume, final, steps, expect.tolerance_ns, expect.hold_ns,
         stepped, _unseen_ns(obs.sampler, resume_guest),
+        _watched(obs.sampler, steps, stepped, raw_at_resume, resume.returned.raw_ns, phi),
+        drift_before,
     )  # fmt: skip
+    if pause.ran:
+        resync = since_earlier(resync, resume.returned.raw_ns - stop.called.raw_ns - pause.pause.low_ns)
     settled = resume.returned.raw_ns
     if steps and raw_at_resume is not None:
         settled = max(settled, max(s.at_raw_ns for s in steps) - raw_at_resume.low_ns)
@@ -264,16 +315,17 @@ def measure(
         before=before,
         at_resume=at_resume,
         final=final,
-        forecast=_foreseen(obs, mechanism, pause.pause, spec, before),
+        forecast=None if pause.ran else _foreseen(obs, mechanism, pause.pause, spec, before),
         resync=resync,
         drift_before=drift_before,
         drift_after=drift_after,
         spec=spec,
         steps=where,
         resumed_guest=resume_guest,
-        audits=audit(obs.claims, truth, stop, resume, obs.frozen),
+        audits=() if pause.ran else audit(obs.claims, truth, stop, resume, obs.frozen),
         disturbed=disturbed,
         resumed_by=resumed_by,
+        another_boot=boots.another,
     )
 
 
@@ -285,8 +337,8 @@ def cells_of(plan: Plan) -> dict[str, Cell]:
 def measure_all(observations: Sequence[Observation], plan: Plan) -> list[CycleResult]:
     """All cycles, each by its own cell's plan, and with what the others know of its guest's clock.
     KeyError when the plan has no such cell."""
-    observations = [as_resumed(obs) for obs in observations]
-    known = known_rates(observations) if len(observations) > 1 else {}
+    first = [of_first_boot(as_resumed(obs)).observation for obs in observations]
+    known = known_rates(first) if len(observations) > 1 else {}
     cells = cells_of(plan)
     found = []
     for obs in observations:

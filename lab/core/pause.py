@@ -19,6 +19,15 @@ whatever networks and schedulers do. That a hole was *made* by the pause is infe
 the gap allows LATE_NS and the noise seen elsewhere for what a busy host adds to it, that of the silence
 the same and what delays were seen elsewhere. Neither narrows a pause; a worse host makes the books not
 close, which is inconclusive.
+
+Whether the guest stood still for all of the time between the calls only the guest can tell: somebody else may
+have resumed it. A heartbeat of later than the stop, or books that do not close because lag and holes are less
+than the host's time, tell that it ran. Then the pause is what its clocks stood still and what its sampler
+missed, together, and no longer what the calls say. Where the guest says nothing at all, QEMU's stamp of
+RESUME within the resume call tells that it was stopped until then, and without one nothing does. Not seen
+are a resume by somebody else that is early by less than a resumed guest may be late (late_ns), a stop of
+their own that ends within the sampler's floor, and a resume and a stop before a RESUME of the lab's own,
+where the guest says nothing.
 """
 
 from __future__ import annotations
@@ -78,6 +87,7 @@ class Pause:
     at_rest: the host time from the last guest instruction before the pause to the first one after it;
         None without the witnesses for it.
     stamps: RESUME - STOP by QEMU's own stamps, a lower bound of the pause; None without them.
+    ran: the guest certainly ran between the two calls, so somebody else resumed it.
     """
 
     pause: Interval
@@ -91,6 +101,7 @@ class Pause:
     noise_ns: int | None
     at_rest: Interval | None = None
     stamps: Interval | None = None
+    ran: bool = False
 
     @property
     def unaccounted_ns(self) -> int:
@@ -137,14 +148,23 @@ def hypervisor_witness(stop: Call, resume: Call) -> Interval:
     return Interval(max(0, min(low, high)), max(0, high))
 
 
-def _held(host: Interval, stop: Call, beats: Sequence[Heartbeat], stop_guest: Interval) -> Interval:
-    """What the calls say, less the time that the resume call took when the guest was already running: a
-    heartbeat that carries a later time than the guest's clock had at the stop was sent after the resume,
-    and before it arrived. A guest that goes on in another process runs up to 20 ms before that call ends.
-    """
+def _awake(host: Interval, stop: Call, beats: Sequence[Heartbeat], stop_guest: Interval) -> int:
+    """How long after the stop call the guest certainly ran again, at most. The calls say it, less the time
+    that the resume call took when the guest was already running: a heartbeat that carries a later time than
+    the guest's clock had at the stop was sent after the resume, and before it arrived. A guest that goes on
+    in another process runs up to 20 ms before that call ends."""
     seen = (b.arrived.raw_ns for b in beats if b.sent_raw_ns > stop_guest.high_ns)
     awake = min(seen, default=host.high_ns + stop.called.raw_ns) - stop.called.raw_ns
-    return Interval(host.low_ns, max(host.low_ns, min(host.high_ns, awake)))
+    return min(host.high_ns, awake)
+
+
+def _missed(sampler: SamplerReport, stop_guest: Interval, resume_guest: Interval) -> int:
+    """The guest time in all holes around the pause together."""
+    return sum(
+        hole.length_ns
+        for hole in sampler.holes
+        if hole.from_raw_ns <= resume_guest.high_ns and hole.to_raw_ns >= stop_guest.low_ns
+    )
 
 
 def before_and_after(
@@ -304,6 +324,7 @@ def measure_pause(
         witnesses[Witness.SILENCE] = silence
 
     gap_and_noise = stop_guest = None
+    resume_guest = Interval(0, 0)
     either = rate_before.or_rate(rate_after)
     at_stop = offset_at(raw_before, stop.called.raw_ns, rate=rate_before)
     at_resume = offset_at(raw_after, resume.returned.raw_ns, rate=rate_after)
@@ -328,26 +349,43 @@ def measure_pause(
     if lag is not None:
         witnesses[Witness.LAG] = lag
 
-    held = host
+    held, ran = host, False
     if frozen and stop_guest is not None:
-        held = _held(host, stop, beats, stop_guest)
+        awake = _awake(host, stop, beats, stop_guest)
+        held, ran = Interval(host.low_ns, max(host.low_ns, awake)), awake < host.low_ns
+    if frozen and (ran or stamps is None) and lag is None:
+        # Nobody says that it stood still for all of the time.
+        held = Interval(0, held.high_ns)
     if lag is None or (gap_and_noise is None and not (cut and frozen)):
-        alone = (Witness.HYPERVISOR,)
-        return Pause(held, None, witnesses, alone, (), None, None, False, noise, None, stamps)
+        alone = () if ran else (Witness.HYPERVISOR,)
+        wrong = (Witness.HYPERVISOR,) if ran else ()
+        if lag is not None and frozen and (ran or stamps is None or lag.high_ns < host.low_ns):
+            held = Interval(min(held.high_ns, max(0, lag.low_ns)), held.high_ns)
+        return Pause(held, None, witnesses, alone, wrong, None, None, False, noise, None, stamps, ran)
 
     # Without a sampler no gap is claimed, and none rules a pause out.
     gap = witnesses.get(Witness.GAP, Interval(0, 0))
+    counted = _counted(host, lag, gap)
+    # However wide its bounds: a clock that stood still never gained time by it.
+    stood = Interval(0, lag.high_ns) if lag.low_ns < 0 <= lag.high_ns else lag
+    closure = host - stood - counted
+    if frozen and (ran or closure.low_ns > 0):
+        most = host.high_ns
+        if gap_and_noise is not None and sampler is not None and stop_guest is not None:
+            missed = either.host_time(Interval(0, _missed(sampler, stop_guest, resume_guest))).high_ns
+            most = min(most, max(0, lag.high_ns) + max(missed, gap.high_ns))
+        parted = Interval(min(most, max(0, lag.low_ns)), most)
+        return Pause(
+            parted, None, witnesses, (), (Witness.HYPERVISOR,), host.mid_ns - lag.mid_ns, closure, False,
+            noise, None, stamps, gap_and_noise is not None or ran,
+        )  # fmt: skip
     if frozen and gap_and_noise is not None:
         # It was held no longer than from its last instruction to its next one.
         most = max(0, lag.high_ns) + gap.high_ns
         held = Interval(held.low_ns, max(held.low_ns, min(held.high_ns, most)))
     unseen = UNSEEN_FLOORS * sampler.floor_ns if sampler is not None and gap_and_noise is not None else -1
-    counted = _counted(host, lag, gap)
     gap_value = counted.mid_ns if gap.low_ns > 0 else 0
     regime = _regime(held, lag, gap, unseen) if frozen else _running(lag, gap)
-    # However wide its bounds: a clock that stood still never gained time by it.
-    stood = Interval(0, lag.high_ns) if lag.low_ns < 0 <= lag.high_ns else lag
-    closure = host - stood - counted
     closes = 0 in closure
     # What each says, and what of it may narrow: of a hole the lower bound is inferred.
     claims = {Witness.HYPERVISOR: (held, held)}

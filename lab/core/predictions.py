@@ -169,7 +169,8 @@ def _compared(result: CycleResult, early: Sequence[Reading], late: Sequence[Read
     finished = result.observation.resync_finished_raw_ns
     if finished is not None:
         finished -= resume.returned.raw_ns
-    return compare(forecast, Seen(resync, before, result.at_resume, result.final, edge, finished))
+    seen = Seen(resync, before, result.at_resume, result.final, edge, finished, result.drift_before)
+    return compare(forecast, seen)
 
 
 def compared(result: CycleResult) -> tuple[bool | None, str]:

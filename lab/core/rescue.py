@@ -1,4 +1,5 @@
-"""A guest that the dead-man resumed: whose call the resume was, and what that makes of the cycle."""
+"""A guest that somebody else than the controller resumed: whose call that was, and what it makes of the
+cycle."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ from dataclasses import replace
 from lab.core.timeline import Call, Observation
 
 RESUMED = "resumed"
-BY_DEADMAN = "dead-man"
+BY_DEADMAN, BY_OTHERS = "dead-man", "somebody else"
+"""CycleResult.resumed_by."""
+
+RAN = "somebody else resumed the guest: it ran before the lab resumed it"
 
 
 def by_deadman(obs: Observation) -> str:

@@ -33,6 +33,7 @@ class CycleResult:
         boot that arrived at the host.
     disturbed: why the cycle did not go its way, "" when it did: then it is not failed by what was not done.
     resumed_by: who resumed the guest, "" for the controller.
+    another_boot: the guest was certainly seen in another boot than before.
     """
 
     observation: Observation
@@ -54,6 +55,7 @@ class CycleResult:
     audits: tuple[Audit, ...] = ()
     disturbed: str = ""
     resumed_by: str = ""
+    another_boot: bool = False
 
     @property
     def control(self) -> bool:
@@ -63,15 +65,18 @@ class CycleResult:
 
     @property
     def used(self) -> Interval | None:
-        """Of the budget: from the stop call to the resume's return, as they are written down. Where they are
-        not, or the guest ran again before that, the time for which it certainly stood still is the least."""
-        stop, resume = self.observation.stop, self.observation.resume
+        """Of the budget: from the stop call to the resume's return, as they are written down. Where nothing
+        says that it stood still for all of that time, the time for which it certainly did is the least."""
+        stop, resume, pause = self.observation.stop, self.observation.resume, self.pause
         if stop is None or resume is None or not self.observation.frozen:
             return None
         most = max(0, resume.returned.raw_ns - stop.called.raw_ns)
-        if not self.resumed_by and not self.observation.stop_inferred:
+        if pause is None:
+            return Interval(0, most)
+        whole = pause.pause.low_ns >= pause.witnesses[Witness.HYPERVISOR].low_ns
+        if whole and not self.resumed_by and not self.observation.stop_inferred:
             return Interval(most, most)
-        return Interval(min(most, self.pause.pause.low_ns if self.pause is not None else 0), most)
+        return Interval(min(most, pause.pause.low_ns), most)
 
     @property
     def predicted(self) -> str:
@@ -93,4 +98,6 @@ class CycleResult:
     @property
     def boot_id_unchanged(self) -> bool | None:
         first, last = self.observation.facts_before, self.observation.facts_after
+        if self.another_boot:
+            return False
         return None if first is None or last is None else first.boot_id == last.boot_id

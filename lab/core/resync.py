@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
 from lab.core.clock import Interval
+from lab.core.drift import Drift
 from lab.core.offsets import Sample
 from lab.core.timeline import ClockStep
 from lab.core.units import NS_PER_MS, NS_PER_S
@@ -86,34 +88,94 @@ class ResyncResult:
     settled_step_ns: int | None = None
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What the in-guest sampler says of the clock between two readings. until_ns: since the resume, until
+    when it looked. stepped: when it saw steps, each somewhere in its interval; by_ns: how far. ppm, slack_ns:
+    the offset moved no faster than that where it saw none, and by so much more at each end of a stretch."""
+
+    until_ns: int
+    stepped: tuple[Interval, ...]
+    by_ns: tuple[int, ...]
+    ppm: float
+    slack_ns: int
+
+    def may_have_been_in(
+        self, since: CurvePoint | None, later: CurvePoint, target: Interval, hold: int
+    ) -> bool:
+        """Whether the clock may have been in `target` for `hold` nanoseconds between two readings that found
+        it out, next to each other. since: None for the resume."""
+        begin = since.from_ns if since is not None else 0
+        if later.at_ns > self.until_ns:
+            return True
+        if any(step.low_ns <= later.at_ns and step.high_ns >= begin for step in self.stepped):
+            return True
+        way = _outside_ns(later.offset, target) - 2 * self.slack_ns
+        if since is not None:
+            way += _outside_ns(since.offset, target)
+        return (later.at_ns - begin - hold) * self.ppm / 1e6 >= way
+
+    def left(self, since: CurvePoint, later: CurvePoint, target: Interval) -> bool:
+        """Whether steps took the clock out of `target` and back between two readings that found it in."""
+        offset = since.offset
+        for step, by in zip(self.stepped, self.by_ns, strict=True):
+            if step.high_ns < since.from_ns or step.low_ns > later.at_ns:
+                continue
+            offset = offset.shifted(by)
+            if step.high_ns < later.from_ns and not offset.meets(target):
+                return True
+        return False
+
+
+def _outside_ns(offset: Interval, target: Interval) -> int:
+    """How far out of `target` an offset is, at least."""
+    return max(0, offset.low_ns - target.high_ns, target.low_ns - offset.high_ns)
+
+
 def settled(
-    curve: Sequence[CurvePoint], target: Interval, hold_ns: int
+    curve: Sequence[CurvePoint], target: Interval, hold_ns: int, watched: Watched | None = None
 ) -> tuple[SyncOutcome, str, Interval | None]:
-    """When the offset came into `target` to stay for hold_ns, as bounds.
+    """When the offset came into `target` to stay for hold_ns, as bounds. watched: by the sampler in the
+    guest; without it a clock may have come and gone between any two readings.
 
     Two walks at once. In the strict one a stretch in the target is made of samples that are certainly
     in; one that is not, or blindness longer than LARGEST_BLIND_NS, ends it: the first such stretch that
     lasts for hold_ns bounds the time from above. In the generous one only a sample that is certainly out
     ends a stretch: where the first that could have lasted for hold_ns begins bounds it from below.
 
-    Between two samples that are in, at most LARGEST_BLIND_NS apart, the offset is taken to have stayed in.
+    Between two samples that are in, at most LARGEST_BLIND_NS apart, the offset is taken to have stayed in,
+    unless the sampler saw it step out and back.
     """
     low_ns, high_ns = target.low_ns, target.high_ns
     last_out = 0  # the generous stretch could have begun here
     could_have: int | None = None
     start: CurvePoint | None = None
     previous: CurvePoint | None = None
+    before: CurvePoint | None = None  # the reading before this one, if it was out
+    next_to = True  # nothing but that lies between, or nothing at all since the resume
     for point in curve:
         offset = point.offset
         if offset.low_ns > high_ns or offset.high_ns < low_ns:
-            if could_have is None and point.at_ns - last_out >= hold_ns:
+            possible = point.at_ns - last_out >= hold_ns and not (
+                next_to
+                and watched is not None
+                and not watched.may_have_been_in(before, point, target, hold_ns)
+            )
+            if could_have is None and possible:
                 could_have = last_out
             last_out, start, previous = point.from_ns, None, None
+            before, next_to = point, True
             continue
+        next_to = False
         if offset.low_ns < low_ns or offset.high_ns > high_ns:
             start = previous = None
             continue
-        if start is None or previous is None or point.at_ns - previous.from_ns > LARGEST_BLIND_NS:
+        if (
+            start is None
+            or previous is None
+            or point.at_ns - previous.from_ns > LARGEST_BLIND_NS
+            or (watched is not None and watched.left(previous, point, target))
+        ):
             start = point
         previous = point
         if point.from_ns - start.at_ns >= hold_ns:
@@ -130,23 +192,45 @@ def settled(
     return SyncOutcome.UNDECIDED, "the readings' bounds straddle the tolerance", None
 
 
+def _drifted(span_ns: int, ppm: float) -> int:
+    """How far an offset moves at `ppm`, rounded up."""
+    return math.ceil(span_ns * ppm / 1e6) + 1
+
+
+def gone_on(before: Drift, span_ns: int) -> Interval:
+    """How far the offset moves in span_ns of a clock that goes on as it did before the freeze."""
+    return Interval(-_drifted(span_ns, -before.low), _drifted(span_ns, before.high))
+
+
+def running_off(before: Drift | None) -> Drift | None:
+    """The drift before the freeze, if the clock certainly ran faster or slower than one that is merely not
+    corrected (somebody changed its tick, adjtimex(2)), and that is known well enough to be told from a
+    repair."""
+    if before is None or before.bound_ppm > UNDISCIPLINED_PPM:
+        return None
+    return before if before.low > UNDISCIPLINED_PPM or before.high < -UNDISCIPLINED_PPM else None
+
+
 def _correction(
     at_resume: Interval | None,
     final: Interval | None,
     steps: Sequence[ClockStep] | None,
     span_ns: int,
     unseen_ns: int,
+    free: Drift | None,
 ) -> Correction | None:
     """How most of the way was gone (four fifths of it); None when not all of it is known, or when the bounds
     do not tell. span_ns: how long it was watched: what an undisciplined clock may have drifted meanwhile is
-    no correction. unseen_ns: what a step that nobody saw may have been."""
+    no correction, nor what one does that ran as fast before the freeze (free). unseen_ns: what a step that
+    nobody saw may have been."""
     if at_resume is None or final is None or steps is None:
         return None
-    drift = int(span_ns * UNDISCIPLINED_PPM / 1e6) + 1
     stepped = sum(s.by_ns for s in steps)
-    slewed = (final - at_resume).shifted(-stepped).widened(drift)
-    if not steps and 0 in slewed:
+    moved = (final - at_resume).shifted(-stepped).widened(_drifted(span_ns, UNDISCIPLINED_PPM))
+    ways = [moved] if free is None else [moved, moved - gone_on(free, span_ns)]
+    if not steps and any(0 in way for way in ways):
         return Correction.NONE
+    slewed = Interval(min(way.low_ns for way in ways), max(way.high_ns for way in ways))
     least, most = max(0, slewed.smallest_ns - unseen_ns), slewed.largest_ns + unseen_ns
     if 4 * most < abs(stepped):
         return Correction.STEP
@@ -203,20 +287,23 @@ def measure_resync(
     hold_ns: int,
     stepped: Sequence[Interval] | None = None,
     unseen_ns: int = 0,
+    watched: Watched | None = None,
+    free: Drift | None = None,
 ) -> ResyncResult:
     """The resync after a resume at host MONOTONIC_RAW `resumed_raw_ns`.
 
     offsets: REALTIME samples, in order. steps: what the in-guest sampler saw of REALTIME moving
     against MONOTONIC_RAW since the resume; None when it did not watch. stepped: when each of them was, host
     time since the resume; None when that is not known. unseen_ns: how large a step may be that the sampler
-    took for a slew.
+    took for a slew. watched: what it says of the time between readings.
+    free: the drift before the freeze.
     """
     curve = tuple(
         CurvePoint(s.to_raw_ns - resumed_raw_ns, s.offset, max(0, s.from_raw_ns - resumed_raw_ns))
         for s in offsets
         if s.to_raw_ns >= resumed_raw_ns
     )
-    outcome, why, time = settled(curve, Interval(-tolerance_ns, tolerance_ns), hold_ns)
+    outcome, why, time = settled(curve, Interval(-tolerance_ns, tolerance_ns), hold_ns, watched)
     overshoot = 0
     if at_resume is not None and 0 not in at_resume:
         behind = at_resume.high_ns < 0
@@ -236,13 +323,27 @@ def measure_resync(
             _before_last(steps, stepped, curve),
             curve[-1].at_ns if curve else 0,
             unseen_ns,
+            running_off(free),
         ),
         max((s.by_ns for s in steps), key=abs, default=None) if steps else None,
         sum(s.by_ns < 0 for s in steps) if steps else 0,
         max(0, overshoot),
         area,
         curve,
-        tuple(Reached(limit, settled(curve, Interval(-limit, limit), hold_ns)[2]) for limit in LIMITS),
+        tuple(
+            Reached(limit, settled(curve, Interval(-limit, limit), hold_ns, watched)[2]) for limit in LIMITS
+        ),
         _slew_ppm(curve, stepped) if stepped is not None else None,
         max((s.by_ns for s in certain), key=abs, default=None) if certain else None,
     )
+
+
+def since_earlier(result: ResyncResult, most_ns: int) -> ResyncResult:
+    """The result, where the guest was resumed by up to most_ns earlier than the call that the times count
+    from."""
+
+    def wider(time: Interval | None) -> Interval | None:
+        return None if time is None else Interval(time.low_ns, time.high_ns + most_ns)
+
+    reached = tuple(Reached(one.limit_ns, wider(one.time)) for one in result.reached)
+    return replace(result, time=wider(result.time), reached=reached)

@@ -172,7 +172,7 @@ class Cycle:
     kernel_stalls: lines of the guest's kernel log that tell of trouble, or that may. kernel_notes: those that
     Linux itself takes for harmless.
     disturbed: why the cycle did not go its way, "" when it did; it is not failed by what was not done then.
-    resumed_by: who resumed the guest, when that was not the controller: "dead-man".
+    resumed_by: who resumed the guest, when that was not the controller: "dead-man", "somebody else".
     """
 
     index: int

@@ -55,7 +55,11 @@ class Scenario:
     blind_ns: the guest's connections were cut: nothing of it arrives from the stop until so long after the
     resume. amnesia: its probe was started anew then, and knows nothing of the time before. mute_ns: no
     heartbeats for so long on both sides of the pause. boot_counts: BOOTTIME goes on while the others
-    stand."""
+    stand.
+
+    hole_ns: the controller may not get to read for so long, now and then. busy_ns: the same of the guest,
+    whose clocks run on meanwhile. early_ns: so long after the guest was stopped somebody else has it go on;
+    again_ns: so long after that it is stopped once more, until the lab resumes it (0: never)."""
 
     seed: int = 0
     regime: Regime = Regime.RESUMED
@@ -92,6 +96,10 @@ class Scenario:
     residual_ns: int = -9 * MS
     slew_ppb: int = 83_333_000
     moves: tuple[Move, ...] = ()
+    hole_ns: int = 0
+    busy_ns: int = 0
+    early_ns: int = 0
+    again_ns: int = 0
 
     @property
     def slews(self) -> bool:

@@ -65,6 +65,8 @@ class Truth:
     called: int = 0
     resumed: int = 0
     clocks_started: int = 0
+    pauses: tuple[tuple[int, int], ...] = ()
+    """From when to when no instruction ran because of the freeze; host instants."""
     looks: dict[int, int] = field(default_factory=dict)
     """Of each reading, by its t1: when the guest read the REALTIME that it answered."""
     steps_after: tuple[int, ...] = ()
@@ -124,12 +126,50 @@ class _World:
             one = length // 3
             at = ended - (length - one) - (ended - began - length) // 4
             self.stills = [(began, began + one), (at, at + length - one)]
+        self.rests = [(self.last, self.first)] if self.first > self.last else []
+        self.held = self.may_run - self.last
+        if s.early_ns:
+            self._others()
         self.still = sum(b - a for a, b in self.stills)
+        self.pauses = tuple(self.rests)
+        if s.busy_ns:
+            self._busy()
         if s.hidden_ns:
             # Lost where nobody looks: the clock jumps back by this at the resume, or ahead.
             self.jump_at = self.clocks_started
         self.segments: list[tuple[int, int, int]] = []  # from guest RAW on: rate in ppb, steps
         self.steps: list[tuple[int, int]] = []
+
+    def _others(self) -> None:
+        """Somebody else has the guest go on, and may stop it once more."""
+        goes_on = self.last + self.s.early_ns
+        stops = goes_on + self.s.again_ns if self.s.again_ns else self.first
+        assert self.last < goes_on < stops <= self.first
+        self.stills = [
+            (a, b)
+            for one in self.stills
+            for a, b in ((one[0], min(one[1], goes_on)), (max(one[0], stops), one[1]))
+            if a < b
+        ]
+        self.rests = [(self.last, goes_on)]
+        self.held = self.s.early_ns
+        if stops < self.may_run:
+            self.rests.append((stops, self.first))
+            self.held += self.may_run - stops
+
+    def _busy(self) -> None:
+        """The guest's vCPUs do not get to run for a while, again and again; its clocks do not mind."""
+        at = BASE + self.random.randint(0, 2 * S)
+        while at < self.resumed + self.s.watch_ns:
+            self.rests.append((at, at + self.random.randint(self.s.busy_ns // 4, self.s.busy_ns)))
+            at = self.rests[-1][1] + self.random.randint(20 * MS, 2 * S)
+        merged: list[tuple[int, int]] = []
+        for began, ended in sorted(self.rests):
+            if merged and began <= merged[-1][1]:
+                merged[-1] = merged[-1][0], max(ended, merged[-1][1])
+            else:
+                merged.append((began, ended))
+        self.rests = merged
 
     # -- clocks -----------------------------------------------------------------------------------
 
@@ -167,11 +207,14 @@ class _World:
 
     def ahead(self, at: int, by: int) -> int:
         """The host instant at which the guest has run for `by` since `at`."""
-        if at >= self.first or self.first == self.last:
-            return at + by
-        if at >= self.last:
-            return self.first + by
-        return at + by if at + by < self.last else self.first + by - (self.last - at)
+        for began, ended in self.rests:
+            if ended <= at:
+                continue
+            if at + by < began:
+                break
+            by -= max(0, began - at)
+            at = ended
+        return at + by
 
     # -- what takes time --------------------------------------------------------------------------
 
@@ -229,9 +272,7 @@ class _World:
     def exchange(self, at: int, looks: dict[int, int]) -> tuple[Reading, int]:
         t1, over = self.stamp(at)
         arrives = over + self.delay(at, up=True)
-        if self.last <= arrives < self.first:
-            arrives = self.first
-        received = self.ahead(arrives, self.random.randint(1 * US, 200 * US))
+        received = self.ahead(self.ahead(arrives, 0), self.random.randint(1 * US, 200 * US))
         order = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
         t2, _, received = self.look(received, order)
         busy = self.random.randint(5 * US, 50 * US)
@@ -259,6 +300,8 @@ class _World:
                     found.append(reading)
                 at = over + self.random.randint(20 * US, 200 * US)
             at = at + 5 * MS if dense else max(at + 5 * MS, burst + 100 * MS)
+            if self.s.hole_ns and self.random.random() < 0.2:
+                at += self.random.randint(0, self.s.hole_ns)
         return found
 
     def sampler(self, end: int, begin: int = BASE - 3 * MS) -> tuple[SamplerReport, list[Heartbeat]]:
@@ -361,12 +404,12 @@ def simulate(s: Scenario) -> tuple[Observation, Truth]:
     frozen = s.regime is not Regime.RUNNING
     truth = Truth(
         s, world.host_real, world.guest_raw, world.guest_real,
-        held=world.may_run - world.last,
+        held=world.held,
         still=world.still,
         rest=world.first - world.last,
-        hole=world.guest_raw(world.first) - world.guest_raw(world.last),
+        hole=max((world.guest_raw(b) - world.guest_raw(a) for a, b in world.pauses), default=0),
         called=world.called, resumed=world.resumed, clocks_started=world.clocks_started,
-        steps_after=steps_after,
+        steps_after=steps_after, pauses=world.pauses,
     )  # fmt: skip
     readings = world.reads(BASE, world.called, truth.looks, dense_start=False)
     if s.straddle:
@@ -392,6 +435,8 @@ def simulate(s: Scenario) -> tuple[Observation, Truth]:
     ran = world.random.randint(0, max(0, world.resumed - world.first)) if s.return_ns else 0
     stop = call(world.called, world.stop_event, world.stopped)
     resume = replace(call(world.resume_called, world.resume_event, world.resumed), ran_ns=ran)
+    if s.early_ns and not s.again_ns:
+        resume = replace(resume, event_real_ns=None)  # QEMU says nothing of a guest that runs already
     moved = world.host_real(end) - world.host_real(BASE) - (end - BASE)
     method = {Regime.RUNNING: FreezeMethod.NONE, Regime.JUMPED: FreezeMethod.SIGSTOP}.get(
         s.regime, FreezeMethod.SUSPEND

@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.core.clock import Interval
-from lab.core.resync import UNDISCIPLINED_PPM, Correction, CurvePoint, ResyncResult, SyncOutcome, settled
+from lab.core.drift import Drift
+from lab.core.resync import (
+    UNDISCIPLINED_PPM,
+    Correction,
+    CurvePoint,
+    ResyncResult,
+    SyncOutcome,
+    gone_on,
+    running_off,
+    settled,
+)
 from lab.core.timesync.forecast import Forecast
 from lab.core.units import NS_PER_S, format_about, format_bounded
 
@@ -57,7 +67,7 @@ class Seen:
     """What was measured. before: the offset at the stop, widened by what it may have moved since the last
     reading. edge_ns: by how much the resume may have been earlier than the curve's zero (the call's
     return). finished_ns: when after that zero the mechanism had done all that it does; None when it has not,
-    or goes on by itself."""
+    or goes on by itself. drift: of the clock before the freeze."""
 
     resync: ResyncResult
     before: Interval | None
@@ -65,6 +75,7 @@ class Seen:
     final: Interval | None
     edge_ns: int = 0
     finished_ns: int | None = None
+    drift: Drift | None = None
 
     @property
     def curve(self) -> Sequence[CurvePoint]:
@@ -107,6 +118,9 @@ def _target(forecast: Forecast, seen: Seen) -> Interval | None:
     if forecast.repaired and forecast.residual.low_ns < forecast.residual.high_ns:
         # Somebody keeps it in time: it may have come nearer.
         start = Interval(min(start.low_ns, 0), max(start.high_ns, 0))
+    if (off := running_off(seen.drift)) is not None:
+        on = gone_on(off, span)  # or somebody has stopped it
+        start = start + Interval(min(0, on.low_ns), max(0, on.high_ns))
     return (start + forecast.residual).widened(drift)
 
 

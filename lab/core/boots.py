@@ -1,0 +1,110 @@
+"""Which of what was observed is of the boot that was to be frozen.
+
+A guest may reboot by itself. MONOTONIC_RAW begins anew then, and whatever a new boot says is of other clocks,
+of another sampler, and of other programs: nothing of it is believed for the old boot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from lab.core.clock import PHI_PPM, GuestClock, Interval
+from lab.core.method import FreezeMethod
+from lab.core.offsets import Rate
+from lab.core.rates import UNKNOWN_DRIFT_PPM
+from lab.core.timeline import Heartbeat, Observation, Reading
+
+FREE = Rate.within(UNKNOWN_DRIFT_PPM + PHI_PPM)
+
+
+@dataclass(frozen=True)
+class Boots:
+    """observation: what is of the boot before the freeze. another: the guest was certainly seen in another
+    boot. when: between which instants of the host's MONOTONIC_RAW the first was last seen and the second
+    first seen; None where no reading tells."""
+
+    observation: Observation
+    another: bool
+    when: Interval | None = None
+
+
+def _new(earlier: Reading, later: Reading, still_ns: int, known: bool) -> bool:
+    """Whether the later reading is of another boot. still_ns: for how long the clocks may have stood still
+    in between. known: there was another boot by the end, says its boot_id.
+
+    Within a boot MONOTONIC_RAW never goes back. Where another boot is known of, a clock that lost more time
+    than it may have stood still is that one's.
+    """
+    raw = GuestClock.RAW
+    if later.t1.raw_ns < earlier.t4.raw_ns:
+        return False  # both under way at once
+    if later.t3[raw] < earlier.t2[raw]:
+        return True
+    if not known:
+        return False
+    passed = Interval(later.t1.raw_ns - earlier.t4.raw_ns, later.t4.raw_ns - earlier.t1.raw_ns)
+    change = later.offset(raw) - earlier.offset(raw)
+    may = FREE.change_ns(passed.low_ns, passed.high_ns)
+    return change.high_ns < may.low_ns - still_ns
+
+
+def _still_ns(obs: Observation, earlier: Reading, later: Reading) -> int:
+    stop, resume = obs.stop, obs.resume
+    if stop is None or resume is None:
+        return 0
+    if earlier.t4.raw_ns > resume.returned.raw_ns or later.t1.raw_ns < stop.called.raw_ns:
+        return 0
+    return resume.returned.raw_ns - stop.called.raw_ns
+
+
+def _beats(beats: Sequence[Heartbeat], until_raw_ns: int | None) -> tuple[Heartbeat, ...]:
+    """Those of the first boot: until one is of an earlier time, or arrives when another boot was seen."""
+    kept: list[Heartbeat] = []
+    for beat in beats:
+        if kept and beat.sent_raw_ns < kept[-1].sent_raw_ns:
+            break
+        if until_raw_ns is not None and beat.arrived.raw_ns >= until_raw_ns:
+            break
+        kept.append(beat)
+    return tuple(kept)
+
+
+def of_first_boot(obs: Observation) -> Boots:
+    """What is of the boot before the freeze. Of a patch that reboots core.reboot tells."""
+    first, last = obs.facts_before, obs.facts_after
+    ids = [facts.boot_id for facts in (first, last) if facts is not None]
+    known, same = len(set(ids)) == 2, len(ids) == 2 and len(set(ids)) == 1
+    if obs.method is FreezeMethod.REBOOT or same:
+        return Boots(obs, known)
+    readings = obs.readings
+    cut = next(
+        (
+            number
+            for number, (earlier, later) in enumerate(pairwise(readings), 1)
+            if _new(earlier, later, _still_ns(obs, earlier, later), known)
+        ),
+        None,
+    )
+    if cut is None and not known:
+        return Boots(obs, False)
+    when = until = None
+    if cut is not None:
+        when = Interval(
+            readings[cut - 1].t4.raw_ns, max(readings[cut - 1].t4.raw_ns, readings[cut].t4.raw_ns)
+        )
+        until, readings = readings[cut].t1.raw_ns, readings[:cut]
+    return Boots(
+        replace(
+            obs,
+            readings=readings,
+            beats=_beats(obs.beats, until),
+            # Fetched at the end, from the boot that was there then.
+            sampler=None,
+            claims=(),
+            effects=None,
+        ),
+        True,
+        when,
+    )
