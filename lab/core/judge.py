@@ -29,7 +29,7 @@ from lab.core.pause import COLD_NS, HOLES_KEPT, LATE_NS, Witness, before_and_aft
 from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMechanism
 from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
-from lab.core.rescue import BY_DEADMAN, BY_OTHERS, RAN, as_resumed, by_deadman
+from lab.core.rescue import BY_DEADMAN, BY_OTHERS, CUT_OFF, RAN, as_resumed, by_deadman
 from lab.core.result import CycleResult as CycleResult
 from lab.core.resync import Watched, measure_resync, since_earlier
 from lab.core.steps import Part, dated, first_sign, parts
@@ -216,7 +216,7 @@ def measure(
     problems = [*filter(None, [rescued]), *obs.problems]
     if boots.another:
         problems.append(_rebooted(boots))
-    disturbed = rescued or ("the cycle was cut off" if obs.unfinished else "")
+    disturbed = rescued or (CUT_OFF if obs.unfinished else "")
     resumed_by = BY_DEADMAN if rescued else ""
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None:

@@ -7,6 +7,7 @@ from lab.core.offsets import Rate, real_samples, samples, smoothed
 from lab.core.pause import before_and_after
 from lab.core.plan import CycleSpec, Expectations, ResyncMechanism
 from lab.core.rates import UNKNOWN_DRIFT_PPM, last_drift, rate_of
+from lab.core.rescue import CUT_OFF
 from lab.core.result import CycleResult
 from lab.core.resync import measure_resync
 from lab.core.steps import dated, first_sign, parts
@@ -22,10 +23,10 @@ def rebooted(
     each other, so there is no pause; the resync counts from the start."""
     stop, resume = obs.stop, obs.resume
     problems = [*obs.problems, *host_step(obs)]
+    disturbed = CUT_OFF if obs.unfinished else ""
     if stop is None or resume is None:
-        return CycleResult(
-            obs, mechanism, tuple(problems) or ("the guest was not shut down and started",), spec=spec
-        )
+        why = tuple(problems) or ("the guest was not shut down and started",)
+        return CycleResult(obs, mechanism, why, spec=spec, disturbed=disturbed)
     early, late = before_and_after(obs.readings, stop, resume)
     raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
     unknown = Rate.within(UNKNOWN_DRIFT_PPM)
@@ -54,4 +55,5 @@ def rebooted(
         spec=spec,
         steps=parts(obs, sign, dated(sign, raw_late, two)),
         outage_ns=None if sign is None else sign.arrived.raw_ns - stop.called.raw_ns,
+        disturbed=disturbed,
     )

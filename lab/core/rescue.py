@@ -11,6 +11,7 @@ RESUMED = "resumed"
 BY_DEADMAN, BY_OTHERS = "dead-man", "somebody else"
 """CycleResult.resumed_by."""
 
+CUT_OFF = "the cycle was cut off"
 RAN = "somebody else resumed the guest: it ran before the lab resumed it"
 
 

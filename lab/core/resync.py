@@ -119,11 +119,10 @@ class Watched:
         """Whether steps took the clock out of `target` and back between two readings that found it in."""
         offset = since.offset
         for step, by in zip(self.stepped, self.by_ns, strict=True):
-            if step.high_ns < since.from_ns or step.low_ns > later.at_ns:
-                continue
-            offset = offset.shifted(by)
-            if step.high_ns < later.from_ns and not offset.meets(target):
-                return True
+            if since.at_ns < step.low_ns and step.high_ns < later.from_ns:
+                offset = offset.shifted(by)
+                if not offset.meets(target):
+                    return True
         return False
 
 

@@ -13,6 +13,7 @@ from lab.core.clock import GuestClock, Stamp
 from lab.core.effects import Effects
 from lab.core.mechanism import ResyncMechanism
 from lab.core.plan import FreezeMethod, Plan
+from lab.core.rescue import CUT_OFF
 from lab.core.timeline import (
     Call,
     ClockStep,
@@ -210,7 +211,7 @@ class _Rebuilding:
     def _finished(self, index: int, obs: Observation) -> Observation:
         if index in self.ended:
             return obs
-        problems = (*obs.problems, "the cycle was cut off")
+        problems = (*obs.problems, CUT_OFF)
         obs = replace(obs, problems=problems, unfinished=True)
         calls = [rescue.call for rescue in obs.rescues if rescue.call is not None]
         if obs.stop is not None or not calls or not obs.frozen:
