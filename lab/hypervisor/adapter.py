@@ -140,6 +140,7 @@ class LibvirtHypervisor:
             with self._lock:
                 self._freezes.pop(guest, None)
             freeze.finish()
+            self.dead_man.release([guest])
 
     def guard(
         self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int
@@ -153,6 +154,7 @@ class LibvirtHypervisor:
             at_raw_ns,
             self.dead_man,
             lambda: self._charges(guests, freezing),
+            lambda guest: (freeze := self._freezes.get(guest)) is None or freeze.settled,
             cycle,
             until_raw_ns,
         )

@@ -78,6 +78,7 @@ class Exchange:
     """One exchange of one guest's hypervisor process."""
 
     answers = True
+    settled = True
 
     def __init__(self, ground: Ground, guest: str, freezing: Freezing) -> None:
         self._ground, self._guest, self._freezing = ground, guest, freezing

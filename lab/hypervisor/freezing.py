@@ -35,6 +35,10 @@ class Freeze(Protocol):
     def holds(self) -> bool:
         """The guest stands still in a way that libvirt does not call paused."""
 
+    @property
+    def settled(self) -> bool:
+        """Once it was resumed or called off: the guest cannot come to stand still by it any more."""
+
     def prepare(self) -> None: ...
 
     def stop(self, deadline_raw_ns: int) -> Frozen: ...
@@ -53,6 +57,7 @@ class Nothing:
 
     answers = True
     holds = False
+    settled = True
 
     def __init__(self, ground: Ground, guest: str) -> None:
         self._ground, self._guest = ground, guest

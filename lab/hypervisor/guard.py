@@ -21,7 +21,9 @@ class BudgetGuard:
 
     resume: resumes one guest by name. at_raw_ns: when the thread acts, until_raw_ns: when the dead-man does,
     host MONOTONIC_RAW. charges: what the dead-man needs to know of each guest; without any there is nothing
-    to guard."""
+    to guard.
+    settled: whether a guest cannot come to stand still any more; others stay the dead-man's until released.
+    """
 
     def __init__(
         self,
@@ -31,11 +33,13 @@ class BudgetGuard:
         at_raw_ns: int,
         dead_man: DeadMan,
         charges: Callable[[], Sequence[Charge]],
+        settled: Callable[[str], bool],
         cycle: int,
         until_raw_ns: int,
     ) -> None:
         self._clock, self._resume, self._guests, self._at = clock, resume, guests, at_raw_ns
-        self._dead_man, self._charges, self._cycle, self._until = dead_man, charges, cycle, until_raw_ns
+        self._dead_man, self._charges, self._settled = dead_man, charges, settled
+        self._cycle, self._until = cycle, until_raw_ns
         self._disarmed = False
         self._changed = threading.Condition()
         self._lock = threading.Lock()
@@ -54,7 +58,7 @@ class BudgetGuard:
             self._disarmed = True
             self._changed.notify_all()
         self._thread.join()
-        self._dead_man.release(self._guests)
+        self._dead_man.release([guest for guest in self._guests if self._settled(guest)])
 
     def resumed(self, guest: str) -> Resumed | None:
         """How the guard resumed the guest; None when it did not, and now will not."""

@@ -41,6 +41,7 @@ class SaveRestore:
     """Freeze by save and restore. folder: where the file goes."""
 
     answers = True
+    settled = True
 
     def __init__(self, ground: Ground, guest: str, freezing: Freezing) -> None:
         self._ground, self._guest, self._freezing = ground, guest, freezing

@@ -31,6 +31,7 @@ class GuestSleep:
     """Freeze by the guest's own suspend to RAM."""
 
     answers = True
+    settled = True
 
     def __init__(self, ground: Ground, guest: str) -> None:
         self._ground, self._guest = ground, guest
@@ -94,7 +95,7 @@ class GuestSleep:
             raise as_hypervisor_error(found, "its agent refused to suspend it", guest) from found
         if found is None:
             why = "the guest did not go to sleep in time"
-            self._asleep = False
+            self._asleep, self.settled = False, False
             self._waking = threading.Thread(target=self._wake_late, args=(called.real_ns,), daemon=True)
             self._waking.start()
             return Frozen(

@@ -171,11 +171,13 @@ def test_a_silent_controller_is_acted_for_and_watched_afterwards(
     qemu.monitor.execute("stop")
     process.send_signal(signal.SIGSTOP)
     until(qemu.is_running)
+    until(lambda: history(folder))
     assert "silent for 3" in history(folder)[0]["why"]
     # A controller that wakes up in the middle of its own freeze.
     qemu.monitor.execute("stop")
-    until(qemu.is_running)
+    until(lambda: len(history(folder)) > 1)
     assert "again" in history(folder)[1]["why"]
+    assert qemu.is_running()
     process.kill()
     dead_man.wait(PATIENCE_S)
 
@@ -186,6 +188,7 @@ def test_not_before_the_budget_is_over_and_then_at_once(qemu: Qemu, folder: Path
     qemu.monitor.execute("stop")
     until(qemu.is_running)
     assert abs(now().raw_ns - end_ns) < SOON_NS
+    until(lambda: history(folder))
     assert history(folder)[0]["why"] == "the budget was over"
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         dead_man.send_signal(number)

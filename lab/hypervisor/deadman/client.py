@@ -47,6 +47,7 @@ class DeadMan:
         self._stop = threading.Event()
         self._lost = ""
         self._on_lost: Callable[[], None] = lambda: None
+        self._guarded: set[str] = set()
 
     @property
     def pid(self) -> int | None:
@@ -77,20 +78,26 @@ class DeadMan:
             self.close()
             raise HypervisorError(f"the dead-man cannot be reached, so nothing is frozen: {error}") from error
         self._on_lost = on_lost
+        self._guarded |= {charge.rescue.guest for charge in charges}
+        if self._thread is not None:
+            return  # of guests that are still guarded
         self._stop.clear()
         self._thread = threading.Thread(target=self._watch, args=(end,), name="dead-man", daemon=True)
         self._thread.start()
 
     def release(self, guests: Sequence[str]) -> None:
-        """These run: they are guarded no more."""
+        """These run: they are guarded no more. Nothing happens for others."""
+        if self._end is not None and not self._lost:
+            with contextlib.suppress(OSError):
+                for guest in self._guarded.intersection(guests):
+                    send(self._end, "release", guest=guest)
+        self._guarded.difference_update(guests)
+        if self._guarded and not self._lost:
+            return
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        if self._end is not None and not self._lost:
-            with contextlib.suppress(OSError):
-                for guest in guests:
-                    send(self._end, "release", guest=guest)
         if self._lost:
             self.close()  # the next freeze starts another
 
@@ -99,6 +106,7 @@ class DeadMan:
         if self._end is not None:
             self._end.close()  # its end of file
             self._end = None
+        self._guarded.clear()
         process, self._process = self._process, None
         if process is None:
             return

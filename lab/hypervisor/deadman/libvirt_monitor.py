@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from lab.hypervisor.deadman.rescue import Relaunch
 
 _LOCK_S = 5.0
-"""How long the embedded driver of a controller that was just killed may still be held."""
+"""How long the embedded driver of a controller that was just killed may still be held, and a domain that has
+ended may still be known."""
 
 _STATE_S = 10.0
 
@@ -68,7 +69,16 @@ def restore(home: str, uri: str, path: str) -> tuple[Stamp, Stamp]:
     libvirt cannot."""
     with _connection(home, uri) as connection, mapped("cannot be restored", path):
         uuid = ET.fromstring(connection.saveImageGetXMLDesc(path, 0)).findtext("uuid")  # noqa: S314 - libvirt's
-        connection.restoreFlags(path, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+        end = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                connection.restoreFlags(path, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+                break
+            except libvirt.libvirtError:
+                # Just opened, libvirt finds that the domain of its status file has ended, and removes it.
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
         domain = connection.lookupByUUIDString(uuid)
         called = now()
         domain.resume()
