@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
         self._await_rest(self._begun and not self._answering)
 
     def _take(self) -> None:
-        while not self._busy:
+        while self._begun and not self._busy:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
