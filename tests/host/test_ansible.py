@@ -194,6 +194,53 @@ def test_playbooks_that_are_none(
     assert why in refusal(patch_of(str(path), clock)).what
 
 
+@pytest.fixture
+def harmless(tmp_path: Path) -> tuple[Path, Path]:
+    """A program called reboot that makes a file, and the file."""
+    program, done = tmp_path / "bin" / "reboot", tmp_path / "rebooted"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n: >{done}\n")
+    program.chmod(0o755)
+    return program, done
+
+
+@needs_ansible
+def test_a_reboot_of_this_machine_is_refused(
+    play: Callable[..., str], harmless: tuple[Path, Path], clock: HostClock, refusal: Refusal
+) -> None:
+    program, _ = harmless
+    error = refusal(patch_of(play(f"- name: the end\n  command: {program}"), clock))
+    assert error.what == "this would end the machine that the lab runs on: task the end: reboot"
+    good = play("- command: 'true'", name="good.yaml")
+    assert refusal(patch_of(good, clock, undo=play(f"- command: {program}"))).what.endswith("command: reboot")
+
+
+@needs_ansible
+@pytest.mark.parametrize("there", ["localhost ansible_connection=local", "web ansible_connection=local", ""])
+def test_one_in_an_included_file_is_stopped_before_it_is_done(
+    play: Callable[..., str],
+    harmless: tuple[Path, Path],
+    tmp_path: Path,
+    clock: HostClock,
+    apply: Apply,
+    there: str,
+) -> None:
+    program, done = harmless
+    (tmp_path / "more.yaml").write_text(f"- name: the end\n  command: {program}\n  ignore_errors: true\n")
+    inventory = tmp_path / "inventory"
+    inventory.write_text(f"{there}\n")
+    patch = patch_of(
+        play("- name: before\n  command: 'true'\n- include_tasks: more.yaml"),
+        clock,
+        inventory=str(inventory) if there else "",
+    )
+    patch.check()
+    result = apply(patch, 60)
+    assert not result.ok
+    assert "reboot would end the machine that the lab runs on" in result.why
+    assert not done.exists()
+
+
 @needs_ansible
 def test_missing_files(play: Callable[..., str], tmp_path: Path, clock: HostClock, refusal: Refusal) -> None:
     gone, playbook = str(tmp_path / "gone"), play("- ansible.builtin.command: 'true'")

@@ -23,6 +23,7 @@ from lab.core.timeline import Step
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
 from lab.host import run
+from lab.host.patches.ansible_reading import ending_this_machine
 from lab.host.patches.base import TAIL, Stepwise, Work, failure, listed, one_line, seconds
 from lab.ports import Clock
 
@@ -80,7 +81,8 @@ class Ansible(Stepwise):
         self._spec = spec
 
     def check(self) -> None:
-        """MachineError when Ansible or a file is missing, or a playbook is none."""
+        """MachineError when Ansible or a file is missing, or a playbook is none, or would end this
+        machine, under the guests and the lab."""
         try:
             run.find(_PROGRAM)
         except MachineError as error:
@@ -102,6 +104,8 @@ class Ansible(Stepwise):
                         where=playbook,
                         hint=f"{_PROGRAM} --syntax-check {playbook}",
                     )
+            if task := ending_this_machine(Path(playbook), everywhere=not self._spec.inventory):
+                raise MachineError(f"this would end the machine that the lab runs on: {task}", where=playbook)
 
     def undo(self) -> str:
         """Play the undo's playbook, with the patch's deadline again."""

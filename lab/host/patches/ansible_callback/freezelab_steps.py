@@ -4,13 +4,18 @@ It runs in ansible-playbook's Python (3.9 or newer), not in the lab's: it knows 
 is named by the environment variable FREEZELAB_STEPS; without it the plugin does nothing. Times are
 CLOCK_MONOTONIC_RAW in nanoseconds. A line is written whole and at once, so that a killed run has told all it
 knew.
+
+A task that would end the machine that this runs on ends the playing instead.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase  # type: ignore[import-not-found]
@@ -35,6 +40,27 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         super().__init__(*args, **named)
         self._path = os.environ.get("FREEZELAB_STEPS", "")
         self._began: dict[tuple[str, str], int] = {}
+        self._here = True
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        hosts = play.get_variable_manager()._inventory.get_hosts(play.hosts)
+        self._here = play.connection == "local" or any(map(_is_here, hosts))
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:  # noqa: ARG002 - Ansible's
+        """Called before any host has the task to do."""
+        if not (
+            self._path and (self._here or task.connection == "local" or task.delegate_to in _HALTS.LOCAL)
+        ):
+            return
+        what = _HALTS.halts(str(task.action), dict(task.args))
+        if what:
+            now, host = _now(), socket.gethostname()
+            why = f"{what} would end the machine that the lab runs on"
+            self._write(task.get_name(), host, now, now, "failed", why, ignored=False)
+            os._exit(1)  # an exception here would be a warning, and the task be done
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self.v2_playbook_on_task_start(task, False)
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         began = self._began[host.get_name(), task._uuid] = _now()
@@ -78,6 +104,27 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         )
         with open(self._path, "ab", buffering=0) as file:  # noqa: PTH123 - one write a line
             file.write(line.encode() + b"\n")
+
+
+def _load(name: str) -> Any:
+    """A module of the lab's that lies beside this folder, by its path: the lab is not installed here."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_HALTS = _load("ansible_halts")
+
+
+def _is_here(host: Any) -> bool:
+    """Whether an inventory's host is this machine."""
+    known = (*_HALTS.LOCAL, socket.gethostname())
+    given = host.get_vars()
+    address = given.get("ansible_host", host.get_name())
+    return given.get("ansible_connection") == "local" or host.get_name() in known or address in known
 
 
 def _now() -> int:
