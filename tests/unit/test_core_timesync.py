@@ -266,6 +266,17 @@ def test_the_hosts_repairs_move_a_right_clock_too() -> None:
     assert of(Setup(M.PUSH), 3 * S, stopped=False).residual == Interval(-10 * MS, 10 * MS)
 
 
+@pytest.mark.parametrize("mechanism", [M.AGENT, M.DOMTIME_NOW, M.AGENT_RTC])
+def test_an_agent_that_does_not_answer_repairs_nothing(mechanism: M) -> None:
+    """V9: it is frozen all the same, and told what will come of it."""
+    setup = Setup(mechanism, status={"silent": "its agent does not answer: it is not connected"})
+    foreseen = of(setup, 3 * S)
+    assert foreseen.repaired is False
+    assert foreseen.correction is Correction.NONE
+    assert foreseen.residual == Interval(-3 * S, -3 * S)
+    assert foreseen.text.endswith("its agent does not answer: it is not connected")
+
+
 def test_an_rtc_that_was_read_is_known_better() -> None:
     status = {"rtc_minus_real_ns": "-480000000", "rtc_bound_ns": "5000000"}
     known = of(Setup(M.HWCLOCK, status=status), 3 * S).residual

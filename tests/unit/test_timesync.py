@@ -16,10 +16,14 @@ from hypothesis import strategies as st
 from lab.core.clock import Stamp
 from lab.core.mechanism import ResyncMechanism
 from lab.core.timesync import configs
+from lab.core.timesync.setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import GuestError
+from lab.errors import GuestError, HypervisorError
 from lab.guest import payload_clock, program
 from lab.guest.timesync import push, services
+from lab.guest.timesync.acting import PATIENCE_NS, AgentResync
+from lab.guest.timesync.ways import Agent, Ways
+from lab.ports import Call
 
 CHRONYC = """\
 0A000202,10.0.2.2,3,1795411456.934457813,-0.000066207,0.000277956,0.000277956,0.000,-49.486,100.0,0.0005,0.0012,0.3,Normal
@@ -144,6 +148,44 @@ def test_a_push_ends_where_it_says(offset_ns: int, delays: random.Random, most_n
         first = guest.seen[1]
         assert abs(first) <= abs(offset_ns) + push.GOOD_NS
         assert first * offset_ns >= 0 or len(pushed.steps_ns) == 1
+
+
+class Patience:
+    """A clock that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def now(self) -> Stamp:
+        return Stamp(self.at, self.at)
+
+    def sleep_until(self, raw_ns: int) -> None:
+        self.at = max(self.at, raw_ns)
+
+
+def agent_setup(answers_at_ns: int | None) -> tuple[Setup, int]:
+    """What an agent's set-up is when it answers from then on, or never; and how long that took."""
+    clock = Patience()
+
+    def ping() -> Call:
+        if answers_at_ns is None or clock.at < answers_at_ns:
+            raise HypervisorError("the agent's guest-ping failed: it is not connected")
+        return Call(Stamp(clock.at, 0), Stamp(clock.at + 3000, 0))
+
+    agent = Agent(ping, ping, ping, ping)
+    ways = Ways("web-0", lambda: pytest.fail("nobody asks over SSH"), clock, agent=agent)
+    return AgentResync(ResyncMechanism.AGENT, ways).setup(), clock.at
+
+
+def test_an_agent_is_asked_again_before_it_is_given_up() -> None:
+    """V9: one that is just being started again; and one that is stopped keeps its guest from nothing."""
+    setup, waited_ns = agent_setup(1_500_000_000)
+    assert setup.status == {"round_trip_ns": "3000"}
+    assert 1_500_000_000 <= waited_ns < 2_000_000_000
+    setup, waited_ns = agent_setup(None)
+    assert "it is not connected" in setup.status["silent"]
+    assert "round_trip_ns" not in setup.status
+    assert waited_ns == PATIENCE_NS
 
 
 def test_a_program_that_may_not_step_says_so() -> None:

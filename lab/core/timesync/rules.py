@@ -6,12 +6,14 @@ right.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lab.core.clock import Interval
 from lab.core.mechanism import ResyncMechanism
 from lab.core.resync import Correction
 from lab.core.timesync import chrony, host, ntpd, timesyncd
 from lab.core.timesync.forecast import Forecast
-from lab.core.timesync.setup import Setup
+from lab.core.timesync.setup import SILENT, Setup
 from lab.core.timesync.situation import Situation
 
 BOOTED = Forecast(None, None, None, None, "set at boot, from the RTC's whole seconds", ("rtc(4)",))
@@ -45,6 +47,8 @@ def forecast(
     at, mechanism = Situation(lost or Interval(0, 0), pause, watch_ns, before), setup.mechanism
     if mechanism is ResyncMechanism.NONE:
         return _nothing(at)
+    if SILENT in setup.status:
+        return replace(_nothing(at), text=f"{_nothing(at).text}: {setup.status[SILENT]}")
     if mechanism.acts_from_host:
         return host.forecast(setup, at)
     if setup.server_fault:

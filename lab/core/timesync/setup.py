@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from lab.core.mechanism import ResyncMechanism
 
+SILENT = "silent"
+"""Status key of a mechanism that did not answer when it was asked: with what words it was given up."""
+
 
 @dataclass(frozen=True)
 class Setup:

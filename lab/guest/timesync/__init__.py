@@ -6,7 +6,7 @@ chrony… timesyncd ntpd vmclock                   programs of the distribution:
 
 Setup.status, by mechanism (all texts; `services` has those of the programs):
 
-agent, domtime-now   round_trip_ns: of a ping through the agent
+agent, domtime-now   round_trip_ns: of a ping through the agent; `silent` instead when it did not answer
 agent-rtc, hwclock   round_trip_ns, and rtc_minus_real_ns, rtc_bound_ns: the guest's RTC less its REALTIME,
                      which had just been set to the host's, when this was installed
 push                 push_bound_ns: half the width of one reading of the offset

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from lab.core.clock import Interval
 from lab.core.mechanism import ResyncMechanism
-from lab.core.timesync.setup import Setup
-from lab.core.units import NS_PER_MS
+from lab.core.timesync.setup import SILENT, Setup
+from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Refused
 from lab.guest.timesync import push
 from lab.guest.timesync.line import Line
@@ -23,6 +23,12 @@ HWCLOCK_S = 15.0
 """hwclock itself gives up after 10 s without a tick of the RTC (util-linux, sys-utils/hwclock.c)."""
 
 REGAIN_S = 20.0
+
+PATIENCE_NS = 5 * NS_PER_S
+"""How long an agent that does not answer before a freeze is asked again: systemd starts one in tenths of a
+second, several under TCG."""
+
+AGAIN_NS = 200 * NS_PER_MS
 
 _HWCLOCK = (
     "echo H $$; while read -r what; do case $what in "
@@ -106,7 +112,20 @@ class AgentResync(Acting):
         return self
 
     def setup(self) -> Setup:
-        status = {"round_trip_ns": str(_took_ns(self._ping())), **self._status}
+        """What it is and says now. An agent that is just being started again is asked again for a while; that
+        it does not answer then is told, and no reason to leave its guest alone: nothing will repair it."""
+        clock = self._ways.clock
+        give_up = clock.now().raw_ns + PATIENCE_NS
+        status = dict(self._status)
+        while "round_trip_ns" not in status:
+            try:
+                status["round_trip_ns"] = str(_took_ns(self._ping()))
+            except GuestError as error:
+                now = clock.now().raw_ns
+                if now >= give_up:
+                    status[SILENT] = error.what
+                    break
+                clock.sleep_until(min(now + AGAIN_NS, give_up))
         return Setup(self._mechanism, "qemu-guest-agent", "", status, self._ways.rtc_stops)
 
     def _ping(self) -> Call:
