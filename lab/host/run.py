@@ -2,7 +2,8 @@
 
 Whatever happens, the whole process group has been killed when a function here returns or raises: at the
 deadline, on an interrupt, and also after a success, so that nothing of a patch runs on behind the lab's
-back. A service that a program starts for good leaves the group (setsid), as daemons do. `launch` is for
+back. A service that a program starts for good leaves the group (setsid), as daemons do; with `tree` it is
+killed all the same when the program overran or was interrupted (scope.py says how surely). `launch` is for
 those that the lab itself starts for good.
 """
 
@@ -24,6 +25,7 @@ import psutil
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 from lab.errors import MachineError
 from lab.host.clocks import HostClock
+from lab.host.scope import Scope
 from lab.ports import Clock
 
 GRACE_NS = 250 * NS_PER_MS
@@ -129,9 +131,23 @@ def execute(
     `grace_ns` is over, SIGKILL. Returns by stop_at + grace whatever the program does. MachineError when it
     cannot be started. Exceptions from signal handlers pass through, the group killed.
 
-    tree: when it overran or was interrupted, its descendants in other groups are killed as well, those that
-    are still its descendants then: a service that it started for good no longer is."""
+    tree: when it overran or was interrupted, all that it has started is killed, in whatever session it is
+    by then."""
     find(argv[0])
+    with contextlib.closing(Scope()) if tree else contextlib.nullcontext() as scope:
+        return _execute(argv, clock, stop_at_raw_ns, grace_ns, output_max, env, cwd, scope)
+
+
+def _execute(
+    argv: Sequence[str],
+    clock: Clock,
+    stop_at_raw_ns: int,
+    grace_ns: int,
+    output_max: int,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    scope: Scope | None,
+) -> Finished:
     began = clock.now().raw_ns
     try:
         process = subprocess.Popen(
@@ -139,27 +155,30 @@ def execute(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=env,
+            env=env if scope is None else scope.environment(env),
+            preexec_fn=None if scope is None else scope.enter,  # noqa: PLW1509 - it makes one system call
             cwd=cwd,
             start_new_session=True,
         )
     except OSError as error:
         raise MachineError(f"cannot be run: {error.strerror}", where=shlex.join(argv)) from error
     child: _Child | None = None
-    overran = False
+    overran, in_time = False, False
     try:
-        child = _Child(process, clock, output_max, tree=tree)
+        child = _Child(process, clock, output_max, scope)
         overran = not child.wait(stop_at_raw_ns)
         ended = clock.now().raw_ns
         if overran:
             child.signal(signal.SIGTERM)
             child.wait(stop_at_raw_ns + grace_ns - min(_REAP_NS, grace_ns // 2))
+        in_time = not overran
     finally:
         if child is None:  # interrupted between the two
             os.killpg(process.pid, signal.SIGKILL)
         else:
             last = stop_at_raw_ns + grace_ns - min(_LAST_NS, grace_ns // 4)
-            status = child.finish(last if overran else clock.now().raw_ns + _REAP_NS // 4)
+            until = last if overran else clock.now().raw_ns + _REAP_NS // 4
+            status = child.finish(until, everything=not in_time)
     return Finished(
         tuple(argv),
         status,
@@ -205,10 +224,10 @@ class _Child:
     """A running program: its output is read as it comes, its end is seen through a pidfd."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], clock: Clock, output_max: int, *, tree: bool = False
+        self, process: subprocess.Popen[bytes], clock: Clock, output_max: int, scope: Scope | None
     ) -> None:
         self._process, self._clock, self._max = process, clock, output_max
-        self._tree, self._over = tree, False
+        self._scope, self._over = scope, False
         self._descendants: list[psutil.Process] = []
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
         self.truncated = False
@@ -233,19 +252,21 @@ class _Child:
         return False
 
     def signal(self, number: signal.Signals) -> None:
-        if self._tree and not self._over:
+        if self._scope is not None and not self._over:
             self._descendants += _descendants(self._process.pid)
         # The leader is not reaped before finish(), so its number cannot be another group's.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
-    def finish(self, until_raw_ns: int) -> int | None:
-        """Kill what is left of the group, and reap: the status, None when even that takes too long."""
+    def finish(self, until_raw_ns: int, *, everything: bool) -> int | None:
+        """Kill what is left of the group, or of all that it has started, and reap: the status, None when even
+        that takes too long."""
         self.signal(signal.SIGKILL)
-        for process in self._descendants:
-            with contextlib.suppress(psutil.Error):  # psutil sees when a number is another process's by now
-                process.kill()
+        if everything and self._scope is not None:
+            self._scope.kill_members()
         self.wait(until_raw_ns)
+        if everything and self._scope is not None:
+            self._scope.kill(self._descendants, lambda: self._clock.now().raw_ns >= until_raw_ns)
         self._selector.close()
         os.close(self._pidfd)
         status = self._process.poll()

@@ -33,7 +33,8 @@ class Hold(Base):
 
 
 class Command(Base):
-    """Run a program: argv, no shell. What it leaves running in its process group is killed too."""
+    """Run a program: argv, no shell. What it leaves running in its process group is killed too; at its
+    deadline all that it has started, daemons as well."""
 
     def __init__(self, spec: plan.CommandPatch, clock: Clock) -> None:
         super().__init__(spec.label, spec.impact)
@@ -55,7 +56,12 @@ class Command(Base):
         stop_at = min(began + self._spec.deadline_ns, began + left - grace)
         try:
             done = run.execute(
-                self._spec.argv, self._clock, stop_at_raw_ns=stop_at, grace_ns=grace, output_max=TAIL * 4
+                self._spec.argv,
+                self._clock,
+                stop_at_raw_ns=stop_at,
+                grace_ns=grace,
+                output_max=TAIL * 4,
+                tree=True,
             )
         except MachineError as error:
             return PatchResult(False, error.what)
@@ -71,7 +77,7 @@ class Command(Base):
             return ""
         try:
             work = Work(self._clock, self._clock.now().raw_ns + self._spec.deadline_ns)
-            done = work.run(*self._spec.undo)
+            done = work.run(*self._spec.undo, tree=True)
         except MachineError as error:
             raise MachineError(
                 f"not undone: {one_line(error)}",
