@@ -22,7 +22,7 @@ def connect(
     """Open `uri`, or the embedded QEMU driver under `state`/libvirt when it is None or "".
 
     HypervisorError when nothing answers there, or another process of the lab holds the embedded driver;
-    with `waiting`, which is told who does, that is waited for.
+    with `waiting`, which is told who does, that is waited for, and a dead-man always.
     """
     root = None if uri else Root.take(state, waiting)
     LOOP.hold()
