@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import CodeType, FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from lab.errors import FreezelabError, Interrupted
+from lab.errors import FreezelabError, Interrupted, MachineError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = b"\nfreezelab: resuming guests and cleaning up; a moment\n"
@@ -144,9 +144,12 @@ class Teardown(ExitStack):
         try:
             return undo()
         except FreezelabError as error:
-            self._failed.append(error)
-            self._tell(f"not undone: {error}\nto try again: freezelab recover")
-            return None
+            failed = error
+        except OSError as error:  # a disk that is full, or takes nothing any more
+            failed = MachineError(error.strerror or str(error), where=str(error.filename or ""))
+        self._failed.append(failed)
+        self._tell(f"not undone: {failed}\nto try again: freezelab recover")
+        return None
 
     @whole
     def __exit__(

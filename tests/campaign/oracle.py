@@ -17,7 +17,7 @@ from typing import Any
 from tests.campaign import place
 from tests.campaign.cases import Case, Stage, Target
 from tests.campaign.faults import Fault
-from tests.campaign.processes import LEAST_NS, Life, Standstill, running, standstills
+from tests.campaign.processes import LEAST_NS, Life, Standstill, running, silences, standstills
 
 LATE_S = 1.0
 """A guest has to run again by the budget and this much."""
@@ -228,12 +228,17 @@ def _why(run: dict[str, Any]) -> str:
     return "; ".join(f"{each['metric']}: {each['why'] or each['measured']}" for each in bad[:3])
 
 
+_BLIPS_NS = (1_000_000, 5_000_000)
+"""What vCPU threads of waiting and of stopped processes use in one look, at most: mostly, and rarely."""
+
+
 def _truth(seen: Seen) -> list[str]:
     """A pause that is told is one that was: its bounds, and those of what was watched, have a moment in
     common."""
     if seen.report is None or seen.case.method == "reboot":
         return []
-    stills = stood(seen)
+    stills = [still.length for still in stood(seen)]
+    more = [length for used_ns in _BLIPS_NS for length in silences(seen.lives, used_ns)]
     found = []
     for guest in seen.report["guests"]:
         for cycle in guest["cycles"]:
@@ -242,9 +247,9 @@ def _truth(seen: Seen) -> list[str]:
                 continue
             slack = BLINK_S + 2 * seen.widest_s
             low, high = pause["low_ns"] / 1e9 - slack, pause["high_ns"] / 1e9 + slack
-            if not any(low <= still.length <= high for still in stills):
+            if not any(low <= length <= high for length in (*stills, *more)):
                 told = f"{pause['low_ns'] / 1e9:.3f} to {pause['high_ns'] / 1e9:.3f} s"
-                real = ", ".join(f"{still.length:.3f}" for still in stills) or "none"
+                real = ", ".join(f"{length:.3f}" for length in stills) or "none"
                 found.append(f"pause told as {told}, standstills watched: {real} s")
     return found
 

@@ -181,6 +181,13 @@ class Standstill:
         return self.until - self.since
 
 
+def silences(lives: list[Life], used_ns: int, least_s: float = 0.15) -> list[float]:
+    """How long at a time no vCPU of the guest used `used_ns` in one look, in whatever process. Where one ends
+    before it has been seen to keep on working, this still tells a pause."""
+    moments = sorted(moment for life in lives for moment, used in life.moved if used >= used_ns)
+    return [other - one for one, other in itertools.pairwise(moments) if other - one > least_s]
+
+
 def standstills(lives: list[Life], until: float, least_s: float = 0.15) -> list[Standstill]:
     """When none of a guest's processes ran for longer than `least_s`, up to the moment `until`, or to the end
     of the last of them that has run. What lies before the first sign of life is its start."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +107,22 @@ def test_all_that_cannot_be_undone_is_told() -> None:
     with pytest.raises(MachineError, match="tap 2 cannot be removed"):
         take_down(None)
     assert len(told) == 4
+
+
+def test_what_a_disk_that_takes_nothing_refuses_is_told_and_keeps_nothing_else(tmp_path: Path) -> None:
+    told: list[str] = []
+    undone: list[str] = []
+
+    def read_only() -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "agents"))
+
+    stack = Teardown(told.append)
+    stack.callback(undone.append, "guest")
+    stack.callback(read_only)
+    with pytest.raises(MachineError, match="Read-only file system"):
+        stack.close()
+    assert undone == ["guest"]
+    assert told == [f"not undone: {tmp_path}/agents: Read-only file system\nto try again: freezelab recover"]
 
 
 BOMBARDED = """
