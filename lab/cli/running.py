@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -27,6 +28,8 @@ from lab.image.store import Image, ImageStore, default_cache
 from lab.ports import View
 from lab.record.journal import SCHEMA, FileJournal, read_history
 from lab.record.run import Run, judge, write
+
+_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
 
 Part = TypeVar("Part", Plan, Cell)
 Shield = Callable[[], AbstractContextManager[None]]
@@ -125,8 +128,10 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
             except FreezelabError as error:
                 failure = error
             except BaseException as error:
-                journal.append("run-end", interrupted=False, failure=f"{type(error).__name__}: {error}")
-                raise
+                failure = _of_the_disk(error, folder)
+                if failure is None:
+                    journal.append("run-end", interrupted=False, failure=f"{type(error).__name__}: {error}")
+                    raise
             journal.append(
                 "run-end",
                 interrupted=isinstance(failure, Interrupted),
@@ -138,6 +143,13 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
     if failure is not None:
         raise RunStopped(failure, run, folder)
     return run, folder
+
+
+def _of_the_disk(error: BaseException, folder: Path) -> MachineError | None:
+    """A failure of the disk, wherever in the run it was noticed; None for others."""
+    if not isinstance(error, OSError) or error.errno not in _DISK:
+        return None
+    return MachineError(error.strerror or str(error), where=str(error.filename or folder))
 
 
 def _drawn(plan: Plan) -> Plan:

@@ -139,8 +139,10 @@ class LibvirtHypervisor:
         if freeze is not None and not freeze.holds:
             with self._lock:
                 self._freezes.pop(guest, None)
-            freeze.finish()
-            self.dead_man.release([guest])
+            try:
+                freeze.finish()
+            finally:
+                self.dead_man.release([guest])
 
     def guard(
         self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int

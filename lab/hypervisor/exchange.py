@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.core.units import NS_PER_S
-from lab.errors import FreezelabError, HypervisorError, Refused
+from lab.errors import FreezelabError, HypervisorError, MachineError, Refused
 from lab.hypervisor import losses, migration
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.deadman.channel import Token
@@ -423,6 +423,8 @@ class Exchange:
                         path.unlink(missing_ok=True)
             except FreezelabError as error:
                 self._failure = error
+            except OSError as error:  # a disk that takes nothing any more
+                self._failure = MachineError(error.strerror or str(error), where=str(error.filename or ""))
 
         self._retiring = threading.Thread(target=end, name=f"retire-{self._guest}", daemon=True)
         self._retiring.start()

@@ -189,7 +189,8 @@ class SaveRestore:
             raise HypervisorError(
                 as_hypervisor_error(error, "cannot be restored").what, where=self._guest, hint=hint
             ) from error
-        Path(path).unlink(missing_ok=True)
+        with suppress(OSError):  # the guest has to run first: finish() tries again, and tells
+            Path(path).unlink(missing_ok=True)
 
     def charge(self) -> Charge | None:
         ground = self._ground

@@ -219,7 +219,7 @@ def perform(case: Case, work: Path, seed: int, keep: str) -> dict[str, Any]:
         )  # fmt: skip
         run.fault.mend()
         ran = time.monotonic()
-        seen.followed, seen.left = _afterwards(code)
+        seen.followed, seen.left = _afterwards(None if case.target.is_folder else code)
         seen.left += [f"the cache is without {name}" for name in golden - _golden()]
     followed = time.monotonic()
     seen.disk = keeper.fault()
@@ -256,6 +256,8 @@ def _afterwards(code: int | None) -> tuple[list[str], list[str]]:
     """What is wrong with the next run, and what is left when it has ended. It is one that is refused as soon
     as it has the state folder: whatever a dead run left is cleared up by then."""
     found = []
+    if code not in (-9, None):
+        found += [f"it left {what}" for what in _left()]
     refused = place.ROOT / "refused.yaml"
     patch = {"replace-hypervisor": "/nowhere/qemu"}
     refused.write_text(json.dumps({"name": "refused", "resync": "none", "cycle": {"patch": patch}}))
