@@ -25,7 +25,7 @@ from lab.core.patch import HoldPatch
 from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
 from lab.core.units import NS_PER_MS, format_duration
 from lab.core.verdict import Outcome
-from lab.errors import FreezelabError, GuestError, RecordError, UsageError
+from lab.errors import FreezelabError, GuestError, MachineError, RecordError, UsageError
 from lab.host import emulators
 from lab.host import facts as host_facts
 from lab.record.journal import History, read_history
@@ -48,8 +48,8 @@ COMMAND = "freezelab calibrate"
 @dataclass(frozen=True)
 class Saved:
     """A calibration as it is on disk. made_real_ns: the host's REALTIME when it was made. figures: those of
-    core.calibration, as JSON. summary: what a run's record quotes, without `stale`. load, cpus: of the host
-    while it was made."""
+    core.calibration, as JSON. summary: what a run's record quotes, without `stale` and `rough`. load, cpus:
+    of the host while it was made."""
 
     made: str
     made_real_ns: int
@@ -65,6 +65,14 @@ class Saved:
     def busy(self) -> bool:
         """The host had more to do than its CPUs can: so exact is the lab on a busy machine."""
         return self.load > self.cpus > 0
+
+    @property
+    def rough(self) -> str:
+        """Why its figures are less than this machine can have, "" when they are not."""
+        count = self.figures["all"]["count"] + self.figures["all"]["lost"]
+        few = f"only {count} of {CYCLES} pauses" if count < CYCLES else ""
+        busy = f"made at a load of {self.load:.1f} on {self.cpus} CPUs" if self.busy else ""
+        return ", ".join(filter(None, (few, busy)))
 
 
 def plan_for(cycles: int, controls: int, seed: int) -> Plan:
@@ -112,9 +120,10 @@ class Asked:
     accelerator: str = "auto"
 
 
-def make(home: Path, asked: Asked, *, quiet: bool = False) -> Saved:
-    """Run a calibration, judge it, save what it came to. FreezelabError when the run was ended early,
-    GuestError when not one pause could be measured; then the last calibration stays."""
+def make(home: Path, asked: Asked, *, quiet: bool = False) -> tuple[Saved, str]:
+    """Run a calibration, judge it, save what it came to; and why it was not saved, "" when it was.
+    FreezelabError when the run was ended early, GuestError when not one pause could be measured; then the
+    last calibration stays."""
     from lab.cli.options import accelerator_request
     from lab.cli.running import Options, RunStopped, perform  # which quotes the last one in its turn
     from lab.cli.signals import Signals
@@ -130,8 +139,31 @@ def make(home: Path, asked: Asked, *, quiet: bool = False) -> Saved:
         except RunStopped as stopped:
             raise stopped.failure from None
     saved = judged(read_history(folder), seed)
+    return saved, keep(home, saved)
+
+
+def keep(home: Path, saved: Saved) -> str:
+    """Have it be this machine's calibration, unless it is rough and the one that is there is not. Why it is
+    not, "" when it is."""
+    try:
+        standing = load(home)
+    except RecordError:
+        standing = None
+    if saved.rough and standing is not None and not standing.rough and not stale(standing, saved.machine):
+        return f"{saved.rough}; the calibration of {standing.made} stands ({COMMAND} --forget removes it)"
     _write(home, saved)
-    return saved
+    return ""
+
+
+def forget(home: Path) -> str:
+    """Remove the last calibration, readable or not; what is told. UsageError when there is none."""
+    try:
+        _path(home).unlink()
+    except FileNotFoundError:
+        raise UsageError("no calibration yet", where=str(home), hint=COMMAND) from None
+    except OSError as error:
+        raise MachineError(f"cannot be removed: {error.strerror}", where=str(_path(home))) from error
+    return f"forgotten: {_path(home)}; the next reports quote none"
 
 
 def judged(history: History, seed: int = 0) -> Saved:
@@ -154,7 +186,7 @@ def judged(history: History, seed: int = 0) -> Saved:
         offset_bound_ns=bound or 0,
     )
     data = asdict(summary)
-    del data["stale"]
+    del data["stale"], data["rough"]  # told anew each time
     looks = [first["host"].get("details", {}), last.get("host", {})]
     return Saved(
         made,
@@ -225,7 +257,13 @@ def for_record(home: Path, host: Mapping[str, Any]) -> dict[str, Any] | None:
         saved = load(home)
     except RecordError:
         return None
-    return None if saved is None else {**saved.summary, "stale": stale(saved, machine_of(host))}
+    if saved is None:
+        return None
+    return {
+        **saved.summary,
+        "stale": stale(saved, machine_of(host)),
+        "rough": saved.rough,
+    }
 
 
 def load(home: Path) -> Saved | None:
@@ -269,8 +307,11 @@ def last(home: Path) -> Saved:
 
 
 def to_json(saved: Saved, stale_now: str) -> str:
-    """What --json prints: the file, and whether it still holds."""
-    return json.dumps({"schema": SCHEMA, **asdict(saved), "stale": stale_now}, indent=1) + "\n"
+    """What --json prints: the file, whether it still holds, and why it is rough."""
+    return (
+        json.dumps({"schema": SCHEMA, **asdict(saved), "stale": stale_now, "rough": saved.rough}, indent=1)
+        + "\n"
+    )
 
 
 def _path(home: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 
 from lab.cli import paths
 from lab.core.units import format_size
-from lab.errors import FreezelabError
+from lab.errors import FreezelabError, MachineError
 from lab.host import chronyd
 from lab.host.clocks import HostClock
+from lab.host.run import run
 from lab.hypervisor.accelerators import Request, choose
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import Accelerator
@@ -19,6 +21,11 @@ from lab.image.store import ImageStore, default_cache
 from lab.report.doctor import Check
 
 SETUP = "start ./freezelab from the clone: it installs what is missing"
+NAMESPACES = (
+    "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}; if that does not help, "
+    "the kernel forbids it: sysctl -a | grep -E 'max_user_namespaces|unprivileged_userns'"
+)
+TRY_S = 10
 NEEDED_BYTES = 2 << 30  # an image while it is built, and a guest's overlay
 GUEST_BYTES = 1 << 30
 
@@ -68,14 +75,21 @@ def _tools() -> list[Check]:
         path = shutil.which(tool)
         found.append(Check(tool, path is not None, f"{path}" if path else f"missing ({purpose})", SETUP))
     if os.geteuid() != 0:
-        path = shutil.which("newuidmap")
-        said = (
-            "image builds without root"
-            if path
-            else "newuidmap is missing: images cannot be built without root"
-        )
-        found.append(Check("user namespaces", path is not None, said, SETUP))
+        found.append(_user_namespaces())
     return found
+
+
+def _user_namespaces() -> Check:
+    """Whether one with several users can be had, by having one: mmdebstrap builds images in it."""
+    name, without = "user namespaces", "images cannot be built without root"
+    if shutil.which("newuidmap") is None:
+        return Check(name, False, f"newuidmap is missing: {without}", SETUP)
+    try:
+        run(["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "true"], TRY_S)
+    except MachineError as error:
+        said = error.what.removeprefix("exit status 1: ").removesuffix(": Success")
+        return Check(name, False, f"{said}: {without}", NAMESPACES.format(user=getpass.getuser()))
+    return Check(name, True, "one was made: image builds without root")
 
 
 def _memory() -> Check:

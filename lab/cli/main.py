@@ -305,6 +305,7 @@ def calibrate(
     cycles: Annotated[int | None, typer.Option(min=1, max=10000, help="Pauses to inject.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few only: a rough figure.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Show the last one; nothing is done.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Remove the last one; nothing is done.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides the order of the pauses.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -314,20 +315,27 @@ def calibrate(
     from lab.cli import calibrating
     from lab.cli.paths import home
 
+    if forget:
+        typer.echo(calibrating.forget(home()))
+        return
+    dropped = ""
     if show:
         saved = calibrating.last(home())
     else:
         asked = calibrating.Asked(cycles, quick, seed, accelerator)
-        saved = calibrating.make(home(), asked, quiet=quiet)
+        saved, dropped = calibrating.make(home(), asked, quiet=quiet)
     stale = calibrating.stale(saved, calibrating.machine_now(saved))
     if as_json:
         typer.echo(calibrating.to_json(saved, stale), nl=False)
+        if dropped:
+            print(f"freezelab: not kept: {dropped}", file=sys.stderr)
     else:
         from lab.report.calibration import render_calibration
         from lab.report.terminal import stdout_console
 
-        busy = f"the host's load was {saved.load:.1f} on {saved.cpus} CPUs" if saved.busy else ""
-        render_calibration(saved.made, saved.run, saved.figures, stale, stdout_console(), busy)
+        render_calibration(
+            saved.made, saved.run, saved.figures, stale, stdout_console(), saved.rough, dropped
+        )
     raise typer.Exit(0 if show else calibrating.exit_code(saved))
 
 

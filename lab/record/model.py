@@ -141,7 +141,7 @@ class Calibration:
     (ISO 8601). bias_ns, spread_ns: of the measured pause against the known one, median and 95 % range.
     coverage: share of intervals that held the truth, of cycles. noise_ns: the largest pause seen without
     one. offset_bound_ns: half the width of an offset at rest. stale: why it does not hold for this run, ""
-    when it does."""
+    when it does. rough: why it is less exact than it could be, "" when it is not."""
 
     made: str
     cycles: int
@@ -151,6 +151,7 @@ class Calibration:
     noise_ns: int
     offset_bound_ns: int
     stale: str = ""
+    rough: str = ""
 
 
 @dataclass(frozen=True)

@@ -41,3 +41,5 @@ def show_accuracy(page: Page, run: Run) -> None:
     page.parts(summed_up(given), "dim")
     if given.stale:
         page.parts([f"the calibration does not hold here: {given.stale}: {COMMAND}"], "yellow")
+    elif given.rough:
+        page.parts([f"the calibration is a rough one: {given.rough}: {COMMAND}"], "yellow")

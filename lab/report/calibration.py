@@ -17,10 +17,16 @@ NARROW = ("pause", "how", "bias ms", "95 % of errors ms", "covered")
 
 
 def render_calibration(
-    made: str, run: str, figures: Mapping[str, Any], stale: str, console: Console, busy: str = ""
+    made: str,
+    run: str,
+    figures: Mapping[str, Any],
+    stale: str,
+    console: Console,
+    rough: str = "",
+    dropped: str = "",
 ) -> None:
     """Print a calibration. figures: as lab.cli.calibrating.as_data has them. stale: why it does not hold;
-    busy: what kept the machine from being quiet."""
+    rough: why it could be more exact. dropped: why it is not this machine's from now on."""
     page = Page(console)
     everything = figures["all"]
     page.parts([f"calibrated {clean(made)}", f"run {clean(run)}"], "dim")
@@ -52,8 +58,10 @@ def render_calibration(
     if figures["offset_bound_ns"] is not None:
         bound = milliseconds(figures["offset_bound_ns"], up=True)
         page.labelled("offset", f"known to ± {bound} ms at rest (median)")
-    if busy:
-        page.labelled("busy", f"{clean(busy)}: a quiet machine is more exact", style="yellow")
+    if dropped:
+        page.labelled("not kept", clean(dropped), style="yellow")
+    elif rough:
+        page.labelled("rough", f"{clean(rough)}: reports that quote it say so", style="yellow")
     if stale:
         page.labelled("stale", f"{clean(stale)}: freezelab calibrate", style="yellow")
 

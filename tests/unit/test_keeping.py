@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from typer.testing import CliRunner
 
 from lab.cli import calibrating, drifting, keeping
+from lab.cli.main import app
 from lab.core.calibration import Machine, calibrate
 from lab.core.clock import GuestClock, Stamp
 from lab.core.look import FREE, Discipline, between_steps, course, look, point
@@ -24,11 +26,14 @@ from lab.guest.local import host_probe
 from lab.host.clocks import HostClock
 from lab.hypervisor.kept import state_of_kept
 from lab.record.model import Calibration
+from lab.report.accuracy import show_accuracy
 from lab.report.calibration import render_calibration
 from lab.report.drift import Plot, render_look
 from lab.report.kept import render_kept
+from lab.report.page import Page
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
 from tests.unit.test_core_simulation import cases
+from tests.unit.test_report_values import RUNS
 
 GUEST = keeping.Kept(
     name="web-0", run="kept-1", domain="freezelab-kept-1-web-0", uuid="no-such-uuid", image="debian-1",
@@ -299,7 +304,7 @@ def saved(made_ns: int = 0, **changes: object) -> calibrating.Saved:
     summary = {
         name: value
         for name, value in asdict(Calibration("2026", 1, 5, 6, 1.0, 7, 8)).items()
-        if name != "stale"
+        if name not in ("stale", "rough")
     }
     made = calibrating.Saved("2026", made_ns, "run", 1, machine, summary, calibrating.as_data(figures))
     return replace(made, **changes)  # type: ignore[arg-type]
@@ -312,7 +317,7 @@ def test_runs_quote_the_last_calibration(tmp_path: Path) -> None:
     assert calibrating.load(tmp_path) is not None
     quoted = calibrating.for_record(tmp_path, host)
     assert quoted is not None
-    assert Calibration(**quoted) == Calibration("2026", 1, 5, 6, 1.0, 7, 8, "")
+    assert Calibration(**quoted) == Calibration("2026", 1, 5, 6, 1.0, 7, 8, "", "only 1 of 30 pauses")
     moved = calibrating.for_record(tmp_path, {**host, "kernel": "k2"})
     assert moved is not None
     assert "another kernel" in moved["stale"]
@@ -347,6 +352,63 @@ def test_counts() -> None:
     assert calibrating.counts(1, quick=False) == (1, 1)
     with pytest.raises(UsageError):
         calibrating.counts(5, quick=True)
+
+
+def full(**changes: object) -> calibrating.Saved:
+    """A calibration of as many pauses as it takes, on a machine at rest."""
+    made = saved(HostClock().now().real_ns, **changes)
+    everything = {**made.figures["all"], "count": calibrating.CYCLES, "met": calibrating.CYCLES}
+    return replace(made, figures={**made.figures, "all": everything})
+
+
+def test_a_rough_calibration_does_not_take_a_good_ones_place(tmp_path: Path) -> None:
+    good, loaded = full(made="good"), full(made="busy", load=6.3, cpus=2)
+    few = saved(HostClock().now().real_ns, made="few")
+    assert (good.rough, loaded.rough, few.rough) == (
+        "", "made at a load of 6.3 on 2 CPUs", "only 1 of 30 pauses"
+    )  # fmt: skip
+    for first in (few, loaded):
+        assert calibrating.keep(tmp_path, first) == ""  # better than none
+    kept = calibrating.load(tmp_path)
+    assert kept is not None
+    assert kept.made == "busy"
+    assert calibrating.keep(tmp_path, good) == ""
+    for later in (few, loaded):
+        why = calibrating.keep(tmp_path, later)
+        assert (
+            why == f"{later.rough}; the calibration of good stands (freezelab calibrate --forget removes it)"
+        )
+    assert calibrating.load(tmp_path) == good
+    assert calibrating.keep(tmp_path, replace(few, machine=replace(few.machine, kernel="k2"))) == ""
+
+
+def test_a_rough_calibration_is_quoted_as_one(tmp_path: Path) -> None:
+    calibrating.keep(tmp_path, full(load=6.3, cpus=2))
+    quoted = calibrating.for_record(
+        tmp_path, {"cpu": "c", "kernel": "k", "qemu": "7.2", "accelerator": "tcg"}
+    )
+    assert quoted is not None
+    console, out = shown(120)
+    show_accuracy(Page(console), replace(RUNS["passed"](), calibration=Calibration(**quoted)))
+    assert (
+        "the calibration is a rough one: made at a load of 6.3 on 2 CPUs: freezelab calibrate"
+        in out.getvalue()
+    )
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_calibration_can_be_forgotten(tmp_path: Path, damaged: bool) -> None:
+    calibrating.keep(tmp_path, full())
+    if damaged:
+        (tmp_path / "calibration.json").write_text("{")
+    environment = {"FREEZELAB_HOME": str(tmp_path)}
+    done = CliRunner().invoke(app, ["calibrate", "--forget"], env=environment)
+    assert done.exit_code == 0
+    assert done.stdout == f"forgotten: {tmp_path}/calibration.json; the next reports quote none\n"
+    assert calibrating.load(tmp_path) is None
+    again = CliRunner().invoke(app, ["calibrate", "--forget"], env=environment)
+    assert again.exit_code == 2
+    assert "no calibration yet" in again.stderr
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

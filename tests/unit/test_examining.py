@@ -1,0 +1,58 @@
+"""What `doctor` finds out by trying."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.cli import examining
+
+ROOT = Path(__file__).parents[2]
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("newuidmap", "unshare", "ok", "said"),
+    [
+        (False, "exit 0", False, "newuidmap is missing"),
+        (True, "echo unshare: unshare failed: Operation not permitted >&2; exit 1", False, "not permitted"),
+        (True, "exit 0", True, "one was made"),
+    ],
+)
+def test_user_namespaces_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newuidmap: bool, unshare: str, ok: bool, said: str
+) -> None:
+    if newuidmap:
+        program(tmp_path, "newuidmap", "exit 0")
+    program(tmp_path, "unshare", unshare)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = examining._user_namespaces()
+    assert found.ok is ok
+    assert said in found.said
+    assert bool(found.fix) is not ok
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_without_subordinate_ids_has_none() -> None:
+    """That newuidmap is there says nothing."""
+    code = "from lab.cli.examining import _user_namespaces as found; print(found().ok, found().said)"
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "Permission denied" in done.stderr or "No module named" in done.stderr:
+        pytest.skip("the clone is below a folder that only root may enter")
+    assert done.stdout.startswith("False "), done.stderr
+    assert "images cannot be built without root" in done.stdout
