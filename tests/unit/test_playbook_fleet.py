@@ -407,6 +407,7 @@ INCIDENTS = {
     "incarnation-restart",
     "bad-answers",
     "bad-documents",
+    "several-events",
     "two-sets",
     "failing-gate",
 }

@@ -10,10 +10,23 @@ from typing import Any
 import jsonschema
 import pytest
 
-from lab.core.plan import Announcement, NoticeExpectations, Plan, ResyncMechanism, Rollout, RolloutEnd
+from lab.core.plan import (
+    Announcement,
+    EventType,
+    Fault,
+    NoticeExpectations,
+    OtherEvent,
+    Plan,
+    ResyncMechanism,
+    Rollout,
+    RolloutEnd,
+    ServiceFaults,
+)
+from lab.core.scheduled.model import Late, Recorded
 from lab.core.verdict import Outcome
 from lab.errors import RecordError
 from lab.record.journal import SCHEMA, FileJournal, read_history
+from lab.record.rebuild import plan_of
 from lab.record.run import Run, judge, schema, to_json
 from tests.unit import fleets
 from tests.unit.fleets import ALL, EXPECT, GOOD, Made, write
@@ -65,6 +78,16 @@ def test_the_life_of_an_event(runs: dict[str, Run]) -> None:
     assert event.outcome is Outcome.PASSED
     for guest in runs["acknowledged"].guests:
         assert [c.event for c in guest.cycles] == [event.id]
+
+
+def test_a_plan_with_every_answer_and_other_events_is_read_back(tmp_path: Path) -> None:
+    answers = (*Fault, Late(5 * S), Recorded("d.json", "{}"))
+    announce = Announcement(
+        service=ServiceFaults(answers=answers),
+        others=(OtherEvent(EventType.REBOOT, 3600 * S), OtherEvent(EventType.PREEMPT)),
+    )
+    history = read_history(write(tmp_path, "every", Made((("web", 1, 1),), rollout=None, announce=announce)))
+    assert plan_of(history).cycle.announce == announce
 
 
 def test_a_cancelled_event_has_cycles_without_a_freeze(runs: dict[str, Run]) -> None:
