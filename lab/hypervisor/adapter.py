@@ -299,8 +299,13 @@ class LibvirtHypervisor:
                 if not is_code(error, "VIR_ERR_NO_DOMAIN", "VIR_ERR_OPERATION_INVALID"):
                     raise as_hypervisor_error(error, "cannot be destroyed", guest) from error
         self._ground.forget(guest)
+        self.dead_man.release([guest])
         if freeze is not None:
             freeze.finish()
+        if (spec := self._ground.specs.get(guest)) is not None:
+            for path in spec.sockets:  # a successor's are not known to who has started its predecessor
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def recover(self, *, keep: bool, but: Collection[str] = ()) -> Iterator[str]:
         """What killed runs left behind: settle their hand-overs and then, with `keep`, have their guests run
