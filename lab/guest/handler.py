@@ -21,6 +21,9 @@ _TRIES = 3
 _SETTLE_S = 0.5
 """A program that cannot run, or not with these arguments, has mostly ended by then."""
 
+MOST_LINE = 300
+"""Characters of a last line that is told."""
+
 MOST_LOG_BYTES = 4 << 20
 """Of one part of a log that is fetched: the last ones."""
 
@@ -184,4 +187,4 @@ def _last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return next((line.strip()[:MOST_LINE] for line in reversed(lines) if line.strip()), "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.core.clock import Interval
+from lab.core.clock import Interval, Stamp
 from lab.core.mechanism import ResyncMechanism
 from lab.core.plan import TimeFault, TimeFaultKind
 from lab.core.timesync import configs, rules
@@ -51,17 +51,31 @@ def test_it_is_the_server_while_nothing_is_wrong(server: Chronyd) -> None:
         assert one.spoilt == 0
 
 
+class SetClock:
+    """A clock that is set by hand."""
+
+    raw_ns = 100 * NS_PER_S
+
+    def now(self) -> Stamp:
+        return Stamp(self.raw_ns, self.raw_ns)
+
+    def sleep_until(self, raw_ns: int) -> None:
+        raise NotImplementedError
+
+
 def test_it_is_silent_until_the_time_is_up(server: Chronyd) -> None:
-    with relay(server, SILENT) as one:
+    clock = SetClock()
+    with NtpRelay((server.address, server.port), SILENT, clock) as one:
         one.begin()
+        clock.raw_ns += 3600 * NS_PER_S
         with pytest.raises(TimeoutError):
-            ask(one, 0.2)
-        one.end_in(300 * NS_PER_MS)
+            ask(one, 0.5)
+        one.end_in(2 * NS_PER_S)
+        clock.raw_ns += 2 * NS_PER_S - 1
         with pytest.raises(TimeoutError):
-            ask(one, 0.1)
-        time.sleep(0.3)
+            ask(one, 0.5)
+        clock.raw_ns += 1
         assert ask(one).stratum == chronyd.STRATUM
-        assert one.spoilt == 2
 
 
 def test_it_has_no_time_to_give(server: Chronyd) -> None:
