@@ -12,6 +12,7 @@ import shutil
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,12 +90,19 @@ class Clones:
         self._store = GoldenStore(default_cache())
         self._sockets = made(settings.home / "agents")
         self._stopped = threading.Event()
-        self._refused: dict[GuestSpec, tuple[Golden, str]] = {}
+        self._refused: dict[GuestSpec, tuple[Golden, FreezelabError]] = {}
+        self._uses: dict[Path, ExitStack] = {}
+        self._began: set[Path] = set()
 
     def start(self, wanted: Sequence[Prepared]) -> Generator[tuple[GuestSpec, Clone]]:
         """Start those that can begin so, several at once; each as it is ready. The others are left out, and
         why is told."""
         golden = {guest.spec: found for guest in wanted if (found := self._golden(guest)) is not None}
+        for each in golden.values():
+            if each.folder not in self._uses:
+                self._uses[each.folder] = stack = ExitStack()
+                stack.enter_context(self._store.in_use(each))
+                self._guests.until_removed(stack.close)
         if self._settings.shared_memory:
             memory.folder(self._settings.home)  # one that was just made may have taken it along
         self._view.phase("start from the golden guest", guest=", ".join(spec.name for spec in golden))
@@ -121,22 +129,28 @@ class Clones:
     def _come_of(self, guest: Prepared, golden: Golden, clone: Future[Clone]) -> Clone | None:
         """None when it did not come to life, and nothing of it is left."""
         try:
-            return clone.result()
+            made = clone.result()
         except Interrupted:
             raise
         except FreezelabError as error:
-            self._refused[guest.spec] = golden, str(error).splitlines()[0]
+            self._refused[guest.spec] = golden, error
             self._guests.remove(guest.spec.name)
             return None
+        self._began.add(golden.folder)
+        self._store.served(golden)
+        return made
 
     def booted(self, spec: GuestSpec) -> None:
-        """A guest that was left out has been booted: if it could not begin with its golden state, that was at
-        fault, not the machine."""
-        golden, why = self._refused.pop(spec, (None, ""))
-        if golden is not None:
-            self._store.remove(golden.folder)
-            label = golden.label
-            self._view.note(f"guest {spec.name}: booted; {label} did not do, and is removed: {why}")
+        """A guest that was left out has been booted: if it could not begin with its golden state, that may be
+        at fault."""
+        if spec not in self._refused:
+            return
+        golden, error = self._refused.pop(spec)
+        if golden.folder not in self._began:
+            self._uses[golden.folder].close()  # no guest of ours runs from it
+        gone = self._store.failed(golden, refused=isinstance(error, states.StateRefused | ImageError))
+        told = f"{golden.label} did not do{', and is removed' if gone else ''}"
+        self._view.note(f"guest {spec.name}: booted; {told}: {str(error).splitlines()[0]}")
 
     # -- one guest -----------------------------------------------------------------------------------
 

@@ -196,6 +196,7 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
 
 def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Iterator[str]:
     """Take kept guests down, and all of their files; a line for each. UsageError on an unknown name."""
+    from lab.cli.signals import shield
     from lab.host.clocks import HostClock
     from lab.hypervisor.connect import connect
 
@@ -207,8 +208,10 @@ def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Itera
         return
     with connect(None, home, clock=HostClock()) as hypervisor:
         for guest in wanted:
-            hypervisor.destroy_kept(guest.uuid)
-            remove_files(home, guest)
+            with shield():
+                hypervisor.destroy_kept(guest.uuid)
+                remove_files(home, guest)
+                hypervisor.drop_logs(guest.run)
             yield f"removed guest {guest.name}"
 
 

@@ -269,9 +269,11 @@ def down(
     """Take kept guests down; nothing of them is left."""
     from lab.cli import keeping
     from lab.cli.paths import home
+    from lab.cli.signals import Signals
 
-    for line in keeping.down(home(), names or [], everything=everything):
-        typer.echo(line)
+    with Signals():
+        for line in keeping.down(home(), names or [], everything=everything):
+            typer.echo(line)
 
 
 @app.command()

@@ -66,6 +66,8 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
         yield f"removed tap {tap.name} of {tap.what}"
     if alive:
         return  # what follows has no run's name on it
+    if logs := hypervisor.drop_logs():
+        yield f"removed {len(logs)} logs of QEMU, of guests that have ended"
     for path in saved(state):
         drop_saved(path)
         yield f"removed {path}"

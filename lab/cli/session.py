@@ -7,7 +7,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -149,6 +149,7 @@ class Guests:
         self._launched: list[str] = []
         self._lives: dict[str, Life] = {}
         self._called_off = False
+        self._lookout: Lookout | None = None
         self._left = False
         self._equipment = Equipment(hypervisor, settings.home, settings.folder, clock, view)
         self._key, self._public = lab_key(settings.home)
@@ -168,6 +169,9 @@ class Guests:
                 together(list(dict.fromkeys(self._launched)), self.remove)
         finally:
             self._stack.__exit__(kind, value, trace)
+            if not self._left:
+                with suppress(HypervisorError):  # a log that stays is recover's
+                    self._hypervisor.drop_logs(self._settings.run, self._settings.folder)
 
     def boot(self, specs: Mapping[GuestSpec, str]) -> None:
         """Boot the guests side by side, each for the cell of this name, and open a probe in each. GuestError
@@ -247,6 +251,8 @@ class Guests:
         """Have everything live on that was started; from here on it is the caller's to remove."""
         for probe in self._probes.values():
             probe.close()
+        if self._lookout is not None:
+            self._lookout.__exit__()
         self._stack.pop_all()
         self._left = True
 
@@ -310,8 +316,8 @@ class Guests:
     def launch(self, guest: Prepared, domain: DomainSpec, start: Callable[[DomainSpec], object]) -> Started:
         """Have `start` start the domain, on a port of its own if it needs one."""
         name = guest.spec.name
-        if not self._launched:
-            self._stack.enter_context(Lookout(self._hypervisor, self._lives))
+        if self._lookout is None:
+            self._lookout = self._stack.enter_context(Lookout(self._hypervisor, self._lives))
         self._launched.append(name)
         self._lives[name] = life = Life(partial(self._hypervisor.look, name))
         if self._called_off:
@@ -372,6 +378,10 @@ class Guests:
         path = made(self._settings.home / "agents") / secrets.token_hex(4)
         self._stack.callback(path.unlink, missing_ok=True)
         return path
+
+    def until_removed(self, undo: Callable[[], object]) -> None:
+        """Have something undone when the guests are gone."""
+        self._stack.callback(undo)
 
     def call_off(self) -> None:
         """Nobody wants the guests any more: whoever waits for one of them is woken, for good."""

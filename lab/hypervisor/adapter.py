@@ -313,6 +313,12 @@ class LibvirtHypervisor:
         yield from recovery.settle(self._ground, but)
         yield from recovery.run_again(self._ground, but, all_guests=keep)
 
+    def drop_logs(self, run: str | None = None, keep: Path | None = None) -> list[Path]:
+        """Remove the logs of QEMU that libvirt keeps of domains that have ended: of a run's, or of all; they.
+        keep: a folder for those of a run that say something."""
+        there = {domain.name for domain in self.domains.lab()}
+        return self._ground.logs.drop(f"freezelab-{run or ''}*", keep, there)
+
     def last_words(self, domain: str) -> str:
         """The last line that the QEMU of a domain of this name has written, "" when there is none."""
         return self._ground.logs.last(domain)

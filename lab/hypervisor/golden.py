@@ -34,6 +34,10 @@ _PLACE = Path("/golden")
 _NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
+class StateRefused(HypervisorError):
+    """QEMU does not take a state: it would not on another day either."""
+
+
 def shape(spec: DomainSpec) -> str:
     """All that a device state has to find again in a domain, as text: its XML, less what is a guest's own.
     The same for a guest whose RAM is shared and for one whose RAM is not, on whatever network."""
@@ -106,7 +110,7 @@ def start(hypervisor: LibvirtHypervisor, spec: DomainSpec, state: bytes, folder:
                 stream.sendall(state)
         except OSError as error:
             said = _said(hypervisor, spec)
-            raise HypervisorError(
+            raise StateRefused(
                 f"QEMU does not take the state: {error.strerror}{said}", where=guest
             ) from error
         _await_state(hypervisor, spec)
@@ -135,7 +139,7 @@ def _await_state(hypervisor: LibvirtHypervisor, spec: DomainSpec) -> None:
     if why is None:
         raise HypervisorError("QEMU does not come to an end with the state", where=spec.guest)
     if why:
-        raise HypervisorError(why, where=spec.guest)
+        raise StateRefused(why, where=spec.guest)
 
 
 def _status(hypervisor: LibvirtHypervisor, guest: str) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from lab.errors import HypervisorError
@@ -36,11 +39,25 @@ class Logs:
         return None
 
     def tail(self, name: str) -> str:
-        """The last lines that say something, with the log's path; "" when there is no log to read."""
-        path, said = self._said(name)
-        if path is None:
-            return ""
-        return "\n".join([f"QEMU's log {path} ends:", *said[-_LINES:]]) if said else f"QEMU's log: {path}"
+        """The last lines that say something; "" when there are none."""
+        _path, said = self._said(name)
+        return "\n".join(["QEMU's log ends:", *said[-_LINES:]]) if said else ""
+
+    def drop(self, pattern: str, keep: Path | None = None, but: Collection[str] = ()) -> list[Path]:
+        """Remove the embedded driver's logs of domains whose names match `pattern`, as fnmatch(3) has it; they.
+        keep: a folder for those that say something. but: names to spare."""
+        if self._root is None:
+            return []
+        gone = []
+        for path in sorted((self._root.path / "log" / "qemu").glob(f"{pattern}.log")):
+            if path.stem in but:
+                continue
+            with contextlib.suppress(OSError):
+                if keep is not None and self._said(path.stem)[1]:
+                    shutil.move(path, keep / f"qemu-{path.name}")
+                path.unlink(missing_ok=True)
+                gone.append(path)
+        return gone
 
     def last(self, name: str) -> str:
         """QEMU's last lines in one, without their stamps: what it ends with is seldom why. "" when it said

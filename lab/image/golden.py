@@ -7,7 +7,11 @@
 
 The key is a digest of all that decides whether a guest may begin with it. A folder is complete, for it gets
 its name last. It holds a guest's memory, so it is ours alone. None is ever changed: guests that run from one
-have its disk below theirs.
+have its disk below theirs, and another QEMU process may have to open it by its name. So one that is in use,
+by whatever process (a shared lock of its manifest), is not removed.
+
+One start that fails says little of the state: the host may be busy, or full. Only what QEMU itself refuses,
+and what failed STRIKES times in a row, is no good for anybody.
 """
 
 from __future__ import annotations
@@ -37,6 +41,9 @@ _PAGE = 4096
 _PIECE = 1 << 20
 _ZERO = bytes(_PAGE)
 _LOCK_S = 0.1
+_FAILED = "failed"
+STRIKES = 3
+"""Starts in a row that have to fail before a state is removed for all."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,31 @@ class GoldenStore:
             self._retire(image, final, facts)
         return _load(final)
 
+    @contextlib.contextmanager
+    def in_use(self, golden: Golden) -> Iterator[None]:
+        """Nobody removes it meanwhile."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                handle = os.open(golden.folder / MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            yield
+
+    def served(self, golden: Golden) -> None:
+        """A guest has begun with it: what failed before was not its fault."""
+        (golden.folder / _FAILED).unlink(missing_ok=True)
+
+    def failed(self, golden: Golden, *, refused: bool) -> bool:
+        """A guest could not begin with it, and then booted well; whether it was removed for that. refused: by
+        QEMU, or damaged."""
+        count = golden.folder / _FAILED
+        try:
+            times = 1 + (int(count.read_text(encoding="ascii")) if count.exists() else 0)
+            count.write_text(str(times), encoding="ascii")
+        except (OSError, ValueError):
+            times = 1
+        return (refused or times >= STRIKES) and self.remove(golden.folder)
+
     def listing(self) -> list[Golden]:
         """All that are complete, by name."""
         found = []
@@ -155,19 +187,26 @@ class GoldenStore:
                 found.append(_load(manifest.parent))
         return found
 
-    def remove(self, folder: Path) -> None:
-        """One of them. Guests that run from it go on, and cannot be started again from their disk."""
-        with contextlib.suppress(OSError):
-            away = Path(tempfile.mkdtemp(prefix=f".make-{folder.name}+", dir=self.folder))
-            folder.rename(away / "retired")
-            shutil.rmtree(away, ignore_errors=True)
+    def remove(self, folder: Path) -> bool:
+        """One of them, unless it is in use; whether it is gone."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(FileNotFoundError):
+                handle = os.open(folder / MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, handle)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
+            with contextlib.suppress(OSError):
+                away = Path(tempfile.mkdtemp(prefix=f".make-{folder.name}+", dir=self.folder))
+                folder.rename(away / "retired")
+                shutil.rmtree(away, ignore_errors=True)
+        return not folder.exists()
 
     def remove_of(self, digest: str) -> list[str]:
-        """Those of the image with this digest, as it is removed; their names."""
-        gone = [golden for golden in self.listing() if golden.facts.get("image") == digest]
-        for golden in gone:
-            self.remove(golden.folder)
-        return [golden.label for golden in gone]
+        """Those of the image with this digest, as it is removed; their names. What is in use stays."""
+        of_it = [golden for golden in self.listing() if golden.facts.get("image") == digest]
+        return [golden.label for golden in of_it if self.remove(golden.folder)]
 
     def _folder_of(self, image: Image, facts: Mapping[str, Any]) -> Path:
         return self.folder / f"{image.name}-{key(facts)[:12]}"

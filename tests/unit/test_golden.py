@@ -23,7 +23,7 @@ from lab.guest.identity import Identity, Orders
 from lab.host.clocks import HostClock
 from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg, render
 from lab.hypervisor.golden import shape
-from lab.image.golden import Golden, GoldenStore, keep_ram, key
+from lab.image.golden import STRIKES, Golden, GoldenStore, keep_ram, key
 from lab.image.seed import contents, make_seed
 from lab.image.store import Image
 
@@ -212,6 +212,36 @@ def test_those_of_another_image_or_emulator_go_when_one_is_made(store: GoldenSto
     assert {golden.label for golden in store.listing()} == {larger.label, foreign.label, now.label}
     assert not old.folder.exists() and not before.folder.exists()
     assert store.remove_of(image.digest) == sorted([larger.label, now.label])
+
+
+def test_one_start_that_fails_takes_it_from_nobody(store: GoldenStore, image: Image) -> None:
+    """D7: a busy host is no reason to make it anew for all."""
+    made = store.make(image, facts(image), fill)
+    for _ in range(STRIKES - 1):
+        assert not store.failed(made, refused=False)
+    store.served(made)  # another guest began with it
+    for _ in range(STRIKES - 1):
+        assert not store.failed(made, refused=False)
+    assert store.find(image, facts(image)) == made
+    assert store.failed(made, refused=False)
+    assert store.find(image, facts(image)) is None
+
+
+def test_what_qemu_refuses_is_no_good_for_anybody(store: GoldenStore, image: Image) -> None:
+    made = store.make(image, facts(image), fill)
+    assert store.failed(made, refused=True)
+    assert not made.folder.exists()
+
+
+def test_one_that_guests_run_from_is_not_taken_away(store: GoldenStore, image: Image) -> None:
+    """Their disks are over its disk, which another QEMU process may have to open by its name."""
+    made = store.make(image, facts(image), fill)
+    with GoldenStore(store.folder.parent).in_use(made):
+        assert not store.failed(made, refused=True)
+        assert not store.remove(made.folder)
+        assert store.remove_of(image.digest) == []
+        assert store.find(image, facts(image)) == made
+    assert store.remove_of(image.digest) == [made.label]
 
 
 def test_the_overlay_is_over_the_golden_disk(store: GoldenStore, image: Image, tmp_path: Path) -> None:
