@@ -65,7 +65,7 @@ class GuestGone(GuestError):
 
     def again(self) -> GuestGone:
         """The same, to be raised once more: a raised one keeps what it passed through."""
-        return GuestGone(self.what, where=self.where, hint=self.hint, ended=self.ended)
+        return type(self)(self.what, where=self.where, hint=self.hint, ended=self.ended)
 
 
 class ImageError(FreezelabError):

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from lab.cli.session import Guests, Settings, check_memory, lab_key
+from lab.cli.session import Guests
+from lab.cli.settings import Settings, check_memory, lab_key
 from lab.cli.signals import Teardown, shield
 from lab.controller import Controller, Fleet, Freezes, Subject
 from lab.core.lanes import batches

@@ -39,7 +39,8 @@ from lab.record.journal import Nowhere
 from lab.report.live import NullView
 
 if TYPE_CHECKING:
-    from lab.cli.session import Guests, Prepared, Settings
+    from lab.cli.session import Guests
+    from lab.cli.settings import Prepared, Settings
 
 MADE_OF = "golden"
 """The name that a golden guest has itself."""

@@ -133,7 +133,8 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
     """Start a guest that is kept. UsageError when there is one of this name already."""
     from lab.cli.options import accelerator_request, boot_seconds
     from lab.cli.running import images_for
-    from lab.cli.session import Guests, Settings, check_memory
+    from lab.cli.session import Guests
+    from lab.cli.settings import Settings, check_memory
     from lab.cli.signals import Signals
     from lab.cli.views import view_for
     from lab.host.clocks import HostClock

@@ -39,7 +39,7 @@ class Lookout:
             news = self._hypervisor.events.wait_news(news, _PERIOD_S)
             for name, life in tuple(self._lives.items()):
                 try:
-                    self._hypervisor.look(name)
+                    life.check()
                     self._look_for_resets(name)
                 except GuestGone as gone:
                     life.cut(gone)

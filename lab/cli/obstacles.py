@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from lab.cli import paths
-from lab.cli.session import check_memory
+from lab.cli.settings import check_memory
 from lab.core.lanes import batches
 from lab.core.patch import AnsiblePatch, CommandPatch, LivepatchPatch, MicrocodePatch, ReplaceHypervisorPatch
 from lab.core.plan import GuestSpec, Plan

@@ -15,7 +15,7 @@ from lab.cli import paths
 from lab.cli.calibrating import for_record
 from lab.cli.cells import Cells, make_patch
 from lab.cli.recovering import clear
-from lab.cli.session import Settings, check_memory
+from lab.cli.settings import Settings, check_memory
 from lab.core.plan import Cell, Plan
 from lab.errors import FreezelabError, Interrupted, MachineError
 from lab.host import facts as host_facts

@@ -4,136 +4,50 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from lab.cli.equipping import Equipment
 from lab.cli.golden import Clones
 from lab.cli.lookout import Lookout
 from lab.cli.paths import made
+from lab.cli.settings import BOOT_S, FOR_TCG, WAKES, Prepared, Settings, Started, free_port, lab_key
 from lab.cli.signals import Teardown, shield, whole
 from lab.cli.together import together
 from lab.controller import Subject
 from lab.core.plan import Cell, GuestSpec, TimeFault
 from lab.core.units import NS_PER_S, format_size
-from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted, MachineError
+from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
+from lab.guest.console import ConsoleLog, Panicked
 from lab.guest.fill import Fill, room
 from lab.guest.life import Life
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.serial import SerialLine
-from lab.guest.ssh import SSH, Address, load_key
+from lab.guest.ssh import SSH, Address
 from lab.host.taps import Tap
 from lab.hypervisor import memory
-from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg
-from lab.hypervisor.facts import Emulator
-from lab.image.identity import make_key, write_key
+from lab.image.identity import make_key
 from lab.image.seed import FW_CFG_NAME, Network, make_seed
-from lab.image.store import Image, overlay
+from lab.image.store import overlay
 from lab.ports import Clock, Journal, View
-
-BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
-"""How long a guest may take to answer SSH; see the README for what it takes."""
 
 REACHABLE = (
     "this libvirt runs guests as a user who may not enter these folders; set FREEZELAB_HOME and "
     "FREEZELAB_CACHE to folders open to it, such as /var/lib/freezelab"
 )
 
-WAKES = "pc"
-"""The machine family for guests that are to sleep. On q35 nobody maps the ACPI timer again after S3 (neither
-SeaBIOS 1.16 nor Linux 6.1): it reads all ones, Linux takes the TSC for broken and its time stands still."""
-
-OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
 START_TRIES = 3
+BOOT_TRIES = 3
+
+T = TypeVar("T")
 CALLED_OFF = GuestGone("called off", ended=True)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the guests of one run are made with. home: the state folder. folder: the run's own.
-
-    shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
-    kept: they may outlive this process, see Guests.leave. golden: they begin with the state of one that was
-    booted before, where they can.
-    """
-
-    run: str
-    home: Path
-    folder: Path
-    images: dict[str, Image]
-    accelerator: Choice
-    emulator: Emulator
-    boot_s: int | None = None
-    shared_memory: bool = False
-    guest_sleep: bool = False
-    kept: bool = False
-    golden: bool = False
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A guest that can be started. domain: without a disk, and on a port that is still to be found.
-    seed: its files. host_key: the public line that it will show."""
-
-    spec: GuestSpec
-    domain: DomainSpec
-    image: Image
-    folder: Path
-    seed: bytes
-    network: Network
-    host_key: str
-
-
-@dataclass(frozen=True)
-class Started:
-    """A guest whose domain runs. address: how to log in."""
-
-    spec: GuestSpec
-    address: Address
-    console: Path
-
-
-def check_memory(guests: Sequence[GuestSpec]) -> None:
-    """MachineError when the guests do not fit into the memory that is free now."""
-    import psutil
-
-    needed = sum(g.memory_bytes + OVERHEAD_BYTES for g in guests)
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise MachineError(
-            f"{'1 guest needs' if len(guests) == 1 else f'{len(guests)} guests need'} "
-            f"{format_size(needed >> 20 << 20)}, "
-            f"{format_size(free >> 20 << 20)} are free",
-            hint="fewer guests, or less memory for each",
-        )
-
-
-def lab_key(home: Path) -> tuple[Path, str]:
-    """The lab's own key pair, made on first use: (private key's path, public line)."""
-    path = made(home / "keys") / "lab_ed25519"
-    if not path.exists():
-        write_key(path, *make_key("freezelab"))
-    load_key(path)  # said before a guest is started, not after
-    try:
-        return path, path.with_name(path.name + ".pub").read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        hint = f"remove {path} and {path}.pub: a new pair is made"
-        raise MachineError("the lab's public key cannot be read", where=f"{path}.pub", hint=hint) from error
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Guests:
@@ -191,7 +105,9 @@ class Guests:
         started = {spec: self._start(guest) for spec, guest in prepared.items()}
         for spec, guest in started.items():
             self._view.phase("boot", guest=spec.name)
-            self._ready(spec, self.probe(guest), begun[spec], specs[spec], timings[spec])
+            probe, again = self._booted(prepared[spec], guest, self.probe)
+            timings[spec] |= {"panics": again} if again else {}
+            self._ready(spec, probe, begun[spec], specs[spec], timings[spec])
             if clones is not None:
                 clones.booted(spec)
 
@@ -207,8 +123,23 @@ class Guests:
 
     def login(self, spec: GuestSpec) -> SSH:
         """Boot a guest and log in to it, once, without a probe. GuestError when it does not answer."""
-        guest = self._start(self._prepare(spec))
-        return self._stack.enter_context(self._connect(guest, self._boot_s))
+        guest = self._prepare(spec)
+        ssh, _ = self._booted(guest, self._start(guest), lambda started: self._connect(started, self._boot_s))
+        return self._stack.enter_context(ssh)
+
+    def _booted(self, guest: Prepared, started: Started, reach: Callable[[Started], T]) -> tuple[T, int]:
+        """What comes of reaching a guest that boots, and how often it was started again because its kernel
+        had panicked: on a busy host one that is emulated may find that its timers do not work."""
+        for again in range(BOOT_TRIES):
+            try:
+                return reach(started), again
+            except Panicked as error:
+                if again == BOOT_TRIES - 1:
+                    raise
+                self._view.note(f"{str(error).splitlines()[0]}; it is started again")
+                self.remove(guest.spec.name)
+                started = self._start(guest)
+        raise AssertionError  # the last try returns or raises
 
     def serve_time(self, offset_ns: int, fault: TimeFault | None = None) -> None:
         """Have the host's NTP server running, as long as the guests: its time is off by so much, and what
@@ -275,6 +206,7 @@ class Guests:
         machine = settings.emulator.machine
         if settings.guest_sleep:
             machine = self._hypervisor.emulator(settings.accelerator.accelerator, WAKES).machine
+        emulated = FOR_TCG if settings.accelerator.accelerator is Accelerator.TCG else ()
         one, other = self._taps(spec) if spec.bridge else ("", "")
         domain = DomainSpec(
             guest=spec.name,
@@ -287,7 +219,7 @@ class Guests:
             machine=machine,
             kernel=image.kernel,
             initrd=image.initrd,
-            cmdline=" ".join((image.cmdline, *spec.kernel_options)),
+            cmdline=" ".join((image.cmdline, *emulated, *spec.kernel_options)),
             console_log=settings.folder / f"console-{spec.name}.log",
             disk=Disk(folder / "disk.qcow2"),
             console=Console.VIRTIO if "console=hvc0" in image.cmdline else Console.SERIAL,
@@ -319,7 +251,13 @@ class Guests:
         if self._lookout is None:
             self._lookout = self._stack.enter_context(Lookout(self._hypervisor, self._lives))
         self._launched.append(name)
-        self._lives[name] = life = Life(partial(self._hypervisor.look, name))
+        console = ConsoleLog(name, domain.console_log)
+
+        def look() -> None:
+            self._hypervisor.look(name)
+            console.look()
+
+        self._lives[name] = life = Life(look)
         if self._called_off:
             life.end(CALLED_OFF)
         self._stack.callback(self.remove, guest.spec.name)

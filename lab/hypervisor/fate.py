@@ -16,6 +16,9 @@ from lab.hypervisor.ground import Ground
 REBOOTED = "rebooted"
 """EventLog's name of libvirt's reboot event, QEMU's RESET: the guest's doing."""
 
+_SAID_S = 2.0
+"""libvirt says how a process has ended a second after we see that it has."""
+
 _ENDS = {
     "shutdown": "it powered itself off",
     "destroyed": "somebody destroyed its domain",
@@ -31,7 +34,7 @@ def gone(ground: Ground, guest: str) -> GuestGone | None:
     domain, uuid = ground.domain(guest)
     state = ground.state(guest)
     if state in ("shut off", "crashed"):
-        end = ground.last_end(uuid)
+        end = ground.last_end(uuid) or ground.events.wait_lifecycle(uuid, lambda e: e.ends_guest, _SAID_S)
         reason = end.reason if end is not None else ""
         how = "" if state == "shut off" and not reason else _ENDS.get(reason, "its QEMU process died")
         if reason == "shutdown" and _told_by_signal(ground, uuid):

@@ -44,7 +44,7 @@ class Logs:
         return "\n".join(["QEMU's log ends:", *said[-_LINES:]]) if said else ""
 
     def drop(self, pattern: str, keep: Path | None = None, but: Collection[str] = ()) -> list[Path]:
-        """Remove the embedded driver's logs of domains whose names match `pattern`, as fnmatch(3) has it; they.
+        """Remove the embedded driver's logs of domains whose names match `pattern`, as in fnmatch(3); they.
         keep: a folder for those that say something. but: names to spare."""
         if self._root is None:
             return []

@@ -22,7 +22,8 @@ import psutil
 import pytest
 
 from lab.cli.running import images_for, new_run_folder
-from lab.cli.session import Guests, Settings
+from lab.cli.session import Guests
+from lab.cli.settings import Settings
 from lab.controller import Controller, Subject
 from lab.core.findings import findings
 from lab.core.judge import CycleResult, measure

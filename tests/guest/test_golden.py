@@ -15,7 +15,8 @@ import pytest
 
 from lab.cli import golden
 from lab.cli.running import images_for, new_run_folder
-from lab.cli.session import Guests, Settings
+from lab.cli.session import Guests
+from lab.cli.settings import Settings
 from lab.controller import Subject
 from lab.core.clock import GuestClock
 from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism

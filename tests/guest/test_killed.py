@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.cli.session import lab_key
+from lab.cli.settings import lab_key
 from lab.guest.ssh import SSH, Address
 from lab.host.clocks import HostClock
 from lab.hypervisor import memory

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.session import free_port
+from lab.cli.settings import free_port
 from lab.errors import GuestError, MachineError
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH, Address

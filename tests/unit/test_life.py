@@ -14,6 +14,7 @@ import pytest
 from lab.cli.signals import Signals
 from lab.cli.together import together
 from lab.errors import GuestError, GuestGone, Interrupted
+from lab.guest.console import ConsoleLog, Panicked
 from lab.guest.life import Life
 from lab.guest.ssh import SSH, Address
 from lab.host.clocks import HostClock
@@ -134,3 +135,27 @@ def test_the_first_failure_is_raised_when_all_are_done() -> None:
     with pytest.raises(GuestError, match="did not boot"):
         together([0, 1], work)
     assert done == [1]
+
+
+def test_a_panic_is_read_from_the_console(tmp_path: Path) -> None:
+    """M1: as QEMU writes it, in pieces; what an earlier boot has left there is not this one's."""
+    path = tmp_path / "console.log"
+    path.write_bytes(b"[    0.5] Kernel panic - not syncing: of an earlier boot\r\n")
+    console = ConsoleLog("web-0", path)
+    console.look()
+    with path.open("ab") as file:
+        file.write(b"[    0.1] Linux version 6.1\r\n[    0.9] Kernel panic - not syncing: IO-APIC + timer")
+        file.flush()
+        console.look()  # the line is not whole
+        file.write(b" doesn't work!  Boot with apic=debug\r\n[    0.9] CPU: 0 PID: 1\r\n")
+    for _ in range(2):
+        with pytest.raises(Panicked, match=r"panicked: IO-APIC \+ timer doesn't work!") as raised:
+            console.look()
+        assert raised.value.ended
+    again = raised.value.again()
+    assert isinstance(again, Panicked)
+    assert again.hint == raised.value.hint
+
+
+def test_a_console_that_is_not_there_yet_says_nothing(tmp_path: Path) -> None:
+    ConsoleLog("web-0", tmp_path / "console.log").look()

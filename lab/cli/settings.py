@@ -1,0 +1,114 @@
+"""What guests are made with, what is known of one before it is started and after, and what they share."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cli.paths import made
+from lab.core.plan import GuestSpec
+from lab.core.units import format_size
+from lab.errors import MachineError
+from lab.guest.ssh import Address, load_key
+from lab.hypervisor.accelerators import Choice
+from lab.hypervisor.domain import Accelerator, DomainSpec
+from lab.hypervisor.facts import Emulator
+from lab.image.identity import make_key, write_key
+from lab.image.seed import Network
+from lab.image.store import Image
+
+BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
+"""How long a guest may take to answer SSH; see the README for what it takes."""
+
+FOR_TCG = ("no_timer_check",)
+"""For emulated kernels: on a busy host the first ticks of the timer may come too late for Linux's check of
+it, which panics then ("IO-APIC + timer doesn't work!"; arch/x86/kernel/apic/io_apic.c, check_timer). On KVM
+Linux leaves the check out by itself (arch/x86/kernel/kvm.c)."""
+
+WAKES = "pc"
+"""The machine family for guests that are to sleep. On q35 nobody maps the ACPI timer again after S3 (neither
+SeaBIOS 1.16 nor Linux 6.1): it reads all ones, Linux takes the TSC for broken and its time stands still."""
+
+OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the guests of one run are made with. home: the state folder. folder: the run's own.
+
+    shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
+    kept: they may outlive this process, see Guests.leave. golden: they begin with the state of one that was
+    booted before, where they can.
+    """
+
+    run: str
+    home: Path
+    folder: Path
+    images: dict[str, Image]
+    accelerator: Choice
+    emulator: Emulator
+    boot_s: int | None = None
+    shared_memory: bool = False
+    guest_sleep: bool = False
+    kept: bool = False
+    golden: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A guest that can be started. domain: without a disk, and on a port that is still to be found.
+    seed: its files. host_key: the public line that it will show."""
+
+    spec: GuestSpec
+    domain: DomainSpec
+    image: Image
+    folder: Path
+    seed: bytes
+    network: Network
+    host_key: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """A guest whose domain runs. address: how to log in."""
+
+    spec: GuestSpec
+    address: Address
+    console: Path
+
+
+def check_memory(guests: Sequence[GuestSpec]) -> None:
+    """MachineError when the guests do not fit into the memory that is free now."""
+    import psutil
+
+    needed = sum(g.memory_bytes + OVERHEAD_BYTES for g in guests)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise MachineError(
+            f"{'1 guest needs' if len(guests) == 1 else f'{len(guests)} guests need'} "
+            f"{format_size(needed >> 20 << 20)}, "
+            f"{format_size(free >> 20 << 20)} are free",
+            hint="fewer guests, or less memory for each",
+        )
+
+
+def lab_key(home: Path) -> tuple[Path, str]:
+    """The lab's own key pair, made on first use: (private key's path, public line)."""
+    path = made(home / "keys") / "lab_ed25519"
+    if not path.exists():
+        write_key(path, *make_key("freezelab"))
+    load_key(path)  # said before a guest is started, not after
+    try:
+        return path, path.with_name(path.name + ".pub").read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        hint = f"remove {path} and {path}.pub: a new pair is made"
+        raise MachineError("the lab's public key cannot be read", where=f"{path}.pub", hint=hint) from error
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody uses now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

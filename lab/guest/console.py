@@ -1,0 +1,50 @@
+"""A guest's console, read for what nobody else knows: that its kernel has panicked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lab.errors import GuestGone
+
+_PANIC = re.compile(rb"Kernel panic - not syncing: ([^\r\n]*)[\r\n]")
+"""Linux, kernel/panic.c: at KERN_EMERG, so `quiet` does not keep it back."""
+
+_LONGEST = 1024
+"""Bytes of a line; printk's are shorter (LOG_LINE_MAX)."""
+
+
+class Panicked(GuestGone):
+    """Its kernel has given up."""
+
+
+class ConsoleLog:
+    """The file that QEMU writes the console to, from its end now on. path: it need not be there yet."""
+
+    def __init__(self, guest: str, path: Path) -> None:
+        self._guest, self.path = guest, path
+        self._at = path.stat().st_size if path.exists() else 0
+        self._rest = b""
+        self._why: str | None = None
+
+    def look(self) -> None:
+        """Panicked when its kernel says so."""
+        if self._why is None:
+            try:
+                with self.path.open("rb") as file:
+                    file.seek(self._at)
+                    new = file.read()
+            except OSError:
+                return
+            self._at += len(new)
+            text = self._rest + new
+            self._rest = text[-_LONGEST:]
+            if (found := _PANIC.search(text)) is None:
+                return
+            self._why = found[1].decode(errors="replace").strip()
+        raise Panicked(
+            f"its kernel has panicked: {self._why}",
+            where=f"guest {self._guest}",
+            hint=f"its console: {self.path}",
+            ended=True,
+        )
