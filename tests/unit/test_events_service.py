@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -365,6 +366,38 @@ def test_noise_never_ends_the_service(running: MetadataService, data: st.DataObj
     assert running.trouble == ""
 
 
+ROW = {
+    "poll": (POLL, 200),
+    "approval": (approval("A" * 36), 400),
+    "no events": (head(EVENTS, "POST", "Content-Length: 20") + b'{"StartRequests":[]}', 200),
+    "chunks": (
+        head(EVENTS, "POST", "Transfer-Encoding: chunked")
+        + b'5\r\n{"Sta\r\nf;x=y\r\nrtRequests":[]}\r\n0\r\nTrailer: t\r\n\r\n', 200,
+    ),
+    "body of another verb": (head(EVENTS, "PUT", "Content-Length: 5") + b"GET /", 405),
+    "no such path": (head("/metadata/nothing"), 404),
+    "absolute": (head("http://h/metadata/versions"), 200),
+    "upgrade": (head(EVENTS, "GET", "Connection: Upgrade", "Upgrade: h2c"), 200),
+}  # fmt: skip
+
+
+@given(data=st.data())
+@cases(60)
+def test_requests_are_told_apart_however_they_arrive(running: MetadataService, data: st.DataObject) -> None:
+    """Whatever comes after whatever, with empty lines between them, in pieces of any size."""
+    row = data.draw(st.lists(st.sampled_from(list(ROW)), min_size=1, max_size=12))
+    gaps = data.draw(st.lists(st.sampled_from([b"", b"\r\n", b"\n\r\n"]), min_size=12, max_size=12))
+    raw = b"".join(gap + ROW[one][0] for gap, one in zip(gaps, row, strict=False))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=8)))
+    client = Client(running.connect("web-0"))
+    for start, end in pairwise([0, *cuts, len(raw)]):
+        client.send(raw[start:end])
+        if data.draw(st.booleans()):
+            time.sleep(0.0002)  # else they mostly arrive as one
+    assert [client.reply().status for _ in row] == [ROW[one][1] for one in row]
+    client.close()
+
+
 def test_requests_in_a_row_are_answered_in_a_row(connect: Connect) -> None:
     paths = [EVENTS, "/metadata/nothing", "/metadata/versions"] * 100
     client = connect("web-0")
@@ -482,6 +515,15 @@ def test_a_client_that_has_said_all_is_still_answered(connect: Connect) -> None:
     client.send(POLL)
     client.socket.shutdown(socket.SHUT_WR)
     assert client.reply().status == 200
+    assert client.is_at_end()
+
+
+@pytest.mark.parametrize(
+    "raw", [POLL.replace(b"HTTP/1.1", b"HTTP/1.0"), head(EVENTS, "GET", "Connection: close")]
+)
+def test_a_client_that_wants_one_answer_gets_the_end_with_it(connect: Connect, raw: bytes) -> None:
+    client = connect("web-0")
+    assert client.ask(raw + POLL).status == 200
     assert client.is_at_end()
 
 
