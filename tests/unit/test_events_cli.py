@@ -197,6 +197,29 @@ def test_a_life_from_announcement_to_the_end(place: Place) -> None:
     assert list(place.home.iterdir()) == []
 
 
+def test_answers_on_purpose_come_in_the_order_given(place: Place) -> None:
+    serving = place.serve("--listen", "127.0.0.1:0", "--time-factor", "1")
+    serving.ask("web-0")
+    document = place.home / "Recorded.json"
+    document.write_text('{"Events": ["$NAME"]}')
+    given = ("empty", "late 50ms", "200", f"document {document}", "NO-EVENTS", "410")
+    options = [word for one in given for word in ("--answer", one)]
+    event = place.run("announce", *options).stdout.split()[0]
+    empty, late, true, recorded, without, gone, after = [serving.ask("web-0") for _ in range(7)]
+    assert empty == (200, None)
+    assert [one["EventId"] for one in late[1]["Events"]] == [event]
+    assert late == true == after
+    assert recorded == (200, {"Events": ["web-0"]})
+    assert without == (200, {"DocumentIncarnation": late[1]["DocumentIncarnation"]})
+    assert gone[0] == 410
+    document.unlink()
+    for wrong in ("418", "late", "late 5", f"document {document}"):
+        refused = place.run("announce", "--answer", wrong)
+        assert refused.returncode == 2
+        assert len(refused.stderr.splitlines()) <= 2
+    assert serving.end() == 0
+
+
 def test_a_whole_life_in_one_command(place: Place) -> None:
     """Started by NotBefore, over by itself; and what an operator may do with those that wait."""
     serving = place.serve("--listen", "127.0.0.1:0", "--time-factor", "900", "--name", "lab")
