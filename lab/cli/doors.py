@@ -12,12 +12,12 @@ from lab.cli.keeping import Kept
 from lab.core.scheduled.instance import About, Given, refusal, scale_set_name
 from lab.errors import UsageError
 from lab.playbook.fleet import FAULT_DOMAINS, SCALE_SET_FAULT_DOMAINS, UPDATE_DOMAINS
+from lab.playbook.instances import COMPUTE_NAME
 
 Door = tuple[str, int, str]
 """Address, port and guest."""
 
 _GUEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_COMPUTE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,19 @@ def abouts_of(listened: Sequence[str], kept: Sequence[Kept], wanted: Wanted) -> 
     given, count = _given(wanted.instance), dict[str, int]()
     abouts: list[About] = []
     for number, guest in enumerate(guests):
-        group = member_of.get(guest, "")
-        place = count[group] = count.get(group, -1) + 1
-        machine = machines[guest].about() if guest in machines else _made_up(guest, number)
-        abouts.append(
-            replace(
-                machine,
-                name=names.get(guest, guest),
+        about = machines[guest].about() if guest in machines else _made_up(guest, number)
+        about = replace(about, name=names.get(guest, guest), given=given)
+        if group := member_of.get(guest, ""):
+            place = count[group] = count.get(group, -1) + 1
+            scales = group in scale_sets
+            about = replace(
+                about,
                 availability_set=group,
-                scale_set=group in scale_sets,
-                fault_domain=place % (SCALE_SET_FAULT_DOMAINS if group in scale_sets else FAULT_DOMAINS),
+                scale_set=scales,
+                fault_domain=place % (SCALE_SET_FAULT_DOMAINS if scales else FAULT_DOMAINS),
                 update_domain=place % UPDATE_DOMAINS,
-                given=given,
             )
-            if group
-            else replace(machine, name=names.get(guest, guest), given=given)
-        )
+        abouts.append(about)
     return abouts
 
 
@@ -124,7 +121,7 @@ def _names(texts: Sequence[str], guests: Sequence[str], numbered: Mapping[str, s
     for text in texts:
         guest, equals, name = text.partition("=")
         where = "--compute-name"
-        if not equals or not _COMPUTE_NAME.fullmatch(name):
+        if not equals or not COMPUTE_NAME.fullmatch(name):
             raise UsageError(f"not understood: {text!r}", where=where, hint="write it like web-0=prod_web_0")
         if guest not in guests:
             raise UsageError(f"no guest {guest!r}", where=where, hint=f"guests: {', '.join(guests)}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from lab.core.plan import (
     Announcement,
@@ -18,6 +21,7 @@ from lab.core.plan import (
     GateKind,
     NoticeExpectations,
     OtherEvent,
+    Plan,
     Rollout,
     RolloutEnd,
     ServiceFaults,
@@ -230,6 +234,8 @@ def test_names_and_metadata_of_one_s_own(folder: Path) -> None:
             (("compute", "licenseType"), ""),
         )
     )
+    history = json.loads(json.dumps(asdict(plan)))
+    assert TypeAdapter(Plan).validate_python(history) == plan
 
 
 def test_an_unknown_duration(folder: Path) -> None:
