@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -37,16 +38,14 @@ class Clone:
         chronyd.write_text("#!/bin/sh\n")
         chronyd.chmod(0o755)
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def environment(self) -> dict[str, str]:
         plain = {key: value for key, value in os.environ.items() if not key.startswith(("FREEZELAB", "PIP_"))}
+        return {**plain, "FREEZELAB_HOME": str(self.home), "FREEZELAB_CACHE": str(self.cache)}
+
+    def start(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [self.root / "freezelab", *arguments],
-            env={
-                **plain,
-                "FREEZELAB_HOME": str(self.home),
-                "FREEZELAB_CACHE": str(self.cache),
-                **environment,
-            },
+            env={**self.environment(), **more},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -86,6 +85,27 @@ def test_nothing_half_made_is_kept(clone: Clone, nobody: str) -> None:
         assert "nothing half-made was kept" in done.stderr
         assert sorted(path.name for path in clone.venv.iterdir()) == [".lock", "setup.log"]
         assert done.stdout == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_half_made_is_kept_when_it_is_interrupted(clone: Clone, number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with subprocess.Popen(
+            [clone.root / "freezelab", "history"],
+            env={**clone.environment(), "PIP_INDEX_URL": index, "PIP_CONFIG_FILE": os.devnull},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as started:
+            silent.settimeout(200)
+            asking, _ = silent.accept()  # pip asks, and gets no answer
+            os.killpg(started.pid, number)
+            _, told = started.communicate(timeout=200)
+            asking.close()
+    assert started.returncode == 130, told
+    assert b"nothing half-made was kept" in told
+    assert sorted(path.name for path in clone.venv.iterdir()) == [".lock", "setup.log"]
 
 
 def test_uninstall_removes_what_is_the_labs_and_nothing_else(clone: Clone) -> None:
