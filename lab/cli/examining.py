@@ -11,10 +11,10 @@ from pathlib import Path
 from lab.cli import paths
 from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
-from lab.host import chronyd
+from lab.host import chronyd, emulators
 from lab.host.clocks import HostClock
 from lab.host.run import run
-from lab.hypervisor.accelerators import Request, choose
+from lab.hypervisor.accelerators import Request, boots_unsurely, choose
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import Accelerator
 from lab.image.store import ImageStore, default_cache
@@ -48,6 +48,7 @@ def examine(uri: str | None) -> list[Check]:
     checks.append(_hypervisor(uri, state))
     if image is not None:
         checks.append(_accelerator(image.kernel, state))
+        checks += _kernels(store)
     checks.append(_chronyd(state))
     return checks
 
@@ -139,6 +140,22 @@ def _accelerator(kernel: Path, state: Path) -> Check:
     if choice.accelerator is Accelerator.KVM:
         return Check("accelerator", True, said)
     return Check("accelerator", None, f"{said}: guests are slow, and all works", choice.hint)
+
+
+def _kernels(store: ImageStore) -> list[Check]:
+    """Images whose guests may not boot here without KVM."""
+    there = emulators.system()
+    try:
+        qemu = emulators.version(there) if there is not None else ""
+    except FreezelabError:
+        return []
+    found = []
+    for listed in store.listing():
+        kernel = str(listed.image.info.get("kernel_version", ""))
+        if listed.current and (why := boots_unsurely(kernel, qemu)):
+            hint = "install a newer QEMU, or build the image with an older kernel"
+            found.append(Check(f"image {listed.image.name}", None, f"without KVM: {why}", hint))
+    return found
 
 
 def _chronyd(state: Path) -> Check:

@@ -188,7 +188,7 @@ def plan(
 @app.command()
 def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names or files.")]) -> None:
     """Validate playbooks, and tell what they need that is not here."""
-    from lab.cli.obstacles import obstacles
+    from lab.cli.obstacles import cautions, obstacles
     from lab.core.foreseen import overruns
 
     codes = {0}
@@ -205,7 +205,7 @@ def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names 
             print(f"freezelab: {name}: not here: {obstacle}", file=sys.stderr)
         if not found:
             typer.echo(f"{name}: good ({made.name})")
-        for why in overruns(made):
+        for why in (*overruns(made), *cautions(made)):
             typer.echo(f"{name}: note: {why}")
     if len(codes) > 1:
         raise typer.Exit(2 if 2 in codes else max(codes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from lab.errors import FreezelabError
 from lab.host import emulators, patches, taps
 from lab.host.clocks import HostClock
 from lab.hypervisor import memory
+from lab.hypervisor.accelerators import boots_unsurely
 from lab.image.store import ImageStore, default_cache
 
 _BY_THEMSELVES = (AnsiblePatch, CommandPatch, LivepatchPatch, MicrocodePatch)
@@ -32,6 +34,26 @@ def obstacles(plan: Plan) -> list[FreezelabError]:
         except FreezelabError as error:
             found.setdefault(str(error), error)
     return list(found.values())
+
+
+def cautions(plan: Plan) -> list[str]:
+    """What may go wrong here, though nothing stands against it."""
+    there = emulators.system()
+    if there is None:
+        return []
+    try:
+        qemu = emulators.version(there)
+    except FreezelabError:
+        return []
+    store = ImageStore(paths.RECIPES, default_cache())
+    found = []
+    for name in dict.fromkeys(guest.image for cell in plan.parts for guest in cell.guests):
+        with suppress(FreezelabError):
+            image = store.find(name)
+            kernel = str(image.info.get("kernel_version", "")) if image is not None else ""
+            if why := boots_unsurely(kernel, qemu):
+                found.append(f"image {name}: without KVM: {why}")
+    return found
 
 
 def _checks(plan: Plan) -> Iterator[Callable[[], object]]:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import selectors
 import shutil
 import signal
@@ -28,6 +29,9 @@ from lab.hypervisor.domain import Accelerator
 KVM_DEVICE = Path("/dev/kvm")
 PROOF = b"Linux version"
 """The first words a Linux kernel prints."""
+
+_UNSURE_KERNEL, _SURE_QEMU = (6, 12), (10,)
+"""Linux from 6.12 on does not boot every time on the TCG of QEMU 7.2; on that of 10.0 and 11.1 it does."""
 
 _BOOT_S = 30.0
 """Longest boot to PROOF that still counts: about 1 s on KVM, 10-20 s nested in an emulated host."""
@@ -79,6 +83,23 @@ def choose(
             f"KVM cannot be used: {choice.reason}", hint=choice.hint or "use --accelerator auto or tcg"
         )
     return choice
+
+
+def boots_unsurely(kernel: str, qemu: str) -> str:
+    """Why guests with this kernel may not boot on TCG, "" when there is nothing known against it. kernel: as
+    uname -r has it; qemu: its version, both beginning with numbers and dots."""
+    linux, version = (_numbers(text) for text in (kernel, qemu))
+    if not linux or not version or linux < _UNSURE_KERNEL or version >= _SURE_QEMU:
+        return ""
+    return (
+        f"Linux {'.'.join(map(str, linux[:2]))} does not boot every time on the TCG of QEMU "
+        f"{'.'.join(map(str, version[:2]))}; QEMU 10.0 and later boot it"
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    found = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def _emulator(given: Path | None) -> Path:

@@ -11,6 +11,9 @@ from typer.testing import CliRunner
 
 from lab.cli.main import app
 from lab.cli.obstacles import obstacles
+from lab.host import emulators
+from lab.hypervisor.accelerators import boots_unsurely
+from lab.image.store import ImageStore
 from lab.playbook import parse
 
 GOOD = "resync: none\ncycle: {patch: {hold: 1s}}"
@@ -104,3 +107,29 @@ def test_plan_needs_no_name(free: None) -> None:
     done = CliRunner().invoke(app, ["plan"])
     assert done.exit_code == 0
     assert done.stdout.startswith("first-freeze\n")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "qemu", "unsure"),
+    [
+        ("6.12.48+deb13-cloud-amd64", "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)", True),
+        ("7.3.4+deb14-amd64", "7.2.22", True),
+        ("6.1.0-56-cloud-amd64", "7.2.22", False),
+        ("6.12.48+deb13-cloud-amd64", "10.0.2 (Debian 1:10.0.2+ds-2)", False),
+        ("6.12.48+deb13-cloud-amd64", "11.1.3", False),
+        ("", "7.2.22", False),
+        ("?", "7.2.22", False),
+    ],
+)
+def test_a_kernel_that_boots_when_it_likes(kernel: str, qemu: str, unsure: bool) -> None:
+    assert bool(boots_unsurely(kernel, qemu)) is unsure
+
+
+def test_check_tells_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = SimpleNamespace(info={"kernel_version": "6.12.48+deb13-cloud-amd64"})
+    monkeypatch.setattr(ImageStore, "find", lambda _self, _name: image)
+    monkeypatch.setattr(emulators, "system", lambda: Path("/usr/bin/qemu-system-x86_64"))
+    monkeypatch.setattr(emulators, "version", lambda _path: "7.2.22 (Debian 1:7.2)")
+    code, out, _err = checked(tmp_path, good=GOOD)
+    assert code == 0
+    assert "image debian: without KVM: Linux 6.12 does not boot every time on the TCG of QEMU 7.2" in out
