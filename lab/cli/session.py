@@ -238,9 +238,9 @@ class Guests:
 
     def _start(self, guest: Prepared) -> Started:
         """From its image, whatever was tried before."""
-        for path in (guest.folder / "disk.qcow2", guest.domain.memory_file):
-            if path is not None:
-                path.unlink(missing_ok=True)
+        (guest.folder / "disk.qcow2").unlink(missing_ok=True)
+        if guest.domain.memory_file is not None:
+            memory.allocate(guest.domain.memory_file, guest.domain.memory_bytes)
         overlay(guest.image, guest.folder / "disk.qcow2")
         # With an id of its own: libvirt's events of the other domain may still come.
         return self.launch(guest, replace(guest.domain, uuid=str(uuid.uuid4()), machine_uuid=""), self._boot)
@@ -309,6 +309,7 @@ class Guests:
         self._stack.callback(memory.drop, self._settings.home)
         path = folder / f"{self._settings.run}-{spec.name}"
         self._stack.callback(path.unlink, missing_ok=True)
+        memory.allocate(path, spec.memory_bytes)
         return path
 
     def _socket(self) -> Path:

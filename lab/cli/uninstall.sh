@@ -3,7 +3,7 @@
 # `./freezelab uninstall`: the launcher reads this in, so that it works without an environment.
 
 # Names of ours below the state folder and the cache; they may be folders of yours, with more in them.
-state_names="runs guests libvirt keys kept agents doors saved events tools accelerator.json calibration.json"
+state_names="runs guests libvirt ram keys kept agents doors saved events tools accelerator.json calibration.json"
 cache_names="images golden emulators"
 
 # found FOLDER NAME...: those that are there, a path a line.
@@ -18,8 +18,7 @@ found() {
 in_memory() {
     {
         readlink -- "$state/libvirt/run"
-        sum=$(printf %s "$state" | sha256sum)
-        printf '/dev/shm/freezelab-%s-%.16s-ram\n' "$(id -u)" "$sum"
+        readlink -- "$state/ram"
     } | while IFS= read -r path; do
         case $path in "/dev/shm/freezelab-$(id -u)-"*) [ -d "$path" ] && [ -O "$path" ] && printf '%s\n' "$path" ;; esac
     done

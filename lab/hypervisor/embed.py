@@ -10,12 +10,10 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import hashlib
 import os
 import pwd
 import re
 import shutil
-import stat
 import struct
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lab.errors import HypervisorError
+from lab.hypervisor import shm
 from lab.hypervisor.process import QemuProcess
 
 _SOCKET_PATH_MAX = 107
@@ -56,9 +55,6 @@ not UTF-8."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9/._+~:@-]*")
 _ELSEWHERE = "set FREEZELAB_HOME to a folder with a plainer path"
-
-_MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there is checked to be ours
-"""A tmpfs on every Linux with glibc: shm_overview(7)."""
 
 _LATE = ("usr/lib/*/libvirt/storage-file/*.so", "usr/lib64/libvirt/storage-file/*.so")
 
@@ -156,16 +152,12 @@ def _run_in_memory(root: Path) -> None:
         if any(run.rglob("*.xml")):
             return  # an older lab's guests still run from there
         shutil.rmtree(run)
-    name = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    memory = _MEMORY / f"freezelab-{os.geteuid()}-{name}"
-    with contextlib.suppress(OSError):
-        memory.mkdir(mode=0o700, exist_ok=True)
-        facts = memory.lstat()
-        if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & 0o077:
-            run.unlink(missing_ok=True)
-            run.symlink_to(memory)
-            return
-    run.unlink(missing_ok=True)
+    if run.is_symlink() and shm.named(run) is None and any(run.rglob("*.xml")):
+        return  # another lab's name for it, and guests still run from there
+    try:
+        shm.folder(run)
+    except OSError:
+        run.unlink(missing_ok=True)
 
 
 def _place(root: Path) -> Path:

@@ -6,6 +6,7 @@ on hugetlbfs. The path is the lab's own: what libvirt manages it removes when a 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from lab.core.timeline import MemoryProof
 from lab.core.units import format_size
 from lab.errors import MachineError
+from lab.hypervisor import shm
 
 PAGE = 4096
 _DIGEST = 32  # bytes of SHA-256, which current CPUs compute in hardware
@@ -26,37 +28,67 @@ _THREADS = 2
 _FIRST = 16
 """Differing pages that are named."""
 
-SHM = Path("/dev/shm")  # noqa: S108 - what is made there is checked to be ours
+SHM = shm.SHM
+_LINK, _KIND = "ram", "-ram"
 _POOLS = Path("/sys/kernel/mm/hugepages")
 _SPARE = 16 << 20
-"""Left free on the RAM file system: other programs of the host use it too."""
+"""Left free on the RAM file system: libvirt's status files and sockets are there, and what other programs of
+the host keep."""
 
 
 def folder(home: Path) -> Path:
     """The folder on the RAM file system for guests of this state folder; made. MachineError when it cannot
     be, or is somebody else's."""
-    path = _path(home)
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
-        facts = path.lstat()
+        return shm.folder(home / _LINK, _KIND)
+    except shm.NotOurs as error:
+        raise MachineError(
+            "is not a folder of ours alone", where=str(error.filename), hint=f"remove {error.filename}"
+        ) from error
     except OSError as error:
         raise MachineError(
-            f"no place for guests' RAM: {error.strerror}", where=str(path), hint="is a tmpfs mounted there?"
+            f"no place for guests' RAM: {error.strerror}",
+            where=str(error.filename),
+            hint="is a tmpfs mounted on /dev/shm?",
         ) from error
-    if path.is_symlink() or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
-        raise MachineError("is not a folder of ours alone", where=str(path), hint=f"remove {path}")
-    return path
 
 
 def drop(home: Path) -> None:
-    """Remove the folder, unless a guest's RAM is in it."""
-    with suppress(OSError):
-        _path(home).rmdir()
+    """Remove the folder, unless a guest's RAM is in it. Made again, it has the same name."""
+    if (path := shm.named(home / _LINK, _KIND)) is not None:
+        with suppress(OSError):
+            path.rmdir()
 
 
-def _path(home: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(home.absolute())).hexdigest()[:16]
-    return SHM / f"freezelab-{os.geteuid()}-{name}-ram"
+def allocate(path: Path, size_bytes: int) -> None:
+    """Have a guest's RAM file hold all of its memory, all zeros, before the guest starts. A file that grows
+    while the guest runs ends it by SIGBUS where the file system is full, also one that was just handed over.
+    Pages that nobody has written take part in no digest. MachineError when there is not as much."""
+    if _is_fresh(path, size_bytes):
+        return
+    path.unlink(missing_ok=True)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, size_bytes)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.ENOMEM):
+            raise _no_room(path.parent, _free(path.parent)[0], size_bytes) from error
+        raise MachineError(f"no RAM for a guest: {error.strerror}", where=str(path)) from error
+
+
+def _is_fresh(path: Path, size_bytes: int) -> bool:
+    """Whether all of it is allocated, and nothing of it written."""
+    try:
+        with path.open("rb") as file:
+            facts = os.fstat(file.fileno())
+            whole = facts.st_size == size_bytes <= facts.st_blocks * 512
+            return whole and _seeks(file.fileno()) and not any(True for _ in _held(file.fileno(), size_bytes))
+    except OSError:
+        return False
 
 
 def huge_page_folder() -> Path:
@@ -72,20 +104,30 @@ def huge_page_folder() -> Path:
 
 
 def check_room(where: Path, needed_bytes: int) -> None:
-    """MachineError when the file system of folder `where` has less than `needed_bytes` free."""
+    """MachineError when the file system of folder `where` has less than `needed_bytes` free, and some beside
+    them for what libvirt and others keep there."""
+    free, spare = _free(where)
+    if needed_bytes + spare > free:
+        raise _no_room(where, free, needed_bytes)
+
+
+def _free(where: Path) -> tuple[int, int]:
+    """Bytes that a file there may take, and those that are to be left."""
     facts = os.statvfs(where)
-    free, spare = facts.f_bavail * facts.f_frsize, _SPARE
     # hugetlbfs without a size of its own says 0 for everything; the kernel's pool is its limit.
     pool = _POOLS / f"hugepages-{facts.f_bsize >> 10}kB" / "free_hugepages"
     if not facts.f_blocks and pool.exists():
-        free, spare = int(pool.read_text()) * facts.f_bsize, 0
-    if needed_bytes + spare > free:
-        raise MachineError(
-            f"the RAM file system has {format_size(free >> 20 << 20)} free, "
-            f"the guests' RAM is {format_size(needed_bytes >> 20 << 20)}",
-            where=str(where),
-            hint="fewer or smaller guests, or a larger one: mount -o remount,size=…",
-        )
+        return int(pool.read_text()) * facts.f_bsize, 0
+    return facts.f_bavail * facts.f_frsize, _SPARE
+
+
+def _no_room(where: Path, free: int, needed_bytes: int) -> MachineError:
+    return MachineError(
+        f"the RAM file system has {format_size(free >> 20 << 20)} free, "
+        f"the guests' RAM is {format_size(needed_bytes >> 20 << 20)}",
+        where=str(where),
+        hint="fewer or smaller guests, or a larger one: mount -o remount,size=…",
+    )
 
 
 class Stopped(Exception):

@@ -90,11 +90,11 @@ class Golden:
         return path
 
     def copy_ram(self, path: Path) -> Path:
-        """RAM of a guest's own at `path`, which another QEMU can map as well; as sparse as here. ImageError
-        when it cannot be made."""
+        """RAM of a guest's own at `path`, which another QEMU can map as well; as sparse as here, unless it is
+        allocated already: then what this does not write has to be zero there. ImageError when it cannot be
+        made."""
         try:
-            with self.ram.open("rb") as source, path.open("wb") as target:
-                os.fchmod(target.fileno(), 0o600)
+            with self.ram.open("rb") as source, open(path, "wb", opener=_without_truncation) as target:
                 os.ftruncate(target.fileno(), self.ram_bytes)
                 for start, end in _held(source.fileno(), self.ram_bytes):
                     os.lseek(target.fileno(), start, os.SEEK_SET)
@@ -103,6 +103,10 @@ class Golden:
         except OSError as error:
             raise ImageError(f"no copy of the golden RAM: {error.strerror}", where=str(path)) from error
         return path
+
+
+def _without_truncation(path: str, _flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 class GoldenStore:

@@ -108,6 +108,12 @@ def test_memory_is_the_same_page_by_page(shared: Lab, home: Path) -> None:
     assert len(processes(home)) == 1
 
 
+def test_all_of_its_memory_is_there(shared: Lab, home: Path) -> None:
+    """Whoever fills the RAM file system while the guest is frozen takes nothing from it."""
+    facts = ram_of(home).stat()
+    assert facts.st_blocks * 512 >= facts.st_size == 512 << 20
+
+
 def test_the_proof_sees_a_single_changed_page(shared: Lab, home: Path) -> None:
     """A byte of RAM changed under the exchange: it is called off, and the page is named."""
     ram = ram_of(home)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import signal
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from lab.hypervisor import memory as ram
 
 ROOT = Path(__file__).parents[2]
 FILES = (
@@ -116,9 +117,7 @@ def test_uninstall_removes_what_is_the_labs_and_nothing_else(clone: Clone) -> No
     (clone.home / "libvirt/run/qemu").rmdir()
     (clone.home / "libvirt/run").rmdir()
     (clone.home / "libvirt/run").symlink_to(memory)
-    ram = hashlib.sha256(os.fsencode(clone.home)).hexdigest()[:16]
-    shared = Path("/dev/shm") / f"freezelab-{os.geteuid()}-{ram}-ram"
-    shared.mkdir(mode=0o700)
+    shared = ram.folder(clone.home)
     (clone.venv / ".installed").write_text("packages gcc mmdebstrap\nuser libvirt-qemu\n")
     refused = clone.start("uninstall")
     assert refused.returncode == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,3 +83,60 @@ def test_a_folder_that_is_not_ours_alone(tmp_path: Path) -> None:
 def test_no_room(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match=r"has .* free, the guests' RAM is 1 TiB"):
         memory.check_room(tmp_path, 1 << 40)
+
+
+def test_what_is_allocated_is_there_and_in_no_digest(shm: Path) -> None:
+    path = shm / "ram"
+    memory.allocate(path, PAGES * PAGE)
+    facts = path.stat()
+    assert facts.st_blocks * 512 == facts.st_size == PAGES * PAGE
+    assert facts.st_mode & 0o777 == 0o600
+    assert take(path).count == 0
+    memory.allocate(path, PAGES * PAGE)
+    assert path.stat().st_ino == facts.st_ino  # nobody has written to it
+    with path.open("r+b") as file:
+        file.seek(5 * PAGE)
+        file.write(b"x")
+    assert take(path).held == (range(5, 6),)
+    memory.allocate(path, PAGES * PAGE)
+    assert path.read_bytes() == bytes(PAGES * PAGE)
+    path.unlink()
+
+
+def test_more_than_there_is_is_not_allocated(shm: Path) -> None:
+    with pytest.raises(MachineError, match=r"has .* free, the guests' RAM is"):
+        memory.allocate(shm / "ram", 1 << 50)
+    assert not list(shm.iterdir())
+
+
+def test_the_same_path_in_another_container(tmp_path: Path) -> None:
+    """Two that share /dev/shm and nothing else, with state folders of one path."""
+    home = tmp_path / "home"
+    home.mkdir()
+    one = memory.folder(home)
+    home.rename(tmp_path / "of the other container")
+    home.mkdir()
+    two = memory.folder(home)
+    try:
+        assert one != two
+        assert memory.folder(home) == two
+        memory.drop(home)
+        assert not two.exists()
+        assert memory.folder(home) == two  # files in it were named already
+    finally:
+        one.rmdir()
+        two.rmdir()
+
+
+def test_a_copy_of_a_state_folder(tmp_path: Path) -> None:
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    home.mkdir()
+    one = memory.folder(home)
+    shutil.copytree(home, copy, symlinks=True)
+    two = memory.folder(copy)
+    try:
+        assert one != two
+        assert memory.folder(home) == one
+    finally:
+        one.rmdir()
+        two.rmdir()
