@@ -248,10 +248,7 @@ class LibvirtHypervisor:
 
     def emulator_of(self, guest: str) -> str:
         """The version of the emulator that runs the guest now, by its own word: "7.2.22 (Debian …)"."""
-        version = self.qmp(guest, "query-version")
-        number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
-        package = str(version.get("package", "")).strip()
-        return f"{number} ({package})" if package else number
+        return facts.running_version(lambda command: self.qmp(guest, command))
 
     def pids(self) -> list[int]:
         """Of the QEMU processes of this lab's guests, as far as they are on this host."""

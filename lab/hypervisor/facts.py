@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,9 @@ from xml.etree import ElementTree as ET
 from lab.errors import HypervisorError
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
 from lab.hypervisor.domain import Accelerator
+
+_VERSION_S = 10.0
+_VERSION = re.compile(r"QEMU emulator version (\d+(?:\.\d+)+)(?: \(([^)\n]*)\))?")
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,9 @@ def versions(connection: Any, uri: str) -> HypervisorFacts:
     with mapped("its version cannot be had", uri):
         return HypervisorFacts(
             uri=uri,
-            qemu=_dotted(connection.getVersion()),
-            libvirt=_dotted(connection.getLibVersion()),
-            libvirt_linked=_dotted(libvirt.getVersion()),
+            qemu=dotted(connection.getVersion()),
+            libvirt=dotted(connection.getLibVersion()),
+            libvirt_linked=dotted(libvirt.getVersion()),
         )
 
 
@@ -57,6 +63,34 @@ def emulator(connection: Any, accelerator: Accelerator, family: str = "q35") -> 
     return Emulator(Path(path), machine)
 
 
-def _dotted(number: int) -> str:
-    """libvirt's version numbers: major * 1,000,000 + minor * 1,000 + release."""
+def program_version(path: Path) -> str:
+    """What a QEMU binary says of itself, as guests' processes are told: "7.2.22 (Debian …)". HypervisorError
+    when it cannot be run, hangs, or is none."""
+    try:
+        done = subprocess.run(
+            [str(path), "--version"], capture_output=True, text=True, timeout=_VERSION_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HypervisorError("the emulator does not tell its version", where=str(path)) from error
+    found = _VERSION.search(done.stdout)
+    if found is None:
+        raise HypervisorError("is no QEMU: it tells no version", where=str(path))
+    return found[1] + (f" ({found[2].strip()})" if found[2] else "")
+
+
+def running_version(ask: Callable[[str], Any]) -> str:
+    """The same of a running QEMU, asked through QMP. ask: a command to what it returns."""
+    told = ask("query-version")
+    number = ".".join(str(told["qemu"][part]) for part in ("major", "minor", "micro"))
+    package = str(told.get("package", "")).strip()
+    return f"{number} ({package})" if package else number
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """(7, 2, 22) of "7.2.22 (Debian …)", or of "7.2.22"."""
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition(" ")[0]))
+
+
+def dotted(number: int) -> str:
+    """ "9.0.0" of one of libvirt's version numbers: major * 1,000,000 + minor * 1,000 + release."""
     return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import secrets
 import uuid
 from dataclasses import replace
 
@@ -23,11 +24,28 @@ _END_S = 5.0
 
 
 def rehearse(ground: Ground, spec: DomainSpec) -> None:
-    """Start the guest's next process, see what the guest would lose there, and end it; a second or two.
-    Nothing of it is left. HypervisorError when it does not start, Refused when the guest would lose."""
+    """Start the guest's next process (spec, but for its sockets), see what the guest would lose there, and
+    end it; a second or two. Nothing of it is left. HypervisorError when it does not start, Refused when the
+    guest would lose."""
     guest = spec.guest
+    place = ground.sockets
+    agent, probe, monitor = (
+        place / f"{secrets.token_hex(4)}.{kind}" if path is not None else None
+        for kind, path in (
+            ("agent", spec.agent_socket),
+            ("probe", spec.probe_socket),
+            ("monitor", spec.monitor_socket),
+        )
+    )
     # With a name of its own: libvirt keeps the last words of each name.
-    trial = replace(spec, generation=spec.generation + 1, uuid=str(uuid.uuid4()))
+    trial = replace(
+        spec,
+        generation=spec.generation + 1,
+        uuid=str(uuid.uuid4()),
+        agent_socket=agent,
+        probe_socket=probe,
+        monitor_socket=monitor,
+    )
     domain = None
     try:
         domain = ground.domains.create(trial, paused=True)

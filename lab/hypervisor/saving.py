@@ -6,9 +6,11 @@ method; the save and the restore lie between them.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -18,9 +20,11 @@ from lab.errors import HypervisorError, MachineError, Refused
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Restore
+from lab.hypervisor.facts import dotted, numbers, program_version, running_version
 from lab.hypervisor.freezing import charge
 from lab.hypervisor.ground import Ground, Steps
 from lab.hypervisor.process import kill_helpers
+from lab.hypervisor.rehearsal import rehearse
 from lab.ports import Call, Freezing, Frozen, Resumed
 
 _SPARE = 64 << 20
@@ -32,6 +36,9 @@ _ABORT_S = 0.3
 
 _BACK_NS = NS_PER_S
 """Kept of the budget for that, but at most a third of it."""
+
+_NO_FD, _NO_FD_NEEDED = (11,), 12_001_000
+"""QEMU 11.0 has removed migration through `fd:` from plain files, and libvirt restores by it up to 12.0."""
 
 _START_NS = NS_PER_S
 """What a restore takes beside reading as much as the save has written: a QEMU process is started."""
@@ -80,8 +87,42 @@ class SaveRestore:
                 where=str(folder),
                 hint="name another folder: save_to",
             )
+        try:
+            self._look_at_restore()
+        except BaseException:
+            self.finish()
+            raise
         self._path = folder / f"{uuid}.save"
         self._link()
+
+    def _look_at_restore(self) -> None:
+        """Refused when no restore can succeed, or the guest would lose something by it."""
+        ground, guest = self._ground, self._guest
+        domain = ground.domain(guest)[0]
+        named = self._freezing.successor.emulator
+        try:
+            running = running_version(functools.partial(ground.qmp, domain, guest))
+            emulator = Path(named or _emulator(domain, guest))
+            version = program_version(emulator)
+        except HypervisorError:
+            if named:
+                raise
+            return  # it is on another host, or no QEMU: libvirt's test driver
+        libvirt_version = ground.connection.getLibVersion()
+        if numbers(version) >= _NO_FD and libvirt_version < _NO_FD_NEEDED:
+            raise Refused(
+                f"this libvirt ({dotted(libvirt_version)}) cannot restore a guest into QEMU {version}: "
+                "it asks for a form of migration that QEMU 11.0 has removed",
+                where=guest,
+                hint="libvirt 12.1 or later can; or choose another emulator or method",
+            )
+        spec = ground.specs.get(guest)
+        if spec is not None and version != running:
+            ground.check_emulator(replace(spec, emulator=emulator))
+            rehearse(
+                ground,
+                spec.successor(emulator, spec.agent_socket, spec.probe_socket, spec.monitor_socket),
+            )
 
     def _link(self) -> None:
         """Have `freezelab recover` find the file, wherever it is."""
@@ -164,33 +205,64 @@ class SaveRestore:
             if not self._saved:
                 self._done = Resumed(ground.let_run(guest))
                 return self._done
-            with self._steps.step("restore"):
-                self._restore()
-            call: Call = ground.let_run(guest)
+            why = self._bring_back()
+            call, why = self._run(why)
+            with suppress(OSError):  # finish() tries again, and tells
+                self._forget_file()
             cut = (spec := ground.specs.get(guest)) is not None and not spec.tap
             self._saved = False
-            self._done = Resumed(call, self._steps.hand_out(), cut=cut)
+            self._done = Resumed(call, self._steps.hand_out(), why, cut=cut)
             return self._done
 
-    def _restore(self) -> None:
+    def _bring_back(self) -> str:
+        """Restore the guest: under the wanted emulator, else under its old one, and why."""
+        other = self._freezing.successor.emulator
+        try:
+            self._restore(other)
+        except HypervisorError as error:
+            if not other:
+                raise
+            self._restore("")
+            return f"put back to the old emulator: {error.what}"
+        return ""
+
+    def _run(self, why: str) -> tuple[Call, str]:
+        """Have the restored guest run. Should another emulator fail before it has run an instruction, the old
+        one does it: the file still is what the guest is."""
+        ground, guest = self._ground, self._guest
+        uuid, since = ground.domain(guest)[1], ground.clock.now().real_ns
+        try:
+            return ground.let_run(guest), why
+        except HypervisorError as error:
+            ran = ground.events.qemu_since(uuid, "RESUME", since) is not None
+            if ran or why or not self._freezing.successor.emulator:
+                raise
+            with suppress(HypervisorError):
+                ground.process(guest).kill(_CANCEL_S)
+            ground.forget(guest)
+            self._restore("")
+            return ground.let_run(guest), f"put back to the old emulator: {error.what}"
+
+    def _restore(self, emulator: str) -> None:
+        """emulator: "" for the one that it was saved under. HypervisorError when libvirt or QEMU refuses; the
+        file is there then."""
         connection, path = self._ground.connection, str(self._path)
         hint = f"it is saved in {path}; to try again: virsh restore {path}"
         _domain, uuid = self._ground.domain(self._guest)
         try:
-            text = None
-            if emulator := self._freezing.successor.emulator:
-                root = ET.fromstring(connection.saveImageGetXMLDesc(path, 0))  # noqa: S314 - libvirt's own
-                for element in root.iter("emulator"):
-                    element.text = emulator
-                text = ET.tostring(root, encoding="unicode")
-            connection.restoreFlags(path, text, libvirt.VIR_DOMAIN_SAVE_PAUSED)
-            self._ground.domains.now(self._guest, connection.lookupByUUIDString(uuid))
+            with self._steps.step("restore"):
+                text = None
+                if emulator:
+                    root = ET.fromstring(connection.saveImageGetXMLDesc(path, 0))  # noqa: S314 - libvirt's own
+                    for element in root.iter("emulator"):
+                        element.text = emulator
+                    text = ET.tostring(root, encoding="unicode")
+                connection.restoreFlags(path, text, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+                self._ground.domains.now(self._guest, connection.lookupByUUIDString(uuid))
         except libvirt.libvirtError as error:
             raise HypervisorError(
                 as_hypervisor_error(error, "cannot be restored").what, where=self._guest, hint=hint
             ) from error
-        with suppress(OSError):  # the guest has to run first: finish() tries again, and tells
-            Path(path).unlink(missing_ok=True)
 
     def charge(self) -> Charge | None:
         ground = self._ground
@@ -200,9 +272,18 @@ class SaveRestore:
     def finish(self) -> None:
         if self._saved:
             return  # the file is all there is of the guest
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-            (self._ground.home / "saved" / self._path.name).unlink(missing_ok=True)
+        self._forget_file()
         if self._made is not None:
             with suppress(OSError):
                 self._made.rmdir()
+
+    def _forget_file(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            (self._ground.home / "saved" / self._path.name).unlink(missing_ok=True)
+
+
+def _emulator(domain: Any, guest: str) -> str:
+    """What libvirt starts for a domain."""
+    with mapped("its description cannot be had", guest):
+        return ET.fromstring(domain.XMLDesc(0)).findtext("devices/emulator", "")  # noqa: S314 - libvirt's own
