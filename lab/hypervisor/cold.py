@@ -160,7 +160,8 @@ class ColdExchange(Exchange):
         self._socket.unlink(missing_ok=True)
         with self._steps.step("start successor"):
             try:
-                self._start(spec)
+                with self._ground.starting():
+                    self._start(spec)
             except HypervisorError as error:
                 # libvirt may have nothing to tell but that the monitor it connects to is gone.
                 said = self._said().removeprefix(": ")

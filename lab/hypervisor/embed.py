@@ -113,6 +113,11 @@ class Root:
         root._thaw()
         return root
 
+    def starting(self) -> contextlib.AbstractContextManager[None]:
+        """While libvirt starts a process inside a freeze: there is room for what it writes, also when the
+        file system in memory has been filled meanwhile."""
+        return shm.released(self.path / "run")
+
     def _thaw(self) -> None:
         """Continue QEMU processes that a killed process of the lab left stopped by a signal: libvirt would
         wait for their monitors. Right only because the root has just been taken: nobody freezes them."""
@@ -155,7 +160,7 @@ def _run_in_memory(root: Path) -> None:
     if run.is_symlink() and shm.named(run) is None and any(run.rglob("*.xml")):
         return  # another lab's name for it, and guests still run from there
     try:
-        shm.folder(run)
+        shm.reserve(shm.folder(run))
     except OSError:
         run.unlink(missing_ok=True)
 

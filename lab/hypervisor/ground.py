@@ -112,6 +112,10 @@ class Ground:
                 error, f"{spec.emulator} cannot take it over as {spec.machine}", spec.guest
             ) from error
 
+    def starting(self) -> contextlib.AbstractContextManager[None]:
+        """Around a start inside a freeze; see Root.starting."""
+        return self.root.starting() if self.root is not None else contextlib.nullcontext()
+
     def reconnect(self) -> None:
         """Another connection to the same address, and the same guests there."""
         uuids = self.domains.uuids()

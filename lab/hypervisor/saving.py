@@ -250,7 +250,7 @@ class SaveRestore:
         hint = f"it is saved in {path}; to try again: virsh restore {path}"
         _domain, uuid = self._ground.domain(self._guest)
         try:
-            with self._steps.step("restore"):
+            with self._ground.starting(), self._steps.step("restore"):
                 text = None
                 if emulator:
                     root = ET.fromstring(connection.saveImageGetXMLDesc(path, 0))  # noqa: S314 - libvirt's own

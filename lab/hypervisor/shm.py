@@ -11,10 +11,15 @@ import hashlib
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SHM = Path("/dev/shm")  # noqa: S108 - what is made there is checked to be ours
+
+
+_RESERVE, _RESERVE_BYTES = "reserve", 1 << 20
+"""libvirt writes a pid file, and 20-40 KB of status twice over, for each process that it starts."""
 
 
 class NotOurs(OSError):
@@ -55,3 +60,24 @@ def named(link: Path, kind: str = "") -> Path | None:
 def _begin(link: Path) -> str:
     place = hashlib.sha256(os.fsencode(link.absolute())).hexdigest()[:8]
     return f"freezelab-{os.geteuid()}-{place}"
+
+
+def reserve(place: Path) -> None:
+    """Keep some room in a folder, for what has to be written there when /dev/shm is full."""
+    with suppress(OSError):
+        handle = os.open(place / _RESERVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, _RESERVE_BYTES)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def released(place: Path) -> Iterator[None]:
+    """Have that room free. It is kept again afterwards, as far as it can be."""
+    with suppress(OSError):
+        (place / _RESERVE).unlink()
+    try:
+        yield
+    finally:
+        reserve(place)

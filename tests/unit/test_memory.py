@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lab.errors import MachineError
 from lab.hypervisor import memory
 from lab.hypervisor.memory import PAGE, Digest, compare, take
+from lab.hypervisor.shm import released, reserve
 
 PAGES = 64
 
@@ -140,3 +141,12 @@ def test_a_copy_of_a_state_folder(tmp_path: Path) -> None:
     finally:
         one.rmdir()
         two.rmdir()
+
+
+def test_room_is_kept_for_what_a_start_writes(tmp_path: Path) -> None:
+    reserve(tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_blocks * 512 == 1 << 20
+    with released(tmp_path):
+        assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [file]

@@ -146,15 +146,16 @@ def _connection(home: str, uri: str) -> Iterator[Any]:
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)
-    LOOP.hold()
-    try:
-        connection = libvirt.open(uri or root.uri)
-    except libvirt.libvirtError as error:
-        LOOP.release()
-        raise as_hypervisor_error(error, "cannot connect", uri) from error
-    try:
-        yield connection
-    finally:
-        with contextlib.suppress(libvirt.libvirtError):
-            connection.close()
-        LOOP.release()
+    with contextlib.nullcontext() if uri else root.starting():
+        LOOP.hold()
+        try:
+            connection = libvirt.open(uri or root.uri)
+        except libvirt.libvirtError as error:
+            LOOP.release()
+            raise as_hypervisor_error(error, "cannot connect", uri) from error
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(libvirt.libvirtError):
+                connection.close()
+            LOOP.release()
