@@ -107,7 +107,7 @@ class Spoiled:
 
 def left_in_memory() -> list[str]:
     """Files below /dev/shm that no run should leave: libvirt's empty folders are none."""
-    fine = {"driver.pid", "autostarted"}
+    fine = {"driver.pid", "autostarted", "reserve"}
     return [str(path) for path in SHM.rglob("*") if not path.is_dir() and path.name not in fine]
 
 
