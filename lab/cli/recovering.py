@@ -72,7 +72,8 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
         drop_saved(path)
         yield f"removed {path}"
     sockets = {Path(socket) for guest in kept for socket in guest.sockets}
-    for path in (*_left(state / "agents"), *_left(memory.folder(state))):
+    reserves = (state / "libvirt" / "run").glob("*.reserve")
+    for path in (*_left(state / "agents"), *_left(memory.folder(state)), *reserves):
         if path not in sockets:
             path.unlink(missing_ok=True)
     for path in (state / "saved").glob("*.state"):

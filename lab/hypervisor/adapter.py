@@ -298,7 +298,7 @@ class LibvirtHypervisor:
         self._ground.forget(guest)
         self.dead_man.release([guest])
         if freeze is not None:
-            freeze.finish()
+            freeze.abandon()
         if (spec := self._ground.specs.get(guest)) is not None:
             for path in spec.sockets:  # a successor's are not known to who has started its predecessor
                 with contextlib.suppress(OSError):

@@ -11,17 +11,18 @@ process of the old emulator, should the other one not take it.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
 
-from lab.core.units import NS_PER_S
-from lab.errors import FreezelabError, HypervisorError
+from lab.core.units import NS_PER_S, format_size
+from lab.errors import FreezelabError, HypervisorError, MachineError
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Relaunch
 from lab.hypervisor.domain import DomainSpec, render
-from lab.hypervisor.exchange import END_S, Exchange
+from lab.hypervisor.exchange import END_S, At, Exchange
 from lab.hypervisor.freezing import charge
 from lab.hypervisor.rehearsal import rehearse
 from lab.ports import Frozen, Resumed
@@ -33,6 +34,10 @@ the budget's guard to find it too long."""
 
 _START_NS = 2 * NS_PER_S
 """Kept of the budget for the new process: it takes 0.6-0.8 s, on a busy host twice that."""
+
+
+RESERVE_BYTES = 1 << 20
+"""A domain's status file takes some 20 KiB, and is written twice."""
 
 
 class Keeper:
@@ -74,6 +79,7 @@ class ColdExchange(Exchange):
     _keeper: Keeper | None = None
     _state = b""
     _file: Path | None = None
+    _reserve: Path | None = None
 
     def prepare(self) -> None:
         """Look at what can be looked at; the successor itself is not started yet."""
@@ -83,6 +89,28 @@ class ColdExchange(Exchange):
         self._offer(self._predecessor)
         if self._socket is not None:
             self._keeper = Keeper(self._socket)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Keep some room where libvirt writes a domain's status, which the new process needs when others may
+        have filled that file system. MachineError when there is none now."""
+        if (root := self._ground.root) is None:
+            return
+        self._reserve = root.path / "run" / f"{self._old.uuid}.reserve"
+        try:
+            with self._reserve.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+        except OSError as error:
+            self._reserve.unlink(missing_ok=True)
+            raise MachineError(
+                f"{format_size(RESERVE_BYTES)} have to be free for the new process: {error.strerror}",
+                where=str(self._reserve.parent),
+            ) from error
+
+    def _give_room(self) -> None:
+        if self._reserve is not None:
+            with contextlib.suppress(OSError):
+                self._reserve.unlink(missing_ok=True)
 
     def stop(self, deadline_raw_ns: int) -> Frozen:
         return replace(super().stop(deadline_raw_ns), resume_ns=_START_NS)
@@ -125,8 +153,13 @@ class ColdExchange(Exchange):
         folder = self._ground.home / "saved"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._state_file
-        path.touch(0o600)
-        path.write_bytes(self._state)
+        try:
+            path.touch(0o600)
+            path.write_bytes(self._state)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise MachineError(f"its state cannot be kept: {error.strerror}", where=str(path)) from error
         return path
 
     def go_on(self) -> Resumed:
@@ -145,19 +178,17 @@ class ColdExchange(Exchange):
         except FreezelabError as error:
             self._clear_successor()
             if self._spec is None or self._spec.emulator == self._old.emulator:
-                raise HypervisorError(error.what, where=self._guest, hint=self._kept()) from error
+                raise HypervisorError(error.what, where=self._guest) from error
             self._spec = replace(self._plan(), emulator=self._old.emulator)
             self._load(self._spec)
             return f"put back to the old emulator: {error.what}"
         return ""
 
-    def _kept(self) -> str:
-        return f"its RAM is in {self._old.memory_file}, its device state in {self._file}"
-
     def _load(self, spec: DomainSpec | None) -> None:
         if spec is None or self._socket is None:
             return
         self._socket.unlink(missing_ok=True)
+        self._give_room()
         with self._steps.step("start successor"):
             try:
                 with self._ground.starting():
@@ -191,7 +222,7 @@ class ColdExchange(Exchange):
         self._load(self._spec)
         call, failed = self._run_successor()
         if failed:
-            raise HypervisorError(failed, where=self._guest, hint=self._kept())
+            raise HypervisorError(failed, where=self._guest)
         self._over()
         told = f"put back to the old emulator: {why}"
         self._done = Resumed(call, self._steps.hand_out(), told, not self._old.tap, self._prover.result())
@@ -201,5 +232,11 @@ class ColdExchange(Exchange):
         if self._keeper is not None:
             self._keeper.close()
         super().finish()
+        self._give_room()
         if self._file is not None and not self.holds:
-            self._file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._file.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        self._at = At.BACK
+        self.finish()

@@ -67,7 +67,7 @@ END_S = 5.0
 """How long a killed process may take to be gone; unmapping gigabytes takes tenths of seconds."""
 
 
-class _At(Enum):
+class At(Enum):
     PREPARED = auto()  # the guest runs, its successor waits
     MOVED = auto()  # the guest stands still, both hold its state
     BACK = auto()  # on the predecessor for good
@@ -85,7 +85,7 @@ class Exchange:
         self._steps = Steps(ground, guest)
         self._lock = threading.RLock()
         self._hurry = threading.Event()
-        self._at = _At.PREPARED
+        self._at = At.PREPARED
         self._old: DomainSpec
         self._spec: DomainSpec | None = None
         self._domain: Any = None
@@ -100,7 +100,7 @@ class Exchange:
 
     @property
     def holds(self) -> bool:
-        return self._at is _At.MOVED
+        return self._at is At.MOVED
 
     # -- before the freeze -------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ class Exchange:
             except BaseException as error:
                 self._go_back(f"{type(error).__name__}")
                 raise
-            self._at = _At.MOVED
+            self._at = At.MOVED
             return Frozen(call, self._steps.hand_out())
 
     @property
@@ -281,7 +281,7 @@ class Exchange:
         ground.on_step(guest, "go back")
         self._kill_successor()
         self._settle_predecessor()
-        self._at = _At.BACK
+        self._at = At.BACK
         call = ground.let_run(guest)
         self._done = Resumed(
             call, self._steps.hand_out(), f"put back to the old process: {why}", proof=self._prover.result()
@@ -319,7 +319,7 @@ class Exchange:
             self._hurry.clear()
             if self._done is not None:
                 return self._done
-            if self._at is not _At.MOVED:
+            if self._at is not At.MOVED:
                 return Resumed(self._ground.let_run(self._guest))
             steps = self._steps.hand_out()
             try:
@@ -395,7 +395,7 @@ class Exchange:
     # -- afterwards --------------------------------------------------------------------------------
 
     def _over(self) -> None:
-        self._at = _At.OVER
+        self._at = At.OVER
         self._retire()
 
     def _retire(self) -> None:
@@ -451,11 +451,14 @@ class Exchange:
             port=0 if old.tap else old.ssh_port or 0,
         )
 
+    def abandon(self) -> None:
+        self.finish()
+
     def finish(self) -> None:
         """Wait for what goes on in the background; end a successor that was not needed."""
         if self._retiring is not None:
             self._retiring.join()
-        if self._at is not _At.OVER:
+        if self._at is not At.OVER:
             self._clear_successor()
         self._token.close()
         if self._failure is not None:

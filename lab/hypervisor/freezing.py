@@ -47,6 +47,9 @@ class Freeze(Protocol):
 
     def finish(self) -> None: ...
 
+    def abandon(self) -> None:
+        """As finish, for a guest that is ended whatever it is in: nothing of it is kept."""
+
     def charge(self) -> Charge | None:
         """How the dead-man has the guest run again; None when it is not going to stand still. Asked once it
         is prepared."""
@@ -73,6 +76,9 @@ class Nothing:
 
     def finish(self) -> None:
         return None
+
+    def abandon(self) -> None:
+        self.finish()
 
     def charge(self) -> Charge | None:
         return None

@@ -264,6 +264,10 @@ class SaveRestore:
                 as_hypervisor_error(error, "cannot be restored").what, where=self._guest, hint=hint
             ) from error
 
+    def abandon(self) -> None:
+        self._saved = False
+        self.finish()
+
     def charge(self) -> Charge | None:
         ground = self._ground
         uri = ground.uri if ground.root is None else ""

@@ -137,5 +137,8 @@ class GuestSleep:
         if self._waking is not None:
             self._waking.join()
 
+    def abandon(self) -> None:
+        self.finish()
+
     def charge(self) -> Charge | None:
         return charge(Wake, self._ground, self._guest)
