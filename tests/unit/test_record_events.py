@@ -127,6 +127,35 @@ def test_a_rollout_that_was_stopped_stands_where_it_was(runs: dict[str, Run], tm
     assert outcomes(surprised, "rollout") == [Outcome.FAILED]
 
 
+ASKED = NoticeExpectations(
+    acknowledged=True, seen=True, started_seen=True, kept=True, at_least_ns=0, at_most_ns=10 * S
+)
+CUT = {
+    "told": Made((("web", 1, 1),), rollout=None, expect=replace(EXPECT, notice=ASKED)),
+    "called off": Made(
+        (("web", 1, 1),),
+        rollout=None,
+        expect=replace(EXPECT, notice=NoticeExpectations(cancelled=True)),
+        said=replace(GOOD, cancelled_ns=3 * S, approved_ns=None),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_an_announcement_that_was_interrupted_has_not_failed(name: str, tmp_path: Path) -> None:
+    """At whatever event of its history, by a signal or by the end of the process."""
+    history = read_history(write(tmp_path, "whole", CUT[name]))
+    assert judge(history)[0].outcome is Outcome.PASSED
+    for count in range(1, len(history.events)):
+        events = history.events[:count]
+        end = {**events[-1], "kind": "run-end", "seq": count, "interrupted": True, "failure": "by a signal"}
+        ended = replace(history, events=(*events, end))
+        killed = replace(history, events=events, complete=False, damage="cut off")
+        run = judge(ended if count % 2 else killed)[0]
+        assert run.outcome is Outcome.INCONCLUSIVE
+        assert [f.metric for f in run.findings if f.outcome is Outcome.FAILED] == []
+
+
 def test_a_rollout_that_was_cut_off_proves_nothing(tmp_path: Path) -> None:
     run = judged(write(tmp_path, "cut", Made(cut=2)))
     assert outcomes(run, "rollout") == [Outcome.INCONCLUSIVE]
