@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,15 @@ def test_labs_of_two_homes_leave_each_other_alone(lab: LibvirtHypervisor, home: 
         other.define_and_start(spec_of("web-0", home / "other", run="r2"))
         other.destroy("web-0")
     assert lab.state("web-0") == "running"
+
+
+def test_a_destroyed_guest_leaves_no_socket(lab: LibvirtHypervisor, home: Path) -> None:
+    """Those of the process that it has in the end, which a hand-over may have made."""
+    monitor = home / "0.monitor"
+    lab.define_and_start(replace(spec_of("web-0", home), monitor_socket=monitor))
+    monitor.touch()
+    lab.destroy("web-0")
+    assert not monitor.exists()
 
 
 def test_the_users_domains_are_never_destroyed(lab: LibvirtHypervisor) -> None:
