@@ -139,7 +139,10 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
                 host=asdict(host_facts.look()),
             )
     run, _ = judge(read_history(folder))
-    write(run, folder)
+    try:
+        write(run, folder)
+    except MachineError as error:
+        failure = failure or error  # the report is shown all the same
     if failure is not None:
         raise RunStopped(failure, run, folder)
     return run, folder

@@ -20,7 +20,7 @@ from lab.core.result import CycleResult
 from lab.core.standing import rollout_findings
 from lab.core.timeline import Observation
 from lab.core.verdict import Finding, Outcome, worst
-from lab.errors import RecordError
+from lab.errors import MachineError, RecordError
 from lab.record.cells import Told, cell_findings, cell_of, comparisons, told_of
 from lab.record.cycle import cycle_of
 from lab.record.journal import DEADMAN, History
@@ -260,8 +260,15 @@ def to_json(run: Run) -> str:
 
 
 def write(run: Run, folder: Path) -> Path:
-    """Write run.json, whole or not at all."""
+    """Write run.json, whole or not at all. MachineError when it cannot be written."""
     path, draft = folder / RUN, folder / f".{RUN}.new"
-    draft.write_text(to_json(run), encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(to_json(run), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise MachineError(
+            f"cannot be written: {error.strerror}",
+            where=str(path),
+            hint=f"the history is complete: freezelab report {folder.name}",
+        ) from error
     return path

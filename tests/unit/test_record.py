@@ -14,7 +14,7 @@ from lab.core.clock import Stamp
 from lab.core.plan import CycleSpec, Expectations, GuestSpec, HoldPatch, Plan, Regime, ResyncMechanism
 from lab.core.timeline import Observation
 from lab.core.verdict import Outcome
-from lab.errors import RecordError
+from lab.errors import MachineError, RecordError
 from lab.record.journal import EVENTS, SCHEMA, FileJournal, History, read_history
 from lab.record.rebuild import observations_of, plan_of
 from lab.record.run import judge, schema, to_json, write
@@ -110,6 +110,14 @@ def test_an_old_run_is_judged_the_same(tmp_path: Path) -> None:
     assert to_json(again) == path.read_text(encoding="utf-8") == to_json(first)
     assert [r.observation for r in results] == CYCLES
     assert sorted(p.name for p in tmp_path.iterdir()) == [EVENTS, "run.json"]
+
+
+def test_a_record_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
+    written(tmp_path, CYCLES)
+    run, _ = judge(read_history(tmp_path))
+    (tmp_path / ".run.json.new").mkdir()
+    with pytest.raises(MachineError, match="cannot be written: Is a directory"):
+        write(run, tmp_path)
 
 
 def test_run_json_follows_its_schema(tmp_path: Path) -> None:
