@@ -189,6 +189,7 @@ class Connection(asyncio.Protocol):
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in self._head.headers
         )
         self._answering = True
+        self._await_rest(False)  # the next request has its own time
         given = self._door.answer(
             Request(self._head.method.decode("ascii"), path or "/", query, headers, bytes(self._body))
         )

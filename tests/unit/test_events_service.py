@@ -501,6 +501,25 @@ def test_a_request_that_never_ends_is_given_up(
     assert eventually(lambda: connections(running) == 1)
 
 
+def test_each_request_has_its_own_time(service: MetadataService, enter: Connect) -> None:
+    """Also where the end of one comes with the beginning of the next."""
+    client = enter("web-0")
+
+    def gives_up() -> float:
+        timers = [one._too_late for _, door in service._open for one in door.connections]
+        return max((timer.when() for timer in timers if timer is not None), default=0.0)
+
+    client.send(POLL[:30])
+    assert eventually(lambda: gives_up() > 0)
+    first = gives_up()
+    client.send(POLL[30:] + POLL[:30])
+    assert client.reply().status == 200
+    assert eventually(lambda: gives_up() > first)
+    client.send(POLL[30:])
+    assert client.reply().status == 200
+    assert eventually(lambda: gives_up() == 0)
+
+
 def test_whoever_leaves_in_the_middle_leaves_nothing(running: MetadataService, connect: Connect) -> None:
     for raw in (b"", POLL[:10], POLL[:-2], approval("A" * 36)[:-3], POLL, POLL * 50):
         client = connect("web-0")
