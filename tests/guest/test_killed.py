@@ -84,7 +84,9 @@ def test_exactly_one_goes_on(cli: Cli, step: str) -> None:
     assert ssh.check("cat /proc/sys/kernel/random/boot_id").strip() == said["boot_id"]
     assert ssh.check("cat /root/mark").strip() == said["marked"]
     ssh.check("dd if=/dev/urandom of=/root/more bs=64k count=16 conv=fsync 2>/dev/null")
-    ssh.check("sync; echo u > /proc/sysrq-trigger")  # everything written and remounted read-only
+    # Everything written and remounted read-only, which the kernel does in its own time.
+    ssh.check("sync; echo u > /proc/sysrq-trigger")
+    ssh.check("until grep -q ' / ext4 ro' /proc/mounts; do sleep 0.1; done")
     ssh.close()
     (disk,) = (cli.home / "guests").glob("*/web-0/disk.qcow2")
     disk_is_sound(disk)
