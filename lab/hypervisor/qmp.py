@@ -8,6 +8,7 @@ connected at once and greeted when the first has gone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -16,17 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from lab.hypervisor.migration import PASSING, is_over
+
 CONNECT_S = 5.0
 ANSWER_S = 2.0
 """QEMU answers in milliseconds; on a host with both cores taken, in some tenths of a second."""
 
 NEVER_RAN = frozenset({"inmigrate", "prelaunch", "paused"})
 """What `query-status` says of a successor that has not run yet (QEMU, qapi/run-state.json)."""
-
-_BUSY = frozenset({"setup", "active", "device", "postcopy-device", "pre-switchover", "wait-unplug"})
-_ENDING = frozenset({"cancelling", "failing"})
-"""Migration states of a source (QEMU, qapi/migration.json): those that migrate_cancel ends, and those that
-end by themselves, in which QEMU refuses `cont`."""
 
 
 class MonitorError(Exception):
@@ -150,11 +148,12 @@ def leave_migration(monitor: Monitor, wait_s: float = ANSWER_S) -> None:
     when it does not come out within `wait_s` seconds."""
     end = time.monotonic() + wait_s
     while True:
-        state = monitor.execute("query-migrate").get("status", "none")
-        if state in _BUSY:
-            monitor.execute("migrate_cancel")
-        elif state not in _ENDING:
+        state = str(monitor.execute("query-migrate").get("status", "none"))
+        if is_over(state):
             return
+        if state not in PASSING:
+            with contextlib.suppress(MonitorError):  # it may be over by now
+                monitor.execute("migrate_cancel")
         if time.monotonic() > end:
             raise MonitorError(f"it does not come out of its migration: {state}")
         time.sleep(0.005)

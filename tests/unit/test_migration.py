@@ -10,6 +10,7 @@ import pytest
 from lab.errors import HypervisorError
 from lab.host.clocks import HostClock
 from lab.hypervisor import migration
+from lab.hypervisor.qmp import MonitorError, leave_migration
 
 # query-qmp-schema of QEMU 11.1.3, MigrationStatus; 7.2.22 and 10.0.13 have a part of it.
 STATUSES = (
@@ -85,3 +86,29 @@ def test_a_failure_comes_back_as_it_was() -> None:
 
     with pytest.raises(KeyError):
         migration.within(5, fail, "it", "web-0")
+
+
+class Monitor:
+    """A source as the dead-man speaks to it."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def execute(self, command: str, wait_s: float = 0, **_arguments: Any) -> Any:
+        del wait_s
+        try:
+            return self.source(command)
+        except HypervisorError as error:
+            raise MonitorError(error.what) from error
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("cancellable", [True, False])
+def test_the_dead_man_knows_the_same(status: str, cancellable: bool) -> None:
+    source = Source(status, "failed", cancellable=cancellable)
+    leave_migration(Monitor(source), 5)
+    over = migration.is_over(status)
+    assert source.cancelled == int(not over and status not in migration.PASSING)
+    assert source.statuses == ["failed"]
