@@ -2,40 +2,107 @@
 
 from __future__ import annotations
 
-from lab.core.clock import Interval
-from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
+import re
+from collections.abc import Sequence
+from fractions import Fraction
 
-_WRAPS_NS = {"acpi_pm": (1 << 24) * NS_PER_S // 3_579_545}
+from lab.core.clock import Interval
+from lab.core.plan import GuestSpec
+from lab.core.timeline import Observation
+from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
+from lab.core.verdict import Finding, Outcome
+
+_WRAPS_NS = {
+    "acpi_pm": (1 << 24) * NS_PER_S // 3_579_545,
+    "hpet": (1 << 32) * 10,
+}
 """After how long a counter begins anew, and a look at it cannot tell. acpi_pm: 24 bits at 3.579545 MHz
-(Linux, drivers/clocksource/acpi_pm.c, ACPI_PM_MASK; include/linux/acpi_pmtmr.h, PMTMR_TICKS_PER_SEC)."""
+(Linux, drivers/clocksource/acpi_pm.c, ACPI_PM_MASK; include/linux/acpi_pmtmr.h, PMTMR_TICKS_PER_SEC). hpet:
+32 bits (arch/x86/kernel/hpet.c, HPET_MASK) of 10 ns each (QEMU, include/hw/timer/hpet.h,
+HPET_CLK_PERIOD)."""
 
 _LOOK_NS = 100 * NS_PER_MS
 """How long before it was held the guest's kernel may have looked at the counter last: with the lab's sampler
 in the guest it is never idle for longer than some milliseconds, but on a busy host."""
 
+_HALF, _SEVEN_EIGHTHS = Fraction(1, 2), Fraction(7, 8)
+_VERSION = re.compile(r"([0-9]+)\.([0-9]+)")
 
-def lost(clocksource: str, pause: Interval) -> Interval:
+
+def _believed(kernel: str) -> tuple[Fraction, Fraction]:
+    """Up to which share of a turn a kernel takes a distance of two looks for time that has passed, at least
+    and at most; beyond it, it is taken for a step backward, and for nothing. Half of it in Linux 6.1
+    (kernel/time/timekeeping_internal.h, clocksource_delta: the mask's highest bit), seven eighths in 6.12 and
+    7.3 (kernel/time/clocksource.c, clocksource_update_max_deferment: max_raw_delta). kernel: its release,
+    "6.1.0-18-amd64"; "" when nobody knows."""
+    match = _VERSION.match(kernel)
+    if match is None:
+        return _HALF, _SEVEN_EIGHTHS
+    share = _SEVEN_EIGHTHS if (int(match[1]), int(match[2])) >= (6, 12) else _HALF
+    return share, share
+
+
+def limit_ns(clocksource: str, kernel: str = "") -> int | None:
+    """The longest that a guest may be held and lose nothing for certain; None without such a limit."""
+    turn = _WRAPS_NS.get(clocksource)
+    return None if turn is None else int(turn * _believed(kernel)[0]) - _LOOK_NS
+
+
+def lost(clocksource: str, pause: Interval, kernel: str = "") -> Interval:
     """What the guest's clocks lose over a `pause` in which their counter runs on: whole turns of it (Linux,
     kernel/time/timekeeping_internal.h, clocksource_delta: the distance of two looks is taken modulo the
-    counter's width; and where it is more than half of that, it is taken for a step backward, and for nothing:
-    then the clocks stand still until the turn is over, see `stands`)."""
+    counter's width; where it is not believed, the clocks stand still until the turn is over, see `stands`).
+    kernel: the guest's release."""
     turn = _WRAPS_NS.get(clocksource)
     if turn is None:
         return Interval(0, 0)
-    half = turn // 2
-    return Interval((pause.low_ns + half) // turn * turn, (pause.high_ns + _LOOK_NS + half) // turn * turn)
+    least, most = (int(turn * (1 - share)) for share in reversed(_believed(kernel)))
+    return Interval((pause.low_ns + least) // turn * turn, (pause.high_ns + _LOOK_NS + most) // turn * turn)
 
 
-def stands(clocksource: str, pause: Interval) -> bool:
+def stands(clocksource: str, pause: Interval, kernel: str = "") -> bool:
     """Whether the clocks may stand still after the resume as well."""
     turn = _WRAPS_NS.get(clocksource)
     if turn is None:
         return False
-    first, last = 2 * pause.low_ns // turn, 2 * (pause.high_ns + _LOOK_NS) // turn
-    return first % 2 == 1 or last > first
+    first, last = pause.low_ns, pause.high_ns + _LOOK_NS
+    return last // turn > first // turn or Fraction(last % turn, turn) > _believed(kernel)[0]
 
 
 def why(clocksource: str) -> str:
     """The reason, for people."""
     turn = round(_WRAPS_NS[clocksource], -7)
     return f"{clocksource} begins anew every {format_duration(turn)}"
+
+
+def chosen(kernel_options: tuple[str, ...]) -> str:
+    """The clocksource that a kernel's command line asks for, "" when it asks for none (Linux,
+    Documentation/admin-guide/kernel-parameters.txt, clocksource=): the last word counts."""
+    words = [option.partition("=")[2] for option in kernel_options if option.startswith("clocksource=")]
+    return words[-1] if words else ""
+
+
+OPTION = "kernel option"
+"""The metric of the finding below."""
+
+
+def option_findings(guests: Sequence[GuestSpec], cycles: Sequence[Observation], cell: str) -> list[Finding]:
+    """Whether each guest runs on the clocksource that its kernel options ask for. One that it does not have
+    (kvm-clock without KVM) is passed over by the kernel without a word, and what was measured then is of
+    another clock than the playbook is about. cycles: of the cell."""
+    found = []
+    for guest in guests:
+        wanted = chosen(guest.kernel_options)
+        first = next(
+            (obs.facts_before for obs in cycles if obs.guest == guest.name and obs.facts_before), None
+        )
+        if not wanted or first is None:
+            continue
+        outcome, why = Outcome.PASSED, ""
+        if first.clocksource != wanted:
+            outcome = Outcome.INCONCLUSIVE
+            why = f"clocksource={wanted} did not take: the guest runs on {first.clocksource}"
+        found.append(
+            Finding(guest.name, -1, OPTION, f"clocksource={wanted}", first.clocksource, outcome, why, cell)
+        )
+    return found

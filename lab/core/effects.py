@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.core.clock import Interval
+from lab.core.units import NS_PER_S
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,24 @@ def rtc_around(
     early = [look for look in looks if look.raw_ns < resumed_guest.low_ns]
     late = [look for look in looks if look.raw_ns - 2 * look.bound_ns > resumed_guest.high_ns]
     return (early[-1] if early else None), (late[0] if late else None)
+
+
+RTC_NS = 2 * NS_PER_S
+"""An RTC that is set from a clock that was right moves by no more: it has whole seconds, and may be half a
+second early or late (core.timesync.host)."""
+
+
+def rtc_set(
+    before_ns: int, after_ns: int, real_before: Interval, real_after: Interval, stood: Interval | None
+) -> Interval | None:
+    """How far somebody moved the RTC over a cycle, against the host's clock; None when it may have been by no
+    more than RTC_NS. before_ns, after_ns: ProbeFacts.rtc_minus_real_ns. real_before, real_after: the offset
+    of the guest's REALTIME then. stood: how long the RTC stood still with the guest; None when it ran on."""
+    second = Interval(0, NS_PER_S)
+    moved = second.shifted(after_ns) + real_after - (second.shifted(before_ns) + real_before)
+    if stood is not None:
+        moved = moved + stood
+    return moved if moved.smallest_ns > RTC_NS else None
 
 
 def rtc_moved(before: RtcLook, after: RtcLook, real_before: Interval, real_after: Interval) -> Interval:

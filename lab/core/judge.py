@@ -117,7 +117,9 @@ def _foreseen(
     if obs.method.predicts.wall_clock is WallClock.NEARLY:
         return rules.slept(setup)
     stopped = obs.method.expected_regime is Regime.RESUMED
-    lost = clocksource.lost(obs.facts_before.clocksource, pause) if obs.facts_before is not None else None
+    facts, lost = obs.facts_before, None
+    if facts is not None:
+        lost = clocksource.lost(facts.clocksource, pause, facts.kernel)
     watch_ns = spec.watch_ns if spec is not None else None
     return rules.forecast(setup, pause, stopped, watch_ns, lost, before)
 

@@ -64,7 +64,7 @@ def _wrapped(result: CycleResult, lost: Interval, slack_ns: int, unclear: bool) 
     if result.pause is None or result.pause.regime is not Regime.MIXED:
         found[0] = replace(found[0], agrees=None)  # nearly all may be lost, or nearly nothing
     if facts is not None and result.pause is not None:
-        unclear = unclear or clocksource.stands(facts.clocksource, result.pause.pause)
+        unclear = unclear or clocksource.stands(facts.clocksource, result.pause.pause, facts.kernel)
     predicted = f"behind by {format_bounded(lost.mid_ns, lost.low_ns, lost.high_ns)}"
     if before is None or at_resume is None or unclear:
         return [*found, Held(WALL_CLOCK, predicted, UNDECIDED, None)]
@@ -188,7 +188,8 @@ def _lost(result: CycleResult) -> Interval | None:
     obs = result.observation
     if obs.method.expected_regime is not Regime.JUMPED or obs.facts_before is None or result.pause is None:
         return None
-    lost = clocksource.lost(obs.facts_before.clocksource, result.pause.pause)
+    facts = obs.facts_before
+    lost = clocksource.lost(facts.clocksource, result.pause.pause, facts.kernel)
     return lost if lost.high_ns else None
 
 

@@ -192,6 +192,8 @@ class ProbeFacts:
     kernel_lines: new lines of its kernel log worth a look (core.kernel_log says what they mean); None when
     the log cannot be read. reconnects: how often the probe's channel was lost since it was opened, and had
     again; restarts: how often of these it had to be started anew, and what its sampler knew was lost.
+    rtc_minus_real_ns: its RTC's whole seconds less its REALTIME: the RTC itself is up to a second further;
+    None when it was not read.
     """
 
     boot_id: str
@@ -201,6 +203,7 @@ class ProbeFacts:
     kernel_lines: tuple[str, ...] | None = ()
     reconnects: int = 0
     restarts: int = 0
+    rtc_minus_real_ns: int | None = None
 
 
 @dataclass(frozen=True)

@@ -51,4 +51,5 @@ def facts(exchange: Exchange) -> dict[str, Any]:
     data = json.loads(exchange(b"f\n", b"F", b"")[2])
     lines = data["kernel_lines"]
     told = {name: data[name] for name in ("boot_id", "clocksource", "kernel", "python")}
+    told["rtc_minus_real_ns"] = data["rtc_minus_real_ns"]
     return {**told, "kernel_lines": None if lines is None else tuple(lines)}

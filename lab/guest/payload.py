@@ -229,6 +229,10 @@ class Facts:
                 self.lines.append(text)
         return self.lines
 
+    def rtc(self, seconds: str) -> "int | None":
+        """The RTC's whole seconds less REALTIME; None without an RTC."""
+        return int(seconds) * 1000000000 - gettime(REAL) if seconds.isdigit() else None
+
     def all(self) -> "dict[str, object]":
         def line(path: str) -> str:
             try:
@@ -244,6 +248,7 @@ class Facts:
             "python": "%d.%d.%d" % sys.version_info[:3],
             "resolution_ns": RESOLUTION_NS,
             "kernel_lines": self.notable(),
+            "rtc_minus_real_ns": self.rtc(line("/sys/class/rtc/rtc0/since_epoch")),
         }
 
 

@@ -77,6 +77,21 @@ def _left_at(result: CycleResult, said: core.Forecast) -> Interval | None:
     return said.residual + result.before
 
 
+def _rtc_set(result: CycleResult) -> Interval | None:
+    """How far the guest's RTC was certainly moved over the cycle."""
+    first, last = result.observation.facts_before, result.observation.facts_after
+    if first is None or last is None or result.before is None or result.final is None:
+        return None
+    if first.rtc_minus_real_ns is None or last.rtc_minus_real_ns is None:
+        return None
+    setup, stood = result.observation.setup, None
+    if setup is not None and setup.rtc_stops and result.pause is not None:
+        stood = result.pause.pause
+    return effects.rtc_set(
+        first.rtc_minus_real_ns, last.rtc_minus_real_ns, result.before, result.final, stood
+    )
+
+
 def _moved(result: CycleResult) -> tuple[Moved, ...] | None:
     """The steps of REALTIME since the resume; the time since then is the guest's MONOTONIC_RAW's, which a
     watch of minutes takes for the host's to some milliseconds at most."""
@@ -213,6 +228,7 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         boot_id_unchanged=result.boot_id_unchanged,
         kernel_stalls=trouble + unknown,
         kernel_notes=notes,
+        rtc_moved=measure_of(_rtc_set(result)),
         clocksource=Clocksource(first.clocksource, last.clocksource) if first and last else None,
         cpu_ns=obs.cpu_ns,
         readings=len(obs.readings),

@@ -171,7 +171,8 @@ class Cycle:
     the freeze. wave: of the rollout, from 1.
 
     kernel_stalls: lines of the guest's kernel log that tell of trouble, or that may. kernel_notes: those that
-    Linux itself takes for harmless.
+    Linux itself takes for harmless. rtc_moved: how far the guest's RTC moved against the host's clock over
+    the cycle, null unless that was certainly more than 2 s.
     disturbed: why the cycle did not go its way, "" when it did; it is not failed by what was not done then.
     resumed_by: who resumed the guest, when that was not the controller: "dead-man", "somebody else".
     """
@@ -223,6 +224,7 @@ class Cycle:
     cancelled: bool = False
     wave: int | None = None
     kernel_notes: tuple[str, ...] = ()
+    rtc_moved: Measure | None = None
     disturbed: str = ""
     resumed_by: str = ""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lab.core import plan as planned
 from lab.core.again import again
+from lab.core.clocksource import option_findings
 from lab.core.findings import findings
 from lab.core.fleet import downs, one_at_a_time, proof_finding, skew_findings, skews
 from lab.core.judge import cells_of, measure_all
@@ -192,6 +193,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         over_all += (finding for given in events.values() for finding in given)
         over_all += _turned(expect, handlers_of(history, cell.id))
         over_all += service_findings(history, cell.id)
+        over_all += option_findings(cell.guests, [r.observation for r in of_cell], cell.id)
         over_all += _turned(expect, fleet.findings(cell, of_cell))
         for spec in cell.guests:
             of_guest = [r for r in results if _is_of(r, cell.id, spec.name)]

@@ -25,7 +25,6 @@ from lab.report.numbers import (
     limits,
     magnitude,
     milliseconds,
-    sparkline,
     used_of,
     wanted_window,
 )
@@ -33,9 +32,8 @@ from lab.report.page import LABEL, Column, Grid, Page, Piece
 from lab.report.resyncs import TOLERANCE_NS, out_again_ns, verdict, watched_ns
 from lab.report.text import counted, names
 
-CURVE = 16
 LEAST_PLOT = 64
-"""A narrower page has a line of characters instead of the plot."""
+"""A narrower page has no plot."""
 MOST_GUESTS = 4
 """With more guests than this, only the one that stands out is told."""
 
@@ -55,6 +53,7 @@ def show_details(page: Page, run: Run) -> None:
     show_effects(page, run)
     show_exchange(page, run)
     _noise(page, run)
+    _clocksources(page, run)
     if not run.cells:
         _boot(page, run)
     show_statistics(page, [s for s in run.statistics if s.kind != "step"])
@@ -144,17 +143,17 @@ def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
         row = _slowest(group)
         if row is None or row.cycle is None or row.cycle.resync is None:
             continue
-        text, lead = resync_line(page, row.cycle.resync, row.cycle)
+        text, lead = resync_line(page, row.cycle.resync, row.cycle), list[Piece]()
         alone = len(rows) == 1
-        if alone and page.width >= LEAST_PLOT:
-            lead = []
         if len(group) > 1:
             word = "slowest" if row.cycle.resync.time_ns is not None else "worst"
             text = _with(text, f"{word}: {_whose(run, row)}")
         elif row.cycle.resync.said:
             text += f"; {row.cycle.resync.said}"
+            if row.cycle.resync.said.startswith("failed") and row.cycle.resync.time_ns is not None:
+                text += "; yet the clock was set" if row.cycle.resync.correction == "step" else ""
         if len(groups) > 1:
-            lead = [(row.guest.name.ljust(wide + 2), ""), *lead]
+            lead = [(row.guest.name.ljust(wide + 2), "")]
         page.labelled(label, text, before=lead)
         if alone:
             _alone(page, row.cycle, row.cycle.resync)
@@ -192,13 +191,21 @@ def _drawn(cycle: Cycle, resync: Resync) -> tuple[list[Point], int]:
     return [*start, *resync.curve], shown
 
 
-def resync_line(page: Page, resync: Resync, cycle: Cycle) -> tuple[str, list[Piece]]:
-    """ "6.0 s to 9.4 ms in 21 ms, one step of +6 001.9 ms", and the curve to stand before it."""
+def _steps(resync: Resync) -> str:
+    """ "one step of +6 001.9 ms", "4 steps, the largest of +6 001.9 ms"; "a step" when nobody counted."""
+    largest = "" if resync.step_ns is None else f" of {format_step(resync.step_ns)}"
+    count = len(resync.steps) if resync.steps else 0
+    if count > 1:
+        return f"{count} steps, the largest{largest}"
+    return f"{'one' if count else 'a'} step{largest}"
+
+
+def resync_line(page: Page, resync: Resync, cycle: Cycle) -> str:
+    """ "6.0 s to 9.4 ms in 21 ms, one step of +6 001.9 ms"."""
     arrow = "→" if page.draws else "to"
     first, final = cycle.offset.at_resume, cycle.offset.final
     start = magnitude(first.value_ns) if first else NOT_MEASURED
     end = magnitude(final.value_ns) if final else NOT_MEASURED
-    points, shown = _drawn(cycle, resync)
     if resync.time_ns is not None:
         text = f"{start} {arrow} {end}, in time after {at_latest(resync.time_ns)}"
         if (out := out_again_ns(resync)) is not None:
@@ -206,16 +213,13 @@ def resync_line(page: Page, resync: Resync, cycle: Cycle) -> tuple[str, list[Pie
     else:
         word = "not in time" if resync.outcome == "not synced" else resync.outcome
         text = f"{start} {arrow} {end}, {word} after {about(watched_ns(resync))}"
-    step = "" if resync.step_ns is None else f" of {format_step(resync.step_ns)}"
-    moved = {"step": f"one step{step}", "slew": "slewed", "step and slew": f"slewed, and a step{step}"}
+    steps = _steps(resync)
+    moved = {"step": steps, "slew": "slewed", "step and slew": f"slewed, and {steps}"}
     if resync.correction in moved:
         text += f", {moved[resync.correction]}"
     if resync.slew_ppm is not None and resync.correction in ("slew", "step and slew"):
         text += f" at up to {abs(resync.slew_ppm) / 1000:.3g} ms/s"
-    if not page.draws or not resync.curve:
-        return text, []
-    cells = min(CURVE, max(4, sum(point.at_ns <= shown for point in points)))
-    return text, [(sparkline(points, shown, cells), "cyan"), ("  ", "")]
+    return text
 
 
 def _hull(given: Sequence[DriftBounds]) -> DriftBounds | None:
@@ -298,6 +302,20 @@ def show_statistics(page: Page, given: Sequence[Statistic]) -> None:
             grid.rows.append([(text, "dim" if text in (of_median, of_p95) else "") for text in cells])
     if not page.grid(*grids):
         page.squeezed(grids[-1])
+
+
+def _clocksources(page: Page, run: Run) -> None:
+    """What the guests' clocks count by, before their first pause."""
+    known: dict[str, dict[str, None]] = {}
+    for guest in run.guests:
+        first = next((cycle.clocksource for cycle in guest.cycles if cycle.clocksource is not None), None)
+        if first is not None and first.before:
+            known.setdefault(first.before, {})[guest.name] = None
+    if len(known) == 1:
+        page.labelled("clocksource", next(iter(known)), style="dim")
+    elif known:
+        told = [f"{name} ({names(list(who))})" for name, who in known.items()]
+        page.labelled("clocksource", ", ".join(told), style="dim")
 
 
 def _boot(page: Page, run: Run) -> None:

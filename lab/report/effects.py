@@ -11,7 +11,6 @@ from lab.report.numbers import edge, interval, magnitude
 from lab.report.page import Column, Grid, Page, Piece
 from lab.report.text import counted
 
-_BARS = "▁▂▃▄▅▆▇█"
 MOST_LINES = 6
 MOST_ROWS = 8
 
@@ -67,25 +66,16 @@ def _decades(fleet: TimerFleet) -> dict[int, int]:
     return found
 
 
-def _bar(count: int, most: int) -> str:
-    """On a logarithmic scale: one timer that is late by seconds is to be seen beside a thousand in time."""
-    if not count:
-        return " "
-    share = count.bit_length() / max(1, most.bit_length())
-    return _BARS[max(0, min(len(_BARS) - 1, round(share * len(_BARS)) - 1))]
-
-
 def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
     if not fleets:
         return
     merged = [_decades(fleet) for fleet in fleets]
     edges = sorted({edge_ns for counts in merged for edge_ns in counts})
-    most = max((count for counts in merged for count in counts.values()), default=1)
     last = max((fleet.buckets[-2][0] for fleet in fleets if len(fleet.buckets) > 1), default=0)
     heads = [f"> {edge(last)}" if e == ABOVE else f"≤ {edge(e)}" for e in edges]
     too_soon = any(fleet.early for fleet in fleets)
 
-    def grid(drawn: bool, split: str) -> Grid:
+    def grid(split: str) -> Grid:
         columns = [
             Column("timers, late by"),
             *(Column(head.replace(" ", split, 1), right=True) for head in heads),
@@ -96,8 +86,7 @@ def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
             cells: list[Piece] = [(fleet.kind, "")]
             for e in edges:
                 count = counts.get(e, 0)
-                shown = f"{count} {_bar(count, most)}" if drawn else f"{count}"
-                cells.append((shown if count else ("·  " if drawn else "0"), "" if count else "dim"))
+                cells.append((f"{count}", "" if count else "dim"))
             cells.append((magnitude(fleet.worst_ns), ""))
             cells.append((f"{fleet.at_once} of {fleet.timers}" if fleet.at_once else "–", ""))
             cells += [(f"{fleet.early}", "magenta" if fleet.early else "dim")] if too_soon else []
@@ -105,7 +94,7 @@ def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
         return made
 
     page.blank()
-    candidates = [grid(page.draws, " "), grid(False, " "), grid(page.draws, "\n"), grid(False, "\n")]
+    candidates = [grid(" "), grid("\n")]
     short = Grid([Column("timers"), Column("worst", right=True), Column("at once", right=True)])
     short.rows = [[row[0], *row[len(edges) + 1 : len(edges) + 3]] for row in candidates[0].rows]
     candidates.append(short)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval
+from lab.core.clocksource import chosen, limit_ns, lost, why
 from lab.core.method import WallClock
 from lab.core.patch import (
     AnsiblePatch,
@@ -32,7 +33,7 @@ from lab.core.scheduled.planning import event_type, notice_ns
 from lab.core.timesync.configs import filled
 from lab.core.timesync.rules import forecast
 from lab.core.timesync.setup import Setup
-from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
+from lab.core.units import NS_PER_MS, NS_PER_S, format_about, format_duration
 
 _FREEZE = {
     FreezeMethod.SUSPEND: "suspend every guest (libvirt)",
@@ -162,4 +163,24 @@ def _repaired(cell: Cell, wall: WallClock, fault: TimeFault | None) -> str:
     setup = Setup(cell.resync, config=filled(cell.resync, "host", 123, "/dev/ptp0"), rtc_stops=rtc_stops)
     if fault is not None and cell.resync.uses_ntp:
         setup = replace(setup, server_fault=fault.text)
-    return forecast(setup, pause, stopped, cell.cycle.watch_ns).text
+    lost_ns = None if stopped else _lost(cell, pause)
+    text = forecast(setup, pause, stopped, cell.cycle.watch_ns, lost_ns).text
+    return f"{text} ({_too_narrow(cell)})" if lost_ns is not None and lost_ns.high_ns else text
+
+
+def _narrowest(cell: Cell) -> str:
+    """The clocksource that is the first to begin anew, of those that the guests' kernel options ask for."""
+    asked = [chosen(guest.kernel_options) for guest in cell.guests]
+    known = {name: limit for name in asked if (limit := limit_ns(name)) is not None}
+    return min(known, key=lambda name: known[name], default="")
+
+
+def _lost(cell: Cell, pause: Interval) -> Interval | None:
+    """What clocks lose that run on through the pause. Which kernel will run is not known yet."""
+    name = _narrowest(cell)
+    return lost(name, pause) if name else None
+
+
+def _too_narrow(cell: Cell) -> str:
+    name = _narrowest(cell)
+    return f"{why(name)}: nothing is lost up to {format_about(limit_ns(name) or 0)} only"

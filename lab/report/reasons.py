@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from lab.core.clocksource import OPTION
 from lab.core.findings import AS_PREDICTED
 from lab.core.handlers import HANDLER
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
-from lab.core.units import NS_PER_MS
+from lab.core.units import NS_PER_MS, format_about
 from lab.core.verdict import Finding, Outcome
 from lab.record.run import Cycle, Run
 from lab.report import predictions
@@ -18,11 +19,23 @@ from lab.report.cycles import VERDICTS
 from lab.report.numbers import behind, magnitude
 from lab.report.page import Page
 from lab.report.resyncs import measured
-from lab.report.text import names, ranges
+from lab.report.text import counted, names, ranges
 
 MOST_REASONS = 24
+ALL_CYCLES = "all cycles"
 
-_OF_THE_RUN = ("observation", "run", "history", "cycles", "cell", "freeze", "memory", AS_PREDICTED, HANDLER)
+_OF_THE_RUN = (
+    "observation",
+    "run",
+    "history",
+    "cycles",
+    "cell",
+    "freeze",
+    "memory",
+    OPTION,
+    AS_PREDICTED,
+    HANDLER,
+)
 """Metrics whose reasons speak for themselves."""
 
 _CLAIM = re.compile(r"claims ± ([0-9.]+) ms")
@@ -48,9 +61,12 @@ class _Reason:
         self.texts.add(text)
 
 
+_QUANTITY = re.compile(r"(?:[+-]?[0-9][0-9.,\u00a0]*(?:[ \u00a0](?:ns|µs|ms|s|min|h|ppm|%)\b)?[ \u00a0]?)+")
+
+
 def _shape(text: str) -> str:
-    """A text without its numbers: what makes two reasons the same."""
-    return re.sub(r"[+-]?[0-9][0-9.,\u00a0]*", "#", text)
+    """A text without its numbers and their units: what makes two reasons the same."""
+    return _QUANTITY.sub("#", text)
 
 
 def _who(run: Run, reason: _Reason) -> str:
@@ -71,7 +87,7 @@ def _who(run: Run, reason: _Reason) -> str:
     if spread and numbers:
         word = "cycle" if len(numbers) == 1 else "cycles"
         everywhere = numbers == {c.index for g in run.guests for c in g.cycles}
-        parts.append("all cycles" if everywhere and len(numbers) > 2 else f"{word} {ranges(sorted(numbers))}")
+        parts.append(ALL_CYCLES if everywhere and len(numbers) > 2 else f"{word} {ranges(sorted(numbers))}")
     return ", ".join(parts)
 
 
@@ -137,27 +153,31 @@ def _surprises(cycle: Cycle) -> Iterator[str]:
         yield f"already {behind(before)}{word} before the freeze"
     if resync is not None and cycle.frozen:
         if resync.backward_steps:
-            yield f"the guest's clock was set backward ({resync.backward_steps} times)"
+            yield f"the guest's clock was set backward, {counted(resync.backward_steps, 'time')}"
         # An RTC's seconds are as far ahead as they were forecast to be: that is no surprise.
         foreseen = resync.mechanism in _BY_RTC and resync.forecast is not None and resync.forecast.agrees
         if resync.overshoot_ns > NOTABLE_NS and not foreseen:
             yield f"the correction overshot by {magnitude(resync.overshoot_ns)}"
         claim = _CLAIM.search(resync.said)
         final = offset.final
-        if claim and final is not None:
+        # It was made after the last reading: where claims were collected and dated, they are held there.
+        if claim and final is not None and not cycle.audits:
             certain = min(abs(final.low_ns), abs(final.high_ns)) if final.low_ns * final.high_ns > 0 else 0
             if certain > float(claim[1]) * NS_PER_MS:
                 word = "" if final.value_ns > 0 else " behind"
                 yield f"{resync.said}, is {behind(final)}{word}"
     if cycle.frozen and cycle.regime is not None:
         seen = [name for name in ("lag", "gap", "silence") if getattr(cycle.witnesses, name) is not None]
-        counted = {"resumed": ("lag", "silence"), "jumped": ("gap", "silence"), "mixed": ("lag", "silence")}
-        for name in counted.get(cycle.regime, ()):
+        expected = {"resumed": ("lag", "silence"), "jumped": ("gap", "silence"), "mixed": ("lag", "silence")}
+        for name in expected.get(cycle.regime, ()):
             # A guest that goes to sleep by itself is silent before its machine stands still.
             if name == "silence" and (cycle.cut or cycle.method == FreezeMethod.GUEST_SLEEP):
                 continue
             if name in seen and name not in cycle.agreeing:
                 yield f"{name} contradicts the other witnesses of the pause"
+    if cycle.rtc_moved is not None:
+        side = "ahead" if cycle.rtc_moved.value_ns > 0 else "back"
+        yield f"the guest's RTC was moved {side} by {format_about(abs(cycle.rtc_moved.value_ns))}"
     if cycle.clocksource is not None and cycle.clocksource.before != cycle.clocksource.after:
         yield f"the clocksource changed from {cycle.clocksource.before} to {cycle.clocksource.after}"
 
@@ -177,8 +197,12 @@ def show_reasons(page: Page, run: Run) -> None:
     page.blank()
     for reason in told[:MOST_REASONS]:
         who = _who(run, reason)
-        alike = " (the first; the others are alike)" if len(reason.texts) > 1 else ""
-        text = f"{who}: {reason.first}{alike}" if who else reason.first
+        text = f"{who}: {reason.first}" if who else reason.first
+        times = sum(len(numbers) for numbers in reason.cycles.values())
+        if len(reason.texts) > 1:
+            text += f" (the first of {times})"
+        elif ALL_CYCLES in who:  # elsewhere the cycles are named
+            text += f" ({times} times)"
         page.labelled(reason.label, text, label_style=reason.style)
     if len(told) > MOST_REASONS:
         page.labelled("", f"and {len(told) - MOST_REASONS} more; all are in run.json")

@@ -32,6 +32,7 @@ from lab.report.text import counted, shortened
 
 RESYNC, HOLD, METHOD = "resync", "hold", "method"
 CURVE = 10
+SCALE = "|offset| over the watch: ▁ below 3.2 ms, █ from 3.2 s on, 3.2 times as much for each step"
 LONGEST_VERDICT = 44
 WORD = 12
 MOST_ROWS = 120
@@ -270,6 +271,8 @@ def show_resync_table(page: Page, run: Run) -> None:
         grid = _grid(names, [row for rows in split.values() for row in rows], gap, longest, head)
         if page.in_words(grid).width() + INDENT <= page.width:
             _put(page, grid, split)
+            if "curve" in names:
+                page.put((SCALE, "dim"))
             break
     else:
         rows = [row for rows in by_mechanism.values() for row in rows]

@@ -42,6 +42,11 @@ def _scale(lengths: Sequence[float]) -> float:
     return max(1.0, ordered[-1])
 
 
+def _bars(scale_ns: float) -> Column:
+    """The head of a column of bars: what a full one stands for."""
+    return Column(f"a full bar is {milliseconds(scale_ns)} ms")
+
+
 def show_steps(page: Page, run: Run) -> None:
     """Nothing when no guest was stopped."""
     cycles = [c for guest in run.guests for c in guest.cycles if c.steps and not c.control]
@@ -72,7 +77,7 @@ def _one(page: Page, cycle: Cycle) -> None:
     """One cycle's parts, in order, with the instants at which they begin."""
     scale = _scale([step.length_ns for step in cycle.steps])
     plain = Grid([Column(TITLE), Column("ms", right=True), Column("from", right=True)])
-    drawn = Grid([*plain.columns, Column("")])
+    drawn = Grid([*plain.columns, _bars(scale)])
     for step in cycle.steps:
         if step.name == "between" and step.length_ns < LEAST_NS:
             continue
@@ -94,8 +99,8 @@ def _medians(page: Page, given: Sequence[Statistic]) -> None:
     scale = _scale([s.median.value for s in given])
     head = [Column(TITLE), Column("median", right=True)]
     rest = [Column("p95", right=True), Column("max", right=True)]
-    rich = Grid([*head, Column("95 % limits", right=True), *rest, Column("")])
-    short, plain = Grid([*head, *rest, Column("")]), Grid([*head, Column("95 % limits", right=True), *rest])
+    rich = Grid([*head, Column("95 % limits", right=True), *rest, _bars(scale)])
+    short, plain = Grid([*head, *rest, _bars(scale)]), Grid([*head, Column("95 % limits", right=True), *rest])
     for s in given:
         first: list[Piece] = [(s.metric, ""), (milliseconds(s.median.value), "")]
         between: list[Piece] = [(limits(s.median), "dim")]

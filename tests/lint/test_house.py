@@ -40,6 +40,20 @@ def test_no_registry_is_named(own_files: list[Path]) -> None:
     assert not found, "\n".join(found)
 
 
+def test_no_log_is_cut_by_the_time_of_day(own_files: list[Path]) -> None:
+    """A guest's clock is stepped backward here: what asks the journal until now then misses all that came
+    after the step, for as long as the step was wide. Cursors know no time."""
+    pattern = re.compile(r"journalctl\b[^\n]*\s(--until|--since|-U|-S)\b")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in own_files
+        if path.suffix in (".py", ".sh", ".yaml", ".j2") or not path.suffix
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
 def locked() -> dict[str, str]:
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     return {match[1]: match[2] for match in re.finditer(r"^([a-z0-9-]+)==([^\s;]+)", text, re.MULTILINE)}

@@ -2,48 +2,88 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.clock import Interval
-from lab.core.clocksource import lost, stands, why
+from lab.core.clocksource import chosen, limit_ns, lost, option_findings, stands, why
 from lab.core.mechanism import ResyncMechanism
+from lab.core.plan import GuestSpec
+from lab.core.timeline import ProbeFacts
 from lab.core.timesync.rules import forecast
 from lab.core.timesync.setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.verdict import Outcome
+from tests.unit.simulation import MS, Scenario, simulate
 
-HZ = 3_579_545
-
-
-def kernel_loses(looked_ns: int, pause_ns: int) -> int:
-    """What a kernel loses that looked at a 24-bit counter `looked_ns` before a pause, and looks again right
-    after it."""
-    began, ended = looked_ns * HZ // NS_PER_S, (2 * looked_ns + pause_ns) * HZ // NS_PER_S
-    while (seen := (ended - began) & 0xFFFFFF) > 0x7FFFFF:
-        ended += 1000  # taken for a step backward, and for nothing: the clock stands still
-    return (ended - began - seen) * NS_PER_S // HZ
+COUNTERS = {"acpi_pm": (3_579_545, 0xFFFFFF), "hpet": (100_000_000, 0xFFFFFFFF)}
+KERNELS = {"6.1.0-18-amd64": 4, "6.12.43+deb13-amd64": 7, "7.3.4-1-cloud-amd64": 7}
+"""How many eighths of a turn they believe."""
 
 
-@given(st.integers(0, 100 * NS_PER_S), st.integers(0, 90 * NS_PER_MS))
-def test_what_a_kernel_loses_is_foreseen(pause_ns: int, looked_ns: int) -> None:
-    seen = kernel_loses(looked_ns, pause_ns)
-    said = lost("acpi_pm", Interval(pause_ns, pause_ns)).widened(20_000)  # ticks of 280 ns, a turn's rounding
+def kernel_loses(counter: str, eighths: int, looked_ns: int, pause_ns: int) -> int:
+    """What a kernel loses that looked at a counter `looked_ns` before a pause, and looks again right after
+    it."""
+    hz, mask = COUNTERS[counter]
+    began, ended = looked_ns * hz // NS_PER_S, (2 * looked_ns + pause_ns) * hz // NS_PER_S
+    seen = (ended - began) & mask
+    if seen > mask * eighths // 8:
+        ended += mask + 1 - seen  # taken for a step backward, and for nothing: the clock stands still
+        seen = 0
+    return (ended - began - seen) * NS_PER_S // hz
+
+
+@given(
+    st.sampled_from(sorted(COUNTERS)), st.sampled_from(sorted(KERNELS)),
+    st.integers(0, 200 * NS_PER_S), st.integers(0, 90 * NS_PER_MS), st.booleans(),
+)  # fmt: skip
+def test_what_a_kernel_loses_is_foreseen(
+    counter: str, kernel: str, pause_ns: int, looked_ns: int, known: bool
+) -> None:
+    seen = kernel_loses(counter, KERNELS[kernel], looked_ns, pause_ns)
+    pause = Interval(pause_ns, pause_ns)
+    said = lost(counter, pause, kernel if known else "").widened(20_000)  # ticks, and a turn's rounding
     assert seen in said
 
 
-def test_as_seen_on_a_guest() -> None:
+@given(st.sampled_from(sorted(COUNTERS)), st.sampled_from(sorted(KERNELS)), st.integers(0, 90 * NS_PER_MS))
+def test_nothing_is_lost_below_the_limit(counter: str, kernel: str, looked_ns: int) -> None:
+    limit = limit_ns(counter, kernel)
+    assert limit is not None
+    assert kernel_loses(counter, KERNELS[kernel], looked_ns, limit - NS_PER_MS) < 20_000
+    assert not stands(counter, Interval(0, limit - NS_PER_MS), kernel)
+
+
+def test_as_seen_on_guests() -> None:
     """25 s of SIGSTOP: the guest saw 1.6 s of them, and its clocks were 23.435 s behind."""
-    assert 23_435 * NS_PER_MS in lost("acpi_pm", Interval(25 * NS_PER_S, 25 * NS_PER_S)).widened(NS_PER_MS)
-    # 3 s of it: more than half of a turn, so the clock stood still until the turn was over.
-    assert 4_687 * NS_PER_MS in lost("acpi_pm", Interval(3 * NS_PER_S, 3 * NS_PER_S)).widened(NS_PER_MS)
-    assert stands("acpi_pm", Interval(3 * NS_PER_S, 3 * NS_PER_S))
-    assert not stands("acpi_pm", Interval(25 * NS_PER_S, 25 * NS_PER_S))
+    old, new = "6.1.0-18-amd64", "6.12.43+deb13-amd64"
+    seconds = {n: Interval(n * NS_PER_S, n * NS_PER_S) for n in (3, 6, 25, 30)}
+    assert 23_435 * NS_PER_MS in lost("acpi_pm", seconds[25], old).widened(NS_PER_MS)
+    # 3 s: more than half of a turn, so Linux 6.1 stood still until the turn was over; 6.12 lost nothing.
+    assert 4_687 * NS_PER_MS in lost("acpi_pm", seconds[3], old).widened(NS_PER_MS)
+    assert stands("acpi_pm", seconds[3], old)
+    assert lost("acpi_pm", seconds[3], new) == Interval(0, 0)
+    assert not stands("acpi_pm", seconds[3], new)
+    assert not stands("acpi_pm", seconds[25], old)
     assert why("acpi_pm") == "acpi_pm begins anew every 4.69 s"
+    # hpet: the same with 42.95 s.
+    assert lost("hpet", seconds[6], old) == Interval(0, 0)
+    assert 42_950 * NS_PER_MS in lost("hpet", seconds[30], old).widened(NS_PER_MS)
+    assert lost("hpet", seconds[30], new) == Interval(0, 0)
+    assert why("hpet") == "hpet begins anew every 42.95 s"
 
 
 def test_other_counters_are_wide_enough() -> None:
-    for name in ("tsc", "kvm-clock", "hpet", ""):
+    for name in ("tsc", "kvm-clock", ""):
         assert lost(name, Interval(0, 1000 * NS_PER_S)) == Interval(0, 0)
+        assert limit_ns(name) is None
+
+
+def test_the_last_clocksource_asked_for_counts() -> None:
+    assert chosen(("clocksource=tsc", "quiet", "clocksource=hpet")) == "hpet"
+    assert chosen(("tsc=reliable",)) == ""
 
 
 def test_a_forecast_knows_of_it() -> None:
@@ -53,3 +93,21 @@ def test_a_forecast_knows_of_it() -> None:
     assert said.repaired is False
     assert said.residual is not None and said.residual.high_ns < -18 * NS_PER_S
     assert forecast(setup, pause, False, None, lost("tsc", pause)).repaired is True
+
+
+# -- a kernel option that did not take -------------------------------------------------------------------
+
+
+def option(asked: tuple[str, ...], has: str) -> list[tuple[Outcome, str]]:
+    obs = replace(simulate(Scenario(watch_ns=MS, before_ns=MS))[0], facts_before=ProbeFacts("boot", has))
+    found = option_findings([GuestSpec("web-0", kernel_options=asked)], [obs], "")
+    return [(one.outcome, one.why) for one in found]
+
+
+def test_a_clocksource_that_the_guest_does_not_have_is_a_finding() -> None:
+    """kvm-clock under TCG: the kernel falls to acpi_pm without a word."""
+    assert option(("quiet", "clocksource=kvm-clock"), "acpi_pm") == [
+        (Outcome.INCONCLUSIVE, "clocksource=kvm-clock did not take: the guest runs on acpi_pm")
+    ]
+    assert option(("clocksource=tsc",), "tsc") == [(Outcome.PASSED, "")]
+    assert option(("tsc=reliable",), "acpi_pm") == []

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lab.core.clock import Interval
-from lab.core.effects import Backward, Effects, RtcLook, Timers, backward, rtc_around, rtc_moved
+from lab.core.effects import Backward, Effects, RtcLook, Timers, backward, rtc_around, rtc_moved, rtc_set
 from lab.core.findings import findings
 from lab.core.judge import CycleResult, measure
 from lab.core.plan import CycleSpec, Expectations, FreezeMethod, HoldPatch, ResyncMechanism
@@ -95,3 +95,35 @@ def test_bounds_add_up() -> None:
     one, two = RtcLook(0, -300 * MS, 2 * MS), RtcLook(S, 4700 * MS, 3 * MS)
     moved = rtc_moved(one, two, Interval(-MS, MS), Interval(-5 * S - MS, -5 * S + MS))
     assert moved == Interval(-7 * MS, 7 * MS)
+
+
+# -- an RTC that somebody set ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before_s", "after_s", "real_before_s", "real_after_s", "stood_s", "moved_s"),
+    [
+        (-0.4, -0.6, 0, 0, None, None),
+        (-0.4, 4.6, 0, -5, None, None),  # the clock fell behind by the pause, the RTC did not
+        (-0.4, 4499.6, 0, 0, None, 4500),
+        (7199.6, -0.4, 0, 0, None, -7200),  # an RTC in local time, put right by the agent's hwclock -w
+        (-0.4, -0.4, 7200, 7200, None, None),
+        (-0.4, -0.4, 7200, 0, None, -7200),
+        (-0.4, -0.4, 0, -5, 5, None),  # it stood still with the guest
+        (-0.4, -0.4, 0, -5, None, -5),
+    ],
+)
+def test_an_rtc_that_a_repair_moved_by_hours_is_told(
+    before_s: float, after_s: float, real_before_s: float, real_after_s: float, stood_s: float | None,
+    moved_s: float | None,
+) -> None:  # fmt: skip
+    def at(seconds: float) -> Interval:
+        return Interval(int(seconds * S), int(seconds * S)).widened(MS)
+
+    found = rtc_set(
+        int(before_s * S), int(after_s * S), at(real_before_s), at(real_after_s),
+        None if stood_s is None else at(stood_s),
+    )  # fmt: skip
+    assert (found is None) is (moved_s is None)
+    if found is not None and moved_s is not None:
+        assert int(moved_s * S) in found

@@ -378,3 +378,48 @@ def test_what_was_off_before_decides_between_step_and_slew() -> None:
 def test_what_is_in_time_before_is_forecast_as_ever() -> None:
     for setup in (USED_UP, TIMESYNCD, NTPD, Setup(M.NONE), Setup(M.AGENT)):
         assert off_before(setup, 0).text == forecast(setup, Interval(5 * S, 5 * S), True, 20 * S).text
+
+
+# -- all that decides ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setup", "correction", "words"),
+    [
+        (chrony(SERVER, "makestep 1 -1", options="/usr/sbin/chronyd -F 1"), STEP, "stepped"),
+        (chrony(SERVER, "makestep 1 -1", options="/usr/sbin/chronyd -4nx"), Correction.NONE, "chronyd -x"),
+        (chrony(SERVER, "makestep 1 3", updates="0", options="chronyd -R"), SLEW, "no makestep"),
+        (chrony(SERVER, "makestep 1 3", updates="0", options="chronyd -u -R"), None, "stepped or slewed"),
+        (chrony(SERVER, "makestep 1 -1", online="0", offline="1"), Correction.NONE, "sources are offline"),
+        (chrony(SERVER, "makestep 1 -1", online="1", offline="1"), STEP, "stepped"),
+        (chrony(f"{SERVER} offline", "makestep 1 -1"), Correction.NONE, "sources are offline"),
+        (chrony(f"{SERVER} offline", "makestep 1 -1", online="1", offline="0"), STEP, "stepped"),
+        (Setup(M.NTPD, config="server a", status={"options": "ntpd -p /run/x -g"}), STEP, "stepped"),
+        (Setup(M.NTPD, config="server a", status={"options": "/usr/sbin/ntpd -gx"}), SLEW, "slewed"),
+        (Setup(M.NTPD, config="server a", status={"options": "ntpd --slew"}), SLEW, "slewed"),
+        (
+            Setup(M.NTPD, config="server a\ntinker step 1", status={"options": "ntpd -x"}), STEP, "stepped",
+        ),
+    ],
+)  # fmt: skip
+def test_a_programs_options_and_what_it_was_told_count(
+    setup: Setup, correction: Correction | None, words: str
+) -> None:
+    said = of(setup, 5 * S)
+    assert said.correction is correction
+    assert words in said.text
+
+
+def test_an_rtc_in_local_time_is_read_as_such() -> None:
+    """/etc/adjtime says LOCAL, two hours east of UTC: a clock set from it is two hours behind."""
+    setup = Setup(M.AGENT_RTC, status={"rtc_minus_real_ns": "0", "rtc_bound_ns": "0", "rtc_zone_s": "7200"})
+    said = of(setup, 5 * S)
+    assert said.residual is not None
+    assert -2 * H - S < said.residual.low_ns < said.residual.high_ns < -2 * H + S
+    assert said.text == "one step, to the RTC's second, read as local time, 2 h east of UTC"
+    drifted = replace(
+        setup, status={"rtc_minus_real_ns": "0", "rtc_bound_ns": "0", "rtc_drift_ns": str(3 * S)}
+    )
+    where = of(drifted, 5 * S).residual
+    assert where is not None
+    assert where.low_ns < 3 * S < where.high_ns

@@ -263,6 +263,25 @@ def test_plan_fits(width: int) -> None:
         assert widest(shown(plan, width)) <= width, plan.name
 
 
+@pytest.mark.parametrize(
+    ("clocksource", "hold", "words"),
+    [
+        ("acpi_pm", "6s", "acpi_pm begins anew every 4.69 s: nothing is lost up to 2.24 s only"),
+        ("acpi_pm", "2s", ""),
+        ("hpet", "30s", "hpet begins anew every 42.95 s: nothing is lost up to 21.4 s only"),
+        ("tsc", "30s", ""),
+    ],
+)
+def test_a_pause_beyond_a_clocksources_limit_is_told(clocksource: str, hold: str, words: str) -> None:
+    text = (
+        f"name: t\nguests: [{{name: web-0, kernel_options: [clocksource={clocksource}]}}]\nresync: none\n"
+        f"cycle: {{method: sigstop, budget: 60s, patch: {{hold: {hold}}}}}\n"
+    )
+    told = " ".join(shown(parse(text.encode(), "t.yaml"), 120).split())
+    assert ("begins anew" in told) is bool(words)
+    assert words in told
+
+
 def test_plan_knows_how_long_it_takes() -> None:
     assert duration_ns(FIRST) == 18 * NS_PER_S
     # A command is stopped at the end of the budget, 30 s.

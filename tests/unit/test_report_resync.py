@@ -495,6 +495,17 @@ def test_the_rtc_against_realtime() -> None:
     assert "kept its distance from REALTIME in all 2 cycles" in still
 
 
+def test_one_step_is_told_only_where_there_was_one() -> None:
+    def told(count: int | None) -> str:
+        steps = None if count is None else tuple(Moved(i * 10**9, 10**9 * (count - i)) for i in range(count))
+        largest = 10**9 * (count or 4)
+        return plain(run(guest("web-0", cycle(resync=resync(steps=steps, step_ns=largest)))))
+
+    assert ", one step of +1000.0 ms" in told(1)
+    assert ", 4 steps, the largest of +4000.0 ms" in told(4)
+    assert ", a step of +4000.0 ms" in told(None)
+
+
 def test_kernel_lines_are_quoted_as_evidence() -> None:
     line = "watchdog: BUG: soft lockup - CPU#0 stuck for 23s!"
     made = run(guest("web-0", cycle(0, kernel_stalls=(line,)), cycle(1, kernel_stalls=(line,))))

@@ -19,12 +19,15 @@ A guest whose clocks run on through a pause of more than 10 s sees the time jump
 (sched.c, check_current_time, JUMP_DETECT_THRESHOLD): sources start anew, the clock is not touched.
 
 Status keys, all optional: `poll` the current polling interval, a power of two in seconds; `updates` how often
-the clock was updated since chronyd started.
+the clock was updated since chronyd started; `online`, `offline` how many of its servers are (chronyc(1),
+activity); `options` chronyd's command line, of which count -x (the clock is not touched) and -R (a makestep
+with a limit is ignored).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from lab.core.clock import Interval
@@ -33,7 +36,7 @@ from lab.core.timesync.chronyconf import ChronyConf, Source, parse
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
 from lab.core.timesync.situation import SOURCE_NS, Situation
-from lab.core.timesync.texts import number
+from lab.core.timesync.texts import number, switches
 from lab.core.units import NS_PER_MS, NS_PER_S, format_about
 
 JUMP_NS = 10 * NS_PER_S
@@ -50,17 +53,25 @@ only."""
 
 CONF = "chrony.conf(5): makestep, maxslewrate, minpoll, maxpoll, minsamples"
 SOURCE = "chrony reference.c (is_step_limit_reached), sys_generic.c (update_slew), sources.c, sourcestats.c"
+CHRONYD, CHRONYC = "chronyd(8): -x, -R", "chronyc(1): offline, activity"
+WITH_VALUE = "fFlLtuD"
 SCHED = "chrony sched.c (check_current_time)"
 
 
 def forecast(setup: Setup, at: Situation) -> Forecast:
-    conf = parse(setup.config)
+    conf, options = parse(setup.config), switches(setup.status.get("options", ""), WITH_VALUE)
     if at.right:
         text = "nothing to repair"
         if at.pause.high_ns > JUMP_NS:
             text += "; after more than 10 s chronyd takes its sources anew"
         left = Interval(-SOURCE_NS, SOURCE_NS)
         return Forecast(True, Correction.NONE, None, left, text, (SCHED,))
+    if "x" in options:
+        text = f"left {at.side}: chronyd -x does not touch the clock"
+        return Forecast(False, Correction.NONE, None, -at.lost, text, (CHRONYD,))
+    if _all_offline(setup, conf.sources):
+        text = f"left {at.side}: its sources are offline"
+        return Forecast(False, Correction.NONE, None, -at.lost, text, (CONF, CHRONYC))
     if not conf.sources:
         if conf.elsewhere or not setup.config.strip():
             return Forecast(None, None, None, None, "open: its sources are not known", (CONF,))
@@ -69,7 +80,20 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
     if change is not None and _most_seen(at) > change.offset_s * NS_PER_S:
         text = f"open: maxchange {float(change.offset_s):g} ignores offsets, or ends chronyd"
         return Forecast(None, None, None, None, text, ("chrony.conf(5): maxchange", SOURCE))
+    if "R" in options and conf.makestep is not None and conf.makestep.limit > 0:
+        conf = replace(conf, makestep=None)
     return _repair(setup, conf, at)
+
+
+def _all_offline(setup: Setup, sources: Sequence[Source]) -> bool:
+    """Whether no server is asked. Reference clocks are never offline."""
+    servers = [source for source in sources if source.kind != "refclock"]
+    if not servers or len(servers) < len(sources):
+        return False
+    online, offline = number(setup.status, "online"), number(setup.status, "offline")
+    if online is None or offline is None:
+        return all(source.offline for source in servers)
+    return not online and offline > 0
 
 
 def _most_seen(at: Situation) -> Fraction:

@@ -29,13 +29,14 @@ MAX_SLEW_PPM = Fraction(250_000, 3)
 @dataclass(frozen=True)
 class Source:
     """A server or a reference clock. minpoll, maxpoll: powers of two in seconds, of one sample each.
-    samples: the fewest that its statistics are made of."""
+    samples: the fewest that its statistics are made of. offline: it is not asked until chronyc says so."""
 
     kind: str
     address: str
     minpoll: int
     maxpoll: int
     samples: int = MIN_SAMPLES
+    offline: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def _server(kind: str, rest: Sequence[str], fewest: int, most: int) -> Source | 
         high = POLL[1]
     wait = _log2_up(given.get("filter", 1))
     samples = min(given.get("minsamples", fewest), given.get("maxsamples", most))
-    return Source(kind, rest[0], low + wait, max(low, high) + wait, max(1, samples))
+    offline = "offline" in (word.lower() for word in rest[1:])
+    return Source(kind, rest[0], low + wait, max(low, high) + wait, max(1, samples), offline)
 
 
 def _refclock(rest: Sequence[str], fewest: int, most: int) -> Source | None:

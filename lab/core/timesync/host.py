@@ -16,8 +16,13 @@ QEMU starts the RTC with time(2)'s whole seconds (hw/rtc/mc146818rtc.c, rtc_set_
 second behind, and Linux sets it half a second early or late at worst (drivers/rtc/lib.c and systohc.c; the
 MC146818 counts its next second 0.5 s after it was set).
 
+hwclock -s takes the RTC for local time when /etc/adjtime says LOCAL, unless it is told --utc, and corrects
+what it reads by the drift that /etc/adjtime knows of (hwclock(8), "The Adjust Function").
+
 Status keys, all optional: `rtc_minus_real_ns` the RTC less REALTIME before the freeze, `rtc_bound_ns` its
-bound (10 ms without); `push_bound_ns` the bound of the offset that a push steps by.
+bound (10 ms without); `rtc_zone_s` by how many seconds the zone lies east of UTC in which the RTC is read,
+and `rtc_drift_ns` what is added to it for its drift, both 0 without; `push_bound_ns` the bound of the offset
+that a push steps by.
 """
 
 from __future__ import annotations
@@ -93,7 +98,7 @@ def _push(setup: Setup, at: Situation) -> Forecast:
     bound = max(PUSH_NS, 2 * (number(setup.status, "push_bound_ns") or 0))
     left, within = Interval(-bound, bound), Interval(0, PUSH_SLOWEST_NS)
     sources = ("Linux drivers/hv/hv_util.c (the model)", "lab/guest (the push itself)")
-    text = "one step at once, by the offset measured"
+    text = "stepped at once, by the offset measured"
     if at.right:
         text = "a right clock is stepped, by next to nothing"
     return Forecast(True, _step(at), within, left, text, sources)
@@ -103,6 +108,8 @@ def _from_rtc(setup: Setup, at: Situation) -> Forecast:
     rtc, known = RTC, number(setup.status, "rtc_minus_real_ns")
     if known is not None:
         rtc = Interval(known, known).widened(abs(number(setup.status, "rtc_bound_ns") or 10 * NS_PER_MS))
+    zone_s, drift_ns = number(setup.status, "rtc_zone_s") or 0, number(setup.status, "rtc_drift_ns") or 0
+    rtc = rtc.shifted(drift_ns - zone_s * NS_PER_S)
     left = Interval(rtc.low_ns - TICK_LATE_NS, rtc.high_ns + SMALL_NS)
     within, sources = Interval(0, TICK_NS), (HWCLOCK, QEMU_RTC, QGA)
     if setup.rtc_stops and at.stopped:
@@ -110,4 +117,7 @@ def _from_rtc(setup: Setup, at: Situation) -> Forecast:
         text = f"left behind by {format_about(at.lost.mid_ns)}: the RTC stood still with the guest"
         return Forecast(False, None, None, left, text, (*sources, "libvirt formatdomain, timer track=guest"))
     text = "a right clock is set, to the RTC's second" if at.right else "one step, to the RTC's second"
+    if zone_s:
+        side = "east" if zone_s > 0 else "west"
+        text += f", read as local time, {format_about(abs(zone_s) * NS_PER_S)} {side} of UTC"
     return Forecast(True, _step(at), within, left, text, sources, once=True)

@@ -15,8 +15,10 @@ Of eight polls the one with the shortest round trip counts (RFC 5905, section 10
 offset is never the whole truth, so an offset is believed after eight polls at the latest; the interval itself
 is dithered by some percent. Polls are every 2^minpoll to 2^maxpoll s, 6 and 10 by default (ntp.conf(5)).
 
-Status keys, all optional: `hpoll` the current polling interval, a power of two in seconds; `mu` seconds since
-the last answer.
+-x sets the step threshold to 600 s, where the configuration does not (ntpd(8)).
+
+Status keys, all optional: `options` ntpd's command line; `hpoll` the current polling interval, a power of two
+in seconds; `mu` seconds since the last answer.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
 from lab.core.timesync.situation import SOURCE_NS, Situation
-from lab.core.timesync.texts import number, real, words
+from lab.core.timesync.texts import number, real, switches, words
 from lab.core.units import NS_PER_S, format_about
 
 FILTER = 8
@@ -41,13 +43,16 @@ LATE_NS = 10 * NS_PER_S
 LONGEST_S = 900
 """RFC 5905's default of the stepout threshold; ntp.conf(5) has 300 s."""
 
+STEP_S, SLEWING_S = Fraction(128, 1000), Fraction(600)
+WITH_VALUE = "cDfiIklLpPrstuU"
+
 STALE_NS = 60 * NS_PER_S
 """How long before the freeze its state was looked at, at most."""
 
 LEAST_POLL, MOST_POLL = 0, 17
 
 SOURCES = (
-    "ntp.conf(5): minpoll, maxpoll, tinker step, stepout, panic",
+    "ntpd(8): -x; ntp.conf(5): minpoll, maxpoll, tinker step, stepout, panic",
     "ntpsec ntpd/ntp_loopfilter.c (local_clock)",
     "RFC 5905, section 11.3",
 )
@@ -62,8 +67,8 @@ class NtpConf:
     servers: int = 0
     minpoll: int = 6
     maxpoll: int = 10
-    step_s: Fraction = Fraction(128, 1000)
-    step_back_s: Fraction = Fraction(128, 1000)
+    step_s: Fraction = STEP_S
+    step_back_s: Fraction = STEP_S
     stepout_s: Fraction | None = None
     panic_s: Fraction = Fraction(1000)
 
@@ -74,9 +79,9 @@ def _polls(given: dict[str, Fraction | None]) -> tuple[int, int]:
     return least, min(max(10 if high is None else int(high), least), MOST_POLL)
 
 
-def parse(config: str) -> NtpConf:
-    """The directives that decide what becomes of a pause."""
-    made, polls = NtpConf(), []
+def parse(config: str, step_s: Fraction = STEP_S) -> NtpConf:
+    """The directives that decide what becomes of a pause. step_s: the step threshold where none is set."""
+    made, polls = NtpConf(step_s=step_s, step_back_s=step_s), []
     for line in words(config, "#"):
         name, rest = line[0].lower(), line[1:]
         given = {a.lower(): real(b) for a, b in pairwise(rest)}
@@ -100,7 +105,8 @@ def parse(config: str) -> NtpConf:
 
 
 def forecast(setup: Setup, at: Situation) -> Forecast:
-    conf = parse(setup.config)
+    slewing = switches(setup.status.get("options", ""), WITH_VALUE) & {"x", "slew"}
+    conf = parse(setup.config, SLEWING_S if slewing else STEP_S)
     if at.right:
         left = Interval(-SOURCE_NS, SOURCE_NS)
         return Forecast(True, Correction.NONE, None, left, "nothing to repair", SOURCES)

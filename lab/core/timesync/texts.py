@@ -22,6 +22,24 @@ def real(text: str) -> Fraction | None:
         return None
 
 
+def switches(command: str, with_value: str) -> frozenset[str]:
+    """The one-letter options of a command line, and the long ones by their whole names. with_value: the
+    letters that a value follows (getopt(3))."""
+    found: set[str] = set()
+    given = iter(command.split()[1:])
+    for word in given:
+        if word.startswith("--"):
+            found.add(word[2:].partition("=")[0])
+        elif word.startswith("-"):
+            for at, letter in enumerate(word[1:], 1):
+                found.add(letter)
+                if letter in with_value:
+                    if at + 1 == len(word):
+                        next(given, None)
+                    break
+    return frozenset(found)
+
+
 def words(config: str, comments: str) -> list[list[str]]:
     """The lines of a configuration in words, without comments (which begin with one of `comments`)."""
     found = []

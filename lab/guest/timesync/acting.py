@@ -11,6 +11,7 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.timesync.setup import SILENT, Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Refused
+from lab.guest.ssh import SSH
 from lab.guest.timesync import push
 from lab.guest.timesync.line import Line
 from lab.guest.timesync.ways import Ways
@@ -23,6 +24,8 @@ HWCLOCK_S = 15.0
 """hwclock itself gives up after 10 s without a tick of the RTC (util-linux, sys-utils/hwclock.c)."""
 
 REGAIN_S = 20.0
+ASK_S = 10.0
+SECONDS_A_DAY = 86_400
 
 PATIENCE_NS = 5 * NS_PER_S
 """How long an agent that does not answer before a freeze is asked again: systemd starts one in tenths of a
@@ -126,7 +129,11 @@ class AgentResync(Acting):
                     status[SILENT] = error.what
                     break
                 clock.sleep_until(min(now + AGAIN_NS, give_up))
-        return Setup(self._mechanism, "qemu-guest-agent", "", status, self._ways.rtc_stops)
+        config = ""
+        if self._mechanism.reads_rtc:
+            config, more = adjtime(self._ways.ssh(), utc=False)
+            status |= more
+        return Setup(self._mechanism, "qemu-guest-agent", config, status, self._ways.rtc_stops)
 
     def _ping(self) -> Call:
         try:
@@ -172,8 +179,9 @@ class HwclockResync(Acting):
     def setup(self) -> Setup:
         with self._lock:
             sent, _, arrived = self._working().ask("hello", push.ANSWER_S)
-        status = {"round_trip_ns": str(arrived.raw_ns - sent.raw_ns), **self._status}
-        return Setup(ResyncMechanism.HWCLOCK, self._program, "", status, self._ways.rtc_stops)
+        config, more = adjtime(self._ways.ssh(), utc=True)
+        status = {"round_trip_ns": str(arrived.raw_ns - sent.raw_ns), **self._status, **more}
+        return Setup(ResyncMechanism.HWCLOCK, self._program, config, status, self._ways.rtc_stops)
 
     def resumed(self) -> None:
         self._start(self._set)
@@ -213,6 +221,33 @@ def rtc_status(rtc: Interval | None) -> dict[str, str]:
     if rtc is None:
         return {}
     return {"rtc_minus_real_ns": str(rtc.mid_ns), "rtc_bound_ns": str(rtc.half_width_ns)}
+
+
+def adjtime(ssh: SSH, *, utc: bool) -> tuple[str, dict[str, str]]:
+    """/etc/adjtime of a guest, and what `hwclock -s` makes of it. utc: it is told --utc. GuestError when the
+    guest does not answer."""
+    said = ssh.check("cat /etc/adjtime 2>/dev/null; echo; echo =; date '+%s %z'", ASK_S)
+    text, _, now = said.rpartition("\n=\n")
+    return text.strip(), adjtime_status(text, now, utc)
+
+
+def adjtime_status(text: str, now: str, utc: bool) -> dict[str, str]:
+    """The status of core.timesync.host from the text of /etc/adjtime (its three lines: hwclock(8)). now: the
+    guest's seconds since 1970 and its zone, "1764355000 +0200"."""
+    lines = [line.split() for line in text.strip().splitlines()]
+    seconds, zone = now.split()
+    status = {}
+    if not utc and ["LOCAL"] in lines:
+        east = int(zone[1:3]) * 3600 + int(zone[3:5]) * 60
+        status["rtc_zone_s"] = str(-east if zone.startswith("-") else east)
+    try:
+        factor, last, left = (float(word) for word in lines[0])
+    except (IndexError, ValueError):
+        return status
+    if factor:
+        drift_s = factor * (int(seconds) - last) / SECONDS_A_DAY + left
+        status["rtc_drift_ns"] = str(round(drift_s * NS_PER_S))
+    return status
 
 
 def _took_ns(call: Call) -> int:

@@ -59,6 +59,8 @@ class Service:
     path.
     ready: ends with 0 when the clock is kept, else prints why it is not. identifier: its name in the journal.
     state: prints what `parse` makes a status of. claim: what it says of itself, from that status.
+    whole: prints the whole configuration, with what its files include in its place. process: the program's
+    name as the kernel has it (15 characters).
     before: run before it is started. uses_bus: it starts D-Bus.
     """
 
@@ -70,6 +72,8 @@ class Service:
     state: str
     parse: Callable[[str], dict[str, str]]
     claim: Callable[[dict[str, str]], str]
+    whole: str
+    process: str
     before: str = ""
     uses_bus: bool = False
 
@@ -122,9 +126,11 @@ class DaemonResync:
         return self
 
     def setup(self) -> Setup:
-        said = self._ssh().check(f"cat {self._service.config}; echo {_SPLIT}; {self._service.state}", STATE_S)
-        config, _, state = said.partition(f"{_SPLIT}\n")
-        status = self._service.parse(state)
+        service = self._service
+        asked = [service.whole, command_line(service.process), service.state]
+        said = self._ssh().check(f"; echo; echo {_SPLIT}; ".join(asked), STATE_S)
+        config, options, state = said.split(f"\n{_SPLIT}\n", 2)
+        status = {**service.parse(state), "options": options.strip()}
         return Setup(self._mechanism, self._program, config, status, self._ways.rtc_stops)
 
     def resumed(self) -> None:
@@ -181,6 +187,21 @@ class DaemonResync:
 
 _TROUBLE = ("fatal", "error", "invalid", "could not", "cannot", "timed out", "failed", "syntax")
 _STEPS = ("stepped", "wrong by", "CLOCK:", "clock synchronization", "backward", "Forward time jump")
+
+
+def command_line(process: str) -> str:
+    """A shell command that prints the command line of the first process of this name."""
+    found = f'read -r c <$p/comm && [ "$c" = {process} ]'
+    return f"for p in /proc/[0-9]*; do if {found}; then tr '\\0' ' ' <$p/cmdline; break; fi; done 2>/dev/null"
+
+
+def inlined(path: str, rules: str) -> str:
+    """A shell command that prints a file with what it includes in its place. rules: of `case`, on the first
+    word of a line, whose other words are "$@"; `own` prints a file."""
+    return (
+        'own() { while IFS= read -r line || [ -n "$line" ]; do set -f; set -- $line; set +f; case "$1" in '
+        f"""{rules} *) printf '%s\\n' "$line";; esac; done <"$1"; }}; own {path}"""
+    )
 
 
 def waited(condition: str, seconds: int, otherwise: str) -> str:

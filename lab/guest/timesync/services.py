@@ -2,6 +2,7 @@
 
 Status keys (texts; numbers as the program prints them):
 
+all       options: the program's command line
 chronyd   of `chronyc -c tracking` (chronyc(1)): refid reference stratum ref_time system_time last_offset
           rms_offset frequency_ppm residual_ppm skew_ppm root_delay root_dispersion update_interval leap
           (seconds, ppm); of `chronyc -c sources`, of its first source: state (* selected, ? unreachable …)
@@ -19,8 +20,8 @@ import re
 from contextlib import suppress
 
 from lab.core.mechanism import ResyncMechanism
-from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.guest.timesync.daemon import PORT, Service, waited
+from lab.core.units import NS_PER_MS, NS_PER_S, format_about
+from lab.guest.timesync.daemon import PORT, Service, inlined, waited
 
 _TRACKING = (
     *(
@@ -36,7 +37,14 @@ _TRACKING = (
     *("residual_ppm", "skew_ppm", "root_delay", "root_dispersion", "update_interval", "leap"),
 )
 _SOURCES = ("mode", "state", "name", "stratum", "poll", "reach", "last_rx")
-_CHRONYC = "chronyc -c -n -m tracking sources"
+_ACTIVITY = ("online", "offline", "burst_online", "burst_offline", "unresolved")
+_CHRONYC = "chronyc -c -n -m tracking sources activity"
+_EACH = 'do [ ! -f "$f" ] || own "$f"; done;;'
+_CHRONY_INCLUDES = " ".join((
+    f"[Ii][Nn][Cc][Ll][Uu][Dd][Ee]) shift; for f in $*; {_EACH}",
+    f'[Cc][Oo][Nn][Ff][Dd][Ii][Rr]) shift; for f in $(printf "%s/*.conf " "$@"); {_EACH}',
+    f'[Ss][Oo][Uu][Rr][Cc][Ee][Dd][Ii][Rr]) shift; for f in $(printf "%s/*.sources " "$@"); {_EACH}',
+))  # fmt: skip
 
 DISTRIBUTION_UPDATES = 4
 """chronyd selects a source after three or four samples, and with a source that has answered eight polls it
@@ -50,6 +58,8 @@ def _chrony_status(text: str) -> dict[str, str]:
         fields = line.split(",")
         if len(fields) == len(_TRACKING):
             status.update(zip(_TRACKING, fields, strict=True))
+        elif len(fields) == len(_ACTIVITY):
+            status.update(zip(_ACTIVITY, fields, strict=True))
         elif "poll" not in status and len(fields) > len(_SOURCES):
             found = dict(zip(_SOURCES, fields, strict=False))
             status.update({key: found[key] for key in ("state", "poll", "reach", "last_rx")})
@@ -63,7 +73,8 @@ def _chrony_claim(status: dict[str, str]) -> str:
         claim_ms = (offset + float(status["root_dispersion"]) + delay / 2) * NS_PER_S / NS_PER_MS
     except (KeyError, ValueError):
         return ""
-    return f"chronyd claims ± {claim_ms:.2f} ms"
+    shown = f"{claim_ms:.2f} ms" if claim_ms < 1000 else format_about(claim_ms * NS_PER_MS)
+    return f"chronyd claims ± {shown}"
 
 
 def chrony(mechanism: ResyncMechanism) -> Service:
@@ -88,11 +99,20 @@ def chrony(mechanism: ResyncMechanism) -> Service:
         state=_CHRONYC,
         parse=parse,
         claim=_chrony_claim,
+        whole=inlined("/etc/chrony/chrony.conf", _CHRONY_INCLUDES),
+        process="chronyd",
     )
 
 
 _TIMESYNCD = "/lib/systemd/systemd-timesyncd"
 _SYNCHRONIZED = "/run/systemd/timesync/synchronized"
+_DROP_INS = " ".join(f"{root}/systemd/timesyncd.conf.d" for root in ("/etc", "/run", "/usr/lib"))
+_TIMESYNCD_CONFIG = (
+    # Drop-ins in the order of their names, and of one name the first folder's (systemd.conf.d(5)).
+    f"cat /etc/systemd/timesyncd.conf; for d in {_DROP_INS}; do [ ! -d $d ] || ls $d; done | sort -u | "
+    f"while read -r n; do for d in {_DROP_INS}; do case $n in *.conf) if [ -e $d/$n ]; then cat $d/$n; "
+    "break; fi;; esac; done; done"
+)
 _BUS = "org.freedesktop.timesync1 /org/freedesktop/timesync1 org.freedesktop.timesync1.Manager"
 
 
@@ -121,6 +141,8 @@ def timesyncd(server: str, port: int) -> Service:
         claim=lambda status: (
             f"timesyncd synchronised {status['since_poll_s']} s ago" if "PollIntervalUSec" in status else ""
         ),
+        whole=_TIMESYNCD_CONFIG,
+        process="systemd-timesyn",
         uses_bus=True,
     )
 
@@ -167,6 +189,8 @@ def ntpd(server: str, port: int) -> Service:
             if "offset" in status
             else ""
         ),
+        whole=inlined("/etc/ntpsec/ntp.conf", '[Ii]ncludefile) [ ! -f "$2" ] || own "$2";;'),
+        process="ntpd",
     )
 
 
