@@ -21,8 +21,11 @@ from lab.report.page import Page, Piece
 ROWS_PER_DECADE = 2
 DOTS = 4  # of a braille character, one above the other; two beside each other
 _BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # by column, from the top (Unicode, U+2800)
-_DECADES = {4: "10 µs", 5: "0.1 ms", 6: "1 ms", 7: "10 ms", 8: "100 ms", 9: "1 s", 10: "10 s", 11: "100 s"}
-LEAST_DECADE, MOST_DECADE = 5, 11
+_DECADES = {
+    4: "10 µs", 5: "0.1 ms", 6: "1 ms", 7: "10 ms", 8: "100 ms", 9: "1 s", 10: "10 s", 11: "100 s",
+    12: "17 min", 13: "2.8 h", 14: "28 h",
+}  # fmt: skip
+LEAST_DECADE, MOST_DECADE = 5, 14
 AXIS = 8
 TICKS = 4
 OUT, IN = "yellow", "green"

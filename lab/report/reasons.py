@@ -106,7 +106,8 @@ def _reasons(run: Run) -> list[_Reason]:
                 reason.add(finding.guest, finding.cycle, text, finding.cell)
     for finding in run.findings:
         if finding.failed_as_expected:
-            text = f"{finding.metric} fails: {finding.why or finding.measured}"
+            why = (finding.why or finding.measured).removeprefix(finding.metric).strip()
+            text = f"{finding.metric} fails: {why}"
             key = (finding.outcome, finding.metric, _shape(text), finding.cycle < 0)
             reason = found.setdefault(key, _Reason("as expected", "green", text))
             reason.add(finding.guest, finding.cycle, text, finding.cell)

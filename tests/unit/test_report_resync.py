@@ -324,6 +324,14 @@ def test_the_tolerance_is_a_line_on_its_own_power_of_ten() -> None:
     assert line.endswith("± 100 ms")
 
 
+def test_hours_have_their_place_on_the_scale() -> None:
+    """They were drawn on the line of 100 s."""
+    lines = plotted([Point(at * MS, 7_194 * S, 7_195 * S) for at in range(0, 8000, 50)])
+    (row,) = rows_with_dots(lines)
+    assert lines[0].lstrip().startswith("2.8 h┤")
+    assert row <= 1
+
+
 @pytest.mark.parametrize("half_ms", [0.2, 5, 80])
 def test_wide_bounds_are_drawn_as_wide_as_they_are(half_ms: float) -> None:
     points = [
