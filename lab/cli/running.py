@@ -132,13 +132,19 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
                 if failure is None:
                     journal.append("run-end", interrupted=False, failure=f"{type(error).__name__}: {error}")
                     raise
-            journal.append(
-                "run-end",
-                interrupted=isinstance(failure, Interrupted),
-                failure=str(failure) if failure else "",
-                host=asdict(host_facts.look()),
-            )
-    run, _ = judge(read_history(folder))
+            try:
+                journal.append(
+                    "run-end",
+                    interrupted=isinstance(failure, Interrupted),
+                    failure=str(failure) if failure else "",
+                    host=asdict(host_facts.look()),
+                )
+            except MachineError as error:  # what was written until then is judged all the same
+                failure = failure or error
+    try:
+        run, _ = judge(read_history(folder))
+    except FreezelabError as error:
+        raise failure or error from error
     try:
         write(run, folder)
     except MachineError as error:

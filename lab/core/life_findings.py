@@ -148,7 +148,7 @@ class _Judge:
             return
         expectation = "not called off"
         if life.cancelled is not None:
-            outcome = OPEN if wanted is None else FAILED
+            outcome = OPEN if wanted is None else self.missing  # an interrupted run takes its events back
             why = f"the event of {self.group} was called off, and there was no freeze"
             yield self._finding("cancelled", expectation, "called off", outcome, why)
         elif life.gone is not None or life.started is not None or not life.heard:
@@ -179,7 +179,8 @@ class _Judge:
             else:
                 why = f"{who} approved, {_length(early)} before NotBefore"
             yield self._finding("acknowledged", expectation, text, PASSED if good else FAILED, why)
-        elif over is None and not self.announced.complete:
+        elif not self.announced.complete and (over is None or (life.heard and life.started is None)):
+            # Taken back because the run ended: nobody had to approve any more.
             why = "it was not seen whether anybody approved"
             yield self._finding("acknowledged", expectation, "not seen", OPEN, why)
         else:
@@ -270,6 +271,9 @@ class _Judge:
             guest, pause = max(known, key=lambda one: one[1].high_ns)
         text = format_bounded(pause.mid_ns, pause.low_ns, pause.high_ns)
         why = "" if outcome is PASSED else f"{guest} paused for {text}, announced was {words}"
+        cut = [m.result.disturbed for m in life.affected if m.result is not None and m.result.disturbed]
+        if outcome is FAILED and not wanted and cut:
+            outcome, why = OPEN, f"{cut[0]}; {why}"
         yield self._finding("pause announced", expectation, text, outcome, why)
 
     def notice_given(self) -> Iterator[Finding]:

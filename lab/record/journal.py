@@ -60,6 +60,7 @@ from lab.core.clock import GuestClock
 from lab.core.timeline import Heartbeat, Reading
 from lab.errors import MachineError, RecordError
 from lab.ports import Clock
+from lab.record.shapes import wrong
 
 EVENTS = "events.jsonl"
 SCHEMA = "freezelab.events/1"
@@ -105,15 +106,26 @@ class FileJournal:
             event["cycle"] = cycle
         event |= {"raw_ns": now.raw_ns, "real_ns": now.real_ns} | data
         line = json.dumps(event, default=_plain, separators=(",", ":"), ensure_ascii=False) + "\n"
-        rest = line.encode("utf-8", "replace")
+        whole = rest = line.encode("utf-8", "replace")
         try:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
         except OSError as error:
+            self._take_back(len(whole) - len(rest))
             raise MachineError(
                 f"the history cannot be written: {error.strerror}", where=str(self.path)
             ) from error
         self._sequence += 1
+
+    def _take_back(self, written: int) -> None:
+        """The piece of a line that was written when the disk was full: what comes later, when there is room
+        again, would be on the same line. Not when somebody else has written behind it."""
+        if not written:
+            return
+        with contextlib.suppress(OSError):
+            end = os.lseek(self._file, 0, os.SEEK_CUR)  # O_APPEND: where the last write of ours ended
+            if os.fstat(self._file).st_size == end:
+                os.ftruncate(self._file, end - written)
 
     def __enter__(self) -> FileJournal:
         return self
@@ -121,8 +133,16 @@ class FileJournal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        """MachineError when what was written cannot be kept, unless something else has failed already."""
+        try:
+            os.fsync(self._file)
+        except OSError as failed:
+            if error is None:
+                raise MachineError(
+                    f"the history cannot be written: {failed.strerror}", where=str(self.path)
+                ) from failed
+        finally:
+            os.close(self._file)
 
 
 def is_written(folder: Path) -> bool:
@@ -186,7 +206,8 @@ def read_history(folder: Path) -> History:
     """The journal of the run in `folder`.
 
     A last line that was cut off is left out and told in `damage`; what the dead-man wrote may come after it.
-    RecordError: no journal there, a damaged line before the end, or a schema that this program does not know.
+    RecordError: no journal there, a damaged line before the end, an event with a wrong value, or a schema
+    that this program does not know.
     """
     path = folder / EVENTS
     try:
@@ -197,6 +218,7 @@ def read_history(folder: Path) -> History:
     except OSError as error:
         raise RecordError(f"cannot be read: {error.strerror}", where=str(path)) from error
     events: list[dict[str, Any]] = []
+    texts: list[tuple[int, str]] = []  # of each event, with its line
     sequence, cut = 0, 0  # cut: the number of a damaged line
     for number, line in enumerate(lines, 1):
         if not line and number < len(lines):
@@ -208,6 +230,7 @@ def read_history(folder: Path) -> History:
                 continue  # the dead-man itself was cut short
             if event is not None and event["kind"] == DEADMAN:
                 events.append(event)
+                texts.append((number, part))
                 continue
             if cut:
                 raise RecordError("damaged: this line is no event in sequence", where=f"{path}:{cut}")
@@ -215,6 +238,7 @@ def read_history(folder: Path) -> History:
                 cut = number
             else:
                 events.append(event)
+                texts.append((number, part))
                 sequence += 1
     own = [event for event in events if event["kind"] != DEADMAN]
     if not own or events[0]["kind"] != "run-start":
@@ -223,6 +247,9 @@ def read_history(folder: Path) -> History:
         raise RecordError(
             f"unknown schema {own[0].get('schema')!r}, this program reads {SCHEMA}", where=str(path)
         )
+    for event, (number, text) in zip(events, texts, strict=True):
+        if trouble := wrong(event, text):
+            raise RecordError(f"damaged: {event['kind']}: {trouble}", where=f"{path}:{number}")
     complete = own[-1]["kind"] == "run-end"
     damage = f"line {cut} is cut off" if cut else ""
     if not complete and not damage:

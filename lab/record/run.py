@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -95,10 +96,11 @@ def _calibration(given: dict[str, Any] | None) -> Calibration | None:
     """What run-start says of the last calibration. Members that this program does not know are left out."""
     if given is None:
         return None
-    known = {name: value for name, value in given.items() if name in Calibration.__dataclass_fields__}
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        return Calibration(**known)
-    except TypeError:
+        return TypeAdapter(Calibration).validate_json(json.dumps(given), strict=True)
+    except ValidationError:
         return None  # of another version of this program
 
 
@@ -268,6 +270,8 @@ def write(run: Run, folder: Path) -> Path:
         draft.write_text(to_json(run), encoding="utf-8")
         draft.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise MachineError(
             f"cannot be written: {error.strerror}",
             where=str(path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,31 @@ def test_text_with_other_line_ends(tmp_path: Path) -> None:
     odd = replace(CYCLES[0], problems=("one\N{LINE SEPARATOR}line",))
     written(tmp_path, [odd])
     assert len(observations_of(read_history(tmp_path))) == 1
+
+
+def test_a_line_that_a_full_disk_cut_short_is_taken_back(tmp_path: Path) -> None:
+    """What can be written later is not glued to it."""
+    with FileJournal(tmp_path, Ticking()) as journal:
+        journal.append("run-start", schema=SCHEMA, id="run-1", plan=plan_for(CYCLES), host={})
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        full = journal.path.stat().st_size + 100
+        resource.setrlimit(resource.RLIMIT_FSIZE, (full, before[1]))
+        try:
+            with pytest.raises(MachineError, match="the history cannot be written"):
+                journal.append("problem", "web-0", 0, text="x" * 300)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        journal.append("run-end", interrupted=False, failure="the disk is full")
+    history = read_history(tmp_path)
+    assert [event["kind"] for event in history.events] == ["run-start", "run-end"]
+    assert judge(history)[0].outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_run_json_that_cannot_be_written_is_the_machines_failure(tmp_path: Path) -> None:
+    written(tmp_path, CYCLES[:1])
+    made = judge(read_history(tmp_path))[0]
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(MachineError) as caught:
+        write(made, tmp_path)
+    assert caught.value.exit_code == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == [EVENTS, "run.json"]
