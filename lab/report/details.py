@@ -24,7 +24,7 @@ from lab.report.numbers import (
     leftover,
     limits,
     magnitude,
-    milliseconds,
+    table_ms,
     used_of,
     wanted_window,
 )
@@ -288,7 +288,7 @@ def show_statistics(page: Page, given: Sequence[Statistic]) -> None:
     grids = [Grid([Column(head, right=head != "ms") for head in line]) for line in heads]
     for s in given:
         name, count = (f"control: {s.metric}" if s.kind == "control" else s.metric), str(s.count)
-        median, p95, largest = (milliseconds(v) for v in (s.median.value, s.p95.value, s.max))
+        median, p95, largest = (table_ms(v) for v in (s.median.value, s.p95.value, s.max))
         of_median, of_p95 = limits(s.median), limits(s.p95)
         for grid, cells in zip(
             grids,

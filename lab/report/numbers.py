@@ -59,7 +59,9 @@ def at_latest(ns: int) -> str:
 
 
 def at_least(ns: int) -> str:
-    """A lower limit of a time: "9.96 s", "21.3 ms"."""
+    """A lower limit of a time: "9.96 s", "21.3 ms", "3 min 10 s"."""
+    if ns >= LONG_NS:
+        return about(ns // NS_PER_S * NS_PER_S)
     if ns >= NS_PER_S:
         return f"{math.floor(ns / NS_PER_S * 100 + 1e-9) / 100:.2f} s"
     return f"{math.floor(ns / NS_PER_MS * 10 + 1e-9) / 10:.1f} ms"
@@ -128,12 +130,19 @@ def grouped_ms(ns: int) -> str:
 
 
 def limits(given: Limits) -> str:
-    """ "1.9 … 2.4", in milliseconds; "–" where there is none."""
+    """ "1.9 … 2.4", in milliseconds unless they say otherwise; "–" where there is none."""
     if given.low is None and given.high is None:
         return "–"
-    low = "–" if given.low is None else milliseconds(given.low, down=True)
-    high = "–" if given.high is None else milliseconds(given.high, up=True)
+    low = "–" if given.low is None else table_ms(given.low, down=True)
+    high = "–" if given.high is None else table_ms(given.high, up=True)
     return f"{low} … {high}"
+
+
+def table_ms(ns: float, *, down: bool = False, up: bool = False) -> str:
+    """A number of milliseconds for a table whose head names the unit; from 100 s on with its own unit."""
+    if ns < LONG_NS:
+        return milliseconds(ns, down=down, up=up)
+    return at_least(int(ns)) if down else at_latest(math.ceil(ns)) if up else format_about(ns)
 
 
 def sparkline(curve: Sequence[Point], until_ns: int, width: int) -> str:

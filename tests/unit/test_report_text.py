@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
-from lab.record.run import Bounds, DriftBounds, Point
+from lab.record.run import Bounds, DriftBounds, Limits, Point
 from lab.report import numbers, text
 
 NS = st.integers(-(10**13), 10**13)
@@ -109,3 +109,10 @@ def test_a_bar_is_as_wide_as_asked(share: float, width: int) -> None:
     full, free = numbers.bar(share, width)
     assert len(full) + len(free) == width
     assert bool(full) == (share > 0)
+
+
+def test_a_table_of_milliseconds_has_hours_as_hours() -> None:
+    hours = Limits(7_194_674_000_000, 7_194_600_000_000, 7_194_700_000_000)
+    assert numbers.table_ms(hours.value) == "120 min"
+    assert numbers.limits(hours) == "1 h 59 min … 2 h"
+    assert numbers.table_ms(5_006_400_000).replace(NBSP, " ") == "5 006.4"
