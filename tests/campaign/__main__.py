@@ -44,6 +44,8 @@ def main() -> int:
     drawn_by = _drawn_by(asked)
     done = {result["number"] for result in results if result["drawn_by"] == drawn_by}
     todo = [(number, case) for number, case in enumerate(cases) if number not in done]
+    if asked.number is not None:
+        todo = [(asked.number, cases[asked.number])]
     _prepare(asked.work)
     new = _run(todo[: asked.most], asked)
     bad = [result for result in new if result["wrong"]]
@@ -70,6 +72,7 @@ def _arguments() -> Any:
         "--only", default="", metavar="METHOD/FAULT", help="a pattern, such as 'in-place/*-kill'"
     )
     parser.add_argument("--without", default="", metavar="METHOD/FAULT", help="what to leave out")
+    parser.add_argument("--number", type=int, help="one of the cases, once more")
     parser.add_argument("--jobs", type=int, default=2, help="cases side by side")
     parser.add_argument(
         "--work", type=Path, default=Path("/var/tmp/freezelab-campaign"), help="what cases share"

@@ -17,6 +17,7 @@ ROOT = Path("/tmp/flc")
 HOME = ROOT / "home"
 RUNS = HOME / "runs"
 CACHE = ROOT / "cache"
+READ_ONLY = ROOT / "read-only"
 SHM = Path("/dev/shm")
 FOLDERS = {Target.STATE: HOME, Target.RUNS: RUNS, Target.SHM: SHM}
 BRIDGE, HOST, GUEST = "br0", "10.77.0.1/24", "10.77.0.10/24"
@@ -82,9 +83,12 @@ class Spoiled:
         if self._full:
             self._fill()
         else:
-            # Over it, for it has files open for writing: what is opened from now on is refused.
-            run("mount", "--bind", str(folder), str(folder))
-            run("mount", "-o", "remount,bind,ro", str(folder))
+            # Over it, for it has files open for writing: what is opened from now on is refused. With what is
+            # mounted below, and made read-only where nobody can have opened anything yet.
+            READ_ONLY.mkdir(exist_ok=True)
+            run("mount", "--rbind", str(folder), str(READ_ONLY))
+            run("mount", "-o", "remount,bind,ro", str(READ_ONLY))
+            run("mount", "--rbind", str(READ_ONLY), str(folder))
 
     def _fill(self) -> None:
         handle = os.open(self._filler, os.O_WRONLY | os.O_CREAT)
@@ -102,7 +106,8 @@ class Spoiled:
         if self._full:
             self._filler.unlink(missing_ok=True)
         else:
-            run("umount", str(self._folder))
+            run("umount", "--lazy", str(self._folder))
+            run("umount", "--lazy", str(READ_ONLY))
 
 
 def left_in_memory() -> list[str]:

@@ -266,11 +266,11 @@ def _afterwards(code: int | None) -> tuple[list[str], list[str]]:
         found.append(f"the next run: exit code {status}: {_end(said)}")
     left = _left()
     if left and code in (-9, None):
-        found.append("the next run did not clear up")
+        found.append(f"the next run did not clear up: {_end(said)}")
         status, said = _command("recover")
-        if status:
-            found.append(f"recover: exit code {status}: {_end(said)}")
         left = _left()
+        if status or left:
+            found.append(f"recover: exit code {status}: {_end(said)}")
     return found, left
 
 
