@@ -53,6 +53,18 @@ def state(pid: int) -> str:
     return fields[0] if fields else ""
 
 
+def open_files() -> list[str]:
+    """Every open file of every process, "PID FD PATH"."""
+    found = []
+    for pid in pids():
+        for link in (_PROC / str(pid) / "fd").glob("*"):
+            try:
+                found.append(f"{pid} {link.name} {link.readlink()}")
+            except OSError:
+                continue
+    return found
+
+
 def is_guest(line: list[str]) -> bool:
     """A lab guest's QEMU; those that libvirt starts to learn of its features are not."""
     return bool(line) and "qemu-system" in line[0] and "guest=freezelab-" in " ".join(line)

@@ -338,6 +338,7 @@ def _keep(folder: Path, result: dict[str, Any], seen: oracle.Seen, run: Run) -> 
     (folder / "lives.json").write_text(
         json.dumps({"fault_at": seen.fault.at, "over": seen.fault.over, "lives": lives})
     )
+    (folder / "open.txt").write_text("\n".join(processes.open_files()))
     for path in (place.HOME / "stacks.txt", *place.RUNS.glob("*/*")):
         with suppress(OSError):
             shutil.copy2(path, folder / path.name)
