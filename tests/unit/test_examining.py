@@ -56,3 +56,13 @@ def test_a_user_without_subordinate_ids_has_none() -> None:
         pytest.skip("the clone is below a folder that only root may enter")
     assert done.stdout.startswith("False "), done.stderr
     assert "images cannot be built without root" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a process namespace by itself")
+def test_process_1_is_no_init() -> None:
+    code = "from lab.cli.examining import _init; print([(one.ok, one.name) for one in _init()])"
+    command = [sys.executable, "-c", code]
+    inside = ["unshare", "--pid", "--fork", "--kill-child", *command]
+    for argv, expected in ((command, "[]"), (inside, "[(False, 'init')]")):
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.stdout.strip(), done.stderr) == (expected, "")
