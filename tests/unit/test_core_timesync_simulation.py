@@ -67,9 +67,12 @@ plots = st.builds(
     Plot, st.floats(0, 1), st.floats(0.01, 0.99), st.sampled_from([0, 0, -300 * MS, 1100 * MS]), st.booleans()
 )
 quiet = st.builds(
-    lambda s, raw, real, host: replace(s, raw_ppb=raw, real_ppb=real, host_ppb=host),
+    lambda s, raw, real, host, off: replace(
+        s, raw_ppb=raw, real_ppb=real, host_ppb=host, start_offset_ns=s.start_offset_ns + off
+    ),
     scenarios,
     *(st.integers(-most, most) for most in (300_000, 100_000, 100_000)),
+    st.sampled_from([0, 0, 0, 0, 2 * S, -3 * S, 7200 * S, -1800 * S]),
 )
 """Clocks that nobody corrects drift by 515 ppm at most, as the comparison takes it."""
 
