@@ -184,7 +184,7 @@ class Guests:
             probe.close()
         if self._lookout is not None:
             self._lookout.__exit__()
-        self._stack.pop_all()
+        self._stack = Teardown(self._view.note)  # what was to be undone is not: nobody leaves the old one
         self._left = True
 
     def _prepare(self, spec: GuestSpec) -> Prepared:

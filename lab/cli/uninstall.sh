@@ -27,7 +27,8 @@ in_memory() {
 alive() {
     for file in "$state"/libvirt/run/qemu/*.pid; do
         pid=$(cat -- "$file" 2>/dev/null) || continue
-        case $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) in *qemu*) printf '%s ' "$pid" ;; esac
+        [ -r "/proc/$pid/cmdline" ] || continue
+        case $(tr '\0' ' ' <"/proc/$pid/cmdline") in *qemu*) printf '%s ' "$pid" ;; esac
     done
 }
 # what_goes: all that is ours, a path a line.

@@ -7,6 +7,8 @@ import json
 import stat
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 
 from lab.cli import calibrating, drifting, keeping
 from lab.cli.main import app
+from lab.cli.session import Guests
 from lab.core.calibration import Machine, calibrate
 from lab.core.clock import GuestClock, Stamp
 from lab.core.look import FREE, Discipline, between_steps, course, look, point
@@ -25,11 +28,13 @@ from lab.errors import RecordError, Refused, UsageError
 from lab.guest.local import host_probe
 from lab.host.clocks import HostClock
 from lab.hypervisor.kept import state_of_kept
+from lab.record.journal import Nowhere
 from lab.record.model import Calibration
 from lab.report.accuracy import show_accuracy
 from lab.report.calibration import render_calibration
 from lab.report.drift import Plot, render_look
 from lab.report.kept import render_kept
+from lab.report.live import NullView
 from lab.report.page import Page
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
 from tests.unit.test_core_simulation import cases
@@ -275,6 +280,19 @@ def test_plot_and_result_fit_80_columns() -> None:
     data = json.loads(json.dumps(drifting.as_data(GUEST, seen)))
     assert data["raw"]["drift"]["low"] <= 40 <= data["raw"]["drift"]["high"]
     assert data["discipline"]["after"]["held"] is True
+
+
+def test_what_is_left_to_live_on_is_not_removed(tmp_path: Path) -> None:
+    """What `up` ends with."""
+    settings: Any = SimpleNamespace(home=tmp_path, folder=tmp_path, run="r1")
+    nobody: Any = SimpleNamespace(drop_logs=lambda *_: None)
+    for leave in (True, False):
+        folder = tmp_path / "guests" / "r1"
+        folder.mkdir(parents=True, exist_ok=True)
+        with Guests(nobody, settings, HostClock(), NullView(), Nowhere()) as guests:
+            if leave:
+                guests.leave()
+        assert folder.exists() is leave
 
 
 # -- calibrations ----------------------------------------------------------------------------------
