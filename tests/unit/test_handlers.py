@@ -125,5 +125,5 @@ def test_a_damaged_end_is_told(tmp_path: Path) -> None:
     folder = write(tmp_path, "damaged", made)
     path = folder / "events.jsonl"
     path.write_text(path.read_text().replace('"program"', '"programme"'))
-    with pytest.raises(RecordError, match=r"\(handler\) is damaged"):
+    with pytest.raises(RecordError, match=r"damaged: handler: end\.program"):
         judge(read_history(folder))
