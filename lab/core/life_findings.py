@@ -4,6 +4,7 @@ is inconclusive; that something did not happen is only said of a history that go
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from lab.core.clock import Stamp
 from lab.core.fleet import taken_down
@@ -11,7 +12,7 @@ from lab.core.lives import Life, Member
 from lab.core.plan import CycleSpec, NoticeExpectations
 from lab.core.result import CycleResult
 from lab.core.units import NS_PER_MS, NS_PER_S, format_bounded, format_duration
-from lab.core.verdict import Finding, Outcome, at_least, at_most, worst
+from lab.core.verdict import Finding, Outcome, at_least, at_most
 
 PASSED, FAILED, OPEN = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE
 
@@ -250,31 +251,27 @@ class _Judge:
             return
         words = format_duration(limit)
         expectation = f"at most {words}" if wanted else f"longer than {words}"
-        pauses = [
-            (member.guest, member.pause)
-            for member in life.affected
-            if member.result is None or taken_down(member.result)
-        ]
-        known = [(guest, pause) for guest, pause in pauses if pause is not None]
-        if not known or len(known) < len(pauses):
-            who = next((guest for guest, pause in pauses if pause is None), "")
-            why = f"the pause of {who} was not measured" if who else "no guest was frozen"
-            yield self._finding("pause announced", expectation, "not measured", OPEN, why)
-            return
-        flipped = {PASSED: FAILED, FAILED: PASSED, OPEN: OPEN}
-        outcomes = [at_most(limit, pause.low_ns, pause.high_ns) for _, pause in known]
+        members = [m for m in life.affected if m.result is None or taken_down(m.result)]
+        if not members:
+            yield self._finding("pause announced", expectation, "not measured", OPEN, "no guest was frozen")
+        for member in members:
+            yield replace(self._kept_by(member, limit, expectation, wanted), guest=member.guest)
+
+    def _kept_by(self, member: Member, limit: int, expectation: str, wanted: bool) -> Finding:
+        guest, pause = member.guest, member.pause
+        if pause is None:
+            why = f"the pause of {guest} was not measured"
+            return self._finding("pause announced", expectation, "not measured", OPEN, why)
+        outcome = at_most(limit, pause.low_ns, pause.high_ns)
         if not wanted:
-            outcomes = [flipped[each] for each in outcomes]
-        outcome = worst(outcomes)
-        guest, pause = next(one for one, each in zip(known, outcomes, strict=True) if each is outcome)
-        if outcome is PASSED:
-            guest, pause = max(known, key=lambda one: one[1].high_ns)
+            outcome = {PASSED: FAILED, FAILED: PASSED, OPEN: OPEN}[outcome]
         text = format_bounded(pause.mid_ns, pause.low_ns, pause.high_ns)
-        why = "" if outcome is PASSED else f"{guest} paused for {text}, announced was {words}"
-        cut = [m.result.disturbed for m in life.affected if m.result is not None and m.result.disturbed]
+        announced = format_duration(limit)
+        why = "" if outcome is PASSED else f"{guest} paused for {text}, announced was {announced}"
+        cut = member.result.disturbed if member.result is not None else ""
         if outcome is FAILED and not wanted and cut:
-            outcome, why = OPEN, f"{cut[0]}; {why}"
-        yield self._finding("pause announced", expectation, text, outcome, why)
+            outcome, why = OPEN, f"{cut}; {why}"
+        return self._finding("pause announced", expectation, text, outcome, why)
 
     def notice_given(self) -> Iterator[Finding]:
         given = self.life.notice_ns

@@ -113,8 +113,9 @@ class Domain:
 class Wave:
     """What is down at the same time: at most one domain of each set. number: from 1. state: "done",
     "stopped", "cut off" or "not begun". cycle: null of one that was not begun. began: when (ISO 8601).
-    notice_ns: the shortest that one of its events gave. pause: the median over its guests, with bounds as a
-    cell's. in_time_ns: the slowest guest's time to sync, at most; null when one was not seen in time."""
+    notice_ns: the shortest that one of its events gave. pause: the median over its guests; low_ns and high_ns
+    are the spread of all their pauses, of one guest its bounds. in_time_ns: the slowest guest's time to sync,
+    at most; null when one was not seen in time. why: it has not passed."""
 
     number: int
     state: str
@@ -127,6 +128,7 @@ class Wave:
     in_time_ns: int | None = None
     gates: tuple[Gate, ...] = ()
     outcome: Outcome = Outcome.INCONCLUSIVE
+    why: str = ""
 
 
 @dataclass(frozen=True)

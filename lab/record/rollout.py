@@ -18,7 +18,7 @@ from lab.record.lives import damaged
 from lab.record.model import Bounds, Cycle
 from lab.record.model_events import Apart, Event, Gate, OneAtATime, Rollout, Wave
 from lab.record.model_events import Domain as DomainMember
-from lab.record.statistics import median_pause
+from lab.record.statistics import spread_of_pauses
 
 
 def ends_of(history: History) -> Ends:
@@ -161,10 +161,11 @@ def _begun(
         cycle=wave.cycle,
         began=_iso(wave.began_real_ns),
         notice_ns=min(notices, default=None),
-        pause=median_pause(cycles),
+        pause=spread_of_pauses(cycles),
         in_time_ns=max(times) if times and len(times) == len(wave.guests) else None,
         gates=tuple(Gate(g.guest, g.gate, g.ok, g.why, g.took_ns) for g in wave.gates),
-        outcome=worst(f.outcome for f in judged.get(wave.cycle, ())),
+        outcome=(outcome := worst(f.outcome for f in judged.get(wave.cycle, ()))),
+        why=next((f.why for f in judged.get(wave.cycle, ()) if f.outcome is outcome and f.why), ""),
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,12 @@ class _Fleet:
         return proof_of(self._proof, self._by)
 
 
+def _with_event(cycle: Cycle, guest: str, of_events: Mapping[str, Sequence[Finding]]) -> Cycle:
+    """The cycle with what its event says of this guest in its outcome: one verdict for one thing."""
+    said = [f.outcome for f in of_events.get(cycle.event, ()) if f.guest == guest] if cycle.event else []
+    return replace(cycle, outcome=worst([cycle.outcome, *said]))
+
+
 def _turned(expect: planned.Expectations, found: list[Finding]) -> list[Finding]:
     """The findings of a negative control turned round; any others as they are."""
     return found if expect.must_fail is None else expect.must_fail.judged(found)
@@ -179,8 +185,15 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         for result, given in zip(results, found, strict=True)
     ]
     whose = [result.observation.guest for result in results]
-    cycles = marked(list(zip(whose, made, strict=True)), lives, fleet.waves)
-    told, of_events = told_of(history), dict[str, list[Finding]]()
+    told, by_cell_events = told_of(history), dict[str, dict[str, list[Finding]]]()
+    for cell in plan.parts:
+        of_cell = [r for r in results if r.observation.cell == cell.id]
+        by_cell_events[cell.id] = {
+            name: _turned(cell.expectations, given) for name, given in judged(lives, cell, of_cell).items()
+        }
+    of_events = {name: given for events in by_cell_events.values() for name, given in events.items()}
+    marks = marked(list(zip(whose, made, strict=True)), lives, fleet.waves)
+    cycles = [_with_event(cycle, guest, of_events) for guest, cycle in zip(whose, marks, strict=True)]
     guests: list[Guest] = []
     cells: list[Cell] = []
     by_cell: dict[str, list[Cycle]] = {}
@@ -190,9 +203,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         over_all = cell_findings(cell, said, len(here), fleet.seen)
         of_cell = [r for r in results if r.observation.cell == cell.id]
         expect = cell.expectations
-        events = {name: _turned(expect, given) for name, given in judged(lives, cell, of_cell).items()}
-        of_events |= events
-        over_all += (finding for given in events.values() for finding in given)
+        over_all += (finding for given in by_cell_events[cell.id].values() for finding in given)
         over_all += _turned(expect, handlers_of(history, cell.id))
         over_all += service_findings(history, cell.id)
         over_all += option_findings(cell.guests, [r.observation for r in of_cell], cell.id)

@@ -88,3 +88,13 @@ def median_pause(cycles: Sequence[Cycle]) -> Measure | None:
     low = min(v[0] for v in known) if middle.low is None else middle.low
     high = max(v[2] for v in known) if middle.high is None else middle.high
     return Measure(int(middle.value), int(low), int(high))
+
+
+def spread_of_pauses(cycles: Sequence[Cycle]) -> Measure | None:
+    """The median pause of the freezes that went through, from the shortest to the longest that one may have
+    been."""
+    known = bounded(cycles)
+    if not known:
+        return None
+    middle = bounded_quantile(known, 0.5)
+    return Measure(int(middle.value), int(min(v[0] for v in known)), int(max(v[2] for v in known)))

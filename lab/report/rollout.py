@@ -40,7 +40,11 @@ def _pause(wave: Wave) -> Piece:
         return NONE
     if wave.pause is None:
         return "not measured", "yellow"
-    return interval(wave.pause, unit=False), ""
+    if wave.guests == 1:
+        return interval(wave.pause, unit=False), ""
+    # Of several guests it is a spread, and no bound.
+    low, high = milliseconds(wave.pause.low_ns, down=True), milliseconds(wave.pause.high_ns, up=True)
+    return f"{low} … {high}", ""
 
 
 def _skew(wave: Wave) -> Piece:

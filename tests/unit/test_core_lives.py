@@ -61,8 +61,10 @@ def lived(
 
 def outcomes(one: Life, **expect: object) -> dict[str, Outcome]:
     found = life_findings(one, SPEC, NoticeExpectations(**expect))  # type: ignore[arg-type]
-    assert len({f.metric for f in found}) == len(found)
-    return {f.metric: f.outcome for f in found}
+    assert len({(f.metric, f.guest) for f in found}) == len(found)
+    return {
+        metric: worst(f.outcome for f in found if f.metric == metric) for metric in {f.metric for f in found}
+    }
 
 
 GOOD = [

@@ -23,6 +23,7 @@ from lab.core.plan import (
     ServiceFaults,
 )
 from lab.core.scheduled.model import Late, Recorded
+from lab.core.timeline import Observation
 from lab.core.verdict import Outcome
 from lab.errors import RecordError
 from lab.record.journal import SCHEMA, FileJournal, read_history
@@ -30,6 +31,7 @@ from lab.record.rebuild import plan_of
 from lab.record.run import Run, judge, schema, to_json
 from tests.unit import fleets
 from tests.unit.fleets import ALL, EXPECT, GOOD, Made, write
+from tests.unit.histories import cycle
 from tests.unit.sim_fleet import fleet
 from tests.unit.simulation import MS, S
 from tests.unit.test_announced import Lab
@@ -269,3 +271,27 @@ def test_what_the_real_controller_and_service_journal_is_judged(tmp_path: Path) 
     # These guests have no sampler, so nothing tells the gap; all else is known.
     assert {f.metric for f in run.findings if f.outcome is not Outcome.PASSED} == {"closure"}
     assert {"one domain at a time", "stop skew", "acknowledged"} <= {f.metric for f in run.findings}
+
+
+def test_a_guest_and_its_wave_have_one_verdict(tmp_path: Path) -> None:
+    """V7: a pause longer than announced is the guest's and its wave's; the others have passed, and a wave's
+    pause is a spread."""
+    expect = replace(EXPECT, notice=NoticeExpectations(kept=True))
+
+    def longer(o: Observation) -> Observation:
+        one = cycle(o.method, o.cycle, 12 * S)
+        assert o.stop is not None
+        assert one.stop is not None
+        by = o.stop.called.raw_ns - one.stop.called.raw_ns
+        return fleets.moved(one, by, o.guest) if o.guest == "web-1" else o
+
+    made = Made((("web", 2, 2),), expect=expect, change=longer)
+    run = judged(write(tmp_path, "one-verdict", made))
+    outcomes = {guest.name: guest.cycles[0].outcome for guest in run.guests}
+    assert outcomes == dict.fromkeys(("web-0", "web-2", "web-3"), Outcome.PASSED) | {"web-1": Outcome.FAILED}
+    one, two = run.rollouts[0].waves
+    assert (one.outcome, two.outcome) == (Outcome.FAILED, Outcome.PASSED)
+    assert one.why.startswith("web-1 paused for 12")
+    assert two.why == ""
+    assert one.pause is not None
+    assert one.pause.low_ns < 2100 * MS < 11 * S < one.pause.high_ns
