@@ -171,8 +171,10 @@ def _alone(page: Page, cycle: Cycle, resync: Resync) -> None:
     said = resync.forecast
     if said is not None:
         text, style = verdict(said)
-        before: list[Piece] = [(text, style), ("  ", "")]
-        page.labelled("predicted", said.text, before=before)
+        if text.endswith(said.text):  # undecided, for what its text says
+            page.labelled("predicted", text, style=style)
+        else:
+            page.labelled("predicted", said.text, before=[(text, style), ("  ", "")])
 
 
 def _reached(time: Bounds | None) -> str:
