@@ -21,6 +21,7 @@ from lab.core.clock import Stamp
 from lab.core.method import FreezeMethod
 from lab.core.patch import Impact
 from lab.core.plan import CycleSpec
+from lab.core.rescue import AT_ONCE
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import Interrupted
 from lab.ports import (
@@ -255,7 +256,7 @@ class Controller:
         finally:
             if guard.why:
                 for name in names:
-                    self._journal.append("problem", name, index, text=f"resumed at once: {guard.why}")
+                    self._journal.append("problem", name, index, text=f"{AT_ONCE}{guard.why}")
             for name, stop in frozen.items():
                 self._journal.append("stop", name, index, call=stop.call)
                 if name in resumed:

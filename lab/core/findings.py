@@ -12,6 +12,7 @@ from lab.core.kernel_log import sorted_out
 from lab.core.method import FreezeMethod
 from lab.core.plan import Expectations, Regime, ResyncMechanism
 from lab.core.predictions import compared
+from lab.core.rescue import CUT_OFF, RAN
 from lab.core.result import CycleResult
 from lab.core.resync import SyncOutcome
 from lab.core.units import NS_PER_MS, NS_PER_S, format_about, format_bounded, format_duration
@@ -395,12 +396,14 @@ def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
 
 
 CERTAIN = frozenset({"budget", "memory", "freeze", "patch", "monotonic", "boot id", "kernel log"})
-"""What a cycle that did not go its way is failed by all the same: these saw something happen."""
+"""What a cycle that did not go its way is failed by all the same: these saw something happen. Not by the
+patch, where the guest was resumed before its time: it may have been ended for that."""
 
 
 def undone(finding: Finding, why: str) -> Finding:
     """The finding of a cycle that did not go its way, because of `why`: never failed by what was not done."""
-    if finding.outcome is not Outcome.FAILED or finding.metric in CERTAIN:
+    certain = CERTAIN if why in (CUT_OFF, RAN) else CERTAIN - {"patch"}
+    if finding.outcome is not Outcome.FAILED or finding.metric in certain:
         return finding
     return replace(finding, outcome=Outcome.INCONCLUSIVE, why=f"{why}; {finding.why}")
 

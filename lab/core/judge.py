@@ -29,7 +29,7 @@ from lab.core.pause import COLD_NS, HOLES_KEPT, LATE_NS, Witness, before_and_aft
 from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMechanism
 from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
-from lab.core.rescue import BY_DEADMAN, BY_OTHERS, CUT_OFF, RAN, as_resumed, by_deadman
+from lab.core.rescue import AT_ONCE, BY_DEADMAN, BY_OTHERS, CUT_OFF, RAN, as_resumed, by_deadman
 from lab.core.result import CycleResult as CycleResult
 from lab.core.resync import Watched, measure_resync, since_earlier
 from lab.core.steps import Part, dated, first_sign, parts
@@ -218,7 +218,8 @@ def measure(
     problems = [*filter(None, [rescued]), *obs.problems]
     if boots.another:
         problems.append(_rebooted(boots))
-    disturbed = rescued or (CUT_OFF if obs.unfinished else "")
+    at_once = next((problem for problem in obs.problems if problem.startswith(AT_ONCE)), "")
+    disturbed = rescued or at_once or (CUT_OFF if obs.unfinished else "")
     resumed_by = BY_DEADMAN if rescued else ""
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None:

@@ -11,6 +11,9 @@ RESUMED = "resumed"
 BY_DEADMAN, BY_OTHERS = "dead-man", "somebody else"
 """CycleResult.resumed_by."""
 
+AT_ONCE = "resumed at once: "
+"""How a problem begins of a guest that was resumed before its time, for its dead-man was lost."""
+
 CUT_OFF = "the cycle was cut off"
 RAN = "somebody else resumed the guest: it ran before the lab resumed it"
 

@@ -464,3 +464,18 @@ def test_a_fast_clock_that_is_set_is_repaired_all_the_same() -> None:
     assert result.resync is not None
     assert result.resync.correction is Correction.STEP
     assert compared(result) == (False, "repaired, although not predicted")
+
+
+def test_a_guest_resumed_before_its_time_is_not_failed_by_that() -> None:
+    """Its dead-man was lost: the pause is shorter than was to be, and the patch was ended."""
+    obs, _ = simulate(Scenario(seed=1, pause_ns=S, rtt_ns=2 * MS, watch_ns=2 * S))
+    expect = Expectations(pause_at_least_ns=3 * S)
+    short = replace(obs, patch_ok=False, patch_why="ended")
+    given = findings(measure(short, MECHANISM, expect), expect)
+    assert {f.metric for f in given if f.outcome is Outcome.FAILED} == {"pause", "patch"}
+    early = replace(short, problems=("resumed at once: the dead-man has ended",))
+    given = findings(measure(early, MECHANISM, expect), expect)
+    assert [f for f in given if f.outcome is Outcome.FAILED] == []
+    assert any(f.why.startswith("resumed at once: the dead-man has ended; pause") for f in given)
+    over = findings(measure(replace(early, budget_ns=S // 2), MECHANISM, expect), expect)
+    assert [f.metric for f in over if f.outcome is Outcome.FAILED] == ["budget"]
