@@ -119,8 +119,8 @@ def exits(case: Case) -> set[int]:
         case Target.SUCCESSOR:
             if action == "stop":
                 return {0, 1, 3, 4}
-            if stage is Stage.BEFORE:
-                return {1, 4}
+            if stage is Stage.BEFORE or case.step == "phase/freeze":
+                return {1, 4}  # without one nothing is frozen
             if case.step == "event/cycle-end":
                 return {0, 4}
             return {1} if stage < Stage.AFTER and not _late(case) else {0, 1, 4}
