@@ -106,7 +106,7 @@ class Lab:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         failure: BaseException | None = None
         with FileJournal(folder, self.clock) as journal:
-            journal.append("run-start", schema="freezelab.events/1")
+            journal.append("run-start", schema="freezelab.events/1", id="shared", plan={}, host={})
             controller = Controller(self.clock, self.hypervisor, journal, NullView(), no_shield)
             try:
                 controller.run_cycle(
