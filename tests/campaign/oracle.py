@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ RUNS = {0: "passed", 1: "failed", 3: "inconclusive"}
 class Seen:
     """What came of one case. exit: the controller's, negative for the signal that ended it, None when it had
     to be ended because it hung. until: the end of the watch. runs: the guest of a killed run
-    runs again; None: nobody asks."""
+    runs again; None: nobody asks. acts: the dead-man's, as the history has them."""
 
     case: Case
     exit: int | None
@@ -47,6 +48,7 @@ class Seen:
     left: list[str] = field(default_factory=list)
     disk: str = ""
     report: dict[str, Any] | None = None
+    acts: list[str] = field(default_factory=list)
 
 
 def wrong(seen: Seen) -> list[str]:
@@ -69,6 +71,17 @@ def report() -> dict[str, Any] | None:
             return None
         return known
     return None
+
+
+def acts() -> list[str]:
+    """What the dead-man has written into the history that it did: resumed, ended, failed."""
+    found = []
+    for path in place.RUNS.glob("*/events.jsonl"):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                event = json.loads(line)
+                found += [event["act"]] if event.get("kind") == "deadman" else []
+    return found
 
 
 # -- how the command ended ------------------------------------------------------------------------
@@ -175,6 +188,8 @@ def _stood(seen: Seen) -> list[str]:
     if case.method == "reboot":
         return []
     found = ["guest: the killed run's does not run"] if seen.runs is False else []
+    if seen.runs:
+        found += [f"the dead-man says that it {what}, and it runs" for what in seen.acts if what != "resumed"]
     for still in stood(seen):
         limit = still.since + case.budget_s + LATE_S
         if case.target in (Target.QEMU, Target.SUCCESSOR) and case.action == "stop" and fault.over:

@@ -215,7 +215,7 @@ def perform(case: Case, work: Path, seed: int, keep: str) -> dict[str, Any]:
         runs = _wait_for_guest(watch, code, case)
         seen = oracle.Seen(
             case, code, run.terminal.text, list(watch.lives.values()), run.fault, time.monotonic(),
-            watch.widest_s, runs, run.terminal.harm(), report=oracle.report(),
+            watch.widest_s, runs, run.terminal.harm(), report=oracle.report(), acts=oracle.acts(),
         )  # fmt: skip
         run.fault.mend()
         ran = time.monotonic()

@@ -38,12 +38,13 @@ _LINGER_S = 20.0
 @dataclass
 class Guarded:
     """One guest that may stand still. again: when to look after it next, time.monotonic, once it was
-    rescued."""
+    rescued. anew: it runs in a process that the rescue started, and the one that was known is gone."""
 
     opened: Opened
     cycle: int
     until_raw_ns: int
     again: float = float("inf")
+    anew: bool = False
 
     @property
     def guest(self) -> str:
@@ -68,7 +69,8 @@ class Watch:
             self._wait()
             self._listen()
             if not self._connected:
-                self._act(list(self._guarded.values()), "the controller has ended")
+                left = [guarded for guarded in self._guarded.values() if not guarded.anew]
+                self._act(left, "the controller has ended")
                 self._linger()
                 return
             if self._guarded and time.monotonic() >= beat:
@@ -152,6 +154,8 @@ class Watch:
     def _rescue(self, guarded: Guarded, why: str) -> None:
         rescued = guarded.opened.rescue()
         guarded.again = time.monotonic() + _AGAIN_S
+        plan, process = guarded.opened.plan, guarded.opened.process
+        guarded.anew = rescued.act == "resumed" and plan.needs_libvirt and not process.alive
         if rescued.act == "running":
             return
         if self._connected:
