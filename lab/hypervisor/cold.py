@@ -231,11 +231,13 @@ class ColdExchange(Exchange):
     def finish(self) -> None:
         if self._keeper is not None:
             self._keeper.close()
-        super().finish()
-        self._give_room()
-        if self._file is not None and not self.holds:
-            with contextlib.suppress(OSError):
-                self._file.unlink(missing_ok=True)
+        try:
+            super().finish()
+        finally:
+            self._give_room()
+            if self._file is not None and not self.holds:
+                with contextlib.suppress(OSError):
+                    self._file.unlink(missing_ok=True)
 
     def abandon(self) -> None:
         self._at = At.BACK

@@ -195,8 +195,9 @@ class Standstill:
 
 def silences(lives: list[Life], used_ns: int, least_s: float = 0.15) -> list[float]:
     """How long at a time no vCPU of the guest used `used_ns` in one look, in whatever process. Where one ends
-    before it has been seen to keep on working, this still tells a pause."""
-    moments = sorted(moment for life in lives for moment, used in life.moved if used >= used_ns)
+    before it has been seen to keep on working, or to work at all, this still tells a pause."""
+    moments = [moment for life in lives for moment, used in life.moved if used >= used_ns]
+    moments = sorted([*moments, *(life.seen for life in lives if life.ended)])
     return [other - one for one, other in itertools.pairwise(moments) if other - one > least_s]
 
 
