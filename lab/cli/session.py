@@ -249,7 +249,7 @@ class Guests:
         """Have `start` start the domain, on a port of its own if it needs one."""
         name = guest.spec.name
         if self._lookout is None:
-            self._lookout = self._stack.enter_context(Lookout(self._hypervisor, self._lives))
+            self._lookout = self._stack.enter_context(Lookout(self._hypervisor, self._lives, self._probes))
         self._launched.append(name)
         console = ConsoleLog(name, domain.console_log)
 

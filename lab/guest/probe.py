@@ -97,7 +97,7 @@ class GuestProbe:
         self._channel: paramiko.Channel | None = None
         self._answers: queue.SimpleQueue[tuple[Stamp, bytes] | None] = queue.SimpleQueue()
         self._beats: list[Heartbeat] = []
-        self._resting = False
+        self._resting = self._waking = False
         self._name = secrets.token_hex(3).encode()  # what another probe was answered is not taken for ours
         self._sequence = 0
         self._resolution = waiting.resolution_ns if waiting is not None else 1
@@ -148,6 +148,11 @@ class GuestProbe:
             self._mended()
         self._way_back = ""
         self._regain((deadline_raw_ns - time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)) / NS_PER_S)
+
+    @property
+    def resting(self) -> bool:
+        """The guest is left alone, and nobody waits for it: see rest()."""
+        return self._resting and not self._waking
 
     @property
     def current(self) -> SSH | None:
@@ -377,6 +382,7 @@ class GuestProbe:
                 if not tries_left or isinstance(error, GuestGone):
                     raise
                 self._mend()
+        self._check()
         raise GuestError(
             "the guest is silent, over SSH and over its serial channel", where=f"guest {self.guest}"
         )
@@ -409,7 +415,11 @@ class GuestProbe:
         )
 
     def start_cycle(self) -> None:
-        self._retried(asking.new_cycle)
+        self._waking = True
+        try:
+            self._retried(asking.new_cycle)
+        finally:
+            self._waking = False
         self._resting, self._heard_s = False, time.monotonic()
         self._beats = []
 

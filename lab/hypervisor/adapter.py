@@ -119,7 +119,10 @@ class LibvirtHypervisor:
             # Noted before it is stopped: an interrupt must find the guest among those to resume.
             freeze = self._freezes.setdefault(guest, self._make(guest, freezing))
             self._ours.add(guest)
-        return freeze.stop(deadline_raw_ns)
+        frozen = freeze.stop(deadline_raw_ns)
+        if frozen.back is not None:
+            self._ours.discard(guest)
+        return frozen
 
     def resume(self, guest: str, freezing: Freezing) -> Resumed:
         """Make a frozen guest run again, however often it is called. HypervisorError when it has ended."""
@@ -201,6 +204,10 @@ class LibvirtHypervisor:
         gone = fate.gone(self._ground, guest)
         if gone is not None and guest not in self._ours:
             raise gone
+
+    def is_ours(self, guest: str) -> bool:
+        """What happens to the guest now is done here: it is being frozen, shut down, removed."""
+        return guest in self._ours
 
     def resets(self, guest: str) -> tuple[str, int]:
         """The guest's domain, by its uuid, and how often it was reset so far, by its own doing."""

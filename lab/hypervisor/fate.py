@@ -59,6 +59,12 @@ def rebooted(guest: str) -> GuestGone:
     return GuestGone("rebooted by itself", where=f"guest {guest}")
 
 
+def still(guest: str) -> GuestGone:
+    """That it uses no CPU time, although QEMU lets it run, and nobody here has stopped it."""
+    what = "stands still: it is asleep (suspended to idle, which QEMU does not know), or a signal stopped it"
+    return GuestGone(what, where=f"guest {guest}")
+
+
 def resets(ground: Ground, guest: str) -> tuple[str, int]:
     """The guest's domain now, and how often it was reset so far."""
     _domain, uuid = ground.domain(guest)

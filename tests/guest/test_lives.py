@@ -1,0 +1,142 @@
+"""Guests that power off, reboot or fall asleep by themselves, or whose kernel panics: what is known of them
+is told at once, and holds nobody else up. And signals while guests come and go."""
+
+from __future__ import annotations
+
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.cli.running import images_for, new_run_folder
+from lab.cli.session import Guests
+from lab.cli.settings import Settings
+from lab.controller import Controller, Subject
+from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
+from lab.core.units import NS_PER_S
+from lab.errors import GuestGone
+from lab.guest.console import Panicked
+from lab.host import patches
+from lab.host.clocks import HostClock
+from lab.hypervisor.accelerators import Request, choose
+from lab.hypervisor.connect import connect
+from lab.record.journal import FileJournal, read_history
+from lab.record.rebuild import observations_of
+from lab.report.live import NullView
+from tests.guest.conftest import Cli, no_shield
+
+Eventually = Callable[..., Any]
+HOLD = CycleSpec(
+    FreezeMethod.SUSPEND,
+    HoldPatch(NS_PER_S),
+    settle_ns=10 * NS_PER_S,
+    before_ns=NS_PER_S,
+    watch_ns=3 * NS_PER_S,
+)
+ITSELF = {
+    "web-0": ("poweroff -f", "has ended: it powered itself off"),
+    "web-1": ("reboot -f", "rebooted by itself"),
+    # Asleep by a suspend to idle, of which QEMU knows nothing: told by its silence, or its CPU time.
+    "web-2": ("echo mem > /sys/power/state", "still|silent"),
+}
+AT_ONCE_S = 40.0
+"""A cycle is 15 s long here. Whoever waits for SSH of a guest that does not answer waits 15 to 20 s, for each
+guest and each thing that is asked."""
+
+
+@contextmanager
+def guests_of(
+    home: Path, names: list[str], **of_each: Any
+) -> Iterator[tuple[Guests, Plan, Settings, ExitStack]]:
+    """What starts and removes guests of these names."""
+    clock = HostClock()
+    specs = tuple(GuestSpec(name, **of_each) for name in names)
+    plan = Plan("lives", "", "", specs, ResyncMechanism.NONE, HOLD, Expectations())
+    images = images_for(plan, lambda _stage, _fraction: None)
+    with connect(None, home, clock=clock) as hypervisor, ExitStack() as stack:
+        choice = choose(Request.AUTO, images["debian"].kernel, home)
+        run, folder = new_run_folder(home, "lives")
+        emulator = hypervisor.emulator(choice.accelerator)
+        settings = Settings(run, home, folder, images, choice, emulator, golden=not of_each)
+        journal = stack.enter_context(FileJournal(folder, clock))
+        yield Guests(hypervisor, settings, clock, NullView(), journal), plan, settings, stack
+
+
+def test_what_guests_do_by_themselves_holds_nobody_up(home: Path) -> None:
+    clock = HostClock()
+    with guests_of(home, [*ITSELF, "web-3"]) as (guests, plan, settings, _), guests:
+        subjects: dict[str, Subject] = guests.up(plan.parts[0])
+        hypervisor = guests._hypervisor
+        for name, (command, _why) in ITSELF.items():
+            guests.probes[name].ssh.channel(f"setsid sh -c 'sleep 1; {command}' >/dev/null 2>&1 &")
+        folder = Path(tempfile.mkdtemp(dir=settings.folder))
+        begun = time.monotonic()
+        with FileJournal(folder, clock) as journal:
+            journal.append("run-start", schema="freezelab.events/1")
+            controller = Controller(clock, hypervisor, journal, NullView(), no_shield)
+            with pytest.raises(GuestGone, match="guest web-0: has ended: it powered itself off") as raised:
+                controller.run_cycle(0, subjects, HOLD, patches.make(HOLD.patch, clock), frozen=True)
+            journal.append("run-end", interrupted=False, failure=str(raised.value))
+        took = time.monotonic() - begun
+    assert raised.value.exit_code == 4
+    seen = {each.guest: each for each in observations_of(read_history(folder))}
+    for name, (_command, why) in ITSELF.items():
+        assert any(re.search(why, problem) for problem in seen[name].problems), (name, seen[name].problems)
+        assert seen[name].stop is None, f"{name} was to be frozen"
+    assert seen["web-3"].problems == ()
+    assert seen["web-3"].resume is not None
+    assert took < AT_ONCE_S
+
+
+def test_a_kernel_that_panics_is_started_again_and_then_given_up(home: Path) -> None:
+    """Without its initramfs it finds no disk. Nothing of the guest is left."""
+    begun = time.monotonic()
+    with guests_of(home, ["web-0"], kernel_options=("rdinit=/none",)) as (guests, plan, settings, _):
+        with guests, pytest.raises(Panicked, match="its kernel has panicked: VFS: Unable to mount root fs"):
+            guests.up(plan.parts[0])
+        console = (settings.folder / "console-web-0.log").read_text(errors="replace")
+        assert guests._hypervisor.list_lab_domains() == []
+    assert console.count("] Kernel panic - not syncing: VFS") == 3
+    assert time.monotonic() - begun < 120
+    assert not list((home / "libvirt" / "log" / "qemu").glob(f"*{settings.run}*"))
+
+
+PLAYBOOK = """
+name: short
+fleet: {guests: [{name: web-0}], boot: golden}
+resync: push
+cycle: {patch: {hold: 1s}, settle: 0s, before: 1s, watch: 1s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "phase", "delay"),
+    [(signal.SIGINT, '"kind":"boot"', 0.05), (signal.SIGTERM, "", 0.3)],
+    ids=["time sync", "removal"],
+)
+def test_a_signal_ends_it_at_once_and_leaves_nothing(
+    cli: Cli, tmp_path: Path, eventually: Eventually, number: signal.Signals, phase: str, delay: float
+) -> None:
+    """D4: workers wait for the guest while its time sync is set up. D5: the guests are being taken down."""
+    (tmp_path / "short.yaml").write_text(PLAYBOOK)
+    process = cli.start("run", str(tmp_path / "short.yaml"))
+    if phase:
+        eventually(lambda: phase in cli.journal().replace(" ", "") or process.poll() is not None)
+    else:
+        assert process.stderr is not None
+        eventually(lambda: "remove guests" in process.stderr.readline())
+    time.sleep(delay)
+    process.send_signal(number)
+    sent = time.monotonic()
+    _out, err = process.communicate(timeout=120)
+    assert time.monotonic() - sent < 20
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert cli.qemu() == []
+    assert cli.left() == []
