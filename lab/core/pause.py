@@ -376,7 +376,7 @@ def measure_pause(
             most = min(most, max(0, lag.high_ns) + max(missed, gap.high_ns))
         parted = Interval(min(most, max(0, lag.low_ns)), most)
         return Pause(
-            parted, None, witnesses, (), (Witness.HYPERVISOR,), host.mid_ns - lag.mid_ns, closure, False,
+            parted, None, witnesses, (), (Witness.HYPERVISOR,), closure.mid_ns, closure, False,
             noise, None, stamps, gap_and_noise is not None or ran,
         )  # fmt: skip
     if frozen and gap_and_noise is not None:
