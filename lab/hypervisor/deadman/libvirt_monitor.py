@@ -91,7 +91,11 @@ def relaunch(plan: Relaunch) -> Rescued:
     state = Path(plan.state_file).read_bytes()
     with _connection(plan.home, "") as connection:
         for domain in connection.listAllDomains(0):
-            if Path(plan.memory_file).name not in domain.XMLDesc(0):
+            try:
+                described = domain.XMLDesc(0)
+            except libvirt.libvirtError:
+                continue  # just opened, libvirt finds that the domain of a status file has ended
+            if Path(plan.memory_file).name not in described:
                 continue
             with contextlib.suppress(MonitorError):
                 if execute(domain, "query-status")["status"] == "running":
