@@ -72,8 +72,7 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
         drop_saved(path)
         yield f"removed {path}"
     sockets = {Path(socket) for guest in kept for socket in guest.sockets}
-    reserves = (state / "libvirt" / "run").glob("*.reserve")
-    for path in (*_left(state / "agents"), *_left(memory.folder(state)), *reserves):
+    for path in (*_left(state / "agents"), *_left(memory.folder(state))):
         if path not in sockets:
             path.unlink(missing_ok=True)
     for path in (state / "saved").glob("*.state"):

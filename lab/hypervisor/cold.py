@@ -11,13 +11,12 @@ process of the old emulator, should the other one not take it.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
 
-from lab.core.units import NS_PER_S, format_size
+from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, MachineError
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Relaunch
@@ -34,10 +33,6 @@ the budget's guard to find it too long."""
 
 _START_NS = 2 * NS_PER_S
 """Kept of the budget for the new process: it takes 0.6-0.8 s, on a busy host twice that."""
-
-
-RESERVE_BYTES = 1 << 20
-"""A domain's status file takes some 20 KiB, and is written twice."""
 
 
 class Keeper:
@@ -79,7 +74,6 @@ class ColdExchange(Exchange):
     _keeper: Keeper | None = None
     _state = b""
     _file: Path | None = None
-    _reserve: Path | None = None
 
     def prepare(self) -> None:
         """Look at what can be looked at; the successor itself is not started yet."""
@@ -89,28 +83,6 @@ class ColdExchange(Exchange):
         self._offer(self._predecessor)
         if self._socket is not None:
             self._keeper = Keeper(self._socket)
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Keep some room where libvirt writes a domain's status, which the new process needs when others may
-        have filled that file system. MachineError when there is none now."""
-        if (root := self._ground.root) is None:
-            return
-        self._reserve = root.path / "run" / f"{self._old.uuid}.reserve"
-        try:
-            with self._reserve.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
-        except OSError as error:
-            self._reserve.unlink(missing_ok=True)
-            raise MachineError(
-                f"{format_size(RESERVE_BYTES)} have to be free for the new process: {error.strerror}",
-                where=str(self._reserve.parent),
-            ) from error
-
-    def _give_room(self) -> None:
-        if self._reserve is not None:
-            with contextlib.suppress(OSError):
-                self._reserve.unlink(missing_ok=True)
 
     def stop(self, deadline_raw_ns: int) -> Frozen:
         return replace(super().stop(deadline_raw_ns), resume_ns=_START_NS)
@@ -188,7 +160,6 @@ class ColdExchange(Exchange):
         if spec is None or self._socket is None:
             return
         self._socket.unlink(missing_ok=True)
-        self._give_room()
         with self._steps.step("start successor"):
             try:
                 with self._ground.starting():
@@ -234,7 +205,6 @@ class ColdExchange(Exchange):
         try:
             super().finish()
         finally:
-            self._give_room()
             if self._file is not None and not self.holds:
                 with contextlib.suppress(OSError):
                     self._file.unlink(missing_ok=True)

@@ -63,7 +63,11 @@ def run_again(ground: Ground, but: Collection[str], *, all_guests: bool) -> Iter
         was = _resume(ground, domain)
         if was != "running":
             yield f"guest {domain.guest} runs again (it was {was})"
+    running = {domain.uuid for domain in ground.domains.lab()}
     for path in saved(ground.home) if all_guests else ():
+        if path.stem in running:  # restored already: it was killed before it had removed the file
+            drop_saved(path)
+            continue
         try:
             ground.connection.restoreFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
         except libvirt.libvirtError as error:
@@ -73,13 +77,12 @@ def run_again(ground: Ground, but: Collection[str], *, all_guests: bool) -> Iter
 
 
 def _has_run(ground: Ground, domain: LabDomain) -> bool:
-    """Whether a successor was told to run. One whose QEMU is gone or does not answer counts as one that was
-    not: it is ended, and its process seen gone, before the other one goes on."""
-    if not domain.monitor:
-        return _state(ground, domain) == "running"
-    with contextlib.suppress(MonitorError), QmpSocket(domain.monitor) as monitor:
-        return status(monitor) not in NEVER_RAN
-    return False
+    """Whether a successor was told to run. One whose QEMU is gone was not, or nothing of it is left: it is seen
+    gone before the other one goes on."""
+    if domain.monitor:
+        with contextlib.suppress(MonitorError), QmpSocket(domain.monitor) as monitor:
+            return status(monitor) not in NEVER_RAN
+    return _state(ground, domain) == "running"
 
 
 def _resume(ground: Ground, domain: LabDomain) -> str:

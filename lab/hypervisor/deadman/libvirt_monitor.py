@@ -102,8 +102,6 @@ def relaunch(plan: Relaunch) -> Rescued:
                     return Rescued("running")
             with contextlib.suppress(libvirt.libvirtError):
                 domain.destroy()
-        for reserve in (Path(plan.home) / "libvirt" / "run").glob("*.reserve"):
-            reserve.unlink(missing_ok=True)
         with mapped("cannot be started again", plan.guest):
             domain = connection.createXML(plan.domain_xml, libvirt.VIR_DOMAIN_START_PAUSED)
         path = Path(plan.agents) / f"{secrets.token_hex(4)}.state"
