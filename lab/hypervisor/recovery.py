@@ -77,8 +77,7 @@ def run_again(ground: Ground, but: Collection[str], *, all_guests: bool) -> Iter
 
 
 def _has_run(ground: Ground, domain: LabDomain) -> bool:
-    """Whether a successor was told to run. One whose QEMU is gone counts as one that was not: nothing of it is
-    left."""
+    """Whether a successor was told to run. One whose QEMU is gone counts as one that was not."""
     if domain.monitor:
         with contextlib.suppress(MonitorError), QmpSocket(domain.monitor) as monitor:
             return status(monitor) not in NEVER_RAN
