@@ -148,11 +148,11 @@ class Run:
             os.write(self._say, b"g")
 
     def _log_in(self) -> None:
-        lives = [life for life in self._watch.alive if life.ssh is not None]
-        for life in lives[:1]:
-            self._inside.open(*life.ssh)  # type: ignore[misc]
-            return
-        raise NotThere("no guest to log in to")
+        # A successor takes its predecessor's port over when it runs: its command line does not have it.
+        found = [life.ssh for life in list(self._watch.lives.values()) if life.ssh is not None]
+        if not found:
+            raise NotThere("no guest to log in to")
+        self._inside.open(*found[-1])
 
     def until_end(self) -> int | None:
         """Its exit code; None when it did not end, and was ended."""
