@@ -104,9 +104,9 @@ class LibvirtHypervisor:
         if freezing.method.freezes:
             self.dead_man.start()
         freeze = self._make(guest, freezing)
-        freeze.prepare()
         with self._lock:
-            self._freezes[guest] = freeze
+            self._freezes[guest] = freeze  # for finish(): a signal may come right after it has prepared
+        freeze.prepare()
 
     def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
         """Stop the guest. HypervisorError when it does not run or cannot be stopped; it runs then."""

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.core.units import NS_PER_S
-from lab.errors import FreezelabError, HypervisorError, MachineError, Refused
+from lab.errors import FreezelabError, HypervisorError, Interrupted, MachineError, Refused
 from lab.hypervisor import losses, migration
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.deadman.channel import Token
@@ -212,12 +212,13 @@ class Exchange:
             call = ground.suspend(guest)
             try:
                 self._hand_over(min(self._deadline, ground.clock.now().raw_ns + self._longest_ns))
-            except FreezelabError as error:
-                back = self._go_back(error.what)
-                return Frozen(call, self._steps.hand_out(), back.call, back.why)
             except BaseException as error:
-                self._go_back(f"{type(error).__name__}")
-                raise
+                back = self._go_back(
+                    error.what if isinstance(error, FreezelabError) else type(error).__name__
+                )
+                if not isinstance(error, FreezelabError) or isinstance(error, Interrupted):
+                    raise
+                return Frozen(call, self._steps.hand_out(), back.call, back.why)
             self._at = At.MOVED
             return Frozen(call, self._steps.hand_out())
 
@@ -294,7 +295,13 @@ class Exchange:
             self._process.kill(END_S)
 
     def _clear_successor(self) -> None:
-        """What is left of a successor that is not needed; libvirt takes a second or two."""
+        """What is left of a successor that is not needed; libvirt takes a second or two. A signal may have
+        come when libvirt had just started it, before it was known here."""
+        if self._spec is not None and self._domain is None:
+            with contextlib.suppress(libvirt.libvirtError):
+                self._domain = self._ground.connection.lookupByUUIDString(self._spec.uuid)
+            with contextlib.suppress(HypervisorError):
+                self._process = QemuProcess.find(self._spec.uuid, self._guest)
         self._kill_successor()
         if self._domain is not None:
             with contextlib.suppress(libvirt.libvirtError):

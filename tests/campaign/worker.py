@@ -132,7 +132,7 @@ class Run:
                 self._go_on()
                 time.sleep(case.delay_ms / 1000)
                 self.fault.do()
-        except (NotThere, OSError, SSHException) as error:
+        except (NotThere, OSError, EOFError, SSHException) as error:
             return f"{type(error).__name__}: {error}"
         finally:
             self._go_on()
