@@ -15,6 +15,7 @@ from lab.core.predictions import compared
 from lab.core.rescue import CUT_OFF, RAN
 from lab.core.result import CycleResult
 from lab.core.resync import SyncOutcome
+from lab.core.trouble import delay_ns
 from lab.core.units import NS_PER_MS, NS_PER_S, format_about, format_bounded, format_duration
 from lab.core.verdict import Finding, Outcome, at_least, at_most, worst
 
@@ -200,14 +201,26 @@ class _Judge:
         elif resync.time is not None:
             outcome = at_most(within, resync.time.low_ns, resync.time.high_ns)
             why = "" if outcome is Outcome.PASSED else f"in time only after {_seconds(resync.time)}"
+            outcome, why = self._held_up(outcome, why, resync.time.low_ns - within)
             yield self._finding("in time", text, _seconds(resync.time), outcome, why)
         elif resync.outcome is SyncOutcome.NOT_SYNCED and self._last_seen_ns() > within:
-            yield self._finding("in time", text, "never", Outcome.FAILED, self._not_in_time())
+            off = self.result.final.smallest_ns - self.expect.tolerance_ns if self.result.final else 0
+            outcome, why = self._held_up(Outcome.FAILED, self._not_in_time(), max(1, off))
+            yield self._finding("in time", text, "never", outcome, why)
         elif resync.outcome is SyncOutcome.NOT_SYNCED:
             why = f"{self._not_in_time()}; it was not watched for {format_duration(within)}"
             yield self._finding("in time", text, "not yet", Outcome.INCONCLUSIVE, why)
         else:
             yield self._finding("in time", text, "undecided", Outcome.INCONCLUSIVE, resync.why)
+
+    def _held_up(self, outcome: Outcome, why: str, over_ns: int) -> tuple[Outcome, str]:
+        """A clock that was brought back, and misses a limit by no more than the busy host held things up,
+        tells nothing of the guest."""
+        delay = delay_ns(self.obs)
+        if outcome is not Outcome.FAILED or over_ns > delay or self.result.mechanism is ResyncMechanism.NONE:
+            return outcome, why
+        held = f"the busy host held readings up by as much as {format_about(delay)}"
+        return Outcome.INCONCLUSIVE, f"{why}; {held}"
 
     def _not_in_time(self) -> str:
         final = self.result.final
@@ -251,6 +264,7 @@ class _Judge:
         why = (
             "" if outcome is Outcome.PASSED else f"final offset {shown(final, signed=True)}, expected {text}"
         )
+        outcome, why = self._held_up(outcome, why, final.smallest_ns - limit)
         yield self._finding("final offset", text, shown(final, signed=True), outcome, why)
 
     def drift(self) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from lab.core.rates import UNKNOWN_DRIFT_PPM
 from lab.core.result import CycleResult
 from lab.core.timeline import Reading
 from lab.core.timesync.compare import Compared, Seen, compare
+from lab.core.trouble import delay_ns
 from lab.core.units import NS_PER_S, format_bounded
 
 REGIME, WALL_CLOCK, BOOTTIME = "regime", "wall clock", "boottime"
@@ -169,7 +170,8 @@ def _compared(result: CycleResult, early: Sequence[Reading], late: Sequence[Read
     finished = result.observation.resync_finished_raw_ns
     if finished is not None:
         finished -= resume.returned.raw_ns
-    seen = Seen(resync, before, result.at_resume, result.final, edge, finished, result.drift_before)
+    delay = delay_ns(result.observation)
+    seen = Seen(resync, before, result.at_resume, result.final, edge, finished, result.drift_before, delay)
     return compare(forecast, seen)
 
 

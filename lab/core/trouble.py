@@ -15,6 +15,22 @@ HOST_STEP_NS = 1 * NS_PER_MS
 slew it by, was a step: offsets before and after it do not compare."""
 
 
+BUSY_NS = 50 * NS_PER_MS
+"""A reading that takes longer was held up by the host. On a calm one it takes 2-5 ms, seldom 30; with six
+workers of stress-ng on two cores 50-140 ms were seen, and an agent that was told the time set it as late."""
+
+
+def delay_ns(obs: Observation) -> int:
+    """For how long the host held up what went on between it and the guest after the resume: the longest round
+    trip of a reading, 0 where that was an ordinary one. What brings a clock back there is held up
+    likewise."""
+    if obs.resume is None:
+        return 0
+    began = obs.resume.returned.raw_ns
+    longest = max((r.t4.raw_ns - r.t1.raw_ns for r in obs.readings if r.t1.raw_ns >= began), default=0)
+    return longest if longest > BUSY_NS else 0
+
+
 def moved(readings: Sequence[Reading]) -> bool:
     """Whether the guest's REALTIME was certainly stepped between two of the readings."""
     for earlier, later in pairwise(readings):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from lab.core.clock import Stamp
 from lab.core.findings import findings
 from lab.core.judge import measure
 from lab.core.method import FreezeMethod, Regime
@@ -76,6 +77,32 @@ def test_a_freeze_that_was_called_off_fails_and_the_rest_is_measured() -> None:
         measured(replace(off, rescues=(Rescue("resumed", "the controller was silent", obs.resume),)))
     )
     assert outcomes["freeze"] is outcomes["patch"] is outcomes["observation"] is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("off_ms", "held_up_ms", "mechanism", "outcome"),
+    [
+        (-130, 5, ResyncMechanism.AGENT, Outcome.FAILED),  # a calm host: it is the agent's
+        (-130, 135, ResyncMechanism.AGENT, Outcome.INCONCLUSIVE),
+        (-400, 135, ResyncMechanism.AGENT, Outcome.FAILED),  # more than the host explains
+        (-130, 135, ResyncMechanism.NONE, Outcome.FAILED),  # nothing was held up that was to repair it
+        (-4, 135, ResyncMechanism.AGENT, Outcome.PASSED),
+    ],
+)
+def test_what_a_busy_host_explains_is_not_the_guests_failure(
+    off_ms: int, held_up_ms: int, mechanism: ResyncMechanism, outcome: Outcome
+) -> None:
+    expect = replace(EXPECT, tolerance_ns=100 * MS, final_offset_ns=100 * MS)
+    obs = cycle(FreezeMethod.SUSPEND, 0, 3 * S, residual_ns=off_ms * MS)
+    assert obs.resume is not None
+    since = obs.resume.returned.raw_ns + 300 * MS
+    number = next(n for n, r in enumerate(obs.readings) if r.t1.raw_ns > since)
+    slow = obs.readings[number]
+    later = Stamp(slow.t4.raw_ns + held_up_ms * MS, slow.t4.real_ns + held_up_ms * MS)
+    readings = (*obs.readings[:number], replace(slow, t4=later), *obs.readings[number + 1 :])
+    spec = CycleSpec(obs.method, HoldPatch(0))
+    outcomes = said(measure(replace(obs, readings=readings), mechanism, expect, None, spec), expect)
+    assert outcomes["final offset"] is outcomes["in time"] is outcome
 
 
 @pytest.mark.parametrize(

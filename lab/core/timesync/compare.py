@@ -10,7 +10,7 @@ went where the mechanism does not take it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval
 from lab.core.drift import Drift
@@ -67,7 +67,8 @@ class Seen:
     """What was measured. before: the offset at the stop, widened by what it may have moved since the last
     reading. edge_ns: by how much the resume may have been earlier than the curve's zero (the call's
     return). finished_ns: when after that zero the mechanism had done all that it does; None when it has not,
-    or goes on by itself. drift: of the clock before the freeze."""
+    or goes on by itself. drift: of the clock before the freeze. delay_ns: for how long a busy host held
+    things up (trouble.delay_ns)."""
 
     resync: ResyncResult
     before: Interval | None
@@ -76,6 +77,7 @@ class Seen:
     edge_ns: int = 0
     finished_ns: int | None = None
     drift: Drift | None = None
+    delay_ns: int = 0
 
     @property
     def curve(self) -> Sequence[CurvePoint]:
@@ -95,8 +97,22 @@ def compare(forecast: Forecast, seen: Seen) -> Compared:
     target = _target(forecast, seen)
     if target is None:
         return Compared(None, "undecided: the offset before the freeze was not measured")
+    compared = _judged(forecast, seen, seen.final, target)
+    if compared.agrees is False and forecast.repaired and seen.delay_ns:
+        # A forecast knows of no busy host. What only one explains is not told apart from it.
+        within = forecast.within
+        if within is not None:
+            within = Interval(within.low_ns, within.high_ns + seen.delay_ns)
+        slower = replace(forecast, within=within)
+        if _judged(slower, seen, seen.final, target.widened(seen.delay_ns)).agrees is not False:
+            words = f"undecided: the busy host held readings up by as much as {format_about(seen.delay_ns)}"
+            return Compared(None, words, compared.claims)
+    return compared
+
+
+def _judged(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> Compared:
     judged = _repaired if forecast.repaired else _left
-    claims = tuple(judged(forecast, seen, seen.final, target))
+    claims = tuple(judged(forecast, seen, final, target))
     for wanted in (False, None):
         for one in claims:
             if one.agrees is wanted:
