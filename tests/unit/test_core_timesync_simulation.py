@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lab.core.clock import Interval
+from lab.core.clock import Interval, Stamp
 from lab.core.findings import AS_PREDICTED as AS_PREDICTED_METRIC
 from lab.core.findings import findings, outcome_of
 from lab.core.judge import CycleResult, measure
@@ -325,6 +325,23 @@ def test_a_slew_where_a_step_was_predicted_is_told() -> None:
     assert slewed.resync.slew_ppm is not None
     assert 80_000 < slewed.resync.slew_ppm < 84_000
     assert [reached.time is not None for reached in slewed.resync.reached] == [True] * 4
+
+
+@pytest.mark.parametrize(("held_up_ms", "agrees"), [(5, False), (600, None)])
+def test_what_a_busy_host_explains_is_no_surprise(held_up_ms: int, agrees: bool | None) -> None:
+    s = replace(GOOD, pause_ns=3 * S, watch_ns=6 * S, repair=Repair.MOVES, moves=(Move(300 * MS, -700 * MS),))
+    obs, _ = simulate(s)
+    assert obs.resume is not None
+    since = obs.resume.returned.raw_ns + 2 * S
+    number = next(n for n, r in enumerate(obs.readings) if r.t1.raw_ns > since)
+    slow = obs.readings[number]
+    later = Stamp(slow.t4.raw_ns + held_up_ms * MS, slow.t4.real_ns + held_up_ms * MS)
+    readings = (*obs.readings[:number], replace(slow, t4=later), *obs.readings[number + 1 :])
+    spec = CycleSpec(obs.method, HoldPatch(s.pause_ns), watch_ns=s.watch_ns)
+    seen = replace(obs, setup=Setup(M.AGENT), readings=readings)
+    found, words = compared(measure(seen, M.AGENT, Expectations(), None, spec))
+    assert found is agrees, words
+    assert ("busy host" in words) is (agrees is None)
 
 
 def test_a_wrong_server_fails_though_the_guest_believes_it() -> None:
