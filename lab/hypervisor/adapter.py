@@ -117,7 +117,7 @@ class LibvirtHypervisor:
                 raise HypervisorError(f"cannot be frozen: it is {state}", where=guest, hint=self._why(guest))
         with self._lock:
             # Noted before it is stopped: an interrupt must find the guest among those to resume.
-            freeze = self._freezes.setdefault(guest, self._make(guest, freezing))
+            freeze = self._made(guest, freezing)
             self._ours.add(guest)
         frozen = freeze.stop(deadline_raw_ns)
         if frozen.back is not None:
@@ -166,7 +166,7 @@ class LibvirtHypervisor:
 
     def _charges(self, guests: Sequence[str], freezing: Freezing) -> list[Charge]:
         with self._lock:
-            freezes = [self._freezes.setdefault(guest, self._make(guest, freezing)) for guest in guests]
+            freezes = [self._made(guest, freezing) for guest in guests]
         return [charge for freeze in freezes if (charge := freeze.charge()) is not None]
 
     def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
@@ -362,6 +362,12 @@ class LibvirtHypervisor:
         agent.wait_ready(self._awake(guest), guest, self._clock, deadline_raw_ns)
 
     # -- within -----------------------------------------------------------------------------------
+
+    def _made(self, guest: str, freezing: Freezing) -> Freeze:
+        """The guest's freeze: what was prepared, or one made now."""
+        if guest not in self._freezes:
+            self._freezes[guest] = self._make(guest, freezing)
+        return self._freezes[guest]
 
     def _make(self, guest: str, freezing: Freezing) -> Freeze:
         ground, method = self._ground, freezing.method
