@@ -158,6 +158,12 @@ def _awake(host: Interval, stop: Call, beats: Sequence[Heartbeat], stop_guest: I
     return min(host.high_ns, awake)
 
 
+def _heard(beats: Sequence[Heartbeat], stop: Call, resume: Call) -> bool:
+    """Whether a heartbeat arrived between the calls. It may have been under way for long; but where no
+    reading dates it, the guest cannot be said to have stood still for all of that time."""
+    return any(stop.returned.raw_ns < beat.arrived.raw_ns < resume.called.raw_ns for beat in beats)
+
+
 def _missed(sampler: SamplerReport, stop_guest: Interval, resume_guest: Interval) -> int:
     """The guest time in all holes around the pause together."""
     return sum(
@@ -353,7 +359,7 @@ def measure_pause(
     if frozen and stop_guest is not None:
         awake = _awake(host, stop, beats, stop_guest)
         held, ran = Interval(host.low_ns, max(host.low_ns, awake)), awake < host.low_ns
-    if frozen and (ran or stamps is None) and lag is None:
+    if frozen and (ran or stamps is None or _heard(beats, stop, resume)) and lag is None:
         # Nobody says that it stood still for all of the time.
         held = Interval(0, held.high_ns)
     if lag is None or (gap_and_noise is None and not (cut and frozen)):

@@ -220,6 +220,20 @@ def test_a_guest_continued_early_is_inconclusive_and_its_pause_true(
     assert any("somebody else resumed the guest" in f.why for f in given)
 
 
+def test_heartbeats_from_between_the_calls_leave_no_lower_bound() -> None:
+    """No reading before the stop; somebody else resumed the guest and stopped it again, and QEMU's RESUME is
+    in the lab's own call."""
+    s = Scenario(seed=3, pause_ns=S, early_ns=600 * MS, again_ns=200 * MS, before_ns=300 * MS, watch_ns=S)
+    obs, truth = simulate(s)
+    assert obs.stop is not None
+    late = tuple(r for r in obs.readings if r.t1.raw_ns > obs.stop.returned.raw_ns)
+    result = measure(replace(obs, readings=late), MECHANISM, Expectations())
+    assert result.pause is not None
+    assert result.pause.stamps is not None
+    assert truth.still in result.pause.pause
+    assert result.pause.pause.low_ns == 0
+
+
 # -- the dead-man --------------------------------------------------------------------------------------
 
 
