@@ -144,16 +144,15 @@ class ColdExchange(Exchange):
             return super().go_on()
 
     def _bring_back(self) -> str:
-        """A new process with the state: of the wanted emulator, else of the old one, and why."""
+        """A new process with the state: of the wanted emulator, else one more, of the old one, and why."""
         try:
             self._load(self._spec)
         except FreezelabError as error:
             self._clear_successor()
-            if self._spec is None or self._spec.emulator == self._old.emulator:
-                raise HypervisorError(error.what, where=self._guest) from error
+            same = self._spec is not None and self._spec.emulator == self._old.emulator
             self._spec = replace(self._plan(), emulator=self._old.emulator)
             self._load(self._spec)
-            return f"put back to the old emulator: {error.what}"
+            return f"{'a second process of it' if same else 'put back to the old emulator'}: {error.what}"
         return ""
 
     def _load(self, spec: DomainSpec | None) -> None:

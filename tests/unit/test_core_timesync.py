@@ -353,6 +353,17 @@ def off_before(setup: Setup, before_ns: int, *, stopped: bool = True) -> Forecas
     return forecast(setup, Interval(5 * S, 5 * S), stopped, 20 * S, None, before)
 
 
+@pytest.mark.parametrize("before_ns", [2 * H, -H // 2])
+def test_an_rtc_that_stops_still_sets_a_clock_that_was_off(before_ns: int) -> None:
+    said = off_before(Setup(M.HWCLOCK, rtc_stops=True), before_ns)
+    assert said.repaired
+    assert said.correction is STEP
+    assert said.residual is not None
+    assert -7 * S < said.residual.low_ns < -5 * S < said.residual.high_ns < -4 * S
+    assert "left behind by 5 s" in said.text
+    assert off_before(Setup(M.HWCLOCK, rtc_stops=True), 0).repaired is False
+
+
 @pytest.mark.parametrize("stopped", [True, False])
 def test_a_guest_two_hours_ahead_is_slewed_for_a_day(stopped: bool) -> None:
     """chronyd slews 83.3 ms a second, whatever the pause is: 79.6 s were forecast."""

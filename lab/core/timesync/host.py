@@ -32,7 +32,7 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
-from lab.core.timesync.situation import Situation
+from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number
 from lab.core.units import NS_PER_MS, NS_PER_S, format_about
 
@@ -115,7 +115,11 @@ def _from_rtc(setup: Setup, at: Situation) -> Forecast:
     if setup.rtc_stops and at.stopped:
         left = left - at.lost
         text = f"left behind by {format_about(at.lost.mid_ns)}: the RTC stood still with the guest"
-        return Forecast(False, None, None, left, text, (*sources, "libvirt formatdomain, timer track=guest"))
+        where = (*sources, "libvirt formatdomain, timer track=guest")
+        if at.before is not None and at.before.largest_ns > SOURCE_NS:
+            # A clock that was off before is set all the same: to the time that the RTC has left.
+            return Forecast(True, _step(at), within, left, f"one step, and {text}", where, once=True)
+        return Forecast(False, None, None, left, text, where)
     text = "a right clock is set, to the RTC's second" if at.right else "one step, to the RTC's second"
     if zone_s:
         side = "east" if zone_s > 0 else "west"
