@@ -30,7 +30,8 @@ def main() -> int:
     if asked.table:
         print(table.render(results))
         return 0
-    cases = numbered(asked.seed, asked.cases, asked.only, asked.without)
+    most = max(asked.cases, (asked.number or 0) + 1)
+    cases = numbered(asked.seed, most, asked.only, asked.without)
     if asked.list:
         for number, case in enumerate(cases):
             print(number, case.label)
