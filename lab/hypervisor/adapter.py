@@ -35,6 +35,8 @@ from lab.hypervisor.sleeping import GuestSleep
 from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
 
 _AGENT_NS = 10 * NS_PER_S
+_STARTED_S = 5.0
+"""How long libvirt may take to tell of a start; milliseconds, also on a busy host."""
 
 
 class LibvirtHypervisor:
@@ -233,10 +235,13 @@ class LibvirtHypervisor:
 
     def define_and_start(self, spec: DomainSpec) -> LabDomain:
         """Start a guest; see Domains.start."""
+        before = len(self._ground.events.lifecycle(spec.uuid))
         try:
             domain = self._ground.domains.start(spec)
         except HypervisorError as error:
             raise start_failure(error, spec) from error
+        if before:  # Started again: until libvirt's event has come, its end is the last that is known of it.
+            self._ground.events.wait_lifecycle(spec.uuid, lambda e: e.kind == "started", _STARTED_S, before)
         self._ours.discard(spec.guest)
         self._ground.specs[spec.guest] = spec
         return LabDomain.of(spec, state_of(domain), None if spec.tap else spec.ssh_port)
