@@ -98,7 +98,7 @@ class ColdExchange(Exchange):
                 self._state = self._keeper.take(ground.left_s(deadline_raw_ns))
             self._file = self._write()
         if not self._token.take():
-            raise HypervisorError("the dead-man was first", where=guest)
+            raise HypervisorError("the dead-man has put it back", where=guest)
         with self._steps.step("end old process"):
             ground.process(guest).kill(END_S)
 

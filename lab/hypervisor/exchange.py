@@ -335,7 +335,7 @@ class Exchange:
                 self._go_back(str(error) or type(error).__name__)
                 raise
             if not self._token.take():
-                why = "the dead-man was first"
+                why = "the dead-man did so"
                 call = Call(now := self._ground.clock.now(), now)
             else:
                 call, why = self._run_successor()
