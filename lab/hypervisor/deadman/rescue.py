@@ -1,10 +1,8 @@
-"""How a guest that stands still is made to run again without its controller, one class for each way to
-freeze.
+"""How a guest that stands still is made to run again without its controller: a class for each way to freeze.
 
 A rescue is described by the controller (a frozen dataclass, sent as JSON with its descriptors), and opened by
 the dead-man before the freeze: a monitor that cannot be reached then means that the freeze is refused. What
-is
-the case is asked of QEMU and of the kernel when it matters, never remembered: the controller may have been
+is the case is asked of QEMU and of the kernel when it matters, never remembered: the controller may have been
 stopped between any two of its steps.
 
 A later way to freeze (frozen file systems, a snapshot) is one more class here.
@@ -247,8 +245,7 @@ class HandOver(Continue):
 @dataclass(frozen=True)
 class Restore(Continue):
     """save-restore: while the process is there it has the guest; afterwards the file has it. path: of the
-    file.
-    home: the lab's state folder, whose embedded driver restores it; uri: or this libvirt."""
+    file. home: the lab's state folder, whose embedded driver restores it; uri: or this libvirt."""
 
     path: str = ""
     home: str = ""

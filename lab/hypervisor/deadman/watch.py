@@ -15,11 +15,11 @@ import signal
 import socket
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.core.clock import Stamp
+from lab.core.timeline import Call
 from lab.core.units import NS_PER_S
 from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, receive, send
 from lab.hypervisor.deadman.rescue import Opened, Rescued, from_message, now
@@ -30,6 +30,7 @@ _AGAIN_S = 0.5
 """How soon it looks again after it has acted."""
 
 _GRACE_S = 15.0
+"""How much longer a controller that is there may take where the resume is a restore."""
 
 _LINGER_S = 20.0
 """How long a guest that was told to sleep may take to do so: hypervisor.sleeping's limit."""
@@ -212,16 +213,7 @@ class Watch:
 def _call(rescued: Rescued) -> dict[str, object] | None:
     if rescued.called is None or rescued.returned is None:
         return None
-    return {
-        "called": _stamp(rescued.called),
-        "returned": _stamp(rescued.returned),
-        "event_real_ns": rescued.event_real_ns,
-        "ran_ns": 0,
-    }
-
-
-def _stamp(stamp: Stamp) -> dict[str, int]:
-    return {"raw_ns": stamp.raw_ns, "real_ns": stamp.real_ns}
+    return asdict(Call(rescued.called, rescued.returned, rescued.event_real_ns))
 
 
 def main(end: int, controller_pid: int, controller: int, history: str) -> None:
