@@ -72,6 +72,7 @@ class ResyncResult:
     moved between steps, signed; None when not more than an undisciplined clock's may.
     area_ns_s: the area under |offset|, nanoseconds times seconds, between first and last sample.
     settled_step_ns: the largest step, signed, that the last reading certainly came after; None without one.
+    settled_step_until_ns: by when it was made, since the resume.
     """
 
     outcome: SyncOutcome
@@ -86,6 +87,7 @@ class ResyncResult:
     reached: tuple[Reached, ...] = ()
     slew_ppm: float | None = None
     settled_step_ns: int | None = None
+    settled_step_until_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,10 @@ def measure_resync(
         behind = at_resume.high_ns < 0
         overshoot = max((p.offset.low_ns if behind else -p.offset.high_ns for p in curve), default=0)
     certain = _before_last(steps, stepped, curve) if stepped is not None else None
+    settled_step, made = None, None
+    if certain and steps and stepped:
+        settled_step = max(certain, key=lambda step: abs(step.by_ns))
+        made = stepped[steps.index(settled_step)]
     area = 0.0
     for earlier, later in pairwise(curve):
         mean = (abs(earlier.offset.mid_ns) + abs(later.offset.mid_ns)) / 2
@@ -333,7 +339,8 @@ def measure_resync(
             Reached(limit, settled(curve, Interval(-limit, limit), hold_ns, watched)[2]) for limit in LIMITS
         ),
         _slew_ppm(curve, stepped) if stepped is not None else None,
-        max((s.by_ns for s in certain), key=abs, default=None) if certain else None,
+        None if settled_step is None else settled_step.by_ns,
+        None if made is None else made.high_ns,
     )
 
 

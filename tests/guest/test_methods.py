@@ -22,7 +22,7 @@ matrix:
   method: [save-restore, guest-sleep]
 expect:
   pause: {at_least: 1s}
-  in_time: {within: 5s, tolerance: 200ms, hold: 1s}
+  in_time: {within: 5s, tolerance: 1s, hold: 1s}
   kernel_log: any
 """
 

@@ -10,10 +10,12 @@ from lab.core.again import METRIC, again
 from lab.core.clock import Interval
 from lab.core.judge import measure
 from lab.core.plan import Expectations, Regime, ResyncMechanism
+from lab.core.predictions import compared
 from lab.core.result import CycleResult
 from lab.core.resync import Correction
 from lab.core.timesync import configs
 from lab.core.timesync.chronyconf import MAX_SLEW_PPM, ChronyConf, Makestep, Source, parse
+from lab.core.timesync.compare import AS_PREDICTED
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.ntpd import parse as ntp_conf
 from lab.core.timesync.rules import forecast
@@ -296,6 +298,22 @@ def test_an_rtc_that_stops_repairs_nothing() -> None:
         assert of(Setup(mechanism, rtc_stops=True), 5 * S, stopped=False).repaired
 
 
+@pytest.mark.parametrize(
+    ("after_ms", "left_ms", "agrees"),
+    [
+        (60, -9, True),
+        (400, -388, True),  # it came late, and by no more than that
+        (1900, -1888, True),
+        (60, -388, False),  # it came soon, and was wrong
+        (400, -600, False),
+        (400, 50, False),
+    ],
+)
+def test_the_hosts_word_is_no_older_than_the_resume(after_ms: int, left_ms: int, agrees: bool) -> None:
+    late = cycle(1, after_ns=after_ms * MS, residual_ns=left_ms * MS)
+    assert compared(late) == (agrees, AS_PREDICTED) if agrees else compared(late)[0] is False
+
+
 # -- over a run -------------------------------------------------------------------------------------
 
 
@@ -303,7 +321,7 @@ def cycle(
     number: int, repair: Repair = Repair.AGENT, after_ns: int = 20 * MS, **changes: object
 ) -> CycleResult:
     s = Scenario(seed=number, before_ns=S, pause_ns=2 * S, watch_ns=5 * S, rtt_ns=2 * MS, repair=repair)
-    s = replace(s, repair_after_ns=after_ns, residual_ns=0, **changes)  # type: ignore[arg-type]
+    s = replace(s, **{"repair_after_ns": after_ns, "residual_ns": 0, **changes})  # type: ignore[arg-type]
     obs = simulate(s)[0]
     return measure(replace(obs, cycle=number), M.AGENT, EXPECT)
 

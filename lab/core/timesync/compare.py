@@ -94,6 +94,7 @@ def compare(forecast: Forecast, seen: Seen) -> Compared:
         return Compared(None, f"undecided: {forecast.text}")
     if not seen.curve or seen.final is None:
         return Compared(None, "undecided: no readings after the resume")
+    forecast = _told_late(forecast, seen)
     target = _target(forecast, seen)
     if target is None:
         return Compared(None, "undecided: the offset before the freeze was not measured")
@@ -118,6 +119,18 @@ def _judged(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -
             if one.agrees is wanted:
                 return Compared(wanted, one.words, claims)
     return Compared(True, AS_PREDICTED, claims)
+
+
+def _told_late(forecast: Forecast, seen: Seen) -> Forecast:
+    """The forecast, where the host's word took longer than estimated: the host read its clock after the
+    resume, so the clock that was set by it is no further behind than the step came after the resume. Not
+    where it was no further behind before the step."""
+    until, residual = seen.resync.settled_step_until_ns, forecast.residual
+    if not forecast.latency_ns or residual is None or until is None or until <= forecast.latency_ns:
+        return forecast
+    late = Interval(residual.low_ns + forecast.latency_ns - until, residual.high_ns)
+    start = seen.at_resume
+    return forecast if start is None or start.meets(late) else replace(forecast, residual=late)
 
 
 def _target(forecast: Forecast, seen: Seen) -> Interval | None:

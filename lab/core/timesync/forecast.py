@@ -18,6 +18,8 @@ class Forecast:
     repaired, or there is no such bound. residual: where the offset (guest minus host) lies then, or, when not
     repaired, where it stays.
     once: one step is all that is done: where it leaves the clock, the clock is left.
+    latency_ns: how much of the residual's lower end is only an estimate, of how long the host's word takes to
+    the guest's clock.
     text: one line for people. sources: where each rule used is written (man page, RFC, source file).
     """
 
@@ -28,3 +30,4 @@ class Forecast:
     text: str
     sources: tuple[str, ...] = ()
     once: bool = False
+    latency_ns: int = 0

@@ -37,8 +37,9 @@ from lab.core.timesync.texts import number
 from lab.core.units import NS_PER_MS, NS_PER_S, format_about
 
 AGENT_NS = 200 * NS_PER_MS
-"""From the host's look at its clock to the agent's settimeofday, at most: 9 ms seen under TCG at rest, more
-when the guest is busy. An estimate; a slower agent is a surprise worth telling."""
+"""From the host's look at its clock to the agent's settimeofday, at most: 9 ms seen under TCG at rest, up to
+390 ms when host or guest is busy. An estimate, for where the step itself was not seen
+(Forecast.latency_ns)."""
 
 AGENT_SLOWEST_NS = 5 * NS_PER_S
 """libvirt gives an agent up after 5 s (VIR_DOMAIN_QEMU_AGENT_WAIT_TIME, qemu_agent.h)."""
@@ -84,7 +85,7 @@ def _set(at: Situation, left: Interval, where: str, sources: tuple[str, ...]) ->
     """One step to the time that the host said."""
     within = Interval(0, AGENT_SLOWEST_NS)
     text = f"a right clock is stepped, {where}" if at.right else f"one step at once, {where}"
-    return Forecast(True, _step(at), within, left, text, sources, once=True)
+    return Forecast(True, _step(at), within, left, text, sources, once=True, latency_ns=AGENT_NS)
 
 
 def _step(at: Situation) -> Correction | None:
