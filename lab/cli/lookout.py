@@ -12,6 +12,7 @@ from lab.guest.life import Life
 from lab.guest.probe import GuestProbe
 from lab.hypervisor import fate
 from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.threads import Worker
 
 _PERIOD_S = 0.25
 """How often it looks without being told: a QEMU process that was killed is seen before libvirt says so."""
@@ -34,7 +35,7 @@ class Lookout:
         self._used: dict[str, tuple[int, float]] = {}
         self._stop = threading.Event()
         self._resets: dict[str, tuple[str, int]] = {}
-        self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+        self._thread = Worker(target=self._run, name="lookout", daemon=True)
 
     def __enter__(self) -> Lookout:
         self._thread.start()

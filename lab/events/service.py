@@ -37,6 +37,7 @@ from lab.errors import MachineError
 from lab.events.announcer import ServiceAnnouncer
 from lab.events.protocol import Connection, Door
 from lab.ports import Clock
+from lab.threads import Worker
 
 LONGEST_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""
@@ -81,7 +82,7 @@ class MetadataService:
             for guest, path in self._paths.items():
                 sockets.append((unix_socket(path), self._door(guest)))
             started: Future[None] = Future()
-            self._thread = threading.Thread(
+            self._thread = Worker(
                 target=self._run, args=(sockets, started), name="metadata-service", daemon=True
             )
             self._thread.start()

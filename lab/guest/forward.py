@@ -17,6 +17,7 @@ import paramiko
 
 from lab.errors import FreezelabError, GuestError
 from lab.guest.ssh import SSH
+from lab.threads import Worker
 
 ADDRESS, PORT = "169.254.169.254", 80
 START_S, END_S = 60.0, 5.0
@@ -83,7 +84,7 @@ class MetadataForward:
         self._served_by: list[str] = []
         self._relay: _Relay | None = None
         self._closed = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name=f"forward-{guest}", daemon=True)
+        self._keeper = Worker(target=self._keep, name=f"forward-{guest}", daemon=True)
 
     def __enter__(self) -> MetadataForward:
         """GuestError when the guest's sshd does not allow it, or the address cannot be had there."""
@@ -190,7 +191,7 @@ def _request(
         except (paramiko.SSHException, OSError, EOFError) as error:
             failed.append(error)
 
-    asking = threading.Thread(target=ask, name="forward-request", daemon=True)
+    asking = Worker(target=ask, name="forward-request", daemon=True)
     asking.start()
     asking.join(within_s)
     if asking.is_alive():
@@ -299,7 +300,7 @@ class _Relay:
         self._wake_end.setblocking(False)
         self._tell_end.setblocking(False)
         self._selector.register(self._wake_end, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name=f"relay-{guest}", daemon=True)
+        self._thread = Worker(target=self._run, name=f"relay-{guest}", daemon=True)
         self._thread.start()
 
     def add(self, channel: paramiko.Channel) -> None:

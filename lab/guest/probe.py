@@ -34,6 +34,7 @@ from lab.guest.asking import Exchange
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, RefusedError
 from lab.guest.wire import Wire
+from lab.threads import Worker
 
 ANSWER_S = 15.0
 START_S = 60.0
@@ -102,7 +103,7 @@ class GuestProbe:
         self._sequence = 0
         self._resolution = waiting.resolution_ns if waiting is not None else 1
         self._again: Callable[[float], SSH] | None = None
-        self._receiver = threading.Thread()
+        self._receiver = Worker()
         self._way_back = waiting.path if waiting is not None else ""
         self._serially = False
         self._heard_s = 0.0
@@ -243,7 +244,7 @@ class GuestProbe:
         self._channel = channel
         self._heard_s = time.monotonic()
         self._answers = queue.SimpleQueue()
-        self._receiver = threading.Thread(
+        self._receiver = Worker(
             target=self._receive,
             args=(channel, self._connected().wire, self._answers),
             name=f"probe-{self.guest}",
@@ -347,7 +348,7 @@ class GuestProbe:
             except GuestError as error:
                 self._unmended = error
 
-        self._mending = threading.Thread(target=repair, name=f"mend-{self.guest}", daemon=True)
+        self._mending = Worker(target=repair, name=f"mend-{self.guest}", daemon=True)
         self._mending.start()
 
     def _mended(self) -> None:

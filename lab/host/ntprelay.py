@@ -21,6 +21,7 @@ from lab.core.plan import TimeFault, TimeFaultKind
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
 from lab.ports import Clock
+from lab.threads import Worker
 
 MOST_WAITING = 1024
 """Queries whose answer is awaited; the oldest is forgotten."""
@@ -63,7 +64,7 @@ class NtpRelay:
         self._door.setblocking(False)
         self._upstream.setblocking(False)
         self.port = int(self._door.getsockname()[1])
-        self._thread = threading.Thread(target=self._run, name="ntp-relay", daemon=True)
+        self._thread = Worker(target=self._run, name="ntp-relay", daemon=True)
         self._thread.start()
         return self
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from lab.hypervisor.exchange import END_S, At, Exchange
 from lab.hypervisor.freezing import charge
 from lab.hypervisor.rehearsal import rehearse
 from lab.ports import Frozen, Resumed
+from lab.threads import Worker
 
 LOAD_NS = 30 * NS_PER_S
 """How long a new process may take to read the state: as its start is inside the freeze already, it is left to
@@ -43,7 +43,7 @@ class Keeper:
         self._socket.bind(str(path))
         self._socket.listen(1)
         self._data = b""
-        self._thread = threading.Thread(target=self._read, name="state-keeper", daemon=True)
+        self._thread = Worker(target=self._read, name="state-keeper", daemon=True)
         self._thread.start()
 
     def _read(self) -> None:

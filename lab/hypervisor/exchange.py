@@ -48,6 +48,7 @@ from lab.hypervisor.process import QemuProcess, Running
 from lab.hypervisor.proving import Prover
 from lab.hypervisor.recovery import forward
 from lab.ports import Call, Freezing, Frozen, Resumed
+from lab.threads import Worker
 
 STATE_NS = 5 * NS_PER_S
 """A device state that is not over by then hangs: it takes some 15 ms, on a very busy host some 100."""
@@ -372,7 +373,7 @@ class Exchange:
             returned.append(ground.clock.now())
             ground.events.wake()
 
-        worker = threading.Thread(target=run, name=f"resume-{self._guest}", daemon=True)
+        worker = Worker(target=run, name=f"resume-{self._guest}", daemon=True)
         worker.start()
         patience = min(RUN_S, max(_LEAST_S, ground.left_s(self._deadline)))
         ground.events.wait_until(lambda: bool(returned) or None, patience)
@@ -433,7 +434,7 @@ class Exchange:
             except OSError as error:  # a disk that takes nothing any more
                 self._failure = MachineError(error.strerror or str(error), where=str(error.filename or ""))
 
-        self._retiring = threading.Thread(target=end, name=f"retire-{self._guest}", daemon=True)
+        self._retiring = Worker(target=end, name=f"retire-{self._guest}", daemon=True)
         self._retiring.start()
 
     def _take_port(self) -> None:

@@ -14,6 +14,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError
 from lab.hypervisor.deadman.client import Charge, DeadMan
 from lab.ports import Clock, Resumed
+from lab.threads import Worker
 
 
 class BudgetGuard:
@@ -45,7 +46,7 @@ class BudgetGuard:
         self._lock = threading.Lock()
         self._calls: dict[str, Resumed] = {}
         self._taken: set[str] = set()
-        self._thread = threading.Thread(target=self._watch, name="budget-guard", daemon=True)
+        self._thread = Worker(target=self._watch, name="budget-guard", daemon=True)
 
     def __enter__(self) -> BudgetGuard:
         if charges := self._charges():

@@ -11,6 +11,7 @@ import threading
 
 from lab.errors import HypervisorError
 from lab.hypervisor.binding import libvirt, mapped
+from lab.threads import Worker
 
 _STOP_S = 5.0
 
@@ -32,7 +33,7 @@ class _Loop:
                 self._registered = True
             if self._holders == 0:
                 self._stopping = False
-                self._thread = threading.Thread(target=self._run, name="libvirt-events", daemon=True)
+                self._thread = Worker(target=self._run, name="libvirt-events", daemon=True)
                 self._thread.start()
             self._holders += 1
 

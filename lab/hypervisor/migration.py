@@ -4,13 +4,13 @@ limit: a source's monitor may answer nothing while its device state goes out to 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError
 from lab.ports import Clock
+from lab.threads import Worker
 
 _T = TypeVar("_T")
 
@@ -62,7 +62,7 @@ def within(seconds: float, call: Callable[[], _T], what: str, guest: str) -> _T:
         else:
             outcome.append(lambda: value)
 
-    worker = threading.Thread(target=run, name=f"ask-{guest}", daemon=True)
+    worker = Worker(target=run, name=f"ask-{guest}", daemon=True)
     worker.start()
     worker.join(seconds)
     if not outcome:

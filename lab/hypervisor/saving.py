@@ -26,6 +26,7 @@ from lab.hypervisor.ground import Ground, Steps
 from lab.hypervisor.process import kill_helpers
 from lab.hypervisor.rehearsal import rehearse
 from lab.ports import Call, Freezing, Frozen, Resumed
+from lab.threads import Worker
 
 _SPARE = 64 << 20
 """Of a saved guest beside its RAM: device state, libvirt's header, and room to breathe."""
@@ -155,14 +156,16 @@ class SaveRestore:
         """Save, at most until the deadline: libvirt's call takes none, but its job can be aborted."""
         domain, _uuid = self._ground.domain(self._guest)
         failure: list[Exception] = []
+        saved = threading.Event()
 
         def save() -> None:
             try:
                 domain.saveFlags(str(self._path), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+                saved.set()
             except libvirt.libvirtError as error:
                 failure.append(error)
 
-        worker = threading.Thread(target=save, name=f"save-{self._guest}", daemon=True)
+        worker = Worker(target=save, name=f"save-{self._guest}", daemon=True)
         worker.start()
         try:
             while worker.is_alive() and not self._cancelled.is_set():
@@ -174,17 +177,18 @@ class SaveRestore:
             late = worker.is_alive()
             if late:
                 self._abort(domain, worker)
-        if late and failure:
+            if saved.is_set():
+                # However this is left, by Interrupted too: the file is all there is of the guest now.
+                self._ground.forget(self._guest)
+                self._saved = True
+        if late and not self._saved:
             raise HypervisorError("the budget is used up", where=self._guest)
         if failure:
             raise as_hypervisor_error(failure[0], "libvirt refused", self._guest)
-        self._ground.forget(self._guest)
-        self._saved = True
 
     def _abort(self, domain: Any, save: threading.Thread) -> None:
         """End a save that goes on. libvirt waits for its helper, which writes the file, and which may hang
-        with
-        the disk: it is ended then."""
+        with the disk: it is ended then. A save that is nearly done ends well all the same."""
 
         def abort() -> None:
             with suppress(libvirt.libvirtError):

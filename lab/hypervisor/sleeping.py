@@ -18,6 +18,7 @@ from lab.hypervisor.events import QemuEvent
 from lab.hypervisor.freezing import charge
 from lab.hypervisor.ground import Ground, Steps
 from lab.ports import Call, Frozen, Resumed
+from lab.threads import Worker
 
 _AGENT_NS = 5 * NS_PER_S
 _SLEEP_S = 20.0
@@ -84,7 +85,7 @@ class GuestSleep:
             return ground.events.qemu_since(uuid, "SUSPEND", called.real_ns) or next(iter(refused), None)
 
         with self._steps.step("fall asleep"):
-            self._asking = threading.Thread(target=ask, name=f"sleep-{guest}", daemon=True)
+            self._asking = Worker(target=ask, name=f"sleep-{guest}", daemon=True)
             self._asking.start()
             wait_s = min(_SLEEP_S, ground.left_s(deadline_raw_ns))
             ground.events.wait_until(look, wait_s)
@@ -96,7 +97,7 @@ class GuestSleep:
         if found is None:
             why = "the guest did not go to sleep in time"
             self._asleep, self.settled = False, False
-            self._waking = threading.Thread(target=self._wake_late, args=(called.real_ns,), daemon=True)
+            self._waking = Worker(target=self._wake_late, args=(called.real_ns,), daemon=True)
             self._waking.start()
             return Frozen(
                 Call(called, returned), self._steps.hand_out(), Call(returned, ground.clock.now()), why

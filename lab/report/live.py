@@ -29,6 +29,7 @@ from lab.core.units import NS_PER_S, format_duration
 from lab.ports import Clock
 from lab.report.live_rollout import NAME, Domain, Rollout, barred, domain_line, domain_lines
 from lab.report.text import ascii_only, bare, clean, names, shortened
+from lab.threads import Worker
 
 PERIOD_S = 0.1
 GRACE_S = 2.0
@@ -126,7 +127,7 @@ class _Threaded(NullView):
         self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._lock = threading.Lock()  # of the writers of _state alone; nobody draws under it
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="view", daemon=True)
+        self._thread = Worker(target=self._run, name="view", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import libvirt
 import pytest
 
+from lab.cli.signals import Signals
 from lab.core.plan import FreezeMethod
 from lab.core.units import NS_PER_S
-from lab.errors import HypervisorError
+from lab.errors import HypervisorError, Interrupted
 from lab.host.clocks import HostClock
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
@@ -57,6 +63,29 @@ def test_a_control_cycle_touches_nothing(lab: LibvirtHypervisor) -> None:
     assert in_order(lab.freeze("test", Freezing(FreezeMethod.NONE), NEVER).call)
     assert lab.state("test") == "running"
     assert in_order(lab.resume("test", Freezing(FreezeMethod.NONE)).call)
+
+
+def test_a_save_that_a_signal_comes_into_is_restored(
+    lab: LibvirtHypervisor, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libvirt may have saved the guest by the time it is asked to abort: the file is all there is of it."""
+    save, restore = libvirt.virDomain.saveFlags, libvirt.virConnect.restoreFlags
+    term = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
+
+    def slowly(domain: Any, *arguments: Any) -> Any:
+        term.start()
+        time.sleep(0.3)
+        return save(domain, *arguments[:2], 0)  # this driver saves and restores what runs
+
+    monkeypatch.setattr(libvirt.virDomain, "saveFlags", slowly)
+    monkeypatch.setattr(libvirt.virConnect, "restoreFlags", lambda at, *words: restore(at, *words[:2], 0))
+    freezing = Freezing(FreezeMethod.SAVE_RESTORE, save_to=str(home / "saves"))
+    with Signals(), pytest.raises(Interrupted):
+        lab.freeze("test", freezing, NEVER)
+    assert lab.resume("test", freezing).why == ""
+    assert lab.state("test") == "running"
+    lab.finish("test")
+    assert not (home / "saves").exists()
 
 
 def test_freezing_what_is_frozen(lab: LibvirtHypervisor) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from lab.cli.signals import Signals, Teardown, shield
 from lab.errors import GuestError, Interrupted, MachineError
+from lab.threads import Worker
 
 
 @pytest.fixture
@@ -56,6 +57,22 @@ def test_without_signals_and_in_threads_nothing_is_held_back(signals: Signals) -
     thread.start()
     thread.join()
     assert seen == [0], "a thread raises no shield over the main one"
+
+
+def test_a_worker_whose_join_is_interrupted_is_still_at_work(signals: Signals) -> None:
+    go = threading.Event()
+    worker = Worker(target=go.wait, daemon=True)
+    assert not worker.is_alive()
+    worker.start()
+    threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM)).start()
+    with pytest.raises(Interrupted):
+        worker.join(5)
+    assert worker.is_alive()
+    worker.join(0.01)
+    assert worker.is_alive()
+    go.set()
+    worker.join()
+    assert not worker.is_alive()
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

@@ -16,6 +16,7 @@ from lab.guest.timesync import push
 from lab.guest.timesync.line import Line
 from lab.guest.timesync.ways import Ways
 from lab.ports import Call
+from lab.threads import Worker
 
 AGENT_S = 25.0
 """libvirt waits for the agent's greeting, and then for its answer: lab.hypervisor.agent, _SET_S each."""
@@ -81,7 +82,7 @@ class Acting:
 
         self._finished_raw_ns = None
         self._said = f"no answer within {self._patience_s:.0f} s"
-        self._thread = threading.Thread(target=run, name="resync", daemon=True)
+        self._thread = Worker(target=run, name="resync", daemon=True)
         self._thread.start()
 
     def outcome(self) -> str:

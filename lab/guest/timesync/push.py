@@ -22,6 +22,7 @@ from lab.errors import FreezelabError, GuestError, GuestGone
 from lab.guest import program
 from lab.guest.timesync.line import Line
 from lab.guest.timesync.ways import Ways
+from lab.threads import Worker
 
 ANSWER_S = 5.0
 REGAIN_S = 20.0
@@ -154,7 +155,7 @@ class PushResync:
     def resumed(self) -> None:
         self._said, self._finished_raw_ns = "the program in the guest did not answer", None
         resumed = self._ways.clock.now()
-        self._thread = threading.Thread(target=self._act, args=(resumed,), name="push", daemon=True)
+        self._thread = Worker(target=self._act, args=(resumed,), name="push", daemon=True)
         self._thread.start()
 
     def _act(self, resumed: Stamp) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from lab.errors import HypervisorError
 from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, pair, receive, send
 from lab.hypervisor.deadman.rescue import Continue, to_message
+from lab.threads import Worker
 
 _ARM_S = 10.0
 """How long it may take to connect to the guests' monitors; milliseconds each on a calm host."""
@@ -82,7 +83,7 @@ class DeadMan:
         if self._thread is not None:
             return  # of guests that are still guarded
         self._stop.clear()
-        self._thread = threading.Thread(target=self._watch, args=(end,), name="dead-man", daemon=True)
+        self._thread = Worker(target=self._watch, args=(end,), name="dead-man", daemon=True)
         self._thread.start()
 
     def release(self, guests: Sequence[str]) -> None:
