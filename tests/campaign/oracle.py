@@ -254,6 +254,8 @@ def _truth(seen: Seen) -> list[str]:
         return []
     stills = [still.length for still in stood(seen)]
     more = [length for used_ns in _BLIPS_NS for length in silences(seen.lives, used_ns)]
+    # A new process works for a moment before it takes the guest's state.
+    more += [b.until - a.since for a, b in itertools.pairwise(stood(seen)) if b.since - a.until < BLINK_S]
     found = []
     for guest in seen.report["guests"]:
         for cycle in guest["cycles"]:
