@@ -11,7 +11,7 @@ import threading
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError, Refused
 from lab.hypervisor import agent
-from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
+from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Wake
 from lab.hypervisor.events import QemuEvent
@@ -121,10 +121,16 @@ class GuestSleep:
             called = ground.clock.now()
             if not self._asleep:
                 return Resumed(Call(called, called))
-            with mapped("cannot be woken", guest):
+            try:
                 domain.pMWakeup(0)
-            returned = ground.clock.now()
-            stamp = ground.events.wait_qemu(uuid, "WAKEUP", called.real_ns, _WAKE_S)
+            except libvirt.libvirtError as error:
+                # Perhaps the dead-man, or somebody else, has woken it, and libvirt has yet to hear of it.
+                if ground.qmp(domain, guest, "query-status")["status"] != "running":
+                    raise as_hypervisor_error(error, "cannot be woken", guest) from error
+                returned, stamp = ground.clock.now(), None
+            else:
+                returned = ground.clock.now()
+                stamp = ground.events.wait_qemu(uuid, "WAKEUP", called.real_ns, _WAKE_S)
             self._asleep = False
             ground.strangers.add(
                 guest

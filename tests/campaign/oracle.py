@@ -169,9 +169,12 @@ def _qemu(case: Case) -> set[int]:
         return {*_CALM, 4}
     if case.method == "reboot" and case.stage is Stage.FREEZE:
         return {0, 1, 3, 4}  # it was to end
-    if case.method.startswith("in-place") and case.stage >= Stage.FREEZE:
+    if case.method == "in-place" and case.stage >= Stage.FREEZE:
         # When it is the old process of a guest that is the successor's already, nothing is lost.
         return {*_CALM, 4}
+    if case.method == "in-place-cold" and case.stage >= Stage.FREEZE:
+        # When it is the new process that starts, another one takes the state, and the freeze has failed.
+        return {*_CALM, 1, 4}
     return {4}
 
 
