@@ -13,7 +13,7 @@ from lab.core.units import NS_PER_S
 
 
 class Regime(StrEnum):
-    """What the guest's clocks did during a pause (MEASURING.md, "A pause")."""
+    """What the guest's clocks did during a pause (docs/measuring.md, "A pause: four witnesses")."""
 
     RESUMED = "resumed"  # they stopped with the guest: it is behind by the pause
     JUMPED = "jumped"  # they ran on: the guest keeps true time and sees a hole

@@ -1,4 +1,4 @@
-"""A pause from its four witnesses, and whether the books close (MEASURING.md, "A pause").
+"""A pause from its four witnesses, and whether the books close (docs/measuring.md).
 
     hypervisor   what the host did: the calls that stopped and resumed the guest
     lag          how long the guest's MONOTONIC_RAW stood still, against the host's

@@ -1,4 +1,4 @@
-"""Resync: how, when and how well a guest's clock came back to the host's (MEASURING.md, "Resync")."""
+"""Resync: how, when and how well a guest's clock came back to the host's (docs/measuring.md, "Resync")."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Passing:
 @dataclass(frozen=True)
 class Reading:
     """One exchange with a guest: host stamp t1, guest clocks on receipt (t2) and before the
-    answer (t3), host stamp t4 (MEASURING.md, "A reading, and an offset").
+    answer (t3), host stamp t4 (docs/measuring.md, "A reading").
 
     The guest reads RAW first on receipt and last before the answer, so that the other clocks of an
     exchange lie between the two (core.offsets.apart relies on it).

@@ -1,9 +1,9 @@
 """The guest's clock set by the host from readings: what Hyper-V's time service does on a resume.
 
 A program (payload_clock.py) waits in the guest. One reading of its clock, an interval that holds the offset
-(MEASURING.md), is enough for a first step, by as much as is certain: the guest ends behind by no more than
-the reading's width, and never ahead. Some more readings narrow the interval, and a second step goes to its
-middle. What is left is no more than half of its width.
+(docs/measuring.md), is enough for a first step, by as much as is certain: the guest ends behind by no more
+than the reading's width, and never ahead. Some more readings narrow the interval, and a second step goes to
+its middle. What is left is no more than half of its width.
 """
 
 from __future__ import annotations
