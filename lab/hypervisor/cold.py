@@ -74,6 +74,7 @@ class ColdExchange(Exchange):
     _keeper: Keeper | None = None
     _state = b""
     _file: Path | None = None
+    _ending = False
 
     def prepare(self) -> None:
         """Look at what can be looked at; the successor itself is not started yet."""
@@ -100,6 +101,7 @@ class ColdExchange(Exchange):
         if not self._token.take():
             raise HypervisorError("the dead-man has put it back", where=guest)
         with self._steps.step("end old process"):
+            self._ending = True  # before the signal: an interrupt must find that there is no way back to it
             ground.process(guest).kill(END_S)
 
     def charge(self) -> Charge | None:
@@ -185,8 +187,10 @@ class ColdExchange(Exchange):
 
     def _go_back(self, why: str) -> Resumed:
         """As long as the old process is there, to it; else to a new one of the old emulator."""
-        if not self._state or self._ground.process(self._guest).alive:
+        old = self._ground.process(self._guest)
+        if not self._state or (old.alive and not self._ending):
             return super()._go_back(why)
+        old.kill(END_S)  # it may have been cut short
         self._clear_successor()
         self._spec = replace(self._plan(), emulator=self._old.emulator)
         self._load(self._spec)

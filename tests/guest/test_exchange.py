@@ -21,6 +21,7 @@ from lab.errors import FreezelabError, HypervisorError, Interrupted, MachineErro
 from lab.host import emulators, emulators_fetch, patches
 from lab.hypervisor import memory
 from lab.hypervisor.domain import Accelerator
+from lab.hypervisor.process import QemuProcess
 from lab.image.store import default_cache
 from lab.ports import Freezing, Frozen, Resumed, Successor
 from tests.guest.conftest import Lab, disk_is_sound
@@ -249,6 +250,33 @@ def test_over_with_nobody_there_in_between(shared: Lab, home: Path) -> None:
     shared.hypervisor.finish("web-0")
     assert not resumed.why
     assert resumed.proof is not None and resumed.proof.differ == 0
+    assert len(processes(home)) == 1
+    assert shared.probe.facts().boot_id == boot
+    assert not list((home / "saved").iterdir())
+
+
+def test_a_signal_while_the_old_process_is_being_ended(
+    shared: Lab, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no way back to a process that has been sent SIGKILL, whether it is gone yet or not."""
+    kill, cut = QemuProcess.kill, []
+
+    def interrupted(process: QemuProcess, wait_s: float) -> None:
+        if cut:
+            kill(process, wait_s)
+            return
+        cut.append(process)
+        signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+        raise Interrupted("interrupted by SIGTERM")
+
+    boot = shared.probe.facts().boot_id
+    shared.hypervisor.prepare("web-0", COLD)
+    monkeypatch.setattr(QemuProcess, "kill", interrupted)
+    with pytest.raises(Interrupted):
+        shared.hypervisor.freeze("web-0", COLD, shared.clock.now().raw_ns + 30 * NS_PER_S)
+    resumed = shared.hypervisor.resume("web-0", COLD)
+    shared.hypervisor.finish("web-0")
+    assert "put back to the old emulator" in resumed.why
     assert len(processes(home)) == 1
     assert shared.probe.facts().boot_id == boot
     assert not list((home / "saved").iterdir())
