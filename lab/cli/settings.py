@@ -20,7 +20,7 @@ from lab.image.seed import Network
 from lab.image.store import Image
 
 BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
-"""How long a guest may take to answer SSH; see the README for what it takes."""
+"""How long a guest may take to answer SSH; see docs/figures.md for what it takes."""
 
 FOR_TCG = ("no_timer_check",)
 """For emulated kernels: on a busy host the first ticks of the timer may come too late for Linux's check of

@@ -259,7 +259,8 @@ def test_a_signal_while_the_old_process_is_being_ended(
     shared: Lab, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no way back to a process that has been sent SIGKILL, whether it is gone yet or not."""
-    kill, cut = QemuProcess.kill, []
+    kill = QemuProcess.kill
+    cut: list[QemuProcess] = []
 
     def interrupted(process: QemuProcess, wait_s: float) -> None:
         if cut:
