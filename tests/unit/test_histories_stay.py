@@ -1,0 +1,85 @@
+"""Histories of real runs, made on 2026-11-28 by the build of that day: each is judged to the run.json that
+build made of it, member by member.
+
+A change that is meant to judge them otherwise makes their run.json anew, and says so in its commit:
+
+    python -m tests.unit.test_histories_stay
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.record.journal import EVENTS, read_history
+from lab.record.run import RUN, judge, to_json
+
+HISTORIES = Path(__file__).parent.parent / "data" / "histories"
+NAMES = sorted(folder.name for folder in HISTORIES.iterdir() if folder.is_dir())
+SHOWN = 20
+"""So many of the members that differ are listed."""
+
+
+def unpacked(name: str, into: Path) -> Path:
+    """A folder in which the history of `name` lies as its run left it."""
+    (into / EVENTS).write_bytes(gzip.decompress((HISTORIES / name / f"{EVENTS}.gz").read_bytes()))
+    return into
+
+
+def differences(expected: object, actual: object, where: str = "") -> Iterator[str]:
+    """Each member that differs, one line: where it is, what it was, what it is now."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        for key in [*expected, *(key for key in actual if key not in expected)]:
+            path = f"{where}.{key}" if where else key
+            if key not in actual:
+                yield f"{path}: is missing, was {expected[key]!r}"
+            elif key not in expected:
+                yield f"{path}: is new: {actual[key]!r}"
+            else:
+                yield from differences(expected[key], actual[key], path)
+    elif isinstance(expected, list) and isinstance(actual, list):
+        if len(expected) != len(actual):
+            yield f"{where}: {len(actual)} entries, were {len(expected)}"
+        for index, (one, other) in enumerate(zip(expected, actual, strict=False)):
+            yield from differences(one, other, f"{where}[{index}]")
+    elif type(expected) is not type(actual) or expected != actual:
+        yield f"{where}: {actual!r}, was {expected!r}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_history_is_judged_as_it_was(tmp_path: Path, name: str) -> None:
+    run, _ = judge(read_history(unpacked(name, tmp_path)))
+    expected = json.loads(gzip.decompress((HISTORIES / name / f"{RUN}.gz").read_bytes()))
+    found = list(differences(expected, json.loads(to_json(run))))
+    assert not found, "\n".join([f"{len(found)} members differ:", *found[:SHOWN]])
+
+
+def test_there_is_one_of_each_kind() -> None:
+    methods = {"suspend", "sigstop", "save-restore", "in-place", "in-place-cold", "guest-sleep", "reboot"}
+    runs = {"announced", "cancelled", "rollout", "matrix", "resync-cells", "calibration", "truncated"}
+    assert methods | runs <= set(NAMES)
+    assert len(NAMES) >= 20
+
+
+def test_what_differs_is_listed_by_its_place() -> None:
+    before = {"a": [1, {"b": 2.0}], "c": None}
+    assert list(differences(before, before)) == []
+    assert list(differences(before, {"a": [1, {"b": 2}, 3], "d": 4})) == [
+        "a: 3 entries, were 2",
+        "a[1].b: 2, was 2.0",
+        "c: is missing, was None",
+        "d: is new: 4",
+    ]
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:] or NAMES:
+        with tempfile.TemporaryDirectory() as folder:
+            made = to_json(judge(read_history(unpacked(each, Path(folder))))[0])
+        (HISTORIES / each / f"{RUN}.gz").write_bytes(gzip.compress(made.encode(), mtime=0))
