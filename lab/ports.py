@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from lab.core.claims import Claim
 from lab.core.clock import Stamp
 from lab.core.effects import Effects
+from lab.core.history import HistoryEvent
 from lab.core.method import FreezeMethod
 from lab.core.patch import Impact
 from lab.core.plan import Announcement, CycleSpec, Gate
@@ -297,7 +298,7 @@ class Doctor(Protocol):
 class Journal(Protocol):
     """The append-only history of a run."""
 
-    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None: ...
+    def append(self, event: HistoryEvent) -> None: ...
 
 
 class View(Protocol):

@@ -12,6 +12,7 @@ from pathlib import Path
 from lab.cli.paths import made
 from lab.cli.together import enter_together
 from lab.core.handlers import HandlerEnd
+from lab.core.history import HandlerEnded, ServiceFailed
 from lab.core.plan import Announcement, GuestSpec
 from lab.core.scheduled.instance import About, size_name
 from lab.core.scheduled.planning import rules_of
@@ -120,13 +121,13 @@ class Announcing:
         for name, handler in self._handlers.items():
             if handler.end is not None and name not in self._reported:
                 self._view.note(f"the handler in guest {name} {handler.end.text}")
-                self._journal.append("handler", name, cell=self._cell, end=handler.end)
+                self._journal.append(HandlerEnded(name, handler.end, self._cell))
         lost = [
             f"not to be reached from {one.guest}: {one.why}" for one in forwards if one.why and not one.up
         ]
         for trouble in filter(None, [service.trouble, *lost]):
             self._view.note(f"metadata service: {trouble}")
-            self._journal.append("service", cell=self._cell, trouble=trouble)
+            self._journal.append(ServiceFailed(trouble, self._cell))
 
     def _handler(self, spec: Announcement, guest: str, ssh: Callable[[], SSH]) -> GuestHandler:
         program, *arguments = spec.handler

@@ -11,13 +11,13 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lab.core.calibration import Figures, Machine, calibrate, stale_why
+from lab.core.history import Host, RunEnded
 from lab.core.judge import cells_of
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
@@ -170,10 +170,9 @@ def judged(history: History, seed: int = 0) -> Saved:
     """A calibration run's history, judged. GuestError when not one pause could be measured."""
     figures = figures_of(history)
     if figures is None:
-        hint = f"freezelab report {history.events[0]['id']}"
+        hint = f"freezelab report {history.start.id}"
         raise GuestError("not one pause could be measured", where=str(history.folder), hint=hint)
-    first, last = history.events[0], history.events[-1]
-    made_ns = int(last["real_ns"])
+    start, made_ns = history.start, history.ended.real_ns
     made = datetime.fromtimestamp(made_ns / 1e9, UTC).isoformat(timespec="seconds")
     noise, bound = figures.noise, figures.offset_bound_ns
     summary = Calibration(
@@ -187,13 +186,13 @@ def judged(history: History, seed: int = 0) -> Saved:
     )
     data = asdict(summary)
     del data["stale"], data["rough"]  # told anew each time
-    looks = [first["host"].get("details", {}), last.get("host", {})]
+    looks = [start.host.details, *(end.host for end in history.of(RunEnded) if end.host is not None)]
     return Saved(
         made,
         made_ns,
-        first["id"],
+        start.id,
         seed,
-        machine_of(first["host"]),
+        machine_of(start.host),
         data,
         as_data(figures),
         max(float(look.get("load", 0.0)) for look in looks),
@@ -228,11 +227,9 @@ def as_data(figures: Figures) -> dict[str, Any]:
     }
 
 
-def machine_of(host: Mapping[str, Any]) -> Machine:
+def machine_of(host: Host) -> Machine:
     """The machine that a run's record tells of, which is this one."""
-    return Machine(
-        _machine_id(), *(str(host.get(name, "")) for name in ("cpu", "kernel", "qemu", "accelerator"))
-    )
+    return Machine(_machine_id(), host.cpu, host.kernel, host.qemu, host.accelerator)
 
 
 def machine_now(saved: Saved) -> Machine:
@@ -250,7 +247,7 @@ def stale(saved: Saved, now: Machine) -> str:
     return stale_why(saved.made_real_ns, saved.machine, time.time_ns(), now)
 
 
-def for_record(home: Path, host: Mapping[str, Any]) -> dict[str, Any] | None:
+def for_record(home: Path, host: Host) -> dict[str, Any] | None:
     """What a run's record quotes, as lab.record.model.Calibration has it; None when there is none that can be
     read. host: as running.host_of tells it."""
     try:

@@ -15,6 +15,7 @@ from lab.cli.session import Guests
 from lab.cli.settings import Settings, check_memory, lab_key
 from lab.cli.signals import Teardown, shield
 from lab.controller import Controller, Fleet, Freezes, Subject
+from lab.core.history import CellReached, PatchUndone
 from lab.core.lanes import batches
 from lab.core.method import FreezeMethod
 from lab.core.patch import Patch
@@ -93,7 +94,7 @@ class Cells:
         for batch in together:
             for cell in batch:
                 if cell.id:
-                    self._journal.append("cell", id=cell.id)
+                    self._journal.append(CellReached(cell.id))
                     self._view.note(f"cell {cell.id}")
             try:
                 self._batch(batch, total)
@@ -114,7 +115,7 @@ class Cells:
             raise error
         refused = isinstance(error, Refused)
         self._view.note(f"{cell.id} {'refused' if refused else 'not run'}: {error}")
-        self._journal.append("cell", id=cell.id, skipped=str(error).split("\n")[0], refused=refused)
+        self._journal.append(CellReached(cell.id, str(error).split("\n")[0], refused))
 
     def _batch(self, batch: Sequence[Cell], total: int) -> None:
         """Cells that are run together; one, unless the matrix says side_by_side."""
@@ -146,7 +147,7 @@ class Cells:
             finally:
                 with shield():
                     if undone := patch.undo():
-                        self._journal.append("undo", cell=batch[0].id, what=undone)
+                        self._journal.append(PatchUndone(batch[0].id, undone))
                         self._view.note(f"undone: {undone}")
 
     def _announcer(

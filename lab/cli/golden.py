@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lab.cli.paths import made
 from lab.cli.signals import shield
 from lab.cli.together import AT_ONCE
+from lab.core.history.run_events import Timing
 from lab.core.plan import GuestSpec
 from lab.core.units import NS_PER_MS, NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, ImageError, Interrupted
@@ -35,7 +36,7 @@ from lab.image.golden import Golden, GoldenStore, keep_ram
 from lab.image.seed import contents
 from lab.image.store import default_cache
 from lab.ports import Clock, View
-from lab.record.journal import Nowhere
+from lab.record.journal import NullJournal
 from lab.report.live import NullView
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Clone:
     clock_ns: int
 
     @property
-    def timings(self) -> dict[str, object]:
+    def timings(self) -> dict[str, Timing]:
         """For the journal."""
         return {"from_golden_s": self.seconds, "clock_within_ms": round(self.clock_ns / NS_PER_MS, 2)}
 
@@ -264,7 +265,7 @@ class Clones:
         run = f"golden-{secrets.token_hex(3)}"
         alone = replace(self._settings, run=run, shared_memory=True, golden=False, kept=False)
         spec = replace(_PLAIN, **{name: getattr(guest.spec, name) for name in _SAME})
-        with Guests(hypervisor, alone, clock, NullView(), Nowhere()) as guests:
+        with Guests(hypervisor, alone, clock, NullView(), NullJournal()) as guests:
             with guests.login(spec) as ssh:
                 ssh.run("systemctl is-system-running --wait")  # degraded will do
                 source = ssh.check(f"cat {_CLOCKSOURCE}").strip()

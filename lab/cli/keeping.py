@@ -140,7 +140,7 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
     from lab.host.clocks import HostClock
     from lab.hypervisor.accelerators import choose
     from lab.hypervisor.connect import connect
-    from lab.record.journal import Nowhere
+    from lab.record.journal import NullJournal
 
     spec, mechanism = _spec(options), _mechanism(options.resync)
     request, boot_s = accelerator_request(options.accelerator), boot_seconds(options.boot)
@@ -161,7 +161,7 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
             folder = made(home / "guests" / run)
             emulator = hypervisor.emulator(choice.accelerator)
             settings = Settings(run, home, folder, images, choice, emulator, boot_s, kept=True)
-            with Guests(hypervisor, settings, clock, view, Nowhere()) as guests:
+            with Guests(hypervisor, settings, clock, view, NullJournal()) as guests:
                 guests.up(cell)
                 domain = hypervisor.spec(spec.name)
                 address = guests.address(spec.name)

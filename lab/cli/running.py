@@ -16,6 +16,7 @@ from lab.cli.calibrating import for_record
 from lab.cli.cells import Cells, make_patch
 from lab.cli.recovering import clear
 from lab.cli.settings import Settings, check_memory
+from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import Cell, Plan
 from lab.errors import FreezelabError, Interrupted, MachineError
 from lab.host import facts as host_facts
@@ -26,7 +27,7 @@ from lab.hypervisor.connect import connect
 from lab.image.build import Progress
 from lab.image.store import Image, ImageStore, default_cache
 from lab.ports import View
-from lab.record.journal import SCHEMA, FileJournal, read_history
+from lab.record.journal import FileJournal, read_history
 from lab.record.run import Run, judge, write
 
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
@@ -68,19 +69,19 @@ def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
     return run_id, folder
 
 
-def host_of(hypervisor: LibvirtHypervisor, choice: Choice) -> dict[str, object]:
+def host_of(hypervisor: LibvirtHypervisor, choice: Choice) -> Host:
     """The host, for the record."""
     facts, versions = host_facts.look(), hypervisor.facts()
-    return {
-        "kernel": facts.kernel,
-        "cpu": facts.cpu,
-        "memory_bytes": facts.memory_bytes,
-        "qemu": versions.qemu,
-        "libvirt": versions.libvirt,
-        "accelerator": choice.accelerator.value,
-        "accelerator_reason": choice.reason,
-        "details": {**asdict(facts), "uri": versions.uri, "libvirt_linked": versions.libvirt_linked},
-    }
+    return Host(
+        kernel=facts.kernel,
+        cpu=facts.cpu,
+        memory_bytes=facts.memory_bytes,
+        qemu=versions.qemu,
+        libvirt=versions.libvirt,
+        accelerator=choice.accelerator.value,
+        accelerator_reason=choice.reason,
+        details={**asdict(facts), "uri": versions.uri, "libvirt_linked": versions.libvirt_linked},
+    )
 
 
 def perform(plan: Plan, options: Options, view: View, progress: Progress, shield: Shield) -> tuple[Run, Path]:
@@ -113,14 +114,7 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
         with FileJournal(folder, clock) as journal:
             hypervisor.dead_man.history = journal.path
             host = host_of(hypervisor, choice)
-            journal.append(
-                "run-start",
-                schema=SCHEMA,
-                id=run_id,
-                plan=asdict(plan),
-                host=host,
-                calibration=for_record(home, host),
-            )
+            journal.append(RunStarted(SCHEMA, run_id, plan, host, for_record(home, host)))
             failure: FreezelabError | None = None
             try:
                 with Cells(plan, hypervisor, settings, clock, view, journal, shield, patch) as cells:
@@ -130,14 +124,15 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
             except BaseException as error:
                 failure = _of_the_disk(error, folder)
                 if failure is None:
-                    journal.append("run-end", interrupted=False, failure=f"{type(error).__name__}: {error}")
+                    journal.append(RunEnded(interrupted=False, failure=f"{type(error).__name__}: {error}"))
                     raise
             try:
                 journal.append(
-                    "run-end",
-                    interrupted=isinstance(failure, Interrupted),
-                    failure=str(failure) if failure else "",
-                    host=asdict(host_facts.look()),
+                    RunEnded(
+                        interrupted=isinstance(failure, Interrupted),
+                        failure=str(failure) if failure else "",
+                        host=asdict(host_facts.look()),
+                    )
                 )
             except MachineError as error:  # what was written until then is judged all the same
                 failure = failure or error

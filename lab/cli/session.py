@@ -20,6 +20,8 @@ from lab.cli.settings import BOOT_S, FOR_TCG, WAKES, Prepared, Settings, Started
 from lab.cli.signals import Teardown, shield, whole
 from lab.cli.together import together
 from lab.controller import Subject
+from lab.core.history import GuestBooted
+from lab.core.history.run_events import Timing
 from lab.core.plan import Cell, GuestSpec, TimeFault
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
@@ -92,7 +94,7 @@ class Guests:
         when one does not answer."""
         begun = {spec: self._clock.now().raw_ns for spec in specs}
         prepared = {spec: self._prepare(spec) for spec in specs}
-        timings: dict[GuestSpec, dict[str, object]] = {spec: {} for spec in specs}
+        timings: dict[GuestSpec, dict[str, Timing]] = {spec: {} for spec in specs}
         clones = None
         if self._settings.golden:
             clones = Clones(self, self._hypervisor, self._settings, self._clock, self._view)
@@ -112,12 +114,12 @@ class Guests:
                 clones.booted(spec)
 
     def _ready(
-        self, spec: GuestSpec, probe: GuestProbe, begun_raw_ns: int, cell: str, timings: dict[str, object]
+        self, spec: GuestSpec, probe: GuestProbe, begun_raw_ns: int, cell: str, timings: dict[str, Timing]
     ) -> None:
         seconds = (self._clock.now().raw_ns - begun_raw_ns) / NS_PER_S
         filled = self._fill(spec, probe) if spec.fill else 0
         timings = {"to_probe_s": round(seconds, 2), **timings, **({"filled_bytes": filled} if filled else {})}
-        self._journal.append("boot", spec.name, timings=timings, cell=cell)
+        self._journal.append(GuestBooted(spec.name, timings, cell))
         probe.rest()  # until its cycle: the probes of a fleet would keep the host busy
         self._probes[spec.name] = probe
 

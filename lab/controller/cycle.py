@@ -13,11 +13,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from lab.controller.notices import Stage, Told, quietly
 from lab.controller.reading import Reader, Seen, Subject
 from lab.core.clock import Stamp
+from lab.core.history import (
+    BeatsArrived,
+    CpuUsed,
+    CycleBegan,
+    CycleEnded,
+    ExchangeEnded,
+    FactsRead,
+    GuestsFrozen,
+    HandlerEnded,
+    MemoryProven,
+    PatchApplied,
+    ProblemMet,
+    ResumeCalled,
+    ResyncReported,
+    SamplesTaken,
+    SetupRead,
+    StepsTimed,
+    StopCalled,
+    VersionsCompared,
+    WatcherReported,
+)
 from lab.core.method import FreezeMethod
 from lab.core.patch import Impact
 from lab.core.plan import CycleSpec
@@ -107,15 +128,16 @@ class Controller:
         started = self._clock.now()
         for name, subject in subjects.items():
             self._journal.append(
-                "cycle",
-                name,
-                index,
-                frozen=frozen and method.freezes,
-                method=method,
-                patch=patch.label,
-                impact=patch.impact,
-                budget_ns=spec.budget_ns,
-                cell=subject.cell,
+                CycleBegan(
+                    name,
+                    index,
+                    frozen=frozen and method.freezes,
+                    method=method,
+                    patch=patch.label,
+                    impact=patch.impact,
+                    budget_ns=spec.budget_ns,
+                    cell=subject.cell,
+                )
             )
         try:
             self._cycle(terms, subjects)
@@ -127,7 +149,7 @@ class Controller:
         ended = self._clock.now()
         step = (ended.real_ns - started.real_ns) - (ended.raw_ns - started.raw_ns)
         for name in subjects:
-            self._journal.append("cycle-end", name, index, host_step_ns=step)
+            self._journal.append(CycleEnded(name, index, step))
         for each in seen.values():
             if each.gone is not None and each.ended:
                 raise each.gone
@@ -151,8 +173,8 @@ class Controller:
             versions[name] = patch.version(name)
             with self._reader.observing(name, index, seen[name]):
                 subject.probe.start_cycle()
-                self._journal.append("facts", name, index, when="before", facts=subject.probe.facts())
-                self._journal.append("setup", name, index, setup=subject.resync.setup())
+                self._journal.append(FactsRead(name, index, "before", subject.probe.facts()))
+                self._journal.append(SetupRead(name, index, subject.resync.setup()))
                 if subject.watcher is not None:
                     subject.watcher.start_cycle()
 
@@ -177,22 +199,20 @@ class Controller:
                 self._hypervisor.finish(name)
                 after_version = patch.version(name)
                 why = patch.verify(versions[name], after_version)
-                self._journal.append(
-                    "verified", name, index, before=versions[name], after=after_version, why=why
-                )
+                self._journal.append(VersionsCompared(name, index, versions[name], after_version, why))
 
     def _collect(self, name: str, subject: Subject, index: int) -> None:
         """What was seen inside the guest."""
-        self._journal.append("samples", name, index, sampler=subject.probe.samples())
-        self._journal.append("beats", name, index, beats=list(subject.probe.heartbeats()))
-        self._journal.append("facts", name, index, when="after", facts=subject.probe.facts())
+        self._journal.append(SamplesTaken(name, index, subject.probe.samples()))
+        self._journal.append(BeatsArrived(name, index, tuple(subject.probe.heartbeats())))
+        self._journal.append(FactsRead(name, index, "after", subject.probe.facts()))
         said, finished = subject.resync.outcome(), subject.resync.finished_raw_ns()
-        self._journal.append("resync", name, index, said=said, finished_raw_ns=finished)
+        self._journal.append(ResyncReported(name, index, said, finished))
         if subject.watcher is not None:
-            claims, effects = list(subject.watcher.claims()), subject.watcher.effects()
-            self._journal.append("watched", name, index, claims=claims, effects=effects)
+            claims, effects = tuple(subject.watcher.claims()), subject.watcher.effects()
+            self._journal.append(WatcherReported(name, index, claims, effects))
         if subject.handler_end is not None and (end := subject.handler_end()) is not None:
-            self._journal.append("handler", name, index, cell=subject.cell, end=end)
+            self._journal.append(HandlerEnded(name, end, subject.cell, index))
 
     def _there(self, terms: _Terms, subjects: Mapping[str, Subject]) -> list[str]:
         """Those that can still be observed, after a look at what libvirt knows of each."""
@@ -236,8 +256,8 @@ class Controller:
                         guard.bring_forward(takes)
                     if method.freezes:
                         # Written while they are frozen: who comes after a kill -9 can tell.
-                        still = [name for name in names if name not in resumed]
-                        self._journal.append("freeze", cycle=index, guests=still, method=method)
+                        still = tuple(name for name in names if name not in resumed)
+                        self._journal.append(GuestsFrozen(index, still, method))
                         self._view.frozen(first.raw_ns, spec.budget_ns)
                     if terms.patched:
                         back_why = [frozen[name].why for name in resumed]
@@ -256,13 +276,13 @@ class Controller:
         finally:
             if guard.why:
                 for name in names:
-                    self._journal.append("problem", name, index, text=f"{AT_ONCE}{guard.why}")
+                    self._journal.append(ProblemMet(name, index, f"{AT_ONCE}{guard.why}"))
             for name, stop in frozen.items():
-                self._journal.append("stop", name, index, call=stop.call)
+                self._journal.append(StopCalled(name, index, stop.call))
                 if name in resumed:
                     self._journal_resumed(name, index, stop, resumed[name])
                 if name in cpu and method.freezes:
-                    self._journal.append("cpu", name, index, used_ns=cpu[name])
+                    self._journal.append(CpuUsed(name, index, cpu[name]))
                 self._journal_patch(name, index, result)
         return max((each.call.returned for each in resumed.values()), key=lambda stamp: stamp.raw_ns)
 
@@ -285,7 +305,7 @@ class Controller:
                 for name in stops:
                     starts[name] = Resumed(self._hypervisor.start(name, patch.successor), cut=True)
             for name, stopped in stops.items():
-                self._journal.append("stop", name, index, call=stopped.call)
+                self._journal.append(StopCalled(name, index, stopped.call))
                 if name in starts:
                     self._journal_resumed(name, index, stopped, starts[name])
                 self._journal_patch(name, index, result)
@@ -307,20 +327,17 @@ class Controller:
         return patch.apply(deadline)
 
     def _journal_resumed(self, name: str, index: int, frozen: Frozen, resumed: Resumed) -> None:
-        self._journal.append("resume", name, index, call=resumed.call)
+        self._journal.append(ResumeCalled(name, index, resumed.call))
         if steps := (*frozen.steps, *resumed.steps):
-            self._journal.append("steps", name, index, steps=[asdict(step) for step in steps])
+            self._journal.append(StepsTimed(name, index, steps))
         if resumed.why or resumed.cut:
-            self._journal.append("exchange", name, index, called_off=resumed.why, cut=resumed.cut)
+            self._journal.append(ExchangeEnded(name, index, resumed.why, resumed.cut))
         if resumed.proof is not None:
-            self._journal.append("proof", name, index, proof=resumed.proof)
+            self._journal.append(MemoryProven(name, index, resumed.proof))
 
     def _journal_patch(self, name: str, index: int, result: PatchResult | None) -> None:
         if result is not None:
-            steps = [asdict(step) for step in result.steps]
-            self._journal.append(
-                "patch", name, index, ok=result.ok, why=result.why, facts=result.facts, steps=steps
-            )
+            self._journal.append(PatchApplied(name, index, result.ok, result.why, result.facts, result.steps))
 
     def _resume(
         self,

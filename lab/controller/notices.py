@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lab.core.clock import GuestClock
+from lab.core.history import EventHappened, EventsAnnounced
 from lab.core.plan import Announcement, CycleSpec
 from lab.core.scheduled.model import State
 from lab.core.timeline import Reading
@@ -57,7 +58,7 @@ class Told:
         False when it was called off. From `not_before_raw_ns` on it was shown as Started for long enough."""
         self._events = self._announcer.announce(self._guests, spec, cycle)
         published = self._announcer.published(self._events)
-        self._journal.append("announced", cycle=self._index, events=published, time_factor=spec.time_factor)
+        self._journal.append(EventsAnnounced(self._index, tuple(published), spec.time_factor))
         notice_ns = max((event.notice.notice_ns for event in published), default=0)
         self._stage("announced")
         self._view.phase("announce", guest=", ".join(self._guests), length_ns=max(0, notice_ns))
@@ -105,4 +106,4 @@ class Told:
 
     def _tell(self) -> None:
         for happening in self._announcer.happened():
-            self._journal.append("notice", cycle=self._index, happening=happening)
+            self._journal.append(EventHappened(happening, self._index))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lab.core.handlers import HandlerEnd
+from lab.core.history import ProblemMet, ReadingsTaken
 from lab.core.timeline import Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, GuestGone
@@ -92,7 +93,7 @@ class Reader:
                             batch[name].append(subject.probe.read())
             for name, readings in batch.items():
                 if readings:
-                    self._journal.append("readings", name, index, readings=readings)
+                    self._journal.append(ReadingsTaken(name, index, tuple(readings)))
                     if look is not None:
                         look(name, readings[-1])
             if all(seen[name].lost for name in subjects):
@@ -122,6 +123,6 @@ class _Observing:
         self._seen.lost = True
         if isinstance(error, GuestGone):
             self._seen.gone = error
-        self._journal.append("problem", self._name, self._index, text=str(error))
+        self._journal.append(ProblemMet(self._name, self._index, str(error)))
         self._view.note(str(error))
         return True

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from lab.controller.notices import Stage
 from lab.controller.reading import Subject
 from lab.core.clock import GuestClock
+from lab.core.history import GateAsked, RolloutEnded, RolloutPlanned, WaveReached
 from lab.core.plan import Gate, GateKind, GuestSpec, Rollout, RolloutEnd
 from lab.core.rollout import Wave, set_of, waves
 from lab.core.units import NS_PER_MS, NS_PER_S
@@ -56,8 +58,8 @@ class Fleet:
         """Every wave, as the cycles from index `first` on. Returns where a gate stopped it, None when it is
         complete. What a cycle raises passes through, after it was journalled where the rollout stands."""
         rollout = self._rollout
-        lists = [list(wave.guests) for wave in self.waves]
-        self._journal.append("rollout", seed=rollout.seed, by=rollout.by, waves=lists)
+        planned = tuple(wave.guests for wave in self.waves)
+        self._journal.append(RolloutPlanned(rollout.seed, rollout.by, planned))
         self._rest(subjects, subjects)
         for wave in self.waves:
             self._show(wave, "waiting")
@@ -81,7 +83,7 @@ class Fleet:
         return None
 
     def _end(self, ended: RolloutEnd, why: str, wave: Wave) -> None:
-        self._journal.append("rollout-end", ended=ended, why=why, wave=wave.number)
+        self._journal.append(RolloutEnded(ended, why, wave.number))
 
     def _wave(
         self, wave: Wave, index: int, subjects: Mapping[str, Subject], freeze: Freeze
@@ -106,16 +108,9 @@ class Fleet:
             with suppress(GuestError):  # who is asked again, at its turn or by a gate, is told of it then
                 subjects[name].probe.rest()
 
-    def _journal_wave(self, wave: Wave, index: int, when: str) -> None:
-        self._journal.append(
-            "wave",
-            cycle=index,
-            number=wave.number,
-            of=len(self.waves),
-            domains=[list(domain) for domain in wave.domains],
-            guests=list(wave.guests),
-            when=when,
-        )
+    def _journal_wave(self, wave: Wave, index: int, when: Literal["begin", "end"]) -> None:
+        of = len(self.waves)
+        self._journal.append(WaveReached(index, wave.number, wave.domains, wave.guests, when, of))
 
     def _show(self, wave: Wave, state: str) -> None:
         for name, domain in wave.domains:
@@ -134,9 +129,7 @@ class Fleet:
                 began = self._clock.now().raw_ns
                 health = self._until(guest, gate, before, subjects, deadline)
                 took = self._clock.now().raw_ns - began
-                self._journal.append(
-                    "gate", guest, index, gate=gate.label, ok=health.ok, why=health.why, took_ns=took
-                )
+                self._journal.append(GateAsked(guest, index, gate.label, health.ok, health.why, took))
                 if not health.ok:
                     reasons.append(f"{guest}: {gate.label}: {health.why}")
         return reasons[0] if reasons else ""

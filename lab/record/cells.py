@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from lab.core import benchmark, standing
 from lab.core import plan as planned
+from lab.core.history import CellReached, GuestBooted
+from lab.core.history.run_events import Timing
 from lab.core.method import FreezeMethod
 from lab.core.verdict import Finding, Outcome, worst
 from lab.record.journal import History
@@ -25,22 +26,22 @@ class Told:
 
     skipped: str = ""
     refused: bool = False
-    boots: dict[str, dict[str, Any]] = field(default_factory=dict)
+    boots: dict[str, dict[str, Timing]] = field(default_factory=dict)
 
 
 def told_of(history: History) -> dict[str, Told]:
     """By cell; "" without a matrix."""
     found: dict[str, Told] = {}
     current = ""
-    for event in history.events:
-        if event["kind"] == "cell":
-            current = str(event.get("id", ""))
+    for entry in history.entries:
+        event = entry.event
+        if isinstance(event, CellReached):
+            current = event.id
             told = found.setdefault(current, Told())
-            told.skipped = str(event.get("skipped", ""))
-            told.refused = bool(event.get("refused", False))
-        elif event["kind"] == "boot":
-            here = found.setdefault(str(event.get("cell", current)), Told())
-            here.boots[str(event.get("guest", ""))] = event.get("timings", {})
+            told.skipped, told.refused = event.skipped, bool(event.refused)
+        elif isinstance(event, GuestBooted):
+            here = found.setdefault(current if event.cell is None else event.cell, Told())
+            here.boots[event.guest] = event.timings
     return found
 
 

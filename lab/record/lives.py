@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
+from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval, Stamp
-from lab.core.handlers import HandlerEnd, handler_findings
+from lab.core.handlers import handler_findings
+from lab.core.history import (
+    CycleBegan,
+    CycleEnded,
+    EventHappened,
+    EventsAnnounced,
+    HandlerEnded,
+    RunEnded,
+    ServiceFailed,
+)
 from lab.core.life_findings import life_findings, unannounced
 from lab.core.lives import Announced, Life, Member, life
 from lab.core.plan import Cell
 from lab.core.result import CycleResult
 from lab.core.scheduled.model import Event, Happening
 from lab.core.verdict import Finding, Outcome, worst
-from lab.errors import RecordError
 from lab.record.journal import History
 from lab.record.model import Bounds, Cycle, Measure
 from lab.record.model_events import Event as EventMember
@@ -26,38 +31,24 @@ from lab.record.model_events import Moment
 SERVICE = "metadata service"
 """The metric of its findings."""
 
-_EVENTS = TypeAdapter(tuple[Event, ...])
-_END = TypeAdapter(HandlerEnd)
-_HAPPENING = TypeAdapter(Happening)
-
-
-def damaged(history: History, event: dict[str, Any], error: Exception) -> RecordError:
-    """An event of the history that lacks a part, or has a wrong one."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    else:
-        what = f"{type(error).__name__} {error}"
-    return RecordError(
-        f"event {event['seq']} ({event['kind']}) is damaged: {what}", where=str(history.folder)
-    )
-
 
 class _Spans:
     """Where in the history each guest's cycles are: a guest's name and number may come again in another
-    cell."""
+    cell. Places are those of the file."""
 
     def __init__(self, history: History) -> None:
-        self._spans: dict[tuple[int, str], list[tuple[int, str]]] = {}
+        self._spans: dict[tuple[int | None, str], list[tuple[int, str]]] = {}
         self.whole: set[tuple[str, int, str]] = set()
-        for event in history.events:
-            key = event.get("cycle", -1), event.get("guest", "")
-            if event["kind"] == "cycle":
-                self._spans.setdefault(key, []).append((len(history.events), event.get("cell", "")))
-            elif event["kind"] == "cycle-end" and key in self._spans:
-                cell = self._spans[key][-1][1]
-                self._spans[key][-1] = event["seq"], cell
-                self.whole.add((cell, *key))
+        for place, entry in enumerate(history.entries):
+            event = entry.event
+            if isinstance(event, CycleBegan):
+                # Until its end is found, it is open to the last.
+                span = len(history.entries), event.cell
+                self._spans.setdefault((event.cycle, event.guest), []).append(span)
+            elif isinstance(event, CycleEnded) and (spans := self._spans.get((event.cycle, event.guest))):
+                cell = spans[-1][1]
+                spans[-1] = place, cell
+                self.whole.add((cell, event.cycle, event.guest))
 
     def cell(self, cycle: int, guests: Iterable[str], at: int) -> str:
         """Of the cycle of one of the guests that is open at the history's `at`, or else opened next."""
@@ -65,69 +56,72 @@ class _Spans:
         return min(found, default=(0, ""))[1]
 
 
+@dataclass(frozen=True)
+class _Published:
+    """An event that was announced, and at which place of the history."""
+
+    event: Event
+    cycle: int
+    time_factor: float
+    cell: str
+    place: int
+
+
 def announced_of(history: History) -> list[Announced]:
-    """What was announced, in its order. RecordError on an event that lacks a part."""
+    """What was announced, in its order."""
     spans = _Spans(history)
-    events: dict[str, tuple[Event, int, float, str, int]] = {}
+    published: dict[str, _Published] = {}
     told: dict[str, list[Happening]] = {}
     loose: list[tuple[int, int, Happening]] = []
-    for entry in history.events:
-        try:
-            if entry["kind"] == "announced":
-                cycle = entry["cycle"]
-                for event in _EVENTS.validate_python(entry["events"]):
-                    cell = spans.cell(cycle, event.notice.resources, entry["seq"])
-                    factor = float(entry.get("time_factor", 1.0))
-                    events[event.id] = event, cycle, factor, cell, entry["seq"]
-            elif entry["kind"] == "notice":
-                happening = _HAPPENING.validate_python(entry["happening"])
-                if happening.event:
-                    told.setdefault(happening.event, []).append(happening)
-                else:
-                    loose.append((entry["seq"], entry.get("cycle", -1), happening))
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(history, entry, error) from None
+    for place, entry in enumerate(history.entries):
+        match entry.event:
+            case EventsAnnounced(cycle=cycle, events=events, time_factor=factor):
+                for event in events:
+                    cell = spans.cell(cycle, event.notice.resources, place)
+                    published[event.id] = _Published(event, cycle, factor, cell, place)
+            case EventHappened(happening=happening) if happening.event:
+                told.setdefault(happening.event, []).append(happening)
+            case EventHappened(happening=happening, cycle=index):
+                loose.append((place, -1 if index is None else index, happening))
+            case _:
+                pass
     groups: dict[tuple[int, str], list[tuple[int, str]]] = {}
-    for id_, (event, cycle, _, _, seq) in events.items():
-        groups.setdefault((cycle, event.notice.group), []).append((seq, id_))
+    for id_, one in published.items():
+        groups.setdefault((one.cycle, one.event.notice.group), []).append((one.place, id_))
     for at, cycle, happening in loose:
         of_group = groups.get((cycle, happening.group), [])
         before = [each for each in of_group if each[0] <= at]
         chosen = max(before) if before else min(of_group, default=None)
         if chosen is not None:
             told.setdefault(chosen[1], []).append(happening)
-    ended = [(end["interrupted"], end["failure"]) for end in history.of("run-end")]
-    whole = history.complete and not any(interrupted or failure for interrupted, failure in ended)
+    stopped = any(end.interrupted or end.failure for end in history.of(RunEnded))
+    whole = history.complete and not stopped
     return [
         Announced(
-            event,
-            cycle,
-            factor,
+            one.event,
+            one.cycle,
+            one.time_factor,
             tuple(told.get(id_, ())),
-            cell,
-            whole and all((cell, cycle, name) in spans.whole for name in event.notice.resources),
+            one.cell,
+            whole and all((one.cell, one.cycle, name) in spans.whole for name in one.event.notice.resources),
         )
-        for id_, (event, cycle, factor, cell, _) in events.items()
+        for id_, one in published.items()
     ]
 
 
 def handlers_of(history: History, cell: str) -> list[Finding]:
-    """What the handlers of a cell that have ended come to. RecordError on an event that lacks a part."""
-    ends = []
-    for entry in history.of("handler"):
-        try:
-            if entry.get("cell", "") == cell:
-                ends.append(
-                    (str(entry["guest"]), int(entry.get("cycle", -1)), _END.validate_python(entry["end"]))
-                )
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(history, entry, error) from None
+    """What the handlers of a cell that have ended come to."""
+    ends = [
+        (end.guest, -1 if end.cycle is None else end.cycle, end.end)
+        for end in history.of(HandlerEnded)
+        if end.cell == cell
+    ]
     return handler_findings(ends, cell)
 
 
 def service_findings(history: History, cell: str) -> list[Finding]:
     """Inconclusive, where the metadata service of a cell failed otherwise than on purpose."""
-    troubles = [str(e.get("trouble", "")) for e in history.of("service") if e.get("cell", "") == cell]
+    troubles = [failed.trouble for failed in history.of(ServiceFailed) if failed.cell == cell]
     return [
         Finding("", -1, SERVICE, "works", "failed", Outcome.INCONCLUSIVE, f"{SERVICE}: {trouble}", cell)
         for trouble in troubles

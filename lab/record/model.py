@@ -5,9 +5,10 @@ measured.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from lab.core.history import Host as Host
 from lab.core.verdict import Finding, Outcome
 from lab.record.model_clock import Audit as Audit
 from lab.record.model_clock import Bounds as Bounds
@@ -36,18 +37,6 @@ from lab.record.model_events import Wave as Wave
 class Playbook:
     name: str
     digest: str
-
-
-@dataclass(frozen=True)
-class Host:
-    kernel: str = ""
-    cpu: str = ""
-    memory_bytes: int = 0
-    qemu: str = ""
-    libvirt: str = ""
-    accelerator: str = ""
-    accelerator_reason: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,150 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
-from pydantic import TypeAdapter, ValidationError
-
-from lab.core.claims import Claim
-from lab.core.clock import GuestClock, Stamp
-from lab.core.effects import Effects
-from lab.core.mechanism import ResyncMechanism
-from lab.core.plan import FreezeMethod, Plan
-from lab.core.rescue import CUT_OFF
-from lab.core.timeline import (
-    Call,
-    ClockStep,
-    Heartbeat,
-    Hole,
-    MemoryProof,
-    Observation,
-    Passing,
-    ProbeFacts,
-    Reading,
-    Rescue,
-    SamplerReport,
-    Step,
+from lab.core.clock import Stamp
+from lab.core.history import (
+    BeatsArrived,
+    CpuUsed,
+    CycleBegan,
+    CycleEnded,
+    DeadManActed,
+    ExchangeEnded,
+    FactsRead,
+    GuestsFrozen,
+    MemoryProven,
+    OfGuest,
+    PatchApplied,
+    ProblemMet,
+    ReadingsTaken,
+    ResumeCalled,
+    ResyncReported,
+    SamplesTaken,
+    SetupRead,
+    StepsTimed,
+    StopCalled,
+    VersionsCompared,
+    WatcherReported,
 )
-from lab.core.timesync.setup import Setup
+from lab.core.plan import Plan
+from lab.core.rescue import CUT_OFF
+from lab.core.timeline import Call, Observation, Rescue
 from lab.errors import RecordError
-from lab.record.journal import DEADMAN, ORDER, History
+from lab.record.events import Entry
+from lab.record.journal import History
 
 
 def plan_of(history: History) -> Plan:
-    """The plan that the run followed. RecordError when it cannot be understood."""
-    try:
-        return TypeAdapter(Plan).validate_python(history.events[0].get("plan"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecordError(
-            f"the plan in run-start is damaged: {where}: {first['msg']}", where=str(history.folder)
-        ) from None
+    """The plan that the run followed."""
+    return history.start.plan
 
 
-def _clocks(numbers: list[int]) -> dict[GuestClock, int]:
-    return dict(zip(ORDER, numbers, strict=True))
+def _freezing(obs: Observation, event: OfGuest) -> Observation | None:
+    """The observation with an event of the freeze itself; None when it is none."""
+    match event:
+        case StopCalled():
+            return replace(obs, stop=event.call)
+        case ResumeCalled():
+            return replace(obs, resume=event.call)
+        case CpuUsed():
+            return replace(obs, cpu_ns=event.used_ns)
+        case StepsTimed():
+            return replace(obs, steps=event.steps)
+        case ExchangeEnded():
+            return replace(obs, called_off=event.called_off, cut=event.cut)
+        case MemoryProven():
+            return replace(obs, proof=event.proof)
+        case PatchApplied():
+            return replace(obs, patch_ok=event.ok, patch_why=event.why, patch_steps=event.steps)
+        case VersionsCompared():
+            seen = replace(obs, version_before=event.before, version_after=event.after)
+            failed = event.why and obs.patch_ok
+            return replace(seen, patch_ok=False, patch_why=event.why) if failed else seen
+        case _:
+            return None
 
 
-def _reading(n: list[Any]) -> Reading:
-    return Reading(
-        Stamp(n[0], n[1]),
-        _clocks(n[2:6]),
-        _clocks(n[6:10]),
-        Stamp(n[10], n[11]),
-        n[12],
-        Passing(*n[14:]) if len(n) > 14 else None,
-        n[13] if len(n) > 13 else "ssh",
-    )
+def _inside(obs: Observation, event: OfGuest) -> Observation:
+    """The observation with what was seen of the guest itself."""
+    match event:
+        case FactsRead(when="before"):
+            return replace(obs, facts_before=event.facts)
+        case FactsRead():
+            return replace(obs, facts_after=event.facts)
+        case SetupRead():
+            return replace(obs, setup=event.setup)
+        case ReadingsTaken():
+            return replace(obs, readings=obs.readings + event.readings)
+        case BeatsArrived():
+            return replace(obs, beats=event.beats)
+        case SamplesTaken():
+            return replace(obs, sampler=event.sampler)
+        case ResyncReported():
+            return replace(obs, resync_said=event.said, resync_finished_raw_ns=event.finished_raw_ns)
+        case WatcherReported():
+            return replace(obs, claims=event.claims, effects=event.effects)
+        case ProblemMet():
+            return replace(obs, problems=(*obs.problems, (event.text.splitlines() or [""])[0]))
+        case CycleEnded():
+            return replace(obs, host_step_ns=event.host_step_ns)
+        case _:
+            return obs
 
 
-def _beat(n: list[int]) -> Heartbeat:
-    return Heartbeat(n[0], n[1], Stamp(n[2], n[3]))
-
-
-def _call(data: dict[str, Any]) -> Call:
-    return Call(
-        Stamp(**data["called"]), Stamp(**data["returned"]), data["event_real_ns"], data.get("ran_ns", 0)
-    )
-
-
-def _rescue(event: dict[str, Any]) -> Rescue:
-    call = event.get("call")
-    return Rescue(
-        event["act"], event["why"], None if call is None else _call(call), str(event.get("text") or "")
-    )
-
-
-def _facts(data: dict[str, Any]) -> ProbeFacts:
-    lines = data["kernel_lines"]
-    return ProbeFacts(**{**data, "kernel_lines": None if lines is None else tuple(lines)})
-
-
-def _sampler(data: dict[str, Any]) -> SamplerReport:
-    known = {f.name for f in fields(SamplerReport)}
-    return SamplerReport(
-        **{k: v for k, v in data.items() if k in known and k not in ("holes", "steps")},
-        holes=tuple(Hole(**h) for h in data["holes"]),
-        steps=tuple(ClockStep(**s) for s in data["steps"]),
-    )
-
-
-def _steps(given: list[dict[str, Any]]) -> tuple[Step, ...]:
-    return tuple(Step(**step) for step in given)
-
-
-def _proof(data: dict[str, Any]) -> MemoryProof:
-    return MemoryProof(**{**data, "differing": tuple(data["differing"])})
-
-
-def _setup(data: dict[str, Any]) -> Setup:
-    return Setup(**{**data, "mechanism": ResyncMechanism(data["mechanism"])})
-
-
-def _effects(data: dict[str, Any] | None) -> Effects | None:
-    return None if data is None else TypeAdapter(Effects).validate_python(data)
-
-
-def _verified(obs: Observation, event: dict[str, Any]) -> Observation:
-    seen = replace(obs, version_before=event["before"], version_after=event["after"])
-    if not event["why"] or not obs.patch_ok:
-        return seen
-    return replace(seen, patch_ok=False, patch_why=event["why"])
-
-
-def _facts_update(obs: Observation, event: dict[str, Any]) -> Observation:
-    facts = _facts(event["facts"])
-    return replace(obs, facts_before=facts) if event["when"] == "before" else replace(obs, facts_after=facts)
-
-
-_UPDATES: dict[str, Callable[[Observation, dict[str, Any]], Observation]] = {
-    "facts": _facts_update,
-    "readings": lambda o, e: replace(o, readings=o.readings + tuple(_reading(n) for n in e["readings"])),
-    "beats": lambda o, e: replace(o, beats=tuple(_beat(n) for n in e["beats"])),
-    "samples": lambda o, e: replace(o, sampler=_sampler(e["sampler"])),
-    "stop": lambda o, e: replace(o, stop=_call(e["call"])),
-    "resume": lambda o, e: replace(o, resume=_call(e["call"])),
-    "cpu": lambda o, e: replace(o, cpu_ns=e["used_ns"]),
-    "steps": lambda o, e: replace(o, steps=_steps(e["steps"])),
-    "exchange": lambda o, e: replace(o, called_off=e["called_off"], cut=e["cut"]),
-    "proof": lambda o, e: replace(o, proof=_proof(e["proof"])),
-    "patch": lambda o, e: replace(
-        o, patch_ok=e["ok"], patch_why=e["why"], patch_steps=_steps(e.get("steps", []))
-    ),
-    "verified": _verified,
-    "setup": lambda o, e: replace(o, setup=_setup(e["setup"])),
-    "watched": lambda o, e: replace(
-        o, claims=tuple(Claim(**claim) for claim in e["claims"]), effects=_effects(e["effects"])
-    ),
-    "resync": lambda o, e: replace(o, resync_said=e["said"], resync_finished_raw_ns=e.get("finished_raw_ns")),
-    "problem": lambda o, e: replace(o, problems=(*o.problems, (e["text"].splitlines() or [""])[0])),
-    "cycle-end": lambda o, e: replace(o, host_step_ns=e["host_step_ns"]),
-}
-
-
-RUNS = ("cycle", "facts", "setup", "readings")
+RUNS = (CycleBegan, FactsRead, SetupRead, ReadingsTaken)
 """What the controller writes of a guest's cycle while the guest still runs."""
 
 
@@ -158,52 +106,53 @@ class _Rebuilding:
         self.ended: set[int] = set()
         self.cells: dict[str, int] = {}
         # A guest's name and number may come again in another cell.
-        self._current: dict[tuple[int, str], int] = {}
+        self._current: dict[tuple[int | None, str], int] = {}
         self._last_of: dict[str, int] = {}
         self._last_running: dict[int, Stamp] = {}
         self._frozen: dict[int, Stamp] = {}
 
-    def add(self, event: dict[str, Any]) -> None:
-        kind = event["kind"]
-        if kind == "cycle":
+    def add(self, entry: Entry) -> None:
+        """KeyError when it belongs to no cycle that was begun."""
+        event = entry.event
+        if isinstance(event, CycleBegan):
             self._begin(event)
-        if kind == DEADMAN:
+        elif isinstance(event, DeadManActed):
             self._rescued(event)
-        elif kind == "freeze":
-            for guest in event["guests"]:
-                self._frozen[self._current[event["cycle"], guest]] = _written(event)
-        elif kind in _UPDATES:
-            index = self._current[event["cycle"], event["guest"]]
-            self.found[index] = _UPDATES[kind](self.found[index], event)
-            if kind == "cycle-end":
+        elif isinstance(event, GuestsFrozen):
+            for guest in event.guests:
+                self._frozen[self._current[event.cycle, guest]] = entry.at
+        elif isinstance(event, OfGuest):
+            index = self._current[event.cycle, event.guest]
+            obs = self.found[index]
+            self.found[index] = _freezing(obs, event) or _inside(obs, event)
+            if isinstance(event, CycleEnded):
                 self.ended.add(index)
-        if kind in RUNS and (index := self._current[event["cycle"], event["guest"]]) not in self._frozen:
-            self._last_running[index] = _written(event)
+        if isinstance(event, RUNS) and (index := self._current[event.cycle, event.guest]) not in self._frozen:
+            self._last_running[index] = entry.at
 
-    def _begin(self, event: dict[str, Any]) -> None:
-        guest, cell = event["guest"], event.get("cell", "")
-        self._current[event["cycle"], guest] = self._last_of[guest] = len(self.found)
-        self.cells.setdefault(cell, len(self.cells))
+    def _begin(self, event: CycleBegan) -> None:
+        self._current[event.cycle, event.guest] = self._last_of[event.guest] = len(self.found)
+        self.cells.setdefault(event.cell, len(self.cells))
         self.found.append(
             Observation(
-                guest,
-                event["cycle"],
-                event["frozen"],
-                FreezeMethod(event["method"]),
-                event["patch"],
-                event["budget_ns"],
-                cell=cell,
-                patch_impact=event.get("impact", "freeze"),
+                event.guest,
+                event.cycle,
+                event.frozen,
+                event.method,
+                event.patch,
+                event.budget_ns,
+                cell=event.cell,
+                patch_impact=event.impact,
             )
         )
 
-    def _rescued(self, event: dict[str, Any]) -> None:
+    def _rescued(self, event: DeadManActed) -> None:
         """The dead-man may know no cycle; it guards the guest's last one."""
-        guest = event.get("guest") or ""
-        index = self._current.get((event.get("cycle"), guest), self._last_of.get(guest))  # type: ignore[arg-type]
+        index = self._current.get((event.cycle, event.guest), self._last_of.get(event.guest))
         if index is not None:
             obs = self.found[index]
-            self.found[index] = replace(obs, rescues=(*obs.rescues, _rescue(event)))
+            rescue = Rescue(event.act, event.why, event.call, event.text or "")
+            self.found[index] = replace(obs, rescues=(*obs.rescues, rescue))
 
     def finished(self) -> list[Observation]:
         return [self._finished(index, obs) for index, obs in enumerate(self.found)]
@@ -224,21 +173,16 @@ class _Rebuilding:
         return replace(obs, stop=Call(running, stopped), stop_inferred=True)
 
 
-def _written(event: dict[str, Any]) -> Stamp:
-    return Stamp(event["raw_ns"], event["real_ns"])
-
-
 def observations_of(history: History) -> list[Observation]:
     """One Observation for each guest and cycle, in order of cells, cycles and guests. RecordError on an
-    event that lacks a part."""
+    event of a cycle that was not begun."""
     rebuilding = _Rebuilding()
-    for event in history.events:
+    for entry in history.entries:
         try:
-            rebuilding.add(event)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            which = "one of the dead-man's" if event["seq"] is None else event["seq"]
+            rebuilding.add(entry)
+        except KeyError as error:
             raise RecordError(
-                f"event {which} ({event['kind']}) is damaged: {type(error).__name__} {error}",
+                f"event {entry.seq} ({entry.kind}) is damaged: cycle {error} was not begun",
                 where=str(history.folder),
             ) from None
     cells = rebuilding.cells

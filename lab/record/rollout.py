@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
-from lab.core.clock import Interval
+from lab.core.clock import Interval, Stamp
 from lab.core.fleet import Ends, Proof, Skew, named
+from lab.core.history import (
+    CycleBegan,
+    CycleEnded,
+    GateAsked,
+    RolloutEnded,
+    RolloutPlanned,
+    WaveReached,
+)
 from lab.core.plan import DomainKind, GuestSpec, RolloutEnd
 from lab.core.rollout import Domain, set_of
 from lab.core.standing import GateSeen, Seen, WaveSeen, stands
 from lab.core.verdict import Finding, worst
+from lab.errors import RecordError
 from lab.record.journal import History
-from lab.record.lives import damaged
 from lab.record.model import Bounds, Cycle
 from lab.record.model_events import Apart, Event, Gate, OneAtATime, Rollout, Wave
 from lab.record.model_events import Domain as DomainMember
@@ -25,50 +32,48 @@ def ends_of(history: History) -> Ends:
     """When each guest's cycle ended, host MONOTONIC_RAW. A cycle that was cut off has none."""
     cells: dict[tuple[int, str], str] = {}
     found: dict[tuple[str, int, str], int] = {}
-    for event in history.events:
-        key = event.get("cycle", -1), event.get("guest", "")
-        if event["kind"] == "cycle":
-            cells[key] = event.get("cell", "")
-        elif event["kind"] == "cycle-end" and key in cells:
-            found[cells[key], key[0], key[1]] = event["raw_ns"]
+    for entry in history.entries:
+        match entry.event:
+            case CycleBegan(guest=guest, cycle=cycle, cell=cell):
+                cells[cycle, guest] = cell
+            case CycleEnded(guest=guest, cycle=cycle) if (cycle, guest) in cells:
+                found[cells[cycle, guest], cycle, guest] = entry.at.raw_ns
+            case _:
+                pass
     return found
 
 
-def _wave(entry: dict[str, Any]) -> WaveSeen:
-    domains = tuple((str(name), int(number)) for name, number in entry["domains"])
-    guests = tuple(str(guest) for guest in entry["guests"])
-    return WaveSeen(int(entry["number"]), int(entry["cycle"]), domains, guests, entry["real_ns"])
-
-
-def _gate(entry: dict[str, Any]) -> GateSeen:
-    return GateSeen(entry["guest"], entry["gate"], bool(entry["ok"]), entry["why"], int(entry["took_ns"]))
-
-
-def _changed(seen: Seen, entry: dict[str, Any]) -> Seen:
-    kind = entry["kind"]
-    if kind == "rollout-end":
-        return replace(
-            seen, ended=RolloutEnd(entry["ended"]), why=str(entry["why"]), stopped_in=entry["wave"]
-        )
-    if kind == "wave" and entry["when"] == "begin":
-        return replace(seen, waves=(*seen.waves, _wave(entry)))
-    *before, last = seen.waves
-    changed = replace(last, over=True) if kind == "wave" else replace(last, gates=(*last.gates, _gate(entry)))
-    return replace(seen, waves=(*before, changed))
+def _changed(seen: Seen, event: WaveReached | GateAsked | RolloutEnded, at: Stamp) -> Seen:
+    """IndexError when no wave was begun."""
+    if isinstance(event, RolloutEnded):
+        return replace(seen, ended=event.ended, why=event.why, stopped_in=event.wave)
+    if isinstance(event, WaveReached) and event.when == "begin":
+        wave = WaveSeen(event.number, event.cycle, event.domains, event.guests, at.real_ns)
+        return replace(seen, waves=(*seen.waves, wave))
+    last = seen.waves[-1]
+    if isinstance(event, GateAsked):
+        gate = GateSeen(event.guest, event.gate, event.ok, event.why, event.took_ns)
+        last = replace(last, gates=(*last.gates, gate))
+    else:
+        last = replace(last, over=True)
+    return replace(seen, waves=(*seen.waves[:-1], last))
 
 
 def rollouts_of(history: History) -> list[Seen]:
-    """Every rollout that was begun. RecordError on an event that lacks a part."""
+    """Every rollout that was begun. RecordError on an event of a rollout or of a wave that was not."""
     found: list[Seen] = []
-    for entry in history.events:
+    for entry in history.entries:
+        event = entry.event
         try:
-            if entry["kind"] == "rollout":
-                planned = tuple(tuple(str(guest) for guest in wave) for wave in entry["waves"])
-                found.append(Seen(entry["seed"], DomainKind(entry["by"]), planned))
-            elif entry["kind"] in ("wave", "gate", "rollout-end"):
-                found[-1] = _changed(found[-1], entry)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise damaged(history, entry, error) from None
+            if isinstance(event, RolloutPlanned):
+                found.append(Seen(event.seed, event.by, event.waves))
+            elif isinstance(event, WaveReached | GateAsked | RolloutEnded):
+                found[-1] = _changed(found[-1], event, entry.at)
+        except IndexError:
+            raise RecordError(
+                f"event {entry.seq} ({entry.kind}) is damaged: its rollout or its wave was not begun",
+                where=str(history.folder),
+            ) from None
     return found
 
 

@@ -15,6 +15,7 @@ from lab.core.again import again
 from lab.core.clocksource import option_findings
 from lab.core.findings import findings
 from lab.core.fleet import downs, one_at_a_time, proof_finding, skew_findings, skews
+from lab.core.history import DeadManActed, RunEnded
 from lab.core.judge import cells_of, measure_all
 from lab.core.plan import Plan
 from lab.core.rescue import RESUMED
@@ -25,7 +26,7 @@ from lab.core.verdict import Finding, Outcome, worst
 from lab.errors import MachineError, RecordError
 from lab.record.cells import Told, cell_findings, cell_of, comparisons, told_of
 from lab.record.cycle import cycle_of
-from lab.record.journal import DEADMAN, History
+from lab.record.journal import History
 from lab.record.lives import event_of, handlers_of, judged, lives_of, marked, service_findings
 from lab.record.model import Apart as Apart
 from lab.record.model import Audit as Audit
@@ -82,24 +83,24 @@ def _run_findings(history: History) -> list[Finding]:
     found: list[Finding] = []
     if not history.complete:
         why = history.damage
-        if acted := [event for event in history.of(DEADMAN) if event["act"] == RESUMED]:
-            why = f"{why}: {acted[-1]['why']}"
+        if acted := [event for event in history.of(DeadManActed) if event.act == RESUMED]:
+            why = f"{why}: {acted[-1].why}"
         found.append(Finding("", -1, "history", "complete", history.damage, Outcome.INCONCLUSIVE, why))
-    for end in history.of("run-end"):
-        if end["failure"]:
-            why = end["failure"].splitlines()[0]
+    for end in history.of(RunEnded):
+        if end.failure:
+            why = end.failure.splitlines()[0]
             found.append(Finding("", -1, "run", "runs to its end", "stopped", Outcome.INCONCLUSIVE, why))
     return found
 
 
-def _calibration(given: dict[str, Any] | None) -> Calibration | None:
+def _calibration(given: Mapping[str, Any] | None) -> Calibration | None:
     """What run-start says of the last calibration. Members that this program does not know are left out."""
     if given is None:
         return None
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Calibration).validate_json(json.dumps(given), strict=True)
+        return TypeAdapter(Calibration).validate_json(json.dumps(dict(given)), strict=True)
     except ValidationError:
         return None  # of another version of this program
 
@@ -232,28 +233,27 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
             cells.append(cell_of(cell, said, here, over_all))
     everything = [*own, *(f for given in found for f in given)]
     events_of = [event_of(one, of_events.get(one.event.id, ())) for one in lives]
-    first, last = history.events[0], history.events[-1]
-    known = {name: value for name, value in first["host"].items() if name in Host.__dataclass_fields__}
-    for end in history.of("run-end"):
-        if "host" in end:  # load and steal once more: what the measurement had to live with
-            known["details"] = {**known.get("details", {}), "after": end["host"]}
+    start, host = history.start, history.start.host
+    for end in history.of(RunEnded):
+        if end.host is not None:  # load and steal once more: what the measurement had to live with
+            host = replace(host, details={**host.details, "after": end.host})
     run = Run(
         schema=SCHEMA,
-        id=first["id"],
+        id=start.id,
         playbook=Playbook(plan.name, plan.digest),
-        started=_iso(first["real_ns"]),
-        ended=_iso(last["real_ns"]),
+        started=_iso(history.began.real_ns),
+        ended=_iso(history.ended.real_ns),
         outcome=worst(f.outcome for f in everything),
         complete=history.complete,
-        interrupted=any(end["interrupted"] for end in history.of("run-end")),
-        host=Host(**known),
+        interrupted=any(end.interrupted for end in history.of(RunEnded)),
+        host=host,
         guests=tuple(guests),
         findings=tuple(everything),
         # Over cells that differ there is nothing to take a median of.
         statistics=() if cells else statistics(cycles),
         cells=tuple(cells),
         comparisons=comparisons(cells, by_cell),
-        calibration=_calibration(first.get("calibration")),
+        calibration=_calibration(start.calibration),
         left_out=tuple(LeftOut(dict(one.values), one.why) for one in plan.left_out),
         events=tuple(events_of),
         rollouts=fleet.members(list(zip(whose, cycles, strict=True)), events_of, everything),

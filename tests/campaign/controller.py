@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cli import main, running
+from lab.core.history import HistoryEvent
 from lab.host.patches import Hold
 from lab.hypervisor.ground import Ground
 from lab.ports import Successor
@@ -76,9 +77,9 @@ def install(gate: Gate, *, cold: bool) -> None:
         make_ground(self, *arguments)
         self.on_step = lambda _guest, step: gate.come(f"step/{step}")
 
-    def appended(self: FileJournal, kind: str, *arguments: Any, **data: Any) -> None:
-        append(self, kind, *arguments, **data)
-        gate.come(f"event/{kind}")
+    def appended(self: FileJournal, event: HistoryEvent) -> None:
+        append(self, event)
+        gate.come(f"event/{event.KIND}")
 
     running.perform = performed
     Ground.__init__ = made  # type: ignore[method-assign, assignment]

@@ -26,6 +26,7 @@ from lab.cli.session import Guests
 from lab.cli.settings import Settings
 from lab.controller import Controller, Subject
 from lab.core.findings import findings
+from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.judge import CycleResult, measure
 from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
 from lab.core.units import NS_PER_S
@@ -106,7 +107,8 @@ class Lab:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         failure: BaseException | None = None
         with FileJournal(folder, self.clock) as journal:
-            journal.append("run-start", schema="freezelab.events/1", id="shared", plan={}, host={})
+            plan = Plan("shared", "", "", (), ResyncMechanism.AGENT, wanted, expect or Expectations())
+            journal.append(RunStarted(SCHEMA, "shared", plan, Host()))
             controller = Controller(self.clock, self.hypervisor, journal, NullView(), no_shield)
             try:
                 controller.run_cycle(
@@ -118,7 +120,7 @@ class Lab:
                 )
             except BaseException as error:  # noqa: BLE001 - raised again below
                 failure = error
-            journal.append("run-end", interrupted=False, failure="")
+            journal.append(RunEnded(interrupted=False, failure=""))
         if failure is not None:
             raise failure
         expect = expect or Expectations()

@@ -19,6 +19,7 @@ from lab.cli.running import images_for, new_run_folder
 from lab.cli.session import Guests
 from lab.cli.settings import Settings
 from lab.controller import Controller, Subject
+from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
 from lab.core.units import NS_PER_S
 from lab.errors import GuestGone
@@ -78,11 +79,11 @@ def test_what_guests_do_by_themselves_holds_nobody_up(home: Path) -> None:
         folder = Path(tempfile.mkdtemp(dir=settings.folder))
         begun = time.monotonic()
         with FileJournal(folder, clock) as journal:
-            journal.append("run-start", schema="freezelab.events/1")
+            journal.append(RunStarted(SCHEMA, "lives", plan, Host()))
             controller = Controller(clock, hypervisor, journal, NullView(), no_shield)
             with pytest.raises(GuestGone, match="guest web-0: has ended: it powered itself off") as raised:
                 controller.run_cycle(0, subjects, HOLD, patches.make(HOLD.patch, clock), frozen=True)
-            journal.append("run-end", interrupted=False, failure=str(raised.value))
+            journal.append(RunEnded(interrupted=False, failure=str(raised.value)))
         took = time.monotonic() - begun
     assert raised.value.exit_code == 4
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]

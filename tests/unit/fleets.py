@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from lab.core.clock import GuestClock, Stamp
 from lab.core.handlers import HandlerEnd
+from lab.core.history import (
+    SCHEMA,
+    CycleEnded,
+    EventHappened,
+    EventsAnnounced,
+    GateAsked,
+    GuestBooted,
+    HandlerEnded,
+    RolloutEnded,
+    RolloutPlanned,
+    RunEnded,
+    RunStarted,
+    ServiceFailed,
+    WaveReached,
+)
 from lab.core.plan import (
     Announcement,
     CycleSpec,
@@ -26,7 +42,7 @@ from lab.core.plan import (
 from lab.core.rollout import Wave, set_of, waves
 from lab.core.scheduled.model import Event, EventStatus, EventType, Happening, Kind, Notice
 from lab.core.timeline import Call, Observation
-from lab.record.journal import SCHEMA, FileJournal
+from lab.record.journal import FileJournal
 from tests.unit.histories import HOST, cycle, journal_cycle
 from tests.unit.simulation import BASE, MS, S
 
@@ -189,16 +205,16 @@ def write(folder: Path, name: str, made: Made) -> Path:
     where.mkdir(parents=True)
     clock = Told()
     with FileJournal(where, clock) as journal:
-        journal.append("run-start", schema=SCHEMA, id=name, plan=asdict(plan), host=HOST)
+        journal.append(RunStarted(SCHEMA, name, plan, HOST))
         for guest in guests:
-            journal.append("boot", guest.name, timings={"to_probe_s": 1.1})
+            journal.append(GuestBooted(guest.name, {"to_probe_s": 1.1}))
         _Writer(made, guests, journal, clock).all()
         for name_of, index, end in made.ends:
-            journal.append("handler", name_of, index, cell="", end=end)
+            journal.append(HandlerEnded(name_of, end, cycle=index))
         for trouble in made.troubles:
-            journal.append("service", cell="", trouble=trouble)
+            journal.append(ServiceFailed(trouble))
         if made.cut is None:
-            journal.append("run-end", interrupted=False, failure="")
+            journal.append(RunEnded(interrupted=False, failure=""))
     return where
 
 
@@ -213,8 +229,8 @@ class _Writer:
             self.cycle(Wave(1, (), tuple(guest.name for guest in self.guests)), 0)
             return
         planned = waves(self.guests, rollout)
-        lists = [list(wave.guests) for wave in planned]
-        self.journal.append("rollout", seed=rollout.seed, by=rollout.by, waves=lists)
+        lists = tuple(wave.guests for wave in planned)
+        self.journal.append(RolloutPlanned(rollout.seed, rollout.by, lists))
         for wave in planned:
             self.wave(wave, len(planned), "begin")
             self.cycle(wave, wave.number - 1)
@@ -223,16 +239,13 @@ class _Writer:
             why = self.gates(wave, rollout)
             self.wave(wave, len(planned), "end")
             if why:
-                self.journal.append("rollout-end", ended=RolloutEnd.STOPPED, why=why, wave=wave.number)
+                self.journal.append(RolloutEnded(RolloutEnd.STOPPED, why, wave.number))
                 return
-        self.journal.append("rollout-end", ended=RolloutEnd.COMPLETE, why="", wave=len(planned))
+        self.journal.append(RolloutEnded(RolloutEnd.COMPLETE, "", len(planned)))
 
-    def wave(self, wave: Wave, of: int, when: str) -> None:
-        domains = [list(domain) for domain in wave.domains]
-        self.journal.append(
-            "wave", cycle=wave.number - 1, number=wave.number, of=of, domains=domains,
-            guests=list(wave.guests), when=when,
-        )  # fmt: skip
+    def wave(self, wave: Wave, of: int, when: Literal["begin", "end"]) -> None:
+        index = wave.number - 1
+        self.journal.append(WaveReached(index, wave.number, wave.domains, wave.guests, when, of))
 
     def gates(self, wave: Wave, rollout: Rollout) -> str:
         reason = ""
@@ -242,9 +255,7 @@ class _Writer:
                 why = "" if ok else "inactive (exit 3)"
                 reason = reason or ("" if ok else f"{guest}: {gate.label}: {why}")
                 took = 40 * MS if ok else 30 * S
-                self.journal.append(
-                    "gate", guest, wave.number - 1, gate=gate.label, ok=ok, why=why, took_ns=took
-                )
+                self.journal.append(GateAsked(guest, wave.number - 1, gate.label, ok, why, took))
         return reason
 
     def cycle(self, wave: Wave, index: int) -> None:
@@ -266,7 +277,7 @@ class _Writer:
                 told += given
                 started = max(started, began)
             factor = made.announce.time_factor
-            self.journal.append("announced", cycle=index, events=found, time_factor=factor)
+            self.journal.append(EventsAnnounced(index, tuple(found), factor))
             self.notices(index, told)
         off = made.said.cancelled_ns is not None
         seen: list[Observation] = []
@@ -294,11 +305,11 @@ class _Writer:
             self.notices(index, gone)
         if made.cut != wave.number:
             for one in seen:
-                self.journal.append("cycle-end", one.guest, index, host_step_ns=one.host_step_ns)
+                self.journal.append(CycleEnded(one.guest, index, one.host_step_ns))
 
     def notices(self, index: int, told: Sequence[Happening]) -> None:
         for happening in told:
-            self.journal.append("notice", cycle=index, happening=happening)
+            self.journal.append(EventHappened(happening, index))
 
 
 def acknowledged(folder: Path) -> Path:

@@ -5,15 +5,41 @@ python -m tests.unit.histories FOLDER      writes them all, to be looked at with
 
 from __future__ import annotations
 
+import json
 import random
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lab.core.claims import Claim
 from lab.core.clock import GuestClock, Stamp
 from lab.core.effects import Backward, Effects, RtcLook, Timers
+from lab.core.history import (
+    SCHEMA,
+    BeatsArrived,
+    CellReached,
+    CycleBegan,
+    CycleEnded,
+    ExchangeEnded,
+    FactsRead,
+    GuestBooted,
+    Host,
+    MemoryProven,
+    PatchApplied,
+    ReadingsTaken,
+    ResumeCalled,
+    ResyncReported,
+    RunEnded,
+    RunStarted,
+    SamplesTaken,
+    SetupRead,
+    StepsTimed,
+    StopCalled,
+    VersionsCompared,
+    WatcherReported,
+)
 from lab.core.plan import (
     Cell,
     CycleSpec,
@@ -30,19 +56,19 @@ from lab.core.timeline import MemoryProof, Observation, ProbeFacts, Step
 from lab.core.timesync.configs import filled
 from lab.core.timesync.setup import Setup
 from lab.core.units import parse_duration
-from lab.record.journal import SCHEMA, FileJournal
+from lab.record.journal import EVENTS, FileJournal
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
 
-HOST = {
-    "kernel": "6.1.0-18-amd64",
-    "cpu": "AMD EPYC",
-    "memory_bytes": 24 << 30,
-    "qemu": "7.2.22",
-    "libvirt": "9.0.0",
-    "accelerator": "tcg",
-    "accelerator_reason": "KVM opens here but boots no guest",
-    "details": {"cpus": 2, "load": 0.4},
-}
+HOST = Host(
+    kernel="6.1.0-18-amd64",
+    cpu="AMD EPYC",
+    memory_bytes=24 << 30,
+    qemu="7.2.22",
+    libvirt="9.0.0",
+    accelerator="tcg",
+    accelerator_reason="KVM opens here but boots no guest",
+    details={"cpus": 2, "load": 0.4},
+)
 MIB = 1 << 20
 EXPECT = Expectations(in_time_within_ns=800 * MS, hold_ns=300 * MS, final_offset_ns=100 * MS)
 
@@ -151,53 +177,67 @@ def write(
     where = folder / name
     where.mkdir(parents=True)
     with FileJournal(where, Ticking()) as journal:
-        journal.append(
-            "run-start", schema=SCHEMA, id=name, plan=asdict(plan), host=HOST, calibration=calibration
-        )
+        journal.append(RunStarted(SCHEMA, name, plan, HOST, calibration))
         for given in cells:
             tag = given.cell.id if matrix else ""
             if given.skipped:
-                journal.append("cell", id=tag, skipped=given.skipped, refused=given.refused)
+                journal.append(CellReached(tag, given.skipped, given.refused))
                 continue
             if matrix:
-                journal.append("cell", id=tag, began=True)
-            journal.append("boot", "web-0", timings={"to_probe_s": 6.4})
+                journal.append(CellReached(tag))
+            journal.append(GuestBooted("web-0", {"to_probe_s": 6.4}))
             for seen in given.cycles:
                 journal_cycle(journal, replace(seen, cell=tag))
-        journal.append("run-end", interrupted=False, failure="")
+        journal.append(RunEnded(interrupted=False, failure=""))
     return where
 
 
 def journal_cycle(journal: FileJournal, o: Observation, *, end: bool = True) -> None:
     """One guest's cycle, in the controller's order. end: with its last entry."""
+    assert o.stop is not None
+    assert o.resume is not None
+    assert o.sampler is not None
+    assert o.facts_before is not None
+    assert o.facts_after is not None
     where = o.guest, o.cycle
     journal.append(
-        "cycle", *where, frozen=o.frozen, method=o.method, patch=o.patch, impact=o.patch_impact,
-        budget_ns=o.budget_ns, cell=o.cell,
+        CycleBegan(
+            *where, o.frozen, o.method, o.patch, o.patch_impact, budget_ns=o.budget_ns, cell=o.cell
+        )
     )  # fmt: skip
-    journal.append("facts", *where, when="before", facts=o.facts_before)
+    journal.append(FactsRead(*where, "before", o.facts_before))
     if o.setup is not None:
-        journal.append("setup", *where, setup=o.setup)
-    journal.append("readings", *where, readings=list(o.readings))
-    journal.append("stop", *where, call=o.stop)
-    journal.append("resume", *where, call=o.resume)
+        journal.append(SetupRead(*where, o.setup))
+    journal.append(ReadingsTaken(*where, o.readings))
+    journal.append(StopCalled(*where, o.stop))
+    journal.append(ResumeCalled(*where, o.resume))
     if o.steps:
-        journal.append("steps", *where, steps=[asdict(step) for step in o.steps])
+        journal.append(StepsTimed(*where, o.steps))
     if o.called_off or o.cut:
-        journal.append("exchange", *where, called_off=o.called_off, cut=o.cut)
+        journal.append(ExchangeEnded(*where, o.called_off, o.cut))
     if o.proof is not None:
-        journal.append("proof", *where, proof=o.proof)
-    steps = [asdict(step) for step in o.patch_steps]
-    journal.append("patch", *where, ok=o.patch_ok, why=o.patch_why, facts={}, steps=steps)
-    journal.append("samples", *where, sampler=o.sampler)
-    journal.append("beats", *where, beats=list(o.beats))
-    journal.append("facts", *where, when="after", facts=o.facts_after)
-    journal.append("resync", *where, said=o.resync_said, finished_raw_ns=o.resync_finished_raw_ns)
+        journal.append(MemoryProven(*where, o.proof))
+    journal.append(PatchApplied(*where, o.patch_ok, o.patch_why, {}, o.patch_steps))
+    journal.append(SamplesTaken(*where, o.sampler))
+    journal.append(BeatsArrived(*where, o.beats))
+    journal.append(FactsRead(*where, "after", o.facts_after))
+    journal.append(ResyncReported(*where, o.resync_said, o.resync_finished_raw_ns))
     if o.claims or o.effects is not None:
-        journal.append("watched", *where, claims=list(o.claims), effects=o.effects)
-    journal.append("verified", *where, before=o.version_before, after=o.version_after, why="")
+        journal.append(WatcherReported(*where, o.claims, o.effects))
+    journal.append(VersionsCompared(*where, o.version_before, o.version_after, ""))
     if end:
-        journal.append("cycle-end", *where, host_step_ns=o.host_step_ns)
+        journal.append(CycleEnded(*where, o.host_step_ns))
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The folder of a run, each of whose events was given to `change` as JSON has it; without those that it
+    answers False for."""
+    path = folder / EVENTS
+    events = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    kept = [event for event in events if change(event) is not False]
+    numbered = ({**event, "seq": number} for number, event in enumerate(kept))
+    path.write_text("".join(json.dumps(event) + "\n" for event in numbered), encoding="utf-8")
+    return folder
 
 
 def methods(folder: Path) -> Path:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.controller import Controller, Fleet, Freezes, Stopped, Subject
 from lab.core.clock import GuestClock, Stamp
 from lab.core.handlers import HandlerEnd
+from lab.core.history import HistoryEvent
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch, Impact
@@ -31,6 +32,16 @@ REAL_NS = 1_790_000_000 * NS_PER_S
 CALL_NS = 2 * NS_PER_MS
 FACTS = ProbeFacts("boot", "tsc")
 SAMPLES = SamplerReport(1, 2, 0, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class AboutToFreeze:
+    """Subject.before_freeze was called."""
+
+    guest: str
+
+
+E = TypeVar("E", bound=HistoryEvent | AboutToFreeze)
 
 
 @dataclass
@@ -56,7 +67,7 @@ class World:
     repair_ns: int | None = 20 * NS_PER_MS
     at: int = NS_PER_S
     keep: bool = True
-    events: list[tuple[str, str, int, dict[str, Any]]] = field(default_factory=list)
+    events: list[HistoryEvent | AboutToFreeze] = field(default_factory=list)
     shown: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     due: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
@@ -129,9 +140,9 @@ class World:
 
     # -- ports.Journal, ports.View, ports.Doctor
 
-    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
+    def append(self, event: HistoryEvent) -> None:
         if self.keep:
-            self.events.append((kind, guest, cycle, data))
+            self.events.append(event)
 
     def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
         return None
@@ -158,8 +169,9 @@ class World:
 
     # -- what a test asks
 
-    def kind(self, wanted: str) -> list[tuple[str, int, dict[str, Any]]]:
-        return [(guest, cycle, data) for kind, guest, cycle, data in self.events if kind == wanted]
+    def of(self, kind: type[E]) -> list[E]:
+        """All events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
 
     def roll_out(
         self,
@@ -182,7 +194,7 @@ class World:
                 n,
                 _Probe(self, g),
                 _Resync(self, g),
-                before_freeze=partial(self.append, "before-freeze", n),
+                before_freeze=partial(self.events.append, AboutToFreeze(n)),
                 handler_end=self.handler_ends.get(n),
             )
             for n, g in self.guests.items()

@@ -11,6 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.core.history import (
+    CycleBegan,
+    EventHappened,
+    EventsAnnounced,
+    PatchApplied,
+    ResumeCalled,
+    StopCalled,
+)
 from lab.core.plan import Announcement, CycleSpec, Expectations, GuestSpec, Rollout
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.machine import Machine
@@ -78,24 +86,24 @@ class Lab:
         self.world.roll_out(self.specs, rollout, cycle, self.announcer, expect)
 
     def told(self, kind: Kind) -> list[Happening]:
-        notices = [data["happening"] for _, _, data in self.world.kind("notice")]
+        notices = [event.happening for event in self.world.of(EventHappened)]
         return [notice for notice in notices if notice.kind is kind]
 
-    def calls(self, kind: str) -> dict[str, Call]:
-        return {guest: data["call"] for guest, _, data in self.world.kind(kind)}
+    def calls(self, kind: type[StopCalled] | type[ResumeCalled]) -> dict[str, Call]:
+        return {event.guest: event.call for event in self.world.of(kind)}
 
     def announced(self) -> list[tuple[str, tuple[str, ...]]]:
         return [
             (event.id, event.notice.resources)
-            for _, _, data in self.world.kind("announced")
-            for event in data["events"]
+            for announced in self.world.of(EventsAnnounced)
+            for event in announced.events
         ]
 
 
 def test_an_event_lives_from_its_publication_until_all_are_in_time() -> None:
     lab = Lab(fleet(4, 2), Announcement())
     lab.run()
-    stops, backs = lab.calls("stop"), lab.calls("resume")
+    stops, backs = lab.calls(StopCalled), lab.calls(ResumeCalled)
     assert [resources for _, resources in lab.announced()] == [("g0", "g2"), ("g1", "g3")]
     for (event, resources), published, approved, started, gone in zip(
         lab.announced(),
@@ -125,10 +133,9 @@ def test_an_event_lives_from_its_publication_until_all_are_in_time() -> None:
 def test_without_an_approval_the_freeze_waits_for_not_before() -> None:
     lab = Lab(fleet(1, 1), Announcement(notice_ns=10 * MINUTE), drains_ns=None)
     lab.run()
-    (_, _, data) = lab.world.kind("announced")[0]
-    (event,) = data["events"]
+    (event,) = lab.world.of(EventsAnnounced)[0].events
     assert event.not_before.raw_ns - event.published.raw_ns == 10 * NS_PER_S
-    assert lab.calls("stop")["g0"].called.raw_ns >= event.not_before.raw_ns
+    assert lab.calls(StopCalled)["g0"].called.raw_ns >= event.not_before.raw_ns
     assert not lab.told(Kind.APPROVED)
 
 
@@ -137,19 +144,19 @@ def test_a_group_that_never_asked_is_frozen_at_once() -> None:
     begun = lab.world.at
     lab.run()
     assert [h.group for h in lab.told(Kind.UNHEARD)] == ["set-1"]
-    assert lab.calls("stop")["g1"].called.raw_ns - begun < 15 * NS_PER_S
+    assert lab.calls(StopCalled)["g1"].called.raw_ns - begun < 15 * NS_PER_S
     alone = Lab(fleet(1, 1), Announcement(), listeners=[])
     begun = alone.world.at
     alone.run()
-    assert alone.calls("stop")["g0"].called.raw_ns - begun <= SHORT.before_ns + 100 * NS_PER_MS
+    assert alone.calls(StopCalled)["g0"].called.raw_ns - begun <= SHORT.before_ns + 100 * NS_PER_MS
 
 
 def test_called_off_nobody_is_frozen() -> None:
     lab = Lab(fleet(2, 1), Announcement(cancel_after_ns=5 * MINUTE), drains_ns=None)
     lab.run()
     assert lab.world.most_down == 0
-    assert [data["frozen"] for _, _, data in lab.world.kind("cycle")] == [False, False]
-    assert not lab.world.kind("patch"), "the host is left alone"
+    assert [event.frozen for event in lab.world.of(CycleBegan)] == [False, False]
+    assert not lab.world.of(PatchApplied), "the host is left alone"
     assert len(lab.told(Kind.CANCELLED)) == 1 and not lab.told(Kind.STARTED)
     assert not any(status is EventStatus.STARTED for h in lab.handlers for _, _, status in h.seen)
 
@@ -165,7 +172,7 @@ def test_guests_that_never_come_back_to_time_keep_the_event_until_the_cycle_ends
     lab.world.repair_ns = None
     lab.run()
     gone = lab.told(Kind.GONE)[0].at.raw_ns
-    assert gone >= lab.calls("resume")["g0"].returned.raw_ns + SHORT.watch_ns
+    assert gone >= lab.calls(ResumeCalled)["g0"].returned.raw_ns + SHORT.watch_ns
 
 
 @pytest.mark.parametrize("notice_ns", [0, 30 * NS_PER_S])
@@ -174,7 +181,7 @@ def test_short_notice_or_none(notice_ns: int) -> None:
     lab.run()
     started = lab.told(Kind.STARTED)[0]
     assert started.at.raw_ns - lab.told(Kind.PUBLISHED)[0].at.raw_ns <= notice_ns // 60 + 100 * NS_PER_MS
-    stopped = lab.calls("stop")["g0"].called.raw_ns
+    stopped = lab.calls(StopCalled)["g0"].called.raw_ns
     assert stopped - started.at.raw_ns >= Announcement().started_ns, "it can be read all the same"
 
 
@@ -210,11 +217,11 @@ def test_nobody_is_frozen_before_its_event_has_started_and_been_shown(
     specs = fleet(count, domains, sets)
     lab = Lab(specs, announcement, drains, [spec.name for spec in specs][:listening])
     lab.run()
-    stops = lab.calls("stop")
+    stops = lab.calls(StopCalled)
     began = {h.event: h.at.raw_ns for h in lab.told(Kind.STARTED)}
     unheard = {h.event for h in lab.told(Kind.UNHEARD)}
     off = {h.event for h in lab.told(Kind.CANCELLED)}
-    frozen = {guest: data["frozen"] for guest, _, data in lab.world.kind("cycle")}
+    frozen = {event.guest: event.frozen for event in lab.world.of(CycleBegan)}
     assert sorted(frozen) == sorted(spec.name for spec in specs)
     for event, resources in lab.announced():
         for guest in resources:

@@ -14,6 +14,7 @@ import pytest
 
 from lab.cli.announcing import HEARD_NS, Announcing
 from lab.core.handlers import HandlerEnd
+from lab.core.history import HandlerEnded, HistoryEvent, ServiceFailed
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.model import Rules
 from lab.core.units import NS_PER_S
@@ -48,13 +49,13 @@ class Told:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.events: list[tuple[str, str, dict[str, Any]]] = []
+        self.events: list[HistoryEvent] = []
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
-        self.events.append((kind, guest, {"cycle": cycle, **data}))
+    def append(self, event: HistoryEvent) -> None:
+        self.events.append(event)
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_what_ends_after_the_last_cycle_is_recorded_too(service: MetadataService
     told, handler = Told(), Handler(DIED)
     handler.look()  # as closing it does
     announcing(told, handler)._farewell(service, [])
-    assert told.events == [("handler", "web-0", {"cycle": -1, "cell": "cell", "end": DIED})]
+    assert told.events == [HandlerEnded("web-0", DIED, "cell")]
     assert len(told.notes) == 1
 
 
@@ -106,4 +107,4 @@ def test_a_guest_that_was_cut_off_from_the_service_is_recorded(service: Metadata
     ]
     announcing(told, Handler(None))._farewell(service, cast(Any, ways))
     trouble = "not to be reached from d: x"
-    assert told.events == [("service", "", {"cycle": -1, "cell": "cell", "trouble": trouble})]
+    assert told.events == [ServiceFailed(trouble, "cell")]

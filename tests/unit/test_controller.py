@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 import pytest
 
 from lab.controller import RESERVE_NS, Controller, Subject
 from lab.core.clock import GuestClock, Stamp
+from lab.core.history import (
+    CpuUsed,
+    CycleBegan,
+    ExchangeEnded,
+    HistoryEvent,
+    OfGuest,
+    PatchApplied,
+    ProblemMet,
+    ResumeCalled,
+    StopCalled,
+    VersionsCompared,
+)
 from lab.core.mechanism import ResyncMechanism
 from lab.core.patch import Impact
 from lab.core.plan import CycleSpec, FreezeMethod, HoldPatch
@@ -30,6 +42,9 @@ SPEC = CycleSpec(
 )
 
 
+E = TypeVar("E", bound=HistoryEvent)
+
+
 class World:
     """Everything outside the controller; each thing done is a line in `log`. fail: what to raise when a
     line is about to be logged. after: the same, once it was done."""
@@ -40,7 +55,7 @@ class World:
         self.frozen: set[str] = set()
         self.fail: dict[str, BaseException] = {}
         self.after: dict[str, BaseException | None] = {}
-        self.events: list[tuple[str, str, dict[str, Any]]] = []
+        self.events: list[HistoryEvent] = []
         self.guarded: list[str] = []
         self.by_guard: dict[str, Resumed] = {}
         self.called_off: dict[str, str] = {}
@@ -139,9 +154,9 @@ class World:
 
     # ports.Journal and ports.View
 
-    def append(self, kind: str, guest: str = "", cycle: int = -1, **data: Any) -> None:
-        self.did(f"journal {kind}")
-        self.events.append((kind, guest, data))
+    def append(self, event: HistoryEvent) -> None:
+        self.did(f"journal {event.KIND}")
+        self.events.append(event)
 
     def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
         self.did(f"phase {name}")
@@ -153,7 +168,15 @@ class World:
         self.did("view frozen")
 
     def kinds(self, guest: str) -> list[str]:
-        return [kind for kind, of, _ in self.events if of == guest]
+        return [event.KIND for event in self.events if isinstance(event, OfGuest) and event.guest == guest]
+
+    def of(self, kind: type[E], guest: str = "") -> list[E]:
+        """All events of one kind; of one guest, if it is named."""
+        return [
+            event
+            for event in self.events
+            if isinstance(event, kind) and (not guest or getattr(event, "guest", "") == guest)
+        ]
 
 
 class FakeGuard:
@@ -322,7 +345,7 @@ def test_the_order_of_a_cycle() -> None:
 def test_the_patch_and_the_guard_are_given_the_budget() -> None:
     world = World()
     cycle(world)
-    began = next(d["call"] for kind, _, d in world.events if kind == "stop").called.raw_ns
+    began = world.of(StopCalled)[0].call.called.raw_ns
     assert world.patch_deadline <= began + SPEC.budget_ns - RESERVE_NS
     assert world.patch_deadline >= began + SPEC.budget_ns - RESERVE_NS - NS_PER_MS
     assert world.guarded == ["a", "b"]
@@ -334,7 +357,7 @@ def test_a_control_cycle_freezes_nobody() -> None:
     assert not [line for line in world.log if line.startswith(("freeze", "resync"))]
     assert "patch" in world.log
     assert "cpu" not in world.kinds("a")
-    assert world.events[0][2]["frozen"] is False
+    assert world.of(CycleBegan)[0].frozen is False
 
 
 @pytest.mark.parametrize(
@@ -423,7 +446,7 @@ def test_cpu_time_that_was_read_only_once_is_not_journalled() -> None:
     world.after["patch"] = None
     with pytest.raises(HypervisorError):
         cycle(world)
-    assert all(d["used_ns"] >= 0 for kind, _, d in world.events if kind == "cpu")
+    assert all(used.used_ns is not None and used.used_ns >= 0 for used in world.of(CpuUsed))
 
 
 def test_what_the_guard_resumed_is_not_resumed_again() -> None:
@@ -433,15 +456,14 @@ def test_what_the_guard_resumed_is_not_resumed_again() -> None:
     cycle(world)
     assert "resume a" not in world.log
     assert "resume b" in world.log
-    assert [d["call"] for kind, of, d in world.events if kind == "resume" and of == "a"] == [call]
+    assert [event.call for event in world.of(ResumeCalled, "a")] == [call]
 
 
 def test_a_lost_probe_is_a_problem_of_its_guest_only() -> None:
     world = World()
     world.fail["read a"] = GuestError("the probe's channel was lost", where="guest a")
     cycle(world)
-    problems = [d["text"] for kind, of, d in world.events if kind == "problem" and of == "a"]
-    assert problems == ["guest a: the probe's channel was lost"]
+    assert problems_of(world, "a") == ["guest a: the probe's channel was lost"]
     assert "freeze a" not in world.log
     assert "problem" not in world.kinds("b")
     assert world.kinds("b")[-1] == world.kinds("a")[-1] == "cycle-end"
@@ -471,7 +493,7 @@ ASLEEP = GuestGone("is asleep: it suspended itself to RAM", where="guest a")
 
 
 def problems_of(world: World, guest: str) -> list[str]:
-    return [data["text"] for kind, of, data in world.events if kind == "problem" and of == guest]
+    return [problem.text for problem in world.of(ProblemMet, guest)]
 
 
 @pytest.mark.parametrize("gone", [ENDED, ASLEEP])
@@ -517,8 +539,7 @@ def test_a_failing_patch_is_journalled() -> None:
     patch.result = PatchResult(False, "exit status 3", {"status": 3})
     subjects = {"a": Subject("a", FakeProbe(world, "a"), FakeResync(world, "a"))}
     controller.run_cycle(3, subjects, SPEC, patch, frozen=True)
-    said = [d for kind, _, d in world.events if kind == "patch"]
-    assert said == [{"ok": False, "why": "exit status 3", "facts": {"status": 3}, "steps": []}]
+    assert world.of(PatchApplied) == [PatchApplied("a", 3, False, "exit status 3", {"status": 3})]
 
 
 def test_a_freeze_that_was_called_off_leaves_the_host_unpatched() -> None:
@@ -529,11 +550,10 @@ def test_a_freeze_that_was_called_off_leaves_the_host_unpatched() -> None:
     assert "resume b" not in world.log
     assert {"resume a", "resync a", "resync b"} <= set(world.log)
     assert not world.frozen
-    told = [d for kind, guest, d in world.events if kind == "exchange" and guest == "b"]
-    assert [d["called_off"] for d in told] == ["the successor died"]
-    patched = [d for kind, _, d in world.events if kind == "patch"]
-    assert {d["ok"] for d in patched} == {False}
-    assert "the successor died" in patched[0]["why"]
+    assert [event.called_off for event in world.of(ExchangeEnded, "b")] == ["the successor died"]
+    patched = world.of(PatchApplied)
+    assert {event.ok for event in patched} == {False}
+    assert "the successor died" in patched[0].why
 
 
 def test_what_is_left_is_ended_whatever_happens() -> None:
@@ -551,7 +571,7 @@ def test_a_reboot_shuts_down_patches_and_starts() -> None:
     places = [world.log.index(line) for line in order]
     assert places == sorted(places)
     assert not [line for line in world.log if line.startswith(("freeze", "guard"))]
-    assert {d["frozen"] for kind, _, d in world.events if kind == "cycle"} == {False}
+    assert {event.frozen for event in world.of(CycleBegan)} == {False}
 
 
 @pytest.mark.parametrize("place", ["patch", "shutdown b"])
@@ -567,6 +587,6 @@ def test_what_was_shut_down_is_started_whatever_happens(place: str) -> None:
 def test_versions_are_taken_before_and_after() -> None:
     world = World()
     cycle(world)
-    verified = [d for kind, guest, d in world.events if kind == "verified" and guest == "a"]
-    assert verified[0]["before"] != verified[0]["after"]
-    assert verified[0]["why"] == ""
+    verified = world.of(VersionsCompared, "a")[0]
+    assert verified.before != verified.after
+    assert verified.why == ""

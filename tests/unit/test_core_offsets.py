@@ -19,11 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.core.clock import GuestClock, Stamp
+from lab.core.history import ReadingsTaken
+from lab.core.history.line import line_of
 from lab.core.timeline import Passing, Reading
 from lab.guest import payload_packets
 from lab.guest.payload_packets import RAW, REAL, Packets
-from lab.record.journal import _plain
-from lab.record.rebuild import _reading
+from lab.record.events import entry_of, envelope
 
 CASES = int(os.environ.get("FREEZELAB_HYPOTHESIS", "0")) or 1500
 MS = 1_000_000
@@ -207,10 +208,10 @@ def test_an_undisturbed_exchange_has_both_stamps() -> None:
 def test_the_record_keeps_the_stamps_and_reads_those_without() -> None:
     clocks = {clock: 10**9 + number for number, clock in enumerate(GuestClock)}
     bare = Reading(Stamp(1, 2), clocks, clocks, Stamp(3, 4))
-    for reading in (
-        bare,
-        replace(bare, channel="serial"),
-        replace(bare, passing=Passing(5, -6, None, 7)),
-    ):
-        assert _reading(_plain(reading)) == reading  # type: ignore[arg-type]
-    assert len(_plain(bare)) == 13  # type: ignore[arg-type]  # as it ever was
+    given = bare, replace(bare, channel="serial"), replace(bare, passing=Passing(5, -6, None, 7))
+    event = ReadingsTaken("web-0", 0, given)
+    line = line_of(event, 1, Stamp(5, 6))
+    found = envelope(line)
+    assert found is not None
+    assert entry_of(line, found).event == event
+    assert [len(numbers) for numbers in found.data["readings"]] == [13, 14, 18]

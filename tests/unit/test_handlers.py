@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from lab.core.handlers import HandlerEnd, handler_findings
+from lab.core.history import GuestsFrozen, HandlerEnded, ProblemMet
 from lab.core.plan import Announcement
 from lab.core.verdict import Outcome
 from lab.errors import GuestError, RecordError
@@ -17,7 +18,7 @@ from lab.record.journal import read_history
 from lab.record.run import Run, judge, to_json
 from lab.report.junit import write_junit
 from tests.unit.fleets import EXPECT, Made, write
-from tests.unit.sim_fleet import fleet
+from tests.unit.sim_fleet import AboutToFreeze, fleet
 from tests.unit.test_announced import Lab
 from tests.unit.test_report_terminal import page
 from tests.unit.test_report_values import terminal
@@ -85,17 +86,16 @@ def test_the_controller_looks_at_the_end_of_every_cycle() -> None:
     asked: Iterator[HandlerEnd | None] = iter([None])
     lab.world.handler_ends = {"g0": lambda: next(asked), "g1": lambda: DIED}
     lab.run()
-    assert [(guest, data["end"]) for guest, _, data in lab.world.kind("handler")] == [("g1", DIED)]
+    assert [(event.guest, event.end) for event in lab.world.of(HandlerEnded)] == [("g1", DIED)]
     assert next(asked, "looked at") == "looked at"
 
 
 def test_every_guest_is_told_before_the_first_is_frozen() -> None:
     lab = Lab(fleet(2, 1), Announcement())
     lab.run()
-    kinds = [kind for kind, _, _, _ in lab.world.events]
-    first = kinds.index("freeze")
-    assert [guest for guest, _, _ in lab.world.kind("before-freeze")] == ["g0", "g1"]
-    assert kinds[:first].count("before-freeze") == 2
+    first = lab.world.events.index(lab.world.of(GuestsFrozen)[0])
+    assert lab.world.of(AboutToFreeze) == [AboutToFreeze("g0"), AboutToFreeze("g1")]
+    assert sum(isinstance(event, AboutToFreeze) for event in lab.world.events[:first]) == 2
 
 
 def test_a_guest_that_does_not_answer_is_a_problem_and_no_end() -> None:
@@ -106,8 +106,8 @@ def test_a_guest_that_does_not_answer_is_a_problem_and_no_end() -> None:
 
     lab.world.handler_ends = {"g0": lost}
     lab.run()
-    assert not lab.world.kind("handler")
-    assert len(lab.world.kind("problem")) == 1
+    assert not lab.world.of(HandlerEnded)
+    assert len(lab.world.of(ProblemMet)) == 1
 
 
 def test_a_service_that_fails_is_in_the_record_too(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.core.history import KINDS, ProblemMet, ServiceFailed
+from lab.core.history.line import line_of
+from lab.record.events import UnknownEvent
 from lab.record.journal import EVENTS, read_history
 from lab.record.run import RUN, judge, to_json
 
@@ -58,6 +61,28 @@ def test_a_history_is_judged_as_it_was(tmp_path: Path, name: str) -> None:
     expected = json.loads(gzip.decompress((HISTORIES / name / f"{RUN}.gz").read_bytes()))
     found = list(differences(expected, json.loads(to_json(run))))
     assert not found, "\n".join([f"{len(found)} members differ:", *found[:SHOWN]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_line_is_written_as_it_was_read(tmp_path: Path, name: str) -> None:
+    """Other programs read them. Members that came later may be there as well: some of these histories were
+    made earlier on that day."""
+    entries = read_history(unpacked(name, tmp_path)).entries
+    lines = filter(None, (tmp_path / EVENTS).read_text(encoding="utf-8").split("\n"))
+    for entry, line in zip(entries, lines, strict=False):
+        assert not isinstance(entry.event, UnknownEvent)
+        written = json.loads(line_of(entry.event, entry.seq, entry.at))
+        found = [each for each in differences(json.loads(line), written) if ": is new: " not in each]
+        assert not found, f"{entry.kind}: {found[0]}"
+
+
+def test_all_kinds_of_events_are_there() -> None:
+    found = set()
+    for name in NAMES:
+        text = gzip.decompress((HISTORIES / name / f"{EVENTS}.gz").read_bytes()).decode()
+        found |= {kind for kind in KINDS if f'"kind":"{kind}"' in text}
+    # No guest and no service of these runs went wrong by itself.
+    assert set(KINDS) - found == {ProblemMet.KIND, ServiceFailed.KIND}
 
 
 def test_there_is_one_of_each_kind() -> None:

@@ -21,6 +21,7 @@ from lab.cli.main import app
 from lab.cli.session import Guests
 from lab.core.calibration import Machine, calibrate
 from lab.core.clock import GuestClock, Stamp
+from lab.core.history import Host
 from lab.core.look import FREE, Discipline, between_steps, course, look, point
 from lab.core.method import FreezeMethod, Regime
 from lab.core.timeline import ClockStep, Reading, SamplerReport
@@ -28,7 +29,7 @@ from lab.errors import RecordError, Refused, UsageError
 from lab.guest.local import host_probe
 from lab.host.clocks import HostClock
 from lab.hypervisor.kept import state_of_kept
-from lab.record.journal import Nowhere
+from lab.record.journal import NullJournal
 from lab.record.model import Calibration
 from lab.report.accuracy import show_accuracy
 from lab.report.calibration import render_calibration
@@ -289,7 +290,7 @@ def test_what_is_left_to_live_on_is_not_removed(tmp_path: Path) -> None:
     for leave in (True, False):
         folder = tmp_path / "guests" / "r1"
         folder.mkdir(parents=True, exist_ok=True)
-        with Guests(nobody, settings, HostClock(), NullView(), Nowhere()) as guests:
+        with Guests(nobody, settings, HostClock(), NullView(), NullJournal()) as guests:
             if leave:
                 guests.leave()
         assert folder.exists() is leave
@@ -313,12 +314,15 @@ def test_the_plan_of_a_calibration(cycles: int, controls: int, seed: int) -> Non
         assert plan.cells != calibrating.plan_for(cycles, controls, seed + 1).cells
 
 
+MACHINE = Host(cpu="c", kernel="k", qemu="7.2", accelerator="tcg")
+
+
 def saved(made_ns: int = 0, **changes: object) -> calibrating.Saved:
     obs, _ = simulate(Scenario(1, Regime.JUMPED, pause_ns=500 * MS, watch_ns=S, repair=Repair.NONE))
     quiet, _ = simulate(Scenario(2, Regime.RUNNING, pause_ns=0, watch_ns=S, repair=Repair.NONE))
     figures = calibrate([(500 * MS, obs), (500 * MS, quiet)])
     assert figures is not None
-    machine = calibrating.machine_of({"cpu": "c", "kernel": "k", "qemu": "7.2", "accelerator": "tcg"})
+    machine = calibrating.machine_of(MACHINE)
     summary = {
         name: value
         for name, value in asdict(Calibration("2026", 1, 5, 6, 1.0, 7, 8)).items()
@@ -329,14 +333,14 @@ def saved(made_ns: int = 0, **changes: object) -> calibrating.Saved:
 
 
 def test_runs_quote_the_last_calibration(tmp_path: Path) -> None:
-    host = {"cpu": "c", "kernel": "k", "qemu": "7.2", "accelerator": "tcg"}
+    host = MACHINE
     assert calibrating.for_record(tmp_path, host) is None
     calibrating._write(tmp_path, saved(HostClock().now().real_ns))
     assert calibrating.load(tmp_path) is not None
     quoted = calibrating.for_record(tmp_path, host)
     assert quoted is not None
     assert Calibration(**quoted) == Calibration("2026", 1, 5, 6, 1.0, 7, 8, "", "only 1 of 30 pauses")
-    moved = calibrating.for_record(tmp_path, {**host, "kernel": "k2"})
+    moved = calibrating.for_record(tmp_path, replace(host, kernel="k2"))
     assert moved is not None
     assert "another kernel" in moved["stale"]
     calibrating._write(tmp_path, saved(0))
@@ -350,7 +354,7 @@ def test_runs_quote_the_last_calibration(tmp_path: Path) -> None:
 
 
 def test_the_machine_is_not_named() -> None:
-    made = calibrating.machine_of({})
+    made = calibrating.machine_of(Host())
     identity = Path("/etc/machine-id")
     assert len(made.id) == 16
     if identity.exists() and identity.stat().st_size:
@@ -402,9 +406,7 @@ def test_a_rough_calibration_does_not_take_a_good_ones_place(tmp_path: Path) -> 
 
 def test_a_rough_calibration_is_quoted_as_one(tmp_path: Path) -> None:
     calibrating.keep(tmp_path, full(load=6.3, cpus=2))
-    quoted = calibrating.for_record(
-        tmp_path, {"cpu": "c", "kernel": "k", "qemu": "7.2", "accelerator": "tcg"}
-    )
+    quoted = calibrating.for_record(tmp_path, MACHINE)
     assert quoted is not None
     console, out = shown(120)
     show_accuracy(Page(console), replace(RUNS["passed"](), calibration=Calibration(**quoted)))

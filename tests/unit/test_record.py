@@ -6,19 +6,43 @@ import json
 import resource
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 
 from lab.core.clock import Stamp
+from lab.core.history import (
+    KINDS,
+    SCHEMA,
+    BeatsArrived,
+    CpuUsed,
+    CycleBegan,
+    CycleEnded,
+    FactsRead,
+    GuestBooted,
+    GuestsFrozen,
+    HistoryEvent,
+    Host,
+    PatchApplied,
+    ProblemMet,
+    ReadingsTaken,
+    ResumeCalled,
+    ResyncReported,
+    RunEnded,
+    RunStarted,
+    SamplesTaken,
+    StopCalled,
+)
 from lab.core.plan import CycleSpec, Expectations, GuestSpec, HoldPatch, Plan, Regime, ResyncMechanism
 from lab.core.timeline import Observation
 from lab.core.verdict import Outcome
 from lab.errors import MachineError, RecordError
-from lab.record.journal import EVENTS, SCHEMA, FileJournal, History, read_history
+from lab.record.events import UnknownEvent
+from lab.record.journal import EVENTS, FileJournal, read_history
 from lab.record.rebuild import observations_of, plan_of
 from lab.record.run import judge, schema, to_json, write
+from tests.unit.histories import edited
 from tests.unit.simulation import MS, Repair, S, Scenario, simulate
 
 
@@ -58,39 +82,34 @@ def plan_for(cycles: list[Observation]) -> Plan:
 def written(folder: Path, cycles: list[Observation]) -> Path:
     """The events of a run with these cycles, in the controller's order."""
     with FileJournal(folder, Ticking()) as journal:
-        journal.append(
-            "run-start",
-            schema=SCHEMA,
-            id="run-1",
-            plan=plan_for(cycles),
-            host={"kernel": "6.1", "qemu": "7.2"},
-        )
-        journal.append("boot", "web-0", timings={"ssh_ns": S})
+        journal.append(RunStarted(SCHEMA, "run-1", plan_for(cycles), Host(kernel="6.1", qemu="7.2")))
+        journal.append(GuestBooted("web-0", {"ssh_ns": S}))
         for o in cycles:
             where = (o.guest, o.cycle)
             assert o.stop is not None
-            journal.append(
-                "cycle", *where, frozen=o.frozen, method=o.method, patch=o.patch, budget_ns=o.budget_ns
-            )
-            journal.append("facts", *where, when="before", facts=o.facts_before)
-            early = [r for r in o.readings if r.t4.raw_ns <= o.stop.called.raw_ns]
-            journal.append("readings", *where, readings=early[:7])
-            journal.append("readings", *where, readings=early[7:])
-            journal.append("freeze", cycle=o.cycle, guests=[o.guest], method=o.method)
-            journal.append("stop", *where, call=o.stop)
-            journal.append("resume", *where, call=o.resume)
-            journal.append("cpu", *where, used_ns=o.cpu_ns)
-            journal.append("patch", *where, ok=o.patch_ok, why=o.patch_why, facts={})
-            journal.append("readings", *where, readings=list(o.readings[len(early) :]))
+            assert o.resume is not None
+            assert o.sampler is not None
+            assert o.facts_before is not None
+            assert o.facts_after is not None
+            journal.append(CycleBegan(*where, o.frozen, o.method, o.patch, budget_ns=o.budget_ns))
+            journal.append(FactsRead(*where, "before", o.facts_before))
+            early = tuple(r for r in o.readings if r.t4.raw_ns <= o.stop.called.raw_ns)
+            journal.append(ReadingsTaken(*where, early[:7]))
+            journal.append(ReadingsTaken(*where, early[7:]))
+            journal.append(GuestsFrozen(o.cycle, (o.guest,), o.method))
+            journal.append(StopCalled(*where, o.stop))
+            journal.append(ResumeCalled(*where, o.resume))
+            journal.append(CpuUsed(*where, o.cpu_ns))
+            journal.append(PatchApplied(*where, o.patch_ok, o.patch_why))
+            journal.append(ReadingsTaken(*where, o.readings[len(early) :]))
             for problem in o.problems:
-                journal.append("problem", *where, text=problem)
-            journal.append("samples", *where, sampler=o.sampler)
-            journal.append("beats", *where, beats=list(o.beats))
-            journal.append("facts", *where, when="after", facts=o.facts_after)
-            finished = o.resync_finished_raw_ns
-            journal.append("resync", *where, said=o.resync_said, finished_raw_ns=finished)
-            journal.append("cycle-end", *where, host_step_ns=o.host_step_ns)
-        journal.append("run-end", interrupted=False, failure="")
+                journal.append(ProblemMet(*where, problem))
+            journal.append(SamplesTaken(*where, o.sampler))
+            journal.append(BeatsArrived(*where, o.beats))
+            journal.append(FactsRead(*where, "after", o.facts_after))
+            journal.append(ResyncReported(*where, o.resync_said, o.resync_finished_raw_ns))
+            journal.append(CycleEnded(*where, o.host_step_ns))
+        journal.append(RunEnded(interrupted=False, failure=""))
     return folder / EVENTS
 
 
@@ -182,11 +201,13 @@ def test_a_line_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
         read_history(tmp_path)
 
 
-def _without(history: History, kind: str, member: str) -> History:
-    events = tuple(
-        {k: v for k, v in e.items() if k != member} if e["kind"] == kind else e for e in history.events
-    )
-    return replace(history, events=events)
+def _without(path: Path, kind: str, member: str) -> None:
+    """The history without a member of all events of a kind."""
+    events = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    for event in events:
+        if event["kind"] == kind:
+            del event[member]
+    path.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -198,10 +219,9 @@ def _without(history: History, kind: str, member: str) -> History:
     ],
 )  # fmt: skip
 def test_an_event_that_lacks_a_part_is_named(tmp_path: Path, kind: str, member: str) -> None:
-    written(tmp_path, CYCLES[:1])
-    history = _without(read_history(tmp_path), kind, member)
-    with pytest.raises(RecordError, match=kind):
-        judge(history)
+    _without(written(tmp_path, CYCLES[:1]), kind, member)
+    with pytest.raises(RecordError, match=f"damaged: {kind}: {member}: Field required"):
+        read_history(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -216,8 +236,37 @@ def test_no_run_there(tmp_path: Path, content: bytes | None) -> None:
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / EVENTS).write_text('{"seq": 0, "kind": "run-start", "schema": "freezelab.events/9"}\n')
-    with pytest.raises(RecordError, match=r"freezelab\.events/9"):
+    with pytest.raises(RecordError) as caught:
         read_history(tmp_path)
+    what = "its schema is 'freezelab.events/9', and this freezelab reads freezelab.events/1"
+    assert str(caught.value) == f"{tmp_path / EVENTS}: {what}: use the one that made it"
+
+
+def test_kinds_and_members_that_are_not_known_are_left_alone(tmp_path: Path) -> None:
+    written(tmp_path, CYCLES)
+    before = judge(read_history(tmp_path))[0]
+
+    def grown(event: dict[str, Any]) -> None:
+        event["colour"] = {"red": [1]}
+        event.get("facts", {})["mood"] = 3
+
+    edited(tmp_path, grown)
+    path = tmp_path / EVENTS
+    *lines, last = path.read_text(encoding="utf-8").splitlines()
+    end = json.loads(last)
+    lines.append(json.dumps({**end, "kind": "weather", "failure": None}))
+    lines.append(json.dumps({**end, "seq": end["seq"] + 1}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    history = read_history(tmp_path)
+    assert history.entries[-2].event == UnknownEvent("weather")
+    assert judge(history)[0] == before
+
+
+def test_every_kind_is_one_frozen_class_with_a_docstring() -> None:
+    assert len(KINDS) == len(get_args(HistoryEvent))
+    for kind, event in KINDS.items():
+        assert vars(event)["__dataclass_params__"].frozen, kind
+        assert event.__doc__ and not event.__doc__.startswith(f"{event.__name__}("), kind
 
 
 def test_a_journal_is_never_written_over(tmp_path: Path) -> None:
@@ -235,18 +284,18 @@ def test_text_with_other_line_ends(tmp_path: Path) -> None:
 def test_a_line_that_a_full_disk_cut_short_is_taken_back(tmp_path: Path) -> None:
     """What can be written later is not glued to it."""
     with FileJournal(tmp_path, Ticking()) as journal:
-        journal.append("run-start", schema=SCHEMA, id="run-1", plan=plan_for(CYCLES), host={})
+        journal.append(RunStarted(SCHEMA, "run-1", plan_for(CYCLES), Host()))
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         full = journal.path.stat().st_size + 100
         resource.setrlimit(resource.RLIMIT_FSIZE, (full, before[1]))
         try:
             with pytest.raises(MachineError, match="the history cannot be written"):
-                journal.append("problem", "web-0", 0, text="x" * 300)
+                journal.append(ProblemMet("web-0", 0, "x" * 300))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        journal.append("run-end", interrupted=False, failure="the disk is full")
+        journal.append(RunEnded(interrupted=False, failure="the disk is full"))
     history = read_history(tmp_path)
-    assert [event["kind"] for event in history.events] == ["run-start", "run-end"]
+    assert [entry.kind for entry in history.entries] == ["run-start", "run-end"]
     assert judge(history)[0].outcome is Outcome.INCONCLUSIVE
 
 

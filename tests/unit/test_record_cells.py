@@ -17,7 +17,7 @@ from lab.record.journal import read_history
 from lab.record.rebuild import observations_of
 from lab.record.run import Run, judge, schema, to_json
 from tests.unit import histories
-from tests.unit.histories import ALL, Journalled, cell, cycle, write
+from tests.unit.histories import ALL, Journalled, cell, cycle, edited, write
 from tests.unit.simulation import MS, S
 
 
@@ -90,10 +90,9 @@ def test_a_cell_that_the_plan_has_not_is_damage(tmp_path: Path) -> None:
     folder = write(
         tmp_path, "m", [Journalled(cell(FreezeMethod.SUSPEND), [cycle(FreezeMethod.SUSPEND, 0, S)])]
     )
-    history = read_history(folder)
-    events = tuple({**e, "cell": "other"} if e["kind"] == "cycle" else e for e in history.events)
+    edited(folder, lambda event: event.update(cell="other") if event["kind"] == "cycle" else None)
     with pytest.raises(RecordError, match="'other'"):
-        judge(replace(history, events=events))
+        judged(folder)
 
 
 def test_the_benchmarks_comparisons(runs: dict[str, Run]) -> None:

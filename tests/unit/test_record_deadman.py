@@ -73,7 +73,7 @@ def test_a_cut_off_end_is_one_whatever_the_deadman_wrote_behind_it(tmp_path: Pat
     text = killed(path, seen)
     path.write_text(text + left + line(at, (at, at + MS)) + line(at, None, act="ended"), encoding="utf-8")
     history = read_history(path.parent)
-    assert [event["kind"] for event in history.events][-3:] == ["freeze", "deadman", "deadman"]
+    assert [entry.kind for entry in history.entries][-3:] == ["freeze", "deadman", "deadman"]
     assert not history.complete
     whole = "the run was cut off before its end"
     assert history.damage == (f"line {len(text.splitlines()) + 1} is cut off" if len(left) > 1 else whole)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 
+from lab.core.history import SCHEMA, EventHappened, Host, RunEnded, RunStarted
 from lab.core.plan import (
     Announcement,
     EventType,
@@ -22,16 +22,17 @@ from lab.core.plan import (
     RolloutEnd,
     ServiceFaults,
 )
-from lab.core.scheduled.model import Late, Recorded
+from lab.core.scheduled.model import Happening, Kind, Late, Recorded
 from lab.core.timeline import Observation
 from lab.core.verdict import Outcome
 from lab.errors import RecordError
-from lab.record.journal import SCHEMA, FileJournal, read_history
+from lab.record.events import Entry
+from lab.record.journal import FileJournal, read_history
 from lab.record.rebuild import plan_of
 from lab.record.run import Run, judge, schema, to_json
 from tests.unit import fleets
 from tests.unit.fleets import ALL, EXPECT, GOOD, Made, write
-from tests.unit.histories import cycle
+from tests.unit.histories import cycle, edited
 from tests.unit.sim_fleet import fleet
 from tests.unit.simulation import MS, S
 from tests.unit.test_announced import Lab
@@ -148,11 +149,11 @@ def test_an_announcement_that_was_interrupted_has_not_failed(name: str, tmp_path
     """At whatever event of its history, by a signal or by the end of the process."""
     history = read_history(write(tmp_path, "whole", CUT[name]))
     assert judge(history)[0].outcome is Outcome.PASSED
-    for count in range(1, len(history.events)):
-        events = history.events[:count]
-        end = {**events[-1], "kind": "run-end", "seq": count, "interrupted": True, "failure": "by a signal"}
-        ended = replace(history, events=(*events, end))
-        killed = replace(history, events=events, complete=False, damage="cut off")
+    for count in range(1, len(history.entries)):
+        entries = history.entries[:count]
+        end = Entry(count, entries[-1].at, RunEnded(interrupted=True, failure="by a signal"))
+        ended = replace(history, entries=(*entries, end))
+        killed = replace(history, entries=entries, complete=False, damage="cut off")
         run = judge(ended if count % 2 else killed)[0]
         assert run.outcome is Outcome.INCONCLUSIVE
         assert [f.metric for f in run.findings if f.outcome is Outcome.FAILED] == []
@@ -166,19 +167,16 @@ def test_a_rollout_that_was_cut_off_proves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_rollout_that_an_error_stopped_has_not_failed(tmp_path: Path) -> None:
-    history = read_history(write(tmp_path, "error", Made(bad=2)))
-    events = tuple({**e, "ok": True, "why": ""} if e["kind"] == "gate" else e for e in history.events)
-    run = judge(replace(history, events=events))[0]
+    folder = write(tmp_path, "error", Made(bad=2))
+    edited(folder, lambda event: event.update(ok=True, why="") if event["kind"] == "gate" else None)
+    run = judged(folder)
     assert outcomes(run, "rollout") == [Outcome.INCONCLUSIVE]
 
 
 def test_a_stop_that_was_not_seen_proves_nothing(tmp_path: Path) -> None:
     folder = write(tmp_path, "whole", Made())
-    history = read_history(folder)
-    events = tuple(
-        e for e in history.events if not (e["kind"] in ("stop", "resume") and e.get("guest") == "web-3")
-    )
-    run = judge(replace(history, events=events))[0]
+    edited(folder, lambda event: event["kind"] not in ("stop", "resume") or event["guest"] != "web-3")
+    run = judged(folder)
     assert outcomes(run, "one domain at a time") == [Outcome.INCONCLUSIVE]
     assert run.outcome is Outcome.INCONCLUSIVE
 
@@ -197,22 +195,16 @@ def test_the_skew_is_held_against_its_limit(tmp_path: Path, limit_ns: int, wante
 
 def test_refusals_and_restarts_belong_to_the_event_of_their_group(tmp_path: Path) -> None:
     history = read_history(write(tmp_path, "r", Made((("web", 1, 2),), rollout=None)))
-    where = next(e for e in history.events if e["kind"] == "notice")
-    told = {**where["happening"], "event": ""}
+    end, first = history.entries[-1], next(history.of(EventHappened))
     extra = [
-        {**where, "happening": {**told, "kind": kind, "guest": guest, "group": group}}
-        for kind, guest, group in (
-            ("refused", "web-0", "web"), ("refused", "web-1", "web"), ("restarted", "", "web"),
-            ("refused", "db-0", "db"),
-        )
+        Entry(number, end.at, EventHappened(Happening(end.at, kind, group, guest=guest), first.cycle))
+        for number, (kind, guest, group) in enumerate((
+            (Kind.REFUSED, "web-0", "web"), (Kind.REFUSED, "web-1", "web"), (Kind.RESTARTED, "", "web"),
+            (Kind.REFUSED, "db-0", "db"),
+        ))
     ]  # fmt: skip
-    event = judge(replace(history, events=(*history.events, *extra)))[0].events[0]
+    event = judge(replace(history, entries=(*history.entries, *extra)))[0].events[0]
     assert (event.refused, event.restarts) == (2, 1)
-
-
-def _damaged(history: Any, kind: str, member: str) -> Any:
-    events = tuple({**e, member: {"no": 1}} if e["kind"] == kind else e for e in history.events)
-    return replace(history, events=events)
 
 
 @pytest.mark.parametrize(
@@ -221,18 +213,24 @@ def _damaged(history: Any, kind: str, member: str) -> Any:
      ("gate", "took_ns"), ("rollout-end", "ended")],
 )  # fmt: skip
 def test_an_event_that_is_damaged_is_named(tmp_path: Path, kind: str, member: str) -> None:
-    history = read_history(write(tmp_path, "d", Made((("web", 2, 1),))))
-    with pytest.raises(RecordError, match=f"\\({kind}\\) is damaged"):
-        judge(_damaged(history, kind, member))
-    without = [e for e in history.events if e["kind"] != "rollout"]
-    with pytest.raises(RecordError):
-        judge(replace(history, events=tuple(without)))
+    folder = write(tmp_path, "d", Made((("web", 2, 1),)))
+    edited(folder, lambda event: event.update({member: {"no": 1}}) if event["kind"] == kind else None)
+    with pytest.raises(RecordError, match=f"damaged: {kind}: {member}"):
+        read_history(folder)
+
+
+@pytest.mark.parametrize("kind", ["rollout", "wave"])
+def test_a_gate_of_a_rollout_or_a_wave_that_was_not_begun_is_damage(tmp_path: Path, kind: str) -> None:
+    folder = write(tmp_path, "d", Made((("web", 2, 1),)))
+    history = read_history(edited(folder, lambda event: event["kind"] != kind))
+    with pytest.raises(RecordError, match="is damaged: its rollout or its wave was not begun"):
+        judge(history)
 
 
 def test_what_was_to_be_announced_and_was_not_is_not_green(tmp_path: Path) -> None:
-    history = read_history(write(tmp_path, "n", Made((("web", 1, 1),), rollout=None)))
-    events = tuple(e for e in history.events if e["kind"] not in ("announced", "notice"))
-    assert outcomes(judge(replace(history, events=events))[0], "announcement") == [Outcome.INCONCLUSIVE]
+    folder = write(tmp_path, "n", Made((("web", 1, 1),), rollout=None))
+    edited(folder, lambda event: event["kind"] not in ("announced", "notice"))
+    assert outcomes(judged(folder), "announcement") == [Outcome.INCONCLUSIVE]
 
 
 def test_an_event_that_is_still_shown_fails(tmp_path: Path) -> None:
@@ -263,10 +261,10 @@ def test_what_the_real_controller_and_service_journal_is_judged(tmp_path: Path) 
     spec = replace(lab.cycle, announce=lab.announcement)
     plan = Plan("sim", "", "00", tuple(specs), ResyncMechanism.AGENT, spec, expect, rollout=rollout)
     with FileJournal(tmp_path, lab.world) as journal:
-        journal.append("run-start", schema=SCHEMA, id="sim", plan=asdict(plan), host={})
+        journal.append(RunStarted(SCHEMA, "sim", plan, Host()))
         lab.world.append = journal.append  # type: ignore[method-assign]
         lab.run(rollout)
-        journal.append("run-end", interrupted=False, failure="")
+        journal.append(RunEnded(interrupted=False, failure=""))
     run = judged(tmp_path)
     # These guests have no sampler, so nothing tells the gap; all else is known.
     assert {f.metric for f in run.findings if f.outcome is not Outcome.PASSED} == {"closure"}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lab.core.history import SetupRead
 from lab.core.verdict import Outcome
 from lab.record.journal import read_history
 from lab.record.run import Cycle, Run, judge
-from tests.unit.histories import ALL, CALIBRATION, resync_matrix, slewed, stepped
+from tests.unit.histories import ALL, CALIBRATION, edited, resync_matrix, slewed, stepped
 from tests.unit.simulation import MS, S
 
 
@@ -121,22 +121,25 @@ def test_the_calibration_at_the_time_of_the_run_and_what_was_left_out(runs: dict
 
 
 def test_a_calibration_of_another_version_is_read_as_far_as_it_is_known(tmp_path: Path) -> None:
-    history = read_history(stepped(tmp_path))
+    folder = stepped(tmp_path)
 
     def judged(calibration: object) -> Run:
-        first = {**history.events[0], "calibration": calibration}
-        return judge(replace(history, events=(first, *history.events[1:])))[0]
+        edited(
+            folder,
+            lambda event: event.update(calibration=calibration) if event["kind"] == "run-start" else None,
+        )
+        return judge(read_history(folder))[0]
 
     assert judged({**CALIBRATION, "temperature": 300}).calibration == judged(CALIBRATION).calibration
     assert judged({"made": "2026-11-17"}).calibration is None
     assert judged(None).calibration is None
-    old = {name: value for name, value in history.events[0].items() if name != "calibration"}
-    assert judge(replace(history, events=(old, *history.events[1:])))[0].calibration is None
+    edited(folder, lambda event: event.pop("calibration", None) is None or None)
+    assert judge(read_history(folder))[0].calibration is None
 
 
 def test_a_history_from_before_set_ups_is_judged_by_the_labs_own_configuration(tmp_path: Path) -> None:
     history = read_history(ALL["upgrade"](tmp_path))
-    assert not list(history.of("setup"))
+    assert not list(history.of(SetupRead))
     resync = judge(history)[0].guests[0].cycles[0].resync
     assert resync is not None
     assert resync.forecast is not None

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.core.history import GateAsked, ResumeCalled, RolloutEnded, RolloutPlanned, StopCalled, WaveReached
 from lab.core.plan import DomainKind, Gate, GateKind, GuestSpec, Rollout, RolloutEnd
 from lab.core.rollout import set_of, waves
 from lab.core.units import NS_PER_MS, NS_PER_S
@@ -72,7 +73,7 @@ def test_a_seed_shuffles_each_set_in_its_own_way_and_always_the_same() -> None:
 
 
 def stops(world: World) -> list[str]:
-    return [guest for guest, _, _ in world.kind("stop")]
+    return [event.guest for event in world.of(StopCalled)]
 
 
 def test_domains_are_frozen_one_after_another_and_each_is_back_before_the_next() -> None:
@@ -81,16 +82,16 @@ def test_domains_are_frozen_one_after_another_and_each_is_back_before_the_next()
     assert world.roll_out(specs, Rollout(between_ns=5 * NS_PER_S), SHORT) is None
     assert stops(world) == ["g0", "g4", "g1", "g5", "g2", "g6", "g3", "g7"]
     assert world.most_down == 2
-    calls = {guest: data["call"] for guest, _, data in world.kind("stop")}
-    backs = {guest: data["call"] for guest, _, data in world.kind("resume")}
+    calls = {event.guest: event.call for event in world.of(StopCalled)}
+    backs = {event.guest: event.call for event in world.of(ResumeCalled)}
     for early, late in (("g4", "g1"), ("g5", "g2"), ("g6", "g3")):
         gap = calls[late].called.raw_ns - backs[early].returned.raw_ns
         assert gap >= SHORT.watch_ns + 5 * NS_PER_S
-    assert [data["when"] for _, _, data in world.kind("wave")] == ["begin", "end"] * 4
-    assert [cycle for _, cycle, _ in world.kind("wave")] == [0, 0, 1, 1, 2, 2, 3, 3]
-    (_, _, told), (_, _, ended) = *world.kind("rollout"), *world.kind("rollout-end")
-    assert told["waves"] == [["g0", "g4"], ["g1", "g5"], ["g2", "g6"], ["g3", "g7"]]
-    assert (ended["ended"], ended["wave"]) == (RolloutEnd.COMPLETE, 4)
+    assert [event.when for event in world.of(WaveReached)] == ["begin", "end"] * 4
+    assert [event.cycle for event in world.of(WaveReached)] == [0, 0, 1, 1, 2, 2, 3, 3]
+    (planned,) = world.of(RolloutPlanned)
+    assert planned.waves == (("g0", "g4"), ("g1", "g5"), ("g2", "g6"), ("g3", "g7"))
+    assert world.of(RolloutEnded) == [RolloutEnded(RolloutEnd.COMPLETE, "", 4)]
     assert world.shown[-1] == ("set-0 UD 3", "done")
     assert [state for label, state in world.shown if label == "set-0 UD 0"] == [
         "waiting", "frozen", "resyncing", "done",
@@ -128,10 +129,9 @@ def test_a_gate_that_does_not_hold_stops_the_rollout_and_says_why(break_it: str,
     assert stopped is not None and (stopped.wave, stopped.why.split(",")[0]) == (2, stopped.why)
     assert stopped.why.startswith(why)
     assert stops(world) == ["g0", "g1"], "the third domain is left alone"
-    failed = [(guest, data["gate"]) for guest, _, data in world.kind("gate") if not data["ok"]]
-    assert failed and all(data["took_ns"] >= NS_PER_S for _, _, data in world.kind("gate") if not data["ok"])
-    (_, _, ended) = world.kind("rollout-end")[0]
-    assert (ended["ended"], ended["wave"], ended["why"]) == (RolloutEnd.STOPPED, 2, stopped.why)
+    failed = [gate for gate in world.of(GateAsked) if not gate.ok]
+    assert failed and all(gate.took_ns >= NS_PER_S for gate in failed)
+    assert world.of(RolloutEnded)[0] == RolloutEnded(RolloutEnd.STOPPED, stopped.why, 2)
     assert world.shown[-1] == ("set-0 UD 1", "stopped")
 
 
@@ -146,7 +146,7 @@ def test_a_gate_may_hold_late() -> None:
     world.later(world.at + 12 * NS_PER_S, well)
     rollout = Rollout(gates=(Gate(GateKind.HTTP, "http://localhost/"),), gate_within_ns=20 * NS_PER_S)
     assert world.roll_out(specs, rollout, SHORT) is None
-    took = [data["took_ns"] for guest, _, data in world.kind("gate")]
+    took = [gate.took_ns for gate in world.of(GateAsked)]
     assert took[0] > 5 * NS_PER_S > took[1]
 
 
@@ -155,7 +155,7 @@ def test_gates_are_asked_only_where_they_are_meant_and_of_members_once_a_set() -
     world = world_of(specs)
     gates = (Gate(GateKind.COMMAND, "one", on=("g1", "g2")), Gate(GateKind.MEMBERS))
     assert world.roll_out(specs, Rollout(gates=gates), SHORT) is None
-    first = [(guest, data["gate"]) for guest, cycle, data in world.kind("gate") if cycle == 0]
+    first = [(gate.guest, gate.gate) for gate in world.of(GateAsked) if gate.cycle == 0]
     assert first == [("g2", "command one"), ("g0", "members")]
     assert world.asked[:3] == [("g2", "command one"), ("g1", "command one"), ("g2", "command one")]
 
@@ -173,8 +173,8 @@ def test_what_a_cycle_raises_passes_and_the_history_says_where_it_stood() -> Non
     world.freeze = fails  # type: ignore[method-assign]
     with pytest.raises(HypervisorError):
         world.roll_out(specs, Rollout(), SHORT)
-    (_, _, ended) = world.kind("rollout-end")[0]
-    assert (ended["ended"], ended["wave"]) == (RolloutEnd.STOPPED, 3)
+    ended = world.of(RolloutEnded)[0]
+    assert (ended.ended, ended.wave) == (RolloutEnd.STOPPED, 3)
     assert all(guest.frozen_at is None for guest in world.guests.values())
 
 
@@ -195,10 +195,10 @@ def test_never_more_than_one_domain_of_a_set_is_down(
     assert world.roll_out(specs, rollout, cycle) is None
     by_name = {spec.name: spec for spec in specs}
     down: list[tuple[int, int, str, int]] = []
-    backs = {guest: data["call"].returned.raw_ns for guest, _, data in world.kind("resume")}
-    for guest, _, data in world.kind("stop"):
-        spec = by_name[guest]
-        down.append((data["call"].called.raw_ns, backs[guest], set_of(spec), rollout.by.of(spec)))
+    backs = {event.guest: event.call.returned.raw_ns for event in world.of(ResumeCalled)}
+    for stop in world.of(StopCalled):
+        spec = by_name[stop.guest]
+        down.append((stop.call.called.raw_ns, backs[stop.guest], set_of(spec), rollout.by.of(spec)))
     assert len(down) == count
     for from_a, to_a, set_a, domain_a in down:
         for from_b, to_b, set_b, domain_b in down:

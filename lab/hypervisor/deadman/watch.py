@@ -8,17 +8,18 @@ looking: such a controller may wake up in the middle of its own freeze.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
 import socket
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.core.history import DeadManActed
+from lab.core.history.line import line_of
 from lab.core.timeline import Call
 from lab.core.units import NS_PER_S
 from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, receive, send
@@ -185,14 +186,9 @@ class Watch:
         if self._history is None:
             return
         stamp = now()
-        event: dict[str, object] = {
-            "seq": None,
-            "kind": "deadman",
-            "guest": guarded.guest,
-            "cycle": guarded.cycle,
-        }
-        event |= {"raw_ns": stamp.raw_ns, "real_ns": stamp.real_ns, "act": rescued.act, "why": why}
-        event |= {"call": _call(rescued), "text": rescued.text}
+        event = DeadManActed(
+            rescued.act, why, _call(rescued), rescued.text, guest=guarded.guest, cycle=guarded.cycle
+        )
         with self._writing:
             try:
                 handle = os.open(self._history, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
@@ -202,7 +198,7 @@ class Watch:
                 size = os.fstat(handle).st_size
                 # The controller may have been killed in the middle of a line.
                 cut = b"" if not size or os.pread(handle, 1, size - 1) == b"\n" else b"\n"
-                os.write(handle, cut + json.dumps(event, separators=(",", ":")).encode() + b"\n")
+                os.write(handle, cut + line_of(event, None, stamp).encode("utf-8", "replace") + b"\n")
                 os.fsync(handle)
             except OSError:
                 return
@@ -210,10 +206,10 @@ class Watch:
                 os.close(handle)
 
 
-def _call(rescued: Rescued) -> dict[str, object] | None:
+def _call(rescued: Rescued) -> Call | None:
     if rescued.called is None or rescued.returned is None:
         return None
-    return asdict(Call(rescued.called, rescued.returned, rescued.event_real_ns))
+    return Call(rescued.called, rescued.returned, rescued.event_real_ns)
 
 
 def main(end: int, controller_pid: int, controller: int, history: str) -> None:

@@ -1,0 +1,16 @@
+"""How an event says which of its fields are left out of its line."""
+
+from __future__ import annotations
+
+from dataclasses import Field
+from typing import Any
+
+_LEFT_OUT = "left out when it is the default"
+
+OPTIONAL = {_LEFT_OUT: True}
+"""Metadata of a field that a line goes without when it has its default."""
+
+
+def is_left_out(of: Field[Any], value: object) -> bool:
+    """Whether a line goes without this field."""
+    return _LEFT_OUT in of.metadata and bool(value == of.default)

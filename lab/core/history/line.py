@@ -1,0 +1,45 @@
+"""An event as its line of events.jsonl: a JSON object with seq, kind, the guest and the cycle where they
+apply, raw_ns and real_ns (the host's MONOTONIC_RAW and REALTIME at writing), and the event's other members.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from lab.core.clock import GuestClock, Stamp
+from lab.core.history import HistoryEvent
+from lab.core.history.fields import is_left_out
+from lab.core.timeline import Heartbeat, Reading
+
+CLOCKS = (GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT, GuestClock.RAW)
+"""The order of a guest's clocks in a reading's list."""
+
+
+def line_of(event: HistoryEvent, seq: int | None, at: Stamp) -> str:
+    """The line, without its end. seq: its place among the controller's events; None for the dead-man's."""
+    head: dict[str, Any] = {"seq": seq, "kind": event.KIND}
+    body: dict[str, Any] = {"raw_ns": at.raw_ns, "real_ns": at.real_ns}
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        if not is_left_out(field, value):
+            (head if field.name in ("guest", "cycle") else body)[field.name] = value
+    return json.dumps(head | body, default=_plain, separators=(",", ":"), ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    """A value that JSON has no word for."""
+    if isinstance(value, Reading):
+        return [
+            value.t1.raw_ns, value.t1.real_ns,
+            *(value.t2[clock] for clock in CLOCKS), *(value.t3[clock] for clock in CLOCKS),
+            value.t4.raw_ns, value.t4.real_ns, value.resolution_ns,
+            *((value.channel,) if value.passing is not None or value.channel != "ssh" else ()),
+            *(dataclasses.astuple(value.passing) if value.passing is not None else ()),
+        ]  # fmt: skip
+    if isinstance(value, Heartbeat):
+        return [value.sequence, value.sent_raw_ns, value.arrived.raw_ns, value.arrived.real_ns]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(f"cannot be written to a history: {type(value).__name__}")

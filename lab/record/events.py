@@ -1,0 +1,253 @@
+"""Events read back: each line is checked, kind by kind, and becomes the value that was appended.
+
+Checked are its members, their types, and what a value cannot be. Kinds and members that this program does not
+know are left alone, and members that came after the first version may be missing. So old histories are read,
+and newer ones of the same schema.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from lab.core.clock import Stamp
+from lab.core.history import (
+    KINDS,
+    BeatsArrived,
+    DeadManActed,
+    HistoryEvent,
+    PatchApplied,
+    ReadingsTaken,
+    ResumeCalled,
+    SamplesTaken,
+    StepsTimed,
+    StopCalled,
+    WatcherReported,
+)
+from lab.core.history.line import CLOCKS
+from lab.core.timeline import Call, Heartbeat, Passing, Reading, SamplerReport, Step
+
+LARGEST = 2**63 - 1
+"""No time in nanoseconds is larger (the kernel's ktime_t), and no other number of a history is."""
+
+Int = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+DEADMAN = DeadManActed.KIND
+
+
+@dataclass(frozen=True)
+class UnknownEvent:
+    """An event of a kind that this program does not know."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the history. seq: its place among the controller's; None for the dead-man's. at: when it was
+    written."""
+
+    seq: int | None
+    at: Stamp
+    event: HistoryEvent | UnknownEvent
+
+    @property
+    def kind(self) -> str:
+        return self.event.kind if isinstance(self.event, UnknownEvent) else self.event.KIND
+
+
+class _Line(BaseModel):
+    """What every line has."""
+
+    seq: int | None
+    kind: str
+    raw_ns: Int
+    real_ns: Int
+
+
+class Envelope(NamedTuple):
+    """Of a line whose members nobody has checked yet. data: all of it."""
+
+    seq: int | None
+    kind: str
+    data: dict[str, Any]
+
+
+def envelope(line: str) -> Envelope | None:
+    """None when the line is no event."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("kind"), str) or "seq" not in data:
+        return None
+    seq = data["seq"]
+    # A bool is an int to Python, and True is 1.
+    if seq is not None and (not isinstance(seq, int) or isinstance(seq, bool)):
+        return None
+    return Envelope(seq, data["kind"], data)
+
+
+def entry_of(line: str, given: Envelope) -> Entry:
+    """The event of a line, checked. ValueError: what is wrong with it, one line."""
+    try:
+        if given.kind not in _BOUNDED:
+            _check_numbers(given.data)
+        head = _Line.model_validate(given.data, strict=True)
+        event = _event_of(line, given.kind)
+        if not isinstance(event, UnknownEvent):
+            _check(event)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    return Entry(head.seq, Stamp(head.raw_ns, head.real_ns), event)
+
+
+@cache
+def _adapter(kind: str) -> TypeAdapter[HistoryEvent]:
+    return TypeAdapter(KINDS[kind])
+
+
+def _event_of(line: str, kind: str) -> HistoryEvent | UnknownEvent:
+    if kind in _AS_LISTS:
+        return _AS_LISTS[kind](line)
+    return _adapter(kind).validate_json(line, strict=True) if kind in KINDS else UnknownEvent(kind)
+
+
+# -- kinds whose values are lists of numbers on a line: there are many -----------------------------------
+
+_Clocks = tuple[Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int]
+_Channel = tuple[Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, str]
+_Packets = tuple[
+    Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, str, Int | None, Int, Int | None, Int
+]
+
+
+class _ReadingsLine(BaseModel):
+    guest: str
+    cycle: Int
+    readings: list[_Clocks | _Channel | _Packets]
+
+
+class _BeatsLine(BaseModel):
+    guest: str
+    cycle: Int
+    beats: list[tuple[Int, Int, Int, Int]]
+
+
+def _reading(given: _Clocks | _Channel | _Packets) -> Reading:
+    raw1, real1, *_ = given
+    t2, t3 = dict(zip(CLOCKS, given[2:6], strict=True)), dict(zip(CLOCKS, given[6:10], strict=True))
+    raw4, real4, resolution = given[10:13]
+    t1, t4 = Stamp(raw1, real1), Stamp(raw4, real4)
+    match given[13:]:
+        case (channel,):
+            return Reading(t1, t2, t3, t4, resolution, None, channel)
+        case (channel, arrived, least_apart, left, most_apart):
+            passing = Passing(arrived, least_apart, left, most_apart)
+            return Reading(t1, t2, t3, t4, resolution, passing, channel)
+        case _:
+            return Reading(t1, t2, t3, t4, resolution)
+
+
+def _readings(line: str) -> ReadingsTaken:
+    made = _ReadingsLine.model_validate_json(line, strict=True)
+    return ReadingsTaken(made.guest, made.cycle, tuple(_reading(given) for given in made.readings))
+
+
+def _beats(line: str) -> BeatsArrived:
+    made = _BeatsLine.model_validate_json(line, strict=True)
+    beats = (Heartbeat(number, sent, Stamp(raw, real)) for number, sent, raw, real in made.beats)
+    return BeatsArrived(made.guest, made.cycle, tuple(beats))
+
+
+_AS_LISTS: Mapping[str, Callable[[str], HistoryEvent]] = {
+    ReadingsTaken.KIND: _readings,
+    BeatsArrived.KIND: _beats,
+}
+_BOUNDED = _AS_LISTS
+"""Of these the types above bound every number."""
+
+
+# -- what a value cannot be ------------------------------------------------------------------------------
+
+
+def _check_numbers(value: object, where: str = "") -> None:
+    """ValueError when a number is none that a history may have."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            _check_numbers(member, f"{where}.{name}" if where else str(name))
+    elif isinstance(value, list):
+        for number, member in enumerate(value):
+            _check_numbers(member, f"{where}.{number}")
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"{where}: a number that large is none of ours")
+    elif isinstance(value, float) and not (math.isfinite(value) and abs(value) <= LARGEST):
+        raise ValueError(f"{where}: not a finite number")
+
+
+def _forward(what: str, earlier: int, later: int) -> None:
+    if later < earlier:
+        raise ValueError(f"{what} ends before it begins")
+
+
+def _check(event: HistoryEvent) -> None:
+    """ValueError when its values cannot be true together."""
+    match event:
+        case ReadingsTaken():
+            for reading in event.readings:
+                _forward("a reading", reading.t1.raw_ns, reading.t4.raw_ns)
+                if reading.resolution_ns < 1:
+                    raise ValueError("a clock's resolution is at least a nanosecond")
+        case StopCalled() | ResumeCalled():
+            _check_call(event.call)
+        case DeadManActed(call=Call() as call):
+            _check_call(call)
+        case SamplesTaken():
+            _check_sampler(event.sampler)
+        case StepsTimed() | PatchApplied():
+            _check_steps(event.steps)
+        case WatcherReported():
+            _check_watched(event)
+        case _:
+            pass
+
+
+def _check_call(call: Call) -> None:
+    _forward("the call", call.called.raw_ns, call.returned.raw_ns)
+    if call.ran_ns < 0:
+        raise ValueError("call.ran_ns is negative")
+
+
+def _check_sampler(sampler: SamplerReport) -> None:
+    _forward("the sampler's record", sampler.first_raw_ns, sampler.last_raw_ns)
+    if min(sampler.period_ns, sampler.floor_ns, sampler.count, sampler.usual_ns) < 0:
+        raise ValueError("sampler: a length or a number is negative")
+    if sampler.period_ns == 0:
+        raise ValueError("sampler.period_ns is zero")
+    for hole in sampler.holes:
+        _forward("a hole", hole.from_raw_ns, hole.to_raw_ns)
+
+
+def _check_steps(steps: Iterable[Step]) -> None:
+    for step in steps:
+        _forward(f"step {step.name!r}", step.began_raw_ns, step.ended_raw_ns)
+
+
+def _check_watched(event: WatcherReported) -> None:
+    for claim in event.claims:
+        _forward("a claim", claim.from_raw_ns, claim.to_raw_ns)
+        if claim.bound_ns is not None and claim.bound_ns < 0:
+            raise ValueError("a claim's bound is negative")
+        if claim.apart_ns is not None:
+            _forward("what a claim's clocks are apart", *claim.apart_ns)
+    for look in event.effects.rtc if event.effects is not None else ():
+        if look.bound_ns < 0:
+            raise ValueError("a look at the RTC has a negative bound")
