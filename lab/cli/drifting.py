@@ -17,7 +17,7 @@ from lab.guest.local import host_probe
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
 from lab.guest.timex import discipline
-from lab.host.clocks import HostClock
+from lab.process.clock import HostClock
 
 SCHEMA = "freezelab.drift/1"
 BURST = 8

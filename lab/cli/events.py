@@ -78,7 +78,7 @@ def serve(
     from lab.events.control import SOCKET, claimed, control_door
     from lab.events.desk import Desk
     from lab.events.service import MetadataService, unix_socket
-    from lab.host.clocks import HostClock
+    from lab.process.clock import HostClock
     from lab.report.page import Page
     from lab.report.service import Log, show_service
     from lab.report.terminal import stdout_console
@@ -292,7 +292,7 @@ def _act(verb: str, event: str, name: str | None) -> None:
 
 def _await(control: Control, made: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Until nothing more comes of the events by itself; what comes is told on stderr."""
-    from lab.host.clocks import HostClock
+    from lab.process.clock import HostClock
 
     clock, known = HostClock(), {one["id"]: one for one in made}
     while True:

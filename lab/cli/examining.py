@@ -12,12 +12,12 @@ from lab.cli import paths
 from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
 from lab.host import chronyd, emulators
-from lab.host.clocks import HostClock
-from lab.host.run import run
 from lab.hypervisor.accelerators import Request, boots_unsurely, choose
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import Accelerator
 from lab.image.store import ImageStore, default_cache
+from lab.process.clock import HostClock
+from lab.process.runner import run, which
 from lab.report.doctor import Check
 
 SETUP = "start ./freezelab from the clone: it installs what is missing"
@@ -82,7 +82,7 @@ def _tools() -> list[Check]:
         ("mke2fs", "builds images"),
         ("fakeroot", "builds images"),
     ):
-        path = shutil.which(tool)
+        path = which(tool)
         found.append(Check(tool, path is not None, f"{path}" if path else f"missing ({purpose})", SETUP))
     if os.geteuid() != 0:
         found.append(_user_namespaces())
@@ -92,7 +92,7 @@ def _tools() -> list[Check]:
 def _user_namespaces() -> Check:
     """Whether one with several users can be had, by having one: mmdebstrap builds images in it."""
     name, without = "user namespaces", "images cannot be built without root"
-    if shutil.which("newuidmap") is None:
+    if which("newuidmap") is None:
         return Check(name, False, f"newuidmap is missing: {without}", SETUP)
     try:
         run(["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "true"], TRY_S)

@@ -137,9 +137,9 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
     from lab.cli.settings import Settings, check_memory
     from lab.cli.signals import Signals
     from lab.cli.views import view_for
-    from lab.host.clocks import HostClock
     from lab.hypervisor.accelerators import choose
     from lab.hypervisor.connect import connect
+    from lab.process.clock import HostClock
     from lab.record.journal import NullJournal
 
     spec, mechanism = _spec(options), _mechanism(options.resync)
@@ -198,8 +198,8 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
 def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Iterator[str]:
     """Take kept guests down, and all of their files; a line for each. UsageError on an unknown name."""
     from lab.cli.signals import shield
-    from lab.host.clocks import HostClock
     from lab.hypervisor.connect import connect
+    from lab.process.clock import HostClock
 
     if bool(names) == everything:
         raise UsageError("say which guests, or --all", hint="freezelab list tells their names")

@@ -15,10 +15,10 @@ from lab.core.patch import AnsiblePatch, CommandPatch, LivepatchPatch, Microcode
 from lab.core.plan import GuestSpec, Plan
 from lab.errors import FreezelabError
 from lab.host import emulators, patches, taps
-from lab.host.clocks import HostClock
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import boots_unsurely
 from lab.image.store import ImageStore, default_cache
+from lab.process.clock import HostClock
 
 _BY_THEMSELVES = (AnsiblePatch, CommandPatch, LivepatchPatch, MicrocodePatch)
 """Patches whose checks ask nothing of a hypervisor."""

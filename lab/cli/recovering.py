@@ -10,11 +10,11 @@ from lab.cli import keeping
 from lab.cli.paths import home
 from lab.errors import FreezelabError
 from lab.host import taps
-from lab.host.clocks import HostClock
 from lab.hypervisor import memory
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.hypervisor.recovery import drop_saved, saved
+from lab.process.clock import HostClock
 from lab.record.journal import is_written
 
 

@@ -20,13 +20,13 @@ from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import Cell, Plan
 from lab.errors import FreezelabError, Interrupted, MachineError
 from lab.host import facts as host_facts
-from lab.host.clocks import HostClock
 from lab.hypervisor.accelerators import Choice, Request, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.image.build import Progress
 from lab.image.store import Image, ImageStore, default_cache
 from lab.ports import View
+from lab.process.clock import HostClock
 from lab.record.journal import FileJournal, read_history
 from lab.record.run import Run, judge, write
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lab.cli.signals import whole
-from lab.host.clocks import HostClock
 from lab.image.build import Progress
 from lab.ports import View
+from lab.process.clock import HostClock
 from lab.report.live import view
 
 

@@ -7,7 +7,6 @@ It talks over a TCP connection on the loopback, as a guest's forwarded port does
 from __future__ import annotations
 
 import socket
-import subprocess
 from contextlib import suppress
 from typing import cast
 
@@ -16,6 +15,7 @@ from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
 from lab.guest.wire import Wire
 from lab.ports import Clock
+from lab.process import runner
 
 NAME = "this host"
 _END_S = 2.0
@@ -33,25 +33,21 @@ class _Shell:
         self._clock = clock
         self._ours, self._theirs = _pair()
         self.wire = Wire(self._ours, clock)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: runner.Started | None = None
 
     gone = None
 
     @property
     def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.status is None
 
     def channel(self, command: str, timeout_s: float = 30.0) -> _Channel:  # noqa: ARG002 - SSH's
+        its = self._theirs.fileno()
         try:
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", command],
-                stdin=self._theirs.fileno(),
-                stdout=self._theirs.fileno(),
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C ends the look, which then ends this
-            )
-        except OSError as error:
-            raise MachineError(f"the probe cannot be started on this host: {error.strerror}") from error
+            # In a session of its own: Ctrl-C ends the look, which then ends this.
+            self._process = runner.start(["/bin/sh", "-c", command], stdin=its, stdout=its)
+        except MachineError as error:
+            raise MachineError(f"the probe cannot be started on this host: {error.what}") from error
         self._theirs.close()
         return _Channel(self.wire)
 
@@ -68,12 +64,7 @@ class _Shell:
         for sock in (self._ours, self._theirs):
             sock.close()
         if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(_END_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.stop(_END_S)
 
 
 class _Channel:

@@ -34,6 +34,7 @@ from lab.guest.asking import Exchange
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, RefusedError
 from lab.guest.wire import Wire
+from lab.process.clock import HostClock
 from lab.threads import Worker
 
 ANSWER_S = 15.0
@@ -148,7 +149,7 @@ class GuestProbe:
         with suppress(GuestError):
             self._mended()
         self._way_back = ""
-        self._regain((deadline_raw_ns - time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)) / NS_PER_S)
+        self._regain((deadline_raw_ns - HostClock().now().raw_ns) / NS_PER_S)
 
     @property
     def resting(self) -> bool:

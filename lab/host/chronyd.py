@@ -13,9 +13,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import shutil
+import signal
 import socket
-import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
 from lab.host import sntp
 from lab.ports import Clock
+from lab.process import runner
 
 ADDRESS = "127.0.0.1"
 STRATUM = 2
@@ -66,13 +66,8 @@ pidfile chronyd.pid
 def find(*states: Path) -> Path:
     """chronyd on PATH, in the system's sbin folders, or unpacked by the launcher under one of the
     `states` in tools/chrony. MachineError when there is none."""
-    places = [
-        os.environ.get("PATH", ""),
-        "/usr/sbin",
-        "/usr/local/sbin",
-        *(str(state / "tools/chrony/usr/sbin") for state in states),
-    ]
-    found = shutil.which("chronyd", path=os.pathsep.join(places))
+    unpacked = os.pathsep.join(str(state / "tools/chrony/usr/sbin") for state in states)
+    found = runner.which("chronyd") or runner.which("chronyd", unpacked)
     if not found:
         raise MachineError("chronyd is not installed", hint="run ./freezelab, which fetches it")
     return Path(found)
@@ -97,7 +92,7 @@ class Chronyd:
         self.offset_ns = offset_ns
         self._true = Chronyd(program, self._folder / "true", clock) if offset_ns else None
         self._behind = ExitStack()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: runner.Started | None = None
         self.port = port or 0
 
     @property
@@ -143,7 +138,7 @@ class Chronyd:
 
     def check(self) -> None:
         """MachineError when it no longer runs."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or self._process.status is not None:
             raise MachineError(f"chronyd has ended: {self._last_words()}", where=str(self.log))
         if self._true is not None:
             self._true.check()
@@ -157,23 +152,12 @@ class Chronyd:
                 encoding="utf-8",
             )
             with self.log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [
-                        *_dies_with_us(),
-                        str(self._program),
-                        "-d",
-                        "-x",
-                        "-U",
-                        "-u",
-                        _user(),
-                        "-f",
-                        str(config),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
+                self._process = runner.start(
+                    [str(self._program), "-d", "-x", "-U", "-u", _user(), "-f", str(config)],
+                    stdout=log.fileno(),
+                    stderr=log.fileno(),
                     cwd=self._folder,  # the pid file's: a path of chrony.conf's may hold no blank
-                    start_new_session=True,
+                    parent_death=signal.SIGTERM,
                 )
         except OSError as error:
             raise MachineError(
@@ -204,17 +188,8 @@ class Chronyd:
 
     def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(_STOP_S)
-        finally:
-            if process.returncode is None:
-                process.kill()
+        if process is not None:
+            process.stop(_STOP_S)
 
     def _last_words(self) -> str:
         try:
@@ -243,10 +218,3 @@ def _user() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return "root"
-
-
-def _dies_with_us() -> list[str]:
-    """A prefix that has the kernel end the child when we die, however: PR_SET_PDEATHSIG by util-linux's
-    setpriv. Python's preexec_fn could do it too, but is not safe in a process with threads."""
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import MachineError
-from lab.host.run import Finished, run
+from lab.process.runner import Finished, run, which
 
 PROGRAM = "qemu-system-x86_64"
 MANIFEST = "emulator.json"
@@ -152,7 +151,7 @@ def find(name_or_path: str, cache: Path) -> Path:
 
 def system() -> Path | None:
     """The system's own emulator, None when there is none on PATH."""
-    found = shutil.which(PROGRAM)
+    found = which(PROGRAM)
     return Path(found) if found else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from urllib.parse import unquote
 from lab.errors import MachineError
 from lab.host.emulators import Package
 from lab.host.emulators_sources import Archive
-from lab.host.run import Finished, run
+from lab.process.runner import Finished, Stop, environment, run
 
 _UPDATE_S = 600
 _ASK_S = 60
@@ -88,7 +89,7 @@ class PrivateApt:
         (folder / "parts" / "lab.sources").write_text(
             "\n".join(archive.stanza(suite) for suite in suites), encoding="utf-8"
         )
-        self._env = {**os.environ, "LC_ALL": "C", "APT_CONFIG": str(folder / "apt.conf")}
+        self._env = environment(LC_ALL="C", APT_CONFIG=str(folder / "apt.conf"))
         (folder / "apt.conf").write_text(self._configuration(), encoding="utf-8")
 
     def update(self) -> None:
@@ -141,8 +142,8 @@ class PrivateApt:
 
     def _run(self, argv: Sequence[str], timeout_s: float) -> Finished:
         # The end of this process, be it kill -9, is apt's: the next fetch clears its folder away.
-        bound = ["setpriv", "--pdeathsig", "KILL", *argv]
-        return run(bound, timeout_s, check=False, env=self._env, cwd=self._folder / "debs")
+        bound = Stop(parent_death=signal.SIGKILL)
+        return run(argv, timeout_s, check=False, env=self._env, cwd=self._folder / "debs", stop=bound)
 
     def _failure(self, said: Finished) -> MachineError:
         suites = " and ".join(self._suites)

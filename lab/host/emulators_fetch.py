@@ -31,7 +31,7 @@ from lab.host import emulators
 from lab.host.emulators import MANIFEST, PROGRAM, Fetched, Package
 from lab.host.emulators_apt import PrivateApt, Unreachable, unpack
 from lab.host.emulators_sources import Archive, read_archive
-from lab.host.run import run
+from lab.process.runner import environment, run
 
 Say = Callable[[str], None]
 
@@ -211,14 +211,13 @@ def _prove(made: Fetched) -> str:
 
 def _lacking(root: Path) -> list[str]:
     """The shared libraries, or versions of their symbols, that this system does not have for it."""
-    said = run(
-        ["ldd", str(root / "usr" / "bin" / PROGRAM)], _LDD_S, check=False, env={**os.environ, "LC_ALL": "C"}
-    )
+    program = str(root / "usr" / "bin" / PROGRAM)
+    said = run(["ldd", program], _LDD_S, check=False, env=environment(LC_ALL="C"))
     text = said.stdout + said.stderr
     libraries = re.findall(r"^\s*(\S+) => not found", text, re.MULTILINE)
     symbols = re.findall(r"version `([^']+)' not found", text)
     if not said.ok and not libraries and not symbols:
-        raise MachineError(f"ldd: {said.why}: {said.last_line}", where=str(root / "usr" / "bin" / PROGRAM))
+        raise MachineError(f"ldd: {said.why}: {said.last_line}", where=program)
     return sorted({*libraries, *symbols})
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import MachineError
-from lab.host.run import Finished, find, run
+from lab.process.runner import Finished, find, run
 
 DEVICE = Path("/dev/net/tun")
 PREFIX = "fl"

@@ -7,17 +7,11 @@ deadline, once; the answer is remembered for this host kernel, CPU and QEMU.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
 import re
-import selectors
-import shutil
-import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,9 +19,10 @@ from pathlib import Path
 
 from lab.errors import MachineError
 from lab.hypervisor.domain import Accelerator
+from lab.process import runner
 
 KVM_DEVICE = Path("/dev/kvm")
-PROOF = b"Linux version"
+PROOF = "Linux version"
 """The first words a Linux kernel prints."""
 
 _UNSURE_KERNEL, _SURE_QEMU = (6, 12), (10,)
@@ -37,7 +32,6 @@ _BOOT_S = 30.0
 """Longest boot to PROOF that still counts: about 1 s on KVM, 10-20 s nested in an emulated host."""
 
 _VERSION_S = 10.0
-_OUTPUT_MAX = 1 << 20
 _MEMORY = "freezelab.accelerator/1"
 
 
@@ -103,7 +97,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _emulator(given: Path | None) -> Path:
-    found = given or shutil.which("qemu-system-x86_64")
+    found = given or runner.which("qemu-system-x86_64")
     if not found:
         raise MachineError("qemu-system-x86_64 is not installed", hint="run ./freezelab, which installs it")
     return Path(found)
@@ -143,54 +137,15 @@ def boots(emulator: Path, kernel: Path, accelerator: str, deadline_s: float) -> 
         "-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "256",
         "-kernel", str(kernel), "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1", "-serial", "stdio",
     ]  # fmt: skip
-    end = time.monotonic() + deadline_s
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C is ours to pass on
-        )
-    except OSError as error:
-        raise MachineError(f"cannot be run: {error.strerror}", where=str(emulator)) from error
-    try:
-        return _prints(process, PROOF, end)
-    finally:
-        # The group, so that nothing a wrapper script started lives on; not yet reaped, so it is still ours.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _prints(process: subprocess.Popen[bytes], words: bytes, end: float) -> bool:
-    """Whether the process prints `words` before it ends, and before time.monotonic() `end`."""
-    if process.stdout is None:
-        return False
-    output = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while (left := end - time.monotonic()) > 0 and len(output) < _OUTPUT_MAX:
-            if not selector.select(left):
-                return False
-            chunk = os.read(process.stdout.fileno(), 4096)
-            output += chunk
-            if words in output:
-                return True
-            if not chunk:
-                return False
-    return False
+    # Its own session: a Ctrl-C is ours to pass on.
+    return runner.run(argv, deadline_s, check=False, on_line=lambda line: PROOF in line).enough
 
 
 def _key(emulator: Path, device: Path) -> dict[str, str]:
     """What the remembered answer depends on."""
     try:
-        version = subprocess.run(
-            [str(emulator), "--version"], capture_output=True, text=True, timeout=_VERSION_S, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
+        version = runner.run([str(emulator), "--version"], _VERSION_S).stdout
+    except MachineError as error:
         raise MachineError("does not run", where=str(emulator), hint=str(error)) from error
     uname = platform.uname()
     return {

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from lab.errors import HypervisorError
+from lab.errors import HypervisorError, MachineError
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
 from lab.hypervisor.domain import Accelerator
+from lab.process import runner
 
 _VERSION_S = 10.0
 _VERSION = re.compile(r"QEMU emulator version (\d+(?:\.\d+)+)(?: \(([^)\n]*)\))?")
@@ -67,10 +67,8 @@ def program_version(path: Path) -> str:
     """What a QEMU binary says of itself, as guests' processes are told: "7.2.22 (Debian …)". HypervisorError
     when it cannot be run, hangs, or is none."""
     try:
-        done = subprocess.run(
-            [str(path), "--version"], capture_output=True, text=True, timeout=_VERSION_S, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
+        done = runner.run([str(path), "--version"], _VERSION_S)
+    except MachineError as error:
         raise HypervisorError("the emulator does not tell its version", where=str(path)) from error
     found = _VERSION.search(done.stdout)
     if found is None:

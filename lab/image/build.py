@@ -26,8 +26,9 @@ from typing import Any
 
 from lab.core.units import NS_PER_S
 from lab.errors import ImageError, MachineError
-from lab.image.program import ProgramFailed, find_program, run
+from lab.image.program import ProgramFailed, run
 from lab.image.recipe import FORMAT, Recipe, hooks, overlay_tar
+from lab.process.runner import find
 
 Progress = Callable[[str, float | None], None]
 
@@ -64,15 +65,15 @@ class Tools:
 
 def find_tools() -> Tools:
     """MachineError when this machine or user cannot build."""
-    mmdebstrap = find_program("mmdebstrap", "mmdebstrap")
-    mke2fs, tar = find_program("mke2fs", "e2fsprogs"), find_program("tar", "tar")
+    mmdebstrap = find("mmdebstrap", "mmdebstrap")
+    mke2fs, tar = find("mke2fs", "e2fsprogs"), find("tar", "tar")
     if os.geteuid() == 0:
         # In mode root mmdebstrap mounts /proc, /sys and more where all can see it, and when it is stopped
         # it leaves them mounted. In namespaces of its own, killing the first process takes all away.
         # (Mode unshare makes such namespaces itself.)
         return Tools(mmdebstrap, mke2fs, tar, "root", (), _isolation())
-    fakeroot = find_program("fakeroot", "fakeroot")
-    find_program("newuidmap", "uidmap")
+    fakeroot = find("fakeroot", "fakeroot")
+    find("newuidmap", "uidmap")
     user = getpass.getuser()
     for path in (Path("/etc/subuid"), Path("/etc/subgid")):
         try:
@@ -90,7 +91,7 @@ def find_tools() -> Tools:
 def _isolation() -> tuple[str, ...]:
     """What goes before a program to give it namespaces of its own; nothing where the kernel gives none,
     as in a container or in a chroot whose root is no mount."""
-    unshare = find_program("unshare", "util-linux")
+    unshare = find("unshare", "util-linux")
     isolate = (unshare, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
     try:
         run([*isolate, "true"], timeout_s=10)
@@ -174,7 +175,7 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
         env=env,
         keep_open=(lock,),
         # Outside namespaces of ours mmdebstrap must tidy up itself, which it does when asked to end.
-        stop=signal.SIGKILL if tools.isolate else signal.SIGTERM,
+        first=signal.SIGKILL if tools.isolate else signal.SIGTERM,
     )
 
     progress("unpacking", 0.90)

@@ -32,8 +32,9 @@ from typing import Any
 
 from lab.errors import ImageError
 from lab.image.build import disk_full, sync, sync_tree
-from lab.image.program import find_program, run
+from lab.image.program import run
 from lab.image.store import Image
+from lab.process.runner import find
 
 SCHEMA = "freezelab.golden/1"
 MANIFEST = "golden.json"
@@ -229,7 +230,7 @@ class GoldenStore:
         # -u: where it will be, not where it is.
         base = ["-u", "-b", str(final / "disk.qcow2"), "-F", "qcow2"]
         overlay = [*base, str(staging / "overlay.qcow2"), str(image.disk.stat().st_size)]
-        run([find_program("qemu-img", "qemu-utils"), "create", "-q", "-f", "qcow2", *overlay], timeout_s=60)
+        run([find("qemu-img", "qemu-utils"), "create", "-q", "-f", "qcow2", *overlay], timeout_s=60)
         manifest = {
             "schema": SCHEMA,
             "image": image.name,

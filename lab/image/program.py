@@ -1,28 +1,21 @@
-"""The one door from here to host programs: list argv, no shell, a deadline, failures one can paste.
-
-The program runs in a process group of its own and dies with this process, so that a killed
-build leaves no builder behind. lab.host has a door of its own: siblings do not import each other.
-"""
+"""Host programs that work on images: when one fails, that is an ImageError which says what the disk or the
+network has to do with it."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import re
-import shlex
-import shutil
 import signal
-import subprocess
-import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lab.errors import ImageError, MachineError
+from lab.core.units import NS_PER_S
+from lab.errors import ImageError
+from lab.process import runner
 
 TAIL_LINES = 8
-_TERM_GRACE_S = 20.0
+_SEARCHED_LINES = 200
+_GRACE_NS = 20 * NS_PER_S
+_LONG = 400
 _FULL = re.compile(r"no space left on device|not enough free space|don't have enough free space", re.I)
 _OFFLINE = re.compile(
     r"temporary failure resolving|could not resolve|could not connect|unable to connect|"
@@ -32,12 +25,15 @@ _OFFLINE = re.compile(
 
 
 class ProgramFailed(ImageError):
-    """A program ended with a status other than 0, or was stopped at its deadline."""
+    """A program ended with a status other than 0, or was stopped at its deadline. lines: its last ones."""
 
-    def __init__(self, argv: Sequence[str], why: str, lines: Sequence[str]) -> None:
-        self.argv, self.lines = tuple(argv), tuple(lines)
-        last = "".join(f"\n  {line}" for line in lines)
-        super().__init__(f"{Path(argv[0]).name} {why}{last}", hint=f"to see it again: {printable(argv)}")
+    def __init__(self, finished: runner.Finished) -> None:
+        self.lines = _tail(finished.stdout)
+        last = "".join(f"\n  {line}" for line in self.lines)
+        super().__init__(
+            f"{Path(finished.argv[0]).name}: {finished.why}{last}",
+            hint=f"to see it again: {runner.quote(finished.argv, _LONG)}",
+        )
 
     @property
     def disk_full(self) -> bool:
@@ -48,108 +44,39 @@ class ProgramFailed(ImageError):
         return any(_OFFLINE.search(line) for line in self.lines)
 
 
-def _path() -> str:
-    """PATH with sbin, which an ordinary user's lacks; mke2fs lives there."""
-    return os.pathsep.join([*filter(None, [os.environ.get("PATH")]), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-
-
-def printable(argv: Sequence[str]) -> str:
-    """The command as one can paste it into a shell; whole scripts among the arguments are shortened."""
-    return shlex.join(arg if len(arg) < 400 else arg[:200] + " …" for arg in argv)
-
-
-def find_program(name: str, package: str) -> str:
-    """Where `name` is. MachineError naming the package when it is not installed."""
-    path = shutil.which(name, path=_path())
-    if path is None:
-        raise MachineError(f"{name} is not installed", hint=f"sudo apt-get install {package}")
-    return path
-
-
 def run(
     argv: Sequence[str],
     *,
     timeout_s: float,
     on_line: Callable[[str], None] | None = None,
     env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
     keep_open: Sequence[int] = (),
-    stop: signal.Signals = signal.SIGTERM,
+    first: signal.Signals = signal.SIGTERM,
 ) -> None:
-    """Run to the end.
+    """Run a program to its end, its messages in English. ProgramFailed; MachineError when it is missing.
 
-    on_line: gets each line of output. keep_open: descriptors the program inherits.
-    stop: what ends it when it is late, when an exception passes here, and when this process dies.
+    on_line: gets each line of output. env: added to ours. keep_open: descriptors that the program inherits.
+    first: the signal that stops it when it is late, when an exception passes, and when this process dies.
     """
-    lines: deque[str] = deque(maxlen=200)
-    full_env = {**os.environ, "LC_ALL": "C", "PATH": _path(), **(env or {})}
-    # setpriv execs the program with a death signal set, for kill -9 on this process.
-    death = ["--pdeathsig", stop.name.removeprefix("SIG")]
-    prefix = [setpriv, *death] if (setpriv := shutil.which("setpriv", path=_path())) else []
-    try:
-        process = subprocess.Popen(
-            [*prefix, *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=full_env,
-            cwd=cwd,
-            pass_fds=tuple(keep_open),
-            start_new_session=True,
-            text=True,
-            errors="replace",
-        )
-    except OSError as error:
-        raise MachineError(
-            f"cannot start {argv[0]}: {os.strerror(error.errno or errno.EIO)}", hint=printable(argv)
-        ) from error
-    late = threading.Event()
-
-    def overdue() -> None:
-        late.set()
-        _end(process, stop)
-
-    timer = threading.Timer(timeout_s, overdue)
-    timer.daemon = True
-    timer.start()
-    try:
-        for raw in process.stdout or ():
-            if line := raw.strip():
-                lines.append(line)
-                if on_line:
-                    on_line(line)
-        status = process.wait()
-    except BaseException:
-        _end(process, stop)
-        raise
-    finally:
-        timer.cancel()
-        if process.stdout:
-            process.stdout.close()
-    if late.is_set():
-        raise ProgramFailed(argv, f"did not end within {timeout_s:.0f} s", _tail(lines))
-    if status:
-        why = f"was ended by signal {-status}" if status < 0 else f"failed with status {status}"
-        raise ProgramFailed(argv, why, _tail(lines))
+    finished = runner.run(
+        argv,
+        timeout_s,
+        check=False,
+        env=runner.environment(**{"LC_ALL": "C", **(env or {})}),
+        on_line=on_line or _ignore,
+        pass_fds=keep_open,
+        stop=runner.Stop(first, _GRACE_NS, interrupted_too=True, parent_death=first),
+    )
+    if not finished.ok:
+        raise ProgramFailed(finished)
 
 
-def _tail(lines: deque[str]) -> list[str]:
-    """The last lines, and before them any that tells of a full disk or a missing network."""
-    last = list(lines)[-TAIL_LINES:]
-    telling = [line for line in list(lines)[:-TAIL_LINES] if _FULL.search(line) or _OFFLINE.search(line)]
-    return telling[-2:] + last
+def _ignore(_line: str) -> None:
+    return None
 
 
-def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself
-            os.killpg(process.pid, number)  # its own session: pid and group are the same
-
-
-def _end(process: subprocess.Popen[str], stop: signal.Signals) -> None:
-    _signal_group(process, stop)
-    try:
-        process.wait(_TERM_GRACE_S)
-    except subprocess.TimeoutExpired:
-        _signal_group(process, signal.SIGKILL)
-        process.wait()
+def _tail(output: str) -> tuple[str, ...]:
+    """The last lines, and before them any that show a full disk or a missing network."""
+    lines = [line for raw in output.splitlines() if (line := raw.strip())][-_SEARCHED_LINES:]
+    reasons = [line for line in lines[:-TAIL_LINES] if _FULL.search(line) or _OFFLINE.search(line)]
+    return (*reasons[-2:], *lines[-TAIL_LINES:])

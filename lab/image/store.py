@@ -26,8 +26,9 @@ import platformdirs
 
 from lab.errors import ImageError, UsageError
 from lab.image.build import MANIFEST, Progress, build, disk_full, remove_tree, sync
-from lab.image.program import ProgramFailed, find_program, run
+from lab.image.program import ProgramFailed, run
 from lab.image.recipe import Recipe, load_recipe, recipe_names
+from lab.process.runner import find
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def overlay(image: Image, path: Path) -> Path:
     """A new qcow2 at `path` over the image's disk. What is there already is never overwritten."""
     if path.exists() or path.is_symlink():
         raise ImageError("there is a file already", where=str(path))
-    qemu_img = find_program("qemu-img", "qemu-utils")
+    qemu_img = find("qemu-img", "qemu-utils")
     base = ["-b", str(image.disk), "-F", image.disk_format]
     try:
         run([qemu_img, "create", "-q", "-f", "qcow2", *base, str(path)], timeout_s=60)

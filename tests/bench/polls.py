@@ -26,7 +26,7 @@ from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.model import Kind, Rules
 from lab.events.service import MetadataService
-from lab.host.clocks import HostClock
+from lab.process.clock import HostClock
 
 PATH = "/metadata/scheduledevents?api-version=2020-07-01"
 HEAD = "Host: 169.254.169.254\r\nUser-Agent: bench\r\nAccept: */*\r\nMetadata: true\r\n"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.host.clocks import HostClock
 from lab.hypervisor import domains
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import Accelerator, DomainSpec, render
+from lab.process.clock import HostClock
 
 CLOCK = HostClock()
 

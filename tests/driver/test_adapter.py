@@ -17,11 +17,11 @@ from lab.cli.signals import Signals
 from lab.core.plan import FreezeMethod
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError, Interrupted
-from lab.host.clocks import HostClock
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import DomainSpec
 from lab.ports import Call, Clock, Freezing, Hypervisor
+from lab.process.clock import HostClock
 from tests.driver.conftest import spec_of
 
 CLOCK = HostClock()

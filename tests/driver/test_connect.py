@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from lab.errors import HypervisorError, MachineError
-from lab.host.clocks import HostClock
 from lab.hypervisor.accelerators import Request, choose
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import Accelerator, Console
+from lab.process.clock import HostClock
 
 CLOCK = HostClock()
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def source_of(home: Path, body: str, before: str = "") -> str:
 import dataclasses, sys
 from pathlib import Path
 from lab.errors import HypervisorError
-from lab.host.clocks import HostClock
+from lab.process.clock import HostClock
 from lab.hypervisor.connect import connect
 home = Path({str(home)!r})
 {textwrap.dedent(before)}

@@ -13,8 +13,8 @@ import pytest
 
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
-from lab.host.clocks import HostClock
 from lab.hypervisor.process import QemuProcess
+from lab.process.clock import HostClock
 
 CLOCK = HostClock()
 SPIN = """

@@ -33,12 +33,12 @@ from lab.core.units import NS_PER_S
 from lab.core.verdict import Finding
 from lab.guest.probe import GuestProbe
 from lab.host import patches
-from lab.host.clocks import HostClock
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import Request, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.ports import HostPatch
+from lab.process.clock import HostClock
 from lab.record.journal import FileJournal, read_history
 from lab.record.rebuild import observations_of
 from lab.report.live import NullView

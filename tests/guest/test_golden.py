@@ -23,12 +23,12 @@ from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, Hold
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
 from lab.guest.probe import GuestProbe
-from lab.host.clocks import HostClock
 from lab.hypervisor.accelerators import Request, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.image.golden import Golden, GoldenStore
 from lab.ports import Freezing
+from lab.process.clock import HostClock
 from lab.record.journal import FileJournal
 from lab.report.live import NullView
 from tests.guest.conftest import Lab, running_lab

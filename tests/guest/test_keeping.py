@@ -18,7 +18,7 @@ from tests.guest.conftest import Cli, Lab
 HOLDER = """
 import sys
 from pathlib import Path
-from lab.host.clocks import HostClock
+from lab.process.clock import HostClock
 from lab.hypervisor.connect import connect
 with connect(None, Path(sys.argv[1]), clock=HostClock()) as hypervisor:
     hypervisor.domains.find("web-0").suspend()

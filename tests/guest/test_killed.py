@@ -12,8 +12,8 @@ import pytest
 
 from lab.cli.settings import lab_key
 from lab.guest.ssh import SSH, Address
-from lab.host.clocks import HostClock
 from lab.hypervisor import memory
+from lab.process.clock import HostClock
 from tests.guest.conftest import Cli, disk_is_sound
 
 CONTROLLER = """

@@ -25,9 +25,9 @@ from lab.core.units import NS_PER_S
 from lab.errors import GuestGone
 from lab.guest.console import Panicked
 from lab.host import patches
-from lab.host.clocks import HostClock
 from lab.hypervisor.accelerators import Request, choose
 from lab.hypervisor.connect import connect
+from lab.process.clock import HostClock
 from lab.record.journal import FileJournal
 from lab.report.live import NullView
 from tests.guest.conftest import Cli, no_shield

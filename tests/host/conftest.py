@@ -10,8 +10,8 @@ import pytest
 from lab.controller import RESERVE_NS
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
-from lab.host.clocks import HostClock
 from lab.ports import HostPatch, PatchResult
+from lab.process.clock import HostClock
 
 
 @pytest.fixture(scope="session")

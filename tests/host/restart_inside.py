@@ -20,8 +20,8 @@ from lab.core.patch import RestartLibvirtPatch
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
 from lab.host import patches
-from lab.host.clocks import HostClock
 from lab.host.patches import daemon
+from lab.process.clock import HostClock
 
 URI = "qemu:///system"
 

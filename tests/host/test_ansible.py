@@ -16,9 +16,9 @@ from lab.core.patch import AnsiblePatch, Impact
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
 from lab.host import patches
-from lab.host.clocks import HostClock
 from lab.host.patches import ansible
 from lab.ports import HostPatch, PatchResult
+from lab.process.clock import HostClock
 
 Apply = Callable[[HostPatch, float], PatchResult]
 Refusal = Callable[[HostPatch], MachineError]

@@ -13,8 +13,8 @@ from lab.core.patch import LivepatchPatch
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
 from lab.host import patches, run
-from lab.host.clocks import HostClock
 from lab.ports import HostPatch, PatchResult
+from lab.process.clock import HostClock
 
 Apply = Callable[[HostPatch, float], PatchResult]
 Refusal = Callable[[HostPatch], MachineError]

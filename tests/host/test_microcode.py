@@ -10,8 +10,8 @@ import pytest
 from lab.core.patch import MicrocodePatch
 from lab.errors import MachineError
 from lab.host import patches
-from lab.host.clocks import HostClock
 from lab.ports import HostPatch, PatchResult
+from lab.process.clock import HostClock
 
 RELOAD = Path("/sys/devices/system/cpu/microcode/reload")
 

@@ -12,11 +12,11 @@ from lab.core.patch import ReloadKvmPatch
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
 from lab.host import patches
-from lab.host.clocks import HostClock
 from lab.host.patches import modules
 from lab.host.patches.base import Roots
 from lab.host.patches.kvm import VENDORS
 from lab.ports import HostPatch, PatchResult
+from lab.process.clock import HostClock
 
 Apply = Callable[[HostPatch, float], PatchResult]
 Refusal = Callable[[HostPatch], MachineError]

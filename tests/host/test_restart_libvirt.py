@@ -20,9 +20,9 @@ from lab.core.patch import RestartLibvirtPatch
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
 from lab.host import patches
-from lab.host.clocks import HostClock
 from lab.host.patches import daemon
 from lab.ports import HostPatch, PatchResult
+from lab.process.clock import HostClock
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,7 +106,7 @@ import json, os, signal
 import libvirt
 from lab.core.patch import RestartLibvirtPatch
 from lab.host import patches
-from lab.host.clocks import HostClock
+from lab.process.clock import HostClock
 from lab.host.patches import daemon
 
 uri, clock = "qemu:///session", HostClock()

@@ -20,7 +20,7 @@ from lab.core.scheduled.model import Rules
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.events.service import MetadataService
-from lab.host.clocks import HostClock
+from lab.process.clock import HostClock
 
 DIED = HandlerEnd("dies.py", "exit-code", "exited", "1", "KeyError: 'Events'")
 

@@ -30,7 +30,7 @@ from lab.events import protocol
 from lab.events import service as service_module
 from lab.events.protocol import MOST_CONNECTIONS, MOST_HEAD_BYTES, REQUEST_S
 from lab.events.service import MetadataService
-from lab.host.clocks import HostClock
+from lab.process.clock import HostClock
 from tests.unit.test_core_simulation import cases
 
 S = 1_000_000_000

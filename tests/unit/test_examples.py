@@ -25,7 +25,7 @@ from lab.core.scheduled.model import Fault, Kind, Rules, State
 from lab.core.units import NS_PER_S
 from lab.events.announcer import ServiceAnnouncer
 from lab.events.service import MetadataService
-from lab.host.clocks import HostClock
+from lab.process.clock import HostClock
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MINE, OTHER = "web_0", "web_1"

@@ -20,12 +20,12 @@ from lab.core.plan import RtcTrack
 from lab.errors import GuestError, ImageError
 from lab.guest import identity
 from lab.guest.identity import Identity, Orders
-from lab.host.clocks import HostClock
 from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg, render
 from lab.hypervisor.golden import shape
 from lab.image.golden import STRIKES, Golden, GoldenStore, keep_ram, key
 from lab.image.seed import contents, make_seed
 from lab.image.store import Image
+from lab.process.clock import HostClock
 
 PAGE = 4096
 SPEC = DomainSpec(

@@ -20,7 +20,7 @@ import pytest
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
 from lab.host import chronyd, sntp
-from lab.host.clocks import HostClock
+from lab.process.clock import HostClock
 
 CLOCK = HostClock()
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_it_dies_with_us(program: Path, tmp_path: Path) -> None:
         import sys, time
         from pathlib import Path
         from lab.host.chronyd import Chronyd
-        from lab.host.clocks import HostClock
+        from lab.process.clock import HostClock
         with Chronyd(Path({str(program)!r}), Path({str(tmp_path)!r}), HostClock()) as server:
             print(server.pid, flush=True)
             time.sleep(60)

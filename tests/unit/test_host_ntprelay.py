@@ -18,8 +18,8 @@ from lab.core.timesync.setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.host import chronyd, sntp
 from lab.host.chronyd import Chronyd
-from lab.host.clocks import HostClock
 from lab.host.ntprelay import NtpRelay
+from lab.process.clock import HostClock
 from tests.unit.test_host_chronyd import program as program
 
 CLOCK = HostClock()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lab.controller import RESERVE_NS
@@ -27,10 +25,11 @@ from lab.core.patch import (
 )
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError, Interrupted, MachineError
-from lab.host import patches, run, scope
-from lab.host.clocks import HostClock
+from lab.host import patches
 from lab.host.patches.base import Stepwise, Work
 from lab.ports import HostPatch, PatchResult
+from lab.process.clock import HostClock
+from tests.unit.processes import gone
 
 CLOCK = HostClock()
 
@@ -46,19 +45,6 @@ def apply(patch: HostPatch, budget_ns: int) -> PatchResult:
 
 def command(*argv: str, deadline_ns: int = 20 * NS_PER_S) -> patches.Command:
     return patches.Command(CommandPatch(argv, deadline_ns), CLOCK)
-
-
-def alive(marker: str) -> list[int]:
-    return [p.pid for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]
-
-
-def gone(marker: str) -> bool:
-    """Killed processes are reaped by init a moment later."""
-    for _ in range(100):
-        if not alive(marker):
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_a_command_that_succeeds() -> None:
@@ -205,121 +191,13 @@ def test_every_patch_is_made_without_looking_at_the_host(spec: Patch) -> None:
         assert late.why == "no time left to start it"
 
 
-def test_descendants_in_other_sessions_die_too() -> None:
-    marker = f"62.{os.getpid()}"
-    stop_at = CLOCK.now().raw_ns + NS_PER_S
-    done = run.execute(
-        ("sh", "-c", f"setsid sleep {marker} & wait"), CLOCK, stop_at_raw_ns=stop_at, tree=True
-    )
-    assert done.overran
-    assert gone(marker)
-
-
-DAEMON = "(setsid sh -c 'sleep {0} & exit 0' &) ; "
-"""A daemon as daemons start: in a session of its own, its parent gone."""
-
-
-@pytest.fixture(params=["cgroup", "mark"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How the processes of a patch are known."""
-    if request.param == "mark":
-        monkeypatch.setattr(scope, "_make", lambda _name: None)
-    elif not scope.may_be_sure():
-        pytest.skip("no cgroup may be had here")
-    return str(request.param)
-
-
-def cgroups() -> list[str]:
-    return [str(path) for path in Path("/sys/fs/cgroup").rglob("freezelab-*")]
-
-
-@pytest.mark.usefixtures("way")
-def test_daemons_do_not_outlive_the_deadline() -> None:
-    """D8: not even those that have a session of their own and no parent any more."""
-    marker = f"66.{os.getpid()}"
-    patch = command("sh", "-c", f"{DAEMON.format(marker)} sleep {marker}", deadline_ns=NS_PER_S)
-    deadline = CLOCK.now().raw_ns + 10 * NS_PER_S
-    result = patch.apply(deadline)
+def test_daemons_of_a_command_do_not_outlive_its_deadline() -> None:
+    marker = f"65.{os.getpid()}"
+    script = f"(setsid sh -c 'sleep {marker} & exit 0' &) ; sleep {marker}"
+    result = command("sh", "-c", script, deadline_ns=NS_PER_S).apply(CLOCK.now().raw_ns + 10 * NS_PER_S)
     assert not result.ok
     assert "killed" in result.why
     assert gone(marker)
-    assert cgroups() == []
-
-
-@pytest.mark.usefixtures("way")
-def test_daemons_of_an_interrupted_patch_die_too() -> None:
-    marker = f"67.{os.getpid()}"
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise Interrupted("SIGUSR1")
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    timer = threading.Timer(1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
-    timer.start()
-    try:
-        with pytest.raises(Interrupted):
-            run.execute(
-                ("sh", "-c", f"{DAEMON.format(marker)} sleep {marker}"),
-                CLOCK,
-                stop_at_raw_ns=CLOCK.now().raw_ns + 60 * NS_PER_S,
-                tree=True,
-            )
-    finally:
-        timer.join()
-        signal.signal(signal.SIGUSR1, before)
-    assert gone(marker)
-    assert cgroups() == []
-
-
-def test_in_a_cgroup_nothing_escapes(way: str) -> None:
-    """Not even a daemon that has cleared its environment."""
-    if way != "cgroup":
-        return
-    marker = f"68.{os.getpid()}"
-    done = run.execute(
-        ("sh", "-c", f"(env -i setsid sh -c 'sleep {marker} & exit 0' &) ; sleep {marker}"),
-        CLOCK,
-        stop_at_raw_ns=CLOCK.now().raw_ns + NS_PER_S,
-        tree=True,
-    )
-    assert done.overran
-    assert gone(marker)
-
-
-@pytest.mark.usefixtures("way")
-def test_a_daemon_of_a_patch_that_was_in_time_lives_on() -> None:
-    marker = f"69.{os.getpid()}"
-    patch = command("sh", "-c", f"{DAEMON.format(marker)} sleep 1")
-    result = patch.apply(CLOCK.now().raw_ns + 20 * NS_PER_S)
-    assert result.ok, result.why
-    there = alive(marker)
-    assert there
-    for pid in there:
-        os.kill(pid, signal.SIGKILL)
-    assert cgroups() == []
-
-
-def test_a_service_is_started_for_good(tmp_path: Path) -> None:
-    with (tmp_path / "out").open("wb") as out:
-        service = run.launch(
-            ("sh", "-c", "echo $MARK $PWD; exec sleep 60"),
-            env={"MARK": "here", "PATH": os.environ["PATH"]},
-            cwd=tmp_path,
-            stdout=out.fileno(),
-            stderr=out.fileno(),
-        )
-    try:
-        assert os.getsid(service.pid) == service.pid
-        end = time.monotonic() + 20
-        while (tmp_path / "out").read_text() != f"here {tmp_path}\n":
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        assert service.poll() is None
-    finally:
-        service.kill()
-        service.wait()
-    with pytest.raises(MachineError, match="cannot be run"):
-        run.launch(("/no/such/program",), env={}, cwd=tmp_path, stdout=1, stderr=2)
 
 
 class Halves(Stepwise):

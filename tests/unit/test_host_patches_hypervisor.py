@@ -12,10 +12,10 @@ import pytest
 from lab.core.patch import ReplaceHypervisorPatch
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
-from lab.host.clocks import HostClock
 from lab.host.patches import Tools, make
 from lab.host.patches.hypervisor import ReplaceHypervisor, parse, same
 from lab.ports import Successor
+from lab.process.clock import HostClock
 
 CLOCK = HostClock()
 

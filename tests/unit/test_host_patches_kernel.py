@@ -15,12 +15,12 @@ from lab.controller import RESERVE_NS
 from lab.core.patch import LivepatchPatch, MicrocodePatch, ReloadKvmPatch
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
-from lab.host.clocks import HostClock
 from lab.host.patches import Tools, modules
 from lab.host.patches.base import Roots
 from lab.host.patches.kvm import ReloadKvm
 from lab.host.patches.livepatch import Livepatch
 from lab.host.patches.microcode import Microcode
+from lab.process.clock import HostClock
 
 CLOCK = HostClock()
 

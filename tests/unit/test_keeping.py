@@ -27,8 +27,8 @@ from lab.core.method import FreezeMethod, Regime
 from lab.core.timeline import ClockStep, Reading, SamplerReport
 from lab.errors import RecordError, Refused, UsageError
 from lab.guest.local import host_probe
-from lab.host.clocks import HostClock
 from lab.hypervisor.kept import state_of_kept
+from lab.process.clock import HostClock
 from lab.record.journal import NullJournal
 from lab.record.model import Calibration
 from lab.report.accuracy import show_accuracy
@@ -171,7 +171,7 @@ def test_the_lab_s_own_noise_is_around_zero() -> None:
         sampler = probe.samples()
         assert probe.facts().boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         process = probe.ssh._process  # type: ignore[attr-defined]
-    assert process.poll() is not None
+    assert process.status is not None
     for each in points:
         assert 0 in each.raw.offset
         assert 0 in each.real.offset

@@ -17,8 +17,8 @@ from lab.errors import GuestError, GuestGone, Interrupted
 from lab.guest.console import ConsoleLog, Panicked
 from lab.guest.life import Life
 from lab.guest.ssh import SSH, Address
-from lab.host.clocks import HostClock
 from lab.image.identity import make_key, write_key
+from lab.process.clock import HostClock
 
 LONG_S = 60.0
 """No test waits for so long; what is tried would."""

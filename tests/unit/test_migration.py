@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lab.errors import HypervisorError
-from lab.host.clocks import HostClock
 from lab.hypervisor import migration
 from lab.hypervisor.qmp import MonitorError, leave_migration
+from lab.process.clock import HostClock
 
 # query-qmp-schema of QEMU 11.1.3, MigrationStatus; 7.2.22 and 10.0.13 have a part of it.
 STATUSES = (

@@ -16,6 +16,7 @@ import pytest
 from lab.errors import MachineError
 from lab.host import taps
 from lab.host.taps import Tap
+from lab.process import runner
 
 CLONE_NEWNET = 0x40000000
 CAN = os.geteuid() == 0 and taps.DEVICE.exists()
@@ -171,6 +172,7 @@ def test_without_the_right_to_it_is_said(namespace: str, tmp_path: Path) -> None
 
 def test_without_ip_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(runner, "_SBIN", ())
     with pytest.raises(MachineError, match="no such program") as caught, Tap.make("br0", "x", tmp_path):
         pass
     assert "iproute2" in caught.value.hint

@@ -10,7 +10,7 @@ import pytest
 
 from lab.guest import wire as module
 from lab.guest.wire import Wire
-from lab.host.clocks import HostClock
+from lab.process.clock import HostClock
 
 LATE_S = 0.2
 

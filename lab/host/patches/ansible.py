@@ -22,10 +22,10 @@ from lab.core import patch as plan
 from lab.core.timeline import Step
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
-from lab.host import run
 from lab.host.patches.ansible_reading import ending_this_machine
 from lab.host.patches.base import TAIL, Stepwise, Work, failure, listed, one_line, seconds
 from lab.ports import Clock
+from lab.process import runner
 
 _PROGRAM = "ansible-playbook"
 _PLUGINS = Path(__file__).parent / "ansible_callback"
@@ -84,7 +84,7 @@ class Ansible(Stepwise):
         """MachineError when Ansible or a file is missing, or a playbook is none, or would end this
         machine, under the guests and the lab."""
         try:
-            run.find(_PROGRAM)
+            runner.find(_PROGRAM)
         except MachineError as error:
             raise MachineError(
                 f"{_PROGRAM} is not installed", hint="apt install ansible-core, or dnf install ansible-core"
@@ -205,7 +205,7 @@ def _record(work: Work, tasks: list[Task]) -> None:
     work.facts.update(facts)
 
 
-def _complaint(done: run.Finished) -> str:
+def _complaint(done: runner.Finished) -> str:
     """What Ansible says is wrong: its line that begins with ERROR, or its last words."""
     if done.overran:
         return done.why

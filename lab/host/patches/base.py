@@ -18,8 +18,8 @@ from lab.core.patch import Impact
 from lab.core.timeline import Step
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 from lab.errors import FreezelabError, Interrupted, MachineError
-from lab.host import run
 from lab.ports import Clock, PatchResult, Successor
+from lab.process import runner
 
 MARGIN_NS = 2 * NS_PER_MS
 """Kept before a deadline, so that waking up late on a busy host is still in time."""
@@ -133,18 +133,18 @@ class Work:
 
     def run(
         self, *argv: str, env: Mapping[str, str] | None = None, check: bool = True, tree: bool = False
-    ) -> run.Finished:
+    ) -> runner.Finished:
         """Run a program with the time that is left. MachineError when it cannot be run, and, with `check`,
-        when it fails or overruns. tree: see run.execute."""
+        when it fails or overruns. tree: see runner.execute."""
         left = self.left_ns
-        grace = min(run.GRACE_NS, left // 2)
+        grace = min(runner.GRACE_NS, left // 2)
         if grace <= 0:
             raise MachineError(f"no time left to start {Path(argv[0]).name}")
-        done = run.execute(
+        done = runner.execute(
             argv,
             self.clock,
             stop_at_raw_ns=self.end_raw_ns - grace,
-            grace_ns=grace,
+            stop=runner.Stop(grace_ns=grace),
             output_max=TAIL * 4,
             env=env,
             tree=tree,
@@ -230,7 +230,7 @@ class Stepwise(Base):
         return Work(self._clock, self._clock.now().raw_ns + self._own_ns)
 
 
-def failure(done: run.Finished) -> str:
+def failure(done: runner.Finished) -> str:
     """How a program went wrong, with its last words; "" when it did not."""
     said = f": {done.last_line}" if not done.ok and not done.overran and done.last_line else ""
     return f"{done.why}{said}"

@@ -13,7 +13,6 @@ import re
 import signal
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from urllib.parse import parse_qs, urlsplit
 from lab.core import patch as plan
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
-from lab.host import run
 from lab.host.patches.base import Stepwise, Tools, Work, read
 from lab.ports import Clock
+from lab.process import runner
 
 _NO_DAEMON = "connect to qemu:///system or qemu:///session (--connect)"
 
@@ -74,7 +73,7 @@ class RestartLibvirt(Stepwise):
         """MachineError when nothing serves, or it is not ours to restart."""
         daemon = find(self._uri)
         if daemon.unit:
-            run.find("systemctl")
+            runner.find("systemctl")
             if os.geteuid() != 0:
                 raise MachineError(f"only root can restart {daemon.unit}", hint="run freezelab as root")
             return
@@ -203,7 +202,7 @@ def _unit(pid: int, place: Path) -> str:
 def _main_pid(unit: str, patience_s: float) -> int:
     try:
         argv = ["systemctl", "show", "--property", "MainPID", "--value", unit]
-        said = run.run(argv, patience_s, check=False).stdout
+        said = runner.run(argv, patience_s, check=False).stdout
     except MachineError:
         return 0
     return int(said) if said.strip().isdigit() else 0
@@ -244,7 +243,7 @@ def _by_hand(work: Work, uri: str, daemon: Daemon) -> Daemon:
             try:
                 return _answering(work, uri, daemon, service)
             except MachineError:
-                if service.poll() is None or work.left_ns <= 0:
+                if service.status is None or work.left_ns <= 0:
                     raise
             service = _launch(work, argv, env, cwd, out, err)
             return _answering(work, uri, daemon, service)
@@ -252,9 +251,10 @@ def _by_hand(work: Work, uri: str, daemon: Daemon) -> Daemon:
 
 def _launch(
     work: Work, argv: list[str], env: dict[str, str], cwd: Path, out: int, err: int
-) -> subprocess.Popen[bytes]:
+) -> runner.Started:
     work.facts["argv"] = argv
-    return run.launch(argv, env=env, cwd=cwd if cwd.is_dir() else Path("/"), stdout=out, stderr=err)
+    cwd = cwd if cwd.is_dir() else Path("/")
+    return runner.start(argv, env=env, cwd=cwd, stdout=out, stderr=err, for_good=True)
 
 
 def _end(work: Work, daemon: Daemon) -> None:
@@ -283,9 +283,7 @@ def _end(work: Work, daemon: Daemon) -> None:
         os.close(handle)
 
 
-def _answering(
-    work: Work, uri: str, before: Daemon, service: subprocess.Popen[bytes] | None = None
-) -> Daemon:
+def _answering(work: Work, uri: str, before: Daemon, service: runner.Started | None = None) -> Daemon:
     """Wait until another process serves. A client may have started one of its own meanwhile (libvirt does so
     for session connections): that is as good."""
 
@@ -295,8 +293,8 @@ def _answering(
             if (now.pid, now.started) != (before.pid, before.started):
                 return now
         # With --daemon the process that was started ends well, and its child serves.
-        if service is not None and service.poll():
-            raise MachineError(f"{before.name} ended when it was started again: status {service.returncode}")
+        if service is not None and service.status:
+            raise MachineError(f"{before.name} ended when it was started again: status {service.status}")
         return None
 
     silent = f"{before.name} was started again, but its socket does not answer"

@@ -15,10 +15,10 @@ from pathlib import Path
 from lab.core import patch as plan
 from lab.core.units import NS_PER_MS
 from lab.errors import MachineError
-from lab.host import run
 from lab.host.patches import modules
 from lab.host.patches.base import Roots, Stepwise, Tools, Work, listed, need_root, one_line, read
 from lab.ports import Clock, Successor
+from lab.process import runner
 
 VENDORS = ("kvm_amd", "kvm_intel")
 
@@ -56,7 +56,7 @@ class ReloadKvm(Stepwise):
         need_root("reload KVM")
         modules.may_change(self._roots)
         for name in ("modprobe", "modinfo"):
-            run.find(name)
+            runner.find(name)
         for name in ("kvm", vendor):
             try:
                 modules.info(name, "filename")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from lab.core import patch as plan
 from lab.errors import MachineError
-from lab.host import run
 from lab.host.patches import modules
 from lab.host.patches.base import Roots, Stepwise, Work, need_root, one_line, read
 from lab.ports import Clock
+from lab.process import runner
 
 _BACK_SHARE = 0.25
 """Of the time, kept to take a patch back that not every task takes up."""
@@ -48,7 +48,7 @@ class Livepatch(Stepwise):
         need_root("load a livepatch")
         modules.may_change(self._roots)
         for program in ("insmod", "rmmod", "modinfo"):
-            run.find(program)
+            runner.find(program)
         if not Path(self._module).is_file():
             raise MachineError("no such file", where=self._module)
         try:

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from lab.errors import MachineError
-from lab.host import run
 from lab.host.patches.base import Roots, read
+from lab.process import runner
 
 _PLAIN = re.compile(r"[\w.,:+-]+")
 """What goes through modprobe and the kernel's own parser without quoting."""
@@ -55,7 +55,7 @@ def identity(name: str, roots: Roots) -> str:
 
 def info(module: str, field: str) -> str:
     """What modinfo tells. MachineError when it is missing or does not know the module."""
-    return run.run(["modinfo", "-F", field, module], _ASK_S).stdout.strip()
+    return runner.run(["modinfo", "-F", field, module], _ASK_S).stdout.strip()
 
 
 def may_change(roots: Roots) -> None:

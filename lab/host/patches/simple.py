@@ -7,9 +7,9 @@ from typing import Any
 from lab.core import patch as plan
 from lab.core.units import format_duration
 from lab.errors import MachineError
-from lab.host import run
 from lab.host.patches.base import MARGIN_NS, TAIL, Base, Work, failure, one_line, seconds
 from lab.ports import Clock, PatchResult
+from lab.process import runner
 
 
 class Hold(Base):
@@ -42,24 +42,24 @@ class Command(Base):
 
     def check(self) -> None:
         """MachineError when a program, the undo's too, is missing or not executable."""
-        run.find(self._spec.argv[0])
+        runner.find(self._spec.argv[0])
         if self._spec.undo:
-            run.find(self._spec.undo[0])
+            runner.find(self._spec.undo[0])
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
         """Run it; killed at its own deadline or, with time to die, before `deadline_raw_ns`."""
         began = self._clock.now().raw_ns
         left = deadline_raw_ns - MARGIN_NS - began
-        grace = min(run.GRACE_NS, left // 2)
+        grace = min(runner.GRACE_NS, left // 2)
         if grace <= 0:
             return PatchResult(False, "no time left to start it")
         stop_at = min(began + self._spec.deadline_ns, began + left - grace)
         try:
-            done = run.execute(
+            done = runner.execute(
                 self._spec.argv,
                 self._clock,
                 stop_at_raw_ns=stop_at,
-                grace_ns=grace,
+                stop=runner.Stop(grace_ns=grace),
                 output_max=TAIL * 4,
                 tree=True,
             )
@@ -82,6 +82,6 @@ class Command(Base):
             raise MachineError(
                 f"not undone: {one_line(error)}",
                 where=self.label,
-                hint=f"the host is as the patch left it; by hand: {run.line(self._spec.undo)}",
+                hint=f"the host is as the patch left it; by hand: {runner.quote(self._spec.undo)}",
             ) from error
-        return f"{run.line(self._spec.undo)}: done in {seconds(done.took_ns)}"
+        return f"{runner.quote(self._spec.undo)}: done in {seconds(done.took_ns)}"

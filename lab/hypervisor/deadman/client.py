@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -15,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import HypervisorError
+from lab.errors import HypervisorError, MachineError
 from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, pair, receive, send
 from lab.hypervisor.deadman.rescue import Continue, to_message
+from lab.process import runner
 from lab.threads import Worker
 
 _ARM_S = 10.0
@@ -42,7 +41,7 @@ class DeadMan:
 
     def __init__(self) -> None:
         self.history: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: runner.Started | None = None
         self._end: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -109,20 +108,15 @@ class DeadMan:
             self._end = None
         self._guarded.clear()
         process, self._process = self._process, None
-        if process is None:
-            return
-        try:
-            process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()  # it guards nothing any more, and is stopped
-            process.wait()
+        if process is not None:
+            process.stop(_END_S, first=None)  # it may be stopped (SIGSTOP), and guards nothing any more
 
     def start(self) -> None:
         """Have it there, so that guard() need not start it. HypervisorError when it cannot be."""
         self._start()
 
     def _start(self) -> socket.socket:
-        if self._end is not None and self._process is not None and self._process.poll() is None:
+        if self._end is not None and self._process is not None and self._process.status is None:
             return self._end
         self.close()
         self._lost = ""
@@ -134,16 +128,8 @@ class DeadMan:
             *(str(its.fileno()), str(os.getpid()), str(controller), str(self.history or "")),
         ]
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(its.fileno(), controller),
-                start_new_session=True,
-                cwd="/",
-            )
-        except OSError as error:
+            self._process = runner.start(command, cwd=Path("/"), pass_fds=(its.fileno(), controller))
+        except MachineError as error:
             ours.close()
             raise HypervisorError(f"the dead-man cannot be started, so nothing is frozen: {error}") from error
         finally:
@@ -205,13 +191,10 @@ def _readable(end: socket.socket, wait_s: float) -> bool:
 def _scope() -> list[str]:
     """What puts a process into a scope of its own, which outlives the session's (systemd-run(1), --scope):
     empty where no user manager answers, and for root, whose sessions are ended like any other's."""
-    if shutil.which("systemd-run") is None or not os.environ.get("XDG_RUNTIME_DIR"):
+    if runner.which("systemd-run") is None or not os.environ.get("XDG_RUNTIME_DIR"):
         return []
     command = ["systemd-run", "--user", "--scope", "--quiet", "--collect"]
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        if (
-            subprocess.run([*command, "true"], capture_output=True, timeout=_SCOPE_S, check=False).returncode
-            == 0
-        ):
-            return command
+    with contextlib.suppress(MachineError):
+        runner.run([*command, "true"], _SCOPE_S)
+        return command
     return []

@@ -22,6 +22,7 @@ from lab.errors import HypervisorError
 from lab.hypervisor.deadman.channel import Token
 from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.qmp import Monitor, MonitorError, QmpSocket, leave_migration, status
+from lab.process.clock import HostClock
 
 TRY_S = 10.0
 """How long it is tried to have one guest run again."""
@@ -29,10 +30,7 @@ TRY_S = 10.0
 _PAUSE_S = 0.02
 _END_S = 5.0
 
-
-def now() -> Stamp:
-    """The host's clocks: MONOTONIC_RAW, REALTIME."""
-    return Stamp(time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW), time.time_ns())
+now = HostClock().now
 
 
 @dataclass(frozen=True)

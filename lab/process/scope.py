@@ -46,9 +46,9 @@ class Scope:
         entrance = self._entrance
         return lambda: os.write(entrance, b"0")
 
-    def environment(self, wanted: Mapping[str, str] | None) -> dict[str, str]:
+    def environment(self, wanted: Mapping[str, str]) -> dict[str, str]:
         """To be executed with."""
-        return {**(os.environ if wanted is None else wanted), MARK: self._mark}
+        return {**wanted, MARK: self._mark}
 
     def kill(self, known: Sequence[psutil.Process], late: Callable[[], bool]) -> bool:
         """SIGKILL to all of it until nothing is left, or it is `late`; whether nothing is. known: processes
@@ -74,7 +74,7 @@ class Scope:
     def _kill_known(self, known: Sequence[psutil.Process]) -> bool:
         living = [process for process in (*known, *self._marked()) if _lives(process)]
         for process in living:
-            for each in (*_descendants(process), process):
+            for each in (*descendants(process), process):
                 with contextlib.suppress(psutil.Error):  # psutil sees a number that is another's by now
                     each.kill()
         return bool(living)
@@ -142,7 +142,8 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _descendants(process: psutil.Process) -> list[psutil.Process]:
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    """Its children, theirs, and so on; none when it has ended."""
     try:
         return process.children(recursive=True)
     except psutil.Error:

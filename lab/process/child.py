@@ -1,0 +1,158 @@
+"""A running program: its output is read as it comes, its end is noticed through a pidfd, and its whole
+process group is killed in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+
+import psutil
+
+from lab.core.units import NS_PER_S
+from lab.ports import Clock
+from lab.process.scope import Scope, descendants
+
+_CHUNK = 1 << 16
+
+OnLine = Callable[[str], bool | None]
+"""Gets each line of output that is not blank, stripped, as it comes. True: that is enough, the program need
+not go on."""
+
+
+class Child:
+    """Reads a program that was started in a session of its own, until finish().
+
+    output_max: bytes to keep of each output, the last ones. on_line: gets the lines of stdout.
+    scope: what the program was put into; None: only its process group counts.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        clock: Clock,
+        output_max: int,
+        *,
+        on_line: OnLine | None = None,
+        scope: Scope | None = None,
+    ) -> None:
+        self._process, self._clock, self._max = process, clock, output_max
+        self._scope, self._over = scope, False
+        self._descendants: list[psutil.Process] = []
+        self._output = {"stdout": bytearray(), "stderr": bytearray()}
+        self._on_line, self._lines = on_line, _Lines(output_max)
+        self.truncated, self.enough = False, False
+        self._selector = selectors.DefaultSelector()
+        self._pidfd = os.pidfd_open(process.pid)
+        self._selector.register(self._pidfd, selectors.EVENT_READ, "end")
+        for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
+            if stream is not None:
+                os.set_blocking(stream.fileno(), False)
+                self._selector.register(stream, selectors.EVENT_READ, name)
+
+    def wait(self, until_raw_ns: int) -> bool:
+        """Read until the program itself has ended, or on_line has enough, at most until `until_raw_ns`;
+        whether that came in time. What it started may still have its output open: that is not waited for."""
+        while (left := until_raw_ns - self._clock.now().raw_ns) > 0:
+            for key, _events in self._selector.select(left / NS_PER_S):
+                if key.data == "end":
+                    self._over = True
+                    self._drain()
+                    return True
+                self._read(key.fd, key.data)
+                if self.enough:
+                    return True
+        return False
+
+    def mute(self) -> None:
+        """Call on_line no more: what it raised is on its way."""
+        self._on_line = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """To its process group."""
+        if self._scope is not None and not self._over:
+            with contextlib.suppress(psutil.Error):
+                self._descendants += descendants(psutil.Process(self._process.pid))
+        # The leader is not reaped before finish(), so its number cannot be another group's.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def finish(self, until_raw_ns: int, *, everything: bool) -> int | None:
+        """Kill what is left of the group, or of all that it has started, and reap: the status, None when even
+        that takes too long."""
+        self.mute()
+        self.enough = False
+        self.signal(signal.SIGKILL)
+        if everything and self._scope is not None:
+            self._scope.kill_members()
+        self.wait(until_raw_ns)
+        if everything and self._scope is not None:
+            self._scope.kill(self._descendants, lambda: self._clock.now().raw_ns >= until_raw_ns)
+        self._selector.close()
+        os.close(self._pidfd)
+        status = self._process.poll()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+        return status
+
+    def text(self, name: str) -> str:
+        """What was kept of "stdout" or "stderr"."""
+        return self._output[name].decode("utf-8", "replace")
+
+    def _drain(self) -> None:
+        """What is in the pipes now, without following a child that goes on writing."""
+        for key in list(self._selector.get_map().values()):
+            for _ in range(self._max // _CHUNK + 1):
+                if key.data == "end" or not self._read(key.fd, key.data):
+                    break
+        self._pass_on(self._lines.rest())
+
+    def _read(self, handle: int, name: str) -> bool:
+        """Take one chunk; whether there was one."""
+        try:
+            chunk = os.read(handle, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            self._selector.unregister(handle)
+            return False
+        kept = self._output[name]
+        kept += chunk
+        if len(kept) > self._max:
+            del kept[: len(kept) - self._max]
+            self.truncated = True
+        if name == "stdout":
+            self._pass_on(self._lines.split(chunk))
+        return True
+
+    def _pass_on(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            if self._on_line is not None and self._on_line(line):
+                self.enough = True
+
+
+class _Lines:
+    """Chunks of bytes to lines. A line ends with \\n or \\r, or when it is longer than `longest` bytes."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest, self._begun = longest, b""
+
+    def split(self, chunk: bytes) -> Iterator[str]:
+        *whole, self._begun = (self._begun + chunk).replace(b"\r", b"\n").split(b"\n")
+        yield from self._texts(whole)
+        if len(self._begun) > self._longest:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[str]:
+        """The line that has no end."""
+        last, self._begun = self._begun, b""
+        yield from self._texts([last])
+
+    def _texts(self, lines: list[bytes]) -> Iterator[str]:
+        for line in lines:
+            if text := line.decode("utf-8", "replace").strip():
+                yield text

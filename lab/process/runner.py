@@ -1,0 +1,374 @@
+"""Where programs of the host are started: argv lists, a session each, a deadline, capped output.
+
+`run` and `execute` run a program to its end. Whatever happens, its whole process group has been killed when
+they return or raise: at the deadline, on an interrupt, and also after a success, so that nothing of a patch
+runs on behind the lab's back. A service that a program starts for good leaves the group (setsid), as daemons
+do; with `tree` it is killed all the same when the program overran or was interrupted (scope.py says how
+surely). `start` is for processes that stay: until they are stopped, or for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
+from lab.errors import MachineError
+from lab.ports import Clock
+from lab.process.child import Child, OnLine
+from lab.process.clock import HostClock
+from lab.process.scope import Scope
+
+GRACE_NS = 250 * NS_PER_MS
+"""From SIGTERM to the end: a program has all but the last part of it to leave by itself."""
+
+OUTPUT_MAX = 1 << 20
+"""Bytes kept of each output; beyond it the oldest are dropped."""
+
+_REAP_NS = 120 * NS_PER_MS
+"""Of the grace, what SIGKILL and the reaping get: a spinning program took over 25 ms on a busy host."""
+
+_LAST_NS = 15 * NS_PER_MS
+"""Of that, what is left to return in."""
+
+_KILLED_S = 3.0
+"""How long a process that has got SIGKILL is waited for."""
+
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""What an ordinary user's PATH lacks: mke2fs, modprobe and chronyd live there."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """How a program is stopped.
+
+    first: the signal that its process group gets; before `grace_ns` is over SIGKILL follows.
+    interrupted_too: when an exception passes, it gets the signal and the grace as well, to tidy up. Else it
+        is killed at once: guests may be frozen.
+    parent_death: what the kernel sends to the program (to no other of its group) when the thread that runs
+        it dies, be it by kill -9; None: nothing.
+    """
+
+    first: signal.Signals = signal.SIGTERM
+    grace_ns: int = GRACE_NS
+    interrupted_too: bool = False
+    parent_death: signal.Signals | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that was run.
+
+    status: exit status, -N when signal N ended it, None when it could not even be killed in time.
+    stdout: with on_line, both outputs as they came. took_ns: from the start to its end, CLOCK_MONOTONIC_RAW.
+    overran: it had to be killed. truncated: more was printed than is kept.
+    enough: it was killed because on_line had enough.
+    """
+
+    argv: tuple[str, ...]
+    status: int | None
+    stdout: str
+    stderr: str
+    took_ns: int
+    overran: bool = False
+    truncated: bool = False
+    enough: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.enough or (self.status == 0 and not self.overran)
+
+    @property
+    def why(self) -> str:
+        """One line on how it went wrong, "" when it did not."""
+        if self.ok:
+            return ""
+        took = format_duration(round(self.took_ns, -8))
+        if self.overran:
+            return (
+                f"still running after {took}, {'killed' if self.status is not None else 'cannot be killed'}"
+            )
+        if self.status is not None and self.status < 0:
+            return f"ended by {_signal_name(-self.status)}"
+        return f"exit status {self.status}" if self.status else ""
+
+    @property
+    def last_line(self) -> str:
+        """The last line it printed, errors first."""
+        for text in (self.stderr, self.stdout):
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            if lines:
+                return lines[-1][:200]
+        return ""
+
+
+def run(
+    argv: Sequence[str],
+    timeout_s: float,
+    *,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    clock: Clock | None = None,
+    on_line: OnLine | None = None,
+    pass_fds: Sequence[int] = (),
+    stop: Stop | None = None,
+) -> Finished:
+    """Run a program to its end, at most `timeout_s`. MachineError when it is missing, and, with `check`,
+    when it overruns or fails; the message holds a command line to paste. Interrupted passes through.
+    The rest is as in execute()."""
+    clock = clock or HostClock()
+    finished = execute(
+        argv,
+        clock,
+        stop_at_raw_ns=clock.now().raw_ns + round(timeout_s * NS_PER_S),
+        stop=stop or Stop(),
+        env=env,
+        cwd=cwd,
+        on_line=on_line,
+        pass_fds=pass_fds,
+    )
+    if check and not finished.ok:
+        said = f": {finished.last_line}" if finished.last_line else ""
+        raise MachineError(f"{finished.why}{said}", where=quote(argv))
+    return finished
+
+
+def execute(
+    argv: Sequence[str],
+    clock: Clock,
+    *,
+    stop_at_raw_ns: int,
+    stop: Stop | None = None,
+    output_max: int = OUTPUT_MAX,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    on_line: OnLine | None = None,
+    pass_fds: Sequence[int] = (),
+    tree: bool = False,
+) -> Finished:
+    """Run a program; from CLOCK_MONOTONIC_RAW `stop_at_raw_ns` on its group gets a signal and, before the
+    grace is over, SIGKILL. Returns by stop_at + grace whatever the program does. MachineError when it
+    cannot be started. Exceptions from signal handlers, and on_line's, pass through, the group killed.
+
+    stop: how it is stopped. env: None: ours, its PATH with the sbin folders.
+    on_line: gets the lines of both outputs in the order they came. pass_fds: descriptors it inherits.
+    tree: when it overran or was interrupted, all that it has started is killed, in whatever session it is
+    by then."""
+    stop, began = stop or Stop(), clock.now().raw_ns
+    with contextlib.closing(Scope()) if tree else contextlib.nullcontext() as scope:
+        process = _spawn(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if on_line is None else subprocess.STDOUT,
+            env=env,
+            cwd=cwd,
+            pass_fds=pass_fds,
+            parent_death=stop.parent_death,
+            scope=scope,
+        )
+        child: Child | None = None
+        overran, in_time = False, False
+        try:
+            child = Child(process, clock, output_max, on_line=on_line, scope=scope)
+            overran = not child.wait(stop_at_raw_ns)
+            ended, enough = clock.now().raw_ns, child.enough
+            if overran:
+                child.signal(stop.first)
+                child.wait(stop_at_raw_ns + stop.grace_ns - min(_REAP_NS, stop.grace_ns // 2))
+            in_time = not overran
+        except BaseException:
+            if child is not None and stop.interrupted_too:
+                child.mute()
+                child.signal(stop.first)
+                child.wait(clock.now().raw_ns + stop.grace_ns)
+            raise
+        finally:
+            if child is None:  # interrupted between the two
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                last = stop_at_raw_ns + stop.grace_ns - min(_LAST_NS, stop.grace_ns // 4)
+                until = last if overran else clock.now().raw_ns + _REAP_NS // 4
+                status = child.finish(until, everything=not in_time)
+        return Finished(
+            tuple(argv),
+            status,
+            child.text("stdout"),
+            child.text("stderr"),
+            ended - began,
+            overran,
+            child.truncated,
+            enough,
+        )
+
+
+class Started:
+    """A process that stays, the first of a session of its own. It is not stopped by being forgotten."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Exit status, -N when signal N ended it, None while it runs."""
+        return self._process.poll()
+
+    def stop(self, patience_s: float, first: signal.Signals | None = signal.SIGTERM) -> None:
+        """Send `first` to its process group, and after `patience_s` SIGKILL; it is reaped. first: None: it
+        is about to end by itself. Interrupted passes through; the group is killed then as well, but what is
+        about to end by itself is left to do so."""
+        if self.status is not None:
+            return
+        try:
+            if first is not None:
+                self._signal(first)
+            self._await_end(patience_s)
+        except BaseException:
+            if first is not None:
+                self._kill()
+            raise
+        self._kill()
+
+    def _kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_KILLED_S)
+
+    def _await_end(self, patience_s: float) -> None:
+        """Without reaping it, so that its number stays that of its group."""
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(patience_s * 1000)
+        finally:
+            os.close(pidfd)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
+    stderr: int = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    parent_death: signal.Signals | None = None,
+    for_good: bool = False,
+) -> Started:
+    """Start a process that stays, in a session of its own. MachineError when it cannot be started.
+
+    stdin, stdout, stderr: descriptors; /dev/null without. env, pass_fds: as in execute().
+    parent_death: as in Stop. for_good: it outlives the lab, which never stops it."""
+    process = _spawn(
+        argv,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=env,
+        cwd=cwd,
+        pass_fds=pass_fds,
+        parent_death=parent_death,
+    )
+    if for_good:
+        _FOR_GOOD.append(process)
+    return Started(process)
+
+
+_FOR_GOOD: list[subprocess.Popen[bytes]] = []
+"""Referred to, or Popen would complain about a process that is meant to go on."""
+
+
+def which(program: str, path: str | None = None) -> str | None:
+    """Where a program is: on `path` (None: our PATH), or in one of the sbin folders; None when nowhere."""
+    return shutil.which(program, path=_with_sbin(path))
+
+
+def find(program: str, package: str = "") -> str:
+    """The path of a program, as run() finds it. MachineError when it is missing or not executable; it names
+    the Debian `package` to install."""
+    found = which(program)
+    if found:
+        return found
+    if package:
+        raise MachineError(f"{program} is not installed", hint=f"sudo apt-get install {package}")
+    if "/" in program and Path(program).exists():
+        raise MachineError("not an executable file", where=program, hint=f"chmod +x {shlex.quote(program)}")
+    raise MachineError("no such program", where=program, hint="is it installed, and on PATH?")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours, its PATH with the sbin folders, and `more`."""
+    return {**os.environ, "PATH": _with_sbin(None), **more}
+
+
+def quote(argv: Sequence[str], longest: int | None = None) -> str:
+    """A command line to paste. longest: arguments of more characters are shortened: for show only."""
+    if longest is None:
+        return shlex.join(argv)
+    return shlex.join(arg if len(arg) < longest else arg[: longest // 2] + " …" for arg in argv)
+
+
+def _with_sbin(path: str | None) -> str:
+    if path is None:
+        path = os.environ.get("PATH", os.defpath)
+    folders = [folder for folder in path.split(os.pathsep) if folder]
+    return os.pathsep.join([*folders, *(folder for folder in _SBIN if folder not in folders)])
+
+
+def _spawn(
+    argv: Sequence[str],
+    *,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    pass_fds: Sequence[int],
+    parent_death: signal.Signals | None,
+    scope: Scope | None = None,
+) -> subprocess.Popen[bytes]:
+    program, command = find(argv[0]), list(argv)
+    if parent_death is not None and (setpriv := which("setpriv")):
+        # It executes the program with the signal set. Python's preexec_fn could set it too, but is not safe
+        # in a process with threads.
+        command = [setpriv, "--pdeathsig", parent_death.name.removeprefix("SIG"), "--", program, *argv[1:]]
+        program = setpriv
+    environ = environment() if env is None else dict(env)
+    try:
+        return subprocess.Popen(
+            command,
+            executable=program,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=environ if scope is None else scope.environment(environ),
+            preexec_fn=None if scope is None else scope.enter,  # noqa: PLW1509 - it makes one system call
+            cwd=cwd,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise MachineError(f"cannot be run: {error.strerror}", where=quote(argv)) from error
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
