@@ -12,8 +12,9 @@ import pytest
 from lab.core.patch import LivepatchPatch
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError
-from lab.host import patches, run
+from lab.host import patches
 from lab.ports import HostPatch, PatchResult
+from lab.process import runner
 from lab.process.clock import HostClock
 
 Apply = Callable[[HostPatch, float], PatchResult]
@@ -38,7 +39,7 @@ def built(expendable: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("the kernel's headers, make and gcc are not installed")
     folder = tmp_path_factory.mktemp("livepatch")
     shutil.copytree(SOURCE, folder, dirs_exist_ok=True)
-    run.run(["make", "-C", str(headers), f"M={folder}", "modules"], 250)
+    runner.run(["make", "-C", str(headers), f"M={folder}", "modules"], 250)
     return folder
 
 
