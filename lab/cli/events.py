@@ -12,7 +12,7 @@ import typer
 from lab.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from lab.events.control import Control
+    from lab.events.client import Control
 
 events = typer.Typer(no_args_is_help=True, help="Run the metadata service alone, and drive its events.")
 
@@ -75,7 +75,8 @@ def serve(
     from lab.cli.signals import Signals
     from lab.core.scheduled.model import Rules
     from lab.core.scheduled.planning import RATE_LIMIT
-    from lab.events.control import SOCKET, claimed, control_door
+    from lab.events.client import SOCKET
+    from lab.events.control import claimed, control_door
     from lab.events.desk import Desk
     from lab.events.service import MetadataService, unix_socket
     from lab.process.clock import HostClock
@@ -239,7 +240,7 @@ def list_events(
 
 def _control(name: str | None) -> Control:
     from lab.cli.paths import home
-    from lab.events.control import Control
+    from lab.events.client import Control
 
     return Control(home(), name)
 

@@ -17,7 +17,7 @@ from lab.core.scheduled.model import Happening, Kind, State
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import UsageError
 from lab.events.announcer import OPERATOR
-from lab.events.control import IDS
+from lab.events.client import IDS
 from lab.events.service import MetadataService
 from lab.ports import Clock
 

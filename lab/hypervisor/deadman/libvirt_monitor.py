@@ -11,25 +11,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from lab.core.clock import Stamp
 from lab.errors import HypervisorError
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, libvirt_qemu, mapped
-from lab.hypervisor.deadman.rescue import Rescued, now
 from lab.hypervisor.embed import Root
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.qmp import ANSWER_S, MonitorError
-
-if TYPE_CHECKING:
-    from lab.hypervisor.deadman.rescue import Relaunch
+from lab.process.clock import HostClock
 
 _LOCK_S = 5.0
 """How long the embedded driver of a controller that was just killed may still be held, and a domain that has
 ended may still be known."""
 
 _STATE_S = 10.0
+_CLOCK = HostClock()
 
 
 class LibvirtMonitor:
@@ -80,42 +78,43 @@ def restore(home: str, uri: str, path: str) -> tuple[Stamp, Stamp]:
                     raise
                 time.sleep(0.05)
         domain = connection.lookupByUUIDString(uuid)
-        called = now()
+        called = _CLOCK.now()
         domain.resume()
-        return called, now()
+        return called, _CLOCK.now()
 
 
-def relaunch(plan: Relaunch) -> Rescued:
+def relaunch(
+    guest: str, home: str, domain_xml: str, *, memory_file: str, state_file: str, agents: str
+) -> tuple[Stamp, Stamp] | None:
     """Have the guest run whose RAM and device state are files: in the process that the controller had started
-    for it, if that runs, else in a new one. HypervisorError, MonitorError or OSError when it cannot."""
-    state = Path(plan.state_file).read_bytes()
-    with _connection(plan.home, "") as connection:
+    for it, if that runs (None), else in a new one: when it was told to, and when it did. agents: a folder for
+    a socket. HypervisorError, MonitorError or OSError when it cannot."""
+    state = Path(state_file).read_bytes()
+    with _connection(home, "") as connection:
         for domain in connection.listAllDomains(0):
             try:
                 described = domain.XMLDesc(0)
             except libvirt.libvirtError:
                 continue  # just opened, libvirt finds that the domain of a status file has ended
-            if Path(plan.memory_file).name not in described:
+            if Path(memory_file).name not in described:
                 continue
             with contextlib.suppress(MonitorError):
                 if execute(domain, "query-status")["status"] == "running":
-                    return Rescued("running")
+                    return None
             with contextlib.suppress(libvirt.libvirtError):
                 domain.destroy()
-        with mapped("cannot be started again", plan.guest):
-            domain = connection.createXML(plan.domain_xml, libvirt.VIR_DOMAIN_START_PAUSED)
-        path = Path(plan.agents) / f"{secrets.token_hex(4)}.state"
+        with mapped("cannot be started again", guest):
+            domain = connection.createXML(domain_xml, libvirt.VIR_DOMAIN_START_PAUSED)
+        path = Path(agents) / f"{secrets.token_hex(4)}.state"
         try:
             _load(domain, path, state)
         finally:
             path.unlink(missing_ok=True)
-        called = now()
+        called = _CLOCK.now()
         execute(domain, "cont")
         _await(domain, "running")
-        Path(plan.state_file).unlink(missing_ok=True)
-        return Rescued(
-            "resumed", "a new process of its old emulator was started with its state", called, now()
-        )
+        Path(state_file).unlink(missing_ok=True)
+        return called, _CLOCK.now()
 
 
 def _load(domain: Any, path: Path, state: bytes) -> None:

@@ -300,7 +300,17 @@ class Relaunch(Continue):
             with process:
                 if process.is_stopped():
                     process.send_continue()
-        return relaunch(self)
+        stamps = relaunch(
+            self.guest,
+            self.home,
+            self.domain_xml,
+            memory_file=self.memory_file,
+            state_file=self.state_file,
+            agents=self.agents,
+        )
+        if stamps is None:
+            return Rescued("running")
+        return Rescued("resumed", "a new process of its old emulator was started with its state", *stamps)
 
     def _newer(self, old_pid: int) -> Iterator[QemuProcess]:
         for entry in Path("/proc").iterdir():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import FreezelabError
-from lab.events.control import Control
+from lab.events.client import Control
 from tests.host.clients.namespaces import SERVICE, Namespace, running
 
 OWN = f"{SERVICE}:80"

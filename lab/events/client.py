@@ -1,0 +1,100 @@
+"""What an operator's command asks of a metadata service that runs alone, through its control door: a Unix
+socket that speaks HTTP and JSON (events.control)."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from lab.errors import MachineError, UsageError
+
+SOCKET = "control"
+START = "freezelab events serve"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+PATIENCE_S = 10
+IDS = "freezelab events list --all tells their ids"
+
+
+class Control:
+    """A running service. UsageError when there is none (of that name), or which one is not clear."""
+
+    def __init__(self, home: Path, name: str | None) -> None:
+        self._path = home / "events" / _choose(home, name) / SOCKET
+
+    def service(self) -> dict[str, Any]:
+        return self._ask("GET", "/service")
+
+    def events(self) -> list[dict[str, Any]]:
+        return list(self._ask("GET", "/events")["events"])
+
+    def announce(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
+        return list(self._ask("POST", "/events", asked)["events"])
+
+    def act(self, verb: str, event: str) -> dict[str, Any]:
+        return self._ask("POST", f"/events/{_checked(event)}/{verb}")
+
+    def _ask(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
+        connection = _Connection(self._path)
+        try:
+            connection.request(verb, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            told = json.loads(response.read())
+        except (OSError, HTTPException, ValueError) as error:
+            raise MachineError(f"the service does not answer: {error}", where=str(self._path)) from None
+        finally:
+            connection.close()
+        if response.status != 200:
+            said = told["error"]
+            raise UsageError(said["what"], where=said["where"], hint=said["hint"])
+        return dict(told)
+
+
+class _Connection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=PATIENCE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(PATIENCE_S)
+        self.sock.connect(str(self._path))
+
+
+def _choose(home: Path, name: str | None) -> str:
+    if name is not None and not NAME.fullmatch(name):
+        raise UsageError(f"no name for a service: {name!r}")
+    running = [path.parent.name for path in sorted((home / "events").glob(f"*/{SOCKET}")) if _runs(path)]
+    if name in running:
+        return str(name)
+    if name is None and len(running) == 1:
+        return running[0]
+    if name is None and running:
+        raise UsageError(f"which service? running: {', '.join(running)}", hint=f"--name {running[0]}")
+    if name is None:
+        raise UsageError("no service is running", hint=f"start one: {START}")
+    hint = f"running: {', '.join(running)}" if running else f"start it: {START} --name {name}"
+    raise UsageError(f"no service called {name!r} is running", hint=hint)
+
+
+def _runs(path: Path) -> bool:
+    """Somebody listens: the file alone says nothing."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PATIENCE_S)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _checked(event: str) -> str:
+    """What may be the beginning of an id, and goes into a path."""
+    if not re.fullmatch(r"[0-9A-Fa-f-]{1,36}", event):
+        raise UsageError(f"no event {event!r}", hint=IDS)
+    return event
