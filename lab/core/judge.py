@@ -42,7 +42,7 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 
 STEP_FLOOR_NS = NS_PER_MS // 2
 STEP_SHARE = 8
-"""STEP_FLOOR_NS and STEP_SHARE of lab/guest/payload.py: smaller steps look like slews to the sampler."""
+"""STEP_FLOOR_NS and STEP_SHARE of inside/clock_probe.py: smaller steps look like slews to the sampler."""
 
 
 def _looked_before(step: ClockStep, sampler: SamplerReport) -> int:

@@ -63,7 +63,7 @@ still for half of it at least, and ran meanwhile for no longer than so many of t
 guest, scheduling makes holes of that size all the time."""
 
 HOLES_KEPT = 5_000
-"""MOST_KEPT of lab/guest/payload.py: after so many holes the sampler kept no more."""
+"""MOST_KEPT of lab/guest/inside/clock_probe.py: after so many holes the sampler kept no more."""
 
 
 class Witness(StrEnum):

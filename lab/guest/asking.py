@@ -1,4 +1,4 @@
-"""What the payload is asked, and what its answers mean (payload.py has the lines), over whichever channel."""
+"""What the payload is asked, and what its answers mean (inside/clock_probe.py), over whichever channel."""
 
 from __future__ import annotations
 

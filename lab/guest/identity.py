@@ -1,4 +1,5 @@
-"""The host's end of payload_identity.py: has a guest made ready to be copied, and a copy be another guest.
+"""The host's end of inside/clone_identity.py: has a guest made ready to be copied, and a copy be another
+guest.
 
 It talks over the guest's virtio-serial channel, which needs no network and no login: both are part of what is
 changed.
@@ -72,7 +73,7 @@ class Became:
 
 def source() -> bytes:
     """The payload's text."""
-    return program.source("payload_identity.py")
+    return program.source("clone_identity")
 
 
 def wait_inside(ssh: SSH) -> Waiting:
@@ -107,7 +108,7 @@ def _line(ssh: SSH, channel: object, begins: str) -> str:
 
 
 class Orders:
-    """One guest's channel, for as long as payload_identity.py listens there. A context manager.
+    """One guest's channel, for as long as inside/clone_identity.py listens there. A context manager.
 
     path: QEMU's socket. alive: called while nothing comes, raises when there is no more hope.
     GuestError, from everything: no answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`, or the guest could not.

@@ -3,8 +3,8 @@
 A thread of its own reads the channel, so that what arrives is stamped when it arrives and not when
 somebody asks.
 
-A lost channel is had again, and counted. The payload waits for that (payload.py says how), so what its
-sampler knows is kept; only when it is gone, with its guest or by itself, a new one is started.
+A lost channel is had again, and counted. The payload waits for that (inside/clock_probe.py says how), so
+what its sampler knows is kept; only when it is gone, with its guest or by itself, a new one is started.
 
 Where the guest has a serial channel too, every other reading is taken there: it costs the guest a tenth of
 one over SSH, and is as sharp as one whose packets the kernel has stamped. While SSH is silent, or being had
@@ -67,7 +67,7 @@ class _SilentError(GuestError):
 
 def payload_source() -> bytes:
     """The payload's text."""
-    return program.source("payload.py")
+    return program.source("clock_probe")
 
 
 def start_command() -> str:

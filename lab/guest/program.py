@@ -7,19 +7,30 @@ import re
 import shlex
 import zlib
 from base64 import b64encode
+from collections.abc import Iterator
 from importlib import resources
 
 NO_PYTHON = "freezelab: no python3"
 
 
-_PART = re.compile(r"^from lab\.guest\.(\w+) import .*\n", re.MULTILINE)
+_PART = re.compile(r"^from lab\.guest\.inside\.(\w+) import .*\n", re.MULTILINE)
 
 
 def source(name: str) -> bytes:
-    """The text of lab/guest/NAME, with the parts that it imports from there before it instead."""
-    text = resources.files("lab.guest").joinpath(name).read_text(encoding="utf-8")
-    parts = [source(f"{part}.py") for part in _PART.findall(text)]
-    return b"".join(parts) + _PART.sub("", text).encode()
+    """The text of the program lab/guest/inside/NAME.py, after those of the parts that it imports from there,
+    each of them once."""
+    return "".join(_texts(name, set())).encode()
+
+
+def _texts(name: str, sent: set[str]) -> Iterator[str]:
+    """What `name` needs, and itself, without what was sent before."""
+    if name in sent:
+        return
+    sent.add(name)
+    text = resources.files("lab.guest.inside").joinpath(f"{name}.py").read_text(encoding="utf-8")
+    for part in _PART.findall(text):
+        yield from _texts(part, sent)
+    yield _PART.sub("", text)
 
 
 def command(text: bytes, *arguments: str) -> str:

@@ -22,8 +22,8 @@ from lab.core.clock import GuestClock, Stamp
 from lab.core.history import ReadingsTaken
 from lab.core.history.line import line_of
 from lab.core.timeline import Passing, Reading
-from lab.guest import payload_packets
-from lab.guest.payload_packets import RAW, REAL, Packets
+from lab.guest.inside import packet_stamps
+from lab.guest.inside.packet_stamps import RAW, REAL, Packets
 from lab.record.events import entry_of, envelope
 
 CASES = int(os.environ.get("FREEZELAB_HYPOTHESIS", "0")) or 1500
@@ -76,7 +76,7 @@ class World:
             raise BlockingIOError
         at, data, stamped = self.queue.pop(0)
         value = struct.pack("@ll", *divmod(self.real(at if stamped else self.now), 10**9))
-        return data, [(socket.SOL_SOCKET, payload_packets.SO_TIMESTAMPNS, value)], 0, None
+        return data, [(socket.SOL_SOCKET, packet_stamps.SO_TIMESTAMPNS, value)], 0, None
 
     def getsockopt(self, *_: int) -> bytes:
         lost, self.lost = self.lost, 0
@@ -178,10 +178,10 @@ def exchange(world: World, packets: Packets, number: int) -> Reading:
 def test_the_offset_lies_between_the_kernels_stamps(seed: int) -> None:
     world = World(random.Random(seed))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(payload_packets, "gettime", world.gettime)
+        patch.setattr(packet_stamps, "gettime", world.gettime)
         packets = Packets()
         packets.socket, packets.local = world, LOCAL  # type: ignore[assignment]
-        packets.start(payload_packets.apart())
+        packets.start(packet_stamps.apart())
         for number in range(4):
             reading = exchange(world, packets, number)
             assert world.offset in reading.offset(GuestClock.RAW), (number, reading)
@@ -195,10 +195,10 @@ def test_an_undisturbed_exchange_has_both_stamps() -> None:
     for seed in range(300):
         world = World(random.Random(seed))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(payload_packets, "gettime", world.gettime)
+            patch.setattr(packet_stamps, "gettime", world.gettime)
             packets = Packets()
             packets.socket, packets.local = world, LOCAL  # type: ignore[assignment]
-            packets.start(payload_packets.apart())
+            packets.start(packet_stamps.apart())
             for number in range(4):
                 passing = exchange(world, packets, number).passing
                 told += passing is not None and None not in (passing.arrived_real_ns, passing.left_real_ns)

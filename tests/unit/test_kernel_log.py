@@ -13,7 +13,7 @@ from lab.core.kernel_log import ALL, NOTES, TROUBLE, Meaning, Message, meaning, 
 from lab.core.plan import Expectations, ResyncMechanism
 from lab.core.timeline import ProbeFacts
 from lab.core.verdict import Outcome
-from lab.guest.payload import NOTABLE
+from lab.guest.inside.clock_probe import NOTABLE
 from tests.unit.scenario import Scenario
 from tests.unit.simulation import simulate
 

@@ -23,7 +23,8 @@ from lab.core.timesync.setup import Setup
 from lab.core.timesync.timesyncd import most_ns
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, HypervisorError
-from lab.guest import payload_clock, program
+from lab.guest import program
+from lab.guest.inside import clock_setter
 from lab.guest.timesync import push, services
 from lab.guest.timesync.acting import PATIENCE_NS, AgentResync, adjtime_status
 from lab.guest.timesync.daemon import command_line
@@ -92,19 +93,19 @@ def test_the_programs_own_calendar(monkeypatch: pytest.MonkeyPatch) -> None:
         fields = (shown.tm_sec, shown.tm_min, shown.tm_hour, shown.tm_mday, shown.tm_mon - 1)
         answer = struct.pack("9i", *fields, shown.tm_year - 1900, 0, 0, 0)
         monkeypatch.setattr(fcntl, "ioctl", lambda *_, answer=answer: answer)
-        assert payload_clock.rtc_second(0) == seconds == calendar.timegm(shown)
+        assert clock_setter.rtc_second(0) == seconds == calendar.timegm(shown)
 
 
 def test_the_kernels_structure() -> None:
     # struct timex is 208 bytes on 64-bit systems; what is read beyond it must be ours too.
-    assert payload_clock.Timex.status.offset == 5 * ctypes.sizeof(ctypes.c_long)
-    assert payload_clock.Timex.seconds.offset == 9 * ctypes.sizeof(ctypes.c_long)
-    assert payload_clock.Timex.tick.offset == 11 * ctypes.sizeof(ctypes.c_long)
-    assert ctypes.sizeof(payload_clock.Timex) >= 208
+    assert clock_setter.Timex.status.offset == 5 * ctypes.sizeof(ctypes.c_long)
+    assert clock_setter.Timex.seconds.offset == 9 * ctypes.sizeof(ctypes.c_long)
+    assert clock_setter.Timex.tick.offset == 11 * ctypes.sizeof(ctypes.c_long)
+    assert ctypes.sizeof(clock_setter.Timex) >= 208
 
 
 def test_the_program_is_whole() -> None:
-    compile(program.source("payload_clock.py"), "payload_clock", "exec")
+    compile(program.source("clock_setter"), "clock_setter", "exec")
 
 
 class Guest:

@@ -1,9 +1,9 @@
 """The guest's clock set by the host from readings: what Hyper-V's time service does on a resume.
 
-A program (payload_clock.py) waits in the guest. One reading of its clock, an interval that holds the offset
-(docs/measuring.md), is enough for a first step, by as much as is certain: the guest ends behind by no more
-than the reading's width, and never ahead. Some more readings narrow the interval, and a second step goes to
-its middle. What is left is no more than half of its width.
+A program (inside/clock_setter.py) waits in the guest. One reading of its clock, an interval that holds the
+offset (docs/measuring.md), is enough for a first step, by as much as is certain: the guest ends behind by no
+more than the reading's width, and never ahead. Some more readings narrow the interval, and a second step goes
+to its middle. What is left is no more than half of its width.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Pushed:
 
 def command() -> str:
     """The shell command that starts the program in the guest."""
-    return program.command(program.source("payload_clock.py"))
+    return program.command(program.source("clock_setter"))
 
 
 def read(line: Line, number: int) -> Interval:

@@ -17,7 +17,7 @@ import pytest
 
 from lab.guest import program
 
-TEXT = program.source("payload_watch.py")
+TEXT = program.source("pause_watcher")
 CHRONYC = """#!/bin/sh
 # Stands in for chronyc where there is none, and says what it is told to.
 while read -r asked; do

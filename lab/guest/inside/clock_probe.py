@@ -7,7 +7,7 @@ would see the other as noise.
 Lines from the host, and what is answered (numbers are nanoseconds of the guest's clocks):
 
     r N     R N raw real mono boot boot mono real raw     clocks on receipt, and before the answer
-            K N arrived least left most                   after an R that ends with " +": payload_packets.py
+            K N arrived least left most                   after an R that ends with " +": packet_stamps.py
     c       C                                             forget samples, mark the kernel log's end
     p       P                                             neither samples nor heartbeats until the next c
     s       S {json}                                      the sampler's record since c
@@ -17,7 +17,7 @@ Lines from the host, and what is answered (numbers are nanoseconds of the guest'
             A N                                           first line to a host that came back; beats so far
             B N raw                                       a heartbeat, by itself
 
-All but q, K, H, A and B goes over the serial channel as well (payload_serial.py), where the guest has one.
+All but q, K, H, A and B goes over the serial channel as well (serial_channel.py), where the guest has one.
 
 The sampler looks at MONOTONIC_RAW and REALTIME every PERIOD_NS. It keeps the distances that are
 larger than FLOOR_NS (holes), and the moments at which REALTIME moved against MONOTONIC_RAW.
@@ -40,9 +40,9 @@ import struct
 import sys
 import time
 
-from lab.guest.payload_packets import RESOLUTION_NS, Packets, gettime
-from lab.guest.payload_serial import Serial
-from lab.guest.payload_socket import accept, listen
+from lab.guest.inside.packet_stamps import RESOLUTION_NS, Packets, gettime
+from lab.guest.inside.serial_channel import Serial
+from lab.guest.inside.unix_socket import accept, listen
 
 PERIOD_NS = 4000000
 FLOOR_NS = 2 * PERIOD_NS

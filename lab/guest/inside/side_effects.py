@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 
-from lab.guest.payload_claims import BOOT, MONO, MS, RAW, REAL, S, gettime, look
+from lab.guest.inside.clock_claims import BOOT, MONO, MS, RAW, REAL, S, gettime, look
 
 EDGES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 30000, 60000, 3600000)
 PERIODS_MS = (300, 500, 800, 1100, 1500, 1900)  # of the timers of each kind: some 9 a second

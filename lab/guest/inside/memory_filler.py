@@ -26,7 +26,7 @@ import socket
 import sys
 from array import array
 
-from lab.guest.payload_socket import accept, listen
+from lab.guest.inside.unix_socket import accept, listen
 
 PAGE = 4096
 BLOCK = 16 << 20

@@ -23,9 +23,9 @@ import signal
 import socket
 import sys
 
-from lab.guest.payload_claims import RAW, Claims, S, askers, gettime
-from lab.guest.payload_effects import Fleet, Rtc, boot_minus_mono, burn, hand_on
-from lab.guest.payload_socket import accept, listen
+from lab.guest.inside.clock_claims import RAW, Claims, S, askers, gettime
+from lab.guest.inside.side_effects import Fleet, Rtc, boot_minus_mono, burn, hand_on
+from lab.guest.inside.unix_socket import accept, listen
 
 STAY_NS = 3600 * S
 # nice: the probe is at -19, the guest's own programs are at 0. A busy guest kept timers at 5 waiting for

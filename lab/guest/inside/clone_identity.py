@@ -32,7 +32,7 @@ import struct
 import sys
 import time
 
-from lab.guest.payload_serial import device
+from lab.guest.inside.serial_channel import device
 
 SETTLE_S = 20
 LISTEN_S = 10

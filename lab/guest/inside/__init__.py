@@ -1,0 +1,20 @@
+"""Programs that run inside guests, on any Linux with Python 3.6 or later and nothing but its library.
+
+Each is sent as text over SSH (lab/guest/program.py), after the parts that it imports, and is never imported
+by the lab. So no name of a part may be a name of another one that it is sent with. What one program alone
+needs stands in that program: the guest compiles every line at each start.
+
+    program          started by                   what it does
+    clock_probe      guest/probe.py, local.py     answers readings, samples the clocks, sends heartbeats
+    pause_watcher    guest/watcher.py             collects clock claims and a pause's side effects
+    memory_filler    guest/fill.py                fills memory with pages that do not compress, and verifies
+    clone_identity   guest/identity.py            makes another guest of a copy of a golden one
+    clock_setter     guest/timesync/push.py       steps the clock as the host orders, reads the RTC
+
+    part             what it holds
+    packet_stamps    the kernel's stamps of the packets that carried a reading
+    serial_channel   the virtio-serial channel
+    unix_socket      the socket at which a running program is reached again
+    clock_claims     what the guest's own programs claim of its clock
+    side_effects     timers, the order of clocks between vCPUs, the RTC, busy vCPUs
+"""
