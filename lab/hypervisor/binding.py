@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,9 +51,15 @@ _HINTS = {
 }
 
 
+_CHILD = re.compile(r"Child process \((?:\w+=\S* )*(?:\S*/)?([^/ ]+)(?: .*)?\)(?= )")
+"""libvirt names a program that has failed by its whole environment and command line, which is some 7,000
+characters for QEMU (virCommandWait, src/util/vircommand.c)."""
+
+
 def as_hypervisor_error(error: Exception, what: str, where: str = "") -> HypervisorError:
     """A libvirtError as one of ours: `what` failed, libvirt's own words, and a hint where one is known."""
     said = " ".join((error.get_error_message() or "").split()) if hasattr(error, "get_error_message") else ""
+    said = _CHILD.sub(r"\1", said)
     code = error.get_error_code() if hasattr(error, "get_error_code") else None
     return HypervisorError(f"{what}: {said or error}", where=where, hint=_HINTS.get(code, ""))
 

@@ -18,6 +18,7 @@ from lab.core.plan import FreezeMethod
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError, Interrupted
 from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.binding import as_hypervisor_error
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import DomainSpec
 from lab.ports import Call, Clock, Freezing, Hypervisor
@@ -221,6 +222,18 @@ def test_what_libvirt_refuses_is_one_line(lab: LibvirtHypervisor, home: Path) ->
         lab.define_and_start(bad)
     assert str(caught.value).count("\n") == 0
     assert lab.list_lab_domains() == []
+
+
+def test_a_program_that_failed_is_named_without_its_command_line() -> None:
+    text = (
+        "internal error: Child process (LC_ALL=C PATH=/sbin:/bin HOME=/x QEMU_AUDIO_DRV=none "
+        '/usr/bin/qemu-system-x86_64 -name guest=a,debug-threads=on -S -object \'{"id":"(b) c"}\') '
+        "unexpected exit status 1"
+    )
+    error = libvirt.libvirtError("virDomainRestoreFlags() failed")
+    error.err = (1, 10, text, 2, text, None, None, -1, -1)
+    said = as_hypervisor_error(error, "cannot be restored", "web-0").what
+    assert said == "cannot be restored: internal error: qemu-system-x86_64 unexpected exit status 1"
 
 
 def test_facts(lab: LibvirtHypervisor) -> None:
