@@ -227,7 +227,8 @@ def test_what_libvirt_refuses_is_one_line(lab: LibvirtHypervisor, home: Path) ->
 def test_a_program_that_failed_is_named_without_its_command_line() -> None:
     text = (
         "internal error: Child process (LC_ALL=C PATH=/sbin:/bin HOME=/x QEMU_AUDIO_DRV=none "
-        '/usr/bin/qemu-system-x86_64 -name guest=a,debug-threads=on -S -object \'{"id":"(b) c"}\') '
+        "/usr/bin/qemu-system-x86_64 -object mem-path=/dev/shm/ram,share=off "
+        '-name guest=a,debug-threads=on -S -object \'{"id":"(b) c"}\') '
         "unexpected exit status 1"
     )
     error = libvirt.libvirtError("virDomainRestoreFlags() failed")
