@@ -10,14 +10,15 @@ from __future__ import annotations
 import secrets
 import shutil
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from lab.cli.paths import made
+from lab.cli.settings import Prepared, Settings, Started
 from lab.cli.signals import shield
 from lab.cli.together import AT_ONCE
 from lab.core.history.run_events import Timing
@@ -27,6 +28,7 @@ from lab.errors import FreezelabError, GuestError, ImageError, Interrupted
 from lab.guest import identity
 from lab.guest.identity import Became, Identity, Orders
 from lab.guest.probe import GuestProbe, Waiting, payload_source
+from lab.guest.ssh import SSH
 from lab.host import facts as host_facts
 from lab.hypervisor import golden as states
 from lab.hypervisor import memory
@@ -36,12 +38,6 @@ from lab.image.golden import Golden, GoldenStore, keep_ram
 from lab.image.seed import contents
 from lab.image.store import default_cache
 from lab.ports import Clock, View
-from lab.record.journal import NullJournal
-from lab.report.live import NullView
-
-if TYPE_CHECKING:
-    from lab.cli.session import Guests
-    from lab.cli.settings import Prepared, Settings
 
 MADE_OF = "golden"
 """The name that a golden guest has itself."""
@@ -81,11 +77,34 @@ def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) 
     return ""
 
 
+class Launcher(Protocol):
+    """Guests of one run: starts them, and removes them in the end. session.Guests is the real one."""
+
+    def launch(
+        self, guest: Prepared, domain: DomainSpec, start: Callable[[DomainSpec], object]
+    ) -> Started: ...
+
+    def probe(self, guest: Started, waiting: Waiting | None = None) -> GuestProbe: ...
+
+    def login(self, spec: GuestSpec) -> SSH: ...
+
+    def alive(self, name: str) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+    def until_removed(self, undo: Callable[[], object]) -> None: ...
+
+    def call_off(self) -> None: ...
+
+    def apart(self, settings: Settings) -> AbstractContextManager[Launcher]:
+        """Guests of another run on the same host, which nobody is shown and no history names."""
+
+
 class Clones:
     """Starts guests from golden states for `guests`, which keeps and removes them."""
 
     def __init__(
-        self, guests: Guests, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View
+        self, guests: Launcher, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View
     ) -> None:
         self._guests, self._hypervisor, self._settings = guests, hypervisor, settings
         self._clock, self._view = clock, view
@@ -259,13 +278,11 @@ class Clones:
         return state, told
 
     def _try_to_make(self, guest: Prepared, folder: Path) -> tuple[bytes, dict[str, Any]]:
-        from lab.cli.session import Guests
-
         hypervisor, clock = self._hypervisor, self._clock
         run = f"golden-{secrets.token_hex(3)}"
         alone = replace(self._settings, run=run, shared_memory=True, golden=False, kept=False)
         spec = replace(_PLAIN, **{name: getattr(guest.spec, name) for name in _SAME})
-        with Guests(hypervisor, alone, clock, NullView(), NullJournal()) as guests:
+        with self._guests.apart(alone) as guests:
             with guests.login(spec) as ssh:
                 ssh.run("systemctl is-system-running --wait")  # degraded will do
                 source = ssh.check(f"cat {_CLOCKSOURCE}").strip()

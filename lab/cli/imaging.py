@@ -1,4 +1,4 @@
-"""`freezelab image`: build, list, remove."""
+"""Images: those that a plan needs, and `freezelab image` (build, list, remove)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ from collections.abc import Iterator
 
 from lab.cli import paths
 from lab.cli.views import build_progress
+from lab.core.plan import Plan
 from lab.core.units import format_size
+from lab.image.build import Progress
 from lab.image.golden import GoldenStore
-from lab.image.store import ImageStore, default_cache
+from lab.image.store import Image, ImageStore, default_cache
 
 
 def _store() -> ImageStore:
     return ImageStore(paths.RECIPES, default_cache())
+
+
+def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
+    """The images that the plan's guests need, built where they are not there yet."""
+    store = _store()
+    # All are looked for, and unknown names told, before the first is built.
+    wanted = {guest.image for cell in plan.parts for guest in cell.guests}
+    found = {name: store.find(name) for name in sorted(wanted)}
+    return {name: image or store.build(name, progress) for name, image in found.items()}
 
 
 def build(name: str, *, force: bool) -> str:

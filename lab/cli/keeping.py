@@ -131,8 +131,8 @@ def listing(home: Path) -> list[dict[str, Any]]:
 
 def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
     """Start a guest that is kept. UsageError when there is one of this name already."""
+    from lab.cli.imaging import images_for
     from lab.cli.options import accelerator_request, boot_seconds
-    from lab.cli.running import images_for
     from lab.cli.session import Guests
     from lab.cli.settings import Settings, check_memory
     from lab.cli.signals import Signals

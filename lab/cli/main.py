@@ -314,21 +314,23 @@ def calibrate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Find out how exact the lab is here: pauses of known length, measured as if nobody had told."""
-    from lab.cli import calibrating
+    from lab.cli import calibration
     from lab.cli.paths import home
 
     if forget:
-        typer.echo(calibrating.forget(home()))
+        typer.echo(calibration.forget(home()))
         return
     dropped = ""
     if show:
-        saved = calibrating.last(home())
+        saved = calibration.last(home())
     else:
+        from lab.cli import calibrating
+
         asked = calibrating.Asked(cycles, quick, seed, accelerator)
         saved, dropped = calibrating.make(home(), asked, quiet=quiet)
-    stale = calibrating.stale(saved, calibrating.machine_now(saved))
+    stale = calibration.stale(saved, calibration.machine_now(saved))
     if as_json:
-        typer.echo(calibrating.to_json(saved, stale), nl=False)
+        typer.echo(calibration.to_json(saved, stale), nl=False)
         if dropped:
             print(f"freezelab: not kept: {dropped}", file=sys.stderr)
     else:
@@ -338,7 +340,7 @@ def calibrate(
         render_calibration(
             saved.made, saved.run, saved.figures, stale, stdout_console(), saved.rough, dropped
         )
-    raise typer.Exit(0 if show else calibrating.exit_code(saved))
+    raise typer.Exit(0 if show else calibration.exit_code(saved))
 
 
 @app.command()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from lab.cli import paths
-from lab.cli.calibrating import for_record
+from lab.cli.calibration import for_record
 from lab.cli.cells import Cells, make_patch
+from lab.cli.imaging import images_for
 from lab.cli.recovering import clear
 from lab.cli.settings import Settings, check_memory
 from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
@@ -24,7 +25,6 @@ from lab.hypervisor.accelerators import Choice, Request, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.image.build import Progress
-from lab.image.store import Image, ImageStore, default_cache
 from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal, read_history
@@ -46,15 +46,6 @@ class Options:
     boot_s: int | None = None
     golden: bool | None = None
     wait: bool = False
-
-
-def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
-    """The images that the plan's guests need, built where they are not there yet."""
-    store = ImageStore(paths.RECIPES, default_cache())
-    # All are looked for, and unknown names told, before the first is built.
-    wanted = {guest.image for cell in plan.parts for guest in cell.guests}
-    found = {name: store.find(name) for name in sorted(wanted)}
-    return {name: image or store.build(name, progress) for name, image in found.items()}
 
 
 def new_run_folder(home: Path, name: str) -> tuple[str, Path]:

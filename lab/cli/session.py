@@ -25,7 +25,7 @@ from lab.core.history.run_events import Timing
 from lab.core.plan import Cell, GuestSpec, TimeFault
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
-from lab.guest.console import ConsoleLog, Panicked
+from lab.guest.console import ConsoleLog, Panicked, console_end
 from lab.guest.fill import Fill, room
 from lab.guest.life import Life
 from lab.guest.probe import GuestProbe, Waiting
@@ -39,6 +39,8 @@ from lab.image.identity import make_key
 from lab.image.seed import FW_CFG_NAME, Network, make_seed
 from lab.image.store import overlay
 from lab.ports import Clock, Journal, View
+from lab.record.journal import NullJournal
+from lab.report.live import NullView
 
 REACHABLE = (
     "this libvirt runs guests as a user who may not enter these folders; set FREEZELAB_HOME and "
@@ -122,6 +124,10 @@ class Guests:
         self._journal.append(GuestBooted(spec.name, timings, cell))
         probe.rest()  # until its cycle: the probes of a fleet would keep the host busy
         self._probes[spec.name] = probe
+
+    def apart(self, settings: Settings) -> Guests:
+        """Guests of another run on the same host, which nobody is shown and no history names."""
+        return Guests(self._hypervisor, settings, self._clock, NullView(), NullJournal())
 
     def login(self, spec: GuestSpec) -> SSH:
         """Boot a guest and log in to it, once, without a probe. GuestError when it does not answer."""
@@ -368,7 +374,7 @@ class Guests:
             probe = GuestProbe(name, lambda: self._connect(guest, next(patience, 20)), serial, waiting)
             return self._stack.enter_context(probe)
         except GuestError as error:
-            error.hint = error.hint or _console_end(guest.console)
+            error.hint = error.hint or console_end(guest.console)
             raise
 
     def _fill(self, spec: GuestSpec, probe: GuestProbe) -> int:
@@ -383,14 +389,3 @@ class Guests:
         fill = Fill(lambda: probe.ssh, min(wanted, most)).start()
         fill.wait()
         return fill.size
-
-
-def _console_end(console: Path) -> str:
-    try:
-        lines = console.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return f"its console is in {console}"
-    said = [line.strip() for line in lines if line.strip()]
-    return (
-        f"its console ends with: {said[-1]}\n({console})" if said else f"its console said nothing ({console})"
-    )

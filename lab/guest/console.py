@@ -48,3 +48,15 @@ class ConsoleLog:
             hint=f"its console: {self.path}",
             ended=True,
         )
+
+
+def console_end(console: Path) -> str:
+    """How a guest's console ends, as a hint."""
+    try:
+        lines = console.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return f"its console is in {console}"
+    said = [line.strip() for line in lines if line.strip()]
+    return (
+        f"its console ends with: {said[-1]}\n({console})" if said else f"its console said nothing ({console})"
+    )

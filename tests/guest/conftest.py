@@ -21,7 +21,8 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.cli.running import images_for, new_run_folder
+from lab.cli.imaging import images_for
+from lab.cli.running import new_run_folder
 from lab.cli.session import Guests
 from lab.cli.settings import Settings
 from lab.controller import Controller, Subject

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lab.cli import calibrating, drifting, keeping
+from lab.cli import calibrating, calibration, drifting, keeping
 from lab.cli.main import app
 from lab.cli.session import Guests
 from lab.core.calibration import Machine, calibrate
@@ -317,44 +317,44 @@ def test_the_plan_of_a_calibration(cycles: int, controls: int, seed: int) -> Non
 MACHINE = Host(cpu="c", kernel="k", qemu="7.2", accelerator="tcg")
 
 
-def saved(made_ns: int = 0, **changes: object) -> calibrating.Saved:
+def saved(made_ns: int = 0, **changes: object) -> calibration.Saved:
     obs, _ = simulate(Scenario(1, Regime.JUMPED, pause_ns=500 * MS, watch_ns=S, repair=Repair.NONE))
     quiet, _ = simulate(Scenario(2, Regime.RUNNING, pause_ns=0, watch_ns=S, repair=Repair.NONE))
     figures = calibrate([(500 * MS, obs), (500 * MS, quiet)])
     assert figures is not None
-    machine = calibrating.machine_of(MACHINE)
+    machine = calibration.machine_of(MACHINE)
     summary = {
         name: value
         for name, value in asdict(Calibration("2026", 1, 5, 6, 1.0, 7, 8)).items()
         if name not in ("stale", "rough")
     }
-    made = calibrating.Saved("2026", made_ns, "run", 1, machine, summary, calibrating.as_data(figures))
+    made = calibration.Saved("2026", made_ns, "run", 1, machine, summary, calibration.as_data(figures))
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def test_runs_quote_the_last_calibration(tmp_path: Path) -> None:
     host = MACHINE
-    assert calibrating.for_record(tmp_path, host) is None
-    calibrating._write(tmp_path, saved(HostClock().now().real_ns))
-    assert calibrating.load(tmp_path) is not None
-    quoted = calibrating.for_record(tmp_path, host)
+    assert calibration.for_record(tmp_path, host) is None
+    calibration._write(tmp_path, saved(HostClock().now().real_ns))
+    assert calibration.load(tmp_path) is not None
+    quoted = calibration.for_record(tmp_path, host)
     assert quoted is not None
     assert Calibration(**quoted) == Calibration("2026", 1, 5, 6, 1.0, 7, 8, "", "only 1 of 30 pauses")
-    moved = calibrating.for_record(tmp_path, replace(host, kernel="k2"))
+    moved = calibration.for_record(tmp_path, replace(host, kernel="k2"))
     assert moved is not None
     assert "another kernel" in moved["stale"]
-    calibrating._write(tmp_path, saved(0))
-    old = calibrating.for_record(tmp_path, host)
+    calibration._write(tmp_path, saved(0))
+    old = calibration.for_record(tmp_path, host)
     assert old is not None
     assert "days old" in old["stale"]
     (tmp_path / "calibration.json").write_text("{}")
-    assert calibrating.for_record(tmp_path, host) is None
+    assert calibration.for_record(tmp_path, host) is None
     with pytest.raises(RecordError, match="not a calibration"):
-        calibrating.load(tmp_path)
+        calibration.load(tmp_path)
 
 
 def test_the_machine_is_not_named() -> None:
-    made = calibrating.machine_of(Host())
+    made = calibration.machine_of(Host())
     identity = Path("/etc/machine-id")
     assert len(made.id) == 16
     if identity.exists() and identity.stat().st_size:
@@ -366,20 +366,20 @@ def test_the_machine_is_not_named() -> None:
 def test_a_calibration_is_never_green_by_accident(met: int, lost: int, code: int) -> None:
     made = saved()
     everything = {**made.figures["all"], "met": met, "lost": lost}
-    assert calibrating.exit_code(replace(made, figures={**made.figures, "all": everything})) == code
+    assert calibration.exit_code(replace(made, figures={**made.figures, "all": everything})) == code
 
 
 def test_counts() -> None:
-    assert calibrating.counts(None, quick=False) == (calibrating.CYCLES, calibrating.CONTROLS)
+    assert calibrating.counts(None, quick=False) == (calibration.CYCLES, calibrating.CONTROLS)
     assert calibrating.counts(1, quick=False) == (1, 1)
     with pytest.raises(UsageError):
         calibrating.counts(5, quick=True)
 
 
-def full(**changes: object) -> calibrating.Saved:
+def full(**changes: object) -> calibration.Saved:
     """A calibration of as many pauses as it takes, on a machine at rest."""
     made = saved(HostClock().now().real_ns, **changes)
-    everything = {**made.figures["all"], "count": calibrating.CYCLES, "met": calibrating.CYCLES}
+    everything = {**made.figures["all"], "count": calibration.CYCLES, "met": calibration.CYCLES}
     return replace(made, figures={**made.figures, "all": everything})
 
 
@@ -390,23 +390,23 @@ def test_a_rough_calibration_does_not_take_a_good_ones_place(tmp_path: Path) -> 
         "", "made at a load of 6.3 on 2 CPUs", "only 1 of 30 pauses"
     )  # fmt: skip
     for first in (few, loaded):
-        assert calibrating.keep(tmp_path, first) == ""  # better than none
-    kept = calibrating.load(tmp_path)
+        assert calibration.keep(tmp_path, first) == ""  # better than none
+    kept = calibration.load(tmp_path)
     assert kept is not None
     assert kept.made == "busy"
-    assert calibrating.keep(tmp_path, good) == ""
+    assert calibration.keep(tmp_path, good) == ""
     for later in (few, loaded):
-        why = calibrating.keep(tmp_path, later)
+        why = calibration.keep(tmp_path, later)
         assert (
             why == f"{later.rough}; the calibration of good stands (freezelab calibrate --forget removes it)"
         )
-    assert calibrating.load(tmp_path) == good
-    assert calibrating.keep(tmp_path, replace(few, machine=replace(few.machine, kernel="k2"))) == ""
+    assert calibration.load(tmp_path) == good
+    assert calibration.keep(tmp_path, replace(few, machine=replace(few.machine, kernel="k2"))) == ""
 
 
 def test_a_rough_calibration_is_quoted_as_one(tmp_path: Path) -> None:
-    calibrating.keep(tmp_path, full(load=6.3, cpus=2))
-    quoted = calibrating.for_record(tmp_path, MACHINE)
+    calibration.keep(tmp_path, full(load=6.3, cpus=2))
+    quoted = calibration.for_record(tmp_path, MACHINE)
     assert quoted is not None
     console, out = shown(120)
     show_accuracy(Page(console), replace(RUNS["passed"](), calibration=Calibration(**quoted)))
@@ -418,14 +418,14 @@ def test_a_rough_calibration_is_quoted_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_calibration_can_be_forgotten(tmp_path: Path, damaged: bool) -> None:
-    calibrating.keep(tmp_path, full())
+    calibration.keep(tmp_path, full())
     if damaged:
         (tmp_path / "calibration.json").write_text("{")
     environment = {"FREEZELAB_HOME": str(tmp_path)}
     done = CliRunner().invoke(app, ["calibrate", "--forget"], env=environment)
     assert done.exit_code == 0
     assert done.stdout == f"forgotten: {tmp_path}/calibration.json; the next reports quote none\n"
-    assert calibrating.load(tmp_path) is None
+    assert calibration.load(tmp_path) is None
     again = CliRunner().invoke(app, ["calibrate", "--forget"], env=environment)
     assert again.exit_code == 2
     assert "no calibration yet" in again.stderr
