@@ -25,7 +25,7 @@ from lab.core.offsets import (
     samples,
     smoothed,
 )
-from lab.core.pause import COLD_NS, HOLES_KEPT, LATE_NS, Witness, before_and_after, measure_pause
+from lab.core.pause import COLD_NS, LATE_NS, Witness, before_and_after, measure_pause
 from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMechanism
 from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
@@ -38,11 +38,7 @@ from lab.core.timesync import configs, rules
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.setup import Setup
 from lab.core.trouble import HOST_STEP_NS, host_step, moved
-from lab.core.units import NS_PER_MS, NS_PER_S
-
-STEP_FLOOR_NS = NS_PER_MS // 2
-STEP_SHARE = 8
-"""STEP_FLOOR_NS and STEP_SHARE of inside/clock_probe.py: smaller steps look like slews to the sampler."""
+from lab.core.units import NS_PER_S
 
 
 def _looked_before(step: ClockStep, sampler: SamplerReport) -> int:
@@ -76,7 +72,7 @@ def _unseen_ns(sampler: SamplerReport | None, resume_guest: Interval | None) -> 
     if sampler is None or resume_guest is None:
         return 0
     after = [hole.length_ns for hole in sampler.holes if hole.to_raw_ns >= resume_guest.low_ns]
-    return STEP_FLOOR_NS + max(after, default=sampler.floor_ns) // STEP_SHARE
+    return sampler.unseen_step_ns(max(after, default=sampler.floor_ns))
 
 
 def _watched(
@@ -90,16 +86,17 @@ def _watched(
     """What the sampler says of the time between readings; None where it did not watch, or kept not all that
     it saw. raw: MONOTONIC_RAW's offset at the resume.
 
-    Between two looks REALTIME moves by less than STEP_FLOOR_NS and the STEP_SHAREth part of the time, or it
-    is a step. Taken for certain: nobody sets the clock and sets it back between two looks.
+    Between two looks REALTIME moves by less than the sampler takes for a step, or it is one. Taken for
+    certain: nobody sets the clock and sets it back between two looks.
     """
-    if sampler is None or steps is None or stepped is None or raw is None or len(sampler.steps) >= HOLES_KEPT:
+    if sampler is None or steps is None or stepped is None or raw is None or not sampler.kept_all_steps:
         return None
     until = Interval(sampler.last_raw_ns, sampler.last_raw_ns).shifted(-resumed_raw_ns) - raw
     until = until.widened(ageing_ns(until.largest_ns, phi_ppm))
-    fastest = (1 / STEP_SHARE + STEP_FLOOR_NS / sampler.period_ns) * (1e6 + phi_ppm) + HOST_SLEW_PPM + phi_ppm
+    share = 1 / sampler.step_share + sampler.step_floor_ns / sampler.period_ns
+    fastest = share * (1e6 + phi_ppm) + HOST_SLEW_PPM + phi_ppm
     by = tuple(step.by_ns for step in steps)
-    return Watched(until.low_ns, tuple(stepped), by, fastest, STEP_FLOOR_NS)
+    return Watched(until.low_ns, tuple(stepped), by, fastest, sampler.step_floor_ns)
 
 
 def _foreseen(
@@ -125,12 +122,17 @@ def _foreseen(
 
 
 def _still_there(
-    direct: Interval, carried: Interval, steps: Sequence[ClockStep], first: Reading, resume: Call
+    direct: Interval,
+    carried: Interval,
+    steps: Sequence[ClockStep],
+    sampler: SamplerReport,
+    first: Reading,
+    resume: Call,
 ) -> bool:
     """Whether the first reading after the resume found REALTIME where it was carried to, so that the steps,
     each too large to hide, came after it: the lab was quicker than the repair, and that than the sampler."""
     since = max(0, first.t4.raw_ns - resume.called.raw_ns)
-    slack = STEP_FLOOR_NS + since // STEP_SHARE
+    slack = sampler.unseen_step_ns(since)
     room = direct.half_width_ns + carried.half_width_ns + slack
     later = all(abs(s.by_ns) > 2 * room and s.at_raw_ns > first.t3[GuestClock.RAW] for s in steps)
     return later and direct.meets(carried.widened(slack))
@@ -174,7 +176,7 @@ def _at_resume(
         ]
         repaired = direct.largest_ns * 10 <= carried.smallest_ns
         seen_after = all(s.at_raw_ns >= resume_guest.low_ns for s in unclear)
-        if unclear and obs.frozen and _still_there(direct, carried, unclear, late[0], resume):
+        if unclear and obs.frozen and _still_there(direct, carried, unclear, sampler, late[0], resume):
             return min(direct, carried, key=lambda interval: interval.half_width_ns), ""
         if unclear and not (obs.frozen and repaired and seen_after):
             carried = None
@@ -184,7 +186,7 @@ def _at_resume(
         return direct, ""
     # A slew, or a step too small for the sampler to tell from one, may lie between the two.
     since = max(0, late[0].t4.raw_ns - resume.called.raw_ns)
-    if direct.meets(carried.widened(STEP_FLOOR_NS + since // STEP_SHARE)):
+    if direct.meets(carried.widened(sampler.unseen_step_ns(since))):
         return min(direct, carried, key=lambda interval: interval.half_width_ns), ""
     then, now = host_apart(resume.called, resume.returned), host_apart(late[0].t1, late[0].t4)
     if abs(now.mid_ns - then.mid_ns) > HOST_STEP_NS:

@@ -62,9 +62,6 @@ UNSEEN_FLOORS = 2
 still for half of it at least, and ran meanwhile for no longer than so many of the sampler's floors: in the
 guest, scheduling makes holes of that size all the time."""
 
-HOLES_KEPT = 5_000
-"""MOST_KEPT of lab/guest/inside/clock_probe.py: after so many holes the sampler kept no more."""
-
 
 class Witness(StrEnum):
     HYPERVISOR = "hypervisor"
@@ -222,7 +219,7 @@ def gap_witness(
     at most what the sampler saw, and at least that less the usual distance of two samples, the noise,
     and late_ns. None when the sampler did not run through the pause, or lost count.
     """
-    if report.count < 2 or len(report.holes) >= HOLES_KEPT:
+    if report.count < 2 or not report.kept_all_holes:
         return None
     if report.first_raw_ns > stop_guest.low_ns or report.last_raw_ns < resume_guest.high_ns:
         return None

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 
 from lab.core import clocksource
 from lab.core.clock import GuestClock, Interval, intersect
-from lab.core.judge import STEP_FLOOR_NS, STEP_SHARE
 from lab.core.method import Prediction, Regime, WallClock
 from lab.core.offsets import SLEW_PPM, ageing_ns
 from lab.core.pause import Witness, before_and_after
 from lab.core.rates import UNKNOWN_DRIFT_PPM
 from lab.core.result import CycleResult
-from lab.core.timeline import Reading
+from lab.core.timeline import STEP_FLOOR_NS, Reading
 from lab.core.timesync.compare import Compared, Seen, compare
 from lab.core.trouble import delay_ns
 from lab.core.units import NS_PER_S, format_bounded
@@ -84,7 +83,8 @@ def _slack_ns(result: CycleResult, early: Sequence[Reading], late: Sequence[Read
     ran = stop.returned.raw_ns - early[-1].t1.raw_ns + late[0].t4.raw_ns - resume.called.raw_ns
     held = resume.returned.raw_ns - stop.called.raw_ns
     gap = result.pause.witnesses.get(Witness.GAP) if result.pause is not None else None
-    step = STEP_FLOOR_NS + (0 if gap is None else gap.high_ns // STEP_SHARE)
+    sampler = result.observation.sampler
+    step = STEP_FLOOR_NS if sampler is None else sampler.unseen_step_ns(0 if gap is None else gap.high_ns)
     return (
         step + ageing_ns(max(0, ran), SLEW_PPM) + ageing_ns(max(0, held), result.phi_ppm + UNKNOWN_DRIFT_PPM)
     )

@@ -104,12 +104,21 @@ class ClockStep:
     by_ns: int
 
 
+STEP_FLOOR_NS, STEP_SHARE, MOST_KEPT = 500_000, 8, 5_000
+"""Of samplers that did not report theirs. They stay as they are, whatever the sampler's are now."""
+
+
 @dataclass(frozen=True)
 class SamplerReport:
-    """The in-guest sampler's record.
+    """The in-guest sampler's record, and what it was made with: lab/guest/inside/clock_probe.py.
 
-    holes: all distances of successive samples above `floor_ns`, in order.
+    holes: all distances of successive samples above `floor_ns`, in order. steps: all moves of REALTIME that
+        are no slew. After `most_kept` of either the sampler kept no more.
     usual_ns: the median distance.
+    step_floor_ns, step_share: REALTIME may move by so much, and by this part of the time, between two samples
+        before it is a step.
+
+    What it was made with is reported since 2026-11-28.
     """
 
     period_ns: int
@@ -120,6 +129,21 @@ class SamplerReport:
     floor_ns: int
     holes: tuple[Hole, ...] = ()
     steps: tuple[ClockStep, ...] = ()
+    step_floor_ns: int = STEP_FLOOR_NS
+    step_share: int = STEP_SHARE
+    most_kept: int = MOST_KEPT
+
+    def unseen_step_ns(self, over_ns: int) -> int:
+        """How large a step of REALTIME between two samples `over_ns` apart it takes for a slew."""
+        return self.step_floor_ns + over_ns // self.step_share
+
+    @property
+    def kept_all_holes(self) -> bool:
+        return len(self.holes) < self.most_kept
+
+    @property
+    def kept_all_steps(self) -> bool:
+        return len(self.steps) < self.most_kept
 
 
 @dataclass(frozen=True)

@@ -228,10 +228,13 @@ def _check_call(call: Call) -> None:
 
 def _check_sampler(sampler: SamplerReport) -> None:
     _forward("the sampler's record", sampler.first_raw_ns, sampler.last_raw_ns)
-    if min(sampler.period_ns, sampler.floor_ns, sampler.count, sampler.usual_ns) < 0:
+    lengths = sampler.period_ns, sampler.floor_ns, sampler.usual_ns, sampler.step_floor_ns
+    if min(*lengths, sampler.count, sampler.most_kept) < 0:
         raise ValueError("sampler: a length or a number is negative")
     if sampler.period_ns == 0:
         raise ValueError("sampler.period_ns is zero")
+    if sampler.step_share < 1:
+        raise ValueError("sampler.step_share is less than one")
     for hole in sampler.holes:
         _forward("a hole", hole.from_raw_ns, hole.to_raw_ns)
 

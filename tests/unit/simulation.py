@@ -338,7 +338,8 @@ class _World:
                 self.sends[arrived] = at
                 beats.append(Heartbeat(len(beats) + 1, raw, Stamp(arrived, self.host_real(arrived))))
         usual = PERIOD + 210 * US
-        return SamplerReport(PERIOD, count, first, last, usual, FLOOR, tuple(holes), tuple(steps)), beats
+        seen = SamplerReport(PERIOD, count, first, last, usual, FLOOR, tuple(holes), tuple(steps))
+        return replace(seen, step_floor_ns=STEP_FLOOR, step_share=STEP_SHARE), beats
 
     # -- what moves the guest's REALTIME ----------------------------------------------------------
 

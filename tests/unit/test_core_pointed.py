@@ -25,7 +25,6 @@ from lab.core.offsets import (
     thinned,
 )
 from lab.core.pause import (
-    HOLES_KEPT,
     LATE_NS,
     Witness,
     event_in,
@@ -37,7 +36,7 @@ from lab.core.pause import (
 from lab.core.plan import Expectations, FreezeMethod, Regime, ResyncMechanism
 from lab.core.resync import Correction, SyncOutcome, measure_resync
 from lab.core.stats import quantile, summary
-from lab.core.timeline import Call, Heartbeat, Hole, Observation, Reading, SamplerReport
+from lab.core.timeline import MOST_KEPT, Call, Heartbeat, Hole, Observation, Reading, SamplerReport
 from lab.core.verdict import Outcome, at_least, at_most, worst
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
 
@@ -285,7 +284,31 @@ def test_the_gaps_witness() -> None:
     assert gap_witness(report((S, S + 8 * MS)), *where) == (Interval(0, 6 * MS), 8 * MS)
     assert gap_witness(report(first=6 * S), *where) is None
     assert gap_witness(report(last=8 * S), *where) is None
-    assert gap_witness(report(*[(S, S + 8 * MS)] * HOLES_KEPT), *where) is None
+    full = report(*[(S, S + 8 * MS)] * MOST_KEPT)
+    assert gap_witness(full, *where) is None
+    assert gap_witness(replace(full, most_kept=MOST_KEPT + 1), *where) is not None
+
+
+def test_a_history_is_judged_by_what_its_own_sampler_takes_for_a_step() -> None:
+    """REALTIME moved by 20 ms in the pause: a sampler that is coarse enough took that for a slew."""
+    scenario = Scenario(
+        1, Regime.RESUMED, pause_ns=S, repair=Repair.NONE, watch_ns=S, rtt_ns=100 * US, late_ns=100 * US
+    )
+    obs, _ = simulate(scenario)
+    assert obs.sampler is not None
+    assert obs.resume is not None
+    late = obs.resume.called.raw_ns
+    moved = tuple(
+        replace(r, t2={**r.t2, GuestClock.REAL: r.t2[GuestClock.REAL] + 20 * MS},
+                t3={**r.t3, GuestClock.REAL: r.t3[GuestClock.REAL] + 20 * MS})
+        if r.t1.raw_ns > late else r
+        for r in obs.readings
+    )  # fmt: skip
+    coarse = replace(obs.sampler, step_floor_ns=30 * MS)
+    said = "the guest's REALTIME moved by itself between stop and resume"
+    for sampler, problems in ((obs.sampler, (said,)), (coarse, ())):
+        result = measure(replace(obs, readings=moved, sampler=sampler), ResyncMechanism.NONE, Expectations())
+        assert result.problems == problems
 
 
 def test_the_silences_witness() -> None:

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from lab.core.timeline import SamplerReport
 from lab.guest import program
 from lab.guest.probe import payload_source, start_command
 
@@ -51,6 +53,7 @@ def test_a_reading_reads_raw_first_and_last(answers: list[str]) -> None:
 def test_it_tells_what_the_probe_needs(answers: list[str]) -> None:
     facts, sampler = json.loads(answers[0][2:]), json.loads(answers[4][2:])
     assert facts["boot_id"] and facts["clocksource"] and facts["resolution_ns"] == 1
+    assert set(sampler) == {field.name for field in fields(SamplerReport)}
     assert sampler["count"] >= 1
     assert sampler["first_raw_ns"] <= sampler["last_raw_ns"]
 

@@ -189,6 +189,9 @@ class Sampler:
         return {
             "period_ns": PERIOD_NS,
             "floor_ns": FLOOR_NS,
+            "step_floor_ns": STEP_FLOOR_NS,
+            "step_share": STEP_SHARE,
+            "most_kept": MOST_KEPT,
             "count": self.count,
             "first_raw_ns": self.first,
             "last_raw_ns": self.last,
