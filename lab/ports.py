@@ -19,7 +19,7 @@ from lab.core.plan import Announcement, CycleSpec, Gate
 from lab.core.scheduled.model import Event, Happening, State
 from lab.core.timeline import Call as Call
 from lab.core.timeline import Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 
 
 class Clock(Protocol):

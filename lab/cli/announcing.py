@@ -11,11 +11,11 @@ from pathlib import Path
 
 from lab.cli.paths import made
 from lab.cli.together import enter_together
+from lab.core.announcement import rules_of
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, ServiceFailed
 from lab.core.plan import Announcement, GuestSpec
 from lab.core.scheduled.instance import About, size_name
-from lab.core.scheduled.planning import rules_of
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError
 from lab.events.service import MetadataService

@@ -9,7 +9,7 @@ from pathlib import Path
 from lab.cli.paths import default_home
 from lab.controller import Subject
 from lab.core.plan import Cell, GuestSpec, RtcTrack, TimeFault
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, GuestGone, Interrupted
 from lab.guest import timesync

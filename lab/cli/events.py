@@ -73,8 +73,8 @@ def serve(
     from lab.cli.keeping import find
     from lab.cli.paths import home
     from lab.cli.signals import Signals
+    from lab.core.announcement import RATE_LIMIT
     from lab.core.scheduled.model import Rules
-    from lab.core.scheduled.planning import RATE_LIMIT
     from lab.events.client import SOCKET
     from lab.events.control import claimed, control_door
     from lab.events.desk import Desk

@@ -36,7 +36,7 @@ from lab.core.steps import Part, dated, first_sign, parts
 from lab.core.timeline import Call, ClockStep, Observation, Reading, SamplerReport
 from lab.core.timesync import configs, rules
 from lab.core.timesync.forecast import Forecast
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.core.trouble import HOST_STEP_NS, host_step, moved
 from lab.core.units import NS_PER_S
 

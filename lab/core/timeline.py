@@ -11,7 +11,7 @@ from lab.core.claims import Claim
 from lab.core.clock import GuestClock, Interval, Stamp
 from lab.core.effects import Effects
 from lab.core.method import FreezeMethod
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 
+from lab.core.announcement import notice_of, notices_beside, together
 from lab.core.plan import Announcement, CycleSpec
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import Event, Happening, State
-from lab.core.scheduled.planning import notice_of, notices_beside, together
 from lab.ports import Clock
 
 OPERATOR = "the operator"

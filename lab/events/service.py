@@ -26,12 +26,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from lab.core.announcement import groups_of
 from lab.core.clock import Stamp
 from lab.core.scheduled.documents import http_date
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import Rules
-from lab.core.scheduled.planning import groups_of
 from lab.core.scheduled.requests import Answer, Request, answer, refusal
 from lab.errors import MachineError
 from lab.events.announcer import ServiceAnnouncer

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from lab.core.announcement import RATE_LIMIT, duration_s, event_type, notice_ns
 from lab.core.plan import Announcement, CycleSpec, NoticeExpectations, Plan
 from lab.core.scheduled.model import UNKNOWN_S, EventType
-from lab.core.scheduled.planning import RATE_LIMIT, duration_s, event_type, notice_ns
 from lab.core.units import NS_PER_S, format_duration
 from lab.report.page import Page
 from lab.report.plan_words import three_digits

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from lab.core.announcement import event_type, notice_ns
 from lab.core.clock import Interval
 from lab.core.clocksource import chosen, limit_ns, lost, why
 from lab.core.method import WallClock
@@ -29,10 +30,9 @@ from lab.core.plan import (
     RtcTrack,
     TimeFault,
 )
-from lab.core.scheduled.planning import event_type, notice_ns
 from lab.core.timesync.configs import filled
 from lab.core.timesync.rules import forecast
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S, format_about, format_duration
 
 _FREEZE = {

@@ -17,7 +17,7 @@ from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.mechanism import ResyncMechanism
 from lab.core.plan import Expectations, HoldPatch
 from lab.core.timesync import configs
-from lab.core.timesync.setup import SILENT
+from lab.core.timesync_setup import SILENT
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
 from lab.errors import GuestError, Refused

@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 from packaging.requirements import Requirement
 
@@ -79,3 +80,16 @@ def test_every_pin_has_its_hash(name: str) -> None:
     pins = [entry for entry in entries if not entry.startswith("#")]
     assert pins
     assert [entry for entry in pins if "--hash=sha256:" not in entry] == []
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """import-linter's contract compares siblings, and so sees no circle of a package and its own modules."""
+    graph = grimp.build_graph("lab", cache_dir=None)
+    assert len(graph.modules) > 200
+    circles = [
+        " -> ".join((importer, *chain))
+        for importer in sorted(graph.modules)
+        for imported in sorted(graph.find_modules_directly_imported_by(importer))
+        if (chain := graph.find_shortest_chain(importer=imported, imported=importer))
+    ]
+    assert not circles, "\n".join(circles)

@@ -54,7 +54,7 @@ from lab.core.plan import (
 )
 from lab.core.timeline import MemoryProof, Observation, ProbeFacts, Step
 from lab.core.timesync.configs import filled
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.core.units import parse_duration
 from lab.record.journal import EVENTS, FileJournal
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate

@@ -23,7 +23,7 @@ from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch, Impact
 from lab.core.plan import Cell, CycleSpec, Expectations, Gate, GuestSpec, Rollout
 from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError
 from lab.ports import Announcer, Freezing, Frozen, Guard, Health, PatchResult, Resumed, Successor

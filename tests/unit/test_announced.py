@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.core.announcement import groups_of, rules_of
 from lab.core.history import (
     CycleBegan,
     EventHappened,
@@ -23,7 +24,6 @@ from lab.core.plan import Announcement, CycleSpec, Expectations, GuestSpec, Roll
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import EventStatus, Happening, Kind
-from lab.core.scheduled.planning import groups_of, rules_of
 from lab.core.timeline import Call
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.events.announcer import ServiceAnnouncer

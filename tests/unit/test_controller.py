@@ -27,7 +27,7 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.patch import Impact
 from lab.core.plan import CycleSpec, FreezeMethod, HoldPatch
 from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
 from lab.ports import Freezing, Frozen, PatchResult, Resumed, Successor

@@ -13,7 +13,7 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.plan import GuestSpec
 from lab.core.timeline import ProbeFacts
 from lab.core.timesync.rules import forecast
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
 from tests.unit.simulation import MS, Scenario, simulate

@@ -19,8 +19,8 @@ from lab.core.timesync.compare import AS_PREDICTED
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.ntpd import parse as ntp_conf
 from lab.core.timesync.rules import forecast
-from lab.core.timesync.setup import Setup
 from lab.core.timesync.timesyncd import most_ns, span_ns
+from lab.core.timesync_setup import Setup
 from lab.core.verdict import Outcome
 from tests.unit.simulation import MS, Repair, S, Scenario, simulate
 

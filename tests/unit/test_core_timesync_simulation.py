@@ -24,7 +24,7 @@ from lab.core.timesync import configs
 from lab.core.timesync.compare import CLAIMS, NOT_YET
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.rules import forecast
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.core.verdict import Outcome
 from tests.unit.simulation import MS, Move, Network, Repair, S, Scenario, Truth, simulate
 from tests.unit.test_core_simulation import cases, check, expectations, scenarios

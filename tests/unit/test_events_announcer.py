@@ -10,13 +10,7 @@ from itertools import permutations
 
 import pytest
 
-from lab.core.clock import Stamp
-from lab.core.patch import CommandPatch, HoldPatch, Impact, LivepatchPatch, Patch, ReplaceHypervisorPatch
-from lab.core.plan import Announcement, CycleSpec, FreezeMethod, OtherEvent, ServiceFaults
-from lab.core.scheduled.instance import About
-from lab.core.scheduled.machine import Machine
-from lab.core.scheduled.model import EventSource, EventStatus, EventType, Fault, Kind, Recorded, Rules, State
-from lab.core.scheduled.planning import (
+from lab.core.announcement import (
     duration_s,
     event_type,
     groups_of,
@@ -25,6 +19,12 @@ from lab.core.scheduled.planning import (
     rules_of,
     together,
 )
+from lab.core.clock import Stamp
+from lab.core.patch import CommandPatch, HoldPatch, Impact, LivepatchPatch, Patch, ReplaceHypervisorPatch
+from lab.core.plan import Announcement, CycleSpec, FreezeMethod, OtherEvent, ServiceFaults
+from lab.core.scheduled.instance import About
+from lab.core.scheduled.machine import Machine
+from lab.core.scheduled.model import EventSource, EventStatus, EventType, Fault, Kind, Recorded, Rules, State
 from lab.events.announcer import ServiceAnnouncer
 from lab.ports import Announcer
 

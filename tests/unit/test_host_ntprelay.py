@@ -14,7 +14,7 @@ from lab.core.clock import Interval, Stamp
 from lab.core.mechanism import ResyncMechanism
 from lab.core.plan import TimeFault, TimeFaultKind
 from lab.core.timesync import configs, rules
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.host import chronyd, sntp
 from lab.host.chronyd import Chronyd

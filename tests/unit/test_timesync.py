@@ -19,8 +19,8 @@ from lab.core.clock import Stamp
 from lab.core.mechanism import ResyncMechanism
 from lab.core.timesync import configs
 from lab.core.timesync.chronyconf import parse
-from lab.core.timesync.setup import Setup
 from lab.core.timesync.timesyncd import most_ns
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, HypervisorError
 from lab.guest import program

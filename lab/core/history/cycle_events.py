@@ -9,7 +9,7 @@ from lab.core.claims import Claim
 from lab.core.effects import Effects
 from lab.core.method import FreezeMethod
 from lab.core.timeline import Call, Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ from lab.core.clock import Interval
 from lab.core.mechanism import ResyncMechanism
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
-from lab.core.timesync.setup import Setup
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S, format_about
 
 AGENT_NS = 200 * NS_PER_MS

@@ -30,9 +30,9 @@ from itertools import pairwise
 from lab.core.clock import Interval
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
-from lab.core.timesync.setup import Setup
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number, real, switches, words
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_S, format_about
 
 FILTER = 8

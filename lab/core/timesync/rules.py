@@ -13,8 +13,8 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.resync import Correction
 from lab.core.timesync import chrony, host, ntpd, timesyncd
 from lab.core.timesync.forecast import Forecast
-from lab.core.timesync.setup import SILENT, Setup
 from lab.core.timesync.situation import Situation
+from lab.core.timesync_setup import SILENT, Setup
 
 BOOTED = Forecast(None, None, None, None, "set at boot, from the RTC's whole seconds", ("rtc(4)",))
 """Of a guest that was rebooted."""

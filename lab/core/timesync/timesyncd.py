@@ -23,9 +23,9 @@ from fractions import Fraction
 from lab.core.clock import Interval
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
-from lab.core.timesync.setup import Setup
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number, real, words
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_about
 
 STEP_NS = 400 * NS_PER_MS

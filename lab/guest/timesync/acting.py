@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lab.core.clock import Interval
 from lab.core.mechanism import ResyncMechanism
-from lab.core.timesync.setup import SILENT, Setup
+from lab.core.timesync_setup import SILENT, Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Refused
 from lab.guest.ssh import SSH

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.core.mechanism import ResyncMechanism
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.errors import GuestError, Refused
 from lab.guest.ssh import SSH
 from lab.guest.timesync import push

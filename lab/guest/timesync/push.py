@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from lab.core.clock import Interval, Stamp, intersect
 from lab.core.mechanism import ResyncMechanism
-from lab.core.timesync.setup import Setup
+from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from lab.errors import FreezelabError, GuestError, GuestGone
 from lab.guest import program

@@ -17,7 +17,7 @@ class Setup:
     program: its name and version, as it says itself. config: the text of its configuration, as it lies in the
     guest. server_fault: what is wrong with its time server after the resume, on purpose; "" when nothing is.
     status: what it said of its state then, by the names that its rules use (each mechanism's module in
-    this package says which). rtc_stops: the guest's RTC stands still with it (RTC track=guest).
+    core.timesync says which). rtc_stops: the guest's RTC stands still with it (RTC track=guest).
     """
 
     mechanism: ResyncMechanism
