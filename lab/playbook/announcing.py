@@ -9,8 +9,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from lab.core import announcement as planned
 from lab.core.plan import Announcement, OtherEvent, ServiceFaults
-from lab.core.scheduled import planning
 from lab.core.scheduled.model import (
     UNKNOWN_S,
     EventSource,
@@ -270,11 +270,11 @@ class Announce(BaseModel):
 
     def type_for(self, cycle: Cycle) -> EventType:
         """The type, or the one that the cycle's patch asks for."""
-        return planning.event_type(self.meant(), cycle.patch.meant())
+        return planned.event_type(self.meant(), cycle.patch.meant())
 
     def duration_for(self, cycle: Cycle) -> int:
         """DurationInSeconds as it is announced, or UNKNOWN_S."""
-        return planning.duration_s(self.meant(), self.type_for(cycle), cycle.meant())
+        return planned.duration_s(self.meant(), self.type_for(cycle), cycle.meant())
 
     def notice_for(self, cycle: Cycle) -> int:
         """From the announcement to NotBefore: nanoseconds of the service's time."""
