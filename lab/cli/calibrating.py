@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +92,10 @@ def make(home: Path, asked: Asked, *, quiet: bool = False) -> tuple[Saved, str]:
             with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):
                 _run, folder = perform(plan, options, view, progress, signals.shield)
         except RunStopped as stopped:
-            raise stopped.failure from None
+            if not stopped.measured:
+                raise stopped.failure from None
+            print(f"freezelab: {stopped.failure}", file=sys.stderr)
+            folder = stopped.folder
     saved = judged(read_history(folder), seed)
     return saved, keep(home, saved)
 

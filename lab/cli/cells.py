@@ -55,7 +55,8 @@ class Cells:
     """Runs a plan's cells with one hypervisor. A context manager; guests of the last cell go with it.
 
     settings: what all cells' guests are made with. checked: the patch of a plan without a matrix, which was
-    looked at before anything was started.
+    looked at before anything was started. measured: whether the last cycle of the last cell is done; what
+    fails then is the clean-up.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class Cells:
         self._kind: _Kind | None = None
         self._guests: Guests | None = None
         self._index = 0
+        self._through = False
+        self.measured = False
 
     def __enter__(self) -> Cells:
         return self
@@ -87,23 +90,32 @@ class Cells:
         self._stack.__exit__(kind, value, trace)
 
     def run(self) -> None:
-        """All of them. Without a matrix a failure ends the run; in one, it ends its cell, and is told."""
+        """All of them. Without a matrix a failure ends the run; in one, it ends its cell, and is told. What
+        fails after a cell's last cycle takes nothing from the cell; it is raised in the end."""
         together = batches(self._plan)
         waved = self._waves()
         total = sum(batch[0].repeat * waved + batch[0].control for batch in together)
+        not_undone: FreezelabError | None = None
         for batch in together:
             for cell in batch:
                 if cell.id:
                     self._journal.append(CellReached(cell.id))
                     self._view.note(f"cell {cell.id}")
+            self._through = False
             try:
                 self._batch(batch, total)
             except Interrupted:
                 raise
             except FreezelabError as error:
-                for cell in batch:
-                    self._skip(cell, error)
+                if self._through:
+                    not_undone = not_undone or error
+                else:
+                    for cell in batch:
+                        self._skip(cell, error)
                 self._drop()
+        self.measured = True
+        if not_undone is not None:
+            raise not_undone
 
     def _waves(self) -> int:
         """How many cycles it takes to freeze every guest once."""
@@ -144,6 +156,7 @@ class Cells:
                     self._view.cycle(self._index + 1, total)
                     if not self._rollout_or_cycle(freezes, subjects, guests):
                         break
+                self._through = True
             finally:
                 with shield():
                     if undone := patch.undo():

@@ -42,10 +42,10 @@ class _Group(TyperGroup):
             raise typer.Exit(0) from None
 
 
-def fail(error: FreezelabError) -> NoReturn:
-    """Tell an expected failure and leave with its exit code."""
+def fail(error: FreezelabError, exit_code: int | None = None) -> NoReturn:
+    """Tell an expected failure and leave with its exit code, or another."""
     print(f"freezelab: {error}", file=sys.stderr)
-    raise typer.Exit(error.exit_code)
+    raise typer.Exit(error.exit_code if exit_code is None else exit_code)
 
 
 app = typer.Typer(
@@ -144,11 +144,11 @@ def run(
                 done, folder = perform(plan, options, view, progress, signals.shield)
         except RunStopped as stopped:
             try:
-                if any(guest.cycles for guest in stopped.run.guests):
+                if stopped.measured or any(guest.cycles for guest in stopped.run.guests):
                     _show(stopped.run, stopped.folder, as_json, junit)
             except streams.Undelivered:
                 streams.silence_stdout()  # the terminal has gone, which may be what stopped the run
-            fail(stopped.failure)
+            fail(stopped.failure, stopped.exit_code)
     _show(done, folder, as_json, junit)
     raise typer.Exit(done.outcome.exit_code)
 

@@ -19,12 +19,13 @@ from lab.cli.recovering import clear
 from lab.cli.settings import Settings, check_memory
 from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import Cell, Plan
-from lab.errors import FreezelabError, Interrupted, MachineError
+from lab.errors import FreezelabError, GuestError, Interrupted, MachineError
 from lab.host import facts as host_facts
 from lab.hypervisor.accelerators import Choice, Request, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.image.build import Progress
+from lab.image.store import Image
 from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal, read_history
@@ -75,68 +76,125 @@ def host_of(hypervisor: LibvirtHypervisor, choice: Choice) -> Host:
     )
 
 
+@dataclass
+class _Course:
+    """How a run went. failure: what ended it early. not_undone: what failed of the clean-up after everything
+    had been measured; left: whether something may lie about because of that."""
+
+    folder: Path
+    failure: FreezelabError | None = None
+    not_undone: FreezelabError | None = None
+    left: bool = False
+
+    def ended_by(self, error: FreezelabError, *, measured: bool) -> None:
+        if isinstance(error, Interrupted) or not measured:
+            self.failure = self.failure or error
+        else:
+            self.not_undone = self.not_undone or error
+            in_guest = isinstance(error, GuestError)  # what is wrong there goes with the guest
+            self.left = self.left or not in_guest
+
+
 def perform(plan: Plan, options: Options, view: View, progress: Progress, shield: Shield) -> tuple[Run, Path]:
     """Do what the plan says and judge it. The run's folder holds its history whatever happens.
 
-    Raises the FreezelabError that ended the run early, after it was recorded; it then carries the
-    run so far in `run`, if there is one.
+    Raises RunStopped with the FreezelabError that ended the run early, or kept something from being undone
+    after it, and with the run as it was judged; the FreezelabError itself when nothing can be judged.
     """
     clock = HostClock()
     plan = _drawn(plan)
     images = images_for(plan, progress)
     home = paths.home()
     waiting = (lambda who: view.note(f"waiting: {who}")) if options.wait else None
-    with connect(options.uri, home, clock=clock, waiting=waiting) as hypervisor:
-        for line in clear(hypervisor, home):
-            view.note(f"of a run that was killed: {line}")
-        if not plan.cells:
-            check_memory(plan.guests)
-        view.phase("accelerator")
-        kernel = next(iter(images.values())).kernel
-        choice = choose(options.accelerator, kernel, home, progress=view.note)
-        emulator = hypervisor.emulator(choice.accelerator)
-        golden = plan.golden if options.golden is None else options.golden
-        settings = Settings("", home, home, images, choice, emulator, options.boot_s, golden=golden)
-        patch = None if plan.cells else make_patch(plan.cycle.patch, hypervisor, settings, clock, view)
-        if patch is not None:
-            patch.check()
-        run_id, folder = new_run_folder(home, plan.name)
-        settings = replace(settings, run=run_id, folder=folder)
-        with FileJournal(folder, clock) as journal:
-            hypervisor.dead_man.history = journal.path
-            host = host_of(hypervisor, choice)
-            journal.append(RunStarted(SCHEMA, run_id, plan, host, for_record(home, host)))
-            failure: FreezelabError | None = None
-            try:
-                with Cells(plan, hypervisor, settings, clock, view, journal, shield, patch) as cells:
-                    cells.run()
-            except FreezelabError as error:
-                failure = error
-            except BaseException as error:
-                failure = _of_the_disk(error, folder)
-                if failure is None:
-                    journal.append(RunEnded(interrupted=False, failure=f"{type(error).__name__}: {error}"))
-                    raise
-            try:
-                journal.append(
-                    RunEnded(
-                        interrupted=isinstance(failure, Interrupted),
-                        failure=str(failure) if failure else "",
-                        host=asdict(host_facts.look()),
-                    )
+    course: _Course | None = None
+    try:
+        with connect(options.uri, home, clock=clock, waiting=waiting) as hypervisor:
+            course = _run(plan, options, hypervisor, images, clock, view, shield)
+    except FreezelabError as error:
+        if course is None:
+            raise
+        if isinstance(error, Interrupted):
+            course.failure = course.failure or error
+        else:  # of the connection, which leaves nothing: the guests are gone by then, and the process ends
+            course.not_undone = course.not_undone or error
+            if course.failure is not None:
+                view.note(str(error))
+    return _judged(course)
+
+
+def _run(
+    plan: Plan,
+    options: Options,
+    hypervisor: LibvirtHypervisor,
+    images: dict[str, Image],
+    clock: HostClock,
+    view: View,
+    shield: Shield,
+) -> _Course:
+    home = paths.home()
+    for line in clear(hypervisor, home):
+        view.note(f"of a run that was killed: {line}")
+    if not plan.cells:
+        check_memory(plan.guests)
+    view.phase("accelerator")
+    kernel = next(iter(images.values())).kernel
+    choice = choose(options.accelerator, kernel, home, progress=view.note)
+    emulator = hypervisor.emulator(choice.accelerator)
+    golden = plan.golden if options.golden is None else options.golden
+    settings = Settings("", home, home, images, choice, emulator, options.boot_s, golden=golden)
+    patch = None if plan.cells else make_patch(plan.cycle.patch, hypervisor, settings, clock, view)
+    if patch is not None:
+        patch.check()
+    run_id, folder = new_run_folder(home, plan.name)
+    course = _Course(folder)
+    settings = replace(settings, run=run_id, folder=folder)
+    with FileJournal(folder, clock) as journal:
+        hypervisor.dead_man.history = journal.path
+        host = host_of(hypervisor, choice)
+        journal.append(RunStarted(SCHEMA, run_id, plan, host, for_record(home, host)))
+        cells = Cells(plan, hypervisor, settings, clock, view, journal, shield, patch)
+        try:
+            with cells:
+                cells.run()
+        except FreezelabError as error:
+            course.ended_by(error, measured=cells.measured)
+        except BaseException as error:
+            of_the_disk = _of_the_disk(error, folder)
+            if of_the_disk is None:
+                journal.append(RunEnded(interrupted=False, failure=f"{type(error).__name__}: {error}"))
+                raise
+            course.ended_by(of_the_disk, measured=cells.measured)
+        failure = course.failure
+        try:
+            journal.append(
+                RunEnded(
+                    interrupted=isinstance(failure, Interrupted),
+                    failure=str(failure) if failure else "",
+                    host=asdict(host_facts.look()),
+                    not_undone=str(course.not_undone) if course.not_undone else "",
                 )
-            except MachineError as error:  # what was written until then is judged all the same
-                failure = failure or error
+            )
+        except MachineError as error:  # what was written until then is judged all the same
+            course.ended_by(error, measured=False)
+    return course
+
+
+def _judged(course: _Course) -> tuple[Run, Path]:
+    """The run, from its history, with its run.json; see perform()."""
+    folder = course.folder
     try:
         run, _ = judge(read_history(folder))
     except FreezelabError as error:
-        raise failure or error from error
+        raise course.failure or error from error
     try:
         write(run, folder)
     except MachineError as error:
-        failure = failure or error  # the report is shown all the same
-    if failure is not None:
-        raise RunStopped(failure, run, folder)
+        course.ended_by(error, measured=False)  # the report is shown all the same
+    if course.failure is not None:
+        raise RunStopped(course.failure, run, folder, course.failure.exit_code)
+    if course.not_undone is not None:
+        code = run.outcome.exit_code or (course.not_undone.exit_code if course.left else 0)
+        raise RunStopped(course.not_undone, run, folder, code, measured=True)
     return run, folder
 
 
@@ -156,11 +214,16 @@ def _drawn(plan: Plan) -> Plan:
 
 
 class RunStopped(Exception):
-    """A run that ended early, for an expected reason."""
+    """A run that ended early, for an expected reason; with `measured`, one that did not, but something could
+    not be undone after it. exit_code: the reason's, or for the latter the verdict's: a clean-up hides no
+    verdict; in place of 0 it is the reason's when something may be left behind."""
 
-    def __init__(self, failure: FreezelabError, run: Run, folder: Path) -> None:
+    def __init__(
+        self, failure: FreezelabError, run: Run, folder: Path, exit_code: int, *, measured: bool = False
+    ) -> None:
         super().__init__(str(failure))
         self.failure, self.run, self.folder = failure, run, folder
+        self.exit_code, self.measured = exit_code, measured
 
 
 def with_counts(plan: Plan, repeat: int | None, control: int | None) -> Plan:

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from lab.errors import FreezelabError, HypervisorError
+from lab.errors import HypervisorError
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.embed import Root, Waiting
@@ -40,6 +40,5 @@ def connect(
         if connection is not None:
             with contextlib.suppress(libvirt.libvirtError):
                 connection.close()
-        with contextlib.suppress(FreezelabError):
-            LOOP.release()
+        LOOP.release()
         raise

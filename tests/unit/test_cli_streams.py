@@ -74,7 +74,7 @@ def test_a_run_that_was_stopped_ends_so_also_when_nobody_takes_its_report(
 
     def hung_up(*_: object) -> None:
         raise RunStopped(
-            Interrupted("interrupted by SIGHUP"), cast(Any, SimpleNamespace(guests=guests)), tmp_path
+            Interrupted("interrupted by SIGHUP"), cast(Any, SimpleNamespace(guests=guests)), tmp_path, 130
         )
 
     def lost(*_: object) -> None:

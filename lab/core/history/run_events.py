@@ -104,10 +104,12 @@ class ServiceFailed:
 @dataclass(frozen=True)
 class RunEnded:
     """The last event, once; missing when the run was cut off. failure: what ended it early, "" when nothing
-    did. host: its load and the like once more."""
+    did. host: its load and the like once more. not_undone: what failed of the clean-up after everything had
+    been measured, "" when nothing did: it has no part in the verdict."""
 
     KIND: ClassVar[str] = "run-end"
 
     interrupted: bool
     failure: str
     host: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
+    not_undone: str = field(default="", metadata=OPTIONAL)
