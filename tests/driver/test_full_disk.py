@@ -1,0 +1,102 @@
+"""A guest whose disk image cannot grow: QEMU has paused it, and it is told so.
+
+The guest is a kernel of some 30 bytes, which does nothing but write to its disk: it needs no image and boots in
+a second.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system"),
+    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu is not installed"),
+]
+
+BODY = """
+    import time
+    from lab.core.method import FreezeMethod
+    from lab.errors import GuestGone
+    from lab.hypervisor.domain import Accelerator, Disk
+    from tests.driver.conftest import spec_of
+    emulator = lab.emulator(Accelerator.TCG)
+    spec = dataclasses.replace(
+        spec_of("web-0", home), emulator=emulator.path, machine=emulator.machine,
+        kernel=home / "kernel", disk=Disk(home / "small" / "disk.qcow2"), ssh_port=0,
+    )
+    lab.define_and_start(spec)
+    try:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            lab.look("web-0")
+            time.sleep(0.05)
+        print("nothing was told; it is", lab.state("web-0"))
+    except GuestGone as gone:
+        print(gone, gone.ended, sep=chr(10))
+    finally:
+        lab.destroy("web-0")
+"""
+
+
+def writing_kernel() -> bytes:
+    """A kernel by Linux's boot protocol 2.2 (Documentation/arch/x86/boot.rst): its second sector is entered in
+    real mode, 0x20 paragraphs above where the first lies. It writes 127 sectors by the BIOS (INT 13h, AH=43h,
+    "extended write"), 64 KiB further on, and so on."""
+    packet = struct.pack("<BBHHHQ", 16, 0, 127, 0, 0x4000, 0)  # size, 0, sectors, offset, segment, LBA
+    code = bytes.fromhex(
+        "0e1f"  # push cs; pop ds
+        "be0001"  # mov si, 0x100: the packet
+        "b80043"  # mov ax, 0x4300
+        "b280"  # mov dl, 0x80: the first disk
+        "cd13"  # int 0x13
+        "8144088000"  # add word [si+8], 128: its LBA
+        "ebf2"  # jmp to `mov ax`
+    )
+    image = bytearray(8192)
+    image[0x1F1] = 1  # sectors of set-up
+    image[0x1FE:0x200] = b"\x55\xaa"
+    image[0x200:0x202] = b"\xeb\x7e"  # jmp to 0x280
+    image[0x202:0x208] = b"HdrS\x02\x02"
+    image[0x211] = 1  # loaded high
+    image[0x280 : 0x280 + len(code)] = code
+    image[0x300 : 0x300 + len(packet)] = packet
+    return bytes(image)
+
+
+def test_a_guest_that_qemu_has_paused_for_its_full_disk_is_told(home: Path) -> None:
+    (home / "kernel").write_bytes(writing_kernel())
+    small = home / "small"
+    small.mkdir()
+    program = textwrap.dedent(f"""
+        import dataclasses
+        from pathlib import Path
+        from lab.hypervisor.connect import connect
+        from lab.process.clock import HostClock
+        home = Path({str(home)!r})
+        with connect(None, home, clock=HostClock()) as lab:
+    """) + textwrap.indent(textwrap.dedent(BODY), "    ")
+    script = (
+        f"mount -t tmpfs -o size=2m small {small} && "
+        f"qemu-img create -q -f qcow2 {small}/disk.qcow2 64M && exec {sys.executable} -"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        input=program, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "guest web-0: QEMU has paused it: its disk image cannot be written: "
+        f"{small}/disk.qcow2: no space left on the device",
+        "free some space there, or put FREEZELAB_HOME elsewhere",
+        "True",
+    ]
