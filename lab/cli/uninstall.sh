@@ -37,6 +37,8 @@ what_goes() {
     [ ! -e "$venv/.lock" ] || printf '%s\n' "$venv"
     found "$cache" $cache_names
     found "$state" $state_names
+    # Drafts of those two files, of a command that was killed.
+    find "$state" -maxdepth 1 -type f \( -name '.accelerator-*' -o -name '.calibration.json.new' \) 2>/dev/null
     in_memory
     [ ! -w "$root" ] || find "$root/lab" "$root/tests" -name __pycache__ -prune 2>/dev/null
 }

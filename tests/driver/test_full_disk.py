@@ -1,7 +1,7 @@
 """A guest whose disk image cannot grow: QEMU has paused it, and it is told so.
 
-The guest is a kernel of some 30 bytes, which does nothing but write to its disk: it needs no image and boots in
-a second.
+The guest is a kernel of some 30 bytes, which does nothing but write to its disk: it needs no image and boots
+in a second.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ BODY = """
 
 
 def writing_kernel() -> bytes:
-    """A kernel by Linux's boot protocol 2.2 (Documentation/arch/x86/boot.rst): its second sector is entered in
-    real mode, 0x20 paragraphs above where the first lies. It writes 127 sectors by the BIOS (INT 13h, AH=43h,
-    "extended write"), 64 KiB further on, and so on."""
+    """A kernel by Linux's boot protocol 2.2 (Documentation/arch/x86/boot.rst): its second sector is entered
+    in real mode, 0x20 paragraphs above where the first lies. It writes 127 sectors by the BIOS (INT 13h,
+    AH=43h), 64 KiB further on, and so on."""
     packet = struct.pack("<BBHHHQ", 16, 0, 127, 0, 0x4000, 0)  # size, 0, sectors, offset, segment, LBA
     code = bytes.fromhex(
         "0e1f"  # push cs; pop ds
@@ -94,9 +94,9 @@ def test_a_guest_that_qemu_has_paused_for_its_full_disk_is_told(home: Path) -> N
         input=program, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+    why = f"its disk image cannot be written: {small}/disk.qcow2: no space left on the device"
     assert done.stdout.splitlines() == [
-        "guest web-0: QEMU has paused it: its disk image cannot be written: "
-        f"{small}/disk.qcow2: no space left on the device",
+        f"guest web-0: QEMU has paused it: {why}",
         "free some space there, or put FREEZELAB_HOME elsewhere",
         "True",
     ]

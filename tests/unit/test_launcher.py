@@ -58,7 +58,8 @@ class Clone:
         """As after some runs."""
         for name in ("runs/1", "guests", "keys", "libvirt/run/qemu", "saved"):
             (self.home / name).mkdir(parents=True)
-        (self.home / "calibration.json").write_text("{}")
+        for name in ("calibration.json", ".calibration.json.new", ".accelerator-k2x9"):
+            (self.home / name).write_text("{}")
         (self.cache / "images").mkdir(parents=True)
         self.venv.mkdir()
         (self.venv / ".lock").touch()
