@@ -13,10 +13,10 @@ from lab.core.look import Course, Look, Point, look, point
 from lab.core.timeline import SamplerReport
 from lab.core.units import NS_PER_MS, parse_duration
 from lab.errors import GuestError, Interrupted, UsageError
+from lab.guest.discipline import discipline
 from lab.guest.local import host_probe
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
-from lab.guest.timex import discipline
 from lab.process.clock import HostClock
 
 SCHEMA = "freezelab.drift/1"

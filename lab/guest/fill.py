@@ -68,8 +68,7 @@ class Fill:
     def start(self) -> Fill:
         """Start it; it fills from now on. GuestError when it would leave the guest less than KEEP_BYTES."""
         ssh = self._ssh()
-        text = program.source("memory_filler")
-        said = ssh.check(program.command(text, str(self.size), str(KEEP_BYTES)), START_S)
+        said = ssh.check(program.start_command("memory_filler", str(self.size), str(KEEP_BYTES)), START_S)
         data = json.loads(said[2:] or "{}")
         where = f"guest {ssh.address.guest}"
         if said.startswith("N"):

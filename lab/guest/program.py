@@ -3,34 +3,41 @@ that standard input is the program's from the first byte."""
 
 from __future__ import annotations
 
-import re
+import ast
 import shlex
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator
+from functools import cache
 from importlib import resources
 
 NO_PYTHON = "freezelab: no python3"
 
+_INSIDE = "lab.guest.inside"
 
-_PART = re.compile(r"^from lab\.guest\.inside\.(\w+) import .*\n", re.MULTILINE)
 
-
+@cache
 def source(name: str) -> bytes:
     """The text of the program lab/guest/inside/NAME.py, after those of the parts that it imports from there,
-    each of them once."""
-    return "".join(_texts(name, set())).encode()
+    each of them once. Without comments and docstrings: the guest has to unpack and read every byte."""
+    body = list(_statements(name, set()))
+    return ast.unparse(ast.Module(body, [])).encode() + b"\n"
 
 
-def _texts(name: str, sent: set[str]) -> Iterator[str]:
-    """What `name` needs, and itself, without what was sent before."""
+def _statements(name: str, sent: set[str]) -> Iterator[ast.stmt]:
+    """Of what `name` needs, and of itself, without what was sent before."""
     if name in sent:
         return
     sent.add(name)
-    text = resources.files("lab.guest.inside").joinpath(f"{name}.py").read_text(encoding="utf-8")
-    for part in _PART.findall(text):
-        yield from _texts(part, sent)
-    yield _PART.sub("", text)
+    tree = ast.parse(resources.files(_INSIDE).joinpath(f"{name}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            node.body[:1] = [] if node.body[1:] else [ast.Pass()]
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(_INSIDE):
+            yield from _statements((statement.module or "").rpartition(".")[2], sent)
+        else:
+            yield statement
 
 
 def command(text: bytes, *arguments: str) -> str:
@@ -47,3 +54,8 @@ def command(text: bytes, *arguments: str) -> str:
         f"{run}; fi; done; "
         f"echo {NO_PYTHON} >&2; exit 127"
     )
+
+
+def start_command(name: str, *arguments: str) -> str:
+    """The shell command that becomes lab/guest/inside/NAME.py."""
+    return command(source(name), *arguments)

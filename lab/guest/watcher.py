@@ -93,7 +93,7 @@ class GuestWatcher:
     def _start(self) -> None:
         """GuestError when it cannot be started."""
         ssh = self._ssh()
-        said = ssh.check(program.command(program.source("pause_watcher"), *self._arguments), START_S)
+        said = ssh.check(program.start_command("pause_watcher", *self._arguments), START_S)
         path = json.loads(said[2:])["path"] if said.startswith("R ") else ""
         if not path:
             raise GuestError(

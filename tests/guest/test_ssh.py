@@ -65,7 +65,7 @@ def test_the_payload_runs_without_the_newer_clock_calls(lab: Lab, address: Addre
 
     original = module.payload_source
     try:
-        module.payload_source = lambda: original().replace(b'"clock_gettime_ns"', b'"no_such"')
+        module.payload_source = lambda: original().replace(b"'clock_gettime_ns'", b"'no_such'")
         with GuestProbe("web-0", lambda: SSH.connect(address, lab.clock, 30)) as probe:
             reading = probe.read()
     finally:

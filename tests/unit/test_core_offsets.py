@@ -23,7 +23,8 @@ from lab.core.history import ReadingsTaken
 from lab.core.history.line import line_of
 from lab.core.timeline import Passing, Reading
 from lab.guest.inside import packet_stamps
-from lab.guest.inside.packet_stamps import RAW, REAL, Packets
+from lab.guest.inside.clocks import RAW, REAL
+from lab.guest.inside.packet_stamps import Packets
 from lab.record.events import entry_of, envelope
 
 CASES = int(os.environ.get("FREEZELAB_HYPOTHESIS", "0")) or 1500

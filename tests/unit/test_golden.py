@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from lab.core.plan import RtcTrack
 from lab.errors import GuestError, ImageError
-from lab.guest import identity
 from lab.guest.identity import Identity, Orders
 from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg, render
 from lab.hypervisor.golden import shape
@@ -347,9 +346,3 @@ def test_a_guest_that_cannot_says_why(tmp_path: Path, answer: bytes | None, why:
     Guest(tmp_path / "s", {**GOOD, b"be": answer})
     with orders(tmp_path / "s", 10**9) as told, pytest.raises(GuestError, match=why):
         told.become(Identity("web-0", "u", "", "", {}))
-
-
-def test_what_is_sent_to_the_guest_is_one_program_for_an_old_python() -> None:
-    text = identity.source().decode()
-    compile(text, "payload", "exec", dont_inherit=True)
-    assert "lab.guest" not in text

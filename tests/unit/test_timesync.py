@@ -23,8 +23,8 @@ from lab.core.timesync.timesyncd import most_ns
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, HypervisorError
-from lab.guest import program
 from lab.guest.inside import clock_setter
+from lab.guest.inside.adjtimex import ADJ_TICK, Adjtimex
 from lab.guest.timesync import push, services
 from lab.guest.timesync.acting import PATIENCE_NS, AgentResync, adjtime_status
 from lab.guest.timesync.daemon import command_line
@@ -98,14 +98,24 @@ def test_the_programs_own_calendar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_kernels_structure() -> None:
     # struct timex is 208 bytes on 64-bit systems; what is read beyond it must be ours too.
-    assert clock_setter.Timex.status.offset == 5 * ctypes.sizeof(ctypes.c_long)
-    assert clock_setter.Timex.seconds.offset == 9 * ctypes.sizeof(ctypes.c_long)
-    assert clock_setter.Timex.tick.offset == 11 * ctypes.sizeof(ctypes.c_long)
-    assert ctypes.sizeof(clock_setter.Timex) >= 208
+    kernel = Adjtimex()
+    assert kernel.structure.status.offset == 5 * ctypes.sizeof(ctypes.c_long)
+    assert kernel.structure.seconds.offset == 9 * ctypes.sizeof(ctypes.c_long)
+    assert kernel.structure.tick.offset == 11 * ctypes.sizeof(ctypes.c_long)
+    assert ctypes.sizeof(kernel.structure) >= 208
 
 
-def test_the_program_is_whole() -> None:
-    compile(program.source("clock_setter"), "clock_setter", "exec")
+def test_this_kernel_fills_the_structure() -> None:
+    """It is only read here: modes 0 changes nothing."""
+    kernel = Adjtimex()
+    assert kernel.read() >= 0
+    assert 9000 <= kernel.timex.tick <= 11000
+    assert abs(kernel.timex.seconds - time.time()) < 10
+
+
+def test_what_the_kernel_refuses_is_an_error() -> None:
+    with pytest.raises(OSError, match=r"Invalid argument|not permitted"):
+        Adjtimex().adjust(modes=ADJ_TICK, tick=1)  # a tick may be a tenth from the usual one, no more
 
 
 class Guest:

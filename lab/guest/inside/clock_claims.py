@@ -1,14 +1,15 @@
 """What a guest's programs say of its clock: the part of the watcher that asks them. Runs in the guest.
 
-Each kind of asker has `next` (MONOTONIC_RAW, when it wants to act), `act`, `files` (descriptors that it
-reads) and `ready`. Nothing here waits.
+Nothing here waits.
 """
 
 import os
 import subprocess
-import time
 
-MS, S = 1000000, 1000000000
+from lab.guest.inside.adjtimex import STA_UNSYNC, TIME_ERROR, Adjtimex
+from lab.guest.inside.asker import Asker, look
+from lab.guest.inside.clocks import MS, RAW, S, gettime
+
 MOST_KEPT = 4000  # of one source; beyond it every second one goes
 MOST_TEXT = 160
 ADJTIMEX_NS = 250 * MS
@@ -16,26 +17,7 @@ CHRONYC_NS = 1 * S
 PROGRAM_NS = 5 * S
 MISSING_NS = 60 * S
 PATIENCE_NS = 5 * S
-STA_UNSYNC = 0x40
-TIME_ERROR = 5
 NOT_SYNCHRONISED = "Not synchronised"  # chronyc's leap status
-
-if hasattr(time, "clock_gettime_ns"):
-    gettime = time.clock_gettime_ns
-else:
-
-    def gettime(clock: int) -> int:
-        return int(time.clock_gettime(clock) * 1e9)
-
-
-REAL, MONO, RAW = time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_MONOTONIC_RAW
-BOOT = 7  # time.CLOCK_BOOTTIME came with Python 3.7
-
-
-def look() -> "tuple[int, int, int, int]":
-    """MONOTONIC_RAW before and after a look at REALTIME; REALTIME less MONOTONIC_RAW, least and most."""
-    one, real, two = gettime(RAW), gettime(REAL), gettime(RAW)
-    return one, two, real - two, real - one
 
 
 class Claims:
@@ -67,46 +49,24 @@ class Claims:
             self.add(source, begun, None, None, text)
 
 
-class Adjtimex:
-    """adjtimex(2) with modes 0: the kernel's status, maximum error and estimated error."""
+class KernelStatus(Asker):
+    """adjtimex(2) with modes 0: the kernel's status, maximum error and estimated error. Raises as Adjtimex
+    does."""
 
     def __init__(self, claims: Claims, now: int) -> None:
-        import ctypes  # not in every distribution's smallest Python
-
-        class Timex(ctypes.Structure):
-            _fields_ = [
-                ("modes", ctypes.c_uint),
-                ("offset", ctypes.c_long),
-                ("freq", ctypes.c_long),
-                ("maxerror", ctypes.c_long),
-                ("esterror", ctypes.c_long),
-                ("status", ctypes.c_int),
-                ("rest", ctypes.c_long * 40),
-            ]
-
-        self.claims, self.next = claims, now
-        self.files = []  # type: list[int]
-        self.timex = Timex()
-        self.call = ctypes.CDLL(None).adjtimex
-        self.argument = ctypes.byref(self.timex)
+        Asker.__init__(self, now)
+        self.claims, self.kernel = claims, Adjtimex()
 
     def act(self, now: int) -> None:
         self.next = now + ADJTIMEX_NS
-        timex = self.timex
-        timex.modes = 0
         begun = look()
-        state = self.call(self.argument)
+        state = self.kernel.read()
         if state < 0:
             return
+        timex = self.kernel.timex
         synced = state != TIME_ERROR and not timex.status & STA_UNSYNC
         text = "maxerror %d us, esterror %d us" % (timex.maxerror, timex.esterror)
         self.claims.add("adjtimex", begun, synced, timex.maxerror * 1000, text)
-
-    def ready(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class Child:
@@ -156,7 +116,7 @@ class Child:
         return self.process.wait()
 
 
-class Chronyc:
+class Chronyc(Asker):
     """One chronyc that is asked again and again: to start one takes the guest longer than all it has to say.
 
     tracking: chronyc(1) bounds the clock's error by |system time offset| + root dispersion + root delay / 2.
@@ -166,10 +126,10 @@ class Chronyc:
     TRACKING, SOURCES = "chronyc tracking", "chronyc sources"
 
     def __init__(self, claims: Claims, now: int) -> None:
-        self.claims, self.next = claims, now
+        Asker.__init__(self, now)
+        self.claims = claims
         self.child = None  # type: Child | None
         self.asked = None  # type: tuple[int, int, int, int] | None
-        self.files = []  # type: list[int]
 
     def act(self, now: int) -> None:
         self.next = now + CHRONYC_NS
@@ -244,15 +204,15 @@ class Chronyc:
         self.child, self.asked, self.files = None, None, []
 
 
-class Program:
+class Program(Asker):
     """A program that is run now and then. `understand`: (synced, bound in ns, text) of its output, None or
     ValueError or KeyError when it says nothing of the kind."""
 
     def __init__(self, claims: Claims, now: int, source: str, words: "list[str]") -> None:
-        self.claims, self.next, self.source, self.words = claims, now, source, words
+        Asker.__init__(self, now)
+        self.claims, self.source, self.words = claims, source, words
         self.child = None  # type: Child | None
         self.asked = look()
-        self.files = []  # type: list[int]
 
     def understand(self, text: str) -> "tuple[bool | None, int | None, str] | None":
         raise NotImplementedError
@@ -345,11 +305,11 @@ class Ntpq(Program):
         return synced, bound, said
 
 
-def askers(names: "list[str]", claims: Claims) -> "list[Adjtimex | Chronyc | Program]":
+def askers(names: "list[str]", claims: Claims) -> "list[Asker]":
     """Those that this guest has; `names` says which daemon's. They begin one after the other."""
-    now, found = gettime(RAW), []  # type: tuple[int, list[Adjtimex | Chronyc | Program]]
+    now, found = gettime(RAW), []  # type: tuple[int, list[Asker]]
     try:
-        found.append(Adjtimex(claims, now))
+        found.append(KernelStatus(claims, now))
     except (ImportError, OSError, AttributeError):
         pass
     if "chronyc" in names:

@@ -30,7 +30,6 @@ under TCG to start, bash 0.1 s.
 
 import errno
 import gc
-import json
 import os
 import re
 import select
@@ -38,9 +37,10 @@ import signal
 import socket
 import struct
 import sys
-import time
 
-from lab.guest.inside.packet_stamps import RESOLUTION_NS, Packets, gettime
+from lab.guest.inside.clocks import BOOT, MONO, RAW, REAL, RESOLUTION_NS, gettime
+from lab.guest.inside.host_streams import drop_streams, line_of
+from lab.guest.inside.packet_stamps import Packets
 from lab.guest.inside.serial_channel import Serial
 from lab.guest.inside.unix_socket import accept, listen
 
@@ -57,15 +57,12 @@ STEP_FLOOR_NS = 500000
 STEP_SHARE = 8  # of the distance: chrony slews by at most a twelfth (maxslewrate 83333 ppm)
 
 READING = b"R %s %d %d %d %d %d %d %d %d%s\n"
-CLOCK_BOOTTIME = 7  # time.CLOCK_BOOTTIME came with Python 3.7
 # What is worth a look; what it means is told by lab/core/kernel_log.py, which has the kernel's own texts.
 NOTABLE = re.compile(
     r"soft lockup|hard LOCKUP|workqueue lockup|rcu.*(stall|kthread (starved|timer wakeup))|"
     r"blocked.* for more than|clocksource|[Uu]nstable|TSC|NETDEV WATCHDOG|"
     r"BUG: |Oops: |general protection fault|Kernel panic"
 )
-
-REAL, MONO, RAW = time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_MONOTONIC_RAW
 
 
 class Lost(Exception):
@@ -125,10 +122,7 @@ class Line:
         return data
 
     def lose(self) -> None:
-        null = os.open("/dev/null", os.O_RDWR)
-        for number in 0, 1, 2:
-            os.dup2(null, number)
-        os.close(null)
+        drop_streams()
         self.inputs = [self.ear] if self.path else []
         self.forsaken = gettime(RAW) + (STAY_NS if self.path else 0)
 
@@ -255,10 +249,6 @@ class Facts:
         }
 
 
-def line_of(letter: str, data: "dict[str, object]") -> bytes:
-    return ("%s %s\n" % (letter, json.dumps(data, separators=(",", ":")))).encode()
-
-
 class Payload:
     def __init__(self) -> None:
         self.line, self.out, self.sampler, self.facts = Line(), Out(), Sampler(), Facts()
@@ -275,7 +265,7 @@ class Payload:
             if over is self.out:
                 self.packets.ask(asked[2:])
                 follows = self.packets.follows
-            t3 = (gettime(CLOCK_BOOTTIME), gettime(MONO), gettime(REAL), gettime(RAW))
+            t3 = (gettime(BOOT), gettime(MONO), gettime(REAL), gettime(RAW))
             over.answer(READING % ((asked[2:],) + t2 + t3 + (follows,)))
         elif what == b"c":
             self.sampler.clear()
@@ -312,7 +302,7 @@ class Payload:
                 readable = select.select(inputs, [1] if out.pending else [], [], wait)[0]
                 if readable:
                     # The two that matter most come first here and last in an answer.
-                    t2 = (gettime(RAW), gettime(REAL), gettime(MONO), gettime(CLOCK_BOOTTIME))
+                    t2 = (gettime(RAW), gettime(REAL), gettime(MONO), gettime(BOOT))
                 if packets.wanted is not None:
                     out.answer(packets.told(PACKET_NS))
                 for source in readable:

@@ -12,70 +12,38 @@ Lines from the host, and what is answered (numbers are nanoseconds of the guest'
 It ends with its standard input.
 """
 
-import ctypes
 import fcntl
 import os
 import struct
 import sys
 import time
 
-if hasattr(time, "clock_gettime_ns"):
-    gettime = time.clock_gettime_ns
-else:
+from lab.guest.inside.adjtimex import (
+    ADJ_ESTERROR,
+    ADJ_FREQUENCY,
+    ADJ_MAXERROR,
+    ADJ_NANO,
+    ADJ_SETOFFSET,
+    ADJ_STATUS,
+    ADJ_TICK,
+    STA_UNSYNC,
+    Adjtimex,
+)
+from lab.guest.inside.clocks import REAL, S, gettime
 
-    def gettime(clock: int) -> int:
-        return int(time.clock_gettime(clock) * 1e9)
-
-
-REAL = time.CLOCK_REALTIME
-
-# adjtimex(2), linux/timex.h
-ADJ_FREQUENCY, ADJ_MAXERROR, ADJ_ESTERROR, ADJ_STATUS = 2, 4, 8, 0x10
-ADJ_SETOFFSET, ADJ_NANO, ADJ_TICK = 0x100, 0x2000, 0x4000
-STA_UNSYNC = 0x40
 USUAL_TICK_US = 10000
 UNKNOWN_US = 16000000  # the kernel's NTP_PHASE_LIMIT
 
 
-class Timex(ctypes.Structure):
-    """struct timex."""
-
-    _fields_ = [
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("constant", ctypes.c_long),
-        ("precision", ctypes.c_long),
-        ("tolerance", ctypes.c_long),
-        ("seconds", ctypes.c_long),
-        ("nanoseconds", ctypes.c_long),
-        ("tick", ctypes.c_long),
-        ("rest", ctypes.c_byte * 128),
-    ]
-
-
-def adjust(**fields: int) -> None:
-    """adjtimex(2). OSError when the kernel refuses."""
-    if LIBC.adjtimex(ctypes.byref(Timex(**fields))) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def step(by: int) -> None:
+def step(kernel: Adjtimex, by: int) -> None:
     """Move CLOCK_REALTIME by so many nanoseconds, in one system call: nothing is lost in between."""
-    adjust(modes=ADJ_SETOFFSET | ADJ_NANO, seconds=by // 1000000000, nanoseconds=by % 1000000000)
+    kernel.adjust(modes=ADJ_SETOFFSET | ADJ_NANO, seconds=by // S, nanoseconds=by % S)
 
 
-def forget() -> None:
+def forget(kernel: Adjtimex) -> None:
     """As after boot. A step of nothing clears what is still to be slewed (the kernel's ntp_clear)."""
-    step(0)
-    adjust(
+    step(kernel, 0)
+    kernel.adjust(
         modes=ADJ_FREQUENCY | ADJ_MAXERROR | ADJ_ESTERROR | ADJ_STATUS | ADJ_TICK,
         maxerror=UNKNOWN_US,
         esterror=UNKNOWN_US,
@@ -120,6 +88,7 @@ def main() -> None:
         os.nice(-19)
     except OSError:
         pass
+    kernel = Adjtimex()
     os.write(1, b"H %d %d.%d.%d\n" % ((os.getpid(),) + sys.version_info[:3]))
     waiting = b""
     while True:
@@ -135,12 +104,12 @@ def main() -> None:
                 if what == b"r":
                     os.write(1, b"R %s %d %d\n" % (asked[2:], received, gettime(REAL)))
                 elif what == b"p":
-                    step(int(asked[2:]))
+                    step(kernel, int(asked[2:]))
                     os.write(1, b"P\n")
                 elif what == b"t":
                     os.write(1, b"T %d %d %d\n" % tick())
                 elif what == b"z":
-                    forget()
+                    forget(kernel)
                     os.write(1, b"Z\n")
             except OSError as error:
                 os.write(1, b"E %s\n" % str(error).encode())

@@ -29,9 +29,11 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
+from collections.abc import Callable
 
+from lab.guest.inside.background import enter_background, leave_parent
+from lab.guest.inside.clocks import REAL, gettime
 from lab.guest.inside.serial_channel import device
 
 SETTLE_S = 20
@@ -92,9 +94,9 @@ def processes(names: "tuple[str, ...]") -> "list[tuple[int, int]]":
     return found
 
 
-def wait(holds: "object", seconds: float) -> bool:
+def wait(holds: "Callable[[], object]", seconds: float) -> bool:
     end = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
+    while not holds():
         if time.monotonic() > end:
             return False
         time.sleep(PAUSE_S)
@@ -134,24 +136,33 @@ class Guest:
         os.sync()
 
     def set_time(self, now: int) -> int:
-        if sys.version_info < (3, 7):
-            time.clock_settime(time.CLOCK_REALTIME, now / 1e9)
-            return int(time.time() * 1e9)
-        time.clock_settime_ns(time.CLOCK_REALTIME, now)
-        return time.time_ns()
+        if hasattr(time, "clock_settime_ns"):
+            time.clock_settime_ns(REAL, now)
+        else:
+            time.clock_settime(REAL, now / 1e9)
+        return gettime(REAL)
 
-    def be(self, order: "dict[str, object]") -> "dict[str, object]":
-        self.reseed(binascii.a2b_hex(str(order["random"])))
+    def be(
+        self,
+        name: str,
+        uuid: str,
+        boot_id: str,
+        random: str,
+        network: "dict[str, str]",
+        files: "dict[str, tuple[int, str]]",
+    ) -> "dict[str, str]":
+        """The members of the host's order (guest/identity.py)."""
+        self.reseed(binascii.a2b_hex(random))
         self.was = text("/etc/machine-id")
-        for path, (mode, content) in sorted(order["files"].items()):  # type: ignore[attr-defined]
+        for path, (mode, content) in sorted(files.items()):
             write(path, binascii.a2b_base64(content), mode)
-        socket.sethostname(str(order["name"]))
+        socket.sethostname(name)
         before = self.listening()
         sshd = int(text("/run/sshd.pid") or 0)
         if sshd:
             os.kill(sshd, signal.SIGHUP)
-        self.cover_ids(str(order["boot_id"]), str(order["uuid"]))
-        self.bind(order["network"])  # type: ignore[arg-type]
+        self.cover_ids(boot_id, uuid)
+        self.bind(network)
         self.set_rtc()
         if sshd and not wait(lambda: self.listening() - before, LISTEN_S):
             raise OSError(0, "sshd does not listen again")
@@ -273,26 +284,21 @@ def serve(port: Port, guest: Guest) -> None:
             elif word == b"time":
                 port.answer(b"time %d" % guest.set_time(int(rest)))
             elif word == b"be":
-                port.answer(b"is " + json.dumps(guest.be(json.loads(rest.decode()))).encode())
+                port.answer(b"is " + json.dumps(guest.be(**json.loads(rest.decode()))).encode())
             elif word == b"done":
                 port.answer(b"done")
                 os.close(port.file)
                 guest.begin_journal()
                 return
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             port.answer(b"error " + str(error).encode().replace(b"\n", b" "))
 
 
 def main() -> None:
     port, guest = Port(), Guest()
-    print("waiting", flush=True)
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in 0, 1, 2:
-        os.dup2(null, number)
-    os.close(null)
+    parent = enter_background()
+    os.write(1, b"waiting\n")
+    leave_parent(parent)
     serve(port, guest)
 
 

@@ -17,22 +17,23 @@ its pages each marked with their number. The block is larger than what the usual
 (zstd 2 MiB, xz 8 MiB at their default levels).
 """
 
-import json
 import mmap
 import os
 import select
-import signal
 import socket
 import sys
 from array import array
 
-from lab.guest.inside.unix_socket import accept, listen
+from lab.guest.inside.background import enter_background, leave_parent
+from lab.guest.inside.host_streams import line_of
+from lab.guest.inside.unix_socket import listen, receive_request
 
 PAGE = 4096
 BLOCK = 16 << 20
 PART = 1 << 20
 LOCK_AS_TOUCHED = 1 | 2 | 4  # MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT
 MOST_NAMED = 16
+PATIENCE_S = 5.0
 
 
 def available() -> int:
@@ -91,10 +92,6 @@ class Memory:
         return len(wanted), wrong
 
 
-def line_of(letter: str, data: object) -> bytes:
-    return ("%s %s\n" % (letter, json.dumps(data))).encode()
-
-
 class Filler:
     def __init__(self, memory: Memory, listener: socket.socket) -> None:
         self.memory, self.listener = memory, listener
@@ -121,14 +118,9 @@ class Filler:
 
     def serve(self) -> bool:
         """Take one request; whether to go on."""
-        peer = accept(self.listener)
+        peer, asked = receive_request(self.listener, PATIENCE_S)
         if peer is None:
             return True
-        peer.settimeout(5)  # one of our own user that says nothing
-        try:
-            asked = peer.makefile("rb").readline(100).strip()
-        except OSError:
-            asked = b""
         if asked == b"wait" and self.done >= self.memory.size:
             self.end([peer], line_of("D", {"bytes": self.done}))
         elif asked == b"wait":
@@ -140,6 +132,8 @@ class Filler:
         elif asked == b"stop":
             self.end([peer], b"E\n")
             return False
+        else:
+            peer.close()
         return True
 
     def verify(self) -> None:
@@ -176,23 +170,14 @@ def main() -> None:
     if size + min(BLOCK, size) + keep > free:
         os.write(1, line_of("N", {"available": free}))
         return
-    told, tell_parent = os.pipe()
-    if os.fork():
-        os.close(tell_parent)
-        os.read(told, 1)  # until the child has answered, or ended
-        os._exit(0)
-    os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    parent = enter_background()
     os.nice(19)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # should memory run out all the same: this, not the guest's own services
     locked = lock()
     listener, path = listen()
     os.write(1, line_of("R", {"path": path, "locked": locked}))
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in 0, 1, 2:
-        os.dup2(null, number)
-    os.close(tell_parent)
+    leave_parent(parent)
     if path:
         Filler(Memory(size), listener).work()
 

@@ -27,7 +27,8 @@ import array
 import os
 import socket
 import struct
-import time
+
+from lab.guest.inside.clocks import RAW, REAL, gettime
 
 SO_ATTACH_FILTER = 26
 SO_TIMESTAMPNS = 35  # with the time as two longs: the kernel's own size of them
@@ -35,17 +36,7 @@ ETH_P_ALL = 3
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 SNAP = 80  # the longest IP header, and of TCP's what is used
 
-REAL, RAW = time.CLOCK_REALTIME, time.CLOCK_MONOTONIC_RAW
 MASK = 0xFFFFFFFF
-
-if hasattr(time, "clock_gettime_ns"):
-    RESOLUTION_NS = 1
-    gettime = time.clock_gettime_ns
-else:
-    RESOLUTION_NS = 512  # a double near 2e9 s is good to 2**-22 s
-
-    def gettime(clock: int) -> int:
-        return int(time.clock_gettime(clock) * 1e9)
 
 
 def ahead(one: int, other: int) -> int:

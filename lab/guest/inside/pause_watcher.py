@@ -22,16 +22,21 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
-from lab.guest.inside.clock_claims import RAW, Claims, S, askers, gettime
+from lab.guest.inside.background import enter_background, leave_parent
+from lab.guest.inside.clock_claims import Claims, askers
+from lab.guest.inside.clocks import RAW, S, gettime
+from lab.guest.inside.host_streams import line_of
 from lab.guest.inside.side_effects import Fleet, Rtc, boot_minus_mono, burn, hand_on
-from lab.guest.inside.unix_socket import accept, listen
+from lab.guest.inside.unix_socket import listen, receive_request
 
 STAY_NS = 3600 * S
 # nice: the probe is at -19, the guest's own programs are at 0. A busy guest kept timers at 5 waiting for
 # seconds, which is not what a pause did.
 TIMERS, WATCHING, BURNING = -10, 5, 19
 REPORT_S = 5.0
+PATIENCE_S = 20.0
 
 
 class Children:
@@ -41,7 +46,7 @@ class Children:
         self.listener = listener
         self.all = []  # type: list[tuple[str, int, socket.socket]]
 
-    def start(self, name: str, cpu: int, nice: int, work: object, *arguments: object) -> None:
+    def start(self, name: str, cpu: int, nice: int, work: "Callable[..., None]", *arguments: object) -> None:
         """Have `work(control, *arguments)` done by a process on vCPU `cpu` (any when negative)."""
         ours, control = socket.socketpair()
         number = os.fork()
@@ -60,7 +65,7 @@ class Children:
                 os.nice(nice - os.nice(0))
             except OSError:
                 pass  # not root: with the priority that we have
-            work(control, *arguments)  # type: ignore[operator]
+            work(control, *arguments)
         finally:
             os._exit(0)
 
@@ -102,11 +107,12 @@ class Watch:
         self, listener: socket.socket, names: "list[str]", effects: bool, load: float, most: int
     ) -> None:
         self.listener, self.names, self.effects, self.load = listener, names, effects, load
+        self.ear = listener.fileno()
         self.cpus = sorted(os.sched_getaffinity(0))[: max(1, most)]
         self.children = Children(listener)
         self.claims = Claims()
         # From now on, not from the first cycle on: what they start is there already when it begins.
-        self.askers = list(askers(self.names, self.claims))  # type: list[object]
+        self.askers = askers(self.names, self.claims)
         self.rtc = None  # type: Rtc | None
         self.seen = None  # type: dict[str, object] | None
         self.apart = 0
@@ -150,7 +156,7 @@ class Watch:
     def leave(self) -> None:
         self.end()
         for each in self.askers:
-            each.close()  # type: ignore[attr-defined]
+            each.close()
 
     def work(self) -> None:
         while True:
@@ -158,29 +164,27 @@ class Watch:
             if now - self.asked > STAY_NS:
                 break
             for each in self.askers:
-                if each.next <= now:  # type: ignore[attr-defined]
-                    each.act(now)  # type: ignore[attr-defined]
+                if each.next <= now:
+                    each.act(now)
                     now = gettime(RAW)
-            due = min([each.next for each in self.askers] + [now + 60 * S])  # type: ignore[attr-defined]
-            files = {file: each for each in self.askers for file in each.files}  # type: ignore[attr-defined]
-            ready = select.select([self.listener, *files], [], [], max(0, due - gettime(RAW)) / 1e9)[0]
+            due = min([each.next for each in self.askers] + [now + 60 * S])
+            files = {file: each for each in self.askers for file in each.files}
+            ready = select.select([self.ear, *files], [], [], max(0, due - gettime(RAW)) / 1e9)[0]
             for file in ready:
-                if file is self.listener:
+                if file == self.ear:
                     if not self.serve():
                         os._exit(0)  # all is done; to take the interpreter down takes time
                     break  # the files may be others now
-                files[file].ready()  # type: ignore[attr-defined]
+                files[file].ready()
         self.leave()
 
     def serve(self) -> bool:
         """Take one request; whether to go on."""
-        peer = accept(self.listener)
+        peer, asked = receive_request(self.listener, PATIENCE_S)
         if peer is None:
             return True
-        peer.settimeout(20)  # one of our own user that says nothing
-        going = True
+        answer, going = b"", True
         try:
-            asked = peer.makefile("rb").readline(100).strip()
             if asked == b"cycle":
                 self.begin()
                 answer = b"C {}\n"
@@ -192,18 +196,12 @@ class Watch:
             elif asked == b"stop":
                 answer, going = b"X {}\n", False
                 self.leave()
-            else:
-                answer = b""
             self.asked = gettime(RAW)
             peer.sendall(answer)
         except OSError:
             pass
         peer.close()
         return going
-
-
-def line_of(letter: str, data: object) -> bytes:
-    return ("%s %s\n" % (letter, json.dumps(data, separators=(",", ":")))).encode()
 
 
 def main() -> None:
@@ -213,23 +211,11 @@ def main() -> None:
         float(sys.argv[3]),
         int(sys.argv[4]),
     )
-    told, tell_parent = os.pipe()
-    if os.fork():
-        os.close(tell_parent)
-        os.read(told, 1)  # until the child has answered, or ended
-        os._exit(0)
-    os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    parent = enter_background()
     os.nice(WATCHING)
     listener, path = listen()
     os.write(1, line_of("R", {"path": path}))
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in 0, 1, 2:
-        os.dup2(null, number)
-    os.close(null)
-    os.close(told)
-    os.close(tell_parent)
+    leave_parent(parent)
     if path:
         Watch(listener, names, effects, load, most).work()
 

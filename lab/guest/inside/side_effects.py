@@ -13,7 +13,8 @@ import struct
 import threading
 import time
 
-from lab.guest.inside.clock_claims import BOOT, MONO, MS, RAW, REAL, S, gettime, look
+from lab.guest.inside.asker import Asker, look
+from lab.guest.inside.clocks import BOOT, MONO, MS, RAW, REAL, S, gettime
 
 EDGES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 30000, 60000, 3600000)
 PERIODS_MS = (300, 500, 800, 1100, 1500, 1900)  # of the timers of each kind: some 9 a second
@@ -232,7 +233,7 @@ def burn(control: socket.socket, share: float) -> None:
             return
 
 
-class Rtc:
+class Rtc(Asker):
     """Looks at the RTC's seconds as they change. Through sysfs: /dev/rtc0 can be open once only, and hwclock
     would be refused while we look.
 
@@ -240,8 +241,7 @@ class Rtc:
     change is somewhere between two looks, so the bound is half of that."""
 
     def __init__(self, now: int) -> None:
-        self.next = now
-        self.files = []  # type: list[int]
+        Asker.__init__(self, now)
         self.looks = []  # type: list[list[int]]
         self.edge = 0
         self.tries = 0
@@ -270,12 +270,6 @@ class Rtc:
             self.edge = ended[1]
         self.before, self.tries = None, 0
         self.next = (self.edge or ended[1]) + RTC_NS - RTC_EARLY_NS
-
-    def ready(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def boot_minus_mono() -> int:

@@ -46,3 +46,15 @@ def accept(listener: socket.socket) -> "socket.socket | None":
         return None
     peer.setblocking(False)
     return peer
+
+
+def receive_request(listener: socket.socket, patience_s: float) -> "tuple[socket.socket | None, bytes]":
+    """Who connected, if accept() takes them, and the line that they sent; b"" when none came in time."""
+    peer = accept(listener)
+    if peer is None:
+        return None, b""
+    peer.settimeout(patience_s)
+    try:
+        return peer, peer.makefile("rb").readline(100).strip()
+    except OSError:
+        return peer, b""

@@ -47,7 +47,7 @@ class Pushed:
 
 def command() -> str:
     """The shell command that starts the program in the guest."""
-    return program.command(program.source("clock_setter"))
+    return program.start_command("clock_setter")
 
 
 def read(line: Line, number: int) -> Interval:

@@ -1,4 +1,4 @@
-"""What the guest's kernel says of who keeps its clock: adjtimex(2) with modes 0, which changes nothing."""
+"""Who keeps a guest's clock, as its kernel knows: adjtimex(2) with modes 0, which changes nothing."""
 
 from __future__ import annotations
 
@@ -6,32 +6,16 @@ import json
 
 from lab.core.look import Discipline
 from lab.errors import GuestError
-from lab.guest.program import command
+from lab.guest import program
 from lab.guest.ssh import SSH
 
-# struct timex of Linux on x86-64 and other LP64 systems (include/uapi/linux/timex.h).
-_PROGRAM = b"""
-import ctypes, json, os, struct
-b = ctypes.create_string_buffer(512)
-state = ctypes.CDLL(None).adjtimex(b)
-modes, offset, freq, maxerror, esterror, status = struct.unpack_from("@Illlli", b.raw)
-tick = struct.unpack_from("@Illllillllll", b.raw)[-1]
-names = []
-for pid in os.listdir("/proc"):
-    try:
-        if pid.isdigit():
-            names.append(open("/proc/%s/comm" % pid).read().strip())
-    except OSError:
-        pass
-print(json.dumps([state, status, freq, tick, maxerror, names]))
-"""
 DAEMONS = ("chronyd", "ntpd", "systemd-timesyn", "phc2sys", "ptp4l", "openntpd")
 """Names in /proc/PID/comm, which the kernel cuts at 15 characters."""
 
 
 def discipline(ssh: SSH) -> Discipline | None:
     """None when the guest cannot be asked (its Python has no ctypes). GuestError on a lost connection."""
-    result = ssh.run(command(_PROGRAM), timeout_s=20)
+    result = ssh.run(program.start_command("time_keepers"), timeout_s=20)
     try:
         state, status, freq, tick, maxerror, names = json.loads(result.out)
         if state < 0:
