@@ -157,8 +157,6 @@ def _run_in_memory(root: Path) -> None:
         if any(run.rglob("*.xml")):
             return  # an older lab's guests still run from there
         shutil.rmtree(run)
-    if run.is_symlink() and shm.named(run) is None and any(run.rglob("*.xml")):
-        return  # another lab's name for it, and guests still run from there
     try:
         shm.reserve(shm.folder(run))
     except OSError:

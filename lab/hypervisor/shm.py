@@ -1,8 +1,11 @@
 """A state folder's own folders in memory, on /dev/shm (shm_overview(7)), each named by a link in it.
 
-/dev/shm may be shared by containers whose state folders have the same path and user. So a folder's name has a
-part by chance beside that of the path, and the link keeps it; a link that came with a copy of another state
-folder has another path's name and is not followed.
+/dev/shm may be shared by containers whose state folders have the same path and user. So a folder's name has
+a part by chance, which the link keeps, beside one for the state folder: its path, and the file system that
+it is on (st_dev). A link that came with a copy of a state folder names a folder of another path, or, when
+the copy is a container's whose image has a state folder that was used, of another file system, as each
+container's root is one (an overlay's st_dev is its own). Such a link is not followed. The number of a file
+system may change when it is mounted anew; but under the guests of a state folder it stays mounted.
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ def folder(link: Path, kind: str = "") -> Path:
     if path is None:
         with suppress(FileNotFoundError):
             link.unlink()
-        path = SHM / f"{_begin(link)}{secrets.token_hex(4)}{kind}"
         link.parent.mkdir(parents=True, exist_ok=True)
+        path = SHM / f"{_begin(link)}{secrets.token_hex(4)}{kind}"
         try:
             link.symlink_to(path)
         except FileExistsError:  # another process of ours was first
@@ -47,18 +50,18 @@ def folder(link: Path, kind: str = "") -> Path:
 
 
 def named(link: Path, kind: str = "") -> Path | None:
-    """The folder that `link` names; None when it names none for this path."""
+    """The folder that `link` names; None when it names none for this path and file system."""
     try:
-        path = link.readlink()
+        path, begin = link.readlink(), _begin(link)
     except OSError:
         return None
-    begin = _begin(link)
     fits = path.parent == SHM and path.name.startswith(begin) and path.name.endswith(kind)
     return path if fits and len(path.name) == len(begin) + 8 + len(kind) else None
 
 
 def _begin(link: Path) -> str:
-    place = hashlib.sha256(os.fsencode(link.absolute())).hexdigest()[:8]
+    where = b"%d %b" % (link.parent.stat().st_dev, os.fsencode(link.absolute()))
+    place = hashlib.sha256(where).hexdigest()[:8]
     return f"freezelab-{os.geteuid()}-{place}"
 
 

@@ -96,6 +96,48 @@ def test_a_memory_folder_that_is_not_ours_is_not_used(home: Path) -> None:
     shutil.rmtree(memory)
 
 
+CONTAINER = """
+import sys
+from pathlib import Path
+from lab.hypervisor import memory
+from lab.hypervisor.embed import Root
+home = Path(sys.argv[1])
+Root.take(home)
+print((home / "libvirt" / "run").resolve(), memory.folder(home))
+"""
+
+
+def folders_in_memory(home: Path, image: Path | None = None) -> list[Path]:
+    """Of a state folder: libvirt's, and that of guests' RAM. image: a container begins with this copy of it,
+    and has a file system of its own."""
+    command = f"exec {sys.executable} -c '{CONTAINER}' {home}"
+    if image is not None:
+        command = f"mount -t tmpfs own {home} && cp -a {image}/. {home} && {command}"
+    done = subprocess.run(
+        [*(["unshare", "--mount"] if image is not None else []), "sh", "-c", command],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return [Path(name) for name in done.stdout.split()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system of its own")
+def test_containers_of_an_image_with_a_used_state_folder_share_nothing(home: Path, tmp_path: Path) -> None:
+    """They share /dev/shm, the path, and the links that came with the image; guests run in the first."""
+    used = folders_in_memory(home)
+    (used[0] / "guest.xml").touch()
+    (used[1] / "run-web-0").touch()
+    image = tmp_path / "image"
+    shutil.copytree(home, image, symlinks=True)
+    others = [folders_in_memory(home, image) for _ in range(2)]
+    try:
+        assert folders_in_memory(home) == used
+        assert len({path for folders in (used, *others) for path in folders}) == 6
+    finally:
+        for path in {path for folders in (used, *others) for path in folders} - {used[0]}:
+            shutil.rmtree(path)
+
+
 def test_one_state_folder_a_process(home: Path) -> None:
     done = embedded(home, "connect(None, home / 'other', clock=HostClock())")
     assert "libvirt allows one state folder a process" in done.stderr
