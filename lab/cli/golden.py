@@ -27,7 +27,7 @@ from lab.core.units import NS_PER_MS, NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, ImageError, Interrupted
 from lab.guest import identity
 from lab.guest.identity import Became, Identity, Orders
-from lab.guest.probe import GuestProbe, Waiting, payload_source
+from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.ssh import SSH
 from lab.host import facts as host_facts
 from lab.hypervisor import golden as states
@@ -255,7 +255,7 @@ class Clones:
             "emulator_file": [file.st_size, file.st_mtime_ns],
             "qemu": self._hypervisor.facts().qemu,
             "shape": _digest(states.shape(guest.domain).encode()),
-            "payloads": _digest(identity.source() + payload_source()),
+            "programs": _digest(identity.sources()),
             "memory_bytes": guest.spec.memory_bytes,
             "vcpus": guest.spec.vcpus,
             "machine": guest.domain.machine,

@@ -12,22 +12,26 @@ import json
 import os
 import select
 import socket
+import time
 import uuid as uuids
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import paramiko
+
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.guest import program
-from lab.guest.probe import Waiting, start_command
+from lab.guest.client import START_S, ChannelLines, last_error
+from lab.guest.probe import PROGRAM as PROBE
+from lab.guest.probe import Waiting
 from lab.guest.ssh import SSH
 from lab.ports import Clock
 
+PROGRAM = "clone_identity"
 SEED_BYTES = 64
-START_S = 60.0
 _LOOK_S = 0.25
-_PORT = "org.freezelab.probe.0"
 
 
 @dataclass(frozen=True)
@@ -71,39 +75,33 @@ class Became:
     clock_ns: int
 
 
-def source() -> bytes:
-    """The payload's text."""
-    return program.source("clone_identity")
+def sources() -> bytes:
+    """The text of the programs that wait in a golden guest."""
+    return program.source(PROGRAM) + program.source(PROBE)
 
 
 def wait_inside(ssh: SSH) -> Waiting:
-    """Start what waits in a golden guest: this payload, and the probe's, which the next one to log in takes
+    """Start what waits in a golden guest: clone_identity, and the probe, which the next one to log in takes
     over. GuestError when they do not start."""
-    channel = ssh.channel(program.command(source()))
-    _line(ssh, channel, "waiting")
-    probe = ssh.channel(start_command())
-    hello = json.loads(_line(ssh, probe, "H "))
+    channel = ssh.channel(program.start_command(PROGRAM))
+    _first_line(ssh, channel, "waiting")
+    probe = ssh.channel(program.start_command(PROBE))
+    hello = json.loads(_first_line(ssh, probe, "H "))
     return Waiting(str(hello["path"]), int(hello["resolution_ns"]))
 
 
-def _line(ssh: SSH, channel: object, begins: str) -> str:
+def _first_line(ssh: SSH, channel: paramiko.Channel, begins: str) -> str:
     """The program's first line, without its beginning."""
-    import paramiko
-
     where = f"guest {ssh.address.guest}"
-    if not isinstance(channel, paramiko.Channel):
-        raise GuestError("no channel", where=where)
-    channel.settimeout(START_S)
-    said = b""
+    line = ""
     try:
-        while b"\n" not in said and (data := channel.recv(1 << 16)):
-            said += data
+        line = ChannelLines(channel).read(time.monotonic() + START_S).decode(errors="replace")
+    except EOFError:
+        pass
     except OSError as error:
         raise GuestError(f"the program that waits in it does not start: {error}", where=where) from error
-    line = said.split(b"\n")[0].decode(errors="replace")
     if not line.startswith(begins):
-        errors = channel.recv_stderr(4096).decode(errors="replace").strip().splitlines()[-1:]
-        raise GuestError(f"the program that waits in it ended: {''.join(errors) or line}", where=where)
+        raise GuestError(f"the program that waits in it ended: {last_error(channel) or line}", where=where)
     return line.removeprefix(begins)
 
 

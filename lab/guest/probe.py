@@ -31,12 +31,14 @@ from lab.core.units import NS_PER_S
 from lab.errors import GuestError, GuestGone
 from lab.guest import asking, program
 from lab.guest.asking import Exchange
+from lab.guest.client import last_error
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, RefusedError
 from lab.guest.wire import Wire
 from lab.process.clock import HostClock
 from lab.threads import Worker
 
+PROGRAM = "clock_probe"
 ANSWER_S = 15.0
 START_S = 60.0
 ATTACH_S = 10.0
@@ -65,14 +67,9 @@ class _SilentError(GuestError):
     """SSH is there and says nothing, while there is another way to ask."""
 
 
-def payload_source() -> bytes:
-    """The payload's text."""
-    return program.source("clock_probe")
-
-
 def start_command() -> str:
     """The shell command that starts the payload."""
-    return program.command(payload_source())
+    return program.start_command(PROGRAM)
 
 
 class GuestProbe:
@@ -303,21 +300,18 @@ class GuestProbe:
         """Why the payload ended, from what it left on standard error."""
         if self._ssh is not None and (gone := self._ssh.gone) is not None:
             return gone
-        said, status = "", -1
+        error, status = "", -1
         if self._channel is not None:
-            channel = self._channel
-            if channel.recv_stderr_ready():
-                said = channel.recv_stderr(4096).decode(errors="replace").strip()
-            if channel.exit_status_ready():
-                status = channel.recv_exit_status()
+            error = last_error(self._channel)
+            if self._channel.exit_status_ready():
+                status = self._channel.recv_exit_status()
         where = f"guest {self.guest}"
-        if program.NO_PYTHON in said:
+        if program.NO_PYTHON in error:
             return GuestError(
                 "no Python 3.6 or later in the guest", where=where, hint="the probe needs python3 on its PATH"
             )
-        if said or status > 0:
-            last = said.splitlines()[-1] if said else "no message"
-            return GuestError(f"the probe ended with status {status}: {last}", where=where)
+        if error or status > 0:
+            return GuestError(f"the probe ended with status {status}: {error or 'no message'}", where=where)
         return GuestError("the probe's channel was lost", where=where)
 
     def _send(self, line: bytes) -> None:

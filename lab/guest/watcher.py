@@ -5,23 +5,16 @@ It outlives its SSH connection: it is asked over a socket of its own, for one an
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
-
-import paramiko
 
 from lab.core.claims import Claim
 from lab.core.effects import Backward, Effects, RtcLook, Timers
 from lab.core.mechanism import ResyncMechanism
-from lab.errors import GuestError
-from lab.guest import program
+from lab.guest.client import ANSWER_S, BackgroundProgram
 from lab.guest.ssh import SSH
 
-START_S, ANSWER_S, STOP_S = 60.0, 30.0, 10.0
-_TRIES = 3
+STOP_S = 10.0
 
 
 def asked(mechanism: ResyncMechanism) -> str:
@@ -57,13 +50,13 @@ class GuestWatcher:
         load: float,
         vcpus: int,
     ) -> None:
-        self.guest, self._ssh = guest, ssh
+        self.guest = guest
+        self._program = BackgroundProgram(ssh, "pause_watcher", "the watcher")
         self._arguments = (asked(mechanism), str(int(effects)), str(load), str(vcpus))
         self._watches_effects = effects
-        self._path = ""
 
     def __enter__(self) -> GuestWatcher:
-        self._start()
+        self._program.start(*self._arguments)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,14 +64,11 @@ class GuestWatcher:
 
     def close(self) -> None:
         """End it and all that it has started. Nothing happens when it, or its guest, is gone already."""
-        if self._path:
-            with suppress(GuestError):
-                self._ask("stop", "X", STOP_S)
-        self._path = ""
+        self._program.stop("X", STOP_S)
 
     def start_cycle(self) -> None:
         if self._ask("cycle", "C") is None:  # gone, with the guest that was rebooted
-            self._start()
+            self._program.start(*self._arguments)
             self._ask("cycle", "C")
 
     def claims(self) -> Sequence[Claim]:
@@ -90,53 +80,8 @@ class GuestWatcher:
         said = self._ask("effects", "E")
         return _effects(said) if said and self._watches_effects else None
 
-    def _start(self) -> None:
-        """GuestError when it cannot be started."""
-        ssh = self._ssh()
-        said = ssh.check(program.start_command("pause_watcher", *self._arguments), START_S)
-        path = json.loads(said[2:])["path"] if said.startswith("R ") else ""
-        if not path:
-            raise GuestError(
-                f"the watcher does not start: {said.strip() or 'no answer'}", where=f"guest {self.guest}"
-            )
-        self._path = path
-
-    def _ask(self, what: str, letter: str, timeout_s: float = ANSWER_S) -> dict[str, Any] | None:
-        """Its answer; None when it is gone. Asked again when the connection is lost meanwhile."""
-        where = f"guest {self.guest}"
-        for tries_left in reversed(range(_TRIES)):
-            channel = self._ssh().socket(self._path, timeout_s) if self._path else None
-            if channel is None:
-                return None
-            try:
-                return _converse(channel, what, letter, timeout_s)
-            except TimeoutError:
-                raise GuestError(
-                    f"the watcher did not answer within {timeout_s:.0f} s", where=where
-                ) from None
-            except (OSError, EOFError, paramiko.SSHException) as error:
-                if not tries_left:
-                    raise GuestError("the watcher's connection was lost", where=where) from error
-            finally:
-                with suppress(OSError, EOFError):
-                    channel.close()
-        return None
-
-
-def _converse(channel: paramiko.Channel, what: str, letter: str, timeout_s: float) -> dict[str, Any] | None:
-    deadline = time.monotonic() + timeout_s
-    channel.sendall(what.encode() + b"\n")
-    said = bytearray()
-    while not said.endswith(b"\n"):
-        channel.settimeout(max(0.01, deadline - time.monotonic()))
-        data = channel.recv(65536)
-        if not data:
-            raise EOFError
-        said += data
-    if not said.startswith(letter.encode() + b" "):
-        raise EOFError
-    answer: dict[str, Any] | None = json.loads(said[2:])
-    return answer if answer is not None else {}
+    def _ask(self, what: str, letter: str) -> dict[str, Any] | None:
+        return self._program.ask(what, letter, ANSWER_S)
 
 
 def _claimed(row: list[Any]) -> tuple[int, int, bool | None, int | None, str, tuple[int, int]]:

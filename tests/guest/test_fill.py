@@ -53,7 +53,7 @@ def filled(lab: Lab) -> Iterator[Fill]:
 
 
 def look(lab: Lab, fill: Fill, *arguments: Any) -> list[str]:
-    words = " ".join(map(str, (fill._path.split("/")[2], PAGES, *arguments)))
+    words = " ".join(map(str, (fill.program.path.split("/")[2], PAGES, *arguments)))
     return lab.probe.ssh.check(f"python3 - {words}", stdin=LOOK.encode()).split()
 
 
@@ -100,6 +100,6 @@ def test_what_does_not_fit_is_refused(lab: Lab) -> None:
 
 
 def test_one_that_is_gone_is_told(lab: Lab, filled: Fill) -> None:
-    lab.probe.ssh.check(f"kill -9 {filled._path.split('/')[2]}")
+    lab.probe.ssh.check(f"kill -9 {filled.program.path.split('/')[2]}")
     with pytest.raises(GuestError, match="is gone"):
         filled.verify()

@@ -10,7 +10,8 @@ import pytest
 
 from lab.cli.settings import free_port
 from lab.errors import GuestError, MachineError
-from lab.guest.probe import GuestProbe
+from lab.guest import program
+from lab.guest.probe import PROGRAM, GuestProbe
 from lab.guest.ssh import SSH, Address
 from lab.image.identity import make_key, write_key
 from tests.guest.conftest import Lab
@@ -59,17 +60,15 @@ def test_a_guest_without_python_is_told(lab: Lab, address: Address, without_pyth
         pass
 
 
-def test_the_payload_runs_without_the_newer_clock_calls(lab: Lab, address: Address) -> None:
-    """Python 3.6 has clock_gettime but not clock_gettime_ns: the payload's own fallback."""
-    from lab.guest import probe as module
-
-    original = module.payload_source
-    try:
-        module.payload_source = lambda: original().replace(b"'clock_gettime_ns'", b"'no_such'")
-        with GuestProbe("web-0", lambda: SSH.connect(address, lab.clock, 30)) as probe:
-            reading = probe.read()
-    finally:
-        module.payload_source = original
+def test_the_probe_runs_without_the_newer_clock_calls(
+    lab: Lab, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.6 has clock_gettime but not clock_gettime_ns: the programs' own fallback."""
+    text = program.source(PROGRAM)
+    assert text.count(b"'clock_gettime_ns'") == 1
+    monkeypatch.setattr(program, "source", lambda _: text.replace(b"'clock_gettime_ns'", b"'no_such'"))
+    with GuestProbe("web-0", lambda: SSH.connect(address, lab.clock, 30)) as probe:
+        reading = probe.read()
     assert reading.resolution_ns == 512
     for clock in reading.t2:
         assert reading.t2[clock] <= reading.t3[clock]

@@ -15,7 +15,7 @@ import pytest
 
 from lab.core.timeline import SamplerReport
 from lab.guest import program
-from lab.guest.probe import payload_source, start_command
+from lab.guest.probe import PROGRAM, start_command
 
 COMMANDS = b"c\nr 1\nr 2\ns\nf\nq\n"
 NOBODY = 65534
@@ -116,7 +116,7 @@ def start() -> Iterator[Callable[..., Payload]]:
     started: list[Payload] = []
 
     def make(**replaced: str) -> Payload:
-        text = payload_source()
+        text = program.source(PROGRAM)
         for name, value in replaced.items():
             lines = text.splitlines(keepends=True)
             assert sum(line.startswith(f"{name} = ".encode()) for line in lines) == 1

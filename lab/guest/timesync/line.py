@@ -14,6 +14,7 @@ import paramiko
 
 from lab.core.clock import Stamp
 from lab.errors import GuestError, GuestGone
+from lab.guest.client import ChannelLines, last_error
 from lab.guest.ssh import SSH
 
 START_S, ANSWER_S = 60.0, 10.0
@@ -30,7 +31,7 @@ class Line:
     def __init__(self, ssh: SSH, command: str) -> None:
         self._ssh, self._command = ssh, command
         self._channel: paramiko.Channel | None = None
-        self._waiting = b""
+        self._lines: ChannelLines | None = None
         self.greeting = ""
 
     @property
@@ -43,8 +44,8 @@ class Line:
 
     def open(self, timeout_s: float = START_S) -> Line:
         """Start the program. GuestError when it does not come up."""
-        self._waiting = b""
         self._channel = self._ssh.channel(self._command, timeout_s)
+        self._lines = ChannelLines(self._channel)
         self.greeting = self._read(time.monotonic() + timeout_s)
         if not self.greeting.startswith(HELLO):
             raise GuestError(f"the program says: {self.greeting or self._last_words()}", where=self.where)
@@ -109,24 +110,16 @@ class Line:
             self._ssh.close()
 
     def _read(self, deadline_s: float) -> str:
-        if self._channel is None:
+        if self._channel is None or self._lines is None:
             raise GuestError("the program is not running", where=self.where)
-        while b"\n" not in self._waiting:
-            self._channel.settimeout(max(0.001, deadline_s - time.monotonic()))
-            try:
-                data = self._channel.recv(4096)
-            except TimeoutError as error:
-                raise GuestError("no answer in time", where=self.where) from error
-            except OSError as error:
-                raise self._lost("the channel was lost") from error
-            if not data:
-                raise self._lost(f"the program has ended: {self._last_words()}")
-            self._waiting += data
-        line, self._waiting = self._waiting.split(b"\n", 1)
-        return line.decode(errors="replace")
+        try:
+            return self._lines.read(deadline_s).decode(errors="replace")
+        except TimeoutError as error:
+            raise GuestError("no answer in time", where=self.where) from error
+        except OSError as error:
+            raise self._lost("the channel was lost") from error
+        except EOFError:
+            raise self._lost(f"the program has ended: {self._last_words()}") from None
 
     def _last_words(self) -> str:
-        said = b""
-        if self._channel is not None and self._channel.recv_stderr_ready():
-            said = self._channel.recv_stderr(4096)
-        return (said.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        return (last_error(self._channel) if self._channel is not None else "") or "no message"

@@ -1,0 +1,133 @@
+"""The host's end of what the programs in guests (inside/) have in common: lines over an SSH channel, and a
+program in the background that is asked over a socket of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import paramiko
+
+from lab.errors import GuestError
+from lab.guest import program
+from lab.guest.ssh import SSH
+
+START_S, ANSWER_S = 60.0, 30.0
+_TRIES = 3
+
+
+class ChannelLines:
+    """The lines that come over an SSH channel."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self._unread = b""
+
+    def read(self, deadline_s: float) -> bytes:
+        """The next line, without its end. TimeoutError when it has not come by MONOTONIC `deadline_s`
+        (seconds); EOFError when the program has ended; OSError when the connection is lost."""
+        while b"\n" not in self._unread:
+            self._channel.settimeout(max(0.001, deadline_s - time.monotonic()))
+            data = self._channel.recv(65536)
+            if not data:
+                raise EOFError
+            self._unread += data
+        line, self._unread = self._unread.split(b"\n", 1)
+        return line
+
+
+def last_error(channel: paramiko.Channel) -> str:
+    """The last line that has come of a program's standard error; "" when nothing has."""
+    text = channel.recv_stderr(4096) if channel.recv_stderr_ready() else b""
+    return (text.decode(errors="replace").strip().splitlines() or [""])[-1]
+
+
+class BackgroundProgram:
+    """A program in a guest that goes on in the background, and is asked for one answer at a time. It outlives
+    its SSH connection.
+
+    ssh: the connection to use, had again when it was lost (GuestProbe.ssh); it is not closed here.
+    name: the module in inside/. title: what messages call it.
+    """
+
+    def __init__(self, ssh: Callable[[], SSH], name: str, title: str) -> None:
+        self._ssh, self._name, self._title = ssh, name, title
+        self.path = ""
+        """Of its socket in the guest; "" while it does not run."""
+        self.where = ""
+        """The guest, for messages; "" before it was started."""
+
+    def start(self, *arguments: str) -> tuple[str, dict[str, Any]]:
+        """The letter of its first line, and what it says there: "R" when it goes on. GuestError when it does
+        not start."""
+        ssh = self._connect()
+        answer = ssh.check(program.start_command(self._name, *arguments), START_S)
+        letter, _, rest = answer.strip().partition(" ")
+        try:
+            data: dict[str, Any] = json.loads(rest)
+            self.path = data["path"] if letter == "R" else ""
+        except (ValueError, KeyError):
+            letter = ""
+        if not letter or (letter == "R" and not self.path):
+            raise GuestError(
+                f"{self._title} does not start: {answer.strip() or 'no answer'}", where=self.where
+            )
+        return letter, data
+
+    def ask(
+        self, request: str, letter: str, timeout_s: float, progress: Callable[[int], None] | None = None
+    ) -> dict[str, Any] | None:
+        """What follows `letter` in its answer, {} for nothing; None when the program is gone. It is asked
+        again when the connection is lost meanwhile. progress: called with the number of each line "P" before
+        the answer. GuestError when none comes within `timeout_s`, or no connection can be had."""
+        for tries_left in reversed(range(_TRIES)):
+            channel = self._connect().socket(self.path, min(timeout_s, ANSWER_S)) if self.path else None
+            if channel is None:
+                return None
+            try:
+                return _answer(channel, request, letter, time.monotonic() + timeout_s, progress)
+            except TimeoutError:
+                what = f"{self._title} did not answer {request!r} within {timeout_s:.0f} s"
+                raise GuestError(what, where=self.where) from None
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                if not tries_left:
+                    raise GuestError(f"the connection to {self._title} was lost", where=self.where) from error
+            finally:
+                with suppress(OSError, EOFError):
+                    channel.close()
+        return None
+
+    def _connect(self) -> SSH:
+        ssh = self._ssh()
+        self.where = f"guest {ssh.address.guest}"
+        return ssh
+
+    def stop(self, letter: str, timeout_s: float) -> None:
+        """End it. Nothing happens when it, or its guest, is gone already."""
+        if self.path:
+            with suppress(GuestError):
+                self.ask("stop", letter, timeout_s)
+        self.path = ""
+
+
+def _answer(
+    channel: paramiko.Channel,
+    request: str,
+    letter: str,
+    deadline_s: float,
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    channel.sendall(request.encode() + b"\n")
+    lines = ChannelLines(channel)
+    while True:
+        begins, _, rest = lines.read(deadline_s).partition(b" ")
+        if begins == letter.encode():
+            answer: dict[str, Any] | None = json.loads(rest or b"{}")
+            return answer or {}
+        if begins != b"P":
+            raise EOFError
+        if progress is not None:
+            progress(int(rest))
