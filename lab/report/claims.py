@@ -84,16 +84,16 @@ def show_claims(page: Page, run: Run) -> None:
             label = ""
         if len(wrong) > MOST_WRONG:
             page.labelled("", f"and {len(wrong) - MOST_WRONG} more; all are in run.json", style="dim")
-    sources = dict.fromkeys(audit.source for audit in right)
-    number = counted(sum(audit.claims for audit in right), "claim")
-    what = "all others" if wrong else "none was ever better than the clock"
-    text = f"{what}: {number} by {', '.join(sources)}"
-    if wrong:
-        text = f"none of the others was ever better than its clock: {number} by {', '.join(sources)}"
+    parts = []
+    if right:
+        sources = ", ".join(dict.fromkeys(audit.source for audit in right))
+        others = "none of the others was ever better than its clock"
+        first = others if wrong else "none was ever better than the clock"
+        parts.append(f"{first}: {counted(sum(audit.claims for audit in right), 'claim')} by {sources}")
     if unjudged:
-        text += f"; {counted(unjudged, 'source')} could not be judged"
-    if right or unjudged:
-        page.labelled("" if wrong else "claims", text, style="dim" if wrong else "")
+        parts.append(f"{counted(unjudged, 'source')} could not be judged")
+    if parts:
+        page.labelled("" if wrong else "claims", "; ".join(parts), style="dim" if wrong else "")
 
 
 def _lines(page: Page, given: Sequence[tuple[str, Audit]], label: str) -> None:

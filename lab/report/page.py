@@ -126,6 +126,9 @@ class Page:
         mark = self.words(label)
         pad = " " * max(2, room - cell_len(mark)) if label else " " * room
         text = self.words(text)
+        if room + lead > self.width:
+            text, style = "".join(self.words(piece) for piece, _ in before) + text, before[0][1]
+            before, lead = (), 0
         if lead and room + lead + 24 > self.width:
             self.put((mark, label_style), (pad, ""), *before)
             mark, pad, before, lead = "", " " * room, (), 0

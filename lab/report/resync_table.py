@@ -28,7 +28,7 @@ from lab.report.resyncs import (
     verdict,
     watched_ns,
 )
-from lab.report.text import counted, shortened
+from lab.report.text import counted, shortened, wrapped
 
 RESYNC, HOLD, METHOD = "resync", "hold", "method"
 CURVE = 10
@@ -272,7 +272,8 @@ def show_resync_table(page: Page, run: Run) -> None:
         if page.in_words(grid).width() + INDENT <= page.width:
             _put(page, grid, split)
             if "curve" in names:
-                page.put((SCALE, "dim"))
+                for line in wrapped(SCALE, page.width):
+                    page.put((line, "dim"))
             break
     else:
         rows = [row for rows in by_mechanism.values() for row in rows]

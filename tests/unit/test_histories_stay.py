@@ -9,6 +9,7 @@ A change that is meant to judge them otherwise makes their run.json anew, and sa
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import sys
 import tempfile
@@ -16,12 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lab.core.history import KINDS, ProblemMet, ServiceFailed
 from lab.core.history.line import line_of
 from lab.record.events import UnknownEvent
 from lab.record.journal import EVENTS, read_history
 from lab.record.run import RUN, judge, to_json
+from lab.report.terminal import render
 
 HISTORIES = Path(__file__).parent.parent / "data" / "histories"
 NAMES = sorted(folder.name for folder in HISTORIES.iterdir() if folder.is_dir())
@@ -53,6 +56,20 @@ def differences(expected: object, actual: object, where: str = "") -> Iterator[s
             yield from differences(one, other, f"{where}[{index}]")
     elif type(expected) is not type(actual) or expected != actual:
         yield f"{where}: {actual!r}, was {expected!r}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_report_fits_the_terminal(tmp_path: Path, name: str) -> None:
+    run, _ = judge(read_history(unpacked(name, tmp_path)))
+    for width in (60, 80, 120):
+        console = Console(
+            file=io.StringIO(), width=width, height=50, record=True, force_terminal=True, highlight=False
+        )
+        render(run, console)
+        text = console.export_text()
+        assert max(map(len, text.splitlines())) <= width
+        assert " ;" not in text
+        assert "None" not in text
 
 
 @pytest.mark.parametrize("name", NAMES)
