@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from lab.core.claims import Claim
 from lab.core.clock import Stamp
@@ -317,3 +317,34 @@ class View(Protocol):
     def domain(self, label: str, state: str, *, number: int, of: int) -> None:
         """A domain of a rollout has come to `state`: waiting, announced, started, frozen, resyncing, gate,
         done, stopped. number: of the wave that it is in, from 1."""
+
+
+class NullView:
+    """Nobody watches. A context manager, as every view of `lab.report.live` is, and a `View`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take leave."""
+
+    def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
+        """Something else is being done from now on, to `guest` or to all of them, for `length_ns`."""
+
+    def note(self, text: str) -> None:
+        """A line, or several, that stays."""
+
+    def frozen(self, since_raw_ns: int, budget_ns: int) -> None:
+        """The guests stand still since host MONOTONIC_RAW `since_raw_ns`."""
+
+    def resumed(self) -> None:
+        """All guests run again."""
+
+    def domain(self, label: str, state: str, *, number: int, of: int) -> None:
+        """As View's. of: so many waves."""
+
+    def cycle(self, number: int, of: int) -> None:
+        """What follows belongs to cycle `number` (from 1) of `of`."""
+
+    def progress(self, stage: str, fraction: float | None) -> None:
+        """How far an image is; made for ImageStore.build. fraction: 0 to 1, None when nobody knows."""

@@ -69,10 +69,6 @@ def serve(
     name: Annotated[str, typer.Option(metavar="NAME", help="The service's name.")] = "default",
 ) -> None:
     """Run the service until it is interrupted; what happens is told line by line."""
-    from lab.cli.doors import Wanted, abouts_of, doors_of
-    from lab.cli.keeping import find
-    from lab.cli.paths import home
-    from lab.cli.signals import Signals
     from lab.core.announcement import RATE_LIMIT
     from lab.core.scheduled.model import Rules
     from lab.events.client import SOCKET
@@ -83,6 +79,10 @@ def serve(
     from lab.report.page import Page
     from lab.report.service import Log, show_service
     from lab.report.terminal import stdout_console
+    from lab.session.kept_guests import find
+    from lab.session.listeners import Wanted, abouts_of, doors_of
+    from lab.session.paths import home
+    from lab.session.signals import Signals
 
     if real_time and time_factor is not None:
         raise UsageError("--real-time is a time factor of 1: give one of the two")
@@ -104,7 +104,7 @@ def serve(
             ExitStack() as stack,
         ):
             if kept:
-                from lab.cli.inside import bring_inside
+                from lab.session.kept_guest_metadata import bring_inside
 
                 bring_inside(stack, service, kept, clock)
             bound = [(*service.listen(host, port, guest), guest) for host, port, guest in doors]
@@ -239,8 +239,8 @@ def list_events(
 
 
 def _control(name: str | None) -> Control:
-    from lab.cli.paths import home
     from lab.events.client import Control
+    from lab.session.paths import home
 
     return Control(home(), name)
 

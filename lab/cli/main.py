@@ -5,7 +5,7 @@ Every command imports what it needs by itself: `freezelab --help` must not wait 
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -44,7 +44,7 @@ class _Group(TyperGroup):
 
 def fail(error: FreezelabError, exit_code: int | None = None) -> NoReturn:
     """Tell an expected failure and leave with its exit code, or another."""
-    print(f"freezelab: {error}", file=sys.stderr)
+    streams.note(str(error))
     raise typer.Exit(error.exit_code if exit_code is None else exit_code)
 
 
@@ -87,8 +87,8 @@ def _main(
 
 
 def _plan(playbook: str) -> Plan:
-    from lab.cli.paths import PLAYBOOKS
     from lab.playbook import load, resolve
+    from lab.session.paths import PLAYBOOKS
 
     return load(resolve(playbook, [Path.cwd(), PLAYBOOKS]))
 
@@ -132,12 +132,12 @@ def run(
 ) -> None:
     """Freeze guests, patch the host, resume, measure, judge."""
     from lab.cli.options import accelerator_request, boot_seconds
-    from lab.cli.running import Options, RunStopped, perform, with_counts
-    from lab.cli.signals import Signals
     from lab.cli.views import view_for
+    from lab.session.run import RunOptions, RunStopped, perform, with_counts
+    from lab.session.signals import Signals
 
     plan = with_counts(_plan(playbook), repeat, control)
-    options = Options(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait)
+    options = RunOptions(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait)
     with Signals() as signals:
         try:
             with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):
@@ -177,9 +177,9 @@ def plan(
     playbook: Annotated[str, typer.Argument(help="A playbook's name or file.")] = "first-freeze",
 ) -> None:
     """Show what a playbook would do, and why it cannot be done here; nothing is done."""
-    from lab.cli.obstacles import obstacles
     from lab.report.plan import render_plan
     from lab.report.terminal import stdout_console
+    from lab.session.obstacles import obstacles
 
     made = _plan(playbook)
     render_plan(made, stdout_console(), obstacles(made))
@@ -188,8 +188,8 @@ def plan(
 @app.command()
 def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names or files.")]) -> None:
     """Validate playbooks, and tell what they need that is not here."""
-    from lab.cli.obstacles import cautions, obstacles
     from lab.core.foreseen import overruns
+    from lab.session.obstacles import cautions, obstacles
 
     codes = {0}
     for name in playbooks:
@@ -197,12 +197,12 @@ def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names 
             made = _plan(name)
         except FreezelabError as error:
             codes.add(error.exit_code)
-            print(f"freezelab: {error}", file=sys.stderr)
+            streams.note(str(error))
             continue
         found = obstacles(made)
         for obstacle in found:
             codes.add(obstacle.exit_code)
-            print(f"freezelab: {name}: not here: {obstacle}", file=sys.stderr)
+            streams.note(f"{name}: not here: {obstacle}")
         if not found:
             typer.echo(f"{name}: good ({made.name})")
         for why in (*overruns(made), *cautions(made)):
@@ -233,11 +233,14 @@ def up(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Start a guest that is kept until it is taken down."""
-    from lab.cli import keeping
-    from lab.cli.paths import home
+    from lab.cli.options import accelerator_request, boot_seconds
+    from lab.cli.views import view_for
+    from lab.session import kept_guests
+    from lab.session.paths import home
 
-    options = keeping.Options(name, memory, vcpus, image, resync, accelerator, boot)
-    guest = keeping.up(home(), options, quiet=quiet)
+    request, boot_s = accelerator_request(accelerator), boot_seconds(boot)
+    options = kept_guests.UpOptions(name, memory, vcpus, image, resync, request, boot_s)
+    guest = kept_guests.up(home(), options, partial(view_for, quiet=quiet))
     typer.echo(f"guest {guest.name} runs; freezelab down {guest.name} removes it\n{guest.login}")
 
 
@@ -248,10 +251,10 @@ def list_kept(
     """List the guests that are kept, and how to log in."""
     import json
 
-    from lab.cli import keeping
-    from lab.cli.paths import home
+    from lab.session import kept_guests
+    from lab.session.paths import home
 
-    there = keeping.listing(home())
+    there = kept_guests.listing(home())
     if as_json:
         typer.echo(json.dumps(there, indent=1))
         return
@@ -267,12 +270,12 @@ def down(
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
 ) -> None:
     """Take kept guests down; nothing of them is left."""
-    from lab.cli import keeping
-    from lab.cli.paths import home
-    from lab.cli.signals import Signals
+    from lab.session import kept_guests
+    from lab.session.paths import home
+    from lab.session.signals import Signals
 
     with Signals():
-        for line in keeping.down(home(), names or [], everything=everything):
+        for line in kept_guests.down(home(), names or [], everything=everything):
             typer.echo(line)
 
 
@@ -287,17 +290,17 @@ def drift(
     """Look at a kept guest's free-running clocks for long; Ctrl-C ends it with what was seen so far."""
     import json
 
-    from lab.cli import drifting
-    from lab.cli.paths import home
-    from lab.cli.signals import Signals
     from lab.report.drift import render_look, watching
     from lab.report.terminal import stdout_console
+    from lab.session import drift_study
+    from lab.session.paths import home
+    from lab.session.signals import Signals
 
-    kept, wanted = drifting.which(home(), guest), drifting.times(length, every)
+    kept, wanted = drift_study.which(home(), guest), drift_study.times(length, every)
     with Signals(), watching(kept.name, wanted.length_ns, quiet=quiet) as told:
-        seen = drifting.watch(kept, wanted, told)
+        seen = drift_study.watch(kept, wanted, told)
     if as_json:
-        typer.echo(json.dumps(drifting.as_data(kept, seen), indent=1))
+        typer.echo(json.dumps(drift_study.as_data(kept, seen), indent=1))
     else:
         render_look(kept.name, seen, wanted.length_ns, stdout_console())
 
@@ -314,8 +317,8 @@ def calibrate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Find out how exact the lab is here: pauses of known length, measured as if nobody had told."""
-    from lab.cli import calibration
-    from lab.cli.paths import home
+    from lab.session import calibration
+    from lab.session.paths import home
 
     if forget:
         typer.echo(calibration.forget(home()))
@@ -324,15 +327,17 @@ def calibrate(
     if show:
         saved = calibration.last(home())
     else:
-        from lab.cli import calibrating
+        from lab.cli.options import accelerator_request
+        from lab.cli.views import view_for
+        from lab.session import calibration_run
 
-        asked = calibrating.Asked(cycles, quick, seed, accelerator)
-        saved, dropped = calibrating.make(home(), asked, quiet=quiet)
+        asked = calibration_run.Asked(cycles, quick, seed, accelerator_request(accelerator))
+        saved, dropped = calibration_run.make(home(), asked, partial(view_for, quiet=quiet), streams.note)
     stale = calibration.stale(saved, calibration.machine_now(saved))
     if as_json:
         typer.echo(calibration.to_json(saved, stale), nl=False)
         if dropped:
-            print(f"freezelab: not kept: {dropped}", file=sys.stderr)
+            streams.note(f"not kept: {dropped}")
     else:
         from lab.report.calibration import render_calibration
         from lab.report.terminal import stdout_console
@@ -351,7 +356,7 @@ def recover(
     ] = False,
 ) -> None:
     """Remove the guests and files that a killed run left behind, or have the guests run again."""
-    from lab.cli.recovering import recover_all
+    from lab.session.recovery import recover_all
 
     for line in recover_all(connect, keep=keep):
         typer.echo(line)
@@ -360,9 +365,9 @@ def recover(
 @app.command()
 def doctor(connect: Connect = None) -> None:
     """Tell what this machine can do, and how to mend the rest."""
-    from lab.cli.examining import examine
     from lab.report.doctor import render_checks
     from lab.report.terminal import stdout_console
+    from lab.session.checks import examine
 
     checks = examine(connect)
     render_checks(checks, stdout_console())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.cli.paths import home
 from lab.errors import FreezelabError, RecordError
 from lab.record.journal import EVENTS, read_history
 from lab.record.run import Run, judge
+from lab.session.paths import home
 
 
 def _folders() -> list[Path]:

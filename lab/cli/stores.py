@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from lab.cli.streams import note
+
 images = typer.Typer(no_args_is_help=True, help="Build, list and remove guest images.")
 emulators = typer.Typer(
     no_args_is_help=True, help="Fetch, list and remove QEMU versions beside the system's."
@@ -18,17 +20,18 @@ def image_build(
     force: Annotated[bool, typer.Option("--force", help="Build it again.")] = False,
 ) -> None:
     """Build a guest image, unless it is there already."""
-    from lab.cli.imaging import build
-    from lab.cli.signals import Signals
+    from lab.cli.views import build_progress
+    from lab.session.images import build
+    from lab.session.signals import Signals
 
     with Signals():
-        typer.echo(build(name, force=force))
+        typer.echo(build(name, build_progress, force=force))
 
 
 @images.command("list")
 def image_list() -> None:
     """List the images that are built or can be."""
-    from lab.cli.imaging import listing
+    from lab.session.images import listing
 
     for line in listing():
         typer.echo(line)
@@ -37,7 +40,7 @@ def image_list() -> None:
 @images.command("remove")
 def image_remove(which: Annotated[str, typer.Argument(help="An image's name or digest.")]) -> None:
     """Remove built images."""
-    from lab.cli.imaging import remove
+    from lab.session.images import remove
 
     for line in remove(which):
         typer.echo(line)
@@ -50,17 +53,17 @@ def emulator_fetch(
     ] = "backports",
 ) -> None:
     """Fetch a suite's newest QEMU; it is unpacked, not installed."""
-    from lab.cli.emulating import fetch
-    from lab.cli.signals import Signals
+    from lab.session.emulators import fetch
+    from lab.session.signals import Signals
 
     with Signals():
-        typer.echo(fetch(name))
+        typer.echo(fetch(name, note))
 
 
 @emulators.command("list")
 def emulator_list() -> None:
     """List the system's QEMU and those that were fetched."""
-    from lab.cli.emulating import listing
+    from lab.session.emulators import listing
 
     for line in listing():
         typer.echo(line)
@@ -69,8 +72,8 @@ def emulator_list() -> None:
 @emulators.command("remove")
 def emulator_remove(which: Annotated[str, typer.Argument(help="A fetched emulator's name.")]) -> None:
     """Remove fetched emulators."""
-    from lab.cli.emulating import remove
-    from lab.cli.signals import Signals
+    from lab.session.emulators import remove
+    from lab.session.signals import Signals
 
     with Signals():
         for line in remove(which):

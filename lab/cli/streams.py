@@ -89,3 +89,8 @@ def delivered() -> Iterator[None]:
         failure = MachineError(f"the results cannot be written to standard output: {error.strerror}")
         print(f"freezelab: {failure}", file=sys.stderr)
         raise SystemExit(failure.exit_code) from None
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, beside the output."""
+    print(f"freezelab: {text}", file=sys.stderr, flush=True)

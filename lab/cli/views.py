@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from lab.cli.signals import whole
 from lab.image.build import Progress
 from lab.ports import View
 from lab.process.clock import HostClock
 from lab.report.live import view
+from lab.session.signals import whole
 
 
 class view_for:

@@ -25,7 +25,7 @@ def render_calibration(
     rough: str = "",
     dropped: str = "",
 ) -> None:
-    """Print a calibration. figures: as lab.cli.calibration.as_data has them. stale: why it does not hold;
+    """Print a calibration. figures: as lab.session.calibration.as_data has them. stale: why it does not hold;
     rough: why it could be more exact. dropped: why it is not this machine's from now on."""
     page = Page(console)
     everything = figures["all"]

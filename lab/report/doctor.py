@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
 
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at. ok: None where a lack is no failure. fix: what mends it."""
-
-    name: str
-    ok: bool | None
-    said: str
-    fix: str = ""
-
+from lab.core.machine_check import MachineCheck
 
 _MARKS = {True: ("good", "green"), False: ("BAD", "bold red"), None: ("note", "yellow")}
 
 
-def render_checks(checks: Sequence[Check], console: Console) -> None:
+def render_checks(checks: Sequence[MachineCheck], console: Console) -> None:
     """Print the checks and, last, what they come to."""
     width = max(len(check.name) for check in checks)
     for check in checks:

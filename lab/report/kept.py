@@ -17,7 +17,7 @@ _STYLES = {"running": "green", "gone": "bold red"}
 
 
 def render_kept(guests: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the guests in the order in which they are given; see lab.cli.keeping.listing."""
+    """Print the guests in the order in which they are given; see lab.session.kept_guests.listing."""
     page = Page(console)
     if not guests:
         page.parts(["no guest is kept", "freezelab up starts one"])

@@ -26,7 +26,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lab.core.units import NS_PER_S, format_duration
-from lab.ports import Clock
+from lab.ports import Clock, NullView
 from lab.report.live_rollout import NAME, Domain, Rollout, barred, domain_line, domain_lines
 from lab.report.text import ascii_only, bare, clean, names, shortened
 from lab.threads import Worker
@@ -82,38 +82,6 @@ class _State:
     frozen: _Frozen | None = None
     cycle: tuple[int, int] | None = None
     rollout: Rollout | None = None
-
-
-class NullView:
-    """Nobody watches. And what every view here can do: `ports.View`, and the two last."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Take leave."""
-
-    def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
-        """Something else is being done from now on, to `guest` or to all of them, for `length_ns`."""
-
-    def note(self, text: str) -> None:
-        """A line, or several, that stays."""
-
-    def frozen(self, since_raw_ns: int, budget_ns: int) -> None:
-        """The guests stand still since host MONOTONIC_RAW `since_raw_ns`."""
-
-    def resumed(self) -> None:
-        """All guests run again."""
-
-    def domain(self, label: str, state: str, *, number: int, of: int) -> None:
-        """A domain of a rollout has come to `state`: one of STATES, or stopped. number: of its wave, from 1,
-        of so many."""
-
-    def cycle(self, number: int, of: int) -> None:
-        """What follows belongs to cycle `number` (from 1) of `of`."""
-
-    def progress(self, stage: str, fraction: float | None) -> None:
-        """How far an image is; made for ImageStore.build. fraction: 0 to 1, None when nobody knows."""
 
 
 class _Threaded(NullView):

@@ -19,12 +19,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lab.cli import main, running
+from lab.cli import main
 from lab.core.history import HistoryEvent
 from lab.host.patches import Hold
 from lab.hypervisor.ground import Ground
 from lab.ports import Successor
 from lab.record.journal import FileJournal
+from lab.session import run as session_run
 
 
 class Gate:
@@ -68,7 +69,7 @@ class View:
 
 def install(gate: Gate, *, cold: bool) -> None:
     """Have the command pass its steps through the gate."""
-    perform, make_ground, append = running.perform, Ground.__init__, FileJournal.append
+    perform, make_ground, append = session_run.perform, Ground.__init__, FileJournal.append
 
     def performed(plan: Any, options: Any, view: Any, progress: Any, shield: Any) -> Any:
         return perform(plan, options, View(view, gate), progress, shield)
@@ -81,7 +82,7 @@ def install(gate: Gate, *, cold: bool) -> None:
         append(self, event)
         gate.come(f"event/{event.KIND}")
 
-    running.perform = performed
+    session_run.perform = performed
     Ground.__init__ = made  # type: ignore[method-assign, assignment]
     FileJournal.append = appended  # type: ignore[method-assign]
     if cold:

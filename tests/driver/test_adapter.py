@@ -13,7 +13,6 @@ from typing import Any
 import libvirt
 import pytest
 
-from lab.cli.signals import Signals
 from lab.core.plan import FreezeMethod
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError, Interrupted
@@ -23,6 +22,7 @@ from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import DomainSpec
 from lab.ports import Call, Clock, Freezing, Hypervisor
 from lab.process.clock import HostClock
+from lab.session.signals import Signals
 from tests.driver.conftest import spec_of
 
 CLOCK = HostClock()

@@ -21,10 +21,6 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.cli.imaging import images_for
-from lab.cli.running import new_run_folder
-from lab.cli.session import Guests
-from lab.cli.settings import Settings
 from lab.controller import Controller, Subject
 from lab.core.findings import findings
 from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
@@ -38,11 +34,14 @@ from lab.hypervisor import memory
 from lab.hypervisor.accelerators import Request, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
-from lab.ports import HostPatch
+from lab.ports import HostPatch, NullView
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal, read_history
 from lab.record.rebuild import observations_of
-from lab.report.live import NullView
+from lab.session.guests import Guests
+from lab.session.images import images_for
+from lab.session.run import new_run_folder
+from lab.session.settings import Settings
 
 FREEZELAB = [sys.executable, "-m", "lab.cli.main"]
 

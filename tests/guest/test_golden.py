@@ -13,11 +13,6 @@ from typing import Any
 
 import pytest
 
-from lab.cli import golden
-from lab.cli.imaging import images_for
-from lab.cli.running import new_run_folder
-from lab.cli.session import Guests
-from lab.cli.settings import Settings
 from lab.controller import Subject
 from lab.core.clock import GuestClock
 from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
@@ -28,10 +23,14 @@ from lab.hypervisor.accelerators import Request, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.image.golden import Golden, GoldenStore
-from lab.ports import Freezing
+from lab.ports import Freezing, NullView
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal
-from lab.report.live import NullView
+from lab.session import clones
+from lab.session.guests import Guests
+from lab.session.images import images_for
+from lab.session.run import new_run_folder
+from lab.session.settings import Settings
 from tests.guest.conftest import Lab, running_lab
 
 SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 3 * NS_PER_S, "watch_ns": 6 * NS_PER_S}
@@ -159,7 +158,7 @@ def test_nothing_of_the_making_is_left(pair: Pair, eventually: Callable[..., Any
     eventually(lambda: ssh.check("pgrep -c python3 || true").strip() == "1", 30)  # the probe's payload
     assert ssh.check("pgrep -c -x -f 'sshd: root@notty'").strip() == "1"
     assert "permaddr" not in ssh.check("ip -details link show eth0")
-    assert golden.MADE_OF not in ssh.check(
+    assert clones.MADE_OF not in ssh.check(
         "cat /etc/hostname /etc/hosts; hostname; journalctl -q -o cat -u ssh"
     )
 

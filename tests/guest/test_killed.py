@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lab.cli.settings import lab_key
 from lab.guest.ssh import SSH, Address
 from lab.hypervisor import memory
 from lab.process.clock import HostClock
+from lab.session.settings import lab_key
 from tests.guest.conftest import Cli, disk_is_sound
 
 CONTROLLER = """

@@ -15,10 +15,6 @@ from typing import Any
 
 import pytest
 
-from lab.cli.imaging import images_for
-from lab.cli.running import new_run_folder
-from lab.cli.session import Guests
-from lab.cli.settings import Settings
 from lab.controller import Controller, Subject
 from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
@@ -28,9 +24,13 @@ from lab.guest.console import Panicked
 from lab.host import patches
 from lab.hypervisor.accelerators import Request, choose
 from lab.hypervisor.connect import connect
+from lab.ports import NullView
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal
-from lab.report.live import NullView
+from lab.session.guests import Guests
+from lab.session.images import images_for
+from lab.session.run import new_run_folder
+from lab.session.settings import Settings
 from tests.guest.conftest import Cli, no_shield
 
 Eventually = Callable[..., Any]

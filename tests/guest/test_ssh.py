@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.settings import free_port
 from lab.errors import GuestError, MachineError
 from lab.guest import program
 from lab.guest.probe import PROGRAM, GuestProbe
 from lab.guest.ssh import SSH, Address
 from lab.image.identity import make_key, write_key
+from lab.session.settings import free_port
 from tests.guest.conftest import Lab
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from lab.cli.paths import default_home
 from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.mechanism import ResyncMechanism
 from lab.core.plan import Expectations, HoldPatch
@@ -26,6 +25,7 @@ from lab.host import chronyd, patches
 from lab.host.chronyd import Chronyd
 from lab.hypervisor.agent import SetBy
 from lab.ports import Resync
+from lab.session.paths import default_home
 from tests.guest.conftest import Lab
 
 HOST_IN_GUEST = "10.0.2.2"
@@ -108,7 +108,7 @@ def traces(lab: Lab) -> set[str]:
 def installed(
     mechanism: ResyncMechanism, ways: timesync.Ways, lab: Lab, config: str | None = None
 ) -> Iterator[Resync]:
-    if mechanism.uses_agent:  # as lab.cli.equipping does: libvirt may be about to find it again
+    if mechanism.uses_agent:  # as lab.session.guest_setup does: libvirt may be about to find it again
         lab.hypervisor.agent_ready("web-0", lab.clock.now().raw_ns + 60 * NS_PER_S)
     made = timesync.install(mechanism, ways, config=config)
     before, lab.subject = lab.subject, replace(lab.subject, resync=made)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from lab.cli.paths import default_home
 from lab.core.claims import Audit
 from lab.core.effects import Effects, Timers, rtc_around
 from lab.core.mechanism import ResyncMechanism
@@ -22,6 +21,7 @@ from lab.guest.timesync.acting import NoResync
 from lab.guest.watcher import GuestWatcher
 from lab.host import chronyd, patches
 from lab.host.chronyd import Chronyd
+from lab.session.paths import default_home
 from tests.guest.conftest import Lab
 
 PAUSE_NS = 3 * NS_PER_S

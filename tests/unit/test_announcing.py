@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import pytest
 
-from lab.cli.announcing import HEARD_NS, Announcing
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, HistoryEvent, ServiceFailed
 from lab.core.scheduled.instance import About
@@ -21,6 +20,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.events.service import MetadataService
 from lab.process.clock import HostClock
+from lab.session.announcer import HEARD_NS, Announcing
 
 DIED = HandlerEnd("dies.py", "exit-code", "exited", "1", "KeyError: 'Events'")
 

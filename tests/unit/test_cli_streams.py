@@ -12,9 +12,10 @@ from typing import Any, cast
 import pytest
 from typer.testing import CliRunner
 
-from lab.cli import main, running, streams
-from lab.cli.running import RunStopped
+from lab.cli import main, streams
 from lab.errors import Interrupted
+from lab.session import run
+from lab.session.run import RunStopped
 
 ROOT = Path(__file__).parents[2]
 LOST = "freezelab: the results cannot be written to standard output: {why}\n"
@@ -80,7 +81,7 @@ def test_a_run_that_was_stopped_ends_so_also_when_nobody_takes_its_report(
     def lost(*_: object) -> None:
         raise streams.Undelivered(5, "Input/output error")
 
-    monkeypatch.setattr(running, "perform", hung_up)
+    monkeypatch.setattr(run, "perform", hung_up)
     monkeypatch.setattr(main, "_show", lost)
     monkeypatch.setattr(streams, "silence_stdout", lambda: None)
     done = CliRunner().invoke(main.app, ["run", "-q"])

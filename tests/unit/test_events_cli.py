@@ -22,15 +22,15 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lab.cli.doors import Wanted, abouts_of, doors_of
 from lab.cli.events import _waits_for
-from lab.cli.keeping import Kept
 from lab.cli.main import app
 from lab.core.clock import Stamp
 from lab.core.scheduled.model import Happening, Kind
 from lab.errors import UsageError
 from lab.report.page import Page
 from lab.report.service import Log, show_events
+from lab.session.kept_guests import Kept
+from lab.session.listeners import Wanted, abouts_of, doors_of
 
 EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
 FREEZELAB = [sys.executable, "-m", "lab.cli.main", "events"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli import examining
+from lab.session import checks
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +34,7 @@ def test_user_namespaces_are_tried(
         program(tmp_path, "newuidmap", "exit 0")
     program(tmp_path, "unshare", unshare)
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = examining._user_namespaces()
+    found = checks._user_namespaces()
     assert found.ok is ok
     assert said in found.said
     assert bool(found.fix) is not ok
@@ -43,7 +43,7 @@ def test_user_namespaces_are_tried(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_user_without_subordinate_ids_has_none() -> None:
     """That newuidmap is there says nothing."""
-    code = "from lab.cli.examining import _user_namespaces as found; print(found().ok, found().said)"
+    code = "from lab.session.checks import _user_namespaces as found; print(found().ok, found().said)"
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", code],
         cwd=ROOT,
@@ -60,7 +60,7 @@ def test_a_user_without_subordinate_ids_has_none() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a process namespace by itself")
 def test_process_1_is_no_init() -> None:
-    code = "from lab.cli.examining import _init; print([(one.ok, one.name) for one in _init()])"
+    code = "from lab.session.checks import _init; print([(one.ok, one.name) for one in _init()])"
     command = [sys.executable, "-c", code]
     inside = ["unshare", "--pid", "--fork", "--kill-child", *command]
     for argv, expected in ((command, "[]"), (inside, "[(False, 'init')]")):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import stat
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lab.cli import calibrating, calibration, drifting, keeping
 from lab.cli.main import app
-from lab.cli.session import Guests
 from lab.core.calibration import Machine, calibrate
 from lab.core.clock import GuestClock, Stamp
 from lab.core.history import Host
@@ -28,6 +28,8 @@ from lab.core.timeline import ClockStep, Reading, SamplerReport
 from lab.errors import RecordError, Refused, UsageError
 from lab.guest.local import host_probe
 from lab.hypervisor.kept import state_of_kept
+from lab.image.build import Progress
+from lab.ports import NullView, View
 from lab.process.clock import HostClock
 from lab.record.journal import NullJournal
 from lab.record.model import Calibration
@@ -35,13 +37,14 @@ from lab.report.accuracy import show_accuracy
 from lab.report.calibration import render_calibration
 from lab.report.drift import Plot, render_look
 from lab.report.kept import render_kept
-from lab.report.live import NullView
 from lab.report.page import Page
+from lab.session import calibration, calibration_run, drift_study, kept_guests
+from lab.session.guests import Guests
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
 from tests.unit.test_core_simulation import cases
 from tests.unit.test_report_values import RUNS
 
-GUEST = keeping.Kept(
+GUEST = kept_guests.Kept(
     name="web-0", run="kept-1", domain="freezelab-kept-1-web-0", uuid="no-such-uuid", image="debian-1",
     memory_bytes=512 << 20, vcpus=1, resync="none", since="2026-11-20T10:00:00+00:00", host="127.0.0.1",
     port=40000, user="root", key="/keys/k", host_key="ssh-ed25519 AAAA web-0", known_hosts="", console="/c",
@@ -49,12 +52,16 @@ GUEST = keeping.Kept(
 )  # fmt: skip
 
 
-def keep(home: Path, guest: keeping.Kept = GUEST) -> keeping.Kept:
+def keep(home: Path, guest: kept_guests.Kept = GUEST) -> kept_guests.Kept:
     folder = home / "guests" / guest.run
     folder.mkdir(parents=True)
     made = replace(guest, known_hosts=str(folder / "known_hosts"), sockets=(str(home / "agents" / "a"),))
-    keeping._write(home, made)
+    kept_guests._write(home, made)
     return made
+
+
+def no_view(_guests: Sequence[str]) -> AbstractContextManager[tuple[View, Progress]]:
+    raise AssertionError("something is started")
 
 
 def shown(width: int = 80) -> tuple[Console, io.StringIO]:
@@ -69,33 +76,33 @@ def test_a_kept_guest_is_found_again_and_leaves_nothing(tmp_path: Path) -> None:
     made = keep(tmp_path)
     path = tmp_path / "kept" / "web-0.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert keeping.kept(tmp_path) == [made]
-    assert keeping.find(tmp_path, "web-0") == made
+    assert kept_guests.kept(tmp_path) == [made]
+    assert kept_guests.find(tmp_path, "web-0") == made
     assert Path(made.known_hosts).read_text() == "[127.0.0.1]:40000 ssh-ed25519 AAAA\n"
-    (row,) = keeping.listing(tmp_path)
+    (row,) = kept_guests.listing(tmp_path)
     assert row["state"] == "gone"
     assert row["login"].endswith("-p 40000 root@127.0.0.1")
-    keeping.remove_files(tmp_path, made)
+    kept_guests.remove_files(tmp_path, made)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-    assert keeping.kept(tmp_path) == []
+    assert kept_guests.kept(tmp_path) == []
 
 
 def test_who_is_not_kept_is_told_who_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no kept guest 'db-0'") as none:
-        keeping.find(tmp_path, "db-0")
+        kept_guests.find(tmp_path, "db-0")
     assert "freezelab up" in none.value.hint
     with pytest.raises(UsageError, match="none is kept"):
-        drifting.which(tmp_path, None)
+        drift_study.which(tmp_path, None)
     keep(tmp_path)
     with pytest.raises(UsageError, match="which guest") as some:
-        drifting.which(tmp_path, None)
+        drift_study.which(tmp_path, None)
     assert "web-0" in str(some.value)
-    assert drifting.which(tmp_path, "web-0").name == "web-0"
+    assert drift_study.which(tmp_path, "web-0").name == "web-0"
     with pytest.raises(UsageError, match="kept already"):
-        keeping.up(tmp_path, keeping.Options("web-0"))
+        kept_guests.up(tmp_path, kept_guests.UpOptions("web-0"), no_view)
     for names, everything in ((["web-0"], True), ([], False)):
         with pytest.raises(UsageError, match="say which"):
-            list(keeping.down(tmp_path, names, everything=everything))
+            list(kept_guests.down(tmp_path, names, everything=everything))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "other"}', '{"schema": "freezelab.kept/1"}'])
@@ -103,7 +110,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "web-0.json").write_text(text)
     with pytest.raises(RecordError) as told:
-        keeping.kept(tmp_path)
+        kept_guests.kept(tmp_path)
     assert "web-0.json" in str(told.value)
     assert len(str(told.value).splitlines()) == 2
 
@@ -111,19 +118,26 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
-        (keeping.Options("web-0", resync="what"), UsageError, "no resync 'what'"),
-        (keeping.Options("web-0", resync="chrony"), Refused, "the host's time server"),
-        (keeping.Options("web-0", resync="push"), Refused, "acts on the resume"),
-        (keeping.Options("web-0", memory="12"), UsageError, "without a unit"),
-        (keeping.Options("web-0", memory="1MiB"), UsageError, "too little"),
-        (keeping.Options("web-0", accelerator="fast"), UsageError, "no accelerator"),
+        (kept_guests.UpOptions("web-0", resync="what"), UsageError, "no resync 'what'"),
+        (kept_guests.UpOptions("web-0", resync="chrony"), Refused, "the host's time server"),
+        (kept_guests.UpOptions("web-0", resync="push"), Refused, "acts on the resume"),
+        (kept_guests.UpOptions("web-0", memory="12"), UsageError, "without a unit"),
+        (kept_guests.UpOptions("web-0", memory="1MiB"), UsageError, "too little"),
     ],
 )
 def test_what_cannot_be_kept_is_said_before_anything_is_started(
-    tmp_path: Path, options: keeping.Options, kind: type[Exception], said: str
+    tmp_path: Path, options: kept_guests.UpOptions, kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
-        keeping.up(tmp_path, options)
+        kept_guests.up(tmp_path, options, no_view)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_accelerator_that_is_none_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    home = {"FREEZELAB_HOME": str(tmp_path / "home")}
+    done = CliRunner().invoke(app, ["up", "--accelerator", "fast"], env=home)
+    assert done.exit_code == 2
+    assert done.stderr == "freezelab: no accelerator 'fast'\nknown: auto, kvm, tcg\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,9 +148,9 @@ def test_the_state_of_a_process_that_is_not_there(tmp_path: Path) -> None:
 def test_the_list_can_be_copied_from(tmp_path: Path) -> None:
     keep(tmp_path)
     console, out = shown(60)
-    render_kept(keeping.listing(tmp_path), console)
+    render_kept(kept_guests.listing(tmp_path), console)
     assert "freezelab down web-0" in out.getvalue()
-    alive = [{**row, "state": "running"} for row in keeping.listing(tmp_path)]
+    alive = [{**row, "state": "running"} for row in kept_guests.listing(tmp_path)]
     console, out = shown(60)
     render_kept(alive, console)
     assert str(alive[0]["login"]) in out.getvalue().replace("\n", "")
@@ -156,7 +170,7 @@ def test_the_list_can_be_copied_from(tmp_path: Path) -> None:
 )
 def test_times_that_make_no_sense(length: str, every: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        drifting.times(length, every)
+        drift_study.times(length, every)
 
 
 def test_the_lab_s_own_noise_is_around_zero() -> None:
@@ -278,7 +292,7 @@ def test_plot_and_result_fit_80_columns() -> None:
     assert "chronyd; adjtimex: synchronised, frequency +12.50 ppm" in text
     assert "started anew" in text
     assert "ended early, of 60 s" in text
-    data = json.loads(json.dumps(drifting.as_data(GUEST, seen)))
+    data = json.loads(json.dumps(drift_study.as_data(GUEST, seen)))
     assert data["raw"]["drift"]["low"] <= 40 <= data["raw"]["drift"]["high"]
     assert data["discipline"]["after"]["held"] is True
 
@@ -302,16 +316,16 @@ def test_what_is_left_to_live_on_is_not_removed(tmp_path: Path) -> None:
 @given(st.integers(1, 80), st.integers(1, 30), st.integers(0, 1 << 32))
 @cases(50)
 def test_the_plan_of_a_calibration(cycles: int, controls: int, seed: int) -> None:
-    plan = calibrating.plan_for(cycles, controls, seed)
-    assert plan == calibrating.plan_for(cycles, controls, seed)
+    plan = calibration_run.plan_for(cycles, controls, seed)
+    assert plan == calibration_run.plan_for(cycles, controls, seed)
     assert len({cell.id for cell in plan.cells}) == len(plan.cells)
     assert sum(cell.repeat for cell in plan.cells) == cycles
     assert sum(cell.control for cell in plan.cells) == controls
     assert {cell.cycle.method for cell in plan.cells} <= {FreezeMethod.SIGSTOP, FreezeMethod.SUSPEND}
     if cycles >= 30:
         kinds = {(cell.cycle.method, cell.cycle.patch.longest_ns) for cell in plan.cells}
-        assert len(kinds) == 2 * len(calibrating.LENGTHS_NS)
-        assert plan.cells != calibrating.plan_for(cycles, controls, seed + 1).cells
+        assert len(kinds) == 2 * len(calibration_run.LENGTHS_NS)
+        assert plan.cells != calibration_run.plan_for(cycles, controls, seed + 1).cells
 
 
 MACHINE = Host(cpu="c", kernel="k", qemu="7.2", accelerator="tcg")
@@ -370,10 +384,10 @@ def test_a_calibration_is_never_green_by_accident(met: int, lost: int, code: int
 
 
 def test_counts() -> None:
-    assert calibrating.counts(None, quick=False) == (calibration.CYCLES, calibrating.CONTROLS)
-    assert calibrating.counts(1, quick=False) == (1, 1)
+    assert calibration_run.counts(None, quick=False) == (calibration.CYCLES, calibration_run.CONTROLS)
+    assert calibration_run.counts(1, quick=False) == (1, 1)
     with pytest.raises(UsageError):
-        calibrating.counts(5, quick=True)
+        calibration_run.counts(5, quick=True)
 
 
 def full(**changes: object) -> calibration.Saved:

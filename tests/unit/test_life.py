@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.signals import Signals
-from lab.cli.together import together
 from lab.errors import GuestError, GuestGone, Interrupted
 from lab.guest.console import ConsoleLog, Panicked
 from lab.guest.life import Life
 from lab.guest.ssh import SSH, Address
 from lab.image.identity import make_key, write_key
 from lab.process.clock import HostClock
+from lab.session.parallel import together
+from lab.session.signals import Signals
 
 LONG_S = 60.0
 """No test waits for so long; what is tried would."""

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from lab.cli.main import app
-from lab.cli.obstacles import obstacles
 from lab.host import emulators
 from lab.hypervisor.accelerators import boots_unsurely
 from lab.image.store import ImageStore
 from lab.playbook import parse
+from lab.session.obstacles import obstacles
 
 GOOD = "resync: none\ncycle: {patch: {hold: 1s}}"
 LANES = "cycle: {patch: {hold: 1s}}\nmatrix: {resync: [none, agent, push, hwclock], side_by_side: "

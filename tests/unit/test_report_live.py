@@ -22,8 +22,9 @@ from lab import ports
 from lab.core.clock import Stamp
 from lab.core.units import NS_PER_S
 from lab.errors import Interrupted
+from lab.ports import NullView
 from lab.report import live
-from lab.report.live import LiveView, NullView, PlainView, StderrConsole
+from lab.report.live import LiveView, PlainView, StderrConsole
 
 PATIENCE_S = 30.0
 CURSOR = "\x1b[?25"  # hides it or shows it

@@ -15,11 +15,12 @@ from typing import Any, cast
 import pytest
 from typer.testing import CliRunner, Result
 
-from lab.cli import main, running, streams
+from lab.cli import main, streams
 from lab.core.history import RunEnded, RunStarted
 from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted, MachineError
 from lab.record.events import UnknownEvent
 from lab.record.journal import read_history
+from lab.session import run
 from tests.unit.test_histories_stay import unpacked
 
 PASSED, FAILED = "control-cycles", "called-off"
@@ -80,16 +81,16 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ends:
         start = history.start
         monkeypatch.setenv("FREEZELAB_HOME", str(tmp_path / "home"))
         monkeypatch.setattr(main, "_plan", lambda _name: start.plan)
-        monkeypatch.setattr(running, "with_counts", lambda plan, *_: plan)
+        monkeypatch.setattr(run, "with_counts", lambda plan, *_: plan)
         images = {"debian": SimpleNamespace(kernel=Path("/no/kernel"))}
-        monkeypatch.setattr(running, "images_for", lambda *_: images)
-        monkeypatch.setattr(running, "connect", lambda *_, **__: Hypervisor())
-        monkeypatch.setattr(running, "clear", lambda *_: [])
-        monkeypatch.setattr(running, "check_memory", lambda *_: None)
-        monkeypatch.setattr(running, "choose", lambda *_, **__: SimpleNamespace(accelerator=None))
-        monkeypatch.setattr(running, "make_patch", lambda *_: None)
-        monkeypatch.setattr(running, "host_of", lambda *_: start.host)
-        monkeypatch.setattr(running, "Cells", cast(Any, Cells))
+        monkeypatch.setattr(run, "images_for", lambda *_: images)
+        monkeypatch.setattr(run, "connect", lambda *_, **__: Hypervisor())
+        monkeypatch.setattr(run, "clear", lambda *_: [])
+        monkeypatch.setattr(run, "check_memory", lambda *_: None)
+        monkeypatch.setattr(run, "choose", lambda *_, **__: SimpleNamespace(accelerator=None))
+        monkeypatch.setattr(run, "make_patch", lambda *_: None)
+        monkeypatch.setattr(run, "host_of", lambda *_: start.host)
+        monkeypatch.setattr(run, "Cells", cast(Any, Cells))
         monkeypatch.setattr(streams, "prepare", lambda: None)
         monkeypatch.setattr(streams, "delivered", nullcontext)
         return CliRunner().invoke(main.app, ["run", "-q", "--json"])

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli.signals import Signals, Teardown, shield
 from lab.errors import GuestError, Interrupted, MachineError
+from lab.session.signals import Signals, Teardown, shield
 from lab.threads import Worker
 
 
@@ -144,7 +144,7 @@ def test_what_a_disk_that_takes_nothing_refuses_is_told_and_keeps_nothing_else(t
 
 BOMBARDED = """
 import os, signal, threading, time, traceback
-from lab.cli.signals import Signals, Teardown
+from lab.session.signals import Signals, Teardown
 from lab.errors import Interrupted
 
 def bombard(after):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lab.core.units import format_size
 from lab.errors import MachineError
@@ -11,9 +10,9 @@ from lab.host import emulators, emulators_fetch
 from lab.image.store import default_cache
 
 
-def fetch(name: str) -> str:
-    """Fetch an emulator and say where it is."""
-    made = emulators_fetch.fetch(name, default_cache(), _say)
+def fetch(name: str, note: Callable[[str], None]) -> str:
+    """Fetch an emulator and say where it is; `note` gets a line for each thing that is done."""
+    made = emulators_fetch.fetch(name, default_cache(), note)
     return f"QEMU {made.version} ({made.build}): {made.path}"
 
 
@@ -38,7 +37,3 @@ def remove(which: str) -> Iterator[str]:
     """Remove emulators and say which."""
     for one in emulators_fetch.remove(which, default_cache()):
         yield f"removed {one.label}"
-
-
-def _say(text: str) -> None:
-    print(f"freezelab: {text}", file=sys.stderr, flush=True)

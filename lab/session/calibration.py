@@ -1,5 +1,5 @@
 """How exact the lab is on this machine: HOME/calibration.json, which later runs quote. `freezelab calibrate`
-makes it (calibrating)."""
+makes it (calibration_run)."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lab.cli import paths
+from lab.core.machine_check import MachineCheck
 from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
 from lab.host import chronyd, emulators
@@ -18,7 +18,7 @@ from lab.hypervisor.domain import Accelerator
 from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock
 from lab.process.runner import run, which
-from lab.report.doctor import Check
+from lab.session import paths
 
 SETUP = "start ./freezelab from the clone: it installs what is missing"
 NAMESPACES = (
@@ -30,7 +30,7 @@ NEEDED_BYTES = 2 << 30  # an image while it is built, and a guest's overlay
 GUEST_BYTES = 1 << 30
 
 
-def examine(uri: str | None) -> list[Check]:
+def examine(uri: str | None) -> list[MachineCheck]:
     """All checks, in the order in which a run would stumble over them."""
     checks = [_python(), *_init(), *_tools(), _memory()]
     try:
@@ -41,9 +41,11 @@ def examine(uri: str | None) -> list[Check]:
     image = store.find("debian")
     checks += [_space("state folder", state), _space("image cache", default_cache(), needed=image is None)]
     checks.append(
-        Check("guest image", True, f"{image.label}, kernel {image.info.get('kernel_version', '?')}")
+        MachineCheck("guest image", True, f"{image.label}, kernel {image.info.get('kernel_version', '?')}")
         if image
-        else Check("guest image", None, "not built yet, the first run does it", "freezelab image build")
+        else MachineCheck(
+            "guest image", None, "not built yet, the first run does it", "freezelab image build"
+        )
     )
     checks.append(_hypervisor(uri, state))
     if image is not None:
@@ -53,27 +55,27 @@ def examine(uri: str | None) -> list[Check]:
     return checks
 
 
-def _failed(name: str, error: FreezelabError) -> Check:
-    return Check(
+def _failed(name: str, error: FreezelabError) -> MachineCheck:
+    return MachineCheck(
         name, False, f"{error.where}: {error.what}" if error.where else error.what, error.hint or SETUP
     )
 
 
-def _python() -> Check:
+def _python() -> MachineCheck:
     version = ".".join(str(part) for part in sys.version_info[:3])
-    return Check("python", sys.version_info >= (3, 11), version, SETUP)
+    return MachineCheck("python", sys.version_info >= (3, 11), version, SETUP)
 
 
-def _init() -> list[Check]:
+def _init() -> list[MachineCheck]:
     """As process 1 of a container this process would have to reap whatever ends there, and does not: libvirt
     takes a QEMU that has ended and is still in the table for one that cannot be killed (seen with 11.3)."""
     if os.getpid() != 1:
         return []
     said = "none: this is process 1, and QEMU processes that end are not seen to be gone"
-    return [Check("init", False, said, "start the container with one, such as docker run --init")]
+    return [MachineCheck("init", False, said, "start the container with one, such as docker run --init")]
 
 
-def _tools() -> list[Check]:
+def _tools() -> list[MachineCheck]:
     found = []
     for tool, purpose in (
         ("qemu-system-x86_64", "runs guests"),
@@ -83,34 +85,36 @@ def _tools() -> list[Check]:
         ("fakeroot", "builds images"),
     ):
         path = which(tool)
-        found.append(Check(tool, path is not None, f"{path}" if path else f"missing ({purpose})", SETUP))
+        found.append(
+            MachineCheck(tool, path is not None, f"{path}" if path else f"missing ({purpose})", SETUP)
+        )
     if os.geteuid() != 0:
         found.append(_user_namespaces())
     return found
 
 
-def _user_namespaces() -> Check:
+def _user_namespaces() -> MachineCheck:
     """Whether one with several users can be had, by having one: mmdebstrap builds images in it."""
     name, without = "user namespaces", "images cannot be built without root"
     if which("newuidmap") is None:
-        return Check(name, False, f"newuidmap is missing: {without}", SETUP)
+        return MachineCheck(name, False, f"newuidmap is missing: {without}", SETUP)
     try:
         run(["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "true"], TRY_S)
     except MachineError as error:
         said = error.what.removeprefix("exit status 1: ").removesuffix(": Success")
-        return Check(name, False, f"{said}: {without}", NAMESPACES.format(user=getpass.getuser()))
-    return Check(name, True, "one was made: image builds without root")
+        return MachineCheck(name, False, f"{said}: {without}", NAMESPACES.format(user=getpass.getuser()))
+    return MachineCheck(name, True, "one was made: image builds without root")
 
 
-def _memory() -> Check:
+def _memory() -> MachineCheck:
     import psutil
 
     free = int(psutil.virtual_memory().available)
     said = f"{format_size(free >> 20 << 20)} free"
-    return Check("memory", free >= GUEST_BYTES, said, "end something: a guest takes 512 MiB and some")
+    return MachineCheck("memory", free >= GUEST_BYTES, said, "end something: a guest takes 512 MiB and some")
 
 
-def _space(name: str, folder: Path, *, needed: bool = True) -> Check:
+def _space(name: str, folder: Path, *, needed: bool = True) -> MachineCheck:
     there = folder
     while not there.exists():
         there = there.parent
@@ -119,12 +123,12 @@ def _space(name: str, folder: Path, *, needed: bool = True) -> Check:
     said = f"{folder}, {format_size(free >> 20 << 20)} free" + ("" if writable else ", cannot be written to")
     variable = "FREEZELAB_HOME" if name == "state folder" else "FREEZELAB_CACHE"
     good = writable and free >= NEEDED_BYTES
-    return Check(
+    return MachineCheck(
         name, good or (False if needed else None), said, f"set {variable} to a folder with 2 GiB free"
     )
 
 
-def _hypervisor(uri: str | None, state: Path) -> Check:
+def _hypervisor(uri: str | None, state: Path) -> MachineCheck:
     try:
         with connect(uri, state, clock=HostClock()) as hypervisor:
             facts, emulator = hypervisor.facts(), hypervisor.emulator(Accelerator.TCG)
@@ -134,24 +138,24 @@ def _hypervisor(uri: str | None, state: Path) -> Check:
     where = facts.uri if uri else "no daemon"
     said = f"QEMU {facts.qemu}, libvirt {facts.libvirt}, {emulator.machine}, {where}"
     if left:
-        return Check(
+        return MachineCheck(
             "hypervisor", None, f"{said}; {len(left)} guests left by a killed run", "freezelab recover"
         )
-    return Check("hypervisor", True, said)
+    return MachineCheck("hypervisor", True, said)
 
 
-def _accelerator(kernel: Path, state: Path) -> Check:
+def _accelerator(kernel: Path, state: Path) -> MachineCheck:
     try:
         choice = choose(Request.AUTO, kernel, state)
     except FreezelabError as error:
         return _failed("accelerator", error)
     said = f"{choice.accelerator.value} ({choice.reason})"
     if choice.accelerator is Accelerator.KVM:
-        return Check("accelerator", True, said)
-    return Check("accelerator", None, f"{said}: guests are slow, and all works", choice.hint)
+        return MachineCheck("accelerator", True, said)
+    return MachineCheck("accelerator", None, f"{said}: guests are slow, and all works", choice.hint)
 
 
-def _kernels(store: ImageStore) -> list[Check]:
+def _kernels(store: ImageStore) -> list[MachineCheck]:
     """Images whose guests may not boot here without KVM."""
     there = emulators.system()
     try:
@@ -163,12 +167,14 @@ def _kernels(store: ImageStore) -> list[Check]:
         kernel = str(listed.image.info.get("kernel_version", ""))
         if listed.current and (why := boots_unsurely(kernel, qemu)):
             hint = "install a newer QEMU, or build the image with an older kernel"
-            found.append(Check(f"image {listed.image.name}", None, f"without KVM: {why}", hint))
+            found.append(MachineCheck(f"image {listed.image.name}", None, f"without KVM: {why}", hint))
     return found
 
 
-def _chronyd(state: Path) -> Check:
+def _chronyd(state: Path) -> MachineCheck:
     try:
-        return Check("chronyd", True, f"{chronyd.find(state, paths.default_home())}, for resync by chrony")
+        return MachineCheck(
+            "chronyd", True, f"{chronyd.find(state, paths.default_home())}, for resync by chrony"
+        )
     except FreezelabError as error:
-        return Check("chronyd", None, f"{error.what}: no resync by chrony", error.hint)
+        return MachineCheck("chronyd", None, f"{error.what}: no resync by chrony", error.hint)

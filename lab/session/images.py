@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
-from lab.cli import paths
-from lab.cli.views import build_progress
 from lab.core.plan import Plan
 from lab.core.units import format_size
 from lab.image.build import Progress
 from lab.image.golden import GoldenStore
 from lab.image.store import Image, ImageStore, default_cache
+from lab.session import paths
 
 
 def _store() -> ImageStore:
@@ -26,14 +26,14 @@ def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
     return {name: image or store.build(name, progress) for name, image in found.items()}
 
 
-def build(name: str, *, force: bool) -> str:
-    """Build an image and say where it is."""
+def build(name: str, progress: Callable[[], AbstractContextManager[Progress]], *, force: bool) -> str:
+    """Build an image, watched by `progress` if it has to be built, and say where it is."""
     store = _store()
     there = None if force else store.find(name)
     if there is not None:
         return f"{there.label} is built already: {there.folder}"
-    with build_progress() as progress:
-        made = store.build(name, progress, force=force)
+    with progress() as shown:
+        made = store.build(name, shown, force=force)
     return f"{made.label}: {made.folder}"
 
 

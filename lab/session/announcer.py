@@ -9,8 +9,6 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
-from lab.cli.paths import made
-from lab.cli.together import enter_together
 from lab.core.announcement import rules_of
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, ServiceFailed
@@ -26,6 +24,8 @@ from lab.guest.ssh import SSH
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.image.seed import USER_NETWORK
 from lab.ports import Announcer, Clock, Journal, View
+from lab.session.parallel import enter_together
+from lab.session.paths import made
 
 HEARD_NS = 60 * NS_PER_S
 """How long a handler may take to ask for the first time."""

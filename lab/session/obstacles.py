@@ -8,8 +8,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from lab.cli import paths
-from lab.cli.settings import check_memory
 from lab.core.lanes import batches
 from lab.core.patch import AnsiblePatch, CommandPatch, LivepatchPatch, MicrocodePatch, ReplaceHypervisorPatch
 from lab.core.plan import GuestSpec, Plan
@@ -19,6 +17,8 @@ from lab.hypervisor import memory
 from lab.hypervisor.accelerators import boots_unsurely
 from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock
+from lab.session import paths
+from lab.session.settings import check_memory
 
 _BY_THEMSELVES = (AnsiblePatch, CommandPatch, LivepatchPatch, MicrocodePatch)
 """Patches whose checks ask nothing of a hypervisor."""

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import random
 import secrets
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cli.calibration import CYCLES, Saved, judged, keep
-from lab.cli.options import accelerator_request
-from lab.cli.running import Options, RunStopped, perform
-from lab.cli.signals import Signals
-from lab.cli.views import view_for
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch
 from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
 from lab.core.units import NS_PER_MS, format_duration
 from lab.errors import UsageError
+from lab.hypervisor.accelerators import Request
 from lab.record.journal import read_history
+from lab.session.calibration import CYCLES, Saved, judged, keep
+from lab.session.run import RunOptions, RunStopped, perform
+from lab.session.signals import Signals
+from lab.session.views import Views
 
 NAME = "calibrate"
 LENGTHS_NS = tuple(ms * NS_PER_MS for ms in (5, 20, 100, 500, 2000))
@@ -77,24 +77,26 @@ class Asked:
     cycles: int | None = None
     quick: bool = False
     seed: int | None = None
-    accelerator: str = "auto"
+    accelerator: Request = Request.AUTO
 
 
-def make(home: Path, asked: Asked, *, quiet: bool = False) -> tuple[Saved, str]:
-    """Run a calibration, judge it, save what it came to; and why it was not saved, "" when it was.
+def make(home: Path, asked: Asked, views: Views, note: Callable[[str], None]) -> tuple[Saved, str]:
+    """Run a calibration, judge it, save what it came to; and why it was not saved, "" when it was. note:
+    gets a line when something could not be undone after the run.
+
     FreezelabError when the run was ended early, GuestError when not one pause could be measured; then the
     last calibration stays."""
     seed = secrets.randbits(32) if asked.seed is None else asked.seed
     plan = plan_for(*counts(asked.cycles, quick=asked.quick), seed)
-    options = Options(None, accelerator_request(asked.accelerator))
+    options = RunOptions(None, asked.accelerator)
     with Signals() as signals:
         try:
-            with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):
+            with views([guest.name for guest in plan.guests]) as (view, progress):
                 _run, folder = perform(plan, options, view, progress, signals.shield)
         except RunStopped as stopped:
             if not stopped.measured:
                 raise stopped.failure from None
-            print(f"freezelab: {stopped.failure}", file=sys.stderr)
+            note(str(stopped.failure))
             folder = stopped.folder
     saved = judged(read_history(folder), seed)
     return saved, keep(home, saved)

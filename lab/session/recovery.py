@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab.cli import keeping
-from lab.cli.paths import home
 from lab.errors import FreezelabError
 from lab.host import taps
 from lab.hypervisor import memory
@@ -16,6 +14,8 @@ from lab.hypervisor.connect import connect
 from lab.hypervisor.recovery import drop_saved, saved
 from lab.process.clock import HostClock
 from lab.record.journal import is_written
+from lab.session import kept_guests
+from lab.session.paths import home
 
 
 def recover_all(uri: str | None, *, keep: bool = False) -> Iterator[str]:
@@ -39,7 +39,7 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
     alive = _alive(state)
     yield from hypervisor.recover(keep=False, but=alive)
     there = [domain for domain in hypervisor.list_lab_domains() if domain.run not in alive]
-    known = {guest.uuid: guest for guest in keeping.kept(state)}
+    known = {guest.uuid: guest for guest in kept_guests.kept(state)}
     # A kept domain that has no file was cut off while it was started.
     kept = [known.pop(domain.uuid) for domain in there if domain.kept and domain.uuid in known]
     uuids, runs = {guest.uuid for guest in kept}, {guest.run for guest in kept} | alive
@@ -57,7 +57,7 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
     if failures:
         raise failures[0]
     for guest in known.values():
-        keeping.remove_files(state, guest)
+        kept_guests.remove_files(state, guest)
         yield f"removed what was left of the kept guest {guest.name}, which is gone"
     for folder in sorted(path for path in _left(state / "guests") if path.name not in runs):
         shutil.rmtree(folder, ignore_errors=True)

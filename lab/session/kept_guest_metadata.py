@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-from lab.cli.keeping import Kept
-from lab.cli.together import enter_together
 from lab.errors import GuestError
 from lab.events.service import MetadataService
 from lab.guest.forward import MetadataForward
 from lab.guest.ssh import SSH
 from lab.ports import Clock
+from lab.session.kept_guests import Kept
+from lab.session.parallel import enter_together
 
 LOGIN_S = 10.0
 

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from lab.cli.paths import default_home
 from lab.controller import Subject
 from lab.core.plan import Cell, GuestSpec, RtcTrack, TimeFault
 from lab.core.timesync_setup import Setup
@@ -21,6 +20,7 @@ from lab.host.ntprelay import NtpRelay
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.agent import SetBy
 from lab.ports import Clock, Resync, View
+from lab.session.paths import default_home
 
 HOST_IN_GUEST = "10.0.2.2"
 """The host's loopback as a guest on QEMU's user-mode network sees it (QEMU, "Network emulation")."""

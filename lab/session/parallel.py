@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
-from lab.cli.signals import shield
 from lab.errors import Interrupted
+from lab.session.signals import shield
 
 AT_ONCE = (os.cpu_count() or 1) + 1
 """Guests share the host's CPUs: more of them at once only keep each other waiting."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cli.paths import made
 from lab.core.plan import GuestSpec
 from lab.core.units import format_size
 from lab.errors import MachineError
@@ -18,6 +17,7 @@ from lab.hypervisor.facts import Emulator
 from lab.image.identity import make_key, write_key
 from lab.image.seed import Network
 from lab.image.store import Image
+from lab.session.paths import made
 
 BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
 """How long a guest may take to answer SSH; see docs/figures.md for what it takes."""

@@ -15,9 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lab.cli.paths import made
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch
@@ -26,8 +25,13 @@ from lab.core.scheduled.instance import About, size_name
 from lab.core.units import NS_PER_S, parse_size
 from lab.errors import MachineError, RecordError, Refused, UsageError
 from lab.guest.ssh import Address
+from lab.hypervisor.accelerators import Request
 from lab.hypervisor.kept import state_of_kept
 from lab.image.seed import USER_NETWORK
+from lab.session.paths import made
+
+if TYPE_CHECKING:
+    from lab.session.views import Views
 
 SCHEMA = "freezelab.kept/1"
 START = "freezelab up --name web-0"
@@ -92,16 +96,16 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Options:
-    """What `up` is told. memory: as people write it."""
+class UpOptions:
+    """What `up` is told. memory: as people write it. boot_s: None is the accelerator's own."""
 
     name: str
     memory: str = "512MiB"
     vcpus: int = 1
     image: str = "debian"
     resync: str = "none"
-    accelerator: str = "auto"
-    boot: str | None = None
+    accelerator: Request = Request.AUTO
+    boot_s: int | None = None
 
 
 def kept(home: Path) -> list[Kept]:
@@ -129,21 +133,18 @@ def listing(home: Path) -> list[dict[str, Any]]:
     return [{**asdict(guest), "state": state(home, guest), "login": guest.login} for guest in kept(home)]
 
 
-def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
+def up(home: Path, options: UpOptions, views: Views) -> Kept:
     """Start a guest that is kept. UsageError when there is one of this name already."""
-    from lab.cli.imaging import images_for
-    from lab.cli.options import accelerator_request, boot_seconds
-    from lab.cli.session import Guests
-    from lab.cli.settings import Settings, check_memory
-    from lab.cli.signals import Signals
-    from lab.cli.views import view_for
     from lab.hypervisor.accelerators import choose
     from lab.hypervisor.connect import connect
     from lab.process.clock import HostClock
     from lab.record.journal import NullJournal
+    from lab.session.guests import Guests
+    from lab.session.images import images_for
+    from lab.session.settings import Settings, check_memory
+    from lab.session.signals import Signals
 
     spec, mechanism = _spec(options), _mechanism(options.resync)
-    request, boot_s = accelerator_request(options.accelerator), boot_seconds(options.boot)
     if any(guest.name == spec.name for guest in kept(home)):
         hint = f"freezelab down {spec.name}, or another --name"
         raise UsageError("a guest of this name is kept already", where=spec.name, hint=hint)
@@ -151,16 +152,16 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
     cell = Cell("", (), (spec,), mechanism, nothing, Expectations())
     check_memory([spec])
     clock = HostClock()
-    with Signals() as signals, view_for([spec.name], quiet=quiet) as (view, progress):
+    with Signals() as signals, views([spec.name]) as (view, progress):
         plan = Plan("up", "", "", cell.guests, mechanism, nothing, Expectations())
         images = images_for(plan, progress)
         image = images[spec.image]
         with connect(None, home, clock=clock) as hypervisor:
-            choice = choose(request, image.kernel, home, progress=view.note)
+            choice = choose(options.accelerator, image.kernel, home, progress=view.note)
             run = f"kept-{secrets.token_hex(3)}"
             folder = made(home / "guests" / run)
             emulator = hypervisor.emulator(choice.accelerator)
-            settings = Settings(run, home, folder, images, choice, emulator, boot_s, kept=True)
+            settings = Settings(run, home, folder, images, choice, emulator, options.boot_s, kept=True)
             with Guests(hypervisor, settings, clock, view, NullJournal()) as guests:
                 guests.up(cell)
                 domain = hypervisor.spec(spec.name)
@@ -197,9 +198,9 @@ def up(home: Path, options: Options, *, quiet: bool = False) -> Kept:
 
 def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Iterator[str]:
     """Take kept guests down, and all of their files; a line for each. UsageError on an unknown name."""
-    from lab.cli.signals import shield
     from lab.hypervisor.connect import connect
     from lab.process.clock import HostClock
+    from lab.session.signals import shield
 
     if bool(names) == everything:
         raise UsageError("say which guests, or --all", hint="freezelab list tells their names")
@@ -228,7 +229,7 @@ def remove_files(home: Path, guest: Kept) -> None:
             folder.rmdir()
 
 
-def _spec(options: Options) -> GuestSpec:
+def _spec(options: UpOptions) -> GuestSpec:
     try:
         memory = parse_size(options.memory)
     except ValueError as error:

@@ -17,10 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.cli.paths import made
-from lab.cli.settings import Prepared, Settings, Started
-from lab.cli.signals import shield
-from lab.cli.together import AT_ONCE
 from lab.core.history.run_events import Timing
 from lab.core.plan import GuestSpec
 from lab.core.units import NS_PER_MS, NS_PER_S, format_size
@@ -38,6 +34,10 @@ from lab.image.golden import Golden, GoldenStore, keep_ram
 from lab.image.seed import contents
 from lab.image.store import default_cache
 from lab.ports import Clock, View
+from lab.session.parallel import AT_ONCE
+from lab.session.paths import made
+from lab.session.settings import Prepared, Settings, Started
+from lab.session.signals import shield
 
 MADE_OF = "golden"
 """The name that a golden guest has itself."""

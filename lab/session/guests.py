@@ -12,13 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from lab.cli.equipping import Equipment
-from lab.cli.golden import Clones
-from lab.cli.lookout import Lookout
-from lab.cli.paths import made
-from lab.cli.settings import BOOT_S, FOR_TCG, WAKES, Prepared, Settings, Started, free_port, lab_key
-from lab.cli.signals import Teardown, shield, whole
-from lab.cli.together import together
 from lab.controller import Subject
 from lab.core.history import GuestBooted
 from lab.core.history.run_events import Timing
@@ -38,9 +31,15 @@ from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg
 from lab.image.identity import make_key
 from lab.image.seed import FW_CFG_NAME, Network, make_seed
 from lab.image.store import overlay
-from lab.ports import Clock, Journal, View
+from lab.ports import Clock, Journal, NullView, View
 from lab.record.journal import NullJournal
-from lab.report.live import NullView
+from lab.session.clones import Clones
+from lab.session.guest_setup import Equipment
+from lab.session.lookout import Lookout
+from lab.session.parallel import together
+from lab.session.paths import made
+from lab.session.settings import BOOT_S, FOR_TCG, WAKES, Prepared, Settings, Started, free_port, lab_key
+from lab.session.signals import Teardown, shield, whole
 
 REACHABLE = (
     "this libvirt runs guests as a user who may not enter these folders; set FREEZELAB_HOME and "

@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lab.cli.keeping import Kept
 from lab.core.scheduled.instance import About, Given, refusal, scale_set_name
 from lab.errors import UsageError
 from lab.playbook.fleet import FAULT_DOMAINS, SCALE_SET_FAULT_DOMAINS, UPDATE_DOMAINS
 from lab.playbook.instances import COMPUTE_NAME
+from lab.session.kept_guests import Kept
 
 Door = tuple[str, int, str]
 """Address, port and guest."""

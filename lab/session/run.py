@@ -11,12 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from lab.cli import paths
-from lab.cli.calibration import for_record
-from lab.cli.cells import Cells, make_patch
-from lab.cli.imaging import images_for
-from lab.cli.recovering import clear
-from lab.cli.settings import Settings, check_memory
 from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import Cell, Plan
 from lab.errors import FreezelabError, GuestError, Interrupted, MachineError
@@ -30,6 +24,12 @@ from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal, read_history
 from lab.record.run import Run, judge, write
+from lab.session import paths
+from lab.session.calibration import for_record
+from lab.session.cells import Cells, make_patch
+from lab.session.images import images_for
+from lab.session.recovery import clear
+from lab.session.settings import Settings, check_memory
 
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
 
@@ -38,7 +38,7 @@ Shield = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """What the command line adds to a plan. boot_s: None is the accelerator's own. golden: None is the
     plan's own. wait: for another run in this state folder to end."""
 
@@ -95,7 +95,9 @@ class _Course:
             self.left = self.left or not in_guest
 
 
-def perform(plan: Plan, options: Options, view: View, progress: Progress, shield: Shield) -> tuple[Run, Path]:
+def perform(
+    plan: Plan, options: RunOptions, view: View, progress: Progress, shield: Shield
+) -> tuple[Run, Path]:
     """Do what the plan says and judge it. The run's folder holds its history whatever happens.
 
     Raises RunStopped with the FreezelabError that ended the run early, or kept something from being undone
@@ -124,7 +126,7 @@ def perform(plan: Plan, options: Options, view: View, progress: Progress, shield
 
 def _run(
     plan: Plan,
-    options: Options,
+    options: RunOptions,
     hypervisor: LibvirtHypervisor,
     images: dict[str, Image],
     clock: HostClock,

@@ -11,9 +11,6 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from lab.cli.session import Guests
-from lab.cli.settings import Settings, check_memory, lab_key
-from lab.cli.signals import Teardown, shield
 from lab.controller import Controller, Fleet, Freezes, Subject
 from lab.core.history import CellReached, PatchUndone
 from lab.core.lanes import batches
@@ -28,6 +25,9 @@ from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.image.store import default_cache
 from lab.ports import Announcer, Clock, HostPatch, View
 from lab.record.journal import FileJournal
+from lab.session.guests import Guests
+from lab.session.settings import Settings, check_memory, lab_key
+from lab.session.signals import Teardown, shield
 
 Shield = Callable[[], AbstractContextManager[None]]
 
@@ -168,7 +168,7 @@ class Cells:
     ) -> tuple[Announcer, dict[str, Subject]]:
         """The metadata service for a cell that announces, until `stack` is left, and its guests with their
         handlers."""
-        from lab.cli.announcing import Announcing
+        from lab.session.announcer import Announcing
 
         settings = self._settings
         doors = settings.home / "doors" / secrets.token_hex(3)
@@ -197,8 +197,8 @@ class Cells:
             freezes.run(self._index, subjects)
             self._index += 1
             return True
-        from lab.cli.announcing import ssh_of
         from lab.guest.health import GuestDoctor
+        from lab.session.announcer import ssh_of
 
         cell = freezes.cell
         fleet = Fleet(

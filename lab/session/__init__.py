@@ -1,0 +1,21 @@
+"""What owns guests and runs, below the command line: it puts the parts together, and writes to no terminal.
+
+A run:
+- `run`: from a plan to its verdict. `cells`: a plan's cells, one after another.
+- `guests`: guests brought up and taken down. `clones`: guests that begin with a golden guest's state.
+- `guest_setup`: what repairs a guest's clock, put into it. `lookout`: nobody waits for a guest that has gone.
+- `announcer`: the metadata service and handlers of a cell that announces.
+- `settings`: what all guests of a run are made with. `images`: the images that a plan needs.
+
+Beside runs:
+- `kept_guests`: guests that outlive a command. `kept_guest_metadata`: the metadata service inside them.
+- `drift_study`: a long look at a kept guest's clocks.
+- `calibration_run`: pauses of known length. `calibration`: what they came to, on disk.
+- `recovery`: what killed runs left. `checks`: what this machine has of what a run needs.
+- `obstacles`: what stands against one plan here. `emulators`: fetched QEMU versions.
+- `listeners`: where a metadata service without a run listens, and for which guests.
+
+For all of them:
+- `signals`: the first signal becomes an exception; what takes something down is not interrupted.
+- `parallel`: work for several guests at once. `paths`: folders. `views`: how a view is passed in.
+"""
