@@ -56,6 +56,9 @@ not UTF-8."""
 _PLAIN = re.compile(r"[A-Za-z0-9/._+~:@-]*")
 _ELSEWHERE = "set FREEZELAB_HOME to a folder with a plainer path"
 
+_PID = re.compile(r"(?:<!--.*?-->|\s)*<domstatus [^>]*?\bpid=['\"]([1-9][0-9]*)['\"]", re.DOTALL)
+"""The process in a record of a domain's state (libvirt, src/qemu/qemu_domain.c, src/conf/domain_conf.c)."""
+
 _LATE = ("usr/lib/*/libvirt/storage-file/*.so", "usr/lib64/libvirt/storage-file/*.so")
 
 Waiting = Callable[[str], None]
@@ -111,6 +114,7 @@ class Root:
         _tell_libvirt_its_age()
         root = cls(_place(path))
         root._thaw()
+        root._forget_ended()
         return root
 
     def starting(self) -> contextlib.AbstractContextManager[None]:
@@ -131,6 +135,22 @@ class Root:
                 with process:
                     if process.is_stopped():
                         process.send_continue()
+
+    def _forget_ended(self) -> None:
+        """Remove libvirt's records of guests whose process has ended. libvirt would connect to the monitors of
+        those that nobody has waited for yet (zombies), for a minute, in which the domain can be neither
+        removed nor restored. A killed controller leaves such where init does not wait for orphans, as in
+        many containers."""
+        for record in (self.path / "run" / "qemu").glob("*.xml"):
+            with contextlib.suppress(OSError):
+                match = _PID.match(record.read_text(encoding="utf-8", errors="replace"))
+                if match is None:
+                    continue
+                process = QemuProcess.open(int(match[1]), f"guest={record.stem},")
+                if process is None:
+                    record.unlink()
+                else:
+                    process.close()
 
 
 def _tell_libvirt_its_age() -> None:
