@@ -137,7 +137,7 @@ class Root:
                         process.send_continue()
 
     def _forget_ended(self) -> None:
-        """Remove libvirt's records of guests whose process has ended. libvirt would connect to the monitors of
+        """Remove records of guests whose process has ended. libvirt would connect to the monitors of
         those that nobody has waited for yet (zombies), for a minute, in which the domain can be neither
         removed nor restored. A killed controller leaves such where init does not wait for orphans, as in
         many containers."""
