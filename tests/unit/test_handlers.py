@@ -17,11 +17,10 @@ from lab.errors import GuestError, RecordError
 from lab.record.journal import read_history
 from lab.record.run import Run, judge, to_json
 from lab.report.junit import write_junit
+from tests.unit.consoles import page, terminal
 from tests.unit.fleets import EXPECT, Made, write
 from tests.unit.sim_fleet import AboutToFreeze, fleet
 from tests.unit.test_announced import Lab
-from tests.unit.test_report_terminal import page
-from tests.unit.test_report_values import terminal
 
 LAST = "ValueError: Invalid isoformat string: 'Sat, 28 Nov 2026 18:00:15 GMT'"
 DIED = HandlerEnd("my-handler.py", "exit-code", "exited", "1", LAST)

@@ -1,18 +1,11 @@
-"""Histories of real runs, made on 2026-11-28 by the build of that day: each is judged to the run.json that
-build made of it, member by member.
-
-A change that is meant to judge them otherwise makes their run.json anew, and says so in its commit:
-
-    python -m tests.unit.test_histories_stay
-"""
+"""Each history of a real run is judged to the run.json that was made of it, member by member. How those are
+made anew is in real_histories.py."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import json
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,19 +16,12 @@ from lab.core.history import KINDS, ProblemMet, ServiceFailed
 from lab.core.history.line import line_of
 from lab.record.events import UnknownEvent
 from lab.record.journal import EVENTS, read_history
-from lab.record.run import RUN, judge, to_json
+from lab.record.run import judge, to_json
 from lab.report.terminal import render
+from tests.unit.real_histories import HISTORIES, NAMES, recorded, unpacked
 
-HISTORIES = Path(__file__).parent.parent / "data" / "histories"
-NAMES = sorted(folder.name for folder in HISTORIES.iterdir() if folder.is_dir())
 SHOWN = 20
 """So many of the members that differ are listed."""
-
-
-def unpacked(name: str, into: Path) -> Path:
-    """A folder in which the history of `name` lies as its run left it."""
-    (into / EVENTS).write_bytes(gzip.decompress((HISTORIES / name / f"{EVENTS}.gz").read_bytes()))
-    return into
 
 
 def differences(expected: object, actual: object, where: str = "") -> Iterator[str]:
@@ -75,7 +61,7 @@ def test_its_report_fits_the_terminal(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_history_is_judged_as_it_was(tmp_path: Path, name: str) -> None:
     run, _ = judge(read_history(unpacked(name, tmp_path)))
-    expected = json.loads(gzip.decompress((HISTORIES / name / f"{RUN}.gz").read_bytes()))
+    expected = json.loads(recorded(name))
     found = list(differences(expected, json.loads(to_json(run))))
     assert not found, "\n".join([f"{len(found)} members differ:", *found[:SHOWN]])
 
@@ -118,10 +104,3 @@ def test_what_differs_is_listed_by_its_place() -> None:
         "c: is missing, was None",
         "d: is new: 4",
     ]
-
-
-if __name__ == "__main__":
-    for each in sys.argv[1:] or NAMES:
-        with tempfile.TemporaryDirectory() as folder:
-            made = to_json(judge(read_history(unpacked(each, Path(folder))))[0])
-        (HISTORIES / each / f"{RUN}.gz").write_bytes(gzip.compress(made.encode(), mtime=0))

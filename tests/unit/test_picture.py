@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.picture import picture
-from tests.unit.test_histories_stay import unpacked
+from tests.unit.real_histories import unpacked
 
 
 def test_a_picture_holds_the_report_and_loads_nothing(tmp_path: Path) -> None:

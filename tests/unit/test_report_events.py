@@ -16,8 +16,8 @@ from lab.report.page import Page
 from lab.report.rollout import show_rollouts
 from lab.report.terminal import render
 from lab.report.text import cleaned
+from tests.unit.consoles import output, pipe, terminal, widest
 from tests.unit.fleets import ALL
-from tests.unit.test_report_values import output, pipe, terminal, widest
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_whom_a_stopped_rollout_did_not_come_to_is_no_row(runs: dict[str, Run]) 
 
 
 def test_a_run_without_announcements_tells_of_none(runs: dict[str, Run]) -> None:
-    from tests.unit.test_report_values import run
+    from tests.unit.builders import run
 
     assert shown(run(), 80) == ""
     assert told(runs["spared"].events).endswith("called off, and nobody was frozen")

@@ -14,7 +14,8 @@ from lab.core.verdict import Outcome
 from lab.errors import MachineError
 from lab.report.history import render_history
 from lab.report.junit import write_junit
-from tests.unit.test_report_values import RUNS, cycle, finding, guest, output, pipe, run, terminal, widest
+from tests.unit.builders import RUNS, cycle, finding, guest, run
+from tests.unit.consoles import output, pipe, terminal, widest
 
 
 def tree(path: Path) -> ET.Element:

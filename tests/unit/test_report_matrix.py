@@ -19,8 +19,9 @@ from lab.report.exchange import change
 from lab.report.junit import write_junit
 from lab.report.steps import fine_bar
 from lab.report.terminal import render
+from tests.unit.builders import cycle, guest, run
+from tests.unit.consoles import output, pipe, terminal, widest
 from tests.unit.histories import ALL
-from tests.unit.test_report_values import cycle, guest, output, pipe, run, terminal, widest
 
 
 @pytest.fixture(scope="module")

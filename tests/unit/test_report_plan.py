@@ -40,7 +40,7 @@ from lab.playbook import load, parse
 from lab.report.plan import duration_ns, render_plan, waiting_ns
 from lab.report.plan_fleet import spans
 from lab.report.plan_words import patched, predicted, steps
-from tests.unit.test_report_values import output, pipe, terminal, widest
+from tests.unit.consoles import output, pipe, terminal, widest
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 

@@ -33,20 +33,8 @@ from lab.report.junit import write_junit
 from lab.report.page import Page
 from lab.report.resyncs import least, measured, most, place, predicted, rank, verdict
 from lab.report.terminal import render
-from tests.unit.test_report_values import (
-    curve,
-    cycle,
-    forecast,
-    guest,
-    ms,
-    output,
-    pipe,
-    resync,
-    run,
-    stays_behind,
-    terminal,
-    widest,
-)
+from tests.unit.builders import curve, cycle, forecast, guest, ms, resync, run, stays_behind
+from tests.unit.consoles import output, pipe, terminal, widest
 
 MS, S = NS_PER_MS, NS_PER_S
 

@@ -20,7 +20,7 @@ from lab.core.verdict import Outcome
 from lab.record.run import Bounds, Clocksource, Drifts, Offsets, Playbook, Run
 from lab.report import reasons
 from lab.report.terminal import render
-from tests.unit.test_report_values import (
+from tests.unit.builders import (
     RUNS,
     curve,
     cycle,
@@ -28,23 +28,23 @@ from tests.unit.test_report_values import (
     forecast,
     guest,
     ms,
-    output,
-    pipe,
     resync,
     run,
     stays_behind,
-    terminal,
     unmeasured,
-    widest,
 )
+from tests.unit.consoles import FOLDER, page, pipe, terminal, widest
 
-FOLDER = Path("/var/lib/freezelab/runs/20261122-224358-first-freeze-c105")
 SHOWN = [name for name in RUNS if name != "hostile"]
 
 
-def page(made: Run, console: Console) -> str:
-    render(made, console, FOLDER)
-    return output(console)
+@pytest.mark.parametrize(("name", "outcome"), [
+    ("passed", "passed"), ("very_many_cycles", "passed"), ("failed", "failed"), ("many_guests", "failed"),
+    ("many_cycles", "failed"), ("hostile", "failed"), ("inconclusive", "inconclusive"),
+    ("interrupted", "inconclusive"), ("cut_off", "inconclusive"),
+])  # fmt: skip
+def test_the_runs_are_what_they_are_called(name: str, outcome: str) -> None:
+    assert RUNS[name]().outcome == outcome
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -21,7 +21,7 @@ from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted,
 from lab.record.events import UnknownEvent
 from lab.record.journal import read_history
 from lab.session import run
-from tests.unit.test_histories_stay import unpacked
+from tests.unit.real_histories import unpacked
 
 PASSED, FAILED = "control-cycles", "called-off"
 Ends = Callable[..., Result]

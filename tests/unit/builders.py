@@ -1,15 +1,11 @@
-"""Runs to report on, made up, and that they are what the other tests take them for."""
+"""Records of runs to report on, made up: each function builds one value, its arguments change members of it.
+RUNS are whole runs by name. Those that real measurements made are in real_histories.py."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-
-import pytest
-from rich.cells import cell_len
-from rich.console import Console
 
 from lab.core.plan import FreezeMethod
 from lab.core.units import NS_PER_MS, NS_PER_S
@@ -83,11 +79,11 @@ def resync(**changes: Any) -> Resync:
 
 
 def forecast(agrees: bool | None, verdict: str, **changes: Any) -> Forecast:
-    said = Forecast(
+    predicted = Forecast(
         True, "step", Bounds(0, 2 * NS_PER_S), Bounds(-20 * NS_PER_MS, 20 * NS_PER_MS), "one step at once",
         ("a manual",), agrees, verdict,
     )  # fmt: skip
-    return replace(said, **changes)
+    return replace(predicted, **changes)
 
 
 def cycle(index: int = 0, **changes: Any) -> Cycle:
@@ -317,37 +313,3 @@ RUNS: dict[str, Callable[[], Run]] = {
         hostile,
     )
 }  # fmt: skip
-
-
-def terminal(width: int, colour: bool = False) -> Console:
-    """A console that believes to be a terminal of that width, without colours."""
-    return Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=True,
-        color_system="standard" if colour else None,
-        legacy_windows=False,
-        _environ={},
-    )
-
-
-def pipe() -> Console:
-    return Console(file=io.StringIO(), force_terminal=False, _environ={})
-
-
-def output(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-def widest(text: str) -> int:
-    return max(map(cell_len, text.splitlines()))
-
-
-@pytest.mark.parametrize(("name", "outcome"), [
-    ("passed", "passed"), ("very_many_cycles", "passed"), ("failed", "failed"), ("many_guests", "failed"),
-    ("many_cycles", "failed"), ("hostile", "failed"), ("inconclusive", "inconclusive"),
-    ("interrupted", "inconclusive"), ("cut_off", "inconclusive"),
-])  # fmt: skip
-def test_the_runs_are_what_they_are_called(name: str, outcome: str) -> None:
-    assert RUNS[name]().outcome == outcome
