@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, MachineError
+from lab.hypervisor import migration
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Relaunch
 from lab.hypervisor.domain import DomainSpec, render
@@ -174,12 +175,10 @@ class ColdExchange(Exchange):
         with self._steps.step("state in"):
             since = self._ground.clock.now().real_ns
             try:
-                with socket.socket(socket.AF_UNIX) as stream:
-                    stream.connect(str(self._socket))
-                    stream.sendall(self._state)
+                migration.send_state(self._socket, self._state, LOAD_NS / NS_PER_S)
             except OSError as error:
                 raise HypervisorError(
-                    f"the successor does not take its state: {error.strerror}{self._said()}",
+                    f"the successor does not take its state: {error.strerror or error}{self._said()}",
                     where=self._guest,
                 ) from error
             self._await(self._domain.UUIDString(), since, self._ground.clock.now().raw_ns + LOAD_NS)

@@ -177,13 +177,12 @@ class Exchange:
                     hint=f"leave {what.split()[0].lower()} out of the patch: the guest keeps its own",
                 )
 
-    def _ask(self, domain: Any) -> losses.Ask:
+    def _ask(self, domain: Any) -> migration.Ask:
         return functools.partial(self._ground.qmp, domain, self._guest)
 
     def _offer(self, domain: Any) -> None:
         """What both sides have to agree on."""
-        capabilities = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
-        self._ground.qmp(domain, self._guest, "migrate-set-capabilities", capabilities=capabilities)
+        migration.set_capabilities(self._ask(domain), "x-ignore-shared", "events")
 
     def _listen(self) -> None:
         """Have the successor wait for the state at its socket."""

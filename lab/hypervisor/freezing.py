@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor.deadman.client import Charge
-from lab.hypervisor.deadman.rescue import Continue
+from lab.hypervisor.deadman.rescue import Continue, ResumePlan
 from lab.hypervisor.ground import Ground
 from lab.hypervisor.process import QemuProcess
 from lab.ports import Call, Frozen, Resumed
@@ -101,7 +101,7 @@ class Suspend(Nothing):
         return charge(Continue, self._ground, self._guest)
 
 
-def charge(way: type[Continue], ground: Ground, guest: str, *files: int, **more: Any) -> Charge:
+def charge(way: type[ResumePlan], ground: Ground, guest: str, *files: int, **more: Any) -> Charge:
     """What the dead-man needs for a guest: its process, its monitor, and what this way to freeze adds."""
     process = ground.process(guest)
     rescue = way(guest, process.pid, ground.monitor(guest), **more)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from lab.errors import HypervisorError
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.cold import Keeper
 from lab.hypervisor.domain import DomainSpec, render
-from lab.hypervisor.migration import is_over
+from lab.hypervisor.migration import is_over, send_state, set_capabilities
 from lab.ports import Clock
 
 OUT_S = 30.0
@@ -104,14 +104,11 @@ def start(hypervisor: LibvirtHypervisor, spec: DomainSpec, state: bytes, folder:
         hypervisor.qmp(guest, "migrate-set-parameters", **{"announce-rounds": 0})
         hypervisor.qmp(guest, "migrate-incoming", uri=f"unix:{path}")
         try:
-            with socket.socket(socket.AF_UNIX) as stream:
-                stream.settimeout(IN_S)
-                stream.connect(str(path))
-                stream.sendall(state)
+            send_state(path, state, IN_S)
         except OSError as error:
             said = _said(hypervisor, spec)
             raise StateRefused(
-                f"QEMU does not take the state: {error.strerror}{said}", where=guest
+                f"QEMU does not take the state: {error.strerror or error}{said}", where=guest
             ) from error
         _await_state(hypervisor, spec)
         # libvirt's own save would write a stream that libvirt's own restore does not understand.
@@ -152,5 +149,4 @@ def _said(hypervisor: LibvirtHypervisor, spec: DomainSpec) -> str:
 
 
 def _ignore_shared(hypervisor: LibvirtHypervisor, guest: str, on: bool) -> None:
-    capabilities = [{"capability": "x-ignore-shared", "state": on}]
-    hypervisor.qmp(guest, "migrate-set-capabilities", capabilities=capabilities)
+    set_capabilities(partial(hypervisor.qmp, guest), "x-ignore-shared", on=on)

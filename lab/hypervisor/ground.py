@@ -8,7 +8,6 @@ before `called` or after `returned`.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from typing import Any
 from lab.core.timeline import Step
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
-from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, libvirt_qemu, mapped
+from lab.hypervisor import libvirt_qmp
+from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
 from lab.hypervisor.deadman.rescue import MonitorAddress
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import Domains, state_of
@@ -26,6 +26,7 @@ from lab.hypervisor.embed import Root
 from lab.hypervisor.events import EventLog, LifecycleEvent
 from lab.hypervisor.logs import Logs
 from lab.hypervisor.process import QemuProcess, Running
+from lab.hypervisor.qmp import MonitorError
 from lab.ports import Call, Clock
 
 _EVENT_WAIT_S = 0.25
@@ -174,12 +175,10 @@ class Ground:
 
     def qmp(self, domain: Any, guest: str, command: str, **arguments: Any) -> Any:
         """One QMP command; what it returns. libvirt marks the domain as tainted by it."""
-        request = {"execute": command, **({"arguments": arguments} if arguments else {})}
-        with mapped(f"QMP {command} failed", guest):
-            answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(request), 0))
-        if "error" in answer:
-            raise HypervisorError(f"QMP {command} failed: {answer['error'].get('desc')}", where=guest)
-        return answer.get("return")
+        try:
+            return libvirt_qmp.execute(domain, command, **arguments)
+        except MonitorError as error:
+            raise HypervisorError(str(error), where=guest) from error
 
     def suspend(self, guest: str) -> Call:
         """libvirt's suspend. HypervisorError when it cannot be; the guest runs then."""

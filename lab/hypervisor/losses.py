@@ -15,15 +15,12 @@ what they keep beside it is used with packed or in-order rings only, which the l
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 from lab.errors import HypervisorError, Refused
-
-Ask = Callable[..., Any]
-"""A QMP command and its arguments to what it returns; HypervisorError when QEMU refuses."""
+from lab.hypervisor.migration import Ask
 
 Word = tuple[int, int, str]
 """Where CPUID shows some features: leaf, subleaf, register."""
@@ -41,7 +38,8 @@ _BOOT_AGAIN = (
 
 def refuse(old: Ask, new: Ask, guest: str) -> None:
     """Refused when the guest would lose CPU features, or the new process would refuse one of its queues.
-    old: of the process that it runs in; new: of one that waits for its state."""
+    old: of the process that it runs in; new: of one that waits for its state; both raise HypervisorError
+    when QEMU refuses a command."""
     lost = features_lost(words(old), words(new))
     version = _version(new)
     named = f"QEMU {'.'.join(map(str, version))}"

@@ -4,7 +4,9 @@ limit: a source's monitor may answer nothing while its device state goes out to 
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.core.units import NS_PER_MS, NS_PER_S
@@ -13,6 +15,9 @@ from lab.ports import Clock
 from lab.threads import Worker
 
 _T = TypeVar("_T")
+
+Ask = Callable[..., Any]
+"""A QMP command of one process, and its arguments by name, to what it returns."""
 
 OVER = frozenset({"none", "completed", "failed", "cancelled"})
 """Nothing goes on any more: `cont` is not refused for a migration's sake."""
@@ -26,7 +31,23 @@ def is_over(status: str) -> bool:
     return status in OVER
 
 
-def settle(ask: Callable[[str], Any], guest: str, clock: Clock, within_s: float) -> None:
+def set_capabilities(ask: Ask, *names: str, on: bool = True) -> None:
+    """What both ends of a migration have to agree on."""
+    capabilities = [{"capability": name, "state": on} for name in names]
+    ask("migrate-set-capabilities", capabilities=capabilities)
+
+
+def send_state(path: Path, state: bytes, wait_s: float) -> None:
+    """Give a device state to a process that waits for one at this socket (`migrate-incoming`), which may not
+    have loaded it when this returns. OSError when it does not take it; TimeoutError when it takes nothing for
+    `wait_s` seconds."""
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(wait_s)
+        stream.connect(str(path))
+        stream.sendall(state)
+
+
+def settle(ask: Ask, guest: str, clock: Clock, within_s: float) -> None:
     """Have a source be done with its migration, whichever way it goes. ask: a QMP command without arguments
     to what it returns. HypervisorError when it is not done by then, or does not answer."""
     deadline = clock.now().raw_ns + round(within_s * NS_PER_S)

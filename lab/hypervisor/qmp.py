@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from lab.hypervisor.migration import PASSING, is_over
+from lab.hypervisor.migration import PASSING, Ask, is_over
 
 CONNECT_S = 5.0
 ANSWER_S = 2.0
@@ -141,6 +141,13 @@ class QmpSocket:
 def status(monitor: Monitor) -> str:
     """QEMU's own word: running, paused, inmigrate, io-error, … MonitorError."""
     return str(monitor.execute("query-status")["status"])
+
+
+def take_port(ask: Ask, port: int) -> str:
+    """Have a process's user-mode network forward `port` of 127.0.0.1 to the guest's SSH; "", or QEMU's words
+    when it does not. MonitorError, or what else `ask` raises."""
+    line = f"hostfwd_add lab0 tcp:127.0.0.1:{port}-:22"
+    return str(ask("human-monitor-command", **{"command-line": line})).strip()
 
 
 def leave_migration(monitor: Monitor, wait_s: float = ANSWER_S) -> None:

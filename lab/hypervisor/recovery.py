@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.domains import LabDomain, state_of
 from lab.hypervisor.ground import Ground
 from lab.hypervisor.process import QemuProcess
-from lab.hypervisor.qmp import NEVER_RAN, MonitorError, QmpSocket, leave_migration, status
+from lab.hypervisor.qmp import NEVER_RAN, MonitorError, QmpSocket, leave_migration, status, take_port
 
 _END_S = 5.0
 _PAUSE_S = 0.01
@@ -145,12 +146,10 @@ def forward(ground: Ground, domain: LabDomain) -> None:
     cannot: somebody else has it, or the guest has no such network."""
     if domain.ssh_port is None:
         return
-    line = f"hostfwd_add lab0 tcp:127.0.0.1:{domain.ssh_port}-:22"
-    command = {"command-line": line}
-    said = ground.qmp(_lookup(ground, domain), domain.guest, "human-monitor-command", **command)
-    if str(said).strip():
+    said = take_port(partial(ground.qmp, _lookup(ground, domain), domain.guest), domain.ssh_port)
+    if said:
         raise HypervisorError(
-            f"its TCP port {domain.ssh_port} on 127.0.0.1 did not pass to the successor: {str(said).strip()}",
+            f"its TCP port {domain.ssh_port} on 127.0.0.1 did not pass to the successor: {said}",
             where=domain.guest,
         )
 

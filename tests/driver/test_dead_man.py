@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,21 @@ import psutil
 import pytest
 
 from lab.errors import HypervisorError
+from lab.hypervisor.cold import Keeper
 from lab.hypervisor.deadman.channel import SILENT_S, Token
 from lab.hypervisor.deadman.client import Charge, DeadMan
-from lab.hypervisor.deadman.rescue import Continue, HandOver, MonitorAddress, Restore, now, to_message
+from lab.hypervisor.deadman.rescue import (
+    Continue,
+    HandOver,
+    MonitorAddress,
+    Restore,
+    ResumePlan,
+    now,
+    to_message,
+)
+from lab.hypervisor.migration import send_state, set_capabilities
 from lab.hypervisor.process import QemuProcess
-from lab.hypervisor.qmp import MonitorError, QmpSocket, status
+from lab.hypervisor.qmp import MonitorError, QmpSocket, status, take_port
 
 SOON_NS = 1_000_000_000
 LATE_NS = 60_000_000_000
@@ -115,7 +126,7 @@ def controller(folder: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[st
     started: list[subprocess.Popen[str]] = []
 
     def begin(
-        rescue: Continue, *pids: int, for_ns: int = LATE_NS, token: bool = False, taken: bool = False
+        rescue: ResumePlan, *pids: int, for_ns: int = LATE_NS, token: bool = False, taken: bool = False
     ) -> tuple[subprocess.Popen[str], psutil.Process]:
         (folder / "events.jsonl").touch()
         asked = {"rescue": to_message(rescue), "pids": pids, "for_ns": for_ns, "token": token, "taken": taken}
@@ -375,3 +386,35 @@ def test_a_monitor_says_what_is_wrong(qemu: Qemu, folder: Path) -> None:
     qemu.process.kill()
     with pytest.raises(MonitorError):
         until(lambda: qemu.monitor.execute("query-status") is None)
+
+
+def test_a_state_that_was_taken_into_bytes_goes_into_a_process_that_waits(
+    folder: Path, start: Callable[..., Qemu]
+) -> None:
+    old, new = start("web-0"), start("web-1", "-incoming", "defer")
+    until(old.is_running)
+    old.monitor.execute("stop")
+    for qemu in (old, new):
+        set_capabilities(qemu.monitor.execute, "x-ignore-shared")
+    keeper = Keeper(folder / "out")
+    try:
+        old.monitor.execute("migrate", uri=f"unix:{folder}/out")
+        state = keeper.take(PATIENCE_S)
+    finally:
+        keeper.close()
+    new.monitor.execute("migrate-incoming", uri=f"unix:{folder}/in")
+    assert status(new.monitor) == "inmigrate"
+    send_state(folder / "in", state, PATIENCE_S)
+    until(lambda: status(new.monitor) == "paused")
+    new.monitor.execute("cont")
+    until(new.is_running)
+
+
+def test_a_port_is_taken_by_a_network_and_not_by_two(start: Callable[..., Qemu]) -> None:
+    network = ("-netdev", "user,id=lab0", "-device", "virtio-net-pci,netdev=lab0,romfile=")
+    one, other = start("web-0", *network), start("web-1", *network)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert take_port(one.monitor.execute, port) == ""
+    socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
+    assert f"{port}" in take_port(other.monitor.execute, port)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +114,14 @@ def test_the_dead_man_knows_the_same(status: str, cancellable: bool) -> None:
     over = migration.is_over(status)
     assert source.cancelled == int(not over and status not in migration.PASSING)
     assert source.statuses == ["failed"]
+
+
+def test_a_state_that_nobody_takes(tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    with pytest.raises(FileNotFoundError):
+        migration.send_state(path, b"state", 5)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(1)
+        with pytest.raises(TimeoutError):
+            migration.send_state(path, bytes(1 << 24), 0.1)

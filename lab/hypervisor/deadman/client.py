@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab.errors import HypervisorError, MachineError
 from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, pair, receive, send
-from lab.hypervisor.deadman.rescue import Continue, to_message
+from lab.hypervisor.deadman.rescue import ResumePlan, to_message
 from lab.process import runner
 from lab.threads import Worker
 
@@ -30,7 +30,7 @@ _END_S = 5.0
 class Charge:
     """One guest to be guarded, and the descriptors that its rescue needs."""
 
-    rescue: Continue
+    rescue: ResumePlan
     files: tuple[int, ...]
 
 

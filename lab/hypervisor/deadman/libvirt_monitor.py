@@ -4,20 +4,21 @@ file holds. Imported before the freeze where it is needed, so that a disk that h
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from lab.core.clock import Stamp
 from lab.errors import HypervisorError
-from lab.hypervisor.binding import as_hypervisor_error, libvirt, libvirt_qemu, mapped
+from lab.hypervisor import migration
+from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
 from lab.hypervisor.embed import Root
+from lab.hypervisor.libvirt_qmp import execute
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.qmp import ANSWER_S, MonitorError
 from lab.process.clock import HostClock
@@ -48,18 +49,6 @@ class LibvirtMonitor:
     def close(self) -> None:
         with contextlib.suppress(libvirt.libvirtError):
             self._connection.close()
-
-
-def execute(domain: Any, command: str, **arguments: Any) -> Any:
-    """One QMP command through libvirt. MonitorError."""
-    request = {"execute": command, **({"arguments": arguments} if arguments else {})}
-    try:
-        answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(request), 0))
-    except libvirt.libvirtError as error:
-        raise MonitorError(f"QMP {command}: {error}") from error
-    if "error" in answer:
-        raise MonitorError(f"QMP {command}: {answer['error'].get('desc')}")
-    return answer.get("return")
 
 
 def restore(home: str, uri: str, path: str) -> tuple[Stamp, Stamp]:
@@ -118,13 +107,10 @@ def relaunch(
 
 
 def _load(domain: Any, path: Path, state: bytes) -> None:
-    capabilities = [{"capability": "x-ignore-shared", "state": True}]
-    execute(domain, "migrate-set-capabilities", capabilities=capabilities)
-    execute(domain, "migrate-incoming", uri=f"unix:{path}")
-    with socket.socket(socket.AF_UNIX) as stream:
-        stream.settimeout(_STATE_S)
-        stream.connect(str(path))
-        stream.sendall(state)
+    ask = partial(execute, domain)
+    migration.set_capabilities(ask, "x-ignore-shared")
+    ask("migrate-incoming", uri=f"unix:{path}")
+    migration.send_state(path, state, _STATE_S)
     _await(domain, "paused", "prelaunch")
 
 

@@ -21,7 +21,7 @@ from lab.core.clock import Stamp
 from lab.errors import HypervisorError
 from lab.hypervisor.deadman.channel import Token
 from lab.hypervisor.process import QemuProcess
-from lab.hypervisor.qmp import Monitor, MonitorError, QmpSocket, leave_migration, status
+from lab.hypervisor.qmp import Monitor, MonitorError, QmpSocket, leave_migration, status, take_port
 from lab.process.clock import HostClock
 
 TRY_S = 10.0
@@ -164,8 +164,9 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Continue:
-    """Suspended by QEMU's `stop`, stopped by a signal, or asleep: the process has all of the guest."""
+class ResumePlan:
+    """How one guest, frozen in one way, is made to run again. pid, monitor: of the process that has it before
+    the freeze."""
 
     guest: str
     pid: int
@@ -180,11 +181,20 @@ class Continue:
         return Opened(self, [Process(self.pid, files[0], self.monitor)])
 
     def rescue(self, opened: Opened) -> Rescued:
-        return opened.process.let_run("it was resumed")
+        """Have the guest run. MonitorError, HypervisorError or OSError when that fails."""
+        raise NotImplementedError
 
     def holder(self, opened: Opened) -> Process:
         """The process that has the guest once it was rescued."""
         return opened.process
+
+
+@dataclass(frozen=True)
+class Continue(ResumePlan):
+    """Suspended by QEMU's `stop`, stopped by a signal, or asleep: the process has all of the guest."""
+
+    def rescue(self, opened: Opened) -> Rescued:
+        return opened.process.let_run("it was resumed")
 
 
 @dataclass(frozen=True)
@@ -195,7 +205,7 @@ class Wake(Continue):
 
 
 @dataclass(frozen=True)
-class HandOver(Continue):
+class HandOver(ResumePlan):
     """in-place: two processes, one of which may run. The token decides (channel.Token): who takes it first
     says which one it is. port: on 127.0.0.1, which the successor's user-mode network takes over; 0: none."""
 
@@ -227,21 +237,16 @@ class HandOver(Continue):
             with contextlib.suppress(HypervisorError):
                 old.process.kill(_END_S)
             if self.port:
-                self._take_port(new)
+                with contextlib.suppress(MonitorError):
+                    take_port(new.monitor.execute, self.port)
         return rescued
 
     def holder(self, opened: Opened) -> Process:
         return opened.processes[0 if opened.token.take() else 1]
 
-    def _take_port(self, new: Process) -> None:
-        line = f"hostfwd_add lab0 tcp:127.0.0.1:{self.port}-:22"
-        with contextlib.suppress(MonitorError):
-            arguments: dict[str, Any] = {"command-line": line}
-            new.monitor.execute("human-monitor-command", **arguments)
-
 
 @dataclass(frozen=True)
-class Restore(Continue):
+class Restore(ResumePlan):
     """save-restore: while the process is there it has the guest; afterwards the file has it. path: of the
     file. home: the lab's state folder, whose embedded driver restores it; uri: or this libvirt."""
 
@@ -272,7 +277,7 @@ class Restore(Continue):
 
 
 @dataclass(frozen=True)
-class Relaunch(Continue):
+class Relaunch(ResumePlan):
     """A cold exchange: until the controller has taken the token the old process has the guest; after that its
     RAM is in `memory_file` and its device state in `state_file`, and a new process is started with them.
 
@@ -323,7 +328,7 @@ class Relaunch(Continue):
 class Opened:
     """A rescue that can be done now: its processes held by pidfds, their monitors connected."""
 
-    def __init__(self, rescue: Continue, processes: list[Process], token: Token | None = None) -> None:
+    def __init__(self, rescue: ResumePlan, processes: list[Process], token: Token | None = None) -> None:
         self.plan, self.processes = rescue, processes
         self._token = token
         try:
@@ -369,17 +374,17 @@ class Opened:
             self._token.close()
 
 
-RESCUES: dict[str, type[Continue]] = {
+RESCUES: dict[str, type[ResumePlan]] = {
     kind.__name__: kind for kind in (Continue, Wake, HandOver, Restore, Relaunch)
 }
 
 
-def to_message(rescue: Continue) -> dict[str, Any]:
+def to_message(rescue: ResumePlan) -> dict[str, Any]:
     """As JSON can carry it."""
     return {"way": type(rescue).__name__, **asdict(rescue)}
 
 
-def from_message(message: dict[str, Any]) -> Continue:
+def from_message(message: dict[str, Any]) -> ResumePlan:
     """The other way. KeyError or TypeError for what no controller of this version sends."""
     values = dict(message)
     kind = RESCUES[values.pop("way")]
