@@ -25,20 +25,20 @@ from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.judge import measure
 from lab.core.method import FreezeMethod, Regime
 from lab.core.offsets import Rate, offset_at, samples
-from lab.core.pause import (
-    before_and_after,
-    gap_witness,
-    hypervisor_witness,
-    inside_regime,
-    lag_witness,
-    silence_witness,
-    stamps_apart,
-)
+from lab.core.pause import inside_regime
 from lab.core.plan import Expectations, ResyncMechanism
 from lab.core.rates import known_rates, rates
 from lab.core.stats import quantile
 from lab.core.timeline import Call, Observation
 from lab.core.units import NS_PER_S
+from lab.core.witnesses import (
+    before_and_after,
+    gap_witness,
+    hypervisor_witness,
+    lag_witness,
+    silence_witness,
+    stamps_apart,
+)
 
 VALID_NS = 30 * 24 * 3600 * NS_PER_S
 """How long a calibration holds. Nothing ages by itself here; but libraries and neighbours change unseen."""

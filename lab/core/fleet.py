@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from lab.core.clock import Interval
 from lab.core.method import FreezeMethod
-from lab.core.pause import event_in
 from lab.core.plan import DomainKind, GuestSpec
 from lab.core.result import CycleResult
 from lab.core.resync import SyncOutcome
@@ -21,6 +20,7 @@ from lab.core.rollout import Domain, set_of
 from lab.core.timeline import Call
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 from lab.core.verdict import Finding, Outcome, at_most
+from lab.core.witnesses import event_in
 
 ONE_AT_A_TIME = "one domain at a time"
 """The metric of the proof."""

@@ -25,7 +25,7 @@ from lab.core.offsets import (
     samples,
     smoothed,
 )
-from lab.core.pause import COLD_NS, LATE_NS, Witness, before_and_after, measure_pause
+from lab.core.pause import measure_pause
 from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMechanism
 from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
@@ -39,6 +39,7 @@ from lab.core.timesync.forecast import Forecast
 from lab.core.timesync_setup import Setup
 from lab.core.trouble import HOST_STEP_NS, host_step, moved
 from lab.core.units import NS_PER_S
+from lab.core.witnesses import COLD_NS, LATE_NS, Witness, before_and_after
 
 
 def _looked_before(step: ClockStep, sampler: SamplerReport) -> int:

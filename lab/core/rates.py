@@ -8,8 +8,8 @@ from lab.core.clock import PHI_PPM, GuestClock
 from lab.core.drift import Drift, drift
 from lab.core.method import FreezeMethod
 from lab.core.offsets import Rate, Sample, samples, smoothed
-from lab.core.pause import before_and_after
 from lab.core.timeline import Observation
+from lab.core.witnesses import before_and_after
 
 UNKNOWN_DRIFT_PPM = 500.0
 """How far an undisciplined clock may be off, where the readings do not tell better: crystals are good to

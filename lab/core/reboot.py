@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lab.core.clock import GuestClock
 from lab.core.offsets import Rate, real_samples, samples, smoothed
-from lab.core.pause import before_and_after
 from lab.core.plan import CycleSpec, Expectations, ResyncMechanism
 from lab.core.rates import UNKNOWN_DRIFT_PPM, last_drift, rate_of
 from lab.core.rescue import CUT_OFF
@@ -14,6 +13,7 @@ from lab.core.steps import dated, first_sign, parts
 from lab.core.timeline import Observation
 from lab.core.timesync.rules import BOOTED
 from lab.core.trouble import host_step, moved
+from lab.core.witnesses import before_and_after
 
 
 def rebooted(

@@ -8,12 +8,13 @@ from lab.core.claims import Audit
 from lab.core.clock import PHI_PPM, Interval
 from lab.core.drift import Drift
 from lab.core.method import FreezeMethod
-from lab.core.pause import Pause, Witness
+from lab.core.pause import Pause
 from lab.core.plan import CycleSpec, ResyncMechanism
 from lab.core.resync import ResyncResult
 from lab.core.steps import Part
 from lab.core.timeline import Observation
 from lab.core.timesync.forecast import Forecast
+from lab.core.witnesses import Witness
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from lab.core.clock import Interval
 from lab.core.drift import Drift
 from lab.core.findings import outcome_of
 from lab.core.kernel_log import sorted_out
-from lab.core.pause import Witness
 from lab.core.plan import Expectations
 from lab.core.predictions import compared, held
 from lab.core.result import CycleResult
@@ -17,6 +16,7 @@ from lab.core.steps import Part
 from lab.core.timeline import MemoryProof, Observation
 from lab.core.timesync import forecast as core
 from lab.core.verdict import Finding
+from lab.core.witnesses import Witness
 from lab.record.model import (
     Audit,
     Backward,

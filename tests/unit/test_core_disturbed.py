@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from lab.core.clock import GuestClock, Interval, Stamp
 from lab.core.findings import CERTAIN, findings
 from lab.core.judge import CycleResult, measure
-from lab.core.pause import before_and_after
 from lab.core.plan import Expectations, Regime, ResyncMechanism
 from lab.core.predictions import compared
 from lab.core.rescue import BY_DEADMAN, BY_OTHERS
 from lab.core.resync import Correction, SyncOutcome
 from lab.core.timeline import Call, Observation, Rescue
 from lab.core.verdict import Outcome
+from lab.core.witnesses import before_and_after
 from tests.unit import simulation
 from tests.unit.simulation import MS, Move, Repair, S, Scenario, Truth, simulate
 from tests.unit.test_core_simulation import (

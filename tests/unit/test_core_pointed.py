@@ -24,20 +24,13 @@ from lab.core.offsets import (
     smoothed,
     thinned,
 )
-from lab.core.pause import (
-    LATE_NS,
-    Witness,
-    event_in,
-    gap_witness,
-    hypervisor_witness,
-    measure_pause,
-    silence_witness,
-)
+from lab.core.pause import measure_pause
 from lab.core.plan import Expectations, FreezeMethod, Regime, ResyncMechanism
 from lab.core.resync import Correction, SyncOutcome, measure_resync
 from lab.core.stats import quantile, summary
 from lab.core.timeline import MOST_KEPT, Call, Heartbeat, Hole, Observation, Reading, SamplerReport
 from lab.core.verdict import Outcome, at_least, at_most, worst
+from lab.core.witnesses import LATE_NS, Witness, event_in, gap_witness, hypervisor_witness, silence_witness
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
 
 T0 = 100 * S

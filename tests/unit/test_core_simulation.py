@@ -35,13 +35,14 @@ from lab.core.clock import GuestClock, Interval
 from lab.core.findings import findings
 from lab.core.judge import CycleResult, measure
 from lab.core.offsets import Rate, samples, smoothed
-from lab.core.pause import LATE_NS, UNSEEN_FLOORS, Witness, before_and_after
+from lab.core.pause import UNSEEN_FLOORS
 from lab.core.plan import Expectations, FreezeMethod, Regime, ResyncMechanism
 from lab.core.predictions import held
 from lab.core.resync import Correction, SyncOutcome
 from lab.core.steps import PACKET
 from lab.core.timeline import Observation
 from lab.core.verdict import Outcome
+from lab.core.witnesses import LATE_NS, Witness, before_and_after
 from tests.unit.simulation import (
     FLOOR,
     MS,
