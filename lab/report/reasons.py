@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lab.core.clocksource import OPTION
-from lab.core.findings import AS_PREDICTED
 from lab.core.handlers import HANDLER
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
+from lab.core.resync_findings import AS_PREDICTED
 from lab.core.units import NS_PER_MS, format_about
 from lab.core.verdict import Finding, Outcome
 from lab.record.run import Cycle, Run

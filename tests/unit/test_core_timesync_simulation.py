@@ -14,12 +14,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lab.core.clock import Interval, Stamp
-from lab.core.findings import AS_PREDICTED as AS_PREDICTED_METRIC
 from lab.core.findings import findings, outcome_of
 from lab.core.judge import CycleResult, measure
 from lab.core.plan import CycleSpec, Expectations, HoldPatch, Regime, ResyncMechanism
 from lab.core.predictions import compared, held
 from lab.core.resync import Correction
+from lab.core.resync_findings import AS_PREDICTED as AS_PREDICTED_METRIC
 from lab.core.timesync import configs
 from lab.core.timesync.compare import CLAIMS, NOT_YET
 from lab.core.timesync.forecast import Forecast

@@ -1,0 +1,126 @@
+"""What the guest had of a pause beside its clock: boot, kernel log, timers, monotonic clocks, RTC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.core.clock import Interval
+from lab.core.cycle_findings import CycleFindings, shown
+from lab.core.effects import Effects, backward, rtc_around, rtc_moved
+from lab.core.kernel_log import sorted_out
+from lab.core.method import FreezeMethod
+from lab.core.units import NS_PER_MS, format_about
+from lab.core.verdict import Finding, Outcome
+
+
+class GuestFindings(CycleFindings):
+    """Boot id, kernel log, effects."""
+
+    def same_boot(self) -> Iterator[Finding]:
+        unchanged, rebooted = self.result.boot_id_unchanged, self.obs.method is FreezeMethod.REBOOT
+        expectation = "another" if rebooted else "the same"
+        if unchanged is None:
+            why = "the boot_id was not read on both sides"
+            yield self._finding("boot id", expectation, "not measured", Outcome.INCONCLUSIVE, why)
+            return
+        measured, why = "the same" if unchanged else "another", ""
+        if measured != expectation and rebooted:
+            why = "the guest was to be rebooted and was not: the same boot_id"
+        elif measured != expectation:
+            resume, readings = self.obs.resume, self.obs.readings
+            went_on = resume is not None and any(r.t1.raw_ns >= resume.returned.raw_ns for r in readings)
+            why = "the guest was rebooted instead of resumed: another boot_id"
+            if went_on:
+                why = "the guest went on after the resume, and rebooted by itself: another boot_id"
+        outcome = Outcome.FAILED if why else Outcome.PASSED
+        yield self._finding("boot id", expectation, measured, outcome, why)
+
+    def kernel_log(self) -> Iterator[Finding]:
+        first, last = self.obs.facts_before, self.obs.facts_after
+        if not self.expect.clean_kernel_log:
+            return
+        if first is None or last is None or last.kernel_lines is None:
+            why = "the guest's kernel log was not read after the freeze"
+            yield self._finding("kernel log", "clean", "not read", Outcome.INCONCLUSIVE, why)
+            return
+        trouble, notes, unknown = sorted_out(last.kernel_lines)
+        if first.clocksource != last.clocksource:
+            trouble += (f"clocksource {first.clocksource} became {last.clocksource}",)
+        outcome, why = Outcome.PASSED, ""
+        if trouble:
+            outcome, why = Outcome.FAILED, trouble[0]
+        elif unknown:
+            outcome, why = Outcome.INCONCLUSIVE, f"a message that the lab does not know: {unknown[0]}"
+        lines = len(trouble) + len(unknown)
+        measured = f"{lines} lines" + (f", {len(notes)} harmless" if notes else "")
+        yield self._finding("kernel log", "clean", measured, outcome, why)
+
+    def effects(self) -> Iterator[Finding]:
+        """What else the pause did. Timers, BOOTTIME and RTC are told; only a monotonic clock that went
+        backward is a failure."""
+        seen, spec = self.obs.effects, self.result.spec
+        if seen is None:
+            if spec is not None and spec.effects and self.obs.method is not FreezeMethod.REBOOT:
+                why = "the guest was to be watched for effects of the pause, and was not"
+                yield self._finding("monotonic", "never backward", "not watched", Outcome.INCONCLUSIVE, why)
+            return
+        yield self._monotonic(seen)
+        if seen.timers:
+            worst_of = max(seen.timers, key=lambda kind: kind.worst_ns)
+            fired = sum(kind.count for kind in seen.timers)
+            text = f"{fired} fired, at worst {format_about(worst_of.worst_ns)} late"
+            text += f" ({worst_of.kind}); at most {max(k.at_once for k in seen.timers)} of a kind at once"
+            early = sum(kind.early for kind in seen.timers)
+            why = f"{early} timers fired before they were due" if early else ""
+            yield self._finding("timers", "told", text, Outcome.PASSED, why)
+        if seen.boot_minus_mono_ns is not None:
+            text = f"{seen.boot_minus_mono_ns / NS_PER_MS:+.3f} ms on MONOTONIC"
+            yield self._finding("boottime", "told", text, Outcome.PASSED)
+        yield from self._rtc(seen)
+
+    def _monotonic(self, seen: Effects) -> Finding:
+        looks = sum(one.looks for one in seen.backward if one.clock != "realtime")
+        bad = backward(seen.backward)
+        text, expectation = f"{looks} looks", "never backward"
+        if bad:
+            one = max(bad, key=lambda each: each.worst_ns)
+            between = f"from vCPU {one.from_cpu} to {one.to_cpu}"
+            where = f"on vCPU {one.to_cpu}" if one.from_cpu == one.to_cpu else between
+            times = sum(each.backward for each in bad)
+            clock = f"CLOCK_{one.clock.upper().replace(' ', '_')}"
+            why = f"{clock} went back by {format_about(one.worst_ns)} {where}"
+            return self._finding("monotonic", expectation, f"{times} of {text}", Outcome.FAILED, why)
+        if not looks:
+            why = "nobody looked at the guest's clocks in order"
+            return self._finding("monotonic", expectation, "not watched", Outcome.INCONCLUSIVE, why)
+        return self._finding("monotonic", expectation, text, Outcome.PASSED)
+
+    def _rtc(self, seen: Effects) -> Iterator[Finding]:
+        one, two = rtc_around(seen.rtc, self.result.resumed_guest)
+        if one is None or two is None:
+            return
+        shown_at = [
+            shown(
+                Interval(at.rtc_minus_real_ns - at.bound_ns, at.rtc_minus_real_ns + at.bound_ns), signed=True
+            )
+            for at in (one, two)
+        ]
+        text, lag = f"RTC - REALTIME {shown_at[0]} before, {shown_at[1]} after", self.result.lag
+        real = self._offset_at(two.raw_ns)
+        if self.result.before is not None and real is not None and lag is not None and lag.low_ns > 0:
+            moved = rtc_moved(one, two, self.result.before, real)
+            if 0 in moved and not moved.meets(-lag):
+                text += ": it went on through the pause"
+            elif moved.meets(-lag) and 0 not in moved:
+                text += ": it stood still with the guest"
+        yield self._finding("rtc", "told", text, Outcome.PASSED)
+
+    def _offset_at(self, guest_raw_ns: int) -> Interval | None:
+        """The offset of REALTIME some time after the resume, from the points of the curve around it."""
+        resumed, curve = self.result.resumed_guest, self.result.resync.curve if self.result.resync else ()
+        if resumed is None or not curve:
+            return None
+        at = guest_raw_ns - resumed.mid_ns
+        near = [max((p for p in curve if p.at_ns <= at), key=lambda p: p.at_ns, default=curve[0])]
+        near.append(min((p for p in curve if p.at_ns > at), key=lambda p: p.at_ns, default=curve[-1]))
+        return Interval(min(p.offset.low_ns for p in near), max(p.offset.high_ns for p in near))

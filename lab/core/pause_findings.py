@@ -1,0 +1,159 @@
+"""The freeze itself: whether it was done and undone as planned, and what the pause came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.core.cycle_findings import CycleFindings, shown
+from lab.core.method import FreezeMethod
+from lab.core.plan import Regime
+from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
+from lab.core.verdict import Finding, Outcome, at_least, at_most
+
+CPU_SHARE = 0.05
+CPU_SLACK_NS = 20 * NS_PER_MS
+"""vCPU threads at rest use no CPU time; the kernel accounts it by ticks, so a tick or two may show."""
+
+
+class PauseFindings(CycleFindings):
+    """Patch, freeze, memory, budget, closure, regime, pause, vCPUs; of a reboot its outage."""
+
+    def observed(self) -> Iterator[Finding]:
+        for problem in self.result.problems:
+            yield self._finding("observation", "uninterrupted", problem, Outcome.INCONCLUSIVE, problem)
+
+    def patch(self) -> Iterator[Finding]:
+        if self.obs.patch_ok is None:
+            spec = self.result.spec
+            spared = self.result.control and spec is not None and spec.announce is not None
+            if not self.obs.problems and not spared:  # what was called off need not be patched
+                yield self._finding(
+                    "patch", "succeeds", "not run", Outcome.INCONCLUSIVE, "the patch was not run"
+                )
+            return
+        said = "succeeded" if self.obs.patch_ok else "failed"
+        outcome = Outcome.PASSED if self.obs.patch_ok else Outcome.FAILED
+        why = "" if self.obs.patch_ok else f"host patch ({self.obs.patch}): {self.obs.patch_why}"
+        if self.obs.called_off and self.obs.called_off in self.obs.patch_why:
+            why = f"host patch ({self.obs.patch}): not applied, for the freeze was called off"
+            outcome = self._called_off
+        yield self._finding("patch", "succeeds", said, outcome, why)
+
+    @property
+    def _called_off(self) -> Outcome:
+        """What a freeze that was called off is: the guest's or the method's failure, or the dead-man's
+        doing."""
+        return Outcome.INCONCLUSIVE if self.result.resumed_by else Outcome.FAILED
+
+    def freeze(self) -> Iterator[Finding]:
+        """Whether the guest went on where it should. Only an exchange, or a freeze called off, can tell."""
+        if not self.obs.frozen or self.obs.stop is None:
+            return
+        if self.obs.called_off:
+            why = f"the freeze was called off, and the guest put back: {self.obs.called_off}"
+            yield self._finding("freeze", "goes through", "called off", self._called_off, why)
+        elif not self.obs.method.keeps_process and self.obs.resume is not None:
+            yield self._finding("freeze", "goes through", "it did", Outcome.PASSED)
+
+    def memory(self) -> Iterator[Finding]:
+        proof, expectation = self.obs.proof, "the same, page by page"
+        if proof is None:
+            spec = self.result.spec
+            if spec is not None and spec.prove_memory and self.obs.frozen:
+                why = "the guest's memory was to be proven, and was not"
+                yield self._finding("memory", expectation, "not proven", Outcome.INCONCLUSIVE, why)
+            return
+        text = f"{proof.pages} pages, {proof.held} held, {proof.differ} differ"
+        if proof.pages == 0:
+            yield self._finding("memory", expectation, text, Outcome.INCONCLUSIVE, "no page was looked at")
+        elif proof.differ == 0 and proof.before == proof.after:
+            yield self._finding("memory", expectation, f"{text}, {proof.after[:16]}", Outcome.PASSED)
+        else:
+            first = f", the first is page {proof.differing[0]}" if proof.differing else ""
+            pages = f"{proof.differ} of {proof.pages} pages" if proof.differ else "the digest"
+            why = f"the guest's memory changed while it stood still: {pages}{first}"
+            yield self._finding("memory", expectation, text, Outcome.FAILED, why)
+
+    def back(self) -> Iterator[Finding]:
+        """A guest that was rebooted has no pause; it has an outage."""
+        if self.obs.method is not FreezeMethod.REBOOT or self.obs.stop is None:
+            return
+        outage = self.result.outage_ns
+        if outage is None:
+            why = "nothing was heard of the guest after its start"
+            yield self._finding("outage", "ends", "not measured", Outcome.INCONCLUSIVE, why)
+        else:
+            yield self._finding("outage", "ends", f"{outage / NS_PER_S:.1f} s", Outcome.PASSED)
+
+    def budget(self) -> Iterator[Finding]:
+        used = self.result.used
+        if used is None:
+            return
+        text = f"{used.low_ns / NS_PER_S:.2f} s"
+        if used.high_ns > used.low_ns:
+            text += f" to {used.high_ns / NS_PER_S:.2f} s"
+        outcome, why = at_most(self.obs.budget_ns, used.low_ns, used.high_ns), ""
+        if outcome is Outcome.FAILED:
+            why = f"frozen for {text}, over the budget"
+        elif outcome is Outcome.INCONCLUSIVE:
+            why = f"frozen for {text}: the bounds do not tell whether it was over the budget"
+        yield self._finding("budget", f"at most {format_duration(self.obs.budget_ns)}", text, outcome, why)
+
+    def closure(self) -> Iterator[Finding]:
+        pause = self.result.pause
+        if pause is None:
+            return
+        expectation = "hypervisor = lag + gap"
+        if pause.closure is None:
+            missing = [w for w in ("lag", "gap") if w not in pause.witnesses]
+            why = f"the pause cannot be checked: no {' and no '.join(missing)} witness"
+            yield self._finding("closure", expectation, "not measured", Outcome.INCONCLUSIVE, why)
+            return
+        text = shown(pause.closure, signed=True)
+        if pause.closes:
+            yield self._finding("closure", expectation, text, Outcome.PASSED)
+        else:
+            why = f"unaccounted: {pause.unaccounted_ns / NS_PER_MS:.1f} ms"
+            yield self._finding("closure", expectation, text, Outcome.INCONCLUSIVE, why)
+
+    def regime(self) -> Iterator[Finding]:
+        wanted = Regime.RUNNING if not self.obs.frozen else self.expect.regime
+        if self.obs.method is FreezeMethod.REBOOT:
+            return
+        pause = self.result.pause
+        if wanted is None:
+            return
+        seen = pause.regime if pause is not None else None
+        if seen is None:
+            yield self._finding(
+                "regime", wanted, "undecided", Outcome.INCONCLUSIVE, "the bounds do not tell the regime"
+            )
+        else:
+            outcome = Outcome.PASSED if seen is wanted else Outcome.FAILED
+            why = "" if seen is wanted else f"regime {seen} instead of {wanted}"
+            yield self._finding("regime", wanted, seen, outcome, why)
+
+    def pause(self) -> Iterator[Finding]:
+        value = self.result.reported
+        if value is None or not self.obs.frozen:
+            return
+        for limit, name, compare in (
+            (self.expect.pause_at_least_ns, "at least", at_least),
+            (self.expect.pause_at_most_ns, "at most", at_most),
+        ):
+            if limit is None:
+                continue
+            outcome = compare(limit, value.low_ns, value.high_ns)
+            text = f"{name} {format_duration(limit)}"
+            why = "" if outcome is Outcome.PASSED else f"pause {shown(value)}, expected {text}"
+            yield self._finding("pause", text, shown(value), outcome, why)
+
+    def vcpus_at_rest(self) -> Iterator[Finding]:
+        stop, resume, used = self.obs.stop, self.obs.resume, self.obs.cpu_ns
+        if used is None or stop is None or resume is None or not self.obs.frozen or self.result.resumed_by:
+            return
+        frozen_ns = max(0, resume.called.raw_ns - stop.returned.raw_ns)
+        outcome = Outcome.PASSED if used <= frozen_ns * CPU_SHARE + CPU_SLACK_NS else Outcome.INCONCLUSIVE
+        text = f"{used / NS_PER_MS:.0f} ms of CPU time"
+        why = "" if outcome is Outcome.PASSED else f"the vCPU threads used {text} while frozen"
+        yield self._finding("vcpus", "at rest while frozen", text, outcome, why)

@@ -1,0 +1,123 @@
+"""The guest's clock after a pause: when it was in time again, how far off it stayed, how it ran on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.core.clock import Interval
+from lab.core.cycle_findings import CycleFindings, shown
+from lab.core.plan import ResyncMechanism
+from lab.core.predictions import compared
+from lab.core.resync import SyncOutcome
+from lab.core.trouble import delay_ns
+from lab.core.units import NS_PER_S, format_about, format_duration
+from lab.core.verdict import Finding, Outcome, at_most
+
+AS_PREDICTED = "resync"
+"""The metric of a finding that holds a resync against its forecast."""
+
+
+def _seconds(interval: Interval) -> str:
+    return f"{interval.high_ns / NS_PER_S:.2f} s"
+
+
+class ResyncFindings(CycleFindings):
+    """In time, as predicted, final offset, drift."""
+
+    def in_time(self) -> Iterator[Finding]:
+        within, resync = self.expect.in_time_within_ns, self.result.resync
+        if within is None or self.result.control:
+            return
+        text = f"within {format_duration(within)}, ± {format_duration(self.expect.tolerance_ns)}"
+        if resync is None:
+            yield self._finding(
+                "in time", text, "not measured", Outcome.INCONCLUSIVE, "no readings after the resume"
+            )
+        elif resync.time is not None:
+            outcome = at_most(within, resync.time.low_ns, resync.time.high_ns)
+            why = "" if outcome is Outcome.PASSED else f"in time only after {_seconds(resync.time)}"
+            outcome, why = self._held_up(outcome, why, resync.time.low_ns - within)
+            yield self._finding("in time", text, _seconds(resync.time), outcome, why)
+        elif resync.outcome is SyncOutcome.NOT_SYNCED and self._last_seen_ns() > within:
+            off = self.result.final.smallest_ns - self.expect.tolerance_ns if self.result.final else 0
+            outcome, why = self._held_up(Outcome.FAILED, self._not_in_time(), max(1, off))
+            yield self._finding("in time", text, "never", outcome, why)
+        elif resync.outcome is SyncOutcome.NOT_SYNCED:
+            why = f"{self._not_in_time()}; it was not watched for {format_duration(within)}"
+            yield self._finding("in time", text, "not yet", Outcome.INCONCLUSIVE, why)
+        else:
+            yield self._finding("in time", text, "undecided", Outcome.INCONCLUSIVE, resync.why)
+
+    def _held_up(self, outcome: Outcome, why: str, over_ns: int) -> tuple[Outcome, str]:
+        """A clock that was brought back, and misses a limit by no more than the busy host held things up,
+        tells nothing of the guest."""
+        delay = delay_ns(self.obs)
+        if outcome is not Outcome.FAILED or over_ns > delay or self.result.mechanism is ResyncMechanism.NONE:
+            return outcome, why
+        held = f"the busy host held readings up by as much as {format_about(delay)}"
+        return Outcome.INCONCLUSIVE, f"{why}; {held}"
+
+    def _not_in_time(self) -> str:
+        final = self.result.final
+        watched = format_duration(round(self._watched_ns(), -8))
+        if final is None:
+            return f"not in time after {watched}"
+        where = "behind" if final.mid_ns < 0 else "ahead"
+        size = shown(final if final.mid_ns >= 0 else -final)
+        by = "" if self.result.mechanism is not ResyncMechanism.NONE else ", and nothing was to repair it"
+        return f"still {size} {where} {watched} after the resume{by}"
+
+    def _last_seen_ns(self) -> int:
+        """The time since the resume at which the clock was certainly seen last."""
+        curve = self.result.resync.curve if self.result.resync else ()
+        return curve[-1].from_ns if curve else 0
+
+    def _watched_ns(self) -> int:
+        curve = self.result.resync.curve if self.result.resync else ()
+        return curve[-1].at_ns if curve else 0
+
+    def as_predicted(self) -> Iterator[Finding]:
+        """The mechanism's forecast. What was not watched for long enough to tell has not passed."""
+        if not self.expect.as_predicted or not self.obs.frozen or self.result.control:
+            return
+        agrees, words = compared(self.result)
+        known = {True: Outcome.PASSED, False: Outcome.FAILED, None: Outcome.INCONCLUSIVE}
+        said = self.result.forecast
+        why = "" if agrees else f"{words or 'nothing was predicted'}{f' ({said.text})' if said else ''}"
+        yield self._finding(AS_PREDICTED, "as predicted", words or "not told", known[agrees], why)
+
+    def final_offset(self) -> Iterator[Finding]:
+        limit, final = self.expect.final_offset_ns, self.result.final
+        if limit is None or self.result.control:
+            return
+        text = f"at most {format_duration(limit)}"
+        if final is None:
+            why = "the final offset was not measured"
+            yield self._finding("final offset", text, "not measured", Outcome.INCONCLUSIVE, why)
+            return
+        outcome = at_most(limit, final.smallest_ns, final.largest_ns)
+        why = (
+            "" if outcome is Outcome.PASSED else f"final offset {shown(final, signed=True)}, expected {text}"
+        )
+        outcome, why = self._held_up(outcome, why, final.smallest_ns - limit)
+        yield self._finding("final offset", text, shown(final, signed=True), outcome, why)
+
+    def drift(self) -> Iterator[Finding]:
+        limit, seen = self.expect.drift_ppm, self.result.drift_after
+        if limit is None or self.result.control:
+            return
+        text = f"at most {limit:g} ppm"
+        if seen is None:
+            why = "the offset after the resync followed no straight line"
+            yield self._finding("drift", text, "not measured", Outcome.INCONCLUSIVE, why)
+            return
+        smallest = 0.0 if seen.low <= 0 <= seen.high else min(abs(seen.low), abs(seen.high))
+        outcome = at_most(limit, smallest, seen.largest_ppm)
+        measured = f"{seen.ppm:+.0f} ± {seen.bound_ppm:.0f} ppm"
+        why = ""
+        if outcome is Outcome.INCONCLUSIVE:
+            window = seen.window_for_ns(max(1.0, limit / 2)) / NS_PER_S
+            why = f"drift {measured}: the window is too short, about {window:.0f} s would do"
+        elif outcome is Outcome.FAILED:
+            why = f"drift {measured}"
+        yield self._finding("drift", text, measured, outcome, why)
