@@ -130,9 +130,11 @@ def breaking(
     if broken is Broken.LATE:
         return (Move(latest + 20 * MS + int(plot.when * S), 0),)
     if broken is Broken.ELSEWHERE:
-        side = 1 if plot.slewed else -1
+        side, at = 1 if plot.slewed else -1, _at(plot.when, 0, min(latest, watch_ns) // 2)
         off = said.residual.largest_ns + 60 * MS + int(plot.where * 500 * MS)
-        return (Move(_at(plot.when, 0, min(latest, watch_ns) // 2), side * off),)
+        if side < 0 and said.latency_ns:
+            off += at  # the host's word may have taken so long: its clock is no further behind than that
+        return (Move(at, side * off),)
     if broken is Broken.SLEWED and said.correction is Correction.STEP:
         return (Move(0, 0, ppb=83_333_000),)
     if broken is Broken.STEPPED and said.correction is Correction.SLEW:
