@@ -22,7 +22,7 @@ from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.hypervisor.domains import Domains, LabDomain, state_of
 from lab.hypervisor.embed import Root
 from lab.hypervisor.events import EventLog, LifecycleEvent
-from lab.hypervisor.exchange import END_S, Exchange
+from lab.hypervisor.exchange import Exchange
 from lab.hypervisor.facts import Emulator, HypervisorFacts
 from lab.hypervisor.freezing import Freeze, Nothing, Sigstop, Suspend
 from lab.hypervisor.ground import Ground
@@ -32,6 +32,7 @@ from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.saving import SaveRestore
 from lab.hypervisor.sleeping import GuestSleep
+from lab.hypervisor.successor import END_S
 from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
 
 _AGENT_NS = 10 * NS_PER_S

@@ -21,9 +21,10 @@ from lab.hypervisor import migration
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Relaunch
 from lab.hypervisor.domain import DomainSpec, render
-from lab.hypervisor.exchange import END_S, At, Exchange
+from lab.hypervisor.exchange import At, Exchange
 from lab.hypervisor.freezing import charge
 from lab.hypervisor.rehearsal import rehearse
+from lab.hypervisor.successor import END_S
 from lab.ports import Frozen, Resumed
 from lab.threads import Worker
 
@@ -79,12 +80,12 @@ class ColdExchange(Exchange):
 
     def prepare(self) -> None:
         """Look at what can be looked at; the successor itself is not started yet."""
-        self._spec = self._plan()
-        self._ground.check_emulator(self._spec)
-        rehearse(self._ground, self._spec)
-        self._offer(self._predecessor)
-        if self._socket is not None:
-            self._keeper = Keeper(self._socket)
+        self._new.spec = self._plan()
+        self._ground.check_emulator(self._new.spec)
+        rehearse(self._ground, self._new.spec)
+        self._new.offer(self._predecessor)
+        if self._new.socket is not None:
+            self._keeper = Keeper(self._new.socket)
 
     def stop(self, deadline_raw_ns: int) -> Frozen:
         return replace(super().stop(deadline_raw_ns), resume_ns=_START_NS)
@@ -94,7 +95,7 @@ class ColdExchange(Exchange):
         self._prover.look(self._late(deadline_raw_ns))
         since = ground.clock.now().real_ns
         with self._steps.step("state out"):
-            ground.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._socket}")
+            ground.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._new.socket}")
             self._await(ground.domain(guest)[1], since, deadline_raw_ns)
             if self._keeper is not None:
                 self._state = self._keeper.take(ground.left_s(deadline_raw_ns))
@@ -114,15 +115,15 @@ class ColdExchange(Exchange):
             self._guest,
             self._token.handle,
             state_file=str(self._state_file),
-            memory_file=str(self._old.memory_file),
+            memory_file=str(self._new.old.memory_file),
             home=str(self._ground.home),
-            domain_xml=render(self._successor(self._old.emulator)),
+            domain_xml=render(self._new.described(self._new.old.emulator)),
             agents=str(self._ground.sockets),
         )
 
     @property
     def _state_file(self) -> Path:
-        return self._ground.home / "saved" / f"{self._guest}-{self._old.uuid}.state"
+        return self._ground.home / "saved" / f"{self._guest}-{self._new.old.uuid}.state"
 
     def _write(self) -> Path:
         folder = self._ground.home / "saved"
@@ -139,7 +140,7 @@ class ColdExchange(Exchange):
 
     def go_on(self) -> Resumed:
         with self._lock:
-            if self.holds and self._domain is None:
+            if self.holds and self._new.domain is None:
                 why = self._bring_back()
                 resumed = super().go_on()
                 self._done = replace(resumed, why=resumed.why or why)
@@ -149,39 +150,39 @@ class ColdExchange(Exchange):
     def _bring_back(self) -> str:
         """A new process with the state: of the wanted emulator, else one more, of the old one, and why."""
         try:
-            self._load(self._spec)
+            self._load(self._new.spec)
         except FreezelabError as error:
-            self._clear_successor()
-            same = self._spec is not None and self._spec.emulator == self._old.emulator
-            self._spec = replace(self._plan(), emulator=self._old.emulator)
-            self._load(self._spec)
+            self._new.clear()
+            same = self._new.spec is not None and self._new.spec.emulator == self._new.old.emulator
+            self._new.spec = replace(self._plan(), emulator=self._new.old.emulator)
+            self._load(self._new.spec)
             return f"{'a second process of it' if same else 'put back to the old emulator'}: {error.what}"
         return ""
 
     def _load(self, spec: DomainSpec | None) -> None:
-        if spec is None or self._socket is None:
+        if spec is None or self._new.socket is None:
             return
-        self._socket.unlink(missing_ok=True)
+        self._new.socket.unlink(missing_ok=True)
         with self._steps.step("start successor"):
             try:
                 with self._ground.starting():
-                    self._start(spec)
+                    self._new.start(spec)
             except HypervisorError as error:
                 # libvirt may have nothing to tell but that the monitor it connects to is gone.
-                said = self._said().removeprefix(": ")
+                said = self._new.last_words().removeprefix(": ")
                 told = error.what if said in error.what else f"{error.what}: {said}"
                 raise HypervisorError(told, where=error.where, hint=error.hint) from error
-            self._listen()
+            self._new.listen()
         with self._steps.step("state in"):
             since = self._ground.clock.now().real_ns
             try:
-                migration.send_state(self._socket, self._state, LOAD_NS / NS_PER_S)
+                migration.send_state(self._new.socket, self._state, LOAD_NS / NS_PER_S)
             except OSError as error:
+                why = f"{error.strerror or error}{self._new.last_words()}"
                 raise HypervisorError(
-                    f"the successor does not take its state: {error.strerror or error}{self._said()}",
-                    where=self._guest,
+                    f"the successor does not take its state: {why}", where=self._guest
                 ) from error
-            self._await(self._domain.UUIDString(), since, self._ground.clock.now().raw_ns + LOAD_NS)
+            self._await(self._new.domain.UUIDString(), since, self._ground.clock.now().raw_ns + LOAD_NS)
         self._prover.look_again(self._late(self._deadline))
 
     def _go_back(self, why: str) -> Resumed:
@@ -190,15 +191,15 @@ class ColdExchange(Exchange):
         if not self._state or (old.alive and not self._ending):
             return super()._go_back(why)
         old.kill(END_S)  # it may have been cut short
-        self._clear_successor()
-        self._spec = replace(self._plan(), emulator=self._old.emulator)
-        self._load(self._spec)
+        self._new.clear()
+        self._new.spec = replace(self._plan(), emulator=self._new.old.emulator)
+        self._load(self._new.spec)
         call, failed = self._run_successor()
         if failed:
             raise HypervisorError(failed, where=self._guest)
         self._over()
         told = f"put back to the old emulator: {why}"
-        self._done = Resumed(call, self._steps.hand_out(), told, not self._old.tap, self._prover.result())
+        self._done = Resumed(call, self._steps.hand_out(), told, not self._new.old.tap, self._prover.result())
         return self._done
 
     def finish(self) -> None:

@@ -25,7 +25,7 @@ class Failing(Exchange):
             clock=clock, on_step=lambda _guest, _step: None, suspend=lambda _guest: Call(NOW, NOW)
         )
         super().__init__(cast(Any, ground), "web-0", Freezing(FreezeMethod.IN_PLACE))
-        self._spec = cast(Any, object())  # prepared
+        self._new.spec = cast(Any, object())  # prepared
         self._fails = failure
         self.back: list[str] = []
 

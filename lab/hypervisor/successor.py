@@ -1,0 +1,142 @@
+"""The QEMU process that is to take a guest over: planned, started paused, waiting for a state, and taken away
+again when it is not needed. exchange.py says when; whether the guest runs in it is decided there."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import secrets
+from pathlib import Path
+from typing import Any
+
+from lab.errors import HypervisorError, Refused
+from lab.hypervisor import migration
+from lab.hypervisor.binding import libvirt
+from lab.hypervisor.domain import DomainSpec
+from lab.hypervisor.ground import Ground
+from lab.hypervisor.process import QemuProcess
+from lab.ports import Freezing
+
+END_S = 5.0
+"""How long a killed process may take to be gone; unmapping gigabytes takes tenths of seconds."""
+
+_FILES = 128
+"""Open files that a successor's table holds at least; the smallest table has 64."""
+
+
+class SuccessorProcess:
+    """Of one guest, in one exchange. old: the guest's domain as it is, from plan() on. spec: the successor's,
+    which whoever plans it sets. domain, process: from start() on. socket: where it waits for a state."""
+
+    def __init__(self, ground: Ground, guest: str, freezing: Freezing) -> None:
+        self._ground, self._guest, self._freezing = ground, guest, freezing
+        self.old: DomainSpec
+        self.spec: DomainSpec | None = None
+        self.domain: Any = None
+        self.process: QemuProcess | None = None
+        self.socket: Path | None = None
+
+    def plan(self) -> DomainSpec:
+        """The successor to be, with a new socket for the state. Refused when there can be none."""
+        old = self._ground.specs.get(self._guest)
+        if old is None:
+            raise Refused("only a guest that this lab has started can be handed over", where=self._guest)
+        if old.memory_file is None:
+            raise Refused(
+                "its RAM is not in a file, so that no other process can take it over", where=self._guest
+            )
+        self.old = old
+        self._refuse_others()
+        self.socket = self._ground.sockets / f"{secrets.token_hex(4)}.state"
+        return self.described(Path(self._freezing.successor.emulator or old.emulator))
+
+    def described(self, emulator: Path) -> DomainSpec:
+        """A successor with sockets of its own."""
+        old, run = self.old, self._ground.sockets
+        agent = run / f"{secrets.token_hex(4)}.agent" if old.agent_socket is not None else None
+        probe = run / f"{secrets.token_hex(4)}.probe" if old.probe_socket is not None else None
+        monitor = run / f"{secrets.token_hex(4)}.monitor" if old.monitor_socket is not None else None
+        return old.successor(emulator, agent, probe, monitor)
+
+    def start(self, spec: DomainSpec) -> None:
+        """Start it, paused. HypervisorError when that cannot be."""
+        self.domain = self._ground.domains.create(spec, paused=True)
+        self.process = QemuProcess.find(spec.uuid, self._guest)
+        self._widen(self.process)
+
+    def _widen(self, process: QemuProcess) -> None:
+        """Give the successor a larger table of open files, while nobody waits for it. QEMU opens its 65th
+        when its devices start, after RESUME and before the vCPUs; Linux then waits for an RCU grace period to
+        enlarge the table of a process with threads (fs/file.c, expand_fdtable): 10 to 15 ms more of pause."""
+        more: list[str] = []
+        while 0 < process.file_table < _FILES and len(more) < _FILES:
+            name = f"labfile{len(more)}"
+            backend = {"type": "file", "data": {"out": "/dev/null"}}
+            self._ground.qmp(self.domain, self._guest, "chardev-add", id=name, backend=backend)
+            more.append(name)
+        for name in more:
+            self._ground.qmp(self.domain, self._guest, "chardev-remove", id=name)
+
+    def _refuse_others(self) -> None:
+        wanted, old = self._freezing.successor, self.old
+        for what, asked, has in (
+            ("machine type", wanted.machine, old.machine),
+            ("CPU model", wanted.cpu, old.cpu),
+        ):
+            if asked and asked != has:
+                raise Refused(
+                    f"another {what} on the successor: {asked} instead of {has}, "
+                    "whose device state it would not understand",
+                    where=self._guest,
+                    hint=f"leave {what.split()[0].lower()} out of the patch: the guest keeps its own",
+                )
+
+    def ask(self, domain: Any) -> migration.Ask:
+        """Commands to one of the two processes."""
+        return functools.partial(self._ground.qmp, domain, self._guest)
+
+    def offer(self, domain: Any) -> None:
+        """What both sides have to agree on."""
+        migration.set_capabilities(self.ask(domain), "x-ignore-shared", "events")
+
+    def listen(self) -> None:
+        """Have the successor wait for the state at its socket."""
+        ground, guest = self._ground, self._guest
+        status = ground.qmp(self.domain, guest, "query-status")["status"]
+        if status != "inmigrate":
+            raise HypervisorError(f"its successor is {status} instead of waiting", where=guest)
+        self.offer(self.domain)
+        ground.qmp(self.domain, guest, "migrate-incoming", uri=f"unix:{self.socket}")
+
+    def last_words(self) -> str:
+        """The successor's last words; it may take libvirt's file a moment to have them."""
+        if self.spec is None:
+            return ""
+        last = self._ground.events.wait_until(
+            lambda: self._ground.logs.last(self.spec.name) or None if self.spec else None, 0.05
+        )
+        return f": {last}" if last else ""
+
+    def kill(self) -> None:
+        """End it and see it gone: only then may another process use the guest's disk and RAM."""
+        if self.process is not None:
+            self.process.kill(END_S)
+
+    def clear(self) -> None:
+        """What is left of a successor that is not needed; libvirt takes a second or two. A signal may have
+        come when libvirt had just started it, before it was known here."""
+        if self.spec is not None and self.domain is None:
+            with contextlib.suppress(libvirt.libvirtError):
+                self.domain = self._ground.connection.lookupByUUIDString(self.spec.uuid)
+            with contextlib.suppress(HypervisorError):
+                self.process = QemuProcess.find(self.spec.uuid, self._guest)
+        self.kill()
+        if self.domain is not None:
+            with contextlib.suppress(libvirt.libvirtError):
+                self.domain.destroy()
+        if self.process is not None:
+            self.process.close()
+        self.process = self.domain = None
+        for path in (self.socket, *(self.spec.sockets if self.spec is not None else ())):
+            if path is not None:
+                path.unlink(missing_ok=True)
