@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """No case of hypothesis's has a deadline: the machine may be busy with guests. SIGINT works. Who is
     started by a shell in its background ignores it, and so do all that it starts (POSIX, 2.11 Signals and
-    Error Handling). The terminal is one that can do nothing: who needs another says so."""
+    Error Handling). The terminal is one that can do nothing: who needs another says so. Where tests are only
+    collected, syrupy takes all snapshots for unused, and fails."""
     os.environ["TERM"] = "dumb"
     settings.register_profile("lab", deadline=None)
     settings.load_profile("lab")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.option.collectonly:
+        config.option.warn_unused_snapshots = True
