@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from lab.core.units import format_duration
 from lab.report.numbers import milliseconds
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import Column, Piece, Table
 from lab.report.text import clean
-
-WIDE = ("pause", "how", "cycles", "bias ms", "95 % of errors ms", "known to ms", "covered")
-NARROW = ("pause", "how", "bias ms", "95 % of errors ms", "covered")
 
 
 def render_calibration(
@@ -31,17 +29,8 @@ def render_calibration(
     everything = figures["all"]
     page.parts([f"calibrated {clean(made)}", f"run {clean(run)}"], "dim")
     page.blank()
-    for heads in (WIDE, NARROW):
-        grid = Grid([Column(head, right=head not in ("how",)) for head in heads])
-        for part in figures["parts"]:
-            cells = _cells(format_duration(part["pause_ns"]), part["method"], part)
-            grid.rows.append([cells[head] for head in heads])
-        cells = _cells("all", "", everything)
-        grid.rows.append([cells[head] for head in heads])
-        if page.grid(grid):
-            break
-    else:
-        page.squeezed(grid)
+    rows = [(format_duration(part["pause_ns"]), part["method"], part) for part in figures["parts"]]
+    page.table(Table(_COLUMNS, [*rows, ("all", "", everything)]))
     page.blank()
     page.labelled("measured", "by the guest's side alone; the host's own stamps are what is known")
     page.labelled("bias", _bias(everything))
@@ -92,13 +81,25 @@ def _coverage(given: Mapping[str, Any]) -> str:
     )
 
 
-def _cells(pause: str, how: str, given: Mapping[str, Any]) -> dict[str, Piece]:
-    return {
-        "pause": (pause, "bold"),
-        "how": (how, ""),
-        "cycles": (str(given["count"]), ""),
-        "bias ms": (_signed(given["bias_ns"]), ""),
-        "95 % of errors ms": (_range(given), ""),
-        "known to ms": (f"± {milliseconds(given['width_ns'] / 2, up=True)}", ""),
-        "covered": (f"{given['met']}/{given['count']}", "" if _held(given) else "bold red"),
-    }
+_Row = tuple[str, str, Mapping[str, Any]]
+"""Length of the pause, method, figures."""
+
+
+def _covered(row: _Row) -> Piece:
+    return f"{row[2]['met']}/{row[2]['count']}", "" if _held(row[2]) else "bold red"
+
+
+_COLUMNS: Sequence[Column[_Row]] = (
+    Column("pause", lambda row: (row[0], "bold"), right=True),
+    Column("how", lambda row: (row[1], "")),
+    Column("cycles", lambda row: (str(row[2]["count"]), ""), right=True, rank=1),
+    Column("bias ms", lambda row: (_signed(row[2]["bias_ns"]), ""), right=True),
+    Column("95 % of errors ms", lambda row: (_range(row[2]), ""), right=True),
+    Column(
+        "known to ms",
+        lambda row: (f"± {milliseconds(row[2]['width_ns'] / 2, up=True)}", ""),
+        right=True,
+        rank=2,
+    ),
+    Column("covered", _covered, right=True),
+)

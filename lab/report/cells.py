@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lab.core.units import NS_PER_MS
 from lab.record.run import Cell, Comparison, Cycle, Run
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import at_latest, interval, magnitude, milliseconds
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import KEPT, Column, Piece, Table
 from lab.report.text import counted, shortened
 
 MOST_CELLS = 40
 
-_Cell = Callable[[Cell, Sequence[Cycle]], Piece]
+
+@dataclass(frozen=True)
+class _Row:
+    """A cell, and its cycles but for its control cycles."""
+
+    cell: Cell
+    cycles: Sequence[Cycle]
 
 
 def cycles_of(run: Run, cell: Cell) -> list[Cycle]:
@@ -21,29 +29,31 @@ def cycles_of(run: Run, cell: Cell) -> list[Cycle]:
     return [c for g in run.guests if g.cell == cell.id for c in g.cycles if not c.control]
 
 
-def _count(cell: Cell, cycles: Sequence[Cycle]) -> Piece:  # noqa: ARG001 - one of many cells
-    whole = cell.cycles == cell.wanted
-    return (str(cell.cycles) if whole else f"{cell.cycles} of {cell.wanted}"), "" if whole else "yellow"
+def _count(row: _Row) -> Piece:
+    whole = row.cell.cycles == row.cell.wanted
+    return (
+        str(row.cell.cycles) if whole else f"{row.cell.cycles} of {row.cell.wanted}"
+    ), "" if whole else "yellow"
 
 
-def _pause(cell: Cell, cycles: Sequence[Cycle]) -> Piece:
-    if not cycles:
-        return ("refused" if cell.refused else "not run"), "yellow"
-    if cell.pause is not None:
-        return interval(cell.pause), ""
-    outages = sorted(c.outage_ns for c in cycles if c.outage_ns is not None)
+def _pause(row: _Row) -> Piece:
+    if not row.cycles:
+        return ("refused" if row.cell.refused else "not run"), "yellow"
+    if row.cell.pause is not None:
+        return interval(row.cell.pause), ""
+    outages = sorted(c.outage_ns for c in row.cycles if c.outage_ns is not None)
     if outages:
         return f"down {magnitude(outages[len(outages) // 2])}", ""
-    return ("no freeze", "dim") if not any(c.frozen for c in cycles) else ("not measured", "yellow")
+    return ("no freeze", "dim") if not any(c.frozen for c in row.cycles) else ("not measured", "yellow")
 
 
-def _p95(cell: Cell, cycles: Sequence[Cycle]) -> Piece:  # noqa: ARG001
-    seen = next((s for s in cell.statistics if (s.kind, s.metric) == ("freeze", "pause")), None)
+def _p95(row: _Row) -> Piece:
+    seen = next((s for s in row.cell.statistics if (s.kind, s.metric) == ("freeze", "pause")), None)
     return ("", "") if seen is None else (milliseconds(seen.p95.value), "")
 
 
-def _regime(cell: Cell, cycles: Sequence[Cycle]) -> Piece:  # noqa: ARG001
-    paused = [c for c in cycles if c.pause is not None]
+def _regime(row: _Row) -> Piece:
+    paused = [c for c in row.cycles if c.pause is not None]
     counts: dict[str, int] = {}
     for cycle in paused:
         counts[cycle.regime or "undecided"] = counts.get(cycle.regime or "undecided", 0) + 1
@@ -53,8 +63,8 @@ def _regime(cell: Cell, cycles: Sequence[Cycle]) -> Piece:  # noqa: ARG001
     return ", ".join(f"{count} {regime}" for regime, count in counts.items()) or "–", style
 
 
-def _in_time(cell: Cell, cycles: Sequence[Cycle]) -> Piece:  # noqa: ARG001
-    known = [c.resync for c in cycles if c.resync is not None]
+def _in_time(row: _Row) -> Piece:
+    known = [c.resync for c in row.cycles if c.resync is not None]
     if not known:
         return "–", ""
     late = [r for r in known if r.time_ns is None]
@@ -73,54 +83,59 @@ def show_cells(page: Page, run: Run) -> None:
         order = ("failed", "inconclusive", "passed")
         shown = sorted(shown, key=lambda cell: order.index(cell.outcome))[:MOST_CELLS]
         page.parts([f"the {len(shown)} worst of {counted(len(run.cells), 'cell')}"], "dim")
-    several = any(cell.wanted > 1 for cell in run.cells)
-    named = all(cell.method in cell.id for cell in run.cells)
-    wide: list[tuple[Column, _Cell]] = [
-        (Column("cell"), lambda cell, _: (cell.id, "bold")),
-        (Column("method"), lambda cell, _: (cell.method, "")),
-        (Column("cycles", right=True), _count),
-        (Column("pause", right=True), _pause),
-        (Column("p95, ms", right=True), _p95),
-        (Column("regime"), _regime),
-        (Column("in time by", right=True), _in_time),
-        (Column("verdict"), lambda cell, _: VERDICTS[cell.outcome]),
+    columns: list[Column[_Row]] = [Column("cell", lambda row: (row.cell.id, "bold"))]
+    if not all(cell.method in cell.id for cell in run.cells):
+        columns.append(Column("method", lambda row: (row.cell.method, ""), rank=2))
+    if any(cell.wanted > 1 for cell in run.cells):
+        columns.append(Column("cycles", _count, right=True, rank=7))
+    columns.append(Column("pause", _pause, right=True))
+    if any(len(cell.statistics) for cell in run.cells):
+        columns.append(Column("p95, ms", _p95, right=True, rank=6))
+    columns += [
+        Column("regime", _regime, rank=4),
+        Column("in time by", _in_time, right=True, rank=5),
+        Column("verdict", lambda row: VERDICTS[row.cell.outcome]),
     ]
-    if not any(len(cell.statistics) for cell in run.cells):
-        wide = [pair for pair in wide if pair[0].head != "p95, ms"]
-    if not several:
-        wide = [pair for pair in wide if pair[0].head != "cycles"]
-    less = [pair for pair in wide if pair[0].head != "method"]
-    least = [pair for pair in less if pair[0].head not in ("regime", "in time by")]
-    candidates = [wide, less] if not named else [less]
-    grids = []
-    for chosen, gap in (*((c, gap) for c in candidates for gap in (3, 2)), (less, 1), (least, 2)):
-        grid = Grid([column for column, _ in chosen], gap=gap)
-        for cell in shown:
-            cycles = cycles_of(run, cell)
-            grid.rows.append([make(cell, cycles) for _, make in chosen])
-        grids.append(grid)
-    if not page.grid(*grids):
-        page.squeezed(grids[-1])
+    rows = [_Row(cell, cycles_of(run, cell)) for cell in shown]
+    page.table(Table(columns, rows, gaps={3: 1, 2: 3, 1: KEPT}))
 
 
 def show_comparisons(page: Page, run: Run) -> None:
     """Slopes and ratios, a row each."""
-    slopes = Grid([Column("pause over memory"), Column("ms/GiB", True), Column("95 %", True), Column("")])
-    ratios = Grid([Column("save-restore / in-place"), Column("ratio", True), Column("95 %", True)])
-    for one in run.comparisons:
-        name = " ".join(shortened(value, 40) for value in one.of.values()) or "all"
-        if one.kind == "slope":
-            ms = [None if v is None else v / NS_PER_MS for v in (one.low, one.high)]
-            cells = [name, f"{one.value / NS_PER_MS:+.1f}", _interval(ms[0], ms[1], "+.1f"), _trend(one)]
-            slopes.rows.append([(cells[0], "bold"), (cells[1], ""), (cells[2], "dim"), (cells[3], "")])
-        else:
-            digits = ".0f" if one.value >= 100 else ".1f"
-            bounds = _interval(one.low, one.high, digits)
-            ratios.rows.append([(name, "bold"), (f"{one.value:{digits}}x", ""), (bounds, "dim")])
-    for grid in (slopes, ratios):
-        if grid.rows:
+    slopes: Table[Comparison] = Table(
+        [
+            Column("pause over memory", _name),
+            Column("ms/GiB", lambda one: (f"{one.value / NS_PER_MS:+.1f}", ""), right=True),
+            Column("95 %", _slope_limits, right=True),
+            Column("", lambda one: (_trend(one), ""), rank=1),
+        ],
+        [one for one in run.comparisons if one.kind == "slope"],
+    )
+    ratios: Table[Comparison] = Table(
+        [
+            Column("save-restore / in-place", _name),
+            Column("ratio", lambda one: (f"{one.value:{_digits(one)}}x", ""), right=True),
+            Column("95 %", lambda one: (_interval(one.low, one.high, _digits(one)), "dim"), right=True),
+        ],
+        [one for one in run.comparisons if one.kind != "slope"],
+    )
+    for table in (slopes, ratios):
+        if table.rows:
             page.blank()
-            page.squeezed(grid)
+            page.table(table)
+
+
+def _name(one: Comparison) -> Piece:
+    return " ".join(shortened(value, 40) for value in one.of.values()) or "all", "bold"
+
+
+def _slope_limits(one: Comparison) -> Piece:
+    low, high = (None if v is None else v / NS_PER_MS for v in (one.low, one.high))
+    return _interval(low, high, "+.1f"), "dim"
+
+
+def _digits(one: Comparison) -> str:
+    return ".0f" if one.value >= 100 else ".1f"
 
 
 EXAMPLES = 3  # of what is left out for one reason

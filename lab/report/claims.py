@@ -8,7 +8,8 @@ from dataclasses import replace
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.record.run import Audit, Cycle, Run
 from lab.report.numbers import at_latest
-from lab.report.page import Page, Piece
+from lab.report.page import Page
+from lab.report.table import Piece
 from lab.report.text import counted
 
 MOST_WRONG = 12

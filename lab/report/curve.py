@@ -16,7 +16,8 @@ from lab.core.resync import LARGEST_BLIND_NS
 from lab.core.units import NS_PER_S
 from lab.record.run import Moved, Point
 from lab.report.numbers import edge
-from lab.report.page import Page, Piece
+from lab.report.page import Page
+from lab.report.table import Piece
 
 ROWS_PER_DECADE = 2
 DOTS = 4  # of a braille character, one above the other; two beside each other

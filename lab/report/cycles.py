@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from lab.core.verdict import Outcome
 from lab.record.run import Cycle, Guest, Run
 from lab.report.numbers import NOT_MEASURED, at_latest, behind, interval, magnitude
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import KEPT, Column, Piece, Table, forms
 from lab.report.text import counted, shortened
 
 MOST_ROWS = 20
@@ -129,44 +130,50 @@ def _in_time(how: bool) -> Cell:
     return cell
 
 
-def _grid(
-    rows: Sequence[Row],
-    *,
-    unit: bool,
-    gap: int,
-    how: bool,
-    regime: bool = True,
-    method: bool = False,
-    name: bool = True,
-    name_width: int = 63,
-) -> Grid:
-    several = any(row.cycle is not None and row.cycle.index for row in rows)
-    ms = "" if unit else ", ms"
-    split = " " if unit else "\n"
-    chosen: list[tuple[Column, Cell]] = []
-    if name:
-        chosen.append((Column("guest"), lambda row: (shortened(row.guest.name, name_width), "bold")))
-    if several:
-        chosen.append(
-            (Column("cycle", right=True), lambda row: (str(row.cycle.index) if row.cycle else "-", ""))
+def _with_unit(head: str, cell: Callable[[bool], Cell]) -> Column[Row]:
+    """Of milliseconds: the unit is in each cell, and where there is little room in the head, which is broken
+    at its "\\n" then."""
+    return forms(
+        Column(head.replace("\n", " "), cell(True), right=True, rank=UNIT),
+        Column(f"{head}, ms", cell(False), right=True),
+    )
+
+
+UNIT = 3
+"""The rank from which on the heads have the unit, and two lines."""
+REGIME = 5
+
+
+def _columns(rows: Sequence[Row], several: bool, methods: bool, regime: float) -> list[Column[Row]]:
+    """several: there is more than one guest. methods: there is more than one. regime: its column's rank."""
+    columns: list[Column[Row]] = [
+        forms(
+            Column("guest", lambda row: (shortened(row.guest.name, 63), "bold"), rank=UNIT),
+            Column("guest", lambda row: (shortened(row.guest.name, 24), "bold"), rank=4),
+            Column(
+                "guest",
+                lambda row: (shortened(row.guest.name, 12), "bold"),
+                rank=KEPT if several else regime,
+            ),
         )
-    if method:
-        chosen.append((Column("method"), lambda row: (row.cycle.method if row.cycle else "-", "")))
-    chosen.append((Column(f"pause{ms}", right=True), _pause(unit)))
-    if regime:
-        chosen.append((Column("regime"), _regime))
-    chosen.append((Column(f"behind{split}at resume{ms}", right=True), _behind(unit)))
-    chosen.append((Column(f"in time{split}again", right=not how), _in_time(how)))
-    chosen.append((Column(f"final{split}offset{ms}", right=True), _final(unit)))
-    chosen.append((Column("verdict"), lambda row: VERDICTS[row.outcome]))
-    grid = Grid([column for column, _ in chosen], gap=gap)
-    for row in rows:
-        grid.rows.append([cell(row) for _, cell in chosen])
-    return grid
-
-
-def _same(values: Sequence[object]) -> bool:
-    return len(set(values)) <= 1
+    ]
+    if any(row.cycle is not None and row.cycle.index for row in rows):
+        columns.append(Column("cycle", lambda row: (str(row.cycle.index) if row.cycle else "-", ""), True))
+    if methods:
+        columns.append(Column("method", lambda row: (row.cycle.method if row.cycle else "-", ""), rank=2))
+    return [
+        *columns,
+        _with_unit("pause", _pause),
+        Column("regime", _regime, rank=regime),
+        _with_unit("behind\nat resume", _behind),
+        forms(
+            Column("in time again", _in_time(True), rank=2),
+            Column("in time again", _in_time(False), right=True, rank=UNIT),
+            Column("in time\nagain", _in_time(False), right=True),
+        ),
+        _with_unit("final\noffset", _final),
+        Column("verdict", lambda row: VERDICTS[row.outcome]),
+    ]
 
 
 def show_cycles(page: Page, run: Run) -> None:
@@ -177,28 +184,20 @@ def show_cycles(page: Page, run: Run) -> None:
         shown = sorted(rows, key=lambda row: row.worst_first)[: max(3, min(bad, WORST_ROWS))]
         page.parts([f"the {len(shown)} worst of {counted(len(rows), 'cycle')}"], "dim")
     frozen = [row.cycle for row in rows if row.cycle is not None and not row.cycle.control]
-    method = not _same([cycle.method for cycle in frozen])
-    candidates = [
-        _grid(shown, unit=True, gap=3, how=True, method=method),
-        _grid(shown, unit=True, gap=2, how=True, method=method),
-        _grid(shown, unit=True, gap=2, how=False),
-        _grid(shown, unit=False, gap=2, how=False, name_width=24),
-        _grid(shown, unit=False, gap=2, how=False, name_width=12),
-    ]
-    if page.grid(*candidates):
-        return
     regimes = {cycle.regime for cycle in frozen if cycle.pause is not None}
-    if len(shown) > 1 and len(regimes) == 1:
-        several = len(run.guests) > 1
-        without = [
-            _grid(shown, unit=False, gap=2, how=False, regime=False, name=several, name_width=n)
-            for n in (24, 12)
-        ]
-        if page.grid(*without):
-            page.parts([f"regime: {next(iter(regimes)) or 'undecided'} in every freeze"], "dim")
-            return
-    for row in shown:
-        _stacked(page, row, close=len(shown) > 4)
+    alike = len(shown) > 1 and len(regimes) == 1
+    columns = _columns(
+        shown,
+        several=len(run.guests) > 1,
+        methods=len({cycle.method for cycle in frozen}) > 1,
+        regime=REGIME if alike else KEPT,
+    )
+    layout = page.table(Table(columns, shown, gaps={3: 1, 2: KEPT}), cut=False)
+    if layout is None:
+        for row in shown:
+            _stacked(page, row, close=len(shown) > 4)
+    elif all(column.head != "regime" for column in layout.columns):
+        page.parts([f"regime: {next(iter(regimes)) or 'undecided'} in every freeze"], "dim")
 
 
 def _stacked(page: Page, row: Row, close: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.cells import cell_len
 
 from lab.core.units import NS_PER_S, format_duration, format_step
-from lab.record.run import Bounds, Cycle, DriftBounds, Point, Resync, Run, Statistic
+from lab.record.run import Bounds, Cycle, DriftBounds, Limits, Point, Resync, Run, Statistic
 from lab.report.claims import show_claims
 from lab.report.curve import show_curve
 from lab.report.cycles import Row, rows_of
@@ -28,8 +28,9 @@ from lab.report.numbers import (
     used_of,
     wanted_window,
 )
-from lab.report.page import LABEL, Column, Grid, Page, Piece
+from lab.report.page import LABEL, Page
 from lab.report.resyncs import TOLERANCE_NS, out_again_ns, verdict, watched_ns
+from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import counted, names
 
 LEAST_PLOT = 64
@@ -281,29 +282,36 @@ def show_statistics(page: Page, given: Sequence[Statistic]) -> None:
     if not given:
         return
     page.blank()
-    within = "95 % limits"
-    heads = (
-        ("ms", "cycles", "median", within, "p95", within, "max"),
-        ("ms", "cycles", f"median\n{within}", f"p95\n{within}", "max"),
-        ("ms", "cycles", "median", "p95", "max"),
+    page.table(
+        Table(
+            [
+                Column("ms", lambda s: (f"control: {s.metric}" if s.kind == "control" else s.metric, "")),
+                Column("cycles", lambda s: (str(s.count), ""), right=True),
+                *_with_limits("median", lambda s: s.median),
+                *_with_limits("p95", lambda s: s.p95),
+                Column("max", lambda s: (table_ms(s.max), ""), right=True),
+            ],
+            given,
+        )
     )
-    grids = [Grid([Column(head, right=head != "ms") for head in line]) for line in heads]
-    for s in given:
-        name, count = (f"control: {s.metric}" if s.kind == "control" else s.metric), str(s.count)
-        median, p95, largest = (table_ms(v) for v in (s.median.value, s.p95.value, s.max))
-        of_median, of_p95 = limits(s.median), limits(s.p95)
-        for grid, cells in zip(
-            grids,
-            (
-                (name, count, median, of_median, p95, of_p95, largest),
-                (name, count, f"{median}\n{of_median}", f"{p95}\n{of_p95}", largest),
-                (name, count, median, p95, largest),
+
+
+def _with_limits(head: str, of: Callable[[Statistic], Limits]) -> list[Column[Statistic]]:
+    """A quantile, and its limits beside it; then below it; then none."""
+    within = "95 % limits"
+    return [
+        forms(
+            Column(head, lambda s: (table_ms(of(s).value), ""), right=True, rank=1),
+            Column(
+                f"{head}\n{within}",
+                lambda s: (f"{table_ms(of(s).value)}\n{limits(of(s))}", ""),
+                right=True,
+                rank=2,
             ),
-            strict=True,
-        ):
-            grid.rows.append([(text, "dim" if text in (of_median, of_p95) else "") for text in cells])
-    if not page.grid(*grids):
-        page.squeezed(grids[-1])
+            Column(head, lambda s: (table_ms(of(s).value), ""), right=True),
+        ),
+        Column(within, lambda s: (limits(of(s)), "dim"), right=True, rank=1),
+    ]
 
 
 def _clocksources(page: Page, run: Run) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.core.units import NS_PER_MS
 from lab.record.run import Backward, Cycle, Effects, Measure, Run, TimerFleet
 from lab.report.numbers import edge, interval, magnitude
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import counted
 
 MOST_LINES = 6
@@ -66,6 +67,10 @@ def _decades(fleet: TimerFleet) -> dict[int, int]:
     return found
 
 
+_Timers = tuple[TimerFleet, Mapping[int, int]]
+"""Timers of a kind, and how many were late by how much."""
+
+
 def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
     if not fleets:
         return
@@ -73,34 +78,39 @@ def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
     edges = sorted({edge_ns for counts in merged for edge_ns in counts})
     last = max((fleet.buckets[-2][0] for fleet in fleets if len(fleet.buckets) > 1), default=0)
     heads = [f"> {edge(last)}" if e == ABOVE else f"≤ {edge(e)}" for e in edges]
-    too_soon = any(fleet.early for fleet in fleets)
 
-    def grid(split: str) -> Grid:
-        columns = [
-            Column("timers, late by"),
-            *(Column(head.replace(" ", split, 1), right=True) for head in heads),
-        ]
-        columns += [Column("worst", right=True), Column("at once", right=True)]
-        made = Grid([*columns, Column("early", right=True)] if too_soon else columns)
-        for fleet, counts in zip(fleets, merged, strict=True):
-            cells: list[Piece] = [(fleet.kind, "")]
-            for e in edges:
-                count = counts.get(e, 0)
-                cells.append((f"{count}", "" if count else "dim"))
-            cells.append((magnitude(fleet.worst_ns), ""))
-            cells.append((f"{fleet.at_once} of {fleet.timers}" if fleet.at_once else "–", ""))
-            cells += [(f"{fleet.early}", "magenta" if fleet.early else "dim")] if too_soon else []
-            made.rows.append(cells)
-        return made
+    def decade(edge_ns: int, head: str) -> Column[_Timers]:
+        def cell(row: _Timers) -> Piece:
+            count = row[1].get(edge_ns, 0)
+            return f"{count}", "" if count else "dim"
 
+        return forms(
+            Column(head, cell, right=True, rank=1),
+            Column(head.replace(" ", "\n", 1), cell, right=True, rank=2),
+        )
+
+    columns: list[Column[_Timers]] = [
+        forms(
+            Column("timers, late by", lambda row: (row[0].kind, ""), rank=2),
+            Column("timers", lambda row: (row[0].kind, "")),
+        ),
+        *(decade(e, head) for e, head in zip(edges, heads, strict=True)),
+        Column("worst", lambda row: (magnitude(row[0].worst_ns), ""), right=True),
+        Column("at once", lambda row: (_at_once(row[0]) or "–", ""), right=True),
+    ]
+    if any(fleet.early for fleet in fleets):
+        columns.append(Column("early", _early, right=True))
     page.blank()
-    candidates = [grid(" "), grid("\n")]
-    short = Grid([Column("timers"), Column("worst", right=True), Column("at once", right=True)])
-    short.rows = [[row[0], *row[len(edges) + 1 : len(edges) + 3]] for row in candidates[0].rows]
-    candidates.append(short)
-    if not page.grid(*candidates):
-        page.squeezed(candidates[-1])
+    page.table(Table(columns, list(zip(fleets, merged, strict=True))))
     page.blank()
+
+
+def _early(row: _Timers) -> Piece:
+    return f"{row[0].early}", "magenta" if row[0].early else "dim"
+
+
+def _at_once(fleet: TimerFleet) -> str:
+    return f"{fleet.at_once} of {fleet.timers}" if fleet.at_once else ""
 
 
 def _worst_timers(page: Page, seen: Sequence[_Seen]) -> None:
@@ -109,9 +119,9 @@ def _worst_timers(page: Page, seen: Sequence[_Seen]) -> None:
         return
     who, fleet = max(fleets, key=lambda pair: pair[1].worst_ns)
     text = f"at worst {magnitude(fleet.worst_ns)} late by their own clock ({fleet.kind}, {who})"
-    at_once, most = max(fleets, key=lambda pair: pair[1].at_once)
+    whose, most = max(fleets, key=lambda pair: pair[1].at_once)
     if most.at_once:
-        text += f"; at most {most.at_once} of {most.timers} at once ({most.kind}, {at_once})"
+        text += f"; at most {_at_once(most)} at once ({most.kind}, {whose})"
     early = sum(f.early for _, f in fleets)
     text += f"; {early} fired early" if early else ""
     page.labelled("timers", text, style="magenta" if early else "")

@@ -7,10 +7,11 @@ from datetime import datetime
 
 from rich.console import Console
 
-from lab.record.run import Measure, Run
+from lab.record.run import Run
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import interval
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import cleaned, shortened
 
 NO_PAUSE = "–"
@@ -22,34 +23,33 @@ def render_history(rows: Sequence[Run], console: Console) -> None:
     if not rows:
         page.parts(["no runs yet"])
         return
-    runs = [cleaned(run) for run in rows]
-    wide = ("run", "when", "playbook", "guests", "cycles", "longest pause", "outcome")
-    narrow = ("run", "longest pause", "outcome")
-    for heads, name_width in ((wide, 64), (wide[:1] + wide[3:], 64), (narrow, 64), (narrow, 34)):
-        grid = Grid([Column(head, right=head in ("guests", "cycles", "longest pause")) for head in heads])
-        for run in runs:
-            cells = _cells(run, name_width)
-            grid.rows.append([cells[head] for head in heads])
-        if page.grid(grid):
-            return
-    page.squeezed(grid)
-
-
-def _cells(run: Run, name_width: int) -> dict[str, Piece]:
-    cycles = [cycle for guest in run.guests for cycle in guest.cycles if cycle.frozen]
-    word, style = VERDICTS[run.outcome]
-    ended = (
-        "" if run.complete and not run.interrupted else " (interrupted)" if run.interrupted else " (cut off)"
+    page.table(
+        Table(
+            [
+                forms(
+                    Column("run", lambda run: (run.id, "bold"), rank=5),
+                    Column("run", lambda run: (shortened(run.id, 34), "bold")),
+                ),
+                Column("when", lambda run: (_when(run.started), ""), rank=1),
+                Column("playbook", lambda run: (run.playbook.name, ""), rank=2),
+                Column("guests", _guests, right=True, rank=3),
+                Column("cycles", lambda run: (str(_count(run)), ""), right=True, rank=4),
+                Column("longest pause", _longest, right=True),
+                Column("outcome", _outcome),
+            ],
+            [cleaned(run) for run in rows],
+        )
     )
-    return {
-        "run": (shortened(run.id, name_width), "bold"),
-        "when": (_when(run.started), ""),
-        "playbook": (run.playbook.name, ""),
-        "guests": (str(len({guest.name for guest in run.guests})), ""),
-        "cycles": (str(_count(run)), ""),
-        "longest pause": (_longest([cycle.pause for cycle in cycles]), ""),
-        "outcome": (f"{word}{ended}", style),
-    }
+
+
+def _guests(run: Run) -> Piece:
+    return str(len({guest.name for guest in run.guests})), ""
+
+
+def _outcome(run: Run) -> Piece:
+    word, style = VERDICTS[run.outcome]
+    ended = "" if run.complete else " (cut off)"
+    return f"{word}{' (interrupted)' if run.interrupted else ended}", style
 
 
 def _count(run: Run) -> int:
@@ -58,9 +58,9 @@ def _count(run: Run) -> int:
     return sum(each) if run.cells else max(each, default=0)
 
 
-def _longest(pauses: Sequence[Measure | None]) -> str:
-    known = [pause for pause in pauses if pause is not None]
-    return interval(max(known, key=lambda pause: pause.value_ns)) if known else NO_PAUSE
+def _longest(run: Run) -> Piece:
+    pauses = [c.pause for guest in run.guests for c in guest.cycles if c.frozen and c.pause is not None]
+    return interval(max(pauses, key=lambda pause: pause.value_ns)) if pauses else NO_PAUSE, ""
 
 
 def _when(started: str) -> str:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from lab.core.units import format_size
-from lab.report.page import Column, Grid, Page
+from lab.report.page import Page
+from lab.report.table import Column, Table
 from lab.report.text import cleaned
 
 _STYLES = {"running": "green", "gone": "bold red"}
@@ -23,19 +24,18 @@ def render_kept(guests: Sequence[Mapping[str, Any]], console: Console) -> None:
         page.parts(["no guest is kept", "freezelab up starts one"])
         return
     there = [cleaned(dict(guest)) for guest in guests]
-    grid = Grid([Column(head) for head in ("guest", "state", "image", "memory", "since")])
-    for guest in there:
-        grid.rows.append(
+    page.table(
+        Table(
             [
-                (guest["name"], "bold"),
-                (guest["state"], _STYLES.get(guest["state"], "yellow")),
-                (guest["image"], ""),
-                (format_size(guest["memory_bytes"]), ""),
-                (_when(guest["since"]), ""),
-            ]
+                Column("guest", lambda guest: (guest["name"], "bold")),
+                Column("state", lambda guest: (guest["state"], _STYLES.get(guest["state"], "yellow"))),
+                Column("image", lambda guest: (guest["image"], ""), rank=3),
+                Column("memory", lambda guest: (format_size(guest["memory_bytes"]), ""), rank=2),
+                Column("since", lambda guest: (_when(guest["since"]), ""), rank=1),
+            ],
+            there,
         )
-    if not page.grid(grid):
-        page.squeezed(grid)
+    )
     page.blank()
     for guest in there:
         said = f"freezelab down {guest['name']}" if guest["state"] == "gone" else guest["login"]

@@ -10,7 +10,8 @@ from lab.core.units import NS_PER_S, format_duration
 from lab.core.verdict import Outcome
 from lab.record.run import Bounds, Event, Measure, Moment, Run
 from lab.report.numbers import about, interval
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import KEPT, Column, Piece, Table, forms
 from lab.report.text import counted, names, shortened
 
 MOST_EVENTS = 8
@@ -87,24 +88,26 @@ def _published(event: Event) -> Piece:
     return datetime.fromtimestamp(event.published.real_ns / 1e9, UTC).strftime("%H:%M:%S"), ""
 
 
-def _grid(events: Sequence[Event], *, gap: int, who: bool, wide: bool, several: bool, name: int) -> Grid:
-    chosen: list[tuple[Column, _Cell]] = [(Column("event"), _name(name))]
-    if several:
-        chosen.append((Column("cycle", True), lambda event: (str(event.cycle), "")))
-    if wide:
-        chosen.append((Column("published", True), _published))
-    chosen += [
-        (Column("seen", True), _seen(who)),
-        (Column("approved", True), _approved(who)),
-        (Column("started", True), _started),
-        (Column("frozen", True), _moment(lambda e: e.frozen, False)),
-        (Column("resumed", True), _moment(lambda e: e.resumed, False)),
-        (Column("in time", True), _in_time),
-        (Column("gone", True), _gone),
+def _with_guest(head: str, cell: Callable[[bool], _Cell]) -> Column[Event]:
+    """An instant, and below it whose it was."""
+    return forms(Column(head, cell(True), right=True, rank=5), Column(head, cell(False), right=True))
+
+
+def _columns(several: bool) -> list[Column[Event]]:
+    """several: there is more than one cycle."""
+    widths = {24: 2.0, 20: 3, 14: 5, 12: KEPT}
+    return [
+        forms(*(Column("event", _name(width), rank=rank) for width, rank in widths.items())),
+        *([Column("cycle", lambda event: (str(event.cycle), ""), right=True)] if several else []),
+        Column("published", _published, right=True, rank=2),
+        _with_guest("seen", _seen),
+        _with_guest("approved", _approved),
+        Column("started", _started, right=True),
+        Column("frozen", _moment(lambda e: e.frozen, False), right=True),
+        Column("resumed", _moment(lambda e: e.resumed, False), right=True),
+        Column("in time", _in_time, right=True),
+        Column("gone", _gone, right=True),
     ]
-    grid = Grid([column for column, _ in chosen], gap=gap)
-    grid.rows.extend([cell(event) for _, cell in chosen] for event in events)
-    return grid
 
 
 def show_events(page: Page, run: Run) -> None:
@@ -121,14 +124,8 @@ def show_events(page: Page, run: Run) -> None:
     page.blank()
     page.parts([f"{which}: seconds since each was published, and by whom"], "dim")
     several = len({event.cycle for event in run.events}) > 1
-    candidates = [
-        _grid(shown, gap=gap, who=who, wide=wide, several=several, name=name)
-        for gap, who, wide, name in (
-            (3, True, True, 24), (2, True, False, 20), (2, True, False, 14), (1, True, False, 14),
-            (1, False, False, 12),
-        )
-    ]  # fmt: skip
-    if page.width < LEAST_GRID or not page.grid(*candidates):
+    table = Table(_columns(several), shown, gaps={3: 1, 2: 4, 1: KEPT})
+    if page.width < LEAST_TABLE or page.table(table, cut=False) is None:
         for event in shown:
             _line(page, event)
     page.labelled("announced", told(run.events))
@@ -136,7 +133,7 @@ def show_events(page: Page, run: Run) -> None:
         page.labelled("", trouble)
 
 
-LEAST_GRID = 60
+LEAST_TABLE = 60
 """A narrower page has a line of words for each event instead of the table."""
 
 

@@ -7,70 +7,17 @@ is wrapped, cut, coloured or drawn: a row is a line, and numbers are written so 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from lab.report.text import ascii_only, bare, joined, shortened, wrapped
+from lab.report.table import Layout, Piece, T, Table
+from lab.report.text import ascii_only, bare, joined, wrapped
 
 LABEL = 12
 UNLIMITED = 1 << 20
 LEAST = 40  # a narrower terminal wraps by itself
-
-Piece = tuple[str, str]
-"""A text and its style."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """head: "\\n" breaks it. right: flush right, for numbers."""
-
-    head: str
-    right: bool = False
-
-
-@dataclass
-class Grid:
-    """Cells in aligned columns; "\\n" in a cell breaks it, and its later lines are dim."""
-
-    columns: Sequence[Column]
-    rows: list[Sequence[Piece]] = field(default_factory=list)
-    gap: int = 2
-
-    def width(self) -> int:
-        return sum(self._widths()) + self.gap * (len(self.columns) - 1)
-
-    def _widths(self) -> list[int]:
-        return [
-            max(
-                cell_len(line)
-                for text in (column.head, *(row[i][0] for row in self.rows))
-                for line in text.split("\n")
-            )
-            for i, column in enumerate(self.columns)
-        ]
-
-    def lines(self) -> list[list[Piece]]:
-        widths = self._widths()
-        head: list[Piece] = [(column.head, "dim") for column in self.columns]
-        lines: list[list[Piece]] = []
-        for cells in (head, *self.rows) if any(column.head for column in self.columns) else self.rows:
-            split = [text.split("\n") for text, _ in cells]
-            height = max(map(len, split))
-            for at in range(height):
-                line: list[Piece] = []
-                for i, (column, width, parts) in enumerate(zip(self.columns, widths, split, strict=True)):
-                    # A short head stands on the last of its lines, above its numbers.
-                    index = at - (height - len(parts)) if cells is head else at
-                    text = parts[index] if 0 <= index < len(parts) else ""
-                    pad = " " * (width - cell_len(text))
-                    last = i == len(widths) - 1
-                    shown = pad + text if column.right else text if last else text + pad
-                    line += [(shown, "dim" if at else cells[i][1]), ("" if last else " " * self.gap, "")]
-                lines.append(line)
-        return lines
 
 
 class Page:
@@ -142,44 +89,21 @@ class Page:
             start = [(mark, label_style), (pad, ""), *before] if first else [(" " * room, "")]
             self.put(*start, (line[lead:] if first else line, style))
 
-    def grid(self, *candidates: Grid) -> bool:
-        """The first of the candidates that fits, the richest first; False, and nothing, if none does."""
-        for candidate in candidates:
-            known = self.in_words(candidate)
-            if known.width() <= self.width:
-                for line in known.lines():
-                    self.put(*line)
-                return True
-        return False
-
-    def squeezed(self, grid: Grid) -> None:
-        """A table in any case: cells are cut until it fits."""
-        known = self.in_words(grid)
-        most = self.width
-        while known.width() > self.width and most > 4:
-            most -= 1
-            known = Grid(
-                [Column(_cut(c.head, most), c.right) for c in known.columns],
-                [[(_cut(text, most), style) for text, style in row] for row in known.rows],
-                known.gap,
-            )
-        for line in known.lines():
+    def table(self, table: Table[T], *, cut: bool = True) -> Layout[T] | None:
+        """Print as much of the table as has room. Where even the narrowest is too wide, its cells are cut;
+        unless cut is False: then nothing is printed, and the answer is None."""
+        layout = self.fitted(table)
+        if layout.width > self.width:
+            if not cut:
+                return None
+            layout = layout.cut(self.width)
+        for line in layout.lines():
             self.put(*line)
+        return layout
 
-    def in_words(self, grid: Grid) -> Grid:
-        """The grid in the characters that this output takes."""
-        if self.plain:
-            grid = Grid(
-                [Column(c.head.replace("\n", " "), c.right) for c in grid.columns],
-                [[(text.replace("\n", " "), style) for text, style in row] for row in grid.rows],
-                grid.gap,
-            )
-        return Grid(
-            [Column(self.words(c.head), c.right) for c in grid.columns],
-            [[(self.words(text), style) for text, style in row] for row in grid.rows],
-            grid.gap,
-        )
+    def fitted(self, table: Table[T], indent: int = 0) -> Layout[T]:
+        """The table as it would be printed beside `indent` columns."""
+        return table.fitted(self.width - indent, self._on_a_line if self.plain else self.words)
 
-
-def _cut(text: str, most: int) -> str:
-    return "\n".join(shortened(line, most) for line in text.split("\n"))
+    def _on_a_line(self, text: str) -> str:
+        return self.words(text.replace("\n", " "))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
@@ -13,12 +13,13 @@ from lab.core.rollout import waves
 from lab.core.units import format_duration, format_size
 from lab.errors import FreezelabError
 from lab.report.numbers import about
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
 from lab.report.plan_cells import cells, share
 from lab.report.plan_fleet import alike, listed, rollout, sets
 from lab.report.plan_notice import announcement, longest_notice_ns
 from lab.report.plan_notice import expected as noticed
 from lab.report.plan_words import Step, predicted, steps
+from lab.report.table import KEPT, Column, Piece, Table
 from lab.report.text import clean, cleaned, counted
 
 MOST_GUESTS = 20
@@ -102,41 +103,48 @@ def _guests(page: Page, plan: Plan) -> None:
     def cell_or(axis: str, text: str) -> Piece:
         return ("by cell", "dim") if axis in axes else (text, "")
 
-    facts: list[tuple[Column, Callable[[GuestSpec], Piece], bool]] = [
-        (Column("image"), lambda guest: cell_or("image", guest.image), False),
-        (Column("vCPUs", True), lambda guest: cell_or("vcpus", str(guest.vcpus)), True),
-        (Column("memory", True), lambda guest: cell_or("memory", format_size(guest.memory_bytes)), True),
+    facts: list[Column[GuestSpec]] = [
+        Column("image", lambda guest: cell_or("image", guest.image), rank=3),
+        Column("vCPUs", lambda guest: cell_or("vcpus", str(guest.vcpus)), right=True),
+        Column("memory", lambda guest: cell_or("memory", format_size(guest.memory_bytes)), right=True),
     ]
     if any(guest.fill for guest in guests) or "fill" in axes:
-        facts.append((Column("filled", True), lambda guest: cell_or("fill", share(guest.fill)), True))
+        facts.append(Column("filled", lambda guest: cell_or("fill", share(guest.fill)), right=True))
     if any(guest.huge_pages for guest in guests):
-        facts.append((Column("huge\npages"), lambda guest: ("yes" if guest.huge_pages else "no", ""), True))
+        facts.append(Column("huge\npages", lambda guest: ("yes" if guest.huge_pages else "no", "")))
     if any(guest.bridge for guest in guests):
-        facts.append((Column("network"), lambda guest: (_network(guest), ""), True))
+        facts.append(Column("network", lambda guest: (_network(guest), "")))
     if any(guest.compute_name and not guest.scale_set for guest in guests):
-        facts.append((Column("to events"), lambda guest: (guest.event_name, ""), True))
-    domains: list[tuple[Column, Callable[[GuestSpec], Piece], bool]] = [
-        (Column("fault\ndomain", True), lambda guest: (str(guest.fault_domain), ""), False),
-        (Column("update\ndomain", True), lambda guest: (str(guest.update_domain), ""), False),
+        facts.append(Column("to events", lambda guest: (guest.event_name, "")))
+    domains: list[Column[GuestSpec]] = [
+        Column("fault\ndomain", lambda guest: (str(guest.fault_domain), ""), right=True, rank=2),
+        Column("update\ndomain", lambda guest: (str(guest.update_domain), ""), right=True, rank=2),
     ]
     in_sets = any(guest.availability_set for guest in guests)
     # Guests of a fleet have their domains in the tables of their sets.
     groups = (
-        alike(guests, lambda guest: tuple(of(guest) for _, of, _ in facts))
+        alike(guests, lambda guest: tuple(fact.cell(guest) for fact in facts))
         if in_sets
         else [[g] for g in guests]
     )
     shown, rest = groups[:MOST_GUESTS], groups[MOST_GUESTS:]
-    grids = []
-    wide = facts if in_sets else [*facts, *domains]
-    for kept, gap in ((wide, 3), (facts, 2), ([fact for fact in facts if fact[2]], 2)):
-        grid = Grid([Column("guests" if in_sets else "guest"), *(column for column, _, _ in kept)], gap=gap)
-        for group in shown:
-            name = listed([guest.name for guest in group], 2)
-            grid.rows.append([(name, "bold"), *(of(group[0]) for _, of, _ in kept)])
-        grids.append(grid)
-    if not page.grid(*grids):
-        page.squeezed(grids[-1])
+
+    def of_first(column: Column[GuestSpec]) -> Column[list[GuestSpec]]:
+        return Column(column.head, lambda group: column.cell(group[0]), column.right, column.rank)
+
+    page.table(
+        Table(
+            [
+                Column(
+                    "guests" if in_sets else "guest",
+                    lambda group: (listed([guest.name for guest in group], 2), "bold"),
+                ),
+                *map(of_first, facts if in_sets else [*facts, *domains]),
+            ],
+            shown,
+            gaps={3: 1, 2: KEPT},
+        )
+    )
     if rest:
         page.parts([f"and {sum(map(len, rest))} more, {len(guests)} in all"], "dim")
     if plan.golden:

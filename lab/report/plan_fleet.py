@@ -12,7 +12,8 @@ from itertools import groupby
 from lab.core.plan import DomainKind, Gate, GateKind, GuestSpec, Plan, Rollout
 from lab.core.rollout import Wave, waves
 from lab.core.units import format_duration
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import KEPT, Column, Piece, T, Table, forms
 from lab.report.text import counted
 
 MOST_SETS = 6
@@ -55,6 +56,14 @@ def alike(guests: Sequence[GuestSpec], facts: Callable[[GuestSpec], Hashable]) -
     return [list(group) for _, group in groupby(guests, key=facts)]
 
 
+def _as_many_as_fit(head: str, cell: Callable[[int], Callable[[T], Piece]]) -> Column[T]:
+    """A column of names. cell: what makes a cell of at most so many."""
+    *more, least = MOST_SPANS
+    return forms(
+        *(Column(head, cell(most), rank=rank) for rank, most in enumerate(more)), Column(head, cell(least))
+    )
+
+
 def sets(page: Page, guests: Sequence[GuestSpec]) -> None:
     """Each availability or scale set as a table of its guests: update domains down, fault domains across."""
     members: dict[str, list[GuestSpec]] = {}
@@ -85,16 +94,14 @@ def _set(page: Page, name: str, guests: Sequence[GuestSpec], most: int) -> int:
     for guest in guests:
         held.setdefault((guest.update_domain, guest.fault_domain), []).append(guest.name)
 
-    def grid(length: int) -> Grid:
-        made = Grid([Column(""), *(Column(f"{DomainKind.FAULT.short} {fault}") for fault in faults)], gap=3)
-        for update in shown:
-            row: list[Piece] = [(f"  {DomainKind.UPDATE.short} {update}", "")]
-            row += [(listed(held.get((update, fault), []), length), "") for fault in faults]
-            made.rows.append(row)
-        return made
+    def fault_domain(fault: int) -> Column[int]:
+        def cell(most: int) -> Callable[[int], Piece]:
+            return lambda update: (listed(held.get((update, fault), []), most), "")
 
-    if not page.grid(*map(grid, MOST_SPANS)):
-        page.squeezed(grid(1))
+        return _as_many_as_fit(f"{DomainKind.FAULT.short} {fault}", cell)
+
+    first = Column[int]("", lambda update: (f"  {DomainKind.UPDATE.short} {update}", ""))
+    page.table(Table([first, *map(fault_domain, faults)], shown, gaps={3: KEPT}))
     if len(shown) < len(updates):
         page.put((f"  and {counted(len(updates) - len(shown), 'update domain')} more", "dim"))
     return len(shown)
@@ -146,19 +153,19 @@ def _way(plan: Plan, spec: Rollout) -> str:
 def _waves(page: Page, spec: Rollout, gone: Sequence[Wave]) -> None:
     shown = gone[:MOST_WAVES]
 
-    def grid(length: int) -> Grid:
-        made = Grid([Column("", True), Column(""), Column("")])
-        for wave in shown:
-            domains = [f"{name} {spec.by.short} {number}" for name, number in wave.domains]
-            more = f" and {len(domains) - length} more" if len(domains) > length else ""
-            where = ", ".join(domains[:length]) + more
-            made.rows.append(
-                [(f"  {wave.number:>2}", "bold"), (where, ""), (listed(wave.guests, length), "")]
-            )
-        return made
+    def domains(most: int) -> Callable[[Wave], Piece]:
+        def cell(wave: Wave) -> Piece:
+            each = [f"{name} {spec.by.short} {number}" for name, number in wave.domains]
+            more = f" and {len(each) - most} more" if len(each) > most else ""
+            return ", ".join(each[:most]) + more, ""
 
-    if not page.grid(*map(grid, MOST_SPANS)):
-        page.squeezed(grid(1))
+        return cell
+
+    def guests(most: int) -> Callable[[Wave], Piece]:
+        return lambda wave: (listed(wave.guests, most), "")
+
+    number = Column[Wave]("", lambda wave: (f"  {wave.number:>2}", "bold"), right=True)
+    page.table(Table([number, _as_many_as_fit("", domains), _as_many_as_fit("", guests)], shown))
     if len(shown) < len(gone):
         page.put((f"  and {counted(len(gone) - len(shown), 'wave')} more", "dim"))
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from lab.core.timesync.compare import CLAIMS
 from lab.record.run import Cycle, Predicted, Run
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import Column, Piece, Table
 
 _MARKS: dict[bool | None, Piece] = {
     True: ("yes", "green"),
@@ -40,24 +41,29 @@ def show_predictions(page: Page, run: Run) -> None:
     methods = _cycles(run)
     if len(methods) < 2:
         return
-    wide = Grid([Column(h) for h in ("method", "", "predicted", "measured", "as predicted")])
-    narrow = Grid([Column(h) for h in ("method", "", "measured", "as predicted")])
+    rows: list[tuple[str, Predicted, Piece]] = []
     for method, cycles in methods.items():
         claims = dict.fromkeys(p.claim for cycle in cycles for p in of_method(cycle))
         for number, claim in enumerate(claims):
             given = [p for cycle in cycles for p in of_method(cycle) if p.claim == claim]
             one = _worst(given)
-            name = method if page.plain or not number else ""
             mark, style = _MARKS[one.agrees]
             if len(given) > 1 and one.agrees is not True:
                 mark += f" ({sum(p.agrees is one.agrees for p in given)} of {len(given)})"
-            first: list[Piece] = [(name, "bold"), (claim, "dim")]
-            last: list[Piece] = [(one.measured, ""), (mark, style)]
-            wide.rows.append([*first, (one.predicted, ""), *last])
-            narrow.rows.append([*first, *last])
+            rows.append((method if page.plain or not number else "", one, (mark, style)))
     page.blank()
-    if not page.grid(wide, narrow):
-        page.squeezed(narrow)
+    page.table(
+        Table(
+            [
+                Column("method", lambda row: (row[0], "bold")),
+                Column("", lambda row: (row[1].claim, "dim")),
+                Column("predicted", lambda row: (row[1].predicted, ""), rank=1),
+                Column("measured", lambda row: (row[1].measured, "")),
+                Column("as predicted", lambda row: row[2]),
+            ],
+            rows,
+        )
+    )
 
 
 def surprises(cycle: Cycle) -> list[str]:

@@ -6,8 +6,8 @@ as predicted, share a row: three times "right" is said once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from lab.core.mechanism import ResyncMechanism
@@ -17,7 +17,7 @@ from lab.record.run import Cell, Cycle, Point, Run
 from lab.report.cells import cycles_of
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import about, magnitude, sparkline
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
 from lab.report.resyncs import (
     NONE,
     in_a_word,
@@ -28,12 +28,12 @@ from lab.report.resyncs import (
     verdict,
     watched_ns,
 )
+from lab.report.table import KEPT, Column, Layout, Piece, Table, forms
 from lab.report.text import counted, shortened, wrapped
 
 RESYNC, HOLD, METHOD = "resync", "hold", "method"
 CURVE = 10
 SCALE = "|offset| over the watch: ▁ below 3.2 ms, █ from 3.2 s on, 3.2 times as much for each step"
-LONGEST_VERDICT = 44
 WORD = 12
 MOST_ROWS = 120
 
@@ -187,67 +187,49 @@ def _others(cell: Cell) -> str:
     return " ".join(v for axis, v in cell.values.items() if axis not in (RESYNC, HOLD, METHOD))
 
 
-_HEADS = {
-    "mechanism": Column("mechanism"),
-    "pause": Column("pause", right=True),
-    "others": Column("cell"),
-    "method": Column("method"),
-    "regime": Column("regime"),
-    "curve": Column("|offset|"),
-    "predicted": Column("predicted"),
-    "measured": Column("measured"),
-    "verdict": Column("verdict"),
-    "checks": Column("checks"),
-}
-_LAST = ("predicted", "measured", "verdict")
+def _columns(run: Run, page: Page, measured_head: str) -> list[Column[_Row]]:
+    """All of them where there is no terminal. On one, without those that say the same in every row."""
+    plain, cells = page.plain, run.cells
+    regimes = {c.regime for cell in cells for c in cycles_of(run, cell) if c.pause is not None}
+    made = [
+        (plain, Column[_Row]("mechanism", lambda row: (row.cell.resync, "bold"))),
+        (True, Column("pause", lambda row: (row.pauses, ""), right=True)),
+        (any(map(_others, cells)), Column("cell", lambda row: (_others(row.cell), ""))),
+        (
+            plain or _several_methods(run),
+            Column("method", lambda row: (row.cell.method, ""), rank=5),
+        ),
+        (plain or len(regimes) > 1, Column("regime", _regime, rank=1)),
+        (page.draws, Column(CURVE_HEAD, lambda row: row.curve, rank=4)),
+        (True, Column("predicted", lambda row: (row.predicted, ""), rank=9)),
+        (True, Column(measured_head, lambda row: row.measured, rank=10)),
+        (True, _verdict_column(1 << 16) if plain else _SHORTENED),
+        # That everything passed is said by the last line.
+        (plain or any(c.outcome is not Outcome.PASSED for c in cells), Column("checks", _checks, rank=3)),
+    ]
+    return [column for shown, column in made if shown]
 
 
-def _piece(name: str, row: _Row, longest: int) -> Piece:
-    match name:
-        case "mechanism":
-            return row.cell.resync, "bold"
-        case "pause":
-            return row.pauses, ""
-        case "others":
-            return _others(row.cell), ""
-        case "method":
-            return row.cell.method, ""
-        case "regime":
-            return row.regime, "" if row.regime != "undecided" else "yellow"
-        case "curve":
-            return row.curve
-        case "predicted":
-            return row.predicted, ""
-        case "measured":
-            return row.measured
-        case "checks":
-            return VERDICTS[worst(cell.outcome for cell in row.cells)]
-    return row.verdict(longest)
+CURVE_HEAD = "|offset|"
 
 
-def _candidates(run: Run, page: Page) -> Iterator[tuple[tuple[str, ...], int, int]]:
-    """Columns, the gap between them, and the longest verdict: the richest first."""
-    rows = run.cells
-    several = len({cell.method for cell in rows}) > 1
-    others = ("others",) if any(_others(cell) for cell in rows) else ()
-    # That everything passed is said by the last line.
-    checks = ("checks",) if any(cell.outcome is not Outcome.PASSED for cell in rows) else ()
-    method = ("method",) if several else ()
-    curve = ("curve",) if page.draws else ()
-    first = ("pause", *others)
-    last = _LAST
-    # The regime is what was measured of the method: told where it is not the same everywhere.
-    if len({c.regime for cell in rows for c in cycles_of(run, cell) if c.pause is not None}) > 1:
-        yield (*first, *method, "regime", *curve, *last, *checks), 2, LONGEST_VERDICT
-    for longest in (LONGEST_VERDICT, 30):
-        yield (*first, *method, *curve, *last, *checks), 2, longest
-        yield (*first, *method, *curve, *last), 2, longest
-    for longest in (LONGEST_VERDICT, 30, 21, WORD):
-        yield (*first, *method, *last), 2, longest
-        yield (*first, *last), 2, longest
-    yield (*first, *last), 1, WORD
-    yield (*first, "measured", "verdict"), 2, WORD
-    yield (*first, "verdict"), 2, WORD
+def _verdict_column(longest: int, rank: float = KEPT) -> Column[_Row]:
+    return Column("verdict", lambda row: row.verdict(longest), rank=rank)
+
+
+_SHORTENED = forms(*map(_verdict_column, (44, 30, 21, WORD), (2, 6, 7, KEPT)))
+
+
+def _regime(row: _Row) -> Piece:
+    return row.regime, "" if row.regime != "undecided" else "yellow"
+
+
+def _checks(row: _Row) -> Piece:
+    return VERDICTS[worst(cell.outcome for cell in row.cells)]
+
+
+def _several_methods(run: Run) -> bool:
+    return len({cell.method for cell in run.cells}) > 1
 
 
 def show_resync_table(page: Page, run: Run) -> None:
@@ -256,28 +238,22 @@ def show_resync_table(page: Page, run: Run) -> None:
     every_row = [_Row(cell, cycles_of(run, cell), watched is None) for cell in run.cells]
     groups = _groups(_shown(page, every_row))
     head = "measured" if watched is None else f"measured in {about(watched)}"
+    columns = _columns(run, page, head)
     if page.plain:
-        given = [row for rows in groups.values() for row in rows]
-        others = ("others",) if any(_others(row.cell) for row in given) else ()
-        every = ("mechanism", "pause", *others, "method", "regime", *_LAST, "checks")
-        page.grid(_grid(every, given, 2, 1 << 16, head))
+        page.table(Table(columns, _in_order(groups)))
         _count(page, every_row)
         return
-    by_mechanism = {name: list(_folded(rows)) for name, rows in groups.items()}
-    for names, gap, longest in _candidates(run, page):
-        split = by_mechanism
-        if "method" not in names and len({cell.method for cell in run.cells}) > 1:
-            split = _by_method(by_mechanism)
-        grid = _grid(names, [row for rows in split.values() for row in rows], gap, longest, head)
-        if page.in_words(grid).width() + INDENT <= page.width:
-            _put(page, grid, split)
-            if "curve" in names:
-                for line in wrapped(SCALE, page.width):
-                    page.put((line, "dim"))
-            break
-    else:
-        rows = [row for rows in by_mechanism.values() for row in rows]
-        page.squeezed(_grid(("mechanism", "pause", "verdict"), rows, 1, WORD, head))
+    folded = {name: list(_folded(rows)) for name, rows in groups.items()}
+    table = Table(columns, _in_order(folded), gaps={2: 8, 1: KEPT})
+    layout = page.fitted(table, INDENT)
+    heads = {column.head for column in layout.columns}
+    if _several_methods(run) and "method" not in heads:
+        folded = _by_method(folded)
+        layout = page.fitted(replace(table, rows=_in_order(folded)), INDENT)
+    _put(page, layout.cut(page.width - INDENT), folded)
+    if CURVE_HEAD in heads:
+        for line in wrapped(SCALE, page.width):
+            page.put((line, "dim"))
     _count(page, every_row)
 
 
@@ -305,20 +281,20 @@ def _by_method(groups: dict[str, list[_Row]]) -> dict[str, list[_Row]]:
     return found
 
 
-def _grid(names: Sequence[str], rows: Sequence[_Row], gap: int, longest: int, head: str) -> Grid:
-    heads = {**_HEADS, "measured": Column(head)}
-    grid = Grid([heads[name] for name in names], gap=gap)
-    grid.rows = [[_piece(name, row, longest) for name in names] for row in rows]
-    return grid
+def _in_order(groups: Mapping[str, Sequence[_Row]]) -> list[_Row]:
+    return [row for rows in groups.values() for row in rows]
 
 
 INDENT = 2
 
 
-def _put(page: Page, grid: Grid, groups: dict[str, list[_Row]]) -> None:
-    lines = page.in_words(grid).lines()
-    page.put((" " * INDENT, ""), *lines[0])
-    at = 1
+def _put(page: Page, layout: Layout[_Row], groups: Mapping[str, Sequence[_Row]]) -> None:
+    def indented(lines: Iterable[Sequence[Piece]]) -> None:
+        for line in lines:
+            page.put((" " * INDENT, ""), *line)
+
+    indented(layout.head())
+    at = 0
     for title, rows in groups.items():
         name, _, method = title.partition(", ")
         program = next((r.cycle.resync.program for r in rows if r.cycle and r.cycle.resync), "")
@@ -327,7 +303,7 @@ def _put(page: Page, grid: Grid, groups: dict[str, list[_Row]]) -> None:
         room = page.width - len(name) - INDENT
         page.put((name, "bold"), (" " * INDENT, ""), (shortened(facts, room), "dim"))
         for _ in rows:
-            page.put((" " * INDENT, ""), *lines[at])
+            indented(layout.row(at))
             at += 1
 
 

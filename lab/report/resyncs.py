@@ -9,7 +9,7 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.units import NS_PER_MS, NS_PER_S, format_about
 from lab.record.run import Bounds, Cycle, Forecast, Resync
 from lab.report.numbers import about, at_latest, interval, magnitude, milliseconds
-from lab.report.page import Piece
+from lab.report.table import Piece
 
 TOLERANCE_NS = 100 * NS_PER_MS
 """What "in time" means where the record does not say (core.plan.Expectations)."""

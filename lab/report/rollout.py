@@ -10,7 +10,8 @@ from lab.core.verdict import Outcome
 from lab.record.run import OneAtATime, Rollout, Run, Wave
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import at_latest, at_least, interval, milliseconds
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import KEPT, Column, Piece, Table, forms
 from lab.report.text import counted, names
 
 MOST_WAVES = 24
@@ -74,36 +75,27 @@ def _outcome(wave: Wave) -> Piece:
     return VERDICTS[wave.outcome] if wave.state == "done" else _STATES[wave.state]
 
 
-def _grid(waves: Sequence[Wave], rollout: Rollout, *, gap: int, short: bool, most: int) -> Grid:
-    heads = "domains" if short else rollout.by.replace("-", " ") + "s"
-    chosen: list[tuple[Column, _Cell]] = [
-        (Column("wave", True), lambda wave: (str(wave.number), "")),
-        (Column(heads), _domains(most)),
-        (Column("guests", True), lambda wave: (str(wave.guests), "")),
-        (Column("notice", True), _notice),
-        (Column("pause, ms", True), _pause),
-        (Column("skew, ms\nstop/resume", True), _skew),
-        (Column("in time\nby", True), _in_time),
-        (Column("gates", True), _gates),
-        (Column("outcome"), _outcome),
+def _columns(waves: Sequence[Wave], rollout: Rollout) -> list[Column[Wave]]:
+    """Without those that are empty in all waves."""
+    by = rollout.by.replace("-", " ") + "s"
+    domains = ((by, 4, 1), (by, 3, 2), ("domains", 3, 4), ("domains", 2, KEPT))
+    columns = [
+        Column("wave", lambda wave: (str(wave.number), ""), right=True),
+        forms(*(Column(head, _domains(most), rank=rank) for head, most, rank in domains)),
+        Column("guests", lambda wave: (str(wave.guests), ""), right=True, rank=5),
+        Column("notice", _notice, right=True, rank=9),
+        Column("pause, ms", _pause, right=True),
+        Column("skew, ms\nstop/resume", _skew, right=True, rank=7),
+        Column("in time\nby", _in_time, right=True, rank=6),
+        Column("gates", _gates, right=True, rank=8),
+        Column("outcome", _outcome),
     ]
-    empty = {
-        name
-        for name, made in (("notice", _notice), ("gates", _gates))
-        if all(made(wave) == NONE for wave in waves)
-    }
-    if all(_skew(wave) == NONE for wave in waves):
-        empty |= {column.head for column, _ in chosen if column.head.startswith("skew")}
-    chosen = [pair for pair in chosen if pair[0].head not in empty]
-    grid = Grid([column for column, _ in chosen], gap=gap)
-    grid.rows.extend([cell(wave) for _, cell in chosen] for wave in waves)
-    return grid
-
-
-def _only(grid: Grid, heads: Sequence[str]) -> Grid:
-    """Some of a grid's columns, for a narrow page."""
-    kept = [i for i, column in enumerate(grid.columns) if column.head in heads]
-    return Grid([grid.columns[i] for i in kept], [[row[i] for i in kept] for row in grid.rows], grid.gap)
+    may_be_empty = (_notice, _skew, _gates)
+    return [
+        column
+        for column in columns
+        if column.cell not in may_be_empty or any(column.cell(wave) != NONE for wave in waves)
+    ]
 
 
 def show_rollouts(page: Page, run: Run) -> None:
@@ -129,15 +121,7 @@ def _show(page: Page, run: Run, rollout: Rollout) -> None:
     if len(waves) > MOST_WAVES:
         waves = _worth_showing(waves)
         page.parts([f"{len(waves)} of {counted(len(rollout.waves), 'wave')}: what stands out first"], "dim")
-    candidates = [
-        _grid(waves, rollout, gap=gap, short=short, most=most)
-        for gap, short, most in ((3, False, 4), (2, False, 3), (2, True, 3), (1, True, 3), (1, True, 2))
-    ]
-    some = ("wave", "domains", "notice", "pause, ms", "skew, ms\nstop/resume", "gates", "outcome")
-    for left_out in ((), some[4:5], some[4:6], (*some[4:6], "notice")):
-        candidates.append(_only(candidates[4], [head for head in some if head not in left_out]))
-    if not page.grid(*candidates):
-        page.squeezed(candidates[-1])
+    page.table(Table(_columns(waves, rollout), waves, gaps={3: 1, 2: 3, 1: KEPT}))
     judged = any(f.metric == ROLLOUT and f.outcome is not Outcome.PASSED for f in run.findings)
     if rollout.ended != "complete" and not judged:  # else the reason says so
         reason = f"{rollout.why}. " if rollout.why else ""

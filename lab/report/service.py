@@ -10,7 +10,8 @@ from typing import Any
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.model import Event, Happening, Kind
 from lab.core.units import NS_PER_S
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import cleaned, names
 
 DOCUMENT = "/metadata/scheduledevents?api-version=2020-07-01"
@@ -116,27 +117,7 @@ def show_events(page: Page, shown: Sequence[Mapping[str, Any]], guests: Sequence
     if not shown:
         page.parts(["no events", "freezelab events announce makes one"])
     else:
-        heads = ("event", "type", "state", "guests", "when", "takes", "seen by", "approved by")
-        full = Grid([Column(head, right=head == "takes") for head in heads])
-        short = Grid(full.columns)
-        narrow = Grid([column for column in full.columns if column.head not in ("takes", "seen by")])
-        for one in map(cleaned, shown):
-            cells: dict[str, Piece] = {
-                "event": (one["id"], "bold"),
-                "type": (one["type"], ""),
-                "state": (one["state"], _STYLES.get(one["state"], "")),
-                "guests": (names(one["resources"]), ""),
-                "when": (_when(one), ""),
-                "takes": (f"{one['duration_s']} s" if one["duration_s"] >= 0 else "?", ""),
-                "seen by": (names(one["seen"]) or "–", ""),
-                "approved by": (names(one["approved"]) or "–", ""),
-            }
-            full.rows.append([cells[head] for head in heads])
-            cells["event"] = (one["id"][:8], "bold")
-            short.rows.append([cells[head] for head in heads])
-            narrow.rows.append([cells[column.head] for column in narrow.columns])
-        if not page.grid(full, short, narrow):
-            page.squeezed(narrow)
+        page.table(Table(_EVENTS, [cleaned(one) for one in shown]))
     if silent := [one["guest"] for one in guests if not one["asks"]]:
         page.blank()
         page.parts([f"not asked for events yet: {names(silent)}"], "dim")
@@ -148,6 +129,26 @@ def _when(one: Mapping[str, Any]) -> str:
     if one["state"] == "started":
         return f"since {local_time(one['started'])}"
     return f"at {local_time(one['gone'])}" if one["gone"] else "–"
+
+
+_EVENTS: Sequence[Column[Mapping[str, Any]]] = (
+    forms(
+        Column("event", lambda one: (one["id"], "bold"), rank=1),
+        Column("event", lambda one: (one["id"][:8], "bold")),
+    ),
+    Column("type", lambda one: (one["type"], "")),
+    Column("state", lambda one: (one["state"], _STYLES.get(one["state"], ""))),
+    Column("guests", lambda one: (names(one["resources"]), "")),
+    Column("when", lambda one: (_when(one), "")),
+    Column(
+        "takes",
+        lambda one: (f"{one['duration_s']} s" if one["duration_s"] >= 0 else "?", ""),
+        right=True,
+        rank=2,
+    ),
+    Column("seen by", lambda one: (names(one["seen"]) or "–", ""), rank=3),
+    Column("approved by", lambda one: (names(one["approved"]) or "–", "")),
+)
 
 
 def seconds(value: float) -> str:

@@ -3,16 +3,22 @@ matrix the medians of each cell in a row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 
 from lab.core.stats import quantile
 from lab.core.units import NS_PER_MS, format_bounded
 from lab.record.run import Cycle, Run, Statistic, Step
 from lab.report.numbers import grouped_ms, limits, milliseconds
-from lab.report.page import Column, Grid, Page, Piece
+from lab.report.page import Page
+from lab.report.table import KEPT, Column, Piece, T, Table, forms
 
 TITLE = "where the pause goes"
 BAR = 30
+LEAST_PARTS = 3
+"""The longest, which have columns of their own on any page."""
 LEAST_NS = NS_PER_MS // 10
 """Time between two parts that is shorter than this is not worth a column."""
 
@@ -42,9 +48,15 @@ def _scale(lengths: Sequence[float]) -> float:
     return max(1.0, ordered[-1])
 
 
-def _bars(scale_ns: float) -> Column:
-    """The head of a column of bars: what a full one stands for."""
-    return Column(f"a full bar is {milliseconds(scale_ns)} ms")
+def _bars(page: Page, lengths: Sequence[float], of: Callable[[T], float | None]) -> list[Column[T]]:
+    """A column of bars, whose head says what a full one stands for; none where there is no terminal."""
+    scale = _scale(lengths)
+
+    def cell(row: T) -> Piece:
+        length = of(row)
+        return "" if length is None else fine_bar(page, length / scale, BAR), "cyan"
+
+    return [] if page.plain else [Column(f"a full bar is {milliseconds(scale)} ms", cell, rank=1)]
 
 
 def show_steps(page: Page, run: Run) -> None:
@@ -75,53 +87,44 @@ def _length(step: Step) -> str:
 
 def _one(page: Page, cycle: Cycle) -> None:
     """One cycle's parts, in order, with the instants at which they begin."""
-    scale = _scale([step.length_ns for step in cycle.steps])
-    plain = Grid([Column(TITLE), Column("ms", right=True), Column("from", right=True)])
-    drawn = Grid([*plain.columns, _bars(scale)])
-    for step in cycle.steps:
-        if step.name == "between" and step.length_ns < LEAST_NS:
-            continue
-        cells: list[Piece] = [
-            (step.name, ""), (_length(step), ""), (grouped_ms(step.at_ns), "dim"),
-        ]  # fmt: skip
-        plain.rows.append(cells)
-        drawn.rows.append([*cells, (fine_bar(page, step.length_ns / scale, BAR), "cyan")])
+    shown = [step for step in cycle.steps if step.name != "between" or step.length_ns >= LEAST_NS]
     last = cycle.steps[-1]
-    total: list[Piece] = [
-        ("all of it", "bold"), (milliseconds(last.at_ns + last.length_ns), "bold"), ("", ""),
-    ]  # fmt: skip
-    plain.rows.append(total)
-    drawn.rows.append([*total, ("", "")])
-    _put(page, drawn, plain)
+    whole = milliseconds(last.at_ns + last.length_ns)
+
+    def length(step: Step | None) -> float | None:
+        return step.length_ns if step is not None else None
+
+    page.table(
+        Table[Step | None](  # None: all of it
+            [
+                Column(TITLE, lambda step: (step.name, "") if step else ("all of it", "bold")),
+                Column("ms", lambda step: (_length(step), "") if step else (whole, "bold"), right=True),
+                Column("from", lambda step: (grouped_ms(step.at_ns) if step else "", "dim"), right=True),
+                *_bars(page, [step.length_ns for step in cycle.steps], length),
+            ],
+            [*shown, None],
+        )
+    )
 
 
 def _medians(page: Page, given: Sequence[Statistic]) -> None:
-    scale = _scale([s.median.value for s in given])
-    head = [Column(TITLE), Column("median", right=True)]
-    rest = [Column("p95", right=True), Column("max", right=True)]
-    rich = Grid([*head, Column("95 % limits", right=True), *rest, _bars(scale)])
-    short, plain = Grid([*head, *rest, _bars(scale)]), Grid([*head, Column("95 % limits", right=True), *rest])
-    for s in given:
-        first: list[Piece] = [(s.metric, ""), (milliseconds(s.median.value), "")]
-        between: list[Piece] = [(limits(s.median), "dim")]
-        last: list[Piece] = [(milliseconds(s.p95.value), ""), (milliseconds(s.max), "")]
-        drawing: list[Piece] = [(fine_bar(page, s.median.value / scale, BAR), "cyan")]
-        rich.rows.append([*first, *between, *last, *drawing])
-        short.rows.append([*first, *last, *drawing])
-        plain.rows.append([*first, *between, *last])
-    for grid in (rich, short, plain):
-        grid.columns = [
-            Column(f"{c.head}, ms" if c.head == "median" else c.head, c.right) for c in grid.columns
-        ]
-    if page.plain:
-        _put(page, plain, plain)
-    elif not page.grid(rich, short, plain):
-        page.squeezed(plain)
-
-
-def _put(page: Page, drawn: Grid, plain: Grid) -> None:
-    if page.plain or not page.grid(drawn):
-        page.squeezed(plain)
+    """Limits are worth more than bars, where there are any."""
+    limited = any(s.median.low is not None or s.median.high is not None for s in given)
+    page.table(
+        Table(
+            [
+                Column(TITLE, lambda s: (s.metric, "")),
+                Column("median, ms", lambda s: (milliseconds(s.median.value), ""), right=True),
+                Column(
+                    "95 % limits", lambda s: (limits(s.median), "dim"), right=True, rank=2 if limited else 0
+                ),
+                Column("p95", lambda s: (milliseconds(s.p95.value), ""), right=True),
+                Column("max", lambda s: (milliseconds(s.max), ""), right=True),
+                *_bars(page, [s.median.value for s in given], lambda s: s.median.value),
+            ],
+            given,
+        )
+    )
 
 
 def _median(cycles: Sequence[Cycle], name: str) -> float | None:
@@ -156,44 +159,65 @@ def _by_cell(page: Page, run: Run) -> None:
     ]
     found = {key: value for key, value in found.items() if key[1] in names}
     page.blank()
-    given = [cell.id for cell, cycles in cells if cycles]
-    full = _table(given, names, found, " ")
-    folded = [
-        _table(given, _longest(names, found, many), found, "\n") for many in range(len(names) - 1, 2, -1)
-    ]
-    if not page.grid(full, _table(given, names, found, "\n"), _turned(full), *folded):
-        page.squeezed((folded or [full])[-1])
+    parts = _Parts([cell.id for cell, cycles in cells if cycles], names, found)
+    if page.table(parts.across(), cut=False) is None and page.table(parts.down(), cut=False) is None:
+        page.table(parts.longest())
 
 
-def _longest(names: Sequence[str], found: dict[tuple[str, str], float], many: int) -> list[str]:
-    """The parts that are longest somewhere, in their order."""
-    most = {name: max(v for (_, n), v in found.items() if n == name) for name in names}
-    kept = sorted(names, key=lambda name: -most[name])[:many]
-    return [name for name in names if name in kept]
+@dataclass(frozen=True)
+class _Parts:
+    """Medians of the parts of each cell's pauses, by cell and name; ns."""
 
+    cells: Sequence[str]
+    names: Sequence[str]
+    medians: Mapping[tuple[str, str], float]
 
-def _table(
-    cells: Sequence[str], names: Sequence[str], found: dict[tuple[str, str], float], split: str
-) -> Grid:
-    """What is not among the names is told as the rest."""
-    rest = any(name not in names for _, name in found)
-    heads = [name.replace(" ", split, 1) for name in names] + (["rest"] if rest else [])
-    grid = Grid([Column(f"{TITLE}, ms"), *(Column(head, right=True) for head in heads)])
-    for cell in cells:
-        values = [found.get((cell, name)) for name in names]
-        if rest:
-            values.append(sum(v for (c, name), v in found.items() if c == cell and name not in names))
-        shown = ["" if value is None else milliseconds(value) for value in values]
-        grid.rows.append([(cell, "bold"), *((text, "") for text in shown)])
-    return grid
+    def across(self, ranks: Mapping[str, float] = MappingProxyType({})) -> Table[str]:
+        """A row for each cell. ranks: of the parts."""
+        return Table(
+            [
+                Column(f"{TITLE}, ms", lambda cell: (cell, "bold")),
+                *(self._part(name, ranks.get(name, KEPT)) for name in self.names),
+            ],
+            self.cells,
+        )
 
+    def down(self) -> Table[str]:
+        """A row for each part: a few cells with many parts."""
+        return Table(
+            [
+                Column(f"{TITLE}, ms", lambda name: (name, "")),
+                *(Column(cell, partial(self._piece, cell), right=True) for cell in self.cells),
+            ],
+            self.names,
+        )
 
-def _turned(grid: Grid) -> Grid:
-    """Rows for columns: a few cells with many parts."""
-    turned = Grid([Column(grid.columns[0].head), *(Column(row[0][0], right=True) for row in grid.rows)])
-    for number, column in enumerate(grid.columns[1:], 1):
-        turned.rows.append([(column.head, ""), *(row[number] for row in grid.rows)])
-    return turned
+    def longest(self) -> Table[str]:
+        """A row for each cell; the parts that are shortest everywhere are the first to be put together."""
+        most = {n: max(v for (_, name), v in self.medians.items() if name == n) for n in self.names}
+        order = sorted(self.names, key=lambda name: (most[name], -self.names.index(name)))
+        ranks = {name: rank for rank, name in enumerate(order[:-LEAST_PARTS], 1)}
+        return replace(self.across(ranks), rest=self._rest)
+
+    def _part(self, name: str, rank: float) -> Column[str]:
+        def cell(of: str) -> Piece:
+            return self._piece(of, name)
+
+        return forms(
+            Column(name, cell, right=True, rank=0),
+            Column(name.replace(" ", "\n", 1), cell, right=True, rank=rank),
+        )
+
+    def _piece(self, cell: str, name: str) -> Piece:
+        return milliseconds(self.medians[cell, name]) if (cell, name) in self.medians else "", ""
+
+    def _rest(self, dropped: Sequence[Column[str]]) -> Column[str]:
+        names = {column.head for column in dropped}
+
+        def cell(of: str) -> Piece:
+            return milliseconds(sum(self.medians.get((of, name), 0) for name in names)), ""
+
+        return Column("rest", cell, right=True)
 
 
 _ORDER = (
