@@ -80,7 +80,7 @@ def serve(
     from lab.report.service import Log, show_service
     from lab.report.terminal import stdout_console
     from lab.session.kept_guests import find
-    from lab.session.listeners import Wanted, abouts_of, doors_of
+    from lab.session.listeners import Wanted, abouts_of, listeners_of
     from lab.session.paths import home
     from lab.session.signals import Signals
 
@@ -90,7 +90,7 @@ def serve(
     if not 0.001 <= factor <= 1e6:
         raise UsageError("between 0.001 and 1000000", where="--time-factor")
     kept = [find(home(), guest) for guest in dict.fromkeys(inside or [])]
-    doors = doors_of(listen or ([] if kept else [LISTEN]))
+    doors = listeners_of(listen or ([] if kept else [LISTEN]))
     wanted = Wanted(sets or [], scale_sets or [], compute_names or [], instance or [])
     abouts = abouts_of([guest for *_, guest in doors], kept, wanted)
     late_s = (_duration(first_answer, "--first-answer") or 0) / 1e9

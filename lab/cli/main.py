@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lab.record.run import Run
 
 
-class _Group(TyperGroup):
+class _CommandGroup(TyperGroup):
     """Expected failures become one or two lines on stderr and their exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -49,7 +49,7 @@ def fail(error: FreezelabError, exit_code: int | None = None) -> NoReturn:
 
 
 app = typer.Typer(
-    cls=_Group,
+    cls=_CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -331,7 +331,7 @@ def calibrate(
         from lab.cli.views import view_for
         from lab.session import calibration_run
 
-        asked = calibration_run.Asked(cycles, quick, seed, accelerator_request(accelerator))
+        asked = calibration_run.CalibrationOptions(cycles, quick, seed, accelerator_request(accelerator))
         saved, dropped = calibration_run.make(home(), asked, partial(view_for, quiet=quiet), streams.note)
     stale = calibration.stale(saved, calibration.machine_now(saved))
     if as_json:

@@ -20,7 +20,7 @@ class Undelivered(OSError):
     """Standard output took nothing."""
 
 
-class _Stdout(io.FileIO):
+class _CheckedStdout(io.FileIO):
     """Descriptor 1, so that its failures are known from those of other files."""
 
     def write(self, data: Any) -> Any:
@@ -52,7 +52,7 @@ def prepare() -> None:
         except OSError:
             os.open(os.devnull, mode)  # takes the lowest number that is free: this one
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _text(_Stdout(1, "w", closefd=False), sys.stdout)
+        sys.stdout = _text(_CheckedStdout(1, "w", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _text(_Stderr(2, "w", closefd=False), sys.stderr)
 

@@ -49,7 +49,7 @@ def _removed(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-class Announcing:
+class CellMetadataService:
     """A metadata service for the guests of a cell, as long as `stack` is not left. cell: its id. log_folder:
     the run's own; folder: for the service's sockets, with a short path. public_key: the line of who may log
     in."""

@@ -71,7 +71,7 @@ def plan_for(cycles: int, controls: int, seed: int) -> Plan:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CalibrationOptions:
     """What the command line says. cycles, seed: None for ours."""
 
     cycles: int | None = None
@@ -80,7 +80,9 @@ class Asked:
     accelerator: Request = Request.AUTO
 
 
-def make(home: Path, asked: Asked, views: Views, note: Callable[[str], None]) -> tuple[Saved, str]:
+def make(
+    home: Path, asked: CalibrationOptions, views: Views, note: Callable[[str], None]
+) -> tuple[Saved, str]:
     """Run a calibration, judge it, save what it came to; and why it was not saved, "" when it was. note:
     gets a line when something could not be undone after the run.
 

@@ -168,12 +168,12 @@ class Cells:
     ) -> tuple[Announcer, dict[str, Subject]]:
         """The metadata service for a cell that announces, until `stack` is left, and its guests with their
         handlers."""
-        from lab.session.announcer import Announcing
+        from lab.session.announcer import CellMetadataService
 
         settings = self._settings
         doors = settings.home / "doors" / secrets.token_hex(3)
         _, key = lab_key(settings.home)
-        announcing = Announcing(
+        announcing = CellMetadataService(
             self._hypervisor, self._clock, self._view, self._journal, cell.id, doors, settings.folder, key
         )
         specs = [spec for spec in cell.guests if spec.name in subjects]

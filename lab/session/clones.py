@@ -36,7 +36,7 @@ from lab.image.store import default_cache
 from lab.ports import Clock, View
 from lab.session.parallel import AT_ONCE
 from lab.session.paths import made
-from lab.session.settings import Prepared, Settings, Started
+from lab.session.settings import PreparedGuest, Settings, StartedGuest
 from lab.session.signals import shield
 
 MADE_OF = "golden"
@@ -81,10 +81,10 @@ class Launcher(Protocol):
     """Guests of one run: starts them, and removes them in the end. session.Guests is the real one."""
 
     def launch(
-        self, guest: Prepared, domain: DomainSpec, start: Callable[[DomainSpec], object]
-    ) -> Started: ...
+        self, guest: PreparedGuest, domain: DomainSpec, start: Callable[[DomainSpec], object]
+    ) -> StartedGuest: ...
 
-    def probe(self, guest: Started, waiting: Waiting | None = None) -> GuestProbe: ...
+    def probe(self, guest: StartedGuest, waiting: Waiting | None = None) -> GuestProbe: ...
 
     def login(self, spec: GuestSpec) -> SSH: ...
 
@@ -115,7 +115,7 @@ class Clones:
         self._uses: dict[Path, ExitStack] = {}
         self._began: set[Path] = set()
 
-    def start(self, wanted: Sequence[Prepared]) -> Generator[tuple[GuestSpec, Clone]]:
+    def start(self, wanted: Sequence[PreparedGuest]) -> Generator[tuple[GuestSpec, Clone]]:
         """Start those that can begin so, several at once; each as it is ready. The others are left out, and
         why is told."""
         golden = {guest.spec: found for guest in wanted if (found := self._golden(guest)) is not None}
@@ -147,7 +147,7 @@ class Clones:
                 self._stopped.set()
                 pool.shutdown(cancel_futures=True)
 
-    def _come_of(self, guest: Prepared, golden: Golden, clone: Future[Clone]) -> Clone | None:
+    def _come_of(self, guest: PreparedGuest, golden: Golden, clone: Future[Clone]) -> Clone | None:
         """None when it did not come to life, and nothing of it is left."""
         try:
             made = clone.result()
@@ -175,7 +175,7 @@ class Clones:
 
     # -- one guest -----------------------------------------------------------------------------------
 
-    def _clone(self, guest: Prepared, golden: Golden) -> Clone:
+    def _clone(self, guest: PreparedGuest, golden: Golden) -> Clone:
         began = self._clock.now().raw_ns
         domain = replace(guest.domain, incoming=True)
         golden.overlay(guest.folder / "disk.qcow2")
@@ -192,7 +192,7 @@ class Clones:
         waiting = Waiting(str(golden.told["probe_path"]), int(golden.told["resolution_ns"]))
         return Clone(self._guests.probe(started, waiting), round(seconds, 2), behind_ns)
 
-    def _tell(self, guest: Prepared, domain: DomainSpec) -> Became:
+    def _tell(self, guest: PreparedGuest, domain: DomainSpec) -> Became:
         """Who it is. GuestError when it is not that afterwards."""
         name, network = guest.spec.name, guest.network
         files = {path: (file.content, file.mode) for path, file in contents(guest.seed).items()}
@@ -215,7 +215,7 @@ class Clones:
 
     # -- the golden one ------------------------------------------------------------------------------
 
-    def _golden(self, guest: Prepared) -> Golden | None:
+    def _golden(self, guest: PreparedGuest) -> Golden | None:
         """The state that a guest can begin with, made if there is none; None when it has to be booted."""
         name = guest.spec.name
         if why := why_not(self._hypervisor, self._settings, guest.spec):
@@ -244,7 +244,7 @@ class Clones:
             )
             return None
 
-    def _facts(self, guest: Prepared) -> dict[str, Any]:
+    def _facts(self, guest: PreparedGuest) -> dict[str, Any]:
         """All that decides whether a guest can begin with a state."""
         emulator = self._settings.emulator.path
         file = emulator.stat()
@@ -268,7 +268,7 @@ class Clones:
             told |= {"host_kernel": host.kernel, "host_cpu": host.cpu}
         return told
 
-    def _make(self, guest: Prepared, folder: Path) -> tuple[bytes, Mapping[str, Any]]:
+    def _make(self, guest: PreparedGuest, folder: Path) -> tuple[bytes, Mapping[str, Any]]:
         """Boot one and take its state. On a busy machine Linux may take the TSC for broken while it boots,
         and so would all guests that begin with it: then it is done again."""
         for _ in range(TRIES):
@@ -277,7 +277,7 @@ class Clones:
                 break
         return state, told
 
-    def _try_to_make(self, guest: Prepared, folder: Path) -> tuple[bytes, dict[str, Any]]:
+    def _try_to_make(self, guest: PreparedGuest, folder: Path) -> tuple[bytes, dict[str, Any]]:
         hypervisor, clock = self._hypervisor, self._clock
         run = f"golden-{secrets.token_hex(3)}"
         alone = replace(self._settings, run=run, shared_memory=True, golden=False, kept=False)

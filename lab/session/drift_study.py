@@ -51,17 +51,19 @@ def times(length: str, every: str) -> Times:
     return Times(length_ns, every_ns)
 
 
-def which(home: Path, name: str | None) -> kept_guests.Kept:
+def which(home: Path, name: str | None) -> kept_guests.KeptGuest:
     """The guest to look at. UsageError without a name, with those that there are."""
     if name is not None:
         return kept_guests.find(home, name)
-    there = [guest.name for guest in kept_guests.kept(home)]
+    there = [guest.name for guest in kept_guests.read_all(home)]
     if there:
         raise UsageError(f"which guest? kept: {', '.join(there)}", hint=f"freezelab drift {there[0]}")
     raise UsageError("which guest? none is kept", hint=f"start one: {kept_guests.START}")
 
 
-def watch(guest: kept_guests.Kept, wanted: Times, told: Callable[[int, Point, Point | None], None]) -> Look:
+def watch(
+    guest: kept_guests.KeptGuest, wanted: Times, told: Callable[[int, Point, Point | None], None]
+) -> Look:
     """Look until the time is over or a signal comes. told: after each burst, with the nanoseconds since the
     beginning, the guest's point and this host's own.
 
@@ -109,7 +111,7 @@ def _course(course: Course | None) -> dict[str, Any] | None:
     return {**asdict(course), "resolves_1_ppm": course.resolves, "window_for_1_ppm_ns": course.window_ns}
 
 
-def as_data(guest: kept_guests.Kept, seen: Look) -> dict[str, Any]:
+def as_data(guest: kept_guests.KeptGuest, seen: Look) -> dict[str, Any]:
     """What --json prints. Offsets are guest minus host; drift in ppm, positive: the guest's clock gains."""
     return {
         "schema": SCHEMA,

@@ -45,7 +45,7 @@ class _AtFault:
         self._resync.resumed()
 
 
-class Equipment:
+class GuestSetup:
     """Equips guests that run. home: the state folder. folder: the run's own."""
 
     def __init__(

@@ -34,11 +34,20 @@ from lab.image.store import overlay
 from lab.ports import Clock, Journal, NullView, View
 from lab.record.journal import NullJournal
 from lab.session.clones import Clones
-from lab.session.guest_setup import Equipment
+from lab.session.guest_setup import GuestSetup
 from lab.session.lookout import Lookout
 from lab.session.parallel import together
 from lab.session.paths import made
-from lab.session.settings import BOOT_S, FOR_TCG, WAKES, Prepared, Settings, Started, free_port, lab_key
+from lab.session.settings import (
+    BOOT_S,
+    FOR_TCG,
+    WAKES,
+    PreparedGuest,
+    Settings,
+    StartedGuest,
+    lab_key,
+    on_a_free_port,
+)
 from lab.session.signals import Teardown, shield, whole
 
 REACHABLE = (
@@ -46,7 +55,6 @@ REACHABLE = (
     "FREEZELAB_CACHE to folders open to it, such as /var/lib/freezelab"
 )
 
-START_TRIES = 3
 BOOT_TRIES = 3
 
 T = TypeVar("T")
@@ -68,7 +76,7 @@ class Guests:
         self._called_off = False
         self._lookout: Lookout | None = None
         self._left = False
-        self._equipment = Equipment(hypervisor, settings.home, settings.folder, clock, view)
+        self._setup = GuestSetup(hypervisor, settings.home, settings.folder, clock, view)
         self._key, self._public = lab_key(settings.home)
         self._folder = settings.home / "guests" / settings.run
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
@@ -134,7 +142,9 @@ class Guests:
         ssh, _ = self._booted(guest, self._start(guest), lambda started: self._connect(started, self._boot_s))
         return self._stack.enter_context(ssh)
 
-    def _booted(self, guest: Prepared, started: Started, reach: Callable[[Started], T]) -> tuple[T, int]:
+    def _booted(
+        self, guest: PreparedGuest, started: StartedGuest, reach: Callable[[StartedGuest], T]
+    ) -> tuple[T, int]:
         """What comes of reaching a guest that boots, and how often it was started again because its kernel
         had panicked: on a busy host one that is emulated may find that its timers do not work."""
         for again in range(BOOT_TRIES):
@@ -151,10 +161,10 @@ class Guests:
     def serve_time(self, offset_ns: int, fault: TimeFault | None = None) -> None:
         """Have the host's NTP server running, as long as the guests: its time is off by so much, and what
         else is wrong with it."""
-        self._equipment.serve_time(self._stack, offset_ns, fault)
+        self._setup.serve_time(self._stack, offset_ns, fault)
 
     def equip(self, cell: Cell, stack: ExitStack) -> dict[str, Subject]:
-        """The cell's guests, ready for its cycles; see Equipment.equip."""
+        """The cell's guests, ready for its cycles; see GuestSetup.equip."""
         stacks = {spec: Teardown(self._view.note) for spec in cell.guests}
 
         def leave(_kind: object, value: BaseException | None, _trace: object) -> None:
@@ -165,7 +175,7 @@ class Guests:
         stack.push(leave)
 
         def equip(spec: GuestSpec) -> Subject:
-            return self._equipment.equip(spec, self._probes[spec.name], cell, stacks[spec])
+            return self._setup.equip(spec, self._probes[spec.name], cell, stacks[spec])
 
         return {subject.name: subject for subject in together(cell.guests, equip, self.call_off)}
 
@@ -194,7 +204,7 @@ class Guests:
         self._stack = Teardown(self._view.note)  # what was to be undone is not: nobody leaves the old one
         self._left = True
 
-    def _prepare(self, spec: GuestSpec) -> Prepared:
+    def _prepare(self, spec: GuestSpec) -> PreparedGuest:
         settings = self._settings
         image = settings.images[spec.image]
         folder = made(self._folder / spec.name)
@@ -241,9 +251,9 @@ class Guests:
             other_tap=other,
             kept=settings.kept,
         )
-        return Prepared(spec, domain, image, folder, content, network, public)
+        return PreparedGuest(spec, domain, image, folder, content, network, public)
 
-    def _start(self, guest: Prepared) -> Started:
+    def _start(self, guest: PreparedGuest) -> StartedGuest:
         """From its image, whatever was tried before."""
         (guest.folder / "disk.qcow2").unlink(missing_ok=True)
         if guest.domain.memory_file is not None:
@@ -252,7 +262,9 @@ class Guests:
         # With an id of its own: libvirt's events of the other domain may still come.
         return self.launch(guest, replace(guest.domain, uuid=str(uuid.uuid4()), machine_uuid=""), self._boot)
 
-    def launch(self, guest: Prepared, domain: DomainSpec, start: Callable[[DomainSpec], object]) -> Started:
+    def launch(
+        self, guest: PreparedGuest, domain: DomainSpec, start: Callable[[DomainSpec], object]
+    ) -> StartedGuest:
         """Have `start` start the domain, on a port of its own if it needs one."""
         name = guest.spec.name
         if self._lookout is None:
@@ -273,9 +285,9 @@ class Guests:
                 start(domain)
                 host, port = guest.spec.address.split("/")[0], 22
             else:
-                host, port = "127.0.0.1", self._on_a_free_port(domain, start)
+                host, port = "127.0.0.1", on_a_free_port(domain, start)
         address = Address(guest.spec.name, host, port, "root", self._key, guest.host_key)
-        return Started(guest.spec, address, domain.console_log)
+        return StartedGuest(guest.spec, address, domain.console_log)
 
     def _taps(self, spec: GuestSpec) -> tuple[str, str]:
         """Two ends for a guest's card, as a process and its successor cannot open one together."""
@@ -286,19 +298,6 @@ class Guests:
                 for n in (1, 2)
             )
         return one, other
-
-    def _on_a_free_port(self, domain: DomainSpec, start: Callable[[DomainSpec], object]) -> int:
-        for tries_left in reversed(range(START_TRIES)):
-            port = free_port()
-            try:
-                start(replace(domain, ssh_port=port))
-            except FreezelabError as error:
-                # Somebody was given the same free port between our look and QEMU's.
-                if f"TCP port {port}" not in error.what or not tries_left:
-                    raise
-            else:
-                return port
-        raise AssertionError  # the last try returns or raises
 
     def _boot(self, domain: DomainSpec) -> None:
         try:
@@ -355,10 +354,10 @@ class Guests:
     def _boot_s(self) -> float:
         return self._settings.boot_s or BOOT_S[self._settings.accelerator.accelerator]
 
-    def _connect(self, guest: Started, timeout_s: float) -> SSH:
+    def _connect(self, guest: StartedGuest, timeout_s: float) -> SSH:
         return SSH.connect(guest.address, self._clock, timeout_s, self._lives[guest.spec.name])
 
-    def probe(self, guest: Started, waiting: Waiting | None = None) -> GuestProbe:
+    def probe(self, guest: StartedGuest, waiting: Waiting | None = None) -> GuestProbe:
         """A probe in a guest that was started, for as long as the guests are there. waiting: see GuestProbe.
         GuestError when it does not answer."""
         name = guest.spec.name

@@ -10,20 +10,20 @@ from lab.events.service import MetadataService
 from lab.guest.forward import MetadataForward
 from lab.guest.ssh import SSH
 from lab.ports import Clock
-from lab.session.kept_guests import Kept
+from lab.session.kept_guests import KeptGuest
 from lab.session.parallel import enter_together
 
 LOGIN_S = 10.0
 
 
-class Way:
+class KeptGuestLogin:
     """A kept guest's SSH connection. A context manager; called by the forward, for as long as it is open."""
 
-    def __init__(self, guest: Kept, clock: Clock) -> None:
+    def __init__(self, guest: KeptGuest, clock: Clock) -> None:
         self._guest, self._clock = guest, clock
         self._ssh: SSH | None = None
 
-    def __enter__(self) -> Way:
+    def __enter__(self) -> KeptGuestLogin:
         """GuestError when the guest does not answer."""
         self._ssh = SSH.connect(self._guest.address, self._clock, LOGIN_S)
         return self
@@ -42,10 +42,10 @@ class Way:
         return self._ssh
 
 
-def bring_inside(stack: ExitStack, service: MetadataService, guests: list[Kept], clock: Clock) -> None:
+def bring_inside(stack: ExitStack, service: MetadataService, guests: list[KeptGuest], clock: Clock) -> None:
     """Have each guest find the service at its usual address until `stack` is left. GuestError when one does
     not answer, or its sshd does not allow it."""
-    ways = [Way(guest, clock) for guest in guests]
+    ways = [KeptGuestLogin(guest, clock) for guest in guests]
     enter_together(stack, ways)
     forwards = [
         MetadataForward(guest.name, way, partial(service.connect, guest.name))

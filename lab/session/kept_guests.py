@@ -38,7 +38,7 @@ START = "freezelab up --name web-0"
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptGuest:
     """A kept guest. run: names its files below HOME/guests. domain, uuid: libvirt's. host_key: the public key
     line that it shows. since: when it was started, ISO 8601. machine_uuid, mac: as the guest sees them; ""
     where an older freezelab kept it."""
@@ -108,14 +108,14 @@ class UpOptions:
     boot_s: int | None = None
 
 
-def kept(home: Path) -> list[Kept]:
+def read_all(home: Path) -> list[KeptGuest]:
     """All of them, by name. RecordError when a file is not one of ours."""
     return [_read(path) for path in sorted((home / "kept").glob("*.json"))]
 
 
-def find(home: Path, name: str) -> Kept:
+def find(home: Path, name: str) -> KeptGuest:
     """The kept guest of this name. UsageError when there is none, with what there is."""
-    there = kept(home)
+    there = read_all(home)
     for guest in there:
         if guest.name == name:
             return guest
@@ -123,17 +123,17 @@ def find(home: Path, name: str) -> Kept:
     raise UsageError(f"no kept guest {name!r}", hint=f"kept: {names}" if names else f"start one: {START}")
 
 
-def state(home: Path, guest: Kept) -> str:
+def state(home: Path, guest: KeptGuest) -> str:
     """libvirt's word for it, "stopped" or "gone". Works while another process holds the hypervisor."""
     return state_of_kept(home, guest.domain, guest.uuid)
 
 
 def listing(home: Path) -> list[dict[str, Any]]:
-    """For people and programs: every member of Kept, `state` and `login`."""
-    return [{**asdict(guest), "state": state(home, guest), "login": guest.login} for guest in kept(home)]
+    """For people and programs: every member of KeptGuest, `state` and `login`."""
+    return [{**asdict(guest), "state": state(home, guest), "login": guest.login} for guest in read_all(home)]
 
 
-def up(home: Path, options: UpOptions, views: Views) -> Kept:
+def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     """Start a guest that is kept. UsageError when there is one of this name already."""
     from lab.hypervisor.accelerators import choose
     from lab.hypervisor.connect import connect
@@ -145,7 +145,7 @@ def up(home: Path, options: UpOptions, views: Views) -> Kept:
     from lab.session.signals import Signals
 
     spec, mechanism = _spec(options), _mechanism(options.resync)
-    if any(guest.name == spec.name for guest in kept(home)):
+    if any(guest.name == spec.name for guest in read_all(home)):
         hint = f"freezelab down {spec.name}, or another --name"
         raise UsageError("a guest of this name is kept already", where=spec.name, hint=hint)
     nothing = CycleSpec(FreezeMethod.NONE, HoldPatch(NS_PER_S))
@@ -168,7 +168,7 @@ def up(home: Path, options: UpOptions, views: Views) -> Kept:
                 address = guests.address(spec.name)
                 if domain is None:
                     raise MachineError("its domain is not known any more", where=spec.name)
-                guest = Kept(
+                guest = KeptGuest(
                     name=spec.name,
                     run=run,
                     domain=domain.name,
@@ -204,7 +204,7 @@ def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Itera
 
     if bool(names) == everything:
         raise UsageError("say which guests, or --all", hint="freezelab list tells their names")
-    wanted = kept(home) if everything else [find(home, name) for name in dict.fromkeys(names)]
+    wanted = read_all(home) if everything else [find(home, name) for name in dict.fromkeys(names)]
     if not wanted:
         yield "no guest is kept"
         return
@@ -217,7 +217,7 @@ def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Itera
             yield f"removed guest {guest.name}"
 
 
-def remove_files(home: Path, guest: Kept) -> None:
+def remove_files(home: Path, guest: KeptGuest) -> None:
     """What a guest that is gone has left."""
     if guest.run:
         shutil.rmtree(home / "guests" / guest.run, ignore_errors=True)
@@ -264,21 +264,21 @@ def _path(home: Path, name: str) -> Path:
     return home / "kept" / f"{name}.json"
 
 
-def _read(path: Path) -> Kept:
+def _read(path: Path) -> KeptGuest:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.pop("schema") != SCHEMA:
             raise ValueError("another schema")
-        known = {field.name for field in fields(Kept)}
+        known = {field.name for field in fields(KeptGuest)}
         data["sockets"] = tuple(data["sockets"])
-        return Kept(**{name: value for name, value in data.items() if name in known})
+        return KeptGuest(**{name: value for name, value in data.items() if name in known})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(
             "is not a kept guest's file", where=str(path), hint=f"remove {path}, then: freezelab recover"
         ) from error
 
 
-def _write(home: Path, guest: Kept) -> None:
+def _write(home: Path, guest: KeptGuest) -> None:
     """Whole or not at all, and ours alone."""
     path = _path(home, guest.name)
     made(path.parent)

@@ -12,9 +12,9 @@ from lab.core.scheduled.instance import About, Given, refusal, scale_set_name
 from lab.errors import UsageError
 from lab.playbook.fleet import FAULT_DOMAINS, SCALE_SET_FAULT_DOMAINS, UPDATE_DOMAINS
 from lab.playbook.instances import COMPUTE_NAME
-from lab.session.kept_guests import Kept
+from lab.session.kept_guests import KeptGuest
 
-Door = tuple[str, int, str]
+Listener = tuple[str, int, str]
 """Address, port and guest."""
 
 _GUEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -31,9 +31,9 @@ class Wanted:
     instance: Sequence[str] = ()
 
 
-def doors_of(listen: Sequence[str]) -> list[Door]:
+def listeners_of(listen: Sequence[str]) -> list[Listener]:
     """ADDRESS:PORT[=GUEST], each; who has no name gets one. UsageError for one that is not understood."""
-    doors: list[Door] = []
+    doors: list[Listener] = []
     named = [text.partition("=")[2] for text in listen]
     spare = (f"web-{n}" for n in range(len(listen) + len(named)) if f"web-{n}" not in named)
     for text in listen:
@@ -47,7 +47,7 @@ def doors_of(listen: Sequence[str]) -> list[Door]:
     return doors
 
 
-def abouts_of(listened: Sequence[str], kept: Sequence[Kept], wanted: Wanted) -> list[About]:
+def abouts_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wanted) -> list[About]:
     """All guests: kept ones as their domains are, those that somebody listens for, and members of sets. The
     lab knows no machine of the others, and makes one up. UsageError for what does not go together."""
     sets, scale_sets = _members(wanted.sets, "--set"), _members(wanted.scale_sets, "--scale-set")

@@ -39,7 +39,7 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
     alive = _alive(state)
     yield from hypervisor.recover(keep=False, but=alive)
     there = [domain for domain in hypervisor.list_lab_domains() if domain.run not in alive]
-    known = {guest.uuid: guest for guest in kept_guests.kept(state)}
+    known = {guest.uuid: guest for guest in kept_guests.read_all(state)}
     # A kept domain that has no file was cut off while it was started.
     kept = [known.pop(domain.uuid) for domain in there if domain.kept and domain.uuid in known]
     uuids, runs = {guest.uuid for guest in kept}, {guest.run for guest in kept} | alive

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.core.plan import GuestSpec
 from lab.core.units import format_size
-from lab.errors import MachineError
+from lab.errors import FreezelabError, MachineError
 from lab.guest.ssh import Address, load_key
 from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.domain import Accelerator, DomainSpec
@@ -32,6 +32,8 @@ WAKES = "pc"
 SeaBIOS 1.16 nor Linux 6.1): it reads all ones, Linux takes the TSC for broken and its time stands still."""
 
 OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
+
+START_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedGuest:
     """A guest that can be started. domain: without a disk, and on a port that is still to be found.
     seed: its files. host_key: the public line that it will show."""
 
@@ -71,7 +73,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedGuest:
     """A guest whose domain runs. address: how to log in."""
 
     spec: GuestSpec
@@ -112,3 +114,19 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def on_a_free_port(domain: DomainSpec, start: Callable[[DomainSpec], object]) -> int:
+    """Have `start` start the domain, its SSH on a free port of this host; the port. FreezelabError when the
+    ports are taken by others each time, or it does not start."""
+    for tries_left in reversed(range(START_TRIES)):
+        port = free_port()
+        try:
+            start(replace(domain, ssh_port=port))
+        except FreezelabError as error:
+            # Somebody was given the same free port between our look and QEMU's.
+            if f"TCP port {port}" not in error.what or not tries_left:
+                raise
+        else:
+            return port
+    raise AssertionError  # the last try returns or raises

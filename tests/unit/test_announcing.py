@@ -20,7 +20,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.events.service import MetadataService
 from lab.process.clock import HostClock
-from lab.session.announcer import HEARD_NS, Announcing
+from lab.session.announcer import HEARD_NS, CellMetadataService
 
 DIED = HandlerEnd("dies.py", "exit-code", "exited", "1", "KeyError: 'Events'")
 
@@ -66,8 +66,10 @@ def service() -> Iterator[MetadataService]:
     shutil.rmtree(folder)
 
 
-def announcing(told: Told, handler: Handler) -> Announcing:
-    made = Announcing(cast(Any, None), HostClock(), cast(Any, told), told, "cell", Path(), Path(), "")
+def announcing(told: Told, handler: Handler) -> CellMetadataService:
+    made = CellMetadataService(
+        cast(Any, None), HostClock(), cast(Any, told), told, "cell", Path(), Path(), ""
+    )
     made._handlers = cast(Any, {"web-0": handler})
     return made
 

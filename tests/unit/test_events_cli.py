@@ -29,8 +29,8 @@ from lab.core.scheduled.model import Happening, Kind
 from lab.errors import UsageError
 from lab.report.page import Page
 from lab.report.service import Log, show_events
-from lab.session.kept_guests import Kept
-from lab.session.listeners import Wanted, abouts_of, doors_of
+from lab.session.kept_guests import KeptGuest
+from lab.session.listeners import Wanted, abouts_of, listeners_of
 
 EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
 FREEZELAB = [sys.executable, "-m", "lab.cli.main", "events"]
@@ -320,11 +320,11 @@ def test_services_do_not_get_in_each_other_s_way(place: Place) -> None:
 )
 def test_doors_and_sets_that_make_no_sense(listen: Sequence[str], wanted: Wanted, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        abouts_of([guest for *_, guest in doors_of(listen)], [], wanted)
+        abouts_of([guest for *_, guest in listeners_of(listen)], [], wanted)
 
 
 def test_doors_and_sets() -> None:
-    doors = doors_of(["127.0.0.1:1", "[::1]:2=web-1", "127.0.0.1:3", "10.0.0.1:4=web-1"])
+    doors = listeners_of(["127.0.0.1:1", "[::1]:2=web-1", "127.0.0.1:3", "10.0.0.1:4=web-1"])
     assert doors == [
         ("127.0.0.1", 1, "web-0"),
         ("::1", 2, "web-1"),
@@ -345,8 +345,8 @@ def test_doors_and_sets() -> None:
     assert len({one.address for one in abouts}) == len({one.mac for one in abouts}) == len(abouts)
 
 
-def kept_guest(folder: Path, **more: str) -> Kept:
-    return Kept(
+def kept_guest(folder: Path, **more: str) -> KeptGuest:
+    return KeptGuest(
         name="web-0", run="r", domain="d", uuid="u", image="i", memory_bytes=512 << 20, vcpus=2,
         resync="none", since="", host="127.0.0.1", port=22, user="root", key=str(folder / "key"),
         host_key="", known_hosts="", console="", sockets=(), accelerator="tcg", **more,

@@ -44,7 +44,7 @@ from tests.unit.builders import RUNS
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
 from tests.unit.test_core_simulation import cases
 
-GUEST = kept_guests.Kept(
+GUEST = kept_guests.KeptGuest(
     name="web-0", run="kept-1", domain="freezelab-kept-1-web-0", uuid="no-such-uuid", image="debian-1",
     memory_bytes=512 << 20, vcpus=1, resync="none", since="2026-11-20T10:00:00+00:00", host="127.0.0.1",
     port=40000, user="root", key="/keys/k", host_key="ssh-ed25519 AAAA web-0", known_hosts="", console="/c",
@@ -52,7 +52,7 @@ GUEST = kept_guests.Kept(
 )  # fmt: skip
 
 
-def keep(home: Path, guest: kept_guests.Kept = GUEST) -> kept_guests.Kept:
+def keep(home: Path, guest: kept_guests.KeptGuest = GUEST) -> kept_guests.KeptGuest:
     folder = home / "guests" / guest.run
     folder.mkdir(parents=True)
     made = replace(guest, known_hosts=str(folder / "known_hosts"), sockets=(str(home / "agents" / "a"),))
@@ -76,7 +76,7 @@ def test_a_kept_guest_is_found_again_and_leaves_nothing(tmp_path: Path) -> None:
     made = keep(tmp_path)
     path = tmp_path / "kept" / "web-0.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert kept_guests.kept(tmp_path) == [made]
+    assert kept_guests.read_all(tmp_path) == [made]
     assert kept_guests.find(tmp_path, "web-0") == made
     assert Path(made.known_hosts).read_text() == "[127.0.0.1]:40000 ssh-ed25519 AAAA\n"
     (row,) = kept_guests.listing(tmp_path)
@@ -84,7 +84,7 @@ def test_a_kept_guest_is_found_again_and_leaves_nothing(tmp_path: Path) -> None:
     assert row["login"].endswith("-p 40000 root@127.0.0.1")
     kept_guests.remove_files(tmp_path, made)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-    assert kept_guests.kept(tmp_path) == []
+    assert kept_guests.read_all(tmp_path) == []
 
 
 def test_who_is_not_kept_is_told_who_is(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "web-0.json").write_text(text)
     with pytest.raises(RecordError) as told:
-        kept_guests.kept(tmp_path)
+        kept_guests.read_all(tmp_path)
     assert "web-0.json" in str(told.value)
     assert len(str(told.value).splitlines()) == 2
 
