@@ -1,1 +1,7 @@
-"""The metadata service: what the core's machine knows of Scheduled Events, over HTTP."""
+"""The metadata service: what the core's machine knows of Scheduled Events, over HTTP.
+
+- `service`: a listener for each guest. `protocol`: HTTP/1.1 on it.
+- `announcer`: the real `ports.Announcer`.
+- `desk`: what an operator does with a service that runs alone. `control`: that over a socket, whose other
+  end is `client`.
+"""

@@ -2,4 +2,23 @@
 
 Start at `connect.connect()`; the adapter itself is `adapter.LibvirtHypervisor`. Nothing outside this
 package imports libvirt. This module imports nothing, so that `freezelab --help` stays fast.
+
+libvirt:
+- `connect`: a URI or no daemon. `embed`: the driver without a daemon.
+- `binding`: the import of libvirt. `loop`: the thread of its events. `events`: what libvirt and QEMU report.
+- `domain`: a guest's domain as a value. `domains`: started, found, ended.
+- `facts`, `accelerators`: what is here, and whether KVM works. `agent`: qemu-guest-agent. `logs`: QEMU's own.
+
+Freezing:
+- `freezing`: each method from prepare to finish. `ground`: what all methods stand on.
+- `exchange`, `cold`: in-place, with and without an overlap. `saving`: save-restore. `sleeping`: guest-sleep.
+- `losses`, `rehearsal`: what the next process would take away, asked before the freeze.
+- `proving`: the proof that RAM is the same.
+- `migration`, `qmp`, `process`: a QEMU process: its migrations, its monitor, its pidfd and CPU time.
+- `guard`: resumes in time, inside the controller. `deadman/`: from outside, when the controller cannot.
+
+Guests' states:
+- `memory`, `shm`: RAM that is a file, and folders on /dev/shm. `golden`: a state in bytes, to begin with.
+- `fate`: what libvirt knows of a guest that cannot answer. `kept`: what is known without libvirt.
+- `recovery`: what a killed run left.
 """

@@ -1,1 +1,7 @@
-"""The on-disk form of a run: an append-only history, and what was concluded from it."""
+"""The on-disk form of a run: an append-only history, and what was concluded from it.
+
+- `journal`: events.jsonl. `events`: a line of it, checked and read back.
+- `rebuild`: from a history to the plan and the observations that it was made of.
+- `run`: run.json, judged from a history. `model`, `model_clock`, `model_events`: its members.
+- `cycle`, `cells`, `lives`, `rollout`, `statistics`: its parts, from what was measured to its members.
+"""
