@@ -14,7 +14,9 @@ Freezing:
 - `exchange`, `cold`: in-place, with and without an overlap. `saving`: save-restore. `sleeping`: guest-sleep.
 - `losses`, `rehearsal`: what the next process would take away, asked before the freeze.
 - `proving`: the proof that RAM is the same.
-- `migration`, `qmp`, `process`: a QEMU process: its migrations, its monitor, its pidfd and CPU time.
+- `successor`: the process that takes a guest over. `migration`: what QEMU says of a migration.
+- `process`: a QEMU process, its pidfd and CPU time. `qmp`: a monitor of the lab's own.
+- `libvirt_qmp`: the monitor through libvirt.
 - `guard`: resumes in time, inside the controller. `deadman/`: from outside, when the controller cannot.
 
 Guests' states:
