@@ -2,6 +2,11 @@
 
 bytes (source) -> nodes with places (tree) -> models, whose fields are readers (scalars) ->
 Plan (load). Mistakes of every stage are collected and told at once (mistakes, explain).
+
+- `find`, `source`, `syntax`, `tree`: a file, its text, YAML's complaints, its nodes. `load`: the plan of it.
+- `models`: the document. `fields`, `scalars`, `hosts`: types and readers that its sections share.
+- Sections: `fleet`, `guests`, `instances`, `cycles`, `patching`, `announcing`, `expecting`, `noticing`,
+  `rollouts`, and `matrix` with its `cells`. `jsonschema`: the schema of all of them.
 """
 
 from __future__ import annotations
