@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.guest.conftest import Cli
-from tests.unit.test_uninstall_list import listed
+from tests.unit.uninstall_lists import names_removed
 
 Eventually = Callable[..., Any]
 
@@ -56,7 +56,7 @@ def test_a_signal_resumes_the_frozen_guest_first(
     assert kinds.index("freeze") < kinds.index("resume") < kinds.index("run-end")
     assert cli.qemu() == []
     assert cli.left() == []
-    assert {path.name for path in cli.home.iterdir()} <= listed("state_names")  # uninstall's list
+    assert {path.name for path in cli.home.iterdir()} <= names_removed("state_names")  # uninstall's list
 
 
 def test_a_killed_run_is_recovered(cli: Cli, long: str, eventually: Eventually) -> None:

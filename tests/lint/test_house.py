@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -93,3 +94,36 @@ def test_no_module_imports_itself_through_others() -> None:
         if (chain := graph.find_shortest_chain(importer=imported, imported=importer))
     ]
     assert not circles, "\n".join(circles)
+
+
+def imported(source: str) -> set[str]:
+    """The modules that a source imports, and what it imports from them, by their full names."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_nothing_is_imported_from_a_test() -> None:
+    """What tests share is in helpers, which tests/README.md lists."""
+    pattern = re.compile(r"(^|\.)test_")
+    sources = sorted((ROOT / "tests").rglob("*.py"))
+    assert sum(path.name.startswith("test_") for path in sources) > 100
+    found = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources
+        for name in sorted(imported(path.read_text(encoding="utf-8")))
+        if name.startswith("tests.") and pattern.search(name.removeprefix("tests."))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import tests.unit.test_a", "from tests.unit.test_a import run", "from tests.unit import test_a"],
+)
+def test_an_import_of_a_test_is_found_however_it_is_written(source: str) -> None:
+    assert "tests.unit.test_a" in imported(f"def late() -> None:\n    {source}\n")

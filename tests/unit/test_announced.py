@@ -3,119 +3,40 @@ announcer over it, on simulated guests whose handlers ask once a second."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.core.announcement import groups_of, rules_of
 from lab.core.history import (
     CycleBegan,
-    EventHappened,
     EventsAnnounced,
     PatchApplied,
     ResumeCalled,
     StopCalled,
 )
-from lab.core.plan import Announcement, CycleSpec, Expectations, GuestSpec, Rollout
-from lab.core.scheduled.instance import About
-from lab.core.scheduled.machine import Machine
-from lab.core.scheduled.model import EventStatus, Happening, Kind
-from lab.core.timeline import Call
+from lab.core.plan import Announcement
+from lab.core.scheduled.model import EventStatus, Kind
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.events.announcer import ServiceAnnouncer
-from tests.unit.sim_fleet import SHORT, World, fleet, world_of
-
-MINUTE = 60 * NS_PER_S
-
-
-@dataclass
-class Handler:
-    """A program in a guest that polls each second, and approves what concerns its guest after `drains_ns`;
-    None: never. seen: (when, status) of each event in each answer."""
-
-    world: World
-    machine: Machine
-    guest: str
-    drains_ns: int | None
-    seen: list[tuple[int, str, EventStatus]] = field(default_factory=list)
-    since: dict[str, int] = field(default_factory=dict)
-
-    def poll(self) -> None:
-        now = self.world.now()
-        self.world.later(self.world.at + NS_PER_S, self.poll)
-        if self.world.guests[self.guest].frozen_at is not None:
-            return
-        self.machine.admit(now, self.guest)
-        for event in self.machine.poll(now, self.guest)[1]:
-            self.seen.append((now.raw_ns, event.id, event.status))
-            if event.status is EventStatus.SCHEDULED and self.guest in event.notice.resources:
-                begun = self.since.setdefault(event.id, now.raw_ns)
-                if self.drains_ns is not None and now.raw_ns - begun >= self.drains_ns:
-                    self.machine.approve(now, self.guest, [event.id])
-
-
-@dataclass
-class Lab:
-    """A fleet with a metadata service. listeners: guests that have a handler."""
-
-    specs: Sequence[GuestSpec]
-    announcement: Announcement
-    drains_ns: int | None = 2 * NS_PER_S
-    listeners: Sequence[str] | None = None
-    cycle: CycleSpec = SHORT
-
-    def __post_init__(self) -> None:
-        self.world = world_of(self.specs)
-        abouts = [About(s.name, s.name, "", "", availability_set=s.availability_set) for s in self.specs]
-        groups = groups_of(abouts)
-        self.machine = Machine(groups, rules_of(self.announcement))
-        self.announcer = ServiceAnnouncer(self.machine, groups, threading.Lock(), self.world)
-        names = [s.name for s in self.specs] if self.listeners is None else self.listeners
-        self.handlers = [Handler(self.world, self.machine, name, self.drains_ns) for name in names]
-        for number, handler in enumerate(self.handlers):
-            self.world.later(self.world.at + number * NS_PER_S // 10, handler.poll)
-        self.world.sleep_until(self.world.at + 2 * NS_PER_S)
-
-    def run(self, rollout: Rollout = Rollout()) -> None:  # noqa: B008 - frozen
-        cycle = replace(self.cycle, announce=self.announcement)
-        expect = Expectations(tolerance_ns=100 * NS_PER_MS, hold_ns=NS_PER_S)
-        self.world.roll_out(self.specs, rollout, cycle, self.announcer, expect)
-
-    def told(self, kind: Kind) -> list[Happening]:
-        notices = [event.happening for event in self.world.of(EventHappened)]
-        return [notice for notice in notices if notice.kind is kind]
-
-    def calls(self, kind: type[StopCalled] | type[ResumeCalled]) -> dict[str, Call]:
-        return {event.guest: event.call for event in self.world.of(kind)}
-
-    def announced(self) -> list[tuple[str, tuple[str, ...]]]:
-        return [
-            (event.id, event.notice.resources)
-            for announced in self.world.of(EventsAnnounced)
-            for event in announced.events
-        ]
+from tests.unit.announced_fleet import MINUTE, AnnouncedFleet
+from tests.unit.sim_fleet import SHORT, fleet
 
 
 def test_an_event_lives_from_its_publication_until_all_are_in_time() -> None:
-    lab = Lab(fleet(4, 2), Announcement())
+    lab = AnnouncedFleet(fleet(4, 2), Announcement())
     lab.run()
     stops, backs = lab.calls(StopCalled), lab.calls(ResumeCalled)
     assert [resources for _, resources in lab.announced()] == [("g0", "g2"), ("g1", "g3")]
     for (event, resources), published, approved, started, gone in zip(
         lab.announced(),
-        lab.told(Kind.PUBLISHED),
-        lab.told(Kind.APPROVED),
-        lab.told(Kind.STARTED),
-        lab.told(Kind.GONE),
+        lab.happenings(Kind.PUBLISHED),
+        lab.happenings(Kind.APPROVED),
+        lab.happenings(Kind.STARTED),
+        lab.happenings(Kind.GONE),
         strict=True,
     ):
         assert {h.event for h in (published, approved, started, gone)} == {event}
         assert approved.guest in resources, "the others drain nothing, and do not approve"
-        seen = [h for h in lab.told(Kind.SEEN) if h.event == event]
+        seen = [h for h in lab.happenings(Kind.SEEN) if h.event == event]
         assert sorted(h.guest for h in seen) == ["g0", "g1", "g2", "g3"], "the whole set is told"
         first, last = stops[resources[0]].called, backs[resources[-1]].returned
         assert published.at.raw_ns < approved.at.raw_ns <= started.at.raw_ns
@@ -131,56 +52,58 @@ def test_an_event_lives_from_its_publication_until_all_are_in_time() -> None:
 
 
 def test_without_an_approval_the_freeze_waits_for_not_before() -> None:
-    lab = Lab(fleet(1, 1), Announcement(notice_ns=10 * MINUTE), drains_ns=None)
+    lab = AnnouncedFleet(fleet(1, 1), Announcement(notice_ns=10 * MINUTE), drains_ns=None)
     lab.run()
     (event,) = lab.world.of(EventsAnnounced)[0].events
     assert event.not_before.raw_ns - event.published.raw_ns == 10 * NS_PER_S
     assert lab.calls(StopCalled)["g0"].called.raw_ns >= event.not_before.raw_ns
-    assert not lab.told(Kind.APPROVED)
+    assert not lab.happenings(Kind.APPROVED)
 
 
 def test_a_group_that_never_asked_is_frozen_at_once() -> None:
-    lab = Lab(fleet(2, 2, sets=2), Announcement(), listeners=["g0"])
+    lab = AnnouncedFleet(fleet(2, 2, sets=2), Announcement(), listeners=["g0"])
     begun = lab.world.at
     lab.run()
-    assert [h.group for h in lab.told(Kind.UNHEARD)] == ["set-1"]
+    assert [h.group for h in lab.happenings(Kind.UNHEARD)] == ["set-1"]
     assert lab.calls(StopCalled)["g1"].called.raw_ns - begun < 15 * NS_PER_S
-    alone = Lab(fleet(1, 1), Announcement(), listeners=[])
+    alone = AnnouncedFleet(fleet(1, 1), Announcement(), listeners=[])
     begun = alone.world.at
     alone.run()
     assert alone.calls(StopCalled)["g0"].called.raw_ns - begun <= SHORT.before_ns + 100 * NS_PER_MS
 
 
 def test_called_off_nobody_is_frozen() -> None:
-    lab = Lab(fleet(2, 1), Announcement(cancel_after_ns=5 * MINUTE), drains_ns=None)
+    lab = AnnouncedFleet(fleet(2, 1), Announcement(cancel_after_ns=5 * MINUTE), drains_ns=None)
     lab.run()
     assert lab.world.most_down == 0
     assert [event.frozen for event in lab.world.of(CycleBegan)] == [False, False]
     assert not lab.world.of(PatchApplied), "the host is left alone"
-    assert len(lab.told(Kind.CANCELLED)) == 1 and not lab.told(Kind.STARTED)
+    assert len(lab.happenings(Kind.CANCELLED)) == 1 and not lab.happenings(Kind.STARTED)
     assert not any(status is EventStatus.STARTED for h in lab.handlers for _, _, status in h.seen)
 
 
 def test_approved_before_it_could_be_called_off() -> None:
-    lab = Lab(fleet(1, 1), Announcement(cancel_after_ns=10 * MINUTE))
+    lab = AnnouncedFleet(fleet(1, 1), Announcement(cancel_after_ns=10 * MINUTE))
     lab.run()
-    assert lab.world.most_down == 1 and not lab.told(Kind.CANCELLED)
+    assert lab.world.most_down == 1 and not lab.happenings(Kind.CANCELLED)
 
 
 def test_guests_that_never_come_back_to_time_keep_the_event_until_the_cycle_ends() -> None:
-    lab = Lab(fleet(1, 1), Announcement())
+    lab = AnnouncedFleet(fleet(1, 1), Announcement())
     lab.world.repair_ns = None
     lab.run()
-    gone = lab.told(Kind.GONE)[0].at.raw_ns
+    gone = lab.happenings(Kind.GONE)[0].at.raw_ns
     assert gone >= lab.calls(ResumeCalled)["g0"].returned.raw_ns + SHORT.watch_ns
 
 
 @pytest.mark.parametrize("notice_ns", [0, 30 * NS_PER_S])
 def test_short_notice_or_none(notice_ns: int) -> None:
-    lab = Lab(fleet(1, 1), Announcement(notice_ns=notice_ns), drains_ns=None)
+    lab = AnnouncedFleet(fleet(1, 1), Announcement(notice_ns=notice_ns), drains_ns=None)
     lab.run()
-    started = lab.told(Kind.STARTED)[0]
-    assert started.at.raw_ns - lab.told(Kind.PUBLISHED)[0].at.raw_ns <= notice_ns // 60 + 100 * NS_PER_MS
+    started = lab.happenings(Kind.STARTED)[0]
+    assert (
+        started.at.raw_ns - lab.happenings(Kind.PUBLISHED)[0].at.raw_ns <= notice_ns // 60 + 100 * NS_PER_MS
+    )
     stopped = lab.calls(StopCalled)["g0"].called.raw_ns
     assert stopped - started.at.raw_ns >= Announcement().started_ns, "it can be read all the same"
 
@@ -215,12 +138,12 @@ def test_nobody_is_frozen_before_its_event_has_started_and_been_shown(
         time_factor=factor,
     )
     specs = fleet(count, domains, sets)
-    lab = Lab(specs, announcement, drains, [spec.name for spec in specs][:listening])
+    lab = AnnouncedFleet(specs, announcement, drains, [spec.name for spec in specs][:listening])
     lab.run()
     stops = lab.calls(StopCalled)
-    began = {h.event: h.at.raw_ns for h in lab.told(Kind.STARTED)}
-    unheard = {h.event for h in lab.told(Kind.UNHEARD)}
-    off = {h.event for h in lab.told(Kind.CANCELLED)}
+    began = {h.event: h.at.raw_ns for h in lab.happenings(Kind.STARTED)}
+    unheard = {h.event for h in lab.happenings(Kind.UNHEARD)}
+    off = {h.event for h in lab.happenings(Kind.CANCELLED)}
     frozen = {event.guest: event.frozen for event in lab.world.of(CycleBegan)}
     assert sorted(frozen) == sorted(spec.name for spec in specs)
     for event, resources in lab.announced():
@@ -229,7 +152,7 @@ def test_nobody_is_frozen_before_its_event_has_started_and_been_shown(
                 assert not frozen[guest]
             elif event not in unheard and frozen[guest]:
                 assert stops[guest].called.raw_ns - began[event] >= started
-    gone = {h.event for h in lab.told(Kind.GONE)}
+    gone = {h.event for h in lab.happenings(Kind.GONE)}
     assert gone >= set(began), "nothing is shown for ever"
     for guest in lab.world.guests:
         assert lab.machine.poll(lab.world.now(), guest)[1] == ()

@@ -16,7 +16,7 @@ from lab.core.judge import measure
 from lab.core.plan import Expectations, ResyncMechanism
 from lab.core.timeline import Observation
 from tests.unit.simulation import BASE, MS, US, Network, Repair, S, Scenario, Truth, simulate
-from tests.unit.test_core_simulation import cases, scenarios, slewed_before
+from tests.unit.strategies import cases, scenarios, slewed_before
 
 EVERY = 250 * MS
 

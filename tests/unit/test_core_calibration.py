@@ -24,7 +24,7 @@ from lab.core.calibration import (
 from lab.core.clock import Interval
 from lab.core.method import FreezeMethod, Regime
 from tests.unit.simulation import MS, US, Network, Repair, S, Scenario, simulate
-from tests.unit.test_core_simulation import cases, scenarios
+from tests.unit.strategies import cases, scenarios
 
 HERE = Machine("m", "a CPU", "6.1", "7.2", "tcg")
 

@@ -3,7 +3,7 @@ busy for seconds, repairs into the wrong place, a guest that somebody else or th
 reboots by itself, a run that is cut off. The truth lies in every interval and no verdict is wrong; how many
 may be left undecided is asserted as well, so that nothing hides there.
 
-FREEZELAB_HYPOTHESIS as in test_core_simulation.py.
+FREEZELAB_HYPOTHESIS as in strategies.py.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from lab.core.verdict import Outcome
 from lab.core.witnesses import before_and_after
 from tests.unit import simulation
 from tests.unit.simulation import MS, Move, Repair, S, Scenario, Truth, simulate
-from tests.unit.test_core_simulation import (
-    cases,
+from tests.unit.strategies import cases, expectations, scenarios
+from tests.unit.truth_checks import (
     check_course,
     check_curve,
     check_drift,
@@ -36,8 +36,6 @@ from tests.unit.test_core_simulation import (
     check_offsets,
     check_pause,
     check_sync,
-    expectations,
-    scenarios,
 )
 
 HOUR = 3600 * S

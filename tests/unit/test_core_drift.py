@@ -11,7 +11,7 @@ from lab.core.clock import Interval
 from lab.core.drift import drift, drift_over, mean_drift, segments, wander_ns
 from lab.core.offsets import Rate, Sample
 from tests.unit.simulation import MS, US, S
-from tests.unit.test_core_simulation import cases
+from tests.unit.strategies import cases
 
 
 def look(

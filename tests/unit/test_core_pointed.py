@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.core.clock import GuestClock, Interval, Stamp, intersect
+from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.drift import drift
 from lab.core.findings import findings, outcome_of
 from lab.core.judge import measure
@@ -31,25 +31,8 @@ from lab.core.stats import quantile, summary
 from lab.core.timeline import MOST_KEPT, Call, Heartbeat, Hole, Observation, Reading, SamplerReport
 from lab.core.verdict import Outcome, at_least, at_most, worst
 from lab.core.witnesses import LATE_NS, Witness, event_in, gap_witness, hypervisor_witness, silence_witness
+from tests.unit.readings import T0, call, reading, stamp
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
-
-T0 = 100 * S
-
-
-def stamp(raw: int, apart_ns: int = 0) -> Stamp:
-    return Stamp(raw, raw + apart_ns)
-
-
-def call(called: int, returned: int, event: int | None = None) -> Call:
-    return Call(stamp(called), stamp(returned), event)
-
-
-def reading(t1: int, t2: int, t3: int, t4: int, *, step: int = 0) -> Reading:
-    """Guest clocks equal to the host's; `step`: REALTIME is stepped by it between t2 and t3."""
-    first, last = dict.fromkeys(GuestClock, t2), dict.fromkeys(GuestClock, t3)
-    last[GuestClock.REAL] += step
-    return Reading(stamp(t1), first, last, stamp(t4))
-
 
 # -- intervals --------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from lab.core.plan import Expectations, ResyncMechanism
 from lab.core.steps import BETWEEN, HEARTBEAT, PACKET, PATCH, Part, Sign, first_sign, parts
 from lab.core.timeline import Call, Heartbeat, Observation, Step
 from tests.unit.histories import cycle, rebooted
+from tests.unit.readings import T0, call, reading, stamp
 from tests.unit.simulation import MS, S
-from tests.unit.test_core_pointed import T0, call, reading, stamp
 
 
 def seen(*steps: tuple[str, int, int], patch: tuple[Step, ...] = (), **more: object) -> Observation:

@@ -27,7 +27,8 @@ from lab.core.timesync.rules import forecast
 from lab.core.timesync_setup import Setup
 from lab.core.verdict import Outcome
 from tests.unit.simulation import MS, Move, Network, Repair, S, Scenario, Truth, simulate
-from tests.unit.test_core_simulation import cases, check, expectations, scenarios
+from tests.unit.strategies import cases, expectations, scenarios
+from tests.unit.truth_checks import check
 
 M = ResyncMechanism
 QUICK_NTPD = "server 192.0.2.1 minpoll 0 maxpoll 0\ntinker stepout 1\n"

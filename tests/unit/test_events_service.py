@@ -31,7 +31,7 @@ from lab.events import service as service_module
 from lab.events.protocol import MOST_CONNECTIONS, MOST_HEAD_BYTES, REQUEST_S
 from lab.events.service import MetadataService
 from lab.process.clock import HostClock
-from tests.unit.test_core_simulation import cases
+from tests.unit.strategies import cases
 
 S = 1_000_000_000
 CYCLE = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(5 * S))

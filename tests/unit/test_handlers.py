@@ -17,10 +17,10 @@ from lab.errors import GuestError, RecordError
 from lab.record.journal import read_history
 from lab.record.run import Run, judge, to_json
 from lab.report.junit import write_junit
+from tests.unit.announced_fleet import AnnouncedFleet
 from tests.unit.consoles import page, terminal
 from tests.unit.fleets import EXPECT, Made, write
 from tests.unit.sim_fleet import AboutToFreeze, fleet
-from tests.unit.test_announced import Lab
 
 LAST = "ValueError: Invalid isoformat string: 'Sat, 28 Nov 2026 18:00:15 GMT'"
 DIED = HandlerEnd("my-handler.py", "exit-code", "exited", "1", LAST)
@@ -81,7 +81,7 @@ def test_how_it_ended_in_words(end: HandlerEnd, text: str) -> None:
 
 
 def test_the_controller_looks_at_the_end_of_every_cycle() -> None:
-    lab = Lab(fleet(2, 1), Announcement())
+    lab = AnnouncedFleet(fleet(2, 1), Announcement())
     asked: Iterator[HandlerEnd | None] = iter([None])
     lab.world.handler_ends = {"g0": lambda: next(asked), "g1": lambda: DIED}
     lab.run()
@@ -90,7 +90,7 @@ def test_the_controller_looks_at_the_end_of_every_cycle() -> None:
 
 
 def test_every_guest_is_told_before_the_first_is_frozen() -> None:
-    lab = Lab(fleet(2, 1), Announcement())
+    lab = AnnouncedFleet(fleet(2, 1), Announcement())
     lab.run()
     first = lab.world.events.index(lab.world.of(GuestsFrozen)[0])
     assert lab.world.of(AboutToFreeze) == [AboutToFreeze("g0"), AboutToFreeze("g1")]
@@ -98,7 +98,7 @@ def test_every_guest_is_told_before_the_first_is_frozen() -> None:
 
 
 def test_a_guest_that_does_not_answer_is_a_problem_and_no_end() -> None:
-    lab = Lab(fleet(1, 1), Announcement())
+    lab = AnnouncedFleet(fleet(1, 1), Announcement())
 
     def lost() -> HandlerEnd | None:
         raise GuestError("no answer", where="guest g0")

@@ -13,7 +13,6 @@ import threading
 import time
 from pathlib import Path
 
-import platformdirs
 import psutil
 import pytest
 
@@ -26,21 +25,9 @@ CLOCK = HostClock()
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def program() -> Path:
-    """chronyd as the lab itself finds it; what CI declares must be there."""
-    state = Path(os.environ.get("FREEZELAB_HOME") or platformdirs.user_state_path("freezelab"))
-    try:
-        return chronyd.find(state)
-    except MachineError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-
-
-def test_it_serves_the_hosts_clock(program: Path, tmp_path: Path) -> None:
+def test_it_serves_the_hosts_clock(chronyd_program: Path, tmp_path: Path) -> None:
     work = tmp_path / "wörk, 100 %"
-    with chronyd.Chronyd(program, work, CLOCK) as server:
+    with chronyd.Chronyd(chronyd_program, work, CLOCK) as server:
         answer = sntp.query(server.address, server.port, CLOCK, 5)
         assert answer.stratum == chronyd.STRATUM
         assert 0 in answer.offset.widened(100_000)  # the server's own stamping is not ours
@@ -53,9 +40,9 @@ def test_it_serves_the_hosts_clock(program: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("offset_ns", [2 * NS_PER_S, -2 * NS_PER_S, 37 * NS_PER_MS, 3600 * NS_PER_S])
-def test_one_that_is_wrong_on_purpose(program: Path, tmp_path: Path, offset_ns: int) -> None:
+def test_one_that_is_wrong_on_purpose(chronyd_program: Path, tmp_path: Path, offset_ns: int) -> None:
     host = CLOCK.now()
-    with chronyd.Chronyd(program, tmp_path, CLOCK, offset_ns=offset_ns) as server:
+    with chronyd.Chronyd(chronyd_program, tmp_path, CLOCK, offset_ns=offset_ns) as server:
         for _ in range(3):
             answer = sntp.query(server.address, server.port, CLOCK, 5)
             assert offset_ns in answer.offset.widened(NS_PER_MS)
@@ -69,8 +56,8 @@ def test_one_that_is_wrong_on_purpose(program: Path, tmp_path: Path, offset_ns: 
     assert abs((now.real_ns - host.real_ns) - (now.raw_ns - host.raw_ns)) < NS_PER_MS
 
 
-def test_the_one_behind_a_wrong_one_dies(program: Path, tmp_path: Path) -> None:
-    with chronyd.Chronyd(program, tmp_path, CLOCK, offset_ns=NS_PER_S) as server:
+def test_the_one_behind_a_wrong_one_dies(chronyd_program: Path, tmp_path: Path) -> None:
+    with chronyd.Chronyd(chronyd_program, tmp_path, CLOCK, offset_ns=NS_PER_S) as server:
         true = int((tmp_path / "true" / "chronyd.pid").read_text())
         os.kill(true, signal.SIGKILL)
         psutil.Process(true).wait(5)
@@ -78,33 +65,33 @@ def test_the_one_behind_a_wrong_one_dies(program: Path, tmp_path: Path) -> None:
             server.check()
 
 
-def test_it_never_controls_the_clock(program: Path, tmp_path: Path) -> None:
-    with chronyd.Chronyd(program, tmp_path, CLOCK) as server:
+def test_it_never_controls_the_clock(chronyd_program: Path, tmp_path: Path) -> None:
+    with chronyd.Chronyd(chronyd_program, tmp_path, CLOCK) as server:
         assert server.pid is not None
         assert "-x" in psutil.Process(server.pid).cmdline()
         assert "Disabled control of system clock" in server.log.read_text()
 
 
-def test_two_at_once(program: Path, tmp_path: Path) -> None:
+def test_two_at_once(chronyd_program: Path, tmp_path: Path) -> None:
     with (
-        chronyd.Chronyd(program, tmp_path / "a", CLOCK) as one,
-        chronyd.Chronyd(program, tmp_path / "b", CLOCK) as two,
+        chronyd.Chronyd(chronyd_program, tmp_path / "a", CLOCK) as one,
+        chronyd.Chronyd(chronyd_program, tmp_path / "b", CLOCK) as two,
     ):
         assert one.port != two.port
 
 
-def test_a_port_in_use(program: Path, tmp_path: Path) -> None:
+def test_a_port_in_use(chronyd_program: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind((chronyd.ADDRESS, 0))
         port = taken.getsockname()[1]
-        server = chronyd.Chronyd(program, tmp_path, CLOCK, port=port)
+        server = chronyd.Chronyd(chronyd_program, tmp_path, CLOCK, port=port)
         with pytest.raises(MachineError, match=f"UDP port {port} .* in use"), server:
             pass
         assert server.pid is None
 
 
-def test_a_server_that_dies_is_noticed(program: Path, tmp_path: Path) -> None:
-    with chronyd.Chronyd(program, tmp_path, CLOCK) as server:
+def test_a_server_that_dies_is_noticed(chronyd_program: Path, tmp_path: Path) -> None:
+    with chronyd.Chronyd(chronyd_program, tmp_path, CLOCK) as server:
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
         psutil.Process(server.pid).wait(5)
@@ -120,13 +107,13 @@ def test_a_program_that_is_no_chronyd(tmp_path: Path) -> None:
         pass
 
 
-def test_it_dies_with_us(program: Path, tmp_path: Path) -> None:
+def test_it_dies_with_us(chronyd_program: Path, tmp_path: Path) -> None:
     source = f"""
         import sys, time
         from pathlib import Path
         from lab.host.chronyd import Chronyd
         from lab.process.clock import HostClock
-        with Chronyd(Path({str(program)!r}), Path({str(tmp_path)!r}), HostClock()) as server:
+        with Chronyd(Path({str(chronyd_program)!r}), Path({str(tmp_path)!r}), HostClock()) as server:
             print(server.pid, flush=True)
             time.sleep(60)
     """

@@ -20,7 +20,6 @@ from lab.host import chronyd, sntp
 from lab.host.chronyd import Chronyd
 from lab.host.ntprelay import NtpRelay
 from lab.process.clock import HostClock
-from tests.unit.test_host_chronyd import program as program
 
 CLOCK = HostClock()
 LATE = TimeFault(TimeFaultKind.LATE, NS_PER_S, 300 * NS_PER_MS)
@@ -29,8 +28,8 @@ UNSYNCHRONISED = TimeFault(TimeFaultKind.UNSYNCHRONISED, NS_PER_S)
 
 
 @pytest.fixture(scope="module")
-def server(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chronyd]:
-    with Chronyd(program, tmp_path_factory.mktemp("chronyd"), CLOCK) as one:
+def server(chronyd_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chronyd]:
+    with Chronyd(chronyd_program, tmp_path_factory.mktemp("chronyd"), CLOCK) as one:
         yield one
 
 

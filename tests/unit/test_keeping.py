@@ -42,7 +42,7 @@ from lab.session import calibration, calibration_run, drift_study, kept_guests
 from lab.session.guests import Guests
 from tests.unit.builders import RUNS
 from tests.unit.simulation import MS, US, Repair, S, Scenario, simulate
-from tests.unit.test_core_simulation import cases
+from tests.unit.strategies import cases
 
 GUEST = kept_guests.KeptGuest(
     name="web-0", run="kept-1", domain="freezelab-kept-1-web-0", uuid="no-such-uuid", image="debian-1",

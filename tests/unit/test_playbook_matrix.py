@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from lab.core.plan import FreezeMethod, HoldPatch, Plan
 from lab.core.units import NS_PER_S
 from lab.playbook import load, parse, schema
-from tests.unit.test_playbook_mistakes import told
+from tests.unit.playbooks import mistakes_in
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 HEAD = "name: a\nresync: agent\n"
@@ -287,7 +287,7 @@ WRONG: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("data", "answer"), WRONG, ids=lambda value: repr(value[-60:]))
 def test_one_mistake_one_line(data: str, answer: str) -> None:
-    lines = told(data)
+    lines = mistakes_in(data)
     assert len(lines) == 1, lines
     assert lines[0].startswith(answer)
     assert "; " in lines[0] or "?" in lines[0], "says what to do"
@@ -311,4 +311,4 @@ def test_one_mistake_one_line(data: str, answer: str) -> None:
 )
 def test_the_schema_refuses_what_is_refused(matrix: str) -> None:
     assert not good(yaml.safe_load(MATRIX + matrix))
-    told(MATRIX + matrix)
+    mistakes_in(MATRIX + matrix)

@@ -6,20 +6,11 @@ import time
 
 import pytest
 
-from lab.errors import PlaybookError
-from lab.playbook import parse
+from tests.unit.playbooks import mistakes_in
 
 OK = "name: a\nresync: agent\ncycle: {patch: {hold: 5s}}\n"
 CYCLE = "name: a\nresync: agent\ncycle:\n"
 PATCH = CYCLE + "  patch: {hold: 5s}\n"
-
-
-def told(data: str | bytes) -> list[str]:
-    """The lines of the answer, without the file's name."""
-    with pytest.raises(PlaybookError) as caught:
-        parse(data.encode() if isinstance(data, str) else data, "p.yaml")
-    assert caught.value.exit_code == 2
-    return [line.removeprefix("p.yaml:") for line in str(caught.value).splitlines()]
 
 
 SYNTAX: list[tuple[str | bytes, str]] = [
@@ -193,7 +184,7 @@ VALUES: list[tuple[str | bytes, str]] = [
 
 @pytest.mark.parametrize(("data", "answer"), SYNTAX + VALUES, ids=lambda value: repr(value[:60]))
 def test_one_mistake_one_line(data: str | bytes, answer: str) -> None:
-    lines = told(data)
+    lines = mistakes_in(data)
     assert len(lines) == 1, lines
     assert lines[0].startswith(answer)
     assert "; " in lines[0] or "?" in lines[0], "says what to do"
@@ -214,7 +205,7 @@ cycle:
 expect:
   pause: {at-least: 5s}
 """
-    assert [line.split(": ", 1)[0] for line in told(text)] == [
+    assert [line.split(": ", 1)[0] for line in mistakes_in(text)] == [
         "1:1",  # resync is missing
         "1:7",
         "3:25",
@@ -228,7 +219,7 @@ expect:
 
 
 def test_at_most_twenty_lines_and_how_many_more() -> None:
-    lines = told(OK + "".join(f"zzz{n}: 1\n" for n in range(30)))
+    lines = mistakes_in(OK + "".join(f"zzz{n}: 1\n" for n in range(30)))
     assert len(lines) == 21
     assert lines[-1] == " and 10 more"
 
@@ -237,7 +228,7 @@ def test_a_bomb_of_aliases_is_answered_at_once() -> None:
     rows = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 60)]
     started = time.monotonic()
-    lines = told("\n".join(rows))
+    lines = mistakes_in("\n".join(rows))
     assert lines == [
         "1:5: anchors and aliases (&a0) are not part of a playbook; write the value out where it is needed"
     ]
@@ -245,14 +236,14 @@ def test_a_bomb_of_aliases_is_answered_at_once() -> None:
 
 
 def test_commands_as_one_text_are_split_like_a_shell_would() -> None:
-    [line] = told(OK.replace("hold: 5s", """command: "systemctl restart 'a b'", deadline: 5s"""))
+    [line] = mistakes_in(OK.replace("hold: 5s", """command: "systemctl restart 'a b'", deadline: 5s"""))
     assert line.endswith("; write [systemctl, restart, 'a b']")
 
 
 def test_templates_are_named() -> None:
-    assert any("there are no {{ templates }}" in line for line in told(OK.replace("5s", "{{ time }}")))
+    assert any("there are no {{ templates }}" in line for line in mistakes_in(OK.replace("5s", "{{ time }}")))
 
 
 def test_answers_disturb_no_terminal() -> None:
     for text in (OK + '"\\e[2J": 1\n', OK.replace("agent", '"\\a\\u202e"')):
-        assert all(line.isprintable() for line in told(text))
+        assert all(line.isprintable() for line in mistakes_in(text))

@@ -23,7 +23,7 @@ from lab.core.plan import FreezeMethod, GuestSpec
 from lab.core.units import NS_PER_S
 from lab.errors import PlaybookError
 from lab.playbook import parse, schema
-from tests.unit.test_playbook_mistakes import told
+from tests.unit.playbooks import mistakes_in
 
 HEAD = "name: a\nresync: agent\n"
 CYCLE = HEAD + "cycle:\n"
@@ -86,16 +86,16 @@ def test_a_method_that_does_not_go_with_the_patch(written: str, meant: Patch, me
         assert parse(text.encode(), "p.yaml").cycle.method is method
     else:
         why = conflict(meant, method)
-        assert told(text) == [f"5:11: cycle: {why}; leave method out for {meant.methods[0]}"]
+        assert mistakes_in(text) == [f"5:11: cycle: {why}; leave method out for {meant.methods[0]}"]
 
 
 def test_methods_that_can_be_proven_are_named() -> None:
-    [line] = told(HOLD + "  method: save-restore\n  prove_memory: true\n")
+    [line] = mistakes_in(HOLD + "  method: save-restore\n  prove_memory: true\n")
     assert line.endswith("; set method to suspend, sigstop, in-place or guest-sleep")
 
 
 def test_the_reason_why_a_reboot_is_no_freeze() -> None:
-    [line] = told(
+    [line] = mistakes_in(
         f"{HEAD}cycle: {{patch: {{command: [a], deadline: 5s, impact: reboot}}, method: suspend}}\n"
     )
     assert "class reboot: it cannot be done under a frozen guest" in line
@@ -360,7 +360,7 @@ WRONG: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("data", "answer"), WRONG, ids=lambda value: repr(value[-60:]))
 def test_one_mistake_one_line(data: str, answer: str) -> None:
-    lines = told(data)
+    lines = mistakes_in(data)
     assert len(lines) == 1, lines
     assert lines[0].startswith(answer)
     assert "; " in lines[0] or "?" in lines[0], "says what to do"

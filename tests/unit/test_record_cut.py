@@ -16,7 +16,7 @@ from lab.core.verdict import Finding, Outcome
 from lab.record.journal import EVENTS, read_history
 from lab.record.run import judge
 from tests.unit import fleets, histories
-from tests.unit.test_record_mutated import thin
+from tests.unit.history_lines import thin
 
 MADE: Mapping[str, Callable[[Path], Path]] = {
     name: histories.ALL[name] for name in ("upgrade", "called_off", "stepped")

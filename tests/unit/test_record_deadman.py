@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,23 +16,10 @@ from lab.record.journal import EVENTS, read_history
 from lab.record.model import Cycle, Run
 from lab.record.run import judge
 from tests.unit.histories import EXPECT, Journalled, cell, cycle, write
+from tests.unit.history_lines import GONE, deadman_line
 from tests.unit.simulation import MS, S
 
 SILENT = "the controller was silent for 3.0 s"
-GONE = "the controller is gone"
-
-
-def line(at_ns: int, call: tuple[int, int] | None, why: str = GONE, **more: Any) -> str:
-    """A dead-man's line. call: when it was called and returned, host MONOTONIC_RAW."""
-    stamps = None
-    if call is not None:
-        called, returned = ({"raw_ns": at, "real_ns": at} for at in call)
-        stamps = {"called": called, "returned": returned, "event_real_ns": None}
-    event = {
-        "seq": None, "kind": "deadman", "guest": "web-0", "cycle": 0, "raw_ns": at_ns, "real_ns": at_ns,
-        "act": "resumed", "why": why, "call": stamps, "text": "",
-    }  # fmt: skip
-    return json.dumps({**event, **more}) + "\n"
 
 
 def run_of(folder: Path, seen: Observation, name: str = "run") -> Path:
@@ -71,7 +57,9 @@ def test_a_cut_off_end_is_one_whatever_the_deadman_wrote_behind_it(tmp_path: Pat
     at = seen.resume.called.raw_ns
     path = run_of(tmp_path, seen)
     text = killed(path, seen)
-    path.write_text(text + left + line(at, (at, at + MS)) + line(at, None, act="ended"), encoding="utf-8")
+    path.write_text(
+        text + left + deadman_line(at, (at, at + MS)) + deadman_line(at, None, act="ended"), encoding="utf-8"
+    )
     history = read_history(path.parent)
     assert [entry.kind for entry in history.entries][-3:] == ["freeze", "deadman", "deadman"]
     assert not history.complete
@@ -84,7 +72,7 @@ def test_the_deadmans_lines_are_not_counted(tmp_path: Path) -> None:
     path = run_of(tmp_path, seen)
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     before = judge(read_history(path.parent))[0]
-    guarding = line(1, None, act="guarding", guest="", cycle=None)
+    guarding = deadman_line(1, None, act="guarding", guest="", cycle=None)
     path.write_text("".join([*lines[:3], guarding, *lines[3:], guarding]), encoding="utf-8")
     history = read_history(path.parent)
     assert history.complete
@@ -102,7 +90,7 @@ def test_a_killed_controllers_pause_is_bounded_and_inconclusive(tmp_path: Path, 
     assert seen.resume is not None
     path = run_of(tmp_path, seen)
     called = seen.resume.called.raw_ns
-    given = killed(path, seen, frozen=frozen) + line(called, (called, called + 2 * MS))
+    given = killed(path, seen, frozen=frozen) + deadman_line(called, (called, called + 2 * MS))
     path.write_text(given, encoding="utf-8")
     made, one, found = cycle_in(path)
     assert made.outcome is one.outcome is Outcome.INCONCLUSIVE
@@ -122,7 +110,7 @@ def test_a_pause_that_certainly_exceeded_the_budget_fails(tmp_path: Path) -> Non
     assert seen.resume is not None
     path = run_of(tmp_path, seen)
     called = seen.resume.called.raw_ns
-    path.write_text(killed(path, seen) + line(called, (called, called + 2 * MS)), encoding="utf-8")
+    path.write_text(killed(path, seen) + deadman_line(called, (called, called + 2 * MS)), encoding="utf-8")
     made, one, _ = cycle_in(path)
     assert made.outcome is one.outcome is Outcome.FAILED
     assert one.disturbed
@@ -138,7 +126,7 @@ def test_a_silent_controller_that_comes_back_is_not_the_one_who_resumed(tmp_path
     again = Call(replace(by.called, raw_ns=at), replace(by.returned, raw_ns=until))
     rest = tuple(r for r in seen.readings if not by.called.raw_ns <= r.t1.raw_ns <= until)
     path = run_of(tmp_path, replace(seen, resume=again, readings=rest))
-    acted = line(by.called.raw_ns, (by.called.raw_ns, by.returned.raw_ns), SILENT)
+    acted = deadman_line(by.called.raw_ns, (by.called.raw_ns, by.returned.raw_ns), SILENT)
     path.write_text(path.read_text(encoding="utf-8") + acted, encoding="utf-8")
     made, one, found = cycle_in(path)
     assert made.complete
@@ -158,7 +146,10 @@ def test_a_deadman_that_came_late_or_failed_changes_nothing(tmp_path: Path) -> N
     before = judge(read_history(path.parent))[0]
     late = seen.resume.returned.raw_ns + MS
     whole = path.read_text(encoding="utf-8")
-    for given in (line(late, (late, late + MS)), line(late, None, act="failed", text="no such domain")):
+    for given in (
+        deadman_line(late, (late, late + MS)),
+        deadman_line(late, None, act="failed", text="no such domain"),
+    ):
         path.write_text(whole + given, encoding="utf-8")
         assert replace(judge(read_history(path.parent))[0], ended=before.ended) == before
     assert EXPECT.in_time_within_ns is not None

@@ -31,11 +31,11 @@ from lab.record.journal import FileJournal, read_history
 from lab.record.rebuild import plan_of
 from lab.record.run import Run, judge, schema, to_json
 from tests.unit import fleets
+from tests.unit.announced_fleet import AnnouncedFleet
 from tests.unit.fleets import ALL, EXPECT, GOOD, Made, write
 from tests.unit.histories import cycle, edited
 from tests.unit.sim_fleet import fleet
 from tests.unit.simulation import MS, S
-from tests.unit.test_announced import Lab
 
 
 def judged(folder: Path) -> Run:
@@ -254,7 +254,7 @@ def test_nobody_acknowledges(tmp_path: Path) -> None:
 def test_what_the_real_controller_and_service_journal_is_judged(tmp_path: Path) -> None:
     """A simulated fleet under the real controller, its handlers at the real machine of the service."""
     specs = [replace(spec, availability_set="web") for spec in fleet(4, 2)]
-    lab = Lab(specs, Announcement())
+    lab = AnnouncedFleet(specs, Announcement())
     rollout = Rollout(gates=(fleets.CLOCK,))
     notice = NoticeExpectations(acknowledged=True, seen=True, started_seen=True, kept=True)
     expect = replace(EXPECT, notice=notice, tolerance_ns=100 * MS, skew_ns=100 * MS)

@@ -17,26 +17,17 @@ from lab.record.journal import EVENTS, read_history
 from lab.record.run import judge, to_json
 from lab.report.terminal import render
 from tests.unit import fleets, histories
-from tests.unit.test_core_simulation import HEAVY, USUAL
-from tests.unit.test_record_deadman import line
+from tests.unit.history_lines import deadman_line, thin
+from tests.unit.strategies import HEAVY, USUAL
 
 MADE: Mapping[str, Callable[[Path], Path]] = {
     name: histories.ALL[name] for name in ("upgrade", "called_off", "slewed", "stepped")
 } | {name: fleets.ALL[name] for name in ("acknowledged", "stopped")}
-EVERY = 12
-"""Of many readings and heartbeats so many are left out for each that is kept; a history is small then."""
 
 WRONG: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2**31, -(2**62), 2**63, 10**400, 0.5, -1e300, 1e400, "", "1", "x\ny",
     "\ud800", [], [1], {}, {"a": 1}, [[]], "suspend", "before", 1_795_000_000_000_000_000,
 )  # fmt: skip
-
-
-def thin(events: list[dict[str, Any]]) -> None:
-    for event in events:
-        for name in ("readings", "beats"):
-            if name in event:
-                event[name] = event[name][::EVERY]
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -93,7 +84,9 @@ def test_a_wrong_value_is_told_in_one_line_or_judged(tmp_path: Path, name: str) 
     events = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
     thin(events)
     events.append(
-        json.loads(line(events[-1]["raw_ns"], (events[-1]["raw_ns"],) * 2, cycle=events[-2].get("cycle")))
+        json.loads(
+            deadman_line(events[-1]["raw_ns"], (events[-1]["raw_ns"],) * 2, cycle=events[-2].get("cycle"))
+        )
     )
     draw = random.Random(name)
     path.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")

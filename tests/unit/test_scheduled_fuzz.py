@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.core.scheduled.requests import MOST_BODY_BYTES, Request, answer
-from tests.unit.test_scheduled_requests import (
+from tests.unit.metadata_service import (
     ABOUTS,
     EVENTS,
     GROUPS,

@@ -1,8 +1,8 @@
 """Scheduled Events lived at random: several groups and guests, everything at once, all rules after each step.
 
-The lab's machine is held against `Reference`, which is written for being right only: it goes tick by tick,
-counts an incarnation by comparing documents, and knows no heap. Beside it run rules that need no model
-(`Life.check` and `Life.close`), and a second machine that is told the time far more often.
+The lab's machine is compared with `Reference` of scheduled_reference.py, which is written only to be right.
+Beside it run rules that need no model (`Life.check` and `Life.close`), and a second machine that is given the
+time far more often.
 
 Two drivers for the same life: a random one for numbers, hypothesis' state machine for small failures.
 FREEZELAB_HYPOTHESIS=20000 lives as many random lives, and a tenth of that under hypothesis.
@@ -18,8 +18,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -39,104 +38,19 @@ from lab.core.scheduled.model import (
     Rules,
     State,
 )
+from tests.unit.scheduled_reference import (
+    GROUPS,
+    NOWHERE,
+    RAW0_NS,
+    REAL0_NS,
+    Reference,
+    S,
+    event_id,
+)
 
 HEAVY = int(os.environ.get("FREEZELAB_HYPOTHESIS", "0"))
 LIVES = HEAVY or 1000
 HYPOTHESIS_LIVES = HEAVY // 10 or 80
-
-S = 1_000_000_000
-REAL0_NS = 1_700_000_000 * S
-RAW0_NS = 5_000 * S
-
-GROUPS = {"a0": "a", "a1": "a", "a2": "a", "b0": "b", "b1": "b", "lone": "lone"}
-"""Group names are among guest names on purpose: a guest in no set is a group of its own."""
-
-NOWHERE = "00000000-0000-4000-8000-000000000000"
-
-
-def event_id(number: int) -> str:
-    return f"FFCDEF00-0000-4000-8000-{number:012X}"
-
-
-# -- what should be ----------------------------------------------------------------------------------
-
-
-@dataclass
-class Told:
-    """One event as the reference has it. due: the tick of NotBefore."""
-
-    id: str
-    group: str
-    due: int
-    state: State
-    in_document: bool = False
-
-
-@dataclass
-class Group:
-    on: bool = False
-    since: int = 0
-    asked: int = 0
-    incarnation: int = 1
-    events: list[Told] = field(default_factory=list)
-
-    def document(self) -> tuple[tuple[str, State], ...]:
-        return tuple((event.id, event.state) for event in self.events if event.in_document) if self.on else ()
-
-    def change(self, do: Callable[[], None]) -> None:
-        """Do one thing. If the document is another one then, that is one incarnation more."""
-        before = self.document()
-        do()
-        self.incarnation += self.document() != before
-
-
-class Reference:
-    """The contract, tick by tick. warm, idle: in ticks."""
-
-    def __init__(self, warm: int, idle: int) -> None:
-        self.warm, self.idle = warm, idle
-        self.groups = {name: Group() for name in GROUPS.values()}
-        self.events: dict[str, Told] = {}
-
-    def tick(self, now: int) -> None:
-        for group in self.groups.values():
-            if group.on and now >= group.since + self.warm:
-                for event in group.events:
-                    group.change(partial(setattr, event, "in_document", True))
-            for event in group.events:
-                if event.state is State.SCHEDULED and now >= event.due:
-                    self.started(event)
-            if group.on and now >= group.asked + self.idle:
-                group.on, group.incarnation = False, 1
-                for event in group.events:
-                    event.in_document = False
-
-    def started(self, event: Told) -> None:
-        if event.state is State.SCHEDULED:
-            self.groups[event.group].change(lambda: setattr(event, "state", State.STARTED))
-
-    def ended(self, event: Told, state: State) -> None:
-        group = self.groups[event.group]
-        if event in group.events:
-            group.change(lambda: group.events.remove(event))
-        event.state = state
-
-    def announced(self, now: int, name: str, new: str, ticks: int) -> State:
-        group = self.groups[name]
-        state = (State.SCHEDULED if ticks > 0 else State.STARTED) if group.on else State.UNHEARD
-        event = self.events[new] = Told(new, name, now + max(ticks, 0), state)
-        if group.on:
-            event.in_document = now >= group.since + self.warm
-            group.change(lambda: group.events.append(event))
-        return state
-
-    def asked(self, now: int, name: str) -> None:
-        group = self.groups[name]
-        group.asked = now
-        if not group.on:
-            group.on, group.since = True, now
-            for event in group.events:
-                event.in_document = self.warm <= 0
 
 
 # -- a life ------------------------------------------------------------------------------------------

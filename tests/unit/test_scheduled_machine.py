@@ -12,7 +12,7 @@ import pytest
 from lab.core.clock import Stamp
 from lab.core.scheduled.machine import REFUSALS_KEPT, Machine
 from lab.core.scheduled.model import EventStatus, EventType, Fault, Kind, Notice, Rules, State
-from tests.unit.test_scheduled_lives import GROUPS, NOWHERE, RAW0_NS, REAL0_NS, S, event_id
+from tests.unit.scheduled_reference import GROUPS, NOWHERE, RAW0_NS, REAL0_NS, S, event_id
 
 
 def at(second: float) -> Stamp:

@@ -8,20 +8,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.unit.uninstall_lists import ROOT, names_removed
+
 STATE = ("home", "_home", "state", "_state", "default_home")
 """What the state folder is called in lab/: a name, an attribute, or a function that returns it."""
 
 CACHE = ("cache", "_cache", "default_cache")
-
-
-def listed(name: str) -> set[str]:
-    """The names of uninstall's list `state_names` or `cache_names`."""
-    text = (ROOT / "lab/cli/uninstall.sh").read_text(encoding="utf-8")
-    (names,) = re.findall(rf'^{name}="([^"]*)"$', text, re.MULTILINE)
-    return set(names.split())
 
 
 def called(node: ast.expr) -> str:
@@ -95,11 +88,11 @@ def made_by_the_launcher() -> set[str]:
 
 
 def test_all_that_is_made_in_the_state_folder_is_removed_and_nothing_else() -> None:
-    assert listed("state_names") == made(STATE) | made_by_the_launcher()
+    assert names_removed("state_names") == made(STATE) | made_by_the_launcher()
 
 
 def test_all_that_is_made_in_the_cache_is_removed_and_nothing_else() -> None:
-    assert listed("cache_names") == made(CACHE)
+    assert names_removed("cache_names") == made(CACHE)
 
 
 def test_folders_in_memory_have_links_that_uninstall_follows() -> None:
