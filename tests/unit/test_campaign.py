@@ -23,7 +23,7 @@ def life(*spans: tuple[float, float], pid: int = 1, generation: int = 0, ended: 
     return Life(pid, ["qemu-system-x86_64", "-name", name], spans[0][0], last, moved=moved, ended=ended)
 
 
-def seen(case: Case, *lives: Life, exit: int | None = 0, **more: Any) -> oracle.Seen:
+def evidence(case: Case, *lives: Life, exit: int | None = 0, **more: Any) -> oracle.Seen:
     fault = SimpleNamespace(at=0.0, over=more.pop("over", 0.0), terminal=SimpleNamespace(hung_up=False))
     until = more.pop("until", max((each.seen for each in lives), default=0.0))
     return oracle.Seen(case, exit, more.pop("text", ""), list(lives), cast(Any, fault), until, **more)
@@ -111,37 +111,37 @@ def test_a_successors_number_is_in_its_name(name: str, number: int) -> None:
 
 def test_a_run_as_it_should_be_has_nothing_wrong() -> None:
     told = {"outcome": "passed", "findings": [], "guests": [{"cycles": [{"pause": None}]}]}
-    assert oracle.wrong(seen(case(), life((10, 12), (13, 15), ended=True), report=told)) == []
+    assert oracle.wrong(evidence(case(), life((10, 12), (13, 15), ended=True), report=told)) == []
 
 
 def test_a_guest_over_its_budget_is_wrong() -> None:
-    slow = seen(case("controller-stop"), life((10, 12), (19.5, 21), ended=True), exit=3)
+    slow = evidence(case("controller-stop"), life((10, 12), (19.5, 21), ended=True), exit=3)
     assert oracle.wrong(slow) == ["guest: stood still 7.50 s and ran again (budget 6 s)"]
-    within = seen(case("controller-stop"), life((10, 12), (18.9, 21), ended=True), exit=3)
+    within = evidence(case("controller-stop"), life((10, 12), (18.9, 21), ended=True), exit=3)
     assert oracle.wrong(within) == []
 
 
 def test_a_qemu_that_the_fault_stopped_has_until_it_is_continued() -> None:
     fault = case("qemu-stop", step="phase/measure")
-    assert oracle.wrong(seen(fault, life((10, 12), (20.5, 22), ended=True), over=20.2, exit=3)) == []
-    late = oracle.wrong(seen(fault, life((10, 12), (22.5, 23), ended=True), over=20.2, exit=3))
+    assert oracle.wrong(evidence(fault, life((10, 12), (20.5, 22), ended=True), over=20.2, exit=3)) == []
+    late = oracle.wrong(evidence(fault, life((10, 12), (22.5, 23), ended=True), over=20.2, exit=3))
     assert late == ["guest: stood still 10.50 s and ran again (budget 6 s)"]
 
 
 def test_two_processes_that_run_one_guest_are_wrong() -> None:
-    both = seen(case(method="in-place"), life((10, 14)), life((12, 15), pid=2, generation=1))
+    both = evidence(case(method="in-place"), life((10, 14)), life((12, 15), pid=2, generation=1))
     assert [line for line in oracle.wrong(both) if "two processes" in line]
 
 
 def test_a_killed_runs_guest_has_to_run() -> None:
-    frozen = seen(case("controller-kill"), life((10, 12)), exit=-9, runs=False, until=13.0)
+    frozen = evidence(case("controller-kill"), life((10, 12)), exit=-9, runs=False, until=13.0)
     assert oracle.wrong(frozen) == ["guest: the killed run's does not run"]
 
 
 def test_a_pause_that_was_not_is_wrong() -> None:
     pause = {"low_ns": 2_000 * MS, "high_ns": 2_100 * MS}
     told = {"outcome": "passed", "findings": [], "guests": [{"cycles": [{"pause": pause}]}]}
-    (line,) = oracle.wrong(seen(case(), life((10, 12), (13, 15), ended=True), report=told))
+    (line,) = oracle.wrong(evidence(case(), life((10, 12), (13, 15), ended=True), report=told))
     assert line == "pause told as 2.000 to 2.100 s, standstills watched: 1.000 s"
 
 
@@ -156,7 +156,7 @@ def test_a_pause_that_was_not_is_wrong() -> None:
 )
 def test_the_exit_code_is_the_verdicts(code: int | None, outcome: str, wrong: list[str]) -> None:
     told = {"outcome": outcome, "findings": [], "guests": []}
-    assert oracle.wrong(seen(case(), life((10, 12), ended=True), exit=code, report=told)) == wrong
+    assert oracle.wrong(evidence(case(), life((10, 12), ended=True), exit=code, report=told)) == wrong
 
 
 def test_what_is_cut_off_is_not_failed() -> None:
@@ -165,14 +165,14 @@ def test_what_is_cut_off_is_not_failed() -> None:
         "findings": [{"outcome": "failed", "metric": "patch", "why": "not applied", "measured": ""}],
         "guests": [{"cycles": [{"pause": None}]}],
     }
-    cut = seen(case("controller-term"), life((10, 12), ended=True), exit=130, report=told)
+    cut = evidence(case("controller-term"), life((10, 12), ended=True), exit=130, report=told)
     assert oracle.wrong(cut) == ["cut off with exit code 130, and called failed: patch: not applied"]
 
 
 def test_a_traceback_is_told_by_its_last_line() -> None:
     text = "Traceback (most recent call last):\n  File x\nOSError: [Errno 30] Read-only file system\n"
     lines = oracle.wrong(
-        seen(case("state-readonly"), life((10, 12), ended=True), exit=4, text=f"freezelab: \n{text}")
+        evidence(case("state-readonly"), life((10, 12), ended=True), exit=4, text=f"freezelab: \n{text}")
     )
     assert lines == ["a traceback: OSError: [Errno 30] Read-only file system"]
 

@@ -1,4 +1,4 @@
-"""What a pause did besides the clock, from what was seen to what is told."""
+"""Effects of a pause besides the clock, from the observation to the finding."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SOUND = Effects(
 )
 
 
-def told(effects: Effects | None, scenario: Scenario = SCENARIO) -> tuple[CycleResult, dict[str, Finding]]:
+def judged(effects: Effects | None, scenario: Scenario = SCENARIO) -> tuple[CycleResult, dict[str, Finding]]:
     obs, _ = simulate(scenario)
     result = measure(replace(obs, effects=effects), ResyncMechanism.NONE, Expectations(), None, SPEC)
     return result, {f.metric: f for f in findings(result, Expectations())}
 
 
 def test_all_is_well() -> None:
-    _, found = told(SOUND)
+    _, found = judged(SOUND)
     assert found["monotonic"].outcome is Outcome.PASSED
     assert found["monotonic"].measured == "500 looks"
     assert found["timers"].outcome is Outcome.PASSED
@@ -42,7 +42,7 @@ def test_all_is_well() -> None:
 
 def test_a_monotonic_clock_that_went_backward_fails_with_its_evidence() -> None:
     bad = replace(SOUND, backward=(*SOUND.backward, Backward("monotonic", 1, 0, 50, 2, 300_000)))
-    finding = told(bad)[1]["monotonic"]
+    finding = judged(bad)[1]["monotonic"]
     assert finding.outcome is Outcome.FAILED
     assert finding.measured == "2 of 550 looks"
     assert finding.why == "CLOCK_MONOTONIC went back by 0.3 ms from vCPU 1 to 0"
@@ -51,17 +51,17 @@ def test_a_monotonic_clock_that_went_backward_fails_with_its_evidence() -> None:
 def test_realtime_may_go_back() -> None:
     stepped = (*SOUND.backward, Backward("realtime", 0, 0, 50, 1, 300_000))
     assert backward(stepped) == []
-    assert told(replace(SOUND, backward=stepped))[1]["monotonic"].outcome is Outcome.PASSED
+    assert judged(replace(SOUND, backward=stepped))[1]["monotonic"].outcome is Outcome.PASSED
 
 
 def test_what_nobody_looked_at_is_not_passed() -> None:
-    assert told(replace(SOUND, backward=()))[1]["monotonic"].outcome is Outcome.INCONCLUSIVE
-    assert told(None)[1]["monotonic"].outcome is Outcome.INCONCLUSIVE
+    assert judged(replace(SOUND, backward=()))[1]["monotonic"].outcome is Outcome.INCONCLUSIVE
+    assert judged(None)[1]["monotonic"].outcome is Outcome.INCONCLUSIVE
 
 
 def test_timers_that_fire_early_are_told_and_do_not_fail() -> None:
     early = replace(SOUND, timers=(replace(SOUND.timers[0], early=2),))
-    finding = told(early)[1]["timers"]
+    finding = judged(early)[1]["timers"]
     assert finding.outcome is Outcome.PASSED
     assert finding.why == "2 timers fired before they were due"
 
@@ -71,7 +71,7 @@ def test_timers_that_fire_early_are_told_and_do_not_fail() -> None:
 )
 def test_an_rtc_is_told_from_one_that_stands_still(stands: bool, words: str) -> None:
     """The guest is 5 s behind afterwards. An RTC that went on is then ahead of its REALTIME by as much."""
-    result, _ = told(SOUND)
+    result, _ = judged(SOUND)
     resumed = result.resumed_guest
     assert resumed is not None
     phase, bound = -300 * MS, 3 * MS
@@ -80,7 +80,7 @@ def test_an_rtc_is_told_from_one_that_stands_still(stands: bool, words: str) -> 
         RtcLook(resumed.low_ns - 900 * MS, phase, bound),
         RtcLook(resumed.high_ns + 100 * MS, ahead, bound),
     )
-    assert words in told(replace(SOUND, rtc=looks))[1]["rtc"].measured
+    assert words in judged(replace(SOUND, rtc=looks))[1]["rtc"].measured
 
 
 def test_looks_at_the_rtc_are_told_apart_by_the_resume() -> None:

@@ -26,7 +26,7 @@ def measured(obs: Observation, *, prove: bool = False, planned: FreezeMethod | N
     return measure(obs, ResyncMechanism.AGENT, EXPECT, None, spec)
 
 
-def said(result: CycleResult, expect: Expectations = EXPECT) -> dict[str, Outcome]:
+def outcomes_of(result: CycleResult, expect: Expectations = EXPECT) -> dict[str, Outcome]:
     return {f.metric: f.outcome for f in findings(result, expect)}
 
 
@@ -37,7 +37,7 @@ def claims(result: CycleResult) -> dict[str, bool | None]:
 
 def test_a_reboot_has_an_outage_and_another_boot_and_no_pause() -> None:
     result = measured(rebooted(0))
-    outcomes = said(result)
+    outcomes = outcomes_of(result)
     assert result.pause is None
     assert outcomes["boot id"] is outcomes["outage"] is outcomes["patch"] is Outcome.PASSED
     assert not outcomes.keys() & {"closure", "regime", "pause", "budget", "vcpus"}
@@ -47,33 +47,33 @@ def test_a_reboot_has_an_outage_and_another_boot_and_no_pause() -> None:
 def test_a_reboot_that_did_not_happen_fails() -> None:
     obs = rebooted(0)
     same = replace(obs, facts_after=obs.facts_before)
-    assert said(measured(same))["boot id"] is Outcome.FAILED
+    assert outcomes_of(measured(same))["boot id"] is Outcome.FAILED
     assert claims(measured(same)) == {"wall clock": False}
     assert obs.stop is not None
     dead = replace(obs, readings=tuple(r for r in obs.readings if r.t4.raw_ns < obs.stop.called.raw_ns))
-    assert said(measured(dead))["outage"] is Outcome.INCONCLUSIVE
+    assert outcomes_of(measured(dead))["outage"] is Outcome.INCONCLUSIVE
 
 
 def test_a_cycle_without_a_freeze_that_was_meant_so_is_judged_whole() -> None:
     obs = cycle(FreezeMethod.NONE, 0, 0)
     meant, control = measured(obs), measured(obs, planned=FreezeMethod.SUSPEND)
     assert (meant.control, control.control) == (False, True)
-    assert said(meant)["in time"] is said(meant)["final offset"] is Outcome.PASSED
-    assert said(meant)["regime"] is Outcome.PASSED
-    assert not said(control).keys() & {"in time", "final offset", "drift"}
-    assert "pause" not in said(meant, replace(EXPECT, pause_at_least_ns=S))
+    assert outcomes_of(meant)["in time"] is outcomes_of(meant)["final offset"] is Outcome.PASSED
+    assert outcomes_of(meant)["regime"] is Outcome.PASSED
+    assert not outcomes_of(control).keys() & {"in time", "final offset", "drift"}
+    assert "pause" not in outcomes_of(meant, replace(EXPECT, pause_at_least_ns=S))
 
 
 def test_a_freeze_that_was_called_off_fails_and_the_rest_is_measured() -> None:
     obs = cycle(FreezeMethod.IN_PLACE, 0, 60 * MS)
-    assert said(measured(obs))["freeze"] is Outcome.PASSED
+    assert outcomes_of(measured(obs))["freeze"] is Outcome.PASSED
     off = replace(obs, called_off="it refused", patch_ok=False, patch_why="not applied: it refused")
-    outcomes = said(measured(off))
+    outcomes = outcomes_of(measured(off))
     assert outcomes["freeze"] is outcomes["patch"] is Outcome.FAILED
     assert outcomes["closure"] is outcomes["boot id"] is Outcome.PASSED
     assert any("it refused" in f.why for f in findings(measured(off), EXPECT) if f.metric == "freeze")
     # Not the guest's failure, nor the method's, when it was the dead-man who put it back.
-    outcomes = said(
+    outcomes = outcomes_of(
         measured(replace(off, rescues=(Rescue("resumed", "the controller was silent", obs.resume),)))
     )
     assert outcomes["freeze"] is outcomes["patch"] is outcomes["observation"] is Outcome.INCONCLUSIVE
@@ -101,7 +101,7 @@ def test_what_a_busy_host_explains_is_not_the_guests_failure(
     later = Stamp(slow.t4.raw_ns + held_up_ms * MS, slow.t4.real_ns + held_up_ms * MS)
     readings = (*obs.readings[:number], replace(slow, t4=later), *obs.readings[number + 1 :])
     spec = CycleSpec(obs.method, HoldPatch(0))
-    outcomes = said(measure(replace(obs, readings=readings), mechanism, expect, None, spec), expect)
+    outcomes = outcomes_of(measure(replace(obs, readings=readings), mechanism, expect, None, spec), expect)
     assert outcomes["final offset"] is outcomes["in time"] is outcome
 
 
@@ -118,11 +118,11 @@ def test_what_a_busy_host_explains_is_not_the_guests_failure(
 )
 def test_memory_is_the_same_page_by_page(proof: MemoryProof | None, outcome: Outcome) -> None:
     obs = replace(cycle(FreezeMethod.IN_PLACE, 0, 200 * MS), proof=proof)
-    assert said(measured(obs, prove=True))["memory"] is outcome
+    assert outcomes_of(measured(obs, prove=True))["memory"] is outcome
 
 
 def test_memory_that_nobody_asked_for_is_not_missed() -> None:
-    assert "memory" not in said(measured(cycle(FreezeMethod.IN_PLACE, 0, 20 * MS)))
+    assert "memory" not in outcomes_of(measured(cycle(FreezeMethod.IN_PLACE, 0, 20 * MS)))
 
 
 def test_what_the_proof_cost_is_kept_out_of_the_pause_that_is_judged() -> None:
@@ -133,8 +133,8 @@ def test_what_the_proof_cost_is_kept_out_of_the_pause_that_is_judged() -> None:
     assert proven.reported == plain.reported.shifted(-PROOF.cost_ns)
     assert proven.pause == plain.pause  # felt, and closed, as it was
     limit = replace(EXPECT, pause_at_most_ns=60 * MS)
-    assert said(plain, limit)["pause"] is Outcome.FAILED
-    assert said(proven, limit)["pause"] is Outcome.PASSED
+    assert outcomes_of(plain, limit)["pause"] is Outcome.FAILED
+    assert outcomes_of(proven, limit)["pause"] is Outcome.PASSED
 
 
 @pytest.mark.parametrize("amnesia", [False, True])
@@ -144,11 +144,11 @@ def test_cut_connections_do_not_make_a_cycle_inconclusive(amnesia: bool) -> None
         repair=Repair.NONE,
     )  # fmt: skip
     result = measured(obs)
-    outcomes = said(result, Expectations(regime=Regime.RESUMED))
+    outcomes = outcomes_of(result, Expectations(regime=Regime.RESUMED))
     assert outcomes["closure"] is outcomes["regime"] is Outcome.PASSED
     assert Outcome.FAILED not in outcomes.values()
     assert Outcome.INCONCLUSIVE not in outcomes.values()
-    again = said(measured(replace(obs, cut=False)), Expectations())
+    again = outcomes_of(measured(replace(obs, cut=False)), Expectations())
     assert (again["closure"] is Outcome.INCONCLUSIVE) == amnesia  # nobody cut it: the sampler is missed
 
 

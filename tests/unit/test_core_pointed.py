@@ -302,7 +302,7 @@ def test_the_silences_witness() -> None:
     assert silence_witness([], stop, resume, MS) is None
 
 
-def seen(**changes: object) -> Observation:
+def simulated(**changes: object) -> Observation:
     plain = {"before_ns": S, "pause_ns": S, "watch_ns": S, "rtt_ns": 2 * MS, "repair": Repair.NONE}
     return simulate(Scenario(**{**plain, **changes}))[0]  # type: ignore[arg-type]
 
@@ -310,7 +310,7 @@ def seen(**changes: object) -> Observation:
 @pytest.mark.parametrize("late", [False, True])
 def test_a_guest_whose_raw_clock_loses_time_by_itself_is_told(late: bool) -> None:
     """A clocksource that turned over while the guest's kernel did not run."""
-    obs = seen()
+    obs = simulated()
     assert obs.stop is not None and obs.resume is not None
     side = [r for r in obs.readings if (r.t1.raw_ns > obs.resume.returned.raw_ns) == late]
     broken = side[len(side) // 2 :]
@@ -329,7 +329,7 @@ def test_a_guest_whose_raw_clock_loses_time_by_itself_is_told(late: bool) -> Non
 
 
 def test_missing_witnesses_do_not_close() -> None:
-    obs = seen()
+    obs = simulated()
     assert obs.stop is not None
     assert obs.resume is not None
     early = [r for r in obs.readings if r.t4.raw_ns <= obs.stop.called.raw_ns]
@@ -343,7 +343,7 @@ def test_missing_witnesses_do_not_close() -> None:
 
 def test_a_pause_below_the_bounds_has_no_regime() -> None:
     for regime in (Regime.RESUMED, Regime.JUMPED, Regime.MIXED):
-        obs = seen(pause_ns=300 * US, call_ns=5 * MS, regime=regime)
+        obs = simulated(pause_ns=300 * US, call_ns=5 * MS, regime=regime)
         result = measure(obs, ResyncMechanism.NONE, Expectations(regime=regime))
         assert result.pause is not None
         assert result.pause.regime is None
@@ -351,10 +351,10 @@ def test_a_pause_below_the_bounds_has_no_regime() -> None:
 
 
 def test_a_control_cycle_and_one_in_which_something_stood_still() -> None:
-    calm = measure(seen(regime=Regime.RUNNING), ResyncMechanism.NONE, Expectations())
+    calm = measure(simulated(regime=Regime.RUNNING), ResyncMechanism.NONE, Expectations())
     assert calm.pause is not None
     assert (calm.pause.regime, calm.pause.closes) == (Regime.RUNNING, True)
-    lost = measure(seen(regime=Regime.RUNNING, hidden_ns=300 * MS), ResyncMechanism.NONE, Expectations())
+    lost = measure(simulated(regime=Regime.RUNNING, hidden_ns=300 * MS), ResyncMechanism.NONE, Expectations())
     assert lost.pause is not None
     assert (lost.pause.regime, lost.pause.closes) == (None, False)
     assert outcome_of(findings(lost, Expectations())) is Outcome.INCONCLUSIVE
@@ -369,7 +369,7 @@ def test_an_unfrozen_guest_is_inconclusive() -> None:
 
 def test_what_is_unaccounted_is_told_with_its_sign() -> None:
     for hidden, sign in ((300 * MS, -1), (0, 0)):
-        pause = measure(seen(hidden_ns=hidden, rtt_ns=MS), ResyncMechanism.NONE, Expectations()).pause
+        pause = measure(simulated(hidden_ns=hidden, rtt_ns=MS), ResyncMechanism.NONE, Expectations()).pause
         assert pause is not None
         near = abs(pause.unaccounted_ns - sign * hidden)
         assert near < 20 * MS
@@ -424,7 +424,7 @@ def test_blindness_is_not_being_in() -> None:
 
 
 def test_never_in_time_needs_to_have_been_watched_for_so_long() -> None:
-    obs = seen(pause_ns=2 * S)
+    obs = simulated(pause_ns=2 * S)
     for within, wanted in ((500 * MS, Outcome.FAILED), (5 * S, Outcome.INCONCLUSIVE)):
         expect = Expectations(in_time_within_ns=within)
         found = findings(measure(obs, ResyncMechanism.NONE, expect), expect)
@@ -433,7 +433,7 @@ def test_never_in_time_needs_to_have_been_watched_for_so_long() -> None:
 
 def test_how_a_clock_was_corrected() -> None:
     def how(repair: Repair, slew: int = 83_333_000) -> Correction | None:
-        obs = seen(repair=repair, pause_ns=60 * MS, residual_ns=0, slew_ppb=slew, call_ns=MS)
+        obs = simulated(repair=repair, pause_ns=60 * MS, residual_ns=0, slew_ppb=slew, call_ns=MS)
         resync = measure(obs, ResyncMechanism.CHRONY, Expectations()).resync
         assert resync is not None
         return resync.correction

@@ -19,7 +19,7 @@ from tests.unit.readings import T0, call, reading, stamp
 from tests.unit.simulation import MS, S
 
 
-def seen(*steps: tuple[str, int, int], patch: tuple[Step, ...] = (), **more: object) -> Observation:
+def exchanged(*steps: tuple[str, int, int], patch: tuple[Step, ...] = (), **more: object) -> Observation:
     """Stopped for 1 ms at T0, resumed by a call from T0 + 100 ms to T0 + 105 ms."""
     plain = Observation(
         "a", 0, True, FreezeMethod.IN_PLACE, "hold 0 s", S, stop=call(T0, T0 + MS),
@@ -34,7 +34,7 @@ def shape(given: tuple[Part, ...]) -> list[tuple[str, float, float]]:
 
 
 def test_what_nobody_named_is_the_patch_where_it_is_longest_and_else_between() -> None:
-    made = parts(seen(("state out", 2, 10), ("state in", 50, 99)), None, None)
+    made = parts(exchanged(("state out", 2, 10), ("state in", 50, 99)), None, None)
     assert shape(made) == [
         ("suspend", 0, 1), (BETWEEN, 1, 1), ("state out", 2, 8), (PATCH, 10, 40), ("state in", 50, 49),
         (BETWEEN, 99, 1), ("resume", 100, 5),
@@ -45,31 +45,31 @@ def test_what_nobody_named_is_the_patch_where_it_is_longest_and_else_between() -
     "more", [{"patch": "replace-hypervisor qemu"}, {"patch_ok": None}, {"called_off": "it refused"}]
 )
 def test_a_patch_that_took_no_time_is_given_none(more: dict[str, object]) -> None:
-    assert PATCH not in {part.name for part in parts(replace(seen(), **more), None, None)}  # type: ignore[arg-type]
+    assert PATCH not in {part.name for part in parts(replace(exchanged(), **more), None, None)}  # type: ignore[arg-type]
 
 
 def test_a_patch_with_steps_of_its_own_spans_them() -> None:
     steps = (Step("one", T0 + 20 * MS, T0 + 30 * MS), Step("two", T0 + 35 * MS, T0 + 60 * MS))
-    made = parts(seen(patch=steps), None, None)
+    made = parts(exchanged(patch=steps), None, None)
     assert (PATCH, 20, 40) in shape(made)
 
 
 def test_inner_steps_count_and_those_before_the_stop_do_not() -> None:
-    made = parts(seen(("start successor", -900, -10), ("save", 5, 90), ("flush", 20, 30)), None, None)
+    made = parts(exchanged(("start successor", -900, -10), ("save", 5, 90), ("flush", 20, 30)), None, None)
     assert shape(made)[2:5] == [("save", 5, 15), ("flush", 20, 10), ("save", 30, 60)]
     assert "start successor" not in {part.name for part in made}
 
 
 def test_a_guest_that_is_heard_before_the_resume_returns() -> None:
     sign = Sign(0, stamp(T0 + 104 * MS))
-    made = parts(seen(), sign, Interval(T0 + 101 * MS, T0 + 103 * MS))
+    made = parts(exchanged(), sign, Interval(T0 + 101 * MS, T0 + 103 * MS))
     assert shape(made)[-3:] == [("resume", 100, 2), (HEARTBEAT, 102, 0), (PACKET, 102, 2)]
     assert made[-2].bounds == Interval(0, MS)
     assert made[-1].bounds == Interval(MS, 3 * MS)
 
 
 def test_a_freeze_that_was_called_off_ends_with_putting_back() -> None:
-    assert parts(seen(called_off="no"), None, None)[-1].name == "put back"
+    assert parts(exchanged(called_off="no"), None, None)[-1].name == "put back"
 
 
 def test_random_steps_always_add_up() -> None:
@@ -81,7 +81,7 @@ def test_random_steps_always_add_up() -> None:
             given.append((f"step {number}", begin, begin + r.randint(0, 60)))
         sent = T0 + r.randint(100, 130) * MS
         sign = Sign(0, stamp(sent + r.randint(0, 9) * MS)) if r.random() < 0.7 else None
-        made = parts(seen(*given), sign, Interval(sent, sent) if sign else None)
+        made = parts(exchanged(*given), sign, Interval(sent, sent) if sign else None)
         assert made[0].from_ns == 0
         assert all(earlier.to_ns == later.from_ns for earlier, later in pairwise(made))
         assert all(part.length_ns >= 0 for part in made)
@@ -107,5 +107,5 @@ def test_a_reboot_is_shut_down_patch_start_and_the_first_answer() -> None:
 
 def test_a_guest_that_was_not_stopped_has_no_steps() -> None:
     assert measure(cycle(FreezeMethod.NONE, 0, 0), ResyncMechanism.NONE, Expectations()).steps == ()
-    assert parts(replace(seen(), resume=None), None, None) == ()
-    assert isinstance(seen().stop, Call)
+    assert parts(replace(exchanged(), resume=None), None, None) == ()
+    assert isinstance(exchanged().stop, Call)

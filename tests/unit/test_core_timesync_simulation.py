@@ -82,19 +82,19 @@ def _at(share: float, low: int, high: int) -> int:
     return low + int(share * (high - low))
 
 
-def obeying(setup: Setup, said: Forecast, lost_ns: int, plot: Plot) -> tuple[Move, ...]:
+def obeying(setup: Setup, predicted: Forecast, lost_ns: int, plot: Plot) -> tuple[Move, ...]:
     """Moves that the forecast allows. Only chronyd goes too far, and comes back."""
-    where = said.residual or Interval(0, 0)
+    where = predicted.residual or Interval(0, 0)
     to_ns = _at(plot.where, where.low_ns, where.high_ns)
-    if said.correction is Correction.NONE:
+    if predicted.correction is Correction.NONE:
         return ()
-    if said.within is None:
+    if predicted.within is None:
         return (Move(20 * MS, to_ns),)
-    at = _at(plot.when, said.within.low_ns, said.within.high_ns)
-    if said.correction is Correction.SLEW or (said.correction is None and plot.slewed):
+    at = _at(plot.when, predicted.within.low_ns, predicted.within.high_ns)
+    if predicted.correction is Correction.SLEW or (predicted.correction is None and plot.slewed):
         ppb = 83_333_000
         took = abs(lost_ns) * S // ppb
-        ends = min(max(at, took), said.within.high_ns)
+        ends = min(max(at, took), predicted.within.high_ns)
         return (Move(max(0, ends - took), to_ns, ppb=ppb),)
     if abs(plot.over_ns) * 2 < lost_ns and at > 50 * MS and plot.over_ns and setup.mechanism.is_chrony:
         return (Move(at // 2, to_ns + plot.over_ns), Move(at, to_ns))
@@ -113,33 +113,37 @@ class Broken(StrEnum):
 
 
 def breaking(
-    said: Forecast, lost_ns: int, plot: Plot, broken: Broken, watch_ns: int
+    predicted: Forecast, lost_ns: int, plot: Plot, broken: Broken, watch_ns: int
 ) -> tuple[Move, ...] | None:
     """Moves that the forecast rules out, by enough for a good look; None when it rules none of the kind
     out."""
     if broken is Broken.REPAIRED:
-        if said.repaired is not False or said.residual is None or said.residual.high_ns > -100 * MS:
+        if (
+            predicted.repaired is not False
+            or predicted.residual is None
+            or predicted.residual.high_ns > -100 * MS
+        ):
             return None
         return (Move(_at(plot.when, 0, watch_ns // 2), 0),)
-    if not said.repaired or said.within is None or said.residual is None:
+    if not predicted.repaired or predicted.within is None or predicted.residual is None:
         return None
-    if lost_ns < said.residual.largest_ns + 100 * MS:
+    if lost_ns < predicted.residual.largest_ns + 100 * MS:
         return None
-    latest = said.within.high_ns
+    latest = predicted.within.high_ns
     if broken is Broken.NEVER:
         return ()
     if broken is Broken.LATE:
         return (Move(latest + 20 * MS + int(plot.when * S), 0),)
     if broken is Broken.ELSEWHERE:
         side, at = 1 if plot.slewed else -1, _at(plot.when, 0, min(latest, watch_ns) // 2)
-        off = said.residual.largest_ns + 60 * MS + int(plot.where * 500 * MS)
-        if side < 0 and said.latency_ns:
+        off = predicted.residual.largest_ns + 60 * MS + int(plot.where * 500 * MS)
+        if side < 0 and predicted.latency_ns:
             off += at  # the host's word may have taken so long: its clock is no further behind than that
         return (Move(at, side * off),)
-    if broken is Broken.SLEWED and said.correction is Correction.STEP:
+    if broken is Broken.SLEWED and predicted.correction is Correction.STEP:
         return (Move(0, 0, ppb=83_333_000),)
-    if broken is Broken.STEPPED and said.correction is Correction.SLEW:
-        return (Move(_at(plot.when, said.within.low_ns, latest), 0),)
+    if broken is Broken.STEPPED and predicted.correction is Correction.SLEW:
+        return (Move(_at(plot.when, predicted.within.low_ns, latest), 0),)
     return None
 
 
@@ -149,17 +153,17 @@ def observed(s: Scenario, setup: Setup) -> tuple[CycleResult, Truth]:
     return measure(replace(obs, setup=setup), setup.mechanism, Expectations(), None, cycle), truth
 
 
-def said_of(s: Scenario, setup: Setup) -> tuple[Forecast, int]:
+def forecast_of(s: Scenario, setup: Setup) -> tuple[Forecast, int]:
     """The forecast of the true pause, and what was lost by it."""
     _, truth = simulate(replace(s, repair=Repair.NONE, watch_ns=MS, before_ns=MS))
     stopped = s.regime is Regime.RESUMED
     length = truth.still if stopped else truth.held
     before = truth.guest_real(truth.called) - truth.host_real(truth.called)
-    said = forecast(setup, Interval(length, length), stopped, s.watch_ns, None, Interval(before, before))
-    return said, truth.still if stopped else 0
+    predicted = forecast(setup, Interval(length, length), stopped, s.watch_ns, None, Interval(before, before))
+    return predicted, truth.still if stopped else 0
 
 
-def told(result: CycleResult) -> dict[str, bool | None]:
+def claims_of(result: CycleResult) -> dict[str, bool | None]:
     return {one.claim: one.agrees for one in held(result) if one.claim in CLAIMS}
 
 
@@ -170,13 +174,13 @@ def test_what_keeps_its_rules_is_never_told_to_break_them(
 ) -> None:
     regime = s.regime if s.regime in (Regime.RESUMED, Regime.JUMPED) else Regime.RESUMED
     s = replace(s, regime=regime, watch_ns=watch)
-    said, lost = said_of(s, setup)
+    predicted, lost = forecast_of(s, setup)
     # Where the bounds of the pause straddle a threshold the forecast is left open, and rules out less.
-    s = replace(s, repair=Repair.MOVES, moves=obeying(setup, said, lost, plot))
+    s = replace(s, repair=Repair.MOVES, moves=obeying(setup, predicted, lost, plot))
     result, _ = observed(s, setup)
     agrees, verdict = compared(result)
     assert agrees is not False, verdict
-    assert False not in told(result).values()
+    assert False not in claims_of(result).values()
     if result.forecast is not None and result.forecast.within is not None and agrees:
         assert verdict != NOT_YET
 
@@ -187,8 +191,8 @@ def test_what_breaks_a_rule_is_never_told_to_keep_them(
     s: Scenario, setup: Setup, plot: Plot, broken: Broken, watch: int
 ) -> None:
     s = replace(s, regime=Regime.RESUMED, pause_ns=max(s.pause_ns, 200 * MS), watch_ns=watch)
-    said, lost = said_of(s, setup)
-    moves = breaking(said, lost, plot, broken, watch)
+    predicted, lost = forecast_of(s, setup)
+    moves = breaking(predicted, lost, plot, broken, watch)
     assume(moves is not None)
     assert moves is not None
     result, _ = observed(replace(s, repair=Repair.MOVES, moves=moves), setup)
@@ -203,8 +207,8 @@ def test_a_right_clock_that_a_repair_makes_worse(
 ) -> None:
     """The guest kept true time through the pause; the host's repair moves it all the same."""
     s = replace(s, regime=Regime.JUMPED, start_offset_ns=0)
-    said, _ = said_of(s, setup)
-    s = replace(s, repair=Repair.MOVES, moves=obeying(setup, said, 0, plot))
+    predicted, _ = forecast_of(s, setup)
+    s = replace(s, repair=Repair.MOVES, moves=obeying(setup, predicted, 0, plot))
     check(s, expect)
     agrees, verdict = compared(observed(s, setup)[0])
     assert agrees is not False, verdict

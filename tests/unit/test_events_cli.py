@@ -70,7 +70,7 @@ class Place:
         assert made.exception is None or isinstance(made.exception, SystemExit), made.exception
         return Done(made.exit_code, made.stdout, made.stderr)
 
-    def told(self, *arguments: str) -> Any:
+    def parsed(self, *arguments: str) -> Any:
         done = self.run(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -144,7 +144,7 @@ def test_a_life_from_announcement_to_the_end(place: Place) -> None:
     what, how = unheard.stderr.splitlines()
     assert what == "run web-0's client first, or ask once in its place, and announce again:"
     assert how == f"curl -H Metadata:true 'http://127.0.0.1:{serving.ports['web-0']}{EVENTS}'"
-    socket = place.told("list")["guests"][-1]["socket"]  # web-1's, which has no address
+    socket = place.parsed("list")["guests"][-1]["socket"]  # web-1's, which has no address
     assert f"--unix-socket {socket} 'http://169.254.169.254{EVENTS}'" in place.run("announce", "web-1").stderr
     serving.until("unheard", "nobody is told")
     assert serving.ask("web-0") == (200, {"DocumentIncarnation": 1, "Events": []})
@@ -169,7 +169,7 @@ def test_a_life_from_announcement_to_the_end(place: Place) -> None:
     assert serving.ask("db-0", approval(event))[0] == 400
     serving.until("refused", "db-0", "400")
 
-    (listed,) = place.told("list")["events"]
+    (listed,) = place.parsed("list")["events"]
     assert (listed["id"], listed["state"], listed["seen"], listed["approved"]) == (
         event,
         "scheduled",
@@ -188,7 +188,7 @@ def test_a_life_from_announcement_to_the_end(place: Place) -> None:
     again = place.run("finish", event)
     assert again.returncode == 2
     assert "over already" in again.stderr
-    assert [one["state"] for one in place.told("list", "--all")["events"]] == [
+    assert [one["state"] for one in place.parsed("list", "--all")["events"]] == [
         "unheard",
         "unheard",
         "over",
@@ -237,13 +237,13 @@ def test_a_whole_life_in_one_command(place: Place) -> None:
         serving.until(word, event[:8])
 
     ids = [place.run("announce", "--notice", "100h").stdout.split()[0] for _ in range(3)]
-    assert [one["type"] for one in place.told("list")["events"]] == ["Freeze"] * 3
+    assert [one["type"] for one in place.parsed("list")["events"]] == ["Freeze"] * 3
     assert place.run("approve", ids[0]).returncode == 0
     serving.until("approved", ids[0][:8], "by the operator")
     assert place.run("start", ids[1]).returncode == 0
     assert place.run("cancel", ids[2]).returncode == 0
     serving.until("cancelled", ids[2][:8])
-    assert [one["state"] for one in place.told("list", "--all")["events"]] == [
+    assert [one["state"] for one in place.parsed("list", "--all")["events"]] == [
         "over",
         "started",
         "started",
@@ -286,7 +286,7 @@ def test_services_do_not_get_in_each_other_s_way(place: Place) -> None:
     first.process.kill()
     first.process.wait()
     assert (place.home / "events" / "default" / "control").is_socket()
-    assert place.told("list")["name"] == "b"  # what was killed does not count
+    assert place.parsed("list")["name"] == "b"  # what was killed does not count
     assert "no service called 'default'" in place.run("list", "--name", "default").stderr
     third = place.serve("--listen", "127.0.0.1:0")
     assert third.ask("web-0")[0] == 200
@@ -365,14 +365,14 @@ def test_a_kept_guest_is_told_of_its_own_machine(tmp_path: Path) -> None:
 
 
 def test_who_waits_is_told_that_nobody_asks_any_more() -> None:
-    def said(silent_s: float | None) -> list[str]:
+    def waiting(silent_s: float | None) -> list[str]:
         service = {"guests": [{"guest": "web-0", "silent_s": silent_s}]}
         event = {"id": "A" * 36, "state": "scheduled", "left_s": 900.0, "resources": ["web-0"]}
         return list(_waits_for(service, [event, event | {"state": "started"}]))
 
     plain = "AAAAAAAA  waits for an approval, or for NotBefore in 15 min"
-    assert said(2.0) == [plain]
-    assert said(40.0) == [f"{plain}; nobody has asked for 40 s, so no approval is likely"]
+    assert waiting(2.0) == [plain]
+    assert waiting(40.0) == [f"{plain}; nobody has asked for 40 s, so no approval is likely"]
 
 
 # -- what is shown -----------------------------------------------------------------------------------

@@ -124,15 +124,15 @@ class Site:
     def becomes(self, event: str, state: State) -> None:
         until(lambda: self.announcer.state([event]) is state, lambda: self.handler.log)
 
-    def sees(self, event: str, kind: Kind) -> None:
-        """Wait until the handler has been told."""
+    def wait_for(self, event: str, kind: Kind) -> None:
+        """Wait until the service has noted that of the handler."""
         seen: list[Kind] = []
 
-        def told() -> bool:
+        def happened() -> bool:
             seen.extend(h.kind for h in self.announcer.happened() if h.event == event and h.guest == "web-0")
             return kind in seen
 
-        until(told, lambda: self.handler.log)
+        until(happened, lambda: self.handler.log)
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def test_it_comes_back_from_what_was_cancelled_and_never_started(site: Site) -> 
     event = site.announce("web-0", "web-1")  # two domains: that is not for one of them to acknowledge
     site.handler.does("drain/Freeze")
     site.handler.says(f"for {MINE} {OTHER}\n")
-    site.sees(event, Kind.SEEN)
+    site.wait_for(event, Kind.SEEN)
     site.announcer.cancel([event])
     site.handler.does("drain/Freeze", "undrain")
     assert "Started" not in site.handler.log and "acknowledged" not in site.handler.log

@@ -58,15 +58,15 @@ class Ticking:
         self.at = raw_ns
 
 
-def seen(**changes: Any) -> Observation:
+def simulated(**changes: Any) -> Observation:
     ordinary = {"before_ns": 600 * MS, "pause_ns": 500 * MS, "watch_ns": 800 * MS, "rtt_ns": 2 * MS}
     return simulate(Scenario(**(ordinary | changes)))[0]
 
 
 CYCLES = [
-    replace(seen(regime=Regime.RUNNING, repair=Repair.NONE), cycle=0),
-    replace(seen(seed=1), cycle=1, resync_said="set", problems=("a “problem”, told in UTF-8",)),
-    replace(seen(seed=2, regime=Regime.JUMPED, repair=Repair.NONE), cycle=2),
+    replace(simulated(regime=Regime.RUNNING, repair=Repair.NONE), cycle=0),
+    replace(simulated(seed=1), cycle=1, resync_said="set", problems=("a “problem”, told in UTF-8",)),
+    replace(simulated(seed=2, regime=Regime.JUMPED, repair=Repair.NONE), cycle=2),
 ]
 
 

@@ -72,7 +72,7 @@ def console(file: io.StringIO, tty: bool = True, width: int = 80) -> Console:
     )
 
 
-def seen(file: io.StringIO, text: str) -> None:
+def wait_for(file: io.StringIO, text: str) -> None:
     """Wait until `text` was shown."""
     end = time.monotonic() + PATIENCE_S
     while text not in file.getvalue():
@@ -125,7 +125,7 @@ def test_a_stopped_terminal_holds_nobody_up(
         assert told.is_set(), "the controller waits for the terminal"
     finally:
         file.open.set()
-    seen(file, "something to write")
+    wait_for(file, "something to write")
 
 
 @contextmanager
@@ -140,8 +140,8 @@ def test_live_shows_the_phase_and_the_time() -> None:
         view.cycle(2, 20)
         view.phase("measure", length_ns=4 * NS_PER_S)
         clock.raw_ns += 2_100_000_000
-        seen(file, "cycle 2 of 20 · web-0, web-1 · measuring offset and drift")
-        seen(file, "2.1 s of 4 s")
+        wait_for(file, "cycle 2 of 20 · web-0, web-1 · measuring offset and drift")
+        wait_for(file, "2.1 s of 4 s")
 
 
 def test_live_shows_the_budget() -> None:
@@ -149,18 +149,18 @@ def test_live_shows_the_budget() -> None:
         view.phase("freeze")
         view.frozen(clock.raw_ns, 30 * NS_PER_S)
         clock.raw_ns += 5_200_000_000
-        seen(file, "5.2 s used, 24.8 s left")
+        wait_for(file, "5.2 s used, 24.8 s left")
         clock.raw_ns += 25 * NS_PER_S
-        seen(file, "30.2 s used, 0.2 s OVER")
+        wait_for(file, "30.2 s used, 0.2 s OVER")
 
 
 def test_live_shows_how_far_an_image_is() -> None:
     with shown() as (view, _, file):
         view.progress("installing packages", 0.4)
-        seen(file, "installing packages")
-        seen(file, "40%")
+        wait_for(file, "installing packages")
+        wait_for(file, "40%")
         view.progress("waiting for another build of debian", None)
-        seen(file, "waiting for another build of debian")
+        wait_for(file, "waiting for another build of debian")
 
 
 def test_live_shows_the_wave_at_hand() -> None:
@@ -170,19 +170,19 @@ def test_live_shows_the_wave_at_hand() -> None:
         view.domain("web UD 0", "done", number=1, of=4)
         view.domain("web UD 1", "resyncing", number=2, of=4)
         clock.raw_ns += 2_100_000_000
-        seen(file, "wave 2 of 4, 1 done")
-        seen(file, "  web UD 1     resyncing" + " " * 40 + "2.1 s")
+        wait_for(file, "wave 2 of 4, 1 done")
+        wait_for(file, "  web UD 1     resyncing" + " " * 40 + "2.1 s")
         assert "web UD 2" not in file.getvalue()
         for name in "abcdefg":
             view.domain(f"{name} UD 1", "gate", number=2, of=4)
-        seen(file, "and 4 more: 4 gate")
+        wait_for(file, "and 4 more: 4 gate")
 
 
 def test_a_note_stays_and_is_only_text() -> None:
     with shown() as (view, _, file):
         view.phase("boot", guest="[red]web[/red]\x1b[31m")
         view.note("[bold]one\x1b[31m\ntwo")
-        seen(file, "[red]web[/red][31m · booting")
+        wait_for(file, "[red]web[/red][31m · booting")
     assert "[bold]one[31m\n" in file.getvalue()
     assert "two\n" in file.getvalue()
 
@@ -193,7 +193,7 @@ def test_live_fits(width: int) -> None:
         everything(view, clock)
         view.phase("a phase with quite a long name", guest="g" * 60, length_ns=1)
         view.frozen(clock.raw_ns, NS_PER_S)
-        seen(file, "budget")
+        wait_for(file, "budget")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue().replace("\x1b[2K", "\n"))
     assert all(
         len(part) <= width for line in text.splitlines() for part in line.split("\r") if "KVM" not in part
@@ -208,7 +208,7 @@ def test_the_terminal_is_left_as_it_was(error: BaseException | None) -> None:
         LiveView(clock, console(file)) as view,
     ):
         view.phase("watch")
-        seen(file, "watching")
+        wait_for(file, "watching")
         if error is not None:
             raise error
     assert CURSOR not in file.getvalue()

@@ -492,14 +492,14 @@ def test_the_rtc_against_realtime() -> None:
 
 
 def test_one_step_is_told_only_where_there_was_one() -> None:
-    def told(count: int | None) -> str:
+    def report_of(count: int | None) -> str:
         steps = None if count is None else tuple(Moved(i * 10**9, 10**9 * (count - i)) for i in range(count))
         largest = 10**9 * (count or 4)
         return plain(run(guest("web-0", cycle(resync=resync(steps=steps, step_ns=largest)))))
 
-    assert ", one step of +1000.0 ms" in told(1)
-    assert ", 4 steps, the largest of +4000.0 ms" in told(4)
-    assert ", a step of +4000.0 ms" in told(None)
+    assert ", one step of +1000.0 ms" in report_of(1)
+    assert ", 4 steps, the largest of +4000.0 ms" in report_of(4)
+    assert ", a step of +4000.0 ms" in report_of(None)
 
 
 def test_an_agent_that_ended_with_an_error_and_set_the_clock_is_told_so() -> None:
