@@ -8,6 +8,9 @@ import signal
 import pytest
 from hypothesis import settings
 
+# By itself pytest explains the failed assertions of test modules only, and helpers have some too.
+pytest.register_assert_rewrite("tests.unit")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """No case of hypothesis's has a deadline: the machine may be busy with guests. SIGINT works. Who is

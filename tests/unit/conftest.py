@@ -11,9 +11,6 @@ import pytest
 from lab.errors import MachineError
 from lab.host import chronyd
 
-# pytest explains the failed assertions of test modules only, and helpers have some too.
-pytest.register_assert_rewrite("tests.unit")
-
 
 @pytest.fixture(scope="session")
 def chronyd_program() -> Path:
