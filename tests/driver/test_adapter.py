@@ -71,11 +71,10 @@ def test_a_save_that_a_signal_comes_into_is_restored(
 ) -> None:
     """libvirt may have saved the guest by the time it is asked to abort: the file is all there is of it."""
     save, restore = libvirt.virDomain.saveFlags, libvirt.virConnect.restoreFlags
-    term = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
 
     def slowly(domain: Any, *arguments: Any) -> Any:
-        term.start()
-        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # it has come to the main thread, which waits
         return save(domain, *arguments[:2], 0)  # this driver saves and restores what runs
 
     monkeypatch.setattr(libvirt.virDomain, "saveFlags", slowly)
