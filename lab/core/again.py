@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from lab.core.clock import Interval
 from lab.core.plan import Expectations
+from lab.core.quantities import format_seconds
 from lab.core.result import CycleResult
 from lab.core.resync import SyncOutcome
 from lab.core.units import NS_PER_S
@@ -30,19 +31,19 @@ def _allowed_ns(first: Interval, later: CycleResult) -> int:
     return allowed
 
 
-def _seconds(ns: int) -> str:
-    return f"{ns / NS_PER_S:.2f} s"
-
-
 def _judged(later: CycleResult, first: Interval) -> tuple[Outcome, str]:
     resync, number = later.resync, later.observation.cycle
-    took = f"the first took {_seconds(first.high_ns)}"
+    took = f"the first took {format_seconds(first.high_ns)}"
     if resync is None or resync.outcome is SyncOutcome.UNDECIDED:
         return Outcome.INCONCLUSIVE, f"cycle {number} is undecided, {took}"
     if resync.time is None:
         return Outcome.FAILED, f"not in time again in cycle {number}, {took}"
     outcome = at_most(_allowed_ns(first, later), resync.time.low_ns, resync.time.high_ns)
-    why = "" if outcome is Outcome.PASSED else f"cycle {number} took {_seconds(resync.time.high_ns)}, {took}"
+    why = (
+        ""
+        if outcome is Outcome.PASSED
+        else f"cycle {number} took {format_seconds(resync.time.high_ns)}, {took}"
+    )
     return outcome, why
 
 

@@ -25,8 +25,9 @@ from lab.core.offsets import (
     samples,
     smoothed,
 )
+from lab.core.quantities import format_about
 from lab.core.timeline import Call, Reading
-from lab.core.units import NS_PER_MS, format_about
+from lab.core.units import NS_PER_MS
 
 _NEAR = 2  # samples on either side: they were narrowed by all the others already
 

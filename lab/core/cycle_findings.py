@@ -1,19 +1,10 @@
-"""What all findings of one guest's cycle have in common: whose they are, and how an interval is shown."""
+"""What all findings of one guest's cycle have in common: whose they are."""
 
 from __future__ import annotations
 
-from lab.core.clock import Interval
 from lab.core.plan import Expectations
 from lab.core.result import CycleResult
-from lab.core.units import format_bounded
 from lab.core.verdict import Finding, Outcome
-
-
-def shown(interval: Interval | None, *, signed: bool = False) -> str:
-    """An interval for people: "5 006.4 ± 0.6 ms"."""
-    if interval is None:
-        return "not measured"
-    return format_bounded(interval.mid_ns, interval.low_ns, interval.high_ns, signed=signed)
 
 
 class CycleFindings:

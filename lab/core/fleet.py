@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from lab.core.clock import Interval
 from lab.core.method import FreezeMethod
 from lab.core.plan import DomainKind, GuestSpec
+from lab.core.quantities import DOWN, format_short
 from lab.core.result import CycleResult
 from lab.core.resync import SyncOutcome
 from lab.core.rollout import Domain, set_of
 from lab.core.timeline import Call
-from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
+from lab.core.units import format_duration
 from lab.core.verdict import Finding, Outcome, at_most
 from lab.core.witnesses import event_in
 
@@ -213,7 +214,7 @@ def one_at_a_time(given: Sequence[Down], by: DomainKind) -> Proof:
     counts = len(sets), len(given)
     if overlap is not None:
         who = f"{named(overlap.first, by)} and {named(overlap.second, by)}"
-        why = f"{who} were both down for {_length(-overlap.ns)}"
+        why = f"{who} were both down for {format_short(-overlap.ns)}"
         return Proof(Outcome.FAILED, why, *counts, worst, overlap)
     if not given:
         return Proof(Outcome.INCONCLUSIVE, "no domain was seen to go down", *counts)
@@ -223,19 +224,9 @@ def one_at_a_time(given: Sequence[Down], by: DomainKind) -> Proof:
             return Proof(Outcome.INCONCLUSIVE, why, *counts, worst)
     if worst is not None and worst.ns <= 0:
         who = f"{named(worst.first, by)} and {named(worst.second, by)}"
-        why = f"{who} may both have been down for {_length(-worst.ns)}"
+        why = f"{who} may both have been down for {format_short(-worst.ns)}"
         return Proof(Outcome.INCONCLUSIVE, why, *counts, worst)
     return Proof(Outcome.PASSED, "", *counts, worst)
-
-
-def _length(ns: int) -> str:
-    return f"{ns / NS_PER_S:.2f} s" if abs(ns) >= NS_PER_S else f"{ns / NS_PER_MS:.1f} ms"
-
-
-def _at_least(ns: int) -> str:
-    """A lower limit, rounded down."""
-    place = NS_PER_S // 100 if ns >= NS_PER_S else NS_PER_MS // 10
-    return _length(ns // place * place)
 
 
 def proof_finding(proof: Proof, by: DomainKind, cell: str = "") -> Finding:
@@ -243,10 +234,10 @@ def proof_finding(proof: Proof, by: DomainKind, cell: str = "") -> Finding:
     sets = f"{proof.sets} set" if proof.sets == 1 else f"{proof.sets} sets"
     text = f"{proof.times} times down in {sets}" if proof.times != 1 else f"once down in {sets}"
     if proof.overlap is not None:
-        text += f", two domains of a set at once for {_length(-proof.overlap.ns)}"
+        text += f", two domains of a set at once for {format_short(-proof.overlap.ns)}"
     elif proof.nearest is not None and proof.nearest.ns > 0:
         who = f"{named(proof.nearest.first, by)} and {named(proof.nearest.second, by)}"
-        text += f", at least {_at_least(proof.nearest.ns)} between two domains of a set ({who})"
+        text += f", at least {format_short(proof.nearest.ns, DOWN)} between two domains of a set ({who})"
     return Finding(
         "", -1, ONE_AT_A_TIME, "never two of a set down", text, proof.outcome, proof.why, cell
     )  # fmt: skip
@@ -314,7 +305,7 @@ def skew_findings(
                 outcome, measured, why = Outcome.INCONCLUSIVE, "not measured", f"{who}not seen of all guests"
             else:
                 outcome = at_most(limit_ns, seen.low_ns, seen.high_ns)
-                measured = f"{_length(seen.low_ns)} to {_length(seen.high_ns)}"
+                measured = f"{format_short(seen.low_ns)} to {format_short(seen.high_ns)}"
                 why = "" if outcome is Outcome.PASSED else f"{who}{measured}, expected {text}"
             found.append(Finding("", skew.cycle, metric, text, measured, outcome, why, cell))
     return found

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.core.clock import Interval
-from lab.core.cycle_findings import CycleFindings, shown
+from lab.core.cycle_findings import CycleFindings
 from lab.core.effects import Effects, backward, rtc_around, rtc_moved
 from lab.core.kernel_log import sorted_out
 from lab.core.method import FreezeMethod
-from lab.core.units import NS_PER_MS, format_about
+from lab.core.quantities import format_about, format_interval
+from lab.core.units import NS_PER_MS
 from lab.core.verdict import Finding, Outcome
 
 
@@ -100,7 +101,7 @@ class GuestFindings(CycleFindings):
         if one is None or two is None:
             return
         shown_at = [
-            shown(
+            format_interval(
                 Interval(at.rtc_minus_real_ns - at.bound_ns, at.rtc_minus_real_ns + at.bound_ns), signed=True
             )
             for at in (one, two)

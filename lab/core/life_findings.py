@@ -10,15 +10,12 @@ from lab.core.clock import Stamp
 from lab.core.fleet import taken_down
 from lab.core.lives import Life, Member
 from lab.core.plan import CycleSpec, NoticeExpectations
+from lab.core.quantities import format_interval, format_short
 from lab.core.result import CycleResult
-from lab.core.units import NS_PER_MS, NS_PER_S, format_bounded, format_duration
+from lab.core.units import format_duration
 from lab.core.verdict import Finding, Outcome, at_least, at_most
 
 PASSED, FAILED, OPEN = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE
-
-
-def _length(ns: int) -> str:
-    return f"{ns / NS_PER_S:.2f} s" if abs(ns) >= NS_PER_S else f"{ns / NS_PER_MS:.1f} ms"
 
 
 class _Judge:
@@ -70,15 +67,15 @@ class _Judge:
             early = life.started.raw_ns - stop.called.raw_ns
             if early > 0:
                 outcome = FAILED if life.started.raw_ns > stop.returned.raw_ns else OPEN
-                why = f"{guest} was frozen {_length(early)} before its event was Started"
-                yield self._finding(metric, expectation, f"{_length(early)} before", outcome, why)
+                why = f"{guest} was frozen {format_short(early)} before its event was Started"
+                yield self._finding(metric, expectation, f"{format_short(early)} before", outcome, why)
                 return
         if unseen:
             why = f"it was not seen when {unseen[0]} was frozen"
             yield self._finding(metric, expectation, "not seen", OPEN, why)
             return
         first = min(stop.called.raw_ns for _, stop in stops) - life.started.raw_ns
-        yield self._finding(metric, expectation, f"{_length(first)} after", PASSED)
+        yield self._finding(metric, expectation, f"{format_short(first)} after", PASSED)
 
     def shown_started(self) -> Iterator[Finding]:
         announce, life = self.spec.announce, self.life
@@ -94,7 +91,7 @@ class _Judge:
             return
         shown = frozen.shifted(-life.started.raw_ns)
         outcome = at_least(announce.started_ns, shown.low_ns, shown.high_ns)
-        text = _length(shown.low_ns)
+        text = format_short(shown.low_ns)
         why = "" if outcome is PASSED else f"shown as Started for {text}, expected {expectation}"
         yield self._finding("shown as Started", expectation, text, outcome, why)
 
@@ -118,12 +115,12 @@ class _Judge:
                 yield self._finding("gone", expectation, "not seen", OPEN, why)
                 return
             if member.resume is not None and gone.raw_ns < member.resume.called.raw_ns:
-                early = _length(member.resume.called.raw_ns - gone.raw_ns)
+                early = format_short(member.resume.called.raw_ns - gone.raw_ns)
                 why = f"the event was gone {early} before {member.guest} was resumed"
                 yield self._finding("gone", expectation, f"{early} before", FAILED, why)
                 return
         back = life.last_resume
-        text = f"{_length(gone.raw_ns - back.raw_ns)} after the resume" if back is not None else "gone"
+        text = f"{format_short(gone.raw_ns - back.raw_ns)} after the resume" if back is not None else "gone"
         yield self._finding("gone", expectation, text, PASSED)
 
     def called_off(self) -> Iterator[Finding]:
@@ -171,14 +168,14 @@ class _Judge:
             who, at = approval
             early = life.event.not_before.raw_ns - at.raw_ns
             since = at.raw_ns - life.published.raw_ns if life.published is not None else None
-            text = f"by {who}" if since is None else f"by {who} after {_length(since)}"
+            text = f"by {who}" if since is None else f"by {who} after {format_short(since)}"
             good = (early >= 0) is wanted
             if good:
                 why = ""
             elif wanted:
-                why = f"{who} approved only {_length(-early)} after NotBefore"
+                why = f"{who} approved only {format_short(-early)} after NotBefore"
             else:
-                why = f"{who} approved, {_length(early)} before NotBefore"
+                why = f"{who} approved, {format_short(early)} before NotBefore"
             yield self._finding("acknowledged", expectation, text, PASSED if good else FAILED, why)
         elif not self.announced.complete and (over is None or (life.heard and life.started is None)):
             # Taken back because the run ended: nobody had to approve any more.
@@ -265,7 +262,7 @@ class _Judge:
         outcome = at_most(limit, pause.low_ns, pause.high_ns)
         if not wanted:
             outcome = {PASSED: FAILED, FAILED: PASSED, OPEN: OPEN}[outcome]
-        text = format_bounded(pause.mid_ns, pause.low_ns, pause.high_ns)
+        text = format_interval(pause)
         announced = format_duration(limit)
         why = "" if outcome is PASSED else f"{guest} paused for {text}, announced was {announced}"
         cut = member.result.disturbed if member.result is not None else ""
@@ -286,7 +283,7 @@ class _Judge:
                 why = f"{self.group} never asked" if not self.life.heard else "it was not seen to start"
                 yield self._finding("notice", expectation, "none", OPEN, f"no notice to measure: {why}")
                 continue
-            outcome, text = compare(limit, given, given), _length(given)
+            outcome, text = compare(limit, given, given), format_short(given)
             why = "" if outcome is PASSED else f"notice {text}, expected {expectation}"
             yield self._finding("notice", expectation, text, outcome, why)
 

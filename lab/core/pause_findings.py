@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab.core.cycle_findings import CycleFindings, shown
+from lab.core.cycle_findings import CycleFindings
 from lab.core.method import FreezeMethod
 from lab.core.plan import Regime
-from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
+from lab.core.quantities import format_interval, format_seconds
+from lab.core.units import NS_PER_MS, format_duration
 from lab.core.verdict import Finding, Outcome, at_least, at_most
 
 CPU_SHARE = 0.05
@@ -83,15 +84,15 @@ class PauseFindings(CycleFindings):
             why = "nothing was heard of the guest after its start"
             yield self._finding("outage", "ends", "not measured", Outcome.INCONCLUSIVE, why)
         else:
-            yield self._finding("outage", "ends", f"{outage / NS_PER_S:.1f} s", Outcome.PASSED)
+            yield self._finding("outage", "ends", format_seconds(outage, 1), Outcome.PASSED)
 
     def budget(self) -> Iterator[Finding]:
         used = self.result.used
         if used is None:
             return
-        text = f"{used.low_ns / NS_PER_S:.2f} s"
+        text = format_seconds(used.low_ns)
         if used.high_ns > used.low_ns:
-            text += f" to {used.high_ns / NS_PER_S:.2f} s"
+            text += f" to {format_seconds(used.high_ns)}"
         outcome, why = at_most(self.obs.budget_ns, used.low_ns, used.high_ns), ""
         if outcome is Outcome.FAILED:
             why = f"frozen for {text}, over the budget"
@@ -109,7 +110,7 @@ class PauseFindings(CycleFindings):
             why = f"the pause cannot be checked: no {' and no '.join(missing)} witness"
             yield self._finding("closure", expectation, "not measured", Outcome.INCONCLUSIVE, why)
             return
-        text = shown(pause.closure, signed=True)
+        text = format_interval(pause.closure, signed=True)
         if pause.closes:
             yield self._finding("closure", expectation, text, Outcome.PASSED)
         else:
@@ -145,8 +146,8 @@ class PauseFindings(CycleFindings):
                 continue
             outcome = compare(limit, value.low_ns, value.high_ns)
             text = f"{name} {format_duration(limit)}"
-            why = "" if outcome is Outcome.PASSED else f"pause {shown(value)}, expected {text}"
-            yield self._finding("pause", text, shown(value), outcome, why)
+            why = "" if outcome is Outcome.PASSED else f"pause {format_interval(value)}, expected {text}"
+            yield self._finding("pause", text, format_interval(value), outcome, why)
 
     def vcpus_at_rest(self) -> Iterator[Finding]:
         stop, resume, used = self.obs.stop, self.obs.resume, self.obs.cpu_ns

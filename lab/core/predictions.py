@@ -13,12 +13,13 @@ from lab.core import clocksource
 from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.method import Prediction, Regime, WallClock
 from lab.core.offsets import SLEW_PPM, ageing_ns
+from lab.core.quantities import format_interval
 from lab.core.rates import UNKNOWN_DRIFT_PPM
 from lab.core.result import CycleResult
 from lab.core.timeline import STEP_FLOOR_NS, Reading
 from lab.core.timesync.compare import Compared, Seen, compare
 from lab.core.trouble import delay_ns
-from lab.core.units import NS_PER_S, format_bounded
+from lab.core.units import NS_PER_S
 from lab.core.witnesses import Witness, before_and_after
 
 REGIME, WALL_CLOCK, BOOTTIME = "regime", "wall clock", "boottime"
@@ -46,7 +47,7 @@ def _side(offset: Interval) -> str:
     """ "5 006.3 ± 0.4 ms behind"."""
     size = offset if offset.mid_ns >= 0 else -offset
     side = "ahead" if offset.mid_ns > 0 else "behind"
-    return f"{format_bounded(size.mid_ns, size.low_ns, size.high_ns)} {side}"
+    return f"{format_interval(size)} {side}"
 
 
 def _regime(result: CycleResult, predicted: Regime) -> Held:
@@ -65,7 +66,7 @@ def _wrapped(result: CycleResult, lost: Interval, slack_ns: int, unclear: bool) 
         found[0] = replace(found[0], agrees=None)  # nearly all may be lost, or nearly nothing
     if facts is not None and result.pause is not None:
         unclear = unclear or clocksource.stands(facts.clocksource, result.pause.pause, facts.kernel)
-    predicted = f"behind by {format_bounded(lost.mid_ns, lost.low_ns, lost.high_ns)}"
+    predicted = f"behind by {format_interval(lost)}"
     if before is None or at_resume is None or unclear:
         return [*found, Held(WALL_CLOCK, predicted, UNDECIDED, None)]
     moved = at_resume - before
@@ -147,7 +148,7 @@ def _boottime(result: CycleResult, counts: bool, early: Sequence[Reading], late:
     if one is None or two is None or result.pause is None:
         return Held(BOOTTIME, predicted, "not measured", None)
     gained, pause = two - one, result.pause.pause
-    shown = format_bounded(gained.mid_ns, gained.low_ns, gained.high_ns, signed=True)
+    shown = format_interval(gained, signed=True)
     slack = NEARLY_NS if counts else ageing_ns(pause.high_ns, UNKNOWN_DRIFT_PPM)
     went_on = gained.meets(pause.widened(slack))
     stood = 0 in gained

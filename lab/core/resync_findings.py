@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab.core.clock import Interval
-from lab.core.cycle_findings import CycleFindings, shown
+from lab.core.cycle_findings import CycleFindings
 from lab.core.plan import ResyncMechanism
 from lab.core.predictions import compared
+from lab.core.quantities import format_about, format_interval, format_seconds
 from lab.core.resync import SyncOutcome
 from lab.core.trouble import delay_ns
-from lab.core.units import NS_PER_S, format_about, format_duration
+from lab.core.units import NS_PER_S, format_duration
 from lab.core.verdict import Finding, Outcome, at_most
 
 AS_PREDICTED = "resync"
 """The metric of a finding that holds a resync against its forecast."""
-
-
-def _seconds(interval: Interval) -> str:
-    return f"{interval.high_ns / NS_PER_S:.2f} s"
 
 
 class ResyncFindings(CycleFindings):
@@ -35,9 +31,13 @@ class ResyncFindings(CycleFindings):
             )
         elif resync.time is not None:
             outcome = at_most(within, resync.time.low_ns, resync.time.high_ns)
-            why = "" if outcome is Outcome.PASSED else f"in time only after {_seconds(resync.time)}"
+            why = (
+                ""
+                if outcome is Outcome.PASSED
+                else f"in time only after {format_seconds(resync.time.high_ns)}"
+            )
             outcome, why = self._held_up(outcome, why, resync.time.low_ns - within)
-            yield self._finding("in time", text, _seconds(resync.time), outcome, why)
+            yield self._finding("in time", text, format_seconds(resync.time.high_ns), outcome, why)
         elif resync.outcome is SyncOutcome.NOT_SYNCED and self._last_seen_ns() > within:
             off = self.result.final.smallest_ns - self.expect.tolerance_ns if self.result.final else 0
             outcome, why = self._held_up(Outcome.FAILED, self._not_in_time(), max(1, off))
@@ -63,7 +63,7 @@ class ResyncFindings(CycleFindings):
         if final is None:
             return f"not in time after {watched}"
         where = "behind" if final.mid_ns < 0 else "ahead"
-        size = shown(final if final.mid_ns >= 0 else -final)
+        size = format_interval(final if final.mid_ns >= 0 else -final)
         by = "" if self.result.mechanism is not ResyncMechanism.NONE else ", and nothing was to repair it"
         return f"still {size} {where} {watched} after the resume{by}"
 
@@ -97,10 +97,12 @@ class ResyncFindings(CycleFindings):
             return
         outcome = at_most(limit, final.smallest_ns, final.largest_ns)
         why = (
-            "" if outcome is Outcome.PASSED else f"final offset {shown(final, signed=True)}, expected {text}"
+            ""
+            if outcome is Outcome.PASSED
+            else f"final offset {format_interval(final, signed=True)}, expected {text}"
         )
         outcome, why = self._held_up(outcome, why, final.smallest_ns - limit)
-        yield self._finding("final offset", text, shown(final, signed=True), outcome, why)
+        yield self._finding("final offset", text, format_interval(final, signed=True), outcome, why)
 
     def drift(self) -> Iterator[Finding]:
         limit, seen = self.expect.drift_ppm, self.result.drift_after

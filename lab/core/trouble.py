@@ -7,8 +7,9 @@ from itertools import pairwise
 
 from lab.core.clock import GuestClock
 from lab.core.offsets import HOST_SLEW_PPM, SLEW_PPM, ageing_ns, apart
+from lab.core.quantities import format_step
 from lab.core.timeline import Observation, Reading
-from lab.core.units import NS_PER_MS, format_step
+from lab.core.units import NS_PER_MS
 
 HOST_STEP_NS = 1 * NS_PER_MS
 """What the host's REALTIME moved against its MONOTONIC_RAW in a cycle beyond this, and beyond what NTP may

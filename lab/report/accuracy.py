@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from lab.core.quantities import UP, format_magnitude, format_ms
 from lab.core.units import NS_PER_MS
 from lab.record.run import Calibration, Run
-from lab.report.numbers import magnitude, milliseconds
 from lab.report.page import Page
 
 COMMAND = "freezelab calibrate"
@@ -18,10 +18,10 @@ def summed_up(given: Calibration) -> list[str]:
     bias = f"{given.bias_ns / NS_PER_MS:+.2f}".removesuffix("0").replace("-0.0", "+0.0")
     return [
         f"calibrated {_day(given.made)}: bias {bias} ms",
-        f"spread {magnitude(given.spread_ns)}",
+        f"spread {format_magnitude(given.spread_ns)}",
         f"{covered}/{given.cycles} covered",
-        f"noise {magnitude(given.noise_ns)}",
-        f"offsets to ± {milliseconds(given.offset_bound_ns, up=True)} ms" if given.offset_bound_ns else "",
+        f"noise {format_magnitude(given.noise_ns)}",
+        f"offsets to ± {format_ms(given.offset_bound_ns, UP)} ms" if given.offset_bound_ns else "",
     ]
 
 

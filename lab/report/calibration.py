@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from lab.core.quantities import UP, format_ms
 from lab.core.units import format_duration
-from lab.report.numbers import milliseconds
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table
 from lab.report.text import clean
@@ -41,11 +41,11 @@ def render_calibration(
         page.labelled(
             "noise floor",
             f"without a pause, in {noise['cycles']} cycles: the largest hole "
-            f"{milliseconds(noise['hole_ns'], up=True)} ms, the largest pause that would be reported "
-            f"{milliseconds(noise['pause_ns'], up=True)} ms",
+            f"{format_ms(noise['hole_ns'], UP)} ms, the largest pause that would be reported "
+            f"{format_ms(noise['pause_ns'], UP)} ms",
         )
     if figures["offset_bound_ns"] is not None:
-        bound = milliseconds(figures["offset_bound_ns"], up=True)
+        bound = format_ms(figures["offset_bound_ns"], UP)
         page.labelled("offset", f"known to ± {bound} ms at rest (median)")
     if dropped:
         page.labelled("not kept", clean(dropped), style="yellow")
@@ -59,18 +59,18 @@ def _held(given: Mapping[str, Any]) -> bool:
     return bool(given["met"] == given["count"])
 
 
-def _signed(ns: float) -> str:
-    return milliseconds(ns, sign="+")
-
-
 def _bias(given: Mapping[str, Any]) -> str:
     low, high = given["bias_low_ns"], given["bias_high_ns"]
-    known = "" if low is None or high is None else f" (at 95 %: {_signed(low)} to {_signed(high)} ms)"
-    return f"{_signed(given['bias_ns'])} ms{known}; 95 % of errors {_range(given)} ms"
+    known = (
+        ""
+        if low is None or high is None
+        else f" (at 95 %: {format_ms(low, sign='+')} to {format_ms(high, sign='+')} ms)"
+    )
+    return f"{format_ms(given['bias_ns'], sign='+')} ms{known}; 95 % of errors {_range(given)} ms"
 
 
 def _range(given: Mapping[str, Any]) -> str:
-    return f"{_signed(given['low_ns'])} … {_signed(given['high_ns'])}"
+    return f"{format_ms(given['low_ns'], sign='+')} … {format_ms(given['high_ns'], sign='+')}"
 
 
 def _coverage(given: Mapping[str, Any]) -> str:
@@ -93,11 +93,11 @@ _COLUMNS: Sequence[Column[_Row]] = (
     Column("pause", lambda row: (row[0], "bold"), right=True),
     Column("how", lambda row: (row[1], "")),
     Column("cycles", lambda row: (str(row[2]["count"]), ""), right=True, rank=1),
-    Column("bias ms", lambda row: (_signed(row[2]["bias_ns"]), ""), right=True),
+    Column("bias ms", lambda row: (format_ms(row[2]["bias_ns"], sign="+"), ""), right=True),
     Column("95 % of errors ms", lambda row: (_range(row[2]), ""), right=True),
     Column(
         "known to ms",
-        lambda row: (f"± {milliseconds(row[2]['width_ns'] / 2, up=True)}", ""),
+        lambda row: (f"± {format_ms(row[2]['width_ns'] / 2, UP)}", ""),
         right=True,
         rank=2,
     ),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lab.core.quantities import format_at_latest, format_magnitude, format_ms
 from lab.core.units import NS_PER_MS
 from lab.record.run import Cell, Comparison, Cycle, Run
 from lab.report.cycles import VERDICTS
-from lab.report.numbers import at_latest, interval, magnitude, milliseconds
+from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import KEPT, Column, Piece, Table
 from lab.report.text import counted, shortened
@@ -43,13 +44,13 @@ def _pause(row: _Row) -> Piece:
         return interval(row.cell.pause), ""
     outages = sorted(c.outage_ns for c in row.cycles if c.outage_ns is not None)
     if outages:
-        return f"down {magnitude(outages[len(outages) // 2])}", ""
+        return f"down {format_magnitude(outages[len(outages) // 2])}", ""
     return ("no freeze", "dim") if not any(c.frozen for c in row.cycles) else ("not measured", "yellow")
 
 
 def _p95(row: _Row) -> Piece:
     seen = next((s for s in row.cell.statistics if (s.kind, s.metric) == ("freeze", "pause")), None)
-    return ("", "") if seen is None else (milliseconds(seen.p95.value), "")
+    return ("", "") if seen is None else (format_ms(seen.p95.value), "")
 
 
 def _regime(row: _Row) -> Piece:
@@ -73,7 +74,7 @@ def _in_time(row: _Row) -> Piece:
         return (word if len(known) == 1 else f"{word}: {len(late)} of {len(known)}"), (
             "red" if word == "never" else "yellow"
         )
-    return at_latest(max(r.time_ns or 0 for r in known)), ""
+    return format_at_latest(max(r.time_ns or 0 for r in known)), ""
 
 
 def show_cells(page: Page, run: Run) -> None:

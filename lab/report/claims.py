@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.quantities import format_at_latest, format_between
 from lab.record.run import Audit, Cycle, Run
-from lab.report.numbers import at_latest
 from lab.report.page import Page
 from lab.report.table import Piece
 from lab.report.text import counted
@@ -15,32 +14,21 @@ from lab.report.text import counted
 MOST_WRONG = 12
 
 
-def span(low_ns: int, high_ns: int) -> str:
-    """ "4.3–4.6 s": a length that lies between the two, rounded outwards."""
-    if high_ns < NS_PER_S:
-        low, high, unit, digits = low_ns / NS_PER_MS, high_ns / NS_PER_MS, "ms", 0
-    else:
-        low, high, unit, digits = low_ns / NS_PER_S, high_ns / NS_PER_S, "s", 1
-    scale = 10**digits
-    down, up = int(low * scale + 1e-9) / scale, -int(-high * scale + 1e-9) / scale
-    up = up if up >= high - 1e-12 else up + 1 / scale
-    if down == up:
-        return f"{up:.{digits}f} {unit}"
-    return f"{down:.{digits}f}–{up:.{digits}f} {unit}"
-
-
 def told(audit: Audit) -> Piece:
     """One source in one line."""
     unsynced = (
-        f"; unsynchronised by its own word for up to {at_latest(audit.unsynced_ns)}"
+        f"; unsynchronised by its own word for up to {format_at_latest(audit.unsynced_ns)}"
         if audit.unsynced_ns
         else ""
     )
     if audit.wrong:
-        worst = audit.example or f"better than it was by {at_latest(audit.worst_ns)}"
-        return f"{worst}; wrong for {span(audit.wrong_low_ns, audit.wrong_high_ns)}{unsynced}", "magenta"
+        worst = audit.example or f"better than it was by {format_at_latest(audit.worst_ns)}"
+        return (
+            f"{worst}; wrong for {format_between(audit.wrong_low_ns, audit.wrong_high_ns)}{unsynced}",
+            "magenta",
+        )
     if not audit.judged and audit.unsynced_ns:
-        length, number = at_latest(audit.unsynced_ns), counted(audit.claims, "claim")
+        length, number = format_at_latest(audit.unsynced_ns), counted(audit.claims, "claim")
         return f"said itself that it was not synchronised, for up to {length} ({number}, none judged)", ""
     if not audit.judged:
         return f"{counted(audit.claims, 'claim')}, none could be judged{unsynced}", "yellow"

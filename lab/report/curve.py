@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from lab.core.quantities import format_edge
 from lab.core.resync import LARGEST_BLIND_NS
 from lab.core.units import NS_PER_S
 from lab.record.run import Moved, Point
-from lab.report.numbers import edge
 from lab.report.page import Page
 from lab.report.table import Piece
 
@@ -135,7 +135,7 @@ def show_curve(
     if not seen:
         return
     scale = _scale(seen, tolerance_ns)
-    note = f" ± {edge(tolerance_ns)}"
+    note = f" ± {format_edge(tolerance_ns)}"
     width = max(16, min(72, page.width - indent - AXIS - 1 - len(note))) // TICKS * TICKS
     lines = _braille(_columns(points, steps, until_ns, 2 * width), scale)
     line_of = scale.rows - 1 - scale.dot(tolerance_ns) // DOTS

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lab.core.quantities import format_at_latest, format_magnitude
 from lab.core.verdict import Outcome
 from lab.record.run import Cycle, Guest, Run
-from lab.report.numbers import NOT_MEASURED, at_latest, behind, interval, magnitude
+from lab.report.numbers import NOT_MEASURED, behind, interval
 from lab.report.page import Page
 from lab.report.table import KEPT, Column, Piece, Table, forms
 from lab.report.text import counted, shortened
@@ -82,7 +83,7 @@ def _pause(unit: bool) -> Cell:
         if row.cycle is not None and row.cycle.control:
             return "called off" if row.cycle.cancelled else "control", "dim"
         if row.cycle is not None and row.cycle.outage_ns is not None:
-            return f"down {magnitude(row.cycle.outage_ns)}", ""
+            return f"down {format_magnitude(row.cycle.outage_ns)}", ""
         if row.cycle is not None and not row.cycle.frozen and row.cycle.pause is not None:
             return "no freeze", "dim"
         pause = row.cycle.pause if row.cycle else None
@@ -123,7 +124,7 @@ def _in_time(how: bool) -> Cell:
         if resync.time_ns is None:
             return ("never", "red") if resync.outcome == "not synced" else ("undecided", "yellow")
         moved = how and resync.correction not in (None, "none")
-        return f"{at_latest(resync.time_ns)} ({resync.correction})" if moved else at_latest(
+        return f"{format_at_latest(resync.time_ns)} ({resync.correction})" if moved else format_at_latest(
             resync.time_ns
         ), ""
 

@@ -6,28 +6,24 @@ from collections.abc import Callable, Sequence
 
 from rich.cells import cell_len
 
-from lab.core.units import NS_PER_S, format_duration, format_step
+from lab.core.quantities import (
+    UP,
+    format_at_latest,
+    format_edge,
+    format_length,
+    format_magnitude,
+    format_seconds,
+    format_step,
+    format_table_ms,
+)
+from lab.core.units import NS_PER_S, format_duration
 from lab.record.run import Bounds, Cycle, DriftBounds, Limits, Point, Resync, Run, Statistic
 from lab.report.claims import show_claims
 from lab.report.curve import show_curve
 from lab.report.cycles import Row, rows_of
 from lab.report.effects import show_effects
 from lab.report.exchange import show_exchange
-from lab.report.numbers import (
-    FINE_PPM,
-    NOT_MEASURED,
-    about,
-    at_latest,
-    bar,
-    drift,
-    edge,
-    leftover,
-    limits,
-    magnitude,
-    table_ms,
-    used_of,
-    wanted_window,
-)
+from lab.report.numbers import FINE_PPM, NOT_MEASURED, bar, drift, leftover, limits, wanted_window
 from lab.report.page import LABEL, Page
 from lab.report.resyncs import TOLERANCE_NS, out_again_ns, verdict, watched_ns
 from lab.report.table import Column, Piece, Table, forms
@@ -84,7 +80,7 @@ def _budget(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[Cycle]) 
     if used is None:
         page.labelled("budget", f"{text}, used: {NOT_MEASURED}", style="yellow")
         return
-    said = f"{used_of(used)} used"
+    said = f"{format_seconds(used, 2, UP)} used"
     if len(rows) > 1:
         said = _with(f"{said} at most", _whose(run, row))
     over = used > limit
@@ -167,7 +163,7 @@ def _alone(page: Page, cycle: Cycle, resync: Resync) -> None:
         points, shown = _drawn(cycle, resync)
         show_curve(page, points, resync.steps or (), shown, resync.tolerance_ns or TOLERANCE_NS, LABEL)
     if resync.reached:
-        known = [f"{edge(r.limit_ns)} {_reached(r.time)}" for r in resync.reached]
+        known = [f"{format_edge(r.limit_ns)} {_reached(r.time)}" for r in resync.reached]
         page.labelled("reached", f"within {', '.join(known)}")
     said = resync.forecast
     if said is not None:
@@ -181,7 +177,7 @@ def _alone(page: Page, cycle: Cycle, resync: Resync) -> None:
 def _reached(time: Bounds | None) -> str:
     if time is None:
         return "not seen"
-    return f"after {at_latest(time.high_ns)}" if time.high_ns else "at once"
+    return f"after {format_at_latest(time.high_ns)}" if time.high_ns else "at once"
 
 
 def _drawn(cycle: Cycle, resync: Resync) -> tuple[list[Point], int]:
@@ -207,15 +203,15 @@ def resync_line(page: Page, resync: Resync, cycle: Cycle) -> str:
     """ "6.0 s to 9.4 ms in 21 ms, one step of +6 001.9 ms"."""
     arrow = "→" if page.draws else "to"
     first, final = cycle.offset.at_resume, cycle.offset.final
-    start = magnitude(first.value_ns) if first else NOT_MEASURED
-    end = magnitude(final.value_ns) if final else NOT_MEASURED
+    start = format_magnitude(first.value_ns) if first else NOT_MEASURED
+    end = format_magnitude(final.value_ns) if final else NOT_MEASURED
     if resync.time_ns is not None:
-        text = f"{start} {arrow} {end}, in time after {at_latest(resync.time_ns)}"
+        text = f"{start} {arrow} {end}, in time after {format_at_latest(resync.time_ns)}"
         if (out := out_again_ns(resync)) is not None:
-            text += f", out again until {about(out)}"
+            text += f", out again until {format_length(out)}"
     else:
         word = "not in time" if resync.outcome == "not synced" else resync.outcome
-        text = f"{start} {arrow} {end}, {word} after {about(watched_ns(resync))}"
+        text = f"{start} {arrow} {end}, {word} after {format_length(watched_ns(resync))}"
     steps = _steps(resync)
     moved = {"step": steps, "slew": "slewed", "step and slew": f"slewed, and {steps}"}
     if resync.correction in moved:
@@ -236,7 +232,7 @@ def _hull(given: Sequence[DriftBounds]) -> DriftBounds | None:
 
 
 def _over(seen: DriftBounds | None, many: bool) -> str:
-    return drift(seen) if seen is None or many else f"{drift(seen)} over {about(seen.window_ns)}"
+    return drift(seen) if seen is None or many else f"{drift(seen)} over {format_length(seen.window_ns)}"
 
 
 def _drift(page: Page, run: Run) -> None:
@@ -255,7 +251,7 @@ def _drift(page: Page, run: Run) -> None:
             text += f", in all {len(cycles)} cycles"
         window = wanted_window(after) if after else None
         if window is not None:
-            text += f"; ± {FINE_PPM:g} ppm would take {about(window)}"
+            text += f"; ± {FINE_PPM:g} ppm would take {format_length(window)}"
         if before is None and after is None:
             text = NOT_MEASURED
         page.labelled(label, f"{name}: {text}" if len(groups) > 1 else text)
@@ -272,8 +268,8 @@ def _noise(page: Page, run: Run) -> None:
         for c in control
         if c.offset.before is not None
     ]
-    text = f"lag without a pause {f'at most {magnitude(max(closures))}' if closures else NOT_MEASURED}"
-    text += f", offsets known to {f'± {magnitude(max(bounds))}' if bounds else NOT_MEASURED}"
+    text = f"lag without a pause {f'at most {format_magnitude(max(closures))}' if closures else NOT_MEASURED}"
+    text += f", offsets known to {f'± {format_magnitude(max(bounds))}' if bounds else NOT_MEASURED}"
     page.labelled("noise", f"{text} ({counted(len(control), 'control cycle')})")
 
 
@@ -289,7 +285,7 @@ def show_statistics(page: Page, given: Sequence[Statistic]) -> None:
                 Column("cycles", lambda s: (str(s.count), ""), right=True),
                 *_with_limits("median", lambda s: s.median),
                 *_with_limits("p95", lambda s: s.p95),
-                Column("max", lambda s: (table_ms(s.max), ""), right=True),
+                Column("max", lambda s: (format_table_ms(s.max), ""), right=True),
             ],
             given,
         )
@@ -301,14 +297,14 @@ def _with_limits(head: str, of: Callable[[Statistic], Limits]) -> list[Column[St
     within = "95 % limits"
     return [
         forms(
-            Column(head, lambda s: (table_ms(of(s).value), ""), right=True, rank=1),
+            Column(head, lambda s: (format_table_ms(of(s).value), ""), right=True, rank=1),
             Column(
                 f"{head}\n{within}",
-                lambda s: (f"{table_ms(of(s).value)}\n{limits(of(s))}", ""),
+                lambda s: (f"{format_table_ms(of(s).value)}\n{limits(of(s))}", ""),
                 right=True,
                 rank=2,
             ),
-            Column(head, lambda s: (table_ms(of(s).value), ""), right=True),
+            Column(head, lambda s: (format_table_ms(of(s).value), ""), right=True),
         ),
         Column(within, lambda s: (limits(of(s)), "dim"), right=True, rank=1),
     ]
@@ -344,7 +340,7 @@ def _boot(page: Page, run: Run) -> None:
 
 
 _UNITS: dict[str, Callable[[float], str]] = {
-    "_ns": magnitude,
+    "_ns": format_magnitude,
     "_s": lambda v: f"{v:.1f} s",
     "_ms": lambda v: f"{v:.0f} ms",
 }

@@ -5,7 +5,6 @@ The plot goes to stderr and leaves nothing behind; without a terminal there is a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -17,10 +16,20 @@ from rich.text import Text
 from lab.core.clock import Interval
 from lab.core.look import Course, Discipline, Look, Point
 from lab.core.offsets import Sample
-from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_bounded
+from lab.core.quantities import (
+    DOWN,
+    UP,
+    format_fine,
+    format_interval,
+    format_length,
+    format_ms,
+    format_number,
+    format_seconds,
+)
+from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.record.run import DriftBounds
 from lab.report.live import stderr_console
-from lab.report.numbers import about, drift, milliseconds
+from lab.report.numbers import drift
 from lab.report.page import Page
 from lab.report.text import ascii_only, bare, clean, counted
 
@@ -77,7 +86,7 @@ class _Lines:
         self._next = since_ns + PLAIN_EVERY_NS
         moved = [_moved(a.offset.mid_ns, b.offset) for a, b in _both(self._first, there)]
         text = (
-            f"{since_ns / NS_PER_S:6.1f} s of {about(self._length_ns)}  {self._guest}: "
+            f"{since_ns / NS_PER_S:6.1f} s of {format_length(self._length_ns)}  {self._guest}: "
             f"RAW {moved[0]}, REALTIME {moved[1]} since the beginning"
         )
         utf = self._console.encoding.lower().startswith("utf")
@@ -90,11 +99,7 @@ def _both(first: Point, then: Point) -> list[tuple[Sample, Sample]]:
 
 def _moved(zero_ns: int, now: Interval) -> str:
     """By how much an offset differs from what it was."""
-    return format_bounded(now.mid_ns - zero_ns, now.low_ns - zero_ns, now.high_ns - zero_ns, signed=True)
-
-
-def _ms(ns: float) -> str:
-    return f"{ns / NS_PER_MS:+.3f} ms"
+    return format_interval(now.shifted(-zero_ns), signed=True)
 
 
 class Plot:
@@ -115,9 +120,12 @@ class Plot:
         width = max(40, width - 1)
         since = self._points[-1][0]
         floor = (
-            "" if self._here is None else f" · this host's own ± {_us(self._here.raw.offset.half_width_ns)}"
+            ""
+            if self._here is None
+            else f" · this host's own ± {format_fine(self._here.raw.offset.half_width_ns, UP)}"
         )
-        head = f"{self._guest}  {since / NS_PER_S:.0f} s of {about(self._length_ns)}{floor} · Ctrl-C ends it"
+        passed = f"{format_seconds(since, 0)} of {format_length(self._length_ns)}"
+        head = f"{self._guest}  {passed}{floor} · Ctrl-C ends it"
         lines = [Text(head[:width], style="dim", no_wrap=True, overflow="crop")]
         raw = [(at, p.raw) for at, p in self._points]
         real = [(at, p.real) for at, p in self._points]
@@ -152,17 +160,9 @@ class Plot:
         lines = [Text(f"{name}  {_moved(zero, last)}", style="bold", no_wrap=True)]
         for number, cells in enumerate(grid):
             scale = {0: top, ROWS - 1: bottom}.get(number)
-            axis = "" if scale is None else _short(scale)
+            axis = "" if scale is None else format_fine(scale, sign="+")
             lines.append(Text(f"{axis:>{AXIS}}▕{''.join(cells).rstrip()}", no_wrap=True, overflow="crop"))
         return lines
-
-
-def _us(ns: int) -> str:
-    return f"{math.ceil(ns / NS_PER_US)} µs" if ns < 10 * NS_PER_MS else f"{math.ceil(ns / NS_PER_MS)} ms"
-
-
-def _short(ns: int) -> str:
-    return f"{ns / NS_PER_US:+.0f} µs" if abs(ns) < 10 * NS_PER_MS else f"{ns / NS_PER_MS:+.0f} ms"
 
 
 def render_look(guest: str, seen: Look, asked_ns: int, console: Console) -> None:
@@ -172,8 +172,8 @@ def render_look(guest: str, seen: Look, asked_ns: int, console: Console) -> None
     page.parts(
         [
             f"guest {clean(guest)}",
-            f"looked at for {about(seen.length_ns)}",
-            f"ended early, of {about(asked_ns)}" if early else "",
+            f"looked at for {format_length(seen.length_ns)}",
+            f"ended early, of {format_length(asked_ns)}" if early else "",
             counted(seen.points, "burst"),
         ]
     )
@@ -182,7 +182,8 @@ def render_look(guest: str, seen: Look, asked_ns: int, console: Console) -> None
         page.labelled(label, "; ".join(_said(course)), width=LABEL)
     page.labelled("host's NTP", f"its REALTIME against its MONOTONIC_RAW: {_rate(seen.host)}", width=LABEL)
     if seen.noise is not None:
-        noise = f"this host's own payload, truly 0: {_rate(seen.noise)}; points ± {_us(seen.noise.width_ns)}"
+        points = format_fine(seen.noise.width_ns, UP)
+        noise = f"this host's own payload, truly 0: {_rate(seen.noise)}; points ± {points}"
         page.labelled("noise floor", noise, width=LABEL)
     page.labelled("resolution", _resolution(seen.raw), width=LABEL)
     page.labelled("steps", _steps(seen), style="yellow" if seen.steps or seen.restarts else "", width=LABEL)
@@ -207,24 +208,27 @@ def _said(course: Course) -> Iterator[str]:
     if course.straight:
         yield "one straight line explains it"
     else:
-        yield f"no straight line: it wanders by {milliseconds(course.wander_ns, up=True)} ms at least"
-    yield f"points ± {_us(course.width_ns)}"
+        yield f"no straight line: it wanders by {format_ms(course.wander_ns, DOWN)} ms at least"
+    yield f"points ± {format_fine(course.width_ns, UP)}"
 
 
 def _resolution(course: Course) -> str:
     """The temperature of the statement."""
     if course.drift is None or course.window_ns is None:
         return "too short to tell a drift"
+    window = format_length(course.window_ns)
     if course.resolves:
-        return f"this look tells MONOTONIC_RAW's drift to ± 1 ppm; {about(course.window_ns)} would have done"
-    return f"not to ± 1 ppm: that takes {about(course.window_ns)} with readings as good as these"
+        return f"this look tells MONOTONIC_RAW's drift to ± 1 ppm; {window} would have done"
+    return f"not to ± 1 ppm: that takes {window} with readings as good as these"
 
 
 def _steps(seen: Look) -> str:
     lost = f"its probe was started anew {counted(seen.restarts, 'time')}: steps before are not known"
     if not seen.steps:
         return lost if seen.restarts else "REALTIME was not stepped"
-    shown = ", ".join(_ms(step.by_ns) for step in seen.steps[:STEPS_SHOWN])
+    shown = ", ".join(
+        f"{format_number(step.by_ns, NS_PER_MS, 3, sign='+')} ms" for step in seen.steps[:STEPS_SHOWN]
+    )
     more = f" and {len(seen.steps) - STEPS_SHOWN} more" if len(seen.steps) > STEPS_SHOWN else ""
     said = f"REALTIME was stepped {counted(len(seen.steps), 'time')}: {shown}{more}"
     return f"{said}; {lost}" if seen.restarts else said

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lab.core.quantities import format_edge, format_magnitude
 from lab.core.units import NS_PER_MS
-from lab.record.run import Backward, Cycle, Effects, Measure, Run, TimerFleet
-from lab.report.numbers import edge, interval, magnitude
+from lab.record.run import Backward, Cycle, Effects, Run, TimerFleet
+from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import counted
@@ -77,7 +78,7 @@ def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
     merged = [_decades(fleet) for fleet in fleets]
     edges = sorted({edge_ns for counts in merged for edge_ns in counts})
     last = max((fleet.buckets[-2][0] for fleet in fleets if len(fleet.buckets) > 1), default=0)
-    heads = [f"> {edge(last)}" if e == ABOVE else f"≤ {edge(e)}" for e in edges]
+    heads = [f"> {format_edge(last)}" if e == ABOVE else f"≤ {format_edge(e)}" for e in edges]
 
     def decade(edge_ns: int, head: str) -> Column[_Timers]:
         def cell(row: _Timers) -> Piece:
@@ -95,7 +96,7 @@ def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
             Column("timers", lambda row: (row[0].kind, "")),
         ),
         *(decade(e, head) for e, head in zip(edges, heads, strict=True)),
-        Column("worst", lambda row: (magnitude(row[0].worst_ns), ""), right=True),
+        Column("worst", lambda row: (format_magnitude(row[0].worst_ns), ""), right=True),
         Column("at once", lambda row: (_at_once(row[0]) or "–", ""), right=True),
     ]
     if any(fleet.early for fleet in fleets):
@@ -118,7 +119,7 @@ def _worst_timers(page: Page, seen: Sequence[_Seen]) -> None:
     if not fleets:
         return
     who, fleet = max(fleets, key=lambda pair: pair[1].worst_ns)
-    text = f"at worst {magnitude(fleet.worst_ns)} late by their own clock ({fleet.kind}, {who})"
+    text = f"at worst {format_magnitude(fleet.worst_ns)} late by their own clock ({fleet.kind}, {who})"
     whose, most = max(fleets, key=lambda pair: pair[1].at_once)
     if most.at_once:
         text += f"; at most {_at_once(most)} at once ({most.kind}, {whose})"
@@ -151,7 +152,8 @@ def _clocks(page: Page, seen: Sequence[_Seen]) -> None:
             alone = worst.from_cpu == worst.to_cpu
             hands = f"vCPU {worst.from_cpu}" + ("" if alone else f" to {worst.to_cpu}")
             where = ", ".join(filter(None, [hands, who]))
-            text = f"{clock}: {count} of {counted(looks, 'look')}, by {magnitude(worst.worst_ns)} at worst"
+            by = format_magnitude(worst.worst_ns)
+            text = f"{clock}: {count} of {counted(looks, 'look')}, by {by} at worst"
             page.labelled(label, f"{text} ({where})", style="magenta")
         label = ""
 
@@ -172,7 +174,7 @@ def _boottime(page: Page, seen: Sequence[_Seen], one: bool) -> None:
         )
     label = "boottime"
     for who, ns in left[:MOST_ROWS]:
-        text = f"{'gained' if ns > 0 else 'lost'} {magnitude(ns)} on MONOTONIC"
+        text = f"{'gained' if ns > 0 else 'lost'} {format_magnitude(ns)} on MONOTONIC"
         page.labelled(label, f"{text} ({who})" if who else text)
         label = ""
 
@@ -186,17 +188,14 @@ def _rtc(page: Page, seen: Sequence[_Seen], one: bool) -> None:
     shown = looked if one else moved
     label = "rtc"
     for who, e in shown[:MOST_ROWS]:
-        text = f"RTC - REALTIME {_offset(e.rtc_before)} before, {_offset(e.rtc_after)} after"
+        before, after = (interval(each, signed=True) for each in (e.rtc_before, e.rtc_after))
+        text = f"RTC - REALTIME {before} before, {after} after"
         page.labelled(label, f"{text} ({who})" if who else text)
         label = ""
     if len(shown) > MOST_ROWS:
         page.labelled("", f"and {len(shown) - MOST_ROWS} more", style="dim")
     if not shown:
         page.labelled(label, f"kept its distance from REALTIME in all {len(looked)} cycles")
-
-
-def _offset(measure: Measure | None) -> str:
-    return interval(measure, signed=True)
 
 
 def _moved(effects: Effects) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab.core.units import NS_PER_S
+from lab.core.quantities import format_magnitude
 from lab.record.run import Cycle, Run
-from lab.report.numbers import interval, magnitude, milliseconds
+from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.text import counted
 
@@ -40,7 +40,7 @@ def _stamps(page: Page, cycles: Sequence[Cycle]) -> None:
     apart = sorted(felt.value_ns - (s.low_ns + s.high_ns) // 2 for s, felt in pairs)
     middle = apart[len(apart) // 2]
     style = "" if below == len(pairs) else "yellow"
-    more = f"{magnitude(middle)} {'less' if middle >= 0 else 'more'} than the pause"
+    more = f"{format_magnitude(middle)} {'less' if middle >= 0 else 'more'} than the pause"
     if len(pairs) == 1:
         where = "" if below else ", which CONTRADICTS it"
     else:
@@ -87,15 +87,11 @@ def _patch_steps(page: Page, cycles: Sequence[Cycle], label: str) -> None:
     slowest = max(known, key=lambda c: sum(step.length_ns for step in c.patch_steps))
     steps = slowest.patch_steps
     shown = sorted(steps, key=lambda step: -step.length_ns)[:MOST_STEPS]
-    told = [f"{step.name} {_long(step.length_ns)}" for step in steps if step in shown]
+    told = [f"{step.name} {format_magnitude(step.length_ns)}" for step in steps if step in shown]
     if len(steps) > len(shown):
         told.append(f"{len(steps) - len(shown)} shorter ones")
     which = f"cycle {slowest.index}: " if len(known) > 1 else ""
     page.labelled(label, which + " · ".join(told))
-
-
-def _long(ns: int) -> str:
-    return f"{ns / NS_PER_S:.1f} s" if ns >= NS_PER_S else f"{milliseconds(ns)} ms"
 
 
 def _memory(page: Page, cycles: Sequence[Cycle]) -> None:
@@ -107,7 +103,7 @@ def _memory(page: Page, cycles: Sequence[Cycle]) -> None:
     text = f"{memory.pages} pages, {memory.held} held, {memory.differ} differ"
     if len(known) > 1:
         text += f", the worst of {counted(len(known), 'cycle')}"
-    text += f"; to look took {magnitude(memory.cost_ns)}, which the pause is told without"
+    text += f"; to look took {format_magnitude(memory.cost_ns)}, which the pause is told without"
     if worst.felt is not None and len(known) == 1:
         text += f" (felt: {interval(worst.felt)})"
     page.labelled("memory", text, style="" if same else "bold red")

@@ -25,6 +25,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from lab.core.quantities import format_seconds
 from lab.core.units import NS_PER_S, format_duration
 from lab.ports import Clock, NullView
 from lab.report.live_rollout import NAME, Domain, Rollout, barred, domain_line, domain_lines
@@ -177,7 +178,7 @@ class PlainView(_Threaded):
     def _freeze_line(before: _Frozen | None, after: _Frozen | None, now: int) -> str:
         if after is not None:
             return f"frozen, budget {format_duration(after.budget_ns)}"
-        return f"resumed after {(now - before.since_raw_ns) / NS_PER_S:.2f} s" if before is not None else ""
+        return f"resumed after {format_seconds(now - before.since_raw_ns)}" if before is not None else ""
 
     @staticmethod
     def _phase_line(state: _State) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from lab.core.units import NS_PER_S
+from lab.core.quantities import format_seconds
 from lab.report.numbers import bar
 from lab.report.text import shortened
 
@@ -96,7 +96,7 @@ def domain_lines(rollout: Rollout, now: int, width: int) -> list[Text]:
     for domain in shown:
         line = Text(no_wrap=True, overflow="crop")
         name = "  " + shortened(domain.label, room - 2)
-        time = f"{(now - domain.since_raw_ns) / NS_PER_S:.1f} s" if domain.is_under_way else ""
+        time = format_seconds(now - domain.since_raw_ns, 1) if domain.is_under_way else ""
         line.append(name + " " * max(0, room - cell_len(name)) + "  ")
         line.append(domain.state, _STYLES.get(domain.state, "cyan"))
         line.append(" " * max(1, width - room - 2 - cell_len(domain.state) - len(time)))

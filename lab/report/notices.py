@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from lab.core.quantities import LONG_NS, format_as_written, format_length, format_number, format_seconds
 from lab.core.scheduled.model import EventType
-from lab.core.units import NS_PER_S, format_duration
+from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
 from lab.record.run import Bounds, Event, Measure, Moment, Run
-from lab.report.numbers import about, interval
+from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import KEPT, Column, Piece, Table, forms
 from lab.report.text import counted, names, shortened
@@ -23,7 +24,7 @@ _Cell = Callable[[Event], Piece]
 
 
 def _seconds(ns: int) -> str:
-    return f"{ns / NS_PER_S:.2f}" if abs(ns) < 1000 * NS_PER_S else f"{ns / NS_PER_S:.0f}"
+    return format_number(ns, NS_PER_S, 2 if abs(ns) < 1000 * NS_PER_S else 0)
 
 
 def _moment(get: Callable[[Event], Moment | None], who: bool) -> _Cell:
@@ -154,7 +155,7 @@ def _line(page: Page, event: Event) -> None:
 
 def _range(values: Sequence[int]) -> str:
     """ "0.90 s", or "0.90 s to 1.20 s"."""
-    low, high = f"{min(values) / NS_PER_S:.2f} s", f"{max(values) / NS_PER_S:.2f} s"
+    low, high = format_seconds(min(values)), format_seconds(max(values))
     return low if low == high else f"{low} to {high}"
 
 
@@ -166,18 +167,13 @@ def _notice(events: Sequence[Event]) -> str:
             found.append("no notice")
             continue
         service = round(event.notice_ns * event.time_factor)
-        text = f"{about(service)} notice" if service >= 100 * NS_PER_S else f"{edge_of(service)} notice"
+        text = f"{format_length(service) if service >= LONG_NS else format_as_written(service)} notice"
         if event.time_factor != 1:
-            text += f" ({edge_of(event.notice_ns)} at {event.time_factor:g}x)"
+            text += f" ({format_as_written(event.notice_ns)} at {event.time_factor:g}x)"
         if event.notice_ns < event.minimum_ns:
-            text += f" instead of {about(round(event.minimum_ns * event.time_factor))}"
+            text += f" instead of {format_length(round(event.minimum_ns * event.time_factor))}"
         found.append(text)
     return names(list(dict.fromkeys(found)), 3)
-
-
-def edge_of(ns: int) -> str:
-    """A length as it was written: "15 s", "2.5 s"."""
-    return format_duration(round(ns, -6)) if ns < 600 * NS_PER_S else about(ns)
 
 
 def _duration(events: Sequence[Event]) -> str:

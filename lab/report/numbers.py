@@ -1,5 +1,4 @@
-"""Measured quantities in words. What is shown still contains what was measured: bounds are rounded
-outwards, and an upper limit upwards."""
+"""What is measured and recorded, in words, bars and sparklines; see `core.quantities` for its rounding."""
 
 from __future__ import annotations
 
@@ -7,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from lab.core.drift import Drift
-from lab.core.units import LONG_NS, NBSP, NS_PER_MS, NS_PER_S, format_about, format_bounded
+from lab.core.quantities import DOWN, UP, format_bounded, format_number, format_rate, format_table_ms
+from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.record.run import Bounds, DriftBounds, Limits, Measure, Point
 
 NOT_MEASURED = "not measured"
@@ -36,70 +36,9 @@ def behind(measure: Measure | None, *, unit: bool = True) -> str:
     return interval(Measure(-measure.value_ns, -measure.high_ns, -measure.low_ns), unit=unit)
 
 
-def magnitude(ns: float) -> str:
-    """About how much: "5.0 s", "9.4 ms", "0.09 ms", "75 min", "24 h"."""
-    ns = abs(ns)
-    if ns >= 120 * NS_PER_S:
-        return format_about(ns)
-    if ns >= NS_PER_S:
-        return f"{ns / NS_PER_S:.1f} s"
-    digits = 1 if ns >= NS_PER_MS else 2
-    return f"{ns / NS_PER_MS:.{digits}f} ms"
-
-
-def at_latest(ns: int) -> str:
-    """An upper limit of a time: "21 ms", "0.15 s", "12.1 s", "3 min 10 s"."""
-    if ns >= LONG_NS:
-        place = NS_PER_S if ns < 99 * 60 * NS_PER_S else 60 * NS_PER_S  # what `about` shows
-        return about(-(-ns // place) * place)
-    if ns < NS_PER_S // 10:
-        return f"{math.ceil(ns / NS_PER_MS)} ms"
-    scale = 100 if ns < 10 * NS_PER_S else 10
-    return f"{math.ceil(ns / NS_PER_S * scale - 1e-9) / scale:.{2 if scale == 100 else 1}f} s"
-
-
-def at_least(ns: int) -> str:
-    """A lower limit of a time: "9.96 s", "21.3 ms", "3 min 10 s"."""
-    if ns >= LONG_NS:
-        return about(ns // NS_PER_S * NS_PER_S)
-    if ns >= NS_PER_S:
-        return f"{math.floor(ns / NS_PER_S * 100 + 1e-9) / 100:.2f} s"
-    return f"{math.floor(ns / NS_PER_MS * 10 + 1e-9) / 10:.1f} ms"
-
-
-def about(ns: int) -> str:
-    """A length to a second, or a minute: "4.0 s", "2 min 5 s", "3 h 10 min"."""
-    seconds = round(ns / NS_PER_S)
-    if seconds < 10:
-        return f"{ns / NS_PER_S:.1f} s"
-    if seconds < 100:
-        return f"{seconds} s"
-    minutes, rest = divmod(seconds, 60)
-    if minutes < 100:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-
-
-def edge(ns: int) -> str:
-    """A round number as it is: "0.1 ms", "100 ms", "10 s"."""
-    return f"{ns / NS_PER_S:g} s" if ns >= NS_PER_S else f"{ns / NS_PER_MS:g} ms"
-
-
-def used_of(used_ns: int) -> str:
-    """Of a budget, rounded up: "5.03 s"."""
-    return f"{math.ceil(used_ns / NS_PER_S * 100 - 1e-9) / 100:.2f} s"
-
-
 def drift(seen: DriftBounds | None) -> str:
     """ "+9 ± 354 ppm"."""
-    if seen is None:
-        return NOT_MEASURED
-    bound = max(seen.high - seen.ppm, seen.ppm - seen.low)
-    digits = 2 if bound < 1 else 1 if bound < 10 else 0
-    shown, scale = round(seen.ppm, digits), 10**digits
-    up = math.ceil(max(seen.high - shown, shown - seen.low) * scale - 1e-6) / scale
-    return f"{shown:+.{digits}f} ± {up:.{digits}f} ppm".replace("-0 ", "+0 ")
+    return NOT_MEASURED if seen is None else format_rate(seen.ppm, seen.low, seen.high)
 
 
 def wanted_window(seen: DriftBounds) -> int | None:
@@ -110,39 +49,19 @@ def wanted_window(seen: DriftBounds) -> int | None:
 
 def leftover(value_ns: int, bounds: Bounds) -> str:
     """A difference that should be nothing, and where it lies: "-0.4 ms (-3.6 to +12.1 ms)"."""
-    low = math.floor(bounds.low_ns / NS_PER_MS * 10 + 1e-6) / 10
-    high = math.ceil(bounds.high_ns / NS_PER_MS * 10 - 1e-6) / 10
-    return f"{value_ns / NS_PER_MS:+.1f} ms ({low:+.1f} to {high:+.1f} ms)".replace("-0.0", "+0.0")
-
-
-def milliseconds(ns: float, *, down: bool = False, up: bool = False, sign: str = "") -> str:
-    """A plain number of milliseconds for a table whose head names the unit."""
-    ms = ns / NS_PER_MS
-    digits = 1 if abs(ms) >= 1 else 2 if abs(ms) >= 0.1 else 3
-    scaled = ms * 10**digits
-    scaled = math.floor(scaled + 1e-6) if down else math.ceil(scaled - 1e-6) if up else round(scaled)
-    return f"{scaled / 10**digits:{sign},.{digits}f}".replace(",", NBSP)
-
-
-def grouped_ms(ns: int) -> str:
-    """ "5 014.8": an instant, in milliseconds."""
-    return f"{ns / NS_PER_MS:,.1f}".replace(",", NBSP)
+    low = format_number(bounds.low_ns, NS_PER_MS, 1, DOWN, "+")
+    high = format_number(bounds.high_ns, NS_PER_MS, 1, UP, "+")
+    text = f"{format_number(value_ns, NS_PER_MS, 1, sign='+')} ms ({low} to {high} ms)"
+    return text.replace("-0.0", "+0.0")
 
 
 def limits(given: Limits) -> str:
     """ "1.9 … 2.4", in milliseconds unless they say otherwise; "–" where there is none."""
     if given.low is None and given.high is None:
         return "–"
-    low = "–" if given.low is None else table_ms(given.low, down=True)
-    high = "–" if given.high is None else table_ms(given.high, up=True)
+    low = "–" if given.low is None else format_table_ms(given.low, DOWN)
+    high = "–" if given.high is None else format_table_ms(given.high, UP)
     return f"{low} … {high}"
-
-
-def table_ms(ns: float, *, down: bool = False, up: bool = False) -> str:
-    """A number of milliseconds for a table whose head names the unit; from 100 s on with its own unit."""
-    if ns < LONG_NS:
-        return milliseconds(ns, down=down, up=up)
-    return at_least(int(ns)) if down else at_latest(math.ceil(ns)) if up else format_about(ns)
 
 
 def sparkline(curve: Sequence[Point], until_ns: int, width: int) -> str:

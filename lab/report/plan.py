@@ -9,10 +9,10 @@ from rich.console import Console
 from lab.core.foreseen import overruns
 from lab.core.lanes import batches
 from lab.core.plan import Cell, FreezeMethod, GuestSpec, Plan, RolloutEnd
+from lab.core.quantities import format_length
 from lab.core.rollout import waves
 from lab.core.units import format_duration, format_size
 from lab.errors import FreezelabError
-from lab.report.numbers import about
 from lab.report.page import Page
 from lab.report.plan_cells import cells, share
 from lab.report.plan_fleet import alike, listed, rollout, sets
@@ -55,14 +55,16 @@ def render_plan(plan: Plan, console: Console, obstacles: Sequence[FreezelabError
     copied = any(cell.cycle.method is FreezeMethod.SAVE_RESTORE for cell in plan.parts)
     booting = "building images, booting and copying memory" if copied else "building images and booting"
     waiting = waiting_ns(plan)
-    most = f", at most {about(waiting)} more when nobody approves" if waiting else ""
+    most = f", at most {format_length(waiting)} more when nobody approves" if waiting else ""
     for why in overruns(plan):
         page.labelled("note", clean(why), label_style="yellow", width=4)
     for obstacle in obstacles:
         page.labelled(
             "not here", "; ".join(map(clean, str(obstacle).split("\n"))), label_style="bold red", width=8
         )
-    page.parts([f"takes about {about(duration_ns(plan))}{most}, without {booting}", "nothing was done"])
+    page.parts(
+        [f"takes about {format_length(duration_ns(plan))}{most}, without {booting}", "nothing was done"]
+    )
 
 
 def duration_ns(plan: Plan) -> int:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from lab.core.announcement import RATE_LIMIT, duration_s, event_type, notice_ns
 from lab.core.plan import Announcement, CycleSpec, NoticeExpectations, Plan
+from lab.core.quantities import format_as_written
 from lab.core.scheduled.model import UNKNOWN_S, EventType
 from lab.core.units import NS_PER_S, format_duration
 from lab.report.page import Page
-from lab.report.plan_words import three_digits
 
 WIDTH = 16  # of the labels
 
@@ -68,7 +68,7 @@ def _scaled(spec: Announcement, service_ns: int) -> str:
     told = format_duration(service_ns)
     if spec.time_factor == 1:
         return told
-    return f"{told} ({three_digits(spec.real_ns(service_ns))} here)"
+    return f"{told} ({format_as_written(spec.real_ns(service_ns))} here)"
 
 
 def _faults(spec: Announcement) -> Iterator[str]:

@@ -30,10 +30,11 @@ from lab.core.plan import (
     RtcTrack,
     TimeFault,
 )
+from lab.core.quantities import format_about, format_as_written
 from lab.core.timesync.configs import filled
 from lab.core.timesync.rules import forecast
 from lab.core.timesync_setup import Setup
-from lab.core.units import NS_PER_MS, NS_PER_S, format_about, format_duration
+from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 
 _FREEZE = {
     FreezeMethod.SUSPEND: "suspend every guest (libvirt)",
@@ -88,7 +89,7 @@ def _announced(cycle: CycleSpec) -> Iterator[Step]:
         most = notice_ns(spec, kind)
         if spec.cancel_after_ns is not None:
             most = min(most, spec.real_ns(spec.cancel_after_ns))
-        length = f"≤ {three_digits(most)}" if most else ""
+        length = f"≤ {format_as_written(most)}" if most else ""
         yield Step(
             "announce", length, f"the {kind} to every guest of the cycle, and wait for it to start", kind
         )
@@ -129,11 +130,6 @@ def _what(patch: Patch) -> str:
         case AnsiblePatch():
             back = f"; taken back by {patch.undo}" if patch.undo else ""
             return f"Ansible playbook {patch.playbook} on {patch.inventory or 'localhost'}{back}"
-
-
-def three_digits(ns: int) -> str:
-    """A span as it is worth telling."""
-    return format_duration(int(float(f"{ns:.3g}")))
 
 
 def predicted(cell: Cell, fault: TimeFault | None = None) -> str:

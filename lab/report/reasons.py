@@ -10,13 +10,14 @@ from lab.core.clocksource import OPTION
 from lab.core.handlers import HANDLER
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
+from lab.core.quantities import format_about, format_magnitude
 from lab.core.resync_findings import AS_PREDICTED
-from lab.core.units import NS_PER_MS, format_about
+from lab.core.units import NS_PER_MS
 from lab.core.verdict import Finding, Outcome
 from lab.record.run import Cycle, Run
 from lab.report import predictions
 from lab.report.cycles import VERDICTS
-from lab.report.numbers import behind, magnitude
+from lab.report.numbers import behind
 from lab.report.page import Page
 from lab.report.resyncs import measured
 from lab.report.text import counted, names, ranges
@@ -158,7 +159,7 @@ def _surprises(cycle: Cycle) -> Iterator[str]:
         # An RTC's seconds are as far ahead as they were forecast to be: that is no surprise.
         foreseen = resync.mechanism in _BY_RTC and resync.forecast is not None and resync.forecast.agrees
         if resync.overshoot_ns > NOTABLE_NS and not foreseen:
-            yield f"the correction overshot by {magnitude(resync.overshoot_ns)}"
+            yield f"the correction overshot by {format_magnitude(resync.overshoot_ns)}"
         claim = _CLAIM.search(resync.said)
         final = offset.final
         # It was made after the last reading: where claims were collected and dated, they are held there.

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from lab.core.mechanism import ResyncMechanism
+from lab.core.quantities import format_length, format_magnitude
 from lab.core.units import format_duration, parse_duration
 from lab.core.verdict import Outcome, worst
 from lab.record.run import Cell, Cycle, Point, Run
 from lab.report.cells import cycles_of
 from lab.report.cycles import VERDICTS
-from lab.report.numbers import about, magnitude, sparkline
+from lab.report.numbers import sparkline
 from lab.report.page import Page
 from lab.report.resyncs import (
     NONE,
@@ -126,7 +127,7 @@ def _pause(cell: Cell) -> str:
     try:
         return format_duration(parse_duration(cell.values[HOLD])).replace("500 ms", "0.5 s")
     except (KeyError, ValueError):
-        return magnitude(cell.pause.value_ns) if cell.pause is not None else NONE
+        return format_magnitude(cell.pause.value_ns) if cell.pause is not None else NONE
 
 
 def is_resync_matrix(run: Run) -> bool:
@@ -237,7 +238,7 @@ def show_resync_table(page: Page, run: Run) -> None:
     watched = _watched(run)
     every_row = [_Row(cell, cycles_of(run, cell), watched is None) for cell in run.cells]
     groups = _groups(_shown(page, every_row))
-    head = "measured" if watched is None else f"measured in {about(watched)}"
+    head = "measured" if watched is None else f"measured in {format_length(watched)}"
     columns = _columns(run, page, head)
     if page.plain:
         page.table(Table(columns, _in_order(groups)))

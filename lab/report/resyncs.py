@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from lab.core.mechanism import ResyncMechanism
-from lab.core.units import NS_PER_MS, NS_PER_S, format_about
+from lab.core.quantities import (
+    UP,
+    format_at_latest,
+    format_at_least,
+    format_length,
+    format_magnitude,
+    format_ms,
+    format_rough,
+)
+from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.record.run import Bounds, Cycle, Forecast, Resync
-from lab.report.numbers import about, at_latest, interval, magnitude, milliseconds
+from lab.report.numbers import interval
 from lab.report.table import Piece
 
 TOLERANCE_NS = 100 * NS_PER_MS
@@ -49,53 +57,27 @@ def rank(forecast: Forecast | None) -> int:
     return 2 if forecast.verdict.startswith(NOT_YET) else 1
 
 
-def most(ns: int) -> str:
-    """An upper limit for reading, rounded up: "20 ms", "0.5 s", "2 s", "37 s", "35 min"."""
-    if ns <= 100 * NS_PER_MS:
-        return at_latest(ns)
-    if ns < 10 * NS_PER_S:
-        return f"{math.ceil(ns / NS_PER_S * 10 - 1e-9) / 10:g} s"
-    if ns <= 120 * NS_PER_S:
-        return f"{math.ceil(ns / NS_PER_S - 1e-9)} s"
-    return about(math.ceil(ns / (60 * NS_PER_S) - 1e-9) * 60 * NS_PER_S)
-
-
-def least(ns: int) -> str:
-    """A lower limit, rounded down."""
-    if ns < 10 * NS_PER_S:
-        return f"{math.floor(ns / NS_PER_S * 10 + 1e-9) / 10:g} s"
-    if ns <= 120 * NS_PER_S:
-        return f"{math.floor(ns / NS_PER_S + 1e-9)} s"
-    return about(ns // (60 * NS_PER_S) * 60 * NS_PER_S)
-
-
 def side(value_ns: int) -> str:
     """ "3.0 s behind", "303 ms ahead"."""
     size = abs(value_ns)
-    text = f"{round(size / NS_PER_MS)} ms" if 100 * NS_PER_MS <= size < NS_PER_S else magnitude(size)
+    text = f"{round(size / NS_PER_MS)} ms" if 100 * NS_PER_MS <= size < NS_PER_S else format_magnitude(size)
     return f"{text} {'behind' if value_ns < 0 else 'ahead'}"
-
-
-def _round(ns: int) -> str:
-    """ "3 s", "0.5 s", "20 ms": a prediction is no measurement."""
-    size = abs(ns)
-    if size >= 100 * NS_PER_S:
-        return format_about(size)
-    return f"{size / NS_PER_S:.2g} s" if size >= NS_PER_S // 10 else f"{size / NS_PER_MS:.2g} ms"
 
 
 def place(where: Bounds) -> str:
     """Where a predicted offset lies: "3 s behind", "0–1 s behind", "± 20 ms"."""
     low, high = where.low_ns, where.high_ns
     if low != -high and abs(low + high) >= 20 * (high - low):
-        return f"{_round((low + high) // 2)} {'behind' if low < 0 else 'ahead'}"
+        return f"{format_rough((low + high) // 2)} {'behind' if low < 0 else 'ahead'}"
     size = max(-low, high)
     if low <= 0 <= high and min(-low, high) * 4 >= size:
-        return f"± {_round(size)}"
+        return f"± {format_rough(size)}"
     near, far, word = (high, low, "behind") if -low >= high else (low, high, "ahead")
     if near * far < 0 and abs(near) * 20 >= abs(far):
-        return f"{_round(near)} {'ahead' if word == 'behind' else 'behind'} to {_round(far)} {word}"
-    return f"{_span('0 s' if abs(near) * 20 < abs(far) else _round(near), _round(far))} {word}"
+        return (
+            f"{format_rough(near)} {'ahead' if word == 'behind' else 'behind'} to {format_rough(far)} {word}"
+        )
+    return f"{_span('0 s' if abs(near) * 20 < abs(far) else format_rough(near), format_rough(far))} {word}"
 
 
 def _span(low: str, high: str) -> str:
@@ -132,11 +114,12 @@ def _either(mechanism: str) -> str:
 def _when(within: Bounds | None, resync: Resync) -> str:
     if within is None:
         return ""
+    most = format_at_latest(within.high_ns, coarse=True)
     if within.low_ns > watched_ns(resync):
-        return f" not before {least(within.low_ns)}"
+        return f" not before {format_at_least(within.low_ns, coarse=True)}"
     if within.low_ns > NS_PER_S and 2 * within.low_ns > within.high_ns:
-        return f" {_span(least(within.low_ns), most(within.high_ns))}"
-    return f" ≤ {most(within.high_ns)}"
+        return f" {_span(format_at_least(within.low_ns, coarse=True), most)}"
+    return f" ≤ {most}"
 
 
 def watched_ns(resync: Resync) -> int:
@@ -167,7 +150,7 @@ def measured(cycle: Cycle, after: bool = True) -> Piece:
             return f"right, {interval(final, signed=True)}", ""
         text = f"{word or 'in time'} {_after(resync.time_ns)} → {interval(final, signed=True)}"
         return (f"{text}, out again", "yellow") if out_again_ns(resync) is not None else (text, "")
-    length = f" after {about(watched_ns(resync))}" if after else ""
+    length = f" after {format_length(watched_ns(resync))}" if after else ""
     if resync.outcome == "not synced":
         return f"{moved}{side(final.value_ns)}{length}", ""
     return f"{moved}{interval(final, signed=True)}{length}", ""
@@ -175,10 +158,10 @@ def measured(cycle: Cycle, after: bool = True) -> Piece:
 
 def _after(ns: int) -> str:
     """The first instant seen in time, rounded up."""
-    return most(ns) if ns > NS_PER_S else at_latest(ns)
+    return format_at_latest(ns, coarse=True) if ns > NS_PER_S else format_at_latest(ns)
 
 
 def right_within(cycles: Sequence[Cycle]) -> str:
     """Clocks that were right all along: "right, within 0.9 ms"."""
     ends = [max(-c.offset.final.low_ns, c.offset.final.high_ns) for c in cycles if c.offset.final is not None]
-    return f"right, within {milliseconds(max(ends), up=True)} ms"
+    return f"right, within {format_ms(max(ends), UP)} ms"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from lab.core.quantities import DOWN, UP, format_at_latest, format_at_least, format_ms, format_seconds
 from lab.core.standing import ROLLOUT
-from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
 from lab.record.run import OneAtATime, Rollout, Run, Wave
 from lab.report.cycles import VERDICTS
-from lab.report.numbers import at_latest, at_least, interval, milliseconds
+from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import KEPT, Column, Piece, Table, forms
 from lab.report.text import counted, names
@@ -33,7 +33,7 @@ def _domains(most: int) -> _Cell:
 
 
 def _notice(wave: Wave) -> Piece:
-    return NONE if wave.notice_ns is None else (f"{wave.notice_ns / NS_PER_S:.2f} s", "")
+    return NONE if wave.notice_ns is None else (format_seconds(wave.notice_ns), "")
 
 
 def _pause(wave: Wave) -> Piece:
@@ -44,7 +44,7 @@ def _pause(wave: Wave) -> Piece:
     if wave.guests == 1:
         return interval(wave.pause, unit=False), ""
     # Of several guests it is a spread, and no bound.
-    low, high = milliseconds(wave.pause.low_ns, down=True), milliseconds(wave.pause.high_ns, up=True)
+    low, high = format_ms(wave.pause.low_ns, DOWN), format_ms(wave.pause.high_ns, UP)
     return f"{low} … {high}", ""
 
 
@@ -55,13 +55,13 @@ def _skew(wave: Wave) -> Piece:
     resumes = [resume.high_ns for _, resume in pairs if resume is not None]
     if not stops or not resumes:
         return NONE
-    return f"{milliseconds(max(stops), up=True)}/{milliseconds(max(resumes), up=True)}", ""
+    return f"{format_ms(max(stops), UP)}/{format_ms(max(resumes), UP)}", ""
 
 
 def _in_time(wave: Wave) -> Piece:
     if wave.state == "not begun":
         return NONE
-    return (at_latest(wave.in_time_ns), "") if wave.in_time_ns is not None else ("not seen", "yellow")
+    return (format_at_latest(wave.in_time_ns), "") if wave.in_time_ns is not None else ("not seen", "yellow")
 
 
 def _gates(wave: Wave) -> Piece:
@@ -153,5 +153,5 @@ def _proof(page: Page, proof: OneAtATime) -> None:
     text = f"never two domains of a set down: {times} down in {counted(proof.sets, 'set')}"
     if proof.nearest is not None:
         near = proof.nearest
-        text += f", at least {at_least(near.ns)} between {near.first} and {near.second}"
+        text += f", at least {format_at_least(near.ns)} between {near.first} and {near.second}"
     page.labelled("proof", text)

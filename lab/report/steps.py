@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
+from lab.core.quantities import format_bounded, format_instant, format_ms
 from lab.core.stats import quantile
-from lab.core.units import NS_PER_MS, format_bounded
+from lab.core.units import NS_PER_MS
 from lab.record.run import Cycle, Run, Statistic, Step
-from lab.report.numbers import grouped_ms, limits, milliseconds
+from lab.report.numbers import limits
 from lab.report.page import Page
 from lab.report.table import KEPT, Column, Piece, T, Table, forms
 
@@ -56,7 +57,7 @@ def _bars(page: Page, lengths: Sequence[float], of: Callable[[T], float | None])
         length = of(row)
         return "" if length is None else fine_bar(page, length / scale, BAR), "cyan"
 
-    return [] if page.plain else [Column(f"a full bar is {milliseconds(scale)} ms", cell, rank=1)]
+    return [] if page.plain else [Column(f"a full bar is {format_ms(scale)} ms", cell, rank=1)]
 
 
 def show_steps(page: Page, run: Run) -> None:
@@ -81,7 +82,7 @@ def _shown(given: Sequence[Statistic]) -> list[Statistic]:
 
 def _length(step: Step) -> str:
     if step.low_ns is None or step.high_ns is None:
-        return milliseconds(step.length_ns)
+        return format_ms(step.length_ns)
     return format_bounded(step.length_ns, step.low_ns, step.high_ns).removesuffix(" ms")
 
 
@@ -89,7 +90,7 @@ def _one(page: Page, cycle: Cycle) -> None:
     """One cycle's parts, in order, with the instants at which they begin."""
     shown = [step for step in cycle.steps if step.name != "between" or step.length_ns >= LEAST_NS]
     last = cycle.steps[-1]
-    whole = milliseconds(last.at_ns + last.length_ns)
+    whole = format_ms(last.at_ns + last.length_ns)
 
     def length(step: Step | None) -> float | None:
         return step.length_ns if step is not None else None
@@ -99,7 +100,7 @@ def _one(page: Page, cycle: Cycle) -> None:
             [
                 Column(TITLE, lambda step: (step.name, "") if step else ("all of it", "bold")),
                 Column("ms", lambda step: (_length(step), "") if step else (whole, "bold"), right=True),
-                Column("from", lambda step: (grouped_ms(step.at_ns) if step else "", "dim"), right=True),
+                Column("from", lambda step: (format_instant(step.at_ns) if step else "", "dim"), right=True),
                 *_bars(page, [step.length_ns for step in cycle.steps], length),
             ],
             [*shown, None],
@@ -114,12 +115,12 @@ def _medians(page: Page, given: Sequence[Statistic]) -> None:
         Table(
             [
                 Column(TITLE, lambda s: (s.metric, "")),
-                Column("median, ms", lambda s: (milliseconds(s.median.value), ""), right=True),
+                Column("median, ms", lambda s: (format_ms(s.median.value), ""), right=True),
                 Column(
                     "95 % limits", lambda s: (limits(s.median), "dim"), right=True, rank=2 if limited else 0
                 ),
-                Column("p95", lambda s: (milliseconds(s.p95.value), ""), right=True),
-                Column("max", lambda s: (milliseconds(s.max), ""), right=True),
+                Column("p95", lambda s: (format_ms(s.p95.value), ""), right=True),
+                Column("max", lambda s: (format_ms(s.max), ""), right=True),
                 *_bars(page, [s.median.value for s in given], lambda s: s.median.value),
             ],
             given,
@@ -209,13 +210,13 @@ class _Parts:
         )
 
     def _piece(self, cell: str, name: str) -> Piece:
-        return milliseconds(self.medians[cell, name]) if (cell, name) in self.medians else "", ""
+        return format_ms(self.medians[cell, name]) if (cell, name) in self.medians else "", ""
 
     def _rest(self, dropped: Sequence[Column[str]]) -> Column[str]:
         names = {column.head for column in dropped}
 
         def cell(of: str) -> Piece:
-            return milliseconds(sum(self.medians.get((of, name), 0) for name in names)), ""
+            return format_ms(sum(self.medians.get((of, name), 0) for name in names)), ""
 
         return Column("rest", cell, right=True)
 

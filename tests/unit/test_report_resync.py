@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from lab.core.quantities import format_at_latest, format_at_least, format_between
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
 from lab.record.run import (
@@ -27,11 +28,11 @@ from lab.record.run import (
     Run,
     TimerFleet,
 )
-from lab.report.claims import span, told
+from lab.report.claims import told
 from lab.report.curve import show_curve
 from lab.report.junit import write_junit
 from lab.report.page import Page
-from lab.report.resyncs import least, measured, most, place, predicted, rank, verdict
+from lab.report.resyncs import measured, place, predicted, rank, verdict
 from lab.report.terminal import render
 from tests.unit.builders import curve, cycle, forecast, guest, ms, resync, run, stays_behind
 from tests.unit.consoles import output, pipe, terminal, widest
@@ -137,8 +138,9 @@ def test_limits_are_rounded_outwards(ns: int) -> None:
         words = text.split()
         return sum(float(n) * units[u] for n, u in zip(words[::2], words[1::2], strict=True))
 
-    assert back(least(ns)) <= ns <= back(most(ns))
-    assert back(most(ns)) <= max(ns * 1.5, ns + MS)
+    least, most = format_at_least(ns, coarse=True), format_at_latest(ns, coarse=True)
+    assert back(least) <= ns <= back(most)
+    assert back(most) <= max(ns * 1.5, ns + MS)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +397,7 @@ WRONG = Audit(
     ],
 )  # fmt: skip
 def test_a_length_between_two_bounds(low: int, high: int, text: str) -> None:
-    assert span(low, high) == text
+    assert format_between(low, high) == text
 
 
 def test_a_source_is_told_in_one_line() -> None:

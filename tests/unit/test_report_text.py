@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from lab.core.quantities import DOWN, UP, format_at_latest, format_ms, format_seconds, format_table_ms
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
 from lab.record.run import Bounds, DriftBounds, Limits, Point
 from lab.report import numbers, text
@@ -71,11 +72,11 @@ def test_a_shown_drift_contains_the_drift(ppm: float, below: float, above: float
 
 @given(st.integers(0, 10**13))
 def test_an_upper_limit_is_not_rounded_down(ns: int) -> None:
-    words = numbers.at_latest(ns).split()
+    words = format_at_latest(ns).split()
     units = {"h": 3600 * NS_PER_S, "min": 60 * NS_PER_S, "s": NS_PER_S, "ms": NS_PER_MS}
     shown = sum(Fraction(value) * units[unit] for value, unit in zip(words[::2], words[1::2], strict=True))
     assert shown >= ns - 10
-    value = numbers.used_of(ns).split()[0]
+    value = format_seconds(ns, 2, UP).split()[0]
     assert Fraction(value) * NS_PER_S >= ns - 10
 
 
@@ -90,8 +91,8 @@ def test_what_is_left_over_lies_in_what_is_shown(ns: int, below: int, above: int
 @given(st.integers(0, 10**13))
 def test_limits_are_rounded_outwards(ns: int) -> None:
     slack = 10
-    assert number(numbers.milliseconds(ns, down=True)) * NS_PER_MS <= ns + slack
-    assert number(numbers.milliseconds(ns, up=True)) * NS_PER_MS >= ns - slack
+    assert number(format_ms(ns, DOWN)) * NS_PER_MS <= ns + slack
+    assert number(format_ms(ns, UP)) * NS_PER_MS >= ns - slack
 
 
 @given(
@@ -113,6 +114,6 @@ def test_a_bar_is_as_wide_as_asked(share: float, width: int) -> None:
 
 def test_a_table_of_milliseconds_has_hours_as_hours() -> None:
     hours = Limits(7_194_674_000_000, 7_194_600_000_000, 7_194_700_000_000)
-    assert numbers.table_ms(hours.value) == "120 min"
+    assert format_table_ms(hours.value) == "120 min"
     assert numbers.limits(hours) == "1 h 59 min … 2 h"
-    assert numbers.table_ms(5_006_400_000).replace(NBSP, " ") == "5 006.4"
+    assert format_table_ms(5_006_400_000).replace(NBSP, " ") == "5 006.4"

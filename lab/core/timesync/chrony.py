@@ -31,13 +31,14 @@ from dataclasses import replace
 from fractions import Fraction
 
 from lab.core.clock import Interval
+from lab.core.quantities import format_about
 from lab.core.resync import Correction
 from lab.core.timesync.chronyconf import ChronyConf, Source, parse
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number, switches
 from lab.core.timesync_setup import Setup
-from lab.core.units import NS_PER_MS, NS_PER_S, format_about
+from lab.core.units import NS_PER_MS, NS_PER_S
 
 JUMP_NS = 10 * NS_PER_S
 OVERSHOOT = Fraction(4, 3)

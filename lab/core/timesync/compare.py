@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval
 from lab.core.drift import Drift
+from lab.core.quantities import format_about, format_interval
 from lab.core.resync import (
     UNDISCIPLINED_PPM,
     Correction,
@@ -25,7 +26,7 @@ from lab.core.resync import (
     settled,
 )
 from lab.core.timesync.forecast import Forecast
-from lab.core.units import NS_PER_S, format_about, format_bounded
+from lab.core.units import NS_PER_S
 
 RESYNC, RESYNC_BY, CORRECTION, RESIDUAL = "resync", "resync by", "correction", "residual"
 CLAIMS = (RESYNC, RESYNC_BY, CORRECTION, RESIDUAL)
@@ -153,10 +154,6 @@ def _target(forecast: Forecast, seen: Seen) -> Interval | None:
     return (start + forecast.residual).widened(drift)
 
 
-def _shown(offset: Interval) -> str:
-    return format_bounded(offset.mid_ns, offset.low_ns, offset.high_ns, signed=True)
-
-
 def _range(where: Interval) -> str:
     low, high = format_about(abs(where.low_ns)), format_about(abs(where.high_ns))
     if where.low_ns == -where.high_ns:
@@ -166,7 +163,7 @@ def _range(where: Interval) -> str:
 
 def _left(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> list[Claimed]:
     """It stays where the pause put it: at the end of the watch it is there."""
-    measured = f"{_shown(final)} at the end"
+    measured = f"{format_interval(final, signed=True)} at the end"
     agrees: bool | None = None
     words = "undecided: the bounds do not tell whether it stayed"
     if target.low_ns <= final.low_ns and final.high_ns <= target.high_ns:
@@ -199,14 +196,15 @@ def _not_back(
     forecast: Forecast, seen: Seen, final: Interval, target: Interval, outcome: SyncOutcome, why: str
 ) -> Claimed:
     after = format_about(seen.curve[-1].at_ns)
-    measured = f"{_shown(final)} after {after}"
+    measured = f"{format_interval(final, signed=True)} after {after}"
     within = forecast.within
     out = not seen.curve[-1].offset.meets(target)
     if out and within is not None and seen.lasted_ns <= within.high_ns:
         over = _over(forecast, seen, target)
         if over is None:
             return Claimed(RESYNC, forecast.text, measured, None, NOT_YET)
-        words = f"left at {_shown(final)}, {_range(forecast.residual or target)} predicted{over}"
+        left = _range(forecast.residual or target)
+        words = f"left at {format_interval(final, signed=True)}, {left} predicted{over}"
         return Claimed(RESYNC, forecast.text, measured, False, words)
     # After the latest time it is out whatever it was before, when nobody looked.
     if not out or (within is None and outcome is not SyncOutcome.NOT_SYNCED):
@@ -266,14 +264,14 @@ def _correction(predicted: Correction, seen: Seen) -> Claimed:
 def _residual(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> Claimed:
     predicted = _range(forecast.residual or target)
     agrees: bool | None = None
-    words = f"undecided: {_shown(final)}, {predicted} predicted"
+    words = f"undecided: {format_interval(final, signed=True)}, {predicted} predicted"
     if target.low_ns <= final.low_ns and final.high_ns <= target.high_ns:
         agrees, words = True, AS_PREDICTED
     elif not final.meets(target):
         over: str | None = ""
         if forecast.within is not None and seen.lasted_ns <= forecast.within.high_ns:
             over = _over(forecast, seen, target)
-        agrees, words = False, f"left at {_shown(final)}, {predicted} predicted{over}"
+        agrees, words = False, f"left at {format_interval(final, signed=True)}, {predicted} predicted{over}"
         if over is None:
             agrees, words = None, NOT_YET
-    return Claimed(RESIDUAL, predicted, _shown(final), agrees, words)
+    return Claimed(RESIDUAL, predicted, format_interval(final, signed=True), agrees, words)

@@ -29,12 +29,13 @@ from __future__ import annotations
 
 from lab.core.clock import Interval
 from lab.core.mechanism import ResyncMechanism
+from lab.core.quantities import format_about
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number
 from lab.core.timesync_setup import Setup
-from lab.core.units import NS_PER_MS, NS_PER_S, format_about
+from lab.core.units import NS_PER_MS, NS_PER_S
 
 AGENT_NS = 200 * NS_PER_MS
 """From the host's look at its clock to the agent's settimeofday, at most: 9 ms seen under TCG at rest, up to

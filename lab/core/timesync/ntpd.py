@@ -28,12 +28,13 @@ from fractions import Fraction
 from itertools import pairwise
 
 from lab.core.clock import Interval
+from lab.core.quantities import format_about
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number, real, switches, words
 from lab.core.timesync_setup import Setup
-from lab.core.units import NS_PER_S, format_about
+from lab.core.units import NS_PER_S
 
 FILTER = 8
 SPARE = 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab.core.clock import Interval
-from lab.core.units import NS_PER_MS, format_about
+from lab.core.quantities import format_about
+from lab.core.units import NS_PER_MS
 
 SOURCE_NS = 30 * NS_PER_MS
 """How near the host's time a program in the guest comes by NTP over the lab's networks: half of the longest

@@ -21,12 +21,13 @@ import re
 from fractions import Fraction
 
 from lab.core.clock import Interval
+from lab.core.quantities import format_about
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number, real, words
 from lab.core.timesync_setup import Setup
-from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_about
+from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
 
 STEP_NS = 400 * NS_PER_MS
 LEAST_S, MOST_S, SMALLEST_S = 32, 2048, 16

@@ -20,7 +20,8 @@ import re
 from contextlib import suppress
 
 from lab.core.mechanism import ResyncMechanism
-from lab.core.units import NS_PER_MS, NS_PER_S, format_about
+from lab.core.quantities import format_about
+from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.guest.timesync.daemon import PORT, Service, inlined, waited
 
 _TRACKING = (
