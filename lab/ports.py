@@ -145,6 +145,9 @@ class Hypervisor(Protocol):
     def look(self, guest: str) -> None:
         """GuestGone when it is known, at once, that the guest cannot answer."""
 
+    def wake(self, guest: str) -> None:
+        """Wake the guest, if it is asleep. GuestGone when it has ended, GuestError when that fails."""
+
     def cpu_time_ns(self, guest: str) -> int:
         """CPU time that the guest's vCPU threads have used on the host."""
 

@@ -158,6 +158,10 @@ class Controller:
         index, seen, spec = terms.index, terms.seen, terms.spec
         patch, told = terms.patch, terms.told
         method = terms.freezing.method
+        if spec.wake:
+            for name in subjects:
+                with self._reader.observing(name, index, seen[name]):
+                    self._hypervisor.wake(name)
         if method.freezes:
             for name in self._there(terms, subjects):
                 self._view.phase("prepare", guest=name)

@@ -223,6 +223,7 @@ class CycleSpec:
         backward between vCPUs, its RTC. It costs the guest some of its time.
     load: share of each vCPU that busy programs in the guest take during the cycle, 0 to 1.
     announce: what the guests are told before; None: nothing, and no metadata service is there.
+    wake: a guest that sleeps when the cycle begins is woken.
     """
 
     method: FreezeMethod
@@ -236,6 +237,7 @@ class CycleSpec:
     effects: bool = False
     load: float = 0.0
     announce: Announcement | None = None
+    wake: bool = False
 
     @property
     def longest_pause_ns(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from lab.core.method import FreezeMethod
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
-from lab.hypervisor import agent, facts, fate, recovery
+from lab.hypervisor import agent, facts, fate, recovery, sleeping
 from lab.hypervisor.agent import SetBy
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
 from lab.hypervisor.cold import ColdExchange
@@ -207,6 +207,10 @@ class LibvirtHypervisor:
         gone = fate.gone(self._ground, guest)
         if gone is not None and guest not in self._ours:
             raise gone
+
+    def wake(self, guest: str) -> None:
+        """See sleeping.wake."""
+        sleeping.wake(self._ground, guest)
 
     def is_ours(self, guest: str) -> bool:
         """What happens to the guest now is done here: it is being frozen, shut down, removed."""

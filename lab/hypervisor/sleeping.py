@@ -9,8 +9,8 @@ import contextlib
 import threading
 
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import HypervisorError, Refused
-from lab.hypervisor import agent
+from lab.errors import GuestError, HypervisorError, Refused
+from lab.hypervisor import agent, fate
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Wake
@@ -26,6 +26,8 @@ _SLEEP_S = 20.0
 
 _WAKE_S = 5.0
 _LOOK_S = 0.25
+_KEY_LEFTSHIFT = 42
+"""Linux, include/uapi/linux/input-event-codes.h."""
 
 
 class GuestSleep:
@@ -149,3 +151,25 @@ class GuestSleep:
 
     def charge(self) -> Charge | None:
         return charge(Wake, self._ground, self._guest)
+
+
+def wake(ground: Ground, guest: str) -> None:
+    """Wake the guest, if it is asleep: out of S3 by QEMU. Of a suspend to idle QEMU knows nothing, so Shift
+    is pressed, which does nothing to one that is awake: Linux has the keyboard wake it (i8042_register_ports
+    in its drivers/input/serio/i8042.c). GuestGone when it has ended, GuestError when it
+    cannot be woken."""
+    domain, _uuid = ground.domain(guest)
+    gone = fate.gone(ground, guest)
+    if gone is not None and gone.ended:
+        raise gone
+    try:
+        if gone is None:
+            domain.sendKey(libvirt.VIR_KEYCODE_SET_LINUX, 0, [_KEY_LEFTSHIFT], 1, 0)
+            return
+        domain.pMWakeup(0)
+    except libvirt.libvirtError as error:
+        failure = as_hypervisor_error(error, "cannot be woken")
+        raise GuestError(failure.what, where=f"guest {guest}") from error
+    ground.strangers.add(guest)  # its devices begin anew, and the agent's channel with them
+    if ground.events.wait_until(lambda: fate.gone(ground, guest) is None or None, _WAKE_S) is None:
+        raise GuestError("was told to wake up, and sleeps on", where=f"guest {guest}")

@@ -64,6 +64,11 @@ class Cycle(BaseModel):
     load: Load = default(
         CycleSpec.load, "Share of every vCPU that busy programs in the guests take through the cycle.", "0%"
     )
+    wake: Flag = default(
+        CycleSpec.wake,
+        "Wake guests that sleep when a cycle begins. Left out: it is told that they do, and they are not "
+        "frozen.",
+    )
 
     @property
     def way(self) -> FreezeMethod:
@@ -101,4 +106,5 @@ class Cycle(BaseModel):
             save_to=self.save_to or "",
             effects=self.effects,
             load=self.load,
+            wake=self.wake,
         )

@@ -52,6 +52,11 @@ def test_suspend_and_resume(lab: LibvirtHypervisor) -> None:
     assert resume.event_real_ns is None
 
 
+def test_a_guest_that_is_awake_is_left_in_peace_by_waking(lab: LibvirtHypervisor) -> None:
+    lab.wake("test")
+    assert lab.state("test") == "running"
+
+
 def test_resume_is_safe_to_repeat(lab: LibvirtHypervisor) -> None:
     lab.resume("test", Freezing(FreezeMethod.SUSPEND))
     lab.freeze("test", Freezing(FreezeMethod.SUSPEND), NEVER)

@@ -18,6 +18,7 @@ from lab.hypervisor.accelerators import Request, choose
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import Accelerator, Console
 from lab.process.clock import HostClock
+from tests.driver.kernels import suspending_to_ram
 
 CLOCK = HostClock()
 ROOT = Path(__file__).parents[2]
@@ -163,6 +164,43 @@ def test_containers_of_an_image_with_a_used_state_folder_share_nothing(home: Pat
     finally:
         for path in {path for folders in (used, *others) for path in folders} - {used[0]}:
             shutil.rmtree(path)
+
+
+SLEEPING = """
+    import time
+    from lab.errors import GuestGone
+    from lab.hypervisor.domain import Accelerator
+    from tests.driver.conftest import spec_of
+    emulator = lab.emulator(Accelerator.TCG, "pc")
+    spec = dataclasses.replace(
+        spec_of("web-0", home), emulator=emulator.path, machine=emulator.machine, kernel=home / "kernel",
+        guest_sleep=True, ssh_port=None,
+    )
+    lab.define_and_start(spec)
+    try:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            lab.look("web-0")
+            time.sleep(0.05)
+        print("does not sleep; it is", lab.state("web-0"))
+    except GuestGone as gone:
+        print(gone, gone.ended)
+        lab.wake("web-0")
+        lab.look("web-0")
+        print(lab.state("web-0"))
+    finally:
+        lab.destroy("web-0")
+"""
+
+
+def test_a_guest_is_woken_out_of_s3(home: Path) -> None:
+    (home / "kernel").write_bytes(suspending_to_ram())
+    done = embedded(home, SLEEPING)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "guest web-0: is asleep: it suspended itself to RAM False",
+        "running",
+    ]
 
 
 def test_one_state_folder_a_process(home: Path) -> None:

@@ -1,20 +1,17 @@
-"""A guest whose disk image cannot grow: QEMU has paused it, and it is told so.
-
-The guest is a kernel of some 30 bytes, which does nothing but write to its disk: it needs no image and boots
-in a second.
-"""
+"""A guest whose disk image cannot grow: QEMU has paused it, and it is told so."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+
+from tests.driver.kernels import filling_its_disk
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,33 +45,8 @@ BODY = """
 """
 
 
-def writing_kernel() -> bytes:
-    """A kernel by Linux's boot protocol 2.2 (Documentation/arch/x86/boot.rst): its second sector is entered
-    in real mode, 0x20 paragraphs above where the first lies. It writes 127 sectors by the BIOS (INT 13h,
-    AH=43h), 64 KiB further on, and so on."""
-    packet = struct.pack("<BBHHHQ", 16, 0, 127, 0, 0x4000, 0)  # size, 0, sectors, offset, segment, LBA
-    code = bytes.fromhex(
-        "0e1f"  # push cs; pop ds
-        "be0001"  # mov si, 0x100: the packet
-        "b80043"  # mov ax, 0x4300
-        "b280"  # mov dl, 0x80: the first disk
-        "cd13"  # int 0x13
-        "8144088000"  # add word [si+8], 128: its LBA
-        "ebf2"  # jmp to `mov ax`
-    )
-    image = bytearray(8192)
-    image[0x1F1] = 1  # sectors of set-up
-    image[0x1FE:0x200] = b"\x55\xaa"
-    image[0x200:0x202] = b"\xeb\x7e"  # jmp to 0x280
-    image[0x202:0x208] = b"HdrS\x02\x02"
-    image[0x211] = 1  # loaded high
-    image[0x280 : 0x280 + len(code)] = code
-    image[0x300 : 0x300 + len(packet)] = packet
-    return bytes(image)
-
-
 def test_a_guest_that_qemu_has_paused_for_its_full_disk_is_told(home: Path) -> None:
-    (home / "kernel").write_bytes(writing_kernel())
+    (home / "kernel").write_bytes(filling_its_disk())
     small = home / "small"
     small.mkdir()
     program = textwrap.dedent(f"""

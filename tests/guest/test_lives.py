@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from lab.process.clock import HostClock
 from lab.record.journal import FileJournal
 from lab.session.guests import Guests
 from lab.session.images import images_for
+from lab.session.lookout import NOTHING_NS, STILL_S
 from lab.session.run import new_run_folder
 from lab.session.settings import Settings
 from tests.guest.conftest import Cli, no_shield
@@ -96,6 +98,34 @@ def test_what_guests_do_by_themselves_holds_nobody_up(home: Path) -> None:
     assert {"stop", "resume", "samples"} <= {e["kind"] for e in told["web-3"]}
     assert "problem" not in {e["kind"] for e in told["web-3"]}
     assert took < AT_ONCE_S
+
+
+def test_a_guest_that_was_suspended_to_idle_is_woken_for_the_next_cycle(
+    home: Path, eventually: Eventually
+) -> None:
+    clock = HostClock()
+    spec = replace(HOLD, settle_ns=3 * NS_PER_S, wake=True)
+    with guests_of(home, ["web-0"]) as (guests, plan, settings, _), guests:
+        subjects: dict[str, Subject] = guests.up(plan.parts[0])
+        command = "setsid sh -c 'sleep 1; echo mem > /sys/power/state' >/dev/null 2>&1 &"
+        guests.probes["web-0"].ssh.channel(command)
+        eventually(lambda: asleep(guests, "web-0"))
+        with FileJournal(Path(tempfile.mkdtemp(dir=settings.folder)), clock) as journal:
+            journal.append(RunStarted(SCHEMA, "lives", plan, Host()))
+            controller = Controller(clock, guests._hypervisor, journal, NullView(), no_shield)
+            controller.run_cycle(0, subjects, spec, patches.make(HOLD.patch, clock), frozen=True)
+            journal.append(RunEnded(interrupted=False, failure=""))
+    events = [json.loads(line) for line in journal.path.read_text().splitlines()]
+    kinds = {event["kind"] for event in events}
+    assert {"stop", "resume", "samples"} <= kinds
+    assert [event for event in events if event["kind"] == "problem"] == []
+
+
+def asleep(guests: Guests, name: str) -> bool:
+    """Whether its vCPUs use as little CPU time as those of a guest that sleeps, for two seconds."""
+    before = guests._hypervisor.cpu_time_ns(name)
+    time.sleep(STILL_S)
+    return guests._hypervisor.cpu_time_ns(name) - before < NOTHING_NS
 
 
 def test_a_kernel_that_panics_is_started_again_and_then_given_up(home: Path) -> None:

@@ -135,6 +135,9 @@ class World:
     def look(self, guest: str) -> None:
         """All guests are there."""
 
+    def wake(self, guest: str) -> None:
+        """All guests are awake."""
+
     def cpu_time_ns(self, guest: str) -> int:
         return 0
 

@@ -148,6 +148,12 @@ class World:
         if (gone := self.gone.get(guest)) is not None:
             raise gone
 
+    def wake(self, guest: str) -> None:
+        self.did(f"wake {guest}")
+        if (gone := self.gone.get(guest)) is not None and gone.ended:
+            raise gone
+        self.gone.pop(guest, None)
+
     def cpu_time_ns(self, guest: str) -> int:
         self.did(f"cpu {guest}")
         return 7
@@ -304,10 +310,11 @@ def cycle(
     frozen: bool = True,
     guests: Sequence[str] = ("a", "b"),
     method: FreezeMethod = FreezeMethod.SUSPEND,
+    wake: bool = False,
 ) -> None:
     controller = Controller(world, world, world, FakeView(world), world.shield)
     subjects = {n: Subject(n, FakeProbe(world, n), FakeResync(world, n)) for n in guests}
-    spec = replace(SPEC, method=method)
+    spec = replace(SPEC, method=method, wake=wake)
     controller.run_cycle(0, subjects, spec, FakePatch(world), frozen=frozen)
 
 
@@ -510,6 +517,25 @@ def test_a_guest_that_is_known_to_be_gone_does_not_hold_up_the_others(gone: Gues
     assert not {"prepare a", "start a", "read a", "freeze a", "samples a"} & set(world.log)
     assert {"freeze b", "patch", "resume b", "samples b"} <= set(world.log)
     assert world.kinds("a")[-1] == world.kinds("b")[-1] == "cycle-end"
+
+
+def test_a_guest_that_sleeps_when_the_cycle_begins_is_woken_if_that_was_asked_for() -> None:
+    world = World()
+    world.gone["a"] = ASLEEP
+    cycle(world, wake=True)
+    assert problems_of(world, "a") == []
+    order = ["wake a", "wake b", "prepare a", "freeze a", "freeze b", "samples a"]
+    places = [world.log.index(line) for line in order]
+    assert places == sorted(places)
+
+
+def test_a_guest_that_has_ended_is_not_woken() -> None:
+    world = World()
+    world.gone["a"] = ENDED
+    with pytest.raises(GuestGone, match="powered itself off"):
+        cycle(world, wake=True)
+    assert problems_of(world, "a") == [str(ENDED)]
+    assert "freeze b" in world.log
 
 
 def test_a_guest_that_ends_in_the_watch_ends_the_run_when_the_cycle_is_whole() -> None:
