@@ -56,14 +56,15 @@ class SaveRestore:
         self._steps = Steps(ground, guest)
         self._lock = threading.Lock()
         self._path: Path | None = None
-        self._saved = False
+        self._saved = threading.Event()
+        self._saving: Worker | None = None
         self._done: Resumed | None = None
         self._made: Path | None = None
         self._cancelled = threading.Event()
 
     @property
     def holds(self) -> bool:
-        return self._saved
+        return self._saved.is_set()
 
     def prepare(self) -> None:
         spec = self._ground.specs.get(self._guest)
@@ -156,49 +157,47 @@ class SaveRestore:
         """Save, at most until the deadline: libvirt's call takes none, but its job can be aborted."""
         domain, _uuid = self._ground.domain(self._guest)
         failure: list[Exception] = []
-        saved = threading.Event()
 
         def save() -> None:
             try:
                 domain.saveFlags(str(self._path), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
-                saved.set()
+                self._ground.forget(self._guest)
+                self._saved.set()  # by this thread, which no signal interrupts
             except libvirt.libvirtError as error:
                 failure.append(error)
 
-        worker = Worker(target=save, name=f"save-{self._guest}", daemon=True)
-        worker.start()
-        try:
-            while worker.is_alive() and not self._cancelled.is_set():
-                left = self._ground.left_s(deadline_raw_ns)
-                if not left:
-                    break
-                worker.join(min(left, 0.05))
-        finally:
-            late = worker.is_alive()
-            if late:
-                self._abort(domain, worker)
-            if saved.is_set():
-                # However this is left, by Interrupted too: the file is all there is of the guest now.
-                self._ground.forget(self._guest)
-                self._saved = True
-        if late and not self._saved:
+        self._saving = Worker(target=save, name=f"save-{self._guest}", daemon=True)
+        self._saving.start()
+        while self._saving.is_alive() and not self._cancelled.is_set():
+            left = self._ground.left_s(deadline_raw_ns)
+            if not left:
+                break
+            self._saving.join(min(left, 0.05))
+        late = self._saving.is_alive()
+        self._end_save()
+        if late and not self._saved.is_set():
             raise HypervisorError("the budget is used up", where=self._guest)
         if failure:
             raise as_hypervisor_error(failure[0], "libvirt refused", self._guest)
 
-    def _abort(self, domain: Any, save: threading.Thread) -> None:
-        """End a save that goes on. libvirt waits for its helper, which writes the file, and which may hang
-        with the disk: it is ended then. A save that is nearly done ends well all the same."""
+    def _end_save(self) -> None:
+        """Abort a save that goes on. libvirt waits for its helper, which writes the file, and which may hang
+        with the disk: it is ended then. A save that is nearly done ends well all the same, and the file is
+        all there is of the guest then."""
+        saving = self._saving
+        if saving is None or not saving.is_alive():
+            return
+        domain, _uuid = self._ground.domain(self._guest)
 
         def abort() -> None:
             with suppress(libvirt.libvirtError):
                 domain.abortJob()
 
         threading.Thread(target=abort, name=f"abort-{self._guest}", daemon=True).start()
-        save.join(_ABORT_S)
-        if save.is_alive():
+        saving.join(_ABORT_S)
+        if saving.is_alive():
             kill_helpers(str(self._path))
-            save.join(_CANCEL_S)
+            saving.join(_CANCEL_S)
 
     def go_on(self) -> Resumed:
         ground, guest = self._ground, self._guest
@@ -206,7 +205,8 @@ class SaveRestore:
         with self._lock:
             if self._done is not None:
                 return self._done
-            if not self._saved:
+            self._end_save()  # which a signal may have left going on
+            if not self._saved.is_set():
                 self._done = Resumed(ground.let_run(guest))
                 return self._done
             why = self._bring_back()
@@ -214,7 +214,7 @@ class SaveRestore:
             with suppress(OSError):  # finish() tries again, and tells
                 self._forget_file()
             cut = (spec := ground.specs.get(guest)) is not None and not spec.tap
-            self._saved = False
+            self._saved.clear()
             self._done = Resumed(call, self._steps.hand_out(), why, cut=cut)
             return self._done
 
@@ -269,7 +269,7 @@ class SaveRestore:
             ) from error
 
     def abandon(self) -> None:
-        self._saved = False
+        self._saved.clear()
         self.finish()
 
     def charge(self) -> Charge | None:
@@ -278,7 +278,7 @@ class SaveRestore:
         return charge(Restore, ground, self._guest, path=str(self._path), home=str(ground.home), uri=uri)
 
     def finish(self) -> None:
-        if self._saved:
+        if self._saved.is_set():
             return  # the file is all there is of the guest
         self._forget_file()
         if self._made is not None:
