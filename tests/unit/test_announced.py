@@ -72,7 +72,7 @@ def test_a_group_that_never_asked_is_frozen_at_once() -> None:
     assert alone.calls(StopCalled)["g0"].called.raw_ns - begun <= SHORT.before_ns + 100 * NS_PER_MS
 
 
-def test_called_off_nobody_is_frozen() -> None:
+def test_a_cancelled_event_freezes_no_guest() -> None:
     lab = AnnouncedFleet(fleet(2, 1), Announcement(cancel_after_ns=5 * MINUTE), drains_ns=None)
     lab.run()
     assert lab.world.most_down == 0
@@ -97,7 +97,7 @@ def test_guests_that_never_come_back_to_time_keep_the_event_until_the_cycle_ends
 
 
 @pytest.mark.parametrize("notice_ns", [0, 30 * NS_PER_S])
-def test_short_notice_or_none(notice_ns: int) -> None:
+def test_a_freeze_waits_no_longer_than_a_short_notice(notice_ns: int) -> None:
     lab = AnnouncedFleet(fleet(1, 1), Announcement(notice_ns=notice_ns), drains_ns=None)
     lab.run()
     started = lab.happenings(Kind.STARTED)[0]

@@ -128,7 +128,7 @@ def test_a_daemon_that_does_not_notice_the_pause() -> None:
     assert seen.wrong_ns.high_ns - seen.wrong_ns.low_ns < 400 * MS  # until the first claim after the resume
 
 
-def test_one_that_ends_says_nothing_any_more() -> None:
+def test_a_clock_daemon_that_ends_makes_no_more_claims() -> None:
     obs, truth = simulate(LIAR)
     speaker = Speaker(truth, 1)
     before = [t for t in speaker.times if t[0] < truth.called]

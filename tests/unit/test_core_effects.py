@@ -30,7 +30,7 @@ def judged(effects: Effects | None, scenario: Scenario = SCENARIO) -> tuple[Cycl
     return result, {f.metric: f for f in findings(result, Expectations())}
 
 
-def test_all_is_well() -> None:
+def test_harmless_effects_pass() -> None:
     _, found = judged(SOUND)
     assert found["monotonic"].outcome is Outcome.PASSED
     assert found["monotonic"].measured == "500 looks"
@@ -54,7 +54,7 @@ def test_realtime_may_go_back() -> None:
     assert judged(replace(SOUND, backward=stepped))[1]["monotonic"].outcome is Outcome.PASSED
 
 
-def test_what_nobody_looked_at_is_not_passed() -> None:
+def test_effects_that_were_not_observed_are_inconclusive() -> None:
     assert judged(replace(SOUND, backward=()))[1]["monotonic"].outcome is Outcome.INCONCLUSIVE
     assert judged(None)[1]["monotonic"].outcome is Outcome.INCONCLUSIVE
 
@@ -83,7 +83,7 @@ def test_an_rtc_is_told_from_one_that_stands_still(stands: bool, words: str) -> 
     assert words in judged(replace(SOUND, rtc=looks))[1]["rtc"].measured
 
 
-def test_looks_at_the_rtc_are_told_apart_by_the_resume() -> None:
+def test_rtc_readings_are_split_at_the_resume() -> None:
     looks = tuple(RtcLook(raw, 0, MS) for raw in (100 * MS, 199 * MS, 202 * MS, 300 * MS))
     resume = Interval(199_500_000, 200_500_000)
     assert rtc_around(looks, resume) == (looks[1], looks[3])  # the third may have begun before

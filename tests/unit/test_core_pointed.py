@@ -367,7 +367,7 @@ def test_an_unfrozen_guest_is_inconclusive() -> None:
     )
 
 
-def test_what_is_unaccounted_is_told_with_its_sign() -> None:
+def test_unaccounted_time_has_a_sign() -> None:
     for hidden, sign in ((300 * MS, -1), (0, 0)):
         pause = measure(simulated(hidden_ns=hidden, rtt_ns=MS), ResyncMechanism.NONE, Expectations()).pause
         assert pause is not None

@@ -33,7 +33,7 @@ def shape(given: tuple[Part, ...]) -> list[tuple[str, float, float]]:
     return [(p.name, p.from_ns / MS, p.length_ns / MS) for p in given]
 
 
-def test_what_nobody_named_is_the_patch_where_it_is_longest_and_else_between() -> None:
+def test_the_longest_unnamed_part_of_a_pause_is_the_patch_and_the_others_are_between() -> None:
     made = parts(exchanged(("state out", 2, 10), ("state in", 50, 99)), None, None)
     assert shape(made) == [
         ("suspend", 0, 1), (BETWEEN, 1, 1), ("state out", 2, 8), (PATCH, 10, 40), ("state in", 50, 49),

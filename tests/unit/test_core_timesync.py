@@ -350,7 +350,7 @@ def test_a_resync_that_grows_slow() -> None:
     assert again([cycle(1), hasty], EXPECT)[0].outcome is Outcome.FAILED
 
 
-def test_nothing_is_said_again_where_nothing_is_to_be_said() -> None:
+def test_cycles_that_agree_or_expect_nothing_have_no_finding_of_repeatability() -> None:
     assert again([cycle(1)], EXPECT) == []
     assert again([cycle(1), cycle(2)], Expectations()) == []
     assert again([cycle(1, Repair.LIAR), cycle(2)], EXPECT) == []

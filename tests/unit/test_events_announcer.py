@@ -47,7 +47,9 @@ GROUPS = {"web-0": "web", "web-1": "web", "web-2": "web", "db-0": "guest db-0"}
         (Announcement(type=EventType.PREEMPT), REBOOT, EventType.PREEMPT),
     ],
 )
-def test_the_type_is_the_patch_s_unless_it_is_said(spec: Announcement, patch: Patch, kind: EventType) -> None:
+def test_the_event_type_follows_from_the_patch_unless_it_is_given(
+    spec: Announcement, patch: Patch, kind: EventType
+) -> None:
     assert event_type(spec, patch) is kind
 
 
@@ -90,7 +92,7 @@ def test_what_depends_on_the_guest_is_bounded_by_the_budget(
     assert duration_s(Announcement(), EventType.FREEZE, longer) == -1
 
 
-def test_a_duration_that_is_said_is_told() -> None:
+def test_an_announced_duration_is_the_plans_or_the_default() -> None:
     replaced = CycleSpec(FreezeMethod.IN_PLACE, ReplaceHypervisorPatch())
     assert duration_s(Announcement(), EventType.FREEZE, replaced) == 5
     for kind in set(EventType) - {EventType.FREEZE}:
@@ -250,7 +252,7 @@ def test_what_is_called_off(bench: Bench) -> None:
     assert bench.announcer.state(ids) is State.CANCELLED
 
 
-def test_nobody_who_asked_is_nobody_who_is_told() -> None:
+def test_guests_whose_group_never_polled_are_not_notified() -> None:
     bench = Bench()
     bench.poll("db-0")
     ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), CYCLE)

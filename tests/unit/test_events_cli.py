@@ -364,7 +364,7 @@ def test_a_kept_guest_is_told_of_its_own_machine(tmp_path: Path) -> None:
         abouts_of([], [kept_guest(tmp_path)], Wanted())
 
 
-def test_who_waits_is_told_that_nobody_asks_any_more() -> None:
+def test_an_operator_who_waits_learns_that_the_guest_no_longer_polls() -> None:
     def waiting(silent_s: float | None) -> list[str]:
         service = {"guests": [{"guest": "web-0", "silent_s": silent_s}]}
         event = {"id": "A" * 36, "state": "scheduled", "left_s": 900.0, "resources": ["web-0"]}
@@ -404,7 +404,7 @@ def test_the_list_fits(width: int) -> None:
     assert (given[0]["id"] in "".join(lines)) == (width >= 200)
 
 
-def test_what_is_refused_again_and_again_is_told_once_a_second() -> None:
+def test_repeated_refusals_are_printed_once_a_second() -> None:
     def work(page: Page) -> None:
         log = Log(page)
         for ms in range(0, 2500, 10):

@@ -177,7 +177,9 @@ def eventually(true: Callable[[], bool]) -> bool:
 # -- whose door it is --------------------------------------------------------------------------------
 
 
-def test_a_guest_is_told_of_its_own_set_alone(service: MetadataService, enter: Connect) -> None:
+def test_a_guest_is_shown_events_of_its_own_availability_set_only(
+    service: MetadataService, enter: Connect
+) -> None:
     clients = {about.guest: enter(about.guest) for about in ABOUTS}
     for client in clients.values():
         assert client.ask().ids == []
@@ -528,7 +530,7 @@ def test_whoever_leaves_in_the_middle_leaves_nothing(running: MetadataService, c
     assert eventually(lambda: connections(running) == 0)
 
 
-def test_a_client_that_has_said_all_is_still_answered(connect: Connect) -> None:
+def test_a_client_that_closed_its_sending_side_is_still_answered(connect: Connect) -> None:
     """As `printf … | nc` does."""
     client = connect("web-0")
     client.send(POLL)
@@ -757,7 +759,7 @@ def test_a_file_in_the_way_is_not_removed(folder: Path) -> None:
     assert (folder / "1").read_text() == "mine"
 
 
-def test_a_path_that_is_too_long_is_said(folder: Path) -> None:
+def test_a_socket_path_that_is_too_long_is_refused_with_that_reason(folder: Path) -> None:
     long = folder / ("x" * 100)
     with (
         pytest.raises(MachineError, match="longer than") as told,

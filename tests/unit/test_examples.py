@@ -185,7 +185,7 @@ def test_it_comes_back_from_what_was_cancelled_and_never_started(site: Site) -> 
     assert "Started" not in site.handler.log and "acknowledged" not in site.handler.log
 
 
-def test_it_acknowledges_for_others_only_when_told_to(site: Site) -> None:
+def test_the_handler_acknowledges_for_other_guests_only_with_for_all(site: Site) -> None:
     site.start("--for-all")
     site.becomes(site.announce("web-0", "web-1"), State.STARTED)
     assert site.handler.acts == ["drain/Freeze"]
@@ -262,7 +262,7 @@ def test_it_remembers_that_it_has_drained(site: Site, tmp_path: Path) -> None:
     until(lambda: not state.exists())
 
 
-def test_watching_does_nothing(site: Site) -> None:
+def test_with_watch_only_the_handler_logs_and_does_nothing(site: Site) -> None:
     site.start("--watch-only")
     event = site.announce("web-0")
     site.handler.says(f"{event} Freeze Scheduled")
@@ -329,5 +329,5 @@ def test_strange_documents_change_nothing(program: str, tmp_path: Path) -> None:
     assert "Traceback" not in handler.log and "drain.sh:" not in handler.log
 
 
-def test_the_python_one_is_for_3_6() -> None:
+def test_the_handler_in_python_runs_on_3_6() -> None:
     ast.parse((EXAMPLES / "drain.py").read_text(), feature_version=(3, 6))

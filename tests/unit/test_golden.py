@@ -135,7 +135,7 @@ def hidden(store: GoldenStore) -> list[str]:
     return [path.name for path in store.folder.iterdir() if path.name.startswith(".make-")]
 
 
-def test_one_is_made_once_and_found_again(store: GoldenStore, image: Image) -> None:
+def test_a_golden_state_is_made_once_and_found_again(store: GoldenStore, image: Image) -> None:
     assert store.find(image, facts(image)) is None
     made = store.make(image, facts(image), fill)
     assert store.find(image, facts(image)) == made
@@ -150,7 +150,9 @@ def test_one_is_made_once_and_found_again(store: GoldenStore, image: Image) -> N
 
 
 @pytest.mark.parametrize("error", [GuestError("it did not boot"), KeyboardInterrupt(), OSError(5, "I/O")])
-def test_nothing_is_left_of_one_that_failed(store: GoldenStore, image: Image, error: BaseException) -> None:
+def test_a_golden_state_that_could_not_be_made_leaves_nothing(
+    store: GoldenStore, image: Image, error: BaseException
+) -> None:
     def fail(folder: Path) -> tuple[bytes, Mapping[str, Any]]:
         fill(folder)
         raise error
@@ -200,7 +202,9 @@ def test_one_that_was_cut_off_is_not_used(store: GoldenStore, image: Image, name
     assert not made.folder.exists()
 
 
-def test_those_of_another_image_or_emulator_go_when_one_is_made(store: GoldenStore, image: Image) -> None:
+def test_making_a_golden_state_removes_those_of_earlier_versions_of_image_and_emulator(
+    store: GoldenStore, image: Image
+) -> None:
     earlier = dataclasses.replace(image, digest="f" * 60)
     other = dataclasses.replace(image, name="debian-13", digest="e" * 60)
     old = store.make(earlier, facts(earlier), fill)
@@ -213,7 +217,7 @@ def test_those_of_another_image_or_emulator_go_when_one_is_made(store: GoldenSto
     assert store.remove_of(image.digest) == sorted([larger.label, now.label])
 
 
-def test_one_start_that_fails_takes_it_from_nobody(store: GoldenStore, image: Image) -> None:
+def test_a_single_failed_start_does_not_discard_a_golden_state(store: GoldenStore, image: Image) -> None:
     """D7: a busy host is no reason to make it anew for all."""
     made = store.make(image, facts(image), fill)
     for _ in range(STRIKES - 1):

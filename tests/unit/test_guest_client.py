@@ -88,7 +88,7 @@ def test_progress_comes_before_the_answer(filled: Fill) -> None:
     assert told[-1] == (SIZE, SIZE)
 
 
-def test_it_is_asked_again_when_the_connection_is_lost(ssh: LocalSSH, filled: Fill) -> None:
+def test_the_guests_program_is_asked_again_when_the_connection_is_lost(ssh: LocalSSH, filled: Fill) -> None:
     ssh.losses, ssh.connections = 2, 0
     assert filled.verify().ok
     assert ssh.connections == 3

@@ -40,7 +40,9 @@ def test_it_serves_the_hosts_clock(chronyd_program: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("offset_ns", [2 * NS_PER_S, -2 * NS_PER_S, 37 * NS_PER_MS, 3600 * NS_PER_S])
-def test_one_that_is_wrong_on_purpose(chronyd_program: Path, tmp_path: Path, offset_ns: int) -> None:
+def test_a_server_that_is_wrong_on_purpose_is_wrong_by_the_given_offset(
+    chronyd_program: Path, tmp_path: Path, offset_ns: int
+) -> None:
     host = CLOCK.now()
     with chronyd.Chronyd(chronyd_program, tmp_path, CLOCK, offset_ns=offset_ns) as server:
         for _ in range(3):
@@ -56,7 +58,9 @@ def test_one_that_is_wrong_on_purpose(chronyd_program: Path, tmp_path: Path, off
     assert abs((now.real_ns - host.real_ns) - (now.raw_ns - host.raw_ns)) < NS_PER_MS
 
 
-def test_the_one_behind_a_wrong_one_dies(chronyd_program: Path, tmp_path: Path) -> None:
+def test_the_death_of_the_true_server_behind_a_wrong_one_is_noticed(
+    chronyd_program: Path, tmp_path: Path
+) -> None:
     with chronyd.Chronyd(chronyd_program, tmp_path, CLOCK, offset_ns=NS_PER_S) as server:
         true = int((tmp_path / "true" / "chronyd.pid").read_text())
         os.kill(true, signal.SIGKILL)
@@ -107,7 +111,7 @@ def test_a_program_that_is_no_chronyd(tmp_path: Path) -> None:
         pass
 
 
-def test_it_dies_with_us(chronyd_program: Path, tmp_path: Path) -> None:
+def test_the_server_ends_when_its_parent_is_killed(chronyd_program: Path, tmp_path: Path) -> None:
     source = f"""
         import sys, time
         from pathlib import Path
@@ -167,7 +171,7 @@ def test_answers_that_are_none(reply: bytes, echo: bool) -> None:
         sntp.query("127.0.0.1", port, CLOCK, 5)
 
 
-def test_nobody_answers() -> None:
+def test_a_query_to_a_silent_server_times_out() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         with pytest.raises(TimeoutError):

@@ -41,7 +41,7 @@ def ask(one: NtpRelay, timeout_s: float = 5) -> sntp.Answer:
     return sntp.query(one.address, one.port, CLOCK, timeout_s)
 
 
-def test_it_is_the_server_while_nothing_is_wrong(server: Chronyd) -> None:
+def test_the_relay_answers_as_its_server_before_the_fault(server: Chronyd) -> None:
     with relay(server, SILENT) as one:
         for _ in range(3):
             answer = ask(one)
@@ -62,7 +62,7 @@ class SetClock:
         raise NotImplementedError
 
 
-def test_it_is_silent_until_the_time_is_up(server: Chronyd) -> None:
+def test_the_relay_is_silent_until_the_fault_is_over(server: Chronyd) -> None:
     clock = SetClock()
     with NtpRelay((server.address, server.port), SILENT, clock) as one:
         one.begin()
@@ -86,7 +86,7 @@ def test_it_has_no_time_to_give(server: Chronyd) -> None:
         assert ask(one).stratum == chronyd.STRATUM
 
 
-def test_it_is_late_and_keeps_others_answers_apart(server: Chronyd) -> None:
+def test_the_relay_is_late_and_keeps_the_answers_of_its_clients_apart(server: Chronyd) -> None:
     with relay(server, LATE) as one:
         one.begin()
         found: list[tuple[float, sntp.Answer]] = []

@@ -129,7 +129,7 @@ def test_versions(one: str, other: str, wanted: bool) -> None:
     assert same(other, one) is wanted
 
 
-def test_a_version_is_said_one_way() -> None:
+def test_an_emulators_name_and_version_are_read_from_its_version_text() -> None:
     assert parse("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg)\nCopyright (c) 2003") == (
         "QEMU 7.2.22 (Debian 1:7.2+dfsg)"
     )

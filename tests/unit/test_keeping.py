@@ -87,7 +87,7 @@ def test_a_kept_guest_is_found_again_and_leaves_nothing(tmp_path: Path) -> None:
     assert kept_guests.read_all(tmp_path) == []
 
 
-def test_who_is_not_kept_is_told_who_is(tmp_path: Path) -> None:
+def test_an_unknown_kept_guest_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no kept guest 'db-0'") as none:
         kept_guests.find(tmp_path, "db-0")
     assert "freezelab up" in none.value.hint
@@ -125,7 +125,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
         (kept_guests.UpOptions("web-0", memory="1MiB"), UsageError, "too little"),
     ],
 )
-def test_what_cannot_be_kept_is_said_before_anything_is_started(
+def test_a_guest_that_cannot_be_kept_is_refused_before_anything_is_started(
     tmp_path: Path, options: kept_guests.UpOptions, kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
@@ -264,7 +264,7 @@ def test_a_guest_that_stood_still_is_cut_there() -> None:
     [(0x40, 0.0, 10_000, (), False), (0x41, 0.0, 10_000, (), True), (0, 0.0, 10_000, (), True),
      (0x40, 1.5, 10_000, (), True), (0x40, 0.0, 9_999, (), True), (0x40, 0.0, 10_000, ("chronyd",), True)],
 )  # fmt: skip
-def test_who_keeps_a_clock(
+def test_a_clock_is_disciplined_when_the_kernel_or_a_program_says_so(
     status: int, freq: float, tick: int, programs: tuple[str, ...], held: bool
 ) -> None:
     assert Discipline(status, freq, tick, 16_000_000, programs).held is held
@@ -464,7 +464,7 @@ def test_a_calibration_fits_the_terminal(width: int) -> None:
     assert "noise floor" in text
 
 
-def test_nothing_of_it_is_left() -> None:
+def test_a_probe_of_the_host_leaves_no_open_descriptors() -> None:
     """The local payload holds nothing open in this process."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     with host_probe(HostClock()) as probe:

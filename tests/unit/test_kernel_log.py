@@ -100,7 +100,7 @@ def test_every_text_has_its_kernels_and_an_example(message: Message) -> None:
     assert any(re.search(message.pattern, line) for line in examples)
 
 
-def test_a_wording_that_nobody_has_read_is_neither() -> None:
+def test_a_stall_in_an_unknown_wording_is_neither_a_trouble_nor_harmless() -> None:
     line = "rcu: INFO: rcu_quantum is in a new kind of stall"
     assert NOTABLE.search(line)
     assert sorted_out([line, LONG_READOUT, TROUBLES[0]]) == ((TROUBLES[0],), (LONG_READOUT,), (line,))

@@ -58,7 +58,7 @@ def test_what_has_ended_takes_no_connection_any_more() -> None:
             assert raised.value is not ENDED
 
 
-def test_who_waits_for_sshd_is_told_at_once(address: Address) -> None:
+def test_waiting_for_sshd_ends_at_once_when_the_guest_ends(address: Address) -> None:
     life = Life()
     threading.Timer(0.2, life.end, (ENDED,)).start()
     begun = time.monotonic()
@@ -67,7 +67,7 @@ def test_who_waits_for_sshd_is_told_at_once(address: Address) -> None:
     assert time.monotonic() - begun < LONG_S / 6
 
 
-def test_who_waits_for_a_handshake_is_told_at_once(address: Address) -> None:
+def test_waiting_for_a_handshake_ends_at_once_when_the_guest_ends(address: Address) -> None:
     """sshd has spoken, and then its guest was gone."""
     life = Life()
     with socket.create_server(("127.0.0.1", 0)) as listener:

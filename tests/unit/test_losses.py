@@ -74,7 +74,7 @@ def test_a_cpu_that_loses_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     losses.refuse(Process("7.2.22", SAME), old, "web-0")  # it may gain some
 
 
-def test_what_nobody_has_named(tmp_path: Path) -> None:
+def test_a_cpu_feature_without_a_name_is_shown_as_its_cpuid_bit(tmp_path: Path) -> None:
     assert losses.names({EBX_7: RDSEED, (7, 1, "EAX"): 1 << 7}, tmp_path / "nothing") == [
         "CPUID 0x7.0x0 EBX bit 18",
         "CPUID 0x7.0x1 EAX bit 7",

@@ -252,7 +252,7 @@ def test_an_interrupt_passes_through_a_stop_and_kills_the_group() -> None:
 
 
 @pytest.mark.usefixtures("interrupt_soon")
-def test_what_ends_by_itself_does_so_after_an_interrupt_too() -> None:
+def test_a_program_ends_by_itself_after_an_interrupted_stop() -> None:
     process = start(["sh", "-c", "sleep 1; exit 7"])
     with pytest.raises(Interrupted):
         process.stop(60, first=None)

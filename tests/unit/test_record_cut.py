@@ -63,7 +63,7 @@ def interrupted(events: list[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.parametrize("wanted", [None, 0, 1])
 @pytest.mark.parametrize("name", MADE)
-def test_cut_at_every_event_it_is_not_failed_by_what_was_not_done(
+def test_a_run_that_is_cut_at_any_event_never_fails_for_what_was_not_done(
     tmp_path: Path, name: str, wanted: int | None
 ) -> None:
     folder = MADE[name](tmp_path)

@@ -239,7 +239,7 @@ def test_an_event_that_is_still_shown_fails(tmp_path: Path) -> None:
     assert outcomes(run, "gone") == [Outcome.FAILED]
 
 
-def test_nobody_acknowledges(tmp_path: Path) -> None:
+def test_an_event_without_an_acknowledgement_passes_where_none_is_expected(tmp_path: Path) -> None:
     said = replace(GOOD, approved_ns=None, notice_ns=500 * MS)
     expect = replace(EXPECT, notice=NoticeExpectations(acknowledged=False, started_seen=True))
     made = Made((("web", 1, 1),), rollout=None, said=said, expect=expect)

@@ -78,7 +78,7 @@ def shown(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_a_wrong_value_is_told_in_one_line_or_judged(tmp_path: Path, name: str) -> None:
+def test_a_wrong_value_is_refused_in_one_line_or_judged(tmp_path: Path, name: str) -> None:
     folder = MADE[name](tmp_path)
     path = folder / EVENTS
     events = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]

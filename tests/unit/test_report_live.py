@@ -252,7 +252,7 @@ def test_plain_lines() -> None:
     ]
 
 
-def test_nobody_watches() -> None:
+def test_the_null_view_accepts_every_call() -> None:
     with NullView() as view:
         everything(view, FakeClock())
 

@@ -201,7 +201,7 @@ def test_a_plan_of_a_thousand_guests_is_read_in_a_minute(sets: int, together: bo
     assert "1000" in text or "web-999" in text
 
 
-def test_an_order_that_is_not_drawn_yet_is_not_told() -> None:
+def test_an_order_that_is_not_drawn_yet_is_not_shown() -> None:
     plan = fleet()
     assert plan.rollout is not None
     text = shown(replace(plan, rollout=replace(plan.rollout, seed=None)), 120)
@@ -307,7 +307,7 @@ def test_what_runs_side_by_side_takes_the_time_of_one() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_in_the_way_is_told() -> None:
+def test_obstacles_are_shown_in_the_plan() -> None:
     plan = replace(FIRST, cycle=CycleSpec(FreezeMethod.SUSPEND, HoldPatch(30 * NS_PER_S)))
     console = terminal(120)
     render_plan(plan, console, [MachineError("no\x1b[31m bridge", hint="make one")])
@@ -318,7 +318,7 @@ def test_what_is_in_the_way_is_told() -> None:
     assert overruns(replace(plan, cycle=replace(plan.cycle, method=FreezeMethod.REBOOT))) == []
 
 
-def test_every_cell_and_everything_left_out_is_told() -> None:
+def test_every_cell_and_every_omission_is_shown() -> None:
     plan = load(PLAYBOOKS / "in-place-vs-save.yaml")
     console = pipe()
     render_plan(plan, console)

@@ -493,7 +493,7 @@ def test_the_rtc_against_realtime() -> None:
     assert "kept its distance from REALTIME in all 2 cycles" in still
 
 
-def test_one_step_is_told_only_where_there_was_one() -> None:
+def test_a_single_step_is_shown_only_where_there_was_one() -> None:
     def report_of(count: int | None) -> str:
         steps = None if count is None else tuple(Moved(i * 10**9, 10**9 * (count - i)) for i in range(count))
         largest = 10**9 * (count or 4)

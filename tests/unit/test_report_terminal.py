@@ -142,13 +142,13 @@ def test_a_part_that_was_not_measured_says_so() -> None:
     assert text.count("not measured") == 3
 
 
-def test_ahead_is_said_only_when_it_is_certain() -> None:
+def test_a_clock_is_called_ahead_only_when_that_is_certain() -> None:
     for at_resume, shown in ((ms(3.2, 0.4), "ahead 3.2 ± 0.4 ms"), (ms(0.2, 0.4), "-0.2 ± 0.4 ms")):
         text = page(run(guest("web-0", cycle(offset=Offsets(None, at_resume, ms(0, 1))))), terminal(120))
         assert shown in text
 
 
-def test_the_same_reason_is_told_once() -> None:
+def test_the_same_reason_is_shown_once() -> None:
     cycles = [cycle(i) for i in range(12)]
     found = [finding(Outcome.FAILED, "closure", "unaccounted: 3.1 ms", index=i) for i in (3, 7, 8, 9)]
     found.append(finding(Outcome.FAILED, "budget", "frozen for 31.00 s, over the budget", index=2))
@@ -196,7 +196,7 @@ def test_thousands_of_guests_make_a_short_report() -> None:
         (cycle(clocksource=Clocksource("tsc", "hpet")), "clocksource changed from tsc to hpet"),
     ],
 )  # fmt: skip
-def test_surprises_are_told_though_it_passed(changed: object, text: str) -> None:
+def test_a_run_that_passed_still_shows_its_surprises(changed: object, text: str) -> None:
     made = run(guest("web-0", changed))  # type: ignore[arg-type]
     lines = [line for line in page(made, pipe()).splitlines() if line.startswith("surprise")]
     assert any(text in line for line in lines), lines

@@ -26,7 +26,7 @@ def notice(seconds: float, group: str = "a", resources: tuple[str, ...] = ("a0",
 ONE, TWO, THREE = (event_id(number) for number in (1, 2, 3))
 
 
-def test_who_never_asked_is_not_told_and_nobody_waits() -> None:
+def test_a_group_that_never_polled_is_not_notified_and_not_waited_for() -> None:
     machine = Machine(GROUPS)
     assert machine.announce(at(0), notice(900), ONE) is State.UNHEARD
     machine.admit(at(1), "a0")
@@ -187,7 +187,7 @@ def test_a_flood_of_refusals_is_not_kept() -> None:
     assert len(machine.happened()) == 1
 
 
-def test_what_is_not_there_is_a_key_error_and_changes_nothing() -> None:
+def test_an_unknown_event_is_a_key_error_and_changes_nothing() -> None:
     machine = Machine(GROUPS)
     machine.admit(at(0), "a0")
     machine.announce(at(0), notice(9), ONE)

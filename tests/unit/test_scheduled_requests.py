@@ -222,7 +222,7 @@ def test_a_slash_at_the_end_does_no_harm() -> None:
 @pytest.mark.parametrize(
     "value", ['"2"', 'W/"2"', '"1", "2"', '"1",W/"2" , "9"', "*", ' "2" ', '"a,b", "2"', '"2", "unfinished']
 )
-def test_who_has_the_document_is_told_so_and_has_asked(value: str) -> None:
+def test_an_unchanged_document_is_answered_with_304_and_counts_as_a_poll(value: str) -> None:
     service = Service(Rules(time_factor=1, idle_s=10))
     for second in (1, 9, 17, 25):
         service.now = second
@@ -360,7 +360,7 @@ def test_what_approves_nothing_that_is_there_is_refused_and_starts_nothing(body:
     assert [(one.guest, one.text[:3]) for one in service.refused()] == [("a0", "400")]
 
 
-def test_a_body_may_be_as_large_as_is_said() -> None:
+def test_a_body_may_be_as_large_as_the_limit() -> None:
     body = json.dumps({"StartRequests": [{"EventId": ONE}]}).encode()
     assert Service().approve(body.ljust(MOST_BODY_BYTES)).status == 200
     assert Service().approve(body.ljust(MOST_BODY_BYTES + 1)).status == 400
@@ -483,7 +483,7 @@ def test_every_version_of_the_instance_is_served(version: str) -> None:
     assert parsed(given)["compute"]["name"] == "a_a0"
 
 
-def test_each_guest_is_told_of_itself() -> None:
+def test_each_guest_reads_its_own_instance_metadata() -> None:
     service = Service()
     path = f"{INSTANCE}/compute/osProfile/computerName"
     for guest in GROUPS:

@@ -23,7 +23,7 @@ def signals() -> Iterator[Signals]:
         yield made
 
 
-def test_the_first_signal_is_raised_and_the_second_only_told(
+def test_the_first_signal_is_raised_and_the_second_only_reported(
     signals: Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Interrupted, match="interrupted by SIGTERM"):
@@ -99,7 +99,7 @@ def test_a_signal_in_a_teardown_leaves_nothing_behind(signals: Signals, interrup
     assert told == []
 
 
-def test_all_that_cannot_be_undone_is_told() -> None:
+def test_every_failed_clean_up_is_reported() -> None:
     told: list[str] = []
     undone: list[str] = []
 

@@ -81,7 +81,7 @@ def test_two_taps_of_one_guest_stand_side_by_side(namespace: str, tmp_path: Path
 
 
 @needs_root
-def test_it_is_gone_also_after_a_failure(namespace: str, tmp_path: Path) -> None:
+def test_a_tap_is_removed_after_a_failure_too(namespace: str, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), Tap.make("br0", "run/web-0", tmp_path):
         raise ZeroDivisionError
     assert taps.leftovers(tmp_path) == []
@@ -155,7 +155,7 @@ def test_what_is_no_bridge_is_refused(namespace: str, tmp_path: Path) -> None:
 
 
 @needs_root
-def test_without_the_right_to_it_is_said(namespace: str, tmp_path: Path) -> None:
+def test_a_tap_without_permission_is_refused_with_that_reason(namespace: str, tmp_path: Path) -> None:
     """As another user, in a process of its own."""
     attempt = (
         "import sys; sys.path[:0] = sys.argv[1].split(':')\n"
@@ -170,7 +170,9 @@ def test_without_the_right_to_it_is_said(namespace: str, tmp_path: Path) -> None
     assert "need root" in done.stdout
 
 
-def test_without_ip_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_tap_without_the_program_ip_is_refused_with_that_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(runner, "_SBIN", ())
     with pytest.raises(MachineError, match="no such program") as caught, Tap.make("br0", "x", tmp_path):
@@ -179,7 +181,9 @@ def test_without_ip_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert taps.leftovers(tmp_path) == []
 
 
-def test_without_tun_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_tap_without_dev_net_tun_is_refused_with_that_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(taps, "DEVICE", tmp_path / "tun")
     with pytest.raises(MachineError, match="no tap can be made") as caught, Tap.make("br0", "x", tmp_path):
         pass
