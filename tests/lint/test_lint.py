@@ -23,6 +23,10 @@ def test_mypy(tools: Tools) -> None:
     tools.check(["mypy", "--strict", "lab", "tests"])
 
 
+def test_programs_for_guests_need_no_more_than_python_3_6(tools: Tools) -> None:
+    tools.check(["vermin", "--target=3.6-", "--no-tips", "--violations", "lab/guest/inside"])
+
+
 def test_imports_point_inwards(tools: Tools) -> None:
     tools.check(["lint-imports", "--no-cache"])
 

@@ -2,7 +2,8 @@
 
 Each is sent as text over SSH (lab/guest/program.py), after the parts that it imports, and is never imported
 by the lab. So no name of a part may be a name of another one that it is sent with. What one program alone
-needs stands in that program: the guest compiles every line at each start.
+needs stands in that program: the guest compiles every line at each start. vermin checks the version of Python
+(tests/lint); "# novm" marks what is used only where it is there.
 
     program          started by                   what it does
     clock_probe      guest/probe.py, local.py     answers readings, samples the clocks, sends heartbeats

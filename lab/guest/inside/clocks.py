@@ -8,7 +8,7 @@ BOOT = 7  # time.CLOCK_BOOTTIME came with Python 3.7
 
 if hasattr(time, "clock_gettime_ns"):
     RESOLUTION_NS = 1
-    gettime = time.clock_gettime_ns
+    gettime = time.clock_gettime_ns  # novm
 else:
     RESOLUTION_NS = 512  # a double near 2e9 s is good to 2**-22 s
 

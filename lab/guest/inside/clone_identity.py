@@ -137,7 +137,7 @@ class Guest:
 
     def set_time(self, now: int) -> int:
         if hasattr(time, "clock_settime_ns"):
-            time.clock_settime_ns(REAL, now)
+            time.clock_settime_ns(REAL, now)  # novm
         else:
             time.clock_settime(REAL, now / 1e9)
         return gettime(REAL)
