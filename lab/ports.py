@@ -153,7 +153,7 @@ class Hypervisor(Protocol):
 
 
 class Probe(Protocol):
-    """The payload that runs inside one guest."""
+    """The probe in one guest."""
 
     def read(self) -> Reading:
         """One exchange. GuestError when the channel is lost and cannot be had again."""

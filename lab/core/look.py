@@ -94,7 +94,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of a guest's clocks in length_ns. noise: of the payload on this host itself, whose offset
+    """What was seen of a guest's clocks in length_ns. noise: of a probe of this host itself, whose offset
     and drift are zero. steps: of the guest's REALTIME. restarts: how often the guest's probe was started
     anew, and what it knew of steps was lost. The disciplines: at the beginning and at the end."""
 
@@ -167,7 +167,7 @@ def look(
     before: Discipline | None = None,
     after: Discipline | None = None,
 ) -> Look | None:
-    """What the points say; None without one. noise: those of this host's own payload. sampler: the guest's,
+    """What the points say; None without one. noise: those of this host's own probe. sampler: the guest's,
     None when it was lost."""
     if not points:
         return None

@@ -1,4 +1,4 @@
-"""What the payload is asked, and what its answers mean (inside/clock_probe.py), over whichever channel."""
+"""What the probe is asked, and what its answers mean (inside/clock_probe.py), over whichever channel."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def samples(exchange: Exchange) -> SamplerReport:
 
 
 def facts(exchange: Exchange) -> dict[str, Any]:
-    """Members of core.timeline.ProbeFacts, as far as the payload knows them."""
+    """Members of core.timeline.ProbeFacts, as far as the guest knows them."""
     data = json.loads(exchange(b"f\n", b"F", b"")[2])
     lines = data["kernel_lines"]
     told = {name: data[name] for name in ("boot_id", "clocksource", "kernel", "python")}

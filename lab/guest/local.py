@@ -1,4 +1,4 @@
-"""The probe's payload as a process of this host, behind the same receiving end as a guest's. It reads the
+"""The probe's program as a process of this host, behind the same receiving end as a guest's. It reads the
 host's clocks, so its true offset and its true drift are zero: whatever it shows is the lab's own noise.
 
 It talks over a TCP connection on the loopback, as a guest's forwarded port does, without SSH.

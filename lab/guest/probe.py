@@ -1,9 +1,9 @@
-"""The probe's outside: one persistent channel to the payload in one guest.
+"""The probe's outside: one persistent channel to the program in one guest.
 
 A thread of its own reads the channel, so that what arrives is stamped when it arrives and not when
 somebody asks.
 
-A lost channel is had again, and counted. The payload waits for that (inside/clock_probe.py says how), so
+A lost channel is had again, and counted. The program waits for that (inside/clock_probe.py says how), so
 what its sampler knows is kept; only when it is gone, with its guest or by itself, a new one is started.
 
 Where the guest has a serial channel too, every other reading is taken there: it costs the guest a tenth of
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Waiting:
-    """A payload that was started before and waits in the guest for a host. path: of its socket there.
+    """A program that was started before and waits in the guest for a host. path: of its socket there.
     resolution_ns: of the guest's clocks, as it said."""
 
     path: str
@@ -68,7 +68,7 @@ class _SilentError(GuestError):
 
 
 def start_command() -> str:
-    """The shell command that starts the payload."""
+    """The shell command that starts the program."""
     return program.start_command(PROGRAM)
 
 
@@ -76,8 +76,8 @@ class GuestProbe:
     """ports.Probe over SSH.
 
     connect: gives the first SSH connection to the guest, or raises GuestError. serial: another way to ask.
-    waiting: the payload to take over; when it is gone, or there is none, one is started.
-    reconnects: how often the channel was lost and had again. restarts: how often of these the payload
+    waiting: the program to take over; when it is gone, or there is none, one is started.
+    reconnects: how often the channel was lost and had again. restarts: how often of these the program
     had to be started anew, and what it knew was lost.
     """
 
@@ -123,25 +123,25 @@ class GuestProbe:
         self.close()
 
     def close(self) -> None:
-        """End the payload, if it can be told, and the connection. Does not wait for a guest that is gone."""
+        """End the program, if it can be, and the connection. Does not wait for a guest that is gone."""
         self._again = None
         if self._channel is not None and self._ssh is not None and self._ssh.alive:
             with suppress(OSError, EOFError):
                 self._channel.sendall(b"q\n")
-                # Until the payload has gone: sshd may else see the end of the connection first.
+                # Until the program has gone: sshd may else see the end of the connection first.
                 self._receiver.join(_LEAVE_S)
         self._drop()
         if self._serial is not None:
             self._serial.close()
 
     def _drop(self) -> None:
-        """Leave the connection. The payload, if there is one, goes on."""
+        """Leave the connection. The program, if there is one, goes on."""
         ssh, self._ssh, self._channel = self._ssh, None, None
         if ssh is not None:
             ssh.close()
 
     def restart(self, deadline_raw_ns: int) -> None:
-        """Start anew in a guest that was rebooted: a new connection, a new payload. GuestError when it does
+        """Start anew in a guest that was rebooted: a new connection, a new program. GuestError when it does
         not answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`."""
         with suppress(GuestError):
             self._mended()
@@ -180,7 +180,7 @@ class GuestProbe:
         self.reconnects += 1
 
     def _regain(self, within_s: float) -> bool:
-        """Connect again, and attach to the payload, or start one when it is gone; whether it was still
+        """Connect again, and attach to the program, or start one when it is gone; whether it was still
         there. GuestError when neither can be had in time."""
         self._drop()
         deadline, pace = time.monotonic() + within_s, _PACE_S
@@ -207,14 +207,14 @@ class GuestProbe:
             pace = min(2 * pace, _SLOWEST_S)
 
     def _start(self, timeout_s: float) -> None:
-        """Start a payload over the connection."""
+        """Start a program over the connection."""
         self._listen(self._connected().channel(start_command()))
         hello = json.loads(self._answer(b"H", timeout_s)[1])
         self._resolution = hello["resolution_ns"]
         self._way_back = hello["path"]
 
     def _attach(self, timeout_s: float) -> bool:
-        """Whether the payload has taken this connection for its own. GuestError when it is lost as well."""
+        """Whether the program has taken this connection for its own. GuestError when it is lost as well."""
         if not self._way_back:
             return False
         ssh = self._connected()
@@ -226,7 +226,7 @@ class GuestProbe:
             self._answer(b"A", timeout_s)
         except GuestError:
             with suppress(OSError, EOFError):
-                channel.close()  # or a payload that is merely slow would go on beside the next one
+                channel.close()  # or a program that is merely slow would go on beside the next one
             if not ssh.alive:
                 raise
             return False
@@ -297,7 +297,7 @@ class GuestProbe:
                 return arrived, line[len(letter) + len(echo) :].strip()
 
     def _ended(self) -> GuestError:
-        """Why the payload ended, from what it left on standard error."""
+        """Why the program ended, from what it left on standard error."""
         if self._ssh is not None and (gone := self._ssh.gone) is not None:
             return gone
         error, status = "", -1
@@ -328,7 +328,7 @@ class GuestProbe:
         return quiet and self._serial is not None and self._serial.here()
 
     def _lost(self) -> bool:
-        """Whether the connection, or the payload at its other end, is known to be gone."""
+        """Whether the connection, or the program at its other end, is known to be gone."""
         return self._ssh is None or not self._ssh.alive or not self._receiver.is_alive()
 
     def _mend(self) -> None:

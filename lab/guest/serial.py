@@ -1,6 +1,6 @@
 """The host's end of a guest's virtio-serial channel: QEMU's socket, one line there and one back.
 
-It asks the same payload as SSH does, but needs no network: it answers while the network is cut, and a guest
+It asks the same program as SSH does, but needs no network: it answers while the network is cut, and a guest
 that was handed to another QEMU process is heard there before its SSH connection can be had again.
 """
 
@@ -18,7 +18,7 @@ from lab.errors import GuestError
 from lab.ports import Clock
 
 ANSWER_S = 1.0
-"""The payload looks for a host at this end every 20 ms. A guest that is slower is asked over SSH."""
+"""The probe looks for a host at this end every 20 ms. A guest that is slower is asked over SSH."""
 
 DEAF_S, _DEAFEST_S = 0.25, 64.0
 """How long an end that did not answer, or is not there, is left alone: twice as long each time."""

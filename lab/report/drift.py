@@ -183,7 +183,7 @@ def render_look(guest: str, seen: Look, asked_ns: int, console: Console) -> None
     page.labelled("host's NTP", f"its REALTIME against its MONOTONIC_RAW: {_rate(seen.host)}", width=LABEL)
     if seen.noise is not None:
         points = format_fine(seen.noise.width_ns, UP)
-        noise = f"this host's own payload, truly 0: {_rate(seen.noise)}; points ± {points}"
+        noise = f"this host's own probe, truly 0: {_rate(seen.noise)}; points ± {points}"
         page.labelled("noise floor", noise, width=LABEL)
     page.labelled("resolution", _resolution(seen.raw), width=LABEL)
     page.labelled("steps", _steps(seen), style="yellow" if seen.steps or seen.restarts else "", width=LABEL)

@@ -155,7 +155,7 @@ def test_nothing_of_ones_identity_is_anothers(pair: Pair, eventually: Callable[.
 
 def test_nothing_of_the_making_is_left(pair: Pair, eventually: Callable[..., Any]) -> None:
     ssh = pair.probe("web-0").ssh
-    eventually(lambda: ssh.check("pgrep -c python3 || true").strip() == "1", 30)  # the probe's payload
+    eventually(lambda: ssh.check("pgrep -c python3 || true").strip() == "1", 30)  # the probe
     assert ssh.check("pgrep -c -x -f 'sshd: root@notty'").strip() == "1"
     assert "permaddr" not in ssh.check("ip -details link show eth0")
     assert clones.MADE_OF not in ssh.check(

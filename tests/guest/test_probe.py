@@ -46,7 +46,7 @@ def probe(lab: Lab, address: Address) -> Iterator[GuestProbe]:
 
 
 def pid(probe: GuestProbe) -> int:
-    """The payload that a probe talks to, from the path by which it is found again."""
+    """The program that a probe talks to, from the path by which it is found again."""
     return int(probe._way_back.split("/")[2])
 
 
@@ -154,7 +154,7 @@ def test_other_commands_have_the_connection_again_too(probe: GuestProbe, relay: 
     assert probe.reconnects == 1
 
 
-def test_a_payload_that_was_killed_is_started_anew_and_told(lab: Lab, probe: GuestProbe) -> None:
+def test_a_program_that_was_killed_is_started_anew_and_told(lab: Lab, probe: GuestProbe) -> None:
     probe.start_cycle()
     before = probe.samples()
     lab.probe.ssh.check(f"kill -9 {pid(probe)}")
@@ -169,7 +169,7 @@ def test_a_closed_probe_leaves_nothing_in_the_guest(
     with GuestProbe("web-0", lambda: SSH.connect(address, lab.clock, 60)) as probe:
         number = pid(probe)
         lab.probe.ssh.check(f"test -d /proc/{number}")
-    # Long before a payload without a host would end by itself.
+    # Long before a program without a host would end by itself.
     assert eventually(lambda: lab.probe.ssh.run(f"test -d /proc/{number}").status == 1, 20)
 
 

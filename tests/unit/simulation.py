@@ -305,7 +305,7 @@ class _World:
         return found
 
     def sampler(self, end: int, begin: int = BASE - 3 * MS) -> tuple[SamplerReport, list[Heartbeat]]:
-        """The payload's Sampler and its heartbeats. Looks at rest are all alike, but each one is made."""
+        """The probe's Sampler and its heartbeats. Looks at rest are all alike, but each one is made."""
         r, s = self.random, self.s
         at = begin
         last = first = self.guest_raw(at)

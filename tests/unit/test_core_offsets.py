@@ -1,4 +1,4 @@
-"""The kernel's stamps of a request and its answer bound the offset whatever happens on the way: the payload's
+"""The kernel's stamps of a request and its answer bound the offset whatever happens on the way: the probe's
 own code over a synthetic guest, whose truth is known.
 
 The guest's CLOCK_REALTIME is stepped at any moment of the exchange, once. Packets are split, lost and sent
@@ -153,7 +153,7 @@ def exchange(world: World, packets: Packets, number: int) -> Reading:
         world.answer(44, world.later())
     if draw.random() < 0.2:
         world.send(52)
-    while not (line := packets.told(50 * MS)):
+    while not (line := packets.stamps_line(50 * MS)):
         world.now += draw.randrange(1, 2 * MS)
     assert line.split()[1] == b"%d" % number
     world.now = max([world.now, t4, *(at for at, *_ in world.queue)])
@@ -191,7 +191,7 @@ def test_the_offset_lies_between_the_kernels_stamps(seed: int) -> None:
 
 
 def test_an_undisturbed_exchange_has_both_stamps() -> None:
-    """Else the property above would hold of a payload that never says anything."""
+    """Else the property above would hold of a probe that never stamps anything."""
     told = 0
     for seed in range(300):
         world = World(random.Random(seed))

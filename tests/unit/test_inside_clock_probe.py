@@ -1,4 +1,4 @@
-"""The payload on its own, as a real process: it has to run where the lab does not."""
+"""The probe on its own, as a real process: it has to run where the lab does not."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class Host:
             os.close(end)
 
 
-class Payload:
-    """A running payload, and the host that started it."""
+class RunningProbe:
+    """A running probe, and the host that started it."""
 
     def __init__(self, text: bytes) -> None:
         self.process = subprocess.Popen(
@@ -111,11 +111,11 @@ class Payload:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Payload]]:
-    """Starts payloads, with parts of their text replaced; what still runs in the end is killed."""
-    started: list[Payload] = []
+def start() -> Iterator[Callable[..., RunningProbe]]:
+    """Starts probes, with parts of their text replaced; what still runs in the end is killed."""
+    started: list[RunningProbe] = []
 
-    def make(**replaced: str) -> Payload:
+    def make(**replaced: str) -> RunningProbe:
         text = program.source(PROGRAM)
         for name, value in replaced.items():
             lines = text.splitlines(keepends=True)
@@ -124,70 +124,70 @@ def start() -> Iterator[Callable[..., Payload]]:
                 f"{name} = {value}\n".encode() if line.startswith(f"{name} = ".encode()) else line
                 for line in lines
             )
-        started.append(Payload(text))
+        started.append(RunningProbe(text))
         return started[-1]
 
     yield make
-    for payload in started:
-        payload.process.kill()
-        payload.process.wait()
+    for probe in started:
+        probe.process.kill()
+        probe.process.wait()
 
 
-Start = Callable[..., Payload]
+Start = Callable[..., RunningProbe]
 
 
 def test_what_it_knows_outlives_its_host(start: Start) -> None:
-    payload = start()
-    payload.first.say(b"c\ns\n")
-    first = json.loads(payload.first.line("S")[2:])
-    beat = int(payload.first.line("B").split()[1])
-    payload.first.leave()
+    probe = start()
+    probe.first.say(b"c\ns\n")
+    first = json.loads(probe.first.line("S")[2:])
+    beat = int(probe.first.line("B").split()[1])
+    probe.first.leave()
     time.sleep(0.2)
-    host = payload.come_back()
+    host = probe.come_back()
     beats = int(host.line("A").split()[1])
     assert int(host.line("B").split()[1]) == beats + 1
     host.say(b"s\n")
     later = json.loads(host.line("S")[2:])
     assert later["first_raw_ns"] == first["first_raw_ns"]
-    # It went on sampling and counting in between: holes would be the payload's own.
+    # It went on sampling and counting in between: holes would be the probe's own.
     assert later["count"] - first["count"] > 0.2e9 / later["period_ns"] / 2
     assert beats > beat + 3
 
 
 def test_at_rest_it_answers_and_does_nothing_else(start: Start) -> None:
-    payload = start()
-    payload.first.say(b"p\n")
-    payload.first.line("P")
+    probe = start()
+    probe.first.say(b"p\n")
+    probe.first.line("P")
     time.sleep(0.3)
-    payload.first.say(b"r 1\ns\n")
-    assert payload.first.line().startswith("R 1 "), "no heartbeat came in between"
-    before = json.loads(payload.first.line("S")[2:])["count"]
+    probe.first.say(b"r 1\ns\n")
+    assert probe.first.line().startswith("R 1 "), "no heartbeat came in between"
+    before = json.loads(probe.first.line("S")[2:])["count"]
     time.sleep(0.1)
-    payload.first.say(b"s\n")
-    assert json.loads(payload.first.line()[2:])["count"] == before + 1, "only asking looks"
-    payload.first.say(b"c\n")
-    payload.first.line("C")
-    first = int(payload.first.line("B").split()[1])
-    assert int(payload.first.line("B").split()[1]) == first + 1
+    probe.first.say(b"s\n")
+    assert json.loads(probe.first.line()[2:])["count"] == before + 1, "only asking looks"
+    probe.first.say(b"c\n")
+    probe.first.line("C")
+    first = int(probe.first.line("B").split()[1])
+    assert int(probe.first.line("B").split()[1]) == first + 1
 
 
 def test_a_line_cut_off_by_the_loss_is_forgotten(start: Start) -> None:
-    payload = start()
-    payload.first.say(b"r 1")
+    probe = start()
+    probe.first.say(b"r 1")
     time.sleep(0.05)
-    payload.first.leave()
-    host = payload.come_back()
+    probe.first.leave()
+    host = probe.come_back()
     host.line("A")
     host.say(b"r 2\n")
     assert host.line("R").split()[1] == "2"
 
 
 def test_an_answer_cut_off_by_the_loss_is_forgotten(start: Start) -> None:
-    payload = start()
+    probe = start()
     for _ in range(40):  # nobody reads: more than a pipe holds
-        payload.first.say(b"s\n" * 40)
+        probe.first.say(b"s\n" * 40)
         time.sleep(0.01)
-    host = payload.come_back()
+    host = probe.come_back()
     seen = os.read(host.read, 65536)
     assert seen.startswith(b"A ")
     host.say(b"r 3\n")
@@ -195,76 +195,76 @@ def test_an_answer_cut_off_by_the_loss_is_forgotten(start: Start) -> None:
 
 
 def test_a_host_that_comes_back_takes_over_from_one_that_seems_alive(start: Start) -> None:
-    payload = start()
-    host = payload.come_back()
+    probe = start()
+    host = probe.come_back()
     host.line("A")
     host.say(b"r 1\n")
     assert host.line("R")
     with pytest.raises(EOFError):
-        payload.first.line("R")
+        probe.first.line("R")
 
 
 def test_it_is_taken_over_again_and_again_and_keeps_no_descriptors(start: Start) -> None:
-    payload = start()
-    folder = Path(f"/proc/{payload.process.pid}/fd")
+    probe = start()
+    folder = Path(f"/proc/{probe.process.pid}/fd")
     before = len(list(folder.iterdir()))
     for number in range(20):
-        host = payload.come_back()
+        host = probe.come_back()
         host.line("A")
         host.say(b"r %d\n" % number)
         assert host.line("R").split()[1] == str(number)
         if number % 2:
             host.leave()
-    host = payload.come_back()
+    host = probe.come_back()
     host.line("A")
     assert len(list(folder.iterdir())) == before
 
 
 def test_it_sees_that_nobody_reads_it_any_more(start: Start) -> None:
-    payload = start()
-    os.close(payload.first.read)  # its input stays open: only the next heartbeat can tell
+    probe = start()
+    os.close(probe.first.read)  # its input stays open: only the next heartbeat can tell
     deadline = time.monotonic() + 20
-    while str(Path(f"/proc/{payload.process.pid}/fd/0").readlink()) != "/dev/null":
+    while str(Path(f"/proc/{probe.process.pid}/fd/0").readlink()) != "/dev/null":
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert payload.come_back().line("A")
+    assert probe.come_back().line("A")
 
 
 def test_without_a_host_it_ends_and_leaves_nothing(start: Start) -> None:
-    payload = start(STAY_NS="300000000")
-    os.close(payload.first.write)
-    assert payload.process.wait(20) == 0
-    assert not Path(payload.path).exists()
+    probe = start(STAY_NS="300000000")
+    os.close(probe.first.write)
+    assert probe.process.wait(20) == 0
+    assert not Path(probe.path).exists()
     assert not [
         f for folder in ("/run", "/dev/shm", "/tmp") for f in Path(folder).glob("freezelab-" + "?" * 32)
     ]
 
 
 def test_with_a_host_it_does_not_end(start: Start) -> None:
-    payload = start(STAY_NS="300000000")
-    payload.first.leave()
-    host = payload.come_back()
+    probe = start(STAY_NS="300000000")
+    probe.first.leave()
+    host = probe.come_back()
     host.line("A")
     time.sleep(0.6)
     host.say(b"r 1\n")
     assert host.line("R")
     host.say(b"q\n")
-    assert payload.process.wait(20) == 0
+    assert probe.process.wait(20) == 0
 
 
 def test_where_it_cannot_be_found_again_it_ends_with_its_host(start: Start) -> None:
-    payload = start(FOLDERS='("/nonexistent",)')
-    assert payload.path == ""
-    payload.first.leave()
-    assert payload.process.wait(20) == 0
+    probe = start(FOLDERS='("/nonexistent",)')
+    assert probe.path == ""
+    probe.first.leave()
+    assert probe.process.wait(20) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_another_user_does_not_reach_it(start: Start) -> None:
-    payload = start()
+    probe = start()
     attempt = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
     done = subprocess.run(
-        ["/usr/bin/python3", "-c", attempt, payload.path],
+        ["/usr/bin/python3", "-c", attempt, probe.path],
         user=NOBODY,
         group=NOBODY,
         extra_groups=[],
@@ -274,5 +274,5 @@ def test_another_user_does_not_reach_it(start: Start) -> None:
         check=False,
     )
     assert "PermissionError" in done.stderr
-    payload.first.say(b"r 1\n")
-    assert payload.first.line("R")
+    probe.first.say(b"r 1\n")
+    assert probe.first.line("R")

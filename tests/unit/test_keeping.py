@@ -174,7 +174,7 @@ def test_times_that_make_no_sense(length: str, every: str, said: str) -> None:
 
 
 def test_the_lab_s_own_noise_is_around_zero() -> None:
-    """The payload as a process of this host: its offsets hold zero, whatever the host is busy with."""
+    """The probe as a process of this host: its offsets hold zero, whatever the host is busy with."""
     points = []
     with host_probe(HostClock()) as probe:
         probe.start_cycle()
@@ -465,7 +465,7 @@ def test_a_calibration_fits_the_terminal(width: int) -> None:
 
 
 def test_a_probe_of_the_host_leaves_no_open_descriptors() -> None:
-    """The local payload holds nothing open in this process."""
+    """The local probe holds nothing open in this process."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     with host_probe(HostClock()) as probe:
         probe.read()

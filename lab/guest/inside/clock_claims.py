@@ -1,7 +1,4 @@
-"""What a guest's programs say of its clock: the part of the watcher that asks them. Runs in the guest.
-
-Nothing here waits.
-"""
+"""What a guest's programs claim of its clock: the part of the watcher that asks them. Nothing here waits."""
 
 import os
 import subprocess
@@ -21,7 +18,7 @@ NOT_SYNCHRONISED = "Not synchronised"  # chronyc's leap status
 
 
 class Claims:
-    """What was said, source by source, in order."""
+    """What the guest's programs claim, source by source, in order."""
 
     def __init__(self) -> None:
         self.kept = {}  # type: dict[str, list[list[object]]]
@@ -34,18 +31,18 @@ class Claims:
         bound: "int | None",
         text: str,
     ) -> None:
-        """One said since the look `begun`."""
+        """One claim, made since the look `begun`."""
         ended = look()
-        said = self.kept.setdefault(source, [])
+        rows = self.kept.setdefault(source, [])
         low, high = min(begun[2], ended[2]), max(begun[3], ended[3])
-        said.append([begun[0], ended[1], low, high, synced, bound, text[:MOST_TEXT]])
-        if len(said) >= MOST_KEPT:
-            del said[1::2]
+        rows.append([begun[0], ended[1], low, high, synced, bound, text[:MOST_TEXT]])
+        if len(rows) >= MOST_KEPT:
+            del rows[1::2]
 
     def ended(self, source: str, begun: "tuple[int, int, int, int]", text: str) -> None:
-        """Who spoke before says nothing any more: what was said last no longer stands."""
-        said = self.kept.get(source)
-        if said and said[-1][4:6] != [None, None]:
+        """The source has ended or does not answer: its last claim no longer stands."""
+        rows = self.kept.get(source)
+        if rows and rows[-1][4:6] != [None, None]:
             self.add(source, begun, None, None, text)
 
 
@@ -84,9 +81,9 @@ class Child:
         assert self.process.stdout is not None  # noqa: S101 - it is a pipe
         self.output = self.process.stdout.fileno()
         os.set_blocking(self.output, False)
-        self.said = b""
+        self.received = b""
 
-    def tell(self, text: bytes) -> bool:
+    def write(self, text: bytes) -> bool:
         assert self.process.stdin is not None  # noqa: S101 - it is a pipe
         try:
             self.process.stdin.write(text)
@@ -94,13 +91,13 @@ class Child:
             return False
         return True
 
-    def hear(self) -> bool:
+    def read(self) -> bool:
         """Read what is there; whether there may be more."""
         try:
             data = os.read(self.output, 65536)
         except OSError:
             return True
-        self.said += data
+        self.received += data
         return bool(data)
 
     def end(self) -> int:
@@ -145,14 +142,14 @@ class Chronyc(Asker):
                 return
             self.files = [self.child.output]
         self.asked = look()
-        if not self.child.tell(b"sources\ntracking\n"):
+        if not self.child.write(b"sources\ntracking\n"):
             self.lost("chronyc ended")
 
     def ready(self) -> None:
         if self.child is None:
             return
-        more = self.child.hear()
-        *lines, self.child.said = self.child.said.split(b"\n")
+        more = self.child.read()
+        *lines, self.child.received = self.child.received.split(b"\n")
         texts = [line.decode("ascii", "replace") for line in lines]
         for number, text in enumerate(texts):
             if text.startswith("506 "):
@@ -163,7 +160,7 @@ class Chronyc(Asker):
                 self.tracking(text)
                 self.asked = None
                 return
-        self.child.said = b"".join(line + b"\n" for line in lines) + self.child.said
+        self.child.received = b"".join(line + b"\n" for line in lines) + self.child.received
         if not more:
             self.lost("chronyc ended")
 
@@ -173,11 +170,11 @@ class Chronyc(Asker):
             return
         for row in rows:
             if row[1] == "*":
-                said = "%s measured %s s ago: %s s +/- %s s" % (row[2], row[6], row[7], row[9])
-                self.claims.add(self.SOURCES, self.asked, True, None, said)
+                detail = "%s measured %s s ago: %s s +/- %s s" % (row[2], row[6], row[7], row[9])
+                self.claims.add(self.SOURCES, self.asked, True, None, detail)
                 return
-        said = "none of %d selected" % len(rows)
-        self.claims.add(self.SOURCES, self.asked, False, None, said)
+        detail = "none of %d selected" % len(rows)
+        self.claims.add(self.SOURCES, self.asked, False, None, detail)
 
     def tracking(self, text: str) -> None:
         fields = text.split(",")
@@ -189,8 +186,9 @@ class Chronyc(Asker):
             return
         bound = int((abs(offset) + dispersion + delay / 2) * 1e9) + 1
         synced = fields[13] != NOT_SYNCHRONISED and int(fields[0] or "0", 16) != 0
-        said = "%s, offset %.6f s, dispersion %.6f s, delay %.6f s" % (fields[13], offset, dispersion, delay)
-        self.claims.add(self.TRACKING, self.asked, synced, bound, said)
+        numbers = offset, dispersion, delay
+        detail = fields[13] + ", offset %.6f s, dispersion %.6f s, delay %.6f s" % numbers
+        self.claims.add(self.TRACKING, self.asked, synced, bound, detail)
 
     def lost(self, why: str) -> None:
         now = self.asked or look()
@@ -230,22 +228,22 @@ class Program(Asker):
         self.files = [self.child.output]
 
     def ready(self) -> None:
-        if self.child is not None and not self.child.hear():
+        if self.child is not None and not self.child.read():
             self.over("it failed")
 
     def over(self, why: str) -> None:
         if self.child is None:
             return
-        text = self.child.said.decode("utf-8", "replace")
+        text = self.child.received.decode("utf-8", "replace")
         self.close()
         try:
-            said = self.understand(text)
+            claim = self.understand(text)
         except (ValueError, KeyError):
-            said = None
-        if said is None:
+            claim = None
+        if claim is None:
             self.claims.ended(self.source, self.asked, why)
         else:
-            self.claims.add(self.source, self.asked, *said)
+            self.claims.add(self.source, self.asked, *claim)
 
     def close(self) -> None:
         if self.child is not None:
@@ -280,8 +278,8 @@ class Timesync(Program):
         if not values:
             return None
         synced = int(parts.get("PacketCount") or "0") > 0 and parts.get("Leap") != "3"
-        said = "poll %s, packets %s" % (values.get("PollIntervalUSec", "?"), parts.get("PacketCount", "0"))
-        return synced, None, said
+        detail = "poll %s, packets %s" % (values.get("PollIntervalUSec", "?"), parts.get("PacketCount", "0"))
+        return synced, None, detail
 
 
 class Ntpq(Program):
@@ -299,10 +297,10 @@ class Ntpq(Program):
         dispersion = float(values["rootdisp"])
         synced = values["leap"] not in ("3", "11") and int(values["stratum"]) < 16
         bound = int((abs(offset) + dispersion + delay / 2) * 1e6) + 1
-        said = "leap %s, stratum %s, offset %s ms, rootdisp %s ms, rootdelay %s ms" % (
+        detail = "leap %s, stratum %s, offset %s ms, rootdisp %s ms, rootdelay %s ms" % (
             values["leap"], values["stratum"], values["offset"], values["rootdisp"], values["rootdelay"],
         )  # fmt: skip
-        return synced, bound, said
+        return synced, bound, detail
 
 
 def askers(names: "list[str]", claims: Claims) -> "list[Asker]":

@@ -1,8 +1,7 @@
-"""The probe's inside: runs in the guest, on any Linux with Python 3.6 or later.
+"""The probe's inside: answers readings of the clocks, samples them, and sends heartbeats.
 
-This file is sent over SSH as text (program.py) and is never imported by the lab. One process, one thread: a
-thread of its own for the sampler would take turns with the one that answers readings, and each
-would see the other as noise.
+One process, one thread: a thread of its own for the sampler would take turns with the one that answers
+readings, and each would see the other as noise.
 
 Lines from the host, and what is answered (numbers are nanoseconds of the guest's clocks):
 
@@ -41,7 +40,7 @@ import sys
 from lab.guest.inside.clocks import BOOT, MONO, RAW, REAL, RESOLUTION_NS, gettime
 from lab.guest.inside.host_streams import drop_streams, line_of
 from lab.guest.inside.packet_stamps import Packets
-from lab.guest.inside.serial_channel import Serial
+from lab.guest.inside.serial_channel import SerialChannel
 from lab.guest.inside.unix_socket import accept, listen
 
 PERIOD_NS = 4000000
@@ -57,7 +56,7 @@ STEP_FLOOR_NS = 500000
 STEP_SHARE = 8  # of the distance: chrony slews by at most a twelfth (maxslewrate 83333 ppm)
 
 READING = b"R %s %d %d %d %d %d %d %d %d%s\n"
-# What is worth a look; what it means is told by lab/core/kernel_log.py, which has the kernel's own texts.
+# What is worth a look; lab/core/kernel_log.py has the kernel's own texts, and what they mean.
 NOTABLE = re.compile(
     r"soft lockup|hard LOCKUP|workqueue lockup|rcu.*(stall|kthread (starved|timer wakeup))|"
     r"blocked.* for more than|clocksource|[Uu]nstable|TSC|NETDEV WATCHDOG|"
@@ -65,11 +64,11 @@ NOTABLE = re.compile(
 )
 
 
-class Lost(Exception):
+class HostLost(Exception):
     """There is no host at the other end any more."""
 
 
-class Out:
+class Output:
     """Standard output without blocking: a heartbeat that does not fit is dropped, never waited for."""
 
     def __init__(self) -> None:
@@ -80,7 +79,7 @@ class Out:
             self.pending = self.pending[os.write(1, self.pending) :]
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
-                raise Lost() from error
+                raise HostLost() from error
 
     def answer(self, line: bytes) -> None:
         if self.pending:
@@ -91,7 +90,7 @@ class Out:
             written = os.write(1, line)  # mostly all of it: the shortest way out for a reading
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
-                raise Lost() from error
+                raise HostLost() from error
             written = 0
         if written < len(line):
             self.pending = line[written:]
@@ -101,7 +100,7 @@ class Out:
             self.answer(line)
 
 
-class Line:
+class HostLink:
     """The host's end: standard input and output, and how another host may take them over."""
 
     def __init__(self) -> None:
@@ -116,9 +115,9 @@ class Line:
         try:
             data = os.read(0, 4096)
         except OSError as error:
-            raise Lost() from error
+            raise HostLost() from error
         if not data:
-            raise Lost()
+            raise HostLost()
         return data
 
     def lose(self) -> None:
@@ -126,7 +125,7 @@ class Line:
         self.inputs = [self.ear] if self.path else []
         self.forsaken = gettime(RAW) + (STAY_NS if self.path else 0)
 
-    def heard(self) -> None:
+    def extend_stay(self) -> None:
         """There is a host, if not at this end."""
         if self.forsaken != NEVER:
             self.forsaken = gettime(RAW) + STAY_NS
@@ -249,15 +248,15 @@ class Facts:
         }
 
 
-class Payload:
+class ClockProbe:
     def __init__(self) -> None:
-        self.line, self.out, self.sampler, self.facts = Line(), Out(), Sampler(), Facts()
-        self.packets, self.serial = Packets(), Serial()
+        self.line, self.out, self.sampler, self.facts = HostLink(), Output(), Sampler(), Facts()
+        self.packets, self.serial = Packets(), SerialChannel()
         self.beats = 0
         self.resting = False
         self.next_look = gettime(RAW)
 
-    def serve(self, asked: bytes, t2: "tuple[int, ...]", over: "Out | Serial") -> None:
+    def serve(self, asked: bytes, t2: "tuple[int, ...]", over: "Output | SerialChannel") -> None:
         """Answer one line. t2: the clocks on its receipt."""
         what = asked[:1]
         if what == b"r":
@@ -304,7 +303,7 @@ class Payload:
                     # The two that matter most come first here and last in an answer.
                     t2 = (gettime(RAW), gettime(REAL), gettime(MONO), gettime(BOOT))
                 if packets.wanted is not None:
-                    out.answer(packets.told(PACKET_NS))
+                    out.answer(packets.stamps_line(PACKET_NS))
                 for source in readable:
                     if source == 0:
                         waiting += line.read()
@@ -320,7 +319,7 @@ class Payload:
                     elif source == serial.file:
                         for asked in serial.lines():
                             self.serve(asked, t2, serial)
-                            line.heard()
+                            line.extend_stay()
                 if out.pending:
                     out.push()
                 if gettime(RAW) >= self.next_look:
@@ -336,7 +335,7 @@ class Payload:
                         serial.look()
                     if now >= line.forsaken:
                         return
-            except Lost:
+            except HostLost:
                 out.pending = waiting = b""
                 packets.close()
                 line.lose()
@@ -350,7 +349,7 @@ def main() -> None:
     except OSError:
         pass
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    Payload().run()
+    ClockProbe().run()
 
 
 if __name__ == "__main__":

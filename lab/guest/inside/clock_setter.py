@@ -1,5 +1,4 @@
-"""A guest's clock, read and stepped by the host: runs in the guest, on Python 3.6 or later. It is sent over
-SSH as text (program.py) and is never imported by the lab.
+"""A guest's clock, read and stepped by the host.
 
 Lines from the host, and what is answered (numbers are nanoseconds of the guest's CLOCK_REALTIME):
 

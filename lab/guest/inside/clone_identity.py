@@ -1,9 +1,8 @@
 """Makes another guest of this one: runs in a golden guest when its state is taken, and in all that begin
 with it.
 
-This file is sent over SSH as text (program.py) and is never imported by the lab. It goes into the
-background, holds the virtio-serial channel, and waits there for the host. Lines from the host, and what is
-answered:
+It goes into the background, holds the virtio-serial channel, and waits there for the host. Lines from the
+host, and what is answered:
 
     settle          settled         nobody is logged in, the network card is given up: the state may be taken
     time N          time M          CLOCK_REALTIME is set to N, in nanoseconds, and reads M before the answer
@@ -121,7 +120,7 @@ def run(words: "list[str]", given: bytes) -> None:
         raise OSError(0, "%s ended with status %d" % (words[0], status))
 
 
-class Guest:
+class GuestCopy:
     def __init__(self) -> None:
         self.card = self.was = ""
 
@@ -197,8 +196,8 @@ class Guest:
         try:
             with open("/dev/rtc0", "rb", 0) as file:
                 now = time.gmtime()
-                told = struct.unpack("9i", fcntl.ioctl(file, RTC_RD_TIME, bytes(36)))
-                there = told[5::-1]  # from the year down to the second
+                shown = struct.unpack("9i", fcntl.ioctl(file, RTC_RD_TIME, bytes(36)))
+                there = shown[5::-1]  # from the year down to the second
                 is_now = (
                     now.tm_year - 1900,
                     now.tm_mon - 1,
@@ -274,7 +273,7 @@ class Port:
         os.write(self.file, line + b"\n")
 
 
-def serve(port: Port, guest: Guest) -> None:
+def serve(port: Port, guest: GuestCopy) -> None:
     while True:
         word, _, rest = port.line().partition(b" ")
         try:
@@ -295,7 +294,7 @@ def serve(port: Port, guest: Guest) -> None:
 
 
 def main() -> None:
-    port, guest = Port(), Guest()
+    port, guest = Port(), GuestCopy()
     parent = enter_background()
     os.write(1, b"waiting\n")
     leave_parent(parent)

@@ -1,12 +1,12 @@
-"""Fills the guest's memory: runs in the guest, on any Linux with Python 3.6 or later.
+"""Fills the guest's memory, and verifies it.
 
-This file is sent over SSH as text (program.py) and is never imported by the lab. It takes the number of
-bytes and what it has to leave free as arguments, says one line, and goes on in the background:
+It takes the number of bytes and what it has to leave free as arguments, writes one line, and goes on in the
+background:
 
     R {json}        ready: where to connect to, whether the memory is locked
     N {json}        not done: what is available
 
-Who connects says one line, and gets lines until the answer is complete (numbers are bytes):
+Who connects sends one line, and gets lines until the answer is complete (numbers are bytes):
 
     wait            P done …, then D {json}
     verify          P done …, then V {json}
@@ -54,7 +54,7 @@ def lock() -> bool:
         return False
 
 
-class Memory:
+class MarkedPages:
     """The pages. Block by block, so that requests are answered in between."""
 
     def __init__(self, size: int) -> None:
@@ -93,7 +93,7 @@ class Memory:
 
 
 class Filler:
-    def __init__(self, memory: Memory, listener: socket.socket) -> None:
+    def __init__(self, memory: MarkedPages, listener: socket.socket) -> None:
         self.memory, self.listener = memory, listener
         self.done = 0
         self.waiting = []  # type: list[socket.socket]
@@ -109,7 +109,7 @@ class Filler:
                 return
             if self.done < self.memory.size:
                 self.done += self.memory.fill(self.done)
-                self.waiting = tell(self.waiting, line_of("P", self.done))
+                self.waiting = send_to_all(self.waiting, line_of("P", self.done))
                 if self.done >= self.memory.size:
                     self.end(self.waiting, line_of("D", {"bytes": self.done}))
                     self.waiting = []
@@ -141,19 +141,19 @@ class Filler:
         self.looked += looked
         self.wrong += len(wrong)
         self.named = (self.named + wrong)[:MOST_NAMED]
-        self.verifying = tell(self.verifying, line_of("P", self.looked))
+        self.verifying = send_to_all(self.verifying, line_of("P", self.looked))
         if self.looked >= self.memory.size:
             result = {"pages": self.looked // PAGE, "differ": self.wrong, "differing": self.named}
             self.end(self.verifying, line_of("V", result))
             self.verifying = []
 
     def end(self, peers: "list[socket.socket]", line: bytes) -> None:
-        for peer in tell(peers, line):
+        for peer in send_to_all(peers, line):
             peer.close()
 
 
-def tell(peers: "list[socket.socket]", line: bytes) -> "list[socket.socket]":
-    """Those that could be told: one whose connection was lost asks again."""
+def send_to_all(peers: "list[socket.socket]", line: bytes) -> "list[socket.socket]":
+    """Those that have got it: one whose connection was lost asks again."""
     left = []
     for peer in peers:
         try:
@@ -179,7 +179,7 @@ def main() -> None:
     os.write(1, line_of("R", {"path": path, "locked": locked}))
     leave_parent(parent)
     if path:
-        Filler(Memory(size), listener).work()
+        Filler(MarkedPages(size), listener).work()
 
 
 if __name__ == "__main__":

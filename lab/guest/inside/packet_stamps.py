@@ -1,4 +1,4 @@
-"""When the kernel saw a request come and its answer leave: a part of the payload.
+"""When the kernel saw a request come and its answer leave: a part of the probe.
 
 sshd, the pipe and Python take some milliseconds under TCG to hand a request on, and to send the answer. The
 kernel stamps each packet (packet(7), SO_TIMESTAMPNS) before sshd sees it and after sshd has sent it: in an
@@ -210,9 +210,9 @@ class Packets:
             self.wanted, self.departed = number, None
             self.since = gettime(RAW)
 
-    def told(self, patience: int) -> bytes:
-        """The line about the reading that is wanted, "" until it can be said; one without numbers when the
-        packet was not seen for `patience` ns."""
+    def stamps_line(self, patience: int) -> bytes:
+        """The line about the reading that is wanted, "" until it is known; one without numbers when
+        the packet was not seen for `patience` ns."""
         self.fetch()
         if self.departed is None:
             if gettime(RAW) - self.since < patience:

@@ -1,16 +1,16 @@
-"""The watcher's inside: runs in the guest, on any Linux with Python 3.6 or later.
+"""The watcher's inside: collects what the guest's programs claim of its clock, and a pause's side effects.
 
-This file is sent over SSH as text (program.py) and is never imported by the lab. It takes as arguments the
-names of the programs to ask (with commas), whether to watch for a pause's effects (0 or 1), the busy load on
-each vCPU (0 to 1) and how many vCPUs there are. It says one line, and goes on in the background:
+It takes as arguments the names of the programs to ask (with commas), whether to watch for a pause's effects
+(0 or 1), the busy load on each vCPU (0 to 1) and how many vCPUs there are. It writes one line, and goes on in
+the background:
 
     R {json}        ready: where to connect to
 
-Who connects says one line, and gets one:
+Who connects sends one line, and gets one:
 
-    cycle           C                   forget what was seen; what watches for effects begins
-    claims          W {json}            what was said since
-    effects         E {json}            what was seen since; what watches for effects ends
+    cycle           C                   claims and effects are forgotten; what watches for effects begins
+    claims          W {json}            what the guest's programs have claimed since
+    effects         E {json}            the effects since; what watches for them ends
     stop            X                   and it ends
 
 It ends by itself when nobody has asked for STAY_NS.
@@ -28,7 +28,7 @@ from lab.guest.inside.background import enter_background, leave_parent
 from lab.guest.inside.clock_claims import Claims, askers
 from lab.guest.inside.clocks import RAW, S, gettime
 from lab.guest.inside.host_streams import line_of
-from lab.guest.inside.side_effects import Fleet, Rtc, boot_minus_mono, burn, hand_on
+from lab.guest.inside.side_effects import Rtc, TimerSet, boot_minus_mono, burn, hand_on
 from lab.guest.inside.unix_socket import listen, receive_request
 
 STAY_NS = 3600 * S
@@ -70,7 +70,7 @@ class Children:
             os._exit(0)
 
     def end(self) -> "dict[str, list[object]]":
-        """What they saw, by name."""
+        """Their reports, by name."""
         found = {}  # type: dict[str, list[object]]
         for _, _, ours in self.all:
             try:
@@ -79,17 +79,17 @@ class Children:
                 pass
         for name, number, ours in self.all:
             ours.settimeout(REPORT_S)
-            said = b""
+            report = b""
             try:
                 while True:
                     data = ours.recv(65536)
                     if not data:
                         break
-                    said += data
+                    report += data
             except OSError:
                 pass
             try:
-                found.setdefault(name, []).extend(json.loads(said.decode() or "[]"))
+                found.setdefault(name, []).extend(json.loads(report.decode() or "[]"))
             except ValueError:
                 pass
             ours.close()
@@ -102,7 +102,7 @@ class Children:
         return found
 
 
-class Watch:
+class PauseWatch:
     def __init__(
         self, listener: socket.socket, names: "list[str]", effects: bool, load: float, most: int
     ) -> None:
@@ -114,18 +114,18 @@ class Watch:
         # From now on, not from the first cycle on: what they start is there already when it begins.
         self.askers = askers(self.names, self.claims)
         self.rtc = None  # type: Rtc | None
-        self.seen = None  # type: dict[str, object] | None
+        self.found = None  # type: dict[str, object] | None
         self.apart = 0
         self.asked = gettime(RAW)
 
     def begin(self) -> None:
         """Forget, and watch from now on."""
         self.end()
-        self.claims.kept, self.seen = {}, None
+        self.claims.kept, self.found = {}, None
         if self.effects:
             self.rtc = Rtc(gettime(RAW))
             self.askers.append(self.rtc)
-            self.children.start("timers", -1, TIMERS, lambda control: Fleet().work(control))
+            self.children.start("timers", -1, TIMERS, lambda control: TimerSet().work(control))
             ring = [os.pipe() for _ in self.cpus]
             for number, cpu in enumerate(self.cpus):
                 here, there = ring[number][0], ring[(number + 1) % len(ring)][1]
@@ -139,11 +139,11 @@ class Watch:
         self.apart = boot_minus_mono()
 
     def end(self) -> None:
-        """Keep what was seen, and watch no longer."""
-        if self.seen is None and self.children.all:
+        """Keep the effects that were found, and watch no longer."""
+        if self.found is None and self.children.all:
             found = self.children.end()
             if self.effects:
-                self.seen = {
+                self.found = {
                     "timers": found.get("timers", []),
                     "backward": found.get("backward", []),
                     "rtc": self.rtc.looks if self.rtc is not None else [],
@@ -192,7 +192,7 @@ class Watch:
                 answer = line_of("W", self.claims.kept)
             elif asked == b"effects":
                 self.end()
-                answer = line_of("E", self.seen)
+                answer = line_of("E", self.found)
             elif asked == b"stop":
                 answer, going = b"X {}\n", False
                 self.leave()
@@ -217,7 +217,7 @@ def main() -> None:
     os.write(1, line_of("R", {"path": path}))
     leave_parent(parent)
     if path:
-        Watch(listener, names, effects, load, most).work()
+        PauseWatch(listener, names, effects, load, most).work()
 
 
 if __name__ == "__main__":

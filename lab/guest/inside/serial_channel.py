@@ -1,4 +1,4 @@
-"""The virtio-serial channel: a part of the payload.
+"""The virtio-serial channel: a part of the probe.
 
 Beside SSH it needs no network, no sshd and no agent: what the host writes into a socket of its own comes out
 of a device here. The device is found by its name in sysfs, as there may be no udev. It can be opened by one
@@ -25,7 +25,7 @@ def device() -> str:
     return ""
 
 
-class Serial:
+class SerialChannel:
     """inputs: what to select on for lines from the host: nothing while nobody is there."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Serial:
         if self.file < 0:
             try:
                 self.file = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
-            except OSError:  # an earlier payload has it still
+            except OSError:  # an earlier probe has it still
                 return
             self.poll.register(self.file, select.POLLIN)
         if not any(events & (select.POLLHUP | select.POLLERR) for _, events in self.poll.poll(0)):

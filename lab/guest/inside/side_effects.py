@@ -1,7 +1,7 @@
 """What a pause does to a guest besides its clock: the parts of the watcher that run as processes of their
-own. Runs in the guest.
+own.
 
-Each is given one end of a socket pair: when that becomes readable it writes what it saw, as JSON, and ends.
+Each is given one end of a socket pair: when that becomes readable it writes its report, as JSON, and ends.
 So they end with who started them as well.
 """
 
@@ -32,7 +32,7 @@ RTC_SLOW_NS, RTC_FAST_NS, RTC_EARLY_NS = 20 * MS, 3 * MS, 12 * MS
 RTC = "/sys/class/rtc/rtc0/since_epoch"
 
 
-class Kind:
+class TimerKind:
     """The timers of one kind."""
 
     def __init__(self, name: str) -> None:
@@ -65,7 +65,7 @@ class Kind:
         }
 
 
-class Fleet:
+class TimerSet:
     """Timers of several kinds with spread periods. All are absolute on their own clock, and armed again from
     when they were due; one that is late by more than its period leaves out what it missed.
 
@@ -73,12 +73,12 @@ class Fleet:
     late by their own clock, as cron's jobs would."""
 
     def __init__(self) -> None:
-        self.kinds = []  # type: list[Kind]
+        self.kinds = []  # type: list[TimerKind]
         self.lock = threading.Lock()
         self.last = gettime(RAW)
         self.hole = self.hole_end = 0
 
-    def fired(self, kind: Kind, late: int, raw: int) -> None:
+    def fired(self, kind: TimerKind, late: int, raw: int) -> None:
         with self.lock:
             if raw - self.last > self.hole:
                 self.hole, self.hole_end = raw - self.last, raw
@@ -89,7 +89,7 @@ class Fleet:
                 kind.after.append(raw)
             kind.fired(late)
 
-    def files(self) -> "dict[int, tuple[Kind, int, int, list[int]]]":
+    def files(self) -> "dict[int, tuple[TimerKind, int, int, list[int]]]":
         """The timerfds by number: kind, clock, period, and when it is due. None without ctypes."""
         try:
             import ctypes
@@ -106,7 +106,7 @@ class Fleet:
         self.arm = arm
         found = {}
         for name, clock in ("monotonic", MONO), ("realtime", REAL), ("boottime", BOOT):
-            kind = Kind("timerfd " + name)
+            kind = TimerKind("timerfd " + name)
             self.kinds.append(kind)
             for period in PERIODS_MS:
                 file = create(clock, TFD_NONBLOCK | TFD_CLOEXEC)
@@ -118,7 +118,7 @@ class Fleet:
                 arm(file, due)
         return found
 
-    def sleep(self, kind: Kind, period: int) -> None:
+    def sleep(self, kind: TimerKind, period: int) -> None:
         """A thread that sleeps and nothing else."""
         while True:
             due = gettime(MONO) + period
@@ -127,7 +127,7 @@ class Fleet:
 
     def work(self, control: socket.socket) -> None:
         files = self.files()
-        sleepers = Kind("sleep")
+        sleepers = TimerKind("sleep")
         self.kinds.append(sleepers)
         for period in PERIODS_MS:
             sleepers.timers += 1
@@ -193,8 +193,8 @@ def hand_on(control: socket.socket, own: int, first: bool, here: int, there: int
             found = []
             for other, tally in tallies.items():
                 for number, clock in enumerate(Tally.CLOCKS):
-                    said = [clock, other, own, tally.looks, tally.backward[number], tally.worst[number]]
-                    found.append(said)
+                    row = [clock, other, own, tally.looks, tally.backward[number], tally.worst[number]]
+                    found.append(row)
             report(control, found)
             return
         if here in ready:

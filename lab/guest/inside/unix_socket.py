@@ -1,4 +1,4 @@
-"""How a program in a guest is reached again: the part that all programs sent there have in common.
+"""How a program in a guest is reached again: the part of all that go on without their first connection.
 
 A Unix socket without a name in the file system: it is bound by one for a moment only, and kept by its
 inode, which connect(2) takes as /proc/PID/fd/N. The kernel opens that to the same user only, and it is
