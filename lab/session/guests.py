@@ -91,7 +91,7 @@ class Guests:
         try:
             if not self._left:
                 self._view.phase("remove guests")
-                together(list(dict.fromkeys(self._launched)), self.remove)
+                together(list(dict.fromkeys(self._launched)), self._try_to_remove)
         finally:
             self._stack.__exit__(kind, value, trace)
             if not self._left:
@@ -335,14 +335,16 @@ class Guests:
             life.end(CALLED_OFF)
 
     def remove(self, name: str) -> None:
-        """End it, if it is ours: another run may have a guest of this name, and ours was refused."""
+        """End it, if it is ours: another run may have a guest of this name, and ours was refused.
+        HypervisorError when it does not end."""
         there = self._hypervisor.spec(name)
-        if there is None or there.run != self._settings.run:
-            return
-        try:
+        if there is not None and there.run == self._settings.run:
             self._hypervisor.destroy(name)
-        except FreezelabError as error:
-            self._view.note(f"could not be removed: {error}\nto try again: freezelab recover")
+
+    def _try_to_remove(self, name: str) -> None:
+        """All at once, first; what fails is tried again, and told, when the stack is left."""
+        with suppress(FreezelabError):
+            self.remove(name)
 
     def alive(self, name: str) -> None:
         """GuestError when its domain does not run."""

@@ -25,7 +25,7 @@ from lab.core.history import Host
 from lab.core.look import FREE, Discipline, between_steps, course, look, point
 from lab.core.method import FreezeMethod, Regime
 from lab.core.timeline import ClockStep, Reading, SamplerReport
-from lab.errors import RecordError, Refused, UsageError
+from lab.errors import HypervisorError, RecordError, Refused, UsageError
 from lab.guest.local import host_probe
 from lab.hypervisor.kept import state_of_kept
 from lab.image.build import Progress
@@ -308,6 +308,24 @@ def test_what_is_left_to_live_on_is_not_removed(tmp_path: Path) -> None:
             if leave:
                 guests.leave()
         assert folder.exists() is leave
+
+
+def test_a_guest_that_cannot_be_removed_is_no_clean_end(tmp_path: Path) -> None:
+    def destroy(name: str) -> None:
+        raise HypervisorError("cannot be destroyed", where=name)
+
+    notes: list[str] = []
+    settings: Any = SimpleNamespace(home=tmp_path, folder=tmp_path, run="r1")
+    stuck: Any = SimpleNamespace(
+        drop_logs=lambda *_: None, destroy=destroy, spec=lambda _name: SimpleNamespace(run="r1")
+    )
+    view: Any = SimpleNamespace(note=notes.append, phase=lambda *_: None)
+    guests = Guests(stuck, settings, HostClock(), view, NullJournal())
+    guests._launched.append("web-0")
+    guests._stack.callback(guests.remove, "web-0")
+    with pytest.raises(HypervisorError, match="web-0: cannot be destroyed"):
+        guests.__exit__(None, None, None)
+    assert notes == ["not undone: web-0: cannot be destroyed\nto try again: freezelab recover"]
 
 
 # -- calibrations ----------------------------------------------------------------------------------
