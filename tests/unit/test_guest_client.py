@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import paramiko
+import psutil
 import pytest
 
 from lab.core.mechanism import ResyncMechanism
@@ -118,9 +119,10 @@ def test_a_program_that_does_not_answer_in_time_is_an_error(filled: Fill) -> Non
 
 def test_stopped_it_is_gone(filled: Fill) -> None:
     filled.wait()
-    path = filled.program.path
+    path, running = filled.program.path, psutil.Process(process(filled))
     filled.stop()
     assert filled.program.path == ""
+    running.wait(20)  # it answers before it ends
     assert LocalSSH().socket(path, 1) is None
 
 

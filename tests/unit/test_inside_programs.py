@@ -141,8 +141,8 @@ def test_who_connects_and_asks_nothing_delays_the_others_for_a_moment(
 ) -> None:
     text = program.source("memory_filler")
     filler = fill(text.replace(b"PATIENCE_S = 5.0", b"PATIENCE_S = 0.3"))
+    began = time.monotonic()
     with filler.connect() as silent:
-        began = time.monotonic()
         assert filler.ask(b"wait").startswith(b"D ")
-        assert time.monotonic() - began > 0.1
+        assert time.monotonic() - began > 0.29
         assert silent.recv(1) == b"", "its connection is closed"

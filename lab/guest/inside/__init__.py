@@ -16,6 +16,7 @@ needs stands in that program: the guest compiles every line at each start. vermi
     part             what it holds
     clocks           the clocks' numbers and gettime, in nanoseconds
     adjtimex         adjtimex(2) and struct timex
+    files            small files of the kernel's
     host_streams     standard input and output, and how to let go of them
     background       how a program goes on without the shell that started it
     unix_socket      the socket at which a running program is reached again, and a request taken

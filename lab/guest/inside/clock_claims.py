@@ -66,7 +66,7 @@ class KernelStatus(Asker):
         self.claims.add("adjtimex", begun, synced, timex.maxerror * 1000, text)
 
 
-class Child:
+class ClaimProcess:
     """A program whose output is read without waiting for it."""
 
     def __init__(self, words: "list[str]", spoken_to: bool) -> None:
@@ -125,7 +125,7 @@ class Chronyc(Asker):
     def __init__(self, claims: Claims, now: int) -> None:
         Asker.__init__(self, now)
         self.claims = claims
-        self.child = None  # type: Child | None
+        self.child = None  # type: ClaimProcess | None
         self.asked = None  # type: tuple[int, int, int, int] | None
 
     def act(self, now: int) -> None:
@@ -136,7 +136,7 @@ class Chronyc(Asker):
             self.lost("chronyc does not answer")
         if self.child is None:
             try:
-                self.child = Child(["chronyc", "-c", "-n"], True)
+                self.child = ClaimProcess(["chronyc", "-c", "-n"], True)
             except OSError:
                 self.next = now + MISSING_NS
                 return
@@ -209,7 +209,7 @@ class Program(Asker):
     def __init__(self, claims: Claims, now: int, source: str, words: "list[str]") -> None:
         Asker.__init__(self, now)
         self.claims, self.source, self.words = claims, source, words
-        self.child = None  # type: Child | None
+        self.child = None  # type: ClaimProcess | None
         self.asked = look()
 
     def understand(self, text: str) -> "tuple[bool | None, int | None, str] | None":
@@ -221,7 +221,7 @@ class Program(Asker):
             self.over("it does not answer")
         self.asked = look()
         try:
-            self.child = Child(self.words, False)
+            self.child = ClaimProcess(self.words, False)
         except OSError:
             self.next = now + MISSING_NS
             return

@@ -38,6 +38,7 @@ import struct
 import sys
 
 from lab.guest.inside.clocks import BOOT, MONO, RAW, REAL, RESOLUTION_NS, gettime
+from lab.guest.inside.files import text_of
 from lab.guest.inside.host_streams import drop_streams, line_of
 from lab.guest.inside.packet_stamps import Packets
 from lab.guest.inside.serial_channel import SerialChannel
@@ -230,21 +231,14 @@ class Facts:
         return int(seconds) * 1000000000 - gettime(REAL) if seconds.isdigit() else None
 
     def all(self) -> "dict[str, object]":
-        def line(path: str) -> str:
-            try:
-                with open(path) as file:
-                    return file.read().strip()
-            except OSError:
-                return ""
-
         return {
-            "boot_id": line("/proc/sys/kernel/random/boot_id"),
-            "clocksource": line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            "boot_id": text_of("/proc/sys/kernel/random/boot_id"),
+            "clocksource": text_of("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             "kernel": os.uname().release,
             "python": "%d.%d.%d" % sys.version_info[:3],
             "resolution_ns": RESOLUTION_NS,
             "kernel_lines": self.notable(),
-            "rtc_minus_real_ns": self.rtc(line("/sys/class/rtc/rtc0/since_epoch")),
+            "rtc_minus_real_ns": self.rtc(text_of("/sys/class/rtc/rtc0/since_epoch")),
         }
 
 

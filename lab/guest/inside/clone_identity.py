@@ -33,6 +33,7 @@ from collections.abc import Callable
 
 from lab.guest.inside.background import enter_background, leave_parent
 from lab.guest.inside.clocks import REAL, gettime
+from lab.guest.inside.files import text_of
 from lab.guest.inside.serial_channel import device
 
 SETTLE_S = 20
@@ -50,14 +51,6 @@ RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207  # linux/random.h
 RTC_RD_TIME, RTC_SET_TIME = 0x80247009, 0x4024700A  # linux/rtc.h
 MS_BIND = 4096
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def text(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def write(path: str, content: bytes, mode: int) -> None:
@@ -87,7 +80,7 @@ def processes(names: "tuple[str, ...]") -> "list[tuple[int, int]]":
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            before, _, after = text("/proc/%s/stat" % entry).rpartition(")")
+            before, _, after = text_of("/proc/%s/stat" % entry).rpartition(")")
             if before.partition("(")[2] in names and after:
                 found.append((int(entry), int(after.split()[1])))
     return found
@@ -126,7 +119,7 @@ class GuestCopy:
 
     def settle(self) -> None:
         """Ready to be copied."""
-        listener = text("/run/sshd.pid")
+        listener = text_of("/run/sshd.pid")
         if not wait(lambda: not [1 for _, of in processes(("sshd",)) if str(of) == listener], SETTLE_S):
             raise OSError(0, "somebody is still logged in")
         self.card = os.path.basename(os.path.realpath("/sys/class/net/%s/device/.." % CARD))
@@ -152,12 +145,12 @@ class GuestCopy:
     ) -> "dict[str, str]":
         """The members of the host's order (guest/identity.py)."""
         self.reseed(binascii.a2b_hex(random))
-        self.was = text("/etc/machine-id")
+        self.was = text_of("/etc/machine-id")
         for path, (mode, content) in sorted(files.items()):
             write(path, binascii.a2b_base64(content), mode)
         socket.sethostname(name)
         before = self.listening()
-        sshd = int(text("/run/sshd.pid") or 0)
+        sshd = int(text_of("/run/sshd.pid") or 0)
         if sshd:
             os.kill(sshd, signal.SIGHUP)
         self.cover_ids(boot_id, uuid)
@@ -165,7 +158,7 @@ class GuestCopy:
         self.set_rtc()
         if sshd and not wait(lambda: self.listening() - before, LISTEN_S):
             raise OSError(0, "sshd does not listen again")
-        return {"mac": text("/sys/class/net/%s/address" % CARD)}
+        return {"mac": text_of("/sys/class/net/%s/address" % CARD)}
 
     def reseed(self, seed: bytes) -> None:
         with open("/dev/urandom", "wb", 0) as file:
@@ -174,7 +167,7 @@ class GuestCopy:
 
     def cover_ids(self, boot_id: str, uuid: str) -> None:
         cover(BOOT_ID, "boot_id", boot_id.encode() + b"\n", 0o444)
-        was = text(UUID)
+        was = text_of(UUID)
         cover(UUID, "product_uuid", uuid.encode() + b"\n", 0o400)
         if was and os.path.exists(TABLES):
             with open(TABLES, "rb") as file:
@@ -215,7 +208,7 @@ class GuestCopy:
         """Inodes of the sockets that listen on port 22 (proc(5), net/tcp)."""
         found = set()
         for path in "/proc/net/tcp", "/proc/net/tcp6":
-            for line in text(path).split("\n")[1:]:
+            for line in text_of(path).split("\n")[1:]:
                 words = line.split()
                 if words[1].endswith(":0016") and words[3] == "0A":
                     found.add(words[9])
@@ -228,7 +221,7 @@ class GuestCopy:
             os.kill(pid, signal.SIGTERM)
         wait(lambda: not set(there) & set(processes(("systemd-journal",))), LISTEN_S)
         folder = os.path.join(JOURNAL, self.was)
-        if self.was and self.was != text("/etc/machine-id") and os.path.isdir(folder):
+        if self.was and self.was != text_of("/etc/machine-id") and os.path.isdir(folder):
             for name in os.listdir(folder):
                 os.unlink(os.path.join(folder, name))
             os.rmdir(folder)

@@ -9,6 +9,8 @@ drivers/char/virtio_console.c); select(2) would then be woken for ever, so it is
 import os
 import select
 
+from lab.guest.inside.files import text_of
+
 PORT = "org.freezelab.probe.0"
 PORTS = "/sys/class/virtio-ports"
 
@@ -17,9 +19,8 @@ def device() -> str:
     """The path of the channel's device; "" when this guest has none."""
     try:
         for port in os.listdir(PORTS):
-            with open("%s/%s/name" % (PORTS, port)) as file:
-                if file.read().strip() == PORT:
-                    return "/dev/" + port
+            if text_of("%s/%s/name" % (PORTS, port)) == PORT:
+                return "/dev/" + port
     except OSError:
         pass
     return ""
