@@ -149,6 +149,7 @@ class Root:
                 process = QemuProcess.open(int(match[1]), f"guest={record.stem},")
                 if process is None:
                     record.unlink()
+                    record.with_suffix(".pid").unlink(missing_ok=True)
                 else:
                     process.close()
 

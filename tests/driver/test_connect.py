@@ -113,15 +113,16 @@ def test_the_record_of_a_guest_goes_when_its_process_has_ended(home: Path) -> No
     )
     with subprocess.Popen(command.split()) as qemu:
         record.write_text(RECORD.format(pid=qemu.pid))
+        record.with_suffix(".pid").write_text(f"{qemu.pid}\n")
         take = (
             f"from pathlib import Path; from lab.hypervisor.embed import Root; Root.take(Path({str(home)!r}))"
         )
         subprocess.run([sys.executable, "-c", take], cwd=ROOT, check=True)
-        assert record.exists()
+        assert {each.name for each in record.parent.glob("freezelab-z.*")} == {record.name, "freezelab-z.pid"}
         qemu.kill()
         os.waitid(os.P_PID, qemu.pid, os.WEXITED | os.WNOWAIT)  # ended, and still there
         subprocess.run([sys.executable, "-c", take], cwd=ROOT, check=True)
-        assert not record.exists()
+        assert not list(record.parent.glob("freezelab-z.*"))
 
 
 CONTAINER = """
