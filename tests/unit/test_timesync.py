@@ -5,7 +5,9 @@ from __future__ import annotations
 import calendar
 import ctypes
 import fcntl
+import os
 import random
+import shutil
 import struct
 import subprocess
 import time
@@ -261,14 +263,16 @@ def test_timesyncds_drop_ins_follow_its_configuration(tmp_path: Path) -> None:
     assert most_ns(done.stdout) == 256 * NS_PER_S
 
 
-def test_a_programs_command_line_is_that_of_its_process() -> None:
-    with subprocess.Popen(["sleep", "30"]) as process:
+def test_a_programs_command_line_is_that_of_its_process(tmp_path: Path) -> None:
+    program = tmp_path / f"sleep{os.getpid()}"  # no other process of this machine has its name
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "30"]) as process:
         try:
-            command = ["bash", "-c", command_line("sleep")]
+            command = ["bash", "-c", command_line(program.name)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
         finally:
             process.kill()
-    assert done.stdout.split()[0].endswith("sleep")
+    assert done.stdout.split()[0].endswith(program.name)
 
 
 @pytest.mark.parametrize(
