@@ -82,8 +82,13 @@ def test_a_save_that_a_signal_comes_into_is_restored(
         time.sleep(0.2)  # it has come to the main thread, which waits
         return save(domain, *arguments[:2], 0)  # this driver saves and restores what runs
 
+    def paused(at: Any, *arguments: Any) -> Any:
+        status = restore(at, *arguments[:2], 0)
+        at.lookupByName("test").suspend()
+        return status
+
     monkeypatch.setattr(libvirt.virDomain, "saveFlags", slowly)
-    monkeypatch.setattr(libvirt.virConnect, "restoreFlags", lambda at, *words: restore(at, *words[:2], 0))
+    monkeypatch.setattr(libvirt.virConnect, "restoreFlags", paused)
     freezing = Freezing(FreezeMethod.SAVE_RESTORE, save_to=str(home / "saves"))
     with Signals(), pytest.raises(Interrupted):
         lab.freeze("test", freezing, NEVER)
