@@ -188,7 +188,7 @@ def plan(
 @app.command()
 def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names or files.")]) -> None:
     """Validate playbooks, and tell what they need that is not here."""
-    from lab.core.foreseen import overruns
+    from lab.core.plan_warnings import overruns
     from lab.session.obstacles import cautions, obstacles
 
     codes = {0}

@@ -11,6 +11,7 @@ from lab.core import clocksource
 from lab.core.audit import Truth, audit
 from lab.core.boots import Boots, of_first_boot
 from lab.core.clock import GuestClock, Interval
+from lab.core.clock_disturbance import HOST_STEP_NS, host_step, moved
 from lab.core.method import FreezeMethod, WallClock
 from lab.core.offsets import (
     HOST_SLEW_PPM,
@@ -37,7 +38,6 @@ from lab.core.timeline import Call, ClockStep, Observation, Reading, SamplerRepo
 from lab.core.timesync import configs, rules
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync_setup import Setup
-from lab.core.trouble import HOST_STEP_NS, host_step, moved
 from lab.core.units import NS_PER_S
 from lab.core.witnesses import COLD_NS, LATE_NS, Witness, before_and_after
 

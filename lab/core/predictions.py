@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from lab.core import clocksource
 from lab.core.clock import GuestClock, Interval, intersect
+from lab.core.clock_disturbance import delay_ns
 from lab.core.method import Prediction, Regime, WallClock
 from lab.core.offsets import SLEW_PPM, ageing_ns
 from lab.core.quantities import format_interval
@@ -18,7 +19,6 @@ from lab.core.rates import UNKNOWN_DRIFT_PPM
 from lab.core.result import CycleResult
 from lab.core.timeline import STEP_FLOOR_NS, Reading
 from lab.core.timesync.compare import Compared, Seen, compare
-from lab.core.trouble import delay_ns
 from lab.core.units import NS_PER_S
 from lab.core.witnesses import Witness, before_and_after
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lab.core.clock import GuestClock
+from lab.core.clock_disturbance import host_step, moved
 from lab.core.offsets import Rate, real_samples, samples, smoothed
 from lab.core.plan import CycleSpec, Expectations, ResyncMechanism
 from lab.core.rates import UNKNOWN_DRIFT_PPM, last_drift, rate_of
@@ -12,7 +13,6 @@ from lab.core.resync import measure_resync
 from lab.core.steps import dated, first_sign, parts
 from lab.core.timeline import Observation
 from lab.core.timesync.rules import BOOTED
-from lab.core.trouble import host_step, moved
 from lab.core.witnesses import before_and_after
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lab.core.clock_disturbance import delay_ns
 from lab.core.cycle_findings import CycleFindings
 from lab.core.plan import ResyncMechanism
 from lab.core.predictions import compared
 from lab.core.quantities import format_about, format_interval, format_seconds
 from lab.core.resync import SyncOutcome
-from lab.core.trouble import delay_ns
 from lab.core.units import NS_PER_S, format_duration
 from lab.core.verdict import Finding, Outcome, at_most
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lab.core.look import Discipline
+from lab.core.drift_study import Discipline
 from lab.errors import GuestError
 from lab.guest import program
 from lab.guest.ssh import SSH

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from lab.core.lanes import MOST as MOST_LANES
+from lab.core.parallel_cells import MOST as MOST_LANES
 from lab.core.plan import FreezeMethod, ResyncMechanism, RtcTrack
 from lab.core.units import format_duration
 from lab.playbook.hosts import folder

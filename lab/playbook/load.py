@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.core.lanes import laned
+from lab.core.parallel_cells import laned
 from lab.core.plan import Cell, Plan
 from lab.playbook import models
 from lab.playbook.announcing import FOLDER

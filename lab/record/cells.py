@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lab.core import benchmark, standing
+from lab.core import benchmark, rollout_result
 from lab.core import plan as planned
 from lab.core.history import CellReached, GuestBooted
 from lab.core.history.run_events import Timing
@@ -45,13 +45,13 @@ def told_of(history: History) -> dict[str, Told]:
     return found
 
 
-def wanted(cell: planned.Cell, rollouts: Sequence[standing.Seen] = ()) -> int:
+def wanted(cell: planned.Cell, rollouts: Sequence[rollout_result.Seen] = ()) -> int:
     """How many guest's cycles it should have. A rollout that was stopped needs no more than it began."""
-    return standing.wanted(rollouts, len(cell.guests), cell.repeat, cell.control)
+    return rollout_result.wanted(rollouts, len(cell.guests), cell.repeat, cell.control)
 
 
 def cell_findings(
-    cell: planned.Cell, told: Told, run: int, rollouts: Sequence[standing.Seen] = ()
+    cell: planned.Cell, told: Told, run: int, rollouts: Sequence[rollout_result.Seen] = ()
 ) -> list[Finding]:
     """A cell of which not all was run: inconclusive, with its reason. run: how many cycles it had."""
     many = wanted(cell, rollouts)

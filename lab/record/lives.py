@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval, Stamp
+from lab.core.event_findings import life_findings, unannounced
+from lab.core.event_timeline import Announced, Life, Member, life
 from lab.core.handlers import handler_findings
 from lab.core.history import (
     CycleBegan,
@@ -16,8 +18,6 @@ from lab.core.history import (
     RunEnded,
     ServiceFailed,
 )
-from lab.core.life_findings import life_findings, unannounced
-from lab.core.lives import Announced, Life, Member, life
 from lab.core.plan import Cell
 from lab.core.result import CycleResult
 from lab.core.scheduled.model import Event, Happening

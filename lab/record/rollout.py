@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from lab.core.clock import Interval, Stamp
-from lab.core.fleet import Ends, Proof, Skew, named
 from lab.core.history import (
     CycleBegan,
     CycleEnded,
@@ -16,9 +15,10 @@ from lab.core.history import (
     RolloutPlanned,
     WaveReached,
 )
+from lab.core.one_at_a_time import Ends, Proof, Skew, named
 from lab.core.plan import DomainKind, GuestSpec, RolloutEnd
 from lab.core.rollout import Domain, set_of
-from lab.core.standing import GateSeen, Seen, WaveSeen, stands
+from lab.core.rollout_result import GateSeen, Seen, WaveSeen, stands
 from lab.core.verdict import Finding, worst
 from lab.errors import RecordError
 from lab.record.journal import History

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from lab.core import plan as planned
-from lab.core.again import again
 from lab.core.clocksource import option_findings
 from lab.core.findings import findings
-from lab.core.fleet import downs, one_at_a_time, proof_finding, skew_findings, skews
 from lab.core.history import DeadManActed, RunEnded
 from lab.core.judge import cells_of, measure_all
+from lab.core.one_at_a_time import downs, one_at_a_time, proof_finding, skew_findings, skews
 from lab.core.plan import Plan
+from lab.core.repeatability import again
 from lab.core.rescue import RESUMED
 from lab.core.result import CycleResult
-from lab.core.standing import rollout_findings
+from lab.core.rollout_result import rollout_findings
 from lab.core.timeline import Observation
 from lab.core.verdict import Finding, Outcome, worst
 from lab.errors import MachineError, RecordError

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lab.core.clock import Interval
-from lab.core.look import Course, Discipline, Look, Point
+from lab.core.drift_study import Course, Discipline, Look, Point
 from lab.core.offsets import Sample
 from lab.core.quantities import (
     DOWN,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
-from lab.core.foreseen import overruns
-from lab.core.lanes import batches
+from lab.core.parallel_cells import batches
 from lab.core.plan import Cell, FreezeMethod, GuestSpec, Plan, RolloutEnd
+from lab.core.plan_warnings import overruns
 from lab.core.quantities import format_length
 from lab.core.rollout import waves
 from lab.core.units import format_duration, format_size

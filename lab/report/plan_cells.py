@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from lab.core.lanes import batches
+from lab.core.parallel_cells import batches
 from lab.core.plan import Cell, GuestSpec, Plan
 from lab.core.units import format_size
 from lab.report.cells import show_left_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lab.core.quantities import DOWN, UP, format_at_latest, format_at_least, format_ms, format_seconds
-from lab.core.standing import ROLLOUT
+from lab.core.rollout_result import ROLLOUT
 from lab.core.verdict import Outcome
 from lab.record.run import OneAtATime, Rollout, Run, Wave
 from lab.report.cycles import VERDICTS

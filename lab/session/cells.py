@@ -13,8 +13,8 @@ from types import TracebackType
 
 from lab.controller import Controller, Fleet, Freezes, Subject
 from lab.core.history import CellReached, PatchUndone
-from lab.core.lanes import batches
 from lab.core.method import FreezeMethod
+from lab.core.parallel_cells import batches
 from lab.core.patch import Patch
 from lab.core.plan import Announcement, Cell, GuestSpec, Plan
 from lab.core.rollout import waves

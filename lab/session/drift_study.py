@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.core.look import Course, Look, Point, look, point
+from lab.core.drift_study import Course, Look, Point, look, point
 from lab.core.timeline import SamplerReport
 from lab.core.units import NS_PER_MS, parse_duration
 from lab.errors import GuestError, Interrupted, UsageError

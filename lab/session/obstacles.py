@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from lab.core.lanes import batches
+from lab.core.parallel_cells import batches
 from lab.core.patch import AnsiblePatch, CommandPatch, LivepatchPatch, MicrocodePatch, ReplaceHypervisorPatch
 from lab.core.plan import GuestSpec, Plan
 from lab.errors import FreezelabError

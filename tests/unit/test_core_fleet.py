@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.clock import Interval, Stamp
-from lab.core.fleet import Down, Proof, one_at_a_time, proof_finding, resumed_at, spread, stopped_at
+from lab.core.one_at_a_time import Down, Proof, one_at_a_time, proof_finding, resumed_at, spread, stopped_at
 from lab.core.plan import DomainKind
 from lab.core.timeline import Call
 from lab.core.verdict import Outcome

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.clock import Interval, Stamp
-from lab.core.life_findings import life_findings, unannounced
-from lab.core.lives import Announced, Life, life
+from lab.core.event_findings import life_findings, unannounced
+from lab.core.event_timeline import Announced, Life, life
 from lab.core.method import FreezeMethod, Regime
 from lab.core.pause import Pause
 from lab.core.plan import Announcement, CycleSpec, HoldPatch, NoticeExpectations, ResyncMechanism

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from lab.core.again import METRIC, again
 from lab.core.clock import Interval
 from lab.core.judge import measure
 from lab.core.plan import Expectations, Regime, ResyncMechanism
 from lab.core.predictions import compared
+from lab.core.repeatability import METRIC, again
 from lab.core.result import CycleResult
 from lab.core.resync import Correction
 from lab.core.timesync import configs

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from lab.cli.main import app
 from lab.core.calibration import Machine, calibrate
 from lab.core.clock import GuestClock, Stamp
+from lab.core.drift_study import FREE, Discipline, between_steps, course, look, point
 from lab.core.history import Host
-from lab.core.look import FREE, Discipline, between_steps, course, look, point
 from lab.core.method import FreezeMethod, Regime
 from lab.core.timeline import ClockStep, Reading, SamplerReport
 from lab.errors import HypervisorError, RecordError, Refused, UsageError

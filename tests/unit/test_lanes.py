@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.core.lanes import batches
+from lab.core.parallel_cells import batches
 from lab.core.plan import Plan
 from lab.playbook.load import parse
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from lab.core.foreseen import overruns
 from lab.core.method import WallClock
 from lab.core.patch import (
     AnsiblePatch,
@@ -34,6 +33,7 @@ from lab.core.plan import (
     ResyncMechanism,
     Rollout,
 )
+from lab.core.plan_warnings import overruns
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
 from lab.playbook import load, parse

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.core.clock import Interval, Stamp
-from lab.core.fleet import in_time_at, stopped_at, taken_down
+from lab.core.one_at_a_time import in_time_at, stopped_at, taken_down
 from lab.core.result import CycleResult
 from lab.core.scheduled.model import UNKNOWN_S, Event, EventType, Happening, Kind, State
 from lab.core.timeline import Call

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lab.core.clock import Stamp
-from lab.core.fleet import taken_down
-from lab.core.lives import Life, Member
+from lab.core.event_timeline import Life, Member
+from lab.core.one_at_a_time import taken_down
 from lab.core.plan import CycleSpec, NoticeExpectations
 from lab.core.quantities import format_interval, format_short
 from lab.core.result import CycleResult
