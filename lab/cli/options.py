@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from lab.core.units import NS_PER_S, parse_duration
 from lab.errors import UsageError
-from lab.hypervisor.accelerators import Request
+from lab.hypervisor.accelerators import AcceleratorRequest
 
 
-def accelerator_request(text: str) -> Request:
+def accelerator_request(text: str) -> AcceleratorRequest:
     """UsageError when it is none of auto, kvm, tcg."""
     try:
-        return Request(text)
+        return AcceleratorRequest(text)
     except ValueError:
         raise UsageError(f"no accelerator {text!r}", hint="known: auto, kvm, tcg") from None
 

@@ -8,7 +8,7 @@
 from lab.controller.cycle import RESERVE_NS as RESERVE_NS
 from lab.controller.cycle import Controller as Controller
 from lab.controller.freezes import Freezes as Freezes
-from lab.controller.notices import Told as Told
+from lab.controller.notices import EventLifecycle as EventLifecycle
 from lab.controller.reading import Subject as Subject
-from lab.controller.rollout import Fleet as Fleet
-from lab.controller.rollout import Stopped as Stopped
+from lab.controller.rollout import RolloutRunner as RolloutRunner
+from lab.controller.rollout import RolloutStop as RolloutStop

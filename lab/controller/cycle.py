@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from lab.controller.notices import Stage, Told, quietly
-from lab.controller.reading import Reader, Seen, Subject
+from lab.controller.notices import EventLifecycle, Stage, quietly
+from lab.controller.reading import ClockReader, GuestObservation, Subject
 from lab.core.clock import Stamp
 from lab.core.history import (
     BeatsArrived,
@@ -73,11 +73,11 @@ class _Terms:
     """What holds through one cycle. seen: of each guest so far."""
 
     index: int
-    seen: Mapping[str, Seen]
+    seen: Mapping[str, GuestObservation]
     spec: CycleSpec
     patch: HostPatch
     freezing: Freezing
-    told: Told | None
+    told: EventLifecycle | None
     stage: Stage
     patched: bool
 
@@ -98,7 +98,7 @@ class Controller:
     ) -> None:
         self._clock, self._hypervisor = clock, hypervisor
         self._journal, self._view, self._shield = journal, view, shield
-        self._reader = Reader(clock, journal, view)
+        self._reader = ClockReader(clock, journal, view)
 
     def run_cycle(
         self,
@@ -108,7 +108,7 @@ class Controller:
         patch: HostPatch,
         *,
         frozen: bool,
-        told: Told | None = None,
+        told: EventLifecycle | None = None,
         stage: Stage = quietly,
         patched: bool = True,
     ) -> None:
@@ -123,7 +123,7 @@ class Controller:
         """
         method = spec.method if frozen else FreezeMethod.NONE
         freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
-        seen = {name: Seen() for name in subjects}
+        seen = {name: GuestObservation() for name in subjects}
         terms = _Terms(index, seen, spec, patch, freezing, told, stage, patched)
         started = self._clock.now()
         for name, subject in subjects.items():

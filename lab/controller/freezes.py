@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lab.controller.cycle import Controller
-from lab.controller.notices import Stage, Told, quietly
+from lab.controller.notices import EventLifecycle, Stage, quietly
 from lab.controller.reading import Subject
 from lab.core.plan import Cell
 from lab.ports import Announcer, Clock, HostPatch, Journal, View
@@ -29,7 +29,7 @@ class Freezes:
         Controller.run_cycle does."""
         told, frozen, cycle = None, True, self.cell.cycle
         if self.announcer is not None and cycle.announce is not None:
-            told = Told(
+            told = EventLifecycle(
                 self.announcer,
                 self.clock,
                 self.journal,

@@ -24,7 +24,7 @@ def quietly(_stage: str) -> None:
     """Nobody is told."""
 
 
-class Told:
+class EventLifecycle:
     """One cycle's announcement, from its publication to its end.
 
     tolerance_ns, hold_ns: the guests are in time again when every |offset| has been within the one for as

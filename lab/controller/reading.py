@@ -47,7 +47,7 @@ class Subject:
 
 
 @dataclass
-class Seen:
+class GuestObservation:
     """What one cycle has seen of one guest so far. lost: it cannot be observed any more. gone: what is known
     to keep it from answering."""
 
@@ -60,7 +60,7 @@ class Seen:
         return self.gone is not None and self.gone.ended
 
 
-class Reader:
+class ClockReader:
     """Reads the guests of one cycle after another."""
 
     def __init__(self, clock: Clock, journal: Journal, view: View) -> None:
@@ -69,7 +69,7 @@ class Reader:
     def read(
         self,
         subjects: Mapping[str, Subject],
-        seen: Mapping[str, Seen],
+        seen: Mapping[str, GuestObservation],
         index: int,
         until_raw_ns: int,
         *,
@@ -102,7 +102,7 @@ class Reader:
             rest = least if dense else max(least, now + PACE_NS - self._clock.now().raw_ns)
             self._clock.sleep_until(min(until_raw_ns, self._clock.now().raw_ns + rest))
 
-    def observing(self, name: str, index: int, seen: Seen) -> _Observing:
+    def observing(self, name: str, index: int, seen: GuestObservation) -> _Observing:
         """A context in which a guest that cannot be observed is lost to the cycle, and not the cycle's
         end."""
         return _Observing(self._journal, self._view, name, index, seen)
@@ -111,7 +111,7 @@ class Reader:
 class _Observing:
     """A guest that cannot be observed is a problem of that guest, not the end of the cycle."""
 
-    def __init__(self, journal: Journal, view: View, name: str, index: int, seen: Seen) -> None:
+    def __init__(self, journal: Journal, view: View, name: str, index: int, seen: GuestObservation) -> None:
         self._journal, self._view, self._name, self._index, self._seen = journal, view, name, index, seen
 
     def __enter__(self) -> None:

@@ -28,14 +28,14 @@ Freeze = Callable[[int, Mapping[str, Subject], Stage], None]
 
 
 @dataclass(frozen=True)
-class Stopped:
+class RolloutStop:
     """Where a rollout was stopped. why: one line."""
 
     wave: int
     why: str
 
 
-class Fleet:
+class RolloutRunner:
     """One rollout over the given guests. doctor: asks guests how they are. tolerance_ns: a clock is in time
     when its |offset| is within it."""
 
@@ -54,7 +54,7 @@ class Fleet:
         self._sets = {guest.name: set_of(guest) for guest in guests}
         self.waves = waves(guests, rollout)
 
-    def roll_out(self, first: int, subjects: Mapping[str, Subject], freeze: Freeze) -> Stopped | None:
+    def roll_out(self, first: int, subjects: Mapping[str, Subject], freeze: Freeze) -> RolloutStop | None:
         """Every wave, as the cycles from index `first` on. Returns where a gate stopped it, None when it is
         complete. What a cycle raises passes through, after it was journalled where the rollout stands."""
         rollout = self._rollout
@@ -87,7 +87,7 @@ class Fleet:
 
     def _wave(
         self, wave: Wave, index: int, subjects: Mapping[str, Subject], freeze: Freeze
-    ) -> Stopped | None:
+    ) -> RolloutStop | None:
         self._journal_wave(wave, index, "begin")
         freeze(index, {name: subjects[name] for name in wave.guests}, lambda stage: self._show(wave, stage))
         self._rest(wave.guests, subjects)
@@ -98,7 +98,7 @@ class Fleet:
             why = self._gates(wave, index, subjects)
         self._journal_wave(wave, index, "end")
         if why:
-            return Stopped(wave.number, why)
+            return RolloutStop(wave.number, why)
         self._show(wave, "done")
         return None
 

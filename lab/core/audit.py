@@ -33,7 +33,7 @@ _NEAR = 2  # samples on either side: they were narrowed by all the others alread
 
 
 @dataclass(frozen=True)
-class Point:
+class AuditPoint:
     """The guest's REALTIME offset at some instant of [from_raw_ns, to_raw_ns], the host's MONOTONIC_RAW."""
 
     from_raw_ns: int
@@ -54,7 +54,9 @@ class _Window:
         self.raw = smoothed(raw, rate) or raw
         self.guest = [s.from_raw_ns + s.offset.mid_ns for s in self.raw]
         self.host = [r.t1.raw_ns for r in readings]
-        self.points = [Point(s.from_raw_ns, s.to_raw_ns, s.offset) for s in real_samples(readings, self.raw)]
+        self.points = [
+            AuditPoint(s.from_raw_ns, s.to_raw_ns, s.offset) for s in real_samples(readings, self.raw)
+        ]
 
     def raw_offset(self, guest_raw_ns: int) -> Interval:
         """The offset of MONOTONIC_RAW when the guest's showed `guest_raw_ns`."""
@@ -78,17 +80,17 @@ class _Window:
             found.append(apart.widened(ageing_ns(far, HOST_SLEW_PPM)))
         return _together(found)
 
-    def point(self, claim: Claim) -> Point:
+    def point(self, claim: Claim) -> AuditPoint:
         """The truth at a claim that was made in this window."""
         one, two = self.raw_offset(claim.from_raw_ns), self.raw_offset(claim.to_raw_ns)
         host = Interval(claim.from_raw_ns - one.high_ns, max(claim.to_raw_ns, claim.from_raw_ns) - two.low_ns)
         if claim.apart_ns is not None:
             apart = Interval(*claim.apart_ns)
-            return Point(host.low_ns, host.high_ns, apart + _hull([one, two]) - self.host_apart(host))
+            return AuditPoint(host.low_ns, host.high_ns, apart + _hull([one, two]) - self.host_apart(host))
         near = [p for p in self.points if p.to_raw_ns >= host.low_ns and p.from_raw_ns <= host.high_ns]
         at = bisect_right([p.at_raw_ns for p in self.points], host.mid_ns)
         near += self.points[max(0, at - 1) : at + 1]
-        return Point(host.low_ns, host.high_ns, _hull([p.offset for p in near]))
+        return AuditPoint(host.low_ns, host.high_ns, _hull([p.offset for p in near]))
 
 
 def _hull(given: Sequence[Interval]) -> Interval:
@@ -121,10 +123,10 @@ class Truth:
         self._stop, self._resume = stop_guest, resume_guest
 
     @property
-    def points(self) -> list[Point]:
+    def points(self) -> list[AuditPoint]:
         return [p for window in (self.before, self.after) if window is not None for p in window.points]
 
-    def at(self, claim: Claim) -> Point | None:
+    def at(self, claim: Claim) -> AuditPoint | None:
         """The truth at a claim, None when it is not known."""
         if self._stop is None or self._resume is None or self.before is None or self.after is None:
             return None
@@ -134,7 +136,7 @@ class Truth:
             return self.after.point(claim)
         # It may also have begun on one side and ended on the other.
         one, two = self.before.point(claim), self.after.point(claim)
-        return Point(
+        return AuditPoint(
             min(one.from_raw_ns, two.from_raw_ns),
             max(one.to_raw_ns, two.to_raw_ns),
             _hull([one.offset, two.offset]),
@@ -144,7 +146,7 @@ class Truth:
 @dataclass(frozen=True)
 class _Placed:
     claim: Claim
-    truth: Point | None
+    truth: AuditPoint | None
 
     @property
     def wrong_by_ns(self) -> int:
@@ -154,7 +156,7 @@ class _Placed:
         return self.truth.offset.smallest_ns - self.claim.claimed_ns
 
 
-def _audit(source: str, placed: Sequence[_Placed], points: Sequence[Point], pause: _Pause) -> Audit:
+def _audit(source: str, placed: Sequence[_Placed], points: Sequence[AuditPoint], pause: _Pause) -> Audit:
     wrong = [p for p in placed if p.wrong_by_ns > 0]
     worst = max(wrong, key=lambda p: p.wrong_by_ns, default=None)
     return Audit(
@@ -189,17 +191,17 @@ def _common(begin: int, end: int, other: Interval) -> int:
     return max(0, min(end, other.high_ns) - max(begin, other.low_ns))
 
 
-def _wrong_for(placed: Sequence[_Placed], points: Sequence[Point], pause: _Pause) -> Interval:
+def _wrong_for(placed: Sequence[_Placed], points: Sequence[AuditPoint], pause: _Pause) -> Interval:
     """How long a claim stood that was wrong. A claim stands until the next one of its source. At least: over
     runs of points at which the clock is certainly off by more than the claim that stands, of claims that
     were wrong when they were made. At most: over runs at which it may be, from the point before to the one
     after."""
     low = high = 0
-    run: list[Point] = []
-    doubt: list[Point] = []
-    last_sound: Point | None = None
+    run: list[AuditPoint] = []
+    doubt: list[AuditPoint] = []
+    last_sound: AuditPoint | None = None
     standing: _Placed | None = None
-    events: list[tuple[Point, _Placed | None]] = [(p.truth, p) for p in placed if p.truth is not None]
+    events: list[tuple[AuditPoint, _Placed | None]] = [(p.truth, p) for p in placed if p.truth is not None]
     events += [(p, None) for p in points]
     for point, said in sorted(events, key=lambda event: (event[0].at_raw_ns, event[1] is None)):
         if said is not None:
@@ -225,13 +227,13 @@ def _wrong_for(placed: Sequence[_Placed], points: Sequence[Point], pause: _Pause
     return Interval(low, max(low, high))
 
 
-def _unsynced_for(placed: Sequence[_Placed], points: Sequence[Point], pause: _Pause) -> Interval:
+def _unsynced_for(placed: Sequence[_Placed], points: Sequence[AuditPoint], pause: _Pause) -> Interval:
     """How long the source said that the clock is not synchronised: at least from the first to the last such
     claim of a run, at most from the claim before the run to the one after it, or to the end of what was
     seen."""
     low = high = 0
-    run: list[Point] = []
-    before: Point | None = None
+    run: list[AuditPoint] = []
+    before: AuditPoint | None = None
     for claim, at in [(p.claim, p.truth) for p in placed if p.truth is not None]:
         if claim.synced is False:
             run.append(at)

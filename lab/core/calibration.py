@@ -125,7 +125,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Machine:
+class CalibratedMachine:
     """What a calibration depends on. id: a digest of the machine's id."""
 
     id: str
@@ -135,7 +135,7 @@ class Machine:
     accelerator: str
 
 
-def stale_why(made_real_ns: int, machine: Machine, now_real_ns: int, now: Machine) -> str:
+def stale_why(made_real_ns: int, machine: CalibratedMachine, now_real_ns: int, now: CalibratedMachine) -> str:
     """Why a calibration of `machine`, made at host REALTIME `made_real_ns`, does not hold `now`; "" when it
     does."""
     if machine.id != now.id:

@@ -55,7 +55,7 @@ class Discipline:
 
 
 @dataclass(frozen=True)
-class Point:
+class DriftPoint:
     """One burst. guest_ns: the guest's MONOTONIC_RAW from its first reading's receipt to its last answer.
     raw, real: offsets of the guest's clocks. host: the host's REALTIME minus its MONOTONIC_RAW."""
 
@@ -110,7 +110,7 @@ class Look:
     after: Discipline | None
 
 
-def point(readings: Sequence[Reading]) -> Point | None:
+def point(readings: Sequence[Reading]) -> DriftPoint | None:
     """A burst's point; None when there are no readings. Where they contradict each other, the clock stood
     still in between, and the narrowest counts alone."""
     if not readings:
@@ -121,7 +121,7 @@ def point(readings: Sequence[Reading]) -> Point | None:
     host = host_apart(chosen.t1, chosen.t4)
     # Of a clock that stood still, receipt may seem to come after an answer.
     first, last = readings[0].t2[GuestClock.RAW], readings[-1].t3[GuestClock.RAW]
-    return Point(
+    return DriftPoint(
         Interval(min(first, last), max(first, last)),
         best,
         real_sample(chosen, best),
@@ -129,7 +129,7 @@ def point(readings: Sequence[Reading]) -> Point | None:
     )
 
 
-def between_steps(points: Sequence[Point], sampler: SamplerReport | None) -> list[list[Sample]]:
+def between_steps(points: Sequence[DriftPoint], sampler: SamplerReport | None) -> list[list[Sample]]:
     """The REALTIME samples, cut where the guest's sampler saw a step; of a burst with a step in it nothing is
     left."""
     if sampler is None:
@@ -160,8 +160,8 @@ def course(parts: Sequence[Sequence[Sample]], rate: Rate) -> Course:
 
 
 def look(
-    points: Sequence[Point],
-    noise: Sequence[Point],
+    points: Sequence[DriftPoint],
+    noise: Sequence[DriftPoint],
     sampler: SamplerReport | None,
     restarts: int = 0,
     before: Discipline | None = None,

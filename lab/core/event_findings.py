@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lab.core.clock import Stamp
-from lab.core.event_timeline import Life, Member
+from lab.core.event_timeline import EventTimeline, Member
 from lab.core.one_at_a_time import taken_down
 from lab.core.plan import CycleSpec, NoticeExpectations
 from lab.core.quantities import format_interval, format_short
@@ -19,7 +19,7 @@ PASSED, FAILED, OPEN = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE
 
 
 class _Judge:
-    def __init__(self, life: Life, spec: CycleSpec, expect: NoticeExpectations) -> None:
+    def __init__(self, life: EventTimeline, spec: CycleSpec, expect: NoticeExpectations) -> None:
         self.life, self.spec, self.expect = life, spec, expect
         self.announced, self.notice = life.announced, life.event.notice
         self.group = self.notice.group
@@ -288,7 +288,7 @@ class _Judge:
             yield self._finding("notice", expectation, text, outcome, why)
 
 
-def life_findings(life: Life, spec: CycleSpec, expect: NoticeExpectations) -> list[Finding]:
+def life_findings(life: EventTimeline, spec: CycleSpec, expect: NoticeExpectations) -> list[Finding]:
     """All that one event was held against."""
     judge = _Judge(life, spec, expect)
     checks = (
@@ -298,7 +298,9 @@ def life_findings(life: Life, spec: CycleSpec, expect: NoticeExpectations) -> li
     return [finding for check in checks for finding in check()]
 
 
-def unannounced(results: Sequence[CycleResult], lives: Sequence[Life], cell: str = "") -> list[Finding]:
+def unannounced(
+    results: Sequence[CycleResult], lives: Sequence[EventTimeline], cell: str = ""
+) -> list[Finding]:
     """Guests that were to be told and were frozen without an event: one finding for each cycle. results: of
     one cell, whose cycles are announced."""
     known = [member.result.observation for life in lives for member in life.affected if member.result]

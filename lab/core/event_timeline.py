@@ -76,7 +76,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Life:
+class EventTimeline:
     """An event's timeline. unheard: when it was withheld, because its group had never asked. released: when
     it was approved on behalf of the group, by no guest of it. refused: how many requests of the group's were
     answered with an error in this cycle, by guest. restarts: of the incarnation."""
@@ -200,7 +200,7 @@ def _first(happenings: Sequence[Happening], kind: Kind, guest: str | None = None
     return min(found, key=lambda stamp: stamp.raw_ns, default=None)
 
 
-def life(announced: Announced, cycles: Cycles) -> Life:
+def life(announced: Announced, cycles: Cycles) -> EventTimeline:
     """The event's timeline. Of several of a kind the first counts."""
     event = announced.event
     own = [h for h in announced.happenings if h.event == event.id]
@@ -226,7 +226,7 @@ def life(announced: Announced, cycles: Cycles) -> Life:
             refused[happening.guest] = refused.get(happening.guest, 0) + 1
     unheard = _first(own, Kind.UNHEARD)
     published = _first(own, Kind.PUBLISHED) or (event.published if unheard is None else None)
-    return Life(
+    return EventTimeline(
         announced,
         published,
         unheard,

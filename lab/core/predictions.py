@@ -18,7 +18,7 @@ from lab.core.quantities import format_interval
 from lab.core.rates import UNKNOWN_DRIFT_PPM
 from lab.core.result import CycleResult
 from lab.core.timeline import STEP_FLOOR_NS, Reading
-from lab.core.timesync.compare import Compared, Seen, compare
+from lab.core.timesync.compare import Compared, MeasuredResync, compare
 from lab.core.units import NS_PER_S
 from lab.core.witnesses import Witness, before_and_after
 
@@ -32,7 +32,7 @@ UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
-class Held:
+class PredictionCheck:
     """One prediction beside its measurement. agrees: None where the bounds do not tell; words: how the two
     stand to each other, where that is not said by `agrees`."""
 
@@ -50,14 +50,14 @@ def _side(offset: Interval) -> str:
     return f"{format_interval(size)} {side}"
 
 
-def _regime(result: CycleResult, predicted: Regime) -> Held:
+def _regime(result: CycleResult, predicted: Regime) -> PredictionCheck:
     seen = result.pause.regime if result.pause is not None else None
     if seen is None:
-        return Held(REGIME, predicted, UNDECIDED, None)
-    return Held(REGIME, predicted, seen, seen is predicted)
+        return PredictionCheck(REGIME, predicted, UNDECIDED, None)
+    return PredictionCheck(REGIME, predicted, seen, seen is predicted)
 
 
-def _wrapped(result: CycleResult, lost: Interval, slack_ns: int, unclear: bool) -> list[Held]:
+def _wrapped(result: CycleResult, lost: Interval, slack_ns: int, unclear: bool) -> list[PredictionCheck]:
     """Of clocks that run on while their counter begins anew: they lose whole turns of it."""
     facts, before, at_resume = result.observation.facts_before, result.before, result.at_resume
     reason = clocksource.why(facts.clocksource) if facts is not None else ""
@@ -68,10 +68,10 @@ def _wrapped(result: CycleResult, lost: Interval, slack_ns: int, unclear: bool) 
         unclear = unclear or clocksource.stands(facts.clocksource, result.pause.pause, facts.kernel)
     predicted = f"behind by {format_interval(lost)}"
     if before is None or at_resume is None or unclear:
-        return [*found, Held(WALL_CLOCK, predicted, UNDECIDED, None)]
+        return [*found, PredictionCheck(WALL_CLOCK, predicted, UNDECIDED, None)]
     moved = at_resume - before
     agrees = (-moved).widened(slack_ns).meets(lost)
-    return [*found, Held(WALL_CLOCK, predicted, _side(moved), agrees)]
+    return [*found, PredictionCheck(WALL_CLOCK, predicted, _side(moved), agrees)]
 
 
 def _slack_ns(result: CycleResult, early: Sequence[Reading], late: Sequence[Reading]) -> int:
@@ -100,24 +100,24 @@ def _stepped_before(result: CycleResult, early: Sequence[Reading]) -> bool:
     return any(last < step.at_raw_ns <= resumed.high_ns for step in sampler.steps)
 
 
-def _wall_clock(result: CycleResult, predicted: WallClock, slack_ns: int, unclear: bool) -> Held:
+def _wall_clock(result: CycleResult, predicted: WallClock, slack_ns: int, unclear: bool) -> PredictionCheck:
     """Told from what the clock lost between the last reading before the stop and the resume."""
     before, at_resume, pause, lag = result.before, result.at_resume, result.pause, result.lag
     if predicted is WallClock.BOOTED:
         same = result.boot_id_unchanged
         shown = "not read" if at_resume is None else _side(at_resume)
-        return Held(WALL_CLOCK, predicted, shown, None if same is None else not same)
+        return PredictionCheck(WALL_CLOCK, predicted, shown, None if same is None else not same)
     if before is None or at_resume is None or pause is None:
-        return Held(WALL_CLOCK, predicted, "not measured", None)
+        return PredictionCheck(WALL_CLOCK, predicted, "not measured", None)
     if unclear and predicted is not WallClock.NEARLY:
-        return Held(WALL_CLOCK, predicted, f"{UNDECIDED}: stepped about the stop", None)
+        return PredictionCheck(WALL_CLOCK, predicted, f"{UNDECIDED}: stepped about the stop", None)
     if predicted is WallClock.NEARLY:
         agrees: bool | None = None
         if at_resume.smallest_ns > NEARLY_NS:
             agrees = False
         elif at_resume.largest_ns <= NEARLY_NS < pause.pause.low_ns:
             agrees = True
-        return Held(WALL_CLOCK, predicted, _side(at_resume), agrees)
+        return PredictionCheck(WALL_CLOCK, predicted, _side(at_resume), agrees)
     moved = at_resume - before
     lost = (-moved).widened(slack_ns)
     stood = lag if predicted is WallClock.BEHIND else pause.pause
@@ -127,7 +127,7 @@ def _wall_clock(result: CycleResult, predicted: WallClock, slack_ns: int, unclea
     if predicted is WallClock.RIGHT and not result.observation.frozen:
         wrong = False  # without a pause the two are the same
     verdict = False if not right else None if wrong or stood is None else True
-    return Held(WALL_CLOCK, predicted, _side(moved), verdict)
+    return PredictionCheck(WALL_CLOCK, predicted, _side(moved), verdict)
 
 
 def _sides(part: Sequence[Reading]) -> Interval | None:
@@ -141,21 +141,23 @@ def _sides(part: Sequence[Reading]) -> Interval | None:
     return intersect(known) if known else None
 
 
-def _boottime(result: CycleResult, counts: bool, early: Sequence[Reading], late: Sequence[Reading]) -> Held:
+def _boottime(
+    result: CycleResult, counts: bool, early: Sequence[Reading], late: Sequence[Reading]
+) -> PredictionCheck:
     """Whether BOOTTIME went on through the pause while MONOTONIC did not (clock_gettime(2))."""
     predicted = "goes on" if counts else "as MONOTONIC"
     one, two = _sides(early), _sides(late)
     if one is None or two is None or result.pause is None:
-        return Held(BOOTTIME, predicted, "not measured", None)
+        return PredictionCheck(BOOTTIME, predicted, "not measured", None)
     gained, pause = two - one, result.pause.pause
     shown = format_interval(gained, signed=True)
     slack = NEARLY_NS if counts else ageing_ns(pause.high_ns, UNKNOWN_DRIFT_PPM)
     went_on = gained.meets(pause.widened(slack))
     stood = 0 in gained
     if stood and went_on:
-        return Held(BOOTTIME, predicted, shown, None)
+        return PredictionCheck(BOOTTIME, predicted, shown, None)
     right = went_on if counts else stood
-    return Held(BOOTTIME, predicted, "as MONOTONIC" if stood else shown, right)
+    return PredictionCheck(BOOTTIME, predicted, "as MONOTONIC" if stood else shown, right)
 
 
 def _compared(result: CycleResult, early: Sequence[Reading], late: Sequence[Reading]) -> Compared | None:
@@ -172,7 +174,9 @@ def _compared(result: CycleResult, early: Sequence[Reading], late: Sequence[Read
     if finished is not None:
         finished -= resume.returned.raw_ns
     delay = delay_ns(result.observation)
-    seen = Seen(resync, before, result.at_resume, result.final, edge, finished, result.drift_before, delay)
+    seen = MeasuredResync(
+        resync, before, result.at_resume, result.final, edge, finished, result.drift_before, delay
+    )
     return compare(forecast, seen)
 
 
@@ -196,7 +200,7 @@ def _lost(result: CycleResult) -> Interval | None:
     return lost if lost.high_ns else None
 
 
-def held(result: CycleResult) -> tuple[Held, ...]:
+def held(result: CycleResult) -> tuple[PredictionCheck, ...]:
     """Every prediction of the cycle's method, then those of its resync; () where nothing was done."""
     obs = result.observation
     predicts: Prediction = obs.method.predicts
@@ -216,6 +220,7 @@ def held(result: CycleResult) -> tuple[Held, ...]:
     resync = _compared(result, early, late)
     if resync is not None:
         found += [
-            Held(one.claim, one.predicted, one.measured, one.agrees, one.words) for one in resync.claims
+            PredictionCheck(one.claim, one.predicted, one.measured, one.agrees, one.words)
+            for one in resync.claims
         ]
     return tuple(found)

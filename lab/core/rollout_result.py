@@ -17,7 +17,7 @@ MOST_NAMED = 6
 
 
 @dataclass(frozen=True)
-class GateSeen:
+class GateHistory:
     """What came of a gate in one guest. took_ns: until it held, or was given up."""
 
     guest: str
@@ -28,7 +28,7 @@ class GateSeen:
 
 
 @dataclass(frozen=True)
-class WaveSeen:
+class WaveHistory:
     """A wave that was begun. began_real_ns: host REALTIME. over: its end was seen."""
 
     number: int
@@ -37,28 +37,28 @@ class WaveSeen:
     guests: tuple[str, ...]
     began_real_ns: int
     over: bool = False
-    gates: tuple[GateSeen, ...] = ()
+    gates: tuple[GateHistory, ...] = ()
 
     @property
-    def refused(self) -> GateSeen | None:
+    def refused(self) -> GateHistory | None:
         """The first gate that did not hold."""
         return next((gate for gate in self.gates if not gate.ok), None)
 
 
 @dataclass(frozen=True)
-class Seen:
+class RolloutHistory:
     """A rollout as the history has it. planned: the guests of each wave. ended: None when its end was not
     seen. stopped_in: the number of the wave."""
 
     seed: int | None
     by: DomainKind
     planned: tuple[tuple[str, ...], ...]
-    waves: tuple[WaveSeen, ...] = ()
+    waves: tuple[WaveHistory, ...] = ()
     ended: RolloutEnd | None = None
     why: str = ""
     stopped_in: int | None = None
 
-    def done(self, wave: WaveSeen) -> bool:
+    def done(self, wave: WaveHistory) -> bool:
         """It was run to its end, gates and all."""
         here = self.ended is RolloutEnd.STOPPED and wave.number == self.stopped_in
         return wave.over and wave.refused is None and not here
@@ -70,7 +70,7 @@ class Seen:
         return [tuple(dict.fromkeys(domains[name] for name in wave if name in domains)) for wave in left]
 
 
-def wanted(seen: Sequence[Seen], guests: int, repeat: int, control: int) -> int:
+def wanted(seen: Sequence[RolloutHistory], guests: int, repeat: int, control: int) -> int:
     """How many guests' cycles there should be: of a rollout that was stopped, those of the waves begun."""
     if any(one.ended is RolloutEnd.STOPPED for one in seen):
         return guests * control + sum(len(wave.guests) for one in seen for wave in one.waves)
@@ -88,7 +88,7 @@ def _listed(domains: Iterable[Domain], by: DomainKind) -> str:
     return f"{text} and {rest} more" if rest > 0 else text or "none"
 
 
-def stands(seen: Seen, guests: Sequence[GuestSpec]) -> str:
+def stands(seen: RolloutHistory, guests: Sequence[GuestSpec]) -> str:
     """ "Done: web UD 0, 1. Stopped in: web UD 2. Not begun: web UD 3"."""
     done = [domain for wave in seen.waves if seen.done(wave) for domain in wave.domains]
     halted = [domain for wave in seen.waves if not seen.done(wave) for domain in wave.domains]
@@ -101,7 +101,7 @@ def stands(seen: Seen, guests: Sequence[GuestSpec]) -> str:
     return ". ".join(parts)
 
 
-def _ended(seen: Seen, guests: Sequence[GuestSpec], expected: RolloutEnd, cell: str) -> Finding:
+def _ended(seen: RolloutHistory, guests: Sequence[GuestSpec], expected: RolloutEnd, cell: str) -> Finding:
     of = len(seen.planned)
     done = sum(seen.done(wave) for wave in seen.waves)
     where, expectation = stands(seen, guests), expected.value
@@ -132,7 +132,7 @@ def _ended(seen: Seen, guests: Sequence[GuestSpec], expected: RolloutEnd, cell: 
     return Finding("", -1, ROLLOUT, expectation, text, Outcome.PASSED, "", cell)
 
 
-def _gates(seen: Seen, wave: WaveSeen, plan: Rollout, last: bool, cell: str) -> Finding:
+def _gates(seen: RolloutHistory, wave: WaveHistory, plan: Rollout, last: bool, cell: str) -> Finding:
     """A wave that was followed by another one must have had all its gates, and all of them must have held."""
     refused = wave.refused
     expectation = "hold before the next domain"
@@ -153,7 +153,11 @@ def _gates(seen: Seen, wave: WaveSeen, plan: Rollout, last: bool, cell: str) -> 
 
 
 def rollout_findings(
-    given: Sequence[Seen], plan: Rollout, guests: Sequence[GuestSpec], expected: RolloutEnd, cell: str = ""
+    given: Sequence[RolloutHistory],
+    plan: Rollout,
+    guests: Sequence[GuestSpec],
+    expected: RolloutEnd,
+    cell: str = "",
 ) -> list[Finding]:
     """How each rollout ended, and whether it heeded its gates. Inconclusive when none was begun."""
     if not given:

@@ -26,7 +26,7 @@ USUAL_S = 5
 
 
 @dataclass
-class _Course:
+class _EventCourse:
     """What is remembered of an event beside what the service knows. over_after_ns: from its start."""
 
     over_after_ns: int | None
@@ -42,7 +42,7 @@ class Desk:
     def __init__(self, service: MetadataService, clock: Clock, time_factor: float) -> None:
         self._service, self._clock, self.time_factor = service, clock, time_factor
         self._lock = threading.RLock()
-        self._courses: dict[str, _Course] = {}
+        self._courses: dict[str, _EventCourse] = {}
         self._pending: list[Happening] = []
 
     def turn(self) -> list[Happening]:
@@ -97,7 +97,7 @@ class Desk:
         with self._lock:
             made = self._service.announcer.announce(guests or known, spec, cycle)
             for event in made:
-                self._courses[event] = _Course(over_after_ns)
+                self._courses[event] = _EventCourse(over_after_ns)
             self._learn()
             return [self._event(event) for event in made]
 

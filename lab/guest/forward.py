@@ -212,7 +212,7 @@ class _Arrived(threading.Event):
         self._tell()
 
 
-class _Line:
+class _ForwardLine:
     """One connection of the guest's: an SSH channel and a socket, and what is on its way between them."""
 
     def __init__(self, channel: paramiko.Channel, sock: socket.socket) -> None:
@@ -291,9 +291,9 @@ class _Relay:
 
     def __init__(self, connect: Callable[[], socket.socket], guest: str) -> None:
         self._connect = connect
-        self._lines: set[_Line] = set()
+        self._lines: set[_ForwardLine] = set()
         self._new: deque[paramiko.Channel] = deque()
-        self._moved: deque[_Line] = deque()
+        self._moved: deque[_ForwardLine] = deque()
         self._closed = False
         self._selector = selectors.DefaultSelector()
         self._wake_end, self._tell_end = socket.socketpair()
@@ -352,7 +352,7 @@ class _Relay:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         channel.settimeout(0)
-        line = _Line(channel, sock)
+        line = _ForwardLine(channel, sock)
         self._lines.add(line)
         self._selector.register(sock, selectors.EVENT_READ, line)
         line.watched = selectors.EVENT_READ
@@ -364,7 +364,7 @@ class _Relay:
         # At once when something is there already. Channel.fileno() would take two more descriptors.
         channel.in_buffer.set_event(_Arrived(moved))
 
-    def _pump(self, line: _Line) -> None:
+    def _pump(self, line: _ForwardLine) -> None:
         try:
             more = line.pump()
         except (OSError, EOFError, paramiko.SSHException):
@@ -376,7 +376,7 @@ class _Relay:
         else:
             self._watch(line, line.wanted)
 
-    def _watch(self, line: _Line, events: int) -> None:
+    def _watch(self, line: _ForwardLine, events: int) -> None:
         if events == line.watched:
             return
         if not events:

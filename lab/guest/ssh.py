@@ -17,7 +17,7 @@ from pathlib import Path
 import paramiko
 
 from lab.errors import GuestError, GuestGone, MachineError
-from lab.guest.life import Life, Link
+from lab.guest.life import GuestLife, Link
 from lab.guest.wire import Wire
 from lab.ports import Clock
 
@@ -189,7 +189,7 @@ class SSH:
     """One SSH connection to one guest. A context manager."""
 
     def __init__(
-        self, address: Address, transport: _Transport, wire: Wire, clock: Clock, life: Life, link: Link
+        self, address: Address, transport: _Transport, wire: Wire, clock: Clock, life: GuestLife, link: Link
     ) -> None:
         self.address, self.transport, self.wire, self.clock = address, transport, wire, clock
         self._life, self._link = life, link
@@ -200,7 +200,7 @@ class SSH:
         address: Address,
         clock: Clock,
         timeout_s: float,
-        life: Life | None = None,
+        life: GuestLife | None = None,
         *,
         handshake_s: float | None = None,
     ) -> SSH:
@@ -214,7 +214,7 @@ class SSH:
         key = load_key(address.key)
         where = f"guest {address.guest}"
         deadline = time.monotonic() + timeout_s
-        life = life or Life()
+        life = life or GuestLife()
         try:
             sock = wait_for_banner(address.host, address.port, deadline, life.check)
         except ConnectionRefusedError as error:

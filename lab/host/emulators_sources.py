@@ -22,7 +22,7 @@ _INSTEAD = "name the path of an emulator in the playbook instead: emulator: /pat
 
 
 @dataclass(frozen=True)
-class Entry:
+class SourceEntry:
     """A place of binary packages. signed_by, architectures: as apt wants them, "" for apt's defaults;
     signed_by may be a whole key, several lines of it."""
 
@@ -47,8 +47,8 @@ class Archive:
     """The distribution's archive as this machine reaches it. codename: of the running release."""
 
     codename: str
-    main: Entry
-    entries: tuple[Entry, ...]
+    main: SourceEntry
+    entries: tuple[SourceEntry, ...]
 
     def suite(self, name: str) -> str:
         """The suite that a name means: "backports" is the running release's. UsageError when it cannot
@@ -92,7 +92,7 @@ def read_archive(etc_apt: Path = Path("/etc/apt"), os_release: Path = Path("/etc
     raise MachineError(f"no entry for {codename}'s component main", where=str(etc_apt), hint=_INSTEAD)
 
 
-def _likelihood(entry: Entry, codename: str, entries: tuple[Entry, ...]) -> int:
+def _likelihood(entry: SourceEntry, codename: str, entries: tuple[SourceEntry, ...]) -> int:
     """How much an entry looks like the distribution's: others too offer a suite of its name, with a main."""
     updated = {uri for one in entries if f"{codename}-updates" in one.suites for uri in one.uris}
     return (
@@ -102,7 +102,7 @@ def _likelihood(entry: Entry, codename: str, entries: tuple[Entry, ...]) -> int:
     )
 
 
-def read_entries(etc_apt: Path) -> Iterator[Entry]:
+def read_entries(etc_apt: Path) -> Iterator[SourceEntry]:
     """All enabled entries for binary packages that lie on a server, in apt's order of files. An unreadable
     file is passed over, as are lines that apt would refuse: apt says so by itself when it is used."""
     parts = sorted((etc_apt / "sources.list.d").glob("*"))
@@ -117,7 +117,7 @@ def read_entries(etc_apt: Path) -> Iterator[Entry]:
             yield from _one_line(text)
 
 
-def _deb822(text: str) -> Iterator[Entry]:
+def _deb822(text: str) -> Iterator[SourceEntry]:
     for paragraph in re.split(r"\n[ \t]*(?:\n[ \t]*)+", text.replace("\r\n", "\n")):
         fields: dict[str, str] = {}
         key = ""
@@ -144,7 +144,7 @@ def _deb822(text: str) -> Iterator[Entry]:
 _FIELDS = {"Signed-By": "signed_by", "Architectures": "architectures"}
 
 
-def _one_line(text: str) -> Iterator[Entry]:
+def _one_line(text: str) -> Iterator[SourceEntry]:
     for line in text.splitlines():
         match = re.fullmatch(
             r"(deb)\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)\s*(.*)", line.partition("#")[0].strip()
@@ -163,11 +163,11 @@ def _one_line(text: str) -> Iterator[Entry]:
 
 def _entry(
     types: list[str], uris: list[str], suites: list[str], components: list[str], options: Mapping[str, str]
-) -> Iterator[Entry]:
+) -> Iterator[SourceEntry]:
     """The entry, unless it is for sources only, without components (a flat one), or on a disc."""
     reached = tuple(uri for uri in uris if not uri.startswith("cdrom:"))
     if "deb" in types and reached and components:
-        yield Entry(reached, tuple(suites), tuple(components), **options)
+        yield SourceEntry(reached, tuple(suites), tuple(components), **options)
 
 
 def _fields(os_release: Path) -> dict[str, str]:

@@ -23,14 +23,14 @@ _TO_UNIX_S = 2_208_988_800
 
 
 @dataclass(frozen=True)
-class Answer:
+class SntpAnswer:
     """What the server said. offset: its clock minus our CLOCK_REALTIME."""
 
     stratum: int
     offset: Interval
 
 
-def query(address: str, port: int, clock: Clock, timeout_s: float) -> Answer:
+def query(address: str, port: int, clock: Clock, timeout_s: float) -> SntpAnswer:
     """Ask once. OSError (TimeoutError) when nothing answers, ValueError when what answers is no
     synchronised NTP server, or not an answer to us."""
     cookie = secrets.token_bytes(8)
@@ -49,7 +49,7 @@ def query(address: str, port: int, clock: Clock, timeout_s: float) -> Answer:
     if flags >> 6 == _LEAP_UNKNOWN or not 1 <= stratum <= 15:
         raise ValueError(f"the server is not synchronised (stratum {stratum})")
     low, high = _unix_ns(departed) - received, _unix_ns(arrived) - sent
-    return Answer(stratum, Interval(min(low, high), max(low, high)))
+    return SntpAnswer(stratum, Interval(min(low, high), max(low, high)))
 
 
 def _unix_ns(stamp: bytes) -> int:

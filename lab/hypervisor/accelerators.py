@@ -35,7 +35,7 @@ _VERSION_S = 10.0
 _MEMORY = "freezelab.accelerator/1"
 
 
-class Request(StrEnum):
+class AcceleratorRequest(StrEnum):
     """What the user asks for."""
 
     AUTO = "auto"
@@ -53,7 +53,7 @@ class Choice:
 
 
 def choose(
-    requested: Request,
+    requested: AcceleratorRequest,
     kernel: Path,
     state: Path,
     *,
@@ -67,12 +67,12 @@ def choose(
     kernel: a bootable Linux image, booted only when nothing is remembered in `state`/accelerator.json.
     boot_s: seconds that the kernel gets to print its first line.
     """
-    if requested is Request.TCG:
+    if requested is AcceleratorRequest.TCG:
         return Choice(Accelerator.TCG, "asked for")
     choice = _without_boot(device)
     if choice is None:
         choice = _with_boot(_emulator(emulator), kernel, state, progress, device, boot_s)
-    if requested is Request.KVM and choice.accelerator is not Accelerator.KVM:
+    if requested is AcceleratorRequest.KVM and choice.accelerator is not Accelerator.KVM:
         raise MachineError(
             f"KVM cannot be used: {choice.reason}", hint=choice.hint or "use --accelerator auto or tcg"
         )

@@ -130,7 +130,7 @@ def _no_room(where: Path, free: int, needed_bytes: int) -> MachineError:
     )
 
 
-class Stopped(Exception):
+class DigestCalledOff(Exception):
     """A digest was called off."""
 
 
@@ -184,7 +184,7 @@ def take(path: Path, stop: Callable[[], bool] = lambda: False) -> Digest:
 
             def digest(piece: range) -> bytes:
                 if stop():
-                    raise Stopped
+                    raise DigestCalledOff
                 sha = hashlib.sha256
                 with memoryview(memory) as whole:
                     return b"".join(sha(whole[index * PAGE : (index + 1) * PAGE]).digest() for index in piece)

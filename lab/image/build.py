@@ -52,7 +52,7 @@ _STAGES = (
 
 
 @dataclass(frozen=True)
-class Tools:
+class BuildTools:
     """Where the programs are, and how this user builds."""
 
     mmdebstrap: str
@@ -63,7 +63,7 @@ class Tools:
     isolate: tuple[str, ...]
 
 
-def find_tools() -> Tools:
+def find_tools() -> BuildTools:
     """MachineError when this machine or user cannot build."""
     mmdebstrap = find("mmdebstrap", "mmdebstrap")
     mke2fs, tar = find("mke2fs", "e2fsprogs"), find("tar", "tar")
@@ -71,7 +71,7 @@ def find_tools() -> Tools:
         # In mode root mmdebstrap mounts /proc, /sys and more where all can see it, and when it is stopped
         # it leaves them mounted. In namespaces of its own, killing the first process takes all away.
         # (Mode unshare makes such namespaces itself.)
-        return Tools(mmdebstrap, mke2fs, tar, "root", (), _isolation())
+        return BuildTools(mmdebstrap, mke2fs, tar, "root", (), _isolation())
     fakeroot = find("fakeroot", "fakeroot")
     find("newuidmap", "uidmap")
     user = getpass.getuser()
@@ -85,7 +85,7 @@ def find_tools() -> Tools:
                 f"user {user} has no line in {path}, so mmdebstrap cannot build without root",
                 hint=f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
             )
-    return Tools(mmdebstrap, mke2fs, tar, "unshare", (fakeroot,), ())
+    return BuildTools(mmdebstrap, mke2fs, tar, "unshare", (fakeroot,), ())
 
 
 def _isolation() -> tuple[str, ...]:
@@ -220,7 +220,7 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
 
 
 def mmdebstrap_argv(
-    recipe: Recipe, tools: Tools, files: Path, tarball: Path, mirror: str | None
+    recipe: Recipe, tools: BuildTools, files: Path, tarball: Path, mirror: str | None
 ) -> list[str]:
     """Without a mirror mmdebstrap takes Debian's own."""
     argv = [
@@ -241,7 +241,7 @@ def mmdebstrap_argv(
     return [*argv, mirror] if mirror else argv
 
 
-def mke2fs_argv(tools: Tools, tree: Path, disk: Path) -> list[str]:
+def mke2fs_argv(tools: BuildTools, tree: Path, disk: Path) -> list[str]:
     """An ext4 that the guest need not finish by itself (no lazy initialisation in the background)."""
     options = "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"
     return [

@@ -22,11 +22,11 @@ from lab.core.scheduled.model import (
     on_purpose,
 )
 from lab.core.units import NS_PER_S, format_duration
-from lab.playbook.cycles import Cycle
+from lab.playbook.cycles import CycleSection
 from lab.playbook.fields import DurationOrZero, Flag, Words, default, needed, section, time
 from lab.playbook.guests import Instance
 from lab.playbook.mistakes import Wrong, quoted
-from lab.playbook.scalars import HOUR, Reader, alternatives, duration, expect_scalar, one_of, text
+from lab.playbook.scalars import HOUR, ScalarReader, alternatives, duration, expect_scalar, one_of, text
 from lab.playbook.tree import Items, Scalar
 
 FOLDER = "folder"
@@ -41,7 +41,7 @@ MOST_DOCUMENT_BYTES = 1 << 20
 _FACTOR = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
-def announced_duration() -> Reader:
+def announced_duration() -> ScalarReader:
     """DurationInSeconds: whole seconds, or `unknown`."""
     length = duration(zero=True)
     advice = f"write whole seconds, like 5s, or {UNKNOWN}"
@@ -55,10 +55,10 @@ def announced_duration() -> Reader:
         return value // NS_PER_S
 
     pattern = str(length.json["pattern"]).removeprefix("^").removesuffix("$")
-    return Reader(read, {"type": "string", "pattern": f"^({UNKNOWN}|{pattern})$"})
+    return ScalarReader(read, {"type": "string", "pattern": f"^({UNKNOWN}|{pattern})$"})
 
 
-def factor() -> Reader:
+def factor() -> ScalarReader:
     """How many times as fast as real time the service's time passes."""
     advice = f"write a number from 1 (real time) to {MOST_FACTOR}, like 60"
 
@@ -74,10 +74,10 @@ def factor() -> Reader:
             raise Wrong(f"{scalar.text} times as fast leaves nothing to see", advice)
         return value
 
-    return Reader(read, {"type": "number", "minimum": 1, "maximum": MOST_FACTOR})
+    return ScalarReader(read, {"type": "number", "minimum": 1, "maximum": MOST_FACTOR})
 
 
-def answer() -> Reader:
+def answer() -> ScalarReader:
     """What a request is answered with on purpose. A document's file is read later."""
     words = [fault.value for fault in Fault]
     advice = f"write {alternatives([*words, 'late 5s', 'document FILE'])}"
@@ -96,7 +96,7 @@ def answer() -> Reader:
     numbers = [int(word) for word in words if word.isdigit()]
     late = str(length.json["pattern"]).removeprefix("^").removesuffix("$")
     pattern = {"type": "string", "pattern": rf"^\s*(late {late}|document .*\S.*)$"}
-    return Reader(read, {"anyOf": [{"enum": [*numbers, *words]}, pattern]})
+    return ScalarReader(read, {"anyOf": [{"enum": [*numbers, *words]}, pattern]})
 
 
 Type = Annotated[EventType, one_of(*EventType, hint="a type of event", small=True)]
@@ -139,7 +139,7 @@ def _not_too_many_events(node: object) -> object:
     return node
 
 
-class Service(BaseModel):
+class ServiceSection(BaseModel):
     """What is wrong with the metadata service, on purpose."""
 
     model_config = section("{first_answer: 2min}")
@@ -236,7 +236,7 @@ class Announce(BaseModel):
         "done for them; they are gone when it is.",
         json_schema_extra={"maxItems": MOST_OTHERS},
     )
-    service: Service = default(Service(), "Faults of the metadata service, to rehearse.", "")
+    service: ServiceSection = default(ServiceSection(), "Faults of the metadata service, to rehearse.", "")
     instance: Instance = default(
         (),
         "What /metadata/instance says of every guest instead of the lab's values, written as it is answered; "
@@ -268,19 +268,19 @@ class Announce(BaseModel):
             raise Wrong(what, f"delete it, or write {UNKNOWN}", within=("duration",))
         return self
 
-    def type_for(self, cycle: Cycle) -> EventType:
+    def type_for(self, cycle: CycleSection) -> EventType:
         """The type, or the one that the cycle's patch asks for."""
         return planned.event_type(self.meant(), cycle.patch.meant())
 
-    def duration_for(self, cycle: Cycle) -> int:
+    def duration_for(self, cycle: CycleSection) -> int:
         """DurationInSeconds as it is announced, or UNKNOWN_S."""
         return planned.duration_s(self.meant(), self.type_for(cycle), cycle.meant())
 
-    def notice_for(self, cycle: Cycle) -> int:
+    def notice_for(self, cycle: CycleSection) -> int:
         """From the announcement to NotBefore: nanoseconds of the service's time."""
         return self.type_for(cycle).minimum_notice_s * NS_PER_S if self.notice is None else self.notice
 
-    def fits(self, cycle: Cycle) -> None:
+    def fits(self, cycle: CycleSection) -> None:
         """Wrong when it makes no sense before such a cycle."""
         notice = self.notice_for(cycle)
         if (

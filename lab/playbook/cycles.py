@@ -26,7 +26,7 @@ from lab.playbook.patching import PatchOrWord
 from lab.playbook.scalars import alternatives
 
 
-class Cycle(BaseModel):
+class CycleSection(BaseModel):
     """One settle, measure, freeze, patch, resume and watch cycle."""
 
     # A matrix may bring the patch; what is needed then is said at the top of the schema.

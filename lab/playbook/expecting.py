@@ -13,11 +13,11 @@ from lab.core.plan import Expectations, FreezeMethod, NoticeExpectations, Regime
 from lab.core.units import format_duration
 from lab.core.verdict import Outcome
 from lab.playbook.announcing import Announce
-from lab.playbook.cycles import Cycle
+from lab.playbook.cycles import CycleSection
 from lab.playbook.fields import Duration, DurationOrZero, default, needed, section, time
 from lab.playbook.mistakes import Clash, Wrong
-from lab.playbook.noticing import Notice
-from lab.playbook.rollouts import Rollout
+from lab.playbook.noticing import NoticeSection
+from lab.playbook.rollouts import RolloutSection
 from lab.playbook.scalars import one_of, ppm
 
 
@@ -44,7 +44,7 @@ End = Annotated[RolloutEnd, one_of(*RolloutEnd, hint="how a rollout ends")]
 LogState = Annotated[KernelLog, one_of(*KernelLog, hint="a state of the kernel log")]
 
 
-class Pause(BaseModel):
+class PauseSection(BaseModel):
     """Limits of the pause, by the host's clock."""
 
     model_config = section("{at_least: 5s, at_most: 6s}", minProperties=1)
@@ -65,7 +65,7 @@ class Pause(BaseModel):
             )
         return self
 
-    def fits(self, cycle: Cycle) -> None:
+    def fits(self, cycle: CycleSection) -> None:
         """Wrong when no pause of such a cycle could pass."""
         least = shortest_ns(cycle.patch.meant())
         if self.at_most is not None and least >= self.at_most:
@@ -96,7 +96,7 @@ class FinalOffset(BaseModel):
     within: Duration = needed("No larger than this, either side.", "50ms")
 
 
-class Drift(BaseModel):
+class DriftSection(BaseModel):
     """The drift after the resync."""
 
     model_config = section("{within: 200 ppm}")
@@ -104,7 +104,7 @@ class Drift(BaseModel):
     within: PartsPerMillion = needed("No larger than this, either side.", "200 ppm")
 
 
-class Skew(BaseModel):
+class SkewSection(BaseModel):
     """How far apart guests of one domain stop, and resume."""
 
     model_config = section("{within: 100ms}")
@@ -122,7 +122,7 @@ class Expect(BaseModel):
         "What the guest's clocks did. resumed: they stopped with it. jumped: they ran on. mixed: "
         "some of both.",
     )
-    pause: Pause | None = default(None, "How long the pause may be.")
+    pause: PauseSection | None = default(None, "How long the pause may be.")
     in_time: InTime | None = default(None, "How soon the clock is back in time.")
     resync: Repaired = default(
         Repair.ANY,
@@ -130,18 +130,18 @@ class Expect(BaseModel):
         "configuration. What would need a longer watch is inconclusive.",
     )
     final_offset: FinalOffset | None = default(None, "How far off the clock may be in the end.")
-    drift: Drift | None = default(None, "How fast the clock may drift once it is back.")
+    drift: DriftSection | None = default(None, "How fast the clock may drift once it is back.")
     kernel_log: LogState = default(
         KernelLog.CLEAN,
         "clean: no lockup, RCU stall, hung task or clocksource marked unstable. any: whatever it holds.",
     )
-    notice: Notice | None = default(None, "What has to become of the announcement.")
+    notice: NoticeSection | None = default(None, "What has to become of the announcement.")
     rollout: End | None = default(
         None,
         "How the rollout has to end. complete (what is asked of every rollout): all domains are gone "
         "through. stopped: a gate stops it.",
     )
-    skew: Skew | None = default(None, "How far apart guests of one domain may stop, and resume.")
+    skew: SkewSection | None = default(None, "How far apart guests of one domain may stop, and resume.")
     outcome: ExpectedOutcome = default(
         Outcome.PASSED,
         "failed: a negative control, which passes by failing. What is inconclusive stays so.",
@@ -174,7 +174,7 @@ class Expect(BaseModel):
                 raise Wrong(what, f"add {example}, or delete it", within=("failures",))
         return self
 
-    def fits(self, cycle: Cycle) -> None:
+    def fits(self, cycle: CycleSection) -> None:
         """Wrong when a cycle like that can never show this."""
         if not cycle.way.freezes:
             for key in ("regime", "pause", "skew"):
@@ -192,7 +192,7 @@ class Expect(BaseModel):
                     within=("in_time", "within"),
                 )
 
-    def fits_announced(self, announce: Announce | None, cycle: Cycle) -> None:
+    def fits_announced(self, announce: Announce | None, cycle: CycleSection) -> None:
         """Wrong when an announcement like that, or none, can never show this."""
         if self.notice is None:
             return
@@ -209,7 +209,7 @@ class Expect(BaseModel):
                     what = f"when it is called off no guest is frozen, so {key} has no meaning"
                     raise Wrong(what, "delete it, or notice.cancelled", within=(key,))
 
-    def fits_rollout(self, rollout: Rollout | None) -> None:
+    def fits_rollout(self, rollout: RolloutSection | None) -> None:
         """Wrong when a rollout like that, or none, can never show this."""
         if self.rollout is None:
             return

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from lab.core.plan import GuestSpec
 from lab.core.scheduled.instance import scale_set_host, scale_set_name
 from lab.playbook.fields import MOST_GUESTS, GuestCount, Name, default, needed, section
-from lab.playbook.guests import ONE_GUEST, Guest, GuestList, distinct
+from lab.playbook.guests import ONE_GUEST, GuestList, GuestSection, distinct
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import one_of, whole
 from lab.playbook.tree import Items
@@ -76,7 +76,7 @@ class AvailabilitySet(BaseModel):
     )
 
 
-class ScaleSet(Guest):
+class ScaleSet(GuestSection):
     """Guests of a kind that a cloud makes and numbers: events call them NAME_0, NAME_1 and so on, and their
     host names are NAME000000, NAME000001 and so on, counted in base 36. They belong together as those of an
     availability set do."""
@@ -140,7 +140,7 @@ class _Place:
     update_domain: int
 
 
-class Fleet(BaseModel):
+class FleetSection(BaseModel):
     """Guests with availability and scale sets, instead of `guests`."""
 
     model_config = section("{guests: [{name: web, count: 4}], availability_sets: [...]}")
@@ -199,7 +199,7 @@ class Fleet(BaseModel):
             _check_domains(one, members, here)
         return self
 
-    def own(self) -> list[Guest]:
+    def own(self) -> list[GuestSection]:
         """The entries of guests that are in no scale set."""
         return [] if self.scale_sets and "guests" not in self.model_fields_set else self.guests
 
@@ -253,7 +253,7 @@ def _entry(at: tuple[str, int]) -> str:
     return f"entry {at[1] + 1} of {at[0]}"
 
 
-def names_of(guests: Sequence[Guest]) -> dict[str, tuple[str, ...]]:
+def names_of(guests: Sequence[GuestSection]) -> dict[str, tuple[str, ...]]:
     """What every name stands for: an entry's for all of its guests."""
     named: dict[str, tuple[str, ...]] = {}
     for entry in guests:

@@ -35,7 +35,7 @@ Bridge = Annotated[str, bridge()]
 Address = Annotated[Interface, address()]
 
 
-class Network(BaseModel):
+class NetworkSection(BaseModel):
     """How a guest is attached to a bridge of the host."""
 
     model_config = section("{bridge: br0, address: 10.7.0.10/24}")
@@ -48,7 +48,7 @@ class Network(BaseModel):
     )
 
 
-class Guest(BaseModel):
+class GuestSection(BaseModel):
     """A guest to start, or several of a kind."""
 
     model_config = section("{name: web-0}")
@@ -80,7 +80,9 @@ class Guest(BaseModel):
     kernel_options: Words | None = default(
         None, "Words added to the guest's kernel command line, such as [clocksource=tsc, tsc=reliable]."
     )
-    network: Network | None = default(None, "A bridge of the host. Left out: QEMU's user-mode network.")
+    network: NetworkSection | None = default(
+        None, "A bridge of the host. Left out: QEMU's user-mode network."
+    )
     compute_name: ComputeName | None = default(
         None,
         "What events and /metadata/instance call it, compute.name; with count NAME-0, NAME-1 and so on. Left "
@@ -169,7 +171,7 @@ def _too_many(asked: int) -> Wrong:
     return Wrong(f"{asked} guests are too many", f"ask for at most {MOST_GUESTS}")
 
 
-def distinct(guests: list[Guest]) -> list[Guest]:
+def distinct(guests: list[GuestSection]) -> list[GuestSection]:
     """`guests` when no two have the same name, or the same address on one bridge."""
     first: dict[tuple[str, ...], int] = {}
     for index, guest in enumerate(guests):
@@ -200,11 +202,11 @@ def _once(
     first[what] = index
 
 
-ONE_GUEST = [Guest.model_construct(name="web-0")]
+ONE_GUEST = [GuestSection.model_construct(name="web-0")]
 """What is started when nothing is said of guests."""
 
 GuestList = Annotated[
-    list[Guest],
+    list[GuestSection],
     BeforeValidator(_not_too_many),
     Field(json_schema_extra={"minItems": 1, "maxItems": MOST_GUESTS}),
 ]

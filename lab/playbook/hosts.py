@@ -10,7 +10,7 @@ import posixpath
 import re
 
 from lab.playbook.mistakes import Wrong, quoted
-from lab.playbook.scalars import Reader, argv, expect_scalar
+from lab.playbook.scalars import ScalarReader, argv, expect_scalar
 from lab.playbook.tree import Items
 
 MOST_PATH = 1000
@@ -37,7 +37,7 @@ def _path(node: object, wanted: str, advice: str) -> str:
     return text
 
 
-def file(wanted: str, advice: str, endings: re.Pattern[str] | None = None) -> Reader:
+def file(wanted: str, advice: str, endings: re.Pattern[str] | None = None) -> ScalarReader:
     """The path of a file, as written; relative ones are meant from where freezelab is started."""
 
     def read(node: object) -> str:
@@ -47,20 +47,20 @@ def file(wanted: str, advice: str, endings: re.Pattern[str] | None = None) -> Re
         return text
 
     rule = {} if endings is None else {"pattern": f"^{endings.pattern}$"}
-    return Reader(read, {"type": "string", "minLength": 1, "maxLength": MOST_PATH, **rule})
+    return ScalarReader(read, {"type": "string", "minLength": 1, "maxLength": MOST_PATH, **rule})
 
 
-def module() -> Reader:
+def module() -> ScalarReader:
     """The path of a kernel module."""
     return file("the path of a kernel module", "write it like ./fix.ko", _MODULE)
 
 
-def ansible_playbook() -> Reader:
+def ansible_playbook() -> ScalarReader:
     """The path of an Ansible playbook."""
     return file("the path of an Ansible playbook", "write it like ./site.yml", re.compile(r".*\.(yml|yaml)"))
 
 
-def folder() -> Reader:
+def folder() -> ScalarReader:
     """The absolute path of a folder, without "." and "..", without a slash at its end."""
     advice = "write the whole path, like /var/tmp/freezelab-save"
 
@@ -73,10 +73,10 @@ def folder() -> Reader:
             raise Wrong(f"{quoted(text)} is no folder to write into", advice)
         return plain
 
-    return Reader(read, {"type": "string", "pattern": "^/.*[^/].*$", "maxLength": MOST_PATH})
+    return ScalarReader(read, {"type": "string", "pattern": "^/.*[^/].*$", "maxLength": MOST_PATH})
 
 
-def emulator() -> Reader:
+def emulator() -> ScalarReader:
     """A path, the name of a fetched emulator, or "" for `same`."""
     advice = f"write {SAME}, a path, or a name that `freezelab emulator fetch` knows"
 
@@ -88,10 +88,10 @@ def emulator() -> Reader:
             raise Wrong(f"{quoted(text)} is not an emulator", advice)
         return text
 
-    return Reader(read, {"type": "string", "pattern": rf"^(.*/.*|{_EMULATOR.pattern})$"})
+    return ScalarReader(read, {"type": "string", "pattern": rf"^(.*/.*|{_EMULATOR.pattern})$"})
 
 
-def option(wanted: str, advice: str) -> Reader:
+def option(wanted: str, advice: str) -> ScalarReader:
     """A machine type or CPU model, as QEMU writes it."""
 
     def read(node: object) -> str:
@@ -100,10 +100,10 @@ def option(wanted: str, advice: str) -> Reader:
             raise Wrong(f"{quoted(text)} is not {wanted}", advice)
         return text
 
-    return Reader(read, {"type": "string", "pattern": f"^{_OPTION.pattern}$", "maxLength": 200})
+    return ScalarReader(read, {"type": "string", "pattern": f"^{_OPTION.pattern}$", "maxLength": 200})
 
 
-def bridge() -> Reader:
+def bridge() -> ScalarReader:
     """The name of a network interface."""
     advice = "write it like br0"
 
@@ -113,10 +113,10 @@ def bridge() -> Reader:
             raise Wrong(f"{quoted(text)} is not the name of a bridge", f"{advice}, at most 15 characters")
         return text
 
-    return Reader(read, {"type": "string", "pattern": f"^{_BRIDGE.pattern}$"})
+    return ScalarReader(read, {"type": "string", "pattern": f"^{_BRIDGE.pattern}$"})
 
 
-def address() -> Reader:
+def address() -> ScalarReader:
     """An address that a guest can have, with the prefix length of its network."""
     advice = "write it like 10.7.0.10/24"
 
@@ -134,7 +134,7 @@ def address() -> Reader:
             raise Wrong(f"{quoted(text)} {why}", "write the address of one guest")
         return value
 
-    return Reader(read, {"type": "string", "pattern": f"^{_ADDRESS.pattern}$"})
+    return ScalarReader(read, {"type": "string", "pattern": f"^{_ADDRESS.pattern}$"})
 
 
 def unfit(value: Interface) -> str:
@@ -149,11 +149,11 @@ def unfit(value: Interface) -> str:
     return ""
 
 
-def way_back() -> Reader:
+def way_back() -> ScalarReader:
     """What undoes a patch: a command's words, or the path of an Ansible playbook."""
     command, playbook = argv(), ansible_playbook()
 
     def read(node: object) -> object:
         return command.read(node) if isinstance(node, Items) else playbook.read(node)
 
-    return Reader(read, {"anyOf": [dict(command.json), dict(playbook.json)]})
+    return ScalarReader(read, {"anyOf": [dict(command.json), dict(playbook.json)]})

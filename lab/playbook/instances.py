@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from lab.core.scheduled.instance import MOST_ENTRIES, Given, fields, refusal
 from lab.playbook.mistakes import Wrong, quoted
-from lab.playbook.scalars import Reader, expect_scalar, found
+from lab.playbook.scalars import ScalarReader, expect_scalar, found
 from lab.playbook.tree import Items, Map
 
 COMPUTE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
@@ -19,7 +19,7 @@ _ADVICE = "write it as /metadata/instance is, like {compute: {zone: 1}}"
 Place = tuple[str | int, ...]
 
 
-def compute_name() -> Reader:
+def compute_name() -> ScalarReader:
     """What events call a guest."""
     advice = "use letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
 
@@ -29,10 +29,10 @@ def compute_name() -> Reader:
             raise Wrong(f"{quoted(text)} is not the name of a machine", advice)
         return text
 
-    return Reader(read, {"type": "string", "pattern": f"^{COMPUTE_NAME.pattern}$"})
+    return ScalarReader(read, {"type": "string", "pattern": f"^{COMPUTE_NAME.pattern}$"})
 
 
-def instance() -> Reader:
+def instance() -> ScalarReader:
     """Values of /metadata/instance, a mapping as it is answered; any part of it."""
 
     def read(node: object) -> Given:
@@ -41,7 +41,7 @@ def instance() -> Reader:
         return tuple(_leaves(node, ()))
 
     part = {"type": "object"}
-    return Reader(
+    return ScalarReader(
         read,
         {"type": "object", "properties": {"compute": part, "network": part}, "additionalProperties": False},
     )

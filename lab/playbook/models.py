@@ -14,7 +14,7 @@ from lab.core.plan import Announcement, GuestSpec, ResyncMechanism, TimeFault, T
 from lab.core.plan import Rollout as PlanRollout
 from lab.core.units import NS_PER_S, format_duration
 from lab.playbook.announcing import Announce
-from lab.playbook.cycles import Cycle
+from lab.playbook.cycles import CycleSection
 from lab.playbook.expecting import Expect
 from lab.playbook.fields import (
     MOST_GUESTS,
@@ -28,11 +28,11 @@ from lab.playbook.fields import (
     needed,
     section,
 )
-from lab.playbook.fleet import Boot, Fleet
-from lab.playbook.guests import ONE_GUEST, Guest, GuestList, distinct
+from lab.playbook.fleet import Boot, FleetSection
+from lab.playbook.guests import ONE_GUEST, GuestList, GuestSection, distinct
 from lab.playbook.matrix import HOMES, Matrix
 from lab.playbook.mistakes import Clash, Wrong
-from lab.playbook.rollouts import Rollout
+from lab.playbook.rollouts import RolloutSection
 from lab.playbook.scalars import one_of, text
 
 Text = Annotated[str, text()]
@@ -125,7 +125,7 @@ class Document(BaseModel):
         description=f"The guests, at most {MOST_GUESTS}. Left out: one, web-0.",
         json_schema_extra={"default": [{"name": "web-0"}]},
     )
-    fleet: Fleet | None = default(
+    fleet: FleetSection | None = default(
         None, "Guests with availability sets, and how they are booted; instead of guests."
     )
     resync: Mechanism = needed(
@@ -135,13 +135,13 @@ class Document(BaseModel):
         "agent",
     )
     time_server: TimeServer = default(TimeServer(), "The NTP server on the host.", "")
-    cycle: Cycle = needed("How guests are frozen.")
+    cycle: CycleSection = needed("How guests are frozen.")
     announce: Announce | None = default(
         None,
         "What guests are told before the freeze, through Scheduled Events. Left out: nothing, and there is "
         "no metadata service.",
     )
-    rollout: Rollout | None = default(
+    rollout: RolloutSection | None = default(
         None,
         "Take one domain of each availability set down after another. Left out: all guests in every cycle.",
     )
@@ -165,12 +165,12 @@ class Document(BaseModel):
 
     @field_validator("guests", mode="after")
     @classmethod
-    def _distinct(cls, guests: list[Guest] | None) -> list[Guest] | None:
+    def _distinct(cls, guests: list[GuestSection] | None) -> list[GuestSection] | None:
         return guests and distinct(guests)
 
     @field_validator("fleet", mode="after")
     @classmethod
-    def _instead(cls, fleet: Fleet | None, info: ValidationInfo) -> Fleet | None:
+    def _instead(cls, fleet: FleetSection | None, info: ValidationInfo) -> FleetSection | None:
         if fleet is not None and info.data.get("guests"):
             raise Wrong("the guests are given twice, by guests and by fleet", "move guests into fleet")
         return fleet
@@ -178,16 +178,16 @@ class Document(BaseModel):
     @field_validator("announce", mode="after")
     @classmethod
     def _sensible(cls, announce: Announce | None, info: ValidationInfo) -> Announce | None:
-        cycle: Cycle | None = info.data.get("cycle")
+        cycle: CycleSection | None = info.data.get("cycle")
         if announce and cycle:
             announce.fits(cycle)
         return announce
 
     @field_validator("rollout", mode="after")
     @classmethod
-    def _of_sets(cls, rollout: Rollout | None, info: ValidationInfo) -> Rollout | None:
+    def _of_sets(cls, rollout: RolloutSection | None, info: ValidationInfo) -> RolloutSection | None:
         if rollout and "fleet" in info.data:
-            fleet: Fleet | None = info.data["fleet"]
+            fleet: FleetSection | None = info.data["fleet"]
             if fleet is None:
                 raise Wrong("there are no availability sets", "add fleet, with availability_sets")
             rollout.fits(fleet)
@@ -203,7 +203,7 @@ class Document(BaseModel):
     @field_validator("expect", mode="after")
     @classmethod
     def _possible(cls, expect: Expect, info: ValidationInfo) -> Expect:
-        cycle: Cycle | None = info.data.get("cycle")
+        cycle: CycleSection | None = info.data.get("cycle")
         if cycle:
             expect.fits(cycle)
             if "announce" in info.data:

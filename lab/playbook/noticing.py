@@ -11,14 +11,14 @@ from lab.core.plan import NoticeExpectations
 from lab.core.scheduled.model import UNKNOWN_S, EventType
 from lab.core.units import NS_PER_S, format_duration
 from lab.playbook.announcing import Announce
-from lab.playbook.cycles import Cycle
+from lab.playbook.cycles import CycleSection
 from lab.playbook.fields import DurationOrZero, Flag, default, section
 from lab.playbook.mistakes import Wrong
 
 _BY_GUESTS = ("acknowledged", "seen", "started_seen")
 
 
-class Notice(BaseModel):
+class NoticeSection(BaseModel):
     """What has to become of the announcement. What is left out is not asked."""
 
     model_config = section("{acknowledged: true}", minProperties=1)
@@ -49,7 +49,7 @@ class Notice(BaseModel):
 
     @model_validator(mode="after")
     def _in_itself(self) -> Self:
-        if all(getattr(self, key) is None for key in Notice.model_fields):
+        if all(getattr(self, key) is None for key in NoticeSection.model_fields):
             raise Wrong("nothing is asked of the announcement", "write {acknowledged: true}, or delete it")
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             least, most = format_duration(self.at_least), format_duration(self.at_most)
@@ -67,7 +67,7 @@ class Notice(BaseModel):
                     raise Wrong(what, "delete one of the two", within=(key,))
         return self
 
-    def fits(self, announce: Announce, cycle: Cycle) -> None:
+    def fits(self, announce: Announce, cycle: CycleSection) -> None:
         """Wrong when such an announcement can never show this."""
         asked = next((key for key in _BY_GUESTS if getattr(self, key)), None)
         if asked and not announce.handler:
@@ -87,7 +87,7 @@ class Notice(BaseModel):
             raise Wrong(f"{what}, so it could never pass", todo, within=("at_least",))
 
     @staticmethod
-    def _can_be_kept(kept: bool, duration_s: int, cycle: Cycle) -> None:
+    def _can_be_kept(kept: bool, duration_s: int, cycle: CycleSection) -> None:
         """Wrong when no pause could be as expected."""
         if duration_s == UNKNOWN_S:
             what = "an unknown duration is announced, so there is none to keep"

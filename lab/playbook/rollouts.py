@@ -12,9 +12,9 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from lab.core import plan as core
 from lab.core.plan import DomainKind, GateKind
 from lab.playbook.fields import MOST_GUESTS, Duration, DurationOrZero, Name, default, section, time
-from lab.playbook.fleet import Fleet, Named, known
+from lab.playbook.fleet import FleetSection, Named, known
 from lab.playbook.mistakes import Wrong, quoted
-from lab.playbook.scalars import MOST_TEXT, Reader, expect_scalar, found, one_of, text, whole
+from lab.playbook.scalars import MOST_TEXT, ScalarReader, expect_scalar, found, one_of, text, whole
 from lab.playbook.tree import Items
 
 MOST_GATES = 20
@@ -47,7 +47,7 @@ class MemberState(StrEnum):
     HEALTHY = "healthy"
 
 
-def shell_line() -> Reader:
+def shell_line() -> ScalarReader:
     """A command as one line, for the guest's shell."""
     advice = 'write it like "systemctl is-active nginx"'
     words = text()
@@ -58,13 +58,13 @@ def shell_line() -> Reader:
             raise Wrong("a command is one line, and not an empty one", advice)
         return line
 
-    return Reader(read, {"type": "string", "pattern": r"^[^\n]*[^\s][^\n]*$", "maxLength": MOST_TEXT})
+    return ScalarReader(read, {"type": "string", "pattern": r"^[^\n]*[^\s][^\n]*$", "maxLength": MOST_TEXT})
 
 
 _URL = re.compile(r"https?://[\x21-\x7e]+")
 
 
-def url() -> Reader:
+def url() -> ScalarReader:
     """An address of HTTP, as a guest asks for it."""
     advice = "write it like http://127.0.0.1:8080/health"
 
@@ -79,10 +79,10 @@ def url() -> Reader:
             raise Wrong(f"{quoted(line)} is not the URL of a web server", advice)
         return line
 
-    return Reader(read, {"type": "string", "pattern": f"^{_URL.pattern}$", "maxLength": MOST_TEXT})
+    return ScalarReader(read, {"type": "string", "pattern": f"^{_URL.pattern}$", "maxLength": MOST_TEXT})
 
 
-def seed() -> Reader:
+def seed() -> ScalarReader:
     """What an order is drawn from."""
     number = whole(0, MOST_SEED, "seeds")
 
@@ -93,7 +93,7 @@ def seed() -> Reader:
             what = f"a seed is a whole number, not {found(node)}"
             raise Wrong(what, f"write one from 0 to {MOST_SEED}") from None
 
-    return Reader(read, number.json)
+    return ScalarReader(read, number.json)
 
 
 def _not_empty(node: object) -> object:
@@ -119,7 +119,7 @@ Guests = Annotated[
 _KINDS = {kind.value: kind for kind in GateKind}
 
 
-class Gate(BaseModel):
+class GateSection(BaseModel):
     """What has to hold before the next domain is taken down: exactly one of clock, command, http and
     members."""
 
@@ -164,7 +164,7 @@ def _not_too_many(node: object) -> object:
     return node
 
 
-class Rollout(BaseModel):
+class RolloutSection(BaseModel):
     """The fleet's hosts, one domain of each availability set after another."""
 
     model_config = section("{by: update-domain}")
@@ -181,7 +181,7 @@ class Rollout(BaseModel):
     between: DurationOrZero = time(
         core.Rollout.between_ns, "From the end of one domain to the announcement of the next."
     )
-    gates: Annotated[list[Gate], BeforeValidator(_not_too_many)] = Field(
+    gates: Annotated[list[GateSection], BeforeValidator(_not_too_many)] = Field(
         default=[],
         description="What has to hold before the next domain: all of them, in order. Left out: nothing.",
         json_schema_extra={"maxItems": MOST_GATES},
@@ -204,7 +204,7 @@ class Rollout(BaseModel):
             )
         return self
 
-    def fits(self, fleet: Fleet) -> None:
+    def fits(self, fleet: FleetSection) -> None:
         """Wrong when the fleet cannot be gone through like that."""
         if not fleet.availability_sets and not fleet.scale_sets:
             raise Wrong("the fleet has no availability sets", "add fleet.availability_sets, or scale_sets")

@@ -41,7 +41,7 @@ _PPM = re.compile(r"\s*([-+]?[0-9]+(?:\.[0-9]+)?)\s*(\S*)\s*")
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity: `Annotated[...] | None` wants a hash
-class Reader:
+class ScalarReader:
     """Makes `Annotated[T, Reader]` a pydantic type: `read` gets the node as written."""
 
     read: Callable[[object], object]
@@ -95,7 +95,7 @@ def _quantity(node: object, wanted: str, advice: str) -> str:
     return text.replace("\N{GREEK SMALL LETTER MU}", "\N{MICRO SIGN}")
 
 
-def duration(*, zero: bool = False, most: int = DAY) -> Reader:
+def duration(*, zero: bool = False, most: int = DAY) -> ScalarReader:
     """Nanoseconds, at most `most`; zero: whether 0 makes sense."""
     advice = "write it like 5s, 250ms or 2min"
 
@@ -115,14 +115,14 @@ def duration(*, zero: bool = False, most: int = DAY) -> Reader:
 
     units = "(ns|us|\N{MICRO SIGN}s|\N{GREEK SMALL LETTER MU}s|ms|s|min|m|h)"
     pattern = rf"^\s*\+?[0-9]+(\.[0-9]+)?\s*{units}\s*$"
-    return Reader(read, {"type": "string", "pattern": pattern})
+    return ScalarReader(read, {"type": "string", "pattern": pattern})
 
 
 def _round_hours(ns: int) -> str:
     return f"{ns // HOUR} h" if ns % HOUR == 0 else format_duration(ns)
 
 
-def size(*, least: int) -> Reader:
+def size(*, least: int) -> ScalarReader:
     """Bytes in whole MiB, at least `least`."""
     advice = "write it like 512 MiB or 2 GiB"
 
@@ -138,10 +138,12 @@ def size(*, least: int) -> Reader:
             raise Wrong(f"{quoted(text)} is not a whole number of MiB", advice)
         return value
 
-    return Reader(read, {"type": "string", "pattern": r"^\s*\+?[0-9]+(\.[0-9]+)?\s*(B|KiB|MiB|GiB|TiB)\s*$"})
+    return ScalarReader(
+        read, {"type": "string", "pattern": r"^\s*\+?[0-9]+(\.[0-9]+)?\s*(B|KiB|MiB|GiB|TiB)\s*$"}
+    )
 
 
-def ppm(*, most: int = 100_000) -> Reader:
+def ppm(*, most: int = 100_000) -> ScalarReader:
     """Parts per million, above 0 and at most `most`."""
     advice = "write it like 200 ppm"
 
@@ -162,10 +164,10 @@ def ppm(*, most: int = 100_000) -> Reader:
             raise Wrong(f"{quoted(text)} is too large", f"write at most {most} ppm")
         return value
 
-    return Reader(read, {"type": "string", "pattern": r"^\s*\+?[0-9]+(\.[0-9]+)?\s*ppm\s*$"})
+    return ScalarReader(read, {"type": "string", "pattern": r"^\s*\+?[0-9]+(\.[0-9]+)?\s*ppm\s*$"})
 
 
-def percent(most: int) -> Reader:
+def percent(most: int) -> ScalarReader:
     """A share from 0 to 1, written in percent, at most `most` of them."""
     advice = f"write it like 75%, at most {most}%"
 
@@ -180,10 +182,10 @@ def percent(most: int) -> Reader:
             raise Wrong(f"{quoted(text)} is too much", advice)
         return value / 100
 
-    return Reader(read, {"type": "string", "pattern": r"^\s*\+?[0-9]+(\.[0-9]+)?\s*%\s*$"})
+    return ScalarReader(read, {"type": "string", "pattern": r"^\s*\+?[0-9]+(\.[0-9]+)?\s*%\s*$"})
 
 
-def flag() -> Reader:
+def flag() -> ScalarReader:
     """true or false. YAML 1.1's other words for them (yes, no, on, off) are words here."""
     advice = "write true or false"
 
@@ -193,10 +195,10 @@ def flag() -> Reader:
             raise Wrong(f"neither true nor false: {quoted(text.text)}", advice)
         return text.text == "true"
 
-    return Reader(read, {"type": "boolean"})
+    return ScalarReader(read, {"type": "boolean"})
 
 
-def whole(least: int, most: int, noun: str) -> Reader:
+def whole(least: int, most: int, noun: str) -> ScalarReader:
     """A whole number of `noun` from `least` to `most`."""
     wanted = f"a whole number from {least} to {most}"
 
@@ -218,7 +220,7 @@ def whole(least: int, most: int, noun: str) -> Reader:
             raise Wrong(f"{text[:20]} {noun} are too many", f"write {wanted}")
         return value
 
-    return Reader(read, {"type": "integer", "minimum": least, "maximum": most})
+    return ScalarReader(read, {"type": "integer", "minimum": least, "maximum": most})
 
 
 def alternatives(words: Sequence[str]) -> str:
@@ -226,7 +228,7 @@ def alternatives(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else "".join(words)
 
 
-def one_of(*members: StrEnum, hint: str, small: bool = False) -> Reader:
+def one_of(*members: StrEnum, hint: str, small: bool = False) -> ScalarReader:
     """One of `members`, whose values are the words written; small: in small letters."""
     words = [member.value.lower() if small else member.value for member in members]
     known = f"write {alternatives(words)}"
@@ -239,20 +241,20 @@ def one_of(*members: StrEnum, hint: str, small: bool = False) -> Reader:
         advice = f"did you mean {close[0]}?" if close else known
         raise Wrong(f"{quoted(text)} is not {hint}", advice)
 
-    return Reader(read, {"type": "string", "enum": words})
+    return ScalarReader(read, {"type": "string", "enum": words})
 
 
-def name() -> Reader:
+def name() -> ScalarReader:
     """A name that can also be a host name: an RFC 1123 label of at most MOST_NAME characters."""
     return _word(_LABEL, "a name", "small letters, digits and hyphens", MOST_NAME)
 
 
-def image_name() -> Reader:
+def image_name() -> ScalarReader:
     """The name of an image, not a path."""
     return _word(_IMAGE, "the name of an image", "small letters, digits, '.', '_' and '-'", 64)
 
 
-def _word(pattern: re.Pattern[str], wanted: str, made_of: str, most: int) -> Reader:
+def _word(pattern: re.Pattern[str], wanted: str, made_of: str, most: int) -> ScalarReader:
     rule = f"use {made_of}, beginning and ending with a letter or digit"
 
     def read(node: object) -> str:
@@ -268,10 +270,10 @@ def _word(pattern: re.Pattern[str], wanted: str, made_of: str, most: int) -> Rea
             raise Wrong(what, f"write it in quotes: '{text}'")
         return text
 
-    return Reader(read, {"type": "string", "pattern": f"^{pattern.pattern}$", "maxLength": most})
+    return ScalarReader(read, {"type": "string", "pattern": f"^{pattern.pattern}$", "maxLength": most})
 
 
-def text() -> Reader:
+def text() -> ScalarReader:
     """Free text of at most MOST_TEXT characters, without the spaces around it."""
     advice = "write some words"
 
@@ -283,10 +285,10 @@ def text() -> Reader:
             raise Wrong("the text is too long", f"use at most {MOST_TEXT} characters")
         return scalar.text.strip()
 
-    return Reader(read, {"type": "string", "maxLength": MOST_TEXT})
+    return ScalarReader(read, {"type": "string", "maxLength": MOST_TEXT})
 
 
-def argv() -> Reader:
+def argv() -> ScalarReader:
     """A program and its arguments; numbers count as the text they are written with."""
     advice = "write a list, like [systemctl, restart, chrony]"
 
@@ -299,7 +301,7 @@ def argv() -> Reader:
             raise Wrong(f"a command of {len(node)} words", f"write 1 to {MOST_WORDS} words")
         return tuple(_read_word(word, index) for index, word in enumerate(node))
 
-    return Reader(
+    return ScalarReader(
         read,
         {
             "type": "array",

@@ -12,7 +12,7 @@ from lab.core.history.run_events import Timing
 from lab.core.method import FreezeMethod
 from lab.core.verdict import Finding, Outcome, worst
 from lab.record.journal import History
-from lab.record.model import Cell, Comparison, Cycle
+from lab.record.model import CellRecord, Comparison, CycleRecord
 from lab.record.statistics import bounded, median_pause, statistics
 
 GIB = 1 << 30
@@ -21,7 +21,7 @@ METHOD, MEMORY, SAVE_TO = "method", "memory", "save_to"
 
 
 @dataclass
-class Told:
+class CellHistory:
     """What the history says of a cell beside its cycles. boots: timings, by guest."""
 
     skipped: str = ""
@@ -29,29 +29,29 @@ class Told:
     boots: dict[str, dict[str, Timing]] = field(default_factory=dict)
 
 
-def told_of(history: History) -> dict[str, Told]:
+def told_of(history: History) -> dict[str, CellHistory]:
     """By cell; "" without a matrix."""
-    found: dict[str, Told] = {}
+    found: dict[str, CellHistory] = {}
     current = ""
     for entry in history.entries:
         event = entry.event
         if isinstance(event, CellReached):
             current = event.id
-            told = found.setdefault(current, Told())
+            told = found.setdefault(current, CellHistory())
             told.skipped, told.refused = event.skipped, bool(event.refused)
         elif isinstance(event, GuestBooted):
-            here = found.setdefault(current if event.cell is None else event.cell, Told())
+            here = found.setdefault(current if event.cell is None else event.cell, CellHistory())
             here.boots[event.guest] = event.timings
     return found
 
 
-def wanted(cell: planned.Cell, rollouts: Sequence[rollout_result.Seen] = ()) -> int:
+def wanted(cell: planned.Cell, rollouts: Sequence[rollout_result.RolloutHistory] = ()) -> int:
     """How many guest's cycles it should have. A rollout that was stopped needs no more than it began."""
     return rollout_result.wanted(rollouts, len(cell.guests), cell.repeat, cell.control)
 
 
 def cell_findings(
-    cell: planned.Cell, told: Told, run: int, rollouts: Sequence[rollout_result.Seen] = ()
+    cell: planned.Cell, told: CellHistory, run: int, rollouts: Sequence[rollout_result.RolloutHistory] = ()
 ) -> list[Finding]:
     """A cell of which not all was run: inconclusive, with its reason. run: how many cycles it had."""
     many = wanted(cell, rollouts)
@@ -66,10 +66,12 @@ def cell_findings(
     return []
 
 
-def cell_of(cell: planned.Cell, told: Told, cycles: Sequence[Cycle], own: Sequence[Finding]) -> Cell:
+def cell_of(
+    cell: planned.Cell, told: CellHistory, cycles: Sequence[CycleRecord], own: Sequence[Finding]
+) -> CellRecord:
     """The member of run.json. own: the cell's findings beside its cycles'."""
     first = cell.guests[0] if cell.guests else planned.GuestSpec("")
-    return Cell(
+    return CellRecord(
         id=cell.id,
         values=dict(cell.values),
         outcome=worst([*(c.outcome for c in cycles), *(f.outcome for f in own)]),
@@ -87,13 +89,13 @@ def cell_of(cell: planned.Cell, told: Told, cycles: Sequence[Cycle], own: Sequen
     )
 
 
-def _without(cell: Cell, *axes: str) -> dict[str, str]:
+def _without(cell: CellRecord, *axes: str) -> dict[str, str]:
     return {name: value for name, value in cell.values.items() if name not in axes}
 
 
-def _slopes(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> Iterator[Comparison]:
+def _slopes(cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleRecord]]) -> Iterator[Comparison]:
     """The pause over RAM, for each group of cells that differ in nothing else."""
-    groups: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[CellRecord]] = {}
     for cell in cells:
         if MEMORY in cell.values:
             groups.setdefault(tuple(_without(cell, MEMORY).items()), []).append(cell)
@@ -106,7 +108,7 @@ def _slopes(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> Ite
             yield Comparison("slope", dict(common), "ns/GiB", seen.value, seen.low, seen.high, seen.count)
 
 
-def _ratios(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> Iterator[Comparison]:
+def _ratios(cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleRecord]]) -> Iterator[Comparison]:
     """save-restore over in-place, for each pair of cells that differ in nothing else."""
     for below in cells:
         if below.method != FreezeMethod.IN_PLACE or METHOD not in below.values:
@@ -123,6 +125,8 @@ def _ratios(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> Ite
                 )
 
 
-def comparisons(cells: Sequence[Cell], cycles: Mapping[str, Sequence[Cycle]]) -> tuple[Comparison, ...]:
+def comparisons(
+    cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleRecord]]
+) -> tuple[Comparison, ...]:
     """Slopes first, then ratios. cycles: by cell."""
     return (*_slopes(cells, cycles), *_ratios(cells, cycles))

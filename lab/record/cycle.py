@@ -18,24 +18,24 @@ from lab.core.timesync import forecast as core
 from lab.core.verdict import Finding
 from lab.core.witnesses import Witness
 from lab.record.model import (
-    Audit,
-    Backward,
+    AuditRecord,
+    BackwardRecord,
     Bounds,
     Clocksource,
-    Cycle,
+    CycleRecord,
     DriftBounds,
     Drifts,
-    Effects,
-    Forecast,
+    EffectsRecord,
+    ForecastRecord,
     Measure,
     Memory,
     Moved,
     Offsets,
-    Point,
+    PointRecord,
     Predicted,
-    Reached,
-    Resync,
-    Step,
+    ReachedRecord,
+    ResyncRecord,
+    StepRecord,
     TimerFleet,
     Witnesses,
 )
@@ -53,12 +53,12 @@ def _drift(seen: Drift | None) -> DriftBounds | None:
     return None if seen is None else DriftBounds(seen.ppm, seen.low, seen.high, seen.window_ns)
 
 
-def _forecast(result: CycleResult) -> Forecast | None:
+def _forecast(result: CycleResult) -> ForecastRecord | None:
     said = result.forecast
     if said is None:
         return None
     agrees, verdict = compared(result)
-    return Forecast(
+    return ForecastRecord(
         said.repaired,
         said.correction,
         _bounds(said.within),
@@ -105,11 +105,11 @@ def _moved(result: CycleResult) -> tuple[Moved, ...] | None:
     )
 
 
-def _resync(result: CycleResult, expect: Expectations) -> Resync | None:
+def _resync(result: CycleResult, expect: Expectations) -> ResyncRecord | None:
     seen, setup = result.resync, result.observation.setup
     if seen is None:
         return None
-    return Resync(
+    return ResyncRecord(
         result.mechanism,
         result.predicted,
         seen.outcome,
@@ -121,9 +121,9 @@ def _resync(result: CycleResult, expect: Expectations) -> Resync | None:
         seen.overshoot_ns,
         seen.area_ns_s,
         result.observation.resync_said,
-        tuple(Point(p.at_ns, p.offset.low_ns, p.offset.high_ns) for p in seen.curve),
+        tuple(PointRecord(p.at_ns, p.offset.low_ns, p.offset.high_ns) for p in seen.curve),
         _forecast(result),
-        tuple(Reached(r.limit_ns, _bounds(r.time)) for r in seen.reached),
+        tuple(ReachedRecord(r.limit_ns, _bounds(r.time)) for r in seen.reached),
         seen.slew_ppm,
         setup.program if setup is not None else "",
         setup.config if setup is not None else "",
@@ -132,8 +132,8 @@ def _resync(result: CycleResult, expect: Expectations) -> Resync | None:
     )
 
 
-def _audit(seen: claims.Audit) -> Audit:
-    return Audit(
+def _audit(seen: claims.Audit) -> AuditRecord:
+    return AuditRecord(
         seen.source,
         seen.claims,
         seen.judged,
@@ -153,14 +153,14 @@ def _rtc(look: effects.RtcLook | None) -> Measure | None:
     return Measure(value, value - bound, value + bound)
 
 
-def _effects(result: CycleResult) -> Effects | None:
+def _effects(result: CycleResult) -> EffectsRecord | None:
     """The RTC's looks are the last one before the pause and the last of all: what came of it."""
     seen, resumed = result.observation.effects, result.resumed_guest
     if seen is None:
         return None
     before = [look for look in seen.rtc if resumed is not None and look.raw_ns < resumed.low_ns]
     after = [look for look in seen.rtc if resumed is not None and look.raw_ns > resumed.high_ns]
-    return Effects(
+    return EffectsRecord(
         tuple(
             TimerFleet(t.kind, t.timers, t.count, t.buckets, t.worst_ns, t.at_once, t.early)
             for t in seen.timers
@@ -172,14 +172,15 @@ def _effects(result: CycleResult) -> Effects | None:
         _rtc(after[-1] if after else None),
         seen.boot_minus_mono_ns,
         tuple(
-            Backward(b.clock, b.from_cpu, b.to_cpu, b.looks, b.backward, b.worst_ns) for b in seen.backward
+            BackwardRecord(b.clock, b.from_cpu, b.to_cpu, b.looks, b.backward, b.worst_ns)
+            for b in seen.backward
         ),
     )
 
 
-def _part(part: Part) -> Step:
+def _part(part: Part) -> StepRecord:
     bounds = part.bounds
-    return Step(
+    return StepRecord(
         part.name,
         part.from_ns,
         part.length_ns,
@@ -188,11 +189,11 @@ def _part(part: Part) -> Step:
     )
 
 
-def _patch_steps(obs: Observation) -> tuple[Step, ...]:
+def _patch_steps(obs: Observation) -> tuple[StepRecord, ...]:
     if obs.stop is None:
         return ()
     began = obs.stop.called.raw_ns
-    return tuple(Step(s.name, s.began_raw_ns - began, s.length_ns) for s in obs.patch_steps)
+    return tuple(StepRecord(s.name, s.began_raw_ns - began, s.length_ns) for s in obs.patch_steps)
 
 
 def _memory(proof: MemoryProof) -> Memory:
@@ -201,14 +202,14 @@ def _memory(proof: MemoryProof) -> Memory:
     )
 
 
-def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations) -> Cycle:
+def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations) -> CycleRecord:
     """The member of run.json. found: what the cycle was held against, by what was expected of it."""
     obs, pause = result.observation, result.pause
     used = result.used
     first, last = obs.facts_before, obs.facts_after
     trouble, notes, unknown = sorted_out(last.kernel_lines or () if last is not None else ())
     witnesses = pause.witnesses if pause is not None else {}
-    return Cycle(
+    return CycleRecord(
         index=obs.cycle,
         frozen=obs.frozen,
         method=obs.method,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval, Stamp
 from lab.core.event_findings import life_findings, unannounced
-from lab.core.event_timeline import Announced, Life, Member, life
+from lab.core.event_timeline import Announced, EventTimeline, Member, life
 from lab.core.handlers import handler_findings
 from lab.core.history import (
     CycleBegan,
@@ -23,9 +23,9 @@ from lab.core.result import CycleResult
 from lab.core.scheduled.model import Event, Happening
 from lab.core.verdict import Finding, Outcome, worst
 from lab.record.journal import History
-from lab.record.model import Bounds, Cycle, Measure
-from lab.record.model_events import Event as EventMember
-from lab.record.model_events import Member as GuestMember
+from lab.record.model import Bounds, CycleRecord, Measure
+from lab.record.model_events import EventRecord as EventMember
+from lab.record.model_events import MemberRecord as GuestMember
 from lab.record.model_events import Moment
 
 SERVICE = "metadata service"
@@ -128,7 +128,7 @@ def service_findings(history: History, cell: str) -> list[Finding]:
     ]
 
 
-def lives_of(history: History, results: Sequence[CycleResult]) -> list[Life]:
+def lives_of(history: History, results: Sequence[CycleResult]) -> list[EventTimeline]:
     """The timeline of every event, with the guests' cycles in it."""
     cycles = {(r.observation.cell, r.observation.cycle, r.observation.guest): r for r in results}
     found = announced_of(history)
@@ -160,7 +160,7 @@ def _measure(interval: Interval | None) -> Measure | None:
     return None if interval is None else Measure(interval.mid_ns, interval.low_ns, interval.high_ns)
 
 
-def _member(seen: Life, member: Member) -> GuestMember:
+def _member(seen: EventTimeline, member: Member) -> GuestMember:
     first = seen.published
     return GuestMember(
         member.guest,
@@ -177,14 +177,14 @@ def _member(seen: Life, member: Member) -> GuestMember:
     )
 
 
-def _kept(seen: Life) -> bool | None:
+def _kept(seen: EventTimeline) -> bool | None:
     each = [seen.kept(member) for member in seen.to_be_frozen]
     if False in each:
         return False
     return True if each and all(each) else None
 
 
-def event_of(seen: Life, found: Sequence[Finding]) -> EventMember:
+def event_of(seen: EventTimeline, found: Sequence[Finding]) -> EventMember:
     """The member of run.json. found: what the event was held against."""
     event, first = seen.event, seen.published
     told = [(member.told(), member.guest) for member in seen.members]
@@ -230,7 +230,9 @@ def event_of(seen: Life, found: Sequence[Finding]) -> EventMember:
     )
 
 
-def judged(lives: Sequence[Life], cell: Cell, results: Sequence[CycleResult]) -> dict[str, list[Finding]]:
+def judged(
+    lives: Sequence[EventTimeline], cell: Cell, results: Sequence[CycleResult]
+) -> dict[str, list[Finding]]:
     """What each event of one cell was held against, by its id; "" has what no event is there for. results: of
     the cell."""
     expect, here = cell.expectations.notice, [one for one in lives if one.announced.cell == cell.id]
@@ -240,8 +242,10 @@ def judged(lives: Sequence[Life], cell: Cell, results: Sequence[CycleResult]) ->
 
 
 def marked(
-    cycles: Sequence[tuple[str, Cycle]], lives: Sequence[Life], waves: Mapping[tuple[int, str], int]
-) -> list[Cycle]:
+    cycles: Sequence[tuple[str, CycleRecord]],
+    lives: Sequence[EventTimeline],
+    waves: Mapping[tuple[int, str], int],
+) -> list[CycleRecord]:
     """The cycles, each with its guest, with the event that announced them and the wave that they were in.
     waves: by cycle and guest."""
     told = {

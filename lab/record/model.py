@@ -10,27 +10,27 @@ from typing import Any
 
 from lab.core.history import Host as Host
 from lab.core.verdict import Finding, Outcome
-from lab.record.model_clock import Audit as Audit
+from lab.record.model_clock import AuditRecord as AuditRecord
 from lab.record.model_clock import Bounds as Bounds
 from lab.record.model_clock import Clocksource as Clocksource
 from lab.record.model_clock import DriftBounds as DriftBounds
 from lab.record.model_clock import Drifts as Drifts
-from lab.record.model_clock import Forecast as Forecast
+from lab.record.model_clock import ForecastRecord as ForecastRecord
 from lab.record.model_clock import Measure as Measure
 from lab.record.model_clock import Moved as Moved
 from lab.record.model_clock import Offsets as Offsets
-from lab.record.model_clock import Point as Point
-from lab.record.model_clock import Reached as Reached
-from lab.record.model_clock import Resync as Resync
-from lab.record.model_events import Apart as Apart
-from lab.record.model_events import Domain as Domain
-from lab.record.model_events import Event as Event
-from lab.record.model_events import Gate as Gate
-from lab.record.model_events import Member as Member
+from lab.record.model_clock import PointRecord as PointRecord
+from lab.record.model_clock import ReachedRecord as ReachedRecord
+from lab.record.model_clock import ResyncRecord as ResyncRecord
+from lab.record.model_events import ApartRecord as ApartRecord
+from lab.record.model_events import DomainRecord as DomainRecord
+from lab.record.model_events import EventRecord as EventRecord
+from lab.record.model_events import GateRecord as GateRecord
+from lab.record.model_events import MemberRecord as MemberRecord
 from lab.record.model_events import Moment as Moment
 from lab.record.model_events import OneAtATime as OneAtATime
-from lab.record.model_events import Rollout as Rollout
-from lab.record.model_events import Wave as Wave
+from lab.record.model_events import RolloutRecord as RolloutRecord
+from lab.record.model_events import WaveRecord as WaveRecord
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Witnesses:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepRecord:
     """A part of a pause, or of a patch. at_ns: since the stop call. low_ns, high_ns: where length_ns lies,
     when it was inferred and not stamped."""
 
@@ -97,7 +97,7 @@ class TimerFleet:
 
 
 @dataclass(frozen=True)
-class Backward:
+class BackwardRecord:
     """Looks at a clock, each handed the one before by vCPU from_cpu: how many read less, by how much."""
 
     clock: str
@@ -109,7 +109,7 @@ class Backward:
 
 
 @dataclass(frozen=True)
-class Effects:
+class EffectsRecord:
     """What else the pause did. looks, backward: of clocks handed from vCPU to vCPU, all of them; clocks: the
     same, one by one. rtc_before, rtc_after: RTC minus REALTIME around the pause. boot_minus_mono_ns: how far
     BOOTTIME left MONOTONIC."""
@@ -121,7 +121,7 @@ class Effects:
     rtc_before: Measure | None = None
     rtc_after: Measure | None = None
     boot_minus_mono_ns: int | None = None
-    clocks: tuple[Backward, ...] = ()
+    clocks: tuple[BackwardRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Cycle:
+class CycleRecord:
     """closure: where hypervisor - lag - gap lies. used_ns: of the budget. disagreeing: witnesses that
     contradict the pause. noise_ns: the largest hole that the sampler saw elsewhere. at_rest: from the
     guest's last instruction before the pause to the first one after it.
@@ -180,7 +180,7 @@ class Cycle:
     closure: Bounds | None
     closes: bool
     offset: Offsets
-    resync: Resync | None
+    resync: ResyncRecord | None
     drift: Drifts
     boot_id_unchanged: bool | None
     kernel_stalls: tuple[str, ...]
@@ -196,19 +196,19 @@ class Cycle:
     control: bool = False
     felt: Measure | None = None
     stamps: Bounds | None = None
-    steps: tuple[Step, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
     predictions: tuple[Predicted, ...] = ()
     memory: Memory | None = None
     called_off: str = ""
     cut: bool = False
     patch_impact: str = "freeze"
     patch_ok: bool | None = None
-    patch_steps: tuple[Step, ...] = ()
+    patch_steps: tuple[StepRecord, ...] = ()
     version_before: str = ""
     version_after: str = ""
     outage_ns: int | None = None
-    audits: tuple[Audit, ...] = ()
-    effects: Effects | None = None
+    audits: tuple[AuditRecord, ...] = ()
+    effects: EffectsRecord | None = None
     event: str = ""
     cancelled: bool = False
     wave: int | None = None
@@ -219,7 +219,7 @@ class Cycle:
 
 
 @dataclass(frozen=True)
-class Guest:
+class GuestRecord:
     """One entry for each guest and cell. availability_set: "" of none."""
 
     name: str
@@ -229,7 +229,7 @@ class Guest:
     fault_domain: int
     update_domain: int
     boot: dict[str, Any]
-    cycles: tuple[Cycle, ...]
+    cycles: tuple[CycleRecord, ...]
     cell: str = ""
     availability_set: str = ""
 
@@ -257,7 +257,7 @@ class Statistic:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellRecord:
     """One point of the matrix. cycles: how many were run, of wanted. why: it was not run, or not whole;
     refused: it cannot be, here. memory_bytes, vcpus: of its first guest. pause: the median over its freezes;
     its bounds hold the true median at 95 %, or, of too few cycles for that, are the hull of all pauses."""
@@ -294,7 +294,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOutRecord:
     """A combination of the matrix that the plan leaves out: values by axis, and why."""
 
     values: dict[str, str]
@@ -315,13 +315,13 @@ class Run:
     complete: bool
     interrupted: bool
     host: Host
-    guests: tuple[Guest, ...]
+    guests: tuple[GuestRecord, ...]
     findings: tuple[Finding, ...]
     statistics: tuple[Statistic, ...] = ()
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[CellRecord, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     calibration: Calibration | None = None
-    left_out: tuple[LeftOut, ...] = ()
-    events: tuple[Event, ...] = ()
-    rollouts: tuple[Rollout, ...] = ()
+    left_out: tuple[LeftOutRecord, ...] = ()
+    events: tuple[EventRecord, ...] = ()
+    rollouts: tuple[RolloutRecord, ...] = ()
     one_at_a_time: OneAtATime | None = None

@@ -26,14 +26,14 @@ class Offsets:
 
 
 @dataclass(frozen=True)
-class Point:
+class PointRecord:
     at_ns: int
     low_ns: int
     high_ns: int
 
 
 @dataclass(frozen=True)
-class Forecast:
+class ForecastRecord:
     """What the mechanism's rules said before the pause, for this pause. within: from the resume to when it
     is repaired. residual: where the offset lies then, or stays. agrees: null where what was measured does not
     tell; verdict: how the two stand to each other, in words."""
@@ -49,7 +49,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Reached:
+class ReachedRecord:
     """The time from the resume to the first instant from which |offset| stays within limit_ns."""
 
     limit_ns: int
@@ -65,7 +65,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Resync:
+class ResyncRecord:
     """time_low_ns to time_ns bound the time to sync; time_ns is the first instant seen in time. program,
     config: of the set-up, as it was in the guest. tolerance_ns: what "in time" means here. steps: all that
     the sampler in the guest saw; null when it did not watch."""
@@ -81,9 +81,9 @@ class Resync:
     overshoot_ns: int
     area_ns_s: float
     said: str
-    curve: tuple[Point, ...] = ()
-    forecast: Forecast | None = None
-    reached: tuple[Reached, ...] = ()
+    curve: tuple[PointRecord, ...] = ()
+    forecast: ForecastRecord | None = None
+    reached: tuple[ReachedRecord, ...] = ()
     slew_ppm: float | None = None
     program: str = ""
     config: str = ""
@@ -112,7 +112,7 @@ class Clocksource:
 
 
 @dataclass(frozen=True)
-class Audit:
+class AuditRecord:
     """What one of the guest's programs claimed, against the truth. claims: how many, of which judged were
     held against a known truth; wrong: claimed to be better than it certainly was, for wrong_low_ns to
     wrong_high_ns, by worst_ns at the worst. unsynced_ns: how long, at most, it said it was not

@@ -19,7 +19,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Member:
+class MemberRecord:
     """A guest of the event's delivery group. affected: it is one of the event's resources. seen,
     seen_started, seen_gone: its first answer that has the event so. frozen: the call that stopped it was
     made; resumed: the one that let it go on had returned. in_time: since the publication. pause: as it felt
@@ -39,7 +39,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Event:
+class EventRecord:
     """The life of one announcement; a moment that is null did not happen, or was not seen.
 
     state: "unheard" (its group never asked and was not told), "scheduled", "started", "cancelled" or "over".
@@ -78,7 +78,7 @@ class Event:
     after_not_before: Bounds | None = None
     kept: bool | None = None
     longest: Measure | None = None
-    members: tuple[Member, ...] = ()
+    members: tuple[MemberRecord, ...] = ()
     refused: int = 0
     restarts: int = 0
     released: Moment | None = None
@@ -87,7 +87,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateRecord:
     """What came of one gate in one guest. took_ns: until it held, or was given up."""
 
     guest: str
@@ -98,7 +98,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Domain:
+class DomainRecord:
     """A domain of an availability set; a guest of none is a set by itself. stop_skew, resume_skew: between
     its first and its last guest; null of one guest, or when not seen of all."""
 
@@ -110,7 +110,7 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class Wave:
+class WaveRecord:
     """What is down at the same time: at most one domain of each set. number: from 1. state: "done",
     "stopped", "cut off" or "not begun". cycle: null of one that was not begun. began: when (ISO 8601).
     notice_ns: the shortest that one of its events gave. pause: the median over its guests; low_ns and high_ns
@@ -119,20 +119,20 @@ class Wave:
 
     number: int
     state: str
-    domains: tuple[Domain, ...]
+    domains: tuple[DomainRecord, ...]
     guests: int
     cycle: int | None = None
     began: str = ""
     notice_ns: int | None = None
     pause: Measure | None = None
     in_time_ns: int | None = None
-    gates: tuple[Gate, ...] = ()
+    gates: tuple[GateRecord, ...] = ()
     outcome: Outcome = Outcome.INCONCLUSIVE
     why: str = ""
 
 
 @dataclass(frozen=True)
-class Apart:
+class ApartRecord:
     """Two domains of one set, and for how long at least neither was down; negative: for how long both
     were."""
 
@@ -142,7 +142,7 @@ class Apart:
 
 
 @dataclass(frozen=True)
-class Rollout:
+class RolloutRecord:
     """by: "update-domain" or "fault-domain". seed: null when the order was not drawn. ended: "complete",
     "stopped", or "" when its end was not seen; why: what stopped it. stands: where, in words."""
 
@@ -150,7 +150,7 @@ class Rollout:
     seed: int | None
     ended: str
     why: str
-    waves: tuple[Wave, ...]
+    waves: tuple[WaveRecord, ...]
     stopped_in: int | None = None
     stands: str = ""
 
@@ -164,4 +164,4 @@ class OneAtATime:
     why: str
     sets: int
     times: int
-    nearest: Apart | None = None
+    nearest: ApartRecord | None = None

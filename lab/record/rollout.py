@@ -18,13 +18,20 @@ from lab.core.history import (
 from lab.core.one_at_a_time import Ends, Proof, Skew, named
 from lab.core.plan import DomainKind, GuestSpec, RolloutEnd
 from lab.core.rollout import Domain, set_of
-from lab.core.rollout_result import GateSeen, Seen, WaveSeen, stands
+from lab.core.rollout_result import GateHistory, RolloutHistory, WaveHistory, stands
 from lab.core.verdict import Finding, worst
 from lab.errors import RecordError
 from lab.record.journal import History
-from lab.record.model import Bounds, Cycle
-from lab.record.model_events import Apart, Event, Gate, OneAtATime, Rollout, Wave
-from lab.record.model_events import Domain as DomainMember
+from lab.record.model import Bounds, CycleRecord
+from lab.record.model_events import (
+    ApartRecord,
+    EventRecord,
+    GateRecord,
+    OneAtATime,
+    RolloutRecord,
+    WaveRecord,
+)
+from lab.record.model_events import DomainRecord as DomainMember
 from lab.record.statistics import spread_of_pauses
 
 
@@ -43,30 +50,32 @@ def ends_of(history: History) -> Ends:
     return found
 
 
-def _changed(seen: Seen, event: WaveReached | GateAsked | RolloutEnded, at: Stamp) -> Seen:
+def _changed(
+    seen: RolloutHistory, event: WaveReached | GateAsked | RolloutEnded, at: Stamp
+) -> RolloutHistory:
     """IndexError when no wave was begun."""
     if isinstance(event, RolloutEnded):
         return replace(seen, ended=event.ended, why=event.why, stopped_in=event.wave)
     if isinstance(event, WaveReached) and event.when == "begin":
-        wave = WaveSeen(event.number, event.cycle, event.domains, event.guests, at.real_ns)
+        wave = WaveHistory(event.number, event.cycle, event.domains, event.guests, at.real_ns)
         return replace(seen, waves=(*seen.waves, wave))
     last = seen.waves[-1]
     if isinstance(event, GateAsked):
-        gate = GateSeen(event.guest, event.gate, event.ok, event.why, event.took_ns)
+        gate = GateHistory(event.guest, event.gate, event.ok, event.why, event.took_ns)
         last = replace(last, gates=(*last.gates, gate))
     else:
         last = replace(last, over=True)
     return replace(seen, waves=(*seen.waves[:-1], last))
 
 
-def rollouts_of(history: History) -> list[Seen]:
+def rollouts_of(history: History) -> list[RolloutHistory]:
     """Every rollout that was begun. RecordError on an event of a rollout or of a wave that was not."""
-    found: list[Seen] = []
+    found: list[RolloutHistory] = []
     for entry in history.entries:
         event = entry.event
         try:
             if isinstance(event, RolloutPlanned):
-                found.append(Seen(event.seed, event.by, event.waves))
+                found.append(RolloutHistory(event.seed, event.by, event.waves))
             elif isinstance(event, WaveReached | GateAsked | RolloutEnded):
                 found[-1] = _changed(found[-1], event, entry.at)
         except IndexError:
@@ -85,7 +94,7 @@ def _bounds(interval: Interval | None) -> Bounds | None:
     return None if interval is None else Bounds(interval.low_ns, interval.high_ns)
 
 
-def _state(seen: Seen, wave: WaveSeen) -> str:
+def _state(seen: RolloutHistory, wave: WaveHistory) -> str:
     if seen.done(wave):
         return "done"
     stopped = seen.ended is RolloutEnd.STOPPED and wave.number == seen.stopped_in
@@ -93,20 +102,20 @@ def _state(seen: Seen, wave: WaveSeen) -> str:
 
 
 def rollout_of(
-    seen: Seen,
+    seen: RolloutHistory,
     guests: Sequence[GuestSpec],
-    cycles: Sequence[tuple[str, Cycle]],
-    events: Sequence[Event],
+    cycles: Sequence[tuple[str, CycleRecord]],
+    events: Sequence[EventRecord],
     skews: Sequence[Skew],
     found: Sequence[Finding],
-) -> Rollout:
+) -> RolloutRecord:
     """The member of run.json. cycles: all of the run's, each with its guest. found: all findings."""
     apart = {(skew.cycle, skew.domain): skew for skew in skews}
     sets = {guest.name: (set_of(guest), seen.by.of(guest)) for guest in guests}
-    by_cycle: dict[int, list[tuple[str, Cycle]]] = {}
+    by_cycle: dict[int, list[tuple[str, CycleRecord]]] = {}
     for guest, cycle in cycles:
         by_cycle.setdefault(cycle.index, []).append((guest, cycle))
-    told: dict[int, list[Event]] = {}
+    told: dict[int, list[EventRecord]] = {}
     for event in events:
         told.setdefault(event.cycle, []).append(event)
     judged: dict[int, list[Finding]] = {}
@@ -118,8 +127,10 @@ def rollout_of(
     ]
     for number, guests_of in enumerate(seen.planned[len(waves) :], start=len(waves) + 1):
         domains = dict.fromkeys(sets[name] for name in guests_of if name in sets)
-        waves.append(Wave(number, "not begun", _domains(domains, guests_of, sets, {}, -1), len(guests_of)))
-    return Rollout(
+        waves.append(
+            WaveRecord(number, "not begun", _domains(domains, guests_of, sets, {}, -1), len(guests_of))
+        )
+    return RolloutRecord(
         seen.by,
         seen.seed,
         seen.ended.value if seen.ended is not None else "",
@@ -147,18 +158,18 @@ def _domains(
 
 
 def _begun(
-    seen: Seen,
-    wave: WaveSeen,
+    seen: RolloutHistory,
+    wave: WaveHistory,
     sets: Mapping[str, Domain],
-    given: Sequence[tuple[str, Cycle]],
-    events: Sequence[Event],
+    given: Sequence[tuple[str, CycleRecord]],
+    events: Sequence[EventRecord],
     apart: Mapping[tuple[int, Domain | None], Skew],
     judged: Mapping[int, Sequence[Finding]],
-) -> Wave:
+) -> WaveRecord:
     cycles = [cycle for guest, cycle in given if guest in wave.guests]
     notices = [event.given_ns for event in events if event.given_ns is not None]
     times = [c.resync.time_ns for c in cycles if c.resync is not None and c.resync.time_ns is not None]
-    return Wave(
+    return WaveRecord(
         number=wave.number,
         state=_state(seen, wave),
         domains=_domains(wave.domains, wave.guests, sets, apart, wave.cycle),
@@ -168,7 +179,7 @@ def _begun(
         notice_ns=min(notices, default=None),
         pause=spread_of_pauses(cycles),
         in_time_ns=max(times) if times and len(times) == len(wave.guests) else None,
-        gates=tuple(Gate(g.guest, g.gate, g.ok, g.why, g.took_ns) for g in wave.gates),
+        gates=tuple(GateRecord(g.guest, g.gate, g.ok, g.why, g.took_ns) for g in wave.gates),
         outcome=(outcome := worst(f.outcome for f in judged.get(wave.cycle, ()))),
         why=next((f.why for f in judged.get(wave.cycle, ()) if f.outcome is outcome and f.why), ""),
     )
@@ -177,5 +188,5 @@ def _begun(
 def proof_of(proof: Proof, by: DomainKind) -> OneAtATime:
     """The member of run.json."""
     near = proof.overlap or proof.nearest
-    nearest = None if near is None else Apart(named(near.first, by), named(near.second, by), near.ns)
+    nearest = None if near is None else ApartRecord(named(near.first, by), named(near.second, by), near.ns)
     return OneAtATime(proof.outcome, proof.why, proof.sets, proof.times, nearest)

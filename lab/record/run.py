@@ -24,48 +24,48 @@ from lab.core.rollout_result import rollout_findings
 from lab.core.timeline import Observation
 from lab.core.verdict import Finding, Outcome, worst
 from lab.errors import MachineError, RecordError
-from lab.record.cells import Told, cell_findings, cell_of, comparisons, told_of
+from lab.record.cells import CellHistory, cell_findings, cell_of, comparisons, told_of
 from lab.record.cycle import cycle_of
 from lab.record.journal import History
 from lab.record.lives import event_of, handlers_of, judged, lives_of, marked, service_findings
-from lab.record.model import Apart as Apart
-from lab.record.model import Audit as Audit
-from lab.record.model import Backward as Backward
+from lab.record.model import ApartRecord as ApartRecord
+from lab.record.model import AuditRecord as AuditRecord
+from lab.record.model import BackwardRecord as BackwardRecord
 from lab.record.model import Bounds as Bounds
 from lab.record.model import Calibration as Calibration
-from lab.record.model import Cell as Cell
+from lab.record.model import CellRecord as CellRecord
 from lab.record.model import Clocksource as Clocksource
 from lab.record.model import Comparison as Comparison
-from lab.record.model import Cycle as Cycle
-from lab.record.model import Domain as Domain
+from lab.record.model import CycleRecord as CycleRecord
+from lab.record.model import DomainRecord as DomainRecord
 from lab.record.model import DriftBounds as DriftBounds
 from lab.record.model import Drifts as Drifts
-from lab.record.model import Effects as Effects
-from lab.record.model import Event as Event
-from lab.record.model import Forecast as Forecast
-from lab.record.model import Gate as Gate
-from lab.record.model import Guest as Guest
+from lab.record.model import EffectsRecord as EffectsRecord
+from lab.record.model import EventRecord as EventRecord
+from lab.record.model import ForecastRecord as ForecastRecord
+from lab.record.model import GateRecord as GateRecord
+from lab.record.model import GuestRecord as GuestRecord
 from lab.record.model import Host as Host
-from lab.record.model import LeftOut as LeftOut
+from lab.record.model import LeftOutRecord as LeftOutRecord
 from lab.record.model import Limits as Limits
 from lab.record.model import Measure as Measure
-from lab.record.model import Member as Member
+from lab.record.model import MemberRecord as MemberRecord
 from lab.record.model import Memory as Memory
 from lab.record.model import Moment as Moment
 from lab.record.model import Moved as Moved
 from lab.record.model import Offsets as Offsets
 from lab.record.model import OneAtATime as OneAtATime
 from lab.record.model import Playbook as Playbook
-from lab.record.model import Point as Point
+from lab.record.model import PointRecord as PointRecord
 from lab.record.model import Predicted as Predicted
-from lab.record.model import Reached as Reached
-from lab.record.model import Resync as Resync
-from lab.record.model import Rollout as Rollout
+from lab.record.model import ReachedRecord as ReachedRecord
+from lab.record.model import ResyncRecord as ResyncRecord
+from lab.record.model import RolloutRecord as RolloutRecord
 from lab.record.model import Run as Run
 from lab.record.model import Statistic as Statistic
-from lab.record.model import Step as Step
+from lab.record.model import StepRecord as StepRecord
 from lab.record.model import TimerFleet as TimerFleet
-from lab.record.model import Wave as Wave
+from lab.record.model import WaveRecord as WaveRecord
 from lab.record.model import Witnesses as Witnesses
 from lab.record.rebuild import observations_of, plan_of
 from lab.record.rollout import ends_of, proof_of, rollout_of, rollouts_of
@@ -140,8 +140,11 @@ class _Fleet:
         return found
 
     def members(
-        self, cycles: Sequence[tuple[str, Cycle]], events: Sequence[Event], found: Sequence[Finding]
-    ) -> tuple[Rollout, ...]:
+        self,
+        cycles: Sequence[tuple[str, CycleRecord]],
+        events: Sequence[EventRecord],
+        found: Sequence[Finding],
+    ) -> tuple[RolloutRecord, ...]:
         """Of run.json."""
         guests = self._plan.guests
         apart = skews(self._results, guests, self._by)
@@ -154,7 +157,7 @@ class _Fleet:
         return proof_of(self._proof, self._by)
 
 
-def _with_event(cycle: Cycle, guest: str, of_events: Mapping[str, Sequence[Finding]]) -> Cycle:
+def _with_event(cycle: CycleRecord, guest: str, of_events: Mapping[str, Sequence[Finding]]) -> CycleRecord:
     """The cycle with what its event says of this guest in its outcome: one verdict for one thing."""
     said = [f.outcome for f in of_events.get(cycle.event, ()) if f.guest == guest] if cycle.event else []
     return replace(cycle, outcome=worst([cycle.outcome, *said]))
@@ -195,11 +198,11 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
     of_events = {name: given for events in by_cell_events.values() for name, given in events.items()}
     marks = marked(list(zip(whose, made, strict=True)), lives, fleet.waves)
     cycles = [_with_event(cycle, guest, of_events) for guest, cycle in zip(whose, marks, strict=True)]
-    guests: list[Guest] = []
-    cells: list[Cell] = []
-    by_cell: dict[str, list[Cycle]] = {}
+    guests: list[GuestRecord] = []
+    cells: list[CellRecord] = []
+    by_cell: dict[str, list[CycleRecord]] = {}
     for cell in plan.parts:
-        here, said = [c for c in cycles if c.cell == cell.id], told.get(cell.id, Told())
+        here, said = [c for c in cycles if c.cell == cell.id], told.get(cell.id, CellHistory())
         by_cell[cell.id] = here
         over_all = cell_findings(cell, said, len(here), fleet.seen)
         of_cell = [r for r in results if r.observation.cell == cell.id]
@@ -217,7 +220,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
             over_all += expect.must_fail.missing([*over_all, *of_cycles], cell.id)
         own += over_all
         guests += (
-            Guest(
+            GuestRecord(
                 spec.name, spec.image, spec.vcpus, spec.memory_bytes, spec.fault_domain, spec.update_domain,
                 said.boots.get(spec.name, {}),
                 tuple(
@@ -254,7 +257,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         cells=tuple(cells),
         comparisons=comparisons(cells, by_cell),
         calibration=_calibration(start.calibration),
-        left_out=tuple(LeftOut(dict(one.values), one.why) for one in plan.left_out),
+        left_out=tuple(LeftOutRecord(dict(one.values), one.why) for one in plan.left_out),
         events=tuple(events_of),
         rollouts=fleet.members(list(zip(whose, cycles, strict=True)), events_of, everything),
         one_at_a_time=fleet.one_at_a_time(),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lab.core import benchmark
 from lab.core.stats import Quantile, bounded_quantile, summary
-from lab.record.model import Cycle, Limits, Measure, Statistic
+from lab.record.model import CycleRecord, Limits, Measure, Statistic
 
 
 def _limits(quantile: Quantile) -> Limits:
@@ -18,7 +18,7 @@ def _statistic(kind: str, metric: str, values: Sequence[float]) -> Statistic:
     return Statistic(kind, metric, "ns", s.count, _limits(s.median), _limits(s.p95), s.largest)
 
 
-def _stamps_apart(cycle: Cycle) -> int | None:
+def _stamps_apart(cycle: CycleRecord) -> int | None:
     """How far the lab's pause is from QEMU's own stamps (a lower bound of it, but for their resolution)."""
     felt = cycle.felt or cycle.pause
     if cycle.stamps is None or felt is None:
@@ -26,7 +26,7 @@ def _stamps_apart(cycle: Cycle) -> int | None:
     return felt.value_ns - (cycle.stamps.low_ns + cycle.stamps.high_ns) // 2
 
 
-def _steps(cycles: Sequence[Cycle]) -> Iterator[Statistic]:
+def _steps(cycles: Sequence[CycleRecord]) -> Iterator[Statistic]:
     """Each part of the pause by itself, in the order of the cycle that has most of them."""
     longest = max(cycles, key=lambda cycle: len(cycle.steps), default=None)
     if longest is None:
@@ -42,7 +42,7 @@ def _steps(cycles: Sequence[Cycle]) -> Iterator[Statistic]:
             yield _statistic("step", name, lengths)
 
 
-def statistics(cycles: Sequence[Cycle]) -> tuple[Statistic, ...]:
+def statistics(cycles: Sequence[CycleRecord]) -> tuple[Statistic, ...]:
     """Statistics over repeated cycles; none for fewer than two of a kind."""
     found: list[Statistic] = []
     freezes = [c for c in cycles if not c.control]
@@ -70,7 +70,7 @@ def statistics(cycles: Sequence[Cycle]) -> tuple[Statistic, ...]:
     return (*found, *_steps([c for c in freezes if c.steps]))
 
 
-def bounded(cycles: Sequence[Cycle]) -> list[benchmark.Bounded]:
+def bounded(cycles: Sequence[CycleRecord]) -> list[benchmark.Bounded]:
     """The pauses of the freezes that went through: low, value, high."""
     return [
         (c.pause.low_ns, c.pause.value_ns, c.pause.high_ns)
@@ -79,7 +79,7 @@ def bounded(cycles: Sequence[Cycle]) -> list[benchmark.Bounded]:
     ]
 
 
-def median_pause(cycles: Sequence[Cycle]) -> Measure | None:
+def median_pause(cycles: Sequence[CycleRecord]) -> Measure | None:
     """The median pause of the freezes that went through, with bounds as run.json's Cell says."""
     known = bounded(cycles)
     if not known:
@@ -90,7 +90,7 @@ def median_pause(cycles: Sequence[Cycle]) -> Measure | None:
     return Measure(int(middle.value), int(low), int(high))
 
 
-def spread_of_pauses(cycles: Sequence[Cycle]) -> Measure | None:
+def spread_of_pauses(cycles: Sequence[CycleRecord]) -> Measure | None:
     """The median pause of the freezes that went through, from the shortest to the longest that one may have
     been."""
     known = bounded(cycles)

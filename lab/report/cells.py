@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lab.core.quantities import format_at_latest, format_magnitude, format_ms
 from lab.core.units import NS_PER_MS
-from lab.record.run import Cell, Comparison, Cycle, Run
+from lab.record.run import CellRecord, Comparison, CycleRecord, Run
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import interval
 from lab.report.page import Page
@@ -18,26 +18,26 @@ MOST_CELLS = 40
 
 
 @dataclass(frozen=True)
-class _Row:
+class _CellRow:
     """A cell, and its cycles but for its control cycles."""
 
-    cell: Cell
-    cycles: Sequence[Cycle]
+    cell: CellRecord
+    cycles: Sequence[CycleRecord]
 
 
-def cycles_of(run: Run, cell: Cell) -> list[Cycle]:
+def cycles_of(run: Run, cell: CellRecord) -> list[CycleRecord]:
     """The cell's cycles, but for its control cycles."""
     return [c for g in run.guests if g.cell == cell.id for c in g.cycles if not c.control]
 
 
-def _count(row: _Row) -> Piece:
+def _count(row: _CellRow) -> Piece:
     whole = row.cell.cycles == row.cell.wanted
     return (
         str(row.cell.cycles) if whole else f"{row.cell.cycles} of {row.cell.wanted}"
     ), "" if whole else "yellow"
 
 
-def _pause(row: _Row) -> Piece:
+def _pause(row: _CellRow) -> Piece:
     if not row.cycles:
         return ("refused" if row.cell.refused else "not run"), "yellow"
     if row.cell.pause is not None:
@@ -48,12 +48,12 @@ def _pause(row: _Row) -> Piece:
     return ("no freeze", "dim") if not any(c.frozen for c in row.cycles) else ("not measured", "yellow")
 
 
-def _p95(row: _Row) -> Piece:
+def _p95(row: _CellRow) -> Piece:
     seen = next((s for s in row.cell.statistics if (s.kind, s.metric) == ("freeze", "pause")), None)
     return ("", "") if seen is None else (format_ms(seen.p95.value), "")
 
 
-def _regime(row: _Row) -> Piece:
+def _regime(row: _CellRow) -> Piece:
     paused = [c for c in row.cycles if c.pause is not None]
     counts: dict[str, int] = {}
     for cycle in paused:
@@ -64,7 +64,7 @@ def _regime(row: _Row) -> Piece:
     return ", ".join(f"{count} {regime}" for regime, count in counts.items()) or "–", style
 
 
-def _in_time(row: _Row) -> Piece:
+def _in_time(row: _CellRow) -> Piece:
     known = [c.resync for c in row.cycles if c.resync is not None]
     if not known:
         return "–", ""
@@ -79,12 +79,12 @@ def _in_time(row: _Row) -> Piece:
 
 def show_cells(page: Page, run: Run) -> None:
     """A row for each cell; the worst ones only when there are more than MOST_CELLS."""
-    shown: Sequence[Cell] = run.cells
+    shown: Sequence[CellRecord] = run.cells
     if len(shown) > MOST_CELLS:
         order = ("failed", "inconclusive", "passed")
         shown = sorted(shown, key=lambda cell: order.index(cell.outcome))[:MOST_CELLS]
         page.parts([f"the {len(shown)} worst of {counted(len(run.cells), 'cell')}"], "dim")
-    columns: list[Column[_Row]] = [Column("cell", lambda row: (row.cell.id, "bold"))]
+    columns: list[Column[_CellRow]] = [Column("cell", lambda row: (row.cell.id, "bold"))]
     if not all(cell.method in cell.id for cell in run.cells):
         columns.append(Column("method", lambda row: (row.cell.method, ""), rank=2))
     if any(cell.wanted > 1 for cell in run.cells):
@@ -97,7 +97,7 @@ def show_cells(page: Page, run: Run) -> None:
         Column("in time by", _in_time, right=True, rank=5),
         Column("verdict", lambda row: VERDICTS[row.cell.outcome]),
     ]
-    rows = [_Row(cell, cycles_of(run, cell)) for cell in shown]
+    rows = [_CellRow(cell, cycles_of(run, cell)) for cell in shown]
     page.table(Table(columns, rows, gaps={3: 1, 2: 3, 1: KEPT}))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lab.core.quantities import format_at_latest, format_between
-from lab.record.run import Audit, Cycle, Run
+from lab.record.run import AuditRecord, CycleRecord, Run
 from lab.report.page import Page
 from lab.report.table import Piece
 from lab.report.text import counted
@@ -14,7 +14,7 @@ from lab.report.text import counted
 MOST_WRONG = 12
 
 
-def told(audit: Audit) -> Piece:
+def told(audit: AuditRecord) -> Piece:
     """One source in one line."""
     unsynced = (
         f"; unsynchronised by its own word for up to {format_at_latest(audit.unsynced_ns)}"
@@ -36,7 +36,7 @@ def told(audit: Audit) -> Piece:
     return f"never better than it was ({counted(audit.claims, 'claim')}{open_ones}){unsynced}", ""
 
 
-def _audited(run: Run) -> list[tuple[str, Cycle, Audit]]:
+def _audited(run: Run) -> list[tuple[str, CycleRecord, AuditRecord]]:
     """(guest or cell, cycle, audit), the wrong ones in the order of the run."""
     several = len({guest.name for guest in run.guests}) > 1
     found = []
@@ -85,7 +85,7 @@ def show_claims(page: Page, run: Run) -> None:
         page.labelled("" if wrong else "claims", "; ".join(parts), style="dim" if wrong else "")
 
 
-def _lines(page: Page, given: Sequence[tuple[str, Audit]], label: str) -> None:
+def _lines(page: Page, given: Sequence[tuple[str, AuditRecord]], label: str) -> None:
     wide = max(len(source) for source, _ in given)
     for source, audit in given:
         text, style = told(audit)

@@ -15,7 +15,7 @@ from itertools import pairwise
 from lab.core.quantities import format_edge
 from lab.core.resync import LARGEST_BLIND_NS
 from lab.core.units import NS_PER_S
-from lab.record.run import Moved, Point
+from lab.record.run import Moved, PointRecord
 from lab.report.page import Page
 from lab.report.table import Piece
 
@@ -56,7 +56,7 @@ class _Scale:
         return "" if rest else _DECADES[self.top - decades]
 
 
-def _scale(points: Sequence[Point], tolerance_ns: int) -> _Scale:
+def _scale(points: Sequence[PointRecord], tolerance_ns: int) -> _Scale:
     largest = max(max(abs(p.low_ns), abs(p.high_ns)) for p in points)
     # Where the best of them end: bounds that contain zero have no smallest magnitude.
     smallest = min(max(abs(p.low_ns), abs(p.high_ns)) for p in points)
@@ -67,7 +67,7 @@ def _scale(points: Sequence[Point], tolerance_ns: int) -> _Scale:
 
 
 def _columns(
-    points: Sequence[Point], steps: Sequence[Moved], until_ns: int, width: int
+    points: Sequence[PointRecord], steps: Sequence[Moved], until_ns: int, width: int
 ) -> list[tuple[int, int] | None]:
     """For each column of dots the least and the largest |offset| in it; None where nobody knows."""
     found: list[tuple[int, int] | None] = [None] * width
@@ -124,7 +124,12 @@ def _braille(columns: Sequence[tuple[int, int] | None], scale: _Scale) -> list[s
 
 
 def show_curve(
-    page: Page, points: Sequence[Point], steps: Sequence[Moved], until_ns: int, tolerance_ns: int, indent: int
+    page: Page,
+    points: Sequence[PointRecord],
+    steps: Sequence[Moved],
+    until_ns: int,
+    tolerance_ns: int,
+    indent: int,
 ) -> None:
     """The plot, with its axes and the line of the tolerance; nothing without points. indent: columns left of
     it that stay empty."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lab.core.quantities import format_at_latest, format_magnitude
 from lab.core.verdict import Outcome
-from lab.record.run import Cycle, Guest, Run
+from lab.record.run import CycleRecord, GuestRecord, Run
 from lab.report.numbers import NOT_MEASURED, behind, interval
 from lab.report.page import Page
 from lab.report.table import KEPT, Column, Piece, Table, forms
@@ -30,8 +30,8 @@ _ORDER = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
 class Row:
     """A guest's cycle; cycle None: the guest never had one."""
 
-    guest: Guest
-    cycle: Cycle | None
+    guest: GuestRecord
+    cycle: CycleRecord | None
 
     @property
     def outcome(self) -> Outcome:

@@ -17,7 +17,7 @@ from lab.core.quantities import (
     format_table_ms,
 )
 from lab.core.units import NS_PER_S, format_duration
-from lab.record.run import Bounds, Cycle, DriftBounds, Limits, Point, Resync, Run, Statistic
+from lab.record.run import Bounds, CycleRecord, DriftBounds, Limits, PointRecord, ResyncRecord, Run, Statistic
 from lab.report.claims import show_claims
 from lab.report.curve import show_curve
 from lab.report.cycles import Row, rows_of
@@ -69,7 +69,7 @@ def _with(text: str, whose: str) -> str:
     return f"{text} ({whose})" if whose else text
 
 
-def _budget(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[Cycle]) -> None:
+def _budget(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[CycleRecord]) -> None:
     used, row = max(
         ((row.cycle.used_ns, row) for row in rows if row.cycle and row.cycle.used_ns is not None),
         key=lambda pair: pair[0] or 0,
@@ -94,7 +94,7 @@ def _budget(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[Cycle]) 
     )
 
 
-def _closure(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[Cycle]) -> None:
+def _closure(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[CycleRecord]) -> None:
     known = [row for row in rows if row.cycle and row.cycle.closure_ns is not None and row.cycle.closure]
     if not known:
         page.labelled(
@@ -157,7 +157,7 @@ def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
         label = ""
 
 
-def _alone(page: Page, cycle: Cycle, resync: Resync) -> None:
+def _alone(page: Page, cycle: CycleRecord, resync: ResyncRecord) -> None:
     """The only cycle's curve, when it came within which distance, and what had been predicted."""
     if page.draws and page.width >= LEAST_PLOT:
         points, shown = _drawn(cycle, resync)
@@ -180,17 +180,17 @@ def _reached(time: Bounds | None) -> str:
     return f"after {format_at_latest(time.high_ns)}" if time.high_ns else "at once"
 
 
-def _drawn(cycle: Cycle, resync: Resync) -> tuple[list[Point], int]:
+def _drawn(cycle: CycleRecord, resync: ResyncRecord) -> tuple[list[PointRecord], int]:
     """What is drawn of a curve, the offset at the resume first, and until when."""
     first, watched = cycle.offset.at_resume, watched_ns(resync)
-    start = [Point(0, first.low_ns, first.high_ns)] if first else []
+    start = [PointRecord(0, first.low_ns, first.high_ns)] if first else []
     shown = watched
     if resync.time_ns is not None:
         shown = min(watched, max(4 * resync.time_ns, 2 * (out_again_ns(resync) or 0), NS_PER_S))
     return [*start, *resync.curve], shown
 
 
-def _steps(resync: Resync) -> str:
+def _steps(resync: ResyncRecord) -> str:
     """ "one step of +6 001.9 ms", "4 steps, the largest of +6 001.9 ms"; "a step" when nobody counted."""
     largest = "" if resync.step_ns is None else f" of {format_step(resync.step_ns)}"
     count = len(resync.steps) if resync.steps else 0
@@ -199,7 +199,7 @@ def _steps(resync: Resync) -> str:
     return f"{'one' if count else 'a'} step{largest}"
 
 
-def resync_line(page: Page, resync: Resync, cycle: Cycle) -> str:
+def resync_line(page: Page, resync: ResyncRecord, cycle: CycleRecord) -> str:
     """ "6.0 s to 9.4 ms in 21 ms, one step of +6 001.9 ms"."""
     arrow = "→" if page.draws else "to"
     first, final = cycle.offset.at_resume, cycle.offset.final

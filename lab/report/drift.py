@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lab.core.clock import Interval
-from lab.core.drift_study import Course, Discipline, Look, Point
+from lab.core.drift_study import Course, Discipline, DriftPoint, Look
 from lab.core.offsets import Sample
 from lab.core.quantities import (
     DOWN,
@@ -47,7 +47,7 @@ EARLY = 0.8
 class Watching(Protocol):
     """Is told of every burst."""
 
-    def __call__(self, since_ns: int, there: Point, here: Point | None) -> None: ...
+    def __call__(self, since_ns: int, there: DriftPoint, here: DriftPoint | None) -> None: ...
 
 
 @contextmanager
@@ -59,27 +59,27 @@ def watching(guest: str, length_ns: int, *, quiet: bool) -> Iterator[Watching]:
         return
     utf = console.encoding.lower().startswith("utf")
     if not (console.is_terminal and not console.is_dumb_terminal and utf):
-        yield _Lines(console, clean(guest), length_ns)
+        yield _PointLines(console, clean(guest), length_ns)
         return
     plot = Plot(clean(guest), length_ns)
     with Live(
         console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
     ) as live:
 
-        def told(since_ns: int, there: Point, here: Point | None) -> None:
+        def told(since_ns: int, there: DriftPoint, here: DriftPoint | None) -> None:
             plot.add(since_ns, there, here)
             live.update(plot.drawn(console.width), refresh=True)
 
         yield told
 
 
-class _Lines:
+class _PointLines:
     def __init__(self, console: Console, guest: str, length_ns: int) -> None:
         self._console, self._guest, self._length_ns = console, guest, length_ns
         self._next = 0
-        self._first: Point | None = None
+        self._first: DriftPoint | None = None
 
-    def __call__(self, since_ns: int, there: Point, here: Point | None) -> None:  # noqa: ARG002
+    def __call__(self, since_ns: int, there: DriftPoint, here: DriftPoint | None) -> None:  # noqa: ARG002
         self._first = self._first or there
         if since_ns < self._next:
             return
@@ -93,7 +93,7 @@ class _Lines:
         self._console.print(Text(bare(text) if utf else ascii_only(bare(text))), soft_wrap=True)
 
 
-def _both(first: Point, then: Point) -> list[tuple[Sample, Sample]]:
+def _both(first: DriftPoint, then: DriftPoint) -> list[tuple[Sample, Sample]]:
     return [(first.raw, then.raw), (first.real, then.real)]
 
 
@@ -108,10 +108,10 @@ class Plot:
 
     def __init__(self, guest: str, length_ns: int) -> None:
         self._guest, self._length_ns = guest, max(1, length_ns)
-        self._points: list[tuple[int, Point]] = []
-        self._here: Point | None = None
+        self._points: list[tuple[int, DriftPoint]] = []
+        self._here: DriftPoint | None = None
 
-    def add(self, since_ns: int, there: Point, here: Point | None) -> None:
+    def add(self, since_ns: int, there: DriftPoint, here: DriftPoint | None) -> None:
         self._points.append((since_ns, there))
         self._here = here or self._here
 

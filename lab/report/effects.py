@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lab.core.quantities import format_edge, format_magnitude
 from lab.core.units import NS_PER_MS
-from lab.record.run import Backward, Cycle, Effects, Run, TimerFleet
+from lab.record.run import BackwardRecord, CycleRecord, EffectsRecord, Run, TimerFleet
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table, forms
@@ -18,21 +18,21 @@ MOST_ROWS = 8
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _GuestCycle:
     """A cycle, and whose it is."""
 
     who: str
-    cycle: Cycle
+    cycle: CycleRecord
 
 
-def _watched(run: Run) -> list[_Seen]:
+def _watched(run: Run) -> list[_GuestCycle]:
     several = len({guest.name for guest in run.guests}) > 1
     found = []
     for guest in run.guests:
         for cycle in guest.cycles:
             names = [guest.cell, guest.name if several and not guest.cell else ""]
             names.append(f"cycle {cycle.index}" if len(guest.cycles) > 1 else "")
-            found.append(_Seen(", ".join(filter(None, names)), cycle))
+            found.append(_GuestCycle(", ".join(filter(None, names)), cycle))
     return found
 
 
@@ -114,7 +114,7 @@ def _at_once(fleet: TimerFleet) -> str:
     return f"{fleet.at_once} of {fleet.timers}" if fleet.at_once else ""
 
 
-def _worst_timers(page: Page, seen: Sequence[_Seen]) -> None:
+def _worst_timers(page: Page, seen: Sequence[_GuestCycle]) -> None:
     fleets = [(one.who, fleet) for one in seen if one.cycle.effects for fleet in one.cycle.effects.timers]
     if not fleets:
         return
@@ -128,14 +128,14 @@ def _worst_timers(page: Page, seen: Sequence[_Seen]) -> None:
     page.labelled("timers", text, style="magenta" if early else "")
 
 
-def _by_clock(given: Sequence[Backward]) -> dict[str, list[Backward]]:
-    found: dict[str, list[Backward]] = {}
+def _by_clock(given: Sequence[BackwardRecord]) -> dict[str, list[BackwardRecord]]:
+    found: dict[str, list[BackwardRecord]] = {}
     for one in given:
         found.setdefault(one.clock, []).append(one)
     return found
 
 
-def _clocks(page: Page, seen: Sequence[_Seen]) -> None:
+def _clocks(page: Page, seen: Sequence[_GuestCycle]) -> None:
     """How often each clock was looked at, and each time that it went backward."""
     looked = [(one.who, b) for one in seen if one.cycle.effects for b in one.cycle.effects.clocks]
     label = "backward"
@@ -162,7 +162,7 @@ SAME_NS = NS_PER_MS
 """BOOTTIME and MONOTONIC are read one after the other."""
 
 
-def _boottime(page: Page, seen: Sequence[_Seen], one: bool) -> None:
+def _boottime(page: Page, seen: Sequence[_GuestCycle], one: bool) -> None:
     known = []
     for each in seen:
         ns = each.cycle.effects.boot_minus_mono_ns if each.cycle.effects is not None else None
@@ -179,7 +179,7 @@ def _boottime(page: Page, seen: Sequence[_Seen], one: bool) -> None:
         label = ""
 
 
-def _rtc(page: Page, seen: Sequence[_Seen], one: bool) -> None:
+def _rtc(page: Page, seen: Sequence[_GuestCycle], one: bool) -> None:
     known = [(each.who, each.cycle.effects) for each in seen if each.cycle.effects is not None]
     looked = [(who, e) for who, e in known if e.rtc_before is not None or e.rtc_after is not None]
     if not looked:
@@ -198,13 +198,13 @@ def _rtc(page: Page, seen: Sequence[_Seen], one: bool) -> None:
         page.labelled(label, f"kept its distance from REALTIME in all {len(looked)} cycles")
 
 
-def _moved(effects: Effects) -> bool:
+def _moved(effects: EffectsRecord) -> bool:
     """Whether the RTC's distance from REALTIME certainly changed."""
     one, two = effects.rtc_before, effects.rtc_after
     return one is not None and two is not None and (one.high_ns < two.low_ns or two.high_ns < one.low_ns)
 
 
-def _kernel(page: Page, seen: Sequence[_Seen]) -> None:
+def _kernel(page: Page, seen: Sequence[_GuestCycle]) -> None:
     """The kernel's own words, as evidence, each line once; what is harmless after what is not."""
     lines: dict[tuple[str, bool], list[str]] = {}
     for harmless in (False, True):

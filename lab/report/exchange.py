@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab.core.quantities import format_magnitude
-from lab.record.run import Cycle, Run
+from lab.record.run import CycleRecord, Run
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.text import counted
@@ -29,7 +29,7 @@ def show_exchange(page: Page, run: Run) -> None:
         page.labelled("note", text)
 
 
-def _stamps(page: Page, cycles: Sequence[Cycle]) -> None:
+def _stamps(page: Page, cycles: Sequence[CycleRecord]) -> None:
     """How the pause agrees with QEMU's own stamps, which lie inside of it."""
     known = [(c, c.stamps, c.felt or c.pause) for c in cycles]
     pairs = [(stamps, felt) for _, stamps, felt in known if stamps is not None and felt is not None]
@@ -60,7 +60,7 @@ def change(before: str, after: str) -> str:
     return f"{before} → {' '.join(two[same:])}"
 
 
-def _patch(page: Page, cycles: Sequence[Cycle]) -> bool:
+def _patch(page: Page, cycles: Sequence[CycleRecord]) -> bool:
     """Only what changed something, or was no ordinary patch. Whether there was any."""
     kinds: dict[str, int] = {}
     for cycle in cycles:
@@ -79,7 +79,7 @@ def _patch(page: Page, cycles: Sequence[Cycle]) -> bool:
     return bool(kinds)
 
 
-def _patch_steps(page: Page, cycles: Sequence[Cycle], label: str) -> None:
+def _patch_steps(page: Page, cycles: Sequence[CycleRecord], label: str) -> None:
     """Of the cycle in which they took longest."""
     known = [c for c in cycles if c.patch_steps]
     if not known:
@@ -94,7 +94,7 @@ def _patch_steps(page: Page, cycles: Sequence[Cycle], label: str) -> None:
     page.labelled(label, which + " · ".join(told))
 
 
-def _memory(page: Page, cycles: Sequence[Cycle]) -> None:
+def _memory(page: Page, cycles: Sequence[CycleRecord]) -> None:
     known = [(c.memory, c) for c in cycles if c.memory is not None]
     if not known:
         return

@@ -28,7 +28,7 @@ from rich.text import Text
 from lab.core.quantities import format_seconds
 from lab.core.units import NS_PER_S, format_duration
 from lab.ports import Clock, NullView
-from lab.report.live_rollout import NAME, Domain, Rollout, barred, domain_line, domain_lines
+from lab.report.live_rollout import NAME, DomainProgress, RolloutProgress, barred, domain_line, domain_lines
 from lab.report.text import ascii_only, bare, clean, names, shortened
 from lab.threads import Worker
 
@@ -82,7 +82,7 @@ class _State:
     phase: _Phase | None = None
     frozen: _Frozen | None = None
     cycle: tuple[int, int] | None = None
-    rollout: Rollout | None = None
+    rollout: RolloutProgress | None = None
 
 
 class _Threaded(NullView):
@@ -131,8 +131,8 @@ class _Threaded(NullView):
         self._update(cycle=(number, of))
 
     def domain(self, label: str, state: str, *, number: int, of: int) -> None:
-        here = Domain(clean(label), clean(state), number, self._clock.now().raw_ns)
-        known = self._state.rollout or Rollout(of, 1, {})
+        here = DomainProgress(clean(label), clean(state), number, self._clock.now().raw_ns)
+        known = self._state.rollout or RolloutProgress(of, 1, {})
         self._update(rollout=known.told(here, of))
 
     def progress(self, stage: str, fraction: float | None) -> None:

@@ -24,7 +24,7 @@ MOST_DOMAINS = 5
 
 
 @dataclass(frozen=True)
-class Domain:
+class DomainProgress:
     """A domain of a rollout. number: of its wave."""
 
     label: str
@@ -43,20 +43,22 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class Rollout:
+class RolloutProgress:
     """of: waves. at: the number of the one at hand. domains: by label."""
 
     of: int
     at: int
-    domains: Mapping[str, Domain]
+    domains: Mapping[str, DomainProgress]
 
-    def told(self, domain: Domain, of: int) -> Rollout:
+    def told(self, domain: DomainProgress, of: int) -> RolloutProgress:
         """What it is once `domain` has come to its state."""
         begun = domain.state != "waiting"
-        return Rollout(of, domain.number if begun else self.at, {**self.domains, domain.label: domain})
+        return RolloutProgress(
+            of, domain.number if begun else self.at, {**self.domains, domain.label: domain}
+        )
 
     @property
-    def at_hand(self) -> list[Domain]:
+    def at_hand(self) -> list[DomainProgress]:
         return [domain for domain in self.domains.values() if domain.number == self.at]
 
     @property
@@ -82,7 +84,7 @@ def barred(name: str, share: float, style: str, said: str, width: int) -> Text:
     return line
 
 
-def domain_lines(rollout: Rollout, now: int, width: int) -> list[Text]:
+def domain_lines(rollout: RolloutProgress, now: int, width: int) -> list[Text]:
     """A bar of waves, and a line for each domain of the one at hand:
 
     rollout        █████░░░░░░░░░░  wave 2 of 4, 1 done
@@ -112,7 +114,7 @@ def domain_lines(rollout: Rollout, now: int, width: int) -> list[Text]:
     return lines
 
 
-def domain_line(before: Rollout | None, after: Rollout) -> str:
+def domain_line(before: RolloutProgress | None, after: RolloutProgress) -> str:
     """ "web UD 0: frozen (wave 1 of 4)", for the domain that has come to another state; nothing of one that
     only waits."""
     known = before.domains if before is not None else {}

@@ -9,7 +9,7 @@ from lab.core.quantities import LONG_NS, format_as_written, format_length, forma
 from lab.core.scheduled.model import EventType
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
-from lab.record.run import Bounds, Event, Measure, Moment, Run
+from lab.record.run import Bounds, EventRecord, Measure, Moment, Run
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import KEPT, Column, Piece, Table, forms
@@ -20,15 +20,15 @@ WIDE = 18  # of an event's name, for its type to be told though it is a Freeze
 NONE = "–"
 
 _ORDER = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
-_Cell = Callable[[Event], Piece]
+_Cell = Callable[[EventRecord], Piece]
 
 
 def _seconds(ns: int) -> str:
     return format_number(ns, NS_PER_S, 2 if abs(ns) < 1000 * NS_PER_S else 0)
 
 
-def _moment(get: Callable[[Event], Moment | None], who: bool) -> _Cell:
-    def cell(event: Event) -> Piece:
+def _moment(get: Callable[[EventRecord], Moment | None], who: bool) -> _Cell:
+    def cell(event: EventRecord) -> Piece:
         seen = get(event)
         if seen is None or seen.since_ns is None:
             return NONE, "dim"
@@ -38,18 +38,18 @@ def _moment(get: Callable[[Event], Moment | None], who: bool) -> _Cell:
     return cell
 
 
-def _in_time(event: Event) -> Piece:
+def _in_time(event: EventRecord) -> Piece:
     return (_seconds(event.in_time.high_ns), "") if event.in_time is not None else (NONE, "dim")
 
 
-def _started(event: Event) -> Piece:
+def _started(event: EventRecord) -> Piece:
     if event.state == "cancelled":
         return "called off", "yellow"
     return _moment(lambda e: e.started, False)(event)
 
 
 def _approved(who: bool) -> _Cell:
-    def cell(event: Event) -> Piece:
+    def cell(event: EventRecord) -> Piece:
         if event.approved is None and event.released is not None and event.released.since_ns is not None:
             return _seconds(event.released.since_ns) + ("\nby hand" if who else ""), ""
         return _moment(lambda e: e.approved, who)(event)
@@ -57,12 +57,12 @@ def _approved(who: bool) -> _Cell:
     return cell
 
 
-def _gone(event: Event) -> Piece:
+def _gone(event: EventRecord) -> Piece:
     return _moment(lambda e: e.gone or e.cancelled, False)(event)
 
 
 def _seen(who: bool) -> _Cell:
-    def cell(event: Event) -> Piece:
+    def cell(event: EventRecord) -> Piece:
         if event.state == "unheard":
             return "never asked", "yellow"
         shown, style = _moment(lambda e: e.seen, who)(event)
@@ -72,7 +72,7 @@ def _seen(who: bool) -> _Cell:
 
 
 def _name(width: int) -> _Cell:
-    def cell(event: Event) -> Piece:
+    def cell(event: EventRecord) -> Piece:
         many = event.resources
         of = many[0] if len(many) == 1 else counted(len(many), "guest")
         whom = f"{event.type} of {of}"
@@ -83,18 +83,18 @@ def _name(width: int) -> _Cell:
     return cell
 
 
-def _published(event: Event) -> Piece:
+def _published(event: EventRecord) -> Piece:
     if event.published is None:
         return NONE, "dim"
     return datetime.fromtimestamp(event.published.real_ns / 1e9, UTC).strftime("%H:%M:%S"), ""
 
 
-def _with_guest(head: str, cell: Callable[[bool], _Cell]) -> Column[Event]:
+def _with_guest(head: str, cell: Callable[[bool], _Cell]) -> Column[EventRecord]:
     """An instant, and below it whose it was."""
     return forms(Column(head, cell(True), right=True, rank=5), Column(head, cell(False), right=True))
 
 
-def _columns(several: bool) -> list[Column[Event]]:
+def _columns(several: bool) -> list[Column[EventRecord]]:
     """several: there is more than one cycle."""
     widths = {24: 2.0, 20: 3, 14: 5, 12: KEPT}
     return [
@@ -115,7 +115,7 @@ def show_events(page: Page, run: Run) -> None:
     """A row for each event; the worst ones only when there are more than MOST_EVENTS."""
     if not run.events:
         return
-    shown: Sequence[Event] = run.events
+    shown: Sequence[EventRecord] = run.events
     which = "announcements"
     if len(shown) > MOST_EVENTS:
         shown = sorted(shown, key=lambda event: _ORDER.index(event.outcome))[:MOST_EVENTS]
@@ -138,7 +138,7 @@ LEAST_TABLE = 60
 """A narrower page has a line of words for each event instead of the table."""
 
 
-def _line(page: Page, event: Event) -> None:
+def _line(page: Page, event: EventRecord) -> None:
     """ "seen 0.40 web-0, approved 0.90 web-0, started 0.90, ...", for narrow pages."""
     steps = (
         ("seen", _seen(True)(event)[0]),
@@ -159,7 +159,7 @@ def _range(values: Sequence[int]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _notice(events: Sequence[Event]) -> str:
+def _notice(events: Sequence[EventRecord]) -> str:
     """ "15 min notice (15 s at 60x)"."""
     found = []
     for event in events:
@@ -176,7 +176,7 @@ def _notice(events: Sequence[Event]) -> str:
     return names(list(dict.fromkeys(found)), 3)
 
 
-def _duration(events: Sequence[Event]) -> str:
+def _duration(events: Sequence[EventRecord]) -> str:
     given = {event.duration_s for event in events}
     known = sorted(seconds for seconds in given if seconds >= 0)
     parts = [f"{seconds} s" for seconds in known]
@@ -185,7 +185,7 @@ def _duration(events: Sequence[Event]) -> str:
     return "for " + names(parts, 3) if parts else ""
 
 
-def told(events: Sequence[Event]) -> str:
+def told(events: Sequence[EventRecord]) -> str:
     """What was announced, and what was felt; over all of the events."""
     said = ", ".join(filter(None, [_notice(events), _duration(events)]))
     deaf = sum(event.state == "unheard" for event in events)
@@ -223,7 +223,7 @@ def _against(after: Sequence[Bounds]) -> str:
     return f"{len(early)} of {len(after)} before NotBefore"
 
 
-def _kept(events: Sequence[Event]) -> str:
+def _kept(events: Sequence[EventRecord]) -> str:
     heard = [event for event in events if event.state != "unheard" and event.frozen is not None]
     known = [event.kept for event in heard if event.duration_s >= 0]
     if not known:
@@ -239,7 +239,7 @@ def _kept(events: Sequence[Event]) -> str:
     return f": kept by {sum(kept is True for kept in known)} of {len(known)} events"
 
 
-def _trouble(events: Sequence[Event]) -> str:
+def _trouble(events: Sequence[EventRecord]) -> str:
     """What else the service did."""
     refused, restarts = sum(e.refused for e in events), sum(e.restarts for e in events)
     parts = (

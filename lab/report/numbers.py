@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lab.core.drift import Drift
 from lab.core.quantities import DOWN, UP, format_bounded, format_number, format_rate, format_table_ms
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.record.run import Bounds, DriftBounds, Limits, Measure, Point
+from lab.record.run import Bounds, DriftBounds, Limits, Measure, PointRecord
 
 NOT_MEASURED = "not measured"
 FINE_PPM = 1.0
@@ -64,7 +64,7 @@ def limits(given: Limits) -> str:
     return f"{low} … {high}"
 
 
-def sparkline(curve: Sequence[Point], until_ns: int, width: int) -> str:
+def sparkline(curve: Sequence[PointRecord], until_ns: int, width: int) -> str:
     """|offset| over the time since the resume, one character for each stretch; "·" where nothing was
     read. The scale is logarithmic and always the same, 1 ms to 10 s, so curves can be compared."""
     worst: list[int | None] = [None] * width

@@ -18,7 +18,7 @@ from lab.report.plan_cells import cells, share
 from lab.report.plan_fleet import alike, listed, rollout, sets
 from lab.report.plan_notice import announcement, longest_notice_ns
 from lab.report.plan_notice import expected as noticed
-from lab.report.plan_words import Step, predicted, steps
+from lab.report.plan_words import PlanStep, predicted, steps
 from lab.report.table import KEPT, Column, Piece, Table
 from lab.report.text import clean, cleaned, counted
 
@@ -159,7 +159,7 @@ def _network(guest: GuestSpec) -> str:
 
 def _cycles(page: Page, plan: Plan) -> None:
     """The steps, once for all cells that have the same ones."""
-    groups: dict[tuple[str, ...], list[list[Step]]] = {}
+    groups: dict[tuple[str, ...], list[list[PlanStep]]] = {}
     methods: dict[tuple[str, ...], dict[str, None]] = {}
     for cell in plan.parts:
         made = steps(cell)
@@ -185,7 +185,7 @@ def _heading(page: Page, plan: Plan, only: str) -> None:
         page.put((cycles, "bold"), (", each:" if plan.repeat > 1 else ":", ""))
 
 
-def _step(page: Page, number: int, ways: list[Step]) -> None:
+def _step(page: Page, number: int, ways: list[PlanStep]) -> None:
     """One step; ways: how it differs between cells."""
     for at, step in enumerate(ways[:MOST_WAYS]):
         lead = f"  {number}  {step.name:<9}" if not at else " " * 14

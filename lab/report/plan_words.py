@@ -53,7 +53,7 @@ _CLOCKS = {
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """One of a cycle's steps. by: what the text depends on, to tell it from other cells' texts."""
 
     name: str
@@ -62,27 +62,29 @@ class Step:
     by: str = ""
 
 
-def steps(cell: Cell) -> list[Step]:
+def steps(cell: Cell) -> list[PlanStep]:
     """The steps of each of a cell's cycles."""
     cycle, method = cell.cycle, cell.cycle.method
     first = [
         *_announced(cycle),
-        Step("settle", format_duration(cycle.settle_ns), "let the guests come to rest"),
-        Step("measure", format_duration(cycle.before_ns), "offset and drift of every guest"),
+        PlanStep("settle", format_duration(cycle.settle_ns), "let the guests come to rest"),
+        PlanStep("measure", format_duration(cycle.before_ns), "offset and drift of every guest"),
     ]
-    patch = Step("patch", *patched(cycle.patch))
-    last = Step("watch", format_duration(cycle.watch_ns), "the clocks")
-    back = Step("resume", "", cell.resync.about, cell.resync)
+    patch = PlanStep("patch", *patched(cycle.patch))
+    last = PlanStep("watch", format_duration(cycle.watch_ns), "the clocks")
+    back = PlanStep("resume", "", cell.resync.about, cell.resync)
     if method is FreezeMethod.REBOOT:
-        start = Step("start", "", f"every guest, and wait until it answers; {cell.resync.about}", cell.resync)
-        return [*first, Step("shut down", "", "every guest"), patch, start, last]
+        start = PlanStep(
+            "start", "", f"every guest, and wait until it answers; {cell.resync.about}", cell.resync
+        )
+        return [*first, PlanStep("shut down", "", "every guest"), patch, start, last]
     if method is FreezeMethod.NONE:
         return [*first, patch, last]
-    freeze = Step("freeze", f"≤ {format_duration(cycle.budget_ns)}", _frozen(cycle), method)
+    freeze = PlanStep("freeze", f"≤ {format_duration(cycle.budget_ns)}", _frozen(cycle), method)
     return [*first, freeze, patch, back, last]
 
 
-def _announced(cycle: CycleSpec) -> Iterator[Step]:
+def _announced(cycle: CycleSpec) -> Iterator[PlanStep]:
     spec = cycle.announce
     if spec is not None:
         kind = event_type(spec, cycle.patch)
@@ -90,7 +92,7 @@ def _announced(cycle: CycleSpec) -> Iterator[Step]:
         if spec.cancel_after_ns is not None:
             most = min(most, spec.real_ns(spec.cancel_after_ns))
         length = f"≤ {format_as_written(most)}" if most else ""
-        yield Step(
+        yield PlanStep(
             "announce", length, f"the {kind} to every guest of the cycle, and wait for it to start", kind
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab.core.timesync.compare import CLAIMS
-from lab.record.run import Cycle, Predicted, Run
+from lab.record.run import CycleRecord, Predicted, Run
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table
 
@@ -16,14 +16,14 @@ _MARKS: dict[bool | None, Piece] = {
 }
 
 
-def of_method(cycle: Cycle) -> list[Predicted]:
+def of_method(cycle: CycleRecord) -> list[Predicted]:
     """What the freeze method's rules say. What the resync mechanism's say stands beside its curve."""
     return [one for one in cycle.predictions if one.claim not in CLAIMS]
 
 
-def _cycles(run: Run) -> dict[str, list[Cycle]]:
+def _cycles(run: Run) -> dict[str, list[CycleRecord]]:
     """By method, without control cycles."""
-    found: dict[str, list[Cycle]] = {}
+    found: dict[str, list[CycleRecord]] = {}
     for guest in run.guests:
         for cycle in guest.cycles:
             if not cycle.control and of_method(cycle):
@@ -66,7 +66,7 @@ def show_predictions(page: Page, run: Run) -> None:
     )
 
 
-def surprises(cycle: Cycle) -> list[str]:
+def surprises(cycle: CycleRecord) -> list[str]:
     """One line for each prediction that certainly failed."""
     return [
         f"{one.claim}: {cycle.method} predicts {one.predicted}; measured: {one.measured}"

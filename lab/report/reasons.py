@@ -14,7 +14,7 @@ from lab.core.quantities import format_about, format_magnitude
 from lab.core.resync_findings import AS_PREDICTED
 from lab.core.units import NS_PER_MS
 from lab.core.verdict import Finding, Outcome
-from lab.record.run import Cycle, Run
+from lab.record.run import CycleRecord, Run
 from lab.report import predictions
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import behind
@@ -143,7 +143,7 @@ def surprises(run: Run) -> list[_Reason]:
 _BY_RTC = frozenset(mechanism.value for mechanism in ResyncMechanism if mechanism.reads_rtc)
 
 
-def _surprises(cycle: Cycle) -> Iterator[str]:
+def _surprises(cycle: CycleRecord) -> Iterator[str]:
     resync, offset = cycle.resync, cycle.offset
     before = offset.before
     if (
@@ -184,7 +184,7 @@ def _surprises(cycle: Cycle) -> Iterator[str]:
         yield f"the clocksource changed from {cycle.clocksource.before} to {cycle.clocksource.after}"
 
 
-def _unpredicted(cycle: Cycle) -> Iterator[str]:
+def _unpredicted(cycle: CycleRecord) -> Iterator[str]:
     said = cycle.resync.forecast if cycle.resync is not None and cycle.frozen else None
     if said is not None and said.agrees is False:
         how = said.verdict.removeprefix("surprise").lstrip(": ")

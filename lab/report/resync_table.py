@@ -14,7 +14,7 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.quantities import format_length, format_magnitude
 from lab.core.units import format_duration, parse_duration
 from lab.core.verdict import Outcome, worst
-from lab.record.run import Cell, Cycle, Point, Run
+from lab.record.run import CellRecord, CycleRecord, PointRecord, Run
 from lab.report.cells import cycles_of
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import sparkline
@@ -45,12 +45,12 @@ class _Row:
     say the same kind of thing. watch: whether to say for how long each was watched. every: the cells are all
     that the mechanism and the method have."""
 
-    cell: Cell
-    cycles: list[Cycle]
+    cell: CellRecord
+    cycles: list[CycleRecord]
     watch: bool
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[CellRecord] = field(default_factory=list)
     every: bool = False
-    cycle: Cycle | None = None
+    cycle: CycleRecord | None = None
     alike: int = 0
 
     def __post_init__(self) -> None:
@@ -107,11 +107,11 @@ class _Row:
         if self.cycle is None or resync is None or not resync.curve or len(self.cells) > 1:
             return "", ""
         first = self.cycle.offset.at_resume
-        start = [Point(0, first.low_ns, first.high_ns)] if first else []
+        start = [PointRecord(0, first.low_ns, first.high_ns)] if first else []
         return sparkline([*start, *resync.curve], watched_ns(resync), CURVE), "cyan"
 
 
-def _telling(cycle: Cycle) -> tuple[int, int]:
+def _telling(cycle: CycleRecord) -> tuple[int, int]:
     resync = cycle.resync
     if resync is None:
         return 9, 0
@@ -122,7 +122,7 @@ def _rank(row: _Row) -> int:
     return _telling(row.cycle)[0] if row.cycle is not None else 1
 
 
-def _pause(cell: Cell) -> str:
+def _pause(cell: CellRecord) -> str:
     """As asked for; measured, when the playbook does not vary it."""
     try:
         return format_duration(parse_duration(cell.values[HOLD])).replace("500 ms", "0.5 s")
@@ -183,7 +183,7 @@ def _same(row: _Row) -> tuple[object, ...] | None:
     return row.cell.method, _others(row.cell), row.predicted, row.verdict(1 << 16), row.regime
 
 
-def _others(cell: Cell) -> str:
+def _others(cell: CellRecord) -> str:
     """The values of the axes that have no column of their own."""
     return " ".join(v for axis, v in cell.values.items() if axis not in (RESYNC, HOLD, METHOD))
 

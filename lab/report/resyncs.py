@@ -15,7 +15,7 @@ from lab.core.quantities import (
     format_rough,
 )
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.record.run import Bounds, Cycle, Forecast, Resync
+from lab.record.run import Bounds, CycleRecord, ForecastRecord, ResyncRecord
 from lab.report.numbers import interval
 from lab.report.table import Piece
 
@@ -35,7 +35,7 @@ def in_a_word(verdict: str) -> str:
     return verdict.replace(",", ":").split(":")[0]
 
 
-def verdict(forecast: Forecast | None) -> Piece:
+def verdict(forecast: ForecastRecord | None) -> Piece:
     """In the words of the comparison. Only what certainly came as predicted is green."""
     if forecast is None:
         return "not predicted", "dim"
@@ -48,7 +48,7 @@ def verdict(forecast: Forecast | None) -> Piece:
     return forecast.verdict or "undecided", "yellow"
 
 
-def rank(forecast: Forecast | None) -> int:
+def rank(forecast: ForecastRecord | None) -> int:
     """0 is what has to be looked at first: a surprise, then what is open, what is not over, what agrees."""
     if forecast is None:
         return 1
@@ -86,7 +86,7 @@ def _span(low: str, high: str) -> str:
     return f"{number if unit == other or number == '0' else low}–{high}"
 
 
-def predicted(resync: Resync) -> str:
+def predicted(resync: ResyncRecord) -> str:
     """ "step ≤ 2 s", "slew 30–36 s", "stays 3 s behind", "step not before 32 s"."""
     said = resync.forecast
     if said is None:
@@ -111,7 +111,7 @@ def _either(mechanism: str) -> str:
     return "step or slew" if daemon else "repaired"
 
 
-def _when(within: Bounds | None, resync: Resync) -> str:
+def _when(within: Bounds | None, resync: ResyncRecord) -> str:
     if within is None:
         return ""
     most = format_at_latest(within.high_ns, coarse=True)
@@ -122,12 +122,12 @@ def _when(within: Bounds | None, resync: Resync) -> str:
     return f" ≤ {most}"
 
 
-def watched_ns(resync: Resync) -> int:
+def watched_ns(resync: ResyncRecord) -> int:
     """How long after the resume the last look was."""
     return resync.curve[-1].at_ns if resync.curve else 0
 
 
-def out_again_ns(resync: Resync) -> int | None:
+def out_again_ns(resync: ResyncRecord) -> int | None:
     """When it was last seen certainly out of tolerance, after it had been in time for as long as was asked
     for; None when it stayed."""
     tolerance, since = resync.tolerance_ns or TOLERANCE_NS, resync.time_ns
@@ -138,7 +138,7 @@ def out_again_ns(resync: Resync) -> int | None:
     return max(out, default=None)
 
 
-def measured(cycle: Cycle, after: bool = True) -> Piece:
+def measured(cycle: CycleRecord, after: bool = True) -> Piece:
     """ "step 21 ms → -0.1 ± 0.3 ms", "3.0 s behind after 20 s". after: tell how long it was watched for."""
     resync, final = cycle.resync, cycle.offset.final
     if resync is None or final is None:
@@ -161,7 +161,7 @@ def _after(ns: int) -> str:
     return format_at_latest(ns, coarse=True) if ns > NS_PER_S else format_at_latest(ns)
 
 
-def right_within(cycles: Sequence[Cycle]) -> str:
+def right_within(cycles: Sequence[CycleRecord]) -> str:
     """Clocks that were right all along: "right, within 0.9 ms"."""
     ends = [max(-c.offset.final.low_ns, c.offset.final.high_ns) for c in cycles if c.offset.final is not None]
     return f"right, within {format_ms(max(ends), UP)} ms"

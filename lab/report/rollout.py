@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from lab.core.quantities import DOWN, UP, format_at_latest, format_at_least, format_ms, format_seconds
 from lab.core.rollout_result import ROLLOUT
 from lab.core.verdict import Outcome
-from lab.record.run import OneAtATime, Rollout, Run, Wave
+from lab.record.run import OneAtATime, RolloutRecord, Run, WaveRecord
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import interval
 from lab.report.page import Page
@@ -17,7 +17,7 @@ from lab.report.text import counted, names
 MOST_WAVES = 24
 NONE: Piece = ("–", "dim")
 
-_Cell = Callable[[Wave], Piece]
+_Cell = Callable[[WaveRecord], Piece]
 _STATES: dict[str, Piece] = {
     "stopped": ("stopped", "bold yellow"),
     "cut off": ("cut off", "yellow"),
@@ -26,17 +26,17 @@ _STATES: dict[str, Piece] = {
 
 
 def _domains(most: int) -> _Cell:
-    def cell(wave: Wave) -> Piece:
+    def cell(wave: WaveRecord) -> Piece:
         return names([f"{domain.set} {domain.number}" for domain in wave.domains], most), "bold"
 
     return cell
 
 
-def _notice(wave: Wave) -> Piece:
+def _notice(wave: WaveRecord) -> Piece:
     return NONE if wave.notice_ns is None else (format_seconds(wave.notice_ns), "")
 
 
-def _pause(wave: Wave) -> Piece:
+def _pause(wave: WaveRecord) -> Piece:
     if wave.state == "not begun":
         return NONE
     if wave.pause is None:
@@ -48,7 +48,7 @@ def _pause(wave: Wave) -> Piece:
     return f"{low} … {high}", ""
 
 
-def _skew(wave: Wave) -> Piece:
+def _skew(wave: WaveRecord) -> Piece:
     """The largest of its domains', at most, of the stop and of the resume."""
     pairs = [(d.stop_skew, d.resume_skew) for d in wave.domains if d.stop_skew or d.resume_skew]
     stops = [stop.high_ns for stop, _ in pairs if stop is not None]
@@ -58,24 +58,24 @@ def _skew(wave: Wave) -> Piece:
     return f"{format_ms(max(stops), UP)}/{format_ms(max(resumes), UP)}", ""
 
 
-def _in_time(wave: Wave) -> Piece:
+def _in_time(wave: WaveRecord) -> Piece:
     if wave.state == "not begun":
         return NONE
     return (format_at_latest(wave.in_time_ns), "") if wave.in_time_ns is not None else ("not seen", "yellow")
 
 
-def _gates(wave: Wave) -> Piece:
+def _gates(wave: WaveRecord) -> Piece:
     if not wave.gates:
         return NONE
     held = sum(gate.ok for gate in wave.gates)
     return f"{held} of {len(wave.gates)}", "" if held == len(wave.gates) else "red"
 
 
-def _outcome(wave: Wave) -> Piece:
+def _outcome(wave: WaveRecord) -> Piece:
     return VERDICTS[wave.outcome] if wave.state == "done" else _STATES[wave.state]
 
 
-def _columns(waves: Sequence[Wave], rollout: Rollout) -> list[Column[Wave]]:
+def _columns(waves: Sequence[WaveRecord], rollout: RolloutRecord) -> list[Column[WaveRecord]]:
     """Without those that are empty in all waves."""
     by = rollout.by.replace("-", " ") + "s"
     domains = ((by, 4, 1), (by, 3, 2), ("domains", 3, 4), ("domains", 2, KEPT))
@@ -107,7 +107,7 @@ def show_rollouts(page: Page, run: Run) -> None:
         _proof(page, run.one_at_a_time)
 
 
-def _show(page: Page, run: Run, rollout: Rollout) -> None:
+def _show(page: Page, run: Run, rollout: RolloutRecord) -> None:
     done = sum(wave.state == "done" for wave in rollout.waves)
     page.parts(
         [
@@ -117,7 +117,7 @@ def _show(page: Page, run: Run, rollout: Rollout) -> None:
             rollout.ended or "its end was not seen",
         ]
     )
-    waves: Sequence[Wave] = rollout.waves
+    waves: Sequence[WaveRecord] = rollout.waves
     if len(waves) > MOST_WAVES:
         waves = _worth_showing(waves)
         page.parts([f"{len(waves)} of {counted(len(rollout.waves), 'wave')}: what stands out first"], "dim")
@@ -128,10 +128,10 @@ def _show(page: Page, run: Run, rollout: Rollout) -> None:
         page.labelled("stands", f"{reason}{rollout.stands}")
 
 
-def _worth_showing(waves: Sequence[Wave]) -> list[Wave]:
+def _worth_showing(waves: Sequence[WaveRecord]) -> list[WaveRecord]:
     """Waves that are not done or not passed, then the slowest; in their order."""
 
-    def key(wave: Wave) -> tuple[bool, bool, int]:
+    def key(wave: WaveRecord) -> tuple[bool, bool, int]:
         return (
             wave.state != "stopped",
             wave.state == "done" and wave.outcome is Outcome.PASSED,

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from lab.core.quantities import format_bounded, format_instant, format_ms
 from lab.core.stats import quantile
 from lab.core.units import NS_PER_MS
-from lab.record.run import Cycle, Run, Statistic, Step
+from lab.record.run import CycleRecord, Run, Statistic, StepRecord
 from lab.report.numbers import limits
 from lab.report.page import Page
 from lab.report.table import KEPT, Column, Piece, T, Table, forms
@@ -80,23 +80,23 @@ def _shown(given: Sequence[Statistic]) -> list[Statistic]:
     return [s for s in given if s.metric != "between" or s.median.value >= LEAST_NS]
 
 
-def _length(step: Step) -> str:
+def _length(step: StepRecord) -> str:
     if step.low_ns is None or step.high_ns is None:
         return format_ms(step.length_ns)
     return format_bounded(step.length_ns, step.low_ns, step.high_ns).removesuffix(" ms")
 
 
-def _one(page: Page, cycle: Cycle) -> None:
+def _one(page: Page, cycle: CycleRecord) -> None:
     """One cycle's parts, in order, with the instants at which they begin."""
     shown = [step for step in cycle.steps if step.name != "between" or step.length_ns >= LEAST_NS]
     last = cycle.steps[-1]
     whole = format_ms(last.at_ns + last.length_ns)
 
-    def length(step: Step | None) -> float | None:
+    def length(step: StepRecord | None) -> float | None:
         return step.length_ns if step is not None else None
 
     page.table(
-        Table[Step | None](  # None: all of it
+        Table[StepRecord | None](  # None: all of it
             [
                 Column(TITLE, lambda step: (step.name, "") if step else ("all of it", "bold")),
                 Column("ms", lambda step: (_length(step), "") if step else (whole, "bold"), right=True),
@@ -128,7 +128,7 @@ def _medians(page: Page, given: Sequence[Statistic]) -> None:
     )
 
 
-def _median(cycles: Sequence[Cycle], name: str) -> float | None:
+def _median(cycles: Sequence[CycleRecord], name: str) -> float | None:
     lengths = [
         sum(step.length_ns for step in cycle.steps if step.name == name)
         for cycle in cycles

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab.core.calibration import Figures, Machine, calibrate, stale_why
+from lab.core.calibration import CalibratedMachine, Figures, calibrate, stale_why
 from lab.core.history import Host, RunEnded
 from lab.core.judge import cells_of
 from lab.core.patch import HoldPatch
@@ -39,7 +39,7 @@ class Saved:
     made_real_ns: int
     run: str
     seed: int
-    machine: Machine
+    machine: CalibratedMachine
     summary: dict[str, Any]
     figures: dict[str, Any]
     load: float = 0.0
@@ -144,22 +144,22 @@ def as_data(figures: Figures) -> dict[str, Any]:
     }
 
 
-def machine_of(host: Host) -> Machine:
+def machine_of(host: Host) -> CalibratedMachine:
     """The machine that a run's record tells of, which is this one."""
-    return Machine(_machine_id(), host.cpu, host.kernel, host.qemu, host.accelerator)
+    return CalibratedMachine(_machine_id(), host.cpu, host.kernel, host.qemu, host.accelerator)
 
 
-def machine_now(saved: Saved) -> Machine:
+def machine_now(saved: Saved) -> CalibratedMachine:
     """This machine, as far as it can be told without a hypervisor; of the accelerator, nothing."""
     facts, emulator = host_facts.look(), emulators.system()
     try:
         qemu = emulators.version(emulator).split()[0] if emulator is not None else ""
     except FreezelabError:
         qemu = ""
-    return Machine(_machine_id(), facts.cpu, facts.kernel, qemu, saved.machine.accelerator)
+    return CalibratedMachine(_machine_id(), facts.cpu, facts.kernel, qemu, saved.machine.accelerator)
 
 
-def stale(saved: Saved, now: Machine) -> str:
+def stale(saved: Saved, now: CalibratedMachine) -> str:
     """Why it does not hold now; "" when it does."""
     return stale_why(saved.made_real_ns, saved.machine, time.time_ns(), now)
 
@@ -187,7 +187,7 @@ def load(home: Path) -> Saved | None:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.pop("schema") != SCHEMA:
             raise ValueError("another schema")
-        return Saved(**{**data, "machine": Machine(**data["machine"])})
+        return Saved(**{**data, "machine": CalibratedMachine(**data["machine"])})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

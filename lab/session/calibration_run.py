@@ -18,7 +18,7 @@ from lab.core.patch import HoldPatch
 from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
 from lab.core.units import NS_PER_MS, format_duration
 from lab.errors import UsageError
-from lab.hypervisor.accelerators import Request
+from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.record.journal import read_history
 from lab.session.calibration import CYCLES, Saved, judged, keep
 from lab.session.run import RunOptions, RunStopped, perform
@@ -77,7 +77,7 @@ class CalibrationOptions:
     cycles: int | None = None
     quick: bool = False
     seed: int | None = None
-    accelerator: Request = Request.AUTO
+    accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
 
 
 def make(

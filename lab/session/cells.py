@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from lab.controller import Controller, Fleet, Freezes, Subject
+from lab.controller import Controller, Freezes, RolloutRunner, Subject
 from lab.core.history import CellReached, PatchUndone
 from lab.core.method import FreezeMethod
 from lab.core.parallel_cells import batches
@@ -201,7 +201,7 @@ class Cells:
         from lab.session.announcer import ssh_of
 
         cell = freezes.cell
-        fleet = Fleet(
+        fleet = RolloutRunner(
             rollout,
             cell.guests,
             self._clock,

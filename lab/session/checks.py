@@ -12,7 +12,7 @@ from lab.core.machine_check import MachineCheck
 from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
 from lab.host import chronyd, emulators
-from lab.hypervisor.accelerators import Request, boots_unsurely, choose
+from lab.hypervisor.accelerators import AcceleratorRequest, boots_unsurely, choose
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import Accelerator
 from lab.image.store import ImageStore, default_cache
@@ -146,7 +146,7 @@ def _hypervisor(uri: str | None, state: Path) -> MachineCheck:
 
 def _accelerator(kernel: Path, state: Path) -> MachineCheck:
     try:
-        choice = choose(Request.AUTO, kernel, state)
+        choice = choose(AcceleratorRequest.AUTO, kernel, state)
     except FreezelabError as error:
         return _failed("accelerator", error)
     said = f"{choice.accelerator.value} ({choice.reason})"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.core.drift_study import Course, Look, Point, look, point
+from lab.core.drift_study import Course, DriftPoint, Look, look, point
 from lab.core.timeline import SamplerReport
 from lab.core.units import NS_PER_MS, parse_duration
 from lab.errors import GuestError, Interrupted, UsageError
@@ -62,7 +62,7 @@ def which(home: Path, name: str | None) -> kept_guests.KeptGuest:
 
 
 def watch(
-    guest: kept_guests.KeptGuest, wanted: Times, told: Callable[[int, Point, Point | None], None]
+    guest: kept_guests.KeptGuest, wanted: Times, told: Callable[[int, DriftPoint, DriftPoint | None], None]
 ) -> Look:
     """Look until the time is over or a signal comes. told: after each burst, with the nanoseconds since the
     beginning, the guest's point and this host's own.
@@ -70,8 +70,8 @@ def watch(
     GuestError when the guest cannot be reached, Interrupted when a signal came before there was anything.
     """
     clock = HostClock()
-    points: list[Point] = []
-    noise: list[Point] = []
+    points: list[DriftPoint] = []
+    noise: list[DriftPoint] = []
     sampler: SamplerReport | None = None
 
     def connect() -> SSH:

@@ -20,7 +20,7 @@ from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
 from lab.guest.console import ConsoleLog, Panicked, console_end
 from lab.guest.fill import Fill, room
-from lab.guest.life import Life
+from lab.guest.life import GuestLife
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, Address
@@ -72,7 +72,7 @@ class Guests:
         self._stack = Teardown(view.note)
         self._probes: dict[str, GuestProbe] = {}
         self._launched: list[str] = []
-        self._lives: dict[str, Life] = {}
+        self._lives: dict[str, GuestLife] = {}
         self._called_off = False
         self._lookout: Lookout | None = None
         self._left = False
@@ -276,7 +276,7 @@ class Guests:
             self._hypervisor.look(name)
             console.look()
 
-        self._lives[name] = life = Life(look)
+        self._lives[name] = life = GuestLife(look)
         if self._called_off:
             life.end(CALLED_OFF)
         self._stack.callback(self.remove, guest.spec.name)

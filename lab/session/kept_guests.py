@@ -25,7 +25,7 @@ from lab.core.scheduled.instance import About, size_name
 from lab.core.units import NS_PER_S, parse_size
 from lab.errors import MachineError, RecordError, Refused, UsageError
 from lab.guest.ssh import Address
-from lab.hypervisor.accelerators import Request
+from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.kept import state_of_kept
 from lab.image.seed import USER_NETWORK
 from lab.session.paths import made
@@ -104,7 +104,7 @@ class UpOptions:
     vcpus: int = 1
     image: str = "debian"
     resync: str = "none"
-    accelerator: Request = Request.AUTO
+    accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
     boot_s: int | None = None
 
 

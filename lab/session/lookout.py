@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from lab.core.units import NS_PER_MS
 from lab.errors import GuestGone, HypervisorError
-from lab.guest.life import Life
+from lab.guest.life import GuestLife
 from lab.guest.probe import GuestProbe
 from lab.hypervisor import fate
 from lab.hypervisor.adapter import LibvirtHypervisor
@@ -29,7 +29,7 @@ class Lookout:
     lives: of the guests by name. probes: in those that have been reached. Both may grow."""
 
     def __init__(
-        self, hypervisor: LibvirtHypervisor, lives: Mapping[str, Life], probes: Mapping[str, GuestProbe]
+        self, hypervisor: LibvirtHypervisor, lives: Mapping[str, GuestLife], probes: Mapping[str, GuestProbe]
     ) -> None:
         self._hypervisor, self._lives, self._probes = hypervisor, lives, probes
         self._used: dict[str, tuple[int, float]] = {}

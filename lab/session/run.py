@@ -15,7 +15,7 @@ from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import Cell, Plan
 from lab.errors import FreezelabError, GuestError, Interrupted, MachineError
 from lab.host import facts as host_facts
-from lab.hypervisor.accelerators import Choice, Request, choose
+from lab.hypervisor.accelerators import AcceleratorRequest, Choice, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.image.build import Progress
@@ -43,7 +43,7 @@ class RunOptions:
     plan's own. wait: for another run in this state folder to end."""
 
     uri: str | None = None
-    accelerator: Request = Request.AUTO
+    accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
     boot_s: int | None = None
     golden: bool | None = None
     wait: bool = False

@@ -24,7 +24,7 @@ from lab.core.units import NS_PER_S
 from lab.guest.client import START_S, ChannelLines
 from lab.guest.probe import start_command
 from lab.guest.ssh import SSH
-from lab.hypervisor.accelerators import Request, choose
+from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.connect import connect
 from lab.ports import NullView
 from lab.process.clock import HostClock
@@ -64,7 +64,7 @@ def boot_and_start(home: Path, commands: list[tuple[str, str]], times: int) -> d
     plan = Plan("probe-start", "", "", (GUEST,), ResyncMechanism.NONE, hold, Expectations())
     images = images_for(plan, lambda _stage, _fraction: None)
     with connect(None, home, clock=clock) as hypervisor:
-        choice = choose(Request.AUTO, images["debian"].kernel, home)
+        choice = choose(AcceleratorRequest.AUTO, images["debian"].kernel, home)
         run, folder = new_run_folder(home, "probe-start")
         settings = Settings(run, home, folder, images, choice, hypervisor.emulator(choice.accelerator))
         with (

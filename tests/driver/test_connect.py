@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import HypervisorError, MachineError
-from lab.hypervisor.accelerators import Request, choose
+from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.connect import connect
 from lab.hypervisor.domain import Accelerator, Console
 from lab.process.clock import HostClock
@@ -378,48 +378,49 @@ def test_the_accelerator_is_found_by_booting_once(home: Path, prints: str, expec
     device.touch()
     qemu = fake_qemu(home, prints)
     for _ in range(2):
-        choice = choose(Request.AUTO, kernel, home, emulator=qemu, device=device, boot_s=1)
+        choice = choose(AcceleratorRequest.AUTO, kernel, home, emulator=qemu, device=device, boot_s=1)
         assert choice.accelerator is expected
         assert choice.reason
         assert boots(home) == 1
     for damaged in ("", "{", "[]", '{"schema": "freezelab.accelerator/1"}', "\x00"):
         (home / "accelerator.json").write_text(damaged)
         assert (
-            choose(Request.AUTO, kernel, home, emulator=qemu, device=device, boot_s=1).accelerator is expected
+            choose(AcceleratorRequest.AUTO, kernel, home, emulator=qemu, device=device, boot_s=1).accelerator
+            is expected
         )
     remembered = json.loads((home / "accelerator.json").read_text())
     remembered["key"]["kernel"] = "another"
     (home / "accelerator.json").write_text(json.dumps(remembered))
     before = boots(home)
-    choose(Request.AUTO, kernel, home, emulator=qemu, device=device, boot_s=1)
+    choose(AcceleratorRequest.AUTO, kernel, home, emulator=qemu, device=device, boot_s=1)
     assert boots(home) == before + 1
 
 
 def test_no_kvm_device(home: Path) -> None:
-    choice = choose(Request.AUTO, home / "vmlinuz", home, device=home / "kvm")
+    choice = choose(AcceleratorRequest.AUTO, home / "vmlinuz", home, device=home / "kvm")
     assert (choice.accelerator, choice.reason) == (Accelerator.TCG, f"no {home}/kvm")
     with pytest.raises(MachineError, match=f"KVM cannot be used: no {home}/kvm"):
-        choose(Request.KVM, home / "vmlinuz", home, device=home / "kvm")
+        choose(AcceleratorRequest.KVM, home / "vmlinuz", home, device=home / "kvm")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
 def test_a_kvm_device_of_someone_else(home: Path) -> None:
     device = home / "kvm"
     device.touch(0o000)
-    choice = choose(Request.AUTO, home / "vmlinuz", home, device=device)
+    choice = choose(AcceleratorRequest.AUTO, home / "vmlinuz", home, device=device)
     assert choice.accelerator is Accelerator.TCG
     assert "group kvm" in choice.hint
 
 
 def test_tcg_asks_nothing(home: Path) -> None:
-    assert choose(Request.TCG, home / "vmlinuz", home).accelerator is Accelerator.TCG
+    assert choose(AcceleratorRequest.TCG, home / "vmlinuz", home).accelerator is Accelerator.TCG
 
 
 def test_no_kernel_to_boot(home: Path) -> None:
     device = home / "kvm"
     device.touch()
     with pytest.raises(MachineError, match="no such kernel image"):
-        choose(Request.AUTO, home / "vmlinuz", home, emulator=fake_qemu(home, ""), device=device)
+        choose(AcceleratorRequest.AUTO, home / "vmlinuz", home, emulator=fake_qemu(home, ""), device=device)
 
 
 def test_no_qemu(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,4 +428,4 @@ def test_no_qemu(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device.touch()
     monkeypatch.setenv("PATH", str(home))
     with pytest.raises(MachineError, match="not installed"):
-        choose(Request.AUTO, home / "vmlinuz", home, device=device)
+        choose(AcceleratorRequest.AUTO, home / "vmlinuz", home, device=device)

@@ -31,7 +31,7 @@ from lab.core.verdict import Finding
 from lab.guest.probe import GuestProbe
 from lab.host import patches
 from lab.hypervisor import memory
-from lab.hypervisor.accelerators import Request, choose
+from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.ports import HostPatch, NullView
@@ -137,7 +137,7 @@ def running_lab(home: Path, spec: GuestSpec, **settings: Any) -> Iterator[Lab]:
     plan = Plan("shared", "", "", (spec,), ResyncMechanism.AGENT, hold, Expectations())
     images = images_for(plan, lambda _stage, _fraction: None)
     with connect(None, home, clock=clock) as hypervisor:
-        choice = choose(Request.AUTO, images["debian"].kernel, home)
+        choice = choose(AcceleratorRequest.AUTO, images["debian"].kernel, home)
         run_id, folder = new_run_folder(home, "shared")
         settings = {"golden": True, **settings}
         made = Settings(

@@ -19,7 +19,7 @@ from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, Hold
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
 from lab.guest.probe import GuestProbe
-from lab.hypervisor.accelerators import Request, choose
+from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connect import connect
 from lab.image.golden import Golden, GoldenStore
@@ -109,7 +109,7 @@ def pair(home: Path) -> Iterator[Pair]:
     plan = Plan("golden", "", "", specs, ResyncMechanism.AGENT, hold, Expectations())
     images = images_for(plan, lambda _stage, _fraction: None)
     with connect(None, home, clock=clock) as hypervisor:
-        choice = choose(Request.AUTO, images["debian"].kernel, home)
+        choice = choose(AcceleratorRequest.AUTO, images["debian"].kernel, home)
         run, folder = new_run_folder(home, "golden")
         emulator = hypervisor.emulator(choice.accelerator)
         settings = Settings(run, home, folder, images, choice, emulator, golden=True)

@@ -23,7 +23,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import GuestGone
 from lab.guest.console import Panicked
 from lab.host import patches
-from lab.hypervisor.accelerators import Request, choose
+from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.connect import connect
 from lab.ports import NullView
 from lab.process.clock import HostClock
@@ -64,7 +64,7 @@ def guests_of(
     plan = Plan("lives", "", "", specs, ResyncMechanism.NONE, HOLD, Expectations())
     images = images_for(plan, lambda _stage, _fraction: None)
     with connect(None, home, clock=clock) as hypervisor, ExitStack() as stack:
-        choice = choose(Request.AUTO, images["debian"].kernel, home)
+        choice = choose(AcceleratorRequest.AUTO, images["debian"].kernel, home)
         run, folder = new_run_folder(home, "lives")
         emulator = hypervisor.emulator(choice.accelerator)
         settings = Settings(run, home, folder, images, choice, emulator, golden=not of_each)

@@ -56,6 +56,27 @@ def test_no_log_is_cut_by_the_time_of_day(own_files: list[Path]) -> None:
     assert not found, "\n".join(found)
 
 
+def class_names() -> dict[str, list[str]]:
+    """Every class of the lab, nested ones too, with the files that define one of this name."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "lab").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    twice = {name: files for name, files in class_names().items() if len(files) > 1}
+    assert not twice, twice
+
+
+def test_no_class_is_named_by_a_verb_of_speech_or_sight() -> None:
+    """ "Told" says of what is told as little as of what it is for. A kept guest is one that `up` leaves."""
+    verbs = re.compile(r"Told|Said|Seen|Held|Kept(?!Guest)")
+    assert not [name for name in class_names() if verbs.search(name)]
+
+
 def locked() -> dict[str, str]:
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     return {match[1]: match[2] for match in re.finditer(r"^([a-z0-9-]+)==([^\s;]+)", text, re.MULTILINE)}

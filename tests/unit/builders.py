@@ -14,18 +14,18 @@ from lab.record.run import (
     SCHEMA,
     Bounds,
     Clocksource,
-    Cycle,
+    CycleRecord,
     DriftBounds,
     Drifts,
-    Forecast,
-    Guest,
+    ForecastRecord,
+    GuestRecord,
     Host,
     Measure,
     Moved,
     Offsets,
     Playbook,
-    Point,
-    Resync,
+    PointRecord,
+    ResyncRecord,
     Run,
     Witnesses,
     statistics,
@@ -49,18 +49,18 @@ def ms(value: float, bound: float) -> Measure:
     )
 
 
-def curve(start_ms: float, end_ms: float, at_ms: float, watch_ms: int = 8000) -> tuple[Point, ...]:
+def curve(start_ms: float, end_ms: float, at_ms: float, watch_ms: int = 8000) -> tuple[PointRecord, ...]:
     points = []
     for at in range(5, watch_ms, 100):
         value = start_ms if at < at_ms else end_ms
         points.append(
-            Point(at * NS_PER_MS, round((value - 0.4) * NS_PER_MS), round((value + 0.4) * NS_PER_MS))
+            PointRecord(at * NS_PER_MS, round((value - 0.4) * NS_PER_MS), round((value + 0.4) * NS_PER_MS))
         )
     return tuple(points)
 
 
-def resync(**changes: Any) -> Resync:
-    good = Resync(
+def resync(**changes: Any) -> ResyncRecord:
+    good = ResyncRecord(
         "agent",
         "one step at once, to the agent's latency",
         "synced",
@@ -78,18 +78,18 @@ def resync(**changes: Any) -> Resync:
     return replace(good, **changes)
 
 
-def forecast(agrees: bool | None, verdict: str, **changes: Any) -> Forecast:
-    predicted = Forecast(
+def forecast(agrees: bool | None, verdict: str, **changes: Any) -> ForecastRecord:
+    predicted = ForecastRecord(
         True, "step", Bounds(0, 2 * NS_PER_S), Bounds(-20 * NS_PER_MS, 20 * NS_PER_MS), "one step at once",
         ("a manual",), agrees, verdict,
     )  # fmt: skip
     return replace(predicted, **changes)
 
 
-def cycle(index: int = 0, **changes: Any) -> Cycle:
+def cycle(index: int = 0, **changes: Any) -> CycleRecord:
     """A cycle that passes."""
     more = index * 0.37 % 3
-    good = Cycle(
+    good = CycleRecord(
         index=index,
         frozen=True,
         method=FreezeMethod.SUSPEND.value,
@@ -119,8 +119,8 @@ def cycle(index: int = 0, **changes: Any) -> Cycle:
     return replace(good, **changes)
 
 
-def control(index: int) -> Cycle:
-    still = Resync(
+def control(index: int) -> CycleRecord:
+    still = ResyncRecord(
         "agent", "nothing to repair: the guest's clocks run on", "synced", 5 * NS_PER_MS, 0, None, "none",
         0, 0, 0.0, "", curve(0.3, 0.3, 0),
     )  # fmt: skip
@@ -137,7 +137,7 @@ def control(index: int) -> Cycle:
     )
 
 
-def unmeasured(index: int = 0) -> Cycle:
+def unmeasured(index: int = 0) -> CycleRecord:
     return cycle(
         index,
         regime=None,
@@ -160,7 +160,7 @@ def unmeasured(index: int = 0) -> Cycle:
     )
 
 
-def stays_behind(index: int = 0) -> Cycle:
+def stays_behind(index: int = 0) -> CycleRecord:
     return cycle(
         index,
         offset=Offsets(ms(0.2, 0.3), ms(-5006.1, 0.7), ms(-5006.3, 0.4)),
@@ -180,15 +180,15 @@ def stays_behind(index: int = 0) -> Cycle:
     )
 
 
-def guest(name: str = "web-0", *cycles: Cycle) -> Guest:
-    return Guest(name, "debian", 1, 512 << 20, 0, 0, {"to_probe_s": 6.21}, cycles or (cycle(),))
+def guest(name: str = "web-0", *cycles: CycleRecord) -> GuestRecord:
+    return GuestRecord(name, "debian", 1, 512 << 20, 0, 0, {"to_probe_s": 6.21}, cycles or (cycle(),))
 
 
 def finding(outcome: Outcome, metric: str, why: str = "", guest: str = "web-0", index: int = 0) -> Finding:
     return Finding(guest, index, metric, "as expected", "as measured", outcome, why)
 
 
-def run(*guests: Guest, found: tuple[Finding, ...] = (), **changes: Any) -> Run:
+def run(*guests: GuestRecord, found: tuple[Finding, ...] = (), **changes: Any) -> Run:
     guests = guests or (guest(),)
     passed = tuple(
         finding(Outcome.PASSED, metric, guest=g.name, index=c.index)

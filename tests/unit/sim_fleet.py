@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from lab.controller import Controller, Fleet, Freezes, Stopped, Subject
+from lab.controller import Controller, Freezes, RolloutRunner, RolloutStop, Subject
 from lab.core.clock import GuestClock, Stamp
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HistoryEvent
@@ -183,12 +183,12 @@ class World:
         cycle: CycleSpec,
         announcer: Announcer | None = None,
         expect: Expectations = Expectations(),  # noqa: B008 - frozen
-    ) -> Stopped | None:
+    ) -> RolloutStop | None:
         """The whole rollout over these guests, by the real controller."""
         controller = Controller(self, self, self, self, _shield)
         cell = Cell("", (), tuple(specs), ResyncMechanism.PUSH, cycle, expect)
         freezes = Freezes(controller, self, self, self, cell, _Hold(self, cycle), announcer)
-        fleet = Fleet(rollout, specs, self, self, self, self, expect.tolerance_ns)
+        fleet = RolloutRunner(rollout, specs, self, self, self, self, expect.tolerance_ns)
         return fleet.roll_out(0, self.subjects(), freezes.run)
 
     def subjects(self) -> Mapping[str, Subject]:

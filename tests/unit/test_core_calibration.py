@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lab.core.calibration import (
     VALID_NS,
-    Machine,
+    CalibratedMachine,
     Shot,
     Value,
     accuracy,
@@ -26,7 +26,7 @@ from lab.core.method import FreezeMethod, Regime
 from tests.unit.simulation import MS, US, Network, Repair, S, Scenario, simulate
 from tests.unit.strategies import cases, scenarios
 
-HERE = Machine("m", "a CPU", "6.1", "7.2", "tcg")
+HERE = CalibratedMachine("m", "a CPU", "6.1", "7.2", "tcg")
 
 
 def around(value: int, half: int) -> Value:
@@ -200,7 +200,7 @@ def test_shares_at_the_edges() -> None:
         (replace(HERE, accelerator="kvm"), 0, "another accelerator"),
     ],
 )
-def test_when_a_calibration_is_stale(now: Machine, at: int, said: str) -> None:
+def test_when_a_calibration_is_stale(now: CalibratedMachine, at: int, said: str) -> None:
     why = stale_why(5 * S, HERE, 5 * S + at, now)
     assert said in why
     assert bool(why) == bool(said)

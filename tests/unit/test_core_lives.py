@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lab.core.clock import Interval, Stamp
 from lab.core.event_findings import life_findings, unannounced
-from lab.core.event_timeline import Announced, Life, life
+from lab.core.event_timeline import Announced, EventTimeline, life
 from lab.core.method import FreezeMethod, Regime
 from lab.core.pause import Pause
 from lab.core.plan import Announcement, CycleSpec, HoldPatch, NoticeExpectations, ResyncMechanism
@@ -53,13 +53,13 @@ def result(guest: str, stop: int, pause: Interval | None, frozen: bool = True) -
 
 def lived(
     given_event: Event, told: list[tuple[Kind, int, str]], results: list[CycleResult], complete: bool = True
-) -> Life:
+) -> EventTimeline:
     happenings = tuple(Happening(at(ns), kind, "web", given_event.id, guest) for kind, ns, guest in told)
     cycles = {("", 0, one.observation.guest): one for one in results}
     return life(Announced(given_event, 0, 60.0, happenings, "", complete), cycles)
 
 
-def outcomes(one: Life, **expect: object) -> dict[str, Outcome]:
+def outcomes(one: EventTimeline, **expect: object) -> dict[str, Outcome]:
     found = life_findings(one, SPEC, NoticeExpectations(**expect))  # type: ignore[arg-type]
     assert len({(f.metric, f.guest) for f in found}) == len(found)
     return {

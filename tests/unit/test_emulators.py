@@ -15,7 +15,7 @@ import pytest
 from lab.errors import MachineError, UsageError
 from lab.host import emulators
 from lab.host.emulators import Fetched, Package
-from lab.host.emulators_sources import Archive, Entry, read_archive, read_entries
+from lab.host.emulators_sources import Archive, SourceEntry, read_archive, read_entries
 
 GREETING = '{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}}, "capabilities": []}}'
 MACHINES = '{"return": [{"name": "pc-q35-10.0", "alias": "q35"}, {"name": "none"}]}'
@@ -296,7 +296,7 @@ deb http://flat.example ./
 """
     archive = machine(tmp_path, {"sources.list": text})
     assert archive.entries == (
-        Entry(("https://mirror.example/debian/",), ("bookworm",), ("main",), KEYS, "amd64 i386"),
+        SourceEntry(("https://mirror.example/debian/",), ("bookworm",), ("main",), KEYS, "amd64 i386"),
     )
     assert "trusted" not in archive.stanza("trixie").lower()
     assert "Suites: trixie\n" in archive.stanza("trixie")

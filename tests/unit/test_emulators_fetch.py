@@ -22,7 +22,7 @@ import pytest
 
 from lab.errors import MachineError, UsageError
 from lab.host import emulators, emulators_fetch
-from lab.host.emulators_sources import Archive, Entry
+from lab.host.emulators_sources import Archive, SourceEntry
 
 SYSTEM = emulators.system()
 TOOLS = ("apt-get", "dpkg-deb", "gpg", "ldd")
@@ -44,7 +44,7 @@ class Mirror:
     built: dict[tuple[str, str, Path], tuple[Path, str]] = field(default_factory=dict)
 
     def archive(self, key: Path | None = None) -> Archive:
-        entry = Entry((f"file:{self.folder}",), ("lab",), ("main",), str(key or self.key))
+        entry = SourceEntry((f"file:{self.folder}",), ("lab",), ("main",), str(key or self.key))
         return Archive("lab", entry, (entry,))
 
     def publish(self, version: str, program: Path, *, signed: bool = True, leave_out: str = "") -> None:
@@ -300,7 +300,7 @@ def test_no_such_suite(mirror: Mirror, tmp_path: Path) -> None:
 
 def test_offline(mirror: Mirror, tmp_path: Path) -> None:
     """A port of this machine where nobody listens."""
-    entry = Entry(("http://127.0.0.1:9/debian",), ("lab",), ("main",), str(mirror.key))
+    entry = SourceEntry(("http://127.0.0.1:9/debian",), ("lab",), ("main",), str(mirror.key))
     offline = Archive("lab", entry, (entry,))
     with pytest.raises(MachineError, match="does not answer for lab"):
         emulators_fetch.fetch("lab", tmp_path, print, offline)

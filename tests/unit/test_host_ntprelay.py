@@ -37,7 +37,7 @@ def relay(server: Chronyd, fault: TimeFault) -> NtpRelay:
     return NtpRelay((server.address, server.port), fault, CLOCK)
 
 
-def ask(one: NtpRelay, timeout_s: float = 5) -> sntp.Answer:
+def ask(one: NtpRelay, timeout_s: float = 5) -> sntp.SntpAnswer:
     return sntp.query(one.address, one.port, CLOCK, timeout_s)
 
 
@@ -89,7 +89,7 @@ def test_it_has_no_time_to_give(server: Chronyd) -> None:
 def test_the_relay_is_late_and_keeps_the_answers_of_its_clients_apart(server: Chronyd) -> None:
     with relay(server, LATE) as one:
         one.begin()
-        found: list[tuple[float, sntp.Answer]] = []
+        found: list[tuple[float, sntp.SntpAnswer]] = []
 
         def client() -> None:
             began = time.monotonic()

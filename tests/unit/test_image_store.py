@@ -20,7 +20,7 @@ import pytest
 
 import lab.image.build as building
 from lab.errors import ImageError, MachineError, UsageError
-from lab.image.build import Tools, installed_packages, mmdebstrap_argv, remove_tree
+from lab.image.build import BuildTools, installed_packages, mmdebstrap_argv, remove_tree
 from lab.image.recipe import load_recipe
 from lab.image.store import ImageStore, default_cache, overlay
 
@@ -98,7 +98,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     monkeypatch.setenv("BUILDS", str(shop.builds))
     monkeypatch.delenv("FREEZELAB_MIRROR", raising=False)
     # The stand-ins make files of this user's: neither root nor fakeroot is needed.
-    tools = Tools(str(shop.bin / "mmdebstrap"), str(shop.bin / "mke2fs"), "tar", "root", (), ())
+    tools = BuildTools(str(shop.bin / "mmdebstrap"), str(shop.bin / "mke2fs"), "tar", "root", (), ())
     monkeypatch.setattr(building, "find_tools", lambda: tools)
     return shop
 

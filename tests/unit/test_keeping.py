@@ -19,7 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lab.cli.main import app
-from lab.core.calibration import Machine, calibrate
+from lab.core.calibration import CalibratedMachine, calibrate
 from lab.core.clock import GuestClock, Stamp
 from lab.core.drift_study import FREE, Discipline, between_steps, course, look, point
 from lab.core.history import Host
@@ -391,7 +391,7 @@ def test_the_machine_is_not_named() -> None:
     assert len(made.id) == 16
     if identity.exists() and identity.stat().st_size:
         assert made.id not in identity.read_text()
-    assert made == Machine(made.id, "", "", "", "")
+    assert made == CalibratedMachine(made.id, "", "", "", "")
 
 
 @pytest.mark.parametrize(("met", "lost", "code"), [(1, 0, 0), (0, 0, 1), (1, 1, 3), (0, 1, 1)])

@@ -59,7 +59,7 @@ def test_exactly_the_pages_that_differ(shm: Path, first: dict[int, bytes], secon
 
 def test_a_digest_is_called_off(shm: Path) -> None:
     path = ram(shm, {3: b"x"})
-    with pytest.raises(memory.Stopped):
+    with pytest.raises(memory.DigestCalledOff):
         take(path, lambda: True)
     path.unlink()
 

@@ -13,7 +13,7 @@ from lab.core.timeline import Call, Observation
 from lab.core.verdict import Finding, Outcome
 from lab.errors import RecordError
 from lab.record.journal import EVENTS, read_history
-from lab.record.model import Cycle, Run
+from lab.record.model import CycleRecord, Run
 from lab.record.run import judge
 from tests.unit.histories import EXPECT, Journalled, cell, cycle, write
 from tests.unit.history_lines import GONE, deadman_line
@@ -45,7 +45,7 @@ def killed(path: Path, seen: Observation, *, frozen: bool = True) -> str:
     return "\n".join(kept) + "\n"
 
 
-def cycle_in(path: Path) -> tuple[Run, Cycle, list[Finding]]:
+def cycle_in(path: Path) -> tuple[Run, CycleRecord, list[Finding]]:
     made = judge(read_history(path.parent))[0]
     return made, made.guests[0].cycles[0], [f for f in made.findings if f.outcome is not Outcome.PASSED]
 

@@ -9,7 +9,7 @@ import pytest
 from lab.core.history import SetupRead
 from lab.core.verdict import Outcome
 from lab.record.journal import read_history
-from lab.record.run import Cycle, Run, judge
+from lab.record.run import CycleRecord, Run, judge
 from tests.unit.histories import ALL, CALIBRATION, edited, resync_matrix, slewed, stepped
 from tests.unit.simulation import MS, S
 
@@ -20,7 +20,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     return {make.__name__: judge(read_history(make(folder)))[0] for make in (resync_matrix, slewed, stepped)}
 
 
-def cycles(run: Run) -> dict[str, Cycle]:
+def cycles(run: Run) -> dict[str, CycleRecord]:
     return {guest.cell: cycle for guest in run.guests for cycle in guest.cycles}
 
 

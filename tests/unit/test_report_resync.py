@@ -13,18 +13,18 @@ from lab.core.quantities import format_at_latest, format_at_least, format_betwee
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
 from lab.record.run import (
-    Audit,
-    Backward,
+    AuditRecord,
+    BackwardRecord,
     Bounds,
     Calibration,
-    Cell,
-    Cycle,
-    Effects,
-    LeftOut,
+    CellRecord,
+    CycleRecord,
+    EffectsRecord,
+    LeftOutRecord,
     Moved,
     Offsets,
-    Point,
-    Reached,
+    PointRecord,
+    ReachedRecord,
     Run,
     TimerFleet,
 )
@@ -126,7 +126,7 @@ def test_without_a_forecast_what_was_predicted_is_told_as_it_was() -> None:
         (cycle(resync=None), "not measured"),
     ],
 )
-def test_a_measurement_in_few_words(seen: Cycle, text: str) -> None:
+def test_a_measurement_in_few_words(seen: CycleRecord, text: str) -> None:
     assert measured(seen)[0].replace(NBSP, " ") == text
 
 
@@ -172,14 +172,14 @@ def test_a_surprise_is_looked_at_first_and_what_agrees_last() -> None:
 # -- the table ------------------------------------------------------------------------------------
 
 
-def matrix(*cells: tuple[str, str, Cycle | None], **changes: object) -> Run:
+def matrix(*cells: tuple[str, str, CycleRecord | None], **changes: object) -> Run:
     """A run with cells of (mechanism, hold, cycle); None: refused."""
     made, guests = [], []
     for mechanism, hold, seen in cells:
         name = f"{hold}-{mechanism}"
         outcome = Outcome.INCONCLUSIVE if seen is None else seen.outcome
         made.append(
-            Cell(
+            CellRecord(
                 name, {"hold": hold, "resync": mechanism}, outcome, "suspend", 512 << 20, 1, f"hold {hold}",
                 mechanism, 0 if seen is None else 1, 1, (), "" if seen else "refused: no", seen is None,
             )
@@ -189,7 +189,7 @@ def matrix(*cells: tuple[str, str, Cycle | None], **changes: object) -> Run:
     return replace(run(*guests), cells=tuple(made), **changes)  # type: ignore[arg-type]
 
 
-def one(agrees: bool | None, words: str, **changes: object) -> Cycle:
+def one(agrees: bool | None, words: str, **changes: object) -> CycleRecord:
     return cycle(resync=resync(forecast=forecast(agrees, words), **changes))
 
 
@@ -268,7 +268,7 @@ def test_of_hundreds_of_cells_those_are_shown_that_tell_most() -> None:
 
 
 def test_what_the_plan_left_out_is_told_with_its_reason() -> None:
-    left = LeftOut({"hold": "3s", "resync": "push"}, "excluded by the playbook")
+    left = LeftOutRecord({"hold": "3s", "resync": "push"}, "excluded by the playbook")
     made = matrix(("agent", "3s", one(True, "as predicted")), left_out=(left,))
     assert "1 combination left out  excluded by the playbook: 3s · push" in shown(made)
 
@@ -284,7 +284,7 @@ def test_a_matrix_without_mechanisms_has_its_own_table() -> None:
 
 
 def plotted(
-    points: list[Point], steps: tuple[Moved, ...] = (), until: int = 8 * S, tolerance: int = 100 * MS
+    points: list[PointRecord], steps: tuple[Moved, ...] = (), until: int = 8 * S, tolerance: int = 100 * MS
 ) -> list[str]:
     console = terminal(80)
     show_curve(Page(console), points, steps, until, tolerance, 0)
@@ -316,7 +316,7 @@ def test_the_tolerance_is_a_line_on_its_own_power_of_ten() -> None:
 
 def test_hours_have_their_place_on_the_scale() -> None:
     """They were drawn on the line of 100 s."""
-    lines = plotted([Point(at * MS, 7_194 * S, 7_195 * S) for at in range(0, 8000, 50)])
+    lines = plotted([PointRecord(at * MS, 7_194 * S, 7_195 * S) for at in range(0, 8000, 50)])
     (row,) = rows_with_dots(lines)
     assert lines[0].lstrip().startswith("2.8 h┤")
     assert row <= 1
@@ -325,7 +325,7 @@ def test_hours_have_their_place_on_the_scale() -> None:
 @pytest.mark.parametrize("half_ms", [0.2, 5, 80])
 def test_wide_bounds_are_drawn_as_wide_as_they_are(half_ms: float) -> None:
     points = [
-        Point(at * MS, round((-300 - half_ms) * MS), round((-300 + half_ms) * MS))
+        PointRecord(at * MS, round((-300 - half_ms) * MS), round((-300 + half_ms) * MS))
         for at in range(0, 8000, 50)
     ]
     dots = sum(
@@ -336,14 +336,14 @@ def test_wide_bounds_are_drawn_as_wide_as_they_are(half_ms: float) -> None:
 
 
 def test_bounds_that_contain_zero_reach_down_to_the_axis() -> None:
-    points = [Point(at * MS, -400_000, 500_000) for at in range(0, 8000, 50)]
-    lines = plotted([Point(0, -3 * S, -3 * S), *points[1:]])
+    points = [PointRecord(at * MS, -400_000, 500_000) for at in range(0, 8000, 50)]
+    lines = plotted([PointRecord(0, -3 * S, -3 * S), *points[1:]])
     axis = next(i for i, line in enumerate(lines) if "└" in line)
     assert rows_with_dots(lines)[-1] == axis - 1
 
 
 def test_nothing_is_joined_over_a_second_without_a_reading() -> None:
-    points = [Point(0, -S, -S), Point(500 * MS, -S, -S), Point(6 * S, -S, -S)]
+    points = [PointRecord(0, -S, -S), PointRecord(500 * MS, -S, -S), PointRecord(6 * S, -S, -S)]
     line = next(line for line in plotted(points) if re.search(r"[\u2801-\u28ff]", line))
     body = line.split("┤")[1] if "┤" in line else line.split("│")[1]
     assert " " in body.rstrip()
@@ -353,13 +353,13 @@ def test_nothing_is_joined_over_a_second_without_a_reading() -> None:
 @pytest.mark.parametrize("width", [64, 80, 120])
 def test_a_plot_fits_its_page_and_names_the_end_of_its_time(until: int, width: int) -> None:
     console = terminal(width)
-    points = [Point(until * i // 40, -S, -S) for i in range(41)]
+    points = [PointRecord(until * i // 40, -S, -S) for i in range(41)]
     show_curve(Page(console), points, (), until, 100 * MS, 14)
     assert widest(output(console)) <= width
 
 
 def test_a_single_run_has_a_plot_and_the_times_to_each_limit() -> None:
-    reached = (Reached(S, Bounds(0, 140 * MS)), Reached(MS, None))
+    reached = (ReachedRecord(S, Bounds(0, 140 * MS)), ReachedRecord(MS, None))
     made = run(guest("web-0", cycle(resync=resync(reached=reached, forecast=forecast(True, "as predicted")))))
     text = shown(made, 80)
     assert re.search(r"100 ms┤.*╌.* ± 100 ms", text)
@@ -372,7 +372,11 @@ def test_a_single_run_has_a_plot_and_the_times_to_each_limit() -> None:
 
 
 def test_a_clock_that_was_in_time_and_went_out_again_is_told() -> None:
-    points = (*curve(-5006, 0.3, 130, 3000), Point(3 * S, 180 * MS, 181 * MS), Point(3_100 * MS, 0, MS))
+    points = (
+        *curve(-5006, 0.3, 130, 3000),
+        PointRecord(3 * S, 180 * MS, 181 * MS),
+        PointRecord(3_100 * MS, 0, MS),
+    )
     went = cycle(resync=resync(curve=points))
     assert "in time after 0.14 s, out again until 3.0 s" in plain(run(guest("web-0", went)))
     assert measured(went)[0].endswith(", out again")
@@ -382,8 +386,8 @@ def test_a_clock_that_was_in_time_and_went_out_again_is_told() -> None:
 
 # -- claims ---------------------------------------------------------------------------------------
 
-HELD = Audit("adjtimex", 41, 41, 0, 0, 0, 0, 0)
-WRONG = Audit(
+HELD = AuditRecord("adjtimex", 41, 41, 0, 0, 0, 0, 0)
+WRONG = AuditRecord(
     "chronyc tracking", 41, 40, 9, 4_310 * MS, 4_590 * MS, 4_978 * MS, 0,
     "claimed ± 2.1 ms, was 4 980.3 ± 0.4 ms behind",
 )  # fmt: skip
@@ -435,9 +439,9 @@ def test_a_matrix_tells_the_wrong_ones_and_counts_the_others() -> None:
 FLEET = TimerFleet(
     "timerfd realtime", 64, 1093, ((MS, 1000), (10 * MS, 29), (S, 0), (1 << 62, 64)), 3 * S, 64, 0
 )
-EFFECTS = Effects(
+EFFECTS = EffectsRecord(
     (FLEET,), 2000, 0, 0, ms(-2, 1), ms(3, 1), 0,
-    (Backward("monotonic", 0, 1, 1000, 0, 0), Backward("realtime", 1, 0, 1000, 0, 0)),
+    (BackwardRecord("monotonic", 0, 1, 1000, 0, 0), BackwardRecord("realtime", 1, 0, 1000, 0, 0)),
 )  # fmt: skip
 
 
@@ -468,7 +472,7 @@ def test_timers_have_a_histogram() -> None:
 
 def test_clocks_that_went_backward_are_told_with_their_evidence() -> None:
     assert "backward      monotonic: never, in 1000 looks, all from vCPU to vCPU" in plain(with_effects())
-    wrong = (Backward("monotonic", 0, 1, 1000, 2, 40_000), Backward("monotonic", 0, 0, 500, 0, 0))
+    wrong = (BackwardRecord("monotonic", 0, 1, 1000, 2, 40_000), BackwardRecord("monotonic", 0, 0, 500, 0, 0))
     text = plain(with_effects(clocks=wrong))
     assert "backward      monotonic: 2 of 1500 looks, by 0.04 ms at worst (vCPU 0 to 1)" in text
 

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from lab.core.quantities import DOWN, UP, format_at_latest, format_ms, format_seconds, format_table_ms
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
-from lab.record.run import Bounds, DriftBounds, Limits, Point
+from lab.record.run import Bounds, DriftBounds, Limits, PointRecord
 from lab.report import numbers, text
 
 NS = st.integers(-(10**13), 10**13)
@@ -101,7 +101,7 @@ def test_limits_are_rounded_outwards(ns: int) -> None:
     st.integers(1, 40),
 )
 def test_a_curve_is_as_wide_as_asked(points: list[tuple[int, int, int]], until: int, width: int) -> None:
-    shown = numbers.sparkline([Point(at, low, low + more) for at, low, more in points], until, width)
+    shown = numbers.sparkline([PointRecord(at, low, low + more) for at, low, more in points], until, width)
     assert cell_len(shown) == width
 
 

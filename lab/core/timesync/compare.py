@@ -64,7 +64,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Seen:
+class MeasuredResync:
     """What was measured. before: the offset at the stop, widened by what it may have moved since the last
     reading. edge_ns: by how much the resume may have been earlier than the curve's zero (the call's
     return). finished_ns: when after that zero the mechanism had done all that it does; None when it has not,
@@ -90,7 +90,7 @@ class Seen:
         return self.curve[-1].from_ns if self.curve else 0
 
 
-def compare(forecast: Forecast, seen: Seen) -> Compared:
+def compare(forecast: Forecast, seen: MeasuredResync) -> Compared:
     if forecast.repaired is None:
         return Compared(None, f"undecided: {forecast.text}")
     if not seen.curve or seen.final is None:
@@ -112,7 +112,7 @@ def compare(forecast: Forecast, seen: Seen) -> Compared:
     return compared
 
 
-def _judged(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> Compared:
+def _judged(forecast: Forecast, seen: MeasuredResync, final: Interval, target: Interval) -> Compared:
     judged = _repaired if forecast.repaired else _left
     claims = tuple(judged(forecast, seen, final, target))
     for wanted in (False, None):
@@ -122,7 +122,7 @@ def _judged(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -
     return Compared(True, AS_PREDICTED, claims)
 
 
-def _told_late(forecast: Forecast, seen: Seen) -> Forecast:
+def _told_late(forecast: Forecast, seen: MeasuredResync) -> Forecast:
     """The forecast, where the host's word took longer than estimated: the host read its clock after the
     resume, so the clock that was set by it is no further behind than the step came after the resume. Not
     where it was no further behind before the step."""
@@ -134,7 +134,7 @@ def _told_late(forecast: Forecast, seen: Seen) -> Forecast:
     return forecast if start is None or start.meets(late) else replace(forecast, residual=late)
 
 
-def _target(forecast: Forecast, seen: Seen) -> Interval | None:
+def _target(forecast: Forecast, seen: MeasuredResync) -> Interval | None:
     """Where the offset has to be: what is not corrected is where it was before, and may drift."""
     if forecast.residual is None:
         return None
@@ -161,7 +161,7 @@ def _range(where: Interval) -> str:
     return f"{'-' if where.low_ns < 0 else '+'}{low} to {'-' if where.high_ns < 0 else '+'}{high}"
 
 
-def _left(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> list[Claimed]:
+def _left(forecast: Forecast, seen: MeasuredResync, final: Interval, target: Interval) -> list[Claimed]:
     """It stays where the pause put it: at the end of the watch it is there."""
     measured = f"{format_interval(final, signed=True)} at the end"
     agrees: bool | None = None
@@ -178,7 +178,7 @@ def _left(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> 
     return found
 
 
-def _repaired(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> list[Claimed]:
+def _repaired(forecast: Forecast, seen: MeasuredResync, final: Interval, target: Interval) -> list[Claimed]:
     outcome, why, time = settled(seen.curve, target, HOLD_NS)
     back = Claimed(RESYNC, forecast.text, "came back", True, AS_PREDICTED)
     if time is None:
@@ -193,7 +193,12 @@ def _repaired(forecast: Forecast, seen: Seen, final: Interval, target: Interval)
 
 
 def _not_back(
-    forecast: Forecast, seen: Seen, final: Interval, target: Interval, outcome: SyncOutcome, why: str
+    forecast: Forecast,
+    seen: MeasuredResync,
+    final: Interval,
+    target: Interval,
+    outcome: SyncOutcome,
+    why: str,
 ) -> Claimed:
     after = format_about(seen.curve[-1].at_ns)
     measured = f"{format_interval(final, signed=True)} after {after}"
@@ -213,7 +218,7 @@ def _not_back(
     return Claimed(RESYNC, forecast.text, measured, False, words)
 
 
-def _over(forecast: Forecast, seen: Seen, target: Interval) -> str | None:
+def _over(forecast: Forecast, seen: MeasuredResync, target: Interval) -> str | None:
     """Why a clock that is out of `target` at the last reading needs no longer watch, in words ("" where the
     offset speaks for itself); None when it may still come back."""
     if seen.finished_ns is not None and seen.finished_ns < seen.lasted_ns:
@@ -243,7 +248,7 @@ def _by(within: Interval, time: Interval, edge_ns: int) -> Claimed:
     return Claimed(RESYNC_BY, predicted, measured, agrees, words)
 
 
-def _correction(predicted: Correction, seen: Seen) -> Claimed:
+def _correction(predicted: Correction, seen: MeasuredResync) -> Claimed:
     """Both are of the main of it. Nothing seen to move is no contradiction where little was lost."""
     measured = seen.resync.correction
     if measured is None:
@@ -261,7 +266,7 @@ def _correction(predicted: Correction, seen: Seen) -> Claimed:
     return Claimed(CORRECTION, predicted, measured, False, f"{kinds[measured]}, {predicted} predicted")
 
 
-def _residual(forecast: Forecast, seen: Seen, final: Interval, target: Interval) -> Claimed:
+def _residual(forecast: Forecast, seen: MeasuredResync, final: Interval, target: Interval) -> Claimed:
     predicted = _range(forecast.residual or target)
     agrees: bool | None = None
     words = f"undecided: {format_interval(final, signed=True)}, {predicted} predicted"

@@ -23,7 +23,7 @@ from lab.core.timesync import configs
 from lab.errors import FreezelabError, Refused
 from lab.guest.timesync import phc, push, services
 from lab.guest.timesync.acting import AgentResync, HwclockResync, NoResync
-from lab.guest.timesync.daemon import CLEAN, START_S, DaemonResync, Service
+from lab.guest.timesync.daemon import CLEAN, START_S, DaemonResync, TimeDaemon
 from lab.guest.timesync.push import PushResync
 from lab.guest.timesync.ways import Agent, Ways
 from lab.ports import Resync
@@ -73,7 +73,7 @@ def _or_nothing(made: T, act: Callable[[], object]) -> T:
     return made
 
 
-def _service(mechanism: ResyncMechanism, ways: Ways) -> Service:
+def _service(mechanism: ResyncMechanism, ways: Ways) -> TimeDaemon:
     if mechanism is ResyncMechanism.TIMESYNCD:
         return services.timesyncd(ways.server, ways.port)
     if mechanism is ResyncMechanism.NTPD:

@@ -52,7 +52,7 @@ _SPLIT = "=freezelab="
 
 
 @dataclass(frozen=True)
-class Service:
+class TimeDaemon:
     """What differs between the programs. Commands are the guest's shell's.
 
     unit: systemd's. version: prints the program's name and version; fails when it is not there. config: its
@@ -81,7 +81,7 @@ class Service:
 class DaemonResync:
     """ports.Resync around a service. It acts by itself: a resume is no news to it."""
 
-    def __init__(self, mechanism: ResyncMechanism, service: Service, ways: Ways) -> None:
+    def __init__(self, mechanism: ResyncMechanism, service: TimeDaemon, ways: Ways) -> None:
         self._mechanism, self._service, self._ways = mechanism, service, ways
         self._program = ""
         self._stop_bus = False

@@ -22,7 +22,7 @@ from contextlib import suppress
 from lab.core.mechanism import ResyncMechanism
 from lab.core.quantities import format_about
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.guest.timesync.daemon import PORT, Service, inlined, waited
+from lab.guest.timesync.daemon import PORT, TimeDaemon, inlined, waited
 
 _TRACKING = (
     *(
@@ -78,7 +78,7 @@ def _chrony_claim(status: dict[str, str]) -> str:
     return f"chronyd claims ± {shown}"
 
 
-def chrony(mechanism: ResyncMechanism) -> Service:
+def chrony(mechanism: ResyncMechanism) -> TimeDaemon:
     synced = "chronyc waitsync 60 0.02 0 0.5"  # 60 tries, each 0.5 s, until within 20 ms
     ready, parse = f"{synced} || {{ chronyc -n sources; exit 1; }}", _chrony_status
     if mechanism is ResyncMechanism.CHRONY_DISTRIBUTION:
@@ -89,7 +89,7 @@ def chrony(mechanism: ResyncMechanism) -> Service:
         def parse(text: str) -> dict[str, str]:
             return {**_chrony_status(text), "updates": str(DISTRIBUTION_UPDATES)}
 
-    return Service(
+    return TimeDaemon(
         unit="chrony.service",
         version="chronyd --version",
         config="/etc/chrony/chrony.conf",
@@ -126,8 +126,8 @@ def _timesyncd_status(text: str) -> dict[str, str]:
     return status
 
 
-def timesyncd(server: str, port: int) -> Service:
-    return Service(
+def timesyncd(server: str, port: int) -> TimeDaemon:
+    return TimeDaemon(
         unit="systemd-timesyncd.service",
         version=f"[ -x {_TIMESYNCD} ] && systemctl --version | sed 's/^systemd/systemd-timesyncd/'",
         config="/etc/systemd/timesyncd.conf",
@@ -171,9 +171,9 @@ def _seconds(stamp: str) -> int:
     return int(stamp.partition(".")[0], 16)
 
 
-def ntpd(server: str, port: int) -> Service:
+def ntpd(server: str, port: int) -> TimeDaemon:
     drift = "/var/lib/ntpsec/ntp.drift"
-    return Service(
+    return TimeDaemon(
         unit="ntpsec.service",
         version="ntpd --version",
         config="/etc/ntpsec/ntp.conf",
