@@ -17,6 +17,7 @@ from lab.hypervisor import agent, facts, fate, recovery, sleeping
 from lab.hypervisor.agent import SetBy
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
 from lab.hypervisor.cold import ColdExchange
+from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.deadman.client import Charge, DeadMan
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.hypervisor.domains import Domains, LabDomain, state_of
@@ -25,7 +26,6 @@ from lab.hypervisor.events import EventLog, LifecycleEvent
 from lab.hypervisor.exchange import Exchange
 from lab.hypervisor.facts import Emulator, HypervisorFacts
 from lab.hypervisor.freezing import Freeze, Nothing, Sigstop, Suspend
-from lab.hypervisor.ground import Ground
 from lab.hypervisor.guard import BudgetGuard
 from lab.hypervisor.logs import start_failure
 from lab.hypervisor.loop import LOOP
@@ -50,11 +50,11 @@ class LibvirtHypervisor:
         self._lock = threading.RLock()
         self._freezes: dict[str, Freeze] = {}
         self._ours: set[str] = set()  # what happens to these guests now is our own doing
-        self._ground = Ground(connection, uri, home, clock, root)
+        self._context = LibvirtContext(connection, uri, home, clock, root)
         self._open = True
         self.dead_man = DeadMan()
         with mapped("events cannot be had", uri):
-            self._ground.events.register(connection)
+            self._context.events.register(connection)
 
     @property
     def remote(self) -> bool:
@@ -63,15 +63,15 @@ class LibvirtHypervisor:
 
     @property
     def domains(self) -> Domains:
-        return self._ground.domains
+        return self._context.domains
 
     @property
     def events(self) -> EventLog:
-        return self._ground.events
+        return self._context.events
 
     def on_step(self, told: Callable[[str, str], None]) -> None:
         """Have `told` called with (guest, step) before each step of a freeze that has several."""
-        self._ground.on_step = told
+        self._context.on_step = told
 
     # -- lifetime ---------------------------------------------------------------------------------
 
@@ -89,12 +89,12 @@ class LibvirtHypervisor:
             return
         self._open = False
         self.dead_man.close()
-        ground = self._ground
-        ground.close()
-        ground.events.unregister(ground.connection)
+        context = self._context
+        context.close()
+        context.events.unregister(context.connection)
         try:
             with contextlib.suppress(libvirt.libvirtError):
-                ground.connection.close()
+                context.connection.close()
         finally:
             LOOP.release()
 
@@ -113,7 +113,7 @@ class LibvirtHypervisor:
 
     def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
         """Stop the guest. HypervisorError when it does not run or cannot be stopped; it runs then."""
-        self._ground.domain(guest)
+        self._context.domain(guest)
         if freezing.method.freezes:
             state = self.state(guest)
             if state != "running":
@@ -133,8 +133,8 @@ class LibvirtHypervisor:
         if freeze is None:
             # Frozen by an earlier process, or not at all: only those that stop can be gone on with.
             stopped = freezing.method is FreezeMethod.SIGSTOP
-            freeze = Sigstop(self._ground, guest) if stopped else self._plain(guest, freezing)
-        resumed = freeze.go_on()
+            freeze = Sigstop(self._context, guest) if stopped else self._plain(guest, freezing)
+        resumed = freeze.resume()
         self._ours.discard(guest)
         return resumed
 
@@ -142,7 +142,7 @@ class LibvirtHypervisor:
         """End what prepare and freeze have left behind. Waits for it; safe to call always."""
         with self._lock:
             freeze = self._freezes.get(guest)
-        if freeze is not None and not freeze.holds:
+        if freeze is not None and not freeze.is_stopped:
             with self._lock:
                 self._freezes.pop(guest, None)
             try:
@@ -175,23 +175,23 @@ class LibvirtHypervisor:
     def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
         """Have the guest power itself off. HypervisorError when it does not by CLOCK_MONOTONIC_RAW
         `deadline_raw_ns`; it was asked and may still do so."""
-        domain, uuid = self._ground.domain(guest)
+        domain, uuid = self._context.domain(guest)
         called = self._clock.now()
-        if self._ground.last_end(uuid) is not None or state_of(domain) == "shut off":
+        if self._context.last_end(uuid) is not None or state_of(domain) == "shut off":
             return Call(called, called)
-        start = len(self._ground.events.lifecycle(uuid))
+        start = len(self._context.events.lifecycle(uuid))
         self._ours.add(guest)
         with mapped("cannot be shut down", guest):
             domain.shutdown()
-        left_s = self._ground.left_s(deadline_raw_ns)
-        if self._ground.events.wait_lifecycle(uuid, lambda e: e.ends_guest, left_s, start) is None:
+        left_s = self._context.left_s(deadline_raw_ns)
+        if self._context.events.wait_lifecycle(uuid, lambda e: e.ends_guest, left_s, start) is None:
             raise HypervisorError("did not power itself off in time", where=guest)
-        self._ground.forget(guest)
+        self._context.forget(guest)
         return Call(called, self._clock.now())
 
     def start(self, guest: str, successor: Successor) -> Call:
         """Start a guest that was shut down, from the same disk, under another emulator if one is named."""
-        spec = self._ground.specs.get(guest)
+        spec = self._context.specs.get(guest)
         if spec is None:
             raise HypervisorError("only a guest that this lab has started can be started again", where=guest)
         called = self._clock.now()
@@ -204,13 +204,13 @@ class LibvirtHypervisor:
         done here: it has ended, is asleep, was paused by QEMU. Never waits for QEMU."""
         if guest in self._ours:
             return
-        gone = fate.gone(self._ground, guest)
+        gone = fate.gone(self._context, guest)
         if gone is not None and guest not in self._ours:
             raise gone
 
     def wake(self, guest: str) -> None:
         """See sleeping.wake."""
-        sleeping.wake(self._ground, guest)
+        sleeping.wake(self._context, guest)
 
     def is_ours(self, guest: str) -> bool:
         """What happens to the guest now is done here: it is being frozen, shut down, removed."""
@@ -218,19 +218,19 @@ class LibvirtHypervisor:
 
     def resets(self, guest: str) -> tuple[str, int]:
         """The guest's domain, by its uuid, and how often it was reset so far, by its own doing."""
-        return fate.resets(self._ground, guest)
+        return fate.resets(self._context, guest)
 
     def state(self, guest: str) -> str:
         """libvirt's word: running, paused, shut off, crashed, … "paused" also for a guest whose process
         we stopped by a signal, which libvirt does not see. Never waits for QEMU."""
-        state = self._ground.state(guest)
+        state = self._context.state(guest)
         freeze = self._freezes.get(guest)
-        return "paused" if state == "running" and freeze is not None and freeze.holds else state
+        return "paused" if state == "running" and freeze is not None and freeze.is_stopped else state
 
     def cpu_time_ns(self, guest: str) -> int:
         """CPU time that the guest's vCPU threads have used on this host. HypervisorError when its QEMU
         process is not on this host."""
-        process = self._ground.process(guest)
+        process = self._context.process(guest)
         used = process.cpu_time_ns()
         if not process.alive:
             raise HypervisorError("its QEMU process has ended", where=guest)
@@ -240,28 +240,28 @@ class LibvirtHypervisor:
 
     def define_and_start(self, spec: DomainSpec) -> LabDomain:
         """Start a guest; see Domains.start."""
-        before = len(self._ground.events.lifecycle(spec.uuid))
+        before = len(self._context.events.lifecycle(spec.uuid))
         try:
-            domain = self._ground.domains.start(spec)
+            domain = self._context.domains.start(spec)
         except HypervisorError as error:
             raise start_failure(error, spec) from error
         if before:  # Started again: until libvirt's event has come, its end is the last that is known of it.
-            self._ground.events.wait_lifecycle(spec.uuid, lambda e: e.kind == "started", _STARTED_S, before)
+            self._context.events.wait_lifecycle(spec.uuid, lambda e: e.kind == "started", _STARTED_S, before)
         self._ours.discard(spec.guest)
-        self._ground.specs[spec.guest] = spec
+        self._context.specs[spec.guest] = spec
         return LabDomain.of(spec, state_of(domain), None if spec.tap else spec.ssh_port)
 
     def spec(self, guest: str) -> DomainSpec | None:
         """What a guest that was started here is made of now."""
-        return self._ground.specs.get(guest)
+        return self._context.specs.get(guest)
 
     def facts(self) -> HypervisorFacts:
         """Versions, for the record."""
-        return facts.versions(self._ground.connection, self.uri)
+        return facts.versions(self._context.connection, self.uri)
 
     def emulator(self, accelerator: Accelerator, family: str = "q35") -> Emulator:
         """The emulator and machine type for guests; see facts.emulator. Slow the first time."""
-        return facts.emulator(self._ground.connection, accelerator, family)
+        return facts.emulator(self._context.connection, accelerator, family)
 
     def emulator_of(self, guest: str) -> str:
         """The version of the emulator that runs the guest now, by its own word: "7.2.22 (Debian …)"."""
@@ -278,7 +278,7 @@ class LibvirtHypervisor:
     def reconnect(self) -> None:
         """Open the connection again, after its daemon was restarted; guests are found again by their uuids.
         HypervisorError when nothing answers. Never for the embedded driver, which is this process."""
-        self._ground.reconnect()
+        self._context.reconnect()
 
     def list_lab_domains(self) -> list[LabDomain]:
         """The lab's domains of this home, also those of earlier processes."""
@@ -297,26 +297,26 @@ class LibvirtHypervisor:
         with self._lock:
             freeze = self._freezes.pop(guest, None)
             self._ours.add(guest)
-        ours = {known.guest for known in self._ground.domains.lab()}
+        ours = {known.guest for known in self._context.domains.lab()}
         if guest not in ours:
-            domain, uuid = self._ground.domain(guest)
-            if self._ground.last_end(uuid) is None and state_of(domain) != "shut off":
+            domain, uuid = self._context.domain(guest)
+            if self._context.last_end(uuid) is None and state_of(domain) != "shut off":
                 raise HypervisorError("not one of the lab's guests: not destroyed", where=guest)
         else:
-            domain, uuid = self._ground.domain(guest)
+            domain, uuid = self._context.domain(guest)
             # libvirt begins with SIGTERM, and looks now and then: 2 s, more for a stopped process.
             with contextlib.suppress(HypervisorError):
-                self._ground.process(guest).kill(END_S)
+                self._context.process(guest).kill(END_S)
             try:
                 domain.destroy()
             except libvirt.libvirtError as error:
                 if not is_code(error, "VIR_ERR_NO_DOMAIN", "VIR_ERR_OPERATION_INVALID"):
                     raise as_hypervisor_error(error, "cannot be destroyed", guest) from error
-        self._ground.forget(guest)
+        self._context.forget(guest)
         self.dead_man.release([guest])
         if freeze is not None:
             freeze.abandon()
-        if (spec := self._ground.specs.get(guest)) is not None:
+        if (spec := self._context.specs.get(guest)) is not None:
             for path in spec.sockets:  # a successor's are not known to who has started its predecessor
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
@@ -324,29 +324,29 @@ class LibvirtHypervisor:
     def recover(self, *, keep: bool, but: Collection[str] = ()) -> Iterator[str]:
         """What killed runs left behind: settle their hand-overs and then, with `keep`, have their guests run
         again; kept guests always. but: runs that are alive. A line for each thing done."""
-        yield from recovery.settle(self._ground, but)
-        yield from recovery.run_again(self._ground, but, all_guests=keep)
+        yield from recovery.settle(self._context, but)
+        yield from recovery.run_again(self._context, but, all_guests=keep)
 
     def drop_logs(self, run: str | None = None, keep: Path | None = None) -> list[Path]:
         """Remove the logs of QEMU that libvirt keeps of domains that have ended: of a run's, or of all; they.
         keep: a folder for those of a run that say something."""
         there = {domain.name for domain in self.domains.lab()}
-        return self._ground.logs.drop(f"freezelab-{run or ''}*", keep, there)
+        return self._context.logs.drop(f"freezelab-{run or ''}*", keep, there)
 
     def last_words(self, domain: str) -> str:
         """The last line that the QEMU of a domain of this name has written, "" when there is none."""
-        return self._ground.logs.last(domain)
+        return self._context.logs.last(domain)
 
     def lifecycle(self, guest: str) -> tuple[LifecycleEvent, ...]:
         """The guest's lifecycle events as this connection saw them, oldest first: started, suspended,
         resumed, rebooted, shutdown, stopped, crashed. Safe from any thread."""
-        return self._ground.events.lifecycle(self._ground.domain(guest)[1])
+        return self._context.events.lifecycle(self._context.domain(guest)[1])
 
     # -- what runs inside -------------------------------------------------------------------------
 
     def qmp(self, guest: str, command: str, **arguments: Any) -> Any:
         """One QMP command; what it returns. libvirt marks the domain as tainted by it."""
-        return self._ground.qmp(self._awake(guest), guest, command, **arguments)
+        return self._context.qmp(self._awake(guest), guest, command, **arguments)
 
     def agent_command(
         self, guest: str, name: str, arguments: dict[str, Any] | None = None, timeout_s: int = 5
@@ -362,8 +362,8 @@ class LibvirtHypervisor:
         """Set the guest's clock through its agent; see agent.set_time. libvirt
         and the agent of a new QEMU process have to find each other first, which takes up to a second: the
         time is read only after that."""
-        if guest in self._ground.strangers:
-            self._ground.strangers.discard(guest)
+        if guest in self._context.strangers:
+            self._context.strangers.discard(guest)
             self.agent_ready(guest, self._clock.now().raw_ns + _AGENT_NS)
         return agent.set_time(self._awake(guest), guest, self._clock, by)
 
@@ -380,28 +380,28 @@ class LibvirtHypervisor:
         return self._freezes[guest]
 
     def _make(self, guest: str, freezing: Freezing) -> Freeze:
-        ground, method = self._ground, freezing.method
+        context, method = self._context, freezing.method
         if method is FreezeMethod.SIGSTOP:
-            return Sigstop(ground, guest)
+            return Sigstop(context, guest)
         if method is FreezeMethod.SAVE_RESTORE:
-            return SaveRestore(ground, guest, freezing)
+            return SaveRestore(context, guest, freezing)
         if method is FreezeMethod.IN_PLACE:
-            return (ColdExchange if freezing.successor.cold else Exchange)(ground, guest, freezing)
+            return (ColdExchange if freezing.successor.cold else Exchange)(context, guest, freezing)
         if method is FreezeMethod.GUEST_SLEEP:
-            return GuestSleep(ground, guest)
+            return GuestSleep(context, guest)
         return self._plain(guest, freezing)
 
     def _plain(self, guest: str, freezing: Freezing) -> Freeze:
         if freezing.method.freezes:
-            return Suspend(self._ground, guest)
-        return Nothing(self._ground, guest)
+            return Suspend(self._context, guest)
+        return Nothing(self._context, guest)
 
     def _awake(self, guest: str) -> Any:
         freeze = self._freezes.get(guest)
-        if freeze is not None and not freeze.answers:
+        if freeze is not None and not freeze.monitor_ok:
             raise HypervisorError("its QEMU process is stopped and cannot answer", where=guest)
-        return self._ground.domain(guest)[0]
+        return self._context.domain(guest)[0]
 
     def _why(self, guest: str) -> str:
-        tail = self._ground.logs.tail(str(self._ground.domain(guest)[0].name()))
+        tail = self._context.logs.tail(str(self._context.domain(guest)[0].name()))
         return tail if self.state(guest) in ("shut off", "crashed") else ""

@@ -81,8 +81,8 @@ class ColdExchange(Exchange):
     def prepare(self) -> None:
         """Look at what can be looked at; the successor itself is not started yet."""
         self._new.spec = self._plan()
-        self._ground.check_emulator(self._new.spec)
-        rehearse(self._ground, self._new.spec)
+        self._context.check_emulator(self._new.spec)
+        rehearse(self._context, self._new.spec)
         self._new.offer(self._predecessor)
         if self._new.socket is not None:
             self._keeper = Keeper(self._new.socket)
@@ -91,42 +91,42 @@ class ColdExchange(Exchange):
         return replace(super().stop(deadline_raw_ns), resume_ns=_START_NS)
 
     def _hand_over(self, deadline_raw_ns: int) -> None:
-        ground, guest = self._ground, self._guest
+        context, guest = self._context, self._guest
         self._prover.look(self._late(deadline_raw_ns))
-        since = ground.clock.now().real_ns
+        since = context.clock.now().real_ns
         with self._steps.step("state out"):
-            ground.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._new.socket}")
-            self._await(ground.domain(guest)[1], since, deadline_raw_ns)
+            context.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._new.socket}")
+            self._await(context.domain(guest)[1], since, deadline_raw_ns)
             if self._keeper is not None:
-                self._state = self._keeper.take(ground.left_s(deadline_raw_ns))
+                self._state = self._keeper.take(context.left_s(deadline_raw_ns))
             self._file = self._write()
         if not self._token.take():
             raise HypervisorError("the dead-man has put it back", where=guest)
         with self._steps.step("end old process"):
             self._ending = True  # before the signal: an interrupt must find that there is no way back to it
-            ground.process(guest).kill(END_S)
+            context.process(guest).kill(END_S)
 
     def charge(self) -> Charge | None:
         """A new process of the old emulator, should the old one be gone: its domain is rendered
         beforehand."""
         return charge(
             Relaunch,
-            self._ground,
+            self._context,
             self._guest,
             self._token.handle,
             state_file=str(self._state_file),
             memory_file=str(self._new.old.memory_file),
-            home=str(self._ground.home),
+            home=str(self._context.home),
             domain_xml=render(self._new.described(self._new.old.emulator)),
-            agents=str(self._ground.sockets),
+            agents=str(self._context.sockets),
         )
 
     @property
     def _state_file(self) -> Path:
-        return self._ground.home / "saved" / f"{self._guest}-{self._new.old.uuid}.state"
+        return self._context.home / "saved" / f"{self._guest}-{self._new.old.uuid}.state"
 
     def _write(self) -> Path:
-        folder = self._ground.home / "saved"
+        folder = self._context.home / "saved"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._state_file
         try:
@@ -138,14 +138,14 @@ class ColdExchange(Exchange):
             raise MachineError(f"its state cannot be kept: {error.strerror}", where=str(path)) from error
         return path
 
-    def go_on(self) -> Resumed:
+    def resume(self) -> Resumed:
         with self._lock:
-            if self.holds and self._new.domain is None:
+            if self.is_stopped and self._new.domain is None:
                 why = self._bring_back()
-                resumed = super().go_on()
+                resumed = super().resume()
                 self._done = replace(resumed, why=resumed.why or why)
                 return self._done
-            return super().go_on()
+            return super().resume()
 
     def _bring_back(self) -> str:
         """A new process with the state: of the wanted emulator, else one more, of the old one, and why."""
@@ -165,7 +165,7 @@ class ColdExchange(Exchange):
         self._new.socket.unlink(missing_ok=True)
         with self._steps.step("start successor"):
             try:
-                with self._ground.starting():
+                with self._context.starting():
                     self._new.start(spec)
             except HypervisorError as error:
                 # libvirt may have nothing to tell but that the monitor it connects to is gone.
@@ -174,7 +174,7 @@ class ColdExchange(Exchange):
                 raise HypervisorError(told, where=error.where, hint=error.hint) from error
             self._new.listen()
         with self._steps.step("state in"):
-            since = self._ground.clock.now().real_ns
+            since = self._context.clock.now().real_ns
             try:
                 migration.send_state(self._new.socket, self._state, LOAD_NS / NS_PER_S)
             except OSError as error:
@@ -182,12 +182,12 @@ class ColdExchange(Exchange):
                 raise HypervisorError(
                     f"the successor does not take its state: {why}", where=self._guest
                 ) from error
-            self._await(self._new.domain.UUIDString(), since, self._ground.clock.now().raw_ns + LOAD_NS)
+            self._await(self._new.domain.UUIDString(), since, self._context.clock.now().raw_ns + LOAD_NS)
         self._prover.look_again(self._late(self._deadline))
 
     def _go_back(self, why: str) -> Resumed:
         """As long as the old process is there, to it; else to a new one of the old emulator."""
-        old = self._ground.process(self._guest)
+        old = self._context.process(self._guest)
         if not self._state or (old.alive and not self._ending):
             return super()._go_back(why)
         old.kill(END_S)  # it may have been cut short
@@ -208,7 +208,7 @@ class ColdExchange(Exchange):
         try:
             super().finish()
         finally:
-            if self._file is not None and not self.holds:
+            if self._file is not None and not self.is_stopped:
                 with contextlib.suppress(OSError):
                     self._file.unlink(missing_ok=True)
 

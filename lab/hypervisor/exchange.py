@@ -3,7 +3,7 @@
     prepare   a successor is started paused, waiting for a state, its RAM the same file (share=on);
               x-ignore-shared on both sides keeps RAM out of the stream (QEMU, docs/devel/migration)
     stop      the guest is suspended, its device state goes over a socket, some hundred kilobytes
-    go_on     the successor runs; the predecessor is killed, outside the pause
+    resume    the successor runs; the predecessor is killed, outside the pause
     finish    waits for that
 
 Who may run. Up to the moment in which the successor is told to run, the predecessor is whole: what goes
@@ -33,13 +33,13 @@ from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, Interrupted, MachineError
 from lab.hypervisor import losses, migration
 from lab.hypervisor.binding import libvirt
+from lab.hypervisor.context import LibvirtContext, Steps
 from lab.hypervisor.deadman.channel import Token
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import HandOver, MonitorAddress
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import LabDomain
 from lab.hypervisor.freezing import charge
-from lab.hypervisor.ground import Ground, Steps
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import Running
 from lab.hypervisor.proving import Prover
@@ -70,25 +70,25 @@ class At(Enum):
 class Exchange:
     """One exchange of one guest's hypervisor process."""
 
-    answers = True
+    monitor_ok = True
     settled = True
 
-    def __init__(self, ground: Ground, guest: str, freezing: Freezing) -> None:
-        self._ground, self._guest, self._freezing = ground, guest, freezing
-        self._steps = Steps(ground, guest)
+    def __init__(self, context: LibvirtContext, guest: str, freezing: Freezing) -> None:
+        self._context, self._guest, self._freezing = context, guest, freezing
+        self._steps = Steps(context, guest)
         self._lock = threading.RLock()
         self._hurry = threading.Event()
         self._at = At.PREPARED
-        self._new = SuccessorProcess(ground, guest, freezing)
+        self._new = SuccessorProcess(context, guest, freezing)
         self._done: Resumed | None = None
-        self._prover = Prover(None, self._steps, ground.clock)
+        self._prover = Prover(None, self._steps, context.clock)
         self._retiring: threading.Thread | None = None
         self._failure: FreezelabError | None = None
         self._deadline = 0  # to put the guest back, if it has to be
         self._token = Token()
 
     @property
-    def holds(self) -> bool:
+    def is_stopped(self) -> bool:
         return self._at is At.MOVED
 
     # -- before the freeze -------------------------------------------------------------------------
@@ -99,7 +99,7 @@ class Exchange:
         self._new.spec = spec = self._plan()
         try:
             with self._steps.step("start successor"):
-                self._ground.check_emulator(spec)
+                self._context.check_emulator(spec)
                 self._new.start(spec)
             with self._steps.step("negotiate"):
                 losses.refuse(self._new.ask(self._predecessor), self._new.ask(self._new.domain), self._guest)
@@ -113,12 +113,12 @@ class Exchange:
         """The successor to be. Refused when there can be none."""
         spec = self._new.plan()
         if self._freezing.prove_memory:
-            self._prover = Prover(self._new.old.memory_file, self._steps, self._ground.clock)
+            self._prover = Prover(self._new.old.memory_file, self._steps, self._context.clock)
         return spec
 
     @property
     def _predecessor(self) -> Any:
-        return self._ground.domain(self._guest)[0]
+        return self._context.domain(self._guest)[0]
 
     # -- the freeze --------------------------------------------------------------------------------
 
@@ -128,13 +128,13 @@ class Exchange:
             self.prepare()
         self._steps.hand_out()  # what was done before the freeze is not part of it
         with self._lock:
-            ground, guest = self._ground, self._guest
-            now = ground.clock.now().raw_ns
+            context, guest = self._context, self._guest
+            now = context.clock.now().raw_ns
             self._deadline = deadline_raw_ns - min(BACK_NS, max(0, deadline_raw_ns - now) // 3)
-            ground.on_step(guest, "suspend")
-            call = ground.suspend(guest)
+            context.on_step(guest, "suspend")
+            call = context.suspend(guest)
             try:
-                self._hand_over(min(self._deadline, ground.clock.now().raw_ns + self._longest_ns))
+                self._hand_over(min(self._deadline, context.clock.now().raw_ns + self._longest_ns))
             except BaseException as error:
                 back = self._go_back(
                     error.what if isinstance(error, FreezelabError) else type(error).__name__
@@ -150,23 +150,23 @@ class Exchange:
         return 1 << 62 if self._freezing.prove_memory else STATE_NS
 
     def _hand_over(self, deadline_raw_ns: int) -> None:
-        ground, guest = self._ground, self._guest
+        context, guest = self._context, self._guest
         self._prover.look(self._late(deadline_raw_ns))
-        since = ground.clock.now().real_ns
-        deadline = min(deadline_raw_ns, ground.clock.now().raw_ns + STATE_NS)
+        since = context.clock.now().real_ns
+        deadline = min(deadline_raw_ns, context.clock.now().raw_ns + STATE_NS)
         with self._steps.step("state out"):
-            ground.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._new.socket}")
-            self._await(ground.domain(guest)[1], since, deadline)
+            context.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._new.socket}")
+            self._await(context.domain(guest)[1], since, deadline)
         with self._steps.step("state in"):
             self._await(self._new.domain.UUIDString(), since, deadline)
         self._prover.look_again(self._late(deadline_raw_ns))
 
     def _late(self, deadline_raw_ns: int) -> Callable[[], bool]:
-        return lambda: self._hurry.is_set() or not self._ground.left_s(deadline_raw_ns)
+        return lambda: self._hurry.is_set() or not self._context.left_s(deadline_raw_ns)
 
     def _await(self, uuid: str, since_real_ns: int, deadline_raw_ns: int) -> None:
         """Wait until one side says that the state is over. HypervisorError when it fails, dies, or hangs."""
-        events = self._ground.events
+        events = self._context.events
         new_uuid = self._new.domain.UUIDString() if self._new.domain is not None else ""
 
         def look() -> str | None:
@@ -174,14 +174,14 @@ class Exchange:
                 return ""
             if self._new.process is not None and not self._new.process.alive:
                 return f"the successor died{self._new.last_words()}"
-            if self._ground.last_end(new_uuid) is not None:
+            if self._context.last_end(new_uuid) is not None:
                 return f"the successor ended{self._new.last_words()}"
-            for side in {self._ground.domain(self._guest)[1], new_uuid, uuid}:
+            for side in {self._context.domain(self._guest)[1], new_uuid, uuid}:
                 if events.qemu_since(side, "MIGRATION failed", since_real_ns):
                     return f"the state was refused{self._new.last_words()}"
             return "the budget is nearly used" if self._hurry.is_set() else None
 
-        found = events.wait_until(look, self._ground.left_s(deadline_raw_ns))
+        found = events.wait_until(look, self._context.left_s(deadline_raw_ns))
         if found is None:
             raise HypervisorError("the successor hangs: its state was not over in time", where=self._guest)
         if found:
@@ -191,13 +191,13 @@ class Exchange:
 
     def _go_back(self, why: str) -> Resumed:
         """The guest goes on where it was. HypervisorError when it cannot: then it stands still, whole."""
-        ground, guest = self._ground, self._guest
+        context, guest = self._context, self._guest
         self._token.take()  # or the dead-man has it, and puts the guest back likewise
-        ground.on_step(guest, "go back")
+        context.on_step(guest, "go back")
         self._new.kill()
         self._settle_predecessor()
         self._at = At.BACK
-        call = ground.let_run(guest)
+        call = context.let_run(guest)
         self._done = Resumed(
             call, self._steps.hand_out(), f"put back to the old process: {why}", proof=self._prover.result()
         )
@@ -205,28 +205,28 @@ class Exchange:
 
     def _settle_predecessor(self) -> None:
         """Out of the migration, whichever way it went: `cont` is refused until then."""
-        migration.settle(self._new.ask(self._predecessor), self._guest, self._ground.clock, RUN_S)
+        migration.settle(self._new.ask(self._predecessor), self._guest, self._context.clock, RUN_S)
 
     # -- on ----------------------------------------------------------------------------------------
 
-    def go_on(self) -> Resumed:
+    def resume(self) -> Resumed:
         self._hurry.set()  # when it is the guard that asks, in the middle of the hand-over
-        self._ground.events.wake()
+        self._context.events.wake()
         with self._lock:
             self._hurry.clear()
             if self._done is not None:
                 return self._done
             if self._at is not At.MOVED:
-                return Resumed(self._ground.let_run(self._guest))
+                return Resumed(self._context.let_run(self._guest))
             steps = self._steps.hand_out()
             try:
-                self._ground.on_step(self._guest, "resume")
+                self._context.on_step(self._guest, "resume")
             except BaseException as error:
                 self._go_back(str(error) or type(error).__name__)
                 raise
             if not self._token.take():
                 why = "the dead-man did so"
-                call = Call(now := self._ground.clock.now(), now)
+                call = Call(now := self._context.clock.now(), now)
             else:
                 call, why = self._run_successor()
             if why:
@@ -242,10 +242,10 @@ class Exchange:
     def _run_successor(self) -> tuple[Call, str]:
         """Tell the successor to run. The call, and why it does not run, which is certain then. libvirt's call
         has no time limit and the successor may hang, so it is made by a thread."""
-        ground = self._ground
+        context = self._context
         uuid = self._new.domain.UUIDString()
         failure: list[Exception] = []
-        called = ground.clock.now()
+        called = context.clock.now()
         process = self._new.process
         if process is None or not process.alive:
             return Call(called, called), f"the successor died{self._new.last_words()}"
@@ -259,15 +259,15 @@ class Exchange:
             except libvirt.libvirtError as error:
                 failure.append(error)
             ran_ns = running.so_far_ns()
-            returned.append(ground.clock.now())
-            ground.events.wake()
+            returned.append(context.clock.now())
+            context.events.wake()
 
         worker = Worker(target=run, name=f"resume-{self._guest}", daemon=True)
         worker.start()
-        patience = min(RUN_S, max(_LEAST_S, ground.left_s(self._deadline)))
-        ground.events.wait_until(lambda: bool(returned) or None, patience)
+        patience = min(RUN_S, max(_LEAST_S, context.left_s(self._deadline)))
+        context.events.wait_until(lambda: bool(returned) or None, patience)
         hung = not returned
-        stamp = ground.events.wait_qemu(uuid, "RESUME", called.real_ns, 0.25 if returned else 0)
+        stamp = context.events.wait_qemu(uuid, "RESUME", called.real_ns, 0.25 if returned else 0)
         if returned and not failure and process.alive:
             return Call(called, returned[0], stamp, ran_ns), ""
         if stamp is None:
@@ -276,17 +276,17 @@ class Exchange:
             process.kill(END_S)
             worker.join(END_S)
             LOOP.flush()
-            stamp = ground.events.wait_qemu(uuid, "RESUME", called.real_ns, 0)
+            stamp = context.events.wait_qemu(uuid, "RESUME", called.real_ns, 0)
         if stamp is None:
             how = "hangs" if hung else "did not run"
-            return Call(called, ground.clock.now()), f"the successor {how}{self._new.last_words()}"
+            return Call(called, context.clock.now()), f"the successor {how}{self._new.last_words()}"
         if process.alive:
             worker.join(END_S)  # it runs, and is slow to say so
-            return Call(called, returned[0] if returned else ground.clock.now(), stamp), ""
+            return Call(called, returned[0] if returned else context.clock.now(), stamp), ""
         raise HypervisorError(
             "the successor died when it had just begun to run; the guest is lost",
             where=self._guest,
-            hint=ground.logs.tail(self._new.spec.name) if self._new.spec is not None else "",
+            hint=context.logs.tail(self._new.spec.name) if self._new.spec is not None else "",
         )
 
     # -- afterwards --------------------------------------------------------------------------------
@@ -297,20 +297,20 @@ class Exchange:
 
     def _retire(self) -> None:
         """The guest is the successor from here on; a thread ends the predecessor while the guest runs."""
-        ground = self._ground
+        context = self._context
         if self._new.spec is None or self._new.process is None:
             return
         old_domain = self._predecessor
         with contextlib.suppress(HypervisorError):
-            ground.process(self._guest)
-        old_process = ground.adopt(
+            context.process(self._guest)
+        old_process = context.adopt(
             replace(self._new.spec, incoming=False), self._new.domain, self._new.process
         )
         self._new.process = None
 
         def end() -> None:
             try:
-                ground.on_step(self._guest, "retire")
+                context.on_step(self._guest, "retire")
                 if old_process is not None:
                     old_process.kill(END_S)
                     old_process.close()
@@ -331,17 +331,19 @@ class Exchange:
     def _take_port(self) -> None:
         port = None if self._new.old.tap else self._new.old.ssh_port
         if self._new.spec is not None:
-            forward(self._ground, LabDomain.of(self._new.spec, "running", port))
+            forward(self._context, LabDomain.of(self._new.spec, "running", port))
 
     def charge(self) -> Charge | None:
         process, old = self._new.process, self._new.old
         if process is None or self._new.spec is None:
             return None
         uuid, socket = self._new.spec.uuid, self._new.spec.monitor_socket
-        successor = MonitorAddress(str(socket)) if socket else MonitorAddress(uri=self._ground.uri, uuid=uuid)
+        successor = (
+            MonitorAddress(str(socket)) if socket else MonitorAddress(uri=self._context.uri, uuid=uuid)
+        )
         return charge(
             HandOver,
-            self._ground,
+            self._context,
             self._guest,
             process.pidfd,
             self._token.handle,

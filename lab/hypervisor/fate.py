@@ -10,8 +10,8 @@ from typing import Any
 
 from lab.errors import GuestGone
 from lab.hypervisor.binding import libvirt
+from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.events import IO_ERROR
-from lab.hypervisor.ground import Ground
 
 REBOOTED = "rebooted"
 """EventLog's name of libvirt's reboot event, QEMU's RESET: the guest's doing."""
@@ -28,24 +28,24 @@ _ENDS = {
 }
 
 
-def gone(ground: Ground, guest: str) -> GuestGone | None:
+def gone(context: LibvirtContext, guest: str) -> GuestGone | None:
     """Why the guest cannot answer; None when nothing is known that keeps it from that. Never waits for QEMU.
     HypervisorError when there is no such guest."""
-    domain, uuid = ground.domain(guest)
-    state = ground.state(guest)
+    domain, uuid = context.domain(guest)
+    state = context.state(guest)
     if state in ("shut off", "crashed"):
-        end = ground.last_end(uuid) or ground.events.wait_lifecycle(uuid, lambda e: e.ends_guest, _SAID_S)
+        end = context.last_end(uuid) or context.events.wait_lifecycle(uuid, lambda e: e.ends_guest, _SAID_S)
         reason = end.reason if end is not None else ""
         how = "" if state == "shut off" and not reason else _ENDS.get(reason, "its QEMU process died")
-        if reason == "shutdown" and _told_by_signal(ground, uuid):
+        if reason == "shutdown" and _told_by_signal(context, uuid):
             how = "its QEMU process was ended by a signal"
-        said = ground.logs.last(str(ground.specs[guest].name)) if guest in ground.specs else ""
+        said = context.logs.last(str(context.specs[guest].name)) if guest in context.specs else ""
         told = ": ".join(part for part in ("has ended", how, "" if reason == "shutdown" else said) if part)
         return GuestGone(told, where=f"guest {guest}", ended=True)
     if state == "pmsuspended":
         return GuestGone("is asleep: it suspended itself to RAM", where=f"guest {guest}")
     if state == "paused" and _stopped_by_qemu(domain):
-        errors = [event.reason for event in ground.events.lifecycle(uuid) if event.kind == IO_ERROR]
+        errors = [event.reason for event in context.events.lifecycle(uuid) if event.kind == IO_ERROR]
         why = (
             f"its disk image cannot be written: {errors[-1]}" if errors else "an I/O error of its disk image"
         )
@@ -65,15 +65,15 @@ def still(guest: str) -> GuestGone:
     return GuestGone(what, where=f"guest {guest}")
 
 
-def resets(ground: Ground, guest: str) -> tuple[str, int]:
+def resets(context: LibvirtContext, guest: str) -> tuple[str, int]:
     """The guest's domain now, and how often it was reset so far."""
-    _domain, uuid = ground.domain(guest)
-    return uuid, sum(event.kind == REBOOTED for event in ground.events.lifecycle(uuid))
+    _domain, uuid = context.domain(guest)
+    return uuid, sum(event.kind == REBOOTED for event in context.events.lifecycle(uuid))
 
 
-def _told_by_signal(ground: Ground, uuid: str) -> bool:
+def _told_by_signal(context: LibvirtContext, uuid: str) -> bool:
     """libvirt passes on QEMU's word on who shut it down (SHUTDOWN, `guest`)."""
-    told = [event.reason for event in ground.events.lifecycle(uuid) if event.kind == "shutdown"]
+    told = [event.reason for event in context.events.lifecycle(uuid) if event.kind == "shutdown"]
     return told[-1:] == ["host"]
 
 

@@ -2,7 +2,7 @@
 
     prepare   while the guest runs        refuses with a reason, and then leaves nothing behind
     stop      the guest stands still      or was put back to running, with the reason
-    go_on     it runs again               however often it is asked; from any thread
+    resume    it runs again               however often it is asked; from any thread
     finish    after the watch             ends what is left over
 
 Here are the two that only stop and continue; saving, sleeping and exchange are modules of their own.
@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError
+from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Continue, ResumePlan
-from lab.hypervisor.ground import Ground
 from lab.hypervisor.process import QemuProcess
 from lab.ports import Call, Frozen, Resumed
 
@@ -28,11 +28,11 @@ class Freeze(Protocol):
     """One guest's freeze."""
 
     @property
-    def answers(self) -> bool:
+    def monitor_ok(self) -> bool:
         """QEMU can be spoken to. Not when its process is stopped."""
 
     @property
-    def holds(self) -> bool:
+    def is_stopped(self) -> bool:
         """The guest stands still in a way that libvirt does not call paused."""
 
     @property
@@ -43,7 +43,7 @@ class Freeze(Protocol):
 
     def stop(self, deadline_raw_ns: int) -> Frozen: ...
 
-    def go_on(self) -> Resumed: ...
+    def resume(self) -> Resumed: ...
 
     def finish(self) -> None: ...
 
@@ -58,12 +58,12 @@ class Freeze(Protocol):
 class Nothing:
     """A control cycle: the guest runs on."""
 
-    answers = True
-    holds = False
+    monitor_ok = True
+    is_stopped = False
     settled = True
 
-    def __init__(self, ground: Ground, guest: str) -> None:
-        self._ground, self._guest = ground, guest
+    def __init__(self, context: LibvirtContext, guest: str) -> None:
+        self._context, self._guest = context, guest
 
     def prepare(self) -> None:
         return None
@@ -71,7 +71,7 @@ class Nothing:
     def stop(self, deadline_raw_ns: int) -> Frozen:  # noqa: ARG002 - Freeze's
         return Frozen(self._mark())
 
-    def go_on(self) -> Resumed:
+    def resume(self) -> Resumed:
         return Resumed(self._mark())
 
     def finish(self) -> None:
@@ -84,48 +84,48 @@ class Nothing:
         return None
 
     def _mark(self) -> Call:
-        self._ground.domain(self._guest)
-        return Call(self._ground.clock.now(), self._ground.clock.now())
+        self._context.domain(self._guest)
+        return Call(self._context.clock.now(), self._context.clock.now())
 
 
 class Suspend(Nothing):
     """libvirt's suspend: QEMU stops the vCPUs and the guest's clocks."""
 
     def stop(self, deadline_raw_ns: int) -> Frozen:  # noqa: ARG002 - Freeze's
-        return Frozen(self._ground.suspend(self._guest))
+        return Frozen(self._context.suspend(self._guest))
 
-    def go_on(self) -> Resumed:
-        return Resumed(self._ground.let_run(self._guest))
+    def resume(self) -> Resumed:
+        return Resumed(self._context.let_run(self._guest))
 
     def charge(self) -> Charge | None:
-        return charge(Continue, self._ground, self._guest)
+        return charge(Continue, self._context, self._guest)
 
 
-def charge(way: type[ResumePlan], ground: Ground, guest: str, *files: int, **more: Any) -> Charge:
+def charge(way: type[ResumePlan], context: LibvirtContext, guest: str, *files: int, **more: Any) -> Charge:
     """What the dead-man needs for a guest: its process, its monitor, and what this way to freeze adds."""
-    process = ground.process(guest)
-    rescue = way(guest, process.pid, ground.monitor(guest), **more)
+    process = context.process(guest)
+    rescue = way(guest, process.pid, context.monitor(guest), **more)
     return Charge(rescue, (process.pidfd, *files))
 
 
 class Sigstop(Nothing):
     """The whole QEMU process stopped by a signal, which neither QEMU nor libvirt notices."""
 
-    def __init__(self, ground: Ground, guest: str) -> None:
-        super().__init__(ground, guest)
+    def __init__(self, context: LibvirtContext, guest: str) -> None:
+        super().__init__(context, guest)
         self._stopped: QemuProcess | None = None
 
     @property
-    def answers(self) -> bool:  # type: ignore[override]
+    def monitor_ok(self) -> bool:  # type: ignore[override]
         return self._stopped is None
 
     @property
-    def holds(self) -> bool:  # type: ignore[override]
+    def is_stopped(self) -> bool:  # type: ignore[override]
         return self._stopped is not None
 
     def stop(self, deadline_raw_ns: int) -> Frozen:  # noqa: ARG002 - Freeze's
-        clock = self._ground.clock
-        process = self._ground.process(self._guest)
+        clock = self._context.clock
+        process = self._context.process(self._guest)
         self._stopped = process  # before the signal: an interrupt must find it among those to continue
         called = clock.now()
         try:
@@ -134,7 +134,7 @@ class Sigstop(Nothing):
             returned = clock.now()
         except ProcessLookupError as error:
             self._stopped = None
-            raise self._ground.died(self._guest) from error
+            raise self._context.died(self._guest) from error
         except PermissionError as error:
             self._stopped = None
             raise HypervisorError("not allowed to stop its QEMU process", where=self._guest) from error
@@ -148,17 +148,17 @@ class Sigstop(Nothing):
         return Frozen(Call(called, returned))
 
     def charge(self) -> Charge | None:
-        return charge(Continue, self._ground, self._guest)
+        return charge(Continue, self._context, self._guest)
 
-    def go_on(self) -> Resumed:
-        process = self._stopped or self._ground.process(self._guest)
-        called = self._ground.clock.now()
+    def resume(self) -> Resumed:
+        process = self._stopped or self._context.process(self._guest)
+        called = self._context.clock.now()
         try:
             process.send_continue()
-            returned = self._ground.clock.now()
+            returned = self._context.clock.now()
         except ProcessLookupError as error:
-            raise self._ground.died(self._guest) from error
+            raise self._context.died(self._guest) from error
         if not process.alive:
-            raise self._ground.died(self._guest)
+            raise self._context.died(self._guest)
         self._stopped = None
         return Resumed(Call(called, returned))

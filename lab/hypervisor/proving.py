@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.core.timeline import MemoryProof
 from lab.errors import HypervisorError
 from lab.hypervisor import memory
-from lab.hypervisor.ground import Steps
+from lab.hypervisor.context import Steps
 from lab.ports import Clock
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from lab.errors import HypervisorError
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
+from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.domains import LabDomain, state_of
-from lab.hypervisor.ground import Ground
 from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.qmp import NEVER_RAN, MonitorError, QmpSocket, leave_migration, status, take_port
 
@@ -33,62 +33,62 @@ seen."""
 _STILL = ("paused", "pmsuspended")
 
 
-def settle(ground: Ground, but: Collection[str]) -> Iterator[str]:
+def settle(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
     """End one of the two ends of each hand-over that was cut off; a line for each. Afterwards every guest's
     name means one domain again, which may still be paused. but: runs that are alive."""
     found: dict[tuple[str, str], list[LabDomain]] = defaultdict(list)
-    for domain in ground.domains.lab():
+    for domain in context.domains.lab():
         if domain.run not in but:
             found[domain.run, domain.guest].append(domain)
     for (_run, guest), ends in found.items():
         if len(ends) < 2:
             continue
         *older, newest = sorted(ends, key=lambda end: end.generation)
-        if _has_run(ground, newest):
+        if _has_run(context, newest):
             for end in older:
-                _end(ground, end)
+                _end(context, end)
             with contextlib.suppress(HypervisorError):
-                forward(ground, newest)
+                forward(context, newest)
             yield f"guest {guest}: its successor runs; the old process was ended"
         else:
-            _end(ground, newest)
+            _end(context, newest)
             yield f"guest {guest}: its hand-over was cut off before the successor ran, which was ended"
 
 
-def run_again(ground: Ground, but: Collection[str], *, all_guests: bool) -> Iterator[str]:
+def run_again(context: LibvirtContext, but: Collection[str], *, all_guests: bool) -> Iterator[str]:
     """Have every guest of this lab run, those that were saved to a file too, or the kept ones only; a line
     for each."""
-    for domain in ground.domains.lab():
+    for domain in context.domains.lab():
         if domain.run in but or not (all_guests or domain.kept):
             continue
-        was = _resume(ground, domain)
+        was = _resume(context, domain)
         if was != "running":
             yield f"guest {domain.guest} runs again (it was {was})"
-    running = {domain.uuid for domain in ground.domains.lab()}
-    for path in saved(ground.home) if all_guests else ():
+    running = {domain.uuid for domain in context.domains.lab()}
+    for path in saved(context.home) if all_guests else ():
         if path.stem in running:  # restored already: it was killed before it had removed the file
             drop_saved(path)
             continue
         try:
-            ground.connection.restoreFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+            context.connection.restoreFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
         except libvirt.libvirtError as error:
             raise as_hypervisor_error(error, "cannot be restored", str(path)) from error
         drop_saved(path)
         yield f"the guest saved in {path} runs again"
 
 
-def _has_run(ground: Ground, domain: LabDomain) -> bool:
+def _has_run(context: LibvirtContext, domain: LabDomain) -> bool:
     """Whether a successor was told to run. One whose QEMU is gone counts as one that was not."""
     if domain.monitor:
         with contextlib.suppress(MonitorError), QmpSocket(domain.monitor) as monitor:
             return status(monitor) not in NEVER_RAN
-    return _state(ground, domain) == "running"
+    return _state(context, domain) == "running"
 
 
-def _resume(ground: Ground, domain: LabDomain) -> str:
+def _resume(context: LibvirtContext, domain: LabDomain) -> str:
     """Have a guest run; what it was before. HypervisorError when it does not run then."""
     if not domain.monitor:
-        return _resume_by_libvirt(ground, domain)
+        return _resume_by_libvirt(context, domain)
     try:
         with QmpSocket(domain.monitor) as monitor:
             was = status(monitor)
@@ -106,10 +106,10 @@ def _resume(ground: Ground, domain: LabDomain) -> str:
         raise HypervisorError(f"cannot be resumed: {error}", where=domain.guest) from error
 
 
-def _resume_by_libvirt(ground: Ground, domain: LabDomain) -> str:
-    was = _state(ground, domain)
+def _resume_by_libvirt(context: LibvirtContext, domain: LabDomain) -> str:
+    was = _state(context, domain)
     if was in _STILL:
-        there = _lookup(ground, domain)
+        there = _lookup(context, domain)
         try:
             if was == "pmsuspended":
                 there.pMWakeup(0)
@@ -121,11 +121,11 @@ def _resume_by_libvirt(ground: Ground, domain: LabDomain) -> str:
     return "running"
 
 
-def _state(ground: Ground, domain: LabDomain) -> str:
+def _state(context: LibvirtContext, domain: LabDomain) -> str:
     """libvirt's word, for a guest without a monitor of the lab's own: once it has asked QEMU."""
-    if ground.root is not None:
+    if context.root is not None:
         time.sleep(_RECONNECT_S)
-    return state_of(_lookup(ground, domain))
+    return state_of(_lookup(context, domain))
 
 
 def saved(home: Path) -> list[Path]:
@@ -141,12 +141,12 @@ def drop_saved(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def forward(ground: Ground, domain: LabDomain) -> None:
+def forward(context: LibvirtContext, domain: LabDomain) -> None:
     """Have a successor's user-mode network take the guest's port on 127.0.0.1. HypervisorError when it
     cannot: somebody else has it, or the guest has no such network."""
     if domain.ssh_port is None:
         return
-    said = take_port(partial(ground.qmp, _lookup(ground, domain), domain.guest), domain.ssh_port)
+    said = take_port(partial(context.qmp, _lookup(context, domain), domain.guest), domain.ssh_port)
     if said:
         raise HypervisorError(
             f"its TCP port {domain.ssh_port} on 127.0.0.1 did not pass to the successor: {said}",
@@ -154,16 +154,16 @@ def forward(ground: Ground, domain: LabDomain) -> None:
         )
 
 
-def _lookup(ground: Ground, domain: LabDomain) -> Any:
+def _lookup(context: LibvirtContext, domain: LabDomain) -> Any:
     try:
-        return ground.connection.lookupByUUIDString(domain.uuid)
+        return context.connection.lookupByUUIDString(domain.uuid)
     except libvirt.libvirtError as error:
         raise as_hypervisor_error(error, "is gone", domain.guest) from error
 
 
-def _end(ground: Ground, domain: LabDomain) -> None:
+def _end(context: LibvirtContext, domain: LabDomain) -> None:
     """End a process at once and see it gone, then have libvirt clear up after it."""
     with contextlib.suppress(HypervisorError), QemuProcess.find(domain.uuid, domain.guest) as process:
         process.kill(_END_S)
     with contextlib.suppress(libvirt.libvirtError, HypervisorError):
-        _lookup(ground, domain).destroy()
+        _lookup(context, domain).destroy()

@@ -16,19 +16,19 @@ from dataclasses import replace
 from lab.errors import HypervisorError
 from lab.hypervisor import losses
 from lab.hypervisor.binding import libvirt
+from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.domain import DomainSpec
-from lab.hypervisor.ground import Ground
 from lab.hypervisor.process import QemuProcess
 
 _END_S = 5.0
 
 
-def rehearse(ground: Ground, spec: DomainSpec) -> None:
+def rehearse(context: LibvirtContext, spec: DomainSpec) -> None:
     """Start the guest's next process (spec, but for its sockets), see what the guest would lose there, and
     end it; a second or two. Nothing of it is left. HypervisorError when it does not start, Refused when the
     guest would lose."""
     guest = spec.guest
-    place = ground.sockets
+    place = context.sockets
     agent, probe, monitor = (
         place / f"{secrets.token_hex(4)}.{kind}" if path is not None else None
         for kind, path in (
@@ -48,8 +48,8 @@ def rehearse(ground: Ground, spec: DomainSpec) -> None:
     )
     domain = None
     try:
-        domain = ground.domains.create(trial, paused=True)
-        old, new = (functools.partial(ground.qmp, one, guest) for one in (ground.domain(guest)[0], domain))
+        domain = context.domains.create(trial, paused=True)
+        old, new = (functools.partial(context.qmp, one, guest) for one in (context.domain(guest)[0], domain))
         losses.refuse(old, new, guest)
     finally:
         with contextlib.suppress(HypervisorError), QemuProcess.find(trial.uuid, guest) as process:
@@ -57,6 +57,6 @@ def rehearse(ground: Ground, spec: DomainSpec) -> None:
         if domain is not None:
             with contextlib.suppress(libvirt.libvirtError):
                 domain.destroy()
-        for path in (*trial.sockets, ground.logs.path(trial.name)):
+        for path in (*trial.sockets, context.logs.path(trial.name)):
             if path is not None:
                 path.unlink(missing_ok=True)

@@ -18,11 +18,11 @@ from xml.etree import ElementTree as ET
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import HypervisorError, MachineError, Refused
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
+from lab.hypervisor.context import LibvirtContext, Steps
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Restore
 from lab.hypervisor.facts import dotted, numbers, program_version, running_version
 from lab.hypervisor.freezing import charge
-from lab.hypervisor.ground import Ground, Steps
 from lab.hypervisor.process import kill_helpers
 from lab.hypervisor.rehearsal import rehearse
 from lab.ports import Call, Freezing, Frozen, Resumed
@@ -48,12 +48,12 @@ _START_NS = NS_PER_S
 class SaveRestore:
     """Freeze by save and restore. folder: where the file goes."""
 
-    answers = True
+    monitor_ok = True
     settled = True
 
-    def __init__(self, ground: Ground, guest: str, freezing: Freezing) -> None:
-        self._ground, self._guest, self._freezing = ground, guest, freezing
-        self._steps = Steps(ground, guest)
+    def __init__(self, context: LibvirtContext, guest: str, freezing: Freezing) -> None:
+        self._context, self._guest, self._freezing = context, guest, freezing
+        self._steps = Steps(context, guest)
         self._lock = threading.Lock()
         self._path: Path | None = None
         self._saved = threading.Event()
@@ -63,15 +63,15 @@ class SaveRestore:
         self._cancelled = threading.Event()
 
     @property
-    def holds(self) -> bool:
+    def is_stopped(self) -> bool:
         return self._saved.is_set()
 
     def prepare(self) -> None:
-        spec = self._ground.specs.get(self._guest)
-        domain, uuid = self._ground.domain(self._guest)
+        spec = self._context.specs.get(self._guest)
+        domain, uuid = self._context.domain(self._guest)
         if spec is not None and spec.memory_file is not None:
             raise Refused("its RAM is a file of the lab's, which libvirt cannot save", where=self._guest)
-        folder = Path(self._freezing.save_to or self._ground.home / "saved")
+        folder = Path(self._freezing.save_to or self._context.home / "saved")
         with mapped("its memory cannot be told", self._guest):
             needed = int(domain.maxMemory()) * 1024 + _SPARE
         try:
@@ -99,18 +99,18 @@ class SaveRestore:
 
     def _look_at_restore(self) -> None:
         """Refused when no restore can succeed, or the guest would lose something by it."""
-        ground, guest = self._ground, self._guest
-        domain = ground.domain(guest)[0]
+        context, guest = self._context, self._guest
+        domain = context.domain(guest)[0]
         named = self._freezing.successor.emulator
         try:
-            running = running_version(functools.partial(ground.qmp, domain, guest))
+            running = running_version(functools.partial(context.qmp, domain, guest))
             emulator = Path(named or _emulator(domain, guest))
             version = program_version(emulator)
         except HypervisorError:
             if named:
                 raise
             return  # it is on another host, or no QEMU: libvirt's test driver
-        libvirt_version = ground.connection.getLibVersion()
+        libvirt_version = context.connection.getLibVersion()
         if numbers(version) >= _NO_FD and libvirt_version < _NO_FD_NEEDED:
             raise Refused(
                 f"this libvirt ({dotted(libvirt_version)}) cannot restore a guest into QEMU {version}: "
@@ -118,17 +118,17 @@ class SaveRestore:
                 where=guest,
                 hint="libvirt 12.1 or later can; or choose another emulator or method",
             )
-        spec = ground.specs.get(guest)
+        spec = context.specs.get(guest)
         if spec is not None and version != running:
-            ground.check_emulator(replace(spec, emulator=emulator))
+            context.check_emulator(replace(spec, emulator=emulator))
             rehearse(
-                ground,
+                context,
                 spec.successor(emulator, spec.agent_socket, spec.probe_socket, spec.monitor_socket),
             )
 
     def _link(self) -> None:
         """Have `freezelab recover` find the file, wherever it is."""
-        known = self._ground.home / "saved"
+        known = self._context.home / "saved"
         known.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._path is not None and self._path.parent.resolve() != known.resolve():
             link = known / self._path.name
@@ -136,32 +136,32 @@ class SaveRestore:
             link.symlink_to(self._path)
 
     def stop(self, deadline_raw_ns: int) -> Frozen:
-        ground, guest = self._ground, self._guest
+        context, guest = self._context, self._guest
         if self._path is None:
             self.prepare()
-        call = ground.suspend(guest)
-        began = ground.clock.now().raw_ns
+        call = context.suspend(guest)
+        began = context.clock.now().raw_ns
         deadline_raw_ns -= min(_BACK_NS, max(0, deadline_raw_ns - began) // 3)
         try:
             with self._lock, self._steps.step("save"):
                 self._save(deadline_raw_ns)
         except HypervisorError as error:
-            back = ground.let_run(guest)
+            back = context.let_run(guest)
             why = f"not saved: {error.what}"
             self._done = Resumed(back, why=why)
             return Frozen(call, self._steps.hand_out(), back, why)
-        took = ground.clock.now().raw_ns - began
+        took = context.clock.now().raw_ns - began
         return Frozen(call, self._steps.hand_out(), resume_ns=took + _START_NS)
 
     def _save(self, deadline_raw_ns: int) -> None:
         """Save, at most until the deadline: libvirt's call takes none, but its job can be aborted."""
-        domain, _uuid = self._ground.domain(self._guest)
+        domain, _uuid = self._context.domain(self._guest)
         failure: list[Exception] = []
 
         def save() -> None:
             try:
                 domain.saveFlags(str(self._path), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
-                self._ground.forget(self._guest)
+                self._context.forget(self._guest)
                 self._saved.set()  # by this thread, which no signal interrupts
             except libvirt.libvirtError as error:
                 failure.append(error)
@@ -169,7 +169,7 @@ class SaveRestore:
         self._saving = Worker(target=save, name=f"save-{self._guest}", daemon=True)
         self._saving.start()
         while self._saving.is_alive() and not self._cancelled.is_set():
-            left = self._ground.left_s(deadline_raw_ns)
+            left = self._context.left_s(deadline_raw_ns)
             if not left:
                 break
             self._saving.join(min(left, 0.05))
@@ -187,7 +187,7 @@ class SaveRestore:
         saving = self._saving
         if saving is None or not saving.is_alive():
             return
-        domain, _uuid = self._ground.domain(self._guest)
+        domain, _uuid = self._context.domain(self._guest)
 
         def abort() -> None:
             with suppress(libvirt.libvirtError):
@@ -199,21 +199,21 @@ class SaveRestore:
             kill_helpers(str(self._path))
             saving.join(_CANCEL_S)
 
-    def go_on(self) -> Resumed:
-        ground, guest = self._ground, self._guest
+    def resume(self) -> Resumed:
+        context, guest = self._context, self._guest
         self._cancelled.set()  # when it is the guard that asks, in the middle of the save
         with self._lock:
             if self._done is not None:
                 return self._done
             self._end_save()  # which a signal may have left going on
             if not self._saved.is_set():
-                self._done = Resumed(ground.let_run(guest))
+                self._done = Resumed(context.let_run(guest))
                 return self._done
             why = self._bring_back()
             call, why = self._run(why)
             with suppress(OSError):  # finish() tries again, and tells
                 self._forget_file()
-            cut = (spec := ground.specs.get(guest)) is not None and not spec.tap
+            cut = (spec := context.specs.get(guest)) is not None and not spec.tap
             self._saved.clear()
             self._done = Resumed(call, self._steps.hand_out(), why, cut=cut)
             return self._done
@@ -233,28 +233,28 @@ class SaveRestore:
     def _run(self, why: str) -> tuple[Call, str]:
         """Have the restored guest run. Should another emulator fail before it has run an instruction, the old
         one does it: the file still is what the guest is."""
-        ground, guest = self._ground, self._guest
-        uuid, since = ground.domain(guest)[1], ground.clock.now().real_ns
+        context, guest = self._context, self._guest
+        uuid, since = context.domain(guest)[1], context.clock.now().real_ns
         try:
-            return ground.let_run(guest), why
+            return context.let_run(guest), why
         except HypervisorError as error:
-            ran = ground.events.qemu_since(uuid, "RESUME", since) is not None
+            ran = context.events.qemu_since(uuid, "RESUME", since) is not None
             if ran or why or not self._freezing.successor.emulator:
                 raise
             with suppress(HypervisorError):
-                ground.process(guest).kill(_CANCEL_S)
-            ground.forget(guest)
+                context.process(guest).kill(_CANCEL_S)
+            context.forget(guest)
             self._restore("")
-            return ground.let_run(guest), f"put back to the old emulator: {error.what}"
+            return context.let_run(guest), f"put back to the old emulator: {error.what}"
 
     def _restore(self, emulator: str) -> None:
         """emulator: "" for the one that it was saved under. HypervisorError when libvirt or QEMU refuses; the
         file is there then."""
-        connection, path = self._ground.connection, str(self._path)
+        connection, path = self._context.connection, str(self._path)
         hint = f"it is saved in {path}; to try again: virsh restore {path}"
-        _domain, uuid = self._ground.domain(self._guest)
+        _domain, uuid = self._context.domain(self._guest)
         try:
-            with self._ground.starting(), self._steps.step("restore"):
+            with self._context.starting(), self._steps.step("restore"):
                 text = None
                 if emulator:
                     root = ET.fromstring(connection.saveImageGetXMLDesc(path, 0))  # noqa: S314 - libvirt's own
@@ -262,7 +262,7 @@ class SaveRestore:
                         element.text = emulator
                     text = ET.tostring(root, encoding="unicode")
                 connection.restoreFlags(path, text, libvirt.VIR_DOMAIN_SAVE_PAUSED)
-                self._ground.domains.now(self._guest, connection.lookupByUUIDString(uuid))
+                self._context.domains.now(self._guest, connection.lookupByUUIDString(uuid))
         except libvirt.libvirtError as error:
             raise HypervisorError(
                 as_hypervisor_error(error, "cannot be restored").what, where=self._guest, hint=hint
@@ -273,9 +273,9 @@ class SaveRestore:
         self.finish()
 
     def charge(self) -> Charge | None:
-        ground = self._ground
-        uri = ground.uri if ground.root is None else ""
-        return charge(Restore, ground, self._guest, path=str(self._path), home=str(ground.home), uri=uri)
+        context = self._context
+        uri = context.uri if context.root is None else ""
+        return charge(Restore, context, self._guest, path=str(self._path), home=str(context.home), uri=uri)
 
     def finish(self) -> None:
         if self._saved.is_set():
@@ -288,7 +288,7 @@ class SaveRestore:
     def _forget_file(self) -> None:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-            (self._ground.home / "saved" / self._path.name).unlink(missing_ok=True)
+            (self._context.home / "saved" / self._path.name).unlink(missing_ok=True)
 
 
 def _emulator(domain: Any, guest: str) -> str:

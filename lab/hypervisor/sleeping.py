@@ -12,11 +12,11 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, HypervisorError, Refused
 from lab.hypervisor import agent, fate
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
+from lab.hypervisor.context import LibvirtContext, Steps
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Wake
 from lab.hypervisor.events import QemuEvent
 from lab.hypervisor.freezing import charge
-from lab.hypervisor.ground import Ground, Steps
 from lab.ports import Call, Frozen, Resumed
 from lab.threads import Worker
 
@@ -33,12 +33,12 @@ _KEY_LEFTSHIFT = 42
 class GuestSleep:
     """Freeze by the guest's own suspend to RAM."""
 
-    answers = True
+    monitor_ok = True
     settled = True
 
-    def __init__(self, ground: Ground, guest: str) -> None:
-        self._ground, self._guest = ground, guest
-        self._steps = Steps(ground, guest)
+    def __init__(self, context: LibvirtContext, guest: str) -> None:
+        self._context, self._guest = context, guest
+        self._steps = Steps(context, guest)
         self._asleep = False
         self._lock = threading.RLock()
         self._asking: threading.Thread | None = None
@@ -46,33 +46,33 @@ class GuestSleep:
         self._over = threading.Event()
 
     @property
-    def holds(self) -> bool:
+    def is_stopped(self) -> bool:
         return self._asleep
 
     def prepare(self) -> None:
         """HypervisorError where guest or machine cannot: no S3 in its firmware, no agent, or an agent that
         does not offer it."""
-        domain, _uuid = self._ground.domain(self._guest)
-        spec = self._ground.specs.get(self._guest)
+        domain, _uuid = self._context.domain(self._guest)
+        spec = self._context.specs.get(self._guest)
         if spec is not None and not spec.guest_sleep:
             raise Refused("its machine has no S3, which its plan did not ask for", where=self._guest)
-        deadline = self._ground.clock.now().raw_ns + _AGENT_NS
+        deadline = self._context.clock.now().raw_ns + _AGENT_NS
         try:
-            agent.wait_ready(domain, self._guest, self._ground.clock, deadline)
+            agent.wait_ready(domain, self._guest, self._context.clock, deadline)
             info = agent.command(domain, self._guest, "guest-info")
         except HypervisorError as error:
             raise Refused(error.what, where=self._guest, hint=error.hint) from error
         offered = {each["name"] for each in info["supported_commands"] if each["enabled"]}
         if "guest-suspend-ram" not in offered:
             raise Refused("its agent does not offer guest-suspend-ram", where=self._guest)
-        machine = self._ground.qmp(domain, self._guest, "query-current-machine")
+        machine = self._context.qmp(domain, self._guest, "query-current-machine")
         if not machine.get("wakeup-suspend-support"):
             raise Refused("QEMU cannot wake this machine", where=self._guest)
 
     def stop(self, deadline_raw_ns: int) -> Frozen:
-        ground, guest = self._ground, self._guest
-        domain, uuid = ground.domain(guest)
-        called = ground.clock.now()
+        context, guest = self._context, self._guest
+        domain, uuid = context.domain(guest)
+        called = context.clock.now()
         self._asleep = True
         refused: list[Exception] = []
 
@@ -81,18 +81,18 @@ class GuestSleep:
                 domain.pMSuspendForDuration(libvirt.VIR_NODE_SUSPEND_TARGET_MEM, 0, 0)
             except libvirt.libvirtError as error:
                 refused.append(error)
-            ground.events.wake()
+            context.events.wake()
 
         def look() -> QemuEvent | Exception | None:
-            return ground.events.qemu_since(uuid, "SUSPEND", called.real_ns) or next(iter(refused), None)
+            return context.events.qemu_since(uuid, "SUSPEND", called.real_ns) or next(iter(refused), None)
 
         with self._steps.step("fall asleep"):
             self._asking = Worker(target=ask, name=f"sleep-{guest}", daemon=True)
             self._asking.start()
-            wait_s = min(_SLEEP_S, ground.left_s(deadline_raw_ns))
-            ground.events.wait_until(look, wait_s)
+            wait_s = min(_SLEEP_S, context.left_s(deadline_raw_ns))
+            context.events.wait_until(look, wait_s)
             found = look()
-        returned = ground.clock.now()
+        returned = context.clock.now()
         if isinstance(found, Exception):
             self._asleep = False
             raise as_hypervisor_error(found, "its agent refused to suspend it", guest) from found
@@ -102,39 +102,39 @@ class GuestSleep:
             self._waking = Worker(target=self._wake_late, args=(called.real_ns,), daemon=True)
             self._waking.start()
             return Frozen(
-                Call(called, returned), self._steps.hand_out(), Call(returned, ground.clock.now()), why
+                Call(called, returned), self._steps.hand_out(), Call(returned, context.clock.now()), why
             )
         return Frozen(Call(called, returned, found.real_ns), self._steps.hand_out())
 
     def _wake_late(self, since_real_ns: int) -> None:
         """Wake the guest whenever it falls asleep after all, until the cycle is over."""
-        domain, uuid = self._ground.domain(self._guest)
+        domain, uuid = self._context.domain(self._guest)
         while not self._over.is_set():
-            stamp = self._ground.events.wait_qemu(uuid, "SUSPEND", since_real_ns, _LOOK_S)
+            stamp = self._context.events.wait_qemu(uuid, "SUSPEND", since_real_ns, _LOOK_S)
             if stamp is not None:
                 since_real_ns = stamp + NS_PER_MS
                 with contextlib.suppress(libvirt.libvirtError):
                     domain.pMWakeup(0)
 
-    def go_on(self) -> Resumed:
-        ground, guest = self._ground, self._guest
+    def resume(self) -> Resumed:
+        context, guest = self._context, self._guest
         with self._lock:
-            domain, uuid = ground.domain(guest)
-            called = ground.clock.now()
+            domain, uuid = context.domain(guest)
+            called = context.clock.now()
             if not self._asleep:
                 return Resumed(Call(called, called))
             try:
                 domain.pMWakeup(0)
             except libvirt.libvirtError as error:
                 # Perhaps the dead-man, or somebody else, has woken it, and libvirt has yet to hear of it.
-                if ground.qmp(domain, guest, "query-status")["status"] != "running":
+                if context.qmp(domain, guest, "query-status")["status"] != "running":
                     raise as_hypervisor_error(error, "cannot be woken", guest) from error
-                returned, stamp = ground.clock.now(), None
+                returned, stamp = context.clock.now(), None
             else:
-                returned = ground.clock.now()
-                stamp = ground.events.wait_qemu(uuid, "WAKEUP", called.real_ns, _WAKE_S)
+                returned = context.clock.now()
+                stamp = context.events.wait_qemu(uuid, "WAKEUP", called.real_ns, _WAKE_S)
             self._asleep = False
-            ground.strangers.add(
+            context.strangers.add(
                 guest
             )  # its virtio-serial devices begin anew, and the agent's channel with them
             return Resumed(Call(called, returned, stamp))
@@ -150,16 +150,16 @@ class GuestSleep:
         self.finish()
 
     def charge(self) -> Charge | None:
-        return charge(Wake, self._ground, self._guest)
+        return charge(Wake, self._context, self._guest)
 
 
-def wake(ground: Ground, guest: str) -> None:
+def wake(context: LibvirtContext, guest: str) -> None:
     """Wake the guest, if it is asleep: out of S3 by QEMU. Of a suspend to idle QEMU knows nothing, so Shift
     is pressed, which does nothing to one that is awake: Linux has the keyboard wake it (i8042_register_ports
     in its drivers/input/serio/i8042.c). GuestGone when it has ended, GuestError when it
     cannot be woken."""
-    domain, _uuid = ground.domain(guest)
-    gone = fate.gone(ground, guest)
+    domain, _uuid = context.domain(guest)
+    gone = fate.gone(context, guest)
     if gone is not None and gone.ended:
         raise gone
     try:
@@ -170,6 +170,6 @@ def wake(ground: Ground, guest: str) -> None:
     except libvirt.libvirtError as error:
         failure = as_hypervisor_error(error, "cannot be woken")
         raise GuestError(failure.what, where=f"guest {guest}") from error
-    ground.strangers.add(guest)  # its devices begin anew, and the agent's channel with them
-    if ground.events.wait_until(lambda: fate.gone(ground, guest) is None or None, _WAKE_S) is None:
+    context.strangers.add(guest)  # its devices begin anew, and the agent's channel with them
+    if context.events.wait_until(lambda: fate.gone(context, guest) is None or None, _WAKE_S) is None:
         raise GuestError("was told to wake up, and sleeps on", where=f"guest {guest}")

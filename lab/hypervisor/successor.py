@@ -12,8 +12,8 @@ from typing import Any
 from lab.errors import HypervisorError, Refused
 from lab.hypervisor import migration
 from lab.hypervisor.binding import libvirt
+from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.domain import DomainSpec
-from lab.hypervisor.ground import Ground
 from lab.hypervisor.process import QemuProcess
 from lab.ports import Freezing
 
@@ -28,8 +28,8 @@ class SuccessorProcess:
     """Of one guest, in one exchange. old: the guest's domain as it is, from plan() on. spec: the successor's,
     which whoever plans it sets. domain, process: from start() on. socket: where it waits for a state."""
 
-    def __init__(self, ground: Ground, guest: str, freezing: Freezing) -> None:
-        self._ground, self._guest, self._freezing = ground, guest, freezing
+    def __init__(self, context: LibvirtContext, guest: str, freezing: Freezing) -> None:
+        self._context, self._guest, self._freezing = context, guest, freezing
         self.old: DomainSpec
         self.spec: DomainSpec | None = None
         self.domain: Any = None
@@ -38,7 +38,7 @@ class SuccessorProcess:
 
     def plan(self) -> DomainSpec:
         """The successor to be, with a new socket for the state. Refused when there can be none."""
-        old = self._ground.specs.get(self._guest)
+        old = self._context.specs.get(self._guest)
         if old is None:
             raise Refused("only a guest that this lab has started can be handed over", where=self._guest)
         if old.memory_file is None:
@@ -47,12 +47,12 @@ class SuccessorProcess:
             )
         self.old = old
         self._refuse_others()
-        self.socket = self._ground.sockets / f"{secrets.token_hex(4)}.state"
+        self.socket = self._context.sockets / f"{secrets.token_hex(4)}.state"
         return self.described(Path(self._freezing.successor.emulator or old.emulator))
 
     def described(self, emulator: Path) -> DomainSpec:
         """A successor with sockets of its own."""
-        old, run = self.old, self._ground.sockets
+        old, run = self.old, self._context.sockets
         agent = run / f"{secrets.token_hex(4)}.agent" if old.agent_socket is not None else None
         probe = run / f"{secrets.token_hex(4)}.probe" if old.probe_socket is not None else None
         monitor = run / f"{secrets.token_hex(4)}.monitor" if old.monitor_socket is not None else None
@@ -60,7 +60,7 @@ class SuccessorProcess:
 
     def start(self, spec: DomainSpec) -> None:
         """Start it, paused. HypervisorError when that cannot be."""
-        self.domain = self._ground.domains.create(spec, paused=True)
+        self.domain = self._context.domains.create(spec, paused=True)
         self.process = QemuProcess.find(spec.uuid, self._guest)
         self._widen(self.process)
 
@@ -72,10 +72,10 @@ class SuccessorProcess:
         while 0 < process.file_table < _FILES and len(more) < _FILES:
             name = f"labfile{len(more)}"
             backend = {"type": "file", "data": {"out": "/dev/null"}}
-            self._ground.qmp(self.domain, self._guest, "chardev-add", id=name, backend=backend)
+            self._context.qmp(self.domain, self._guest, "chardev-add", id=name, backend=backend)
             more.append(name)
         for name in more:
-            self._ground.qmp(self.domain, self._guest, "chardev-remove", id=name)
+            self._context.qmp(self.domain, self._guest, "chardev-remove", id=name)
 
     def _refuse_others(self) -> None:
         wanted, old = self._freezing.successor, self.old
@@ -93,7 +93,7 @@ class SuccessorProcess:
 
     def ask(self, domain: Any) -> migration.Ask:
         """Commands to one of the two processes."""
-        return functools.partial(self._ground.qmp, domain, self._guest)
+        return functools.partial(self._context.qmp, domain, self._guest)
 
     def offer(self, domain: Any) -> None:
         """What both sides have to agree on."""
@@ -101,19 +101,19 @@ class SuccessorProcess:
 
     def listen(self) -> None:
         """Have the successor wait for the state at its socket."""
-        ground, guest = self._ground, self._guest
-        status = ground.qmp(self.domain, guest, "query-status")["status"]
+        context, guest = self._context, self._guest
+        status = context.qmp(self.domain, guest, "query-status")["status"]
         if status != "inmigrate":
             raise HypervisorError(f"its successor is {status} instead of waiting", where=guest)
         self.offer(self.domain)
-        ground.qmp(self.domain, guest, "migrate-incoming", uri=f"unix:{self.socket}")
+        context.qmp(self.domain, guest, "migrate-incoming", uri=f"unix:{self.socket}")
 
     def last_words(self) -> str:
         """The successor's last words; it may take libvirt's file a moment to have them."""
         if self.spec is None:
             return ""
-        last = self._ground.events.wait_until(
-            lambda: self._ground.logs.last(self.spec.name) or None if self.spec else None, 0.05
+        last = self._context.events.wait_until(
+            lambda: self._context.logs.last(self.spec.name) or None if self.spec else None, 0.05
         )
         return f": {last}" if last else ""
 
@@ -127,7 +127,7 @@ class SuccessorProcess:
         come when libvirt had just started it, before it was known here."""
         if self.spec is not None and self.domain is None:
             with contextlib.suppress(libvirt.libvirtError):
-                self.domain = self._ground.connection.lookupByUUIDString(self.spec.uuid)
+                self.domain = self._context.connection.lookupByUUIDString(self.spec.uuid)
             with contextlib.suppress(HypervisorError):
                 self.process = QemuProcess.find(self.spec.uuid, self._guest)
         self.kill()

@@ -22,7 +22,7 @@ from typing import Any
 from lab.cli import main
 from lab.core.history import HistoryEvent
 from lab.host.patches import Hold
-from lab.hypervisor.ground import Ground
+from lab.hypervisor.context import LibvirtContext
 from lab.ports import Successor
 from lab.record.journal import FileJournal
 from lab.session import run as session_run
@@ -69,12 +69,12 @@ class View:
 
 def install(gate: Gate, *, cold: bool) -> None:
     """Have the command pass its steps through the gate."""
-    perform, make_ground, append = session_run.perform, Ground.__init__, FileJournal.append
+    perform, make_ground, append = session_run.perform, LibvirtContext.__init__, FileJournal.append
 
     def performed(plan: Any, options: Any, view: Any, progress: Any, shield: Any) -> Any:
         return perform(plan, options, View(view, gate), progress, shield)
 
-    def made(self: Ground, *arguments: Any) -> None:
+    def made(self: LibvirtContext, *arguments: Any) -> None:
         make_ground(self, *arguments)
         self.on_step = lambda _guest, step: gate.come(f"step/{step}")
 
@@ -83,7 +83,7 @@ def install(gate: Gate, *, cold: bool) -> None:
         gate.come(f"event/{event.KIND}")
 
     session_run.perform = performed
-    Ground.__init__ = made  # type: ignore[method-assign, assignment]
+    LibvirtContext.__init__ = made  # type: ignore[method-assign, assignment]
     FileJournal.append = appended  # type: ignore[method-assign]
     if cold:
         Hold.successor = Successor(cold=True)

@@ -97,10 +97,10 @@ def test_a_slow_and_lopsided_path_makes_readings_wider_and_never_wrong(lab: Lab)
 
 
 def test_a_guest_whose_network_is_cut_is_read_over_the_serial_channel(lab: Lab) -> None:
-    probe, ground = lab.probe, lab.hypervisor._ground
+    probe, context = lab.probe, lab.hypervisor._context
 
     def link(up: bool) -> None:
-        ground.qmp(ground.domain("web-0")[0], "web-0", "set_link", name="labnet0", up=up)
+        context.qmp(context.domain("web-0")[0], "web-0", "set_link", name="labnet0", up=up)
 
     probe.start_cycle()
     readings = [probe.read() for _ in range(6)]

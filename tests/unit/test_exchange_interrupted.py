@@ -21,10 +21,10 @@ class Failing(Exchange):
 
     def __init__(self, failure: BaseException) -> None:
         clock = SimpleNamespace(now=lambda: NOW)
-        ground = SimpleNamespace(
+        context = SimpleNamespace(
             clock=clock, on_step=lambda _guest, _step: None, suspend=lambda _guest: Call(NOW, NOW)
         )
-        super().__init__(cast(Any, ground), "web-0", Freezing(FreezeMethod.IN_PLACE))
+        super().__init__(cast(Any, context), "web-0", Freezing(FreezeMethod.IN_PLACE))
         self._new.spec = cast(Any, object())  # prepared
         self._fails = failure
         self.back: list[str] = []

@@ -1,4 +1,4 @@
-"""What every way to freeze a guest stands on: the connection, the guests' domains and processes, and the two
+"""What every freeze method works with: the connection, the guests' domains and processes, and the two
 calls whose stamps bound a pause.
 
 Stamps are taken right around the call that does the work; whatever else has to be found out is found out
@@ -37,7 +37,7 @@ _DIED = ("crashed", "failed")
 """Reasons of a `stopped` event that mean: nobody asked for it."""
 
 
-class Ground:
+class LibvirtContext:
     """One open connection, and what is known of its guests.
 
     specs: of the guests that were started here. strangers: guests to whose agent nobody has spoken since
@@ -234,19 +234,19 @@ class Ground:
 class Steps:
     """The steps of one freeze, as they are taken."""
 
-    def __init__(self, ground: Ground, guest: str) -> None:
-        self._ground, self._guest = ground, guest
+    def __init__(self, context: LibvirtContext, guest: str) -> None:
+        self._context, self._guest = context, guest
         self.taken: list[Step] = []
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Time a step. It is recorded also when it fails."""
-        self._ground.on_step(self._guest, name)
-        began = self._ground.clock.now().raw_ns
+        self._context.on_step(self._guest, name)
+        began = self._context.clock.now().raw_ns
         try:
             yield
         finally:
-            self.taken.append(Step(name, began, self._ground.clock.now().raw_ns))
+            self.taken.append(Step(name, began, self._context.clock.now().raw_ns))
 
     def hand_out(self) -> tuple[Step, ...]:
         """Those taken since it was asked last."""
