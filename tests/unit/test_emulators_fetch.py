@@ -323,8 +323,8 @@ from pathlib import Path
 from lab.session.signals import Signals
 from lab.errors import Interrupted
 from lab.host import emulators_fetch
-from lab.host.emulators_sources import Archive, Entry
-entry = Entry((sys.argv[1],), ("lab",), ("main",), sys.argv[2])
+from lab.host.emulators_sources import Archive, SourceEntry
+entry = SourceEntry((sys.argv[1],), ("lab",), ("main",), sys.argv[2])
 with Signals():
     try:
         made = emulators_fetch.fetch("lab", Path(sys.argv[3]), lambda text: print(text, flush=True),

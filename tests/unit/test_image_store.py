@@ -301,7 +301,7 @@ def test_killed_builder_leaves_nothing_that_looks_finished(shop: Workshop, tmp_p
 import lab.image.build as building
 from pathlib import Path
 from lab.image.store import ImageStore
-tools = building.Tools({str(shop.bin / "mmdebstrap")!r}, "mke2fs", "tar", "root", (), ())
+tools = building.BuildTools({str(shop.bin / "mmdebstrap")!r}, "mke2fs", "tar", "root", (), ())
 building.find_tools = lambda: tools
 ImageStore(Path({str(shop.recipes)!r}), Path({str(shop.cache)!r})).build("tiny", lambda stage, fraction: None)
 """
