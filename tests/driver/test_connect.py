@@ -313,8 +313,8 @@ NATIVE = """
             spec_of("web-0", home), console=console, emulator=emulator.path, machine=emulator.machine
         )
         xml = render(spec)
-        lab._ground.connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE).undefine()
-        argv = lab._ground.connection.domainXMLToNative("qemu-argv", xml, 0)
+        lab._context.connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE).undefine()
+        argv = lab._context.connection.domainXMLToNative("qemu-argv", xml, 0)
         print(argv.replace("'", "").replace(chr(92) + chr(10), ""))
 """
 
