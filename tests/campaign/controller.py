@@ -69,13 +69,13 @@ class View:
 
 def install(gate: Gate, *, cold: bool) -> None:
     """Have the command pass its steps through the gate."""
-    perform, make_ground, append = session_run.perform, LibvirtContext.__init__, FileJournal.append
+    perform, make_context, append = session_run.perform, LibvirtContext.__init__, FileJournal.append
 
     def performed(plan: Any, options: Any, view: Any, progress: Any, shield: Any) -> Any:
         return perform(plan, options, View(view, gate), progress, shield)
 
     def made(self: LibvirtContext, *arguments: Any) -> None:
-        make_ground(self, *arguments)
+        make_context(self, *arguments)
         self.on_step = lambda _guest, step: gate.come(f"step/{step}")
 
     def appended(self: FileJournal, event: HistoryEvent) -> None:
