@@ -56,9 +56,6 @@ not UTF-8."""
 _PLAIN = re.compile(r"[A-Za-z0-9/._+~:@-]*")
 _ELSEWHERE = "set FREEZELAB_HOME to a folder with a plainer path"
 
-_PID = re.compile(r"(?:<!--.*?-->|\s)*<domstatus [^>]*?\bpid=['\"]([1-9][0-9]*)['\"]", re.DOTALL)
-"""The process in a record of a domain's state (libvirt, src/qemu/qemu_domain.c, src/conf/domain_conf.c)."""
-
 _LATE = ("usr/lib/*/libvirt/storage-file/*.so", "usr/lib64/libvirt/storage-file/*.so")
 
 Waiting = Callable[[str], None]
@@ -113,8 +110,7 @@ class Root:
             ) from error
         _tell_libvirt_its_age()
         root = cls(_place(path))
-        root._thaw()
-        root._forget_ended()
+        root._settle_guests()
         return root
 
     def starting(self) -> contextlib.AbstractContextManager[None]:
@@ -122,36 +118,26 @@ class Root:
         file system in memory has been filled meanwhile."""
         return shm.released(self.path / "run")
 
-    def _thaw(self) -> None:
+    def _settle_guests(self) -> None:
         """Continue QEMU processes that a killed process of the lab left stopped by a signal: libvirt would
-        wait for their monitors. Right only because the root has just been taken: nobody freezes them."""
+        wait for their monitors. Right only because the root has just been taken: nobody freezes them.
+
+        Remove libvirt's records of guests whose process has ended. It would connect to the monitors of those
+        that nobody has waited for yet (zombies), for a minute, in which the domain can be neither removed nor
+        restored. A killed controller leaves such where init does not wait for orphans, as in many
+        containers."""
         for pidfile in sorted((self.path / "run" / "qemu").glob("*.pid")):
             if pidfile.name == "driver.pid":
                 continue
             with contextlib.suppress(OSError, ValueError):
-                process = QemuProcess.open(int(pidfile.read_text()), f"{self.path}/")
+                process = QemuProcess.open(int(pidfile.read_text()), f"guest={pidfile.stem},")
                 if process is None:
+                    pidfile.with_suffix(".xml").unlink(missing_ok=True)
+                    pidfile.unlink()
                     continue
                 with process:
                     if process.is_stopped():
                         process.send_continue()
-
-    def _forget_ended(self) -> None:
-        """Remove records of guests whose process has ended. libvirt would connect to the monitors of
-        those that nobody has waited for yet (zombies), for a minute, in which the domain can be neither
-        removed nor restored. A killed controller leaves such where init does not wait for orphans, as in
-        many containers."""
-        for record in (self.path / "run" / "qemu").glob("*.xml"):
-            with contextlib.suppress(OSError):
-                match = _PID.match(record.read_text(encoding="utf-8", errors="replace"))
-                if match is None:
-                    continue
-                process = QemuProcess.open(int(match[1]), f"guest={record.stem},")
-                if process is None:
-                    record.unlink()
-                    record.with_suffix(".pid").unlink(missing_ok=True)
-                else:
-                    process.close()
 
 
 def _tell_libvirt_its_age() -> None:
