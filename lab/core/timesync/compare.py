@@ -69,7 +69,7 @@ class MeasuredResync:
     reading. edge_ns: by how much the resume may have been earlier than the curve's zero (the call's
     return). finished_ns: when after that zero the mechanism had done all that it does; None when it has not,
     or goes on by itself. drift: of the clock before the freeze. delay_ns: for how long a busy host held
-    things up (trouble.delay_ns)."""
+    things up (clock_disturbance.delay_ns)."""
 
     resync: ResyncResult
     before: Interval | None
@@ -95,7 +95,7 @@ def compare(forecast: Forecast, seen: MeasuredResync) -> Compared:
         return Compared(None, f"undecided: {forecast.text}")
     if not seen.curve or seen.final is None:
         return Compared(None, "undecided: no readings after the resume")
-    forecast = _told_late(forecast, seen)
+    forecast = _with_latency_measured(forecast, seen)
     target = _target(forecast, seen)
     if target is None:
         return Compared(None, "undecided: the offset before the freeze was not measured")
@@ -122,7 +122,7 @@ def _judged(forecast: Forecast, seen: MeasuredResync, final: Interval, target: I
     return Compared(True, AS_PREDICTED, claims)
 
 
-def _told_late(forecast: Forecast, seen: MeasuredResync) -> Forecast:
+def _with_latency_measured(forecast: Forecast, seen: MeasuredResync) -> Forecast:
     """The forecast, where the host's word took longer than estimated: the host read its clock after the
     resume, so the clock that was set by it is no further behind than the step came after the resume. Not
     where it was no further behind before the step."""
