@@ -13,7 +13,7 @@
 #     started between :00.699 and :01.295, the RTC is 0.707 s behind the host
 #     started between :02.511 and :02.967, the RTC is 0.532 s behind the host
 # In the product: the forecast of `hwclock` and `agent-rtc` has this second (lab/core/timesync/host.py;
-#   docs/design.md, "Traps that the rules know").
+#   docs/design.md#forecast-rules).
 # Needs root. Exit: 0 as described, 1 changed, 2 could not be tried.
 cd "$(dirname "$0")" && . ./common.sh && . ./qemu.sh
 
