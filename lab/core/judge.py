@@ -35,7 +35,7 @@ from lab.core.result import CycleResult as CycleResult
 from lab.core.resync import Watched, measure_resync, since_earlier
 from lab.core.steps import Part, dated, first_sign, parts
 from lab.core.timeline import Call, ClockStep, Observation, Reading, SamplerReport
-from lab.core.timesync import configs, rules
+from lab.core.timesync import rules
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_S
@@ -111,7 +111,7 @@ def _foreseen(
     written down is of the lab's own configuration."""
     if not obs.frozen:
         return None
-    setup = obs.setup or Setup(mechanism, config=configs.filled(mechanism))
+    setup = obs.setup or Setup(mechanism, config=mechanism.config())
     if obs.method.predicts.wall_clock is WallClock.NEARLY:
         return rules.slept(setup)
     stopped = obs.method.expected_regime is Regime.RESUMED

@@ -1,75 +1,241 @@
-"""What brings a guest's clock back to time after a freeze, by name."""
+"""Resync mechanisms: what brings a guest's clock back to time after a freeze.
+
+Each member of ResyncMechanism says itself what it is called, what it does, what moves the clock, which
+configuration it installs and what it needs; everything else asks it. What its means do after a pause is
+predicted in core.timesync, a module for each program; guest.timesync puts them in.
+
+The configurations stand here, because what a plan predicts is predicted from the same text as what a run
+does. Each is the whole configuration of its program: Debian's own is put aside while it is in.
+"""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+_CHRONY_CONF = """\
+server {server} port {port} minpoll 0 maxpoll 0 iburst
+makestep 1.0 -1
+driftfile /var/lib/chrony/chrony.drift
+"""
+
+_CHRONY_DISTRIBUTION_CONF = """\
+# Debian's chrony.conf, with the lab's server and its poll interval of 1 s in place of Debian's pool and 64 s
+# (a longer interval would add waiting, and say nothing of makestep).
+server {server} port {port} minpoll 0 maxpoll 0 iburst
+driftfile /var/lib/chrony/chrony.drift
+maxupdateskew 100.0
+rtcsync
+makestep 1 3
+"""
+
+_CHRONY_FROZEN_CONF = """\
+# For a guest that is frozen now and then, and stands behind by the pause when it goes on.
+#
+# minpoll -2: asked every 0.25 s, the first answer after a resume is here in 0.25 s. chronyd takes intervals
+#   below 1 s only where the round trip is below 10 ms, as to a guest's own host; else it asks every second.
+# maxsamples 1: only the newest sample counts. With more of them the pause is fitted as a frequency: samples
+#   from before it lie on one side, those from after it on the other, and the line through them is steep (a
+#   guest was seen to overshoot by 1.1 s). One sample has no slope: the frequency is left as it is. At this
+#   interval even a drift of 100 ppm moves the clock by no more than 25 us between two corrections.
+#   The price: chronyd knows nothing of its own scatter then, and claims no better than 4 s.
+# maxdelay 0.05: a sample is wrong by at most half its round trip, so by 25 ms; longer ones are dropped.
+# makestep 0.05 -1: what is off by more than any sample can be wrong was frozen, and is stepped, always. What
+#   is smaller is slewed, at no more than 83333 ppm (the default), so in less than a second.
+server {server} port {port} minpoll -2 maxpoll -2 maxsamples 1 maxdelay 0.05 iburst
+makestep 0.05 -1
+driftfile /var/lib/chrony/chrony.drift
+"""
+
+_CHRONY_PHC_CONF = """\
+# The host's clock as the guest's kernel reads it: no network, no round trip to speak of.
+refclock PHC {device} poll -2 dpoll -2 filter 1 maxsamples 1 stratum 2
+makestep 0.05 -1
+driftfile /var/lib/chrony/chrony.drift
+"""
+
+_TIMESYNCD_CONF = """\
+[Time]
+NTP={server}
+FallbackNTP=
+"""
+
+_NTPD_CONF = """\
+driftfile /var/lib/ntpsec/ntp.drift
+server {server} iburst
+restrict default kod nomodify nopeer noquery limited
+restrict 127.0.0.1
+restrict ::1
+"""
+
+
+class Means(Enum):
+    """What moves the guest's clock. Each has rules of its own (core.timesync.rules) and a way to be put into
+    a guest (guest.timesync)."""
+
+    NOTHING = "nothing"
+    AGENT_TIME = "the agent, given nanoseconds"
+    AGENT_SECONDS = "the agent, given whole seconds"
+    AGENT_RTC = "the agent, from the RTC"
+    HWCLOCK = "hwclock"
+    PUSH = "the lab's own program, by measured offsets"
+    CHRONYD = "chronyd"
+    TIMESYNCD = "systemd-timesyncd"
+    NTPD = "ntpd"
+
+    @property
+    def uses_agent(self) -> bool:
+        return self in (Means.AGENT_TIME, Means.AGENT_SECONDS, Means.AGENT_RTC)
+
+    @property
+    def is_daemon(self) -> bool:
+        return self in (Means.CHRONYD, Means.TIMESYNCD, Means.NTPD)
+
+
+@dataclass(frozen=True)
+class PtpClock:
+    """A clock of the host that the guest's kernel shows as a PTP device.
+
+    module: the guest's kernel module. name: how the clock's name begins, in sysfs the file clock_name (Linux,
+    drivers/ptp/ptp_kvm_common.c, ptp_vmclock.c).
+    """
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a resync mechanism is.
+
+    about: what it does, in a few words.
+    config: the whole configuration of its program, "" for none. {server} and {port} stand for the host's NTP
+    server, {device} for the PTP clock's device.
+    ptp: the PTP clock that it needs.
+    updates: how many updates of the clock are waited for when it is put in, so that a limit of makestep is
+    used up as after long running; 0: none, its clock has to be in time.
+    """
+
+    about: str
+    means: Means
+    config: str = ""
+    ptp: PtpClock | None = None
+    updates: int = 0
+
+
+_NO_TRAITS = Traits("", Means.NOTHING)
 
 
 class ResyncMechanism(StrEnum):
     """What brings the guest's clock back to time after the resume."""
 
-    NONE = "none"
-    AGENT = "agent"
-    AGENT_RTC = "agent-rtc"
-    DOMTIME_NOW = "domtime-now"
-    HWCLOCK = "hwclock"
-    PUSH = "push"
-    CHRONY = "chrony"
-    CHRONY_DISTRIBUTION = "chrony-distribution"
-    CHRONY_FROZEN = "chrony-frozen"
-    CHRONY_PHC = "chrony-phc"
-    TIMESYNCD = "timesyncd"
-    NTPD = "ntpd"
-    VMCLOCK = "vmclock"
+    traits: Traits
+
+    def __new__(cls, name: str, traits: Traits = _NO_TRAITS) -> ResyncMechanism:
+        """Of each member below. (ResyncMechanism("push") looks one up, and only its type comes from here.)"""
+        made = str.__new__(cls, name)
+        made._value_ = name
+        made.traits = traits
+        return made
+
+    NONE = "none", Traits("nothing repairs the clock", Means.NOTHING)
+    AGENT = (
+        "agent",
+        Traits("the host sets the time in nanoseconds through the guest agent", Means.AGENT_TIME),
+    )
+    AGENT_RTC = (
+        "agent-rtc",
+        Traits("the guest agent reads the RTC (libvirt's SYNC flag)", Means.AGENT_RTC),
+    )
+    DOMTIME_NOW = (
+        "domtime-now",
+        Traits("the host sets whole seconds through the agent (virsh domtime --now)", Means.AGENT_SECONDS),
+    )
+    HWCLOCK = "hwclock", Traits("hwclock --hctosys in the guest, on the resume", Means.HWCLOCK)
+    PUSH = (
+        "push",
+        Traits("the host measures the offset on the resume, and the guest steps by it", Means.PUSH),
+    )
+    CHRONY = "chrony", Traits("chronyd, makestep 1.0 -1", Means.CHRONYD, _CHRONY_CONF)
+    CHRONY_DISTRIBUTION = (
+        "chrony-distribution",
+        Traits(
+            "chronyd, makestep 1 3 as several distributions have it",
+            Means.CHRONYD,
+            _CHRONY_DISTRIBUTION_CONF,
+            updates=4,  # one more than makestep's limit
+        ),
+    )
+    CHRONY_FROZEN = (
+        "chrony-frozen",
+        Traits("chronyd, set up for guests that are frozen", Means.CHRONYD, _CHRONY_FROZEN_CONF),
+    )
+    CHRONY_PHC = (
+        "chrony-phc",
+        Traits(
+            "chronyd on the host's clock by ptp_kvm",
+            Means.CHRONYD,
+            _CHRONY_PHC_CONF,
+            ptp=PtpClock("ptp_kvm", "KVM virtual PTP"),
+        ),
+    )
+    TIMESYNCD = "timesyncd", Traits("systemd-timesyncd", Means.TIMESYNCD, _TIMESYNCD_CONF)
+    NTPD = "ntpd", Traits("ntpd (ntpsec)", Means.NTPD, _NTPD_CONF)
+    VMCLOCK = (
+        "vmclock",
+        Traits(
+            "chronyd on the vmclock device",
+            Means.CHRONYD,
+            _CHRONY_PHC_CONF,
+            ptp=PtpClock("ptp_vmclock", "vmclock"),
+        ),
+    )
 
     @property
     def about(self) -> str:
         """What it does, in a few words."""
-        return _ABOUT[self]
+        return self.traits.about
+
+    @property
+    def means(self) -> Means:
+        """What moves the clock."""
+        return self.traits.means
+
+    @property
+    def repairs(self) -> bool:
+        """Whether anything is there to repair the clock at all."""
+        return self.means is not Means.NOTHING
 
     @property
     def uses_agent(self) -> bool:
         """Whether the host acts through qemu-guest-agent."""
-        return self in (self.AGENT, self.AGENT_RTC, self.DOMTIME_NOW)
+        return self.means.uses_agent
 
     @property
     def acts_from_host(self) -> bool:
         """Whether the host does it, on the resume; else the guest helps itself, or nobody does."""
-        return self.uses_agent or self in (self.PUSH, self.HWCLOCK)
+        return self.repairs and not self.is_daemon
 
     @property
     def is_daemon(self) -> bool:
         """Whether a program in the guest keeps its clock in time, with a configuration of its own."""
-        return self is not self.NONE and not self.acts_from_host
-
-    @property
-    def is_chrony(self) -> bool:
-        """Whether that program is chronyd."""
-        return self.is_daemon and self not in (self.TIMESYNCD, self.NTPD)
+        return self.means.is_daemon
 
     @property
     def uses_ntp(self) -> bool:
         """Whether it needs the host's NTP server."""
-        return self in (self.CHRONY, self.CHRONY_DISTRIBUTION, self.CHRONY_FROZEN, self.TIMESYNCD, self.NTPD)
+        return "{server}" in self.traits.config
 
     @property
     def reads_rtc(self) -> bool:
         """Whether its time comes from the guest's RTC: whole seconds, and only as right as the RTC is."""
-        return self in (self.AGENT_RTC, self.HWCLOCK)
+        return self.means in (Means.AGENT_RTC, Means.HWCLOCK)
 
+    def config(self, server: str = "", port: int = 0, device: str = "") -> str:
+        """The configuration of its program; "" for one without.
 
-_ABOUT = {
-    ResyncMechanism.NONE: "nothing repairs the clock",
-    ResyncMechanism.AGENT: "the host sets the time in nanoseconds through the guest agent",
-    ResyncMechanism.AGENT_RTC: "the guest agent reads the RTC (libvirt's SYNC flag)",
-    ResyncMechanism.DOMTIME_NOW: "the host sets whole seconds through the agent (virsh domtime --now)",
-    ResyncMechanism.HWCLOCK: "hwclock --hctosys in the guest, on the resume",
-    ResyncMechanism.PUSH: "the host measures the offset on the resume, and the guest steps by it",
-    ResyncMechanism.CHRONY: "chronyd, makestep 1.0 -1",
-    ResyncMechanism.CHRONY_DISTRIBUTION: "chronyd, makestep 1 3 as several distributions have it",
-    ResyncMechanism.CHRONY_FROZEN: "chronyd, set up for guests that are frozen",
-    ResyncMechanism.CHRONY_PHC: "chronyd on the host's clock by ptp_kvm",
-    ResyncMechanism.TIMESYNCD: "systemd-timesyncd",
-    ResyncMechanism.NTPD: "ntpd (ntpsec)",
-    ResyncMechanism.VMCLOCK: "chronyd on the vmclock device",
-}
+        server, port: of the host's NTP server as the guest sees it. timesyncd and ntpd have no word for a
+        port: the image's /usr/lib/freezelab/ntp-port sees to that. device: the PHC, such as /dev/ptp0.
+        """
+        text = self.traits.config
+        return text.replace("{server}", server).replace("{port}", str(port)).replace("{device}", device)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from lab.core.clock_disturbance import delay_ns
 from lab.core.cycle_findings import CycleFindings
-from lab.core.plan import ResyncMechanism
 from lab.core.predictions import compared
 from lab.core.quantities import format_about, format_interval, format_seconds
 from lab.core.resync import SyncOutcome
@@ -52,7 +51,7 @@ class ResyncFindings(CycleFindings):
         """A clock that was brought back, and misses a limit by no more than the busy host held things up,
         tells nothing of the guest."""
         delay = delay_ns(self.obs)
-        if outcome is not Outcome.FAILED or over_ns > delay or self.result.mechanism is ResyncMechanism.NONE:
+        if outcome is not Outcome.FAILED or over_ns > delay or not self.result.mechanism.repairs:
             return outcome, why
         held = f"the busy host held readings up by as much as {format_about(delay)}"
         return Outcome.INCONCLUSIVE, f"{why}; {held}"
@@ -64,7 +63,7 @@ class ResyncFindings(CycleFindings):
             return f"not in time after {watched}"
         where = "behind" if final.mid_ns < 0 else "ahead"
         size = format_interval(final if final.mid_ns >= 0 else -final)
-        by = "" if self.result.mechanism is not ResyncMechanism.NONE else ", and nothing was to repair it"
+        by = "" if self.result.mechanism.repairs else ", and nothing was to repair it"
         return f"still {size} {where} {watched} after the resume{by}"
 
     def _last_seen_ns(self) -> int:

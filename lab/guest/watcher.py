@@ -10,27 +10,23 @@ from typing import Any
 
 from lab.core.claims import Claim
 from lab.core.effects import Backward, Effects, RtcLook, Timers
-from lab.core.mechanism import ResyncMechanism
+from lab.core.mechanism import Means, ResyncMechanism
 from lab.guest.client import ANSWER_S, BackgroundProgram
 from lab.guest.ssh import SSH
 
 STOP_S = 10.0
 
 
+_CLIENTS = {Means.CHRONYD: "chronyc", Means.TIMESYNCD: "timesync", Means.NTPD: "ntpq"}
+"""What a program's claims are asked through, by the names of inside/clock_claims.py."""
+
+
 def asked(mechanism: ResyncMechanism) -> str:
     """Which programs the guest is asked through, beside adjtimex(2). timedatectl's "synchronized" is made of
     adjtimex's maximum error; to ask it starts D-Bus and two services, so it is done only where a daemon
     claims something, and seldom."""
-    names = []
-    if mechanism.is_chrony:
-        names.append("chronyc")
-    if mechanism is ResyncMechanism.TIMESYNCD:
-        names.append("timesync")
-    if mechanism is ResyncMechanism.NTPD:
-        names.append("ntpq")
-    if mechanism.is_daemon:
-        names.append("timedatectl")
-    return ",".join(names)
+    client = _CLIENTS.get(mechanism.means)
+    return f"{client},timedatectl" if client else ""
 
 
 class GuestWatcher:

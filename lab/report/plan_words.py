@@ -26,12 +26,10 @@ from lab.core.plan import (
     HoldPatch,
     Patch,
     Regime,
-    ResyncMechanism,
     RtcTrack,
     TimeFault,
 )
 from lab.core.quantities import format_about, format_as_written
-from lab.core.timesync.configs import filled
 from lab.core.timesync.rules import forecast
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
@@ -154,11 +152,11 @@ def _repaired(cell: Cell, wall: WallClock, fault: TimeFault | None) -> str:
     else:  # nobody knows: from the freeze's own milliseconds to the deadline
         pause = Interval(NS_PER_MS, max(NS_PER_S, longest))
     stopped = wall is not WallClock.RIGHT
-    if cell.resync is ResyncMechanism.NONE and stopped and pause.low_ns < pause.high_ns:
+    if not cell.resync.repairs and stopped and pause.low_ns < pause.high_ns:
         return "it stays so"
     # Of the configuration that the lab is going to install, and a state that nobody knows yet.
     rtc_stops = any(guest.rtc is RtcTrack.GUEST for guest in cell.guests)
-    setup = Setup(cell.resync, config=filled(cell.resync, "host", 123, "/dev/ptp0"), rtc_stops=rtc_stops)
+    setup = Setup(cell.resync, config=cell.resync.config("host", 123, "/dev/ptp0"), rtc_stops=rtc_stops)
     if fault is not None and cell.resync.uses_ntp:
         setup = replace(setup, server_fault=fault.text)
     lost_ns = None if stopped else _lost(cell, pause)

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from lab.core.clock import GuestClock, Interval, intersect
-from lab.core.mechanism import ResyncMechanism
+from lab.core.mechanism import Means, ResyncMechanism
 from lab.core.plan import Expectations, HoldPatch
-from lab.core.timesync import configs
 from lab.core.timesync_setup import SILENT
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
@@ -30,7 +29,7 @@ from tests.guest.conftest import Lab
 
 HOST_IN_GUEST = "10.0.2.2"
 SHORT: dict[str, Any] = {"settle_ns": 0, "before_ns": NS_PER_S, "watch_ns": 3 * NS_PER_S}
-WORKING = [m for m in ResyncMechanism if not m.is_chrony or m is ResyncMechanism.CHRONY_FROZEN]
+WORKING = [m for m in ResyncMechanism if m.means is not Means.CHRONYD or m is ResyncMechanism.CHRONY_FROZEN]
 """What this machine's guests can have. The other chronyds differ in some words of text; `chrony` is in
 test_reality."""
 
@@ -133,7 +132,7 @@ def test_it_is_put_in_and_leaves_nothing(
     with installed(mechanism, ways, lab) as resync:
         setup = resync.setup()
         assert setup.mechanism is mechanism
-        assert setup.config == configs.filled(mechanism, HOST_IN_GUEST, server.port)
+        assert setup.config == mechanism.config(HOST_IN_GUEST, server.port)
         assert re.match(PROGRAMS.get(mechanism, ""), setup.program), setup
         assert STATUS.get(mechanism, set()) <= set(setup.status), setup
         assert offset(lab).smallest_ns < 100 * NS_PER_MS

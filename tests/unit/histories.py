@@ -53,7 +53,6 @@ from lab.core.plan import (
     ResyncMechanism,
 )
 from lab.core.timeline import MemoryProof, Observation, ProbeFacts, Step
-from lab.core.timesync.configs import filled
 from lab.core.timesync_setup import Setup
 from lab.core.units import parse_duration
 from lab.record.journal import EVENTS, FileJournal
@@ -363,7 +362,7 @@ def _resync_cycle(one: Cell, seed: int, repair: Repair, **more: object) -> Obser
         one.cycle.method, 0, one.cycle.patch.duration_ns, seed=seed, repair=repair,
         **{"watch_ns": 5 * S, **more},
     )  # fmt: skip
-    config = filled(one.resync, "127.0.0.1", 20123)
+    config = one.resync.config("127.0.0.1", 20123)
     setup = Setup(one.resync, PROGRAMS.get(one.resync, ""), config, STATUS.get(one.resync, {}))
     return replace(seen, setup=setup)
 

@@ -8,12 +8,12 @@ import pytest
 
 from lab.core.clock import Interval
 from lab.core.judge import measure
+from lab.core.mechanism import Means
 from lab.core.plan import Expectations, Regime, ResyncMechanism
 from lab.core.predictions import compared
 from lab.core.repeatability import METRIC, again
 from lab.core.result import CycleResult
 from lab.core.resync import Correction
-from lab.core.timesync import configs
 from lab.core.timesync.chronyconf import MAX_SLEW_PPM, ChronyConf, Makestep, Source, parse
 from lab.core.timesync.compare import AS_PREDICTED
 from lab.core.timesync.forecast import Forecast
@@ -93,8 +93,8 @@ def test_what_is_no_configuration_is_read_as_none(text: str) -> None:
 
 def test_the_labs_own_configurations_are_understood() -> None:
     for mechanism in M:
-        text = configs.filled(mechanism, "192.0.2.1", 123, "/dev/ptp0")
-        if mechanism.is_chrony:
+        text = mechanism.config("192.0.2.1", 123, "/dev/ptp0")
+        if mechanism.means is Means.CHRONYD:
             conf = parse(text)
             assert len(conf.sources) == 1
             assert isinstance(conf.makestep, Makestep)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from lab.core.clock import Interval, Stamp
 from lab.core.findings import findings, outcome_of
 from lab.core.judge import CycleResult, measure
+from lab.core.mechanism import Means
 from lab.core.plan import CycleSpec, Expectations, HoldPatch, Regime, ResyncMechanism
 from lab.core.predictions import compared, held
 from lab.core.resync import Correction
 from lab.core.resync_findings import AS_PREDICTED as AS_PREDICTED_METRIC
-from lab.core.timesync import configs
 from lab.core.timesync.compare import CLAIMS, NOT_YET
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.rules import forecast
@@ -44,8 +44,8 @@ SETUPS = (
     Setup(M.AGENT_RTC),
     Setup(M.HWCLOCK, rtc_stops=True),
     Setup(M.HWCLOCK, status={"rtc_minus_real_ns": "-300000000", "rtc_bound_ns": "20000000"}),
-    *(Setup(m, config=configs.filled(m, "192.0.2.1", 11123, "/dev/ptp0")) for m in M if m.is_daemon),
-    Setup(M.CHRONY_DISTRIBUTION, config=configs.filled(M.CHRONY_DISTRIBUTION, "a", 1), status=USED_UP),
+    *(Setup(m, config=m.config("192.0.2.1", 11123, "/dev/ptp0")) for m in M if m.is_daemon),
+    Setup(M.CHRONY_DISTRIBUTION, config=M.CHRONY_DISTRIBUTION.config("a", 1), status=USED_UP),
     Setup(M.CHRONY, config=NEVER),
     Setup(M.TIMESYNCD, config="[Time]\nPollIntervalMaxSec=32\n", status={"PollIntervalUSec": "32s"}),
     Setup(M.NTPD, config=QUICK_NTPD),
@@ -96,7 +96,8 @@ def obeying(setup: Setup, predicted: Forecast, lost_ns: int, plot: Plot) -> tupl
         took = abs(lost_ns) * S // ppb
         ends = min(max(at, took), predicted.within.high_ns)
         return (Move(max(0, ends - took), to_ns, ppb=ppb),)
-    if abs(plot.over_ns) * 2 < lost_ns and at > 50 * MS and plot.over_ns and setup.mechanism.is_chrony:
+    by_chrony = setup.mechanism.means is Means.CHRONYD
+    if abs(plot.over_ns) * 2 < lost_ns and at > 50 * MS and plot.over_ns and by_chrony:
         return (Move(at // 2, to_ns + plot.over_ns), Move(at, to_ns))
     return (Move(at, to_ns),)
 

@@ -13,7 +13,7 @@ import pytest
 from lab.core.clock import Interval, Stamp
 from lab.core.mechanism import ResyncMechanism
 from lab.core.plan import TimeFault, TimeFaultKind
-from lab.core.timesync import configs, rules
+from lab.core.timesync import rules
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.host import chronyd, sntp
@@ -133,7 +133,7 @@ def test_nothing_is_forecast_of_a_server_at_fault() -> None:
     pause = Interval(5 * NS_PER_S, 5 * NS_PER_S)
     for mechanism in ResyncMechanism:
         fault = LATE.text if mechanism.uses_ntp else ""
-        setup = Setup(mechanism, config=configs.filled(mechanism), server_fault=fault)
+        setup = Setup(mechanism, config=mechanism.config(), server_fault=fault)
         said = rules.forecast(setup, pause, True, 20 * NS_PER_S)
         if mechanism.uses_ntp:
             assert said.text == "open: the time server is late by 300 ms for 1 s after the resume"

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from lab.core.clock import Stamp
 from lab.core.mechanism import ResyncMechanism
-from lab.core.timesync import configs
 from lab.core.timesync.chronyconf import parse
 from lab.core.timesync.timesyncd import most_ns
 from lab.core.timesync_setup import Setup
@@ -83,7 +82,7 @@ def test_timesyncds_answers() -> None:
 
 @pytest.mark.parametrize("mechanism", list(ResyncMechanism))
 def test_configurations_are_filled(mechanism: ResyncMechanism) -> None:
-    text = configs.filled(mechanism, "10.0.2.2", 4711, "/dev/ptp1")
+    text = mechanism.config("10.0.2.2", 4711, "/dev/ptp1")
     assert "{" not in text
     assert bool(text) == mechanism.is_daemon
     assert ("10.0.2.2" in text) == mechanism.uses_ntp

@@ -28,7 +28,6 @@ that a push steps by.
 from __future__ import annotations
 
 from lab.core.clock import Interval
-from lab.core.mechanism import ResyncMechanism
 from lab.core.quantities import format_about
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
@@ -68,18 +67,16 @@ HWCLOCK = "hwclock(8); util-linux sys-utils/hwclock.c"
 QEMU_RTC = "QEMU hw/rtc/mc146818rtc.c"
 
 
-def forecast(setup: Setup, at: Situation) -> Forecast:
-    match setup.mechanism:
-        case ResyncMechanism.AGENT:
-            return _set(at, Interval(-AGENT_NS, SMALL_NS), "to the agent's latency", (QGA, LIBVIRT))
-        case ResyncMechanism.DOMTIME_NOW:
-            left = Interval(-NS_PER_S - AGENT_NS, SMALL_NS)
-            virsh = "libvirt tools/virsh-domain.c (cmdDomTime)"
-            return _set(at, left, "to a whole second, 0 to 1 s behind", (virsh, QGA))
-        case ResyncMechanism.PUSH:
-            return _push(setup, at)
-        case _:
-            return _from_rtc(setup, at)
+def agent_time(_: Setup, at: Situation) -> Forecast:
+    """The host's time in nanoseconds, through the agent."""
+    return _set(at, Interval(-AGENT_NS, SMALL_NS), "to the agent's latency", (QGA, LIBVIRT))
+
+
+def agent_seconds(_: Setup, at: Situation) -> Forecast:
+    """The host's whole seconds, through the agent."""
+    left = Interval(-NS_PER_S - AGENT_NS, SMALL_NS)
+    virsh = "libvirt tools/virsh-domain.c (cmdDomTime)"
+    return _set(at, left, "to a whole second, 0 to 1 s behind", (virsh, QGA))
 
 
 def _set(at: Situation, left: Interval, where: str, sources: tuple[str, ...]) -> Forecast:
@@ -94,7 +91,7 @@ def _step(at: Situation) -> Correction | None:
     return Correction.STEP if at.off.low_ns > SMALL_NS else None
 
 
-def _push(setup: Setup, at: Situation) -> Forecast:
+def push(setup: Setup, at: Situation) -> Forecast:
     """The host measures the offset and the guest steps by it, as Hyper-V's time synchronisation service sends
     the host's time on a resume (Linux, drivers/hv/hv_util.c, adj_guesttime: ICTIMESYNCFLAG_SYNC)."""
     bound = max(PUSH_NS, 2 * (number(setup.status, "push_bound_ns") or 0))
@@ -106,7 +103,8 @@ def _push(setup: Setup, at: Situation) -> Forecast:
     return Forecast(True, _step(at), within, left, text, sources)
 
 
-def _from_rtc(setup: Setup, at: Situation) -> Forecast:
+def from_rtc(setup: Setup, at: Situation) -> Forecast:
+    """The guest's RTC, by hwclock; the agent calls it, too."""
     rtc, known = RTC, number(setup.status, "rtc_minus_real_ns")
     if known is not None:
         rtc = Interval(known, known).widened(abs(number(setup.status, "rtc_bound_ns") or 10 * NS_PER_MS))

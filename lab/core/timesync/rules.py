@@ -6,15 +6,27 @@ right.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from lab.core.clock import Interval
-from lab.core.mechanism import ResyncMechanism
+from lab.core.mechanism import Means
 from lab.core.resync import Correction
 from lab.core.timesync import chrony, host, ntpd, timesyncd
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.situation import Situation
 from lab.core.timesync_setup import SILENT, Setup
+
+_RULES: dict[Means, Callable[[Setup, Situation], Forecast]] = {
+    Means.AGENT_TIME: host.agent_time,
+    Means.AGENT_SECONDS: host.agent_seconds,
+    Means.AGENT_RTC: host.from_rtc,
+    Means.HWCLOCK: host.from_rtc,
+    Means.PUSH: host.push,
+    Means.CHRONYD: chrony.forecast,
+    Means.TIMESYNCD: timesyncd.forecast,
+    Means.NTPD: ntpd.forecast,
+}
 
 BOOTED = Forecast(None, None, None, None, "set at boot, from the RTC's whole seconds", ("rtc(4)",))
 """Of a guest that was rebooted."""
@@ -45,19 +57,13 @@ def forecast(
     if stopped:
         lost = Interval(max(0, pause.low_ns), max(0, pause.high_ns))
     at, mechanism = Situation(lost or Interval(0, 0), pause, watch_ns, before), setup.mechanism
-    if mechanism is ResyncMechanism.NONE:
+    if not mechanism.repairs:
         return _nothing(at)
     if SILENT in setup.status:
         return replace(_nothing(at), text=f"{_nothing(at).text}: {setup.status[SILENT]}")
-    if mechanism.acts_from_host:
-        return host.forecast(setup, at)
-    if setup.server_fault:
+    if setup.server_fault and mechanism.is_daemon:
         return Forecast(None, None, None, None, f"open: the time server is {setup.server_fault}")
-    if mechanism is ResyncMechanism.TIMESYNCD:
-        return timesyncd.forecast(setup, at)
-    if mechanism is ResyncMechanism.NTPD:
-        return ntpd.forecast(setup, at)
-    return chrony.forecast(setup, at)
+    return _RULES[mechanism.means](setup, at)
 
 
 def _nothing(at: Situation) -> Forecast:

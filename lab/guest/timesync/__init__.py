@@ -18,12 +18,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from lab.core.mechanism import ResyncMechanism
-from lab.core.timesync import configs
+from lab.core.mechanism import Means, ResyncMechanism
 from lab.errors import FreezelabError, Refused
 from lab.guest.timesync import phc, push, services
 from lab.guest.timesync.acting import AgentResync, HwclockResync, NoResync
-from lab.guest.timesync.daemon import CLEAN, START_S, DaemonResync, TimeDaemon
+from lab.guest.timesync.daemon import CLEAN, START_S, DaemonResync
 from lab.guest.timesync.push import PushResync
 from lab.guest.timesync.ways import Agent, Ways
 from lab.ports import Resync
@@ -44,20 +43,21 @@ def install(mechanism: ResyncMechanism, ways: Ways, *, config: str | None = None
         raise Refused("the host's NTP server cannot be reached from this guest", where=ways.where)
     ssh = ways.ssh()
     ssh.check(CLEAN, START_S)
-    if mechanism is ResyncMechanism.PUSH:
+    if mechanism.means is Means.PUSH:
         return _or_nothing(pushed := PushResync(ways), pushed.install)
     with push.once(ways) as line:
         push.set_clock(line)
         rtc = push.rtc_minus_real(line) if mechanism.reads_rtc else None
-    if mechanism is ResyncMechanism.NONE:
+    if not mechanism.repairs:
         return NoResync()
     if mechanism.uses_agent:
         return AgentResync(mechanism, ways).install(rtc)
-    if mechanism is ResyncMechanism.HWCLOCK:
+    if mechanism.means is Means.HWCLOCK:
         return _or_nothing(hwclock := HwclockResync(ways), lambda: hwclock.install(rtc))
-    device = phc.device(ssh, mechanism) if mechanism in phc.CLOCKS else ""
-    text = config if config is not None else configs.filled(mechanism, ways.server, ways.port, device)
-    daemon = DaemonResync(mechanism, _service(mechanism, ways), ways)
+    device = phc.device(ssh, mechanism.traits.ptp) if mechanism.traits.ptp else ""
+    text = config if config is not None else mechanism.config(ways.server, ways.port, device)
+    program = services.DAEMONS[mechanism.means](mechanism, ways.server, ways.port)
+    daemon = DaemonResync(mechanism, program, ways)
     daemon.check()
     return _or_nothing(daemon, lambda: daemon.install(text))
 
@@ -71,11 +71,3 @@ def _or_nothing(made: T, act: Callable[[], object]) -> T:
             made.remove()
         raise
     return made
-
-
-def _service(mechanism: ResyncMechanism, ways: Ways) -> TimeDaemon:
-    if mechanism is ResyncMechanism.TIMESYNCD:
-        return services.timesyncd(ways.server, ways.port)
-    if mechanism is ResyncMechanism.NTPD:
-        return services.ntpd(ways.server, ways.port)
-    return services.chrony(mechanism)

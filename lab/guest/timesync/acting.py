@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from lab.core.clock import Interval
-from lab.core.mechanism import ResyncMechanism
+from lab.core.mechanism import Means, ResyncMechanism
 from lab.core.timesync_setup import SILENT, Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Refused
@@ -104,10 +104,10 @@ class AgentResync(Acting):
         self._mechanism, self._ways, self._agent = mechanism, ways, ways.agent
         self._status: dict[str, str] = {}
         self._act = {
-            ResyncMechanism.AGENT: self._agent.set_time,
-            ResyncMechanism.DOMTIME_NOW: self._agent.set_seconds,
-            ResyncMechanism.AGENT_RTC: self._agent.read_rtc,
-        }[mechanism]
+            Means.AGENT_TIME: self._agent.set_time,
+            Means.AGENT_SECONDS: self._agent.set_seconds,
+            Means.AGENT_RTC: self._agent.read_rtc,
+        }[mechanism.means]
 
     def install(self, rtc: Interval | None) -> AgentResync:
         """GuestError when the agent does not answer. rtc: what is known of the RTC less REALTIME."""

@@ -7,7 +7,7 @@ chronyd   of `chronyc -c tracking` (chronyc(1)): refid reference stratum ref_tim
           rms_offset frequency_ppm residual_ppm skew_ppm root_delay root_dispersion update_interval leap
           (seconds, ppm); of `chronyc -c sources`, of its first source: state (* selected, ? unreachable …)
           poll (power of two in seconds) reach (octal) last_rx (seconds since the last answer); updates: of
-          the clock since it was started, at least (DISTRIBUTION_UPDATES when a set-up waited for so many).
+          the clock since it was started, at least (Traits.updates, when the set-up waited for so many).
           timesyncd PollIntervalUSec (microseconds), since_poll_s (seconds since the file that marks a
           synchronisation was touched).
 ntpd      system and peer variables of a mode 6 query, by ntpq's names: leap stratum tc offset frequency
@@ -17,9 +17,10 @@ ntpd      system and peer variables of a mode 6 query, by ntpq's names: leap str
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 
-from lab.core.mechanism import ResyncMechanism
+from lab.core.mechanism import Means, ResyncMechanism
 from lab.core.quantities import format_about
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.guest.timesync.daemon import PORT, TimeDaemon, inlined, waited
@@ -46,11 +47,6 @@ _CHRONY_INCLUDES = " ".join((
     f'[Cc][Oo][Nn][Ff][Dd][Ii][Rr]) shift; for f in $(printf "%s/*.conf " "$@"); {_EACH}',
     f'[Ss][Oo][Uu][Rr][Cc][Ee][Dd][Ii][Rr]) shift; for f in $(printf "%s/*.sources " "$@"); {_EACH}',
 ))  # fmt: skip
-
-DISTRIBUTION_UPDATES = 4
-"""chronyd selects a source after three or four samples, and with a source that has answered eight polls it
-has
-updated the clock at least so often: beyond the limit of `makestep 1 3`."""
 
 
 def _chrony_status(text: str) -> dict[str, str]:
@@ -81,13 +77,15 @@ def _chrony_claim(status: dict[str, str]) -> str:
 def chrony(mechanism: ResyncMechanism) -> TimeDaemon:
     synced = "chronyc waitsync 60 0.02 0 0.5"  # 60 tries, each 0.5 s, until within 20 ms
     ready, parse = f"{synced} || {{ chronyc -n sources; exit 1; }}", _chrony_status
-    if mechanism is ResyncMechanism.CHRONY_DISTRIBUTION:
+    if updates := mechanism.traits.updates:
+        # It selects a source after three or four samples, so with one that has answered eight polls it has
+        # updated the clock four times at least.
         ready = f"{synced} || exit 1; " + waited(
             "chronyc -c -n sources | grep -q ',377,'", 40, "chronyc -n sources"
         )
 
         def parse(text: str) -> dict[str, str]:
-            return {**_chrony_status(text), "updates": str(DISTRIBUTION_UPDATES)}
+            return {**_chrony_status(text), "updates": str(updates)}
 
     return TimeDaemon(
         unit="chrony.service",
@@ -197,3 +195,11 @@ def ntpd(server: str, port: int) -> TimeDaemon:
 
 def _port(server: str, port: int) -> str:
     return f"mkdir -p /etc/freezelab && echo 'server={server} port={port}' >{PORT}"
+
+
+DAEMONS: dict[Means, Callable[[ResyncMechanism, str, int], TimeDaemon]] = {
+    Means.CHRONYD: lambda mechanism, _server, _port: chrony(mechanism),
+    Means.TIMESYNCD: lambda _, server, port: timesyncd(server, port),
+    Means.NTPD: lambda _, server, port: ntpd(server, port),
+}
+"""A mechanism's program, with the host's NTP server as the guest sees it."""
