@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,12 @@ def test_the_reference_explains_every_key() -> None:
     for section in [schema(), *schema()["$defs"].values()]:
         for key in section["properties"]:
             assert f"`{key}`" in text, key
+
+
+def test_the_playbook_in_the_readme_loads() -> None:
+    block = re.search(r"^    name: .*\n(?:    .*\n)+", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert block
+    assert parse(textwrap.dedent(block.group()).encode(), "README.md").name == "my-app"
 
 
 def test_examples_in_the_reference_load() -> None:
