@@ -12,7 +12,7 @@
 #     restore: fd: migration to a file is not supported. Use file: instead.
 #     domains afterwards: 0
 # In the product: save-restore into QEMU 11 by a libvirt before 12.1 is refused before the freeze
-#   (lab/hypervisor/saving.py; docs/design.md#restore-under-the-old-emulator).
+#   (lab/hypervisor/freeze/save_restore.py; docs/design.md#restore-under-the-old-emulator).
 # Needs root. Exit: 0 as described, 1 changed, 2 could not be tried.
 cd "$(dirname "$0")" && . ./common.sh && . ./qemu.sh
 

@@ -11,7 +11,7 @@
 #     source running: cont answered {}; afterwards running
 #     source paused: cont answered {}; afterwards paused
 # In the product: the successor is told to run when its query-status has left inmigrate, and not before
-#   (lab/hypervisor/exchange.py).
+#   (lab/hypervisor/freeze/in_place.py).
 # Needs root. Exit: 0 as described, 1 changed, 2 could not be tried.
 cd "$(dirname "$0")" && . ./common.sh && . ./qemu.sh
 

@@ -189,7 +189,7 @@ class Controller:
         live = {name: subjects[name] for name in self._there(terms, subjects)}
         if live:
             terms.stage("frozen")
-            resumed = (self._reboot if method is FreezeMethod.REBOOT else self._freeze)(terms, live)
+            resumed = (self._reboot if method.boots_anew else self._freeze)(terms, live)
             terms.stage("resyncing")
             self._view.phase("watch", length_ns=spec.watch_ns)
             until, look = resumed.raw_ns + spec.watch_ns, told.look if told is not None else None

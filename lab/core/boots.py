@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from lab.core.clock import PHI_PPM, GuestClock, Interval
-from lab.core.method import FreezeMethod
 from lab.core.offsets import Rate
 from lab.core.rates import UNKNOWN_DRIFT_PPM
 from lab.core.timeline import Heartbeat, Observation, Reading
@@ -76,7 +75,7 @@ def of_first_boot(obs: Observation) -> Boots:
     first, last = obs.facts_before, obs.facts_after
     ids = [facts.boot_id for facts in (first, last) if facts is not None]
     known, same = len(set(ids)) == 2, len(ids) == 2 and len(set(ids)) == 1
-    if obs.method is FreezeMethod.REBOOT or same:
+    if obs.method.boots_anew or same:
         return Boots(obs, known)
     readings = obs.readings
     cut = next(

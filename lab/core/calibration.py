@@ -157,7 +157,7 @@ def known_pause(obs: Observation) -> Value | None:
         return None
     interval = hypervisor_witness(obs.stop, obs.resume)
     stamps = stamps_apart(obs.stop, obs.resume)
-    if obs.method is FreezeMethod.SUSPEND and stamps is not None:
+    if stamps is not None:
         return Value(min(interval.high_ns, max(interval.low_ns, stamps.mid_ns)), interval)
     return Value(interval.mid_ns, interval)
 

@@ -8,7 +8,6 @@ from lab.core.clock import Interval
 from lab.core.cycle_findings import CycleFindings
 from lab.core.effects import Effects, backward, rtc_around, rtc_moved
 from lab.core.kernel_log import sorted_out
-from lab.core.method import FreezeMethod
 from lab.core.quantities import format_about, format_interval
 from lab.core.units import NS_PER_MS
 from lab.core.verdict import Finding, Outcome
@@ -18,7 +17,7 @@ class GuestFindings(CycleFindings):
     """Boot id, kernel log, effects."""
 
     def same_boot(self) -> Iterator[Finding]:
-        unchanged, rebooted = self.result.boot_id_unchanged, self.obs.method is FreezeMethod.REBOOT
+        unchanged, rebooted = self.result.boot_id_unchanged, self.obs.method.boots_anew
         expectation = "another" if rebooted else "the same"
         if unchanged is None:
             why = "the boot_id was not read on both sides"
@@ -61,7 +60,7 @@ class GuestFindings(CycleFindings):
         backward is a failure."""
         seen, spec = self.obs.effects, self.result.spec
         if seen is None:
-            if spec is not None and spec.effects and self.obs.method is not FreezeMethod.REBOOT:
+            if spec is not None and spec.effects and not self.obs.method.boots_anew:
                 why = "the guest was to be watched for effects of the pause, and was not"
                 yield self._finding("monotonic", "never backward", "not watched", Outcome.INCONCLUSIVE, why)
             return

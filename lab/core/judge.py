@@ -12,7 +12,7 @@ from lab.core.audit import Truth, audit
 from lab.core.boots import Boots, of_first_boot
 from lab.core.clock import GuestClock, Interval
 from lab.core.clock_disturbance import HOST_STEP_NS, host_step, moved
-from lab.core.method import FreezeMethod, WallClock
+from lab.core.method import WallClock
 from lab.core.offsets import (
     HOST_SLEW_PPM,
     SLEW_PPM,
@@ -214,7 +214,7 @@ def measure(
     spec: CycleSpec | None = None,
 ) -> CycleResult:
     """All that can be said of one guest's cycle. known: the rate of its MONOTONIC_RAW, from elsewhere."""
-    if obs.method is FreezeMethod.REBOOT:
+    if obs.method.boots_anew:
         return rebooted(obs, mechanism, expect, spec)
     rescued, boots = by_deadman(obs), of_first_boot(as_resumed(obs))
     obs = boots.observation
@@ -238,7 +238,7 @@ def measure(
     phi = max(rate.largest_ppm for rate in pair)
     late_ns = LATE_NS if obs.method.keeps_process else COLD_NS
     # A guest that goes to sleep by itself is silent, and its clocks stand still, before its machine is.
-    asleep = obs.method is FreezeMethod.GUEST_SLEEP
+    asleep = obs.method.sleeps
     pause = measure_pause(
         obs.readings, obs.beats, obs.sampler, stop, resume, obs.frozen, pair, obs.cut or asleep, late_ns
     )

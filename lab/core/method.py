@@ -1,7 +1,10 @@
-"""Ways to freeze a guest, and what each of them predicts.
+"""Ways to freeze a guest: what each of them is, needs and predicts, in one place.
 
-The predictions are the methods' own rules, said before anything is measured; core.predictions holds them
-against the measurement.
+The rest of the lab asks a method what it is; it does not compare by name. How a guest is frozen is in
+lab.hypervisor.freeze, one file a method. docs/adding.md says how to add one.
+
+The predictions are the methods' own rules, written down before anything is measured; core.predictions
+compares them with the measurement.
 """
 
 from __future__ import annotations
@@ -44,20 +47,60 @@ class Prediction:
     boottime_counts: bool = False
 
 
-class FreezeMethod(StrEnum):
-    """How a guest is frozen, or what is done instead."""
+@dataclass(frozen=True)
+class MethodTraits:
+    """What a method is. The defaults are those of a method that stops the guest and touches nothing else.
 
-    SUSPEND = "suspend"  # libvirt's suspend: QEMU's `stop`
-    SIGSTOP = "sigstop"  # the whole QEMU process stopped by a signal
-    SAVE_RESTORE = "save-restore"  # libvirt's save to a file, and restore
-    IN_PLACE = "in-place"  # the QEMU process replaced, RAM left where it is
-    GUEST_SLEEP = "guest-sleep"  # the guest's own S3, by its agent; woken by the host
-    REBOOT = "reboot"  # no freeze: shut down, and started again
-    NONE = "none"  # no freeze: the guest runs on
+    about: for the playbook's documentation, after the method's name. plan: its step in a plan; {} is where it
+        saves to, if the plan says so.
+    freezes: the guest stands still, and then goes on where it was. boots_anew: it is shut down and started
+        again. A method that does neither lets it run on.
+    without_pause: for a method that does not freeze: how the sentence begins that refuses to expect anything
+        of a pause.
+    keeps_process: the hypervisor process that froze the guest is the one that resumes it.
+    monitor_answers: QEMU answers while the guest stands still.
+    copies_memory: the guest's RAM is copied out of the process, and back.
+    shares_memory: the guest's RAM has to be a file that two QEMU processes can map.
+    sleeps: the guest suspends itself (S3), which its machine has to offer. It is silent, and its clocks stand
+        still, before its machine does.
+    overhead_ns: what stopping and resuming add to a pause beside the patch, at most. None: it depends on the
+        guest, on the size of its RAM or on its own sleep, and only the budget bounds it.
+    own_keys: keys of a playbook's cycle that go with this method, and not with those that do not list them.
+    """
+
+    about: str
+    predicts: Prediction
+    plan: str = ""
+    freezes: bool = True
+    boots_anew: bool = False
+    without_pause: str = ""
+    keeps_process: bool = True
+    monitor_answers: bool = True
+    copies_memory: bool = False
+    shares_memory: bool = False
+    sleeps: bool = False
+    overhead_ns: int | None = None
+    own_keys: tuple[str, ...] = ()
+
+
+class FreezeMethod(StrEnum):
+    """How a guest is frozen, or what is done instead. The order is that of menus and documentation."""
+
+    SUSPEND = "suspend"
+    SIGSTOP = "sigstop"
+    SAVE_RESTORE = "save-restore"
+    IN_PLACE = "in-place"
+    GUEST_SLEEP = "guest-sleep"
+    REBOOT = "reboot"
+    NONE = "none"
+
+    @property
+    def traits(self) -> MethodTraits:
+        return _TRAITS[self]
 
     @property
     def predicts(self) -> Prediction:
-        return _PREDICTIONS[self]
+        return self.traits.predicts
 
     @property
     def expected_regime(self) -> Regime | None:
@@ -65,52 +108,90 @@ class FreezeMethod(StrEnum):
 
     @property
     def freezes(self) -> bool:
-        """The guest stands still, and then goes on where it was."""
-        return self not in (FreezeMethod.REBOOT, FreezeMethod.NONE)
+        return self.traits.freezes
+
+    @property
+    def boots_anew(self) -> bool:
+        return self.traits.boots_anew
+
+    @property
+    def runs_on(self) -> bool:
+        """The guest is left alone."""
+        return not self.freezes and not self.boots_anew
 
     @property
     def keeps_process(self) -> bool:
-        """The hypervisor process that froze the guest is the one that resumes it."""
-        return self not in (FreezeMethod.SAVE_RESTORE, FreezeMethod.IN_PLACE, FreezeMethod.REBOOT)
+        return self.traits.keeps_process
 
     @property
     def keeps_memory(self) -> bool:
         """The guest's RAM is not copied: it stays where it is, page by page."""
-        return self not in (FreezeMethod.SAVE_RESTORE, FreezeMethod.REBOOT)
+        return not self.traits.copies_memory and not self.boots_anew
 
     @property
-    def shares_memory(self) -> bool:
-        """The guest's RAM has to be a file that two QEMU processes can map."""
-        return self is FreezeMethod.IN_PLACE
+    def sleeps(self) -> bool:
+        return self.traits.sleeps
 
-    @property
-    def overhead_ns(self) -> int | None:
-        """What stopping and resuming add to a pause beside the patch, at most. None: it depends on the guest,
-        on the size of its RAM or on its own sleep, and only the budget bounds it."""
-        return _OVERHEAD_NS.get(self)
-
-
-# Seen: 10 to 60 ms a guest on machines at work (docs/design.md), several guests one after another.
-_OVERHEAD_NS = {
-    FreezeMethod.SUSPEND: NS_PER_S,
-    FreezeMethod.SIGSTOP: NS_PER_S,
-    FreezeMethod.IN_PLACE: NS_PER_S,
-    FreezeMethod.NONE: 0,
-}
 
 _STOPPED = Prediction(Regime.RESUMED, WallClock.BEHIND)
+"""QEMU's `stop` stops the virtual clock with the vCPUs, and the device state carries it from one process to
+the next (QEMU, docs/devel/migration, "timer" section; softmmu/cpu-timers.c)."""
 
-_PREDICTIONS = {
-    # QEMU's `stop` stops the virtual clock with the vCPUs, and the device state carries it from one
-    # process to the next (QEMU, docs/devel/migration, "timer" section; softmmu/cpu-timers.c).
-    FreezeMethod.SUSPEND: _STOPPED,
-    FreezeMethod.SAVE_RESTORE: _STOPPED,
-    FreezeMethod.IN_PLACE: _STOPPED,
-    # A signal stops the threads, not QEMU's clocks, which are the host's.
-    FreezeMethod.SIGSTOP: Prediction(Regime.JUMPED, WallClock.RIGHT),
-    # timekeeping_resume() of the guest's kernel adds the time slept, from the RTC, to REALTIME and BOOTTIME;
-    # MONOTONIC and MONOTONIC_RAW stand still.
-    FreezeMethod.GUEST_SLEEP: Prediction(Regime.RESUMED, WallClock.NEARLY, boottime_counts=True),
-    FreezeMethod.REBOOT: Prediction(None, WallClock.BOOTED),
-    FreezeMethod.NONE: Prediction(Regime.RUNNING, WallClock.RIGHT),
+_QUICK_NS = NS_PER_S
+"""10 to 60 ms a guest were measured on machines at work (docs/design.md); guests come one after another."""
+
+_TRAITS = {
+    FreezeMethod.SUSPEND: MethodTraits(
+        "by libvirt, their clocks stop",
+        _STOPPED,
+        "suspend every guest (libvirt)",
+        overhead_ns=_QUICK_NS,
+    ),
+    FreezeMethod.SIGSTOP: MethodTraits(
+        "the whole QEMU process is stopped by a signal, their clocks run on",
+        # A signal stops the threads, not QEMU's clocks, which are the host's.
+        Prediction(Regime.JUMPED, WallClock.RIGHT),
+        "stop every guest's QEMU process (SIGSTOP)",
+        monitor_answers=False,
+        overhead_ns=_QUICK_NS,
+    ),
+    FreezeMethod.SAVE_RESTORE: MethodTraits(
+        "saved to a file and restored",
+        _STOPPED,
+        "save every guest to a file{}, and restore it (libvirt)",
+        keeps_process=False,
+        copies_memory=True,
+        own_keys=("save_to",),
+    ),
+    FreezeMethod.IN_PLACE: MethodTraits(
+        "the QEMU process is replaced, memory stays where it is",
+        _STOPPED,
+        "replace every guest's QEMU process by one started before, RAM left in place",
+        keeps_process=False,
+        shares_memory=True,
+        overhead_ns=_QUICK_NS,
+    ),
+    FreezeMethod.GUEST_SLEEP: MethodTraits(
+        "the guest's own S3",
+        # timekeeping_resume() of the guest's kernel adds the time slept, from the RTC, to REALTIME and
+        # BOOTTIME; MONOTONIC and MONOTONIC_RAW stand still.
+        Prediction(Regime.RESUMED, WallClock.NEARLY, boottime_counts=True),
+        "have every guest go to sleep (S3, by its agent), and wake it",
+        sleeps=True,
+    ),
+    FreezeMethod.REBOOT: MethodTraits(
+        "shut down, and started again",
+        Prediction(None, WallClock.BOOTED),
+        freezes=False,
+        boots_anew=True,
+        without_pause="the guest is shut down and started again, so its clocks start anew and",
+        keeps_process=False,
+    ),
+    FreezeMethod.NONE: MethodTraits(
+        "they run on",
+        Prediction(Regime.RUNNING, WallClock.RIGHT),
+        freezes=False,
+        without_pause="the guest runs on, so",
+        overhead_ns=0,
+    ),
 }

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.core.clock import Interval
-from lab.core.method import FreezeMethod
 from lab.core.plan import DomainKind, GuestSpec
 from lab.core.quantities import DOWN, format_short
 from lab.core.result import CycleResult
@@ -29,7 +28,7 @@ ONE_AT_A_TIME = "one domain at a time"
 
 def taken_down(result: CycleResult) -> bool:
     """Whether the cycle was to stop the guest: not one without a freeze, and not one that was called off."""
-    return result.observation.frozen or result.observation.method is FreezeMethod.REBOOT
+    return result.observation.frozen or result.observation.method.boots_anew
 
 
 def stopped_at(call: Call) -> Interval:

@@ -22,7 +22,6 @@ class Impact(StrEnum):
 
 
 _FREEZES = tuple(method for method in FreezeMethod if method.freezes)
-_KEEP_PROCESS = tuple(method for method in _FREEZES if method.keeps_process)
 
 
 def _methods(impact: Impact) -> tuple[FreezeMethod, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.core.cycle_findings import CycleFindings
-from lab.core.method import FreezeMethod
 from lab.core.plan import Regime
 from lab.core.quantities import format_interval, format_seconds
 from lab.core.units import NS_PER_MS, format_duration
@@ -77,7 +76,7 @@ class PauseFindings(CycleFindings):
 
     def back(self) -> Iterator[Finding]:
         """A guest that was rebooted has no pause; it has an outage."""
-        if self.obs.method is not FreezeMethod.REBOOT or self.obs.stop is None:
+        if not self.obs.method.boots_anew or self.obs.stop is None:
             return
         outage = self.result.outage_ns
         if outage is None:
@@ -119,7 +118,7 @@ class PauseFindings(CycleFindings):
 
     def regime(self) -> Iterator[Finding]:
         wanted = Regime.RUNNING if not self.obs.frozen else self.expect.regime
-        if self.obs.method is FreezeMethod.REBOOT:
+        if self.obs.method.boots_anew:
             return
         pause = self.result.pause
         if wanted is None:

@@ -243,7 +243,7 @@ class CycleSpec:
     def longest_pause_ns(self) -> int:
         """What the patch and the method take together, at most. The budget bounds what nobody knows before:
         copying memory, proving it, a guest's own sleep."""
-        overhead_ns = self.method.overhead_ns
+        overhead_ns = self.method.traits.overhead_ns
         if overhead_ns is None or self.prove_memory:
             return self.budget_ns
         return min(self.budget_ns, self.patch.longest_ns + overhead_ns)

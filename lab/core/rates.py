@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from lab.core.clock import PHI_PPM, GuestClock
 from lab.core.drift import Drift, drift
-from lab.core.method import FreezeMethod
 from lab.core.offsets import Rate, Sample, samples, smoothed
 from lab.core.timeline import Observation
 from lab.core.witnesses import before_and_after
@@ -67,7 +66,7 @@ def known_rates(observations: Sequence[Observation]) -> dict[tuple[str, str, str
         key = obs.cell, obs.guest, obs.facts_before.boot_id
         windows = before_and_after(obs.readings, obs.stop, obs.resume)
         # After a reboot it is another clock.
-        for part in windows[:1] if obs.method is FreezeMethod.REBOOT else windows:
+        for part in windows[:1] if obs.method.boots_anew else windows:
             seen, so_far = rate_of(samples(part, GuestClock.RAW)), known.get(key)
             if key in known and so_far is None:
                 break

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from lab.core.claims import Audit
 from lab.core.clock import PHI_PPM, Interval
 from lab.core.drift import Drift
-from lab.core.method import FreezeMethod
 from lab.core.pause import Pause
 from lab.core.plan import CycleSpec, ResyncMechanism
 from lab.core.resync import ResyncResult
@@ -62,7 +61,7 @@ class CycleResult:
     def control(self) -> bool:
         """A cycle without the freeze that the plan is about."""
         wanted = self.spec.method if self.spec is not None else None
-        return self.observation.method is FreezeMethod.NONE is not wanted
+        return self.observation.method.runs_on and self.observation.method is not wanted
 
     @property
     def used(self) -> Interval | None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lab.core.clock import GuestClock, Interval, Stamp
-from lab.core.method import FreezeMethod
 from lab.core.offsets import Rate, Sample, ageing_ns, offset_at
 from lab.core.timeline import Heartbeat, Observation, Reading, Step
 
@@ -127,7 +126,7 @@ def parts(obs: Observation, sign: Sign | None, when: Interval | None) -> tuple[P
     latest when the first sign left it.
     """
     stop, resume = obs.stop, obs.resume
-    if stop is None or resume is None or obs.method is FreezeMethod.NONE:
+    if stop is None or resume is None or obs.method.runs_on:
         return ()
     begin, called = stop.called.raw_ns, resume.called.raw_ns
     ended = max(called, resume.returned.raw_ns - resume.ran_ns)

@@ -10,9 +10,8 @@ libvirt:
 - `facts`, `accelerators`: what is here, and whether KVM works. `agent`: qemu-guest-agent. `logs`: QEMU's own.
 
 Freezing:
-- `freezing`: each method from prepare to finish.
+- `freeze/`: one module a method, from prepare to finish.
 - `context`: the connection, domains and processes that all of them work with.
-- `exchange`, `cold`: in-place, with and without an overlap. `saving`: save-restore. `sleeping`: guest-sleep.
 - `losses`, `rehearsal`: what the next process would take away, asked before the freeze.
 - `proving`: the proof that RAM is the same.
 - `successor`: the process that takes a guest over. `migration`: what QEMU says of a migration.

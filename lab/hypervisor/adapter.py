@@ -10,28 +10,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lab.core.method import FreezeMethod
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
-from lab.hypervisor import agent, facts, fate, recovery, sleeping
+from lab.hypervisor import agent, facts, fate, recovery
 from lab.hypervisor.agent import SetBy
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
-from lab.hypervisor.cold import ColdExchange
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.deadman.client import Charge, DeadMan
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.hypervisor.domains import Domains, LabDomain, state_of
 from lab.hypervisor.embed import Root
 from lab.hypervisor.events import EventLog, LifecycleEvent
-from lab.hypervisor.exchange import Exchange
 from lab.hypervisor.facts import Emulator, HypervisorFacts
-from lab.hypervisor.freezing import Freeze, Nothing, Sigstop, Suspend
+from lab.hypervisor.freeze import Freeze, guest_sleep, make, make_for_resume, reboot
 from lab.hypervisor.guard import BudgetGuard
 from lab.hypervisor.logs import start_failure
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import QemuProcess
-from lab.hypervisor.saving import SaveRestore
-from lab.hypervisor.sleeping import GuestSleep
 from lab.hypervisor.successor import END_S
 from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
 
@@ -106,7 +101,7 @@ class LibvirtHypervisor:
         self.finish(guest)
         if freezing.method.freezes:
             self.dead_man.start()
-        freeze = self._make(guest, freezing)
+        freeze = make(self._context, guest, freezing)
         with self._lock:
             self._freezes[guest] = freeze  # for finish(): a signal may come right after it has prepared
         freeze.prepare()
@@ -129,12 +124,10 @@ class LibvirtHypervisor:
 
     def resume(self, guest: str, freezing: Freezing) -> Resumed:
         """Make a frozen guest run again, however often it is called. HypervisorError when it has ended."""
-        freeze = self._freezes.get(guest)
-        if freeze is None:
-            # Frozen by an earlier process, or not at all: only those that stop can be gone on with.
-            stopped = freezing.method is FreezeMethod.SIGSTOP
-            freeze = Sigstop(self._context, guest) if stopped else self._plain(guest, freezing)
-        resumed = freeze.resume()
+        known = self._freezes.get(guest)
+        if known is None:
+            known = make_for_resume(self._context, guest, freezing)
+        resumed = known.resume()
         self._ours.discard(guest)
         return resumed
 
@@ -173,21 +166,9 @@ class LibvirtHypervisor:
         return [charge for freeze in freezes if (charge := freeze.charge()) is not None]
 
     def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
-        """Have the guest power itself off. HypervisorError when it does not by CLOCK_MONOTONIC_RAW
-        `deadline_raw_ns`; it was asked and may still do so."""
-        domain, uuid = self._context.domain(guest)
-        called = self._clock.now()
-        if self._context.last_end(uuid) is not None or state_of(domain) == "shut off":
-            return Call(called, called)
-        start = len(self._context.events.lifecycle(uuid))
+        """See freeze.reboot.shut_down."""
         self._ours.add(guest)
-        with mapped("cannot be shut down", guest):
-            domain.shutdown()
-        left_s = self._context.left_s(deadline_raw_ns)
-        if self._context.events.wait_lifecycle(uuid, lambda e: e.ends_guest, left_s, start) is None:
-            raise HypervisorError("did not power itself off in time", where=guest)
-        self._context.forget(guest)
-        return Call(called, self._clock.now())
+        return reboot.shut_down(self._context, guest, deadline_raw_ns)
 
     def start(self, guest: str, successor: Successor) -> Call:
         """Start a guest that was shut down, from the same disk, under another emulator if one is named."""
@@ -209,8 +190,8 @@ class LibvirtHypervisor:
             raise gone
 
     def wake(self, guest: str) -> None:
-        """See sleeping.wake."""
-        sleeping.wake(self._context, guest)
+        """See freeze.guest_sleep.wake."""
+        guest_sleep.wake(self._context, guest)
 
     def is_ours(self, guest: str) -> bool:
         """What happens to the guest now is done here: it is being frozen, shut down, removed."""
@@ -376,25 +357,8 @@ class LibvirtHypervisor:
     def _made(self, guest: str, freezing: Freezing) -> Freeze:
         """The guest's freeze: what was prepared, or one made now."""
         if guest not in self._freezes:
-            self._freezes[guest] = self._make(guest, freezing)
+            self._freezes[guest] = make(self._context, guest, freezing)
         return self._freezes[guest]
-
-    def _make(self, guest: str, freezing: Freezing) -> Freeze:
-        context, method = self._context, freezing.method
-        if method is FreezeMethod.SIGSTOP:
-            return Sigstop(context, guest)
-        if method is FreezeMethod.SAVE_RESTORE:
-            return SaveRestore(context, guest, freezing)
-        if method is FreezeMethod.IN_PLACE:
-            return (ColdExchange if freezing.successor.cold else Exchange)(context, guest, freezing)
-        if method is FreezeMethod.GUEST_SLEEP:
-            return GuestSleep(context, guest)
-        return self._plain(guest, freezing)
-
-    def _plain(self, guest: str, freezing: Freezing) -> Freeze:
-        if freezing.method.freezes:
-            return Suspend(self._context, guest)
-        return Nothing(self._context, guest)
 
     def _awake(self, guest: str) -> Any:
         freeze = self._freezes.get(guest)

@@ -21,8 +21,8 @@ from typing import Any
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.cold import Keeper
 from lab.hypervisor.domain import DomainSpec, render
+from lab.hypervisor.freeze.cold import Keeper
 from lab.hypervisor.migration import is_over, send_state, set_capabilities
 from lab.ports import Clock
 

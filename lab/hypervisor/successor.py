@@ -1,5 +1,5 @@
 """The QEMU process that is to take a guest over: planned, started paused, waiting for a state, and taken away
-again when it is not needed. exchange.py says when; whether the guest runs in it is decided there."""
+again when it is not needed. freeze/in_place.py says when; whether the guest runs in it is decided there."""
 
 from __future__ import annotations
 

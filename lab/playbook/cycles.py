@@ -25,6 +25,12 @@ from lab.playbook.mistakes import Clash
 from lab.playbook.patching import PatchOrWord
 from lab.playbook.scalars import alternatives
 
+_OWN_KEYS = {
+    key: [method for method in FreezeMethod if key in method.traits.own_keys]
+    for key in dict.fromkeys(key for method in FreezeMethod for key in method.traits.own_keys)
+}
+"""Keys that go with some methods only, and with which. They are None when they are left out."""
+
 
 class CycleSection(BaseModel):
     """One settle, measure, freeze, patch, resume and watch cycle."""
@@ -34,10 +40,8 @@ class CycleSection(BaseModel):
 
     method: Method | None = default(
         None,
-        "How guests are frozen. Left out: the patch's usual way. suspend: by libvirt, their clocks stop. "
-        "sigstop: the whole QEMU process is stopped by a signal, their clocks run on. save-restore: saved "
-        "to a file and restored. in-place: the QEMU process is replaced, memory stays where it is. "
-        "guest-sleep: the guest's own S3. reboot: shut down, and started again. none: they run on.",
+        "How guests are frozen. Left out: the patch's usual way. "
+        + " ".join(f"{method}: {method.traits.about}." for method in FreezeMethod),
     )
     patch: PatchOrWord = needed("What is done to the host while the guests are frozen.")
     settle: DurationOrZero = time(CycleSpec.settle_ns, "Quiet time before the first reading.")
@@ -89,8 +93,10 @@ class CycleSection(BaseModel):
             )
             todo = f"set method to {alternatives(good)}" if good else "delete it"
             raise Clash(what, todo, "prove_memory")
-        if self.save_to is not None and way is not FreezeMethod.SAVE_RESTORE:
-            raise Clash(f"method {way} saves nothing", "delete it, or set method to save-restore", "save_to")
+        for key, owners in _OWN_KEYS.items():
+            if getattr(self, key) is not None and way not in owners:
+                todo = f"delete it, or set method to {alternatives(owners)}"
+                raise Clash(f"{key} does not go with method {way}", todo, key)
         return self
 
     def meant(self) -> CycleSpec:

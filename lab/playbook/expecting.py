@@ -9,7 +9,7 @@ from pydantic import BaseModel, model_validator
 
 from lab.core.expected_failure import Failure, MustFail
 from lab.core.patch import shortest_ns
-from lab.core.plan import Expectations, FreezeMethod, NoticeExpectations, Regime, RolloutEnd
+from lab.core.plan import Expectations, NoticeExpectations, Regime, RolloutEnd
 from lab.core.units import format_duration
 from lab.core.verdict import Outcome
 from lab.playbook.announcing import Announce
@@ -179,7 +179,8 @@ class Expect(BaseModel):
         if not cycle.way.freezes:
             for key in ("regime", "pause", "skew"):
                 if getattr(self, key) is not None:
-                    raise Clash(_NO_PAUSE[cycle.way].format(key), "delete it", key, senseless=False)
+                    what = f"method {cycle.way}: {cycle.way.traits.without_pause} {key} has no meaning"
+                    raise Clash(what, "delete it", key, senseless=False)
         elif self.pause:
             self.pause.fits(cycle)
         if self.in_time:
@@ -238,10 +239,3 @@ class Expect(BaseModel):
             skew_ns=self.skew.within if self.skew else None,
             must_fail=MustFail(tuple(self.failures)) if self.outcome is Outcome.FAILED else None,
         )
-
-
-_NO_PAUSE = {
-    FreezeMethod.REBOOT: "method reboot: the guest is shut down and started again, so its clocks start anew "
-    "and {} has no meaning",
-    FreezeMethod.NONE: "method none: the guest runs on, so {} has no meaning",
-}

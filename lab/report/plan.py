@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from lab.core.parallel_cells import batches
-from lab.core.plan import Cell, FreezeMethod, GuestSpec, Plan, RolloutEnd
+from lab.core.plan import Cell, GuestSpec, Plan, RolloutEnd
 from lab.core.plan_warnings import overruns
 from lab.core.quantities import format_length
 from lab.core.rollout import waves
@@ -52,7 +52,7 @@ def render_plan(plan: Plan, console: Console, obstacles: Sequence[FreezelabError
     for label, text in _expectations(plan):
         page.labelled(f"  {label}", text, label_style="", width=16)
     page.blank()
-    copied = any(cell.cycle.method is FreezeMethod.SAVE_RESTORE for cell in plan.parts)
+    copied = any(cell.cycle.method.traits.copies_memory for cell in plan.parts)
     booting = "building images, booting and copying memory" if copied else "building images and booting"
     waiting = waiting_ns(plan)
     most = f", at most {format_length(waiting)} more when nobody approves" if waiting else ""
@@ -89,7 +89,7 @@ def waiting_ns(plan: Plan) -> int:
 def _cycle_ns(cell: Cell) -> int:
     cycle = cell.cycle
     patch = cycle.patch.longest_ns
-    if cycle.method is not FreezeMethod.REBOOT:  # a guest that is down has no budget
+    if not cycle.method.boots_anew:  # a guest that is down has no budget
         patch = min(patch, cycle.budget_ns)
     started = cycle.announce.started_ns if cycle.announce else 0
     return max(cycle.settle_ns + cycle.before_ns, started) + patch + cycle.watch_ns
@@ -213,13 +213,12 @@ def _predictions(page: Page, plan: Plan) -> None:
 
 def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
     methods = {cell.cycle.method for cell in plan.parts}
+    anew = [method.boots_anew for method in methods]
     if any(method.freezes for method in methods):
         kept = "cycles close, the budget is kept, the patch succeeds, the guest is the same boot"
-        yield "always", f"{kept} (with reboot: a new one)" if FreezeMethod.REBOOT in methods else kept
+        yield "always", f"{kept} (with reboot: a new one)" if any(anew) else kept
     else:
-        boot = (
-            "the guest has booted anew" if methods == {FreezeMethod.REBOOT} else "the guest is the same boot"
-        )
+        boot = "the guest has booted anew" if all(anew) else "the guest is the same boot"
         yield "always", f"the patch succeeds, {boot}"
     expect = plan.expectations
     if expect.regime is not None:

@@ -22,7 +22,6 @@ from lab.core.plan import (
     Cell,
     CommandPatch,
     CycleSpec,
-    FreezeMethod,
     HoldPatch,
     Patch,
     Regime,
@@ -34,13 +33,6 @@ from lab.core.timesync.rules import forecast
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 
-_FREEZE = {
-    FreezeMethod.SUSPEND: "suspend every guest (libvirt)",
-    FreezeMethod.SIGSTOP: "stop every guest's QEMU process (SIGSTOP)",
-    FreezeMethod.SAVE_RESTORE: "save every guest to a file{}, and restore it (libvirt)",
-    FreezeMethod.IN_PLACE: "replace every guest's QEMU process by one started before, RAM left in place",
-    FreezeMethod.GUEST_SLEEP: "have every guest go to sleep (S3, by its agent), and wake it",
-}
 _CLOCKS = {
     Regime.RESUMED: "clocks stop (regime resumed)",
     Regime.JUMPED: "clocks run on (regime jumped)",
@@ -71,12 +63,12 @@ def steps(cell: Cell) -> list[PlanStep]:
     patch = PlanStep("patch", *patched(cycle.patch))
     last = PlanStep("watch", format_duration(cycle.watch_ns), "the clocks")
     back = PlanStep("resume", "", cell.resync.about, cell.resync)
-    if method is FreezeMethod.REBOOT:
+    if method.boots_anew:
         start = PlanStep(
             "start", "", f"every guest, and wait until it answers; {cell.resync.about}", cell.resync
         )
         return [*first, PlanStep("shut down", "", "every guest"), patch, start, last]
-    if method is FreezeMethod.NONE:
+    if method.runs_on:
         return [*first, patch, last]
     freeze = PlanStep("freeze", f"≤ {format_duration(cycle.budget_ns)}", _frozen(cycle), method)
     return [*first, freeze, patch, back, last]
@@ -96,7 +88,7 @@ def _announced(cycle: CycleSpec) -> Iterator[PlanStep]:
 
 
 def _frozen(cycle: CycleSpec) -> str:
-    text = _FREEZE[cycle.method].format(f" in {cycle.save_to}" if cycle.save_to else "")
+    text = cycle.method.traits.plan.format(f" in {cycle.save_to}" if cycle.save_to else "")
     return f"{text}; digests of all RAM before and after" if cycle.prove_memory else text
 
 

@@ -173,7 +173,7 @@ def _surprises(cycle: CycleRecord) -> Iterator[str]:
         expected = {"resumed": ("lag", "silence"), "jumped": ("gap", "silence"), "mixed": ("lag", "silence")}
         for name in expected.get(cycle.regime, ()):
             # A guest that goes to sleep by itself is silent before its machine stands still.
-            if name == "silence" and (cycle.cut or cycle.method == FreezeMethod.GUEST_SLEEP):
+            if name == "silence" and (cycle.cut or FreezeMethod(cycle.method).sleeps):
                 continue
             if name in seen and name not in cycle.agreeing:
                 yield f"{name} contradicts the other witnesses of the pause"

@@ -13,7 +13,6 @@ from types import TracebackType
 
 from lab.controller import Controller, Freezes, RolloutRunner, Subject
 from lab.core.history import CellReached, PatchUndone
-from lab.core.method import FreezeMethod
 from lab.core.parallel_cells import batches
 from lab.core.patch import Patch
 from lab.core.plan import Announcement, Cell, GuestSpec, Plan
@@ -44,7 +43,7 @@ class _Kind:
     def of(cls, batch: Sequence[Cell]) -> _Kind:
         method = batch[0].cycle.method
         guests = frozenset(spec for cell in batch for spec in cell.guests)
-        return cls(guests, method.shares_memory, method is FreezeMethod.GUEST_SLEEP)
+        return cls(guests, method.traits.shares_memory, method.sleeps)
 
     def serves(self, other: _Kind) -> bool:
         """Whether guests of this kind will do for the other."""
@@ -231,7 +230,7 @@ class Cells:
             )
             guests.boot({spec: cell.id for cell in batch for spec in cell.guests})
             self._guests, self._kind = guests, kind
-        if batch[0].cycle.method is FreezeMethod.REBOOT:
+        if batch[0].cycle.method.boots_anew:
             self._kind = None  # what was rebooted serves nobody else
         return self._guests
 

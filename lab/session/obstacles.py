@@ -64,7 +64,7 @@ def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
     for batch in batches(plan):
         together = [guest for cell in batch for guest in cell.guests]
         yield partial(check_memory, together)
-        if batch[0].cycle.method.shares_memory:
+        if batch[0].cycle.method.traits.shares_memory:
             yield partial(_check_shared, together)
     for bridge in dict.fromkeys(guest.bridge for guest in guests if guest.bridge):
         yield partial(taps.check, bridge)

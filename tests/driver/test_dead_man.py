@@ -20,7 +20,6 @@ import psutil
 import pytest
 
 from lab.errors import HypervisorError
-from lab.hypervisor.cold import Keeper
 from lab.hypervisor.deadman.channel import SILENT_S, Token
 from lab.hypervisor.deadman.client import Charge, DeadMan
 from lab.hypervisor.deadman.rescue import (
@@ -32,6 +31,7 @@ from lab.hypervisor.deadman.rescue import (
     now,
     to_message,
 )
+from lab.hypervisor.freeze.cold import Keeper
 from lab.hypervisor.migration import send_state, set_capabilities
 from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.qmp import MonitorError, QmpSocket, status, take_port

@@ -17,6 +17,7 @@ from lab.core.result import CycleResult
 from lab.core.timeline import MemoryProof, Observation, Rescue
 from lab.core.timesync.compare import CLAIMS
 from lab.core.verdict import Outcome
+from lab.hypervisor.freeze import MAKERS
 from tests.unit.histories import EXPECT, PROOF, cycle, rebooted
 from tests.unit.simulation import MS, Repair, S
 
@@ -192,3 +193,18 @@ def test_a_method_that_did_otherwise_is_a_surprise() -> None:
         cycle(FreezeMethod.GUEST_SLEEP, 0, 3 * S, repair_after_ns=25 * MS), method=FreezeMethod.SUSPEND
     )
     assert claims(measured(slept))["boottime"] is False
+
+
+@pytest.mark.parametrize("method", FreezeMethod)
+def test_every_method_says_what_it_is(method: FreezeMethod) -> None:
+    traits = method.traits
+    assert traits.about
+    assert [traits.freezes, traits.boots_anew, method.runs_on].count(True) == 1
+    assert bool(traits.plan) is method.freezes
+    assert bool(traits.without_pause) is not method.freezes
+    assert not (traits.copies_memory and traits.shares_memory)
+
+
+@pytest.mark.parametrize("method", FreezeMethod)
+def test_every_method_is_found_on_the_hypervisors_side(method: FreezeMethod) -> None:
+    assert method in MAKERS

@@ -10,7 +10,7 @@ import pytest
 from lab.core.clock import Stamp
 from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError, Interrupted
-from lab.hypervisor.exchange import Exchange
+from lab.hypervisor.freeze.in_place import Exchange
 from lab.ports import Call, Freezing, Resumed
 
 NOW = Stamp(0, 0)

@@ -260,7 +260,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         OK.replace("}}", "}, save_to: /x}") + "matrix: {vcpus: [1, 2]}\n",
-        "3:37: cycle: method suspend saves nothing; delete it, or set method to save-restore",
+        "3:37: cycle: save_to does not go with method suspend; delete it, or set method to save-restore",
     ),
     (
         OK.replace("}}", "}, save_to: /x}") + "matrix: {method: [suspend, in-place]}\n",

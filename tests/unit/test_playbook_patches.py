@@ -253,7 +253,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         HOLD + "  save_to: /x\n",
-        "5:12: cycle: method suspend saves nothing; delete it, or set method to save-resto",
+        "5:12: cycle: save_to does not go with method suspend; delete it, or set method to save-resto",
     ),
     (
         HOLD + "  method: save-restore\n  save_to: x\n",

@@ -39,7 +39,7 @@ from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import HandOver, MonitorAddress
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import LabDomain
-from lab.hypervisor.freezing import charge
+from lab.hypervisor.freeze.base import charge
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import Running
 from lab.hypervisor.proving import Prover

@@ -16,8 +16,8 @@ from lab.hypervisor.context import LibvirtContext, Steps
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Wake
 from lab.hypervisor.events import QemuEvent
-from lab.hypervisor.freezing import charge
-from lab.ports import Call, Frozen, Resumed
+from lab.hypervisor.freeze.base import charge
+from lab.ports import Call, Freezing, Frozen, Resumed
 from lab.threads import Worker
 
 _AGENT_NS = 5 * NS_PER_S
@@ -36,7 +36,7 @@ class GuestSleep:
     monitor_ok = True
     settled = True
 
-    def __init__(self, context: LibvirtContext, guest: str) -> None:
+    def __init__(self, context: LibvirtContext, guest: str, _freezing: Freezing) -> None:
         self._context, self._guest = context, guest
         self._steps = Steps(context, guest)
         self._asleep = False

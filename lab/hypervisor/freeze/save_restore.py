@@ -22,7 +22,7 @@ from lab.hypervisor.context import LibvirtContext, Steps
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Restore
 from lab.hypervisor.facts import dotted, numbers, program_version, running_version
-from lab.hypervisor.freezing import charge
+from lab.hypervisor.freeze.base import charge
 from lab.hypervisor.process import kill_helpers
 from lab.hypervisor.rehearsal import rehearse
 from lab.ports import Call, Freezing, Frozen, Resumed

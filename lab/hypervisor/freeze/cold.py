@@ -4,7 +4,7 @@ For patches under which no hypervisor may be there, such as a reload of KVM's mo
 a file of RAM and some hundred kilobytes of device state, which this process keeps, and writes to a file as
 well. The new process starts inside the freeze: seconds instead of milliseconds.
 
-Roll-back: until the old process is ended it is as in exchange.py. After that, the state is given to a new
+Roll-back: until the old process is ended it is as in in_place.py. After that, the state is given to a new
 process of the old emulator, should the other one not take it.
 """
 
@@ -21,8 +21,8 @@ from lab.hypervisor import migration
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Relaunch
 from lab.hypervisor.domain import DomainSpec, render
-from lab.hypervisor.exchange import At, Exchange
-from lab.hypervisor.freezing import charge
+from lab.hypervisor.freeze.base import charge
+from lab.hypervisor.freeze.in_place import At, Exchange
 from lab.hypervisor.rehearsal import rehearse
 from lab.hypervisor.successor import END_S
 from lab.ports import Frozen, Resumed

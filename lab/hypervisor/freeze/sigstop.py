@@ -1,0 +1,73 @@
+"""sigstop: the whole QEMU process stopped by a signal, and continued by another one."""
+
+from __future__ import annotations
+
+import contextlib
+
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import HypervisorError
+from lab.hypervisor.context import LibvirtContext
+from lab.hypervisor.deadman.client import Charge
+from lab.hypervisor.deadman.rescue import Continue
+from lab.hypervisor.freeze.base import Nothing, charge
+from lab.hypervisor.process import QemuProcess
+from lab.ports import Call, Freezing, Frozen, Resumed
+
+_STOP_NS = NS_PER_S
+"""How long the process may take to stop; microseconds, unless it hangs in the kernel."""
+
+
+class Sigstop(Nothing):
+    """The whole QEMU process stopped by a signal, which neither QEMU nor libvirt notices."""
+
+    def __init__(self, context: LibvirtContext, guest: str, freezing: Freezing) -> None:
+        super().__init__(context, guest, freezing)
+        self._stopped: QemuProcess | None = None
+
+    @property
+    def monitor_ok(self) -> bool:  # type: ignore[override]
+        return self._stopped is None
+
+    @property
+    def is_stopped(self) -> bool:  # type: ignore[override]
+        return self._stopped is not None
+
+    def stop(self, deadline_raw_ns: int) -> Frozen:  # noqa: ARG002 - Freeze's
+        clock = self._context.clock
+        process = self._context.process(self._guest)
+        self._stopped = process  # before the signal: an interrupt must find it among those to continue
+        called = clock.now()
+        try:
+            process.send_stop()
+            stopped = process.wait_stopped(clock, called.raw_ns + _STOP_NS)
+            returned = clock.now()
+        except ProcessLookupError as error:
+            self._stopped = None
+            raise self._context.died(self._guest) from error
+        except PermissionError as error:
+            self._stopped = None
+            raise HypervisorError("not allowed to stop its QEMU process", where=self._guest) from error
+        if not stopped:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_continue()
+            self._stopped = None
+            raise HypervisorError(
+                f"its QEMU process did not stop within {_STOP_NS / NS_PER_MS:g} ms", where=self._guest
+            )
+        return Frozen(Call(called, returned))
+
+    def charge(self) -> Charge | None:
+        return charge(Continue, self._context, self._guest)
+
+    def resume(self) -> Resumed:
+        process = self._stopped or self._context.process(self._guest)
+        called = self._context.clock.now()
+        try:
+            process.send_continue()
+            returned = self._context.clock.now()
+        except ProcessLookupError as error:
+            raise self._context.died(self._guest) from error
+        if not process.alive:
+            raise self._context.died(self._guest)
+        self._stopped = None
+        return Resumed(Call(called, returned))
