@@ -1,10 +1,12 @@
-"""What is done to the host, by name: each patch is a value that knows what it does to guests.
+"""What is done to the host, by name. Each patch is a value that knows its words and what it asks of guests.
 
-Durations in nanoseconds. `kind` is the patch's name in playbooks and records.
+How it is written is in lab.playbook.patching, how it is done in lab.host.patches. docs/adding.md says how to
+add one. Durations in nanoseconds.
 """
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -22,16 +24,85 @@ class Impact(StrEnum):
 
 
 _FREEZES = tuple(method for method in FreezeMethod if method.freezes)
+_REBOOTS = tuple(method for method in FreezeMethod if method.boots_anew)
+_RUNS_ON = tuple(method for method in FreezeMethod if method.runs_on)
+
+# Methods after which another process runs the guest, those that leave its memory in place first.
+_REPLACES = tuple(
+    sorted((m for m in _FREEZES if not m.keeps_process), key=lambda method: method.traits.copies_memory)
+)
 
 
-def _methods(impact: Impact) -> tuple[FreezeMethod, ...]:
-    if impact is Impact.REBOOT:
-        return (FreezeMethod.REBOOT,)
-    return (FreezeMethod.NONE,) if impact is Impact.NONE else _FREEZES
+class PatchTraits:
+    """What the rest of the lab asks of a patch, and what most patches answer. kind: its name in playbooks and
+    records."""
+
+    kind: str
+
+    @property
+    def label(self) -> str:
+        """In records and reports."""
+        return self.kind
+
+    @property
+    def short(self) -> str:
+        """In ids of cells."""
+        return self.kind
+
+    @property
+    def about(self) -> str:
+        """What a plan says of it."""
+        raise NotImplementedError
+
+    @property
+    def impact(self) -> Impact:
+        return Impact.FREEZE
+
+    @property
+    def methods(self) -> tuple[FreezeMethod, ...]:
+        """How guests may be treated meanwhile, the usual way first."""
+        if self.impact is Impact.REBOOT:
+            return _REBOOTS
+        return _RUNS_ON if self.impact is Impact.NONE else _FREEZES
+
+    @property
+    def shortest_ns(self) -> int:
+        """How long guests stand still for it at least."""
+        return 0
+
+    @property
+    def longest_ns(self) -> int:
+        """Its deadline; 0: it is done by the freeze itself."""
+        raise NotImplementedError
+
+    @property
+    def releases_hypervisor(self) -> bool:
+        """Whether no hypervisor process may be there while it is applied."""
+        return False
+
+    @property
+    def needs_run(self) -> bool:
+        """Whether its check asks for what only a run has: a connection, an accelerator, fetched emulators.
+        `freezelab plan` examines the others."""
+        return False
+
+
+class _TimedPatch(PatchTraits):
+    """A patch with a deadline of its own."""
+
+    deadline_ns: int
+
+    @property
+    def longest_ns(self) -> int:
+        return self.deadline_ns
+
+
+def _base(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
 
 
 @dataclass(frozen=True)
-class HoldPatch:
+class HoldPatch(PatchTraits):
     """Take a given time and change nothing."""
 
     duration_ns: int
@@ -42,21 +113,28 @@ class HoldPatch:
         return f"hold {format_duration(self.duration_ns)}"
 
     @property
-    def impact(self) -> Impact:
-        return Impact.FREEZE
-
-    @property
-    def methods(self) -> tuple[FreezeMethod, ...]:
-        """How guests may be treated meanwhile, the usual way first."""
-        return (*_FREEZES, FreezeMethod.REBOOT, FreezeMethod.NONE)
-
-    @property
     def longest_ns(self) -> int:
         return self.duration_ns
 
+    @property
+    def methods(self) -> tuple[FreezeMethod, ...]:
+        return (*_FREEZES, *_REBOOTS, *_RUNS_ON)
+
+    @property
+    def shortest_ns(self) -> int:
+        return self.duration_ns
+
+    @property
+    def short(self) -> str:
+        return f"{self.kind}-{format_duration(self.duration_ns).replace(' ', '')}"
+
+    @property
+    def about(self) -> str:
+        return "hold: the host is left as it is"
+
 
 @dataclass(frozen=True)
-class CommandPatch:
+class CommandPatch(_TimedPatch):
     """A program: argv, no shell, killed at its deadline. undo: the program that takes it back, or ()."""
 
     argv: tuple[str, ...]
@@ -70,16 +148,17 @@ class CommandPatch:
         return f"command {self.argv[0]}"
 
     @property
-    def methods(self) -> tuple[FreezeMethod, ...]:
-        return _methods(self.impact)
+    def short(self) -> str:
+        return f"{self.kind}-{_base(self.argv[0])}"
 
     @property
-    def longest_ns(self) -> int:
-        return self.deadline_ns
+    def about(self) -> str:
+        back = f"; taken back by: {shlex.join(self.undo)}" if self.undo else ""
+        return f"run on the host: {shlex.join(self.argv)}{back}"
 
 
 @dataclass(frozen=True)
-class ReplaceHypervisorPatch:
+class ReplaceHypervisorPatch(PatchTraits):
     """The emulator under running guests exchanged for another binary, or started anew.
 
     emulator: a path, the name of one that `freezelab emulator fetch` got, or "" for the same binary.
@@ -96,45 +175,52 @@ class ReplaceHypervisorPatch:
         return f"replace-hypervisor {self.emulator}".rstrip()
 
     @property
-    def impact(self) -> Impact:
-        return Impact.FREEZE
-
-    @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        return (FreezeMethod.IN_PLACE, FreezeMethod.SAVE_RESTORE)
+        return _REPLACES
 
     @property
     def longest_ns(self) -> int:
-        return 0  # the freeze itself is the patch
+        return 0
+
+    @property
+    def needs_run(self) -> bool:
+        return True
+
+    @property
+    def short(self) -> str:
+        path = self.emulator.rstrip("/").rsplit("/", 1)[-1]
+        return "-".join(filter(None, (self.kind, path or "same", self.machine, self.cpu)))
+
+    @property
+    def about(self) -> str:
+        by = f"replaced by {self.emulator}" if self.emulator else "started anew"
+        machine = f", machine {self.machine}" if self.machine else ""
+        return f"the emulator {by}{machine}{f', CPU {self.cpu}' if self.cpu else ''}"
 
 
 @dataclass(frozen=True)
-class RestartLibvirtPatch:
+class RestartLibvirtPatch(_TimedPatch):
     """libvirt's daemon restarted; its guests stay as they are, paused."""
 
     deadline_ns: int = 20 * NS_PER_S
     kind: Literal["restart-libvirt"] = "restart-libvirt"
 
     @property
-    def label(self) -> str:
-        return self.kind
-
-    @property
-    def impact(self) -> Impact:
-        return Impact.FREEZE
-
-    @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        # Not sigstop: a daemon that starts talks to every QEMU it finds, and would wait for a stopped one.
-        return (FreezeMethod.SUSPEND, FreezeMethod.GUEST_SLEEP)
+        # A daemon that starts talks to every QEMU it finds, and would wait for one that does not answer.
+        return tuple(m for m in _FREEZES if m.keeps_process and m.traits.monitor_answers)
 
     @property
-    def longest_ns(self) -> int:
-        return self.deadline_ns
+    def needs_run(self) -> bool:
+        return True
+
+    @property
+    def about(self) -> str:
+        return "libvirt's daemon restarted"
 
 
 @dataclass(frozen=True)
-class ReloadKvmPatch:
+class ReloadKvmPatch(_TimedPatch):
     """KVM's modules out of the host's kernel and in again. No QEMU may hold them meanwhile: the guest is RAM
     and a file of device state, and a new process takes it up."""
 
@@ -142,48 +228,36 @@ class ReloadKvmPatch:
     kind: Literal["reload-kvm"] = "reload-kvm"
 
     @property
-    def label(self) -> str:
-        return self.kind
-
-    @property
-    def impact(self) -> Impact:
-        return Impact.FREEZE
-
-    @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        return (FreezeMethod.IN_PLACE, FreezeMethod.SAVE_RESTORE)
+        return _REPLACES
 
     @property
-    def longest_ns(self) -> int:
-        return self.deadline_ns
+    def releases_hypervisor(self) -> bool:
+        return True
+
+    @property
+    def needs_run(self) -> bool:
+        return True
+
+    @property
+    def about(self) -> str:
+        return "KVM's modules taken out of the host's kernel and put in again"
 
 
 @dataclass(frozen=True)
-class MicrocodePatch:
+class MicrocodePatch(_TimedPatch):
     """The CPUs' microcode loaded late (Linux, Documentation/arch/x86/microcode.rst)."""
 
     deadline_ns: int = 10 * NS_PER_S
     kind: Literal["microcode"] = "microcode"
 
     @property
-    def label(self) -> str:
-        return self.kind
-
-    @property
-    def impact(self) -> Impact:
-        return Impact.FREEZE
-
-    @property
-    def methods(self) -> tuple[FreezeMethod, ...]:
-        return _FREEZES
-
-    @property
-    def longest_ns(self) -> int:
-        return self.deadline_ns
+    def about(self) -> str:
+        return "the CPUs' microcode loaded"
 
 
 @dataclass(frozen=True)
-class LivepatchPatch:
+class LivepatchPatch(_TimedPatch):
     """A livepatch module for the host's kernel loaded and enabled; undone by disabling it (Linux,
     Documentation/livepatch/livepatch.rst). module: path of the .ko."""
 
@@ -201,15 +275,19 @@ class LivepatchPatch:
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        return (FreezeMethod.NONE, *_FREEZES)
+        return (*_RUNS_ON, *_FREEZES)
 
     @property
-    def longest_ns(self) -> int:
-        return self.deadline_ns
+    def short(self) -> str:
+        return f"{self.kind}-{_base(self.module)}"
+
+    @property
+    def about(self) -> str:
+        return f"the host's kernel patched alive by {self.module}"
 
 
 @dataclass(frozen=True)
-class AnsiblePatch:
+class AnsiblePatch(_TimedPatch):
     """An Ansible playbook. inventory: "" is localhost. undo: the playbook that takes it back, or ""."""
 
     playbook: str
@@ -224,12 +302,13 @@ class AnsiblePatch:
         return f"ansible {self.playbook.rsplit('/', 1)[-1]}"
 
     @property
-    def methods(self) -> tuple[FreezeMethod, ...]:
-        return _methods(self.impact)
+    def short(self) -> str:
+        return f"{self.kind}-{_base(self.playbook)}"
 
     @property
-    def longest_ns(self) -> int:
-        return self.deadline_ns
+    def about(self) -> str:
+        back = f"; taken back by {self.undo}" if self.undo else ""
+        return f"Ansible playbook {self.playbook} on {self.inventory or 'localhost'}{back}"
 
 
 Patch = (
@@ -242,16 +321,6 @@ Patch = (
     | LivepatchPatch
     | AnsiblePatch
 )
-
-
-def shortest_ns(patch: Patch) -> int:
-    """How long guests stand still for it at least."""
-    return patch.duration_ns if isinstance(patch, HoldPatch) else 0
-
-
-def releases_hypervisor(patch: Patch) -> bool:
-    """Whether no hypervisor process may be there while it is applied."""
-    return isinstance(patch, ReloadKvmPatch)
 
 
 def conflict(patch: Patch, method: FreezeMethod) -> str:

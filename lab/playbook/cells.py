@@ -23,7 +23,7 @@ from lab.playbook.explain import explain, wrong
 from lab.playbook.matrix import HOMES, MOST_CELLS, Matrix
 from lab.playbook.mistakes import MOST_SHOWN, Clash, Mistake, Place
 from lab.playbook.models import Document
-from lab.playbook.patching import Patch, short
+from lab.playbook.patching import Patch
 from lab.playbook.tree import Items, Map, Node, Scalar
 
 MOST_WORD = 32  # characters of one value in an id
@@ -224,7 +224,7 @@ def _word(axis: str, value: object) -> str:
         case "save_to", str():
             word = "shm" if value.startswith("/dev/shm/") else value.rsplit("/", 1)[-1]  # noqa: S108 - a name
         case "patch", Patch():
-            word = short(value.meant())
+            word = value.meant().short
         case _:
             word = str(value)
     return re.sub(r"[^A-Za-z0-9.-]+", "-", word.replace("µ", "u"))[:MOST_WORD].strip("-.") or "x"

@@ -8,7 +8,6 @@ from typing import Annotated, Self
 from pydantic import BaseModel, model_validator
 
 from lab.core.expected_failure import Failure, MustFail
-from lab.core.patch import shortest_ns
 from lab.core.plan import Expectations, NoticeExpectations, Regime, RolloutEnd
 from lab.core.units import format_duration
 from lab.core.verdict import Outcome
@@ -67,7 +66,7 @@ class PauseSection(BaseModel):
 
     def fits(self, cycle: CycleSection) -> None:
         """Wrong when no pause of such a cycle could pass."""
-        least = shortest_ns(cycle.patch.meant())
+        least = cycle.patch.meant().shortest_ns
         if self.at_most is not None and least >= self.at_most:
             what = f"the patch alone takes {format_duration(least)}, so no pause could pass"
             todo = f"write more than {format_duration(least)}"

@@ -6,7 +6,6 @@ from typing import Self
 
 from pydantic import BaseModel, model_validator
 
-from lab.core.patch import shortest_ns
 from lab.core.plan import NoticeExpectations
 from lab.core.scheduled.model import UNKNOWN_S, EventType
 from lab.core.units import NS_PER_S, format_duration
@@ -92,7 +91,7 @@ class NoticeSection(BaseModel):
         if duration_s == UNKNOWN_S:
             what = "an unknown duration is announced, so there is none to keep"
             raise Wrong(what, "delete it, or set announce.duration", within=("kept",))
-        announced, least = duration_s * NS_PER_S, shortest_ns(cycle.patch.meant())
+        announced, least = duration_s * NS_PER_S, cycle.patch.meant().shortest_ns
         words = format_duration(announced)
         if kept and least >= announced:
             what = f"the patch alone takes {format_duration(least)}, and {words} are announced"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Self, TypeVar
 
@@ -12,27 +12,12 @@ from pydantic_core import CoreSchema
 
 from lab.core import patch as core
 from lab.core.patch import Impact
-from lab.core.units import format_duration
 from lab.playbook.fields import Duration, DurationOrZero, Words, default, section
 from lab.playbook.hosts import ansible_playbook, emulator, file, module, option, way_back
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import one_of
 from lab.playbook.tree import Map, Scalar
 
-BARE = ("restart-libvirt", "reload-kvm", "microcode")  # patches that a word says all about
-
-# Each kind of patch, and what may and has to stand beside it.
-_BESIDE: dict[str, tuple[str, ...]] = {
-    "hold": (),
-    "command": ("deadline", "impact", "undo"),
-    "replace-hypervisor": (),
-    "restart-libvirt": (),
-    "reload-kvm": (),
-    "microcode": (),
-    "livepatch": ("deadline",),
-    "ansible": ("deadline", "inventory", "impact", "undo"),
-}
-_TIMED = ("command", "ansible")  # their deadline has no default
 _EXTRAS = ("deadline", "impact", "undo", "inventory")
 
 Emulator = Annotated[str, emulator()]
@@ -79,6 +64,10 @@ class Replacement(BaseModel):
             raise Wrong("it is not said by which emulator", "write same, a path, or a fetched one's name")
         return self
 
+    def meant(self) -> core.ReplaceHypervisorPatch:
+        """The patch as the plan has it."""
+        return core.ReplaceHypervisorPatch(self.emulator or "", self.machine or "", self.cpu or "")
+
 
 class Deadline(BaseModel):
     """How long a patch may take; it may be left out."""
@@ -97,6 +86,53 @@ class _OrEmulator:
         return {"anyOf": [handler(schema), dict(emulator().json)]}
 
 
+@dataclass(frozen=True)
+class _PatchKey:
+    """What belongs to a patch's key. meant: the patch that it stands for. beside: keys that may stand next to
+    it. needs_deadline: it has no usual one. bare: the word alone says all about it."""
+
+    meant: Callable[[Patch], core.Patch]
+    beside: tuple[str, ...] = ()
+    needs_deadline: bool = False
+    bare: bool = False
+
+
+_KINDS = {
+    "hold": _PatchKey(lambda given: core.HoldPatch(given.hold or 0)),
+    "command": _PatchKey(
+        lambda given: core.CommandPatch(
+            given.command or (),
+            given.deadline or 0,
+            given.impact or Impact.FREEZE,
+            given.undo if isinstance(given.undo, tuple) else (),
+        ),
+        ("deadline", "impact", "undo"),
+        needs_deadline=True,
+    ),
+    "replace-hypervisor": _PatchKey(lambda given: (given.replace_hypervisor or Replacement()).meant()),
+    "restart-libvirt": _PatchKey(
+        lambda given: _timed(core.RestartLibvirtPatch(), given.restart_libvirt), bare=True
+    ),
+    "reload-kvm": _PatchKey(lambda given: _timed(core.ReloadKvmPatch(), given.reload_kvm), bare=True),
+    "microcode": _PatchKey(lambda given: _timed(core.MicrocodePatch(), given.microcode), bare=True),
+    "livepatch": _PatchKey(
+        lambda given: _timed(core.LivepatchPatch(given.livepatch or ""), given), ("deadline",)
+    ),
+    "ansible": _PatchKey(
+        lambda given: core.AnsiblePatch(
+            given.ansible or "",
+            given.deadline or 0,
+            given.inventory or "",
+            given.impact or Impact.FREEZE,
+            given.undo if isinstance(given.undo, str) else "",
+        ),
+        ("deadline", "inventory", "impact", "undo"),
+        needs_deadline=True,
+    ),
+}
+BARE = tuple(name for name, kind in _KINDS.items() if kind.bare)
+
+
 class Patch(BaseModel):
     """What is done to the host: exactly one of hold, command, replace-hypervisor, restart-libvirt,
     reload-kvm, microcode, livepatch and ansible."""
@@ -105,12 +141,14 @@ class Patch(BaseModel):
         "{hold: 5s}",
         oneOf=[
             {
-                "required": [kind, *(["deadline"] if kind in _TIMED else [])],
+                "required": [name, *(["deadline"] if kind.needs_deadline else [])],
                 "properties": {
-                    other: False for other in (*_BESIDE, *_EXTRAS) if other != kind and other not in beside
+                    other: False
+                    for other in (*_KINDS, *_EXTRAS)
+                    if other != name and other not in kind.beside
                 },
             }
-            for kind, beside in _BESIDE.items()
+            for name, kind in _KINDS.items()
         ],
     )
 
@@ -152,7 +190,7 @@ class Patch(BaseModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        kinds = self._given(_BESIDE)
+        kinds = self._given(_KINDS)
         if not kinds:
             raise Wrong("the patch does nothing", "write {hold: 5s}, or a command with a deadline")
         kind = kinds[0]
@@ -160,9 +198,9 @@ class Patch(BaseModel):
             what = f"a patch is one thing, and {kind} and {kinds[1]} are two"
             raise Wrong(what, "keep one of them", within=(kinds[1],))
         for extra in self._given(_EXTRAS):
-            if extra not in _BESIDE[kind]:
+            if extra not in _KINDS[kind].beside:
                 raise Wrong(f"{extra} does not go with {kind}", _instead(kind, extra), within=(extra,))
-        if kind in _TIMED and self.deadline is None:
+        if _KINDS[kind].needs_deadline and self.deadline is None:
             article = "an" if kind == "ansible" else "a"
             raise Wrong(f"{article} {kind} needs a deadline", "add deadline: 10s next to it", within=(kind,))
         if self.undo is not None and isinstance(self.undo, str) is (kind == "command"):
@@ -170,37 +208,12 @@ class Patch(BaseModel):
             raise Wrong(f"{kind} is undone by another {kind}", todo, within=("undo",))
         return self
 
-    def _given(self, keys: Sequence[str] | dict[str, Any]) -> list[str]:
+    def _given(self, keys: Iterable[str]) -> list[str]:
         return [key for key in keys if getattr(self, key.replace("-", "_")) is not None]
 
     def meant(self) -> core.Patch:
         """The patch as the plan has it."""
-        match self._given(_BESIDE)[0]:
-            case "hold":
-                return core.HoldPatch(self.hold or 0)
-            case "command":
-                undo = self.undo if isinstance(self.undo, tuple) else ()
-                return core.CommandPatch(self.command or (), self.deadline or 0, self._impact, undo)
-            case "replace-hypervisor":
-                by = self.replace_hypervisor or Replacement()
-                return core.ReplaceHypervisorPatch(by.emulator or "", by.machine or "", by.cpu or "")
-            case "restart-libvirt":
-                return _timed(core.RestartLibvirtPatch(), self.restart_libvirt)
-            case "reload-kvm":
-                return _timed(core.ReloadKvmPatch(), self.reload_kvm)
-            case "microcode":
-                return _timed(core.MicrocodePatch(), self.microcode)
-            case "livepatch":
-                return _timed(core.LivepatchPatch(self.livepatch or ""), self)
-            case _:
-                back = self.undo if isinstance(self.undo, str) else ""
-                return core.AnsiblePatch(
-                    self.ansible or "", self.deadline or 0, self.inventory or "", self._impact, back
-                )
-
-    @property
-    def _impact(self) -> Impact:
-        return self.impact or Impact.FREEZE
+        return _KINDS[self._given(_KINDS)[0]].meant(self)
 
 
 def _timed(patch: Timed, written: Deadline | Patch | None) -> Timed:
@@ -214,7 +227,7 @@ def _instead(kind: str, extra: str) -> str:
             return f"write {{{kind}: {{deadline: 20s}}}}"
         if kind == "hold":
             return "delete it; the cycle's budget ends a long hold"
-    homes = [other for other, beside in _BESIDE.items() if extra in beside]
+    homes = [name for name, other in _KINDS.items() if extra in other.beside]
     return f"delete it; it goes with {' and '.join(homes)}"
 
 
@@ -243,25 +256,3 @@ class _OrWord:
 
 
 PatchOrWord = Annotated[Patch, BeforeValidator(_from_word), _OrWord()]
-
-
-def short(patch: core.Patch) -> str:
-    """A patch in a word or two, for ids: "hold-5s", "replace-hypervisor-backports"."""
-
-    def base(path: str) -> str:
-        return path.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
-
-    match patch:
-        case core.HoldPatch():
-            return f"{patch.kind}-{format_duration(patch.duration_ns).replace(' ', '')}"
-        case core.CommandPatch():
-            return f"{patch.kind}-{base(patch.argv[0])}"
-        case core.ReplaceHypervisorPatch():
-            path = patch.emulator.rstrip("/").rsplit("/", 1)[-1]
-            return "-".join(filter(None, (patch.kind, path or "same", patch.machine, patch.cpu)))
-        case core.LivepatchPatch():
-            return f"{patch.kind}-{base(patch.module)}"
-        case core.AnsiblePatch():
-            return f"{patch.kind}-{base(patch.playbook)}"
-        case _:
-            return patch.kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -10,17 +9,8 @@ from lab.core.announcement import event_type, notice_ns
 from lab.core.clock import Interval
 from lab.core.clocksource import chosen, limit_ns, lost, why
 from lab.core.method import WallClock
-from lab.core.patch import (
-    AnsiblePatch,
-    LivepatchPatch,
-    MicrocodePatch,
-    ReloadKvmPatch,
-    ReplaceHypervisorPatch,
-    RestartLibvirtPatch,
-)
 from lab.core.plan import (
     Cell,
-    CommandPatch,
     CycleSpec,
     HoldPatch,
     Patch,
@@ -97,31 +87,7 @@ def patched(patch: Patch) -> tuple[str, str]:
     at_most = f"≤ {format_duration(patch.longest_ns)}" if patch.longest_ns else ""
     if isinstance(patch, HoldPatch):
         at_most = format_duration(patch.duration_ns)
-    return at_most, f"{_what(patch)} (class {patch.impact})"
-
-
-def _what(patch: Patch) -> str:
-    match patch:
-        case HoldPatch():
-            return "hold: the host is left as it is"
-        case CommandPatch():
-            back = f"; taken back by: {shlex.join(patch.undo)}" if patch.undo else ""
-            return f"run on the host: {shlex.join(patch.argv)}{back}"
-        case ReplaceHypervisorPatch():
-            by = f"replaced by {patch.emulator}" if patch.emulator else "started anew"
-            machine = f", machine {patch.machine}" if patch.machine else ""
-            return f"the emulator {by}{machine}{f', CPU {patch.cpu}' if patch.cpu else ''}"
-        case RestartLibvirtPatch():
-            return "libvirt's daemon restarted"
-        case ReloadKvmPatch():
-            return "KVM's modules taken out of the host's kernel and put in again"
-        case MicrocodePatch():
-            return "the CPUs' microcode loaded"
-        case LivepatchPatch():
-            return f"the host's kernel patched alive by {patch.module}"
-        case AnsiblePatch():
-            back = f"; taken back by {patch.undo}" if patch.undo else ""
-            return f"Ansible playbook {patch.playbook} on {patch.inventory or 'localhost'}{back}"
+    return at_most, f"{patch.about} (class {patch.impact})"
 
 
 def predicted(cell: Cell, fault: TimeFault | None = None) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 from lab.core.calibration import CalibratedMachine, Figures, calibrate, stale_why
 from lab.core.history import Host, RunEnded
 from lab.core.judge import cells_of
-from lab.core.patch import HoldPatch
 from lab.core.verdict import Outcome
 from lab.errors import FreezelabError, GuestError, MachineError, RecordError, UsageError
 from lab.host import emulators
@@ -120,11 +119,7 @@ def judged(history: History, seed: int = 0) -> Saved:
 def figures_of(history: History) -> Figures | None:
     """The calibration as a function of a run's history."""
     cells = cells_of(plan_of(history))
-    asked = []
-    for obs in observations_of(history):
-        patch = cells[obs.cell].cycle.patch
-        asked.append((patch.duration_ns if isinstance(patch, HoldPatch) else 0, obs))
-    return calibrate(asked)
+    return calibrate([(cells[obs.cell].cycle.patch.shortest_ns, obs) for obs in observations_of(history)])
 
 
 def as_data(figures: Figures) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from lab.core.parallel_cells import batches
-from lab.core.patch import AnsiblePatch, CommandPatch, LivepatchPatch, MicrocodePatch, ReplaceHypervisorPatch
+from lab.core.patch import ReplaceHypervisorPatch
 from lab.core.plan import GuestSpec, Plan
 from lab.errors import FreezelabError
 from lab.host import emulators, patches, taps
@@ -19,9 +19,6 @@ from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock
 from lab.session import paths
 from lab.session.settings import check_memory
-
-_BY_THEMSELVES = (AnsiblePatch, CommandPatch, LivepatchPatch, MicrocodePatch)
-"""Patches whose checks ask nothing of a hypervisor."""
 
 
 def obstacles(plan: Plan) -> list[FreezelabError]:
@@ -69,7 +66,7 @@ def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
     for bridge in dict.fromkeys(guest.bridge for guest in guests if guest.bridge):
         yield partial(taps.check, bridge)
     for patch in dict.fromkeys(cell.cycle.patch for cell in plan.parts):
-        if isinstance(patch, _BY_THEMSELVES):
+        if not patch.needs_run:
             yield patches.make(patch, HostClock()).check
         elif isinstance(patch, ReplaceHypervisorPatch) and os.sep in patch.emulator:
             yield partial(emulators.find, patch.emulator, default_cache())

@@ -21,7 +21,6 @@ from lab.core.patch import (
     ReloadKvmPatch,
     ReplaceHypervisorPatch,
     RestartLibvirtPatch,
-    releases_hypervisor,
 )
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError, Interrupted, MachineError
@@ -185,7 +184,7 @@ def test_every_patch_is_made_without_looking_at_the_host(spec: Patch) -> None:
     patch = patches.make(spec, CLOCK)
     assert patch.label == spec.label
     assert patch.impact is spec.impact
-    assert patch.successor.cold is releases_hypervisor(spec)
+    assert patch.successor.cold is spec.releases_hypervisor
     if not isinstance(spec, HoldPatch | ReplaceHypervisorPatch):  # nothing of the others starts without time
         late = patch.apply(CLOCK.now().raw_ns)
         assert late.why == "no time left to start it"

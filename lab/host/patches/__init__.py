@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 from lab.core import patch as plan
 from lab.host.patches.ansible import Ansible
 from lab.host.patches.base import Base as Base
@@ -43,8 +40,3 @@ def make(spec: plan.Patch, clock: Clock, tools: Tools = _NO_TOOLS) -> HostPatch:
             return Livepatch(spec, clock)
         case plan.AnsiblePatch():
             return Ansible(spec, clock)
-
-
-if TYPE_CHECKING:
-    _CONTRACT: tuple[Callable[..., HostPatch], ...] = (Hold, Command, ReplaceHypervisor, RestartLibvirt)
-    _CONTRACT += (ReloadKvm, Microcode, Livepatch, Ansible)
