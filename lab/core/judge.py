@@ -30,7 +30,16 @@ from lab.core.pause import measure_pause
 from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMechanism
 from lab.core.rates import known_rates, last_drift, rates
 from lab.core.reboot import rebooted
-from lab.core.rescue import AT_ONCE, BY_DEADMAN, BY_OTHERS, CUT_OFF, RAN, as_resumed, by_deadman
+from lab.core.rescue import (
+    AT_ONCE,
+    BY_DEADMAN,
+    BY_OTHERS,
+    CUT_OFF,
+    RAN,
+    again_by_deadman,
+    as_resumed,
+    by_deadman,
+)
 from lab.core.result import CycleResult as CycleResult
 from lab.core.resync import Watched, measure_resync, since_earlier
 from lab.core.steps import Part, dated, first_sign, parts
@@ -216,13 +225,13 @@ def measure(
     """All that can be said of one guest's cycle. known: the rate of its MONOTONIC_RAW, from elsewhere."""
     if obs.method.boots_anew:
         return rebooted(obs, mechanism, expect, spec)
-    rescued, boots = by_deadman(obs), of_first_boot(as_resumed(obs))
+    rescued, again, boots = by_deadman(obs), again_by_deadman(obs), of_first_boot(as_resumed(obs))
     obs = boots.observation
-    problems = [*filter(None, [rescued]), *obs.problems]
+    problems = [*filter(None, [rescued, again]), *obs.problems]
     if boots.another:
         problems.append(_rebooted(boots))
     at_once = next((problem for problem in obs.problems if problem.startswith(AT_ONCE)), "")
-    disturbed = rescued or at_once or (CUT_OFF if obs.unfinished else "")
+    disturbed = rescued or again or at_once or (CUT_OFF if obs.unfinished else "")
     resumed_by = BY_DEADMAN if rescued else ""
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None:

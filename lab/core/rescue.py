@@ -26,6 +26,16 @@ def by_deadman(obs: Observation) -> str:
     return ""
 
 
+def again_by_deadman(obs: Observation) -> str:
+    """Why the dead-man resumed the guest once more, after the controller had, one line; "" when it did not.
+    It leaves a guest alone that runs, so this one stood still again while it was watched."""
+    for rescue in obs.rescues:
+        late = rescue.call is not None and not _first(rescue.call, obs.resume)
+        if rescue.act == RESUMED and obs.frozen and late:
+            return f"stood still again after its resume, and was resumed by the dead-man: {rescue.why}"
+    return ""
+
+
 def _first(call: Call, own: Call | None) -> bool:
     """Whether it may have resumed the guest before the controller's own call did."""
     return own is None or call == own or call.called.raw_ns < own.returned.raw_ns

@@ -139,7 +139,26 @@ def test_a_silent_controller_that_comes_back_is_not_the_one_who_resumed(tmp_path
     assert one.closes
 
 
-def test_a_deadman_that_came_late_or_failed_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("after_ms", [1, 1500])
+def test_a_guest_that_the_deadman_resumes_after_the_controller_had_stood_still_again(
+    tmp_path: Path, after_ms: int
+) -> None:
+    """It does nothing about a guest that runs."""
+    seen = cycle(FreezeMethod.SUSPEND, 0, 3 * S)
+    assert seen.resume is not None
+    path = run_of(tmp_path, seen)
+    before = cycle_in(path)[1]
+    at = seen.resume.returned.raw_ns + after_ms * MS
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole + deadman_line(at, (at, at + MS), SILENT), encoding="utf-8")
+    made, one, _ = cycle_in(path)
+    assert made.outcome is one.outcome is Outcome.INCONCLUSIVE
+    assert one.problems == (f"stood still again after its resume, and was resumed by the dead-man: {SILENT}",)
+    assert one.resumed_by == ""
+    assert one.pause == before.pause
+
+
+def test_a_deadman_that_failed_or_found_it_running_changes_nothing(tmp_path: Path) -> None:
     seen = cycle(FreezeMethod.SUSPEND, 0, 3 * S)
     assert seen.resume is not None
     path = run_of(tmp_path, seen)
@@ -147,7 +166,7 @@ def test_a_deadman_that_came_late_or_failed_changes_nothing(tmp_path: Path) -> N
     late = seen.resume.returned.raw_ns + MS
     whole = path.read_text(encoding="utf-8")
     for given in (
-        deadman_line(late, (late, late + MS)),
+        deadman_line(late, (late, late + MS), act="running"),
         deadman_line(late, None, act="failed", text="no such domain"),
     ):
         path.write_text(whole + given, encoding="utf-8")
