@@ -22,6 +22,7 @@ from lab.core.history import DeadManActed
 from lab.core.history.line import line_of
 from lab.core.timeline import Call
 from lab.core.units import NS_PER_S
+from lab.errors import HypervisorError
 from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, receive, send
 from lab.hypervisor.deadman.rescue import Opened, Rescued, from_message, now
 from lab.hypervisor.process import QemuProcess
@@ -33,6 +34,9 @@ _AGAIN_S = 0.5
 _GRACE_S = 15.0
 """How much longer a controller that is there may take where the resume is a restore."""
 
+_INSIST_S = 300.0
+"""How long it goes on trying, without its controller, where QEMU is there and does not answer."""
+
 _LINGER_S = 20.0
 """How long a guest that was told to sleep may take to do so: hypervisor.sleeping's limit."""
 
@@ -40,13 +44,15 @@ _LINGER_S = 20.0
 @dataclass
 class Guarded:
     """One guest that may stand still. again: when to look after it next, time.monotonic, once it was
-    rescued. anew: it runs in a process that the rescue started, and the one that was known is gone."""
+    rescued. anew: it runs in a process that the rescue started, and the one that was known is gone.
+    failure: why the last try to rescue it failed, "" when it did not."""
 
     opened: Opened
     cycle: int
     until_raw_ns: int
     again: float = float("inf")
     anew: bool = False
+    failure: str = ""
 
     @property
     def guest(self) -> str:
@@ -73,6 +79,7 @@ class Watch:
             if not self._connected:
                 left = [guarded for guarded in self._guarded.values() if not guarded.anew]
                 self._act(left, "the controller has ended")
+                self._insist()
                 self._linger()
                 return
             if self._guarded and time.monotonic() >= beat:
@@ -97,12 +104,13 @@ class Watch:
             if message is None:
                 self._connected = False
                 return
-            self._heard = time.monotonic()
             (data, files) = message
             if data["kind"] == "guard":
                 self._guard(data, files)
             elif data["kind"] == "release" and (guarded := self._guarded.pop(data["guest"], None)):
                 guarded.opened.close()
+            # Only now: the controller says nothing while it waits for its guests to be guarded.
+            self._heard = time.monotonic()
 
     def _guard(self, data: dict[str, Any], files: list[int]) -> None:
         rescue = from_message(data["rescue"])
@@ -132,7 +140,7 @@ class Watch:
             if time.monotonic() >= guarded.again:
                 guarded.again = time.monotonic() + _AGAIN_S
                 if guarded.opened.stands_still():
-                    self._act([guarded], "it stood still again after its budget was over")
+                    self._act([guarded], "it stood still again")
 
     def _limit(self, guarded: Guarded) -> int:
         """Until when a controller that is there may have it, host MONOTONIC_RAW. A restore takes seconds, and
@@ -145,8 +153,10 @@ class Watch:
         if not guarded:
             return
         if self._connected and any(each.opened.plan.needs_libvirt for each in guarded):
-            # What only libvirt can bring back, its controller must have let go of first.
-            self._controller.kill(_AGAIN_S * 10)
+            # What only libvirt can bring back, its controller must have let go of first. One that hangs in
+            # the kernel does not; what needs no libvirt is rescued all the same.
+            with contextlib.suppress(HypervisorError):
+                self._controller.kill(_AGAIN_S * 10)
         threads = [threading.Thread(target=self._rescue, args=(each, why)) for each in guarded]
         for thread in threads:
             thread.start()
@@ -158,11 +168,26 @@ class Watch:
         guarded.again = time.monotonic() + _AGAIN_S
         plan, process = guarded.opened.plan, guarded.opened.process
         guarded.anew = rescued.act == "resumed" and plan.needs_libvirt and not process.alive
-        if rescued.act == "running":
+        before, guarded.failure = guarded.failure, rescued.text if rescued.act == "failed" else ""
+        if rescued.act == "running" or (guarded.failure and guarded.failure == before):
             return
         if self._connected:
             self._say("acted", guest=guarded.guest, act=rescued.act, why=why)
         self._write(guarded, rescued, why)
+
+    def _insist(self) -> None:
+        """Nobody else comes: on a host that is out of breath QEMU may not answer for longer than one try."""
+        end = time.monotonic() + _INSIST_S
+        while time.monotonic() < end:
+            left = [
+                guarded
+                for guarded in self._guarded.values()
+                if guarded.failure and any(process.alive for process in guarded.opened.processes)
+            ]
+            if not left:
+                return
+            time.sleep(_AGAIN_S)
+            self._act(left, "the controller has ended")
 
     def _linger(self) -> None:
         """Without its controller a guest may still fall asleep that was told to."""
@@ -198,7 +223,9 @@ class Watch:
                 size = os.fstat(handle).st_size
                 # The controller may have been killed in the middle of a line.
                 cut = b"" if not size or os.pread(handle, 1, size - 1) == b"\n" else b"\n"
-                os.write(handle, cut + line_of(event, None, stamp).encode("utf-8", "replace") + b"\n")
+                line = cut + line_of(event, None, stamp).encode("utf-8", "replace") + b"\n"
+                if os.write(handle, line) < len(line):  # the disk is full: what comes later is a line again
+                    os.ftruncate(handle, size)
                 os.fsync(handle)
             except OSError:
                 return
