@@ -109,8 +109,8 @@ def serve(
                 bring_inside(stack, service, kept, clock)
             bound = [(*service.listen(host, port, guest), guest) for host, port, guest in doors]
             desk, log = Desk(service, clock, factor), Log(page)
-            told = {"name": name, "time_factor": factor, "doors": bound}
-            service.serve(control_door(desk, told), unix_socket(folder / SOCKET))
+            described = {"name": name, "time_factor": factor, "doors": bound}
+            service.serve(control_door(desk, described), unix_socket(folder / SOCKET))
             show_service(page, name, factor, bound, abouts, service.path, [guest.name for guest in kept])
             while True:
                 happened = desk.turn()
@@ -187,8 +187,8 @@ def announce(
     for text in _waits_for(service, made) if wait else ():
         typer.echo(text, err=True)
     ended = _await(control, made) if wait else made
-    told = [one for one in ended if one["state"] not in ("unheard", "cancelled")]
-    raise typer.Exit(0 if told else 1)
+    published = [one for one in ended if one["state"] not in ("unheard", "cancelled")]
+    raise typer.Exit(0 if published else 1)
 
 
 @events.command()
@@ -249,12 +249,12 @@ def _show_made(made: Sequence[Mapping[str, Any]]) -> None:
     from lab.report.service import local_time, seconds
 
     for one in made:
-        said = one["state"]
-        if said == "scheduled":
-            said += f", not before {local_time(one['not_before'])}, in {seconds(one['left_s'])}"
-        elif said == "unheard":
-            said += ": nobody has asked for events yet, so nobody is told"
-        typer.echo(f"{one['id']}  {one['type']} of {', '.join(one['resources'])}: {said}")
+        text = one["state"]
+        if text == "scheduled":
+            text += f", not before {local_time(one['not_before'])}, in {seconds(one['left_s'])}"
+        elif text == "unheard":
+            text += ": nobody has asked for events yet, so nobody is told"
+        typer.echo(f"{one['id']}  {one['type']} of {', '.join(one['resources'])}: {text}")
 
 
 def _how_to_ask(service: Mapping[str, Any], guest: str) -> str:
@@ -287,8 +287,8 @@ def _waits_for(service: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) ->
 
 
 def _act(verb: str, event: str, name: str | None) -> None:
-    said = _control(name).act(verb, event)
-    typer.echo(f"{said['id']}  {said['type']} of {', '.join(said['resources'])}: {said['state']}")
+    reply = _control(name).act(verb, event)
+    typer.echo(f"{reply['id']}  {reply['type']} of {', '.join(reply['resources'])}: {reply['state']}")
 
 
 def _await(control: Control, made: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -300,10 +300,10 @@ def _await(control: Control, made: Sequence[Mapping[str, Any]]) -> list[Mapping[
         there = {one["id"]: one for one in control.events()}
         for event, before in known.items():
             now = known[event] = there[event]
-            told = [f"seen by {who}" for who in now["seen"][len(before["seen"]) :]]
-            told += [f"approved by {who}" for who in now["approved"][len(before["approved"]) :]]
-            told += [now["state"]] if now["state"] != before["state"] else []
-            for text in told:
+            changes = [f"seen by {who}" for who in now["seen"][len(before["seen"]) :]]
+            changes += [f"approved by {who}" for who in now["approved"][len(before["approved"]) :]]
+            changes += [now["state"]] if now["state"] != before["state"] else []
+            for text in changes:
                 typer.echo(f"{event[:8]}  {text}", err=True)
         if not any(_goes_on(one) for one in known.values()):
             return list(known.values())

@@ -245,7 +245,7 @@ def up(
 
 
 @app.command("list")
-def list_kept(
+def list_guests(
     as_json: Annotated[bool, typer.Option("--json", help="Print the guests as JSON.")] = False,
 ) -> None:
     """List the guests that are kept, and how to log in."""
@@ -258,10 +258,10 @@ def list_kept(
     if as_json:
         typer.echo(json.dumps(there, indent=1))
         return
-    from lab.report.kept import render_kept
+    from lab.report.kept import render_kept_guests
     from lab.report.terminal import stdout_console
 
-    render_kept(there, stdout_console())
+    render_kept_guests(there, stdout_console())
 
 
 @app.command()
@@ -296,13 +296,13 @@ def drift(
     from lab.session.paths import home
     from lab.session.signals import Signals
 
-    kept, wanted = drift_study.which(home(), guest), drift_study.times(length, every)
-    with Signals(), watching(kept.name, wanted.length_ns, quiet=quiet) as told:
-        seen = drift_study.watch(kept, wanted, told)
+    kept_guest, wanted = drift_study.which(home(), guest), drift_study.times(length, every)
+    with Signals(), watching(kept_guest.name, wanted.length_ns, quiet=quiet) as view:
+        look = drift_study.watch(kept_guest, wanted, view)
     if as_json:
-        typer.echo(json.dumps(drift_study.as_data(kept, seen), indent=1))
+        typer.echo(json.dumps(drift_study.as_data(kept_guest, look), indent=1))
     else:
-        render_look(kept.name, seen, wanted.length_ns, stdout_console())
+        render_look(kept_guest.name, look, wanted.length_ns, stdout_console())
 
 
 @app.command()
@@ -358,7 +358,7 @@ def recover(
     """Remove the guests and files that a killed run left behind, or have the guests run again."""
     from lab.session.recovery import recover_all
 
-    for line in recover_all(connect, keep=keep):
+    for line in recover_all(connect, resume=keep):
         typer.echo(line)
 
 

@@ -70,14 +70,14 @@ BOOT_NS = 300 * NS_PER_S
 
 @dataclass(frozen=True)
 class _Terms:
-    """What holds through one cycle. seen: of each guest so far."""
+    """What holds through one cycle. observations: of each guest so far."""
 
     index: int
-    seen: Mapping[str, GuestObservation]
+    observations: Mapping[str, GuestObservation]
     spec: CycleSpec
     patch: HostPatch
     freezing: Freezing
-    told: EventLifecycle | None
+    lifecycle: EventLifecycle | None
     stage: Stage
     patched: bool
 
@@ -108,12 +108,12 @@ class Controller:
         patch: HostPatch,
         *,
         frozen: bool,
-        told: EventLifecycle | None = None,
+        lifecycle: EventLifecycle | None = None,
         stage: Stage = quietly,
         patched: bool = True,
     ) -> None:
         """One cycle; with `frozen` false everything but the freeze (a control cycle), with `patched` false
-        without the patch as well: what was called off is only watched. told: what the guests
+        without the patch as well: what was called off is only watched. lifecycle: what the guests
         were told before; it is over when they are back and in time, at the latest with the cycle. stage: told
         where it stands: frozen, resyncing.
 
@@ -123,8 +123,8 @@ class Controller:
         """
         method = spec.method if frozen else FreezeMethod.NONE
         freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
-        seen = {name: GuestObservation() for name in subjects}
-        terms = _Terms(index, seen, spec, patch, freezing, told, stage, patched)
+        observations = {name: GuestObservation() for name in subjects}
+        terms = _Terms(index, observations, spec, patch, freezing, lifecycle, stage, patched)
         started = self._clock.now()
         for name, subject in subjects.items():
             self._journal.append(
@@ -144,23 +144,23 @@ class Controller:
         finally:
             for name in subjects:
                 self._hypervisor.finish(name)
-            if told is not None:
-                told.over()
+            if lifecycle is not None:
+                lifecycle.over()
         ended = self._clock.now()
         step = (ended.real_ns - started.real_ns) - (ended.raw_ns - started.raw_ns)
         for name in subjects:
             self._journal.append(CycleEnded(name, index, step))
-        for each in seen.values():
+        for each in observations.values():
             if each.gone is not None and each.ended:
                 raise each.gone
 
     def _cycle(self, terms: _Terms, subjects: Mapping[str, Subject]) -> None:
-        index, seen, spec = terms.index, terms.seen, terms.spec
-        patch, told = terms.patch, terms.told
+        index, observations, spec = terms.index, terms.observations, terms.spec
+        patch, lifecycle = terms.patch, terms.lifecycle
         method = terms.freezing.method
         if spec.wake:
             for name in subjects:
-                with self._reader.observing(name, index, seen[name]):
+                with self._reader.observing(name, index, observations[name]):
                     self._hypervisor.wake(name)
         if method.freezes:
             for name in self._there(terms, subjects):
@@ -168,14 +168,14 @@ class Controller:
                 self._hypervisor.prepare(name, terms.freezing)
         self._view.phase("settle", length_ns=spec.settle_ns)
         settled = self._clock.now().raw_ns + spec.settle_ns
-        if told is not None:
-            settled = max(settled, told.not_before_raw_ns - spec.before_ns)
+        if lifecycle is not None:
+            settled = max(settled, lifecycle.not_before_raw_ns - spec.before_ns)
         self._clock.sleep_until(settled)
         versions: dict[str, str] = {}
         for name in self._there(terms, subjects):
             subject = subjects[name]
             versions[name] = patch.version(name)
-            with self._reader.observing(name, index, seen[name]):
+            with self._reader.observing(name, index, observations[name]):
                 subject.probe.start_cycle()
                 self._journal.append(FactsRead(name, index, "before", subject.probe.facts()))
                 self._journal.append(SetupRead(name, index, subject.resync.setup()))
@@ -184,7 +184,7 @@ class Controller:
 
         self._view.phase("measure", length_ns=spec.before_ns)
         until = self._clock.now().raw_ns + spec.before_ns
-        self._reader.read(subjects, seen, index, until, dense_end=True)
+        self._reader.read(subjects, observations, index, until, dense_end=True)
 
         live = {name: subjects[name] for name in self._there(terms, subjects)}
         if live:
@@ -192,14 +192,14 @@ class Controller:
             resumed = (self._reboot if method.boots_anew else self._freeze)(terms, live)
             terms.stage("resyncing")
             self._view.phase("watch", length_ns=spec.watch_ns)
-            until, look = resumed.raw_ns + spec.watch_ns, told.look if told is not None else None
-            self._reader.read(live, seen, index, until, dense_start=True, dense_end=True, look=look)
+            until, look = resumed.raw_ns + spec.watch_ns, lifecycle.look if lifecycle is not None else None
+            self._reader.read(live, observations, index, until, dense_start=True, dense_end=True, look=look)
         self._there(terms, live)
         for name, subject in live.items():
-            if seen[name].gone is None:
-                with self._reader.observing(name, index, seen[name]):
+            if observations[name].gone is None:
+                with self._reader.observing(name, index, observations[name]):
                     self._collect(name, subject, index)
-            if not seen[name].ended:
+            if not observations[name].ended:
                 self._hypervisor.finish(name)
                 after_version = patch.version(name)
                 why = patch.verify(versions[name], after_version)
@@ -210,8 +210,8 @@ class Controller:
         self._journal.append(SamplesTaken(name, index, subject.probe.samples()))
         self._journal.append(BeatsArrived(name, index, tuple(subject.probe.heartbeats())))
         self._journal.append(FactsRead(name, index, "after", subject.probe.facts()))
-        said, finished = subject.resync.outcome(), subject.resync.finished_raw_ns()
-        self._journal.append(ResyncReported(name, index, said, finished))
+        outcome, finished = subject.resync.outcome(), subject.resync.finished_raw_ns()
+        self._journal.append(ResyncReported(name, index, outcome, finished))
         if subject.watcher is not None:
             claims, effects = tuple(subject.watcher.claims()), subject.watcher.effects()
             self._journal.append(WatcherReported(name, index, claims, effects))
@@ -221,10 +221,10 @@ class Controller:
     def _there(self, terms: _Terms, subjects: Mapping[str, Subject]) -> list[str]:
         """Those that can still be observed, after a look at what libvirt knows of each."""
         for name in subjects:
-            if not terms.seen[name].lost:
-                with self._reader.observing(name, terms.index, terms.seen[name]):
+            if not terms.observations[name].lost:
+                with self._reader.observing(name, terms.index, terms.observations[name]):
                     self._hypervisor.look(name)
-        return [name for name in subjects if not terms.seen[name].lost]
+        return [name for name in subjects if not terms.observations[name].lost]
 
     def _freeze(self, terms: _Terms, subjects: Mapping[str, Subject]) -> Stamp:
         """Freeze, patch, resume. Returns the stamp of the last resume's return."""
@@ -292,7 +292,7 @@ class Controller:
 
     def _reboot(self, terms: _Terms, subjects: Mapping[str, Subject]) -> Stamp:
         """Shut down, patch, start, and wait until the probes answer. Returns the stamp of the last start."""
-        index, seen, patch = terms.index, terms.seen, terms.patch
+        index, observations, patch = terms.index, terms.observations, terms.patch
         stops: dict[str, Frozen] = {}
         starts: dict[str, Resumed] = {}
         result: PatchResult | None = None
@@ -315,7 +315,7 @@ class Controller:
                 self._journal_patch(name, index, result)
         for name, subject in subjects.items():
             self._view.phase("boot", guest=name)
-            with self._reader.observing(name, index, seen[name]):
+            with self._reader.observing(name, index, observations[name]):
                 subject.probe.restart(self._clock.now().raw_ns + BOOT_NS)
                 subject.resync.resumed()
                 if subject.booted is not None:

@@ -27,9 +27,9 @@ class Freezes:
     def run(self, index: int, subjects: Mapping[str, Subject], stage: Stage = quietly) -> None:
         """One cycle of these guests. What was called off is only watched. Raises as
         Controller.run_cycle does."""
-        told, frozen, cycle = None, True, self.cell.cycle
+        lifecycle, frozen, cycle = None, True, self.cell.cycle
         if self.announcer is not None and cycle.announce is not None:
-            told = EventLifecycle(
+            lifecycle = EventLifecycle(
                 self.announcer,
                 self.clock,
                 self.journal,
@@ -40,7 +40,14 @@ class Freezes:
                 hold_ns=self.cell.expectations.hold_ns,
                 stage=stage,
             )
-            frozen = told.announce(cycle.announce, cycle)
+            frozen = lifecycle.announce(cycle.announce, cycle)
         self.controller.run_cycle(
-            index, subjects, cycle, self.patch, frozen=frozen, told=told, stage=stage, patched=frozen
+            index,
+            subjects,
+            cycle,
+            self.patch,
+            frozen=frozen,
+            lifecycle=lifecycle,
+            stage=stage,
+            patched=frozen,
         )

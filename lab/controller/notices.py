@@ -71,7 +71,7 @@ class EventLifecycle:
                 self._announcer.cancel(self._events)
                 continue
             self._clock.sleep_until(now + LOOK_NS)
-        self._tell()
+        self._write_happenings()
         if state is State.CANCELLED:
             self._end()  # of several sets one may have approved before
             self._view.note("called off: the guests are not frozen")
@@ -97,13 +97,13 @@ class EventLifecycle:
         """At the latest now."""
         if not self._ended:
             self._end()
-        self._tell()
+        self._write_happenings()
 
     def _end(self) -> None:
         self._ended = True
         self._announcer.all_clear(self._events)
-        self._tell()
+        self._write_happenings()
 
-    def _tell(self) -> None:
+    def _write_happenings(self) -> None:
         for happening in self._announcer.happened():
             self._journal.append(EventHappened(happening, self._index))

@@ -69,7 +69,7 @@ class ClockReader:
     def read(
         self,
         subjects: Mapping[str, Subject],
-        seen: Mapping[str, GuestObservation],
+        observations: Mapping[str, GuestObservation],
         index: int,
         until_raw_ns: int,
         *,
@@ -88,31 +88,39 @@ class ClockReader:
             batch: dict[str, list[Reading]] = {name: [] for name in subjects}
             for _ in range(BURST):
                 for name, subject in subjects.items():
-                    if not seen[name].lost:
-                        with self.observing(name, index, seen[name]):
+                    if not observations[name].lost:
+                        with self.observing(name, index, observations[name]):
                             batch[name].append(subject.probe.read())
             for name, readings in batch.items():
                 if readings:
                     self._journal.append(ReadingsTaken(name, index, tuple(readings)))
                     if look is not None:
                         look(name, readings[-1])
-            if all(seen[name].lost for name in subjects):
+            if all(observations[name].lost for name in subjects):
                 return
             least = REST_NS if dense_start and now < begun + DENSE_NS else BREATH_NS
             rest = least if dense else max(least, now + PACE_NS - self._clock.now().raw_ns)
             self._clock.sleep_until(min(until_raw_ns, self._clock.now().raw_ns + rest))
 
-    def observing(self, name: str, index: int, seen: GuestObservation) -> _Observing:
+    def observing(self, name: str, index: int, observation: GuestObservation) -> _Observing:
         """A context in which a guest that cannot be observed is lost to the cycle, and not the cycle's
         end."""
-        return _Observing(self._journal, self._view, name, index, seen)
+        return _Observing(self._journal, self._view, name, index, observation)
 
 
 class _Observing:
     """A guest that cannot be observed is a problem of that guest, not the end of the cycle."""
 
-    def __init__(self, journal: Journal, view: View, name: str, index: int, seen: GuestObservation) -> None:
-        self._journal, self._view, self._name, self._index, self._seen = journal, view, name, index, seen
+    def __init__(
+        self, journal: Journal, view: View, name: str, index: int, observation: GuestObservation
+    ) -> None:
+        self._journal, self._view, self._name, self._index, self._observation = (
+            journal,
+            view,
+            name,
+            index,
+            observation,
+        )
 
     def __enter__(self) -> None:
         return None
@@ -120,9 +128,9 @@ class _Observing:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, GuestError):
             return False
-        self._seen.lost = True
+        self._observation.lost = True
         if isinstance(error, GuestGone):
-            self._seen.gone = error
+            self._observation.gone = error
         self._journal.append(ProblemMet(self._name, self._index, str(error)))
         self._view.note(str(error))
         return True

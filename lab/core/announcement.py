@@ -42,8 +42,8 @@ def event_type(spec: Announcement, patch: Patch) -> EventType:
 
 def notice_ns(spec: Announcement, kind: EventType) -> int:
     """From the publication to NotBefore in real time."""
-    told = kind.minimum_notice_s * NS_PER_S if spec.notice_ns is None else spec.notice_ns
-    return spec.real_ns(told)
+    enabled = kind.minimum_notice_s * NS_PER_S if spec.notice_ns is None else spec.notice_ns
+    return spec.real_ns(enabled)
 
 
 def duration_s(spec: Announcement, kind: EventType, cycle: CycleSpec) -> int:
@@ -129,7 +129,7 @@ def together(states: Iterable[State]) -> State:
     for state in (State.SCHEDULED, State.CANCELLED):
         if state in given:
             return state
-    told = given - {State.UNHEARD}
-    if not told:
-        return State.UNHEARD
-    return State.OVER if told == {State.OVER} else State.STARTED
+    enabled = given - {State.NOT_ENABLED}
+    if not enabled:
+        return State.NOT_ENABLED
+    return State.OVER if enabled == {State.OVER} else State.STARTED

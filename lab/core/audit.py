@@ -203,9 +203,9 @@ def _wrong_for(placed: Sequence[_Placed], points: Sequence[AuditPoint], pause: _
     standing: _Placed | None = None
     events: list[tuple[AuditPoint, _Placed | None]] = [(p.truth, p) for p in placed if p.truth is not None]
     events += [(p, None) for p in points]
-    for point, said in sorted(events, key=lambda event: (event[0].at_raw_ns, event[1] is None)):
-        if said is not None:
-            standing = said
+    for point, claim in sorted(events, key=lambda event: (event[0].at_raw_ns, event[1] is None)):
+        if claim is not None:
+            standing = claim
         stands = standing is not None and standing.claim.stands
         limit = standing.claim.claimed_ns if standing is not None else 0
         certain = stands and point.offset.smallest_ns > limit

@@ -60,14 +60,14 @@ def _still_ns(obs: Observation, earlier: Reading, later: Reading) -> int:
 
 def _beats(beats: Sequence[Heartbeat], until_raw_ns: int | None) -> tuple[Heartbeat, ...]:
     """Those of the first boot: until one is of an earlier time, or arrives when another boot was seen."""
-    kept: list[Heartbeat] = []
+    in_order: list[Heartbeat] = []
     for beat in beats:
-        if kept and beat.sent_raw_ns < kept[-1].sent_raw_ns:
+        if in_order and beat.sent_raw_ns < in_order[-1].sent_raw_ns:
             break
         if until_raw_ns is not None and beat.arrived.raw_ns >= until_raw_ns:
             break
-        kept.append(beat)
-    return tuple(kept)
+        in_order.append(beat)
+    return tuple(in_order)
 
 
 def of_first_boot(obs: Observation) -> Boots:

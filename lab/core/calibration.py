@@ -266,14 +266,14 @@ def accuracy(shots: Sequence[Shot]) -> Accuracy | None:
     )
 
 
-def _noise(seen: Sequence[tuple[Value, int]]) -> Noise | None:
-    if not seen:
+def _noise(found: Sequence[tuple[Value, int]]) -> Noise | None:
+    if not found:
         return None
     return Noise(
-        len(seen),
-        max(hole for _value, hole in seen),
-        max(value.value_ns for value, _hole in seen),
-        max(value.interval.high_ns for value, _hole in seen),
+        len(found),
+        max(hole for _value, hole in found),
+        max(value.value_ns for value, _hole in found),
+        max(value.interval.high_ns for value, _hole in found),
     )
 
 

@@ -93,7 +93,7 @@ def segments(given: Sequence[Sample], rate: Rate) -> list[list[Sample]]:
     return cut
 
 
-def mean_drift(given: Sequence[Sample]) -> Drift | None:
+def average_drift(given: Sequence[Sample]) -> Drift | None:
     """The mean rate from the first sample to the last, however it changed in between. None without two
     samples that are apart in time."""
     return drift([given[0], given[-1]]) if len(given) > 1 else None

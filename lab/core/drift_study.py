@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.core.clock import PHI_PPM, GuestClock, Interval
-from lab.core.drift import Drift, drift_over, mean_drift, segments, wander_ns
+from lab.core.drift import Drift, average_drift, drift_over, segments, wander_ns
 from lab.core.offsets import HOST_SLEW_PPM, SLEW_PPM, Rate, Sample, host_apart, real_sample, samples, smoothed
 from lab.core.rates import UNKNOWN_DRIFT_PPM
 from lab.core.stats import quantile
@@ -43,7 +43,7 @@ class Discipline:
         return bool(self.status & STA_UNSYNC)
 
     @property
-    def held(self) -> bool:
+    def disciplined(self) -> bool:
         """Whether something keeps the clock in time, or has changed its rate."""
         return (
             bool(self.programs)
@@ -156,7 +156,7 @@ def course(parts: Sequence[Sequence[Sample]], rate: Rate) -> Course:
     if straight is not None:
         return Course(straight, True, 0, len(whole), width)
     longest = max(whole, key=lambda piece: piece[-1].to_raw_ns - piece[0].from_raw_ns, default=[])
-    return Course(mean_drift(longest), False, wander_ns(whole), len(whole), width)
+    return Course(average_drift(longest), False, wander_ns(whole), len(whole), width)
 
 
 def look(

@@ -47,7 +47,7 @@ class _Judge:
             return
         metric, expectation = "started first", "no guest is frozen before its event is Started"
         life = self.life
-        if not life.heard:
+        if not life.enabled:
             yield self._finding(metric, expectation, "nobody listened", PASSED)
             return
         if not life.to_be_frozen and all(m.result is not None for m in life.affected):
@@ -79,7 +79,7 @@ class _Judge:
 
     def shown_started(self) -> Iterator[Finding]:
         announce, life = self.spec.announce, self.life
-        if not self._freezes or not life.heard or announce is None or life.started is None:
+        if not self._freezes or not life.enabled or announce is None or life.started is None:
             return  # without a start, started_first has said so
         if not life.to_be_frozen:
             return
@@ -97,7 +97,7 @@ class _Judge:
 
     def gone(self) -> Iterator[Finding]:
         expectation, life = "at the end, and not before the guests are back", self.life
-        if not life.heard:
+        if not life.enabled:
             yield self._finding("gone", expectation, "never shown", PASSED)
             return
         if life.cancelled is not None and not life.to_be_frozen:
@@ -149,7 +149,7 @@ class _Judge:
             outcome = OPEN if wanted is None else self.missing  # an interrupted run takes its events back
             why = f"the event of {self.group} was called off, and there was no freeze"
             yield self._finding("cancelled", expectation, "called off", outcome, why)
-        elif life.gone is not None or life.started is not None or not life.heard:
+        elif life.gone is not None or life.started is not None or not life.enabled:
             yield self._finding("cancelled", expectation, "not called off", PASSED)
         else:
             why = "it was not seen what became of the event"
@@ -163,7 +163,7 @@ class _Judge:
             return
         expectation = "approved before NotBefore" if wanted else "nobody approves before NotBefore"
         approval = life.approved
-        over = life.started or life.cancelled or life.gone or life.unheard
+        over = life.started or life.cancelled or life.gone or life.not_enabled
         if approval is not None:
             who, at = approval
             early = life.event.not_before.raw_ns - at.raw_ns
@@ -177,19 +177,21 @@ class _Judge:
             else:
                 why = f"{who} approved, {format_short(early)} before NotBefore"
             yield self._finding("acknowledged", expectation, text, PASSED if good else FAILED, why)
-        elif not self.announced.complete and (over is None or (life.heard and life.started is None)):
+        elif not self.announced.complete and (over is None or (life.enabled and life.started is None)):
             # Taken back because the run ended: nobody had to approve any more.
             why = "it was not seen whether anybody approved"
             yield self._finding("acknowledged", expectation, "not seen", OPEN, why)
         else:
-            whom = self.group if life.heard else f"{self.group}, which never asked"
+            whom = self.group if life.enabled else f"{self.group}, which never asked"
             why = f"nobody approved of {whom}" if wanted else ""
             if wanted and life.released is not None:
                 why += ": it was released by hand"
             yield self._finding("acknowledged", expectation, "by nobody", FAILED if wanted else PASSED, why)
 
-    def seen(self) -> Iterator[Finding]:
-        yield from self._shown("seen", self.expect.seen, "the event", [m.told() for m in self.life.affected])
+    def sightings(self) -> Iterator[Finding]:
+        yield from self._shown(
+            "seen", self.expect.seen, "the event", [m.first_shown() for m in self.life.affected]
+        )
         started = [member.seen_started for member in self.life.affected]
         yield from self._shown("seen as Started", self.expect.started_seen, "it as Started", started)
 
@@ -236,7 +238,7 @@ class _Judge:
             return False
         return True if at.raw_ns <= stop.called.raw_ns else None
 
-    def kept(self) -> Iterator[Finding]:
+    def pauses_announced(self) -> Iterator[Finding]:
         wanted, life = self.expect.kept, self.life
         if wanted is None:
             return
@@ -252,9 +254,9 @@ class _Judge:
         if not members:
             yield self._finding("pause announced", expectation, "not measured", OPEN, "no guest was frozen")
         for member in members:
-            yield replace(self._kept_by(member, limit, expectation, wanted), guest=member.guest)
+            yield replace(self._pause_finding(member, limit, expectation, wanted), guest=member.guest)
 
-    def _kept_by(self, member: Member, limit: int, expectation: str, wanted: bool) -> Finding:
+    def _pause_finding(self, member: Member, limit: int, expectation: str, wanted: bool) -> Finding:
         guest, pause = member.guest, member.pause
         if pause is None:
             why = f"the pause of {guest} was not measured"
@@ -280,7 +282,7 @@ class _Judge:
                 continue
             expectation = f"{words} {format_duration(limit)}"
             if given is None:
-                why = f"{self.group} never asked" if not self.life.heard else "it was not seen to start"
+                why = f"{self.group} never asked" if not self.life.enabled else "it was not seen to start"
                 yield self._finding("notice", expectation, "none", OPEN, f"no notice to measure: {why}")
                 continue
             outcome, text = compare(limit, given, given), format_short(given)
@@ -293,7 +295,7 @@ def life_findings(life: EventTimeline, spec: CycleSpec, expect: NoticeExpectatio
     judge = _Judge(life, spec, expect)
     checks = (
         judge.started_first, judge.shown_started, judge.gone, judge.called_off, judge.acknowledged,
-        judge.seen, judge.kept, judge.notice_given,
+        judge.sightings, judge.pauses_announced, judge.notice_given,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 
@@ -304,13 +306,13 @@ def unannounced(
     """Guests that were to be told and were frozen without an event: one finding for each cycle. results: of
     one cell, whose cycles are announced."""
     known = [member.result.observation for life in lives for member in life.affected if member.result]
-    told = {(obs.cell, obs.cycle, obs.guest) for obs in known}
+    first_shown = {(obs.cell, obs.cycle, obs.guest) for obs in known}
     silent: dict[int, list[str]] = {}
     for result in results:
         spec, obs = result.spec, result.observation
         if spec is None or spec.announce is None or result.control:
             continue
-        if (obs.cell, obs.cycle, obs.guest) not in told:
+        if (obs.cell, obs.cycle, obs.guest) not in first_shown:
             silent.setdefault(obs.cycle, []).append(obs.guest)
     return [
         Finding(

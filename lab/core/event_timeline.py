@@ -69,7 +69,7 @@ class Member:
             return None
         return self.result.pause.pause
 
-    def told(self) -> Stamp | None:
+    def first_shown(self) -> Stamp | None:
         """When it was first shown the event, as anything."""
         known = [stamp for stamp in (self.seen, self.seen_started) if stamp is not None]
         return min(known, key=lambda stamp: stamp.raw_ns, default=None)
@@ -77,13 +77,13 @@ class Member:
 
 @dataclass(frozen=True)
 class EventTimeline:
-    """An event's timeline. unheard: when it was withheld, because its group had never asked. released: when
-    it was approved on behalf of the group, by no guest of it. refused: how many requests of the group's were
-    answered with an error in this cycle, by guest. restarts: of the incarnation."""
+    """An event's timeline. not_enabled: when it was withheld, because its group had never asked. released:
+    when it was approved on behalf of the group, by no guest of it. refused: how many requests of the group's
+    were answered with an error in this cycle, by guest. restarts: of the incarnation."""
 
     announced: Announced
     published: Stamp | None
-    unheard: Stamp | None
+    not_enabled: Stamp | None
     started: Stamp | None
     cancelled: Stamp | None
     gone: Stamp | None
@@ -97,9 +97,9 @@ class EventTimeline:
         return self.announced.event
 
     @property
-    def heard(self) -> bool:
+    def enabled(self) -> bool:
         """Its group is told of it."""
-        return self.unheard is None
+        return self.not_enabled is None
 
     @property
     def affected(self) -> tuple[Member, ...]:
@@ -108,8 +108,8 @@ class EventTimeline:
     @property
     def state(self) -> State:
         """What became of it, as far as is known."""
-        if self.unheard is not None:
-            return State.UNHEARD
+        if self.not_enabled is not None:
+            return State.NOT_ENABLED
         if self.cancelled is not None:
             return State.CANCELLED
         if self.gone is not None:
@@ -182,7 +182,7 @@ class EventTimeline:
             return None
         return notice.duration_s * NS_PER_S
 
-    def kept(self, member: Member) -> bool | None:
+    def within_announced(self, member: Member) -> bool | None:
         """Whether the guest's pause was no longer than announced; None where that is not known, or the
         pause's bound straddles it."""
         if self.duration_ns is None or member.pause is None:
@@ -224,12 +224,12 @@ def life(announced: Announced, cycles: Cycles) -> EventTimeline:
     for happening in announced.happenings:
         if happening.kind is Kind.REFUSED:
             refused[happening.guest] = refused.get(happening.guest, 0) + 1
-    unheard = _first(own, Kind.UNHEARD)
-    published = _first(own, Kind.PUBLISHED) or (event.published if unheard is None else None)
+    not_enabled = _first(own, Kind.NOT_ENABLED)
+    published = _first(own, Kind.PUBLISHED) or (event.published if not_enabled is None else None)
     return EventTimeline(
         announced,
         published,
-        unheard,
+        not_enabled,
         _first(own, Kind.STARTED),
         _first(own, Kind.CANCELLED),
         _first(own, Kind.GONE),

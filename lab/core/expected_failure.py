@@ -71,11 +71,11 @@ class MustFail:
         """What has to fail and was not even checked, or that nothing failed. judged: all of a cell's."""
         known = list(judged)
         if self.metrics:
-            seen = {one.metric for one in known}
+            metrics = {one.metric for one in known}
             return [
                 Finding("", -1, metric.value, "fails", "not checked", Outcome.INCONCLUSIVE,
                         f"{metric.value} has to fail, and was not checked", cell)
-                for metric in self.metrics if metric.value not in seen
+                for metric in self.metrics if metric.value not in metrics
             ]  # fmt: skip
         if any(one.failed_as_expected for one in known):
             return []

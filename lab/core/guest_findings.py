@@ -58,29 +58,29 @@ class GuestFindings(CycleFindings):
     def effects(self) -> Iterator[Finding]:
         """What else the pause did. Timers, BOOTTIME and RTC are told; only a monotonic clock that went
         backward is a failure."""
-        seen, spec = self.obs.effects, self.result.spec
-        if seen is None:
+        effects, spec = self.obs.effects, self.result.spec
+        if effects is None:
             if spec is not None and spec.effects and not self.obs.method.boots_anew:
                 why = "the guest was to be watched for effects of the pause, and was not"
                 yield self._finding("monotonic", "never backward", "not watched", Outcome.INCONCLUSIVE, why)
             return
-        yield self._monotonic(seen)
-        if seen.timers:
-            worst_of = max(seen.timers, key=lambda kind: kind.worst_ns)
-            fired = sum(kind.count for kind in seen.timers)
+        yield self._monotonic(effects)
+        if effects.timers:
+            worst_of = max(effects.timers, key=lambda kind: kind.worst_ns)
+            fired = sum(kind.count for kind in effects.timers)
             text = f"{fired} fired, at worst {format_about(worst_of.worst_ns)} late"
-            text += f" ({worst_of.kind}); at most {max(k.at_once for k in seen.timers)} of a kind at once"
-            early = sum(kind.early for kind in seen.timers)
+            text += f" ({worst_of.kind}); at most {max(k.at_once for k in effects.timers)} of a kind at once"
+            early = sum(kind.early for kind in effects.timers)
             why = f"{early} timers fired before they were due" if early else ""
             yield self._finding("timers", "told", text, Outcome.PASSED, why)
-        if seen.boot_minus_mono_ns is not None:
-            text = f"{seen.boot_minus_mono_ns / NS_PER_MS:+.3f} ms on MONOTONIC"
+        if effects.boot_minus_mono_ns is not None:
+            text = f"{effects.boot_minus_mono_ns / NS_PER_MS:+.3f} ms on MONOTONIC"
             yield self._finding("boottime", "told", text, Outcome.PASSED)
-        yield from self._rtc(seen)
+        yield from self._rtc(effects)
 
-    def _monotonic(self, seen: Effects) -> Finding:
-        looks = sum(one.looks for one in seen.backward if one.clock != "realtime")
-        bad = backward(seen.backward)
+    def _monotonic(self, effects: Effects) -> Finding:
+        looks = sum(one.looks for one in effects.backward if one.clock != "realtime")
+        bad = backward(effects.backward)
         text, expectation = f"{looks} looks", "never backward"
         if bad:
             one = max(bad, key=lambda each: each.worst_ns)
@@ -95,8 +95,8 @@ class GuestFindings(CycleFindings):
             return self._finding("monotonic", expectation, "not watched", Outcome.INCONCLUSIVE, why)
         return self._finding("monotonic", expectation, text, Outcome.PASSED)
 
-    def _rtc(self, seen: Effects) -> Iterator[Finding]:
-        one, two = rtc_around(seen.rtc, self.result.resumed_guest)
+    def _rtc(self, effects: Effects) -> Iterator[Finding]:
+        one, two = rtc_around(effects.rtc, self.result.resumed_guest)
         if one is None or two is None:
             return
         shown_at = [

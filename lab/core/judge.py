@@ -99,7 +99,7 @@ def _watched(
     Between two looks REALTIME moves by less than the sampler takes for a step, or it is one. Taken for
     certain: nobody sets the clock and sets it back between two looks.
     """
-    if sampler is None or steps is None or stepped is None or raw is None or not sampler.kept_all_steps:
+    if sampler is None or steps is None or stepped is None or raw is None or not sampler.steps_complete:
         return None
     until = Interval(sampler.last_raw_ns, sampler.last_raw_ns).shifted(-resumed_raw_ns) - raw
     until = until.widened(ageing_ns(until.largest_ns, phi_ppm))
@@ -185,10 +185,10 @@ def _at_resume(
             if s.at_raw_ns > last and _looked_before(s, sampler) <= resume_guest.high_ns
         ]
         repaired = direct.largest_ns * 10 <= carried.smallest_ns
-        seen_after = all(s.at_raw_ns >= resume_guest.low_ns for s in unclear)
+        only_after = all(s.at_raw_ns >= resume_guest.low_ns for s in unclear)
         if unclear and obs.frozen and _still_there(direct, carried, unclear, sampler, late[0], resume):
             return min(direct, carried, key=lambda interval: interval.half_width_ns), ""
-        if unclear and not (obs.frozen and repaired and seen_after):
+        if unclear and not (obs.frozen and repaired and only_after):
             carried = None
     if any(late[0].t3[GuestClock.RAW] > _looked_before(s, sampler) for s in steps):
         return carried, ""
@@ -207,12 +207,12 @@ def _at_resume(
 def _rebooted(boots: Boots) -> str:
     """The problem that the guest was seen in another boot."""
     resume, when = boots.observation.resume, boots.when
-    said = "the guest rebooted by itself"
+    text = "the guest rebooted by itself"
     if resume is not None and when is not None:
         since = when.shifted(-resume.returned.raw_ns)
         if since.low_ns >= 0:
-            said += f", {since.low_ns / NS_PER_S:.1f} to {since.high_ns / NS_PER_S:.1f} s after the resume"
-    return f"{said}: what came later is of another boot"
+            text += f", {since.low_ns / NS_PER_S:.1f} to {since.high_ns / NS_PER_S:.1f} s after the resume"
+    return f"{text}: what came later is of another boot"
 
 
 def measure(
@@ -286,8 +286,8 @@ def measure(
             steps = [s for s in steps if _looked_before(s, obs.sampler) > resume_guest.high_ns]
     if pause.ran:
         steps = None  # nor is it known which of them came after the resume
-    at_resume, said = _at_resume(carried_from, late, raw_at_resume, lag, real_late, obs, steps, resume_guest)
-    problems += filter(None, [said])
+    at_resume, text = _at_resume(carried_from, late, raw_at_resume, lag, real_late, obs, steps, resume_guest)
+    problems += filter(None, [text])
 
     stepped = None
     if steps is not None and obs.sampler is not None and raw_at_resume is not None:

@@ -11,5 +11,5 @@ class MachineCheck:
 
     name: str
     ok: bool | None
-    said: str
+    result: str
     fix: str = ""

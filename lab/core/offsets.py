@@ -217,7 +217,7 @@ def thinned(given: Sequence[Sample], most: int) -> list[Sample]:
     best: dict[int, Sample] = {}
     for s in given:
         cell = (s.from_raw_ns - first) * most // length
-        kept = best.get(cell)
-        if kept is None or s.offset.half_width_ns < kept.offset.half_width_ns:
+        narrowest = best.get(cell)
+        if narrowest is None or s.offset.half_width_ns < narrowest.offset.half_width_ns:
             best[cell] = s
     return [best[cell] for cell in sorted(best)]

@@ -299,12 +299,12 @@ def skew_findings(
     found = []
     for skew in given:
         who = f"{named(skew.domain, by)}: " if skew.domain is not None and by is not None else ""
-        for metric, seen in (("stop skew", skew.stop), ("resume skew", skew.resume)):
-            if seen is None:
+        for metric, spread in (("stop skew", skew.stop), ("resume skew", skew.resume)):
+            if spread is None:
                 outcome, measured, why = Outcome.INCONCLUSIVE, "not measured", f"{who}not seen of all guests"
             else:
-                outcome = at_most(limit_ns, seen.low_ns, seen.high_ns)
-                measured = f"{format_short(seen.low_ns)} to {format_short(seen.high_ns)}"
+                outcome = at_most(limit_ns, spread.low_ns, spread.high_ns)
+                measured = f"{format_short(spread.low_ns)} to {format_short(spread.high_ns)}"
                 why = "" if outcome is Outcome.PASSED else f"{who}{measured}, expected {text}"
             found.append(Finding("", skew.cycle, metric, text, measured, outcome, why, cell))
     return found

@@ -103,12 +103,12 @@ def _awake(host: Interval, stop: Call, beats: Sequence[Heartbeat], stop_guest: I
     that the resume call took when the guest was already running: a heartbeat that carries a later time than
     the guest's clock had at the stop was sent after the resume, and before it arrived. A guest that goes on
     in another process runs up to 20 ms before that call ends."""
-    seen = (b.arrived.raw_ns for b in beats if b.sent_raw_ns > stop_guest.high_ns)
-    awake = min(seen, default=host.high_ns + stop.called.raw_ns) - stop.called.raw_ns
+    arrivals = (b.arrived.raw_ns for b in beats if b.sent_raw_ns > stop_guest.high_ns)
+    awake = min(arrivals, default=host.high_ns + stop.called.raw_ns) - stop.called.raw_ns
     return min(host.high_ns, awake)
 
 
-def _heard(beats: Sequence[Heartbeat], stop: Call, resume: Call) -> bool:
+def _beats_missing(beats: Sequence[Heartbeat], stop: Call, resume: Call) -> bool:
     """Whether a heartbeat arrived between the calls. It may have been under way for long; but where no
     reading dates it, the guest cannot be said to have stood still for all of that time."""
     return any(stop.returned.raw_ns < beat.arrived.raw_ns < resume.called.raw_ns for beat in beats)
@@ -209,19 +209,19 @@ def measure_pause(
     if lag is not None:
         witnesses[Witness.LAG] = lag
 
-    held, ran = host, False
+    standstill, ran = host, False
     if frozen and stop_guest is not None:
         awake = _awake(host, stop, beats, stop_guest)
-        held, ran = Interval(host.low_ns, max(host.low_ns, awake)), awake < host.low_ns
-    if frozen and (ran or stamps is None or _heard(beats, stop, resume)) and lag is None:
+        standstill, ran = Interval(host.low_ns, max(host.low_ns, awake)), awake < host.low_ns
+    if frozen and (ran or stamps is None or _beats_missing(beats, stop, resume)) and lag is None:
         # Nobody says that it stood still for all of the time.
-        held = Interval(0, held.high_ns)
+        standstill = Interval(0, standstill.high_ns)
     if lag is None or (gap_and_noise is None and not (cut and frozen)):
         alone = () if ran else (Witness.HYPERVISOR,)
         wrong = (Witness.HYPERVISOR,) if ran else ()
         if lag is not None and frozen and (ran or stamps is None or lag.high_ns < host.low_ns):
-            held = Interval(min(held.high_ns, max(0, lag.low_ns)), held.high_ns)
-        return Pause(held, None, witnesses, alone, wrong, None, None, False, noise, None, stamps, ran)
+            standstill = Interval(min(standstill.high_ns, max(0, lag.low_ns)), standstill.high_ns)
+        return Pause(standstill, None, witnesses, alone, wrong, None, None, False, noise, None, stamps, ran)
 
     # Without a sampler no gap is claimed, and none rules a pause out.
     gap = witnesses.get(Witness.GAP, Interval(0, 0))
@@ -242,20 +242,20 @@ def measure_pause(
     if frozen and gap_and_noise is not None:
         # It was held no longer than from its last instruction to its next one.
         most = max(0, lag.high_ns) + gap.high_ns
-        held = Interval(held.low_ns, max(held.low_ns, min(held.high_ns, most)))
+        standstill = Interval(standstill.low_ns, max(standstill.low_ns, min(standstill.high_ns, most)))
     unseen = UNSEEN_FLOORS * sampler.floor_ns if sampler is not None and gap_and_noise is not None else -1
     gap_value = counted.mid_ns if gap.low_ns > 0 else 0
-    regime = _regime(held, lag, gap, unseen) if frozen else _running(lag, gap)
+    regime = _regime(standstill, lag, gap, unseen) if frozen else _running(lag, gap)
     closes = 0 in closure
     # What each says, and what of it may narrow: of a hole the lower bound is inferred.
-    claims = {Witness.HYPERVISOR: (held, held)}
+    claims = {Witness.HYPERVISOR: (standstill, standstill)}
     if regime is Regime.RESUMED:
         claims[Witness.LAG] = lag, lag
     elif regime is Regime.JUMPED:
         claims[Witness.GAP] = gap, Interval(0, gap.high_ns)
     elif regime is Regime.MIXED:
         claims[Witness.LAG] = lag + gap, Interval(lag.low_ns, lag.high_ns + gap.high_ns)
-    pause, agreeing, disagreeing = held, [], []
+    pause, agreeing, disagreeing = standstill, [], []
     for name, (claim, sure) in claims.items():
         both = intersect((pause, sure)) if claim.meets(pause) else None
         if both is None:

@@ -31,13 +31,13 @@ class PauseFindings(CycleFindings):
                     "patch", "succeeds", "not run", Outcome.INCONCLUSIVE, "the patch was not run"
                 )
             return
-        said = "succeeded" if self.obs.patch_ok else "failed"
+        text = "succeeded" if self.obs.patch_ok else "failed"
         outcome = Outcome.PASSED if self.obs.patch_ok else Outcome.FAILED
         why = "" if self.obs.patch_ok else f"host patch ({self.obs.patch}): {self.obs.patch_why}"
         if self.obs.called_off and self.obs.called_off in self.obs.patch_why:
             why = f"host patch ({self.obs.patch}): not applied, for the freeze was called off"
             outcome = self._called_off
-        yield self._finding("patch", "succeeds", said, outcome, why)
+        yield self._finding("patch", "succeeds", text, outcome, why)
 
     @property
     def _called_off(self) -> Outcome:
@@ -123,15 +123,15 @@ class PauseFindings(CycleFindings):
         pause = self.result.pause
         if wanted is None:
             return
-        seen = pause.regime if pause is not None else None
-        if seen is None:
+        regime = pause.regime if pause is not None else None
+        if regime is None:
             yield self._finding(
                 "regime", wanted, "undecided", Outcome.INCONCLUSIVE, "the bounds do not tell the regime"
             )
         else:
-            outcome = Outcome.PASSED if seen is wanted else Outcome.FAILED
-            why = "" if seen is wanted else f"regime {seen} instead of {wanted}"
-            yield self._finding("regime", wanted, seen, outcome, why)
+            outcome = Outcome.PASSED if regime is wanted else Outcome.FAILED
+            why = "" if regime is wanted else f"regime {regime} instead of {wanted}"
+            yield self._finding("regime", wanted, regime, outcome, why)
 
     def pause(self) -> Iterator[Finding]:
         value = self.result.reported

@@ -17,7 +17,7 @@ def overruns(plan: Plan) -> list[str]:
         and cell.cycle.patch.duration_ns >= cell.cycle.budget_ns
     }
     return [
-        f"the budget of {format_duration(budget)} ends the hold of {format_duration(hold)}, "
+        f"the budget of {format_duration(budget)} ends the hold of {format_duration(length)}, "
         "so its patch fails in every cycle"
-        for hold, budget in found
+        for length, budget in found
     ]

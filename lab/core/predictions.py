@@ -82,12 +82,14 @@ def _slack_ns(result: CycleResult, early: Sequence[Reading], late: Sequence[Read
     if stop is None or resume is None or not early or not late:
         return 0
     ran = stop.returned.raw_ns - early[-1].t1.raw_ns + late[0].t4.raw_ns - resume.called.raw_ns
-    held = resume.returned.raw_ns - stop.called.raw_ns
+    prediction_checks = resume.returned.raw_ns - stop.called.raw_ns
     gap = result.pause.witnesses.get(Witness.GAP) if result.pause is not None else None
     sampler = result.observation.sampler
     step = STEP_FLOOR_NS if sampler is None else sampler.unseen_step_ns(0 if gap is None else gap.high_ns)
     return (
-        step + ageing_ns(max(0, ran), SLEW_PPM) + ageing_ns(max(0, held), result.phi_ppm + UNKNOWN_DRIFT_PPM)
+        step
+        + ageing_ns(max(0, ran), SLEW_PPM)
+        + ageing_ns(max(0, prediction_checks), result.phi_ppm + UNKNOWN_DRIFT_PPM)
     )
 
 
@@ -121,9 +123,9 @@ def _wall_clock(result: CycleResult, predicted: WallClock, slack_ns: int, unclea
     moved = at_resume - before
     lost = (-moved).widened(slack_ns)
     stood = lag if predicted is WallClock.BEHIND else pause.pause
-    kept = 0 in lost
+    unchanged = 0 in lost
     behind = stood is None or lost.meets(stood)
-    right, wrong = (behind, kept) if predicted is WallClock.BEHIND else (kept, behind)
+    right, wrong = (behind, unchanged) if predicted is WallClock.BEHIND else (unchanged, behind)
     if predicted is WallClock.RIGHT and not result.observation.frozen:
         wrong = False  # without a pause the two are the same
     verdict = False if not right else None if wrong or stood is None else True
@@ -200,7 +202,7 @@ def _lost(result: CycleResult) -> Interval | None:
     return lost if lost.high_ns else None
 
 
-def held(result: CycleResult) -> tuple[PredictionCheck, ...]:
+def prediction_checks(result: CycleResult) -> tuple[PredictionCheck, ...]:
     """Every prediction of the cycle's method, then those of its resync; () where nothing was done."""
     obs = result.observation
     predicts: Prediction = obs.method.predicts

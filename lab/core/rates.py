@@ -18,10 +18,10 @@ UNKNOWN_DRIFT_PPM = 500.0
 def rate_of(given: Sequence[Sample]) -> Rate | None:
     """The rate of an offset that nobody steps or slews; None when the samples do not tell it."""
     free = smoothed(given, Rate.within(UNKNOWN_DRIFT_PPM + PHI_PPM))
-    seen = drift(free) if free else None
-    if seen is None or seen.low > UNKNOWN_DRIFT_PPM or seen.high < -UNKNOWN_DRIFT_PPM:
+    rate = drift(free) if free else None
+    if rate is None or rate.low > UNKNOWN_DRIFT_PPM or rate.high < -UNKNOWN_DRIFT_PPM:
         return None
-    return Rate(max(seen.low, -UNKNOWN_DRIFT_PPM), min(seen.high, UNKNOWN_DRIFT_PPM))
+    return Rate(max(rate.low, -UNKNOWN_DRIFT_PPM), min(rate.high, UNKNOWN_DRIFT_PPM))
 
 
 def rates(early: Sequence[Sample], late: Sequence[Sample], known: Rate | None = None) -> tuple[Rate, Rate]:
@@ -67,9 +67,9 @@ def known_rates(observations: Sequence[Observation]) -> dict[tuple[str, str, str
         windows = before_and_after(obs.readings, obs.stop, obs.resume)
         # After a reboot it is another clock.
         for part in windows[:1] if obs.method.boots_anew else windows:
-            seen, so_far = rate_of(samples(part, GuestClock.RAW)), known.get(key)
+            rate, so_far = rate_of(samples(part, GuestClock.RAW)), known.get(key)
             if key in known and so_far is None:
                 break
-            if seen is not None:
-                known[key] = seen if so_far is None else common(seen, so_far)
+            if rate is not None:
+                known[key] = rate if so_far is None else common(rate, so_far)
     return known

@@ -25,9 +25,9 @@ longer than its forecast allows: polls come when they come."""
 
 def _allowed_ns(first: Interval, later: CycleResult) -> int:
     allowed = TIMES * first.high_ns + SLACK_NS
-    said = later.forecast
-    if said is not None and said.repaired and said.within is not None:
-        allowed = max(allowed, said.within.high_ns + SLACK_NS)
+    forecast = later.forecast
+    if forecast is not None and forecast.repaired and forecast.within is not None:
+        allowed = max(allowed, forecast.within.high_ns + SLACK_NS)
     return allowed
 
 

@@ -103,9 +103,9 @@ class Watched:
     slack_ns: int
 
     def may_have_been_in(
-        self, since: CurvePoint | None, later: CurvePoint, target: Interval, hold: int
+        self, since: CurvePoint | None, later: CurvePoint, target: Interval, hold_ns: int
     ) -> bool:
-        """Whether the clock may have been in `target` for `hold` nanoseconds between two readings that found
+        """Whether the clock may have been in `target` for `hold_ns` between two readings that found
         it out, next to each other. since: None for the resume."""
         begin = since.from_ns if since is not None else 0
         if later.at_ns > self.until_ns:
@@ -115,7 +115,7 @@ class Watched:
         way = _outside_ns(later.offset, target) - 2 * self.slack_ns
         if since is not None:
             way += _outside_ns(since.offset, target)
-        return (later.at_ns - begin - hold) * self.ppm / 1e6 >= way
+        return (later.at_ns - begin - hold_ns) * self.ppm / 1e6 >= way
 
     def left(self, since: CurvePoint, later: CurvePoint, target: Interval) -> bool:
         """Whether steps took the clock out of `target` and back between two readings that found it in."""
@@ -316,8 +316,8 @@ def measure_resync(
         made = stepped[steps.index(settled_step)]
     area = 0.0
     for earlier, later in pairwise(curve):
-        mean = (abs(earlier.offset.mid_ns) + abs(later.offset.mid_ns)) / 2
-        area += mean * (later.at_ns - earlier.at_ns) / NS_PER_S
+        between = (abs(earlier.offset.mid_ns) + abs(later.offset.mid_ns)) / 2
+        area += between * (later.at_ns - earlier.at_ns) / NS_PER_S
     return ResyncResult(
         outcome,
         why,

@@ -35,11 +35,11 @@ class ResyncFindings(CycleFindings):
                 if outcome is Outcome.PASSED
                 else f"in time only after {format_seconds(resync.time.high_ns)}"
             )
-            outcome, why = self._held_up(outcome, why, resync.time.low_ns - within)
+            outcome, why = self._delayed(outcome, why, resync.time.low_ns - within)
             yield self._finding("in time", text, format_seconds(resync.time.high_ns), outcome, why)
-        elif resync.outcome is SyncOutcome.NOT_SYNCED and self._last_seen_ns() > within:
+        elif resync.outcome is SyncOutcome.NOT_SYNCED and self._last_point_ns() > within:
             off = self.result.final.smallest_ns - self.expect.tolerance_ns if self.result.final else 0
-            outcome, why = self._held_up(Outcome.FAILED, self._not_in_time(), max(1, off))
+            outcome, why = self._delayed(Outcome.FAILED, self._not_in_time(), max(1, off))
             yield self._finding("in time", text, "never", outcome, why)
         elif resync.outcome is SyncOutcome.NOT_SYNCED:
             why = f"{self._not_in_time()}; it was not watched for {format_duration(within)}"
@@ -47,14 +47,14 @@ class ResyncFindings(CycleFindings):
         else:
             yield self._finding("in time", text, "undecided", Outcome.INCONCLUSIVE, resync.why)
 
-    def _held_up(self, outcome: Outcome, why: str, over_ns: int) -> tuple[Outcome, str]:
+    def _delayed(self, outcome: Outcome, why: str, over_ns: int) -> tuple[Outcome, str]:
         """A clock that was brought back, and misses a limit by no more than the busy host held things up,
         tells nothing of the guest."""
         delay = delay_ns(self.obs)
         if outcome is not Outcome.FAILED or over_ns > delay or not self.result.mechanism.repairs:
             return outcome, why
-        held = f"the busy host held readings up by as much as {format_about(delay)}"
-        return Outcome.INCONCLUSIVE, f"{why}; {held}"
+        delayed = f"the busy host held readings up by as much as {format_about(delay)}"
+        return Outcome.INCONCLUSIVE, f"{why}; {delayed}"
 
     def _not_in_time(self) -> str:
         final = self.result.final
@@ -66,7 +66,7 @@ class ResyncFindings(CycleFindings):
         by = "" if self.result.mechanism.repairs else ", and nothing was to repair it"
         return f"still {size} {where} {watched} after the resume{by}"
 
-    def _last_seen_ns(self) -> int:
+    def _last_point_ns(self) -> int:
         """The time since the resume at which the clock was certainly seen last."""
         curve = self.result.resync.curve if self.result.resync else ()
         return curve[-1].from_ns if curve else 0
@@ -81,8 +81,10 @@ class ResyncFindings(CycleFindings):
             return
         agrees, words = compared(self.result)
         known = {True: Outcome.PASSED, False: Outcome.FAILED, None: Outcome.INCONCLUSIVE}
-        said = self.result.forecast
-        why = "" if agrees else f"{words or 'nothing was predicted'}{f' ({said.text})' if said else ''}"
+        forecast = self.result.forecast
+        why = (
+            "" if agrees else f"{words or 'nothing was predicted'}{f' ({forecast.text})' if forecast else ''}"
+        )
         yield self._finding(AS_PREDICTED, "as predicted", words or "not told", known[agrees], why)
 
     def final_offset(self) -> Iterator[Finding]:
@@ -100,24 +102,24 @@ class ResyncFindings(CycleFindings):
             if outcome is Outcome.PASSED
             else f"final offset {format_interval(final, signed=True)}, expected {text}"
         )
-        outcome, why = self._held_up(outcome, why, final.smallest_ns - limit)
+        outcome, why = self._delayed(outcome, why, final.smallest_ns - limit)
         yield self._finding("final offset", text, format_interval(final, signed=True), outcome, why)
 
     def drift(self) -> Iterator[Finding]:
-        limit, seen = self.expect.drift_ppm, self.result.drift_after
+        limit, drift = self.expect.drift_ppm, self.result.drift_after
         if limit is None or self.result.control:
             return
         text = f"at most {limit:g} ppm"
-        if seen is None:
+        if drift is None:
             why = "the offset after the resync followed no straight line"
             yield self._finding("drift", text, "not measured", Outcome.INCONCLUSIVE, why)
             return
-        smallest = 0.0 if seen.low <= 0 <= seen.high else min(abs(seen.low), abs(seen.high))
-        outcome = at_most(limit, smallest, seen.largest_ppm)
-        measured = f"{seen.ppm:+.0f} ± {seen.bound_ppm:.0f} ppm"
+        smallest = 0.0 if drift.low <= 0 <= drift.high else min(abs(drift.low), abs(drift.high))
+        outcome = at_most(limit, smallest, drift.largest_ppm)
+        measured = f"{drift.ppm:+.0f} ± {drift.bound_ppm:.0f} ppm"
         why = ""
         if outcome is Outcome.INCONCLUSIVE:
-            window = seen.window_for_ns(max(1.0, limit / 2)) / NS_PER_S
+            window = drift.window_for_ns(max(1.0, limit / 2)) / NS_PER_S
             why = f"drift {measured}: the window is too short, about {window:.0f} s would do"
         elif outcome is Outcome.FAILED:
             why = f"drift {measured}"

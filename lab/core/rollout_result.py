@@ -70,10 +70,10 @@ class RolloutHistory:
         return [tuple(dict.fromkeys(domains[name] for name in wave if name in domains)) for wave in left]
 
 
-def wanted(seen: Sequence[RolloutHistory], guests: int, repeat: int, control: int) -> int:
+def wanted(history: Sequence[RolloutHistory], guests: int, repeat: int, control: int) -> int:
     """How many guests' cycles there should be: of a rollout that was stopped, those of the waves begun."""
-    if any(one.ended is RolloutEnd.STOPPED for one in seen):
-        return guests * control + sum(len(wave.guests) for one in seen for wave in one.waves)
+    if any(one.ended is RolloutEnd.STOPPED for one in history):
+        return guests * control + sum(len(wave.guests) for one in history for wave in one.waves)
     return guests * (repeat + control)
 
 
@@ -88,31 +88,31 @@ def _listed(domains: Iterable[Domain], by: DomainKind) -> str:
     return f"{text} and {rest} more" if rest > 0 else text or "none"
 
 
-def stands(seen: RolloutHistory, guests: Sequence[GuestSpec]) -> str:
+def stands(history: RolloutHistory, guests: Sequence[GuestSpec]) -> str:
     """ "Done: web UD 0, 1. Stopped in: web UD 2. Not begun: web UD 3"."""
-    done = [domain for wave in seen.waves if seen.done(wave) for domain in wave.domains]
-    halted = [domain for wave in seen.waves if not seen.done(wave) for domain in wave.domains]
-    left = [domain for wave in seen.waiting(guests) for domain in wave]
-    parts = [f"Done: {_listed(done, seen.by)}"]
+    done = [domain for wave in history.waves if history.done(wave) for domain in wave.domains]
+    halted = [domain for wave in history.waves if not history.done(wave) for domain in wave.domains]
+    left = [domain for wave in history.waiting(guests) for domain in wave]
+    parts = [f"Done: {_listed(done, history.by)}"]
     if halted:
-        parts.append(f"Stopped in: {_listed(halted, seen.by)}")
+        parts.append(f"Stopped in: {_listed(halted, history.by)}")
     if left:
-        parts.append(f"Not begun: {_listed(left, seen.by)}")
+        parts.append(f"Not begun: {_listed(left, history.by)}")
     return ". ".join(parts)
 
 
-def _ended(seen: RolloutHistory, guests: Sequence[GuestSpec], expected: RolloutEnd, cell: str) -> Finding:
-    of = len(seen.planned)
-    done = sum(seen.done(wave) for wave in seen.waves)
-    where, expectation = stands(seen, guests), expected.value
-    if seen.ended is None:
+def _ended(history: RolloutHistory, guests: Sequence[GuestSpec], expected: RolloutEnd, cell: str) -> Finding:
+    of = len(history.planned)
+    done = sum(history.done(wave) for wave in history.waves)
+    where, expectation = stands(history, guests), expected.value
+    if history.ended is None:
         why = f"the rollout's end was not seen. {where}"
         text = f"{done} of {of} waves done"
         return Finding("", -1, ROLLOUT, expectation, text, Outcome.INCONCLUSIVE, why, cell)
-    if seen.ended is RolloutEnd.STOPPED:
-        text = f"stopped in wave {seen.stopped_in} of {of}"
-        reason = f": {seen.why}" if seen.why else ""
-        wave = next((wave for wave in seen.waves if wave.number == seen.stopped_in), None)
+    if history.ended is RolloutEnd.STOPPED:
+        text = f"stopped in wave {history.stopped_in} of {of}"
+        reason = f": {history.why}" if history.why else ""
+        wave = next((wave for wave in history.waves if wave.number == history.stopped_in), None)
         by_gate = wave is not None and wave.refused is not None  # else by an error, or by who interrupted it
         if expected is RolloutEnd.STOPPED:
             if by_gate:
@@ -132,24 +132,24 @@ def _ended(seen: RolloutHistory, guests: Sequence[GuestSpec], expected: RolloutE
     return Finding("", -1, ROLLOUT, expectation, text, Outcome.PASSED, "", cell)
 
 
-def _gates(seen: RolloutHistory, wave: WaveHistory, plan: Rollout, last: bool, cell: str) -> Finding:
+def _gates(history: RolloutHistory, wave: WaveHistory, plan: Rollout, last: bool, cell: str) -> Finding:
     """A wave that was followed by another one must have had all its gates, and all of them must have held."""
     refused = wave.refused
     expectation = "hold before the next domain"
     asked = {gate.gate for gate in wave.gates}
-    here = seen.ended is RolloutEnd.STOPPED and wave.number == seen.stopped_in
+    here = history.ended is RolloutEnd.STOPPED and wave.number == history.stopped_in
     asks = [gate for gate in plan.gates if not gate.on or any(guest in gate.on for guest in wave.guests)]
     missing = [gate.label for gate in asks if gate.label not in asked]
-    held = sum(gate.ok for gate in wave.gates)
-    text = f"{held} of {len(wave.gates)} hold"
+    passed = sum(gate.ok for gate in wave.gates)
+    text = f"{passed} of {len(wave.gates)} hold"
     if refused is not None and not here and not last:
         why = f"the rollout went on after wave {wave.number}, though {refused.guest} failed {refused.gate}"
         return Finding("", wave.cycle, GATES, expectation, text, Outcome.FAILED, why, cell)
     if missing:
         why = f"wave {wave.number}: {missing[0]} was not asked"
         return Finding("", wave.cycle, GATES, expectation, text, Outcome.INCONCLUSIVE, why, cell)
-    told = f"{text}: {refused.guest}: {refused.gate}: {refused.why}" if refused is not None else text
-    return Finding("", wave.cycle, GATES, expectation, told, Outcome.PASSED, "", cell)
+    shown = f"{text}: {refused.guest}: {refused.gate}: {refused.why}" if refused is not None else text
+    return Finding("", wave.cycle, GATES, expectation, shown, Outcome.PASSED, "", cell)
 
 
 def rollout_findings(
@@ -164,10 +164,10 @@ def rollout_findings(
         why = "the rollout was not begun"
         return [Finding("", -1, ROLLOUT, expected.value, "not begun", Outcome.INCONCLUSIVE, why, cell)]
     found = []
-    for seen in given:
-        found.append(_ended(seen, guests, expected, cell))
-        over = [wave for wave in seen.waves if wave.over] if plan.gates else []
+    for history in given:
+        found.append(_ended(history, guests, expected, cell))
+        over = [wave for wave in history.waves if wave.over] if plan.gates else []
         for wave in over:
-            last = wave.number == len(seen.planned)
-            found.append(_gates(seen, wave, plan, last, cell))
+            last = wave.number == len(history.planned)
+            found.append(_gates(history, wave, plan, last, cell))
     return found

@@ -104,7 +104,7 @@ class ClockStep:
     by_ns: int
 
 
-STEP_FLOOR_NS, STEP_SHARE, MOST_KEPT = 500_000, 8, 5_000
+STEP_FLOOR_NS, STEP_SHARE, MOST_RECORDS = 500_000, 8, 5_000
 """Of samplers that did not report theirs. They stay as they are, whatever the sampler's are now."""
 
 
@@ -131,18 +131,18 @@ class SamplerReport:
     steps: tuple[ClockStep, ...] = ()
     step_floor_ns: int = STEP_FLOOR_NS
     step_share: int = STEP_SHARE
-    most_kept: int = MOST_KEPT
+    most_kept: int = MOST_RECORDS
 
     def unseen_step_ns(self, over_ns: int) -> int:
         """How large a step of REALTIME between two samples `over_ns` apart it takes for a slew."""
         return self.step_floor_ns + over_ns // self.step_share
 
     @property
-    def kept_all_holes(self) -> bool:
+    def holes_complete(self) -> bool:
         return len(self.holes) < self.most_kept
 
     @property
-    def kept_all_steps(self) -> bool:
+    def steps_complete(self) -> bool:
         return len(self.steps) < self.most_kept
 
 
@@ -272,7 +272,7 @@ class Observation:
     patch_why: str = ""
     cpu_ns: int | None = None
     host_step_ns: int = 0
-    resync_said: str = ""
+    resync_report: str = ""
     resync_finished_raw_ns: int | None = None
     problems: tuple[str, ...] = ()
     cell: str = ""

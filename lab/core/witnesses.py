@@ -116,7 +116,7 @@ def gap_witness(
     at most what the sampler saw, and at least that less the usual distance of two samples, the noise,
     and late_ns. None when the sampler did not run through the pause, or lost count.
     """
-    if report.count < 2 or not report.kept_all_holes:
+    if report.count < 2 or not report.holes_complete:
         return None
     if report.first_raw_ns > stop_guest.low_ns or report.last_raw_ns < resume_guest.high_ns:
         return None

@@ -112,8 +112,8 @@ class ServiceAnnouncer:
         with self._lock:
             return self._machine.silence_ns(self._clock.now(), guest)
 
-    def heard(self, guest: str) -> bool:
+    def has_asked(self, guest: str) -> bool:
         """Whether the guest has asked since its group was switched on. KeyError: no such guest."""
         with self._lock:
             self._machine.advance(self._clock.now())
-            return self._machine.heard(guest)
+            return self._machine.has_asked(guest)

@@ -42,15 +42,15 @@ class Control:
         try:
             connection.request(verb, path, None if body is None else json.dumps(body))
             response = connection.getresponse()
-            told = json.loads(response.read())
+            reply = json.loads(response.read())
         except (OSError, HTTPException, ValueError) as error:
             raise MachineError(f"the service does not answer: {error}", where=str(self._path)) from None
         finally:
             connection.close()
         if response.status != 200:
-            said = told["error"]
-            raise UsageError(said["what"], where=said["where"], hint=said["hint"])
-        return dict(told)
+            refused = reply["error"]
+            raise UsageError(refused["what"], where=refused["where"], hint=refused["hint"])
+        return dict(reply)
 
 
 class _Connection(HTTPConnection):

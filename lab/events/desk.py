@@ -30,7 +30,7 @@ class _EventCourse:
     """What is remembered of an event beside what the service knows. over_after_ns: from its start."""
 
     over_after_ns: int | None
-    seen: list[str] = field(default_factory=list)
+    shown_to: list[str] = field(default_factory=list)
     approved: list[str] = field(default_factory=list)
     started: Stamp | None = None
     gone: Stamp | None = None
@@ -66,7 +66,7 @@ class Desk:
                 "guest": about.guest,
                 "name": about.name,
                 "set": about.availability_set,
-                "asks": self._service.heard(about.guest),
+                "asks": self._service.has_asked(about.guest),
                 "silent_s": _seconds(self._service.announcer.silence_ns(about.guest)),
                 "socket": str(self._service.path(about.guest)),
             }
@@ -109,7 +109,7 @@ class Desk:
             event = self._find(prefix)
             state = announcer.state([event])
             short = event[:8]
-            if state is State.UNHEARD:
+            if state is State.NOT_ENABLED:
                 raise UsageError(
                     f"nobody was told of event {short}, and nobody waits for it",
                     hint="its guests had not asked for events when it was announced",
@@ -152,8 +152,8 @@ class Desk:
             course = self._courses.get(one.event)
             if course is None:
                 continue
-            if one.kind in (Kind.SEEN, Kind.SEEN_STARTED) and one.guest not in course.seen:
-                course.seen.append(one.guest)
+            if one.kind in (Kind.SEEN, Kind.SEEN_STARTED) and one.guest not in course.shown_to:
+                course.shown_to.append(one.guest)
             elif one.kind is Kind.APPROVED:
                 course.approved.append(one.guest or OPERATOR)
             elif one.kind is Kind.STARTED:
@@ -177,7 +177,7 @@ class Desk:
             "duration_s": notice.duration_s,
             "source": notice.source.value,
             "description": notice.description,
-            "seen": list(course.seen),
+            "seen": list(course.shown_to),
             "approved": list(course.approved),
             "started": _iso(course.started),
             "gone": _iso(course.gone),

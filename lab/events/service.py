@@ -149,9 +149,9 @@ class MetadataService:
             raise MachineError("the metadata service does not run")
         asyncio.run_coroutine_threadsafe(self._serve(door, on), self._loop).result(START_S)
 
-    def heard(self, guest: str) -> bool:
+    def has_asked(self, guest: str) -> bool:
         """Whether the guest has asked since its group was switched on. KeyError: no such guest."""
-        return self.announcer.heard(guest)
+        return self.announcer.has_asked(guest)
 
     # -- the thread --------------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ def reading(
     numbers = [int(n) for n in words[:8]]
     t2, t3 = dict(zip(_RECEIPT, numbers[:4], strict=True)), dict(zip(_ANSWER, numbers[4:], strict=True))
     passing = None
-    if words[8:] == [b"+"] and (told := seen()):
-        arrived, least, left, most = (int(n) for n in told.split())
+    if words[8:] == [b"+"] and (stamps := seen()):
+        arrived, least, left, most = (int(n) for n in stamps.split())
         passing = Passing(arrived or None, least, left or None, most)
     return Reading(t1, t2, t3, t4, resolution_ns, passing, channel)
 
@@ -50,6 +50,6 @@ def facts(exchange: Exchange) -> dict[str, Any]:
     """Members of core.timeline.ProbeFacts, as far as the guest knows them."""
     data = json.loads(exchange(b"f\n", b"F", b"")[2])
     lines = data["kernel_lines"]
-    told = {name: data[name] for name in ("boot_id", "clocksource", "kernel", "python")}
-    told["rtc_minus_real_ns"] = data["rtc_minus_real_ns"]
-    return {**told, "kernel_lines": None if lines is None else tuple(lines)}
+    members = {name: data[name] for name in ("boot_id", "clocksource", "kernel", "python")}
+    members["rtc_minus_real_ns"] = data["rtc_minus_real_ns"]
+    return {**members, "kernel_lines": None if lines is None else tuple(lines)}

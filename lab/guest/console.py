@@ -56,7 +56,9 @@ def console_end(console: Path) -> str:
         lines = console.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return f"its console is in {console}"
-    said = [line.strip() for line in lines if line.strip()]
+    lines_read = [line.strip() for line in lines if line.strip()]
     return (
-        f"its console ends with: {said[-1]}\n({console})" if said else f"its console said nothing ({console})"
+        f"its console ends with: {lines_read[-1]}\n({console})"
+        if lines_read
+        else f"its console said nothing ({console})"
     )

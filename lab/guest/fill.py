@@ -12,7 +12,7 @@ from lab.guest.client import ANSWER_S, BackgroundProgram
 from lab.guest.ssh import SSH
 
 PAGE = 4096
-KEEP_BYTES = 96 << 20
+RESERVE_BYTES = 96 << 20
 """What stays free of the guest's memory: its own services, and a login."""
 
 _ITSELF_BYTES = 48 << 20
@@ -38,10 +38,10 @@ class Verified:
 def room(ssh: SSH) -> int:
     """How many bytes of the guest's memory can be filled now: what its kernel has available (proc(5),
     meminfo), less KEEP_BYTES and what the program itself takes. GuestError when the guest does not say."""
-    said = ssh.check("sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo").strip()
-    if not said.isdigit():
-        raise GuestError(f"its free memory cannot be told: {said!r}", where=f"guest {ssh.address.guest}")
-    return max(0, (int(said) << 10) - KEEP_BYTES - _ITSELF_BYTES) // PAGE * PAGE
+    text = ssh.check("sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo").strip()
+    if not text.isdigit():
+        raise GuestError(f"its free memory cannot be told: {text!r}", where=f"guest {ssh.address.guest}")
+    return max(0, (int(text) << 10) - RESERVE_BYTES - _ITSELF_BYTES) // PAGE * PAGE
 
 
 class Fill:
@@ -59,12 +59,12 @@ class Fill:
 
     def start(self) -> Fill:
         """Start it; it fills from now on. GuestError when it would leave the guest less than KEEP_BYTES."""
-        letter, data = self.program.start(str(self.size), str(KEEP_BYTES))
+        letter, data = self.program.start(str(self.size), str(RESERVE_BYTES))
         if letter == "N":
             free = format_size(data["available"] >> 20 << 20)
             raise GuestError(
                 f"{format_size(self.size)} do not fit: of {free} that are free, "
-                f"{format_size(KEEP_BYTES)} must stay so",
+                f"{format_size(RESERVE_BYTES)} must stay so",
                 where=self.program.where,
                 hint="more memory for the guest, or less of it filled",
             )

@@ -84,7 +84,7 @@ class MetadataForward:
         self._served_by: list[str] = []
         self._relay: _Relay | None = None
         self._closed = threading.Event()
-        self._keeper = Worker(target=self._keep, name=f"forward-{guest}", daemon=True)
+        self._keeper = Worker(target=self._run_forwards, name=f"forward-{guest}", daemon=True)
 
     def __enter__(self) -> MetadataForward:
         """GuestError when the guest's sshd does not allow it, or the address cannot be had there."""
@@ -127,7 +127,7 @@ class MetadataForward:
     def _where(self) -> str:
         return f"guest {self.guest}"
 
-    def _keep(self) -> None:
+    def _run_forwards(self) -> None:
         while not self._closed.wait(LOOK_S):
             if self.up:
                 continue
@@ -142,15 +142,15 @@ class MetadataForward:
         """GuestError when it cannot be. within_s: None: however long sshd takes to say so."""
         assert self._relay is not None  # noqa: S101 - for the type checker: opened first
         self._used = ssh
-        said = ssh.run(f"set -- {' '.join(self._served_by)}{_PREPARE}", START_S)
-        if said.status:
-            last = (said.err.strip().splitlines() or ["no message"])[-1]
+        result = ssh.run(f"set -- {' '.join(self._served_by)}{_PREPARE}", START_S)
+        if result.status:
+            last = (result.err.strip().splitlines() or ["no message"])[-1]
             raise GuestError(f"{ADDRESS} cannot be added to its loopback: {last}", where=self._where)
         try:
             _request(ssh.transport, self._relay.add, within_s)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._refused(ssh) from error
-        self._served_by.append(said.out.strip())
+        self._served_by.append(result.out.strip())
         self._on, self.why = ssh, ""
         self.times += 1
 
@@ -164,9 +164,9 @@ class MetadataForward:
             return GuestError(
                 f"port {PORT} of {ADDRESS} is taken there, by {taken_by}", where=self._where, hint=hint
             )
-        said = ", ".join(ssh.run(_SSHD, START_S).out.split("\n")).strip(", ")
+        result = ", ".join(ssh.run(_SSHD, START_S).out.split("\n")).strip(", ")
         what = f"its sshd refuses a remote forward from {ADDRESS}:{PORT}"
-        return GuestError(f"{what} ({said})" if said else what, where=self._where, hint=_HINT)
+        return GuestError(f"{what} ({result})" if result else what, where=self._where, hint=_HINT)
 
     def _verify(self, ssh: SSH) -> None:
         """sshd that may not choose the address agrees, and listens elsewhere. GuestError then."""
@@ -205,11 +205,11 @@ class _Arrived(threading.Event):
 
     def __init__(self, tell: Callable[[], None]) -> None:
         super().__init__()
-        self._tell = tell
+        self._wake = tell
 
     def set(self) -> None:
         super().set()
-        self._tell()
+        self._wake()
 
 
 class _ForwardLine:
@@ -296,9 +296,9 @@ class _Relay:
         self._moved: deque[_ForwardLine] = deque()
         self._closed = False
         self._selector = selectors.DefaultSelector()
-        self._wake_end, self._tell_end = socket.socketpair()
+        self._wake_end, self._wake_sender = socket.socketpair()
         self._wake_end.setblocking(False)
-        self._tell_end.setblocking(False)
+        self._wake_sender.setblocking(False)
         self._selector.register(self._wake_end, selectors.EVENT_READ)
         self._thread = Worker(target=self._run, name=f"relay-{guest}", daemon=True)
         self._thread.start()
@@ -309,25 +309,25 @@ class _Relay:
             channel.close()
             return
         self._new.append(channel)
-        self._tell()
+        self._wake()
 
     def close(self) -> None:
         self._closed = True
-        self._tell()
+        self._wake()
         self._thread.join(END_S)
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         # Full: told already. Closed: the relay has ended, and paramiko still has a channel to end.
         with suppress(OSError):
-            self._tell_end.send(b".")
+            self._wake_sender.send(b".")
 
     def _run(self) -> None:
         try:
             while not self._closed:
                 stalled = [line for line in self._lines if line.outward]
-                told = self._selector.select(_WINDOW_S if stalled else None)
+                ready_keys = self._selector.select(_WINDOW_S if stalled else None)
                 ready = set(stalled)
-                for key, _ in told:
+                for key, _ in ready_keys:
                     if key.data is None:
                         with suppress(BlockingIOError):
                             self._wake_end.recv(_BLOCK)
@@ -359,7 +359,7 @@ class _Relay:
 
         def moved() -> None:
             self._moved.append(line)
-            self._tell()
+            self._wake()
 
         # At once when something is there already. Channel.fileno() would take two more descriptors.
         channel.in_buffer.set_event(_Arrived(moved))
@@ -396,4 +396,4 @@ class _Relay:
         self._lines.clear()
         self._selector.close()
         self._wake_end.close()
-        self._tell_end.close()
+        self._wake_sender.close()

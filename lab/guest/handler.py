@@ -152,16 +152,16 @@ class GuestHandler:
         answer; MachineError when the file cannot be written."""
         script = _FETCH.format(log=f"{self._folder}/log", fetched=self._fetched, most=MOST_LOG_BYTES)
         for _ in range(_TRIES):
-            size, _, said = self._ssh().check(script, ANSWER_S).partition("\n")
-            if said.endswith(".\n"):
+            size, _, text = self._ssh().check(script, ANSWER_S).partition("\n")
+            if text.endswith(".\n"):
                 break
         else:
             raise GuestError("the handler's log cannot be fetched whole", where=f"guest {self.guest}")
-        self._fetched, said = int(size), said.removesuffix(".\n")
+        self._fetched, text = int(size), text.removesuffix(".\n")
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a", encoding="utf-8") as file:
-                file.write(said)
+                file.write(text)
         except OSError as error:
             raise MachineError(
                 f"the handler's log cannot be written: {error.strerror}", where=str(self.log)

@@ -59,30 +59,30 @@ class GuestDoctor:
         return _of_command(_within(ssh, command, left_s), left_s)
 
 
-def _of_command(said: Result | str, left_s: float) -> Health:
-    if isinstance(said, str):
-        return Health(False, said)
-    if said.status == 0:
+def _of_command(result: Result | str, left_s: float) -> Health:
+    if isinstance(result, str):
+        return Health(False, result)
+    if result.status == 0:
         return Health(True)
-    if said.status in _TIMED_OUT:
+    if result.status in _TIMED_OUT:
         return Health(False, f"not done within {left_s:.1f} s")
-    last = _last_line(said)
-    return Health(False, f"exited with {said.status}{f': {last}' if last else ''}")
+    last = _last_line(result)
+    return Health(False, f"exited with {result.status}{f': {last}' if last else ''}")
 
 
-def _of_url(said: Result | str, left_s: float) -> Health:
-    if isinstance(said, str):
-        return Health(False, said)
-    if said.status == 0:
-        status = said.out.strip()
+def _of_url(result: Result | str, left_s: float) -> Health:
+    if isinstance(result, str):
+        return Health(False, result)
+    if result.status == 0:
+        status = result.out.strip()
         return Health(status.startswith("2"), "" if status.startswith("2") else f"answered {status}")
-    if said.status == 28:  # curl(1): the time is over
+    if result.status == 28:  # curl(1): the time is over
         return Health(False, f"no answer within {left_s:.1f} s")
-    return Health(False, _last_line(said).removeprefix(f"curl: ({said.status}) ") or "no answer")
+    return Health(False, _last_line(result).removeprefix(f"curl: ({result.status}) ") or "no answer")
 
 
-def _last_line(said: Result) -> str:
-    lines = [line.strip() for line in (said.err.strip() or said.out.strip()).splitlines()]
+def _last_line(result: Result) -> str:
+    lines = [line.strip() for line in (result.err.strip() or result.out.strip()).splitlines()]
     return lines[-1] if lines else ""
 
 

@@ -144,10 +144,10 @@ class Orders:
     def become(self, identity: Identity) -> Became:
         """Have the guest be another one."""
         self._set_time()  # whatever is done next bears the right time
-        said = json.loads(self._ask(identity.order(), b"is "))
+        reply = json.loads(self._ask(identity.order(), b"is "))
         bound = self._set_time()
         self._ask(b"done\n", b"done")
-        return Became(str(said["mac"]), bound)
+        return Became(str(reply["mac"]), bound)
 
     def _set_time(self) -> int:
         """The longest that it may be behind: the order may have been carried out as late as it was

@@ -104,7 +104,7 @@ class GuestProbe:
         self._receiver = Worker()
         self._way_back = waiting.path if waiting is not None else ""
         self._serially = False
-        self._heard_s = 0.0
+        self._last_line_s = 0.0
         self._mending: threading.Thread | None = None
         self._unmended: GuestError | None = None
 
@@ -240,7 +240,7 @@ class GuestProbe:
     def _listen(self, channel: paramiko.Channel) -> None:
         """Talk over `channel` from now on."""
         self._channel = channel
-        self._heard_s = time.monotonic()
+        self._last_line_s = time.monotonic()
         self._answers = queue.SimpleQueue()
         self._receiver = Worker(
             target=self._receive,
@@ -260,7 +260,7 @@ class GuestProbe:
             except OSError:
                 data = b""
             now = wire.last_received
-            self._heard_s = time.monotonic()
+            self._last_line_s = time.monotonic()
             if not data:
                 answers.put(None)
                 return
@@ -324,7 +324,7 @@ class GuestProbe:
 
     def _silent(self) -> bool:
         """Whether SSH says nothing, not even a heartbeat, and there is another way to ask."""
-        quiet = time.monotonic() > self._heard_s + SILENT_S
+        quiet = time.monotonic() > self._last_line_s + SILENT_S
         return quiet and self._serial is not None and self._serial.here()
 
     def _lost(self) -> bool:
@@ -359,7 +359,7 @@ class GuestProbe:
         """ask() over SSH, and again over a new connection when it was lost; meanwhile, and while SSH is
         silent, over the serial channel."""
         if self._resting:
-            self._heard_s = time.monotonic()  # no heartbeat could be missed
+            self._last_line_s = time.monotonic()  # no heartbeat could be missed
         for tries_left in reversed(range(_TRIES)):
             self._check()
             if self._serial is not None and self._mending is None and self._lost():
@@ -416,7 +416,7 @@ class GuestProbe:
             self._retried(asking.new_cycle)
         finally:
             self._waking = False
-        self._resting, self._heard_s = False, time.monotonic()
+        self._resting, self._last_line_s = False, time.monotonic()
         self._beats = []
 
     def rest(self) -> None:
@@ -432,5 +432,5 @@ class GuestProbe:
         return self._retried(asking.samples)
 
     def facts(self) -> ProbeFacts:
-        told = self._retried(asking.facts)
-        return ProbeFacts(**told, reconnects=self.reconnects, restarts=self.restarts)
+        members = self._retried(asking.facts)
+        return ProbeFacts(**members, reconnects=self.reconnects, restarts=self.restarts)

@@ -88,7 +88,7 @@ class RefusedError(GuestError):
     """Somebody else answers, or we are not let in: to try again is of no use."""
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
@@ -258,7 +258,7 @@ class SSH:
                 transport.close()
                 if link.why is not None:
                     raise link.why.again() from error
-                raise GuestError(f"SSH broke at {address}: {_said(error)}", where=where) from error
+                raise GuestError(f"SSH broke at {address}: {_message(error)}", where=where) from error
             transport.close()
             hint = f"the guest does not accept the lab's key {address.key}"
             raise RefusedError(f"SSH login refused at {address}", where=where, hint=hint) from error
@@ -267,7 +267,7 @@ class SSH:
             life.drop(link)
             if link.why is not None:
                 raise link.why.again() from error
-            raise GuestError(f"SSH broke at {address}: {_said(error)}", where=where) from error
+            raise GuestError(f"SSH broke at {address}: {_message(error)}", where=where) from error
         return cls(address, transport, wire, clock, life, link)
 
     def again(self, timeout_s: float) -> SSH:
@@ -304,7 +304,7 @@ class SSH:
             channel = self.transport.open_session(timeout=timeout_s)
             channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self._lost(f"SSH is gone: {_said(error)}") from error
+            raise self._lost(f"SSH is gone: {_message(error)}") from error
         return channel
 
     def socket(self, path: str, timeout_s: float = 30.0) -> paramiko.Channel | None:
@@ -315,7 +315,7 @@ class SSH:
         except paramiko.ChannelException:
             return None
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self._lost(f"SSH is gone: {_said(error)}") from error
+            raise self._lost(f"SSH is gone: {_message(error)}") from error
 
     def run(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> Result:
         """Run a shell command in the guest to its end. GuestError on a lost connection or time-out."""

@@ -68,13 +68,13 @@ class GuestWatcher:
             self._ask("cycle", "C")
 
     def claims(self) -> Sequence[Claim]:
-        said = self._ask("claims", "W") or {}
-        found = [Claim(source, *_claimed(row)) for source, rows in said.items() for row in rows]
+        report = self._ask("claims", "W") or {}
+        found = [Claim(source, *_claimed(row)) for source, rows in report.items() for row in rows]
         return sorted(found, key=lambda claim: claim.from_raw_ns)
 
     def effects(self) -> Effects | None:
-        said = self._ask("effects", "E")
-        return _effects(said) if said and self._watches_effects else None
+        report = self._ask("effects", "E")
+        return _effects(report) if report and self._watches_effects else None
 
     def _ask(self, what: str, letter: str) -> dict[str, Any] | None:
         return self._program.ask(what, letter, ANSWER_S)
@@ -85,14 +85,14 @@ def _claimed(row: list[Any]) -> tuple[int, int, bool | None, int | None, str, tu
     return begun, ended, synced, bound, text, (low, high)
 
 
-def _effects(said: dict[str, Any]) -> Effects:
+def _effects(report: dict[str, Any]) -> Effects:
     timers = (
         Timers(**{**kind, "buckets": tuple((edge, count) for edge, count in kind["buckets"])})
-        for kind in said["timers"]
+        for kind in report["timers"]
     )
     return Effects(
         tuple(timers),
-        tuple(Backward(*row) for row in said["backward"]),
-        tuple(RtcLook(*row) for row in said["rtc"]),
-        said["boot_minus_mono_ns"],
+        tuple(Backward(*row) for row in report["backward"]),
+        tuple(RtcLook(*row) for row in report["rtc"]),
+        report["boot_minus_mono_ns"],
     )

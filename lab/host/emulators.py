@@ -159,10 +159,10 @@ def version(path: Path | str) -> str:
     """ "10.0.2 (Debian 1:10.0.2+ds-2)", or "10.0.2" where the builder added nothing: what --version says.
     MachineError when the file is missing, cannot be run, fails, hangs, or is no QEMU."""
     path = Path(path)
-    said = _ask(path, [str(path), "--version"], "--version")
-    match = _VERSION.search(said.stdout)
+    finished = _ask(path, [str(path), "--version"], "--version")
+    match = _VERSION.search(finished.stdout)
     if match is None:
-        raise MachineError(f"is no QEMU: --version printed {_quoted(said.stdout)}", where=str(path))
+        raise MachineError(f"is no QEMU: --version printed {_quoted(finished.stdout)}", where=str(path))
     number, builder = match.groups()
     return f"{number} ({builder})" if builder else str(number)
 
@@ -181,10 +181,10 @@ def machines(path: Path | str) -> frozenset[str]:
         questions.flush()
         argv = [str(path), "-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio"]
         shell = ["sh", "-c", 'questions=$1; shift; exec "$@" <"$questions"', "sh", questions.name]
-        said = _ask(path, [*shell, *argv], what)
-    answers = _answers(said.stdout)
+        finished = _ask(path, [*shell, *argv], what)
+    answers = _answers(finished.stdout)
     if len(answers) < len(_ASKED) - 1:
-        raise MachineError(f"is no QEMU: to QMP it answered {_quoted(said.stdout)}", where=str(path))
+        raise MachineError(f"is no QEMU: to QMP it answered {_quoted(finished.stdout)}", where=str(path))
     known: set[str] = set()
     for machine in answers[_ASKED.index("query-machines")]:
         known.update(str(machine[key]) for key in ("name", "alias") if key in machine)
@@ -214,13 +214,13 @@ def _ask(path: Path, argv: Sequence[str], what: str) -> Finished:
     """Run an emulator to its end; each way of failing told in one line."""
     _executable(path)
     try:
-        said = run(argv, _ANSWER_S, check=False)
+        finished = run(argv, _ANSWER_S, check=False)
     except MachineError as error:  # not a binary for this machine, a script without #!
         raise MachineError(error.what, where=str(path)) from error
-    if not said.ok:
-        last = f": {said.last_line}" if said.last_line else ""
-        raise MachineError(f"does not answer to {what}: {said.why}{last}", where=str(path))
-    return said
+    if not finished.ok:
+        last = f": {finished.last_line}" if finished.last_line else ""
+        raise MachineError(f"does not answer to {what}: {finished.why}{last}", where=str(path))
+    return finished
 
 
 def _executable(path: Path) -> None:

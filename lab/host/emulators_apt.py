@@ -98,11 +98,11 @@ class PrivateApt:
 
     def offer(self, package: str) -> Offer | None:
         """A package as the preferred suite has it, None when none has it."""
-        said = self._run(["apt-cache", "--no-all-versions", "show", package], _ASK_S)
-        version = re.search(r"^Version: (\S+)$", said.stdout, re.MULTILINE)
-        if not said.ok or version is None:
+        finished = self._run(["apt-cache", "--no-all-versions", "show", package], _ASK_S)
+        version = re.search(r"^Version: (\S+)$", finished.stdout, re.MULTILINE)
+        if not finished.ok or version is None:
             return None
-        recommends = re.search(r"^Recommends: (.*)$", said.stdout, re.MULTILINE)
+        recommends = re.search(r"^Recommends: (.*)$", finished.stdout, re.MULTILINE)
         same = re.escape(version[1])
         names = re.findall(rf"(?:^|, )([a-z0-9.+-]+) \(= {same}\)", recommends[1]) if recommends else []
         return Offer(version[1], tuple(names))
@@ -135,20 +135,20 @@ class PrivateApt:
         return found
 
     def _apt(self, arguments: Sequence[str], timeout_s: float) -> Finished:
-        said = self._run(["apt-get", "-q", "-y", "-t", self._suites[-1], *arguments], timeout_s)
-        if not said.ok:
-            raise self._failure(said)
-        return said
+        finished = self._run(["apt-get", "-q", "-y", "-t", self._suites[-1], *arguments], timeout_s)
+        if not finished.ok:
+            raise self._failure(finished)
+        return finished
 
     def _run(self, argv: Sequence[str], timeout_s: float) -> Finished:
         # The end of this process, be it kill -9, is apt's: the next fetch clears its folder away.
         bound = Stop(parent_death=signal.SIGKILL)
         return run(argv, timeout_s, check=False, env=self._env, cwd=self._folder / "debs", stop=bound)
 
-    def _failure(self, said: Finished) -> MachineError:
+    def _failure(self, finished: Finished) -> MachineError:
         suites = " and ".join(self._suites)
-        text = f"{said.stdout}\n{said.stderr}"
-        if said.overran or _UNREACHABLE.search(text):
+        text = f"{finished.stdout}\n{finished.stderr}"
+        if finished.overran or _UNREACHABLE.search(text):
             return Unreachable(
                 f"this machine's package archive does not answer for {suites}",
                 hint="is the network up? apt-get update shows more",
@@ -166,14 +166,14 @@ class PrivateApt:
                 where=str(self._folder),
                 hint="put the cache elsewhere with FREEZELAB_CACHE=FOLDER",
             )
-        errors = [line for line in said.stderr.splitlines() if line.startswith("E:")]
-        return MachineError(f"apt-get failed for {suites}: {errors[0] if errors else said.last_line}")
+        errors = [line for line in finished.stderr.splitlines() if line.startswith("E:")]
+        return MachineError(f"apt-get failed for {suites}: {errors[0] if errors else finished.last_line}")
 
     def _configuration(self) -> str:
         """An apt.conf that ends the reading of the machine's own: see apt.conf(5) for the order."""
         folder, none = self._folder, self._folder / "empty"
         dump = run(["apt-config", "dump"], _ASK_S).stdout
-        kept = [line for line in dump.splitlines() if line.startswith("Acquire::")]
+        acquire = [line for line in dump.splitlines() if line.startswith("Acquire::")]
         paths = {
             "Dir::State": folder,
             "Dir::State::lists": folder / "lists",
@@ -190,7 +190,7 @@ class PrivateApt:
         if os.geteuid() == 0:
             # apt would fetch as _apt, which may not enter root's cache, and say so each time.
             settings.append(("APT::Sandbox::User", "root"))
-        return "\n".join([*kept, *(f'{key} "{value}";' for key, value in settings)]) + "\n"
+        return "\n".join([*acquire, *(f'{key} "{value}";' for key, value in settings)]) + "\n"
 
 
 def unpack(archives: Sequence[Path], root: Path) -> None:

@@ -33,7 +33,7 @@ from lab.host.emulators_apt import PrivateApt, Unreachable, unpack
 from lab.host.emulators_sources import Archive, read_archive
 from lab.process.runner import environment, run
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 _QEMU = "qemu-system-x86"
 _PARTS = (_QEMU, "qemu-system-common", "qemu-system-data", "seabios")
@@ -61,25 +61,25 @@ exec {program}{firmware} "$@"
 """
 
 
-def fetch(name: str, cache: Path, say: Say, archive: Archive | None = None) -> Fetched:
+def fetch(name: str, cache: Path, progress: Progress, archive: Archive | None = None) -> Fetched:
     """The emulator of a suite ("backports": the running release's), fetched unless its newest version is
-    here already. One that does not work is not kept. say: gets a line for each thing that takes a while.
+    here already. One that does not work is removed. progress: gets a line for each thing that takes a while.
 
     archive: read_archive(), or a test's own. UsageError for a name that no suite can have; MachineError when
     this is no Debian, the archive does not answer, has no such suite or no QEMU in it, the disk is full, or
-    what came does not work. Offline, an earlier version is returned, and `say` told so.
+    what came does not work. Offline, an earlier version is returned, and `progress` gets a line about it.
     """
     archive = archive or read_archive()
     suite = archive.suite(name)
     folder = emulators.store(cache)
-    with _workshop(folder, say) as staging:
+    with _workshop(folder, progress) as staging:
         try:
-            return _fetch(name, suite, archive, folder, staging, say)
+            return _fetch(name, suite, archive, folder, staging, progress)
         except Unreachable as failure:
             there = [one for one in emulators.listing(cache) if one.name == name]
             if not there:
                 raise
-            say(f"{failure.what}: going on with what was fetched on {there[-1].fetched}")
+            progress(f"{failure.what}: going on with what was fetched on {there[-1].fetched}")
             return there[-1]
 
 
@@ -103,8 +103,10 @@ def remove(text: str, cache: Path) -> list[Fetched]:
     return chosen
 
 
-def _fetch(name: str, suite: str, archive: Archive, folder: Path, staging: Path, say: Say) -> Fetched:
-    say(f"asking this machine's package archive for {suite}")
+def _fetch(
+    name: str, suite: str, archive: Archive, folder: Path, staging: Path, progress: Progress
+) -> Fetched:
+    progress(f"asking this machine's package archive for {suite}")
     apt = _apt(staging, archive, [suite])
     offer = apt.offer(_QEMU)
     if offer is None:
@@ -117,20 +119,20 @@ def _fetch(name: str, suite: str, archive: Archive, folder: Path, staging: Path,
     )
     if (final / MANIFEST).is_file():
         there = emulators.load(final)
-        say(f"{there.label} is the newest, and here already")
+        progress(f"{there.label} is the newest, and here already")
         return there
     kit, root = staging / "kit", staging / "kit" / "root"
     root.mkdir(parents=True)
     modules = [each for each in offer.recommends_build if not each.endswith("-utils")]
     packages = apt.packages([*_PARTS, *modules])
-    _take(apt, packages, root, say)
+    _take(apt, packages, root, progress)
     if lacking := _lacking(root):
-        say(f"this system lacks {_few(lacking)} for it: it gets libraries of its own")
+        progress(f"this system lacks {_few(lacking)} for it: it gets libraries of its own")
         if base != suite:
             apt = _apt(staging, archive, [base, suite])
         had = {one.name for one in packages}
         more = [one for one in apt.closure([_QEMU]) if one.name not in had]
-        _take(apt, more, root, say)
+        _take(apt, more, root, progress)
         packages += more
     made = Fetched(
         folder=kit,
@@ -161,7 +163,7 @@ def _apt(staging: Path, archive: Archive, suites: Sequence[str]) -> PrivateApt:
     return apt
 
 
-def _take(apt: PrivateApt, packages: Sequence[Package], root: Path, say: Say) -> None:
+def _take(apt: PrivateApt, packages: Sequence[Package], root: Path, progress: Progress) -> None:
     size = sum(one.size_bytes for one in packages)
     free = shutil.disk_usage(root).free
     if free < size * _UNPACKED:
@@ -170,7 +172,7 @@ def _take(apt: PrivateApt, packages: Sequence[Package], root: Path, say: Say) ->
             where=str(root.parents[2]),
             hint="put the cache elsewhere with FREEZELAB_CACHE=FOLDER",
         )
-    say(f"downloading {len(packages)} packages, {_megabytes(size)}")
+    progress(f"downloading {len(packages)} packages, {_megabytes(size)}")
     archives = apt.download(packages)
     unpack(archives, root)
     for archive in archives:
@@ -212,12 +214,12 @@ def _prove(made: Fetched) -> str:
 def _lacking(root: Path) -> list[str]:
     """The shared libraries, or versions of their symbols, that this system does not have for it."""
     program = str(root / "usr" / "bin" / PROGRAM)
-    said = run(["ldd", program], _LDD_S, check=False, env=environment(LC_ALL="C"))
-    text = said.stdout + said.stderr
+    finished = run(["ldd", program], _LDD_S, check=False, env=environment(LC_ALL="C"))
+    text = finished.stdout + finished.stderr
     libraries = re.findall(r"^\s*(\S+) => not found", text, re.MULTILINE)
     symbols = re.findall(r"version `([^']+)' not found", text)
-    if not said.ok and not libraries and not symbols:
-        raise MachineError(f"ldd: {said.why}: {said.last_line}", where=program)
+    if not finished.ok and not libraries and not symbols:
+        raise MachineError(f"ldd: {finished.why}: {finished.last_line}", where=program)
     return sorted({*libraries, *symbols})
 
 
@@ -239,7 +241,7 @@ def _processes(folder: Path) -> list[int]:
 
 
 @contextlib.contextmanager
-def _workshop(folder: Path, say: Say) -> Iterator[Path]:
+def _workshop(folder: Path, progress: Progress) -> Iterator[Path]:
     """A folder to work in, for one process at a time. It goes in the end, and with it what killed ones have
     left."""
     try:
@@ -251,7 +253,7 @@ def _workshop(folder: Path, say: Say) -> Iterator[Path]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("waiting for another fetch or removal")
+            progress("waiting for another fetch or removal")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         _sweep(folder)
         try:

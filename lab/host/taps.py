@@ -99,11 +99,11 @@ def _is_ours(link: dict[str, Any], mark: str) -> bool:
 
 
 def _links(*which: str) -> list[dict[str, Any]]:
-    said = _ip("-details", "-json", "link", "show", *which)
-    if not said.ok:
-        raise MachineError(said.last_line or said.why, where=shlex.join(said.argv))
+    finished = _ip("-details", "-json", "link", "show", *which)
+    if not finished.ok:
+        raise MachineError(finished.last_line or finished.why, where=shlex.join(finished.argv))
     # An empty object stands for each link that was filtered out.
-    links: list[dict[str, Any]] = [link for link in json.loads(said.stdout or "[]") if link]
+    links: list[dict[str, Any]] = [link for link in json.loads(finished.stdout or "[]") if link]
     return links
 
 
@@ -131,11 +131,11 @@ _ROOT = "taps need root (CAP_NET_ADMIN); user-mode networking needs nothing"
 
 
 def _refused(finished: Finished, what: str) -> MachineError:
-    said = finished.last_line or finished.why
-    if "not permitted" in said:
+    message = finished.last_line or finished.why
+    if "not permitted" in message:
         return MachineError(what, where=shlex.join(finished.argv), hint=_ROOT)
-    hint = "freezelab recover removes what a killed run left behind" if "busy" in said else ""
-    return MachineError(f"{what}: {said}", where=shlex.join(finished.argv), hint=hint)
+    hint = "freezelab recover removes what a killed run left behind" if "busy" in message else ""
+    return MachineError(f"{what}: {message}", where=shlex.join(finished.argv), hint=hint)
 
 
 def _remove(tap: Tap) -> None:

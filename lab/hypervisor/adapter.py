@@ -64,9 +64,9 @@ class LibvirtHypervisor:
     def events(self) -> EventLog:
         return self._context.events
 
-    def on_step(self, told: Callable[[str, str], None]) -> None:
-        """Have `told` called with (guest, step) before each step of a freeze that has several."""
-        self._context.on_step = told
+    def on_step(self, callback: Callable[[str, str], None]) -> None:
+        """Have `callback` called with (guest, step) before each step of a freeze that has several."""
+        self._context.on_step = callback
 
     # -- lifetime ---------------------------------------------------------------------------------
 
@@ -265,10 +265,10 @@ class LibvirtHypervisor:
         """The lab's domains of this home, also those of earlier processes."""
         return self.domains.lab()
 
-    def destroy_kept(self, uuid: str) -> None:
+    def destroy_kept_guest(self, uuid: str) -> None:
         """End a kept guest's domain, whatever else has its name. Nothing happens when it has ended."""
         for domain in self.domains.lab():
-            if domain.kept and domain.uuid == uuid:
+            if domain.kept_guest and domain.uuid == uuid:
                 self.domains.choose(domain)
                 self.destroy(domain.guest)
 
@@ -302,17 +302,17 @@ class LibvirtHypervisor:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
 
-    def recover(self, *, keep: bool, but: Collection[str] = ()) -> Iterator[str]:
-        """What killed runs left behind: settle their hand-overs and then, with `keep`, have their guests run
-        again; kept guests always. but: runs that are alive. A line for each thing done."""
+    def recover(self, *, resume: bool, but: Collection[str] = ()) -> Iterator[str]:
+        """What killed runs left behind: settle their hand-overs and then, with `resume`, have their guests
+        run again; kept guests always. but: runs that are alive. A line for each thing done."""
         yield from recovery.settle(self._context, but)
-        yield from recovery.run_again(self._context, but, all_guests=keep)
+        yield from recovery.run_again(self._context, but, all_guests=resume)
 
-    def drop_logs(self, run: str | None = None, keep: Path | None = None) -> list[Path]:
+    def drop_logs(self, run: str | None = None, archive: Path | None = None) -> list[Path]:
         """Remove the logs of QEMU that libvirt keeps of domains that have ended: of a run's, or of all; they.
-        keep: a folder for those of a run that say something."""
+        archive: a folder for those of a run that say something."""
         there = {domain.name for domain in self.domains.lab()}
-        return self._context.logs.drop(f"freezelab-{run or ''}*", keep, there)
+        return self._context.logs.drop(f"freezelab-{run or ''}*", archive, there)
 
     def last_words(self, domain: str) -> str:
         """The last line that the QEMU of a domain of this name has written, "" when there is none."""

@@ -50,7 +50,7 @@ def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECOND
     not answer within _SET_S; the clock may be set all the same."""
     called: Stamp = clock.now()
     seconds, nanoseconds = divmod(called.real_ns, NS_PER_S)
-    told = (
+    target = (
         {}
         if by is SetBy.RTC
         else {"seconds": seconds, "nseconds": nanoseconds if by is SetBy.NANOSECONDS else 0}
@@ -62,7 +62,7 @@ def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECOND
             # libvirt passes no time on with this flag, but its binding insists on one.
             domain.setTime({"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC)
         else:
-            domain.setTime(told, 0)
+            domain.setTime(target, 0)
     except libvirt.libvirtError as error:
         # No more is known: agents 10.0 and 11.1 set the clock and then answer with an error, where hwclock is
         # missing (QEMU, qga/commands-posix.c, qmp_guest_set_time), or hang in it.

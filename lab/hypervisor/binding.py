@@ -58,10 +58,12 @@ characters for QEMU (virCommandWait, src/util/vircommand.c)."""
 
 def as_hypervisor_error(error: Exception, what: str, where: str = "") -> HypervisorError:
     """A libvirtError as one of ours: `what` failed, libvirt's own words, and a hint where one is known."""
-    said = " ".join((error.get_error_message() or "").split()) if hasattr(error, "get_error_message") else ""
-    said = _CHILD.sub(r"\1", said)
+    message = (
+        " ".join((error.get_error_message() or "").split()) if hasattr(error, "get_error_message") else ""
+    )
+    message = _CHILD.sub(r"\1", message)
     code = error.get_error_code() if hasattr(error, "get_error_code") else None
-    return HypervisorError(f"{what}: {said or error}", where=where, hint=_HINTS.get(code, ""))
+    return HypervisorError(f"{what}: {message or error}", where=where, hint=_HINTS.get(code, ""))
 
 
 def is_code(error: Exception, *codes: str) -> bool:

@@ -25,7 +25,7 @@ def connect(
     with `waiting`, which is told who does, that is waited for, and a dead-man always.
     """
     root = None if uri else Root.take(state, waiting)
-    LOOP.hold()
+    LOOP.acquire()
     connection: Any = None
     address = root.uri if root is not None else uri or ""
     try:

@@ -116,7 +116,7 @@ class DomainSpec:
     generation: how many QEMU processes this guest had before, each taking up where the last one stopped.
     incoming: this process waits for such a state, or a golden guest's, instead of booting.
     mac: of the network card; "": derived from the uuid.
-    kept: the guest outlives the command that started it, until it is taken down by name.
+    kept_guest: the guest outlives the command that started it, until it is taken down by name.
     machine_uuid: what firmware tells the guest that its machine is (DMI's product UUID), which is the same
         whatever process it runs in; "": the uuid.
     """
@@ -153,7 +153,7 @@ class DomainSpec:
     tap: str = ""
     other_tap: str = ""
     mac: str = ""
-    kept: bool = False
+    kept_guest: bool = False
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
     machine_uuid: str = ""
 

@@ -42,7 +42,7 @@ class LabDomain:
     state: str
     generation: int = 0
     ssh_port: int | None = None
-    kept: bool = False
+    kept_guest: bool = False
     monitor: str = ""
 
     @classmethod
@@ -50,7 +50,15 @@ class LabDomain:
         """The domain that `spec` describes."""
         monitor = str(spec.monitor_socket or "")
         return cls(
-            spec.name, spec.guest, spec.run, spec.uuid, state, spec.generation, ssh_port, spec.kept, monitor
+            spec.name,
+            spec.guest,
+            spec.run,
+            spec.uuid,
+            state,
+            spec.generation,
+            ssh_port,
+            spec.kept_guest,
+            monitor,
         )
 
 
@@ -67,7 +75,7 @@ class Domains:
         """Create the guest's domain and have it running. It is transient: when it ends, nothing of it
         stays behind in libvirt. HypervisorError when libvirt refuses, or the guest is there already."""
         for there in self.lab():
-            if there.guest == spec.guest and there.kept == spec.kept:
+            if there.guest == spec.guest and there.kept_guest == spec.kept_guest:
                 raise HypervisorError(
                     f"the lab has a guest of this name already, of run {there.run}, {there.state}",
                     where=spec.guest,
@@ -91,7 +99,9 @@ class Domains:
             return known
         marked = [(domain, facts) for domain, facts in self._lab() if facts.guest == guest]
         # A run's guest comes before a kept one of the same name, which is left alone.
-        ours = [domain for domain, facts in marked if not facts.kept] or [domain for domain, _ in marked]
+        ours = [domain for domain, facts in marked if not facts.kept_guest] or [
+            domain for domain, _ in marked
+        ]
         if len(ours) > 1:
             raise HypervisorError(
                 "several runs have a guest of this name", where=guest, hint="freezelab recover removes them"
@@ -142,7 +152,7 @@ class Domains:
                         state=state_of(domain),
                         generation=int(marked.get("generation", "0")),
                         ssh_port=int(port) if (port := marked.get("port", "")) else None,
-                        kept=marked.get("kept") == "yes",
+                        kept_guest=marked.get("kept") == "yes",
                         monitor=marked.get("monitor", ""),
                     )
                     found.append((domain, facts))

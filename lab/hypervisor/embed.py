@@ -65,7 +65,7 @@ _POLL_S = 0.2
 _COMPILED_IN_USER = "libvirt-qemu"
 
 
-_held: dict[Path, int] = {}
+_locked_roots: dict[Path, int] = {}
 """The root this process holds, and the locked file. libvirt cannot close its embedded driver again: it keeps
 the first root, and a lock of its own in it, until the process ends. So do we."""
 
@@ -88,9 +88,9 @@ class Root:
         holds it, and then that is waited for; without it another process is a HypervisorError, as is a path
         that is too long or not writable, or another root of this process's."""
         path = state.absolute() / "libvirt"
-        if path in _held:
+        if path in _locked_roots:
             return cls(_place(path))
-        if _held:
+        if _locked_roots:
             raise HypervisorError(
                 "libvirt allows one state folder a process, and this one uses another already",
                 where=str(state),
@@ -100,7 +100,7 @@ class Root:
         try:
             (path / "etc").mkdir(parents=True, exist_ok=True)
             (path / "etc" / "qemu.conf").write_text(_qemu_conf(), encoding="utf-8")
-            _held[path] = _lock(path / "lock", state, waiting)
+            _locked_roots[path] = _lock(path / "lock", state, waiting)
             _run_in_memory(path)
         except OSError as error:
             raise HypervisorError(
@@ -108,7 +108,7 @@ class Root:
                 where=str(error.filename or path),
                 hint="set FREEZELAB_HOME to a folder you can write to",
             ) from error
-        _tell_libvirt_its_age()
+        _load_late_modules()
         root = cls(_place(path))
         root._settle_guests()
         return root
@@ -140,7 +140,7 @@ class Root:
                         process.send_continue()
 
 
-def _tell_libvirt_its_age() -> None:
+def _load_late_modules() -> None:
     """libvirt's age is that of the youngest of its files that it has loaded (virGetSelfLastChanged), and
     what it knows of QEMU is kept for that age. At the first start of a domain it loads one more, for disk
     images: if that was installed a second after the others, it asks QEMU for everything again, 4 s, in every
@@ -229,7 +229,7 @@ def _lock(path: Path, state: Path, waiting: Waiting | None) -> int:
     the process, and no child that was forked and lives on has it, as it would have flock(2)'s."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        told: int | None = None
+        reported: int | None = None
         while not _locked(handle):
             holder = _holder(handle)
             if waiting is None and not _is_dead_man(holder):
@@ -237,8 +237,8 @@ def _lock(path: Path, state: Path, waiting: Waiting | None) -> int:
                     f"another freezelab ({_described(holder)}) uses {state}",
                     hint="wait until it ends (freezelab run --wait), or set FREEZELAB_HOME to another folder",
                 )
-            if waiting is not None and holder not in (None, told):
-                told = holder
+            if waiting is not None and holder not in (None, reported):
+                reported = holder
                 waiting(f"{state} is used by {_described(holder)}")
             time.sleep(_POLL_S)  # not a blocking lock: the next holder is to be told, too
         os.ftruncate(handle, 0)

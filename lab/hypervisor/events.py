@@ -20,7 +20,7 @@ from lab.hypervisor.binding import libvirt, libvirt_qemu
 
 _T = TypeVar("_T")
 
-_KEEP = 256
+_MOST = 256
 """QEMU events kept a guest; older ones are forgotten."""
 
 _LOOK_S = 0.02
@@ -52,12 +52,12 @@ _IO_REASONS = {"enospc": "no space left on the device", "eio": "an I/O error", "
 
 @dataclass(frozen=True)
 class LifecycleEvent:
-    """One event. seen: the host's clocks when it reached us. reason: libvirt's word, "" when none; of an
+    """One event. at: the host's clocks when it reached us. reason: libvirt's word, "" when none; of an
     IO_ERROR the path of the image and what was wrong."""
 
     kind: str
     reason: str
-    seen: Stamp
+    at: Stamp
 
     @property
     def ends_guest(self) -> bool:
@@ -195,10 +195,10 @@ class EventLog:
         self._add(domain, IO_ERROR, f"{path}: {_IO_REASONS.get(reason, reason) or 'an I/O error'}")
 
     def _add(self, domain: Any, kind: str, reason: str) -> None:
-        seen = self._now()
+        at = self._now()
         with self._changed:
             events = self._lifecycle[domain.UUIDString()]
-            events.append(LifecycleEvent(kind, reason, seen))
+            events.append(LifecycleEvent(kind, reason, at))
             self._news += 1
             self._changed.notify_all()
 
@@ -217,5 +217,5 @@ class EventLog:
         with self._changed:
             events = self._qemu[domain.UUIDString()]
             events.append(QemuEvent(event, seconds * NS_PER_S + micros * NS_PER_US))
-            del events[:-_KEEP]
+            del events[:-_MOST]
             self._changed.notify_all()

@@ -78,9 +78,9 @@ def program_version(path: Path) -> str:
 
 def running_version(ask: Callable[[str], Any]) -> str:
     """The same of a running QEMU, asked through QMP. ask: a command to what it returns."""
-    told = ask("query-version")
-    number = ".".join(str(told["qemu"][part]) for part in ("major", "minor", "micro"))
-    package = str(told.get("package", "")).strip()
+    version = ask("query-version")
+    number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
+    package = str(version.get("package", "")).strip()
     return f"{number} ({package})" if package else number
 
 

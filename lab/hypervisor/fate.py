@@ -16,7 +16,7 @@ from lab.hypervisor.events import IO_ERROR
 REBOOTED = "rebooted"
 """EventLog's name of libvirt's reboot event, QEMU's RESET: the guest's doing."""
 
-_SAID_S = 2.0
+_END_REPORTED_S = 2.0
 """libvirt says how a process has ended a second after we see that it has."""
 
 _ENDS = {
@@ -34,14 +34,18 @@ def gone(context: LibvirtContext, guest: str) -> GuestGone | None:
     domain, uuid = context.domain(guest)
     state = context.state(guest)
     if state in ("shut off", "crashed"):
-        end = context.last_end(uuid) or context.events.wait_lifecycle(uuid, lambda e: e.ends_guest, _SAID_S)
+        end = context.last_end(uuid) or context.events.wait_lifecycle(
+            uuid, lambda e: e.ends_guest, _END_REPORTED_S
+        )
         reason = end.reason if end is not None else ""
         how = "" if state == "shut off" and not reason else _ENDS.get(reason, "its QEMU process died")
-        if reason == "shutdown" and _told_by_signal(context, uuid):
+        if reason == "shutdown" and _ended_by_signal(context, uuid):
             how = "its QEMU process was ended by a signal"
-        said = context.logs.last(str(context.specs[guest].name)) if guest in context.specs else ""
-        told = ": ".join(part for part in ("has ended", how, "" if reason == "shutdown" else said) if part)
-        return GuestGone(told, where=f"guest {guest}", ended=True)
+        last_words = context.logs.last(str(context.specs[guest].name)) if guest in context.specs else ""
+        what = ": ".join(
+            part for part in ("has ended", how, "" if reason == "shutdown" else last_words) if part
+        )
+        return GuestGone(what, where=f"guest {guest}", ended=True)
     if state == "pmsuspended":
         return GuestGone("is asleep: it suspended itself to RAM", where=f"guest {guest}")
     if state == "paused" and _stopped_by_qemu(domain):
@@ -71,10 +75,10 @@ def resets(context: LibvirtContext, guest: str) -> tuple[str, int]:
     return uuid, sum(event.kind == REBOOTED for event in context.events.lifecycle(uuid))
 
 
-def _told_by_signal(context: LibvirtContext, uuid: str) -> bool:
+def _ended_by_signal(context: LibvirtContext, uuid: str) -> bool:
     """libvirt passes on QEMU's word on who shut it down (SHUTDOWN, `guest`)."""
-    told = [event.reason for event in context.events.lifecycle(uuid) if event.kind == "shutdown"]
-    return told[-1:] == ["host"]
+    what = [event.reason for event in context.events.lifecycle(uuid) if event.kind == "shutdown"]
+    return what[-1:] == ["host"]
 
 
 def _stopped_by_qemu(domain: Any) -> bool:

@@ -59,7 +59,7 @@ def shape(spec: DomainSpec) -> str:
             tap="",
             other_tap="",
             mac="52:54:00:00:00:00",
-            kept=False,
+            kept_guest=False,
             generation=0,
             incoming=False,
             uuid=_NOBODY,
@@ -106,9 +106,9 @@ def start(hypervisor: LibvirtHypervisor, spec: DomainSpec, state: bytes, folder:
         try:
             send_state(path, state, IN_S)
         except OSError as error:
-            said = _said(hypervisor, spec)
+            words = _words(hypervisor, spec)
             raise StateRefused(
-                f"QEMU does not take the state: {error.strerror or error}{said}", where=guest
+                f"QEMU does not take the state: {error.strerror or error}{words}", where=guest
             ) from error
         _await_state(hypervisor, spec)
         # libvirt's own save would write a stream that libvirt's own restore does not understand.
@@ -127,7 +127,7 @@ def _await_state(hypervisor: LibvirtHypervisor, spec: DomainSpec) -> None:
 
     def look() -> str | None:
         if any(event.ends_guest for event in events.lifecycle(spec.uuid)):
-            return f"QEMU refuses the state{_said(hypervisor, spec)}"
+            return f"QEMU refuses the state{_words(hypervisor, spec)}"
         with contextlib.suppress(HypervisorError):
             return None if _status(hypervisor, spec.guest) == "inmigrate" else ""
         return None
@@ -143,9 +143,9 @@ def _status(hypervisor: LibvirtHypervisor, guest: str) -> Any:
     return hypervisor.qmp(guest, "query-status")["status"]
 
 
-def _said(hypervisor: LibvirtHypervisor, spec: DomainSpec) -> str:
-    said = hypervisor.last_words(spec.name)
-    return f": {said}" if said else ""
+def _words(hypervisor: LibvirtHypervisor, spec: DomainSpec) -> str:
+    words = hypervisor.last_words(spec.name)
+    return f": {words}" if words else ""
 
 
 def _ignore_shared(hypervisor: LibvirtHypervisor, guest: str, on: bool) -> None:

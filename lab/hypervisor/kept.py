@@ -13,7 +13,7 @@ from lab.errors import HypervisorError
 from lab.hypervisor.process import QemuProcess
 
 
-def state_of_kept(home: Path, domain: str, uuid: str) -> str:
+def domain_status(home: Path, domain: str, uuid: str) -> str:
     """running, paused, … as libvirt has it; "stopped" when its process stands still by a signal, "gone" when
     there is none. "running" when libvirt's file cannot be read: the process is there."""
     try:

@@ -17,7 +17,7 @@ _NOISE = re.compile(
 )
 """Lines of QEMU's log that libvirt writes at every start and end, and what QEMU only mentions."""
 
-_QEMU_SAID = re.compile(r".*qemu-system-\w+: ", re.DOTALL)
+_QEMU_PREFIX = re.compile(r".*qemu-system-\w+: ", re.DOTALL)
 _STAMP = re.compile(r"^\S+Z (?:qemu-system-\w+: )?")
 _LINES = 3
 
@@ -40,12 +40,12 @@ class Logs:
 
     def tail(self, name: str) -> str:
         """The last lines that say something; "" when there are none."""
-        _path, said = self._said(name)
-        return "\n".join(["QEMU's log ends:", *said[-_LINES:]]) if said else ""
+        _path, lines = self._read(name)
+        return "\n".join(["QEMU's log ends:", *lines[-_LINES:]]) if lines else ""
 
-    def drop(self, pattern: str, keep: Path | None = None, but: Collection[str] = ()) -> list[Path]:
+    def drop(self, pattern: str, archive: Path | None = None, but: Collection[str] = ()) -> list[Path]:
         """Remove the embedded driver's logs of domains whose names match `pattern`, as in fnmatch(3); they.
-        keep: a folder for those that say something. but: names to spare."""
+        archive: a folder for those that say something. but: names to spare."""
         if self._root is None:
             return []
         gone = []
@@ -53,8 +53,8 @@ class Logs:
             if path.stem in but:
                 continue
             with contextlib.suppress(OSError):
-                if keep is not None and self._said(path.stem)[1]:
-                    shutil.move(path, keep / f"qemu-{path.name}")
+                if archive is not None and self._read(path.stem)[1]:
+                    shutil.move(path, archive / f"qemu-{path.name}")
                 path.unlink(missing_ok=True)
                 gone.append(path)
         return gone
@@ -62,9 +62,9 @@ class Logs:
     def last(self, name: str) -> str:
         """QEMU's last lines in one, without their stamps: what it ends with is seldom why. "" when it said
         nothing."""
-        return "; ".join(_STAMP.sub("", line) for line in self._said(name)[1][-_LINES:])
+        return "; ".join(_STAMP.sub("", line) for line in self._read(name)[1][-_LINES:])
 
-    def _said(self, name: str) -> tuple[Path | None, list[str]]:
+    def _read(self, name: str) -> tuple[Path | None, list[str]]:
         path = self.path(name)
         if path is None:
             return None, []
@@ -86,5 +86,5 @@ def start_failure(error: HypervisorError, spec: DomainSpec) -> HypervisorError:
         return HypervisorError(
             "its disk image is in use by another program", where=spec.guest, hint=f"who: fuser -v {disk}"
         )
-    said = _QEMU_SAID.sub("cannot be started: ", error.what) if "monitor" in error.what else error.what
-    return HypervisorError(said, where=error.where, hint=error.hint)
+    lines = _QEMU_PREFIX.sub("cannot be started: ", error.what) if "monitor" in error.what else error.what
+    return HypervisorError(lines, where=error.where, hint=error.hint)

@@ -32,7 +32,7 @@ class _Loop:
         self._stopping = False
         self._runs = False
 
-    def hold(self) -> None:
+    def acquire(self) -> None:
         """Have the loop running until the matching release()."""
         with self._lock:
             if not self._registered:
@@ -48,7 +48,7 @@ class _Loop:
             self._holders += 1
 
     def release(self, patience_s: float = _STOP_S) -> bool:
-        """Give one hold() back; the last one stops the thread. Whether it has stopped, or need not."""
+        """Give one acquire() back; the last one stops the thread. Whether it has stopped, or need not."""
         with self._lock:
             self._holders -= 1
             if self._holders or self._thread is None:

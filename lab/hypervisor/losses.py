@@ -59,8 +59,8 @@ def refuse(old: Ask, new: Ask, guest: str) -> None:
 
 
 def _version(ask: Ask) -> tuple[int, int, int]:
-    told = ask("query-version")["qemu"]
-    return int(told["major"]), int(told["minor"]), int(told["micro"])
+    version = ask("query-version")["qemu"]
+    return int(version["major"]), int(version["minor"]), int(version["micro"])
 
 
 # -- CPU features --------------------------------------------------------------------------------------

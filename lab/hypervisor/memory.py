@@ -86,7 +86,9 @@ def _is_fresh(path: Path, size_bytes: int) -> bool:
         with path.open("rb") as file:
             facts = os.fstat(file.fileno())
             whole = facts.st_size == size_bytes <= facts.st_blocks * 512
-            return whole and _seeks(file.fileno()) and not any(True for _ in _held(file.fileno(), size_bytes))
+            return (
+                whole and _seeks(file.fileno()) and not any(True for _ in _extents(file.fileno(), size_bytes))
+            )
     except OSError:
         return False
 
@@ -136,22 +138,22 @@ class DigestCalledOff(Exception):
 
 @dataclass(frozen=True)
 class Digest:
-    """What a RAM file held at one moment. held: indices of the pages that the file system holds, ascending,
-    as ranges; sums: their SHA-256s, one after another. All other pages are zero."""
+    """The content of a RAM file at one moment. allocated: indices of the pages that the file system
+    holds, ascending, as ranges; sums: their SHA-256s, one after another. All other pages are zero."""
 
     pages: int
-    held: tuple[range, ...]
+    allocated: tuple[range, ...]
     sums: bytes
 
     @property
     def count(self) -> int:
-        return sum(map(len, self.held))
+        return sum(map(len, self.allocated))
 
     def total(self) -> str:
         """One digest over all: of every page's digest in order, that of a zero page for those not held."""
         whole = hashlib.sha256()
         at = done = 0
-        for run in self.held:
+        for run in self.allocated:
             whole.update(_ZERO * (run.start - done))
             whole.update(self.sums[at : at + len(run) * _DIGEST])
             at, done = at + len(run) * _DIGEST, run.stop
@@ -160,7 +162,7 @@ class Digest:
 
     def each(self) -> Iterator[tuple[int, bytes]]:
         at = 0
-        for run in self.held:
+        for run in self.allocated:
             for index in run:
                 yield index, self.sums[at : at + _DIGEST]
                 at += _DIGEST
@@ -174,11 +176,11 @@ def take(path: Path, stop: Callable[[], bool] = lambda: False) -> Digest:
     when the file cannot be read."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        held = tuple(_held(file.fileno(), size))
+        allocated = tuple(_extents(file.fileno(), size))
         with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
             pieces = [
                 range(start, min(run.stop, start + _PIECE // PAGE))
-                for run in held
+                for run in allocated
                 for start in range(run.start, run.stop, _PIECE // PAGE)
             ]
 
@@ -191,10 +193,10 @@ def take(path: Path, stop: Callable[[], bool] = lambda: False) -> Digest:
 
             with ThreadPoolExecutor(_THREADS) as pool:
                 sums = b"".join(pool.map(digest, pieces))
-    return Digest(size // PAGE, held, sums)
+    return Digest(size // PAGE, allocated, sums)
 
 
-def _held(handle: int, size: int) -> Iterator[range]:
+def _extents(handle: int, size: int) -> Iterator[range]:
     """The parts of the file that are there (lseek(2), SEEK_DATA); all of it where that cannot be told."""
     at = 0
     try:

@@ -59,7 +59,7 @@ def run_again(context: LibvirtContext, but: Collection[str], *, all_guests: bool
     """Have every guest of this lab run, those that were saved to a file too, or the kept ones only; a line
     for each."""
     for domain in context.domains.lab():
-        if domain.run in but or not (all_guests or domain.kept):
+        if domain.run in but or not (all_guests or domain.kept_guest):
             continue
         was = _resume(context, domain)
         if was != "running":
@@ -146,10 +146,10 @@ def forward(context: LibvirtContext, domain: LabDomain) -> None:
     cannot: somebody else has it, or the guest has no such network."""
     if domain.ssh_port is None:
         return
-    said = take_port(partial(context.qmp, _lookup(context, domain), domain.guest), domain.ssh_port)
-    if said:
+    failure = take_port(partial(context.qmp, _lookup(context, domain), domain.guest), domain.ssh_port)
+    if failure:
         raise HypervisorError(
-            f"its TCP port {domain.ssh_port} on 127.0.0.1 did not pass to the successor: {said}",
+            f"its TCP port {domain.ssh_port} on 127.0.0.1 did not pass to the successor: {failure}",
             where=domain.guest,
         )
 

@@ -159,8 +159,8 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
     tarball, tree = work / "root.tar", work / "root"
 
     def on_line(line: str) -> None:
-        for said, stage, fraction in _STAGES:
-            if said in line:
+        for marker, stage, fraction in _STAGES:
+            if marker in line:
                 progress(stage, fraction)
 
     progress("preparing", 0.0)
@@ -173,7 +173,7 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
         timeout_s=_TIMEOUT_S,
         on_line=on_line,
         env=env,
-        keep_open=(lock,),
+        open_descriptors=(lock,),
         # Outside namespaces of ours mmdebstrap must tidy up itself, which it does when asked to end.
         first=signal.SIGKILL if tools.isolate else signal.SIGTERM,
     )
@@ -185,7 +185,7 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
     save = [*tools.fakeroot, "-s", owners, "--"] if tools.fakeroot else []
     load = [*tools.fakeroot, "-i", owners, "--"] if tools.fakeroot else []
     unpack = [tools.tar, "-C", str(tree), "--numeric-owner", "--exclude=./dev/*", "-xf", str(tarball)]
-    run([*save, *unpack], timeout_s=_TIMEOUT_S, keep_open=(lock,))
+    run([*save, *unpack], timeout_s=_TIMEOUT_S, open_descriptors=(lock,))
     tarball.unlink()
     kernel_version = _boot_files(tree, staging)
     packages = installed_packages((tree / "var/lib/dpkg/status").read_text(encoding="utf-8"))
@@ -196,7 +196,7 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
     disk = staging / f"disk-{os.urandom(4).hex()}.img"
     with disk.open("xb") as file:
         file.truncate(recipe.disk_bytes)
-    run([*load, *mke2fs_argv(tools, tree, disk)], timeout_s=_TIMEOUT_S, keep_open=(lock,))
+    run([*load, *mke2fs_argv(tools, tree, disk)], timeout_s=_TIMEOUT_S, open_descriptors=(lock,))
 
     remove_tree(work)
     facts: dict[str, Any] = {

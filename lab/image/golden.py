@@ -51,16 +51,16 @@ STRIKES = 3
 class Golden:
     """One that is complete.
 
-    image: its name. ram_bytes: as the guest sees it. held_bytes: what is not zero of it. told: what the maker
-    wants to find again. facts: what the key was made of.
+    image: its name. ram_bytes: as the guest sees it. allocated_bytes: what is not zero of it. report: what
+    the maker wants to find again. facts: what the key was made of.
     """
 
     folder: Path
     image: str
     ram_bytes: int
-    held_bytes: int
+    allocated_bytes: int
     state_sha256: str
-    told: Mapping[str, Any]
+    report: Mapping[str, Any]
     facts: Mapping[str, Any]
 
     @property
@@ -97,7 +97,7 @@ class Golden:
         try:
             with self.ram.open("rb") as source, open(path, "wb", opener=_without_truncation) as target:
                 os.ftruncate(target.fileno(), self.ram_bytes)
-                for start, end in _held(source.fileno(), self.ram_bytes):
+                for start, end in _extents(source.fileno(), self.ram_bytes):
                     os.lseek(target.fileno(), start, os.SEEK_SET)
                     while start < end:
                         start += os.sendfile(target.fileno(), source.fileno(), start, end - start)
@@ -146,8 +146,8 @@ class GoldenStore:
                 return found
             staging = Path(tempfile.mkdtemp(prefix=f".make-{final.name}+", dir=self.folder))
             try:
-                state, told = fill(staging)
-                self._complete(staging, final, image, facts, state, told)
+                state, report = fill(staging)
+                self._complete(staging, final, image, facts, state, report)
                 staging.rename(final)
                 sync(self.folder)
             except OSError as error:
@@ -223,7 +223,7 @@ class GoldenStore:
         image: Image,
         facts: Mapping[str, Any],
         state: bytes,
-        told: Mapping[str, Any],
+        report: Mapping[str, Any],
     ) -> None:
         (staging / "state").write_bytes(state)
         ram, disk = staging / "ram", staging / "disk.qcow2"
@@ -239,7 +239,7 @@ class GoldenStore:
             "held_bytes": ram.stat().st_blocks * 512,
             "disk_bytes": disk.stat().st_size,
             "state_sha256": hashlib.sha256(state).hexdigest(),
-            "told": dict(told),
+            "told": dict(report),
             "facts": dict(facts),
         }
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
@@ -276,14 +276,14 @@ class GoldenStore:
                 hint="put it elsewhere with FREEZELAB_CACHE=FOLDER",
             ) from error
         try:
-            told = False
+            reported = False
             while True:  # not a blocking flock: an interrupt has to end the wait
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    if not told:
-                        told = True
+                    if not reported:
+                        reported = True
                         waiting()
                     time.sleep(_LOCK_S)
             yield
@@ -297,12 +297,12 @@ def key(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def keep_ram(source: Path, target: Path) -> None:
+def compact_ram(source: Path, target: Path) -> None:
     """Copy a RAM file without its pages of zeros, wherever they are."""
     size = source.stat().st_size
     with source.open("rb") as reading, target.open("wb") as writing:
         os.ftruncate(writing.fileno(), size)
-        for start, end in _held(reading.fileno(), size):
+        for start, end in _extents(reading.fileno(), size):
             for at in range(start, end, _PIECE):
                 piece = os.pread(reading.fileno(), min(_PIECE, end - at), at)
                 for offset, run_of in _runs(piece):
@@ -325,7 +325,7 @@ def _runs(piece: bytes) -> Iterator[tuple[int, bytes]]:
         yield begin, piece[begin:]
 
 
-def _held(handle: int, size: int) -> Iterator[tuple[int, int]]:
+def _extents(handle: int, size: int) -> Iterator[tuple[int, int]]:
     """The parts of a file that are there (lseek(2), SEEK_DATA)."""
     at = 0
     with contextlib.suppress(OSError):  # ENXIO: no data from here on

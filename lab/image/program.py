@@ -50,7 +50,7 @@ def run(
     timeout_s: float,
     on_line: Callable[[str], None] | None = None,
     env: Mapping[str, str] | None = None,
-    keep_open: Sequence[int] = (),
+    open_descriptors: Sequence[int] = (),
     first: signal.Signals = signal.SIGTERM,
 ) -> None:
     """Run a program to its end, its messages in English. ProgramFailed; MachineError when it is missing.
@@ -64,7 +64,7 @@ def run(
         check=False,
         env=runner.environment(**{"LC_ALL": "C", **(env or {})}),
         on_line=on_line or _ignore,
-        pass_fds=keep_open,
+        pass_fds=open_descriptors,
         stop=runner.Stop(first, _GRACE_NS, interrupted_too=True, parent_death=first),
     )
     if not finished.ok:

@@ -129,7 +129,7 @@ class ImageStore:
 
     def remove(self, name_or_digest: str) -> list[Image]:
         """Remove all images of a name, or the one of a folder's name or digest (at least 6 digits)."""
-        chosen = [item.image for item in self.listing() if _means(item.image, name_or_digest)]
+        chosen = [item.image for item in self.listing() if _matches(item.image, name_or_digest)]
         if not chosen:
             built = sorted(
                 {item.image.name for item in self.listing()} | {i.image.label for i in self.listing()}
@@ -227,7 +227,7 @@ def _load(folder: Path) -> Image:
     return image
 
 
-def _means(image: Image, text: str) -> bool:
+def _matches(image: Image, text: str) -> bool:
     return text in (image.name, image.label) or (
         re.fullmatch(r"[0-9a-f]{6,64}", text) is not None and image.digest.startswith(text)
     )

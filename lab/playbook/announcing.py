@@ -168,7 +168,7 @@ class ServiceSection(BaseModel):
         folder = (info.context or {}).get(FOLDER, Path())
         return [_loaded(one, folder, number) for number, one in enumerate(answers)]
 
-    def meant(self) -> ServiceFaults:
+    def to_plan(self) -> ServiceFaults:
         """The faults as the plan has them."""
         return ServiceFaults(
             self.first_answer, tuple(self.answers), self.restart_incarnation, self.rate_limit
@@ -187,7 +187,7 @@ class Other(BaseModel):
     source: Source = default(EventSource.PLATFORM, "Who wants it: platform or user.", "platform")
     description: Text = default("", "The event's Description. Left out: the lab writes one.")
 
-    def meant(self) -> OtherEvent:
+    def to_plan(self) -> OtherEvent:
         """The event as the plan has it."""
         return OtherEvent(self.type, self.notice, self.source, self.description)
 
@@ -270,11 +270,11 @@ class Announce(BaseModel):
 
     def type_for(self, cycle: CycleSection) -> EventType:
         """The type, or the one that the cycle's patch asks for."""
-        return planned.event_type(self.meant(), cycle.patch.meant())
+        return planned.event_type(self.to_plan(), cycle.patch.to_plan())
 
     def duration_for(self, cycle: CycleSection) -> int:
         """DurationInSeconds as it is announced, or UNKNOWN_S."""
-        return planned.duration_s(self.meant(), self.type_for(cycle), cycle.meant())
+        return planned.duration_s(self.to_plan(), self.type_for(cycle), cycle.to_plan())
 
     def notice_for(self, cycle: CycleSection) -> int:
         """From the announcement to NotBefore: nanoseconds of the service's time."""
@@ -296,7 +296,7 @@ class Announce(BaseModel):
             todo = f"write less than {end}" if notice else "give it some notice"
             raise Wrong(what, todo, within=("cancel_after",))
 
-    def meant(self) -> Announcement:
+    def to_plan(self) -> Announcement:
         """The announcement as the plan has it."""
         return Announcement(
             type=self.type,
@@ -308,7 +308,7 @@ class Announce(BaseModel):
             started_ns=self.started_for,
             cancel_after_ns=self.cancel_after,
             handler=self.handler or (),
-            service=self.service.meant(),
+            service=self.service.to_plan(),
             instance=self.instance,
-            others=tuple(other.meant() for other in self.others),
+            others=tuple(other.to_plan() for other in self.others),
         )

@@ -89,7 +89,7 @@ def expand(root: Map, folder: Path) -> Expansion:
         made.mistakes.add(Mistake(root.keys_at["matrix"], what, f"ask for at most {MOST_CELLS}"))
         return made
     clashes: list[Mistake] = []
-    seen: set[tuple[object, ...]] = set()
+    keys: set[tuple[object, ...]] = set()
     ids: set[str] = set()
     for chosen in product(*(range(len(matrix.values(axis))) for axis in axes)):
         combination = _Combination(root, matrix, dict(zip(axes, chosen, strict=True)), folder)
@@ -104,11 +104,11 @@ def expand(root: Map, folder: Path) -> Expansion:
             made.mistakes.update(combination.mistakes)
             if len(made.mistakes) > MOST_SHOWN:
                 break
-        elif (key := combination.key()) in seen:
+        elif (key := combination.key()) in keys:
             why = f"save_to is for save-restore: {document.cycle.way} is run once for all of its values"
             made.left_out.append(LeftOut(combination.written(whole=True), why))
         else:
-            seen.add(key)
+            keys.add(key)
             made.cells.append(Expanded(combination.id(ids), combination.written(), document))
     if not made.mistakes:
         made.mistakes.update(_pointless(root, axes, made, clashes))
@@ -224,7 +224,7 @@ def _word(axis: str, value: object) -> str:
         case "save_to", str():
             word = "shm" if value.startswith("/dev/shm/") else value.rsplit("/", 1)[-1]  # noqa: S108 - a name
         case "patch", Patch():
-            word = value.meant().short
+            word = value.to_plan().short
         case _:
             word = str(value)
     return re.sub(r"[^A-Za-z0-9.-]+", "-", word.replace("µ", "u"))[:MOST_WORD].strip("-.") or "x"

@@ -77,11 +77,11 @@ class CycleSection(BaseModel):
     @property
     def way(self) -> FreezeMethod:
         """The method, or the patch's usual one."""
-        return self.method or self.patch.meant().methods[0]
+        return self.method or self.patch.to_plan().methods[0]
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        patch, way = self.patch.meant(), self.way
+        patch, way = self.patch.to_plan(), self.way
         if why := conflict(patch, way):
             raise Clash(why, f"leave method out for {patch.methods[0]}", "method")
         if self.prove_memory and not (way.keeps_memory and way.freezes):
@@ -99,11 +99,11 @@ class CycleSection(BaseModel):
                 raise Clash(f"{key} does not go with method {way}", todo, key)
         return self
 
-    def meant(self) -> CycleSpec:
+    def to_plan(self) -> CycleSpec:
         """The cycle as the plan has it."""
         return CycleSpec(
             method=self.way,
-            patch=self.patch.meant(),
+            patch=self.patch.to_plan(),
             settle_ns=self.settle,
             before_ns=self.before,
             budget_ns=self.budget,

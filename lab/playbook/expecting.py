@@ -66,7 +66,7 @@ class PauseSection(BaseModel):
 
     def fits(self, cycle: CycleSection) -> None:
         """Wrong when no pause of such a cycle could pass."""
-        least = cycle.patch.meant().shortest_ns
+        least = cycle.patch.to_plan().shortest_ns
         if self.at_most is not None and least >= self.at_most:
             what = f"the patch alone takes {format_duration(least)}, so no pause could pass"
             todo = f"write more than {format_duration(least)}"
@@ -219,7 +219,7 @@ class Expect(BaseModel):
         if self.rollout is RolloutEnd.STOPPED and not rollout.gates:
             raise Wrong("a rollout without gates is not stopped", "add rollout.gates", within=("rollout",))
 
-    def meant(self) -> Expectations:
+    def to_plan(self) -> Expectations:
         """The expectations as the plan has them."""
         in_time = self.in_time
         return Expectations(
@@ -233,7 +233,7 @@ class Expect(BaseModel):
             drift_ppm=self.drift.within if self.drift else None,
             as_predicted=self.resync is Repair.AS_PREDICTED,
             clean_kernel_log=self.kernel_log is KernelLog.CLEAN,
-            notice=self.notice.meant() if self.notice else NoticeExpectations(),
+            notice=self.notice.to_plan() if self.notice else NoticeExpectations(),
             rollout=self.rollout or RolloutEnd.COMPLETE,
             skew_ns=self.skew.within if self.skew else None,
             must_fail=MustFail(tuple(self.failures)) if self.outcome is Outcome.FAILED else None,

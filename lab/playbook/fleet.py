@@ -110,7 +110,7 @@ class ScaleSet(GuestSection):
     def compute_names(self) -> list[str]:
         return [scale_set_name(self.name, number) for number in range(self.count)]
 
-    def meant(self) -> list[GuestSpec]:
+    def to_plan(self) -> list[GuestSpec]:
         return [
             replace(
                 spec,
@@ -119,7 +119,7 @@ class ScaleSet(GuestSection):
                 fault_domain=number % (self.fault_domains or SCALE_SET_FAULT_DOMAINS),
                 update_domain=number % (self.update_domains or UPDATE_DOMAINS),
             )
-            for number, spec in enumerate(super().meant())
+            for number, spec in enumerate(super().to_plan())
         ]
 
 
@@ -176,15 +176,15 @@ class FleetSection(BaseModel):
 
     @model_validator(mode="after")
     def _in_one_set_each(self) -> Self:
-        named, seen = self.named(), dict[str, tuple[str, int]]()
+        named, first_at = self.named(), dict[str, tuple[str, int]]()
         places = {guest: one.name for one in self.scale_sets for guest in one.names()}
         sets = [(("availability_sets", n), one.name) for n, one in enumerate(self.availability_sets)]
         sets += [(("scale_sets", n), one.name) for n, one in enumerate(self.scale_sets)]
         for at, name in sets:
-            if name in seen:
-                where = f"{_entry(seen[name])} and {_entry(at)}"
+            if name in first_at:
+                where = f"{_entry(first_at[name])} and {_entry(at)}"
                 raise Wrong(f"two sets are named {name}, {where}", "rename one of them", within=(*at, "name"))
-            seen[name] = at
+            first_at[name] = at
         for number, one in enumerate(self.availability_sets):
             here = ("availability_sets", number)
             members = 0
@@ -213,7 +213,7 @@ class FleetSection(BaseModel):
         for number, entry in enumerate(self.own()):
             yield from ((number, guest) for guest in entry.names() if guest not in places)
 
-    def meant(self) -> list[GuestSpec]:
+    def to_plan(self) -> list[GuestSpec]:
         """The guests as the plan has them, with their domains.
 
         They are spread as Azure's documentation of availability sets tells it: in order, a sixth guest of
@@ -232,9 +232,9 @@ class FleetSection(BaseModel):
             if (place := places.get(spec.name))
             else spec
             for entry in self.own()
-            for spec in entry.meant()
+            for spec in entry.to_plan()
         ]
-        return own + [spec for one in self.scale_sets for spec in one.meant()]
+        return own + [spec for one in self.scale_sets for spec in one.to_plan()]
 
     def _places(self) -> dict[str, _Place]:
         named = self.named()

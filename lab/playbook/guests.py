@@ -127,7 +127,7 @@ class GuestSection(BaseModel):
             return []
         return [_counted_up(self.network.address, n) for n in range(self.count or 1)]
 
-    def meant(self) -> list[GuestSpec]:
+    def to_plan(self) -> list[GuestSpec]:
         """The guests as the plan has them."""
         network, addresses, called = self.network, self.addresses(), self.compute_names()
         return [
@@ -177,12 +177,14 @@ def distinct(guests: list[GuestSection]) -> list[GuestSection]:
     for index, guest in enumerate(guests):
         for one, called in zip(guest.names(), guest.compute_names(), strict=True):
             _once(first, (one,), index, f"are named {one}", "rename one of them", ("name",))
-            said, key = f"are called {called or one} by events", "compute_name" if called else "name"
-            _once(first, ("events", called or one), index, said, "rename one of them", (key,))
+            problem, key = f"are called {called or one} by events", "compute_name" if called else "name"
+            _once(first, ("events", called or one), index, problem, "rename one of them", (key,))
         if guest.network is not None:
             for taken in (one for one in guest.addresses() if one is not None):
-                said, within = f"have the address {taken.ip}", ("network", "address")
-                _once(first, (guest.network.bridge, str(taken.ip)), index, said, "change one of them", within)
+                problem, within = f"have the address {taken.ip}", ("network", "address")
+                _once(
+                    first, (guest.network.bridge, str(taken.ip)), index, problem, "change one of them", within
+                )
     if sum(len(guest.names()) for guest in guests) > MOST_GUESTS:
         raise _too_many(sum(len(guest.names()) for guest in guests))
     return guests
@@ -192,13 +194,13 @@ def _once(
     first: dict[tuple[str, ...], int],
     what: tuple[str, ...],
     index: int,
-    said: str,
+    problem: str,
     todo: str,
     within: tuple[str, ...],
 ) -> None:
     if what in first:
         entries = f"entries {first[what] + 1} and {index + 1} of the list"
-        raise Wrong(f"two guests {said}, {entries}", todo, within=(index, *within))
+        raise Wrong(f"two guests {problem}, {entries}", todo, within=(index, *within))
     first[what] = index
 
 

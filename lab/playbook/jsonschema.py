@@ -26,13 +26,13 @@ def _trimmed(node: Any) -> Any:
         return [_trimmed(item) for item in node]
     if not isinstance(node, dict):
         return node
-    kept = {key: _trimmed(value) for key, value in node.items() if key != "x-example"}
-    if isinstance(kept.get("title"), str):
-        del kept["title"]
+    trimmed = {key: _trimmed(value) for key, value in node.items() if key != "x-example"}
+    if isinstance(trimmed.get("title"), str):
+        del trimmed["title"]
     # "" and null stand for "nothing asked"; only a default that could be written is worth showing.
-    if kept.get("default", "") in (None, ""):
-        kept.pop("default", None)
-    return kept
+    if trimmed.get("default", "") in (None, ""):
+        trimmed.pop("default", None)
+    return trimmed
 
 
 def schema() -> dict[str, Any]:

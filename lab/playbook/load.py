@@ -94,8 +94,8 @@ def _cell(name: str, values: tuple[tuple[str, str], ...], document: models.Docum
         values=values,
         guests=document.specs(),
         resync=document.resync,
-        cycle=replace(document.cycle.meant(), announce=document.told()),
-        expectations=document.expect.meant(),
+        cycle=replace(document.cycle.to_plan(), announce=document.announcement()),
+        expectations=document.expect.to_plan(),
         repeat=document.repeat,
         control=document.control,
     )
@@ -113,7 +113,7 @@ def _plan(document: models.Document, digest: str, first: Cell) -> Plan:
         repeat=first.repeat,
         control=first.control,
         ntp_offset_ns=document.time_server.off_by,
-        ntp_fault=document.time_server.meant(),
+        ntp_fault=document.time_server.to_plan(),
         rollout=document.rolled(),
         golden=document.golden,
     )

@@ -104,7 +104,7 @@ class TimeServer(BaseModel):
             raise Wrong("answers are not late", "add fault: late, or delete it", within=("late_by",))
         return self
 
-    def meant(self) -> TimeFault | None:
+    def to_plan(self) -> TimeFault | None:
         """The fault as the plan has it."""
         if self.fault is None:
             return None
@@ -237,20 +237,20 @@ class Document(BaseModel):
     def specs(self) -> tuple[GuestSpec, ...]:
         """The guests as the plan has them."""
         if self.fleet is not None:
-            return tuple(self.fleet.meant())
-        return tuple(spec for guest in self.guests or ONE_GUEST for spec in guest.meant())
+            return tuple(self.fleet.to_plan())
+        return tuple(spec for guest in self.guests or ONE_GUEST for spec in guest.to_plan())
 
     @property
     def golden(self) -> bool:
         """Guests are started from one that was booted before."""
         return self.fleet is not None and self.fleet.boot is Boot.GOLDEN
 
-    def told(self) -> Announcement | None:
+    def announcement(self) -> Announcement | None:
         """The announcement as the plan has it."""
-        return self.announce.meant() if self.announce else None
+        return self.announce.to_plan() if self.announce else None
 
     def rolled(self) -> PlanRollout | None:
         """The rollout as the plan has it."""
         if self.rollout is None or self.fleet is None:
             return None
-        return self.rollout.meant(self.fleet.named())
+        return self.rollout.to_plan(self.fleet.named())

@@ -78,7 +78,7 @@ class NoticeSection(BaseModel):
             if announce.type_for(cycle) is not EventType.FREEZE:
                 what = "only a freeze has a duration that is kept or not"
                 raise Wrong(what, "delete it", within=("kept",))
-            self._can_be_kept(self.kept, announce.duration_for(cycle), cycle)
+            self._check_duration(self.kept, announce.duration_for(cycle), cycle)
         real = round(announce.notice_for(cycle) / announce.time_factor)
         if self.at_least is not None and self.at_least > real:
             what = f"the notice is {format_duration(real)} of real time (announce.notice by time_factor)"
@@ -86,12 +86,12 @@ class NoticeSection(BaseModel):
             raise Wrong(f"{what}, so it could never pass", todo, within=("at_least",))
 
     @staticmethod
-    def _can_be_kept(kept: bool, duration_s: int, cycle: CycleSection) -> None:
+    def _check_duration(kept: bool, duration_s: int, cycle: CycleSection) -> None:
         """Wrong when no pause could be as expected."""
         if duration_s == UNKNOWN_S:
             what = "an unknown duration is announced, so there is none to keep"
             raise Wrong(what, "delete it, or set announce.duration", within=("kept",))
-        announced, least = duration_s * NS_PER_S, cycle.patch.meant().shortest_ns
+        announced, least = duration_s * NS_PER_S, cycle.patch.to_plan().shortest_ns
         words = format_duration(announced)
         if kept and least >= announced:
             what = f"the patch alone takes {format_duration(least)}, and {words} are announced"
@@ -102,7 +102,7 @@ class NoticeSection(BaseModel):
             todo = "set announce.duration to less, or kept to true"
             raise Wrong(f"{what} announced, so it could never pass", todo, within=("kept",))
 
-    def meant(self) -> NoticeExpectations:
+    def to_plan(self) -> NoticeExpectations:
         """The expectations as the plan has them."""
         return NoticeExpectations(
             acknowledged=self.acknowledged,

@@ -64,7 +64,7 @@ class Replacement(BaseModel):
             raise Wrong("it is not said by which emulator", "write same, a path, or a fetched one's name")
         return self
 
-    def meant(self) -> core.ReplaceHypervisorPatch:
+    def to_plan(self) -> core.ReplaceHypervisorPatch:
         """The patch as the plan has it."""
         return core.ReplaceHypervisorPatch(self.emulator or "", self.machine or "", self.cpu or "")
 
@@ -88,10 +88,10 @@ class _OrEmulator:
 
 @dataclass(frozen=True)
 class _PatchKey:
-    """What belongs to a patch's key. meant: the patch that it stands for. beside: keys that may stand next to
-    it. needs_deadline: it has no usual one. bare: the word alone says all about it."""
+    """What belongs to a patch's key. to_plan: the patch that it stands for. beside: keys that may stand next
+    to it. needs_deadline: it has no usual one. bare: the word alone says all about it."""
 
-    meant: Callable[[Patch], core.Patch]
+    to_plan: Callable[[Patch], core.Patch]
     beside: tuple[str, ...] = ()
     needs_deadline: bool = False
     bare: bool = False
@@ -109,7 +109,7 @@ _KINDS = {
         ("deadline", "impact", "undo"),
         needs_deadline=True,
     ),
-    "replace-hypervisor": _PatchKey(lambda given: (given.replace_hypervisor or Replacement()).meant()),
+    "replace-hypervisor": _PatchKey(lambda given: (given.replace_hypervisor or Replacement()).to_plan()),
     "restart-libvirt": _PatchKey(
         lambda given: _timed(core.RestartLibvirtPatch(), given.restart_libvirt), bare=True
     ),
@@ -211,9 +211,9 @@ class Patch(BaseModel):
     def _given(self, keys: Iterable[str]) -> list[str]:
         return [key for key in keys if getattr(self, key.replace("-", "_")) is not None]
 
-    def meant(self) -> core.Patch:
+    def to_plan(self) -> core.Patch:
         """The patch as the plan has it."""
-        return _KINDS[self._given(_KINDS)[0]].meant(self)
+        return _KINDS[self._given(_KINDS)[0]].to_plan(self)
 
 
 def _timed(patch: Timed, written: Deadline | Patch | None) -> Timed:

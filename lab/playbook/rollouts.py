@@ -151,7 +151,7 @@ class GateSection(BaseModel):
             raise Wrong(what, "write a gate for each", within=(kinds[1],))
         return self
 
-    def meant(self, named: Named) -> core.Gate:
+    def to_plan(self, named: Named) -> core.Gate:
         """The gate as the plan has it."""
         kind = next(kind for key, kind in _KINDS.items() if getattr(self, key) is not None)
         on = dict.fromkeys(guest for asked in self.on or () for guest in named[asked])
@@ -213,14 +213,14 @@ class RolloutSection(BaseModel):
             for index, asked in enumerate(gate.on or ()):
                 known(named, asked, ("gates", number, "on", index))
 
-    def meant(self, named: Named) -> core.Rollout:
+    def to_plan(self, named: Named) -> core.Rollout:
         """The rollout as the plan has it."""
         return core.Rollout(
             by=self.by,
             shuffled=self.order is Order.SHUFFLED,
             seed=self.seed,
             between_ns=self.between,
-            gates=tuple(gate.meant(named) for gate in self.gates),
+            gates=tuple(gate.to_plan(named) for gate in self.gates),
             gate_within_ns=self.gate_within,
             together=self.sets is Sets.TOGETHER,
         )

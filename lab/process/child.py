@@ -120,10 +120,10 @@ class Child:
         if not chunk:
             self._selector.unregister(handle)
             return False
-        kept = self._output[name]
-        kept += chunk
-        if len(kept) > self._max:
-            del kept[: len(kept) - self._max]
+        buffer = self._output[name]
+        buffer += chunk
+        if len(buffer) > self._max:
+            del buffer[: len(buffer) - self._max]
             self.truncated = True
         if name == "stdout":
             self._pass_on(self._lines.split(chunk))

@@ -137,8 +137,8 @@ def run(
         pass_fds=pass_fds,
     )
     if check and not finished.ok:
-        said = f": {finished.last_line}" if finished.last_line else ""
-        raise MachineError(f"{finished.why}{said}", where=quote(argv))
+        last_line = f": {finished.last_line}" if finished.last_line else ""
+        raise MachineError(f"{finished.why}{last_line}", where=quote(argv))
     return finished
 
 

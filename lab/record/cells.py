@@ -29,7 +29,7 @@ class CellHistory:
     boots: dict[str, dict[str, Timing]] = field(default_factory=dict)
 
 
-def told_of(history: History) -> dict[str, CellHistory]:
+def cell_histories(history: History) -> dict[str, CellHistory]:
     """By cell; "" without a matrix."""
     found: dict[str, CellHistory] = {}
     current = ""
@@ -37,8 +37,8 @@ def told_of(history: History) -> dict[str, CellHistory]:
         event = entry.event
         if isinstance(event, CellReached):
             current = event.id
-            told = found.setdefault(current, CellHistory())
-            told.skipped, told.refused = event.skipped, bool(event.refused)
+            cell_history = found.setdefault(current, CellHistory())
+            cell_history.skipped, cell_history.refused = event.skipped, bool(event.refused)
         elif isinstance(event, GuestBooted):
             here = found.setdefault(current if event.cell is None else event.cell, CellHistory())
             here.boots[event.guest] = event.timings
@@ -51,14 +51,17 @@ def wanted(cell: planned.Cell, rollouts: Sequence[rollout_result.RolloutHistory]
 
 
 def cell_findings(
-    cell: planned.Cell, told: CellHistory, run: int, rollouts: Sequence[rollout_result.RolloutHistory] = ()
+    cell: planned.Cell,
+    cell_history: CellHistory,
+    run: int,
+    rollouts: Sequence[rollout_result.RolloutHistory] = (),
 ) -> list[Finding]:
     """A cell of which not all was run: inconclusive, with its reason. run: how many cycles it had."""
     many = wanted(cell, rollouts)
-    if told.skipped:
-        said = "refused" if told.refused else "not run"
-        why = f"{said}: {told.skipped}"
-        return [Finding("", -1, "cell", "is run", said, Outcome.INCONCLUSIVE, why, cell.id)]
+    if cell_history.skipped:
+        shown = "refused" if cell_history.refused else "not run"
+        why = f"{shown}: {cell_history.skipped}"
+        return [Finding("", -1, "cell", "is run", shown, Outcome.INCONCLUSIVE, why, cell.id)]
     if run < many:
         text = f"{run} of {many} cycles"
         why = f"only {text} were run"
@@ -67,7 +70,7 @@ def cell_findings(
 
 
 def cell_of(
-    cell: planned.Cell, told: CellHistory, cycles: Sequence[CycleRecord], own: Sequence[Finding]
+    cell: planned.Cell, cell_history: CellHistory, cycles: Sequence[CycleRecord], own: Sequence[Finding]
 ) -> CellRecord:
     """The member of run.json. own: the cell's findings beside its cycles'."""
     first = cell.guests[0] if cell.guests else planned.GuestSpec("")
@@ -84,7 +87,7 @@ def cell_of(
         wanted=wanted(cell),
         statistics=statistics(cycles),
         why=next((f.why for f in own), ""),
-        refused=told.refused,
+        refused=cell_history.refused,
         pause=median_pause(cycles),
     )
 
@@ -103,9 +106,11 @@ def _slopes(cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleReco
         points = [
             (cell.memory_bytes / GIB, value) for cell in group for _, value, _ in bounded(cycles[cell.id])
         ]
-        seen = benchmark.slope(points)
-        if seen is not None:
-            yield Comparison("slope", dict(common), "ns/GiB", seen.value, seen.low, seen.high, seen.count)
+        estimate = benchmark.slope(points)
+        if estimate is not None:
+            yield Comparison(
+                "slope", dict(common), "ns/GiB", estimate.value, estimate.low, estimate.high, estimate.count
+            )
 
 
 def _ratios(cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleRecord]]) -> Iterator[Comparison]:
@@ -118,10 +123,16 @@ def _ratios(cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleReco
             if above.method != FreezeMethod.SAVE_RESTORE or not alike:
                 continue
             over, under = bounded(cycles[above.id]), bounded(cycles[below.id])
-            seen = benchmark.ratio(over, under)
-            if seen is not None and min(len(over), len(under)) > 1:
+            estimate = benchmark.ratio(over, under)
+            if estimate is not None and min(len(over), len(under)) > 1:
                 yield Comparison(
-                    "ratio", _without(above, METHOD), "", seen.value, seen.low, seen.high, seen.count
+                    "ratio",
+                    _without(above, METHOD),
+                    "",
+                    estimate.value,
+                    estimate.low,
+                    estimate.high,
+                    estimate.count,
                 )
 
 

@@ -10,7 +10,7 @@ from lab.core.drift import Drift
 from lab.core.findings import outcome_of
 from lab.core.kernel_log import sorted_out
 from lab.core.plan import Expectations
-from lab.core.predictions import compared, held
+from lab.core.predictions import compared, prediction_checks
 from lab.core.result import CycleResult
 from lab.core.steps import Part
 from lab.core.timeline import MemoryProof, Observation
@@ -49,32 +49,32 @@ def _bounds(interval: Interval | None) -> Bounds | None:
     return None if interval is None else Bounds(interval.low_ns, interval.high_ns)
 
 
-def _drift(seen: Drift | None) -> DriftBounds | None:
-    return None if seen is None else DriftBounds(seen.ppm, seen.low, seen.high, seen.window_ns)
+def _drift(drift: Drift | None) -> DriftBounds | None:
+    return None if drift is None else DriftBounds(drift.ppm, drift.low, drift.high, drift.window_ns)
 
 
 def _forecast(result: CycleResult) -> ForecastRecord | None:
-    said = result.forecast
-    if said is None:
+    forecast = result.forecast
+    if forecast is None:
         return None
     agrees, verdict = compared(result)
     return ForecastRecord(
-        said.repaired,
-        said.correction,
-        _bounds(said.within),
-        _bounds(_left_at(result, said)),
-        said.text,
-        said.sources,
+        forecast.repaired,
+        forecast.correction,
+        _bounds(forecast.within),
+        _bounds(_left_at(result, forecast)),
+        forecast.text,
+        forecast.sources,
         agrees,
         f"surprise: {verdict}" if agrees is False else verdict,
     )
 
 
-def _left_at(result: CycleResult, said: core.Forecast) -> Interval | None:
+def _left_at(result: CycleResult, forecast: core.Forecast) -> Interval | None:
     """Where the clock is to be: what is not repaired stays where it was before, less what it lost."""
-    if said.repaired is not False or said.residual is None or result.before is None:
-        return said.residual
-    return said.residual + result.before
+    if forecast.repaired is not False or forecast.residual is None or result.before is None:
+        return forecast.residual
+    return forecast.residual + result.before
 
 
 def _rtc_set(result: CycleResult) -> Interval | None:
@@ -106,25 +106,25 @@ def _moved(result: CycleResult) -> tuple[Moved, ...] | None:
 
 
 def _resync(result: CycleResult, expect: Expectations) -> ResyncRecord | None:
-    seen, setup = result.resync, result.observation.setup
-    if seen is None:
+    resync, setup = result.resync, result.observation.setup
+    if resync is None:
         return None
     return ResyncRecord(
         result.mechanism,
         result.predicted,
-        seen.outcome,
-        None if seen.time is None else seen.time.high_ns,
-        None if seen.time is None else seen.time.low_ns,
-        seen.step_ns,
-        seen.correction,
-        seen.backward_steps,
-        seen.overshoot_ns,
-        seen.area_ns_s,
-        result.observation.resync_said,
-        tuple(PointRecord(p.at_ns, p.offset.low_ns, p.offset.high_ns) for p in seen.curve),
+        resync.outcome,
+        None if resync.time is None else resync.time.high_ns,
+        None if resync.time is None else resync.time.low_ns,
+        resync.step_ns,
+        resync.correction,
+        resync.backward_steps,
+        resync.overshoot_ns,
+        resync.area_ns_s,
+        result.observation.resync_report,
+        tuple(PointRecord(p.at_ns, p.offset.low_ns, p.offset.high_ns) for p in resync.curve),
         _forecast(result),
-        tuple(ReachedRecord(r.limit_ns, _bounds(r.time)) for r in seen.reached),
-        seen.slew_ppm,
+        tuple(ReachedRecord(r.limit_ns, _bounds(r.time)) for r in resync.reached),
+        resync.slew_ppm,
         setup.program if setup is not None else "",
         setup.config if setup is not None else "",
         expect.tolerance_ns,
@@ -132,17 +132,17 @@ def _resync(result: CycleResult, expect: Expectations) -> ResyncRecord | None:
     )
 
 
-def _audit(seen: claims.Audit) -> AuditRecord:
+def _audit(audit: claims.Audit) -> AuditRecord:
     return AuditRecord(
-        seen.source,
-        seen.claims,
-        seen.judged,
-        seen.wrong,
-        seen.wrong_ns.low_ns,
-        seen.wrong_ns.high_ns,
-        seen.worst_ns,
-        seen.unsynced_ns.high_ns,
-        seen.example,
+        audit.source,
+        audit.claims,
+        audit.judged,
+        audit.wrong,
+        audit.wrong_ns.low_ns,
+        audit.wrong_ns.high_ns,
+        audit.worst_ns,
+        audit.unsynced_ns.high_ns,
+        audit.example,
     )
 
 
@@ -155,25 +155,25 @@ def _rtc(look: effects.RtcLook | None) -> Measure | None:
 
 def _effects(result: CycleResult) -> EffectsRecord | None:
     """The RTC's looks are the last one before the pause and the last of all: what came of it."""
-    seen, resumed = result.observation.effects, result.resumed_guest
-    if seen is None:
+    effects, resumed = result.observation.effects, result.resumed_guest
+    if effects is None:
         return None
-    before = [look for look in seen.rtc if resumed is not None and look.raw_ns < resumed.low_ns]
-    after = [look for look in seen.rtc if resumed is not None and look.raw_ns > resumed.high_ns]
+    before = [look for look in effects.rtc if resumed is not None and look.raw_ns < resumed.low_ns]
+    after = [look for look in effects.rtc if resumed is not None and look.raw_ns > resumed.high_ns]
     return EffectsRecord(
         tuple(
             TimerFleet(t.kind, t.timers, t.count, t.buckets, t.worst_ns, t.at_once, t.early)
-            for t in seen.timers
+            for t in effects.timers
         ),
-        sum(b.looks for b in seen.backward),
-        sum(b.backward for b in seen.backward),
-        max((b.worst_ns for b in seen.backward), default=0),
+        sum(b.looks for b in effects.backward),
+        sum(b.backward for b in effects.backward),
+        max((b.worst_ns for b in effects.backward), default=0),
         _rtc(before[-1] if before else None),
         _rtc(after[-1] if after else None),
-        seen.boot_minus_mono_ns,
+        effects.boot_minus_mono_ns,
         tuple(
             BackwardRecord(b.clock, b.from_cpu, b.to_cpu, b.looks, b.backward, b.worst_ns)
-            for b in seen.backward
+            for b in effects.backward
         ),
     )
 
@@ -198,7 +198,13 @@ def _patch_steps(obs: Observation) -> tuple[StepRecord, ...]:
 
 def _memory(proof: MemoryProof) -> Memory:
     return Memory(
-        proof.page_bytes, proof.pages, proof.held, proof.differ, proof.before, proof.after, proof.cost_ns
+        proof.page_bytes,
+        proof.pages,
+        proof.held,
+        proof.differ,
+        proof.before,
+        proof.after,
+        proof.cost_ns,
     )
 
 
@@ -243,7 +249,9 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         felt=measure_of(pause.pause) if pause is not None and pause.pause != result.reported else None,
         stamps=_bounds(pause.stamps) if pause is not None else None,
         steps=tuple(_part(part) for part in result.steps),
-        predictions=tuple(Predicted(h.claim, h.predicted, h.measured, h.agrees) for h in held(result)),
+        predictions=tuple(
+            Predicted(h.claim, h.predicted, h.measured, h.agrees) for h in prediction_checks(result)
+        ),
         memory=_memory(obs.proof) if obs.proof is not None else None,
         called_off=obs.called_off,
         cut=obs.cut,
@@ -253,7 +261,7 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         version_before=obs.version_before,
         version_after=obs.version_after,
         outage_ns=result.outage_ns,
-        audits=tuple(_audit(seen) for seen in result.audits),
+        audits=tuple(_audit(resync) for resync in result.audits),
         effects=_effects(result),
         disturbed=result.disturbed,
         resumed_by=result.resumed_by,

@@ -71,7 +71,7 @@ def announced_of(history: History) -> list[Announced]:
     """What was announced, in its order."""
     spans = _Spans(history)
     published: dict[str, _Published] = {}
-    told: dict[str, list[Happening]] = {}
+    happenings: dict[str, list[Happening]] = {}
     loose: list[tuple[int, int, Happening]] = []
     for place, entry in enumerate(history.entries):
         match entry.event:
@@ -80,7 +80,7 @@ def announced_of(history: History) -> list[Announced]:
                     cell = spans.cell(cycle, event.notice.resources, place)
                     published[event.id] = _Published(event, cycle, factor, cell, place)
             case EventHappened(happening=happening) if happening.event:
-                told.setdefault(happening.event, []).append(happening)
+                happenings.setdefault(happening.event, []).append(happening)
             case EventHappened(happening=happening, cycle=index):
                 loose.append((place, -1 if index is None else index, happening))
             case _:
@@ -93,7 +93,7 @@ def announced_of(history: History) -> list[Announced]:
         before = [each for each in of_group if each[0] <= at]
         chosen = max(before) if before else min(of_group, default=None)
         if chosen is not None:
-            told.setdefault(chosen[1], []).append(happening)
+            happenings.setdefault(chosen[1], []).append(happening)
     stopped = any(end.interrupted or end.failure for end in history.of(RunEnded))
     whole = history.complete and not stopped
     return [
@@ -101,7 +101,7 @@ def announced_of(history: History) -> list[Announced]:
             one.event,
             one.cycle,
             one.time_factor,
-            tuple(told.get(id_, ())),
+            tuple(happenings.get(id_, ())),
             one.cell,
             whole and all((one.cell, one.cycle, name) in spans.whole for name in one.event.notice.resources),
         )
@@ -160,8 +160,8 @@ def _measure(interval: Interval | None) -> Measure | None:
     return None if interval is None else Measure(interval.mid_ns, interval.low_ns, interval.high_ns)
 
 
-def _member(seen: EventTimeline, member: Member) -> GuestMember:
-    first = seen.published
+def _member(timeline: EventTimeline, member: Member) -> GuestMember:
+    first = timeline.published
     return GuestMember(
         member.guest,
         member.affected,
@@ -173,60 +173,60 @@ def _member(seen: EventTimeline, member: Member) -> GuestMember:
         _since(member.in_time, first),
         _moment(member.seen_gone, first, member.guest),
         _measure(member.pause),
-        seen.kept(member),
+        timeline.within_announced(member),
     )
 
 
-def _kept(seen: EventTimeline) -> bool | None:
-    each = [seen.kept(member) for member in seen.to_be_frozen]
+def _within_announced(timeline: EventTimeline) -> bool | None:
+    each = [timeline.within_announced(member) for member in timeline.to_be_frozen]
     if False in each:
         return False
     return True if each and all(each) else None
 
 
-def event_of(seen: EventTimeline, found: Sequence[Finding]) -> EventMember:
+def event_of(timeline: EventTimeline, found: Sequence[Finding]) -> EventMember:
     """The member of run.json. found: what the event was held against."""
-    event, first = seen.event, seen.published
-    told = [(member.told(), member.guest) for member in seen.members]
-    looks = [(stamp, guest) for stamp, guest in told if stamp is not None]
+    event, first = timeline.event, timeline.published
+    shown = [(member.first_shown(), member.guest) for member in timeline.members]
+    looks = [(stamp, guest) for stamp, guest in shown if stamp is not None]
     look = min(looks, key=lambda each: each[0].raw_ns, default=None)
-    approval, after = seen.approved, seen.after_not_before
-    pauses = [member.pause for member in seen.to_be_frozen if member.pause is not None]
+    approval, after = timeline.approved, timeline.after_not_before
+    pauses = [member.pause for member in timeline.to_be_frozen if member.pause is not None]
     not_before = _moment(event.not_before, first)
     assert not_before is not None  # noqa: S101 - of a stamp
     return EventMember(
         id=event.id,
-        cycle=seen.announced.cycle,
+        cycle=timeline.announced.cycle,
         group=event.notice.group,
         resources=event.notice.resources,
         type=event.notice.type,
         source=event.notice.source,
         description=event.notice.description,
-        state=seen.state,
-        time_factor=seen.announced.time_factor,
+        state=timeline.state,
+        time_factor=timeline.announced.time_factor,
         notice_ns=event.notice.notice_ns,
-        minimum_ns=seen.minimum_ns,
+        minimum_ns=timeline.minimum_ns,
         duration_s=event.notice.duration_s,
         not_before=not_before,
         published=_moment(first, first),
         seen=None if look is None else _moment(look[0], first, look[1]),
         approved=None if approval is None else _moment(approval[1], first, approval[0]),
-        released=_moment(seen.released, first),
-        started=_moment(seen.started, first),
-        frozen=_moment(seen.first_stop, first),
-        resumed=_moment(seen.last_resume, first),
-        in_time=_since(seen.in_time, first),
-        cancelled=_moment(seen.cancelled, first),
-        gone=_moment(seen.gone, first),
-        given_ns=seen.notice_ns,
+        released=_moment(timeline.released, first),
+        started=_moment(timeline.started, first),
+        frozen=_moment(timeline.first_stop, first),
+        resumed=_moment(timeline.last_resume, first),
+        in_time=_since(timeline.in_time, first),
+        cancelled=_moment(timeline.cancelled, first),
+        gone=_moment(timeline.gone, first),
+        given_ns=timeline.notice_ns,
         after_not_before=None if after is None else Bounds(after.low_ns, after.high_ns),
-        kept=_kept(seen),
+        kept=_within_announced(timeline),
         longest=_measure(max(pauses, key=lambda pause: pause.mid_ns, default=None)),
-        members=tuple(_member(seen, member) for member in seen.members),
-        refused=sum(count for _, count in seen.refused),
-        restarts=seen.restarts,
+        members=tuple(_member(timeline, member) for member in timeline.members),
+        refused=sum(count for _, count in timeline.refused),
+        restarts=timeline.restarts,
         outcome=worst(f.outcome for f in found),
-        cell=seen.announced.cell,
+        cell=timeline.announced.cell,
     )
 
 
@@ -248,14 +248,14 @@ def marked(
 ) -> list[CycleRecord]:
     """The cycles, each with its guest, with the event that announced them and the wave that they were in.
     waves: by cycle and guest."""
-    told = {
+    by_guest = {
         (one.announced.cell, one.announced.cycle, guest): one
         for one in lives
         for guest in one.event.notice.resources
     }
     found = []
     for guest, cycle in cycles:
-        one, wave = told.get((cycle.cell, cycle.index, guest)), waves.get((cycle.index, guest))
+        one, wave = by_guest.get((cycle.cell, cycle.index, guest)), waves.get((cycle.index, guest))
         off = one is not None and one.cancelled is not None and cycle.control
         known = one.event.id if one is not None else ""
         found.append(replace(cycle, event=known, cancelled=off, wave=wave))

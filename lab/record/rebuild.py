@@ -59,9 +59,9 @@ def _freezing(obs: Observation, event: OfGuest) -> Observation | None:
         case PatchApplied():
             return replace(obs, patch_ok=event.ok, patch_why=event.why, patch_steps=event.steps)
         case VersionsCompared():
-            seen = replace(obs, version_before=event.before, version_after=event.after)
+            updated = replace(obs, version_before=event.before, version_after=event.after)
             failed = event.why and obs.patch_ok
-            return replace(seen, patch_ok=False, patch_why=event.why) if failed else seen
+            return replace(updated, patch_ok=False, patch_why=event.why) if failed else updated
         case _:
             return None
 
@@ -82,7 +82,7 @@ def _inside(obs: Observation, event: OfGuest) -> Observation:
         case SamplesTaken():
             return replace(obs, sampler=event.sampler)
         case ResyncReported():
-            return replace(obs, resync_said=event.said, resync_finished_raw_ns=event.finished_raw_ns)
+            return replace(obs, resync_report=event.said, resync_finished_raw_ns=event.finished_raw_ns)
         case WatcherReported():
             return replace(obs, claims=event.claims, effects=event.effects)
         case ProblemMet():

@@ -51,21 +51,21 @@ def ends_of(history: History) -> Ends:
 
 
 def _changed(
-    seen: RolloutHistory, event: WaveReached | GateAsked | RolloutEnded, at: Stamp
+    history: RolloutHistory, event: WaveReached | GateAsked | RolloutEnded, at: Stamp
 ) -> RolloutHistory:
     """IndexError when no wave was begun."""
     if isinstance(event, RolloutEnded):
-        return replace(seen, ended=event.ended, why=event.why, stopped_in=event.wave)
+        return replace(history, ended=event.ended, why=event.why, stopped_in=event.wave)
     if isinstance(event, WaveReached) and event.when == "begin":
         wave = WaveHistory(event.number, event.cycle, event.domains, event.guests, at.real_ns)
-        return replace(seen, waves=(*seen.waves, wave))
-    last = seen.waves[-1]
+        return replace(history, waves=(*history.waves, wave))
+    last = history.waves[-1]
     if isinstance(event, GateAsked):
         gate = GateHistory(event.guest, event.gate, event.ok, event.why, event.took_ns)
         last = replace(last, gates=(*last.gates, gate))
     else:
         last = replace(last, over=True)
-    return replace(seen, waves=(*seen.waves[:-1], last))
+    return replace(history, waves=(*history.waves[:-1], last))
 
 
 def rollouts_of(history: History) -> list[RolloutHistory]:
@@ -94,15 +94,15 @@ def _bounds(interval: Interval | None) -> Bounds | None:
     return None if interval is None else Bounds(interval.low_ns, interval.high_ns)
 
 
-def _state(seen: RolloutHistory, wave: WaveHistory) -> str:
-    if seen.done(wave):
+def _state(history: RolloutHistory, wave: WaveHistory) -> str:
+    if history.done(wave):
         return "done"
-    stopped = seen.ended is RolloutEnd.STOPPED and wave.number == seen.stopped_in
+    stopped = history.ended is RolloutEnd.STOPPED and wave.number == history.stopped_in
     return "stopped" if stopped or wave.refused is not None else "cut off"
 
 
 def rollout_of(
-    seen: RolloutHistory,
+    history: RolloutHistory,
     guests: Sequence[GuestSpec],
     cycles: Sequence[tuple[str, CycleRecord]],
     events: Sequence[EventRecord],
@@ -111,33 +111,35 @@ def rollout_of(
 ) -> RolloutRecord:
     """The member of run.json. cycles: all of the run's, each with its guest. found: all findings."""
     apart = {(skew.cycle, skew.domain): skew for skew in skews}
-    sets = {guest.name: (set_of(guest), seen.by.of(guest)) for guest in guests}
+    sets = {guest.name: (set_of(guest), history.by.of(guest)) for guest in guests}
     by_cycle: dict[int, list[tuple[str, CycleRecord]]] = {}
     for guest, cycle in cycles:
         by_cycle.setdefault(cycle.index, []).append((guest, cycle))
-    told: dict[int, list[EventRecord]] = {}
+    events_of: dict[int, list[EventRecord]] = {}
     for event in events:
-        told.setdefault(event.cycle, []).append(event)
+        events_of.setdefault(event.cycle, []).append(event)
     judged: dict[int, list[Finding]] = {}
     for finding in found:
         judged.setdefault(finding.cycle, []).append(finding)
     waves = [
-        _begun(seen, wave, sets, by_cycle.get(wave.cycle, []), told.get(wave.cycle, []), apart, judged)
-        for wave in seen.waves
+        _begun(
+            history, wave, sets, by_cycle.get(wave.cycle, []), events_of.get(wave.cycle, []), apart, judged
+        )
+        for wave in history.waves
     ]
-    for number, guests_of in enumerate(seen.planned[len(waves) :], start=len(waves) + 1):
+    for number, guests_of in enumerate(history.planned[len(waves) :], start=len(waves) + 1):
         domains = dict.fromkeys(sets[name] for name in guests_of if name in sets)
         waves.append(
             WaveRecord(number, "not begun", _domains(domains, guests_of, sets, {}, -1), len(guests_of))
         )
     return RolloutRecord(
-        seen.by,
-        seen.seed,
-        seen.ended.value if seen.ended is not None else "",
-        seen.why,
+        history.by,
+        history.seed,
+        history.ended.value if history.ended is not None else "",
+        history.why,
         tuple(waves),
-        seen.stopped_in if seen.ended is RolloutEnd.STOPPED else None,
-        stands(seen, guests),
+        history.stopped_in if history.ended is RolloutEnd.STOPPED else None,
+        stands(history, guests),
     )
 
 
@@ -158,7 +160,7 @@ def _domains(
 
 
 def _begun(
-    seen: RolloutHistory,
+    history: RolloutHistory,
     wave: WaveHistory,
     sets: Mapping[str, Domain],
     given: Sequence[tuple[str, CycleRecord]],
@@ -171,7 +173,7 @@ def _begun(
     times = [c.resync.time_ns for c in cycles if c.resync is not None and c.resync.time_ns is not None]
     return WaveRecord(
         number=wave.number,
-        state=_state(seen, wave),
+        state=_state(history, wave),
         domains=_domains(wave.domains, wave.guests, sets, apart, wave.cycle),
         guests=len(wave.guests),
         cycle=wave.cycle,

@@ -24,7 +24,7 @@ from lab.core.rollout_result import rollout_findings
 from lab.core.timeline import Observation
 from lab.core.verdict import Finding, Outcome, worst
 from lab.errors import MachineError, RecordError
-from lab.record.cells import CellHistory, cell_findings, cell_of, comparisons, told_of
+from lab.record.cells import CellHistory, cell_findings, cell_histories, cell_of, comparisons
 from lab.record.cycle import cycle_of
 from lab.record.journal import History
 from lab.record.lives import event_of, handlers_of, judged, lives_of, marked, service_findings
@@ -121,8 +121,8 @@ class _Fleet:
 
     def __init__(self, history: History, plan: Plan, results: Sequence[CycleResult]) -> None:
         self._plan, self._results = plan, results
-        self.seen = rollouts_of(history)
-        self.waves = {(w.cycle, g): w.number for one in self.seen for w in one.waves for g in w.guests}
+        self.rollouts = rollouts_of(history)
+        self.waves = {(w.cycle, g): w.number for one in self.rollouts for w in one.waves for g in w.guests}
         self._by = plan.rollout.by if plan.rollout is not None else None
         self._proof = None
         if self._by is not None:
@@ -135,7 +135,7 @@ class _Fleet:
         apart = skews(results, cell.guests, self._by)
         found = skew_findings(apart, expect.skew_ns, self._by, cell.id)
         if rollout is not None and self._proof is not None:
-            found += rollout_findings(self.seen, rollout, cell.guests, expect.rollout, cell.id)
+            found += rollout_findings(self.rollouts, rollout, cell.guests, expect.rollout, cell.id)
             found.append(proof_finding(self._proof, rollout.by, cell.id))
         return found
 
@@ -148,7 +148,7 @@ class _Fleet:
         """Of run.json."""
         guests = self._plan.guests
         apart = skews(self._results, guests, self._by)
-        return tuple(rollout_of(seen, guests, cycles, events, apart, found) for seen in self.seen)
+        return tuple(rollout_of(history, guests, cycles, events, apart, found) for history in self.rollouts)
 
     def one_at_a_time(self) -> OneAtATime | None:
         """Of run.json."""
@@ -159,8 +159,10 @@ class _Fleet:
 
 def _with_event(cycle: CycleRecord, guest: str, of_events: Mapping[str, Sequence[Finding]]) -> CycleRecord:
     """The cycle with what its event says of this guest in its outcome: one verdict for one thing."""
-    said = [f.outcome for f in of_events.get(cycle.event, ()) if f.guest == guest] if cycle.event else []
-    return replace(cycle, outcome=worst([cycle.outcome, *said]))
+    cell_history = (
+        [f.outcome for f in of_events.get(cycle.event, ()) if f.guest == guest] if cycle.event else []
+    )
+    return replace(cycle, outcome=worst([cycle.outcome, *cell_history]))
 
 
 def _turned(expect: planned.Expectations, found: list[Finding]) -> list[Finding]:
@@ -189,7 +191,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         for result, given in zip(results, found, strict=True)
     ]
     whose = [result.observation.guest for result in results]
-    told, by_cell_events = told_of(history), dict[str, dict[str, list[Finding]]]()
+    histories, by_cell_events = cell_histories(history), dict[str, dict[str, list[Finding]]]()
     for cell in plan.parts:
         of_cell = [r for r in results if r.observation.cell == cell.id]
         by_cell_events[cell.id] = {
@@ -202,9 +204,9 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
     cells: list[CellRecord] = []
     by_cell: dict[str, list[CycleRecord]] = {}
     for cell in plan.parts:
-        here, said = [c for c in cycles if c.cell == cell.id], told.get(cell.id, CellHistory())
+        here, cell_history = [c for c in cycles if c.cell == cell.id], histories.get(cell.id, CellHistory())
         by_cell[cell.id] = here
-        over_all = cell_findings(cell, said, len(here), fleet.seen)
+        over_all = cell_findings(cell, cell_history, len(here), fleet.rollouts)
         of_cell = [r for r in results if r.observation.cell == cell.id]
         expect = cell.expectations
         over_all += (finding for given in by_cell_events[cell.id].values() for finding in given)
@@ -222,7 +224,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         guests += (
             GuestRecord(
                 spec.name, spec.image, spec.vcpus, spec.memory_bytes, spec.fault_domain, spec.update_domain,
-                said.boots.get(spec.name, {}),
+                cell_history.boots.get(spec.name, {}),
                 tuple(
                     c for c, r in zip(cycles, results, strict=True)
                     if _is_of(r, cell.id, spec.name)
@@ -233,7 +235,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
             for spec in cell.guests
         )  # fmt: skip
         if plan.cells:
-            cells.append(cell_of(cell, said, here, over_all))
+            cells.append(cell_of(cell, cell_history, here, over_all))
     everything = [*own, *(f for given in found for f in given)]
     events_of = [event_of(one, of_events.get(one.event.id, ())) for one in lives]
     start, host = history.start, history.start.host

@@ -11,7 +11,7 @@ from lab.record.run import CellRecord, Comparison, CycleRecord, Run
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import interval
 from lab.report.page import Page
-from lab.report.table import KEPT, Column, Piece, Table
+from lab.report.table import ALWAYS, Column, Piece, Table
 from lab.report.text import counted, shortened
 
 MOST_CELLS = 40
@@ -49,8 +49,8 @@ def _pause(row: _CellRow) -> Piece:
 
 
 def _p95(row: _CellRow) -> Piece:
-    seen = next((s for s in row.cell.statistics if (s.kind, s.metric) == ("freeze", "pause")), None)
-    return ("", "") if seen is None else (format_ms(seen.p95.value), "")
+    statistic = next((s for s in row.cell.statistics if (s.kind, s.metric) == ("freeze", "pause")), None)
+    return ("", "") if statistic is None else (format_ms(statistic.p95.value), "")
 
 
 def _regime(row: _CellRow) -> Piece:
@@ -98,7 +98,7 @@ def show_cells(page: Page, run: Run) -> None:
         Column("verdict", lambda row: VERDICTS[row.cell.outcome]),
     ]
     rows = [_CellRow(cell, cycles_of(run, cell)) for cell in shown]
-    page.table(Table(columns, rows, gaps={3: 1, 2: 3, 1: KEPT}))
+    page.table(Table(columns, rows, gaps={3: 1, 2: 3, 1: ALWAYS}))
 
 
 def show_comparisons(page: Page, run: Run) -> None:

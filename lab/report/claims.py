@@ -14,7 +14,7 @@ from lab.report.text import counted
 MOST_WRONG = 12
 
 
-def told(audit: AuditRecord) -> Piece:
+def claim_text(audit: AuditRecord) -> Piece:
     """One source in one line."""
     unsynced = (
         f"; unsynchronised by its own word for up to {format_at_latest(audit.unsynced_ns)}"
@@ -68,7 +68,7 @@ def show_claims(page: Page, run: Run) -> None:
     if wrong:
         label = "wrong claims"
         for who, audit in wrong[:MOST_WRONG]:
-            text, style = told(replace(audit, unsynced_ns=0))
+            text, style = claim_text(replace(audit, unsynced_ns=0))
             page.labelled(label, f"{who}: {audit.source} {text}", style=style)
             label = ""
         if len(wrong) > MOST_WRONG:
@@ -88,7 +88,7 @@ def show_claims(page: Page, run: Run) -> None:
 def _lines(page: Page, given: Sequence[tuple[str, AuditRecord]], label: str) -> None:
     wide = max(len(source) for source, _ in given)
     for source, audit in given:
-        text, style = told(audit)
+        text, style = claim_text(audit)
         lead: list[Piece] = [(f"{source:<{wide}}  ", "bold" if audit.wrong else "")]
         page.labelled(label, text, before=lead, style=style)
         label = ""

@@ -92,9 +92,9 @@ def _columns(
         moved = [s.at_ns for s in steps if one.at_ns <= s.at_ns <= two.at_ns]
         for at in _between(one.at_ns, two.at_ns, until_ns, width):
             if moved:
-                kept = one if at < moved[0] else two if at >= moved[-1] else None
-                if kept is not None:
-                    put(at, kept.low_ns, kept.high_ns)
+                chosen = one if at < moved[0] else two if at >= moved[-1] else None
+                if chosen is not None:
+                    put(at, chosen.low_ns, chosen.high_ns)
                 continue
             share = (at - one.at_ns) / (two.at_ns - one.at_ns)
             put(
@@ -136,10 +136,10 @@ def show_curve(
     if until_ns <= 0:
         return
     until_ns = _rounded(until_ns)
-    seen = [p for p in points if p.at_ns <= until_ns]
-    if not seen:
+    visible = [p for p in points if p.at_ns <= until_ns]
+    if not visible:
         return
-    scale = _scale(seen, tolerance_ns)
+    scale = _scale(visible, tolerance_ns)
     note = f" ± {format_edge(tolerance_ns)}"
     width = max(16, min(72, page.width - indent - AXIS - 1 - len(note))) // TICKS * TICKS
     lines = _braille(_columns(points, steps, until_ns, 2 * width), scale)

@@ -10,7 +10,7 @@ from lab.core.verdict import Outcome
 from lab.record.run import CycleRecord, GuestRecord, Run
 from lab.report.numbers import NOT_MEASURED, behind, interval
 from lab.report.page import Page
-from lab.report.table import KEPT, Column, Piece, Table, forms
+from lab.report.table import ALWAYS, Column, Piece, Table, forms
 from lab.report.text import counted, shortened
 
 MOST_ROWS = 20
@@ -154,7 +154,7 @@ def _columns(rows: Sequence[Row], several: bool, methods: bool, regime: float) -
             Column(
                 "guest",
                 lambda row: (shortened(row.guest.name, 12), "bold"),
-                rank=KEPT if several else regime,
+                rank=ALWAYS if several else regime,
             ),
         )
     ]
@@ -191,9 +191,9 @@ def show_cycles(page: Page, run: Run) -> None:
         shown,
         several=len(run.guests) > 1,
         methods=len({cycle.method for cycle in frozen}) > 1,
-        regime=REGIME if alike else KEPT,
+        regime=REGIME if alike else ALWAYS,
     )
-    layout = page.table(Table(columns, shown, gaps={3: 1, 2: KEPT}), cut=False)
+    layout = page.table(Table(columns, shown, gaps={3: 1, 2: ALWAYS}), cut=False)
     if layout is None:
         for row in shown:
             _stacked(page, row, close=len(shown) > 4)
@@ -209,14 +209,14 @@ def _stacked(page: Page, row: Row, close: bool) -> None:
     page.put((shortened(row.guest.name, room), "bold"), (f"{cycle}  ", ""), verdict)
     regime = _regime(row)[0]
     pause, style = _pause(True)(row)
-    told = [
+    labels = [
         ("pause", f"{pause}, {regime}" if regime != NONE else pause, style),
         ("behind at resume", *_behind(True)(row)),
         ("in time again", *_in_time(True)(row)),
         ("final offset", *_final(True)(row)),
     ]
     if close:
-        page.labelled("", " · ".join(f"{label} {text}" for label, text, _ in told if text != NONE), width=0)
+        page.labelled("", " · ".join(f"{label} {text}" for label, text, _ in labels if text != NONE), width=0)
         return
-    for label, text, style in told:
+    for label, text, style in labels:
         page.labelled(f"  {label}", text, style=style, width=len("  behind at resume"))

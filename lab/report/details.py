@@ -80,17 +80,17 @@ def _budget(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[CycleRec
     if used is None:
         page.labelled("budget", f"{text}, used: {NOT_MEASURED}", style="yellow")
         return
-    said = f"{format_seconds(used, 2, UP)} used"
+    used_text = f"{format_seconds(used, 2, UP)} used"
     if len(rows) > 1:
-        said = _with(f"{said} at most", _whose(run, row))
+        used_text = _with(f"{used_text} at most", _whose(run, row))
     over = used > limit
     if not page.draws:
-        page.labelled("budget", f"{text}, {said}{', OVER' if over else ''}")
+        page.labelled("budget", f"{text}, {used_text}{', OVER' if over else ''}")
         return
     full, free = bar(used / max(1, limit), max(8, min(40, page.width - 62)))
     lead: list[Piece] = [(f"{text}  ", ""), (full, "red" if over else "cyan"), (free, "dim"), ("  ", "")]
     page.labelled(
-        "budget", f"{said}{', OVER' if over else ''}", before=lead, style="bold red" if over else ""
+        "budget", f"{used_text}{', OVER' if over else ''}", before=lead, style="bold red" if over else ""
     )
 
 
@@ -165,13 +165,13 @@ def _alone(page: Page, cycle: CycleRecord, resync: ResyncRecord) -> None:
     if resync.reached:
         known = [f"{format_edge(r.limit_ns)} {_reached(r.time)}" for r in resync.reached]
         page.labelled("reached", f"within {', '.join(known)}")
-    said = resync.forecast
-    if said is not None:
-        text, style = verdict(said)
-        if text.endswith(said.text):  # undecided, for what its text says
+    forecast = resync.forecast
+    if forecast is not None:
+        text, style = verdict(forecast)
+        if text.endswith(forecast.text):  # undecided, for what its text says
             page.labelled("predicted", text, style=style)
         else:
-            page.labelled("predicted", said.text, before=[(text, style), ("  ", "")])
+            page.labelled("predicted", forecast.text, before=[(text, style), ("  ", "")])
 
 
 def _reached(time: Bounds | None) -> str:
@@ -231,8 +231,8 @@ def _hull(given: Sequence[DriftBounds]) -> DriftBounds | None:
     return DriftBounds((low + high) / 2, low, high, min(d.window_ns for d in given))
 
 
-def _over(seen: DriftBounds | None, many: bool) -> str:
-    return drift(seen) if seen is None or many else f"{drift(seen)} over {format_length(seen.window_ns)}"
+def _over(rate: DriftBounds | None, many: bool) -> str:
+    return drift(rate) if rate is None or many else f"{drift(rate)} over {format_length(rate.window_ns)}"
 
 
 def _drift(page: Page, run: Run) -> None:
@@ -320,8 +320,8 @@ def _clocksources(page: Page, run: Run) -> None:
     if len(known) == 1:
         page.labelled("clocksource", next(iter(known)), style="dim")
     elif known:
-        told = [f"{name} ({names(list(who))})" for name, who in known.items()]
-        page.labelled("clocksource", ", ".join(told), style="dim")
+        sources = [f"{name} ({names(list(who))})" for name, who in known.items()]
+        page.labelled("clocksource", ", ".join(sources), style="dim")
 
 
 def _boot(page: Page, run: Run) -> None:

@@ -17,7 +17,7 @@ def render_checks(checks: Sequence[MachineCheck], console: Console) -> None:
     width = max(len(check.name) for check in checks)
     for check in checks:
         mark, style = _MARKS[check.ok]
-        line = Text.assemble((f"{mark:<5}", style), f"{check.name:<{width}}  {check.said}")
+        line = Text.assemble((f"{mark:<5}", style), f"{check.name:<{width}}  {check.result}")
         console.print(line)
         if check.fix and check.ok is not True:
             console.print(Text(f"     {'':<{width}}  fix: {check.fix}", style="dim"))

@@ -66,11 +66,11 @@ def watching(guest: str, length_ns: int, *, quiet: bool) -> Iterator[Watching]:
         console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
     ) as live:
 
-        def told(since_ns: int, there: DriftPoint, here: DriftPoint | None) -> None:
+        def add(since_ns: int, there: DriftPoint, here: DriftPoint | None) -> None:
             plot.add(since_ns, there, here)
             live.update(plot.drawn(console.width), refresh=True)
 
-        yield told
+        yield add
 
 
 class _PointLines:
@@ -165,40 +165,40 @@ class Plot:
         return lines
 
 
-def render_look(guest: str, seen: Look, asked_ns: int, console: Console) -> None:
+def render_look(guest: str, look: Look, asked_ns: int, console: Console) -> None:
     """Print what a look came to, which was to go on for asked_ns."""
     page = Page(console)
-    early = seen.length_ns < EARLY * asked_ns
+    early = look.length_ns < EARLY * asked_ns
     page.parts(
         [
             f"guest {clean(guest)}",
-            f"looked at for {format_length(seen.length_ns)}",
+            f"looked at for {format_length(look.length_ns)}",
             f"ended early, of {format_length(asked_ns)}" if early else "",
-            counted(seen.points, "burst"),
+            counted(look.points, "burst"),
         ]
     )
     page.blank()
-    for label, course in (("MONOTONIC_RAW", seen.raw), ("REALTIME", seen.real)):
-        page.labelled(label, "; ".join(_said(course)), width=LABEL)
-    page.labelled("host's NTP", f"its REALTIME against its MONOTONIC_RAW: {_rate(seen.host)}", width=LABEL)
-    if seen.noise is not None:
-        points = format_fine(seen.noise.width_ns, UP)
-        noise = f"this host's own probe, truly 0: {_rate(seen.noise)}; points ± {points}"
+    for label, course in (("MONOTONIC_RAW", look.raw), ("REALTIME", look.real)):
+        page.labelled(label, "; ".join(_course_text(course)), width=LABEL)
+    page.labelled("host's NTP", f"its REALTIME against its MONOTONIC_RAW: {_rate(look.host)}", width=LABEL)
+    if look.noise is not None:
+        points = format_fine(look.noise.width_ns, UP)
+        noise = f"this host's own probe, truly 0: {_rate(look.noise)}; points ± {points}"
         page.labelled("noise floor", noise, width=LABEL)
-    page.labelled("resolution", _resolution(seen.raw), width=LABEL)
-    page.labelled("steps", _steps(seen), style="yellow" if seen.steps or seen.restarts else "", width=LABEL)
-    page.labelled("kept by", _kept(seen), width=LABEL)
+    page.labelled("resolution", _resolution(look.raw), width=LABEL)
+    page.labelled("steps", _steps(look), style="yellow" if look.steps or look.restarts else "", width=LABEL)
+    page.labelled("kept by", _disciplined_by(look), width=LABEL)
 
 
 def _rate(course: Course) -> str:
-    seen = course.drift
-    if seen is None:
+    look = course.drift
+    if look is None:
         return "too short to tell"
-    text = drift(DriftBounds(seen.ppm, seen.low, seen.high, seen.window_ns))
+    text = drift(DriftBounds(look.ppm, look.low, look.high, look.window_ns))
     return text if course.straight else f"{text} on the whole"
 
 
-def _said(course: Course) -> Iterator[str]:
+def _course_text(course: Course) -> Iterator[str]:
     if course.drift is None:
         yield "too short to tell"
         return
@@ -222,25 +222,25 @@ def _resolution(course: Course) -> str:
     return f"not to ± 1 ppm: that takes {window} with readings as good as these"
 
 
-def _steps(seen: Look) -> str:
-    lost = f"its probe was started anew {counted(seen.restarts, 'time')}: steps before are not known"
-    if not seen.steps:
-        return lost if seen.restarts else "REALTIME was not stepped"
+def _steps(look: Look) -> str:
+    lost = f"its probe was started anew {counted(look.restarts, 'time')}: steps before are not known"
+    if not look.steps:
+        return lost if look.restarts else "REALTIME was not stepped"
     shown = ", ".join(
-        f"{format_number(step.by_ns, NS_PER_MS, 3, sign='+')} ms" for step in seen.steps[:STEPS_SHOWN]
+        f"{format_number(step.by_ns, NS_PER_MS, 3, sign='+')} ms" for step in look.steps[:STEPS_SHOWN]
     )
-    more = f" and {len(seen.steps) - STEPS_SHOWN} more" if len(seen.steps) > STEPS_SHOWN else ""
-    said = f"REALTIME was stepped {counted(len(seen.steps), 'time')}: {shown}{more}"
-    return f"{said}; {lost}" if seen.restarts else said
+    more = f" and {len(look.steps) - STEPS_SHOWN} more" if len(look.steps) > STEPS_SHOWN else ""
+    text = f"REALTIME was stepped {counted(len(look.steps), 'time')}: {shown}{more}"
+    return f"{text}; {lost}" if look.restarts else text
 
 
-def _kept(seen: Look) -> str:
-    now = seen.after or seen.before
+def _disciplined_by(look: Look) -> str:
+    now = look.after or look.before
     if now is None:
         return "not known: the guest's adjtimex cannot be asked"
-    if not now.held and not (seen.before and seen.before.held):
+    if not now.disciplined and not (look.before and look.before.disciplined):
         return "nobody: adjtimex says unsynchronised, no correction, and no program runs that keeps clocks"
-    return _discipline(seen.before, now)
+    return _discipline(look.before, now)
 
 
 def _discipline(before: Discipline | None, now: Discipline) -> str:

@@ -38,17 +38,17 @@ def _watched(run: Run) -> list[_GuestCycle]:
 
 def show_effects(page: Page, run: Run) -> None:
     """All of it for a single cycle. Of several: what was not as it should be, and the worst timers."""
-    seen = _watched(run)
-    one = len(seen) == 1
-    for each in seen:
+    watched = _watched(run)
+    one = len(watched) == 1
+    for each in watched:
         if one and each.cycle.effects is not None:
             _timers(page, each.cycle.effects.timers)
     if not one:
-        _worst_timers(page, seen)
-    _clocks(page, seen)
-    _boottime(page, seen, one)
-    _rtc(page, seen, one)
-    _kernel(page, seen)
+        _worst_timers(page, watched)
+    _clocks(page, watched)
+    _boottime(page, watched, one)
+    _rtc(page, watched, one)
+    _kernel(page, watched)
 
 
 ABOVE = 1 << 62
@@ -114,8 +114,8 @@ def _at_once(fleet: TimerFleet) -> str:
     return f"{fleet.at_once} of {fleet.timers}" if fleet.at_once else ""
 
 
-def _worst_timers(page: Page, seen: Sequence[_GuestCycle]) -> None:
-    fleets = [(one.who, fleet) for one in seen if one.cycle.effects for fleet in one.cycle.effects.timers]
+def _worst_timers(page: Page, watched: Sequence[_GuestCycle]) -> None:
+    fleets = [(one.who, fleet) for one in watched if one.cycle.effects for fleet in one.cycle.effects.timers]
     if not fleets:
         return
     who, fleet = max(fleets, key=lambda pair: pair[1].worst_ns)
@@ -135,9 +135,9 @@ def _by_clock(given: Sequence[BackwardRecord]) -> dict[str, list[BackwardRecord]
     return found
 
 
-def _clocks(page: Page, seen: Sequence[_GuestCycle]) -> None:
+def _clocks(page: Page, watched: Sequence[_GuestCycle]) -> None:
     """How often each clock was looked at, and each time that it went backward."""
-    looked = [(one.who, b) for one in seen if one.cycle.effects for b in one.cycle.effects.clocks]
+    looked = [(one.who, b) for one in watched if one.cycle.effects for b in one.cycle.effects.clocks]
     label = "backward"
     for clock, given in _by_clock([b for _, b in looked]).items():
         looks, between = sum(b.looks for b in given), sum(b.looks for b in given if b.from_cpu != b.to_cpu)
@@ -162,9 +162,9 @@ SAME_NS = NS_PER_MS
 """BOOTTIME and MONOTONIC are read one after the other."""
 
 
-def _boottime(page: Page, seen: Sequence[_GuestCycle], one: bool) -> None:
+def _boottime(page: Page, watched: Sequence[_GuestCycle], one: bool) -> None:
     known = []
-    for each in seen:
+    for each in watched:
         ns = each.cycle.effects.boot_minus_mono_ns if each.cycle.effects is not None else None
         known += [(each.who, ns)] if ns is not None else []
     left = [(who, ns) for who, ns in known if abs(ns) > SAME_NS]
@@ -179,8 +179,8 @@ def _boottime(page: Page, seen: Sequence[_GuestCycle], one: bool) -> None:
         label = ""
 
 
-def _rtc(page: Page, seen: Sequence[_GuestCycle], one: bool) -> None:
-    known = [(each.who, each.cycle.effects) for each in seen if each.cycle.effects is not None]
+def _rtc(page: Page, watched: Sequence[_GuestCycle], one: bool) -> None:
+    known = [(each.who, each.cycle.effects) for each in watched if each.cycle.effects is not None]
     looked = [(who, e) for who, e in known if e.rtc_before is not None or e.rtc_after is not None]
     if not looked:
         return
@@ -204,11 +204,11 @@ def _moved(effects: EffectsRecord) -> bool:
     return one is not None and two is not None and (one.high_ns < two.low_ns or two.high_ns < one.low_ns)
 
 
-def _kernel(page: Page, seen: Sequence[_GuestCycle]) -> None:
+def _kernel(page: Page, watched: Sequence[_GuestCycle]) -> None:
     """The kernel's own words, as evidence, each line once; what is harmless after what is not."""
     lines: dict[tuple[str, bool], list[str]] = {}
     for harmless in (False, True):
-        for each in seen:
+        for each in watched:
             for line in each.cycle.kernel_notes if harmless else each.cycle.kernel_stalls:
                 lines.setdefault((line, harmless), []).append(each.who)
     label = "kernel said"

@@ -87,11 +87,11 @@ def _patch_steps(page: Page, cycles: Sequence[CycleRecord], label: str) -> None:
     slowest = max(known, key=lambda c: sum(step.length_ns for step in c.patch_steps))
     steps = slowest.patch_steps
     shown = sorted(steps, key=lambda step: -step.length_ns)[:MOST_STEPS]
-    told = [f"{step.name} {format_magnitude(step.length_ns)}" for step in steps if step in shown]
+    texts = [f"{step.name} {format_magnitude(step.length_ns)}" for step in steps if step in shown]
     if len(steps) > len(shown):
-        told.append(f"{len(steps) - len(shown)} shorter ones")
+        texts.append(f"{len(steps) - len(shown)} shorter ones")
     which = f"cycle {slowest.index}: " if len(known) > 1 else ""
-    page.labelled(label, which + " · ".join(told))
+    page.labelled(label, which + " · ".join(texts))
 
 
 def _memory(page: Page, cycles: Sequence[CycleRecord]) -> None:

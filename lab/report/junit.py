@@ -20,7 +20,7 @@ from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 from lab.core.verdict import Finding, Outcome
 from lab.errors import MachineError
 from lab.record.run import Run
-from lab.report.claims import told
+from lab.report.claims import claim_text
 from lab.report.resyncs import measured, verdict
 from lab.report.text import bare, clean, cleaned
 
@@ -74,15 +74,15 @@ def _predictions(run: Run) -> Iterator[tuple[str, str]]:
     """Properties, not cases: a prediction is no check, and what is not over yet must not count as green."""
     for guest in run.guests:
         for cycle in guest.cycles:
-            said = cycle.resync.forecast if cycle.resync is not None else None
-            if said is not None:
+            forecast = cycle.resync.forecast if cycle.resync is not None else None
+            if forecast is not None:
                 whose = ".".join(filter(None, [guest.cell, guest.name, str(cycle.index)]))
-                shown = f"predicted: {said.text}; measured: {measured(cycle)[0]}; {verdict(said)[0]}"
+                shown = f"predicted: {forecast.text}; measured: {measured(cycle)[0]}; {verdict(forecast)[0]}"
                 yield f"resync.{whose}", bare(shown)
             for audit in cycle.audits:
                 if audit.wrong:
                     whose = ".".join(filter(None, [guest.cell, guest.name, str(cycle.index)]))
-                    yield f"claim.{whose}.{audit.source}", bare(told(audit)[0])
+                    yield f"claim.{whose}.{audit.source}", bare(claim_text(audit)[0])
 
 
 def _case(run: Run, finding: Finding) -> TestCase:

@@ -17,7 +17,7 @@ from lab.report.text import cleaned
 _STYLES = {"running": "green", "gone": "bold red"}
 
 
-def render_kept(guests: Sequence[Mapping[str, Any]], console: Console) -> None:
+def render_kept_guests(guests: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print the guests in the order in which they are given; see lab.session.kept_guests.listing."""
     page = Page(console)
     if not guests:
@@ -38,9 +38,9 @@ def render_kept(guests: Sequence[Mapping[str, Any]], console: Console) -> None:
     )
     page.blank()
     for guest in there:
-        said = f"freezelab down {guest['name']}" if guest["state"] == "gone" else guest["login"]
+        hint = f"freezelab down {guest['name']}" if guest["state"] == "gone" else guest["login"]
         # Not wrapped by us: it is to be copied.
-        console.print(Text.assemble((f"{guest['name']}  ", "dim"), said), soft_wrap=True)
+        console.print(Text.assemble((f"{guest['name']}  ", "dim"), hint), soft_wrap=True)
 
 
 def _when(since: str) -> str:

@@ -93,7 +93,7 @@ class _Threaded(NullView):
         self._guests = tuple(clean(guest) for guest in guests)
         self._begun = clock.now().raw_ns
         self._state = _State()
-        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._texts: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._lock = threading.Lock()  # of the writers of _state alone; nobody draws under it
         self._stop = threading.Event()
         self._thread = Worker(target=self._run, name="view", daemon=True)
@@ -119,7 +119,7 @@ class _Threaded(NullView):
 
     def note(self, text: str) -> None:
         for line in text.splitlines():
-            self._said.put(clean(line))
+            self._texts.put(clean(line))
 
     def frozen(self, since_raw_ns: int, budget_ns: int) -> None:
         self._update(frozen=_Frozen(since_raw_ns, budget_ns))
@@ -133,7 +133,7 @@ class _Threaded(NullView):
     def domain(self, label: str, state: str, *, number: int, of: int) -> None:
         here = DomainProgress(clean(label), clean(state), number, self._clock.now().raw_ns)
         known = self._state.rollout or RolloutProgress(of, 1, {})
-        self._update(rollout=known.told(here, of))
+        self._update(rollout=known.progress_of(here, of))
 
     def progress(self, stage: str, fraction: float | None) -> None:
         now, phase = self._clock.now().raw_ns, self._state.phase
@@ -164,7 +164,7 @@ class PlainView(_Threaded):
         if state.phase is not None and "phase" in changes and self._is_news(before.phase, state.phase):
             text = self._phase_line(state)
         if text:
-            self._said.put(f"{(now - self._begun) / NS_PER_S:6.1f} s  {text}")
+            self._texts.put(f"{(now - self._begun) / NS_PER_S:6.1f} s  {text}")
 
     @staticmethod
     def _is_news(before: _Phase | None, after: _Phase) -> bool:
@@ -197,7 +197,7 @@ class PlainView(_Threaded):
             ending = self._stop.is_set()
             try:
                 while True:
-                    self._write(self._said.get(timeout=0 if ending else PERIOD_S))
+                    self._write(self._texts.get(timeout=0 if ending else PERIOD_S))
             except queue.Empty:
                 if ending:
                     return
@@ -228,8 +228,8 @@ class LiveView(_Threaded):
             self._print_notes()
 
     def _print_notes(self) -> None:
-        while not self._said.empty():
-            self._console.print(Text(self._said.get()), highlight=False)
+        while not self._texts.empty():
+            self._console.print(Text(self._texts.get()), highlight=False)
 
     def _drawn(self) -> Group:
         state, now = self._state, self._clock.now().raw_ns
@@ -279,10 +279,10 @@ def _budget(frozen: _Frozen, now: int, width: int) -> Text:
     """ "budget      ███████░░░░░░░░░░  5.2 s used, 24.8 s left"."""
     used = max(0, now - frozen.since_raw_ns)
     left = (frozen.budget_ns - used) / NS_PER_S
-    said = f"{used / NS_PER_S:.1f} s used, {f'{left:.1f} s left' if left >= 0 else f'{-left:.1f} s OVER'}"
+    text = f"{used / NS_PER_S:.1f} s used, {f'{left:.1f} s left' if left >= 0 else f'{-left:.1f} s OVER'}"
     share = used / max(1, frozen.budget_ns)
     style = "red" if share > 1 else "yellow" if share > 0.8 else "cyan"
-    return barred("budget", share, style, said, width)
+    return barred("budget", share, style, text, width)
 
 
 class StderrConsole(Console):

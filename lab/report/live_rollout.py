@@ -50,7 +50,7 @@ class RolloutProgress:
     at: int
     domains: Mapping[str, DomainProgress]
 
-    def told(self, domain: DomainProgress, of: int) -> RolloutProgress:
+    def progress_of(self, domain: DomainProgress, of: int) -> RolloutProgress:
         """What it is once `domain` has come to its state."""
         begun = domain.state != "waiting"
         return RolloutProgress(
@@ -74,13 +74,13 @@ class RolloutProgress:
         return min(1.0, (self.done + (min(here) if here else 0.0)) / max(1, self.of))
 
 
-def barred(name: str, share: float, style: str, said: str, width: int) -> Text:
-    full, free = bar(share, max(4, width - NAME - 2 - 2 - len(said)))
+def barred(name: str, share: float, style: str, text: str, width: int) -> Text:
+    full, free = bar(share, max(4, width - NAME - 2 - 2 - len(text)))
     line = Text(no_wrap=True, overflow="crop")
     line.append(name.ljust(NAME) + "  ")
     line.append(full, style)
     line.append(free, "dim")
-    line.append(f"  {said}")
+    line.append(f"  {text}")
     return line
 
 
@@ -90,8 +90,8 @@ def domain_lines(rollout: RolloutProgress, now: int, width: int) -> list[Text]:
     rollout        █████░░░░░░░░░░  wave 2 of 4, 1 done
       web UD 1     resyncing                      2.1 s
     """
-    said = f"wave {rollout.at} of {rollout.of}, {rollout.done} done"
-    lines = [barred("rollout", rollout.share, "green", said, width)]
+    text = f"wave {rollout.at} of {rollout.of}, {rollout.done} done"
+    lines = [barred("rollout", rollout.share, "green", text, width)]
     here = sorted(rollout.at_hand, key=lambda domain: domain.state == "done")
     shown = here if len(here) <= MOST_DOMAINS else here[: MOST_DOMAINS - 1]
     room = max(NAME, min(24, max((cell_len(d.label) + 2 for d in shown), default=0)))

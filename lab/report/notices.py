@@ -12,7 +12,7 @@ from lab.core.verdict import Outcome
 from lab.record.run import Bounds, EventRecord, Measure, Moment, Run
 from lab.report.numbers import interval
 from lab.report.page import Page
-from lab.report.table import KEPT, Column, Piece, Table, forms
+from lab.report.table import ALWAYS, Column, Piece, Table, forms
 from lab.report.text import counted, names, shortened
 
 MOST_EVENTS = 8
@@ -29,11 +29,11 @@ def _seconds(ns: int) -> str:
 
 def _moment(get: Callable[[EventRecord], Moment | None], who: bool) -> _Cell:
     def cell(event: EventRecord) -> Piece:
-        seen = get(event)
-        if seen is None or seen.since_ns is None:
+        moment = get(event)
+        if moment is None or moment.since_ns is None:
             return NONE, "dim"
-        below = f"\n{shortened(seen.guest, 12)}" if who and seen.guest else ""
-        return _seconds(seen.since_ns) + below, ""
+        below = f"\n{shortened(moment.guest, 12)}" if who and moment.guest else ""
+        return _seconds(moment.since_ns) + below, ""
 
     return cell
 
@@ -61,7 +61,7 @@ def _gone(event: EventRecord) -> Piece:
     return _moment(lambda e: e.gone or e.cancelled, False)(event)
 
 
-def _seen(who: bool) -> _Cell:
+def _first_seen(who: bool) -> _Cell:
     def cell(event: EventRecord) -> Piece:
         if event.state == "unheard":
             return "never asked", "yellow"
@@ -96,12 +96,12 @@ def _with_guest(head: str, cell: Callable[[bool], _Cell]) -> Column[EventRecord]
 
 def _columns(several: bool) -> list[Column[EventRecord]]:
     """several: there is more than one cycle."""
-    widths = {24: 2.0, 20: 3, 14: 5, 12: KEPT}
+    widths = {24: 2.0, 20: 3, 14: 5, 12: ALWAYS}
     return [
         forms(*(Column("event", _name(width), rank=rank) for width, rank in widths.items())),
         *([Column("cycle", lambda event: (str(event.cycle), ""), right=True)] if several else []),
         Column("published", _published, right=True, rank=2),
-        _with_guest("seen", _seen),
+        _with_guest("seen", _first_seen),
         _with_guest("approved", _approved),
         Column("started", _started, right=True),
         Column("frozen", _moment(lambda e: e.frozen, False), right=True),
@@ -125,11 +125,11 @@ def show_events(page: Page, run: Run) -> None:
     page.blank()
     page.parts([f"{which}: seconds since each was published, and by whom"], "dim")
     several = len({event.cycle for event in run.events}) > 1
-    table = Table(_columns(several), shown, gaps={3: 1, 2: 4, 1: KEPT})
+    table = Table(_columns(several), shown, gaps={3: 1, 2: 4, 1: ALWAYS})
     if page.width < LEAST_TABLE or page.table(table, cut=False) is None:
         for event in shown:
             _line(page, event)
-    page.labelled("announced", told(run.events))
+    page.labelled("announced", announced_text(run.events))
     if trouble := _trouble(run.events):
         page.labelled("", trouble)
 
@@ -141,7 +141,7 @@ LEAST_TABLE = 60
 def _line(page: Page, event: EventRecord) -> None:
     """ "seen 0.40 web-0, approved 0.90 web-0, started 0.90, ...", for narrow pages."""
     steps = (
-        ("seen", _seen(True)(event)[0]),
+        ("seen", _first_seen(True)(event)[0]),
         ("approved", _approved(True)(event)[0]),
         ("started", _started(event)[0]),
         ("frozen", _moment(lambda e: e.frozen, False)(event)[0]),
@@ -185,14 +185,14 @@ def _duration(events: Sequence[EventRecord]) -> str:
     return "for " + names(parts, 3) if parts else ""
 
 
-def told(events: Sequence[EventRecord]) -> str:
+def announced_text(events: Sequence[EventRecord]) -> str:
     """What was announced, and what was felt; over all of the events."""
-    said = ", ".join(filter(None, [_notice(events), _duration(events)]))
+    shown = ", ".join(filter(None, [_notice(events), _duration(events)]))
     deaf = sum(event.state == "unheard" for event in events)
     if deaf == len(events):
-        said = f"to nobody, for {'the group' if deaf == 1 else 'the groups'} never asked"
+        shown = f"to nobody, for {'the group' if deaf == 1 else 'the groups'} never asked"
     elif deaf:
-        said += f", {deaf} of {len(events)} to nobody"
+        shown += f", {deaf} of {len(events)} to nobody"
     felt = []
     frozen = [e for e in events if e.frozen is not None]
     given = [e.frozen.since_ns for e in frozen if e.frozen is not None and e.frozen.since_ns is not None]
@@ -205,11 +205,11 @@ def told(events: Sequence[EventRecord]) -> str:
     if pauses:
         longest: Measure = max(pauses, key=lambda pause: pause.high_ns)
         word = "for" if len(pauses) == 1 and len(events[0].resources) == 1 else "for at most"
-        felt.append(f"{word} {interval(longest)}{_kept(events)}")
+        felt.append(f"{word} {interval(longest)}{_within_announced(events)}")
     if not felt:
         off = all(event.state == "cancelled" for event in events)
         felt.append("called off, and nobody was frozen" if off else "no freeze was seen")
-    return f"{said}; felt: {', '.join(felt)}"
+    return f"{shown}; felt: {', '.join(felt)}"
 
 
 def _against(after: Sequence[Bounds]) -> str:
@@ -223,20 +223,20 @@ def _against(after: Sequence[Bounds]) -> str:
     return f"{len(early)} of {len(after)} before NotBefore"
 
 
-def _kept(events: Sequence[EventRecord]) -> str:
-    heard = [event for event in events if event.state != "unheard" and event.frozen is not None]
-    known = [event.kept for event in heard if event.duration_s >= 0]
+def _within_announced(events: Sequence[EventRecord]) -> str:
+    enabled = [event for event in events if event.state != "unheard" and event.frozen is not None]
+    known = [event.kept for event in enabled if event.duration_s >= 0]
     if not known:
         return ""
     if all(known):
         return ": kept"
-    longer = sum(kept is False for kept in known)
+    longer = sum(within is False for within in known)
     if longer == len(known):
         return ": longer than announced"
-    undecided = sum(kept is None for kept in known)
+    undecided = sum(within is None for within in known)
     if undecided == len(known):
         return ": kept or not, the bounds do not tell"
-    return f": kept by {sum(kept is True for kept in known)} of {len(known)} events"
+    return f": kept by {sum(within is True for within in known)} of {len(known)} events"
 
 
 def _trouble(events: Sequence[EventRecord]) -> str:

@@ -36,14 +36,14 @@ def behind(measure: Measure | None, *, unit: bool = True) -> str:
     return interval(Measure(-measure.value_ns, -measure.high_ns, -measure.low_ns), unit=unit)
 
 
-def drift(seen: DriftBounds | None) -> str:
+def drift(bounds: DriftBounds | None) -> str:
     """ "+9 ± 354 ppm"."""
-    return NOT_MEASURED if seen is None else format_rate(seen.ppm, seen.low, seen.high)
+    return NOT_MEASURED if bounds is None else format_rate(bounds.ppm, bounds.low, bounds.high)
 
 
-def wanted_window(seen: DriftBounds) -> int | None:
+def wanted_window(bounds: DriftBounds) -> int | None:
     """The window that would bound the drift to FINE_PPM; None when this one does."""
-    known = Drift(seen.ppm, seen.low, seen.high, seen.window_ns)
+    known = Drift(bounds.ppm, bounds.low, bounds.high, bounds.window_ns)
     return known.window_for_ns(FINE_PPM) if known.bound_ppm > FINE_PPM else None
 
 

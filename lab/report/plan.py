@@ -19,7 +19,7 @@ from lab.report.plan_fleet import alike, listed, rollout, sets
 from lab.report.plan_notice import announcement, longest_notice_ns
 from lab.report.plan_notice import expected as noticed
 from lab.report.plan_words import PlanStep, predicted, steps
-from lab.report.table import KEPT, Column, Piece, Table
+from lab.report.table import ALWAYS, Column, Piece, Table
 from lab.report.text import clean, cleaned, counted
 
 MOST_GUESTS = 20
@@ -144,7 +144,7 @@ def _guests(page: Page, plan: Plan) -> None:
                 *map(of_first, facts if in_sets else [*facts, *domains]),
             ],
             shown,
-            gaps={3: 1, 2: KEPT},
+            gaps={3: 1, 2: ALWAYS},
         )
     )
     if rest:
@@ -215,8 +215,8 @@ def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
     methods = {cell.cycle.method for cell in plan.parts}
     anew = [method.boots_anew for method in methods]
     if any(method.freezes for method in methods):
-        kept = "cycles close, the budget is kept, the patch succeeds, the guest is the same boot"
-        yield "always", f"{kept} (with reboot: a new one)" if any(anew) else kept
+        always = "cycles close, the budget is kept, the patch succeeds, the guest is the same boot"
+        yield "always", f"{always} (with reboot: a new one)" if any(anew) else always
     else:
         boot = "the guest has booted anew" if all(anew) else "the guest is the same boot"
         yield "always", f"the patch succeeds, {boot}"
@@ -232,8 +232,8 @@ def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "pause", ", ".join(filter(None, limits))
     if expect.in_time_within_ns is not None:
         within, tolerance = format_duration(expect.in_time_within_ns), format_duration(expect.tolerance_ns)
-        hold = format_duration(expect.hold_ns)
-        yield "in time again", f"within {within} of the resume: ± {tolerance}, kept for {hold}"
+        hold_text = format_duration(expect.hold_ns)
+        yield "in time again", f"within {within} of the resume: ± {tolerance}, kept for {hold_text}"
     if expect.as_predicted:
         yield "resync", "as predicted; what would need a longer watch has not passed"
     if expect.final_offset_ns is not None:

@@ -25,8 +25,8 @@ def _each(of: Callable[[GuestSpec], str]) -> Callable[[Cell], str]:
     """What all guests of a cell have in common."""
 
     def common(cell: Cell) -> str:
-        seen = {of(guest) for guest in cell.guests}
-        return seen.pop() if len(seen) == 1 else VARIOUS
+        values = {of(guest) for guest in cell.guests}
+        return values.pop() if len(values) == 1 else VARIOUS
 
     return common
 

@@ -13,7 +13,7 @@ from lab.core.plan import DomainKind, Gate, GateKind, GuestSpec, Plan, Rollout
 from lab.core.rollout import Wave, waves
 from lab.core.units import format_duration
 from lab.report.page import Page
-from lab.report.table import KEPT, Column, Piece, T, Table, forms
+from lab.report.table import ALWAYS, Column, Piece, T, Table, forms
 from lab.report.text import counted
 
 MOST_SETS = 6
@@ -90,18 +90,18 @@ def _set(page: Page, name: str, guests: Sequence[GuestSpec], most: int) -> int:
     kind = "scale set" if guests[0].scale_set else "availability set"
     page.parts([f"{kind} {name}", *counts], first_style="bold")
     shown = updates[:most]
-    held: dict[tuple[int, int], list[str]] = {}
+    placed: dict[tuple[int, int], list[str]] = {}
     for guest in guests:
-        held.setdefault((guest.update_domain, guest.fault_domain), []).append(guest.name)
+        placed.setdefault((guest.update_domain, guest.fault_domain), []).append(guest.name)
 
     def fault_domain(fault: int) -> Column[int]:
         def cell(most: int) -> Callable[[int], Piece]:
-            return lambda update: (listed(held.get((update, fault), []), most), "")
+            return lambda update: (listed(placed.get((update, fault), []), most), "")
 
         return _as_many_as_fit(f"{DomainKind.FAULT.short} {fault}", cell)
 
     first = Column[int]("", lambda update: (f"  {DomainKind.UPDATE.short} {update}", ""))
-    page.table(Table([first, *map(fault_domain, faults)], shown, gaps={3: KEPT}))
+    page.table(Table([first, *map(fault_domain, faults)], shown, gaps={3: ALWAYS}))
     if len(shown) < len(updates):
         page.put((f"  and {counted(len(updates) - len(shown), 'update domain')} more", "dim"))
     return len(shown)

@@ -31,8 +31,8 @@ def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, st
     kinds = sorted({event_type(spec, cycle.patch) for cycle in cycles})
     frozen = [cycle for cycle in cycles if event_type(spec, cycle.patch) is EventType.FREEZE]
     spans = sorted({duration_s(spec, EventType.FREEZE, cycle) for cycle in frozen})
-    told = [str(span) if span != UNKNOWN_S else "unknown" for span in spans]
-    lasting = f", DurationInSeconds {' or '.join(told)}" if told else ""
+    spans_text = [str(span) if span != UNKNOWN_S else "unknown" for span in spans]
+    lasting = f", DurationInSeconds {' or '.join(spans_text)}" if spans_text else ""
     yield "event", f"{' or '.join(kinds)}{lasting}, wanted by the {spec.source.lower()}"
     if spec.description:
         yield "", f'"{spec.description}"'
@@ -65,10 +65,10 @@ def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, st
 
 def _scaled(spec: Announcement, service_ns: int) -> str:
     """ "15 min (15 s here)": a span of the service's time, and what passes of ours."""
-    told = format_duration(service_ns)
+    spans_text = format_duration(service_ns)
     if spec.time_factor == 1:
-        return told
-    return f"{told} ({format_as_written(spec.real_ns(service_ns))} here)"
+        return spans_text
+    return f"{spans_text} ({format_as_written(spec.real_ns(service_ns))} here)"
 
 
 def _faults(spec: Announcement) -> Iterator[str]:

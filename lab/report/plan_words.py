@@ -92,9 +92,9 @@ def patched(patch: Patch) -> tuple[str, str]:
 
 def predicted(cell: Cell, fault: TimeFault | None = None) -> str:
     """What the method's and the mechanism's own rules say will be seen. fault: of the NTP server."""
-    says = cell.cycle.method.predicts
-    clocks = _CLOCKS[says.regime] + (", all but BOOTTIME" if says.boottime_counts else "")
-    return f"{clocks}; time {says.wall_clock}; {_repaired(cell, says.wall_clock, fault)}"
+    predicted = cell.cycle.method.predicts
+    clocks = _CLOCKS[predicted.regime] + (", all but BOOTTIME" if predicted.boottime_counts else "")
+    return f"{clocks}; time {predicted.wall_clock}; {_repaired(cell, predicted.wall_clock, fault)}"
 
 
 def _repaired(cell: Cell, wall: WallClock, fault: TimeFault | None) -> str:

@@ -132,8 +132,8 @@ def surprises(run: Run) -> list[_Reason]:
     }
     for guest in run.guests:
         for cycle in guest.cycles:
-            told = (cycle.cell, guest.name, cycle.index) in failed
-            unpredicted = [] if told else _unpredicted(cycle)
+            reported = (cycle.cell, guest.name, cycle.index) in failed
+            unpredicted = [] if reported else _unpredicted(cycle)
             for text in (*unpredicted, *_surprises(cycle), *predictions.surprises(cycle)):
                 reason = found.setdefault(("", _shape(text)), _Reason("surprise", "magenta", text))
                 reason.add(guest.name, cycle.index, text, cycle.cell)
@@ -169,13 +169,13 @@ def _surprises(cycle: CycleRecord) -> Iterator[str]:
                 word = "" if final.value_ns > 0 else " behind"
                 yield f"{resync.said}, is {behind(final)}{word}"
     if cycle.frozen and cycle.regime is not None:
-        seen = [name for name in ("lag", "gap", "silence") if getattr(cycle.witnesses, name) is not None]
+        measured = [name for name in ("lag", "gap", "silence") if getattr(cycle.witnesses, name) is not None]
         expected = {"resumed": ("lag", "silence"), "jumped": ("gap", "silence"), "mixed": ("lag", "silence")}
         for name in expected.get(cycle.regime, ()):
             # A guest that goes to sleep by itself is silent before its machine stands still.
             if name == "silence" and (cycle.cut or FreezeMethod(cycle.method).sleeps):
                 continue
-            if name in seen and name not in cycle.agreeing:
+            if name in measured and name not in cycle.agreeing:
                 yield f"{name} contradicts the other witnesses of the pause"
     if cycle.rtc_moved is not None:
         side = "ahead" if cycle.rtc_moved.value_ns > 0 else "back"
@@ -185,19 +185,19 @@ def _surprises(cycle: CycleRecord) -> Iterator[str]:
 
 
 def _unpredicted(cycle: CycleRecord) -> Iterator[str]:
-    said = cycle.resync.forecast if cycle.resync is not None and cycle.frozen else None
-    if said is not None and said.agrees is False:
-        how = said.verdict.removeprefix("surprise").lstrip(": ")
-        yield f"predicted: {said.text}; measured: {measured(cycle)[0]}{f' ({how})' if how else ''}"
+    forecast = cycle.resync.forecast if cycle.resync is not None and cycle.frozen else None
+    if forecast is not None and forecast.agrees is False:
+        how = forecast.verdict.removeprefix("surprise").lstrip(": ")
+        yield f"predicted: {forecast.text}; measured: {measured(cycle)[0]}{f' ({how})' if how else ''}"
 
 
 def show_reasons(page: Page, run: Run) -> None:
     """Failed first, then inconclusive, then the surprises."""
-    told: Sequence[_Reason] = [*_reasons(run), *surprises(run)]
-    if not told:
+    reported: Sequence[_Reason] = [*_reasons(run), *surprises(run)]
+    if not reported:
         return
     page.blank()
-    for reason in told[:MOST_REASONS]:
+    for reason in reported[:MOST_REASONS]:
         who = _who(run, reason)
         text = f"{who}: {reason.first}" if who else reason.first
         times = sum(len(numbers) for numbers in reason.cycles.values())
@@ -206,5 +206,5 @@ def show_reasons(page: Page, run: Run) -> None:
         elif ALL_CYCLES in who:  # elsewhere the cycles are named
             text += f" ({times} times)"
         page.labelled(reason.label, text, label_style=reason.style)
-    if len(told) > MOST_REASONS:
-        page.labelled("", f"and {len(told) - MOST_REASONS} more; all are in run.json")
+    if len(reported) > MOST_REASONS:
+        page.labelled("", f"and {len(reported) - MOST_REASONS} more; all are in run.json")

@@ -29,7 +29,7 @@ from lab.report.resyncs import (
     verdict,
     watched_ns,
 )
-from lab.report.table import KEPT, Column, Layout, Piece, Table, forms
+from lab.report.table import ALWAYS, Column, Layout, Piece, Table, forms
 from lab.report.text import counted, shortened, wrapped
 
 RESYNC, HOLD, METHOD = "resync", "hold", "method"
@@ -58,7 +58,7 @@ class _Row:
         known = [c for c in self.cycles if c.resync is not None]
         if not known:
             return
-        self.cycle = min(known, key=_telling)
+        self.cycle = min(known, key=_importance)
         forecast = self.cycle.resync.forecast if self.cycle.resync else None
         self.alike = sum(c.resync is not None and rank(c.resync.forecast) == rank(forecast) for c in known)
 
@@ -75,8 +75,8 @@ class _Row:
 
     @property
     def regime(self) -> str:
-        seen = {c.regime or "undecided" for c in self.cycles if c.pause is not None}
-        return ", ".join(sorted(seen)) or NONE
+        lengths = {c.regime or "undecided" for c in self.cycles if c.pause is not None}
+        return ", ".join(sorted(lengths)) or NONE
 
     def verdict(self, longest: int) -> Piece:
         """Cut to its first word when it is longer than `longest`."""
@@ -111,7 +111,7 @@ class _Row:
         return sparkline([*start, *resync.curve], watched_ns(resync), CURVE), "cyan"
 
 
-def _telling(cycle: CycleRecord) -> tuple[int, int]:
+def _importance(cycle: CycleRecord) -> tuple[int, int]:
     resync = cycle.resync
     if resync is None:
         return 9, 0
@@ -119,7 +119,7 @@ def _telling(cycle: CycleRecord) -> tuple[int, int]:
 
 
 def _rank(row: _Row) -> int:
-    return _telling(row.cycle)[0] if row.cycle is not None else 1
+    return _importance(row.cycle)[0] if row.cycle is not None else 1
 
 
 def _pause(cell: CellRecord) -> str:
@@ -137,8 +137,10 @@ def is_resync_matrix(run: Run) -> bool:
 
 def _watched(run: Run) -> int | None:
     """For how long all cycles were watched; None when not all alike, to a tenth."""
-    seen = [watched_ns(c.resync) for cell in run.cells for c in cycles_of(run, cell) if c.resync is not None]
-    return max(seen) if seen and min(seen) * 10 > max(seen) * 9 else None
+    lengths = [
+        watched_ns(c.resync) for cell in run.cells for c in cycles_of(run, cell) if c.resync is not None
+    ]
+    return max(lengths) if lengths and min(lengths) * 10 > max(lengths) * 9 else None
 
 
 def _groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
@@ -154,8 +156,8 @@ def _shown(page: Page, rows: Sequence[_Row]) -> list[_Row]:
     if len(rows) <= MOST_ROWS:
         return list(rows)
     page.parts([f"the {MOST_ROWS} that tell most of {counted(len(rows), 'cell')}"], "dim")
-    kept = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))[:MOST_ROWS]
-    return [rows[number] for number in sorted(kept)]
+    first = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))[:MOST_ROWS]
+    return [rows[number] for number in sorted(first)]
 
 
 def _folded(rows: Sequence[_Row]) -> Iterator[_Row]:
@@ -175,10 +177,15 @@ def _folded(rows: Sequence[_Row]) -> Iterator[_Row]:
 def _same(row: _Row) -> tuple[object, ...] | None:
     """What rows have to have in common to become one; None: this one stands for itself."""
     resync = row.cycle.resync if row.cycle is not None else None
-    said = resync.forecast if resync is not None else None
-    if resync is None or said is None or said.agrees is not True or row.cell.outcome is not Outcome.PASSED:
+    forecast = resync.forecast if resync is not None else None
+    if (
+        resync is None
+        or forecast is None
+        or forecast.agrees is not True
+        or row.cell.outcome is not Outcome.PASSED
+    ):
         return None
-    if said.correction != "none" or said.repaired is False or resync.correction != "none":
+    if forecast.correction != "none" or forecast.repaired is False or resync.correction != "none":
         return None
     return row.cell.method, _others(row.cell), row.predicted, row.verdict(1 << 16), row.regime
 
@@ -214,11 +221,11 @@ def _columns(run: Run, page: Page, measured_head: str) -> list[Column[_Row]]:
 CURVE_HEAD = "|offset|"
 
 
-def _verdict_column(longest: int, rank: float = KEPT) -> Column[_Row]:
+def _verdict_column(longest: int, rank: float = ALWAYS) -> Column[_Row]:
     return Column("verdict", lambda row: row.verdict(longest), rank=rank)
 
 
-_SHORTENED = forms(*map(_verdict_column, (44, 30, 21, WORD), (2, 6, 7, KEPT)))
+_SHORTENED = forms(*map(_verdict_column, (44, 30, 21, WORD), (2, 6, 7, ALWAYS)))
 
 
 def _regime(row: _Row) -> Piece:
@@ -245,7 +252,7 @@ def show_resync_table(page: Page, run: Run) -> None:
         _count(page, every_row)
         return
     folded = {name: list(_folded(rows)) for name, rows in groups.items()}
-    table = Table(columns, _in_order(folded), gaps={2: 8, 1: KEPT})
+    table = Table(columns, _in_order(folded), gaps={2: 8, 1: ALWAYS})
     layout = page.fitted(table, INDENT)
     heads = {column.head for column in layout.columns}
     if _several_methods(run) and "method" not in heads:

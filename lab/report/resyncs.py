@@ -88,20 +88,23 @@ def _span(low: str, high: str) -> str:
 
 def predicted(resync: ResyncRecord) -> str:
     """ "step ≤ 2 s", "slew 30–36 s", "stays 3 s behind", "step not before 32 s"."""
-    said = resync.forecast
-    if said is None:
+    forecast = resync.forecast
+    if forecast is None:
         return resync.predicted or NONE
     tolerance = resync.tolerance_ns or TOLERANCE_NS
-    off = said.residual is not None and max(-said.residual.low_ns, said.residual.high_ns) > tolerance
-    residual = place(said.residual) if said.residual is not None and off else ""
-    if said.correction == "none":
-        if said.repaired is False:
+    off = (
+        forecast.residual is not None
+        and max(-forecast.residual.low_ns, forecast.residual.high_ns) > tolerance
+    )
+    residual = place(forecast.residual) if forecast.residual is not None and off else ""
+    if forecast.correction == "none":
+        if forecast.repaired is False:
             return f"stays {residual}" if residual else "stays as it is"
         return "nothing to repair"
-    if said.correction is None and said.repaired is False:
+    if forecast.correction is None and forecast.repaired is False:
         return f"stays {residual}" if residual else "not repaired"
-    word = _WORDS.get(said.correction or "", _either(resync.mechanism) if said.repaired else "open")
-    text = f"{word}{_when(said.within, resync)}"
+    word = _WORDS.get(forecast.correction or "", _either(resync.mechanism) if forecast.repaired else "open")
+    text = f"{word}{_when(forecast.within, resync)}"
     return f"{text} → {residual}" if residual else text
 
 

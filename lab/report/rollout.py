@@ -11,7 +11,7 @@ from lab.record.run import OneAtATime, RolloutRecord, Run, WaveRecord
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import interval
 from lab.report.page import Page
-from lab.report.table import KEPT, Column, Piece, Table, forms
+from lab.report.table import ALWAYS, Column, Piece, Table, forms
 from lab.report.text import counted, names
 
 MOST_WAVES = 24
@@ -67,8 +67,8 @@ def _in_time(wave: WaveRecord) -> Piece:
 def _gates(wave: WaveRecord) -> Piece:
     if not wave.gates:
         return NONE
-    held = sum(gate.ok for gate in wave.gates)
-    return f"{held} of {len(wave.gates)}", "" if held == len(wave.gates) else "red"
+    passed = sum(gate.ok for gate in wave.gates)
+    return f"{passed} of {len(wave.gates)}", "" if passed == len(wave.gates) else "red"
 
 
 def _outcome(wave: WaveRecord) -> Piece:
@@ -78,7 +78,7 @@ def _outcome(wave: WaveRecord) -> Piece:
 def _columns(waves: Sequence[WaveRecord], rollout: RolloutRecord) -> list[Column[WaveRecord]]:
     """Without those that are empty in all waves."""
     by = rollout.by.replace("-", " ") + "s"
-    domains = ((by, 4, 1), (by, 3, 2), ("domains", 3, 4), ("domains", 2, KEPT))
+    domains = ((by, 4, 1), (by, 3, 2), ("domains", 3, 4), ("domains", 2, ALWAYS))
     columns = [
         Column("wave", lambda wave: (str(wave.number), ""), right=True),
         forms(*(Column(head, _domains(most), rank=rank) for head, most, rank in domains)),
@@ -121,7 +121,7 @@ def _show(page: Page, run: Run, rollout: RolloutRecord) -> None:
     if len(waves) > MOST_WAVES:
         waves = _worth_showing(waves)
         page.parts([f"{len(waves)} of {counted(len(rollout.waves), 'wave')}: what stands out first"], "dim")
-    page.table(Table(_columns(waves, rollout), waves, gaps={3: 1, 2: 3, 1: KEPT}))
+    page.table(Table(_columns(waves, rollout), waves, gaps={3: 1, 2: 3, 1: ALWAYS}))
     judged = any(f.metric == ROLLOUT and f.outcome is not Outcome.PASSED for f in run.findings)
     if rollout.ended != "complete" and not judged:  # else the reason says so
         reason = f"{rollout.why}. " if rollout.why else ""

@@ -48,10 +48,10 @@ class Log:
 
     def _text(self, one: Happening, event: Event | None) -> str:
 
-        if event is not None and one.kind in (Kind.PUBLISHED, Kind.UNHEARD):
+        if event is not None and one.kind in (Kind.PUBLISHED, Kind.NOT_ENABLED):
             notice = event.notice
             what = f"{notice.type} of {', '.join(notice.resources)}"
-            if one.kind is Kind.UNHEARD:
+            if one.kind is Kind.NOT_ENABLED:
                 return f"{what}: nobody has asked for events, so nobody is told"
             wait = f"not before {_clock(event.not_before.real_ns)}, in {seconds(notice.notice_ns / 1e9)}"
             takes = f"takes {notice.duration_s} s" if notice.duration_s > 0 else ""
@@ -61,7 +61,7 @@ class Log:
                 return "at once"
             return f"{seconds((one.at.raw_ns - event.published.raw_ns) / 1e9)} after it was published"
         group = one.group if " " in one.group else f"set {one.group}"
-        said = {
+        texts = {
             Kind.ENABLED: f"{one.guest} asks: events are on for {group}",
             Kind.DISABLED: f"nobody of {group} has asked for long: events are off for it",
             Kind.SEEN: f"by {one.guest}",
@@ -71,7 +71,7 @@ class Log:
             Kind.RESTARTED: f"the incarnation of {group} is 1 again",
             Kind.REFUSED: f"{one.guest}: {one.text}",
         }
-        return one.text if one.kind is Kind.APPROVED and not one.guest else said.get(one.kind, one.text)
+        return one.text if one.kind is Kind.APPROVED and not one.guest else texts.get(one.kind, one.text)
 
 
 def show_service(

@@ -14,7 +14,7 @@ from lab.core.units import NS_PER_MS
 from lab.record.run import CycleRecord, Run, Statistic, StepRecord
 from lab.report.numbers import limits
 from lab.report.page import Page
-from lab.report.table import KEPT, Column, Piece, T, Table, forms
+from lab.report.table import ALWAYS, Column, Piece, T, Table, forms
 
 TITLE = "where the pause goes"
 BAR = 30
@@ -178,7 +178,7 @@ class _Parts:
         return Table(
             [
                 Column(f"{TITLE}, ms", lambda cell: (cell, "bold")),
-                *(self._part(name, ranks.get(name, KEPT)) for name in self.names),
+                *(self._part(name, ranks.get(name, ALWAYS)) for name in self.names),
             ],
             self.cells,
         )

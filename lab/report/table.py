@@ -23,7 +23,7 @@ Piece = tuple[str, str]
 T = TypeVar("T")
 """What a row is made of."""
 
-KEPT = inf
+ALWAYS = inf
 """The rank of what is never dropped."""
 GAP = 2
 """The usual one."""
@@ -39,7 +39,7 @@ class Column(Generic[T]):
     head: str
     cell: Callable[[T], Piece]
     right: bool = False
-    rank: float = KEPT
+    rank: float = ALWAYS
     narrower: Column[T] | None = None
 
 
@@ -56,7 +56,7 @@ class Table(Generic[T]):
 
     columns: Sequence[Column[T]]
     rows: Sequence[T]
-    gaps: Mapping[int, float] = field(default_factory=lambda: {GAP: KEPT})
+    gaps: Mapping[int, float] = field(default_factory=lambda: {GAP: ALWAYS})
     rest: Callable[[Sequence[Column[T]]], Column[T]] | None = None
 
     def fitted(self, width: int, words: Callable[[str], str]) -> Layout[T]:
@@ -81,10 +81,10 @@ class Table(Generic[T]):
 
     def _ranks(self) -> list[float]:
         """What is reached one after the other: at first nothing."""
-        found = {rank for rank in self.gaps.values() if rank < KEPT}
+        found = {rank for rank in self.gaps.values() if rank < ALWAYS}
         for column in self.columns:
             form: Column[T] | None = column
-            while form is not None and form.rank < KEPT:
+            while form is not None and form.rank < ALWAYS:
                 found.add(form.rank)
                 form = form.narrower
         return [-inf, *sorted(found)]

@@ -165,14 +165,14 @@ def _verdict(page: Page, run: Run) -> None:
     counts = {outcome: sum(f.outcome is outcome for f in run.findings) for outcome in Outcome}
     total, failed = len(run.findings), counts[Outcome.FAILED]
     open_ones = counts[Outcome.INCONCLUSIVE]
-    told = []
+    parts = []
     if failed:
-        told.append(f"{failed} of {counted(total, 'check')} failed")
+        parts.append(f"{failed} of {counted(total, 'check')} failed")
     if open_ones:
-        told.append(f"{open_ones} of {total} undecided" if not failed else f"{open_ones} undecided")
+        parts.append(f"{open_ones} of {total} undecided" if not failed else f"{open_ones} undecided")
     if expected := sum(f.failed_as_expected for f in run.findings):
-        told.append(f"{expected} failed as expected")
-    text = ", ".join(told if failed or open_ones else [f"all {counted(total, 'check')}", *told])
+        parts.append(f"{expected} failed as expected")
+    text = ", ".join(parts if failed or open_ones else [f"all {counted(total, 'check')}", *parts])
     word, style = VERDICTS[run.outcome]
     bold = style if "bold" in style else f"bold {style}"
     page.labelled(word, f"{run.playbook.name}: {text}", label_style=bold, width=len(word))

@@ -29,14 +29,14 @@ _UNITS = r"(?:ns|µs|ms|s|min|h|ppm|%|MiB|GiB)\b"
 def clean(text: str) -> str:
     """`text` on one line, without what could move a cursor, reorder the line or break XML: control,
     format (bidirectional, zero-width), surrogate and unassigned characters."""
-    kept = []
+    chars = []
     for char in text:
         category = unicodedata.category(char)
         if category in ("Zl", "Zp") or char in "\t\n\v\f\r":
-            kept.append(" ")
+            chars.append(" ")
         elif category not in ("Cc", "Cf", "Cs", "Cn"):
-            kept.append(char)
-    return "".join(kept)
+            chars.append(char)
+    return "".join(chars)
 
 
 def cleaned(value: T) -> T:

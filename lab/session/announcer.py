@@ -27,7 +27,7 @@ from lab.ports import Announcer, Clock, Journal, View
 from lab.session.parallel import enter_together
 from lab.session.paths import made
 
-HEARD_NS = 60 * NS_PER_S
+ENABLED_WITHIN_NS = 60 * NS_PER_S
 """How long a handler may take to ask for the first time."""
 
 LOOK_NS = 20 * NS_PER_MS
@@ -135,9 +135,9 @@ class CellMetadataService:
         return GuestHandler(guest, ssh, Path(program), arguments, Path(program).stem, log)
 
     def _await(self, service: MetadataService, guests: Sequence[str]) -> None:
-        deadline = self._clock.now().raw_ns + HEARD_NS
+        deadline = self._clock.now().raw_ns + ENABLED_WITHIN_NS
         look = self._clock.now().raw_ns + NS_PER_S
-        while silent := [name for name in guests if not service.heard(name)]:
+        while silent := [name for name in guests if not service.has_asked(name)]:
             now = self._clock.now().raw_ns
             if now >= look:
                 for name in silent:
@@ -146,7 +146,7 @@ class CellMetadataService:
                 look = self._clock.now().raw_ns + NS_PER_S
             if now >= deadline:
                 raise GuestError(
-                    f"its handler has not asked for events within {HEARD_NS // NS_PER_S} s",
+                    f"its handler has not asked for events within {ENABLED_WITHIN_NS // NS_PER_S} s",
                     where=f"guest {silent[0]}",
                     hint=f"what it said is in {self._log_folder / f'handler-{silent[0]}.log'}",
                 )

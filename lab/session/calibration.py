@@ -58,7 +58,7 @@ class Saved:
         return ", ".join(filter(None, (few, busy)))
 
 
-def keep(home: Path, saved: Saved) -> str:
+def store(home: Path, saved: Saved) -> str:
     """Have it be this machine's calibration, unless it is rough and the one that is there is not. Why it is
     not, "" when it is."""
     try:

@@ -20,7 +20,7 @@ from lab.core.units import NS_PER_MS, format_duration
 from lab.errors import UsageError
 from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.record.journal import read_history
-from lab.session.calibration import CYCLES, Saved, judged, keep
+from lab.session.calibration import CYCLES, Saved, judged, store
 from lab.session.run import RunOptions, RunStopped, perform
 from lab.session.signals import Signals
 from lab.session.views import Views
@@ -101,7 +101,7 @@ def make(
             note(str(stopped.failure))
             folder = stopped.folder
     saved = judged(read_history(folder), seed)
-    return saved, keep(home, saved)
+    return saved, store(home, saved)
 
 
 def counts(cycles: int | None, *, quick: bool) -> tuple[int, int]:

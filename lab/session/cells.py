@@ -285,11 +285,11 @@ def make_patch(
     return patches.make(spec, clock, tools)
 
 
-def find_emulator(name: str, own: Path, say: Callable[[str], None]) -> Path:
+def find_emulator(name: str, own: Path, progress: Callable[[str], None]) -> Path:
     """The emulator that a playbook names: "same", a path, or a suite's, fetched if it is not here yet."""
     if name in ("", "same"):
         return own
     cache = default_cache()
     if "/" in name or any(one.is_called(name) for one in emulators.listing(cache)):
         return emulators.find(name, cache)
-    return emulators_fetch.fetch(name, cache, say).path
+    return emulators_fetch.fetch(name, cache, progress).path

@@ -71,8 +71,8 @@ def _init() -> list[MachineCheck]:
     takes a QEMU that has ended and is still in the table for one that cannot be killed (seen with 11.3)."""
     if os.getpid() != 1:
         return []
-    said = "none: this is process 1, and QEMU processes that end are not seen to be gone"
-    return [MachineCheck("init", False, said, "start the container with one, such as docker run --init")]
+    shown = "none: this is process 1, and QEMU processes that end are not seen to be gone"
+    return [MachineCheck("init", False, shown, "start the container with one, such as docker run --init")]
 
 
 def _tools() -> list[MachineCheck]:
@@ -101,8 +101,8 @@ def _user_namespaces() -> MachineCheck:
     try:
         run(["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "true"], TRY_S)
     except MachineError as error:
-        said = error.what.removeprefix("exit status 1: ").removesuffix(": Success")
-        return MachineCheck(name, False, f"{said}: {without}", NAMESPACES.format(user=getpass.getuser()))
+        shown = error.what.removeprefix("exit status 1: ").removesuffix(": Success")
+        return MachineCheck(name, False, f"{shown}: {without}", NAMESPACES.format(user=getpass.getuser()))
     return MachineCheck(name, True, "one was made: image builds without root")
 
 
@@ -110,8 +110,8 @@ def _memory() -> MachineCheck:
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    said = f"{format_size(free >> 20 << 20)} free"
-    return MachineCheck("memory", free >= GUEST_BYTES, said, "end something: a guest takes 512 MiB and some")
+    shown = f"{format_size(free >> 20 << 20)} free"
+    return MachineCheck("memory", free >= GUEST_BYTES, shown, "end something: a guest takes 512 MiB and some")
 
 
 def _space(name: str, folder: Path, *, needed: bool = True) -> MachineCheck:
@@ -120,11 +120,11 @@ def _space(name: str, folder: Path, *, needed: bool = True) -> MachineCheck:
         there = there.parent
     free = shutil.disk_usage(there).free
     writable = os.access(there, os.W_OK)
-    said = f"{folder}, {format_size(free >> 20 << 20)} free" + ("" if writable else ", cannot be written to")
+    shown = f"{folder}, {format_size(free >> 20 << 20)} free" + ("" if writable else ", cannot be written to")
     variable = "FREEZELAB_HOME" if name == "state folder" else "FREEZELAB_CACHE"
     good = writable and free >= NEEDED_BYTES
     return MachineCheck(
-        name, good or (False if needed else None), said, f"set {variable} to a folder with 2 GiB free"
+        name, good or (False if needed else None), shown, f"set {variable} to a folder with 2 GiB free"
     )
 
 
@@ -132,16 +132,16 @@ def _hypervisor(uri: str | None, state: Path) -> MachineCheck:
     try:
         with connect(uri, state, clock=HostClock()) as hypervisor:
             facts, emulator = hypervisor.facts(), hypervisor.emulator(Accelerator.TCG)
-            left = [domain for domain in hypervisor.list_lab_domains() if not domain.kept]
+            left = [domain for domain in hypervisor.list_lab_domains() if not domain.kept_guest]
     except FreezelabError as error:
         return _failed("hypervisor", error)
     where = facts.uri if uri else "no daemon"
-    said = f"QEMU {facts.qemu}, libvirt {facts.libvirt}, {emulator.machine}, {where}"
+    shown = f"QEMU {facts.qemu}, libvirt {facts.libvirt}, {emulator.machine}, {where}"
     if left:
         return MachineCheck(
-            "hypervisor", None, f"{said}; {len(left)} guests left by a killed run", "freezelab recover"
+            "hypervisor", None, f"{shown}; {len(left)} guests left by a killed run", "freezelab recover"
         )
-    return MachineCheck("hypervisor", True, said)
+    return MachineCheck("hypervisor", True, shown)
 
 
 def _accelerator(kernel: Path, state: Path) -> MachineCheck:
@@ -149,10 +149,10 @@ def _accelerator(kernel: Path, state: Path) -> MachineCheck:
         choice = choose(AcceleratorRequest.AUTO, kernel, state)
     except FreezelabError as error:
         return _failed("accelerator", error)
-    said = f"{choice.accelerator.value} ({choice.reason})"
+    shown = f"{choice.accelerator.value} ({choice.reason})"
     if choice.accelerator is Accelerator.KVM:
-        return MachineCheck("accelerator", True, said)
-    return MachineCheck("accelerator", None, f"{said}: guests are slow, and all works", choice.hint)
+        return MachineCheck("accelerator", True, shown)
+    return MachineCheck("accelerator", None, f"{shown}: guests are slow, and all works", choice.hint)
 
 
 def _kernels(store: ImageStore) -> list[MachineCheck]:

@@ -30,7 +30,7 @@ from lab.hypervisor import golden as states
 from lab.hypervisor import memory
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import Accelerator, DomainSpec
-from lab.image.golden import Golden, GoldenStore, keep_ram
+from lab.image.golden import Golden, GoldenStore, compact_ram
 from lab.image.seed import contents
 from lab.image.store import default_cache
 from lab.ports import Clock, View
@@ -170,8 +170,8 @@ class Clones:
         if golden.folder not in self._began:
             self._uses[golden.folder].close()  # no guest of ours runs from it
         gone = self._store.failed(golden, refused=isinstance(error, states.StateRefused | ImageError))
-        told = f"{golden.label} did not do{', and is removed' if gone else ''}"
-        self._view.note(f"guest {spec.name}: booted; {told}: {str(error).splitlines()[0]}")
+        fault = f"{golden.label} did not do{', and is removed' if gone else ''}"
+        self._view.note(f"guest {spec.name}: booted; {fault}: {str(error).splitlines()[0]}")
 
     # -- one guest -----------------------------------------------------------------------------------
 
@@ -187,12 +187,12 @@ class Clones:
         started = self._guests.launch(
             guest, domain, lambda to_start: states.start(self._hypervisor, to_start, state, self._sockets)
         )
-        behind_ns = self._tell(guest, domain).clock_ns
+        behind_ns = self._personalise(guest, domain).clock_ns
         seconds = (self._clock.now().raw_ns - began) / NS_PER_S
-        waiting = Waiting(str(golden.told["probe_path"]), int(golden.told["resolution_ns"]))
+        waiting = Waiting(str(golden.report["probe_path"]), int(golden.report["resolution_ns"]))
         return Clone(self._guests.probe(started, waiting), round(seconds, 2), behind_ns)
 
-    def _tell(self, guest: PreparedGuest, domain: DomainSpec) -> Became:
+    def _personalise(self, guest: PreparedGuest, domain: DomainSpec) -> Became:
         """Who it is. GuestError when it is not that afterwards."""
         name, network = guest.spec.name, guest.network
         files = {path: (file.content, file.mode) for path, file in contents(guest.seed).items()}
@@ -248,7 +248,7 @@ class Clones:
         """All that decides whether a guest can begin with a state."""
         emulator = self._settings.emulator.path
         file = emulator.stat()
-        told: dict[str, Any] = {
+        report: dict[str, Any] = {
             "image": guest.image.digest,
             "image_folder": str(guest.image.folder),
             "emulator": str(emulator),
@@ -265,22 +265,22 @@ class Clones:
         }
         if guest.domain.accelerator is Accelerator.KVM:  # its guests see the host's CPU
             host = host_facts.look()
-            told |= {"host_kernel": host.kernel, "host_cpu": host.cpu}
-        return told
+            report |= {"host_kernel": host.kernel, "host_cpu": host.cpu}
+        return report
 
     def _make(self, guest: PreparedGuest, folder: Path) -> tuple[bytes, Mapping[str, Any]]:
         """Boot one and take its state. On a busy machine Linux may take the TSC for broken while it boots,
         and so would all guests that begin with it: then it is done again."""
         for _ in range(TRIES):
-            state, told = self._try_to_make(guest, folder)
-            if told["clocksource"] in _GOOD:
+            state, report = self._try_to_make(guest, folder)
+            if report["clocksource"] in _GOOD:
                 break
-        return state, told
+        return state, report
 
     def _try_to_make(self, guest: PreparedGuest, folder: Path) -> tuple[bytes, dict[str, Any]]:
         hypervisor, clock = self._hypervisor, self._clock
         run = f"golden-{secrets.token_hex(3)}"
-        alone = replace(self._settings, run=run, shared_memory=True, golden=False, kept=False)
+        alone = replace(self._settings, run=run, shared_memory=True, golden=False, kept_guest=False)
         spec = replace(_PLAIN, **{name: getattr(guest.spec, name) for name in _SAME})
         with self._guests.apart(alone) as guests:
             with guests.login(spec) as ssh:
@@ -295,7 +295,7 @@ class Clones:
                 orders.settle()
             state = states.take(hypervisor, spec.name, self._sockets, clock)
             hypervisor.destroy(spec.name)
-            keep_ram(domain.memory_file, folder / "ram")
+            compact_ram(domain.memory_file, folder / "ram")
             shutil.copyfile(domain.disk.path, folder / "disk.qcow2")
         return state, {
             "probe_path": waiting.path,

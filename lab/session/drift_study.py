@@ -62,10 +62,12 @@ def which(home: Path, name: str | None) -> kept_guests.KeptGuest:
 
 
 def watch(
-    guest: kept_guests.KeptGuest, wanted: Times, told: Callable[[int, DriftPoint, DriftPoint | None], None]
+    guest: kept_guests.KeptGuest,
+    wanted: Times,
+    on_point: Callable[[int, DriftPoint, DriftPoint | None], None],
 ) -> Look:
-    """Look until the time is over or a signal comes. told: after each burst, with the nanoseconds since the
-    beginning, the guest's point and this host's own.
+    """Look until the time is over or a signal comes. on_point: after each burst, with the nanoseconds
+    since the beginning, the guest's point and this host's own.
 
     GuestError when the guest cannot be reached, Interrupted when a signal came before there was anything.
     """
@@ -90,7 +92,7 @@ def watch(
                     points.append(there)
                     if here is not None:
                         noise.append(here)
-                    told(since, there, here)
+                    on_point(since, there, here)
                 clock.sleep_until(begun + (since // wanted.every_ns + 1) * wanted.every_ns)
         except (GuestError, Interrupted) as error:
             failure = error
@@ -99,10 +101,10 @@ def watch(
             sampler = probe.samples()
             after = discipline(probe.ssh)
         # What its sampler knew before it was started anew is lost.
-        seen = look(points, noise, sampler, probe.restarts, before, after)
-    if seen is None or len(points) < 2 or isinstance(failure, GuestError):
+        result = look(points, noise, sampler, probe.restarts, before, after)
+    if result is None or len(points) < 2 or isinstance(failure, GuestError):
         raise failure or GuestError("nothing was read", where=f"guest {guest.name}")
-    return seen
+    return result
 
 
 def _course(course: Course | None) -> dict[str, Any] | None:
@@ -111,21 +113,21 @@ def _course(course: Course | None) -> dict[str, Any] | None:
     return {**asdict(course), "resolves_1_ppm": course.resolves, "window_for_1_ppm_ns": course.window_ns}
 
 
-def as_data(guest: kept_guests.KeptGuest, seen: Look) -> dict[str, Any]:
+def as_data(guest: kept_guests.KeptGuest, result: Look) -> dict[str, Any]:
     """What --json prints. Offsets are guest minus host; drift in ppm, positive: the guest's clock gains."""
     return {
         "schema": SCHEMA,
         "guest": guest.name,
-        "length_ns": seen.length_ns,
-        "points": seen.points,
-        "raw": _course(seen.raw),
-        "real": _course(seen.real),
-        "host": _course(seen.host),
-        "noise": _course(seen.noise),
-        "steps": [asdict(step) for step in seen.steps],
-        "restarts": seen.restarts,
+        "length_ns": result.length_ns,
+        "points": result.points,
+        "raw": _course(result.raw),
+        "real": _course(result.real),
+        "host": _course(result.host),
+        "noise": _course(result.noise),
+        "steps": [asdict(step) for step in result.steps],
+        "restarts": result.restarts,
         "discipline": {
-            name: None if each is None else {**asdict(each), "held": each.held}
-            for name, each in (("before", seen.before), ("after", seen.after))
+            name: None if each is None else {**asdict(each), "held": each.disciplined}
+            for name, each in (("before", result.before), ("after", result.after))
         },
     }

@@ -23,10 +23,10 @@ def listing() -> Iterator[str]:
         yield "system  not installed"
     else:
         try:
-            said = emulators.version(there)
+            text = emulators.version(there)
         except MachineError as error:
-            said = error.what
-        yield f"system  {said}  {there}"
+            text = error.what
+        yield f"system  {text}  {there}"
     for one in emulators.listing(default_cache()):
         size = format_size(one.size_bytes >> 20 << 20)
         libraries = ", own libraries" if one.own_libraries else ""

@@ -249,7 +249,7 @@ class Guests:
             rtc_track=spec.rtc,
             tap=one,
             other_tap=other,
-            kept=settings.kept,
+            kept_guest=settings.kept_guest,
         )
         return PreparedGuest(spec, domain, image, folder, content, network, public)
 
@@ -382,8 +382,8 @@ class Guests:
         self._view.phase("fill memory", guest=spec.name)
         wanted, most = round(spec.memory_bytes * spec.fill), room(probe.ssh)
         if wanted > most:
-            told = f"{format_size(most >> 20 << 20)} are filled, the rest it needs itself"
-            self._view.note(f"guest {spec.name}: {told}")
+            text = f"{format_size(most >> 20 << 20)} are filled, the rest it needs itself"
+            self._view.note(f"guest {spec.name}: {text}")
         if most <= 0:
             return 0
         fill = Fill(lambda: probe.ssh, min(wanted, most)).start()

@@ -45,8 +45,8 @@ def listing() -> Iterator[str]:
         state = "current" if one.current else "of an older recipe"
         yield f"{one.image.label}  {format_size(one.size_bytes >> 20 << 20)}  {state}  {one.image.folder}"
     for golden in GoldenStore(default_cache()).listing():
-        held, of = format_size(golden.held_bytes >> 20 << 20), format_size(golden.ram_bytes)
-        yield f"{golden.label}  {held}  golden guest of {of}  {golden.folder}"
+        allocated, of = format_size(golden.allocated_bytes >> 20 << 20), format_size(golden.ram_bytes)
+        yield f"{golden.label}  {allocated}  golden guest of {of}  {golden.folder}"
     for name in store.names():
         if not any(one.current and one.image.name == name for one in built):
             yield f"{name}  not built: freezelab image build {name}"

@@ -26,7 +26,7 @@ from lab.core.units import NS_PER_S, parse_size
 from lab.errors import MachineError, RecordError, Refused, UsageError
 from lab.guest.ssh import Address
 from lab.hypervisor.accelerators import AcceleratorRequest
-from lab.hypervisor.kept import state_of_kept
+from lab.hypervisor.kept import domain_status
 from lab.image.seed import USER_NETWORK
 from lab.session.paths import made
 
@@ -125,7 +125,7 @@ def find(home: Path, name: str) -> KeptGuest:
 
 def state(home: Path, guest: KeptGuest) -> str:
     """libvirt's word for it, "stopped" or "gone". Works while another process holds the hypervisor."""
-    return state_of_kept(home, guest.domain, guest.uuid)
+    return domain_status(home, guest.domain, guest.uuid)
 
 
 def listing(home: Path) -> list[dict[str, Any]]:
@@ -161,7 +161,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
             run = f"kept-{secrets.token_hex(3)}"
             folder = made(home / "guests" / run)
             emulator = hypervisor.emulator(choice.accelerator)
-            settings = Settings(run, home, folder, images, choice, emulator, options.boot_s, kept=True)
+            settings = Settings(run, home, folder, images, choice, emulator, options.boot_s, kept_guest=True)
             with Guests(hypervisor, settings, clock, view, NullJournal()) as guests:
                 guests.up(cell)
                 domain = hypervisor.spec(spec.name)
@@ -211,7 +211,7 @@ def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Itera
     with connect(None, home, clock=HostClock()) as hypervisor:
         for guest in wanted:
             with shield():
-                hypervisor.destroy_kept(guest.uuid)
+                hypervisor.destroy_kept_guest(guest.uuid)
                 remove_files(home, guest)
                 hypervisor.drop_logs(guest.run)
             yield f"removed guest {guest.name}"

@@ -18,13 +18,13 @@ from lab.session import kept_guests
 from lab.session.paths import home
 
 
-def recover_all(uri: str | None, *, keep: bool = False) -> Iterator[str]:
-    """End the guests of dead runs and remove their files, or `keep` them and have them run again; one line
+def recover_all(uri: str | None, *, resume: bool = False) -> Iterator[str]:
+    """End the guests of dead runs and remove their files, or, with `resume`, have them run again; one line
     for each thing done. Guests that were started to be kept are left, and go on if they stood still."""
     state = home()
     with connect(uri, state, clock=HostClock()) as hypervisor:
         done = 0
-        lines = hypervisor.recover(keep=True, but=_alive(state)) if keep else clear(hypervisor, state)
+        lines = hypervisor.recover(resume=True, but=_alive(state)) if resume else clear(hypervisor, state)
         for line in lines:
             done += 1
             yield line
@@ -37,11 +37,11 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
     is alive while its history is open; one of the embedded driver besides only in the process that holds it,
     which is this one."""
     alive = _alive(state)
-    yield from hypervisor.recover(keep=False, but=alive)
+    yield from hypervisor.recover(resume=False, but=alive)
     there = [domain for domain in hypervisor.list_lab_domains() if domain.run not in alive]
     known = {guest.uuid: guest for guest in kept_guests.read_all(state)}
     # A kept domain that has no file was cut off while it was started.
-    kept = [known.pop(domain.uuid) for domain in there if domain.kept and domain.uuid in known]
+    kept = [known.pop(domain.uuid) for domain in there if domain.kept_guest and domain.uuid in known]
     uuids, runs = {guest.uuid for guest in kept}, {guest.run for guest in kept} | alive
     failures = []
     for domain in there:

@@ -41,8 +41,8 @@ class Settings:
     """What the guests of one run are made with. home: the state folder. folder: the run's own.
 
     shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
-    kept: they may outlive this process, see Guests.leave. golden: they begin with the state of one that was
-    booted before, where they can.
+    kept_guest: they may outlive this process, see Guests.leave. golden: they begin with the state of one
+    that was booted before, where they can.
     """
 
     run: str
@@ -54,7 +54,7 @@ class Settings:
     boot_s: int | None = None
     shared_memory: bool = False
     guest_sleep: bool = False
-    kept: bool = False
+    kept_guest: bool = False
     golden: bool = False
 
 

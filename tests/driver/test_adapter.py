@@ -211,7 +211,7 @@ def test_lifecycle_is_recorded(lab: LibvirtHypervisor, home: Path) -> None:
     events = lab.lifecycle("web-0")
     assert [e.kind for e in events] == ["started", "suspended", "resumed", "stopped"]
     assert events[-1].reason == "destroyed"
-    assert all(before.raw_ns <= e.seen.raw_ns for e in events)
+    assert all(before.raw_ns <= e.at.raw_ns for e in events)
 
 
 def test_shutdown(lab: LibvirtHypervisor, home: Path) -> None:

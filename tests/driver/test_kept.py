@@ -17,8 +17,8 @@ from tests.driver.conftest import spec_of
 SUSPEND = Freezing(FreezeMethod.SUSPEND)
 
 
-def kept(home: Path, run: str = "kept-1") -> DomainSpec:
-    return replace(spec_of("web-0", home, run), kept=True)
+def kept_guest(home: Path, run: str = "kept-1") -> DomainSpec:
+    return replace(spec_of("web-0", home, run), kept_guest=True)
 
 
 def runs(lab: LibvirtHypervisor) -> dict[str, str]:
@@ -26,9 +26,9 @@ def runs(lab: LibvirtHypervisor) -> dict[str, str]:
 
 
 def test_a_run_s_guest_comes_before_a_kept_one(lab: LibvirtHypervisor, home: Path) -> None:
-    lab.define_and_start(kept(home))
+    lab.define_and_start(kept_guest(home))
     with pytest.raises(HypervisorError, match="a guest of this name already, of run kept-1"):
-        lab.define_and_start(kept(home, "kept-2"))
+        lab.define_and_start(kept_guest(home, "kept-2"))
     lab.define_and_start(spec_of("web-0", home))
     lab.freeze("web-0", SUSPEND, 1 << 62)
     assert runs(lab) == {"kept-1": "running", "r1": "paused"}
@@ -39,27 +39,27 @@ def test_a_run_s_guest_comes_before_a_kept_one(lab: LibvirtHypervisor, home: Pat
 
 
 def test_another_process_means_the_same(lab: LibvirtHypervisor, home: Path) -> None:
-    one = lab.define_and_start(kept(home))
+    one = lab.define_and_start(kept_guest(home))
     lab.define_and_start(spec_of("web-0", home))
     lab.domains._started.clear()  # as a process that has started none of them
     assert lab.domains.find("web-0").name() == "freezelab-r1-web-0"
-    lab.destroy_kept(one.uuid)
+    lab.destroy_kept_guest(one.uuid)
     assert runs(lab) == {"r1": "running"}
-    lab.destroy_kept(one.uuid)
+    lab.destroy_kept_guest(one.uuid)
     assert runs(lab) == {"r1": "running"}
 
 
 def test_a_kept_guest_that_stood_still_goes_on(lab: LibvirtHypervisor, home: Path) -> None:
-    lab.define_and_start(kept(home))
+    lab.define_and_start(kept_guest(home))
     lab.define_and_start(spec_of("web-1", home))
     for guest in ("web-0", "web-1"):
         lab.freeze(guest, SUSPEND, 1 << 62)
-    assert list(lab.recover(keep=False)) == ["guest web-0 runs again (it was paused)"]
+    assert list(lab.recover(resume=False)) == ["guest web-0 runs again (it was paused)"]
     assert runs(lab) == {"kept-1": "running", "r1": "paused"}
-    assert list(lab.recover(keep=True)) == ["guest web-1 runs again (it was paused)"]
+    assert list(lab.recover(resume=True)) == ["guest web-1 runs again (it was paused)"]
 
 
 def test_the_mark_is_read_back(lab: LibvirtHypervisor, home: Path) -> None:
-    started = [lab.define_and_start(kept(home)), lab.define_and_start(spec_of("web-1", home))]
-    assert [domain.kept for domain in started] == [True, False]
+    started = [lab.define_and_start(kept_guest(home)), lab.define_and_start(spec_of("web-1", home))]
+    assert [domain.kept_guest for domain in started] == [True, False]
     assert sorted(lab.list_lab_domains(), key=lambda domain: domain.guest) == started

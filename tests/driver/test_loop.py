@@ -26,7 +26,7 @@ class Listening:
     """A connection to the test driver, and its events."""
 
     def __init__(self) -> None:
-        LOOP.hold()
+        LOOP.acquire()
         self.connection: Any = libvirt.open("test:///default")
         self.log = EventLog(HostClock().now)
         self.log.register(self.connection)
@@ -108,7 +108,7 @@ def test_a_process_ends_well_whose_loop_is_late() -> None:
         import threading
         from lab.hypervisor.binding import libvirt
         from lab.hypervisor.loop import LOOP
-        LOOP.hold()
+        LOOP.acquire()
         entered = threading.Event()
         def slow(*_):
             entered.set()

@@ -168,7 +168,7 @@ def test_handlers_drain_and_come_back(
 
         eventually(lambda: both("this is web_web-0"), 200)
         spec = Announcement(notice_ns=3600 * NS_PER_S, time_factor=1.0)
-        eventually(lambda: service.heard("web-0"), 200)
+        eventually(lambda: service.has_asked("web-0"), 200)
         (event,) = service.announcer.announce(["web-0", "web-1"], spec, CYCLE)
         eventually(lambda: service.announcer.state([event]) is State.STARTED, 200)
         eventually(lambda: both("drained"), 200)
@@ -207,7 +207,7 @@ def test_a_handler_that_dies_of_its_first_event(
         forward(service, line),
         GuestHandler("web-0", lambda: line[-1], program, [], "dies", tmp_path / "log") as handler,
     ):
-        eventually(lambda: service.heard("web-0"), 200)
+        eventually(lambda: service.has_asked("web-0"), 200)
         assert handler.look() is None
         (event,) = service.announcer.announce(["web-0"], Announcement(), CYCLE)
         end = eventually(handler.look, 200)

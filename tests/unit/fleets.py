@@ -139,7 +139,7 @@ def announced(
         return Happening(at(begin + since), kind, group, event.id, guest, 2)
 
     if not said.heard:
-        return event, [happened(Kind.UNHEARD, 0)], begin
+        return event, [happened(Kind.NOT_ENABLED, 0)], begin
     told = [happened(Kind.PUBLISHED, 0)]
     if said.seen_ns is not None:
         told += [happened(Kind.SEEN, said.seen_ns + 70 * MS * i, guest) for i, guest in enumerate(members)]

@@ -220,7 +220,7 @@ def journal_cycle(journal: FileJournal, o: Observation, *, end: bool = True) -> 
     journal.append(SamplesTaken(*where, o.sampler))
     journal.append(BeatsArrived(*where, o.beats))
     journal.append(FactsRead(*where, "after", o.facts_after))
-    journal.append(ResyncReported(*where, o.resync_said, o.resync_finished_raw_ns))
+    journal.append(ResyncReported(*where, o.resync_report, o.resync_finished_raw_ns))
     if o.claims or o.effects is not None:
         journal.append(WatcherReported(*where, o.claims, o.effects))
     journal.append(VersionsCompared(*where, o.version_before, o.version_after, ""))

@@ -87,7 +87,7 @@ class Reference:
 
     def announced(self, now: int, name: str, new: str, ticks: int) -> State:
         group = self.groups[name]
-        state = (State.SCHEDULED if ticks > 0 else State.STARTED) if group.on else State.UNHEARD
+        state = (State.SCHEDULED if ticks > 0 else State.STARTED) if group.on else State.NOT_ENABLED
         event = self.events[new] = ReferenceEvent(new, name, now + max(ticks, 0), state)
         if group.on:
             event.in_document = now >= group.since + self.warm

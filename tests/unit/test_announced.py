@@ -64,7 +64,7 @@ def test_a_group_that_never_asked_is_frozen_at_once() -> None:
     lab = AnnouncedFleet(fleet(2, 2, sets=2), Announcement(), listeners=["g0"])
     begun = lab.world.at
     lab.run()
-    assert [h.group for h in lab.happenings(Kind.UNHEARD)] == ["set-1"]
+    assert [h.group for h in lab.happenings(Kind.NOT_ENABLED)] == ["set-1"]
     assert lab.calls(StopCalled)["g1"].called.raw_ns - begun < 15 * NS_PER_S
     alone = AnnouncedFleet(fleet(1, 1), Announcement(), listeners=[])
     begun = alone.world.at
@@ -142,7 +142,7 @@ def test_nobody_is_frozen_before_its_event_has_started_and_been_shown(
     lab.run()
     stops = lab.calls(StopCalled)
     began = {h.event: h.at.raw_ns for h in lab.happenings(Kind.STARTED)}
-    unheard = {h.event for h in lab.happenings(Kind.UNHEARD)}
+    unheard = {h.event for h in lab.happenings(Kind.NOT_ENABLED)}
     off = {h.event for h in lab.happenings(Kind.CANCELLED)}
     frozen = {event.guest: event.frozen for event in lab.world.of(CycleBegan)}
     assert sorted(frozen) == sorted(spec.name for spec in specs)

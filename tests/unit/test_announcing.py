@@ -20,7 +20,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.events.service import MetadataService
 from lab.process.clock import HostClock
-from lab.session.announcer import HEARD_NS, CellMetadataService
+from lab.session.announcer import ENABLED_WITHIN_NS, CellMetadataService
 
 DIED = HandlerEnd("dies.py", "exit-code", "exited", "1", "KeyError: 'Events'")
 
@@ -78,7 +78,7 @@ def test_a_handler_that_dies_before_it_asks_is_told_at_once(service: MetadataSer
     began = time.monotonic()
     with pytest.raises(GuestError, match="its handler exited with status 1: KeyError: 'Events'"):
         announcing(Told(), Handler(DIED))._await(service, ["web-0"])
-    assert time.monotonic() - began < HEARD_NS / NS_PER_S / 2
+    assert time.monotonic() - began < ENABLED_WITHIN_NS / NS_PER_S / 2
 
 
 def test_an_end_is_told_once_and_recorded_for_the_cell(service: MetadataService) -> None:

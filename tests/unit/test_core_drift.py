@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.clock import Interval
-from lab.core.drift import drift, drift_over, mean_drift, segments, wander_ns
+from lab.core.drift import average_drift, drift, drift_over, segments, wander_ns
 from lab.core.offsets import Rate, Sample
 from tests.unit.simulation import MS, US, S
 from tests.unit.strategies import cases
@@ -41,7 +41,7 @@ rates = st.integers(-500_000, 500_000)
 @cases(60)
 def test_the_drift_lies_in_its_interval(seed: int, ppb: int, count: int) -> None:
     seen = look(seed, ppb, [], count=count)
-    straight, mean = drift(seen), mean_drift(seen)
+    straight, mean = drift(seen), average_drift(seen)
     assert straight is not None
     assert mean is not None
     for each in (straight, mean):
@@ -82,7 +82,7 @@ def test_a_clock_that_changes_its_rate_wanders(seed: int, ppb: int, bend: int) -
     assert drift(seen) is None
     wander = wander_ns([seen])
     assert abs(bend) // 2 - 5 * MS <= wander <= abs(bend) // 2
-    mean = mean_drift(seen)
+    mean = average_drift(seen)
     assert mean is not None
     # From the first sample's instant to the last one's, both a little inside of the whole.
     near = 2 * abs(bend) / (60 * S) * 2e6 / 60 + 1
@@ -91,7 +91,7 @@ def test_a_clock_that_changes_its_rate_wanders(seed: int, ppb: int, bend: int) -
 
 def test_too_little_to_tell() -> None:
     one = look(1, 0, [], count=1)
-    assert drift(one) is drift([]) is drift_over([]) is mean_drift(one) is None
+    assert drift(one) is drift([]) is drift_over([]) is average_drift(one) is None
     assert wander_ns([]) == wander_ns([one]) == wander_ns([one, one]) == 0
     assert segments([], Rate.within(1)) == []
 

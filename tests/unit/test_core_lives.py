@@ -97,7 +97,7 @@ def test_a_timeline() -> None:
     assert one.notice_ns == 900 * MS
     assert one.minimum_ns == 15 * S
     assert one.after_not_before == Interval(-12 * S, -12 * S + 4 * MS)
-    assert [one.kept(member) for member in one.members] == [True, True]
+    assert [one.within_announced(member) for member in one.members] == [True, True]
     assert outcomes(
         one, acknowledged=True, seen=True, started_seen=True, kept=True, cancelled=False, at_least_ns=800 * MS
     ) == dict.fromkeys(
@@ -158,7 +158,7 @@ def test_a_bound_that_straddles_the_announced_duration_is_undecided(
     pause: Interval | None, kept: bool | None
 ) -> None:
     one = lived(event(("web-0",)), GOOD, [result("web-0", 3 * S, pause)])
-    assert one.kept(one.members[0]) is kept
+    assert one.within_announced(one.members[0]) is kept
     by_outcome = {True: P, False: F, None: O}
     assert outcomes(one, kept=True)["pause announced"] is by_outcome[kept]
     opposite = None if kept is None else not kept
@@ -171,7 +171,7 @@ def test_an_unknown_duration_is_neither_kept_nor_broken() -> None:
 
 
 def test_nobody_is_told_and_nobody_is_waited_for() -> None:
-    one = lived(event(("web-0", "web-1")), [(Kind.UNHEARD, 0, "")], PAIR)
+    one = lived(event(("web-0", "web-1")), [(Kind.NOT_ENABLED, 0, "")], PAIR)
     assert one.published is None
     assert outcomes(one) == {"started first": P, "gone": P}
     found = outcomes(one, acknowledged=True, seen=False, at_least_ns=0)

@@ -12,7 +12,7 @@ from lab.core.findings import findings
 from lab.core.judge import measure
 from lab.core.method import FreezeMethod, Regime
 from lab.core.plan import CycleSpec, Expectations, HoldPatch, ResyncMechanism
-from lab.core.predictions import held
+from lab.core.predictions import prediction_checks
 from lab.core.result import CycleResult
 from lab.core.timeline import MemoryProof, Observation, Rescue
 from lab.core.timesync.compare import CLAIMS
@@ -33,7 +33,7 @@ def outcomes_of(result: CycleResult, expect: Expectations = EXPECT) -> dict[str,
 
 def claims(result: CycleResult) -> dict[str, bool | None]:
     """Of the method; its resync's are in test_core_timesync.py."""
-    return {claim.claim: claim.agrees for claim in held(result) if claim.claim not in CLAIMS}
+    return {claim.claim: claim.agrees for claim in prediction_checks(result) if claim.claim not in CLAIMS}
 
 
 def test_a_reboot_has_an_outage_and_another_boot_and_no_pause() -> None:

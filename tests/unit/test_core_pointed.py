@@ -28,7 +28,7 @@ from lab.core.pause import measure_pause
 from lab.core.plan import Expectations, FreezeMethod, Regime, ResyncMechanism
 from lab.core.resync import Correction, SyncOutcome, measure_resync
 from lab.core.stats import quantile, summary
-from lab.core.timeline import MOST_KEPT, Call, Heartbeat, Hole, Observation, Reading, SamplerReport
+from lab.core.timeline import MOST_RECORDS, Call, Heartbeat, Hole, Observation, Reading, SamplerReport
 from lab.core.verdict import Outcome, at_least, at_most, worst
 from lab.core.witnesses import LATE_NS, Witness, event_in, gap_witness, hypervisor_witness, silence_witness
 from tests.unit.readings import T0, call, reading, stamp
@@ -260,9 +260,9 @@ def test_the_gaps_witness() -> None:
     assert gap_witness(report((S, S + 8 * MS)), *where) == (Interval(0, 6 * MS), 8 * MS)
     assert gap_witness(report(first=6 * S), *where) is None
     assert gap_witness(report(last=8 * S), *where) is None
-    full = report(*[(S, S + 8 * MS)] * MOST_KEPT)
+    full = report(*[(S, S + 8 * MS)] * MOST_RECORDS)
     assert gap_witness(full, *where) is None
-    assert gap_witness(replace(full, most_kept=MOST_KEPT + 1), *where) is not None
+    assert gap_witness(replace(full, most_kept=MOST_RECORDS + 1), *where) is not None
 
 
 def test_a_history_is_judged_by_what_its_own_sampler_takes_for_a_step() -> None:

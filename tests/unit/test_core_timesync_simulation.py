@@ -18,7 +18,7 @@ from lab.core.findings import findings, outcome_of
 from lab.core.judge import CycleResult, measure
 from lab.core.mechanism import Means
 from lab.core.plan import CycleSpec, Expectations, HoldPatch, Regime, ResyncMechanism
-from lab.core.predictions import compared, held
+from lab.core.predictions import compared, prediction_checks
 from lab.core.resync import Correction
 from lab.core.resync_findings import AS_PREDICTED as AS_PREDICTED_METRIC
 from lab.core.timesync.compare import CLAIMS, NOT_YET
@@ -165,7 +165,7 @@ def forecast_of(s: Scenario, setup: Setup) -> tuple[Forecast, int]:
 
 
 def claims_of(result: CycleResult) -> dict[str, bool | None]:
-    return {one.claim: one.agrees for one in held(result) if one.claim in CLAIMS}
+    return {one.claim: one.agrees for one in prediction_checks(result) if one.claim in CLAIMS}
 
 
 @given(quiet, st.sampled_from(SETUPS), plots, st.integers(300 * MS, 8 * S))

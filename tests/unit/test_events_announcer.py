@@ -141,13 +141,13 @@ def test_a_guest_in_no_set_is_in_no_other_s_group() -> None:
 @pytest.mark.parametrize(
     ("states", "state"),
     [
-        ((), State.UNHEARD),
-        ((State.UNHEARD, State.UNHEARD), State.UNHEARD),
+        ((), State.NOT_ENABLED),
+        ((State.NOT_ENABLED, State.NOT_ENABLED), State.NOT_ENABLED),
         ((State.STARTED, State.SCHEDULED, State.CANCELLED), State.SCHEDULED),
         ((State.STARTED, State.CANCELLED, State.OVER), State.CANCELLED),
         ((State.STARTED, State.OVER), State.STARTED),
-        ((State.STARTED, State.UNHEARD), State.STARTED),
-        ((State.OVER, State.UNHEARD), State.OVER),
+        ((State.STARTED, State.NOT_ENABLED), State.STARTED),
+        ((State.OVER, State.NOT_ENABLED), State.OVER),
         ((State.OVER, State.OVER), State.OVER),
     ],
 )
@@ -256,10 +256,10 @@ def test_guests_whose_group_never_polled_are_not_notified() -> None:
     bench = Bench()
     bench.poll("db-0")
     ids = bench.announcer.announce(["web-0", "db-0"], Announcement(), CYCLE)
-    assert bench.announcer.state(ids[:1]) is State.UNHEARD
+    assert bench.announcer.state(ids[:1]) is State.NOT_ENABLED
     assert bench.announcer.state(ids) is State.SCHEDULED
-    assert bench.announcer.heard("db-0")
-    assert not bench.announcer.heard("web-0")
+    assert bench.announcer.has_asked("db-0")
+    assert not bench.announcer.has_asked("web-0")
     bench.clock.ns += 15 * S
     bench.announcer.all_clear(ids)
     assert bench.announcer.state(ids) is State.OVER

@@ -183,7 +183,7 @@ def test_a_guest_is_shown_events_of_its_own_availability_set_only(
     clients = {about.guest: enter(about.guest) for about in ABOUTS}
     for client in clients.values():
         assert client.ask().ids == []
-    assert [guest for guest in clients if service.heard(guest)] == list(clients)
+    assert [guest for guest in clients if service.has_asked(guest)] == list(clients)
     (event,) = service.announcer.announce(["web-0"], Announcement(), CYCLE)
     assert {guest: client.ask().ids for guest, client in clients.items()} == {
         "web-0": [event], "web-1": [event], "db-0": [], "web": [],
@@ -690,7 +690,7 @@ def test_polls_from_everywhere_while_events_come_and_go(service: MetadataService
         polls = [pool.submit(poll, guest) for guest in guests]
         made: set[str] = set()
         try:
-            assert eventually(lambda: all(map(service.heard, set(guests))))
+            assert eventually(lambda: all(map(service.has_asked, set(guests))))
             for _ in range(40):
                 events = service.announcer.announce(["web-0", "web-1"], Announcement(), CYCLE)
                 made.update(events)

@@ -36,14 +36,14 @@ def test_user_namespaces_are_tried(
     monkeypatch.setenv("PATH", str(tmp_path))
     found = checks._user_namespaces()
     assert found.ok is ok
-    assert said in found.said
+    assert said in found.result
     assert bool(found.fix) is not ok
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_user_without_subordinate_ids_has_none() -> None:
     """That newuidmap is there says nothing."""
-    code = "from lab.session.checks import _user_namespaces as found; print(found().ok, found().said)"
+    code = "from lab.session.checks import _user_namespaces as found; print(found().ok, found().result)"
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", code],
         cwd=ROOT,

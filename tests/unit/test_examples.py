@@ -116,7 +116,7 @@ class Site:
     def start(self, *options: str, **environment: str) -> None:
         """Start the handler, and wait until the service is switched on by it."""
         self.handler.start(*options, **environment)
-        until(lambda: self.service.heard("web-0"), lambda: self.handler.log)
+        until(lambda: self.service.has_asked("web-0"), lambda: self.handler.log)
 
     def announce(self, *guests: str, spec: Announcement = LONG) -> str:
         return self.announcer.announce(guests, spec, CYCLE)[0]

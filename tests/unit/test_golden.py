@@ -21,7 +21,7 @@ from lab.errors import GuestError, ImageError
 from lab.guest.identity import Identity, Orders
 from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg, render
 from lab.hypervisor.golden import shape
-from lab.image.golden import STRIKES, Golden, GoldenStore, keep_ram, key
+from lab.image.golden import STRIKES, Golden, GoldenStore, compact_ram, key
 from lab.image.seed import contents, make_seed
 from lab.image.store import Image
 from lab.process.clock import HostClock
@@ -141,7 +141,7 @@ def test_a_golden_state_is_made_once_and_found_again(store: GoldenStore, image: 
     assert store.find(image, facts(image)) == made
     assert store.make(image, facts(image), lambda _folder: pytest.fail("made again")) == made
     assert made.state() == b"state"
-    assert made.told == {"probe_path": "/proc/1/fd/2"}
+    assert made.report == {"probe_path": "/proc/1/fd/2"}
     assert made.folder.stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in made.folder.iterdir())
     assert store.folder.stat().st_mode & 0o077 == 0
@@ -267,7 +267,7 @@ def test_ram_is_the_same_and_no_larger(pages: list[int | None], tail: bool) -> N
                 if byte is not None:
                     file.seek(index * PAGE)
                     file.write(bytes([byte]) * PAGE)
-        keep_ram(source, kept)
+        compact_ram(source, kept)
         kept.rename(Path(folder) / "ram")
         Golden(Path(folder), "", len(pages) * PAGE, 0, "", {}, {}).copy_ram(copy)
         assert copy.read_bytes() == source.read_bytes()
@@ -333,8 +333,8 @@ def orders(path: Path, within_ns: int = 10**10) -> Orders:
 
 def test_the_clock_is_set_before_and_after_and_the_order_is_one_line(tmp_path: Path) -> None:
     guest = Guest(tmp_path / "s", GOOD)
-    with orders(tmp_path / "s") as told:
-        became = told.become(Identity("web-0", "u", "10.0.2.15/24", "", {"/etc/x": (b"\n\0", 0o444)}))
+    with orders(tmp_path / "s") as report:
+        became = report.become(Identity("web-0", "u", "10.0.2.15/24", "", {"/etc/x": (b"\n\0", 0o444)}))
     assert became.mac == "m"
     assert 0 < became.clock_ns < 10**10
     assert [line.split()[0] for line in guest.heard] == [b"time", b"be", b"time", b"done"]
@@ -348,5 +348,5 @@ def test_the_clock_is_set_before_and_after_and_the_order_is_one_line(tmp_path: P
 )
 def test_a_guest_that_cannot_says_why(tmp_path: Path, answer: bytes | None, why: str) -> None:
     Guest(tmp_path / "s", {**GOOD, b"be": answer})
-    with orders(tmp_path / "s", 10**9) as told, pytest.raises(GuestError, match=why):
-        told.become(Identity("web-0", "u", "", "", {}))
+    with orders(tmp_path / "s", 10**9) as report, pytest.raises(GuestError, match=why):
+        report.become(Identity("web-0", "u", "", "", {}))

@@ -27,7 +27,7 @@ from lab.core.method import FreezeMethod, Regime
 from lab.core.timeline import ClockStep, Reading, SamplerReport
 from lab.errors import HypervisorError, RecordError, Refused, UsageError
 from lab.guest.local import host_probe
-from lab.hypervisor.kept import state_of_kept
+from lab.hypervisor.kept import domain_status
 from lab.image.build import Progress
 from lab.ports import NullView, View
 from lab.process.clock import HostClock
@@ -36,7 +36,7 @@ from lab.record.model import Calibration
 from lab.report.accuracy import show_accuracy
 from lab.report.calibration import render_calibration
 from lab.report.drift import Plot, render_look
-from lab.report.kept import render_kept
+from lab.report.kept import render_kept_guests
 from lab.report.page import Page
 from lab.session import calibration, calibration_run, drift_study, kept_guests
 from lab.session.guests import Guests
@@ -142,17 +142,17 @@ def test_an_accelerator_that_is_none_is_refused_before_anything_is_started(tmp_p
 
 
 def test_the_state_of_a_process_that_is_not_there(tmp_path: Path) -> None:
-    assert state_of_kept(tmp_path, "freezelab-x", "no-such-uuid") == "gone"
+    assert domain_status(tmp_path, "freezelab-x", "no-such-uuid") == "gone"
 
 
 def test_the_list_can_be_copied_from(tmp_path: Path) -> None:
     keep(tmp_path)
     console, out = shown(60)
-    render_kept(kept_guests.listing(tmp_path), console)
+    render_kept_guests(kept_guests.listing(tmp_path), console)
     assert "freezelab down web-0" in out.getvalue()
     alive = [{**row, "state": "running"} for row in kept_guests.listing(tmp_path)]
     console, out = shown(60)
-    render_kept(alive, console)
+    render_kept_guests(alive, console)
     assert str(alive[0]["login"]) in out.getvalue().replace("\n", "")
 
 
@@ -267,7 +267,7 @@ def test_a_guest_that_stood_still_is_cut_there() -> None:
 def test_a_clock_is_disciplined_when_the_kernel_or_a_program_says_so(
     status: int, freq: float, tick: int, programs: tuple[str, ...], held: bool
 ) -> None:
-    assert Discipline(status, freq, tick, 16_000_000, programs).held is held
+    assert Discipline(status, freq, tick, 16_000_000, programs).disciplined is held
 
 
 def test_plot_and_result_fit_80_columns() -> None:
@@ -422,22 +422,22 @@ def test_a_rough_calibration_does_not_take_a_good_ones_place(tmp_path: Path) -> 
         "", "made at a load of 6.3 on 2 CPUs", "only 1 of 30 pauses"
     )  # fmt: skip
     for first in (few, loaded):
-        assert calibration.keep(tmp_path, first) == ""  # better than none
+        assert calibration.store(tmp_path, first) == ""  # better than none
     kept = calibration.load(tmp_path)
     assert kept is not None
     assert kept.made == "busy"
-    assert calibration.keep(tmp_path, good) == ""
+    assert calibration.store(tmp_path, good) == ""
     for later in (few, loaded):
-        why = calibration.keep(tmp_path, later)
+        why = calibration.store(tmp_path, later)
         assert (
             why == f"{later.rough}; the calibration of good stands (freezelab calibrate --forget removes it)"
         )
     assert calibration.load(tmp_path) == good
-    assert calibration.keep(tmp_path, replace(few, machine=replace(few.machine, kernel="k2"))) == ""
+    assert calibration.store(tmp_path, replace(few, machine=replace(few.machine, kernel="k2"))) == ""
 
 
 def test_a_rough_calibration_is_quoted_as_one(tmp_path: Path) -> None:
-    calibration.keep(tmp_path, full(load=6.3, cpus=2))
+    calibration.store(tmp_path, full(load=6.3, cpus=2))
     quoted = calibration.for_record(tmp_path, MACHINE)
     assert quoted is not None
     console, out = shown(120)
@@ -450,7 +450,7 @@ def test_a_rough_calibration_is_quoted_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_calibration_can_be_forgotten(tmp_path: Path, damaged: bool) -> None:
-    calibration.keep(tmp_path, full())
+    calibration.store(tmp_path, full())
     if damaged:
         (tmp_path / "calibration.json").write_text("{")
     environment = {"FREEZELAB_HOME": str(tmp_path)}

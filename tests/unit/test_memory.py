@@ -98,7 +98,7 @@ def test_what_is_allocated_is_there_and_in_no_digest(shm: Path) -> None:
     with path.open("r+b") as file:
         file.seek(5 * PAGE)
         file.write(b"x")
-    assert take(path).held == (range(5, 6),)
+    assert take(path).allocated == (range(5, 6),)
     memory.allocate(path, PAGES * PAGE)
     assert path.read_bytes() == bytes(PAGES * PAGE)
     path.unlink()

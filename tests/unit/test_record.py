@@ -65,7 +65,7 @@ def simulated(**changes: Any) -> Observation:
 
 CYCLES = [
     replace(simulated(regime=Regime.RUNNING, repair=Repair.NONE), cycle=0),
-    replace(simulated(seed=1), cycle=1, resync_said="set", problems=("a “problem”, told in UTF-8",)),
+    replace(simulated(seed=1), cycle=1, resync_report="set", problems=("a “problem”, told in UTF-8",)),
     replace(simulated(seed=2, regime=Regime.JUMPED, repair=Repair.NONE), cycle=2),
 ]
 
@@ -107,7 +107,7 @@ def written(folder: Path, cycles: list[Observation]) -> Path:
             journal.append(SamplesTaken(*where, o.sampler))
             journal.append(BeatsArrived(*where, o.beats))
             journal.append(FactsRead(*where, "after", o.facts_after))
-            journal.append(ResyncReported(*where, o.resync_said, o.resync_finished_raw_ns))
+            journal.append(ResyncReported(*where, o.resync_report, o.resync_finished_raw_ns))
             journal.append(CycleEnded(*where, o.host_step_ns))
         journal.append(RunEnded(interrupted=False, failure=""))
     return folder / EVENTS

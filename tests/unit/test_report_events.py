@@ -11,7 +11,7 @@ from syrupy.assertion import SnapshotAssertion
 from lab.core.units import NBSP
 from lab.record.journal import read_history
 from lab.record.run import Run, judge
-from lab.report.notices import show_events, told
+from lab.report.notices import announced_text, show_events
 from lab.report.page import Page
 from lab.report.rollout import show_rollouts
 from lab.report.terminal import render
@@ -68,4 +68,4 @@ def test_a_run_without_announcements_tells_of_none(runs: dict[str, Run]) -> None
     from tests.unit.builders import run
 
     assert shown(run(), 80) == ""
-    assert told(runs["spared"].events).endswith("called off, and nobody was frozen")
+    assert announced_text(runs["spared"].events).endswith("called off, and nobody was frozen")

@@ -28,7 +28,7 @@ from lab.record.run import (
     Run,
     TimerFleet,
 )
-from lab.report.claims import told
+from lab.report.claims import claim_text
 from lab.report.curve import show_curve
 from lab.report.junit import write_junit
 from lab.report.page import Page
@@ -405,12 +405,14 @@ def test_a_length_between_two_bounds(low: int, high: int, text: str) -> None:
 
 
 def test_a_source_is_told_in_one_line() -> None:
-    assert told(WRONG)[0].startswith("claimed ± 2.1 ms, was 4 980.3 ± 0.4 ms behind; wrong for 4.3–4.6 s")
-    assert told(HELD)[0] == "never better than it was (41 claims)"
-    assert told(replace(HELD, judged=0)) == ("41 claims, none could be judged", "yellow")
+    assert claim_text(WRONG)[0].startswith(
+        "claimed ± 2.1 ms, was 4 980.3 ± 0.4 ms behind; wrong for 4.3–4.6 s"
+    )
+    assert claim_text(HELD)[0] == "never better than it was (41 claims)"
+    assert claim_text(replace(HELD, judged=0)) == ("41 claims, none could be judged", "yellow")
     said = "said itself that it was not synchronised, for up to 3.00 s (41 claims, none judged)"
-    assert told(replace(HELD, judged=0, unsynced_ns=3 * S)) == (said, "")
-    assert "by its own word for up to 3.00 s" in told(replace(HELD, unsynced_ns=3 * S))[0]
+    assert claim_text(replace(HELD, judged=0, unsynced_ns=3 * S)) == (said, "")
+    assert "by its own word for up to 3.00 s" in claim_text(replace(HELD, unsynced_ns=3 * S))[0]
 
 
 def test_a_single_run_tells_every_source() -> None:

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lab.report.page import Page
-from lab.report.table import KEPT, Column, Layout, Piece, Table, forms
+from lab.report.table import ALWAYS, Column, Layout, Piece, Table, forms
 
 ROWS = (1, 22, 333)
 
 
-def column(head: str, rank: float = KEPT) -> Column[int]:
+def column(head: str, rank: float = ALWAYS) -> Column[int]:
     return Column(head, lambda row: (f"{head}{row}", ""), rank=rank)
 
 
@@ -58,7 +58,7 @@ def test_a_narrower_form_takes_the_columns_place_until_its_own_rank_is_reached()
 
 
 def test_a_gap_has_a_rank_and_comes_back_where_a_column_has_made_room() -> None:
-    table = Table([column("a", 3), column("b")], ROWS, gaps={3: 1, 2: 2, 1: KEPT})
+    table = Table([column("a", 3), column("b")], ROWS, gaps={3: 1, 2: 2, 1: ALWAYS})
     assert [fitted(table, width).gap for width in (11, 10, 9)] == [3, 2, 1]
     assert heads(table, 9) == ["a", "b"]
     assert heads(table, 8) == ["b"]
@@ -94,7 +94,7 @@ def test_where_nothing_more_can_be_dropped_cells_are_cut(width: int) -> None:
     assert max(map(len, lines)) <= width
 
 
-COLUMNS = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 4) | st.just(KEPT)), min_size=1, max_size=6)
+COLUMNS = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 4) | st.just(ALWAYS)), min_size=1, max_size=6)
 
 
 @given(COLUMNS, st.integers(1, 80))
@@ -104,5 +104,5 @@ def test_a_wider_page_shows_no_less(given_columns: list[tuple[int, float]], widt
     narrow, wide = fitted(table, width), fitted(table, width + 1)
     assert set(map(id, narrow.columns)) <= set(map(id, wide.columns))
     dropped = [c.rank for c in made if id(c) not in set(map(id, narrow.columns))]
-    assert not dropped or max(dropped) < min([c.rank for c in narrow.columns], default=KEPT)
-    assert narrow.width <= width or all(c.rank == KEPT for c in narrow.columns)
+    assert not dropped or max(dropped) < min([c.rank for c in narrow.columns], default=ALWAYS)
+    assert narrow.width <= width or all(c.rank == ALWAYS for c in narrow.columns)

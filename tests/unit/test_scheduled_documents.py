@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.core.clock import Stamp
-from lab.core.scheduled.documents import document, etag, http_date, to_json, told
+from lab.core.scheduled.documents import document, etag, http_date, to_json, visible_events
 from lab.core.scheduled.instance import (
     About,
     find,
@@ -90,7 +90,7 @@ def test_types_that_a_version_does_not_know_are_left_out(version: ApiVersion) ->
     events = [event(kind) for kind in EventType]
     known = ["Freeze", "Reboot", "Redeploy"]
     known += ["Preempt"] * (version >= "2017-11-01") + ["Terminate"] * (version >= "2019-01-01")
-    assert [one.notice.type.value for one in told(events, version)] == known
+    assert [one.notice.type.value for one in visible_events(events, version)] == known
     made = document(1, events, version, str)
     assert [one["EventType"] for one in made["Events"]] == known
 

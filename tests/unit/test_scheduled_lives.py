@@ -174,7 +174,7 @@ class Life:
     def cancel(self, one: str) -> None:
         self.both(lambda machine: machine.cancel(self.at, one))
         event = self.right.events[one]
-        if event.state in (State.SCHEDULED, State.UNHEARD):
+        if event.state in (State.SCHEDULED, State.NOT_ENABLED):
             self.right.ended(event, State.CANCELLED)
         self.check(event.group)
 
@@ -227,7 +227,7 @@ class Life:
                 assert documents.setdefault(incarnation, events) == events
                 assert max(documents) == incarnation
             for guest in members:
-                assert self.machine.heard(guest) is (group.on and guest in self.heard[name])
+                assert self.machine.has_asked(guest) is (group.on and guest in self.heard[name])
                 assert self.machine.group_of(guest) == name
         for one in self.right.events.values():
             assert self.machine.state(one.id) is one.state
@@ -257,7 +257,7 @@ class Life:
             assert self.machine.event(it.event).notice.group == it.group
             assert it.kind not in mine  # once at most, each
         match it.kind:
-            case Kind.PUBLISHED | Kind.UNHEARD:
+            case Kind.PUBLISHED | Kind.NOT_ENABLED:
                 assert not past
             case Kind.STARTED | Kind.APPROVED | Kind.SEEN | Kind.SEEN_STARTED:
                 assert Kind.PUBLISHED in kinds and not kinds & {Kind.GONE, Kind.CANCELLED}
@@ -293,9 +293,9 @@ class Life:
             if kind in (Kind.SEEN, Kind.SEEN_STARTED):
                 assert (guest, one) in self.shown_to
                 assert (guest, one, Kind.SEEN_GONE) in told or over_rate
-        unheard = {h.event for h in self.story if h.kind is Kind.UNHEARD}
+        unheard = {h.event for h in self.story if h.kind is Kind.NOT_ENABLED}
         assert not unheard & {one for _, one in self.shown_to}
-        assert {h.event for h in self.story if h.kind in (Kind.PUBLISHED, Kind.UNHEARD)} == set(
+        assert {h.event for h in self.story if h.kind in (Kind.PUBLISHED, Kind.NOT_ENABLED)} == set(
             self.right.events
         )
 

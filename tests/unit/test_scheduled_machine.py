@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from lab.core.clock import Stamp
-from lab.core.scheduled.machine import REFUSALS_KEPT, Machine
+from lab.core.scheduled.machine import MOST_REFUSALS, Machine
 from lab.core.scheduled.model import EventStatus, EventType, Fault, Kind, Notice, Rules, State
 from tests.unit.scheduled_reference import GROUPS, NOWHERE, RAW0_NS, REAL0_NS, S, event_id
 
@@ -28,14 +28,14 @@ ONE, TWO, THREE = (event_id(number) for number in (1, 2, 3))
 
 def test_a_group_that_never_polled_is_not_notified_and_not_waited_for() -> None:
     machine = Machine(GROUPS)
-    assert machine.announce(at(0), notice(900), ONE) is State.UNHEARD
+    assert machine.announce(at(0), notice(900), ONE) is State.NOT_ENABLED
     machine.admit(at(1), "a0")
     assert machine.poll(at(1), "a0") == (1, ())
     machine.start(at(2), ONE)
-    assert machine.state(ONE) is State.UNHEARD and not machine.state(ONE).waits
+    assert machine.state(ONE) is State.NOT_ENABLED and not machine.state(ONE).waits
     assert not machine.approve(at(3), "a0", [ONE])
     assert machine.poll(at(3), "a0") == (1, ())
-    assert [h.kind for h in machine.happened()] == [Kind.UNHEARD, Kind.ENABLED]
+    assert [h.kind for h in machine.happened()] == [Kind.NOT_ENABLED, Kind.ENABLED]
 
 
 def test_several_starts_at_once_are_several_changes_to_a_slow_poller() -> None:
@@ -75,7 +75,7 @@ def test_an_approval_on_behalf_of_the_group_is_nobodys() -> None:
     machine.happened()
     machine.release(at(1), ONE.lower(), "by hand")
     machine.release(at(1), TWO, "by hand")
-    assert machine.state(ONE) is State.STARTED and machine.state(TWO) is State.UNHEARD
+    assert machine.state(ONE) is State.STARTED and machine.state(TWO) is State.NOT_ENABLED
     machine.approve(at(2), "a0", [ONE])
     machine.finish(at(3), ONE)
     machine.release(at(4), ONE, "by hand")
@@ -106,7 +106,7 @@ def test_a_switch_off_ends_no_event_and_breaks_no_promise() -> None:
     assert machine.poll(at(59), "a0")[0] == 2
     assert machine.poll(at(60), "a0") == (1, ())  # not a request: switched off since
     assert machine.state(ONE) is State.SCHEDULED
-    assert not machine.heard("a0")
+    assert not machine.has_asked("a0")
     machine.admit(at(100), "a1")
     assert machine.poll(at(100), "a1") == (1, (machine.event(ONE),))
     machine.advance(at(199.999))
@@ -179,10 +179,10 @@ def test_silence_is_the_group_s_and_ends_with_its_switch_off() -> None:
 
 def test_a_flood_of_refusals_is_not_kept() -> None:
     machine = Machine(GROUPS)
-    for _ in range(REFUSALS_KEPT + 50):
+    for _ in range(MOST_REFUSALS + 50):
         machine.refuse(at(0), "a0", "400: junk")
     machine.announce(at(0), notice(1), ONE)
-    assert len(machine.happened()) == REFUSALS_KEPT + 1
+    assert len(machine.happened()) == MOST_REFUSALS + 1
     machine.refuse(at(0), "a0", "400: junk")
     assert len(machine.happened()) == 1
 
@@ -207,7 +207,7 @@ def test_an_unknown_event_is_a_key_error_and_changes_nothing() -> None:
         lambda: machine.poll(at(1), "nobody"),
         lambda: machine.approve(at(1), "nobody", [ONE]),
         lambda: machine.fail(at(1), ["a0", "nobody"], [Fault.GONE]),
-        lambda: machine.heard("nobody"),
+        lambda: machine.has_asked("nobody"),
         lambda: machine.silence_ns(at(1), "nobody"),
         lambda: machine.group_of("nobody"),
     ]

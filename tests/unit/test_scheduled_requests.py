@@ -141,9 +141,11 @@ def test_a_request_out_of_order_is_refused(
         assert parsed(given)["error"]
     assert (header(given, "Allow") is not None) == (status == 405)
     # It does not count: nothing is switched on by it. What was meant for the events is told, and no more.
-    assert not service.machine.heard("a0")
+    assert not service.machine.has_asked("a0")
     refused = service.refused()
-    assert service.machine.announce(at(2), Notice("a", ("a0",), EventType.FREEZE, S), ONE) is State.UNHEARD
+    assert (
+        service.machine.announce(at(2), Notice("a", ("a0",), EventType.FREEZE, S), ONE) is State.NOT_ENABLED
+    )
     meant = path.rstrip("/").split("/")[:3] == EVENTS.split("/")
     assert [one.text[:3] for one in refused] == ([str(status)] if meant else [])
 
@@ -546,4 +548,4 @@ def test_asking_for_anything_else_switches_nothing_on() -> None:
     service = Service(announced=False)
     for path, query in ((INSTANCE, OLD), ("/metadata/versions", ""), ("/metadata/identity/oauth2/token", "")):
         service.ask(path, query)
-    assert service.machine.happened() == () and not service.machine.heard("a0")
+    assert service.machine.happened() == () and not service.machine.has_asked("a0")

@@ -11,7 +11,7 @@ from lab.core.judge import CycleResult, measure
 from lab.core.offsets import Rate, samples, smoothed
 from lab.core.pause import UNSEEN_FLOORS
 from lab.core.plan import Expectations, FreezeMethod, Regime, ResyncMechanism
-from lab.core.predictions import held
+from lab.core.predictions import prediction_checks
 from lab.core.resync import Correction, SyncOutcome
 from lab.core.steps import PACKET
 from lab.core.timeline import Observation
@@ -264,7 +264,7 @@ def check_steps(truth: Truth, obs: Observation, result: CycleResult) -> None:
 def check_predictions(truth: Truth, obs: Observation, result: CycleResult) -> None:
     """Never wrong: neither a surprise where the guest did as the method's rules say, nor none where not."""
     s = truth.scenario
-    right = {claim.claim: claim.agrees for claim in held(result)}
+    right = {claim.claim: claim.agrees for claim in prediction_checks(result)}
     if s.host_step_ns or s.hidden_ns or s.step_before_ns or s.slew_before_ppb or s.regime is Regime.MIXED:
         return
     assert right["regime"] is not False
@@ -274,13 +274,15 @@ def check_predictions(truth: Truth, obs: Observation, result: CycleResult) -> No
     }  # fmt: skip
     if s.regime in other:
         swapped = replace(result, observation=replace(obs, method=other[s.regime]))
-        wrong = {claim.claim: claim.agrees for claim in held(swapped)}
+        wrong = {claim.claim: claim.agrees for claim in prediction_checks(swapped)}
         assert wrong["regime"] is not True
         assert wrong["wall clock"] is not True
         counted = s.boot_counts and s.regime is Regime.RESUMED
         assert right["boottime"] is not counted
         asleep = replace(result, observation=replace(obs, method=FreezeMethod.GUEST_SLEEP))
-        assert {claim.claim: claim.agrees for claim in held(asleep)}["boottime"] is not (not counted)
+        assert {claim.claim: claim.agrees for claim in prediction_checks(asleep)}["boottime"] is not (
+            not counted
+        )
 
 
 def check(s: Scenario, expect: Expectations) -> CycleResult:

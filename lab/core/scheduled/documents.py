@@ -15,7 +15,7 @@ _DAYS_OF_400_YEARS = 146_097
 _EPOCH = 719_468  # days from 1 March of year 0 to 1 January 1970
 
 
-def told(events: Iterable[Event], version: ApiVersion) -> tuple[Event, ...]:
+def visible_events(events: Iterable[Event], version: ApiVersion) -> tuple[Event, ...]:
     """The events that a document of this version has: those of types that it knows."""
     return tuple(event for event in events if event.notice.type.since <= version)
 
@@ -26,7 +26,7 @@ def document(
     """The document. name: the compute name of a guest."""
     return {
         "DocumentIncarnation": incarnation,
-        "Events": [_event(event, version, name) for event in told(events, version)],
+        "Events": [_event(event, version, name) for event in visible_events(events, version)],
     }
 
 
@@ -59,11 +59,11 @@ def _event(event: Event, version: ApiVersion, name: Callable[[str], str]) -> dic
         "Resources": [prefix + name(guest) for guest in notice.resources],
         "NotBefore": http_date(event.not_before.real_ns) if waits else "",
     }
-    if version.tells_description:
+    if version.has_description:
         fields["Description"] = notice.description
-    if version.tells_source:
+    if version.has_source:
         fields["EventSource"] = notice.source.value
-    if version.tells_duration:
+    if version.has_duration:
         freeze = notice.type is EventType.FREEZE
         fields["DurationInSeconds"] = notice.duration_s if freeze else UNKNOWN_S
     return fields

@@ -37,7 +37,7 @@ from lab.core.scheduled.model import (
 )
 from lab.core.units import NS_PER_S
 
-REFUSALS_KEPT = 1000
+MOST_REFUSALS = 1000
 """Refused requests that are told by one `happened`; a flood is not worth the memory."""
 
 
@@ -51,11 +51,11 @@ class _Due(IntEnum):
 
 @dataclass(eq=False)
 class _Life:
-    """An event and what has become of it. seen: by which guests, as what. approved: by which guests."""
+    """An event and what has become of it. shown: to which guests, as what. approved: by which guests."""
 
     event: Event
     state: State
-    seen: set[tuple[str, EventStatus]] = field(default_factory=set)
+    shown: set[tuple[str, EventStatus]] = field(default_factory=set)
     approved: set[str] = field(default_factory=set)
 
 
@@ -64,7 +64,7 @@ class _Group:
     """A delivery group.
 
     revealed: events are shown. period: how often it was switched on. ready_raw_ns: nothing is answered
-    before. asked_raw_ns: the last request. heard: guests that have asked since it was switched on. events: in
+    before. asked_raw_ns: the last request. asked: guests that have asked since it was switched on. events: in
     the order in which they are shown.
     """
 
@@ -75,7 +75,7 @@ class _Group:
     incarnation: int = 1
     ready_raw_ns: int = 0
     asked_raw_ns: int = 0
-    heard: set[str] = field(default_factory=set)
+    asked: set[str] = field(default_factory=set)
     events: list[_Life] = field(default_factory=list)
 
 
@@ -120,9 +120,9 @@ class Machine:
             not_before=Stamp(now.raw_ns + wait_ns, now.real_ns + wait_ns),
         )
         if not group.enabled:
-            self._lives[key] = _Life(event, State.UNHEARD)
-            self._note(now, Kind.UNHEARD, group, event)
-            return State.UNHEARD
+            self._lives[key] = _Life(event, State.NOT_ENABLED)
+            self._note(now, Kind.NOT_ENABLED, group, event)
+            return State.NOT_ENABLED
         life = _Life(event, State.SCHEDULED if wait_ns else State.STARTED)
         self._lives[key] = life
         group.events.append(life)
@@ -146,7 +146,7 @@ class Machine:
         life = self._lives[_key(event_id)]
         if life.state is State.SCHEDULED:
             self._remove(now, life, State.CANCELLED, Kind.CANCELLED)
-        elif life.state is State.UNHEARD:
+        elif life.state is State.NOT_ENABLED:
             life.state = State.CANCELLED
             self._note(now, Kind.CANCELLED, self._groups[life.event.notice.group], life.event)
 
@@ -156,7 +156,7 @@ class Machine:
         life = self._lives[_key(event_id)]
         if life.state.is_shown:
             self._remove(now, life, State.OVER, Kind.GONE)
-        elif life.state is State.UNHEARD:
+        elif life.state is State.NOT_ENABLED:
             life.state = State.OVER
 
     def release(self, now: Stamp, event_id: str, text: str) -> None:
@@ -211,7 +211,7 @@ class Machine:
         group.asked_raw_ns = now.raw_ns
         if not group.enabled:
             self._enable(now, group, guest)
-        group.heard.add(guest)
+        group.asked.add(guest)
         if self.is_over_rate(now, guest):
             return Fault.TOO_MANY, 0
         late_ns = max(0, group.ready_raw_ns - now.raw_ns)
@@ -258,8 +258,8 @@ class Machine:
         group = self._group(guest)
         for event in events:
             life = self._lives[_key(event.id)]
-            if (guest, event.status) not in life.seen:
-                life.seen.add((guest, event.status))
+            if (guest, event.status) not in life.shown:
+                life.shown.add((guest, event.status))
                 kind = Kind.SEEN if event.status is EventStatus.SCHEDULED else Kind.SEEN_STARTED
                 self._note(now, kind, group, event, guest)
         for life in self._gone[guest]:
@@ -287,7 +287,7 @@ class Machine:
 
     def refuse(self, now: Stamp, guest: str, text: str) -> None:
         """A request of the guest's is answered with an error; text: the status, and why."""
-        if self._refusals < REFUSALS_KEPT:
+        if self._refusals < MOST_REFUSALS:
             self._refusals += 1
             self._note(now, Kind.REFUSED, self._group(guest), None, guest, text)
 
@@ -324,9 +324,9 @@ class Machine:
         """KeyError: no such guest."""
         return self._member_of[guest]
 
-    def heard(self, guest: str) -> bool:
+    def has_asked(self, guest: str) -> bool:
         """Whether the guest has asked since its group was switched on. KeyError: no such guest."""
-        return guest in self._group(guest).heard
+        return guest in self._group(guest).asked
 
     def silence_ns(self, now: Stamp, guest: str) -> int | None:
         """For how long nobody of the guest's group has asked, real time; None when it is switched off.
@@ -367,7 +367,7 @@ class Machine:
         group.events.remove(life)
         _changed(group)
         self._note(now, kind, group, life.event)
-        for guest in sorted({guest for guest, _ in life.seen}):
+        for guest in sorted({guest for guest, _ in life.shown}):
             self._gone[guest].append(life)
 
     def _enable(self, now: Stamp, group: _Group, guest: str) -> None:
@@ -390,7 +390,7 @@ class Machine:
     def _disable(self, now: Stamp, group: _Group) -> None:
         group.enabled = group.revealed = False
         group.incarnation = 1
-        group.heard.clear()
+        group.asked.clear()
         self._note(now, Kind.DISABLED, group)
 
     def _note(

@@ -26,15 +26,15 @@ class ApiVersion(StrEnum):
         return self is ApiVersion.V2017_03_01
 
     @property
-    def tells_description(self) -> bool:
+    def has_description(self) -> bool:
         return self >= ApiVersion.V2019_04_01
 
     @property
-    def tells_source(self) -> bool:
+    def has_source(self) -> bool:
         return self >= ApiVersion.V2019_08_01
 
     @property
-    def tells_duration(self) -> bool:
+    def has_duration(self) -> bool:
         return self >= ApiVersion.V2020_07_01
 
 
@@ -120,7 +120,7 @@ class State(StrEnum):
 
     SCHEDULED = "scheduled"
     STARTED = "started"
-    UNHEARD = "unheard"  # the group never asked: it is not told, and nobody waits for it
+    NOT_ENABLED = "unheard"  # the group never asked: it is not told, and nobody waits for it
     CANCELLED = "cancelled"
     OVER = "over"
 
@@ -140,7 +140,7 @@ class Kind(StrEnum):
     ENABLED = "enabled"  # the group's first request
     DISABLED = "disabled"
     PUBLISHED = "published"
-    UNHEARD = "unheard"
+    NOT_ENABLED = "unheard"
     SEEN = "seen"  # a guest's first answer that has the event as Scheduled
     SEEN_STARTED = "seen-started"  # its first answer that has it as Started
     APPROVED = "approved"

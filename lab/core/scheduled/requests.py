@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from lab.core.clock import Stamp
 from lab.core.scheduled import instance
-from lab.core.scheduled.documents import document, etag, to_json, told
+from lab.core.scheduled.documents import document, etag, to_json, visible_events
 from lab.core.scheduled.instance import About
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import OWN_NAME, ApiVersion, Fault, Recorded
@@ -159,14 +159,14 @@ def _query(raw: str) -> tuple[dict[str, str], bool]:
 
 def _check_headers(request: Request, place: list[str], enforced: bool) -> None:
     """What shows that the request was meant for the service, and was not led to it."""
-    meant: list[str] = []
+    values: list[str] = []
     for name, value in request.headers:
         match name.lower():
             case "x-forwarded-for":
                 raise _Refused(400, "Bad request. X-Forwarded-For is not permitted in a request")
             case "metadata":
-                meant.append(value.strip().lower())
-    if enforced and (not meant or set(meant) != {"true"}):
+                values.append(value.strip().lower())
+    if enforced and (not values or set(values) != {"true"}):
         if place == _TOKEN:
             raise _NoToken("bad_request_102", "Required metadata header not specified")
         raise _Refused(400, "Bad request. Required metadata header not specified")
@@ -226,7 +226,7 @@ def _events(
     )
     if fault is Fault.TRUNCATED:
         return replace(_answer(200, body, ("ETag", tag)), cut_at=len(body) // 2)
-    machine.saw(now, guest, told(events, version))
+    machine.saw(now, guest, visible_events(events, version))
     kind = _TEXT if fault is Fault.PLAIN else _JSON
     return _answer(200, body, ("ETag", tag), kind=kind, after_ns=late_ns)
 

@@ -78,7 +78,7 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
             return Forecast(None, None, None, None, "open: its sources are not known", (CONF,))
         return Forecast(False, Correction.NONE, None, -at.lost, f"left {at.side}: no source", (CONF,))
     change = conf.maxchange
-    if change is not None and _most_seen(at) > change.offset_s * NS_PER_S:
+    if change is not None and _largest_offset_ns(at) > change.offset_s * NS_PER_S:
         text = f"open: maxchange {float(change.offset_s):g} ignores offsets, or ends chronyd"
         return Forecast(None, None, None, None, text, ("chrony.conf(5): maxchange", SOURCE))
     if "R" in options and conf.makestep is not None and conf.makestep.limit > 0:
@@ -97,7 +97,7 @@ def _all_offline(setup: Setup, sources: Sequence[Source]) -> bool:
     return not online and offline > 0
 
 
-def _most_seen(at: Situation) -> Fraction:
+def _largest_offset_ns(at: Situation) -> Fraction:
     """The largest offset that chronyd takes the clock to have: what the pause made of it, taken too far."""
     return at.off.high_ns + at.lost.high_ns * (OVERSHOOT - 1)
 
@@ -110,10 +110,10 @@ def _polls(setup: Setup, sources: Sequence[Source]) -> tuple[int, int]:
     """How often there is a sample of the source that is heard most seldom, and until when its old ones are
     gone, nanoseconds. Sub-second polls are for quick networks, so 1 s is what is sure."""
     slowest = max(sources, key=lambda source: source.maxpoll)
-    poll, said = slowest.maxpoll, number(setup.status, "poll")
-    if said is not None and slowest.minpoll <= said <= slowest.maxpoll:
+    poll, reported = slowest.maxpoll, number(setup.status, "poll")
+    if reported is not None and slowest.minpoll <= reported <= slowest.maxpoll:
         # It is raised by one at a time, and by an offset lowered (ntp_core.c, adjust_poll).
-        poll = min(slowest.maxpoll, said + 1)
+        poll = min(slowest.maxpoll, reported + 1)
     each = _interval_ns(max(0, poll))
     return each, (slowest.samples + 1) * (each + each // 10) + POLL_LATE_NS
 
@@ -155,7 +155,7 @@ def _how(setup: Setup, conf: ChronyConf, at: Situation, each_ns: int) -> tuple[C
         return Correction.SLEW, f": {shown} is used up"
     threshold_ns = make.threshold_s * NS_PER_S
     samples = max(source.samples for source in conf.sources)
-    if (_most_seen(at) if samples >= LINE else at.off.high_ns) + NS_PER_MS <= threshold_ns:
+    if (_largest_offset_ns(at) if samples >= LINE else at.off.high_ns) + NS_PER_MS <= threshold_ns:
         return Correction.SLEW, f": below {format_about(int(threshold_ns))}"
     if make.limit > 0:
         return None, f": slewed when {shown} is used up"

@@ -34,7 +34,7 @@ CLAIMS = (RESYNC, RESYNC_BY, CORRECTION, RESIDUAL)
 AS_PREDICTED = "as predicted"
 NOT_YET = "not yet, as predicted"
 
-HOLD_NS = NS_PER_S // 2
+SETTLED_FOR_NS = NS_PER_S // 2
 """How long the offset has to be seen in the residual. A jump by chronyd that goes too far lasts a poll."""
 
 ASTRAY = 2
@@ -90,31 +90,33 @@ class MeasuredResync:
         return self.curve[-1].from_ns if self.curve else 0
 
 
-def compare(forecast: Forecast, seen: MeasuredResync) -> Compared:
+def compare(forecast: Forecast, observed: MeasuredResync) -> Compared:
     if forecast.repaired is None:
         return Compared(None, f"undecided: {forecast.text}")
-    if not seen.curve or seen.final is None:
+    if not observed.curve or observed.final is None:
         return Compared(None, "undecided: no readings after the resume")
-    forecast = _with_latency_measured(forecast, seen)
-    target = _target(forecast, seen)
+    forecast = _with_latency_measured(forecast, observed)
+    target = _target(forecast, observed)
     if target is None:
         return Compared(None, "undecided: the offset before the freeze was not measured")
-    compared = _judged(forecast, seen, seen.final, target)
-    if compared.agrees is False and forecast.repaired and seen.delay_ns:
+    compared = _judged(forecast, observed, observed.final, target)
+    if compared.agrees is False and forecast.repaired and observed.delay_ns:
         # A forecast knows of no busy host. What only one explains is not told apart from it.
         within = forecast.within
         if within is not None:
-            within = Interval(within.low_ns, within.high_ns + seen.delay_ns)
+            within = Interval(within.low_ns, within.high_ns + observed.delay_ns)
         slower = replace(forecast, within=within)
-        if _judged(slower, seen, seen.final, target.widened(seen.delay_ns)).agrees is not False:
-            words = f"undecided: the busy host held readings up by as much as {format_about(seen.delay_ns)}"
+        if _judged(slower, observed, observed.final, target.widened(observed.delay_ns)).agrees is not False:
+            words = (
+                f"undecided: the busy host held readings up by as much as {format_about(observed.delay_ns)}"
+            )
             return Compared(None, words, compared.claims)
     return compared
 
 
-def _judged(forecast: Forecast, seen: MeasuredResync, final: Interval, target: Interval) -> Compared:
+def _judged(forecast: Forecast, observed: MeasuredResync, final: Interval, target: Interval) -> Compared:
     judged = _repaired if forecast.repaired else _left
-    claims = tuple(judged(forecast, seen, final, target))
+    claims = tuple(judged(forecast, observed, final, target))
     for wanted in (False, None):
         for one in claims:
             if one.agrees is wanted:
@@ -122,33 +124,33 @@ def _judged(forecast: Forecast, seen: MeasuredResync, final: Interval, target: I
     return Compared(True, AS_PREDICTED, claims)
 
 
-def _with_latency_measured(forecast: Forecast, seen: MeasuredResync) -> Forecast:
+def _with_latency_measured(forecast: Forecast, observed: MeasuredResync) -> Forecast:
     """The forecast, where the host's word took longer than estimated: the host read its clock after the
     resume, so the clock that was set by it is no further behind than the step came after the resume. Not
     where it was no further behind before the step."""
-    until, residual = seen.resync.settled_step_until_ns, forecast.residual
+    until, residual = observed.resync.settled_step_until_ns, forecast.residual
     if not forecast.latency_ns or residual is None or until is None or until <= forecast.latency_ns:
         return forecast
     late = Interval(residual.low_ns + forecast.latency_ns - until, residual.high_ns)
-    start = seen.at_resume
+    start = observed.at_resume
     return forecast if start is None or start.meets(late) else replace(forecast, residual=late)
 
 
-def _target(forecast: Forecast, seen: MeasuredResync) -> Interval | None:
+def _target(forecast: Forecast, observed: MeasuredResync) -> Interval | None:
     """Where the offset has to be: what is not corrected is where it was before, and may drift."""
     if forecast.residual is None:
         return None
-    span = seen.curve[-1].at_ns + seen.edge_ns
+    span = observed.curve[-1].at_ns + observed.edge_ns
     drift = int(span * UNDISCIPLINED_PPM / 1e6) + 1
     if forecast.repaired and forecast.correction is not Correction.NONE:
         return forecast.residual.widened(drift)
-    if seen.before is None:
+    if observed.before is None:
         return None
-    start = seen.before
+    start = observed.before
     if forecast.repaired and forecast.residual.low_ns < forecast.residual.high_ns:
         # Somebody keeps it in time: it may have come nearer.
         start = Interval(min(start.low_ns, 0), max(start.high_ns, 0))
-    if (off := running_off(seen.drift)) is not None:
+    if (off := running_off(observed.drift)) is not None:
         on = gone_on(off, span)  # or somebody has stopped it
         start = start + Interval(min(0, on.low_ns), max(0, on.high_ns))
     return (start + forecast.residual).widened(drift)
@@ -161,7 +163,7 @@ def _range(where: Interval) -> str:
     return f"{'-' if where.low_ns < 0 else '+'}{low} to {'-' if where.high_ns < 0 else '+'}{high}"
 
 
-def _left(forecast: Forecast, seen: MeasuredResync, final: Interval, target: Interval) -> list[Claimed]:
+def _left(forecast: Forecast, observed: MeasuredResync, final: Interval, target: Interval) -> list[Claimed]:
     """It stays where the pause put it: at the end of the watch it is there."""
     measured = f"{format_interval(final, signed=True)} at the end"
     agrees: bool | None = None
@@ -174,38 +176,40 @@ def _left(forecast: Forecast, seen: MeasuredResync, final: Interval, target: Int
             words = "repaired, although not predicted"
     found = [Claimed(RESYNC, forecast.text, measured, agrees, words)]
     if forecast.correction is Correction.NONE:
-        found.append(_correction(forecast.correction, seen))
+        found.append(_correction(forecast.correction, observed))
     return found
 
 
-def _repaired(forecast: Forecast, seen: MeasuredResync, final: Interval, target: Interval) -> list[Claimed]:
-    outcome, why, time = settled(seen.curve, target, HOLD_NS)
+def _repaired(
+    forecast: Forecast, observed: MeasuredResync, final: Interval, target: Interval
+) -> list[Claimed]:
+    outcome, why, time = settled(observed.curve, target, SETTLED_FOR_NS)
     back = Claimed(RESYNC, forecast.text, "came back", True, AS_PREDICTED)
     if time is None:
-        return [_not_back(forecast, seen, final, target, outcome, why)]
+        return [_not_back(forecast, observed, final, target, outcome, why)]
     found = [back]
     if forecast.correction is not None and forecast.correction is not Correction.NONE:
-        found.append(_correction(forecast.correction, seen))
+        found.append(_correction(forecast.correction, observed))
     if forecast.within is not None:
-        found.append(_by(forecast.within, time, seen.edge_ns))
-    found.append(_residual(forecast, seen, final, target))
+        found.append(_by(forecast.within, time, observed.edge_ns))
+    found.append(_residual(forecast, observed, final, target))
     return found
 
 
 def _not_back(
     forecast: Forecast,
-    seen: MeasuredResync,
+    observed: MeasuredResync,
     final: Interval,
     target: Interval,
     outcome: SyncOutcome,
     why: str,
 ) -> Claimed:
-    after = format_about(seen.curve[-1].at_ns)
+    after = format_about(observed.curve[-1].at_ns)
     measured = f"{format_interval(final, signed=True)} after {after}"
     within = forecast.within
-    out = not seen.curve[-1].offset.meets(target)
-    if out and within is not None and seen.lasted_ns <= within.high_ns:
-        over = _over(forecast, seen, target)
+    out = not observed.curve[-1].offset.meets(target)
+    if out and within is not None and observed.lasted_ns <= within.high_ns:
+        over = _over(forecast, observed, target)
         if over is None:
             return Claimed(RESYNC, forecast.text, measured, None, NOT_YET)
         left = _range(forecast.residual or target)
@@ -218,17 +222,17 @@ def _not_back(
     return Claimed(RESYNC, forecast.text, measured, False, words)
 
 
-def _over(forecast: Forecast, seen: MeasuredResync, target: Interval) -> str | None:
+def _over(forecast: Forecast, observed: MeasuredResync, target: Interval) -> str | None:
     """Why a clock that is out of `target` at the last reading needs no longer watch, in words ("" where the
     offset speaks for itself); None when it may still come back."""
-    if seen.finished_ns is not None and seen.finished_ns < seen.lasted_ns:
-        return f"; all was done after {format_about(max(0, seen.finished_ns))}"
-    last, step, start = seen.curve[-1].offset, seen.resync.settled_step_ns, seen.at_resume
+    if observed.finished_ns is not None and observed.finished_ns < observed.lasted_ns:
+        return f"; all was done after {format_about(max(0, observed.finished_ns))}"
+    last, step, start = observed.curve[-1].offset, observed.resync.settled_step_ns, observed.at_resume
     if forecast.once and step is not None and abs(step) > target.largest_ns:
         return ""
-    if start is None or seen.before is None:
+    if start is None or observed.before is None:
         return None
-    most = max(start.largest_ns, seen.before.largest_ns)
+    most = max(start.largest_ns, observed.before.largest_ns)
     return "" if last.smallest_ns > max(ASTRAY * most, target.largest_ns) else None
 
 
@@ -248,9 +252,9 @@ def _by(within: Interval, time: Interval, edge_ns: int) -> Claimed:
     return Claimed(RESYNC_BY, predicted, measured, agrees, words)
 
 
-def _correction(predicted: Correction, seen: MeasuredResync) -> Claimed:
+def _correction(predicted: Correction, observed: MeasuredResync) -> Claimed:
     """Both are of the main of it. Nothing seen to move is no contradiction where little was lost."""
-    measured = seen.resync.correction
+    measured = observed.resync.correction
     if measured is None:
         words = "undecided: not told whether it was stepped or slewed"
         return Claimed(CORRECTION, predicted, "not told", None, words)
@@ -266,7 +270,7 @@ def _correction(predicted: Correction, seen: MeasuredResync) -> Claimed:
     return Claimed(CORRECTION, predicted, measured, False, f"{kinds[measured]}, {predicted} predicted")
 
 
-def _residual(forecast: Forecast, seen: MeasuredResync, final: Interval, target: Interval) -> Claimed:
+def _residual(forecast: Forecast, observed: MeasuredResync, final: Interval, target: Interval) -> Claimed:
     predicted = _range(forecast.residual or target)
     agrees: bool | None = None
     words = f"undecided: {format_interval(final, signed=True)}, {predicted} predicted"
@@ -274,8 +278,8 @@ def _residual(forecast: Forecast, seen: MeasuredResync, final: Interval, target:
         agrees, words = True, AS_PREDICTED
     elif not final.meets(target):
         over: str | None = ""
-        if forecast.within is not None and seen.lasted_ns <= forecast.within.high_ns:
-            over = _over(forecast, seen, target)
+        if forecast.within is not None and observed.lasted_ns <= forecast.within.high_ns:
+            over = _over(forecast, observed, target)
         agrees, words = False, f"left at {format_interval(final, signed=True)}, {predicted} predicted{over}"
         if over is None:
             agrees, words = None, NOT_YET

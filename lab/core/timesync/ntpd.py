@@ -125,9 +125,9 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
 
 
 def _repair(setup: Setup, conf: NtpConf, at: Situation) -> Forecast:
-    poll, said = conf.maxpoll, number(setup.status, "hpoll")
-    if said is not None and conf.minpoll <= said <= conf.maxpoll:
-        poll = min(conf.maxpoll, said + 1)
+    poll, reported = conf.maxpoll, number(setup.status, "hpoll")
+    if reported is not None and conf.minpoll <= reported <= conf.maxpoll:
+        poll = min(conf.maxpoll, reported + 1)
     each = NS_PER_S << poll
     stepout = int((300 if conf.stepout_s is None else conf.stepout_s) * NS_PER_S)
     longest = LONGEST_S * NS_PER_S if conf.stepout_s is None else stepout

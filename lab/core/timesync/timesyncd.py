@@ -92,8 +92,8 @@ def most_ns(config: str) -> int:
 
 def _next_poll(setup: Setup, most: int) -> Interval:
     """When it asks, from the resume on. The state was looked at some time before the freeze."""
-    said = setup.status.get("PollIntervalUSec", "").strip()
-    now = int(said) * NS_PER_US if said.isdecimal() else span_ns(said)
+    reported = setup.status.get("PollIntervalUSec", "").strip()
+    now = int(reported) * NS_PER_US if reported.isdecimal() else span_ns(reported)
     if not now:
         return Interval(0, most + RETRY_NS)
     now, since = min(now, most), number(setup.status, "since_poll_s")

@@ -7,7 +7,7 @@ from lab.guest.inside.adjtimex import STA_UNSYNC, TIME_ERROR, Adjtimex
 from lab.guest.inside.asker import Asker, look
 from lab.guest.inside.clocks import MS, RAW, S, gettime
 
-MOST_KEPT = 4000  # of one source; beyond it every second one goes
+MOST_ROWS = 4000  # of one source; beyond it every second one goes
 MOST_TEXT = 160
 ADJTIMEX_NS = 250 * MS
 CHRONYC_NS = 1 * S
@@ -21,7 +21,7 @@ class Claims:
     """What the guest's programs claim, source by source, in order."""
 
     def __init__(self) -> None:
-        self.kept = {}  # type: dict[str, list[list[object]]]
+        self.rows_by_source = {}  # type: dict[str, list[list[object]]]
 
     def add(
         self,
@@ -33,15 +33,15 @@ class Claims:
     ) -> None:
         """One claim, made since the look `begun`."""
         ended = look()
-        rows = self.kept.setdefault(source, [])
+        rows = self.rows_by_source.setdefault(source, [])
         low, high = min(begun[2], ended[2]), max(begun[3], ended[3])
         rows.append([begun[0], ended[1], low, high, synced, bound, text[:MOST_TEXT]])
-        if len(rows) >= MOST_KEPT:
+        if len(rows) >= MOST_ROWS:
             del rows[1::2]
 
     def ended(self, source: str, begun: "tuple[int, int, int, int]", text: str) -> None:
         """The source has ended or does not answer: its last claim no longer stands."""
-        rows = self.kept.get(source)
+        rows = self.rows_by_source.get(source)
         if rows and rows[-1][4:6] != [None, None]:
             self.add(source, begun, None, None, text)
 

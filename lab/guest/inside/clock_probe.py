@@ -48,7 +48,7 @@ PERIOD_NS = 4000000
 FLOOR_NS = 2 * PERIOD_NS
 BEAT_NS = 20000000
 REST_NS = 500000000
-MOST_KEPT = 5000
+MOST_RECORDS = 5000
 MOST_LINES = 50
 STAY_NS = 120 * 1000000000
 NEVER = 1 << 63
@@ -167,10 +167,10 @@ class Sampler:
             if gettime(RAW) - raw > STEP_FLOOR_NS // 2:
                 real = raw + self.apart
         distance = raw - self.last
-        if distance > FLOOR_NS and len(self.holes) < MOST_KEPT:
+        if distance > FLOOR_NS and len(self.holes) < MOST_RECORDS:
             self.holes.append((self.last, raw))
         moved = real - raw - self.apart
-        if abs(moved) > STEP_FLOOR_NS + distance // STEP_SHARE and len(self.steps) < MOST_KEPT:
+        if abs(moved) > STEP_FLOOR_NS + distance // STEP_SHARE and len(self.steps) < MOST_RECORDS:
             self.steps.append((raw, moved))
         self.apart += moved
         self.recent[self.count % 512] = distance
@@ -185,7 +185,7 @@ class Sampler:
             "floor_ns": FLOOR_NS,
             "step_floor_ns": STEP_FLOOR_NS,
             "step_share": STEP_SHARE,
-            "most_kept": MOST_KEPT,
+            "most_kept": MOST_RECORDS,
             "count": self.count,
             "first_raw_ns": self.first,
             "last_raw_ns": self.last,

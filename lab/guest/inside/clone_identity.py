@@ -86,9 +86,9 @@ def processes(names: "tuple[str, ...]") -> "list[tuple[int, int]]":
     return found
 
 
-def wait(holds: "Callable[[], object]", seconds: float) -> bool:
+def wait(condition: "Callable[[], object]", seconds: float) -> bool:
     end = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         if time.monotonic() > end:
             return False
         time.sleep(PAUSE_S)

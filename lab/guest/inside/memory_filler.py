@@ -165,9 +165,9 @@ def send_to_all(peers: "list[socket.socket]", line: bytes) -> "list[socket.socke
 
 
 def main() -> None:
-    size, keep = int(sys.argv[1]), int(sys.argv[2])
+    size, reserve = int(sys.argv[1]), int(sys.argv[2])
     free = available()
-    if size + min(BLOCK, size) + keep > free:
+    if size + min(BLOCK, size) + reserve > free:
         os.write(1, line_of("N", {"available": free}))
         return
     parent = enter_background()

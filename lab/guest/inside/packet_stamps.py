@@ -46,13 +46,13 @@ def ahead(one: int, other: int) -> int:
 
 def connection(pid: int) -> "tuple[int, int] | None":
     """Local and remote port of the one IPv4 TCP connection that process `pid` holds, an SSH server."""
-    held = set()
+    sockets = set()
     try:
         with open("/proc/%d/comm" % pid) as file:
             if not file.read().startswith(("sshd", "dropbear")):
                 return None
         for number in os.listdir("/proc/%d/fd" % pid):
-            held.add(os.readlink("/proc/%d/fd/%s" % (pid, number)))
+            sockets.add(os.readlink("/proc/%d/fd/%s" % (pid, number)))
     except OSError:
         return None
     found = []
@@ -64,7 +64,7 @@ def connection(pid: int) -> "tuple[int, int] | None":
             continue
         for row in rows:
             local, remote, state, inode = row[1], row[2], row[3], row[9]
-            if state != "01" or "socket:[%s]" % inode not in held:
+            if state != "01" or "socket:[%s]" % inode not in sockets:
                 continue
             # ::ffff:a.b.c.d, in words of the machine's own order
             if table == "tcp6" and not local.startswith("0000000000000000FFFF0000"):
@@ -179,9 +179,9 @@ class Packets:
                     # A packet without a stamp is given one when it is fetched (net/socket.c,
                     # __sock_recv_timestamp): the first ones are, as stamping starts a moment late.
                     stamp = seconds * 1000000000 + rest
-                    self.see(data, stamp if stamp <= latest else None)
+                    self.note_packet(data, stamp if stamp <= latest else None)
 
-    def see(self, data: bytes, stamp: "int | None") -> None:
+    def note_packet(self, data: bytes, stamp: "int | None") -> None:
         """One packet, as the filter lets them through."""
         header = (data[0] & 15) * 4
         source, _, begin, acknowledged, offset = struct.unpack_from("!HHIIB", data, header)

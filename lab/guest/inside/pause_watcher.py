@@ -121,7 +121,7 @@ class PauseWatch:
     def begin(self) -> None:
         """Forget, and watch from now on."""
         self.end()
-        self.claims.kept, self.found = {}, None
+        self.claims.rows_by_source, self.found = {}, None
         if self.effects:
             self.rtc = Rtc(gettime(RAW))
             self.askers.append(self.rtc)
@@ -189,7 +189,7 @@ class PauseWatch:
                 self.begin()
                 answer = b"C {}\n"
             elif asked == b"claims":
-                answer = line_of("W", self.claims.kept)
+                answer = line_of("W", self.claims.rows_by_source)
             elif asked == b"effects":
                 self.end()
                 answer = line_of("E", self.found)

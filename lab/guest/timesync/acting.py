@@ -67,28 +67,28 @@ class Acting:
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
         self._thread: threading.Thread | None = None
-        self._said = ""
+        self._outcome = ""
         self._finished_raw_ns: int | None = None
 
     def _start(self, act: Callable[[], str]) -> None:
         def run() -> None:
             try:
-                self._said = act()
+                self._outcome = act()
             except FreezelabError as error:
-                self._said = f"failed: {error.what}"
+                self._outcome = f"failed: {error.what}"
             except BaseException as error:
-                self._said = f"failed: {type(error).__name__}: {error}"
+                self._outcome = f"failed: {type(error).__name__}: {error}"
                 raise
 
         self._finished_raw_ns = None
-        self._said = f"no answer within {self._patience_s:.0f} s"
+        self._outcome = f"no answer within {self._patience_s:.0f} s"
         self._thread = Worker(target=run, name="resync", daemon=True)
         self._thread.start()
 
     def outcome(self) -> str:
         if self._thread is not None:
             self._thread.join(self._patience_s)
-        return self._said
+        return self._outcome
 
     def finished_raw_ns(self) -> int | None:
         return self._finished_raw_ns
@@ -193,15 +193,15 @@ class HwclockResync(Acting):
         with self._lock:
             line = self._working()
             try:
-                _, said, done = line.ask("set", HWCLOCK_S)
+                _, reply, done = line.ask("set", HWCLOCK_S)
             except GuestGone:
                 raise
             except GuestError:
                 line.again(deadline)
-                _, said, done = line.ask("set", HWCLOCK_S)
+                _, reply, done = line.ask("set", HWCLOCK_S)
         self._finished_raw_ns = done.raw_ns
-        if said != "done":
-            return f"hwclock {said}"
+        if reply != "done":
+            return f"hwclock {reply}"
         took_ms = (done.raw_ns - begun.raw_ns) / NS_PER_MS
         return f"hwclock set the clock from the RTC, done after {took_ms:.0f} ms"
 
@@ -227,8 +227,8 @@ def rtc_status(rtc: Interval | None) -> dict[str, str]:
 def adjtime(ssh: SSH, *, utc: bool) -> tuple[str, dict[str, str]]:
     """/etc/adjtime of a guest, and what `hwclock -s` makes of it. utc: it is told --utc. GuestError when the
     guest does not answer."""
-    said = ssh.check("cat /etc/adjtime 2>/dev/null; echo; echo =; date '+%s %z'", ASK_S)
-    text, _, now = said.rpartition("\n=\n")
+    reply = ssh.check("cat /etc/adjtime 2>/dev/null; echo; echo =; date '+%s %z'", ASK_S)
+    text, _, now = reply.rpartition("\n=\n")
     return text.strip(), adjtime_status(text, now, utc)
 
 

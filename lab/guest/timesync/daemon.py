@@ -128,8 +128,8 @@ class DaemonResync:
     def setup(self) -> Setup:
         service = self._service
         asked = [service.whole, command_line(service.process), service.state]
-        said = self._ssh().check(f"; echo; echo {_SPLIT}; ".join(asked), STATE_S)
-        config, options, state = said.split(f"\n{_SPLIT}\n", 2)
+        output = self._ssh().check(f"; echo; echo {_SPLIT}; ".join(asked), STATE_S)
+        config, options, state = output.split(f"\n{_SPLIT}\n", 2)
         status = {**service.parse(state), "options": options.strip()}
         return Setup(self._mechanism, self._program, config, status, self._ways.rtc_stops)
 
@@ -156,8 +156,8 @@ class DaemonResync:
         with push.once(self._ways) as line:
             push.forget(line)
 
-    def _failed(self, what: str, said: str) -> GuestError:
-        return GuestError(f"{self._name} {what}: {self._words(said)}", where=self._ways.where)
+    def _failed(self, what: str, output: str) -> GuestError:
+        return GuestError(f"{self._name} {what}: {self._words(output)}", where=self._ways.where)
 
     @property
     def _name(self) -> str:
@@ -169,8 +169,8 @@ class DaemonResync:
     def _log(self) -> list[str]:
         """Its lines in the journal since the last look."""
         after = f"--after-cursor='{self._cursor}'" if self._cursor else "-n 50"
-        said = self._ssh().run(f"journalctl -q -o cat --show-cursor {after} -t {self._name}", STATE_S).out
-        text, _, cursor = said.partition("-- cursor: ")
+        output = self._ssh().run(f"journalctl -q -o cat --show-cursor {after} -t {self._name}", STATE_S).out
+        text, _, cursor = output.partition("-- cursor: ")
         self._cursor = cursor.strip() or self._cursor
         return [line.strip() for line in text.splitlines() if line.strip()]
 

@@ -95,7 +95,7 @@ class Line:
         answer = self._read(time.monotonic() + timeout_s)
         return sent, answer, wire.last_received
 
-    def close(self, *, keep_connection: bool = False) -> None:
+    def close(self, *, leave_connection: bool = False) -> None:
         """End the program and the connection, which need not be there any more."""
         channel, self._channel = self._channel, None
         if channel is not None:
@@ -106,7 +106,7 @@ class Line:
                     pass
             with suppress(OSError, EOFError, paramiko.SSHException):
                 channel.close()
-        if not keep_connection:
+        if not leave_connection:
             self._ssh.close()
 
     def _read(self, deadline_s: float) -> str:

@@ -62,9 +62,9 @@ def read(line: Line, number: int) -> Interval:
 
 def order(line: Line, what: str, answer: str) -> Stamp:
     """Have it do something. GuestError with its own words when it could not."""
-    _, said, arrived = line.ask(what, ANSWER_S)
-    if said != answer:
-        raise GuestError(f"the clock was not set: {said.removeprefix('E ')}", where=line.where)
+    _, reply, arrived = line.ask(what, ANSWER_S)
+    if reply != answer:
+        raise GuestError(f"the clock was not set: {reply.removeprefix('E ')}", where=line.where)
     return arrived
 
 
@@ -101,7 +101,7 @@ def once(ways: Ways) -> Iterator[Line]:
     try:
         yield line.open()
     finally:
-        line.close(keep_connection=True)
+        line.close(leave_connection=True)
 
 
 def set_clock(line: Line) -> Pushed:
@@ -133,7 +133,7 @@ class PushResync:
         self._ways = ways
         self._line: Line | None = None
         self._thread: threading.Thread | None = None
-        self._said = ""
+        self._outcome = ""
         self._finished_raw_ns: int | None = None
         self._lock = threading.Lock()
 
@@ -153,7 +153,7 @@ class PushResync:
         return Setup(ResyncMechanism.PUSH, f"freezelab, Python {version}", "", status, self._ways.rtc_stops)
 
     def resumed(self) -> None:
-        self._said, self._finished_raw_ns = "the program in the guest did not answer", None
+        self._outcome, self._finished_raw_ns = "the program in the guest did not answer", None
         resumed = self._ways.clock.now()
         self._thread = Worker(target=self._act, args=(resumed,), name="push", daemon=True)
         self._thread.start()
@@ -165,17 +165,17 @@ class PushResync:
                 try:
                     pushed = push(self._working())
                 except GuestError as error:
-                    self._said = f"the push failed: {error.what}"
+                    self._outcome = f"the push failed: {error.what}"
                     late = isinstance(error, GuestGone) or time.monotonic() >= deadline
                     if late or self._line is None:
                         return
                     try:
                         self._line.again(deadline)
                     except FreezelabError as lost:
-                        self._said = f"the push failed: {lost.what}"
+                        self._outcome = f"the push failed: {lost.what}"
                         return
                 else:
-                    self._said, self._finished_raw_ns = _told(pushed, resumed), pushed.done.raw_ns
+                    self._outcome, self._finished_raw_ns = _described(pushed, resumed), pushed.done.raw_ns
                     return
 
     def _working(self) -> Line:
@@ -186,7 +186,7 @@ class PushResync:
     def outcome(self) -> str:
         if self._thread is not None:
             self._thread.join(REGAIN_S + ANSWER_S)
-        return self._said
+        return self._outcome
 
     def finished_raw_ns(self) -> int | None:
         return self._finished_raw_ns
@@ -198,7 +198,7 @@ class PushResync:
             line.close()
 
 
-def _told(pushed: Pushed, resumed: Stamp) -> str:
+def _described(pushed: Pushed, resumed: Stamp) -> str:
     def after(stamp: Stamp) -> str:
         return f"{(stamp.raw_ns - resumed.raw_ns) / NS_PER_MS:.1f} ms"
 
@@ -206,5 +206,5 @@ def _told(pushed: Pushed, resumed: Stamp) -> str:
     if not pushed.steps_ns:
         return f"nothing to push after {pushed.readings} readings, {left}"
     steps = ", ".join(f"{step / NS_PER_MS:+.1f} ms" for step in pushed.steps_ns)
-    told = f"pushed {steps}: first done {after(pushed.first)} after the resume, all {after(pushed.done)}"
-    return f"{told}; {pushed.readings} readings, {left}"
+    text = f"pushed {steps}: first done {after(pushed.first)} after the resume, all {after(pushed.done)}"
+    return f"{text}; {pushed.readings} readings, {left}"

@@ -67,10 +67,10 @@ class Task:
 
     @property
     def why(self) -> str:
-        told = f": {self.message}" if self.message else ""
+        text = f": {self.message}" if self.message else ""
         if self.status == "unreachable":
-            return f"task {self.name}: {self.host} is unreachable{told}"
-        return f"task {self.name} failed on {self.host}{told}"
+            return f"task {self.name}: {self.host} is unreachable{text}"
+        return f"task {self.name} failed on {self.host}{text}"
 
 
 class Ansible(Stepwise):

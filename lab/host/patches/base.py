@@ -232,8 +232,8 @@ class Stepwise(Base):
 
 def failure(done: runner.Finished) -> str:
     """How a program went wrong, with its last words; "" when it did not."""
-    said = f": {done.last_line}" if not done.ok and not done.overran and done.last_line else ""
-    return f"{done.why}{said}"
+    last_line = f": {done.last_line}" if not done.ok and not done.overran and done.last_line else ""
+    return f"{done.why}{last_line}"
 
 
 def one_line(error: FreezelabError) -> str:

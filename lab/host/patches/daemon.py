@@ -202,10 +202,10 @@ def _unit(pid: int, place: Path) -> str:
 def _main_pid(unit: str, patience_s: float) -> int:
     try:
         argv = ["systemctl", "show", "--property", "MainPID", "--value", unit]
-        said = runner.run(argv, patience_s, check=False).stdout
+        output = runner.run(argv, patience_s, check=False).stdout
     except MachineError:
         return 0
-    return int(said) if said.strip().isdigit() else 0
+    return int(output) if output.strip().isdigit() else 0
 
 
 def _argv(daemon: Daemon) -> list[str]:

@@ -73,8 +73,8 @@ class ReplaceHypervisor(Base):
             raise MachineError(f"the emulator prints no version: {one_line(error)}", where=path) from error
         self._wanted = parse(done.stdout)
         if not self._wanted:
-            said = " ".join(done.stdout.split())[:60] or "nothing"
-            raise MachineError(f"this is no QEMU: asked for its version it prints {said!r}", where=path)
+            output = " ".join(done.stdout.split())[:60] or "nothing"
+            raise MachineError(f"this is no QEMU: asked for its version it prints {output!r}", where=path)
 
     def version(self, guest: str) -> str:
         """Of the emulator that runs this guest now."""

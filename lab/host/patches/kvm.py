@@ -108,8 +108,8 @@ class ReloadKvm(Stepwise):
         before = {name: modules.parameters(name, self._roots) for name in ("kvm", vendor)}
         device = self._roots.dev / "kvm"
         owner = device.stat() if device.exists() else None
-        keep = round(work.left_ns * _BACK_SHARE)
-        out = Work(work.clock, work.end_raw_ns - keep)
+        back_ns = round(work.left_ns * _BACK_SHARE)
+        out = Work(work.clock, work.end_raw_ns - back_ns)
         with work.step("wait until nobody uses it"):
             self._wait_unused(out, vendor)
         try:

@@ -52,19 +52,19 @@ class Livepatch(Stepwise):
         if not Path(self._module).is_file():
             raise MachineError("no such file", where=self._module)
         try:
-            told = {field: modules.info(self._module, field) for field in ("livepatch", "vermagic", "name")}
+            values = {field: modules.info(self._module, field) for field in ("livepatch", "vermagic", "name")}
         except MachineError as error:
             raise MachineError(f"this is no kernel module: {error.what}", where=self._module) from error
-        if told["livepatch"] != "Y":
+        if values["livepatch"] != "Y":
             raise MachineError("a module, but no livepatch", where=self._module)
-        kernel, built = os.uname().release, told["vermagic"].partition(" ")[0]
+        kernel, built = os.uname().release, values["vermagic"].partition(" ")[0]
         if built != kernel:
             raise MachineError(f"built for kernel {built}, this is {kernel}", where=self._module)
-        if told["name"] != self.name:
+        if values["name"] != self.name:
             raise MachineError(
-                f"the file's name is not its module's, {told['name']}",
+                f"the file's name is not its module's, {values['name']}",
                 where=self._module,
-                hint=f"call it {told['name']}.ko",
+                hint=f"call it {values['name']}.ko",
             )
         if modules.state(self.name, self._roots) and not self._in_force():
             raise MachineError(

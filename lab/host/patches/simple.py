@@ -25,11 +25,11 @@ class Hold(Base):
         wanted = began + self._spec.duration_ns
         last = deadline_raw_ns - MARGIN_NS
         self._clock.sleep_until(min(wanted, last))
-        held = self._clock.now().raw_ns - began
+        lasted_ns = self._clock.now().raw_ns - began
         if wanted > last:
-            why = f"held {seconds(held)} of {format_duration(self._spec.duration_ns)}, then out of time"
-            return PatchResult(False, why, {"held_ns": held})
-        return PatchResult(True, "", {"held_ns": held})
+            why = f"held {seconds(lasted_ns)} of {format_duration(self._spec.duration_ns)}, then out of time"
+            return PatchResult(False, why, {"held_ns": lasted_ns})
+        return PatchResult(True, "", {"held_ns": lasted_ns})
 
 
 class Command(Base):

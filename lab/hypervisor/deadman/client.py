@@ -158,13 +158,13 @@ class DeadMan:
 
     def _watch(self, end: socket.socket) -> None:
         """Say that the controller is there, and hear that the dead-man is."""
-        heard = time.monotonic()
+        last_s = time.monotonic()
         while not self._stop.is_set():
             try:
                 send(end, "beat")
                 if _readable(end, BEAT_S):
                     while receive(end) is not None:
-                        heard = time.monotonic()
+                        last_s = time.monotonic()
                     self._lose("the dead-man has ended")
                     return
             except BlockingIOError:
@@ -172,7 +172,7 @@ class DeadMan:
             except OSError:
                 self._lose("the dead-man has ended")
                 return
-            if time.monotonic() - heard > SILENT_S:
+            if time.monotonic() - last_s > SILENT_S:
                 self._lose(f"the dead-man was silent for {SILENT_S:g} s")
                 return
             self._stop.wait(BEAT_S / 2)

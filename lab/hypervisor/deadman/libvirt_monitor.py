@@ -135,7 +135,7 @@ def _connection(home: str, uri: str) -> Iterator[Any]:
                 raise
             time.sleep(0.05)
     with contextlib.nullcontext() if uri else root.starting():
-        LOOP.hold()
+        LOOP.acquire()
         try:
             connection = libvirt.open(uri or root.uri)
         except libvirt.libvirtError as error:

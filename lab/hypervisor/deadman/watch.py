@@ -67,7 +67,7 @@ class Watch:
         self._end, self._controller, self._history = end, controller, history
         self._guarded: dict[str, Guarded] = {}
         self._connected = True
-        self._heard = time.monotonic()
+        self._last_line_s = time.monotonic()
         self._writing = threading.Lock()
 
     def run(self) -> None:
@@ -84,7 +84,7 @@ class Watch:
                 return
             if self._guarded and time.monotonic() >= beat:
                 beat = time.monotonic() + BEAT_S
-                self._say("beat")
+                self._emit("beat")
             self._look()
 
     def _wait(self) -> None:
@@ -110,7 +110,7 @@ class Watch:
             elif data["kind"] == "release" and (guarded := self._guarded.pop(data["guest"], None)):
                 guarded.opened.close()
             # Only now: the controller says nothing while it waits for its guests to be guarded.
-            self._heard = time.monotonic()
+            self._last_line_s = time.monotonic()
 
     def _guard(self, data: dict[str, Any], files: list[int]) -> None:
         rescue = from_message(data["rescue"])
@@ -122,11 +122,11 @@ class Watch:
             self._guarded[rescue.guest] = Guarded(opened, data["cycle"], data["until_raw_ns"])
         except (MonitorError, OSError) as error:
             why = str(error) or type(error).__name__
-        self._say("armed", guest=rescue.guest, why=why)
+        self._emit("armed", guest=rescue.guest, why=why)
 
     def _look(self) -> None:
         """Act where it is time to."""
-        moment, silent_s = now().raw_ns, time.monotonic() - self._heard
+        moment, silent_s = now().raw_ns, time.monotonic() - self._last_line_s
         fresh = [guarded for guarded in self._guarded.values() if guarded.again == float("inf")]
         if silent_s >= SILENT_S:
             stopped = self._controller.is_stopped()
@@ -172,7 +172,7 @@ class Watch:
         if rescued.act == "running" or (guarded.failure and guarded.failure == before):
             return
         if self._connected:
-            self._say("acted", guest=guarded.guest, act=rescued.act, why=why)
+            self._emit("acted", guest=guarded.guest, act=rescued.act, why=why)
         self._write(guarded, rescued, why)
 
     def _insist(self) -> None:
@@ -199,7 +199,7 @@ class Watch:
                 if guarded.opened.stands_still():
                     self._act([guarded], "the controller has ended")
 
-    def _say(self, kind: str, **data: Any) -> None:
+    def _emit(self, kind: str, **data: Any) -> None:
         try:
             send(self._end, kind, **data)
         except OSError:

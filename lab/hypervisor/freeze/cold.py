@@ -169,9 +169,9 @@ class ColdExchange(Exchange):
                     self._new.start(spec)
             except HypervisorError as error:
                 # libvirt may have nothing to tell but that the monitor it connects to is gone.
-                said = self._new.last_words().removeprefix(": ")
-                told = error.what if said in error.what else f"{error.what}: {said}"
-                raise HypervisorError(told, where=error.where, hint=error.hint) from error
+                last_words = self._new.last_words().removeprefix(": ")
+                text = error.what if last_words in error.what else f"{error.what}: {last_words}"
+                raise HypervisorError(text, where=error.where, hint=error.hint) from error
             self._new.listen()
         with self._steps.step("state in"):
             since = self._context.clock.now().real_ns
@@ -198,8 +198,8 @@ class ColdExchange(Exchange):
         if failed:
             raise HypervisorError(failed, where=self._guest)
         self._over()
-        told = f"put back to the old emulator: {why}"
-        self._done = Resumed(call, self._steps.hand_out(), told, not self._new.old.tap, self._prover.result())
+        text = f"put back to the old emulator: {why}"
+        self._done = Resumed(call, self._steps.hand_out(), text, not self._new.old.tap, self._prover.result())
         return self._done
 
     def finish(self) -> None:

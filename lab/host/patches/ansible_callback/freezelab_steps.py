@@ -146,8 +146,8 @@ def _message(fields: dict[str, Any]) -> str:
     for item in fields.get("results") or ():
         if isinstance(item, dict) and (item.get("failed") or item.get("unreachable")):
             return _message({key: value for key, value in item.items() if key != "results"})
-    told = str(fields.get("msg") or fields.get("skip_reason") or fields.get("censored") or "")
-    said = str(fields.get("stderr") or fields.get("module_stderr") or "").strip().splitlines()
-    if said and said[-1].strip() not in told:
-        told = f"{told} ({said[-1].strip()})" if told else said[-1].strip()
-    return " ".join(told.split())[:300]
+    text = str(fields.get("msg") or fields.get("skip_reason") or fields.get("censored") or "")
+    errors = str(fields.get("stderr") or fields.get("module_stderr") or "").strip().splitlines()
+    if errors and errors[-1].strip() not in text:
+        text = f"{text} ({errors[-1].strip()})" if text else errors[-1].strip()
+    return " ".join(text.split())[:300]
