@@ -141,7 +141,8 @@ class LibvirtHypervisor:
             try:
                 freeze.finish()
             finally:
-                self.dead_man.release([guest])
+                if guest not in self._ours:  # it was resumed
+                    self.dead_man.release([guest])
 
     def guard(
         self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int
@@ -155,10 +156,15 @@ class LibvirtHypervisor:
             at_raw_ns,
             self.dead_man,
             lambda: self._charges(guests, freezing),
-            lambda guest: (freeze := self._freezes.get(guest)) is None or freeze.settled,
+            self._runs_again,
             cycle,
             until_raw_ns,
         )
+
+    def _runs_again(self, guest: str) -> bool:
+        """Whether a guest that was to be frozen runs, and cannot come to stand still any more."""
+        freeze = self._freezes.get(guest)
+        return guest not in self._ours and (freeze is None or freeze.settled)
 
     def _charges(self, guests: Sequence[str], freezing: Freezing) -> list[Charge]:
         with self._lock:

@@ -15,6 +15,10 @@ from lab.ports import Clock
 
 NO_DAEMON = "does its daemon run, and may you use it? Without --connect no daemon is needed"
 
+_ASK_S, _UNANSWERED = 5, 3
+"""How often a daemon that is silent is asked whether it is there, and how many answers may be missing before
+the connection is closed: 20 s in all."""
+
 
 def connect(
     uri: str | None, state: Path, *, clock: Clock, waiting: Waiting | None = None
@@ -31,6 +35,10 @@ def connect(
     try:
         try:
             connection = libvirt.open(address)
+            if root is None:
+                # Without it a call waits for ever for a daemon that is stopped, or a host that is gone.
+                with contextlib.suppress(libvirt.libvirtError):  # test:///default is in this process
+                    connection.setKeepAlive(_ASK_S, _UNANSWERED)
         except libvirt.libvirtError as error:
             failure = as_hypervisor_error(error, "cannot connect", "" if root is not None else address)
             hint = failure.hint or ("" if root is not None else NO_DAEMON)

@@ -239,6 +239,12 @@ class Started:
             raise
         self._kill()
 
+    def wait(self, patience_s: float) -> bool:
+        """Whether it has ended by itself within `patience_s`; it is reaped then."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience_s)
+        return self.status is not None
+
     def _kill(self) -> None:
         self._signal(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):

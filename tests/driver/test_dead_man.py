@@ -363,6 +363,20 @@ def test_a_lost_dead_man_is_noticed_and_another_is_started(qemu: Qemu) -> None:
     assert len(lost) == 2
 
 
+def test_what_is_not_released_is_resumed_when_its_controller_leaves(qemu: Qemu, folder: Path) -> None:
+    (folder / "events.jsonl").touch()
+    man = DeadMan()
+    man.history = folder / "events.jsonl"
+    one, process = charge(qemu)
+    with process:
+        man.guard([one], 0, now().raw_ns + LATE_NS, lambda: None)
+        qemu.monitor.execute("stop")
+        man.close()
+    assert qemu.is_running()
+    (event,) = history(folder)
+    assert (event["act"], event["why"]) == ("resumed", "the controller could not resume it")
+
+
 def test_what_it_could_not_resume_is_not_frozen(qemu: Qemu, folder: Path) -> None:
     man = DeadMan()
     one, process = charge(qemu)

@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,65 +22,12 @@ from lab.host import patches
 from lab.host.patches import daemon
 from lab.ports import HostPatch, PatchResult
 from lab.process.clock import HostClock
-
-ROOT = Path(__file__).parents[2]
-
-# A /dev without kvm: libvirtd looks at every emulator before it starts a guest, and a KVM that is there but
-# boots nothing costs it minutes.
-INSIDE = """
-set -e
-for folder in /run /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt; do
-    mkdir -p "$folder"
-    mount -t tmpfs none "$folder"
-done
-mkdir /run/dev
-for name in null zero full random urandom tty; do
-    touch "/run/dev/$name"
-    mount --bind "/dev/$name" "/run/dev/$name"
-done
-mkdir /run/dev/shm /run/dev/pts
-mount --rbind /run/dev /dev
-mount -t tmpfs none /dev/shm
-mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 none /dev/pts
-ln -s pts/ptmx /dev/ptmx
-cat > /etc/libvirt/qemu.conf <<END
-stdio_handler = "file"
-security_driver = "none"
-user = "root"
-group = "root"
-cgroup_controllers = []
-namespaces = []
-END
-# Not exec: the shell is this namespace's init and reaps, or libvirt would wait for emulators long dead.
-"$@"
-exit $?
-"""
-
-
-def namespaced(*arguments: str) -> dict[str, Any]:
-    """What restart_inside.py saw."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can make the namespaces")
-    for program in ("/usr/sbin/libvirtd", "/usr/bin/qemu-system-x86_64", "unshare"):
-        if not shutil.which(program):
-            pytest.skip(f"{program} is not installed")
-    program = str(Path(__file__).with_name("restart_inside.py"))
-    apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]
-    done = subprocess.run(
-        [*apart, "sh", "-c", INSIDE, "inside", sys.executable, program, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout))
+from tests.host.libvirtd import ROOT, namespaced
 
 
 @pytest.mark.parametrize("arguments", [(), ("--daemon",)], ids=["in the foreground", "as a daemon"])
 def test_another_daemon_serves_and_the_guest_stays(arguments: tuple[str, ...]) -> None:
-    seen = namespaced(*arguments)
+    seen = namespaced("restart_inside.py", *arguments)
     assert len(seen["emulators"]) == 1
     for each in seen["rounds"]:
         assert each["ok"], each

@@ -3,7 +3,7 @@
 One SOCK_SEQPACKET pair (unix(7)): a datagram is a message, file descriptors travel with it (SCM_RIGHTS), and
 the end of either process is an end of file at the other. What a dead controller has sent is still read.
 
-    controller: guard {rescue, cycle, until_raw_ns} + descriptors, release {guest}, beat
+    controller: guard {rescue, cycle, until_raw_ns} + descriptors, release {guest}, beat, give up
     dead-man:   armed {guest, why}, beat, acted {guest, act, why}
 """
 

@@ -22,6 +22,9 @@ from lab.threads import Worker
 _ARM_S = 10.0
 """How long it may take to connect to the guests' monitors; milliseconds each on a calm host."""
 
+_RESCUE_S = 12.0
+"""How long what it still guards is waited for: it tries for rescue.TRY_S."""
+
 _SCOPE_S = 3.0
 _END_S = 5.0
 
@@ -102,13 +105,23 @@ class DeadMan:
             self.close()  # the next freeze starts another
 
     def close(self) -> None:
-        """Let it end. Safe to call always."""
+        """Let it end. Guests that were not released are resumed by it first, which is waited for; it is left
+        alone where that takes longer. Safe to call always."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        guards, self._guarded = bool(self._guarded) and not self._lost, set()
         if self._end is not None:
+            if guards:
+                with contextlib.suppress(OSError):
+                    send(self._end, "give up")
             self._end.close()  # its end of file
             self._end = None
-        self._guarded.clear()
         process, self._process = self._process, None
-        if process is not None:
+        if process is not None and guards:
+            process.wait(_RESCUE_S)
+        elif process is not None:
             process.stop(_END_S, first=None)  # it may be stopped (SIGSTOP), and guards nothing any more
 
     def start(self) -> None:

@@ -20,7 +20,7 @@ from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
 from lab.hypervisor.embed import Root
 from lab.hypervisor.libvirt_qmp import execute
 from lab.hypervisor.loop import LOOP
-from lab.hypervisor.qmp import ANSWER_S, MonitorError
+from lab.hypervisor.qmp import ANSWER_S, MonitorError, QmpSocket, status
 from lab.process.clock import HostClock
 
 _LOCK_S = 5.0
@@ -49,6 +49,42 @@ class LibvirtMonitor:
     def close(self) -> None:
         with contextlib.suppress(libvirt.libvirtError):
             self._connection.close()
+
+
+class OrphanedMonitor:
+    """qmp.Monitor of a QEMU process whose libvirt daemon has ended: over the socket that was the daemon's,
+    which QEMU listens on again. Each command has a connection of its own: a daemon that is started again
+    wants that socket, and ends a guest whose monitor it does not get (libvirt, src/qemu/qemu_process.c,
+    qemuProcessReconnect)."""
+
+    def __init__(self, pid: int) -> None:
+        """MonitorError when the process has no such socket, we may not use it, or a daemon holds it."""
+        self._path = _libvirt_socket(pid)
+        status(self)
+
+    def execute(self, command: str, wait_s: float = ANSWER_S, **arguments: Any) -> Any:
+        with QmpSocket(self._path, wait_s) as monitor:
+            return monitor.execute(command, wait_s, **arguments)
+
+    def close(self) -> None:
+        return None
+
+
+def _libvirt_socket(pid: int) -> Path:
+    """Where a process that libvirt has started listens for it: "monitor.sock" (libvirt,
+    src/qemu/qemu_process.c, qemuProcessPrepareMonitorChr), which it has inherited as a descriptor, so that
+    its command line does not name it. MonitorError when there is none, or we may not look."""
+    try:
+        table = Path(f"/proc/{pid}/net/unix").read_text(encoding="utf-8", errors="surrogateescape")
+        open_files = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError as error:
+        raise MonitorError(f"libvirt's monitor of process {pid} cannot be found: {error}") from error
+    for line in table.splitlines():
+        # Num RefCount Protocol Flags Type St Inode Path (unix(7), /proc/net/unix)
+        *_, inode, path = line.split(maxsplit=7)
+        if path.endswith("/monitor.sock") and f"socket:[{inode}]" in open_files:
+            return Path(path)
+    raise MonitorError(f"process {pid} has no monitor of libvirt's")
 
 
 def restore(home: str, uri: str, path: str) -> tuple[Stamp, Stamp]:

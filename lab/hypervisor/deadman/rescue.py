@@ -55,13 +55,18 @@ class MonitorAddress:
     uri: str = ""
     uuid: str = ""
 
-    def open(self) -> Monitor:
-        """MonitorError when it cannot be reached."""
+    def open(self, pid: int) -> Monitor:
+        """pid: of the process. MonitorError when it cannot be reached."""
         if self.socket:
             return QmpSocket(self.socket)
-        from lab.hypervisor.deadman.libvirt_monitor import LibvirtMonitor
+        from lab.hypervisor.deadman.libvirt_monitor import LibvirtMonitor, OrphanedMonitor
 
-        return LibvirtMonitor(self.uri, self.uuid)
+        try:
+            return LibvirtMonitor(self.uri, self.uuid)
+        except MonitorError:
+            with contextlib.suppress(MonitorError):
+                return OrphanedMonitor(pid)
+            raise
 
 
 class Process:
@@ -74,7 +79,7 @@ class Process:
     @property
     def monitor(self) -> Monitor:
         if self._monitor is None:
-            self._monitor = self._address.open()
+            self._monitor = self._address.open(self.process.pid)
         return self._monitor
 
     @property

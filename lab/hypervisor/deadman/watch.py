@@ -24,12 +24,15 @@ from lab.core.timeline import Call
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, receive, send
-from lab.hypervisor.deadman.rescue import Opened, Rescued, from_message, now
+from lab.hypervisor.deadman.rescue import TRY_S, Opened, Rescued, from_message, now
 from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.qmp import MonitorError
 
 _AGAIN_S = 0.5
 """How soon it looks again after it has acted."""
+
+_LATE_S = 1.0
+"""How much longer than it is tried a rescue takes that hangs."""
 
 _GRACE_S = 15.0
 """How much longer a controller that is there may take where the resume is a restore."""
@@ -45,7 +48,8 @@ _LINGER_S = 20.0
 class Guarded:
     """One guest that may stand still. again: when to look after it next, time.monotonic, once it was
     rescued. anew: it runs in a process that the rescue started, and the one that was known is gone.
-    failure: why the last try to rescue it failed, "" when it did not."""
+    failure: why the last try to rescue it failed, "" when it did not. attempt: the thread that rescues it;
+    late: when to write that it hangs, time.monotonic."""
 
     opened: Opened
     cycle: int
@@ -53,6 +57,12 @@ class Guarded:
     again: float = float("inf")
     anew: bool = False
     failure: str = ""
+    attempt: threading.Thread | None = None
+    late: float = float("inf")
+
+    @property
+    def hangs(self) -> bool:
+        return self.attempt is not None and self.attempt.is_alive()
 
     @property
     def guest(self) -> str:
@@ -68,6 +78,7 @@ class Watch:
         self._guarded: dict[str, Guarded] = {}
         self._connected = True
         self._last_line_s = time.monotonic()
+        self._why_left = "the controller has ended"
         self._writing = threading.Lock()
 
     def run(self) -> None:
@@ -78,7 +89,7 @@ class Watch:
             self._listen()
             if not self._connected:
                 left = [guarded for guarded in self._guarded.values() if not guarded.anew]
-                self._act(left, "the controller has ended")
+                self._act(left, self._why_left)
                 self._insist()
                 self._linger()
                 return
@@ -107,6 +118,8 @@ class Watch:
             (data, files) = message
             if data["kind"] == "guard":
                 self._guard(data, files)
+            elif data["kind"] == "give up":
+                self._why_left = "the controller could not resume it"
             elif data["kind"] == "release" and (guarded := self._guarded.pop(data["guest"], None)):
                 guarded.opened.close()
             # Only now: the controller says nothing while it waits for its guests to be guarded.
@@ -137,7 +150,9 @@ class Watch:
         over = [each for each in fresh if moment >= self._limit(each) and each.again == float("inf")]
         self._act(over, "the budget was over")
         for guarded in self._guarded.values():
-            if time.monotonic() >= guarded.again:
+            if guarded.hangs:
+                self._write_late(guarded)
+            elif time.monotonic() >= guarded.again:
                 guarded.again = time.monotonic() + _AGAIN_S
                 if guarded.opened.stands_still():
                     self._act([guarded], "it stood still again")
@@ -149,7 +164,8 @@ class Watch:
         return guarded.until_raw_ns + round(grace_s * NS_PER_S)
 
     def _act(self, guarded: list[Guarded], why: str) -> None:
-        """Have these run, side by side: one that hangs must not hold the others up."""
+        """Have these run, side by side: one that hangs (libvirt's calls have no limit) must not hold the
+        others up, nor this process while its controller listens."""
         if not guarded:
             return
         if self._connected and any(each.opened.plan.needs_libvirt for each in guarded):
@@ -157,11 +173,26 @@ class Watch:
             # the kernel does not; what needs no libvirt is rescued all the same.
             with contextlib.suppress(HypervisorError):
                 self._controller.kill(_AGAIN_S * 10)
-        threads = [threading.Thread(target=self._rescue, args=(each, why)) for each in guarded]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for each in guarded:
+            if each.hangs:
+                continue
+            each.again = time.monotonic() + _AGAIN_S
+            each.late = time.monotonic() + TRY_S + _LATE_S
+            each.attempt = threading.Thread(target=self._rescue, args=(each, why))
+            each.attempt.start()
+        end = time.monotonic() + (BEAT_S if self._connected else TRY_S + _LATE_S)
+        for each in guarded:
+            if each.attempt is not None:
+                each.attempt.join(max(0.0, end - time.monotonic()))
+            if not self._connected and each.hangs:
+                self._write_late(each)
+
+    def _write_late(self, guarded: Guarded) -> None:
+        """Write once that a rescue hangs. Its thread goes on, and keeps this process alive."""
+        if time.monotonic() >= guarded.late:
+            guarded.late = float("inf")
+            text = "libvirt does not answer; it is resumed as soon as that does"
+            self._write(guarded, Rescued("failed", text), f"tried for {TRY_S + _LATE_S:g} s")
 
     def _rescue(self, guarded: Guarded, why: str) -> None:
         rescued = guarded.opened.rescue()
@@ -187,7 +218,7 @@ class Watch:
             if not left:
                 return
             time.sleep(_AGAIN_S)
-            self._act(left, "the controller has ended")
+            self._act(left, self._why_left)
 
     def _linger(self) -> None:
         """Without its controller a guest may still fall asleep that was told to."""
@@ -196,7 +227,7 @@ class Watch:
         while sleepy and time.monotonic() < end:
             time.sleep(BEAT_S)
             for guarded in sleepy:
-                if guarded.opened.stands_still():
+                if not guarded.hangs and guarded.opened.stands_still():
                     self._act([guarded], "the controller has ended")
 
     def _emit(self, kind: str, **data: Any) -> None:
