@@ -12,7 +12,7 @@
 #     server answers: active True
 #     server stopped for 12 s, keepalive 1 s: active True, no exception
 # In the product: nothing waits for a guest by keepalives; every wait has a limit, and what libvirt knows of a
-#   guest cuts its connections (lab/guest/life.py).
+#   guest cuts its connections (lab/guest/connections.py).
 # Exit: 0 as described, 1 changed, 2 could not be tried.
 cd "$(dirname "$0")" && . ./common.sh
 

@@ -72,15 +72,15 @@ def serve(
     from lab.core.announcement import RATE_LIMIT
     from lab.core.scheduled.model import Rules
     from lab.events.client import SOCKET
-    from lab.events.control import claimed, control_door
-    from lab.events.desk import Desk
+    from lab.events.control import claimed, control_listener
+    from lab.events.event_operator import EventOperator
     from lab.events.service import MetadataService, unix_socket
     from lab.process.clock import HostClock
     from lab.report.page import Page
     from lab.report.service import Log, show_service
     from lab.report.terminal import stdout_console
     from lab.session.kept_guests import find
-    from lab.session.listeners import Wanted, abouts_of, listeners_of
+    from lab.session.listeners import Wanted, instances_of, listeners_of
     from lab.session.paths import home
     from lab.session.signals import Signals
 
@@ -90,9 +90,9 @@ def serve(
     if not 0.001 <= factor <= 1e6:
         raise UsageError("between 0.001 and 1000000", where="--time-factor")
     kept = [find(home(), guest) for guest in dict.fromkeys(inside or [])]
-    doors = listeners_of(listen or ([] if kept else [LISTEN]))
+    listeners = listeners_of(listen or ([] if kept else [LISTEN]))
     wanted = Wanted(sets or [], scale_sets or [], compute_names or [], instance or [])
-    abouts = abouts_of([guest for *_, guest in doors], kept, wanted)
+    instances = instances_of([guest for *_, guest in listeners], kept, wanted)
     late_s = (_duration(first_answer, "--first-answer") or 0) / 1e9
     rules = Rules(factor, most_per_second=RATE_LIMIT if rate_limit else 0, first_answer_s=late_s)
     clock, page = HostClock(), Page(stdout_console())
@@ -100,18 +100,18 @@ def serve(
         with (
             Signals(),
             claimed(home(), name) as folder,
-            MetadataService(abouts, rules, clock, folder / "doors") as service,
+            MetadataService(instances, rules, clock, folder / "doors") as service,
             ExitStack() as stack,
         ):
             if kept:
                 from lab.session.kept_guest_metadata import bring_inside
 
                 bring_inside(stack, service, kept, clock)
-            bound = [(*service.listen(host, port, guest), guest) for host, port, guest in doors]
-            desk, log = Desk(service, clock, factor), Log(page)
+            bound = [(*service.listen(host, port, guest), guest) for host, port, guest in listeners]
+            desk, log = EventOperator(service, clock, factor), Log(page)
             described = {"name": name, "time_factor": factor, "doors": bound}
-            service.serve(control_door(desk, described), unix_socket(folder / SOCKET))
-            show_service(page, name, factor, bound, abouts, service.path, [guest.name for guest in kept])
+            service.serve(control_listener(desk, described), unix_socket(folder / SOCKET))
+            show_service(page, name, factor, bound, instances, service.path, [guest.name for guest in kept])
             while True:
                 happened = desk.turn()
                 about = {one.event: one.event for one in happened if one.event}
@@ -261,13 +261,13 @@ def _how_to_ask(service: Mapping[str, Any], guest: str) -> str:
     """What switches events on for a guest that was not told: a request such as its client's."""
     from lab.report.service import DOCUMENT
 
-    doors = [
+    listeners = [
         f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         for host, port, who in service["doors"]
         if who == guest
     ]
     (socket,) = [one["socket"] for one in service["guests"] if one["guest"] == guest]
-    way, host = ("", doors[0]) if doors else (f"--unix-socket {socket} ", "169.254.169.254")
+    way, host = ("", listeners[0]) if listeners else (f"--unix-socket {socket} ", "169.254.169.254")
     ask = f"curl -H Metadata:true {way}'http://{host}{DOCUMENT}'"
     return f"run {guest}'s client first, or ask once in its place, and announce again:\n{ask}"
 

@@ -258,7 +258,7 @@ def list_guests(
     if as_json:
         typer.echo(json.dumps(there, indent=1))
         return
-    from lab.report.kept import render_kept_guests
+    from lab.report.kept_guests import render_kept_guests
     from lab.report.terminal import stdout_console
 
     render_kept_guests(there, stdout_console())

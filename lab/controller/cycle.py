@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from lab.controller.notices import EventLifecycle, Stage, quietly
-from lab.controller.reading import ClockReader, GuestObservation, Subject
+from lab.controller.clock_reader import ClockReader, CycleGuest, GuestObservation
+from lab.controller.event_lifecycle import EventLifecycle, Stage, quietly
 from lab.core.clock import Stamp
 from lab.core.history import (
     BeatsArrived,
@@ -69,7 +69,7 @@ BOOT_NS = 300 * NS_PER_S
 
 
 @dataclass(frozen=True)
-class _Terms:
+class Cycle:
     """What holds through one cycle. observations: of each guest so far."""
 
     index: int
@@ -103,7 +103,7 @@ class Controller:
     def run_cycle(
         self,
         index: int,
-        subjects: Mapping[str, Subject],
+        subjects: Mapping[str, CycleGuest],
         spec: CycleSpec,
         patch: HostPatch,
         *,
@@ -124,7 +124,7 @@ class Controller:
         method = spec.method if frozen else FreezeMethod.NONE
         freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
         observations = {name: GuestObservation() for name in subjects}
-        terms = _Terms(index, observations, spec, patch, freezing, lifecycle, stage, patched)
+        cycle = Cycle(index, observations, spec, patch, freezing, lifecycle, stage, patched)
         started = self._clock.now()
         for name, subject in subjects.items():
             self._journal.append(
@@ -140,7 +140,7 @@ class Controller:
                 )
             )
         try:
-            self._cycle(terms, subjects)
+            self._cycle(cycle, subjects)
         finally:
             for name in subjects:
                 self._hypervisor.finish(name)
@@ -154,25 +154,25 @@ class Controller:
             if each.gone is not None and each.ended:
                 raise each.gone
 
-    def _cycle(self, terms: _Terms, subjects: Mapping[str, Subject]) -> None:
-        index, observations, spec = terms.index, terms.observations, terms.spec
-        patch, lifecycle = terms.patch, terms.lifecycle
-        method = terms.freezing.method
+    def _cycle(self, cycle: Cycle, subjects: Mapping[str, CycleGuest]) -> None:
+        index, observations, spec = cycle.index, cycle.observations, cycle.spec
+        patch, lifecycle = cycle.patch, cycle.lifecycle
+        method = cycle.freezing.method
         if spec.wake:
             for name in subjects:
                 with self._reader.observing(name, index, observations[name]):
                     self._hypervisor.wake(name)
         if method.freezes:
-            for name in self._there(terms, subjects):
+            for name in self._there(cycle, subjects):
                 self._view.phase("prepare", guest=name)
-                self._hypervisor.prepare(name, terms.freezing)
+                self._hypervisor.prepare(name, cycle.freezing)
         self._view.phase("settle", length_ns=spec.settle_ns)
         settled = self._clock.now().raw_ns + spec.settle_ns
         if lifecycle is not None:
             settled = max(settled, lifecycle.not_before_raw_ns - spec.before_ns)
         self._clock.sleep_until(settled)
         versions: dict[str, str] = {}
-        for name in self._there(terms, subjects):
+        for name in self._there(cycle, subjects):
             subject = subjects[name]
             versions[name] = patch.version(name)
             with self._reader.observing(name, index, observations[name]):
@@ -186,15 +186,15 @@ class Controller:
         until = self._clock.now().raw_ns + spec.before_ns
         self._reader.read(subjects, observations, index, until, dense_end=True)
 
-        live = {name: subjects[name] for name in self._there(terms, subjects)}
+        live = {name: subjects[name] for name in self._there(cycle, subjects)}
         if live:
-            terms.stage("frozen")
-            resumed = (self._reboot if method.boots_anew else self._freeze)(terms, live)
-            terms.stage("resyncing")
+            cycle.stage("frozen")
+            resumed = (self._reboot if method.boots_anew else self._freeze)(cycle, live)
+            cycle.stage("resyncing")
             self._view.phase("watch", length_ns=spec.watch_ns)
             until, look = resumed.raw_ns + spec.watch_ns, lifecycle.look if lifecycle is not None else None
             self._reader.read(live, observations, index, until, dense_start=True, dense_end=True, look=look)
-        self._there(terms, live)
+        self._there(cycle, live)
         for name, subject in live.items():
             if observations[name].gone is None:
                 with self._reader.observing(name, index, observations[name]):
@@ -205,7 +205,7 @@ class Controller:
                 why = patch.verify(versions[name], after_version)
                 self._journal.append(VersionsCompared(name, index, versions[name], after_version, why))
 
-    def _collect(self, name: str, subject: Subject, index: int) -> None:
+    def _collect(self, name: str, subject: CycleGuest, index: int) -> None:
         """What was seen inside the guest."""
         self._journal.append(SamplesTaken(name, index, subject.probe.samples()))
         self._journal.append(BeatsArrived(name, index, tuple(subject.probe.heartbeats())))
@@ -218,17 +218,17 @@ class Controller:
         if subject.handler_end is not None and (end := subject.handler_end()) is not None:
             self._journal.append(HandlerEnded(name, end, subject.cell, index))
 
-    def _there(self, terms: _Terms, subjects: Mapping[str, Subject]) -> list[str]:
+    def _there(self, cycle: Cycle, subjects: Mapping[str, CycleGuest]) -> list[str]:
         """Those that can still be observed, after a look at what libvirt knows of each."""
         for name in subjects:
-            if not terms.observations[name].lost:
-                with self._reader.observing(name, terms.index, terms.observations[name]):
+            if not cycle.observations[name].lost:
+                with self._reader.observing(name, cycle.index, cycle.observations[name]):
                     self._hypervisor.look(name)
-        return [name for name in subjects if not terms.observations[name].lost]
+        return [name for name in subjects if not cycle.observations[name].lost]
 
-    def _freeze(self, terms: _Terms, subjects: Mapping[str, Subject]) -> Stamp:
+    def _freeze(self, cycle: Cycle, subjects: Mapping[str, CycleGuest]) -> Stamp:
         """Freeze, patch, resume. Returns the stamp of the last resume's return."""
-        index, spec, freezing = terms.index, terms.spec, terms.freezing
+        index, spec, freezing = cycle.index, cycle.spec, cycle.freezing
         hypervisor, names = self._hypervisor, list(subjects)
         method = freezing.method
         frozen: dict[str, Frozen] = {}
@@ -263,9 +263,9 @@ class Controller:
                         still = tuple(name for name in names if name not in resumed)
                         self._journal.append(GuestsFrozen(index, still, method))
                         self._view.frozen(first.raw_ns, spec.budget_ns)
-                    if terms.patched:
+                    if cycle.patched:
                         back_why = [frozen[name].why for name in resumed]
-                        result = self._apply(terms.patch, deadline, back_why)
+                        result = self._apply(cycle.patch, deadline, back_why)
                     for name, earlier in cpu_before.items():
                         cpu[name] = hypervisor.cpu_time_ns(name) - earlier
                 finally:
@@ -290,9 +290,9 @@ class Controller:
                 self._journal_patch(name, index, result)
         return max((each.call.returned for each in resumed.values()), key=lambda stamp: stamp.raw_ns)
 
-    def _reboot(self, terms: _Terms, subjects: Mapping[str, Subject]) -> Stamp:
+    def _reboot(self, cycle: Cycle, subjects: Mapping[str, CycleGuest]) -> Stamp:
         """Shut down, patch, start, and wait until the probes answer. Returns the stamp of the last start."""
-        index, observations, patch = terms.index, terms.observations, terms.patch
+        index, observations, patch = cycle.index, cycle.observations, cycle.patch
         stops: dict[str, Frozen] = {}
         starts: dict[str, Resumed] = {}
         result: PatchResult | None = None
@@ -347,7 +347,7 @@ class Controller:
         self,
         names: list[str],
         freezing: Freezing,
-        subjects: Mapping[str, Subject],
+        subjects: Mapping[str, CycleGuest],
         guard: Guard,
         resumed: dict[str, Resumed],
     ) -> None:

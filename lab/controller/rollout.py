@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from lab.controller.notices import Stage
-from lab.controller.reading import Subject
+from lab.controller.clock_reader import CycleGuest
+from lab.controller.event_lifecycle import Stage
 from lab.core.clock import GuestClock
 from lab.core.history import GateAsked, RolloutEnded, RolloutPlanned, WaveReached
 from lab.core.plan import Gate, GateKind, GuestSpec, Rollout, RolloutEnd
@@ -23,7 +23,7 @@ AGAIN_NS = 250 * NS_PER_MS
 ASK_NS = 10 * NS_PER_S
 """How long one guest may take for one answer, when there is as much left."""
 
-Freeze = Callable[[int, Mapping[str, Subject], Stage], None]
+Freeze = Callable[[int, Mapping[str, CycleGuest], Stage], None]
 """Runs one cycle of some of the guests: (its index, the guests, whom to tell where it stands)."""
 
 
@@ -54,7 +54,7 @@ class RolloutRunner:
         self._sets = {guest.name: set_of(guest) for guest in guests}
         self.waves = waves(guests, rollout)
 
-    def roll_out(self, first: int, subjects: Mapping[str, Subject], freeze: Freeze) -> RolloutStop | None:
+    def roll_out(self, first: int, subjects: Mapping[str, CycleGuest], freeze: Freeze) -> RolloutStop | None:
         """Every wave, as the cycles from index `first` on. Returns where a gate stopped it, None when it is
         complete. What a cycle raises passes through, after it was journalled where the rollout stands."""
         rollout = self._rollout
@@ -86,7 +86,7 @@ class RolloutRunner:
         self._journal.append(RolloutEnded(ended, why, wave.number))
 
     def _wave(
-        self, wave: Wave, index: int, subjects: Mapping[str, Subject], freeze: Freeze
+        self, wave: Wave, index: int, subjects: Mapping[str, CycleGuest], freeze: Freeze
     ) -> RolloutStop | None:
         self._journal_wave(wave, index, "begin")
         freeze(index, {name: subjects[name] for name in wave.guests}, lambda stage: self._show(wave, stage))
@@ -102,7 +102,7 @@ class RolloutRunner:
         self._show(wave, "done")
         return None
 
-    def _rest(self, names: Iterable[str], subjects: Mapping[str, Subject]) -> None:
+    def _rest(self, names: Iterable[str], subjects: Mapping[str, CycleGuest]) -> None:
         """Leave guests alone until it is their turn: the probes of all together would load the host."""
         for name in names:
             with suppress(GuestError):  # who is asked again, at its turn or by a gate, is told of it then
@@ -119,7 +119,7 @@ class RolloutRunner:
 
     # -- gates -------------------------------------------------------------------------------------
 
-    def _gates(self, wave: Wave, index: int, subjects: Mapping[str, Subject]) -> str:
+    def _gates(self, wave: Wave, index: int, subjects: Mapping[str, CycleGuest]) -> str:
         """Why a gate does not hold by its time, "" when all do. All are asked, and journalled."""
         deadline = self._clock.now().raw_ns + self._rollout.gate_within_ns
         reasons = []
@@ -141,7 +141,12 @@ class RolloutRunner:
         return [guest for guest in wave.guests if not gate.on or guest in gate.on]
 
     def _until(
-        self, guest: str, gate: Gate, before: Sequence[Gate], subjects: Mapping[str, Subject], deadline: int
+        self,
+        guest: str,
+        gate: Gate,
+        before: Sequence[Gate],
+        subjects: Mapping[str, CycleGuest],
+        deadline: int,
     ) -> Health:
         """The gate, asked again until it holds or the time is up; asked once at least."""
         while True:
@@ -152,7 +157,12 @@ class RolloutRunner:
             self._clock.sleep_until(min(deadline, now + AGAIN_NS))
 
     def _ask(
-        self, guest: str, gate: Gate, before: Sequence[Gate], subjects: Mapping[str, Subject], deadline: int
+        self,
+        guest: str,
+        gate: Gate,
+        before: Sequence[Gate],
+        subjects: Mapping[str, CycleGuest],
+        deadline: int,
     ) -> Health:
         if gate.kind is GateKind.CLOCK:
             return self._in_time(subjects[guest])
@@ -161,7 +171,7 @@ class RolloutRunner:
         now = self._clock.now().raw_ns
         return self._doctor.ask(guest, gate, max(now + NS_PER_S, min(deadline, now + ASK_NS)))
 
-    def _in_time(self, subject: Subject) -> Health:
+    def _in_time(self, subject: CycleGuest) -> Health:
         try:
             offset = subject.probe.read().offset(GuestClock.REAL)
         except GuestError as error:
@@ -171,7 +181,12 @@ class RolloutRunner:
         return Health(False, f"its clock is off by {offset.mid_ns / NS_PER_MS:+.0f} ms")
 
     def _members(
-        self, guest: str, gate: Gate, before: Sequence[Gate], subjects: Mapping[str, Subject], deadline: int
+        self,
+        guest: str,
+        gate: Gate,
+        before: Sequence[Gate],
+        subjects: Mapping[str, CycleGuest],
+        deadline: int,
     ) -> Health:
         """The other members of the guest's set: each answers, and the gates before this one hold in it."""
         for name, subject in subjects.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from lab.core.patch import Impact, Patch
 from lab.core.plan import Announcement, CycleSpec
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Notice, Rules, State
 from lab.core.units import NS_PER_S
 
@@ -105,10 +105,10 @@ def rules_of(announcement: Announcement) -> Rules:
     )
 
 
-def groups_of(abouts: Iterable[About]) -> dict[str, str]:
+def groups_of(instances: Iterable[InstanceInfo]) -> dict[str, str]:
     """Each guest's delivery group: its availability set. A guest in none is a group of its own, which has no
     set's name, whatever guests and sets are called."""
-    given = list(abouts)
+    given = list(instances)
     taken = {about.availability_set for about in given}
     groups: dict[str, str] = {}
     for about in given:

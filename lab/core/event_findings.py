@@ -19,9 +19,9 @@ PASSED, FAILED, OPEN = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE
 
 
 class _Judge:
-    def __init__(self, life: EventTimeline, spec: CycleSpec, expect: NoticeExpectations) -> None:
-        self.life, self.spec, self.expect = life, spec, expect
-        self.announced, self.notice = life.announced, life.event.notice
+    def __init__(self, timeline: EventTimeline, spec: CycleSpec, expect: NoticeExpectations) -> None:
+        self.timeline, self.spec, self.expect = timeline, spec, expect
+        self.announced, self.notice = timeline.announced, timeline.event.notice
         self.group = self.notice.group
         self.missing = FAILED if self.announced.complete else OPEN
         """The outcome where something that has to happen is not in the history."""
@@ -38,7 +38,7 @@ class _Judge:
     @property
     def _freezes(self) -> bool:
         """A freeze is what this is about: not when it was called off, and nobody was frozen."""
-        return self.life.cancelled is None or bool(self.life.to_be_frozen)
+        return self.timeline.cancelled is None or bool(self.timeline.to_be_frozen)
 
     # -- always --------------------------------------------------------------------------------------
 
@@ -46,16 +46,16 @@ class _Judge:
         if not self._freezes:
             return
         metric, expectation = "started first", "no guest is frozen before its event is Started"
-        life = self.life
-        if not life.enabled:
+        timeline = self.timeline
+        if not timeline.enabled:
             yield self._finding(metric, expectation, "nobody listened", PASSED)
             return
-        if not life.to_be_frozen and all(m.result is not None for m in life.affected):
+        if not timeline.to_be_frozen and all(m.result is not None for m in timeline.affected):
             yield self._finding(metric, expectation, "no guest was frozen", PASSED)
             return
-        unseen = [m.guest for m in life.affected if m.stop is None]
-        stops = [(m.guest, m.stop) for m in life.affected if m.stop is not None]
-        if life.started is None:
+        unseen = [m.guest for m in timeline.affected if m.stop is None]
+        stops = [(m.guest, m.stop) for m in timeline.affected if m.stop is not None]
+        if timeline.started is None:
             if stops:
                 why = f"{stops[0][0]} was frozen, and its event was never Started"
             else:
@@ -64,9 +64,9 @@ class _Judge:
             yield self._finding(metric, expectation, "not Started", outcome, why)
             return
         for guest, stop in stops:
-            early = life.started.raw_ns - stop.called.raw_ns
+            early = timeline.started.raw_ns - stop.called.raw_ns
             if early > 0:
-                outcome = FAILED if life.started.raw_ns > stop.returned.raw_ns else OPEN
+                outcome = FAILED if timeline.started.raw_ns > stop.returned.raw_ns else OPEN
                 why = f"{guest} was frozen {format_short(early)} before its event was Started"
                 yield self._finding(metric, expectation, f"{format_short(early)} before", outcome, why)
                 return
@@ -74,42 +74,42 @@ class _Judge:
             why = f"it was not seen when {unseen[0]} was frozen"
             yield self._finding(metric, expectation, "not seen", OPEN, why)
             return
-        first = min(stop.called.raw_ns for _, stop in stops) - life.started.raw_ns
+        first = min(stop.called.raw_ns for _, stop in stops) - timeline.started.raw_ns
         yield self._finding(metric, expectation, f"{format_short(first)} after", PASSED)
 
     def shown_started(self) -> Iterator[Finding]:
-        announce, life = self.spec.announce, self.life
-        if not self._freezes or not life.enabled or announce is None or life.started is None:
+        announce, timeline = self.spec.announce, self.timeline
+        if not self._freezes or not timeline.enabled or announce is None or timeline.started is None:
             return  # without a start, started_first has said so
-        if not life.to_be_frozen:
+        if not timeline.to_be_frozen:
             return
         expectation = f"at least {format_duration(announce.started_ns)} before the freeze"
-        frozen = life.frozen
+        frozen = timeline.frozen
         if frozen is None:
             why = "the freeze was not seen"
             yield self._finding("shown as Started", expectation, "not seen", OPEN, why)
             return
-        shown = frozen.shifted(-life.started.raw_ns)
+        shown = frozen.shifted(-timeline.started.raw_ns)
         outcome = at_least(announce.started_ns, shown.low_ns, shown.high_ns)
         text = format_short(shown.low_ns)
         why = "" if outcome is PASSED else f"shown as Started for {text}, expected {expectation}"
         yield self._finding("shown as Started", expectation, text, outcome, why)
 
     def gone(self) -> Iterator[Finding]:
-        expectation, life = "at the end, and not before the guests are back", self.life
-        if not life.enabled:
+        expectation, timeline = "at the end, and not before the guests are back", self.timeline
+        if not timeline.enabled:
             yield self._finding("gone", expectation, "never shown", PASSED)
             return
-        if life.cancelled is not None and not life.to_be_frozen:
+        if timeline.cancelled is not None and not timeline.to_be_frozen:
             yield self._finding("gone", expectation, "called off", PASSED)
             return
-        gone = life.gone or life.cancelled
+        gone = timeline.gone or timeline.cancelled
         if gone is None:
             shown = "the event is still shown" if self.announced.complete else "it was not seen"
             why = f"{shown} at the end ({self.group})"
             yield self._finding("gone", expectation, "not gone", self.missing, why)
             return
-        for member in life.affected:
+        for member in timeline.affected:
             if member.stop is not None and member.resume is None:
                 why = f"it was not seen when {member.guest} was back"
                 yield self._finding("gone", expectation, "not seen", OPEN, why)
@@ -119,37 +119,37 @@ class _Judge:
                 why = f"the event was gone {early} before {member.guest} was resumed"
                 yield self._finding("gone", expectation, f"{early} before", FAILED, why)
                 return
-        back = life.last_resume
+        back = timeline.last_resume
         text = f"{format_short(gone.raw_ns - back.raw_ns)} after the resume" if back is not None else "gone"
         yield self._finding("gone", expectation, text, PASSED)
 
     def called_off(self) -> Iterator[Finding]:
         """Whether it was called off, when that was expected, or nobody planned it."""
-        wanted, life = self.expect.cancelled, self.life
+        wanted, timeline = self.expect.cancelled, self.timeline
         planned = self.spec.announce is not None and self.spec.announce.cancel_after_ns is not None
-        frozen = [m.guest for m in life.to_be_frozen]
-        if wanted is None and (planned or life.cancelled is None):
+        frozen = [m.guest for m in timeline.to_be_frozen]
+        if wanted is None and (planned or timeline.cancelled is None):
             return
         if wanted:
             expectation = "called off, and no guest is frozen"
             if frozen:
                 why = f"{frozen[0]} was to be spared, and was frozen"
                 yield self._finding("cancelled", expectation, "frozen", FAILED, why)
-            elif life.cancelled is None:
+            elif timeline.cancelled is None:
                 why = f"the event of {self.group} was not called off"
                 yield self._finding("cancelled", expectation, "not called off", self.missing, why)
-            elif any(member.result is None for member in life.affected):
+            elif any(member.result is None for member in timeline.affected):
                 why = "it was not seen that no guest was frozen"
                 yield self._finding("cancelled", expectation, "not seen", OPEN, why)
             else:
                 yield self._finding("cancelled", expectation, "called off", PASSED)
             return
         expectation = "not called off"
-        if life.cancelled is not None:
+        if timeline.cancelled is not None:
             outcome = OPEN if wanted is None else self.missing  # an interrupted run takes its events back
             why = f"the event of {self.group} was called off, and there was no freeze"
             yield self._finding("cancelled", expectation, "called off", outcome, why)
-        elif life.gone is not None or life.started is not None or not life.enabled:
+        elif timeline.gone is not None or timeline.started is not None or not timeline.enabled:
             yield self._finding("cancelled", expectation, "not called off", PASSED)
         else:
             why = "it was not seen what became of the event"
@@ -158,16 +158,16 @@ class _Judge:
     # -- as expected ---------------------------------------------------------------------------------
 
     def acknowledged(self) -> Iterator[Finding]:
-        wanted, life = self.expect.acknowledged, self.life
+        wanted, timeline = self.expect.acknowledged, self.timeline
         if wanted is None:
             return
         expectation = "approved before NotBefore" if wanted else "nobody approves before NotBefore"
-        approval = life.approved
-        over = life.started or life.cancelled or life.gone or life.not_enabled
+        approval = timeline.approved
+        over = timeline.started or timeline.cancelled or timeline.gone or timeline.not_enabled
         if approval is not None:
             who, at = approval
-            early = life.event.not_before.raw_ns - at.raw_ns
-            since = at.raw_ns - life.published.raw_ns if life.published is not None else None
+            early = timeline.event.not_before.raw_ns - at.raw_ns
+            since = at.raw_ns - timeline.published.raw_ns if timeline.published is not None else None
             text = f"by {who}" if since is None else f"by {who} after {format_short(since)}"
             good = (early >= 0) is wanted
             if good:
@@ -177,22 +177,24 @@ class _Judge:
             else:
                 why = f"{who} approved, {format_short(early)} before NotBefore"
             yield self._finding("acknowledged", expectation, text, PASSED if good else FAILED, why)
-        elif not self.announced.complete and (over is None or (life.enabled and life.started is None)):
+        elif not self.announced.complete and (
+            over is None or (timeline.enabled and timeline.started is None)
+        ):
             # Taken back because the run ended: nobody had to approve any more.
             why = "it was not seen whether anybody approved"
             yield self._finding("acknowledged", expectation, "not seen", OPEN, why)
         else:
-            whom = self.group if life.enabled else f"{self.group}, which never asked"
+            whom = self.group if timeline.enabled else f"{self.group}, which never asked"
             why = f"nobody approved of {whom}" if wanted else ""
-            if wanted and life.released is not None:
+            if wanted and timeline.released is not None:
                 why += ": it was released by hand"
             yield self._finding("acknowledged", expectation, "by nobody", FAILED if wanted else PASSED, why)
 
     def sightings(self) -> Iterator[Finding]:
         yield from self._shown(
-            "seen", self.expect.seen, "the event", [m.first_shown() for m in self.life.affected]
+            "seen", self.expect.seen, "the event", [m.first_shown() for m in self.timeline.affected]
         )
-        started = [member.seen_started for member in self.life.affected]
+        started = [member.seen_started for member in self.timeline.affected]
         yield from self._shown("seen as Started", self.expect.started_seen, "it as Started", started)
 
     def _shown(
@@ -204,7 +206,7 @@ class _Judge:
         expectation = f"{'every' if wanted else 'no'} guest is shown {what} before the freeze"
         judged = [
             (member, self._before_freeze(member, at))
-            for member, at in zip(self.life.affected, shown, strict=True)
+            for member, at in zip(self.timeline.affected, shown, strict=True)
         ]
         count = sum(before is True for _, before in judged)
         text = f"{count} of {len(judged)} guests"
@@ -224,9 +226,9 @@ class _Judge:
     def _before_freeze(self, member: Member, at: Stamp | None) -> bool | None:
         """Whether the guest was answered before it was frozen; None where that is not certain. An answer that
         was given while it stood still was read after it."""
-        life, stop = self.life, member.stop
+        timeline, stop = self.timeline, member.stop
         if stop is None:
-            spared = life.cancelled is not None or (
+            spared = timeline.cancelled is not None or (
                 member.result is not None and not taken_down(member.result)
             )
             if not spared or (at is None and not self.announced.complete):
@@ -239,10 +241,10 @@ class _Judge:
         return True if at.raw_ns <= stop.called.raw_ns else None
 
     def pauses_announced(self) -> Iterator[Finding]:
-        wanted, life = self.expect.kept, self.life
+        wanted, timeline = self.expect.kept, self.timeline
         if wanted is None:
             return
-        limit = life.duration_ns
+        limit = timeline.duration_ns
         if limit is None:
             why = "no duration was announced"
             expectation = "as announced" if wanted else "longer than announced"
@@ -250,7 +252,7 @@ class _Judge:
             return
         words = format_duration(limit)
         expectation = f"at most {words}" if wanted else f"longer than {words}"
-        members = [m for m in life.affected if m.result is None or taken_down(m.result)]
+        members = [m for m in timeline.affected if m.result is None or taken_down(m.result)]
         if not members:
             yield self._finding("pause announced", expectation, "not measured", OPEN, "no guest was frozen")
         for member in members:
@@ -273,7 +275,7 @@ class _Judge:
         return self._finding("pause announced", expectation, text, outcome, why)
 
     def notice_given(self) -> Iterator[Finding]:
-        given = self.life.notice_ns
+        given = self.timeline.notice_ns
         for limit, words, compare in (
             (self.expect.at_least_ns, "at least", at_least),
             (self.expect.at_most_ns, "at most", at_most),
@@ -282,7 +284,7 @@ class _Judge:
                 continue
             expectation = f"{words} {format_duration(limit)}"
             if given is None:
-                why = f"{self.group} never asked" if not self.life.enabled else "it was not seen to start"
+                why = f"{self.group} never asked" if not self.timeline.enabled else "it was not seen to start"
                 yield self._finding("notice", expectation, "none", OPEN, f"no notice to measure: {why}")
                 continue
             outcome, text = compare(limit, given, given), format_short(given)
@@ -290,9 +292,9 @@ class _Judge:
             yield self._finding("notice", expectation, text, outcome, why)
 
 
-def life_findings(life: EventTimeline, spec: CycleSpec, expect: NoticeExpectations) -> list[Finding]:
+def event_findings(timeline: EventTimeline, spec: CycleSpec, expect: NoticeExpectations) -> list[Finding]:
     """All that one event was held against."""
-    judge = _Judge(life, spec, expect)
+    judge = _Judge(timeline, spec, expect)
     checks = (
         judge.started_first, judge.shown_started, judge.gone, judge.called_off, judge.acknowledged,
         judge.sightings, judge.pauses_announced, judge.notice_given,
@@ -301,11 +303,13 @@ def life_findings(life: EventTimeline, spec: CycleSpec, expect: NoticeExpectatio
 
 
 def unannounced(
-    results: Sequence[CycleResult], lives: Sequence[EventTimeline], cell: str = ""
+    results: Sequence[CycleResult], timelines: Sequence[EventTimeline], cell: str = ""
 ) -> list[Finding]:
     """Guests that were to be told and were frozen without an event: one finding for each cycle. results: of
     one cell, whose cycles are announced."""
-    known = [member.result.observation for life in lives for member in life.affected if member.result]
+    known = [
+        member.result.observation for timeline in timelines for member in timeline.affected if member.result
+    ]
     first_shown = {(obs.cell, obs.cycle, obs.guest) for obs in known}
     silent: dict[int, list[str]] = {}
     for result in results:

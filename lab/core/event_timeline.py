@@ -200,7 +200,7 @@ def _first(happenings: Sequence[Happening], kind: Kind, guest: str | None = None
     return min(found, key=lambda stamp: stamp.raw_ns, default=None)
 
 
-def life(announced: Announced, cycles: Cycles) -> EventTimeline:
+def timeline_of(announced: Announced, cycles: Cycles) -> EventTimeline:
     """The event's timeline. Of several of a kind the first counts."""
     event = announced.event
     own = [h for h in announced.happenings if h.event == event.id]

@@ -15,7 +15,7 @@ from lab.core.timesync_setup import Setup
 
 
 @dataclass(frozen=True)
-class Passing:
+class PacketStamps:
     """When the guest's kernel saw the request come and its answer leave, in its REALTIME: after t1 and before
     t2, and after t3 and before t4, whatever the way between. None: not seen for certain.
 
@@ -47,7 +47,7 @@ class Reading:
     t3: dict[GuestClock, int]
     t4: Stamp
     resolution_ns: int = 1
-    passing: Passing | None = None
+    packet_stamps: PacketStamps | None = None
     channel: str = "ssh"
 
     def offset(self, clock: GuestClock) -> Interval:
@@ -59,11 +59,11 @@ class Reading:
         else:
             sent, received = self.t1.raw_ns, self.t4.raw_ns
         first, last = self.t2[clock], self.t3[clock]
-        if clock is GuestClock.RAW and self.passing is not None:
-            if self.passing.arrived_real_ns is not None:
-                first = min(first, self.passing.arrived_real_ns - self.passing.least_apart_ns)
-            if self.passing.left_real_ns is not None:
-                last = max(last, self.passing.left_real_ns - self.passing.most_apart_ns)
+        if clock is GuestClock.RAW and self.packet_stamps is not None:
+            if self.packet_stamps.arrived_real_ns is not None:
+                first = min(first, self.packet_stamps.arrived_real_ns - self.packet_stamps.least_apart_ns)
+            if self.packet_stamps.left_real_ns is not None:
+                last = max(last, self.packet_stamps.left_real_ns - self.packet_stamps.most_apart_ns)
         low, high = last - received, first - sent
         return Interval(min(low, high), max(low, high)).widened(self.resolution_ns - 1)
 

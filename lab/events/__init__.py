@@ -2,6 +2,6 @@
 
 - `service`: a listener for each guest. `protocol`: HTTP/1.1 on it.
 - `announcer`: the real `ports.Announcer`.
-- `desk`: what an operator does with a service that runs alone. `control`: that over a socket, whose other
-  end is `client`.
+- `event_operator`: what an operator does with a service that runs alone. `control`: that over a socket,
+  whose other end is `client`.
 """

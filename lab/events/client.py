@@ -1,4 +1,4 @@
-"""What an operator's command asks of a metadata service that runs alone, through its control door: a Unix
+"""What an operator's command asks of a metadata service that runs alone, through its control listener: a Unix
 socket that speaks HTTP and JSON (events.control)."""
 
 from __future__ import annotations

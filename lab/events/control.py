@@ -1,8 +1,8 @@
-"""The control door of a metadata service that runs alone: a Unix socket that speaks HTTP and JSON. Its
+"""The control listener of a metadata service that runs alone: a Unix socket that speaks HTTP and JSON. Its
 client is events.client.
 
-A service has a folder of its own, HOME/events/NAME: `control`, and the guests' doors. It holds a lock on it
-while it runs. So a folder without a lock was left by one that was killed, and is taken over.
+A service has a folder of its own, HOME/events/NAME: `control`, and the guests' listeners. It holds a lock on
+it while it runs. So a folder without a lock was left by one that was killed, and is taken over.
 
     GET  /service                what it serves, and to whom
     GET  /events                 all that were announced
@@ -28,8 +28,8 @@ from lab.core.scheduled.model import EventSource, EventType, OnPurpose, Recorded
 from lab.core.scheduled.requests import Answer, Request
 from lab.errors import FreezelabError, MachineError, UsageError
 from lab.events.client import NAME
-from lab.events.desk import Desk
-from lab.events.protocol import Door
+from lab.events.event_operator import EventOperator
+from lab.events.protocol import HttpListener
 
 SCHEMA = "freezelab.service/1"
 VERBS = ("approve", "start", "cancel", "finish")
@@ -84,8 +84,8 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def control_door(desk: Desk, about: dict[str, Any]) -> Door:
-    """What answers at the control door. about: what is told of the service beside its guests."""
+def control_listener(desk: EventOperator, about: dict[str, Any]) -> HttpListener:
+    """What answers at the control listener. about: what is told of the service beside its guests."""
 
     def answer(request: Request) -> Answer:
         try:
@@ -95,10 +95,10 @@ def control_door(desk: Desk, about: dict[str, Any]) -> Door:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return _error(f"not understood: {error}")
 
-    return Door(answer, lambda status, why: _error(f"{status.phrase.lower()}: {why}"))
+    return HttpListener(answer, lambda status, why: _error(f"{status.phrase.lower()}: {why}"))
 
 
-def _act(desk: Desk, about: dict[str, Any], request: Request) -> dict[str, Any]:
+def _act(desk: EventOperator, about: dict[str, Any], request: Request) -> dict[str, Any]:
     match request.verb, request.path.strip("/").split("/"):
         case "GET", ["service"]:
             return {"schema": SCHEMA, **about, "guests": desk.guests()}

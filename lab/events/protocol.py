@@ -1,6 +1,6 @@
-"""HTTP/1.1 for doors of the metadata service: h11 reads and writes it, asyncio carries it.
+"""HTTP/1.1 for listeners of the metadata service: h11 reads and writes it, asyncio carries it.
 
-A door is a listening socket with a function that answers: requests and answers are values
+A listener is a listening socket with a function that answers: requests and answers are values
 (core.scheduled.requests), so there is no framework, and no task for a request. h11 is strict, bounds a
 request's head, and reads no further than the request that it is at. What it leaves to its user is here:
 limits of size, time and connections, and answers that are late, cut off or never come.
@@ -20,7 +20,7 @@ from lab.core.scheduled.requests import MOST_BODY_BYTES, Answer, Request
 from lab.core.units import NS_PER_S
 
 MOST_CONNECTIONS = 256
-"""Of one door. When one more comes, the one that has been silent for longest goes."""
+"""Of one listener. When one more comes, the one that has been silent for longest goes."""
 
 MOST_HEAD_BYTES = 16 << 10
 """Of the request line and headers together."""
@@ -50,7 +50,7 @@ _QUOTED = re.compile(r"[:,]? *\(?(?:bytearray\()?b['\"].*", re.DOTALL)
 
 
 @dataclass(eq=False)
-class Door:
+class HttpListener:
     """answer: what a request is answered with. refuse: the same for what is no request, or a request that is
     too large: (status, why). Both are called in the loop's thread, and must neither wait nor raise."""
 
@@ -60,10 +60,10 @@ class Door:
 
 
 class Connection(asyncio.Protocol):
-    """asyncio makes one for each connection to a door."""
+    """asyncio makes one for each connection to a listener."""
 
-    def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
-        self._door, self._loop = door, loop
+    def __init__(self, listener: HttpListener, loop: asyncio.AbstractEventLoop) -> None:
+        self._listener, self._loop = listener, loop
         self._http = h11.Connection(h11.SERVER, MOST_HEAD_BYTES)
         self._head = h11.Request(method="GET", target="/", headers=[], http_version="1.0")
         self._body = bytearray()
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
         self.transport = transport
-        mates = self._door.connections
+        mates = self._listener.connections
         if len(mates) >= MOST_CONNECTIONS:
             oldest = min(mates, key=lambda one: one.active_s)
             oldest.transport.abort()
@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
         mates.add(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self._door.connections.discard(self)
+        self._listener.connections.discard(self)
         self._deaf = True
         self._await_rest(False)
         if self._later is not None:
@@ -177,8 +177,8 @@ class Connection(asyncio.Protocol):
         elif int(headers.get(b"content-length", b"0")) > MOST_BODY_BYTES:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LARGE)
         elif self._http.they_are_waiting_for_100_continue:
-            go_on = h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[])
-            self.transport.write(self._http.send(go_on) or b"")
+            interim = h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[])
+            self.transport.write(self._http.send(interim) or b"")
 
     def _answer(self) -> None:
         # RFC 9112, section 3.2.2: of the absolute form the path counts. Its host does as little as Host.
@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
         )
         self._answering = True
         self._await_rest(False)  # the next request has its own time
-        given = self._door.answer(
+        given = self._listener.answer(
             Request(self._head.method.decode("ascii"), path or "/", query, headers, bytes(self._body))
         )
         if given.after_ns and not given.never:
@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         """Answer what is no request, and read nothing more."""
-        given = self._door.refuse(status, why)
+        given = self._listener.refuse(status, why)
         headers = [*given.headers, ("Content-Length", str(len(given.body))), ("Connection", "close")]
         self._write(status, headers, given.body)
         self._linger()

@@ -1,10 +1,10 @@
-"""The metadata service over HTTP. Each guest has a door of its own, and is whose door it comes through.
+"""The metadata service over HTTP. Each guest has a listener of its own; it is known by which one it uses.
 
-A door is a Unix socket in a folder that nobody else may enter. It is never a TCP port of the host's loopback:
-a guest on QEMU's user-mode network reaches those, and could use another one's. What a guest says of itself
-counts for nothing.
+A listener is a Unix socket in a folder that nobody else may enter. It is never a TCP port of the host's
+loopback: a guest on QEMU's user-mode network reaches those, and could use another one's. What a guest says of
+itself counts for nothing.
 
-One thread runs everything, an asyncio loop with a server for each door.
+One thread runs everything, an asyncio loop with a server for each listener.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from typing import Any
 from lab.core.announcement import groups_of
 from lab.core.clock import Stamp
 from lab.core.scheduled.documents import http_date
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import Rules
 from lab.core.scheduled.requests import Answer, Request, answer, refusal
 from lab.errors import MachineError
 from lab.events.announcer import ServiceAnnouncer
-from lab.events.protocol import Connection, Door
+from lab.events.protocol import Connection, HttpListener
 from lab.ports import Clock
 from lab.threads import Worker
 
@@ -54,22 +54,22 @@ START_S, STOP_S = 10, 10
 class MetadataService:
     """Runs as long as the context is not left.
 
-    abouts: the guests. folder: made when it is not there, and taken from others (0700); its path is to be
+    instances: the guests. folder: made when it is not there, and taken from others (0700); its path is to be
     short. trouble: the last thing that went wrong inside and should not have, "" if nothing did.
 
     Entering raises MachineError when the folder or a socket cannot be made. All else is safe from any thread.
     """
 
-    def __init__(self, abouts: Sequence[About], rules: Rules, clock: Clock, folder: Path) -> None:
-        self.abouts = {about.guest: about for about in abouts}
-        self.groups = groups_of(abouts)
+    def __init__(self, instances: Sequence[InstanceInfo], rules: Rules, clock: Clock, folder: Path) -> None:
+        self.instances = {about.guest: about for about in instances}
+        self.groups = groups_of(instances)
         self.trouble = ""
         self._machine, self._lock, self._clock = Machine(self.groups, rules), threading.Lock(), clock
         self.announcer = ServiceAnnouncer(self._machine, self.groups, self._lock, clock)
         self._folder = folder.absolute()
         self._made_folder = False
-        self._paths = {about.guest: self._folder / str(number) for number, about in enumerate(abouts)}
-        self._open: list[tuple[asyncio.Server, Door]] = []
+        self._paths = {about.guest: self._folder / str(number) for number, about in enumerate(instances)}
+        self._open: list[tuple[asyncio.Server, HttpListener]] = []
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -77,10 +77,10 @@ class MetadataService:
     def __enter__(self) -> MetadataService:
         self._prepare_folder()
         _allow_files()
-        sockets: list[tuple[socket.socket, Door]] = []
+        sockets: list[tuple[socket.socket, HttpListener]] = []
         try:
             for guest, path in self._paths.items():
-                sockets.append((unix_socket(path), self._door(guest)))
+                sockets.append((unix_socket(path), self._listener(guest)))
             started: Future[None] = Future()
             self._thread = Worker(
                 target=self._run, args=(sockets, started), name="metadata-service", daemon=True
@@ -109,10 +109,10 @@ class MetadataService:
                 with suppress(OSError):
                     self._folder.rmdir()
 
-    # -- doors -------------------------------------------------------------------------------------
+    # -- listeners ---------------------------------------------------------------------------------
 
     def connect(self, guest: str) -> socket.socket:
-        """A new connection through the guest's door. KeyError: no such guest. MachineError when the service
+        """A new connection to the guest's listener. KeyError: no such guest. MachineError when the service
         does not run."""
         path = self._paths[guest]
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -128,26 +128,26 @@ class MetadataService:
         return made
 
     def path(self, guest: str) -> Path:
-        """The socket of the guest's door. KeyError: no such guest."""
+        """The socket of the guest's listener. KeyError: no such guest."""
         return self._paths[guest]
 
     def listen(self, host: str, port: int, guest: str) -> tuple[str, int]:
-        """One more door of the guest's, over TCP; the address and port that it has. Whoever can reach it is
-        that guest. KeyError: no such guest. MachineError when it cannot listen there."""
-        if guest not in self.abouts:
+        """One more listener of the guest's, over TCP; the address and port that it has. Whoever can reach it
+        is that guest. KeyError: no such guest. MachineError when it cannot listen there."""
+        if guest not in self.instances:
             raise KeyError(guest)
         made = _tcp_socket(host, port)
         address, bound = made.getsockname()[:2]
-        self.serve(self._door(guest), made)
+        self.serve(self._listener(guest), made)
         return address, bound
 
-    def serve(self, door: Door, on: socket.socket) -> None:
-        """Serve another door as well, in the same thread. The socket is bound, and is closed when the service
-        stops. MachineError when the service does not run."""
+    def serve(self, listener: HttpListener, on: socket.socket) -> None:
+        """Serve another listener as well, in the same thread. The socket is bound, and is closed when the
+        service stops. MachineError when the service does not run."""
         if self._loop is None or self._thread is None:
             on.close()
             raise MachineError("the metadata service does not run")
-        asyncio.run_coroutine_threadsafe(self._serve(door, on), self._loop).result(START_S)
+        asyncio.run_coroutine_threadsafe(self._serve(listener, on), self._loop).result(START_S)
 
     def has_asked(self, guest: str) -> bool:
         """Whether the guest has asked since its group was switched on. KeyError: no such guest."""
@@ -155,7 +155,7 @@ class MetadataService:
 
     # -- the thread --------------------------------------------------------------------------------
 
-    def _run(self, sockets: Sequence[tuple[socket.socket, Door]], started: Future[None]) -> None:
+    def _run(self, sockets: Sequence[tuple[socket.socket, HttpListener]], started: Future[None]) -> None:
         try:
             asyncio.run(self._main(sockets, started))
         except BaseException as error:  # noqa: BLE001 - told to whoever waits for the start
@@ -163,28 +163,30 @@ class MetadataService:
             if not started.done():
                 started.set_exception(error)
 
-    async def _main(self, sockets: Sequence[tuple[socket.socket, Door]], started: Future[None]) -> None:
+    async def _main(
+        self, sockets: Sequence[tuple[socket.socket, HttpListener]], started: Future[None]
+    ) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._unexpected)
-        for one, door in sockets:
-            await self._serve(door, one)
+        for one, listener in sockets:
+            await self._serve(listener, one)
         started.set_result(None)
         await self._stop.wait()
-        for server, door in self._open:
+        for server, listener in self._open:
             server.close()
-            for connection in door.connections:
+            for connection in listener.connections:
                 connection.transport.abort()
-        while any(door.connections for _, door in self._open):
+        while any(listener.connections for _, listener in self._open):
             await asyncio.sleep(0)  # they learn of it in the loop
 
-    async def _serve(self, door: Door, on: socket.socket) -> None:
+    async def _serve(self, listener: HttpListener, on: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        make = partial(Connection, door, loop)
+        make = partial(Connection, listener, loop)
         if on.family == socket.AF_UNIX:
             server = await loop.create_unix_server(make, sock=on, backlog=BACKLOG)
         else:
             server = await loop.create_server(make, sock=on, backlog=BACKLOG)
-        self._open.append((server, door))
+        self._open.append((server, listener))
 
     def _unexpected(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What a callback has raised: it ends that connection, and nothing else."""
@@ -192,14 +194,14 @@ class MetadataService:
 
     # -- a request ---------------------------------------------------------------------------------
 
-    def _door(self, guest: str) -> Door:
-        return Door(partial(self._answer, guest), partial(self._refuse, guest))
+    def _listener(self, guest: str) -> HttpListener:
+        return HttpListener(partial(self._answer, guest), partial(self._refuse, guest))
 
     def _answer(self, guest: str, request: Request) -> Answer:
         now = self._clock.now()
         try:
             with self._lock:
-                given = answer(self._machine, self.abouts, guest, now, request)
+                given = answer(self._machine, self.instances, guest, now, request)
         except Exception as error:  # noqa: BLE001 - the service lives on
             self.trouble = repr(error)
             given = refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The lab's metadata service has failed.")

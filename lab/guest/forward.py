@@ -67,7 +67,7 @@ class MetadataForward:
     ssh: the guest's SSH connection as it is now, or None while there is none. It is called in the caller's
         thread first, and then in the keeper's, again and again until it gives one that is alive; what is
         alive is not touched but for this forward.
-    connect: a new stream socket to the door of the metadata service that is this guest's. When it raises
+    connect: a new stream socket to this guest's listener of the metadata service. When it raises
         OSError or an error of the lab's, the guest's connection is closed.
     times: how often the forward was set up. why: what is wrong with it now, "" when nothing is known to be.
     """

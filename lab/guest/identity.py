@@ -67,7 +67,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Became:
+class CloneResult:
     """A guest that has become another one. mac: of its card, as it says. clock_ns: its CLOCK_REALTIME was set
     to the host's, and is behind it by that much at most."""
 
@@ -105,7 +105,7 @@ def _first_line(ssh: SSH, channel: paramiko.Channel, begins: str) -> str:
     return line.removeprefix(begins)
 
 
-class Orders:
+class CloneClient:
     """One guest's channel, for as long as inside/clone_identity.py listens there. A context manager.
 
     path: QEMU's socket. alive: called while nothing comes, raises when there is no more hope.
@@ -131,7 +131,7 @@ class Orders:
                 f"its serial channel is not there: {error.strerror}", where=self._where
             ) from error
 
-    def __enter__(self) -> Orders:
+    def __enter__(self) -> CloneClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,13 +141,13 @@ class Orders:
         """Have the guest ready to be copied: nobody may be logged in, and nobody can from here on."""
         self._ask(b"settle\n", b"settled")
 
-    def become(self, identity: Identity) -> Became:
+    def personalise(self, identity: Identity) -> CloneResult:
         """Have the guest be another one."""
         self._set_time()  # whatever is done next bears the right time
         reply = json.loads(self._ask(identity.order(), b"is "))
         bound = self._set_time()
         self._ask(b"done\n", b"done")
-        return Became(str(reply["mac"]), bound)
+        return CloneResult(str(reply["mac"]), bound)
 
     def _set_time(self) -> int:
         """The longest that it may be behind: the order may have been carried out as late as it was

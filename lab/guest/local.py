@@ -13,7 +13,7 @@ from typing import cast
 from lab.errors import MachineError
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
-from lab.guest.wire import Wire
+from lab.guest.stamped_socket import Wire
 from lab.ports import Clock
 from lab.process import runner
 

@@ -29,12 +29,12 @@ from lab.core.clock import Stamp
 from lab.core.timeline import Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError, GuestGone
-from lab.guest import asking, program
-from lab.guest.asking import Exchange
+from lab.guest import probe_protocol, program
 from lab.guest.client import last_error
+from lab.guest.probe_protocol import Exchange
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, RefusedError
-from lab.guest.wire import Wire
+from lab.guest.stamped_socket import Wire
 from lab.process.clock import HostClock
 from lab.threads import Worker
 
@@ -402,7 +402,7 @@ class GuestProbe:
         self._sequence += 1
         number = b"%s-%d" % (self._name, self._sequence)
         channel = "ssh" if exchange == self._exchange else "serial"
-        return asking.reading(
+        return probe_protocol.reading(
             exchange,
             number,
             self._resolution,
@@ -413,7 +413,7 @@ class GuestProbe:
     def start_cycle(self) -> None:
         self._waking = True
         try:
-            self._retried(asking.new_cycle)
+            self._retried(probe_protocol.new_cycle)
         finally:
             self._waking = False
         self._resting, self._last_line_s = False, time.monotonic()
@@ -422,15 +422,15 @@ class GuestProbe:
     def rest(self) -> None:
         """Until the next start_cycle nothing is sampled, and no heartbeats come: it costs the guest next to
         nothing then."""
-        self._retried(asking.rest)
+        self._retried(probe_protocol.rest)
         self._resting = True
 
     def heartbeats(self) -> Sequence[Heartbeat]:
         return tuple(self._beats)
 
     def samples(self) -> SamplerReport:
-        return self._retried(asking.samples)
+        return self._retried(probe_protocol.samples)
 
     def facts(self) -> ProbeFacts:
-        members = self._retried(asking.facts)
+        members = self._retried(probe_protocol.facts)
         return ProbeFacts(**members, reconnects=self.reconnects, restarts=self.restarts)

@@ -1,4 +1,4 @@
-"""The one door to SSH. Host keys are pinned: a guest that shows another key is refused."""
+"""SSH to guests. Host keys are pinned: a guest that shows another key is refused."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import paramiko
 
 from lab.errors import GuestError, GuestGone, MachineError
-from lab.guest.life import GuestLife, Link
-from lab.guest.wire import Wire
+from lab.guest.connections import GuestConnections, Link
+from lab.guest.stamped_socket import Wire
 from lab.ports import Clock
 
 # A connection that is lost is told by our own errors; paramiko's threads would write it to the terminal too.
@@ -189,10 +189,16 @@ class SSH:
     """One SSH connection to one guest. A context manager."""
 
     def __init__(
-        self, address: Address, transport: _Transport, wire: Wire, clock: Clock, life: GuestLife, link: Link
+        self,
+        address: Address,
+        transport: _Transport,
+        wire: Wire,
+        clock: Clock,
+        connections: GuestConnections,
+        link: Link,
     ) -> None:
         self.address, self.transport, self.wire, self.clock = address, transport, wire, clock
-        self._life, self._link = life, link
+        self._connections, self._link = connections, link
 
     @classmethod
     def connect(
@@ -200,7 +206,7 @@ class SSH:
         address: Address,
         clock: Clock,
         timeout_s: float,
-        life: GuestLife | None = None,
+        connections: GuestConnections | None = None,
         *,
         handshake_s: float | None = None,
     ) -> SSH:
@@ -214,9 +220,9 @@ class SSH:
         key = load_key(address.key)
         where = f"guest {address.guest}"
         deadline = time.monotonic() + timeout_s
-        life = life or GuestLife()
+        connections = connections or GuestConnections()
         try:
-            sock = wait_for_banner(address.host, address.port, deadline, life.check)
+            sock = wait_for_banner(address.host, address.port, deadline, connections.check)
         except ConnectionRefusedError as error:
             raise GuestError(f"SSH is refused at {address}", where=where) from error
         except TimeoutError as error:
@@ -225,7 +231,7 @@ class SSH:
             ) from error
         wire = Wire(sock, clock)
         try:
-            link = life.link(sock)
+            link = connections.link(sock)
         except GuestGone:
             sock.close()
             raise
@@ -249,10 +255,10 @@ class SSH:
             transport.auth_publickey(address.user, key)
         except GuestError:
             transport.close()
-            life.drop(link)
+            connections.drop(link)
             raise
         except paramiko.AuthenticationException as error:
-            life.drop(link)
+            connections.drop(link)
             # paramiko says the same of a guest that has fallen silent or gone away.
             if not transport.is_active() or "timeout" in str(error):
                 transport.close()
@@ -264,17 +270,17 @@ class SSH:
             raise RefusedError(f"SSH login refused at {address}", where=where, hint=hint) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             transport.close()
-            life.drop(link)
+            connections.drop(link)
             if link.why is not None:
                 raise link.why.again() from error
             raise GuestError(f"SSH broke at {address}: {_message(error)}", where=where) from error
-        return cls(address, transport, wire, clock, life, link)
+        return cls(address, transport, wire, clock, connections, link)
 
     def again(self, timeout_s: float) -> SSH:
         """Another connection to the same guest. Raises as connect does, also when the guest that has begun
         to speak falls silent: one that is rebooted leaves its connections hanging."""
         within = min(timeout_s + 1, SILENCE_S)
-        return SSH.connect(self.address, self.clock, timeout_s, self._life, handshake_s=within)
+        return SSH.connect(self.address, self.clock, timeout_s, self._connections, handshake_s=within)
 
     def __enter__(self) -> SSH:
         return self
@@ -284,7 +290,7 @@ class SSH:
 
     def close(self) -> None:
         self.transport.close()
-        self._life.drop(self._link)
+        self._connections.drop(self._link)
 
     @property
     def gone(self) -> GuestGone | None:

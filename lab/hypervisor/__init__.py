@@ -4,7 +4,7 @@ Start at `connect.connect()`; the adapter itself is `adapter.LibvirtHypervisor`.
 package imports libvirt. This module imports nothing, so that `freezelab --help` stays fast.
 
 libvirt:
-- `connect`: a URI or no daemon. `embed`: the driver without a daemon.
+- `connection`: a URI or no daemon. `embed`: the driver without a daemon.
 - `binding`: the import of libvirt. `loop`: the thread of its events. `events`: what libvirt and QEMU report.
 - `domain`: a guest's domain as a value. `domains`: started, found, ended.
 - `facts`, `accelerators`: what is here, and whether KVM works. `agent`: qemu-guest-agent. `logs`: QEMU's own.
@@ -21,6 +21,6 @@ Freezing:
 
 Guests' states:
 - `memory`, `shm`: RAM that is a file, and folders on /dev/shm. `golden`: a state in bytes, to begin with.
-- `fate`: what libvirt knows of a guest that cannot answer. `kept`: what is known without libvirt.
+- `unreachable`: what libvirt knows of a guest that cannot answer. `kept`: what is known without libvirt.
 - `recovery`: what a killed run left.
 """

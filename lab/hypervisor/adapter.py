@@ -1,5 +1,5 @@
 """Guests through libvirt: the real `ports.Hypervisor`. How a guest is frozen is in modules of their own; here
-are the connection, the guests' lives, and what is asked of them."""
+are the connection, the guests' beginning and end, and what is asked of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
-from lab.hypervisor import agent, facts, fate, recovery
+from lab.hypervisor import agent, facts, recovery, unreachable
 from lab.hypervisor.agent import SetBy
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
 from lab.hypervisor.context import LibvirtContext
@@ -191,7 +191,7 @@ class LibvirtHypervisor:
         done here: it has ended, is asleep, was paused by QEMU. Never waits for QEMU."""
         if guest in self._ours:
             return
-        gone = fate.gone(self._context, guest)
+        gone = unreachable.gone(self._context, guest)
         if gone is not None and guest not in self._ours:
             raise gone
 
@@ -205,7 +205,7 @@ class LibvirtHypervisor:
 
     def resets(self, guest: str) -> tuple[str, int]:
         """The guest's domain, by its uuid, and how often it was reset so far, by its own doing."""
-        return fate.resets(self._context, guest)
+        return unreachable.resets(self._context, guest)
 
     def state(self, guest: str) -> str:
         """libvirt's word: running, paused, shut off, crashed, … "paused" also for a guest whose process

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 Ask = Callable[..., Any]
 """A QMP command of one process, and its arguments by name, to what it returns."""
 
-OVER = frozenset({"none", "completed", "failed", "cancelled"})
+ENDED = frozenset({"none", "completed", "failed", "cancelled"})
 """Nothing goes on any more: `cont` is not refused for a migration's sake."""
 
 PASSING = frozenset({"cancelling", "failing", "pre-switchover"})
@@ -28,7 +28,7 @@ PASSING = frozenset({"cancelling", "failing", "pre-switchover"})
 
 def is_over(status: str) -> bool:
     """Whether a migration has come to its end. A status that a later QEMU adds is none."""
-    return status in OVER
+    return status in ENDED
 
 
 def set_capabilities(ask: Ask, *names: str, on: bool = True) -> None:

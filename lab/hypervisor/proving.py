@@ -12,7 +12,7 @@ from lab.hypervisor.context import Steps
 from lab.ports import Clock
 
 
-class Prover:
+class MemoryProver:
     """Two digests of one RAM file, and what they say. path: None when no proof was asked for."""
 
     def __init__(self, path: Path | None, steps: Steps, clock: Clock) -> None:

@@ -3,5 +3,6 @@
 - `journal`: events.jsonl. `events`: a line of it, checked and read back.
 - `rebuild`: from a history to the plan and the observations that it was made of.
 - `run`: run.json, judged from a history. `model`, `model_clock`, `model_events`: its members.
-- `cycle`, `cells`, `lives`, `rollout`, `statistics`: its parts, from what was measured to its members.
+- `cycle`, `cells`, `event_timelines`, `rollout`, `statistics`: its parts, from what was measured to its
+  members.
 """

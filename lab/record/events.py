@@ -30,8 +30,8 @@ from lab.core.history import (
     StopCalled,
     WatcherReported,
 )
-from lab.core.history.line import CLOCKS
-from lab.core.timeline import Call, Heartbeat, Passing, Reading, SamplerReport, Step
+from lab.core.history.encoding import CLOCKS
+from lab.core.timeline import Call, Heartbeat, PacketStamps, Reading, SamplerReport, Step
 
 LARGEST = 2**63 - 1
 """No time in nanoseconds is larger (the kernel's ktime_t), and no other number of a history is."""
@@ -151,8 +151,8 @@ def _reading(given: _Clocks | _Channel | _Packets) -> Reading:
         case (channel,):
             return Reading(t1, t2, t3, t4, resolution, None, channel)
         case (channel, arrived, least_apart, left, most_apart):
-            passing = Passing(arrived, least_apart, left, most_apart)
-            return Reading(t1, t2, t3, t4, resolution, passing, channel)
+            packet_stamps = PacketStamps(arrived, least_apart, left, most_apart)
+            return Reading(t1, t2, t3, t4, resolution, packet_stamps, channel)
         case _:
             return Reading(t1, t2, t3, t4, resolution)
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from lab.core.clock import Stamp
 from lab.core.history import SCHEMA, HistoryEvent, RunEnded, RunStarted
-from lab.core.history.line import line_of
+from lab.core.history.encoding import line_of
 from lab.errors import MachineError, RecordError
 from lab.ports import Clock
 from lab.record.events import DEADMAN, Entry, Envelope, entry_of, envelope

@@ -26,8 +26,15 @@ from lab.core.verdict import Finding, Outcome, worst
 from lab.errors import MachineError, RecordError
 from lab.record.cells import CellHistory, cell_findings, cell_histories, cell_of, comparisons
 from lab.record.cycle import cycle_of
+from lab.record.event_timelines import (
+    event_of,
+    event_timelines,
+    handlers_of,
+    judged,
+    marked,
+    service_findings,
+)
 from lab.record.journal import History
-from lab.record.lives import event_of, handlers_of, judged, lives_of, marked, service_findings
 from lab.record.model import ApartRecord as ApartRecord
 from lab.record.model import AuditRecord as AuditRecord
 from lab.record.model import BackwardRecord as BackwardRecord
@@ -185,7 +192,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         for cell in [known_cells[result.observation.cell]]
     ]
     own = _run_findings(history)
-    lives, fleet = lives_of(history, results), _Fleet(history, plan, results)
+    timelines, fleet = event_timelines(history, results), _Fleet(history, plan, results)
     made = [
         cycle_of(result, given, known_cells[result.observation.cell].expectations)
         for result, given in zip(results, found, strict=True)
@@ -195,10 +202,11 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
     for cell in plan.parts:
         of_cell = [r for r in results if r.observation.cell == cell.id]
         by_cell_events[cell.id] = {
-            name: _turned(cell.expectations, given) for name, given in judged(lives, cell, of_cell).items()
+            name: _turned(cell.expectations, given)
+            for name, given in judged(timelines, cell, of_cell).items()
         }
     of_events = {name: given for events in by_cell_events.values() for name, given in events.items()}
-    marks = marked(list(zip(whose, made, strict=True)), lives, fleet.waves)
+    marks = marked(list(zip(whose, made, strict=True)), timelines, fleet.waves)
     cycles = [_with_event(cycle, guest, of_events) for guest, cycle in zip(whose, marks, strict=True)]
     guests: list[GuestRecord] = []
     cells: list[CellRecord] = []
@@ -237,7 +245,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         if plan.cells:
             cells.append(cell_of(cell, cell_history, here, over_all))
     everything = [*own, *(f for given in found for f in given)]
-    events_of = [event_of(one, of_events.get(one.event.id, ())) for one in lives]
+    events_of = [event_of(one, of_events.get(one.event.id, ())) for one in timelines]
     start, host = history.start, history.start.host
     for end in history.of(RunEnded):
         if end.host is not None:  # load and steal once more: what the measurement had to live with

@@ -2,7 +2,7 @@
 
 - `terminal`: the report of a run. `live`, `live_rollout`: a run in progress. `junit`: for other programs.
 - `plan`, with `plan_cells`, `plan_fleet`, `plan_notice`, `plan_words`: `freezelab plan`.
-- `history`, `doctor`, `kept`, `service`, `drift`, `calibration`: what these commands print.
+- `history`, `doctor`, `kept_guests`, `service`, `drift`, `calibration`: what these commands print.
 
 Sections of the report:
 - `cycles`: the table. `cells`, `resync_table`: those of a matrix.
@@ -10,7 +10,7 @@ Sections of the report:
 - `reasons`: why it is not passed. `predictions`: beside what was measured.
 - `resyncs`, `curve`: the clock's way back.
 - `steps`, `exchange`, `effects`, `claims`: parts of a pause, other QEMUs, the guest, the guest's own claims.
-- `details`: budget, closure, drift, statistics. `accuracy`: what the lab is exact to here.
+- `sections`: budget, closure, drift, statistics. `accuracy`: what the lab is exact to here.
 
 For all of them:
 - `page`, `table`, `text`: a page, tables with ranked columns, safe text. `numbers`: in words and bars.

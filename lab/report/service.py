@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Event, Happening, Kind
 from lab.core.units import NS_PER_S
 from lab.report.page import Page
@@ -79,12 +79,12 @@ def show_service(
     name: str,
     factor: float,
     bound: Sequence[tuple[str, int, str]],
-    abouts: Sequence[About],
+    instances: Sequence[InstanceInfo],
     path: Callable[[str], Path],
     inside: Sequence[str] = (),
 ) -> None:
-    """How the service is reached. bound: address, port and guest of each door. inside: guests that have it at
-    its usual address."""
+    """How the service is reached. bound: address, port and guest of each listener. inside: guests that have
+    it at its usual address."""
     page.parts(
         [
             f"metadata service {name}" if name != "default" else "metadata service",
@@ -93,8 +93,8 @@ def show_service(
         ],
         first_style="bold",
     )
-    width = max(len(about.guest) for about in abouts)
-    for about in abouts:
+    width = max(len(about.guest) for about in instances)
+    for about in instances:
         urls = [
             f"http://{f'[{host}]' if ':' in host else host}:{port}"
             for host, port, guest in bound

@@ -18,13 +18,13 @@ from lab.record.run import Run
 from lab.report.accuracy import show_accuracy
 from lab.report.cells import show_cells, show_comparisons, show_left_out
 from lab.report.cycles import VERDICTS, show_cycles
-from lab.report.details import show_details
 from lab.report.notices import show_events
 from lab.report.page import Page
 from lab.report.predictions import show_predictions
 from lab.report.reasons import show_reasons
 from lab.report.resync_table import is_resync_matrix, show_resync_table
 from lab.report.rollout import show_rollouts
+from lab.report.sections import show_details
 from lab.report.steps import show_steps
 from lab.report.text import clean, cleaned, counted
 

@@ -3,7 +3,8 @@
 A run:
 - `run`: from a plan to its verdict. `cells`: a plan's cells, one after another.
 - `guests`: guests brought up and taken down. `clones`: guests that begin with a golden guest's state.
-- `guest_setup`: what repairs a guest's clock, put into it. `lookout`: nobody waits for a guest that has gone.
+- `guest_setup`: what repairs a guest's clock, put into it. `guest_monitor`: ends all waiting for a guest
+  that has gone.
 - `announcer`: the metadata service and handlers of a cell that announces.
 - `settings`: what all guests of a run are made with. `images`: the images that a plan needs.
 

@@ -13,7 +13,7 @@ from lab.core.announcement import rules_of
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, ServiceFailed
 from lab.core.plan import Announcement, GuestSpec
-from lab.core.scheduled.instance import About, size_name
+from lab.core.scheduled.instance import InstanceInfo, size_name
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError
 from lab.events.service import MetadataService
@@ -45,7 +45,7 @@ def _current_of(probe: GuestProbe) -> SSH | None:
 
 def _removed(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):  # another process's service has its doors there
+    with suppress(OSError):  # another process's service has its sockets there
         folder.parent.rmdir()
 
 
@@ -82,13 +82,14 @@ class CellMetadataService:
         """Have it run, and its handlers heard. call_off: ends all waiting for the guests. GuestError when a
         guest cannot reach it, or a handler does not ask."""
         self._view.phase("metadata service")
-        abouts = [self._about(guest, spec) for guest in guests]
+        instances = [self._about(guest, spec) for guest in guests]
         stack.callback(_removed, made(self._folder))
-        service = stack.enter_context(MetadataService(abouts, rules_of(spec), self._clock, self._folder))
+        service = stack.enter_context(MetadataService(instances, rules_of(spec), self._clock, self._folder))
         ways = {guest.name: partial(ssh_of, probes[guest.name]) for guest in guests}
-        doors = {guest.name: partial(service.connect, guest.name) for guest in guests}
+        connects = {guest.name: partial(service.connect, guest.name) for guest in guests}
         forwards = [
-            MetadataForward(name, partial(_current_of, probes[name]), door) for name, door in doors.items()
+            MetadataForward(name, partial(_current_of, probes[name]), connect)
+            for name, connect in connects.items()
         ]
         enter_together(stack, forwards, call_off)
         stack.callback(self._farewell, service, forwards)
@@ -152,12 +153,12 @@ class CellMetadataService:
                 )
             self._clock.sleep_until(now + LOOK_NS)
 
-    def _about(self, guest: GuestSpec, spec: Announcement) -> About:
+    def _about(self, guest: GuestSpec, spec: Announcement) -> InstanceInfo:
         domain = self._hypervisor.spec(guest.name)
         if domain is None:
             raise GuestError("its domain is not known any more", where=f"guest {guest.name}")
         address, _, prefix = (guest.address if guest.bridge else USER_NETWORK).partition("/")
-        return About(
+        return InstanceInfo(
             guest=guest.name,
             name=guest.event_name,
             vm_id=domain.machine_uuid,

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from lab.controller import Controller, Freezes, RolloutRunner, Subject
+from lab.controller import Controller, CycleGuest, CycleRunner, RolloutRunner
 from lab.core.history import CellReached, PatchUndone
 from lab.core.parallel_cells import batches
 from lab.core.patch import Patch
@@ -143,7 +143,7 @@ class Cells:
             announcer = None
             if cycle.announce is not None and repeat:
                 announcer, subjects = self._announcer(batch[0], guests, subjects, stack)
-            freezes = Freezes(
+            runner = CycleRunner(
                 self._controller, self._clock, self._journal, self._view, batch[0], patch, announcer
             )
             try:
@@ -153,7 +153,7 @@ class Cells:
                     self._index += 1
                 for _ in range(repeat):
                     self._view.cycle(self._index + 1, total)
-                    if not self._rollout_or_cycle(freezes, subjects, guests):
+                    if not self._rollout_or_cycle(runner, subjects, guests):
                         break
                 self._through = True
             finally:
@@ -163,17 +163,17 @@ class Cells:
                         self._view.note(f"undone: {undone}")
 
     def _announcer(
-        self, cell: Cell, guests: Guests, subjects: dict[str, Subject], stack: ExitStack
-    ) -> tuple[Announcer, dict[str, Subject]]:
+        self, cell: Cell, guests: Guests, subjects: dict[str, CycleGuest], stack: ExitStack
+    ) -> tuple[Announcer, dict[str, CycleGuest]]:
         """The metadata service for a cell that announces, until `stack` is left, and its guests with their
         handlers."""
         from lab.session.announcer import CellMetadataService
 
         settings = self._settings
-        doors = settings.home / "doors" / secrets.token_hex(3)
+        sockets = settings.home / "doors" / secrets.token_hex(3)
         _, key = lab_key(settings.home)
         announcing = CellMetadataService(
-            self._hypervisor, self._clock, self._view, self._journal, cell.id, doors, settings.folder, key
+            self._hypervisor, self._clock, self._view, self._journal, cell.id, sockets, settings.folder, key
         )
         specs = [spec for spec in cell.guests if spec.name in subjects]
         announcer = announcing.start(
@@ -189,17 +189,17 @@ class Cells:
         }
         return announcer, listening
 
-    def _rollout_or_cycle(self, freezes: Freezes, subjects: dict[str, Subject], guests: Guests) -> bool:
+    def _rollout_or_cycle(self, runner: CycleRunner, subjects: dict[str, CycleGuest], guests: Guests) -> bool:
         """Freeze the guests, all together or domain by domain. False when a gate stopped that."""
         rollout = self._plan.rollout
         if rollout is None:
-            freezes.run(self._index, subjects)
+            runner.run(self._index, subjects)
             self._index += 1
             return True
         from lab.guest.health import GuestDoctor
         from lab.session.announcer import ssh_of
 
-        cell = freezes.cell
+        cell = runner.cell
         fleet = RolloutRunner(
             rollout,
             cell.guests,
@@ -209,7 +209,7 @@ class Cells:
             GuestDoctor({name: partial(ssh_of, probe) for name, probe in guests.probes.items()}, self._clock),
             cell.expectations.tolerance_ns,
         )
-        stopped = fleet.roll_out(self._index, subjects, freezes.run)
+        stopped = fleet.roll_out(self._index, subjects, runner.run)
         self._index += len(fleet.waves)
         return stopped is None
 
@@ -234,13 +234,13 @@ class Cells:
             self._kind = None  # what was rebooted serves nobody else
         return self._guests
 
-    def _equipped(self, batch: Sequence[Cell], guests: Guests, stack: ExitStack) -> dict[str, Subject]:
+    def _equipped(self, batch: Sequence[Cell], guests: Guests, stack: ExitStack) -> dict[str, CycleGuest]:
         """Every cell's guests with what repairs their clocks, installed side by side; without those of cells
         for which that failed, which are skipped."""
         self._view.phase("time sync", guest=", ".join(cell.resync for cell in batch))
         if any(cell.resync.uses_ntp for cell in batch):
             guests.serve_time(self._plan.ntp_offset_ns, self._plan.ntp_fault)
-        subjects: dict[str, Subject] = {}
+        subjects: dict[str, CycleGuest] = {}
         broken = False
         pool = ThreadPoolExecutor(len(batch))
         try:

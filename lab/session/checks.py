@@ -13,7 +13,7 @@ from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
 from lab.host import chronyd, emulators
 from lab.hypervisor.accelerators import AcceleratorRequest, boots_unsurely, choose
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.hypervisor.domain import Accelerator
 from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock

@@ -22,7 +22,7 @@ from lab.core.plan import GuestSpec
 from lab.core.units import NS_PER_MS, NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, ImageError, Interrupted
 from lab.guest import identity
-from lab.guest.identity import Became, Identity, Orders
+from lab.guest.identity import CloneClient, CloneResult, Identity
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.ssh import SSH
 from lab.host import facts as host_facts
@@ -192,18 +192,18 @@ class Clones:
         waiting = Waiting(str(golden.report["probe_path"]), int(golden.report["resolution_ns"]))
         return Clone(self._guests.probe(started, waiting), round(seconds, 2), behind_ns)
 
-    def _personalise(self, guest: PreparedGuest, domain: DomainSpec) -> Became:
+    def _personalise(self, guest: PreparedGuest, domain: DomainSpec) -> CloneResult:
         """Who it is. GuestError when it is not that afterwards."""
         name, network = guest.spec.name, guest.network
         files = {path: (file.content, file.mode) for path, file in contents(guest.seed).items()}
         order = Identity(name, domain.machine_uuid, network.address or "", network.gateway or "", files)
         with self._orders(name, domain, BECOME_NS) as orders:
-            became = orders.become(order)
+            became = orders.personalise(order)
         if became.mac != domain.mac:
             raise GuestError(f"its network card is {became.mac}, not {domain.mac}", where=f"guest {name}")
         return became
 
-    def _orders(self, name: str, domain: DomainSpec, within_ns: int) -> Orders:
+    def _orders(self, name: str, domain: DomainSpec, within_ns: int) -> CloneClient:
         def alive() -> None:
             if self._stopped.is_set():
                 raise GuestError("called off", where=f"guest {name}")
@@ -211,7 +211,9 @@ class Clones:
 
         if domain.probe_socket is None:
             raise GuestError("it has no serial channel", where=f"guest {name}")
-        return Orders(name, domain.probe_socket, self._clock, self._clock.now().raw_ns + within_ns, alive)
+        return CloneClient(
+            name, domain.probe_socket, self._clock, self._clock.now().raw_ns + within_ns, alive
+        )
 
     # -- the golden one ------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from lab.controller import Subject
+from lab.controller import CycleGuest
 from lab.core.plan import Cell, GuestSpec, RtcTrack, TimeFault
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_S
@@ -65,19 +65,19 @@ class GuestSetup:
             if fault is not None:
                 self._relay = stack.enter_context(NtpRelay((server.address, server.port), fault, self._clock))
 
-    def equip(self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack) -> Subject:
+    def equip(self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack) -> CycleGuest:
         """A guest ready for its cycles, in time; what was installed is removed when `stack` is left. Refused
         when it cannot have what the cell asks for, GuestError or HypervisorError when that failed."""
         name = spec.name
         if cell.resync.uses_agent:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
-        resync = timesync.install(cell.resync, self._ways(spec, probe))
+        resync = timesync.install(cell.resync, self._access(spec, probe))
         stack.callback(self._removed, name, resync)
         watcher = self._watcher(spec, probe, cell, stack)
         if self._relay is None or not cell.resync.uses_ntp:
-            return Subject(name, probe, resync, watcher, cell.id)
+            return CycleGuest(name, probe, resync, watcher, cell.id)
         faulty = _AtFault(resync, self._relay)
-        return Subject(name, probe, faulty, watcher, cell.id, before_freeze=self._relay.begin)
+        return CycleGuest(name, probe, faulty, watcher, cell.id, before_freeze=self._relay.begin)
 
     def _watcher(
         self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack
@@ -90,11 +90,11 @@ class GuestSetup:
         watcher = GuestWatcher(spec.name, lambda: probe.ssh, cell.resync, effects, load, spec.vcpus)
         return stack.enter_context(watcher)
 
-    def _ways(self, spec: GuestSpec, probe: GuestProbe) -> timesync.Ways:
+    def _access(self, spec: GuestSpec, probe: GuestProbe) -> timesync.GuestAccess:
         hypervisor, name = self._hypervisor, spec.name
         # A guest on a bridge of the host's has no way to the host's loopback, where the server listens.
         server = None if spec.bridge else self._server
-        return timesync.Ways(
+        return timesync.GuestAccess(
             guest=name,
             ssh=lambda: probe.ssh,
             clock=self._clock,

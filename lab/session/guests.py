@@ -12,15 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from lab.controller import Subject
+from lab.controller import CycleGuest
 from lab.core.history import GuestBooted
 from lab.core.history.run_events import Timing
 from lab.core.plan import Cell, GuestSpec, TimeFault
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
+from lab.guest.connections import GuestConnections
 from lab.guest.console import ConsoleLog, Panicked, console_end
 from lab.guest.fill import Fill, room
-from lab.guest.life import GuestLife
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, Address
@@ -34,8 +34,8 @@ from lab.image.store import overlay
 from lab.ports import Clock, Journal, NullView, View
 from lab.record.journal import NullJournal
 from lab.session.clones import Clones
+from lab.session.guest_monitor import GuestMonitor
 from lab.session.guest_setup import GuestSetup
-from lab.session.lookout import Lookout
 from lab.session.parallel import together
 from lab.session.paths import made
 from lab.session.settings import (
@@ -72,9 +72,9 @@ class Guests:
         self._stack = Teardown(view.note)
         self._probes: dict[str, GuestProbe] = {}
         self._launched: list[str] = []
-        self._lives: dict[str, GuestLife] = {}
+        self._connections: dict[str, GuestConnections] = {}
         self._called_off = False
-        self._lookout: Lookout | None = None
+        self._monitor: GuestMonitor | None = None
         self._left = False
         self._setup = GuestSetup(hypervisor, settings.home, settings.folder, clock, view)
         self._key, self._public = lab_key(settings.home)
@@ -163,7 +163,7 @@ class Guests:
         else is wrong with it."""
         self._setup.serve_time(self._stack, offset_ns, fault)
 
-    def equip(self, cell: Cell, stack: ExitStack) -> dict[str, Subject]:
+    def equip(self, cell: Cell, stack: ExitStack) -> dict[str, CycleGuest]:
         """The cell's guests, ready for its cycles; see GuestSetup.equip."""
         stacks = {spec: Teardown(self._view.note) for spec in cell.guests}
 
@@ -174,12 +174,12 @@ class Guests:
 
         stack.push(leave)
 
-        def equip(spec: GuestSpec) -> Subject:
+        def equip(spec: GuestSpec) -> CycleGuest:
             return self._setup.equip(spec, self._probes[spec.name], cell, stacks[spec])
 
         return {subject.name: subject for subject in together(cell.guests, equip, self.call_off)}
 
-    def up(self, cell: Cell) -> dict[str, Subject]:
+    def up(self, cell: Cell) -> dict[str, CycleGuest]:
         """Boot a cell's guests, and equip them for as long as they are there."""
         self.boot(dict.fromkeys(cell.guests, cell.id))
         if cell.resync.uses_ntp:
@@ -199,8 +199,8 @@ class Guests:
         """Have everything live on that was started; from here on it is the caller's to remove."""
         for probe in self._probes.values():
             probe.close()
-        if self._lookout is not None:
-            self._lookout.__exit__()
+        if self._monitor is not None:
+            self._monitor.__exit__()
         self._stack = Teardown(self._view.note)  # what was to be undone is not: nobody leaves the old one
         self._left = True
 
@@ -267,8 +267,10 @@ class Guests:
     ) -> StartedGuest:
         """Have `start` start the domain, on a port of its own if it needs one."""
         name = guest.spec.name
-        if self._lookout is None:
-            self._lookout = self._stack.enter_context(Lookout(self._hypervisor, self._lives, self._probes))
+        if self._monitor is None:
+            self._monitor = self._stack.enter_context(
+                GuestMonitor(self._hypervisor, self._connections, self._probes)
+            )
         self._launched.append(name)
         console = ConsoleLog(name, domain.console_log)
 
@@ -276,9 +278,9 @@ class Guests:
             self._hypervisor.look(name)
             console.look()
 
-        self._lives[name] = life = GuestLife(look)
+        self._connections[name] = connections = GuestConnections(look)
         if self._called_off:
-            life.end(CALLED_OFF)
+            connections.end(CALLED_OFF)
         self._stack.callback(self.remove, guest.spec.name)
         with shield():  # a domain that libvirt starts has to become known here
             if domain.tap:
@@ -331,8 +333,8 @@ class Guests:
     def call_off(self) -> None:
         """Nobody wants the guests any more: whoever waits for one of them is woken, for good."""
         self._called_off = True
-        for life in tuple(self._lives.values()):
-            life.end(CALLED_OFF)
+        for connections in tuple(self._connections.values()):
+            connections.end(CALLED_OFF)
 
     def remove(self, name: str) -> None:
         """End it, if it is ours: another run may have a guest of this name, and ours was refused.
@@ -357,7 +359,7 @@ class Guests:
         return self._settings.boot_s or BOOT_S[self._settings.accelerator.accelerator]
 
     def _connect(self, guest: StartedGuest, timeout_s: float) -> SSH:
-        return SSH.connect(guest.address, self._clock, timeout_s, self._lives[guest.spec.name])
+        return SSH.connect(guest.address, self._clock, timeout_s, self._connections[guest.spec.name])
 
     def probe(self, guest: StartedGuest, waiting: Waiting | None = None) -> GuestProbe:
         """A probe in a guest that was started, for as long as the guests are there. waiting: see GuestProbe.

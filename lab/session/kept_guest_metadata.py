@@ -45,10 +45,10 @@ class KeptGuestLogin:
 def bring_inside(stack: ExitStack, service: MetadataService, guests: list[KeptGuest], clock: Clock) -> None:
     """Have each guest find the service at its usual address until `stack` is left. GuestError when one does
     not answer, or its sshd does not allow it."""
-    ways = [KeptGuestLogin(guest, clock) for guest in guests]
-    enter_together(stack, ways)
+    logins = [KeptGuestLogin(guest, clock) for guest in guests]
+    enter_together(stack, logins)
     forwards = [
-        MetadataForward(guest.name, way, partial(service.connect, guest.name))
-        for guest, way in zip(guests, ways, strict=True)
+        MetadataForward(guest.name, login, partial(service.connect, guest.name))
+        for guest, login in zip(guests, logins, strict=True)
     ]
     enter_together(stack, forwards)

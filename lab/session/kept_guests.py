@@ -21,7 +21,7 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch
 from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
-from lab.core.scheduled.instance import About, size_name
+from lab.core.scheduled.instance import InstanceInfo, size_name
 from lab.core.units import NS_PER_S, parse_size
 from lab.errors import MachineError, RecordError, Refused, UsageError
 from lab.guest.ssh import Address
@@ -68,7 +68,7 @@ class KeptGuest:
     def address(self) -> Address:
         return Address(self.name, self.host, self.port, self.user, Path(self.key), self.host_key)
 
-    def about(self) -> About:
+    def about(self) -> InstanceInfo:
         """What the metadata service knows of it. UsageError when too little was written down."""
         if not self.mac or not self.machine_uuid:
             what = "an older freezelab kept it, which did not write down its machine's UUID and MAC address"
@@ -77,7 +77,7 @@ class KeptGuest:
             )
         key = Path(f"{self.key}.pub")
         address, _, prefix = USER_NETWORK.partition("/")
-        return About(
+        return InstanceInfo(
             guest=self.name,
             name=self.name,
             vm_id=self.machine_uuid,
@@ -136,7 +136,7 @@ def listing(home: Path) -> list[dict[str, Any]]:
 def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     """Start a guest that is kept. UsageError when there is one of this name already."""
     from lab.hypervisor.accelerators import choose
-    from lab.hypervisor.connect import connect
+    from lab.hypervisor.connection import connect
     from lab.process.clock import HostClock
     from lab.record.journal import NullJournal
     from lab.session.guests import Guests
@@ -198,7 +198,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
 
 def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Iterator[str]:
     """Take kept guests down, and all of their files; a line for each. UsageError on an unknown name."""
-    from lab.hypervisor.connect import connect
+    from lab.hypervisor.connection import connect
     from lab.process.clock import HostClock
     from lab.session.signals import shield
 

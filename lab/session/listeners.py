@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lab.core.scheduled.instance import About, Given, refusal, scale_set_name
+from lab.core.scheduled.instance import Given, InstanceInfo, refusal, scale_set_name
 from lab.errors import UsageError
 from lab.playbook.fleet import FAULT_DOMAINS, SCALE_SET_FAULT_DOMAINS, UPDATE_DOMAINS
 from lab.playbook.instances import COMPUTE_NAME
@@ -33,7 +33,7 @@ class Wanted:
 
 def listeners_of(listen: Sequence[str]) -> list[Listener]:
     """ADDRESS:PORT[=GUEST], each; who has no name gets one. UsageError for one that is not understood."""
-    doors: list[Listener] = []
+    found: list[Listener] = []
     named = [text.partition("=")[2] for text in listen]
     spare = (f"web-{n}" for n in range(len(listen) + len(named)) if f"web-{n}" not in named)
     for text in listen:
@@ -43,11 +43,11 @@ def listeners_of(listen: Sequence[str]) -> list[Listener]:
             raise UsageError(
                 f"no address: {address!r}", where="--listen", hint="write it like 127.0.0.1:8169=web-0"
             )
-        doors.append((host.strip("[]"), int(port), _checked(guest or next(spare), "--listen")))
-    return doors
+        found.append((host.strip("[]"), int(port), _checked(guest or next(spare), "--listen")))
+    return found
 
 
-def abouts_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wanted) -> list[About]:
+def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wanted) -> list[InstanceInfo]:
     """All guests: kept ones as their domains are, those that somebody listens for, and members of sets. The
     lab knows no machine of the others, and makes one up. UsageError for what does not go together."""
     sets, scale_sets = _members(wanted.sets, "--set"), _members(wanted.scale_sets, "--scale-set")
@@ -68,7 +68,7 @@ def abouts_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wanted
     if twice := _repeated([names.get(guest, guest) for guest in guests]):
         raise UsageError(f"two guests are called {twice} by events", hint="--compute-name GUEST=NAME")
     given, count = _given(wanted.instance), dict[str, int]()
-    abouts: list[About] = []
+    instances: list[InstanceInfo] = []
     for number, guest in enumerate(guests):
         about = machines[guest].about() if guest in machines else _made_up(guest, number)
         about = replace(about, name=names.get(guest, guest), given=given)
@@ -82,14 +82,14 @@ def abouts_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wanted
                 fault_domain=place % (SCALE_SET_FAULT_DOMAINS if scales else FAULT_DOMAINS),
                 update_domain=place % UPDATE_DOMAINS,
             )
-        abouts.append(about)
-    return abouts
+        instances.append(about)
+    return instances
 
 
-def _made_up(guest: str, number: int) -> About:
+def _made_up(guest: str, number: int) -> InstanceInfo:
     """Real clients (waagent) take an empty address for a service that is ill. A subnet's first is .4."""
     machine = uuid.uuid5(uuid.NAMESPACE_DNS, f"{guest}.freezelab")
-    return About(
+    return InstanceInfo(
         guest=guest,
         name=guest,
         vm_id=str(machine),

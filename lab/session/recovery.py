@@ -10,7 +10,7 @@ from lab.errors import FreezelabError
 from lab.host import taps
 from lab.hypervisor import memory
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.hypervisor.recovery import drop_saved, saved
 from lab.process.clock import HostClock
 from lab.record.journal import is_written

@@ -17,7 +17,7 @@ from lab.errors import FreezelabError, GuestError, Interrupted, MachineError
 from lab.host import facts as host_facts
 from lab.hypervisor.accelerators import AcceleratorRequest, Choice, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.image.build import Progress
 from lab.image.store import Image
 from lab.ports import View

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Kind, Rules
 from lab.events.service import MetadataService
 from lab.process.clock import HostClock
@@ -39,22 +39,22 @@ CYCLE = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(S))
 def serve(pipe: Connection, core: int, guests: int, folder: Path, tcp: bool) -> None:
     """The service's process: a door for each guest, and an event of each set every fifth of a second."""
     os.sched_setaffinity(0, {core})
-    abouts = []
+    instances = []
     for number in range(guests):
         guest, member_of = f"guest-{number}", f"set-{number // 4}"
-        abouts.append(About(guest, guest, "", "", availability_set=member_of))
+        instances.append(InstanceInfo(guest, guest, "", "", availability_set=member_of))
     clock = HostClock()
-    with MetadataService(abouts, Rules(), clock, folder) as service:
+    with MetadataService(instances, Rules(), clock, folder) as service:
         if tcp:
-            pipe.send([service.listen("127.0.0.1", 0, about.guest) for about in abouts])
+            pipe.send([service.listen("127.0.0.1", 0, about.guest) for about in instances])
         else:
-            pipe.send([str(service.path(about.guest)) for about in abouts])
+            pipe.send([str(service.path(about.guest)) for about in instances])
         pipe.recv()
         cpu_ns, began_ns = time.process_time_ns(), time.monotonic_ns()
         shown: tuple[str, ...] = ()
         while not pipe.poll():
             service.announcer.all_clear(shown)
-            shown = service.announcer.announce([one.guest for one in abouts], Announcement(), CYCLE)
+            shown = service.announcer.announce([one.guest for one in instances], Announcement(), CYCLE)
             clock.sleep_until(clock.now().raw_ns + EVERY_NS)
         used = (time.process_time_ns() - cpu_ns) / (time.monotonic_ns() - began_ns)
         kinds = [one.kind for one in service.announcer.happened()]

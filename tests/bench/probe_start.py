@@ -25,7 +25,7 @@ from lab.guest.client import START_S, ChannelLines
 from lab.guest.probe import start_command
 from lab.guest.ssh import SSH
 from lab.hypervisor.accelerators import AcceleratorRequest, choose
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.ports import NullView
 from lab.process.clock import HostClock
 from lab.record.journal import NullJournal

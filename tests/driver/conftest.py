@@ -11,7 +11,7 @@ import pytest
 
 from lab.hypervisor import domains
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.hypervisor.domain import Accelerator, DomainSpec, render
 from lab.process.clock import HostClock
 

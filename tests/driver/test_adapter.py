@@ -18,7 +18,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError, Interrupted
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.binding import as_hypervisor_error
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.hypervisor.domain import DomainSpec
 from lab.ports import Call, Clock, Freezing, Hypervisor
 from lab.process.clock import HostClock

@@ -15,7 +15,7 @@ import pytest
 
 from lab.errors import HypervisorError, MachineError
 from lab.hypervisor.accelerators import AcceleratorRequest, choose
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.hypervisor.domain import Accelerator, Console
 from lab.process.clock import HostClock
 from tests.driver.kernels import suspending_to_ram
@@ -56,7 +56,7 @@ import dataclasses, sys
 from pathlib import Path
 from lab.errors import HypervisorError
 from lab.process.clock import HostClock
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 home = Path({str(home)!r})
 {textwrap.dedent(before)}
 with connect(None, home, clock=HostClock()) as lab:

@@ -52,7 +52,7 @@ def test_a_guest_that_qemu_has_paused_for_its_full_disk_is_told(home: Path) -> N
     program = textwrap.dedent(f"""
         import dataclasses
         from pathlib import Path
-        from lab.hypervisor.connect import connect
+        from lab.hypervisor.connection import connect
         from lab.process.clock import HostClock
         home = Path({str(home)!r})
         with connect(None, home, clock=HostClock()) as lab:

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.controller import Controller, Subject
+from lab.controller import Controller, CycleGuest
 from lab.core.findings import findings
 from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.judge import CycleResult, measure
@@ -33,7 +33,7 @@ from lab.host import patches
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.ports import HostPatch, NullView
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal, read_history
@@ -85,7 +85,7 @@ class Lab:
     """One running guest, web-0, and what drives it."""
 
     hypervisor: LibvirtHypervisor
-    subject: Subject
+    subject: CycleGuest
     folder: Path
     clock: HostClock
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lab.controller import Subject
+from lab.controller import CycleGuest
 from lab.core.clock import GuestClock
 from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
 from lab.core.units import NS_PER_MS, NS_PER_S
@@ -21,7 +21,7 @@ from lab.core.verdict import Outcome
 from lab.guest.probe import GuestProbe
 from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.image.golden import Golden, GoldenStore
 from lab.ports import Freezing, NullView
 from lab.process.clock import HostClock
@@ -65,7 +65,7 @@ class View(NullView):
 @dataclass
 class Pair:
     hypervisor: LibvirtHypervisor
-    subjects: dict[str, Subject]
+    subjects: dict[str, CycleGuest]
     view: View
     folder: Path
     clock: HostClock

@@ -19,7 +19,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from lab.process.clock import HostClock
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 with connect(None, Path(sys.argv[1]), clock=HostClock()) as hypervisor:
     hypervisor.domains.find("web-0").suspend()
     print("held", flush=True)

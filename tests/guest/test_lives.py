@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lab.controller import Controller, Subject
+from lab.controller import Controller, CycleGuest
 from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
 from lab.core.units import NS_PER_S
@@ -24,13 +24,13 @@ from lab.errors import GuestGone
 from lab.guest.console import Panicked
 from lab.host import patches
 from lab.hypervisor.accelerators import AcceleratorRequest, choose
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.ports import NullView
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal
+from lab.session.guest_monitor import NOTHING_NS, STILL_S
 from lab.session.guests import Guests
 from lab.session.images import images_for
-from lab.session.lookout import NOTHING_NS, STILL_S
 from lab.session.run import new_run_folder
 from lab.session.settings import Settings
 from tests.guest.conftest import Cli, no_shield
@@ -75,7 +75,7 @@ def guests_of(
 def test_what_guests_do_by_themselves_holds_nobody_up(home: Path) -> None:
     clock = HostClock()
     with guests_of(home, [*ITSELF, "web-3"]) as (guests, plan, settings, _), guests:
-        subjects: dict[str, Subject] = guests.up(plan.parts[0])
+        subjects: dict[str, CycleGuest] = guests.up(plan.parts[0])
         hypervisor = guests._hypervisor
         for name, (command, _why) in ITSELF.items():
             guests.probes[name].ssh.channel(f"setsid sh -c 'sleep 1; {command}' >/dev/null 2>&1 &")
@@ -106,7 +106,7 @@ def test_a_guest_that_was_suspended_to_idle_is_woken_for_the_next_cycle(
     clock = HostClock()
     spec = replace(HOLD, settle_ns=3 * NS_PER_S, wake=True)
     with guests_of(home, ["web-0"]) as (guests, plan, settings, _), guests:
-        subjects: dict[str, Subject] = guests.up(plan.parts[0])
+        subjects: dict[str, CycleGuest] = guests.up(plan.parts[0])
         command = "setsid sh -c 'sleep 1; echo mem > /sys/power/state' >/dev/null 2>&1 &"
         guests.probes["web-0"].ssh.channel(command)
         eventually(lambda: asleep(guests, "web-0"))

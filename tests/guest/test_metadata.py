@@ -14,7 +14,7 @@ import pytest
 
 from lab.core.method import FreezeMethod
 from lab.core.plan import Announcement, CycleSpec, Gate, GateKind, HoldPatch
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Rules, State
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
@@ -48,8 +48,10 @@ for _ in range(2):
 @pytest.fixture(scope="module")
 def service(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetadataService]:
     """With doors for two guests. Nothing is left in the guest in the end."""
-    abouts = [About(guest, f"web_{guest}", "", "", availability_set="web") for guest in ("web-0", "web-1")]
-    with MetadataService(abouts, Rules(), lab.clock, lab.folder / "doors") as made:
+    instances = [
+        InstanceInfo(guest, f"web_{guest}", "", "", availability_set="web") for guest in ("web-0", "web-1")
+    ]
+    with MetadataService(instances, Rules(), lab.clock, lab.folder / "doors") as made:
         yield made
     assert lab.probe.ssh.run(LEFT).out == ""
 

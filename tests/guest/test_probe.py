@@ -58,10 +58,12 @@ def agreed(readings: list[Reading]) -> Interval | None:
 def test_the_kernels_stamps_are_told_and_narrow_a_reading(lab: Lab) -> None:
     readings = [r for _ in range(40) if (r := lab.probe.read()).channel == "ssh"]
     seen = [
-        r for r in readings if r.passing and None not in (r.passing.arrived_real_ns, r.passing.left_real_ns)
+        r
+        for r in readings
+        if r.packet_stamps and None not in (r.packet_stamps.arrived_real_ns, r.packet_stamps.left_real_ns)
     ]
     assert len(seen) > len(readings) / 2
-    bare = [replace(r, passing=None) for r in seen]
+    bare = [replace(r, packet_stamps=None) for r in seen]
     with_stamps, without = agreed(seen), agreed(bare)
     assert with_stamps is not None and without is not None and with_stamps.meets(without)
     assert with_stamps.half_width_ns < without.half_width_ns / 2
@@ -91,7 +93,7 @@ def test_a_slow_and_lopsided_path_makes_readings_wider_and_never_wrong(lab: Lab)
             crooked = [probe.read() for _ in range(30)]
     finally:
         relay.cut()
-    assert sum(r.passing is not None and r.passing.left_real_ns is not None for r in crooked) > 5
+    assert sum(r.packet_stamps is not None and r.packet_stamps.left_real_ns is not None for r in crooked) > 5
     assert agreed(crooked) is not None
     assert agreed(straight + crooked) is not None
 

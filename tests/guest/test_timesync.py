@@ -65,7 +65,7 @@ def server(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chron
         yield made
 
 
-def ways_to(lab: Lab, server: Chronyd) -> timesync.Ways:
+def ways_to(lab: Lab, server: Chronyd) -> timesync.GuestAccess:
     hypervisor = lab.hypervisor
     agent = timesync.Agent(
         ping=lambda: hypervisor.agent_ping("web-0"),
@@ -73,11 +73,11 @@ def ways_to(lab: Lab, server: Chronyd) -> timesync.Ways:
         set_seconds=lambda: hypervisor.set_time("web-0", SetBy.SECONDS),
         read_rtc=lambda: hypervisor.set_time("web-0", SetBy.RTC),
     )
-    return timesync.Ways("web-0", lambda: lab.probe.ssh, lab.clock, HOST_IN_GUEST, server.port, agent)
+    return timesync.GuestAccess("web-0", lambda: lab.probe.ssh, lab.clock, HOST_IN_GUEST, server.port, agent)
 
 
 @pytest.fixture
-def ways(lab: Lab, server: Chronyd) -> Iterator[timesync.Ways]:
+def ways(lab: Lab, server: Chronyd) -> Iterator[timesync.GuestAccess]:
     yield ways_to(lab, server)
     lab.probe.ssh.check("systemctl restart qemu-guest-agent")
 
@@ -105,7 +105,7 @@ def traces(lab: Lab) -> set[str]:
 
 @contextmanager
 def installed(
-    mechanism: ResyncMechanism, ways: timesync.Ways, lab: Lab, config: str | None = None
+    mechanism: ResyncMechanism, ways: timesync.GuestAccess, lab: Lab, config: str | None = None
 ) -> Iterator[Resync]:
     if mechanism.uses_agent:  # as lab.session.guest_setup does: libvirt may be about to find it again
         lab.hypervisor.agent_ready("web-0", lab.clock.now().raw_ns + 60 * NS_PER_S)
@@ -126,7 +126,7 @@ def untouched(lab: Lab) -> set[str]:
 
 @pytest.mark.parametrize("mechanism", WORKING)
 def test_it_is_put_in_and_leaves_nothing(
-    lab: Lab, ways: timesync.Ways, server: Chronyd, mechanism: ResyncMechanism, untouched: set[str]
+    lab: Lab, ways: timesync.GuestAccess, server: Chronyd, mechanism: ResyncMechanism, untouched: set[str]
 ) -> None:
     # All in the same guest, one after another, as a matrix has them.
     with installed(mechanism, ways, lab) as resync:
@@ -140,7 +140,7 @@ def test_it_is_put_in_and_leaves_nothing(
     assert traces(lab) <= untouched
 
 
-def test_what_this_guest_cannot_have_is_refused(lab: Lab, ways: timesync.Ways) -> None:
+def test_what_this_guest_cannot_have_is_refused(lab: Lab, ways: timesync.GuestAccess) -> None:
     for mechanism, why in {
         ResyncMechanism.CHRONY_PHC: "no ptp_kvm in this guest: .*not supported",
         ResyncMechanism.VMCLOCK: "no ptp_vmclock in this guest: .*not found",
@@ -159,7 +159,7 @@ def test_what_this_guest_cannot_have_is_refused(lab: Lab, ways: timesync.Ways) -
         run(lab, "umount /usr/sbin/chronyd")
 
 
-def test_a_broken_configuration_is_told_with_chronyds_words(lab: Lab, ways: timesync.Ways) -> None:
+def test_a_broken_configuration_is_told_with_chronyds_words(lab: Lab, ways: timesync.GuestAccess) -> None:
     before = run(lab, "cat /etc/chrony/chrony.conf")
     with pytest.raises(GuestError, match=r"chronyd does not start: .*makestep.* at line 2"):
         timesync.install(ResyncMechanism.CHRONY, ways, config="local stratum 3\nmakestep often\n")
@@ -167,7 +167,7 @@ def test_a_broken_configuration_is_told_with_chronyds_words(lab: Lab, ways: time
 
 
 def test_a_server_that_is_2_s_off_takes_the_guest_along(
-    lab: Lab, ways: timesync.Ways, tmp_path: Path
+    lab: Lab, ways: timesync.GuestAccess, tmp_path: Path
 ) -> None:
     with (
         serving(lab, tmp_path, 2 * NS_PER_S) as wrong,
@@ -182,7 +182,7 @@ def test_a_server_that_is_2_s_off_takes_the_guest_along(
         assert offset(lab).largest_ns < NS_PER_S
 
 
-def test_a_push_steps_forward_and_close(lab: Lab, ways: timesync.Ways) -> None:
+def test_a_push_steps_forward_and_close(lab: Lab, ways: timesync.GuestAccess) -> None:
     with installed(ResyncMechanism.PUSH, ways, lab) as resync:
         result, _ = lab.cycle(patches.make(HoldPatch(NS_PER_S), lab.clock), **SHORT)
         assert "pushed +" in resync.outcome()
@@ -191,7 +191,7 @@ def test_a_push_steps_forward_and_close(lab: Lab, ways: timesync.Ways) -> None:
         assert result.final.largest_ns < result.at_resume.smallest_ns / 10
 
 
-def test_a_push_survives_the_loss_of_its_connection(lab: Lab, ways: timesync.Ways) -> None:
+def test_a_push_survives_the_loss_of_its_connection(lab: Lab, ways: timesync.GuestAccess) -> None:
     with installed(ResyncMechanism.PUSH, ways, lab) as resync:
         lab.probe.ssh.run("pkill -f '^sshd: root' -n")  # the newest: its own
         run(lab, "date -s '3 seconds ago' >/dev/null")
@@ -210,7 +210,7 @@ def freeze(lab: Lab) -> None:
 
 @pytest.mark.parametrize("spoil", [stop, freeze], ids=["stopped", "silent"])
 def test_an_agent_that_does_not_answer_is_told(
-    lab: Lab, ways: timesync.Ways, spoil: Callable[[Lab], None]
+    lab: Lab, ways: timesync.GuestAccess, spoil: Callable[[Lab], None]
 ) -> None:
     with installed(ResyncMechanism.AGENT, ways, lab) as resync:
         spoil(lab)
@@ -229,7 +229,7 @@ def test_an_agent_that_does_not_answer_is_told(
         timesync.install(ResyncMechanism.AGENT, ways)
 
 
-def test_an_agent_that_lies_does_not_pass(lab: Lab, ways: timesync.Ways) -> None:
+def test_an_agent_that_lies_does_not_pass(lab: Lab, ways: timesync.GuestAccess) -> None:
     with installed(ResyncMechanism.AGENT_RTC, ways, lab) as resync:
         # It runs hwclock for this, and believes in its exit status.
         run(lab, "mount --bind /bin/true /usr/sbin/hwclock")

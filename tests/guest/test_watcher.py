@@ -17,7 +17,7 @@ from lab.core.plan import FreezeMethod, HoldPatch
 from lab.core.result import CycleResult
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
-from lab.guest.timesync.acting import NoResync
+from lab.guest.timesync.host_actions import NoResync
 from lab.guest.watcher import GuestWatcher
 from lab.host import chronyd, patches
 from lab.host.chronyd import Chronyd

@@ -25,7 +25,7 @@ from lab.core.plan import FreezeMethod
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError, MachineError
 from lab.host.patches import daemon
-from lab.hypervisor.connect import connect
+from lab.hypervisor.connection import connect
 from lab.hypervisor.domain import Accelerator
 from lab.ports import Freezing
 from lab.process.clock import HostClock

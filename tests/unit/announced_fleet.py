@@ -15,7 +15,7 @@ from lab.core.history import (
     StopCalled,
 )
 from lab.core.plan import Announcement, CycleSpec, Expectations, GuestSpec, Rollout
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import EventStatus, Happening, Kind
 from lab.core.timeline import Call
@@ -64,8 +64,10 @@ class AnnouncedFleet:
 
     def __post_init__(self) -> None:
         self.world = world_of(self.specs)
-        abouts = [About(s.name, s.name, "", "", availability_set=s.availability_set) for s in self.specs]
-        groups = groups_of(abouts)
+        instances = [
+            InstanceInfo(s.name, s.name, "", "", availability_set=s.availability_set) for s in self.specs
+        ]
+        groups = groups_of(instances)
         self.machine = Machine(groups, rules_of(self.announcement))
         self.announcer = ServiceAnnouncer(self.machine, groups, threading.Lock(), self.world)
         names = [s.name for s in self.specs] if self.listeners is None else self.listeners

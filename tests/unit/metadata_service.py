@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from lab.core.clock import Stamp
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import (
     EventType,
@@ -19,7 +19,7 @@ from lab.core.scheduled.requests import Answer, Request, answer
 
 S = 1_000_000_000
 GROUPS = {"a0": "a", "a1": "a", "b0": "b"}
-ABOUTS = {guest: About(guest, f"{group}_{guest}", "id", "lab-1") for guest, group in GROUPS.items()}
+ABOUTS = {guest: InstanceInfo(guest, f"{group}_{guest}", "id", "lab-1") for guest, group in GROUPS.items()}
 META = (("Metadata", "true"),)
 EVENTS = "/metadata/scheduledevents"
 NEWEST = "api-version=2020-07-01"

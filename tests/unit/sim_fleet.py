@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from lab.controller import Controller, Freezes, RolloutRunner, RolloutStop, Subject
+from lab.controller import Controller, CycleGuest, CycleRunner, RolloutRunner, RolloutStop
 from lab.core.clock import GuestClock, Stamp
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HistoryEvent
@@ -36,7 +36,7 @@ SAMPLES = SamplerReport(1, 2, 0, 1, 1, 1)
 
 @dataclass(frozen=True)
 class AboutToFreeze:
-    """Subject.before_freeze was called."""
+    """CycleGuest.before_freeze was called."""
 
     guest: str
 
@@ -187,13 +187,13 @@ class World:
         """The whole rollout over these guests, by the real controller."""
         controller = Controller(self, self, self, self, _shield)
         cell = Cell("", (), tuple(specs), ResyncMechanism.PUSH, cycle, expect)
-        freezes = Freezes(controller, self, self, self, cell, _Hold(self, cycle), announcer)
+        freezes = CycleRunner(controller, self, self, self, cell, _Hold(self, cycle), announcer)
         fleet = RolloutRunner(rollout, specs, self, self, self, self, expect.tolerance_ns)
         return fleet.roll_out(0, self.subjects(), freezes.run)
 
-    def subjects(self) -> Mapping[str, Subject]:
+    def subjects(self) -> Mapping[str, CycleGuest]:
         return {
-            n: Subject(
+            n: CycleGuest(
                 n,
                 _Probe(self, g),
                 _Resync(self, g),

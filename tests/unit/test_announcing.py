@@ -14,7 +14,7 @@ import pytest
 
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, HistoryEvent, ServiceFailed
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Rules
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
@@ -61,7 +61,7 @@ class Told:
 @pytest.fixture
 def service() -> Iterator[MetadataService]:
     folder = Path(tempfile.mkdtemp(prefix="fl-"))
-    with MetadataService([About("web-0", "web-0", "", "")], Rules(), HostClock(), folder) as running:
+    with MetadataService([InstanceInfo("web-0", "web-0", "", "")], Rules(), HostClock(), folder) as running:
         yield running
     shutil.rmtree(folder)
 

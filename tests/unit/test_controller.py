@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from lab.controller import RESERVE_NS, Controller, Subject
+from lab.controller import RESERVE_NS, Controller, CycleGuest
 from lab.core.clock import GuestClock, Stamp
 from lab.core.history import (
     CpuUsed,
@@ -313,7 +313,7 @@ def cycle(
     wake: bool = False,
 ) -> None:
     controller = Controller(world, world, world, FakeView(world), world.shield)
-    subjects = {n: Subject(n, FakeProbe(world, n), FakeResync(world, n)) for n in guests}
+    subjects = {n: CycleGuest(n, FakeProbe(world, n), FakeResync(world, n)) for n in guests}
     spec = replace(SPEC, method=method, wake=wake)
     controller.run_cycle(0, subjects, spec, FakePatch(world), frozen=frozen)
 
@@ -563,7 +563,7 @@ def test_a_failing_patch_is_journalled() -> None:
     controller = Controller(world, world, world, FakeView(world), world.shield)
     patch = FakePatch(world)
     patch.result = PatchResult(False, "exit status 3", {"status": 3})
-    subjects = {"a": Subject("a", FakeProbe(world, "a"), FakeResync(world, "a"))}
+    subjects = {"a": CycleGuest("a", FakeProbe(world, "a"), FakeResync(world, "a"))}
     controller.run_cycle(3, subjects, SPEC, patch, frozen=True)
     assert world.of(PatchApplied) == [PatchApplied("a", 3, False, "exit status 3", {"status": 3})]
 

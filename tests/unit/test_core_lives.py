@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.clock import Interval, Stamp
-from lab.core.event_findings import life_findings, unannounced
-from lab.core.event_timeline import Announced, EventTimeline, life
+from lab.core.event_findings import event_findings, unannounced
+from lab.core.event_timeline import Announced, EventTimeline, timeline_of
 from lab.core.method import FreezeMethod, Regime
 from lab.core.pause import Pause
 from lab.core.plan import Announcement, CycleSpec, HoldPatch, NoticeExpectations, ResyncMechanism
@@ -56,11 +56,11 @@ def lived(
 ) -> EventTimeline:
     happenings = tuple(Happening(at(ns), kind, "web", given_event.id, guest) for kind, ns, guest in told)
     cycles = {("", 0, one.observation.guest): one for one in results}
-    return life(Announced(given_event, 0, 60.0, happenings, "", complete), cycles)
+    return timeline_of(Announced(given_event, 0, 60.0, happenings, "", complete), cycles)
 
 
 def outcomes(one: EventTimeline, **expect: object) -> dict[str, Outcome]:
-    found = life_findings(one, SPEC, NoticeExpectations(**expect))  # type: ignore[arg-type]
+    found = event_findings(one, SPEC, NoticeExpectations(**expect))  # type: ignore[arg-type]
     assert len({(f.metric, f.guest) for f in found}) == len(found)
     return {
         metric: worst(f.outcome for f in found if f.metric == metric) for metric in {f.metric for f in found}
@@ -196,7 +196,7 @@ def test_a_cancelled_event_demands_no_freeze() -> None:
     assert outcomes(one, cancelled=False)["cancelled"] is F
     assert outcomes(one)["cancelled"] is O, "nobody planned it"
     planned = replace(SPEC, announce=Announcement(cancel_after_ns=S))
-    assert {f.outcome for f in life_findings(one, planned, NoticeExpectations())} == {P}
+    assert {f.outcome for f in event_findings(one, planned, NoticeExpectations())} == {P}
     assert outcomes(lived(event(("web-0", "web-1")), CALLED_OFF, PAIR), cancelled=True)["cancelled"] is F
 
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from lab.core.clock import GuestClock, Stamp
 from lab.core.history import ReadingsTaken
-from lab.core.history.line import line_of
-from lab.core.timeline import Passing, Reading
-from lab.guest.inside import packet_stamps
+from lab.core.history.encoding import line_of
+from lab.core.timeline import PacketStamps, Reading
+from lab.guest.inside import packet_stamps as stamps_inside
 from lab.guest.inside.clocks import RAW, REAL
 from lab.guest.inside.packet_stamps import Packets
 from lab.record.events import entry_of, envelope
@@ -77,7 +77,7 @@ class World:
             raise BlockingIOError
         at, data, stamped = self.queue.pop(0)
         value = struct.pack("@ll", *divmod(self.real(at if stamped else self.now), 10**9))
-        return data, [(socket.SOL_SOCKET, packet_stamps.SO_TIMESTAMPNS, value)], 0, None
+        return data, [(socket.SOL_SOCKET, stamps_inside.SO_TIMESTAMPNS, value)], 0, None
 
     def getsockopt(self, *_: int) -> bytes:
         lost, self.lost = self.lost, 0
@@ -163,9 +163,11 @@ def exchange(world: World, packets: Packets, number: int) -> Reading:
     world.queue = [(at, head, False) for at, head, _ in world.queue]  # of the time before the step
     world.parts = [(at, end) for at, end in world.parts if at > world.now]
     numbers = [int(word) for word in line.split()[2:]]
-    passing = Passing(numbers[0] or None, numbers[1], numbers[2] or None, numbers[3]) if numbers else None
+    packet_stamps = (
+        PacketStamps(numbers[0] or None, numbers[1], numbers[2] or None, numbers[3]) if numbers else None
+    )
     clocks = ({GuestClock.RAW: t2}, {GuestClock.RAW: t3})
-    return Reading(t1, *clocks, Stamp(t4, 0), passing=passing)
+    return Reading(t1, *clocks, Stamp(t4, 0), packet_stamps=packet_stamps)
 
 
 @settings(
@@ -179,10 +181,10 @@ def exchange(world: World, packets: Packets, number: int) -> Reading:
 def test_the_offset_lies_between_the_kernels_stamps(seed: int) -> None:
     world = World(random.Random(seed))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packet_stamps, "gettime", world.gettime)
+        patch.setattr(stamps_inside, "gettime", world.gettime)
         packets = Packets()
         packets.socket, packets.local = world, LOCAL  # type: ignore[assignment]
-        packets.start(packet_stamps.apart())
+        packets.start(stamps_inside.apart())
         for number in range(4):
             reading = exchange(world, packets, number)
             assert world.offset in reading.offset(GuestClock.RAW), (number, reading)
@@ -196,20 +198,23 @@ def test_an_undisturbed_exchange_has_both_stamps() -> None:
     for seed in range(300):
         world = World(random.Random(seed))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(packet_stamps, "gettime", world.gettime)
+            patch.setattr(stamps_inside, "gettime", world.gettime)
             packets = Packets()
             packets.socket, packets.local = world, LOCAL  # type: ignore[assignment]
-            packets.start(packet_stamps.apart())
+            packets.start(stamps_inside.apart())
             for number in range(4):
-                passing = exchange(world, packets, number).passing
-                told += passing is not None and None not in (passing.arrived_real_ns, passing.left_real_ns)
+                packet_stamps = exchange(world, packets, number).packet_stamps
+                told += packet_stamps is not None and None not in (
+                    packet_stamps.arrived_real_ns,
+                    packet_stamps.left_real_ns,
+                )
     assert told > 300
 
 
 def test_the_record_keeps_the_stamps_and_reads_those_without() -> None:
     clocks = {clock: 10**9 + number for number, clock in enumerate(GuestClock)}
     bare = Reading(Stamp(1, 2), clocks, clocks, Stamp(3, 4))
-    given = bare, replace(bare, channel="serial"), replace(bare, passing=Passing(5, -6, None, 7))
+    given = bare, replace(bare, channel="serial"), replace(bare, packet_stamps=PacketStamps(5, -6, None, 7))
     event = ReadingsTaken("web-0", 0, given)
     line = line_of(event, 1, Stamp(5, 6))
     found = envelope(line)

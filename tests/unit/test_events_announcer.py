@@ -22,7 +22,7 @@ from lab.core.announcement import (
 from lab.core.clock import Stamp
 from lab.core.patch import CommandPatch, HoldPatch, Impact, LivepatchPatch, Patch, ReplaceHypervisorPatch
 from lab.core.plan import Announcement, CycleSpec, FreezeMethod, OtherEvent, ServiceFaults
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import EventSource, EventStatus, EventType, Fault, Kind, Recorded, Rules, State
 from lab.events.announcer import ServiceAnnouncer
@@ -127,8 +127,8 @@ def test_the_rules_are_those_of_the_announcement() -> None:
 
 
 def test_a_guest_in_no_set_is_in_no_other_s_group() -> None:
-    def about(guest: str, member_of: str = "") -> About:
-        return About(guest, f"lab_{guest}", "", "", availability_set=member_of)
+    def about(guest: str, member_of: str = "") -> InstanceInfo:
+        return InstanceInfo(guest, f"lab_{guest}", "", "", availability_set=member_of)
 
     given = [about("web"), about("db"), about("a", "web"), about("b", "web"), about("c", "guest db")]
     for order in permutations(given):

@@ -30,7 +30,7 @@ from lab.errors import UsageError
 from lab.report.page import Page
 from lab.report.service import Log, show_events
 from lab.session.kept_guests import KeptGuest
-from lab.session.listeners import Wanted, abouts_of, listeners_of
+from lab.session.listeners import Wanted, instances_of, listeners_of
 
 EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
 FREEZELAB = [sys.executable, "-m", "lab.cli.main", "events"]
@@ -320,7 +320,7 @@ def test_services_do_not_get_in_each_other_s_way(place: Place) -> None:
 )
 def test_doors_and_sets_that_make_no_sense(listen: Sequence[str], wanted: Wanted, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        abouts_of([guest for *_, guest in listeners_of(listen)], [], wanted)
+        instances_of([guest for *_, guest in listeners_of(listen)], [], wanted)
 
 
 def test_doors_and_sets() -> None:
@@ -332,8 +332,8 @@ def test_doors_and_sets() -> None:
         ("10.0.0.1", 4, "web-1"),
     ]
     wanted = Wanted(["web=web-1,x"], ["vm=a,b"], ["x=prod_x"], ["compute/zone=1", "compute/tags/a=b=c"])
-    abouts = abouts_of([guest for *_, guest in doors], [], wanted)
-    assert [(one.guest, one.name, one.availability_set, one.scale_set) for one in abouts] == [
+    instances = instances_of([guest for *_, guest in doors], [], wanted)
+    assert [(one.guest, one.name, one.availability_set, one.scale_set) for one in instances] == [
         ("web-0", "web-0", "", False),
         ("web-1", "web-1", "web", False),
         ("web-2", "web-2", "", False),
@@ -341,8 +341,10 @@ def test_doors_and_sets() -> None:
         ("a", "vm_0", "vm", True),
         ("b", "vm_1", "vm", True),
     ]
-    assert {one.given for one in abouts} == {((("compute", "zone"), "1"), (("compute", "tags", "a"), "b=c"))}
-    assert len({one.address for one in abouts}) == len({one.mac for one in abouts}) == len(abouts)
+    assert {one.given for one in instances} == {
+        ((("compute", "zone"), "1"), (("compute", "tags", "a"), "b=c"))
+    }
+    assert len({one.address for one in instances}) == len({one.mac for one in instances}) == len(instances)
 
 
 def kept_guest(folder: Path, **more: str) -> KeptGuest:
@@ -356,12 +358,12 @@ def kept_guest(folder: Path, **more: str) -> KeptGuest:
 def test_a_kept_guest_is_told_of_its_own_machine(tmp_path: Path) -> None:
     (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA freezelab\n")
     guest = kept_guest(tmp_path, machine_uuid="5c08b38e-4d57-4c23-ac45-aca61037f084", mac="52:54:00:01:02:03")
-    (about,) = abouts_of([], [guest], Wanted(["web=web-0"]))
+    (about,) = instances_of([], [guest], Wanted(["web=web-0"]))
     assert (about.vm_id, about.mac) == (guest.machine_uuid, guest.mac)
     assert (about.address, about.prefix, about.size) == ("10.0.2.15", 24, "lab_2vcpu_512mib")
     assert (about.public_key, about.availability_set) == ("ssh-ed25519 AAAA freezelab", "web")
     with pytest.raises(UsageError, match="an older freezelab kept it"):
-        abouts_of([], [kept_guest(tmp_path)], Wanted())
+        instances_of([], [kept_guest(tmp_path)], Wanted())
 
 
 def test_an_operator_who_waits_learns_that_the_guest_no_longer_polls() -> None:

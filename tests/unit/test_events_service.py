@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch, ServiceFaults
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Fault, Kind, Late, Rules, State
 from lab.core.scheduled.requests import MOST_BODY_BYTES
 from lab.errors import MachineError
@@ -38,10 +38,10 @@ CYCLE = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(5 * S))
 EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
 PATIENCE_S = 20
 ABOUTS = (
-    About("web-0", "web_web-0", "id-0", "size", availability_set="web"),
-    About("web-1", "web_web-1", "id-1", "size", availability_set="web"),
-    About("db-0", "lab_db-0", "id-2", "size"),
-    About("web", "lab_web", "id-3", "size"),  # in no set, and called like one
+    InstanceInfo("web-0", "web_web-0", "id-0", "size", availability_set="web"),
+    InstanceInfo("web-1", "web_web-1", "id-1", "size", availability_set="web"),
+    InstanceInfo("db-0", "lab_db-0", "id-2", "size"),
+    InstanceInfo("web", "lab_web", "id-3", "size"),  # in no set, and called like one
 )
 
 

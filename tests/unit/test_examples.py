@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch, ServiceFaults
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Fault, Kind, Rules, State
 from lab.core.units import NS_PER_S
 from lab.events.announcer import ServiceAnnouncer
@@ -138,10 +138,10 @@ class Site:
 @contextmanager
 def running(program: str, folder: Path, rules: Rules = Rules()) -> Iterator[Site]:  # noqa: B008 - frozen
     names = {"web-0": MINE, "web-1": OTHER}
-    abouts = [About(guest, name, "", "", availability_set="web") for guest, name in names.items()]
+    instances = [InstanceInfo(guest, name, "", "", availability_set="web") for guest, name in names.items()]
     with (
         tempfile.TemporaryDirectory() as doors,
-        MetadataService(abouts, rules, HostClock(), Path(doors) / "d") as service,
+        MetadataService(instances, rules, HostClock(), Path(doors) / "d") as service,
     ):
         address, port = service.listen("127.0.0.1", 0, "web-0")
         handler = Handler(program, folder, f"http://{address}:{port}")

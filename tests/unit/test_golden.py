@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lab.core.plan import RtcTrack
 from lab.errors import GuestError, ImageError
-from lab.guest.identity import Identity, Orders
+from lab.guest.identity import CloneClient, Identity
 from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg, render
 from lab.hypervisor.golden import shape
 from lab.image.golden import STRIKES, Golden, GoldenStore, compact_ram, key
@@ -47,7 +47,7 @@ SPEC = DomainSpec(
     probe_socket=Path("/p"),
 )
 OWN: tuple[dict[str, Any], ...] = (
-    {"guest": "db-1", "run": "run-2", "home": Path("/home/two"), "kept": True, "ssh_port": 5},
+    {"guest": "db-1", "run": "run-2", "home": Path("/home/two"), "kept_guest": True, "ssh_port": 5},
     {"uuid": "3b8e96f6-5279-4459-ac9b-0d1ff4938347", "mac": "52:54:00:00:00:07"},
     {
         "console_log": Path("/x"),
@@ -326,15 +326,15 @@ class Guest(threading.Thread):
 GOOD: dict[bytes, bytes | None] = {b"time": b"time 5\n", b"be": b'is {"mac": "m"}\n', b"done": b"done\n"}
 
 
-def orders(path: Path, within_ns: int = 10**10) -> Orders:
+def orders(path: Path, within_ns: int = 10**10) -> CloneClient:
     clock = HostClock()
-    return Orders("web-0", path, clock, clock.now().raw_ns + within_ns, lambda: None)
+    return CloneClient("web-0", path, clock, clock.now().raw_ns + within_ns, lambda: None)
 
 
 def test_the_clock_is_set_before_and_after_and_the_order_is_one_line(tmp_path: Path) -> None:
     guest = Guest(tmp_path / "s", GOOD)
     with orders(tmp_path / "s") as report:
-        became = report.become(Identity("web-0", "u", "10.0.2.15/24", "", {"/etc/x": (b"\n\0", 0o444)}))
+        became = report.personalise(Identity("web-0", "u", "10.0.2.15/24", "", {"/etc/x": (b"\n\0", 0o444)}))
     assert became.mac == "m"
     assert 0 < became.clock_ns < 10**10
     assert [line.split()[0] for line in guest.heard] == [b"time", b"be", b"time", b"done"]
@@ -349,4 +349,4 @@ def test_the_clock_is_set_before_and_after_and_the_order_is_one_line(tmp_path: P
 def test_a_guest_that_cannot_says_why(tmp_path: Path, answer: bytes | None, why: str) -> None:
     Guest(tmp_path / "s", {**GOOD, b"be": answer})
     with orders(tmp_path / "s", 10**9) as report, pytest.raises(GuestError, match=why):
-        report.become(Identity("web-0", "u", "", "", {}))
+        report.personalise(Identity("web-0", "u", "", "", {}))

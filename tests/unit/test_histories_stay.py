@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from lab.core.history import KINDS, ProblemMet, ServiceFailed
-from lab.core.history.line import line_of
+from lab.core.history.encoding import line_of
 from lab.record.events import UnknownEvent
 from lab.record.journal import EVENTS, read_history
 from lab.record.run import judge, to_json

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lab.errors import GuestError, GuestGone, Interrupted
+from lab.guest.connections import GuestConnections
 from lab.guest.console import ConsoleLog, Panicked
-from lab.guest.life import GuestLife
 from lab.guest.ssh import SSH, Address
 from lab.image.identity import make_key, write_key
 from lab.process.clock import HostClock
@@ -38,7 +38,7 @@ def address(tmp_path: Path) -> Iterator[Address]:
 def test_a_cut_wakes_whoever_reads() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        life = GuestLife()
+        life = GuestConnections()
         link = life.link(ours)
         threading.Timer(0.1, life.cut, (ENDED,)).start()
         assert ours.recv(1) == b""
@@ -49,7 +49,7 @@ def test_a_cut_wakes_whoever_reads() -> None:
 def test_what_has_ended_takes_no_connection_any_more() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        life = GuestLife()
+        life = GuestConnections()
         life.end(ENDED)
         for ask in (life.check, lambda: life.link(ours)):
             with pytest.raises(GuestGone, match="powered itself off") as raised:
@@ -59,7 +59,7 @@ def test_what_has_ended_takes_no_connection_any_more() -> None:
 
 
 def test_waiting_for_sshd_ends_at_once_when_the_guest_ends(address: Address) -> None:
-    life = GuestLife()
+    life = GuestConnections()
     threading.Timer(0.2, life.end, (ENDED,)).start()
     begun = time.monotonic()
     with pytest.raises(GuestGone, match="powered itself off"):
@@ -69,7 +69,7 @@ def test_waiting_for_sshd_ends_at_once_when_the_guest_ends(address: Address) -> 
 
 def test_waiting_for_a_handshake_ends_at_once_when_the_guest_ends(address: Address) -> None:
     """sshd has spoken, and then its guest was gone."""
-    life = GuestLife()
+    life = GuestConnections()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def speak() -> None:
@@ -98,7 +98,7 @@ def test_waiting_for_a_handshake_ends_at_once_when_the_guest_ends(address: Addre
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_no_worker_behind(address: Address, number: signal.Signals) -> None:
     """The kind of D4: workers wait for guests, and would for long; the main thread is interrupted."""
-    lives = [GuestLife() for _ in range(2)]
+    lives = [GuestConnections() for _ in range(2)]
     before = set(threading.enumerate())
 
     def call_off() -> None:

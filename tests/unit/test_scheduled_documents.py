@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from lab.core.clock import Stamp
 from lab.core.scheduled.documents import document, etag, http_date, to_json, visible_events
 from lab.core.scheduled.instance import (
-    About,
+    InstanceInfo,
     find,
     metadata,
     refusal,
@@ -162,7 +162,7 @@ def test_names_are_english_everywhere(german: None) -> None:
 
 # -- /metadata/instance ------------------------------------------------------------------------------
 
-ABOUT = About(
+ABOUT = InstanceInfo(
     guest="w0",
     name="web_w0",
     vm_id="5c08b38e",
@@ -184,7 +184,7 @@ def leaves(node: Any) -> Iterator[Any]:
 
 
 def test_every_primitive_is_a_string_and_what_is_missing_is_empty() -> None:
-    for about in (ABOUT, About("x", "lab_x", "", "")):
+    for about in (ABOUT, InstanceInfo("x", "lab_x", "", "")):
         made = metadata(about)
         assert all(isinstance(leaf, str) for leaf in leaves(made))
         assert json.loads(to_json(made)) == made
@@ -271,7 +271,7 @@ OF_A_LIST = [
 @pytest.mark.parametrize("path", DOCUMENTED)
 def test_every_documented_field_is_there_and_can_be_given(path: str) -> None:
     steps = path.split("/")
-    for about in (ABOUT, About("x", "x", "", "")):
+    for about in (ABOUT, InstanceInfo("x", "x", "", "")):
         assert isinstance(find(metadata(about), steps), str)
     if path in ("compute/name", "compute/tags") or "tagsList" in path:
         assert refusal(steps)
@@ -306,7 +306,7 @@ def test_what_cannot_be_given_has_a_reason(path: str) -> None:
 def test_what_a_plain_machine_shows() -> None:
     """What clients look at to find out where they are. Nomad's fingerprint takes any azEnvironment for Azure
     (its client/fingerprint/env_azure.go)."""
-    compute = metadata(About("web-0", "web-0", "id", "lab"))["compute"]
+    compute = metadata(InstanceInfo("web-0", "web-0", "id", "lab"))["compute"]
     assert isinstance(compute, dict)
     assert compute["azEnvironment"] == "AzurePublicCloud"
     assert compute["provider"] == "Microsoft.Compute"
@@ -329,7 +329,7 @@ def test_what_is_given_goes_through_to_what_follows_from_it() -> None:
         (("compute", "tags", "role"), "web"),
         (("compute", "tags", "a:b"), "c;d"),
     )
-    made = metadata(About("web-0", "prod", "id", "lab", given=mine))
+    made = metadata(InstanceInfo("web-0", "prod", "id", "lab", given=mine))
     resource = "/subscriptions/sub/resourceGroups/group/providers/Microsoft.Compute"
     for path, value in {
         "compute/resourceId": f"{resource}/virtualMachines/prod",
@@ -354,7 +354,7 @@ def test_an_instance_of_a_scale_set() -> None:
     assert [scale_set_host("web", n) for n in (0, 9, 10, 35, 36, 46_655)] == [
         "web000000", "web000009", "web00000a", "web00000z", "web000010", "web000zzz",
     ]  # fmt: skip
-    about = About("web00000a", "web_10", "id", "lab", availability_set="web", scale_set=True)
+    about = InstanceInfo("web00000a", "web_10", "id", "lab", availability_set="web", scale_set=True)
     compute = metadata(about)["compute"]
     assert isinstance(compute, dict)
     assert compute["vmScaleSetName"] == "web"

@@ -27,9 +27,9 @@ from lab.errors import GuestError, HypervisorError
 from lab.guest.inside import clock_setter
 from lab.guest.inside.adjtimex import ADJ_TICK, Adjtimex
 from lab.guest.timesync import push, services
-from lab.guest.timesync.acting import PATIENCE_NS, AgentResync, adjtime_status
+from lab.guest.timesync.access import Agent, GuestAccess
 from lab.guest.timesync.daemon import command_line
-from lab.guest.timesync.ways import Agent, Ways
+from lab.guest.timesync.host_actions import PATIENCE_NS, AgentResync, adjtime_status
 from lab.ports import Call
 
 CHRONYC = """\
@@ -190,7 +190,7 @@ def agent_setup(answers_at_ns: int | None) -> tuple[Setup, int]:
         return Call(Stamp(clock.at, 0), Stamp(clock.at + 3000, 0))
 
     agent = Agent(ping, ping, ping, ping)
-    ways = Ways("web-0", lambda: pytest.fail("nobody asks over SSH"), clock, agent=agent)
+    ways = GuestAccess("web-0", lambda: pytest.fail("nobody asks over SSH"), clock, agent=agent)
     return AgentResync(ResyncMechanism.AGENT, ways).setup(), clock.at
 
 

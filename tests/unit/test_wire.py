@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.guest import wire as module
-from lab.guest.wire import Wire
+from lab.guest import stamped_socket as module
+from lab.guest.stamped_socket import Wire
 from lab.process.clock import HostClock
 
 LATE_S = 0.2

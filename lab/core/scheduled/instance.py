@@ -2,7 +2,7 @@
 
 Every field of Azure's documentation is there ("Azure Instance Metadata Service", tables Compute, Storage
 profile and Network). What the lab knows is true (name, domains, machine UUID, card, addresses); the rest is
-what a plain machine of a made-up subscription shows, and `About.given` replaces it field by field.
+what a plain machine of a made-up subscription shows, and `InstanceInfo.given` replaces it field by field.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _TAGS: Path = ("compute", "tags")
 
 
 @dataclass(frozen=True)
-class About:
+class InstanceInfo:
     """One guest as the metadata service knows it.
 
     guest: its host name, osProfile.computerName. name: compute.name, the one that events name. vm_id: its
@@ -126,7 +126,7 @@ def scale_set_host(scale_set: str, number: int) -> str:
     return f"{scale_set}{digits:0>6}"
 
 
-def metadata(about: About) -> dict[str, Node]:
+def metadata(about: InstanceInfo) -> dict[str, Node]:
     """All that the guest is told. What the lab has nothing to say of is there, and empty."""
     made: dict[str, Node] = {"compute": _compute(about), "network": _network(about)}
     for path, value in about.given:
@@ -197,7 +197,7 @@ def _put(made: dict[str, Node], path: Path, value: str) -> None:
         node[path[-1]] = value
 
 
-def _compute(about: About) -> dict[str, Node]:
+def _compute(about: InstanceInfo) -> dict[str, Node]:
     given = dict(about.given)
 
     def said(name: str, otherwise: str) -> str:
@@ -280,7 +280,7 @@ def _compute(about: About) -> dict[str, Node]:
     }
 
 
-def _placement_group(about: About) -> str:
+def _placement_group(about: InstanceInfo) -> str:
     """A scale set's, a GUID; one for all of its instances."""
     if not about.scale_set:
         return ""
@@ -320,7 +320,7 @@ def _os_disk(name: str, resources: str) -> dict[str, Node]:
     }
 
 
-def _network(about: About) -> dict[str, Node]:
+def _network(about: InstanceInfo) -> dict[str, Node]:
     subnet, prefix = "", ""
     if about.address:
         network = ipaddress.ip_interface(f"{about.address}/{about.prefix}").network
@@ -339,7 +339,7 @@ def _network(about: About) -> dict[str, Node]:
     }
 
 
-_TEMPLATE: Node = metadata(About("", "", "", ""))
+_TEMPLATE: Node = metadata(InstanceInfo("", "", "", ""))
 _ENTRIES: Mapping[str, Node] = {
     "publicKeys": {"keyData": "", "path": ""},
     "dataDisks": {

@@ -50,7 +50,7 @@ class _Due(IntEnum):
 
 
 @dataclass(eq=False)
-class _Life:
+class _Entry:
     """An event and what has become of it. shown: to which guests, as what. approved: by which guests."""
 
     event: Event
@@ -76,7 +76,7 @@ class _Group:
     ready_raw_ns: int = 0
     asked_raw_ns: int = 0
     asked: set[str] = field(default_factory=set)
-    events: list[_Life] = field(default_factory=list)
+    events: list[_Entry] = field(default_factory=list)
 
 
 class Machine:
@@ -89,8 +89,8 @@ class Machine:
         self._rules = rules
         self._member_of = dict(groups)
         self._groups = {name: _Group(name) for name in groups.values()}
-        self._lives: dict[str, _Life] = {}
-        self._gone: dict[str, list[_Life]] = {guest: [] for guest in groups}  # to be missed by the guest
+        self._entries: dict[str, _Entry] = {}
+        self._gone: dict[str, list[_Entry]] = {guest: [] for guest in groups}  # to be missed by the guest
         self._faults: dict[str, deque[OnPurpose]] = {guest: deque() for guest in groups}
         self._recent: dict[str, deque[int]] = {guest: deque() for guest in groups}
         self._due: list[tuple[int, _Due, str, int]] = []
@@ -109,7 +109,7 @@ class Machine:
             if self._member_of[guest] != group.name:
                 raise KeyError(guest)
         key = _key(event_id)
-        if key in self._lives:
+        if key in self._entries:
             raise ValueError(f"event {event_id} was announced before")
         wait_ns = max(0, notice.notice_ns)
         event = Event(
@@ -120,54 +120,54 @@ class Machine:
             not_before=Stamp(now.raw_ns + wait_ns, now.real_ns + wait_ns),
         )
         if not group.enabled:
-            self._lives[key] = _Life(event, State.NOT_ENABLED)
+            self._entries[key] = _Entry(event, State.NOT_ENABLED)
             self._note(now, Kind.NOT_ENABLED, group, event)
             return State.NOT_ENABLED
-        life = _Life(event, State.SCHEDULED if wait_ns else State.STARTED)
-        self._lives[key] = life
-        group.events.append(life)
+        entry = _Entry(event, State.SCHEDULED if wait_ns else State.STARTED)
+        self._entries[key] = entry
+        group.events.append(entry)
         _changed(group)
         self._note(now, Kind.PUBLISHED, group, event)
         if wait_ns:
             heapq.heappush(self._due, (event.not_before.raw_ns, _Due.START, key, 0))
         else:
             self._note(now, Kind.STARTED, group, event)
-        return life.state
+        return entry.state
 
     def start(self, now: Stamp, event_id: str) -> None:
         """Started, whether it was approved or is due, or not. Nothing happens when it is gone, or the group
         is not told of it. KeyError: no such event."""
         self.advance(now)
-        self._start(now, self._lives[_key(event_id)])
+        self._start(now, self._entries[_key(event_id)])
 
     def cancel(self, now: Stamp, event_id: str) -> None:
         """Gone without having started; nothing happens when it has. KeyError: no such event."""
         self.advance(now)
-        life = self._lives[_key(event_id)]
-        if life.state is State.SCHEDULED:
-            self._remove(now, life, State.CANCELLED, Kind.CANCELLED)
-        elif life.state is State.NOT_ENABLED:
-            life.state = State.CANCELLED
-            self._note(now, Kind.CANCELLED, self._groups[life.event.notice.group], life.event)
+        entry = self._entries[_key(event_id)]
+        if entry.state is State.SCHEDULED:
+            self._remove(now, entry, State.CANCELLED, Kind.CANCELLED)
+        elif entry.state is State.NOT_ENABLED:
+            entry.state = State.CANCELLED
+            self._note(now, Kind.CANCELLED, self._groups[entry.event.notice.group], entry.event)
 
     def finish(self, now: Stamp, event_id: str) -> None:
         """All clear: gone. One that was cancelled stays that. KeyError: no such event."""
         self.advance(now)
-        life = self._lives[_key(event_id)]
-        if life.state.is_shown:
-            self._remove(now, life, State.OVER, Kind.GONE)
-        elif life.state is State.NOT_ENABLED:
-            life.state = State.OVER
+        entry = self._entries[_key(event_id)]
+        if entry.state.is_shown:
+            self._remove(now, entry, State.OVER, Kind.GONE)
+        elif entry.state is State.NOT_ENABLED:
+            entry.state = State.OVER
 
     def release(self, now: Stamp, event_id: str, text: str) -> None:
         """Approve on behalf of the group, without any guest of it; text: who does. Nothing happens when the
         event is gone, or the group is not told of it. KeyError: no such event."""
         self.advance(now)
-        life = self._lives[_key(event_id)]
-        if life.state.is_shown:
-            group = self._groups[life.event.notice.group]
-            self._note(now, Kind.APPROVED, group, life.event, text=text)
-            self._start(now, life)
+        entry = self._entries[_key(event_id)]
+        if entry.state.is_shown:
+            group = self._groups[entry.event.notice.group]
+            self._note(now, Kind.APPROVED, group, entry.event, text=text)
+            self._start(now, entry)
 
     def restart(self, now: Stamp, group: str) -> None:
         """The group's incarnation starts at 1 again, as after a move of the service; events stay. A client
@@ -250,20 +250,20 @@ class Machine:
         """As `poll`, of a guest that may not get to see them."""
         self.advance(now)
         group = self._group(guest)
-        events = tuple(life.event for life in group.events) if group.revealed else ()
+        events = tuple(entry.event for entry in group.events) if group.revealed else ()
         return group.incarnation, events
 
     def saw(self, now: Stamp, guest: str, events: Iterable[Event]) -> None:
         """The guest is answered with these events, just had from `shown`, and no others."""
         group = self._group(guest)
         for event in events:
-            life = self._lives[_key(event.id)]
-            if (guest, event.status) not in life.shown:
-                life.shown.add((guest, event.status))
+            entry = self._entries[_key(event.id)]
+            if (guest, event.status) not in entry.shown:
+                entry.shown.add((guest, event.status))
                 kind = Kind.SEEN if event.status is EventStatus.SCHEDULED else Kind.SEEN_STARTED
                 self._note(now, kind, group, event, guest)
-        for life in self._gone[guest]:
-            self._note(now, Kind.SEEN_GONE, group, life.event, guest)
+        for entry in self._gone[guest]:
+            self._note(now, Kind.SEEN_GONE, group, entry.event, guest)
         self._gone[guest].clear()
 
     def approve(self, now: Stamp, guest: str, event_ids: Sequence[str]) -> bool:
@@ -272,17 +272,17 @@ class Machine:
         of an event that is gone or was never told of."""
         self.advance(now)
         group = self._group(guest)
-        lives = []
+        entries = []
         for event_id in event_ids:
-            life = self._lives.get(_key(event_id)) if event_id.isascii() else None
-            if life is None or not life.state.is_shown or life.event.notice.group != group.name:
+            entry = self._entries.get(_key(event_id)) if event_id.isascii() else None
+            if entry is None or not entry.state.is_shown or entry.event.notice.group != group.name:
                 return False
-            lives.append(life)
-        for life in lives:
-            if guest not in life.approved:
-                life.approved.add(guest)
-                self._note(now, Kind.APPROVED, group, life.event, guest)
-            self._start(now, life)
+            entries.append(entry)
+        for entry in entries:
+            if guest not in entry.approved:
+                entry.approved.add(guest)
+                self._note(now, Kind.APPROVED, group, entry.event, guest)
+            self._start(now, entry)
         return True
 
     def refuse(self, now: Stamp, guest: str, text: str) -> None:
@@ -299,7 +299,7 @@ class Machine:
         while self._due and self._due[0][0] <= now.raw_ns:
             at_raw_ns, due, key, period = heapq.heappop(self._due)
             if due is _Due.START:
-                self._start(now, self._lives[key])
+                self._start(now, self._entries[key])
                 continue
             group = self._groups[key]
             if not group.enabled or group.period != period:
@@ -314,11 +314,11 @@ class Machine:
 
     def state(self, event_id: str) -> State:
         """KeyError: no such event."""
-        return self._lives[_key(event_id)].state
+        return self._entries[_key(event_id)].state
 
     def event(self, event_id: str) -> Event:
         """As it is now, or last was. KeyError: no such event."""
-        return self._lives[_key(event_id)].event
+        return self._entries[_key(event_id)].event
 
     def group_of(self, guest: str) -> str:
         """KeyError: no such guest."""
@@ -353,22 +353,22 @@ class Machine:
     def _group(self, guest: str) -> _Group:
         return self._groups[self._member_of[guest]]
 
-    def _start(self, now: Stamp, life: _Life) -> None:
-        if life.state is State.SCHEDULED:
-            group = self._groups[life.event.notice.group]
-            life.state = State.STARTED
-            life.event = replace(life.event, status=EventStatus.STARTED)
+    def _start(self, now: Stamp, entry: _Entry) -> None:
+        if entry.state is State.SCHEDULED:
+            group = self._groups[entry.event.notice.group]
+            entry.state = State.STARTED
+            entry.event = replace(entry.event, status=EventStatus.STARTED)
             _changed(group)
-            self._note(now, Kind.STARTED, group, life.event)
+            self._note(now, Kind.STARTED, group, entry.event)
 
-    def _remove(self, now: Stamp, life: _Life, state: State, kind: Kind) -> None:
-        group = self._groups[life.event.notice.group]
-        life.state = state
-        group.events.remove(life)
+    def _remove(self, now: Stamp, entry: _Entry, state: State, kind: Kind) -> None:
+        group = self._groups[entry.event.notice.group]
+        entry.state = state
+        group.events.remove(entry)
         _changed(group)
-        self._note(now, kind, group, life.event)
-        for guest in sorted({guest for guest, _ in life.shown}):
-            self._gone[guest].append(life)
+        self._note(now, kind, group, entry.event)
+        for guest in sorted({guest for guest, _ in entry.shown}):
+            self._gone[guest].append(entry)
 
     def _enable(self, now: Stamp, group: _Group, guest: str) -> None:
         group.enabled = True

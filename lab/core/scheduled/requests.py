@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from lab.core.clock import Stamp
 from lab.core.scheduled import instance
 from lab.core.scheduled.documents import document, etag, to_json, visible_events
-from lab.core.scheduled.instance import About
+from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import OWN_NAME, ApiVersion, Fault, Recorded
 
@@ -80,12 +80,14 @@ class _NoToken(_Refused):
         self.answer = _answer(400, to_json({"error": error, "error_description": description}))
 
 
-def answer(machine: Machine, abouts: Mapping[str, About], guest: str, now: Stamp, request: Request) -> Answer:
-    """What the guest's request is answered; abouts: by guest. Raises nothing, whatever the request holds.
+def answer(
+    machine: Machine, instances: Mapping[str, InstanceInfo], guest: str, now: Stamp, request: Request
+) -> Answer:
+    """What the guest's request is answered; instances: by guest. Raises nothing, whatever the request holds.
     KeyError: the machine knows no such guest."""
     place = _place(request.path)
     try:
-        given = _answered(machine, abouts, guest, now, request, place)
+        given = _answered(machine, instances, guest, now, request, place)
     except _Refused as refused:
         given = refused.answer
         if place[:1] == _EVENTS:
@@ -103,7 +105,12 @@ def _place(path: str) -> list[str]:
 
 
 def _answered(
-    machine: Machine, abouts: Mapping[str, About], guest: str, now: Stamp, request: Request, place: list[str]
+    machine: Machine,
+    instances: Mapping[str, InstanceInfo],
+    guest: str,
+    now: Stamp,
+    request: Request,
+    place: list[str],
 ) -> Answer:
     if place == _OUTSIDE:
         raise _Refused(404, f"{_NOT_FOUND}: all is below /metadata")
@@ -121,7 +128,7 @@ def _answered(
         why = f"Bad request. api-version {what}. For more information refer to aka.ms/azureimds"
         raise _Refused(400, why, newest=versions[:-4:-1])
     if place == _EVENTS:
-        return _events(machine, abouts, guest, now, request, ApiVersion(version))
+        return _events(machine, instances, guest, now, request, ApiVersion(version))
     if place == _TOKEN:
         # What a machine without an identity says (azure-sdk-for-net, issue 37278). Azure's SDKs take a 404
         # for a service that is being updated, and ask again for 20 s.
@@ -130,8 +137,8 @@ def _answered(
         raise _Refused(429, _FAULTS[Fault.TOO_MANY])
     if place == ["versions"]:
         return _answer(200, to_json({"apiVersions": instance.VERSIONS}))
-    if place[:1] == ["instance"] and guest in abouts:
-        return _instance(abouts[guest], place[1:], query.get("format", "json").lower())
+    if place[:1] == ["instance"] and guest in instances:
+        return _instance(instances[guest], place[1:], query.get("format", "json").lower())
     raise _Refused(404, _NOT_FOUND)
 
 
@@ -175,7 +182,7 @@ def _check_headers(request: Request, place: list[str], enforced: bool) -> None:
 # -- /metadata/instance ------------------------------------------------------------------------------
 
 
-def _instance(about: About, steps: list[str], form: str) -> Answer:
+def _instance(about: InstanceInfo, steps: list[str], form: str) -> Answer:
     if form not in ("json", "text"):
         raise _Refused(400, "Bad request. format is json or text")
     node = instance.find(instance.metadata(about), steps)
@@ -193,14 +200,14 @@ def _instance(about: About, steps: list[str], form: str) -> Answer:
 
 def _events(
     machine: Machine,
-    abouts: Mapping[str, About],
+    instances: Mapping[str, InstanceInfo],
     guest: str,
     now: Stamp,
     request: Request,
     version: ApiVersion,
 ) -> Answer:
     fault, late_ns = machine.admit(now, guest, poll=request.verb == "GET")
-    own_name = abouts[guest].name if guest in abouts else guest
+    own_name = instances[guest].name if guest in instances else guest
     match fault:
         case Fault.HANG:
             return Answer(0, (), never=True)
@@ -222,7 +229,7 @@ def _events(
         # The guest has not got to see what is shown: after a restart it may hold another document.
         return Answer(304, (("Server", SERVER), ("ETag", tag)), after_ns=late_ns)
     body = to_json(
-        document(incarnation, events, version, lambda one: abouts[one].name if one in abouts else one)
+        document(incarnation, events, version, lambda one: instances[one].name if one in instances else one)
     )
     if fault is Fault.TRUNCATED:
         return replace(_answer(200, body, ("ETag", tag)), cut_at=len(body) // 2)

@@ -21,43 +21,43 @@ from typing import TypeVar
 from lab.core.mechanism import Means, ResyncMechanism
 from lab.errors import FreezelabError, Refused
 from lab.guest.timesync import phc, push, services
-from lab.guest.timesync.acting import AgentResync, HwclockResync, NoResync
+from lab.guest.timesync.access import Agent, GuestAccess
 from lab.guest.timesync.daemon import CLEAN, START_S, DaemonResync
+from lab.guest.timesync.host_actions import AgentResync, HwclockResync, NoResync
 from lab.guest.timesync.push import PushResync
-from lab.guest.timesync.ways import Agent, Ways
 from lab.ports import Resync
 
 T = TypeVar("T", bound=Resync)
 
-__all__ = ["Agent", "Ways", "install"]
+__all__ = ["Agent", "GuestAccess", "install"]
 
 
-def install(mechanism: ResyncMechanism, ways: Ways, *, config: str | None = None) -> Resync:
+def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | None = None) -> Resync:
     """Put the mechanism into the guest, in place of any other, and have it work as it does after long
     running. The guest's clock is set to the host's first, within the bound of some readings.
 
     config: another configuration than the lab's own. Refused, with the reason, when this guest or host
     cannot have it; GuestError when it does not work, with its own words. The guest has no mechanism then.
     """
-    if mechanism.uses_ntp and not ways.server:
-        raise Refused("the host's NTP server cannot be reached from this guest", where=ways.where)
-    ssh = ways.ssh()
+    if mechanism.uses_ntp and not access.server:
+        raise Refused("the host's NTP server cannot be reached from this guest", where=access.where)
+    ssh = access.ssh()
     ssh.check(CLEAN, START_S)
     if mechanism.means is Means.PUSH:
-        return _or_nothing(pushed := PushResync(ways), pushed.install)
-    with push.once(ways) as line:
+        return _or_nothing(pushed := PushResync(access), pushed.install)
+    with push.once(access) as line:
         push.set_clock(line)
         rtc = push.rtc_minus_real(line) if mechanism.reads_rtc else None
     if not mechanism.repairs:
         return NoResync()
     if mechanism.uses_agent:
-        return AgentResync(mechanism, ways).install(rtc)
+        return AgentResync(mechanism, access).install(rtc)
     if mechanism.means is Means.HWCLOCK:
-        return _or_nothing(hwclock := HwclockResync(ways), lambda: hwclock.install(rtc))
+        return _or_nothing(hwclock := HwclockResync(access), lambda: hwclock.install(rtc))
     device = phc.device(ssh, mechanism.traits.ptp) if mechanism.traits.ptp else ""
-    text = config if config is not None else mechanism.config(ways.server, ways.port, device)
-    program = services.DAEMONS[mechanism.means](mechanism, ways.server, ways.port)
-    daemon = DaemonResync(mechanism, program, ways)
+    text = config if config is not None else mechanism.config(access.server, access.port, device)
+    program = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)
+    daemon = DaemonResync(mechanism, program, access)
     daemon.check()
     return _or_nothing(daemon, lambda: daemon.install(text))
 

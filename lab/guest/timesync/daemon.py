@@ -16,7 +16,7 @@ from lab.core.timesync_setup import Setup
 from lab.errors import GuestError, Refused
 from lab.guest.ssh import SSH
 from lab.guest.timesync import push
-from lab.guest.timesync.ways import Ways
+from lab.guest.timesync.access import GuestAccess
 
 START_S = 60.0
 STATE_S = 20.0
@@ -81,8 +81,8 @@ class TimeDaemon:
 class DaemonResync:
     """ports.Resync around a service. It acts by itself: a resume is no news to it."""
 
-    def __init__(self, mechanism: ResyncMechanism, service: TimeDaemon, ways: Ways) -> None:
-        self._mechanism, self._service, self._ways = mechanism, service, ways
+    def __init__(self, mechanism: ResyncMechanism, service: TimeDaemon, access: GuestAccess) -> None:
+        self._mechanism, self._service, self._access = mechanism, service, access
         self._program = ""
         self._stop_bus = False
         self._cursor = ""
@@ -92,7 +92,7 @@ class DaemonResync:
         result = self._ssh().run(self._service.version)
         if result.status != 0:
             name = self._service.unit.removesuffix(".service")
-            raise Refused(f"{name} is not installed in this guest", where=self._ways.where)
+            raise Refused(f"{name} is not installed in this guest", where=self._access.where)
         self._program = result.out.strip().splitlines()[0]
 
     def install(self, config: str) -> DaemonResync:
@@ -114,13 +114,13 @@ class DaemonResync:
         started = ssh.run(f"systemctl start {service.unit}", START_S)
         if started.status != 0:
             raise GuestError(
-                f"{self._name} does not start: {self._words(started.err)}", where=self._ways.where
+                f"{self._name} does not start: {self._words(started.err)}", where=self._access.where
             )
         ready = ssh.run(service.ready, START_S)
         if ready.status != 0:
             why = (ready.out + ready.err).strip().splitlines()[-1:] or [""]
             raise GuestError(
-                f"{self._name} does not keep the clock: {self._words(why[0])}", where=self._ways.where
+                f"{self._name} does not keep the clock: {self._words(why[0])}", where=self._access.where
             )
         self._log()  # what it did to come here is not told of a cycle
         return self
@@ -131,7 +131,7 @@ class DaemonResync:
         output = self._ssh().check(f"; echo; echo {_SPLIT}; ".join(asked), STATE_S)
         config, options, state = output.split(f"\n{_SPLIT}\n", 2)
         status = {**service.parse(state), "options": options.strip()}
-        return Setup(self._mechanism, self._program, config, status, self._ways.rtc_stops)
+        return Setup(self._mechanism, self._program, config, status, self._access.rtc_stops)
 
     def resumed(self) -> None:
         return None
@@ -153,18 +153,18 @@ class DaemonResync:
         if self._stop_bus:
             self._stop_bus = False
             ssh.run("systemctl -q stop systemd-timedated.service dbus.service", START_S)
-        with push.once(self._ways) as line:
+        with push.once(self._access) as line:
             push.forget(line)
 
     def _failed(self, what: str, output: str) -> GuestError:
-        return GuestError(f"{self._name} {what}: {self._words(output)}", where=self._ways.where)
+        return GuestError(f"{self._name} {what}: {self._words(output)}", where=self._access.where)
 
     @property
     def _name(self) -> str:
         return self._service.identifier
 
     def _ssh(self) -> SSH:
-        return self._ways.ssh()
+        return self._access.ssh()
 
     def _log(self) -> list[str]:
         """Its lines in the journal since the last look."""

@@ -20,8 +20,8 @@ from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from lab.errors import FreezelabError, GuestError, GuestGone
 from lab.guest import program
-from lab.guest.timesync.line import Line
-from lab.guest.timesync.ways import Ways
+from lab.guest.timesync.access import GuestAccess
+from lab.guest.timesync.line_client import Line
 from lab.threads import Worker
 
 ANSWER_S = 5.0
@@ -95,9 +95,9 @@ def push(line: Line) -> Pushed:
 
 
 @contextmanager
-def once(ways: Ways) -> Iterator[Line]:
+def once(access: GuestAccess) -> Iterator[Line]:
     """The program for a short while, over the caller's connection."""
-    line = Line(ways.ssh(), command())
+    line = Line(access.ssh(), command())
     try:
         yield line.open()
     finally:
@@ -129,8 +129,8 @@ def rtc_minus_real(line: Line) -> Interval:
 class PushResync:
     """ports.Resync: on the resume the host reads and steps, in a thread of its own."""
 
-    def __init__(self, ways: Ways) -> None:
-        self._ways = ways
+    def __init__(self, access: GuestAccess) -> None:
+        self._access = access
         self._line: Line | None = None
         self._thread: threading.Thread | None = None
         self._outcome = ""
@@ -140,7 +140,7 @@ class PushResync:
     def install(self) -> PushResync:
         """Start the program, with a connection of its own, and set the clock by it. GuestError when that
         cannot be had."""
-        self._line = Line(self._ways.ssh().again(ANSWER_S * 2), command())
+        self._line = Line(self._access.ssh().again(ANSWER_S * 2), command())
         set_clock(self._line.open())
         return self
 
@@ -150,11 +150,11 @@ class PushResync:
             found = read(line, 0)
         version = line.greeting.split()[-1]
         status = {"push_bound_ns": str(found.half_width_ns)}
-        return Setup(ResyncMechanism.PUSH, f"freezelab, Python {version}", "", status, self._ways.rtc_stops)
+        return Setup(ResyncMechanism.PUSH, f"freezelab, Python {version}", "", status, self._access.rtc_stops)
 
     def resumed(self) -> None:
         self._outcome, self._finished_raw_ns = "the program in the guest did not answer", None
-        resumed = self._ways.clock.now()
+        resumed = self._access.clock.now()
         self._thread = Worker(target=self._act, args=(resumed,), name="push", daemon=True)
         self._thread.start()
 
@@ -180,7 +180,7 @@ class PushResync:
 
     def _working(self) -> Line:
         if self._line is None:
-            raise GuestError("the push is not installed", where=self._ways.where)
+            raise GuestError("the push is not installed", where=self._access.where)
         return self._line
 
     def outcome(self) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.core.history import DeadManActed
-from lab.core.history.line import line_of
+from lab.core.history.encoding import line_of
 from lab.core.timeline import Call
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError

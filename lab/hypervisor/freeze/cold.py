@@ -213,5 +213,5 @@ class ColdExchange(Exchange):
                     self._file.unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        self._at = At.BACK
+        self._at = At.ROLLED_BACK
         self.finish()

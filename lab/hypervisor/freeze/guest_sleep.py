@@ -10,7 +10,7 @@ import threading
 
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, HypervisorError, Refused
-from lab.hypervisor import agent, fate
+from lab.hypervisor import agent, unreachable
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.context import LibvirtContext, Steps
 from lab.hypervisor.deadman.client import Charge
@@ -159,7 +159,7 @@ def wake(context: LibvirtContext, guest: str) -> None:
     in its drivers/input/serio/i8042.c). GuestGone when it has ended, GuestError when it
     cannot be woken."""
     domain, _uuid = context.domain(guest)
-    gone = fate.gone(context, guest)
+    gone = unreachable.gone(context, guest)
     if gone is not None and gone.ended:
         raise gone
     try:
@@ -171,5 +171,5 @@ def wake(context: LibvirtContext, guest: str) -> None:
         failure = as_hypervisor_error(error, "cannot be woken")
         raise GuestError(failure.what, where=f"guest {guest}") from error
     context.strangers.add(guest)  # its devices begin anew, and the agent's channel with them
-    if context.events.wait_until(lambda: fate.gone(context, guest) is None or None, _WAKE_S) is None:
+    if context.events.wait_until(lambda: unreachable.gone(context, guest) is None or None, _WAKE_S) is None:
         raise GuestError("was told to wake up, and sleeps on", where=f"guest {guest}")

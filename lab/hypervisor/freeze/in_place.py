@@ -42,7 +42,7 @@ from lab.hypervisor.domains import LabDomain
 from lab.hypervisor.freeze.base import charge
 from lab.hypervisor.loop import LOOP
 from lab.hypervisor.process import Running
-from lab.hypervisor.proving import Prover
+from lab.hypervisor.proving import MemoryProver
 from lab.hypervisor.recovery import forward
 from lab.hypervisor.successor import END_S, SuccessorProcess
 from lab.ports import Call, Freezing, Frozen, Resumed
@@ -63,8 +63,8 @@ _LEAST_S = 0.1
 class At(Enum):
     PREPARED = auto()  # the guest runs, its successor waits
     MOVED = auto()  # the guest stands still, both hold its state
-    BACK = auto()  # on the predecessor for good
-    OVER = auto()  # on the successor for good
+    ROLLED_BACK = auto()  # on the predecessor for good
+    COMMITTED = auto()  # on the successor for good
 
 
 class Exchange:
@@ -81,7 +81,7 @@ class Exchange:
         self._at = At.PREPARED
         self._new = SuccessorProcess(context, guest, freezing)
         self._done: Resumed | None = None
-        self._prover = Prover(None, self._steps, context.clock)
+        self._prover = MemoryProver(None, self._steps, context.clock)
         self._retiring: threading.Thread | None = None
         self._failure: FreezelabError | None = None
         self._deadline = 0  # to put the guest back, if it has to be
@@ -113,7 +113,7 @@ class Exchange:
         """The successor to be. Refused when there can be none."""
         spec = self._new.plan()
         if self._freezing.prove_memory:
-            self._prover = Prover(self._new.old.memory_file, self._steps, self._context.clock)
+            self._prover = MemoryProver(self._new.old.memory_file, self._steps, self._context.clock)
         return spec
 
     @property
@@ -196,7 +196,7 @@ class Exchange:
         context.on_step(guest, "go back")
         self._new.kill()
         self._settle_predecessor()
-        self._at = At.BACK
+        self._at = At.ROLLED_BACK
         call = context.let_run(guest)
         self._done = Resumed(
             call, self._steps.hand_out(), f"put back to the old process: {why}", proof=self._prover.result()
@@ -292,7 +292,7 @@ class Exchange:
     # -- afterwards --------------------------------------------------------------------------------
 
     def _over(self) -> None:
-        self._at = At.OVER
+        self._at = At.COMMITTED
         self._retire()
 
     def _retire(self) -> None:
@@ -359,7 +359,7 @@ class Exchange:
         """Wait for what goes on in the background; end a successor that was not needed."""
         if self._retiring is not None:
             self._retiring.join()
-        if self._at is not At.OVER:
+        if self._at is not At.COMMITTED:
             self._new.clear()
         self._token.close()
         if self._failure is not None:

@@ -30,11 +30,11 @@ Look = Callable[[str, Reading], None]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A guest in a cycle and the ways to it. cell: of the matrix, "" without one. booted: called when it was
-    rebooted for a patch, and answers again; GuestError when what it should do does not work. before_freeze:
-    called just before the guest is frozen. handler_end: how
-    its handler of events has ended, None while that runs; GuestError when the guest does not answer."""
+class CycleGuest:
+    """A guest in a cycle, and how it is reached. cell: of the matrix, "" without one. booted: called when it
+    was rebooted for a patch, and answers again; GuestError when what it should do does not work.
+    before_freeze: called just before the guest is frozen. handler_end: how its handler of events has ended,
+    None while that runs; GuestError when the guest does not answer."""
 
     name: str
     probe: Probe
@@ -68,7 +68,7 @@ class ClockReader:
 
     def read(
         self,
-        subjects: Mapping[str, Subject],
+        subjects: Mapping[str, CycleGuest],
         observations: Mapping[str, GuestObservation],
         index: int,
         until_raw_ns: int,

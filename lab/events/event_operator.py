@@ -1,6 +1,7 @@
 """What an operator does with a metadata service that runs alone, and what has become of it.
 
-`turn` is called again and again by whoever runs the service; the rest by the control door, from its thread.
+`turn` is called again and again by whoever runs the service; the rest by the control listener, from its
+thread.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class _EventCourse:
     gone: Stamp | None = None
 
 
-class Desk:
+class EventOperator:
     """Errors are UsageErrors, for whoever asked."""
 
     def __init__(self, service: MetadataService, clock: Clock, time_factor: float) -> None:
@@ -70,7 +71,7 @@ class Desk:
                 "silent_s": _seconds(self._service.announcer.silence_ns(about.guest)),
                 "socket": str(self._service.path(about.guest)),
             }
-            for about in self._service.abouts.values()
+            for about in self._service.instances.values()
         ]
 
     def events(self) -> list[dict[str, Any]]:
@@ -84,7 +85,7 @@ class Desk:
     ) -> list[dict[str, Any]]:
         """Announce it to these guests. over_after_ns: how long it is shown as Started; None: until it is
         finished. A service of one guest need not be told which."""
-        known = list(self._service.abouts)
+        known = list(self._service.instances)
         if unknown := [guest for guest in guests if guest not in known]:
             raise UsageError(f"no guest {unknown[0]!r}", hint=f"guests of this service: {', '.join(known)}")
         if guests and everyone:

@@ -28,7 +28,7 @@ class Link:
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever reads or writes, which closing does not
 
 
-class GuestLife:
+class GuestConnections:
     """One guest's connections. look: raises GuestGone when what is known of the guest leaves no hope.
     Safe from any thread."""
 

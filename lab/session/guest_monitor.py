@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from lab.core.units import NS_PER_MS
 from lab.errors import GuestGone, HypervisorError
-from lab.guest.life import GuestLife
+from lab.guest.connections import GuestConnections
 from lab.guest.probe import GuestProbe
-from lab.hypervisor import fate
+from lab.hypervisor import unreachable
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.threads import Worker
 
@@ -23,21 +23,24 @@ NOTHING_NS = 6 * NS_PER_MS
 that still come. One whose probe is awake uses 560 ms there."""
 
 
-class Lookout:
+class GuestMonitor:
     """A thread that cuts the connections of guests that have gone. A context manager.
 
-    lives: of the guests by name. probes: in those that have been reached. Both may grow."""
+    connections: of the guests by name. probes: in those that have been reached. Both may grow."""
 
     def __init__(
-        self, hypervisor: LibvirtHypervisor, lives: Mapping[str, GuestLife], probes: Mapping[str, GuestProbe]
+        self,
+        hypervisor: LibvirtHypervisor,
+        connections: Mapping[str, GuestConnections],
+        probes: Mapping[str, GuestProbe],
     ) -> None:
-        self._hypervisor, self._lives, self._probes = hypervisor, lives, probes
+        self._hypervisor, self._connections, self._probes = hypervisor, connections, probes
         self._used: dict[str, tuple[int, float]] = {}
         self._stop = threading.Event()
         self._resets: dict[str, tuple[str, int]] = {}
-        self._thread = Worker(target=self._run, name="lookout", daemon=True)
+        self._thread = Worker(target=self._run, name="guest-monitor", daemon=True)
 
-    def __enter__(self) -> Lookout:
+    def __enter__(self) -> GuestMonitor:
         self._thread.start()
         return self
 
@@ -50,13 +53,13 @@ class Lookout:
         news = 0
         while not self._stop.is_set():
             news = self._hypervisor.events.wait_news(news, _PERIOD_S)
-            for name, life in tuple(self._lives.items()):
+            for name, connections in tuple(self._connections.items()):
                 try:
-                    life.check()
+                    connections.check()
                     self._look_for_resets(name)
                     self._look_for_work(name)
                 except GuestGone as gone:
-                    life.cut(gone)
+                    connections.cut(gone)
                 except HypervisorError:
                     continue  # not started yet, or removed
 
@@ -65,7 +68,7 @@ class Lookout:
         before = self._resets.get(name, (uuid, 0))
         self._resets[name] = uuid, resets
         if before[0] == uuid and resets > before[1] and not self._hypervisor.is_ours(name):
-            raise fate.rebooted(name)
+            raise unreachable.rebooted(name)
 
     def _look_for_work(self, name: str) -> None:
         """A suspend to idle is known to the guest alone; but what sleeps uses no CPU time."""
@@ -79,4 +82,4 @@ class Lookout:
             return
         self._used[name] = used, now
         if 0 <= used - before < NOTHING_NS:
-            raise fate.still(name)
+            raise unreachable.still(name)

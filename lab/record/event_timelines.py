@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval, Stamp
-from lab.core.event_findings import life_findings, unannounced
-from lab.core.event_timeline import Announced, EventTimeline, Member, life
+from lab.core.event_findings import event_findings, unannounced
+from lab.core.event_timeline import Announced, EventTimeline, Member, timeline_of
 from lab.core.handlers import handler_findings
 from lab.core.history import (
     CycleBegan,
@@ -128,7 +128,7 @@ def service_findings(history: History, cell: str) -> list[Finding]:
     ]
 
 
-def lives_of(history: History, results: Sequence[CycleResult]) -> list[EventTimeline]:
+def event_timelines(history: History, results: Sequence[CycleResult]) -> list[EventTimeline]:
     """The timeline of every event, with the guests' cycles in it."""
     cycles = {(r.observation.cell, r.observation.cycle, r.observation.guest): r for r in results}
     found = announced_of(history)
@@ -141,7 +141,7 @@ def lives_of(history: History, results: Sequence[CycleResult]) -> list[EventTime
             given = others.get((one.cycle, guest), [])
             if len(given) == 1:
                 cycles.setdefault((one.cell, one.cycle, guest), given[0])
-    return [life(announced, cycles) for announced in found]
+    return [timeline_of(announced, cycles) for announced in found]
 
 
 def _moment(stamp: Stamp | None, published: Stamp | None, guest: str = "") -> Moment | None:
@@ -231,26 +231,26 @@ def event_of(timeline: EventTimeline, found: Sequence[Finding]) -> EventMember:
 
 
 def judged(
-    lives: Sequence[EventTimeline], cell: Cell, results: Sequence[CycleResult]
+    timelines: Sequence[EventTimeline], cell: Cell, results: Sequence[CycleResult]
 ) -> dict[str, list[Finding]]:
     """What each event of one cell was held against, by its id; "" has what no event is there for. results: of
     the cell."""
-    expect, here = cell.expectations.notice, [one for one in lives if one.announced.cell == cell.id]
-    found = {one.event.id: life_findings(one, cell.cycle, expect) for one in here}
-    found[""] = unannounced(results, lives, cell.id)
+    expect, here = cell.expectations.notice, [one for one in timelines if one.announced.cell == cell.id]
+    found = {one.event.id: event_findings(one, cell.cycle, expect) for one in here}
+    found[""] = unannounced(results, timelines, cell.id)
     return found
 
 
 def marked(
     cycles: Sequence[tuple[str, CycleRecord]],
-    lives: Sequence[EventTimeline],
+    timelines: Sequence[EventTimeline],
     waves: Mapping[tuple[int, str], int],
 ) -> list[CycleRecord]:
     """The cycles, each with its guest, with the event that announced them and the wave that they were in.
     waves: by cycle and guest."""
     by_guest = {
         (one.announced.cell, one.announced.cycle, guest): one
-        for one in lives
+        for one in timelines
         for guest in one.event.notice.resources
     }
     found = []

@@ -13,8 +13,8 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Refused
 from lab.guest.ssh import SSH
 from lab.guest.timesync import push
-from lab.guest.timesync.line import Line
-from lab.guest.timesync.ways import Ways
+from lab.guest.timesync.access import GuestAccess
+from lab.guest.timesync.line_client import Line
 from lab.ports import Call
 from lab.threads import Worker
 
@@ -97,11 +97,11 @@ class Acting:
 class AgentResync(Acting):
     """The host acts through the guest's agent, in one of three ways."""
 
-    def __init__(self, mechanism: ResyncMechanism, ways: Ways) -> None:
+    def __init__(self, mechanism: ResyncMechanism, access: GuestAccess) -> None:
         super().__init__(AGENT_S)
-        if ways.agent is None:
-            raise Refused("the host has no channel to this guest's agent", where=ways.where)
-        self._mechanism, self._ways, self._agent = mechanism, ways, ways.agent
+        if access.agent is None:
+            raise Refused("the host has no channel to this guest's agent", where=access.where)
+        self._mechanism, self._access, self._agent = mechanism, access, access.agent
         self._status: dict[str, str] = {}
         self._act = {
             Means.AGENT_TIME: self._agent.set_time,
@@ -118,7 +118,7 @@ class AgentResync(Acting):
     def setup(self) -> Setup:
         """What it is and says now. An agent that is just being started again is asked again for a while; that
         it does not answer then is told, and no reason to leave its guest alone: nothing will repair it."""
-        clock = self._ways.clock
+        clock = self._access.clock
         give_up = clock.now().raw_ns + PATIENCE_NS
         status = dict(self._status)
         while "round_trip_ns" not in status:
@@ -132,15 +132,15 @@ class AgentResync(Acting):
                 clock.sleep_until(min(now + AGAIN_NS, give_up))
         config = ""
         if self._mechanism.reads_rtc:
-            config, more = adjtime(self._ways.ssh(), utc=False)
+            config, more = adjtime(self._access.ssh(), utc=False)
             status |= more
-        return Setup(self._mechanism, "qemu-guest-agent", config, status, self._ways.rtc_stops)
+        return Setup(self._mechanism, "qemu-guest-agent", config, status, self._access.rtc_stops)
 
     def _ping(self) -> Call:
         try:
             return self._agent.ping()
         except HypervisorError as error:
-            raise GuestError(f"its agent does not answer: {error.what}", where=self._ways.where) from error
+            raise GuestError(f"its agent does not answer: {error.what}", where=self._access.where) from error
 
     def resumed(self) -> None:
         self._start(self._set)
@@ -157,9 +157,9 @@ class AgentResync(Acting):
 class HwclockResync(Acting):
     """`hwclock --hctosys --utc` in the guest, through a shell that waits for the word."""
 
-    def __init__(self, ways: Ways) -> None:
+    def __init__(self, access: GuestAccess) -> None:
         super().__init__(REGAIN_S + HWCLOCK_S)
-        self._ways = ways
+        self._access = access
         self._line: Line | None = None
         self._program = ""
         self._status: dict[str, str] = {}
@@ -167,10 +167,10 @@ class HwclockResync(Acting):
 
     def install(self, rtc: Interval | None) -> HwclockResync:
         """Refused without hwclock, GuestError when the guest does not answer."""
-        ssh = self._ways.ssh()
+        ssh = self._access.ssh()
         result = ssh.run("hwclock --version")
         if result.status != 0:
-            raise Refused("the guest has no hwclock", where=self._ways.where)
+            raise Refused("the guest has no hwclock", where=self._access.where)
         self._program, self._status = result.out.strip(), rtc_status(rtc)
         self._line = Line(ssh.again(push.ANSWER_S * 2), _HWCLOCK)
         self._line.open()
@@ -180,16 +180,16 @@ class HwclockResync(Acting):
     def setup(self) -> Setup:
         with self._lock:
             sent, _, arrived = self._working().ask("hello", push.ANSWER_S)
-        config, more = adjtime(self._ways.ssh(), utc=True)
+        config, more = adjtime(self._access.ssh(), utc=True)
         status = {"round_trip_ns": str(arrived.raw_ns - sent.raw_ns), **self._status, **more}
-        return Setup(ResyncMechanism.HWCLOCK, self._program, config, status, self._ways.rtc_stops)
+        return Setup(ResyncMechanism.HWCLOCK, self._program, config, status, self._access.rtc_stops)
 
     def resumed(self) -> None:
         self._start(self._set)
 
     def _set(self) -> str:
         deadline = time.monotonic() + REGAIN_S
-        begun = self._ways.clock.now()
+        begun = self._access.clock.now()
         with self._lock:
             line = self._working()
             try:
@@ -207,7 +207,7 @@ class HwclockResync(Acting):
 
     def _working(self) -> Line:
         if self._line is None:
-            raise GuestError("hwclock's shell is not there", where=self._ways.where)
+            raise GuestError("hwclock's shell is not there", where=self._access.where)
         return self._line
 
     def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""The ways to a guest that a time-sync set-up may need."""
+"""How a time-sync set-up reaches its guest: SSH, the guest agent, the host's NTP server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Agent:
 
 
 @dataclass(frozen=True)
-class Ways:
+class GuestAccess:
     """guest: its name. ssh: a connection to it, had again when it was lost; used by the caller's thread
     only, and never closed. server, port: the host's NTP server as the guest sees it; "" when there is none
     for it.

@@ -35,8 +35,8 @@ def _plain(value: object) -> object:
             value.t1.raw_ns, value.t1.real_ns,
             *(value.t2[clock] for clock in CLOCKS), *(value.t3[clock] for clock in CLOCKS),
             value.t4.raw_ns, value.t4.real_ns, value.resolution_ns,
-            *((value.channel,) if value.passing is not None or value.channel != "ssh" else ()),
-            *(dataclasses.astuple(value.passing) if value.passing is not None else ()),
+            *((value.channel,) if value.packet_stamps is not None or value.channel != "ssh" else ()),
+            *(dataclasses.astuple(value.packet_stamps) if value.packet_stamps is not None else ()),
         ]  # fmt: skip
     if isinstance(value, Heartbeat):
         return [value.sequence, value.sent_raw_ns, value.arrived.raw_ns, value.arrived.real_ns]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lab.controller.clock_reader import CycleGuest
 from lab.controller.cycle import Controller
-from lab.controller.notices import EventLifecycle, Stage, quietly
-from lab.controller.reading import Subject
+from lab.controller.event_lifecycle import EventLifecycle, Stage, quietly
 from lab.core.plan import Cell
 from lab.ports import Announcer, Clock, HostPatch, Journal, View
 
 
 @dataclass(frozen=True)
-class Freezes:
+class CycleRunner:
     """What all freezes of a cell have in common. announcer: None when nobody is told."""
 
     controller: Controller
@@ -24,7 +24,7 @@ class Freezes:
     patch: HostPatch
     announcer: Announcer | None = None
 
-    def run(self, index: int, subjects: Mapping[str, Subject], stage: Stage = quietly) -> None:
+    def run(self, index: int, subjects: Mapping[str, CycleGuest], stage: Stage = quietly) -> None:
         """One cycle of these guests. What was called off is only watched. Raises as
         Controller.run_cycle does."""
         lifecycle, frozen, cycle = None, True, self.cell.cycle

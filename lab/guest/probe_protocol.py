@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lab.core.clock import GuestClock, Stamp
-from lab.core.timeline import ClockStep, Hole, Passing, Reading, SamplerReport
+from lab.core.timeline import ClockStep, Hole, PacketStamps, Reading, SamplerReport
 
 _RECEIPT = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
 _ANSWER = _RECEIPT[::-1]
@@ -24,11 +24,11 @@ def reading(
     words = answer.split()
     numbers = [int(n) for n in words[:8]]
     t2, t3 = dict(zip(_RECEIPT, numbers[:4], strict=True)), dict(zip(_ANSWER, numbers[4:], strict=True))
-    passing = None
+    packet_stamps = None
     if words[8:] == [b"+"] and (stamps := seen()):
         arrived, least, left, most = (int(n) for n in stamps.split())
-        passing = Passing(arrived or None, least, left or None, most)
-    return Reading(t1, t2, t3, t4, resolution_ns, passing, channel)
+        packet_stamps = PacketStamps(arrived or None, least, left or None, most)
+    return Reading(t1, t2, t3, t4, resolution_ns, packet_stamps, channel)
 
 
 def new_cycle(exchange: Exchange) -> None:
