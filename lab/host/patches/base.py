@@ -250,6 +250,14 @@ def read(path: Path) -> str:
         return ""
 
 
+def started(pid: int) -> int | None:
+    """When a process was started, in clock ticks since boot (proc(5), stat, field 22); with its number it is
+    known from all others. None when it is gone, or only waits to be reaped."""
+    # The name in brackets may hold anything, so the fields are counted from its end: state is the first.
+    fields = read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else None
+
+
 def need_root(to: str) -> None:
     """MachineError when we are not root."""
     if os.geteuid() != 0:

@@ -21,7 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 from lab.core import patch as plan
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
-from lab.host.patches.base import Stepwise, Tools, Work, read
+from lab.host.patches import systemd
+from lab.host.patches.base import Stepwise, Tools, Work, read, started
 from lab.ports import Clock
 from lab.process import runner
 
@@ -99,7 +100,7 @@ class RestartLibvirt(Stepwise):
         if daemon.unit:
             work.facts["unit"] = daemon.unit
             with work.step(f"restart {daemon.unit}"):
-                work.run("systemctl", "restart", daemon.unit)
+                work.run(*systemd.command("restart", "--", daemon.unit))
             with work.step("socket"):
                 after = _answering(work, self._uri, daemon)
         else:
@@ -150,9 +151,9 @@ def find(uri: str, patience_s: float = _PATIENCE_S) -> Daemon:
         if unit and not (pid := _main_pid(unit, patience_s)):
             continue  # systemd listens for it, and is about to start it
         name = read(Path(f"/proc/{pid}/comm"))
-        started = _started(pid)
-        if started is not None:
-            return Daemon(name, pid, started, place, unit)
+        began = started(pid)
+        if began is not None:
+            return Daemon(name, pid, began, place, unit)
     raise MachineError("no daemon serves this connection", where=uri, hint=f"looked at {places[0].parent}")
 
 
@@ -179,16 +180,9 @@ def _listener(place: Path, patience_s: float) -> int | None:
     return int(pid)
 
 
-def _started(pid: int) -> int | None:
-    """None when the process is gone, or only waits to be reaped."""
-    # The name in brackets may hold anything, so the fields are counted from its end: state is the first.
-    fields = read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else None
-
-
 def _unit(pid: int, place: Path) -> str:
     """The systemd service that this process is, or for which systemd itself (1) listens."""
-    if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
+    if not systemd.booted():
         return ""
     if pid == 1:
         name = next((name for name, sock in _SOCKETS.items() if sock == place.name), "libvirtd")
@@ -201,11 +195,9 @@ def _unit(pid: int, place: Path) -> str:
 
 def _main_pid(unit: str, patience_s: float) -> int:
     try:
-        argv = ["systemctl", "show", "--property", "MainPID", "--value", unit]
-        output = runner.run(argv, patience_s, check=False).stdout
+        return systemd.look(unit, patience_s).pid
     except MachineError:
         return 0
-    return int(output) if output.strip().isdigit() else 0
 
 
 def _argv(daemon: Daemon) -> list[str]:
@@ -264,7 +256,7 @@ def _end(work: Work, daemon: Daemon) -> None:
     except ProcessLookupError:
         return
     try:
-        if _started(daemon.pid) != daemon.started:
+        if started(daemon.pid) != daemon.started:
             return  # it ended meanwhile, and the number is another process's
         try:
             signal.pidfd_send_signal(handle, signal.SIGTERM)
@@ -272,13 +264,13 @@ def _end(work: Work, daemon: Daemon) -> None:
             return
         until = work.clock.now().raw_ns + round(work.left_ns * _STOP_SHARE)
         try:
-            work.wait(lambda: _started(daemon.pid) != daemon.started, "", until)
+            work.wait(lambda: started(daemon.pid) != daemon.started, "", until)
         except MachineError:
             work.facts["killed"] = True
             signal.pidfd_send_signal(handle, signal.SIGKILL)
             until = work.clock.now().raw_ns + round(work.left_ns * _STOP_SHARE)
             still = f"{daemon.name} (process {daemon.pid}) cannot be killed"
-            work.wait(lambda: _started(daemon.pid) != daemon.started, still, until)
+            work.wait(lambda: started(daemon.pid) != daemon.started, still, until)
     finally:
         os.close(handle)
 

@@ -1,0 +1,85 @@
+"""What systemd says of a service, asked through systemctl(1).
+
+Properties of units: org.freedesktop.systemd1(5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import MachineError
+from lab.host.patches.base import started
+from lab.process import runner
+
+_PROPERTIES = (
+    "LoadState", "ActiveState", "SubState", "MainPID", "InvocationID", "ControlGroup", "CanStart", "CanStop",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """A service as systemd has it at one moment.
+
+    loaded: "loaded", "not-found", "masked", … active: "active", "inactive", "failed", "activating", …
+    sub: the same in more detail. pid: its main process, 0 without one. began: that process's start in clock
+    ticks since boot, None when it is gone. invocation: another one for each start (systemd.exec(5)).
+    group: its cgroup, "" when it does not run. by_hand: it may be started and stopped by hand.
+    """
+
+    unit: str
+    loaded: str
+    active: str
+    sub: str
+    pid: int
+    began: int | None
+    invocation: str
+    group: str
+    by_hand: bool
+
+    @property
+    def runs(self) -> bool:
+        """It is active, and has a main process."""
+        return self.active == "active" and self.began is not None
+
+    @property
+    def identity(self) -> tuple[int, int | None, str]:
+        """Of the main process: another process has another one, also with the same number."""
+        return self.pid, self.began, self.invocation
+
+    def __str__(self) -> str:
+        return f"{self.unit}, process {self.pid}, started at tick {self.began}, {self.invocation[:8]}"
+
+
+def booted() -> bool:
+    """Whether systemd is this machine's init: sd_booted(3)."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def command(verb: str, *arguments: str, user: bool = False) -> list[str]:
+    """A systemctl command line. user: for the systemd of the user who runs this."""
+    return ["systemctl", *(["--user"] if user else []), "--no-ask-password", verb, *arguments]
+
+
+def look(unit: str, patience_s: float, *, user: bool = False) -> ServiceState:
+    """The service now. MachineError when systemd does not answer."""
+    argv = command("show", f"--property={','.join(_PROPERTIES)}", "--", unit, user=user)
+    done = runner.run(argv, patience_s, check=False)
+    if not done.ok:
+        hint = "a user's systemd needs a session or loginctl enable-linger, and XDG_RUNTIME_DIR"
+        what = f"systemd does not answer: {done.last_line or done.why}"
+        raise MachineError(what, where=unit, hint=hint if user else "")
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    said = found.get("MainPID", "")
+    pid = int(said) if said.isdigit() else 0
+    return ServiceState(
+        unit,
+        found.get("LoadState", ""),
+        found.get("ActiveState", ""),
+        found.get("SubState", ""),
+        pid,
+        started(pid) if pid else None,
+        found.get("InvocationID", ""),
+        found.get("ControlGroup", ""),
+        found.get("CanStart") == found.get("CanStop") == "yes",
+    )
