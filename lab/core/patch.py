@@ -219,6 +219,36 @@ class RestartLibvirtPatch(_TimedPatch):
         return "libvirt's daemon restarted"
 
 
+class UnitScope(StrEnum):
+    """Whose systemd a unit belongs to."""
+
+    SYSTEM = "system"  # the machine's init
+    USER = "user"  # of the user who runs freezelab
+
+
+@dataclass(frozen=True)
+class RestartServicePatch(_TimedPatch):
+    """A service of the host's systemd restarted. unit: its whole name, like "nginx.service"."""
+
+    unit: str
+    scope: UnitScope = UnitScope.SYSTEM
+    deadline_ns: int = 20 * NS_PER_S
+    impact: Impact = Impact.FREEZE
+    kind: Literal["restart-service"] = "restart-service"
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind} {self.unit}"
+
+    @property
+    def short(self) -> str:
+        return f"{self.kind}-{self.unit.removesuffix('.service')}"
+
+    @property
+    def about(self) -> str:
+        return f"{self.unit} restarted{' (systemd --user)' if self.scope is UnitScope.USER else ''}"
+
+
 @dataclass(frozen=True)
 class ReloadKvmPatch(_TimedPatch):
     """KVM's modules out of the host's kernel and in again. No QEMU may hold them meanwhile: the guest is RAM
@@ -316,6 +346,7 @@ Patch = (
     | CommandPatch
     | ReplaceHypervisorPatch
     | RestartLibvirtPatch
+    | RestartServicePatch
     | ReloadKvmPatch
     | MicrocodePatch
     | LivepatchPatch

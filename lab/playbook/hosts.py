@@ -14,6 +14,7 @@ from lab.playbook.scalars import ScalarReader, argv, expect_scalar
 from lab.playbook.tree import Items
 
 MOST_PATH = 1000
+MOST_UNIT = 255 - len(".service")  # systemd.unit(5)
 SAME = "same"
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -22,6 +23,8 @@ _EMULATOR = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _MODULE = re.compile(r".*\.ko(\.(gz|xz|zst))?")
 _BRIDGE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # IFNAMSIZ is 16, with the final zero
 _ADDRESS = re.compile(r"[0-9a-fA-F:.]+/[0-9.]+")
+_SERVICE = re.compile(r"[A-Za-z0-9:_.\\][A-Za-z0-9:_.@\\-]*")  # systemd.unit(5)
+_OTHER_UNIT = re.compile(r".*\.(socket|device|mount|automount|swap|target|path|timer|slice|scope)")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,+=-]*")
 
 
@@ -101,6 +104,27 @@ def option(wanted: str, advice: str) -> ScalarReader:
         return text
 
     return ScalarReader(read, {"type": "string", "pattern": f"^{_OPTION.pattern}$", "maxLength": 200})
+
+
+def service() -> ScalarReader:
+    """The name of a systemd service; `.service` may be left out."""
+    advice = "write it like nginx.service"
+
+    def read(node: object) -> str:
+        text = expect_scalar(node, "a service", advice).text.strip()
+        if not _SERVICE.fullmatch(text) or len(text) > MOST_UNIT:
+            raise Wrong(f"{quoted(text)} is not the name of a service", advice)
+        if _OTHER_UNIT.fullmatch(text):
+            raise Wrong(f"{quoted(text)} is no service: it has no process", advice)
+        name = text if text.endswith(".service") else f"{text}.service"
+        if name.endswith("@.service"):
+            raise Wrong(
+                f"{quoted(text)} is a template", "write which of its services, like getty@tty1.service"
+            )
+        return name
+
+    rule = {"pattern": f"^{_SERVICE.pattern}$", "maxLength": MOST_UNIT}
+    return ScalarReader(read, {"type": "string", **rule})
 
 
 def bridge() -> ScalarReader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Self, TypeVar
@@ -11,9 +11,9 @@ from pydantic import BaseModel, BeforeValidator, GetJsonSchemaHandler, model_val
 from pydantic_core import CoreSchema
 
 from lab.core import patch as core
-from lab.core.patch import Impact
-from lab.playbook.fields import Duration, DurationOrZero, Words, default, section
-from lab.playbook.hosts import ansible_playbook, emulator, file, module, option, way_back
+from lab.core.patch import Impact, UnitScope
+from lab.playbook.fields import Duration, DurationOrZero, Words, default, needed, section, time
+from lab.playbook.hosts import ansible_playbook, emulator, file, module, option, service, way_back
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import one_of
 from lab.playbook.tree import Map, Scalar
@@ -30,15 +30,35 @@ PatchImpact = Annotated[Impact, one_of(*Impact, hint="an impact")]
 Timed = TypeVar(
     "Timed", core.RestartLibvirtPatch, core.ReloadKvmPatch, core.MicrocodePatch, core.LivepatchPatch
 )
+Service = Annotated[str, service()]
+Scope = Annotated[UnitScope, one_of(*UnitScope, hint="a scope")]
+RestartImpact = Annotated[Impact, one_of(Impact.FREEZE, Impact.NONE, hint="an impact of a restart")]
 WayBack = Annotated[tuple[str, ...] | str, way_back()]
 
 
-def _only_emulator(node: object) -> object:
-    if not isinstance(node, Scalar):
-        return node
-    long = Map(node.place)
-    long["emulator"] = node
-    return long
+def _section_of(key: str) -> BeforeValidator:
+    """A value alone stands for the section that has nothing but this key."""
+
+    def lengthen(node: object) -> object:
+        if not isinstance(node, Scalar):
+            return node
+        long = Map(node.place)
+        long[key] = node
+        return long
+
+    return BeforeValidator(lengthen)
+
+
+@dataclass(frozen=True, eq=False)
+class _Or:
+    """In the JSON schema: the section, or this."""
+
+    json: Mapping[str, Any]
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [handler(schema), dict(self.json)]}
 
 
 class Replacement(BaseModel):
@@ -77,22 +97,37 @@ class Deadline(BaseModel):
     deadline: Duration | None = default(None, "It has failed when it takes longer than this.")
 
 
-class _OrEmulator:
-    """In the JSON schema: the section, or the emulator alone."""
+class RestartedService(BaseModel):
+    """Which service of the host is restarted."""
 
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [handler(schema), dict(emulator().json)]}
+    model_config = section("{unit: nginx}, or its name")
+
+    unit: Service = needed("Its name in systemd; .service may be left out.", "nginx", "chrony.service")
+    scope: Scope = default(
+        UnitScope.SYSTEM,
+        "Whose systemd has it. system: the machine's. user: that of the user who runs freezelab.",
+        UnitScope.SYSTEM,
+    )
+    deadline: Duration = time(core.RestartServicePatch.deadline_ns, "It has failed when it takes longer.")
+    impact: RestartImpact = default(
+        core.RestartServicePatch.impact,
+        "What it asks of the guests. freeze: they are frozen. none: they run on.",
+        core.RestartServicePatch.impact,
+    )
+
+    def to_plan(self) -> core.RestartServicePatch:
+        """The patch as the plan has it."""
+        return core.RestartServicePatch(self.unit, self.scope, self.deadline, self.impact)
 
 
 @dataclass(frozen=True)
 class _PatchKey:
     """What belongs to a patch's key. to_plan: the patch that it stands for. beside: keys that may stand next
-    to it. needs_deadline: it has no usual one. bare: the word alone says all about it."""
+    to it. inside: those of its section. needs_deadline: it has no usual one. bare: a word says it."""
 
     to_plan: Callable[[Patch], core.Patch]
     beside: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
     needs_deadline: bool = False
     bare: bool = False
 
@@ -112,6 +147,10 @@ _KINDS = {
     "replace-hypervisor": _PatchKey(lambda given: (given.replace_hypervisor or Replacement()).to_plan()),
     "restart-libvirt": _PatchKey(
         lambda given: _timed(core.RestartLibvirtPatch(), given.restart_libvirt), bare=True
+    ),
+    "restart-service": _PatchKey(
+        lambda given: (given.restart_service or RestartedService(unit="")).to_plan(),
+        inside=("deadline", "impact"),
     ),
     "reload-kvm": _PatchKey(lambda given: _timed(core.ReloadKvmPatch(), given.reload_kvm), bare=True),
     "microcode": _PatchKey(lambda given: _timed(core.MicrocodePatch(), given.microcode), bare=True),
@@ -135,7 +174,7 @@ BARE = tuple(name for name, kind in _KINDS.items() if kind.bare)
 
 class Patch(BaseModel):
     """What is done to the host: exactly one of hold, command, replace-hypervisor, restart-libvirt,
-    reload-kvm, microcode, livepatch and ansible."""
+    restart-service, reload-kvm, microcode, livepatch and ansible."""
 
     model_config = section(
         "{hold: 5s}",
@@ -156,7 +195,7 @@ class Patch(BaseModel):
         None, "Change nothing and take this long. May exceed the budget, to rehearse an overrun."
     )
     command: Words | None = default(None, "Run this program on the host: a list of words, no shell.")
-    replace_hypervisor: Annotated[Replacement, BeforeValidator(_only_emulator), _OrEmulator()] | None = (
+    replace_hypervisor: Annotated[Replacement, _section_of("emulator"), _Or(emulator().json)] | None = (
         default(
             None,
             "Replace the emulator under the running guests: a path, the name of a fetched emulator, same, or "
@@ -166,6 +205,9 @@ class Patch(BaseModel):
     )
     restart_libvirt: Deadline | None = default(
         None, "Restart libvirt's daemon; a word says it too.", alias="restart-libvirt"
+    )
+    restart_service: Annotated[RestartedService, _section_of("unit"), _Or(service().json)] | None = default(
+        None, "Restart a service of the host's systemd: its name, or a section.", alias="restart-service"
     )
     reload_kvm: Deadline | None = default(
         None,
@@ -222,6 +264,8 @@ def _timed(patch: Timed, written: Deadline | Patch | None) -> Timed:
 
 
 def _instead(kind: str, extra: str) -> str:
+    if extra in _KINDS[kind].inside:
+        return f"write it in its section: {{{kind}: {{{extra}: …}}}}"
     if extra == "deadline":
         if kind in BARE:
             return f"write {{{kind}: {{deadline: 20s}}}}"
@@ -246,13 +290,4 @@ def _from_word(node: object) -> object:
     return node
 
 
-class _OrWord:
-    """In the JSON schema: the section, or one of the words."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [handler(schema), {"type": "string", "enum": list(BARE)}]}
-
-
-PatchOrWord = Annotated[Patch, BeforeValidator(_from_word), _OrWord()]
+PatchOrWord = Annotated[Patch, BeforeValidator(_from_word), _Or({"type": "string", "enum": list(BARE)})]

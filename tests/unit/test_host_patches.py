@@ -21,6 +21,7 @@ from lab.core.patch import (
     ReloadKvmPatch,
     ReplaceHypervisorPatch,
     RestartLibvirtPatch,
+    RestartServicePatch,
 )
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError, Interrupted, MachineError
@@ -173,6 +174,7 @@ def test_an_undo_has_a_deadline_and_has_to_be_there() -> None:
         CommandPatch(("true",), 1),
         ReplaceHypervisorPatch(),
         RestartLibvirtPatch(),
+        RestartServicePatch("x.service"),
         ReloadKvmPatch(),
         MicrocodePatch(),
         LivepatchPatch("/x.ko"),

@@ -17,6 +17,8 @@ from lab.core.patch import (
     ReloadKvmPatch,
     ReplaceHypervisorPatch,
     RestartLibvirtPatch,
+    RestartServicePatch,
+    UnitScope,
     conflict,
 )
 from lab.core.plan import FreezeMethod, GuestSpec
@@ -51,6 +53,13 @@ PATCHES: list[tuple[str, Patch]] = [
     ("restart-libvirt", RestartLibvirtPatch()),
     ("{restart-libvirt: {}}", RestartLibvirtPatch()),
     ("{restart-libvirt: {deadline: 40s}}", RestartLibvirtPatch(40 * NS_PER_S)),
+    ("{restart-service: nginx}", RestartServicePatch("nginx.service")),
+    ("{restart-service: dbus-broker.service}", RestartServicePatch("dbus-broker.service")),
+    ("{restart-service: {unit: getty@tty1}}", RestartServicePatch("getty@tty1.service")),
+    (
+        "{restart-service: {unit: a.b, scope: user, deadline: 3s, impact: none}}",
+        RestartServicePatch("a.b.service", UnitScope.USER, 3 * NS_PER_S, Impact.NONE),
+    ),
     ("reload-kvm", ReloadKvmPatch()),
     ("{reload-kvm: {deadline: 1s}}", ReloadKvmPatch(NS_PER_S)),
     ("'microcode'", MicrocodePatch()),
@@ -377,6 +386,10 @@ def test_one_mistake_one_line(data: str, answer: str) -> None:
         "{replace-hypervisor: {}}",
         "{replace-hypervisor: ''}",
         "{restart-libvirt: 5s}",
+        "{restart-service: {}}",
+        "{restart-service: -x}",
+        "{restart-service: {unit: x, impact: reboot}}",
+        "{restart-service: x, deadline: 5s}",
         "{command: [a], deadline: 5s, undo: {}}",
         "hold",
     ],

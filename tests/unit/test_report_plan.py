@@ -19,6 +19,8 @@ from lab.core.patch import (
     ReloadKvmPatch,
     ReplaceHypervisorPatch,
     RestartLibvirtPatch,
+    RestartServicePatch,
+    UnitScope,
 )
 from lab.core.plan import (
     Cell,
@@ -344,6 +346,11 @@ def test_a_reboot_is_no_freeze() -> None:
         (ReplaceHypervisorPatch(), "the emulator started anew (class freeze)"),
         (ReplaceHypervisorPatch("x", "q35", "max"), "replaced by x, machine q35, CPU max"),
         (RestartLibvirtPatch(), "libvirt"),
+        (RestartServicePatch("a.service"), "a.service restarted (class freeze)"),
+        (
+            RestartServicePatch("a.service", UnitScope.USER, impact=Impact.NONE),
+            "a.service restarted (systemd --user) (class none)",
+        ),
         (ReloadKvmPatch(), "KVM"),
         (MicrocodePatch(), "microcode"),
         (LivepatchPatch("./fix.ko"), "./fix.ko (class none)"),

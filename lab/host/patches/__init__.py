@@ -14,6 +14,7 @@ from lab.host.patches.hypervisor import ReplaceHypervisor
 from lab.host.patches.kvm import ReloadKvm
 from lab.host.patches.livepatch import Livepatch
 from lab.host.patches.microcode import Microcode
+from lab.host.patches.service import RestartService
 from lab.host.patches.simple import Command as Command
 from lab.host.patches.simple import Hold as Hold
 from lab.ports import Clock, HostPatch
@@ -32,6 +33,8 @@ def make(spec: plan.Patch, clock: Clock, tools: Tools = _NO_TOOLS) -> HostPatch:
             return ReplaceHypervisor(spec, clock, tools)
         case plan.RestartLibvirtPatch():
             return RestartLibvirt(spec, clock, tools)
+        case plan.RestartServicePatch():
+            return RestartService(spec, clock, tools)
         case plan.ReloadKvmPatch():
             return ReloadKvm(spec, clock, tools)
         case plan.MicrocodePatch():

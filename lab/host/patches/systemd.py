@@ -48,7 +48,7 @@ class ServiceState:
         return self.pid, self.began, self.invocation
 
     def __str__(self) -> str:
-        return f"{self.unit}, process {self.pid}, started at tick {self.began}, {self.invocation[:8]}"
+        return f"process {self.pid}, invocation {self.invocation[:8]}"
 
 
 def booted() -> bool:
@@ -70,8 +70,8 @@ def look(unit: str, patience_s: float, *, user: bool = False) -> ServiceState:
         what = f"systemd does not answer: {done.last_line or done.why}"
         raise MachineError(what, where=unit, hint=hint if user else "")
     found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-    said = found.get("MainPID", "")
-    pid = int(said) if said.isdigit() else 0
+    main = found.get("MainPID", "")
+    pid = int(main) if main.isdigit() else 0
     return ServiceState(
         unit,
         found.get("LoadState", ""),
