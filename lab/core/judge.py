@@ -39,6 +39,7 @@ from lab.core.rescue import (
     again_by_deadman,
     as_resumed,
     by_deadman,
+    not_by_deadman,
 )
 from lab.core.result import CycleResult as CycleResult
 from lab.core.resync import Watched, measure_resync, since_earlier
@@ -227,7 +228,7 @@ def measure(
         return rebooted(obs, mechanism, expect, spec)
     rescued, again, boots = by_deadman(obs), again_by_deadman(obs), of_first_boot(as_resumed(obs))
     obs = boots.observation
-    problems = [*filter(None, [rescued, again]), *obs.problems]
+    problems = [*filter(None, [rescued, again, not_by_deadman(obs)]), *obs.problems]
     if boots.another:
         problems.append(_rebooted(boots))
     at_once = next((problem for problem in obs.problems if problem.startswith(AT_ONCE)), "")

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from lab.core.timeline import Call, Observation
 
-RESUMED = "resumed"
+RESUMED, ENDED, FAILED = "resumed", "ended", "failed"
+"""What the dead-man did (Rescue.act)."""
+
 BY_DEADMAN, BY_OTHERS = "dead-man", "somebody else"
 """CycleResult.resumed_by."""
 
@@ -34,6 +36,15 @@ def again_by_deadman(obs: Observation) -> str:
         if rescue.act == RESUMED and obs.frozen and late:
             return f"stood still again after its resume, and was resumed by the dead-man: {rescue.why}"
     return ""
+
+
+def not_by_deadman(obs: Observation) -> str:
+    """Why the dead-man did not resume a guest that the controller had not resumed either, one line: its QEMU
+    has ended, libvirt does not answer; "" when one of them did, or nobody tried."""
+    acts = [rescue.act for rescue in obs.rescues]
+    if obs.resume is not None or RESUMED in acts or not acts or acts[-1] not in (ENDED, FAILED):
+        return ""
+    return f"not resumed by the dead-man: {obs.rescues[-1].text or obs.rescues[-1].why}"
 
 
 def _first(call: Call, own: Call | None) -> bool:

@@ -158,6 +158,19 @@ def test_a_guest_that_the_deadman_resumes_after_the_controller_had_stood_still_a
     assert one.pause == before.pause
 
 
+@pytest.mark.parametrize(
+    ("act", "text"), [("ended", "its QEMU process has ended"), ("failed", "libvirt does not answer")]
+)
+def test_a_guest_that_nobody_resumed_is_reported_with_the_reason(tmp_path: Path, act: str, text: str) -> None:
+    seen = cycle(FreezeMethod.SUSPEND, 0, 4 * S)
+    assert seen.resume is not None
+    path = run_of(tmp_path, seen)
+    acted = deadman_line(seen.resume.called.raw_ns, None, act=act, text=text)
+    path.write_text(killed(path, seen) + acted, encoding="utf-8")
+    _run, _cycle, findings = cycle_in(path)
+    assert f"not resumed by the dead-man: {text}" in [finding.why for finding in findings]
+
+
 def test_a_deadman_that_failed_or_found_it_running_changes_nothing(tmp_path: Path) -> None:
     seen = cycle(FreezeMethod.SUSPEND, 0, 3 * S)
     assert seen.resume is not None
