@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from lab import __version__
 from lab.cli import events, stores, streams
 from lab.errors import FreezelabError, Interrupted
+from lab.session.signals import Signals
 
 if TYPE_CHECKING:
     from lab.core.plan import Plan
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _CommandGroup(TyperGroup):
-    """Expected failures become one or two lines on stderr and their exit code."""
+    """Expected failures become one or two lines on stderr and their exit code, signals too."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         streams.prepare()
@@ -31,7 +32,8 @@ class _CommandGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with Signals():
+                return super().invoke(ctx)
         except FreezelabError as error:
             fail(error)
         except KeyboardInterrupt:
@@ -134,7 +136,6 @@ def run(
     from lab.cli.options import accelerator_request, boot_seconds
     from lab.cli.views import view_for
     from lab.session.run import RunOptions, RunStopped, perform, with_counts
-    from lab.session.signals import Signals
 
     plan = with_counts(_plan(playbook), repeat, control)
     options = RunOptions(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait)
@@ -272,7 +273,6 @@ def down(
     """Take kept guests down; nothing of them is left."""
     from lab.session import kept_guests
     from lab.session.paths import home
-    from lab.session.signals import Signals
 
     with Signals():
         for line in kept_guests.down(home(), names or [], everything=everything):
@@ -294,7 +294,6 @@ def drift(
     from lab.report.terminal import stdout_console
     from lab.session import drift_study
     from lab.session.paths import home
-    from lab.session.signals import Signals
 
     kept_guest, wanted = drift_study.which(home(), guest), drift_study.times(length, every)
     with Signals(), watching(kept_guest.name, wanted.length_ns, quiet=quiet) as view:
