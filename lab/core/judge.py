@@ -158,6 +158,7 @@ def _at_resume(
     obs: Observation,
     steps: Sequence[ClockStep] | None,
     resume_guest: Interval | None,
+    closure: Interval | None,
 ) -> tuple[Interval | None, str]:
     """The offset at the resume, before anything repaired it: carried over the pause, and read directly
     where no step came before the first reading. A contradiction between the two is
@@ -167,6 +168,9 @@ def _at_resume(
     taken for a repair after it when it left less than a tenth of what was carried: before, it would have
     had to know how long the pause was going to be. Else nothing is said. What is not seen is a second,
     smaller step in the milliseconds between the sampler's last look and the stop.
+
+    closure: of the pause. Where lag and gap are more than the calls explain, somebody else stopped the guest
+    as well, and its clock may have lost all of the lag after the resume.
     """
     stop, resume, sampler = obs.stop, obs.resume, obs.sampler
     if stop is None or resume is None or sampler is None or steps is None or not late:
@@ -179,6 +183,8 @@ def _at_resume(
         ran = resume.returned.raw_ns - early[-1].t1.raw_ns - max(0, lag.low_ns)
         within = apart(early[-1]).widened(ageing_ns(max(0, ran), SLEW_PPM))
         carried = within + raw_at_resume - host_apart(resume.called, resume.returned)
+        if closure is not None and closure.high_ns < 0:
+            carried = Interval(carried.low_ns, carried.high_ns + max(0, lag.high_ns))
         last = early[-1].t2[GuestClock.RAW]
         unclear = [
             s
@@ -287,7 +293,9 @@ def measure(
             steps = [s for s in steps if _looked_before(s, obs.sampler) > resume_guest.high_ns]
     if pause.ran:
         steps = None  # nor is it known which of them came after the resume
-    at_resume, text = _at_resume(carried_from, late, raw_at_resume, lag, real_late, obs, steps, resume_guest)
+    at_resume, text = _at_resume(
+        carried_from, late, raw_at_resume, lag, real_late, obs, steps, resume_guest, pause.closure
+    )
     problems += filter(None, [text])
 
     stepped = None

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from lab.core.clock import PHI_PPM, GuestClock, Interval, Stamp, intersect
 from lab.core.timeline import Reading
+from lab.core.units import NS_PER_S
 
 STAMP_NS = 2_000
 """One of an exchange's two host stamps has its two clocks read within this time of each other; a longer
@@ -202,9 +203,19 @@ def real_sample(reading: Reading, raw: Sample | None) -> Sample:
     return Sample(reading.t1.raw_ns, reading.t4.raw_ns, offset)
 
 
+ALONE_NS = NS_PER_S
+"""No busy host was seen to hold a reading up for so long."""
+
+
 def real_samples(readings: Sequence[Reading], raw: Sequence[Sample] | None) -> list[Sample]:
-    """REALTIME samples of the readings, with what `smoothed` made of their MONOTONIC_RAW."""
+    """REALTIME samples of the readings, with what `smoothed` made of their MONOTONIC_RAW.
+
+    The first and the last reading have neighbours on one side only. Where such a one took ALONE_NS, the guest
+    may have been stopped under it, and what its neighbours say of it is not believed."""
     known = {s.from_raw_ns: s for s in raw or ()}
+    for edge in (*readings[:1], *readings[-1:]):
+        if edge.round_trip_ns >= ALONE_NS:
+            known.pop(edge.t1.raw_ns, None)
     return [real_sample(r, known.get(r.t1.raw_ns)) for r in readings]
 
 

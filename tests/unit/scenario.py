@@ -59,7 +59,12 @@ class Scenario:
 
     hole_ns: the controller may not get to read for so long, now and then. busy_ns: the same of the guest,
     whose clocks run on meanwhile. early_ns: so long after the guest was stopped somebody else has it go on;
-    again_ns: so long after that it is stopped once more, until the lab resumes it (0: never)."""
+    again_ns: so long after that it is stopped once more, until the lab resumes it (0: never).
+
+    aside_ns: somebody else stops the guest for so long, outside of the lab's pause: from aside_at_ns after
+    the resume on, or, negative, until so long before the stop. aside_stands: its clocks stand still
+    meanwhile. edge_ns: the host is busy around the stop and the resume: the guest's vCPUs do not get to run
+    for so long before the one and after the other."""
 
     seed: int = 0
     regime: Regime = Regime.RESUMED
@@ -100,6 +105,10 @@ class Scenario:
     busy_ns: int = 0
     early_ns: int = 0
     again_ns: int = 0
+    aside_ns: int = 0
+    aside_at_ns: int = 0
+    aside_stands: bool = False
+    edge_ns: tuple[int, int] = (0, 0)
 
     @property
     def slews(self) -> bool:

@@ -67,6 +67,8 @@ class Truth:
     clocks_started: int = 0
     pauses: tuple[tuple[int, int], ...] = ()
     """From when to when no instruction ran because of the freeze; host instants."""
+    aside: tuple[int, int] = (0, 0)
+    """From when to when somebody else stopped the guest, its clocks with it."""
     looks: dict[int, int] = field(default_factory=dict)
     """Of each reading, by its t1: when the guest read the REALTIME that it answered."""
     steps_after: tuple[int, ...] = ()
@@ -132,6 +134,11 @@ class _World:
             self._others()
         self.still = sum(b - a for a, b in self.stills)
         self.pauses = tuple(self.rests)
+        self.aside = (0, 0)
+        if s.aside_ns:
+            self._aside()
+        if any(s.edge_ns):
+            self._rest([(self.called - s.edge_ns[0], self.last), (self.first, self.first + s.edge_ns[1])])
         if s.busy_ns:
             self._busy()
         if s.hidden_ns:
@@ -157,14 +164,30 @@ class _World:
             self.rests.append((stops, self.first))
             self.held += self.may_run - stops
 
+    def _aside(self) -> None:
+        """Somebody else stops the guest, before the lab does or after it was resumed."""
+        s = self.s
+        if s.aside_at_ns < 0:
+            began = max(BASE - 2 * MS, self.called + s.aside_at_ns - s.aside_ns)
+            stop = (began, max(began, min(self.called + s.aside_at_ns, began + s.aside_ns)))
+        else:
+            stop = (self.first + s.aside_at_ns, self.first + s.aside_at_ns + s.aside_ns)
+        if s.aside_stands:
+            self.stills, self.aside = sorted([*self.stills, stop]), stop
+        self._rest([stop])
+
     def _busy(self) -> None:
         """The guest's vCPUs do not get to run for a while, again and again; its clocks do not mind."""
-        at = BASE + self.random.randint(0, 2 * S)
+        at, found = BASE + self.random.randint(0, 2 * S), []
         while at < self.resumed + self.s.watch_ns:
-            self.rests.append((at, at + self.random.randint(self.s.busy_ns // 4, self.s.busy_ns)))
-            at = self.rests[-1][1] + self.random.randint(20 * MS, 2 * S)
+            found.append((at, at + self.random.randint(self.s.busy_ns // 4, self.s.busy_ns)))
+            at = found[-1][1] + self.random.randint(20 * MS, 2 * S)
+        self._rest(found)
+
+    def _rest(self, found: list[tuple[int, int]]) -> None:
+        """No instruction runs in these stretches of host time either."""
         merged: list[tuple[int, int]] = []
-        for began, ended in sorted(self.rests):
+        for began, ended in sorted([*self.rests, *found]):
             if merged and began <= merged[-1][1]:
                 merged[-1] = merged[-1][0], max(ended, merged[-1][1])
             else:
@@ -351,10 +374,15 @@ class _World:
             began = self.guest_raw(BASE + s.before_ns // 3)
             self.segments.append((began, began + s.before_ns // 3, s.slew_before_ppb))
 
+    def _awake(self, at: int) -> int:
+        """Nobody moves a clock while somebody else has stopped it."""
+        began, ended = self.aside
+        return ended + US if began <= at <= ended else at
+
     def _move(self, move: Move) -> tuple[int, ...]:
         """The instants of its steps. Moves come one after another: a slew is over when the next one
         begins."""
-        at = self.first + move.after_ns
+        at = self._awake(self.first + move.after_ns)
         by = move.by_ns
         if move.to_ns is not None:  # what was slewed until now counts, what was still to be does not
             by = self.host_real(at) + move.to_ns - self.guest_real(at)
@@ -374,7 +402,7 @@ class _World:
         s = self.s
         if s.repair is Repair.MOVES:
             return tuple(at for move in s.moves for at in self._move(move))
-        at = self.first + s.repair_after_ns
+        at = self._awake(self.first + s.repair_after_ns)
         behind = self.host_real(at) - self.guest_real(at)
         raw = self.guest_raw(at)
         if s.repair in (Repair.AGENT, Repair.LATE_STEP):
@@ -388,7 +416,7 @@ class _World:
             self.steps.append((raw, behind // 2))
             return (at,)
         if s.repair is Repair.OVERSHOOT:
-            later = at + 300 * MS + s.repair_after_ns
+            later = self._awake(at + 300 * MS + s.repair_after_ns)
             self.steps.append((raw, behind + 150 * MS))
             self.steps.append((self.guest_raw(later), -150 * MS + s.residual_ns))
             return (at, later)
@@ -410,7 +438,7 @@ def simulate(s: Scenario) -> tuple[Observation, Truth]:
         rest=world.first - world.last,
         hole=max((world.guest_raw(b) - world.guest_raw(a) for a, b in world.pauses), default=0),
         called=world.called, resumed=world.resumed, clocks_started=world.clocks_started,
-        steps_after=steps_after, pauses=world.pauses,
+        steps_after=steps_after, pauses=world.pauses, aside=world.aside,
     )  # fmt: skip
     readings = world.reads(BASE, world.called, truth.looks, dense_start=False)
     if s.straddle:

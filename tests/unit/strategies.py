@@ -1,8 +1,9 @@
 """Synthetic cycles and expectations as hypothesis draws them, and how many of them a test tries.
 
 The number of cases is fixed and so is what is drawn (derandomize). FREEZELAB_HYPOTHESIS=20000 runs that many
-random ones instead, over test_core_simulation.py and test_core_disturbed.py in the proportion of their usual
-numbers, and prints how to repeat a failure; pytest's --hypothesis-seed=N fixes what is drawn.
+random ones instead, over test_core_simulation.py, test_core_disturbed.py and test_core_edges.py in the
+proportion of their usual numbers, and prints how to repeat a failure; pytest's --hypothesis-seed=N fixes what
+is drawn.
 FREEZELAB_SHRINK=1 makes a failure small, slowly.
 """
 
@@ -18,6 +19,7 @@ from lab.core.plan import Expectations, Regime
 from tests.unit.simulation import (
     MS,
     US,
+    Move,
     Network,
     Repair,
     S,
@@ -26,8 +28,8 @@ from tests.unit.simulation import (
 
 HEAVY = int(os.environ.get("FREEZELAB_HYPOTHESIS", "0"))
 SHRINK = "FREEZELAB_SHRINK" in os.environ  # a failing case is simulated hundreds of times for that
-USUAL = 2750
-"""The sum of the counts of `cases` in test_core_simulation.py and test_core_disturbed.py."""
+USUAL = 3050
+"""The sum of the counts of `cases` in those three files."""
 
 
 def cases(count: int) -> settings:
@@ -114,4 +116,35 @@ expectations = st.builds(
     hold_ns=st.sampled_from([0, 100 * MS, 500 * MS, 2 * S]),
     final_offset_ns=_either(st.integers(0, 12 * MS), st.integers(12 * MS, 300 * MS)),
     drift_ppm=st.floats(1, 2000),
+)
+moves = st.lists(
+    st.builds(
+        Move,
+        after_ns=st.integers(0, 3 * S),
+        to_ns=st.one_of(
+            st.just(0), st.integers(-5 * MS, 5 * MS), st.integers(-S, S),
+            st.sampled_from([75 * 60 * S, -2 * 3600 * S]),
+        ),
+        ppb=st.sampled_from([0, 0, 0, 500_000, 83_333_000]),
+    ),
+    max_size=4,
+).map(lambda given: tuple(sorted(given, key=lambda move: move.after_ns)))  # fmt: skip
+
+busy = st.builds(
+    lambda s, given, hole, stretch, offset: replace(
+        s, repair=Repair.MOVES, moves=given, hole_ns=hole, busy_ns=stretch, start_offset_ns=offset
+    ),
+    scenarios,
+    moves,
+    st.sampled_from([0, 300 * MS, 900 * MS, 3 * S]),
+    st.sampled_from([0, 60 * MS, 300 * MS, 2 * S]),
+    st.one_of(
+        st.just(0), st.integers(-200 * MS, 200 * MS), st.integers(-10 * S, 10 * S),
+        st.sampled_from([2 * 3600 * S, -2 * 3600 * S]),
+    ),
+)  # fmt: skip
+short_holds = st.builds(
+    lambda expect, hold: replace(expect, hold_ns=hold),
+    expectations,
+    st.sampled_from([0, 20 * MS, 50 * MS, 100 * MS, 500 * MS]),
 )

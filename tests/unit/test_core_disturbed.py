@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lab.core.clock import GuestClock, Interval, Stamp
+from lab.core.clock import GuestClock, Stamp
 from lab.core.findings import CERTAIN, findings
 from lab.core.judge import CycleResult, measure
 from lab.core.plan import Expectations, Regime, ResyncMechanism
@@ -26,13 +26,14 @@ from lab.core.timeline import Call, Observation, Rescue
 from lab.core.verdict import Outcome
 from lab.core.witnesses import before_and_after
 from tests.unit import simulation
-from tests.unit.simulation import MS, Move, Repair, S, Scenario, Truth, simulate
-from tests.unit.strategies import cases, expectations, scenarios
+from tests.unit.simulation import MS, Repair, S, Scenario, Truth, simulate
+from tests.unit.strategies import busy, cases, expectations, scenarios, short_holds
 from tests.unit.truth_checks import (
     check_course,
     check_curve,
     check_drift,
     check_findings,
+    check_held,
     check_offsets,
     check_pause,
     check_sync,
@@ -60,39 +61,6 @@ def true_sync(truth: Truth, obs: Observation, limit_ns: int, hold_ns: int) -> in
         if since is not None and at - since >= hold_ns:
             return since - begin
     return None
-
-
-moves = st.lists(
-    st.builds(
-        Move,
-        after_ns=st.integers(0, 3 * S),
-        to_ns=st.one_of(
-            st.just(0), st.integers(-5 * MS, 5 * MS), st.integers(-S, S),
-            st.sampled_from([75 * 60 * S, -2 * HOUR]),
-        ),
-        ppb=st.sampled_from([0, 0, 0, 500_000, 83_333_000]),
-    ),
-    max_size=4,
-).map(lambda given: tuple(sorted(given, key=lambda move: move.after_ns)))  # fmt: skip
-
-busy = st.builds(
-    lambda s, given, hole, stretch, offset: replace(
-        s, repair=Repair.MOVES, moves=given, hole_ns=hole, busy_ns=stretch, start_offset_ns=offset
-    ),
-    scenarios,
-    moves,
-    st.sampled_from([0, 300 * MS, 900 * MS, 3 * S]),
-    st.sampled_from([0, 60 * MS, 300 * MS, 2 * S]),
-    st.one_of(
-        st.just(0), st.integers(-200 * MS, 200 * MS), st.integers(-10 * S, 10 * S),
-        st.sampled_from([2 * HOUR, -2 * HOUR]),
-    ),
-)  # fmt: skip
-short_holds = st.builds(
-    lambda expect, hold: replace(expect, hold_ns=hold),
-    expectations,
-    st.sampled_from([0, 20 * MS, 50 * MS, 100 * MS, 500 * MS]),
-)
 
 
 def check_true_sync(truth: Truth, obs: Observation, result: CycleResult, expect: Expectations) -> None:
@@ -157,20 +125,6 @@ others = st.builds(
     st.integers(5, 95),
     st.sampled_from([0, 0, 1, 50, 95]),
 )
-
-
-def check_held(truth: Truth, obs: Observation, result: CycleResult) -> None:
-    """The pause holds the truth: the time for which the clocks stood still in regime RESUMED, otherwise the
-    time for which the guest was held; where a part ran that is too small to be told, what is between."""
-    pause = result.pause
-    assert pause is not None
-    assert obs.frozen
-    if truth.scenario.regime is Regime.RESUMED or truth.still >= truth.held:  # resumed before its clocks ran
-        assert truth.still in pause.pause
-    elif pause.regime is Regime.RESUMED:
-        assert pause.pause.meets(Interval(min(truth.still, truth.held), max(truth.still, truth.held)))
-    else:
-        assert truth.held in pause.pause
 
 
 def check_others(truth: Truth, obs: Observation, result: CycleResult, expect: Expectations) -> None:
