@@ -53,7 +53,7 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
         except FreezelabError as error:
             failures.append(error)
         else:
-            yield f"removed guest {domain.guest} of run {domain.run} (it was {domain.state})"
+            yield f"removed guest {domain.guest} of run {domain.run}"
     if failures:
         raise failures[0]
     for guest in known.values():
