@@ -105,7 +105,7 @@ class PtpClock:
 
 
 @dataclass(frozen=True)
-class Traits:
+class MechanismTraits:
     """What a resync mechanism is.
 
     about: what it does, in a few words.
@@ -123,73 +123,27 @@ class Traits:
     updates: int = 0
 
 
-_NO_TRAITS = Traits("", Means.NOTHING)
-
-
 class ResyncMechanism(StrEnum):
-    """What brings the guest's clock back to time after the resume."""
+    """What brings the guest's clock back to time after the resume. The order is that of menus and
+    documentation."""
 
-    traits: Traits
+    NONE = "none"
+    AGENT = "agent"
+    AGENT_RTC = "agent-rtc"
+    DOMTIME_NOW = "domtime-now"
+    HWCLOCK = "hwclock"
+    PUSH = "push"
+    CHRONY = "chrony"
+    CHRONY_DISTRIBUTION = "chrony-distribution"
+    CHRONY_FROZEN = "chrony-frozen"
+    CHRONY_PHC = "chrony-phc"
+    TIMESYNCD = "timesyncd"
+    NTPD = "ntpd"
+    VMCLOCK = "vmclock"
 
-    def __new__(cls, name: str, traits: Traits = _NO_TRAITS) -> ResyncMechanism:
-        """Of each member below. (ResyncMechanism("push") looks one up, and only its type comes from here.)"""
-        made = str.__new__(cls, name)
-        made._value_ = name
-        made.traits = traits
-        return made
-
-    NONE = "none", Traits("nothing repairs the clock", Means.NOTHING)
-    AGENT = (
-        "agent",
-        Traits("the host sets the time in nanoseconds through the guest agent", Means.AGENT_TIME),
-    )
-    AGENT_RTC = (
-        "agent-rtc",
-        Traits("the guest agent reads the RTC (libvirt's SYNC flag)", Means.AGENT_RTC),
-    )
-    DOMTIME_NOW = (
-        "domtime-now",
-        Traits("the host sets whole seconds through the agent (virsh domtime --now)", Means.AGENT_SECONDS),
-    )
-    HWCLOCK = "hwclock", Traits("hwclock --hctosys in the guest, on the resume", Means.HWCLOCK)
-    PUSH = (
-        "push",
-        Traits("the host measures the offset on the resume, and the guest steps by it", Means.PUSH),
-    )
-    CHRONY = "chrony", Traits("chronyd, makestep 1.0 -1", Means.CHRONYD, _CHRONY_CONF)
-    CHRONY_DISTRIBUTION = (
-        "chrony-distribution",
-        Traits(
-            "chronyd, makestep 1 3 as several distributions have it",
-            Means.CHRONYD,
-            _CHRONY_DISTRIBUTION_CONF,
-            updates=4,  # one more than makestep's limit
-        ),
-    )
-    CHRONY_FROZEN = (
-        "chrony-frozen",
-        Traits("chronyd, set up for guests that are frozen", Means.CHRONYD, _CHRONY_FROZEN_CONF),
-    )
-    CHRONY_PHC = (
-        "chrony-phc",
-        Traits(
-            "chronyd on the host's clock by ptp_kvm",
-            Means.CHRONYD,
-            _CHRONY_PHC_CONF,
-            ptp=PtpClock("ptp_kvm", "KVM virtual PTP"),
-        ),
-    )
-    TIMESYNCD = "timesyncd", Traits("systemd-timesyncd", Means.TIMESYNCD, _TIMESYNCD_CONF)
-    NTPD = "ntpd", Traits("ntpd (ntpsec)", Means.NTPD, _NTPD_CONF)
-    VMCLOCK = (
-        "vmclock",
-        Traits(
-            "chronyd on the vmclock device",
-            Means.CHRONYD,
-            _CHRONY_PHC_CONF,
-            ptp=PtpClock("ptp_vmclock", "vmclock"),
-        ),
-    )
+    @property
+    def traits(self) -> MechanismTraits:
+        return _TRAITS[self]
 
     @property
     def about(self) -> str:
@@ -239,3 +193,45 @@ class ResyncMechanism(StrEnum):
         """
         text = self.traits.config
         return text.replace("{server}", server).replace("{port}", str(port)).replace("{device}", device)
+
+
+_TRAITS = {
+    ResyncMechanism.NONE: MechanismTraits("nothing repairs the clock", Means.NOTHING),
+    ResyncMechanism.AGENT: MechanismTraits(
+        "the host sets the time in nanoseconds through the guest agent", Means.AGENT_TIME
+    ),
+    ResyncMechanism.AGENT_RTC: MechanismTraits(
+        "the guest agent reads the RTC (libvirt's SYNC flag)", Means.AGENT_RTC
+    ),
+    ResyncMechanism.DOMTIME_NOW: MechanismTraits(
+        "the host sets whole seconds through the agent (virsh domtime --now)", Means.AGENT_SECONDS
+    ),
+    ResyncMechanism.HWCLOCK: MechanismTraits("hwclock --hctosys in the guest, on the resume", Means.HWCLOCK),
+    ResyncMechanism.PUSH: MechanismTraits(
+        "the host measures the offset on the resume, and the guest steps by it", Means.PUSH
+    ),
+    ResyncMechanism.CHRONY: MechanismTraits("chronyd, makestep 1.0 -1", Means.CHRONYD, _CHRONY_CONF),
+    ResyncMechanism.CHRONY_DISTRIBUTION: MechanismTraits(
+        "chronyd, makestep 1 3 as several distributions have it",
+        Means.CHRONYD,
+        _CHRONY_DISTRIBUTION_CONF,
+        updates=4,  # one more than makestep's limit
+    ),
+    ResyncMechanism.CHRONY_FROZEN: MechanismTraits(
+        "chronyd, set up for guests that are frozen", Means.CHRONYD, _CHRONY_FROZEN_CONF
+    ),
+    ResyncMechanism.CHRONY_PHC: MechanismTraits(
+        "chronyd on the host's clock by ptp_kvm",
+        Means.CHRONYD,
+        _CHRONY_PHC_CONF,
+        ptp=PtpClock("ptp_kvm", "KVM virtual PTP"),
+    ),
+    ResyncMechanism.TIMESYNCD: MechanismTraits("systemd-timesyncd", Means.TIMESYNCD, _TIMESYNCD_CONF),
+    ResyncMechanism.NTPD: MechanismTraits("ntpd (ntpsec)", Means.NTPD, _NTPD_CONF),
+    ResyncMechanism.VMCLOCK: MechanismTraits(
+        "chronyd on the vmclock device",
+        Means.CHRONYD,
+        _CHRONY_PHC_CONF,
+        ptp=PtpClock("ptp_vmclock", "vmclock"),
+    ),
+}

@@ -7,7 +7,7 @@ chronyd   of `chronyc -c tracking` (chronyc(1)): refid reference stratum ref_tim
           rms_offset frequency_ppm residual_ppm skew_ppm root_delay root_dispersion update_interval leap
           (seconds, ppm); of `chronyc -c sources`, of its first source: state (* selected, ? unreachable …)
           poll (power of two in seconds) reach (octal) last_rx (seconds since the last answer); updates: of
-          the clock since it was started, at least (Traits.updates, when the set-up waited for so many).
+          the clock since it was started, at least (MechanismTraits.updates, when a set-up waited for it).
           timesyncd PollIntervalUSec (microseconds), since_poll_s (seconds since the file that marks a
           synchronisation was touched).
 ntpd      system and peer variables of a mode 6 query, by ntpq's names: leap stratum tc offset frequency
