@@ -19,10 +19,9 @@ MC146818 counts its next second 0.5 s after it was set).
 hwclock -s takes the RTC for local time when /etc/adjtime says LOCAL, unless it is told --utc, and corrects
 what it reads by the drift that /etc/adjtime knows of (hwclock(8), "The Adjust Function").
 
-Status keys, all optional: `rtc_minus_real_ns` the RTC less REALTIME before the freeze, `rtc_bound_ns` its
-bound (10 ms without); `rtc_zone_s` by how many seconds the zone lies east of UTC in which the RTC is read,
-and `rtc_drift_ns` what is added to it for its drift, both 0 without; `push_bound_ns` the bound of the offset
-that a push steps by.
+Status keys, all optional: those of core.timesync.rtc; `rtc_zone_s` by how many seconds the zone lies east of
+UTC in which the RTC is read, and `rtc_drift_ns` what is added to it for its drift, both 0 without;
+`push_bound_ns` the bound of the offset that a push steps by.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from lab.core.clock import Interval
 from lab.core.quantities import format_about
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.rtc import QEMU_RTC, SMALL_NS, STOOD_STILL, TRACK, by_rtc
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number
 from lab.core.timesync_setup import Setup
@@ -47,24 +47,13 @@ AGENT_SLOWEST_NS = 5 * NS_PER_S
 TICK_NS = 10 * NS_PER_S
 """hwclock gives up without a tick after so long."""
 
-TICK_LATE_NS = 200 * NS_PER_MS
-"""How late the tick gets from the RTC's interrupt to hwclock, at most: an estimate."""
-
-RTC = Interval(-1000 * NS_PER_MS, 500 * NS_PER_MS)
-"""Where an RTC stands against the host's clock, when nobody looked."""
-
 PUSH_NS = 10 * NS_PER_MS
 PUSH_SLOWEST_NS = 2 * NS_PER_S
 """A push is measured over the lab's own channel, some ms a reading, and told the guest over the same one."""
 
-SMALL_NS = 5 * NS_PER_MS
-"""A clock set ahead by less than this is the readings' bound and the guest's drift, not the repair's
-doing."""
-
 QGA = "QEMU qga/commands-posix.c (qmp_guest_set_time)"
 LIBVIRT = "libvirt src/qemu/qemu_agent.c (qemuAgentSetTime)"
 HWCLOCK = "hwclock(8); util-linux sys-utils/hwclock.c"
-QEMU_RTC = "QEMU hw/rtc/mc146818rtc.c"
 
 
 def agent_time(_: Setup, at: Situation) -> Forecast:
@@ -105,17 +94,13 @@ def push(setup: Setup, at: Situation) -> Forecast:
 
 def from_rtc(setup: Setup, at: Situation) -> Forecast:
     """The guest's RTC, by hwclock; the agent calls it, too."""
-    rtc, known = RTC, number(setup.status, "rtc_minus_real_ns")
-    if known is not None:
-        rtc = Interval(known, known).widened(abs(number(setup.status, "rtc_bound_ns") or 10 * NS_PER_MS))
     zone_s, drift_ns = number(setup.status, "rtc_zone_s") or 0, number(setup.status, "rtc_drift_ns") or 0
-    rtc = rtc.shifted(drift_ns - zone_s * NS_PER_S)
-    left = Interval(rtc.low_ns - TICK_LATE_NS, rtc.high_ns + SMALL_NS)
+    left = by_rtc(setup, drift_ns - zone_s * NS_PER_S)
     within, sources = Interval(0, TICK_NS), (HWCLOCK, QEMU_RTC, QGA)
     if setup.rtc_stops and at.stopped:
         left = left - at.lost
-        text = f"left behind by {format_about(at.lost.mid_ns)}: the RTC stood still with the guest"
-        where = (*sources, "libvirt formatdomain, timer track=guest")
+        text = f"left behind by {format_about(at.lost.mid_ns)}: {STOOD_STILL}"
+        where = (*sources, TRACK)
         if at.before is not None and at.before.largest_ns > SOURCE_NS:
             # A clock that was off before is set all the same: to the time that the RTC has left.
             return Forecast(True, _step(at), within, left, f"one step, and {text}", where, once=True)
