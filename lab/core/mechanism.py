@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from lab.core.units import NS_PER_S
+
 _CHRONY_CONF = """\
 server {server} port {port} minpoll 0 maxpoll 0 iburst
 makestep 1.0 -1
@@ -51,6 +53,22 @@ _CHRONY_PHC_CONF = """\
 # The host's clock as the guest's kernel reads it: no network, no round trip to speak of.
 refclock PHC {device} poll -2 dpoll -2 filter 1 maxsamples 1 stratum 2
 makestep 0.05 -1
+driftfile /var/lib/chrony/chrony.drift
+"""
+
+_CHRONY_RTC_CONF = """\
+# The guest's own RTC, which runs on while the guest is frozen: no network, no agent, no KVM. chronyd refuses
+# it together with rtcsync or rtcfile.
+#
+# utc: the RTC keeps UTC.
+# poll 2, filter 4: a sample every 4 s, from the middle of the RTC's last four seconds. The first interrupt
+#   after a resume is no tick: it comes in the midst of a second that is read as its beginning, and would put
+#   the clock back by up to a second (seen after a stop by a signal, with filter 1). One of four is left out.
+# maxsamples 1: only the newest sample counts, as in chrony-frozen.
+# offset: how far the RTC was behind when this was installed. QEMU starts it with whole seconds.
+# makestep 0.2 -1: what is off by more than an interrupt may be late was frozen, and is stepped, always.
+refclock RTC /dev/rtc0:utc poll 2 filter 4 maxsamples 1 stratum 2 offset {rtc_offset}
+makestep 0.2 -1
 driftfile /var/lib/chrony/chrony.drift
 """
 
@@ -105,13 +123,23 @@ class PtpClock:
 
 
 @dataclass(frozen=True)
+class Feature:
+    """What a program has from a version on. name: as its documentation has it. since: major and minor
+    version."""
+
+    name: str
+    since: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class MechanismTraits:
     """What a resync mechanism is.
 
     about: what it does, in a few words.
     config: the whole configuration of its program, "" for none. {server} and {port} stand for the host's NTP
-    server, {device} for the PTP clock's device.
-    ptp: the PTP clock that it needs.
+    server, {device} for the PTP clock's device, {rtc_offset} for by how much the guest's RTC is
+    behind, in seconds.
+    ptp: the PTP clock that it needs. feature: what its program has to have.
     updates: how many updates of the clock are waited for when it is put in, so that a limit of makestep is
     used up as after long running; 0: none, its clock has to be in time.
     """
@@ -120,6 +148,7 @@ class MechanismTraits:
     means: Means
     config: str = ""
     ptp: PtpClock | None = None
+    feature: Feature | None = None
     updates: int = 0
 
 
@@ -137,6 +166,7 @@ class ResyncMechanism(StrEnum):
     CHRONY_DISTRIBUTION = "chrony-distribution"
     CHRONY_FROZEN = "chrony-frozen"
     CHRONY_PHC = "chrony-phc"
+    CHRONY_RTC = "chrony-rtc"
     TIMESYNCD = "timesyncd"
     NTPD = "ntpd"
     VMCLOCK = "vmclock"
@@ -183,16 +213,25 @@ class ResyncMechanism(StrEnum):
     @property
     def reads_rtc(self) -> bool:
         """Whether its time comes from the guest's RTC: whole seconds, and only as right as the RTC is."""
-        return self.means in (Means.AGENT_RTC, Means.HWCLOCK)
+        return self.means in (Means.AGENT_RTC, Means.HWCLOCK) or "{rtc_offset}" in self.traits.config
 
-    def config(self, server: str = "", port: int = 0, device: str = "") -> str:
+    def config(self, server: str = "", port: int = 0, device: str = "", rtc_behind_ns: int = 0) -> str:
         """The configuration of its program; "" for one without.
 
         server, port: of the host's NTP server as the guest sees it. timesyncd and ntpd have no word for a
         port: the image's /usr/lib/freezelab/ntp-port sees to that. device: the PHC, such as /dev/ptp0.
+        rtc_behind_ns: REALTIME less the guest's RTC.
         """
+        values = {
+            "{server}": server,
+            "{port}": str(port),
+            "{device}": device,
+            "{rtc_offset}": f"{rtc_behind_ns / NS_PER_S:.3f}",
+        }
         text = self.traits.config
-        return text.replace("{server}", server).replace("{port}", str(port)).replace("{device}", device)
+        for name, value in values.items():
+            text = text.replace(name, value)
+        return text
 
 
 _TRAITS = {
@@ -225,6 +264,12 @@ _TRAITS = {
         Means.CHRONYD,
         _CHRONY_PHC_CONF,
         ptp=PtpClock("ptp_kvm", "KVM virtual PTP"),
+    ),
+    ResyncMechanism.CHRONY_RTC: MechanismTraits(
+        "chronyd on the guest's RTC (chrony 4.7)",
+        Means.CHRONYD,
+        _CHRONY_RTC_CONF,
+        feature=Feature("refclock RTC", (4, 7)),
     ),
     ResyncMechanism.TIMESYNCD: MechanismTraits("systemd-timesyncd", Means.TIMESYNCD, _TIMESYNCD_CONF),
     ResyncMechanism.NTPD: MechanismTraits("ntpd (ntpsec)", Means.NTPD, _NTPD_CONF),

@@ -14,17 +14,18 @@ import pytest
 
 from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.mechanism import Means, ResyncMechanism
-from lab.core.plan import Expectations, HoldPatch
+from lab.core.plan import Expectations, FreezeMethod, HoldPatch
 from lab.core.timesync_setup import SILENT
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
-from lab.errors import GuestError, Refused
+from lab.errors import GuestError, MachineError, Refused
 from lab.guest import timesync
 from lab.host import chronyd, patches
 from lab.host.chronyd import Chronyd
 from lab.hypervisor.agent import SetBy
 from lab.ports import Resync
 from lab.session.paths import default_home
+from tests.guest import newer_chrony
 from tests.guest.conftest import Lab
 
 HOST_IN_GUEST = "10.0.2.2"
@@ -143,6 +144,7 @@ def test_it_is_put_in_and_leaves_nothing(
 def test_what_this_guest_cannot_have_is_refused(lab: Lab, ways: timesync.GuestAccess) -> None:
     for mechanism, why in {
         ResyncMechanism.CHRONY_PHC: "no ptp_kvm in this guest: .*not supported",
+        ResyncMechanism.CHRONY_RTC: r"no refclock RTC in this guest: chronyd 4\.\d is older than 4\.7",
         ResyncMechanism.VMCLOCK: "no ptp_vmclock in this guest: .*not found",
     }.items():
         with pytest.raises(Refused, match=why):
@@ -157,6 +159,31 @@ def test_what_this_guest_cannot_have_is_refused(lab: Lab, ways: timesync.GuestAc
             timesync.install(ResyncMechanism.CHRONY, ways)
     finally:
         run(lab, "umount /usr/sbin/chronyd")
+
+
+def test_a_newer_chronyd_keeps_time_by_the_rtc(lab: Lab, ways: timesync.GuestAccess, tmp_path: Path) -> None:
+    try:
+        packed = newer_chrony.fetched(tmp_path)
+    except MachineError as error:
+        pytest.skip(f"the image's chronyd has no refclock RTC, and no newer one can be had: {error}")
+    with (
+        newer_chrony.in_place_of_its_own(lab.probe.ssh, packed),
+        installed(ResyncMechanism.CHRONY_RTC, ways, lab) as resync,
+    ):
+        setup = resync.setup()
+        behind_ns = -int(setup.status["rtc_minus_real_ns"])
+        assert setup.config == ResyncMechanism.CHRONY_RTC.config(rtc_behind_ns=behind_ns)
+        assert (setup.status["reference"], setup.status["state"]) == ("RTC0", "*")
+        expect = Expectations(as_predicted=True, tolerance_ns=250 * NS_PER_MS)
+        for method in (FreezeMethod.SUSPEND, FreezeMethod.SIGSTOP):
+            result, found = lab.cycle(method=method, expect=expect, **{**SHORT, "watch_ns": 20 * NS_PER_S})
+            assert result.forecast is not None
+            assert result.forecast.repaired
+            assert result.resync is not None
+            assert result.resync.time is not None
+            # With fewer readings a sample, the first interrupt after the pause would set the clock back.
+            assert result.resync.backward_steps == 0
+            assert Outcome.FAILED not in {finding.outcome for finding in found}
 
 
 def test_a_broken_configuration_is_told_with_chronyds_words(lab: Lab, ways: timesync.GuestAccess) -> None:

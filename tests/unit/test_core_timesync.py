@@ -279,6 +279,48 @@ def test_an_agent_that_does_not_answer_repairs_nothing(mechanism: M) -> None:
     assert foreseen.text.endswith("its agent does not answer: it is not connected")
 
 
+@pytest.mark.parametrize(
+    ("pause_ns", "correction"), [(3 * S, STEP), (500 * MS, STEP), (300 * MS, None), (150 * MS, SLEW)]
+)
+def test_chronyd_follows_the_rtc_through_a_pause(pause_ns: int, correction: Correction | None) -> None:
+    """A sample is an average: what is seen of 300 ms first may be below makestep's 200 ms, or above."""
+    status = {"rtc_minus_real_ns": "-480000000", "rtc_bound_ns": "5000000"}
+    setup = Setup(M.CHRONY_RTC, config=M.CHRONY_RTC.config(rtc_behind_ns=480 * MS), status=status)
+    said = of(setup, pause_ns)
+    assert said.repaired
+    assert said.correction is correction
+    assert said.residual is not None
+    # An interrupt may be late; but the clock is not where the RTC is, which is half a second behind.
+    assert 0 in said.residual
+    assert said.residual.low_ns > -300 * MS
+    assert said.residual.high_ns < 30 * MS
+
+
+def test_chronyd_by_an_rtc_that_is_not_corrected_for_is_as_far_behind_as_it() -> None:
+    status = {"rtc_minus_real_ns": "-480000000", "rtc_bound_ns": "5000000"}
+    setup = Setup(M.CHRONY_RTC, config=M.CHRONY_RTC.config(), status=status)
+    said = of(setup, 3 * S)
+    assert said.residual is not None
+    assert said.residual.high_ns < -400 * MS
+
+
+def test_chronyd_repairs_nothing_by_an_rtc_that_stood_still() -> None:
+    config = M.CHRONY_RTC.config()
+    said = of(Setup(M.CHRONY_RTC, config=config, rtc_stops=True), 3 * S)
+    assert said.repaired is False
+    assert said.residual == Interval(-3 * S, -3 * S)
+    both = Setup(M.CHRONY_RTC, config=f"{config}server 192.0.2.1 minpoll 0 maxpoll 0\n", rtc_stops=True)
+    assert of(both, 3 * S).repaired
+
+
+def test_the_rtcs_first_interrupt_after_a_pause_is_outvoted_by_three_more() -> None:
+    """Seen with filter 1: after 3 s of SIGSTOP a right clock went back by 0.58 s, for one second."""
+    config = M.CHRONY_RTC.config()
+    assert of(Setup(M.CHRONY_RTC, config=config), 3 * S, stopped=False).correction is Correction.NONE
+    for spoiled in (config.replace("filter 4", "filter 1"), config.replace("poll 2", "poll 0")):
+        assert of(Setup(M.CHRONY_RTC, config=spoiled), 3 * S, stopped=False).repaired is None
+
+
 def test_an_rtc_that_was_read_is_known_better() -> None:
     status = {"rtc_minus_real_ns": "-480000000", "rtc_bound_ns": "5000000"}
     known = of(Setup(M.HWCLOCK, status=status), 3 * S).residual

@@ -82,10 +82,11 @@ def test_timesyncds_answers() -> None:
 
 @pytest.mark.parametrize("mechanism", list(ResyncMechanism))
 def test_configurations_are_filled(mechanism: ResyncMechanism) -> None:
-    text = mechanism.config("10.0.2.2", 4711, "/dev/ptp1")
+    text = mechanism.config("10.0.2.2", 4711, "/dev/ptp1", 812_345_678)
     assert "{" not in text
     assert bool(text) == mechanism.is_daemon
     assert ("10.0.2.2" in text) == mechanism.uses_ntp
+    assert ("offset 0.812" in text) == (mechanism.reads_rtc and mechanism.is_daemon)
 
 
 def test_the_programs_own_calendar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What chronyd does with an offset that came at once (chrony 4.3).
+"""What chronyd does with an offset that came at once (chrony 4.3; the RTC: 4.9).
 
 Samples. Each poll gives one; a source's offset is where a straight line through its last samples ends now,
 and samples are dropped from its start while the residuals' signs change too seldom, down to minsamples
@@ -14,6 +14,12 @@ chrony's.
 Correction. Each update steps when the offset that is not already being slewed is beyond makestep's threshold
 and its limit is not used up (reference.c, is_step_limit_reached), and slews otherwise, at most at maxslewrate
 (sys_generic.c, update_slew: at least 1 s for each). A step may go too far (4/3), and then comes back.
+
+Reference clocks. A sample is made of the readings since the last poll, at most `filter` of them: some 60 %,
+those about the median, are averaged (samplefilt.c), so that the first sample after a pause may show a part of
+it only. The RTC is read once a second, at its update interrupt (refclock_rtc.c), which is late, never early.
+The first one after a pause was due during it: it comes at once, in the midst of a second, and is read as the
+second's beginning. A median of three and more leaves it out.
 
 A guest whose clocks run on through a pause of more than 10 s sees the time jump forward in its scheduler
 (sched.c, check_current_time, JUMP_DETECT_THRESHOLD): sources start anew, the clock is not touched.
@@ -35,6 +41,7 @@ from lab.core.quantities import format_about
 from lab.core.resync import Correction
 from lab.core.timesync.chronyconf import ChronyConf, Source, parse
 from lab.core.timesync.forecast import Forecast
+from lab.core.timesync.rtc import QEMU_RTC, STOOD_STILL, TRACK, by_rtc
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number, switches
 from lab.core.timesync_setup import Setup
@@ -56,17 +63,23 @@ CONF = "chrony.conf(5): makestep, maxslewrate, minpoll, maxpoll, minsamples"
 SOURCE = "chrony reference.c (is_step_limit_reached), sys_generic.c (update_slew), sources.c, sourcestats.c"
 CHRONYD, CHRONYC = "chronyd(8): -x, -R", "chronyc(1): offline, activity"
 WITH_VALUE = "fFlLtuD"
+RTC = "chrony refclock_rtc.c, samplefilt.c; chrony.conf(5): refclock RTC"
+MEDIAN = 3
+"""Of so many readings, one that is wrong is left out."""
+
 SCHED = "chrony sched.c (check_current_time)"
 
 
 def forecast(setup: Setup, at: Situation) -> Forecast:
     conf, options = parse(setup.config), switches(setup.status.get("options", ""), WITH_VALUE)
     if at.right:
+        if at.pause.high_ns and any(source.is_rtc and source.readings < MEDIAN for source in conf.sources):
+            text = "open: the RTC's first interrupt may set a right clock back, for a second"
+            return Forecast(None, None, None, None, text, (RTC,))
         text = "nothing to repair"
         if at.pause.high_ns > JUMP_NS:
             text += "; after more than 10 s chronyd takes its sources anew"
-        left = Interval(-SOURCE_NS, SOURCE_NS)
-        return Forecast(True, Correction.NONE, None, left, text, (SCHED,))
+        return Forecast(True, Correction.NONE, None, _left(setup, conf), text, (SCHED,))
     if "x" in options:
         text = f"left {at.side}: chronyd -x does not touch the clock"
         return Forecast(False, Correction.NONE, None, -at.lost, text, (CHRONYD,))
@@ -77,6 +90,9 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
         if conf.elsewhere or not setup.config.strip():
             return Forecast(None, None, None, None, "open: its sources are not known", (CONF,))
         return Forecast(False, Correction.NONE, None, -at.lost, f"left {at.side}: no source", (CONF,))
+    if setup.rtc_stops and at.stopped and all(source.is_rtc for source in conf.sources):
+        text = f"left {at.side}: {STOOD_STILL}"
+        return Forecast(False, Correction.NONE, None, -at.lost, text, (RTC, QEMU_RTC, TRACK))
     change = conf.maxchange
     if change is not None and _largest_offset_ns(at) > change.offset_s * NS_PER_S:
         text = f"open: maxchange {float(change.offset_s):g} ignores offsets, or ends chronyd"
@@ -102,6 +118,15 @@ def _largest_offset_ns(at: Situation) -> Fraction:
     return at.off.high_ns + at.lost.high_ns * (OVERSHOOT - 1)
 
 
+def _left(setup: Setup, conf: ChronyConf) -> Interval:
+    """Where its sources keep the clock."""
+    ends = [
+        by_rtc(setup, int(source.offset_s * NS_PER_S)) if source.is_rtc else Interval(-SOURCE_NS, SOURCE_NS)
+        for source in conf.sources
+    ] or [Interval(-SOURCE_NS, SOURCE_NS)]
+    return Interval(min(end.low_ns for end in ends), max(end.high_ns for end in ends))
+
+
 def _interval_ns(poll: int) -> int:
     return NS_PER_S << poll if poll >= 0 else NS_PER_S >> -poll
 
@@ -122,7 +147,7 @@ def _repair(setup: Setup, conf: ChronyConf, at: Situation) -> Forecast:
     each, believed = _polls(setup, conf.sources)
     fastest = conf.max_slew_ppm / 1_000_000
     correction, why = _how(setup, conf, at, each)
-    left = Interval(-SOURCE_NS, SOURCE_NS)
+    left = _left(setup, conf)
     latest = ROUNDS * believed
     earliest = 0
     rate = f"at most {float(fastest * 1000):.3g} ms a second"
@@ -161,6 +186,9 @@ def _how(setup: Setup, conf: ChronyConf, at: Situation, each_ns: int) -> tuple[C
         return None, f": slewed when {shown} is used up"
     # What is slewed away until a third of the samples are new, and the line ends at the offset itself.
     slewed = samples * each_ns * conf.max_slew_ppm / 1_000_000 if samples >= LINE else 0
+    if any(source.readings > 1 for source in conf.sources):
+        # A part of the pause is seen first, and slewed away when it is below the threshold itself.
+        slewed = max(slewed, threshold_ns)
     if at.off.low_ns - slewed > threshold_ns + NS_PER_MS:
         return Correction.STEP, ""
     return None, f": about {format_about(int(threshold_ns))}"

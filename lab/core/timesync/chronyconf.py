@@ -1,4 +1,4 @@
-"""The directives of a chrony.conf that decide what becomes of a pause (chrony.conf(5), version 4.3).
+"""The directives of a chrony.conf that decide what becomes of a pause (chrony.conf(5), versions 4.3 to 4.9).
 
 Directives are not case-sensitive, and of one that is given again the last one counts; lines that begin with
 ! ; # or % are comments.
@@ -20,6 +20,9 @@ ELSEWHERE = ("include", "confdir", "sourcedir")
 POLL, REFCLOCK_POLL = (6, 10), 4
 """Defaults: minpoll and maxpoll of a server, poll of a reference clock; powers of two in seconds."""
 
+READINGS = 64
+"""filter of a reference clock."""
+
 LEAST_POLL, MOST_POLL = -7, 24
 MIN_SAMPLES, MAX_SAMPLES = 6, 64
 MAX_SLEW_PPM = Fraction(250_000, 3)
@@ -29,7 +32,8 @@ MAX_SLEW_PPM = Fraction(250_000, 3)
 @dataclass(frozen=True)
 class Source:
     """A server or a reference clock. minpoll, maxpoll: powers of two in seconds, of one sample each.
-    samples: the fewest that its statistics are made of. offline: it is not asked until chronyc says so."""
+    samples: the fewest that its statistics are made of. offline: it is not asked until chronyc says so.
+    readings: of a reference clock, how many make one sample, at most. offset_s: what is added to each."""
 
     kind: str
     address: str
@@ -37,6 +41,12 @@ class Source:
     maxpoll: int
     samples: int = MIN_SAMPLES
     offline: bool = False
+    readings: int = 1
+    offset_s: Fraction = Fraction(0)
+
+    @property
+    def is_rtc(self) -> bool:
+        return self.kind == "refclock" and self.address.startswith("RTC ")
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,12 @@ def _refclock(rest: Sequence[str], fewest: int, most: int) -> Source | None:
     given = _options(rest[2:])
     poll = given.get("poll", REFCLOCK_POLL)
     samples = min(given.get("minsamples", fewest), given.get("maxsamples", most))
-    return Source("refclock", f"{rest[0].upper()} {rest[1]}", poll, poll, max(1, samples))
+    each_poll = 1 << min(max(0, poll - given.get("dpoll", 0)), MOST_POLL)
+    readings = min(max(1, given.get("filter", READINGS)), each_poll)
+    offsets = [real(value) for name, value in pairwise(rest[2:]) if name.lower() == "offset"]
+    offset_s = (offsets[-1] if offsets else None) or Fraction(0)
+    address = f"{rest[0].upper()} {rest[1]}"
+    return Source("refclock", address, poll, poll, max(1, samples), readings=readings, offset_s=offset_s)
 
 
 def parse(config: str) -> ChronyConf:

@@ -1,14 +1,15 @@
 """Time-sync set-ups inside a guest, by name: install() gives a ports.Resync, whose remove() takes it out
 again.
 
-none agent agent-rtc domtime-now hwclock push    act from the host, on the resume: acting.py, push.py
+none agent agent-rtc domtime-now hwclock push    act from the host, on the resume: host_actions.py, push.py
 chrony… timesyncd ntpd vmclock                   programs of the distribution: daemon.py, services.py
 
 Setup.status, by mechanism (all texts; `services` has those of the programs):
 
 agent, domtime-now   round_trip_ns: of a ping through the agent; `silent` instead when it did not answer
-agent-rtc, hwclock   round_trip_ns, and rtc_minus_real_ns, rtc_bound_ns: the guest's RTC less its REALTIME,
-                     which had just been set to the host's, when this was installed
+agent-rtc, hwclock   round_trip_ns
+these, chrony-rtc    rtc_minus_real_ns, rtc_bound_ns: the guest's RTC less its REALTIME, which had just been
+                     set to the host's, when this was installed
 push                 push_bound_ns: half the width of one reading of the offset
 """
 
@@ -55,11 +56,12 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
     if mechanism.means is Means.HWCLOCK:
         return _or_nothing(hwclock := HwclockResync(access), lambda: hwclock.install(rtc))
     device = phc.device(ssh, mechanism.traits.ptp) if mechanism.traits.ptp else ""
-    text = config if config is not None else mechanism.config(access.server, access.port, device)
+    behind_ns = -rtc.mid_ns if rtc is not None else 0
+    text = config if config is not None else mechanism.config(access.server, access.port, device, behind_ns)
     program = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)
     daemon = DaemonResync(mechanism, program, access)
     daemon.check()
-    return _or_nothing(daemon, lambda: daemon.install(text))
+    return _or_nothing(daemon, lambda: daemon.install(text, rtc))
 
 
 def _or_nothing(made: T, act: Callable[[], object]) -> T:

@@ -8,15 +8,18 @@ whatever happened before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lab.core.clock import Interval
 from lab.core.mechanism import ResyncMechanism
 from lab.core.timesync_setup import Setup
 from lab.errors import GuestError, Refused
 from lab.guest.ssh import SSH
 from lab.guest.timesync import push
 from lab.guest.timesync.access import GuestAccess
+from lab.guest.timesync.host_actions import rtc_status
 
 START_S = 60.0
 STATE_S = 20.0
@@ -86,18 +89,27 @@ class DaemonResync:
         self._program = ""
         self._stop_bus = False
         self._cursor = ""
+        self._rtc: dict[str, str] = {}
 
     def check(self) -> None:
-        """Refused when the program is not in the guest."""
+        """Refused when the program is not in the guest, or is too old for the mechanism."""
         result = self._ssh().run(self._service.version)
         if result.status != 0:
             name = self._service.unit.removesuffix(".service")
             raise Refused(f"{name} is not installed in this guest", where=self._access.where)
         self._program = result.out.strip().splitlines()[0]
+        feature, version = self._mechanism.traits.feature, re.search(r"(\d+)\.(\d+)", self._program)
+        if feature and version and (int(version[1]), int(version[2])) < feature.since:
+            since = ".".join(str(part) for part in feature.since)
+            raise Refused(
+                f"no {feature.name} in this guest: {self._name} {version[0]} is older than {since}",
+                where=self._access.where,
+            )
 
-    def install(self, config: str) -> DaemonResync:
+    def install(self, config: str, rtc: Interval | None = None) -> DaemonResync:
         """Write the configuration, start it, and wait until it keeps the clock. GuestError, with the
-        program's own words, when it does not."""
+        program's own words, when it does not. rtc: what is known of the RTC less REALTIME."""
+        self._rtc = rtc_status(rtc)
         ssh, service = self._ssh(), self._service
         aside = f"{service.config}{ASIDE}"
         ssh.check(
@@ -130,7 +142,7 @@ class DaemonResync:
         asked = [service.whole, command_line(service.process), service.state]
         output = self._ssh().check(f"; echo; echo {_SPLIT}; ".join(asked), STATE_S)
         config, options, state = output.split(f"\n{_SPLIT}\n", 2)
-        status = {**service.parse(state), "options": options.strip()}
+        status = {**service.parse(state), "options": options.strip(), **self._rtc}
         return Setup(self._mechanism, self._program, config, status, self._access.rtc_stops)
 
     def resumed(self) -> None:
