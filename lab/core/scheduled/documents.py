@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lab.core.scheduled.model import UNKNOWN_S, ApiVersion, Event, EventStatus, EventType
+from lab.core.scheduled.model import UNKNOWN_S, ApiVersion, Event, EventStatus, EventType, Notice
 from lab.core.units import NS_PER_S
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -17,7 +17,8 @@ _EPOCH = 719_468  # days from 1 March of year 0 to 1 January 1970
 
 def visible_events(events: Iterable[Event], version: ApiVersion) -> tuple[Event, ...]:
     """The events that a document of this version has: those of types that it knows."""
-    return tuple(event for event in events if event.notice.type.since <= version)
+    known = version.event_types
+    return tuple(event for event in events if event.notice.type in known)
 
 
 def document(
@@ -59,14 +60,15 @@ def _event(event: Event, version: ApiVersion, name: Callable[[str], str]) -> dic
         "Resources": [prefix + name(guest) for guest in notice.resources],
         "NotBefore": http_date(event.not_before.real_ns) if waits else "",
     }
-    if version.has_description:
-        fields["Description"] = notice.description
-    if version.has_source:
-        fields["EventSource"] = notice.source.value
-    if version.has_duration:
-        freeze = notice.type is EventType.FREEZE
-        fields["DurationInSeconds"] = notice.duration_s if freeze else UNKNOWN_S
-    return fields
+    return fields | {field: _FIELDS[field](notice) for field in version.fields}
+
+
+_FIELDS: dict[str, Callable[[Notice], str | int]] = {
+    "Description": lambda notice: notice.description,
+    "EventSource": lambda notice: notice.source.value,
+    "DurationInSeconds": lambda notice: notice.duration_s if notice.type is EventType.FREEZE else UNKNOWN_S,
+}
+"""The values of those that not every version has (VersionTraits.fields)."""
 
 
 def _civil(days: int) -> tuple[int, int, int]:

@@ -10,34 +10,6 @@ from lab.core.clock import Stamp
 from lab.core.units import format_duration, parse_duration
 
 
-class ApiVersion(StrEnum):
-    """Versions of /metadata/scheduledevents, oldest first. Each knows what the ones before it know."""
-
-    V2017_03_01 = "2017-03-01"  # preview: names with a leading underscore, the Metadata header not enforced
-    V2017_08_01 = "2017-08-01"
-    V2017_11_01 = "2017-11-01"
-    V2019_01_01 = "2019-01-01"
-    V2019_04_01 = "2019-04-01"
-    V2019_08_01 = "2019-08-01"
-    V2020_07_01 = "2020-07-01"
-
-    @property
-    def is_preview(self) -> bool:
-        return self is ApiVersion.V2017_03_01
-
-    @property
-    def has_description(self) -> bool:
-        return self >= ApiVersion.V2019_04_01
-
-    @property
-    def has_source(self) -> bool:
-        return self >= ApiVersion.V2019_08_01
-
-    @property
-    def has_duration(self) -> bool:
-        return self >= ApiVersion.V2020_07_01
-
-
 class EventType(StrEnum):
     """What is going to happen to the guests."""
 
@@ -52,12 +24,6 @@ class EventType(StrEnum):
         """By the documentation; less happens."""
         return _NOTICE_S[self]
 
-    @property
-    def since(self) -> ApiVersion:
-        """The first version that knows it. An older one does not tell of such an event at all (our
-        choice)."""
-        return _SINCE.get(self, ApiVersion.V2017_03_01)
-
 
 _NOTICE_S = {
     EventType.FREEZE: 900,
@@ -66,7 +32,58 @@ _NOTICE_S = {
     EventType.PREEMPT: 30,
     EventType.TERMINATE: 300,
 }
-_SINCE = {EventType.PREEMPT: ApiVersion.V2017_11_01, EventType.TERMINATE: ApiVersion.V2019_01_01}
+
+
+@dataclass(frozen=True)
+class VersionTraits:
+    """What a version adds to those before it.
+
+    types: of events; a version that does not know a type leaves its events out (our choice). fields: of an
+    event, by name; core.scheduled.documents has their values. preview: names of resources have a leading
+    underscore, and the Metadata header is not asked for.
+    """
+
+    types: tuple[EventType, ...] = ()
+    fields: tuple[str, ...] = ()
+    preview: bool = False
+
+
+class ApiVersion(StrEnum):
+    """Versions of /metadata/scheduledevents, oldest first."""
+
+    V2017_03_01 = "2017-03-01"
+    V2017_08_01 = "2017-08-01"
+    V2017_11_01 = "2017-11-01"
+    V2019_01_01 = "2019-01-01"
+    V2019_04_01 = "2019-04-01"
+    V2019_08_01 = "2019-08-01"
+    V2020_07_01 = "2020-07-01"
+
+    @property
+    def is_preview(self) -> bool:
+        return _ADDS[self].preview
+
+    @property
+    def event_types(self) -> tuple[EventType, ...]:
+        return tuple(kind for version, adds in _ADDS.items() if version <= self for kind in adds.types)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Of an event, beside those that every version has."""
+        return tuple(name for version, adds in _ADDS.items() if version <= self for name in adds.fields)
+
+
+_ADDS = {
+    ApiVersion.V2017_03_01: VersionTraits(
+        types=(EventType.FREEZE, EventType.REBOOT, EventType.REDEPLOY), preview=True
+    ),
+    ApiVersion.V2017_08_01: VersionTraits(),
+    ApiVersion.V2017_11_01: VersionTraits(types=(EventType.PREEMPT,)),
+    ApiVersion.V2019_01_01: VersionTraits(types=(EventType.TERMINATE,)),
+    ApiVersion.V2019_04_01: VersionTraits(fields=("Description",)),
+    ApiVersion.V2019_08_01: VersionTraits(fields=("EventSource",)),
+    ApiVersion.V2020_07_01: VersionTraits(fields=("DurationInSeconds",)),
+}
 
 
 class EventStatus(StrEnum):

@@ -116,7 +116,8 @@ def _answered(
         raise _Refused(404, f"{_NOT_FOUND}: all is below /metadata")
     query, doubled = _query(request.query)
     version = query.get("api-version", "")
-    _check_headers(request, place, enforced=place != _EVENTS or version != ApiVersion.V2017_03_01)
+    preview = place == _EVENTS and version in _EVENTS_VERSIONS and ApiVersion(version).is_preview
+    _check_headers(request, place, enforced=not preview)
     verbs, versions = _served(place)
     if request.verb not in verbs:
         why = f"Method not allowed. The endpoint supports {' and '.join(verbs)}"
