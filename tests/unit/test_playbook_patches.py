@@ -100,7 +100,9 @@ def test_a_method_that_does_not_go_with_the_patch(written: str, meant: Patch, me
 
 def test_methods_that_can_be_proven_are_named() -> None:
     [line] = mistakes_in(HOLD + "  method: save-restore\n  prove_memory: true\n")
-    assert line.endswith("; set method to suspend, sigstop, in-place or guest-sleep")
+    proven = [method for method in FreezeMethod if method.freezes and method.keeps_memory]
+    assert {FreezeMethod.SUSPEND, FreezeMethod.IN_PLACE} <= {*proven}
+    assert line.endswith(f"; set method to {', '.join(proven[:-1])} or {proven[-1]}")
 
 
 def test_the_reason_why_a_reboot_is_no_freeze() -> None:
