@@ -66,7 +66,7 @@ def ssh() -> LocalSSH:
 
 @pytest.fixture
 def filled(ssh: LocalSSH, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fill]:
-    monkeypatch.setattr(fill_module, "KEEP_BYTES", 0)  # this host has less than a guest to spare at times
+    monkeypatch.setattr(fill_module, "RESERVE_BYTES", 0)  # this host has less than a guest to spare at times
     fill = Fill(lambda: cast(SSH, ssh), SIZE).start()
     yield fill
     fill.stop()
