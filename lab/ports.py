@@ -269,8 +269,8 @@ class Announcer(Protocol):
         """What was announced under these ids, as it is now or last was."""
 
     def state(self, events: Sequence[str]) -> State:
-        """Of all together: SCHEDULED while one waits, CANCELLED when one is, UNHEARD when nobody was told of
-        any of them, OVER when all are, else STARTED."""
+        """Of all together: SCHEDULED while one waits, CANCELLED when one is, NOT_ENABLED when nobody was told
+        of any of them, OVER when all are, else STARTED."""
 
     def cancel(self, events: Sequence[str]) -> None:
         """Call them off."""

@@ -124,7 +124,7 @@ def groups_of(instances: Iterable[InstanceInfo]) -> dict[str, str]:
 
 def together(states: Iterable[State]) -> State:
     """The state of events that were announced together, see ports.Announcer.state. Those that nobody was told
-    of do not count beside others. UNHEARD for none."""
+    of do not count beside others. NOT_ENABLED for none."""
     given = set(states)
     for state in (State.SCHEDULED, State.CANCELLED):
         if state in given:

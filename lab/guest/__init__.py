@@ -4,8 +4,8 @@
   `connections`: what ends all waiting for a guest. `serial`: the virtio-serial channel. `console`: read for
   a kernel that has panicked.
 - `inside/`: the programs that run in guests. `program`: how one is sent there. `client`: for all of them.
-- `probe`, `probe_protocol`: the clock probe, and what its answers mean. `local`: the same program on this
-  host.
+- `probe`: the clock probe. `probe_channel`: one connection of it. `probe_protocol`: what its answers mean.
+  `local`: the same program on this host.
 - `watcher`: the guest's claims of its clock, and side effects of a pause. `discipline`: who keeps its clock.
 - `timesync/`: what brings its clock back, installed and removed.
 - `fill`: memory that cannot be made smaller. `identity`: a guest made ready to be copied, and its copies.

@@ -1,8 +1,5 @@
 """The probe's outside: one persistent channel to the program in one guest.
 
-A thread of its own reads the channel, so that what arrives is stamped when it arrives and not when
-somebody asks.
-
 A lost channel is had again, and counted. The program waits for that (inside/clock_probe.py says how), so
 what its sampler knows is kept; only when it is gone, with its guest or by itself, a new one is started.
 
@@ -14,7 +11,6 @@ again, which a thread does then, everything is asked there.
 from __future__ import annotations
 
 import json
-import queue
 import secrets
 import threading
 import time
@@ -30,11 +26,10 @@ from lab.core.timeline import Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError, GuestGone
 from lab.guest import probe_protocol, program
-from lab.guest.client import last_error
+from lab.guest.probe_channel import SILENT_S, ProbeChannel, SilentError
 from lab.guest.probe_protocol import Exchange
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, RefusedError
-from lab.guest.stamped_socket import Wire
 from lab.process.clock import HostClock
 from lab.threads import Worker
 
@@ -45,12 +40,8 @@ ATTACH_S = 10.0
 REGAIN_S = 20.0
 """How long a lost channel is tried to be had again: QEMU's forwarded port is back within a second."""
 
-SILENT_S = 0.5
-"""Without a heartbeat, which comes every 20 ms, for so long, the serial channel is asked instead."""
-
 _PACE_S, _SLOWEST_S = 0.02, 0.5
 _TRIES = 3
-_LEAVE_S = 0.5
 T = TypeVar("T")
 
 
@@ -61,10 +52,6 @@ class Waiting:
 
     path: str
     resolution_ns: int
-
-
-class _SilentError(GuestError):
-    """SSH is there and says nothing, while there is another way to ask."""
 
 
 def start_command() -> str:
@@ -93,15 +80,13 @@ class GuestProbe:
         self.restarts = 0
         self._connect, self._serial = connect, serial
         self._ssh: SSH | None = None
-        self._channel: paramiko.Channel | None = None
-        self._answers: queue.SimpleQueue[tuple[Stamp, bytes] | None] = queue.SimpleQueue()
+        self._channel: ProbeChannel | None = None
         self._beats: list[Heartbeat] = []
         self._resting = self._waking = False
         self._name = secrets.token_hex(3).encode()  # what another probe was answered is not taken for ours
         self._sequence = 0
         self._resolution = waiting.resolution_ns if waiting is not None else 1
         self._again: Callable[[float], SSH] | None = None
-        self._receiver = Worker()
         self._way_back = waiting.path if waiting is not None else ""
         self._serially = False
         self._last_line_s = 0.0
@@ -126,10 +111,7 @@ class GuestProbe:
         """End the program, if it can be, and the connection. Does not wait for a guest that is gone."""
         self._again = None
         if self._channel is not None and self._ssh is not None and self._ssh.alive:
-            with suppress(OSError, EOFError):
-                self._channel.sendall(b"q\n")
-                # Until the program has gone: sshd may else see the end of the connection first.
-                self._receiver.join(_LEAVE_S)
+            self._channel.quit()
         self._drop()
         if self._serial is not None:
             self._serial.close()
@@ -208,8 +190,8 @@ class GuestProbe:
 
     def _start(self, timeout_s: float) -> None:
         """Start a program over the connection."""
-        self._listen(self._connected().channel(start_command()))
-        hello = json.loads(self._answer(b"H", timeout_s)[1])
+        channel = self._listen(self._connected().channel(start_command()))
+        hello = json.loads(channel.answer(b"H", timeout_s)[1])
         self._resolution = hello["resolution_ns"]
         self._way_back = hello["path"]
 
@@ -218,15 +200,14 @@ class GuestProbe:
         if not self._way_back:
             return False
         ssh = self._connected()
-        channel = ssh.socket(self._way_back, timeout_s)
-        if channel is None:
+        opened = ssh.socket(self._way_back, timeout_s)
+        if opened is None:
             return False
-        self._listen(channel)
+        channel = self._listen(opened)
         try:
-            self._answer(b"A", timeout_s)
+            channel.answer(b"A", timeout_s)
         except GuestError:
-            with suppress(OSError, EOFError):
-                channel.close()  # or a program that is merely slow would go on beside the next one
+            channel.close()  # or a program that is merely slow would go on beside the next one
             if not ssh.alive:
                 raise
             return False
@@ -237,90 +218,22 @@ class GuestProbe:
             raise GuestError("the probe is not connected", where=f"guest {self.guest}")
         return self._ssh
 
-    def _listen(self, channel: paramiko.Channel) -> None:
-        """Talk over `channel` from now on."""
-        self._channel = channel
-        self._last_line_s = time.monotonic()
-        self._answers = queue.SimpleQueue()
-        self._receiver = Worker(
-            target=self._receive,
-            args=(channel, self._connected().wire, self._answers),
-            name=f"probe-{self.guest}",
-            daemon=True,
-        )
-        self._receiver.start()
-
-    def _receive(
-        self, channel: paramiko.Channel, wire: Wire, answers: queue.SimpleQueue[tuple[Stamp, bytes] | None]
-    ) -> None:
-        waiting = b""
-        while True:
-            try:
-                data = channel.recv(65536)
-            except OSError:
-                data = b""
-            now = wire.last_received
-            self._last_line_s = time.monotonic()
-            if not data:
-                answers.put(None)
-                return
-            *lines, waiting = (waiting + data).split(b"\n")
-            for line in lines:
-                if line.startswith(b"B "):
-                    _, sequence, sent = line.split()
-                    self._beats.append(Heartbeat(int(sequence), int(sent), now))
-                else:
-                    answers.put((now, line))
-
-    def _answer(
-        self, letter: bytes, timeout_s: float, echo: bytes = b"", *, patient: bool = True
-    ) -> tuple[Stamp, bytes]:
-        """The next answer that starts with `letter` (and `echo`), without them. Unless patient, _SilentError
-        when it would be better to ask over the serial channel."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                left = max(0.0, deadline - time.monotonic())
-                got = self._answers.get(timeout=left if patient else min(left, SILENT_S))
-            except queue.Empty:
-                if not patient and self._silent():
-                    raise _SilentError("SSH is silent", where=f"guest {self.guest}") from None
-                if time.monotonic() < deadline:
-                    continue
-                raise GuestError(
-                    f"the probe did not answer within {timeout_s:.0f} s", where=f"guest {self.guest}"
-                ) from None
-            if got is None:
-                raise self._ended()
-            arrived, line = got
-            if line.startswith(letter + echo):
-                return arrived, line[len(letter) + len(echo) :].strip()
-
-    def _ended(self) -> GuestError:
-        """Why the program ended, from what it left on standard error."""
-        if self._ssh is not None and (gone := self._ssh.gone) is not None:
-            return gone
-        error, status = "", -1
-        if self._channel is not None:
-            error = last_error(self._channel)
-            if self._channel.exit_status_ready():
-                status = self._channel.recv_exit_status()
-        where = f"guest {self.guest}"
-        if program.NO_PYTHON in error:
-            return GuestError(
-                "no Python 3.6 or later in the guest", where=where, hint="the probe needs python3 on its PATH"
-            )
-        if error or status > 0:
-            return GuestError(f"the probe ended with status {status}: {error or 'no message'}", where=where)
-        return GuestError("the probe's channel was lost", where=where)
-
-    def _send(self, line: bytes) -> None:
+    def _talking(self) -> ProbeChannel:
         if self._channel is None:
             raise GuestError("the probe is not connected", where=f"guest {self.guest}")
-        try:
-            self._channel.sendall(line)
-        except (OSError, EOFError) as error:
-            raise self._ended() from error
+        return self._channel
+
+    def _listen(self, channel: paramiko.Channel) -> ProbeChannel:
+        """Talk over `channel` from now on."""
+        made = ProbeChannel(self.guest, self._connected(), channel, self._data_came, self._beat_came)
+        self._channel = made
+        return made
+
+    def _data_came(self) -> None:
+        self._last_line_s = time.monotonic()
+
+    def _beat_came(self, beat: Heartbeat) -> None:
+        self._beats.append(beat)
 
     def _silent(self) -> bool:
         """Whether SSH says nothing, not even a heartbeat, and there is another way to ask."""
@@ -329,7 +242,7 @@ class GuestProbe:
 
     def _lost(self) -> bool:
         """Whether the connection, or the program at its other end, is known to be gone."""
-        return self._ssh is None or not self._ssh.alive or not self._receiver.is_alive()
+        return self._ssh is None or not self._ssh.alive or self._channel is None or not self._channel.open
 
     def _mend(self) -> None:
         """Have the lost connection again: in a thread, if there is another way to ask meanwhile."""
@@ -372,7 +285,7 @@ class GuestProbe:
             self._mended()
             try:
                 return ask(self._exchange)
-            except _SilentError:
+            except SilentError:
                 continue
             except GuestError as error:
                 if not tries_left or isinstance(error, GuestGone):
@@ -385,11 +298,11 @@ class GuestProbe:
 
     def _exchange(self, line: bytes, letter: bytes, echo: bytes) -> tuple[Stamp, Stamp, bytes]:
         """Over SSH."""
-        wire = self._connected().wire
+        wire, channel = self._connected().wire, self._talking()
         t1 = wire.mark_sending()
-        self._send(line)
+        channel.send(line)
         t1 = wire.first_sent or t1
-        return t1, *self._answer(letter, ANSWER_S, echo, patient=False)
+        return t1, *channel.answer(letter, ANSWER_S, echo, self._silent)
 
     def read(self) -> Reading:
         self._serially = not self._serially
@@ -407,7 +320,7 @@ class GuestProbe:
             number,
             self._resolution,
             channel,
-            lambda: self._answer(b"K", ANSWER_S, b" %s " % number)[1],
+            lambda: self._talking().answer(b"K", ANSWER_S, b" %s " % number)[1],
         )
 
     def start_cycle(self) -> None:

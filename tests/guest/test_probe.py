@@ -148,9 +148,10 @@ def test_it_is_lost_again_and_again(lab: Lab, probe: GuestProbe, relay: Relay) -
 
 
 def test_other_commands_have_the_connection_again_too(probe: GuestProbe, relay: Relay) -> None:
-    receiver = probe._receiver
+    channel = probe._channel
+    assert channel is not None
     relay.cut()
-    receiver.join(10)
+    channel._reader.join(10)
     relay.back()
     assert probe.ssh.check("echo here") == "here\n"
     assert probe.reconnects == 1

@@ -18,10 +18,10 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from dataclasses import replace
 
 from lab.core.clock import Stamp
+from lab.core.scheduled.group import DeliveryGroup, Due, GroupEvent, key_of
 from lab.core.scheduled.model import (
     Event,
     EventStatus,
@@ -41,44 +41,6 @@ MOST_REFUSALS = 1000
 """Refused requests that are told by one `happened`; a flood is not worth the memory."""
 
 
-class _Due(IntEnum):
-    """What can be due. At one instant events are shown before they start, and before nobody is shown any."""
-
-    REVEAL = 0
-    START = 1
-    IDLE = 2
-
-
-@dataclass(eq=False)
-class _Entry:
-    """An event and what has become of it. shown: to which guests, as what. approved: by which guests."""
-
-    event: Event
-    state: State
-    shown: set[tuple[str, EventStatus]] = field(default_factory=set)
-    approved: set[str] = field(default_factory=set)
-
-
-@dataclass(eq=False)
-class _Group:
-    """A delivery group.
-
-    revealed: events are shown. period: how often it was switched on. ready_raw_ns: nothing is answered
-    before. asked_raw_ns: the last request. asked: guests that have asked since it was switched on. events: in
-    the order in which they are shown.
-    """
-
-    name: str
-    enabled: bool = False
-    revealed: bool = False
-    period: int = 0
-    incarnation: int = 1
-    ready_raw_ns: int = 0
-    asked_raw_ns: int = 0
-    asked: set[str] = field(default_factory=set)
-    events: list[_Entry] = field(default_factory=list)
-
-
 class Machine:
     """All delivery groups of one service. It reads no clock: every call says when it is. Not thread-safe.
 
@@ -88,27 +50,27 @@ class Machine:
     def __init__(self, groups: Mapping[str, str], rules: Rules = Rules()) -> None:  # noqa: B008 - frozen
         self._rules = rules
         self._member_of = dict(groups)
-        self._groups = {name: _Group(name) for name in groups.values()}
-        self._entries: dict[str, _Entry] = {}
-        self._gone: dict[str, list[_Entry]] = {guest: [] for guest in groups}  # to be missed by the guest
+        self._groups = {name: DeliveryGroup(name) for name in groups.values()}
+        self._entries: dict[str, GroupEvent] = {}
+        self._gone: dict[str, list[GroupEvent]] = {guest: [] for guest in groups}  # to be missed by the guest
         self._faults: dict[str, deque[OnPurpose]] = {guest: deque() for guest in groups}
         self._recent: dict[str, deque[int]] = {guest: deque() for guest in groups}
-        self._due: list[tuple[int, _Due, str, int]] = []
+        self._due: list[tuple[int, Due, str, int]] = []
         self._happened: list[Happening] = []
         self._refusals = 0
 
     # -- what the host does ------------------------------------------------------------------------
 
     def announce(self, now: Stamp, notice: Notice, event_id: str) -> State:
-        """Publish an event under this id (an upper-case GUID, new). UNHEARD when the group is not switched
-        on: it is never shown then. STARTED at once when there is no notice. KeyError: no such group, or a
-        resource that is not in it. ValueError: the id is not new."""
+        """Publish an event under this id (an upper-case GUID, new). NOT_ENABLED when the group is not
+        switched on: it is never shown then. STARTED at once when there is no notice. KeyError: no such group,
+        or a resource that is not in it. ValueError: the id is not new."""
         self.advance(now)
         group = self._groups[notice.group]
         for guest in notice.resources:
             if self._member_of[guest] != group.name:
                 raise KeyError(guest)
-        key = _key(event_id)
+        key = key_of(event_id)
         if key in self._entries:
             raise ValueError(f"event {event_id} was announced before")
         wait_ns = max(0, notice.notice_ns)
@@ -120,16 +82,16 @@ class Machine:
             not_before=Stamp(now.raw_ns + wait_ns, now.real_ns + wait_ns),
         )
         if not group.enabled:
-            self._entries[key] = _Entry(event, State.NOT_ENABLED)
+            self._entries[key] = GroupEvent(event, State.NOT_ENABLED)
             self._note(now, Kind.NOT_ENABLED, group, event)
             return State.NOT_ENABLED
-        entry = _Entry(event, State.SCHEDULED if wait_ns else State.STARTED)
+        entry = GroupEvent(event, State.SCHEDULED if wait_ns else State.STARTED)
         self._entries[key] = entry
         group.events.append(entry)
-        _changed(group)
+        group.changed()
         self._note(now, Kind.PUBLISHED, group, event)
         if wait_ns:
-            heapq.heappush(self._due, (event.not_before.raw_ns, _Due.START, key, 0))
+            heapq.heappush(self._due, (event.not_before.raw_ns, Due.START, key, 0))
         else:
             self._note(now, Kind.STARTED, group, event)
         return entry.state
@@ -138,12 +100,12 @@ class Machine:
         """Started, whether it was approved or is due, or not. Nothing happens when it is gone, or the group
         is not told of it. KeyError: no such event."""
         self.advance(now)
-        self._start(now, self._entries[_key(event_id)])
+        self._start(now, self._entries[key_of(event_id)])
 
     def cancel(self, now: Stamp, event_id: str) -> None:
         """Gone without having started; nothing happens when it has. KeyError: no such event."""
         self.advance(now)
-        entry = self._entries[_key(event_id)]
+        entry = self._entries[key_of(event_id)]
         if entry.state is State.SCHEDULED:
             self._remove(now, entry, State.CANCELLED, Kind.CANCELLED)
         elif entry.state is State.NOT_ENABLED:
@@ -153,7 +115,7 @@ class Machine:
     def finish(self, now: Stamp, event_id: str) -> None:
         """All clear: gone. One that was cancelled stays that. KeyError: no such event."""
         self.advance(now)
-        entry = self._entries[_key(event_id)]
+        entry = self._entries[key_of(event_id)]
         if entry.state.is_shown:
             self._remove(now, entry, State.OVER, Kind.GONE)
         elif entry.state is State.NOT_ENABLED:
@@ -163,7 +125,7 @@ class Machine:
         """Approve on behalf of the group, without any guest of it; text: who does. Nothing happens when the
         event is gone, or the group is not told of it. KeyError: no such event."""
         self.advance(now)
-        entry = self._entries[_key(event_id)]
+        entry = self._entries[key_of(event_id)]
         if entry.state.is_shown:
             group = self._groups[entry.event.notice.group]
             self._note(now, Kind.APPROVED, group, entry.event, text=text)
@@ -186,7 +148,7 @@ class Machine:
             raise ValueError(f"no permutation of {len(there.events)} indices: {list(order)}")
         if list(order) != sorted(order):
             there.events = [there.events[index] for index in order]
-            _changed(there)
+            there.changed()
 
     def fail(self, now: Stamp, guests: Sequence[str], answers: Sequence[OnPurpose]) -> None:
         """Answer the next requests of each of these guests so, one after another, and then truly again. What
@@ -257,7 +219,7 @@ class Machine:
         """The guest is answered with these events, just had from `shown`, and no others."""
         group = self._group(guest)
         for event in events:
-            entry = self._entries[_key(event.id)]
+            entry = self._entries[key_of(event.id)]
             if (guest, event.status) not in entry.shown:
                 entry.shown.add((guest, event.status))
                 kind = Kind.SEEN if event.status is EventStatus.SCHEDULED else Kind.SEEN_STARTED
@@ -274,7 +236,7 @@ class Machine:
         group = self._group(guest)
         entries = []
         for event_id in event_ids:
-            entry = self._entries.get(_key(event_id)) if event_id.isascii() else None
+            entry = self._entries.get(key_of(event_id)) if event_id.isascii() else None
             if entry is None or not entry.state.is_shown or entry.event.notice.group != group.name:
                 return False
             entries.append(entry)
@@ -298,13 +260,13 @@ class Machine:
         first."""
         while self._due and self._due[0][0] <= now.raw_ns:
             at_raw_ns, due, key, period = heapq.heappop(self._due)
-            if due is _Due.START:
+            if due is Due.START:
                 self._start(now, self._entries[key])
                 continue
             group = self._groups[key]
             if not group.enabled or group.period != period:
                 continue
-            if due is _Due.REVEAL:
+            if due is Due.REVEAL:
                 group.revealed = True
                 group.incarnation += len(group.events)
             elif at_raw_ns < self._idle_raw_ns(group):
@@ -314,11 +276,11 @@ class Machine:
 
     def state(self, event_id: str) -> State:
         """KeyError: no such event."""
-        return self._entries[_key(event_id)].state
+        return self._entries[key_of(event_id)].state
 
     def event(self, event_id: str) -> Event:
         """As it is now, or last was. KeyError: no such event."""
-        return self._entries[_key(event_id)].event
+        return self._entries[key_of(event_id)].event
 
     def group_of(self, guest: str) -> str:
         """KeyError: no such guest."""
@@ -350,44 +312,44 @@ class Machine:
             return None
         return waiting.popleft()
 
-    def _group(self, guest: str) -> _Group:
+    def _group(self, guest: str) -> DeliveryGroup:
         return self._groups[self._member_of[guest]]
 
-    def _start(self, now: Stamp, entry: _Entry) -> None:
+    def _start(self, now: Stamp, entry: GroupEvent) -> None:
         if entry.state is State.SCHEDULED:
             group = self._groups[entry.event.notice.group]
             entry.state = State.STARTED
             entry.event = replace(entry.event, status=EventStatus.STARTED)
-            _changed(group)
+            group.changed()
             self._note(now, Kind.STARTED, group, entry.event)
 
-    def _remove(self, now: Stamp, entry: _Entry, state: State, kind: Kind) -> None:
+    def _remove(self, now: Stamp, entry: GroupEvent, state: State, kind: Kind) -> None:
         group = self._groups[entry.event.notice.group]
         entry.state = state
         group.events.remove(entry)
-        _changed(group)
+        group.changed()
         self._note(now, kind, group, entry.event)
         for guest in sorted({guest for guest, _ in entry.shown}):
             self._gone[guest].append(entry)
 
-    def _enable(self, now: Stamp, group: _Group, guest: str) -> None:
+    def _enable(self, now: Stamp, group: DeliveryGroup, guest: str) -> None:
         group.enabled = True
         group.period += 1
         group.ready_raw_ns = now.raw_ns + self._rules.real_ns(self._rules.first_answer_s)
         hidden_ns = self._rules.real_ns(self._rules.events_after_s)
         group.revealed = hidden_ns <= 0
         if hidden_ns > 0:
-            heapq.heappush(self._due, (now.raw_ns + hidden_ns, _Due.REVEAL, group.name, group.period))
+            heapq.heappush(self._due, (now.raw_ns + hidden_ns, Due.REVEAL, group.name, group.period))
         self._wait_for_idle(group)
         self._note(now, Kind.ENABLED, group, None, guest)
 
-    def _idle_raw_ns(self, group: _Group) -> int:
+    def _idle_raw_ns(self, group: DeliveryGroup) -> int:
         return group.asked_raw_ns + self._rules.real_ns(self._rules.idle_s)
 
-    def _wait_for_idle(self, group: _Group) -> None:
-        heapq.heappush(self._due, (self._idle_raw_ns(group), _Due.IDLE, group.name, group.period))
+    def _wait_for_idle(self, group: DeliveryGroup) -> None:
+        heapq.heappush(self._due, (self._idle_raw_ns(group), Due.IDLE, group.name, group.period))
 
-    def _disable(self, now: Stamp, group: _Group) -> None:
+    def _disable(self, now: Stamp, group: DeliveryGroup) -> None:
         group.enabled = group.revealed = False
         group.incarnation = 1
         group.asked.clear()
@@ -397,7 +359,7 @@ class Machine:
         self,
         now: Stamp,
         kind: Kind,
-        group: _Group,
+        group: DeliveryGroup,
         event: Event | None = None,
         guest: str = "",
         text: str = "",
@@ -408,13 +370,3 @@ class Machine:
 
 def _spoils(fault: OnPurpose) -> bool:
     return isinstance(fault, Recorded) or (isinstance(fault, Fault) and fault.is_document)
-
-
-def _changed(group: _Group) -> None:
-    """What the group's document says has changed, if it is shown one."""
-    if group.revealed:
-        group.incarnation += 1
-
-
-def _key(event_id: str) -> str:
-    return event_id.upper()
