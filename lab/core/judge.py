@@ -277,13 +277,7 @@ def measure(
     drift_before = last_drift(real_early)
 
     raw_at_resume = offset_at(raw_late, resume.returned.raw_ns, rate=pair[1])
-    resume_guest = None
-    if raw_at_resume is not None:
-        edge = ageing_ns(resume.returned.raw_ns - resume.called.raw_ns, phi)
-        resume_guest = Interval(
-            resume.called.raw_ns + raw_at_resume.low_ns - edge,
-            max(resume.called.raw_ns, resume.returned.raw_ns - resume.ran_ns) + raw_at_resume.high_ns + edge,
-        )
+    stop_guest, resume_guest = pause.edges.stop, pause.edges.resume
     steps = _steps_after(obs, resume_guest)
     carried_from: Sequence[Reading] = early
     if obs.method.predicts.wall_clock is WallClock.NEARLY:
@@ -315,19 +309,11 @@ def measure(
     elif resync.time is not None:
         settled += resync.time.high_ns
     drift_after = last_drift(real_late, settled)
-    sign = stop_guest = None
+    sign = None
     where: tuple[Part, ...] = ()
-    at_stop = offset_at(raw_early, stop.returned.raw_ns, rate=pair[0])
-    if at_stop is not None:
-        edge = ageing_ns(stop.returned.raw_ns - stop.called.raw_ns, phi)
-        stop_guest = Interval(
-            stop.called.raw_ns + at_stop.low_ns - edge, stop.returned.raw_ns + at_stop.high_ns + edge
-        )
     truth = Truth(early, late, pair, stop_guest, resume_guest)
-    if obs.frozen and at_stop is not None:
-        edge = ageing_ns(stop.returned.raw_ns - stop.called.raw_ns, phi)
-        latest = stop.returned.raw_ns + at_stop.high_ns + edge
-        sign = first_sign(obs.beats, late, latest, resume.called.raw_ns)
+    if obs.frozen and stop_guest is not None:
+        sign = first_sign(obs.beats, late, stop_guest.high_ns, resume.called.raw_ns)
     if obs.frozen and not obs.stop_inferred:
         where = parts(obs, sign, dated(sign, raw_late, pair[1]))
     return CycleResult(

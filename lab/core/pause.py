@@ -36,7 +36,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.core.clock import PHI_PPM, GuestClock, Interval, intersect
-from lab.core.offsets import Rate, ageing_ns, offset_at, samples
+from lab.core.edges import NO_EDGES, Edges, edges
+from lab.core.offsets import Rate, samples
 from lab.core.plan import Regime
 from lab.core.timeline import Call, Heartbeat, Reading, SamplerReport
 from lab.core.witnesses import (
@@ -75,6 +76,7 @@ class Pause:
         None without the witnesses for it.
     stamps: RESUME - STOP by QEMU's own stamps, a lower bound of the pause; None without them.
     ran: the guest certainly ran between the two calls, so somebody else resumed it.
+    edges: the stop and the resume on the guest's own clock.
     """
 
     pause: Interval
@@ -89,6 +91,7 @@ class Pause:
     at_rest: Interval | None = None
     stamps: Interval | None = None
     ran: bool = False
+    edges: Edges = NO_EDGES
 
     @property
     def unaccounted_ns(self) -> int:
@@ -183,23 +186,11 @@ def measure_pause(
     if silence is not None:
         witnesses[Witness.SILENCE] = silence
 
-    gap_and_noise = stop_guest = None
-    resume_guest = Interval(0, 0)
     either = rate_before.or_rate(rate_after)
-    at_stop = offset_at(raw_before, stop.called.raw_ns, rate=rate_before)
-    at_resume = offset_at(raw_after, resume.returned.raw_ns, rate=rate_after)
-    if at_stop is not None and at_resume is not None:
-        slack = ageing_ns(
-            stop.returned.raw_ns - stop.called.raw_ns + resume.returned.raw_ns - resume.called.raw_ns,
-            either.largest_ppm,
-        )
-        stop_guest = Interval(stop.called.raw_ns + at_stop.low_ns, stop.returned.raw_ns + at_stop.high_ns)
-        resume_guest = Interval(
-            resume.called.raw_ns + at_resume.low_ns, resume.returned.raw_ns + at_resume.high_ns
-        )
-        stop_guest, resume_guest = stop_guest.widened(slack), resume_guest.widened(slack)
-        if sampler is not None:
-            gap_and_noise = gap_witness(sampler, stop_guest, resume_guest, late_ns)
+    edge = edges(raw_before, raw_after, stop, resume, rates)
+    gap_and_noise = None
+    if sampler is not None and edge.stop is not None and edge.resume is not None:
+        gap_and_noise = gap_witness(sampler, edge.stop, edge.resume, late_ns)
     noise = None
     if gap_and_noise is not None:
         hole, noise = gap_and_noise
@@ -210,8 +201,8 @@ def measure_pause(
         witnesses[Witness.LAG] = lag
 
     standstill, ran = host, False
-    if frozen and stop_guest is not None:
-        awake = _awake(host, stop, beats, stop_guest)
+    if frozen and edge.stop is not None and edge.resume is not None:
+        awake = _awake(host, stop, beats, edge.stop)
         standstill, ran = Interval(host.low_ns, max(host.low_ns, awake)), awake < host.low_ns
     if frozen and (ran or stamps is None or _beats_missing(beats, stop, resume)) and lag is None:
         # Nobody says that it stood still for all of the time.
@@ -221,7 +212,9 @@ def measure_pause(
         wrong = (Witness.HYPERVISOR,) if ran else ()
         if lag is not None and frozen and (ran or stamps is None or lag.high_ns < host.low_ns):
             standstill = Interval(min(standstill.high_ns, max(0, lag.low_ns)), standstill.high_ns)
-        return Pause(standstill, None, witnesses, alone, wrong, None, None, False, noise, None, stamps, ran)
+        return Pause(
+            standstill, None, witnesses, alone, wrong, None, None, False, noise, None, stamps, ran, edge
+        )
 
     # Without a sampler no gap is claimed, and none rules a pause out.
     gap = witnesses.get(Witness.GAP, Interval(0, 0))
@@ -231,13 +224,18 @@ def measure_pause(
     closure = host - stood - counted
     if frozen and (ran or closure.low_ns > 0):
         most = host.high_ns
-        if gap_and_noise is not None and sampler is not None and stop_guest is not None:
-            missed = either.host_time(Interval(0, _missed(sampler, stop_guest, resume_guest))).high_ns
+        if (
+            gap_and_noise is not None
+            and sampler is not None
+            and edge.stop is not None
+            and edge.resume is not None
+        ):
+            missed = either.host_time(Interval(0, _missed(sampler, edge.stop, edge.resume))).high_ns
             most = min(most, max(0, lag.high_ns) + max(missed, gap.high_ns))
         parted = Interval(min(most, max(0, lag.low_ns)), most)
         return Pause(
             parted, None, witnesses, (), (Witness.HYPERVISOR,), closure.mid_ns, closure, False,
-            noise, None, stamps, gap_and_noise is not None or ran,
+            noise, None, stamps, gap_and_noise is not None or ran, edge,
         )  # fmt: skip
     if frozen and gap_and_noise is not None:
         # It was held no longer than from its last instruction to its next one.
@@ -283,4 +281,5 @@ def measure_pause(
         noise,
         at_rest,
         stamps,
+        edges=edge,
     )
