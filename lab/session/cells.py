@@ -20,7 +20,9 @@ from lab.core.rollout import waves
 from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted, Refused
 from lab.host import emulators, emulators_fetch, patches
 from lab.host.patches import Tools
+from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.facts import Emulator
 from lab.image.store import default_cache
 from lab.ports import Announcer, Clock, HostPatch, View
 from lab.record.journal import FileJournal
@@ -133,7 +135,8 @@ class Cells:
         cycle, control, repeat = batch[0].cycle, batch[0].control, batch[0].repeat
         patch = self._checked
         if patch is None:
-            patch = make_patch(cycle.patch, self._hypervisor, self._settings, self._clock, self._view)
+            choice, emulator = self._settings.accelerator, self._settings.emulator
+            patch = make_patch(cycle.patch, self._hypervisor, choice, emulator, self._clock, self._view)
             patch.check()
         guests = self._serving(batch)
         with Teardown(self._view.note) as stack:
@@ -270,16 +273,16 @@ class Cells:
 
 
 def make_patch(
-    spec: Patch, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View
+    spec: Patch, hypervisor: LibvirtHypervisor, choice: Choice, emulator: Emulator, clock: Clock, view: View
 ) -> HostPatch:
-    """The host patch that a plan asks for, with what only the command line knows."""
+    """The host patch that a plan asks for. choice, emulator: what its guests are started with."""
     tools = Tools(
         guest_emulator=lambda guest: f"QEMU {hypervisor.emulator_of(guest)}",
-        emulator=lambda name: find_emulator(name, settings.emulator.path, view.note),
+        emulator=lambda name: find_emulator(name, emulator.path, view.note),
         uri=hypervisor.uri,
         reconnect=hypervisor.reconnect,
-        accelerator=settings.accelerator.accelerator.value,
-        accelerator_reason=settings.accelerator.reason,
+        accelerator=choice.accelerator.value,
+        accelerator_reason=choice.reason,
         emulator_pids=hypervisor.pids,
     )
     return patches.make(spec, clock, tools)

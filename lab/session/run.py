@@ -142,14 +142,13 @@ def _run(
     kernel = next(iter(images.values())).kernel
     choice = choose(options.accelerator, kernel, home, progress=view.note)
     emulator = hypervisor.emulator(choice.accelerator)
-    golden = plan.golden if options.golden is None else options.golden
-    settings = Settings("", home, home, images, choice, emulator, options.boot_s, golden=golden)
-    patch = None if plan.cells else make_patch(plan.cycle.patch, hypervisor, settings, clock, view)
+    patch = None if plan.cells else make_patch(plan.cycle.patch, hypervisor, choice, emulator, clock, view)
     if patch is not None:
         patch.check()
     run_id, folder = new_run_folder(home, plan.name)
     course = _Course(folder)
-    settings = replace(settings, run=run_id, folder=folder)
+    golden = plan.golden if options.golden is None else options.golden
+    settings = Settings(run_id, home, folder, images, choice, emulator, options.boot_s, golden=golden)
     with FileJournal(folder, clock) as journal:
         hypervisor.dead_man.history = journal.path
         host = host_of(hypervisor, choice)

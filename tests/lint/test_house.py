@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import grimp
 import pytest
 from packaging.requirements import Requirement
 
+from tests.bench import house
 from tests.lint.conftest import ROOT
 
 # In pieces, or this file would be the first finding.
@@ -122,6 +124,41 @@ def test_no_public_name_is_a_verb_of_speech_or_sight() -> None:
 def test_a_verb_of_speech_is_found_however_it_is_written(name: str, bad: bool) -> None:
     assert spoken(name) is bad
     assert public_names(f"class A:\n    def {name}(self) -> None: ...") == ["A", name]
+
+
+def test_the_counts_of_the_house_stay_where_they_are() -> None:
+    """A file that nobody reads to its end, a class name for two things, a circle of imports."""
+    given = house.sources(ROOT)
+    assert len(given) > 250
+    assert max(source.lines for source in given) <= 400
+    assert house.class_names_used_twice(given) == 0
+    assert house.circles(given) == 0
+    assert house.event_subscripts(given) <= 3
+    assert house.process_starts(given) == 1  # lab/process/runner.py
+
+
+def test_the_counts_find_what_they_count(tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    source = """
+        import subprocess
+        class A: ...
+        class B:
+            class A: ...
+        def late(event, **more: Any):
+            from lab import {other}
+            subprocess.run(event["guest"])
+    """
+    (tmp_path / "lab" / "__init__.py").write_text("")
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / "lab" / f"{name}.py").write_text(textwrap.dedent(source).format(other=other))
+    (tmp_path / "lab" / "record.py").write_text("x = event['kind'] + event[0]\n")
+    given = house.sources(tmp_path)
+    assert (house.class_names_used_twice(given), house.circles(given)) == (2, 1)
+    assert (house.process_starts(given), house.any_keywords(given), house.event_subscripts(given)) == (
+        2,
+        2,
+        1,
+    )
 
 
 def locked() -> dict[str, str]:
