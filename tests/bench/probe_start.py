@@ -19,21 +19,16 @@ import statistics
 import time
 from pathlib import Path
 
-from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
-from lab.core.units import NS_PER_S
+from lab.core.plan import GuestSpec, ResyncMechanism
 from lab.guest.client import START_S, ChannelLines
 from lab.guest.probe import start_command
 from lab.guest.ssh import SSH
-from lab.hypervisor.accelerators import AcceleratorRequest, choose
-from lab.hypervisor.connection import connect
 from lab.ports import NullView
 from lab.process.clock import HostClock
 from lab.record.journal import NullJournal
 from lab.session.guests import Guests
-from lab.session.images import images_for
 from lab.session.paths import default_home
-from lab.session.run import new_run_folder
-from lab.session.settings import Settings
+from tests.guest.without_a_run import settings_for
 
 GUEST = GuestSpec("web-0")
 END_S = 20.0
@@ -60,22 +55,20 @@ def start(ssh: SSH, command: str) -> float:
 def boot_and_start(home: Path, commands: list[tuple[str, str]], times: int) -> dict[str, list[float]]:
     """The times by name, of one guest. The first one in a guest reads Python from its disk."""
     clock = HostClock()
-    hold = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
-    plan = Plan("probe-start", "", "", (GUEST,), ResyncMechanism.NONE, hold, Expectations())
-    images = images_for(plan, lambda _stage, _fraction: None)
-    with connect(None, home, clock=clock) as hypervisor:
-        choice = choose(AcceleratorRequest.AUTO, images["debian"].kernel, home)
-        run, folder = new_run_folder(home, "probe-start")
-        settings = Settings(run, home, folder, images, choice, hypervisor.emulator(choice.accelerator))
-        with (
-            Guests(hypervisor, settings, clock, NullView(), NullJournal()) as guests,
-            guests.login(GUEST) as ssh,
-        ):
-            ssh.run("systemctl is-system-running --wait")  # degraded will do
-            found: dict[str, list[float]] = {name: [] for name, _ in commands}
-            for _ in range(1 + times):
-                for name, command in commands:
-                    found[name].append(start(ssh, command))
+    found: dict[str, list[float]] = {name: [] for name, _ in commands}
+    with (
+        settings_for(home, "probe-start", [GUEST], ResyncMechanism.NONE, clock) as (
+            hypervisor,
+            settings,
+            _plan,
+        ),
+        Guests(hypervisor, settings, clock, NullView(), NullJournal()) as guests,
+        guests.login(GUEST) as ssh,
+    ):
+        ssh.run("systemctl is-system-running --wait")  # degraded will do
+        for _ in range(1 + times):
+            for name, command in commands:
+                found[name].append(start(ssh, command))
     return found
 
 

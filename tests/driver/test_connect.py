@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,9 @@ from lab.hypervisor.connection import connect
 from lab.hypervisor.domain import Accelerator, Console
 from lab.process.clock import HostClock
 from tests.driver.kernels import suspending_to_ram
+from tests.driver.programs import ROOT, embedded, source_of
 
 CLOCK = HostClock()
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -39,29 +38,6 @@ def test_connect_to_nothing(uri: str, home: Path, capfd: pytest.CaptureFixture[s
     assert str(caught.value).count("\n") <= 1
     assert "cannot connect" in str(caught.value)
     assert capfd.readouterr() == ("", "")
-
-
-def embedded(home: Path, body: str, before: str = "") -> subprocess.CompletedProcess[str]:
-    """Run `body` with `lab` open on `home`, in a process of its own: libvirt's embedded driver stays in a
-    process, with its first root, until the process ends."""
-    return subprocess.run(
-        [sys.executable, "-c", source_of(home, body, before)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-
-
-def source_of(home: Path, body: str, before: str = "") -> str:
-    head = f"""
-import dataclasses, sys
-from pathlib import Path
-from lab.errors import HypervisorError
-from lab.process.clock import HostClock
-from lab.hypervisor.connection import connect
-home = Path({str(home)!r})
-{textwrap.dedent(before)}
-with connect(None, home, clock=HostClock()) as lab:
-"""
-    return head + textwrap.indent(textwrap.dedent(body).strip("\n"), "    ")
 
 
 def test_the_embedded_driver_opens_and_closes(home: Path) -> None:

@@ -6,14 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 from tests.driver.kernels import filling_its_disk
-
-ROOT = Path(__file__).parents[2]
+from tests.driver.programs import ROOT, source_of
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system"),
@@ -49,21 +47,13 @@ def test_a_guest_that_qemu_has_paused_for_its_full_disk_is_told(home: Path) -> N
     (home / "kernel").write_bytes(filling_its_disk())
     small = home / "small"
     small.mkdir()
-    program = textwrap.dedent(f"""
-        import dataclasses
-        from pathlib import Path
-        from lab.hypervisor.connection import connect
-        from lab.process.clock import HostClock
-        home = Path({str(home)!r})
-        with connect(None, home, clock=HostClock()) as lab:
-    """) + textwrap.indent(textwrap.dedent(BODY), "    ")
     script = (
         f"mount -t tmpfs -o size=2m small {small} && "
         f"qemu-img create -q -f qcow2 {small}/disk.qcow2 64M && exec {sys.executable} -"
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
-        input=program, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        input=source_of(home, BODY), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     why = f"its disk image cannot be written: {small}/disk.qcow2: no space left on the device"

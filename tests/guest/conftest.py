@@ -31,17 +31,14 @@ from lab.core.verdict import Finding
 from lab.guest.probe import GuestProbe
 from lab.host import patches
 from lab.hypervisor import memory
-from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.connection import connect
 from lab.ports import HostPatch, NullView
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal, read_history
 from lab.record.rebuild import observations_of
 from lab.session.guests import Guests
 from lab.session.images import images_for
-from lab.session.run import new_run_folder
-from lab.session.settings import Settings
+from tests.guest.without_a_run import SUSPEND, settings_for
 
 FREEZELAB = [sys.executable, "-m", "lab.cli.main"]
 
@@ -70,8 +67,7 @@ def remove_home(path: Path) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def image(home: Path) -> None:
     """The Debian image, built by the program if it is not cached."""
-    hold = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
-    plan = Plan("image", "", "", (GuestSpec("web-0"),), ResyncMechanism.NONE, hold, Expectations())
+    plan = Plan("image", "", "", (GuestSpec("web-0"),), ResyncMechanism.NONE, SUSPEND, Expectations())
     images_for(plan, lambda _stage, _fraction: None)
 
 
@@ -133,22 +129,18 @@ def running_lab(home: Path, spec: GuestSpec, **settings: Any) -> Iterator[Lab]:
     """A guest in time, with a probe in it, resynchronised by its agent, that begins with the golden guest's
     state. settings: more of Settings."""
     clock = HostClock()
-    hold = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
-    plan = Plan("shared", "", "", (spec,), ResyncMechanism.AGENT, hold, Expectations())
-    images = images_for(plan, lambda _stage, _fraction: None)
-    with connect(None, home, clock=clock) as hypervisor:
-        choice = choose(AcceleratorRequest.AUTO, images["debian"].kernel, home)
-        run_id, folder = new_run_folder(home, "shared")
-        settings = {"golden": True, **settings}
-        made = Settings(
-            run_id, home, folder, images, choice, hypervisor.emulator(choice.accelerator), **settings
-        )
-        with (
-            FileJournal(folder, clock) as journal,
-            Guests(hypervisor, made, clock, NullView(), journal) as guests,
-        ):
-            subjects = guests.up(plan.parts[0])
-            yield Lab(hypervisor, subjects["web-0"], folder, clock)
+    settings = {"golden": True, **settings}
+    with (
+        settings_for(home, "shared", [spec], ResyncMechanism.AGENT, clock, **settings) as (
+            hypervisor,
+            made,
+            plan,
+        ),
+        FileJournal(made.folder, clock) as journal,
+        Guests(hypervisor, made, clock, NullView(), journal) as guests,
+    ):
+        subjects = guests.up(plan.parts[0])
+        yield Lab(hypervisor, subjects["web-0"], made.folder, clock)
 
 
 @pytest.fixture(scope="module")

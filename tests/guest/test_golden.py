@@ -15,23 +15,19 @@ import pytest
 
 from lab.controller import CycleGuest
 from lab.core.clock import GuestClock
-from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
+from lab.core.plan import FreezeMethod, GuestSpec, ResyncMechanism
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
 from lab.guest.probe import GuestProbe
-from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.connection import connect
 from lab.image.golden import Golden, GoldenStore
 from lab.ports import Freezing, NullView
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal
 from lab.session import clones
 from lab.session.guests import Guests
-from lab.session.images import images_for
-from lab.session.run import new_run_folder
-from lab.session.settings import Settings
 from tests.guest.conftest import Lab, running_lab
+from tests.guest.without_a_run import settings_for
 
 SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 3 * NS_PER_S, "watch_ns": 6 * NS_PER_S}
 RATE = 2e-3
@@ -105,19 +101,16 @@ def pair(home: Path) -> Iterator[Pair]:
     """Two guests of one golden one, which is made first if it is not cached."""
     clock, view = HostClock(), View()
     specs = tuple(GuestSpec(f"web-{number}") for number in range(2))
-    hold = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
-    plan = Plan("golden", "", "", specs, ResyncMechanism.AGENT, hold, Expectations())
-    images = images_for(plan, lambda _stage, _fraction: None)
-    with connect(None, home, clock=clock) as hypervisor:
-        choice = choose(AcceleratorRequest.AUTO, images["debian"].kernel, home)
-        run, folder = new_run_folder(home, "golden")
-        emulator = hypervisor.emulator(choice.accelerator)
-        settings = Settings(run, home, folder, images, choice, emulator, golden=True)
-        with (
-            FileJournal(folder, clock) as journal,
-            Guests(hypervisor, settings, clock, view, journal) as guests,
-        ):
-            yield Pair(hypervisor, guests.up(plan.parts[0]), view, folder, clock)
+    with (
+        settings_for(home, "golden", specs, ResyncMechanism.AGENT, clock, golden=True) as (
+            hypervisor,
+            settings,
+            plan,
+        ),
+        FileJournal(settings.folder, clock) as journal,
+        Guests(hypervisor, settings, clock, view, journal) as guests,
+    ):
+        yield Pair(hypervisor, guests.up(plan.parts[0]), view, settings.folder, clock)
 
 
 def test_both_were_started_so(pair: Pair) -> None:

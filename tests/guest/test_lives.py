@@ -18,22 +18,19 @@ import pytest
 
 from lab.controller import Controller, CycleGuest
 from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
-from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
+from lab.core.plan import CycleSpec, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
 from lab.core.units import NS_PER_S
 from lab.errors import GuestGone
 from lab.guest.console import Panicked
 from lab.host import patches
-from lab.hypervisor.accelerators import AcceleratorRequest, choose
-from lab.hypervisor.connection import connect
 from lab.ports import NullView
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal
 from lab.session.guest_monitor import NOTHING_NS, STILL_S
 from lab.session.guests import Guests
-from lab.session.images import images_for
-from lab.session.run import new_run_folder
 from lab.session.settings import Settings
 from tests.guest.conftest import Cli, no_shield
+from tests.guest.without_a_run import settings_for
 
 Eventually = Callable[..., Any]
 HOLD = CycleSpec(
@@ -61,14 +58,9 @@ def guests_of(
     """What starts and removes guests of these names."""
     clock = HostClock()
     specs = tuple(GuestSpec(name, **of_each) for name in names)
-    plan = Plan("lives", "", "", specs, ResyncMechanism.NONE, HOLD, Expectations())
-    images = images_for(plan, lambda _stage, _fraction: None)
-    with connect(None, home, clock=clock) as hypervisor, ExitStack() as stack:
-        choice = choose(AcceleratorRequest.AUTO, images["debian"].kernel, home)
-        run, folder = new_run_folder(home, "lives")
-        emulator = hypervisor.emulator(choice.accelerator)
-        settings = Settings(run, home, folder, images, choice, emulator, golden=not of_each)
-        journal = stack.enter_context(FileJournal(folder, clock))
+    made = settings_for(home, "lives", specs, ResyncMechanism.NONE, clock, HOLD, golden=not of_each)
+    with made as (hypervisor, settings, plan), ExitStack() as stack:
+        journal = stack.enter_context(FileJournal(settings.folder, clock))
         yield Guests(hypervisor, settings, clock, NullView(), journal), plan, settings, stack
 
 
