@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from lab.core import claims, effects
 from lab.core.clock import Interval
-from lab.core.drift import Drift
 from lab.core.findings import outcome_of
 from lab.core.kernel_log import sorted_out
 from lab.core.plan import Expectations
@@ -19,11 +18,8 @@ from lab.core.verdict import Finding
 from lab.core.witnesses import Witness
 from lab.record.model import (
     AuditRecord,
-    BackwardRecord,
-    Bounds,
     Clocksource,
     CycleRecord,
-    DriftBounds,
     Drifts,
     EffectsRecord,
     ForecastRecord,
@@ -33,24 +29,14 @@ from lab.record.model import (
     Offsets,
     PointRecord,
     Predicted,
-    ReachedRecord,
     ResyncRecord,
     StepRecord,
-    TimerFleet,
     Witnesses,
 )
 
 
 def measure_of(interval: Interval | None) -> Measure | None:
     return None if interval is None else Measure(interval.mid_ns, interval.low_ns, interval.high_ns)
-
-
-def _bounds(interval: Interval | None) -> Bounds | None:
-    return None if interval is None else Bounds(interval.low_ns, interval.high_ns)
-
-
-def _drift(drift: Drift | None) -> DriftBounds | None:
-    return None if drift is None else DriftBounds(drift.ppm, drift.low, drift.high, drift.window_ns)
 
 
 def _forecast(result: CycleResult) -> ForecastRecord | None:
@@ -61,8 +47,8 @@ def _forecast(result: CycleResult) -> ForecastRecord | None:
     return ForecastRecord(
         forecast.repaired,
         forecast.correction,
-        _bounds(forecast.within),
-        _bounds(_left_at(result, forecast)),
+        forecast.within,
+        _left_at(result, forecast),
         forecast.text,
         forecast.sources,
         agrees,
@@ -123,7 +109,7 @@ def _resync(result: CycleResult, expect: Expectations) -> ResyncRecord | None:
         result.observation.resync_report,
         tuple(PointRecord(p.at_ns, p.offset.low_ns, p.offset.high_ns) for p in resync.curve),
         _forecast(result),
-        tuple(ReachedRecord(r.limit_ns, _bounds(r.time)) for r in resync.reached),
+        resync.reached,
         resync.slew_ppm,
         setup.program if setup is not None else "",
         setup.config if setup is not None else "",
@@ -161,20 +147,14 @@ def _effects(result: CycleResult) -> EffectsRecord | None:
     before = [look for look in effects.rtc if resumed is not None and look.raw_ns < resumed.low_ns]
     after = [look for look in effects.rtc if resumed is not None and look.raw_ns > resumed.high_ns]
     return EffectsRecord(
-        tuple(
-            TimerFleet(t.kind, t.timers, t.count, t.buckets, t.worst_ns, t.at_once, t.early)
-            for t in effects.timers
-        ),
+        effects.timers,
         sum(b.looks for b in effects.backward),
         sum(b.backward for b in effects.backward),
         max((b.worst_ns for b in effects.backward), default=0),
         _rtc(before[-1] if before else None),
         _rtc(after[-1] if after else None),
         effects.boot_minus_mono_ns,
-        tuple(
-            BackwardRecord(b.clock, b.from_cpu, b.to_cpu, b.looks, b.backward, b.worst_ns)
-            for b in effects.backward
-        ),
+        effects.backward,
     )
 
 
@@ -224,14 +204,14 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         budget_ns=obs.budget_ns,
         used_ns=None if used is None else used.high_ns,
         pause=measure_of(result.reported),
-        witnesses=Witnesses(**{w.value: _bounds(witnesses.get(w)) for w in Witness}),
+        witnesses=Witnesses(**{w.value: witnesses.get(w) for w in Witness}),
         agreeing=tuple(pause.agreeing) if pause is not None else (),
         closure_ns=pause.closure_ns if pause is not None else None,
-        closure=_bounds(pause.closure) if pause is not None else None,
+        closure=pause.closure if pause is not None else None,
         closes=pause is not None and pause.closes,
         offset=Offsets(measure_of(result.before), measure_of(result.at_resume), measure_of(result.final)),
         resync=_resync(result, expect),
-        drift=Drifts(_drift(result.drift_before), _drift(result.drift_after)),
+        drift=Drifts(result.drift_before, result.drift_after),
         boot_id_unchanged=result.boot_id_unchanged,
         kernel_stalls=trouble + unknown,
         kernel_notes=notes,
@@ -243,11 +223,11 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         outcome=outcome_of(list(found)),
         disagreeing=tuple(pause.disagreeing) if pause is not None else (),
         noise_ns=pause.noise_ns if pause is not None else None,
-        at_rest=_bounds(pause.at_rest) if pause is not None else None,
+        at_rest=pause.at_rest if pause is not None else None,
         cell=obs.cell,
         control=result.control,
         felt=measure_of(pause.pause) if pause is not None and pause.pause != result.reported else None,
-        stamps=_bounds(pause.stamps) if pause is not None else None,
+        stamps=pause.stamps if pause is not None else None,
         steps=tuple(_part(part) for part in result.steps),
         predictions=tuple(
             Predicted(h.claim, h.predicted, h.measured, h.agrees) for h in prediction_checks(result)

@@ -23,7 +23,7 @@ from lab.core.result import CycleResult
 from lab.core.scheduled.model import Event, Happening
 from lab.core.verdict import Finding, Outcome, worst
 from lab.record.journal import History
-from lab.record.model import Bounds, CycleRecord, Measure
+from lab.record.model import CycleRecord, Measure
 from lab.record.model_events import EventRecord as EventMember
 from lab.record.model_events import MemberRecord as GuestMember
 from lab.record.model_events import Moment
@@ -150,10 +150,10 @@ def _moment(stamp: Stamp | None, published: Stamp | None, guest: str = "") -> Mo
     return Moment(stamp.real_ns, None if published is None else stamp.raw_ns - published.raw_ns, guest)
 
 
-def _since(interval: Interval | None, published: Stamp | None) -> Bounds | None:
+def _since(interval: Interval | None, published: Stamp | None) -> Interval | None:
     if interval is None or published is None:
         return None
-    return Bounds(interval.low_ns - published.raw_ns, interval.high_ns - published.raw_ns)
+    return interval.shifted(-published.raw_ns)
 
 
 def _measure(interval: Interval | None) -> Measure | None:
@@ -219,7 +219,7 @@ def event_of(timeline: EventTimeline, found: Sequence[Finding]) -> EventMember:
         cancelled=_moment(timeline.cancelled, first),
         gone=_moment(timeline.gone, first),
         given_ns=timeline.notice_ns,
-        after_not_before=None if after is None else Bounds(after.low_ns, after.high_ns),
+        after_not_before=after,
         kept=_within_announced(timeline),
         longest=_measure(max(pauses, key=lambda pause: pause.mid_ns, default=None)),
         members=tuple(_member(timeline, member) for member in timeline.members),

@@ -8,24 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lab.core.clock import Interval
+from lab.core.effects import Backward, Timers
 from lab.core.history import Host as Host
 from lab.core.verdict import Finding, Outcome
 from lab.record.model_clock import AuditRecord as AuditRecord
-from lab.record.model_clock import Bounds as Bounds
 from lab.record.model_clock import Clocksource as Clocksource
-from lab.record.model_clock import DriftBounds as DriftBounds
 from lab.record.model_clock import Drifts as Drifts
 from lab.record.model_clock import ForecastRecord as ForecastRecord
 from lab.record.model_clock import Measure as Measure
 from lab.record.model_clock import Moved as Moved
 from lab.record.model_clock import Offsets as Offsets
 from lab.record.model_clock import PointRecord as PointRecord
-from lab.record.model_clock import ReachedRecord as ReachedRecord
 from lab.record.model_clock import ResyncRecord as ResyncRecord
 from lab.record.model_events import ApartRecord as ApartRecord
 from lab.record.model_events import DomainRecord as DomainRecord
 from lab.record.model_events import EventRecord as EventRecord
-from lab.record.model_events import GateRecord as GateRecord
 from lab.record.model_events import MemberRecord as MemberRecord
 from lab.record.model_events import Moment as Moment
 from lab.record.model_events import OneAtATime as OneAtATime
@@ -41,10 +39,10 @@ class Playbook:
 
 @dataclass(frozen=True)
 class Witnesses:
-    hypervisor: Bounds | None = None
-    lag: Bounds | None = None
-    gap: Bounds | None = None
-    silence: Bounds | None = None
+    hypervisor: Interval | None = None
+    lag: Interval | None = None
+    gap: Interval | None = None
+    silence: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -84,44 +82,19 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class TimerFleet:
-    """Timers of one kind in the guest. buckets: upper edge of the lateness in nanoseconds, and how many."""
-
-    kind: str
-    timers: int
-    count: int
-    buckets: tuple[tuple[int, int], ...]
-    worst_ns: int
-    at_once: int
-    early: int
-
-
-@dataclass(frozen=True)
-class BackwardRecord:
-    """Looks at a clock, each handed the one before by vCPU from_cpu: how many read less, by how much."""
-
-    clock: str
-    from_cpu: int
-    to_cpu: int
-    looks: int
-    backward: int
-    worst_ns: int
-
-
-@dataclass(frozen=True)
 class EffectsRecord:
     """What else the pause did. looks, backward: of clocks handed from vCPU to vCPU, all of them; clocks: the
     same, one by one. rtc_before, rtc_after: RTC minus REALTIME around the pause. boot_minus_mono_ns: how far
     BOOTTIME left MONOTONIC."""
 
-    timers: tuple[TimerFleet, ...] = ()
+    timers: tuple[Timers, ...] = ()
     looks: int = 0
     backward: int = 0
     backward_worst_ns: int = 0
     rtc_before: Measure | None = None
     rtc_after: Measure | None = None
     boot_minus_mono_ns: int | None = None
-    clocks: tuple[BackwardRecord, ...] = ()
+    clocks: tuple[Backward, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,7 +150,7 @@ class CycleRecord:
     witnesses: Witnesses
     agreeing: tuple[str, ...]
     closure_ns: int | None
-    closure: Bounds | None
+    closure: Interval | None
     closes: bool
     offset: Offsets
     resync: ResyncRecord | None
@@ -191,11 +164,11 @@ class CycleRecord:
     outcome: Outcome
     disagreeing: tuple[str, ...] = ()
     noise_ns: int | None = None
-    at_rest: Bounds | None = None
+    at_rest: Interval | None = None
     cell: str = ""
     control: bool = False
     felt: Measure | None = None
-    stamps: Bounds | None = None
+    stamps: Interval | None = None
     steps: tuple[StepRecord, ...] = ()
     predictions: tuple[Predicted, ...] = ()
     memory: Memory | None = None

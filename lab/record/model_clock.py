@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Bounds:
-    low_ns: int
-    high_ns: int
+from lab.core.clock import Interval
+from lab.core.drift import Drift
+from lab.core.resync import Reached
 
 
 @dataclass(frozen=True)
@@ -40,20 +38,12 @@ class ForecastRecord:
 
     repaired: bool | None
     correction: str | None
-    within: Bounds | None
-    residual: Bounds | None
+    within: Interval | None
+    residual: Interval | None
     text: str
     sources: tuple[str, ...] = ()
     agrees: bool | None = None
     verdict: str = ""
-
-
-@dataclass(frozen=True)
-class ReachedRecord:
-    """The time from the resume to the first instant from which |offset| stays within limit_ns."""
-
-    limit_ns: int
-    time: Bounds | None
 
 
 @dataclass(frozen=True)
@@ -83,7 +73,7 @@ class ResyncRecord:
     said: str
     curve: tuple[PointRecord, ...] = ()
     forecast: ForecastRecord | None = None
-    reached: tuple[ReachedRecord, ...] = ()
+    reached: tuple[Reached, ...] = ()
     slew_ppm: float | None = None
     program: str = ""
     config: str = ""
@@ -92,17 +82,9 @@ class ResyncRecord:
 
 
 @dataclass(frozen=True)
-class DriftBounds:
-    ppm: float
-    low: float
-    high: float
-    window_ns: int
-
-
-@dataclass(frozen=True)
 class Drifts:
-    before: DriftBounds | None = None
-    after: DriftBounds | None = None
+    before: Drift | None = None
+    after: Drift | None = None
 
 
 @dataclass(frozen=True)

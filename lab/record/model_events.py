@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lab.core.clock import Interval
+from lab.core.rollout_result import GateHistory
 from lab.core.verdict import Outcome
-from lab.record.model_clock import Bounds, Measure
+from lab.record.model_clock import Measure
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class MemberRecord:
     approved: Moment | None = None
     frozen: Moment | None = None
     resumed: Moment | None = None
-    in_time: Bounds | None = None
+    in_time: Interval | None = None
     seen_gone: Moment | None = None
     pause: Measure | None = None
     kept: bool | None = None
@@ -71,11 +73,11 @@ class EventRecord:
     started: Moment | None = None
     frozen: Moment | None = None
     resumed: Moment | None = None
-    in_time: Bounds | None = None
+    in_time: Interval | None = None
     cancelled: Moment | None = None
     gone: Moment | None = None
     given_ns: int | None = None
-    after_not_before: Bounds | None = None
+    after_not_before: Interval | None = None
     kept: bool | None = None
     longest: Measure | None = None
     members: tuple[MemberRecord, ...] = ()
@@ -87,17 +89,6 @@ class EventRecord:
 
 
 @dataclass(frozen=True)
-class GateRecord:
-    """What came of one gate in one guest. took_ns: until it held, or was given up."""
-
-    guest: str
-    gate: str
-    ok: bool
-    why: str
-    took_ns: int
-
-
-@dataclass(frozen=True)
 class DomainRecord:
     """A domain of an availability set; a guest of none is a set by itself. stop_skew, resume_skew: between
     its first and its last guest; null of one guest, or when not seen of all."""
@@ -105,8 +96,8 @@ class DomainRecord:
     set: str
     number: int
     guests: tuple[str, ...]
-    stop_skew: Bounds | None = None
-    resume_skew: Bounds | None = None
+    stop_skew: Interval | None = None
+    resume_skew: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +117,7 @@ class WaveRecord:
     notice_ns: int | None = None
     pause: Measure | None = None
     in_time_ns: int | None = None
-    gates: tuple[GateRecord, ...] = ()
+    gates: tuple[GateHistory, ...] = ()
     outcome: Outcome = Outcome.INCONCLUSIVE
     why: str = ""
 

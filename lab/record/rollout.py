@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from lab.core.clock import Interval, Stamp
+from lab.core.clock import Stamp
 from lab.core.history import (
     CycleBegan,
     CycleEnded,
@@ -22,15 +22,8 @@ from lab.core.rollout_result import GateHistory, RolloutHistory, WaveHistory, st
 from lab.core.verdict import Finding, worst
 from lab.errors import RecordError
 from lab.record.journal import History
-from lab.record.model import Bounds, CycleRecord
-from lab.record.model_events import (
-    ApartRecord,
-    EventRecord,
-    GateRecord,
-    OneAtATime,
-    RolloutRecord,
-    WaveRecord,
-)
+from lab.record.model import CycleRecord
+from lab.record.model_events import ApartRecord, EventRecord, OneAtATime, RolloutRecord, WaveRecord
 from lab.record.model_events import DomainRecord as DomainMember
 from lab.record.statistics import spread_of_pauses
 
@@ -88,10 +81,6 @@ def rollouts_of(history: History) -> list[RolloutHistory]:
 
 def _iso(real_ns: int) -> str:
     return datetime.fromtimestamp(real_ns / 1e9, UTC).isoformat(timespec="milliseconds")
-
-
-def _bounds(interval: Interval | None) -> Bounds | None:
-    return None if interval is None else Bounds(interval.low_ns, interval.high_ns)
 
 
 def _state(history: RolloutHistory, wave: WaveHistory) -> str:
@@ -155,7 +144,7 @@ def _domains(
         skew = apart.get((cycle, domain))
         members = tuple(guest for guest in guests if sets.get(guest) == domain)
         stop, resume = (skew.stop, skew.resume) if skew is not None else (None, None)
-        found.append(DomainMember(*domain, members, _bounds(stop), _bounds(resume)))
+        found.append(DomainMember(*domain, members, stop, resume))
     return tuple(found)
 
 
@@ -181,7 +170,7 @@ def _begun(
         notice_ns=min(notices, default=None),
         pause=spread_of_pauses(cycles),
         in_time_ns=max(times) if times and len(times) == len(wave.guests) else None,
-        gates=tuple(GateRecord(g.guest, g.gate, g.ok, g.why, g.took_ns) for g in wave.gates),
+        gates=wave.gates,
         outcome=(outcome := worst(f.outcome for f in judged.get(wave.cycle, ()))),
         why=next((f.why for f in judged.get(wave.cycle, ()) if f.outcome is outcome and f.why), ""),
     )

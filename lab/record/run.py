@@ -37,20 +37,16 @@ from lab.record.event_timelines import (
 from lab.record.journal import History
 from lab.record.model import ApartRecord as ApartRecord
 from lab.record.model import AuditRecord as AuditRecord
-from lab.record.model import BackwardRecord as BackwardRecord
-from lab.record.model import Bounds as Bounds
 from lab.record.model import Calibration as Calibration
 from lab.record.model import CellRecord as CellRecord
 from lab.record.model import Clocksource as Clocksource
 from lab.record.model import Comparison as Comparison
 from lab.record.model import CycleRecord as CycleRecord
 from lab.record.model import DomainRecord as DomainRecord
-from lab.record.model import DriftBounds as DriftBounds
 from lab.record.model import Drifts as Drifts
 from lab.record.model import EffectsRecord as EffectsRecord
 from lab.record.model import EventRecord as EventRecord
 from lab.record.model import ForecastRecord as ForecastRecord
-from lab.record.model import GateRecord as GateRecord
 from lab.record.model import GuestRecord as GuestRecord
 from lab.record.model import Host as Host
 from lab.record.model import LeftOutRecord as LeftOutRecord
@@ -65,13 +61,11 @@ from lab.record.model import OneAtATime as OneAtATime
 from lab.record.model import Playbook as Playbook
 from lab.record.model import PointRecord as PointRecord
 from lab.record.model import Predicted as Predicted
-from lab.record.model import ReachedRecord as ReachedRecord
 from lab.record.model import ResyncRecord as ResyncRecord
 from lab.record.model import RolloutRecord as RolloutRecord
 from lab.record.model import Run as Run
 from lab.record.model import Statistic as Statistic
 from lab.record.model import StepRecord as StepRecord
-from lab.record.model import TimerFleet as TimerFleet
 from lab.record.model import WaveRecord as WaveRecord
 from lab.record.model import Witnesses as Witnesses
 from lab.record.rebuild import observations_of, plan_of

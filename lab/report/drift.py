@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lab.core.clock import Interval
+from lab.core.drift import Drift
 from lab.core.drift_study import Course, Discipline, DriftPoint, Look
 from lab.core.offsets import Sample
 from lab.core.quantities import (
@@ -27,7 +28,6 @@ from lab.core.quantities import (
     format_seconds,
 )
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.record.run import DriftBounds
 from lab.report.live import stderr_console
 from lab.report.numbers import drift
 from lab.report.page import Page
@@ -194,7 +194,7 @@ def _rate(course: Course) -> str:
     look = course.drift
     if look is None:
         return "too short to tell"
-    text = drift(DriftBounds(look.ppm, look.low, look.high, look.window_ns))
+    text = drift(Drift(look.ppm, look.low, look.high, look.window_ns))
     return text if course.straight else f"{text} on the whole"
 
 

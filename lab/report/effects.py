@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lab.core.effects import Backward, Timers
 from lab.core.quantities import format_edge, format_magnitude
 from lab.core.units import NS_PER_MS
-from lab.record.run import BackwardRecord, CycleRecord, EffectsRecord, Run, TimerFleet
+from lab.record.run import CycleRecord, EffectsRecord, Run
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table, forms
@@ -55,7 +56,7 @@ ABOVE = 1 << 62
 """Stands for the last bucket, which has no upper edge."""
 
 
-def _decades(fleet: TimerFleet) -> dict[int, int]:
+def _decades(fleet: Timers) -> dict[int, int]:
     """How many were late by at most 1 ms, 10 ms, 100 ms, and so on; by upper edge, without empty ones."""
     found: dict[int, int] = {}
     for number, (edge_ns, count) in enumerate(fleet.buckets):
@@ -68,11 +69,11 @@ def _decades(fleet: TimerFleet) -> dict[int, int]:
     return found
 
 
-_Timers = tuple[TimerFleet, Mapping[int, int]]
+_Timers = tuple[Timers, Mapping[int, int]]
 """Timers of a kind, and how many were late by how much."""
 
 
-def _timers(page: Page, fleets: Sequence[TimerFleet]) -> None:
+def _timers(page: Page, fleets: Sequence[Timers]) -> None:
     if not fleets:
         return
     merged = [_decades(fleet) for fleet in fleets]
@@ -110,7 +111,7 @@ def _early(row: _Timers) -> Piece:
     return f"{row[0].early}", "magenta" if row[0].early else "dim"
 
 
-def _at_once(fleet: TimerFleet) -> str:
+def _at_once(fleet: Timers) -> str:
     return f"{fleet.at_once} of {fleet.timers}" if fleet.at_once else ""
 
 
@@ -128,8 +129,8 @@ def _worst_timers(page: Page, watched: Sequence[_GuestCycle]) -> None:
     page.labelled("timers", text, style="magenta" if early else "")
 
 
-def _by_clock(given: Sequence[BackwardRecord]) -> dict[str, list[BackwardRecord]]:
-    found: dict[str, list[BackwardRecord]] = {}
+def _by_clock(given: Sequence[Backward]) -> dict[str, list[Backward]]:
+    found: dict[str, list[Backward]] = {}
     for one in given:
         found.setdefault(one.clock, []).append(one)
     return found

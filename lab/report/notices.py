@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from lab.core.clock import Interval
 from lab.core.quantities import LONG_NS, format_as_written, format_length, format_number, format_seconds
 from lab.core.scheduled.model import EventType
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
-from lab.record.run import Bounds, EventRecord, Measure, Moment, Run
+from lab.record.run import EventRecord, Measure, Moment, Run
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, Table, forms
@@ -212,7 +213,7 @@ def announced_text(events: Sequence[EventRecord]) -> str:
     return f"{shown}; felt: {', '.join(felt)}"
 
 
-def _against(after: Sequence[Bounds]) -> str:
+def _against(after: Sequence[Interval]) -> str:
     """The freeze against NotBefore."""
     early = [-bounds.high_ns for bounds in after if bounds.high_ns < 0]
     late = [bounds.low_ns for bounds in after if bounds.low_ns >= 0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from lab.core.clock import Interval
 from lab.core.drift import Drift
 from lab.core.quantities import DOWN, UP, format_bounded, format_number, format_rate, format_table_ms
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.record.run import Bounds, DriftBounds, Limits, Measure, PointRecord
+from lab.record.run import Limits, Measure, PointRecord
 
 NOT_MEASURED = "not measured"
 FINE_PPM = 1.0
@@ -36,18 +37,18 @@ def behind(measure: Measure | None, *, unit: bool = True) -> str:
     return interval(Measure(-measure.value_ns, -measure.high_ns, -measure.low_ns), unit=unit)
 
 
-def drift(bounds: DriftBounds | None) -> str:
+def drift(bounds: Drift | None) -> str:
     """ "+9 ± 354 ppm"."""
     return NOT_MEASURED if bounds is None else format_rate(bounds.ppm, bounds.low, bounds.high)
 
 
-def wanted_window(bounds: DriftBounds) -> int | None:
+def wanted_window(bounds: Drift) -> int | None:
     """The window that would bound the drift to FINE_PPM; None when this one does."""
     known = Drift(bounds.ppm, bounds.low, bounds.high, bounds.window_ns)
     return known.window_for_ns(FINE_PPM) if known.bound_ppm > FINE_PPM else None
 
 
-def leftover(value_ns: int, bounds: Bounds) -> str:
+def leftover(value_ns: int, bounds: Interval) -> str:
     """A difference that should be nothing, and where it lies: "-0.4 ms (-3.6 to +12.1 ms)"."""
     low = format_number(bounds.low_ns, NS_PER_MS, 1, DOWN, "+")
     high = format_number(bounds.high_ns, NS_PER_MS, 1, UP, "+")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lab.core.clock import Interval
 from lab.core.mechanism import ResyncMechanism
 from lab.core.quantities import (
     UP,
@@ -15,7 +16,7 @@ from lab.core.quantities import (
     format_rough,
 )
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.record.run import Bounds, CycleRecord, ForecastRecord, ResyncRecord
+from lab.record.run import CycleRecord, ForecastRecord, ResyncRecord
 from lab.report.numbers import interval
 from lab.report.table import Piece
 
@@ -64,7 +65,7 @@ def side(value_ns: int) -> str:
     return f"{text} {'behind' if value_ns < 0 else 'ahead'}"
 
 
-def place(where: Bounds) -> str:
+def place(where: Interval) -> str:
     """Where a predicted offset lies: "3 s behind", "0–1 s behind", "± 20 ms"."""
     low, high = where.low_ns, where.high_ns
     if low != -high and abs(low + high) >= 20 * (high - low):
@@ -114,7 +115,7 @@ def _either(mechanism: str) -> str:
     return "step or slew" if daemon else "repaired"
 
 
-def _when(within: Bounds | None, resync: ResyncRecord) -> str:
+def _when(within: Interval | None, resync: ResyncRecord) -> str:
     if within is None:
         return ""
     most = format_at_latest(within.high_ns, coarse=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from rich.cells import cell_len
 
+from lab.core.clock import Interval
+from lab.core.drift import Drift
 from lab.core.quantities import (
     UP,
     format_at_latest,
@@ -17,7 +19,7 @@ from lab.core.quantities import (
     format_table_ms,
 )
 from lab.core.units import NS_PER_S, format_duration
-from lab.record.run import Bounds, CycleRecord, DriftBounds, Limits, PointRecord, ResyncRecord, Run, Statistic
+from lab.record.run import CycleRecord, Limits, PointRecord, ResyncRecord, Run, Statistic
 from lab.report.claims import show_claims
 from lab.report.curve import show_curve
 from lab.report.cycles import Row, rows_of
@@ -174,7 +176,7 @@ def _alone(page: Page, cycle: CycleRecord, resync: ResyncRecord) -> None:
             page.labelled("predicted", forecast.text, before=[(text, style), ("  ", "")])
 
 
-def _reached(time: Bounds | None) -> str:
+def _reached(time: Interval | None) -> str:
     if time is None:
         return "not seen"
     return f"after {format_at_latest(time.high_ns)}" if time.high_ns else "at once"
@@ -221,17 +223,17 @@ def resync_line(page: Page, resync: ResyncRecord, cycle: CycleRecord) -> str:
     return text
 
 
-def _hull(given: Sequence[DriftBounds]) -> DriftBounds | None:
+def _hull(given: Sequence[Drift]) -> Drift | None:
     """What contains all of them. Its window is the shortest."""
     if not given:
         return None
     low, high = min(d.low for d in given), max(d.high for d in given)
     if len(given) == 1:
         return given[0]
-    return DriftBounds((low + high) / 2, low, high, min(d.window_ns for d in given))
+    return Drift((low + high) / 2, low, high, min(d.window_ns for d in given))
 
 
-def _over(rate: DriftBounds | None, many: bool) -> str:
+def _over(rate: Drift | None, many: bool) -> str:
     return drift(rate) if rate is None or many else f"{drift(rate)} over {format_length(rate.window_ns)}"
 
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from lab.core.clock import Interval
+from lab.core.drift import Drift
 from lab.core.plan import FreezeMethod
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Finding, Outcome, worst
 from lab.record.run import (
     SCHEMA,
-    Bounds,
     Clocksource,
     CycleRecord,
-    DriftBounds,
     Drifts,
     ForecastRecord,
     GuestRecord,
@@ -80,7 +80,8 @@ def resync(**changes: Any) -> ResyncRecord:
 
 def forecast(agrees: bool | None, verdict: str, **changes: Any) -> ForecastRecord:
     predicted = ForecastRecord(
-        True, "step", Bounds(0, 2 * NS_PER_S), Bounds(-20 * NS_PER_MS, 20 * NS_PER_MS), "one step at once",
+        True, "step", Interval(0, 2 * NS_PER_S), Interval(-20 * NS_PER_MS, 20 * NS_PER_MS),
+        "one step at once",
         ("a manual",), agrees, verdict,
     )  # fmt: skip
     return replace(predicted, **changes)
@@ -98,16 +99,14 @@ def cycle(index: int = 0, **changes: Any) -> CycleRecord:
         budget_ns=30 * NS_PER_S,
         used_ns=5_012 * NS_PER_MS,
         pause=ms(5006.4 + more, 0.55),
-        witnesses=Witnesses(*[Bounds(5_006 * NS_PER_MS, 5_007 * NS_PER_MS)] * 4),
+        witnesses=Witnesses(*[Interval(5_006 * NS_PER_MS, 5_007 * NS_PER_MS)] * 4),
         agreeing=("hypervisor", "lag", "silence"),
         closure_ns=-200_000,
-        closure=Bounds(-1_300_000, 900_000),
+        closure=Interval(-1_300_000, 900_000),
         closes=True,
         offset=Offsets(ms(0.2, 0.3), ms(-5006.1 - more, 0.7), ms(0.3, 0.4)),
         resync=resync(),
-        drift=Drifts(
-            DriftBounds(-3.2, -44.0, 37.6, 4 * NS_PER_S), DriftBounds(2.1, -15.9, 20.1, 8 * NS_PER_S)
-        ),
+        drift=Drifts(Drift(-3.2, -44.0, 37.6, 4 * NS_PER_S), Drift(2.1, -15.9, 20.1, 8 * NS_PER_S)),
         boot_id_unchanged=True,
         kernel_stalls=(),
         clocksource=Clocksource("acpi_pm", "acpi_pm"),
@@ -247,7 +246,7 @@ def inconclusive() -> Run:
 def many_cycles() -> Run:
     cycles = [control(0), control(1), *(cycle(i) for i in range(2, 12))]
     cycles[4] = replace(cycles[4], closes=False, closure_ns=312 * NS_PER_MS, outcome=Outcome.INCONCLUSIVE,
-                        closure=Bounds(311 * NS_PER_MS, 313 * NS_PER_MS))  # fmt: skip
+                        closure=Interval(311 * NS_PER_MS, 313 * NS_PER_MS))  # fmt: skip
     found = [finding(Outcome.INCONCLUSIVE, "closure", "unaccounted: 311.0 ms", index=4)]
     for index in (7, 8, 9):
         cycles[index] = stays_behind(index)

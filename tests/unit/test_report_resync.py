@@ -9,13 +9,14 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from lab.core.clock import Interval
+from lab.core.effects import Backward, Timers
 from lab.core.quantities import format_at_latest, format_at_least, format_between
+from lab.core.resync import Reached
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
 from lab.record.run import (
     AuditRecord,
-    BackwardRecord,
-    Bounds,
     Calibration,
     CellRecord,
     CycleRecord,
@@ -24,9 +25,7 @@ from lab.record.run import (
     Moved,
     Offsets,
     PointRecord,
-    ReachedRecord,
     Run,
-    TimerFleet,
 )
 from lab.report.claims import claim_text
 from lab.report.curve import show_curve
@@ -70,27 +69,27 @@ def plain(made: Run) -> str:
     ],
 )
 def test_where_an_offset_is_predicted(low: int, high: int, text: str) -> None:
-    assert place(Bounds(low, high)) == text
+    assert place(Interval(low, high)) == text
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
         ({}, "step ≤ 2 s"),
-        ({"correction": "slew", "within": Bounds(30 * S, 36 * S)}, "slew not before 30 s"),
-        ({"correction": "slew", "within": Bounds(5 * S, 7_100 * MS)}, "slew 5–7.1 s"),
-        ({"within": Bounds(32 * S, 2048 * S)}, "step not before 32 s"),
-        ({"within": Bounds(0, 2048 * S)}, "step ≤ 35 min"),
+        ({"correction": "slew", "within": Interval(30 * S, 36 * S)}, "slew not before 30 s"),
+        ({"correction": "slew", "within": Interval(5 * S, 7_100 * MS)}, "slew 5–7.1 s"),
+        ({"within": Interval(32 * S, 2048 * S)}, "step not before 32 s"),
+        ({"within": Interval(0, 2048 * S)}, "step ≤ 35 min"),
         ({"within": None}, "step"),
         ({"correction": None}, "repaired ≤ 2 s"),
-        ({"residual": Bounds(-S, 0)}, "step ≤ 2 s → 0–1 s behind"),
-        ({"correction": "none", "within": None, "residual": Bounds(0, 0)}, "nothing to repair"),
+        ({"residual": Interval(-S, 0)}, "step ≤ 2 s → 0–1 s behind"),
+        ({"correction": "none", "within": None, "residual": Interval(0, 0)}, "nothing to repair"),
         (
-            {"repaired": False, "correction": "none", "within": None, "residual": Bounds(-3 * S, -3 * S)},
+            {"repaired": False, "correction": "none", "within": None, "residual": Interval(-3 * S, -3 * S)},
             "stays 3 s behind",
         ),
         (
-            {"repaired": False, "correction": None, "within": None, "residual": Bounds(-3 * S, -3 * S)},
+            {"repaired": False, "correction": None, "within": None, "residual": Interval(-3 * S, -3 * S)},
             "stays 3 s behind",
         ),
         ({"repaired": None, "correction": None, "within": None, "residual": None}, "open"),
@@ -359,7 +358,7 @@ def test_a_plot_fits_its_page_and_names_the_end_of_its_time(until: int, width: i
 
 
 def test_a_single_run_has_a_plot_and_the_times_to_each_limit() -> None:
-    reached = (ReachedRecord(S, Bounds(0, 140 * MS)), ReachedRecord(MS, None))
+    reached = (Reached(S, Interval(0, 140 * MS)), Reached(MS, None))
     made = run(guest("web-0", cycle(resync=resync(reached=reached, forecast=forecast(True, "as predicted")))))
     text = shown(made, 80)
     assert re.search(r"100 ms┤.*╌.* ± 100 ms", text)
@@ -438,12 +437,10 @@ def test_a_matrix_tells_the_wrong_ones_and_counts_the_others() -> None:
 
 # -- effects --------------------------------------------------------------------------------------
 
-FLEET = TimerFleet(
-    "timerfd realtime", 64, 1093, ((MS, 1000), (10 * MS, 29), (S, 0), (1 << 62, 64)), 3 * S, 64, 0
-)
+FLEET = Timers("timerfd realtime", 64, 1093, ((MS, 1000), (10 * MS, 29), (S, 0), (1 << 62, 64)), 3 * S, 64, 0)
 EFFECTS = EffectsRecord(
     (FLEET,), 2000, 0, 0, ms(-2, 1), ms(3, 1), 0,
-    (BackwardRecord("monotonic", 0, 1, 1000, 0, 0), BackwardRecord("realtime", 1, 0, 1000, 0, 0)),
+    (Backward("monotonic", 0, 1, 1000, 0, 0), Backward("realtime", 1, 0, 1000, 0, 0)),
 )  # fmt: skip
 
 
@@ -474,7 +471,7 @@ def test_timers_have_a_histogram() -> None:
 
 def test_clocks_that_went_backward_are_told_with_their_evidence() -> None:
     assert "backward      monotonic: never, in 1000 looks, all from vCPU to vCPU" in plain(with_effects())
-    wrong = (BackwardRecord("monotonic", 0, 1, 1000, 2, 40_000), BackwardRecord("monotonic", 0, 0, 500, 0, 0))
+    wrong = (Backward("monotonic", 0, 1, 1000, 2, 40_000), Backward("monotonic", 0, 0, 500, 0, 0))
     text = plain(with_effects(clocks=wrong))
     assert "backward      monotonic: 2 of 1500 looks, by 0.04 ms at worst (vCPU 0 to 1)" in text
 

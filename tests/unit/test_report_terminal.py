@@ -15,9 +15,10 @@ import pytest
 from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
+from lab.core.clock import Interval
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
-from lab.record.run import Bounds, Clocksource, Drifts, Offsets, Playbook, Run
+from lab.record.run import Clocksource, Drifts, Offsets, Playbook, Run
 from lab.report import reasons
 from lab.report.terminal import render
 from tests.unit.builders import (
@@ -247,7 +248,7 @@ def test_a_surprise_of_all_cycles_is_one_with_its_count() -> None:
 
 def test_a_cycle_that_does_not_close_is_marked() -> None:
     ms_ = NS_PER_MS
-    open_one = cycle(closes=False, closure_ns=312 * ms_, closure=Bounds(311 * ms_, 313 * ms_))
+    open_one = cycle(closes=False, closure_ns=312 * ms_, closure=Interval(311 * ms_, 313 * ms_))
     text = page(
         run(guest("web-0", cycle(0), open_one), playbook=Playbook("x", "")), terminal(80, colour=True)
     )

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from lab.core.clock import Interval
+from lab.core.drift import Drift
 from lab.core.quantities import DOWN, UP, format_at_latest, format_ms, format_seconds, format_table_ms
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
-from lab.record.run import Bounds, DriftBounds, Limits, PointRecord
+from lab.record.run import Limits, PointRecord
 from lab.report import numbers, text
 
 NS = st.integers(-(10**13), 10**13)
@@ -63,7 +65,7 @@ def test_bare_numbers() -> None:
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_shown_drift_contains_the_drift(ppm: float, below: float, above: float) -> None:
-    shown = numbers.drift(DriftBounds(ppm, ppm - below, ppm + above, NS_PER_S))
+    shown = numbers.drift(Drift(ppm, ppm - below, ppm + above, NS_PER_S))
     value, bound = re.fullmatch(r"([+-][0-9.]+) ± ([0-9.]+) ppm", shown).groups()  # type: ignore[union-attr]
     slack = Fraction(1, 10**5)
     assert Fraction(value) - Fraction(bound) <= Fraction(ppm - below) + slack
@@ -82,7 +84,7 @@ def test_an_upper_limit_is_not_rounded_down(ns: int) -> None:
 
 @given(NS, st.integers(0, 10**12), st.integers(0, 10**12))
 def test_what_is_left_over_lies_in_what_is_shown(ns: int, below: int, above: int) -> None:
-    shown = numbers.leftover(ns, Bounds(ns - below, ns + above))
+    shown = numbers.leftover(ns, Interval(ns - below, ns + above))
     low, high = re.search(r"\(([+-][0-9.]+) to ([+-][0-9.]+) ms\)", shown).groups()  # type: ignore[union-attr]
     assert Fraction(low) * NS_PER_MS <= ns - below + 1
     assert Fraction(high) * NS_PER_MS >= ns + above - 1
