@@ -14,7 +14,9 @@ from lab.errors import Interrupted, UsageError
 if TYPE_CHECKING:
     from lab.events.client import Control
 
-events = typer.Typer(no_args_is_help=True, help="Run the metadata service alone, and drive its events.")
+events = typer.Typer(
+    no_args_is_help=True, help="Run the metadata service without a run, and control its events."
+)
 
 LISTEN = "127.0.0.1:8169"
 TURN_NS = 50_000_000
@@ -22,8 +24,10 @@ LOOK_NS = 100_000_000
 SILENT_S = 10
 """Clients ask each second; some every few."""
 
-Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Which service, when several run.")]
-Id = Annotated[str, typer.Argument(metavar="ID", help="An event's id, or the beginning of one.")]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The service's name, when several run.")
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The event's id, or its beginning.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -31,11 +35,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def serve(
     listen: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDRESS:PORT[=GUEST]", help=f"A guest's door; {LISTEN}=web-0 by default."),
+        typer.Option(metavar="ADDRESS:PORT[=GUEST]", help=f"A guest's listener; {LISTEN}=web-0 by default."),
     ] = None,
     inside: Annotated[
         list[str] | None,
-        typer.Option("--in", metavar="GUEST", help="A kept guest: it is at 169.254.169.254 there."),
+        typer.Option(
+            "--in", metavar="GUEST", help="A kept guest, which gets the service at 169.254.169.254."
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=GUEST,…", help="An availability set.")
@@ -45,30 +51,32 @@ def serve(
         typer.Option(
             "--scale-set",
             metavar="NAME=GUEST,…",
-            help="A scale set: events call them NAME_0, NAME_1 and so on.",
+            help="A scale set; its guests are NAME_0, NAME_1 … in events.",
         ),
     ] = None,
     compute_names: Annotated[
         list[str] | None,
         typer.Option(
-            "--compute-name", metavar="GUEST=NAME", help="What events call a guest; its own name by default."
+            "--compute-name", metavar="GUEST=NAME", help="A guest's name in events; its own by default."
         ),
     ] = None,
     instance: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH=VALUE", help="What /metadata/instance/PATH says, such as compute/zone=1."),
+        typer.Option(metavar="PATH=VALUE", help="A value of /metadata/instance, such as compute/zone=1."),
     ] = None,
     time_factor: Annotated[
-        float | None, typer.Option(metavar="N", help="Time of the service's passes so much faster; 60.")
+        float | None, typer.Option(metavar="N", help="Speed of the service's time; 60 by default.")
     ] = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="A time factor of 1.")] = False,
     first_answer: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The first answer is late by this, before the factor.")
+        str | None, typer.Option(metavar="TIME", help="Delay of the first answer, in the service's time.")
     ] = None,
-    rate_limit: Annotated[bool, typer.Option("--rate-limit", help="429 past 5 requests a second.")] = False,
+    rate_limit: Annotated[
+        bool, typer.Option("--rate-limit", help="Answer 429 to more than 5 requests a second.")
+    ] = False,
     name: Annotated[str, typer.Option(metavar="NAME", help="The service's name.")] = "default",
 ) -> None:
-    """Run the service until it is interrupted; what happens is told line by line."""
+    """Run the service until Ctrl-C, with a line for each occurrence."""
     from lab.core.announcement import RATE_LIMIT
     from lab.core.scheduled.model import Rules
     from lab.events.client import SOCKET
@@ -120,47 +128,49 @@ def serve(
                     log.show(one, known.get(one.event))
                 clock.sleep_until(clock.now().raw_ns + TURN_NS)
     except Interrupted:
-        page.put(("ended; nothing of it is left", "dim"))
+        page.put(("the metadata service has ended", "dim"))
 
 
 @events.command()
 def announce(
     guests: Annotated[list[str] | None, typer.Argument(metavar="[GUEST]...")] = None,
-    everyone: Annotated[bool, typer.Option("--all", help="To all guests of the service.")] = False,
+    everyone: Annotated[bool, typer.Option("--all", help="For all guests of the service.")] = False,
     kind: Annotated[
         str, typer.Option("--type", metavar="TYPE", help="Freeze, Reboot, Redeploy, Preempt or Terminate.")
     ] = "Freeze",
     notice: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Until NotBefore, before the time factor; the type's minimum."),
+        typer.Option(
+            metavar="TIME", help="Time until NotBefore, in the service's time; the type's minimum by default."
+        ),
     ] = None,
     lasts: Annotated[
         str | None,
-        typer.Option("--for", metavar="TIME", help="Over by itself, so long after it started: a whole life."),
+        typer.Option("--for", metavar="TIME", help="Finish the event by itself this long after its start."),
     ] = None,
     duration: Annotated[
         int | None,
-        typer.Option(metavar="SECONDS", min=-1, help="DurationInSeconds; what --for needs, else 5."),
+        typer.Option(metavar="SECONDS", min=-1, help="DurationInSeconds; by default --for, else 5."),
     ] = None,
-    description: Annotated[str, typer.Option(metavar="TEXT", help="Words of your own.")] = "",
+    description: Annotated[str, typer.Option(metavar="TEXT", help="The event's Description.")] = "",
     source: Annotated[str, typer.Option(metavar="SOURCE", help="Platform or User.")] = "Platform",
     answers: Annotated[
         list[str] | None,
         typer.Option(
             "--answer",
             metavar="ANSWER",
-            help="Answer the next request so: 404, 410, 429, 500, hang, empty, plain, no-events, truncated, "
+            help="The next request's answer: 404, 410, 429, 500, hang, empty, plain, no-events, truncated, "
             "'late 5s', 'document FILE', or 200 for the truth; repeatable.",
         ),
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="The incarnation begins at 1 again.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Restart the incarnation at 1.")] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Until it has started, or with --for until it is over.")
+        bool, typer.Option("--wait", help="Wait until the event has started, or with --for until it is over.")
     ] = False,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Announce an event, one for each availability set; print the ids."""
+    """Announce an event, one for each availability set, and print its id."""
     from lab.core.scheduled.model import EventSource, EventType
 
     asked = {
@@ -193,35 +203,35 @@ def announce(
 
 @events.command()
 def approve(event: Id, name: Name = None) -> None:
-    """Approve an event for its guests: it starts."""
+    """Approve an event on behalf of its guests, which starts it."""
     _act("approve", event, name)
 
 
 @events.command()
 def start(event: Id, name: Name = None) -> None:
-    """Have an event start, approved or not."""
+    """Start an event, approved or not."""
     _act("start", event, name)
 
 
 @events.command()
 def cancel(event: Id, name: Name = None) -> None:
-    """Call an event off that has not started."""
+    """Call off an event that has not started."""
     _act("cancel", event, name)
 
 
 @events.command()
 def finish(event: Id, name: Name = None) -> None:
-    """All clear: an event that has started is over."""
+    """Finish an event that has started."""
     _act("finish", event, name)
 
 
 @events.command("list")
 def list_events(
-    everything: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include events that are over.")] = False,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the events that guests are told of."""
+    """List events."""
     control = _control(name)
     given, service = control.events(), control.service()
     shown = [one for one in given if everything or one["state"] in ("scheduled", "started")]
@@ -253,7 +263,7 @@ def _show_made(made: Sequence[Mapping[str, Any]]) -> None:
         if text == "scheduled":
             text += f", not before {local_time(one['not_before'])}, in {seconds(one['left_s'])}"
         elif text == "unheard":
-            text += ": nobody has asked for events yet, so nobody is told"
+            text += ": no guest has asked for events yet, so none gets this one"
         typer.echo(f"{one['id']}  {one['type']} of {', '.join(one['resources'])}: {text}")
 
 
@@ -269,7 +279,7 @@ def _how_to_ask(service: Mapping[str, Any], guest: str) -> str:
     (socket,) = [one["socket"] for one in service["guests"] if one["guest"] == guest]
     way, host = ("", listeners[0]) if listeners else (f"--unix-socket {socket} ", "169.254.169.254")
     ask = f"curl -H Metadata:true {way}'http://{host}{DOCUMENT}'"
-    return f"run {guest}'s client first, or ask once in its place, and announce again:\n{ask}"
+    return f"start {guest}'s client first, or request events once in its place, and announce again:\n{ask}"
 
 
 def _waits_for(service: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -282,7 +292,7 @@ def _waits_for(service: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) ->
             text = f"{one['id'][:8]}  waits for an approval, or for NotBefore in {seconds(one['left_s'])}"
             silence = silences.get(one["resources"][0])
             if silence is not None and silence > SILENT_S:
-                text += f"; nobody has asked for {seconds(silence)}, so no approval is likely"
+                text += f"; no guest has asked for {seconds(silence)}, so an approval is unlikely"
             yield text
 
 
@@ -334,7 +344,7 @@ def _answer_on_purpose(text: str) -> str | dict[str, str]:
     except ValueError:
         known = ", ".join(fault.value for fault in Fault)
         hint = f"known: {known}, 'late 5s', 'document FILE'"
-        raise UsageError(f"not known: {text!r}", where="--answer", hint=hint) from None
+        raise UsageError(f"unknown: {text!r}", where="--answer", hint=hint) from None
     return {"name": given.name, "body": given.body} if isinstance(given, Recorded) else str(given)
 
 
@@ -352,4 +362,4 @@ def _word(known: Any, text: str, option: str) -> str:
     for one in known:
         if one.value.lower() == text.lower():
             return str(one.value)
-    raise UsageError(f"not known: {text!r}", where=option, hint=f"known: {', '.join(o.value for o in known)}")
+    raise UsageError(f"unknown: {text!r}", where=option, hint=f"known: {', '.join(o.value for o in known)}")

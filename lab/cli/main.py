@@ -56,8 +56,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="Exit codes: 0 passed, 1 failed, 2 usage, 3 inconclusive, 4 the machine or a guest failed, "
-    "130 interrupted. The tests: ./freezelab test; to remove all of it: ./freezelab uninstall",
+    epilog="Exit codes: 0 passed, 1 failed, 2 usage error, 3 inconclusive, 4 environment error (the host or "
+    "a guest failed), 130 interrupted. Tests: ./freezelab test. Removal: ./freezelab uninstall.",
 )
 app.add_typer(stores.images, name="image")
 app.add_typer(stores.emulators, name="emulator")
@@ -85,7 +85,7 @@ def _main(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Freezes real guests, patches the host under them, and tells what they felt."""
+    """Freeze real guests, patch the host under them, measure the pause and the clocks."""
 
 
 def _plan(playbook: str) -> Plan:
@@ -114,16 +114,20 @@ def _show(run: Run, folder: Path, as_json: bool, junit: Path | None) -> None:
 @app.command()
 def run(
     playbook: Annotated[str, typer.Argument(help="A playbook's name or file.")] = "first-freeze",
-    repeat: Annotated[int | None, typer.Option(min=1, max=10000, help="Cycles with a freeze.")] = None,
-    control: Annotated[int | None, typer.Option(min=0, max=10000, help="Cycles without one, first.")] = None,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, max=10000, help="Number of cycles with a freeze.")
+    ] = None,
+    control: Annotated[
+        int | None, typer.Option(min=0, max=10000, help="Number of cycles without one, run first.")
+    ] = None,
     connect: Connect = None,
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
     boot: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How long a guest may take to boot.")
+        str | None, typer.Option(metavar="TIME", help="How long a guest's boot may take.")
     ] = None,
     golden: Annotated[
         bool | None,
-        typer.Option("--golden/--cold", help="Start guests from one booted before, or boot each."),
+        typer.Option("--golden/--cold", help="Start guests from a golden guest, or boot each."),
     ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for another run in this state folder to end.")
@@ -157,7 +161,7 @@ def run(
 @app.command()
 def report(
     which: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder; the last by default.")
+        str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder.  [default: the latest]")
     ] = None,
     as_json: Json = False,
     junit: JUnit = None,
@@ -177,7 +181,7 @@ def report(
 def plan(
     playbook: Annotated[str, typer.Argument(help="A playbook's name or file.")] = "first-freeze",
 ) -> None:
-    """Show what a playbook would do, and why it cannot be done here; nothing is done."""
+    """Show what a run of a playbook would do, and what is missing here."""
     from lab.report.plan import render_plan
     from lab.report.terminal import stdout_console
     from lab.session.obstacles import obstacles
@@ -188,7 +192,7 @@ def plan(
 
 @app.command()
 def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names or files.")]) -> None:
-    """Validate playbooks, and tell what they need that is not here."""
+    """Validate playbooks, and list what they need that is missing here."""
     from lab.core.plan_warnings import overruns
     from lab.session.obstacles import cautions, obstacles
 
@@ -203,9 +207,9 @@ def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names 
         found = obstacles(made)
         for obstacle in found:
             codes.add(obstacle.exit_code)
-            streams.note(f"{name}: not here: {obstacle}")
+            streams.note(f"{name}: missing here: {obstacle}")
         if not found:
-            typer.echo(f"{name}: good ({made.name})")
+            typer.echo(f"{name}: valid ({made.name})")
         for why in (*overruns(made), *cautions(made)):
             typer.echo(f"{name}: note: {why}")
     if len(codes) > 1:
@@ -213,7 +217,7 @@ def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names 
 
 
 @app.command()
-def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="How many.")] = 20) -> None:
+def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="Number of runs.")] = 20) -> None:
     """List old runs, the latest first."""
     from lab.cli.runs import latest
     from lab.report.history import render_history
@@ -227,13 +231,13 @@ def up(
     name: Annotated[str, typer.Option(help="The guest's name.")] = "web-0",
     memory: Annotated[str, typer.Option(metavar="SIZE", help="Its memory, such as 1GiB.")] = "512MiB",
     vcpus: Annotated[int, typer.Option(min=1, max=64)] = 1,
-    image: Annotated[str, typer.Option(help="An image's name.")] = "debian",
-    resync: Annotated[str, typer.Option(help="What keeps its clock in time.")] = "none",
+    image: Annotated[str, typer.Option(help="The name of an image.")] = "debian",
+    resync: Annotated[str, typer.Option(help="The mechanism that corrects its clock.")] = "none",
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
-    boot: Annotated[str | None, typer.Option(metavar="TIME", help="How long it may take to boot.")] = None,
+    boot: Annotated[str | None, typer.Option(metavar="TIME", help="How long its boot may take.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Start a guest that is kept until it is taken down."""
+    """Start a guest that is kept until `down`."""
     from lab.cli.options import accelerator_request, boot_seconds
     from lab.cli.views import view_for
     from lab.session import kept_guests
@@ -242,14 +246,14 @@ def up(
     request, boot_s = accelerator_request(accelerator), boot_seconds(boot)
     options = kept_guests.UpOptions(name, memory, vcpus, image, resync, request, boot_s)
     guest = kept_guests.up(home(), options, partial(view_for, quiet=quiet))
-    typer.echo(f"guest {guest.name} runs; freezelab down {guest.name} removes it\n{guest.login}")
+    typer.echo(f"guest {guest.name} is running; freezelab down {guest.name} removes it\n{guest.login}")
 
 
 @app.command("list")
 def list_guests(
     as_json: Annotated[bool, typer.Option("--json", help="Print the guests as JSON.")] = False,
 ) -> None:
-    """List the guests that are kept, and how to log in."""
+    """List kept guests, and how to log in."""
     import json
 
     from lab.session import kept_guests
@@ -267,10 +271,12 @@ def list_guests(
 
 @app.command()
 def down(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Kept guests.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of kept guests.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All kept guests.")] = False,
 ) -> None:
-    """Take kept guests down; nothing of them is left."""
+    """Remove kept guests."""
     from lab.session import kept_guests
     from lab.session.paths import home
 
@@ -281,13 +287,13 @@ def down(
 
 @app.command()
 def drift(
-    guest: Annotated[str | None, typer.Argument(metavar="[GUEST]", help="A kept guest.")] = None,
-    length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to look.")] = "10m",
-    every: Annotated[str, typer.Option(metavar="TIME", help="From one burst to the next.")] = "1s",
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was seen as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No plot and no progress on stderr.")] = False,
+    guest: Annotated[str | None, typer.Argument(metavar="[GUEST]", help="The name of a kept guest.")] = None,
+    length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to measure.")] = "10m",
+    every: Annotated[str, typer.Option(metavar="TIME", help="Interval between bursts of readings.")] = "1s",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No plot on stderr.")] = False,
 ) -> None:
-    """Look at a kept guest's free-running clocks for long; Ctrl-C ends it with what was seen so far."""
+    """Measure the drift of a kept guest's clocks; Ctrl-C ends it early."""
     import json
 
     from lab.report.drift import render_look, watching
@@ -306,16 +312,16 @@ def drift(
 
 @app.command()
 def calibrate(
-    cycles: Annotated[int | None, typer.Option(min=1, max=10000, help="Pauses to inject.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A few only: a rough figure.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Show the last one; nothing is done.")] = False,
-    forget: Annotated[bool, typer.Option("--forget", help="Remove the last one; nothing is done.")] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Decides the order of the pauses.")] = None,
+    cycles: Annotated[int | None, typer.Option(min=1, max=10000, help="Number of pauses.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few pauses, for a rough figure.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Only show the last calibration.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Only remove the last calibration.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Determines the order of the pauses.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Find out how exact the lab is here: pauses of known length, measured as if nobody had told."""
+    """Measure the lab's own error here, with pauses of known length."""
     from lab.session import calibration
     from lab.session.paths import home
 
@@ -336,7 +342,7 @@ def calibrate(
     if as_json:
         typer.echo(calibration.to_json(saved, stale), nl=False)
         if dropped:
-            streams.note(f"not kept: {dropped}")
+            streams.note(f"not saved: {dropped}")
     else:
         from lab.report.calibration import render_calibration
         from lab.report.terminal import stdout_console
@@ -350,11 +356,9 @@ def calibrate(
 @app.command()
 def recover(
     connect: Connect = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Have the guests run again instead of removing them.")
-    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Resume the guests instead of removing them.")] = False,
 ) -> None:
-    """Remove the guests and files that a killed run left behind, or have the guests run again."""
+    """Remove what a killed run left, or resume its guests."""
     from lab.session.recovery import recover_all
 
     for line in recover_all(connect, resume=keep):
@@ -363,7 +367,7 @@ def recover(
 
 @app.command()
 def doctor(connect: Connect = None) -> None:
-    """Tell what this machine can do, and how to mend the rest."""
+    """Check what this machine supports, and how to add what is missing."""
     from lab.report.doctor import render_checks
     from lab.report.terminal import stdout_console
     from lab.session.checks import examine
@@ -389,7 +393,7 @@ def schema(what: Annotated[str, typer.Argument(metavar="playbook|run")]) -> None
     else:
         from lab.errors import UsageError
 
-        raise UsageError(f"no schema of {what!r}", hint="known: playbook, run")
+        raise UsageError(f"there is no schema {what!r}", hint="known: playbook, run")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ def accelerator_request(text: str) -> AcceleratorRequest:
     try:
         return AcceleratorRequest(text)
     except ValueError:
-        raise UsageError(f"no accelerator {text!r}", hint="known: auto, kvm, tcg") from None
+        raise UsageError(f"unknown accelerator {text!r}", hint="known: auto, kvm, tcg") from None
 
 
 def boot_seconds(text: str | None) -> int | None:

@@ -35,8 +35,10 @@ def find_run(which: str | None) -> Path:
     if len(near) == 1:
         return near[0]
     if near:
-        raise RecordError(f"{len(near)} runs are called like {which!r}", hint=f"the latest: {near[0].name}")
-    raise RecordError(f"no run {which!r}", where=str(home() / "runs"), hint="freezelab history lists them")
+        raise RecordError(f"{len(near)} runs match {which!r}", hint=f"the latest is {near[0].name}")
+    raise RecordError(
+        f"there is no run {which!r}", where=str(home() / "runs"), hint="freezelab history lists them"
+    )
 
 
 def latest(most: int) -> list[Run]:

@@ -16,10 +16,10 @@ emulators = typer.Typer(
 
 @images.command("build")
 def image_build(
-    name: Annotated[str, typer.Argument(help="An image's name.")] = "debian",
-    force: Annotated[bool, typer.Option("--force", help="Build it again.")] = False,
+    name: Annotated[str, typer.Argument(help="The name of an image.")] = "debian",
+    force: Annotated[bool, typer.Option("--force", help="Build it even if it exists.")] = False,
 ) -> None:
-    """Build a guest image, unless it is there already."""
+    """Build a guest image, unless it is built already."""
     from lab.cli.views import build_progress
     from lab.session.images import build
     from lab.session.signals import Signals
@@ -30,7 +30,7 @@ def image_build(
 
 @images.command("list")
 def image_list() -> None:
-    """List the images that are built or can be."""
+    """List images, built or not."""
     from lab.session.images import listing
 
     for line in listing():
@@ -38,7 +38,7 @@ def image_list() -> None:
 
 
 @images.command("remove")
-def image_remove(which: Annotated[str, typer.Argument(help="An image's name or digest.")]) -> None:
+def image_remove(which: Annotated[str, typer.Argument(help="The name or digest of an image.")]) -> None:
     """Remove built images."""
     from lab.session.images import remove
 
@@ -52,7 +52,7 @@ def emulator_fetch(
         str, typer.Argument(help="backports, or a suite of this Debian's archive.")
     ] = "backports",
 ) -> None:
-    """Fetch a suite's newest QEMU; it is unpacked, not installed."""
+    """Fetch and unpack a suite's newest QEMU; nothing is installed."""
     from lab.session.emulators import fetch
     from lab.session.signals import Signals
 
@@ -62,7 +62,7 @@ def emulator_fetch(
 
 @emulators.command("list")
 def emulator_list() -> None:
-    """List the system's QEMU and those that were fetched."""
+    """List the system's QEMU and the fetched ones."""
     from lab.session.emulators import listing
 
     for line in listing():
@@ -70,7 +70,7 @@ def emulator_list() -> None:
 
 
 @emulators.command("remove")
-def emulator_remove(which: Annotated[str, typer.Argument(help="A fetched emulator's name.")]) -> None:
+def emulator_remove(which: Annotated[str, typer.Argument(help="The name of a fetched emulator.")]) -> None:
     """Remove fetched emulators."""
     from lab.session.emulators import remove
     from lab.session.signals import Signals

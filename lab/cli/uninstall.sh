@@ -63,12 +63,12 @@ uninstall() {
     fi
     going=$(what_goes)
     if [ -z "$going" ]; then
-        say "nothing of freezelab's is here but the clone $root"
+        say "there is nothing of freezelab but the clone $root"
     else
-        say "this will be removed, runs and guests that are kept included:"
+        say "this will be removed, with all runs and kept guests:"
         printf '%s\n' "$going" | grep -v /__pycache__ | sed 's/^/    /' >&2
         if [ -z "$agreed" ]; then
-            [ -t 0 ] || die "nothing was removed; to agree: $0 uninstall --yes"
+            [ -t 0 ] || die "nothing was removed; to confirm: $0 uninstall --yes"
             printf 'freezelab: remove it? [y/N] ' >&2
             read -r answer || answer=
             case $answer in
@@ -83,12 +83,12 @@ uninstall() {
         fi
         running=$(alive)
         [ -z "$running" ] ||
-            die "guests of $state still run (QEMU pid $running); nothing was removed: $0 recover ends them"
+            die "guests of $state are still running (QEMU pid $running); nothing was removed. $0 recover ends them"
         installed=$(cat "$venv/.installed" 2>/dev/null)
         what_goes | while IFS= read -r path; do rm -rf -- "$path" || say "$path cannot be removed"; done
         for folder in "$state" "$cache"; do
             rmdir -- "$folder" 2>/dev/null
-            [ ! -d "$folder" ] || say "left, as it holds what is not freezelab's: $folder"
+            [ ! -d "$folder" ] || say "left, because it has other files: $folder"
         done
     fi
     left_behind
@@ -105,11 +105,11 @@ left_behind() {
         esac
     else
         # shellcheck disable=SC2086  # a list of words
-        say "left: packages, should set-up have installed any of these: $(printf '%s ' $packages)"
+        say "left: packages, if set-up installed any of these: $(printf '%s ' $packages)"
     fi
     case ${installed:-} in
         *"user libvirt-qemu"*)
-            say "left: the user and group libvirt-qemu, which set-up made: userdel libvirt-qemu; groupdel libvirt-qemu"
+            say "left: the user and group libvirt-qemu, which set-up added: userdel libvirt-qemu; groupdel libvirt-qemu"
             ;;
     esac
     say "left: pip's own cache (python3 -m pip cache purge), and the clone: rm -r $root"

@@ -139,7 +139,7 @@ def stale_why(made_real_ns: int, machine: CalibratedMachine, now_real_ns: int, n
     """Why a calibration of `machine`, made at host REALTIME `made_real_ns`, does not hold `now`; "" when it
     does."""
     if machine.id != now.id:
-        return "it was made on another machine"
+        return "it is of another machine"
     for name in ("cpu", "kernel", "qemu", "accelerator"):
         then, is_now = getattr(machine, name), getattr(now, name)
         if then != is_now:
@@ -148,7 +148,7 @@ def stale_why(made_real_ns: int, machine: CalibratedMachine, now_real_ns: int, n
     age = now_real_ns - made_real_ns
     if age > VALID_NS:
         return f"it is {age // (24 * 3600 * NS_PER_S)} days old"
-    return "it is from the future: the host's clock was set back" if age < 0 else ""
+    return "it is from the future, because the host's clock was set back" if age < 0 else ""
 
 
 def known_pause(obs: Observation) -> Value | None:

@@ -46,4 +46,4 @@ def host_step(obs: Observation) -> list[str]:
     span = obs.readings[-1].t4.raw_ns - obs.readings[0].t1.raw_ns if obs.readings else 0
     if abs(obs.host_step_ns) <= HOST_STEP_NS + ageing_ns(max(0, span), HOST_SLEW_PPM):
         return []
-    return [f"the host's REALTIME was stepped by {format_step(obs.host_step_ns)} in the cycle"]
+    return [f"the host's REALTIME was stepped by {format_step(obs.host_step_ns)} during the cycle"]

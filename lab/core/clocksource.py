@@ -72,7 +72,7 @@ def stands(clocksource: str, pause: Interval, kernel: str = "") -> bool:
 def why(clocksource: str) -> str:
     """The reason, for people."""
     turn = round(_WRAPS_NS[clocksource], -7)
-    return f"{clocksource} begins anew every {format_duration(turn)}"
+    return f"{clocksource} wraps every {format_duration(turn)}"
 
 
 def chosen(kernel_options: tuple[str, ...]) -> str:
@@ -101,7 +101,7 @@ def option_findings(guests: Sequence[GuestSpec], cycles: Sequence[Observation], 
         outcome, why = Outcome.PASSED, ""
         if first.clocksource != wanted:
             outcome = Outcome.INCONCLUSIVE
-            why = f"clocksource={wanted} did not take: the guest runs on {first.clocksource}"
+            why = f"clocksource={wanted} had no effect: the guest uses {first.clocksource}"
         found.append(
             Finding(guest.name, -1, OPTION, f"clocksource={wanted}", first.clocksource, outcome, why, cell)
         )

@@ -48,7 +48,7 @@ class _Judge:
         metric, expectation = "started first", "no guest is frozen before its event is Started"
         timeline = self.timeline
         if not timeline.enabled:
-            yield self._finding(metric, expectation, "nobody listened", PASSED)
+            yield self._finding(metric, expectation, "no guest asked", PASSED)
             return
         if not timeline.to_be_frozen and all(m.result is not None for m in timeline.affected):
             yield self._finding(metric, expectation, "no guest was frozen", PASSED)
@@ -71,8 +71,8 @@ class _Judge:
                 yield self._finding(metric, expectation, f"{format_short(early)} before", outcome, why)
                 return
         if unseen:
-            why = f"it was not seen when {unseen[0]} was frozen"
-            yield self._finding(metric, expectation, "not seen", OPEN, why)
+            why = f"the freeze of {unseen[0]} is not on record"
+            yield self._finding(metric, expectation, "not recorded", OPEN, why)
             return
         first = min(stop.called.raw_ns for _, stop in stops) - timeline.started.raw_ns
         yield self._finding(metric, expectation, f"{format_short(first)} after", PASSED)
@@ -86,8 +86,8 @@ class _Judge:
         expectation = f"at least {format_duration(announce.started_ns)} before the freeze"
         frozen = timeline.frozen
         if frozen is None:
-            why = "the freeze was not seen"
-            yield self._finding("shown as Started", expectation, "not seen", OPEN, why)
+            why = "the freeze is not on record"
+            yield self._finding("shown as Started", expectation, "not recorded", OPEN, why)
             return
         shown = frozen.shifted(-timeline.started.raw_ns)
         outcome = at_least(announce.started_ns, shown.low_ns, shown.high_ns)
@@ -96,7 +96,7 @@ class _Judge:
         yield self._finding("shown as Started", expectation, text, outcome, why)
 
     def gone(self) -> Iterator[Finding]:
-        expectation, timeline = "at the end, and not before the guests are back", self.timeline
+        expectation, timeline = "at the end, and not before the resume", self.timeline
         if not timeline.enabled:
             yield self._finding("gone", expectation, "never shown", PASSED)
             return
@@ -105,14 +105,14 @@ class _Judge:
             return
         gone = timeline.gone or timeline.cancelled
         if gone is None:
-            shown = "the event is still shown" if self.announced.complete else "it was not seen"
+            shown = "the event is still shown" if self.announced.complete else "its state is not on record"
             why = f"{shown} at the end ({self.group})"
             yield self._finding("gone", expectation, "not gone", self.missing, why)
             return
         for member in timeline.affected:
             if member.stop is not None and member.resume is None:
-                why = f"it was not seen when {member.guest} was back"
-                yield self._finding("gone", expectation, "not seen", OPEN, why)
+                why = f"the resume of {member.guest} is not on record"
+                yield self._finding("gone", expectation, "not recorded", OPEN, why)
                 return
             if member.resume is not None and gone.raw_ns < member.resume.called.raw_ns:
                 early = format_short(member.resume.called.raw_ns - gone.raw_ns)
@@ -133,14 +133,14 @@ class _Judge:
         if wanted:
             expectation = "called off, and no guest is frozen"
             if frozen:
-                why = f"{frozen[0]} was to be spared, and was frozen"
+                why = f"{frozen[0]} was frozen although the event was to be called off"
                 yield self._finding("cancelled", expectation, "frozen", FAILED, why)
             elif timeline.cancelled is None:
                 why = f"the event of {self.group} was not called off"
                 yield self._finding("cancelled", expectation, "not called off", self.missing, why)
             elif any(member.result is None for member in timeline.affected):
-                why = "it was not seen that no guest was frozen"
-                yield self._finding("cancelled", expectation, "not seen", OPEN, why)
+                why = "it is not on record whether a guest was frozen"
+                yield self._finding("cancelled", expectation, "not recorded", OPEN, why)
             else:
                 yield self._finding("cancelled", expectation, "called off", PASSED)
             return
@@ -152,8 +152,8 @@ class _Judge:
         elif timeline.gone is not None or timeline.started is not None or not timeline.enabled:
             yield self._finding("cancelled", expectation, "not called off", PASSED)
         else:
-            why = "it was not seen what became of the event"
-            yield self._finding("cancelled", expectation, "not seen", OPEN, why)
+            why = "the end of the event is not on record"
+            yield self._finding("cancelled", expectation, "not recorded", OPEN, why)
 
     # -- as expected ---------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class _Judge:
         wanted, timeline = self.expect.acknowledged, self.timeline
         if wanted is None:
             return
-        expectation = "approved before NotBefore" if wanted else "nobody approves before NotBefore"
+        expectation = "approved before NotBefore" if wanted else "no approval before NotBefore"
         approval = timeline.approved
         over = timeline.started or timeline.cancelled or timeline.gone or timeline.not_enabled
         if approval is not None:
@@ -181,14 +181,14 @@ class _Judge:
             over is None or (timeline.enabled and timeline.started is None)
         ):
             # Taken back because the run ended: nobody had to approve any more.
-            why = "it was not seen whether anybody approved"
-            yield self._finding("acknowledged", expectation, "not seen", OPEN, why)
+            why = "it is not on record whether a guest approved"
+            yield self._finding("acknowledged", expectation, "not recorded", OPEN, why)
         else:
             whom = self.group if timeline.enabled else f"{self.group}, which never asked"
-            why = f"nobody approved of {whom}" if wanted else ""
+            why = f"no guest of {whom} approved" if wanted else ""
             if wanted and timeline.released is not None:
-                why += ": it was released by hand"
-            yield self._finding("acknowledged", expectation, "by nobody", FAILED if wanted else PASSED, why)
+                why += ": the operator released it"
+            yield self._finding("acknowledged", expectation, "no approval", FAILED if wanted else PASSED, why)
 
     def sightings(self) -> Iterator[Finding]:
         yield from self._shown(
@@ -203,7 +203,7 @@ class _Judge:
         """Every one of the resources is shown it before it is frozen, or none is."""
         if wanted is None:
             return
-        expectation = f"{'every' if wanted else 'no'} guest is shown {what} before the freeze"
+        expectation = f"{'every' if wanted else 'no'} guest gets {what} before the freeze"
         judged = [
             (member, self._before_freeze(member, at))
             for member, at in zip(self.timeline.affected, shown, strict=True)
@@ -213,12 +213,12 @@ class _Judge:
         bad = next((member for member, before in judged if before is not None and before is not wanted), None)
         unclear = next((member for member, before in judged if before is None), None)
         if bad is not None:
-            word = "never shown" if wanted else "shown"
-            why = f"{bad.guest} was {word} {what} before its freeze"
+            word = "did not get" if wanted else "got"
+            why = f"{bad.guest} {word} {what} before its freeze"
             yield self._finding(metric, expectation, text, FAILED, why)
         elif unclear is not None or not judged:
             who = unclear.guest if unclear is not None else "any guest"
-            why = f"it was not seen whether {who} was shown {what} before its freeze"
+            why = f"it is not on record whether {who} got {what} before its freeze"
             yield self._finding(metric, expectation, text, OPEN, why)
         else:
             yield self._finding(metric, expectation, text, PASSED)
@@ -268,7 +268,7 @@ class _Judge:
             outcome = {PASSED: FAILED, FAILED: PASSED, OPEN: OPEN}[outcome]
         text = format_interval(pause)
         announced = format_duration(limit)
-        why = "" if outcome is PASSED else f"{guest} paused for {text}, announced was {announced}"
+        why = "" if outcome is PASSED else f"{guest} paused for {text}, announced were {announced}"
         cut = member.result.disturbed if member.result is not None else ""
         if outcome is FAILED and not wanted and cut:
             outcome, why = OPEN, f"{cut}; {why}"
@@ -284,7 +284,9 @@ class _Judge:
                 continue
             expectation = f"{words} {format_duration(limit)}"
             if given is None:
-                why = f"{self.group} never asked" if not self.timeline.enabled else "it was not seen to start"
+                why = (
+                    f"{self.group} never asked" if not self.timeline.enabled else "its start is not on record"
+                )
                 yield self._finding("notice", expectation, "none", OPEN, f"no notice to measure: {why}")
                 continue
             outcome, text = compare(limit, given, given), format_short(given)

@@ -63,7 +63,7 @@ class MustFail:
         if one.outcome is Outcome.FAILED and (named or not self.metrics):
             return replace(one, outcome=Outcome.PASSED, failed_as_expected=True)
         if one.outcome is Outcome.PASSED and named:
-            why = f"{one.metric} holds ({one.measured}), and has to fail"
+            why = f"{one.metric} has to fail, but holds ({one.measured})"
             return replace(one, outcome=Outcome.FAILED, why=why)
         return one
 
@@ -74,12 +74,12 @@ class MustFail:
             metrics = {one.metric for one in known}
             return [
                 Finding("", -1, metric.value, "fails", "not checked", Outcome.INCONCLUSIVE,
-                        f"{metric.value} has to fail, and was not checked", cell)
+                        f"{metric.value} has to fail, but was not checked", cell)
                 for metric in self.metrics if metric.value not in metrics
             ]  # fmt: skip
         if any(one.failed_as_expected for one in known):
             return []
         if any(one.outcome is Outcome.INCONCLUSIVE for one in known):
             return []
-        why = "nothing failed, and something has to"
+        why = "a check has to fail, but none did"
         return [Finding("", -1, OUTCOME, "failed", "passed", Outcome.FAILED, why, cell)]

@@ -20,18 +20,18 @@ class GuestFindings(CycleFindings):
         unchanged, rebooted = self.result.boot_id_unchanged, self.obs.method.boots_anew
         expectation = "another" if rebooted else "the same"
         if unchanged is None:
-            why = "the boot_id was not read on both sides"
+            why = "the boot_id was not read before and after"
             yield self._finding("boot id", expectation, "not measured", Outcome.INCONCLUSIVE, why)
             return
         measured, why = "the same" if unchanged else "another", ""
         if measured != expectation and rebooted:
-            why = "the guest was to be rebooted and was not: the same boot_id"
+            why = "the guest did not reboot: the same boot_id"
         elif measured != expectation:
             resume, readings = self.obs.resume, self.obs.readings
             went_on = resume is not None and any(r.t1.raw_ns >= resume.returned.raw_ns for r in readings)
-            why = "the guest was rebooted instead of resumed: another boot_id"
+            why = "the guest rebooted instead of resuming: another boot_id"
             if went_on:
-                why = "the guest went on after the resume, and rebooted by itself: another boot_id"
+                why = "the guest ran after the resume and then rebooted by itself: another boot_id"
         outcome = Outcome.FAILED if why else Outcome.PASSED
         yield self._finding("boot id", expectation, measured, outcome, why)
 
@@ -50,7 +50,7 @@ class GuestFindings(CycleFindings):
         if trouble:
             outcome, why = Outcome.FAILED, trouble[0]
         elif unknown:
-            outcome, why = Outcome.INCONCLUSIVE, f"a message that the lab does not know: {unknown[0]}"
+            outcome, why = Outcome.INCONCLUSIVE, f"unknown message: {unknown[0]}"
         lines = len(trouble) + len(unknown)
         measured = f"{lines} lines" + (f", {len(notes)} harmless" if notes else "")
         yield self._finding("kernel log", "clean", measured, outcome, why)
@@ -61,27 +61,27 @@ class GuestFindings(CycleFindings):
         effects, spec = self.obs.effects, self.result.spec
         if effects is None:
             if spec is not None and spec.effects and not self.obs.method.boots_anew:
-                why = "the guest was to be watched for effects of the pause, and was not"
-                yield self._finding("monotonic", "never backward", "not watched", Outcome.INCONCLUSIVE, why)
+                why = "the effects of the pause were not recorded"
+                yield self._finding("monotonic", "never backward", "not recorded", Outcome.INCONCLUSIVE, why)
             return
         yield self._monotonic(effects)
         if effects.timers:
             worst_of = max(effects.timers, key=lambda kind: kind.worst_ns)
             fired = sum(kind.count for kind in effects.timers)
-            text = f"{fired} fired, at worst {format_about(worst_of.worst_ns)} late"
+            text = f"{fired} fired, at most {format_about(worst_of.worst_ns)} late"
             text += f" ({worst_of.kind}); at most {max(k.at_once for k in effects.timers)} of a kind at once"
             early = sum(kind.early for kind in effects.timers)
             why = f"{early} timers fired before they were due" if early else ""
-            yield self._finding("timers", "told", text, Outcome.PASSED, why)
+            yield self._finding("timers", "reported", text, Outcome.PASSED, why)
         if effects.boot_minus_mono_ns is not None:
-            text = f"{effects.boot_minus_mono_ns / NS_PER_MS:+.3f} ms on MONOTONIC"
-            yield self._finding("boottime", "told", text, Outcome.PASSED)
+            text = f"{effects.boot_minus_mono_ns / NS_PER_MS:+.3f} ms compared with MONOTONIC"
+            yield self._finding("boottime", "reported", text, Outcome.PASSED)
         yield from self._rtc(effects)
 
     def _monotonic(self, effects: Effects) -> Finding:
         looks = sum(one.looks for one in effects.backward if one.clock != "realtime")
         bad = backward(effects.backward)
-        text, expectation = f"{looks} looks", "never backward"
+        text, expectation = f"{looks} checks", "never backward"
         if bad:
             one = max(bad, key=lambda each: each.worst_ns)
             between = f"from vCPU {one.from_cpu} to {one.to_cpu}"
@@ -91,8 +91,8 @@ class GuestFindings(CycleFindings):
             why = f"{clock} went back by {format_about(one.worst_ns)} {where}"
             return self._finding("monotonic", expectation, f"{times} of {text}", Outcome.FAILED, why)
         if not looks:
-            why = "nobody looked at the guest's clocks in order"
-            return self._finding("monotonic", expectation, "not watched", Outcome.INCONCLUSIVE, why)
+            why = "no sequence of clock readings"
+            return self._finding("monotonic", expectation, "not recorded", Outcome.INCONCLUSIVE, why)
         return self._finding("monotonic", expectation, text, Outcome.PASSED)
 
     def _rtc(self, effects: Effects) -> Iterator[Finding]:
@@ -110,10 +110,10 @@ class GuestFindings(CycleFindings):
         if self.result.before is not None and real is not None and lag is not None and lag.low_ns > 0:
             moved = rtc_moved(one, two, self.result.before, real)
             if 0 in moved and not moved.meets(-lag):
-                text += ": it went on through the pause"
+                text += ": the RTC ran on during the pause"
             elif moved.meets(-lag) and 0 not in moved:
-                text += ": it stood still with the guest"
-        yield self._finding("rtc", "told", text, Outcome.PASSED)
+                text += ": the RTC stood still during the pause"
+        yield self._finding("rtc", "reported", text, Outcome.PASSED)
 
     def _offset_at(self, guest_raw_ns: int) -> Interval | None:
         """The offset of REALTIME some time after the resume, from the points of the curve around it."""

@@ -219,7 +219,7 @@ def _rebooted(boots: Boots) -> str:
         since = when.shifted(-resume.returned.raw_ns)
         if since.low_ns >= 0:
             text += f", {since.low_ns / NS_PER_S:.1f} to {since.high_ns / NS_PER_S:.1f} s after the resume"
-    return f"{text}: what came later is of another boot"
+    return f"{text}: later data belong to another boot"
 
 
 def measure(
@@ -271,7 +271,7 @@ def measure(
             problems.append(f"the guest's MONOTONIC_RAW contradicts itself {when} the freeze: it lost time")
     real_early, real_late = real_samples(early, smooth_early), real_samples(late, smooth_late)
     if moved(early):
-        problems.append("the guest's clock was stepped while it was measured before the freeze")
+        problems.append("the guest's clock was stepped during the measurement before the freeze")
     before = real_early[-1].offset if real_early else None
     final = real_late[-1].offset if real_late else None
     drift_before = last_drift(real_early)

@@ -98,11 +98,11 @@ def _merged(domain: Domain, cycle: int, members: Sequence[tuple[CycleResult, int
         stop, guest = result.observation.stop, result.observation.guest
         end = _end_of(result, ended)
         if stop is None:
-            missing = missing or f"the stop of {guest} was not seen"
+            missing = missing or f"the stop of {guest} is not on record"
         else:
             begins.append(stopped_at(stop))
         if end is None:
-            missing = missing or f"it was not seen when {guest} was back"
+            missing = missing or f"the return of {guest} is not on record"
         else:
             ends.append(end)
     if missing:
@@ -216,7 +216,7 @@ def one_at_a_time(given: Sequence[Down], by: DomainKind) -> Proof:
         why = f"{who} were both down for {format_short(-overlap.ns)}"
         return Proof(Outcome.FAILED, why, *counts, worst, overlap)
     if not given:
-        return Proof(Outcome.INCONCLUSIVE, "no domain was seen to go down", *counts)
+        return Proof(Outcome.INCONCLUSIVE, "no domain went down on record", *counts)
     for down in given:
         if down.missing:
             why = f"{named(down.domain, by)}, cycle {down.cycle}: {down.missing}"
@@ -233,12 +233,12 @@ def proof_finding(proof: Proof, by: DomainKind, cell: str = "") -> Finding:
     sets = f"{proof.sets} set" if proof.sets == 1 else f"{proof.sets} sets"
     text = f"{proof.times} times down in {sets}" if proof.times != 1 else f"once down in {sets}"
     if proof.overlap is not None:
-        text += f", two domains of a set at once for {format_short(-proof.overlap.ns)}"
+        text += f", two domains of a set at the same time for {format_short(-proof.overlap.ns)}"
     elif proof.nearest is not None and proof.nearest.ns > 0:
         who = f"{named(proof.nearest.first, by)} and {named(proof.nearest.second, by)}"
         text += f", at least {format_short(proof.nearest.ns, DOWN)} between two domains of a set ({who})"
     return Finding(
-        "", -1, ONE_AT_A_TIME, "never two of a set down", text, proof.outcome, proof.why, cell
+        "", -1, ONE_AT_A_TIME, "never two domains of a set down", text, proof.outcome, proof.why, cell
     )  # fmt: skip
 
 
@@ -294,14 +294,18 @@ def skew_findings(
         return []
     text = f"at most {format_duration(limit_ns)}"
     if not given:
-        why = "no two guests of one domain were frozen together"
+        why = "no domain had two frozen guests"
         return [Finding("", -1, "skew", text, "not measured", Outcome.INCONCLUSIVE, why, cell)]
     found = []
     for skew in given:
         who = f"{named(skew.domain, by)}: " if skew.domain is not None and by is not None else ""
         for metric, spread in (("stop skew", skew.stop), ("resume skew", skew.resume)):
             if spread is None:
-                outcome, measured, why = Outcome.INCONCLUSIVE, "not measured", f"{who}not seen of all guests"
+                outcome, measured, why = (
+                    Outcome.INCONCLUSIVE,
+                    "not measured",
+                    f"{who}not recorded for all guests",
+                )
             else:
                 outcome = at_most(limit_ns, spread.low_ns, spread.high_ns)
                 measured = f"{format_short(spread.low_ns)} to {format_short(spread.high_ns)}"

@@ -35,7 +35,7 @@ class PauseFindings(CycleFindings):
         outcome = Outcome.PASSED if self.obs.patch_ok else Outcome.FAILED
         why = "" if self.obs.patch_ok else f"host patch ({self.obs.patch}): {self.obs.patch_why}"
         if self.obs.called_off and self.obs.called_off in self.obs.patch_why:
-            why = f"host patch ({self.obs.patch}): not applied, for the freeze was called off"
+            why = f"host patch ({self.obs.patch}): not applied, because the freeze was called off"
             outcome = self._called_off
         yield self._finding("patch", "succeeds", text, outcome, why)
 
@@ -50,28 +50,28 @@ class PauseFindings(CycleFindings):
         if not self.obs.frozen or self.obs.stop is None:
             return
         if self.obs.called_off:
-            why = f"the freeze was called off, and the guest put back: {self.obs.called_off}"
-            yield self._finding("freeze", "goes through", "called off", self._called_off, why)
+            why = f"the freeze was called off and the guest returned: {self.obs.called_off}"
+            yield self._finding("freeze", "completes", "called off", self._called_off, why)
         elif not self.obs.method.keeps_process and self.obs.resume is not None:
-            yield self._finding("freeze", "goes through", "it did", Outcome.PASSED)
+            yield self._finding("freeze", "completes", "completed", Outcome.PASSED)
 
     def memory(self) -> Iterator[Finding]:
         proof, expectation = self.obs.proof, "the same, page by page"
         if proof is None:
             spec = self.result.spec
             if spec is not None and spec.prove_memory and self.obs.frozen:
-                why = "the guest's memory was to be proven, and was not"
+                why = "there is no memory proof"
                 yield self._finding("memory", expectation, "not proven", Outcome.INCONCLUSIVE, why)
             return
-        text = f"{proof.pages} pages, {proof.held} held, {proof.differ} differ"
+        text = f"{proof.pages} pages, {proof.held} with data, {proof.differ} differ"
         if proof.pages == 0:
-            yield self._finding("memory", expectation, text, Outcome.INCONCLUSIVE, "no page was looked at")
+            yield self._finding("memory", expectation, text, Outcome.INCONCLUSIVE, "no page was read")
         elif proof.differ == 0 and proof.before == proof.after:
             yield self._finding("memory", expectation, f"{text}, {proof.after[:16]}", Outcome.PASSED)
         else:
             first = f", the first is page {proof.differing[0]}" if proof.differing else ""
             pages = f"{proof.differ} of {proof.pages} pages" if proof.differ else "the digest"
-            why = f"the guest's memory changed while it stood still: {pages}{first}"
+            why = f"the guest's memory changed during the freeze: {pages}{first}"
             yield self._finding("memory", expectation, text, Outcome.FAILED, why)
 
     def back(self) -> Iterator[Finding]:
@@ -80,7 +80,7 @@ class PauseFindings(CycleFindings):
             return
         outage = self.result.outage_ns
         if outage is None:
-            why = "nothing was heard of the guest after its start"
+            why = "the guest did not answer after its start"
             yield self._finding("outage", "ends", "not measured", Outcome.INCONCLUSIVE, why)
         else:
             yield self._finding("outage", "ends", format_seconds(outage, 1), Outcome.PASSED)
@@ -96,7 +96,7 @@ class PauseFindings(CycleFindings):
         if outcome is Outcome.FAILED:
             why = f"frozen for {text}, over the budget"
         elif outcome is Outcome.INCONCLUSIVE:
-            why = f"frozen for {text}: the bounds do not tell whether it was over the budget"
+            why = f"frozen for {text}: the bounds do not decide whether that is over the budget"
         yield self._finding("budget", f"at most {format_duration(self.obs.budget_ns)}", text, outcome, why)
 
     def closure(self) -> Iterator[Finding]:
@@ -126,7 +126,7 @@ class PauseFindings(CycleFindings):
         regime = pause.regime if pause is not None else None
         if regime is None:
             yield self._finding(
-                "regime", wanted, "undecided", Outcome.INCONCLUSIVE, "the bounds do not tell the regime"
+                "regime", wanted, "undecided", Outcome.INCONCLUSIVE, "the bounds do not decide the regime"
             )
         else:
             outcome = Outcome.PASSED if regime is wanted else Outcome.FAILED

@@ -25,7 +25,7 @@ def rebooted(
     problems = [*obs.problems, *host_step(obs)]
     disturbed = CUT_OFF if obs.unfinished else ""
     if stop is None or resume is None:
-        why = tuple(problems) or ("the guest was not shut down and started",)
+        why = tuple(problems) or ("the guest was not shut down and restarted",)
         return CycleResult(obs, mechanism, why, spec=spec, disturbed=disturbed)
     early, late = before_and_after(obs.readings, stop, resume)
     raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
@@ -34,7 +34,7 @@ def rebooted(
     real_early = real_samples(early, smoothed(raw_early, one))
     real_late = real_samples(late, smoothed(raw_late, two))
     if moved(early):
-        problems.append("the guest's clock was stepped while it was measured before the shutdown")
+        problems.append("the guest's clock was stepped during the measurement before the shutdown")
     first = real_late[0].offset if real_late else None
     final = real_late[-1].offset if real_late else None
     sign = first_sign(obs.beats, late, None, resume.called.raw_ns)

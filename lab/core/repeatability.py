@@ -37,7 +37,7 @@ def _judged(later: CycleResult, first: Interval) -> tuple[Outcome, str]:
     if resync is None or resync.outcome is SyncOutcome.UNDECIDED:
         return Outcome.INCONCLUSIVE, f"cycle {number} is undecided, {took}"
     if resync.time is None:
-        return Outcome.FAILED, f"not in time again in cycle {number}, {took}"
+        return Outcome.FAILED, f"not in time in cycle {number}, {took}"
     outcome = at_most(_allowed_ns(first, later), resync.time.low_ns, resync.time.high_ns)
     why = (
         ""

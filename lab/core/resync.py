@@ -187,9 +187,9 @@ def settled(
     if not curve[-1].offset.meets(target):
         if could_have is None:
             return SyncOutcome.NOT_SYNCED, "still out of tolerance at the end of the watch", None
-        return SyncOutcome.UNDECIDED, "out of tolerance at the end, but too little was seen before", None
+        return SyncOutcome.UNDECIDED, "out of tolerance at the end, and too few readings before", None
     if start is not None:
-        return SyncOutcome.UNDECIDED, "in tolerance, but not seen there for the hold time", None
+        return SyncOutcome.UNDECIDED, "in tolerance, but not for the hold time before the watch ended", None
     return SyncOutcome.UNDECIDED, "the readings' bounds straddle the tolerance", None
 
 

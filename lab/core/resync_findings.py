@@ -42,7 +42,7 @@ class ResyncFindings(CycleFindings):
             outcome, why = self._delayed(Outcome.FAILED, self._not_in_time(), max(1, off))
             yield self._finding("in time", text, "never", outcome, why)
         elif resync.outcome is SyncOutcome.NOT_SYNCED:
-            why = f"{self._not_in_time()}; it was not watched for {format_duration(within)}"
+            why = f"{self._not_in_time()}; the watch was shorter than {format_duration(within)}"
             yield self._finding("in time", text, "not yet", Outcome.INCONCLUSIVE, why)
         else:
             yield self._finding("in time", text, "undecided", Outcome.INCONCLUSIVE, resync.why)
@@ -53,7 +53,7 @@ class ResyncFindings(CycleFindings):
         delay = delay_ns(self.obs)
         if outcome is not Outcome.FAILED or over_ns > delay or not self.result.mechanism.repairs:
             return outcome, why
-        delayed = f"the busy host held readings up by as much as {format_about(delay)}"
+        delayed = f"the busy host delayed readings by up to {format_about(delay)}"
         return Outcome.INCONCLUSIVE, f"{why}; {delayed}"
 
     def _not_in_time(self) -> str:
@@ -63,7 +63,7 @@ class ResyncFindings(CycleFindings):
             return f"not in time after {watched}"
         where = "behind" if final.mid_ns < 0 else "ahead"
         size = format_interval(final if final.mid_ns >= 0 else -final)
-        by = "" if self.result.mechanism.repairs else ", and nothing was to repair it"
+        by = "" if self.result.mechanism.repairs else ", and no mechanism was to correct it"
         return f"still {size} {where} {watched} after the resume{by}"
 
     def _last_point_ns(self) -> int:
@@ -83,9 +83,9 @@ class ResyncFindings(CycleFindings):
         known = {True: Outcome.PASSED, False: Outcome.FAILED, None: Outcome.INCONCLUSIVE}
         forecast = self.result.forecast
         why = (
-            "" if agrees else f"{words or 'nothing was predicted'}{f' ({forecast.text})' if forecast else ''}"
+            "" if agrees else f"{words or 'there was no forecast'}{f' ({forecast.text})' if forecast else ''}"
         )
-        yield self._finding(AS_PREDICTED, "as predicted", words or "not told", known[agrees], why)
+        yield self._finding(AS_PREDICTED, "as predicted", words or "undecided", known[agrees], why)
 
     def final_offset(self) -> Iterator[Finding]:
         limit, final = self.expect.final_offset_ns, self.result.final
@@ -111,7 +111,7 @@ class ResyncFindings(CycleFindings):
             return
         text = f"at most {limit:g} ppm"
         if drift is None:
-            why = "the offset after the resync followed no straight line"
+            why = "no straight line fits the offset after the resync"
             yield self._finding("drift", text, "not measured", Outcome.INCONCLUSIVE, why)
             return
         smallest = 0.0 if drift.low <= 0 <= drift.high else min(abs(drift.low), abs(drift.high))
@@ -120,7 +120,7 @@ class ResyncFindings(CycleFindings):
         why = ""
         if outcome is Outcome.INCONCLUSIVE:
             window = drift.window_for_ns(max(1.0, limit / 2)) / NS_PER_S
-            why = f"drift {measured}: the window is too short, about {window:.0f} s would do"
+            why = f"drift {measured}: the window is too short; about {window:.0f} s are enough"
         elif outcome is Outcome.FAILED:
             why = f"drift {measured}"
         yield self._finding("drift", text, measured, outcome, why)

@@ -106,7 +106,7 @@ def _ended(history: RolloutHistory, guests: Sequence[GuestSpec], expected: Rollo
     done = sum(history.done(wave) for wave in history.waves)
     where, expectation = stands(history, guests), expected.value
     if history.ended is None:
-        why = f"the rollout's end was not seen. {where}"
+        why = f"the rollout's end is not on record. {where}"
         text = f"{done} of {of} waves done"
         return Finding("", -1, ROLLOUT, expectation, text, Outcome.INCONCLUSIVE, why, cell)
     if history.ended is RolloutEnd.STOPPED:
@@ -117,17 +117,17 @@ def _ended(history: RolloutHistory, guests: Sequence[GuestSpec], expected: Rollo
         if expected is RolloutEnd.STOPPED:
             if by_gate:
                 return Finding("", -1, ROLLOUT, expectation, f"{text}{reason}", Outcome.PASSED, "", cell)
-            why = f"the rollout {text}, but by no gate{reason}. {where}"
+            why = f"the rollout {text}, but not by a gate{reason}. {where}"
             return Finding("", -1, ROLLOUT, expectation, text, Outcome.INCONCLUSIVE, why, cell)
         why = f"the rollout {text}{reason}. {where}"
         outcome = Outcome.FAILED if by_gate else Outcome.INCONCLUSIVE
         return Finding("", -1, ROLLOUT, expectation, text, outcome, why, cell)
     text = f"complete, {done} of {of} waves"
     if expected is RolloutEnd.STOPPED:
-        why = "the rollout was to be stopped by a gate, and is complete"
+        why = "a gate had to stop the rollout, but it is complete"
         return Finding("", -1, ROLLOUT, expectation, text, Outcome.FAILED, why, cell)
     if done < of:
-        why = f"the rollout says that it is complete, and is not. {where}"
+        why = f"the rollout is recorded as complete, but is not. {where}"
         return Finding("", -1, ROLLOUT, expectation, text, Outcome.FAILED, why, cell)
     return Finding("", -1, ROLLOUT, expectation, text, Outcome.PASSED, "", cell)
 
@@ -143,10 +143,10 @@ def _gates(history: RolloutHistory, wave: WaveHistory, plan: Rollout, last: bool
     passed = sum(gate.ok for gate in wave.gates)
     text = f"{passed} of {len(wave.gates)} hold"
     if refused is not None and not here and not last:
-        why = f"the rollout went on after wave {wave.number}, though {refused.guest} failed {refused.gate}"
+        why = f"the rollout continued after wave {wave.number} although {refused.guest} failed {refused.gate}"
         return Finding("", wave.cycle, GATES, expectation, text, Outcome.FAILED, why, cell)
     if missing:
-        why = f"wave {wave.number}: {missing[0]} was not asked"
+        why = f"wave {wave.number}: {missing[0]} was not checked"
         return Finding("", wave.cycle, GATES, expectation, text, Outcome.INCONCLUSIVE, why, cell)
     shown = f"{text}: {refused.guest}: {refused.gate}: {refused.why}" if refused is not None else text
     return Finding("", wave.cycle, GATES, expectation, shown, Outcome.PASSED, "", cell)
@@ -161,7 +161,7 @@ def rollout_findings(
 ) -> list[Finding]:
     """How each rollout ended, and whether it heeded its gates. Inconclusive when none was begun."""
     if not given:
-        why = "the rollout was not begun"
+        why = "the rollout did not begin"
         return [Finding("", -1, ROLLOUT, expected.value, "not begun", Outcome.INCONCLUSIVE, why, cell)]
     found = []
     for history in given:

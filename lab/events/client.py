@@ -16,7 +16,7 @@ SOCKET = "control"
 START = "freezelab events serve"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 PATIENCE_S = 10
-IDS = "freezelab events list --all tells their ids"
+IDS = "freezelab events list --all shows their ids"
 
 
 class Control:
@@ -68,18 +68,18 @@ class _Connection(HTTPConnection):
 
 def _choose(home: Path, name: str | None) -> str:
     if name is not None and not NAME.fullmatch(name):
-        raise UsageError(f"no name for a service: {name!r}")
+        raise UsageError(f"not a name for a service: {name!r}")
     running = [path.parent.name for path in sorted((home / "events").glob(f"*/{SOCKET}")) if _runs(path)]
     if name in running:
         return str(name)
     if name is None and len(running) == 1:
         return running[0]
     if name is None and running:
-        raise UsageError(f"which service? running: {', '.join(running)}", hint=f"--name {running[0]}")
+        raise UsageError(f"which service? Running: {', '.join(running)}", hint=f"--name {running[0]}")
     if name is None:
         raise UsageError("no service is running", hint=f"start one: {START}")
     hint = f"running: {', '.join(running)}" if running else f"start it: {START} --name {name}"
-    raise UsageError(f"no service called {name!r} is running", hint=hint)
+    raise UsageError(f"no service named {name!r} is running", hint=hint)
 
 
 def _runs(path: Path) -> bool:
@@ -96,5 +96,5 @@ def _runs(path: Path) -> bool:
 def _checked(event: str) -> str:
     """What may be the beginning of an id, and goes into a path."""
     if not re.fullmatch(r"[0-9A-Fa-f-]{1,36}", event):
-        raise UsageError(f"no event {event!r}", hint=IDS)
+        raise UsageError(f"there is no event {event!r}", hint=IDS)
     return event

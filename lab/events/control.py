@@ -41,7 +41,7 @@ def claimed(home: Path, name: str) -> Iterator[Path]:
     UsageError when a service of this name runs already, or it can have no such name."""
     if not NAME.fullmatch(name):
         raise UsageError(
-            f"no name for a service: {name!r}", hint="letters, digits, dots and dashes, 32 at most"
+            f"not a name for a service: {name!r}", hint="letters, digits, dots and dashes, 32 at most"
         )
     folder = home / "events" / name
     handle = _locked(folder)
@@ -63,7 +63,7 @@ def _locked(folder: Path) -> int:
         except FileNotFoundError:
             continue  # the one before us has just removed it
         except OSError as error:
-            raise MachineError(f"the folder cannot be made: {error.strerror}", where=str(folder)) from None
+            raise MachineError(f"the folder cannot be created: {error.strerror}", where=str(folder)) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):
@@ -72,8 +72,8 @@ def _locked(folder: Path) -> int:
         except BlockingIOError:
             os.close(handle)
             raise UsageError(
-                f"a service called {folder.name!r} runs already",
-                hint="end it, or start another one: --name NAME",
+                f"a service named {folder.name!r} is running already",
+                hint="end it, or start another: --name NAME",
             ) from None
         os.close(handle)
 
@@ -93,7 +93,7 @@ def control_listener(desk: EventOperator, about: dict[str, Any]) -> HttpListener
         except FreezelabError as error:
             return _error(error.what, error.where, error.hint)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            return _error(f"not understood: {error}")
+            return _error(f"invalid: {error}")
 
     return HttpListener(answer, lambda status, why: _error(f"{status.phrase.lower()}: {why}"))
 

@@ -87,11 +87,15 @@ class EventOperator:
         finished. A service of one guest need not be told which."""
         known = list(self._service.instances)
         if unknown := [guest for guest in guests if guest not in known]:
-            raise UsageError(f"no guest {unknown[0]!r}", hint=f"guests of this service: {', '.join(known)}")
+            raise UsageError(
+                f"there is no guest {unknown[0]!r}", hint=f"guests of this service: {', '.join(known)}"
+            )
         if guests and everyone:
-            raise UsageError("say which guests, or --all, not both")
+            raise UsageError("name the guests or use --all, not both")
         if not guests and not everyone and len(known) > 1:
-            raise UsageError("say which guests, or --all", hint=f"guests of this service: {', '.join(known)}")
+            raise UsageError(
+                "name the guests, or use --all", hint=f"guests of this service: {', '.join(known)}"
+            )
         # Nobody is frozen: the event is shown for exactly so long.
         lasts = HoldPatch(USUAL_S * NS_PER_S if over_after_ns is None else over_after_ns)
         cycle = CycleSpec(FreezeMethod.NONE, lasts, budget_ns=lasts.duration_ns)
@@ -112,11 +116,11 @@ class EventOperator:
             short = event[:8]
             if state is State.NOT_ENABLED:
                 raise UsageError(
-                    f"nobody was told of event {short}, and nobody waits for it",
+                    f"no guest gets event {short}, and nothing waits for it",
                     hint="its guests had not asked for events when it was announced",
                 )
             if not state.is_shown:
-                raise UsageError(f"event {short} is {state.value} already")
+                raise UsageError(f"event {short} is already {state.value}")
             if verb == "approve":
                 announcer.approve([event])
             elif verb == "start":
@@ -140,11 +144,11 @@ class EventOperator:
         if len(found) == 1 and prefix:
             return found[0]
         if not found:
-            raise UsageError(f"no event {prefix!r}", hint=IDS)
+            raise UsageError(f"there is no event {prefix!r}", hint=IDS)
         shown = ", ".join(event[: max(8, len(prefix) + 1)] for event in found[:4])
         more = f" and {len(found) - 4} more" if len(found) > 4 else ""
         raise UsageError(
-            f"{prefix!r} may be any of {len(found)} events", hint=f"say more of it: {shown}{more}"
+            f"{prefix!r} may be any of {len(found)} events", hint=f"give more of the id: {shown}{more}"
         )
 
     def _learn(self) -> None:

@@ -168,10 +168,10 @@ class Connection(asyncio.Protocol):
         self._head, headers = head, dict(head.headers)
         size = len(head.target) + sum(len(name) + len(value) for name, value in head.headers)
         if not head.http_version.startswith(b"1."):
-            self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
+            self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.1 and 1.0 are supported")
         elif b"content-length" in headers and b"transfer-encoding" in headers:
             # RFC 9112, section 6.1: an attempt to smuggle; whatever is done, the connection ends.
-            self._refuse(HTTPStatus.BAD_REQUEST, "Content-Length beside Transfer-Encoding")
+            self._refuse(HTTPStatus.BAD_REQUEST, "Content-Length together with Transfer-Encoding")
         elif size > MOST_HEAD_BYTES:  # h11 minds one that comes in parts; what comes at once may be larger
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "")
         elif int(headers.get(b"content-length", b"0")) > MOST_BODY_BYTES:
@@ -251,4 +251,4 @@ class Connection(asyncio.Protocol):
         self._loop.call_later(LINGER_S, self.transport.abort)
 
 
-_TOO_LARGE = f"a body has {MOST_BODY_BYTES} bytes at most"
+_TOO_LARGE = f"a body may have at most {MOST_BODY_BYTES} bytes"

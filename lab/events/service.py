@@ -224,7 +224,7 @@ class MetadataService:
                 self._folder.chmod(0o700)
         except OSError as error:
             raise MachineError(
-                f"the metadata service's folder cannot be made: {error.strerror}", where=str(self._folder)
+                f"the metadata service's folder cannot be created: {error.strerror}", where=str(self._folder)
             ) from None
 
 
@@ -239,7 +239,7 @@ def unix_socket(path: Path) -> socket.socket:
     it that nobody listens there. MachineError when it cannot be made."""
     if len(os.fsencode(path)) > LONGEST_PATH:
         raise MachineError(
-            f"the path is longer than a Unix socket's may be ({LONGEST_PATH} bytes)",
+            f"the path is too long for a Unix socket ({LONGEST_PATH} bytes)",
             where=str(path),
             hint="set FREEZELAB_HOME to a folder with a shorter path",
         )
@@ -252,7 +252,7 @@ def unix_socket(path: Path) -> socket.socket:
         path.chmod(0o600)
     except OSError as error:
         made.close()
-        raise MachineError(f"no socket can be made here: {error.strerror}", where=str(path)) from None
+        raise MachineError(f"no socket can be created here: {error.strerror}", where=str(path)) from None
     return made
 
 
@@ -278,7 +278,7 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
 
 
 _BIND_HINTS = {
-    errno.EADDRINUSE: "another program does already; choose another port",
+    errno.EADDRINUSE: "another program listens there; choose another port",
     errno.EADDRNOTAVAIL: "the address has to be on an interface; 169.254.169.254 belongs on one inside a "
     "network namespace of your own (ip address add 169.254.169.254/32 dev lo), never on the host",
     errno.EACCES: "ports below 1024 need root; choose a higher one",

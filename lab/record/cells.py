@@ -64,7 +64,7 @@ def cell_findings(
         return [Finding("", -1, "cell", "is run", shown, Outcome.INCONCLUSIVE, why, cell.id)]
     if run < many:
         text = f"{run} of {many} cycles"
-        why = f"only {text} were run"
+        why = f"only {text} ran"
         return [Finding("", -1, "cycles", f"{many}", text, Outcome.INCONCLUSIVE, why, cell.id)]
     return []
 

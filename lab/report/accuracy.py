@@ -36,10 +36,10 @@ def show_accuracy(page: Page, run: Run) -> None:
     """The last calibration; or that there is none that holds, and what to do."""
     given = run.calibration
     if given is None:
-        page.parts([f"no calibration of this machine on record: {COMMAND}"], "yellow")
+        page.parts([f"this machine has no calibration: run {COMMAND}"], "yellow")
         return
     page.parts(summed_up(given), "dim")
     if given.stale:
-        page.parts([f"the calibration does not hold here: {given.stale}: {COMMAND}"], "yellow")
+        page.parts([f"the calibration is out of date: {given.stale}: run {COMMAND}"], "yellow")
     elif given.rough:
-        page.parts([f"the calibration is a rough one: {given.rough}: {COMMAND}"], "yellow")
+        page.parts([f"the calibration is rough: {given.rough}: run {COMMAND}"], "yellow")

@@ -32,7 +32,7 @@ def render_calibration(
     rows = [(format_duration(part["pause_ns"]), part["method"], part) for part in figures["parts"]]
     page.table(Table(_COLUMNS, [*rows, ("all", "", everything)]))
     page.blank()
-    page.labelled("measured", "by the guest's side alone; the host's own stamps are what is known")
+    page.labelled("measured", "from the guest's side alone, compared with the host's own stamps")
     page.labelled("bias", _bias(everything))
     page.labelled("coverage", _coverage(everything), style="" if _held(everything) else "bold red")
     if everything["lost"]:
@@ -50,9 +50,9 @@ def render_calibration(
     if dropped:
         page.labelled("not kept", clean(dropped), style="yellow")
     elif rough:
-        page.labelled("rough", f"{clean(rough)}: reports that quote it say so", style="yellow")
+        page.labelled("rough", f"{clean(rough)}; reports quote it as rough", style="yellow")
     if stale:
-        page.labelled("stale", f"{clean(stale)}: freezelab calibrate", style="yellow")
+        page.labelled("stale", f"{clean(stale)}: run freezelab calibrate", style="yellow")
 
 
 def _held(given: Mapping[str, Any]) -> bool:

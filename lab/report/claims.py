@@ -17,23 +17,23 @@ MOST_WRONG = 12
 def claim_text(audit: AuditRecord) -> Piece:
     """One source in one line."""
     unsynced = (
-        f"; unsynchronised by its own word for up to {format_at_latest(audit.unsynced_ns)}"
+        f"; claimed to be unsynchronised for up to {format_at_latest(audit.unsynced_ns)}"
         if audit.unsynced_ns
         else ""
     )
     if audit.wrong:
-        worst = audit.example or f"better than it was by {format_at_latest(audit.worst_ns)}"
+        worst = audit.example or f"understated its error by {format_at_latest(audit.worst_ns)}"
         return (
             f"{worst}; wrong for {format_between(audit.wrong_low_ns, audit.wrong_high_ns)}{unsynced}",
             "magenta",
         )
     if not audit.judged and audit.unsynced_ns:
         length, number = format_at_latest(audit.unsynced_ns), counted(audit.claims, "claim")
-        return f"said itself that it was not synchronised, for up to {length} ({number}, none judged)", ""
+        return f"claimed to be unsynchronised for up to {length} ({number}, none judged)", ""
     if not audit.judged:
         return f"{counted(audit.claims, 'claim')}, none could be judged{unsynced}", "yellow"
     open_ones = f", {audit.judged} could be judged" if audit.judged < audit.claims else ""
-    return f"never better than it was ({counted(audit.claims, 'claim')}{open_ones}){unsynced}", ""
+    return f"never understated its error ({counted(audit.claims, 'claim')}{open_ones}){unsynced}", ""
 
 
 def _audited(run: Run) -> list[tuple[str, CycleRecord, AuditRecord]]:
@@ -72,12 +72,12 @@ def show_claims(page: Page, run: Run) -> None:
             page.labelled(label, f"{who}: {audit.source} {text}", style=style)
             label = ""
         if len(wrong) > MOST_WRONG:
-            page.labelled("", f"and {len(wrong) - MOST_WRONG} more; all are in run.json", style="dim")
+            page.labelled("", f"and {len(wrong) - MOST_WRONG} more in run.json", style="dim")
     parts = []
     if right:
         sources = ", ".join(dict.fromkeys(audit.source for audit in right))
-        others = "none of the others was ever better than its clock"
-        first = others if wrong else "none was ever better than the clock"
+        others = "no other claim understated the error"
+        first = others if wrong else "no claim understated the error"
         parts.append(f"{first}: {counted(sum(audit.claims for audit in right), 'claim')} by {sources}")
     if unjudged:
         parts.append(f"{counted(unjudged, 'source')} could not be judged")

@@ -168,9 +168,9 @@ def _columns(rows: Sequence[Row], several: bool, methods: bool, regime: float) -
         Column("regime", _regime, rank=regime),
         _with_unit("behind\nat resume", _behind),
         forms(
-            Column("in time again", _in_time(True), rank=2),
-            Column("in time again", _in_time(False), right=True, rank=UNIT),
-            Column("in time\nagain", _in_time(False), right=True),
+            Column("in time after", _in_time(True), rank=2),
+            Column("in time after", _in_time(False), right=True, rank=UNIT),
+            Column("in time\nafter", _in_time(False), right=True),
         ),
         _with_unit("final\noffset", _final),
         Column("verdict", lambda row: VERDICTS[row.outcome]),
@@ -212,7 +212,7 @@ def _stacked(page: Page, row: Row, close: bool) -> None:
     labels = [
         ("pause", f"{pause}, {regime}" if regime != NONE else pause, style),
         ("behind at resume", *_behind(True)(row)),
-        ("in time again", *_in_time(True)(row)),
+        ("in time after", *_in_time(True)(row)),
         ("final offset", *_final(True)(row)),
     ]
     if close:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lab.core.machine_check import MachineCheck
 
-_MARKS = {True: ("good", "green"), False: ("BAD", "bold red"), None: ("note", "yellow")}
+_MARKS = {True: ("ok", "green"), False: ("BAD", "bold red"), None: ("note", "yellow")}
 
 
 def render_checks(checks: Sequence[MachineCheck], console: Console) -> None:
@@ -25,4 +25,4 @@ def render_checks(checks: Sequence[MachineCheck], console: Console) -> None:
     if bad:
         console.print(Text(f"\n{bad} of {len(checks)} checks failed", style="bold red"))
     else:
-        console.print(Text("\nthis machine can run the lab", style="bold green"))
+        console.print(Text("\nthis machine can run freezelab", style="bold green"))

@@ -172,7 +172,7 @@ def render_look(guest: str, look: Look, asked_ns: int, console: Console) -> None
     page.parts(
         [
             f"guest {clean(guest)}",
-            f"looked at for {format_length(look.length_ns)}",
+            f"measured for {format_length(look.length_ns)}",
             f"ended early, of {format_length(asked_ns)}" if early else "",
             counted(look.points, "burst"),
         ]
@@ -180,10 +180,12 @@ def render_look(guest: str, look: Look, asked_ns: int, console: Console) -> None
     page.blank()
     for label, course in (("MONOTONIC_RAW", look.raw), ("REALTIME", look.real)):
         page.labelled(label, "; ".join(_course_text(course)), width=LABEL)
-    page.labelled("host's NTP", f"its REALTIME against its MONOTONIC_RAW: {_rate(look.host)}", width=LABEL)
+    page.labelled(
+        "host's NTP", f"its REALTIME compared with its MONOTONIC_RAW: {_rate(look.host)}", width=LABEL
+    )
     if look.noise is not None:
         points = format_fine(look.noise.width_ns, UP)
-        noise = f"this host's own probe, truly 0: {_rate(look.noise)}; points ± {points}"
+        noise = f"the same measurement on this host, where 0 is true: {_rate(look.noise)}; points ± {points}"
         page.labelled("noise floor", noise, width=LABEL)
     page.labelled("resolution", _resolution(look.raw), width=LABEL)
     page.labelled("steps", _steps(look), style="yellow" if look.steps or look.restarts else "", width=LABEL)
@@ -193,37 +195,37 @@ def render_look(guest: str, look: Look, asked_ns: int, console: Console) -> None
 def _rate(course: Course) -> str:
     look = course.drift
     if look is None:
-        return "too short to tell"
+        return "too short"
     text = drift(Drift(look.ppm, look.low, look.high, look.window_ns))
-    return text if course.straight else f"{text} on the whole"
+    return text if course.straight else f"{text} in total"
 
 
 def _course_text(course: Course) -> Iterator[str]:
     if course.drift is None:
-        yield "too short to tell"
+        yield "too short"
         return
     yield f"drift {_rate(course)}"
     if course.segments > 1:
-        yield f"in {course.segments} stretches between steps"
+        yield f"in {course.segments} segments between steps"
     if course.straight:
-        yield "one straight line explains it"
+        yield "one straight line fits"
     else:
-        yield f"no straight line: it wanders by {format_ms(course.wander_ns, DOWN)} ms at least"
+        yield f"no straight line fits: it wanders by {format_ms(course.wander_ns, DOWN)} ms at least"
     yield f"points ± {format_fine(course.width_ns, UP)}"
 
 
 def _resolution(course: Course) -> str:
     """The temperature of the statement."""
     if course.drift is None or course.window_ns is None:
-        return "too short to tell a drift"
+        return "too short for a drift"
     window = format_length(course.window_ns)
     if course.resolves:
-        return f"this look tells MONOTONIC_RAW's drift to ± 1 ppm; {window} would have done"
-    return f"not to ± 1 ppm: that takes {window} with readings as good as these"
+        return f"MONOTONIC_RAW's drift is known to ± 1 ppm; {window} are enough for that"
+    return f"not known to ± 1 ppm: that needs {window} with such readings"
 
 
 def _steps(look: Look) -> str:
-    lost = f"its probe was started anew {counted(look.restarts, 'time')}: steps before are not known"
+    lost = f"its probe was restarted {counted(look.restarts, 'time')}: earlier steps are unknown"
     if not look.steps:
         return lost if look.restarts else "REALTIME was not stepped"
     shown = ", ".join(
@@ -237,16 +239,16 @@ def _steps(look: Look) -> str:
 def _disciplined_by(look: Look) -> str:
     now = look.after or look.before
     if now is None:
-        return "not known: the guest's adjtimex cannot be asked"
+        return "unknown: the guest's adjtimex does not answer"
     if not now.disciplined and not (look.before and look.before.disciplined):
-        return "nobody: adjtimex says unsynchronised, no correction, and no program runs that keeps clocks"
+        return "nothing: adjtimex is unsynchronised without a correction, and no time service runs"
     return _discipline(look.before, now)
 
 
 def _discipline(before: Discipline | None, now: Discipline) -> str:
-    who = ", ".join(clean(name) for name in now.programs) or "no program that is known"
+    who = ", ".join(clean(name) for name in now.programs) or "no known time service"
     synced = "unsynchronised" if now.unsynced else "synchronised"
     text = f"{who}; adjtimex: {synced}, frequency {now.freq_ppm:+.2f} ppm, tick {now.tick_us} µs"
     if before is not None and before.freq_ppm != now.freq_ppm:
-        text += f"; the frequency was {before.freq_ppm:+.2f} ppm in the beginning"
+        text += f"; at the beginning the frequency was {before.freq_ppm:+.2f} ppm"
     return text

@@ -120,7 +120,7 @@ def _worst_timers(page: Page, watched: Sequence[_GuestCycle]) -> None:
     if not fleets:
         return
     who, fleet = max(fleets, key=lambda pair: pair[1].worst_ns)
-    text = f"at worst {format_magnitude(fleet.worst_ns)} late by their own clock ({fleet.kind}, {who})"
+    text = f"at most {format_magnitude(fleet.worst_ns)} late by their own clock ({fleet.kind}, {who})"
     whose, most = max(fleets, key=lambda pair: pair[1].at_once)
     if most.at_once:
         text += f"; at most {_at_once(most)} at once ({most.kind}, {whose})"
@@ -145,7 +145,7 @@ def _clocks(page: Page, watched: Sequence[_GuestCycle]) -> None:
         count = sum(b.backward for b in given)
         across = f", {'all' if between == looks else between} from vCPU to vCPU" if between else ""
         if not count:
-            page.labelled(label, f"{clock}: never, in {counted(looks, 'look')}{across}")
+            page.labelled(label, f"{clock}: never, in {counted(looks, 'check')}{across}")
         else:
             who, worst = max(
                 ((w, b) for w, b in looked if b.clock == clock), key=lambda pair: pair[1].worst_ns
@@ -154,7 +154,7 @@ def _clocks(page: Page, watched: Sequence[_GuestCycle]) -> None:
             hands = f"vCPU {worst.from_cpu}" + ("" if alone else f" to {worst.to_cpu}")
             where = ", ".join(filter(None, [hands, who]))
             by = format_magnitude(worst.worst_ns)
-            text = f"{clock}: {count} of {counted(looks, 'look')}, by {by} at worst"
+            text = f"{clock}: {count} of {counted(looks, 'check')}, by at most {by}"
             page.labelled(label, f"{text} ({where})", style="magenta")
         label = ""
 
@@ -171,11 +171,11 @@ def _boottime(page: Page, watched: Sequence[_GuestCycle], one: bool) -> None:
     left = [(who, ns) for who, ns in known if abs(ns) > SAME_NS]
     if known and not left:
         page.labelled(
-            "boottime", "went with MONOTONIC" if one else f"went with MONOTONIC in all {len(known)} cycles"
+            "boottime", "equal to MONOTONIC" if one else f"equal to MONOTONIC in all {len(known)} cycles"
         )
     label = "boottime"
     for who, ns in left[:MOST_ROWS]:
-        text = f"{'gained' if ns > 0 else 'lost'} {format_magnitude(ns)} on MONOTONIC"
+        text = f"{'gained' if ns > 0 else 'lost'} {format_magnitude(ns)} compared with MONOTONIC"
         page.labelled(label, f"{text} ({who})" if who else text)
         label = ""
 
@@ -196,7 +196,7 @@ def _rtc(page: Page, watched: Sequence[_GuestCycle], one: bool) -> None:
     if len(shown) > MOST_ROWS:
         page.labelled("", f"and {len(shown) - MOST_ROWS} more", style="dim")
     if not shown:
-        page.labelled(label, f"kept its distance from REALTIME in all {len(looked)} cycles")
+        page.labelled(label, f"constant distance from REALTIME in all {len(looked)} cycles")
 
 
 def _moved(effects: EffectsRecord) -> bool:
@@ -212,7 +212,7 @@ def _kernel(page: Page, watched: Sequence[_GuestCycle]) -> None:
         for each in watched:
             for line in each.cycle.kernel_notes if harmless else each.cycle.kernel_stalls:
                 lines.setdefault((line, harmless), []).append(each.who)
-    label = "kernel said"
+    label = "kernel log"
     for (line, harmless), who in list(lines.items())[:MOST_LINES]:
         names = [name for name in dict.fromkeys(who) if name]
         words = ["harmless"] if harmless else []
@@ -221,4 +221,4 @@ def _kernel(page: Page, watched: Sequence[_GuestCycle]) -> None:
         page.labelled(label, f"{line}{where}", style="dim" if harmless else "magenta")
         label = ""
     if len(lines) > MOST_LINES:
-        page.labelled("", f"and {len(lines) - MOST_LINES} lines more; all are in run.json", style="dim")
+        page.labelled("", f"and {len(lines) - MOST_LINES} more lines in run.json", style="dim")

@@ -13,7 +13,7 @@ from lab.report.text import counted
 MOST_STEPS = 12
 MOST_KINDS = 4
 
-CUT = "connections were cut by user-mode networking, not by the freeze"
+CUT = "user-mode networking cut connections, the freeze did not"
 
 
 def show_exchange(page: Page, run: Run) -> None:
@@ -45,7 +45,7 @@ def _stamps(page: Page, cycles: Sequence[CycleRecord]) -> None:
         where = "" if below else ", which CONTRADICTS it"
     else:
         share = "all" if below == len(pairs) else f"{below} of"
-        where = f" at the median, a lower bound of it in {share} {counted(len(pairs), 'cycle')}"
+        where = f" at the median; it is a lower bound in {share} {counted(len(pairs), 'cycle')}"
     page.labelled("stamps", f"QEMU's own RESUME - STOP is {more}{where}", style=style)
 
 
@@ -100,10 +100,10 @@ def _memory(page: Page, cycles: Sequence[CycleRecord]) -> None:
         return
     memory, worst = max(known, key=lambda pair: (pair[0].differ, pair[0].cost_ns))
     same = memory.differ == 0 and memory.before == memory.after
-    text = f"{memory.pages} pages, {memory.held} held, {memory.differ} differ"
+    text = f"{memory.pages} pages, {memory.held} with data, {memory.differ} differ"
     if len(known) > 1:
         text += f", the worst of {counted(len(known), 'cycle')}"
-    text += f"; to look took {format_magnitude(memory.cost_ns)}, which the pause is told without"
+    text += f"; the digests took {format_magnitude(memory.cost_ns)}, which is not part of the pause"
     if worst.felt is not None and len(known) == 1:
-        text += f" (felt: {interval(worst.felt)})"
+        text += f" (with them: {interval(worst.felt)})"
     page.labelled("memory", text, style="" if same else "bold red")

@@ -21,7 +21,7 @@ def render_kept_guests(guests: Sequence[Mapping[str, Any]], console: Console) ->
     """Print the guests in the order in which they are given; see lab.session.kept_guests.listing."""
     page = Page(console)
     if not guests:
-        page.parts(["no guest is kept", "freezelab up starts one"])
+        page.parts(["no kept guests", "freezelab up starts one"])
         return
     there = [cleaned(dict(guest)) for guest in guests]
     page.table(

@@ -37,20 +37,20 @@ GRACE_S = 2.0
 
 DOING = {
     "image": "finding or building the guests' image",
-    "accelerator": "finding out whether KVM boots a guest here",
+    "accelerator": "testing whether KVM boots a guest here",
     "boot": "booting, until the probe answers",
     "agent": "waiting for the guest agent",
     "chrony": "waiting for chronyd to set the clock",
-    "settle": "letting the guests come to rest",
+    "settle": "waiting for the guests to settle",
     "measure": "measuring offset and drift",
     "freeze": "stopping the guests",
-    "watch": "watching the clocks come back",
-    "metadata service": "bringing it up inside the guests",
-    "handler": "starting the guest's own program",
+    "watch": "watching the clocks",
+    "metadata service": "starting it inside the guests",
+    "handler": "starting the handler in the guest",
     "announce": "waiting for approval, or for NotBefore",
-    "gates": "asking the guests how they are",
-    "pause between domains": "letting the fleet come to rest",
-    "remove guests": "taking the guests down",
+    "gates": "checking the guests",
+    "pause between domains": "waiting for the fleet to settle",
+    "remove guests": "removing the guests",
 }
 """What the phases are about; others stand for themselves."""
 
@@ -271,7 +271,7 @@ class LiveView(_Threaded):
     @staticmethod
     def _about(state: _State) -> str:
         if state.frozen is not None:
-            return "the host is being patched"
+            return "patching the host"
         return state.phase.doing if state.phase is not None else ""
 
 

@@ -67,7 +67,7 @@ def _first_seen(who: bool) -> _Cell:
         if event.state == "unheard":
             return "never asked", "yellow"
         shown, style = _moment(lambda e: e.seen, who)(event)
-        return ("by nobody", "yellow") if shown == NONE else (shown, style)
+        return ("by no guest", "yellow") if shown == NONE else (shown, style)
 
     return cell
 
@@ -124,7 +124,7 @@ def show_events(page: Page, run: Run) -> None:
         if all(event.outcome is Outcome.PASSED for event in run.events):
             which = f"the first {len(shown)} of {counted(len(run.events), 'announcement')}, all as expected"
     page.blank()
-    page.parts([f"{which}: seconds since each was published, and by whom"], "dim")
+    page.parts([f"{which}: seconds since publication, and by whom"], "dim")
     several = len({event.cycle for event in run.events}) > 1
     table = Table(_columns(several), shown, gaps={3: 1, 2: 4, 1: ALWAYS})
     if page.width < LEAST_TABLE or page.table(table, cut=False) is None:
@@ -191,9 +191,9 @@ def announced_text(events: Sequence[EventRecord]) -> str:
     shown = ", ".join(filter(None, [_notice(events), _duration(events)]))
     deaf = sum(event.state == "unheard" for event in events)
     if deaf == len(events):
-        shown = f"to nobody, for {'the group' if deaf == 1 else 'the groups'} never asked"
+        shown = f"to no guest, because {'the group' if deaf == 1 else 'the groups'} never asked"
     elif deaf:
-        shown += f", {deaf} of {len(events)} to nobody"
+        shown += f", {deaf} of {len(events)} to no guest"
     felt = []
     frozen = [e for e in events if e.frozen is not None]
     given = [e.frozen.since_ns for e in frozen if e.frozen is not None and e.frozen.since_ns is not None]
@@ -209,8 +209,8 @@ def announced_text(events: Sequence[EventRecord]) -> str:
         felt.append(f"{word} {interval(longest)}{_within_announced(events)}")
     if not felt:
         off = all(event.state == "cancelled" for event in events)
-        felt.append("called off, and nobody was frozen" if off else "no freeze was seen")
-    return f"{shown}; felt: {', '.join(felt)}"
+        felt.append("called off, and no guest was frozen" if off else "no freeze on record")
+    return f"{shown}; measured: {', '.join(felt)}"
 
 
 def _against(after: Sequence[Interval]) -> str:
@@ -236,16 +236,14 @@ def _within_announced(events: Sequence[EventRecord]) -> str:
         return ": longer than announced"
     undecided = sum(within is None for within in known)
     if undecided == len(known):
-        return ": kept or not, the bounds do not tell"
+        return ": the bounds do not show whether it was kept"
     return f": kept by {sum(within is True for within in known)} of {len(known)} events"
 
 
 def _trouble(events: Sequence[EventRecord]) -> str:
     """What else the service did."""
     refused, restarts = sum(e.refused for e in events), sum(e.restarts for e in events)
-    parts = (
-        [f"{counted(refused, 'request')} answered with an error, or wrongly on purpose"] if refused else []
-    )
+    parts = [f"{counted(refused, 'request')} answered with an error or a deliberate fault"] if refused else []
     if restarts:
-        parts.append(f"the incarnation began at 1 again{'' if restarts == 1 else f' {restarts} times'}")
+        parts.append(f"the incarnation restarted at 1{'' if restarts == 1 else f' {restarts} times'}")
     return ", ".join(parts)

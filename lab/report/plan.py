@@ -25,7 +25,7 @@ from lab.report.text import clean, cleaned, counted
 MOST_GUESTS = 20
 MOST_WAYS = 12  # different texts of one step, or different predictions
 
-_ENDS = {RolloutEnd.COMPLETE: "goes through all domains", RolloutEnd.STOPPED: "is stopped by a gate"}
+_ENDS = {RolloutEnd.COMPLETE: "all domains", RolloutEnd.STOPPED: "a gate stops it"}
 
 
 def render_plan(plan: Plan, console: Console, obstacles: Sequence[FreezelabError] = ()) -> None:
@@ -55,15 +55,18 @@ def render_plan(plan: Plan, console: Console, obstacles: Sequence[FreezelabError
     copied = any(cell.cycle.method.traits.copies_memory for cell in plan.parts)
     booting = "building images, booting and copying memory" if copied else "building images and booting"
     waiting = waiting_ns(plan)
-    most = f", at most {format_length(waiting)} more when nobody approves" if waiting else ""
+    most = f", up to {format_length(waiting)} longer without an approval" if waiting else ""
     for why in overruns(plan):
         page.labelled("note", clean(why), label_style="yellow", width=4)
     for obstacle in obstacles:
         page.labelled(
-            "not here", "; ".join(map(clean, str(obstacle).split("\n"))), label_style="bold red", width=8
+            "missing", "; ".join(map(clean, str(obstacle).split("\n"))), label_style="bold red", width=8
         )
     page.parts(
-        [f"takes about {format_length(duration_ns(plan))}{most}, without {booting}", "nothing was done"]
+        [
+            f"takes about {format_length(duration_ns(plan))}{most}, not counting {booting}",
+            "nothing was changed",
+        ]
     )
 
 
@@ -150,7 +153,7 @@ def _guests(page: Page, plan: Plan) -> None:
     if rest:
         page.parts([f"and {sum(map(len, rest))} more, {len(guests)} in all"], "dim")
     if plan.golden:
-        page.parts(["started from a golden guest, which the first run boots"])
+        page.parts(["start from a golden guest, which the first run boots"])
 
 
 def _network(guest: GuestSpec) -> str:
@@ -215,11 +218,11 @@ def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
     methods = {cell.cycle.method for cell in plan.parts}
     anew = [method.boots_anew for method in methods]
     if any(method.freezes for method in methods):
-        always = "cycles close, the budget is kept, the patch succeeds, the guest is the same boot"
-        yield "always", f"{always} (with reboot: a new one)" if any(anew) else always
+        always = "witnesses agree, budget kept, patch succeeds, guest not rebooted"
+        yield "always", f"{always} (with reboot: rebooted)" if any(anew) else always
     else:
-        boot = "the guest has booted anew" if all(anew) else "the guest is the same boot"
-        yield "always", f"the patch succeeds, {boot}"
+        boot = "guest rebooted" if all(anew) else "guest not rebooted"
+        yield "always", f"patch succeeds, {boot}"
     expect = plan.expectations
     if expect.regime is not None:
         yield "regime", expect.regime
@@ -233,11 +236,11 @@ def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
     if expect.in_time_within_ns is not None:
         within, tolerance = format_duration(expect.in_time_within_ns), format_duration(expect.tolerance_ns)
         hold_text = format_duration(expect.hold_ns)
-        yield "in time again", f"within {within} of the resume: ± {tolerance}, kept for {hold_text}"
+        yield "in time", f"within {within} of the resume: ± {tolerance}, for {hold_text}"
     if expect.as_predicted:
-        yield "resync", "as predicted; what would need a longer watch has not passed"
+        yield "resync", "as predicted; inconclusive where that needs a longer watch"
     if expect.final_offset_ns is not None:
-        yield "final offset", f"at most {format_duration(expect.final_offset_ns)} either way"
+        yield "final offset", f"at most {format_duration(expect.final_offset_ns)}, in either direction"
     if expect.drift_ppm is not None:
         yield "drift", f"at most {expect.drift_ppm:g} ppm after the resync"
     if plan.cycle.announce and (text := noticed(expect.notice)):
@@ -245,9 +248,9 @@ def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.rollout:
         yield "rollout", _ENDS[expect.rollout]
     if expect.skew_ns is not None:
-        yield "skew", f"guests of one wave stop, and resume, within {format_duration(expect.skew_ns)}"
+        yield "skew", f"the guests of a wave stop, and resume, within {format_duration(expect.skew_ns)}"
     if expect.clean_kernel_log:
         yield "kernel log", "no lockup, no stall, no unstable clocksource"
     if expect.must_fail is not None:
         named = ", ".join(metric.value for metric in expect.must_fail.metrics)
-        yield "outcome", f"failed: {named}, and nothing else" if named else "failed: whatever it is"
+        yield "outcome", f"failed: only {named}" if named else "failed: any check"

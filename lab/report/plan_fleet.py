@@ -113,10 +113,10 @@ def rollout(page: Page, plan: Plan) -> None:
     if spec is None:
         return
     gone = waves(plan.guests, spec)
-    each = f"{counted(len(gone), 'wave')} of guests that are frozen together"
+    each = f"{counted(len(gone), 'wave')} of guests frozen together"
     page.labelled("rollout", f"{each}, {_way(plan, spec)}", label_style="bold", width=len("rollout"))
     if spec.shuffled and spec.seed is None:
-        page.labelled("  order", "drawn by the run, which records the seed", label_style="", width=16)
+        page.labelled("  order", "with a seed that the run chooses and records", label_style="", width=16)
     else:
         _waves(page, spec, gone)
     if spec.between_ns:
@@ -128,7 +128,7 @@ def rollout(page: Page, plan: Plan) -> None:
             page.labelled(f"    {label}", text, label_style="", width=16)
     else:
         page.labelled(
-            "  gates", "none: nothing stops it but a cycle that cannot go on", label_style="", width=16
+            "  gates", "none: only a cycle that cannot continue stops the rollout", label_style="", width=16
         )
     page.blank()
 
@@ -180,7 +180,7 @@ def _gate(gate: Gate, plan: Plan) -> tuple[str, str]:
         GateKind.CLOCK: f"± {format_duration(plan.expectations.tolerance_ns)}",
         GateKind.COMMAND: gate.text,
         GateKind.HTTP: f"{gate.text} answers 2xx",
-        GateKind.MEMBERS: "the set's other guests answer, and pass the gates above",
+        GateKind.MEMBERS: "the set's other guests answer and pass the gates above",
     }
     asked = f" (in {listed(gate.on, 4)})" if gate.on else ""
     return gate.kind, f"{words[gate.kind]}{asked}"

@@ -33,17 +33,17 @@ def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, st
     spans = sorted({duration_s(spec, EventType.FREEZE, cycle) for cycle in frozen})
     spans_text = [str(span) if span != UNKNOWN_S else "unknown" for span in spans]
     lasting = f", DurationInSeconds {' or '.join(spans_text)}" if spans_text else ""
-    yield "event", f"{' or '.join(kinds)}{lasting}, wanted by the {spec.source.lower()}"
+    yield "event", f"{' or '.join(kinds)}{lasting}, source {spec.source}"
     if spec.description:
         yield "", f'"{spec.description}"'
     if spec.time_factor != 1:
-        yield "time", f"the service's passes {spec.time_factor:g} times as fast as ours"
+        yield "time", f"the service's is {spec.time_factor:g} times as fast as real time"
     notices = dict.fromkeys(
         kind.minimum_notice_s * NS_PER_S if spec.notice_ns is None else spec.notice_ns for kind in kinds
     )
     if any(notices):
         ends = " or ".join(_scaled(spec, notice) for notice in notices)
-        yield "notice", f"{ends}, until a guest approves or NotBefore has come"
+        yield "notice", f"{ends}, until a guest approves or until NotBefore"
     else:
         yield "notice", "none: Started at once"
     if spec.cancel_after_ns is not None:
@@ -51,16 +51,16 @@ def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, st
     for other in spec.others:
         wait = other.type.minimum_notice_s * NS_PER_S if other.notice_ns is None else other.notice_ns
         when = f"in {_scaled(spec, wait)}" if wait else "at once"
-        yield "beside it", f"{other.type} {when}, wanted by the {other.source.lower()}; without effect"
+        yield "also", f"{other.type} {when}, source {other.source}; no action follows"
     yield "Started", f"shown for at least {format_duration(spec.started_ns)} before the freeze"
     if spec.handler:
         program, *arguments = spec.handler
-        yield "listens", f"{shlex.join([program.rsplit('/', 1)[-1], *arguments])}, in every guest"
+        yield "handler", f"{shlex.join([program.rsplit('/', 1)[-1], *arguments])}, in every guest"
     else:
-        yield "listens", "nobody whom the lab starts; guests that never ask are not told, and not waited for"
+        yield "handler", "none; guests that never ask get no event, and nothing waits for them"
     wrong = "; ".join(_faults(spec))
     if wrong:
-        yield "goes wrong", wrong
+        yield "faults", wrong
 
 
 def _scaled(spec: Announcement, service_ns: int) -> str:
@@ -74,13 +74,13 @@ def _scaled(spec: Announcement, service_ns: int) -> str:
 def _faults(spec: Announcement) -> Iterator[str]:
     service = spec.service
     if service.first_answer_ns:
-        yield f"the first answer is {_scaled(spec, service.first_answer_ns)} late"
+        yield f"first answer late by {_scaled(spec, service.first_answer_ns)}"
     if service.answers:
-        yield f"each guest is answered {', '.join(map(str, service.answers))}, then the truth"
+        yield f"answers to each guest: {', '.join(map(str, service.answers))}, then correct ones"
     if service.restarts:
-        yield "the incarnation starts at 1 again"
+        yield "incarnation restarts at 1"
     if service.rate_limit:
-        yield f"past {RATE_LIMIT} requests a second a guest is answered 429"
+        yield f"429 to more than {RATE_LIMIT} requests a second of a guest"
 
 
 def longest_notice_ns(cycle: CycleSpec) -> int:
@@ -97,10 +97,10 @@ def expected(asked: NoticeExpectations) -> str:
     low, high = asked.at_least_ns, asked.at_most_ns
     parts = [
         _yes(asked.acknowledged, "acknowledged by a guest", "acknowledged by none"),
-        _yes(asked.seen, "seen by all guests that it is for", "seen by none of them"),
-        _yes(asked.started_seen, "seen as Started by them", "not seen as Started"),
-        _yes(asked.kept, "the pause as announced or shorter", "the pause longer than announced"),
-        _yes(asked.cancelled, "called off, and nobody frozen", "not called off"),
+        _yes(asked.seen, "seen by all affected guests", "seen by none"),
+        _yes(asked.started_seen, "seen as Started", "not seen as Started"),
+        _yes(asked.kept, "pause as announced or shorter", "pause longer than announced"),
+        _yes(asked.cancelled, "called off, and no guest frozen", "not called off"),
         f"Started after {format_duration(low)} at least" if low is not None else "",
         f"Started after {format_duration(high)} at most" if high is not None else "",
     ]

@@ -28,7 +28,7 @@ _CLOCKS = {
     Regime.JUMPED: "clocks run on (regime jumped)",
     Regime.MIXED: "clocks stop in part (regime mixed)",
     Regime.RUNNING: "clocks run on",
-    None: "clocks start anew",
+    None: "clocks restart",
 }
 
 
@@ -47,7 +47,7 @@ def steps(cell: Cell) -> list[PlanStep]:
     cycle, method = cell.cycle, cell.cycle.method
     first = [
         *_announced(cycle),
-        PlanStep("settle", format_duration(cycle.settle_ns), "let the guests come to rest"),
+        PlanStep("settle", format_duration(cycle.settle_ns), "wait for the guests to settle"),
         PlanStep("measure", format_duration(cycle.before_ns), "offset and drift of every guest"),
     ]
     patch = PlanStep("patch", *patched(cycle.patch))
@@ -73,7 +73,7 @@ def _announced(cycle: CycleSpec) -> Iterator[PlanStep]:
             most = min(most, spec.real_ns(spec.cancel_after_ns))
         length = f"≤ {format_as_written(most)}" if most else ""
         yield PlanStep(
-            "announce", length, f"the {kind} to every guest of the cycle, and wait for it to start", kind
+            "announce", length, f"the {kind} to every guest of the cycle, and wait until it starts", kind
         )
 
 
@@ -101,7 +101,7 @@ def _repaired(cell: Cell, wall: WallClock, fault: TimeFault | None) -> str:
     if wall is WallClock.BOOTED:
         return "the boot sets the clock from the RTC, and then: " + cell.resync.about
     if wall is WallClock.NEARLY:
-        return "what is missing to whole seconds: " + cell.resync.about
+        return "less than a second remains: " + cell.resync.about
     if not cell.cycle.method.freezes:
         return "nothing to repair"
     longest = cell.cycle.patch.longest_ns
@@ -137,4 +137,4 @@ def _lost(cell: Cell, pause: Interval) -> Interval | None:
 
 def _too_narrow(cell: Cell) -> str:
     name = _narrowest(cell)
-    return f"{why(name)}: nothing is lost up to {format_about(limit_ns(name) or 0)} only"
+    return f"{why(name)}: correct only up to {format_about(limit_ns(name) or 0)}"

@@ -20,7 +20,7 @@ from lab.report.cycles import VERDICTS
 from lab.report.numbers import behind
 from lab.report.page import Page
 from lab.report.resyncs import measured
-from lab.report.text import counted, names, ranges
+from lab.report.text import names, ranges
 
 MOST_REASONS = 24
 ALL_CYCLES = "all cycles"
@@ -155,7 +155,8 @@ def _surprises(cycle: CycleRecord) -> Iterator[str]:
         yield f"already {behind(before)}{word} before the freeze"
     if resync is not None and cycle.frozen:
         if resync.backward_steps:
-            yield f"the guest's clock was set backward, {counted(resync.backward_steps, 'time')}"
+            count = resync.backward_steps
+            yield f"the guest's clock was stepped backward {'once' if count == 1 else f'{count} times'}"
         # An RTC's seconds are as far ahead as they were forecast to be: that is no surprise.
         foreseen = resync.mechanism in _BY_RTC and resync.forecast is not None and resync.forecast.agrees
         if resync.overshoot_ns > NOTABLE_NS and not foreseen:
@@ -179,7 +180,7 @@ def _surprises(cycle: CycleRecord) -> Iterator[str]:
                 yield f"{name} contradicts the other witnesses of the pause"
     if cycle.rtc_moved is not None:
         side = "ahead" if cycle.rtc_moved.value_ns > 0 else "back"
-        yield f"the guest's RTC was moved {side} by {format_about(abs(cycle.rtc_moved.value_ns))}"
+        yield f"the guest's RTC moved {side} by {format_about(abs(cycle.rtc_moved.value_ns))}"
     if cycle.clocksource is not None and cycle.clocksource.before != cycle.clocksource.after:
         yield f"the clocksource changed from {cycle.clocksource.before} to {cycle.clocksource.after}"
 
@@ -207,4 +208,4 @@ def show_reasons(page: Page, run: Run) -> None:
             text += f" ({times} times)"
         page.labelled(reason.label, text, label_style=reason.style)
     if len(reported) > MOST_REASONS:
-        page.labelled("", f"and {len(reported) - MOST_REASONS} more; all are in run.json")
+        page.labelled("", f"and {len(reported) - MOST_REASONS} more in run.json")

@@ -34,7 +34,7 @@ from lab.report.text import counted, shortened, wrapped
 
 RESYNC, HOLD, METHOD = "resync", "hold", "method"
 CURVE = 10
-SCALE = "|offset| over the watch: ▁ below 3.2 ms, █ from 3.2 s on, 3.2 times as much for each step"
+SCALE = "|offset| over the watch: ▁ below 3.2 ms to █ from 3.2 s, each step is 3.2 times the one before"
 WORD = 12
 MOST_ROWS = 120
 
@@ -155,7 +155,7 @@ def _shown(page: Page, rows: Sequence[_Row]) -> list[_Row]:
     """Those that tell most, in their order."""
     if len(rows) <= MOST_ROWS:
         return list(rows)
-    page.parts([f"the {MOST_ROWS} that tell most of {counted(len(rows), 'cell')}"], "dim")
+    page.parts([f"the {MOST_ROWS} most important of {counted(len(rows), 'cell')}"], "dim")
     first = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))[:MOST_ROWS]
     return [rows[number] for number in sorted(first)]
 

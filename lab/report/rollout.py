@@ -61,7 +61,7 @@ def _skew(wave: WaveRecord) -> Piece:
 def _in_time(wave: WaveRecord) -> Piece:
     if wave.state == "not begun":
         return NONE
-    return (format_at_latest(wave.in_time_ns), "") if wave.in_time_ns is not None else ("not seen", "yellow")
+    return (format_at_latest(wave.in_time_ns), "") if wave.in_time_ns is not None else ("unknown", "yellow")
 
 
 def _gates(wave: WaveRecord) -> Piece:
@@ -114,13 +114,13 @@ def _show(page: Page, run: Run, rollout: RolloutRecord) -> None:
             f"rollout by {rollout.by.replace('-', ' ')}",
             f"{done} of {counted(len(rollout.waves), 'wave')} done",
             f"shuffled by seed {rollout.seed}" if rollout.seed is not None else "",
-            rollout.ended or "its end was not seen",
+            rollout.ended or "no end on record",
         ]
     )
     waves: Sequence[WaveRecord] = rollout.waves
     if len(waves) > MOST_WAVES:
         waves = _worth_showing(waves)
-        page.parts([f"{len(waves)} of {counted(len(rollout.waves), 'wave')}: what stands out first"], "dim")
+        page.parts([f"{len(waves)} of {counted(len(rollout.waves), 'wave')}: exceptions first"], "dim")
     page.table(Table(_columns(waves, rollout), waves, gaps={3: 1, 2: 3, 1: ALWAYS}))
     judged = any(f.metric == ROLLOUT and f.outcome is not Outcome.PASSED for f in run.findings)
     if rollout.ended != "complete" and not judged:  # else the reason says so
@@ -143,14 +143,16 @@ def _worth_showing(waves: Sequence[WaveRecord]) -> list[WaveRecord]:
 
 def _proof(page: Page, proof: OneAtATime) -> None:
     if proof.outcome is Outcome.FAILED:
-        page.labelled("proof", f"two domains of a set were down at once: {proof.why}", style="bold red")
+        page.labelled(
+            "proof", f"two domains of a set were down at the same time: {proof.why}", style="bold red"
+        )
         return
     if proof.outcome is Outcome.INCONCLUSIVE:
-        page.labelled("proof", f"not shown that one domain of a set at a time was down: {proof.why}",
+        page.labelled("proof", f"not proven that only one domain of a set was down at a time: {proof.why}",
                       style="yellow")  # fmt: skip
         return
     times = "once" if proof.times == 1 else f"{proof.times} times"
-    text = f"never two domains of a set down: {times} down in {counted(proof.sets, 'set')}"
+    text = f"never two domains of a set down at the same time: {times} down in {counted(proof.sets, 'set')}"
     if proof.nearest is not None:
         near = proof.nearest
         text += f", at least {format_at_least(near.ns)} between {near.first} and {near.second}"

@@ -99,9 +99,7 @@ def _budget(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[CycleRec
 def _closure(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[CycleRecord]) -> None:
     known = [row for row in rows if row.cycle and row.cycle.closure_ns is not None and row.cycle.closure]
     if not known:
-        page.labelled(
-            "closure", f"{NOT_MEASURED}: the pause rests on the hypervisor's word alone", style="yellow"
-        )
+        page.labelled("closure", f"{NOT_MEASURED}: only the hypervisor bounds the pause", style="yellow")
         return
     open_ones = [row for row in known if row.cycle and not row.cycle.closes]
     row = max(open_ones or known, key=lambda r: abs((r.cycle.closure_ns or 0) if r.cycle else 0))
@@ -114,7 +112,7 @@ def _closure(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[CycleRe
         count = "all" if closing == len(cycles) else f"{closing} of {len(cycles)}"
         text = f"{count} close; worst {', '.join(filter(None, [text, _whose(run, row)]))}"
     else:
-        text = f"{text}; agreed by {', '.join(cycle.agreeing) or 'nobody'}"
+        text = f"{text}; witnesses: {', '.join(cycle.agreeing) or 'none'}"
     page.labelled("closure", text, style="yellow" if open_ones or len(known) < len(rows) else "")
 
 
@@ -150,7 +148,7 @@ def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
         elif row.cycle.resync.said:
             text += f"; {row.cycle.resync.said}"
             if row.cycle.resync.said.startswith("failed") and row.cycle.resync.time_ns is not None:
-                text += "; yet the clock was set" if row.cycle.resync.correction == "step" else ""
+                text += "; the clock was set nevertheless" if row.cycle.resync.correction == "step" else ""
         if len(groups) > 1:
             lead = [(row.guest.name.ljust(wide + 2), "")]
         page.labelled(label, text, before=lead)
@@ -178,7 +176,7 @@ def _alone(page: Page, cycle: CycleRecord, resync: ResyncRecord) -> None:
 
 def _reached(time: Interval | None) -> str:
     if time is None:
-        return "not seen"
+        return "not reached"
     return f"after {format_at_latest(time.high_ns)}" if time.high_ns else "at once"
 
 
@@ -253,7 +251,7 @@ def _drift(page: Page, run: Run) -> None:
             text += f", in all {len(cycles)} cycles"
         window = wanted_window(after) if after else None
         if window is not None:
-            text += f"; ± {FINE_PPM:g} ppm would take {format_length(window)}"
+            text += f"; ± {FINE_PPM:g} ppm needs {format_length(window)}"
         if before is None and after is None:
             text = NOT_MEASURED
         page.labelled(label, f"{name}: {text}" if len(groups) > 1 else text)
@@ -348,9 +346,14 @@ _UNITS: dict[str, Callable[[float], str]] = {
 }
 
 
+_PLACES = {"to_probe_s": "to the probe", "from_golden_s": "from the golden guest"}
+
+
 def _timing(name: str, value: object) -> str:
-    """ "to_probe_s": 18.03 -> "18.0 s to probe"."""
+    """ "to_probe_s": 18.03 -> "18.0 s to the probe"."""
+    if name == "clock_within_ms" and isinstance(value, int | float):
+        return f"clock set to ± {value:.0f} ms"
     for suffix, shown in _UNITS.items():
         if name.endswith(suffix) and isinstance(value, int | float):
-            return f"{shown(value)} {name.removesuffix(suffix).replace('_', ' ')}"
+            return f"{shown(value)} {_PLACES.get(name, name.removesuffix(suffix).replace('_', ' '))}"
     return f"{name.replace('_', ' ')} {value}"

@@ -40,7 +40,7 @@ class Log:
                 self._refused[key] = (last_ns, more + 1)
                 return
             self._refused[key] = (one.at.raw_ns, 0)
-            text += f" ({more} more like it before)" if more else ""
+            text += f" ({more} more before)" if more else ""
         word = one.kind.value.partition("-")[0]
         short = event.id[:8] if event is not None else ""
         before: list[Piece] = [(f"{word:<11}", _STYLES.get(word, "")), (f"{short:<8}  ", "bold")]
@@ -52,7 +52,7 @@ class Log:
             notice = event.notice
             what = f"{notice.type} of {', '.join(notice.resources)}"
             if one.kind is Kind.NOT_ENABLED:
-                return f"{what}: nobody has asked for events, so nobody is told"
+                return f"{what}: no guest has asked for events, so none gets it"
             wait = f"not before {_clock(event.not_before.real_ns)}, in {seconds(notice.notice_ns / 1e9)}"
             takes = f"takes {notice.duration_s} s" if notice.duration_s > 0 else ""
             return " · ".join(filter(None, [what, wait if notice.notice_ns > 0 else "no notice", takes]))
@@ -62,13 +62,13 @@ class Log:
             return f"{seconds((one.at.raw_ns - event.published.raw_ns) / 1e9)} after it was published"
         group = one.group if " " in one.group else f"set {one.group}"
         texts = {
-            Kind.ENABLED: f"{one.guest} asks: events are on for {group}",
-            Kind.DISABLED: f"nobody of {group} has asked for long: events are off for it",
+            Kind.ENABLED: f"first request of {one.guest} enables events for {group}",
+            Kind.DISABLED: f"no recent request: events are disabled for {group}",
             Kind.SEEN: f"by {one.guest}",
             Kind.SEEN_STARTED: f"by {one.guest}, as Started",
             Kind.SEEN_GONE: f"by {one.guest} that it is gone",
             Kind.APPROVED: f"by {one.guest}",
-            Kind.RESTARTED: f"the incarnation of {group} is 1 again",
+            Kind.RESTARTED: f"the incarnation of {group} restarts at 1",
             Kind.REFUSED: f"{one.guest}: {one.text}",
         }
         return one.text if one.kind is Kind.APPROVED and not one.guest else texts.get(one.kind, one.text)
@@ -104,23 +104,23 @@ def show_service(
             urls.insert(0, "http://169.254.169.254, in the guest")
         kind = "scale set" if about.scale_set else "set"
         where = f"  {kind} {about.availability_set}" if about.availability_set else ""
-        where += f"  {about.name} to events" if about.name != about.guest else ""
-        for url in urls or [f"no address; its socket is {path(about.guest)}"]:
+        where += f"  named {about.name} in events" if about.name != about.guest else ""
+        for url in urls or [f"no TCP address; socket {path(about.guest)}"]:
             page.put((f"{about.guest:<{width}}  ", "bold"), (url, ""), (where, "dim"))
     page.parts([DOCUMENT, "header Metadata: true"], "dim")
-    page.parts(["freezelab events announce --for 10s rehearses a whole life"], "dim")
+    page.parts(["freezelab events announce --for 10s shows all states of an event"], "dim")
     page.blank()
 
 
 def show_events(page: Page, shown: Sequence[Mapping[str, Any]], guests: Sequence[Mapping[str, Any]]) -> None:
 
     if not shown:
-        page.parts(["no events", "freezelab events announce makes one"])
+        page.parts(["no events", "freezelab events announce creates one"])
     else:
         page.table(Table(_EVENTS, [cleaned(one) for one in shown]))
     if silent := [one["guest"] for one in guests if not one["asks"]]:
         page.blank()
-        page.parts([f"not asked for events yet: {names(silent)}"], "dim")
+        page.parts([f"no request yet from {names(silent)}"], "dim")
 
 
 def _when(one: Mapping[str, Any]) -> str:

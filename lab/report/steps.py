@@ -16,7 +16,7 @@ from lab.report.numbers import limits
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, T, Table, forms
 
-TITLE = "where the pause goes"
+TITLE = "parts of the pause"
 BAR = 30
 LEAST_PARTS = 3
 """The longest, which have columns of their own on any page."""
@@ -98,7 +98,7 @@ def _one(page: Page, cycle: CycleRecord) -> None:
     page.table(
         Table[StepRecord | None](  # None: all of it
             [
-                Column(TITLE, lambda step: (step.name, "") if step else ("all of it", "bold")),
+                Column(TITLE, lambda step: (step.name, "") if step else ("total", "bold")),
                 Column("ms", lambda step: (_length(step), "") if step else (whole, "bold"), right=True),
                 Column("from", lambda step: (format_instant(step.at_ns) if step else "", "dim"), right=True),
                 *_bars(page, [step.length_ns for step in cycle.steps], length),

@@ -77,11 +77,14 @@ def render(run: Run, console: Console, folder: Path | None = None) -> None:
 def _interruption(page: Page, run: Run) -> None:
     if run.interrupted:
         page.labelled(
-            "INTERRUPTED", "what follows is what was measured until then", label_style="bold yellow", width=11
+            "INTERRUPTED",
+            "the report covers what was measured until then",
+            label_style="bold yellow",
+            width=11,
         )
     elif not run.complete:
         page.labelled(
-            "CUT OFF", "the history has no end; what follows is what was written until then",
+            "CUT OFF", "the history has no end; the report covers what was recorded until then",
             label_style="bold yellow", width=11,
         )  # fmt: skip
 
@@ -169,7 +172,9 @@ def _verdict(page: Page, run: Run) -> None:
     if failed:
         parts.append(f"{failed} of {counted(total, 'check')} failed")
     if open_ones:
-        parts.append(f"{open_ones} of {total} undecided" if not failed else f"{open_ones} undecided")
+        parts.append(
+            f"{open_ones} of {counted(total, 'check')} undecided" if not failed else f"{open_ones} undecided"
+        )
     if expected := sum(f.failed_as_expected for f in run.findings):
         parts.append(f"{expected} failed as expected")
     text = ", ".join(parts if failed or open_ones else [f"all {counted(total, 'check')}", *parts])

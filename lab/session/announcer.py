@@ -124,7 +124,9 @@ class CellMetadataService:
                 self._view.note(f"the handler in guest {name} {handler.end.text}")
                 self._journal.append(HandlerEnded(name, handler.end, self._cell))
         lost = [
-            f"not to be reached from {one.guest}: {one.why}" for one in forwards if one.why and not one.up
+            f"cannot be reached from guest {one.guest}: {one.why}"
+            for one in forwards
+            if one.why and not one.up
         ]
         for trouble in filter(None, [service.trouble, *lost]):
             self._view.note(f"metadata service: {trouble}")
@@ -149,14 +151,14 @@ class CellMetadataService:
                 raise GuestError(
                     f"its handler has not asked for events within {ENABLED_WITHIN_NS // NS_PER_S} s",
                     where=f"guest {silent[0]}",
-                    hint=f"what it said is in {self._log_folder / f'handler-{silent[0]}.log'}",
+                    hint=f"its output is in {self._log_folder / f'handler-{silent[0]}.log'}",
                 )
             self._clock.sleep_until(now + LOOK_NS)
 
     def _about(self, guest: GuestSpec, spec: Announcement) -> InstanceInfo:
         domain = self._hypervisor.spec(guest.name)
         if domain is None:
-            raise GuestError("its domain is not known any more", where=f"guest {guest.name}")
+            raise GuestError("its domain has gone", where=f"guest {guest.name}")
         address, _, prefix = (guest.address if guest.bridge else USER_NETWORK).partition("/")
         return InstanceInfo(
             guest=guest.name,

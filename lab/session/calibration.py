@@ -54,7 +54,7 @@ class Saved:
         """Why its figures are less than this machine can have, "" when they are not."""
         count = self.figures["all"]["count"] + self.figures["all"]["lost"]
         few = f"only {count} of {CYCLES} pauses" if count < CYCLES else ""
-        busy = f"made at a load of {self.load:.1f} on {self.cpus} CPUs" if self.busy else ""
+        busy = f"measured at a load of {self.load:.1f} on {self.cpus} CPUs" if self.busy else ""
         return ", ".join(filter(None, (few, busy)))
 
 
@@ -66,7 +66,7 @@ def store(home: Path, saved: Saved) -> str:
     except RecordError:
         standing = None
     if saved.rough and standing is not None and not standing.rough and not stale(standing, saved.machine):
-        return f"{saved.rough}; the calibration of {standing.made} stands ({COMMAND} --forget removes it)"
+        return f"{saved.rough}; the calibration of {standing.made} stays ({COMMAND} --forget removes it)"
     _write(home, saved)
     return ""
 
@@ -79,15 +79,15 @@ def forget(home: Path) -> str:
         raise UsageError("no calibration yet", where=str(home), hint=COMMAND) from None
     except OSError as error:
         raise MachineError(f"cannot be removed: {error.strerror}", where=str(_path(home))) from error
-    return f"forgotten: {_path(home)}; the next reports quote none"
+    return f"removed {_path(home)}; later reports quote no calibration"
 
 
 def judged(history: History, seed: int = 0) -> Saved:
-    """A calibration run's history, judged. GuestError when not one pause could be measured."""
+    """A calibration run's history, judged. GuestError when no pause could be measured."""
     figures = figures_of(history)
     if figures is None:
         hint = f"freezelab report {history.start.id}"
-        raise GuestError("not one pause could be measured", where=str(history.folder), hint=hint)
+        raise GuestError("no pause could be measured", where=str(history.folder), hint=hint)
     start, made_ns = history.start, history.ended.real_ns
     made = datetime.fromtimestamp(made_ns / 1e9, UTC).isoformat(timespec="seconds")
     noise, bound = figures.noise, figures.offset_bound_ns
@@ -181,13 +181,13 @@ def load(home: Path) -> Saved | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.pop("schema") != SCHEMA:
-            raise ValueError("another schema")
+            raise ValueError("its schema is unknown")
         return Saved(**{**data, "machine": CalibratedMachine(**data["machine"])})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        hint = f"{COMMAND} makes a new one"
-        raise RecordError("is not a calibration of ours", where=str(path), hint=hint) from error
+        hint = f"run {COMMAND} again"
+        raise RecordError("not a calibration of freezelab", where=str(path), hint=hint) from error
 
 
 def exit_code(saved: Saved) -> int:

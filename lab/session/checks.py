@@ -20,10 +20,10 @@ from lab.process.clock import HostClock
 from lab.process.runner import run, which
 from lab.session import paths
 
-SETUP = "start ./freezelab from the clone: it installs what is missing"
+SETUP = "run ./freezelab in the clone: it installs what is missing"
 NAMESPACES = (
     "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}; if that does not help, "
-    "the kernel forbids it: sysctl -a | grep -E 'max_user_namespaces|unprivileged_userns'"
+    "the kernel forbids them: sysctl -a | grep -E 'max_user_namespaces|unprivileged_userns'"
 )
 TRY_S = 10
 NEEDED_BYTES = 2 << 30  # an image while it is built, and a guest's overlay
@@ -44,7 +44,7 @@ def examine(uri: str | None) -> list[MachineCheck]:
         MachineCheck("guest image", True, f"{image.label}, kernel {image.info.get('kernel_version', '?')}")
         if image
         else MachineCheck(
-            "guest image", None, "not built yet, the first run does it", "freezelab image build"
+            "guest image", None, "not built yet; the first run builds it", "freezelab image build"
         )
     )
     checks.append(_hypervisor(uri, state))
@@ -71,22 +71,22 @@ def _init() -> list[MachineCheck]:
     takes a QEMU that has ended and is still in the table for one that cannot be killed (seen with 11.3)."""
     if os.getpid() != 1:
         return []
-    shown = "none: this is process 1, and QEMU processes that end are not seen to be gone"
+    shown = "none: this is process 1, so QEMU processes that have ended stay as zombies"
     return [MachineCheck("init", False, shown, "start the container with one, such as docker run --init")]
 
 
 def _tools() -> list[MachineCheck]:
     found = []
     for tool, purpose in (
-        ("qemu-system-x86_64", "runs guests"),
-        ("qemu-img", "makes guests' disks"),
-        ("mmdebstrap", "builds images"),
-        ("mke2fs", "builds images"),
-        ("fakeroot", "builds images"),
+        ("qemu-system-x86_64", "to run guests"),
+        ("qemu-img", "to create disks"),
+        ("mmdebstrap", "to build images"),
+        ("mke2fs", "to build images"),
+        ("fakeroot", "to build images"),
     ):
         path = which(tool)
         found.append(
-            MachineCheck(tool, path is not None, f"{path}" if path else f"missing ({purpose})", SETUP)
+            MachineCheck(tool, path is not None, f"{path}" if path else f"missing, needed {purpose}", SETUP)
         )
     if os.geteuid() != 0:
         found.append(_user_namespaces())
@@ -94,8 +94,8 @@ def _tools() -> list[MachineCheck]:
 
 
 def _user_namespaces() -> MachineCheck:
-    """Whether one with several users can be had, by having one: mmdebstrap builds images in it."""
-    name, without = "user namespaces", "images cannot be built without root"
+    """Whether one with several users can be had, by having one: mmdebstrap to build images in it."""
+    name, without = "user namespaces", "image builds need root"
     if which("newuidmap") is None:
         return MachineCheck(name, False, f"newuidmap is missing: {without}", SETUP)
     try:
@@ -103,7 +103,7 @@ def _user_namespaces() -> MachineCheck:
     except MachineError as error:
         shown = error.what.removeprefix("exit status 1: ").removesuffix(": Success")
         return MachineCheck(name, False, f"{shown}: {without}", NAMESPACES.format(user=getpass.getuser()))
-    return MachineCheck(name, True, "one was made: image builds without root")
+    return MachineCheck(name, True, "available: image builds need no root")
 
 
 def _memory() -> MachineCheck:
@@ -111,7 +111,9 @@ def _memory() -> MachineCheck:
 
     free = int(psutil.virtual_memory().available)
     shown = f"{format_size(free >> 20 << 20)} free"
-    return MachineCheck("memory", free >= GUEST_BYTES, shown, "end something: a guest takes 512 MiB and some")
+    return MachineCheck(
+        "memory", free >= GUEST_BYTES, shown, "free some memory: a guest needs 512 MiB and some more"
+    )
 
 
 def _space(name: str, folder: Path, *, needed: bool = True) -> MachineCheck:
@@ -120,7 +122,7 @@ def _space(name: str, folder: Path, *, needed: bool = True) -> MachineCheck:
         there = there.parent
     free = shutil.disk_usage(there).free
     writable = os.access(there, os.W_OK)
-    shown = f"{folder}, {format_size(free >> 20 << 20)} free" + ("" if writable else ", cannot be written to")
+    shown = f"{folder}, {format_size(free >> 20 << 20)} free" + ("" if writable else ", not writable")
     variable = "FREEZELAB_HOME" if name == "state folder" else "FREEZELAB_CACHE"
     good = writable and free >= NEEDED_BYTES
     return MachineCheck(
@@ -139,7 +141,7 @@ def _hypervisor(uri: str | None, state: Path) -> MachineCheck:
     shown = f"QEMU {facts.qemu}, libvirt {facts.libvirt}, {emulator.machine}, {where}"
     if left:
         return MachineCheck(
-            "hypervisor", None, f"{shown}; {len(left)} guests left by a killed run", "freezelab recover"
+            "hypervisor", None, f"{shown}; a killed run left {len(left)} guests", "freezelab recover"
         )
     return MachineCheck("hypervisor", True, shown)
 
@@ -152,7 +154,7 @@ def _accelerator(kernel: Path, state: Path) -> MachineCheck:
     shown = f"{choice.accelerator.value} ({choice.reason})"
     if choice.accelerator is Accelerator.KVM:
         return MachineCheck("accelerator", True, shown)
-    return MachineCheck("accelerator", None, f"{shown}: guests are slow, and all works", choice.hint)
+    return MachineCheck("accelerator", None, f"{shown}; guests are slower, everything works", choice.hint)
 
 
 def _kernels(store: ImageStore) -> list[MachineCheck]:
@@ -174,7 +176,7 @@ def _kernels(store: ImageStore) -> list[MachineCheck]:
 def _chronyd(state: Path) -> MachineCheck:
     try:
         return MachineCheck(
-            "chronyd", True, f"{chronyd.find(state, paths.default_home())}, for resync by chrony"
+            "chronyd", True, f"{chronyd.find(state, paths.default_home())}, for the chrony mechanisms"
         )
     except FreezelabError as error:
-        return MachineCheck("chronyd", None, f"{error.what}: no resync by chrony", error.hint)
+        return MachineCheck("chronyd", None, f"{error.what}: the chrony mechanisms do not work", error.hint)

@@ -69,9 +69,9 @@ class Clone:
 def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) -> str:
     """Why a guest has to be booted; "" when it has not."""
     if hypervisor.remote:
-        return "another libvirt runs it"
+        return "another libvirt is used"
     if settings.guest_sleep:
-        return "it is to suspend itself"
+        return "it has to support guest-sleep"
     if settings.shared_memory and spec.huge_pages:
         return "its RAM is huge pages"
     return ""
@@ -170,7 +170,7 @@ class Clones:
         if golden.folder not in self._began:
             self._uses[golden.folder].close()  # no guest of ours runs from it
         gone = self._store.failed(golden, refused=isinstance(error, states.StateRefused | ImageError))
-        fault = f"{golden.label} did not do{', and is removed' if gone else ''}"
+        fault = f"{golden.label} failed{' and is removed' if gone else ''}"
         self._view.note(f"guest {spec.name}: booted; {fault}: {str(error).splitlines()[0]}")
 
     # -- one guest -----------------------------------------------------------------------------------
@@ -200,7 +200,9 @@ class Clones:
         with self._orders(name, domain, BECOME_NS) as orders:
             became = orders.personalise(order)
         if became.mac != domain.mac:
-            raise GuestError(f"its network card is {became.mac}, not {domain.mac}", where=f"guest {name}")
+            raise GuestError(
+                f"its network card has the address {became.mac}, not {domain.mac}", where=f"guest {name}"
+            )
         return became
 
     def _orders(self, name: str, domain: DomainSpec, within_ns: int) -> CloneClient:
@@ -221,14 +223,14 @@ class Clones:
         """The state that a guest can begin with, made if there is none; None when it has to be booted."""
         name = guest.spec.name
         if why := why_not(self._hypervisor, self._settings, guest.spec):
-            self._view.note(f"guest {name}: booted, not started from a golden guest: {why}")
+            self._view.note(f"guest {name} is booted, not started from a golden guest: {why}")
             return None
         facts = self._facts(guest)
         if (found := self._store.find(guest.image, facts)) is not None:
             return found
         size = format_size(guest.spec.memory_bytes)
         self._view.note(
-            f"no golden guest of image {guest.image.name} with {size} yet: one is booted and kept"
+            f"no golden guest of image {guest.image.name} with {size} yet: one is booted and saved"
         )
         self._view.phase("make the golden guest")
         try:
@@ -236,13 +238,13 @@ class Clones:
                 guest.image,
                 facts,
                 lambda folder: self._make(guest, folder),
-                lambda: self._view.note("another process makes it: waiting"),
+                lambda: self._view.note("another process is creating it: waiting"),
             )
         except Interrupted:
             raise
         except FreezelabError as error:
             self._view.note(
-                f"guest {name}: booted, for there is no golden guest: {str(error).splitlines()[0]}"
+                f"guest {name} is booted, because there is no golden guest: {str(error).splitlines()[0]}"
             )
             return None
 

@@ -44,10 +44,10 @@ def times(length: str, every: str) -> Times:
     length_ns, every_ns = found
     if every_ns < LEAST_NS:
         raise UsageError(
-            "too often: a burst of readings takes some 30 ms", where="--every", hint="at least 50ms"
+            "too short: a burst of readings takes some 30 ms", where="--every", hint="at least 50ms"
         )
     if length_ns < 2 * every_ns:
-        raise UsageError("too short: a drift needs two bursts at least", where="--for")
+        raise UsageError("too short: a drift needs at least two bursts", where="--for")
     return Times(length_ns, every_ns)
 
 
@@ -57,8 +57,10 @@ def which(home: Path, name: str | None) -> kept_guests.KeptGuest:
         return kept_guests.find(home, name)
     there = [guest.name for guest in kept_guests.read_all(home)]
     if there:
-        raise UsageError(f"which guest? kept: {', '.join(there)}", hint=f"freezelab drift {there[0]}")
-    raise UsageError("which guest? none is kept", hint=f"start one: {kept_guests.START}")
+        raise UsageError(
+            f"which guest? The kept ones are {', '.join(there)}", hint=f"freezelab drift {there[0]}"
+        )
+    raise UsageError("there is no kept guest", hint=f"start one: {kept_guests.START}")
 
 
 def watch(
@@ -103,7 +105,7 @@ def watch(
         # What its sampler knew before it was started anew is lost.
         result = look(points, noise, sampler, probe.restarts, before, after)
     if result is None or len(points) < 2 or isinstance(failure, GuestError):
-        raise failure or GuestError("nothing was read", where=f"guest {guest.name}")
+        raise failure or GuestError("no reading succeeded", where=f"guest {guest.name}")
     return result
 
 

@@ -117,4 +117,4 @@ class GuestSetup:
         except FreezelabError as error:
             if isinstance(error, GuestGone) and error.ended:
                 return
-            self._view.note(f"guest {name}: what repairs its clock could not be removed: {error}")
+            self._view.note(f"guest {name}: its resync mechanism could not be removed: {error}")

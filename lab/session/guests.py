@@ -384,7 +384,7 @@ class Guests:
         self._view.phase("fill memory", guest=spec.name)
         wanted, most = round(spec.memory_bytes * spec.fill), room(probe.ssh)
         if wanted > most:
-            text = f"{format_size(most >> 20 << 20)} are filled, the rest it needs itself"
+            text = f"{format_size(most >> 20 << 20)} are filled; the guest needs the rest"
             self._view.note(f"guest {spec.name}: {text}")
         if most <= 0:
             return 0

@@ -71,7 +71,7 @@ class KeptGuest:
     def about(self) -> InstanceInfo:
         """What the metadata service knows of it. UsageError when too little was written down."""
         if not self.mac or not self.machine_uuid:
-            what = "an older freezelab kept it, which did not write down its machine's UUID and MAC address"
+            what = "it was started by an older freezelab, which did not record its UUID and MAC address"
             raise UsageError(
                 what, where=f"guest {self.name}", hint=f"freezelab down {self.name}, and up again"
             )
@@ -120,7 +120,9 @@ def find(home: Path, name: str) -> KeptGuest:
         if guest.name == name:
             return guest
     names = ", ".join(guest.name for guest in there)
-    raise UsageError(f"no kept guest {name!r}", hint=f"kept: {names}" if names else f"start one: {START}")
+    raise UsageError(
+        f"there is no kept guest {name!r}", hint=f"kept: {names}" if names else f"start one: {START}"
+    )
 
 
 def state(home: Path, guest: KeptGuest) -> str:
@@ -147,7 +149,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     spec, mechanism = _spec(options), _mechanism(options.resync)
     if any(guest.name == spec.name for guest in read_all(home)):
         hint = f"freezelab down {spec.name}, or another --name"
-        raise UsageError("a guest of this name is kept already", where=spec.name, hint=hint)
+        raise UsageError("there is a kept guest of this name already", where=spec.name, hint=hint)
     nothing = CycleSpec(FreezeMethod.NONE, HoldPatch(NS_PER_S))
     cell = Cell("", (), (spec,), mechanism, nothing, Expectations())
     check_memory([spec])
@@ -167,7 +169,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
                 domain = hypervisor.spec(spec.name)
                 address = guests.address(spec.name)
                 if domain is None:
-                    raise MachineError("its domain is not known any more", where=spec.name)
+                    raise MachineError("its domain has gone", where=spec.name)
                 guest = KeptGuest(
                     name=spec.name,
                     run=run,
@@ -203,10 +205,10 @@ def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Itera
     from lab.session.signals import shield
 
     if bool(names) == everything:
-        raise UsageError("say which guests, or --all", hint="freezelab list tells their names")
+        raise UsageError("name the guests, or use --all", hint="freezelab list shows their names")
     wanted = read_all(home) if everything else [find(home, name) for name in dict.fromkeys(names)]
     if not wanted:
-        yield "no guest is kept"
+        yield "there are no kept guests"
         return
     with connect(None, home, clock=HostClock()) as hypervisor:
         for guest in wanted:
@@ -235,7 +237,7 @@ def _spec(options: UpOptions) -> GuestSpec:
     except ValueError as error:
         raise UsageError(str(error), where="--memory") from None
     if memory < 64 << 20:
-        raise UsageError("too little to boot in", where="--memory", hint="write it like 512MiB")
+        raise UsageError("too little to boot", where="--memory", hint="write it like 512MiB")
     return GuestSpec(options.name, options.image, options.vcpus, memory)
 
 
@@ -245,13 +247,15 @@ def _mechanism(text: str) -> ResyncMechanism:
         mechanism = ResyncMechanism(text)
     except ValueError:
         known = ", ".join(m.value for m in ResyncMechanism if not _needs_host(m))
-        raise UsageError(f"no resync {text!r}", where="--resync", hint=f"for a kept guest: {known}") from None
+        raise UsageError(
+            f"unknown mechanism {text!r}", where="--resync", hint=f"a kept guest can have: {known}"
+        ) from None
     if _needs_host(mechanism):
-        what = "the host's time server" if mechanism.uses_ntp else "somebody who acts on the resume"
+        what = "the host's time server" if mechanism.uses_ntp else "an action at the resume"
         raise Refused(
-            f"{mechanism.value} needs {what}, which is there during a run only",
+            f"{mechanism.value} needs {what}, which exists only during a run",
             where="--resync",
-            hint="a playbook's resync: does it; for a kept guest: none",
+            hint="use it as resync: in a playbook; a kept guest can have none",
         )
     return mechanism
 
@@ -268,13 +272,13 @@ def _read(path: Path) -> KeptGuest:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.pop("schema") != SCHEMA:
-            raise ValueError("another schema")
+            raise ValueError("its schema is unknown")
         known = {field.name for field in fields(KeptGuest)}
         data["sockets"] = tuple(data["sockets"])
         return KeptGuest(**{name: value for name, value in data.items() if name in known})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(
-            "is not a kept guest's file", where=str(path), hint=f"remove {path}, then: freezelab recover"
+            "not the file of a kept guest", where=str(path), hint=f"remove {path}, then: freezelab recover"
         ) from error
 
 

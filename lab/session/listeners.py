@@ -41,7 +41,7 @@ def listeners_of(listen: Sequence[str]) -> list[Listener]:
         host, colon, port = address.rpartition(":")
         if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535 or not host:
             raise UsageError(
-                f"no address: {address!r}", where="--listen", hint="write it like 127.0.0.1:8169=web-0"
+                f"not an address: {address!r}", where="--listen", hint="write it like 127.0.0.1:8169=web-0"
             )
         found.append((host.strip("[]"), int(port), _checked(guest or next(spare), "--listen")))
     return found
@@ -52,7 +52,7 @@ def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wan
     lab knows no machine of the others, and makes one up. UsageError for what does not go together."""
     sets, scale_sets = _members(wanted.sets, "--set"), _members(wanted.scale_sets, "--scale-set")
     if both := set(sets) & set(scale_sets):
-        raise UsageError(f"there is a set of this name already: {min(both)}", where="--scale-set")
+        raise UsageError(f"there are two sets named {min(both)}", where="--scale-set")
     member_of: dict[str, str] = {}
     numbered: dict[str, str] = {}
     for name, members in (*sets.items(), *scale_sets.items()):
@@ -66,7 +66,7 @@ def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wan
     guests = list(dict.fromkeys([*machines, *listened, *member_of]))
     names = numbered | _names(wanted.names, guests, numbered)
     if twice := _repeated([names.get(guest, guest) for guest in guests]):
-        raise UsageError(f"two guests are called {twice} by events", hint="--compute-name GUEST=NAME")
+        raise UsageError(f"two guests are named {twice} in events", hint="--compute-name GUEST=NAME")
     given, count = _given(wanted.instance), dict[str, int]()
     instances: list[InstanceInfo] = []
     for number, guest in enumerate(guests):
@@ -101,7 +101,7 @@ def _made_up(guest: str, number: int) -> InstanceInfo:
 
 def _checked(guest: str, where: str) -> str:
     if not _GUEST.fullmatch(guest):
-        raise UsageError(f"no name for a guest or a set: {guest!r}", where=where)
+        raise UsageError(f"not a name for a guest or a set: {guest!r}", where=where)
     return guest
 
 
@@ -110,7 +110,7 @@ def _members(texts: Sequence[str], option: str) -> dict[str, list[str]]:
     for text in texts:
         name, equals, members = text.partition("=")
         if not equals or not members:
-            raise UsageError(f"not understood: {text!r}", where=option, hint="write it like web=web-0,web-1")
+            raise UsageError(f"invalid: {text!r}", where=option, hint="write it like web=web-0,web-1")
         given = sets.setdefault(_checked(name, option), [])
         given += [_checked(guest, option) for guest in members.split(",")]
     return sets
@@ -122,11 +122,11 @@ def _names(texts: Sequence[str], guests: Sequence[str], numbered: Mapping[str, s
         guest, equals, name = text.partition("=")
         where = "--compute-name"
         if not equals or not COMPUTE_NAME.fullmatch(name):
-            raise UsageError(f"not understood: {text!r}", where=where, hint="write it like web-0=prod_web_0")
+            raise UsageError(f"invalid: {text!r}", where=where, hint="write it like web-0=prod_web_0")
         if guest not in guests:
-            raise UsageError(f"no guest {guest!r}", where=where, hint=f"guests: {', '.join(guests)}")
+            raise UsageError(f"there is no guest {guest!r}", where=where, hint=f"guests: {', '.join(guests)}")
         if guest in numbered:
-            raise UsageError(f"{guest} is an instance of a scale set, which names it", where=where)
+            raise UsageError(f"{guest} is in a scale set, which determines its name", where=where)
         names[guest] = name
     return names
 
@@ -142,8 +142,8 @@ def _given(texts: Sequence[str]) -> Given:
         path = tuple(place.strip("/").split("/"))
         where = "--instance"
         if not equals:
-            raise UsageError(f"not understood: {text!r}", where=where, hint="write it like compute/zone=1")
+            raise UsageError(f"invalid: {text!r}", where=where, hint="write it like compute/zone=1")
         if why := refusal(path):
-            raise UsageError(f"{place} cannot be given: {why}", where=where)
+            raise UsageError(f"{place} cannot be set: {why}", where=where)
         given.append((path, value))
     return tuple(given)

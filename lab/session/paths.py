@@ -32,8 +32,8 @@ def made(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(
-            f"the folder cannot be made: {error.strerror}",
+            f"the folder cannot be created: {error.strerror}",
             where=str(path),
-            hint="set FREEZELAB_HOME to a folder that can be written to",
+            hint="set FREEZELAB_HOME to a writable folder",
         ) from error
     return path

@@ -29,7 +29,7 @@ def recover_all(uri: str | None, *, resume: bool = False) -> Iterator[str]:
             done += 1
             yield line
     if not done:
-        yield "nothing was left behind"
+        yield "nothing to recover"
 
 
 def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
@@ -58,7 +58,7 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
         raise failures[0]
     for guest in known.values():
         kept_guests.remove_files(state, guest)
-        yield f"removed what was left of the kept guest {guest.name}, which is gone"
+        yield f"removed the rest of the kept guest {guest.name}, which has gone"
     for folder in sorted(path for path in _left(state / "guests") if path.name not in runs):
         shutil.rmtree(folder, ignore_errors=True)
         yield f"removed {folder}"
@@ -67,7 +67,7 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
     if alive:
         return  # what follows has no run's name on it
     if logs := hypervisor.drop_logs():
-        yield f"removed {len(logs)} logs of QEMU, of guests that have ended"
+        yield f"removed {len(logs)} QEMU logs of guests that have ended"
     for path in saved(state):
         drop_saved(path)
         yield f"removed {path}"

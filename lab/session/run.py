@@ -57,7 +57,9 @@ def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
     try:
         folder.mkdir()
     except OSError as error:
-        raise MachineError(f"the run's folder cannot be made: {error.strerror}", where=str(folder)) from error
+        raise MachineError(
+            f"the run's folder cannot be created: {error.strerror}", where=str(folder)
+        ) from error
     return run_id, folder
 
 
@@ -135,7 +137,7 @@ def _run(
 ) -> _Course:
     home = paths.home()
     for line in clear(hypervisor, home):
-        view.note(f"of a run that was killed: {line}")
+        view.note(f"left by a killed run: {line}")
     if not plan.cells:
         check_memory(plan.guests)
     view.phase("accelerator")

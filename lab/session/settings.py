@@ -92,7 +92,7 @@ def check_memory(guests: Sequence[GuestSpec]) -> None:
             f"{'1 guest needs' if len(guests) == 1 else f'{len(guests)} guests need'} "
             f"{format_size(needed >> 20 << 20)}, "
             f"{format_size(free >> 20 << 20)} are free",
-            hint="fewer guests, or less memory for each",
+            hint="use fewer guests, or less memory for each",
         )
 
 
@@ -105,7 +105,7 @@ def lab_key(home: Path) -> tuple[Path, str]:
     try:
         return path, path.with_name(path.name + ".pub").read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
-        hint = f"remove {path} and {path}.pub: a new pair is made"
+        hint = f"remove {path} and {path}.pub; a new pair is created"
         raise MachineError("the lab's public key cannot be read", where=f"{path}.pub", hint=hint) from error
 
 

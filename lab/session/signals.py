@@ -148,7 +148,7 @@ class Teardown(ExitStack):
         except OSError as error:  # a disk that is full, or takes nothing any more
             failed = MachineError(error.strerror or str(error), where=str(error.filename or ""))
         self._failed.append(failed)
-        self._report(f"not undone: {failed}\nto try again: freezelab recover")
+        self._report(f"not undone: {failed}\ntry again: freezelab recover")
         return None
 
     @whole

@@ -43,9 +43,7 @@ def render(results: list[dict[str, Any]]) -> str:
     every: Counter[str] = sum(columns, Counter())
     lines.append(f"| all | {' | '.join(map(_cell, columns))} | {_cell(every)} |")
     lines += ["", f"{every['right'] + every['wrong']} cases, {every['right']} right, {every['wrong']} wrong"]
-    lines[-1] += (
-        f"; {every['void']} void (what it was to be done to was not there)." if every["void"] else "."
-    )
+    lines[-1] += f"; {every['void']} void (the fault's target did not exist)." if every["void"] else "."
     if kinds:
         lines += ["", "| what was wrong | cases | such as |", "|---|---|---|"]
         for kind, cases in sorted(kinds.items(), key=lambda pair: -len(pair[1])):

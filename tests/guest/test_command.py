@@ -83,10 +83,10 @@ def test_a_killed_run_is_recovered(cli: Cli, long: str, eventually: Eventually) 
     short.write_text(LONG.replace("60s", "100ms"))
     after = cli("run", str(short))
     assert after.returncode == 0, after.stdout + after.stderr
-    assert "of a run that was killed: removed guest web-0" in after.stderr
+    assert "left by a killed run: removed guest web-0" in after.stderr
     assert cli.qemu() == []
     assert cli.left() == []
-    assert "nothing was left behind" in cli("recover").stdout
+    assert "nothing to recover" in cli("recover").stdout
 
 
 def test_a_guest_that_dies_while_frozen_ends_the_run(cli: Cli, long: str, eventually: Eventually) -> None:

@@ -102,7 +102,7 @@ def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli) -> None:
     assert "guest web-0 runs again (it was paused)" in recovered.stdout
     assert [g["state"] for g in json.loads(cli("list", "--json").stdout)] == ["running"]
     assert qemu.is_running()
-    assert "nothing was left behind" in cli("recover").stdout
+    assert "nothing to recover" in cli("recover").stdout
 
     down = cli("down", "--all")
     assert "removed guest web-0" in down.stdout, down.stderr

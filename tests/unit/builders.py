@@ -218,7 +218,7 @@ def passed() -> Run:
 
 
 def failed() -> Run:
-    late = "still 5\u00a0006.3 ± 0.4 ms behind 8 s after the resume, and nothing was to repair it"
+    late = "still 5\u00a0006.3 ± 0.4 ms behind 8 s after the resume, and no mechanism was to correct it"
     final = "final offset -5\u00a0006.3 ± 0.4 ms, expected at most 100 ms"
     return run(
         guest("web-0", stays_behind()),

@@ -60,7 +60,7 @@ def test_a_closed_standard_output(tmp_path: Path, command: str) -> None:
 def test_a_standard_error_that_takes_nothing_changes_no_exit_code(tmp_path: Path, redirected: str) -> None:
     assert freezelab(tmp_path, "check first-freeze no-such-playbook", redirected).returncode == 2
     done = freezelab(tmp_path, "check first-freeze", redirected)
-    assert (done.returncode, done.stdout) == (0, "first-freeze: good (first-freeze)\n")
+    assert (done.returncode, done.stdout) == (0, "first-freeze: valid (first-freeze)\n")
 
 
 def test_a_reader_that_has_left_is_no_failure(tmp_path: Path) -> None:

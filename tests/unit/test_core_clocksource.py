@@ -67,12 +67,12 @@ def test_as_seen_on_guests() -> None:
     assert lost("acpi_pm", seconds[3], new) == Interval(0, 0)
     assert not stands("acpi_pm", seconds[3], new)
     assert not stands("acpi_pm", seconds[25], old)
-    assert why("acpi_pm") == "acpi_pm begins anew every 4.69 s"
+    assert why("acpi_pm") == "acpi_pm wraps every 4.69 s"
     # hpet: the same with 42.95 s.
     assert lost("hpet", seconds[6], old) == Interval(0, 0)
     assert 42_950 * NS_PER_MS in lost("hpet", seconds[30], old).widened(NS_PER_MS)
     assert lost("hpet", seconds[30], new) == Interval(0, 0)
-    assert why("hpet") == "hpet begins anew every 42.95 s"
+    assert why("hpet") == "hpet wraps every 42.95 s"
 
 
 def test_other_counters_are_wide_enough() -> None:
@@ -107,7 +107,7 @@ def option(asked: tuple[str, ...], has: str) -> list[tuple[Outcome, str]]:
 def test_a_clocksource_that_the_guest_does_not_have_is_a_finding() -> None:
     """kvm-clock under TCG: the kernel falls to acpi_pm without a word."""
     assert option(("quiet", "clocksource=kvm-clock"), "acpi_pm") == [
-        (Outcome.INCONCLUSIVE, "clocksource=kvm-clock did not take: the guest runs on acpi_pm")
+        (Outcome.INCONCLUSIVE, "clocksource=kvm-clock had no effect: the guest uses acpi_pm")
     ]
     assert option(("clocksource=tsc",), "tsc") == [(Outcome.PASSED, "")]
     assert option(("tsc=reliable",), "acpi_pm") == []

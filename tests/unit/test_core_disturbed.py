@@ -325,7 +325,7 @@ def test_nothing_of_another_boot_is_believed(
     assert given["boot id"] is Outcome.FAILED
     if late:
         shown = next(f for f in findings(result, expect) if f.metric == "boot id")
-        assert "went on after the resume, and rebooted by itself" in shown.why
+        assert "ran after the resume and then rebooted by itself" in shown.why
 
 
 # -- cut off -------------------------------------------------------------------------------------------

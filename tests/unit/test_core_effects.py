@@ -33,10 +33,10 @@ def judged(effects: Effects | None, scenario: Scenario = SCENARIO) -> tuple[Cycl
 def test_harmless_effects_pass() -> None:
     _, found = judged(SOUND)
     assert found["monotonic"].outcome is Outcome.PASSED
-    assert found["monotonic"].measured == "500 looks"
+    assert found["monotonic"].measured == "500 checks"
     assert found["timers"].outcome is Outcome.PASSED
-    assert "at worst 1.5 ms late" in found["timers"].measured
-    assert found["boottime"].measured == "+0.000 ms on MONOTONIC"
+    assert "at most 1.5 ms late" in found["timers"].measured
+    assert found["boottime"].measured == "+0.000 ms compared with MONOTONIC"
     assert "rtc" not in found
 
 
@@ -44,7 +44,7 @@ def test_a_monotonic_clock_that_went_backward_fails_with_its_evidence() -> None:
     bad = replace(SOUND, backward=(*SOUND.backward, Backward("monotonic", 1, 0, 50, 2, 300_000)))
     finding = judged(bad)[1]["monotonic"]
     assert finding.outcome is Outcome.FAILED
-    assert finding.measured == "2 of 550 looks"
+    assert finding.measured == "2 of 550 checks"
     assert finding.why == "CLOCK_MONOTONIC went back by 0.3 ms from vCPU 1 to 0"
 
 
@@ -67,7 +67,7 @@ def test_timers_that_fire_early_are_told_and_do_not_fail() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stands", "words"), [(False, "went on through the pause"), (True, "stood still with the guest")]
+    ("stands", "words"), [(False, "ran on during the pause"), (True, "stood still during the pause")]
 )
 def test_an_rtc_is_told_from_one_that_stands_still(stands: bool, words: str) -> None:
     """The guest is 5 s behind afterwards. An RTC that went on is then ahead of its REALTIME by as much."""

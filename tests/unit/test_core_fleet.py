@@ -72,7 +72,7 @@ def test_every_overlap_is_found_and_nothing_else(fleet: list[Down]) -> None:
 def test_what_was_not_seen_never_passes(fleet: list[Down], which: int) -> None:
     lost = which % len(fleet)
     one = fleet[lost]
-    blind = Down(one.domain, one.cycle, None, None, "the stop of a-0 was not seen")
+    blind = Down(one.domain, one.cycle, None, None, "the stop of a-0 is not on record")
     proof = one_at_a_time([*fleet[:lost], blind, *fleet[lost + 1 :]], UD)
     assert proof.outcome is not Outcome.PASSED
     assert one_at_a_time([], UD).outcome is Outcome.INCONCLUSIVE

@@ -376,7 +376,7 @@ def test_a_host_clock_that_is_stepped_in_the_cycle_is_inconclusive(setup: Setup)
 def test_a_guest_that_sets_its_own_clock_while_it_is_measured_is_told() -> None:
     before = replace(GOOD, pause_ns=3 * S, watch_ns=4 * S, step_before_ns=700 * MS, repair=Repair.AGENT)
     result, _ = observed(before, Setup(M.AGENT))
-    assert any("stepped while it was measured before" in problem for problem in result.problems)
+    assert any("stepped during the measurement before" in problem for problem in result.problems)
     after = good(Setup(M.AGENT), (Move(9 * MS, -9 * MS), Move(4 * S, 700 * MS)))
     agrees, verdict = compared(after)
     assert agrees is False

@@ -140,13 +140,13 @@ def test_a_life_from_announcement_to_the_end(place: Place) -> None:
     )  # fmt: skip
     unheard = place.run("announce", "web-0", "--wait")
     assert unheard.returncode == 1  # nobody has asked, so nobody is told, and nobody is waited for
-    assert "unheard: nobody has asked for events yet" in unheard.stdout
+    assert "unheard: no guest has asked for events yet" in unheard.stdout
     what, how = unheard.stderr.splitlines()
-    assert what == "run web-0's client first, or ask once in its place, and announce again:"
+    assert what == "start web-0's client first, or request events once in its place, and announce again:"
     assert how == f"curl -H Metadata:true 'http://127.0.0.1:{serving.ports['web-0']}{EVENTS}'"
     socket = place.parsed("list")["guests"][-1]["socket"]  # web-1's, which has no address
     assert f"--unix-socket {socket} 'http://169.254.169.254{EVENTS}'" in place.run("announce", "web-1").stderr
-    serving.until("unheard", "nobody is told")
+    serving.until("unheard", "none gets it")
     assert serving.ask("web-0") == (200, {"DocumentIncarnation": 1, "Events": []})
     serving.until("enabled", "web-0")
     assert place.run("list").stdout.startswith("no events")
@@ -187,7 +187,7 @@ def test_a_life_from_announcement_to_the_end(place: Place) -> None:
     assert serving.ask("web-0")[1]["Events"] == []
     again = place.run("finish", event)
     assert again.returncode == 2
-    assert "over already" in again.stderr
+    assert "already over" in again.stderr
     assert [one["state"] for one in place.parsed("list", "--all")["events"]] == [
         "unheard",
         "unheard",
@@ -270,15 +270,15 @@ def test_services_do_not_get_in_each_other_s_way(place: Place) -> None:
         )
     )
     assert (same.returncode, taken.returncode) == (2, 4)
-    assert "a service called 'default' runs already" in same.stderr
+    assert "a service named 'default' is running already" in same.stderr
     assert "address already in use" in taken.stderr
     second = place.serve("--listen", "127.0.0.1:0=web-0", "--listen", "127.0.0.1:0=web-1", "--name", "b")
     which = place.run("list")
     assert which.returncode == 2
-    assert "which service? running: b, default" in which.stderr
+    assert "which service? Running: b, default" in which.stderr
     many = place.run("announce", "--name", "b")
     assert (many.returncode, many.stdout) == (2, "")
-    assert "say which guests, or --all\nguests of this service: web-0, web-1" in many.stderr
+    assert "name the guests, or use --all\nguests of this service: web-0, web-1" in many.stderr
     assert "no guest 'nobody'" in place.run("announce", "nobody", "--name", "b").stderr
     for done in (none, same, taken, which, many):
         assert len(done.stderr.splitlines()) <= 2
@@ -287,7 +287,7 @@ def test_services_do_not_get_in_each_other_s_way(place: Place) -> None:
     first.process.wait()
     assert (place.home / "events" / "default" / "control").is_socket()
     assert place.parsed("list")["name"] == "b"  # what was killed does not count
-    assert "no service called 'default'" in place.run("list", "--name", "default").stderr
+    assert "no service named 'default'" in place.run("list", "--name", "default").stderr
     third = place.serve("--listen", "127.0.0.1:0")
     assert third.ask("web-0")[0] == 200
     assert [third.end(), second.end()] == [0, 0]
@@ -297,23 +297,23 @@ def test_services_do_not_get_in_each_other_s_way(place: Place) -> None:
 @pytest.mark.parametrize(
     ("listen", "wanted", "said"),
     [
-        (["8169"], Wanted(), "no address"),
-        (["127.0.0.1:port"], Wanted(), "no address"),
-        (["127.0.0.1:99999"], Wanted(), "no address"),
-        ([":80"], Wanted(), "no address"),
-        (["127.0.0.1:80=../x"], Wanted(), "no name for a guest"),
-        (["127.0.0.1:80"], Wanted(["web"]), "not understood"),
-        (["127.0.0.1:80"], Wanted(["web="]), "not understood"),
-        (["127.0.0.1:80"], Wanted(["=web-0"]), "no name"),
+        (["8169"], Wanted(), "not an address"),
+        (["127.0.0.1:port"], Wanted(), "not an address"),
+        (["127.0.0.1:99999"], Wanted(), "not an address"),
+        ([":80"], Wanted(), "not an address"),
+        (["127.0.0.1:80=../x"], Wanted(), "not a name for a guest"),
+        (["127.0.0.1:80"], Wanted(["web"]), "invalid"),
+        (["127.0.0.1:80"], Wanted(["web="]), "invalid"),
+        (["127.0.0.1:80"], Wanted(["=web-0"]), "not a name"),
         (["127.0.0.1:80"], Wanted(["a=web-0", "b=web-0"]), "in two sets"),
         (["127.0.0.1:80"], Wanted(["a=web-0"], ["b=web-0"]), "in two sets"),
-        (["127.0.0.1:80"], Wanted(["a=web-0"], ["a=web-1"]), "a set of this name already"),
-        (["127.0.0.1:80"], Wanted(names=["web-0"]), "not understood"),
-        (["127.0.0.1:80"], Wanted(names=["web-0=_x"]), "not understood"),
+        (["127.0.0.1:80"], Wanted(["a=web-0"], ["a=web-1"]), "two sets named a"),
+        (["127.0.0.1:80"], Wanted(names=["web-0"]), "invalid"),
+        (["127.0.0.1:80"], Wanted(names=["web-0=_x"]), "invalid"),
         (["127.0.0.1:80"], Wanted(names=["web-1=x"]), "no guest 'web-1'"),
-        (["127.0.0.1:80"], Wanted(scale_sets=["a=web-0"], names=["web-0=x"]), "instance of a scale set"),
-        (["127.0.0.1:80", "127.0.0.1:81"], Wanted(names=["web-0=web-1"]), "two guests are called web-1"),
-        (["127.0.0.1:80"], Wanted(instance=["compute/zone"]), "not understood"),
+        (["127.0.0.1:80"], Wanted(scale_sets=["a=web-0"], names=["web-0=x"]), "in a scale set"),
+        (["127.0.0.1:80", "127.0.0.1:81"], Wanted(names=["web-0=web-1"]), "two guests are named web-1"),
+        (["127.0.0.1:80"], Wanted(instance=["compute/zone"]), "invalid"),
         (["127.0.0.1:80"], Wanted(instance=["compute/zone/x=1"]), "no such field"),
         (["127.0.0.1:80"], Wanted(instance=["compute/name=x"]), "by compute_name"),
     ],
@@ -362,7 +362,7 @@ def test_a_kept_guest_is_told_of_its_own_machine(tmp_path: Path) -> None:
     assert (about.vm_id, about.mac) == (guest.machine_uuid, guest.mac)
     assert (about.address, about.prefix, about.size) == ("10.0.2.15", 24, "lab_2vcpu_512mib")
     assert (about.public_key, about.availability_set) == ("ssh-ed25519 AAAA freezelab", "web")
-    with pytest.raises(UsageError, match="an older freezelab kept it"):
+    with pytest.raises(UsageError, match="started by an older freezelab"):
         instances_of([], [kept_guest(tmp_path)], Wanted())
 
 
@@ -374,7 +374,7 @@ def test_an_operator_who_waits_learns_that_the_guest_no_longer_polls() -> None:
 
     plain = "AAAAAAAA  waits for an approval, or for NotBefore in 15 min"
     assert waiting(2.0) == [plain]
-    assert waiting(40.0) == [f"{plain}; nobody has asked for 40 s, so no approval is likely"]
+    assert waiting(40.0) == [f"{plain}; no guest has asked for 40 s, so an approval is unlikely"]
 
 
 # -- what is shown -----------------------------------------------------------------------------------
@@ -416,4 +416,4 @@ def test_repeated_refusals_are_printed_once_a_second() -> None:
 
     lines = shown(80, work)
     assert len(lines) == 3
-    assert lines[1].endswith("web-0: 400: no (99 more like it before)")
+    assert lines[1].endswith("web-0: 400: no (99 more before)")

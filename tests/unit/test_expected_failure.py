@@ -106,7 +106,7 @@ def test_a_negative_control_that_holds_fails(tmp_path: Path) -> None:
     assert run.outcome is Outcome.FAILED
     assert run.outcome.exit_code == 1
     assert failures(run, tmp_path) == 2
-    assert "in time holds" in shown(run)
+    assert "in time has to fail, but holds" in shown(run)
 
 
 PLAYBOOK = "name: t\nresync: none\ncycle: {{patch: {{hold: 3s}}}}\nexpect: {{{}}}\n"

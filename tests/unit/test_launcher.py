@@ -84,7 +84,7 @@ def test_nothing_half_made_is_kept(clone: Clone, nobody: str) -> None:
         done = clone.start("history", **offline)
         assert done.returncode == 4, done.stderr
         assert "installing the build tools (the first set-up needs the network) failed" in done.stderr
-        assert "nothing half-made was kept" in done.stderr
+        assert "the partial set-up was removed" in done.stderr
         assert sorted(path.name for path in clone.venv.iterdir()) == [".lock", "setup.log"]
         assert done.stdout == ""
 
@@ -106,7 +106,7 @@ def test_nothing_half_made_is_kept_when_it_is_interrupted(clone: Clone, number: 
             _, told = started.communicate(timeout=200)
             asking.close()
     assert started.returncode == 130, told
-    assert b"nothing half-made was kept" in told
+    assert b"the partial set-up was removed" in told
     assert sorted(path.name for path in clone.venv.iterdir()) == [".lock", "setup.log"]
 
 
@@ -122,7 +122,7 @@ def test_uninstall_removes_what_is_the_labs_and_nothing_else(clone: Clone) -> No
     (clone.venv / ".installed").write_text("packages gcc mmdebstrap\nuser libvirt-qemu\n")
     refused = clone.start("uninstall")
     assert refused.returncode == 4
-    assert "nothing was removed; to agree:" in refused.stderr
+    assert "nothing was removed; to confirm:" in refused.stderr
     assert (clone.home / "runs/1").is_dir()
     done = clone.start("uninstall", "--yes")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -131,12 +131,12 @@ def test_uninstall_removes_what_is_the_labs_and_nothing_else(clone: Clone) -> No
     assert not clone.venv.exists()
     assert not memory.exists()
     assert not shared.exists()
-    assert f"left, as it holds what is not freezelab's: {clone.home}" in done.stderr
+    assert f"left, because it has other files: {clone.home}" in done.stderr
     assert "apt-get purge gcc mmdebstrap" in done.stderr or "dnf remove gcc mmdebstrap" in done.stderr
     assert "userdel libvirt-qemu" in done.stderr
     again = clone.start("uninstall", "--yes")
     assert again.returncode == 0
-    assert "nothing of freezelab's is here but the clone" in again.stderr
+    assert "there is nothing of freezelab but the clone" in again.stderr
 
 
 def test_an_environment_that_set_up_did_not_make_is_left(clone: Clone) -> None:
@@ -169,7 +169,7 @@ def test_guests_that_run_keep_everything(clone: Clone, tmp_path: Path) -> None:
         done = clone.start("uninstall", "--yes")
         guest.kill()
     assert done.returncode == 4
-    assert f"still run (QEMU pid {guest.pid} )" in done.stderr
+    assert f"still running (QEMU pid {guest.pid} )" in done.stderr
     assert (clone.home / "runs/1").is_dir()
 
 

@@ -85,9 +85,9 @@ def test_check_tells_a_mistake_from_a_lack(free: None, tmp_path: Path) -> None:
     assert checked(tmp_path, good=GOOD)[0] == 0
     code, out, err = checked(tmp_path, lack=lack, good=GOOD)
     assert code == 4
-    assert "lack.yaml: not here: /no/such: no such program" in err
-    assert "good.yaml: good (good)" in out
-    assert "lack.yaml: good" not in out
+    assert "lack.yaml: missing here: /no/such: no such program" in err
+    assert "good.yaml: valid (good)" in out
+    assert "lack.yaml: valid" not in out
     assert checked(tmp_path, lack=lack, wrong="resync: nothing")[0] == 2
 
 

@@ -66,7 +66,7 @@ def test_a_cell_that_was_not_finished_is_inconclusive(tmp_path: Path) -> None:
     seen = [cycle(FreezeMethod.SUSPEND, 0, S)]
     run = judged(write(tmp_path, "m", [Journalled(one, seen), Journalled(two, seen)]))
     assert [c.outcome for c in run.cells] == [Outcome.INCONCLUSIVE, Outcome.PASSED]
-    assert run.cells[0].why == "only 1 of 3 cycles were run"
+    assert run.cells[0].why == "only 1 of 3 cycles ran"
 
 
 def test_the_same_guest_and_number_in_two_cells_are_two_cycles(tmp_path: Path) -> None:

@@ -68,4 +68,4 @@ def test_a_run_without_announcements_tells_of_none(runs: dict[str, Run]) -> None
     from tests.unit.builders import run
 
     assert shown(run(), 80) == ""
-    assert announced_text(runs["spared"].events).endswith("called off, and nobody was frozen")
+    assert announced_text(runs["spared"].events).endswith("called off, and no guest was frozen")

@@ -362,7 +362,7 @@ def test_a_single_run_has_a_plot_and_the_times_to_each_limit() -> None:
     made = run(guest("web-0", cycle(resync=resync(reached=reached, forecast=forecast(True, "as predicted")))))
     text = shown(made, 80)
     assert re.search(r"100 ms┤.*╌.* ± 100 ms", text)
-    assert "reached       within 1 s after 0.14 s, 1 ms not seen" in text
+    assert "reached       within 1 s after 0.14 s, 1 ms not reached" in text
     assert "predicted     as predicted  one step at once" in text
     assert "┤" not in plain(made)
     assert "reached       within 1 s after 0.14 s" in plain(made)
@@ -407,17 +407,17 @@ def test_a_source_is_told_in_one_line() -> None:
     assert claim_text(WRONG)[0].startswith(
         "claimed ± 2.1 ms, was 4 980.3 ± 0.4 ms behind; wrong for 4.3–4.6 s"
     )
-    assert claim_text(HELD)[0] == "never better than it was (41 claims)"
+    assert claim_text(HELD)[0] == "never understated its error (41 claims)"
     assert claim_text(replace(HELD, judged=0)) == ("41 claims, none could be judged", "yellow")
-    said = "said itself that it was not synchronised, for up to 3.00 s (41 claims, none judged)"
+    said = "claimed to be unsynchronised for up to 3.00 s (41 claims, none judged)"
     assert claim_text(replace(HELD, judged=0, unsynced_ns=3 * S)) == (said, "")
-    assert "by its own word for up to 3.00 s" in claim_text(replace(HELD, unsynced_ns=3 * S))[0]
+    assert "claimed to be unsynchronised for up to 3.00 s" in claim_text(replace(HELD, unsynced_ns=3 * S))[0]
 
 
 def test_a_single_run_tells_every_source() -> None:
     text = shown(run(guest("web-0", cycle(audits=(WRONG, HELD)))), 120)
     assert re.search(r"^claims +chronyc tracking +claimed ± 2.1 ms.*wrong for 4.3–4.6 s", text, re.M)
-    assert re.search(r"^ +adjtimex +never better than it was \(41 claims\)", text, re.M)
+    assert re.search(r"^ +adjtimex +never understated its error \(41 claims\)", text, re.M)
 
 
 def test_a_matrix_tells_the_wrong_ones_and_counts_the_others() -> None:
@@ -427,12 +427,12 @@ def test_a_matrix_tells_the_wrong_ones_and_counts_the_others() -> None:
     )
     text = plain(made)
     assert "wrong claims  3s-chrony: chronyc tracking claimed ± 2.1 ms" in text
-    assert "none of the others was ever better than its clock: 82 claims by adjtimex" in text
+    assert "no other claim understated the error: 82 claims by adjtimex" in text
     right = matrix(
         ("agent", "3s", replace(good, audits=(HELD,))), ("push", "3s", replace(good, audits=(HELD,)))
     )
     assert "wrong claims" not in plain(right)
-    assert "claims        none was ever better than the clock: 82 claims by adjtimex" in plain(right)
+    assert "claims        no claim understated the error: 82 claims by adjtimex" in plain(right)
 
 
 # -- effects --------------------------------------------------------------------------------------
@@ -470,15 +470,19 @@ def test_timers_have_a_histogram() -> None:
 
 
 def test_clocks_that_went_backward_are_told_with_their_evidence() -> None:
-    assert "backward      monotonic: never, in 1000 looks, all from vCPU to vCPU" in plain(with_effects())
+    assert "backward      monotonic: never, in 1000 checks, all from vCPU to vCPU" in plain(with_effects())
     wrong = (Backward("monotonic", 0, 1, 1000, 2, 40_000), Backward("monotonic", 0, 0, 500, 0, 0))
     text = plain(with_effects(clocks=wrong))
-    assert "backward      monotonic: 2 of 1500 looks, by 0.04 ms at worst (vCPU 0 to 1)" in text
+    assert "backward      monotonic: 2 of 1500 checks, by at most 0.04 ms (vCPU 0 to 1)" in text
 
 
 @pytest.mark.parametrize(
     ("gained", "text"),
-    [(0, "went with MONOTONIC"), (3 * S, "gained 3.0 s on MONOTONIC"), (-3 * S, "lost 3.0 s on MONOTONIC")],
+    [
+        (0, "equal to MONOTONIC"),
+        (3 * S, "gained 3.0 s compared with MONOTONIC"),
+        (-3 * S, "lost 3.0 s compared with MONOTONIC"),
+    ],
 )
 def test_boottime_against_monotonic(gained: int, text: str) -> None:
     assert f"boottime      {text}" in plain(with_effects(boot_minus_mono_ns=gained))
@@ -493,7 +497,7 @@ def test_the_rtc_against_realtime() -> None:
     still = plain(
         run(guest("web-0", *(cycle(i, effects=replace(EFFECTS, rtc_after=ms(-1, 1))) for i in (0, 1))))
     )
-    assert "kept its distance from REALTIME in all 2 cycles" in still
+    assert "constant distance from REALTIME in all 2 cycles" in still
 
 
 def test_a_single_step_is_shown_only_where_there_was_one() -> None:
@@ -514,14 +518,14 @@ def test_an_agent_that_ended_with_an_error_and_set_the_clock_is_told_so() -> Non
         correction = "step" if was_set else "none"
         one = cycle(resync=resync(said=said, outcome=outcome, time_ns=time_ns, correction=correction))
         text = " ".join(plain(run(guest("web-0", one))).split())
-        assert ("is not responding; yet the clock was set" in text) is was_set
+        assert ("is not responding; the clock was set nevertheless" in text) is was_set
         assert "is not responding" in text
 
 
 def test_kernel_lines_are_quoted_as_evidence() -> None:
     line = "watchdog: BUG: soft lockup - CPU#0 stuck for 23s!"
     made = run(guest("web-0", cycle(0, kernel_stalls=(line,)), cycle(1, kernel_stalls=(line,))))
-    assert f"kernel said   {line} (cycle 0 and 1 more)" in plain(made)
+    assert f"kernel log    {line} (cycle 0 and 1 more)" in plain(made)
 
 
 def test_harmless_kernel_lines_are_told_after_those_that_are_not() -> None:
@@ -530,7 +534,7 @@ def test_harmless_kernel_lines_are_told_after_those_that_are_not() -> None:
         "clocksource: Switched to clocksource tsc",
     )
     text = plain(run(guest("web-0", cycle(kernel_stalls=(bad,), kernel_notes=(note,)))))
-    assert f"kernel said   {bad}\n              {note} (harmless)" in text
+    assert f"kernel log    {bad}\n              {note} (harmless)" in text
 
 
 def test_hostile_words_of_guests_do_not_reach_the_terminal() -> None:
@@ -560,8 +564,8 @@ def test_the_last_calibration_is_quoted() -> None:
 
 def test_one_that_does_not_hold_or_is_missing_is_a_warning_with_its_remedy() -> None:
     stale = shown(run(calibration=replace(CALIBRATED, stale="of another machine")), colour=True)
-    assert "33mthe calibration does not hold here: of another machine: freezelab calibrate" in stale
-    assert "33mno calibration of this machine on record: freezelab calibrate" in shown(run(), colour=True)
+    assert "33mthe calibration is out of date: of another machine: run freezelab calibrate" in stale
+    assert "33mthis machine has no calibration: run freezelab calibrate" in shown(run(), colour=True)
 
 
 # -- JUnit ----------------------------------------------------------------------------------------

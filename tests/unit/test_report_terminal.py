@@ -181,9 +181,9 @@ def test_thousands_of_guests_make_a_short_report() -> None:
             cycle(resync=resync(outcome="not synced", time_ns=None, forecast=forecast(False, "surprise"))),
             "predicted: one step at once; measured: step → 0.30 ms ahead after 7.9 s",
         ),
-        (cycle(rtc_moved=ms(4_500_000, 1000)), "the guest's RTC was moved ahead by 75 min"),
-        (cycle(rtc_moved=ms(-7_200_000, 1000)), "the guest's RTC was moved back by 2 h"),
-        (cycle(resync=resync(backward_steps=2)), "set backward, 2 times"),
+        (cycle(rtc_moved=ms(4_500_000, 1000)), "the guest's RTC moved ahead by 75 min"),
+        (cycle(rtc_moved=ms(-7_200_000, 1000)), "the guest's RTC moved back by 2 h"),
+        (cycle(resync=resync(backward_steps=2)), "stepped backward 2 times"),
         (cycle(resync=resync(overshoot_ns=40 * NS_PER_MS)), "overshot by 40.0 ms"),
         (
             cycle(offset=Offsets(ms(-994.7, 1.4), ms(-6011, 4), ms(0, 1))),
@@ -224,7 +224,7 @@ def test_drift_that_is_hardly_known_names_the_window_that_would_do() -> None:
     assert wide is not None
     poor = cycle(drift=Drifts(None, replace(wide, low=-345.0, high=362.0, ppm=8.5)))
     text = page(run(guest("web-0", poor)), pipe())
-    assert "not measured before, +8 ± 354 ppm over 8.0 s after; ± 1 ppm would take 47 min 8 s" in text
+    assert "not measured before, +8 ± 354 ppm over 8.0 s after; ± 1 ppm needs 47 min 8 s" in text
 
 
 def test_several_guests_have_no_bars_for_nobody_could_read_their_scale() -> None:
@@ -243,7 +243,7 @@ def test_a_surprise_of_all_cycles_is_one_with_its_count() -> None:
     again = [replace(one, resync=resync(backward_steps=1)) for one in shown]
     text = page(run(guest("web-0", *again)), pipe())
     lines = [line for line in text.splitlines() if line.startswith("surprise")]
-    assert lines == ["surprise      all cycles: the guest's clock was set backward, 1 time (20 times)"]
+    assert lines == ["surprise      all cycles: the guest's clock was stepped backward once (20 times)"]
 
 
 def test_a_cycle_that_does_not_close_is_marked() -> None:

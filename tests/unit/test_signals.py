@@ -139,7 +139,7 @@ def test_what_a_disk_that_takes_nothing_refuses_is_told_and_keeps_nothing_else(t
     with pytest.raises(MachineError, match="Read-only file system"):
         stack.close()
     assert undone == ["guest"]
-    assert told == [f"not undone: {tmp_path}/agents: Read-only file system\nto try again: freezelab recover"]
+    assert told == [f"not undone: {tmp_path}/agents: Read-only file system\ntry again: freezelab recover"]
 
 
 BOMBARDED = """
