@@ -31,10 +31,11 @@ def image_build(
 @images.command("list")
 def image_list() -> None:
     """List images, built or not."""
-    from lab.session.images import listing
+    from lab.report.stores import render_store
+    from lab.report.terminal import stdout_console
+    from lab.session.images import HEADS, listing
 
-    for line in listing():
-        typer.echo(line)
+    render_store(HEADS, list(listing()), stdout_console())
 
 
 @images.command("remove")
@@ -63,10 +64,11 @@ def emulator_fetch(
 @emulators.command("list")
 def emulator_list() -> None:
     """List the system's QEMU and the fetched ones."""
-    from lab.session.emulators import listing
+    from lab.report.stores import render_store
+    from lab.report.terminal import stdout_console
+    from lab.session.emulators import HEADS, listing
 
-    for line in listing():
-        typer.echo(line)
+    render_store(HEADS, list(listing()), stdout_console())
 
 
 @emulators.command("remove")

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.text import Text
 
 from lab.core.machine_check import MachineCheck
+from lab.report.page import Page
 
 _MARKS = {True: ("ok", "green"), False: ("BAD", "bold red"), None: ("note", "yellow")}
 
 
 def render_checks(checks: Sequence[MachineCheck], console: Console) -> None:
     """Print the checks and, last, what they come to."""
-    width = max(len(check.name) for check in checks)
+    page = Page(console)
+    width = max(cell_len(check.name) for check in checks)
     for check in checks:
         mark, style = _MARKS[check.ok]
-        line = Text.assemble((f"{mark:<5}", style), f"{check.name:<{width}}  {check.result}")
-        console.print(line)
+        page.labelled(f"{mark:<5}{check.name}", check.result, label_style=style, width=width + 5)
         if check.fix and check.ok is not True:
-            console.print(Text(f"     {'':<{width}}  fix: {check.fix}", style="dim"))
+            page.labelled("", f"fix: {check.fix}", style="dim", width=width + 5)
+    page.blank()
     bad = sum(check.ok is False for check in checks)
     if bad:
-        console.print(Text(f"\n{bad} of {len(checks)} checks failed", style="bold red"))
+        page.parts([f"{bad} of {len(checks)} checks failed"], "bold red")
     else:
-        console.print(Text("\nthis machine can run freezelab", style="bold green"))
+        page.parts(["this machine can run freezelab"], "bold green")

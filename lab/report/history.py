@@ -35,7 +35,7 @@ def render_history(rows: Sequence[Run], console: Console) -> None:
                 Column("guests", _guests, right=True, rank=3),
                 Column("cycles", lambda run: (str(_count(run)), ""), right=True, rank=4),
                 Column("longest pause", _longest, right=True),
-                Column("outcome", _outcome),
+                forms(Column("outcome", _outcome, rank=4.5), Column("outcome", _verdict)),
             ],
             [cleaned(run) for run in rows],
         )
@@ -44,6 +44,11 @@ def render_history(rows: Sequence[Run], console: Console) -> None:
 
 def _guests(run: Run) -> Piece:
     return str(len({guest.name for guest in run.guests})), ""
+
+
+def _verdict(run: Run) -> Piece:
+    word, style = VERDICTS[run.outcome]
+    return ("interrupted" if run.interrupted else word if run.complete else "cut off"), style
 
 
 def _outcome(run: Run) -> Piece:

@@ -16,21 +16,23 @@ def fetch(name: str, note: Callable[[str], None]) -> str:
     return f"QEMU {made.version} ({made.build}): {made.path}"
 
 
-def listing() -> Iterator[str]:
-    """The system's emulator, then one line for each that was fetched."""
+HEADS = ("emulator", "version", "size", "fetched", "path")
+
+
+def listing() -> Iterator[tuple[str, ...]]:
+    """A row for the system's emulator, then one for each that was fetched, as HEADS names its cells."""
     there = emulators.system()
     if there is None:
-        yield "system  not installed"
+        yield "system", "not installed", "", "", ""
     else:
         try:
             text = emulators.version(there)
         except MachineError as error:
             text = error.what
-        yield f"system  {text}  {there}"
+        yield "system", text, "", "", str(there)
     for one in emulators.listing(default_cache()):
         size = format_size(one.size_bytes >> 20 << 20)
-        libraries = ", own libraries" if one.own_libraries else ""
-        yield f"{one.name}  {one.version} ({one.build})  {size}{libraries}  {one.fetched}  {one.path}"
+        yield one.name, f"{one.version} ({one.build})", size, one.fetched[:10], str(one.path)
 
 
 def remove(which: str) -> Iterator[str]:

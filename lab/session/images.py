@@ -37,19 +37,22 @@ def build(name: str, progress: Callable[[], AbstractContextManager[Progress]], *
     return f"{made.label}: {made.folder}"
 
 
-def listing() -> Iterator[str]:
-    """One line an image."""
+HEADS = ("image", "size", "state", "folder")
+
+
+def listing() -> Iterator[tuple[str, ...]]:
+    """A row for each image and golden guest, built or not, as HEADS names its cells."""
     store = _store()
     built = store.listing()
     for one in built:
         state = "current" if one.current else "of an older recipe"
-        yield f"{one.image.label}  {format_size(one.size_bytes >> 20 << 20)}  {state}  {one.image.folder}"
+        yield one.image.label, format_size(one.size_bytes >> 20 << 20), state, str(one.image.folder)
     for golden in GoldenStore(default_cache()).listing():
         allocated, of = format_size(golden.allocated_bytes >> 20 << 20), format_size(golden.ram_bytes)
-        yield f"{golden.label}  {allocated}  golden guest of {of}  {golden.folder}"
+        yield golden.label, allocated, f"golden guest of {of}", str(golden.folder)
     for name in store.names():
         if not any(one.current and one.image.name == name for one in built):
-            yield f"{name}  not built: freezelab image build {name}"
+            yield name, "", "not built", f"freezelab image build {name}"
 
 
 def remove(which: str) -> Iterator[str]:

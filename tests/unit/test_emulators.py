@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -233,9 +234,12 @@ def test_the_command(tmp_path: Path) -> None:
         root = Path(__file__).parents[2]
         return subprocess.run(argv, capture_output=True, text=True, cwd=root, env=env, check=False)
 
-    first, second = emulator("list").stdout.splitlines()
-    assert first == (f"system  {emulators.version(system)}  {system}" if system else "system  not installed")
-    assert second == f"lab  7.0.1 (7.0.1)  0 B  {made.fetched}  {made.path}"
+    heads, first, second = (re.split(" {2,}", line) for line in emulator("list").stdout.splitlines())
+    assert heads == ["emulator", "version", "size", "fetched", "path"]
+    assert first == (
+        ["system", emulators.version(system), str(system)] if system else ["system", "not installed"]
+    )
+    assert second == ["lab", "7.0.1 (7.0.1)", "0 B", made.fetched[:10], str(made.path)]
     assert emulator("remove", "lab").stdout == "removed lab-7.0.1\n"
     again = emulator("remove", "lab")
     assert (again.returncode, again.stdout) == (2, "")
