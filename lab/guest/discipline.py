@@ -24,4 +24,4 @@ def discipline(ssh: SSH) -> Discipline | None:
     except (ValueError, TypeError) as error:
         if result.status:
             return None
-        raise GuestError("adjtimex was answered with nonsense", where=f"guest {ssh.address.guest}") from error
+        raise GuestError("adjtimex gave an invalid answer", where=f"guest {ssh.address.guest}") from error

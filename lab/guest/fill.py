@@ -37,10 +37,10 @@ class Verified:
 
 def room(ssh: SSH) -> int:
     """How many bytes of the guest's memory can be filled now: what its kernel has available (proc(5),
-    meminfo), less KEEP_BYTES and what the program itself takes. GuestError when the guest does not say."""
+    meminfo), less RESERVE_BYTES and what the program itself takes. GuestError when the guest does not say."""
     text = ssh.check("sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo").strip()
     if not text.isdigit():
-        raise GuestError(f"its free memory cannot be told: {text!r}", where=f"guest {ssh.address.guest}")
+        raise GuestError(f"its free memory is unknown: {text!r}", where=f"guest {ssh.address.guest}")
     return max(0, (int(text) << 10) - RESERVE_BYTES - _ITSELF_BYTES) // PAGE * PAGE
 
 
@@ -58,7 +58,7 @@ class Fill:
         self.program = BackgroundProgram(ssh, "memory_filler", "the program that fills the memory")
 
     def start(self) -> Fill:
-        """Start it; it fills from now on. GuestError when it would leave the guest less than KEEP_BYTES."""
+        """Start it; it fills from now on. GuestError when it would leave the guest less than the reserve."""
         letter, data = self.program.start(str(self.size), str(RESERVE_BYTES))
         if letter == "N":
             free = format_size(data["available"] >> 20 << 20)
@@ -92,5 +92,5 @@ class Fill:
 
         answer = self.program.ask(what, letter, timeout_s, pass_on)
         if answer is None:
-            raise GuestError("the program that fills the memory is gone", where=self.program.where)
+            raise GuestError("the program that fills the memory has ended", where=self.program.where)
         return answer

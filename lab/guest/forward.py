@@ -158,7 +158,7 @@ class MetadataForward:
         if not ssh.alive:
             return GuestError("SSH is gone", where=self._where)
         if taken_by := ssh.run(_WHO, START_S).out.partition("\n")[0]:
-            hint = f"have {taken_by} listen on addresses of the guest's own, instead of on all"
+            hint = f"let {taken_by} listen on the guest's own addresses instead of all"
             if taken_by == "sshd":
                 hint = "another freezelab serves this guest; end it first"
             return GuestError(

@@ -156,7 +156,7 @@ class GuestHandler:
             if text.endswith(".\n"):
                 break
         else:
-            raise GuestError("the handler's log cannot be fetched whole", where=f"guest {self.guest}")
+            raise GuestError("the handler's log cannot be fetched completely", where=f"guest {self.guest}")
         self._fetched, text = int(size), text.removesuffix(".\n")
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)

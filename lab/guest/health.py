@@ -65,7 +65,7 @@ def _of_command(result: Result | str, left_s: float) -> Health:
     if result.status == 0:
         return Health(True)
     if result.status in _TIMED_OUT:
-        return Health(False, f"not done within {left_s:.1f} s")
+        return Health(False, f"not finished within {left_s:.1f} s")
     last = _last_line(result)
     return Health(False, f"exited with {result.status}{f': {last}' if last else ''}")
 
@@ -98,7 +98,7 @@ def _within(ssh: SSH, command: str, left_s: float) -> Result | str:
         except FreezelabError as error:
             answers.put("SSH is gone" if not ssh.alive else error.what)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            answers.put(f"SSH broke: {error}")
+            answers.put(f"SSH failed: {error}")
 
     threading.Thread(target=run, name=f"doctor-{ssh.address.guest}", daemon=True).start()
     try:

@@ -99,9 +99,13 @@ def _first_line(ssh: SSH, channel: paramiko.Channel, begins: str) -> str:
     except EOFError:
         pass
     except OSError as error:
-        raise GuestError(f"the program that waits in it does not start: {error}", where=where) from error
+        raise GuestError(
+            f"the program that waits in the guest does not start: {error}", where=where
+        ) from error
     if not line.startswith(begins):
-        raise GuestError(f"the program that waits in it ended: {last_error(channel) or line}", where=where)
+        raise GuestError(
+            f"the program that waits in the guest ended: {last_error(channel) or line}", where=where
+        )
     return line.removeprefix(begins)
 
 
@@ -127,9 +131,7 @@ class CloneClient:
             self._socket.connect(str(path))
         except OSError as error:
             self._socket.close()
-            raise GuestError(
-                f"its serial channel is not there: {error.strerror}", where=self._where
-            ) from error
+            raise GuestError(f"it has no serial channel: {error.strerror}", where=self._where) from error
 
     def __enter__(self) -> CloneClient:
         return self
@@ -161,7 +163,7 @@ class CloneClient:
             self._socket.sendall(line)
             answer = self._line()
         except OSError as error:
-            raise GuestError(f"its serial channel broke: {error.strerror}", where=self._where) from error
+            raise GuestError(f"its serial channel failed: {error.strerror}", where=self._where) from error
         if not answer.startswith(begins):
             raise GuestError(answer.decode(errors="replace").removeprefix("error "), where=self._where)
         return answer.removeprefix(begins)

@@ -80,7 +80,7 @@ def load_key(path: Path) -> paramiko.PKey:
     except OSError as error:
         raise MachineError(f"cannot read the private key: {error.strerror}", where=str(path)) from error
     except paramiko.SSHException as error:
-        hint = "remove it: a new one is made"
+        hint = "remove it; a new one is created"
         raise MachineError("not an Ed25519 private key", where=str(path), hint=hint) from error
 
 
@@ -250,7 +250,7 @@ class SSH:
                 raise RefusedError(
                     f"another host key than the pinned one at {address}",
                     where=where,
-                    hint="some other machine answers there; nothing was sent to it",
+                    hint="another machine answers there; nothing was sent to it",
                 )
             transport.auth_publickey(address.user, key)
         except GuestError:
@@ -264,7 +264,7 @@ class SSH:
                 transport.close()
                 if link.why is not None:
                     raise link.why.again() from error
-                raise GuestError(f"SSH broke at {address}: {_message(error)}", where=where) from error
+                raise GuestError(f"SSH failed at {address}: {_message(error)}", where=where) from error
             transport.close()
             hint = f"the guest does not accept the lab's key {address.key}"
             raise RefusedError(f"SSH login refused at {address}", where=where, hint=hint) from error
@@ -273,7 +273,7 @@ class SSH:
             connections.drop(link)
             if link.why is not None:
                 raise link.why.again() from error
-            raise GuestError(f"SSH broke at {address}: {_message(error)}", where=where) from error
+            raise GuestError(f"SSH failed at {address}: {_message(error)}", where=where) from error
         return cls(address, transport, wire, clock, connections, link)
 
     def again(self, timeout_s: float) -> SSH:
@@ -310,7 +310,7 @@ class SSH:
             channel = self.transport.open_session(timeout=timeout_s)
             channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self._lost(f"SSH is gone: {_message(error)}") from error
+            raise self._lost(f"the SSH connection was lost: {_message(error)}") from error
         return channel
 
     def socket(self, path: str, timeout_s: float = 30.0) -> paramiko.Channel | None:
@@ -321,7 +321,7 @@ class SSH:
         except paramiko.ChannelException:
             return None
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self._lost(f"SSH is gone: {_message(error)}") from error
+            raise self._lost(f"the SSH connection was lost: {_message(error)}") from error
 
     def run(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> Result:
         """Run a shell command in the guest to its end. GuestError on a lost connection or time-out."""

@@ -196,7 +196,7 @@ class Chronyd:
             lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
         except OSError:
             return "no log"
-        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        return next((line for line in reversed(lines) if line.strip()), "no output")
 
 
 def _free_port(asked: int | None) -> int:
@@ -205,8 +205,8 @@ def _free_port(asked: int | None) -> int:
             probe.bind((ADDRESS, asked or 0))
         except OSError as error:
             raise MachineError(
-                f"UDP port {asked} on {ADDRESS} cannot be had: {error.strerror}",
-                hint="name another port, or none to have one found",
+                f"UDP port {asked} on {ADDRESS} cannot be used: {error.strerror}",
+                hint="choose another port, or none to let freezelab choose",
             ) from error
         return int(probe.getsockname()[1])
 

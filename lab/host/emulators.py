@@ -144,7 +144,7 @@ def find(name_or_path: str, cache: Path) -> Path:
     if not fetched:
         raise MachineError(
             f"no emulator named {name_or_path!r} has been fetched",
-            hint=f"freezelab emulator fetch {shlex.quote(name_or_path)}, or name a path",
+            hint=f"freezelab emulator fetch {shlex.quote(name_or_path)}, or use a path",
         )
     return max(fetched, key=lambda one: (_order(one.version), one.fetched)).path
 

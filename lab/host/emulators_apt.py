@@ -80,7 +80,7 @@ class PrivateApt:
             raise MachineError(
                 'apt takes no folder with a colon, a backslash or a " in its path',
                 where=str(folder),
-                hint="put the cache elsewhere with FREEZELAB_CACHE=FOLDER",
+                hint="set FREEZELAB_CACHE to another folder",
             )
         self._folder, self._suites = folder, tuple(suites)
         for name in ("lists/partial", "cache/archives/partial", "parts", "debs", "empty"):
@@ -164,7 +164,7 @@ class PrivateApt:
             return MachineError(
                 "the disk is full",
                 where=str(self._folder),
-                hint="put the cache elsewhere with FREEZELAB_CACHE=FOLDER",
+                hint="set FREEZELAB_CACHE to another folder",
             )
         errors = [line for line in finished.stderr.splitlines() if line.startswith("E:")]
         return MachineError(f"apt-get failed for {suites}: {errors[0] if errors else finished.last_line}")

@@ -79,7 +79,7 @@ def fetch(name: str, cache: Path, progress: Progress, archive: Archive | None = 
             there = [one for one in emulators.listing(cache) if one.name == name]
             if not there:
                 raise
-            progress(f"{failure.what}: going on with what was fetched on {there[-1].fetched}")
+            progress(f"{failure.what}: using the version fetched on {there[-1].fetched}")
             return there[-1]
 
 
@@ -110,7 +110,7 @@ def _fetch(
     apt = _apt(staging, archive, [suite])
     offer = apt.offer(_QEMU)
     if offer is None:
-        raise MachineError(f"{suite} has no {_QEMU}", hint="name another suite, or a path in the playbook")
+        raise MachineError(f"{suite} has no {_QEMU}", hint="use another suite, or a path in the playbook")
     base = archive.base(suite)
     if base != suite and any(apt.offer(part) is None for part in _PARTS):
         apt = _apt(staging, archive, [base, suite])
@@ -170,7 +170,7 @@ def _take(apt: PrivateApt, packages: Sequence[Package], root: Path, progress: Pr
         raise MachineError(
             f"{_megabytes(size * _UNPACKED)} are needed to unpack it, {_megabytes(free)} are free",
             where=str(root.parents[2]),
-            hint="put the cache elsewhere with FREEZELAB_CACHE=FOLDER",
+            hint="set FREEZELAB_CACHE to another folder",
         )
     progress(f"downloading {len(packages)} packages, {_megabytes(size)}")
     archives = apt.download(packages)
@@ -207,7 +207,7 @@ def _prove(made: Fetched) -> str:
     made.path.chmod(0o755)
     version = emulators.version(made.path)
     if not emulators.machines(made.path):
-        raise MachineError(f"QEMU {version} from {made.suite} knows no machine type: not kept")
+        raise MachineError(f"QEMU {version} from {made.suite} has no machine type: not saved")
     return version.partition(" ")[0]
 
 
@@ -228,7 +228,7 @@ def _only(root: Path, *patterns: str) -> str:
     for pattern in patterns:
         for path in sorted(root.glob(pattern)):
             return str(path.relative_to(root))
-    raise MachineError(f"the packages hold no {patterns[0]}: not kept")
+    raise MachineError(f"the packages have no {patterns[0]}: not saved")
 
 
 def _processes(folder: Path) -> list[int]:
@@ -281,9 +281,9 @@ def _sweep(folder: Path) -> None:
 def _unwritable(folder: Path, error: OSError) -> FreezelabError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return MachineError(
-        "the disk is full" if full else f"the cache cannot be written to: {error.strerror}",
+        "the disk is full" if full else f"the cache cannot be written: {error.strerror}",
         where=str(folder),
-        hint="put it elsewhere with FREEZELAB_CACHE=FOLDER",
+        hint="set FREEZELAB_CACHE to another folder",
     )
 
 

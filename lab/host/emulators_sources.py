@@ -18,7 +18,7 @@ _OPTIONS = {"signed-by": "Signed-By", "arch": "Architectures"}
 
 _SUITE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _MOVING = ("stable", "oldstable", "testing", "unstable", "sid")
-_INSTEAD = "name the path of an emulator in the playbook instead: emulator: /path/to/qemu-system-x86_64"
+_INSTEAD = "use the path of an emulator in the playbook: emulator: /path/to/qemu-system-x86_64"
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,9 @@ class NtpRelay:
             self._upstream.connect(self._server)
         except OSError as error:
             self._close()
-            raise MachineError(f"the relay cannot be had: {error.strerror}", where=self.address) from error
+            raise MachineError(
+                f"the relay cannot be started: {error.strerror}", where=self.address
+            ) from error
         self._door.setblocking(False)
         self._upstream.setblocking(False)
         self.port = int(self._door.getsockname()[1])

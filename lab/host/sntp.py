@@ -42,10 +42,10 @@ def query(address: str, port: int, clock: Clock, timeout_s: float) -> SntpAnswer
         reply = link.recv(512)
         received = clock.now().real_ns
     if len(reply) < _PACKET.size:
-        raise ValueError(f"{len(reply)} bytes are no NTP packet")
+        raise ValueError(f"{len(reply)} bytes are not an NTP packet")
     flags, stratum, *_rest, originate, arrived, departed = _PACKET.unpack_from(reply)
     if flags & 7 != _MODE_SERVER or originate != cookie:
-        raise ValueError("not a server's answer to our query")
+        raise ValueError("not a server's answer to this query")
     if flags >> 6 == _LEAP_UNKNOWN or not 1 <= stratum <= 15:
         raise ValueError(f"the server is not synchronised (stratum {stratum})")
     low, high = _unix_ns(departed) - received, _unix_ns(arrived) - sent

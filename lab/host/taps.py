@@ -50,7 +50,7 @@ class Tap:
         user = [] if owner is None else ["user", str(owner)]
         made = _ip("tuntap", "add", "dev", tap.name, "mode", "tap", *user)
         if not made.ok:
-            raise _refused(made, f"the tap for {what} cannot be made")
+            raise _refused(made, f"the tap for {what} cannot be created")
         try:
             # The alias first: from here on `remove_all` knows it. No addresses of its own: it is a port.
             _do("link", "set", "dev", tap.name, "alias", f"{_mark(home)}{what}")
@@ -117,7 +117,9 @@ def check(bridge: str) -> None:
         os.close(os.open(DEVICE, os.O_RDWR))
     except OSError as error:
         hint = "modprobe tun" if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO) else _ROOT
-        raise MachineError(f"no tap can be made: {error.strerror}", where=str(DEVICE), hint=hint) from error
+        raise MachineError(
+            f"no tap can be created: {error.strerror}", where=str(DEVICE), hint=hint
+        ) from error
     try:
         links = _links("dev", bridge)
     except MachineError as error:
@@ -127,7 +129,7 @@ def check(bridge: str) -> None:
         raise MachineError(f"{bridge!r} is not a bridge", hint="ip link show type bridge")
 
 
-_ROOT = "taps need root (CAP_NET_ADMIN); user-mode networking needs nothing"
+_ROOT = "taps need root (CAP_NET_ADMIN); user-mode networking does not"
 
 
 def _refused(finished: Finished, what: str) -> MachineError:

@@ -68,7 +68,7 @@ def choose(
     boot_s: seconds that the kernel gets to print its first line.
     """
     if requested is AcceleratorRequest.TCG:
-        return Choice(Accelerator.TCG, "asked for")
+        return Choice(Accelerator.TCG, "requested")
     choice = _without_boot(device)
     if choice is None:
         choice = _with_boot(_emulator(emulator), kernel, state, progress, device, boot_s)
@@ -109,7 +109,7 @@ def _without_boot(device: Path) -> Choice | None:
         return Choice(Accelerator.TCG, f"no {device}")
     if not os.access(device, os.R_OK | os.W_OK):
         hint = "join the group kvm (sudo usermod -aG kvm $USER) and log in again"
-        return Choice(Accelerator.TCG, f"{device} is not yours to open", hint)
+        return Choice(Accelerator.TCG, f"{device} cannot be opened by this user", hint)
     return None
 
 
@@ -119,7 +119,7 @@ def _with_boot(
     memory, key = state / "accelerator.json", _key(emulator, device)
     booted = _recall(memory, key)
     if booted is None:
-        progress(f"does KVM boot a guest here? (at most {boot_s:g} s, asked once)")
+        progress(f"testing once whether KVM boots a guest here (at most {boot_s:g} s)")
         booted = boots(emulator, kernel, "kvm", boot_s)
         _remember(memory, key, booted)
     if booted:

@@ -103,7 +103,7 @@ class LibvirtContext:
         """HypervisorError when libvirt cannot use the emulator, or it does not know the guest's machine type.
         The first time for an emulator, libvirt asks it for its capabilities, which takes seconds."""
         if not spec.emulator.exists():
-            raise HypervisorError(f"no emulator {spec.emulator}", where=spec.guest)
+            raise HypervisorError(f"there is no emulator {spec.emulator}", where=spec.guest)
         try:
             self.connection.getDomainCapabilities(
                 str(spec.emulator), "x86_64", spec.machine, spec.accelerator.domain_type, 0
@@ -128,7 +128,7 @@ class LibvirtContext:
             self.domains.connection = self.connection
             self.events.register(self.connection)
         for guest, uuid in uuids.items():
-            with mapped("is gone after its daemon's restart", guest):
+            with mapped("has gone after its daemon's restart", guest):
                 self.domains.now(guest, self.connection.lookupByUUIDString(uuid))
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ class Domains:
         for there in self.lab():
             if there.guest == spec.guest and there.kept_guest == spec.kept_guest:
                 raise HypervisorError(
-                    f"the lab has a guest of this name already, of run {there.run}, {there.state}",
+                    f"there is a guest of this name already, of run {there.run}, {there.state}",
                     where=spec.guest,
                     hint="wait until that run ends; if it was killed: freezelab recover",
                 )
@@ -108,7 +108,9 @@ class Domains:
             )
         domain = ours[0] if ours else self._by_name(guest)
         if domain is None:
-            raise HypervisorError("no such guest", where=guest, hint="a guest lives as long as its run")
+            raise HypervisorError(
+                "there is no such guest", where=guest, hint="a guest lives as long as its run"
+            )
         with self._lock:
             return self._started.setdefault(guest, domain)
 
@@ -119,7 +121,7 @@ class Domains:
 
     def choose(self, wanted: LabDomain) -> None:
         """From here on its guest's name means this domain. HypervisorError when it is gone."""
-        with mapped("is gone", wanted.guest):
+        with mapped("has gone", wanted.guest):
             self.now(wanted.guest, self.connection.lookupByUUIDString(wanted.uuid))
 
     def uuids(self) -> dict[str, str]:

@@ -184,7 +184,7 @@ def _place(root: Path) -> Path:
             link.symlink_to(root)
     except OSError as error:
         raise HypervisorError(
-            "libvirt takes only plain characters in a state folder's path where /dev/shm is not to be had",
+            "without /dev/shm, libvirt accepts only plain characters in a state folder's path",
             where=str(root),
             hint=_ELSEWHERE,
         ) from error

@@ -108,7 +108,7 @@ def start(hypervisor: LibvirtHypervisor, spec: DomainSpec, state: bytes, folder:
         except OSError as error:
             words = _words(hypervisor, spec)
             raise StateRefused(
-                f"QEMU does not take the state: {error.strerror or error}{words}", where=guest
+                f"QEMU does not accept the state: {error.strerror or error}{words}", where=guest
             ) from error
         _await_state(hypervisor, spec)
         # libvirt's own save would write a stream that libvirt's own restore does not understand.
@@ -116,7 +116,9 @@ def start(hypervisor: LibvirtHypervisor, spec: DomainSpec, state: bytes, folder:
         hypervisor.qmp(guest, "cont")  # libvirt's has been forgotten: the state is one of a guest that stood
         # QEMU answers `cont` with success also where it only remembers the wish.
         if (status := _status(hypervisor, guest)) != "running":
-            raise HypervisorError(f"QEMU has the state, and is {status} instead of running", where=guest)
+            raise HypervisorError(
+                f"QEMU has loaded the state, but is {status} instead of running", where=guest
+            )
     finally:
         path.unlink(missing_ok=True)
 

@@ -79,12 +79,14 @@ def start_failure(error: HypervisorError, spec: DomainSpec) -> HypervisorError:
     """QEMU's own last words instead of libvirt's account of how it heard them."""
     if "host forwarding rule" in error.what:
         return HypervisorError(
-            f"TCP port {spec.ssh_port} on 127.0.0.1 is in use", where=spec.guest, hint="name another port"
+            f"TCP port {spec.ssh_port} on 127.0.0.1 is in use", where=spec.guest, hint="choose another port"
         )
     if 'Failed to get "write" lock' in error.what or 'Failed to get shared "write" lock' in error.what:
         disk = spec.disk.path if spec.disk is not None else "its disk"
         return HypervisorError(
-            "its disk image is in use by another program", where=spec.guest, hint=f"who: fuser -v {disk}"
+            "its disk image is in use by another program",
+            where=spec.guest,
+            hint=f"to see which: fuser -v {disk}",
         )
     lines = _QEMU_PREFIX.sub("cannot be started: ", error.what) if "monitor" in error.what else error.what
     return HypervisorError(lines, where=error.where, hint=error.hint)

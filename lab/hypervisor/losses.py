@@ -45,7 +45,7 @@ def refuse(old: Ask, new: Ask, guest: str) -> None:
     named = f"QEMU {'.'.join(map(str, version))}"
     if lost:
         raise Refused(
-            f"{named} shows no {', '.join(names(lost))}, which the guest's CPU has now",
+            f"{named} lacks {', '.join(names(lost))}, which the guest's CPU has now",
             where=guest,
             hint="programs that use them would die; choose an emulator that shows them",
         )

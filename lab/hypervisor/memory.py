@@ -47,7 +47,7 @@ def folder(home: Path) -> Path:
         ) from error
     except OSError as error:
         raise MachineError(
-            f"no place for guests' RAM: {error.strerror}",
+            f"guests' RAM cannot be placed: {error.strerror}",
             where=str(error.filename),
             hint="is a tmpfs mounted on /dev/shm?",
         ) from error
@@ -100,7 +100,7 @@ def huge_page_folder() -> Path:
         if kind == "hugetlbfs" and os.access(where, os.W_OK):
             return Path(where)
     raise MachineError(
-        "huge pages were asked for, and no hugetlbfs that we may write to is mounted",
+        "huge pages need a writable hugetlbfs, and none is mounted",
         hint="mount -t hugetlbfs none /dev/hugepages, and reserve pages: sysctl vm.nr_hugepages=N",
     )
 
@@ -128,7 +128,7 @@ def _no_room(where: Path, free: int, needed_bytes: int) -> MachineError:
         f"the RAM file system has {format_size(free >> 20 << 20)} free, "
         f"the guests' RAM is {format_size(needed_bytes >> 20 << 20)}",
         where=str(where),
-        hint="fewer or smaller guests, or a larger one: mount -o remount,size=…",
+        hint="use fewer or smaller guests, or enlarge it: mount -o remount,size=…",
     )
 
 

@@ -45,7 +45,7 @@ _STAGES = (
     ("extracting archives", "unpacking the base system", 0.20),
     ("installing essential", "installing the base system", 0.25),
     ("installing remaining", "installing packages", 0.40),
-    ("running --customize-hook", "setting the system up", 0.75),
+    ("running --customize-hook", "configuring the system", 0.75),
     ("cleaning package lists", "tidying", 0.85),
     ("creating tarball", "packing", 0.86),
 )
@@ -190,7 +190,7 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
     kernel_version = _boot_files(tree, staging)
     packages = installed_packages((tree / "var/lib/dpkg/status").read_text(encoding="utf-8"))
 
-    progress("making the disk", 0.95)
+    progress("creating the disk", 0.95)
     # A name of its own for every build: an overlay over an image that was built again must fail
     # loudly (its backing file is gone), not read blocks that have moved.
     disk = staging / f"disk-{os.urandom(4).hex()}.img"

@@ -87,7 +87,7 @@ class Golden:
         try:
             shutil.copyfile(self.folder / "overlay.qcow2", path)
         except OSError as error:
-            raise ImageError(f"no disk over the golden one: {error.strerror}", where=str(path)) from error
+            raise ImageError(f"no overlay of the golden disk: {error.strerror}", where=str(path)) from error
         return path
 
     def copy_ram(self, path: Path) -> Path:
@@ -102,7 +102,7 @@ class Golden:
                     while start < end:
                         start += os.sendfile(target.fileno(), source.fileno(), start, end - start)
         except OSError as error:
-            raise ImageError(f"no copy of the golden RAM: {error.strerror}", where=str(path)) from error
+            raise ImageError(f"the golden RAM cannot be copied: {error.strerror}", where=str(path)) from error
         return path
 
 
@@ -153,7 +153,7 @@ class GoldenStore:
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise disk_full(self.folder, 1 << 28) from error
-                raise ImageError(f"cannot be kept: {error.strerror}", where=str(self.folder)) from error
+                raise ImageError(f"cannot be saved: {error.strerror}", where=str(self.folder)) from error
             finally:
                 self._sweep(final.name)
             self._retire(image, final, facts)
@@ -273,7 +273,7 @@ class GoldenStore:
             raise ImageError(
                 f"the cache cannot be written: {error.strerror}",
                 where=str(self.folder),
-                hint="put it elsewhere with FREEZELAB_CACHE=FOLDER",
+                hint="set FREEZELAB_CACHE to another folder",
             ) from error
         try:
             reported = False
@@ -340,7 +340,7 @@ def _load(folder: Path) -> Golden:
     try:
         known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if known["schema"] != SCHEMA:
-            raise ValueError("another schema")
+            raise ValueError("its schema is unknown")
         golden = Golden(
             folder,
             str(known["image"]),

@@ -32,7 +32,7 @@ class ProgramFailed(ImageError):
         last = "".join(f"\n  {line}" for line in self.lines)
         super().__init__(
             f"{Path(finished.argv[0]).name}: {finished.why}{last}",
-            hint=f"to see it again: {runner.quote(finished.argv, _LONG)}",
+            hint=f"to repeat it: {runner.quote(finished.argv, _LONG)}",
         )
 
     @property

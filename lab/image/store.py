@@ -177,7 +177,7 @@ class ImageStore:
             raise ImageError(
                 f"the image cache cannot be written: {error.strerror}",
                 where=str(self.images),
-                hint="put it elsewhere with FREEZELAB_CACHE=FOLDER",
+                hint="set FREEZELAB_CACHE to another folder",
             ) from error
         try:
             try:

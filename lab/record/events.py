@@ -188,7 +188,7 @@ def _check_numbers(value: object, where: str = "") -> None:
         for number, member in enumerate(value):
             _check_numbers(member, f"{where}.{number}")
     elif isinstance(value, int) and abs(value) > LARGEST:
-        raise ValueError(f"{where}: a number that large is none of ours")
+        raise ValueError(f"{where}: the number is too large")
     elif isinstance(value, float) and not (math.isfinite(value) and abs(value) <= LARGEST):
         raise ValueError(f"{where}: not a finite number")
 
@@ -250,7 +250,7 @@ def _check_watched(event: WatcherReported) -> None:
         if claim.bound_ns is not None and claim.bound_ns < 0:
             raise ValueError("a claim's bound is negative")
         if claim.apart_ns is not None:
-            _forward("what a claim's clocks are apart", *claim.apart_ns)
+            _forward("the distance of a claim's clocks", *claim.apart_ns)
     for look in event.effects.rtc if event.effects is not None else ():
         if look.bound_ns < 0:
-            raise ValueError("a look at the RTC has a negative bound")
+            raise ValueError("a reading of the RTC has a negative bound")

@@ -161,7 +161,7 @@ def read_history(folder: Path) -> History:
         # Not splitlines(): it also splits at U+2028 and the like, which JSON leaves as they are.
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
-        raise RecordError(f"no run here: {EVENTS} is missing", where=str(folder)) from None
+        raise RecordError(f"there is no run here: {EVENTS} is missing", where=str(folder)) from None
     except OSError as error:
         raise RecordError(f"cannot be read: {error.strerror}", where=str(path)) from error
     found: list[tuple[int, str, Envelope]] = []  # each event's number, text and what it is
@@ -178,7 +178,7 @@ def read_history(folder: Path) -> History:
                 found.append((number, part, given))
                 continue
             if cut:
-                raise RecordError("damaged: this line is no event in sequence", where=f"{path}:{cut}")
+                raise RecordError("damaged: this line is not an event in sequence", where=f"{path}:{cut}")
             if given is None:
                 cut = number
             else:

@@ -340,7 +340,7 @@ def test_a_cpu_that_would_lose_a_feature(shared: Lab, home: Path, tmp_path: Path
     other.chmod(0o755)
     for cold in (False, True):
         freezing = Freezing(FreezeMethod.IN_PLACE, Successor(str(other), cold=cold))
-        with pytest.raises(Refused, match="shows no popcnt, which the guest's CPU has now"):
+        with pytest.raises(Refused, match="lacks popcnt, which the guest's CPU has now"):
             shared.hypervisor.prepare("web-0", freezing)
         assert processes(home) == before
     assert shared.hypervisor.state("web-0") == "running"

@@ -101,5 +101,5 @@ def test_what_does_not_fit_is_refused(lab: Lab) -> None:
 
 def test_one_that_is_gone_is_told(lab: Lab, filled: Fill) -> None:
     lab.probe.ssh.check(f"kill -9 {filled.program.path.split('/')[2]}")
-    with pytest.raises(GuestError, match="is gone"):
+    with pytest.raises(GuestError, match="has ended"):
         filled.verify()

@@ -87,7 +87,7 @@ def test_what_is_no_livepatch(
     assert refusal(patch_of(tmp_path / "gone.ko", clock)).what == "no such file"
     text = tmp_path / "text.ko"
     text.write_text("no module")
-    assert "no kernel module" in refusal(patch_of(text, clock)).what
+    assert "not a kernel module" in refusal(patch_of(text, clock)).what
     other = tmp_path / "other.ko"
     shutil.copy(built / "freezelab_version.ko", other)
     assert "freezelab_version" in refusal(patch_of(other, clock)).what

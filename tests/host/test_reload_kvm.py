@@ -76,9 +76,9 @@ def test_it_is_reloaded(vendor: str, clock: HostClock, apply: Apply) -> None:
         assert result.ok, result
         names = [step.name for step in result.steps]
         assert names == [
-            "wait until nobody uses it",
-            f"remove {vendor} and kvm",
-            f"insert kvm and {vendor}",
+            "wait until it is unused",
+            f"unload {vendor} and kvm",
+            f"load kvm and {vendor}",
             "device",
         ]
         assert patch.verify(version, patch.version("")) == ""
@@ -110,7 +110,7 @@ def test_somebody_else_holds_it(
     result = apply(patch, 2)
     assert f"(process {holder})" in result.why
     assert patch.version("") == version  # not touched
-    assert "was never out of the kernel" in patch.verify(version, version)
+    assert "was not unloaded" in patch.verify(version, version)
 
 
 def test_no_time(vendor: str, clock: HostClock, apply: Apply) -> None:

@@ -312,7 +312,7 @@ def test_offline(mirror: Mirror, tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written(mirror: Mirror, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MachineError, match="cannot be written to") as caught:
+    with pytest.raises(MachineError, match="cannot be written") as caught:
         emulators_fetch.fetch("lab", tmp_path / "file", print, mirror.archive())
     assert "FREEZELAB_CACHE" in caught.value.hint
 

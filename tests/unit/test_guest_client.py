@@ -103,7 +103,7 @@ def test_it_is_asked_three_times(ssh: LocalSSH, filled: Fill) -> None:
 
 def test_a_program_that_is_gone_is_an_error_of_its_guest(filled: Fill) -> None:
     os.kill(process(filled), signal.SIGKILL)
-    with pytest.raises(GuestError, match="is gone") as error:
+    with pytest.raises(GuestError, match="has ended") as error:
         filled.wait()
     assert error.value.where == "guest web-0"
 

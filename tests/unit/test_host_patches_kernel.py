@@ -167,7 +167,7 @@ def test_kvm_in_use_is_left_alone(tmp_path: Path) -> None:
     result = kvm(roots).apply(deadline)
     assert CLOCK.now().raw_ns <= deadline + RESERVE_NS // 2  # see test_host_patches.apply
     assert result.why == "KVM is still used by qemu-system-x86 (process 4242)"
-    assert [step.name for step in result.steps] == ["wait until nobody uses it"]
+    assert [step.name for step in result.steps] == ["wait until it is unused"]
 
 
 def test_an_insertion_has_an_identity(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_insertion_has_an_identity(tmp_path: Path) -> None:
     before = patch.version("")
     assert before.startswith("kvm ABC, insertion ")
     assert "; kvm_amd of unknown source, insertion " in before
-    assert patch.verify(before, before) == "kvm and kvm_amd was never out of the kernel"
+    assert patch.verify(before, before) == "kvm and kvm_amd was not unloaded"
     assert patch.verify(before, "kvm ABC, insertion 1; kvm_amd X, insertion 2") == ""
     assert patch.verify(before, "") == "KVM is not in the kernel"
 
@@ -204,7 +204,7 @@ def test_a_livepatch_that_cannot_be_disabled_is_not_undone(tmp_path: Path) -> No
     patch = Livepatch(LivepatchPatch("/modules/fix.ko", NS_PER_S // 2), CLOCK, roots)
     assert patch.version("") == "fix"
     assert patch.verify("no livepatch", "fix, other") == ""
-    assert patch.verify("no livepatch", "fixed").startswith("fix is not in force")
+    assert patch.verify("no livepatch", "fixed").startswith("fix is not enabled")
     # Nobody takes the folder away here, as a kernel with a task in the new code would not.
     with pytest.raises(MachineError, match="not undone: fix: tasks still run the new code") as caught:
         patch.undo()

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def _no_guest_emulator(guest: str) -> str:
-    raise MachineError(f"nobody can tell what emulator runs {guest}")
+    raise MachineError(f"the emulator of {guest} is unknown")
 
 
 def _no_emulators(name: str) -> Path:

@@ -154,7 +154,7 @@ def find(uri: str, patience_s: float = _PATIENCE_S) -> Daemon:
         began = started(pid)
         if began is not None:
             return Daemon(name, pid, began, place, unit)
-    raise MachineError("no daemon serves this connection", where=uri, hint=f"looked at {places[0].parent}")
+    raise MachineError("no daemon serves this connection", where=uri, hint=f"searched in {places[0].parent}")
 
 
 def _session_folder() -> Path:
@@ -207,7 +207,7 @@ def _argv(daemon: Daemon) -> list[str]:
         argv = [os.fsdecode(arg) for arg in _split(daemon.pid, "cmdline")]
         program = str(Path(f"/proc/{daemon.pid}/exe").readlink())
     except OSError as error:
-        raise MachineError(f"{daemon.name} (process {daemon.pid}) cannot be looked at: {error}") from error
+        raise MachineError(f"{daemon.name} (process {daemon.pid}) cannot be read: {error}") from error
     if not argv:
         raise MachineError(f"process {daemon.pid} does not tell how it was started")
     # An upgrade unlinks the running binary; its path then names the new one, which is what a restart is for.
@@ -286,7 +286,7 @@ def _answering(work: Work, uri: str, before: Daemon, service: runner.Started | N
                 return now
         # With --daemon the process that was started ends well, and its child serves.
         if service is not None and service.status:
-            raise MachineError(f"{before.name} ended when it was started again: status {service.status}")
+            raise MachineError(f"{before.name} ended after its restart: status {service.status}")
         return None
 
     silent = f"{before.name} was started again, but its socket does not answer"

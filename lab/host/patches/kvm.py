@@ -50,7 +50,7 @@ class ReloadKvm(Stepwise):
             raise MachineError(
                 "no usable KVM here: guests run under "
                 f"{self._tools.accelerator or 'another accelerator'}{f' ({why})' if why else ''}",
-                hint="`freezelab doctor` says more",
+                hint="`freezelab doctor` has details",
             )
         vendor = self._vendor()
         need_root("reload KVM")
@@ -62,7 +62,7 @@ class ReloadKvm(Stepwise):
                 modules.info(name, "filename")
             except MachineError as error:
                 raise MachineError(
-                    f"{name} could not be inserted again: {error.what}",
+                    f"{name} could not be loaded again: {error.what}",
                     hint="the running kernel's package was upgraded or removed: reboot first",
                 ) from error
         mine = set(self._tools.emulator_pids())
@@ -79,7 +79,7 @@ class ReloadKvm(Stepwise):
             return "KVM is not in the kernel"
         olds = before.split("; ")
         still = [each.partition(" ")[0] for each in after.split("; ") if each in olds]
-        return f"{' and '.join(still)} was never out of the kernel" if still else ""
+        return f"{' and '.join(still)} was not unloaded" if still else ""
 
     def _vendor(self) -> str:
         """kvm_amd or kvm_intel. MachineError when KVM is no module that is in."""
@@ -110,17 +110,17 @@ class ReloadKvm(Stepwise):
         owner = device.stat() if device.exists() else None
         back_ns = round(work.left_ns * _BACK_SHARE)
         out = Work(work.clock, work.end_raw_ns - back_ns)
-        with work.step("wait until nobody uses it"):
+        with work.step("wait until it is unused"):
             self._wait_unused(out, vendor)
         try:
-            with work.step(f"remove {vendor} and kvm"):
+            with work.step(f"unload {vendor} and kvm"):
                 # With it go the modules that only it used: kvm, and irqbypass.
                 out.run("modprobe", "-r", vendor)
                 if modules.state("kvm", self._roots):
                     out.run("modprobe", "-r", "kvm")
         finally:
             # Also when only half of it went.
-            with work.step(f"insert kvm and {vendor}"):
+            with work.step(f"load kvm and {vendor}"):
                 for name in ("kvm", vendor):
                     if not modules.state(name, self._roots):
                         self._insert(work, name, before[name])
@@ -140,7 +140,7 @@ class ReloadKvm(Stepwise):
             out.wait(lambda: read(modules.folder(vendor, self._roots) / "refcnt") == "0", "")
         except MachineError as error:
             holders = self._holders()
-            who = _named(holders) if holders else "something in the kernel"
+            who = _named(holders) if holders else "an unknown user in the kernel"
             raise MachineError(f"KVM is still used by {who}") from error
 
     def _insert(self, work: Work, name: str, values: dict[str, str]) -> None:

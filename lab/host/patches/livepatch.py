@@ -54,7 +54,7 @@ class Livepatch(Stepwise):
         try:
             values = {field: modules.info(self._module, field) for field in ("livepatch", "vermagic", "name")}
         except MachineError as error:
-            raise MachineError(f"this is no kernel module: {error.what}", where=self._module) from error
+            raise MachineError(f"this is not a kernel module: {error.what}", where=self._module) from error
         if values["livepatch"] != "Y":
             raise MachineError("a module, but no livepatch", where=self._module)
         kernel, built = os.uname().release, values["vermagic"].partition(" ")[0]
@@ -82,7 +82,7 @@ class Livepatch(Stepwise):
     def verify(self, before: str, after: str) -> str:  # noqa: ARG002 - it may have been in from an earlier cycle
         if self.name in after.split(", "):
             return ""
-        return f"{self.name} is not in force; in force: {after or 'nothing that could be read'}"
+        return f"{self.name} is not enabled; enabled: {after or 'nothing readable'}"
 
     def undo(self) -> str:
         """Disable it, wait until no task runs its code, remove the module."""
@@ -95,7 +95,7 @@ class Livepatch(Stepwise):
             raise MachineError(
                 f"not undone: {one_line(error)}",
                 where=self.label,
-                hint=f"echo 0 > {self._folder}/enabled, wait until it is gone, rmmod {self.name}",
+                hint=f"echo 0 > {self._folder}/enabled, wait until it has gone, rmmod {self.name}",
             ) from error
         return f"{self.name} disabled and removed"
 

@@ -14,7 +14,7 @@ from lab.errors import MachineError
 from lab.host.patches.base import Roots, Stepwise, Work, need_root, read
 from lab.ports import Clock
 
-_PACKAGES = "newer microcode comes with the packages intel-microcode and amd64-microcode"
+_PACKAGES = "the packages intel-microcode and amd64-microcode have newer microcode"
 
 
 class Microcode(Stepwise):
@@ -36,7 +36,7 @@ class Microcode(Stepwise):
             raise MachineError(
                 "this kernel loads no microcode once it runs",
                 where=str(self._file),
-                hint="it needs CONFIG_MICROCODE_LATE_LOADING; without it only a boot loads microcode",
+                hint="it needs CONFIG_MICROCODE_LATE_LOADING; otherwise microcode is loaded only at boot",
             )
         need_root("load microcode")
         if not os.access(self._file, os.W_OK):

@@ -114,7 +114,7 @@ class Process:
     def let_run(self, what: str) -> Rescued:
         """Have it run, out of whatever it is in: stopped by a signal, suspended, in a migration, asleep."""
         end = time.monotonic() + TRY_S
-        why = "QEMU did not let it run"
+        why = "QEMU did not resume it"
         tried = False
         while time.monotonic() < end:
             if not self.alive:
@@ -235,7 +235,7 @@ class HandOver(ResumePlan):
             return old.let_run("its hand-over was called off: it was put back to the old process")
         # `cont` in the last moment of a hand-over is a wish, which QEMU forgets when the state that arrives
         # is that of a stopped guest: let_run asks query-status, and tells it again.
-        rescued = new.let_run("its successor was told to run")
+        rescued = new.let_run("its successor was resumed")
         if rescued.act == "ended" and not new.has_resumed:
             return old.let_run("its successor ended before it ran: it was put back to the old process")
         if rescued.act in ("resumed", "running"):
@@ -268,7 +268,7 @@ class Restore(ResumePlan):
             if rescued.act != "ended":
                 return rescued
         if not Path(self.path).exists():
-            return Rescued("ended", "its QEMU process has ended, and no file holds it")
+            return Rescued("ended", "its QEMU process has ended, and it was not saved")
         from lab.hypervisor.deadman.libvirt_monitor import restore
 
         called, returned = restore(self.home, self.uri, self.path)
