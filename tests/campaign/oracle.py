@@ -91,6 +91,8 @@ def _ended(seen: Seen) -> list[str]:
     found = []
     if seen.exit is None:
         found.append("hangs: the command did not end")
+    elif seen.exit == 1 and seen.report is not None and _overran(seen.report):
+        pass
     elif seen.exit not in (fine := exits(seen.case)):
         found.append(f"exit code {seen.exit}, right is {' or '.join(map(str, sorted(fine)))}")
     if "Traceback" in seen.text:
@@ -245,7 +247,7 @@ def _overran(run: dict[str, Any]) -> bool:
     """Whether all that failed is the patch, for whose time the budget had no room left: on a busy host, with
     all else right."""
     failed = [each for each in run["findings"] if each["outcome"] == "failed"]
-    return all(each["metric"] == "patch" and "out of time" in each["why"] for each in failed)
+    return bool(failed) and all(each["metric"] == "patch" and "out of time" in each["why"] for each in failed)
 
 
 def _why(run: dict[str, Any]) -> str:

@@ -169,6 +169,17 @@ def test_what_is_cut_off_is_not_failed() -> None:
     assert oracle.wrong(cut) == ["cut off with exit code 130, and called failed: patch: not applied"]
 
 
+def test_a_patch_that_the_budget_had_no_time_for_may_have_failed() -> None:
+    def failed(metric: str, why: str) -> list[str]:
+        finding = {"outcome": "failed", "metric": metric, "why": why, "measured": ""}
+        report = {"outcome": "failed", "findings": [finding], "guests": []}
+        return oracle.wrong(evidence(case("deadman-hup"), life((10, 12), ended=True), exit=1, report=report))
+
+    assert failed("patch", "hold 1 s: held 330 ms of 1 s, then out of time") == []
+    assert failed("patch", "exit status 1") == ["exit code 1, right is 0 or 3"]
+    assert failed("resync", "out of time") == ["exit code 1, right is 0 or 3"]
+
+
 def test_a_traceback_is_told_by_its_last_line() -> None:
     text = "Traceback (most recent call last):\n  File x\nOSError: [Errno 30] Read-only file system\n"
     lines = oracle.wrong(
