@@ -381,7 +381,7 @@ def test_a_resync_that_is_as_good_again() -> None:
 def test_a_resync_that_works_only_once() -> None:
     (finding,) = again([cycle(1), cycle(2), cycle(3, Repair.LIAR)], EXPECT)
     assert (finding.outcome, finding.measured) == (Outcome.FAILED, "1 of 2 later pauses")
-    assert finding.why.startswith("not in time after in cycle 3")
+    assert finding.why.startswith("not in time in cycle 3")
 
 
 def test_a_resync_that_grows_slow() -> None:
