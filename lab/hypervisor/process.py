@@ -23,6 +23,13 @@ _VCPU_THREADS = ("CPU ", "ALL CPUs")
 """QEMU's names of vCPU threads under `-name …,debug-threads=on`, which libvirt always sets."""
 
 
+def set_oom_score(score: int) -> None:
+    """How readily the kernel ends this process, and those that it starts from now on, when memory runs out:
+    -1000 is never (proc_pid_oom_score_adj(5)). Nothing happens where that is not permitted."""
+    with contextlib.suppress(OSError):
+        (_PROC / "self/oom_score_adj").write_text(str(score), encoding="ascii")
+
+
 class QemuProcess:
     """One QEMU process, held by its pidfd. Close it, or use it in a `with` block."""
 

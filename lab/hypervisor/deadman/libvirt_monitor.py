@@ -20,6 +20,7 @@ from lab.hypervisor.binding import as_hypervisor_error, libvirt, mapped
 from lab.hypervisor.embed import Root
 from lab.hypervisor.libvirt_qmp import execute
 from lab.hypervisor.loop import LOOP
+from lab.hypervisor.process import set_oom_score
 from lab.hypervisor.qmp import ANSWER_S, MonitorError, QmpSocket, status
 from lab.process.clock import HostClock
 
@@ -161,6 +162,8 @@ def _await(domain: Any, *wanted: str) -> None:
 @contextmanager
 def _connection(home: str, uri: str) -> Iterator[Any]:
     """libvirt at `uri`, or the embedded driver of the state folder, once its last holder has let go of it."""
+    if not uri:
+        set_oom_score(0)  # a QEMU that is started here inherits it
     end = time.monotonic() + _LOCK_S
     while not uri:
         try:

@@ -25,7 +25,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, receive, send
 from lab.hypervisor.deadman.rescue import TRY_S, Opened, Rescued, from_message, now
-from lab.hypervisor.process import QemuProcess
+from lab.hypervisor.process import QemuProcess, set_oom_score
 from lab.hypervisor.qmp import MonitorError
 
 _AGAIN_S = 0.5
@@ -281,9 +281,7 @@ def main(end: int, controller_pid: int, controller: int, history: str) -> None:
         signal.SIGTTIN,
     ):
         signal.signal(number, signal.SIG_IGN)  # it ends when nothing is left to guard, and not before
-    with contextlib.suppress(OSError):
-        # Where it may be done, it is not the one that the kernel ends for memory.
-        Path("/proc/self/oom_score_adj").write_text("-900", encoding="ascii")
+    set_oom_score(-900)  # others first
     with socket.socket(fileno=end) as channel, QemuProcess(controller_pid, controller) as process:
         channel.setblocking(False)
         Watch(channel, process, Path(history) if history else None).run()
