@@ -108,5 +108,5 @@ def test_a_guest_that_was_cut_off_from_the_service_is_recorded(service: Metadata
         Forward("d", False, "x"),
     ]
     announcing(told, Handler(None))._farewell(service, cast(Any, ways))
-    trouble = "not to be reached from d: x"
+    trouble = "cannot be reached from guest d: x"
     assert told.events == [ServiceFailed(trouble, "cell")]

@@ -185,6 +185,6 @@ def test_a_tap_without_dev_net_tun_is_refused_with_that_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(taps, "DEVICE", tmp_path / "tun")
-    with pytest.raises(MachineError, match="no tap can be made") as caught, Tap.make("br0", "x", tmp_path):
+    with pytest.raises(MachineError, match="no tap can be created") as caught, Tap.make("br0", "x", tmp_path):
         pass
     assert caught.value.hint == "modprobe tun"
