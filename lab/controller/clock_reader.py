@@ -108,19 +108,15 @@ class ClockReader:
         return _Observing(self._journal, self._view, name, index, observation)
 
 
+@dataclass
 class _Observing:
     """A guest that cannot be observed is a problem of that guest, not the end of the cycle."""
 
-    def __init__(
-        self, journal: Journal, view: View, name: str, index: int, observation: GuestObservation
-    ) -> None:
-        self._journal, self._view, self._name, self._index, self._observation = (
-            journal,
-            view,
-            name,
-            index,
-            observation,
-        )
+    journal: Journal
+    view: View
+    name: str
+    index: int
+    observation: GuestObservation
 
     def __enter__(self) -> None:
         return None
@@ -128,9 +124,9 @@ class _Observing:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, GuestError):
             return False
-        self._observation.lost = True
+        self.observation.lost = True
         if isinstance(error, GuestGone):
-            self._observation.gone = error
-        self._journal.append(ProblemMet(self._name, self._index, str(error)))
-        self._view.note(str(error))
+            self.observation.gone = error
+        self.journal.append(ProblemMet(self.name, self.index, str(error)))
+        self.view.note(str(error))
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lab.controller.clock_reader import CycleGuest
@@ -33,6 +33,17 @@ class RolloutStop:
 
     wave: int
     why: str
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """A gate, asked of guests of a wave until the host's MONOTONIC_RAW is `deadline_raw_ns`. before: the
+    gates before it. subjects: all guests of the fleet."""
+
+    gate: Gate
+    before: Sequence[Gate]
+    subjects: Mapping[str, CycleGuest]
+    deadline_raw_ns: int
 
 
 class RolloutRunner:
@@ -127,7 +138,7 @@ class RolloutRunner:
             before = self._rollout.gates[:number]
             for guest in self._asked(wave, gate):
                 began = self._clock.now().raw_ns
-                health = self._until(guest, gate, before, subjects, deadline)
+                health = self._until(guest, _Asking(gate, before, subjects, deadline))
                 took = self._clock.now().raw_ns - began
                 self._journal.append(GateAsked(guest, index, gate.label, health.ok, health.why, took))
                 if not health.ok:
@@ -140,36 +151,23 @@ class RolloutRunner:
             return list({self._sets[guest]: guest for guest in reversed(wave.guests)}.values())
         return [guest for guest in wave.guests if not gate.on or guest in gate.on]
 
-    def _until(
-        self,
-        guest: str,
-        gate: Gate,
-        before: Sequence[Gate],
-        subjects: Mapping[str, CycleGuest],
-        deadline: int,
-    ) -> Health:
+    def _until(self, guest: str, asking: _Asking) -> Health:
         """The gate, asked again until it holds or the time is up; asked once at least."""
         while True:
-            health = self._ask(guest, gate, before, subjects, deadline)
+            health = self._ask(guest, asking)
             now = self._clock.now().raw_ns
-            if health.ok or now >= deadline:
+            if health.ok or now >= asking.deadline_raw_ns:
                 return health
-            self._clock.sleep_until(min(deadline, now + AGAIN_NS))
+            self._clock.sleep_until(min(asking.deadline_raw_ns, now + AGAIN_NS))
 
-    def _ask(
-        self,
-        guest: str,
-        gate: Gate,
-        before: Sequence[Gate],
-        subjects: Mapping[str, CycleGuest],
-        deadline: int,
-    ) -> Health:
+    def _ask(self, guest: str, asking: _Asking) -> Health:
+        gate = asking.gate
         if gate.kind is GateKind.CLOCK:
-            return self._in_time(subjects[guest])
+            return self._in_time(asking.subjects[guest])
         if gate.kind is GateKind.MEMBERS:
-            return self._members(guest, gate, before, subjects, deadline)
+            return self._members(guest, asking)
         now = self._clock.now().raw_ns
-        return self._doctor.ask(guest, gate, max(now + NS_PER_S, min(deadline, now + ASK_NS)))
+        return self._doctor.ask(guest, gate, max(now + NS_PER_S, min(asking.deadline_raw_ns, now + ASK_NS)))
 
     def _in_time(self, subject: CycleGuest) -> Health:
         try:
@@ -180,26 +178,20 @@ class RolloutRunner:
             return Health(True)
         return Health(False, f"its clock is off by {offset.mid_ns / NS_PER_MS:+.0f} ms")
 
-    def _members(
-        self,
-        guest: str,
-        gate: Gate,
-        before: Sequence[Gate],
-        subjects: Mapping[str, CycleGuest],
-        deadline: int,
-    ) -> Health:
+    def _members(self, guest: str, asking: _Asking) -> Health:
         """The other members of the guest's set: each answers, and the gates before this one hold in it."""
-        for name, subject in subjects.items():
+        gate = asking.gate
+        for name, subject in asking.subjects.items():
             if name == guest or self._sets[name] != self._sets[guest] or (gate.on and name not in gate.on):
                 continue
             try:
                 subject.probe.read()
             except GuestError as error:
                 return Health(False, str(error).split("\n")[0])
-            for other in before:
+            for other in asking.before:
                 if other.kind is GateKind.MEMBERS or (other.on and name not in other.on):
                     continue
-                health = self._ask(name, other, (), subjects, deadline)
+                health = self._ask(name, replace(asking, gate=other, before=()))
                 if not health.ok:
                     return Health(False, f"{name}: {other.label}: {health.why}")
         return Health(True)

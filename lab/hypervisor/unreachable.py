@@ -77,8 +77,8 @@ def resets(context: LibvirtContext, guest: str) -> tuple[str, int]:
 
 def _ended_by_signal(context: LibvirtContext, uuid: str) -> bool:
     """libvirt passes on QEMU's word on who shut it down (SHUTDOWN, `guest`)."""
-    what = [event.reason for event in context.events.lifecycle(uuid) if event.kind == "shutdown"]
-    return what[-1:] == ["host"]
+    reasons = [event.reason for event in context.events.lifecycle(uuid) if event.kind == "shutdown"]
+    return reasons[-1:] == ["host"]
 
 
 def _stopped_by_qemu(domain: Any) -> bool:
