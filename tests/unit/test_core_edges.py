@@ -21,15 +21,7 @@ from lab.core.timeline import Observation
 from lab.core.verdict import Outcome
 from tests.unit.simulation import MS, Repair, S, Scenario, Truth, simulate
 from tests.unit.strategies import busy, cases, scenarios, short_holds
-from tests.unit.truth_checks import (
-    check_course,
-    check_curve,
-    check_drift,
-    check_findings,
-    check_held,
-    check_offsets,
-    check_sync,
-)
+from tests.unit.truth_checks import check_clock, check_drift, check_findings, check_held
 
 stretches = st.one_of(st.integers(1 * MS, 60 * MS), st.integers(60 * MS, 6 * S))
 edges = st.builds(
@@ -58,10 +50,7 @@ def check_all(s: Scenario, expect: Expectations) -> tuple[Observation, Truth, Cy
     result = measure(obs, ResyncMechanism.AGENT, expect)
     if obs.frozen:
         check_held(truth, obs, result)
-    check_offsets(truth, obs, result)
-    check_sync(truth, obs, result, expect)
-    check_curve(truth, obs, result, expect)
-    check_course(truth, obs, result)
+    check_clock(truth, obs, result, expect)
     check_findings(truth, obs, result, expect)
     return obs, truth, result
 
