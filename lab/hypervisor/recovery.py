@@ -2,9 +2,8 @@
 
 Of the two ends of a hand-over exactly one goes on. Whether it is the successor is asked of QEMU itself: once
 it has run, its predecessor never runs again; as long as it has not, it can be ended. libvirt's memory does
-not
-decide: after it has opened a connection it takes a guest's state from its status file, which is older than
-what it was doing when it was killed, until it has asked QEMU, tenths of seconds later."""
+not decide: after it has opened a connection it takes a guest's state from its status file, which is older
+than what it was doing when it was killed, until it has asked QEMU, tenths of seconds later."""
 
 from __future__ import annotations
 
@@ -89,6 +88,12 @@ def _resume(context: LibvirtContext, domain: LabDomain) -> str:
     """Have a guest run; what it was before. HypervisorError when it does not run then."""
     if not domain.monitor:
         return _resume_by_libvirt(context, domain)
+    was = _resume_by_monitor(domain)
+    _await_libvirt(context, domain)
+    return was
+
+
+def _resume_by_monitor(domain: LabDomain) -> str:
     try:
         with QmpSocket(domain.monitor) as monitor:
             was = status(monitor)
@@ -104,6 +109,15 @@ def _resume(context: LibvirtContext, domain: LabDomain) -> str:
             return was
     except MonitorError as error:
         raise HypervisorError(f"cannot be resumed: {error}", where=domain.guest) from error
+
+
+def _await_libvirt(context: LibvirtContext, domain: LabDomain) -> None:
+    """Wait until libvirt knows that a guest runs. It learns that from QEMU's event and then writes its status
+    file, which `list` reads: ended before, this process would leave "paused" in it."""
+    end = time.monotonic() + _END_S
+    with contextlib.suppress(HypervisorError, libvirt.libvirtError):
+        while state_of(_lookup(context, domain)) != "running" and time.monotonic() < end:
+            time.sleep(_PAUSE_S)
 
 
 def _resume_by_libvirt(context: LibvirtContext, domain: LabDomain) -> str:

@@ -67,7 +67,7 @@ class Stop:
 class Finished:
     """A program that was run.
 
-    status: exit status, -N when signal N ended it, None when it could not even be killed in time.
+    status: exit status, -N when signal N ended it, None when it was killed and not gone in time.
     stdout: with on_line, both outputs as they came. took_ns: from the start to its end, CLOCK_MONOTONIC_RAW.
     overran: it had to be killed. truncated: more was printed than is kept.
     enough: it was killed because on_line had enough.
@@ -94,7 +94,7 @@ class Finished:
         took = format_duration(round(self.took_ns, -8))
         if self.overran:
             return (
-                f"still running after {took}, {'killed' if self.status is not None else 'cannot be killed'}"
+                f"still running after {took}, killed{'' if self.status is not None else ', and not gone yet'}"
             )
         if self.status is not None and self.status < 0:
             return f"ended by {_signal_name(-self.status)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -65,8 +66,8 @@ def test_a_command_that_fails_says_its_last_words() -> None:
     [
         pytest.param("sleep 60", id="sleeps"),
         pytest.param("trap '' TERM; while :; do :; done", id="ignores SIGTERM"),
-        pytest.param("exec yes", id="floods stdout"),
-        pytest.param("exec yes >&2", id="floods stderr"),
+        pytest.param("exec yes $0", id="floods stdout"),
+        pytest.param("exec yes $0 >&2", id="floods stderr"),
         pytest.param(
             "trap '' TERM; (trap '' TERM; exec sleep 60) & wait; sleep 60", id="forks, ignores SIGTERM"
         ),
@@ -76,12 +77,15 @@ def test_a_command_that_fails_says_its_last_words() -> None:
 @pytest.mark.parametrize("own_deadline", [False, True])
 def test_a_command_that_does_not_end_is_killed_in_time(script: str, own_deadline: bool) -> None:
     deadline_ns = 300 * NS_PER_MS if own_deadline else 20 * NS_PER_S
+    marker = f"60.{os.getpid()}"  # $0 of the script
     result = apply(
-        command("sh", "-c", script, deadline_ns=deadline_ns), 2 * NS_PER_S if own_deadline else NS_PER_S
+        command("sh", "-c", script, marker, deadline_ns=deadline_ns),
+        2 * NS_PER_S if own_deadline else NS_PER_S,
     )
     assert not result.ok
-    assert result.why.startswith("still running after ")
-    assert result.why.endswith(", killed")
+    # A busy host may take longer to end a killed process than the command's grace lasts.
+    assert re.fullmatch(r"still running after [^,]+, killed(, and not gone yet)?", result.why)
+    assert gone(marker)
 
 
 def test_nothing_of_the_process_group_outlives_the_patch() -> None:
