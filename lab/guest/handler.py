@@ -43,8 +43,9 @@ systemd-run --quiet --collect --unit={unit} --working-directory={folder} \
 sleep {settle}
 systemctl is-active --quiet {unit} || {{ tail -n 5 {folder}/log >&2; exit 3; }}
 """
-# Nothing while it runs; once all of it has ended, how.
+# Nothing while it runs, nor while the guest shuts down and ends everything; once all of it has ended, how.
 _ENDED = (
+    '[ "$(systemctl is-system-running)" != stopping ] || exit 0; '
     "case $(systemctl is-active {unit}) in "
     "inactive | failed) cat {folder}/end 2>/dev/null || echo unknown ;; esac"
 )

@@ -33,6 +33,12 @@ is a guest that is gone, or between two QEMU processes."""
 REST_S = 1.0
 """For the last output of a command that has ended. One that has left a program behind never ends it."""
 
+GONE_S = 5.0
+"""From the end of a guest's commands until libvirt knows that it has ended: 2.1 to 2.3 s under TCG."""
+
+BRIEF = 60
+"""Characters of a command that an error quotes."""
+
 HANDSHAKE_S = 30.0
 SILENCE_S = 10.0
 _EAGER_S, _EAGER_FOR_S, _PATIENT_S = 0.02, 2.0, 0.1
@@ -90,6 +96,12 @@ class RefusedError(GuestError):
 
 def _message(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def _brief(command: str) -> str:
+    """A command in an error: its first line, cut."""
+    first, _, more = command.strip().partition("\n")
+    return f"{first[:BRIEF]} …" if more or len(first) > BRIEF else first
 
 
 def _public(line: str) -> paramiko.PKey:
@@ -324,7 +336,9 @@ class SSH:
             raise self._lost(f"the SSH connection was lost: {_message(error)}") from error
 
     def run(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> Result:
-        """Run a shell command in the guest to its end. GuestError on a lost connection or time-out."""
+        """Run a shell command in the guest to its end. GuestError on a lost connection or time-out, and when
+        a signal ends the command, as in a guest that shuts down; with the reason why the guest has gone,
+        when that is known soon after."""
         channel = self.channel(command)
         channel.settimeout(timeout_s)
         out, err = bytearray(), bytearray()
@@ -350,11 +364,25 @@ class SSH:
                 else:
                     channel.status_event.wait(0.01)
         except OSError as error:
-            state = f"not done after {timeout_s:.0f} s" if self.alive else "the connection was lost"
-            raise self._lost(f"{command!r}: {state}") from error
+            if self.alive:
+                raise self._lost(f"{_brief(command)}: not done after {timeout_s:.0f} s") from error
+            raise self._ended(command, "the connection was lost") from error
         finally:
             channel.close()
-        return Result(channel.recv_exit_status(), out.decode(errors="replace"), err.decode(errors="replace"))
+        status = channel.recv_exit_status()
+        if (
+            status < 0
+        ):  # sshd tells none of a command that a signal has ended, and a lost connection none at all
+            raise self._ended(command, "ended by a signal" if self.alive else "the connection was lost")
+        return Result(status, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def _ended(self, command: str, how: str) -> GuestError:
+        """The error of a command that was cut off. A guest that shuts down ends its commands a little before
+        it is gone."""
+        deadline = time.monotonic() + GONE_S
+        while self.gone is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self._lost(f"{_brief(command)}: {how}")
 
     def check(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> str:
         """Like run, but GuestError unless it exits with 0. Returns its standard output."""
@@ -362,6 +390,7 @@ class SSH:
         if result.status != 0:
             last = (result.err or result.out).strip().splitlines()[-1:] or ["no output"]
             raise GuestError(
-                f"{command!r} exited with {result.status}: {last[0]}", where=f"guest {self.address.guest}"
+                f"{_brief(command)}: exited with {result.status}: {last[0]}",
+                where=f"guest {self.address.guest}",
             )
         return result.out

@@ -57,6 +57,11 @@ class LibvirtHypervisor:
         return self._root is None
 
     @property
+    def recover_command(self) -> str:
+        """See LibvirtContext.recover_command."""
+        return self._context.recover_command
+
+    @property
     def domains(self) -> Domains:
         return self._context.domains
 

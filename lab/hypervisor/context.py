@@ -8,6 +8,7 @@ before `called` or after `returned`.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ class LibvirtContext:
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
         self.connection, self.uri, self.home, self.clock, self.root = connection, uri, home, clock, root
-        self.domains = Domains(connection, home)
+        self.domains = Domains(connection, home, self.recover_command)
         self.events = EventLog(clock.now)
         self.logs = Logs(uri, root)
         self.specs: dict[str, DomainSpec] = {}
@@ -55,6 +56,11 @@ class LibvirtContext:
         self._lock = threading.RLock()
         self._processes: dict[str, QemuProcess] = {}
         self.strangers: set[str] = set()
+
+    @property
+    def recover_command(self) -> str:
+        """The command that removes what a killed run left on this connection."""
+        return "freezelab recover" + (f" --connect {shlex.quote(self.uri)}" if self.root is None else "")
 
     # -- guests ------------------------------------------------------------------------------------
 

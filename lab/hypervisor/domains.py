@@ -63,10 +63,11 @@ class LabDomain:
 
 
 class Domains:
-    """The domains of one connection. home: the lab's state folder."""
+    """The domains of one connection. home: the lab's state folder. recover: the command that removes what a
+    killed run left there."""
 
-    def __init__(self, connection: Any, home: Path) -> None:
-        self.connection = connection
+    def __init__(self, connection: Any, home: Path, recover: str) -> None:
+        self.connection, self._recover = connection, recover
         self._home = str(home.absolute())
         self._lock = threading.Lock()
         self._started: dict[str, Any] = {}
@@ -79,7 +80,7 @@ class Domains:
                 raise HypervisorError(
                     f"there is a guest of this name already, of run {there.run}, {there.state}",
                     where=spec.guest,
-                    hint="wait until that run ends; if it was killed: freezelab recover",
+                    hint=f"wait until that run ends; if it was killed: {self._recover}",
                 )
         if self._by_name(spec.name) is not None:
             raise HypervisorError(
@@ -104,7 +105,7 @@ class Domains:
         ]
         if len(ours) > 1:
             raise HypervisorError(
-                "several runs have a guest of this name", where=guest, hint="freezelab recover removes them"
+                "several runs have a guest of this name", where=guest, hint=f"{self._recover} removes them"
             )
         domain = ours[0] if ours else self._by_name(guest)
         if domain is None:

@@ -203,6 +203,8 @@ def resync_line(page: Page, resync: ResyncRecord, cycle: CycleRecord) -> str:
     """ "6.0 s to 9.4 ms in 21 ms, one step of +6 001.9 ms"."""
     arrow = "→" if page.draws else "to"
     first, final = cycle.offset.at_resume, cycle.offset.final
+    if first is None and final is None:
+        return NOT_MEASURED
     start = format_magnitude(first.value_ns) if first else NOT_MEASURED
     end = format_magnitude(final.value_ns) if final else NOT_MEASURED
     if resync.time_ns is not None:

@@ -75,7 +75,7 @@ class Cells:
         self._plan, self._hypervisor, self._settings = plan, hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
         self._controller = Controller(clock, hypervisor, journal, view, shield)
-        self._stack = Teardown(view.note)
+        self._stack = self._teardown()
         self._kind: _Kind | None = None
         self._guests: Guests | None = None
         self._index = 0
@@ -118,6 +118,9 @@ class Cells:
         if not_undone is not None:
             raise not_undone
 
+    def _teardown(self) -> Teardown:
+        return Teardown(self._view.note, self._hypervisor.recover_command)
+
     def _waves(self) -> int:
         """How many cycles it takes to freeze every guest once."""
         rollout = self._plan.rollout
@@ -139,7 +142,7 @@ class Cells:
             patch = make_patch(cycle.patch, self._hypervisor, choice, emulator, self._clock, self._view)
             patch.check()
         guests = self._serving(batch)
-        with Teardown(self._view.note) as stack:
+        with self._teardown() as stack:
             subjects = self._equipped(batch, guests, stack)
             if not subjects:
                 return
@@ -268,7 +271,7 @@ class Cells:
     def _drop(self) -> None:
         self._kind = None
         self._guests = None
-        stack, self._stack = self._stack, Teardown(self._view.note)
+        stack, self._stack = self._stack, self._teardown()
         stack.close()
 
 

@@ -135,14 +135,13 @@ def _hypervisor(uri: str | None, state: Path) -> MachineCheck:
         with connect(uri, state, clock=HostClock()) as hypervisor:
             facts, emulator = hypervisor.facts(), hypervisor.emulator(Accelerator.TCG)
             left = [domain for domain in hypervisor.list_lab_domains() if not domain.kept_guest]
+            recover = hypervisor.recover_command
     except FreezelabError as error:
         return _failed("hypervisor", error)
     where = facts.uri if uri else "no daemon"
     shown = f"QEMU {facts.qemu}, libvirt {facts.libvirt}, {emulator.machine}, {where}"
     if left:
-        return MachineCheck(
-            "hypervisor", None, f"{shown}; a killed run left {len(left)} guests", "freezelab recover"
-        )
+        return MachineCheck("hypervisor", None, f"{shown}; a killed run left {len(left)} guests", recover)
     return MachineCheck("hypervisor", True, shown)
 
 

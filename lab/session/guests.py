@@ -69,7 +69,7 @@ class Guests:
     ) -> None:
         self._hypervisor, self._settings = hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
-        self._stack = Teardown(view.note)
+        self._stack = self._teardown()
         self._probes: dict[str, GuestProbe] = {}
         self._launched: list[str] = []
         self._connections: dict[str, GuestConnections] = {}
@@ -165,7 +165,7 @@ class Guests:
 
     def equip(self, cell: Cell, stack: ExitStack) -> dict[str, CycleGuest]:
         """The cell's guests, ready for its cycles; see GuestSetup.equip."""
-        stacks = {spec: Teardown(self._view.note) for spec in cell.guests}
+        stacks = {spec: self._teardown() for spec in cell.guests}
 
         def leave(_kind: object, value: BaseException | None, _trace: object) -> None:
             if isinstance(value, Interrupted):
@@ -201,8 +201,11 @@ class Guests:
             probe.close()
         if self._monitor is not None:
             self._monitor.__exit__()
-        self._stack = Teardown(self._view.note)  # what was to be undone is not: nobody leaves the old one
+        self._stack = self._teardown()  # what was to be undone is not: nobody leaves the old one
         self._left = True
+
+    def _teardown(self) -> Teardown:
+        return Teardown(self._view.note, self._hypervisor.recover_command)
 
     def _prepare(self, spec: GuestSpec) -> PreparedGuest:
         settings = self._settings

@@ -123,12 +123,13 @@ class Teardown(ExitStack):
     """A stack that is left as a whole: no signal cuts it short, and a failure does not keep the others from
     being undone. Each is told; the first is raised when nothing else is being raised.
 
-    report: called with a line or two for everything that could not be undone.
+    report: called with a line or two for everything that could not be undone. again: the command that tries
+    it once more.
     """
 
-    def __init__(self, report: Callable[[str], None]) -> None:
+    def __init__(self, report: Callable[[str], None], again: str) -> None:
         super().__init__()
-        self._report = report
+        self._report, self._again = report, again
         self._failed: list[FreezelabError] = []
 
     def callback(self, undo: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
@@ -148,7 +149,7 @@ class Teardown(ExitStack):
         except OSError as error:  # a disk that is full, or takes nothing any more
             failed = MachineError(error.strerror or str(error), where=str(error.filename or ""))
         self._failed.append(failed)
-        self._report(f"not undone: {failed}\ntry again: freezelab recover")
+        self._report(f"not undone: {failed}\ntry again: {self._again}")
         return None
 
     @whole

@@ -22,6 +22,7 @@ from lab.core.plan import CycleSpec, FreezeMethod, GuestSpec, HoldPatch, Plan, R
 from lab.core.units import NS_PER_S
 from lab.errors import GuestGone
 from lab.guest.console import Panicked
+from lab.guest.handler import GuestHandler
 from lab.host import patches
 from lab.ports import NullView
 from lab.process.clock import HostClock
@@ -131,6 +132,26 @@ def test_a_kernel_that_panics_is_started_again_and_then_given_up(home: Path) -> 
     assert console.count("] Kernel panic - not syncing: VFS") == 3
     assert time.monotonic() - begun < 120
     assert not list((home / "libvirt" / "log" / "qemu").glob(f"*{settings.run}*"))
+
+
+def test_what_a_guest_that_shuts_down_ends_is_not_ended_by_itself(home: Path, tmp_path: Path) -> None:
+    """V10: its handler and its commands. They were told as "killed by SIGTERM" and "exited with -1"."""
+    (tmp_path / "sleeps").write_text("#!/bin/sh\nexec sleep 600\n")
+    with guests_of(home, ["web-0"]) as (guests, plan, _settings, _), guests:
+        guests.up(plan.parts[0])
+        probe = guests.probes["web-0"]
+        handler = GuestHandler(
+            "web-0", lambda: probe.ssh, tmp_path / "sleeps", [], "sleeps", tmp_path / "log"
+        )
+        handler.start()
+        probe.ssh.run("systemctl --no-block poweroff")
+
+        def look() -> None:
+            while True:
+                assert handler.look() is None
+
+        with pytest.raises(GuestGone, match="has ended: it powered itself off"):
+            look()
 
 
 PLAYBOOK = """

@@ -45,6 +45,11 @@ def test_a_key_open_to_others_is_not_used(lab: Lab, address: Address, tmp_path: 
         SSH.connect(dataclasses.replace(address, key=tmp_path / "key"), lab.clock, 30)
 
 
+def test_a_command_that_a_signal_ends_is_told_by_its_first_line(lab: Lab) -> None:
+    with pytest.raises(GuestError, match=r"^guest web-0: kill \$\$ …: ended by a signal$"):
+        lab.probe.ssh.run("kill $$\nsleep 10")
+
+
 @pytest.fixture
 def without_python(lab: Lab) -> Iterator[None]:
     """Every interpreter in the guest made unexecutable for the time."""

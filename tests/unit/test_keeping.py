@@ -300,7 +300,7 @@ def test_plot_and_result_fit_80_columns() -> None:
 def test_what_is_left_to_live_on_is_not_removed(tmp_path: Path) -> None:
     """What `up` ends with."""
     settings: Any = SimpleNamespace(home=tmp_path, folder=tmp_path, run="r1")
-    nobody: Any = SimpleNamespace(drop_logs=lambda *_: None)
+    nobody: Any = SimpleNamespace(drop_logs=lambda *_: None, recover_command="")
     for leave in (True, False):
         folder = tmp_path / "guests" / "r1"
         folder.mkdir(parents=True, exist_ok=True)
@@ -317,7 +317,10 @@ def test_a_guest_that_cannot_be_removed_is_no_clean_end(tmp_path: Path) -> None:
     notes: list[str] = []
     settings: Any = SimpleNamespace(home=tmp_path, folder=tmp_path, run="r1")
     stuck: Any = SimpleNamespace(
-        drop_logs=lambda *_: None, destroy=destroy, spec=lambda _name: SimpleNamespace(run="r1")
+        drop_logs=lambda *_: None,
+        destroy=destroy,
+        spec=lambda _name: SimpleNamespace(run="r1"),
+        recover_command="freezelab recover --connect qemu:///session",
     )
     view: Any = SimpleNamespace(note=notes.append, phase=lambda *_: None)
     guests = Guests(stuck, settings, HostClock(), view, NullJournal())
@@ -325,7 +328,8 @@ def test_a_guest_that_cannot_be_removed_is_no_clean_end(tmp_path: Path) -> None:
     guests._stack.callback(guests.remove, "web-0")
     with pytest.raises(HypervisorError, match="web-0: cannot be destroyed"):
         guests.__exit__(None, None, None)
-    assert notes == ["not undone: web-0: cannot be destroyed\ntry again: freezelab recover"]
+    again = "freezelab recover --connect qemu:///session"
+    assert notes == [f"not undone: web-0: cannot be destroyed\ntry again: {again}"]
 
 
 # -- calibrations ----------------------------------------------------------------------------------

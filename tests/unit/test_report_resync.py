@@ -581,3 +581,14 @@ def test_junit_has_predictions_as_properties_and_no_case_of_them(tmp_path: Path)
     assert known["claim.3s-timesyncd.web-0.0.chronyc tracking"].startswith("claimed ± 2.1 ms")
     assert known["calibration.noise_ns"] == str(7 * MS)
     assert not [case for case in tree.iter("testcase") if "predicted" in (case.get("name") or "")]
+
+
+def test_a_cycle_without_an_offset_has_no_resync() -> None:
+    """One that ended in its freeze: nothing came from nothing to nothing."""
+    nothing = cycle(
+        offset=Offsets(None, None, None),
+        resync=resync(outcome="undecided", said="", time_ns=None, curve=(), reached=()),
+    )
+    text = shown(run(guest("web-0", nothing)))
+    assert "resync        not measured\n" in text
+    assert "not measured to not measured" not in text

@@ -16,6 +16,8 @@ from lab.errors import GuestError, Interrupted, MachineError
 from lab.session.signals import Signals, Teardown, shield
 from lab.threads import Worker
 
+AGAIN = "freezelab recover --connect qemu:///system"
+
 
 @pytest.fixture
 def signals() -> Iterator[Signals]:
@@ -86,7 +88,7 @@ def test_a_signal_in_a_teardown_leaves_nothing_behind(signals: Signals, interrup
         undone.append("guest")
 
     def work() -> None:
-        with Teardown(told.append) as stack:
+        with Teardown(told.append, AGAIN) as stack:
             for name in ("disk", "seed", "tap"):
                 stack.callback(undone.append, name)
             stack.callback(first)
@@ -107,7 +109,7 @@ def test_every_failed_clean_up_is_reported() -> None:
         raise MachineError(f"{what} cannot be removed")
 
     def take_down(body: Exception | None) -> None:
-        with Teardown(told.append) as stack:
+        with Teardown(told.append, AGAIN) as stack:
             stack.callback(refuse, "tap 1")
             stack.callback(undone.append, "disk")
             stack.callback(refuse, "tap 2")
@@ -133,13 +135,13 @@ def test_what_a_disk_that_takes_nothing_refuses_is_told_and_keeps_nothing_else(t
     def read_only() -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "agents"))
 
-    stack = Teardown(told.append)
+    stack = Teardown(told.append, AGAIN)
     stack.callback(undone.append, "guest")
     stack.callback(read_only)
     with pytest.raises(MachineError, match="Read-only file system"):
         stack.close()
     assert undone == ["guest"]
-    assert told == [f"not undone: {tmp_path}/agents: Read-only file system\ntry again: freezelab recover"]
+    assert told == [f"not undone: {tmp_path}/agents: Read-only file system\ntry again: {AGAIN}"]
 
 
 BOMBARDED = """
@@ -161,7 +163,7 @@ while time.monotonic() < end:
             thread.start()
             while True:
                 made, undone = [], []
-                with Teardown(print) as stack:
+                with Teardown(print, "freezelab recover") as stack:
                     for number in range(3):
                         stack.callback(undone.append, number)
                         made.append(number)
