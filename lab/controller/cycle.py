@@ -44,7 +44,7 @@ from lab.core.patch import Impact
 from lab.core.plan import CycleSpec
 from lab.core.rescue import AT_ONCE
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import Interrupted
+from lab.errors import GuestGone, Interrupted
 from lab.ports import (
     Clock,
     Freezing,
@@ -99,6 +99,14 @@ class Controller:
         self._clock, self._hypervisor = clock, hypervisor
         self._journal, self._view, self._shield = journal, view, shield
         self._reader = ClockReader(clock, journal, view)
+
+    def has_ended(self, guest: str) -> bool:
+        """Whether it is known that the guest has ended, for good."""
+        try:
+            self._hypervisor.look(guest)
+        except GuestGone as gone:
+            return gone.ended
+        return False
 
     def run_cycle(
         self,

@@ -39,6 +39,7 @@ class CycleRunner:
                 tolerance_ns=self.cell.expectations.tolerance_ns,
                 hold_ns=self.cell.expectations.hold_ns,
                 stage=stage,
+                ended=self.controller.has_ended,
             )
             frozen = lifecycle.announce(cycle.announce, cycle)
         self.controller.run_cycle(

@@ -16,6 +16,9 @@ from lab.ports import Announcer, Clock, Journal, View
 LOOK_NS = 20 * NS_PER_MS
 """How often it is looked whether the guests have approved."""
 
+THERE_NS = 250 * NS_PER_MS
+"""How often it is looked whether there is still a guest to wait for."""
+
 Stage = Callable[[str], None]
 """Told where something stands, in a word."""
 
@@ -28,7 +31,8 @@ class EventLifecycle:
     """One cycle's announcement, from its publication to its end.
 
     tolerance_ns, hold_ns: the guests are in time again when every |offset| has been within the one for as
-    long as the other. stage: told where it stands: announced, started.
+    long as the other. stage: told where it stands: announced, started. ended: whether a guest has ended, for
+    good.
     """
 
     def __init__(
@@ -43,10 +47,12 @@ class EventLifecycle:
         tolerance_ns: int,
         hold_ns: int,
         stage: Stage = quietly,
+        ended: Callable[[str], bool] = lambda _guest: False,
     ) -> None:
         self._announcer, self._clock, self._journal, self._view = announcer, clock, journal, view
         self._index, self._guests = index, tuple(guests)
         self._tolerance_ns, self._hold_ns, self._stage = tolerance_ns, hold_ns, stage
+        self._has_ended, self._look_at_ns = ended, 0
         self._events: tuple[str, ...] = ()
         self._since: dict[str, int] = {}
         self._last_ns = 0
@@ -55,7 +61,8 @@ class EventLifecycle:
 
     def announce(self, spec: Announcement, cycle: CycleSpec) -> bool:
         """Publish, and wait until the guests may be frozen: approved by one of them, due, or nobody was told.
-        False when it was called off. From `not_before_raw_ns` on it was shown as Started for long enough."""
+        False when it was called off. Guests that have all ended are not waited for. From
+        `not_before_raw_ns` on it was shown as Started for long enough."""
         self._events = self._announcer.announce(self._guests, spec, cycle)
         published = self._announcer.published(self._events)
         self._journal.append(EventsAnnounced(self._index, tuple(published), spec.time_factor))
@@ -65,12 +72,16 @@ class EventLifecycle:
         cancel_at = None
         if spec.cancel_after_ns is not None:
             cancel_at = self._clock.now().raw_ns + spec.real_ns(spec.cancel_after_ns)
-        while (state := self._announcer.state(self._events)).waits:
+        while (state := self._announcer.state(self._events)).waits and not self._deserted():
             now = self._clock.now().raw_ns
             if cancel_at is not None and now >= cancel_at:
                 self._announcer.cancel(self._events)
                 continue
             self._clock.sleep_until(now + LOOK_NS)
+        if state.waits:  # there is nobody to freeze, which the cycle tells
+            self._announcer.cancel(self._events)
+            self._write_happenings()
+            return True
         self._write_happenings()
         if state is State.CANCELLED:
             self._end()  # of several sets one may have approved before
@@ -80,6 +91,13 @@ class EventLifecycle:
         if state is State.STARTED:
             self.not_before_raw_ns = self._clock.now().raw_ns + spec.started_ns
         return True
+
+    def _deserted(self) -> bool:
+        now = self._clock.now().raw_ns
+        if now < self._look_at_ns:
+            return False
+        self._look_at_ns = now + THERE_NS
+        return all(self._has_ended(guest) for guest in self._guests)
 
     def look(self, guest: str, reading: Reading) -> None:
         """A reading since the resume. The event is over once all guests are in time, and have stayed so."""

@@ -95,8 +95,11 @@ def _who(run: Run, reason: _Reason) -> str:
 def _reasons(run: Run) -> list[_Reason]:
     found: dict[tuple[object, ...], _Reason] = {}
     order = (Outcome.FAILED, Outcome.INCONCLUSIVE)
+    elsewhere = {finding.why for finding in run.findings if finding.metric != "run"}
     for outcome in order:
         for finding in run.findings:
+            if finding.metric == "run" and finding.why in elsewhere:
+                continue  # what ended the run is a guest's own problem, which has a line
             if finding.outcome is outcome:
                 # The table says what was predicted; a line for each cell would say it again.
                 short = run.cells and finding.metric == AS_PREDICTED and outcome is Outcome.INCONCLUSIVE

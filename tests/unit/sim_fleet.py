@@ -8,6 +8,7 @@ do.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from lab.core.plan import Cell, CycleSpec, Expectations, Gate, GuestSpec, Rollou
 from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import GuestError
+from lab.errors import GuestError, GuestGone
 from lab.ports import Announcer, Freezing, Frozen, Guard, Health, PatchResult, Resumed, Successor
 
 REAL_NS = 1_790_000_000 * NS_PER_S
@@ -46,7 +47,8 @@ E = TypeVar("E", bound=HistoryEvent | AboutToFreeze)
 
 @dataclass
 class SimGuest:
-    """behind_ns: of both of its clocks, by all of its pauses. set_ns: of REALTIME, put right since."""
+    """behind_ns: of both of its clocks, by all of its pauses. set_ns: of REALTIME, put right since.
+    ends_at: when it powers itself off."""
 
     name: str
     behind_ns: int = 0
@@ -55,6 +57,7 @@ class SimGuest:
     deaf: bool = False
     resting: bool = False
     sick: str = ""
+    ends_at: float = math.inf
 
 
 @dataclass
@@ -133,7 +136,8 @@ class World:
         return "running" if self.guests[guest].frozen_at is None else "paused"
 
     def look(self, guest: str) -> None:
-        """All guests are there."""
+        if self.at >= self.guests[guest].ends_at:
+            raise GuestGone("has ended", where=f"guest {guest}", ended=True)
 
     def wake(self, guest: str) -> None:
         """All guests are awake."""

@@ -17,6 +17,7 @@ from lab.core.history import (
 from lab.core.plan import Announcement
 from lab.core.scheduled.model import EventStatus, Kind
 from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import GuestGone
 from tests.unit.announced_fleet import MINUTE, AnnouncedFleet
 from tests.unit.sim_fleet import SHORT, fleet
 
@@ -58,6 +59,29 @@ def test_without_an_approval_the_freeze_waits_for_not_before() -> None:
     assert event.not_before.raw_ns - event.published.raw_ns == 10 * NS_PER_S
     assert lab.calls(StopCalled)["g0"].called.raw_ns >= event.not_before.raw_ns
     assert not lab.happenings(Kind.APPROVED)
+
+
+def test_guests_that_have_all_ended_are_not_waited_for() -> None:
+    """V10: the only guest powers itself off when it is told. It was told at NotBefore only."""
+    lab = AnnouncedFleet(fleet(2, 1), Announcement(notice_ns=10 * MINUTE), drains_ns=None)
+    begun = lab.world.at
+    for guest in lab.world.guests.values():
+        guest.ends_at = begun + NS_PER_S
+    with pytest.raises(GuestGone, match="guest g0: has ended"):
+        lab.run()
+    assert lab.world.at - begun < 2 * NS_PER_S
+    assert lab.happenings(Kind.CANCELLED) and not lab.happenings(Kind.STARTED)
+    assert not lab.world.of(StopCalled)
+
+
+def test_one_that_is_left_is_frozen_when_it_is_due() -> None:
+    lab = AnnouncedFleet(fleet(2, 1), Announcement(notice_ns=10 * MINUTE), drains_ns=None)
+    lab.world.guests["g0"].ends_at = lab.world.at + NS_PER_S
+    with pytest.raises(GuestGone, match="guest g0: has ended"):
+        lab.run()
+    (event,) = lab.world.of(EventsAnnounced)[0].events
+    assert lab.calls(StopCalled)["g1"].called.raw_ns >= event.not_before.raw_ns
+    assert "g0" not in lab.calls(StopCalled)
 
 
 def test_a_group_that_never_asked_is_frozen_at_once() -> None:

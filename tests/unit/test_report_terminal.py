@@ -158,6 +158,16 @@ def test_the_same_reason_is_shown_once() -> None:
     assert "FAILED        cycle 2: frozen for 31.00 s, over the budget\n" in text
 
 
+def test_what_ended_the_run_is_shown_once() -> None:
+    why = "guest web-0: has ended: it powered itself off"
+    found = (
+        finding(Outcome.INCONCLUSIVE, "run", why, guest="", index=-1),
+        finding(Outcome.INCONCLUSIVE, "observation", why),
+    )
+    assert page(run(found=found), pipe()).count(why) == 1
+    assert page(run(found=found[:1]), pipe()).count(why) == 1
+
+
 def test_a_reason_of_all_guests_names_none() -> None:
     names = [f"web-{i}" for i in range(9)]
     found = tuple(finding(Outcome.FAILED, "kernel log", "soft lockup", guest=name) for name in names)
