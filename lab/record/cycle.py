@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab.core import claims, effects
-from lab.core.clock import Interval
+from lab.core.clock import GuestClock, Interval
 from lab.core.findings import outcome_of
 from lab.core.kernel_log import sorted_out
 from lab.core.plan import Expectations
@@ -73,9 +73,10 @@ def _rtc_set(result: CycleResult) -> Interval | None:
     setup, stood = result.observation.setup, None
     if setup is not None and setup.rtc_stops and result.pause is not None:
         stood = result.pause.pause
-    return effects.rtc_set(
-        first.rtc_minus_real_ns, last.rtc_minus_real_ns, result.before, result.final, stood
-    )
+    # The RTC was read before the first reading, and the clock may have been stepped until the freeze.
+    began = result.observation.readings[0].offset(GuestClock.REAL)
+    before = Interval(min(began.low_ns, result.before.low_ns), max(began.high_ns, result.before.high_ns))
+    return effects.rtc_set(first.rtc_minus_real_ns, last.rtc_minus_real_ns, before, result.final, stood)
 
 
 def _moved(result: CycleResult) -> tuple[Moved, ...] | None:

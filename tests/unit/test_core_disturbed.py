@@ -25,6 +25,7 @@ from lab.core.resync import Correction, SyncOutcome
 from lab.core.timeline import Call, Observation, Rescue
 from lab.core.verdict import Outcome
 from lab.core.witnesses import before_and_after
+from lab.record.cycle import cycle_of
 from tests.unit import simulation
 from tests.unit.simulation import MS, Repair, S, Scenario, Truth, simulate
 from tests.unit.strategies import busy, cases, expectations, scenarios, short_holds
@@ -440,3 +441,21 @@ def test_a_guest_resumed_before_its_time_is_not_failed_by_that() -> None:
     assert any(f.why.startswith("resumed at once: the dead-man has ended; pause") for f in given)
     over = findings(measure(replace(early, budget_ns=S // 2), MECHANISM, expect), expect)
     assert [f.metric for f in over if f.outcome is Outcome.FAILED] == ["budget"]
+
+
+@pytest.mark.parametrize(("stepped_ns", "rtc_ns", "moved"), [(-2 * HOUR, 0, False), (0, 2 * HOUR, True)])
+def test_a_clock_that_is_put_right_before_the_freeze_does_not_move_the_rtc(
+    stepped_ns: int, rtc_ns: int, moved: bool
+) -> None:
+    """F1: a clock that is two hours off from before the freeze until its mechanism puts it right. Its RTC was
+    right all along; it was told as "moved ahead by 2 h"."""
+    s = Scenario(seed=4, before_ns=3 * S, watch_ns=4 * S, rtt_ns=2 * MS, step_before_ns=stepped_ns)
+    obs, _ = simulate(replace(s, repair=Repair.AGENT))
+    assert obs.facts_before is not None and obs.facts_after is not None
+    early = replace(obs.facts_before, rtc_minus_real_ns=-S // 2)
+    late = replace(obs.facts_after, rtc_minus_real_ns=-S // 2 + rtc_ns)
+    result = measure(replace(obs, facts_before=early, facts_after=late), MECHANISM, Expectations())
+    found = cycle_of(result, [], Expectations()).rtc_moved
+    assert (found is not None) is moved
+    if found is not None:
+        assert found.low_ns <= rtc_ns <= found.high_ns
