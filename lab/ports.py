@@ -18,7 +18,7 @@ from lab.core.patch import Impact
 from lab.core.plan import Announcement, CycleSpec, Gate
 from lab.core.scheduled.model import Event, Happening, State
 from lab.core.timeline import Call as Call
-from lab.core.timeline import Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
+from lab.core.timeline import CpuWait, Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
 from lab.core.timesync_setup import Setup
 
 
@@ -150,6 +150,10 @@ class Hypervisor(Protocol):
 
     def cpu_time_ns(self, guest: str) -> int:
         """CPU time that the guest's vCPU threads have used on the host."""
+
+    def cpu_wait(self, guest: str) -> CpuWait | None:
+        """How long its QEMU has waited for a CPU of the host so far. None when there is no telling: it has no
+        process now, or none on this host."""
 
 
 class Probe(Protocol):

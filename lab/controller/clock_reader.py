@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lab.core.handlers import HandlerEnd
 from lab.core.history import ProblemMet, ReadingsTaken
-from lab.core.timeline import Reading
+from lab.core.timeline import CpuWait, Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, GuestGone
 from lab.ports import Clock, Journal, Probe, Resync, View, Watcher
@@ -25,6 +25,9 @@ BREATH_NS = 2 * NS_PER_MS
 REST_NS = 20 * NS_PER_MS
 """The same after a resume: under TCG a burst keeps the guest busy for some 12 ms, and what repairs its
 clock has to run as well."""
+
+LEAST_CPU_WAIT_NS = 5 * NS_PER_MS
+"""A wait for a CPU by which two looks differ; less is usual on an idle host."""
 
 Look = Callable[[str, Reading], None]
 
@@ -49,15 +52,24 @@ class CycleGuest:
 @dataclass
 class GuestObservation:
     """What one cycle has seen of one guest so far. lost: it cannot be observed any more. gone: what is known
-    to keep it from answering."""
+    to keep it from answering. cpu_waits: those that differ."""
 
     lost: bool = False
     gone: GuestGone | None = None
+    cpu_waits: list[CpuWait] = field(default_factory=list)
 
     @property
     def ended(self) -> bool:
         """It will not come back by itself."""
         return self.gone is not None and self.gone.ended
+
+    def add_cpu_wait(self, wait: CpuWait | None) -> None:
+        """Keep a look at how long the guest's QEMU waited for a CPU, if it tells more than the one before."""
+        last = self.cpu_waits[-1] if self.cpu_waits else None
+        if wait is not None and (
+            last is None or wait.pid != last.pid or wait.waited_ns >= last.waited_ns + LEAST_CPU_WAIT_NS
+        ):
+            self.cpu_waits.append(wait)
 
 
 class ClockReader:

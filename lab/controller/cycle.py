@@ -21,6 +21,7 @@ from lab.core.clock import Stamp
 from lab.core.history import (
     BeatsArrived,
     CpuUsed,
+    CpuWaited,
     CycleBegan,
     CycleEnded,
     ExchangeEnded,
@@ -43,6 +44,7 @@ from lab.core.method import FreezeMethod
 from lab.core.patch import Impact
 from lab.core.plan import CycleSpec
 from lab.core.rescue import AT_ONCE
+from lab.core.timeline import Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestGone, Interrupted
 from lab.ports import (
@@ -197,13 +199,23 @@ class Controller:
         live = {name: subjects[name] for name in self._there(cycle, subjects)}
         if live:
             cycle.stage("frozen")
+            for name in live:
+                observations[name].add_cpu_wait(self._hypervisor.cpu_wait(name))
             resumed = (self._reboot if method.boots_anew else self._freeze)(cycle, live)
             cycle.stage("resyncing")
             self._view.phase("watch", length_ns=spec.watch_ns)
-            until, look = resumed.raw_ns + spec.watch_ns, lifecycle.look if lifecycle is not None else None
+            until = resumed.raw_ns + spec.watch_ns
+
+            def look(name: str, reading: Reading) -> None:
+                observations[name].add_cpu_wait(self._hypervisor.cpu_wait(name))
+                if lifecycle is not None:
+                    lifecycle.look(name, reading)
+
             self._reader.read(live, observations, index, until, dense_start=True, dense_end=True, look=look)
         self._there(cycle, live)
         for name, subject in live.items():
+            if waits := observations[name].cpu_waits:
+                self._journal.append(CpuWaited(name, index, tuple(waits)))
             if observations[name].gone is None:
                 with self._reader.observing(name, index, observations[name]):
                     self._collect(name, subject, index)

@@ -1,15 +1,15 @@
-"""What speaks against the readings of a cycle: a clock that somebody moved meanwhile."""
+"""What speaks against what was seen of a cycle: a clock that somebody moved meanwhile, a busy host."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from lab.core.clock import GuestClock
+from lab.core.clock import GuestClock, Interval
 from lab.core.offsets import HOST_SLEW_PPM, SLEW_PPM, ageing_ns, apart
 from lab.core.quantities import format_step
 from lab.core.timeline import Observation, Reading
-from lab.core.units import NS_PER_MS
+from lab.core.units import NS_PER_MS, NS_PER_S
 
 HOST_STEP_NS = 1 * NS_PER_MS
 """What the host's REALTIME moved against its MONOTONIC_RAW in a cycle beyond this, and beyond what NTP may
@@ -21,15 +21,55 @@ BUSY_NS = 50 * NS_PER_MS
 workers of stress-ng on two cores 50-140 ms were seen, and an agent that was told the time set it as late."""
 
 
-def delay_ns(obs: Observation) -> int:
-    """For how long the host held up what went on between it and the guest after the resume: the longest round
-    trip of a reading, 0 where that was an ordinary one. What brings a clock back there is held up
-    likewise."""
+STARVED_NS = 1 * NS_PER_S
+"""A stop that takes longer is asked whether the guest's QEMU had a CPU meanwhile."""
+
+
+def delay_ns(obs: Observation, in_time: Interval | None = None) -> int:
+    """By how much the busy host may have delayed what corrects the guest's clock after the resume: the
+    longest round trip of a reading, or the time that QEMU waited for a CPU until the correction was done,
+    whichever is longer. 0 on a host that is not busy. in_time: when the clock was in time again, after the
+    resume."""
     if obs.resume is None:
         return 0
     began = obs.resume.returned.raw_ns
-    longest = max((r.t4.raw_ns - r.t1.raw_ns for r in obs.readings if r.t1.raw_ns >= began), default=0)
-    return longest if longest > BUSY_NS else 0
+    until = obs.resync_finished_raw_ns
+    if until is None and in_time is not None:
+        until = began + in_time.high_ns
+    after = [r for r in obs.readings if r.t1.raw_ns >= began]
+    if until is None and after:
+        until = after[-1].t4.raw_ns
+    longest = max((r.t4.raw_ns - r.t1.raw_ns for r in after), default=0)
+    waited = cpu_waited_ns(obs, obs.resume.called.raw_ns, until) if until is not None else 0
+    delay = max(longest, waited)
+    return delay if delay > BUSY_NS else 0
+
+
+def cpu_waited_ns(obs: Observation, from_raw_ns: int, until_raw_ns: int) -> int:
+    """How long the threads of the guest's QEMU, all together, waited for a CPU between two moments (host
+    MONOTONIC_RAW), at most: from the last look before the one to the first after the other. A process that
+    was not looked at before began in between."""
+    begun = max((n for n, wait in enumerate(obs.cpu_waits) if wait.at_raw_ns <= from_raw_ns), default=0)
+    waited, last = 0, dict[int, int]()
+    for wait in obs.cpu_waits[: begun + 1]:
+        last[wait.pid] = wait.waited_ns
+    for wait in obs.cpu_waits[begun + 1 :]:
+        # Threads that have ended take theirs with them, so a sum may shrink.
+        waited += max(0, wait.waited_ns - last.get(wait.pid, 0))
+        last[wait.pid] = wait.waited_ns
+        if wait.at_raw_ns >= until_raw_ns:
+            break
+    return waited
+
+
+def starved(obs: Observation) -> bool:
+    """Whether the guest was stopped only after long, and QEMU waited for a CPU for most of it: what was not
+    done in time then tells nothing of the guest or the method."""
+    if obs.stop is None:
+        return False
+    took = obs.stop.returned.raw_ns - obs.stop.called.raw_ns
+    waited = cpu_waited_ns(obs, obs.stop.called.raw_ns, obs.stop.returned.raw_ns)
+    return took > STARVED_NS and 2 * waited >= took
 
 
 def moved(readings: Sequence[Reading]) -> bool:

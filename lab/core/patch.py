@@ -23,6 +23,17 @@ class Impact(StrEnum):
     REBOOT = "reboot"  # cannot be done under a frozen guest: it is shut down, and started again
 
 
+OUT_OF_TIME = "out of time"
+NO_TIME_LEFT = "no time left to start"
+_OVERRAN = "still running after"  # of lab.process.runner.Finished
+"""In the reason of a patch that failed (ports.PatchResult.why): the time that it had was over."""
+
+
+def ran_out_of_time(why: str) -> bool:
+    """Whether a patch failed for this reason because its time was over."""
+    return any(words in why for words in (OUT_OF_TIME, NO_TIME_LEFT, _OVERRAN))
+
+
 _FREEZES = tuple(method for method in FreezeMethod if method.freezes)
 _REBOOTS = tuple(method for method in FreezeMethod if method.boots_anew)
 _RUNS_ON = tuple(method for method in FreezeMethod if method.runs_on)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lab.core.clock_disturbance import starved
 from lab.core.cycle_findings import CycleFindings
+from lab.core.patch import ran_out_of_time
 from lab.core.plan import Regime
 from lab.core.quantities import format_interval, format_seconds
 from lab.core.units import NS_PER_MS, format_duration
 from lab.core.verdict import Finding, Outcome, at_least, at_most
+
+STARVED = "the busy host gave the guest no CPU for most of the stop"
 
 CPU_SHARE = 0.05
 CPU_SLACK_NS = 20 * NS_PER_MS
@@ -37,13 +41,16 @@ class PauseFindings(CycleFindings):
         if self.obs.called_off and self.obs.called_off in self.obs.patch_why:
             why = f"host patch ({self.obs.patch}): not applied, because the freeze was called off"
             outcome = self._called_off
+        elif not self.obs.patch_ok and ran_out_of_time(self.obs.patch_why) and starved(self.obs):
+            why, outcome = f"{why}; {STARVED}", Outcome.INCONCLUSIVE
         yield self._finding("patch", "succeeds", text, outcome, why)
 
     @property
     def _called_off(self) -> Outcome:
-        """What a freeze that was called off is: the guest's or the method's failure, or the dead-man's
-        doing."""
-        return Outcome.INCONCLUSIVE if self.result.resumed_by else Outcome.FAILED
+        """What a freeze that was called off is: the guest's or the method's failure, or the doing of the
+        dead-man or of a busy host."""
+        spared = self.result.resumed_by or starved(self.obs)
+        return Outcome.INCONCLUSIVE if spared else Outcome.FAILED
 
     def freeze(self) -> Iterator[Finding]:
         """Whether the guest went on where it should. Only an exchange, or a freeze called off, can tell."""
@@ -51,6 +58,8 @@ class PauseFindings(CycleFindings):
             return
         if self.obs.called_off:
             why = f"the freeze was called off and the guest returned: {self.obs.called_off}"
+            if starved(self.obs):
+                why += f"; {STARVED}"
             yield self._finding("freeze", "completes", "called off", self._called_off, why)
         elif not self.obs.method.keeps_process and self.obs.resume is not None:
             yield self._finding("freeze", "completes", "completed", Outcome.PASSED)

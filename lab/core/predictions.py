@@ -175,7 +175,7 @@ def _compared(result: CycleResult, early: Sequence[Reading], late: Sequence[Read
     finished = result.observation.resync_finished_raw_ns
     if finished is not None:
         finished -= resume.returned.raw_ns
-    delay = delay_ns(result.observation)
+    delay = delay_ns(result.observation, resync.time)
     seen = MeasuredResync(
         resync, before, result.at_resume, result.final, edge, finished, result.drift_before, delay
     )

@@ -50,10 +50,11 @@ class ResyncFindings(CycleFindings):
     def _delayed(self, outcome: Outcome, why: str, over_ns: int) -> tuple[Outcome, str]:
         """A clock that was brought back, and misses a limit by no more than the busy host held things up,
         tells nothing of the guest."""
-        delay = delay_ns(self.obs)
+        resync = self.result.resync
+        delay = delay_ns(self.obs, resync.time if resync is not None else None)
         if outcome is not Outcome.FAILED or over_ns > delay or not self.result.mechanism.repairs:
             return outcome, why
-        delayed = f"the busy host delayed readings by up to {format_about(delay)}"
+        delayed = f"the busy host delayed the correction by up to {format_about(delay)}"
         return Outcome.INCONCLUSIVE, f"{why}; {delayed}"
 
     def _not_in_time(self) -> str:

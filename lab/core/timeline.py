@@ -147,6 +147,17 @@ class SamplerReport:
 
 
 @dataclass(frozen=True)
+class CpuWait:
+    """How long the threads of a guest's QEMU process, all together, had been ready to run and waited for a
+    CPU of the host since the process began, when the host looked: /proc/PID/task/TID/schedstat, second field
+    (Linux, Documentation/scheduler/sched-stats.rst). at_raw_ns: host MONOTONIC_RAW."""
+
+    at_raw_ns: int
+    pid: int
+    waited_ns: int
+
+
+@dataclass(frozen=True)
 class Call:
     """A call that stops or resumes a guest, with what brackets the change.
 
@@ -236,6 +247,7 @@ class Observation:
 
     frozen: False for a control cycle, whose stop and resume only mark the time of the patch.
     cpu_ns: CPU time that the guest's vCPU threads used on the host between stop and resume.
+    cpu_waits: how long its QEMU had waited for a CPU of the host, from before the stop on, in order of time.
     host_step_ns: how far the host's REALTIME moved against its MONOTONIC_RAW over the cycle.
     problems: what went wrong with observing, one line each.
     cell: of the matrix, "" without one.
@@ -290,3 +302,4 @@ class Observation:
     unfinished: bool = False
     rescues: tuple[Rescue, ...] = ()
     stop_inferred: bool = False
+    cpu_waits: tuple[CpuWait, ...] = ()

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lab.core.timeline import CpuWait
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor import agent, facts, recovery, unreachable
@@ -227,6 +228,15 @@ class LibvirtHypervisor:
         if not process.alive:
             raise HypervisorError("its QEMU process has ended", where=guest)
         return used
+
+    def cpu_wait(self, guest: str) -> CpuWait | None:
+        """How long its QEMU has waited for a CPU of this host so far; None when it has no process here."""
+        try:
+            process = self._context.process(guest)
+        except HypervisorError:
+            return None
+        waited_ns, now = process.cpu_wait_ns(), self._clock.now().raw_ns
+        return CpuWait(now, process.pid, waited_ns) if process.alive else None
 
     # -- lifecycle --------------------------------------------------------------------------------
 

@@ -141,6 +141,11 @@ class QemuProcess:
         /proc/PID/task/TID/schedstat, else utime + stime in clock ticks."""
         return sum(_cpu_time_ns(task) for task in self.vcpu_threads() or self._tasks())
 
+    def cpu_wait_ns(self) -> int:
+        """How long its threads, all together, have been ready to run and waited for a CPU; see
+        core.timeline.CpuWait. 0 when it has ended, or the kernel does not tell (CONFIG_SCHED_INFO)."""
+        return sum(_schedstat(task)[1] for task in self._tasks())
+
     def vcpu_threads(self) -> list[Path]:
         """Their folders in /proc."""
         return [task for task in self._tasks() if _text(task / "comm").startswith(_VCPU_THREADS)]
@@ -165,10 +170,10 @@ class Running:
     threads has used. The kernel may be a tick behind with it, never ahead (proc(5), schedstat)."""
 
     def __init__(self, process: QemuProcess) -> None:
-        self._used = {task: _schedstat_ns(task) for task in process.vcpu_threads()}
+        self._used = {task: _schedstat(task)[0] for task in process.vcpu_threads()}
 
     def so_far_ns(self) -> int:
-        return max((_schedstat_ns(task) - used for task, used in self._used.items()), default=0)
+        return max((_schedstat(task)[0] - used for task, used in self._used.items()), default=0)
 
 
 def _pids() -> list[int]:
@@ -200,13 +205,14 @@ def _state(task: Path) -> str:
     return fields[0] if fields else ""
 
 
-def _schedstat_ns(task: Path) -> int:
-    schedstat = _text(task / "schedstat").split()
-    return int(schedstat[0]) if schedstat else 0
+def _schedstat(task: Path) -> tuple[int, int]:
+    """Nanoseconds on a CPU, and ready to run without one; zeros when the thread has ended."""
+    fields = _text(task / "schedstat").split()
+    return (int(fields[0]), int(fields[1])) if len(fields) > 1 else (0, 0)
 
 
 def _cpu_time_ns(task: Path) -> int:
-    if used := _schedstat_ns(task):
+    if used := _schedstat(task)[0]:
         return used
     fields = _stat(task)
     if len(fields) < 13:

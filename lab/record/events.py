@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -20,6 +21,7 @@ from lab.core.clock import Stamp
 from lab.core.history import (
     KINDS,
     BeatsArrived,
+    CpuWaited,
     DeadManActed,
     HistoryEvent,
     PatchApplied,
@@ -212,6 +214,11 @@ def _check(event: HistoryEvent) -> None:
             _check_call(call)
         case SamplesTaken():
             _check_sampler(event.sampler)
+        case CpuWaited():
+            for earlier, later in pairwise(event.waits):
+                _forward("a wait for a CPU", earlier.at_raw_ns, later.at_raw_ns)
+            if min((wait.waited_ns for wait in event.waits), default=0) < 0:
+                raise ValueError("a wait for a CPU is negative")
         case StepsTimed() | PatchApplied():
             _check_steps(event.steps)
         case WatcherReported():

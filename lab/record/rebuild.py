@@ -8,6 +8,7 @@ from lab.core.clock import Stamp
 from lab.core.history import (
     BeatsArrived,
     CpuUsed,
+    CpuWaited,
     CycleBegan,
     CycleEnded,
     DeadManActed,
@@ -50,6 +51,8 @@ def _freezing(obs: Observation, event: OfGuest) -> Observation | None:
             return replace(obs, resume=event.call)
         case CpuUsed():
             return replace(obs, cpu_ns=event.used_ns)
+        case CpuWaited():
+            return replace(obs, cpu_waits=event.waits)
         case StepsTimed():
             return replace(obs, steps=event.steps)
         case ExchangeEnded():

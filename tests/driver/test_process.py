@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,23 @@ def test_stopped_means_every_thread(running: subprocess.Popen[str], name: str) -
             end = time.monotonic() + 10
             while process.cpu_time_ns() == used:
                 assert time.monotonic() < end
+
+
+def test_waiting_for_a_cpu_is_seen(running: subprocess.Popen[str], name: str) -> None:
+    with QemuProcess.find(name, "web-0") as process:
+        one = min(os.sched_getaffinity(0))
+        for task in Path(f"/proc/{running.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {one})
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as rival:
+            os.sched_setaffinity(rival.pid, {one})
+            before, end = process.cpu_wait_ns(), time.monotonic() + 30
+            while process.cpu_wait_ns() < before + NS_PER_S // 5:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            rival.kill()
+        running.kill()
+        running.wait()
+        assert process.cpu_wait_ns() == 0
 
 
 def test_an_ended_process_is_not_alive_and_gets_no_signal(running: subprocess.Popen[str], name: str) -> None:

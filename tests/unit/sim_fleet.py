@@ -23,7 +23,7 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch, Impact
 from lab.core.plan import Cell, CycleSpec, Expectations, Gate, GuestSpec, Rollout
-from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
+from lab.core.timeline import Call, CpuWait, Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, GuestGone
@@ -144,6 +144,9 @@ class World:
 
     def cpu_time_ns(self, guest: str) -> int:
         return 0
+
+    def cpu_wait(self, guest: str) -> CpuWait | None:
+        return None
 
     # -- ports.Journal, ports.View, ports.Doctor
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 import pytest
 
 from lab.controller import RESERVE_NS, Controller, CycleGuest
+from lab.controller.clock_reader import LEAST_CPU_WAIT_NS
 from lab.core.clock import GuestClock, Stamp
 from lab.core.history import (
     CpuUsed,
+    CpuWaited,
     CycleBegan,
     ExchangeEnded,
     HistoryEvent,
@@ -26,7 +29,7 @@ from lab.core.history import (
 from lab.core.mechanism import ResyncMechanism
 from lab.core.patch import Impact
 from lab.core.plan import CycleSpec, FreezeMethod, HoldPatch
-from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
+from lab.core.timeline import Call, CpuWait, Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
@@ -157,6 +160,10 @@ class World:
     def cpu_time_ns(self, guest: str) -> int:
         self.did(f"cpu {guest}")
         return 7
+
+    def cpu_wait(self, guest: str) -> CpuWait | None:
+        self.did(f"cpu wait {guest}")
+        return CpuWait(self.at, 1, self.at // 2)
 
     # ports.Journal and ports.View
 
@@ -311,10 +318,11 @@ def cycle(
     guests: Sequence[str] = ("a", "b"),
     method: FreezeMethod = FreezeMethod.SUSPEND,
     wake: bool = False,
+    watch_ns: int = SPEC.watch_ns,
 ) -> None:
     controller = Controller(world, world, world, FakeView(world), world.shield)
     subjects = {n: CycleGuest(n, FakeProbe(world, n), FakeResync(world, n)) for n in guests}
-    spec = replace(SPEC, method=method, wake=wake)
+    spec = replace(SPEC, method=method, wake=wake, watch_ns=watch_ns)
     controller.run_cycle(0, subjects, spec, FakePatch(world), frozen=frozen)
 
 
@@ -454,6 +462,24 @@ def test_cpu_time_that_was_read_only_once_is_not_journalled() -> None:
     with pytest.raises(HypervisorError):
         cycle(world)
     assert all(used.used_ns is not None and used.used_ns >= 0 for used in world.of(CpuUsed))
+
+
+def test_how_long_the_guests_waited_for_a_cpu_is_in_the_history() -> None:
+    """Looked at before anything is frozen, never while it is, and to the end of the watch."""
+    world = World()
+    cycle(world, watch_ns=NS_PER_S)
+    assert world.log.index("cpu wait b") < world.log.index("freeze a")
+    frozen = world.log[world.log.index("freeze a") : world.log.index("resume b")]
+    assert not [line for line in frozen if line.startswith("cpu wait")]
+    for name in "ab":
+        (waited,) = world.of(CpuWaited, name)
+        (stop,), (resume,) = world.of(StopCalled, name), world.of(ResumeCalled, name)
+        times = [wait.at_raw_ns for wait in waited.waits]
+        assert times[0] < stop.call.called.raw_ns
+        assert times[-1] > resume.call.returned.raw_ns + NS_PER_S // 2
+        assert all(
+            later.waited_ns >= one.waited_ns + LEAST_CPU_WAIT_NS for one, later in pairwise(waited.waits)
+        )
 
 
 def test_what_the_guard_resumed_is_not_resumed_again() -> None:

@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 
 from lab.core.clock import Stamp
+from lab.core.clock_disturbance import cpu_waited_ns
 from lab.core.findings import findings
 from lab.core.judge import measure
 from lab.core.method import FreezeMethod, Regime
+from lab.core.patch import OUT_OF_TIME
 from lab.core.plan import CycleSpec, Expectations, HoldPatch, ResyncMechanism
 from lab.core.predictions import prediction_checks
 from lab.core.result import CycleResult
-from lab.core.timeline import MemoryProof, Observation, Rescue
+from lab.core.timeline import Call, CpuWait, MemoryProof, Observation, Rescue
 from lab.core.timesync.compare import CLAIMS
 from lab.core.verdict import Outcome
 from lab.hypervisor.freeze import MAKERS
@@ -104,6 +106,79 @@ def test_what_a_busy_host_explains_is_not_the_guests_failure(
     spec = CycleSpec(obs.method, HoldPatch(0))
     outcomes = outcomes_of(measure(replace(obs, readings=readings), mechanism, expect, None, spec), expect)
     assert outcomes["final offset"] is outcomes["in time"] is outcome
+
+
+def waits(*looks: tuple[int, int, int]) -> tuple[CpuWait, ...]:
+    return tuple(CpuWait(*look) for look in looks)
+
+
+@pytest.mark.parametrize(
+    ("waited_ms", "within_ms", "outcome"),
+    [
+        (5, 300, Outcome.FAILED),
+        (250, 300, Outcome.INCONCLUSIVE),
+        (250, 3000, Outcome.FAILED),  # it waited when all had been done
+    ],
+)
+def test_a_correction_that_waited_for_a_cpu_is_not_the_guests_failure(
+    waited_ms: int, within_ms: int, outcome: Outcome
+) -> None:
+    expect = replace(EXPECT, tolerance_ns=100 * MS, final_offset_ns=100 * MS)
+    obs = cycle(FreezeMethod.SUSPEND, 0, 3 * S, residual_ns=-130 * MS)
+    assert obs.stop is not None
+    assert obs.resume is not None
+    back = obs.resume.returned.raw_ns
+    seen = replace(
+        obs,
+        resync_finished_raw_ns=back + 400 * MS,
+        cpu_waits=waits(
+            (obs.stop.called.raw_ns - MS, 7, 4 * S),
+            (back + (within_ms - 200) * MS, 7, 4 * S),
+            (back + (within_ms + 200) * MS, 7, 4 * S + waited_ms * MS),
+        ),
+    )
+    result = measured(seen)
+    outcomes = outcomes_of(measure(seen, ResyncMechanism.AGENT, expect, None, result.spec), expect)
+    assert outcomes["final offset"] is outcome
+
+
+def test_how_long_it_waited_is_counted_through_another_process() -> None:
+    obs = replace(
+        cycle(FreezeMethod.SAVE_RESTORE, 0, S),
+        cpu_waits=waits((10, 1, 500), (20, 1, 700), (30, 2, 40), (40, 2, 90), (50, 2, 1000)),
+    )
+    assert cpu_waited_ns(obs, 10, 40) == 200 + 40 + 50
+    assert cpu_waited_ns(obs, 15, 35) == 200 + 40 + 50
+    assert cpu_waited_ns(obs, 30, 100) == 50 + 910
+    # Threads that have ended take their waits with them.
+    shrunk = replace(obs, cpu_waits=waits((10, 1, 500), (20, 1, 300), (30, 1, 350)))
+    assert cpu_waited_ns(shrunk, 10, 30) == 50
+    assert cpu_waited_ns(replace(obs, cpu_waits=()), 10, 40) == 0
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "waited_ms", "outcome"),
+    [
+        (20_000, 12_000, Outcome.INCONCLUSIVE),
+        (20_000, 4_000, Outcome.FAILED),  # it had a CPU, and did not stop
+        (400, 390, Outcome.FAILED),
+    ],
+)
+def test_a_guest_that_had_no_cpu_to_stop_with_has_not_failed(
+    took_ms: int, waited_ms: int, outcome: Outcome
+) -> None:
+    obs = cycle(FreezeMethod.GUEST_SLEEP, 0, 30 * S)
+    assert obs.stop is not None
+    called = obs.stop.called
+    slow = Call(called, Stamp(called.raw_ns + took_ms * MS, called.real_ns + took_ms * MS))
+    looks = waits((called.raw_ns - 1, 7, 0), (called.raw_ns + 31 * S, 7, waited_ms * MS))
+    seen = replace(obs, stop=slow, cpu_waits=looks)
+    off = replace(seen, called_off="not asleep", patch_ok=False, patch_why="not applied: not asleep")
+    assert outcomes_of(measured(off))["freeze"] is outcomes_of(measured(off))["patch"] is outcome
+    late = replace(seen, patch_ok=False, patch_why=f"held 0.2 s of 5 s, then {OUT_OF_TIME}")
+    assert outcomes_of(measured(late))["patch"] is outcome
+    broken = replace(seen, patch_ok=False, patch_why="exit status 3")
+    assert outcomes_of(measured(broken))["patch"] is Outcome.FAILED
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from lab.core.history import (
     SCHEMA,
     BeatsArrived,
     CpuUsed,
+    CpuWaited,
     CycleBegan,
     CycleEnded,
     FactsRead,
@@ -35,7 +36,7 @@ from lab.core.history import (
     StopCalled,
 )
 from lab.core.plan import CycleSpec, Expectations, GuestSpec, HoldPatch, Plan, Regime, ResyncMechanism
-from lab.core.timeline import Observation
+from lab.core.timeline import CpuWait, Observation
 from lab.core.verdict import Outcome
 from lab.errors import MachineError, RecordError
 from lab.record.events import UnknownEvent
@@ -65,7 +66,13 @@ def simulated(**changes: Any) -> Observation:
 
 CYCLES = [
     replace(simulated(regime=Regime.RUNNING, repair=Repair.NONE), cycle=0),
-    replace(simulated(seed=1), cycle=1, resync_report="set", problems=("a “problem”, told in UTF-8",)),
+    replace(
+        simulated(seed=1),
+        cycle=1,
+        resync_report="set",
+        cpu_waits=(CpuWait(1, 2, 3), CpuWait(4, 2, 9)),
+        problems=("a “problem”, told in UTF-8",),
+    ),
     replace(simulated(seed=2, regime=Regime.JUMPED, repair=Repair.NONE), cycle=2),
 ]
 
@@ -100,6 +107,8 @@ def written(folder: Path, cycles: list[Observation]) -> Path:
             journal.append(StopCalled(*where, o.stop))
             journal.append(ResumeCalled(*where, o.resume))
             journal.append(CpuUsed(*where, o.cpu_ns))
+            if o.cpu_waits:
+                journal.append(CpuWaited(*where, o.cpu_waits))
             journal.append(PatchApplied(*where, o.patch_ok, o.patch_why))
             journal.append(ReadingsTaken(*where, o.readings[len(early) :]))
             for problem in o.problems:

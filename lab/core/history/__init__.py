@@ -2,8 +2,9 @@
 events.jsonl. KIND is the word that the line has for it.
 
     run_events     run-start, cell, boot, undo, handler, service, run-end
-    cycle_events   cycle, facts, setup, readings, freeze, stop, resume, steps, exchange, proof, cpu, patch,
-                   verified, samples, beats, resync, watched, problem, cycle-end; and the dead-man's: deadman
+    cycle_events   cycle, facts, setup, readings, freeze, stop, resume, steps, exchange, proof, cpu, waited,
+                   patch, verified, samples, beats, resync, watched, problem, cycle-end; and the dead-man's:
+                   deadman
     fleet_events   announced, notice; rollout, wave, gate, rollout-end
     line           an event as its line
 
@@ -21,6 +22,7 @@ from typing import get_args
 
 from lab.core.history.cycle_events import BeatsArrived as BeatsArrived
 from lab.core.history.cycle_events import CpuUsed as CpuUsed
+from lab.core.history.cycle_events import CpuWaited as CpuWaited
 from lab.core.history.cycle_events import CycleBegan as CycleBegan
 from lab.core.history.cycle_events import CycleEnded as CycleEnded
 from lab.core.history.cycle_events import DeadManActed as DeadManActed
@@ -59,8 +61,8 @@ from lab.core.history.run_events import ServiceFailed as ServiceFailed
 OfRun = RunStarted | CellReached | GuestBooted | PatchUndone | HandlerEnded | ServiceFailed | RunEnded
 OfCycle = (
     CycleBegan | FactsRead | SetupRead | ReadingsTaken | GuestsFrozen | StopCalled | ResumeCalled | StepsTimed
-    | ExchangeEnded | MemoryProven | CpuUsed | PatchApplied | VersionsCompared | SamplesTaken | BeatsArrived
-    | ResyncReported | WatcherReported | ProblemMet | CycleEnded | DeadManActed
+    | ExchangeEnded | MemoryProven | CpuUsed | CpuWaited | PatchApplied | VersionsCompared | SamplesTaken
+    | BeatsArrived | ResyncReported | WatcherReported | ProblemMet | CycleEnded | DeadManActed
 )  # fmt: skip
 OfFleet = EventsAnnounced | EventHappened | RolloutPlanned | WaveReached | GateAsked | RolloutEnded
 HistoryEvent = OfRun | OfCycle | OfFleet

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from lab.core.claims import Claim
 from lab.core.effects import Effects
 from lab.core.method import FreezeMethod
-from lab.core.timeline import Call, Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
+from lab.core.timeline import Call, CpuWait, Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
 from lab.core.timesync_setup import Setup
 
 
@@ -130,6 +130,16 @@ class CpuUsed(OfGuest):
     KIND: ClassVar[str] = "cpu"
 
     used_ns: int | None
+
+
+@dataclass(frozen=True)
+class CpuWaited(OfGuest):
+    """How long the guest's QEMU waited for a CPU of the host, from before the stop to the end of the watch,
+    in order of time."""
+
+    KIND: ClassVar[str] = "waited"
+
+    waits: tuple[CpuWait, ...]
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ class MeasuredResync:
     """What was measured. before: the offset at the stop, widened by what it may have moved since the last
     reading. edge_ns: by how much the resume may have been earlier than the curve's zero (the call's
     return). finished_ns: when after that zero the mechanism had done all that it does; None when it has not,
-    or goes on by itself. drift: of the clock before the freeze. delay_ns: for how long a busy host held
-    things up (clock_disturbance.delay_ns)."""
+    or goes on by itself. drift: of the clock before the freeze. delay_ns: by how much a busy host
+    may have delayed the correction (clock_disturbance.delay_ns)."""
 
     resync: ResyncResult
     before: Interval | None
@@ -108,7 +108,7 @@ def compare(forecast: Forecast, observed: MeasuredResync) -> Compared:
         slower = replace(forecast, within=within)
         if _judged(slower, observed, observed.final, target.widened(observed.delay_ns)).agrees is not False:
             words = (
-                f"undecided: the busy host held readings up by as much as {format_about(observed.delay_ns)}"
+                f"undecided: the busy host delayed the correction by up to {format_about(observed.delay_ns)}"
             )
             return Compared(None, words, compared.claims)
     return compared

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lab.core.patch import Impact
+from lab.core.patch import NO_TIME_LEFT, Impact
 from lab.core.timeline import Step
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 from lab.errors import FreezelabError, Interrupted, MachineError
@@ -139,7 +139,7 @@ class Work:
         left = self.left_ns
         grace = min(runner.GRACE_NS, left // 2)
         if grace <= 0:
-            raise MachineError(f"no time left to start {Path(argv[0]).name}")
+            raise MachineError(f"{NO_TIME_LEFT} {Path(argv[0]).name}")
         done = runner.execute(
             argv,
             self.clock,
@@ -203,7 +203,7 @@ class Stepwise(Base):
         now = self._clock.now().raw_ns
         work = Work(self._clock, min(now + self._own_ns, deadline_raw_ns - MARGIN_NS))
         if work.left_ns <= 0:
-            return PatchResult(False, "no time left to start it")
+            return PatchResult(False, f"{NO_TIME_LEFT} it")
         try:
             if self.whole:
                 work.aside(lambda: self._wholly(work), f"{self.label} is still under way", whole=True)

@@ -27,7 +27,8 @@ class Hold(Base):
         self._clock.sleep_until(min(wanted, last))
         lasted_ns = self._clock.now().raw_ns - began
         if wanted > last:
-            why = f"held {seconds(lasted_ns)} of {format_duration(self._spec.duration_ns)}, then out of time"
+            length = format_duration(self._spec.duration_ns)
+            why = f"held {seconds(lasted_ns)} of {length}, then {plan.OUT_OF_TIME}"
             return PatchResult(False, why, {"held_ns": lasted_ns})
         return PatchResult(True, "", {"held_ns": lasted_ns})
 
@@ -52,7 +53,7 @@ class Command(Base):
         left = deadline_raw_ns - MARGIN_NS - began
         grace = min(runner.GRACE_NS, left // 2)
         if grace <= 0:
-            return PatchResult(False, "no time left to start it")
+            return PatchResult(False, f"{plan.NO_TIME_LEFT} it")
         stop_at = min(began + self._spec.deadline_ns, began + left - grace)
         try:
             done = runner.execute(
