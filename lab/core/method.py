@@ -142,13 +142,13 @@ _QUICK_NS = NS_PER_S
 
 _TRAITS = {
     FreezeMethod.SUSPEND: MethodTraits(
-        "by libvirt, their clocks stop",
+        "libvirt suspends them; their clocks stop",
         _STOPPED,
         "suspend every guest (libvirt)",
         overhead_ns=_QUICK_NS,
     ),
     FreezeMethod.SIGSTOP: MethodTraits(
-        "the whole QEMU process is stopped by a signal, their clocks run on",
+        "a signal stops the whole QEMU process; their clocks run on",
         # A signal stops the threads, not QEMU's clocks, which are the host's.
         Prediction(Regime.JUMPED, WallClock.RIGHT),
         "stop every guest's QEMU process (SIGSTOP)",
@@ -156,17 +156,17 @@ _TRAITS = {
         overhead_ns=_QUICK_NS,
     ),
     FreezeMethod.SAVE_RESTORE: MethodTraits(
-        "saved to a file and restored",
+        "libvirt saves them to a file and restores them",
         _STOPPED,
-        "save every guest to a file{}, and restore it (libvirt)",
+        "save every guest to a file{} and restore it (libvirt)",
         keeps_process=False,
         copies_memory=True,
         own_keys=("save_to",),
     ),
     FreezeMethod.IN_PLACE: MethodTraits(
-        "the QEMU process is replaced, memory stays where it is",
+        "the QEMU process is replaced, memory stays in place",
         _STOPPED,
-        "replace every guest's QEMU process by one started before, RAM left in place",
+        "replace every guest's QEMU process with a successor started before, RAM left in place",
         keeps_process=False,
         shares_memory=True,
         overhead_ns=_QUICK_NS,
@@ -176,19 +176,19 @@ _TRAITS = {
         # timekeeping_resume() of the guest's kernel adds the time slept, from the RTC, to REALTIME and
         # BOOTTIME; MONOTONIC and MONOTONIC_RAW stand still.
         Prediction(Regime.RESUMED, WallClock.NEARLY, boottime_counts=True),
-        "have every guest go to sleep (S3, by its agent), and wake it",
+        "suspend every guest to RAM (S3, through its agent) and wake it",
         sleeps=True,
     ),
     FreezeMethod.REBOOT: MethodTraits(
-        "shut down, and started again",
+        "no freeze, they are shut down and started again",
         Prediction(None, WallClock.BOOTED),
         freezes=False,
         boots_anew=True,
-        without_pause="the guest is shut down and started again, so its clocks start anew and",
+        without_pause="the guest is shut down and started again, so its clocks restart and",
         keeps_process=False,
     ),
     FreezeMethod.NONE: MethodTraits(
-        "they run on",
+        "no freeze, they run on",
         Prediction(Regime.RUNNING, WallClock.RIGHT),
         freezes=False,
         without_pause="the guest runs on, so",

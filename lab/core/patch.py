@@ -141,7 +141,7 @@ class HoldPatch(PatchTraits):
 
     @property
     def about(self) -> str:
-        return "hold: the host is left as it is"
+        return "hold: nothing is changed on the host"
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class CommandPatch(_TimedPatch):
 
     @property
     def about(self) -> str:
-        back = f"; taken back by: {shlex.join(self.undo)}" if self.undo else ""
+        back = f"; undo: {shlex.join(self.undo)}" if self.undo else ""
         return f"run on the host: {shlex.join(self.argv)}{back}"
 
 
@@ -204,7 +204,7 @@ class ReplaceHypervisorPatch(PatchTraits):
 
     @property
     def about(self) -> str:
-        by = f"replaced by {self.emulator}" if self.emulator else "started anew"
+        by = f"replaced by {self.emulator}" if self.emulator else "restarted"
         machine = f", machine {self.machine}" if self.machine else ""
         return f"the emulator {by}{machine}{f', CPU {self.cpu}' if self.cpu else ''}"
 
@@ -282,7 +282,7 @@ class ReloadKvmPatch(_TimedPatch):
 
     @property
     def about(self) -> str:
-        return "KVM's modules taken out of the host's kernel and put in again"
+        return "KVM's kernel modules unloaded and loaded again"
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ class MicrocodePatch(_TimedPatch):
 
     @property
     def about(self) -> str:
-        return "the CPUs' microcode loaded"
+        return "late load of the CPUs' microcode"
 
 
 @dataclass(frozen=True)
@@ -324,7 +324,7 @@ class LivepatchPatch(_TimedPatch):
 
     @property
     def about(self) -> str:
-        return f"the host's kernel patched alive by {self.module}"
+        return f"livepatch {self.module} loaded into the host's kernel"
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ class AnsiblePatch(_TimedPatch):
 
     @property
     def about(self) -> str:
-        back = f"; taken back by {self.undo}" if self.undo else ""
+        back = f"; undo: {self.undo}" if self.undo else ""
         return f"Ansible playbook {self.playbook} on {self.inventory or 'localhost'}{back}"
 
 
@@ -372,11 +372,11 @@ def conflict(patch: Patch, method: FreezeMethod) -> str:
     ways = " or ".join(patch.methods)
     if patch.impact is Impact.REBOOT:
         return (
-            f"{patch.kind} is a patch of class reboot: it cannot be done under a frozen guest, "
-            f"which has to be shut down and started again (method: {ways})"
+            f"{patch.kind} is a patch of class reboot: it cannot be applied under a frozen "
+            f"guest, which has to be shut down and started again (method: {ways})"
         )
     if patch.impact is Impact.NONE:
         return f"{patch.kind} is a patch of class none: guests run on (method: {ways})"
     if not method.freezes:
         return f"{patch.kind} needs a freeze (method: {ways})"
-    return f"{patch.kind} cannot be done under {method} (method: {ways})"
+    return f"{patch.kind} cannot be applied under {method} (method: {ways})"

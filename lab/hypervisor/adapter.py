@@ -49,7 +49,7 @@ class LibvirtHypervisor:
         self._context = LibvirtContext(connection, uri, home, clock, root)
         self._open = True
         self.dead_man = DeadMan()
-        with mapped("events cannot be had", uri):
+        with mapped("libvirt's events cannot be subscribed to", uri):
             self._context.events.register(connection)
 
     @property

@@ -109,14 +109,14 @@ class LibvirtContext:
         """HypervisorError when libvirt cannot use the emulator, or it does not know the guest's machine type.
         The first time for an emulator, libvirt asks it for its capabilities, which takes seconds."""
         if not spec.emulator.exists():
-            raise HypervisorError(f"there is no emulator {spec.emulator}", where=spec.guest)
+            raise HypervisorError(f"no emulator {spec.emulator}", where=spec.guest)
         try:
             self.connection.getDomainCapabilities(
                 str(spec.emulator), "x86_64", spec.machine, spec.accelerator.domain_type, 0
             )
         except libvirt.libvirtError as error:
             raise as_hypervisor_error(
-                error, f"{spec.emulator} cannot take it over as {spec.machine}", spec.guest
+                error, f"{spec.emulator} cannot run it as {spec.machine}", spec.guest
             ) from error
 
     def starting(self) -> contextlib.AbstractContextManager[None]:
@@ -129,12 +129,12 @@ class LibvirtContext:
         self.events.unregister(self.connection)
         with contextlib.suppress(libvirt.libvirtError):
             self.connection.close()
-        with mapped("cannot be reached again", self.uri):
+        with mapped("libvirt cannot be reached again", self.uri):
             self.connection = libvirt.open(self.uri)
             self.domains.connection = self.connection
             self.events.register(self.connection)
         for guest, uuid in uuids.items():
-            with mapped("has gone after its daemon's restart", guest):
+            with mapped("is gone after the restart of libvirt's daemon", guest):
                 self.domains.now(guest, self.connection.lookupByUUIDString(uuid))
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ class Domains:
         for there in self.lab():
             if there.guest == spec.guest and there.kept_guest == spec.kept_guest:
                 raise HypervisorError(
-                    f"there is a guest of this name already, of run {there.run}, {there.state}",
+                    f"a guest of this name exists already, of run {there.run}, {there.state}",
                     where=spec.guest,
                     hint=f"wait until that run ends; if it was killed: {self._recover}",
                 )
@@ -109,9 +109,7 @@ class Domains:
             )
         domain = ours[0] if ours else self._by_name(guest)
         if domain is None:
-            raise HypervisorError(
-                "there is no such guest", where=guest, hint="a guest lives as long as its run"
-            )
+            raise HypervisorError("no such guest", where=guest, hint="a guest exists only as long as its run")
         with self._lock:
             return self._started.setdefault(guest, domain)
 
@@ -122,7 +120,7 @@ class Domains:
 
     def choose(self, wanted: LabDomain) -> None:
         """From here on its guest's name means this domain. HypervisorError when it is gone."""
-        with mapped("has gone", wanted.guest):
+        with mapped("is gone", wanted.guest):
             self.now(wanted.guest, self.connection.lookupByUUIDString(wanted.uuid))
 
     def uuids(self) -> dict[str, str]:
@@ -178,7 +176,7 @@ def state_of(domain: Any) -> str:
     except libvirt.libvirtError as error:
         if is_code(error, "VIR_ERR_NO_DOMAIN"):
             return "shut off"
-        raise as_hypervisor_error(error, "its state cannot be had") from error
+        raise as_hypervisor_error(error, "its state cannot be read") from error
 
 
 def _mark(domain: Any) -> ET.Element | None:

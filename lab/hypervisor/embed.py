@@ -92,7 +92,7 @@ class Root:
             return cls(_place(path))
         if _locked_roots:
             raise HypervisorError(
-                "libvirt allows one state folder a process, and this one uses another already",
+                "libvirt allows one state folder for each process, and this one uses another already",
                 where=str(state),
             )
         _check_path(path)

@@ -69,7 +69,7 @@ def program_version(path: Path) -> str:
     try:
         done = runner.run([str(path), "--version"], _VERSION_S)
     except MachineError as error:
-        raise HypervisorError("the emulator does not tell its version", where=str(path)) from error
+        raise HypervisorError("the emulator prints no version", where=str(path)) from error
     found = _VERSION.search(done.stdout)
     if found is None:
         raise HypervisorError("is no QEMU: it tells no version", where=str(path))

@@ -82,11 +82,11 @@ def take(hypervisor: LibvirtHypervisor, guest: str, folder: Path, clock: Clock) 
         deadline = clock.now().raw_ns + round(OUT_S * NS_PER_S)
         while not is_over(str((known := hypervisor.qmp(guest, "query-migrate")).get("status", "none"))):
             if clock.now().raw_ns > deadline:
-                raise HypervisorError("its state did not come out in time", where=guest)
+                raise HypervisorError("QEMU did not send its state in time", where=guest)
             clock.sleep_until(clock.now().raw_ns + NS_PER_S // 100)
         if known.get("status") != "completed":
             why = known.get("error-desc") or known.get("status")
-            raise HypervisorError(f"its state cannot be had: {why}", where=guest)
+            raise HypervisorError(f"its state cannot be saved: {why}", where=guest)
         return keeper.take(OUT_S)
     finally:
         keeper.close()
@@ -136,7 +136,7 @@ def _await_state(hypervisor: LibvirtHypervisor, spec: DomainSpec) -> None:
 
     why = events.wait_until(look, IN_S)
     if why is None:
-        raise HypervisorError("QEMU does not come to an end with the state", where=spec.guest)
+        raise HypervisorError("QEMU does not finish loading the state", where=spec.guest)
     if why:
         raise StateRefused(why, where=spec.guest)
 

@@ -31,8 +31,8 @@ CPU_MAP = Path("/usr/share/libvirt/cpu_map/x86_features.xml")
 _CHECKS_QUEUES = (11, 1)
 _STABLE_LENGTH = 1024
 _BOOT_AGAIN = (
-    "stable releases of QEMU before 11.1 (10.0.13) boot guests with queues of 1024 entries; "
-    "such a guest has to be booted again under the other one"
+    "stable releases of QEMU before 11.1 (10.0.13) boot guests with queues of 1024 "
+    "entries; boot such a guest again under the other emulator"
 )
 
 
@@ -47,12 +47,12 @@ def refuse(old: Ask, new: Ask, guest: str) -> None:
         raise Refused(
             f"{named} lacks {', '.join(names(lost))}, which the guest's CPU has now",
             where=guest,
-            hint="programs that use them would die; choose an emulator that shows them",
+            hint="programs that use these features would crash; choose an emulator that presents them",
         )
     if version[:2] >= _CHECKS_QUEUES and (longer := _first_longer(old, new)):
         device, had, has = longer
         raise Refused(
-            f"{named} would refuse its {device}: a queue of {had} entries, where {has} are its own",
+            f"{named} would refuse its {device}: a queue has {had} entries, the limit there is {has}",
             where=guest,
             hint=_BOOT_AGAIN if had == _STABLE_LENGTH else "",
         )

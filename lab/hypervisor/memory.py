@@ -43,11 +43,13 @@ def folder(home: Path) -> Path:
         return shm.folder(home / _LINK, _KIND)
     except shm.NotOurs as error:
         raise MachineError(
-            "is not a folder of ours alone", where=str(error.filename), hint=f"remove {error.filename}"
+            "is not a folder that only this user can access",
+            where=str(error.filename),
+            hint=f"remove {error.filename}",
         ) from error
     except OSError as error:
         raise MachineError(
-            f"guests' RAM cannot be placed: {error.strerror}",
+            f"the folder for guests' RAM cannot be created: {error.strerror}",
             where=str(error.filename),
             hint="is a tmpfs mounted on /dev/shm?",
         ) from error
@@ -77,7 +79,7 @@ def allocate(path: Path, size_bytes: int) -> None:
         path.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.ENOMEM):
             raise _no_room(path.parent, _free(path.parent)[0], size_bytes) from error
-        raise MachineError(f"no RAM for a guest: {error.strerror}", where=str(path)) from error
+        raise MachineError(f"a guest's RAM cannot be allocated: {error.strerror}", where=str(path)) from error
 
 
 def _is_fresh(path: Path, size_bytes: int) -> bool:
@@ -100,7 +102,7 @@ def huge_page_folder() -> Path:
         if kind == "hugetlbfs" and os.access(where, os.W_OK):
             return Path(where)
     raise MachineError(
-        "huge pages need a writable hugetlbfs, and none is mounted",
+        "huge pages need a writable hugetlbfs, but none is mounted",
         hint="mount -t hugetlbfs none /dev/hugepages, and reserve pages: sysctl vm.nr_hugepages=N",
     )
 
@@ -125,8 +127,8 @@ def _free(where: Path) -> tuple[int, int]:
 
 def _no_room(where: Path, free: int, needed_bytes: int) -> MachineError:
     return MachineError(
-        f"the RAM file system has {format_size(free >> 20 << 20)} free, "
-        f"the guests' RAM is {format_size(needed_bytes >> 20 << 20)}",
+        f"the file system for RAM has {format_size(free >> 20 << 20)} free, but the "
+        f"guests' RAM is {format_size(needed_bytes >> 20 << 20)}",
         where=str(where),
         hint="use fewer or smaller guests, or enlarge it: mount -o remount,size=…",
     )

@@ -55,7 +55,7 @@ def settle(ask: Ask, guest: str, clock: Clock, within_s: float) -> None:
     def within_what_is_left(command: str) -> Any:
         left_ns = deadline - clock.now().raw_ns
         if left_ns <= 0:
-            raise HypervisorError("its old process does not come out of the hand-over", where=guest)
+            raise HypervisorError("its old process does not complete or cancel the migration", where=guest)
         return within(left_ns / NS_PER_S, lambda: ask(command), f"QMP {command}", guest)
 
     while not is_over(status := str(within_what_is_left("query-migrate").get("status", "none"))):

@@ -162,5 +162,5 @@ def leave_migration(monitor: Monitor, wait_s: float = ANSWER_S) -> None:
             with contextlib.suppress(MonitorError):  # it may be over by now
                 monitor.execute("migrate_cancel")
         if time.monotonic() > end:
-            raise MonitorError(f"it does not come out of its migration: {state}")
+            raise MonitorError(f"its migration does not end: {state}")
         time.sleep(0.005)

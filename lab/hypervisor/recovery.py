@@ -51,7 +51,10 @@ def settle(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
             yield f"guest {guest}: its successor runs; the old process was ended"
         else:
             _end(context, newest)
-            yield f"guest {guest}: its hand-over was cut off before the successor ran, which was ended"
+            yield (
+                f"guest {guest}: its hand-over was interrupted before the successor ran, "
+                "and the successor was ended"
+            )
 
 
 def run_again(context: LibvirtContext, but: Collection[str], *, all_guests: bool) -> Iterator[str]:
@@ -163,7 +166,7 @@ def forward(context: LibvirtContext, domain: LabDomain) -> None:
     failure = take_port(partial(context.qmp, _lookup(context, domain), domain.guest), domain.ssh_port)
     if failure:
         raise HypervisorError(
-            f"its TCP port {domain.ssh_port} on 127.0.0.1 did not pass to the successor: {failure}",
+            f"its TCP port {domain.ssh_port} on 127.0.0.1 was not forwarded to the successor: {failure}",
             where=domain.guest,
         )
 

@@ -45,7 +45,7 @@ def folder(link: Path, kind: str = "") -> Path:
     path.mkdir(mode=0o700, exist_ok=True)
     facts = path.lstat()
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
-        raise NotOurs(0, "is not a folder of ours alone", str(path))
+        raise NotOurs(0, "is not a folder that only this user can access", str(path))
     return path
 
 

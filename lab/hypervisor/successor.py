@@ -40,11 +40,9 @@ class SuccessorProcess:
         """The successor to be, with a new socket for the state. Refused when there can be none."""
         old = self._context.specs.get(self._guest)
         if old is None:
-            raise Refused("only a guest that this lab has started can be handed over", where=self._guest)
+            raise Refused("only a guest that this lab has started can move to a successor", where=self._guest)
         if old.memory_file is None:
-            raise Refused(
-                "its RAM is not in a file, so that no other process can take it over", where=self._guest
-            )
+            raise Refused("its RAM is not a shared file, so no successor can map it", where=self._guest)
         self.old = old
         self._refuse_others()
         self.socket = self._context.sockets / f"{secrets.token_hex(4)}.state"
@@ -85,8 +83,8 @@ class SuccessorProcess:
         ):
             if asked and asked != has:
                 raise Refused(
-                    f"another {what} on the successor: {asked} instead of {has}, "
-                    "whose device state it would not understand",
+                    f"the successor would have another {what}: {asked} instead of {has}, whose "
+                    "device state it would not accept",
                     where=self._guest,
                     hint=f"leave {what.split()[0].lower()} out of the patch: the guest keeps its own",
                 )

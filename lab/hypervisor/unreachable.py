@@ -21,10 +21,10 @@ _END_REPORTED_S = 2.0
 
 _ENDS = {
     "shutdown": "it powered itself off",
-    "destroyed": "somebody destroyed its domain",
+    "destroyed": "another program destroyed its domain",
     "crashed": "it crashed",
-    "migrated": "somebody migrated it away",
-    "saved": "somebody saved it",
+    "migrated": "another program migrated it away",
+    "saved": "another program saved it",
 }
 
 

@@ -51,7 +51,7 @@ def announced_duration() -> ScalarReader:
             return UNKNOWN_S
         value = length.read(node)
         if not isinstance(value, int) or value % NS_PER_S:
-            raise Wrong("a duration is announced in whole seconds", advice)
+            raise Wrong("announced durations are whole seconds", advice)
         return value // NS_PER_S
 
     pattern = str(length.json["pattern"]).removeprefix("^").removesuffix("$")
@@ -69,9 +69,9 @@ def factor() -> ScalarReader:
             raise Wrong(f"not a factor: {shown}", advice)
         value = float(scalar.text)
         if value < 1:
-            raise Wrong(f"time cannot pass {scalar.text} times as fast", advice)
+            raise Wrong(f"the service's time cannot pass {scalar.text} times as fast as real time", advice)
         if value > MOST_FACTOR:
-            raise Wrong(f"{scalar.text} times as fast leaves nothing to see", advice)
+            raise Wrong(f"{scalar.text} times as fast leaves no time to observe anything", advice)
         return value
 
     return ScalarReader(read, {"type": "number", "minimum": 1, "maximum": MOST_FACTOR})
@@ -122,13 +122,17 @@ def _loaded(given: OnPurpose, folder: Path, number: int) -> OnPurpose:
     try:
         path = (folder / given.name).resolve()
         if path.stat().st_size > MOST_DOCUMENT_BYTES:
-            raise Wrong(f"{quoted(given.name, 80)} is larger than 1 MiB", "record less", within=(number,))
+            raise Wrong(
+                f"{quoted(given.name, 80)} is larger than 1 MiB",
+                "record a shorter document",
+                within=(number,),
+            )
         return Recorded(path.name, path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
-        raise Wrong(f"{quoted(given.name, 80)} is not UTF-8", "record it anew", within=(number,)) from None
+        raise Wrong(f"{quoted(given.name, 80)} is not UTF-8", "record it again", within=(number,)) from None
     except (OSError, RuntimeError, ValueError):
-        what = f"there is no file {quoted(given.name, 80)}, seen from this playbook"
-        raise Wrong(what, "write its path from here", within=(number,)) from None
+        what = f"no file {quoted(given.name, 80)} in the playbook's folder"
+        raise Wrong(what, "write its path relative to the playbook's folder", within=(number,)) from None
 
 
 def _not_too_many_events(node: object) -> object:
@@ -145,21 +149,23 @@ class ServiceSection(BaseModel):
     model_config = section("{first_answer: 2min}")
 
     first_answer: DurationOrZero = time(
-        ServiceFaults.first_answer_ns, "How late the first answer is, time of the service's."
+        ServiceFaults.first_answer_ns, "Delay of the first answer, in the service's time."
     )
     answers: Annotated[list[Answer], BeforeValidator(_not_too_many)] = Field(
         default=[],
-        description="What each guest's requests are answered with, one after another, from the announcement "
-        "on: an error (404, 410, 429, 500), hang (no answer at all), empty (200 and nothing), plain "
-        "(text/plain), no-events (without the member Events), truncated (half of it), late 5s, document FILE "
-        "(recorded, its file meant from this playbook's folder), or 200 (the truth). Then the truth.",
+        description="List of the answers to each guest's requests, one after another, from the "
+        "announcement on: an error (404, 410, 429, 500), hang (no answer at all), "
+        "empty (200 with an empty body), plain (text/plain), no-events (without the "
+        "member Events), truncated (half of the document), late 5s (real time), "
+        "document FILE (recorded; its path is relative to the playbook's folder), or "
+        "200 (the correct answer). After the list, correct answers.",
         json_schema_extra={"maxItems": MOST_ANSWERS},
     )
     restart_incarnation: Flag = default(
-        ServiceFaults.restarts, "The document's incarnation starts at 1 again, right after the announcement."
+        ServiceFaults.restarts, "The document's incarnation restarts at 1, right after the announcement."
     )
     rate_limit: Flag = default(
-        ServiceFaults.rate_limit, "More than 5 requests a second of one guest are answered 429."
+        ServiceFaults.rate_limit, "More than 5 requests a second from one guest are answered with 429."
     )
 
     @field_validator("answers", mode="after")
@@ -182,9 +188,9 @@ class Other(BaseModel):
 
     type: Type = needed("The event's EventType.", "reboot")
     notice: DurationOrZero | None = default(
-        None, "From the announcement to NotBefore, time of the service's. Left out: the type's minimum."
+        None, "From the announcement to NotBefore, in the service's time. Default: the type's minimum."
     )
-    source: Source = default(EventSource.PLATFORM, "Who wants it: platform or user.", "platform")
+    source: Source = default(EventSource.PLATFORM, "The event's EventSource: platform or user.", "platform")
     description: Text = default("", "The event's Description. Left out: the lab writes one.")
 
     def to_plan(self) -> OtherEvent:
@@ -198,49 +204,54 @@ class Announce(BaseModel):
     model_config = section("{notice: 15min}")
 
     type: Type | None = default(
-        None, "The event's EventType. Left out: what the patch asks for, a freeze or a reboot."
+        None, "The event's EventType. Default: reboot when guests are shut down, otherwise freeze."
     )
     notice: DurationOrZero | None = default(
         None,
-        "From the announcement to NotBefore, time of the service's. 0s: the event is Started at once. Left "
-        "out: the type's documented minimum, "
+        (
+            "From the announcement to NotBefore, in the service's time. 0s: Started at "
+            "once. Default: the type's documented minimum, "
+        )
         + ", ".join(f"{one.lower()} {format_duration(one.minimum_notice_s * NS_PER_S)}" for one in EventType)
         + ".",
     )
     duration: AnnouncedDuration | None = default(
         None,
-        "DurationInSeconds as it is announced, in real seconds as the pause is, or unknown. Left out: the "
-        "first of 5, 9 and 30 s that the patch and the freeze method fit in. Only a freeze has one.",
+        "The announced DurationInSeconds: whole seconds of real time, like the pause, "
+        "or unknown. Default: the first of 5, 9 and 30 s that is long enough for the "
+        "patch and the freeze method's overhead. Only a freeze has one.",
     )
-    source: Source = default(EventSource.PLATFORM, "Who wants it: platform or user.", "platform")
+    source: Source = default(EventSource.PLATFORM, "The event's EventSource: platform or user.", "platform")
     description: Text = default("", "The event's Description. Left out: the lab writes one.")
     time_factor: Factor = default(
         Announcement.time_factor,
-        "How many times as fast as real time the service's time passes. 1: real time.",
+        "Speed of the service's time: how many times as fast as real time it passes.",
     )
     started_for: DurationOrZero = time(
         Announcement.started_ns,
-        "How long at least the event is shown as Started before the freeze, real time.",
+        "The shortest time for which the event is shown as Started before the freeze, in real time.",
     )
     cancel_after: DurationOrZero | None = default(
-        None, "It is called off so long after the announcement, time of the service's. Left out: never."
+        None,
+        "The event is called off this long after the announcement, in the service's "
+        "time, unless it has started by then. Default: never.",
     )
     handler: Words | None = default(
         None,
-        "A program that is run in every guest to listen: its file, meant from this playbook's folder, and "
-        "its arguments. Left out: none.",
+        "A program that handles events in every guest, with its arguments. Its path is "
+        "relative to the playbook's folder. Default: none.",
     )
     others: Annotated[list[Other], BeforeValidator(_not_too_many_events)] = Field(
         default=[],
-        description="Events of the same guests that are announced with it, one after another. Nothing is "
-        "done for them; they are gone when it is.",
+        description="Further events for the same guests, announced together with the main event. "
+        "No action follows them. They disappear together with the main event.",
         json_schema_extra={"maxItems": MOST_OTHERS},
     )
-    service: ServiceSection = default(ServiceSection(), "Faults of the metadata service, to rehearse.", "")
+    service: ServiceSection = default(ServiceSection(), "Deliberate faults of the metadata service.", "")
     instance: Instance = default(
         (),
-        "What /metadata/instance says of every guest instead of the lab's values, written as it is answered; "
-        "a guest's own instance goes first.",
+        "Values of /metadata/instance for every guest, in place of the lab's, written "
+        "as the service answers them. A guest's own instance takes precedence.",
         "",
     )
 
@@ -257,14 +268,18 @@ class Announce(BaseModel):
         except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links, a lone surrogate
             there = False
         if not there:
-            what = f"there is no file {quoted(words[0], 80)}, seen from this playbook"
-            raise Wrong(what, "write its path from here, like ../examples/drain.py", within=(0,))
+            what = f"no file {quoted(words[0], 80)} in the playbook's folder"
+            raise Wrong(
+                what,
+                "write its path relative to the playbook's folder, like ../examples/drain.py",
+                within=(0,),
+            )
         return (file, *words[1:])
 
     @model_validator(mode="after")
     def _in_itself(self) -> Self:
         if self.type not in (None, EventType.FREEZE) and self.duration not in (None, UNKNOWN_S):
-            what = f"the duration of a {self.type.lower()} is not announced, only that of a freeze"
+            what = f"a {self.type.lower()} is announced without a duration; only a freeze has one"
             raise Wrong(what, f"delete it, or write {UNKNOWN}", within=("duration",))
         return self
 
@@ -288,12 +303,12 @@ class Announce(BaseModel):
             and self.type_for(cycle) is EventType.REBOOT
             and self.duration not in (None, UNKNOWN_S)
         ):
-            what = "the patch is announced as a reboot, and only a freeze has a duration"
+            what = "the patch is announced as a reboot; only a freeze has a duration"
             raise Wrong(what, f"delete it, or write {UNKNOWN}", within=("duration",))
         if self.cancel_after is not None and self.cancel_after >= notice:
             late, end = format_duration(self.cancel_after), format_duration(notice)
-            what = f"after {late} nothing can be called off: the notice is {end}, and then it starts"
-            todo = f"write less than {end}" if notice else "give it some notice"
+            what = f"the event cannot be called off after {late}: it starts when its notice of {end} ends"
+            todo = f"write less than {end}" if notice else "set a longer notice"
             raise Wrong(what, todo, within=("cancel_after",))
 
     def to_plan(self) -> Announcement:

@@ -74,7 +74,7 @@ def given_twice(root: Map, axes: Sequence[str]) -> Iterator[Mistake]:
             for number, part in enumerate(section if isinstance(section, Items) else [section]):
                 if isinstance(part, Map) and home[-1] in part:
                     at = f"{name}[{number}].{home[1]}" if isinstance(section, Items) else ".".join(home)
-                    what = f"{within}{at} is given here, and by matrix.{axis}"
+                    what = f"{within}{at} is given here and by matrix.{axis}"
                     yield Mistake(part.keys_at[home[-1]], what, "delete one of the two")
 
 
@@ -105,7 +105,7 @@ def expand(root: Map, folder: Path) -> Expansion:
             if len(made.mistakes) > MOST_SHOWN:
                 break
         elif (key := combination.key()) in keys:
-            why = f"save_to is for save-restore: {document.cycle.way} is run once for all of its values"
+            why = f"save_to is only for save-restore: {document.cycle.way} runs once for all of its values"
             made.left_out.append(LeftOut(combination.written(whole=True), why))
         else:
             keys.add(key)
@@ -121,8 +121,8 @@ def _pointless(root: Map, axes: Sequence[str], made: Expansion, clashes: list[Mi
         if len(set(clashes)) == 1 and len(clashes) == len(made.left_out):
             return clashes[:1]
         why = made.left_out[0].why
-        what = f"matrix: every combination is left out, the first because: {why}"
-        return [Mistake(root.keys_at["matrix"], what, "bring together what goes together")]
+        what = f"matrix: every combination is excluded, the first because: {why}"
+        return [Mistake(root.keys_at["matrix"], what, "choose values that fit together")]
     cycle = root.get("cycle")
     holder = root["matrix"] if "save_to" in axes else cycle
     if (
@@ -130,7 +130,7 @@ def _pointless(root: Map, axes: Sequence[str], made: Expansion, clashes: list[Mi
         and "save_to" in holder
         and not any(cell.document.cycle.save_to for cell in made.cells)
     ):
-        return [Mistake(holder.keys_at["save_to"], "save_to: no cell saves anything", "delete it")]
+        return [Mistake(holder.keys_at["save_to"], "save_to: no cell uses save-restore", "delete it")]
     return []
 
 

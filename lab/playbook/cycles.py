@@ -40,7 +40,7 @@ class CycleSection(BaseModel):
 
     method: Method | None = default(
         None,
-        "How guests are frozen. Left out: the patch's usual way. "
+        "How guests are frozen. Default: the patch's first method. "
         + " ".join(f"{method}: {method.traits.about}." for method in FreezeMethod),
     )
     patch: PatchOrWord = needed("What is done to the host while the guests are frozen.")
@@ -48,30 +48,29 @@ class CycleSection(BaseModel):
     before: Duration = time(CycleSpec.before_ns, "How long offset and drift are measured before the freeze.")
     budget: Budget = time(
         CycleSpec.budget_ns,
-        "From the freeze to the resume, at most 1 h. Guests are resumed when it ends, whatever the "
-        "patch does, and the cycle fails.",
+        "The longest freeze, at most 1 h. When it ends, guests are resumed, whatever "
+        "the patch does, and the cycle fails.",
     )
-    watch: Duration = time(CycleSpec.watch_ns, "How long guests are watched from the resume on.")
+    watch: Duration = time(CycleSpec.watch_ns, "How long guests are watched after the resume.")
     prove_memory: Flag = default(
         CycleSpec.prove_memory,
-        "Take digests of the guest's memory, page by page, when it stands still and before it goes on. "
-        "With methods that leave memory in place.",
+        "Take digests of the guest's memory, page by page, after the stop and before "
+        "the resume. Only with methods that leave memory in place.",
     )
     save_to: Folder | None = default(
-        None, "Of save-restore: the folder that is saved to. Left out: the run's own."
+        None, "For save-restore: absolute path of the folder for its files. Default: the run's folder."
     )
     effects: Flag = default(
         CycleSpec.effects,
-        "Watch in the guests for what a pause does besides the clock: late timers, clocks that go backward "
-        "between vCPUs, RTC and BOOTTIME. Costs them some of their time.",
+        "Record the other effects of a pause in the guests: late timers, clocks that "
+        "go backward between vCPUs, RTC and BOOTTIME. This uses some of their CPU time.",
     )
     load: Load = default(
-        CycleSpec.load, "Share of every vCPU that busy programs in the guests take through the cycle.", "0%"
+        CycleSpec.load, "Share of every vCPU that busy programs in the guests use during the cycle.", "0%"
     )
     wake: Flag = default(
         CycleSpec.wake,
-        "Wake guests that sleep when a cycle begins. Left out: it is told that they do, and they are not "
-        "frozen.",
+        "Wake guests that sleep when a cycle begins. Default: they are reported and not frozen.",
     )
 
     @property
@@ -89,7 +88,7 @@ class CycleSection(BaseModel):
             what = f"with method {way} " + (
                 "the guest runs on, so its memory changes"
                 if way.keeps_memory
-                else "memory does not stay where it is, so there is nothing to prove"
+                else "memory does not stay in place, so there is nothing to prove"
             )
             todo = f"set method to {alternatives(good)}" if good else "delete it"
             raise Clash(what, todo, "prove_memory")

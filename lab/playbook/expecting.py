@@ -36,10 +36,10 @@ class Repair(StrEnum):
 
 PartsPerMillion = Annotated[float, ppm()]
 ExpectedRegime = Annotated[Regime, one_of(Regime.RESUMED, Regime.JUMPED, Regime.MIXED, hint="a regime")]
-ExpectedOutcome = Annotated[Outcome, one_of(Outcome.PASSED, Outcome.FAILED, hint="what can be expected")]
+ExpectedOutcome = Annotated[Outcome, one_of(Outcome.PASSED, Outcome.FAILED, hint="an expectation")]
 MustBeFailing = Annotated[Failure, one_of(*Failure, hint="a check that can fail")]
-Repaired = Annotated[Repair, one_of(*Repair, hint="what can be expected of a resync")]
-End = Annotated[RolloutEnd, one_of(*RolloutEnd, hint="how a rollout ends")]
+Repaired = Annotated[Repair, one_of(*Repair, hint="an expected resync")]
+End = Annotated[RolloutEnd, one_of(*RolloutEnd, hint="an end of a rollout")]
 LogState = Annotated[KernelLog, one_of(*KernelLog, hint="a state of the kernel log")]
 
 
@@ -48,8 +48,8 @@ class PauseSection(BaseModel):
 
     model_config = section("{at_least: 5s, at_most: 6s}", minProperties=1)
 
-    at_least: DurationOrZero | None = default(None, "No shorter than this.")
-    at_most: Duration | None = default(None, "No longer than this.")
+    at_least: DurationOrZero | None = default(None, "The shortest pause that passes.")
+    at_most: Duration | None = default(None, "The longest pause that passes.")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -58,7 +58,7 @@ class PauseSection(BaseModel):
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             least, most = format_duration(self.at_least), format_duration(self.at_most)
             raise Wrong(
-                f"at_most ({most}) is below at_least ({least}), so no pause could pass",
+                f"at_most ({most}) is less than at_least ({least}), so every pause would fail",
                 f"raise it to {least} or more",
                 within=("at_most",),
             )
@@ -68,12 +68,12 @@ class PauseSection(BaseModel):
         """Wrong when no pause of such a cycle could pass."""
         least = cycle.patch.to_plan().shortest_ns
         if self.at_most is not None and least >= self.at_most:
-            what = f"the patch alone takes {format_duration(least)}, so no pause could pass"
+            what = f"the patch alone takes {format_duration(least)}, so every pause would fail"
             todo = f"write more than {format_duration(least)}"
             raise Wrong(what, todo, within=("pause", "at_most"))
         if self.at_least is not None and self.at_least > cycle.budget:
             budget = format_duration(cycle.budget)
-            what = f"cycle.budget ends every pause after {budget}, so none could pass"
+            what = f"cycle.budget ends every pause after {budget}, so every pause would fail"
             raise Wrong(what, f"write {budget} or less", within=("pause", "at_least"))
 
 
@@ -82,9 +82,9 @@ class InTime(BaseModel):
 
     model_config = section("{within: 5s}")
 
-    within: Duration = needed("From the resume to the first instant in time.", "5s")
-    tolerance: Duration = time(Expectations.tolerance_ns, "In time: the offset is no larger than this.")
-    hold: Duration = time(Expectations.hold_ns, "It has to stay so for this long.")
+    within: Duration = needed("Longest time from the resume until the offset is inside the tolerance.", "5s")
+    tolerance: Duration = time(Expectations.tolerance_ns, "Largest offset that counts as in time.")
+    hold: Duration = time(Expectations.hold_ns, "How long the offset has to stay inside the tolerance.")
 
 
 class FinalOffset(BaseModel):
@@ -125,37 +125,43 @@ class Expect(BaseModel):
     in_time: InTime | None = default(None, "How soon the clock is back in time.")
     resync: Repaired = default(
         Repair.ANY,
-        "as-predicted: the clock is repaired, or is not, as the rules of what repairs it forecast from its "
-        "configuration. What would need a longer watch is inconclusive.",
+        "as-predicted: the clock is corrected, or is not, as forecast from the "
+        "mechanism's rules and configuration. If that needs a longer watch, the result "
+        "is inconclusive.",
     )
-    final_offset: FinalOffset | None = default(None, "How far off the clock may be in the end.")
-    drift: DriftSection | None = default(None, "How fast the clock may drift once it is back.")
+    final_offset: FinalOffset | None = default(
+        None, "Largest offset at the end of the watch, in either direction."
+    )
+    drift: DriftSection | None = default(None, "Largest drift after the resync, in either direction.")
     kernel_log: LogState = default(
         KernelLog.CLEAN,
-        "clean: no lockup, RCU stall, hung task or clocksource marked unstable. any: whatever it holds.",
+        "clean: no lockup, RCU stall, hung task or clocksource marked unstable. any: not checked.",
     )
-    notice: NoticeSection | None = default(None, "What has to become of the announcement.")
+    notice: NoticeSection | None = default(None, "The announcement's expected course.")
     rollout: End | None = default(
         None,
-        "How the rollout has to end. complete (what is asked of every rollout): all domains are gone "
-        "through. stopped: a gate stops it.",
+        "The rollout's expected end. complete (the default): all domains are done. stopped: a gate stops it.",
     )
-    skew: SkewSection | None = default(None, "How far apart guests of one domain may stop, and resume.")
+    skew: SkewSection | None = default(
+        None, "Largest time between the stops of one domain's guests, and between their resumes."
+    )
     outcome: ExpectedOutcome = default(
         Outcome.PASSED,
-        "failed: a negative control, which passes by failing. What is inconclusive stays so.",
+        "failed: a negative control: the run passes when checks fail. Inconclusive stays inconclusive.",
     )
     failures: list[MustBeFailing] = default(
         [],
-        "With outcome: failed, the checks that have to fail; all others have to pass. Left out: something "
-        "has to fail, whatever it is.",
+        "With outcome: failed, the checks that have to fail; all others have to pass. "
+        "Default: any check has to fail.",
     )
 
     @model_validator(mode="after")
     def _fails_as_asked(self) -> Self:
         if self.failures and self.outcome is not Outcome.FAILED:
             raise Wrong(
-                "failures are named, and none is expected", "add outcome: failed", within=("failures",)
+                "failures are listed, but the run is not expected to fail",
+                "add outcome: failed",
+                within=("failures",),
             )
         asked = {
             Failure.IN_TIME: (self.in_time is not None, "in_time: {within: 5s}"),
@@ -169,7 +175,7 @@ class Expect(BaseModel):
         for failure in self.failures:
             there, example = asked.get(failure, (True, ""))
             if not there:
-                what = f"{failure.value} has to fail, and is not asked"
+                what = f"{failure.value} has to fail, but is not checked"
                 raise Wrong(what, f"add {example}, or delete it", within=("failures",))
         return self
 
@@ -186,7 +192,7 @@ class Expect(BaseModel):
             needed = self.in_time.within + self.in_time.hold
             if cycle.watch < needed:
                 raise Wrong(
-                    f"in_time needs {format_duration(needed)} after the resume (within + hold) but "
+                    f"in_time needs {format_duration(needed)} after the resume (within + hold), but "
                     f"cycle.watch ends after {format_duration(cycle.watch)}, so it could never pass",
                     f"set cycle.watch to {format_duration(needed)} or more",
                     within=("in_time", "within"),
@@ -197,7 +203,7 @@ class Expect(BaseModel):
         if self.notice is None:
             return
         if announce is None:
-            what = "nothing is announced, so nothing can be expected of a notice"
+            what = "nothing is announced, so there is no notice to check"
             raise Wrong(what, "add announce: {notice: 15min}, or delete it", within=("notice",))
         try:
             self.notice.fits(announce, cycle)
@@ -206,7 +212,7 @@ class Expect(BaseModel):
         if self.notice.cancelled:
             for key in ("regime", "pause", "skew"):
                 if getattr(self, key) is not None:
-                    what = f"when it is called off no guest is frozen, so {key} has no meaning"
+                    what = f"when the event is called off no guest is frozen, so {key} has no meaning"
                     raise Wrong(what, "delete it, or notice.cancelled", within=(key,))
 
     def fits_rollout(self, rollout: RolloutSection | None) -> None:
@@ -214,10 +220,10 @@ class Expect(BaseModel):
         if self.rollout is None:
             return
         if rollout is None:
-            what = "there is no rollout, so none that could end"
+            what = "there is no rollout to check"
             raise Wrong(what, "add rollout: {by: update-domain}, or delete it", within=("rollout",))
         if self.rollout is RolloutEnd.STOPPED and not rollout.gates:
-            raise Wrong("a rollout without gates is not stopped", "add rollout.gates", within=("rollout",))
+            raise Wrong("a rollout without gates never stops", "add rollout.gates", within=("rollout",))
 
     def to_plan(self) -> Expectations:
         """The expectations as the plan has them."""

@@ -39,7 +39,7 @@ class Boot(StrEnum):
 UpdateDomains = Annotated[int, whole(1, MOST_UPDATE_DOMAINS, "update domains")]
 FaultDomains = Annotated[int, whole(1, MOST_FAULT_DOMAINS, "fault domains")]
 ScaleSetDomains = Annotated[int, whole(1, SCALE_SET_FAULT_DOMAINS, "domains")]
-BootWay = Annotated[Boot, one_of(*Boot, hint="a way to boot")]
+BootWay = Annotated[Boot, one_of(*Boot, hint="a kind of boot")]
 
 
 def _some_names(node: object) -> object:
@@ -66,13 +66,13 @@ class AvailabilitySet(BaseModel):
     )
     fault_domains: FaultDomains | None = default(
         None,
-        f"How many fault domains they are spread over, at most {MOST_FAULT_DOMAINS}. Left out: "
-        f"{FAULT_DOMAINS}, or one a guest.",
+        f"Number of fault domains, at most {MOST_FAULT_DOMAINS}. Default: "
+        f"{FAULT_DOMAINS}, or the number of guests if that is less.",
     )
     update_domains: UpdateDomains | None = default(
         None,
-        f"How many update domains they are spread over, at most {MOST_UPDATE_DOMAINS}. Left out: "
-        f"{UPDATE_DOMAINS}, or one a guest.",
+        f"Number of update domains, at most {MOST_UPDATE_DOMAINS}. Default: "
+        f"{UPDATE_DOMAINS}, or the number of guests if that is less.",
     )
 
 
@@ -84,22 +84,22 @@ class ScaleSet(GuestSection):
     model_config = section("{name: web, count: 4}")
 
     name: Name = needed("Name of the scale set: an RFC 1123 label.", "web")
-    count: GuestCount = default(1, "How many instances it has.")
+    count: GuestCount = default(1, "Number of instances.")
     fault_domains: ScaleSetDomains | None = default(
         None,
-        f"How many fault domains they are spread over, at most {SCALE_SET_FAULT_DOMAINS}. Left out: "
-        f"{SCALE_SET_FAULT_DOMAINS}, or one an instance.",
+        f"Number of fault domains, at most {SCALE_SET_FAULT_DOMAINS}. Default: "
+        f"{SCALE_SET_FAULT_DOMAINS}, or the number of instances if that is less.",
     )
     update_domains: ScaleSetDomains | None = default(
         None,
-        f"How many update domains they are spread over, at most {SCALE_SET_FAULT_DOMAINS}. Left out: "
-        f"{UPDATE_DOMAINS}, or one an instance.",
+        f"Number of update domains, at most {SCALE_SET_FAULT_DOMAINS}. Default: "
+        f"{UPDATE_DOMAINS}, or the number of instances if that is less.",
     )
 
     @model_validator(mode="after")
     def _numbered(self) -> Self:
         if self.compute_name is not None:
-            what = f"the instances of a scale set are called {self.name}_0 and so on"
+            what = f"the instances of a scale set are named {self.name}_0 and so on"
             raise Wrong(what, "delete it", within=("compute_name",))
         _check_domains(self, self.count, ())
         return self
@@ -147,19 +147,17 @@ class FleetSection(BaseModel):
 
     guests: GuestList = Field(
         default=ONE_GUEST,
-        description=f"The guests, at most {MOST_GUESTS}. Left out: one, web-0, or none beside scale sets.",
+        description=f"The guests, at most {MOST_GUESTS}. Default: one, web-0; none with scale sets.",
         json_schema_extra={"default": [{"name": "web-0"}]},
     )
     availability_sets: list[AvailabilitySet] = Field(
-        default=[], description="Which guests belong together, and over how many domains they are spread."
+        default=[], description="Which guests belong together, and their number of fault and update domains."
     )
-    scale_sets: list[ScaleSet] = Field(
-        default=[], description="Guests that a cloud makes of one model, and numbers."
-    )
+    scale_sets: list[ScaleSet] = Field(default=[], description="Sets of equal, numbered guests.")
     boot: BootWay = default(
         Boot.GOLDEN,
-        "golden: guests are started from one of their kind that was booted before; the first run boots it. "
-        "cold: every guest is booted.",
+        "golden: guests start from the saved state of a guest of the same kind, which "
+        "the first run boots. cold: every guest boots.",
     )
 
     @model_validator(mode="after")
@@ -192,8 +190,10 @@ class FleetSection(BaseModel):
                 within = (*here, "guests", index)
                 for guest in known(named, asked, within):
                     if guest in places:
-                        twice = f"{guest} is in the set {places[guest]} already"
-                        raise Wrong(twice, "a guest is in one set; delete it here or there", within=within)
+                        twice = f"{guest} is already in the set {places[guest]}"
+                        raise Wrong(
+                            twice, "a guest belongs to one set; delete it here or there", within=within
+                        )
                     places[guest] = one.name
                     members += 1
             _check_domains(one, members, here)
@@ -271,4 +271,4 @@ def known(named: Named, asked: str, within: tuple[str | int, ...]) -> tuple[str,
     close = get_close_matches(asked, named, n=1)
     shown = ", ".join(list(named)[:6]) + (", …" if len(named) > 6 else "")
     todo = f"did you mean {close[0]}?" if close else f"there are {shown}"
-    raise Wrong(f"no guest, and no entry of guests, is named {quoted(asked)}", todo, within=within)
+    raise Wrong(f"no guest and no entry of guests is named {quoted(asked)}", todo, within=within)

@@ -42,8 +42,8 @@ class NetworkSection(BaseModel):
 
     bridge: Bridge = needed("An existing bridge of the host; the guest gets a tap device on it.", "br0")
     address: Address = needed(
-        "The guest's address there, with prefix length. With count: the first guest's, and the others "
-        "count on from it.",
+        "The guest's address there, with prefix length. With count, the other guests "
+        "get the following addresses.",
         "10.7.0.10/24",
     )
 
@@ -54,7 +54,7 @@ class GuestSection(BaseModel):
     model_config = section("{name: web-0}")
 
     name: Name = needed("Host name of the guest: an RFC 1123 label.", "web-0")
-    count: GuestCount | None = default(None, "Start this many, named NAME-0, NAME-1 and so on.")
+    count: GuestCount | None = default(None, "Number of guests, named NAME-0, NAME-1 and so on.")
     image: ImageName = default(
         GuestSpec.image, "Name of the guest's image, see `freezelab image list`.", GuestSpec.image
     )
@@ -66,32 +66,30 @@ class GuestSection(BaseModel):
     )
     fill: Fill = default(
         GuestSpec.fill,
-        f"Share of the memory that is filled with incompressible pages before the first cycle, at most "
-        f"{MOST_FILL}%.",
+        "Share of the memory to fill with incompressible pages before the first cycle, "
+        f"at most {MOST_FILL}%.",
         "0%",
     )
     huge_pages: Flag = default(GuestSpec.huge_pages, "Keep the memory in huge pages of the host.")
     rtc: Rtc = default(
         GuestSpec.rtc,
-        "What the guest's RTC follows. wall: the host's clock, through every pause. guest: the guest's own, "
-        "so that it stops with the guest.",
+        "Clock of the guest's RTC. wall: the host's, which runs on during a pause. "
+        "guest: the guest's own, which stops with it.",
         GuestSpec.rtc,
     )
     kernel_options: Words | None = default(
-        None, "Words added to the guest's kernel command line, such as [clocksource=tsc, tsc=reliable]."
+        None, "Options added to the guest's kernel command line, such as [clocksource=tsc, tsc=reliable]."
     )
-    network: NetworkSection | None = default(
-        None, "A bridge of the host. Left out: QEMU's user-mode network."
-    )
+    network: NetworkSection | None = default(None, "A bridge of the host. Default: QEMU's user-mode network.")
     compute_name: ComputeName | None = default(
         None,
-        "What events and /metadata/instance call it, compute.name; with count NAME-0, NAME-1 and so on. Left "
-        "out: its host name.",
+        "Its name in events and in /metadata/instance (compute.name); with count "
+        "NAME-0, NAME-1 and so on. Default: its host name.",
     )
     instance: Instance = default(
         (),
-        "What /metadata/instance says of it instead of the lab's values, written as it is answered: "
-        "{compute: {zone: 1, tags: {role: web}}}.",
+        "Values of /metadata/instance in place of the lab's, written as the service "
+        "answers them: {compute: {zone: 1, tags: {role: web}}}.",
         "",
     )
 
@@ -106,7 +104,7 @@ class GuestSection(BaseModel):
             last = _counted_up(first, (self.count or 1) - 1)
             if last is None or last.ip not in first.network or unfit(last):
                 what = f"{first.network} has no room for {self.count} guests from {first.ip} on"
-                todo = "begin lower, or take a larger network"
+                todo = "start at a lower address, or use a larger network"
                 raise Wrong(what, todo, within=("network", "address"))
         return self
 
@@ -177,7 +175,7 @@ def distinct(guests: list[GuestSection]) -> list[GuestSection]:
     for index, guest in enumerate(guests):
         for one, called in zip(guest.names(), guest.compute_names(), strict=True):
             _once(first, (one,), index, f"are named {one}", "rename one of them", ("name",))
-            problem, key = f"are called {called or one} by events", "compute_name" if called else "name"
+            problem, key = f"are named {called or one} in events", "compute_name" if called else "name"
             _once(first, ("events", called or one), index, problem, "rename one of them", (key,))
         if guest.network is not None:
             for taken in (one for one in guest.addresses() if one is not None):

@@ -73,7 +73,7 @@ def folder() -> ScalarReader:
             raise Wrong(f"{quoted(text)} is not the whole path of a folder", advice)
         plain = "/" + posixpath.normpath(text).lstrip("/")
         if plain == "/" or ".." in text.split("/"):
-            raise Wrong(f"{quoted(text)} is no folder to write into", advice)
+            raise Wrong(f"{quoted(text)} cannot be used as a folder for saved guests", advice)
         return plain
 
     return ScalarReader(read, {"type": "string", "pattern": "^/.*[^/].*$", "maxLength": MOST_PATH})
@@ -115,12 +115,10 @@ def service() -> ScalarReader:
         if not _SERVICE.fullmatch(text) or len(text) > MOST_UNIT:
             raise Wrong(f"{quoted(text)} is not the name of a service", advice)
         if _OTHER_UNIT.fullmatch(text):
-            raise Wrong(f"{quoted(text)} is no service: it has no process", advice)
+            raise Wrong(f"{quoted(text)} is not a service: it has no process", advice)
         name = text if text.endswith(".service") else f"{text}.service"
         if name.endswith("@.service"):
-            raise Wrong(
-                f"{quoted(text)} is a template", "write which of its services, like getty@tty1.service"
-            )
+            raise Wrong(f"{quoted(text)} is a template", "name one of its instances, like getty@tty1.service")
         return name
 
     rule = {"pattern": f"^{_SERVICE.pattern}$", "maxLength": MOST_UNIT}
@@ -164,10 +162,10 @@ def address() -> ScalarReader:
 def unfit(value: Interface) -> str:
     """Why no guest can have this address; "" when one can."""
     if value.is_loopback or value.is_multicast or value.ip.is_unspecified:
-        return "is no address of a guest"
+        return "cannot be a guest's address"
     if value.network.num_addresses > 2:
         if value.ip == value.network.network_address:
-            return "is the network itself"
+            return "is the network's own address"
         if value.version == 4 and value.ip == value.network.broadcast_address:
             return "is the network's broadcast address"
     return ""

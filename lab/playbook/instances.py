@@ -14,7 +14,7 @@ from lab.playbook.tree import Items, Map
 COMPUTE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
 """What Azure takes for the name of a Linux machine (Resource Manager's naming rules)."""
 
-_ADVICE = "write it as /metadata/instance is, like {compute: {zone: 1}}"
+_ADVICE = "write it as in /metadata/instance, like {compute: {zone: 1}}"
 
 Place = tuple[str | int, ...]
 
@@ -26,7 +26,7 @@ def compute_name() -> ScalarReader:
     def read(node: object) -> str:
         text = expect_scalar(node, "a name", advice).text
         if not COMPUTE_NAME.fullmatch(text):
-            raise Wrong(f"{quoted(text)} is not the name of a machine", advice)
+            raise Wrong(f"{quoted(text)} is not a valid compute.name", advice)
         return text
 
     return ScalarReader(read, {"type": "string", "pattern": f"^{COMPUTE_NAME.pattern}$"})

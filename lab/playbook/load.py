@@ -68,14 +68,14 @@ def _no_lanes(plan: Plan, root: Map) -> list[Mistake]:
     place = matrix.keys_at["side_by_side"] if isinstance(matrix, Map) else root.place
     for guest in plan.guests:
         if guest.bridge:
-            what = f"side_by_side: {guest.name} has an address of its own, and cannot be there several times"
+            what = f"side_by_side: {guest.name} has a fixed address"
             return [Mistake(place, what, "delete side_by_side, or the guest's network")]
         if guest.compute_name:
-            what = f"side_by_side: {guest.name} has a name of its own for events, {guest.compute_name}"
+            what = f"side_by_side: {guest.name} has a fixed name in events, {guest.compute_name}"
             todo = "delete side_by_side, or compute_name and scale_sets"
-            return [Mistake(place, f"{what}, and cannot be there several times", todo)]
+            return [Mistake(place, f"{what}, so several copies of it cannot run at once", todo)]
         if len(guest.name) > MOST_NAME - 2:
-            what = f"side_by_side adds two characters to {guest.name}, which is too long then"
+            what = f"side_by_side adds two characters to {guest.name}, which makes it too long"
             return [Mistake(place, what, "shorten its name")]
     return []
 

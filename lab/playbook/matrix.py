@@ -103,7 +103,7 @@ class Exclusion(BaseModel):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not self.given():
-            raise Wrong("an empty entry leaves out everything", "name an axis and its value")
+            raise Wrong("an empty entry excludes everything", "name an axis and its value")
         return self
 
     def given(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Matrix(BaseModel):
     )
     resync: Annotated[list[Mechanism], _SOME, _ONCE, _FILLED] | None = default(None, "Values of resync.")
     hold: Annotated[list[DurationOrZero], _SOME, _ONCE, _FILLED] | None = default(
-        None, "Short for values of cycle.patch: hold."
+        None, "Values of cycle.patch's hold."
     )
     save_to: Annotated[list[Folder], _SOME, _ONCE, _FILLED] | None = default(
         None, "Values of cycle.save_to. Methods other than save-restore run once for all of them."
@@ -151,11 +151,10 @@ class Matrix(BaseModel):
     )
     rtc: Annotated[list[Rtc], _SOME, _ONCE, _FILLED] | None = default(None, "Values of rtc, for all guests.")
     load: Annotated[list[Load], _SOME, _ONCE, _FILLED] | None = default(None, "Values of cycle.load.")
-    exclude: list[Exclusion] | None = default(None, "Combinations to leave out.")
+    exclude: list[Exclusion] | None = default(None, "Combinations to exclude.")
     side_by_side: Lanes = default(
         1,
-        "How many cells that differ in nothing but their resync run at the same time, each with guests of "
-        "its own.",
+        "How many cells that differ only in their resync run at the same time, each on its own guests.",
     )
 
     @model_validator(mode="after")
@@ -170,9 +169,9 @@ class Matrix(BaseModel):
         for number, exclusion in enumerate(self.exclude or ()):
             for axis, value in exclusion.given().items():
                 if value not in self.values(axis):
-                    what = f"exclude[{number}].{axis} leaves nothing out: "
+                    what = f"exclude[{number}].{axis} excludes nothing: "
                     what += (
-                        "it is none of the axis's values" if self.values(axis) else "there is no such axis"
+                        "the axis does not have this value" if self.values(axis) else "there is no such axis"
                     )
                     raise Wrong(what, "correct or delete it", within=("exclude", number, axis))
         return self

@@ -84,24 +84,29 @@ class TimeServer(BaseModel):
 
     model_config = section("{off_by: 2s}")
 
-    off_by: DurationOrZero = default(
-        0, "How far ahead of the host's clock the time is that it serves, on purpose.", "0s"
-    )
+    off_by: DurationOrZero = default(0, "How far the time that it serves is ahead of the host's clock.", "0s")
     fault: ServerFault | None = default(
         None,
-        "What is wrong with it from just before each freeze on. silent: no answer comes. late: answers come "
-        "late. unsynchronised: it says that it has no time to give.",
+        "A fault from just before each freeze until fault_for after the resume. "
+        "silent: it does not answer. late: its answers are late by late_by. "
+        "unsynchronised: its answers declare that it is not synchronised.",
     )
-    fault_for: DurationOrZero = default(FAULT_NS, "For how long after the resume.", format_duration(FAULT_NS))
-    late_by: Duration | None = default(None, "How much later answers come, with fault late.")
+    fault_for: DurationOrZero = default(
+        FAULT_NS, "How long the fault lasts after the resume.", format_duration(FAULT_NS)
+    )
+    late_by: Duration | None = default(None, "Delay of the answers, with fault: late.")
 
     @model_validator(mode="after")
     def _in_itself(self) -> Self:
         late = self.fault is TimeFaultKind.LATE
         if late and self.late_by is None:
-            raise Wrong("nothing says how late answers come", "add late_by: 200ms", within=("fault",))
+            raise Wrong("fault: late needs late_by", "add late_by: 200ms", within=("fault",))
         if not late and self.late_by is not None:
-            raise Wrong("answers are not late", "add fault: late, or delete it", within=("late_by",))
+            raise Wrong(
+                "late_by has no meaning without fault: late",
+                "add fault: late, or delete it",
+                within=("late_by",),
+            )
         return self
 
     def to_plan(self) -> TimeFault | None:
@@ -119,17 +124,17 @@ class Document(BaseModel):
     )
 
     name: Name = needed("Name of the playbook: an RFC 1123 label.", "first-freeze")
-    about: Text = default("", "What it is for, in a sentence or two.")
+    about: Text = default("", "Its purpose, in a sentence or two.")
     guests: GuestList | None = Field(
         default=None,
-        description=f"The guests, at most {MOST_GUESTS}. Left out: one, web-0.",
+        description=f"The guests, at most {MOST_GUESTS}. Default: one, web-0.",
         json_schema_extra={"default": [{"name": "web-0"}]},
     )
     fleet: FleetSection | None = default(
-        None, "Guests with availability sets, and how they are booted; instead of guests."
+        None, "Guests with availability sets, and how they boot; in place of guests."
     )
     resync: Mechanism = needed(
-        "What brings the guests' clocks back after the resume. "
+        "The mechanism that corrects the guests' clocks after the resume. "
         + ". ".join(f"{mechanism}: {mechanism.about}" for mechanism in ResyncMechanism)
         + ".",
         "agent",
@@ -138,20 +143,17 @@ class Document(BaseModel):
     cycle: CycleSection = needed("How guests are frozen.")
     announce: Announce | None = default(
         None,
-        "What guests are told before the freeze, through Scheduled Events. Left out: nothing, and there is "
-        "no metadata service.",
+        "The Scheduled Event before the freeze. Default: none, and there is no metadata service.",
     )
     rollout: RolloutSection | None = default(
         None,
-        "Take one domain of each availability set down after another. Left out: all guests in every cycle.",
+        "Freeze one domain of each availability set after another. Default: every cycle freezes all guests.",
     )
-    matrix: Matrix | None = default(
-        None, "Run all of this once for each combination of these values, one after another."
-    )
-    expect: Expect = default(Expect(), "What has to be shown to pass.", "")
+    matrix: Matrix | None = default(None, "Run everything once for each combination of these values.")
+    expect: Expect = default(Expect(), "What the run has to show to pass.", "")
     repeat: Repeats = default(1, "Number of cycles with a freeze.")
     control: Controls = default(
-        0, "Number of cycles without a freeze, run before the others: the noise of the measurement."
+        0, "Number of cycles without a freeze, before the others: they show the noise of the measurement."
     )
 
     @field_validator("time_server", mode="after")
@@ -159,7 +161,7 @@ class Document(BaseModel):
     def _asked(cls, server: TimeServer, info: ValidationInfo) -> TimeServer:
         resync: ResyncMechanism | None = info.data.get("resync")
         if server.fault and resync and not resync.uses_ntp:
-            what = f"resync {resync} does not ask the time server"
+            what = f"resync {resync} does not use the time server"
             raise Wrong(what, "delete it, or set resync to chrony", within=("fault",))
         return server
 
@@ -172,7 +174,7 @@ class Document(BaseModel):
     @classmethod
     def _instead(cls, fleet: FleetSection | None, info: ValidationInfo) -> FleetSection | None:
         if fleet is not None and info.data.get("guests"):
-            raise Wrong("the guests are given twice, by guests and by fleet", "move guests into fleet")
+            raise Wrong("guests and fleet cannot both be given", "move guests into fleet")
         return fleet
 
     @field_validator("announce", mode="after")
@@ -197,7 +199,7 @@ class Document(BaseModel):
     @classmethod
     def _one_or_other(cls, matrix: Matrix | None, info: ValidationInfo) -> Matrix | None:
         if matrix and info.data.get("rollout"):
-            raise Wrong("a rollout goes once through one fleet, without a matrix", "delete matrix or rollout")
+            raise Wrong("a rollout cannot have a matrix", "delete matrix or rollout")
         return matrix
 
     @field_validator("expect", mode="after")
@@ -217,10 +219,10 @@ class Document(BaseModel):
         bridged = next((spec for spec in self.specs() if spec.bridge), None)
         if bridged is not None and self.resync.uses_ntp:
             what = (
-                f"resync {self.resync} asks the host's NTP server, which {bridged.name} cannot reach "
-                f"from bridge {bridged.bridge}"
+                f"resync {self.resync} uses the host's NTP server, which {bridged.name} cannot "
+                f"reach from bridge {bridged.bridge}"
             )
-            raise Clash(what, "leave its network out, or take push or agent", "resync")
+            raise Clash(what, "delete its network, or set resync to push or agent", "resync")
         return self
 
     @model_validator(mode="after")
@@ -228,7 +230,8 @@ class Document(BaseModel):
         if self.fleet and self.rollout:
             for number, guest in self.fleet.outside():
                 what = (
-                    f"fleet.guests[{number}]: {guest} is in no availability set, so no domain of the rollout"
+                    f"fleet.guests[{number}]: {guest} is in no availability set, so in no domain of "
+                    "the rollout"
                 )
                 todo = "add it to the guests of one in fleet.availability_sets"
                 raise Wrong(f"{what} has it", todo, within=("fleet", "guests", number))

@@ -26,43 +26,44 @@ class NoticeSection(BaseModel):
         None, "true: a guest approves the event before NotBefore. false: none does."
     )
     seen: Flag | None = default(
-        None, "true: every guest that it happens to is shown the event before the freeze. false: none is."
+        None, "true: every affected guest gets the event before the freeze. false: none does."
     )
     started_seen: Flag | None = default(
         None,
-        "true: every guest that it happens to is shown the event as Started before the freeze. false: "
-        "none is.",
+        "true: every affected guest gets it as Started before the freeze. false: none does.",
     )
     kept: Flag | None = default(
-        None, "true: the pause is no longer than the duration announced. false: it is longer."
+        None, "true: the pause is no longer than the announced duration. false: it is longer."
     )
     cancelled: Flag | None = default(
-        None, "true: it is called off, and no guest is frozen. false: it is not called off."
+        None, "true: the event is called off, and no guest is frozen. false: it is not called off."
     )
     at_least: DurationOrZero | None = default(
-        None, "From the announcement to Started no less than this, real time."
+        None, "Shortest time from the announcement to Started, in real time."
     )
     at_most: DurationOrZero | None = default(
-        None, "From the announcement to Started no more than this, real time."
+        None, "Longest time from the announcement to Started, in real time."
     )
 
     @model_validator(mode="after")
     def _in_itself(self) -> Self:
         if all(getattr(self, key) is None for key in NoticeSection.model_fields):
-            raise Wrong("nothing is asked of the announcement", "write {acknowledged: true}, or delete it")
+            raise Wrong("no expectation is given", "write {acknowledged: true}, or delete it")
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             least, most = format_duration(self.at_least), format_duration(self.at_most)
-            what = f"at_most ({most}) is below at_least ({least}), so no notice could pass"
+            what = f"at_most ({most}) is less than at_least ({least}), so every notice would fail"
             raise Wrong(what, f"raise it to {least} or more", within=("at_most",))
         if self.seen is False:
             for key in ("acknowledged", "started_seen"):
                 if getattr(self, key):
-                    what = f"what no guest sees is not {key.replace('_', ' ')} by any"
+                    what = f"an event that no guest gets cannot be {key.replace('_', ' ')}"
                     raise Wrong(what, "set seen to true, or delete one of the two", within=(key,))
         if self.cancelled:
             for key in ("acknowledged", "started_seen", "kept", "at_least", "at_most"):
                 if getattr(self, key) not in (None, False):
-                    what = f"what is called off never starts, so {key} has no meaning beside cancelled"
+                    what = (
+                        f"an event that is called off never starts, so {key} has no meaning beside cancelled"
+                    )
                     raise Wrong(what, "delete one of the two", within=(key,))
         return self
 
@@ -70,13 +71,15 @@ class NoticeSection(BaseModel):
         """Wrong when such an announcement can never show this."""
         asked = next((key for key in _BY_GUESTS if getattr(self, key)), None)
         if asked and not announce.handler:
-            what = f"{asked}: nobody listens in the guests, as announce has no handler"
+            what = f"{asked}: announce has no handler, so no guest asks for events"
             raise Wrong(what, "add announce.handler, like [../examples/drain.py]", within=(asked,))
         if self.cancelled and announce.cancel_after is None:
-            raise Wrong("nothing calls it off", "add announce.cancel_after, like 5min", within=("cancelled",))
+            raise Wrong(
+                "announce has no cancel_after", "add announce.cancel_after, like 5min", within=("cancelled",)
+            )
         if self.kept is not None:
             if announce.type_for(cycle) is not EventType.FREEZE:
-                what = "only a freeze has a duration that is kept or not"
+                what = "only a freeze has an announced duration"
                 raise Wrong(what, "delete it", within=("kept",))
             self._check_duration(self.kept, announce.duration_for(cycle), cycle)
         real = round(announce.notice_for(cycle) / announce.time_factor)
@@ -89,7 +92,7 @@ class NoticeSection(BaseModel):
     def _check_duration(kept: bool, duration_s: int, cycle: CycleSection) -> None:
         """Wrong when no pause could be as expected."""
         if duration_s == UNKNOWN_S:
-            what = "an unknown duration is announced, so there is none to keep"
+            what = "an unknown duration is announced, so kept has no meaning"
             raise Wrong(what, "delete it, or set announce.duration", within=("kept",))
         announced, least = duration_s * NS_PER_S, cycle.patch.to_plan().shortest_ns
         words = format_duration(announced)

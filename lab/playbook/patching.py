@@ -68,20 +68,20 @@ class Replacement(BaseModel):
 
     emulator: Emulator | None = default(
         None,
-        "A path, the name of an emulator that `freezelab emulator fetch` got, or same (the default): the "
-        "guest's own, started anew.",
+        "A path, the name of an emulator that `freezelab emulator fetch` got, or same "
+        "(the default): a new process of the guest's own.",
     )
     machine: Machine | None = default(
-        None, "Machine type. Left out: the guest's, and another one is refused before the freeze."
+        None, "Machine type. Default: the guest's; any other is refused before the freeze."
     )
     cpu: Cpu | None = default(
-        None, "CPU model. Left out: the guest's, and another one is refused before the freeze."
+        None, "CPU model. Default: the guest's; any other is refused before the freeze."
     )
 
     @model_validator(mode="after")
     def _something(self) -> Self:
         if self.emulator is None and self.machine is None and self.cpu is None:
-            raise Wrong("it is not said by which emulator", "write same, a path, or a fetched one's name")
+            raise Wrong("no emulator is given", "write same, a path, or the name of a fetched emulator")
         return self
 
     def to_plan(self) -> core.ReplaceHypervisorPatch:
@@ -94,7 +94,7 @@ class Deadline(BaseModel):
 
     model_config = section("{deadline: 20s}")
 
-    deadline: Duration | None = default(None, "It has failed when it takes longer than this.")
+    deadline: Duration | None = default(None, "The patch fails when it takes longer than this.")
 
 
 class RestartedService(BaseModel):
@@ -105,13 +105,15 @@ class RestartedService(BaseModel):
     unit: Service = needed("Its name in systemd; .service may be left out.", "nginx", "chrony.service")
     scope: Scope = default(
         UnitScope.SYSTEM,
-        "Whose systemd has it. system: the machine's. user: that of the user who runs freezelab.",
+        "The systemd that manages it. system: the host's. user: that of the user who runs freezelab.",
         UnitScope.SYSTEM,
     )
-    deadline: Duration = time(core.RestartServicePatch.deadline_ns, "It has failed when it takes longer.")
+    deadline: Duration = time(
+        core.RestartServicePatch.deadline_ns, "The patch fails when it takes longer than this."
+    )
     impact: RestartImpact = default(
         core.RestartServicePatch.impact,
-        "What it asks of the guests. freeze: they are frozen. none: they run on.",
+        "What it requires of the guests. freeze: they are frozen. none: they run on.",
         core.RestartServicePatch.impact,
     )
 
@@ -192,52 +194,56 @@ class Patch(BaseModel):
     )
 
     hold: DurationOrZero | None = default(
-        None, "Change nothing and take this long. May exceed the budget, to rehearse an overrun."
+        None, "Change nothing for this long. It may exceed the budget, to rehearse an overrun."
     )
-    command: Words | None = default(None, "Run this program on the host: a list of words, no shell.")
+    command: Words | None = default(
+        None, "Run this program on the host: a list of arguments, without a shell."
+    )
     replace_hypervisor: Annotated[Replacement, _section_of("emulator"), _Or(emulator().json)] | None = (
         default(
             None,
-            "Replace the emulator under the running guests: a path, the name of a fetched emulator, same, or "
-            "a section.",
+            "Replace the emulator under the guests: a path, the name of a fetched "
+            "emulator, same, or a section.",
             alias="replace-hypervisor",
         )
     )
     restart_libvirt: Deadline | None = default(
-        None, "Restart libvirt's daemon; a word says it too.", alias="restart-libvirt"
+        None, "Restart libvirt's daemon; may be written as a word.", alias="restart-libvirt"
     )
     restart_service: Annotated[RestartedService, _section_of("unit"), _Or(service().json)] | None = default(
         None, "Restart a service of the host's systemd: its name, or a section.", alias="restart-service"
     )
     reload_kvm: Deadline | None = default(
         None,
-        "Take KVM's modules out of the host's kernel and in again; a word says it too.",
+        "Unload KVM's modules from the host's kernel and load them again; may be written as a word.",
         alias="reload-kvm",
     )
-    microcode: Deadline | None = default(None, "Load the CPUs' microcode; a word says it too.")
+    microcode: Deadline | None = default(None, "Load the CPUs' microcode; may be written as a word.")
     livepatch: Module | None = default(None, "Load this livepatch module into the host's kernel.")
     ansible: AnsiblePlaybook | None = default(None, "Run this Ansible playbook.")
     deadline: Duration | None = default(
-        None, "Of command, ansible (needed) and livepatch (20 s): it is stopped, and has failed, after this."
+        None,
+        "Deadline of command and ansible (required) and livepatch (20 s): the patch is "
+        "stopped then, and has failed.",
     )
-    inventory: Inventory | None = default(None, "Of ansible: its inventory. Left out: localhost.")
+    inventory: Inventory | None = default(None, "Inventory of ansible. Default: localhost.")
     impact: PatchImpact | None = default(
         None,
-        "Of command and ansible, what it asks of the guests. none: they run on. freeze (the default): they "
-        "are frozen. reboot: they are shut down, and started again.",
+        "What command or ansible requires of the guests. none: they run on. freeze "
+        "(the default): they are frozen. reboot: they are shut down and started again.",
     )
     undo: WayBack | None = default(
-        None, "What takes it back: of command another list of words, of ansible another playbook."
+        None, "What reverts it: for command a list of arguments, for ansible another playbook."
     )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         kinds = self._given(_KINDS)
         if not kinds:
-            raise Wrong("the patch does nothing", "write {hold: 5s}, or a command with a deadline")
+            raise Wrong("the patch is empty", "write {hold: 5s}, or a command with a deadline")
         kind = kinds[0]
         if len(kinds) > 1:
-            what = f"a patch is one thing, and {kind} and {kinds[1]} are two"
+            what = f"a patch has one kind, and {kind} and {kinds[1]} are two"
             raise Wrong(what, "keep one of them", within=(kinds[1],))
         for extra in self._given(_EXTRAS):
             if extra not in _KINDS[kind].beside:
@@ -247,7 +253,7 @@ class Patch(BaseModel):
             raise Wrong(f"{article} {kind} needs a deadline", "add deadline: 10s next to it", within=(kind,))
         if self.undo is not None and isinstance(self.undo, str) is (kind == "command"):
             todo = "write a list of words" if kind == "command" else "write its path, like ./undo.yml"
-            raise Wrong(f"{kind} is undone by another {kind}", todo, within=("undo",))
+            raise Wrong(f"undo of {kind} has to be of the same kind", todo, within=("undo",))
         return self
 
     def _given(self, keys: Iterable[str]) -> list[str]:

@@ -102,12 +102,12 @@ def _not_empty(node: object) -> object:
     return node
 
 
-By = Annotated[DomainKind, one_of(*DomainKind, hint="what is taken down together")]
+By = Annotated[DomainKind, one_of(*DomainKind, hint="a unit of a rollout")]
 OrderOf = Annotated[Order, one_of(*Order, hint="an order")]
-SetsOf = Annotated[Sets, one_of(*Sets, hint="a way to go through sets")]
+SetsOf = Annotated[Sets, one_of(*Sets, hint="an order of sets")]
 Seed = Annotated[int, seed()]
-Clock = Annotated[ClockState, one_of(*ClockState, hint="what can be asked of a clock")]
-Members = Annotated[MemberState, one_of(*MemberState, hint="what can be asked of members")]
+Clock = Annotated[ClockState, one_of(*ClockState, hint="a condition of a clock")]
+Members = Annotated[MemberState, one_of(*MemberState, hint="a condition of members")]
 Command = Annotated[str, shell_line()]
 Url = Annotated[str, url()]
 Guests = Annotated[
@@ -126,28 +126,30 @@ class GateSection(BaseModel):
     model_config = section("{clock: in-time}", oneOf=[{"required": [kind]} for kind in _KINDS])
 
     clock: Clock | None = default(
-        None, "in-time: the clocks of the domain's guests are in time, as expect.in_time's tolerance has it."
+        None, "in-time: the offset of every guest of the domain is within expect.in_time's tolerance."
     )
     command: Command | None = default(
-        None, "A command for the guest's shell, run in every guest of the domain: it has to exit with 0."
+        None, "A line for the guest's shell, run in every guest of the domain: it has to exit with 0."
     )
     http: Url | None = default(
-        None, "A URL, asked for inside every guest of the domain: it has to answer 2xx."
+        None, "A URL, requested inside every guest of the domain: it has to answer 2xx."
     )
     members: Members | None = default(
         None, "healthy: all other guests of the set answer, and pass the gates before this one."
     )
     on: Guests | None = default(
-        None, "Only these guests are asked: names of entries or of single guests. Left out: all."
+        None,
+        "Only these guests are checked: names of entries or of single guests. Default: "
+        "all guests of the domain.",
     )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         kinds = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if not kinds:
-            raise Wrong("the gate asks nothing", "write {clock: in-time}, or a command")
+            raise Wrong("the gate has no condition", "write {clock: in-time}, or a command")
         if len(kinds) > 1:
-            what = f"a gate is one thing, and {kinds[0]} and {kinds[1]} are two"
+            what = f"a gate has one condition, and {kinds[0]} and {kinds[1]} are two"
             raise Wrong(what, "write a gate for each", within=(kinds[1],))
         return self
 
@@ -171,28 +173,28 @@ class RolloutSection(BaseModel):
 
     by: By = default(
         DomainKind.UPDATE,
-        "What is taken down together: an update domain, or a fault domain.",
+        "The unit that is frozen together: an update domain or a fault domain.",
         "update-domain",
     )
     order: OrderOf = default(
         Order.IN_ORDER, "in-order: by number. shuffled: in an order drawn from the seed.", "in-order"
     )
-    seed: Seed | None = default(None, "Of a shuffled order. Left out: the run draws one, and records it.")
+    seed: Seed | None = default(None, "Determines a shuffled order. Default: chosen and recorded by the run.")
     between: DurationOrZero = time(
         core.Rollout.between_ns, "From the end of one domain to the announcement of the next."
     )
     gates: Annotated[list[GateSection], BeforeValidator(_not_too_many)] = Field(
         default=[],
-        description="What has to hold before the next domain: all of them, in order. Left out: nothing.",
+        description="Conditions after each domain, checked in order. Default: none.",
         json_schema_extra={"maxItems": MOST_GATES},
     )
     gate_within: Duration = time(
-        core.Rollout.gate_within_ns, "Gates that do not hold after this stop the rollout."
+        core.Rollout.gate_within_ns, "How long gates are repeated until they hold; then the rollout stops."
     )
     sets: SetsOf = default(
         Sets.TOGETHER,
-        "together: availability sets go side by side, one domain of each at a time. one-after-another: one "
-        "set is gone through before the next begins.",
+        "together: one domain of each set at the same time. one-after-another: a set "
+        "begins when the set before it is complete.",
         "together",
     )
 
@@ -200,7 +202,7 @@ class RolloutSection(BaseModel):
     def _in_itself(self) -> Self:
         if self.seed is not None and self.order is not Order.SHUFFLED:
             raise Wrong(
-                "the order is not drawn, so a seed has no use", "set order to shuffled", within=("seed",)
+                "a seed has no meaning without a shuffled order", "set order to shuffled", within=("seed",)
             )
         return self
 

@@ -108,7 +108,7 @@ def duration(*, zero: bool = False, most: int = DAY) -> ScalarReader:
         except ValueError as error:
             raise Wrong(str(error)) from error
         if value == 0 and not zero:
-            raise Wrong("zero makes no sense here", "write a longer duration, like 5s")
+            raise Wrong("zero is not allowed here", "write a longer duration, like 5s")
         if value > most:
             raise Wrong(f"{quoted(text)} is too long", f"write at most {_round_hours(most)}")
         return value
@@ -133,7 +133,7 @@ def size(*, least: int) -> ScalarReader:
         except ValueError as error:
             raise Wrong(str(error)) from error
         if value < least:
-            raise Wrong(f"{quoted(text)} is too little", f"write at least {format_size(least)}")
+            raise Wrong(f"{quoted(text)} is too small", f"write at least {format_size(least)}")
         if value % (1 << 20):
             raise Wrong(f"{quoted(text)} is not a whole number of MiB", advice)
         return value
@@ -159,7 +159,7 @@ def ppm(*, most: int = 100_000) -> ScalarReader:
             raise Wrong(f"unknown unit {quoted(unit)}", advice)
         value = float(number)
         if value == 0:
-            raise Wrong("no clock keeps a drift of zero", advice)
+            raise Wrong("zero is not allowed here: no clock is free of drift", advice)
         if value > most:
             raise Wrong(f"{quoted(text)} is too large", f"write at most {most} ppm")
         return value
@@ -179,7 +179,7 @@ def percent(most: int) -> ScalarReader:
             raise Wrong(f"{'a share without %' if missing else 'not a share'}: {quoted(text)}", advice)
         value = float(match[1])
         if value > most:
-            raise Wrong(f"{quoted(text)} is too much", advice)
+            raise Wrong(f"{quoted(text)} is too large", advice)
         return value / 100
 
     return ScalarReader(read, {"type": "string", "pattern": r"^\s*\+?[0-9]+(\.[0-9]+)?\s*%\s*$"})
@@ -211,7 +211,9 @@ def whole(least: int, most: int, noun: str) -> ScalarReader:
             raise Wrong(f"not a whole number: {quoted(text)}", f"write {wanted}")
         digits = text.lstrip("+-")
         if len(digits) > 1 and digits.startswith("0"):
-            raise Wrong(f"{quoted(text)} is another number to some readers of YAML", "drop the leading zero")
+            raise Wrong(
+                f"{quoted(text)} is a different number to some readers of YAML", "drop the leading zero"
+            )
         # Python refuses to convert more than 4300 digits.
         value = int(text) if len(digits) < 20 else most + 1
         if text.startswith("-") or value < least:
@@ -275,7 +277,7 @@ def _word(pattern: re.Pattern[str], wanted: str, made_of: str, most: int) -> Sca
 
 def text() -> ScalarReader:
     """Free text of at most MOST_TEXT characters, without the spaces around it."""
-    advice = "write some words"
+    advice = "write some text"
 
     def read(node: object) -> str:
         scalar = expect_scalar(node, "a text", advice)
@@ -294,11 +296,11 @@ def argv() -> ScalarReader:
 
     def read(node: object) -> tuple[str, ...]:
         if isinstance(node, Scalar) and node.text.strip():
-            raise Wrong("a command is a list of words and no shell reads it", _as_list(node.text))
+            raise Wrong("a command is a list of arguments, run without a shell", _as_list(node.text))
         if not isinstance(node, Items):
-            raise Wrong(f"a list of words is expected here, not {found(node)}", advice)
+            raise Wrong(f"a list of arguments is expected here, not {found(node)}", advice)
         if not node or len(node) > MOST_WORDS:
-            raise Wrong(f"a command of {len(node)} words", f"write 1 to {MOST_WORDS} words")
+            raise Wrong(f"a command with {len(node)} arguments", f"write 1 to {MOST_WORDS} arguments")
         return tuple(_read_word(word, index) for index, word in enumerate(node))
 
     return ScalarReader(
@@ -314,9 +316,13 @@ def argv() -> ScalarReader:
 
 def _read_word(word: object, index: int) -> str:
     if not isinstance(word, Scalar):
-        raise Wrong(f"a word is expected here, not {found(word)}", "put quotes around it", within=(index,))
+        raise Wrong(
+            f"an argument is expected here, not {found(word)}", "put quotes around it", within=(index,)
+        )
     if word.plain and _NULL.fullmatch(word.text):
-        raise Wrong("an empty word", "write '' for one that is meant to be empty", within=(index,))
+        raise Wrong(
+            "an empty argument", "write '' for an argument that is meant to be empty", within=(index,)
+        )
     if index == 0 and not word.text.strip():
         raise Wrong("the program has no name", "write its name or path", within=(index,))
     return word.text

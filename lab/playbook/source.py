@@ -43,13 +43,13 @@ def read(path: Path) -> bytes:
     except IsADirectoryError:
         raise PlaybookError("a folder; give the path of a .yaml file in it", where=file) from None
     except PermissionError:
-        raise PlaybookError("not readable for you; mend it with chmod +r", where=file) from None
+        raise PlaybookError("permission denied; allow reading with chmod +r", where=file) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise PlaybookError(f"cannot be read: {reason}; check the path", where=file) from error
     if len(data) > MOST_BYTES:
         limit = format_size(MOST_BYTES)
-        raise PlaybookError(f"larger than {limit}; a playbook is a page of YAML, is this one?", where=file)
+        raise PlaybookError(f"larger than {limit}; check that this is a playbook", where=file)
     return data
 
 

@@ -8,13 +8,13 @@ from lab.playbook.mistakes import START, Mistake, Place, quoted
 
 _INDENT = "give the keys of one mapping the same number of spaces"
 _QUOTE = "put quotes around a text that begins with a sign or has ': ' in it"
-_STRAY = "mend this line or the one above it"
+_STRAY = "correct this line or the one above it"
 _ESCAPE = r"write \\ for a backslash, or use single quotes"
 _UNCLOSED_QUOTE = "a quote that is opened and never closed"
 
 # (part of PyYAML's problem, part of its context, what, what to do). The first that fits counts.
 _KNOWN = (
-    ("mapping values are not allowed", "", "a colon that makes no sense here", f"{_INDENT}, or {_QUOTE}"),
+    ("mapping values are not allowed", "", "an unexpected colon", f"{_INDENT}, or {_QUOTE}"),
     ("<block end>", "block mapping", "this line does not fit the lines above it", _INDENT),
     ("<block end>", "block collection", "this line does not fit the list above it", "align the '- ' signs"),
     ("sequence entries are not allowed", "", "a list cannot begin here", "begin it on a line of its own"),
@@ -29,7 +29,7 @@ _KNOWN = (
     ("expected alphabetic or numeric", "alias", "a text that begins with *", "put quotes around it"),
     ("expected alphabetic or numeric", "anchor", "a text that begins with &", "put quotes around it"),
     ("expected '<document start>'", "", "something follows the end of the playbook", _STRAY),
-    ("mapping keys are not allowed", "", "a '?' that makes no sense here", "put quotes around the text"),
+    ("mapping keys are not allowed", "", "an unexpected '?'", "put quotes around the text"),
 )
 
 
@@ -52,7 +52,7 @@ def explain_syntax(error: yaml.YAMLError, text: str) -> Mistake:
     if "cannot start any token" in problem and mark:
         sign = _line(text, place.line)[place.column - 1 : place.column]
         return Mistake(place, f"a text that begins with {quoted(sign)}", "put quotes around it")
-    return Mistake(place, f"not valid YAML: {problem or context or 'unknown'}", "mend the line")
+    return Mistake(place, f"not valid YAML: {problem or context or 'unknown'}", "correct the line")
 
 
 def _line(text: str, number: int) -> str:

@@ -89,7 +89,7 @@ class _Composer:
         if event.anchor is not None:
             sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
             what = f"anchors and aliases ({sign}{event.anchor[:20]}) are not part of a playbook"
-            raise _Fatal(Mistake(place, what, "write the value out where it is needed"))
+            raise _Fatal(Mistake(place, what, "write the value where it is used"))
         tag = getattr(event, "tag", None)
         if tag is not None:
             shown = quoted(tag.replace("tag:yaml.org,2002:", "!!"))
@@ -105,7 +105,9 @@ class _Composer:
         self._put(node)
         self.stack.append(_Open(node))
         if len(self.stack) > MOST_DEPTH:
-            raise _Fatal(Mistake(place, f"nested deeper than {MOST_DEPTH} levels", "a playbook needs five"))
+            raise _Fatal(
+                Mistake(place, f"nested deeper than {MOST_DEPTH} levels", "a playbook needs at most five")
+            )
 
     def _clean(self, text: str, place: Place) -> str:
         # Escapes in double quotes ("\e", "\ud800") write what the file itself may not hold.
@@ -133,13 +135,13 @@ class _Composer:
         to.written += 1
         if to.written > MOST_KEYS:
             what = f"more than {MOST_KEYS} keys in one mapping"
-            raise _Fatal(Mistake(key.place, what, "give a playbook; they have a handful"))
+            raise _Fatal(Mistake(key.place, what, "check that this is a playbook"))
         if not isinstance(key, Scalar):
             todo = "put quotes around it; there are no {{ templates }} in a playbook"
             self.mistakes.append(Mistake(key.place, "a key that is not plain text", todo))
         elif key.plain and key.text == "<<":
             what = "merge keys (<<) are not part of a playbook"
-            self.mistakes.append(Mistake(key.place, what, "write the keys out"))
+            self.mistakes.append(Mistake(key.place, what, "write the keys themselves"))
         elif key.text in to:
             first = to.keys_at[key.text].line
             what = f"the key {quoted(key.text)} is given twice, first in line {first}"
@@ -160,7 +162,7 @@ def _events(text: str) -> Iterator[yaml.Event]:
         raise _Fatal(explain_syntax(error, text)) from error
     except (ValueError, OverflowError) as error:  # PyYAML on an escape such as "\UFFFFFFFF"
         place = Place(loader.line + 1, loader.column + 1)
-        raise _Fatal(Mistake(place, "an escape that stands for no character", "delete it")) from error
+        raise _Fatal(Mistake(place, "an escape for a code that is not a character", "delete it")) from error
     finally:
         loader.dispose()
 

@@ -107,9 +107,9 @@ def test_freezing_what_is_frozen(lab: LibvirtHypervisor) -> None:
 
 @pytest.mark.parametrize("method", FreezeMethod)
 def test_a_guest_that_is_not_there(lab: LibvirtHypervisor, method: FreezeMethod) -> None:
-    with pytest.raises(HypervisorError, match="nobody: there is no such guest"):
+    with pytest.raises(HypervisorError, match="nobody: no such guest"):
         lab.freeze("nobody", Freezing(method), NEVER)
-    with pytest.raises(HypervisorError, match="nobody: there is no such guest"):
+    with pytest.raises(HypervisorError, match="nobody: no such guest"):
         lab.resume("nobody", Freezing(method))
 
 

@@ -182,7 +182,7 @@ def test_a_guest_is_woken_out_of_s3(home: Path) -> None:
 
 def test_one_state_folder_a_process(home: Path) -> None:
     done = embedded(home, "connect(None, home / 'other', clock=HostClock())")
-    assert "libvirt allows one state folder a process" in done.stderr
+    assert "libvirt allows one state folder for each process" in done.stderr
 
 
 def test_two_processes_one_state_folder(home: Path) -> None:

@@ -219,10 +219,10 @@ def test_the_guard_interrupts_a_hand_over_that_hangs(shared: Lab, home: Path) ->
 @pytest.mark.parametrize(
     ("successor", "says"),
     [
-        (Successor(machine="pc-i440fx-7.2"), "another machine type on the successor: pc-i440fx-7.2"),
-        (Successor(cpu="Nehalem"), "another CPU model on the successor: Nehalem instead of EPYC"),
+        (Successor(machine="pc-i440fx-7.2"), "another machine type: pc-i440fx-7.2"),
+        (Successor(cpu="Nehalem"), "another CPU model: Nehalem instead of EPYC"),
         (Successor(emulator="/nowhere/qemu-system-x86_64"), "no emulator /nowhere/qemu-system-x86_64"),
-        (Successor(emulator="/bin/true"), "/bin/true cannot take it over as pc-q35-"),
+        (Successor(emulator="/bin/true"), "/bin/true cannot run it as pc-q35-"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_stopped(
@@ -277,7 +277,7 @@ def test_a_signal_while_the_old_process_is_being_ended(
         shared.hypervisor.freeze("web-0", COLD, shared.clock.now().raw_ns + 30 * NS_PER_S)
     resumed = shared.hypervisor.resume("web-0", COLD)
     shared.hypervisor.finish("web-0")
-    assert "put back to the old emulator" in resumed.why
+    assert "restarted under the old emulator" in resumed.why
     assert len(processes(home)) == 1
     assert shared.probe.facts().boot_id == boot
     assert not list((home / "saved").iterdir())
@@ -299,7 +299,7 @@ def test_the_old_emulator_again_when_the_other_does_not_take_the_state(
     freezing = Freezing(FreezeMethod.IN_PLACE, Successor(str(broken), cold=True))
     _frozen, resumed = hand_over(shared, freezing)
     assert tried.is_dir()
-    assert "put back to the old emulator" in resumed.why
+    assert "restarted under the old emulator" in resumed.why
     assert "no luck" in resumed.why
     assert len(processes(home)) == 1
     assert shared.probe.facts().boot_id == boot
@@ -385,7 +385,7 @@ def test_to_a_version_that_measures_queues(shared: Lab, home: Path) -> None:
     newest = Freezing(FreezeMethod.IN_PLACE, Successor(str(fetched("trixie-backports"))))
     if longest_queue(shared) == 1024:
         before = processes(home)
-        with pytest.raises(Refused, match=r"would refuse its virtio-.*: a queue of 1024 entries"):
+        with pytest.raises(Refused, match=r"would refuse its virtio-.*: a queue has 1024 entries"):
             shared.hypervisor.prepare("web-0", newest)
         assert processes(home) == before
         return
@@ -426,7 +426,7 @@ def test_sleep_is_refused_for_a_machine_without_it(shared: Lab) -> None:
 
 def test_ram_that_does_not_fit_is_told_before_anything_is_started(home: Path, tmp_path: Path) -> None:
     free = os.statvfs(memory.SHM)
-    with pytest.raises(FreezelabError, match=r"the RAM file system has .* free, the guests' RAM is"):
+    with pytest.raises(FreezelabError, match=r"the file system for RAM has .* free, but the guests' RAM is"):
         memory.check_room(memory.folder(home), free.f_bavail * free.f_frsize)
 
 

@@ -92,8 +92,11 @@ def test_a_patch_under_guests_that_run_on(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("patch", "says"),
     [
-        ("{command: [reboot-the-host], deadline: 5s, impact: reboot}", "cannot be done under a frozen guest"),
-        ("{replace-hypervisor: /nowhere/qemu}", "cannot be done under suspend"),
+        (
+            "{command: [reboot-the-host], deadline: 5s, impact: reboot}",
+            "cannot be applied under a frozen guest",
+        ),
+        ("{replace-hypervisor: /nowhere/qemu}", "cannot be applied under suspend"),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_plan(cli: Cli, patch: str, says: str) -> None:

@@ -51,7 +51,7 @@ def test_an_emulator_that_does_not_take_the_guest(lab: Lab, home: Path, tmp_path
     lab.hypervisor.freeze("web-0", freezing, lab.clock.now().raw_ns + 60 * NS_PER_S)
     (file,) = (home / "saved").iterdir()
     resumed = lab.hypervisor.resume("web-0", freezing)
-    assert resumed.why.startswith("put back to the old emulator: cannot be restored: ")
+    assert resumed.why.startswith("restored under the old emulator: cannot be restored: ")
     assert not file.exists()
     assert lab.probe.facts().boot_id == boot
 

@@ -266,6 +266,6 @@ def test_an_agent_that_lies_does_not_pass(lab: Lab, ways: timesync.GuestAccess) 
             result, found = lab.cycle(hold, expect=expect, **SHORT)
         finally:
             run(lab, "umount /usr/sbin/hwclock")
-        assert "said done" in resync.outcome()
+        assert "the agent answered" in resync.outcome()
         assert result.resync is not None and result.resync.correction == "none"
         assert Outcome.FAILED in {finding.outcome for finding in found}

@@ -210,7 +210,7 @@ def test_a_reboot_of_this_machine_is_refused(
 ) -> None:
     program, _ = harmless
     error = refusal(patch_of(play(f"- name: the end\n  command: {program}"), clock))
-    assert error.what == "this would end the machine that the lab runs on: task the end: reboot"
+    assert error.what == "this would reboot the host or shut it down: task the end: reboot"
     good = play("- command: 'true'", name="good.yaml")
     assert refusal(patch_of(good, clock, undo=play(f"- command: {program}"))).what.endswith("command: reboot")
 
@@ -237,7 +237,7 @@ def test_one_in_an_included_file_is_stopped_before_it_is_done(
     patch.check()
     result = apply(patch, 60)
     assert not result.ok
-    assert "reboot would end the machine that the lab runs on" in result.why
+    assert "reboot is refused: it would reboot the host or shut it down" in result.why
     assert not done.exists()
 
 

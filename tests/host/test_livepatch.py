@@ -34,7 +34,7 @@ def built(expendable: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the modules, where this kernel can be patched and they can be built."""
     headers = Path("/lib/modules") / os.uname().release / "build"
     if not SHOWN.is_dir():
-        pytest.skip("this kernel cannot be patched live")
+        pytest.skip("this kernel does not support livepatches")
     if not headers.is_dir() or not shutil.which("make"):
         pytest.skip("the kernel's headers, make and gcc are not installed")
     folder = tmp_path_factory.mktemp("livepatch")
@@ -53,7 +53,7 @@ def module(built: Path) -> Iterator[Path]:
 def test_a_kernel_that_cannot(tmp_path: Path, clock: HostClock, refusal: Refusal) -> None:
     if SHOWN.is_dir():
         pytest.skip("this kernel can be patched live")
-    assert refusal(patch_of(tmp_path / "x.ko", clock)).what == "this kernel cannot be patched live"
+    assert refusal(patch_of(tmp_path / "x.ko", clock)).what == "this kernel does not support livepatches"
     assert patch_of(tmp_path / "x.ko", clock).version("") == ""
     assert patch_of(tmp_path / "x.ko", clock).undo() == ""
 
@@ -83,7 +83,9 @@ def test_loaded_and_undone(module: Path, clock: HostClock, apply: Apply) -> None
 def test_what_is_no_livepatch(
     built: Path, tmp_path: Path, clock: HostClock, refusal: Refusal, apply: Apply
 ) -> None:
-    assert refusal(patch_of(built / "freezelab_plain.ko", clock)).what == "a module, but no livepatch"
+    assert (
+        refusal(patch_of(built / "freezelab_plain.ko", clock)).what == "a kernel module, but not a livepatch"
+    )
     assert refusal(patch_of(tmp_path / "gone.ko", clock)).what == "no such file"
     text = tmp_path / "text.ko"
     text.write_text("no module")

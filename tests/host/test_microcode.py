@@ -27,7 +27,7 @@ def test_this_machine(
     cpu = Path("/proc/cpuinfo").read_text()
     guest = any(line.startswith("flags") and " hypervisor" in line for line in cpu.splitlines())
     said = refusal(patch).what
-    assert ("this machine is a guest itself" in said) == guest
-    assert ("this kernel loads no microcode" in said) != guest
+    assert ("this host is itself a guest" in said) == guest
+    assert ("this kernel cannot load microcode" in said) != guest
     result = apply(patch, 5)
     assert result.why == f"{RELOAD}: cannot be opened: No such file or directory"

@@ -54,7 +54,7 @@ def holder() -> Iterator[int]:
 
 def test_without_a_usable_kvm(clock: HostClock, refusal: Refusal) -> None:
     error = refusal(patch_of(clock, accelerator="tcg"))
-    assert error.what == "no usable KVM here: guests run under tcg (a guest's kernel does not boot on it)"
+    assert error.what == "KVM is not usable here: guests run under tcg (a guest's kernel does not boot on it)"
 
 
 def test_a_kvm_that_is_no_module(clock: HostClock, refusal: Refusal) -> None:

@@ -34,7 +34,7 @@ def test_another_daemon_serves_and_the_guest_stays(arguments: tuple[str, ...]) -
         assert each["in_time"]
         assert each["steps"] == ["stop libvirtd", "start libvirtd", "reconnect"]
         assert each["verdict"] == ""
-        assert each["same"].startswith("the same process serves: libvirtd, process ")
+        assert each["same"].startswith("the same process still serves it: libvirtd, process ")
         assert each["argv"] == ["/usr/sbin/libvirtd", *arguments]
         assert each["mark"]
         assert each["output"] == ("/dev/null" if arguments else "/run/libvirtd.out")

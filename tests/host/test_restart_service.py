@@ -160,7 +160,7 @@ def test_another_process_runs_the_service(seen: dict[str, Any]) -> None:
         assert f"process {first}, " in each["facts"]["before"]
         assert f"process {second}, " in each["facts"]["after"]
         assert each["verdict"] == ""
-        assert each["idle"].startswith(f"the same process runs it: process {first}, ")
+        assert each["idle"].startswith(f"it still has the same main process: process {first}, ")
 
 
 def test_what_cannot_be_restarted_is_refused_in_a_line(seen: dict[str, Any]) -> None:
@@ -169,7 +169,7 @@ def test_what_cannot_be_restarted_is_refused_in_a_line(seen: dict[str, Any]) -> 
         "nosuch": "no such service (not-found)",
         "down": "is inactive, not active (dead)",
         "remains": "has no main process (exited)",
-        "locked": "systemd lets nobody restart it by hand",
+        "locked": "its unit refuses a manual restart",
         "trial": "freezelab itself runs in it: a restart would end the run",
     }
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_restarted_is_refused_in_a_line(seen: dict[str, Any]) -> 
 def test_a_slow_restart_is_left_at_the_deadline(seen: dict[str, Any]) -> None:
     slow = seen["slow"]
     assert not slow["ok"]
-    assert slow["why"].startswith("systemd is still at it after ")
+    assert slow["why"].startswith("systemd has not finished after ")
     assert slow["took_ns"] < 2_000_000_000
     assert slow["undone"] == ""  # systemd went on with it
     assert slow["pids"][0] != slow["pids"][1] != 0

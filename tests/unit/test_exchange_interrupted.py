@@ -45,10 +45,10 @@ def test_an_interruption_is_no_refusal() -> None:
 
 
 def test_a_refusal_calls_the_freeze_off() -> None:
-    exchange = Failing(HypervisorError("the state was refused"))
+    exchange = Failing(HypervisorError("the device state was refused"))
     frozen = exchange.stop(10**9)
     assert frozen.back is not None
-    assert frozen.why == "the state was refused"
+    assert frozen.why == "the device state was refused"
 
 
 def test_a_fault_of_ours_puts_the_guest_back_and_is_raised() -> None:

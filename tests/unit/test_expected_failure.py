@@ -126,10 +126,10 @@ def test_a_playbook_says_what_has_to_fail() -> None:
 @pytest.mark.parametrize(
     ("expect", "words"),
     [
-        ("failures: [budget]", "failures are named, and none is expected"),
-        ("outcome: failed, failures: [in time]", "in time has to fail, and is not asked"),
+        ("failures: [budget]", "failures are listed, but the run is not expected to fail"),
+        ("outcome: failed, failures: [in time]", "in time has to fail, but is not checked"),
         ("outcome: failed, failures: [in tim]", "'in tim' is not a check that can fail"),
-        ("outcome: inconclusive", "is not what can be expected"),
+        ("outcome: inconclusive", "is not an expectation"),
     ],
 )
 def test_what_cannot_be_expected_to_fail_is_refused(expect: str, words: str) -> None:

@@ -238,7 +238,7 @@ def test_what_must_be_whole_is_not_cut_by_a_signal() -> None:
 def test_what_must_be_whole_is_left_behind_at_the_deadline() -> None:
     patch = Halves("halves", Impact.FREEZE, CLOCK, 20 * NS_PER_S)
     result = apply(patch, 100 * NS_PER_MS)
-    assert result.why == "halves is still under way"
+    assert result.why == "halves is still running"
     end = time.monotonic() + 20
     while patch.done != ("one", "two"):
         assert time.monotonic() < end

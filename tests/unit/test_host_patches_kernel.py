@@ -93,10 +93,10 @@ def test_a_kernel_that_hangs_is_left_behind(tmp_path: Path) -> None:
         ("0x1000065", "0x1000066", ""),
         ("0x1, 0x2", "0x2", ""),
         ("0x9", "0x10", ""),  # numbers, not words
-        ("0x1000065", "0x1000065", "nothing newer was there: still revision 0x1000065"),
+        ("0x1000065", "0x1000065", "no newer microcode was found: still revision 0x1000065"),
         ("0x1000065", "0x1000064", "the microcode is older than before: 0x1000064 after 0x1000065"),
-        ("0x1", "0x1, 0x2", "the CPUs do not agree on their microcode: 0x1, 0x2"),
-        ("0x1", "", "the kernel does not tell"),
+        ("0x1", "0x1, 0x2", "the CPUs have different microcode: 0x1, 0x2"),
+        ("0x1", "", "the kernel does not report"),
         ("", "0x1", "the revision before is not known"),
     ],
 )
@@ -108,14 +108,14 @@ def test_microcode_has_to_be_newer(tmp_path: Path, before: str, after: str, why:
 @needs_root
 def test_why_microcode_cannot_be_loaded(tmp_path: Path) -> None:
     guest = tree(tmp_path, proc__cpuinfo=cpuinfo("0x1", flags="fpu hypervisor lahf_lm"))
-    with pytest.raises(MachineError, match="this machine is a guest itself"):
+    with pytest.raises(MachineError, match="this host is itself a guest"):
         microcode(guest).check()
     real = tree(tmp_path, proc__cpuinfo=cpuinfo("0x1"))
-    with pytest.raises(MachineError, match="this kernel loads no microcode once it runs") as caught:
+    with pytest.raises(MachineError, match="this kernel cannot load microcode after boot") as caught:
         microcode(real).check()
     assert "CONFIG_MICROCODE_LATE_LOADING" in caught.value.hint
     mute = tree(tmp_path, **{RELOAD: "", "proc__cpuinfo": "processor : 0\n"})
-    with pytest.raises(MachineError, match="does not tell the microcode's revision"):
+    with pytest.raises(MachineError, match="does not report the microcode's revision"):
         microcode(mute).check()
 
 

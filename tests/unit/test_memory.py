@@ -75,14 +75,14 @@ def test_a_folder_that_is_not_ours_alone(tmp_path: Path) -> None:
     path = memory.folder(tmp_path)
     path.chmod(0o755)
     try:
-        with pytest.raises(MachineError, match="not a folder of ours alone"):
+        with pytest.raises(MachineError, match="not a folder that only this user can access"):
             memory.folder(tmp_path)
     finally:
         path.rmdir()
 
 
 def test_no_room(tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match=r"has .* free, the guests' RAM is 1 TiB"):
+    with pytest.raises(MachineError, match=r"has .* free, but the guests' RAM is 1 TiB"):
         memory.check_room(tmp_path, 1 << 40)
 
 
@@ -105,7 +105,7 @@ def test_what_is_allocated_is_there_and_in_no_digest(shm: Path) -> None:
 
 
 def test_more_than_there_is_is_not_allocated(shm: Path) -> None:
-    with pytest.raises(MachineError, match=r"has .* free, the guests' RAM is"):
+    with pytest.raises(MachineError, match=r"has .* free, but the guests' RAM is"):
         memory.allocate(shm / "ram", 1 << 50)
     assert not list(shm.iterdir())
 

@@ -69,7 +69,7 @@ def test_a_source_that_was_never_asked_to_migrate() -> None:
 
 
 def test_what_does_not_end_is_not_waited_for_longer() -> None:
-    with pytest.raises(HypervisorError, match="does not come out of the hand-over"):
+    with pytest.raises(HypervisorError, match="does not complete or cancel the migration"):
         migration.settle(Source("failing"), "web-0", HostClock(), 0.05)
 
 

@@ -100,7 +100,7 @@ def test_check_tells_of_a_hold_beyond_the_budget(free: None, tmp_path: Path) -> 
 def test_check_finds_a_handler_that_is_not_there(free: None, tmp_path: Path) -> None:
     code, _, err = checked(tmp_path, deaf=f"{GOOD}\nannounce: {{handler: [./nosuch.py]}}")
     assert code == 2
-    assert "there is no file './nosuch.py'" in err
+    assert "no file './nosuch.py'" in err
 
 
 def test_plan_needs_no_name(free: None) -> None:

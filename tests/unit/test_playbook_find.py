@@ -105,7 +105,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [MOST_BYTES + 1, 2 << 20])
 def test_too_large(tmp_path: Path, size: int) -> None:
     (tmp_path / "p.yaml").write_text(OK + "#" * (size - len(OK)))
-    assert refusal(tmp_path / "p.yaml") == "larger than 256 KiB; a playbook is a page of YAML, is this one?"
+    assert refusal(tmp_path / "p.yaml") == "larger than 256 KiB; check that this is a playbook"
 
 
 def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     (tmp_path / "p.yaml").write_text(OK)
     monkeypatch.setattr(os, "open", refused)  # root may read everything
-    assert refusal(tmp_path / "p.yaml") == "not readable for you; mend it with chmod +r"
+    assert refusal(tmp_path / "p.yaml") == "permission denied; allow reading with chmod +r"
 
 
 def test_mistakes_name_the_file(tmp_path: Path) -> None:

@@ -24,25 +24,25 @@ SYNTAX: list[tuple[str | bytes, str]] = [
     ("name: a\t# x\n", "1:8: a tab; YAML wants spaces here; replace each tab by spaces"),
     (OK + "---\n" + OK, "4:1: a second document begins here (---); write one playbook per file"),
     (OK + "x: &a [1]\ny: *a\n", "4:4: anchors and aliases (&a) are not part of a playbook; write the"),
-    (OK + "x: *a\n", "4:4: anchors and aliases (*a) are not part of a playbook; write the value out"),
+    (OK + "x: *a\n", "4:4: anchors and aliases (*a) are not part of a playbook; write the value where"),
     ("name: 'abc\nresync: none\n", "1:7: a quote that is opened and never closed; add the closing quote"),
     ("name: {a: b\n", "1:7: a { is opened and not closed, or a comma is missing; add the } or comma"),
     ("name: [a, b\n", "1:7: a [ is opened and not closed, or a comma is missing; add the ] or comma"),
-    ("name: a: b\n", "1:8: a colon that makes no sense here; give the keys of one mapping the same"),
-    ("name: a\n  resync: b\n", "2:9: a colon that makes no sense here; give the keys of one mapping"),
+    ("name: a: b\n", "1:8: an unexpected colon; give the keys of one mapping the same"),
+    ("name: a\n  resync: b\n", "2:9: an unexpected colon; give the keys of one mapping"),
     ("name: @x\n", "1:7: a text that begins with '@'; put quotes around it"),
     ("name: %x\n", "1:7: a text that begins with '%'; put quotes around it"),
     ("name: *\n", "1:8: a text that begins with *; put quotes around it"),
     ("a:\n  b: 1\n c: 2\n", "3:2: this line does not fit the lines above it; give the keys of one"),
     ("a: - b\n", "1:4: a list cannot begin here; begin it on a line of its own"),
     ('name: "\\q"\n', r"1:9: an unknown escape in double quotes; write \\ for a backslash, or use"),
-    ('name: "\\UFFFFFFFF"\n', "1:10: an escape that stands for no character; delete it"),
+    ('name: "\\UFFFFFFFF"\n', "1:10: an escape for a code that is not a character; delete it"),
     ("%YAML 9.9\n---\na: 1\n", "1:1: not valid YAML: found incompatible YAML document"),
-    ("[" * 10_000, "1:33: nested deeper than 32 levels; a playbook needs five"),
-    ("{a: " * 10_000, "1:129: nested deeper than 32 levels; a playbook needs five"),
-    ("- " * 10_000, "1:65: nested deeper than 32 levels; a playbook needs five"),
+    ("[" * 10_000, "1:33: nested deeper than 32 levels; a playbook needs at most five"),
+    ("{a: " * 10_000, "1:129: nested deeper than 32 levels; a playbook needs at most five"),
+    ("- " * 10_000, "1:65: nested deeper than 32 levels; a playbook needs at most five"),
     ("".join(f"{' ' * n}a:\n" for n in range(500)), "33:33: nested deeper than 32 levels; a playbook"),
-    ("".join(f"k{n}: 1\n" for n in range(20_000)), "101:1: more than 100 keys in one mapping; give a"),
+    ("".join(f"k{n}: 1\n" for n in range(20_000)), "101:1: more than 100 keys in one mapping; check that"),
     (b"\x7fELF\x02\x01\x00\x00", "1:7: a binary file (it holds a zero byte); give a YAML file"),
     (b"name: a\nabout: \xff\n", "2:8: not UTF-8 text (byte 0xff); give a YAML file saved as UTF-8"),
     (OK.encode("utf-16"), "1:1: the text is UTF-16; save it as UTF-8"),
@@ -52,7 +52,7 @@ SYNTAX: list[tuple[str | bytes, str]] = [
 
 VALUES: list[tuple[str | bytes, str]] = [
     (OK + "name: b\n", "4:1: the key 'name' is given twice, first in line 1; delete one of the two"),
-    (OK + "<<: {a: 1}\n", "4:1: merge keys (<<) are not part of a playbook; write the keys out"),
+    (OK + "<<: {a: 1}\n", "4:1: merge keys (<<) are not part of a playbook; write the keys themselves"),
     (OK + "nsme: b\n", "4:1: unknown key 'nsme'; did you mean name?"),
     (OK + "budget: 3s\n", "4:1: unknown key 'budget'; it belongs under cycle"),
     (OK + "hold: 3s\n", "4:1: unknown key 'hold'; it belongs under cycle.patch or under expect.in_time"),
@@ -66,9 +66,9 @@ VALUES: list[tuple[str | bytes, str]] = [
     (OK + 'about: "\\e[31m"\n', "4:8: the text holds a control character, U+001B; delete its escape"),
     (OK + 'about: "\\ud800"\n', "4:8: the text holds a control character, U+D800; delete its escape"),
     (OK.replace("a\n", "A b\n", 1), "1:7: name: 'A b' is not a name; use small letters, digits and hyphens"),
-    (OK.replace("agent", "no"), "2:9: resync: 'no' is not a way to resync; did you mean none?"),
-    (OK.replace("agent", "ntp"), "2:9: resync: 'ntp' is not a way to resync; did you mean ntpd?"),
-    (OK.replace("agent", "~"), "2:9: resync: a way to resync is expected here, not nothing; write none,"),
+    (OK.replace("agent", "no"), "2:9: resync: 'no' is not a resync mechanism; did you mean none?"),
+    (OK.replace("agent", "ntp"), "2:9: resync: 'ntp' is not a resync mechanism; did you mean ntpd?"),
+    (OK.replace("agent", "~"), "2:9: resync: a resync mechanism is expected here, not nothing; write none,"),
     ("resync: agent\ncycle: {patch: {hold: 5s}}\n", "1:1: name is missing; add name: first-freeze"),
     (CYCLE + "  budget: 3s\n", "3:1: cycle: patch is missing; add patch: {hold: 5s}"),
     (CYCLE, "3:7: cycle: keys and values are expected here, not nothing; write it like {patch: {hold: 5s}}"),
@@ -99,12 +99,12 @@ VALUES: list[tuple[str | bytes, str]] = [
     (OK + "guests: [{name: a, image: ../x}]\n", "4:27: guests[0].image: '../x' is not the name of an image"),
     (OK + "guests: [{name: a, memory: 512}]\n", "4:28: guests[0].memory: size without a unit: '512'; write"),
     (OK + "guests: [{name: a, memory: 1GB}]\n", "4:28: guests[0].memory: unknown unit 'GB' in '1GB'; known"),
-    (OK + "guests: [{name: a, memory: 64MiB}]\n", "4:28: guests[0].memory: '64MiB' is too little; write at"),
+    (OK + "guests: [{name: a, memory: 64MiB}]\n", "4:28: guests[0].memory: '64MiB' is too small; write at"),
     (OK + "guests: [{name: a, memory: -1GiB}]\n", "4:28: guests[0].memory: a size cannot be negative:"),
     (OK + "guests: [{name: a, memory: 1.0001GiB}]\n", "4:28: guests[0].memory: '1.0001GiB' is not a whole"),
     (OK + "guests: [{name: a, vcpus: 0}]\n", "4:27: guests[0].vcpus: 0 vCPUs are too few; write a whole"),
     (OK + "guests: [{name: a, vcpus: 65}]\n", "4:27: guests[0].vcpus: 65 vCPUs are too many; write a"),
-    (OK + "guests: [{name: a, vcpus: 010}]\n", "4:27: guests[0].vcpus: '010' is another number to some"),
+    (OK + "guests: [{name: a, vcpus: 010}]\n", "4:27: guests[0].vcpus: '010' is a different number to some"),
     (OK + "guests: [{name: a, vcpus: '2'}]\n", "4:27: guests[0].vcpus: a number in quotes: '2'; write it"),
     # whole numbers
     (OK + "repeat: 0\n", "4:9: repeat: 0 cycles are too few; write a whole number from 1 to 10000"),
@@ -128,19 +128,19 @@ VALUES: list[tuple[str | bytes, str]] = [
     (OK.replace("hold: 5s", "hold: "), "3:22: cycle.patch.hold: a duration is expected here, not nothing;"),
     (
         OK.replace("agent", "ntpd") + "guests: [{name: b, network: {bridge: br0, address: 10.7.0.10/24}}]\n",
-        "2:9: resync ntpd asks the host's NTP server, which b cannot reach from bridge br0; leave its",
+        "2:9: resync ntpd uses the host's NTP server, which b cannot reach from bridge br0; delete its",
     ),
     (PATCH + "  budget: 0\n", "5:11: cycle.budget: duration without a unit: '0'; write it like 5s, 250ms"),
-    (PATCH + "  budget: 0s\n", "5:11: cycle.budget: zero makes no sense here; write a longer duration"),
+    (PATCH + "  budget: 0s\n", "5:11: cycle.budget: zero is not allowed here; write a longer duration"),
     (PATCH + "  budget: 61min\n", "5:11: cycle.budget: '61min' is too long; write at most 1 h"),
-    (PATCH + "  watch: 0 s\n", "5:10: cycle.watch: zero makes no sense here; write a longer duration"),
-    (PATCH + "  method: pause\n", "5:11: cycle.method: 'pause' is not a way to freeze; write suspend,"),
+    (PATCH + "  watch: 0 s\n", "5:10: cycle.watch: zero is not allowed here; write a longer duration"),
+    (PATCH + "  method: pause\n", "5:11: cycle.method: 'pause' is not a freeze method; write suspend,"),
     # patches
-    (CYCLE + "  patch: {}\n", "4:3: cycle.patch: the patch does nothing; write {hold: 5s}, or a command"),
+    (CYCLE + "  patch: {}\n", "4:3: cycle.patch: the patch is empty; write {hold: 5s}, or a command"),
     (CYCLE + "  patch: 5s\n", "4:10: cycle.patch: keys and values are expected here, not the text '5s';"),
     (
         CYCLE + "  patch: {hold: 5s, command: [a], deadline: 5s}\n",
-        "4:30: cycle.patch: a patch is one thing, and hold and command are two; keep one of them",
+        "4:30: cycle.patch: a patch has one kind, and hold and command are two; keep one of them",
     ),
     (
         CYCLE + "  patch: {hold: 5s, deadline: 5s}\n",
@@ -149,29 +149,35 @@ VALUES: list[tuple[str | bytes, str]] = [
     (CYCLE + "  patch: {command: [a]}\n", "4:20: cycle.patch: a command needs a deadline; add deadline:"),
     (
         CYCLE + "  patch: {command: systemctl restart 'a b', deadline: 5s}\n",
-        "4:20: cycle.patch.command: a command is a list of words and no shell reads it; write [systemctl, re",
+        "4:20: cycle.patch.command: a command is a list of arguments, run without a shell; write [systemctl,",
     ),
-    (CYCLE + "  patch: {command: [], deadline: 5s}\n", "4:20: cycle.patch.command: a command of 0 words;"),
+    (
+        CYCLE + "  patch: {command: [], deadline: 5s}\n",
+        "4:20: cycle.patch.command: a command with 0 arguments;",
+    ),
     (
         CYCLE + "  patch: {command: [a, [b]], deadline: 5s}\n",
-        "4:24: cycle.patch.command: a word is expected here, not a list; put quotes around it",
+        "4:24: cycle.patch.command: an argument is expected here, not a list; put quotes around it",
     ),
     (CYCLE + "  patch: {command: [''], deadline: 5s}\n", "4:21: cycle.patch.command: the program has no"),
     # expectations
     (
         OK + "expect:\n  pause: {at_least: 5s, at_most: 3s}\n",
-        "5:34: expect.pause: at_most (3 s) is below at_least (5 s), so no pause could pass; raise it to 5 s",
+        "5:34: expect.pause: at_most (3 s) is less than at_least (5 s), so every pause would fail; raise it",
     ),
     (OK + "expect: {pause: {}}\n", "4:10: expect.pause: no limit is given; write at_least, at_most or both"),
     (
         OK + "expect:\n  in_time: {within: 20s}\n",
-        "5:21: expect: in_time needs 22 s after the resume (within + hold) but cycle.watch ends after 8 s, s",
+        "5:21: expect: in_time needs 22 s after the resume (within + hold), but cycle.watch ends after 8 s,",
     ),
     (OK + "expect: {in_time: {hold: 2s}}\n", "4:10: expect.in_time: within is missing; add within: 5s"),
     (OK + "expect: {final_offset: 5ms}\n", "4:24: expect.final_offset: keys and values are expected here,"),
     (OK + "expect: {drift: {within: 200}}\n", "4:26: expect.drift.within: a rate without a unit: '200';"),
     (OK + "expect: {drift: {within: 2 ppb}}\n", "4:26: expect.drift.within: unknown unit 'ppb'; write it"),
-    (OK + "expect: {drift: {within: 0 ppm}}\n", "4:26: expect.drift.within: no clock keeps a drift of zero"),
+    (
+        OK + "expect: {drift: {within: 0 ppm}}\n",
+        "4:26: expect.drift.within: zero is not allowed here: no clock is free of drift",
+    ),
     (OK + "expect: {drift: {within: -2 ppm}}\n", "4:26: expect.drift.within: a rate cannot be negative:"),
     (OK + "expect: {kernel_log: dirty}\n", "4:22: expect.kernel_log: 'dirty' is not a state of the kernel"),
     (
@@ -230,7 +236,7 @@ def test_a_bomb_of_aliases_is_answered_at_once() -> None:
     started = time.monotonic()
     lines = mistakes_in("\n".join(rows))
     assert lines == [
-        "1:5: anchors and aliases (&a0) are not part of a playbook; write the value out where it is needed"
+        "1:5: anchors and aliases (&a0) are not part of a playbook; write the value where it is used"
     ]
     assert time.monotonic() - started < 1
 

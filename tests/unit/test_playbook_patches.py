@@ -109,7 +109,7 @@ def test_the_reason_why_a_reboot_is_no_freeze() -> None:
     [line] = mistakes_in(
         f"{HEAD}cycle: {{patch: {{command: [a], deadline: 5s, impact: reboot}}, method: suspend}}\n"
     )
-    assert "class reboot: it cannot be done under a frozen guest" in line
+    assert "class reboot: it cannot be applied under a frozen guest" in line
 
 
 def test_guests_that_are_filled_bridged_and_in_huge_pages() -> None:
@@ -160,7 +160,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         CYCLE + "  patch: {replace-hypervisor: {}}\n",
-        "4:11: cycle.patch.replace-hypervisor: it is not said by",
+        "4:11: cycle.patch.replace-hypervisor: no emulator is given;",
     ),
     (
         CYCLE + "  patch: {replace-hypervisor: A b}\n",
@@ -192,7 +192,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         CYCLE + "  patch: {microcode: {deadline: 0s}}\n",
-        "4:33: cycle.patch.microcode.deadline: zero makes no sen",
+        "4:33: cycle.patch.microcode.deadline: zero is not allowed",
     ),
     (
         CYCLE + "  patch: {livepatch: fix.o}\n",
@@ -220,15 +220,15 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         CYCLE + "  patch: {ansible: a.yml, deadline: 1s, undo: [b]}\n",
-        "4:47: cycle.patch: ansible is undone by",
+        "4:47: cycle.patch: undo of ansible has to",
     ),
     (
         CYCLE + "  patch: {command: [a], deadline: 1s, undo: b.yml}\n",
-        "4:45: cycle.patch: command is undone by",
+        "4:45: cycle.patch: undo of command has to",
     ),
     (
         CYCLE + "  patch: {command: [a], deadline: 1s, undo: []}\n",
-        "4:45: cycle.patch.undo: a command of 0 words;",
+        "4:45: cycle.patch.undo: a command with 0 arguments;",
     ),
     (
         CYCLE + "  patch: {command: [a], deadline: 1s, impact: high}\n",
@@ -240,7 +240,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         CYCLE + "  patch: {hold: 1s, microcode: {}}\n",
-        "4:21: cycle.patch: a patch is one thing, and hold and micro",
+        "4:21: cycle.patch: a patch has one kind, and hold and micro",
     ),
     (
         HOLD + "  emulator: x\n",
@@ -256,7 +256,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         HOLD + "  method: save-restore\n  prove_memory: true\n",
-        "6:17: cycle: with method save-restore memory does not stay where it is, so there is nothing to prov",
+        "6:17: cycle: with method save-restore memory does not stay in place, so there is nothing to prove;",
     ),
     (
         HOLD + "  method: none\n  prove_memory: true\n",
@@ -270,10 +270,13 @@ WRONG: list[tuple[str, str]] = [
         HOLD + "  method: save-restore\n  save_to: x\n",
         "6:12: cycle.save_to: 'x' is not the whole path of a fold",
     ),
-    (HOLD + "  method: save-restore\n  save_to: /x/../y\n", "6:12: cycle.save_to: '/x/../y' is no folder to"),
+    (
+        HOLD + "  method: save-restore\n  save_to: /x/../y\n",
+        "6:12: cycle.save_to: '/x/../y' cannot be used as",
+    ),
     (
         HOLD + "  method: save-restore\n  save_to: //\n",
-        "6:12: cycle.save_to: '//' is no folder to write into;",
+        "6:12: cycle.save_to: '//' cannot be used as a folder for saved guests;",
     ),
     (
         HOLD + "  method: reboot\nexpect: {regime: resumed}\n",
@@ -293,7 +296,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         OK + "guests: [{name: a, fill: 91%}]\n",
-        "4:26: guests[0].fill: '91%' is too much; write it like 75%, at mo",
+        "4:26: guests[0].fill: '91%' is too large; write it like 75%, at mo",
     ),
     (
         OK + "guests: [{name: a, fill: -5%}]\n",
@@ -346,11 +349,11 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         NET + "{bridge: a, address: 127.0.0.1/8}}]\n",
-        "4:50: guests[0].network.address: '127.0.0.1/8' is no",
+        "4:50: guests[0].network.address: '127.0.0.1/8' cannot",
     ),
     (
         NET + "{bridge: a, address: 10.7.0.250/24}, count: 6}]\n",
-        "4:50: guests[0]: 10.7.0.0/24 has no room for 6 guests from 10.7.0.250 on; begin lower",
+        "4:50: guests[0]: 10.7.0.0/24 has no room for 6 guests from 10.7.0.250 on; start at a lower",
     ),
     (
         NET + "{bridge: a, address: 10.7.0.250/24}, count: 9}]\n",

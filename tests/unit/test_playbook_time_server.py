@@ -36,9 +36,13 @@ def test_what_is_wrong_with_the_server_for_a_while() -> None:
             "chrony",
             "p:4:22: time_server.fault: 'deaf' is not a fault of a time server; wr",
         ),
-        ("{fault: late}", "chrony", "p:4:22: time_server: nothing says how late answers come; add late_by:"),
-        ("{late_by: 1s}", "chrony", "p:4:24: time_server: answers are not late; add fault: late, or delete"),
-        ("{fault: silent}", "push", "p:4:22: time_server: resync push does not ask the time server; delete"),
+        ("{fault: late}", "chrony", "p:4:22: time_server: fault: late needs late_by; add late_by:"),
+        (
+            "{late_by: 1s}",
+            "chrony",
+            "p:4:24: time_server: late_by has no meaning without fault: late; add fault: late, or delete",
+        ),
+        ("{fault: silent}", "push", "p:4:22: time_server: resync push does not use the time server; delete"),
     ],
 )
 def test_mistakes(given: str, resync: str, said: str) -> None:

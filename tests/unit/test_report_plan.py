@@ -342,8 +342,8 @@ def test_a_reboot_is_no_freeze() -> None:
     ("patch", "says"),
     [
         (HoldPatch(0), "(class freeze)"),
-        (CommandPatch(("a", "b c"), 1, Impact.NONE, ("d",)), "a 'b c'; taken back by: d (class none)"),
-        (ReplaceHypervisorPatch(), "the emulator started anew (class freeze)"),
+        (CommandPatch(("a", "b c"), 1, Impact.NONE, ("d",)), "a 'b c'; undo: d (class none)"),
+        (ReplaceHypervisorPatch(), "the emulator restarted (class freeze)"),
         (ReplaceHypervisorPatch("x", "q35", "max"), "replaced by x, machine q35, CPU max"),
         (RestartLibvirtPatch(), "libvirt"),
         (RestartServicePatch("a.service"), "a.service restarted (class freeze)"),
@@ -353,10 +353,10 @@ def test_a_reboot_is_no_freeze() -> None:
         ),
         (ReloadKvmPatch(), "KVM"),
         (MicrocodePatch(), "microcode"),
-        (LivepatchPatch("./fix.ko"), "./fix.ko (class none)"),
+        (LivepatchPatch("./fix.ko"), "loaded into the host's kernel (class none)"),
         (
             AnsiblePatch("a.yml", 1, "", Impact.REBOOT, "b.yml"),
-            "a.yml on localhost; taken back by b.yml (class reboot)",
+            "a.yml on localhost; undo: b.yml (class reboot)",
         ),
     ],
     ids=lambda value: getattr(value, "label", ""),

@@ -148,7 +148,7 @@ class AgentResync(Acting):
     def _set(self) -> str:
         call = self._act()
         self._finished_raw_ns = call.returned.raw_ns
-        return f"the agent said done after {_took_ns(call) / NS_PER_MS:.0f} ms"
+        return f"the agent answered after {_took_ns(call) / NS_PER_MS:.0f} ms"
 
     def remove(self) -> None:
         self.outcome()

@@ -105,7 +105,7 @@ class Ansible(Stepwise):
                         hint=f"{_PROGRAM} --syntax-check {playbook}",
                     )
             if task := ending_this_machine(Path(playbook), everywhere=not self._spec.inventory):
-                raise MachineError(f"this would end the machine that the lab runs on: {task}", where=playbook)
+                raise MachineError(f"this would reboot the host or shut it down: {task}", where=playbook)
 
     def undo(self) -> str:
         """Play the undo's playbook, with the patch's deadline again."""
@@ -119,7 +119,7 @@ class Ansible(Stepwise):
             raise MachineError(
                 f"not undone: {one_line(error)}",
                 where=self.label,
-                hint=f"the host is as the patch left it; by hand: {_PROGRAM} {self._spec.undo}",
+                hint=f"the host is as the patch left it; to undo it by hand: {_PROGRAM} {self._spec.undo}",
             ) from error
         return f"{self._spec.undo}: {work.facts['summary']} in {seconds(self._clock.now().raw_ns - began)}"
 
@@ -146,7 +146,9 @@ class Ansible(Stepwise):
             # The last one: an earlier failure may have been rescued by the playbook itself.
             raise MachineError(bad[-1].why if bad else f"{done.why}: {_complaint(done)}")
         if not any(task.ended is not None for task in tasks):
-            raise MachineError("no task was run: no host of the inventory is meant, or the playbook is empty")
+            raise MachineError(
+                "no task was run: the inventory has no matching host, or the playbook is empty"
+            )
 
     def _how(self, playbook: str, folder: Path) -> tuple[list[str], dict[str, str]]:
         """Command line and environment; what they need is written into `folder`."""

@@ -36,11 +36,11 @@ T = TypeVar("T")
 
 
 def _no_guest_emulator(guest: str) -> str:
-    raise MachineError(f"the emulator of {guest} is unknown")
+    raise MachineError(f"the emulator of {guest} is not known")
 
 
 def _no_emulators(name: str) -> Path:
-    raise MachineError("no emulator of that name has been fetched", where=name)
+    raise MachineError("no emulator of this name has been fetched", where=name)
 
 
 def _nothing() -> None:
@@ -206,7 +206,7 @@ class Stepwise(Base):
             return PatchResult(False, f"{NO_TIME_LEFT} it")
         try:
             if self.whole:
-                work.aside(lambda: self._wholly(work), f"{self.label} is still under way", whole=True)
+                work.aside(lambda: self._wholly(work), f"{self.label} is still running", whole=True)
             else:
                 self._do(work)
         except Interrupted:

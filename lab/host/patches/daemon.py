@@ -91,8 +91,8 @@ class RestartLibvirt(Stepwise):
 
     def verify(self, before: str, after: str) -> str:
         if not after:
-            return "no daemon serves the connection"
-        return f"the same process serves: {after}" if before == after else ""
+            return "no daemon serves the libvirt connection"
+        return f"the same process still serves it: {after}" if before == after else ""
 
     def _do(self, work: Work) -> None:
         daemon = find(self._uri)
@@ -107,7 +107,7 @@ class RestartLibvirt(Stepwise):
             after = _by_hand(work, self._uri, daemon)
         work.facts["after"] = str(after)
         with work.step("reconnect"):
-            work.aside(self._tools.reconnect, f"{daemon.name} was restarted, but the connection hangs")
+            work.aside(self._tools.reconnect, f"{daemon.name} was restarted, but libvirt does not answer")
 
 
 def sockets(uri: str) -> list[Path]:
@@ -119,7 +119,7 @@ def sockets(uri: str) -> list[Path]:
         raise MachineError("no libvirt connection to restart", hint=_NO_DAEMON)
     if parts.hostname or transport not in ("", "unix"):
         where = parts.hostname or transport
-        raise MachineError(f"the daemon is not on this machine ({where}): restart it there", where=uri)
+        raise MachineError(f"the daemon is not on this host ({where}): restart it there", where=uri)
     if parts.path == "/embed":
         raise MachineError(
             "the embedded driver is part of this process: there is no daemon to restart",
@@ -209,7 +209,7 @@ def _argv(daemon: Daemon) -> list[str]:
     except OSError as error:
         raise MachineError(f"{daemon.name} (process {daemon.pid}) cannot be read: {error}") from error
     if not argv:
-        raise MachineError(f"process {daemon.pid} does not tell how it was started")
+        raise MachineError(f"the command line of process {daemon.pid} cannot be read")
     # An upgrade unlinks the running binary; its path then names the new one, which is what a restart is for.
     return [program.removesuffix(" (deleted)"), *argv[1:]]
 

@@ -74,7 +74,7 @@ class ReplaceHypervisor(Base):
         self._wanted = parse(done.stdout)
         if not self._wanted:
             output = " ".join(done.stdout.split())[:60] or "nothing"
-            raise MachineError(f"this is no QEMU: asked for its version it prints {output!r}", where=path)
+            raise MachineError(f"this is not QEMU: its --version prints {output!r}", where=path)
 
     def version(self, guest: str) -> str:
         """Of the emulator that runs this guest now."""
@@ -89,7 +89,7 @@ class ReplaceHypervisor(Base):
         if not self._spec.emulator:
             return ""
         if not parse(after):
-            return f"what runs now does not tell its version ({after or 'nothing'})"
+            return f"the version of the running emulator is not known ({after or 'nothing'})"
         if not same(self._wanted, after):
             still = " still" if same(before, after) else ""
             return f"{parse(after)} runs the guest{still}, not {self._wanted}"

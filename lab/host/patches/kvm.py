@@ -46,10 +46,10 @@ class ReloadKvm(Stepwise):
     def check(self) -> None:
         """MachineError when there is no KVM to reload, or something else uses it."""
         if self._tools.accelerator != "kvm":
-            why = self._tools.accelerator_reason
+            other = self._tools.accelerator or "another accelerator"
+            why = f" ({reason})" if (reason := self._tools.accelerator_reason) else ""
             raise MachineError(
-                "no usable KVM here: guests run under "
-                f"{self._tools.accelerator or 'another accelerator'}{f' ({why})' if why else ''}",
+                f"KVM is not usable here: guests run under {other}{why}",
                 hint="`freezelab doctor` has details",
             )
         vendor = self._vendor()
@@ -67,7 +67,7 @@ class ReloadKvm(Stepwise):
                 ) from error
         mine = set(self._tools.emulator_pids())
         if others := [each for each in self._holders() if each[0] not in mine]:
-            raise MachineError(f"KVM is used by {_named(others)}", hint="end it first")
+            raise MachineError(f"KVM is used by {_named(others)}", hint="end these first")
 
     def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
         """The insertion that is in force."""
@@ -167,7 +167,7 @@ def _targets(folder: Path) -> list[str]:
 
 def _restore(work: Work, device: Path, owner: os.stat_result) -> None:
     """Wait until udev has given the device its owner and mode; do so where there is no udev."""
-    work.wait(device.exists, f"{device} did not come back")
+    work.wait(device.exists, f"{device} did not appear again")
 
     def right() -> bool:
         now = device.stat()

@@ -41,9 +41,9 @@ class Livepatch(Stepwise):
         """MachineError when this kernel cannot be patched live, or not by this module."""
         if not self._shown.is_dir():
             raise MachineError(
-                "this kernel cannot be patched live",
+                "this kernel does not support livepatches",
                 where=str(self._shown),
-                hint="it needs CONFIG_LIVEPATCH; the distributions' kernels have it",
+                hint="it needs CONFIG_LIVEPATCH, which distributions' kernels have",
             )
         need_root("load a livepatch")
         modules.may_change(self._roots)
@@ -56,7 +56,7 @@ class Livepatch(Stepwise):
         except MachineError as error:
             raise MachineError(f"this is not a kernel module: {error.what}", where=self._module) from error
         if values["livepatch"] != "Y":
-            raise MachineError("a module, but no livepatch", where=self._module)
+            raise MachineError("a kernel module, but not a livepatch", where=self._module)
         kernel, built = os.uname().release, values["vermagic"].partition(" ")[0]
         if built != kernel:
             raise MachineError(f"built for kernel {built}, this is {kernel}", where=self._module)
@@ -64,7 +64,7 @@ class Livepatch(Stepwise):
             raise MachineError(
                 f"the file's name is not its module's, {values['name']}",
                 where=self._module,
-                hint=f"call it {values['name']}.ko",
+                hint=f"rename it to {values['name']}.ko",
             )
         if modules.state(self.name, self._roots) and not self._in_force():
             raise MachineError(
@@ -113,12 +113,12 @@ class Livepatch(Stepwise):
                 until = work.clock.now().raw_ns + round(work.left_ns * (1 - _BACK_SHARE))
                 work.wait(self._in_force, f"{self.name}: tasks still run the old code", until)
         except MachineError as error:
-            with work.step("take back"):
+            with work.step("disable"):
                 try:
                     self._take_back(work)
                 except MachineError as further:
                     raise MachineError(f"{one_line(error)}, and {one_line(further)}") from error
-            raise MachineError(f"{one_line(error)}; it was taken back") from error
+            raise MachineError(f"{one_line(error)}; it was disabled again") from error
 
     def _take_back(self, work: Work) -> None:
         if self._folder.is_dir() and read(self._folder / "enabled") == "1":

@@ -31,20 +31,20 @@ class Microcode(Stepwise):
             cpu = read(self._roots.proc / "cpuinfo")
             if re.search(r"^flags\s*:.*\bhypervisor\b", cpu, re.MULTILINE):
                 raise MachineError(
-                    "this machine is a guest itself: its microcode is its hypervisor's", where=str(self._file)
+                    "this host is itself a guest: its microcode is its hypervisor's", where=str(self._file)
                 )
             raise MachineError(
-                "this kernel loads no microcode once it runs",
+                "this kernel cannot load microcode after boot",
                 where=str(self._file),
-                hint="it needs CONFIG_MICROCODE_LATE_LOADING; otherwise microcode is loaded only at boot",
+                hint="it needs CONFIG_MICROCODE_LATE_LOADING; without it microcode is loaded only at boot",
             )
         need_root("load microcode")
         if not os.access(self._file, os.W_OK):
             raise MachineError(
-                "the kernel does not let microcode be loaded (lockdown?)", where=str(self._file)
+                "the kernel does not allow microcode to be loaded (lockdown?)", where=str(self._file)
             )
         if not self.version(""):
-            raise MachineError("the kernel does not tell the microcode's revision", where="/proc/cpuinfo")
+            raise MachineError("the kernel does not report the microcode's revision", where="/proc/cpuinfo")
 
     def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
         """The revision; "0x1, 0x2" when the CPUs do not agree."""
@@ -55,14 +55,14 @@ class Microcode(Stepwise):
     def verify(self, before: str, after: str) -> str:
         old, new = _revisions(before), _revisions(after)
         if not new:
-            return "the kernel does not tell the microcode's revision"
+            return "the kernel does not report the microcode's revision"
         if len(new) > 1:
-            return f"the CPUs do not agree on their microcode: {after}"
+            return f"the CPUs have different microcode: {after}"
         if not old:
             return "the revision before is not known"
         if new[0] < max(old):
             return f"the microcode is older than before: {after} after {before}"
-        return f"nothing newer was there: still revision {after}; {_PACKAGES}" if new == old else ""
+        return f"no newer microcode was found: still revision {after}; {_PACKAGES}" if new == old else ""
 
     def _do(self, work: Work) -> None:
         work.facts["before"] = self.version("")
@@ -78,7 +78,7 @@ class Microcode(Stepwise):
                 work.aside(lambda: file.write(b"1") == 1, "the kernel is still loading microcode")
             except OSError as error:
                 if error.errno == errno.ENOENT:  # request_firmware's
-                    raise MachineError(f"nothing newer was there: {_PACKAGES}") from error
+                    raise MachineError(f"no newer microcode was found: {_PACKAGES}") from error
                 raise MachineError(f"the kernel refuses: {error.strerror}", where=str(self._file)) from error
         work.facts["after"] = self.version("")
 

@@ -35,7 +35,7 @@ class RestartService(Stepwise):
             raise MachineError(
                 "systemd is not this machine's init: there is no service to restart",
                 where=self._unit,
-                hint="scope: user is for services of a user's systemd",
+                hint="use scope: user for services of a user's systemd",
             )
         state = self._look()
         if state.loaded != "loaded":
@@ -46,12 +46,12 @@ class RestartService(Stepwise):
             hint = self._by_hand("status", self._unit)
             raise MachineError(f"{what} ({state.sub})", where=self._unit, hint=hint)
         if not state.by_hand:
-            raise MachineError("systemd lets nobody restart it by hand", where=self._unit)
+            raise MachineError("its unit refuses a manual restart", where=self._unit)
         if _inside(state.group):
             raise MachineError("freezelab itself runs in it: a restart would end the run", where=self._unit)
         if self._serves_libvirt(state):
-            hint = "patch: restart-libvirt restarts it, and connects again"
-            raise MachineError("the guests are reached through it", where=self._unit, hint=hint)
+            hint = "use patch: restart-libvirt, which connects again afterwards"
+            raise MachineError("the lab reaches its guests through it", where=self._unit, hint=hint)
         if not self._user:
             need_root(f"restart {self._unit}")
 
@@ -66,7 +66,7 @@ class RestartService(Stepwise):
     def verify(self, before: str, after: str) -> str:
         if not after:
             return f"{self._unit} is not active, or has no main process"
-        return f"the same process runs it: {after}" if before == after else ""
+        return f"it still has the same main process: {after}" if before == after else ""
 
     def undo(self) -> str:
         """Start it, should the patch have left it down. A restart itself is not taken back."""
@@ -88,7 +88,7 @@ class RestartService(Stepwise):
         with work.step(f"restart {self._unit}"):
             self._systemctl(work, "restart")
         with work.step("main process"):
-            after = work.wait(lambda: self._other(work, before), f"{self._unit} runs in no other process")
+            after = work.wait(lambda: self._other(work, before), f"{self._unit} has no new main process")
         work.facts["after"] = str(after)
 
     def _other(self, work: Work, before: ServiceState) -> ServiceState | None:
@@ -102,7 +102,7 @@ class RestartService(Stepwise):
     def _systemctl(self, work: Work, verb: str) -> None:
         done = work.run(*systemd.command(verb, "--", self._unit, user=self._user), check=False)
         if done.overran:
-            raise MachineError(f"systemd is still at it after {seconds(done.took_ns)}: {verb} {self._unit}")
+            raise MachineError(f"systemd has not finished after {seconds(done.took_ns)}: {verb} {self._unit}")
         if not done.ok:
             # Its first line says what, the last one where to read more.
             first = next(filter(None, map(str.strip, done.stderr.splitlines())), failure(done))

@@ -83,6 +83,6 @@ class Command(Base):
             raise MachineError(
                 f"not undone: {one_line(error)}",
                 where=self.label,
-                hint=f"the host is as the patch left it; by hand: {runner.quote(self._spec.undo)}",
+                hint=f"the host is as the patch left it; to undo it by hand: {runner.quote(self._spec.undo)}",
             ) from error
         return f"{runner.quote(self._spec.undo)}: done in {seconds(done.took_ns)}"

@@ -61,7 +61,7 @@ class Keeper:
         """All of it, once the sender has closed its end. HypervisorError when that is not by then."""
         self._thread.join(wait_s)
         if self._thread.is_alive() or not self._data:
-            raise HypervisorError("its state did not come out in time")
+            raise HypervisorError("QEMU did not send its device state in time")
         return self._data
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class ColdExchange(Exchange):
                 self._state = self._keeper.take(context.left_s(deadline_raw_ns))
             self._file = self._write()
         if not self._token.take():
-            raise HypervisorError("the dead-man has put it back", where=guest)
+            raise HypervisorError("the dead-man has resumed it in the old process", where=guest)
         with self._steps.step("end old process"):
             self._ending = True  # before the signal: an interrupt must find that there is no way back to it
             context.process(guest).kill(END_S)
@@ -135,7 +135,9 @@ class ColdExchange(Exchange):
         except OSError as error:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-            raise MachineError(f"its state cannot be kept: {error.strerror}", where=str(path)) from error
+            raise MachineError(
+                f"its device state cannot be saved: {error.strerror}", where=str(path)
+            ) from error
         return path
 
     def resume(self) -> Resumed:
@@ -156,7 +158,7 @@ class ColdExchange(Exchange):
             same = self._new.spec is not None and self._new.spec.emulator == self._new.old.emulator
             self._new.spec = replace(self._plan(), emulator=self._new.old.emulator)
             self._load(self._new.spec)
-            return f"{'a second process of it' if same else 'put back to the old emulator'}: {error.what}"
+            return f"restarted under the {'same' if same else 'old'} emulator: {error.what}"
         return ""
 
     def _load(self, spec: DomainSpec | None) -> None:
@@ -180,7 +182,7 @@ class ColdExchange(Exchange):
             except OSError as error:
                 why = f"{error.strerror or error}{self._new.last_words()}"
                 raise HypervisorError(
-                    f"the successor does not take its state: {why}", where=self._guest
+                    f"the successor does not accept the device state: {why}", where=self._guest
                 ) from error
             self._await(self._new.domain.UUIDString(), since, self._context.clock.now().raw_ns + LOAD_NS)
         self._prover.look_again(self._late(self._deadline))
@@ -198,7 +200,7 @@ class ColdExchange(Exchange):
         if failed:
             raise HypervisorError(failed, where=self._guest)
         self._over()
-        text = f"put back to the old emulator: {why}"
+        text = f"restarted under the old emulator: {why}"
         self._done = Resumed(call, self._steps.hand_out(), text, not self._new.old.tap, self._prover.result())
         return self._done
 

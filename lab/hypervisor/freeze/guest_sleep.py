@@ -55,7 +55,9 @@ class GuestSleep:
         domain, _uuid = self._context.domain(self._guest)
         spec = self._context.specs.get(self._guest)
         if spec is not None and not spec.guest_sleep:
-            raise Refused("its machine has no S3, which its plan did not ask for", where=self._guest)
+            raise Refused(
+                "its machine was started without S3, as its plan did not ask for it", where=self._guest
+            )
         deadline = self._context.clock.now().raw_ns + _AGENT_NS
         try:
             agent.wait_ready(domain, self._guest, self._context.clock, deadline)
@@ -97,7 +99,7 @@ class GuestSleep:
             self._asleep = False
             raise as_hypervisor_error(found, "its agent refused to suspend it", guest) from found
         if found is None:
-            why = "the guest did not go to sleep in time"
+            why = "the guest did not suspend to RAM in time"
             self._asleep, self.settled = False, False
             self._waking = Worker(target=self._wake_late, args=(called.real_ns,), daemon=True)
             self._waking.start()
@@ -172,4 +174,4 @@ def wake(context: LibvirtContext, guest: str) -> None:
         raise GuestError(failure.what, where=f"guest {guest}") from error
     context.strangers.add(guest)  # its devices begin anew, and the agent's channel with them
     if context.events.wait_until(lambda: unreachable.gone(context, guest) is None or None, _WAKE_S) is None:
-        raise GuestError("was told to wake up, and sleeps on", where=f"guest {guest}")
+        raise GuestError("was sent a wake-up, but is still asleep", where=f"guest {guest}")

@@ -178,12 +178,15 @@ class Exchange:
                 return f"the successor ended{self._new.last_words()}"
             for side in {self._context.domain(self._guest)[1], new_uuid, uuid}:
                 if events.qemu_since(side, "MIGRATION failed", since_real_ns):
-                    return f"the state was refused{self._new.last_words()}"
-            return "the budget is nearly used" if self._hurry.is_set() else None
+                    return f"the device state was refused{self._new.last_words()}"
+            return "the budget is nearly used up" if self._hurry.is_set() else None
 
         found = events.wait_until(look, self._context.left_s(deadline_raw_ns))
         if found is None:
-            raise HypervisorError("the successor hangs: its state was not over in time", where=self._guest)
+            raise HypervisorError(
+                "the successor hangs: the transfer of the device state did not complete in time",
+                where=self._guest,
+            )
         if found:
             raise HypervisorError(found, where=self._guest)
 
@@ -225,7 +228,7 @@ class Exchange:
                 self._go_back(str(error) or type(error).__name__)
                 raise
             if not self._token.take():
-                why = "the dead-man did so"
+                why = "the dead-man resumed it there"
                 call = Call(now := self._context.clock.now(), now)
             else:
                 call, why = self._run_successor()
@@ -284,7 +287,7 @@ class Exchange:
             worker.join(END_S)  # it runs, and is slow to say so
             return Call(called, returned[0] if returned else context.clock.now(), stamp), ""
         raise HypervisorError(
-            "the successor died when it had just begun to run; the guest is lost",
+            "the successor died just after it had begun to run; the guest is lost",
             where=self._guest,
             hint=context.logs.tail(self._new.spec.name) if self._new.spec is not None else "",
         )

@@ -70,9 +70,9 @@ class SaveRestore:
         spec = self._context.specs.get(self._guest)
         domain, uuid = self._context.domain(self._guest)
         if spec is not None and spec.memory_file is not None:
-            raise Refused("its RAM is a file of the lab's, which libvirt cannot save", where=self._guest)
+            raise Refused("its RAM is in a file of the lab, which libvirt cannot save", where=self._guest)
         folder = Path(self._freezing.save_to or self._context.home / "saved")
-        with mapped("its memory cannot be told", self._guest):
+        with mapped("libvirt does not report its memory size", self._guest):
             needed = int(domain.maxMemory()) * 1024 + _SPARE
         try:
             if not folder.is_dir():
@@ -80,14 +80,16 @@ class SaveRestore:
                 self._made = folder
             facts = os.statvfs(folder)
         except OSError as error:
-            raise MachineError(f"cannot be saved to: {error.strerror}", where=str(folder)) from error
+            raise MachineError(
+                f"guests cannot be saved there: {error.strerror}", where=str(folder)
+            ) from error
         free = facts.f_bavail * facts.f_frsize
         if free < needed:
             self.finish()
             raise MachineError(
-                f"{format_size(free >> 20 << 20)} are free, a save takes {format_size(needed >> 20 << 20)}",
+                f"{format_size(free >> 20 << 20)} free, but a save needs {format_size(needed >> 20 << 20)}",
                 where=str(folder),
-                hint="name another folder: save_to",
+                hint="set save_to to another folder",
             )
         try:
             self._look_at_restore()
@@ -113,10 +115,10 @@ class SaveRestore:
         libvirt_version = context.connection.getLibVersion()
         if numbers(version) >= _NO_FD and libvirt_version < _NO_FD_NEEDED:
             raise Refused(
-                f"this libvirt ({dotted(libvirt_version)}) cannot restore a guest into QEMU {version}: "
-                "it asks for a form of migration that QEMU 11.0 has removed",
+                f"this libvirt ({dotted(libvirt_version)}) cannot restore a guest into QEMU "
+                f"{version}: it uses a form of migration that QEMU 11.0 has removed",
                 where=guest,
-                hint="libvirt 12.1 or later can; or choose another emulator or method",
+                hint="use libvirt 12.1 or later, or another emulator or method",
             )
         spec = context.specs.get(guest)
         if spec is not None and version != running:
@@ -227,7 +229,7 @@ class SaveRestore:
             if not other:
                 raise
             self._restore("")
-            return f"put back to the old emulator: {error.what}"
+            return f"restored under the old emulator: {error.what}"
         return ""
 
     def _run(self, why: str) -> tuple[Call, str]:
@@ -245,7 +247,7 @@ class SaveRestore:
                 context.process(guest).kill(_CANCEL_S)
             context.forget(guest)
             self._restore("")
-            return context.let_run(guest), f"put back to the old emulator: {error.what}"
+            return context.let_run(guest), f"restored under the old emulator: {error.what}"
 
     def _restore(self, emulator: str) -> None:
         """emulator: "" for the one that it was saved under. HypervisorError when libvirt or QEMU refuses; the
@@ -293,5 +295,5 @@ class SaveRestore:
 
 def _emulator(domain: Any, guest: str) -> str:
     """What libvirt starts for a domain."""
-    with mapped("its description cannot be had", guest):
+    with mapped("its domain XML cannot be read", guest):
         return ET.fromstring(domain.XMLDesc(0)).findtext("devices/emulator", "")  # noqa: S314 - libvirt's own

@@ -55,7 +55,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         what = _HALTS.halts(str(task.action), dict(task.args))
         if what:
             now, host = _now(), socket.gethostname()
-            why = f"{what} would end the machine that the lab runs on"
+            why = f"{what} is refused: it would reboot the host or shut it down"
             self._write(task.get_name(), host, now, now, "failed", why, ignored=False)
             os._exit(1)  # an exception here would be a warning, and the task be done
 
