@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Drains this machine before its maintenance, says so, and takes it back into service afterwards.
+"""Drains this machine before its maintenance, acknowledges the event, and returns it to service afterwards.
 
-Asks the metadata service each second for Scheduled Events. While there is one for this machine it is drained:
-the command DRAIN has run, and then the event is acknowledged, so that nobody waits longer than needed. When
-there is none any more, whatever became of it, UNDRAIN runs. Needs Python 3.6 and nothing else.
+It polls the metadata service for Scheduled Events once a second. When there is an event for this machine, it
+runs the command DRAIN and acknowledges the event, so that the maintenance need not wait for NotBefore. When
+there is no event any more, for whatever reason, it runs UNDRAIN. It needs Python 3.6 and nothing else.
 
-What it does depends only on what the last good answer says and on whether the machine is drained. So it is
-right as well when an event is cancelled, is never seen as Started, or begins without notice, and when the
-incarnation starts again at 1: it is not looked at. Without an answer everything stays as it is.
+What it does depends only on the last valid answer and on whether the machine is drained. So it also handles
+events that are cancelled, are never seen as Started, or start without notice. It ignores the incarnation,
+which may restart at 1. Without an answer it changes nothing.
 """
 
 import argparse
@@ -24,25 +24,25 @@ from urllib.parse import urlsplit
 
 EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
 INSTANCE = "/metadata/instance?api-version=2021-02-01"
-SLOWEST = 10  # times the usual period is the longest wait between two tries that fail
+SLOWEST = 10  # the longest wait between two failed polls, in polling intervals
 MOST = 1 << 20  # bytes of an answer that are read
-BAD = (ValueError, LookupError, TypeError, RecursionError)  # what a strange document may bring about
+BAD = (ValueError, LookupError, TypeError, RecursionError)  # what an invalid document may raise
 
 log = logging.getLogger("drain")
 
 
 class NoAnswer(Exception):
-    """There is no answer, or none that can be used."""
+    """The service did not answer, or not with a valid document."""
 
 
 class Service:
-    """The metadata service. first: how long its first answer about events may take: that switches them on."""
+    """The metadata service. first: time limit of its first answer about events, which enables them."""
 
     def __init__(self, url, first, timeout):
         self.host, self.first, self.timeout = urlsplit(url).netloc, first, timeout
 
     def ask(self, verb, path, timeout, body=None):
-        """What it answers. Directly: the metadata service is never behind a proxy."""
+        """The body of its answer. No proxy: the metadata service is never behind one."""
         connection = http.client.HTTPConnection(self.host, timeout=timeout)
         try:
             connection.request(verb, path, body, {"Metadata": "true"})
@@ -75,12 +75,12 @@ class Service:
             raise NoAnswer(f"no events in the answer: {error!r}") from error
 
     def acknowledge(self, event):
-        """Let it begin now, on behalf of all machines that it names."""
+        """Let the event start now, on behalf of all machines that it names."""
         self.ask("POST", EVENTS, self.timeout, json.dumps({"StartRequests": [{"EventId": event["EventId"]}]}))
 
 
 class Handler:
-    """What is known and done here. drained: whether DRAIN has run, and UNDRAIN has not since."""
+    """The state of this machine. drained: DRAIN has succeeded, and UNDRAIN has not since."""
 
     def __init__(self, service, options):
         self.service, self.options = service, options
@@ -90,7 +90,7 @@ class Handler:
         self.troubles = {}
 
     def turn(self):
-        """Ask once, and do what follows. False when there was no answer."""
+        """Poll once and act on the answer. False when there was no answer."""
         try:
             if self.name is None:
                 self.name = self.service.name()
@@ -121,14 +121,14 @@ class Handler:
             self.service.acknowledge(event)
             log.info("%s acknowledged", event["EventId"])
             self.complain("acknowledging", "")
-        except NoAnswer as error:  # it is still Scheduled then, or gone: the next answer tells
+        except NoAnswer as error:  # it is still Scheduled, or gone: the next answer shows which
             self.complain("acknowledging", str(error))
 
     def run(self, what, command, event=None):
-        """Run one of the user's commands; whether it has succeeded. It is told the event, if any."""
+        """Run one of the user's commands, with the event, if any, in its environment. True when it succeeds."""
         told = {"EVENT_ID": event["EventId"], "EVENT_TYPE": event["EventType"]} if event else {}
         status = subprocess.call(["/bin/sh", "-c", command], env=dict(os.environ, **told))
-        self.complain(what, f"ended with {status}, is tried again" if status else "")
+        self.complain(what, f"exit status {status}, will be retried" if status else "")
         return status == 0
 
     def mark(self, drained):
@@ -143,7 +143,7 @@ class Handler:
             self.complain("state", str(error))
 
     def tell(self, events):
-        """One line for each change."""
+        """Log one line for each change."""
         now = {event["EventId"]: event for event in events}
         for event_id, event in now.items():
             if self.seen.get(event_id, {}).get("EventStatus") != event["EventStatus"]:
@@ -163,9 +163,9 @@ class Handler:
         self.seen = now
 
     def complain(self, about, trouble):
-        """One line for each change. "": all is well."""
+        """Log one line for each change. trouble: "" when all is well."""
         if trouble != self.troubles.get(about, ""):
-            log.info("%s: %s", about, trouble or "well again")
+            log.info("%s: %s", about, trouble or "works again")
         self.troubles[about] = trouble
 
 
@@ -174,21 +174,21 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--drain", metavar="COMMAND", default=say("DRAIN", "true"), help="takes this machine out of service")
-    add("--undrain", metavar="COMMAND", default=say("UNDRAIN", "true"), help="brings it back")
+    add("--undrain", metavar="COMMAND", default=say("UNDRAIN", "true"), help="returns it to service")
     add(
         "--state",
         metavar="FILE",
         type=Path,
         default=say("STATE"),
-        help="is there while drained: outlives a reboot",
+        help="exists while drained: outlives a reboot",
     )
-    add("--for-all", action="store_true", help="acknowledge also events that name other machines too")
-    add("--watch-only", action="store_true", help="write down what is seen, and do nothing")
-    add("--once", action="store_true", help="look once, do nothing; fails when there is no answer")
-    add("--url", default=say("URL", "http://169.254.169.254"), help="where the metadata service is")
-    add("--every", type=float, metavar="SECONDS", default=1.0, help="between two looks; 1")
-    add("--timeout", type=float, metavar="SECONDS", default=10.0, help="for an answer; 10")
-    add("--first", type=float, metavar="SECONDS", default=150.0, help="for the first answer; 150")
+    add("--for-all", action="store_true", help="acknowledge events that name other machines too")
+    add("--watch-only", action="store_true", help="print events, do nothing else")
+    add("--once", action="store_true", help="poll once, do nothing else; fails without an answer")
+    add("--url", default=say("URL", "http://169.254.169.254"), help="address of the metadata service")
+    add("--every", type=float, metavar="SECONDS", default=1.0, help="polling interval; 1")
+    add("--timeout", type=float, metavar="SECONDS", default=10.0, help="time limit time limit for an answer; 10")
+    add("--first", type=float, metavar="SECONDS", default=150.0, help="time limit time limit for the first answer; 150")
     options = parser.parse_args()
     options.watch_only = options.watch_only or options.once
     return options

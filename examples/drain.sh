@@ -1,28 +1,28 @@
 #!/bin/sh
-# Drains this machine before its maintenance, says so, and takes it back into service afterwards.
+# Drains this machine before its maintenance, acknowledges the event, and returns it to service afterwards.
 #
-# The same as drain.py, for machines without Python: a POSIX shell with curl and awk. Asks the metadata
-# service each second for Scheduled Events. While there is one for this machine it is drained: the command
-# DRAIN has run, and then the event is acknowledged, so that nobody waits longer than needed. When there is
-# none any more, whatever became of it, UNDRAIN runs.
+# The same as drain.py for machines without Python, in POSIX shell with curl and awk. It polls the metadata
+# service for Scheduled Events once a second. When there is an event for this machine, it runs the command
+# DRAIN and acknowledges the event, so that the maintenance need not wait for NotBefore. When there is no event
+# any more, for whatever reason, it runs UNDRAIN.
 #
-# What it does depends only on what the last good answer says and on whether the machine is drained. So it is
-# right as well when an event is cancelled, is never seen as Started, or begins without notice, and when the
-# incarnation starts again at 1: it is not looked at. Without an answer everything stays as it is.
+# What it does depends only on the last valid answer and on whether the machine is drained. So it also handles
+# events that are cancelled, are never seen as Started, or start without notice. It ignores the incarnation,
+# which may restart at 1. Without an answer it changes nothing.
 set -u
 usage() {
     cat <<EOF
 usage: drain.sh [options]; in the environment: DRAIN, UNDRAIN, STATE, URL
   --drain COMMAND    takes this machine out of service
-  --undrain COMMAND  brings it back
-  --state FILE       is there while drained: outlives a reboot
-  --for-all          acknowledge also events that name other machines too
-  --watch-only       write down what is seen, and do nothing
-  --once             look once, do nothing; fails when there is no answer
-  --url URL          where the metadata service is
-  --every SECONDS    between two looks; 1
-  --timeout SECONDS  for an answer; 10
-  --first SECONDS    for the first answer, by which the service is switched on; 150
+  --undrain COMMAND  returns it to service
+  --state FILE       exists while drained: outlives a reboot
+  --for-all          acknowledge events that name other machines too
+  --watch-only       print events, do nothing else
+  --once             poll once, do nothing else; fails without an answer
+  --url URL          address of the metadata service
+  --every SECONDS    polling interval; 1
+  --timeout SECONDS  time limit for an answer; 10
+  --first SECONDS    time limit for the first answer, which enables the service; 150
 EOF
 }
 
@@ -58,14 +58,14 @@ TAB=$(printf '\t')
 
 log() { echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) $*"; }
 
-# One line for each change of what is wrong with $1, a word; $2 is "" when nothing is.
+# Log one line for each change of the trouble with $1, a word; $2 is "" when there is none.
 complain() {
     eval "before=\${wrong_$1-} wrong_$1=\$2"
-    [ "$before" = "$2" ] || log "$1: ${2:-well again}"
+    [ "$before" = "$2" ] || log "$1: ${2:-works again}"
 }
 
-# Ask the metadata service, which is never behind a proxy; its answer is left in $body. Fails, and says why in
-# $body, when there is none within $1 seconds.
+# Ask the metadata service, which is never behind a proxy, and leave its answer in $body. Without an answer
+# within $1 seconds it fails, with the reason in $body.
 ask() {
     body=$(curl -sS --noproxy '*' -H 'Metadata: true' -w '\n%{http_code}' -m "$@" 2>&1) || {
         body=${body#*curl: } body=${body%%"$NEWLINE"*}
@@ -75,9 +75,9 @@ ask() {
     [ "$code" = 200 ] || { body="HTTP $code"; return 1; }
 }
 
-# The events in a document, one a line, tab-separated: id, type, status, whom it is for (alone: this machine,
-# mine: others too, others), not before, resources. Fails when it is no such document. This is all of JSON but
-# the escapes of other characters than " \ and /.
+# The events in a document, one per line, tab-separated: id, type, status, for whom (alone: this machine,
+# mine: others too, others), not before, resources. Fails when the document is not valid. It parses all of
+# JSON but the escapes of characters other than " \ and /.
 events() {
     printf '%s\n' "$1" | awk -v name="$name" '
         { text = text $0 "\n" }
@@ -134,7 +134,7 @@ events() {
         }'
 }
 
-# One line for each change from the events before to those now.
+# Log one line for each change of the events.
 tell() {
     while IFS=$TAB read -r id type status whose when who; do
         [ -n "$id" ] || continue
@@ -154,10 +154,10 @@ EOF
     seen=$1
 }
 
-# Run one of the user's commands, $2, told the event, if any.
+# Run one of the user's commands, $2, with the event, if any, in its environment.
 run() {
     EVENT_ID=${3-} EVENT_TYPE=${4-} /bin/sh -c "$2" </dev/null || {
-        complain "$1" "ended with $?, is tried again"
+        complain "$1" "exit status $?, will be retried"
         return 1
     }
     complain "$1" ''
@@ -182,8 +182,8 @@ EOF
     while IFS=$TAB read -r id _ status whose _; do
         [ "$status" = Scheduled ] || continue
         [ "$whose" = alone ] || [ -n "$for_all" ] || continue
-        # Let it begin now, on behalf of all machines that it names. When that fails it is still Scheduled, or
-        # gone: the next answer tells.
+        # Let it start now, on behalf of all machines that it names. If that fails, the event is still
+        # Scheduled, or gone: the next answer shows which.
         if ask "$timeout" -d "{\"StartRequests\": [{\"EventId\": \"$id\"}]}" "$EVENTS"; then
             log "$id acknowledged"
             complain acknowledging ''
@@ -195,7 +195,7 @@ $mine
 EOF
 }
 
-# Ask once, and do what follows. Fails when there was no answer.
+# Poll once and act on the answer. Fails when there was no answer.
 turn() {
     if [ -z "$name" ]; then
         ask "$timeout" "$NAME" || { complain service "$body"; return 1; }

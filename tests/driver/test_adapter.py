@@ -145,7 +145,9 @@ def test_start_list_destroy(lab: LibvirtHypervisor, home: Path) -> None:
 
 def test_a_guest_of_that_name_already_there(lab: LibvirtHypervisor, home: Path) -> None:
     lab.define_and_start(spec_of("web-0", home))
-    with pytest.raises(HypervisorError, match="a guest of this name already, of run r1, running") as raised:
+    with pytest.raises(
+        HypervisorError, match="a guest of this name exists already, of run r1, running"
+    ) as raised:
         lab.define_and_start(spec_of("web-0", home, run="r2"))
     # Without it, recover would look at the embedded driver.
     assert raised.value.hint.endswith("freezelab recover --connect test:///default")

@@ -27,7 +27,7 @@ def runs(lab: LibvirtHypervisor) -> dict[str, str]:
 
 def test_a_run_s_guest_comes_before_a_kept_one(lab: LibvirtHypervisor, home: Path) -> None:
     lab.define_and_start(kept_guest(home))
-    with pytest.raises(HypervisorError, match="a guest of this name already, of run kept-1"):
+    with pytest.raises(HypervisorError, match="a guest of this name exists already, of run kept-1"):
         lab.define_and_start(kept_guest(home, "kept-2"))
     lab.define_and_start(spec_of("web-0", home))
     lab.freeze("web-0", SUSPEND, 1 << 62)

@@ -208,7 +208,7 @@ def test_errors_and_restarts_change_nothing(site: Site) -> None:
     faults = ServiceFaults(answers=(Fault.GONE, Fault.TOO_MANY, Fault.BROKEN, Fault.HANG), restarts=True)
     other = site.announce("web-1", spec=Announcement(notice_ns=0, service=faults))
     site.handler.says(f"{other} Freeze Started")
-    for told in ("service: HTTP 410", "service: HTTP 429", "service: HTTP 500", "timed out", "well again"):
+    for told in ("service: HTTP 410", "service: HTTP 429", "service: HTTP 500", "timed out", "works again"):
         assert told in site.handler.log
     assert site.handler.acts == ["drain/Freeze"]
     site.announcer.all_clear([event])
@@ -227,7 +227,7 @@ def test_the_first_answer_may_be_late(program: str, tmp_path: Path) -> None:
 def test_what_fails_is_not_acknowledged(site: Site, tmp_path: Path) -> None:
     site.start(DRAIN=f"[ -e {tmp_path}/ready ] && echo drain >> {tmp_path}/acts")
     event = site.announce("web-0")
-    site.handler.says("DRAIN: ended with 1, is tried again")
+    site.handler.says("DRAIN: exit status 1, will be retried")
     assert site.announcer.state([event]) is State.SCHEDULED
     (tmp_path / "ready").touch()
     site.becomes(event, State.STARTED)
