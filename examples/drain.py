@@ -125,7 +125,7 @@ class Handler:
             self.complain("acknowledging", str(error))
 
     def run(self, what, command, event=None):
-        """Run one of the user's commands, with the event, if any, in its environment. True when it succeeds."""
+        """Run one of the user's commands, with the event in its environment. True when it succeeds."""
         told = {"EVENT_ID": event["EventId"], "EVENT_TYPE": event["EventType"]} if event else {}
         status = subprocess.call(["/bin/sh", "-c", command], env=dict(os.environ, **told))
         self.complain(what, f"exit status {status}, will be retried" if status else "")
