@@ -187,8 +187,8 @@ def parse():
     add("--once", action="store_true", help="poll once, do nothing else; fails without an answer")
     add("--url", default=say("URL", "http://169.254.169.254"), help="address of the metadata service")
     add("--every", type=float, metavar="SECONDS", default=1.0, help="polling interval; 1")
-    add("--timeout", type=float, metavar="SECONDS", default=10.0, help="time limit time limit for an answer; 10")
-    add("--first", type=float, metavar="SECONDS", default=150.0, help="time limit time limit for the first answer; 150")
+    add("--timeout", type=float, metavar="SECONDS", default=10.0, help="time limit for an answer; 10")
+    add("--first", type=float, metavar="SECONDS", default=150.0, help="limit for the first answer; 150")
     options = parser.parse_args()
     options.watch_only = options.watch_only or options.once
     return options
