@@ -147,8 +147,8 @@ def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
             text = _with(text, f"{word}: {_whose(run, row)}")
         elif row.cycle.resync.said:
             text += f"; {row.cycle.resync.said}"
-            if row.cycle.resync.said.startswith("failed") and row.cycle.resync.time_ns is not None:
-                text += "; the clock was set nevertheless" if row.cycle.resync.correction == "step" else ""
+            if row.cycle.resync.said.startswith("failed") and row.cycle.resync.correction == "step":
+                text += "; the clock was set nevertheless"
         if len(groups) > 1:
             lead = [(row.guest.name.ljust(wide + 2), "")]
         page.labelled(label, text, before=lead)
