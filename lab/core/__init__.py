@@ -1,4 +1,4 @@
-"""Pure: values in, values out. No clock, no I/O.
+"""The pure part of the lab: functions from values to values, without a clock and without I/O.
 
 Values:
 - `units`: durations and sizes as people write them. `quantities`: measured ones in words.

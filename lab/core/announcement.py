@@ -1,5 +1,5 @@
-"""What an announcement of the lab's comes to: the event's type, its notice, its duration, its words, and the
-rules of the service that tells of it."""
+"""From a playbook's `announce` section to a notice: the event's type, its notice, its duration, its
+description, and the rules of the service that publishes it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Notice, 
 from lab.core.units import NS_PER_S
 
 RATE_LIMIT = 5
-"""Requests a second of one guest that the real service answers."""
+"""The most requests a second from one guest that the real service answers."""
 
 DURATIONS_S = (5, 9, 30)
-"""What a Freeze is announced to take at most, in seconds; 6 was seen as well."""
+"""The usual DurationInSeconds of a Freeze; 6 has been observed as well."""
 
 _MAINTENANCE = "Host server is undergoing maintenance."
 _WORDS = {
@@ -25,7 +25,8 @@ _WORDS = {
     EventType.PREEMPT: "The Virtual Machine will be evicted.",
     EventType.TERMINATE: "The Virtual Machine will be terminated.",
 }
-"""What Azure's simulator of Scheduled Events says of the platform's events. Terminate's is in its manner."""
+"""Descriptions of the platform's events, from Azure's simulator of Scheduled Events. Terminate's is worded
+like them."""
 
 _WORDS_OF_USER = {
     EventType.REBOOT: "Virtual machine is going to be restarted as requested by authorized user.",
@@ -34,21 +35,21 @@ _WORDS_OF_USER = {
 
 
 def event_type(spec: Announcement, patch: Patch) -> EventType:
-    """As announced, else by what the patch asks of the guests."""
+    """The event's type: as announced, else derived from what the patch requires of the guests."""
     if spec.type is not None:
         return spec.type
     return EventType.REBOOT if patch.impact is Impact.REBOOT else EventType.FREEZE
 
 
 def notice_ns(spec: Announcement, kind: EventType) -> int:
-    """From the publication to NotBefore in real time."""
+    """The real time from the publication to NotBefore."""
     enabled = kind.minimum_notice_s * NS_PER_S if spec.notice_ns is None else spec.notice_ns
     return spec.real_ns(enabled)
 
 
 def duration_s(spec: Announcement, kind: EventType, cycle: CycleSpec) -> int:
-    """DurationInSeconds. Of a Freeze the shortest usual one that the patch and the freeze's own overhead fit
-    in; UNKNOWN_S when they fit in none, and for all other types."""
+    """DurationInSeconds. For a Freeze it is the shortest usual duration that is long enough for the patch and
+    the method's overhead, or UNKNOWN_S if none is; for all other types it is UNKNOWN_S."""
     if spec.duration_s is not None:
         return spec.duration_s
     if kind is not EventType.FREEZE:
@@ -57,7 +58,7 @@ def duration_s(spec: Announcement, kind: EventType, cycle: CycleSpec) -> int:
 
 
 def notice_of(group: str, resources: Sequence[str], spec: Announcement, cycle: CycleSpec) -> Notice:
-    """What one delivery group is told."""
+    """The notice for one delivery group."""
     kind = event_type(spec, cycle.patch)
     return Notice(
         group,
@@ -73,7 +74,7 @@ def notice_of(group: str, resources: Sequence[str], spec: Announcement, cycle: C
 def notices_beside(
     group: str, resources: Sequence[str], spec: Announcement, cycle: CycleSpec
 ) -> list[Notice]:
-    """What the group is told of at the same time."""
+    """The notices of the further events (`others`) of the same group."""
     return [
         notice_of(
             group,
@@ -96,7 +97,7 @@ def _description(kind: EventType, source: EventSource) -> str:
 
 
 def rules_of(announcement: Announcement) -> Rules:
-    """How a service behaves that this is announced through."""
+    """The rules of a service that publishes this announcement."""
     faults = announcement.service
     return Rules(
         time_factor=announcement.time_factor,
@@ -106,8 +107,8 @@ def rules_of(announcement: Announcement) -> Rules:
 
 
 def groups_of(instances: Iterable[InstanceInfo]) -> dict[str, str]:
-    """Each guest's delivery group: its availability set. A guest in none is a group of its own, which has no
-    set's name, whatever guests and sets are called."""
+    """Each guest's delivery group: its availability set. A guest in no set is a group of its own, whose name
+    differs from all names of sets."""
     given = list(instances)
     taken = {about.availability_set for about in given}
     groups: dict[str, str] = {}
@@ -123,8 +124,8 @@ def groups_of(instances: Iterable[InstanceInfo]) -> dict[str, str]:
 
 
 def together(states: Iterable[State]) -> State:
-    """The state of events that were announced together, see ports.Announcer.state. Those that nobody was told
-    of do not count beside others. NOT_ENABLED for none."""
+    """The common state of events that were announced together; see ports.Announcer.state. Events that are not
+    enabled do not count beside others. NOT_ENABLED if there are none."""
     given = set(states)
     for state in (State.SCHEDULED, State.CANCELLED):
         if state in given:

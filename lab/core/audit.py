@@ -1,10 +1,10 @@
-"""A guest's own claims held against the truth, through the whole cycle.
+"""Compares a guest's own claims with its true offset, through the whole cycle.
 
-The truth at a claim needs no assumption about who steps or slews the guest's REALTIME: the watcher looked
-at REALTIME against MONOTONIC_RAW inside the guest when the claim was made, and MONOTONIC_RAW's offset is
-known from the readings, carried at a rate that they bound. What is taken for granted is that between two
-looks the offset lies between what they show: a step away and back within a claim (some milliseconds) or
-between two points of the truth (100 ms at most) is not seen.
+The truth at a claim needs no assumption about who steps or slews the guest's REALTIME: the watcher in the
+guest compares REALTIME with MONOTONIC_RAW when the claim is made, and MONOTONIC_RAW's offset is known from
+the readings, carried at a rate that they bound. The only assumption is that between two comparisons the
+offset lies between their values: a step there and back within a claim (some milliseconds) or between two
+points (at most 100 ms) is not seen.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class AuditPoint:
 
 
 class _Window:
-    """Readings without a pause between them, at one rate of the guest's MONOTONIC_RAW."""
+    """Readings without a pause between them, with one rate of the guest's MONOTONIC_RAW."""
 
     def __init__(self, readings: Sequence[Reading], rate: Rate) -> None:
         raw = samples(readings, GuestClock.RAW)
@@ -81,7 +81,7 @@ class _Window:
         return _together(found)
 
     def point(self, claim: Claim) -> AuditPoint:
-        """The truth at a claim that was made in this window."""
+        """The true offset at a claim that was made in this window."""
         one, two = self.raw_offset(claim.from_raw_ns), self.raw_offset(claim.to_raw_ns)
         host = Interval(claim.from_raw_ns - one.high_ns, max(claim.to_raw_ns, claim.from_raw_ns) - two.low_ns)
         if claim.apart_ns is not None:
@@ -98,7 +98,7 @@ def _hull(given: Sequence[Interval]) -> Interval:
 
 
 def _together(given: Iterable[Interval]) -> Interval:
-    """What all agree on, or all of it when they contradict each other."""
+    """The intersection of the intervals, or their hull when they contradict each other."""
     found = list(given)
     return intersect(found) or _hull(found)
 
@@ -106,8 +106,9 @@ def _together(given: Iterable[Interval]) -> Interval:
 class Truth:
     """The guest's REALTIME offset in a cycle, at its claims and at its readings.
 
-    stop_guest, resume_guest: the guest's MONOTONIC_RAW then, None when it is not known. In regime resumed
-    they are the same instant, so a claim beside it may be of either side; then the truth is either.
+    stop_guest, resume_guest: the guest's MONOTONIC_RAW at the stop and at the resume; None when it is not
+    known. In regime resumed both have the same value, so a claim beside it may belong to either side; then
+    its interval contains both.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Truth:
         return [p for window in (self.before, self.after) if window is not None for p in window.points]
 
     def at(self, claim: Claim) -> AuditPoint | None:
-        """The truth at a claim, None when it is not known."""
+        """The true offset at a claim; None when it is not known."""
         if self._stop is None or self._resume is None or self.before is None or self.after is None:
             return None
         if claim.to_raw_ns < self._stop.low_ns:
@@ -150,7 +151,8 @@ class _Placed:
 
     @property
     def wrong_by_ns(self) -> int:
-        """How much the clock was certainly off beyond what was claimed; not positive when it may be right."""
+        """By how much the offset certainly exceeds the claimed bound; not positive when the claim may be
+        right."""
         if self.truth is None or not self.claim.stands:
             return 0
         return self.truth.offset.smallest_ns - self.claim.claimed_ns
@@ -173,14 +175,15 @@ def _audit(source: str, placed: Sequence[_Placed], points: Sequence[AuditPoint],
 
 @dataclass(frozen=True)
 class _Pause:
-    """Host MONOTONIC_RAW: certainly in the pause from inner.low_ns to inner.high_ns, certainly not outside of
-    outer. Nothing is claimed while nobody can ask, so it is no part of how long something was claimed."""
+    """A pause on the host's MONOTONIC_RAW: certainly from inner.low_ns to inner.high_ns, certainly not
+    outside of outer. Nothing can ask a paused guest, so a pause does not count in the time for which
+    something was claimed."""
 
     inner: Interval
     outer: Interval
 
     def least(self, begin: int, end: int) -> int:
-        """The time from `begin` to `end` without the pause, at least."""
+        """The least time from `begin` to `end` without the pause."""
         return max(0, end - begin - _common(begin, end, self.outer))
 
     def most(self, begin: int, end: int) -> int:
@@ -192,10 +195,10 @@ def _common(begin: int, end: int, other: Interval) -> int:
 
 
 def _wrong_for(placed: Sequence[_Placed], points: Sequence[AuditPoint], pause: _Pause) -> Interval:
-    """How long a claim stood that was wrong. A claim stands until the next one of its source. At least: over
-    runs of points at which the clock is certainly off by more than the claim that stands, of claims that
-    were wrong when they were made. At most: over runs at which it may be, from the point before to the one
-    after."""
+    """For how long a wrong claim was in force. A claim is in force until the next one of its source. The
+    lower bound counts runs of points at which the clock is certainly off by more than the claim in force, for
+    claims that were wrong when they were made. The upper bound counts runs at which it may be, from the point
+    before to the point after."""
     low = high = 0
     run: list[AuditPoint] = []
     doubt: list[AuditPoint] = []
@@ -228,9 +231,9 @@ def _wrong_for(placed: Sequence[_Placed], points: Sequence[AuditPoint], pause: _
 
 
 def _unsynced_for(placed: Sequence[_Placed], points: Sequence[AuditPoint], pause: _Pause) -> Interval:
-    """How long the source said that the clock is not synchronised: at least from the first to the last such
-    claim of a run, at most from the claim before the run to the one after it, or to the end of what was
-    seen."""
+    """For how long the source reported that the clock is not synchronised. The lower bound is from the first
+    to the last such claim of a run; the upper bound from the claim before the run to the one after it, or to
+    the end of the watch."""
     low = high = 0
     run: list[AuditPoint] = []
     before: AuditPoint | None = None
@@ -261,8 +264,9 @@ def _example(placed: _Placed) -> str:
 
 
 def audit(claims: Sequence[Claim], truth: Truth, stop: Call, resume: Call, frozen: bool) -> tuple[Audit, ...]:
-    """Each source's claims held against the truth, in the order in which the sources first spoke. A claim is
-    wrong only when the clock was certainly off by more than it says, whenever in its interval it was made."""
+    """Compares each source's claims with the truth, sources in the order of their first claim. A claim is
+    wrong only when the clock was certainly off by more than the claimed bound throughout the claim's
+    interval."""
     if not claims:
         return ()
     nothing = Interval(stop.called.raw_ns, stop.called.raw_ns)

@@ -13,12 +13,12 @@ Z = 1.959964
 """The normal distribution's 97.5 % point."""
 
 EACH = 0.975
-"""Confidence of each of two medians whose ratio is to be had at 95 % (Bonferroni)."""
+"""The confidence of each of two medians for a ratio at 95 % (Bonferroni)."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """low, high: the 95 % interval; None where the sample is too small for it."""
+    """An estimated value. low, high: its 95 % interval; None where the sample is too small for one."""
 
     value: float
     low: float | None
@@ -77,12 +77,12 @@ def slope(points: Sequence[tuple[float, float]]) -> Estimate | None:
 
 
 Bounded = tuple[float, float, float]
-"""low, value, high of one measurement."""
+"""The lower bound, value and upper bound of one measurement."""
 
 
 def ratio(over: Sequence[Bounded], under: Sequence[Bounded]) -> Estimate | None:
-    """The ratio of two medians of what is positive. The interval holds at 95 % whatever the distributions,
-    and includes every measurement's own bounds. None where there is none."""
+    """The ratio of two medians of positive values. The interval holds at 95 % for any distributions, and
+    includes the bounds of every measurement. None without measurements on either side."""
     if not over or not under:
         return None
     top, bottom = bounded_quantile(over, 0.5, EACH), bounded_quantile(under, 0.5, EACH)

@@ -1,8 +1,4 @@
-"""Which of what was observed is of the boot that was to be frozen.
-
-A guest may reboot by itself. MONOTONIC_RAW begins anew then, and whatever a new boot says is of other clocks,
-of another sampler, and of other programs: nothing of it is believed for the old boot.
-"""
+"""Selects the observations of the boot that was to be frozen."""
 
 from __future__ import annotations
 
@@ -20,9 +16,9 @@ FREE = Rate.within(UNKNOWN_DRIFT_PPM + PHI_PPM)
 
 @dataclass(frozen=True)
 class Boots:
-    """observation: what is of the boot before the freeze. another: the guest was certainly seen in another
-    boot. when: between which instants of the host's MONOTONIC_RAW the first was last seen and the second
-    first seen; None where no reading tells."""
+    """Observations divided by boot. observation: those of the boot before the freeze. another: the guest was
+    certainly observed in another boot. when: from the last observation of the first boot to the first one of
+    the second, host MONOTONIC_RAW; None where no reading bounds it."""
 
     observation: Observation
     another: bool
@@ -30,11 +26,8 @@ class Boots:
 
 
 def _new(earlier: Reading, later: Reading, still_ns: int, known: bool) -> bool:
-    """Whether the later reading is of another boot. still_ns: for how long the clocks may have stood still
-    in between. known: there was another boot by the end, says its boot_id.
-
-    Within a boot MONOTONIC_RAW never goes back. Where another boot is known of, a clock that lost more time
-    than it may have stood still is that one's.
+    """True when the later reading is of another boot. still_ns: for how long the clocks may have stood still
+    between the readings. known: the boot_id at the end shows that there was another boot.
     """
     raw = GuestClock.RAW
     if later.t1.raw_ns < earlier.t4.raw_ns:
@@ -59,7 +52,8 @@ def _still_ns(obs: Observation, earlier: Reading, later: Reading) -> int:
 
 
 def _beats(beats: Sequence[Heartbeat], until_raw_ns: int | None) -> tuple[Heartbeat, ...]:
-    """Those of the first boot: until one is of an earlier time, or arrives when another boot was seen."""
+    """The heartbeats of the first boot: until one has an earlier time, or arrives after another boot was
+    observed."""
     in_order: list[Heartbeat] = []
     for beat in beats:
         if in_order and beat.sent_raw_ns < in_order[-1].sent_raw_ns:
@@ -71,7 +65,7 @@ def _beats(beats: Sequence[Heartbeat], until_raw_ns: int | None) -> tuple[Heartb
 
 
 def of_first_boot(obs: Observation) -> Boots:
-    """What is of the boot before the freeze. Of a patch that reboots core.reboot tells."""
+    """Divides the observations by boot. For a patch with a reboot see core.reboot."""
     first, last = obs.facts_before, obs.facts_after
     ids = [facts.boot_id for facts in (first, last) if facts is not None]
     known, same = len(set(ids)) == 2, len(ids) == 2 and len(set(ids)) == 1

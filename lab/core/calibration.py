@@ -1,10 +1,11 @@
-"""How exact the lab is on this machine: pauses of known length, measured as if nobody had told.
+"""The lab's measurement error on this host, from pauses of known length that are measured without that
+knowledge.
 
 A calibration is a function of a run's history. The run's cycles are of three kinds:
 
-    control   nobody stops the guest: what is reported all the same is the noise floor
-    sigstop   the guest's QEMU stopped by a signal: all its threads from the end of the stop call to the start
-              of the call that continued them, none before the one and after the other. The guest's clocks
+    control   the guest is not stopped: what is reported is the noise floor
+    sigstop   a signal stops the guest's QEMU: all its threads from the end of the stop call to the start of
+              the call that continued them, none before the former and after the latter. The guest's clocks
               run on (regime jumped)
     suspend   QEMU's own stop and cont. It stamps both, when it has stopped the guest and before it lets it go
               (softmmu/cpus.c, do_vm_stop and vm_prepare_start). The clocks stand still (regime resumed)
@@ -41,7 +42,8 @@ from lab.core.witnesses import (
 )
 
 VALID_NS = 30 * 24 * 3600 * NS_PER_S
-"""How long a calibration holds. Nothing ages by itself here; but libraries and neighbours change unseen."""
+"""How long a calibration is valid. Nothing in it ages, but libraries and the load of the host change
+unnoticed."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Shot:
-    """One injected pause. asked_ns: the length that was wanted. known: what it was; measured: what the
-    guest's side says, None when it says nothing."""
+    """One injected pause. asked_ns: the requested length. known: its true length. measured: the length from
+    the guest's side alone; None when that has none."""
 
     method: FreezeMethod
     asked_ns: int
@@ -64,20 +66,20 @@ class Shot:
 
     @property
     def error_ns(self) -> int | None:
-        """Measured minus known."""
+        """The measured length minus the known one, at their best values."""
         return None if self.measured is None else self.measured.value_ns - self.known.value_ns
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What the errors of several pauses come to, in nanoseconds.
+    """Statistics of the errors of several pauses, in nanoseconds.
 
-    count: pauses that were measured; lost: that were not. bias_ns: the median error, with its 95 % limits
-    (None: too few). low_ns, high_ns: the 95 % range of the errors, by order statistics (of fewer than 40
-    pauses: the smallest and the largest). met: of how many the interval meets the known one, so that it may
-    contain the truth; contained: of how many it contains all of the known one, so that it certainly does.
-    coverage_low: the share of all pauses that is met, at least, with a confidence of 95 %.
-    width_ns: the median width of the measured intervals.
+    count: pauses with a measurement; lost: pauses without one. bias_ns: the median error, with its 95 %
+    limits (None: too few). low_ns, high_ns: the 95 % range of the errors, by order statistics (of fewer than
+    40 pauses: the smallest and the largest). met: the number of pauses whose interval overlaps the known one,
+    so that it may contain the truth; contained: the number whose interval contains all of the known one, so
+    that it certainly does. coverage_low: lower limit of the share of pauses that are met, with a confidence
+    of 95 %. width_ns: the median width of the measured intervals.
     """
 
     count: int
@@ -104,8 +106,8 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Noise:
-    """What cycles without a pause show. hole_ns: the largest hole in the guest's sampler. pause_ns: the
-    largest pause that the guest's side would report, bound_ns its largest upper bound."""
+    """Results of cycles without a pause. hole_ns: the largest hole in the guest's sampler. pause_ns: the
+    largest pause that the guest's side would report; bound_ns: its largest upper bound."""
 
     cycles: int
     hole_ns: int
@@ -126,7 +128,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class CalibratedMachine:
-    """What a calibration depends on. id: a digest of the machine's id."""
+    """The facts about the host that a calibration depends on. id: a digest of the machine's id."""
 
     id: str
     cpu: str
@@ -136,8 +138,8 @@ class CalibratedMachine:
 
 
 def stale_why(made_real_ns: int, machine: CalibratedMachine, now_real_ns: int, now: CalibratedMachine) -> str:
-    """Why a calibration of `machine`, made at host REALTIME `made_real_ns`, does not hold `now`; "" when it
-    does."""
+    """Why a calibration of `machine`, made at host REALTIME `made_real_ns`, is not valid for `now`; "" when
+    it is."""
     if machine.id != now.id:
         return "it is of another machine"
     for name in ("cpu", "kernel", "qemu", "accelerator"):
@@ -152,7 +154,7 @@ def stale_why(made_real_ns: int, machine: CalibratedMachine, now_real_ns: int, n
 
 
 def known_pause(obs: Observation) -> Value | None:
-    """The pause that was injected, from the host's stamps alone; None when there was none."""
+    """The injected pause, from the host's stamps alone; None when there was none."""
     if not obs.frozen or obs.stop is None or obs.resume is None:
         return None
     interval = hypervisor_witness(obs.stop, obs.resume)
@@ -239,7 +241,7 @@ def share_at_least(hits: int, of: int, confidence: float = 0.95) -> float:
 
 
 def accuracy(shots: Sequence[Shot]) -> Accuracy | None:
-    """What the shots come to; None when not one was measured."""
+    """Statistics of the shots; None when none was measured."""
     pairs = [(shot.known, shot.measured) for shot in shots if shot.measured is not None]
     if not pairs:
         return None
@@ -278,8 +280,8 @@ def _noise(found: Sequence[tuple[Value, int]]) -> Noise | None:
 
 
 def calibrate(observations: Sequence[tuple[int, Observation]]) -> Figures | None:
-    """The calibration from all cycles of a run on one guest: (length asked for, what was observed). None when
-    not one pause was measured. The guest is the same throughout, whatever cells its cycles belong to."""
+    """The calibration from all cycles of a run on one guest: (requested length, observation). None when no
+    pause was measured. The guest is the same throughout, whatever cells its cycles belong to."""
     one = [replace(obs, cell="") for _asked, obs in observations]
     rate_of = known_rates(one)
     shots: list[Shot] = []

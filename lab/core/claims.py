@@ -1,4 +1,4 @@
-"""What a guest's own programs said of its clock, held against the truth."""
+"""A guest's own statements about its clock, and the result of comparing them with the truth."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from lab.core.clock import Interval
 from lab.core.units import NS_PER_MS
 
 UNNAMED_NS = 125 * NS_PER_MS
-"""What "synchronised" without a bound is held against: the step threshold of RFC 5905 (appendix A.1.1, STEPT
-0.125 s), beyond which a client of NTP itself no longer takes its clock for one to be adjusted."""
+"""The bound of a claim "synchronised" that names none: the step threshold of RFC 5905 (appendix A.1.1, STEPT
+0.125 s), beyond which an NTP client no longer regards its clock as adjustable."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement, made somewhen in [from_raw_ns, to_raw_ns] of the guest's MONOTONIC_RAW.
+    """One statement, made at some time in [from_raw_ns, to_raw_ns] of the guest's MONOTONIC_RAW.
 
-    source: the program and what it was asked, such as "chronyc tracking", "adjtimex", "timedatectl", "ntpq".
-    synced: whether it says that the clock is synchronised; None when it does not say.
-    bound_ns: the largest error that the clock can have by what it says; None when it names none.
-    text: what it said, in short.
-    apart_ns: REALTIME minus MONOTONIC_RAW in the guest as it was looked at before and after, at least and at
-    most; None when it was not.
+    source: the program and its query, such as "chronyc tracking", "adjtimex", "timedatectl", "ntpq". synced:
+    the clock is synchronised, by this statement; None when it does not say. bound_ns: the largest error of
+    the clock, by this statement; None when it names none. text: the statement in short. apart_ns: REALTIME
+    minus MONOTONIC_RAW in the guest, lower and upper bound from readings before and after; None without them.
     """
 
     source: str
@@ -34,25 +32,25 @@ class Claim:
 
     @property
     def stands(self) -> bool:
-        """Whether it says that the clock is right. A program that ended says nothing (neither synced nor a
-        bound), and one that says it is not synchronised claims nothing."""
+        """True when the statement claims that the clock is right. A program that has ended claims nothing
+        (neither synced nor a bound), and neither does one that reports that it is not synchronised."""
         return self.synced is True or (self.synced is None and self.bound_ns is not None)
 
     @property
     def claimed_ns(self) -> int:
-        """The error that it certainly does not claim to be below."""
+        """The error bound that it claims, at least."""
         return UNNAMED_NS if self.bound_ns is None else self.bound_ns
 
 
 @dataclass(frozen=True)
 class Audit:
-    """One source's claims through a cycle, against the offset that was measured.
+    """One source's claims through a cycle, compared with the measured offset.
 
-    claims: how many; judged: of how many the truth is known well enough; wrong: how many claimed to be better
-    than the clock certainly was. wrong_ns: how long, as bounds, the source claimed so (host time).
-    worst_ns: by how much at least, at worst (|offset| less the bound that was claimed).
-    unsynced_ns: how long, as bounds, it said itself that it was not synchronised.
-    example: the worst claim and the truth beside it, one line for people; "" when none was wrong.
+    claims: their number; judged: those for which the truth is known well enough; wrong: those whose bound was
+    certainly exceeded. wrong_ns: for how long wrong claims were in force, as bounds (host time). worst_ns:
+    the largest certain excess (|offset| minus the claimed bound). unsynced_ns: for how long it reported that
+    it was not synchronised, as bounds. example: the worst claim beside the truth, one line for people; ""
+    when none was wrong.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""Stamps, readings, and the interval arithmetic that everything else rests on.
+"""Stamps, intervals and the interval arithmetic that all measurements use.
 
 All times are integer nanoseconds. *raw* is CLOCK_MONOTONIC_RAW (durations; no NTP in it), *real*
 is CLOCK_REALTIME (offsets). An offset is guest minus host: positive means the guest is ahead.
@@ -16,7 +16,7 @@ PHI_PPM = 15.0
 
 @dataclass(frozen=True)
 class Stamp:
-    """One look at the host's clocks, taken back to back."""
+    """One reading of the host's clocks, both in immediate succession."""
 
     raw_ns: int
     real_ns: int
@@ -75,7 +75,7 @@ class Interval:
 
 
 def intersect(intervals: Iterable[Interval]) -> Interval | None:
-    """What all of them agree on; None when they contradict each other. ValueError on none given."""
+    """The intersection of all intervals; None when they contradict each other. ValueError for no interval."""
     given = list(intervals)
     low, high = max(i.low_ns for i in given), min(i.high_ns for i in given)
     return Interval(low, high) if low <= high else None

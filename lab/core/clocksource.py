@@ -1,4 +1,4 @@
-"""What a guest's clocksource does to its clocks while the guest is held and the counter runs on."""
+"""What a guest's clocks lose in a pause through which their clocksource's counter runs on."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ _WRAPS_NS = {
     "acpi_pm": (1 << 24) * NS_PER_S // 3_579_545,
     "hpet": (1 << 32) * 10,
 }
-"""After how long a counter begins anew, and a look at it cannot tell. acpi_pm: 24 bits at 3.579545 MHz
+"""The periods after which counters wrap, which a reading cannot detect. acpi_pm: 24 bits at 3.579545 MHz
 (Linux, drivers/clocksource/acpi_pm.c, ACPI_PM_MASK; include/linux/acpi_pmtmr.h, PMTMR_TICKS_PER_SEC). hpet:
-32 bits (arch/x86/kernel/hpet.c, HPET_MASK) of 10 ns each (QEMU, include/hw/timer/hpet.h,
-HPET_CLK_PERIOD)."""
+32 bits (arch/x86/kernel/hpet.c, HPET_MASK) of 10 ns each (QEMU, include/hw/timer/hpet.h, HPET_CLK_PERIOD)."""
 
 _LOOK_NS = 100 * NS_PER_MS
-"""How long before it was held the guest's kernel may have looked at the counter last: with the lab's sampler
-in the guest it is never idle for longer than some milliseconds, but on a busy host."""
+"""How long before the stop the guest's kernel may last have read the counter. With the lab's sampler in the
+guest it is never idle for longer than some milliseconds, except on a busy host."""
 
 _HALF, _SEVEN_EIGHTHS = Fraction(1, 2), Fraction(7, 8)
 _VERSION = re.compile(r"([0-9]+)\.([0-9]+)")
 
 
 def _believed(kernel: str) -> tuple[Fraction, Fraction]:
-    """Up to which share of a turn a kernel takes a distance of two looks for time that has passed, at least
-    and at most; beyond it, it is taken for a step backward, and for nothing. Half of it in Linux 6.1
+    """The largest share of the period that a kernel accepts as elapsed time between two readings, as bounds.
+    A larger difference counts as a step backward, and no time passes. Half of it in Linux 6.1
     (kernel/time/timekeeping_internal.h, clocksource_delta: the mask's highest bit), seven eighths in 6.12 and
     7.3 (kernel/time/clocksource.c, clocksource_update_max_deferment: max_raw_delta). kernel: its release,
-    "6.1.0-18-amd64"; "" when nobody knows."""
+    such as "6.1.0-18-amd64"; "" when it is not known."""
     match = _VERSION.match(kernel)
     if match is None:
         return _HALF, _SEVEN_EIGHTHS
@@ -43,15 +42,15 @@ def _believed(kernel: str) -> tuple[Fraction, Fraction]:
 
 
 def limit_ns(clocksource: str, kernel: str = "") -> int | None:
-    """The longest that a guest may be held and lose nothing for certain; None without such a limit."""
+    """The longest stop in which a guest certainly loses no time; None without such a limit."""
     turn = _WRAPS_NS.get(clocksource)
     return None if turn is None else int(turn * _believed(kernel)[0]) - _LOOK_NS
 
 
 def lost(clocksource: str, pause: Interval, kernel: str = "") -> Interval:
-    """What the guest's clocks lose over a `pause` in which their counter runs on: whole turns of it (Linux,
-    kernel/time/timekeeping_internal.h, clocksource_delta: the distance of two looks is taken modulo the
-    counter's width; where it is not believed, the clocks stand still until the turn is over, see `stands`).
+    """What the guest's clocks lose over a `pause` through which their counter runs on: whole periods (Linux,
+    kernel/time/timekeeping_internal.h, clocksource_delta: the difference of two readings is taken modulo the
+    counter's width; where it is not accepted, the clocks stand still until the period is over, see `stands`).
     kernel: the guest's release."""
     turn = _WRAPS_NS.get(clocksource)
     if turn is None:
@@ -61,7 +60,7 @@ def lost(clocksource: str, pause: Interval, kernel: str = "") -> Interval:
 
 
 def stands(clocksource: str, pause: Interval, kernel: str = "") -> bool:
-    """Whether the clocks may stand still after the resume as well."""
+    """True when the clocks may stand still after the resume as well."""
     turn = _WRAPS_NS.get(clocksource)
     if turn is None:
         return False
@@ -70,14 +69,14 @@ def stands(clocksource: str, pause: Interval, kernel: str = "") -> bool:
 
 
 def why(clocksource: str) -> str:
-    """The reason, for people."""
+    """The reason, in words."""
     turn = round(_WRAPS_NS[clocksource], -7)
     return f"{clocksource} wraps every {format_duration(turn)}"
 
 
 def chosen(kernel_options: tuple[str, ...]) -> str:
-    """The clocksource that a kernel's command line asks for, "" when it asks for none (Linux,
-    Documentation/admin-guide/kernel-parameters.txt, clocksource=): the last word counts."""
+    """The clocksource that a kernel's command line selects, "" when it selects none (Linux,
+    Documentation/admin-guide/kernel-parameters.txt, clocksource=): the last option counts."""
     words = [option.partition("=")[2] for option in kernel_options if option.startswith("clocksource=")]
     return words[-1] if words else ""
 
@@ -87,9 +86,9 @@ OPTION = "kernel option"
 
 
 def option_findings(guests: Sequence[GuestSpec], cycles: Sequence[Observation], cell: str) -> list[Finding]:
-    """Whether each guest runs on the clocksource that its kernel options ask for. One that it does not have
-    (kvm-clock without KVM) is passed over by the kernel without a word, and what was measured then is of
-    another clock than the playbook is about. cycles: of the cell."""
+    """Checks that each guest uses the clocksource that its kernel options select. The kernel silently ignores
+    one that it does not have (kvm-clock without KVM); the measurement is then of another clock than the
+    playbook intends. cycles: those of the cell."""
     found = []
     for guest in guests:
         wanted = chosen(guest.kernel_options)

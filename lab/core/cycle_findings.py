@@ -1,4 +1,4 @@
-"""What all findings of one guest's cycle have in common: whose they are."""
+"""The common base of the checks of one guest's cycle."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from lab.core.verdict import Finding, Outcome
 
 
 class CycleFindings:
-    """Holds one guest's cycle against what was expected of it. A method for each expectation; it yields
-    nothing where there is nothing to say."""
+    """Compares one guest's cycle with its expectations. Each expectation has a method, which yields nothing
+    where there is nothing to report."""
 
     def __init__(self, result: CycleResult, expect: Expectations) -> None:
         self.result, self.expect, self.obs = result, expect, result.observation

@@ -3,10 +3,10 @@
 No noise model and no least squares: every sample is an interval that contains the offset, so the
 slopes of all straight lines through all intervals are the drifts that the samples allow.
 
-Where a clock was stepped, no line passes; so a fit goes over the segments between the steps, with one slope
-and an intercept for each. Where the rate itself changes, no line passes either: then there is the mean rate
-between two instants, which needs no line, and the wander, the least by which all samples have to be widened
-for a line to pass.
+No line passes through the samples of a clock that was stepped. So a fit uses the segments between the steps,
+with one common slope and an intercept for each. No line passes either where the rate itself changes. Then
+there is the mean rate between two instants, which needs no line, and the wander: the least amount by which
+all samples have to be widened for a line to pass.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST = 80  # pairs are compared, so cost grows with the square
 
 @dataclass(frozen=True)
 class Drift:
-    """Drift in ppm; positive: the guest's clock gains. window_ns: the time it was seen over."""
+    """Drift in ppm; positive: the guest's clock gains. window_ns: the time that the samples span."""
 
     ppm: float
     low: float
@@ -44,8 +44,8 @@ class Drift:
 
 
 def drift(given: Sequence[Sample]) -> Drift | None:
-    """The slopes of all lines that pass through every sample. None when fewer than two samples are apart in
-    time, or when no line passes (a step, or a rate that changed)."""
+    """The slopes of all lines that pass through every sample. None when all samples are of one instant, or
+    when no line passes (after a step, or a change of the rate)."""
     return drift_over([given])
 
 
@@ -53,9 +53,9 @@ def drift_over(segments: Sequence[Sequence[Sample]]) -> Drift | None:
     """The slopes that lines through every sample can have which are parallel, one for each segment: the drift
     of a clock that was stepped between the segments. Its window is the longest segment's.
 
-    With offset = a + b t and low_i <= a + b t_i <= high_i, eliminating a (Fourier-Motzkin) leaves
-    (low_j - high_i) / (t_j - t_i) <= b <= (high_j - low_i) / (t_j - t_i) for all pairs i < j of a segment:
-    exact, nothing lost. None as in `drift`.
+    With offset = a + b t and low_i <= a + b t_i <= high_i, eliminating a (Fourier-Motzkin) leaves (low_j -
+    high_i) / (t_j - t_i) <= b <= (high_j - low_i) / (t_j - t_i) for all pairs i < j of a segment: this is
+    exact. None as in `drift`.
     """
     total = sum(map(len, segments))
     low, high, window = float("-inf"), float("inf"), 0
@@ -79,8 +79,8 @@ def drift_over(segments: Sequence[Sequence[Sample]]) -> Drift | None:
 
 
 def segments(given: Sequence[Sample], rate: Rate) -> list[list[Sample]]:
-    """The samples, cut wherever an offset that changes at `rate` cannot have come from one of them to the
-    next: there it was stepped, or the clock stood still."""
+    """The samples, divided wherever an offset that changes at `rate` cannot lead from one sample to the next:
+    there the clock was stepped, or stood still."""
     cut: list[list[Sample]] = []
     for sample in given:
         if cut:
@@ -95,14 +95,14 @@ def segments(given: Sequence[Sample], rate: Rate) -> list[list[Sample]]:
 
 def average_drift(given: Sequence[Sample]) -> Drift | None:
     """The mean rate from the first sample to the last, however it changed in between. None without two
-    samples that are apart in time."""
+    samples at different times."""
     return drift([given[0], given[-1]]) if len(given) > 1 else None
 
 
 def wander_ns(given: Sequence[Sequence[Sample]]) -> int:
-    """The least by which every sample of the segments has to be widened, on both sides, for parallel lines to
-    pass (`drift_over`): how far the offset certainly leaves a straight line. 0 when lines pass, and when
-    there are too few samples to tell."""
+    """The least amount by which every sample of the segments has to be widened, on both sides, for parallel
+    lines to pass (`drift_over`): how far the offset certainly deviates from a straight line. 0 when lines
+    pass, and when there are too few samples."""
     used = [segment for segment in given if any(b.from_raw_ns > a.to_raw_ns for a, b in pairwise(segment))]
     if not used or drift_over(used) is not None:
         return 0

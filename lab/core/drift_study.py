@@ -1,8 +1,8 @@
-"""A long look at a guest's clocks: bursts of readings, a point of each, and what all points say.
+"""A guest's clocks over minutes: bursts of readings, a point from each burst, and the result of all points.
 
-Of each burst the narrowest reading is kept, after all of the burst were carried to it; so ten minutes are
-some hundred points, whatever was read. MONOTONIC_RAW of the guest is free-running, REALTIME is what programs
-in the guest make of it, and the host's REALTIME against its MONOTONIC_RAW is the host's own NTP.
+A burst becomes one point: its narrowest reading, intersected with all others, which are extrapolated to it.
+So ten minutes have some hundred points. The guest's MONOTONIC_RAW is free-running; programs in the guest
+discipline its REALTIME; the host's REALTIME against its MONOTONIC_RAW shows the host's own NTP.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lab.core.stats import quantile
 from lab.core.timeline import ClockStep, Reading, SamplerReport
 
 FREE = Rate.within(UNKNOWN_DRIFT_PPM + PHI_PPM)
-"""How a clock that nobody touches may run against the host's."""
+"""The rate at which an undisciplined clock may run against the host's."""
 
 WANTED_PPM = 1.0
 
 STA_PLL, STA_FLL, STA_UNSYNC = 0x0001, 0x0008, 0x0040
-"""Of adjtimex(2)'s status (include/uapi/linux/timex.h)."""
+"""Bits of adjtimex(2)'s status (include/uapi/linux/timex.h)."""
 USUAL_TICK_US = 10_000
 
 
 @dataclass(frozen=True)
 class Discipline:
-    """adjtimex(2): status bits, frequency correction in ppm (positive: faster), tick in microseconds, maximum
-    error in microseconds. programs: those that keep clocks and run."""
+    """The state of adjtimex(2): status bits, frequency correction in ppm (positive: faster), tick in
+    microseconds, maximum error in microseconds. programs: running programs that discipline clocks."""
 
     status: int
     freq_ppm: float
@@ -44,7 +44,7 @@ class Discipline:
 
     @property
     def disciplined(self) -> bool:
-        """Whether something keeps the clock in time, or has changed its rate."""
+        """True when a program keeps the clock in time, or has changed its rate."""
         return (
             bool(self.programs)
             or bool(self.status & (STA_PLL | STA_FLL))
@@ -67,12 +67,12 @@ class DriftPoint:
 
 @dataclass(frozen=True)
 class Course:
-    """How an offset went.
+    """The course of an offset.
 
-    drift: with one rate all the time, or in all segments between the steps; where no line passes, the mean
-    rate over the longest segment, and straight is False. None: too short to tell. wander_ns: how far the
-    offset certainly leaves a straight line. segments: between steps. width_ns: half the width of a point,
-    the median.
+    drift: one rate through all segments between the steps; where no line passes, the mean rate over the
+    longest segment, and straight is False. None when the time is too short. wander_ns: how far the offset
+    certainly deviates from a straight line. segments: their number. width_ns: the median of half the width of
+    a point.
     """
 
     drift: Drift | None
@@ -83,20 +83,20 @@ class Course:
 
     @property
     def resolves(self) -> bool:
-        """Whether the drift is known to ± WANTED_PPM."""
+        """True when the drift is known to ± WANTED_PPM."""
         return self.drift is not None and self.drift.bound_ppm <= WANTED_PPM
 
     @property
     def window_ns(self) -> int | None:
-        """The window that would tell the drift to ± WANTED_PPM, were the points as good."""
+        """The window in which equally good points would give the drift to ± WANTED_PPM."""
         return None if self.drift is None else self.drift.window_for_ns(WANTED_PPM)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of a guest's clocks in length_ns. noise: of a probe of this host itself, whose offset
-    and drift are zero. steps: of the guest's REALTIME. restarts: how often the guest's probe was started
-    anew, and what it knew of steps was lost. The disciplines: at the beginning and at the end."""
+    """A guest's clocks over length_ns. noise: the same of a probe on this host itself, whose offset and drift
+    are zero. steps: steps of the guest's REALTIME. restarts: how often the guest's probe was restarted and
+    lost its record of steps. The disciplines are those at the beginning and at the end."""
 
     length_ns: int
     points: int
@@ -111,8 +111,8 @@ class Look:
 
 
 def point(readings: Sequence[Reading]) -> DriftPoint | None:
-    """A burst's point; None when there are no readings. Where they contradict each other, the clock stood
-    still in between, and the narrowest counts alone."""
+    """A burst's point; None without readings. If they contradict each other, the clock stood still in
+    between, and only the narrowest counts."""
     if not readings:
         return None
     plain = samples(readings, GuestClock.RAW)
@@ -130,8 +130,8 @@ def point(readings: Sequence[Reading]) -> DriftPoint | None:
 
 
 def between_steps(points: Sequence[DriftPoint], sampler: SamplerReport | None) -> list[list[Sample]]:
-    """The REALTIME samples, cut where the guest's sampler saw a step; of a burst with a step in it nothing is
-    left."""
+    """The REALTIME samples, divided where the guest's sampler recorded a step. A burst with a step in it is
+    left out."""
     if sampler is None:
         return [[p.real for p in points]]
     before = {hole.to_raw_ns: hole.from_raw_ns for hole in sampler.holes}
@@ -147,7 +147,7 @@ def between_steps(points: Sequence[DriftPoint], sampler: SamplerReport | None) -
 
 
 def course(parts: Sequence[Sequence[Sample]], rate: Rate) -> Course:
-    """Of an offset that was cut where it is known to have been stepped. It is cut further where a change at
+    """The course of an offset that is already divided at known steps. It is divided further where a change at
     `rate` does not explain it."""
     whole = [piece for part in parts for piece in segments(part, rate)]
     widths = [s.offset.half_width_ns for piece in whole for s in piece]
@@ -167,8 +167,8 @@ def look(
     before: Discipline | None = None,
     after: Discipline | None = None,
 ) -> Look | None:
-    """What the points say; None without one. noise: those of this host's own probe. sampler: the guest's,
-    None when it was lost."""
+    """The result of all points; None without any. noise: points of this host's own probe. sampler: the
+    guest's; None when it was lost."""
     if not points:
         return None
     steps = sampler.steps if sampler is not None else ()

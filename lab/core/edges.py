@@ -1,5 +1,5 @@
-"""When a guest stopped and when it ran again, on its own MONOTONIC_RAW. Computed once: the pause, the steps
-of the guest's clock and its claims are all held against the same two intervals."""
+"""When a guest stopped and when it ran again, on its own MONOTONIC_RAW. These two intervals are computed
+once; the pause, the steps of the guest's clock and its claims all use them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lab.core.timeline import Call
 
 @dataclass(frozen=True)
 class Edges:
-    """stop: of the guest's last instruction. resume: of its first one afterwards. Nanoseconds of the guest's
-    MONOTONIC_RAW that contain the true instant. None: no reading on that side, or they contradict each
-    other."""
+    """The edges of a pause, as intervals of the guest's MONOTONIC_RAW in nanoseconds that contain the true
+    instant. stop: the guest's last instruction before it. resume: its first instruction after it. None: there
+    is no reading on that side, or the readings contradict each other."""
 
     stop: Interval | None = None
     resume: Interval | None = None
@@ -30,8 +30,9 @@ def edges(
     """The edges of a pause. before, after: samples of MONOTONIC_RAW on either side of it; rates: how fast the
     offset changes there.
 
-    An edge lies somewhere in its call. The offset is taken at the end of the call, so it is wrong by what the
-    clocks may part during the call, at the larger of both rates: nobody knows which of them holds within.
+    An edge lies somewhere in its call. The offset is that at the end of the call, so it is widened by what
+    the clocks may drift apart during the call, at the larger of both rates: which of them holds there is not
+    known.
     """
     phi = max(rate.largest_ppm for rate in rates)
     at_stop = offset_at(before, stop.returned.raw_ns, rate=rates[0])

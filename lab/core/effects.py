@@ -1,4 +1,4 @@
-"""What a pause did to a guest besides its clock, as it was seen inside."""
+"""The effects of a pause on a guest besides its clock, as programs inside it observe them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Timers:
 
     kind: "timerfd monotonic", "timerfd realtime", "timerfd boottime", "sleep". count: expirations seen.
     buckets: (upper edge of the lateness in nanoseconds, how many), edges rising, the last one for all above.
-    worst_ns: the largest lateness by the timer's own clock. at_once: the most that fired within 10 ms of each
-    other right after the largest hole; timers: how many there are.
-    early: how many fired before they were due, by their own clock.
+    worst_ns: the largest lateness by the timer's own clock. at_once: the largest number that fired within 10
+    ms of each other right after the largest hole. timers: the number of timers. early: expirations before
+    they were due, by the timer's own clock.
     """
 
     kind: str
@@ -31,9 +31,9 @@ class Timers:
 
 @dataclass(frozen=True)
 class Backward:
-    """Looks at a clock that have an order, because each was handed the value of the one before: by the same
-    vCPU (from_cpu = to_cpu) or by another. looks: how many. backward: how many read less than the one
-    before; worst_ns: by how much at most."""
+    """Ordered readings of a clock: each gets the value of the one before, read by the same vCPU (from_cpu =
+    to_cpu) or by another. looks: the number of readings. backward: those that were less than the one before;
+    worst_ns: the largest decrease."""
 
     clock: str
     from_cpu: int
@@ -57,8 +57,8 @@ class RtcLook:
 
 @dataclass(frozen=True)
 class Effects:
-    """All of it, over one cycle. boot_minus_mono_ns: how far CLOCK_BOOTTIME has left CLOCK_MONOTONIC over the
-    cycle (a suspend that the guest knows of); None when it was not looked at."""
+    """All effects over one cycle. boot_minus_mono_ns: how far CLOCK_BOOTTIME and CLOCK_MONOTONIC have parted
+    over the cycle (by a suspend that the guest knows of); None when they were not read."""
 
     timers: tuple[Timers, ...] = ()
     backward: tuple[Backward, ...] = ()
@@ -67,16 +67,16 @@ class Effects:
 
 
 def backward(given: Sequence[Backward]) -> list[Backward]:
-    """Those of the monotonic clocks that were seen to go backward. REALTIME may: whoever keeps the time steps
-    it, and by how little is not ours to say."""
+    """The monotonic clocks that were seen to go backward. REALTIME may: programs that keep the time step it,
+    and the size of their steps is not limited here."""
     return [one for one in given if one.backward and one.clock != "realtime"]
 
 
 def rtc_around(
     looks: Sequence[RtcLook], resumed_guest: Interval | None
 ) -> tuple[RtcLook | None, RtcLook | None]:
-    """The last look at the RTC that was certainly before the resume, and the first certainly after it. A look
-    is dated when it ended, and may have begun a second earlier. resumed_guest: the guest's MONOTONIC_RAW."""
+    """The last reading of the RTC certainly before the resume, and the first certainly after it. A reading is
+    dated at its end, and may have begun a second earlier. resumed_guest: the guest's MONOTONIC_RAW."""
     if resumed_guest is None:
         return None, None
     early = [look for look in looks if look.raw_ns < resumed_guest.low_ns]
@@ -85,16 +85,17 @@ def rtc_around(
 
 
 RTC_NS = 2 * NS_PER_S
-"""An RTC that is set from a clock that was right moves by no more: it has whole seconds, and may be half a
-second early or late (core.timesync.host)."""
+"""The largest move of an RTC that is set from a correct clock: it has whole seconds, and may be half a second
+early or late (core.timesync.host)."""
 
 
 def rtc_set(
     before_ns: int, after_ns: int, real_before: Interval, real_after: Interval, stood: Interval | None
 ) -> Interval | None:
-    """How far somebody moved the RTC over a cycle, against the host's clock; None when it may have been by no
-    more than RTC_NS. before_ns, after_ns: ProbeFacts.rtc_minus_real_ns. real_before, real_after: the offset
-    of the guest's REALTIME then. stood: how long the RTC stood still with the guest; None when it ran on."""
+    """How far the RTC was moved over a cycle, against the host's clock; None when that may be no more than
+    RTC_NS. before_ns, after_ns: ProbeFacts.rtc_minus_real_ns. real_before, real_after: the offset of the
+    guest's REALTIME at the same times. stood: for how long the RTC stood still with the guest; None when it
+    ran on."""
     second = Interval(0, NS_PER_S)
     moved = second.shifted(after_ns) + real_after - (second.shifted(before_ns) + real_before)
     if stood is not None:
@@ -103,8 +104,8 @@ def rtc_set(
 
 
 def rtc_moved(before: RtcLook, after: RtcLook, real_before: Interval, real_after: Interval) -> Interval:
-    """How far the RTC moved against the host's clock between two looks. real_before, real_after: the offset
-    of the guest's REALTIME at the looks."""
+    """How far the RTC moved against the host's clock between two readings. real_before, real_after: the
+    offset of the guest's REALTIME at the readings."""
     one = Interval(before.rtc_minus_real_ns, before.rtc_minus_real_ns).widened(before.bound_ns) + real_before
     two = Interval(after.rtc_minus_real_ns, after.rtc_minus_real_ns).widened(after.bound_ns) + real_after
     return two - one

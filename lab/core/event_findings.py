@@ -1,5 +1,5 @@
-"""What became of announcements, held against what always has to and what was expected to. What was not seen
-is inconclusive; that something did not happen is only said of a history that goes on past it."""
+"""Checks of announcements: what always has to happen, and what was expected. What was not seen is
+inconclusive; that something did not happen is only reported if the history continues after it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Judge:
         self.announced, self.notice = timeline.announced, timeline.event.notice
         self.group = self.notice.group
         self.missing = FAILED if self.announced.complete else OPEN
-        """The outcome where something that has to happen is not in the history."""
+        """The outcome when something that has to happen is not in the history."""
 
     def _finding(
         self, metric: str, expectation: str, measured: str, outcome: Outcome, why: str = ""
@@ -37,7 +37,7 @@ class _Judge:
 
     @property
     def _freezes(self) -> bool:
-        """A freeze is what this is about: not when it was called off, and nobody was frozen."""
+        """True when a freeze is due: not when the event was called off and no guest was frozen."""
         return self.timeline.cancelled is None or bool(self.timeline.to_be_frozen)
 
     # -- always --------------------------------------------------------------------------------------
@@ -124,7 +124,8 @@ class _Judge:
         yield self._finding("gone", expectation, text, PASSED)
 
     def called_off(self) -> Iterator[Finding]:
-        """Whether it was called off, when that was expected, or nobody planned it."""
+        """Checks that the event was called off, when that was expected, or was not, when it was not
+        planned."""
         wanted, timeline = self.expect.cancelled, self.timeline
         planned = self.spec.announce is not None and self.spec.announce.cancel_after_ns is not None
         frozen = [m.guest for m in timeline.to_be_frozen]
@@ -200,7 +201,7 @@ class _Judge:
     def _shown(
         self, metric: str, wanted: bool | None, what: str, shown: Sequence[Stamp | None]
     ) -> Iterator[Finding]:
-        """Every one of the resources is shown it before it is frozen, or none is."""
+        """Checks that every resource gets the event before it is frozen, or that none does."""
         if wanted is None:
             return
         expectation = f"{'every' if wanted else 'no'} guest gets {what} before the freeze"
@@ -224,8 +225,8 @@ class _Judge:
             yield self._finding(metric, expectation, text, PASSED)
 
     def _before_freeze(self, member: Member, at: Stamp | None) -> bool | None:
-        """Whether the guest was answered before it was frozen; None where that is not certain. An answer that
-        was given while it stood still was read after it."""
+        """True when the guest was answered before it was frozen; None where that is not certain. A guest read
+        an answer that was sent during its freeze only afterwards."""
         timeline, stop = self.timeline, member.stop
         if stop is None:
             spared = timeline.cancelled is not None or (
@@ -295,7 +296,7 @@ class _Judge:
 
 
 def event_findings(timeline: EventTimeline, spec: CycleSpec, expect: NoticeExpectations) -> list[Finding]:
-    """All that one event was held against."""
+    """All findings of one event."""
     judge = _Judge(timeline, spec, expect)
     checks = (
         judge.started_first, judge.shown_started, judge.gone, judge.called_off, judge.acknowledged,
@@ -307,8 +308,8 @@ def event_findings(timeline: EventTimeline, spec: CycleSpec, expect: NoticeExpec
 def unannounced(
     results: Sequence[CycleResult], timelines: Sequence[EventTimeline], cell: str = ""
 ) -> list[Finding]:
-    """Guests that were to be told and were frozen without an event: one finding for each cycle. results: of
-    one cell, whose cycles are announced."""
+    """Guests that were frozen without an event although their cycle was announced: one finding for each
+    cycle. results: those of one cell, whose cycles are announced."""
     known = [
         member.result.observation for timeline in timelines for member in timeline.affected if member.result
     ]

@@ -1,6 +1,6 @@
 """One timeline for each event that was announced: published, seen, approved, started, frozen, resumed, in
-time again, gone. The service's part comes from what it said happened, the guests' from their measured cycles;
-both are stamped by the host's clocks. What is missing did not happen, or was not seen.
+time again, gone. The service's part comes from its own report, the guests' part from their measured cycles;
+the host's clocks stamp both. What is missing did not happen, or was not seen.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from lab.core.verdict import Outcome, at_most
 
 @dataclass(frozen=True)
 class Announced:
-    """An event as the history has it. happenings: of the event, and of its group in this cycle where they
-    name no event. complete: the history goes on past the event, so what is not in it did not happen."""
+    """An announced event in the history. happenings: those of the event, and those of its group in this
+    cycle that name no event. complete: the history continues after the event, so what is not in it did not
+    happen."""
 
     event: Event
     cycle: int
@@ -32,10 +33,11 @@ class Announced:
 
 @dataclass(frozen=True)
 class Member:
-    """What a guest of the delivery group knew and felt.
+    """A guest of the delivery group: the answers that it got, and its pause.
 
-    affected: it is one of the event's resources. seen, seen_started, seen_gone: its first answer that has it
-    so. approved: its first approval. result: its cycle, None when it had none with the event.
+    affected: it is one of the event's resources. seen, seen_started, seen_gone: its first answer with the
+    event in that state. approved: its first approval. result: its cycle, None when it had none with the
+    event.
     """
 
     guest: str
@@ -48,7 +50,8 @@ class Member:
 
     @property
     def stop(self) -> Call | None:
-        """The call that froze it, or shut it down; None when that was not to be, or was not seen."""
+        """The call that froze the guest, or shut it down; None when it was not to be frozen, or the call is
+        not in the history."""
         if self.result is None or not taken_down(self.result):
             return None
         return self.result.observation.stop
@@ -59,27 +62,29 @@ class Member:
 
     @property
     def in_time(self) -> Interval | None:
-        """When it was in time again, host MONOTONIC_RAW."""
+        """When the guest was in time again, host MONOTONIC_RAW."""
         return None if self.stop is None or self.result is None else in_time_at(self.result)
 
     @property
     def pause(self) -> Interval | None:
-        """What it felt: with what looking at it cost. None when it was not frozen, or not measured."""
+        """The pause as the guest felt it, with what observing it cost. None when it was not frozen, or not
+        measured."""
         if self.stop is None or self.result is None or self.result.pause is None:
             return None
         return self.result.pause.pause
 
     def first_shown(self) -> Stamp | None:
-        """When it was first shown the event, as anything."""
+        """When the guest first got the event, in any state."""
         known = [stamp for stamp in (self.seen, self.seen_started) if stamp is not None]
         return min(known, key=lambda stamp: stamp.raw_ns, default=None)
 
 
 @dataclass(frozen=True)
 class EventTimeline:
-    """An event's timeline. not_enabled: when it was withheld, because its group had never asked. released:
-    when it was approved on behalf of the group, by no guest of it. refused: how many requests of the group's
-    were answered with an error in this cycle, by guest. restarts: of the incarnation."""
+    """An event's timeline. not_enabled: when it was withheld, because its group had never sent a request.
+    released: when it was approved on behalf of the group, by no guest of it. refused: the number of the
+    group's requests in this cycle that were answered with an error, by guest. restarts: of the
+    incarnation."""
 
     announced: Announced
     published: Stamp | None
@@ -98,7 +103,7 @@ class EventTimeline:
 
     @property
     def enabled(self) -> bool:
-        """Its group is told of it."""
+        """True when its group gets the event."""
         return self.not_enabled is None
 
     @property
@@ -107,7 +112,7 @@ class EventTimeline:
 
     @property
     def state(self) -> State:
-        """What became of it, as far as is known."""
+        """The event's last known state."""
         if self.not_enabled is not None:
             return State.NOT_ENABLED
         if self.cancelled is not None:
@@ -118,12 +123,12 @@ class EventTimeline:
 
     @property
     def to_be_frozen(self) -> tuple[Member, ...]:
-        """The resources whose cycle was to stop them."""
+        """The resources that their cycle was to stop."""
         return tuple(m for m in self.affected if m.result is not None and taken_down(m.result))
 
     @property
     def frozen(self) -> Interval | None:
-        """When the first of its resources was frozen, host MONOTONIC_RAW."""
+        """When the first resource was frozen, host MONOTONIC_RAW."""
         stops = [stopped_at(member.stop) for member in self.affected if member.stop is not None]
         if not stops:
             return None
@@ -136,14 +141,14 @@ class EventTimeline:
 
     @property
     def last_resume(self) -> Stamp | None:
-        """When the last of its resources ran again; None while one is not known to."""
+        """When the last resource ran again; None while that is not known of one of them."""
         resumes = [member.resume for member in self.affected if member.stop is not None]
         known = [call.returned for call in resumes if call is not None]
         return max(known, key=lambda stamp: stamp.raw_ns) if known and len(known) == len(resumes) else None
 
     @property
     def in_time(self) -> Interval | None:
-        """When the last of its resources was in time again; None while one is not known to be."""
+        """When the last resource was in time again; None while that is not known of one of them."""
         known = [member.in_time for member in self.affected if member.stop is not None]
         times = [time for time in known if time is not None]
         if not times or len(times) < len(known):
@@ -152,7 +157,7 @@ class EventTimeline:
 
     @property
     def approved(self) -> tuple[str, Stamp] | None:
-        """The first approval: by whom, and when."""
+        """The first approval: the guest, and the time."""
         known = [(m.guest, m.approved) for m in self.members if m.approved is not None]
         return min(known, key=lambda each: each[1].raw_ns, default=None)
 
@@ -176,15 +181,15 @@ class EventTimeline:
 
     @property
     def duration_ns(self) -> int | None:
-        """DurationInSeconds as announced; None when it says that nobody knows."""
+        """The announced DurationInSeconds; None when it is unknown."""
         notice = self.event.notice
         if notice.type is not EventType.FREEZE or notice.duration_s == UNKNOWN_S:
             return None
         return notice.duration_s * NS_PER_S
 
     def within_announced(self, member: Member) -> bool | None:
-        """Whether the guest's pause was no longer than announced; None where that is not known, or the
-        pause's bound straddles it."""
+        """True when the guest's pause was no longer than announced; None where that is not known, or the
+        pause's bounds contain the announced duration."""
         if self.duration_ns is None or member.pause is None:
             return None
         outcome = at_most(self.duration_ns, member.pause.low_ns, member.pause.high_ns)

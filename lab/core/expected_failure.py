@@ -1,8 +1,8 @@
-"""Negative controls: runs that have to fail, and pass by it.
+"""Negative controls: runs that pass when their checks fail.
 
-A finding that fails as it has to is passed, and one that has to fail and passes is failed; what is
-inconclusive stays so. From there on everything (a cycle's verdict, a run's, JUnit, the exit code) follows as
-ever, from the worst finding.
+A finding that has to fail and does is passed; one that has to fail and passes is failed; inconclusive stays
+inconclusive. Everything else (the verdicts of a cycle and a run, JUnit, the exit code) follows from the worst
+finding as usual.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from enum import StrEnum
 from lab.core.verdict import Finding, Outcome
 
 OUTCOME = "outcome"
-"""The metric of the finding that something failed at all."""
+"""The metric of the finding that reports whether anything failed at all."""
 
 
 class Failure(StrEnum):
-    """What a playbook can name as failing: the metrics of findings."""
+    """The checks that a playbook can list as failures: the metrics of findings."""
 
     PATCH = "patch"
     FREEZE = "freeze"
@@ -50,12 +50,12 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True)
 class MustFail:
-    """metrics: all of these have to fail, and nothing else may; (): whatever it is, something has to."""
+    """The checks that have to fail. metrics: all of these, and no others; (): any at least one."""
 
     metrics: tuple[Failure, ...] = ()
 
     def judged(self, found: Iterable[Finding]) -> list[Finding]:
-        """The findings, those that have to fail turned round."""
+        """The findings, with the outcome of those that have to fail inverted."""
         return [self._judged(one) for one in found]
 
     def _judged(self, one: Finding) -> Finding:
@@ -68,7 +68,8 @@ class MustFail:
         return one
 
     def missing(self, judged: Iterable[Finding], cell: str = "") -> list[Finding]:
-        """What has to fail and was not even checked, or that nothing failed. judged: all of a cell's."""
+        """Findings for checks that had to fail but were not made, or for a run in which nothing failed.
+        judged: all findings of a cell."""
         known = list(judged)
         if self.metrics:
             metrics = {one.metric for one in known}

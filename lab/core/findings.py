@@ -1,5 +1,5 @@
-"""Expectations held against measurements, one Finding each. What cannot be decided is inconclusive,
-and so is what was not measured."""
+"""Compares expectations with measurements, one Finding each. What cannot be decided is inconclusive, and so
+is what was not measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.core.verdict import Finding, Outcome, worst
 
 
 def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
-    """Everything that one guest's cycle was held against."""
+    """All findings of one guest's cycle."""
     pause, resync = PauseFindings(result, expect), ResyncFindings(result, expect)
     guest = GuestFindings(result, expect)
     checks = (
@@ -28,12 +28,12 @@ def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
 
 
 CERTAIN = frozenset({"budget", "memory", "freeze", "patch", "monotonic", "boot id", "kernel log"})
-"""What a cycle that did not go its way is failed by all the same: these saw something happen. Not by the
-patch, where the guest was resumed before its time: it may have been ended for that."""
+"""Checks that fail even a cycle that was disturbed, because they report an observed event. The patch does not
+count where the guest was resumed early: the patch may have been ended for that reason."""
 
 
 def undone(finding: Finding, why: str) -> Finding:
-    """The finding of a cycle that did not go its way, because of `why`: never failed by what was not done."""
+    """The finding of a cycle that was disturbed because of `why`: it is never failed by what was not done."""
     certain = CERTAIN if why in (CUT_OFF, RAN) else CERTAIN - {"patch"}
     if finding.outcome is not Outcome.FAILED or finding.metric in certain:
         return finding

@@ -1,4 +1,5 @@
-"""What the guest had of a pause beside its clock: boot, kernel log, timers, monotonic clocks, RTC."""
+"""Checks of a pause's effects on the guest besides its clock: boot, kernel log, timers, monotonic clocks,
+RTC."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from lab.core.verdict import Finding, Outcome
 
 
 class GuestFindings(CycleFindings):
-    """Boot id, kernel log, effects."""
+    """Checks boot id, kernel log and effects."""
 
     def same_boot(self) -> Iterator[Finding]:
         unchanged, rebooted = self.result.boot_id_unchanged, self.obs.method.boots_anew
@@ -56,7 +57,7 @@ class GuestFindings(CycleFindings):
         yield self._finding("kernel log", "clean", measured, outcome, why)
 
     def effects(self) -> Iterator[Finding]:
-        """What else the pause did. Timers, BOOTTIME and RTC are told; only a monotonic clock that went
+        """The pause's other effects. Timers, BOOTTIME and RTC are only reported; a monotonic clock that went
         backward is a failure."""
         effects, spec = self.obs.effects, self.result.spec
         if effects is None:
@@ -116,7 +117,7 @@ class GuestFindings(CycleFindings):
         yield self._finding("rtc", "reported", text, Outcome.PASSED)
 
     def _offset_at(self, guest_raw_ns: int) -> Interval | None:
-        """The offset of REALTIME some time after the resume, from the points of the curve around it."""
+        """The offset of REALTIME at a time after the resume, from the nearest points of the curve."""
         resumed, curve = self.result.resumed_guest, self.result.resync.curve if self.result.resync else ()
         if resumed is None or not curve:
             return None

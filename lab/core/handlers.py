@@ -1,4 +1,4 @@
-"""Programs in guests that handle their events, and what it means for a run when one of them ends."""
+"""Event handlers in guests, and the verdict of a run in which one of them ends."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from lab.core.verdict import Finding, Outcome
 
 HANDLER = "handler"
-"""The metric of its finding."""
+"""The metric of their findings."""
 
 
 @dataclass(frozen=True)
 class HandlerEnd:
-    """A handler that runs no more, though nobody has stopped it.
+    """A handler that ended although the lab had not stopped it.
 
     program: its file's name. result, code, status: systemd's $SERVICE_RESULT, $EXIT_CODE and $EXIT_STATUS
-    (systemd.exec(5)), "unknown" and "" where systemd did not say. last_line: of its output, "" when there was
-    none.
+    (systemd.exec(5)), "unknown" and "" where systemd does not report them. last_line: the last line of its
+    output, "" when there was none.
     """
 
     program: str
@@ -28,7 +28,7 @@ class HandlerEnd:
 
     @property
     def succeeded(self) -> bool:
-        """It ended by itself, and content."""
+        """True when it exited with status 0."""
         return self.result == "success" and self.code == "exited"
 
     @property
@@ -43,8 +43,8 @@ class HandlerEnd:
 
 
 def handler_findings(ends: Iterable[tuple[str, int, HandlerEnd]], cell: str = "") -> list[Finding]:
-    """One finding for each guest whose handler has ended: failed, or, if it was content, inconclusive, for it
-    handles nothing that comes afterwards. ends: guest, cycle and end, in their order; the first one of a
+    """One finding for each guest whose handler has ended: failed, or inconclusive when it exited with status
+    0, because it handles no later events. ends: guest, cycle and end, in their order; the first end of a
     guest counts."""
     first: dict[str, tuple[int, HandlerEnd]] = {}
     for guest, cycle, end in ends:

@@ -1,5 +1,5 @@
-"""From what was observed to what is claimed: one guest's cycle measured, then held against the
-expectations. Pure, so an old run can be judged again from its history.
+"""Measures one guest's cycle from its observation and compares it with the expectations. Pure, so an old run
+can be judged again from its history.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from lab.core.witnesses import COLD_NS, LATE_NS, Witness, before_and_after
 
 
 def _looked_before(step: ClockStep, sampler: SamplerReport) -> int:
-    """The guest's MONOTONIC_RAW at the look before the one that saw the step."""
+    """The guest's MONOTONIC_RAW at the sample before the one that recorded the step."""
     for hole in sampler.holes:
         if hole.to_raw_ns == step.at_raw_ns:
             return hole.from_raw_ns
@@ -61,7 +61,7 @@ def _looked_before(step: ClockStep, sampler: SamplerReport) -> int:
 
 
 def _steps_after(obs: Observation, resume_guest_raw: Interval | None) -> list[ClockStep] | None:
-    """Steps of the guest's REALTIME after the resume; None when nobody watched."""
+    """Steps of the guest's REALTIME after the resume; None when no sampler ran."""
     if obs.sampler is None or resume_guest_raw is None or obs.sampler.first_raw_ns > resume_guest_raw.low_ns:
         return None
     return [s for s in obs.sampler.steps if s.at_raw_ns >= resume_guest_raw.low_ns]
@@ -70,7 +70,8 @@ def _steps_after(obs: Observation, resume_guest_raw: Interval | None) -> list[Cl
 def _stepped(
     steps: Sequence[ClockStep], sampler: SamplerReport, raw: Interval, resumed_raw_ns: int, phi_ppm: float
 ) -> list[Interval]:
-    """When each step was, host time since the resume. raw: MONOTONIC_RAW's offset then."""
+    """The time of each step, on the host's clock since the resume. raw: MONOTONIC_RAW's offset at that
+    time."""
     found = []
     for step in steps:
         since = Interval(_looked_before(step, sampler), step.at_raw_ns).shifted(-resumed_raw_ns) - raw
@@ -79,7 +80,7 @@ def _stepped(
 
 
 def _unseen_ns(sampler: SamplerReport | None, resume_guest: Interval | None) -> int:
-    """How large a step after the resume the sampler may have taken for a slew."""
+    """The largest step after the resume that the sampler may have taken for a slew."""
     if sampler is None or resume_guest is None:
         return 0
     after = [hole.length_ns for hole in sampler.holes if hole.to_raw_ns >= resume_guest.low_ns]
@@ -94,11 +95,11 @@ def _watched(
     resumed_raw_ns: int,
     phi_ppm: float,
 ) -> Watched | None:
-    """What the sampler says of the time between readings; None where it did not watch, or kept not all that
-    it saw. raw: MONOTONIC_RAW's offset at the resume.
+    """The sampler's record of the time between readings; None where it did not run, or its record is
+    incomplete. raw: MONOTONIC_RAW's offset at the resume.
 
-    Between two looks REALTIME moves by less than the sampler takes for a step, or it is one. Taken for
-    certain: nobody sets the clock and sets it back between two looks.
+    Between two samples REALTIME either moves by less than the sampler's step floor, or the move is recorded
+    as a step. The assumption is that no program sets the clock and sets it back between two samples.
     """
     if sampler is None or steps is None or stepped is None or raw is None or not sampler.steps_complete:
         return None
@@ -117,8 +118,8 @@ def _foreseen(
     spec: CycleSpec | None,
     before: Interval | None,
 ) -> Forecast | None:
-    """What the set-up that was found in the guest does after such a pause; a history from before set-ups were
-    written down is of the lab's own configuration."""
+    """The forecast of the set-up found in the guest for such a pause. For a history from before set-ups were
+    recorded it is that of the lab's own configuration."""
     if not obs.frozen:
         return None
     setup = obs.setup or Setup(mechanism, config=mechanism.config())
@@ -140,8 +141,8 @@ def _still_there(
     first: Reading,
     resume: Call,
 ) -> bool:
-    """Whether the first reading after the resume found REALTIME where it was carried to, so that the steps,
-    each too large to hide, came after it: the lab was quicker than the repair, and that than the sampler."""
+    """True when the first reading after the resume found REALTIME where it was extrapolated to. Then the
+    steps, each of which is too large to be missed, came after that reading."""
     since = max(0, first.t4.raw_ns - resume.called.raw_ns)
     slack = sampler.unseen_step_ns(since)
     room = direct.half_width_ns + carried.half_width_ns + slack
@@ -160,17 +161,17 @@ def _at_resume(
     resume_guest: Interval | None,
     closure: Interval | None,
 ) -> tuple[Interval | None, str]:
-    """The offset at the resume, before anything repaired it: carried over the pause, and read directly
-    where no step came before the first reading. A contradiction between the two is
-    told, and the direct one wins.
+    """The offset at the resume, before anything corrected it: extrapolated over the pause, and also read
+    directly where no step came before the first reading. When the two contradict each other, that is reported
+    and the direct one is used.
 
-    A step in the very hole that the pause made may have come before the stop or after the resume. It is
-    taken for a repair after it when it left less than a tenth of what was carried: before, it would have
-    had to know how long the pause was going to be. Else nothing is said. What is not seen is a second,
-    smaller step in the milliseconds between the sampler's last look and the stop.
+    A step in the hole that the pause made may have come before the stop or after the resume. If it left less
+    than a tenth of the extrapolated offset, it is regarded as a repair after the resume: before the stop, its
+    size would have had to anticipate the length of the pause. Otherwise nothing is concluded. A second,
+    smaller step in the milliseconds between the sampler's last sample and the stop is not seen.
 
-    closure: of the pause. Where lag and gap are more than the calls explain, somebody else stopped the guest
-    as well, and its clock may have lost all of the lag after the resume.
+    closure: that of the pause. Where lag and gap exceed what the calls explain, another program stopped the
+    guest as well, and its clock may have lost all of the lag after the resume.
     """
     stop, resume, sampler = obs.stop, obs.resume, obs.sampler
     if stop is None or resume is None or sampler is None or steps is None or not late:
@@ -212,7 +213,7 @@ def _at_resume(
 
 
 def _rebooted(boots: Boots) -> str:
-    """The problem that the guest was seen in another boot."""
+    """The problem text for a guest that was observed in another boot."""
     resume, when = boots.observation.resume, boots.when
     text = "the guest rebooted by itself"
     if resume is not None and when is not None:
@@ -229,7 +230,7 @@ def measure(
     known: Rate | None = None,
     spec: CycleSpec | None = None,
 ) -> CycleResult:
-    """All that can be said of one guest's cycle. known: the rate of its MONOTONIC_RAW, from elsewhere."""
+    """The measured result of one guest's cycle. known: the rate of its MONOTONIC_RAW, from other cycles."""
     if obs.method.boots_anew:
         return rebooted(obs, mechanism, expect, spec)
     rescued, again, boots = by_deadman(obs), again_by_deadman(obs), of_first_boot(as_resumed(obs))
@@ -345,8 +346,8 @@ def cells_of(plan: Plan) -> dict[str, Cell]:
 
 
 def measure_all(observations: Sequence[Observation], plan: Plan) -> list[CycleResult]:
-    """All cycles, each by its own cell's plan, and with what the others know of its guest's clock.
-    KeyError when the plan has no such cell."""
+    """The results of all cycles, each by its own cell's plan, with the rate of the guest's clock known from
+    its other cycles. KeyError when the plan has no such cell."""
     first = [of_first_boot(as_resumed(obs)).observation for obs in observations]
     known = known_rates(first) if len(observations) > 1 else {}
     cells = cells_of(plan)

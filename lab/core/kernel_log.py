@@ -1,8 +1,4 @@
-"""What lines of a guest's kernel log mean: trouble, or nothing that Linux itself takes for trouble.
-
-The texts are the kernel's own format strings, as three kernels have them: Debian's 6.1.192, 6.12.117 and
-7.3.4. A line that looks like trouble and is in no table is neither: nobody has read what it means.
-"""
+"""Classifies lines of a guest's kernel log: trouble, or notes that Linux itself treats as harmless."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ NEW = ("6.12", "7.3")
 
 
 class Meaning(StrEnum):
-    """What a line of the kernel log says of the guest."""
+    """The meaning of a line of the kernel log."""
 
     TROUBLE = "trouble"
     NOTE = "note"
@@ -26,8 +22,8 @@ class Meaning(StrEnum):
 
 @dataclass(frozen=True)
 class Message:
-    """A message of Linux. text: its format string, without the prefix that pr_fmt() adds. kernels: those of
-    ALL that have it in `source`."""
+    """A message of Linux. text: its format string, without the prefix that pr_fmt() adds. kernels: the
+    kernels of ALL that have it in `source`."""
 
     text: str
     source: str
@@ -35,7 +31,7 @@ class Message:
 
     @property
     def pattern(self) -> str:
-        """A regular expression that finds it in a line: each conversion stands for any text."""
+        """A regular expression that matches it in a line: each conversion matches any text."""
         return ".*?".join(re.escape(part) for part in re.split(r"%[0-9.*]*l*[a-zA-Z]+", self.text))
 
 
@@ -85,7 +81,7 @@ TROUBLE = (
     Message("general protection fault", "arch/x86/kernel/traps.c"),
     Message("Kernel panic - not syncing: %s", "kernel/panic.c"),
 )
-"""What Linux prints when something was stuck, was lost, or can no longer be relied upon."""
+"""Messages of Linux when something was stuck, was lost, or can no longer be relied upon."""
 
 NOTES = (
     # Two looks were too far apart for the fixed margin, as after any pause: the check is left out, once, and
@@ -104,7 +100,7 @@ NOTES = (
     # It comes with the line that says why; by itself it tells where sched_clock() goes on.
     Message("sched_clock: Marking unstable (%lld, %lld)<-(%lld, %lld)", "kernel/sched/clock.c"),
 )
-"""What Linux prints in passing, though it has the words of trouble in it."""
+"""Harmless messages of Linux that contain the words of trouble."""
 
 
 def _any(messages: Iterable[Message]) -> re.Pattern[str]:
@@ -119,7 +115,7 @@ _LOOKS_LIKE_TROUBLE = re.compile(
 
 
 def meaning(line: str) -> Meaning:
-    """What a line of a guest's kernel log means."""
+    """The meaning of a line of a guest's kernel log."""
     if _TROUBLE.search(line):
         return Meaning.TROUBLE
     if _NOTES.search(line) or not _LOOKS_LIKE_TROUBLE.search(line):
@@ -128,7 +124,7 @@ def meaning(line: str) -> Meaning:
 
 
 def sorted_out(lines: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """The lines that are trouble, those that are notes, and those that nobody knows; each in order."""
+    """The lines that are trouble, those that are notes, and those with an unknown meaning; each in order."""
     by: dict[Meaning, list[str]] = {each: [] for each in Meaning}
     for line in lines:
         by[meaning(line)].append(line)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MachineCheck:
-    """One thing that was looked at. ok: None where a lack is no failure. fix: what mends it."""
+    """The result of one check. ok: None where a lack is not a failure. fix: how to correct it."""
 
     name: str
     ok: bool | None

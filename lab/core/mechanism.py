@@ -1,11 +1,11 @@
-"""Resync mechanisms: what brings a guest's clock back to time after a freeze.
+"""Resync mechanisms, which correct a guest's clock after a freeze.
 
-Each member of ResyncMechanism says itself what it is called, what it does, what moves the clock, which
-configuration it installs and what it needs; everything else asks it. What its means do after a pause is
-predicted in core.timesync, a module for each program; guest.timesync puts them in.
+Each member of ResyncMechanism has its name, what it does, what moves the clock, which configuration it
+installs and what it needs; all other modules use these properties. core.timesync forecasts the effect of its
+means after a pause, a module for each program; guest.timesync installs them.
 
-The configurations stand here, because what a plan predicts is predicted from the same text as what a run
-does. Each is the whole configuration of its program: Debian's own is put aside while it is in.
+The configurations are here, because a plan's forecast and a run use the same text. Each is the whole
+configuration of its program; Debian's own is moved aside while it is installed.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ restrict ::1
 
 
 class Means(Enum):
-    """What moves the guest's clock. Each has rules of its own (core.timesync.rules) and a way to be put into
-    a guest (guest.timesync)."""
+    """What moves the guest's clock. Each member has its own rules (core.timesync.rules) and its own
+    installation in a guest (guest.timesync)."""
 
     NOTHING = "nothing"
     AGENT_TIME = "the agent, given nanoseconds"
@@ -112,11 +112,7 @@ class Means(Enum):
 
 @dataclass(frozen=True)
 class PtpClock:
-    """A clock of the host that the guest's kernel shows as a PTP device.
-
-    module: the guest's kernel module. name: how the clock's name begins, in sysfs the file clock_name (Linux,
-    drivers/ptp/ptp_kvm_common.c, ptp_vmclock.c).
-    """
+    """A clock of the host that the guest's kernel presents as a PTP device."""
 
     module: str
     name: str
@@ -124,8 +120,8 @@ class PtpClock:
 
 @dataclass(frozen=True)
 class Feature:
-    """What a program has from a version on. name: as its documentation has it. since: major and minor
-    version."""
+    """A feature that a program has from a version on. name: as its documentation has it. since: major and
+    minor version."""
 
     name: str
     since: tuple[int, int]
@@ -135,13 +131,11 @@ class Feature:
 class MechanismTraits:
     """What a resync mechanism is.
 
-    about: what it does, in a few words.
-    config: the whole configuration of its program, "" for none. {server} and {port} stand for the host's NTP
-    server, {device} for the PTP clock's device, {rtc_offset} for by how much the guest's RTC is
-    behind, in seconds.
-    ptp: the PTP clock that it needs. feature: what its program has to have.
-    updates: how many updates of the clock are waited for when it is put in, so that a limit of makestep is
-    used up as after long running; 0: none, its clock has to be in time.
+    about: what it does, in a few words. config: the whole configuration of its program, "" for none. {server}
+    and {port} stand for the host's NTP server, {device} for the PTP clock's device, {rtc_offset} for by how
+    much the guest's RTC is behind, in seconds. ptp: the PTP clock that it needs. feature: the feature that
+    its program needs. updates: how many updates of the clock the installation waits for, so that a limit of
+    makestep is used up, as after a long time of operation; 0: none, the clock has to be in time.
     """
 
     about: str
@@ -153,8 +147,7 @@ class MechanismTraits:
 
 
 class ResyncMechanism(StrEnum):
-    """What brings the guest's clock back to time after the resume. The order is that of menus and
-    documentation."""
+    """What corrects the guest's clock after the resume. The order is that of menus and documentation."""
 
     NONE = "none"
     AGENT = "agent"
@@ -187,32 +180,33 @@ class ResyncMechanism(StrEnum):
 
     @property
     def repairs(self) -> bool:
-        """Whether anything is there to repair the clock at all."""
+        """True when the mechanism corrects the clock at all."""
         return self.means is not Means.NOTHING
 
     @property
     def uses_agent(self) -> bool:
-        """Whether the host acts through qemu-guest-agent."""
+        """True when the host acts through qemu-guest-agent."""
         return self.means.uses_agent
 
     @property
     def acts_from_host(self) -> bool:
-        """Whether the host does it, on the resume; else the guest helps itself, or nobody does."""
+        """True when the host acts on the resume; otherwise the guest corrects its own clock, or nothing
+        does."""
         return self.repairs and not self.is_daemon
 
     @property
     def is_daemon(self) -> bool:
-        """Whether a program in the guest keeps its clock in time, with a configuration of its own."""
+        """True when a program in the guest disciplines its clock, with a configuration of its own."""
         return self.means.is_daemon
 
     @property
     def uses_ntp(self) -> bool:
-        """Whether it needs the host's NTP server."""
+        """True when it needs the host's NTP server."""
         return "{server}" in self.traits.config
 
     @property
     def reads_rtc(self) -> bool:
-        """Whether its time comes from the guest's RTC: whole seconds, and only as right as the RTC is."""
+        """True when its time comes from the guest's RTC: whole seconds, and no more correct than the RTC."""
         return self.means in (Means.AGENT_RTC, Means.HWCLOCK) or "{rtc_offset}" in self.traits.config
 
     def config(self, server: str = "", port: int = 0, device: str = "", rtc_behind_ns: int = 0) -> str:

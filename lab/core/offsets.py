@@ -1,13 +1,13 @@
-"""Offsets from readings: many intervals, one answer.
+"""Offsets from readings: the intersection of many intervals.
 
-Each reading bounds the offset whatever the network did. A burst is intersected after every interval was
-carried over the time between, as in Marzullo's algorithm and RFC 5905 (section 11.2.1), but with nothing
+Each reading bounds the offset, whatever the network's delays. A burst is intersected after every interval is
+extrapolated to a common instant, as in Marzullo's algorithm and RFC 5905 (section 11.2.1), but with nothing
 discarded: a reading that contradicts the others is a fact, not an outlier.
 
-Only MONOTONIC_RAW is carried: nobody steps or slews it, so its rate against the host's is one number
-(within PHI) that the readings themselves bound. REALTIME rides on it: how far it is from MONOTONIC_RAW
-inside the guest is known to the microseconds between two clock readings there, at each reading anew, so
-what chrony, an agent or a step does to it needs no assumption at all.
+Only MONOTONIC_RAW is extrapolated: nothing steps or slews it, so its rate against the host's is one number
+(within PHI), which the readings themselves bound. REALTIME is derived from it: each reading has the
+difference of REALTIME and MONOTONIC_RAW inside the guest, to the microseconds between two clock readings
+there. So nothing has to be assumed about what chrony, an agent or a step does to it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from lab.core.timeline import Reading
 from lab.core.units import NS_PER_S
 
 STAMP_NS = 2_000
-"""One of an exchange's two host stamps has its two clocks read within this time of each other; a longer
-interruption between them is survived in the other."""
+"""In at least one of an exchange's two host stamps, the two clocks are read within this time of each other: a
+longer interruption hits only one of the stamps."""
 
 HOST_SLEW_PPM = 500
-"""The kernel's limit of frequency correction (adjtimex(2)): how fast the host's REALTIME may leave its
-MONOTONIC_RAW, but for steps."""
+"""The kernel's limit of frequency correction (adjtimex(2)): how fast the host's REALTIME and MONOTONIC_RAW
+may part, except for steps."""
 
 SLEW_PPM = 100_000.0
-"""The fastest that a guest's REALTIME is ever slewed: adjtimex(2) moves the tick by at most a tenth."""
+"""The largest slew rate of a guest's REALTIME: adjtimex(2) changes the tick by at most a tenth."""
 
 _PPT = 10**12
 
@@ -43,13 +43,13 @@ class Sample:
     offset: Interval
 
     def age_ns(self, at_raw_ns: int) -> int:
-        """The farthest that the sample's instant can be from `at_raw_ns`."""
+        """The largest distance of the sample's instant from `at_raw_ns`."""
         return max(abs(at_raw_ns - self.from_raw_ns), abs(at_raw_ns - self.to_raw_ns))
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast an offset changes: somewhere from low_ppm to high_ppm, at every instant."""
+    """The rate of change of an offset: between low_ppm and high_ppm at every instant."""
 
     low_ppm: float
     high_ppm: float
@@ -79,7 +79,7 @@ class Rate:
         return Interval(guest.low_ns * _PPT // (_PPT + high), -(-guest.high_ns * _PPT // (_PPT + low)))
 
     def or_rate(self, other: Rate) -> Rate:
-        """Either of the two."""
+        """The rate that contains both."""
         return Rate(min(self.low_ppm, other.low_ppm), max(self.high_ppm, other.high_ppm))
 
 
@@ -92,7 +92,7 @@ def samples(readings: Sequence[Reading], clock: GuestClock) -> list[Sample]:
 
 
 def ageing_ns(age_ns: int, phi_ppm: float) -> int:
-    """How far two clocks can part in `age_ns`, rounded up."""
+    """How far two clocks can drift apart in `age_ns`, rounded up."""
     return int(age_ns * phi_ppm / 1e6) + 1
 
 
@@ -101,8 +101,8 @@ def offset_at(
 ) -> Interval | None:
     """The offset at host instant `at_raw_ns` (MONOTONIC_RAW) that all samples allow.
 
-    rate: how fast the offset changes; ± phi_ppm unless given. None when there are no samples, or when
-    they contradict each other: then the clock was moved in between.
+    rate: the offset's rate of change; default ± phi_ppm. None without samples, or when they contradict each
+    other: then the clock was moved in between.
     """
     if not given:
         return None
@@ -114,12 +114,12 @@ def offset_at(
 
 
 def smoothed(given: Sequence[Sample], rate: Rate) -> list[Sample] | None:
-    """Every sample narrowed by all the others, carried to it at `rate`: each then holds at every instant
-    of its exchange. None when they contradict each other. Samples that overlap in time are left out
-    but for the first of them.
+    """Every sample, narrowed by all others, which are extrapolated to it at `rate`; each result is valid at
+    every instant of its exchange. None when they contradict each other. Of samples that overlap in time only
+    the first is used.
 
-    One pass each way: what an earlier sample says of a later one is its bound plus a term of its own
-    time plus a term of the later one's, so a running extreme serves all pairs.
+    One pass in each direction is enough: an earlier sample's bound for a later one is its own bound plus a
+    term of its own time plus a term of the later one's, so a running extreme covers all pairs.
     """
     used: list[Sample] = []
     for s in given:
@@ -166,10 +166,10 @@ def smoothed(given: Sequence[Sample], rate: Rate) -> list[Sample] | None:
 def apart(reading: Reading) -> Interval:
     """Guest REALTIME minus guest MONOTONIC_RAW at the instant of the answer's REALTIME.
 
-    Rests on the probe's order: MONOTONIC_RAW is the first clock read on receipt and the last before the
-    answer. So the answer's REALTIME lies between two looks at it; and what it was at most is what it was
-    on receipt, plus what a slew can do since, unless REALTIME was stepped forward in between: that shows
-    as a contradiction, but for steps below the time of two looks, some microseconds."""
+    This relies on the order of the probe's readings: MONOTONIC_RAW is the first clock read on receipt and the
+    last before the answer. So the answer's REALTIME lies between two readings of it. Its upper bound is the
+    difference on receipt plus the largest slew since, unless REALTIME was stepped forward in between: that
+    shows as a contradiction, except for steps below the time between two readings, some microseconds."""
     real, raw = reading.t3[GuestClock.REAL], reading.t3[GuestClock.RAW]
     since = raw - reading.t2[GuestClock.RAW]
     low, high = real - raw, real - reading.t2[GuestClock.RAW]
@@ -204,14 +204,14 @@ def real_sample(reading: Reading, raw: Sample | None) -> Sample:
 
 
 ALONE_NS = NS_PER_S
-"""No busy host was seen to hold a reading up for so long."""
+"""No busy host was observed to delay a reading for that long."""
 
 
 def real_samples(readings: Sequence[Reading], raw: Sequence[Sample] | None) -> list[Sample]:
-    """REALTIME samples of the readings, with what `smoothed` made of their MONOTONIC_RAW.
+    """REALTIME samples of the readings. raw: their MONOTONIC_RAW offsets from `smoothed`.
 
-    The first and the last reading have neighbours on one side only. Where such a one took ALONE_NS, the guest
-    may have been stopped under it, and what its neighbours say of it is not believed."""
+    The first and the last reading have neighbours on one side only. If such a reading took ALONE_NS or
+    longer, the guest may have been stopped during it, and the bounds from its neighbours are not used."""
     known = {s.from_raw_ns: s for s in raw or ()}
     for edge in (*readings[:1], *readings[-1:]):
         if edge.round_trip_ns >= ALONE_NS:
@@ -220,7 +220,7 @@ def real_samples(readings: Sequence[Reading], raw: Sequence[Sample] | None) -> l
 
 
 def thinned(given: Sequence[Sample], most: int) -> list[Sample]:
-    """At most `most` samples: in equal stretches of time, the narrowest of each."""
+    """At most `most` samples: the narrowest of each of equal stretches of time."""
     if len(given) <= most:
         return list(given)
     first, last = given[0].from_raw_ns, given[-1].from_raw_ns

@@ -1,9 +1,5 @@
-"""What was down when, from the history: that never more than one domain of an availability set was, and how
+"""Shows from the history that no more than one domain of an availability set was down at any time, and how
 far apart the guests of one domain were stopped and resumed.
-
-All instants are the host's CLOCK_MONOTONIC_RAW, so a pause of one guest and a pause of another are on one
-scale. A guest is down from the call that stops it until it is back and in time again, or until its cycle's
-end if it never was.
 """
 
 from __future__ import annotations
@@ -27,24 +23,24 @@ ONE_AT_A_TIME = "one domain at a time"
 
 
 def taken_down(result: CycleResult) -> bool:
-    """Whether the cycle was to stop the guest: not one without a freeze, and not one that was called off."""
+    """True when the cycle was to stop the guest: it has a freeze and was not called off."""
     return result.observation.frozen or result.observation.method.boots_anew
 
 
 def stopped_at(call: Call) -> Interval:
-    """When the guest was stopped: QEMU stamps its event once it has been."""
+    """When the guest was stopped: QEMU stamps its event after the stop."""
     event = event_in(call)
     return Interval(call.called.raw_ns, call.returned.raw_ns if event is None else event.high_ns)
 
 
 def resumed_at(call: Call) -> Interval:
-    """When the guest was resumed: QEMU stamps its event before it is."""
+    """When the guest was resumed: QEMU stamps its event before the resume."""
     event = event_in(call)
     return Interval(call.called.raw_ns if event is None else event.low_ns, call.returned.raw_ns)
 
 
 def in_time_at(result: CycleResult) -> Interval | None:
-    """When the guest's clock was in time again, to stay; None when it was not seen to be."""
+    """When the guest's clock was in time again, to stay; None when that was not seen."""
     resume, resync = result.observation.resume, result.resync
     if resume is None or resync is None or resync.time is None:
         return None
@@ -53,10 +49,10 @@ def in_time_at(result: CycleResult) -> Interval | None:
 
 @dataclass(frozen=True)
 class Down:
-    """One time for which a domain of a set was down; a guest of no set is a set of its own.
+    """A period in which a domain of a set was down. A guest in no set is a set of its own.
 
-    begins, ends: where its first stop and its last return to time lie. None: not seen, and `missing` says
-    what of.
+    begins, ends: intervals that contain its first stop and its last return to time. None: not seen; `missing`
+    names what was not.
     """
 
     domain: Domain
@@ -67,21 +63,21 @@ class Down:
 
     @property
     def at_most(self) -> Interval | None:
-        """It was down in no instant outside of this."""
+        """The interval outside of which it was certainly not down."""
         if self.begins is None or self.ends is None:
             return None
         return Interval(self.begins.low_ns, max(self.begins.low_ns, self.ends.high_ns))
 
     @property
     def certain(self) -> Interval | None:
-        """It was down in every instant of this; None when there is none of which that is certain."""
+        """The interval in which it was certainly down; None when there is none."""
         if self.begins is None or self.ends is None or self.begins.high_ns > self.ends.low_ns:
             return None
         return Interval(self.begins.high_ns, self.ends.low_ns)
 
 
 def _end_of(result: CycleResult, ended_raw_ns: int | None) -> Interval | None:
-    """When the guest was back and in time. ended_raw_ns: its cycle's end, None when it was cut off."""
+    """When the guest was back and in time. ended_raw_ns: its cycle's end; None when it was cut off."""
     back, resume = in_time_at(result), result.observation.resume
     if back is not None:
         return back
@@ -116,13 +112,13 @@ def _merged(domain: Domain, cycle: int, members: Sequence[tuple[CycleResult, int
 
 
 Ends = Mapping[tuple[str, int, str], int]
-"""When a guest's cycle ended, by cell, cycle and guest; what is not there was cut off."""
+"""The ends of guests' cycles, by cell, cycle and guest. Cycles that were cut off are not in it."""
 
 
 def _groups(
     results: Iterable[CycleResult], guests: Sequence[GuestSpec], by: DomainKind
 ) -> dict[tuple[int, Domain], list[CycleResult]]:
-    """The cycles that stopped a guest, by the cycle's number and the guest's domain."""
+    """The cycles that stopped a guest, by number and the guest's domain."""
     domains = {guest.name: (set_of(guest), by.of(guest)) for guest in guests}
     found: dict[tuple[int, Domain], list[CycleResult]] = {}
     for result in results:
@@ -135,7 +131,7 @@ def _groups(
 def downs(
     results: Iterable[CycleResult], guests: Sequence[GuestSpec], by: DomainKind, ends: Ends
 ) -> list[Down]:
-    """Every time that a domain was down, by cycles."""
+    """All periods in which a domain was down, by cycle."""
     found = []
     for (cycle, domain), members in sorted(_groups(results, guests, by).items()):
         given = [(r, ends.get((r.observation.cell, cycle, r.observation.guest))) for r in members]
@@ -145,8 +141,8 @@ def downs(
 
 @dataclass(frozen=True)
 class Apart:
-    """Two domains of one set, and the time from the end of the one to the begin of the other; negative: so
-    long both were down."""
+    """Two domains of one set, and the time from the end of one to the begin of the other; negative: the time
+    for which both were down."""
 
     first: Domain
     second: Domain
@@ -154,10 +150,11 @@ class Apart:
 
 
 def _nearest(spans: Iterable[tuple[Domain, Interval]]) -> Apart | None:
-    """The two domains that came nearest, or overlap longest. One set's; None with fewer than two domains.
+    """The two domains of one set that are nearest in time, or overlap longest; None with fewer than two
+    domains.
 
-    Going by begins, whoever ended last is the nearest; the last of another domain is needed as well, for the
-    same domain may be down twice.
+    In the order of begins, the nearest is the one that ended last. The last one of another domain is needed
+    as well, because the same domain may be down twice.
     """
     nearest: Apart | None = None
     last: tuple[Domain, int] | None = None
@@ -180,8 +177,8 @@ def _nearest(spans: Iterable[tuple[Domain, Interval]]) -> Apart | None:
 
 @dataclass(frozen=True)
 class Proof:
-    """Whether never more than one domain of a set was down. nearest: at worst; None with no two domains of a
-    set. overlap: that certainly were down at once."""
+    """The result of the proof for one set. nearest: the worst pair; None without two domains of a set.
+    overlap: two domains that certainly were down at once."""
 
     outcome: Outcome
     why: str
@@ -197,7 +194,7 @@ def named(domain: Domain, by: DomainKind) -> str:
 
 
 def one_at_a_time(given: Sequence[Down], by: DomainKind) -> Proof:
-    """Whether two domains of one set were down at once: at most, and for certain."""
+    """Checks whether two domains of one set may have been down, or certainly were down, at once."""
     sets: dict[str, list[Down]] = {}
     for down in given:
         sets.setdefault(down.domain[0], []).append(down)
@@ -244,8 +241,8 @@ def proof_finding(proof: Proof, by: DomainKind, cell: str = "") -> Finding:
 
 @dataclass(frozen=True)
 class Skew:
-    """How far apart the first and the last of a domain's guests were stopped, and resumed. None: not seen of
-    all of them. domain: None for all guests that were frozen together."""
+    """The time between the stops of a domain's first and last guest, and between their resumes. None: not
+    seen for all of them. domain: None for all guests that were frozen together."""
 
     cycle: int
     domain: Domain | None
@@ -255,7 +252,8 @@ class Skew:
 
 
 def spread(instants: Sequence[Interval]) -> Interval:
-    """Largest minus smallest of instants that are only known to lie in these. ValueError on none."""
+    """Bounds of the largest minus the smallest of instants that lie in these intervals. ValueError without
+    any."""
     first, last = min(i.high_ns for i in instants), max(i.low_ns for i in instants)
     return Interval(max(0, last - first), max(i.high_ns for i in instants) - min(i.low_ns for i in instants))
 
@@ -275,7 +273,8 @@ def _skew(cycle: int, domain: Domain | None, members: Sequence[CycleResult]) -> 
 
 
 def skews(results: Sequence[CycleResult], guests: Sequence[GuestSpec], by: DomainKind | None) -> list[Skew]:
-    """Of every domain of two guests or more, and cycle; without a domain's kind, of every cycle's guests."""
+    """The skew of every domain with two guests or more, in each cycle; for `by` None, of each cycle's
+    guests."""
     if by is not None:
         groups = _groups(results, guests, by)
         return [_skew(c, domain, m) for (c, domain), m in sorted(groups.items()) if len(m) > 1]
@@ -289,7 +288,7 @@ def skews(results: Sequence[CycleResult], guests: Sequence[GuestSpec], by: Domai
 def skew_findings(
     given: Sequence[Skew], limit_ns: int | None, by: DomainKind | None, cell: str = ""
 ) -> list[Finding]:
-    """Held against the limit, for stops and resumes by themselves; none without a limit."""
+    """Compares each skew with the limit, separately for stops and resumes; no findings without a limit."""
     if limit_ns is None:
         return []
     text = f"at most {format_duration(limit_ns)}"

@@ -1,5 +1,5 @@
-"""Cells side by side: those that differ in nothing but what repairs the clocks run at the same time, each on
-guests of its own, its lane."""
+"""Cells that run side by side: cells that differ only in what corrects the clocks run at the same time, each
+on its own guests, its lane."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ MOST = 8
 
 
 def _together(cell: Cell) -> object:
-    """What two cells have to have in common; the names of their guests are their lanes'."""
+    """The key that is equal for two cells that run together. Names of guests do not count: they depend on the
+    lane."""
     guests = tuple(replace(guest, name="") for guest in cell.guests)
     return guests, cell.cycle, cell.expectations, cell.repeat, cell.control
 
 
 def _grouped(cells: Sequence[Cell], most: int) -> list[list[Cell]]:
-    """The cells in groups of at most `most`, in the order of their first ones."""
+    """The cells in groups of at most `most`, ordered by the first cell of each."""
     groups: dict[object, list[list[Cell]]] = {}
     found = []
     for cell in cells:
@@ -31,7 +32,7 @@ def _grouped(cells: Sequence[Cell], most: int) -> list[list[Cell]]:
 
 
 def laned(plan: Plan) -> Plan:
-    """The plan with every cell's guests named for the lane that it runs in: web becomes web-a, web-b."""
+    """The plan with every cell's guests renamed for the cell's lane: web becomes web-a, web-b."""
     if plan.side_by_side < 2:
         return plan
     named = {
@@ -47,5 +48,5 @@ def laned(plan: Plan) -> Plan:
 
 
 def batches(plan: Plan) -> list[list[Cell]]:
-    """What is run together, batch after batch."""
+    """The cells that run together, one batch after another."""
     return _grouped(plan.parts, plan.side_by_side)

@@ -1,6 +1,6 @@
-"""What is done to the host, by name. Each patch is a value that knows its words and what it asks of guests.
+"""Host patches as values: each has its name, its description and what it requires of guests.
 
-How it is written is in lab.playbook.patching, how it is done in lab.host.patches. docs/adding.md says how to
+lab.playbook.patching has their form in playbooks, lab.host.patches applies them. docs/adding.md says how to
 add one. Durations in nanoseconds.
 """
 
@@ -16,7 +16,7 @@ from lab.core.units import NS_PER_S, format_duration
 
 
 class Impact(StrEnum):
-    """What a patch asks of the guests."""
+    """What a patch requires of the guests: its impact class."""
 
     NONE = "none"  # guests run on
     FREEZE = "freeze"  # guests have to be frozen
@@ -45,24 +45,23 @@ _REPLACES = tuple(
 
 
 class PatchTraits:
-    """What the rest of the lab asks of a patch, and what most patches answer. kind: its name in playbooks and
-    records."""
+    """The properties of a patch, with the values of most patches. kind: its name in playbooks and records."""
 
     kind: str
 
     @property
     def label(self) -> str:
-        """In records and reports."""
+        """Its name in records and reports."""
         return self.kind
 
     @property
     def short(self) -> str:
-        """In ids of cells."""
+        """Its name in ids of cells."""
         return self.kind
 
     @property
     def about(self) -> str:
-        """What a plan says of it."""
+        """Its description in a plan."""
         raise NotImplementedError
 
     @property
@@ -71,19 +70,19 @@ class PatchTraits:
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        """How guests may be treated meanwhile, the usual way first."""
+        """The methods that fit the patch, its default first."""
         if self.impact is Impact.REBOOT:
             return _REBOOTS
         return _RUNS_ON if self.impact is Impact.NONE else _FREEZES
 
     @property
     def shortest_ns(self) -> int:
-        """How long guests stand still for it at least."""
+        """The least time for which guests are stopped by it."""
         return 0
 
     @property
     def longest_ns(self) -> int:
-        """Its deadline; 0: it is done by the freeze itself."""
+        """Its deadline; 0: the freeze itself is the patch."""
         raise NotImplementedError
 
     @property
@@ -114,7 +113,7 @@ def _base(path: str) -> str:
 
 @dataclass(frozen=True)
 class HoldPatch(PatchTraits):
-    """Take a given time and change nothing."""
+    """A patch that takes a given time and changes nothing."""
 
     duration_ns: int
     kind: Literal["hold"] = "hold"
@@ -146,7 +145,7 @@ class HoldPatch(PatchTraits):
 
 @dataclass(frozen=True)
 class CommandPatch(_TimedPatch):
-    """A program: argv, no shell, killed at its deadline. undo: the program that takes it back, or ()."""
+    """A program: argv, without a shell, killed at its deadline. undo: the program that reverts it, or ()."""
 
     argv: tuple[str, ...]
     deadline_ns: int
@@ -170,7 +169,7 @@ class CommandPatch(_TimedPatch):
 
 @dataclass(frozen=True)
 class ReplaceHypervisorPatch(PatchTraits):
-    """The emulator under running guests exchanged for another binary, or started anew.
+    """Replaces the emulator under running guests by another binary, or by a new process of the same one.
 
     emulator: a path, the name of one that `freezelab emulator fetch` got, or "" for the same binary.
     machine, cpu: "" leaves the guest's; another one is refused before the freeze, as QEMU would do in it.
@@ -211,7 +210,7 @@ class ReplaceHypervisorPatch(PatchTraits):
 
 @dataclass(frozen=True)
 class RestartLibvirtPatch(_TimedPatch):
-    """libvirt's daemon restarted; its guests stay as they are, paused."""
+    """Restarts libvirt's daemon; its guests stay as they are, paused."""
 
     deadline_ns: int = 20 * NS_PER_S
     kind: Literal["restart-libvirt"] = "restart-libvirt"
@@ -231,7 +230,7 @@ class RestartLibvirtPatch(_TimedPatch):
 
 
 class UnitScope(StrEnum):
-    """Whose systemd a unit belongs to."""
+    """The systemd that manages a unit."""
 
     SYSTEM = "system"  # the machine's init
     USER = "user"  # of the user who runs freezelab
@@ -239,7 +238,7 @@ class UnitScope(StrEnum):
 
 @dataclass(frozen=True)
 class RestartServicePatch(_TimedPatch):
-    """A service of the host's systemd restarted. unit: its whole name, like "nginx.service"."""
+    """Restarts a service of the host's systemd. unit: its full name, like "nginx.service"."""
 
     unit: str
     scope: UnitScope = UnitScope.SYSTEM
@@ -262,8 +261,8 @@ class RestartServicePatch(_TimedPatch):
 
 @dataclass(frozen=True)
 class ReloadKvmPatch(_TimedPatch):
-    """KVM's modules out of the host's kernel and in again. No QEMU may hold them meanwhile: the guest is RAM
-    and a file of device state, and a new process takes it up."""
+    """Unloads KVM's modules from the host's kernel and loads them again. No QEMU may use them meanwhile: the
+    guest is RAM and a file of device state, and a new process continues it."""
 
     deadline_ns: int = 10 * NS_PER_S
     kind: Literal["reload-kvm"] = "reload-kvm"
@@ -287,7 +286,7 @@ class ReloadKvmPatch(_TimedPatch):
 
 @dataclass(frozen=True)
 class MicrocodePatch(_TimedPatch):
-    """The CPUs' microcode loaded late (Linux, Documentation/arch/x86/microcode.rst)."""
+    """Loads the CPUs' microcode late (Linux, Documentation/arch/x86/microcode.rst)."""
 
     deadline_ns: int = 10 * NS_PER_S
     kind: Literal["microcode"] = "microcode"
@@ -299,7 +298,7 @@ class MicrocodePatch(_TimedPatch):
 
 @dataclass(frozen=True)
 class LivepatchPatch(_TimedPatch):
-    """A livepatch module for the host's kernel loaded and enabled; undone by disabling it (Linux,
+    """Loads and enables a livepatch module for the host's kernel; undo disables it (Linux,
     Documentation/livepatch/livepatch.rst). module: path of the .ko."""
 
     module: str
@@ -329,7 +328,7 @@ class LivepatchPatch(_TimedPatch):
 
 @dataclass(frozen=True)
 class AnsiblePatch(_TimedPatch):
-    """An Ansible playbook. inventory: "" is localhost. undo: the playbook that takes it back, or ""."""
+    """Runs an Ansible playbook. inventory: "" is localhost. undo: the playbook that reverts it, or ""."""
 
     playbook: str
     deadline_ns: int
@@ -366,7 +365,7 @@ Patch = (
 
 
 def conflict(patch: Patch, method: FreezeMethod) -> str:
-    """Why guests cannot be treated this way for this patch; "" when they can."""
+    """Why the method does not fit the patch; "" when it does."""
     if method in patch.methods:
         return ""
     ways = " or ".join(patch.methods)

@@ -1,4 +1,4 @@
-"""What a plan's own numbers say of its outcome before anything is done."""
+"""Warnings that follow from a plan's own numbers, before anything is done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from lab.core.units import format_duration
 
 
 def overruns(plan: Plan) -> list[str]:
-    """Holds that the budget ends: such a patch never succeeds. That may be meant, so it is no mistake."""
+    """Holds that are longer than the budget: such a patch never succeeds. That may be intended, so it is not
+    an error."""
     found = {
         (cell.cycle.patch.duration_ns, cell.cycle.budget_ns): None
         for cell in plan.parts

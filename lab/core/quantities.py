@@ -1,10 +1,11 @@
 """Measured quantities in words. Inside, times are integer nanoseconds.
 
-Bounds are rounded outwards, so that what is shown still contains what was measured: a lower limit down, an
-upper limit up, the bound behind "±" up until it covers what its value lost. All else is rounded to the
-nearest. `Rounding` does this for every function here; how many digits are shown is theirs.
+Bounds are rounded outwards, so that the text still contains the measured interval: a lower limit down, an
+upper limit up, the bound after "±" up until it covers the rounding of its value. All other numbers are
+rounded to the nearest. `Rounding` does this for every function here; each of them chooses its number of
+digits.
 
-What people write and read back exactly (durations, sizes) is in `units`.
+`units` has exact quantities of playbooks (durations, sizes).
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from lab.core.units import NBSP, NS_PER_MS, NS_PER_S, NS_PER_US, format_duration
 
 NS_PER_MIN = 60 * NS_PER_S
 LONG_NS = 100 * NS_PER_S
-"""From here on a measured time is shown in minutes and seconds, and from LONGER_NS on in hours."""
+"""From this length on, a measured time is shown in minutes and seconds; from LONGER_NS on, in hours."""
 LONGER_NS = 2 * 60 * NS_PER_MIN
 _SLACK = 1e-3
-"""What a float of nanoseconds may be off."""
+"""The tolerated rounding error of a float in nanoseconds."""
 
 
 class Rounding(Enum):
-    """Where a number goes that has more digits than are shown."""
+    """The direction in which a number is rounded."""
 
     NEAREST = 0
     DOWN = -1
     UP = 1
 
     def to(self, value: float, place: int) -> int:
-        """`value` in whole places."""
+        """`value` as a whole number of places."""
         if self is Rounding.DOWN:
             return math.floor(value + _SLACK) // place
         if self is Rounding.UP:
@@ -92,7 +93,7 @@ def format_interval(known: Interval | None, *, signed: bool = False) -> str:
 
 
 def format_between(low_ns: int, high_ns: int) -> str:
-    """ "4.3–4.6 s": what lies between the two."""
+    """ "4.3–4.6 s": a range."""
     unit_ns, unit, digits = (NS_PER_MS, "ms", 0) if high_ns < NS_PER_S else (NS_PER_S, "s", 1)
     down, up = format_number(low_ns, unit_ns, digits, DOWN), format_number(high_ns, unit_ns, digits, UP)
     return f"{up} {unit}" if down == up else f"{down}–{up} {unit}"
@@ -168,7 +169,7 @@ def format_instant(ns: int) -> str:
 
 
 def format_step(by_ns: int) -> str:
-    """By how much a clock was moved: "+4 997.6 ms", "-75 min 2.452 s"."""
+    """The size of a step: "+4 997.6 ms", "-75 min 2.452 s"."""
     if abs(by_ns) < LONG_NS:
         return (
             f"{_grouped(format_number(by_ns, NS_PER_MS, 1 if abs(by_ns) >= NS_PER_MS else 3, sign='+'))} ms"
@@ -185,7 +186,7 @@ _ABOUT = (
 
 
 def format_about(ns: float) -> str:
-    """A length that nobody needs exactly, in three digits: "12.3 ms", "4.98 s", "75 min", "24 h", "0 s"."""
+    """An approximate length in three digits: "12.3 ms", "4.98 s", "75 min", "24 h", "0 s"."""
     if not ns:
         return "0 s"
     unit, factor = next((unit, factor) for unit, factor, least in _ABOUT if abs(ns) >= least)
@@ -194,7 +195,7 @@ def format_about(ns: float) -> str:
 
 
 def format_rough(ns: float) -> str:
-    """A prediction, which is no measurement, in two digits: "3 s", "0.5 s", "20 ms"."""
+    """A prediction, not a measurement, in two digits: "3 s", "0.5 s", "20 ms"."""
     size = abs(ns)
     if size >= LONG_NS:
         return format_about(size)
@@ -202,7 +203,7 @@ def format_rough(ns: float) -> str:
 
 
 def format_magnitude(ns: float) -> str:
-    """How large something is, whatever its sign: "5.0 s", "9.4 ms", "0.09 ms", "75 min", "24 h"."""
+    """A magnitude without its sign: "5.0 s", "9.4 ms", "0.09 ms", "75 min", "24 h"."""
     ns = abs(ns)
     if ns >= 2 * NS_PER_MIN:
         return format_about(ns)
@@ -214,7 +215,7 @@ def format_magnitude(ns: float) -> str:
 
 
 def format_length(ns: float) -> str:
-    """As a clock counts, to a second or a minute: "4.0 s", "2 min 5 s", "3 h 10 min"."""
+    """A length in clock units, to a second or a minute: "4.0 s", "2 min 5 s", "3 h 10 min"."""
     whole = round(ns / NS_PER_S)
     if whole < 10:
         return format_seconds(ns, 1)
@@ -228,12 +229,12 @@ def format_length(ns: float) -> str:
 
 
 def format_edge(ns: int) -> str:
-    """A round number as it is: "0.1 ms", "100 ms", "10 s"."""
+    """A round number, unchanged: "0.1 ms", "100 ms", "10 s"."""
     return f"{ns / NS_PER_S:g} s" if ns >= NS_PER_S else f"{ns / NS_PER_MS:g} ms"
 
 
 def format_as_written(ns: int) -> str:
-    """As in a playbook, but in three digits: "15 s", "2.5 min"; from 10 min on as a clock counts."""
+    """As in a playbook, but in three digits: "15 s", "2.5 min"; from 10 min on in clock units."""
     return format_length(ns) if ns >= 10 * NS_PER_MIN else format_duration(int(float(f"{ns:.3g}")))
 
 

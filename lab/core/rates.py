@@ -1,4 +1,4 @@
-"""How fast a guest's clock runs: what one window, one boot, and all its cycles together say."""
+"""The rate of a guest's clock, from one window, from one boot, and from all of its cycles together."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lab.core.timeline import Observation
 from lab.core.witnesses import before_and_after
 
 UNKNOWN_DRIFT_PPM = 500.0
-"""How far an undisciplined clock may be off, where the readings do not tell better: crystals are good to
-100 ppm, a guest's calibration of its clock to some hundred."""
+"""The largest drift of an undisciplined clock where readings do not bound it better: crystals are good to 100
+ppm, a guest's calibration of its clock to some hundred."""
 
 
 def rate_of(given: Sequence[Sample]) -> Rate | None:
-    """The rate of an offset that nobody steps or slews; None when the samples do not tell it."""
+    """The rate of an offset that nothing steps or slews; None when the samples do not determine it."""
     free = smoothed(given, Rate.within(UNKNOWN_DRIFT_PPM + PHI_PPM))
     rate = drift(free) if free else None
     if rate is None or rate.low > UNKNOWN_DRIFT_PPM or rate.high < -UNKNOWN_DRIFT_PPM:
@@ -25,9 +25,9 @@ def rate_of(given: Sequence[Sample]) -> Rate | None:
 
 
 def rates(early: Sequence[Sample], late: Sequence[Sample], known: Rate | None = None) -> tuple[Rate, Rate]:
-    """The rates of the guest's MONOTONIC_RAW before and after the pause. An oscillator keeps its rate
-    over a pause, so both windows bound it together, and with them what is `known` from other cycles;
-    PHI is for what it wanders."""
+    """The rates of the guest's MONOTONIC_RAW before and after the pause. An oscillator keeps its rate over a
+    pause, so both windows and the rate `known` from other cycles bound it together; PHI allows for its
+    wander."""
     unknown = Rate.within(UNKNOWN_DRIFT_PPM)
     one, two = rate_of(early) or unknown, rate_of(late) or unknown
     if together := common(one, two):
@@ -46,7 +46,8 @@ def common(one: Rate, two: Rate) -> Rate | None:
 
 
 def last_drift(given: Sequence[Sample], from_raw_ns: int = 0) -> Drift | None:
-    """The drift over the longest late part of the samples from `from_raw_ns` on that one line explains."""
+    """The drift over the longest final part of the samples from `from_raw_ns` on through which one line
+    passes."""
     part = [s for s in given if s.from_raw_ns >= from_raw_ns]
     while len(part) >= 4:
         found = drift(part)
@@ -57,8 +58,8 @@ def last_drift(given: Sequence[Sample], from_raw_ns: int = 0) -> Drift | None:
 
 
 def known_rates(observations: Sequence[Observation]) -> dict[tuple[str, str, str], Rate | None]:
-    """What all cycles of one boot of a guest say together about the rate of its MONOTONIC_RAW; None where
-    they contradict each other. Keys: cell, guest and boot_id."""
+    """The rate of the guest's MONOTONIC_RAW from all cycles of one boot together; None where they contradict
+    each other. Keys: cell, guest and boot_id."""
     known: dict[tuple[str, str, str], Rate | None] = {}
     for obs in observations:
         if obs.facts_before is None or obs.stop is None or obs.resume is None:

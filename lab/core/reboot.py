@@ -19,8 +19,8 @@ from lab.core.witnesses import before_and_after
 def rebooted(
     obs: Observation, mechanism: ResyncMechanism, expect: Expectations, spec: CycleSpec | None
 ) -> CycleResult:
-    """A guest that was shut down and started again. Its clocks before and after have nothing to do with
-    each other, so there is no pause; the resync counts from the start."""
+    """The result for a guest that was shut down and started again. Its clocks before and after are unrelated,
+    so there is no pause; the resync counts from the start."""
     stop, resume = obs.stop, obs.resume
     problems = [*obs.problems, *host_step(obs)]
     disturbed = CUT_OFF if obs.unfinished else ""

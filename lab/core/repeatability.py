@@ -1,8 +1,4 @@
-"""Whether a guest comes back to time after its second and its tenth pause as well as after its first.
-
-A mechanism that works once proves little: some programs step the clock only in their first updates
-(chrony.conf(5), makestep's limit), some end, some lengthen their polling interval while all is well.
-"""
+"""Checks that a guest is back in time after its second and its tenth pause as well as after its first."""
 
 from __future__ import annotations
 
@@ -19,8 +15,8 @@ from lab.core.verdict import Finding, Outcome, at_most, worst
 METRIC = "resync again"
 
 TIMES, SLACK_NS = 2, 1 * NS_PER_S
-"""A later resync is as good as the first when it takes at most so many times as long and so much more, or no
-longer than its forecast allows: polls come when they come."""
+"""A later resync is as good as the first when it takes at most TIMES as long plus SLACK_NS, or no longer than
+its forecast allows, because the phase of polls varies."""
 
 
 def _allowed_ns(first: Interval, later: CycleResult) -> int:
@@ -49,7 +45,7 @@ def _judged(later: CycleResult, first: Interval) -> tuple[Outcome, str]:
 
 def again(results: Sequence[CycleResult], expect: Expectations) -> list[Finding]:
     """One finding over all of a guest's cycles in one cell; none without two pauses, without an expectation
-    of the resync, or when the first pause itself did not end in time: that is told by itself."""
+    of the resync, or when the guest was not in time after the first pause: that has a finding of its own."""
     paused = [r for r in results if r.observation.frozen and not r.control]
     if expect.in_time_within_ns is None or len(paused) < 2:
         return []

@@ -1,4 +1,4 @@
-"""A guest that somebody else than the controller resumed: whose call that was, and what it makes of the
+"""Guests that something other than the controller resumed: whose call that was, and what it means for the
 cycle."""
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from dataclasses import replace
 from lab.core.timeline import Call, Observation
 
 RESUMED, ENDED, FAILED = "resumed", "ended", "failed"
-"""What the dead-man did (Rescue.act)."""
+"""Values of Rescue.act: what the dead-man did."""
 
 BY_DEADMAN, BY_OTHERS = "dead-man", "somebody else"
-"""CycleResult.resumed_by."""
+"""Values of CycleResult.resumed_by."""
 
 AT_ONCE = "resumed at once: "
-"""How a problem begins of a guest that was resumed before its time, for its dead-man was lost."""
+"""Prefix of the problem text of a guest that was resumed early because its dead-man was lost."""
 
 CUT_OFF = "the cycle was cut off"
 RAN = "somebody else resumed the guest: it ran before the lab resumed it"
@@ -30,7 +30,7 @@ def by_deadman(obs: Observation) -> str:
 
 def again_by_deadman(obs: Observation) -> str:
     """Why the dead-man resumed the guest once more, after the controller had, one line; "" when it did not.
-    It leaves a guest alone that runs, so this one stood still again while it was watched."""
+    The dead-man acts only on stopped guests, so this one was stopped again during the watch."""
     for rescue in obs.rescues:
         late = rescue.call is not None and not _first(rescue.call, obs.resume)
         if rescue.act == RESUMED and obs.frozen and late:
@@ -40,7 +40,7 @@ def again_by_deadman(obs: Observation) -> str:
 
 def not_by_deadman(obs: Observation) -> str:
     """Why the dead-man did not resume a guest that the controller had not resumed either, one line: its QEMU
-    has ended, libvirt does not answer; "" when one of them did, or nobody tried."""
+    has ended, libvirt does not answer; "" when one of them did, or neither tried."""
     acts = [rescue.act for rescue in obs.rescues]
     if obs.resume is not None or RESUMED in acts or not acts or acts[-1] not in (ENDED, FAILED):
         return ""
@@ -48,15 +48,15 @@ def not_by_deadman(obs: Observation) -> str:
 
 
 def _first(call: Call, own: Call | None) -> bool:
-    """Whether it may have resumed the guest before the controller's own call did."""
+    """True when the call may have resumed the guest before the controller's own."""
     return own is None or call == own or call.called.raw_ns < own.returned.raw_ns
 
 
 def as_resumed(obs: Observation) -> Observation:
-    """The observation with the call that made the guest run again for its resume: the dead-man's when it came
-    before the controller's own. Two calls of which nobody can say which was first, and one that failed and
-    may have resumed the guest all the same, are taken together: it was resumed between the first call's
-    beginning and the first return that counts."""
+    """The observation with the resume call that actually took effect: the dead-man's when it came before the
+    controller's own. Two calls whose order is not known are combined, and so is a failed call that may have
+    resumed the guest: the resume then lies between the start of the first call and the first return of an
+    effective one."""
     if not obs.frozen:
         return obs
     resume = obs.resume

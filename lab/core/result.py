@@ -1,4 +1,4 @@
-"""What was measured of one guest's cycle."""
+"""The measured result of one guest's cycle."""
 
 from __future__ import annotations
 
@@ -18,22 +18,18 @@ from lab.core.witnesses import Witness
 
 @dataclass(frozen=True)
 class CycleResult:
-    """One guest's cycle, measured. None where it could not be.
+    """One guest's cycle as measured. None: not measured.
 
-    before, at_resume, final: guest REALTIME minus host REALTIME at the last reading before the stop, at
-    the resume (or the first reading after it, where that is known better) before anything repaired it,
-    and at the last reading of the watch.
-    drift_before, drift_after: of REALTIME. phi_ppm: the drift bound that the widening used.
-    spec: what the plan asked for. steps: where the pause went.
-    resumed_guest: the guest's MONOTONIC_RAW at the resume.
-    forecast: what the mechanism's rules say of this pause, from its set-up before it; None without a freeze.
-    audits: the guest's own claims, source by source.
-    lag: how long the guest's MONOTONIC_RAW stood still.
-    outage_ns: of a guest that was rebooted, from the call that shut it down to the first bytes of the new
-        boot that arrived at the host.
-    disturbed: why the cycle did not go its way, "" when it did: then it is not failed by what was not done.
-    resumed_by: who resumed the guest, "" for the controller.
-    another_boot: the guest was certainly seen in another boot than before.
+    before, at_resume, final: guest REALTIME minus host REALTIME at the last reading before the stop, at the
+    resume (or the first reading after it, where that is known better) before anything repaired it, and at the
+    last reading of the watch. drift_before, drift_after: drift of REALTIME. phi_ppm: the drift bound that
+    extrapolations used. spec: the planned cycle. steps: the parts of the pause. resumed_guest: the guest's
+    MONOTONIC_RAW at the resume. forecast: the mechanism's forecast for this pause, from its set-up before it;
+    None without a freeze. audits: the guest's own claims, source by source. lag: for how long the guest's
+    MONOTONIC_RAW stood still. outage_ns: for a rebooted guest, from the call that shut it down to the arrival
+    of the new boot's first bytes at the host. disturbed: why the cycle did not go as planned; "" when it did.
+    A disturbed cycle is not failed by what was not done. resumed_by: who resumed the guest, "" for the
+    controller. another_boot: the guest was certainly seen in another boot than before.
     """
 
     observation: Observation
@@ -65,8 +61,9 @@ class CycleResult:
 
     @property
     def used(self) -> Interval | None:
-        """Of the budget: from the stop call to the resume's return, as they are written down. Where nothing
-        says that it stood still for all of that time, the time for which it certainly did is the least."""
+        """The used part of the budget: from the stop call to the resume's return, as recorded. If nothing
+        shows that the guest was stopped for all of that time, the lower bound is the time for which it
+        certainly was."""
         stop, resume, pause = self.observation.stop, self.observation.resume, self.pause
         if stop is None or resume is None or not self.observation.frozen:
             return None
@@ -88,7 +85,7 @@ class CycleResult:
 
     @property
     def reported(self) -> Interval | None:
-        """The pause without what proving the memory cost: that the lab looked is not the method's doing."""
+        """The pause without the cost of proving the memory, which is not part of the method."""
         if self.pause is None:
             return None
         felt, proof = self.pause.pause, self.observation.proof

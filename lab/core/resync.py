@@ -19,14 +19,14 @@ LARGEST_BLIND_NS = 1 * NS_PER_S
 
 
 LIMITS = (1 * NS_PER_S, 100 * NS_PER_MS, 10 * NS_PER_MS, 1 * NS_PER_MS)
-"""How near the time is told for (ResyncResult.reached)."""
+"""The distances for which ResyncResult.reached has a time."""
 
 UNDISCIPLINED_PPM = 515.0
-"""How fast the offset of a clock moves that nobody corrects: a guest's calibration of its clock may be off by
-the 500 ppm that the kernel can correct (adjtimex(2), MAXFREQ), and RFC 5905's PHI wanders on top."""
+"""The largest drift of a clock that nothing corrects: a guest's calibration of its clock may be off by the
+500 ppm that the kernel can correct (adjtimex(2), MAXFREQ), and RFC 5905's PHI comes on top."""
 
 SLEW_WINDOWS = (NS_PER_S // 2, 2 * NS_PER_S, 8 * NS_PER_S, 32 * NS_PER_S)
-"""Over how long a rate is looked for: short ones for fast slews, long ones for slow ones."""
+"""The windows over which a rate is measured: short ones for fast slews, long ones for slow ones."""
 
 
 class SyncOutcome(StrEnum):
@@ -56,7 +56,7 @@ class CurvePoint:
 @dataclass(frozen=True)
 class Reached:
     """time: from the resume to the first instant from which |offset| stays within limit_ns for the hold time;
-    None when it was not seen to."""
+    None when that was not seen."""
 
     limit_ns: int
     time: Interval | None
@@ -64,15 +64,14 @@ class Reached:
 
 @dataclass(frozen=True)
 class ResyncResult:
-    """time: from the resume call's return to the first instant from which the offset stays in tolerance
-    for the hold time, as bounds; None unless synced.
-    step_ns: the largest single step, signed. backward_steps: how many went backward.
-    overshoot_ns: how far past zero the clock certainly went.
-    reached: when it was within 1 s, 100 ms, 10 ms and 1 ms. slew_ppm: the fastest that the offset certainly
-    moved between steps, signed; None when not more than an undisciplined clock's may.
-    area_ns_s: the area under |offset|, nanoseconds times seconds, between first and last sample.
-    settled_step_ns: the largest step, signed, that the last reading certainly came after; None without one.
-    settled_step_until_ns: by when it was made, since the resume.
+    """time: from the resume call's return to the first instant from which the offset stays in tolerance for
+    the hold time, as bounds; None unless synced. step_ns: the largest single step, signed. backward_steps:
+    how many went backward. overshoot_ns: how far past zero the clock certainly went. reached: when it was
+    within 1 s, 100 ms, 10 ms and 1 ms. slew_ppm: the fastest that the offset certainly moved between steps,
+    signed; None when not more than an undisciplined clock's may. area_ns_s: the area under |offset|,
+    nanoseconds times seconds, between first and last sample. settled_step_ns: the largest step, signed, that
+    was certainly before the last reading; None without one. settled_step_until_ns: the latest time of that
+    step since the resume.
     """
 
     outcome: SyncOutcome
@@ -92,9 +91,9 @@ class ResyncResult:
 
 @dataclass(frozen=True)
 class Watched:
-    """What the in-guest sampler says of the clock between two readings. until_ns: since the resume, until
-    when it looked. stepped: when it saw steps, each somewhere in its interval; by_ns: how far. ppm, slack_ns:
-    the offset moved no faster than that where it saw none, and by so much more at each end of a stretch."""
+    """The in-guest sampler's record of the clock between readings. until_ns: its end since the resume.
+    stepped: the times of steps, each somewhere in its interval; by_ns: their sizes. ppm, slack_ns: without a
+    step the offset moved no faster than ppm, plus slack_ns at each end of a stretch."""
 
     until_ns: int
     stepped: tuple[Interval, ...]
@@ -105,8 +104,8 @@ class Watched:
     def may_have_been_in(
         self, since: CurvePoint | None, later: CurvePoint, target: Interval, hold_ns: int
     ) -> bool:
-        """Whether the clock may have been in `target` for `hold_ns` between two readings that found
-        it out, next to each other. since: None for the resume."""
+        """True when the clock may have been in `target` for `hold_ns` between two consecutive readings that
+        were outside of it. since: None for the resume."""
         begin = since.from_ns if since is not None else 0
         if later.at_ns > self.until_ns:
             return True
@@ -118,7 +117,8 @@ class Watched:
         return (later.at_ns - begin - hold_ns) * self.ppm / 1e6 >= way
 
     def left(self, since: CurvePoint, later: CurvePoint, target: Interval) -> bool:
-        """Whether steps took the clock out of `target` and back between two readings that found it in."""
+        """True when steps moved the clock out of `target` and back between two readings that were inside of
+        it."""
         offset = since.offset
         for step, by in zip(self.stepped, self.by_ns, strict=True):
             if since.at_ns < step.low_ns and step.high_ns < later.from_ns:
@@ -129,23 +129,23 @@ class Watched:
 
 
 def _outside_ns(offset: Interval, target: Interval) -> int:
-    """How far out of `target` an offset is, at least."""
+    """The least distance of an offset from `target`."""
     return max(0, offset.low_ns - target.high_ns, target.low_ns - offset.high_ns)
 
 
 def settled(
     curve: Sequence[CurvePoint], target: Interval, hold_ns: int, watched: Watched | None = None
 ) -> tuple[SyncOutcome, str, Interval | None]:
-    """When the offset came into `target` to stay for hold_ns, as bounds. watched: by the sampler in the
-    guest; without it a clock may have come and gone between any two readings.
+    """When the offset entered `target` and stayed for hold_ns, as bounds. watched: the record of the sampler
+    in the guest; without it a clock may have entered and left between any two readings.
 
-    Two walks at once. In the strict one a stretch in the target is made of samples that are certainly
-    in; one that is not, or blindness longer than LARGEST_BLIND_NS, ends it: the first such stretch that
-    lasts for hold_ns bounds the time from above. In the generous one only a sample that is certainly out
-    ends a stretch: where the first that could have lasted for hold_ns begins bounds it from below.
+    The upper bound is the first strict stretch that lasts for hold_ns: it has only samples that are certainly
+    inside, and ends at any other sample or at a distance of samples above LARGEST_BLIND_NS. The lower bound
+    is the begin of the first generous stretch that could have lasted for hold_ns: only a sample that is
+    certainly outside ends it.
 
-    Between two samples that are in, at most LARGEST_BLIND_NS apart, the offset is taken to have stayed in,
-    unless the sampler saw it step out and back.
+    Between two samples inside, at most LARGEST_BLIND_NS apart, the offset is assumed to have stayed inside,
+    unless the sampler recorded steps out and back.
     """
     low_ns, high_ns = target.low_ns, target.high_ns
     last_out = 0  # the generous stretch could have begun here
@@ -194,18 +194,18 @@ def settled(
 
 
 def _drifted(span_ns: int, ppm: float) -> int:
-    """How far an offset moves at `ppm`, rounded up."""
+    """The change of an offset at `ppm`, rounded up."""
     return math.ceil(span_ns * ppm / 1e6) + 1
 
 
 def gone_on(before: Drift, span_ns: int) -> Interval:
-    """How far the offset moves in span_ns of a clock that goes on as it did before the freeze."""
+    """The change of the offset in span_ns if the clock keeps its drift from before the freeze."""
     return Interval(-_drifted(span_ns, -before.low), _drifted(span_ns, before.high))
 
 
 def running_off(before: Drift | None) -> Drift | None:
-    """The drift before the freeze, if the clock certainly ran faster or slower than one that is merely not
-    corrected (somebody changed its tick, adjtimex(2)), and that is known well enough to be told from a
+    """The drift before the freeze, if the clock certainly ran faster or slower than an undisciplined one
+    (because its tick was changed, adjtimex(2)) and that is known well enough to distinguish it from a
     repair."""
     if before is None or before.bound_ppm > UNDISCIPLINED_PPM:
         return None
@@ -220,10 +220,10 @@ def _correction(
     unseen_ns: int,
     free: Drift | None,
 ) -> Correction | None:
-    """How most of the way was gone (four fifths of it); None when not all of it is known, or when the bounds
-    do not tell. span_ns: how long it was watched: what an undisciplined clock may have drifted meanwhile is
-    no correction, nor what one does that ran as fast before the freeze (free). unseen_ns: what a step that
-    nobody saw may have been."""
+    """The kind of correction for most of the offset (four fifths of it); None when the record is incomplete,
+    or the bounds do not decide. span_ns: the length of the watch: the possible drift of an undisciplined
+    clock in it is not a correction, nor is a drift that the clock had before the freeze (free). unseen_ns:
+    the largest step that the sampler may have missed."""
     if at_resume is None or final is None or steps is None:
         return None
     stepped = sum(s.by_ns for s in steps)
@@ -243,8 +243,8 @@ def _correction(
 def _before_last(
     steps: Sequence[ClockStep] | None, stepped: Sequence[Interval] | None, curve: Sequence[CurvePoint]
 ) -> Sequence[ClockStep] | None:
-    """The steps that the last reading has seen the end of: the sampler is asked later. None when that cannot
-    be told of one of them."""
+    """The steps that were over at the last reading: the sampler is read later than that. None when that is
+    not known for one of them."""
     if not steps or not stepped or not curve:
         return steps
     last = Interval(curve[-1].from_ns, curve[-1].at_ns)
@@ -293,11 +293,10 @@ def measure_resync(
 ) -> ResyncResult:
     """The resync after a resume at host MONOTONIC_RAW `resumed_raw_ns`.
 
-    offsets: REALTIME samples, in order. steps: what the in-guest sampler saw of REALTIME moving
-    against MONOTONIC_RAW since the resume; None when it did not watch. stepped: when each of them was, host
-    time since the resume; None when that is not known. unseen_ns: how large a step may be that the sampler
-    took for a slew. watched: what it says of the time between readings.
-    free: the drift before the freeze.
+    offsets: REALTIME samples, in order. steps: the in-guest sampler's steps of REALTIME against MONOTONIC_RAW
+    since the resume; None when it did not run. stepped: the time of each, host time since the resume; None
+    when that is not known. unseen_ns: the largest step that the sampler may have taken for a slew. watched:
+    its record of the time between readings. free: the drift before the freeze.
     """
     curve = tuple(
         CurvePoint(s.to_raw_ns - resumed_raw_ns, s.offset, max(0, s.from_raw_ns - resumed_raw_ns))
@@ -345,8 +344,8 @@ def measure_resync(
 
 
 def since_earlier(result: ResyncResult, most_ns: int) -> ResyncResult:
-    """The result, where the guest was resumed by up to most_ns earlier than the call that the times count
-    from."""
+    """The result for a guest that was resumed up to most_ns earlier than the call from which the times
+    count."""
 
     def wider(time: Interval | None) -> Interval | None:
         return None if time is None else Interval(time.low_ns, time.high_ns + most_ns)

@@ -1,4 +1,4 @@
-"""The order in which a fleet's domains are taken down."""
+"""The order in which a fleet's domains are frozen."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ Domain = tuple[str, int]
 
 @dataclass(frozen=True)
 class Wave:
-    """What is down at the same time: at most one domain of each set.
-
-    number: from 1. guests: names, in the plan's order.
-    """
+    """The domains that are frozen at the same time: at most one of each set."""
 
     number: int
     domains: tuple[Domain, ...]
@@ -26,7 +23,7 @@ class Wave:
 
 
 def set_of(guest: GuestSpec) -> str:
-    """The name of the guest's availability set; a guest of none is a set by itself."""
+    """The name of the guest's availability set; a guest in none is a set by itself."""
     return guest.availability_set or guest.name
 
 

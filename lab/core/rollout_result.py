@@ -1,4 +1,4 @@
-"""Where a rollout stands: its waves as the history has them, and whether it ended as it was to."""
+"""A rollout's progress from the history, and whether it ended as expected."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ROLLOUT, GATES = "rollout", "gates"
 """Metrics of the findings."""
 
 MOST_NAMED = 6
-"""Domains that a reason names one by one."""
+"""The most domains that a reason names individually."""
 
 
 @dataclass(frozen=True)
 class GateHistory:
-    """What came of a gate in one guest. took_ns: until it held, or was given up."""
+    """The result of a gate in one guest. took_ns: the time until it held, or was given up."""
 
     guest: str
     gate: str
@@ -29,7 +29,7 @@ class GateHistory:
 
 @dataclass(frozen=True)
 class WaveHistory:
-    """A wave that was begun. began_real_ns: host REALTIME. over: its end was seen."""
+    """A wave that has begun. began_real_ns: host REALTIME. over: its end is in the history."""
 
     number: int
     cycle: int
@@ -47,8 +47,8 @@ class WaveHistory:
 
 @dataclass(frozen=True)
 class RolloutHistory:
-    """A rollout as the history has it. planned: the guests of each wave. ended: None when its end was not
-    seen. stopped_in: the number of the wave."""
+    """A rollout in the history. planned: the guests of each wave. ended: None when its end is not in the
+    history. stopped_in: the number of the wave in which it stopped."""
 
     seed: int | None
     by: DomainKind
@@ -59,19 +59,19 @@ class RolloutHistory:
     stopped_in: int | None = None
 
     def done(self, wave: WaveHistory) -> bool:
-        """It was run to its end, gates and all."""
+        """True when the wave is complete, with its gates."""
         here = self.ended is RolloutEnd.STOPPED and wave.number == self.stopped_in
         return wave.over and wave.refused is None and not here
 
     def waiting(self, guests: Sequence[GuestSpec]) -> list[tuple[Domain, ...]]:
-        """The domains of the waves that were not begun."""
+        """The domains of waves that have not begun."""
         domains = {guest.name: (set_of(guest), self.by.of(guest)) for guest in guests}
         left = self.planned[len(self.waves) :]
         return [tuple(dict.fromkeys(domains[name] for name in wave if name in domains)) for wave in left]
 
 
 def wanted(history: Sequence[RolloutHistory], guests: int, repeat: int, control: int) -> int:
-    """How many guests' cycles there should be: of a rollout that was stopped, those of the waves begun."""
+    """The expected number of guests' cycles: for a stopped rollout, those of the waves that began."""
     if any(one.ended is RolloutEnd.STOPPED for one in history):
         return guests * control + sum(len(wave.guests) for one in history for wave in one.waves)
     return guests * (repeat + control)
@@ -133,7 +133,8 @@ def _ended(history: RolloutHistory, guests: Sequence[GuestSpec], expected: Rollo
 
 
 def _gates(history: RolloutHistory, wave: WaveHistory, plan: Rollout, last: bool, cell: str) -> Finding:
-    """A wave that was followed by another one must have had all its gates, and all of them must have held."""
+    """Checks a wave's gates: a wave that was followed by another one must have had all of its gates, and all
+    of them must have held."""
     refused = wave.refused
     expectation = "hold before the next domain"
     asked = {gate.gate for gate in wave.gates}
@@ -159,7 +160,7 @@ def rollout_findings(
     expected: RolloutEnd,
     cell: str = "",
 ) -> list[Finding]:
-    """How each rollout ended, and whether it heeded its gates. Inconclusive when none was begun."""
+    """Checks how each rollout ended, and that it obeyed its gates. Inconclusive when none was begun."""
     if not given:
         why = "the rollout did not begin"
         return [Finding("", -1, ROLLOUT, expected.value, "not begun", Outcome.INCONCLUSIVE, why, cell)]

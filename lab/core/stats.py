@@ -21,7 +21,7 @@ class Quantile:
 
 
 def _at_most(n: int, q: float) -> list[float]:
-    """P(Binomial(n, q) <= k) for k = 0 .. n. In logarithms: n may be thousands."""
+    """P(Binomial(n, q) <= k) for k = 0 .. n, computed with logarithms because n may be thousands."""
     terms = (
         exp(lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log(q) + (n - k) * log(1 - q))
         for k in range(n + 1)
@@ -50,8 +50,8 @@ def bounded_quantile(
     values: Sequence[tuple[float, float, float]], q: float, confidence: float = 0.95
 ) -> Quantile:
     """The q-quantile of measurements that are only known to lie in [low, high], given as (low, value, high).
-    The lows' lower limit and the highs' upper one are limits of the true values' quantile: each order
-    statistic of what lies below is no higher. ValueError on no values."""
+    The lower limit of the lows and the upper limit of the highs are limits of the true values' quantile,
+    because order statistics are monotonic in the values. ValueError on no values."""
     lows, mids, highs = zip(*values, strict=True) if values else ((), (), ())
     return Quantile(
         quantile(mids, q, confidence).value,

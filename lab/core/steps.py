@@ -1,7 +1,7 @@
-"""Where a pause goes: from the stop call to the first packet that a client gets, part by part.
+"""Divides a pause into its parts, from the stop call to the first packet that a client gets.
 
-The parts follow each other without gap or overlap, so they add up to the whole. What nobody named is
-called BETWEEN. Where named steps lie inside each other, the inner one counts.
+The parts follow each other without gap or overlap, so they add up to the whole. Time without a name is called
+BETWEEN. Where named steps are nested, the inner one counts.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ BACK = "put back"
 SHUT_DOWN, START = "shut down", "start"
 HEARTBEAT, PACKET = "first heartbeat", "first packet"
 FREEZE_ITSELF = "replace-hypervisor"
-"""How the label of a patch begins that takes no time of its own: the freeze is the patch."""
+"""Prefix of the labels of patches that take no time of their own: the freeze is the patch."""
 
 
 @dataclass(frozen=True)
 class Part:
     """A part of a pause. Host MONOTONIC_RAW; from_ns is since the stop call.
 
-    bounds: where its length lies, None where it was stamped and not inferred.
+    bounds: an interval that contains its length; None where the length was stamped, not inferred.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Part:
 
 
 def _flat(steps: Sequence[Step], begin: int, end: int) -> list[Step]:
-    """[begin, end] cut at every edge of a step, each piece under the name of the step that began last."""
+    """[begin, end] divided at every edge of a step; each piece has the name of the step that began last."""
     edges = sorted({begin, end, *(e for s in steps for e in (s.began_raw_ns, s.ended_raw_ns))})
     found: list[Step] = []
     for low, high in pairwise(edges):
@@ -57,8 +57,8 @@ def _flat(steps: Sequence[Step], begin: int, end: int) -> list[Step]:
 
 
 def _patched(obs: Observation, called: int, resumed: int, named: Sequence[Step]) -> Step | None:
-    """The time in which the host was patched: the patch's own steps, or else, when it names none, the
-    longest time while the guest stood still that nothing else has a name for."""
+    """The time of the host patch: the patch's own steps or, without any, the longest unnamed time in which
+    the guest was stopped."""
     if obs.patch_steps:
         began = min(s.began_raw_ns for s in obs.patch_steps)
         ended = max(s.ended_raw_ns for s in obs.patch_steps)
@@ -73,7 +73,7 @@ def _patched(obs: Observation, called: int, resumed: int, named: Sequence[Step])
 
 @dataclass(frozen=True)
 class Sign:
-    """The first thing that was heard of a guest that goes on: a heartbeat, or an answer to a reading.
+    """The first message of a resumed guest: a heartbeat, or an answer to a reading.
 
     sent_raw_ns: the guest's MONOTONIC_RAW when it was sent. arrived: at the host.
     """
@@ -85,11 +85,11 @@ class Sign:
 def first_sign(
     beats: Sequence[Heartbeat], late: Sequence[Reading], stop_guest_ns: int | None, resume_called: int
 ) -> Sign | None:
-    """What arrived first of what was certainly sent after the resume.
+    """The first arrival that was certainly sent after the resume.
 
-    A heartbeat was when it carries a later time than the guest's MONOTONIC_RAW had at the stop at the latest
-    (stop_guest_ns); where that clock began anew (None), when it arrived after the start. late: readings after
-    the resume, in order.
+    A heartbeat qualifies when its time is later than the latest value of the guest's MONOTONIC_RAW at the
+    stop (stop_guest_ns). If that clock restarted (None), it qualifies when it arrived after the start. late:
+    readings after the resume, in order.
     """
     signs = [Sign(reading.t3[GuestClock.RAW], reading.t4) for reading in late[:1]]
     for beat in beats:
@@ -120,10 +120,10 @@ def dated(sign: Sign | None, raw_late: Sequence[Sample], rate: Rate) -> Interval
 def parts(obs: Observation, sign: Sign | None, when: Interval | None) -> tuple[Part, ...]:
     """The pause from the stop call on, part by part; () when the guest was not stopped and resumed.
 
-    when: the sign was sent, as `dated` says.
+    when: the time at which the sign was sent, from `dated`.
 
-    The resume call may return when the guest already runs: RESUME ends when it certainly does, and at the
-    latest when the first sign left it.
+    The resume call may return after the guest has begun to run: the part RESUME ends when it certainly runs,
+    and at the latest when it sent the first sign.
     """
     stop, resume = obs.stop, obs.resume
     if stop is None or resume is None or obs.method.runs_on:

@@ -1,4 +1,4 @@
-"""A time-sync set-up as it is found in a guest."""
+"""The time-sync set-up found in a guest."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from lab.core.mechanism import ResyncMechanism
 
 SILENT = "silent"
-"""Status key of a mechanism that did not answer when it was asked: with what words it was given up."""
+"""Status key of a mechanism that did not answer. Its value: the error."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A time-sync set-up as it was found in a guest, before the freeze.
+    """The time-sync set-up found in a guest before the freeze.
 
-    program: its name and version, as it says itself. config: the text of its configuration, as it lies in the
-    guest. server_fault: what is wrong with its time server after the resume, on purpose; "" when nothing is.
-    status: what it said of its state then, by the names that its rules use (each mechanism's module in
-    core.timesync says which). rtc_stops: the guest's RTC stands still with it (RTC track=guest).
+    program: its name and version, from the program itself. config: the text of its configuration in the
+    guest. server_fault: the deliberate fault of its time server after the resume; "" without one. status: its
+    state, by the keys that its rules use (documented in each mechanism's module in core.timesync). rtc_stops:
+    the guest's RTC stands still with it (RTC track=guest).
     """
 
     mechanism: ResyncMechanism

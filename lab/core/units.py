@@ -1,5 +1,5 @@
-"""Durations and sizes as people write them, read and written exactly. Inside, times are integer nanoseconds,
-sizes bytes. Measured quantities are in `quantities`."""
+"""Durations and sizes of playbooks, parsed and formatted exactly. Times are integer nanoseconds, sizes are
+bytes. Measured quantities are in `quantities`."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def _parse(text: str, units: dict[str, int], kind: str, example: str) -> int:
 
 
 def parse_duration(text: str) -> int:
-    """Nanoseconds in `text` such as "5s", "250 ms", "1.5 min". ValueError says what is wrong."""
+    """The nanoseconds of a text such as "5s", "250 ms", "1.5 min". ValueError with the reason."""
     return _parse(text, _DURATION, "duration", "5s, 250ms or 2min")
 
 
 def parse_size(text: str) -> int:
-    """Bytes in `text` such as "512 MiB". Binary units only. ValueError says what is wrong."""
+    """The bytes of a text such as "512 MiB". Binary units only. ValueError with the reason."""
     return _parse(text, _SIZE, "size", "512MiB or 2GiB")
 
 
@@ -62,7 +62,7 @@ def format_size(size: int) -> str:
 
 
 def format_duration(ns: int) -> str:
-    """A duration as people write it in a playbook: 5000000000 -> "5 s", 1500000000 -> "1.5 s"."""
+    """A duration in the form of playbooks: 5000000000 -> "5 s", 1500000000 -> "1.5 s"."""
     if ns == 0:
         return "0 s"
     for unit, factor in (("min", 60 * NS_PER_S), ("s", NS_PER_S), ("ms", NS_PER_MS), ("µs", NS_PER_US)):

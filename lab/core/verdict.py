@@ -21,15 +21,15 @@ _ORDER = (Outcome.PASSED, Outcome.INCONCLUSIVE, Outcome.FAILED)
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """The worst of them; inconclusive when there are none: nothing checked is nothing passed."""
+    """The worst outcome; inconclusive without any: if nothing was checked, nothing passed."""
     return max(outcomes, key=_ORDER.index, default=Outcome.INCONCLUSIVE)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One expectation held against one measurement. cycle: -1 for the whole run, or the whole cell.
-    cell: of the matrix, "" without one. failed_as_expected: it has to fail (core.expected_failure), did, and
-    is passed for that; `why` says how it failed."""
+    """The result of comparing one expectation with one measurement. cycle: -1 for the whole run, or the whole
+    cell. cell: of the matrix, "" without one. failed_as_expected: it had to fail (core.expected_failure) and
+    did, so it is passed; `why` says how it failed."""
 
     guest: str
     cycle: int
