@@ -1,4 +1,4 @@
-"""A pause from its four witnesses, and whether the books close (docs/measuring.md).
+"""A pause from its four witnesses, and whether they agree (closure; docs/measuring.md).
 
     hypervisor   what the host did: the calls that stopped and resumed the guest
     lag          how long the guest's MONOTONIC_RAW stood still, against the host's
@@ -7,27 +7,27 @@
 
 Closure: hypervisor = lag + gap, where a gap that scheduling can explain may count as none.
 
-What a pause is. The host holds a guest from the instant when its vCPUs have stopped to the instant when
-they are let run; its clocks stand still for about the same time (QEMU stops and starts them inside the
-same two calls), or not at all. The *pause* is that time: in regime RESUMED the time for which the clocks
-stood still, otherwise the time for which the guest was held. When a vCPU that may run is late to do so
-(the host is busy), the guest is not paused any more, but no instruction of it runs yet: that time is in
-`at_rest`, from the guest's last instruction to its next.
+What a pause is. The host holds a guest from the instant when its vCPUs have stopped to the instant when they
+are let run; its clocks stand still for about the same time (QEMU stops and starts them inside the same two
+calls), or not at all. The *pause* is that time: in regime RESUMED the time for which the clocks stood still,
+otherwise the time for which the guest was held. On a busy host a vCPU may start late: then the guest is no
+longer paused, but no instruction of it runs yet. That time is part of `at_rest`, from the guest's last
+instruction to its next.
 
-What is rigorous, and what is not. The hypervisor's, the lag's and the upper bounds of gap and silence hold
-whatever networks and schedulers do. That a hole was *made* by the pause is inferred: the lower bound of
-the gap allows LATE_NS and the noise seen elsewhere for what a busy host adds to it, that of the silence
-the same and what delays were seen elsewhere. Neither narrows a pause; a worse host makes the books not
-close, which is inconclusive.
+What is rigorous, and what is not. The bounds of the hypervisor and the lag and the upper bounds of gap and
+silence hold for any behaviour of networks and schedulers. That the pause *caused* a hole is inferred: the
+lower bound of the gap allows LATE_NS and the noise observed elsewhere for what a busy host adds; that of the
+silence allows the same and the delays observed elsewhere. Neither narrows a pause. On a worse host the
+closure fails, which is inconclusive.
 
-Whether the guest stood still for all of the time between the calls only the guest can tell: somebody else may
-have resumed it. A heartbeat of later than the stop, or books that do not close because lag and holes are less
-than the host's time, tell that it ran. Then the pause is what its clocks stood still and what its sampler
-missed, together, and no longer what the calls say. Where the guest says nothing at all, QEMU's stamp of
-RESUME within the resume call tells that it was stopped until then, and without one nothing does. Not seen
-are a resume by somebody else that is early by less than a resumed guest may be late (late_ns), a stop of
-their own that ends within the sampler's floor, and a resume and a stop before a RESUME of the lab's own,
-where the guest says nothing.
+Only the guest can show that it was stopped for all of the time between the calls, because another program may
+have resumed it. A heartbeat sent after the stop shows that it ran, and so does a closure that fails because
+lag and holes are less than the host's time. Then the pause is the sum of the time for which its clocks stood
+still and the time that its sampler missed, and no longer that between the calls. Without any data of the
+guest, QEMU's stamp of RESUME within the resume call shows that it was stopped until then; without a stamp
+nothing does. Three cases are not detected: another program's resume that is early by less than a resumed
+guest may be late (late_ns), another program's stop that ends within the sampler's floor, and, without data of
+the guest, a resume and a stop before the lab's own RESUME.
 """
 
 from __future__ import annotations
@@ -52,30 +52,30 @@ from lab.core.witnesses import (
 )
 
 MOST_SHARE = 5
-"""RESUMED and JUMPED claim that the clocks stood still, or ran, for all but a fifth of the pause at most,
-and nothing suggests any of it."""
+"""RESUMED and JUMPED mean that the clocks stood still, or ran, for all but at most a fifth of the pause, and
+nothing indicates even that."""
 
 UNSEEN_FLOORS = 2
-"""Of a pause of some 10 ms a fifth is less than readings tell. RESUMED then claims that the clocks stood
-still for half of it at least, and ran meanwhile for no longer than so many of the sampler's floors: in the
-guest, scheduling makes holes of that size all the time."""
+"""For a pause of some 10 ms a fifth is less than readings resolve. RESUMED then means that the clocks stood
+still for at least half of it, and ran meanwhile for no longer than this many of the sampler's floors:
+scheduling in the guest makes holes of that size all the time."""
 
 
 @dataclass(frozen=True)
 class Pause:
-    """A pause and what it rests on. All in nanoseconds of the host's MONOTONIC_RAW.
+    """A pause and its evidence, in nanoseconds of the host's MONOTONIC_RAW.
 
-    pause: what all the witnesses in `agreeing` allow.
-    regime: None when the bounds cannot tell. RESUMED: the clocks stood still for at least four fifths of
+    pause: the intersection of all witnesses in `agreeing`.
+    regime: None when the bounds do not decide. RESUMED: the clocks stood still for at least four fifths of
         the pause, or for half of it and all but what the sampler cannot see (UNSEEN_FLOORS); JUMPED: for at
         most one fifth; MIXED: they certainly stood still for a part of it and ran for another.
     closure_ns: hypervisor - lag - gap at their best values; closure: the interval that it lies in.
     closes: zero lies in that interval.
-    disagreeing: witnesses that contradict `pause` and were left out of it.
-    at_rest: the host time from the last guest instruction before the pause to the first one after it;
-        None without the witnesses for it.
+    disagreeing: witnesses that contradict `pause` and are not part of it.
+    at_rest: the host time from the last guest instruction before the pause to the first one after it; None
+        without the witnesses for it.
     stamps: RESUME - STOP by QEMU's own stamps, a lower bound of the pause; None without them.
-    ran: the guest certainly ran between the two calls, so somebody else resumed it.
+    ran: the guest certainly ran between the two calls, so another program resumed it.
     edges: the stop and the resume on the guest's own clock.
     """
 
@@ -95,30 +95,30 @@ class Pause:
 
     @property
     def unaccounted_ns(self) -> int:
-        """The smallest time that lag and gap leave unexplained (negative: explained twice)."""
+        """The least time that lag and gap leave unexplained (negative: explained twice)."""
         if self.closure is None or self.closes:
             return 0
         return self.closure.low_ns if self.closure.low_ns > 0 else self.closure.high_ns
 
 
 def _awake(host: Interval, stop: Call, beats: Sequence[Heartbeat], stop_guest: Interval) -> int:
-    """How long after the stop call the guest certainly ran again, at most. The calls say it, less the time
-    that the resume call took when the guest was already running: a heartbeat that carries a later time than
-    the guest's clock had at the stop was sent after the resume, and before it arrived. A guest that goes on
-    in another process runs up to 20 ms before that call ends."""
+    """The latest time after the stop call at which the guest certainly ran again. That is the end of the
+    resume call, or earlier when the guest ran before the call ended: a heartbeat with a later time than the
+    guest's clock had at the stop was sent after the resume, and before it arrived. A guest that continues in
+    another process runs up to 20 ms before that call ends."""
     arrivals = (b.arrived.raw_ns for b in beats if b.sent_raw_ns > stop_guest.high_ns)
     awake = min(arrivals, default=host.high_ns + stop.called.raw_ns) - stop.called.raw_ns
     return min(host.high_ns, awake)
 
 
 def _beats_missing(beats: Sequence[Heartbeat], stop: Call, resume: Call) -> bool:
-    """Whether a heartbeat arrived between the calls. It may have been under way for long; but where no
-    reading dates it, the guest cannot be said to have stood still for all of that time."""
+    """True when a heartbeat arrived between the calls. It may have been delayed for long; but if no reading
+    dates it, the guest may not have been stopped for all of that time."""
     return any(stop.returned.raw_ns < beat.arrived.raw_ns < resume.called.raw_ns for beat in beats)
 
 
 def _missed(sampler: SamplerReport, stop_guest: Interval, resume_guest: Interval) -> int:
-    """The guest time in all holes around the pause together."""
+    """The total guest time of all holes around the pause."""
     return sum(
         hole.length_ns
         for hole in sampler.holes
@@ -141,7 +141,7 @@ def _regime(host: Interval, lag: Interval, gap: Interval, unseen_ns: int) -> Reg
 
 
 def inside_regime(whole: Interval, lag: Interval, gap: Interval, sampler: SamplerReport) -> Regime | None:
-    """The regime of a pause that lies in `whole` by the guest's side alone."""
+    """The regime of a pause of length `whole`, from the guest's side alone."""
     return _regime(whole, lag, gap, UNSEEN_FLOORS * sampler.floor_ns)
 
 
@@ -150,7 +150,7 @@ def _running(lag: Interval, gap: Interval) -> Regime | None:
 
 
 def _counted(host: Interval, lag: Interval, gap: Interval) -> Interval:
-    """The gap that the books count: none where lag alone explains the pause and scheduling the hole."""
+    """The gap as closure counts it: none where lag alone explains the pause, and scheduling the hole."""
     return Interval(0, 0) if gap.low_ns == 0 and host.meets(lag) else gap
 
 
@@ -167,12 +167,12 @@ def measure_pause(
 ) -> Pause:
     """The pause between `stop` and `resume` from all that was observed around it.
 
-    rates: of the guest's MONOTONIC_RAW against the host's, before and after; ± PHI unless given.
-    frozen: False for a control cycle, in which the host did not stop the guest. Never raises for missing
+    rates: the rates of the guest's MONOTONIC_RAW against the host's, before and after; default ± PHI. frozen:
+    False for a control cycle, in which the host did not stop the guest. Never raises for missing
     observations: a witness that is missing is missing from `witnesses`, and then the pause does not close.
-    cut: the guest's connections were cut by its networking. Then the silence contradicts nothing; and
-    where the sampler was lost with them, the books close on the lag alone if it explains all of the pause.
-    late_ns: how late the guest may get going before its hole counts as lost time.
+    cut: the guest's connections were cut by its networking. Then the silence is no contradiction; and if the
+    sampler was lost with them, the pause closes on the lag alone if that explains all of it. late_ns: how
+    late the guest may start before its hole counts as lost time.
     """
     host = hypervisor_witness(stop, resume) if frozen else Interval(0, 0)
     stamps = stamps_apart(stop, resume) if frozen else None

@@ -1,6 +1,6 @@
-"""What a run will do, as plain values: the playbook's meaning once every default is filled in.
+"""The plan of a run as plain values: the playbook with every default filled in.
 
-Times in nanoseconds, sizes in bytes. Nothing here knows YAML, libvirt or a guest.
+Times in nanoseconds, sizes in bytes. This module does not depend on YAML, libvirt or a guest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 
 
 class RtcTrack(StrEnum):
-    """What the guest's emulated RTC follows (libvirt, formatdomain: timer track)."""
+    """The clock of the guest's emulated RTC (libvirt, formatdomain: timer track)."""
 
     WALL = "wall"  # the host's clock: it goes on through a pause
     GUEST = "guest"  # the guest's own: it stops with the guest
@@ -36,14 +36,11 @@ class GuestSpec:
 
     fill: share of its memory that is filled with incompressible pages before the first cycle, 0 to 0.9.
     bridge: an existing bridge of the host that it is attached to by a tap; "": QEMU's user-mode network.
-    address: on that bridge, with prefix length ("" on the user-mode network).
-    huge_pages: its RAM in huge pages of the host.
-    rtc: what its RTC follows.
-    kernel_options: words added to its kernel's command line.
+    address: on that bridge, with prefix length ("" on the user-mode network). huge_pages: its RAM in huge
+    pages of the host. rtc: what its RTC follows. kernel_options: words added to its kernel's command line.
     availability_set: the set that it is a member of; "": of none. It is a scale set's if `scale_set` says so.
-    fault_domain, update_domain: within its set.
-    compute_name: what events and /metadata/instance call it; "": its name.
-    instance: what /metadata/instance says instead of the lab's values.
+    fault_domain, update_domain: within its set. compute_name: its name in events and /metadata/instance; "":
+    its name. instance: values of /metadata/instance in place of the lab's.
     """
 
     name: str
@@ -65,17 +62,18 @@ class GuestSpec:
 
     @property
     def event_name(self) -> str:
-        """What events and /metadata/instance call it."""
+        """Its name in events and /metadata/instance."""
         return self.compute_name or self.name
 
 
 @dataclass(frozen=True)
 class ServiceFaults:
-    """What is wrong with the metadata service, on purpose.
+    """Deliberate faults of the metadata service.
 
-    first_answer_ns: the first answer is late by this, time of the service's. answers: what each guest's
-    requests are answered with, in turn, from the announcement on; then the truth. restarts: the incarnation
-    starts at 1 again right after the announcement. rate_limit: past 5 requests a second of one guest, 429.
+    first_answer_ns: the delay of the first answer, in the service's time. answers: the answers to each
+    guest's requests, one after another, from the announcement on; after that, correct answers. restarts: the
+    incarnation restarts at 1 right after the announcement. rate_limit: more than 5 requests a second from one
+    guest are answered with 429.
     """
 
     first_answer_ns: int = 0
@@ -86,8 +84,8 @@ class ServiceFaults:
 
 @dataclass(frozen=True)
 class OtherEvent:
-    """An event of the same guests that is announced with another one, and that nothing follows from. It goes
-    when that one is over. Its members are as Announcement's."""
+    """A further event of the same guests that is announced with the main one. No action follows it, and it
+    disappears with the main event. Its members are those of Announcement."""
 
     type: EventType
     notice_ns: int | None = None
@@ -97,17 +95,17 @@ class OtherEvent:
 
 @dataclass(frozen=True)
 class Announcement:
-    """What guests are told before the freeze, through Scheduled Events. "Time of the service's" passes
-    time_factor times as fast as real time; 1 is real time.
+    """The Scheduled Event before the freeze. The service's time passes time_factor times as fast as real
+    time; 1 is real time.
 
-    type: None is the patch's: Freeze, or Reboot. notice_ns: until NotBefore, time of the service's; None is
-    the type's documented minimum; 0 is straight to Started. duration_s: DurationInSeconds as announced, in
-    real seconds, as the pause is; None is derived from the patch. description: "" has the lab write one.
-    started_ns: for how long at least the event is shown as Started before the freeze, real time.
-    cancel_after_ns: called off so long after it was published, time of the service's; None: not called off.
-    handler: a program that is run in every guest, and its arguments; (): none. The program is a file on the
-    host. instance: what /metadata/instance says instead of the lab's values, of every guest; a guest's own
-    go first. others: events that are shown beside it.
+    type: None is the patch's: Freeze, or Reboot. notice_ns: until NotBefore, in the service's time; None is
+    the type's documented minimum; 0 is Started at once. duration_s: the announced DurationInSeconds, in real
+    seconds like the pause; None is derived from the patch. description: "" is the lab's own. started_ns: the
+    shortest time for which the event is shown as Started before the freeze, real time. cancel_after_ns: time
+    from the publication until the event is called off, in the service's time; None: never. handler: a program
+    that runs in every guest, a file on the host, and its arguments; (): none. instance: values of
+    /metadata/instance for every guest, in place of the lab's; a guest's own take precedence. others: further
+    events.
     """
 
     type: EventType | None = None
@@ -124,12 +122,12 @@ class Announcement:
     others: tuple[OtherEvent, ...] = ()
 
     def real_ns(self, service_ns: int) -> int:
-        """Time of the service's in real time."""
+        """The real time in which this much of the service's time passes."""
         return round(service_ns / self.time_factor)
 
 
 class TimeFaultKind(StrEnum):
-    """What can be wrong with an NTP server's answers beside their time."""
+    """The kinds of faults of an NTP server, beside a wrong time."""
 
     SILENT = "silent"  # none comes
     LATE = "late"
@@ -138,8 +136,8 @@ class TimeFaultKind(StrEnum):
 
 @dataclass(frozen=True)
 class TimeFault:
-    """What is wrong with the host's NTP server for a while, on purpose: from just before each freeze until
-    lasts_ns after the resume. late_ns: how much later each answer comes."""
+    """A temporary, deliberate fault of the host's NTP server, from just before each freeze until lasts_ns
+    after the resume. late_ns: the delay of each answer."""
 
     kind: TimeFaultKind
     lasts_ns: int
@@ -153,14 +151,14 @@ class TimeFault:
 
 
 class DomainKind(StrEnum):
-    """What of an availability set is taken down together."""
+    """The unit of an availability set that is frozen together."""
 
     UPDATE = "update-domain"
     FAULT = "fault-domain"
 
     @property
     def short(self) -> str:
-        """As the field abbreviates it."""
+        """The usual abbreviation."""
         return "UD" if self is DomainKind.UPDATE else "FD"
 
     def of(self, guest: GuestSpec) -> int:
@@ -169,7 +167,7 @@ class DomainKind(StrEnum):
 
 
 class GateKind(StrEnum):
-    """What has to be so before the next domain is frozen."""
+    """The kinds of conditions before the next domain is frozen."""
 
     COMMAND = "command"  # a command in every guest of the domain exits with 0
     HTTP = "http"  # a URL, asked for in every guest of the domain, answers 2xx
@@ -179,8 +177,8 @@ class GateKind(StrEnum):
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition. text: the command or the URL, "" for the others. on: names of the guests that it is
-    asked in; (): all."""
+    """One condition. text: the command or the URL, "" for other kinds. on: names of the guests that are
+    checked; (): all."""
 
     kind: GateKind
     text: str = ""
@@ -193,11 +191,11 @@ class Gate:
 
 @dataclass(frozen=True)
 class Rollout:
-    """The hosts of a fleet, one domain of each availability set after another.
+    """A rollout over a fleet, one domain of each availability set after another.
 
-    shuffled: in an order drawn from `seed` (None: one that the run draws and records). between_ns: from the
+    shuffled: in an order determined by `seed` (None: the run chooses and records one). between_ns: from the
     end of one domain to the announcement of the next. gates: all have to hold within gate_within_ns, or the
-    rollout stops. together: sets go side by side, one domain of each at a time; else one set after another.
+    rollout stops. together: one domain of each set at the same time; else one set after another.
     """
 
     by: DomainKind = DomainKind.UPDATE
@@ -213,17 +211,14 @@ class Rollout:
 class CycleSpec:
     """One settle / measure / freeze / patch / resume / watch cycle.
 
-    settle_ns: quiet time before the first reading.
-    before_ns: how long offset and drift are measured before the freeze.
-    budget_ns: from the suspend call to the resume, kept whatever the patch does.
-    watch_ns: how long the guest is watched from the resume on.
-    prove_memory: digests of the guest's RAM, page by page, when it stands still and before it goes on.
-    save_to: the folder that save-restore writes to; "": the run's own.
-    effects: the guest is watched for what a pause does besides the clock: late timers, clocks that go
-        backward between vCPUs, its RTC. It costs the guest some of its time.
-    load: share of each vCPU that busy programs in the guest take during the cycle, 0 to 1.
-    announce: what the guests are told before; None: nothing, and no metadata service is there.
-    wake: a guest that sleeps when the cycle begins is woken.
+    settle_ns: quiet time before the first reading. before_ns: how long offset and drift are measured before
+    the freeze. budget_ns: from the suspend call to the resume, enforced whatever the patch does. watch_ns:
+    how long the guest is watched after the resume. prove_memory: take digests of the guest's RAM, page by
+    page, after the stop and before the resume. save_to: the folder that save-restore writes to; "": the run's
+    own. effects: record the other effects of a pause: late timers, clocks that go backward between vCPUs, the
+    RTC. This uses some of the guest's CPU time. load: share of each vCPU that busy programs in the guest take
+    during the cycle, 0 to 1. announce: the event before the freeze; None: none, and there is no metadata
+    service. wake: wake guests that sleep when the cycle begins.
     """
 
     method: FreezeMethod
@@ -241,8 +236,8 @@ class CycleSpec:
 
     @property
     def longest_pause_ns(self) -> int:
-        """What the patch and the method take together, at most. The budget bounds what nobody knows before:
-        copying memory, proving it, a guest's own sleep."""
+        """The longest pause of patch and method together. The budget is the bound for what is not known
+        before: copying memory, proving it, a guest's own sleep."""
         overhead_ns = self.method.traits.overhead_ns
         if overhead_ns is None or self.prove_memory:
             return self.budget_ns
@@ -251,12 +246,12 @@ class CycleSpec:
 
 @dataclass(frozen=True)
 class NoticeExpectations:
-    """What has to become of the announcement; None asks nothing.
+    """The announcement's expected course; None: not checked.
 
-    acknowledged: a guest approves the event before NotBefore (False: none does). seen: every guest that it
-    will happen to is shown the event before the freeze (False: none is). started_seen: the same, as Started.
-    kept: the pause is no longer than the DurationInSeconds announced (False: it is longer). cancelled: it is
-    called off, and no guest is frozen. at_least_ns, at_most_ns: from its publication to its start, real time.
+    acknowledged: a guest approves the event before NotBefore (False: none does). seen: every affected guest
+    gets the event before the freeze (False: none does). started_seen: the same, as Started. kept: the pause
+    is no longer than the announced DurationInSeconds (False: it is longer). cancelled: the event is called
+    off, and no guest is frozen. at_least_ns, at_most_ns: from publication to start, real time.
     """
 
     acknowledged: bool | None = None
@@ -277,20 +272,21 @@ class RolloutEnd(StrEnum):
 
 @dataclass(frozen=True)
 class Expectations:
-    """What a run must show to pass; None asks nothing.
+    """What a run has to show to pass; None: not checked.
 
-    Always expected, whatever is written: cycles close, the budget is kept, the patch succeeds,
-    the guest is the same boot.
+    These checks always apply: the cycle closes, the budget is kept, the patch succeeds, the guest has not
+    rebooted.
 
-    in_time_within_ns: from the resume to the first instant from which |offset| stays within
-        tolerance_ns for hold_ns.
+    in_time_within_ns: from the resume to the first instant from which |offset| stays within tolerance_ns for
+        hold_ns.
     final_offset_ns: largest |offset| at the end of the watch.
     drift_ppm: largest |drift| after the resync.
     clean_kernel_log: no trouble in the guest's kernel log (core.kernel_log).
-    as_predicted: the clock is repaired, or not, as the mechanism's rules forecast. What was not watched for
-        long enough to tell has not passed.
-    notice: of the announcement. rollout: how it ends. skew_ns: guests of one domain stop, and resume, within
-    this. must_fail: it is a negative control, which passes by failing.
+    as_predicted: the clock is corrected, or not, as the mechanism's rules forecast. If the watch was too
+        short for a decision, the check has not passed.
+    notice: expectations of the announcement. rollout: how it ends. skew_ns: the guests of one domain stop
+        within this time of each other, and resume so. must_fail: a negative control, which passes when checks
+        fail.
     """
 
     regime: Regime | None = None
@@ -311,7 +307,7 @@ class Expectations:
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a matrix: what is run there.
+    """One point of a matrix.
 
     id: derived from the values, unique in the plan, "" for a plan without a matrix.
     values: (axis, value as written), in the order of the matrix's axes.
@@ -329,7 +325,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A combination of a matrix that is not run: (axis, value as written), and why not."""
+    """A combination of a matrix that is left out: (axis, value as written), and the reason."""
 
     values: tuple[tuple[str, str], ...]
     why: str
@@ -341,15 +337,13 @@ class Plan:
 
     digest: sha256 of the playbook's bytes, hexadecimal.
     repeat: cycles with a freeze. control: cycles without one, run before them.
-    cells: the matrix's cells, in order; () without a matrix. Then the other members are the only cell;
-        with a matrix they are the first one's.
-    left_out: the matrix's combinations that are not run.
-    side_by_side: how many cells that differ in nothing but their resync are run at the same time, each with
-        guests of its own.
-    ntp_offset_ns: how far off the time is that the host's NTP server serves, on purpose. ntp_fault: what else
-    is wrong with it.
-    rollout: how the guests' hosts are gone through; None: all guests are frozen in every cycle. A plan with a
-        matrix has none.
+    cells: the matrix's cells, in order; () without a matrix. The other members are those of the only cell, or
+        of a matrix's first one.
+    left_out: the matrix's combinations that are left out.
+    side_by_side: how many cells that differ only in their resync run at the same time, each on its own
+        guests.
+    ntp_offset_ns: how far the time of the host's NTP server is deliberately off. ntp_fault: its other fault.
+    rollout: None: every cycle freezes all guests. A plan with a matrix has none.
     golden: guests are started from one that was booted before, if there is one or once there is.
     """
 

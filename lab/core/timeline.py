@@ -1,4 +1,4 @@
-"""What was observed: readings, heartbeats, and the in-guest sampler's record. Values only.
+"""Observations: readings, heartbeats, and the in-guest sampler's record. Values only.
 
 Guest times are the guest's own clocks in nanoseconds; host times are Stamps.
 """
@@ -16,11 +16,12 @@ from lab.core.timesync_setup import Setup
 
 @dataclass(frozen=True)
 class PacketStamps:
-    """When the guest's kernel saw the request come and its answer leave, in its REALTIME: after t1 and before
-    t2, and after t3 and before t4, whatever the way between. None: not seen for certain.
+    """The guest's kernel's stamps of the request's arrival and the answer's departure, in its REALTIME:
+    between t1 and t2, and between t3 and t4, whatever the network's delays. None: not certain.
 
-    least_apart_ns: the guest's REALTIME minus its MONOTONIC_RAW when the request came, at least.
-    most_apart_ns: the same when the answer left, at most. Both from looks before and after it.
+    least_apart_ns: the guest's REALTIME minus its MONOTONIC_RAW at the request's arrival, lower bound.
+    most_apart_ns: the same at the answer's departure, upper bound. Both come from readings before and after
+    it.
     """
 
     arrived_real_ns: int | None
@@ -37,9 +38,8 @@ class Reading:
     The guest reads RAW first on receipt and last before the answer, so that the other clocks of an
     exchange lie between the two (core.offsets.apart relies on it).
 
-    resolution_ns: coarseness of the guest's clock readings.
-    passing: what the guest's kernel saw of the exchange, where it tells.
-    channel: how the guest was asked: "ssh", or "serial".
+    resolution_ns: coarseness of the guest's clock readings. passing: the stamps of the guest's kernel, where
+    it has them. channel: "ssh" or "serial".
     """
 
     t1: Stamp
@@ -51,9 +51,8 @@ class Reading:
     channel: str = "ssh"
 
     def offset(self, clock: GuestClock) -> Interval:
-        """guest `clock` minus the host's REALTIME (for REAL) or MONOTONIC_RAW (all others):
-        [t3 - t4, t2 - t1]. Holds whatever the delays are. For RAW, the kernel's stamps stand for t2 and
-        t3 where there are any."""
+        """guest `clock` minus the host's REALTIME (for REAL) or MONOTONIC_RAW (all others): [t3 - t4, t2 -
+        t1]. This holds for any delays. For RAW, the kernel's stamps replace t2 and t3 where there are any."""
         if clock is GuestClock.REAL:
             sent, received = self.t1.real_ns, self.t4.real_ns
         else:
@@ -83,7 +82,7 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Hole:
-    """Two successive samples further apart than usual, in the guest's MONOTONIC_RAW."""
+    """Two successive samples that are further apart than usual, in the guest's MONOTONIC_RAW."""
 
     from_raw_ns: int
     to_raw_ns: int
@@ -95,7 +94,7 @@ class Hole:
 
 @dataclass(frozen=True)
 class ClockStep:
-    """REALTIME moved against MONOTONIC_RAW between two samples.
+    """A step: REALTIME moved against MONOTONIC_RAW between two samples.
 
     at_raw_ns: the guest's MONOTONIC_RAW at the later one. by_ns: positive is forward.
     """
@@ -105,20 +104,20 @@ class ClockStep:
 
 
 STEP_FLOOR_NS, STEP_SHARE, MOST_RECORDS = 500_000, 8, 5_000
-"""Of samplers that did not report theirs. They stay as they are, whatever the sampler's are now."""
+"""The constants of samplers that did not report theirs. They do not change with the sampler."""
 
 
 @dataclass(frozen=True)
 class SamplerReport:
-    """The in-guest sampler's record, and what it was made with: lab/guest/inside/clock_probe.py.
+    """The record of the in-guest sampler (lab/guest/inside/clock_probe.py), and its constants.
 
     holes: all distances of successive samples above `floor_ns`, in order. steps: all moves of REALTIME that
-        are no slew. After `most_kept` of either the sampler kept no more.
+        are not slews. The sampler keeps at most `most_kept` of each.
     usual_ns: the median distance.
-    step_floor_ns, step_share: REALTIME may move by so much, and by this part of the time, between two samples
-        before it is a step.
+    step_floor_ns, step_share: a move between two samples is a step if it exceeds the floor plus the time
+        between them divided by the share.
 
-    What it was made with is reported since 2026-11-28.
+    Samplers report their constants since 2026-11-28.
     """
 
     period_ns: int
@@ -134,7 +133,7 @@ class SamplerReport:
     most_kept: int = MOST_RECORDS
 
     def unseen_step_ns(self, over_ns: int) -> int:
-        """How large a step of REALTIME between two samples `over_ns` apart it takes for a slew."""
+        """The largest step of REALTIME between two samples `over_ns` apart that it takes for a slew."""
         return self.step_floor_ns + over_ns // self.step_share
 
     @property
@@ -148,9 +147,9 @@ class SamplerReport:
 
 @dataclass(frozen=True)
 class CpuWait:
-    """How long the threads of a guest's QEMU process, all together, had been ready to run and waited for a
-    CPU of the host since the process began, when the host looked: /proc/PID/task/TID/schedstat, second field
-    (Linux, Documentation/scheduler/sched-stats.rst). at_raw_ns: host MONOTONIC_RAW."""
+    """The total time for which the threads of a guest's QEMU process were ready to run and waited for a CPU
+    of the host, since the process began, at the time of the reading: /proc/PID/task/TID/schedstat, second
+    field (Linux, Documentation/scheduler/sched-stats.rst). at_raw_ns: host MONOTONIC_RAW."""
 
     at_raw_ns: int
     pid: int
@@ -159,12 +158,11 @@ class CpuWait:
 
 @dataclass(frozen=True)
 class Call:
-    """A call that stops or resumes a guest, with what brackets the change.
+    """A call that stops or resumes a guest, with the stamps that enclose it.
 
-    event_real_ns: QEMU's own stamp of its STOP or RESUME event (host REALTIME, whole microseconds),
-    None when the method has none.
-    ran_ns: CPU time that one of the guest's vCPU threads had used between `called` and `returned`, the most
-    of any of them; so it had been let run for that long at least. For a call that resumes.
+    event_real_ns: QEMU's own stamp of its STOP or RESUME event (host REALTIME, whole microseconds), None when
+    the method has none. ran_ns: for a resume call, the largest CPU time that any of the guest's vCPU threads
+    used between `called` and `returned`; so the guest had been resumed for at least that long.
     """
 
     called: Stamp
@@ -175,11 +173,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Rescue:
-    """What the dead-man did about a guest: the process beside the controller that resumes guests when it is
+    """An action of the dead-man, the process beside the controller that resumes guests when the controller is
     gone or silent.
 
-    act: "resumed", "failed", or another word. why: it acted, one line. call: by which it resumed the guest;
-    None without one. text: what went wrong.
+    act: "resumed", "failed", or another word. why: the reason for the action, one line. call: its resume
+    call; None without one. text: the error.
     """
 
     act: str
@@ -190,7 +188,7 @@ class Rescue:
 
 @dataclass(frozen=True)
 class Step:
-    """A part of a freeze, or of a patch, with a name of its own. Host MONOTONIC_RAW."""
+    """A named part of a freeze or a patch. Host MONOTONIC_RAW."""
 
     name: str
     began_raw_ns: int
@@ -205,9 +203,10 @@ class Step:
 class MemoryProof:
     """Two digests of a guest's RAM, both taken while it stood still.
 
-    page_bytes: size of a page. pages: of the whole RAM. held: those that the host holds (the others were
-    never written: zeros). before, after: digest over all pages' digests. differing: indices of the pages
-    that differ, the first few; differ: their number. cost_ns: what the proof added to the pause.
+    page_bytes: size of a page. pages: the number of pages of RAM. held: those that the host has allocated
+    (the others were never written and are zeros). before, after: digest over all pages' digests. differing:
+    indices of the first few pages that differ; differ: the number of such pages. cost_ns: the time that the
+    proof added to the pause.
     """
 
     page_bytes: int
@@ -222,13 +221,13 @@ class MemoryProof:
 
 @dataclass(frozen=True)
 class ProbeFacts:
-    """What a guest says of itself.
+    """The state that a guest reports of itself.
 
-    kernel_lines: new lines of its kernel log worth a look (core.kernel_log says what they mean); None when
-    the log cannot be read. reconnects: how often the probe's channel was lost since it was opened, and had
-    again; restarts: how often of these it had to be started anew, and what its sampler knew was lost.
-    rtc_minus_real_ns: its RTC's whole seconds less its REALTIME: the RTC itself is up to a second further;
-    None when it was not read.
+    kernel_lines: new lines of its kernel log that may matter (core.kernel_log classifies them); None when the
+    log cannot be read. reconnects: how often the probe's channel was lost and restored since it was opened;
+    restarts: how often the probe had to be restarted for it, which loses its sampler's record.
+    rtc_minus_real_ns: its RTC's whole seconds minus its REALTIME: the RTC itself is up to a second ahead of
+    that; None when it was not read.
     """
 
     boot_id: str
@@ -243,28 +242,27 @@ class ProbeFacts:
 
 @dataclass(frozen=True)
 class Observation:
-    """All that was seen of one guest in one cycle; what is missing was not seen.
+    """All observations of one guest in one cycle.
 
     frozen: False for a control cycle, whose stop and resume only mark the time of the patch.
     cpu_ns: CPU time that the guest's vCPU threads used on the host between stop and resume.
-    cpu_waits: how long its QEMU had waited for a CPU of the host, from before the stop on, in order of time.
+    cpu_waits: readings of how long its QEMU had waited for a CPU of the host, from before the stop on, in
+        order of time.
     host_step_ns: how far the host's REALTIME moved against its MONOTONIC_RAW over the cycle.
-    problems: what went wrong with observing, one line each.
-    cell: of the matrix, "" without one.
-    steps: of the freeze and the resume; what the method names.
-    called_off: why a freeze was taken back (the guest was put back to running where it was); "" if not.
+    problems: errors of the observation, one line each.
+    cell: the id of the matrix's cell, "" without a matrix. steps: the method's steps of the freeze and the
+        resume. called_off: why a freeze was rolled back (the guest continued where it was); "" if it was not.
     cut: the guest's connections were cut by its networking, not by the freeze.
-    patch_impact: core.patch.Impact's word. patch_steps: the patch's own.
-    version_before, version_after: of what the patch changes, "" when it has none.
-    resync_said: what the mechanism says of its own action. resync_finished_raw_ns: host MONOTONIC_RAW when it
-        had done all that it does after a resume; None when it has not, or goes on by itself.
-    setup: the time-sync set-up as it was before the freeze; None when it was not looked at.
-    claims: what the guest's programs said of its clock.
-    effects: what else the pause did; None when nobody watched for it.
+    patch_impact: a value of core.patch.Impact. patch_steps: the patch's steps. version_before, version_after:
+        the version of what the patch changes, "" when it has none.
+    resync_said: the mechanism's report of its own action. resync_finished_raw_ns: host MONOTONIC_RAW when its
+        action after a resume was complete; None when it was not, or when it continues by itself.
+    setup: the time-sync set-up before the freeze; None when it was not read.
+    claims: the statements of the guest's programs about its clock. effects: other effects of the pause; None
+        when they were not recorded.
     unfinished: the cycle has no end in the history: it was interrupted or cut off.
-    rescues: what the dead-man did.
-    stop_inferred: the stop call was not written down; `stop` is from the last thing that was, when the guest
-        still ran, to the first by which it stood still.
+    rescues: the dead-man's actions. stop_inferred: the stop call is not in the history; `stop` is from the
+        last record with the guest running to the first with the guest stopped.
     """
 
     guest: str

@@ -1,5 +1,5 @@
-"""The four witnesses of a pause, each by itself: an interval that holds what it has seen of it. pause.py
-puts them together."""
+"""The four witnesses of a pause, each as an interval that contains what it observed. pause.py combines
+them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from lab.core.timeline import Call, Heartbeat, Reading, SamplerReport
 from lab.core.units import NS_PER_MS
 
 EVENT_RESOLUTION_NS = 1_000
-"""QMP event time stamps are cut to whole microseconds (QEMU, docs/interop/qmp-spec, "timestamp")."""
+"""QMP event time stamps are truncated to whole microseconds (QEMU, docs/interop/qmp-spec, "timestamp")."""
 
 LATE_NS = 50 * NS_PER_MS
-"""How late a resumed guest may get going on a busy host before its hole counts as lost time."""
+"""How late a resumed guest may start on a busy host before its hole counts as lost time."""
 
 COLD_NS = 500 * NS_PER_MS
-"""The same where it goes on in another process, which has translated nothing of it yet and mapped none of its
-RAM: under TCG 70 to 240 ms were seen from the resume to the first answer, on two busy cores."""
+"""The same for a guest that continues in another process, which has translated none of its code and mapped
+none of its RAM yet: under TCG 70 to 240 ms were observed from the resume to the first answer, on two busy
+cores."""
 
 
 class Witness(StrEnum):
@@ -34,8 +35,8 @@ def event_in(call: Call) -> Interval | None:
     """When QEMU stamped its event, on MONOTONIC_RAW. None without an event, or when its stamp lies
     outside the call, which it cannot unless REALTIME was stepped.
 
-    The stamp is REALTIME, so it is carried over by how far apart the two clocks were at both ends of the
-    call: NTP may slew them in between, and a stamp may have been interrupted between its two clocks.
+    The stamp is REALTIME, so it is converted with the difference of the two clocks at both ends of the call:
+    NTP may slew REALTIME in between, and a stamp may have been interrupted between its two clocks.
     """
     if call.event_real_ns is None:
         return None
@@ -57,9 +58,9 @@ def stamps_apart(stop: Call, resume: Call) -> Interval | None:
 
 def hypervisor_witness(stop: Call, resume: Call) -> Interval:
     """[resume called - stop returned, resume returned - stop called]. QEMU emits STOP after the vCPUs and
-    clocks have stopped and RESUME before they start (softmmu/cpus.c, do_vm_stop and vm_prepare_start),
-    so RESUME - STOP is a lower bound as well, and mostly the better one. For as long as a vCPU has used the
-    CPU in the resume call, the guest was let run before that call returned."""
+    clocks have stopped and RESUME before they start (softmmu/cpus.c, do_vm_stop and vm_prepare_start), so
+    RESUME - STOP is a lower bound as well, and mostly the better one. A vCPU's CPU time in the resume call
+    shows that the guest had been resumed for at least that long when the call returned."""
     low = resume.called.raw_ns - stop.returned.raw_ns
     high = resume.returned.raw_ns - resume.ran_ns - stop.called.raw_ns
     if (stamps := stamps_apart(stop, resume)) is not None:
@@ -70,9 +71,9 @@ def hypervisor_witness(stop: Call, resume: Call) -> Interval:
 def before_and_after(
     readings: Sequence[Reading], stop: Call, resume: Call
 ) -> tuple[list[Reading], list[Reading]]:
-    """Readings that were over before the guest was told to stop, and those that began when it had been
-    resumed. One that overlaps a call is in neither: its stamps may come from either side of the edge,
-    or from a clock that stands still while the last instructions run."""
+    """Readings that ended before the stop call, and those that began after the resume call. A reading that
+    overlaps a call is in neither: its stamps may come from either side of the edge, or from a clock that
+    stands still while the last instructions run."""
     before = [r for r in readings if r.t4.raw_ns <= stop.called.raw_ns]
     after = [r for r in readings if r.t1.raw_ns >= resume.returned.raw_ns]
     return before, after
@@ -86,11 +87,7 @@ def lag_witness(
     rate_before: Rate,
     rate_after: Rate | None = None,
 ) -> Interval | None:
-    """How long the guest's clock stood still.
-
-    rate_before, rate_after: of the guest's clock against the host's while it runs; the second is the
-    first unless given. None without readings on both sides, or when one side contradicts itself.
-    """
+    """How long the guest's clock stood still."""
     rate_after = rate_after or rate_before
     at_stop = offset_at(before, stop.called.raw_ns, rate=rate_before)
     at_resume = offset_at(after, resume.returned.raw_ns, rate=rate_after)
@@ -109,12 +106,12 @@ def lag_witness(
 def gap_witness(
     report: SamplerReport, stop_guest: Interval, resume_guest: Interval, late_ns: int = LATE_NS
 ) -> tuple[Interval, int] | None:
-    """The guest time in which no guest instruction ran around the pause, and the largest hole elsewhere
-    (the noise). What the guest is late by when it may run again counts as part of it or not.
+    """The guest time in which no guest instruction ran around the pause, and the largest hole elsewhere (the
+    noise). Its delay after the resume may or may not be part of it.
 
-    stop_guest, resume_guest: the guest's MONOTONIC_RAW at the stop and at the resume. The true time is
-    at most what the sampler saw, and at least that less the usual distance of two samples, the noise,
-    and late_ns. None when the sampler did not run through the pause, or lost count.
+    stop_guest, resume_guest: the guest's MONOTONIC_RAW at the stop and at the resume. The true time is at
+    most the sampler's hole, and at least the hole minus the usual distance of two samples, the noise, and
+    late_ns. None when the sampler did not run through the pause, or its record is incomplete.
     """
     if report.count < 2 or not report.holes_complete:
         return None
@@ -135,10 +132,10 @@ def silence_witness(
 ) -> Interval | None:
     """The longest absence of heartbeats that touches the pause, as a client outside feels it.
 
-    It exceeds the pause by what the guest is late by, a heartbeat's period and the difference of two
-    delays, taken from the longest absence elsewhere; it falls short of it when the last heartbeats are
-    long under way, so the upper bound runs from the first heartbeat's arrival to the resume. Not rigorous
-    below: a network can be silent by itself. None without a heartbeat on both sides.
+    It exceeds the pause by the guest's delay, a heartbeat's period and the difference of two network delays,
+    estimated from the longest absence elsewhere. It is shorter than the pause when the last heartbeats were
+    long in transit, so the upper bound is from the first heartbeat's arrival to the resume. The lower bound
+    is not rigorous: a network can be silent by itself. None without a heartbeat on both sides.
     """
     here = elsewhere = 0
     last_before = first_after = None

@@ -145,7 +145,7 @@ def test_start_list_destroy(lab: LibvirtHypervisor, home: Path) -> None:
 
 def test_a_guest_of_that_name_already_there(lab: LibvirtHypervisor, home: Path) -> None:
     lab.define_and_start(spec_of("web-0", home))
-    # Without the URI, recover would look at the embedded driver. (An error in a variable would keep this test's
+    # Without the URI, recover would look at the embedded driver. (A kept error would keep this test's
     # connection, and with it the domains of libvirt's test driver.)
     why = r"a guest of this name exists already, of run r1, running\n.*recover --connect test:///default$"
     with pytest.raises(HypervisorError, match=why):

@@ -8,11 +8,11 @@ events.jsonl. KIND is the word that the line has for it.
     fleet_events   announced, notice; rollout, wave, gate, rollout-end
     line           an event as its line
 
-They are here, and not in lab.record, because the controller appends them and may import nothing above it.
-lab.record.events reads them back.
+They are here, not in lab.record, because the controller appends them and may not import packages above it.
+lab.record.events reads them.
 
-The format is kept compatible: new kinds and members may come, the latter with a default, none goes or changes
-its meaning. A reader leaves alone what it does not know.
+The format stays compatible: new kinds and members may be added, members with a default; none is removed or
+changes its meaning. A reader ignores what it does not know.
 """
 
 from __future__ import annotations

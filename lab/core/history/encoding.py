@@ -14,11 +14,12 @@ from lab.core.history.fields import is_left_out
 from lab.core.timeline import Heartbeat, Reading
 
 CLOCKS = (GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT, GuestClock.RAW)
-"""The order of a guest's clocks in a reading's list."""
+"""The order of a guest's clocks in the list of a reading."""
 
 
 def line_of(event: HistoryEvent, seq: int | None, at: Stamp) -> str:
-    """The line, without its end. seq: its place among the controller's events; None for the dead-man's."""
+    """The event's line, without the line break. seq: its number among the controller's events; None for the
+    dead-man's."""
     head: dict[str, Any] = {"seq": seq, "kind": event.KIND}
     body: dict[str, Any] = {"raw_ns": at.raw_ns, "real_ns": at.real_ns}
     for field in dataclasses.fields(event):
@@ -29,7 +30,7 @@ def line_of(event: HistoryEvent, seq: int | None, at: Stamp) -> str:
 
 
 def _plain(value: object) -> object:
-    """A value that JSON has no word for."""
+    """The JSON form of a value that JSON has no type for."""
     if isinstance(value, Reading):
         return [
             value.t1.raw_ns, value.t1.real_ns,

@@ -24,7 +24,7 @@ class EventsAnnounced:
 
 @dataclass(frozen=True)
 class EventHappened:
-    """Something happened to an event that was announced; written when the controller learns of it."""
+    """An entry of an announced event's timeline; written when the controller learns of it."""
 
     KIND: ClassVar[str] = "notice"
 
@@ -34,7 +34,7 @@ class EventHappened:
 
 @dataclass(frozen=True)
 class RolloutPlanned:
-    """Before its first wave. seed: of a shuffled order. waves: the guests of each."""
+    """A rollout before its first wave. seed: that of a shuffled order. waves: the guests of each."""
 
     KIND: ClassVar[str] = "rollout"
 
@@ -45,7 +45,7 @@ class RolloutPlanned:
 
 @dataclass(frozen=True)
 class WaveReached:
-    """A wave begins or ends. number: from 1, of so many. domains: (availability set, number)."""
+    """A wave begins or ends. number: from 1; of: the number of waves. domains: (availability set, number)."""
 
     KIND: ClassVar[str] = "wave"
 
@@ -59,8 +59,8 @@ class WaveReached:
 
 @dataclass(frozen=True)
 class GateAsked:
-    """What came of a gate of one guest, after its domain's cycle. gate: its label. took_ns: until it held, or
-    was given up."""
+    """The result of a gate of one guest, after its domain's cycle. gate: its label. took_ns: the time until
+    it held, or was given up."""
 
     KIND: ClassVar[str] = "gate"
 
@@ -74,7 +74,7 @@ class GateAsked:
 
 @dataclass(frozen=True)
 class RolloutEnded:
-    """wave: the number of its last one."""
+    """A rollout has ended. wave: the number of its last wave."""
 
     KIND: ClassVar[str] = "rollout-end"
 

@@ -17,9 +17,9 @@ Timing = int | float | str | bool | None
 
 @dataclass(frozen=True)
 class Host:
-    """The machine that guests ran on, and what it ran them with.
+    """The host of the guests, and its hypervisor.
 
-    details: load, steal and the like, by the names that host.facts has for them.
+    details: load, steal and the like, by their names in host.facts.
     """
 
     kernel: str = ""
@@ -34,8 +34,8 @@ class Host:
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The first event, once. calibration: the last one of this machine, as record.model.Calibration has it,
-    left as it is here, for an older program's has other members."""
+    """The first event of a run. calibration: the last one of this host, in the form of
+    record.model.Calibration; not validated here, as an older program's has other members."""
 
     KIND: ClassVar[str] = "run-start"
 
@@ -48,8 +48,8 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class CellReached:
-    """A cell of the matrix begins; or, with `skipped`, it is not run, or not to its end: the reason. refused,
-    then: whether this machine or this guest cannot do it at all."""
+    """A cell of the matrix begins. skipped: the reason for which it is not run, or not to its end. refused:
+    True when this host or this guest does not support it."""
 
     KIND: ClassVar[str] = "cell"
 
@@ -60,7 +60,7 @@ class CellReached:
 
 @dataclass(frozen=True)
 class GuestBooted:
-    """A guest's probe answers. timings: of its start, by name; those in seconds end in "_s"."""
+    """A guest's probe answers. timings: durations of its start, by name; those in seconds end in "_s"."""
 
     KIND: ClassVar[str] = "boot"
 
@@ -71,7 +71,7 @@ class GuestBooted:
 
 @dataclass(frozen=True)
 class PatchUndone:
-    """What was applied to the host was taken back after the cell. what: it was, one line."""
+    """A host patch was undone after its cell. what: its effect, one line."""
 
     KIND: ClassVar[str] = "undo"
 
@@ -81,7 +81,7 @@ class PatchUndone:
 
 @dataclass(frozen=True)
 class HandlerEnded:
-    """A guest's handler of Scheduled Events runs no more. cycle: None after the last one."""
+    """A guest's handler of Scheduled Events has ended. cycle: None after the last one."""
 
     KIND: ClassVar[str] = "handler"
 
@@ -93,7 +93,7 @@ class HandlerEnded:
 
 @dataclass(frozen=True)
 class ServiceFailed:
-    """What was wrong with the metadata service in the end, one line."""
+    """The metadata service failed. The text has the error, one line."""
 
     KIND: ClassVar[str] = "service"
 
@@ -103,9 +103,9 @@ class ServiceFailed:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """The last event, once; missing when the run was cut off. failure: what ended it early, "" when nothing
-    did. host: its load and the like once more. not_undone: what failed of the clean-up after everything had
-    been measured, "" when nothing did: it has no part in the verdict."""
+    """The last event of a run; missing when the run was cut off. failure: what ended it early, "" when
+    nothing did. host: its load and the like at the end. not_undone: the part of the clean-up that failed
+    after all measurements, "" when none did; it does not count for the verdict."""
 
     KIND: ClassVar[str] = "run-end"
 

@@ -1,6 +1,6 @@
-"""Scheduled Events as the metadata service of a cloud has them: what is announced, to whom, what becomes of
-it, and what a client is answered. Pure; lab.events serves it.
+"""Scheduled Events as in a cloud's metadata service: events, delivery groups, the state of each event, and
+the answers to clients. Pure; lab.events serves it.
 
-Sources: Azure's public documentation of Scheduled Events and of the Instance Metadata Service. Where no
-source settles what the service does, docs/scheduled-events.md says what the lab chose.
+Sources: Azure's public documentation of Scheduled Events and of the Instance Metadata Service.
+docs/scheduled-events.md lists the lab's choices where no source is definite.
 """

@@ -1,4 +1,4 @@
-"""What a group is told of its events: the JSON document of each version, and its ETag."""
+"""A group's document of events in each version of the API, and its ETag."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EPOCH = 719_468  # days from 1 March of year 0 to 1 January 1970
 
 
 def visible_events(events: Iterable[Event], version: ApiVersion) -> tuple[Event, ...]:
-    """The events that a document of this version has: those of types that it knows."""
+    """The events in a document of this version: those of types that it knows."""
     known = version.event_types
     return tuple(event for event in events if event.notice.type in known)
 
@@ -24,7 +24,7 @@ def visible_events(events: Iterable[Event], version: ApiVersion) -> tuple[Event,
 def document(
     incarnation: int, events: Sequence[Event], version: ApiVersion, name: Callable[[str], str]
 ) -> dict[str, Any]:
-    """The document. name: the compute name of a guest."""
+    """The document as JSON values. name: maps a guest to its compute name."""
     return {
         "DocumentIncarnation": incarnation,
         "Events": [_event(event, version, name) for event in visible_events(events, version)],
@@ -36,13 +36,14 @@ def to_json(value: object) -> bytes:
 
 
 def etag(incarnation: int) -> str:
-    """Of the incarnation and of nothing else: one that comes again is the same, whatever the document has."""
+    """The ETag depends only on the incarnation: a repeated incarnation has the same ETag, whatever the
+    document contains."""
     return f'"{incarnation}"'
 
 
 def http_date(real_ns: int) -> str:
     """An instant of CLOCK_REALTIME as RFC 1123 has it, "Mon, 19 Sep 2016 18:29:47 GMT": always in English,
-    and cut to the second, so that it is not after the instant. Years 0 to 9999."""
+    and truncated to the second, so that it is not after the instant. Years 0 to 9999."""
     days, second = divmod(real_ns // NS_PER_S, 86_400)
     year, month, day = _civil(days)
     clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
@@ -68,14 +69,14 @@ _FIELDS: dict[str, Callable[[Notice], str | int]] = {
     "EventSource": lambda notice: notice.source.value,
     "DurationInSeconds": lambda notice: notice.duration_s if notice.type is EventType.FREEZE else UNKNOWN_S,
 }
-"""The values of those that not every version has (VersionTraits.fields)."""
+"""The values of fields that not every version has (VersionTraits.fields)."""
 
 
 def _civil(days: int) -> tuple[int, int, int]:
-    """Year, month and day of so many days since 1 January 1970, in the Gregorian calendar.
+    """Year, month and day of a number of days since 1 January 1970, in the Gregorian calendar.
 
-    Years are taken to begin in March: the leap day is then the last of its year, and the lengths of months
-    repeat every 153 days.
+    The calculation begins years in March: then the leap day is the last day of a year, and the lengths of
+    months repeat every 153 days.
     """
     era, day_of_era = divmod(days + _EPOCH, _DAYS_OF_400_YEARS)
     leaps = day_of_era // 1_460 - day_of_era // 36_524 + day_of_era // 146_096

@@ -1,4 +1,4 @@
-"""A delivery group of the metadata service: the guests that are shown the same events, and these events."""
+"""A delivery group of the metadata service: guests with common events, and these events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from lab.core.scheduled.model import Event, EventStatus, State
 
 
 class Due(IntEnum):
-    """What can be due. At one instant events are shown before they start, and before nobody is shown any."""
+    """What can be due, in the order in which it happens at one instant: events become visible before they
+    start, and before the service is disabled."""
 
     REVEAL = 0
     START = 1
@@ -18,8 +19,8 @@ class Due(IntEnum):
 
 @dataclass(eq=False)
 class GroupEvent:
-    """An event of a group, and what has become of it. shown: to which guests, as what. approved: by which
-    guests."""
+    """An event of a group, and its state. shown: the guests that got it, and its state then. approved: the
+    guests that approved it."""
 
     event: Event
     state: State
@@ -29,11 +30,11 @@ class GroupEvent:
 
 @dataclass(eq=False)
 class DeliveryGroup:
-    """Guests that see, approve and end the same events: an availability set, or one guest without any.
+    """Guests with common events: an availability set, or one guest in no set.
 
-    revealed: events are shown. period: how often it was switched on. ready_raw_ns: nothing is answered
-    before. asked_raw_ns: the last request. asked: guests that have asked since it was switched on. events: in
-    the order in which they are shown.
+    revealed: events are visible. period: how often the group was enabled. ready_raw_ns: the time of the first
+    answer. asked_raw_ns: the last request. asked: guests that have sent a request since it was enabled.
+    events: in the order of the document.
     """
 
     name: str
@@ -47,11 +48,11 @@ class DeliveryGroup:
     events: list[GroupEvent] = field(default_factory=list)
 
     def changed(self) -> None:
-        """What the group's document says has changed, if it is shown one."""
+        """The group's document has changed: counts the incarnation, if the document is visible."""
         if self.revealed:
             self.incarnation += 1
 
 
 def key_of(event_id: str) -> str:
-    """Ids of one event are equal whatever the case of their letters."""
+    """The key of an event's id, which is not case-sensitive."""
     return event_id.upper()

@@ -1,8 +1,8 @@
-"""/metadata/instance: what a guest is told of itself.
+"""The document of /metadata/instance.
 
-Every field of Azure's documentation is there ("Azure Instance Metadata Service", tables Compute, Storage
-profile and Network). What the lab knows is true (name, domains, machine UUID, card, addresses); the rest is
-what a plain machine of a made-up subscription shows, and `InstanceInfo.given` replaces it field by field.
+It has every field of Azure's documentation ("Azure Instance Metadata Service", tables Compute, Storage
+profile and Network). Name, domains, machine UUID, network card and addresses are the guest's; the rest is
+that of a plain machine in an invented subscription. `InstanceInfo.given` replaces it field by field.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ VERSIONS = (
     "2025-04-07",
 )
 """api-versions of /metadata/instance, oldest first: those that the documentation of Azure's Instance Metadata
-Service lists. The lab answers all of them alike, with the fields of the newest."""
+Service lists. The lab gives all of them the same answer, with the fields of the newest."""
 
 
 Path: TypeAlias = tuple[str, ...]
-"""From the document down to one value: keys, and indices of lists."""
+"""A path from the document to a value: keys, and indices of lists."""
 
 Given: TypeAlias = tuple[tuple[Path, str], ...]
-"""Values of one's own; `refusal` says which can be given."""
+"""Values that replace the lab's; `refusal` checks their paths."""
 
 ENVIRONMENT = "AzurePublicCloud"
 SUBSCRIPTION = "ec013c86-a0fb-58fc-a519-b19a113652f6"
@@ -72,20 +72,20 @@ LOCATION = "westeurope"
 PUBLISHER, OFFER, SKU, VERSION = "Debian", "debian-12", "12", "12.0.0"
 TAGS = (("environment", "freezelab"),)
 MOST_ENTRIES = 64
-"""Of a list; Azure's largest machines have 64 data disks."""
+"""The most entries of a list; Azure's largest machines have 64 data disks."""
 
 _TAGS: Path = ("compute", "tags")
 
 
 @dataclass(frozen=True)
 class InstanceInfo:
-    """One guest as the metadata service knows it.
+    """The facts about one guest for the metadata service.
 
-    guest: its host name, osProfile.computerName. name: compute.name, the one that events name. vm_id: its
-    machine's UUID, as /sys/class/dmi/id/product_uuid shows it. availability_set: or the scale set that it is
-    an instance of, when `scale_set` says so. mac: as "52:54:00:12:34:56". address: its private IPv4 address;
-    prefix: that one's length. public_key: the line of who may log in. given: what is said instead, the last
-    one of a path counts.
+    guest: its host name, osProfile.computerName. name: compute.name, its name in events. vm_id: its machine's
+    UUID, as in /sys/class/dmi/id/product_uuid. availability_set: or the scale set that it is an instance of,
+    when `scale_set` says so. mac: as "52:54:00:12:34:56". address: its private IPv4 address; prefix: that
+    one's length. public_key: the line of the key that may log in. given: values that replace the lab's; the
+    last one of a path counts.
     """
 
     guest: str
@@ -106,17 +106,17 @@ class InstanceInfo:
 
 
 def size_name(vcpus: int, memory_bytes: int) -> str:
-    """compute.vmSize of a guest of the lab's."""
+    """The compute.vmSize of a guest."""
     return f"lab_{vcpus}vcpu_{memory_bytes >> 20}mib"
 
 
 def scale_set_name(scale_set: str, number: int) -> str:
-    """compute.name of a scale set's instance."""
+    """The compute.name of a scale set's instance."""
     return f"{scale_set}_{number}"
 
 
 def scale_set_host(scale_set: str, number: int) -> str:
-    """Its host name: six places, counted in letters as well (base 36). ValueError for a negative number."""
+    """The host name of a scale set's instance: six digits in base 36. ValueError for a negative number."""
     if number < 0:
         raise ValueError(f"no number of an instance: {number}")
     digits = ""
@@ -127,7 +127,7 @@ def scale_set_host(scale_set: str, number: int) -> str:
 
 
 def metadata(about: InstanceInfo) -> dict[str, Node]:
-    """All that the guest is told. What the lab has nothing to say of is there, and empty."""
+    """The whole document. Values that the lab does not have are empty."""
     made: dict[str, Node] = {"compute": _compute(about), "network": _network(about)}
     for path, value in about.given:
         if path[:2] != _TAGS:
@@ -159,13 +159,13 @@ def refusal(path: Sequence[str]) -> str:
 
 
 def fields(path: Sequence[str]) -> list[str]:
-    """Keys that there are at a path, for messages."""
+    """The keys at a path, for messages."""
     node = find(_TEMPLATE, list(path))
     return list(node) if isinstance(node, dict) else []
 
 
 def find(node: Node, steps: list[str]) -> Node | None:
-    """The part below `node` that keys and indices lead to, None when there is none."""
+    """The part below `node` to which keys and indices lead; None if there is none."""
     for step in steps:
         if isinstance(node, dict) and step in node:
             node = node[step]
@@ -177,7 +177,7 @@ def find(node: Node, steps: list[str]) -> Node | None:
 
 
 def to_text(node: Node) -> str:
-    """A leaf as it is; of anything else its children, one a line, with a slash when they have children."""
+    """A leaf unchanged; for a node its children, one per line, with a slash if they have children."""
     if isinstance(node, str):
         return node
     children = node.items() if isinstance(node, dict) else enumerate(node)
@@ -281,14 +281,14 @@ def _compute(about: InstanceInfo) -> dict[str, Node]:
 
 
 def _placement_group(about: InstanceInfo) -> str:
-    """A scale set's, a GUID; one for all of its instances."""
+    """A scale set's placement group: a GUID, common to all of its instances."""
     if not about.scale_set:
         return ""
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{about.availability_set}.placement.freezelab"))
 
 
 def _disk() -> dict[str, Node]:
-    """What system and data disks have in common."""
+    """The common fields of system and data disks."""
     return {
         "caching": "",
         "createOption": "",
@@ -357,4 +357,4 @@ _ENTRIES: Mapping[str, Node] = {
     "ipAddress": {"privateIpAddress": "", "publicIpAddress": ""},
     "subnet": {"address": "", "prefix": ""},
 }
-"""What a further entry of each list is before anything is said of it."""
+"""The initial value of a further entry of each list."""

@@ -1,16 +1,15 @@
-"""What the metadata service knows of its guests' events, and how that changes: by announcements, by requests,
-and with time.
+"""The state machine of the metadata service: it changes by announcements, by requests, and with time.
 
 A document is a group's events and an incarnation. The incarnation counts visible changes: publication, start,
-cancellation, end, another order. A change that the group is not shown, because it is switched off or was
-switched on too recently, is none. So documents of one incarnation are equal, but for what `restart` and a
-switch-off break on purpose.
+cancellation, end, another order. A change that is not visible to the group, because the service is disabled
+or was enabled too recently, does not count. So documents of one incarnation are equal, except after `restart`
+and after the service was disabled.
 
-A switch-off ends no event. What was published stays, keeps its NotBefore, and is shown again to a group that
-asks again, as part of a first document, whose incarnation is 1.
+Disabling the service ends no event. Published events stay and keep their NotBefore. A group that asks again
+gets them in a first document, whose incarnation is 1.
 
-What is due happens when the machine is told the time, in the order in which it was due: how often it is told
-makes no difference to what a guest can see.
+Every call brings the machine to its time first: everything that is due happens then, in the order of the due
+times. So the frequency of calls makes no difference to guests.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ from lab.core.scheduled.model import (
 from lab.core.units import NS_PER_S
 
 MOST_REFUSALS = 1000
-"""Refused requests that are told by one `happened`; a flood is not worth the memory."""
+"""The most refused requests that one `happened` reports; the rest of a flood is dropped to save memory."""
 
 
 class Machine:
-    """All delivery groups of one service. It reads no clock: every call says when it is. Not thread-safe.
+    """All delivery groups of one service. It reads no clock: every call gets the time. Not thread-safe.
 
     groups: each guest's delivery group; a guest that is in no availability set is a group of its own.
     """
@@ -62,9 +61,9 @@ class Machine:
     # -- what the host does ------------------------------------------------------------------------
 
     def announce(self, now: Stamp, notice: Notice, event_id: str) -> State:
-        """Publish an event under this id (an upper-case GUID, new). NOT_ENABLED when the group is not
-        switched on: it is never shown then. STARTED at once when there is no notice. KeyError: no such group,
-        or a resource that is not in it. ValueError: the id is not new."""
+        """Publish an event with this id (a new upper-case GUID). NOT_ENABLED when the service is not enabled
+        for the group: then the event is never visible. STARTED when there is no notice. KeyError: no such
+        group, or a resource that is not in it. ValueError: the id is not new."""
         self.advance(now)
         group = self._groups[notice.group]
         for guest in notice.resources:
@@ -97,13 +96,13 @@ class Machine:
         return entry.state
 
     def start(self, now: Stamp, event_id: str) -> None:
-        """Started, whether it was approved or is due, or not. Nothing happens when it is gone, or the group
-        is not told of it. KeyError: no such event."""
+        """Start the event, whether or not it is approved or due. No effect when it is gone, or not enabled.
+        KeyError: no such event."""
         self.advance(now)
         self._start(now, self._entries[key_of(event_id)])
 
     def cancel(self, now: Stamp, event_id: str) -> None:
-        """Gone without having started; nothing happens when it has. KeyError: no such event."""
+        """Remove an event that has not started; no effect when it has. KeyError: no such event."""
         self.advance(now)
         entry = self._entries[key_of(event_id)]
         if entry.state is State.SCHEDULED:
@@ -113,7 +112,7 @@ class Machine:
             self._note(now, Kind.CANCELLED, self._groups[entry.event.notice.group], entry.event)
 
     def finish(self, now: Stamp, event_id: str) -> None:
-        """All clear: gone. One that was cancelled stays that. KeyError: no such event."""
+        """All clear: remove the event. A cancelled one stays cancelled. KeyError: no such event."""
         self.advance(now)
         entry = self._entries[key_of(event_id)]
         if entry.state.is_shown:
@@ -122,8 +121,8 @@ class Machine:
             entry.state = State.OVER
 
     def release(self, now: Stamp, event_id: str, text: str) -> None:
-        """Approve on behalf of the group, without any guest of it; text: who does. Nothing happens when the
-        event is gone, or the group is not told of it. KeyError: no such event."""
+        """Approve the event on behalf of the group, without a request of a guest; text: by whom. No effect
+        when the event is gone, or not enabled. KeyError: no such event."""
         self.advance(now)
         entry = self._entries[key_of(event_id)]
         if entry.state.is_shown:
@@ -132,16 +131,16 @@ class Machine:
             self._start(now, entry)
 
     def restart(self, now: Stamp, group: str) -> None:
-        """The group's incarnation starts at 1 again, as after a move of the service; events stay. A client
-        may then meet an incarnation, and an ETag, that it has seen before, with other events. KeyError: no
-        such group."""
+        """Restart the group's incarnation at 1, as after a move of the service; events stay. A client may
+        then get an incarnation, and an ETag, that it got before with other events. KeyError: no such
+        group."""
         self.advance(now)
         self._groups[group].incarnation = 1
         self._note(now, Kind.RESTARTED, self._groups[group])
 
     def reorder(self, now: Stamp, group: str, order: Sequence[int]) -> None:
-        """Show the group's events in another order (a permutation of their indices). Order means nothing.
-        KeyError: no such group. ValueError: no permutation."""
+        """Show the group's events in another order (a permutation of their indices). The order has no
+        meaning. KeyError: no such group. ValueError: not a permutation."""
         self.advance(now)
         there = self._groups[group]
         if sorted(order) != list(range(len(there.events))):
@@ -151,8 +150,8 @@ class Machine:
             there.changed()
 
     def fail(self, now: Stamp, guests: Sequence[str], answers: Sequence[OnPurpose]) -> None:
-        """Answer the next requests of each of these guests so, one after another, and then truly again. What
-        is left of an earlier call is forgotten. KeyError: no such guest."""
+        """Give the next requests of each of these guests these answers, one after another, and then correct
+        ones. The rest of an earlier call is discarded. KeyError: no such guest."""
         self.advance(now)
         for queue in [self._faults[guest] for guest in guests]:
             queue.clear()
@@ -161,12 +160,12 @@ class Machine:
     # -- what guests do ----------------------------------------------------------------------------
 
     def admit(self, now: Stamp, guest: str, *, poll: bool = True) -> tuple[Fault | Recorded | None, int]:
-        """A request of the guest's has come: what it is answered with on purpose, if not with the truth, and
-        how late the answer is, in real nanoseconds. Switches the guest's group on. poll: a document is asked
-        for; only then it can be a spoilt one.
+        """Accept a request of the guest: its deliberate answer, if any, and the delay of the answer, in real
+        nanoseconds. This enables the guest's group. poll: a document is requested; only then can it be a
+        broken one.
 
-        Faults are not late. Until a group's first true answer is due, none is given: a client that has lost
-        patience and asks again waits for the same instant.
+        Faults have no delay. A group's first correct answer has a fixed time: a client that gives up and asks
+        again waits for the same instant.
         """
         self.advance(now)
         group = self._group(guest)
@@ -187,8 +186,8 @@ class Machine:
                 return fault, 0
 
     def is_over_rate(self, now: Stamp, guest: str) -> bool:
-        """Whether a request of the guest's, of whatever kind, comes on top of as many as are answered in a
-        second. Only what is answered counts: who asks too often is answered at the permitted rate."""
+        """True when a request of the guest exceeds the rate limit. Only answered requests count: a client
+        that asks too often gets answers at the permitted rate."""
         most = self._rules.most_per_second
         if not most:
             return False
@@ -202,21 +201,21 @@ class Machine:
         return False
 
     def poll(self, now: Stamp, guest: str) -> tuple[int, tuple[Event, ...]]:
-        """The incarnation and the events that the guest's group is shown now, in their order. The guest has
-        seen them."""
+        """The incarnation and the visible events of the guest's group, in their order. They count as seen by
+        the guest."""
         incarnation, events = self.shown(now, guest)
         self.saw(now, guest, events)
         return incarnation, events
 
     def shown(self, now: Stamp, guest: str) -> tuple[int, tuple[Event, ...]]:
-        """As `poll`, of a guest that may not get to see them."""
+        """Like `poll`, without counting them as seen."""
         self.advance(now)
         group = self._group(guest)
         events = tuple(entry.event for entry in group.events) if group.revealed else ()
         return group.incarnation, events
 
     def saw(self, now: Stamp, guest: str, events: Iterable[Event]) -> None:
-        """The guest is answered with these events, just had from `shown`, and no others."""
+        """Count these events as seen by the guest; they are from the last `shown`."""
         group = self._group(guest)
         for event in events:
             entry = self._entries[key_of(event.id)]
@@ -229,9 +228,9 @@ class Machine:
         self._gone[guest].clear()
 
     def approve(self, now: Stamp, guest: str, event_ids: Sequence[str]) -> bool:
-        """Approve for all of the group: what was Scheduled is Started. Case of ids does not matter; one that
-        has started may be approved again. False, and nothing is done, when any id is none of the group's, or
-        of an event that is gone or was never told of."""
+        """Approve events for the whole group: Scheduled ones are Started. Ids are not case-sensitive; a
+        started event may be approved again. False, without any effect, when an id is not one of the group's,
+        or its event is gone or was never visible."""
         self.advance(now)
         group = self._group(guest)
         entries = []
@@ -248,7 +247,7 @@ class Machine:
         return True
 
     def refuse(self, now: Stamp, guest: str, text: str) -> None:
-        """A request of the guest's is answered with an error; text: the status, and why."""
+        """Record that a request of the guest is answered with an error; text: the status and the reason."""
         if self._refusals < MOST_REFUSALS:
             self._refusals += 1
             self._note(now, Kind.REFUSED, self._group(guest), None, guest, text)
@@ -256,8 +255,7 @@ class Machine:
     # -- what time does, and what is known ---------------------------------------------------------
 
     def advance(self, now: Stamp) -> None:
-        """Start what is due, switch off groups that have not asked for long. Every other call does it
-        first."""
+        """Start due events, and disable idle groups. Every other call does this first."""
         while self._due and self._due[0][0] <= now.raw_ns:
             at_raw_ns, due, key, period = heapq.heappop(self._due)
             if due is Due.START:
@@ -279,7 +277,7 @@ class Machine:
         return self._entries[key_of(event_id)].state
 
     def event(self, event_id: str) -> Event:
-        """As it is now, or last was. KeyError: no such event."""
+        """The event in its present or last state. KeyError: no such event."""
         return self._entries[key_of(event_id)].event
 
     def group_of(self, guest: str) -> str:
@@ -287,18 +285,18 @@ class Machine:
         return self._member_of[guest]
 
     def has_asked(self, guest: str) -> bool:
-        """Whether the guest has asked since its group was switched on. KeyError: no such guest."""
+        """True when the guest has sent a request since its group was enabled. KeyError: no such guest."""
         return guest in self._group(guest).asked
 
     def silence_ns(self, now: Stamp, guest: str) -> int | None:
-        """For how long nobody of the guest's group has asked, real time; None when it is switched off.
-        KeyError: no such guest."""
+        """The real time since the last request of the guest's group; None when it is disabled. KeyError: no
+        such guest."""
         self.advance(now)
         group = self._group(guest)
         return now.raw_ns - group.asked_raw_ns if group.enabled else None
 
     def happened(self) -> tuple[Happening, ...]:
-        """All since it was asked last, in order."""
+        """Everything since the last call, in order."""
         happened = tuple(self._happened)
         self._happened.clear()
         self._refusals = 0

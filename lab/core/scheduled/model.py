@@ -1,4 +1,4 @@
-"""The words and values of Scheduled Events."""
+"""The terms and values of Scheduled Events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.core.units import format_duration, parse_duration
 
 
 class EventType(StrEnum):
-    """What is going to happen to the guests."""
+    """The type of an event."""
 
     FREEZE = "Freeze"
     REBOOT = "Reboot"
@@ -21,7 +21,7 @@ class EventType(StrEnum):
 
     @property
     def minimum_notice_s(self) -> int:
-        """By the documentation; less happens."""
+        """The documented minimum; shorter notices occur."""
         return _NOTICE_S[self]
 
 
@@ -36,11 +36,11 @@ _NOTICE_S = {
 
 @dataclass(frozen=True)
 class VersionTraits:
-    """What a version adds to those before it.
+    """The additions of a version of the API.
 
-    types: of events; a version that does not know a type leaves its events out (our choice). fields: of an
-    event, by name; core.scheduled.documents has their values. preview: names of resources have a leading
-    underscore, and the Metadata header is not asked for.
+    types: types of events; a version that does not know a type omits its events (the lab's choice). fields:
+    fields of an event, by name; core.scheduled.documents has their values. preview: names of resources have a
+    leading underscore, and the Metadata header is not required.
     """
 
     types: tuple[EventType, ...] = ()
@@ -69,7 +69,7 @@ class ApiVersion(StrEnum):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Of an event, beside those that every version has."""
+        """The fields of an event, beside those of every version."""
         return tuple(name for version, adds in _ADDS.items() if version <= self for name in adds.fields)
 
 
@@ -87,29 +87,29 @@ _ADDS = {
 
 
 class EventStatus(StrEnum):
-    """What a document says of an event that is in it."""
+    """The status of an event in a document."""
 
     SCHEDULED = "Scheduled"
     STARTED = "Started"
 
 
 class EventSource(StrEnum):
-    """Who wants it."""
+    """The originator of an event."""
 
     PLATFORM = "Platform"
     USER = "User"
 
 
 UNKNOWN_S = -1
-"""DurationInSeconds: not known, and of every type but Freeze."""
+"""DurationInSeconds when it is not known, and for every type but Freeze."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What is to be announced to one delivery group.
+    """A notice to one delivery group.
 
-    resources: guests that it will happen to, all of `group`. notice_ns: from now to NotBefore, real time (the
-    time factor is already in it); 0 or less: straight to Started. duration_s: DurationInSeconds as told.
+    resources: the affected guests, all in `group`. notice_ns: from now to NotBefore, real time (after the
+    time factor); 0 or less: Started at once. duration_s: the announced DurationInSeconds.
     """
 
     group: str
@@ -123,7 +123,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Event:
-    """An event that was announced. id: an upper-case GUID. not_before: the host's clocks."""
+    """An announced event. id: an upper-case GUID. not_before: the host's clocks."""
 
     id: str
     notice: Notice
@@ -133,7 +133,7 @@ class Event:
 
 
 class State(StrEnum):
-    """What has become of an event that was announced."""
+    """The state of an announced event."""
 
     SCHEDULED = "scheduled"
     STARTED = "started"
@@ -143,7 +143,7 @@ class State(StrEnum):
 
     @property
     def waits(self) -> bool:
-        """The maintenance has to wait still."""
+        """True when the maintenance still has to wait."""
         return self is State.SCHEDULED
 
     @property
@@ -152,7 +152,7 @@ class State(StrEnum):
 
 
 class Kind(StrEnum):
-    """What can happen, for an event's timeline."""
+    """The kinds of entries in an event's timeline."""
 
     ENABLED = "enabled"  # the group's first request
     DISABLED = "disabled"
@@ -171,10 +171,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Happening:
-    """Something that happened, at an instant of the host's clocks.
+    """An entry of the timeline, at an instant of the host's clocks.
 
-    event: its id, "" when none is meant. guest: by whom, "" for the service itself. incarnation: of the
-    group's document afterwards. text: for people.
+    event: its id, "" for none. guest: the guest that caused it, "" for the service itself. incarnation: that
+    of the group's document afterwards. text: for people.
     """
 
     at: Stamp
@@ -188,11 +188,11 @@ class Happening:
 
 @dataclass(frozen=True)
 class Rules:
-    """How the service behaves. Seconds here are the service's: `time_factor` of them pass in a real one.
+    """The rules of a service. Seconds here are the service's: `time_factor` of them pass in a real one.
 
-    most_per_second: requests of one guest in a real second, past which it is answered 429; 0: no limit.
-    first_answer_s: by how much a group's first answer is late. events_after_s: from the first request until
-        events are shown. idle_s: without a request for so long, a group is switched off again.
+    most_per_second: the most requests of one guest in a real second before answers are 429; 0: no limit.
+    first_answer_s: the delay of a group's first answer. events_after_s: from the first request until events
+    are visible. idle_s: the time without a request after which a group is disabled.
     """
 
     time_factor: float = 60.0
@@ -207,7 +207,7 @@ class Rules:
 
 
 class Fault(StrEnum):
-    """What a request is answered with on purpose."""
+    """The deliberate faulty answers."""
 
     NOT_FOUND = "404"
     GONE = "410"
@@ -222,13 +222,13 @@ class Fault(StrEnum):
 
     @property
     def is_document(self) -> bool:
-        """It spoils a document: only a poll is answered so, and an approval passes it by."""
+        """True when it breaks a document: only polls get it, approvals do not."""
         return self in (Fault.EMPTY, Fault.PLAIN, Fault.NO_EVENTS, Fault.TRUNCATED)
 
 
 @dataclass(frozen=True)
 class Late:
-    """The truth, after so much real time; what was true when the request came."""
+    """The correct answer at the time of the request, sent after this much real time."""
 
     late_ns: int
 
@@ -238,8 +238,8 @@ class Late:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Another document than the true one. name: for people. body: as it is sent; OWN_NAME in it stands for
-    compute.name of the guest that asks."""
+    """A recorded document. name: for people. body: as it is sent; OWN_NAME in it becomes the compute.name of
+    the requesting guest."""
 
     name: str
     body: str
@@ -251,12 +251,12 @@ class Recorded:
 OWN_NAME = "$NAME"
 
 OnPurpose = Fault | Late | Recorded
-"""What one request is answered with on purpose."""
+"""The deliberate answer to one request."""
 
 
 def on_purpose(text: str, read: Callable[[str], str]) -> OnPurpose:
-    """From its words: one of Fault's, "late 5s", or "document FILE". read: the text in a file. ValueError
-    when it is none of these."""
+    """The answer in text form: a value of Fault, "late 5s", or "document FILE". read: reads the text of a
+    file. ValueError for any other text."""
     word, _, rest = text.strip().partition(" ")
     if word == "late" and rest:
         return Late(parse_duration(rest))

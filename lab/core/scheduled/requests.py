@@ -1,8 +1,8 @@
-"""A request of a client's, and what it is answered: the wire contract without the wire.
+"""The answer to a client's request: the contract of the HTTP interface, without HTTP itself.
 
-In this order: the path is one of the metadata service's (404), the headers show that the client meant it
-(400), there is such a thing (404), it can be done (405), the query is in order (400). Only then does a
-request count: it is held against the rate, and one for events switches the service on and may meet a fault.
+The checks in their order: the path begins like the metadata service's (404), the headers are right (400), the
+path exists (404), it has the verb (405), the query is valid (400). Only then does a request count: for the
+rate limit and, if it is for events, to enable the service and to get a deliberate fault.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lab.core.scheduled.model import OWN_NAME, ApiVersion, Fault, Recorded
 
 SERVER = "IMDS/1.0 (freezelab)"
 MOST_BODY_BYTES = 64 << 10
-"""Of an approval. A hundred events need less than 8 KiB."""
+"""The largest body of an approval. A hundred events need less than 8 KiB."""
 
 _JSON = "application/json; charset=utf-8"
 _TEXT = "text/plain; charset=utf-8"
@@ -37,8 +37,8 @@ _NOT_FOUND = "Not found. The requested element does not exist"
 
 @dataclass(frozen=True)
 class Request:
-    """As it came. path: decoded no further than the wire has it, without the query. query: raw, without "?".
-    headers: names and values in their order, names in any case."""
+    """A request as received. path: no further decoded than in HTTP, without the query. query: raw, without
+    "?". headers: names and values in their order, names in any case."""
 
     verb: str
     path: str
@@ -49,8 +49,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back. after_ns: real time to wait before it is sent. never: the connection is held, and
-    nothing is sent. cut_at: so many bytes of the body are sent, and then the connection ends; None: all."""
+    """An answer. after_ns: real time to wait before it is sent. never: the connection stays open, and nothing
+    is sent. cut_at: the number of bytes of the body after which the connection is closed; None: all."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -61,7 +61,7 @@ class Answer:
 
 
 class _Refused(Exception):
-    """The request is answered with an error. newest: versions that are served, newest first."""
+    """Raised for a request that is answered with an error. newest: versions that are served, newest first."""
 
     def __init__(
         self, status: int, why: str, *, newest: Sequence[str] = (), allow: str = "", after_ns: int = 0
@@ -73,7 +73,7 @@ class _Refused(Exception):
 
 
 class _NoToken(_Refused):
-    """A request for a token, which errors are told as OAuth has them (RFC 6749, section 5.2)."""
+    """Raised for a request for a token, whose errors have the form of OAuth (RFC 6749, section 5.2)."""
 
     def __init__(self, error: str, description: str) -> None:
         super().__init__(400, description)
@@ -83,8 +83,8 @@ class _NoToken(_Refused):
 def answer(
     machine: Machine, instances: Mapping[str, InstanceInfo], guest: str, now: Stamp, request: Request
 ) -> Answer:
-    """What the guest's request is answered; instances: by guest. Raises nothing, whatever the request holds.
-    KeyError: the machine knows no such guest."""
+    """The answer to the guest's request. instances: by guest. Invalid requests raise nothing. KeyError: the
+    machine does not know the guest."""
     place = _place(request.path)
     try:
         given = _answered(machine, instances, guest, now, request, place)
@@ -96,8 +96,8 @@ def answer(
 
 
 def _place(path: str) -> list[str]:
-    """Where a path leads, below /metadata; one slash at its end means nothing. Nothing is decoded: no path
-    of the service's has to be encoded."""
+    """The parts of a path below /metadata; one slash at its end is ignored. Nothing is decoded: no path of
+    the service contains encoded characters."""
     parts = path.split("/")
     if parts[:2] != ["", "metadata"]:
         return _OUTSIDE
@@ -144,7 +144,7 @@ def _answered(
 
 
 def _served(place: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What can be done at a place, and the versions that it is served in; () for any or none."""
+    """The verbs of a path, and the versions in which it is served; () for any or none."""
     if place == _EVENTS:
         return ("GET", "POST"), _EVENTS_VERSIONS
     if place[:1] == ["instance"]:
@@ -159,14 +159,14 @@ def _served(place: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _query(raw: str) -> tuple[dict[str, str], bool]:
-    """The parameters, by name in lower case, and whether a name is there twice."""
+    """The parameters, by name in lower case, and whether a name occurs twice."""
     pairs = [(name.lower(), value) for name, value in parse_qsl(raw, keep_blank_values=True)]
     query = dict(pairs)
     return query, len(query) < len(pairs)
 
 
 def _check_headers(request: Request, place: list[str], enforced: bool) -> None:
-    """What shows that the request was meant for the service, and was not led to it."""
+    """Check the headers that show that the client intended the request and was not redirected to it."""
     values: list[str] = []
     for name, value in request.headers:
         match name.lower():
@@ -245,11 +245,11 @@ _FAULTS = {
     Fault.TOO_MANY: "Too many requests. API rate limits have been exceeded",
     Fault.BROKEN: "Service error. Retry after some time",
 }
-"""As the documentation of Azure's Instance Metadata Service words its error codes."""
+"""Texts of error codes in the documentation of Azure's Instance Metadata Service."""
 
 
 def _start_requests(body: bytes) -> list[str]:
-    """The ids that a body approves. What else is in it does not matter, nor does its Content-Type."""
+    """The ids that a body approves. Other members and the Content-Type are ignored."""
     if len(body) > MOST_BODY_BYTES:
         raise _Refused(400, f"Bad request. The body is larger than {MOST_BODY_BYTES} bytes")
     try:
@@ -269,8 +269,8 @@ def _no_constant(name: str) -> None:
 
 
 def _matches(request: Request, tag: str) -> bool:
-    """Whether the client says that it has this document: RFC 9110, section 13.1.2; weak tags count. A tag has
-    its quotes, and none inside, so that it is found in any list of them."""
+    """True when the client already has this document: RFC 9110, section 13.1.2; weak tags count. A tag
+    includes its quotes and contains none, so it can be found in any list of tags."""
     for name, value in request.headers:
         if name.lower() == "if-none-match" and (value.strip() == "*" or tag in value):
             return True
@@ -278,7 +278,7 @@ def _matches(request: Request, tag: str) -> bool:
 
 
 def refusal(status: HTTPStatus, why: str = "") -> Answer:
-    """What is answered to something that is no request, or none that can be read. why: what was wrong."""
+    """The answer to a message that is not a valid request. why: the error."""
     words = status.phrase.capitalize().replace("Http", "HTTP") + "."
     return _answer(status.value, to_json({"error": f"{words} {why}".rstrip()}))
 

@@ -1,1 +1,2 @@
-"""What a time-sync set-up will do after a pause, from its own rules and its actual configuration."""
+"""Forecasts of what a time-sync set-up does after a pause, from its own rules and its configuration in the
+guest."""

@@ -1,33 +1,33 @@
-"""What chronyd does with an offset that came at once (chrony 4.3; the RTC: 4.9).
+"""How chronyd handles an offset that appears at once (chrony 4.3; the RTC: 4.9).
 
 Samples. Each poll gives one; a source's offset is where a straight line through its last samples ends now,
 and samples are dropped from its start while the residuals' signs change too seldom, down to minsamples
-(sourcestats.c, SST_DoNewRegression; regress.c, RGR_FindBestRegression). So after a jump the offset is
-believed in parts, and while the samples scatter by more than maxjitter (1 s) or maxdistance (3 s) the source
-is not selected at all (sources.c, SRC_SelectSource). When `minsamples` samples are new, none of the old ones
-is left.
+(sourcestats.c, SST_DoNewRegression; regress.c, RGR_FindBestRegression). So after a jump the estimated offset
+approaches the true one in parts, and while the samples scatter by more than maxjitter (1 s) or maxdistance (3
+s) the source is not selected at all (sources.c, SRC_SelectSource). After `minsamples` new samples none of the
+old ones is left.
 
-Of a line through n samples of which the last share f lies at P and the others at 0, the end lies at
-P (4 f - 3 f^2): at P from f = 1/3 on, and at most at 4/3 P (f = 2/3). That is least squares, no rule of
-chrony's.
+Of a line through n samples of which the last share f lies at P and the others at 0, the end lies at P (4 f -
+3 f^2): at P from f = 1/3 on, and at most at 4/3 P (f = 2/3). That follows from least squares; it is not a
+rule of chrony's.
 
 Correction. Each update steps when the offset that is not already being slewed is beyond makestep's threshold
 and its limit is not used up (reference.c, is_step_limit_reached), and slews otherwise, at most at maxslewrate
-(sys_generic.c, update_slew: at least 1 s for each). A step may go too far (4/3), and then comes back.
+(sys_generic.c, update_slew: at least 1 s for each). A step may overshoot (4/3), which a later one corrects.
 
 Reference clocks. A sample is made of the readings since the last poll, at most `filter` of them: some 60 %,
-those about the median, are averaged (samplefilt.c), so that the first sample after a pause may show a part of
-it only. The RTC is read once a second, at its update interrupt (refclock_rtc.c), which is late, never early.
-The first one after a pause was due during it: it comes at once, in the midst of a second, and is read as the
-second's beginning. A median of three and more leaves it out.
+those about the median, are averaged (samplefilt.c), so the first sample after a pause may show only a part of
+it. The RTC is read once a second, at its update interrupt (refclock_rtc.c), which may be late but never
+early. The first interrupt after a pause was due during it: it comes at once, in the middle of a second, and
+is read as the second's beginning. A median of three or more excludes it.
 
 A guest whose clocks run on through a pause of more than 10 s sees the time jump forward in its scheduler
-(sched.c, check_current_time, JUMP_DETECT_THRESHOLD): sources start anew, the clock is not touched.
+(sched.c, check_current_time, JUMP_DETECT_THRESHOLD): sources are reset, the clock is not changed.
 
-Status keys, all optional: `poll` the current polling interval, a power of two in seconds; `updates` how often
-the clock was updated since chronyd started; `online`, `offline` how many of its servers are (chronyc(1),
-activity); `options` chronyd's command line, of which count -x (the clock is not touched) and -R (a makestep
-with a limit is ignored).
+Status keys, all optional: `poll` the current polling interval, a power of two in seconds; `updates` the
+number of clock updates since chronyd started; `online`, `offline` the numbers of such servers (chronyc(1),
+activity); `options` chronyd's command line, of which -x (the clock is not changed) and -R (a makestep with a
+limit is ignored) matter.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 JUMP_NS = 10 * NS_PER_S
 OVERSHOOT = Fraction(4, 3)
 LINE = 3
-"""Fewer samples make no line (regress.c, MIN_SAMPLES_FOR_REGRESS): then the newest is believed as it is."""
+"""Fewer samples make no line (regress.c, MIN_SAMPLES_FOR_REGRESS): then the newest sample is the estimate."""
 
 POLL_LATE_NS = 2 * NS_PER_S
-"""A poll is late by some percent of its interval, and an answer takes its time: an estimate."""
+"""A poll is late by some percent of its interval, plus the time of an answer: an estimate."""
 
 ROUNDS = 2
-"""How often the offset has to be believed: what a first step leaves, or takes too far, is seen by new samples
-only."""
+"""How often the estimate has to become true: what a first step leaves, or overshoots, shows only in new
+samples."""
 
 CONF = "chrony.conf(5): makestep, maxslewrate, minpoll, maxpoll, minsamples"
 SOURCE = "chrony reference.c (is_step_limit_reached), sys_generic.c (update_slew), sources.c, sourcestats.c"
@@ -65,7 +65,7 @@ CHRONYD, CHRONYC = "chronyd(8): -x, -R", "chronyc(1): offline, activity"
 WITH_VALUE = "fFlLtuD"
 RTC = "chrony refclock_rtc.c, samplefilt.c; chrony.conf(5): refclock RTC"
 MEDIAN = 3
-"""Of so many readings, one that is wrong is left out."""
+"""From this number of readings on, the median excludes one wrong reading."""
 
 SCHED = "chrony sched.c (check_current_time)"
 
@@ -103,7 +103,7 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
 
 
 def _all_offline(setup: Setup, sources: Sequence[Source]) -> bool:
-    """Whether no server is asked. Reference clocks are never offline."""
+    """True when no server is polled. Reference clocks are never offline."""
     servers = [source for source in sources if source.kind != "refclock"]
     if not servers or len(servers) < len(sources):
         return False
@@ -114,12 +114,12 @@ def _all_offline(setup: Setup, sources: Sequence[Source]) -> bool:
 
 
 def _largest_offset_ns(at: Situation) -> Fraction:
-    """The largest offset that chronyd takes the clock to have: what the pause made of it, taken too far."""
+    """The largest offset that chronyd may estimate: the offset after the pause, with the overshoot."""
     return at.off.high_ns + at.lost.high_ns * (OVERSHOOT - 1)
 
 
 def _left(setup: Setup, conf: ChronyConf) -> Interval:
-    """Where its sources keep the clock."""
+    """The offset at which its sources keep the clock."""
     ends = [
         by_rtc(setup, int(source.offset_s * NS_PER_S)) if source.is_rtc else Interval(-SOURCE_NS, SOURCE_NS)
         for source in conf.sources
@@ -132,8 +132,8 @@ def _interval_ns(poll: int) -> int:
 
 
 def _polls(setup: Setup, sources: Sequence[Source]) -> tuple[int, int]:
-    """How often there is a sample of the source that is heard most seldom, and until when its old ones are
-    gone, nanoseconds. Sub-second polls are for quick networks, so 1 s is what is sure."""
+    """The sampling interval of the slowest source, and the time until its old samples are gone, in
+    nanoseconds. Sub-second polls need quick networks, so only 1 s is certain."""
     slowest = max(sources, key=lambda source: source.maxpoll)
     poll, reported = slowest.maxpoll, number(setup.status, "poll")
     if reported is not None and slowest.minpoll <= reported <= slowest.maxpoll:
@@ -170,7 +170,7 @@ def _repair(setup: Setup, conf: ChronyConf, at: Situation) -> Forecast:
 
 
 def _how(setup: Setup, conf: ChronyConf, at: Situation, each_ns: int) -> tuple[Correction | None, str]:
-    """Step or slew, None when it may be either, and what decides it."""
+    """Step or slew, None when it may be either, and the reason."""
     make = conf.makestep
     if make is None:
         return Correction.SLEW, ": no makestep"

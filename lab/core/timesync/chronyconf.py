@@ -1,7 +1,8 @@
-"""The directives of a chrony.conf that decide what becomes of a pause (chrony.conf(5), versions 4.3 to 4.9).
+"""The directives of a chrony.conf that determine the correction after a pause (chrony.conf(5), versions 4.3
+to 4.9).
 
-Directives are not case-sensitive, and of one that is given again the last one counts; lines that begin with
-! ; # or % are comments.
+Directives are not case-sensitive, and the last one of a kind counts; lines that begin with ! ; # or % are
+comments.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ SOURCES = ("server", "pool", "peer")
 ELSEWHERE = ("include", "confdir", "sourcedir")
 
 POLL, REFCLOCK_POLL = (6, 10), 4
-"""Defaults: minpoll and maxpoll of a server, poll of a reference clock; powers of two in seconds."""
+"""Defaults of minpoll and maxpoll of a server and of poll of a reference clock; powers of two in seconds."""
 
 READINGS = 64
-"""filter of a reference clock."""
+"""The default of a reference clock's filter."""
 
 LEAST_POLL, MOST_POLL = -7, 24
 MIN_SAMPLES, MAX_SAMPLES = 6, 64
 MAX_SLEW_PPM = Fraction(250_000, 3)
-"""maxslewrate: 83333.333 ppm."""
+"""The default of maxslewrate: 83333.333 ppm."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A server or a reference clock. minpoll, maxpoll: powers of two in seconds, of one sample each.
-    samples: the fewest that its statistics are made of. offline: it is not asked until chronyc says so.
-    readings: of a reference clock, how many make one sample, at most. offset_s: what is added to each."""
+    """A server or a reference clock. minpoll, maxpoll: powers of two in seconds, of one sample each. samples:
+    the least number for its statistics. offline: it is not polled until chronyc sets it online. readings: the
+    largest number of a reference clock's readings in one sample. offset_s: added to each."""
 
     kind: str
     address: str
@@ -51,8 +52,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Makestep:
-    """Step offsets beyond `threshold_s`, in the first `limit` updates of the clock; for ever when
-    negative."""
+    """The directive makestep: offsets beyond `threshold_s` are stepped in the first `limit` updates of the
+    clock; always when negative."""
 
     threshold_s: Fraction
     limit: int
@@ -60,8 +61,8 @@ class Makestep:
 
 @dataclass(frozen=True)
 class Maxchange:
-    """Offsets beyond `offset_s` are ignored `ignore` times (for ever when negative), then chronyd ends; not
-    in the first `start` updates."""
+    """The directive maxchange: offsets beyond `offset_s` are ignored `ignore` times (always when negative),
+    then chronyd ends; the first `start` updates are exempt."""
 
     offset_s: Fraction
     start: int
@@ -70,7 +71,7 @@ class Maxchange:
 
 @dataclass(frozen=True)
 class ChronyConf:
-    """elsewhere: more of the configuration is in other files."""
+    """The relevant directives. elsewhere: other files have more of the configuration."""
 
     sources: tuple[Source, ...] = ()
     makestep: Makestep | None = None
@@ -80,7 +81,7 @@ class ChronyConf:
 
 
 def _options(given: Sequence[str]) -> dict[str, int]:
-    """Each word that a whole number follows."""
+    """Each option with a whole number as its value."""
     found = {}
     for name, value in pairwise(given):
         try:
@@ -127,7 +128,7 @@ def _refclock(rest: Sequence[str], fewest: int, most: int) -> Source | None:
 
 
 def parse(config: str) -> ChronyConf:
-    """What chronyd would take from it; a line that it would not take is left out."""
+    """The directives as chronyd would apply them; a line that it would refuse is left out."""
     lines = words(config, COMMENTS)
     common = {line[0].lower(): _options(line) for line in lines}
     # Zero stands for the default (conf.c).

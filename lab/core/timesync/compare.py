@@ -1,10 +1,10 @@
-"""A forecast beside what was measured. Where the bounds do not tell, nothing is said of it.
+"""Compares a forecast with the measurement. Where the bounds do not decide, there is no verdict.
 
-What the forecast says, in four claims: that the offset comes back (or stays), until when, by what kind of
-correction, and to where. The offset "came back" where it was seen to stay in the forecast's residual for
-HOLD_NS. A forecast whose time is not over when the watch ends is not confirmed by it: "not yet, as
-predicted". Nothing is waited for any longer when the mechanism has done all that it does, or when the clock
-went where the mechanism does not take it.
+A forecast makes four claims: that the offset is corrected (or stays), by when, by what kind of correction,
+and to where. The offset is corrected when it stays in the forecast's residual for HOLD_NS. If the forecast's
+time is not over when the watch ends, the verdict is "not yet, as predicted", which is no confirmation. There
+is nothing more to wait for when the mechanism's action is complete, or when the clock moved to where the
+mechanism does not take it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ AS_PREDICTED = "as predicted"
 NOT_YET = "not yet, as predicted"
 
 SETTLED_FOR_NS = NS_PER_S // 2
-"""How long the offset has to be seen in the residual. A jump by chronyd that goes too far lasts a poll."""
+"""How long the offset has to stay in the residual. An overshoot of chronyd lasts for a poll."""
 
 ASTRAY = 2
-"""A clock that is so many times as far off as it was before the freeze or at the resume is not on its way
-back. chronyd goes too far by a third, and what its frequency adds until its next poll
-(core.timesync.chrony)."""
+"""A clock whose offset is this many times that before the freeze or at the resume is not being corrected.
+chronyd overshoots by a third, plus what its frequency adds until its next poll (core.timesync.chrony)."""
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """One claim of a forecast. agrees: None where the bounds do not tell; words: how the two stand."""
+    """The verdict on one claim of a forecast. agrees: None where the bounds do not decide; words: the verdict
+    in words."""
 
     claim: str
     predicted: str
@@ -56,7 +56,8 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Compared:
-    """agrees: False when a claim is certainly not as measured, True when all are, else None."""
+    """The verdict on a forecast. agrees: False when a claim certainly contradicts the measurement, True when
+    all claims agree, else None."""
 
     agrees: bool | None
     verdict: str
@@ -65,11 +66,11 @@ class Compared:
 
 @dataclass(frozen=True)
 class MeasuredResync:
-    """What was measured. before: the offset at the stop, widened by what it may have moved since the last
-    reading. edge_ns: by how much the resume may have been earlier than the curve's zero (the call's
-    return). finished_ns: when after that zero the mechanism had done all that it does; None when it has not,
-    or goes on by itself. drift: of the clock before the freeze. delay_ns: by how much a busy host
-    may have delayed the correction (clock_disturbance.delay_ns)."""
+    """The measurement. before: the offset at the stop, widened by its possible move since the last reading.
+    edge_ns: by how much the resume may have been earlier than the curve's zero (the call's return).
+    finished_ns: when after that zero the mechanism's action was complete; None when it was not, or continues
+    by itself. drift: the clock's drift before the freeze. delay_ns: by how much a busy host may have delayed
+    the correction (clock_disturbance.delay_ns)."""
 
     resync: ResyncResult
     before: Interval | None
@@ -86,7 +87,7 @@ class MeasuredResync:
 
     @property
     def lasted_ns(self) -> int:
-        """Until when after the resume the clock was certainly watched."""
+        """How long after the resume the clock was certainly watched."""
         return self.curve[-1].from_ns if self.curve else 0
 
 
@@ -125,9 +126,9 @@ def _judged(forecast: Forecast, observed: MeasuredResync, final: Interval, targe
 
 
 def _with_latency_measured(forecast: Forecast, observed: MeasuredResync) -> Forecast:
-    """The forecast, where the host's word took longer than estimated: the host read its clock after the
-    resume, so the clock that was set by it is no further behind than the step came after the resume. Not
-    where it was no further behind before the step."""
+    """The forecast, corrected when the host's time took longer to the guest than estimated: the host read its
+    clock after the resume, so the clock that was set to it is no further behind than the time from the resume
+    to the step. It is not corrected if the clock was no further behind before the step."""
     until, residual = observed.resync.settled_step_until_ns, forecast.residual
     if not forecast.latency_ns or residual is None or until is None or until <= forecast.latency_ns:
         return forecast
@@ -137,7 +138,7 @@ def _with_latency_measured(forecast: Forecast, observed: MeasuredResync) -> Fore
 
 
 def _target(forecast: Forecast, observed: MeasuredResync) -> Interval | None:
-    """Where the offset has to be: what is not corrected is where it was before, and may drift."""
+    """Where the offset has to be: a part that is not corrected stays where it was before, and may drift."""
     if forecast.residual is None:
         return None
     span = observed.curve[-1].at_ns + observed.edge_ns
@@ -164,7 +165,8 @@ def _range(where: Interval) -> str:
 
 
 def _left(forecast: Forecast, observed: MeasuredResync, final: Interval, target: Interval) -> list[Claimed]:
-    """It stays where the pause put it: at the end of the watch it is there."""
+    """The claims of a forecast that nothing corrects the clock: at the end of the watch the offset is where
+    the pause put it."""
     measured = f"{format_interval(final, signed=True)} at the end"
     agrees: bool | None = None
     words = "undecided: the bounds do not tell whether it stayed"
@@ -223,8 +225,8 @@ def _not_back(
 
 
 def _over(forecast: Forecast, observed: MeasuredResync, target: Interval) -> str | None:
-    """Why a clock that is out of `target` at the last reading needs no longer watch, in words ("" where the
-    offset speaks for itself); None when it may still come back."""
+    """Why a clock outside of `target` at the last reading needs no longer watch, in words ("" where the
+    offset is reason enough); None when it may still be corrected."""
     if observed.finished_ns is not None and observed.finished_ns < observed.lasted_ns:
         return f"; all was done after {format_about(max(0, observed.finished_ns))}"
     last, step, start = observed.curve[-1].offset, observed.resync.settled_step_ns, observed.at_resume
@@ -253,7 +255,8 @@ def _by(within: Interval, time: Interval, edge_ns: int) -> Claimed:
 
 
 def _correction(predicted: Correction, observed: MeasuredResync) -> Claimed:
-    """Both are of the main of it. Nothing seen to move is no contradiction where little was lost."""
+    """The verdict on the kind of correction; both are those of the larger part. If little was lost, no
+    visible move is no contradiction."""
     measured = observed.resync.correction
     if measured is None:
         words = "undecided: not told whether it was stepped or slewed"

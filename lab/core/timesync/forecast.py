@@ -1,4 +1,4 @@
-"""A forecast: what a mechanism's rules say before the freeze."""
+"""Forecasts: what follows from a mechanism's rules before the freeze."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from lab.core.resync import Correction
 
 @dataclass(frozen=True)
 class Forecast:
-    """What will come of a pause.
+    """The forecast for a pause.
 
-    repaired: whether the offset comes back to `residual`; None when the rules leave it open.
-    correction: how it is moved, in the main; None when the rules leave it open.
-    within: from the resume to when it is repaired, at the earliest and at the latest; None when it is not
-    repaired, or there is no such bound. residual: where the offset (guest minus host) lies then, or, when not
-    repaired, where it stays.
-    once: one step is all that is done: where it leaves the clock, the clock is left.
-    latency_ns: how much of the residual's lower end is only an estimate, of how long the host's word takes to
-    the guest's clock.
-    text: one line for people. sources: where each rule used is written (man page, RFC, source file).
+    repaired: the offset is corrected to `residual`; None when the rules do not decide. correction: how the
+    larger part is corrected; None when the rules do not decide. within: from the resume to the correction,
+    earliest and latest; None when there is none, or no such bound. residual: the offset (guest minus host)
+    afterwards or, without a correction, where it stays. once: a single step is the whole action. latency_ns:
+    the part of the residual's lower end that is an estimate: how long the host's time takes to the guest's
+    clock. text: one line for people. sources: the source of each rule (man page, RFC, source file).
     """
 
     repaired: bool | None

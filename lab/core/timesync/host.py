@@ -1,7 +1,7 @@
-"""What the host's own repairs do: the agent's three ways, hwclock, and the push.
+"""Forecasts of mechanisms that the host triggers: the agent's three ways, hwclock, and the push.
 
-They act once, on the resume, whatever the offset is; so they also act when the guest's clocks ran on and it
-had the right time, and then they may make it worse.
+They act once, on the resume, whatever the offset is. So they also act on a guest whose clocks ran on and are
+right, and may make them worse.
 
 guest-set-time with a time calls settimeofday and then hwclock -w, which sets the RTC from the clock; without
 a time it calls hwclock -s, which sets the clock from the RTC (QEMU, qga/commands-posix.c,
@@ -37,19 +37,20 @@ from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 
 AGENT_NS = 200 * NS_PER_MS
-"""From the host's look at its clock to the agent's settimeofday, at most: 9 ms seen under TCG at rest, up to
-390 ms when host or guest is busy. An estimate, for where the step itself was not seen
+"""The longest time from the host's reading of its clock to the agent's settimeofday: 9 ms were observed under
+TCG at rest, up to 390 ms on a busy host or guest. An estimate, for when the step itself was not observed
 (Forecast.latency_ns)."""
 
 AGENT_SLOWEST_NS = 5 * NS_PER_S
-"""libvirt gives an agent up after 5 s (VIR_DOMAIN_QEMU_AGENT_WAIT_TIME, qemu_agent.h)."""
+"""libvirt's time limit for an agent is 5 s (VIR_DOMAIN_QEMU_AGENT_WAIT_TIME, qemu_agent.h)."""
 
 TICK_NS = 10 * NS_PER_S
-"""hwclock gives up without a tick after so long."""
+"""hwclock's time limit for a tick."""
 
 PUSH_NS = 10 * NS_PER_MS
 PUSH_SLOWEST_NS = 2 * NS_PER_S
-"""A push is measured over the lab's own channel, some ms a reading, and told the guest over the same one."""
+"""The longest time of a push: its measurement takes some ms a reading over the lab's own channel, which also
+carries the result."""
 
 QGA = "QEMU qga/commands-posix.c (qmp_guest_set_time)"
 LIBVIRT = "libvirt src/qemu/qemu_agent.c (qemuAgentSetTime)"
@@ -69,14 +70,14 @@ def agent_seconds(_: Setup, at: Situation) -> Forecast:
 
 
 def _set(at: Situation, left: Interval, where: str, sources: tuple[str, ...]) -> Forecast:
-    """One step to the time that the host said."""
+    """One step to the host's time."""
     within = Interval(0, AGENT_SLOWEST_NS)
     text = f"a right clock is stepped, {where}" if at.right else f"one step at once, {where}"
     return Forecast(True, _step(at), within, left, text, sources, once=True, latency_ns=AGENT_NS)
 
 
 def _step(at: Situation) -> Correction | None:
-    """A step; but the one of a right clock may be too small to be seen, or of nothing."""
+    """A step; None for a clock that was right, whose step may be too small to see."""
     return Correction.STEP if at.off.low_ns > SMALL_NS else None
 
 
@@ -93,7 +94,7 @@ def push(setup: Setup, at: Situation) -> Forecast:
 
 
 def from_rtc(setup: Setup, at: Situation) -> Forecast:
-    """The guest's RTC, by hwclock; the agent calls it, too."""
+    """The guest's RTC, through hwclock, which the agent calls as well."""
     zone_s, drift_ns = number(setup.status, "rtc_zone_s") or 0, number(setup.status, "rtc_drift_ns") or 0
     left = by_rtc(setup, drift_ns - zone_s * NS_PER_S)
     within, sources = Interval(0, TICK_NS), (HWCLOCK, QEMU_RTC, QGA)

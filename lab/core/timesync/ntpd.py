@@ -1,5 +1,5 @@
-"""What ntpd does (ntpsec 1.2.2, ntpd/ntp_loopfilter.c, local_clock; RFC 5905, section 11.3 and appendix
-A.5.5.6).
+"""How ntpd handles an offset (ntpsec 1.2.2, ntpd/ntp_loopfilter.c, local_clock; RFC 5905, section 11.3 and
+appendix A.5.5.6).
 
 Beyond the step threshold (128 ms) the first offset is ignored (SYNC to SPIK), and so are those that follow
 until the stepout threshold (300 s; 900 s in RFC 5905, so that much is allowed for when it is not set) has
@@ -11,9 +11,9 @@ Below the threshold the offset is slewed by a phase-locked loop whose time const
 interval: 2^(poll + 4) s in the daemon (CLOCK_PLL), 2^(poll + 2) s in the kernel (STA_NANO, SHIFT_PLL), at
 most 500 ppm. The frequency moves too, by less than half of the offset over the next interval.
 
-Of eight polls the one with the shortest round trip counts (RFC 5905, section 10, clock filter), and one
-offset is never the whole truth, so an offset is believed after eight polls at the latest; the interval itself
-is dithered by some percent. Polls are every 2^minpoll to 2^maxpoll s, 6 and 10 by default (ntp.conf(5)).
+Of eight polls the one with the shortest round trip counts (RFC 5905, section 10, clock filter), so a new
+offset is accepted after eight polls at the latest; the interval itself is dithered by some percent. Polls are
+every 2^minpoll to 2^maxpoll s, 6 and 10 by default (ntp.conf(5)).
 
 -x sets the step threshold to 600 s, where the configuration does not (ntpd(8)).
 
@@ -38,7 +38,7 @@ from lab.core.units import NS_PER_S
 
 FILTER = 8
 SPARE = 2
-"""Polls beyond the filter's eight: the one that was ignored, and one that is under way."""
+"""Polls beyond the filter's eight: the one whose offset was ignored, and one in progress."""
 TIME_CONSTANTS = 4
 LATE_NS = 10 * NS_PER_S
 LONGEST_S = 900
@@ -48,7 +48,7 @@ STEP_S, SLEWING_S = Fraction(128, 1000), Fraction(600)
 WITH_VALUE = "cDfiIklLpPrstuU"
 
 STALE_NS = 60 * NS_PER_S
-"""How long before the freeze its state was looked at, at most."""
+"""The largest age of its state at the freeze."""
 
 LEAST_POLL, MOST_POLL = 0, 17
 
@@ -62,8 +62,8 @@ SOURCES = (
 @dataclass(frozen=True)
 class NtpConf:
     """Thresholds in seconds, 0 for none; step_s: of a clock that is behind, step_back_s: of one that is
-    ahead. The stepout is None when it is not set. minpoll, maxpoll: of the server that is asked most
-    seldom."""
+    ahead. The stepout is None when it is not set. minpoll, maxpoll: those of the server with the longest
+    interval."""
 
     servers: int = 0
     minpoll: int = 6
@@ -81,7 +81,8 @@ def _polls(given: dict[str, Fraction | None]) -> tuple[int, int]:
 
 
 def parse(config: str, step_s: Fraction = STEP_S) -> NtpConf:
-    """The directives that decide what becomes of a pause. step_s: the step threshold where none is set."""
+    """The directives that determine the correction after a pause. step_s: the step threshold where none is
+    set."""
     made, polls = NtpConf(step_s=step_s, step_back_s=step_s), []
     for line in words(config, "#"):
         name, rest = line[0].lower(), line[1:]

@@ -1,7 +1,7 @@
-"""What a set-up's own rules say before the freeze: each family of programs has a module of its own.
+"""The forecast of any set-up; each family of programs has its own module with rules.
 
-A server that is off on purpose is not known to them: they speak of the time that the mechanism takes for
-right.
+The rules do not know of a server that is deliberately off: their offsets are against the time that the
+mechanism regards as right.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ _RULES: dict[Means, Callable[[Setup, Situation], Forecast]] = {
 }
 
 BOOTED = Forecast(None, None, None, None, "set at boot, from the RTC's whole seconds", ("rtc(4)",))
-"""Of a guest that was rebooted."""
+"""The forecast for a guest that was rebooted."""
 
 
 def slept(setup: Setup) -> Forecast:
-    """Of a guest that slept: its kernel has set the clock from the RTC when it woke, to some seconds (Linux,
-    kernel/time/timekeeping.c, timekeeping_resume), so what is left to repair is not known before."""
+    """The forecast for a guest that slept: its kernel has set the clock from the RTC at the wake-up, to some
+    seconds (Linux, kernel/time/timekeeping.c, timekeeping_resume), so the rest to correct is not known in
+    advance."""
     text = f"what is missing to whole seconds: {setup.mechanism.about}"
     return Forecast(None, None, None, None, text, ("Linux kernel/time/timekeeping.c (timekeeping_resume)",))
 
@@ -47,12 +48,12 @@ def forecast(
     lost: Interval | None = None,
     before: Interval | None = None,
 ) -> Forecast:
-    """What becomes of a guest's REALTIME after a pause.
+    """The forecast of a guest's REALTIME after a pause.
 
-    pause: its length, as bounds. stopped: the guest's clocks stand still during it (regime resumed), so that
-    it is behind by the pause; else it keeps the time. watch_ns: how long it is watched, from the resume on.
-    lost: what its clocks lose although they run on (core.clocksource). before: the offset (guest minus host)
-    before the pause; None when nobody knows, as of one in time.
+    pause: its length, as bounds. stopped: the guest's clocks stand still during it (regime resumed), so they
+    are behind by the pause; else they run on. watch_ns: the length of the watch after the resume. lost: what
+    its clocks lose although they run on (core.clocksource). before: the offset (guest minus host) before the
+    pause; None, not known, counts as in time.
     """
     if stopped:
         lost = Interval(max(0, pause.low_ns), max(0, pause.high_ns))
@@ -67,9 +68,8 @@ def forecast(
 
 
 def _nothing(at: Situation) -> Forecast:
-    """Nobody sets a clock that nobody sets: where the clocks of a guest stood still, CLOCK_REALTIME goes on
-    from where it was (Linux, kernel/time/timekeeping.c; only a suspend of the guest's own makes it look at
-    the RTC)."""
+    """The forecast without a mechanism: after a stop of the guest's clocks, CLOCK_REALTIME continues from its
+    last value (Linux, kernel/time/timekeeping.c; it reads the RTC only after the guest's own suspend)."""
     source = ("Linux kernel/time/timekeeping.c",)
     if at.right:
         return Forecast(True, Correction.NONE, None, Interval(0, 0), "nothing to repair", source)

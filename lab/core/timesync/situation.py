@@ -1,4 +1,4 @@
-"""What a pause leaves to be repaired, as the rules of every mechanism take it."""
+"""The offset that a pause leaves, as input of every mechanism's rules."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from lab.core.quantities import format_about
 from lab.core.units import NS_PER_MS
 
 SOURCE_NS = 30 * NS_PER_MS
-"""How near the host's time a program in the guest comes by NTP over the lab's networks: half of the longest
-round trips seen under TCG on busy cores (50 ms), and what its own filter leaves. An estimate of the lab's, no
-program's promise."""
+"""How close to the host's time a program in the guest gets by NTP over the lab's networks: half of the
+longest round trips observed under TCG on busy cores (50 ms), and the error of its own filter. An estimate,
+not a guarantee of any program."""
 
 
 @dataclass(frozen=True)
 class Situation:
-    """lost: by how much the pause has put the guest's REALTIME behind, nanoseconds, not negative.
-    pause: its length. watch_ns: how long the guest is watched after the resume; None when nobody says.
-    before: the offset (guest minus host) before the pause; None when nobody knows, as of one in time."""
+    """A pause and its consequences. lost: by how much the pause has put the guest's REALTIME behind,
+    nanoseconds, not negative. pause: its length. watch_ns: the length of the watch after the resume; None
+    when it is not given. before: the offset (guest minus host) before the pause; None, not known, counts as
+    in time."""
 
     lost: Interval
     pause: Interval
@@ -27,7 +28,7 @@ class Situation:
 
     @property
     def stopped(self) -> bool:
-        """Whether the guest's clocks may have stood still at all."""
+        """True when the guest's clocks may have stood still."""
         return self.lost.high_ns > 0
 
     @property
@@ -37,22 +38,22 @@ class Situation:
 
     @property
     def off(self) -> Interval:
-        """How far off the clock is at the resume, whichever side."""
+        """The magnitude of the offset at the resume."""
         return Interval(self.at_resume.smallest_ns, self.at_resume.largest_ns)
 
     @property
     def right(self) -> bool:
-        """Whether there is nothing to repair: the clock ran on, and was right before."""
+        """True when there is nothing to correct: the clock ran on, and was right before."""
         return not self.stopped and self.off.low_ns <= SOURCE_NS
 
     @property
     def side(self) -> str:
-        """Where it is at the resume, for people: "behind by 5 s"."""
+        """The offset at the resume in words: "behind by 5 s"."""
         middle = self.at_resume.mid_ns
         return f"{'ahead' if middle > 0 else 'behind'} by {format_about(abs(middle))}"
 
     def until(self, within: Interval) -> str:
-        """ ", within 16 s", or that the watch ends before."""
+        """ ", within 16 s", or a note that the watch ends before."""
         text = f", within {format_about(within.high_ns)}"
         if self.watch_ns is not None and within.high_ns > self.watch_ns:
             return f"{text} (watched for {format_about(self.watch_ns)})"

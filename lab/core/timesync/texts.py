@@ -1,4 +1,4 @@
-"""Configurations and what programs say of their state, read with patience: what is missing or odd is None."""
+"""Tolerant parsers of configurations and of programs' status: missing or invalid values are None."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fractions import Fraction
 
 
 def number(status: Mapping[str, str], key: str) -> int | None:
-    """A whole number; None when there is none."""
+    """A whole number; None if there is none."""
     try:
         return int(status.get(key, ""))
     except ValueError:
@@ -15,7 +15,7 @@ def number(status: Mapping[str, str], key: str) -> int | None:
 
 
 def real(text: str) -> Fraction | None:
-    """A decimal number, exactly; None when it is none."""
+    """A decimal number, exact; None if the text is not one."""
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -23,8 +23,8 @@ def real(text: str) -> Fraction | None:
 
 
 def switches(command: str, with_value: str) -> frozenset[str]:
-    """The one-letter options of a command line, and the long ones by their whole names. with_value: the
-    letters that a value follows (getopt(3))."""
+    """The one-letter options of a command line, and the full names of the long ones. with_value: letters of
+    options with a value (getopt(3))."""
     found: set[str] = set()
     given = iter(command.split()[1:])
     for word in given:
@@ -41,7 +41,8 @@ def switches(command: str, with_value: str) -> frozenset[str]:
 
 
 def words(config: str, comments: str) -> list[list[str]]:
-    """The lines of a configuration in words, without comments (which begin with one of `comments`)."""
+    """The lines of a configuration, divided into words, without comments (which begin with one of
+    `comments`)."""
     found = []
     for line in config.splitlines():
         text = line.strip()

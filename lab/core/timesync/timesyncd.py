@@ -1,10 +1,11 @@
-"""What systemd-timesyncd does (systemd 252, src/timesync/timesyncd-manager.c; timesyncd.conf(5)).
+"""How systemd-timesyncd handles an offset (systemd 252, src/timesync/timesyncd-manager.c; timesyncd.conf(5)).
 
-It asks every PollIntervalMinSec to PollIntervalMaxSec (32 s to 2048 s): doubled while |offset| < 0.05 s, back
-to the least beyond 0.2 s (manager_adjust_poll, NTP_ACCURACY_SEC). Its timer is CLOCK_BOOTTIME's, which stands
-still with the guest, so a pause brings no poll nearer. An answer with |offset| >= 0.4 s steps the clock by it
-at once (manager_adjust_clock, NTP_MAX_ADJUST, ADJ_SETOFFSET); one offset larger than the round trip is never
-a spike. Below that the kernel's PLL slews it, time constant log2(interval) - 4.
+It polls every PollIntervalMinSec to PollIntervalMaxSec (32 s to 2048 s): the interval doubles while |offset|
+< 0.05 s, and returns to the minimum beyond 0.2 s (manager_adjust_poll, NTP_ACCURACY_SEC). Its timer uses
+CLOCK_BOOTTIME, which stands still with the guest, so a pause does not advance a poll. An answer with |offset|
+>= 0.4 s steps the clock by it at once (manager_adjust_clock, NTP_MAX_ADJUST, ADJ_SETOFFSET); one offset
+larger than the round trip is never a spike. Below that the kernel's PLL slews it, time constant
+log2(interval) - 4.
 
 The kernel's PLL takes 2^-(2 + constant) of what is left each second (Linux, kernel/time/ntp.c,
 ntp_offset_chunk, SHIFT_PLL), so the offset falls with a time constant of as many seconds; and it changes the
@@ -32,17 +33,16 @@ from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
 STEP_NS = 400 * NS_PER_MS
 LEAST_S, MOST_S, SMALLEST_S = 32, 2048, 16
 RETRY_NS = 20 * NS_PER_S
-"""A lost answer is asked for again after 15 s (NTP_RETRY_INTERVAL_MIN_USEC); the timer itself may be late by
-250 ms (sd_event's default accuracy)."""
+"""After a lost answer it polls again after 15 s (NTP_RETRY_INTERVAL_MIN_USEC); the timer itself may be late
+by 250 ms (sd_event's default accuracy)."""
 
 STALE_NS = 60 * NS_PER_S
-"""How long before the freeze its state was looked at, at most: settling, and measuring the offset before
-it."""
+"""The largest age of its state at the freeze: the settling, and the measurement of the offset before it."""
 
 SHIFT_PLL = 2
 MAXTC = 10
 TIME_CONSTANTS = 4
-"""After so many time constants 2 % of an offset are left."""
+"""After this many time constants 2 % of an offset are left."""
 
 SOURCES = (
     "timesyncd.conf(5): PollIntervalMinSec, PollIntervalMaxSec",
@@ -60,8 +60,8 @@ _SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zµ]*)\s*")
 
 
 def span_ns(text: str) -> int | None:
-    """A time span as systemd.time(7) writes it, "34min 8s"; plain numbers are seconds. None when it is
-    none."""
+    """A time span as systemd.time(7) writes it, "34min 8s"; plain numbers are seconds. None if the text is
+    not one."""
     total, at, text = Fraction(0), 0, text.strip()
     while at < len(text):
         match = _SPAN.match(text, at)
@@ -73,8 +73,8 @@ def span_ns(text: str) -> int | None:
 
 
 def most_ns(config: str) -> int:
-    """The longest polling interval. What systemd refuses leaves the default; it is never shorter than the
-    least."""
+    """The longest polling interval. A value that systemd refuses leaves the default; it is never shorter than
+    the minimum."""
     found, section = {}, ""
     for line in words(config, "#;"):
         text = " ".join(line)
@@ -91,7 +91,7 @@ def most_ns(config: str) -> int:
 
 
 def _next_poll(setup: Setup, most: int) -> Interval:
-    """When it asks, from the resume on. The state was looked at some time before the freeze."""
+    """The time of its next poll after the resume. Its state was read some time before the freeze."""
     reported = setup.status.get("PollIntervalUSec", "").strip()
     now = int(reported) * NS_PER_US if reported.isdecimal() else span_ns(reported)
     if not now:
