@@ -51,6 +51,11 @@ _HINTS = {
 }
 
 
+_TOO_OFTEN = "Too many drivers"
+_OFTEN = "a process can open libvirt's embedded driver only some sixteen times: start a new process"
+"""Each open takes a place in the process's table of drivers, and close does not give it back (seen with
+libvirt 9.0 and 11.3; findings/libvirt-embed-opens.sh)."""
+
 _CHILD = re.compile(r"Child process \((?:\w+=\S* )*(?:\S*/)?([^/ ]+)(?: .*)?\)(?= )")
 """libvirt names a program that has failed by its whole environment and command line, which is some 7,000
 characters for QEMU (virCommandWait, src/util/vircommand.c)."""
@@ -63,7 +68,8 @@ def as_hypervisor_error(error: Exception, what: str, where: str = "") -> Hypervi
     )
     message = _CHILD.sub(r"\1", message)
     code = error.get_error_code() if hasattr(error, "get_error_code") else None
-    return HypervisorError(f"{what}: {message or error}", where=where, hint=_HINTS.get(code, ""))
+    hint = _OFTEN if _TOO_OFTEN in message else _HINTS.get(code, "")
+    return HypervisorError(f"{what}: {message or error}", where=where, hint=hint)
 
 
 def is_code(error: Exception, *codes: str) -> bool:

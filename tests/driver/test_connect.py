@@ -50,6 +50,25 @@ def test_the_embedded_driver_opens_and_closes(home: Path) -> None:
     assert done.stdout == f"qemu:///embed?root={home}/libvirt []\n"
 
 
+def test_who_opens_it_too_often_is_told(home: Path) -> None:
+    """findings/libvirt-embed-opens.sh; also that the lab lets it go again each time."""
+    often = """
+        opened = 0
+        try:
+            for _ in range(40):
+                with connect(None, home, clock=HostClock()):
+                    opened += 1
+        except HypervisorError as error:
+            print(opened, error)
+        sys.exit()
+    """
+    done = embedded(home, "pass", before=often)
+    opened, _, said = done.stdout.partition(" ")
+    assert int(opened) > 5, done.stderr
+    assert said.endswith("only some sixteen times: start a new process\n")
+    assert embedded(home, "pass").returncode == 0
+
+
 def test_what_is_written_while_guests_freeze_is_in_memory(home: Path) -> None:
     run = home / "libvirt" / "run"
     (run / "qemu").mkdir(parents=True)
