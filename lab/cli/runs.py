@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.errors import FreezelabError, RecordError
-from lab.record.journal import EVENTS, read_history
-from lab.record.run import Run, judge
+from lab.errors import RecordError
+from lab.record.index import INDEX, RunSummary, summaries
+from lab.record.journal import EVENTS
 from lab.session.paths import home
 
 
@@ -41,14 +41,6 @@ def find_run(which: str | None) -> Path:
     )
 
 
-def latest(most: int) -> list[Run]:
-    """The latest runs, judged again; those that cannot be read are left out."""
-    found: list[Run] = []
-    for folder in _folders():
-        if len(found) == most:
-            break
-        try:
-            found.append(judge(read_history(folder))[0])
-        except FreezelabError:
-            continue
-    return found
+def latest(most: int) -> list[RunSummary]:
+    """The latest runs, as this build judges them; those that cannot be read are left out."""
+    return summaries(_folders(), most, home() / INDEX)

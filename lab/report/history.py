@@ -7,7 +7,7 @@ from datetime import datetime
 
 from rich.console import Console
 
-from lab.record.run import Run
+from lab.record.index import RunSummary
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import interval
 from lab.report.page import Page
@@ -17,7 +17,7 @@ from lab.report.text import cleaned, shortened
 NO_PAUSE = "–"
 
 
-def render_history(rows: Sequence[Run], console: Console) -> None:
+def render_history(rows: Sequence[RunSummary], console: Console) -> None:
     """Print the runs in the order in which they are given."""
     page = Page(console)
     if not rows:
@@ -31,9 +31,9 @@ def render_history(rows: Sequence[Run], console: Console) -> None:
                     Column("run", lambda run: (shortened(run.id, 34), "bold")),
                 ),
                 Column("when", lambda run: (_when(run.started), ""), rank=1),
-                Column("playbook", lambda run: (run.playbook.name, ""), rank=2),
-                Column("guests", _guests, right=True, rank=3),
-                Column("cycles", lambda run: (str(_count(run)), ""), right=True, rank=4),
+                Column("playbook", lambda run: (run.playbook, ""), rank=2),
+                Column("guests", lambda run: (str(run.guests), ""), right=True, rank=3),
+                Column("cycles", lambda run: (str(run.cycles), ""), right=True, rank=4),
                 Column("longest pause", _longest, right=True),
                 forms(Column("outcome", _outcome, rank=4.5), Column("outcome", _verdict)),
             ],
@@ -42,30 +42,19 @@ def render_history(rows: Sequence[Run], console: Console) -> None:
     )
 
 
-def _guests(run: Run) -> Piece:
-    return str(len({guest.name for guest in run.guests})), ""
-
-
-def _verdict(run: Run) -> Piece:
+def _verdict(run: RunSummary) -> Piece:
     word, style = VERDICTS[run.outcome]
     return ("interrupted" if run.interrupted else word if run.complete else "cut off"), style
 
 
-def _outcome(run: Run) -> Piece:
+def _outcome(run: RunSummary) -> Piece:
     word, style = VERDICTS[run.outcome]
     ended = "" if run.complete else " (cut off)"
     return f"{word}{' (interrupted)' if run.interrupted else ended}", style
 
 
-def _count(run: Run) -> int:
-    """Of each guest; of a matrix in all cells together."""
-    each = [sum(not c.control for c in g.cycles) for g in run.guests]
-    return sum(each) if run.cells else max(each, default=0)
-
-
-def _longest(run: Run) -> Piece:
-    pauses = [c.pause for guest in run.guests for c in guest.cycles if c.frozen and c.pause is not None]
-    return interval(max(pauses, key=lambda pause: pause.value_ns)) if pauses else NO_PAUSE, ""
+def _longest(run: RunSummary) -> Piece:
+    return NO_PAUSE if run.longest_pause is None else interval(run.longest_pause), ""
 
 
 def _when(started: str) -> str:

@@ -22,8 +22,9 @@ from lab.image.build import Progress
 from lab.image.store import Image
 from lab.ports import View
 from lab.process.clock import HostClock
-from lab.record.journal import FileJournal, read_history
-from lab.record.run import Run, judge, write
+from lab.record.index import INDEX, judged
+from lab.record.journal import FileJournal
+from lab.record.run import Run, write
 from lab.session import paths
 from lab.session.calibration import for_record
 from lab.session.cells import Cells, make_patch
@@ -186,7 +187,7 @@ def _judged(course: _Course) -> tuple[Run, Path]:
     """The run, from its history, with its run.json; see perform()."""
     folder = course.folder
     try:
-        run, _ = judge(read_history(folder))
+        run = judged(folder, paths.home() / INDEX)
     except FreezelabError as error:
         raise course.failure or error from error
     try:

@@ -12,6 +12,7 @@ from syrupy.assertion import SnapshotAssertion
 from lab.core.units import NBSP
 from lab.core.verdict import Outcome
 from lab.errors import MachineError
+from lab.record.index import summary_of
 from lab.report.history import render_history
 from lab.report.junit import write_junit
 from tests.unit.builders import RUNS, cycle, finding, guest, run
@@ -97,14 +98,14 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_history_on_a_terminal(width: int, snapshot: SnapshotAssertion) -> None:
     shown = terminal(width)
-    render_history([made() for name, made in RUNS.items() if name != "hostile"], shown)
+    render_history([summary_of(made()) for name, made in RUNS.items() if name != "hostile"], shown)
     assert output(shown).replace(NBSP, " ") == snapshot
 
 
 @pytest.mark.parametrize("width", range(40, 201, 7))
 def test_history_fits(width: int) -> None:
     shown = terminal(width)
-    render_history([made() for made in RUNS.values()], shown)
+    render_history([summary_of(made()) for made in RUNS.values()], shown)
     assert widest(output(shown)) <= width
 
 
@@ -116,5 +117,5 @@ def test_no_history_yet() -> None:
 
 def test_the_longest_pause_of_all_guests_and_cycles() -> None:
     shown = pipe()
-    render_history([run(guest("web-0", cycle(0), cycle(5)), guest("web-1", cycle(1)))], shown)
+    render_history([summary_of(run(guest("web-0", cycle(0), cycle(5)), guest("web-1", cycle(1))))], shown)
     assert "5008.3 ± 0.6 ms" in output(shown)

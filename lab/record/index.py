@@ -1,0 +1,178 @@
+"""The index of old runs: a line about each, in SQLite, so that every run is judged once by each build.
+
+The histories are the record, and the index is only derived from them: a run is judged again when its history
+has changed or this program has, and the whole index is made anew when it is lost or damaged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from lab.core.verdict import Outcome
+from lab.errors import FreezelabError
+from lab.record.journal import EVENTS, is_written, read_history
+from lab.record.run import Measure, Run, judge
+
+INDEX = "history.sqlite"
+LAB = Path(__file__).parents[1]
+_WAIT_S = 1.0
+"""How long another process may take to write to the index."""
+
+_LAYOUT = """
+    CREATE TABLE IF NOT EXISTS runs (
+        folder TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, build TEXT NOT NULL,
+        id TEXT NOT NULL, playbook TEXT NOT NULL, started TEXT NOT NULL, outcome TEXT NOT NULL,
+        complete INTEGER NOT NULL, interrupted INTEGER NOT NULL, guests INTEGER NOT NULL,
+        cycles INTEGER NOT NULL, pause_low_ns INTEGER, pause_value_ns INTEGER, pause_high_ns INTEGER
+    ) STRICT
+"""
+
+_INSERT = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+_Row = tuple[str, str, str, str, int, int, int, int, int | None, int | None, int | None]
+"""From `id` on."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in a line. started: ISO 8601, UTC. guests: their number. cycles: with a freeze, of the guest that
+    has most of them; of a matrix in all cells together. longest_pause: None when no pause was measured."""
+
+    id: str
+    playbook: str
+    started: str
+    outcome: Outcome
+    complete: bool
+    interrupted: bool
+    guests: int
+    cycles: int
+    longest_pause: Measure | None
+
+
+def summary_of(run: Run) -> RunSummary:
+    """The run's line."""
+    each = [sum(not cycle.control for cycle in guest.cycles) for guest in run.guests]
+    pauses = [c.pause for guest in run.guests for c in guest.cycles if c.frozen and c.pause is not None]
+    return RunSummary(
+        id=run.id,
+        playbook=run.playbook.name,
+        started=run.started,
+        outcome=run.outcome,
+        complete=run.complete,
+        interrupted=run.interrupted,
+        guests=len({guest.name for guest in run.guests}),
+        cycles=sum(each) if run.cells else max(each, default=0),
+        longest_pause=max(pauses, key=lambda pause: pause.value_ns, default=None),
+    )
+
+
+def summaries(folders: Sequence[Path], most: int, index: Path) -> list[RunSummary]:
+    """Of the first `most` of these runs that can be read, in this order. index: the file."""
+    with closing(_Index(index)) as known:
+        found: list[RunSummary] = []
+        for folder in folders:
+            if len(found) == most:
+                break
+            if (summary := known.get(folder)) is not None:
+                found.append(summary)
+        return found
+
+
+def judged(folder: Path, index: Path) -> Run:
+    """Judge a run from its history, and put it into the index. RecordError when it cannot be read."""
+    with closing(_Index(index)) as known:
+        return known.judged(folder)
+
+
+@cache
+def build() -> str:
+    """What this program is, as far as it judges: the sizes and times of its files."""
+    digest = hashlib.sha256()
+    for path in sorted((*LAB.glob("core/**/*.py"), *LAB.glob("record/*.py"))):
+        state = path.stat()
+        digest.update(f"{path.relative_to(LAB)} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+class _Index:
+    """The index, as it was when it was opened; what is judged anew is written to it by close()."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._new = path, dict[str, tuple[int, int, _Row]]()
+        try:
+            self._known = self._read()
+        except sqlite3.DatabaseError:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            self._known = {}
+
+    def get(self, folder: Path) -> RunSummary | None:
+        """None when it is no run, or cannot be read."""
+        try:
+            state = (folder / EVENTS).stat()
+        except OSError:
+            return None
+        size, mtime_ns, row = self._known.get(folder.name, (-1, -1, None))
+        if row is not None and (size, mtime_ns) == (state.st_size, state.st_mtime_ns):
+            with contextlib.suppress(ValueError):
+                return _summary(row)
+        try:
+            return summary_of(self.judged(folder))
+        except FreezelabError:
+            return None
+
+    def judged(self, folder: Path) -> Run:
+        """Judge a run. Not kept while it is still being written."""
+        alive, state = is_written(folder), None
+        with contextlib.suppress(OSError):
+            state = (folder / EVENTS).stat()  # before it is read: what comes meanwhile is judged later
+        run, _ = judge(read_history(folder))
+        if state is not None and not alive:
+            self._new[folder.name] = state.st_size, state.st_mtime_ns, _row(summary_of(run))
+        return run
+
+    def close(self) -> None:
+        """Nothing is lost when it cannot be written: the runs are judged again the next time."""
+        if not self._new:
+            return
+        rows = [(name, size, at, build(), *row) for name, (size, at, row) in self._new.items()]
+        with contextlib.suppress(sqlite3.Error), closing(self._open()) as database, database:
+            database.execute(_LAYOUT)
+            database.execute("DELETE FROM runs WHERE build != ?", (build(),))
+            database.executemany(_INSERT, rows)
+
+    def _read(self) -> dict[str, tuple[int, int, _Row | None]]:
+        if not self._path.exists():
+            return {}
+        with closing(self._open()) as database:
+            rows = database.execute("SELECT * FROM runs WHERE build = ?", (build(),))
+            return {name: (size, at, row) for name, size, at, _build, *row in rows}
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=_WAIT_S)
+
+
+def _row(run: RunSummary) -> _Row:
+    pause = run.longest_pause
+    bounds = (None, None, None) if pause is None else (pause.low_ns, pause.value_ns, pause.high_ns)
+    return (
+        *(run.id, run.playbook, run.started, run.outcome.value),
+        *(int(run.complete), int(run.interrupted), run.guests, run.cycles, *bounds),
+    )
+
+
+def _summary(row: _Row) -> RunSummary:
+    """ValueError when the row is damaged."""
+    run, playbook, started, outcome, complete, interrupted, guests, cycles, low, value, high = row
+    pause = None
+    if low is not None and value is not None and high is not None:
+        pause = Measure(low_ns=low, value_ns=value, high_ns=high)
+    ended = bool(complete), bool(interrupted)
+    return RunSummary(run, playbook, started, Outcome(outcome), *ended, guests, cycles, pause)

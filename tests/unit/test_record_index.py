@@ -1,0 +1,162 @@
+"""The index of old runs: what it says is what judging says, whatever becomes of it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lab.process.clock import HostClock
+from lab.record import index
+from lab.record.index import INDEX, RunSummary, summaries, summary_of
+from lab.record.journal import EVENTS, FileJournal, read_history
+from lab.record.run import judge
+from tests.unit.real_histories import unpacked
+from tests.unit.uninstall_lists import names_removed
+
+NAMES = ("suspend", "matrix", "truncated", "rollout-stopped", "called-off")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    made = [tmp_path / "runs" / name for name in NAMES]
+    for folder in made:
+        folder.mkdir(parents=True)
+        unpacked(folder.name, folder)
+    return made
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The runs that were judged, as they come."""
+    found: list[Path] = []
+
+    def read(folder: Path) -> object:
+        found.append(folder)
+        return read_history(folder)
+
+    monkeypatch.setattr(index, "read_history", read)
+    return found
+
+
+def listed(folders: Sequence[Path], most: int = 100) -> list[RunSummary]:
+    return summaries(folders, most, folders[0].parents[1] / INDEX)
+
+
+def truth(folders: Sequence[Path]) -> list[RunSummary]:
+    return [summary_of(judge(read_history(folder))[0]) for folder in folders]
+
+
+def test_a_run_is_judged_once(folders: list[Path], judged: list[Path]) -> None:
+    assert listed(folders) == truth(folders)
+    assert judged == folders
+    assert listed(folders) == truth(folders)
+    assert judged == folders
+
+
+def test_a_run_that_was_judged_at_its_end_is_not_judged_again(
+    folders: list[Path], judged: list[Path]
+) -> None:
+    run = index.judged(folders[0], folders[0].parents[1] / INDEX)
+    assert summary_of(run) == listed(folders[:1])[0] == truth(folders[:1])[0]
+    assert judged == folders[:1]
+
+
+def test_no_more_are_judged_than_are_listed(folders: list[Path], judged: list[Path]) -> None:
+    assert listed(folders, 2) == truth(folders[:2])
+    assert judged == folders[:2]
+    assert listed(folders) == truth(folders)
+    assert judged == folders  # those that were known stay known
+
+
+def test_a_history_that_has_changed_is_judged_again(folders: list[Path], judged: list[Path]) -> None:
+    listed(folders)
+    path = folders[0] / EVENTS
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    (cut,) = listed(folders, 1)
+    assert not cut.complete
+    assert judged[len(folders) :] == folders[:1]
+
+
+def test_another_build_judges_again(
+    folders: list[Path], judged: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(folders)
+    monkeypatch.setattr(index, "build", lambda: "another")
+    assert listed(folders) == truth(folders)
+    assert len(judged) == 2 * len(folders)
+
+
+def test_a_build_is_told_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "core" / "history").mkdir(parents=True)
+    (tmp_path / "record").mkdir()
+    monkeypatch.setattr(index, "LAB", tmp_path)
+    found = [index.build.__wrapped__()]
+    for path in ("core/a.py", "core/history/b.py", "record/c.py"):
+        (tmp_path / path).write_text("1", encoding="ascii")
+        found.append(index.build.__wrapped__())
+    (tmp_path / "core/a.py").write_text("22", encoding="ascii")
+    found.append(index.build.__wrapped__())
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no database at all", bytes(5000), b"SQLite format 3\0" + bytes(84)]
+)
+def test_a_damaged_index_is_made_anew(folders: list[Path], judged: list[Path], content: bytes) -> None:
+    (folders[0].parents[1] / INDEX).write_bytes(content)
+    assert listed(folders) == truth(folders)
+    assert listed(folders) == truth(folders)
+    assert judged == folders
+
+
+def test_a_damaged_line_is_judged_again(folders: list[Path]) -> None:
+    listed(folders)
+    with sqlite3.connect(folders[0].parents[1] / INDEX) as database:
+        database.execute("UPDATE runs SET outcome = 'fine' WHERE folder = ?", (folders[0].name,))
+    assert listed(folders) == truth(folders)
+
+
+def test_where_nothing_can_be_written_all_is_listed_all_the_same(folders: list[Path]) -> None:
+    (folders[0].parents[1] / INDEX).mkdir()
+    assert listed(folders) == truth(folders)
+
+
+def test_a_run_in_progress_is_not_kept(tmp_path: Path, folders: list[Path], judged: list[Path]) -> None:
+    alive = tmp_path / "runs" / "alive"
+    alive.mkdir()
+    lines = (folders[0] / EVENTS).read_bytes()
+    with FileJournal(alive, HostClock()) as journal:
+        journal.path.write_bytes(lines[: len(lines) // 2])
+        assert not listed([alive])[0].complete
+        journal.path.write_bytes(lines)
+        assert listed([alive])[0].complete
+    listed([alive])
+    listed([alive])
+    assert judged == [alive] * 3
+
+
+def test_what_is_no_run_is_left_out(tmp_path: Path, folders: list[Path]) -> None:
+    empty, damaged = tmp_path / "runs" / "empty", tmp_path / "runs" / "damaged"
+    empty.mkdir()
+    damaged.mkdir()
+    (damaged / EVENTS).write_text("no history\n", encoding="utf-8")
+    assert listed([empty, folders[0], damaged, folders[1]]) == truth(folders[:2])
+
+
+def test_several_at_once(folders: list[Path]) -> None:
+    found: list[list[RunSummary]] = []
+    threads = [threading.Thread(target=lambda: found.append(listed(folders))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [truth(folders)] * 4
+
+
+def test_uninstall_removes_it() -> None:
+    assert INDEX in names_removed("state_names")
