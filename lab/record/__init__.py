@@ -1,8 +1,8 @@
-"""The on-disk form of a run: an append-only history, and what was concluded from it.
+"""The on-disk form of a run: an append-only history, and the conclusions from it.
 
 - `journal`: events.jsonl. `events`: a line of it, checked and read back.
-- `rebuild`: from a history to the plan and the observations that it was made of.
+- `rebuild`: from a history back to its plan and its observations.
 - `run`: run.json, judged from a history. `model`, `model_clock`, `model_events`: its members.
 - `cycle`, `cells`, `event_timelines`, `rollout`, `statistics`: its parts, from what was measured to its
-  members.
+    members.
 """

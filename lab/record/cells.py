@@ -1,4 +1,4 @@
-"""The cells of a matrix: what each came to, and beside each other."""
+"""The cells of a matrix: the result of each, and comparisons."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lab.record.statistics import bounded, median_pause, statistics
 
 GIB = 1 << 30
 METHOD, MEMORY, SAVE_TO = "method", "memory", "save_to"
-"""The axes that comparisons are made along, and one that means nothing to in-place."""
+"""The axes along which cells are compared, and one that has no meaning for in-place."""
 
 
 @dataclass
 class CellHistory:
-    """What the history says of a cell beside its cycles. boots: timings, by guest."""
+    """The history of a cell without its cycles. boots: timings, by guest."""
 
     skipped: str = ""
     refused: bool = False
@@ -30,7 +30,7 @@ class CellHistory:
 
 
 def cell_histories(history: History) -> dict[str, CellHistory]:
-    """By cell; "" without a matrix."""
+    """The history of each cell, by id; "" without a matrix."""
     found: dict[str, CellHistory] = {}
     current = ""
     for entry in history.entries:
@@ -46,7 +46,7 @@ def cell_histories(history: History) -> dict[str, CellHistory]:
 
 
 def wanted(cell: planned.Cell, rollouts: Sequence[rollout_result.RolloutHistory] = ()) -> int:
-    """How many guest's cycles it should have. A rollout that was stopped needs no more than it began."""
+    """The expected number of guests' cycles. A stopped rollout needs no more than it began."""
     return rollout_result.wanted(rollouts, len(cell.guests), cell.repeat, cell.control)
 
 
@@ -56,7 +56,8 @@ def cell_findings(
     run: int,
     rollouts: Sequence[rollout_result.RolloutHistory] = (),
 ) -> list[Finding]:
-    """A cell of which not all was run: inconclusive, with its reason. run: how many cycles it had."""
+    """An inconclusive finding, with its reason, for a cell that was not run completely. run: the number of
+    its cycles."""
     many = wanted(cell, rollouts)
     if cell_history.skipped:
         shown = "refused" if cell_history.refused else "not run"
@@ -72,7 +73,7 @@ def cell_findings(
 def cell_of(
     cell: planned.Cell, cell_history: CellHistory, cycles: Sequence[CycleRecord], own: Sequence[Finding]
 ) -> CellRecord:
-    """The member of run.json. own: the cell's findings beside its cycles'."""
+    """The cell's entry in run.json. own: the cell's findings that belong to no cycle."""
     first = cell.guests[0] if cell.guests else planned.GuestSpec("")
     return CellRecord(
         id=cell.id,
@@ -97,7 +98,7 @@ def _without(cell: CellRecord, *axes: str) -> dict[str, str]:
 
 
 def _slopes(cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleRecord]]) -> Iterator[Comparison]:
-    """The pause over RAM, for each group of cells that differ in nothing else."""
+    """The slope of the pause over RAM, for each group of cells that differ only in RAM."""
     groups: dict[tuple[tuple[str, str], ...], list[CellRecord]] = {}
     for cell in cells:
         if MEMORY in cell.values:
@@ -114,7 +115,7 @@ def _slopes(cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleReco
 
 
 def _ratios(cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleRecord]]) -> Iterator[Comparison]:
-    """save-restore over in-place, for each pair of cells that differ in nothing else."""
+    """The ratio of save-restore to in-place, for each pair of cells that differ only in the method."""
     for below in cells:
         if below.method != FreezeMethod.IN_PLACE or METHOD not in below.values:
             continue

@@ -1,4 +1,4 @@
-"""From a measured cycle to its entry in run.json."""
+"""Converts a measured cycle to its entry in run.json."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def _forecast(result: CycleResult) -> ForecastRecord | None:
 
 
 def _left_at(result: CycleResult, forecast: core.Forecast) -> Interval | None:
-    """Where the clock is to be: what is not repaired stays where it was before, less what it lost."""
+    """The forecast offset: a part that is not corrected stays where it was before, minus what the clock
+    lost."""
     if forecast.repaired is not False or forecast.residual is None or result.before is None:
         return forecast.residual
     return forecast.residual + result.before
@@ -80,8 +81,8 @@ def _rtc_set(result: CycleResult) -> Interval | None:
 
 
 def _moved(result: CycleResult) -> tuple[Moved, ...] | None:
-    """The steps of REALTIME since the resume; the time since then is the guest's MONOTONIC_RAW's, which a
-    watch of minutes takes for the host's to some milliseconds at most."""
+    """The steps of REALTIME since the resume; times are on the guest's MONOTONIC_RAW, which differs from the
+    host's by at most some milliseconds over a watch of minutes."""
     sampler, resumed = result.observation.sampler, result.resumed_guest
     if sampler is None or resumed is None or sampler.first_raw_ns > resumed.low_ns:
         return None
@@ -141,7 +142,8 @@ def _rtc(look: effects.RtcLook | None) -> Measure | None:
 
 
 def _effects(result: CycleResult) -> EffectsRecord | None:
-    """The RTC's looks are the last one before the pause and the last of all: what came of it."""
+    """The other effects of the pause. The readings of the RTC are the last one before the pause and the last
+    of all."""
     effects, resumed = result.observation.effects, result.resumed_guest
     if effects is None:
         return None
@@ -190,7 +192,7 @@ def _memory(proof: MemoryProof) -> Memory:
 
 
 def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations) -> CycleRecord:
-    """The member of run.json. found: what the cycle was held against, by what was expected of it."""
+    """The cycle's entry in run.json. found: its findings, for the expectations `expect`."""
     obs, pause = result.observation, result.pause
     used = result.used
     first, last = obs.facts_before, obs.facts_after

@@ -1,4 +1,4 @@
-"""Announcements: from the history to their timelines, and to run.json."""
+"""Announcements: from the history to timelines, and to run.json."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ SERVICE = "metadata service"
 
 
 class _Spans:
-    """Where in the history each guest's cycles are: a guest's name and number may come again in another
-    cell. Places are those of the file."""
+    """The positions of each guest's cycles in the history, as line numbers of the file. A guest's name and a
+    cycle's number may recur in another cell."""
 
     def __init__(self, history: History) -> None:
         self._spans: dict[tuple[int | None, str], list[tuple[int, str]]] = {}
@@ -51,14 +51,15 @@ class _Spans:
                 self.whole.add((cell, event.cycle, event.guest))
 
     def cell(self, cycle: int, guests: Iterable[str], at: int) -> str:
-        """Of the cycle of one of the guests that is open at the history's `at`, or else opened next."""
+        """The cell of the cycle of one of the guests that is open at position `at` of the history, or else
+        opened next."""
         found = [span for guest in guests for span in self._spans.get((cycle, guest), []) if span[0] >= at]
         return min(found, default=(0, ""))[1]
 
 
 @dataclass(frozen=True)
 class _Published:
-    """An event that was announced, and at which place of the history."""
+    """An announced event, and its position in the history."""
 
     event: Event
     cycle: int
@@ -68,7 +69,7 @@ class _Published:
 
 
 def announced_of(history: History) -> list[Announced]:
-    """What was announced, in its order."""
+    """The announced events, in their order."""
     spans = _Spans(history)
     published: dict[str, _Published] = {}
     happenings: dict[str, list[Happening]] = {}
@@ -110,7 +111,7 @@ def announced_of(history: History) -> list[Announced]:
 
 
 def handlers_of(history: History, cell: str) -> list[Finding]:
-    """What the handlers of a cell that have ended come to."""
+    """Findings of the handlers of a cell that have ended."""
     ends = [
         (end.guest, -1 if end.cycle is None else end.cycle, end.end)
         for end in history.of(HandlerEnded)
@@ -120,7 +121,7 @@ def handlers_of(history: History, cell: str) -> list[Finding]:
 
 
 def service_findings(history: History, cell: str) -> list[Finding]:
-    """Inconclusive, where the metadata service of a cell failed otherwise than on purpose."""
+    """An inconclusive finding if the metadata service of a cell failed other than deliberately."""
     troubles = [failed.trouble for failed in history.of(ServiceFailed) if failed.cell == cell]
     return [
         Finding("", -1, SERVICE, "works", "failed", Outcome.INCONCLUSIVE, f"{SERVICE}: {trouble}", cell)
@@ -185,7 +186,7 @@ def _within_announced(timeline: EventTimeline) -> bool | None:
 
 
 def event_of(timeline: EventTimeline, found: Sequence[Finding]) -> EventMember:
-    """The member of run.json. found: what the event was held against."""
+    """The event's entry in run.json. found: its findings."""
     event, first = timeline.event, timeline.published
     shown = [(member.first_shown(), member.guest) for member in timeline.members]
     looks = [(stamp, guest) for stamp, guest in shown if stamp is not None]
@@ -233,8 +234,8 @@ def event_of(timeline: EventTimeline, found: Sequence[Finding]) -> EventMember:
 def judged(
     timelines: Sequence[EventTimeline], cell: Cell, results: Sequence[CycleResult]
 ) -> dict[str, list[Finding]]:
-    """What each event of one cell was held against, by its id; "" has what no event is there for. results: of
-    the cell."""
+    """The findings of each event of one cell, by the event's id; those under "" belong to no event. results:
+    those of the cell."""
     expect, here = cell.expectations.notice, [one for one in timelines if one.announced.cell == cell.id]
     found = {one.event.id: event_findings(one, cell.cycle, expect) for one in here}
     found[""] = unannounced(results, timelines, cell.id)
@@ -246,8 +247,8 @@ def marked(
     timelines: Sequence[EventTimeline],
     waves: Mapping[tuple[int, str], int],
 ) -> list[CycleRecord]:
-    """The cycles, each with its guest, with the event that announced them and the wave that they were in.
-    waves: by cycle and guest."""
+    """The cycles, each with its guest, with the event that announced them and their wave. waves: by cycle and
+    guest."""
     by_guest = {
         (one.announced.cell, one.announced.cycle, guest): one
         for one in timelines

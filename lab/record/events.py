@@ -1,8 +1,8 @@
-"""Events read back: each line is checked, kind by kind, and becomes the value that was appended.
+"""Reads events: each line is checked according to its kind, and becomes the value that was appended.
 
-Checked are its members, their types, and what a value cannot be. Kinds and members that this program does not
-know are left alone, and members that came after the first version may be missing. So old histories are read,
-and newer ones of the same schema.
+The checks cover its members, their types, and the ranges of values. Kinds and members that this program does
+not know are ignored, and members that were added after the first version may be missing. So it reads old
+histories, and newer ones of the same schema.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from lab.core.history.encoding import CLOCKS
 from lab.core.timeline import Call, Heartbeat, PacketStamps, Reading, SamplerReport, Step
 
 LARGEST = 2**63 - 1
-"""No time in nanoseconds is larger (the kernel's ktime_t), and no other number of a history is."""
+"""The largest time in nanoseconds (the kernel's ktime_t); no other number of a history is larger."""
 
 Int = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 DEADMAN = DeadManActed.KIND
@@ -51,8 +51,8 @@ class UnknownEvent:
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the history. seq: its place among the controller's; None for the dead-man's. at: when it was
-    written."""
+    """A line of the history. seq: its number among the controller's lines; None for the dead-man's. at: when
+    it was written."""
 
     seq: int | None
     at: Stamp
@@ -64,7 +64,7 @@ class Entry:
 
 
 class _Line(BaseModel):
-    """What every line has."""
+    """The members of every line."""
 
     seq: int | None
     kind: str
@@ -73,7 +73,7 @@ class _Line(BaseModel):
 
 
 class Envelope(NamedTuple):
-    """Of a line whose members nobody has checked yet. data: all of it."""
+    """A line whose members are not checked yet. data: all of them."""
 
     seq: int | None
     kind: str
@@ -81,7 +81,7 @@ class Envelope(NamedTuple):
 
 
 def envelope(line: str) -> Envelope | None:
-    """None when the line is no event."""
+    """The envelope of a line; None when the line is not an event."""
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
@@ -96,7 +96,7 @@ def envelope(line: str) -> Envelope | None:
 
 
 def entry_of(line: str, given: Envelope) -> Entry:
-    """The event of a line, checked. ValueError: what is wrong with it, one line."""
+    """The checked event of a line. ValueError with the reason, one line."""
     try:
         if given.kind not in _BOUNDED:
             _check_numbers(given.data)
@@ -175,14 +175,14 @@ _AS_LISTS: Mapping[str, Callable[[str], HistoryEvent]] = {
     BeatsArrived.KIND: _beats,
 }
 _BOUNDED = _AS_LISTS
-"""Of these the types above bound every number."""
+"""Types whose numbers are already bounded by the checks above."""
 
 
 # -- what a value cannot be ------------------------------------------------------------------------------
 
 
 def _check_numbers(value: object, where: str = "") -> None:
-    """ValueError when a number is none that a history may have."""
+    """ValueError when a number is outside of the range for histories."""
     if isinstance(value, dict):
         for name, member in value.items():
             _check_numbers(member, f"{where}.{name}" if where else str(name))
@@ -201,7 +201,7 @@ def _forward(what: str, earlier: int, later: int) -> None:
 
 
 def _check(event: HistoryEvent) -> None:
-    """ValueError when its values cannot be true together."""
+    """ValueError when its values contradict each other."""
     match event:
         case ReadingsTaken():
             for reading in event.readings:

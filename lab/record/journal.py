@@ -1,7 +1,7 @@
-"""events.jsonl: what happened, one JSON object a line, appended and never changed.
+"""events.jsonl: the events of a run, one JSON object per line, appended and never changed.
 
-lab.core.history has the kinds of events and their members. The controller numbers its lines; the dead-man, a
-process of its own, writes to the same file, and its lines have no number (DeadManActed).
+lab.core.history has the kinds of events and their members. The controller numbers its lines. The dead-man, a
+separate process, writes to the same file; its lines have no number (DeadManActed).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ E = TypeVar("E", bound=HistoryEvent)
 
 
 class FileJournal:
-    """ports.Journal on a file. A line is handed to the kernel when it is appended; it outlives this
-    process, and a crash of the host may cost the last seconds. A context manager."""
+    """ports.Journal on a file. Each line is written to the kernel when it is appended, so it outlives this
+    process; a crash of the host may lose the last seconds. A context manager."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self.path = folder / EVENTS
@@ -55,8 +55,8 @@ class FileJournal:
         self._sequence += 1
 
     def _take_back(self, written: int) -> None:
-        """The piece of a line that was written when the disk was full: what comes later, when there is room
-        again, would be on the same line. Not when somebody else has written behind it."""
+        """Remove the part of a line that was written before the disk was full, so that later events do not
+        end up on the same line. Not if another process has written behind it."""
         if not written:
             return
         with contextlib.suppress(OSError):
@@ -70,7 +70,7 @@ class FileJournal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """MachineError when what was written cannot be kept, unless something else has failed already."""
+        """MachineError when the file cannot be synced, unless another error is being raised."""
         try:
             os.fsync(self._file)
         except OSError as failed:
@@ -83,7 +83,7 @@ class FileJournal:
 
 
 def is_written(folder: Path) -> bool:
-    """Whether the run in `folder` is alive: a process has its history open for writing."""
+    """True when the run in `folder` is alive: a process has its history open for writing."""
     try:
         with (folder / EVENTS).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -95,16 +95,16 @@ def is_written(folder: Path) -> bool:
 
 
 class NullJournal:
-    """ports.Journal of a guest that belongs to no run."""
+    """ports.Journal for a guest that belongs to no run."""
 
     def append(self, event: HistoryEvent) -> None:
-        """Forget it."""
+        """Discard the event."""
 
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """A journal read back, in the order of the file. complete: the controller's last event is run-end.
-    damage: what is wrong with its end."""
+    """The events of a journal, in the order of the file. complete: the controller's last event is run-end.
+    damage: the damage at its end, "" for none."""
 
     folder: Path
     entries: tuple[Entry, ...]
@@ -126,16 +126,16 @@ class History:
 
     @property
     def ended(self) -> Stamp:
-        """When its last one was."""
+        """When its last event was written."""
         return self.entries[-1].at
 
 
 _OTHERS = re.compile(r'\{\s*"seq"\s*:\s*null\s*,\s*"kind"\s*:\s*"deadman"')
-"""How a line begins that another process wrote."""
+"""The beginning of a line of another process."""
 
 
 def _in_sequence(line: str, sequence: int) -> Envelope | None:
-    """None when it is no event, or not in sequence."""
+    """The envelope of a line; None when it is not an event, or out of sequence."""
     given = envelope(line)
     if given is None or given.seq != (None if given.kind == DEADMAN else sequence):
         return None
@@ -143,8 +143,7 @@ def _in_sequence(line: str, sequence: int) -> Envelope | None:
 
 
 def _parts(line: str) -> list[str]:
-    """A line, or the piece of one that was cut off and what the dead-man wrote behind it. None of a blank
-    line."""
+    """A line, or a truncated one and the dead-man's line behind it. None for a blank line."""
     edges = [0, *(found.start() for found in _OTHERS.finditer(line, 1)), len(line)]
     return [line[begin:end] for begin, end in pairwise(edges) if begin < end]
 
@@ -152,7 +151,7 @@ def _parts(line: str) -> list[str]:
 def read_history(folder: Path) -> History:
     """The journal of the run in `folder`.
 
-    A last line that was cut off is left out and told in `damage`; what the dead-man wrote may come after it.
+    A truncated last line is omitted and reported in `damage`; lines of the dead-man may follow it.
     RecordError: no journal there, a damaged line before the end, an event with a wrong value, or a schema
     that this program does not know.
     """

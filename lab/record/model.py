@@ -1,6 +1,6 @@
-"""run.json's members. Schema "freezelab.run/1", kept compatible: new members may come, none goes or changes
-its meaning. All times are integer nanoseconds; offsets are guest minus host; null means that it was not
-measured.
+"""run.json's members. The schema "freezelab.run/1" stays compatible: members may be added, none is removed or
+changes its meaning. All times are integer nanoseconds; offsets are guest minus host; null means that it was
+not measured.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Witnesses:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """A part of a pause, or of a patch. at_ns: since the stop call. low_ns, high_ns: where length_ns lies,
-    when it was inferred and not stamped."""
+    """A part of a pause, or of a patch. at_ns: time since the stop call. low_ns, high_ns: bounds of
+    length_ns, when it was inferred and not stamped."""
 
     name: str
     at_ns: int
@@ -59,8 +59,8 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What the freeze method's rules say, beside what was measured. agrees: null where the bounds do not
-    tell."""
+    """A prediction of the freeze method beside the measurement. agrees: null where the bounds do not
+    decide."""
 
     claim: str
     predicted: str
@@ -70,7 +70,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Memory:
-    """Two digests of the guest's RAM while it stood still. cost_ns: what they added to the pause."""
+    """Two digests of the guest's RAM during the freeze. cost_ns: the time that they added to the pause."""
 
     page_bytes: int
     pages: int
@@ -83,9 +83,9 @@ class Memory:
 
 @dataclass(frozen=True)
 class EffectsRecord:
-    """What else the pause did. looks, backward: of clocks handed from vCPU to vCPU, all of them; clocks: the
-    same, one by one. rtc_before, rtc_after: RTC minus REALTIME around the pause. boot_minus_mono_ns: how far
-    BOOTTIME left MONOTONIC."""
+    """Other effects of the pause. looks, backward: totals over clocks whose values are passed from vCPU to
+    vCPU; clocks: the same, one by one. rtc_before, rtc_after: RTC minus REALTIME around the pause.
+    boot_minus_mono_ns: how far BOOTTIME and MONOTONIC parted."""
 
     timers: tuple[Timers, ...] = ()
     looks: int = 0
@@ -99,11 +99,11 @@ class EffectsRecord:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The last calibration at the time of the run: what the lab is exact to on this machine. made: when
-    (ISO 8601). bias_ns, spread_ns: of the measured pause against the known one, median and 95 % range.
-    coverage: share of intervals that held the truth, of cycles. noise_ns: the largest pause seen without
-    one. offset_bound_ns: half the width of an offset at rest. stale: why it does not hold for this run, ""
-    when it does. rough: why it is less exact than it could be, "" when it is not."""
+    """The last calibration at the time of the run: the lab's measurement error on this host. made: when (ISO
+    8601). bias_ns, spread_ns: of the measured pause against the known one, median and 95 % range. coverage:
+    the share of intervals that contained the truth, among `cycles`. noise_ns: the largest pause measured in
+    cycles without one. offset_bound_ns: half the width of an offset at rest. stale: why it is not valid for
+    this run, "" when it is. rough: why it is less exact than possible, "" when it is not."""
 
     made: str
     cycles: int
@@ -118,25 +118,25 @@ class Calibration:
 
 @dataclass(frozen=True)
 class CycleRecord:
-    """closure: where hypervisor - lag - gap lies. used_ns: of the budget. disagreeing: witnesses that
-    contradict the pause. noise_ns: the largest hole that the sampler saw elsewhere. at_rest: from the
-    guest's last instruction before the pause to the first one after it.
+    """closure: bounds of hypervisor - lag - gap. used_ns: the used part of the budget. disagreeing: witnesses
+    that contradict the pause. noise_ns: the sampler's largest hole elsewhere. at_rest: from the guest's last
+    instruction before the pause to the first one after it.
 
-    pause: without what proving the memory cost; felt: with it, null when they are the same.
-    stamps: QEMU's own RESUME - STOP. steps: where the pause went, from the stop call to the first packet;
-    they add up. predictions: of the freeze method. cell: of the matrix, "" without one. control: a cycle
-    without the freeze that the run is about. called_off: why the freeze was taken back, "" if it was not.
-    cut: connections were cut by the guest's networking. outage_ns: of a reboot, until it was heard again.
-    audits: the guest's own claims. effects: null when nobody watched for them.
+    pause: without the cost of proving the memory; felt: with it, null when they are the same. stamps: QEMU's
+    own RESUME - STOP. steps: the parts of the pause, from the stop call to the first packet; they add up.
+    predictions: those of the freeze method. cell: the id of the matrix's cell, "" without a matrix. control:
+    a cycle without the planned freeze. called_off: why the freeze was rolled back, "" if it was not. cut:
+    connections were cut by the guest's networking. outage_ns: for a reboot, the time until the new boot's
+    first sign. audits: the guest's own claims. effects: null when they were not recorded.
 
-    event: the id of what announced it, "" when nothing did; cancelled: that was called off, so it is without
-    the freeze. wave: of the rollout, from 1.
+    event: the id of the event that announced it, "" without one; cancelled: that event was called off, so
+    there was no freeze. wave: the rollout's wave, from 1.
 
-    kernel_stalls: lines of the guest's kernel log that tell of trouble, or that may. kernel_notes: those that
-    Linux itself takes for harmless. rtc_moved: how far the guest's RTC moved against the host's clock over
-    the cycle, null unless that was certainly more than 2 s.
-    disturbed: why the cycle did not go its way, "" when it did; it is not failed by what was not done then.
-    resumed_by: who resumed the guest, when that was not the controller: "dead-man", "somebody else".
+    kernel_stalls: lines of the guest's kernel log that are trouble, or may be. kernel_notes: those that Linux
+    itself treats as harmless. rtc_moved: how far the guest's RTC moved against the host's clock over the
+    cycle, null unless that was certainly more than 2 s. disturbed: why the cycle did not go as planned, ""
+    when it did; it is not failed by what was not done for that reason. resumed_by: "dead-man" or "somebody
+    else" when the controller did not resume the guest, else "".
     """
 
     index: int
@@ -193,7 +193,7 @@ class CycleRecord:
 
 @dataclass(frozen=True)
 class GuestRecord:
-    """One entry for each guest and cell. availability_set: "" of none."""
+    """One entry for each guest and cell. availability_set: "" for none."""
 
     name: str
     image: str
@@ -216,9 +216,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Statistic:
-    """Over all guests' cycles with a freeze (kind "freeze"), without one ("control"), or of a part of the
-    pause ("step", metric is its name). Limits: 95 %, from order statistics; null where there are too few
-    cycles for a limit."""
+    """A statistic over all guests' cycles with a freeze (kind "freeze"), over those without one ("control"),
+    or over a part of the pause ("step"; metric is its name). Limits: 95 %, from order statistics; null where
+    there are too few cycles for a limit."""
 
     kind: str
     metric: str
@@ -231,9 +231,10 @@ class Statistic:
 
 @dataclass(frozen=True)
 class CellRecord:
-    """One point of the matrix. cycles: how many were run, of wanted. why: it was not run, or not whole;
-    refused: it cannot be, here. memory_bytes, vcpus: of its first guest. pause: the median over its freezes;
-    its bounds hold the true median at 95 %, or, of too few cycles for that, are the hull of all pauses."""
+    """One point of the matrix. cycles: the number of cycles that were run, of `wanted`. why: the reason for
+    which it was not run, or not completely; refused: it is not supported here. memory_bytes, vcpus: those of
+    its first guest. pause: the median over its freezes, with the bounds of the true median at 95 % or, with
+    too few cycles, the hull of all pauses."""
 
     id: str
     values: dict[str, str]
@@ -253,9 +254,9 @@ class CellRecord:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Cells beside each other. kind "slope": of the pause over RAM, unit "ns/GiB" (Theil-Sen); "ratio": of
-    the median pauses of save-restore and in-place. of: the values that the cells have in common.
-    low, high: 95 %; null with too few cycles. cycles: that it rests on."""
+    """A comparison of cells. kind "slope": the slope of the pause over RAM, unit "ns/GiB" (Theil-Sen);
+    "ratio": the ratio of the median pauses of save-restore and in-place. of: the common values of the cells.
+    low, high: the 95 % interval; null with too few cycles. cycles: the number of cycles used."""
 
     kind: str
     of: dict[str, str]
@@ -268,7 +269,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class LeftOutRecord:
-    """A combination of the matrix that the plan leaves out: values by axis, and why."""
+    """A combination of the matrix that the plan leaves out: its values by axis, and the reason."""
 
     values: dict[str, str]
     why: str
@@ -276,8 +277,8 @@ class LeftOutRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """calibration: null when the lab had none on record. events: announcements, in their order. rollouts: one
-    for each time that the fleet was gone through. one_at_a_time: null without a rollout."""
+    """The whole of run.json. calibration: null when the lab had none. events: announcements, in their order.
+    rollouts: one for each pass over the fleet. one_at_a_time: null without a rollout."""
 
     schema: str
     id: str

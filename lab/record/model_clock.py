@@ -32,9 +32,9 @@ class PointRecord:
 
 @dataclass(frozen=True)
 class ForecastRecord:
-    """What the mechanism's rules said before the pause, for this pause. within: from the resume to when it
-    is repaired. residual: where the offset lies then, or stays. agrees: null where what was measured does not
-    tell; verdict: how the two stand to each other, in words."""
+    """The mechanism's forecast for this pause, made from its state before the pause. within: from the resume
+    to the correction. residual: the offset afterwards, or where it stays. agrees: null where the measurement
+    does not decide; verdict: the comparison in words."""
 
     repaired: bool | None
     correction: str | None
@@ -48,7 +48,7 @@ class ForecastRecord:
 
 @dataclass(frozen=True)
 class Moved:
-    """A step of the guest's REALTIME, so long after the resume; by_ns: positive is forward."""
+    """A step of the guest's REALTIME. at_ns: time after the resume; by_ns: its size, positive is forward."""
 
     at_ns: int
     by_ns: int
@@ -57,8 +57,8 @@ class Moved:
 @dataclass(frozen=True)
 class ResyncRecord:
     """time_low_ns to time_ns bound the time to sync; time_ns is the first instant seen in time. program,
-    config: of the set-up, as it was in the guest. tolerance_ns: what "in time" means here. steps: all that
-    the sampler in the guest saw; null when it did not watch."""
+    config: the set-up found in the guest. tolerance_ns: the tolerance of "in time". steps: all steps that the
+    sampler in the guest recorded; null when it did not run."""
 
     mechanism: str
     predicted: str
@@ -95,10 +95,10 @@ class Clocksource:
 
 @dataclass(frozen=True)
 class AuditRecord:
-    """What one of the guest's programs claimed, against the truth. claims: how many, of which judged were
-    held against a known truth; wrong: claimed to be better than it certainly was, for wrong_low_ns to
-    wrong_high_ns, by worst_ns at the worst. unsynced_ns: how long, at most, it said it was not
-    synchronised."""
+    """The claims of one of the guest's programs, compared with the truth. claims: their number; judged: those
+    whose true offset is known; wrong: those whose bound was certainly exceeded, for wrong_low_ns to
+    wrong_high_ns, by at most worst_ns. unsynced_ns: upper bound of the time for which it reported that it was
+    not synchronised."""
 
     source: str
     claims: int

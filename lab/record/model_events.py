@@ -12,8 +12,9 @@ from lab.record.model_clock import Measure
 
 @dataclass(frozen=True)
 class Moment:
-    """An instant in the life of an event. real_ns: the host's REALTIME. since_ns: after the publication, by
-    the host's MONOTONIC_RAW; null when it was not published. guest: by whom, "" for the service."""
+    """An instant in the life of an event. real_ns: the host's REALTIME. since_ns: time since the publication,
+    on the host's MONOTONIC_RAW; null when it was not published. guest: the guest that caused it, "" for the
+    service."""
 
     real_ns: int
     since_ns: int | None
@@ -23,9 +24,10 @@ class Moment:
 @dataclass(frozen=True)
 class MemberRecord:
     """A guest of the event's delivery group. affected: it is one of the event's resources. seen,
-    seen_started, seen_gone: its first answer that has the event so. frozen: the call that stopped it was
-    made; resumed: the one that let it go on had returned. in_time: since the publication. pause: as it felt
-    it. kept: whether that is no longer than announced; null where it is not known, or not certain."""
+    seen_started, seen_gone: its first answer with the event in that state. frozen: the start of the call that
+    stopped it; resumed: the return of the call that resumed it. in_time: time since the publication. pause:
+    as the guest felt it. kept: the pause was no longer than announced; null where that is not known, or not
+    certain."""
 
     guest: str
     affected: bool
@@ -44,14 +46,14 @@ class MemberRecord:
 class EventRecord:
     """The life of one announcement; a moment that is null did not happen, or was not seen.
 
-    state: "unheard" (its group never asked and was not told), "scheduled", "started", "cancelled" or "over".
-    notice_ns: announced, from the publication to NotBefore, real time; given_ns: from the publication to the
-    start. minimum_ns: the documented minimum of its type. Both are real time: time_factor of the service's
-    seconds pass in one. duration_s: DurationInSeconds as told, -1 when unknown. seen: by the first guest;
-    approved: the first approval of a guest; released: that of the host's operator, on behalf of the group;
-    frozen: the first guest's; resumed, in_time: the last one's.
-    after_not_before: the freeze minus NotBefore. refused: requests of the group that were answered with an
-    error. restarts: of the incarnation. outcome: of its findings.
+    state: "unheard" (its group never sent a request and did not get the event), "scheduled", "started",
+    "cancelled" or "over". notice_ns: the announced notice, from the publication to NotBefore, real time;
+    given_ns: from the publication to the start. minimum_ns: the documented minimum of its type. Both are real
+    time: time_factor of the service's seconds pass in one. duration_s: the announced DurationInSeconds, -1
+    when unknown. seen: by the first guest; approved: the first approval of a guest; released: the approval of
+    the host's operator, on behalf of the group; frozen: that of the first guest; resumed, in_time: those of
+    the last one. after_not_before: the freeze minus NotBefore. refused: the number of the group's requests
+    that were answered with an error. restarts: those of the incarnation. outcome: that of its findings.
     """
 
     id: str
@@ -90,8 +92,8 @@ class EventRecord:
 
 @dataclass(frozen=True)
 class DomainRecord:
-    """A domain of an availability set; a guest of none is a set by itself. stop_skew, resume_skew: between
-    its first and its last guest; null of one guest, or when not seen of all."""
+    """A domain of an availability set; a guest in none is a set by itself. stop_skew, resume_skew: the time
+    between its first and its last guest; null for one guest, or when not seen for all."""
 
     set: str
     number: int
@@ -102,11 +104,11 @@ class DomainRecord:
 
 @dataclass(frozen=True)
 class WaveRecord:
-    """What is down at the same time: at most one domain of each set. number: from 1. state: "done",
-    "stopped", "cut off" or "not begun". cycle: null of one that was not begun. began: when (ISO 8601).
-    notice_ns: the shortest that one of its events gave. pause: the median over its guests; low_ns and high_ns
-    are the spread of all their pauses, of one guest its bounds. in_time_ns: the slowest guest's time to sync,
-    at most; null when one was not seen in time. why: it has not passed."""
+    """The domains that are frozen at the same time: at most one of each set. number: from 1. state: "done",
+    "stopped", "cut off" or "not begun". cycle: null if it has not begun. began: time (ISO 8601). notice_ns:
+    the shortest notice of its events. pause: the median over its guests; low_ns and high_ns are the spread of
+    all their pauses, or the bounds of a single one. in_time_ns: upper bound of the slowest guest's time to
+    sync; null when one was not seen in time. why: why it has not passed."""
 
     number: int
     state: str
@@ -124,8 +126,8 @@ class WaveRecord:
 
 @dataclass(frozen=True)
 class ApartRecord:
-    """Two domains of one set, and for how long at least neither was down; negative: for how long both
-    were."""
+    """Two domains of one set, and the least time for which neither was down; negative: the time for which
+    both were."""
 
     first: str
     second: str
@@ -134,8 +136,9 @@ class ApartRecord:
 
 @dataclass(frozen=True)
 class RolloutRecord:
-    """by: "update-domain" or "fault-domain". seed: null when the order was not drawn. ended: "complete",
-    "stopped", or "" when its end was not seen; why: what stopped it. stands: where, in words."""
+    """A rollout. by: "update-domain" or "fault-domain". seed: null without a shuffled order. ended:
+    "complete", "stopped", or "" when its end is not in the history; why: the reason of a stop. stands: its
+    progress in words."""
 
     by: str
     seed: int | None
@@ -148,8 +151,8 @@ class RolloutRecord:
 
 @dataclass(frozen=True)
 class OneAtATime:
-    """The proof that never more than one domain of a set was down. nearest: two domains of one set at the
-    worst; null with fewer. times: how often a domain was down, in so many sets."""
+    """The proof that no more than one domain of a set was down at any time. nearest: the worst two domains of
+    one set; null with fewer. times: how often a domain was down, over all `sets`."""
 
     outcome: Outcome
     why: str

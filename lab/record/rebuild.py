@@ -1,4 +1,4 @@
-"""From a history back to the values that it was made of: the plan and the observations."""
+"""Rebuilds the plan and the observations from a history."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from lab.record.journal import History
 
 
 def plan_of(history: History) -> Plan:
-    """The plan that the run followed."""
+    """The plan of the run."""
     return history.start.plan
 
 
 def _freezing(obs: Observation, event: OfGuest) -> Observation | None:
-    """The observation with an event of the freeze itself; None when it is none."""
+    """The observation with an event of the freeze itself; None when the event is not one."""
     match event:
         case StopCalled():
             return replace(obs, stop=event.call)
@@ -70,7 +70,7 @@ def _freezing(obs: Observation, event: OfGuest) -> Observation | None:
 
 
 def _inside(obs: Observation, event: OfGuest) -> Observation:
-    """The observation with what was seen of the guest itself."""
+    """The observation with an event of the guest itself."""
     match event:
         case FactsRead(when="before"):
             return replace(obs, facts_before=event.facts)
@@ -97,12 +97,12 @@ def _inside(obs: Observation, event: OfGuest) -> Observation:
 
 
 RUNS = (CycleBegan, FactsRead, SetupRead, ReadingsTaken)
-"""What the controller writes of a guest's cycle while the guest still runs."""
+"""Events of a guest's cycle that the controller writes while the guest still runs."""
 
 
 class _Rebuilding:
-    """Observations as the events come. last_running, frozen: of each, when it was last known to run before
-    its freeze, and when it was written down that it stands still."""
+    """Observations while the events are read. last_running, frozen: for each, the last time at which it was
+    known to run before its freeze, and the time of the event that shows that it is stopped."""
 
     def __init__(self) -> None:
         self.found: list[Observation] = []
@@ -115,7 +115,7 @@ class _Rebuilding:
         self._frozen: dict[int, Stamp] = {}
 
     def add(self, entry: Entry) -> None:
-        """KeyError when it belongs to no cycle that was begun."""
+        """Add an event. KeyError when it belongs to no cycle that has begun."""
         event = entry.event
         if isinstance(event, CycleBegan):
             self._begin(event)
@@ -150,7 +150,7 @@ class _Rebuilding:
         )
 
     def _rescued(self, event: DeadManActed) -> None:
-        """The dead-man may know no cycle; it guards the guest's last one."""
+        """Add an action of the dead-man, which may not know the cycle: it belongs to the guest's last one."""
         index = self._current.get((event.cycle, event.guest), self._last_of.get(event.guest))
         if index is not None:
             obs = self.found[index]
@@ -177,8 +177,8 @@ class _Rebuilding:
 
 
 def observations_of(history: History) -> list[Observation]:
-    """One Observation for each guest and cycle, in order of cells, cycles and guests. RecordError on an
-    event of a cycle that was not begun."""
+    """One Observation for each guest and cycle, in order of cells, cycles and guests. RecordError for an
+    event of a cycle that has not begun."""
     rebuilding = _Rebuilding()
     for entry in history.entries:
         try:

@@ -1,4 +1,4 @@
-"""Rollouts: from the history to where they stand, and to run.json."""
+"""Rollouts: from the history to their progress, and to run.json."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lab.record.statistics import spread_of_pauses
 
 
 def ends_of(history: History) -> Ends:
-    """When each guest's cycle ended, host MONOTONIC_RAW. A cycle that was cut off has none."""
+    """The end of each guest's cycle, host MONOTONIC_RAW. A cycle that was cut off has none."""
     cells: dict[tuple[int, str], str] = {}
     found: dict[tuple[str, int, str], int] = {}
     for entry in history.entries:
@@ -46,7 +46,7 @@ def ends_of(history: History) -> Ends:
 def _changed(
     history: RolloutHistory, event: WaveReached | GateAsked | RolloutEnded, at: Stamp
 ) -> RolloutHistory:
-    """IndexError when no wave was begun."""
+    """The rollout's history with one more event. IndexError when no wave has begun."""
     if isinstance(event, RolloutEnded):
         return replace(history, ended=event.ended, why=event.why, stopped_in=event.wave)
     if isinstance(event, WaveReached) and event.when == "begin":
@@ -62,7 +62,7 @@ def _changed(
 
 
 def rollouts_of(history: History) -> list[RolloutHistory]:
-    """Every rollout that was begun. RecordError on an event of a rollout or of a wave that was not."""
+    """Every rollout that has begun. RecordError for an event of a rollout or of a wave that has not."""
     found: list[RolloutHistory] = []
     for entry in history.entries:
         event = entry.event
@@ -98,7 +98,7 @@ def rollout_of(
     skews: Sequence[Skew],
     found: Sequence[Finding],
 ) -> RolloutRecord:
-    """The member of run.json. cycles: all of the run's, each with its guest. found: all findings."""
+    """The rollout's entry in run.json. cycles: all of the run, each with its guest. found: all findings."""
     apart = {(skew.cycle, skew.domain): skew for skew in skews}
     sets = {guest.name: (set_of(guest), history.by.of(guest)) for guest in guests}
     by_cycle: dict[int, list[tuple[str, CycleRecord]]] = {}
@@ -177,7 +177,7 @@ def _begun(
 
 
 def proof_of(proof: Proof, by: DomainKind) -> OneAtATime:
-    """The member of run.json."""
+    """The proof's entry in run.json."""
     near = proof.overlap or proof.nearest
     nearest = None if near is None else ApartRecord(named(near.first, by), named(near.second, by), near.ns)
     return OneAtATime(proof.outcome, proof.why, proof.sets, proof.times, nearest)

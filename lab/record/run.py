@@ -1,4 +1,4 @@
-"""run.json: what a run came to, for other programs. lab.record.model has its members."""
+"""run.json: the result of a run, for other programs. lab.record.model has its members."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _run_findings(history: History) -> list[Finding]:
 
 
 def _calibration(given: Mapping[str, Any] | None) -> Calibration | None:
-    """What run-start says of the last calibration. Members that this program does not know are left out."""
+    """The last calibration as recorded in run-start. Members that this program does not know are omitted."""
     if given is None:
         return None
     from pydantic import TypeAdapter, ValidationError
@@ -118,7 +118,7 @@ def _is_of(result: CycleResult, cell: str, guest: str) -> bool:
 
 
 class _Fleet:
-    """What is told of a plan's rollout; of a plan without one, nothing but the skew of its guests."""
+    """The findings and entries of a plan's rollout; without a rollout, only the skew of its guests."""
 
     def __init__(self, history: History, plan: Plan, results: Sequence[CycleResult]) -> None:
         self._plan, self._results = plan, results
@@ -131,7 +131,7 @@ class _Fleet:
             self._proof = one_at_a_time(down, self._by)
 
     def findings(self, cell: planned.Cell, results: Sequence[CycleResult]) -> list[Finding]:
-        """Of one cell. results: its cycles."""
+        """The findings of one cell. results: its cycles."""
         expect, rollout = cell.expectations, self._plan.rollout
         apart = skews(results, cell.guests, self._by)
         found = skew_findings(apart, expect.skew_ns, self._by, cell.id)
@@ -146,20 +146,21 @@ class _Fleet:
         events: Sequence[EventRecord],
         found: Sequence[Finding],
     ) -> tuple[RolloutRecord, ...]:
-        """Of run.json."""
+        """The entries in run.json."""
         guests = self._plan.guests
         apart = skews(self._results, guests, self._by)
         return tuple(rollout_of(history, guests, cycles, events, apart, found) for history in self.rollouts)
 
     def one_at_a_time(self) -> OneAtATime | None:
-        """Of run.json."""
+        """The entries in run.json."""
         if self._proof is None or self._by is None:
             return None
         return proof_of(self._proof, self._by)
 
 
 def _with_event(cycle: CycleRecord, guest: str, of_events: Mapping[str, Sequence[Finding]]) -> CycleRecord:
-    """The cycle with what its event says of this guest in its outcome: one verdict for one thing."""
+    """The cycle, its outcome combined with its event's findings about this guest: one verdict for one
+    freeze."""
     cell_history = (
         [f.outcome for f in of_events.get(cycle.event, ()) if f.guest == guest] if cycle.event else []
     )
@@ -167,7 +168,7 @@ def _with_event(cycle: CycleRecord, guest: str, of_events: Mapping[str, Sequence
 
 
 def _turned(expect: planned.Expectations, found: list[Finding]) -> list[Finding]:
-    """The findings of a negative control turned round; any others as they are."""
+    """The findings of a negative control with inverted outcomes; any others unchanged."""
     return found if expect.must_fail is None else expect.must_fail.judged(found)
 
 

@@ -19,7 +19,8 @@ def _statistic(kind: str, metric: str, values: Sequence[float]) -> Statistic:
 
 
 def _stamps_apart(cycle: CycleRecord) -> int | None:
-    """How far the lab's pause is from QEMU's own stamps (a lower bound of it, but for their resolution)."""
+    """The difference of the lab's pause and QEMU's own stamps (a lower bound of it, up to their
+    resolution)."""
     felt = cycle.felt or cycle.pause
     if cycle.stamps is None or felt is None:
         return None
@@ -27,7 +28,7 @@ def _stamps_apart(cycle: CycleRecord) -> int | None:
 
 
 def _steps(cycles: Sequence[CycleRecord]) -> Iterator[Statistic]:
-    """Each part of the pause by itself, in the order of the cycle that has most of them."""
+    """The statistics of each part of the pause, in the order of the cycle with the most parts."""
     longest = max(cycles, key=lambda cycle: len(cycle.steps), default=None)
     if longest is None:
         return
@@ -43,7 +44,7 @@ def _steps(cycles: Sequence[CycleRecord]) -> Iterator[Statistic]:
 
 
 def statistics(cycles: Sequence[CycleRecord]) -> tuple[Statistic, ...]:
-    """Statistics over repeated cycles; none for fewer than two of a kind."""
+    """Statistics over repeated cycles; none with fewer than two cycles of a kind."""
     found: list[Statistic] = []
     freezes = [c for c in cycles if not c.control]
     for kind, of_kind in (("freeze", freezes), ("control", [c for c in cycles if c.control])):
@@ -71,7 +72,7 @@ def statistics(cycles: Sequence[CycleRecord]) -> tuple[Statistic, ...]:
 
 
 def bounded(cycles: Sequence[CycleRecord]) -> list[benchmark.Bounded]:
-    """The pauses of the freezes that went through: low, value, high."""
+    """The pauses of the completed freezes: low, value, high."""
     return [
         (c.pause.low_ns, c.pause.value_ns, c.pause.high_ns)
         for c in cycles
@@ -80,7 +81,7 @@ def bounded(cycles: Sequence[CycleRecord]) -> list[benchmark.Bounded]:
 
 
 def median_pause(cycles: Sequence[CycleRecord]) -> Measure | None:
-    """The median pause of the freezes that went through, with bounds as run.json's Cell says."""
+    """The median pause of the completed freezes, with the bounds that CellRecord documents."""
     known = bounded(cycles)
     if not known:
         return None
@@ -91,8 +92,7 @@ def median_pause(cycles: Sequence[CycleRecord]) -> Measure | None:
 
 
 def spread_of_pauses(cycles: Sequence[CycleRecord]) -> Measure | None:
-    """The median pause of the freezes that went through, from the shortest to the longest that one may have
-    been."""
+    """The median pause of the completed freezes, with the hull of all their bounds."""
     known = bounded(cycles)
     if not known:
         return None

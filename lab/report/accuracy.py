@@ -1,4 +1,4 @@
-"""What the lab is exact to on this machine, by its last calibration: one line in every report."""
+"""The lab's measurement error on this host, by its last calibration: one line in every report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _day(made: str) -> str:
 
 
 def show_accuracy(page: Page, run: Run) -> None:
-    """The last calibration; or that there is none that holds, and what to do."""
+    """Print the last calibration, or that there is no valid one and what to do."""
     given = run.calibration
     if given is None:
         page.parts([f"this machine has no calibration: run {COMMAND}"], "yellow")

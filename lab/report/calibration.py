@@ -1,4 +1,4 @@
-"""What `freezelab calibrate` prints: how exact the lab is here, by kind and length of pause."""
+"""Output of `freezelab calibrate`: the measurement error here, by kind and length of pause."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def render_calibration(
     rough: str = "",
     dropped: str = "",
 ) -> None:
-    """Print a calibration. figures: as lab.session.calibration.as_data has them. stale: why it does not hold;
-    rough: why it could be more exact. dropped: why it is not this machine's from now on."""
+    """Print a calibration. figures: those of lab.session.calibration.as_data. stale: why it is not valid;
+    rough: why it is less exact than possible. dropped: why it does not replace the last one."""
     page = Page(console)
     everything = figures["all"]
     page.parts([f"calibrated {clean(made)}", f"run {clean(run)}"], "dim")

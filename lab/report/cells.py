@@ -1,4 +1,4 @@
-"""A matrix: a row for each cell, and what the cells say beside each other."""
+"""A matrix: a row for each cell, and comparisons of cells."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MOST_CELLS = 40
 
 @dataclass(frozen=True)
 class _CellRow:
-    """A cell, and its cycles but for its control cycles."""
+    """A cell, and its cycles without control cycles."""
 
     cell: CellRecord
     cycles: Sequence[CycleRecord]
 
 
 def cycles_of(run: Run, cell: CellRecord) -> list[CycleRecord]:
-    """The cell's cycles, but for its control cycles."""
+    """The cell's cycles without control cycles."""
     return [c for g in run.guests if g.cell == cell.id for c in g.cycles if not c.control]
 
 
@@ -78,7 +78,7 @@ def _in_time(row: _CellRow) -> Piece:
 
 
 def show_cells(page: Page, run: Run) -> None:
-    """A row for each cell; the worst ones only when there are more than MOST_CELLS."""
+    """Print a row for each cell; if there are more than MOST_CELLS, only the worst ones."""
     shown: Sequence[CellRecord] = run.cells
     if len(shown) > MOST_CELLS:
         order = ("failed", "inconclusive", "passed")
@@ -102,7 +102,7 @@ def show_cells(page: Page, run: Run) -> None:
 
 
 def show_comparisons(page: Page, run: Run) -> None:
-    """Slopes and ratios, a row each."""
+    """Print slopes and ratios, a row for each."""
     slopes: Table[Comparison] = Table(
         [
             Column("pause over memory", _name),
@@ -143,7 +143,7 @@ EXAMPLES = 3  # of what is left out for one reason
 
 
 def show_left_out(page: Page, given: Sequence[tuple[Sequence[str], str]]) -> None:
-    """Combinations of the matrix that are not run, as (values, why): a line for each reason."""
+    """Print combinations of the matrix that are left out, as (values, reason): a line for each reason."""
     groups: dict[str, list[Sequence[str]]] = {}
     for values, why in given:
         groups.setdefault(why, []).append(values)

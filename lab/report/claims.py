@@ -1,4 +1,4 @@
-"""What the guests' own programs claimed of their clocks, against the truth."""
+"""The claims of the guests' own programs about their clocks, compared with the truth."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def claim_text(audit: AuditRecord) -> Piece:
 
 
 def _audited(run: Run) -> list[tuple[str, CycleRecord, AuditRecord]]:
-    """(guest or cell, cycle, audit), the wrong ones in the order of the run."""
+    """The audits as (guest or cell, cycle, audit), wrong ones in the order of the run."""
     several = len({guest.name for guest in run.guests}) > 1
     found = []
     for guest in run.guests:
@@ -53,7 +53,8 @@ def _audited(run: Run) -> list[tuple[str, CycleRecord, AuditRecord]]:
 
 
 def show_claims(page: Page, run: Run) -> None:
-    """Every source of a single cycle; of several cycles the claims that were wrong, and how many were not."""
+    """Print every source for a single cycle; for several cycles the wrong claims, and the number of right
+    ones."""
     audited = _audited(run)
     if not audited:
         return

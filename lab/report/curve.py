@@ -1,8 +1,8 @@
 """The resync curve in a terminal: |offset| over the time since the resume, in braille, its scale logarithmic.
 
-A column of dots is where the offset lies then: a reading's bounds, where they are wider than a dot, are drawn
-as high as they are. Between readings less than a second apart the bounds are joined by straight lines, but
-not over a step: until then the clock was where it had been read last, and after it where it was read next.
+A column of dots covers the bounds of the offset at that time; bounds wider than a dot are drawn at their full
+height. Between readings less than a second apart the bounds are joined by straight lines, except over a step:
+before it the clock kept the last reading's offset, and after it has the next one's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OUT, IN = "yellow", "green"
 
 @dataclass(frozen=True)
 class _Scale:
-    """Powers of ten of nanoseconds at the bottom and at the top; each lies in the middle of its row."""
+    """The scale: powers of ten of nanoseconds at the bottom and at the top, each in the middle of its row."""
 
     bottom: int
     top: int
@@ -44,14 +44,14 @@ class _Scale:
         return (self.top - self.bottom) * ROWS_PER_DECADE + 1
 
     def dot(self, ns: float) -> int:
-        """Which dot, counted from the bottom; what is below or above the scale lies on its edge."""
+        """The dot of a value, counted from the bottom; values outside of the scale are on its edge."""
         if ns <= 0:
             return 0
         decades = math.log10(ns) - self.bottom
         return max(0, min(self.rows * DOTS - 1, math.floor((decades * ROWS_PER_DECADE + 0.5) * DOTS)))
 
     def label(self, row: int) -> str:
-        """Of a row, counted from the top; "" between two powers of ten."""
+        """The label of a row, counted from the top; "" between two powers of ten."""
         decades, rest = divmod(row, ROWS_PER_DECADE)
         return "" if rest else _DECADES[self.top - decades]
 
@@ -69,7 +69,7 @@ def _scale(points: Sequence[PointRecord], tolerance_ns: int) -> _Scale:
 def _columns(
     points: Sequence[PointRecord], steps: Sequence[Moved], until_ns: int, width: int
 ) -> list[tuple[int, int] | None]:
-    """For each column of dots the least and the largest |offset| in it; None where nobody knows."""
+    """For each column of dots the least and the largest |offset| in it; None where it is not known."""
     found: list[tuple[int, int] | None] = [None] * width
 
     def put(at_ns: float, low: float, high: float) -> None:
@@ -131,8 +131,8 @@ def show_curve(
     tolerance_ns: int,
     indent: int,
 ) -> None:
-    """The plot, with its axes and the line of the tolerance; nothing without points. indent: columns left of
-    it that stay empty."""
+    """Print the plot, with its axes and the line of the tolerance; nothing without points. indent: empty
+    columns to the left of it."""
     if until_ns <= 0:
         return
     until_ns = _rounded(until_ns)
@@ -156,7 +156,8 @@ def show_curve(
 
 
 def _rounded(until_ns: int) -> int:
-    """The least time that is not less, but for a twentieth, and has ticks that people can read."""
+    """The end of the axis: the least time with readable ticks that is at most a twentieth below
+    `until_ns`."""
     power = 10.0 ** math.floor(math.log10(until_ns))
     return next(
         round(factor * power) for factor in (1, 1.2, 2, 3, 4, 6, 8, 10) if factor * power >= until_ns * 0.95
@@ -164,7 +165,7 @@ def _rounded(until_ns: int) -> int:
 
 
 def _with_line(line: str, style: str) -> list[Piece]:
-    """The tolerance, drawn where nothing else is."""
+    """A line with the tolerance drawn where nothing else is."""
     pieces: list[Piece] = []
     for char in line:
         piece = ("╌", "dim") if char == " " else (char, style)
@@ -176,7 +177,7 @@ def _with_line(line: str, style: str) -> list[Piece]:
 
 
 def _axis(steps: Sequence[Moved], until_ns: int, width: int) -> list[Piece]:
-    """The axis of time, a triangle where the clock was stepped."""
+    """The time axis, with a triangle at each step of the clock."""
     chars = ["┴" if i and not i % (width // TICKS) else "─" for i in range(width)]
     for step in steps:
         if step.at_ns <= until_ns:
@@ -185,7 +186,7 @@ def _axis(steps: Sequence[Moved], until_ns: int, width: int) -> list[Piece]:
 
 
 def _times(until_ns: int, width: int) -> str:
-    """The ticks' times, each below its tick."""
+    """The times of the ticks, each below its tick."""
     text = ["0"]
     length = 1
     for number in range(1, TICKS + 1):

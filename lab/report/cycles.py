@@ -1,4 +1,4 @@
-"""The table: one row for each guest's cycle, in the richest layout that the page is wide enough for."""
+"""The table of cycles: one row for each guest's cycle, with as many columns as the page has room for."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ VERDICTS: dict[Outcome, Piece] = {
     Outcome.FAILED: ("FAILED", "bold red"),
     Outcome.INCONCLUSIVE: ("inconclusive", "yellow"),
 }
-"""Told apart by their letters too, where there is no colour."""
+"""The verdicts differ in their letters as well, for output without colour."""
 
 _ORDER = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A guest's cycle; cycle None: the guest never had one."""
+    """A row of the table. cycle: None for a guest that had no cycle."""
 
     guest: GuestRecord
     cycle: CycleRecord | None
@@ -45,7 +45,8 @@ class Row:
 
 
 def rows_of(run: Run) -> list[Row]:
-    """In the order of guests, then cycles. Whom a rollout that was stopped did not come to has no row."""
+    """The rows in the order of guests, then cycles. Guests that a stopped rollout did not reach have no
+    row."""
     found: list[Row] = []
     spared = {
         name
@@ -70,7 +71,7 @@ NONE = "–"
 
 
 def _missing(row: Row) -> Piece:
-    """In place of a number. Where the pause is missing too, that is said once, in its column."""
+    """The text in place of a missing number. If the pause is missing too, only its column has the text."""
     return (
         (NOT_MEASURED, "yellow")
         if row.cycle is not None and row.cycle.pause is not None
@@ -132,8 +133,8 @@ def _in_time(how: bool) -> Cell:
 
 
 def _with_unit(head: str, cell: Callable[[bool], Cell]) -> Column[Row]:
-    """Of milliseconds: the unit is in each cell, and where there is little room in the head, which is broken
-    at its "\\n" then."""
+    """A column of milliseconds. The unit is in each cell or, on narrow pages, in the head, which then has two
+    lines."""
     return forms(
         Column(head.replace("\n", " "), cell(True), right=True, rank=UNIT),
         Column(f"{head}, ms", cell(False), right=True),
@@ -141,12 +142,13 @@ def _with_unit(head: str, cell: Callable[[bool], Cell]) -> Column[Row]:
 
 
 UNIT = 3
-"""The rank from which on the heads have the unit, and two lines."""
+"""The rank from which on heads have the unit, and two lines."""
 REGIME = 5
 
 
 def _columns(rows: Sequence[Row], several: bool, methods: bool, regime: float) -> list[Column[Row]]:
-    """several: there is more than one guest. methods: there is more than one. regime: its column's rank."""
+    """The columns. several: there are several guests. methods: there are several methods. regime: the rank of
+    its column."""
     columns: list[Column[Row]] = [
         forms(
             Column("guest", lambda row: (shortened(row.guest.name, 63), "bold"), rank=UNIT),
@@ -178,7 +180,7 @@ def _columns(rows: Sequence[Row], several: bool, methods: bool, regime: float) -
 
 
 def show_cycles(page: Page, run: Run) -> None:
-    """The table; the worst rows only when there are more than MOST_ROWS."""
+    """Print the table; if there are more than MOST_ROWS rows, only the worst ones."""
     rows = shown = rows_of(run)
     if len(rows) > MOST_ROWS:
         bad = sum(row.outcome is not Outcome.PASSED for row in rows)
@@ -202,7 +204,7 @@ def show_cycles(page: Page, run: Run) -> None:
 
 
 def _stacked(page: Page, row: Row, close: bool) -> None:
-    """One row as a few labelled lines, for narrow pages. close: as few lines as can be."""
+    """Print one row as a few labelled lines, for narrow pages. close: use as few lines as possible."""
     cycle = f", cycle {row.cycle.index}" if row.cycle is not None and row.cycle.index else ""
     verdict = VERDICTS[row.outcome]
     room = page.width - len(verdict[0]) - len(cycle) - 2

@@ -1,4 +1,4 @@
-"""What `freezelab doctor` prints: one line a check, and under a failing one how to mend it."""
+"""Output of `freezelab doctor`: one line for each check, and under a failing one how to correct it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARKS = {True: ("ok", "green"), False: ("BAD", "bold red"), None: ("note", "yel
 
 
 def render_checks(checks: Sequence[MachineCheck], console: Console) -> None:
-    """Print the checks and, last, what they come to."""
+    """Print the checks and their overall result."""
     page = Page(console)
     width = max(cell_len(check.name) for check in checks)
     for check in checks:

@@ -1,6 +1,7 @@
-"""`freezelab drift`: the live plot of a long look, and what it came to.
+"""Output of `freezelab drift`: the live plot, and the result.
 
-The plot goes to stderr and leaves nothing behind; without a terminal there is a line now and then instead.
+The plot goes to stderr and is erased at the end; without a terminal there is a line from time to time
+instead.
 """
 
 from __future__ import annotations
@@ -37,22 +38,23 @@ LABEL = 14
 ROWS = 6
 AXIS = 9
 WIDE = 3
-"""A burst is in the picture as a whole when it is at most so many times as wide as the median."""
+"""A burst is in the plot as a whole when its bounds are at most this many times as wide as the median."""
 PLAIN_EVERY_NS = 10 * NS_PER_S
 STEPS_SHOWN = 5
 EARLY = 0.8
-"""A look over less than this share of its time was ended by somebody: the last pace alone may be missing."""
+"""A study over less than this share of its time was ended early: only the last burst may be missing
+otherwise."""
 
 
 class Watching(Protocol):
-    """Is told of every burst."""
+    """A display that gets every burst."""
 
     def __call__(self, since_ns: int, there: DriftPoint, here: DriftPoint | None) -> None: ...
 
 
 @contextmanager
 def watching(guest: str, length_ns: int, *, quiet: bool) -> Iterator[Watching]:
-    """A live plot on stderr; lines where that is no terminal; nothing when asked."""
+    """The display: a live plot on stderr, lines where that is not a terminal, nothing with `quiet`."""
     console = stderr_console()
     if quiet:
         yield lambda _since, _there, _here: None
@@ -98,12 +100,12 @@ def _both(first: DriftPoint, then: DriftPoint) -> list[tuple[Sample, Sample]]:
 
 
 def _moved(zero_ns: int, now: Interval) -> str:
-    """By how much an offset differs from what it was."""
+    """The change of an offset since the first burst, in words."""
     return format_interval(now.shifted(-zero_ns), signed=True)
 
 
 class Plot:
-    """Both offsets since the first burst, with their bounds, over the whole look: what is still to come is
+    """The plot of both offsets since the first burst, with their bounds, over the whole length; the rest is
     empty."""
 
     def __init__(self, guest: str, length_ns: int) -> None:
@@ -116,7 +118,7 @@ class Plot:
         self._here = here or self._here
 
     def drawn(self, width: int) -> Group:
-        """In `width` columns, 40 at least."""
+        """The plot in `width` columns, at least 40."""
         width = max(40, width - 1)
         since = self._points[-1][0]
         floor = (
@@ -166,7 +168,7 @@ class Plot:
 
 
 def render_look(guest: str, look: Look, asked_ns: int, console: Console) -> None:
-    """Print what a look came to, which was to go on for asked_ns."""
+    """Print the result of a study that was to last for asked_ns."""
     page = Page(console)
     early = look.length_ns < EARLY * asked_ns
     page.parts(
@@ -215,7 +217,7 @@ def _course_text(course: Course) -> Iterator[str]:
 
 
 def _resolution(course: Course) -> str:
-    """The temperature of the statement."""
+    """How well the drift is known, in words."""
     if course.drift is None or course.window_ns is None:
         return "too short for a drift"
     window = format_length(course.window_ns)

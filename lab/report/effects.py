@@ -1,4 +1,5 @@
-"""What the pause did besides the clock: timers, clocks that went backward, BOOTTIME, RTC, kernel messages."""
+"""The effects of a pause besides the clock: timers, clocks that went backward, BOOTTIME, RTC, kernel
+messages."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ MOST_ROWS = 8
 
 @dataclass(frozen=True)
 class _GuestCycle:
-    """A cycle, and whose it is."""
+    """A cycle and its guest."""
 
     who: str
     cycle: CycleRecord
@@ -38,7 +39,7 @@ def _watched(run: Run) -> list[_GuestCycle]:
 
 
 def show_effects(page: Page, run: Run) -> None:
-    """All of it for a single cycle. Of several: what was not as it should be, and the worst timers."""
+    """Print all effects for a single cycle; for several cycles the unexpected ones and the worst timers."""
     watched = _watched(run)
     one = len(watched) == 1
     for each in watched:
@@ -53,11 +54,12 @@ def show_effects(page: Page, run: Run) -> None:
 
 
 ABOVE = 1 << 62
-"""Stands for the last bucket, which has no upper edge."""
+"""The upper edge of the last bucket, which has none."""
 
 
 def _decades(fleet: Timers) -> dict[int, int]:
-    """How many were late by at most 1 ms, 10 ms, 100 ms, and so on; by upper edge, without empty ones."""
+    """The numbers of timers that were late by at most 1 ms, 10 ms, 100 ms, and so on, by upper edge, without
+    empty ones."""
     found: dict[int, int] = {}
     for number, (edge_ns, count) in enumerate(fleet.buckets):
         upper = 1
@@ -70,7 +72,7 @@ def _decades(fleet: Timers) -> dict[int, int]:
 
 
 _Timers = tuple[Timers, Mapping[int, int]]
-"""Timers of a kind, and how many were late by how much."""
+"""Timers of a kind, and the distribution of their lateness."""
 
 
 def _timers(page: Page, fleets: Sequence[Timers]) -> None:
@@ -137,7 +139,7 @@ def _by_clock(given: Sequence[Backward]) -> dict[str, list[Backward]]:
 
 
 def _clocks(page: Page, watched: Sequence[_GuestCycle]) -> None:
-    """How often each clock was looked at, and each time that it went backward."""
+    """Print the number of readings of each clock, and each time that it went backward."""
     looked = [(one.who, b) for one in watched if one.cycle.effects for b in one.cycle.effects.clocks]
     label = "backward"
     for clock, given in _by_clock([b for _, b in looked]).items():
@@ -160,7 +162,7 @@ def _clocks(page: Page, watched: Sequence[_GuestCycle]) -> None:
 
 
 SAME_NS = NS_PER_MS
-"""BOOTTIME and MONOTONIC are read one after the other."""
+"""The tolerated difference: BOOTTIME and MONOTONIC are read one after the other."""
 
 
 def _boottime(page: Page, watched: Sequence[_GuestCycle], one: bool) -> None:
@@ -200,13 +202,13 @@ def _rtc(page: Page, watched: Sequence[_GuestCycle], one: bool) -> None:
 
 
 def _moved(effects: EffectsRecord) -> bool:
-    """Whether the RTC's distance from REALTIME certainly changed."""
+    """True when the RTC's distance from REALTIME certainly changed."""
     one, two = effects.rtc_before, effects.rtc_after
     return one is not None and two is not None and (one.high_ns < two.low_ns or two.high_ns < one.low_ns)
 
 
 def _kernel(page: Page, watched: Sequence[_GuestCycle]) -> None:
-    """The kernel's own words, as evidence, each line once; what is harmless after what is not."""
+    """Print kernel messages as evidence, each once, harmless ones last."""
     lines: dict[tuple[str, bool], list[str]] = {}
     for harmless in (False, True):
         for each in watched:

@@ -1,4 +1,5 @@
-"""What was exchanged and patched under the guests, whether their memory is the same, and what QEMU says."""
+"""Hand-overs and patches: what was replaced under the guests, whether their memory is the same, and QEMU's
+own stamps."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def show_exchange(page: Page, run: Run) -> None:
 
 
 def _stamps(page: Page, cycles: Sequence[CycleRecord]) -> None:
-    """How the pause agrees with QEMU's own stamps, which lie inside of it."""
+    """Print how the pause compares with QEMU's own stamps, which lie inside of it."""
     known = [(c, c.stamps, c.felt or c.pause) for c in cycles]
     pairs = [(stamps, felt) for _, stamps, felt in known if stamps is not None and felt is not None]
     if not pairs:
@@ -50,7 +51,7 @@ def _stamps(page: Page, cycles: Sequence[CycleRecord]) -> None:
 
 
 def change(before: str, after: str) -> str:
-    """ "QEMU 7.2.22 → 10.0.2": what both begin with is said once."""
+    """ "QEMU 7.2.22 → 10.0.2": a common beginning is printed once."""
     if before == after or not (before and after):
         return f"{before or after}, the same" if before == after else (after or before)
     one, two = before.split(), after.split()
@@ -61,7 +62,7 @@ def change(before: str, after: str) -> str:
 
 
 def _patch(page: Page, cycles: Sequence[CycleRecord]) -> bool:
-    """Only what changed something, or was no ordinary patch. Whether there was any."""
+    """Print patches that changed something or were not ordinary. True if there were any."""
     kinds: dict[str, int] = {}
     for cycle in cycles:
         changed = change(cycle.version_before, cycle.version_after) if cycle.version_after else ""
@@ -80,7 +81,7 @@ def _patch(page: Page, cycles: Sequence[CycleRecord]) -> bool:
 
 
 def _patch_steps(page: Page, cycles: Sequence[CycleRecord], label: str) -> None:
-    """Of the cycle in which they took longest."""
+    """Print the patch's steps in the cycle in which they took longest."""
     known = [c for c in cycles if c.patch_steps]
     if not known:
         return

@@ -1,4 +1,4 @@
-"""What `freezelab history` prints: a line for each run."""
+"""Output of `freezelab history`: a line for each run."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A run as JUnit XML, for the servers and tools that read nothing else.
+"""A run as JUnit XML, for servers and tools that read this format.
 
 One test suite for the run, one test case for each finding: a guest, a cycle and a metric. A failed
-expectation is a <failure>. An inconclusive one is an <error>: JUnit has no third verdict, and of its
-others <skipped> counts as green, which an undecided measurement must never be; an <error> says what
-is meant, that the test itself could not be carried through.
+expectation is a <failure>. An inconclusive one is an <error>: JUnit has no third verdict, and <skipped>
+counts as green, which an undecided measurement must never be. An <error> means that the test itself could not
+be completed, which is true.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _calibration(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _predictions(run: Run) -> Iterator[tuple[str, str]]:
-    """Properties, not cases: a prediction is no check, and what is not over yet must not count as green."""
+    """Predictions as properties, not cases: they are not checks, and "not yet" must not count as green."""
     for guest in run.guests:
         for cycle in guest.cycles:
             forecast = cycle.resync.forecast if cycle.resync is not None else None
@@ -111,8 +111,8 @@ def _seconds(run: Run) -> float:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Like a write to `path`, but a reader sees the old file or the whole new one. What is no regular
-    file, such as /dev/stdout, is written to as it is."""
+    """Replace `path`, so that a reader gets the old file or the whole new one. A path that is not a regular
+    file, such as /dev/stdout, is written directly."""
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return

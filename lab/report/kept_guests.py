@@ -1,4 +1,4 @@
-"""What `freezelab list` prints: a line for each kept guest, and how to log in."""
+"""Output of `freezelab list`: a line for each kept guest, and how to log in."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Who watches a run: a live display, plain lines, or nobody. All are `ports.View`s and context managers.
+"""Views of a running run: a live display, plain lines, or none. All are `ports.View`s and context managers.
 
-What is shown must never hold up what is done: a guest may be frozen while somebody has stopped the
-terminal with Ctrl-S. So a view's methods only leave word of what happened, in a value that is
-replaced as a whole and in a queue without a limit, and a thread of the view's own draws. That thread
-may hang in a write for as long as it likes; even the end of the view waits for it only GRACE_S.
+A view must never delay the run: a guest may be frozen while the terminal is stopped with Ctrl-S. So a view's
+methods only store the state, in a value that is replaced as a whole and in an unlimited queue, and a thread
+of the view draws it. That thread may hang in a write; even the end of the view waits for it only GRACE_S.
 
-Everything goes to stderr, and the live display leaves no trace: results are the report's.
+Everything goes to stderr, and the live display is erased at the end; results are in the report.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ DOING = {
     "pause between domains": "waiting for the fleet to settle",
     "remove guests": "removing the guests",
 }
-"""What the phases are about; others stand for themselves."""
+"""Descriptions of phases; the other phases are shown by name."""
 
 OF_A_CYCLE = ("settle", "measure", "freeze", "watch")
 
@@ -86,7 +85,7 @@ class _State:
 
 
 class _Threaded(NullView):
-    """A view with a thread that draws. guests: whom the phases without a guest concern."""
+    """A view with a thread that draws. guests: those that phases without a guest concern."""
 
     def __init__(self, clock: Clock, console: Console, guests: Sequence[str] = ()) -> None:
         self._clock, self._console = clock, console
@@ -141,7 +140,7 @@ class _Threaded(NullView):
         self._update(phase=_Phase("image", "", since, None, fraction, clean(stage)))
 
     def _run(self) -> None:
-        """The thread. Nobody to write to (EIO of a hung-up terminal) is no reason to stop the run."""
+        """The thread. A closed terminal (EIO) does not stop the run."""
         with contextlib.suppress(OSError):
             self._work()
 
@@ -150,7 +149,7 @@ class _Threaded(NullView):
 
 
 class PlainView(_Threaded):
-    """One line for each thing that happens, with the seconds since the start."""
+    """Prints one line for each event, with the seconds since the start."""
 
     def _update(self, **changes: object) -> None:
         before = self._state
@@ -210,7 +209,7 @@ class PlainView(_Threaded):
 
 
 class LiveView(_Threaded):
-    """What is happening now, ten times a second, on a terminal."""
+    """Shows the present state on a terminal, ten times a second."""
 
     def _work(self) -> None:
         live = Live(
@@ -286,15 +285,15 @@ def _budget(frozen: _Frozen, now: int, width: int) -> Text:
 
 
 class StderrConsole(Console):
-    """A console that leaves nothing behind, however the process ends."""
+    """A console that leaves nothing on the terminal, however the process ends."""
 
     def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002 - rich's signature
-        """Leave the cursor alone. rich hides it for a live display, and a program that is killed, or
-        that ends while the terminal takes nothing, could not bring it back."""
+        """Do not change the cursor. rich hides it for a live display, and a program that is killed, or that
+        ends while the terminal is stopped, could not restore it."""
         return False
 
     def on_broken_pipe(self) -> None:
-        """Fall silent. rich would end the program and turn its stdout to /dev/null."""
+        """Write nothing more. rich would end the program and redirect its stdout to /dev/null."""
         self.quiet = True
 
 

@@ -1,4 +1,4 @@
-"""How far a rollout is, for who watches it: a bar of its waves, a line for each domain of the one at hand."""
+"""The progress of a rollout: a bar of its waves, and a line for each domain of the current one."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lab.report.numbers import bar
 from lab.report.text import shortened
 
 NAME = 13
-"""Columns of what stands first in a line."""
+"""The width of a line's first column."""
 
 STATES = ("waiting", "announced", "started", "frozen", "resyncing", "gate", "done")
-"""Of a domain in a rollout, in the order in which it goes through them. It may be stopped in any."""
+"""The states of a domain in a rollout, in their order. It may be stopped in any of them."""
 
 _STYLES = {"done": "green", "stopped": "bold yellow", "frozen": "bold blue", "waiting": "dim"}
 MOST_DOMAINS = 5
-"""Of a wave, that have a line of their own."""
+"""The most domains of a wave with a line of their own."""
 
 
 @dataclass(frozen=True)
 class DomainProgress:
-    """A domain of a rollout. number: of its wave."""
+    """A domain of a rollout. number: that of its wave."""
 
     label: str
     state: str
@@ -38,20 +38,21 @@ class DomainProgress:
 
     @property
     def share(self) -> float:
-        """How far it is, 0 to 1."""
+        """Its progress from 0 to 1."""
         return STATES.index(self.state) / (len(STATES) - 1) if self.state in STATES else 0.0
 
 
 @dataclass(frozen=True)
 class RolloutProgress:
-    """of: waves. at: the number of the one at hand. domains: by label."""
+    """The progress of a rollout. of: the number of waves. at: the number of the current one. domains: by
+    label."""
 
     of: int
     at: int
     domains: Mapping[str, DomainProgress]
 
     def progress_of(self, domain: DomainProgress, of: int) -> RolloutProgress:
-        """What it is once `domain` has come to its state."""
+        """The progress after `domain` has reached its state."""
         begun = domain.state != "waiting"
         return RolloutProgress(
             of, domain.number if begun else self.at, {**self.domains, domain.label: domain}
@@ -63,13 +64,13 @@ class RolloutProgress:
 
     @property
     def done(self) -> int:
-        """Waves of which every domain is done."""
+        """The number of waves of which every domain is done."""
         left = {domain.number for domain in self.domains.values() if domain.state != "done"}
         return len({domain.number for domain in self.domains.values()} - left)
 
     @property
     def share(self) -> float:
-        """How far it is, 0 to 1: by waves, and how far the domains of the one at hand are."""
+        """The progress from 0 to 1, by waves and by the states of the current wave's domains."""
         here = [domain.share for domain in self.at_hand if domain.is_under_way]
         return min(1.0, (self.done + (min(here) if here else 0.0)) / max(1, self.of))
 
@@ -85,7 +86,7 @@ def barred(name: str, share: float, style: str, text: str, width: int) -> Text:
 
 
 def domain_lines(rollout: RolloutProgress, now: int, width: int) -> list[Text]:
-    """A bar of waves, and a line for each domain of the one at hand:
+    """A bar of waves, and a line for each domain of the current one:
 
     rollout        █████░░░░░░░░░░  wave 2 of 4, 1 done
       web UD 1     resyncing                      2.1 s

@@ -1,4 +1,4 @@
-"""Announcements: a row for the life of each event, and what was announced beside what was felt."""
+"""Announcements: a row for each event's timeline, and the announced duration beside the pause."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def _published(event: EventRecord) -> Piece:
 
 
 def _with_guest(head: str, cell: Callable[[bool], _Cell]) -> Column[EventRecord]:
-    """An instant, and below it whose it was."""
+    """A column with an instant, and below it its guest."""
     return forms(Column(head, cell(True), right=True, rank=5), Column(head, cell(False), right=True))
 
 
 def _columns(several: bool) -> list[Column[EventRecord]]:
-    """several: there is more than one cycle."""
+    """The columns. several: there are several cycles."""
     widths = {24: 2.0, 20: 3, 14: 5, 12: ALWAYS}
     return [
         forms(*(Column("event", _name(width), rank=rank) for width, rank in widths.items())),
@@ -113,7 +113,7 @@ def _columns(several: bool) -> list[Column[EventRecord]]:
 
 
 def show_events(page: Page, run: Run) -> None:
-    """A row for each event; the worst ones only when there are more than MOST_EVENTS."""
+    """Print a row for each event; if there are more than MOST_EVENTS, only the worst ones."""
     if not run.events:
         return
     shown: Sequence[EventRecord] = run.events
@@ -136,7 +136,7 @@ def show_events(page: Page, run: Run) -> None:
 
 
 LEAST_TABLE = 60
-"""A narrower page has a line of words for each event instead of the table."""
+"""A narrower page has a line of text for each event in place of the table."""
 
 
 def _line(page: Page, event: EventRecord) -> None:
@@ -187,7 +187,7 @@ def _duration(events: Sequence[EventRecord]) -> str:
 
 
 def announced_text(events: Sequence[EventRecord]) -> str:
-    """What was announced, and what was felt; over all of the events."""
+    """The announced and the actual pauses, over all events."""
     shown = ", ".join(filter(None, [_notice(events), _duration(events)]))
     deaf = sum(event.state == "unheard" for event in events)
     if deaf == len(events):
@@ -214,7 +214,7 @@ def announced_text(events: Sequence[EventRecord]) -> str:
 
 
 def _against(after: Sequence[Interval]) -> str:
-    """The freeze against NotBefore."""
+    """The time of the freeze relative to NotBefore."""
     early = [-bounds.high_ns for bounds in after if bounds.high_ns < 0]
     late = [bounds.low_ns for bounds in after if bounds.low_ns >= 0]
     if len(early) == len(after):
@@ -241,7 +241,7 @@ def _within_announced(events: Sequence[EventRecord]) -> str:
 
 
 def _trouble(events: Sequence[EventRecord]) -> str:
-    """What else the service did."""
+    """Other actions of the service."""
     refused, restarts = sum(e.refused for e in events), sum(e.restarts for e in events)
     parts = [f"{counted(refused, 'request')} answered with an error or a deliberate fault"] if refused else []
     if restarts:

@@ -1,4 +1,4 @@
-"""What is measured and recorded, in words, bars and sparklines; see `core.quantities` for its rounding."""
+"""Recorded measurements in words, bars and sparklines; `core.quantities` documents the rounding."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lab.record.run import Limits, Measure, PointRecord
 
 NOT_MEASURED = "not measured"
 FINE_PPM = 1.0
-"""A report says which window would resolve this, where its own did not."""
+"""The resolution for which a report gives the necessary window, when its own was too short."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 _LEAST_NS, _MOST_NS = NS_PER_MS, 10 * NS_PER_S
 
 
 def interval(measure: Measure | None, *, signed: bool = False, unit: bool = True) -> str:
-    """ "5 006.4 ± 0.6 ms". unit: with it also where it is milliseconds."""
+    """ "5 006.4 ± 0.6 ms". unit: print it for milliseconds as well."""
     if measure is None:
         return NOT_MEASURED
     text = format_bounded(measure.value_ns, measure.low_ns, measure.high_ns, signed=signed)
@@ -28,8 +28,8 @@ def interval(measure: Measure | None, *, signed: bool = False, unit: bool = True
 
 
 def behind(measure: Measure | None, *, unit: bool = True) -> str:
-    """An offset (guest minus host) as being behind: "5 006.1 ± 0.7 ms", or "ahead 3.2 ± 0.4 ms" when
-    it certainly is."""
+    """An offset (guest minus host) as a time behind: "5 006.1 ± 0.7 ms", or "ahead 3.2 ± 0.4 ms" when the
+    clock is certainly ahead."""
     if measure is None:
         return NOT_MEASURED
     if measure.low_ns > 0:
@@ -43,13 +43,13 @@ def drift(bounds: Drift | None) -> str:
 
 
 def wanted_window(bounds: Drift) -> int | None:
-    """The window that would bound the drift to FINE_PPM; None when this one does."""
+    """The window that would bound the drift to FINE_PPM; None when the measured one does."""
     known = Drift(bounds.ppm, bounds.low, bounds.high, bounds.window_ns)
     return known.window_for_ns(FINE_PPM) if known.bound_ppm > FINE_PPM else None
 
 
 def leftover(value_ns: int, bounds: Interval) -> str:
-    """A difference that should be nothing, and where it lies: "-0.4 ms (-3.6 to +12.1 ms)"."""
+    """A difference that should be zero, and its bounds: "-0.4 ms (-3.6 to +12.1 ms)"."""
     low = format_number(bounds.low_ns, NS_PER_MS, 1, DOWN, "+")
     high = format_number(bounds.high_ns, NS_PER_MS, 1, UP, "+")
     text = f"{format_number(value_ns, NS_PER_MS, 1, sign='+')} ms ({low} to {high} ms)"
@@ -57,7 +57,7 @@ def leftover(value_ns: int, bounds: Interval) -> str:
 
 
 def limits(given: Limits) -> str:
-    """ "1.9 … 2.4", in milliseconds unless they say otherwise; "–" where there is none."""
+    """ "1.9 … 2.4", in milliseconds unless another unit is shown; "–" without limits."""
     if given.low is None and given.high is None:
         return "–"
     low = "–" if given.low is None else format_table_ms(given.low, DOWN)
@@ -66,8 +66,8 @@ def limits(given: Limits) -> str:
 
 
 def sparkline(curve: Sequence[PointRecord], until_ns: int, width: int) -> str:
-    """|offset| over the time since the resume, one character for each stretch; "·" where nothing was
-    read. The scale is logarithmic and always the same, 1 ms to 10 s, so curves can be compared."""
+    """|offset| over the time since the resume, one character for each stretch; "·" without a reading. The
+    scale is always logarithmic from 1 ms to 10 s, so curves can be compared."""
     worst: list[int | None] = [None] * width
     for point in curve:
         if point.at_ns <= until_ns:
@@ -85,6 +85,6 @@ def _level(size_ns: int) -> int:
 
 
 def bar(share: float, width: int) -> tuple[str, str]:
-    """The used and the free part of a bar; something used is never shown as nothing."""
+    """The used and the free part of a bar; a used share above zero is always visible."""
     full = min(width, max(round(share * width), 1 if share > 0 else 0))
     return "█" * full, "░" * (width - full)

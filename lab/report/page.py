@@ -1,7 +1,7 @@
 """A page of text: lines, labelled paragraphs and tables on a console.
 
-On a terminal the page fits the console's width by itself. Where the output is no terminal, nothing
-is wrapped, cut, coloured or drawn: a row is a line, and numbers are written so that grep finds them.
+On a terminal the page fits the console's width. Other output is not wrapped, cut, coloured or drawn: a row is
+a line, and numbers have a form that grep finds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEAST = 40  # a narrower terminal wraps by itself
 
 
 class Page:
-    """Writes to a console. plain: no terminal at the other end."""
+    """Writes to a console. plain: the output is not a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -30,17 +30,17 @@ class Page:
         self._ascii = not console.encoding.lower().startswith("utf")
 
     def words(self, text: str) -> str:
-        """`text` in the characters that this output takes."""
+        """`text` in characters that this output supports."""
         text = bare(text) if self.plain else text
         return ascii_only(text) if self._ascii else text
 
     @property
     def draws(self) -> bool:
-        """Bars and curves make sense here."""
+        """True when bars and curves can be drawn."""
         return not self.plain and not self._ascii
 
     def put(self, *pieces: Piece) -> None:
-        """One line as it is. The caller has seen to its width."""
+        """Print one line unchanged. The caller ensures that it fits."""
         line = Text(no_wrap=True)
         for text, style in pieces:
             line.append(self.words(text), style)
@@ -51,7 +51,7 @@ class Page:
         self._console.print()
 
     def parts(self, given: Iterable[str], style: str = "", first_style: str = "") -> None:
-        """Short facts, " · " between them. first_style: of the first one."""
+        """Print short facts with " · " between them. first_style: style of the first one."""
         facts = [self.words(part) for part in given if part]
         for number, line in enumerate(joined(facts, self.width)):
             first = facts[0] if first_style and not number and line.startswith(facts[0]) else ""
@@ -67,7 +67,7 @@ class Page:
         before: Sequence[Piece] = (),
         width: int = LABEL,
     ) -> None:
-        """A paragraph beside its label. before: pieces between the two, on the first line."""
+        """Print a paragraph beside its label. before: pieces between the two, on the first line."""
         room = width + 2
         lead = sum(cell_len(piece) for piece, _ in before)
         mark = self.words(label)
@@ -90,8 +90,8 @@ class Page:
             self.put(*start, (line[lead:] if first else line, style))
 
     def table(self, table: Table[T], *, cut: bool = True) -> Layout[T] | None:
-        """Print as much of the table as has room. Where even the narrowest is too wide, its cells are cut;
-        unless cut is False: then nothing is printed, and the answer is None."""
+        """Print as much of the table as fits. If even its narrowest form is too wide, its cells are cut; with
+        cut=False nothing is printed, and the result is None."""
         layout = self.fitted(table)
         if layout.width > self.width:
             if not cut:
@@ -102,7 +102,7 @@ class Page:
         return layout
 
     def fitted(self, table: Table[T], indent: int = 0) -> Layout[T]:
-        """The table as it would be printed beside `indent` columns."""
+        """The layout of the table beside `indent` columns."""
         return table.fitted(self.width - indent, self._on_a_line if self.plain else self.words)
 
     def _on_a_line(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""What `freezelab plan` prints: a playbook in words, with every default filled in. Nothing is done."""
+"""Output of `freezelab plan`: a playbook in words, with every default filled in. Nothing is done."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def render_plan(plan: Plan, console: Console, obstacles: Sequence[FreezelabError
 
 
 def duration_ns(plan: Plan) -> int:
-    """Of all cycles of all cells, as far as the plan knows: a command may end before its deadline. Gates hold
-    at once, and announcements are approved at once."""
+    """The estimated duration of all cycles of all cells: commands may end before their deadline. Gates are
+    assumed to hold at once, and announcements to be approved at once."""
     gone = len(waves(plan.guests, plan.rollout)) if plan.rollout else 1
     between = plan.rollout.between_ns * (gone - 1) * plan.repeat if plan.rollout else 0
     return between + sum(
@@ -82,7 +82,7 @@ def duration_ns(plan: Plan) -> int:
 
 
 def waiting_ns(plan: Plan) -> int:
-    """How much longer it takes when nobody approves what is announced."""
+    """The additional time when nothing approves the announcements."""
     gone = len(waves(plan.guests, plan.rollout)) if plan.rollout else 1
     return sum(
         max(longest_notice_ns(cell.cycle) * cell.repeat * gone for cell in batch) for batch in batches(plan)
@@ -161,7 +161,7 @@ def _network(guest: GuestSpec) -> str:
 
 
 def _cycles(page: Page, plan: Plan) -> None:
-    """The steps, once for all cells that have the same ones."""
+    """Print the steps, once for all cells that have the same ones."""
     groups: dict[tuple[str, ...], list[list[PlanStep]]] = {}
     methods: dict[tuple[str, ...], dict[str, None]] = {}
     for cell in plan.parts:
@@ -189,7 +189,7 @@ def _heading(page: Page, plan: Plan, only: str) -> None:
 
 
 def _step(page: Page, number: int, ways: list[PlanStep]) -> None:
-    """One step; ways: how it differs between cells."""
+    """Print one step; ways: its variants in different cells."""
     for at, step in enumerate(ways[:MOST_WAYS]):
         lead = f"  {number}  {step.name:<9}" if not at else " " * 14
         text = f"{step.by}: {step.text}" if len(ways) > 1 and step.by else step.text
@@ -200,7 +200,7 @@ def _step(page: Page, number: int, ways: list[PlanStep]) -> None:
 
 
 def _predictions(page: Page, plan: Plan) -> None:
-    """One line for each different prediction, with what it belongs to."""
+    """Print one line for each different prediction, with the methods or cells that it belongs to."""
     both = len({cell.resync for cell in plan.parts}) > 1
     lines: dict[tuple[str, str], None] = {}
     for cell in plan.parts:

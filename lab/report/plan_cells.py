@@ -1,4 +1,4 @@
-"""The cells of a matrix, and what was left out of it, as a table."""
+"""A table of a matrix's cells, and of the combinations that are left out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ VARIOUS = "various"
 
 
 def share(fill: float) -> str:
-    """A fill as it is written: "75 %"; "" for none."""
+    """A fill in the form of playbooks: "75 %"; "" for none."""
     return f"{100 * fill:g} %" if fill else ""
 
 
 def _each(of: Callable[[GuestSpec], str]) -> Callable[[Cell], str]:
-    """What all guests of a cell have in common."""
+    """The common value of all guests of a cell."""
 
     def common(cell: Cell) -> str:
         values = {of(guest) for guest in cell.guests}
@@ -55,7 +55,7 @@ _ALWAYS = 5  # of them are shown where there is room, whether or not they vary
 
 
 def cells(page: Page, plan: Plan) -> None:
-    """The cells in the order in which they are run, and what is not run."""
+    """Print the cells in the order of the run, and the combinations that are left out."""
     lanes = max(map(len, batches(plan)))
     how = f"up to {lanes} at the same time, each on guests of its own" if lanes > 1 else "one after another"
     page.parts([f"{counted(len(plan.cells), 'cell')}, {how}:"], "bold")
@@ -65,7 +65,8 @@ def cells(page: Page, plan: Plan) -> None:
 
 
 def _ranked(plan: Plan) -> Iterator[Column[Cell]]:
-    """What is told of the cells. What is the same in all of them goes first, and then what is worth less."""
+    """The columns of the table. Columns with the same value in every cell are dropped first, then less
+    important ones."""
     for place, fact in enumerate(_FACTS):
         varies = len({fact.cell(cell) for cell in plan.cells}) > 1
         if varies or place < _ALWAYS:

@@ -1,6 +1,6 @@
-"""What a plan says of a fleet: its guests, its availability sets with their domains, and the rollout's waves.
+"""A plan's fleet: its guests, its availability sets with their domains, and the rollout's waves.
 
-However large the fleet is, this is about two screens: what is left out is counted.
+For a fleet of any size this takes about two screens; the number of omitted entries is printed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NUMBERED = re.compile(r"(.*?-)(0|[1-9][0-9]*)")
 
 
 def spans(names: Sequence[str]) -> list[str]:
-    """Names that count on are put together: "web-0 to web-7", "db"."""
+    """Names, with consecutive numbers combined: "web-0 to web-7", "db"."""
     found: list[str] = []
     for _, run in groupby(enumerate(names), key=_kin):
         several = [name for _, name in run]
@@ -36,14 +36,15 @@ def spans(names: Sequence[str]) -> list[str]:
 
 
 def _kin(numbered: tuple[int, str]) -> Hashable:
-    """The same for names that count on: of web-3 as the fifth name what it is of web-4 as the sixth."""
+    """A key that is equal for consecutive names: that of web-3 as the fifth name is that of web-4 as the
+    sixth."""
     index, name = numbered
     match = _NUMBERED.fullmatch(name)
     return (match[1], int(match[2]) - index) if match else (name, -1, index)
 
 
 def listed(names: Sequence[str], most: int) -> str:
-    """ "web-0, web-4", at most `most` names or spans of them, and how many guests more."""
+    """ "web-0, web-4", at most `most` names or ranges, and the number of omitted guests."""
     shown = spans(names)
     if len(shown) <= most:
         return ", ".join(shown)
@@ -52,12 +53,12 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 def alike(guests: Sequence[GuestSpec], facts: Callable[[GuestSpec], Hashable]) -> list[list[GuestSpec]]:
-    """Guests in groups that follow each other and have the same facts."""
+    """Groups of consecutive guests with the same facts."""
     return [list(group) for _, group in groupby(guests, key=facts)]
 
 
 def _as_many_as_fit(head: str, cell: Callable[[int], Callable[[T], Piece]]) -> Column[T]:
-    """A column of names. cell: what makes a cell of at most so many."""
+    """A column of names. cell: makes a cell of at most so many names."""
     *more, least = MOST_SPANS
     return forms(
         *(Column(head, cell(most), rank=rank) for rank, most in enumerate(more)), Column(head, cell(least))
@@ -65,7 +66,8 @@ def _as_many_as_fit(head: str, cell: Callable[[int], Callable[[T], Piece]]) -> C
 
 
 def sets(page: Page, guests: Sequence[GuestSpec]) -> None:
-    """Each availability or scale set as a table of its guests: update domains down, fault domains across."""
+    """Print each availability or scale set as a table of its guests: update domains down, fault domains
+    across."""
     members: dict[str, list[GuestSpec]] = {}
     for guest in guests:
         if guest.availability_set:
@@ -82,7 +84,7 @@ def sets(page: Page, guests: Sequence[GuestSpec]) -> None:
 
 
 def _set(page: Page, name: str, guests: Sequence[GuestSpec], most: int) -> int:
-    """One set; how many rows it took, at most `most`."""
+    """Print one set; the result is the number of its rows, at most `most`."""
     updates = sorted({guest.update_domain for guest in guests})
     faults = sorted({guest.fault_domain for guest in guests})
     counts = [counted(len(guests), "guest")]
@@ -108,7 +110,7 @@ def _set(page: Page, name: str, guests: Sequence[GuestSpec], most: int) -> int:
 
 
 def rollout(page: Page, plan: Plan) -> None:
-    """The waves in their order, and what has to hold between them; nothing without a rollout."""
+    """Print the waves in their order, and the gates between them; nothing without a rollout."""
     spec = plan.rollout
     if spec is None:
         return
@@ -134,7 +136,7 @@ def rollout(page: Page, plan: Plan) -> None:
 
 
 def _way(plan: Plan, spec: Rollout) -> str:
-    """How it goes through the fleet."""
+    """The order of the rollout in words."""
     order = (
         f"shuffled with seed {spec.seed}"
         if spec.seed is not None

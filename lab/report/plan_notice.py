@@ -1,4 +1,4 @@
-"""What a plan says of an announcement: the event, the notice, who listens, and what goes wrong on purpose."""
+"""A plan's announcement: the event, the notice, the handler, and deliberate faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH = 16  # of the labels
 
 
 def announcement(page: Page, plan: Plan) -> None:
-    """The announcement, in words; nothing when there is none."""
+    """Print the announcement in words; nothing when there is none."""
     spec = plan.cycle.announce
     if spec is None:
         return
@@ -64,7 +64,7 @@ def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, st
 
 
 def _scaled(spec: Announcement, service_ns: int) -> str:
-    """ "15 min (15 s here)": a span of the service's time, and what passes of ours."""
+    """ "15 min (15 s here)": a span of the service's time, and of real time."""
     spans_text = format_duration(service_ns)
     if spec.time_factor == 1:
         return spans_text
@@ -84,7 +84,7 @@ def _faults(spec: Announcement) -> Iterator[str]:
 
 
 def longest_notice_ns(cycle: CycleSpec) -> int:
-    """How long a cycle may wait for its guests' approval at most, in real time."""
+    """The longest time for which a cycle may wait for its guests' approval, in real time."""
     spec = cycle.announce
     if spec is None or not spec.handler:  # nobody asks, so nobody waits
         return 0
@@ -93,7 +93,7 @@ def longest_notice_ns(cycle: CycleSpec) -> int:
 
 
 def expected(asked: NoticeExpectations) -> str:
-    """What has to become of the announcement, in words; "" when nothing is asked."""
+    """The announcement's expected course, in words; "" without expectations."""
     low, high = asked.at_least_ns, asked.at_most_ns
     parts = [
         _yes(asked.acknowledged, "acknowledged by a guest", "acknowledged by none"),

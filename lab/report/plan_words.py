@@ -1,4 +1,4 @@
-"""What a plan says in words: methods, patches, predictions and the steps of a cycle."""
+"""The texts of a plan: methods, patches, predictions and the steps of a cycle."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ _CLOCKS = {
 
 @dataclass(frozen=True)
 class PlanStep:
-    """One of a cycle's steps. by: what the text depends on, to tell it from other cells' texts."""
+    """One of a cycle's steps. by: the value that its text depends on, to distinguish it from other cells'
+    texts."""
 
     name: str
     length: str
@@ -83,7 +84,7 @@ def _frozen(cycle: CycleSpec) -> str:
 
 
 def patched(patch: Patch) -> tuple[str, str]:
-    """How long a patch takes at most, and what it is, with its class."""
+    """The longest duration of a patch, and its description with its class."""
     at_most = f"≤ {format_duration(patch.longest_ns)}" if patch.longest_ns else ""
     if isinstance(patch, HoldPatch):
         at_most = format_duration(patch.duration_ns)
@@ -91,7 +92,7 @@ def patched(patch: Patch) -> tuple[str, str]:
 
 
 def predicted(cell: Cell, fault: TimeFault | None = None) -> str:
-    """What the method's and the mechanism's own rules say will be seen. fault: of the NTP server."""
+    """The predictions of the method's and the mechanism's rules. fault: that of the NTP server."""
     predicted = cell.cycle.method.predicts
     clocks = _CLOCKS[predicted.regime] + (", all but BOOTTIME" if predicted.boottime_counts else "")
     return f"{clocks}; time {predicted.wall_clock}; {_repaired(cell, predicted.wall_clock, fault)}"
@@ -123,14 +124,14 @@ def _repaired(cell: Cell, wall: WallClock, fault: TimeFault | None) -> str:
 
 
 def _narrowest(cell: Cell) -> str:
-    """The clocksource that is the first to begin anew, of those that the guests' kernel options ask for."""
+    """The clocksource that wraps first, of those that the guests' kernel options select."""
     asked = [chosen(guest.kernel_options) for guest in cell.guests]
     known = {name: limit for name in asked if (limit := limit_ns(name)) is not None}
     return min(known, key=lambda name: known[name], default="")
 
 
 def _lost(cell: Cell, pause: Interval) -> Interval | None:
-    """What clocks lose that run on through the pause. Which kernel will run is not known yet."""
+    """What clocks that run on through the pause lose. The kernel's version is not known yet."""
     name = _narrowest(cell)
     return lost(name, pause) if name else None
 

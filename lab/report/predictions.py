@@ -1,4 +1,4 @@
-"""What each freeze method's rules predict, beside what was measured."""
+"""The predictions of freeze methods beside the measurements."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _MARKS: dict[bool | None, Piece] = {
 
 
 def of_method(cycle: CycleRecord) -> list[Predicted]:
-    """What the freeze method's rules say. What the resync mechanism's say stands beside its curve."""
+    """The predictions of the freeze method. Those of the resync mechanism are beside its curve."""
     return [one for one in cycle.predictions if one.claim not in CLAIMS]
 
 
 def _cycles(run: Run) -> dict[str, list[CycleRecord]]:
-    """By method, without control cycles."""
+    """The cycles of each method, without control cycles."""
     found: dict[str, list[CycleRecord]] = {}
     for guest in run.guests:
         for cycle in guest.cycles:
@@ -32,12 +32,12 @@ def _cycles(run: Run) -> dict[str, list[CycleRecord]]:
 
 
 def _worst(given: Sequence[Predicted]) -> Predicted:
-    """The one that tells most: a contradiction, then what is undecided."""
+    """The most important prediction: a contradiction, else an undecided one."""
     return min(given, key=lambda one: (False, None, True).index(one.agrees))
 
 
 def show_predictions(page: Page, run: Run) -> None:
-    """A table when the run has several methods; otherwise nothing: surprises are told anyway."""
+    """Print a table when the run has several methods; otherwise nothing, as surprises are printed anyway."""
     methods = _cycles(run)
     if len(methods) < 2:
         return

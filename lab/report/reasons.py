@@ -1,4 +1,4 @@
-"""Why it is not passed, one line for each reason, and what was not expected though it passed."""
+"""Why a run has not passed, one line for each reason, and surprises of a run that has."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _OF_THE_RUN = (
     AS_PREDICTED,
     HANDLER,
 )
-"""Metrics whose reasons speak for themselves."""
+"""Metrics whose reasons need no further context."""
 
 _CLAIM = re.compile(r"claims ± ([0-9.]+) ms")
 NOTABLE_NS = 10 * NS_PER_MS
-"""An offset before the freeze, or an overshoot, that is worth a line."""
+"""The least offset before the freeze, or overshoot, that gets a line."""
 
 
 @dataclass
 class _Reason:
-    """Findings that say the same, but for their numbers. first: the text of the first one."""
+    """Findings that differ only in their numbers. first: the text of the first one."""
 
     label: str
     style: str
@@ -66,12 +66,12 @@ _QUANTITY = re.compile(r"(?:[+-]?[0-9][0-9.,\u00a0]*(?:[ \u00a0](?:ns|µs|ms|s|m
 
 
 def _shape(text: str) -> str:
-    """A text without its numbers and their units: what makes two reasons the same."""
+    """A text without its numbers and their units: the key by which reasons are combined."""
     return _QUANTITY.sub("#", text)
 
 
 def _who(run: Run, reason: _Reason) -> str:
-    """ "web-0, cycles 3, 7-9"; only what tells something apart in this run."""
+    """ "web-0, cycles 3, 7-9"; only as much as is needed to identify it in this run."""
     guests = [name for name in reason.cycles if name]
     known = {guest.name for guest in run.guests}
     parts = []
@@ -126,7 +126,7 @@ def _text(finding: Finding) -> str:
 
 
 def surprises(run: Run) -> list[_Reason]:
-    """What went otherwise than the mechanism's own rules say, whether or not it was expected to."""
+    """Results that contradict the mechanism's own rules, whether or not they were expected."""
     found: dict[tuple[str, str], _Reason] = {}
     failed = {
         (f.cell, f.guest, f.cycle)
@@ -196,7 +196,7 @@ def _unpredicted(cycle: CycleRecord) -> Iterator[str]:
 
 
 def show_reasons(page: Page, run: Run) -> None:
-    """Failed first, then inconclusive, then the surprises."""
+    """Print the reasons: failed ones first, then inconclusive ones, then surprises."""
     reported: Sequence[_Reason] = [*_reasons(run), *surprises(run)]
     if not reported:
         return

@@ -1,7 +1,7 @@
 """The one table of a matrix over resync mechanisms: predicted, measured, verdict, a row for each cell.
 
-Rows are grouped by mechanism, both in the order of the playbook. Pauses at which nothing had to be repaired,
-as predicted, share a row: three times "right" is said once.
+Rows are grouped by mechanism; both are in the order of the playbook. Pauses after which nothing had to be
+corrected, as predicted, share a row.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ MOST_ROWS = 120
 
 @dataclass
 class _Row:
-    """One cell, or several that say the same. cycle: the one that tells most; alike: how many of its cycles
-    say the same kind of thing. watch: whether to say for how long each was watched. every: the cells are all
-    that the mechanism and the method have."""
+    """One cell, or several with the same result. cycle: the most important one; alike: the number of cycles
+    with the same kind of result. watch: print the length of each watch. every: these are all cells of the
+    mechanism and the method."""
 
     cell: CellRecord
     cycles: list[CycleRecord]
@@ -64,7 +64,7 @@ class _Row:
 
     @property
     def pauses(self) -> str:
-        """ "3 s"; of several cells "0.5, 3 s" or "all"."""
+        """ "3 s"; for several cells "0.5, 3 s" or "all"."""
         if self.every and len(self.cells) > 1:
             return "all"
         texts = list(dict.fromkeys(_pause(cell) for cell in self.cells))
@@ -79,7 +79,7 @@ class _Row:
         return ", ".join(sorted(lengths)) or NONE
 
     def verdict(self, longest: int) -> Piece:
-        """Cut to its first word when it is longer than `longest`."""
+        """The verdict, cut to its first word when it is longer than `longest`."""
         if self.cycle is None or self.cycle.resync is None:
             word = "refused" if self.cell.refused else "not measured" if self.cycles else "not run"
             return word, "yellow"
@@ -123,7 +123,7 @@ def _rank(row: _Row) -> int:
 
 
 def _pause(cell: CellRecord) -> str:
-    """As asked for; measured, when the playbook does not vary it."""
+    """The pause as requested, or as measured when the playbook does not vary it."""
     try:
         return format_duration(parse_duration(cell.values[HOLD])).replace("500 ms", "0.5 s")
     except (KeyError, ValueError):
@@ -131,12 +131,12 @@ def _pause(cell: CellRecord) -> str:
 
 
 def is_resync_matrix(run: Run) -> bool:
-    """Whether the run's cells are about how clocks come back."""
+    """True when the run's cells vary the resync mechanism."""
     return any(RESYNC in cell.values for cell in run.cells)
 
 
 def _watched(run: Run) -> int | None:
-    """For how long all cycles were watched; None when not all alike, to a tenth."""
+    """The common length of all watches; None when they differ by more than a tenth."""
     lengths = [
         watched_ns(c.resync) for cell in run.cells for c in cycles_of(run, cell) if c.resync is not None
     ]
@@ -144,7 +144,7 @@ def _watched(run: Run) -> int | None:
 
 
 def _groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
-    """By mechanism."""
+    """The rows of each mechanism."""
     found: dict[str, list[_Row]] = {}
     for row in rows:
         found.setdefault(row.cell.resync, []).append(row)
@@ -152,7 +152,7 @@ def _groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
 
 
 def _shown(page: Page, rows: Sequence[_Row]) -> list[_Row]:
-    """Those that tell most, in their order."""
+    """The most important rows, in their order."""
     if len(rows) <= MOST_ROWS:
         return list(rows)
     page.parts([f"the {MOST_ROWS} most important of {counted(len(rows), 'cell')}"], "dim")
@@ -161,7 +161,8 @@ def _shown(page: Page, rows: Sequence[_Row]) -> list[_Row]:
 
 
 def _folded(rows: Sequence[_Row]) -> Iterator[_Row]:
-    """Neighbours that differ in the pause alone, where nothing was to be repaired and nothing was, as one."""
+    """The rows, with neighbours combined that differ only in the pause and had nothing to correct, as
+    predicted."""
     for key, group in groupby(rows, key=lambda row: _same(row) or id(row)):
         alike = list(group)
         if isinstance(key, int) or len(alike) == 1:
@@ -175,7 +176,7 @@ def _folded(rows: Sequence[_Row]) -> Iterator[_Row]:
 
 
 def _same(row: _Row) -> tuple[object, ...] | None:
-    """What rows have to have in common to become one; None: this one stands for itself."""
+    """The key of rows that can be combined; None for a row that cannot."""
     resync = row.cycle.resync if row.cycle is not None else None
     forecast = resync.forecast if resync is not None else None
     if (
@@ -191,12 +192,13 @@ def _same(row: _Row) -> tuple[object, ...] | None:
 
 
 def _others(cell: CellRecord) -> str:
-    """The values of the axes that have no column of their own."""
+    """The values of axes without a column."""
     return " ".join(v for axis, v in cell.values.items() if axis not in (RESYNC, HOLD, METHOD))
 
 
 def _columns(run: Run, page: Page, measured_head: str) -> list[Column[_Row]]:
-    """All of them where there is no terminal. On one, without those that say the same in every row."""
+    """The columns: all of them without a terminal; on a terminal, without those that have the same value in
+    every row."""
     plain, cells = page.plain, run.cells
     regimes = {c.regime for cell in cells for c in cycles_of(run, cell) if c.pause is not None}
     made = [
@@ -241,7 +243,8 @@ def _several_methods(run: Run) -> bool:
 
 
 def show_resync_table(page: Page, run: Run) -> None:
-    """On a terminal a line above each mechanism's rows says what it is; elsewhere every row says it all."""
+    """Print the table. On a terminal a line above each mechanism's rows describes it; elsewhere every row is
+    complete."""
     watched = _watched(run)
     every_row = [_Row(cell, cycles_of(run, cell), watched is None) for cell in run.cells]
     groups = _groups(_shown(page, every_row))
@@ -266,7 +269,7 @@ def show_resync_table(page: Page, run: Run) -> None:
 
 
 def _count(page: Page, rows: Sequence[_Row]) -> None:
-    """How many cells came to what: those to be looked at first."""
+    """Print the number of cells with each result, the most important ones first."""
     counts: dict[Piece, int] = {}
     for row in sorted(rows, key=_rank):
         _, style = row.verdict(1 << 16)

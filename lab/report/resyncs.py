@@ -1,4 +1,4 @@
-"""A resync in few words: what was predicted, what was measured, and how the two stand to each other."""
+"""Short texts of a resync: forecast, measurement and verdict."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from lab.report.numbers import interval
 from lab.report.table import Piece
 
 TOLERANCE_NS = 100 * NS_PER_MS
-"""What "in time" means where the record does not say (core.plan.Expectations)."""
+"""The tolerance of "in time" where the record has none (core.plan.Expectations)."""
 
 NONE = "–"
 _WORDS = {"step": "step", "slew": "slew", "step and slew": "step + slew"}
 
 AS_PREDICTED: Piece = ("as predicted", "green")
 NOT_YET = "not yet"
-"""How the verdict begins on what was not watched for long enough: nothing of it is green."""
+"""The beginning of the verdict when the watch was too short; it is never green."""
 
 
 def in_a_word(verdict: str) -> str:
@@ -37,7 +37,7 @@ def in_a_word(verdict: str) -> str:
 
 
 def verdict(forecast: ForecastRecord | None) -> Piece:
-    """In the words of the comparison. Only what certainly came as predicted is green."""
+    """The verdict of the comparison. It is green only when everything certainly happened as predicted."""
     if forecast is None:
         return "not predicted", "dim"
     if forecast.agrees is True:
@@ -50,7 +50,7 @@ def verdict(forecast: ForecastRecord | None) -> Piece:
 
 
 def rank(forecast: ForecastRecord | None) -> int:
-    """0 is what has to be looked at first: a surprise, then what is open, what is not over, what agrees."""
+    """The rank of a verdict, most important first: a surprise, undecided, not yet, agreement."""
     if forecast is None:
         return 1
     if forecast.agrees is not None:
@@ -66,7 +66,7 @@ def side(value_ns: int) -> str:
 
 
 def place(where: Interval) -> str:
-    """Where a predicted offset lies: "3 s behind", "0–1 s behind", "± 20 ms"."""
+    """A predicted offset: "3 s behind", "0–1 s behind", "± 20 ms"."""
     low, high = where.low_ns, where.high_ns
     if low != -high and abs(low + high) >= 20 * (high - low):
         return f"{format_rough((low + high) // 2)} {'behind' if low < 0 else 'ahead'}"
@@ -82,7 +82,7 @@ def place(where: Interval) -> str:
 
 
 def _span(low: str, high: str) -> str:
-    """ "0–1 s", "0.4 s–2 min"; a zero takes the other's unit."""
+    """ "0–1 s", "0.4 s–2 min"; a zero has the unit of the other bound."""
     (number, unit), (_, other) = low.split(" ", 1), high.rsplit(" ", 1)
     return f"{number if unit == other or number == '0' else low}–{high}"
 
@@ -110,7 +110,7 @@ def predicted(resync: ResyncRecord) -> str:
 
 
 def _either(mechanism: str) -> str:
-    """Of what is repaired in one of several ways."""
+    """The text for a mechanism that corrects in one of several ways."""
     daemon = mechanism in list(ResyncMechanism) and ResyncMechanism(mechanism).is_daemon
     return "step or slew" if daemon else "repaired"
 
@@ -127,13 +127,13 @@ def _when(within: Interval | None, resync: ResyncRecord) -> str:
 
 
 def watched_ns(resync: ResyncRecord) -> int:
-    """How long after the resume the last look was."""
+    """The time from the resume to the last reading."""
     return resync.curve[-1].at_ns if resync.curve else 0
 
 
 def out_again_ns(resync: ResyncRecord) -> int | None:
-    """When it was last seen certainly out of tolerance, after it had been in time for as long as was asked
-    for; None when it stayed."""
+    """The last time at which the clock was certainly out of tolerance after it had been in time for the
+    required time; None when it stayed in time."""
     tolerance, since = resync.tolerance_ns or TOLERANCE_NS, resync.time_ns
     if since is None:
         return None
@@ -143,7 +143,7 @@ def out_again_ns(resync: ResyncRecord) -> int | None:
 
 
 def measured(cycle: CycleRecord, after: bool = True) -> Piece:
-    """ "step 21 ms → -0.1 ± 0.3 ms", "3.0 s behind after 20 s". after: tell how long it was watched for."""
+    """ "step 21 ms → -0.1 ± 0.3 ms", "3.0 s behind after 20 s". after: print the length of the watch."""
     resync, final = cycle.resync, cycle.offset.final
     if resync is None or final is None:
         return "not measured", "yellow"
@@ -161,11 +161,11 @@ def measured(cycle: CycleRecord, after: bool = True) -> Piece:
 
 
 def _after(ns: int) -> str:
-    """The first instant seen in time, rounded up."""
+    """The first instant in time, rounded up."""
     return format_at_latest(ns, coarse=True) if ns > NS_PER_S else format_at_latest(ns)
 
 
 def right_within(cycles: Sequence[CycleRecord]) -> str:
-    """Clocks that were right all along: "right, within 0.9 ms"."""
+    """The text for clocks that were right throughout: "right, within 0.9 ms"."""
     ends = [max(-c.offset.final.low_ns, c.offset.final.high_ns) for c in cycles if c.offset.final is not None]
     return f"right, within {format_ms(max(ends), UP)} ms"

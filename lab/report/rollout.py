@@ -1,4 +1,4 @@
-"""A rollout: a row for each wave, where it stands, and the proof that it went one domain at a time."""
+"""A rollout: a row for each wave, its progress, and the proof that domains were down one at a time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _pause(wave: WaveRecord) -> Piece:
 
 
 def _skew(wave: WaveRecord) -> Piece:
-    """The largest of its domains', at most, of the stop and of the resume."""
+    """The largest skew of its domains, upper bound, of the stop and of the resume."""
     pairs = [(d.stop_skew, d.resume_skew) for d in wave.domains if d.stop_skew or d.resume_skew]
     stops = [stop.high_ns for stop, _ in pairs if stop is not None]
     resumes = [resume.high_ns for _, resume in pairs if resume is not None]
@@ -76,7 +76,7 @@ def _outcome(wave: WaveRecord) -> Piece:
 
 
 def _columns(waves: Sequence[WaveRecord], rollout: RolloutRecord) -> list[Column[WaveRecord]]:
-    """Without those that are empty in all waves."""
+    """The columns, without those that are empty in all waves."""
     by = rollout.by.replace("-", " ") + "s"
     domains = ((by, 4, 1), (by, 3, 2), ("domains", 3, 4), ("domains", 2, ALWAYS))
     columns = [
@@ -99,7 +99,7 @@ def _columns(waves: Sequence[WaveRecord], rollout: RolloutRecord) -> list[Column
 
 
 def show_rollouts(page: Page, run: Run) -> None:
-    """Every rollout, and the proof over all of them."""
+    """Print every rollout, and the proof over all of them."""
     for rollout in run.rollouts:
         page.blank()
         _show(page, run, rollout)
@@ -129,7 +129,7 @@ def _show(page: Page, run: Run, rollout: RolloutRecord) -> None:
 
 
 def _worth_showing(waves: Sequence[WaveRecord]) -> list[WaveRecord]:
-    """Waves that are not done or not passed, then the slowest; in their order."""
+    """The most important waves, in their order: those that are not done or not passed, then the slowest."""
 
     def key(wave: WaveRecord) -> tuple[bool, bool, int]:
         return (

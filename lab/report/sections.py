@@ -1,4 +1,4 @@
-"""What stands below the table: the budget, the closure, the resync curve, drift, statistics."""
+"""The sections below the table: budget, closure, resync curve, drift, statistics."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from lab.report.text import counted, names
 LEAST_PLOT = 64
 """A narrower page has no plot."""
 MOST_GUESTS = 4
-"""With more guests than this, only the one that stands out is told."""
+"""With more guests than this, only the most notable one is printed."""
 
 
 def show_details(page: Page, run: Run) -> None:
-    """All sections that the run has something for."""
+    """Print all sections for which the run has data."""
     rows = [row for row in rows_of(run) if row.cycle is not None and not row.cycle.control]
     paused = [row for row in rows if row.cycle is not None and row.cycle.frozen]
     cycles = [row.cycle for row in paused if row.cycle is not None]
@@ -59,7 +59,7 @@ def show_details(page: Page, run: Run) -> None:
 
 
 def _whose(run: Run, row: Row) -> str:
-    """Which row it is, as far as there are several."""
+    """The name of a row, as far as there are several."""
     parts = [row.guest.cell] if row.guest.cell else []
     parts += [row.guest.name] if len({guest.name for guest in run.guests}) > 1 else []
     if row.cycle is not None and any(len(guest.cycles) > 1 for guest in run.guests):
@@ -130,7 +130,8 @@ def _slowest(rows: Sequence[Row]) -> Row | None:
 
 
 def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
-    """One curve for each of a few guests, its slowest cycle; otherwise the slowest of all."""
+    """Print one curve for each of a few guests, that of its slowest cycle; for more guests that of the
+    slowest cycle of all."""
     groups = [list(rows)]
     if len(run.guests) <= MOST_GUESTS:
         groups = [[row for row in rows if row.guest.name == guest.name] for guest in run.guests]
@@ -158,7 +159,7 @@ def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
 
 
 def _alone(page: Page, cycle: CycleRecord, resync: ResyncRecord) -> None:
-    """The only cycle's curve, when it came within which distance, and what had been predicted."""
+    """Print the curve of a single cycle, the times at which it reached each distance, and the forecast."""
     if page.draws and page.width >= LEAST_PLOT:
         points, shown = _drawn(cycle, resync)
         show_curve(page, points, resync.steps or (), shown, resync.tolerance_ns or TOLERANCE_NS, LABEL)
@@ -181,7 +182,7 @@ def _reached(time: Interval | None) -> str:
 
 
 def _drawn(cycle: CycleRecord, resync: ResyncRecord) -> tuple[list[PointRecord], int]:
-    """What is drawn of a curve, the offset at the resume first, and until when."""
+    """The points of a curve that are drawn, the offset at the resume first, and the end of the plot."""
     first, watched = cycle.offset.at_resume, watched_ns(resync)
     start = [PointRecord(0, first.low_ns, first.high_ns)] if first else []
     shown = watched
@@ -191,7 +192,8 @@ def _drawn(cycle: CycleRecord, resync: ResyncRecord) -> tuple[list[PointRecord],
 
 
 def _steps(resync: ResyncRecord) -> str:
-    """ "one step of +6 001.9 ms", "4 steps, the largest of +6 001.9 ms"; "a step" when nobody counted."""
+    """ "one step of +6 001.9 ms", "4 steps, the largest of +6 001.9 ms"; "a step" when steps were not
+    counted."""
     largest = "" if resync.step_ns is None else f" of {format_step(resync.step_ns)}"
     count = len(resync.steps) if resync.steps else 0
     if count > 1:
@@ -224,7 +226,7 @@ def resync_line(page: Page, resync: ResyncRecord, cycle: CycleRecord) -> str:
 
 
 def _hull(given: Sequence[Drift]) -> Drift | None:
-    """What contains all of them. Its window is the shortest."""
+    """The hull of all drifts. Its window is the shortest one."""
     if not given:
         return None
     low, high = min(d.low for d in given), max(d.high for d in given)
@@ -276,7 +278,7 @@ def _noise(page: Page, run: Run) -> None:
 
 
 def show_statistics(page: Page, given: Sequence[Statistic]) -> None:
-    """Median, p95 and max with their 95 % limits; "–" where there are too few cycles for a limit."""
+    """Print median, p95 and max with their 95 % limits; "–" where there are too few cycles for a limit."""
     if not given:
         return
     page.blank()
@@ -295,7 +297,7 @@ def show_statistics(page: Page, given: Sequence[Statistic]) -> None:
 
 
 def _with_limits(head: str, of: Callable[[Statistic], Limits]) -> list[Column[Statistic]]:
-    """A quantile, and its limits beside it; then below it; then none."""
+    """The forms of a quantile's column: with limits beside it, with limits below it, without limits."""
     within = "95 % limits"
     return [
         forms(
@@ -313,7 +315,7 @@ def _with_limits(head: str, of: Callable[[Statistic], Limits]) -> list[Column[St
 
 
 def _clocksources(page: Page, run: Run) -> None:
-    """What the guests' clocks count by, before their first pause."""
+    """Print the guests' clocksources before their first pause."""
     known: dict[str, dict[str, None]] = {}
     for guest in run.guests:
         first = next((cycle.clocksource for cycle in guest.cycles if cycle.clocksource is not None), None)

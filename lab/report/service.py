@@ -1,4 +1,4 @@
-"""What `freezelab events` prints: a service that runs alone, what happens there, and its events."""
+"""Output of `freezelab events`: a service that runs alone, its log, and its events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STYLES = {
 
 
 class Log:
-    """One line for each thing that happens. What is refused again and again is told once a second."""
+    """Prints one line for each entry. Repeated refusals are printed once a second."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -83,8 +83,8 @@ def show_service(
     path: Callable[[str], Path],
     inside: Sequence[str] = (),
 ) -> None:
-    """How the service is reached. bound: address, port and guest of each listener. inside: guests that have
-    it at its usual address."""
+    """Print how to reach the service. bound: address, port and guest of each listener. inside: guests that
+    reach it at its usual address."""
     page.parts(
         [
             f"metadata service {name}" if name != "default" else "metadata service",

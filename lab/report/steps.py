@@ -1,5 +1,5 @@
-"""Where the pause goes: a table and a bar of its parts, for one cycle, or their medians over several; for a
-matrix the medians of each cell in a row."""
+"""The parts of the pause: a table with bars for one cycle, or the medians over several; for a matrix a row
+with the medians of each cell."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lab.report.table import ALWAYS, Column, Piece, T, Table, forms
 TITLE = "parts of the pause"
 BAR = 30
 LEAST_PARTS = 3
-"""The longest, which have columns of their own on any page."""
+"""The number of longest parts, which have columns of their own on any page."""
 LEAST_NS = NS_PER_MS // 10
-"""Time between two parts that is shorter than this is not worth a column."""
+"""The least time between two parts that gets a column."""
 
 CUT = 4
-"""A part this much longer than all the others together does not set the bar's scale: a patch of seconds
-would leave nothing to be seen of them."""
+"""A part that is longer than all others together by this factor does not determine the bars' scale: next to a
+patch of seconds they would not be visible."""
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -42,7 +42,7 @@ def fine_bar(page: Page, share: float, width: int) -> str:
 
 
 def _scale(lengths: Sequence[float]) -> float:
-    """The length that a full bar stands for."""
+    """The length of a full bar."""
     ordered = sorted(lengths)
     if len(ordered) > 1 and ordered[-1] > CUT * sum(ordered[:-1]) > 0:
         return ordered[-2]
@@ -50,7 +50,7 @@ def _scale(lengths: Sequence[float]) -> float:
 
 
 def _bars(page: Page, lengths: Sequence[float], of: Callable[[T], float | None]) -> list[Column[T]]:
-    """A column of bars, whose head says what a full one stands for; none where there is no terminal."""
+    """A column of bars, with the length of a full one in its head; none without a terminal."""
     scale = _scale(lengths)
 
     def cell(row: T) -> Piece:
@@ -61,7 +61,7 @@ def _bars(page: Page, lengths: Sequence[float], of: Callable[[T], float | None])
 
 
 def show_steps(page: Page, run: Run) -> None:
-    """Nothing when no guest was stopped."""
+    """Print the parts; nothing when no guest was stopped."""
     cycles = [c for guest in run.guests for c in guest.cycles if c.steps and not c.control]
     if not cycles:
         return
@@ -87,7 +87,7 @@ def _length(step: StepRecord) -> str:
 
 
 def _one(page: Page, cycle: CycleRecord) -> None:
-    """One cycle's parts, in order, with the instants at which they begin."""
+    """Print one cycle's parts, in order, with their begins."""
     shown = [step for step in cycle.steps if step.name != "between" or step.length_ns >= LEAST_NS]
     last = cycle.steps[-1]
     whole = format_ms(last.at_ns + last.length_ns)
@@ -109,7 +109,7 @@ def _one(page: Page, cycle: CycleRecord) -> None:
 
 
 def _medians(page: Page, given: Sequence[Statistic]) -> None:
-    """Limits are worth more than bars, where there are any."""
+    """Print the medians. If there are limits, they are printed in place of bars."""
     limited = any(s.median.low is not None or s.median.high is not None for s in given)
     page.table(
         Table(
@@ -138,7 +138,7 @@ def _median(cycles: Sequence[CycleRecord], name: str) -> float | None:
 
 
 def _by_cell(page: Page, run: Run) -> None:
-    """The medians of each cell, in milliseconds; as lines where the table is too wide."""
+    """Print the medians of each cell, in milliseconds; as lines if the table is too wide."""
     cells = [
         (cell, [c for g in run.guests if g.cell == cell.id for c in g.cycles if c.steps and not c.control])
         for cell in run.cells
@@ -167,14 +167,14 @@ def _by_cell(page: Page, run: Run) -> None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Medians of the parts of each cell's pauses, by cell and name; ns."""
+    """The medians of the parts of each cell's pauses, by cell and name; nanoseconds."""
 
     cells: Sequence[str]
     names: Sequence[str]
     medians: Mapping[tuple[str, str], float]
 
     def across(self, ranks: Mapping[str, float] = MappingProxyType({})) -> Table[str]:
-        """A row for each cell. ranks: of the parts."""
+        """A row for each cell. ranks: the ranks of the parts' columns."""
         return Table(
             [
                 Column(f"{TITLE}, ms", lambda cell: (cell, "bold")),
@@ -194,7 +194,7 @@ class _Parts:
         )
 
     def longest(self) -> Table[str]:
-        """A row for each cell; the parts that are shortest everywhere are the first to be put together."""
+        """A row for each cell; on narrow pages the shortest parts are combined first."""
         most = {n: max(v for (_, name), v in self.medians.items() if name == n) for n in self.names}
         order = sorted(self.names, key=lambda name: (most[name], -self.names.index(name)))
         ranks = {name: rank for rank, name in enumerate(order[:-LEAST_PARTS], 1)}
@@ -229,6 +229,6 @@ _ORDER = (
 
 
 def _in_time(order: Sequence[str] | dict[str, None]) -> list[str]:
-    """The parts in the order in which methods come to them; unknown ones beside the resume."""
+    """The parts in their usual order; unknown ones beside the resume."""
     known = {name: place for place, name in enumerate(_ORDER)}
     return sorted(order, key=lambda name: known.get(name, known["resume"]))

@@ -1,4 +1,4 @@
-"""What `freezelab image list` and `freezelab emulator list` print: a row for each thing in the cache."""
+"""Output of `freezelab image list` and `freezelab emulator list`: a row for each entry of the cache."""
 
 from __future__ import annotations
 

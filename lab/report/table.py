@@ -1,9 +1,9 @@
-"""Tables whose columns are ranked: on a page that is too narrow the lowest rank goes first.
+"""Tables with ranked columns: on a page that is too narrow the lowest rank is dropped first.
 
-A column is a head and a function that makes its cell of a row. A form of it that takes less room may follow
-(`narrower`): the column takes that form when its rank is reached, and is dropped when there is none.
-A gap between the columns has a rank as well. So a table is narrowed step by step, in the order of the ranks
-alone, until it fits; steps of the same rank are taken together.
+A column has a head and a function that makes its cell of a row. It may have a narrower form (`narrower`):
+when the column's rank is reached, it takes that form, or is dropped if there is none. A gap between the
+columns has a rank as well. So a table is narrowed step by step, in the order of the ranks alone, until it
+fits; steps of the same rank are taken together.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from lab.report.text import shortened
 Piece = tuple[str, str]
 """A text and its style."""
 T = TypeVar("T")
-"""What a row is made of."""
+"""The value of a row."""
 
 ALWAYS = inf
-"""The rank of what is never dropped."""
+"""The rank of columns that are never dropped."""
 GAP = 2
-"""The usual one."""
+"""The usual gap."""
 LEAST_CELL = 4
-"""Cells are not cut to fewer columns of the terminal."""
+"""The least width to which cells are cut, in columns of the terminal."""
 
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
     """head and cell: "\\n" breaks them, and the later lines of a cell are dim. right: flush right, for
-    numbers. rank: when it is given up. narrower: the form that follows it then."""
+    numbers. rank: when it is dropped. narrower: the form that replaces it then."""
 
     head: str
     cell: Callable[[T], Piece]
@@ -44,7 +44,7 @@ class Column(Generic[T]):
 
 
 def forms(*given: Column[T]) -> Column[T]:
-    """The forms of one column, each to follow when the rank of the one before is reached."""
+    """A column with several forms; each replaces the one before when that one's rank is reached."""
     first, *rest = given
     return replace(first, narrower=forms(*rest)) if rest else first
 
@@ -60,8 +60,8 @@ class Table(Generic[T]):
     rest: Callable[[Sequence[Column[T]]], Column[T]] | None = None
 
     def fitted(self, width: int, words: Callable[[str], str]) -> Layout[T]:
-        """As much of the table as has room in `width` columns of the terminal; if nothing has, the narrowest,
-        which is wider. words: makes of a text what is printed."""
+        """The widest form of the table that fits in `width` columns of the terminal; if none does, the
+        narrowest. words: converts a text to what is printed."""
         made: dict[int, Layout[T]] = {}  # of each column alone: its cells are made once
 
         def alone(column: Column[T]) -> Layout[T]:
@@ -80,7 +80,7 @@ class Table(Generic[T]):
         return usual if layout.gap < GAP and usual.width <= width else layout
 
     def _ranks(self) -> list[float]:
-        """What is reached one after the other: at first nothing."""
+        """The ranks in the order in which they are reached; none at first."""
         found = {rank for rank in self.gaps.values() if rank < ALWAYS}
         for column in self.columns:
             form: Column[T] | None = column
@@ -91,7 +91,7 @@ class Table(Generic[T]):
 
 
 def _form(column: Column[T], reached: float) -> Column[T] | None:
-    """What a column is once `reached` is; None: it is dropped."""
+    """The form of a column after rank `reached`; None: it is dropped."""
     form: Column[T] | None = column
     while form is not None and form.rank <= reached:
         form = form.narrower
@@ -100,8 +100,7 @@ def _form(column: Column[T], reached: float) -> Column[T] | None:
 
 @dataclass(frozen=True)
 class Layout(Generic[T]):
-    """A table in the form in which it is printed. heads and cells: as they are printed, a list of cells for
-    each row."""
+    """A table as it is printed. heads, cells: the printed texts, a list of cells for each row."""
 
     columns: Sequence[Column[T]]
     heads: Sequence[str]
@@ -119,7 +118,7 @@ class Layout(Generic[T]):
 
     @classmethod
     def beside(cls, parts: Sequence[Layout[T]], gap: int) -> Layout[T]:
-        """Layouts of the same rows, beside each other."""
+        """Layouts of the same rows, side by side."""
         return cls(
             [column for part in parts for column in part.columns],
             [head for part in parts for head in part.heads],
@@ -133,7 +132,7 @@ class Layout(Generic[T]):
         return sum(self.widths) + self.gap * (len(self.widths) - 1)
 
     def cut(self, width: int) -> Layout[T]:
-        """With cells that are cut until all of it fits, or nothing can be cut any more."""
+        """The layout with cells cut until it fits, or until nothing more can be cut."""
         if self.width <= width:
             return self
         most, room = max(self.widths), width - self.gap * (len(self.widths) - 1)
@@ -144,7 +143,7 @@ class Layout(Generic[T]):
         return replace(self, heads=heads, cells=cells, widths=_widths(heads, cells))
 
     def head(self) -> list[list[Piece]]:
-        """The lines of the heads; none when no column has one."""
+        """The lines of the heads; none if no column has one."""
         if not any(self.heads):
             return []
         split = [head.split("\n") for head in self.heads]
@@ -164,7 +163,7 @@ class Layout(Generic[T]):
         ]
 
     def lines(self) -> list[list[Piece]]:
-        """All of it, each line as its pieces."""
+        """All lines, each as its pieces."""
         return [*self.head(), *(line for number in range(len(self.cells)) for line in self.row(number))]
 
     def _line(self, cells: Sequence[Piece]) -> list[Piece]:

@@ -1,7 +1,7 @@
-"""The report of a run on a terminal, or as plain lines where there is none.
+"""The report of a run, for a terminal or as plain lines.
 
-Top to bottom: what was done and where, the table, what stands behind its numbers, why something is
-not passed, and as the last line the verdict.
+From top to bottom: the run and its host, the table, details of its numbers, why something has not passed, and
+the verdict as the last line.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from lab.report.text import clean, cleaned, counted
 
 class _Stdout(Console):
     def on_broken_pipe(self) -> None:
-        """`| head` has read enough: the rest goes nowhere, and the exit code stays the verdict's. rich
-        would exit with 1, which means that the run failed."""
+        """Discard the rest of the output after `| head` has closed the pipe, and keep the verdict's exit
+        code. rich would exit with 1, which means that the run failed."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def stdout_console() -> Console:
-    """Where results go: colours and drawing only on a terminal, and only as NO_COLOR allows."""
+    """The console for results: colours and drawing only on a terminal, and only as NO_COLOR allows."""
     return _Stdout(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def render(run: Run, console: Console, folder: Path | None = None) -> None:
-    """Print the report of `run`. folder: where its history is, to be named below it."""
+    """Print the report of `run`. folder: the place of its history, printed below it."""
     run = cleaned(run)
     page = Page(console)
     _interruption(page, run)
@@ -118,7 +118,7 @@ def _header(page: Page, run: Run) -> None:
 
 
 def _cells_header(page: Page, run: Run, cycles: int) -> None:
-    """What all cells have in common is told here."""
+    """Print the common facts of all cells."""
     page.parts(
         [
             run.playbook.name,

@@ -1,8 +1,8 @@
-"""Text that is safe to show: without control characters, wrapped only where it may be, and in the
-characters that the output can carry.
+"""Text that is safe to print: without control characters, wrapped only where allowed, and in characters that
+the output supports.
 
-What guests, playbooks and host programs say goes through `cleaned` once, before anything is laid
-out; nothing of it is ever parsed as rich's markup.
+Texts of guests, playbooks and host programs pass `cleaned` once, before the layout, and are never parsed as
+rich's markup.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _UNITS = r"(?:ns|µs|ms|s|min|h|ppm|%|MiB|GiB)\b"
 
 
 def clean(text: str) -> str:
-    """`text` on one line, without what could move a cursor, reorder the line or break XML: control,
-    format (bidirectional, zero-width), surrogate and unassigned characters."""
+    """`text` on one line, without characters that could move a cursor, reorder the line or break XML:
+    control, format (bidirectional, zero-width), surrogate and unassigned characters."""
     chars = []
     for char in text:
         category = unicodedata.category(char)
@@ -69,12 +69,12 @@ def bare(text: str) -> str:
 
 
 def ascii_only(text: str) -> str:
-    """`text` for an output that carries ASCII alone."""
+    """`text` for an output that supports only ASCII."""
     return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` cells, broken at ordinary spaces; a longer word is cut up."""
+    """`text` in lines of at most `width` cells, broken at ordinary spaces; a longer word is divided."""
     width = max(1, width)
     lines: list[str] = []
     line = ""
@@ -94,7 +94,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def _head(word: str, width: int) -> str:
-    """The longest beginning of `word` that fits; at least one character, so that this ends."""
+    """The longest beginning of `word` that fits; at least one character, so that wrapping terminates."""
     used = 0
     for index, char in enumerate(word):
         used += cell_len(char)

@@ -1,4 +1,4 @@
-"""What owns guests and runs, below the command line: it puts the parts together, and writes to no terminal.
+"""Guests and runs, below the command line: combines the other parts, and writes to no terminal.
 
 A run:
 - `run`: from a plan to its verdict. `cells`: a plan's cells, one after another.

@@ -1,5 +1,5 @@
-"""What guests are told before a freeze, put together: the metadata service, the way to it from inside each
-guest, and the programs in the guests that listen."""
+"""Sets up the announcements of a cell: the metadata service, its connection into each guest, and the handlers
+in the guests."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from lab.session.parallel import enter_together
 from lab.session.paths import made
 
 ENABLED_WITHIN_NS = 60 * NS_PER_S
-"""How long a handler may take to ask for the first time."""
+"""The longest time until a handler's first request."""
 
 LOOK_NS = 20 * NS_PER_MS
 
 
 def ssh_of(probe: GuestProbe) -> SSH:
-    """The guest's connection; a lost one is replaced."""
+    """The guest's SSH connection; a lost one is replaced."""
     return probe.ssh
 
 
 def _current_of(probe: GuestProbe) -> SSH | None:
-    """The same as it is, for a thread of its own."""
+    """The guest's present SSH connection, for another thread."""
     return probe.current
 
 
@@ -50,8 +50,8 @@ def _removed(folder: Path) -> None:
 
 
 class CellMetadataService:
-    """A metadata service for the guests of a cell, as long as `stack` is not left. cell: its id. log_folder:
-    the run's own; folder: for the service's sockets, with a short path. public_key: the line of who may log
+    """A metadata service for the guests of a cell, until `stack` is left. cell: its id. log_folder: the run's
+    own; folder: for the service's sockets, with a short path. public_key: the line of the key that may log
     in."""
 
     def __init__(
@@ -79,8 +79,8 @@ class CellMetadataService:
         stack: ExitStack,
         call_off: Callable[[], None],
     ) -> Announcer:
-        """Have it run, and its handlers heard. call_off: ends all waiting for the guests. GuestError when a
-        guest cannot reach it, or a handler does not ask."""
+        """Start the service and the handlers, and wait for their first requests. call_off: ends all waiting
+        for the guests. GuestError when a guest cannot reach it, or a handler sends no request."""
         self._view.phase("metadata service")
         instances = [self._about(guest, spec) for guest in guests]
         stack.callback(_removed, made(self._folder))
@@ -101,15 +101,14 @@ class CellMetadataService:
         return service.announcer
 
     def booted(self, guest: str) -> None:
-        """Its handler runs again after a reboot, as a service of the guest's own would. GuestError when it
-        does not."""
+        """Start the guest's handler again after a reboot, as a service of the guest itself would start.
+        GuestError when that fails."""
         if handler := self._handlers.get(guest):
             handler.start()
             self._reported.discard(guest)
 
     def handler_end(self, guest: str) -> HandlerEnd | None:
-        """How the guest's handler has ended, None while it runs. GuestError when the guest does not
-        answer."""
+        """The end of the guest's handler; None while it runs. GuestError when the guest does not answer."""
         handler = self._handlers.get(guest)
         end = handler.look() if handler is not None else None
         if end is not None and guest not in self._reported:
@@ -118,7 +117,7 @@ class CellMetadataService:
         return end
 
     def _farewell(self, service: MetadataService, forwards: Sequence[MetadataForward]) -> None:
-        """What was wrong in the end. Handlers are closed by now."""
+        """Report errors of the service at its end. Handlers are closed by then."""
         for name, handler in self._handlers.items():
             if handler.end is not None and name not in self._reported:
                 self._view.note(f"the handler in guest {name} {handler.end.text}")

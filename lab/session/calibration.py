@@ -1,4 +1,4 @@
-"""How exact the lab is on this machine: HOME/calibration.json, which later runs quote. `freezelab calibrate`
+"""The stored calibration of this host: HOME/calibration.json, which later runs quote. `freezelab calibrate`
 makes it (calibration_run)."""
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from lab.record.rebuild import observations_of, plan_of
 SCHEMA = "freezelab.calibration/1"
 COMMAND = "freezelab calibrate"
 CYCLES = 30
-"""So many pauses make a calibration that is not rough."""
+"""The least number of pauses of a calibration that is not rough."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A calibration as it is on disk. made_real_ns: the host's REALTIME when it was made. figures: those of
-    core.calibration, as JSON. summary: what a run's record quotes, without `stale` and `rough`. load, cpus:
-    of the host while it was made."""
+    """A calibration on disk. made_real_ns: the host's REALTIME when it was made. figures: those of
+    core.calibration, as JSON. summary: the part that a run's record quotes, without `stale` and `rough`.
+    load, cpus: those of the host while it was made."""
 
     made: str
     made_real_ns: int
@@ -46,12 +46,12 @@ class Saved:
 
     @property
     def busy(self) -> bool:
-        """The host had more to do than its CPUs can: so exact is the lab on a busy machine."""
+        """True when the host's load exceeded its CPUs: the figures are then those of a busy host."""
         return self.load > self.cpus > 0
 
     @property
     def rough(self) -> str:
-        """Why its figures are less than this machine can have, "" when they are not."""
+        """Why its figures are less exact than possible on this host, "" when they are not."""
         count = self.figures["all"]["count"] + self.figures["all"]["lost"]
         few = f"only {count} of {CYCLES} pauses" if count < CYCLES else ""
         busy = f"measured at a load of {self.load:.1f} on {self.cpus} CPUs" if self.busy else ""
@@ -59,8 +59,8 @@ class Saved:
 
 
 def store(home: Path, saved: Saved) -> str:
-    """Have it be this machine's calibration, unless it is rough and the one that is there is not. Why it is
-    not, "" when it is."""
+    """Store a calibration, unless it is rough and the stored one is not. The result: the reason for not
+    storing it, "" when it was stored."""
     try:
         standing = load(home)
     except RecordError:
@@ -72,7 +72,8 @@ def store(home: Path, saved: Saved) -> str:
 
 
 def forget(home: Path) -> str:
-    """Remove the last calibration, readable or not; what is told. UsageError when there is none."""
+    """Remove the stored calibration, readable or not; the result is a line for the user. UsageError when
+    there is none."""
     try:
         _path(home).unlink()
     except FileNotFoundError:
@@ -83,7 +84,7 @@ def forget(home: Path) -> str:
 
 
 def judged(history: History, seed: int = 0) -> Saved:
-    """A calibration run's history, judged. GuestError when no pause could be measured."""
+    """The calibration from a calibration run's history. GuestError when no pause could be measured."""
     figures = figures_of(history)
     if figures is None:
         hint = f"freezelab report {history.start.id}"
@@ -117,13 +118,13 @@ def judged(history: History, seed: int = 0) -> Saved:
 
 
 def figures_of(history: History) -> Figures | None:
-    """The calibration as a function of a run's history."""
+    """The figures as a function of a run's history."""
     cells = cells_of(plan_of(history))
     return calibrate([(cells[obs.cell].cycle.patch.shortest_ns, obs) for obs in observations_of(history)])
 
 
 def as_data(figures: Figures) -> dict[str, Any]:
-    """The figures as JSON has them."""
+    """The figures as JSON values."""
 
     def accuracy(given: Any) -> dict[str, Any]:
         return {**asdict(given), "coverage": given.coverage, "spread_ns": given.spread_ns}
@@ -140,12 +141,12 @@ def as_data(figures: Figures) -> dict[str, Any]:
 
 
 def machine_of(host: Host) -> CalibratedMachine:
-    """The machine that a run's record tells of, which is this one."""
+    """The host of a run's record."""
     return CalibratedMachine(_machine_id(), host.cpu, host.kernel, host.qemu, host.accelerator)
 
 
 def machine_now(saved: Saved) -> CalibratedMachine:
-    """This machine, as far as it can be told without a hypervisor; of the accelerator, nothing."""
+    """This host, as far as it is known without a hypervisor; its accelerator is ""."""
     facts, emulator = host_facts.look(), emulators.system()
     try:
         qemu = emulators.version(emulator).split()[0] if emulator is not None else ""
@@ -155,13 +156,13 @@ def machine_now(saved: Saved) -> CalibratedMachine:
 
 
 def stale(saved: Saved, now: CalibratedMachine) -> str:
-    """Why it does not hold now; "" when it does."""
+    """Why it is not valid now; "" when it is."""
     return stale_why(saved.made_real_ns, saved.machine, time.time_ns(), now)
 
 
 def for_record(home: Path, host: Host) -> dict[str, Any] | None:
-    """What a run's record quotes, as lab.record.model.Calibration has it; None when there is none that can be
-    read. host: as running.host_of makes it."""
+    """The calibration for a run's record, in the form of lab.record.model.Calibration; None without a
+    readable one. host: the result of session.run.host_of."""
     try:
         saved = load(home)
     except RecordError:
@@ -176,7 +177,7 @@ def for_record(home: Path, host: Host) -> dict[str, Any] | None:
 
 
 def load(home: Path) -> Saved | None:
-    """The last calibration; None when there is none. RecordError when its file is damaged."""
+    """The stored calibration; None when there is none. RecordError when its file is damaged."""
     path = _path(home)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -191,7 +192,8 @@ def load(home: Path) -> Saved | None:
 
 
 def exit_code(saved: Saved) -> int:
-    """failed when an interval does not hold the known pause, inconclusive when one could not be measured."""
+    """The exit code: failed when an interval does not contain the known pause, inconclusive when a pause
+    could not be measured."""
     everything = saved.figures["all"]
     if everything["met"] < everything["count"]:
         return Outcome.FAILED.exit_code
@@ -199,7 +201,7 @@ def exit_code(saved: Saved) -> int:
 
 
 def last(home: Path) -> Saved:
-    """The last calibration. UsageError when there is none."""
+    """The stored calibration. UsageError when there is none."""
     saved = load(home)
     if saved is None:
         raise UsageError("no calibration yet", where=str(home), hint=COMMAND)
@@ -207,7 +209,7 @@ def last(home: Path) -> Saved:
 
 
 def to_json(saved: Saved, stale_now: str) -> str:
-    """What --json prints: the file, whether it still holds, and why it is rough."""
+    """Output of --json: the file, whether it is still valid, and why it is rough."""
     return (
         json.dumps({"schema": SCHEMA, **asdict(saved), "stale": stale_now, "rough": saved.rough}, indent=1)
         + "\n"
@@ -219,7 +221,7 @@ def _path(home: Path) -> Path:
 
 
 def _write(home: Path, saved: Saved) -> None:
-    """Whole or not at all."""
+    """Write the file atomically."""
     path = _path(home)
     draft = path.with_name(f".{path.name}.new")
     draft.write_text(json.dumps({"schema": SCHEMA, **asdict(saved)}, indent=1) + "\n", encoding="utf-8")
@@ -227,7 +229,7 @@ def _write(home: Path, saved: Saved) -> None:
 
 
 def _machine_id() -> str:
-    """A digest: the id itself is to be kept to the machine (machine-id(5))."""
+    """A digest of the machine's id, which must not leave the machine itself (machine-id(5))."""
     try:
         text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""`freezelab calibrate`: how exact the lab is on this machine.
+"""`freezelab calibrate`: measures the lab's error on this host.
 
-An ordinary run with a plan of its own injects pauses of known length; the calibration is a function of that
-run's history (core.calibration), and is kept by `calibration`.
+An ordinary run with its own plan injects pauses of known length. The calibration is a function of that run's
+history (core.calibration); `calibration` stores it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ REPEAT = 2
 CONTROLS = 10
 QUICK, QUICK_CONTROLS = 6, 3
 SUSPEND_EVERY = 3
-"""In every third cell the pauses are QEMU's own, so that both regimes are seen; in the others by signal."""
+"""In every third cell the pauses are QEMU's own, so that both regimes occur; in the others they are made by
+signals."""
 
 
 def plan_for(cycles: int, controls: int, seed: int) -> Plan:
     """The calibration's plan: `cycles` pauses and `controls` cycles without one, in cells of REPEAT pauses of
-    one kind, in an order that `seed` decides. The controls are the cells' first cycles."""
+    one kind, in an order determined by `seed`. The controls are the first cycles of the cells."""
     whole, rest = divmod(cycles, REPEAT)
     repeats = [REPEAT] * whole + [rest] * (rest > 0)
     kinds: list[tuple[FreezeMethod, int, int]] = []
@@ -72,7 +73,7 @@ def plan_for(cycles: int, controls: int, seed: int) -> Plan:
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """What the command line says. cycles, seed: None for ours."""
+    """Options of the command line. cycles, seed: None for the defaults."""
 
     cycles: int | None = None
     quick: bool = False
@@ -83,11 +84,11 @@ class CalibrationOptions:
 def make(
     home: Path, asked: CalibrationOptions, views: Views, note: Callable[[str], None]
 ) -> tuple[Saved, str]:
-    """Run a calibration, judge it, save what it came to; and why it was not saved, "" when it was. note:
-    gets a line when something could not be undone after the run.
+    """Run, judge and store a calibration. The result: the calibration, and why it was not stored, "" when it
+    was. note: gets a line when something could not be undone after the run.
 
-    FreezelabError when the run was ended early, GuestError when not one pause could be measured; then the
-    last calibration stays."""
+    FreezelabError when the run ended early, GuestError when no pause could be measured; then the stored
+    calibration stays."""
     seed = secrets.randbits(32) if asked.seed is None else asked.seed
     plan = plan_for(*counts(asked.cycles, quick=asked.quick), seed)
     options = RunOptions(None, asked.accelerator)
@@ -105,7 +106,7 @@ def make(
 
 
 def counts(cycles: int | None, *, quick: bool) -> tuple[int, int]:
-    """Pauses and controls. UsageError when both were asked for."""
+    """The numbers of pauses and controls. UsageError when both options were given."""
     if quick and cycles is not None:
         raise UsageError("--quick has a number of its own", where="--cycles")
     if quick:

@@ -1,4 +1,4 @@
-"""A plan's cells, one after another: guests that serve a cell, its patch, its cycles."""
+"""Runs a plan's cells, one after another: guests for a cell, its patch, its cycles."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Shield = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class _Kind:
-    """What decides whether a batch of cells can have the guests of the one before."""
+    """The facts that decide whether a batch of cells can reuse the guests of the one before."""
 
     guests: frozenset[GuestSpec]
     shared_memory: bool
@@ -48,16 +48,16 @@ class _Kind:
         return cls(guests, method.traits.shares_memory, method.sleeps)
 
     def serves(self, other: _Kind) -> bool:
-        """Whether guests of this kind will do for the other."""
+        """True when guests of this kind suit the other."""
         return other.guests <= self.guests and replace(other, guests=self.guests) == self
 
 
 class Cells:
     """Runs a plan's cells with one hypervisor. A context manager; guests of the last cell go with it.
 
-    settings: what all cells' guests are made with. checked: the patch of a plan without a matrix, which was
-    looked at before anything was started. measured: whether the last cycle of the last cell is done; what
-    fails then is the clean-up.
+    settings: those of all cells' guests. checked: the patch of a plan without a matrix, checked before
+    anything was started. measured: the last cycle of the last cell is complete; later failures are failures
+    of the clean-up.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class Cells:
         self._stack.__exit__(kind, value, trace)
 
     def run(self) -> None:
-        """All of them. Without a matrix a failure ends the run; in one, it ends its cell, and is told. What
-        fails after a cell's last cycle takes nothing from the cell; it is raised in the end."""
+        """Run all cells. Without a matrix a failure ends the run; in a matrix it ends its cell and is
+        reported. A failure after a cell's last cycle does not affect the cell; it is raised at the end."""
         together = batches(self._plan)
         waved = self._waves()
         total = sum(batch[0].repeat * waved + batch[0].control for batch in together)
@@ -122,7 +122,7 @@ class Cells:
         return Teardown(self._view.note, self._hypervisor.recover_command)
 
     def _waves(self) -> int:
-        """How many cycles it takes to freeze every guest once."""
+        """The number of cycles in which every guest is frozen once."""
         rollout = self._plan.rollout
         return len(waves(self._plan.guests, rollout)) if rollout is not None else 1
 
@@ -134,7 +134,7 @@ class Cells:
         self._journal.append(CellReached(cell.id, str(error).split("\n")[0], refused))
 
     def _batch(self, batch: Sequence[Cell], total: int) -> None:
-        """Cells that are run together; one, unless the matrix says side_by_side."""
+        """Run cells that run together: one, unless the matrix has side_by_side."""
         cycle, control, repeat = batch[0].cycle, batch[0].control, batch[0].repeat
         patch = self._checked
         if patch is None:
@@ -171,8 +171,8 @@ class Cells:
     def _announcer(
         self, cell: Cell, guests: Guests, subjects: dict[str, CycleGuest], stack: ExitStack
     ) -> tuple[Announcer, dict[str, CycleGuest]]:
-        """The metadata service for a cell that announces, until `stack` is left, and its guests with their
-        handlers."""
+        """The metadata service for a cell with an announcement, until `stack` is left, and its guests with
+        their handlers."""
         from lab.session.announcer import CellMetadataService
 
         settings = self._settings
@@ -196,7 +196,7 @@ class Cells:
         return announcer, listening
 
     def _rollout_or_cycle(self, runner: CycleRunner, subjects: dict[str, CycleGuest], guests: Guests) -> bool:
-        """Freeze the guests, all together or domain by domain. False when a gate stopped that."""
+        """Freeze the guests, all together or domain by domain. False when a gate stopped the rollout."""
         rollout = self._plan.rollout
         if rollout is None:
             runner.run(self._index, subjects)
@@ -220,7 +220,7 @@ class Cells:
         return stopped is None
 
     def _serving(self, batch: Sequence[Cell]) -> Guests:
-        """Guests for the batch: those that are there, if they serve it too, and are as they were started."""
+        """Guests for the batch: the present ones, if they suit it and are unchanged since their start."""
         kind = _Kind.of(batch)
         if self._kind is None or self._guests is None or not self._kind.serves(kind):
             self._drop()
@@ -241,8 +241,8 @@ class Cells:
         return self._guests
 
     def _equipped(self, batch: Sequence[Cell], guests: Guests, stack: ExitStack) -> dict[str, CycleGuest]:
-        """Every cell's guests with what repairs their clocks, installed side by side; without those of cells
-        for which that failed, which are skipped."""
+        """Every cell's guests with their resync mechanisms, installed in parallel; without those of cells for
+        which that failed, which are skipped."""
         self._view.phase("time sync", guest=", ".join(cell.resync for cell in batch))
         if any(cell.resync.uses_ntp for cell in batch):
             guests.serve_time(self._plan.ntp_offset_ns, self._plan.ntp_fault)
@@ -278,7 +278,7 @@ class Cells:
 def make_patch(
     spec: Patch, hypervisor: LibvirtHypervisor, choice: Choice, emulator: Emulator, clock: Clock, view: View
 ) -> HostPatch:
-    """The host patch that a plan asks for. choice, emulator: what its guests are started with."""
+    """The host patch of a plan. choice, emulator: those with which its guests were started."""
     tools = Tools(
         guest_emulator=lambda guest: f"QEMU {hypervisor.emulator_of(guest)}",
         emulator=lambda name: find_emulator(name, emulator.path, view.note),
@@ -292,7 +292,8 @@ def make_patch(
 
 
 def find_emulator(name: str, own: Path, progress: Callable[[str], None]) -> Path:
-    """The emulator that a playbook names: "same", a path, or a suite's, fetched if it is not here yet."""
+    """The emulator that a playbook names: "same", a path, or that of a suite, fetched if it is not there
+    yet."""
     if name in ("", "same"):
         return own
     cache = default_cache()

@@ -1,4 +1,4 @@
-"""`freezelab doctor`: what this machine can do."""
+"""`freezelab doctor`: checks of what this host supports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GUEST_BYTES = 1 << 30
 
 
 def examine(uri: str | None) -> list[MachineCheck]:
-    """All checks, in the order in which a run would stumble over them."""
+    """All checks, in the order in which a run would meet them."""
     checks = [_python(), *_init(), *_tools(), _memory()]
     try:
         state = paths.home()
@@ -67,8 +67,9 @@ def _python() -> MachineCheck:
 
 
 def _init() -> list[MachineCheck]:
-    """As process 1 of a container this process would have to reap whatever ends there, and does not: libvirt
-    takes a QEMU that has ended and is still in the table for one that cannot be killed (seen with 11.3)."""
+    """As process 1 of a container this process would have to reap all processes that end there, which it does
+    not: libvirt regards an ended QEMU that is still in the process table as one that cannot be killed
+    (observed with 11.3)."""
     if os.getpid() != 1:
         return []
     shown = "none: this is process 1, so QEMU processes that have ended stay as zombies"
@@ -94,7 +95,8 @@ def _tools() -> list[MachineCheck]:
 
 
 def _user_namespaces() -> MachineCheck:
-    """Whether one with several users can be had, by having one: mmdebstrap to build images in it."""
+    """Check, by creating one, that a user namespace with several users can be created: mmdebstrap builds
+    images in it."""
     name, without = "user namespaces", "image builds need root"
     if which("newuidmap") is None:
         return MachineCheck(name, False, f"newuidmap is missing: {without}", SETUP)
@@ -157,7 +159,7 @@ def _accelerator(kernel: Path, state: Path) -> MachineCheck:
 
 
 def _kernels(store: ImageStore) -> list[MachineCheck]:
-    """Images whose guests may not boot here without KVM."""
+    """Warn of images whose guests may not boot here without KVM."""
     there = emulators.system()
     try:
         qemu = emulators.version(there) if there is not None else ""

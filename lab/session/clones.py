@@ -1,8 +1,9 @@
-"""Guests that begin with a golden guest's state: made once for an image and shape, kept in the cache.
+"""Guests that start from a golden guest's state, which is made once for an image and shape, and cached.
 
-A golden guest is booted like any other, and stopped when everything in it is up. A guest that starts from it
-has its RAM (mapped privately, or copied where another QEMU is to map it as well), its disk below its own, and
-its device state; then it is told who it is, and what time. What cannot begin so is booted.
+A golden guest boots like any other, and is stopped when everything in it is up. A guest that starts from it
+gets its RAM (mapped privately, or copied if another QEMU has to map it as well), a disk on top of its disk,
+and its device state; then it gets its own identity and the time. Guests whose golden state fails to load are
+cold-booted instead.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ from lab.session.settings import PreparedGuest, Settings, StartedGuest
 from lab.session.signals import shield
 
 MADE_OF = "golden"
-"""The name that a golden guest has itself."""
+"""The name of golden guests."""
 
 SETTLE_NS = 60 * NS_PER_S
 BECOME_NS = 90 * NS_PER_S
-"""How long a guest may take to answer: tenths of seconds on an idle machine, and many guests share it."""
+"""The longest time until a guest answers: tenths of seconds on an idle host, but many guests share the
+host."""
 
 TRIES = 3
 _GOOD = ("tsc", "kvm-clock")
@@ -53,8 +55,8 @@ _CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource
 
 @dataclass(frozen=True)
 class Clone:
-    """A guest that was started so. seconds: from its start until it was another one. clock_ns: its clock was
-    set then, and was behind by that much at most."""
+    """A guest that was started from a golden state. seconds: from its start until it had its own identity.
+    clock_ns: its clock was set then, and was behind by at most this much."""
 
     probe: GuestProbe
     seconds: float
@@ -62,12 +64,12 @@ class Clone:
 
     @property
     def timings(self) -> dict[str, Timing]:
-        """For the journal."""
+        """The timings for the journal."""
         return {"from_golden_s": self.seconds, "clock_within_ms": round(self.clock_ns / NS_PER_MS, 2)}
 
 
 def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) -> str:
-    """Why a guest has to be booted; "" when it has not."""
+    """Why a guest has to be booted; "" when it need not."""
     if hypervisor.remote:
         return "another libvirt is used"
     if settings.guest_sleep:
@@ -78,7 +80,7 @@ def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) 
 
 
 class Launcher(Protocol):
-    """Guests of one run: starts them, and removes them in the end. session.Guests is the real one."""
+    """Protocol of session.Guests: starts the guests of one run, and removes them at the end."""
 
     def launch(
         self, guest: PreparedGuest, domain: DomainSpec, start: Callable[[DomainSpec], object]
@@ -97,11 +99,11 @@ class Launcher(Protocol):
     def call_off(self) -> None: ...
 
     def apart(self, settings: Settings) -> AbstractContextManager[Launcher]:
-        """Guests of another run on the same host, which nobody is shown and no history names."""
+        """Guests of another run on the same host, which no view shows and no history records."""
 
 
 class Clones:
-    """Starts guests from golden states for `guests`, which keeps and removes them."""
+    """Starts guests from golden states for `guests`, which owns and removes them."""
 
     def __init__(
         self, guests: Launcher, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View
@@ -116,8 +118,8 @@ class Clones:
         self._began: set[Path] = set()
 
     def start(self, wanted: Sequence[PreparedGuest]) -> Generator[tuple[GuestSpec, Clone]]:
-        """Start those that can begin so, several at once; each as it is ready. The others are left out, and
-        why is told."""
+        """Start the guests that can start from a golden state, several at once, and yield each when it is
+        ready. The others are left out, and the reason is reported."""
         golden = {guest.spec: found for guest in wanted if (found := self._golden(guest)) is not None}
         for each in golden.values():
             if each.folder not in self._uses:
@@ -148,7 +150,7 @@ class Clones:
                 pool.shutdown(cancel_futures=True)
 
     def _come_of(self, guest: PreparedGuest, golden: Golden, clone: Future[Clone]) -> Clone | None:
-        """None when it did not come to life, and nothing of it is left."""
+        """The clone; None when it failed to start and was removed."""
         try:
             made = clone.result()
         except Interrupted:
@@ -162,8 +164,8 @@ class Clones:
         return made
 
     def booted(self, spec: GuestSpec) -> None:
-        """A guest that was left out has been booted: if it could not begin with its golden state, that may be
-        at fault."""
+        """Called after a cold boot of a guest that was left out. If its golden state failed to load, that
+        state may be at fault."""
         if spec not in self._refused:
             return
         golden, error = self._refused.pop(spec)
@@ -193,7 +195,7 @@ class Clones:
         return Clone(self._guests.probe(started, waiting), round(seconds, 2), behind_ns)
 
     def _personalise(self, guest: PreparedGuest, domain: DomainSpec) -> CloneResult:
-        """Who it is. GuestError when it is not that afterwards."""
+        """Give the guest its identity. GuestError when that fails."""
         name, network = guest.spec.name, guest.network
         files = {path: (file.content, file.mode) for path, file in contents(guest.seed).items()}
         order = Identity(name, domain.machine_uuid, network.address or "", network.gateway or "", files)
@@ -220,7 +222,7 @@ class Clones:
     # -- the golden one ------------------------------------------------------------------------------
 
     def _golden(self, guest: PreparedGuest) -> Golden | None:
-        """The state that a guest can begin with, made if there is none; None when it has to be booted."""
+        """The golden state for a guest, made if there is none; None when it has to be booted."""
         name = guest.spec.name
         if why := why_not(self._hypervisor, self._settings, guest.spec):
             self._view.note(f"guest {name} is booted, not started from a golden guest: {why}")
@@ -249,7 +251,7 @@ class Clones:
             return None
 
     def _facts(self, guest: PreparedGuest) -> dict[str, Any]:
-        """All that decides whether a guest can begin with a state."""
+        """The facts that decide whether a guest can start from a state."""
         emulator = self._settings.emulator.path
         file = emulator.stat()
         report: dict[str, Any] = {
@@ -273,8 +275,8 @@ class Clones:
         return report
 
     def _make(self, guest: PreparedGuest, folder: Path) -> tuple[bytes, Mapping[str, Any]]:
-        """Boot one and take its state. On a busy machine Linux may take the TSC for broken while it boots,
-        and so would all guests that begin with it: then it is done again."""
+        """Boot a golden guest and save its state. On a busy host Linux may find the TSC unstable during the
+        boot, and all of its clones would inherit that: then it is repeated."""
         for _ in range(TRIES):
             state, report = self._try_to_make(guest, folder)
             if report["clocksource"] in _GOOD:

@@ -1,4 +1,4 @@
-"""`freezelab drift`: a long look at a kept guest's clocks, over SSH alone."""
+"""`freezelab drift`: a kept guest's clocks over minutes, over SSH alone."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LEAST_NS = 50 * NS_PER_MS
 
 @dataclass(frozen=True)
 class Times:
-    """length_ns: how long to look; every_ns: from one burst to the next."""
+    """Times of a study. length_ns: its length; every_ns: from one burst to the next."""
 
     length_ns: int
     every_ns: int
 
 
 def times(length: str, every: str) -> Times:
-    """UsageError when they are no durations, or make no sense together."""
+    """The times from the command line. UsageError when they are not durations, or do not fit together."""
     found = []
     for option, text in (("--for", length), ("--every", every)):
         try:
@@ -52,7 +52,7 @@ def times(length: str, every: str) -> Times:
 
 
 def which(home: Path, name: str | None) -> kept_guests.KeptGuest:
-    """The guest to look at. UsageError without a name, with those that there are."""
+    """The guest to observe. UsageError without a name, with the names of kept guests."""
     if name is not None:
         return kept_guests.find(home, name)
     there = [guest.name for guest in kept_guests.read_all(home)]
@@ -68,10 +68,10 @@ def watch(
     wanted: Times,
     on_point: Callable[[int, DriftPoint, DriftPoint | None], None],
 ) -> Look:
-    """Look until the time is over or a signal comes. on_point: after each burst, with the nanoseconds
-    since the beginning, the guest's point and this host's own.
+    """Observe until the time is over or a signal comes. on_point: called after each burst with the
+    nanoseconds since the beginning, the guest's point and this host's own.
 
-    GuestError when the guest cannot be reached, Interrupted when a signal came before there was anything.
+    GuestError when the guest cannot be reached, Interrupted when a signal came before the first burst.
     """
     clock = HostClock()
     points: list[DriftPoint] = []
@@ -116,7 +116,7 @@ def _course(course: Course | None) -> dict[str, Any] | None:
 
 
 def as_data(guest: kept_guests.KeptGuest, result: Look) -> dict[str, Any]:
-    """What --json prints. Offsets are guest minus host; drift in ppm, positive: the guest's clock gains."""
+    """Output of --json. Offsets are guest minus host; drift in ppm, positive: the guest's clock gains."""
     return {
         "schema": SCHEMA,
         "guest": guest.name,

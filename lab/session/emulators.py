@@ -11,7 +11,7 @@ from lab.image.store import default_cache
 
 
 def fetch(name: str, note: Callable[[str], None]) -> str:
-    """Fetch an emulator and say where it is; `note` gets a line for each thing that is done."""
+    """Fetch an emulator; the result is its path in a sentence. `note` gets a line for each step."""
     made = emulators_fetch.fetch(name, default_cache(), note)
     return f"QEMU {made.version} ({made.build}): {made.path}"
 
@@ -20,7 +20,7 @@ HEADS = ("emulator", "version", "size", "fetched", "path")
 
 
 def listing() -> Iterator[tuple[str, ...]]:
-    """A row for the system's emulator, then one for each that was fetched, as HEADS names its cells."""
+    """A row for the system's emulator, then one for each fetched one, with the columns HEADS."""
     there = emulators.system()
     if there is None:
         yield "system", "not installed", "", "", ""
@@ -36,6 +36,6 @@ def listing() -> Iterator[tuple[str, ...]]:
 
 
 def remove(which: str) -> Iterator[str]:
-    """Remove emulators and say which."""
+    """Remove emulators; a line for each."""
     for one in emulators_fetch.remove(which, default_cache()):
         yield f"removed {one.label}"

@@ -1,4 +1,5 @@
-"""Watches over guests that are waited for: what libvirt learns of one ends the waiting at once."""
+"""Monitors guests that are being waited for: an end of the guest that libvirt reports ends the waiting at
+once."""
 
 from __future__ import annotations
 
@@ -15,18 +16,19 @@ from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.threads import Worker
 
 _PERIOD_S = 0.25
-"""How often it looks without being told: a QEMU process that was killed is seen before libvirt says so."""
+"""The polling interval: it detects a killed QEMU process before libvirt reports it."""
 
 STILL_S = 2.0
 NOTHING_NS = 6 * NS_PER_MS
-"""What the vCPUs of a guest that sleeps use in STILL_S at most: 2 to 3 ms were seen under TCG, for packets
-that still come. One whose probe is awake uses 560 ms there."""
+"""The most CPU time that the vCPUs of a sleeping guest use in STILL_S: 2 to 3 ms were measured under TCG, for
+packets that still arrive. A guest whose probe is awake uses 560 ms in that time."""
 
 
 class GuestMonitor:
-    """A thread that cuts the connections of guests that have gone. A context manager.
+    """A thread that closes the connections of guests that have ended. A context manager.
 
-    connections: of the guests by name. probes: in those that have been reached. Both may grow."""
+    connections: those of the guests, by name. probes: those of guests that have been reached. Both may
+    grow."""
 
     def __init__(
         self,
@@ -71,7 +73,8 @@ class GuestMonitor:
             raise unreachable.rebooted(name)
 
     def _look_for_work(self, name: str) -> None:
-        """A suspend to idle is known to the guest alone; but what sleeps uses no CPU time."""
+        """Check that the guest uses CPU time: a suspend to idle is known only inside the guest, but a
+        sleeping guest uses none."""
         probe = self._probes.get(name)
         if probe is None or probe.resting or self._hypervisor.is_ours(name):
             self._used.pop(name, None)

@@ -1,4 +1,4 @@
-"""What is put into a guest for a cell: what repairs its clock, and what watches it."""
+"""Equips a guest for a cell: with its resync mechanism, and with programs that watch it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from lab.ports import Clock, Resync, View
 from lab.session.paths import default_home
 
 HOST_IN_GUEST = "10.0.2.2"
-"""The host's loopback as a guest on QEMU's user-mode network sees it (QEMU, "Network emulation")."""
+"""The address of the host's loopback in a guest on QEMU's user-mode network (QEMU, "Network emulation")."""
 
 AGENT_NS = 60 * NS_PER_S
-"""How long the guest's agent may take to answer after SSH has."""
+"""The longest time from SSH's first answer to the agent's."""
 
 
 class _AtFault:
-    """A way back to time by a server that is at fault until some time after the resume: ports.Resync."""
+    """A resync mechanism whose server has a fault until some time after the resume: ports.Resync."""
 
     def __init__(self, resync: Resync, relay: NtpRelay) -> None:
         self._resync, self._relay = resync, relay
@@ -46,7 +46,7 @@ class _AtFault:
 
 
 class GuestSetup:
-    """Equips guests that run. home: the state folder. folder: the run's own."""
+    """Equips running guests. home: the state folder. folder: the run's own."""
 
     def __init__(
         self, hypervisor: LibvirtHypervisor, home: Path, folder: Path, clock: Clock, view: View
@@ -57,7 +57,7 @@ class GuestSetup:
         self._relay: NtpRelay | None = None  # before the server, when that is at fault
 
     def serve_time(self, stack: ExitStack, offset_ns: int = 0, fault: TimeFault | None = None) -> None:
-        """Have the host's NTP server running until `stack` is left. From a thread that lives as long."""
+        """Run the host's NTP server until `stack` is left. The calling thread has to live that long."""
         if self._server is None:
             program = chronyd.find(self._home, default_home())
             server = Chronyd(program, self._folder / "chronyd", self._clock, offset_ns=offset_ns)
@@ -66,8 +66,9 @@ class GuestSetup:
                 self._relay = stack.enter_context(NtpRelay((server.address, server.port), fault, self._clock))
 
     def equip(self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack) -> CycleGuest:
-        """A guest ready for its cycles, in time; what was installed is removed when `stack` is left. Refused
-        when it cannot have what the cell asks for, GuestError or HypervisorError when that failed."""
+        """A guest that is ready for its cycles and in time; everything installed is removed when `stack` is
+        left. Refused when the guest does not support the cell's mechanism, GuestError or HypervisorError when
+        its installation failed."""
         name = spec.name
         if cell.resync.uses_agent:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
@@ -82,8 +83,8 @@ class GuestSetup:
     def _watcher(
         self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack
     ) -> GuestWatcher | None:
-        """Only a program that keeps the clock claims anything of it: without one, and nothing else to watch
-        for, the guest is left alone."""
+        """The watcher of a guest. None when no program disciplines the clock and no effects are recorded:
+        then there is nothing to watch."""
         effects, load = cell.cycle.effects, cell.cycle.load
         if not (cell.resync.is_daemon or effects or load):
             return None

@@ -1,4 +1,4 @@
-"""Guests brought up for a run, and taken down after it, whatever happened in between."""
+"""Starts the guests of a run, and removes them after it in any case."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ CALLED_OFF = GuestGone("called off", ended=True)
 
 
 class Guests:
-    """Starts guests one by one; what is still there in the end is removed. A context manager."""
+    """Starts guests, and removes at the end all that are left. A context manager."""
 
     def __init__(
         self, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View, journal: Journal
@@ -99,7 +99,7 @@ class Guests:
                     self._hypervisor.drop_logs(self._settings.run, self._settings.folder)
 
     def boot(self, specs: Mapping[GuestSpec, str]) -> None:
-        """Boot the guests side by side, each for the cell of this name, and open a probe in each. GuestError
+        """Boot the guests in parallel, each for the cell with this name, and open a probe in each. GuestError
         when one does not answer."""
         begun = {spec: self._clock.now().raw_ns for spec in specs}
         prepared = {spec: self._prepare(spec) for spec in specs}
@@ -145,8 +145,8 @@ class Guests:
     def _booted(
         self, guest: PreparedGuest, started: StartedGuest, reach: Callable[[StartedGuest], T]
     ) -> tuple[T, int]:
-        """What comes of reaching a guest that boots, and how often it was started again because its kernel
-        had panicked: on a busy host one that is emulated may find that its timers do not work."""
+        """The result of `reach` for a booting guest, and the number of restarts after kernel panics: on a
+        busy host an emulated guest may find that its timers do not work."""
         for again in range(BOOT_TRIES):
             try:
                 return reach(started), again
@@ -159,8 +159,7 @@ class Guests:
         raise AssertionError  # the last try returns or raises
 
     def serve_time(self, offset_ns: int, fault: TimeFault | None = None) -> None:
-        """Have the host's NTP server running, as long as the guests: its time is off by so much, and what
-        else is wrong with it."""
+        """Run the host's NTP server as long as the guests, with this offset and fault."""
         self._setup.serve_time(self._stack, offset_ns, fault)
 
     def equip(self, cell: Cell, stack: ExitStack) -> dict[str, CycleGuest]:
@@ -188,15 +187,15 @@ class Guests:
 
     @property
     def probes(self) -> Mapping[str, GuestProbe]:
-        """Of the guests that were booted, by name."""
+        """The probes of booted guests, by name."""
         return self._probes
 
     def address(self, name: str) -> Address:
-        """How to log in to a guest that was booted."""
+        """The address of a booted guest."""
         return self._probes[name].ssh.address
 
     def leave(self) -> None:
-        """Have everything live on that was started; from here on it is the caller's to remove."""
+        """Leave everything that was started running; the caller has to remove it."""
         for probe in self._probes.values():
             probe.close()
         if self._monitor is not None:
@@ -257,7 +256,7 @@ class Guests:
         return PreparedGuest(spec, domain, image, folder, content, network, public)
 
     def _start(self, guest: PreparedGuest) -> StartedGuest:
-        """From its image, whatever was tried before."""
+        """Start the guest from its image, whatever was tried before."""
         (guest.folder / "disk.qcow2").unlink(missing_ok=True)
         if guest.domain.memory_file is not None:
             memory.allocate(guest.domain.memory_file, guest.domain.memory_bytes)
@@ -268,7 +267,7 @@ class Guests:
     def launch(
         self, guest: PreparedGuest, domain: DomainSpec, start: Callable[[DomainSpec], object]
     ) -> StartedGuest:
-        """Have `start` start the domain, on a port of its own if it needs one."""
+        """Start the domain with `start`, on a port of its own if it needs one."""
         name = guest.spec.name
         if self._monitor is None:
             self._monitor = self._stack.enter_context(
@@ -295,7 +294,8 @@ class Guests:
         return StartedGuest(guest.spec, address, domain.console_log)
 
     def _taps(self, spec: GuestSpec) -> tuple[str, str]:
-        """Two ends for a guest's card, as a process and its successor cannot open one together."""
+        """Two tap devices for a guest's network card, as a process and its successor cannot open one
+        together."""
         what = f"{self._settings.run} {spec.name}"
         with shield():
             one, other = (
@@ -324,30 +324,30 @@ class Guests:
         return path
 
     def _socket(self) -> Path:
-        """A short path: a socket's is limited to 107 bytes (unix(7))."""
+        """A short path for a socket, whose path is limited to 107 bytes (unix(7))."""
         path = made(self._settings.home / "agents") / secrets.token_hex(4)
         self._stack.callback(path.unlink, missing_ok=True)
         return path
 
     def until_removed(self, undo: Callable[[], object]) -> None:
-        """Have something undone when the guests are gone."""
+        """Undo something when the guests are removed."""
         self._stack.callback(undo)
 
     def call_off(self) -> None:
-        """Nobody wants the guests any more: whoever waits for one of them is woken, for good."""
+        """End all waiting for the guests, permanently."""
         self._called_off = True
         for connections in tuple(self._connections.values()):
             connections.end(CALLED_OFF)
 
     def remove(self, name: str) -> None:
-        """End it, if it is ours: another run may have a guest of this name, and ours was refused.
+        """End a guest of this run: another run may have one of the same name, and this run's was refused.
         HypervisorError when it does not end."""
         there = self._hypervisor.spec(name)
         if there is not None and there.run == self._settings.run:
             self._hypervisor.destroy(name)
 
     def _try_to_remove(self, name: str) -> None:
-        """All at once, first; what fails is tried again, and told, when the stack is left."""
+        """Remove all guests in parallel first; failures are retried, and reported, when the stack is left."""
         with suppress(FreezelabError):
             self.remove(name)
 
@@ -365,8 +365,8 @@ class Guests:
         return SSH.connect(guest.address, self._clock, timeout_s, self._connections[guest.spec.name])
 
     def probe(self, guest: StartedGuest, waiting: Waiting | None = None) -> GuestProbe:
-        """A probe in a guest that was started, for as long as the guests are there. waiting: see GuestProbe.
-        GuestError when it does not answer."""
+        """A probe in a started guest, for as long as the guests exist. waiting: see GuestProbe. GuestError
+        when it does not answer."""
         name = guest.spec.name
         patience = iter([self._boot_s])
 
@@ -383,7 +383,8 @@ class Guests:
             raise
 
     def _fill(self, spec: GuestSpec, probe: GuestProbe) -> int:
-        """Its memory, with pages that cannot be made smaller, before anything is measured; how many bytes."""
+        """Fill the guest's memory with incompressible pages, before anything is measured; the result is the
+        number of bytes."""
         self._view.phase("fill memory", guest=spec.name)
         wanted, most = round(spec.memory_bytes * spec.fill), room(probe.ssh)
         if wanted > most:

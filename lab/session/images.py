@@ -1,4 +1,4 @@
-"""Images: those that a plan needs, and `freezelab image` (build, list, remove)."""
+"""The images of a plan, and `freezelab image` (build, list, remove)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _store() -> ImageStore:
 
 
 def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
-    """The images that the plan's guests need, built where they are not there yet."""
+    """The images of the plan's guests, built if they do not exist yet."""
     store = _store()
     # All are looked for, and unknown names told, before the first is built.
     wanted = {guest.image for cell in plan.parts for guest in cell.guests}
@@ -27,7 +27,7 @@ def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
 
 
 def build(name: str, progress: Callable[[], AbstractContextManager[Progress]], *, force: bool) -> str:
-    """Build an image, watched by `progress` if it has to be built, and say where it is."""
+    """Build an image, with `progress` if it has to be built; the result is its path in a sentence."""
     store = _store()
     there = None if force else store.find(name)
     if there is not None:
@@ -41,7 +41,7 @@ HEADS = ("image", "size", "state", "folder")
 
 
 def listing() -> Iterator[tuple[str, ...]]:
-    """A row for each image and golden guest, built or not, as HEADS names its cells."""
+    """A row for each image and golden guest, built or not, with the columns HEADS."""
     store = _store()
     built = store.listing()
     for one in built:
@@ -56,7 +56,7 @@ def listing() -> Iterator[tuple[str, ...]]:
 
 
 def remove(which: str) -> Iterator[str]:
-    """Remove images and say which."""
+    """Remove images; a line for each."""
     for image in _store().remove(which):
         yield f"removed {image.label}"
         for label in GoldenStore(default_cache()).remove_of(image.digest):

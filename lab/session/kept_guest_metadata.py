@@ -1,4 +1,4 @@
-"""A metadata service inside kept guests: the way there, had again whenever it is lost."""
+"""Makes a metadata service reachable inside kept guests, and restores the connection when it is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class KeptGuestLogin:
             self._ssh.close()
 
     def __call__(self) -> SSH | None:
-        """As it is, or another one; None while the guest does not answer."""
+        """The present connection, or a new one; None while the guest does not answer."""
         if self._ssh is None or not self._ssh.alive:
             try:
                 self._ssh = SSH.connect(self._guest.address, self._clock, LOGIN_S)
@@ -43,8 +43,8 @@ class KeptGuestLogin:
 
 
 def bring_inside(stack: ExitStack, service: MetadataService, guests: list[KeptGuest], clock: Clock) -> None:
-    """Have each guest find the service at its usual address until `stack` is left. GuestError when one does
-    not answer, or its sshd does not allow it."""
+    """Make the service reachable in each guest at its usual address until `stack` is left. GuestError when a
+    guest does not answer, or its sshd does not allow it."""
     logins = [KeptGuestLogin(guest, clock) for guest in guests]
     enter_together(stack, logins)
     forwards = [

@@ -1,7 +1,7 @@
 """`freezelab up`, `list` and `down`: guests that outlive the command.
 
-What is needed to reach one again is a file of its own, HOME/kept/NAME.json, which is ours alone (0600). Its
-domain is marked as kept, so that `run` and `recover` leave it alone.
+Each kept guest has a file with the data for access, HOME/kept/NAME.json, which only the user can read (0600).
+Its domain is marked as kept, so `run` and `recover` do not touch it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ START = "freezelab up --name web-0"
 
 @dataclass(frozen=True)
 class KeptGuest:
-    """A kept guest. run: names its files below HOME/guests. domain, uuid: libvirt's. host_key: the public key
-    line that it shows. since: when it was started, ISO 8601. machine_uuid, mac: as the guest sees them; ""
-    where an older freezelab kept it."""
+    """A kept guest. run: the name of its files below HOME/guests. domain, uuid: libvirt's. host_key: the line
+    of its public host key. since: the time of its start, ISO 8601. machine_uuid, mac: as inside the guest; ""
+    in files of an older freezelab."""
 
     name: str
     run: str
@@ -69,7 +69,7 @@ class KeptGuest:
         return Address(self.name, self.host, self.port, self.user, Path(self.key), self.host_key)
 
     def about(self) -> InstanceInfo:
-        """What the metadata service knows of it. UsageError when too little was written down."""
+        """The guest's data for the metadata service. UsageError when its file has too little."""
         if not self.mac or not self.machine_uuid:
             what = "it was started by an older freezelab, which did not record its UUID and MAC address"
             raise UsageError(
@@ -90,14 +90,14 @@ class KeptGuest:
 
     @property
     def login(self) -> str:
-        """The shell command that logs in."""
+        """The shell command to log in."""
         known = f"-o UserKnownHostsFile={self.known_hosts}"
         return f"ssh -i {self.key} {known} -p {self.port} {self.user}@{self.host}"
 
 
 @dataclass(frozen=True)
 class UpOptions:
-    """What `up` is told. memory: as people write it. boot_s: None is the accelerator's own."""
+    """Options of `up`. memory: in the form of playbooks. boot_s: None is the accelerator's default."""
 
     name: str
     memory: str = "512MiB"
@@ -109,12 +109,12 @@ class UpOptions:
 
 
 def read_all(home: Path) -> list[KeptGuest]:
-    """All of them, by name. RecordError when a file is not one of ours."""
+    """All kept guests, by name. RecordError when a file is not valid."""
     return [_read(path) for path in sorted((home / "kept").glob("*.json"))]
 
 
 def find(home: Path, name: str) -> KeptGuest:
-    """The kept guest of this name. UsageError when there is none, with what there is."""
+    """The kept guest of this name. UsageError when there is none, with the existing names."""
     there = read_all(home)
     for guest in there:
         if guest.name == name:
@@ -126,17 +126,17 @@ def find(home: Path, name: str) -> KeptGuest:
 
 
 def state(home: Path, guest: KeptGuest) -> str:
-    """libvirt's word for it, "stopped" or "gone". Works while another process holds the hypervisor."""
+    """libvirt's state of it, "stopped" or "gone". Works while another process uses the hypervisor."""
     return domain_status(home, guest.domain, guest.uuid)
 
 
 def listing(home: Path) -> list[dict[str, Any]]:
-    """For people and programs: every member of KeptGuest, `state` and `login`."""
+    """All kept guests as JSON values: every member of KeptGuest, `state` and `login`."""
     return [{**asdict(guest), "state": state(home, guest), "login": guest.login} for guest in read_all(home)]
 
 
 def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
-    """Start a guest that is kept. UsageError when there is one of this name already."""
+    """Start a kept guest. UsageError when there is one of this name already."""
     from lab.hypervisor.accelerators import choose
     from lab.hypervisor.connection import connect
     from lab.process.clock import HostClock
@@ -199,7 +199,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
 
 
 def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Iterator[str]:
-    """Take kept guests down, and all of their files; a line for each. UsageError on an unknown name."""
+    """Remove kept guests and all of their files; a line for each. UsageError for an unknown name."""
     from lab.hypervisor.connection import connect
     from lab.process.clock import HostClock
     from lab.session.signals import shield
@@ -220,7 +220,7 @@ def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Itera
 
 
 def remove_files(home: Path, guest: KeptGuest) -> None:
-    """What a guest that is gone has left."""
+    """Remove the files of a guest that is gone."""
     if guest.run:
         shutil.rmtree(home / "guests" / guest.run, ignore_errors=True)
     for socket in guest.sockets:
@@ -242,7 +242,8 @@ def _spec(options: UpOptions) -> GuestSpec:
 
 
 def _mechanism(text: str) -> ResyncMechanism:
-    """One that works without us. UsageError for a word that is none, Refused for one that needs the host."""
+    """A mechanism that works without the host's help. UsageError for an unknown name, Refused for one that
+    needs the host."""
     try:
         mechanism = ResyncMechanism(text)
     except ValueError:
@@ -283,7 +284,7 @@ def _read(path: Path) -> KeptGuest:
 
 
 def _write(home: Path, guest: KeptGuest) -> None:
-    """Whole or not at all, and ours alone."""
+    """Write the file atomically, readable only by the user."""
     path = _path(home, guest.name)
     made(path.parent)
     host, key = f"[{guest.host}]:{guest.port}", " ".join(guest.host_key.split()[:2])

@@ -1,4 +1,4 @@
-"""Whom `freezelab events serve` serves, and where it listens for each, from the command's options."""
+"""The guests and listening addresses of `freezelab events serve`, from the command's options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GUEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is said of the guests. sets, scale_sets: NAME=GUEST,…; names: GUEST=NAME; instance: PATH=VALUE, of
+    """Options about the guests. sets, scale_sets: NAME=GUEST,…; names: GUEST=NAME; instance: PATH=VALUE, for
     every guest."""
 
     sets: Sequence[str] = ()
@@ -32,7 +32,8 @@ class Wanted:
 
 
 def listeners_of(listen: Sequence[str]) -> list[Listener]:
-    """ADDRESS:PORT[=GUEST], each; who has no name gets one. UsageError for one that is not understood."""
+    """The listeners from ADDRESS:PORT[=GUEST]; a guest without a name gets one. UsageError for an invalid
+    one."""
     found: list[Listener] = []
     named = [text.partition("=")[2] for text in listen]
     spare = (f"web-{n}" for n in range(len(listen) + len(named)) if f"web-{n}" not in named)
@@ -48,8 +49,8 @@ def listeners_of(listen: Sequence[str]) -> list[Listener]:
 
 
 def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wanted) -> list[InstanceInfo]:
-    """All guests: kept ones as their domains are, those that somebody listens for, and members of sets. The
-    lab knows no machine of the others, and makes one up. UsageError for what does not go together."""
+    """All guests: kept ones with the data of their domains, those with listeners, and members of sets. Those
+    without a domain get an invented machine. UsageError for options that contradict each other."""
     sets, scale_sets = _members(wanted.sets, "--set"), _members(wanted.scale_sets, "--scale-set")
     if both := set(sets) & set(scale_sets):
         raise UsageError(f"there are two sets named {min(both)}", where="--scale-set")
@@ -87,7 +88,8 @@ def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wan
 
 
 def _made_up(guest: str, number: int) -> InstanceInfo:
-    """Real clients (waagent) take an empty address for a service that is ill. A subnet's first is .4."""
+    """An invented machine. Real clients (waagent) regard an empty address as a fault of the service. The
+    first address of a subnet is .4."""
     machine = uuid.uuid5(uuid.NAMESPACE_DNS, f"{guest}.freezelab")
     return InstanceInfo(
         guest=guest,

@@ -1,4 +1,4 @@
-"""What is in the way of a plan on this machine, as far as it can be told before anything is started."""
+"""Checks of a plan on this host, before anything is started."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from lab.session.settings import check_memory
 
 
 def obstacles(plan: Plan) -> list[FreezelabError]:
-    """Why a run of the plan, or of one of its cells, would be refused here and now, each reason once: images,
-    memory, bridges, and what its patches need."""
+    """The reasons for which a run of the plan, or of one of its cells, would be refused now, each once:
+    images, memory, bridges, and requirements of its patches."""
     found: dict[str, FreezelabError] = {}
     for check in _checks(plan):
         try:
@@ -34,7 +34,7 @@ def obstacles(plan: Plan) -> list[FreezelabError]:
 
 
 def cautions(plan: Plan) -> list[str]:
-    """What may go wrong here, though nothing stands against it."""
+    """Warnings of what may go wrong on this host."""
     there = emulators.system()
     if there is None:
         return []
@@ -73,7 +73,7 @@ def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
 
 
 def _check_shared(specs: list[GuestSpec]) -> None:
-    """Room for RAM that is a file."""
+    """Check that there is room for RAM in files."""
     for huge in (False, True):
         needed = sum(spec.memory_bytes for spec in specs if spec.huge_pages is huge)
         if needed:

@@ -1,4 +1,4 @@
-"""Work that is mostly waiting for guests, done for several of them at once."""
+"""Runs work that is mostly waiting, for several guests at once."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from lab.errors import Interrupted
 from lab.session.signals import shield
 
 AT_ONCE = (os.cpu_count() or 1) + 1
-"""Guests share the host's CPUs: more of them at once only keep each other waiting."""
+"""The most guests at once: they share the host's CPUs, and more would only delay each other."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
 def nothing() -> None:
-    """There is nothing that those at work could be waiting for."""
+    """The default of call_off: nothing to interrupt."""
 
 
 def together(
     items: Sequence[Item], do: Callable[[Item], Made], call_off: Callable[[], None] = nothing
 ) -> list[Made]:
-    """What comes of each, in their order. The first one's error is raised when none is at work any more.
+    """The result for each item, in their order. The first error is raised when all threads have ended.
 
-    call_off: called when this is interrupted: it has those at work come to an end."""
+    call_off: called when this is interrupted; it makes the running work end."""
     pool = ThreadPoolExecutor(min(AT_ONCE, len(items)) or 1)
     try:
         return [begun.result() for begun in [pool.submit(do, item) for item in items]]
@@ -44,8 +44,8 @@ def enter_together(
     contexts: Sequence[AbstractContextManager[object]],
     call_off: Callable[[], None] = nothing,
 ) -> None:
-    """Enter all of them; those that were entered are left together as well, when `stack` is. Raises as
-    together() does."""
+    """Enter all contexts in parallel; those that were entered are left in parallel as well, with `stack`.
+    Raises as together() does."""
     entered: list[AbstractContextManager[object]] = []
 
     def enter(context: AbstractContextManager[object]) -> None:

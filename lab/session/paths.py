@@ -1,4 +1,4 @@
-"""Where things are: the project's recipes and playbooks, the lab's state, the image cache."""
+"""Folders: the project's recipes and playbooks, the lab's state, the image cache."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ PLAYBOOKS = PROJECT / "playbooks"
 
 
 def default_home() -> Path:
-    """The XDG state folder. The launcher puts its private chronyd there unless told otherwise."""
+    """The XDG state folder. The launcher installs its private chronyd there by default."""
     import platformdirs
 
     return platformdirs.user_state_path("freezelab")
 
 
 def home() -> Path:
-    """The state folder: $FREEZELAB_HOME, else the XDG state folder; made when it is not there.
-    MachineError when it cannot be."""
+    """The state folder: $FREEZELAB_HOME, else the XDG state folder; created if needed. MachineError when that
+    fails."""
     named = os.environ.get("FREEZELAB_HOME")
     return made(Path(named).absolute() if named else default_home())
 
 
 def made(path: Path) -> Path:
-    """The folder `path`, made when it is not there. MachineError when it cannot be."""
+    """The folder `path`, created if needed. MachineError when that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a killed run left behind is ended and removed: by `freezelab recover`, and by the next run itself."""
+"""Ends and removes what a killed run left: for `freezelab recover`, and for the next run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lab.session.paths import home
 
 
 def recover_all(uri: str | None, *, resume: bool = False) -> Iterator[str]:
-    """End the guests of dead runs and remove their files, or, with `resume`, have them run again; one line
-    for each thing done. Guests that were started to be kept are left, and go on if they stood still."""
+    """End the guests of dead runs and remove their files or, with `resume`, resume them; one line for each
+    action. Kept guests stay, and are resumed if they were stopped."""
     state = home()
     with connect(uri, state, clock=HostClock()) as hypervisor:
         done = 0
@@ -33,9 +33,9 @@ def recover_all(uri: str | None, *, resume: bool = False) -> Iterator[str]:
 
 
 def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
-    """Remove what dead runs left, one line for each thing done; the first failure is raised in the end. A run
-    is alive while its history is open; one of the embedded driver besides only in the process that holds it,
-    which is this one."""
+    """Remove what dead runs left, one line for each action; the first failure is raised at the end. A run is
+    alive while its history is open; a run on the embedded driver can be alive only in the process that has
+    the driver open, which is this one."""
     alive = _alive(state)
     yield from hypervisor.recover(resume=False, but=alive)
     there = [domain for domain in hypervisor.list_lab_domains() if domain.run not in alive]

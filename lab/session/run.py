@@ -1,4 +1,4 @@
-"""One run from a plan to its verdict."""
+"""A run, from its plan to its verdict."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ Shield = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line adds to a plan. boot_s: None is the accelerator's own. golden: None is the
-    plan's own. wait: for another run in this state folder to end."""
+    """Options of the command line beside the plan. boot_s: None is the accelerator's default. golden: None is
+    the plan's. wait: wait for another run in this state folder to end."""
 
     uri: str | None = None
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
@@ -51,7 +51,7 @@ class RunOptions:
 
 
 def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
-    """A new run's id and folder. The id sorts by time and tells the playbook."""
+    """A new run's id and folder. The id sorts by time and contains the playbook's name."""
     moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     run_id = f"{moment}-{name[:40]}-{secrets.token_hex(2)}"
     folder = paths.made(home / "runs") / run_id
@@ -65,7 +65,7 @@ def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
 
 
 def host_of(hypervisor: LibvirtHypervisor, choice: Choice) -> Host:
-    """The host, for the record."""
+    """The host's entry in the record."""
     facts, versions = host_facts.look(), hypervisor.facts()
     return Host(
         kernel=facts.kernel,
@@ -81,8 +81,8 @@ def host_of(hypervisor: LibvirtHypervisor, choice: Choice) -> Host:
 
 @dataclass
 class _Course:
-    """How a run went. failure: what ended it early. not_undone: what failed of the clean-up after everything
-    had been measured; left: whether something may lie about because of that."""
+    """The course of a run. failure: what ended it early. not_undone: failures of the clean-up after all
+    measurements; left: something may be left behind because of them."""
 
     folder: Path
     failure: FreezelabError | None = None
@@ -101,10 +101,10 @@ class _Course:
 def perform(
     plan: Plan, options: RunOptions, view: View, progress: Progress, shield: Shield
 ) -> tuple[Run, Path]:
-    """Do what the plan says and judge it. The run's folder holds its history whatever happens.
+    """Execute the plan and judge the run. The run's folder has its history in any case.
 
-    Raises RunStopped with the FreezelabError that ended the run early, or kept something from being undone
-    after it, and with the run as it was judged; the FreezelabError itself when nothing can be judged.
+    Raises RunStopped with the judged run and the FreezelabError that ended it early or made its clean-up
+    fail; the FreezelabError itself when there is nothing to judge.
     """
     clock = HostClock()
     plan = _drawn(plan)
@@ -184,7 +184,7 @@ def _run(
 
 
 def _judged(course: _Course) -> tuple[Run, Path]:
-    """The run, from its history, with its run.json; see perform()."""
+    """The run judged from its history, with its run.json; see perform()."""
     folder = course.folder
     try:
         run = judged(folder, paths.home() / INDEX)
@@ -203,14 +203,14 @@ def _judged(course: _Course) -> tuple[Run, Path]:
 
 
 def _of_the_disk(error: BaseException, folder: Path) -> MachineError | None:
-    """A failure of the disk, wherever in the run it was noticed; None for others."""
+    """A failure of the disk, anywhere in the run; None for other errors."""
     if not isinstance(error, OSError) or error.errno not in _DISK:
         return None
     return MachineError(error.strerror or str(error), where=str(error.filename or folder))
 
 
 def _drawn(plan: Plan) -> Plan:
-    """The plan with a seed for a rollout that is to be shuffled and has none."""
+    """The plan, with a seed for a shuffled rollout that has none."""
     rollout = plan.rollout
     if rollout is None or not rollout.shuffled or rollout.seed is not None:
         return plan
@@ -218,9 +218,9 @@ def _drawn(plan: Plan) -> Plan:
 
 
 class RunStopped(Exception):
-    """A run that ended early, for an expected reason; with `measured`, one that did not, but something could
-    not be undone after it. exit_code: the reason's, or for the latter the verdict's: a clean-up hides no
-    verdict; in place of 0 it is the reason's when something may be left behind."""
+    """Raised for a run that ended early, for an expected reason; with `measured`, for a complete run whose
+    clean-up failed. exit_code: that of the reason; for a complete run that of the verdict, which a failed
+    clean-up must not hide, except that the reason's replaces 0 when something may be left behind."""
 
     def __init__(
         self, failure: FreezelabError, run: Run, folder: Path, exit_code: int, *, measured: bool = False

@@ -1,4 +1,4 @@
-"""What guests are made with, what is known of one before it is started and after, and what they share."""
+"""Settings of guests, their data before and after the start, and shared resources."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lab.image.store import Image
 from lab.session.paths import made
 
 BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
-"""How long a guest may take to answer SSH; see docs/figures.md for what it takes."""
+"""The longest time until a guest answers SSH; docs/figures.md has measured times."""
 
 FOR_TCG = ("no_timer_check",)
-"""For emulated kernels: on a busy host the first ticks of the timer may come too late for Linux's check of
-it, which panics then ("IO-APIC + timer doesn't work!"; arch/x86/kernel/apic/io_apic.c, check_timer). On KVM
-Linux leaves the check out by itself (arch/x86/kernel/kvm.c)."""
+"""Kernel options for emulated guests: on a busy host the timer's first ticks may be too late for Linux's
+check, which then panics ("IO-APIC + timer doesn't work!"; arch/x86/kernel/apic/io_apic.c, check_timer). On
+KVM Linux omits the check by itself (arch/x86/kernel/kvm.c)."""
 
 WAKES = "pc"
-"""The machine family for guests that are to sleep. On q35 nobody maps the ACPI timer again after S3 (neither
-SeaBIOS 1.16 nor Linux 6.1): it reads all ones, Linux takes the TSC for broken and its time stands still."""
+"""The machine family for guests that sleep. On q35 neither SeaBIOS 1.16 nor Linux 6.1 maps the ACPI timer
+again after S3: it reads as all ones, Linux finds the TSC unstable and its time stands still."""
 
 OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
 
@@ -38,11 +38,11 @@ START_TRIES = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """What the guests of one run are made with. home: the state folder. folder: the run's own.
+    """The settings of the guests of one run. home: the state folder. folder: the run's own.
 
     shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
-    kept_guest: they may outlive this process, see Guests.leave. golden: they begin with the state of one
-    that was booted before, where they can.
+    kept_guest: they may outlive this process, see Guests.leave. golden: they start from a golden state where
+    possible.
     """
 
     run: str
@@ -60,8 +60,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class PreparedGuest:
-    """A guest that can be started. domain: without a disk, and on a port that is still to be found.
-    seed: its files. host_key: the public line that it will show."""
+    """A guest that is ready to be started. domain: without a disk and without its port. seed: its files.
+    host_key: the line of its public host key."""
 
     spec: GuestSpec
     domain: DomainSpec
@@ -74,7 +74,7 @@ class PreparedGuest:
 
 @dataclass(frozen=True)
 class StartedGuest:
-    """A guest whose domain runs. address: how to log in."""
+    """A guest whose domain runs. address: its SSH address."""
 
     spec: GuestSpec
     address: Address
@@ -82,7 +82,7 @@ class StartedGuest:
 
 
 def check_memory(guests: Sequence[GuestSpec]) -> None:
-    """MachineError when the guests do not fit into the memory that is free now."""
+    """MachineError when the guests do not fit into the free memory."""
     import psutil
 
     needed = sum(g.memory_bytes + OVERHEAD_BYTES for g in guests)
@@ -97,7 +97,7 @@ def check_memory(guests: Sequence[GuestSpec]) -> None:
 
 
 def lab_key(home: Path) -> tuple[Path, str]:
-    """The lab's own key pair, made on first use: (private key's path, public line)."""
+    """The lab's own key pair, created on first use: (private key's path, public line)."""
     path = made(home / "keys") / "lab_ed25519"
     if not path.exists():
         write_key(path, *make_key("freezelab"))
@@ -110,15 +110,15 @@ def lab_key(home: Path) -> tuple[Path, str]:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody uses now."""
+    """A TCP port on 127.0.0.1 that is free now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def on_a_free_port(domain: DomainSpec, start: Callable[[DomainSpec], object]) -> int:
-    """Have `start` start the domain, its SSH on a free port of this host; the port. FreezelabError when the
-    ports are taken by others each time, or it does not start."""
+    """Start the domain with `start`, with SSH on a free port of this host; the result is the port.
+    FreezelabError when other programs take the port each time, or the domain does not start."""
     for tries_left in reversed(range(START_TRIES)):
         port = free_port()
         try:

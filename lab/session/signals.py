@@ -1,9 +1,9 @@
-"""SIGINT, SIGTERM and SIGHUP: the first one ends the work through the normal ways out, so that guests
-are resumed and removed; further ones only say that this is under way.
+"""SIGINT, SIGTERM and SIGHUP: the first one ends the work through the normal clean-up, so that guests are
+resumed and removed; further ones only print that this is in progress.
 
-The first one is raised as Interrupted wherever the main thread is. So what must be done as a whole, above all
-what takes something down, holds it back: shield(), @whole, Teardown. Threads other than the main one are
-never interrupted; nothing needs to be held back there.
+The first one is raised as Interrupted wherever the main thread is. So code that must not be interrupted,
+above all clean-up, holds it back: shield(), @whole, Teardown. Other threads are never interrupted and need no
+protection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = b"\nfreezelab: resuming guests and cleaning up; a moment\n"
 
 _NEAR = 8
-"""Frames at most between a function of @whole and the raised shield: those of two context managers."""
+"""The most frames between a function of @whole and the raised shield: those of two context managers."""
 
 _AGAIN_S = 0.02
 
@@ -95,8 +95,8 @@ def shield() -> Iterator[None]:
 
 
 def whole(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, under a shield from its first instruction to its last: one that arrives even before the
-    shield is up is held back."""
+    """The function, under a shield from its first instruction to its last: even a signal that arrives before
+    the shield is set up is held back."""
 
     def shielded(*args: P.args, **kwargs: P.kwargs) -> T:
         with shield():
@@ -120,11 +120,11 @@ def _at_the_shield(frame: FrameType | None) -> bool:
 
 
 class Teardown(ExitStack):
-    """A stack that is left as a whole: no signal cuts it short, and a failure does not keep the others from
-    being undone. Each is told; the first is raised when nothing else is being raised.
+    """An ExitStack that is left completely: no signal interrupts it, and a failure does not prevent the other
+    callbacks. Each failure is reported; the first is raised when no other error is being raised.
 
-    report: called with a line or two for everything that could not be undone. again: the command that tries
-    it once more.
+    report: called with a line or two for everything that could not be undone. again: the command that retries
+    it.
     """
 
     def __init__(self, report: Callable[[str], None], again: str) -> None:

@@ -1,4 +1,4 @@
-"""How a view is passed in: what starts guests here writes to no terminal."""
+"""The type of a view's factory: this package starts guests and writes to no terminal itself."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class HandlerEnded:
 
 @dataclass(frozen=True)
 class ServiceFailed:
-    """The metadata service failed. The text has the error, one line."""
+    """The metadata service failed. trouble: the error, one line."""
 
     KIND: ClassVar[str] = "service"
 
