@@ -11,7 +11,7 @@
 # Seen on 2026-11-28:
 #     10.0.13: sha-ni true, rdseed true; migration completed
 #     7.2.22: sha-ni false, rdseed false; migration completed
-# In the product: lab/hypervisor/losses.py compares the features of both processes before the freeze and
+# In the product: lab/hypervisor/handover_check.py compares the features of both processes before the freeze and
 #   refuses; docs/design.md#refused-hand-overs.
 # Needs root. Exit: 0 as described, 1 changed, 2 could not be tried.
 cd "$(dirname "$0")" && . ./common.sh && . ./qemu.sh

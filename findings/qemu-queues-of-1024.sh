@@ -11,7 +11,7 @@
 #     10.0.13: disk asked for 64, says 64, has 1024; network card says 256, has 1024
 #     11.1.3: disk asked for 64, says 64, has 64; network card says 256, has 256
 #     11.1.3 on the migration: VQ 0 vring.num 1024 exceeds allocated max 64
-# In the product: lab/hypervisor/losses.py refuses it before the freeze; docs/design.md#refused-hand-overs.
+# In the product: lab/hypervisor/handover_check.py refuses it before the freeze; docs/design.md#refused-hand-overs.
 # Needs root. Exit: 0 as described, 1 changed, 2 could not be tried.
 cd "$(dirname "$0")" && . ./common.sh && . ./qemu.sh
 

@@ -184,7 +184,7 @@ def plan(
     """Show what a run of a playbook would do, and what is missing here."""
     from lab.report.plan import render_plan
     from lab.report.terminal import stdout_console
-    from lab.session.obstacles import obstacles
+    from lab.session.plan_checks import obstacles
 
     made = _plan(playbook)
     render_plan(made, stdout_console(), obstacles(made))
@@ -194,7 +194,7 @@ def plan(
 def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names or files.")]) -> None:
     """Validate playbooks, and list what they need that is missing here."""
     from lab.core.plan_warnings import overruns
-    from lab.session.obstacles import cautions, obstacles
+    from lab.session.plan_checks import cautions, obstacles
 
     codes = {0}
     for name in playbooks:

@@ -1,7 +1,7 @@
 """Host patches as values: each has its name, its description and what it requires of guests.
 
-lab.playbook.patching has their form in playbooks, lab.host.patches applies them. docs/adding.md says how to
-add one. Durations in nanoseconds.
+lab.playbook.patch_section has their form in playbooks, lab.host.patches applies them. docs/adding.md says how
+to add one. Durations in nanoseconds.
 """
 
 from __future__ import annotations

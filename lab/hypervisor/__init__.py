@@ -12,8 +12,8 @@ libvirt:
 Freezing:
 - `freeze/`: one module a method, from prepare to finish.
 - `context`: the connection, domains and processes that all of them work with.
-- `losses`, `rehearsal`: what the next process would take away, asked before the freeze.
-- `proving`: the proof that RAM is the same.
+- `handover_check`, `rehearsal`: what the successor would take from the guest, checked before the freeze.
+- `memory_proof`: the proof that RAM is unchanged.
 - `successor`: the process that takes a guest over. `migration`: what QEMU says of a migration.
 - `process`: a QEMU process, its pidfd and CPU time. `qmp`: a monitor of the lab's own.
 - `libvirt_qmp`: the monitor through libvirt.
@@ -21,6 +21,7 @@ Freezing:
 
 Guests' states:
 - `memory`, `shm`: RAM that is a file, and folders on /dev/shm. `golden`: a state in bytes, to begin with.
-- `unreachable`: what libvirt knows of a guest that cannot answer. `kept`: what is known without libvirt.
+- `unreachable`: what libvirt knows of a guest that cannot answer. `domain_status`: a domain's state, without
+  libvirt.
 - `recovery`: what a killed run left.
 """

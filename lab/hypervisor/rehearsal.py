@@ -14,7 +14,7 @@ import uuid
 from dataclasses import replace
 
 from lab.errors import HypervisorError
-from lab.hypervisor import losses
+from lab.hypervisor import handover_check
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.domain import DomainSpec
@@ -50,7 +50,7 @@ def rehearse(context: LibvirtContext, spec: DomainSpec) -> None:
     try:
         domain = context.domains.create(trial, paused=True)
         old, new = (functools.partial(context.qmp, one, guest) for one in (context.domain(guest)[0], domain))
-        losses.refuse(old, new, guest)
+        handover_check.refuse(old, new, guest)
     finally:
         with contextlib.suppress(HypervisorError), QemuProcess.find(trial.uuid, guest) as process:
             process.kill(_END_S)

@@ -5,8 +5,8 @@ Plan (load). Mistakes of every stage are collected and told at once (mistakes, e
 
 - `find`, `source`, `syntax`, `tree`: a file, its text, YAML's complaints, its nodes. `load`: the plan of it.
 - `models`: the document. `fields`, `scalars`, `hosts`: types and readers that its sections share.
-- Sections: `fleet`, `guests`, `instances`, `cycles`, `patching`, `announcing`, `expecting`, `noticing`,
-  `rollouts`, and `matrix` with its `cells`. `jsonschema`: the schema of all of them.
+- Sections: `fleet`, `guests`, `instances`, `cycles`, `patch_section`, `announce_section`, `expect_section`,
+  `notice_section`, `rollouts`, and `matrix` with its `cells`. `jsonschema`: the schema of all of them.
 """
 
 from __future__ import annotations

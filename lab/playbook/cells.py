@@ -18,12 +18,12 @@ from pydantic_core import ErrorDetails
 
 from lab.core.plan import LeftOut
 from lab.core.units import format_duration, format_size
-from lab.playbook.announcing import FOLDER
+from lab.playbook.announce_section import FOLDER
 from lab.playbook.explain import explain, wrong
 from lab.playbook.matrix import HOMES, MOST_CELLS, Matrix
 from lab.playbook.mistakes import MOST_SHOWN, Clash, Mistake, Place
 from lab.playbook.models import Document
-from lab.playbook.patching import Patch
+from lab.playbook.patch_section import Patch
 from lab.playbook.tree import Items, Map, Node, Scalar
 
 MOST_WORD = 32  # characters of one value in an id

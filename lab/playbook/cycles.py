@@ -22,7 +22,7 @@ from lab.playbook.fields import (
     time,
 )
 from lab.playbook.mistakes import Clash
-from lab.playbook.patching import PatchOrWord
+from lab.playbook.patch_section import PatchOrWord
 from lab.playbook.scalars import alternatives
 
 _OWN_KEYS = {

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from lab.core.parallel_cells import laned
 from lab.core.plan import Cell, Plan
 from lab.playbook import models
-from lab.playbook.announcing import FOLDER
+from lab.playbook.announce_section import FOLDER
 from lab.playbook.cells import axes_of, expand, given_twice, settled
 from lab.playbook.explain import explain
 from lab.playbook.matrix import Matrix

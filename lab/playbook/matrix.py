@@ -28,7 +28,7 @@ from lab.playbook.fields import (
     section,
 )
 from lab.playbook.mistakes import Wrong
-from lab.playbook.patching import PatchOrWord
+from lab.playbook.patch_section import PatchOrWord
 from lab.playbook.scalars import found
 from lab.playbook.tree import Items, Scalar
 

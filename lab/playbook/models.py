@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from lab.core.plan import Announcement, GuestSpec, ResyncMechanism, TimeFault, TimeFaultKind
 from lab.core.plan import Rollout as PlanRollout
 from lab.core.units import NS_PER_S, format_duration
-from lab.playbook.announcing import Announce
+from lab.playbook.announce_section import Announce
 from lab.playbook.cycles import CycleSection
-from lab.playbook.expecting import Expect
+from lab.playbook.expect_section import Expect
 from lab.playbook.fields import (
     MOST_GUESTS,
     Controls,

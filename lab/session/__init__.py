@@ -13,7 +13,7 @@ Beside runs:
 - `drift_study`: a long look at a kept guest's clocks.
 - `calibration_run`: pauses of known length. `calibration`: what they came to, on disk.
 - `recovery`: what killed runs left. `checks`: what this machine has of what a run needs.
-- `obstacles`: what stands against one plan here. `emulators`: fetched QEMU versions.
+- `plan_checks`: what prevents one plan here. `emulators`: fetched QEMU versions.
 - `listeners`: where a metadata service without a run listens, and for which guests.
 
 For all of them:

@@ -26,7 +26,7 @@ from lab.core.units import NS_PER_S, parse_size
 from lab.errors import MachineError, RecordError, Refused, UsageError
 from lab.guest.ssh import Address
 from lab.hypervisor.accelerators import AcceleratorRequest
-from lab.hypervisor.kept import domain_status
+from lab.hypervisor.domain_status import domain_status
 from lab.image.seed import USER_NETWORK
 from lab.session.paths import made
 

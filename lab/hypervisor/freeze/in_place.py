@@ -31,7 +31,7 @@ from typing import Any
 
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, Interrupted, MachineError
-from lab.hypervisor import losses, migration
+from lab.hypervisor import handover_check, migration
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.context import LibvirtContext, Steps
 from lab.hypervisor.deadman.channel import Token
@@ -41,8 +41,8 @@ from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import LabDomain
 from lab.hypervisor.freeze.base import charge
 from lab.hypervisor.loop import LOOP
+from lab.hypervisor.memory_proof import MemoryProver
 from lab.hypervisor.process import Running
-from lab.hypervisor.proving import MemoryProver
 from lab.hypervisor.recovery import forward
 from lab.hypervisor.successor import END_S, SuccessorProcess
 from lab.ports import Call, Freezing, Frozen, Resumed
@@ -102,7 +102,9 @@ class Exchange:
                 self._context.check_emulator(spec)
                 self._new.start(spec)
             with self._steps.step("negotiate"):
-                losses.refuse(self._new.ask(self._predecessor), self._new.ask(self._new.domain), self._guest)
+                handover_check.refuse(
+                    self._new.ask(self._predecessor), self._new.ask(self._new.domain), self._guest
+                )
                 self._new.offer(self._predecessor)
                 self._new.listen()
         except BaseException:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lab.errors import HypervisorError, Refused
-from lab.hypervisor import losses
-from lab.hypervisor.losses import Word, features_lost
+from lab.hypervisor import handover_check
+from lab.hypervisor.handover_check import Word, features_lost
 
 ECX_1, EBX_7, ECX_EXTENDED = (1, 0, "ECX"), (7, 0, "EBX"), (0x80000001, 0, "ECX")
 RDSEED, SHA_NI, CMP_LEGACY = 1 << 18, 1 << 29, 1 << 1
@@ -67,24 +67,24 @@ def test_a_cpu_that_loses_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """EPYC under TCG, from 10.0.2 to 7.2.22: the same name, another CPU."""
     table = tmp_path / "features.xml"
     table.write_text(TABLE)
-    monkeypatch.setattr(losses, "names", lambda lost, names=losses.names: names(lost, table))
+    monkeypatch.setattr(handover_check, "names", lambda lost, names=handover_check.names: names(lost, table))
     old = Process("10.0.2", {**SAME, EBX_7: SAME[EBX_7] | RDSEED | SHA_NI, ECX_EXTENDED: CMP_LEGACY})
     with pytest.raises(Refused, match=r"QEMU 7\.2\.22 lacks cmp_legacy, rdseed, sha-ni, which"):
-        losses.refuse(old, Process("7.2.22", SAME), "web-0")
-    losses.refuse(Process("7.2.22", SAME), old, "web-0")  # it may gain some
+        handover_check.refuse(old, Process("7.2.22", SAME), "web-0")
+    handover_check.refuse(Process("7.2.22", SAME), old, "web-0")  # it may gain some
 
 
 def test_a_cpu_feature_without_a_name_is_shown_as_its_cpuid_bit(tmp_path: Path) -> None:
-    assert losses.names({EBX_7: RDSEED, (7, 1, "EAX"): 1 << 7}, tmp_path / "nothing") == [
+    assert handover_check.names({EBX_7: RDSEED, (7, 1, "EAX"): 1 << 7}, tmp_path / "nothing") == [
         "CPUID 0x7.0x0 EBX bit 18",
         "CPUID 0x7.0x1 EAX bit 7",
     ]
 
 
 def test_the_table_of_this_machines_libvirt() -> None:
-    if not losses.CPU_MAP.exists():
+    if not handover_check.CPU_MAP.exists():
         pytest.skip("libvirt's table is elsewhere")
-    assert losses.names({EBX_7: RDSEED | SHA_NI}) == ["rdseed", "sha-ni"]
+    assert handover_check.names({EBX_7: RDSEED | SHA_NI}) == ["rdseed", "sha-ni"]
 
 
 def test_a_word_that_one_of_them_does_not_know() -> None:
@@ -99,7 +99,7 @@ def test_queues_of_a_guest_that_a_stable_release_booted() -> None:
     with pytest.raises(
         Refused, match=r"11\.1\.3 would refuse its virtio-net: a queue has 1024 .* 256"
     ) as told:
-        losses.refuse(old, new, "web-0")
+        handover_check.refuse(old, new, "web-0")
     assert "boot such a guest again" in told.value.hint
 
 
@@ -113,4 +113,4 @@ def test_queues_of_a_guest_that_a_stable_release_booted() -> None:
     ],
 )
 def test_queues_that_find_room(old: Process, new: Process) -> None:
-    losses.refuse(old, new, "web-0")
+    handover_check.refuse(old, new, "web-0")

@@ -1,4 +1,4 @@
-"""`expect.notice`: what has to become of the announcement."""
+"""The `expect.notice` section: the announcement's expected course."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, model_validator
 from lab.core.plan import NoticeExpectations
 from lab.core.scheduled.model import UNKNOWN_S, EventType
 from lab.core.units import NS_PER_S, format_duration
-from lab.playbook.announcing import Announce
+from lab.playbook.announce_section import Announce
 from lab.playbook.cycles import CycleSection
 from lab.playbook.fields import DurationOrZero, Flag, default, section
 from lab.playbook.mistakes import Wrong

@@ -14,7 +14,7 @@ from lab.host import emulators
 from lab.hypervisor.accelerators import boots_unsurely
 from lab.image.store import ImageStore
 from lab.playbook import parse
-from lab.session.obstacles import obstacles
+from lab.session.plan_checks import obstacles
 
 GOOD = "resync: none\ncycle: {patch: {hold: 1s}}"
 LANES = "cycle: {patch: {hold: 1s}}\nmatrix: {resync: [none, agent, push, hwclock], side_by_side: "

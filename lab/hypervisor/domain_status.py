@@ -1,4 +1,4 @@
-"""What is known of a kept guest without asking libvirt, whose embedded driver another process may hold.
+"""A kept guest's state without libvirt, whose embedded driver another process may use.
 
 libvirt writes a domain's state to ROOT/run/qemu/NAME.xml whenever it changes (`domstatus`, its src/conf/
 domain_conf.c); the process is found by the domain's uuid.

@@ -1,4 +1,4 @@
-"""The `expect` section: what a cycle has to show."""
+"""The `expect` section: what a cycle has to show to pass."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lab.core.expected_failure import Failure, MustFail
 from lab.core.plan import Expectations, NoticeExpectations, Regime, RolloutEnd
 from lab.core.units import format_duration
 from lab.core.verdict import Outcome
-from lab.playbook.announcing import Announce
+from lab.playbook.announce_section import Announce
 from lab.playbook.cycles import CycleSection
 from lab.playbook.fields import Duration, DurationOrZero, default, needed, section, time
 from lab.playbook.mistakes import Clash, Wrong
-from lab.playbook.noticing import NoticeSection
+from lab.playbook.notice_section import NoticeSection
 from lab.playbook.rollouts import RolloutSection
 from lab.playbook.scalars import one_of, ppm
 

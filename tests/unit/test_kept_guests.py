@@ -27,7 +27,7 @@ from lab.core.method import FreezeMethod, Regime
 from lab.core.timeline import ClockStep, Reading, SamplerReport
 from lab.errors import HypervisorError, RecordError, Refused, UsageError
 from lab.guest.local import host_probe
-from lab.hypervisor.kept import domain_status
+from lab.hypervisor.domain_status import domain_status
 from lab.image.build import Progress
 from lab.ports import NullView, View
 from lab.process.clock import HostClock

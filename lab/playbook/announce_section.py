@@ -1,4 +1,4 @@
-"""The `announce` section: what guests are told before the freeze, and what is wrong with who tells them."""
+"""The `announce` section: the Scheduled Event before the freeze, and deliberate faults of the service."""
 
 from __future__ import annotations
 

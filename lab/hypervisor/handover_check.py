@@ -1,4 +1,5 @@
-"""What a guest would lose by going on in another QEMU process, asked of both before it is frozen.
+"""Refuses hand-overs in which a guest would lose something. It queries both QEMU processes before the
+freeze.
 
 CPU features. A device state says nothing of CPUID, and a CPU model's name promises little: QEMU leaves out
 what its accelerator lacks, with a warning, and both sides call the hand-over completed. A program that has
