@@ -21,6 +21,10 @@ BUSY_NS = 50 * NS_PER_MS
 workers of stress-ng on two cores 50-140 ms were seen, and an agent that was told the time set it as late."""
 
 
+BUSY_SHARE = 0.1
+"""QEMU waits for a CPU for a larger part of the time on a busy host only: 20 to 100 % were seen with six
+workers of stress-ng on two cores."""
+
 STARVED_NS = 1 * NS_PER_S
 """A stop that takes longer is asked whether the guest's QEMU had a CPU meanwhile."""
 
@@ -60,6 +64,16 @@ def cpu_waited_ns(obs: Observation, from_raw_ns: int, until_raw_ns: int) -> int:
         if wait.at_raw_ns >= until_raw_ns:
             break
     return waited
+
+
+def explained_by_busy_host(obs: Observation, least_ns: int | None) -> bool:
+    """Whether QEMU waited for a CPU for at least `least_ns` while it was looked at, and for a share of the
+    time that only a busy host explains. least_ns: None: nothing is explained by that."""
+    if least_ns is None or len(obs.cpu_waits) < 2:
+        return False
+    first, last = obs.cpu_waits[0].at_raw_ns, obs.cpu_waits[-1].at_raw_ns
+    waited = cpu_waited_ns(obs, first, last)
+    return waited >= least_ns and waited >= BUSY_SHARE * (last - first)
 
 
 def starved(obs: Observation) -> bool:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.core.clock import Interval
+from lab.core.clock_disturbance import explained_by_busy_host
 from lab.core.cycle_findings import CycleFindings
 from lab.core.effects import Effects, backward, rtc_around, rtc_moved
-from lab.core.kernel_log import sorted_out
+from lab.core.kernel_log import busy_ns, sorted_out
 from lab.core.quantities import format_about, format_interval
 from lab.core.units import NS_PER_MS
 from lab.core.verdict import Finding, Outcome
@@ -45,10 +46,13 @@ class GuestFindings(CycleFindings):
             yield self._finding("kernel log", "clean", "not read", Outcome.INCONCLUSIVE, why)
             return
         trouble, notes, unknown = sorted_out(last.kernel_lines)
+        explained = trouble and all(explained_by_busy_host(self.obs, busy_ns(line)) for line in trouble)
         if first.clocksource != last.clocksource:
             trouble += (f"clocksource {first.clocksource} became {last.clocksource}",)
         outcome, why = Outcome.PASSED, ""
-        if trouble:
+        if explained:
+            outcome, why = Outcome.INCONCLUSIVE, f"{trouble[0]}; the busy host kept its CPUs from the guest"
+        elif trouble:
             outcome, why = Outcome.FAILED, trouble[0]
         elif unknown:
             outcome, why = Outcome.INCONCLUSIVE, f"unknown message: {unknown[0]}"

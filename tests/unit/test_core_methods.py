@@ -156,6 +156,38 @@ def test_how_long_it_waited_is_counted_through_another_process() -> None:
     assert cpu_waited_ns(replace(obs, cpu_waits=()), 10, 40) == 0
 
 
+UNSTABLE = "clocksource: timekeeping watchdog on CPU0: acpi_pm read-back delay of 3240635ns, attempt 2, marking unstable"  # noqa: E501
+LOCKUP = "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [swapper/0:0]"
+SKEWED = "clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable because the skew is too large:"  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("lines", "waited_ms", "outcome"),
+    [
+        ((UNSTABLE,), 9000, Outcome.INCONCLUSIVE),
+        ((UNSTABLE,), 20, Outcome.FAILED),  # the host had time for it
+        ((LOCKUP,), 9000, Outcome.FAILED),  # it takes more than that
+        ((LOCKUP,), 25_000, Outcome.INCONCLUSIVE),
+        ((UNSTABLE, "Oops: 0002 [#1] PREEMPT SMP PTI"), 9000, Outcome.FAILED),
+        ((SKEWED,), 25_000, Outcome.FAILED),
+        ((), 25_000, Outcome.FAILED),  # only the clocksource has changed, and nobody says why
+    ],
+)
+def test_what_a_busy_host_makes_a_kernel_write_is_not_the_freezes_doing(
+    lines: tuple[str, ...], waited_ms: int, outcome: Outcome
+) -> None:
+    obs = cycle(FreezeMethod.SUSPEND, 0, 3 * S)
+    assert obs.stop is not None
+    assert obs.facts_after is not None
+    since = obs.stop.called.raw_ns
+    seen = replace(
+        obs,
+        facts_after=replace(obs.facts_after, kernel_lines=lines, clocksource="another"),
+        cpu_waits=waits((since, 7, S), (since + 30 * S, 7, S + waited_ms * MS)),
+    )
+    assert outcomes_of(measured(seen))["kernel log"] is outcome
+
+
 @pytest.mark.parametrize(
     ("took_ms", "waited_ms", "outcome"),
     [
