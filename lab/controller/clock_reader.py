@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lab.core.handlers import HandlerEnd
@@ -92,53 +93,52 @@ class ClockReader:
         """Read all guests in turn until `until_raw_ns`, and journal what was read as it comes. look: shown
         each guest's last reading after each burst."""
         begun = self._clock.now().raw_ns
-        while True:
+        there = [one for one in subjects.values() if not observations[one.name].lost]
+        while there:
             now = self._clock.now().raw_ns
             if now >= until_raw_ns:
                 return
             dense = (dense_start and now < begun + DENSE_NS) or (dense_end and now >= until_raw_ns - DENSE_NS)
-            batch: dict[str, list[Reading]] = {name: [] for name in subjects}
-            for _ in range(BURST):
-                for name, subject in subjects.items():
-                    if not observations[name].lost:
-                        with self.observing(name, index, observations[name]):
-                            batch[name].append(subject.probe.read())
-            for name, readings in batch.items():
-                if readings:
-                    self._journal.append(ReadingsTaken(name, index, tuple(readings)))
-                    if look is not None:
-                        look(name, readings[-1])
-            if all(observations[name].lost for name in subjects):
-                return
+            for name, readings in self._burst(there, observations, index):
+                self._journal.append(ReadingsTaken(name, index, tuple(readings)))
+                if look is not None:
+                    look(name, readings[-1])
+            there = [one for one in there if not observations[one.name].lost]
             least = REST_NS if dense_start and now < begun + DENSE_NS else BREATH_NS
             rest = least if dense else max(least, now + PACE_NS - self._clock.now().raw_ns)
             self._clock.sleep_until(min(until_raw_ns, self._clock.now().raw_ns + rest))
 
-    def observing(self, name: str, index: int, observation: GuestObservation) -> _Observing:
+    def _burst(
+        self, there: Sequence[CycleGuest], observations: Mapping[str, GuestObservation], index: int
+    ) -> list[tuple[str, list[Reading]]]:
+        """Read the guests in turn, BURST times; of each what was read, if anything."""
+        batch: dict[str, list[Reading]] = {one.name: [] for one in there}
+        ways = [(one.probe.read, batch[one.name].append, one.name) for one in there]
+        for _ in range(BURST):
+            lost = False
+            for read, add, name in ways:
+                try:
+                    add(read())
+                except GuestError as error:
+                    self._lose(name, index, observations[name], error)
+                    lost = True
+            if lost:
+                ways = [way for way in ways if not observations[way[-1]].lost]
+        return [(name, readings) for name, readings in batch.items() if readings]
+
+    def _lose(self, name: str, index: int, observation: GuestObservation, error: GuestError) -> None:
+        """A guest that cannot be observed is a problem of that guest, not the end of the cycle."""
+        observation.lost = True
+        if isinstance(error, GuestGone):
+            observation.gone = error
+        self._journal.append(ProblemMet(name, index, str(error)))
+        self._view.note(str(error))
+
+    @contextmanager
+    def observing(self, name: str, index: int, observation: GuestObservation) -> Iterator[None]:
         """A context in which a guest that cannot be observed is lost to the cycle, and not the cycle's
         end."""
-        return _Observing(self._journal, self._view, name, index, observation)
-
-
-@dataclass
-class _Observing:
-    """A guest that cannot be observed is a problem of that guest, not the end of the cycle."""
-
-    journal: Journal
-    view: View
-    name: str
-    index: int
-    observation: GuestObservation
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, GuestError):
-            return False
-        self.observation.lost = True
-        if isinstance(error, GuestGone):
-            self.observation.gone = error
-        self.journal.append(ProblemMet(self.name, self.index, str(error)))
-        self.view.note(str(error))
-        return True
+        try:
+            yield
+        except GuestError as error:
+            self._lose(name, index, observation, error)
