@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,9 +20,6 @@ events = typer.Typer(
 
 LISTEN = "127.0.0.1:8169"
 TURN_NS = 50_000_000
-LOOK_NS = 100_000_000
-SILENT_S = 10
-"""Clients ask each second; some every few."""
 
 Name = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The service's name, when several run.")
@@ -172,6 +169,8 @@ def announce(
 ) -> None:
     """Announce an event, one for each availability set, and print its id."""
     from lab.core.scheduled.model import EventSource, EventType
+    from lab.process.clock import HostClock
+    from lab.report.service import announced_line, how_to_enable, waits_for
 
     asked = {
         "guests": guests or [],
@@ -190,13 +189,15 @@ def announce(
     if as_json:
         typer.echo(json.dumps(made, indent=1))
     else:
-        _show_made(made)
+        for one in made:
+            typer.echo(announced_line(one))
     service = control.service()
     if unheard := [one for one in made if one["state"] == "unheard"]:
-        typer.echo(_how_to_ask(service, unheard[0]["resources"][0]), err=True)
-    for text in _waits_for(service, made) if wait else ():
-        typer.echo(text, err=True)
-    ended = _await(control, made) if wait else made
+        typer.echo(how_to_enable(service, unheard[0]["resources"][0]), err=True)
+    if wait:
+        for text in waits_for(service, made):
+            typer.echo(text, err=True)
+    ended = control.follow(made, HostClock(), partial(typer.echo, err=True)) if wait else made
     published = [one for one in ended if one["state"] not in ("unheard", "cancelled")]
     raise typer.Exit(0 if published else 1)
 
@@ -255,75 +256,9 @@ def _control(name: str | None) -> Control:
     return Control(home(), name)
 
 
-def _show_made(made: Sequence[Mapping[str, Any]]) -> None:
-    from lab.report.service import local_time, seconds
-
-    for one in made:
-        text = one["state"]
-        if text == "scheduled":
-            text += f", not before {local_time(one['not_before'])}, in {seconds(one['left_s'])}"
-        elif text == "unheard":
-            text += ": no guest has asked for events yet, so none gets this one"
-        typer.echo(f"{one['id']}  {one['type']} of {', '.join(one['resources'])}: {text}")
-
-
-def _how_to_ask(service: Mapping[str, Any], guest: str) -> str:
-    """What switches events on for a guest that was not told: a request such as its client's."""
-    from lab.report.service import DOCUMENT
-
-    listeners = [
-        f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        for host, port, who in service["doors"]
-        if who == guest
-    ]
-    (socket,) = [one["socket"] for one in service["guests"] if one["guest"] == guest]
-    way, host = ("", listeners[0]) if listeners else (f"--unix-socket {socket} ", "169.254.169.254")
-    ask = f"curl -H Metadata:true {way}'http://{host}{DOCUMENT}'"
-    return f"start {guest}'s client first, or request events once in its place, and announce again:\n{ask}"
-
-
-def _waits_for(service: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What --wait may have to wait for."""
-    from lab.report.service import seconds
-
-    silences = {one["guest"]: one["silent_s"] for one in service["guests"]}
-    for one in made:
-        if one["state"] == "scheduled":
-            text = f"{one['id'][:8]}  waits for an approval, or for NotBefore in {seconds(one['left_s'])}"
-            silence = silences.get(one["resources"][0])
-            if silence is not None and silence > SILENT_S:
-                text += f"; no guest has asked for {seconds(silence)}, so an approval is unlikely"
-            yield text
-
-
 def _act(verb: str, event: str, name: str | None) -> None:
     reply = _control(name).act(verb, event)
     typer.echo(f"{reply['id']}  {reply['type']} of {', '.join(reply['resources'])}: {reply['state']}")
-
-
-def _await(control: Control, made: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Until nothing more comes of the events by itself; what comes is told on stderr."""
-    from lab.process.clock import HostClock
-
-    clock, known = HostClock(), {one["id"]: one for one in made}
-    while True:
-        there = {one["id"]: one for one in control.events()}
-        for event, before in known.items():
-            now = known[event] = there[event]
-            changes = [f"seen by {who}" for who in now["seen"][len(before["seen"]) :]]
-            changes += [f"approved by {who}" for who in now["approved"][len(before["approved"]) :]]
-            changes += [now["state"]] if now["state"] != before["state"] else []
-            for text in changes:
-                typer.echo(f"{event[:8]}  {text}", err=True)
-        if not any(_goes_on(one) for one in known.values()):
-            return list(known.values())
-        clock.sleep_until(clock.now().raw_ns + LOOK_NS)
-
-
-def _goes_on(event: Mapping[str, Any]) -> bool:
-    return event["state"] == "scheduled" or (
-        event["state"] == "started" and event["over_after_s"] is not None
-    )
 
 
 def _duration(text: str | None, option: str) -> int | None:

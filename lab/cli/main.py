@@ -167,9 +167,9 @@ def report(
     junit: JUnit = None,
 ) -> None:
     """Judge an old run again from its history, and show it."""
-    from lab.cli.runs import find_run
     from lab.record.journal import read_history
     from lab.record.run import judge
+    from lab.session.run_folders import find_run
 
     folder = find_run(which)
     again, _ = judge(read_history(folder))
@@ -219,9 +219,9 @@ def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names 
 @app.command()
 def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="Number of runs.")] = 20) -> None:
     """List old runs, the latest first."""
-    from lab.cli.runs import latest
     from lab.report.history import render_history
     from lab.report.terminal import stdout_console
+    from lab.session.run_folders import latest
 
     render_history(latest(most), stdout_console())
 
@@ -263,7 +263,7 @@ def list_guests(
     if as_json:
         typer.echo(json.dumps(there, indent=1))
         return
-    from lab.report.kept_guests import render_kept_guests
+    from lab.report.listings import render_kept_guests
     from lab.report.terminal import stdout_console
 
     render_kept_guests(there, stdout_console())
@@ -368,7 +368,7 @@ def recover(
 @app.command()
 def doctor(connect: Connect = None) -> None:
     """Check what this machine supports, and how to add what is missing."""
-    from lab.report.doctor import render_checks
+    from lab.report.listings import render_checks
     from lab.report.terminal import stdout_console
     from lab.session.checks import examine
 

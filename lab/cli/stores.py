@@ -31,7 +31,7 @@ def image_build(
 @images.command("list")
 def image_list() -> None:
     """List images, built or not."""
-    from lab.report.stores import render_store
+    from lab.report.listings import render_store
     from lab.report.terminal import stdout_console
     from lab.session.images import HEADS, listing
 
@@ -64,7 +64,7 @@ def emulator_fetch(
 @emulators.command("list")
 def emulator_list() -> None:
     """List the system's QEMU and the fetched ones."""
-    from lab.report.stores import render_store
+    from lab.report.listings import render_store
     from lab.report.terminal import stdout_console
     from lab.session.emulators import HEADS, listing
 

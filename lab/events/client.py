@@ -6,16 +6,19 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
 from lab.errors import MachineError, UsageError
+from lab.ports import Clock
 
 SOCKET = "control"
 START = "freezelab events serve"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 PATIENCE_S = 10
+LOOK_NS = 100_000_000
 IDS = "freezelab events list --all shows their ids"
 
 
@@ -37,6 +40,24 @@ class Control:
     def act(self, verb: str, event: str) -> dict[str, Any]:
         return self._ask("POST", f"/events/{_checked(event)}/{verb}")
 
+    def follow(
+        self, made: Sequence[Mapping[str, Any]], clock: Clock, report: Callable[[str], None]
+    ) -> list[Mapping[str, Any]]:
+        """Wait until the events change no more by themselves. report: gets a line for each change."""
+        known = {one["id"]: one for one in made}
+        while True:
+            there = {one["id"]: one for one in self.events()}
+            for name, before in known.items():
+                now = known[name] = there[name]
+                changes = [f"seen by {who}" for who in now["seen"][len(before["seen"]) :]]
+                changes += [f"approved by {who}" for who in now["approved"][len(before["approved"]) :]]
+                changes += [now["state"]] if now["state"] != before["state"] else []
+                for text in changes:
+                    report(f"{name[:8]}  {text}")
+            if not any(_changes(one) for one in known.values()):
+                return list(known.values())
+            clock.sleep_until(clock.now().raw_ns + LOOK_NS)
+
     def _ask(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
         connection = _Connection(self._path)
         try:
@@ -51,6 +72,11 @@ class Control:
             refused = reply["error"]
             raise UsageError(refused["what"], where=refused["where"], hint=refused["hint"])
         return dict(reply)
+
+
+def _changes(one: Mapping[str, Any]) -> bool:
+    """True when the event will start, or end, by itself."""
+    return one["state"] == "scheduled" or (one["state"] == "started" and one["over_after_s"] is not None)
 
 
 class _Connection(HTTPConnection):

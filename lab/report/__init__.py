@@ -2,7 +2,7 @@
 
 - `terminal`: the report of a run. `live`, `live_rollout`: a run in progress. `junit`: for other programs.
 - `plan`, with `plan_cells`, `plan_fleet`, `plan_notice`, `plan_words`: `freezelab plan`.
-- `history`, `doctor`, `kept_guests`, `stores`, `service`, `drift`, `calibration`: what these commands print.
+- `history`, `listings`, `service`, `drift`, `calibration`: output of other commands.
 
 Sections of the report:
 - `cycles`: the table. `cells`, `resync_table`: those of a matrix.

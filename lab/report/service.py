@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from lab.report.text import cleaned, names
 
 DOCUMENT = "/metadata/scheduledevents?api-version=2020-07-01"
 QUIET_NS = NS_PER_S
+SILENT_S = 10
+"""Clients poll once a second; some every few seconds."""
 
 _STYLES = {
     "published": "bold", "started": "yellow", "approved": "green", "refused": "red", "unheard": "yellow",
@@ -121,6 +123,41 @@ def show_events(page: Page, shown: Sequence[Mapping[str, Any]], guests: Sequence
     if silent := [one["guest"] for one in guests if not one["asks"]]:
         page.blank()
         page.parts([f"no request yet from {names(silent)}"], "dim")
+
+
+def announced_line(one: Mapping[str, Any]) -> str:
+    """An event that was just announced, and its state."""
+    text = one["state"]
+    if text == "scheduled":
+        text += f", not before {local_time(one['not_before'])}, in {seconds(one['left_s'])}"
+    elif text == "unheard":
+        text += ": no guest has asked for events yet, so none gets this one"
+    return f"{one['id']}  {one['type']} of {', '.join(one['resources'])}: {text}"
+
+
+def how_to_enable(service: Mapping[str, Any], guest: str) -> str:
+    """How to enable events for a guest that has never asked: by a request such as its client's."""
+    listeners = [
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        for host, port, who in service["doors"]
+        if who == guest
+    ]
+    (socket,) = [one["socket"] for one in service["guests"] if one["guest"] == guest]
+    way, host = ("", listeners[0]) if listeners else (f"--unix-socket {socket} ", "169.254.169.254")
+    ask = f"curl -H Metadata:true {way}'http://{host}{DOCUMENT}'"
+    return f"start {guest}'s client first, or request events once in its place, and announce again:\n{ask}"
+
+
+def waits_for(service: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each event that --wait waits for: an approval, or NotBefore."""
+    silences = {one["guest"]: one["silent_s"] for one in service["guests"]}
+    for one in made:
+        if one["state"] == "scheduled":
+            text = f"{one['id'][:8]}  waits for an approval, or for NotBefore in {seconds(one['left_s'])}"
+            silence = silences.get(one["resources"][0])
+            if silence is not None and silence > SILENT_S:
+                text += f"; no guest has asked for {seconds(silence)}, so an approval is unlikely"
+            yield text
 
 
 def _when(one: Mapping[str, Any]) -> str:

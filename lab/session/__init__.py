@@ -1,7 +1,8 @@
 """Guests and runs, below the command line: combines the other parts, and writes to no terminal.
 
 A run:
-- `run`: from a plan to its verdict. `cells`: a plan's cells, one after another.
+- `run`: from a plan to its verdict. `run_folders`: new and old runs' folders.
+- `cells`: a plan's cells, one after another.
 - `guests`: guests brought up and taken down. `clones`: guests that begin with a golden guest's state.
 - `guest_setup`: what repairs a guest's clock, put into it. `guest_monitor`: ends all waiting for a guest
   that has gone.

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +29,7 @@ from lab.session.calibration import for_record
 from lab.session.cells import Cells, make_patch
 from lab.session.images import images_for
 from lab.session.recovery import clear
+from lab.session.run_folders import new_run_folder
 from lab.session.settings import Settings, check_memory
 
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
@@ -48,20 +48,6 @@ class RunOptions:
     boot_s: int | None = None
     golden: bool | None = None
     wait: bool = False
-
-
-def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
-    """A new run's id and folder. The id sorts by time and contains the playbook's name."""
-    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    run_id = f"{moment}-{name[:40]}-{secrets.token_hex(2)}"
-    folder = paths.made(home / "runs") / run_id
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise MachineError(
-            f"the run's folder cannot be created: {error.strerror}", where=str(folder)
-        ) from error
-    return run_id, folder
 
 
 def host_of(hypervisor: LibvirtHypervisor, choice: Choice) -> Host:

@@ -14,7 +14,7 @@ from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
 from lab.ports import Clock
 from lab.session.images import images_for
-from lab.session.run import new_run_folder
+from lab.session.run_folders import new_run_folder
 from lab.session.settings import Settings
 
 SUSPEND = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))

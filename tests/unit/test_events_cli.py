@@ -22,13 +22,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lab.cli.events import _waits_for
 from lab.cli.main import app
 from lab.core.clock import Stamp
 from lab.core.scheduled.model import Happening, Kind
 from lab.errors import UsageError
 from lab.report.page import Page
-from lab.report.service import Log, show_events
+from lab.report.service import Log, show_events, waits_for
 from lab.session.kept_guests import KeptGuest
 from lab.session.listeners import Wanted, instances_of, listeners_of
 
@@ -370,7 +369,7 @@ def test_an_operator_who_waits_learns_that_the_guest_no_longer_polls() -> None:
     def waiting(silent_s: float | None) -> list[str]:
         service = {"guests": [{"guest": "web-0", "silent_s": silent_s}]}
         event = {"id": "A" * 36, "state": "scheduled", "left_s": 900.0, "resources": ["web-0"]}
-        return list(_waits_for(service, [event, event | {"state": "started"}]))
+        return list(waits_for(service, [event, event | {"state": "started"}]))
 
     plain = "AAAAAAAA  waits for an approval, or for NotBefore in 15 min"
     assert waiting(2.0) == [plain]

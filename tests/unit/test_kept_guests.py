@@ -36,7 +36,7 @@ from lab.record.model import Calibration
 from lab.report.accuracy import show_accuracy
 from lab.report.calibration import render_calibration
 from lab.report.drift import Plot, render_look
-from lab.report.kept_guests import render_kept_guests
+from lab.report.listings import render_kept_guests
 from lab.report.page import Page
 from lab.session import calibration, calibration_run, drift_study, kept_guests
 from lab.session.guests import Guests

@@ -1,13 +1,29 @@
-"""Finding old runs."""
+"""Folders of runs: a new one, and those of old runs."""
 
 from __future__ import annotations
 
+import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 
-from lab.errors import RecordError
+from lab.errors import MachineError, RecordError
 from lab.record.index import INDEX, RunSummary, summaries
 from lab.record.journal import EVENTS
-from lab.session.paths import home
+from lab.session.paths import home, made
+
+
+def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
+    """A new run's id and folder. The id sorts by time and contains the playbook's name."""
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    run_id = f"{moment}-{name[:40]}-{secrets.token_hex(2)}"
+    folder = made(home / "runs") / run_id
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise MachineError(
+            f"the run's folder cannot be created: {error.strerror}", where=str(folder)
+        ) from error
+    return run_id, folder
 
 
 def _folders() -> list[Path]:
