@@ -14,6 +14,9 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Finding, Outcome, worst
 from lab.record.run import (
     SCHEMA,
+    AuditRecord,
+    Calibration,
+    CellRecord,
     Clocksource,
     CycleRecord,
     Drifts,
@@ -312,3 +315,32 @@ RUNS: dict[str, Callable[[], Run]] = {
         hostile,
     )
 }  # fmt: skip
+
+
+def resync_matrix(*cells: tuple[str, str, CycleRecord | None], **changes: object) -> Run:
+    """A run with cells of (mechanism, hold, cycle); None: refused."""
+    made, guests = [], []
+    for mechanism, hold, seen in cells:
+        name = f"{hold}-{mechanism}"
+        outcome = Outcome.INCONCLUSIVE if seen is None else seen.outcome
+        made.append(
+            CellRecord(
+                name, {"hold": hold, "resync": mechanism}, outcome, "suspend", 512 << 20, 1, f"hold {hold}",
+                mechanism, 0 if seen is None else 1, 1, (), "" if seen else "refused: no", seen is None,
+            )
+        )  # fmt: skip
+        cycles = () if seen is None else (replace(seen, cell=name),)
+        guests.append(replace(guest("web-0"), cycles=cycles, cell=name))
+    return replace(run(*guests), cells=tuple(made), **changes)  # type: ignore[arg-type]
+
+
+def compared(agrees: bool | None, words: str, **changes: object) -> CycleRecord:
+    """A cycle with this verdict on its forecast."""
+    return cycle(resync=resync(forecast=forecast(agrees, words), **changes))
+
+
+WRONG_AUDIT = AuditRecord(
+    "chronyc tracking", 41, 40, 9, 4_310 * NS_PER_MS, 4_590 * NS_PER_MS, 4_978 * NS_PER_MS, 0,
+    "claimed ± 2.1 ms, was 4 980.3 ± 0.4 ms behind",
+)  # fmt: skip
+CALIBRATED = Calibration("2026-11-20T10:00:00+00:00", 40, 100_000, 900_000, 1.0, 7 * NS_PER_MS, 240_000)

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.cells import cell_len
 from rich.console import Console
 
+from lab.core.units import NBSP
 from lab.record.run import Run
 from lab.report.terminal import render
 
@@ -42,4 +43,18 @@ def widest(text: str) -> int:
 def page(made: Run, console: Console) -> str:
     """The report of a run, as it stands on the console."""
     render(made, console, FOLDER)
+    return output(console)
+
+
+def shown(made: Run, width: int = 100, colour: bool = False) -> str:
+    """The report of a run on a terminal, with ordinary spaces."""
+    console = terminal(width, colour)
+    render(made, console)
+    return output(console).replace(NBSP, " ")
+
+
+def plain(made: Run) -> str:
+    """The report of a run in a pipe."""
+    console = pipe()
+    render(made, console)
     return output(console)

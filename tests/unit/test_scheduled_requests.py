@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from lab.core.scheduled.instance import VERSIONS
 from lab.core.scheduled.model import (
     ApiVersion,
     EventType,
-    Fault,
     Kind,
-    Late,
     Notice,
-    Recorded,
     Rules,
     State,
 )
-from lab.core.scheduled.requests import MOST_BODY_BYTES
 from tests.unit.metadata_service import (
-    ABOUTS,
     EVENTS,
     GROUPS,
     INSTANCE,
@@ -28,7 +21,6 @@ from tests.unit.metadata_service import (
     NEWEST,
     OLD,
     ONE,
-    OTHERS,
     S,
     Service,
     at,
@@ -269,210 +261,6 @@ def test_an_event_that_the_version_does_not_tell_is_not_seen() -> None:
     assert service.machine.happened() == ()
     assert ids(service.ask(query="api-version=2017-11-01")) == [ONE]
     assert [one.kind for one in service.machine.happened()] == [Kind.SEEN]
-
-
-# -- POST /metadata/scheduledevents ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        (),
-        (("Content-Type", "application/json"),),
-        (("Content-Type", "application/x-www-form-urlencoded"),),
-        (("Content-Type", "junk; \x00"), ("If-None-Match", "*")),
-    ],
-)
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"StartRequests": [{"EventId": ONE}]},
-        {"StartRequests": [{"EventId": ONE.lower(), "more": {}}], "DocumentIncarnation": 77, "x": [None]},
-        {"StartRequests": [{"EventId": ONE}, {"EventId": ONE}]},
-        b'\xef\xbb\xbf \r\n{"StartRequests" : [ {"EventId":"' + ONE.encode() + b'"} ] }\n',
-    ],
-)
-def test_an_approval_starts_the_event_for_all(body: object, headers: tuple[tuple[str, str], ...]) -> None:
-    service = Service()
-    for _ in range(3):
-        given = service.approve(body, *headers, guest="a1")
-        assert (given.status, given.body) == (200, b"")
-    (event,) = parsed(service.ask())["Events"]
-    assert (event["EventStatus"], event["NotBefore"]) == ("Started", "")
-    assert parsed(service.ask(guest="b0"))["Events"][0]["EventStatus"] == "Scheduled"
-    happened = [(one.kind, one.guest) for one in service.machine.happened()]
-    assert happened[:2] == [(Kind.APPROVED, "a1"), (Kind.STARTED, "")]
-
-
-def test_to_approve_nothing_is_no_mistake() -> None:
-    assert Service().approve({"StartRequests": []}).status == 200
-
-
-def deep(levels: int) -> bytes:
-    return b'{"StartRequests":[{"EventId":"%s"}],"x":%s%s}' % (ONE.encode(), b"[" * levels, b"]" * levels)
-
-
-BAD = [
-    b"",
-    b" ",
-    b"null",
-    b"[]",
-    b'"StartRequests"',
-    b"{}",
-    b'{"StartRequests":null}',
-    b'{"StartRequests":{}}',
-    b'{"StartRequests":{"EventId":"%s"}}' % ONE.encode(),
-    b'{"StartRequests":"%s"}' % ONE.encode(),
-    b'{"StartRequests":[null]}',
-    b'{"StartRequests":["%s"]}' % ONE.encode(),
-    b'{"StartRequests":[{}]}',
-    b'{"StartRequests":[{"EventId":null}]}',
-    b'{"StartRequests":[{"EventId":7}]}',
-    b'{"StartRequests":[{"EventId":["%s"]}]}' % ONE.encode(),
-    b'{"StartRequests":[{"EventId":"%s"},{}]}' % ONE.encode(),
-    b'{"startrequests":[{"EventId":"%s"}]}' % ONE.encode(),
-    b'{"StartRequests":[{"EventId":"%s"}]' % ONE.encode(),
-    b'{"StartRequests":[{"EventId":"%s"}]} x' % ONE.encode(),
-    b"{'StartRequests':[{'EventId':'%s'}]}" % ONE.encode(),
-    b'{"StartRequests":[{"EventId":"%s"}],"x":NaN}' % ONE.encode(),
-    b'{"StartRequests":[{"EventId":"%s"}],"x":%s}' % (ONE.encode(), b"9" * 5000),
-    b'{"StartRequests":[{"EventId":"%s\xff"}]}' % ONE.encode(),
-    json.dumps({"StartRequests": [{"EventId": ONE}]}).encode("utf-16"),
-    json.dumps({"StartRequests": [{"EventId": ONE}]}).encode("utf-32"),
-    b"StartRequests=" + ONE.encode(),
-    deep(20_000),
-    deep(10)[:-1] + b" " * MOST_BODY_BYTES + b"}",
-    b"\x1f\x8b\x08" + bytes(100),
-    # ids that are none of the group's
-    b'{"StartRequests":[{"EventId":"%s"}]}' % OTHERS.encode(),
-    b'{"StartRequests":[{"EventId":"%s"},{"EventId":"%s"}]}' % (ONE.encode(), OTHERS.encode()),
-    b'{"StartRequests":[{"EventId":""}]}',
-    b'{"StartRequests":[{"EventId":" %s"}]}' % ONE.encode(),
-    b'{"StartRequests":[{"EventId":"{%s}"}]}' % ONE.encode(),
-    b'{"StartRequests":[{"EventId":"\\ud800"}]}',
-]
-
-
-@pytest.mark.parametrize("body", BAD, ids=lambda body: repr(body[:40]))
-def test_what_approves_nothing_that_is_there_is_refused_and_starts_nothing(body: bytes) -> None:
-    service = Service()
-    given = service.approve(body)
-    assert given.status == 400 and list(parsed(given)) == ["error"]
-    assert service.machine.state(ONE) is service.machine.state(OTHERS) is State.SCHEDULED
-    assert [(one.guest, one.text[:3]) for one in service.refused()] == [("a0", "400")]
-
-
-def test_a_body_may_be_as_large_as_the_limit() -> None:
-    body = json.dumps({"StartRequests": [{"EventId": ONE}]}).encode()
-    assert Service().approve(body.ljust(MOST_BODY_BYTES)).status == 200
-    assert Service().approve(body.ljust(MOST_BODY_BYTES + 1)).status == 400
-
-
-def test_what_is_over_cannot_be_approved() -> None:
-    service = Service()
-    service.machine.finish(at(1), ONE)
-    assert service.approve({"StartRequests": [{"EventId": ONE}]}).status == 400
-
-
-# -- faults and the rate -----------------------------------------------------------------------------
-
-
-def test_faults_are_for_events_only_and_for_one_guest() -> None:
-    service = Service()
-    service.machine.fail(at(1), ["a0"], [Fault.GONE, Fault.TOO_MANY, Fault.BROKEN, Fault.HANG])
-    assert ids(service.ask(guest="a1")) == [ONE]
-    assert service.ask(INSTANCE, OLD).status == 200
-    assert service.ask(headers=()).status == 400
-    assert service.ask().status == 410
-    assert service.approve({"StartRequests": [{"EventId": ONE}]}).status == 429
-    assert service.machine.state(ONE) is State.SCHEDULED
-    broken = service.ask()
-    assert broken.status == 500 and parsed(broken)["error"]
-    hung = service.ask()
-    assert hung.never and hung.body == b""
-    assert ids(service.ask()) == [ONE]
-    assert [one.text.split(":")[0] for one in service.refused()] == ["400", "410", "429", "500", "hang"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        (Fault.NOT_FOUND, "Not found. The requested element does not exist"),
-        (Fault.GONE, "Gone. Retry after some time for a max of 70 seconds"),
-        (Fault.TOO_MANY, "Too many requests. API rate limits have been exceeded"),
-        (Fault.BROKEN, "Service error. Retry after some time"),
-    ],
-)
-def test_errors_on_purpose_are_worded_as_documented(fault: Fault, said: str) -> None:
-    service = Service()
-    service.machine.fail(at(1), ["a0"], [fault])
-    given = service.ask()
-    assert (given.status, parsed(given)) == (int(fault), {"error": said})
-
-
-def test_documents_are_spoilt_on_purpose_and_then_true_again() -> None:
-    service = Service()
-    true = service.ask()
-    spoilt = [Fault.EMPTY, Fault.PLAIN, Fault.NO_EVENTS, Fault.NONE, Fault.TRUNCATED]
-    service.machine.fail(at(1), ["a0"], [*spoilt, Recorded("d.json", '{"Resources": ["$NAME"]}')])
-    empty, plain, without, truth, cut, recorded = [service.ask() for _ in range(6)]
-    assert (empty.status, empty.body) == (200, b"")
-    assert (plain.body, header(plain, "Content-Type")) == (true.body, "text/plain; charset=utf-8")
-    assert parsed(without) == {"DocumentIncarnation": 2}
-    assert truth == true
-    assert (cut.body, cut.cut_at) == (true.body, len(true.body) // 2)
-    assert parsed(recorded) == {"Resources": [ABOUTS["a0"].name]}
-    assert service.ask() == true
-    assert [one.text.split(":")[0] for one in service.refused()] == [
-        "empty", "plain", "no-events", "truncated", "document d.json",
-    ]  # fmt: skip
-
-
-def test_a_spoilt_document_is_not_seen_and_waits_for_a_poll() -> None:
-    service = Service()
-    service.machine.fail(at(1), ["a0"], [Fault.EMPTY, Fault.NO_EVENTS, Fault.TRUNCATED, Recorded("d", "{}")])
-    for _ in range(2):
-        assert service.approve({"StartRequests": []}).status == 200
-        service.ask(headers=(*META, ("If-None-Match", "*")))
-    service.ask()
-    service.ask()
-    kinds = [one.kind for one in service.machine.happened()]
-    assert Kind.SEEN not in kinds
-    assert kinds.count(Kind.REFUSED) == 4
-    service.ask()
-    assert [one.kind for one in service.machine.happened()] == [Kind.SEEN]
-
-
-def test_a_late_answer_is_the_truth_of_when_it_was_asked_for() -> None:
-    service = Service(Rules(first_answer_s=120), announced=False)
-    service.machine.fail(at(1), ["a0"], [Late(S), Late(5 * S), Late(5 * S)])
-    assert service.ask().after_ns == 2 * S, "the first answer is later still"
-    service.now = 10.0
-    assert (service.ask().after_ns, service.ask().status) == (5 * S, 200)
-    assert service.ask().after_ns == 0
-    assert not service.refused()
-
-
-def test_the_first_answer_is_late_and_a_sixth_in_a_second_is_too_many() -> None:
-    service = Service(Rules(first_answer_s=120, most_per_second=5), announced=False)
-    given = [service.ask() for _ in range(6)]
-    assert [(one.status, one.after_ns) for one in given] == [(200, 2 * S)] * 5 + [(429, 0)]
-    service.now = 2
-    late = service.approve({"StartRequests": [{"EventId": ONE}]})
-    assert (late.status, late.after_ns) == (400, S)
-    assert service.ask(INSTANCE, OLD).after_ns == 0
-
-
-def test_what_is_asked_of_the_machine_counts_against_the_rate_as_well() -> None:
-    service = Service(Rules(most_per_second=5), announced=False)
-    paths = [(INSTANCE, OLD), (EVENTS, NEWEST), ("/metadata/versions", "")] * 2
-    assert [service.ask(path, query).status for path, query in paths] == [200] * 5 + [429]
-    assert service.ask(INSTANCE, OLD).status == 429 == service.ask().status
-    assert service.ask(INSTANCE, OLD, guest="a1").status == 200
-    assert [(one.guest, one.text) for one in service.refused()] == [("a0", "429: over the rate")] * 3
-    assert service.ask(INSTANCE, "").status == 400  # what is out of order does not count
-    service.now = 2
-    assert service.ask(INSTANCE, OLD).status == 200
 
 
 # -- the rest of /metadata ---------------------------------------------------------------------------
