@@ -14,7 +14,7 @@ PHI_PPM = 15.0
 """Frequency tolerance of an undisciplined clock: RFC 5905, section 7.1, PHI = 15e-6."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stamp:
     """One reading of the host's clocks, both in immediate succession."""
 

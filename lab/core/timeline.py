@@ -14,7 +14,7 @@ from lab.core.method import FreezeMethod
 from lab.core.timesync_setup import Setup
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PacketStamps:
     """The guest's kernel's stamps of the request's arrival and the answer's departure, in its REALTIME:
     between t1 and t2, and between t3 and t4, whatever the network's delays. None: not certain.
@@ -30,7 +30,7 @@ class PacketStamps:
     most_apart_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One exchange with a guest: host stamp t1, guest clocks on receipt (t2) and before the
     answer (t3), host stamp t4 (docs/measuring.md, "A reading").
@@ -71,7 +71,7 @@ class Reading:
         return self.t4.raw_ns - self.t1.raw_ns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """A line that the guest sends by itself. sent_raw_ns: the guest's MONOTONIC_RAW."""
 

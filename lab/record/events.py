@@ -49,7 +49,7 @@ class UnknownEvent:
     kind: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A line of the history. seq: its number among the controller's lines; None for the dead-man's. at: when
     it was written."""

@@ -11,8 +11,8 @@ import dataclasses
 import fcntl
 import os
 import re
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -157,46 +157,55 @@ def read_history(folder: Path) -> History:
     """
     path = folder / EVENTS
     try:
-        # Not splitlines(): it also splits at U+2028 and the like, which JSON leaves as they are.
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        # newline: str.splitlines() would split at U+2028 and the like, which JSON leaves as they are.
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            entries, cut = _read(path, file)
     except FileNotFoundError:
         raise RecordError(f"there is no run here: {EVENTS} is missing", where=str(folder)) from None
     except OSError as error:
         raise RecordError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    found: list[tuple[int, str, Envelope]] = []  # each event's number, text and what it is
-    sequence, cut = 0, 0  # cut: the number of a damaged line
-    for number, line in enumerate(lines, 1):
-        if not line and number < len(lines):
+    last = next(entry for entry in reversed(entries) if entry.seq is not None)
+    complete = isinstance(last.event, RunEnded)
+    damage = f"line {cut} is cut off" if cut else ""
+    if not complete and not damage:
+        damage = "the run was cut off before its end"
+    return History(folder, tuple(entries), complete, damage)
+
+
+def _read(path: Path, file: Iterable[str]) -> tuple[list[Entry], int]:
+    """The events, and the number of a line that is cut off; 0 when none is. A line is read into its event as
+    it comes, so that the text of a history is never in memory as a whole."""
+    entries: list[Entry] = []
+    sequence, cut = 0, 0
+    lines = chain((line.removesuffix("\n") for line in file), ("",))
+    for number, (line, following) in enumerate(pairwise(lines), 1):
+        if not line:
             # The dead-man may begin a line of its own, whether the one before was cut off or not.
-            cut = cut if cut or _OTHERS.match(lines[number]) else number
+            cut = cut if cut or _OTHERS.match(following) else number
         for part in _parts(line):
             given = _in_sequence(part, sequence)
             if given is None and _OTHERS.match(part):
                 continue  # the dead-man itself was cut short
-            if given is not None and given.kind == DEADMAN:
-                found.append((number, part, given))
-                continue
-            if cut:
-                raise RecordError("damaged: this line is not an event in sequence", where=f"{path}:{cut}")
-            if given is None:
-                cut = number
-            else:
-                found.append((number, part, given))
+            if given is None or given.kind != DEADMAN:
+                if cut:
+                    raise RecordError("damaged: this line is not an event in sequence", where=f"{path}:{cut}")
+                if given is None:
+                    cut = number
+                    continue
                 sequence += 1
-    _check_start(path, found)
-    entries = tuple(_entry(path, *each) for each in found)
-    complete = isinstance([entry for entry in entries if entry.seq is not None][-1].event, RunEnded)
-    damage = f"line {cut} is cut off" if cut else ""
-    if not complete and not damage:
-        damage = "the run was cut off before its end"
-    return History(folder, entries, complete, damage)
+            if not entries:
+                _check_start(path, given)
+            entries.append(_entry(path, number, part, given))
+    if not entries:
+        _check_start(path, None)
+    return entries, cut
 
 
-def _check_start(path: Path, found: list[tuple[int, str, Envelope]]) -> None:
+def _check_start(path: Path, first: Envelope | None) -> None:
     """RecordError unless the history begins with a run-start of a schema that is known here."""
-    if not found or found[0][2].kind != RunStarted.KIND:
+    if first is None or first.kind != RunStarted.KIND:
         raise RecordError("the history does not begin with a run-start", where=str(path))
-    if (schema := found[0][2].data.get("schema")) != SCHEMA:
+    if (schema := first.data.get("schema")) != SCHEMA:
         raise RecordError(
             f"its schema is {schema!r}, and this freezelab reads {SCHEMA}: use the one that made it",
             where=str(path),
