@@ -1,8 +1,8 @@
 """The command line: arguments in, text out. What is done is `lab.session`'s.
 
 - `main`: the commands. `events`: `freezelab events …`. `stores`: `freezelab image …` and `emulator …`.
-- `options`: values that are more than text. `runs`: old runs by name.
-- `views`: the view for this stderr. `streams`: output that cannot be delivered.
+- `options`: values that are more than text. `views`: the view for this stderr.
+- `streams`: output that cannot be delivered.
 
 This module imports nothing, so that `freezelab --help` stays fast.
 """

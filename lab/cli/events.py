@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +18,6 @@ events = typer.Typer(
 )
 
 LISTEN = "127.0.0.1:8169"
-TURN_NS = 50_000_000
 
 Name = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The service's name, when several run.")
@@ -76,16 +74,12 @@ def serve(
     """Run the service until Ctrl-C, with a line for each occurrence."""
     from lab.core.announcement import RATE_LIMIT
     from lab.core.scheduled.model import Rules
-    from lab.events.client import SOCKET
-    from lab.events.control import claimed, control_listener
-    from lab.events.event_operator import EventOperator
-    from lab.events.service import MetadataService, unix_socket
     from lab.process.clock import HostClock
     from lab.report.page import Page
     from lab.report.service import Log, show_service
     from lab.report.terminal import stdout_console
-    from lab.session.kept_guests import find
-    from lab.session.listeners import Wanted, instances_of, listeners_of
+    from lab.session.events_service import ServiceOptions, serving
+    from lab.session.listeners import Wanted
     from lab.session.paths import home
     from lab.session.signals import Signals
 
@@ -94,36 +88,18 @@ def serve(
     factor = 1.0 if real_time else 60.0 if time_factor is None else time_factor
     if not 0.001 <= factor <= 1e6:
         raise UsageError("between 0.001 and 1000000", where="--time-factor")
-    kept = [find(home(), guest) for guest in dict.fromkeys(inside or [])]
-    listeners = listeners_of(listen or ([] if kept else [LISTEN]))
-    wanted = Wanted(sets or [], scale_sets or [], compute_names or [], instance or [])
-    instances = instances_of([guest for *_, guest in listeners], kept, wanted)
     late_s = (_duration(first_answer, "--first-answer") or 0) / 1e9
     rules = Rules(factor, most_per_second=RATE_LIMIT if rate_limit else 0, first_answer_s=late_s)
-    clock, page = HostClock(), Page(stdout_console())
+    wanted = Wanted(sets or [], scale_sets or [], compute_names or [], instance or [])
+    listeners = listen or ([] if inside else [LISTEN])
+    options = ServiceOptions(name, rules, listeners, inside or [], wanted)
+    page = Page(stdout_console())
     try:
-        with (
-            Signals(),
-            claimed(home(), name) as folder,
-            MetadataService(instances, rules, clock, folder / "doors") as service,
-            ExitStack() as stack,
-        ):
-            if kept:
-                from lab.session.kept_guest_metadata import bring_inside
-
-                bring_inside(stack, service, kept, clock)
-            bound = [(*service.listen(host, port, guest), guest) for host, port, guest in listeners]
-            desk, log = EventOperator(service, clock, factor), Log(page)
-            described = {"name": name, "time_factor": factor, "doors": bound}
-            service.serve(control_listener(desk, described), unix_socket(folder / SOCKET))
-            show_service(page, name, factor, bound, instances, service.path, [guest.name for guest in kept])
-            while True:
-                happened = desk.turn()
-                about = {one.event: one.event for one in happened if one.event}
-                known = {event.id: event for event in service.announcer.published(list(about))}
-                for one in happened:
-                    log.show(one, known.get(one.event))
-                clock.sleep_until(clock.now().raw_ns + TURN_NS)
+        with Signals(), serving(home(), options, HostClock()) as service:
+            show_service(page, name, factor, service.bound, service.instances, service.socket, service.inside)
+            log = Log(page)
+            for entry, event in service.entries():
+                log.show(entry, event)
     except Interrupted:
         page.put(("the metadata service has ended", "dim"))
 

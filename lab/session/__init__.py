@@ -15,7 +15,7 @@ Beside runs:
 - `calibration_run`: pauses of known length. `calibration`: what they came to, on disk.
 - `recovery`: what killed runs left. `checks`: what this machine has of what a run needs.
 - `plan_checks`: what prevents one plan here. `emulators`: fetched QEMU versions.
-- `listeners`: where a metadata service without a run listens, and for which guests.
+- `events_service`: a metadata service without a run. `listeners`: its addresses and guests.
 
 For all of them:
 - `signals`: the first signal becomes an exception; what takes something down is not interrupted.

@@ -1,0 +1,85 @@
+"""`freezelab events serve`: a metadata service without a run, for kept guests and for listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.core.scheduled.instance import InstanceInfo
+from lab.core.scheduled.model import Event, Happening, Rules
+from lab.events.client import SOCKET
+from lab.events.control import claimed, control_listener
+from lab.events.event_operator import EventOperator
+from lab.events.service import MetadataService, unix_socket
+from lab.ports import Clock
+from lab.session.kept_guests import find
+from lab.session.listeners import Listener, Wanted, instances_of, listeners_of
+
+TURN_NS = 50_000_000
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """Options of `events serve`. listen: ADDRESS:PORT[=GUEST]. inside: names of kept guests."""
+
+    name: str
+    rules: Rules
+    listen: Sequence[str]
+    inside: Sequence[str]
+    wanted: Wanted
+
+
+class RunningService:
+    """A service that runs. bound: its listeners. instances: its guests. inside: kept guests that reach it."""
+
+    def __init__(
+        self,
+        service: MetadataService,
+        operator: EventOperator,
+        clock: Clock,
+        bound: Sequence[Listener],
+        instances: Sequence[InstanceInfo],
+        inside: Sequence[str],
+    ) -> None:
+        self._service, self._operator, self._clock = service, operator, clock
+        self.bound, self.instances, self.inside = bound, instances, inside
+
+    def socket(self, guest: str) -> Path:
+        """The Unix socket of a guest's listener."""
+        return self._service.path(guest)
+
+    def entries(self) -> Iterator[tuple[Happening, Event | None]]:
+        """Everything that happens from now on, each with its event; never ends by itself."""
+        while True:
+            happened = self._operator.turn()
+            ids = {one.event: None for one in happened if one.event}
+            known = {event.id: event for event in self._service.announcer.published(list(ids))}
+            for one in happened:
+                yield one, known.get(one.event)
+            self._clock.sleep_until(self._clock.now().raw_ns + TURN_NS)
+
+
+@contextmanager
+def serving(home: Path, options: ServiceOptions, clock: Clock) -> Iterator[RunningService]:
+    """The service, until the context is left. UsageError for invalid options, GuestError when a kept guest
+    does not answer."""
+    kept = [find(home, guest) for guest in dict.fromkeys(options.inside)]
+    listeners = listeners_of(options.listen)
+    instances = instances_of([guest for *_, guest in listeners], kept, options.wanted)
+    with (
+        claimed(home, options.name) as folder,
+        MetadataService(instances, options.rules, clock, folder / "doors") as service,
+        ExitStack() as stack,
+    ):
+        if kept:
+            from lab.session.kept_guest_metadata import bring_inside
+
+            bring_inside(stack, service, kept, clock)
+        bound = [(*service.listen(host, port, guest), guest) for host, port, guest in listeners]
+        operator = EventOperator(service, clock, options.rules.time_factor)
+        described = {"name": options.name, "time_factor": options.rules.time_factor, "doors": bound}
+        service.serve(control_listener(operator, described), unix_socket(folder / SOCKET))
+        inside = [guest.name for guest in kept]
+        yield RunningService(service, operator, clock, bound, instances, inside)
