@@ -19,9 +19,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from lab.core.mechanism import Means, ResyncMechanism
+from lab.core.mechanism import Means, PtpClock, ResyncMechanism
 from lab.errors import FreezelabError, Refused
-from lab.guest.timesync import phc, push, services
+from lab.guest.ssh import SSH
+from lab.guest.timesync import push, services
 from lab.guest.timesync.access import Agent, GuestAccess
 from lab.guest.timesync.daemon import CLEAN, START_S, DaemonResync
 from lab.guest.timesync.host_actions import AgentResync, HwclockResync, NoResync
@@ -55,13 +56,27 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
         return AgentResync(mechanism, access).install(rtc)
     if mechanism.means is Means.HWCLOCK:
         return _or_nothing(hwclock := HwclockResync(access), lambda: hwclock.install(rtc))
-    device = phc.device(ssh, mechanism.traits.ptp) if mechanism.traits.ptp else ""
+    device = _ptp_device(ssh, mechanism.traits.ptp) if mechanism.traits.ptp else ""
     behind_ns = -rtc.mid_ns if rtc is not None else 0
     text = config if config is not None else mechanism.config(access.server, access.port, device, behind_ns)
     program = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)
     daemon = DaemonResync(mechanism, program, access)
     daemon.check()
     return _or_nothing(daemon, lambda: daemon.install(text, rtc))
+
+
+def _ptp_device(ssh: SSH, clock: PtpClock) -> str:
+    """The path of the guest's PTP device for a clock of the host (ptp_kvm's or vmclock's). Refused, with the
+    guest's own message, when it has none."""
+    where = f"guest {ssh.address.guest}"
+    loaded = ssh.run(f"modprobe {clock.module}")
+    found = ssh.run(f"grep -l '^{clock.name}' /sys/class/ptp/*/clock_name").out.split()
+    if found:
+        return f"/dev/{found[0].split('/')[-2]}"
+    if loaded.status != 0:
+        why = (loaded.err.strip().splitlines() or ["no message"])[-1]
+        raise Refused(f"no {clock.module} in this guest: {why}", where=where)
+    raise Refused(f"{clock.module} has no device in this guest", where=where)
 
 
 def _or_nothing(made: T, act: Callable[[], object]) -> T:
