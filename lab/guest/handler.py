@@ -170,10 +170,15 @@ class GuestHandler:
 
     def close(self) -> None:
         """End it: SIGTERM, and after GRACE_S SIGKILL, for all that it has started; fetch its log, and leave
-        nothing in the guest. Nothing happens when the guest is gone."""
+        nothing in the guest. Nothing happens when the guest does not answer, for which it is asked once."""
         if not self._started:
             return
         with suppress(GuestError):
+            try:
+                self._ssh()
+            except GuestError:
+                self._started = False
+                raise
             try:
                 self.look()
                 self._ssh().run(f"systemctl stop {self.unit}", START_S)

@@ -24,6 +24,7 @@ from lab.errors import GuestGone
 from lab.guest.console import Panicked
 from lab.guest.handler import GuestHandler
 from lab.host import patches
+from lab.hypervisor.domain import Accelerator
 from lab.ports import NullView
 from lab.process.clock import HostClock
 from lab.record.journal import FileJournal
@@ -132,6 +133,15 @@ def test_a_kernel_that_panics_is_started_again_and_then_given_up(home: Path) -> 
     assert console.count("] Kernel panic - not syncing: VFS") == 3
     assert time.monotonic() - begun < 120
     assert not list((home / "libvirt" / "log" / "qemu").glob(f"*{settings.run}*"))
+
+
+def test_an_emulated_kernel_does_not_check_its_timer(home: Path) -> None:
+    """M1: on a busy host it panicked there ("IO-APIC + timer doesn't work!")."""
+    with guests_of(home, ["web-0"]) as (guests, plan, settings, _), guests:
+        guests.up(plan.parts[0])
+        options = guests.probes["web-0"].ssh.check("cat /proc/cmdline").split()
+        emulated = settings.accelerator.accelerator is Accelerator.TCG
+    assert ("no_timer_check" in options) is emulated
 
 
 def test_what_a_guest_that_shuts_down_ends_is_not_ended_by_itself(home: Path, tmp_path: Path) -> None:

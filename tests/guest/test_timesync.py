@@ -186,6 +186,23 @@ def test_a_newer_chronyd_keeps_time_by_the_rtc(lab: Lab, ways: timesync.GuestAcc
             assert Outcome.FAILED not in {finding.outcome for finding in found}
 
 
+def test_its_log_is_whole_after_a_step_backward(
+    lab: Lab, ways: timesync.GuestAccess, eventually: Callable[..., Any]
+) -> None:
+    """Q6: a log that is cut by the time of day hides what came after one, for as long as it was wide."""
+    told: list[str] = []
+
+    def look() -> bool:
+        told.append(resync.outcome())
+        return "System clock was stepped by" in told[-1]
+
+    with installed(ResyncMechanism.CHRONY_FROZEN, ways, lab) as resync:
+        run(lab, "date -s '+1 hour'")
+        eventually(look, 60)  # back by an hour, while it writes
+        assert any("wrong by -3" in each for each in told)
+        assert offset(lab).largest_ns < NS_PER_S
+
+
 def test_a_broken_configuration_is_told_with_chronyds_words(lab: Lab, ways: timesync.GuestAccess) -> None:
     before = run(lab, "cat /etc/chrony/chrony.conf")
     with pytest.raises(GuestError, match=r"chronyd does not start: .*makestep.* at line 2"):

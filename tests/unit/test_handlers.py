@@ -14,6 +14,8 @@ from lab.core.history import GuestsFrozen, HandlerEnded, ProblemMet
 from lab.core.plan import Announcement
 from lab.core.verdict import Outcome
 from lab.errors import GuestError, RecordError
+from lab.guest.handler import GuestHandler
+from lab.guest.ssh import SSH
 from lab.record.journal import read_history
 from lab.record.run import Run, judge, to_json
 from lab.report.junit import write_junit
@@ -126,3 +128,21 @@ def test_a_damaged_end_is_told(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"program"', '"programme"'))
     with pytest.raises(RecordError, match=r"damaged: handler: end\.program"):
         judge(read_history(folder))
+
+
+def test_a_guest_that_does_not_answer_is_asked_once_in_the_end(tmp_path: Path) -> None:
+    """V10: one that sleeps. Each time takes as long as a lost connection is tried again, 20 s."""
+    asked: list[str] = []
+
+    def silent() -> SSH:
+        asked.append("web-0")
+        raise GuestError("no answer to SSH", where="guest web-0")
+
+    (tmp_path / "sleeps").write_text("#!/bin/sh\nsleep 600\n")
+    handler = GuestHandler("web-0", silent, tmp_path / "sleeps", [], "sleeps", tmp_path / "log")
+    with pytest.raises(GuestError, match="no answer"):
+        handler.start()
+    asked.clear()
+    handler.close()
+    handler.close()
+    assert asked == ["web-0"]
