@@ -11,7 +11,7 @@ import hashlib
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -43,7 +43,8 @@ _Row = tuple[str, str, str, str, int, int, int, int, int | None, int | None, int
 @dataclass(frozen=True)
 class RunSummary:
     """A run in a line. started: ISO 8601, UTC. guests: their number. cycles: with a freeze, of the guest that
-    has most of them; of a matrix in all cells together. longest_pause: None when no pause was measured."""
+    has most of them; of a matrix in all cells together. longest_pause: None when no pause was measured.
+    running: it has not ended, so its outcome is not known yet."""
 
     id: str
     playbook: str
@@ -54,6 +55,7 @@ class RunSummary:
     guests: int
     cycles: int
     longest_pause: Measure | None
+    running: bool = False
 
 
 def summary_of(run: Run) -> RunSummary:
@@ -123,8 +125,9 @@ class _Index:
         if row is not None and (size, mtime_ns) == (state.st_size, state.st_mtime_ns):
             with contextlib.suppress(ValueError):
                 return _summary(row)
+        running = is_written(folder)
         try:
-            return summary_of(self.judged(folder))
+            return replace(summary_of(self.judged(folder)), running=running)
         except FreezelabError:
             return None
 

@@ -42,12 +42,19 @@ def render_history(rows: Sequence[RunSummary], console: Console) -> None:
     )
 
 
+RUNNING = ("running", "cyan")
+
+
 def _verdict(run: RunSummary) -> Piece:
+    if run.running:
+        return RUNNING
     word, style = VERDICTS[run.outcome]
     return ("interrupted" if run.interrupted else word if run.complete else "cut off"), style
 
 
 def _outcome(run: RunSummary) -> Piece:
+    if run.running:
+        return RUNNING
     word, style = VERDICTS[run.outcome]
     ended = "" if run.complete else " (cut off)"
     return f"{word}{' (interrupted)' if run.interrupted else ended}", style

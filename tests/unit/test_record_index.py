@@ -132,11 +132,10 @@ def test_a_run_in_progress_is_not_kept(tmp_path: Path, folders: list[Path], judg
     lines = (folders[0] / EVENTS).read_bytes()
     with FileJournal(alive, HostClock()) as journal:
         journal.path.write_bytes(lines[: len(lines) // 2])
-        assert not listed([alive])[0].complete
+        assert listed([alive])[0].running
         journal.path.write_bytes(lines)
-        assert listed([alive])[0].complete
-    listed([alive])
-    listed([alive])
+        assert listed([alive])[0].running
+    assert listed([alive]) == listed([alive]) == truth([alive])
     assert judged == [alive] * 3
 
 

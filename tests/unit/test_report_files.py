@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -113,6 +114,14 @@ def test_no_history_yet() -> None:
     shown = pipe()
     render_history([], shown)
     assert output(shown) == "no runs yet\n"
+
+
+@pytest.mark.parametrize("width", [40, 120])
+def test_a_run_in_progress_has_no_outcome_yet(width: int) -> None:
+    shown = terminal(width)
+    render_history([replace(summary_of(run(guest("web-0", cycle(0)))), running=True)], shown)
+    (line,) = output(shown).strip().splitlines()[1:]
+    assert line.split()[-1] == "running"
 
 
 def test_the_longest_pause_of_all_guests_and_cycles() -> None:
