@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from lab.errors import FreezelabError, Interrupted, MachineError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PATIENCE = b"\nfreezelab: resuming guests and cleaning up; a moment\n"
+_PATIENCE = b"\nfreezelab: still cleaning up, so that nothing stays frozen or behind; a moment\n"
 
 _NEAR = 8
 """The most frames between a function of @whole and the raised shield: those of two context managers."""
