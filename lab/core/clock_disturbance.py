@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from lab.core.clock import GuestClock, Interval
@@ -29,13 +30,33 @@ STARVED_NS = 1 * NS_PER_S
 """A stop that takes longer is asked whether the guest's QEMU had a CPU meanwhile."""
 
 
-def delay_ns(obs: Observation, in_time: Interval | None = None) -> int:
-    """By how much the busy host may have delayed what corrects the guest's clock after the resume: the
-    longest round trip of a reading, or the time that QEMU waited for a CPU until the correction was done,
-    whichever is longer. 0 on a host that is not busy. in_time: when the clock was in time again, after the
-    resume."""
+@dataclass(frozen=True)
+class Delay:
+    """By how much the busy host may have delayed what corrects the guest's clock after the resume; zeros on a
+    host that is not busy. round_trip_ns: the longest round trip of a reading. waited_ns: how long QEMU waited
+    for a CPU until the correction was done."""
+
+    round_trip_ns: int = 0
+    waited_ns: int = 0
+
+    @property
+    def longest_ns(self) -> int:
+        return max(self.round_trip_ns, self.waited_ns)
+
+    def off(self, at_resume: Interval | None) -> Interval:
+        """How far off the clock may be by it. A round trip delays one of the two ways, so a clock that is set
+        by it is off to either side. One that is corrected late is still on the side on which the pause put
+        it. at_resume: its offset then; None, or of both signs: either side."""
+        wait, trip = self.waited_ns, self.round_trip_ns
+        ahead = at_resume is None or at_resume.high_ns >= 0
+        behind = at_resume is None or at_resume.low_ns <= 0
+        return Interval(-max(trip, wait * behind), max(trip, wait * ahead))
+
+
+def delay_of(obs: Observation, in_time: Interval | None = None) -> Delay:
+    """in_time: when the clock was in time again, after the resume."""
     if obs.resume is None:
-        return 0
+        return Delay()
     began = obs.resume.returned.raw_ns
     until = obs.resync_finished_raw_ns
     if until is None and in_time is not None:
@@ -45,8 +66,7 @@ def delay_ns(obs: Observation, in_time: Interval | None = None) -> int:
         until = after[-1].t4.raw_ns
     longest = max((r.t4.raw_ns - r.t1.raw_ns for r in after), default=0)
     waited = cpu_waited_ns(obs, obs.resume.called.raw_ns, until) if until is not None else 0
-    delay = max(longest, waited)
-    return delay if delay > BUSY_NS else 0
+    return Delay(*(delay if delay > BUSY_NS else 0 for delay in (longest, waited)))
 
 
 def cpu_waited_ns(obs: Observation, from_raw_ns: int, until_raw_ns: int) -> int:

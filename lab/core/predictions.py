@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from lab.core import clocksource
 from lab.core.clock import GuestClock, Interval, intersect
-from lab.core.clock_disturbance import delay_ns
+from lab.core.clock_disturbance import delay_of
 from lab.core.method import Prediction, Regime, WallClock
 from lab.core.offsets import SLEW_PPM, ageing_ns
 from lab.core.quantities import format_interval
@@ -175,7 +175,7 @@ def _compared(result: CycleResult, early: Sequence[Reading], late: Sequence[Read
     finished = result.observation.resync_finished_raw_ns
     if finished is not None:
         finished -= resume.returned.raw_ns
-    delay = delay_ns(result.observation, resync.time)
+    delay = delay_of(result.observation, resync.time)
     seen = MeasuredResync(
         resync, before, result.at_resume, result.final, edge, finished, result.drift_before, delay
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab.core.clock_disturbance import delay_ns
+from lab.core.clock import Interval
+from lab.core.clock_disturbance import Delay, delay_of
 from lab.core.cycle_findings import CycleFindings
 from lab.core.predictions import compared
 from lab.core.quantities import format_about, format_interval, format_seconds
@@ -38,8 +39,7 @@ class ResyncFindings(CycleFindings):
             outcome, why = self._delayed(outcome, why, resync.time.low_ns - within)
             yield self._finding("in time", text, format_seconds(resync.time.high_ns), outcome, why)
         elif resync.outcome is SyncOutcome.NOT_SYNCED and self._last_point_ns() > within:
-            off = self.result.final.smallest_ns - self.expect.tolerance_ns if self.result.final else 0
-            outcome, why = self._delayed(Outcome.FAILED, self._not_in_time(), max(1, off))
+            outcome, why = self._delayed_offset(Outcome.FAILED, self._not_in_time(), self.expect.tolerance_ns)
             yield self._finding("in time", text, "never", outcome, why)
         elif resync.outcome is SyncOutcome.NOT_SYNCED:
             why = f"{self._not_in_time()}; the watch was shorter than {format_duration(within)}"
@@ -48,14 +48,27 @@ class ResyncFindings(CycleFindings):
             yield self._finding("in time", text, "undecided", Outcome.INCONCLUSIVE, resync.why)
 
     def _delayed(self, outcome: Outcome, why: str, over_ns: int) -> tuple[Outcome, str]:
-        """A clock that was brought back, and misses a limit by no more than the busy host held things up,
-        tells nothing of the guest."""
-        resync = self.result.resync
-        delay = delay_ns(self.obs, resync.time if resync is not None else None)
-        if outcome is not Outcome.FAILED or over_ns > delay or not self.result.mechanism.repairs:
+        """The outcome for a limit that was missed by `over_ns`. If the mechanism corrects the clock, and the
+        busy host may have delayed that for so long, it tells nothing of the guest."""
+        return self._explained(outcome, why, over_ns <= self._delay.longest_ns)
+
+    def _delayed_offset(self, outcome: Outcome, why: str, limit_ns: int) -> tuple[Outcome, str]:
+        """The outcome for a final offset, likewise."""
+        final, within = self.result.final, Interval(-limit_ns, limit_ns)
+        off = self._delay.off(self.result.at_resume)
+        return self._explained(outcome, why, final is None or final.meets(within + off))
+
+    def _explained(self, outcome: Outcome, why: str, by_delay: bool) -> tuple[Outcome, str]:
+        delay = self._delay.longest_ns
+        if outcome is not Outcome.FAILED or not (delay and by_delay and self.result.mechanism.repairs):
             return outcome, why
         delayed = f"the busy host delayed the correction by up to {format_about(delay)}"
         return Outcome.INCONCLUSIVE, f"{why}; {delayed}"
+
+    @property
+    def _delay(self) -> Delay:
+        resync = self.result.resync
+        return delay_of(self.obs, resync.time if resync is not None else None)
 
     def _not_in_time(self) -> str:
         final = self.result.final
@@ -103,7 +116,7 @@ class ResyncFindings(CycleFindings):
             if outcome is Outcome.PASSED
             else f"final offset {format_interval(final, signed=True)}, expected {text}"
         )
-        outcome, why = self._delayed(outcome, why, final.smallest_ns - limit)
+        outcome, why = self._delayed_offset(outcome, why, limit)
         yield self._finding("final offset", text, format_interval(final, signed=True), outcome, why)
 
     def drift(self) -> Iterator[Finding]:

@@ -142,6 +142,33 @@ def test_a_correction_that_waited_for_a_cpu_is_not_the_guests_failure(
     assert outcomes["final offset"] is outcome
 
 
+@pytest.mark.parametrize(
+    ("off_ms", "trip_ms", "outcome"),
+    [
+        (-400, 5, Outcome.INCONCLUSIVE),
+        (400, 5, Outcome.FAILED),  # no delay of a correction puts a clock that was behind ahead
+        (130, 135, Outcome.INCONCLUSIVE),  # a clock that is set by a slow exchange may be ahead
+    ],
+)
+def test_a_late_correction_leaves_the_clock_where_the_pause_put_it(
+    off_ms: int, trip_ms: int, outcome: Outcome
+) -> None:
+    expect = replace(EXPECT, tolerance_ns=100 * MS, final_offset_ns=100 * MS)
+    obs = cycle(FreezeMethod.SUSPEND, 0, 3 * S, residual_ns=off_ms * MS)
+    assert obs.stop is not None
+    assert obs.resume is not None
+    slow, last = obs.readings[-2], obs.readings[-1]
+    later = Stamp(slow.t4.raw_ns + trip_ms * MS, slow.t4.real_ns + trip_ms * MS)
+    seen = replace(
+        obs,
+        readings=(*obs.readings[:-2], replace(slow, t4=later), last),
+        cpu_waits=waits((obs.stop.called.raw_ns - 1, 7, 0), (last.t4.raw_ns, 7, S)),
+    )
+    result = measured(seen)
+    outcomes = outcomes_of(measure(seen, ResyncMechanism.AGENT, expect, None, result.spec), expect)
+    assert outcomes["final offset"] is outcomes["in time"] is outcome
+
+
 def test_how_long_it_waited_is_counted_through_another_process() -> None:
     obs = replace(
         cycle(FreezeMethod.SAVE_RESTORE, 0, S),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval
+from lab.core.clock_disturbance import Delay
 from lab.core.drift import Drift
 from lab.core.quantities import format_about, format_interval
 from lab.core.resync import (
@@ -79,7 +80,7 @@ class MeasuredResync:
     edge_ns: int = 0
     finished_ns: int | None = None
     drift: Drift | None = None
-    delay_ns: int = 0
+    delay: Delay | None = None
 
     @property
     def curve(self) -> Sequence[CurvePoint]:
@@ -101,16 +102,15 @@ def compare(forecast: Forecast, observed: MeasuredResync) -> Compared:
     if target is None:
         return Compared(None, "undecided: the offset before the freeze was not measured")
     compared = _judged(forecast, observed, observed.final, target)
-    if compared.agrees is False and forecast.repaired and observed.delay_ns:
+    delay_ns = observed.delay.longest_ns if observed.delay is not None else 0
+    if compared.agrees is False and forecast.repaired and observed.delay is not None and delay_ns:
         # A forecast knows of no busy host. What only one explains is not told apart from it.
         within = forecast.within
         if within is not None:
-            within = Interval(within.low_ns, within.high_ns + observed.delay_ns)
-        slower = replace(forecast, within=within)
-        if _judged(slower, observed, observed.final, target.widened(observed.delay_ns)).agrees is not False:
-            words = (
-                f"undecided: the busy host delayed the correction by up to {format_about(observed.delay_ns)}"
-            )
+            within = Interval(within.low_ns, within.high_ns + delay_ns)
+        slower, wider = replace(forecast, within=within), target + observed.delay.off(observed.at_resume)
+        if _judged(slower, observed, observed.final, wider).agrees is not False:
+            words = f"undecided: the busy host delayed the correction by up to {format_about(delay_ns)}"
             return Compared(None, words, compared.claims)
     return compared
 
