@@ -1,4 +1,5 @@
-"""Each mechanism's rules on configurations as people write them, and what is read from them."""
+"""Each mechanism's forecast, from its configuration and its state. What is read from a configuration is in
+test_core_timesync_configs.py, and forecasts beside measured cycles are in test_core_timesync_cycles.py."""
 
 from __future__ import annotations
 
@@ -7,22 +8,14 @@ from dataclasses import replace
 import pytest
 
 from lab.core.clock import Interval
-from lab.core.judge import measure
 from lab.core.mechanism import Means
-from lab.core.plan import Expectations, Regime, ResyncMechanism
-from lab.core.predictions import compared
-from lab.core.repeatability import METRIC, again
-from lab.core.result import CycleResult
+from lab.core.plan import ResyncMechanism
 from lab.core.resync import Correction
-from lab.core.timesync.chronyconf import MAX_SLEW_PPM, ChronyConf, Makestep, Source, parse
-from lab.core.timesync.compare import AS_PREDICTED
+from lab.core.timesync.chronyconf import Makestep, parse
 from lab.core.timesync.forecast import Forecast
-from lab.core.timesync.ntpd import parse as ntp_conf
 from lab.core.timesync.rules import forecast
-from lab.core.timesync.timesyncd import most_ns, span_ns
 from lab.core.timesync_setup import Setup
-from lab.core.verdict import Outcome
-from tests.unit.simulation import MS, Repair, S, Scenario, simulate
+from tests.unit.simulation import MS, S
 
 M = ResyncMechanism
 STEP, SLEW = Correction.STEP, Correction.SLEW
@@ -37,58 +30,6 @@ def chrony(*lines: str, **status: str) -> Setup:
 
 
 SERVER = "server 192.0.2.1 minpoll 0 maxpoll 0 iburst"
-
-
-# -- chrony.conf ------------------------------------------------------------------------------------
-
-
-def test_chrony_conf_as_people_write_it() -> None:
-    conf = parse(
-        """
-        ! a comment
-        # makestep 9 9
-        Server ntp.example.net iburst MinPoll 4
-        pool 2.debian.pool.ntp.org
-        makestep 1 3
-        MAKESTEP 0.5 -1
-        maxslewrate 1000
-        minsamples 3
-        confdir /etc/chrony/conf.d
-        peer
-        makestep 7
-        """
-    )
-    assert conf.sources == (
-        Source("server", "ntp.example.net", 4, 10, 3),
-        Source("pool", "2.debian.pool.ntp.org", 6, 10, 3),
-    )
-    assert conf.makestep is not None
-    assert (float(conf.makestep.threshold_s), conf.makestep.limit) == (0.5, -1)
-    assert conf.max_slew_ppm == 1000
-    assert conf.elsewhere
-
-
-@pytest.mark.parametrize(
-    ("line", "low", "high", "samples"),
-    [
-        ("server a", 6, 10, 6),
-        ("server a minpoll 3 maxpoll 1", 3, 3, 6),
-        ("server a minpoll x maxpoll 4", 6, 6, 6),
-        ("server a minpoll -2 maxpoll -2 maxsamples 1 iburst", -2, -2, 1),
-        ("server a minpoll 0 maxpoll 2 filter 5", 3, 5, 6),
-        ("server a minpoll 99 maxpoll 99", 6, 10, 6),
-        ("refclock PHC /dev/ptp0 poll 2 dpoll -2", 2, 2, 6),
-        ("refclock SHM 0", 4, 4, 6),
-    ],
-)
-def test_a_sources_polls(line: str, low: int, high: int, samples: int) -> None:
-    (source,) = parse(line).sources
-    assert (source.minpoll, source.maxpoll, source.samples) == (low, high, samples)
-
-
-@pytest.mark.parametrize("text", ["", "nonsense", "server", "refclock PHC", "makestep x y", "\0 \n\t!", "%"])
-def test_what_is_no_configuration_is_read_as_none(text: str) -> None:
-    assert parse(text) == ChronyConf(max_slew_ppm=MAX_SLEW_PPM)
 
 
 def test_the_labs_own_configurations_are_understood() -> None:
@@ -174,31 +115,7 @@ def test_a_long_jump_makes_chronyd_start_anew() -> None:
     assert "anew" not in of(chrony(SERVER), 3 * S, stopped=False).text
 
 
-# -- timesyncd --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "ns"),
-    [("32", 32 * S), ("34min 8s", 2048 * S), ("1h", 3600 * S), ("250ms", 250 * MS), ("1min4s", 64 * S),
-     ("", None), ("soon", None), ("5 parsecs", None), ("1s !", None)],
-)  # fmt: skip
-def test_time_spans(text: str, ns: int | None) -> None:
-    assert span_ns(text) == ns
-
-
-@pytest.mark.parametrize(
-    ("config", "seconds"),
-    [
-        ("", 2048),
-        ("[Time]\nPollIntervalMaxSec=64\n", 64),
-        ("[Time]\n#PollIntervalMaxSec=64\nNTP=a", 2048),
-        ("[Other]\nPollIntervalMaxSec=64\n", 2048),
-        ("[Time]\nPollIntervalMinSec = 1min\nPollIntervalMaxSec = 40", 2048),  # refused: below the least
-        ("[Time]\nPollIntervalMinSec=2\nPollIntervalMaxSec=40s", 40),  # the least is refused: below 16 s
-    ],
-)
-def test_timesyncd_conf(config: str, seconds: int) -> None:
-    assert most_ns(config) == seconds * S
+# -- timesyncd ---------------------------------------------------------------------------------------
 
 
 def test_timesyncd_steps_past_four_tenths_at_its_next_poll() -> None:
@@ -215,15 +132,7 @@ def test_timesyncd_steps_past_four_tenths_at_its_next_poll() -> None:
     assert "watched for 30 s" in known.text
 
 
-# -- ntpd -------------------------------------------------------------------------------------------
-
-
-def test_ntp_conf() -> None:
-    conf = ntp_conf("server a iburst\nserver b minpoll 4 maxpoll 6\ntinker panic 0 stepout 30 step 0.5 # x\n")
-    assert (conf.servers, conf.minpoll, conf.maxpoll) == (2, 6, 10)
-    assert [float(x or 0) for x in (conf.panic_s, conf.stepout_s, conf.step_s)] == [0, 30, 0.5]
-    plain = ntp_conf("driftfile x\npool a maxpoll 5 minpoll 9")
-    assert (plain.minpoll, plain.maxpoll, float(plain.step_s)) == (9, 9, 0.128)
+# -- ntpd --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -338,66 +247,6 @@ def test_an_rtc_that_stops_repairs_nothing() -> None:
         assert said.residual is not None
         assert said.residual.high_ns < -4 * S
         assert of(Setup(mechanism, rtc_stops=True), 5 * S, stopped=False).repaired
-
-
-@pytest.mark.parametrize(
-    ("after_ms", "left_ms", "agrees"),
-    [
-        (60, -9, True),
-        (400, -388, True),  # it came late, and by no more than that
-        (1900, -1888, True),
-        (60, -388, False),  # it came soon, and was wrong
-        (400, -600, False),
-        (400, 50, False),
-    ],
-)
-def test_the_hosts_word_is_no_older_than_the_resume(after_ms: int, left_ms: int, agrees: bool) -> None:
-    late = cycle(1, after_ns=after_ms * MS, residual_ns=left_ms * MS)
-    assert compared(late) == (agrees, AS_PREDICTED) if agrees else compared(late)[0] is False
-
-
-# -- over a run -------------------------------------------------------------------------------------
-
-
-def cycle(
-    number: int, repair: Repair = Repair.AGENT, after_ns: int = 20 * MS, **changes: object
-) -> CycleResult:
-    s = Scenario(seed=number, before_ns=S, pause_ns=2 * S, watch_ns=5 * S, rtt_ns=2 * MS, repair=repair)
-    s = replace(s, **{"repair_after_ns": after_ns, "residual_ns": 0, **changes})  # type: ignore[arg-type]
-    obs = simulate(s)[0]
-    return measure(replace(obs, cycle=number), M.AGENT, EXPECT)
-
-
-EXPECT = Expectations(in_time_within_ns=4 * S)
-
-
-def test_a_resync_that_is_as_good_again() -> None:
-    control = cycle(0, regime=Regime.RUNNING)
-    (finding,) = again([control, cycle(1), cycle(2, after_ns=900 * MS), cycle(3)], EXPECT)
-    assert (finding.metric, finding.outcome, finding.why) == (METRIC, Outcome.PASSED, "")
-    assert (finding.measured, finding.cycle) == ("2 of 2 later pauses", -1)
-
-
-def test_a_resync_that_works_only_once() -> None:
-    (finding,) = again([cycle(1), cycle(2), cycle(3, Repair.LIAR)], EXPECT)
-    assert (finding.outcome, finding.measured) == (Outcome.FAILED, "1 of 2 later pauses")
-    assert finding.why.startswith("not in time in cycle 3")
-
-
-def test_a_resync_that_grows_slow() -> None:
-    late = cycle(2, after_ns=2 * S)
-    assert late.forecast is not None
-    hasty = replace(late, forecast=replace(late.forecast, within=Interval(0, 100 * MS)))
-    assert again([cycle(1), late], EXPECT)[0].outcome is Outcome.PASSED  # its rules allow five seconds
-    assert again([cycle(1), hasty], EXPECT)[0].outcome is Outcome.FAILED
-
-
-def test_cycles_that_agree_or_expect_nothing_have_no_finding_of_repeatability() -> None:
-    assert again([cycle(1)], EXPECT) == []
-    assert again([cycle(1), cycle(2)], Expectations()) == []
-    assert again([cycle(1, Repair.LIAR), cycle(2)], EXPECT) == []
-    unseen = replace(cycle(2), resync=None)
-    assert again([cycle(1), unseen], EXPECT)[0].outcome is Outcome.INCONCLUSIVE
 
 
 # -- the offset before the freeze ---------------------------------------------------------------------
