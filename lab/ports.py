@@ -32,31 +32,32 @@ class Clock(Protocol):
 
 
 class Guard(Protocol):
-    """The second pair of hands on the budget."""
+    """Resumes frozen guests by itself when the controller does not do so in time."""
 
     def __enter__(self) -> Guard: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def resumed(self, guest: str) -> Resumed | None:
-        """How the guard resumed the guest, None when it did not (and now will not)."""
+        """How the guard resumed the guest; None when it has not. From this call on it leaves the guest
+        alone."""
 
     def bring_forward(self, by_ns: int) -> None:
-        """Have the thread act so much earlier: the resume will take so long."""
+        """Make the guard's thread act `by_ns` earlier, because the resume itself takes that long."""
 
     @property
     def why(self) -> str:
-        """Why it resumed guests before their time, "" when it did not."""
+        """Why the guard resumed guests early; "" when it did not."""
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """What became of a freeze.
+    """The result of a freeze.
 
-    call: stopped the guest. steps: what was done since.
-    back: the call by which the guest was put back to running where it was, when the freeze was called off;
-        why: the reason, one line.
-    resume_ns: what has to be kept of the budget for the resume, where that takes more than milliseconds.
+    call: the call that stopped the guest. steps: the steps after it.
+    back: when the freeze was called off, the call that resumed the guest where it was; why: the reason, one
+        line.
+    resume_ns: how much of the budget the resume needs, where that is more than milliseconds; else 0.
     """
 
     call: Call
@@ -68,11 +69,11 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Resumed:
-    """What became of a resume.
+    """The result of a resume.
 
-    call: let the guest run again. steps: what was done before it.
-    why: it was put back to running where it was, instead of where it should go on: the reason.
-    cut: the guest's network connections do not outlive this way of freezing.
+    call: the call that resumed the guest. steps: the steps before it.
+    why: when the hand-over was rolled back and the guest runs where it was before, the reason; else "".
+    cut: the freeze cut the guest's network connections. proof: None when no memory proof was taken.
     """
 
     call: Call
@@ -84,10 +85,10 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Successor:
-    """The emulator that guests go on under. "" keeps the guest's own.
+    """The emulator that guests run under after the resume. "" keeps the guest's own.
 
     emulator: path. machine: machine type. cpu: CPU model.
-    cold: it is started only after the patch: no emulator may be there meanwhile.
+    cold: the emulator is started only after the patch, because none may run during it.
     """
 
     emulator: str = ""
@@ -113,115 +114,120 @@ class Hypervisor(Protocol):
     """Freezing and resuming of running guests."""
 
     def prepare(self, guest: str, freezing: Freezing) -> None:
-        """Do whatever can be done before the freeze; the guest runs on. HypervisorError or MachineError
-        when the guest cannot be frozen this way: nothing is left of the attempt."""
+        """Do what can be done before the freeze, while the guest runs. HypervisorError or MachineError when
+        the guest cannot be frozen this way; the attempt then leaves nothing behind."""
 
     def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
-        """Stop the guest. What the method has to do then is done, or called off, by CLOCK_MONOTONIC_RAW
-        `deadline_raw_ns`. HypervisorError when it does not run or cannot be stopped; it runs then."""
+        """Stop the guest. The method's work after that is done, or called off, by CLOCK_MONOTONIC_RAW
+        `deadline_raw_ns`. HypervisorError when the guest is not running, or cannot be stopped and runs on."""
 
     def resume(self, guest: str, freezing: Freezing) -> Resumed:
-        """Make a frozen guest run again, the way its method does. Safe to call when it runs already."""
+        """Resume a frozen guest by its method. Does nothing to a guest that already runs."""
 
     def finish(self, guest: str) -> None:
-        """End what prepare and freeze have left behind. Waits for it; safe to call always."""
+        """End what prepare and freeze have left running, and wait for that. Safe to call at any time."""
 
     def guard(
         self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int
     ) -> Guard:
-        """A context that resumes the guests unless the caller did so before: by another thread at
-        `at_raw_ns`, and from outside this process at `until_raw_ns`. Entering it raises HypervisorError when
-        that cannot be promised: the guests must not be frozen then."""
+        """A context that resumes the guests when the caller has not: from another thread at `at_raw_ns`, and
+        from another process at `until_raw_ns` (both CLOCK_MONOTONIC_RAW). Entering it raises HypervisorError
+        when the guests cannot be guarded; they must not be frozen then."""
 
     def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
-        """Have the guest power itself off. HypervisorError when it does not by `deadline_raw_ns`."""
+        """Make the guest power itself off. HypervisorError when it has not by CLOCK_MONOTONIC_RAW
+        `deadline_raw_ns`."""
 
     def start(self, guest: str, successor: Successor) -> Call:
         """Start a guest that was shut down, from the same disk."""
 
     def state(self, guest: str) -> str:
-        """libvirt's word: running, paused, shut off, crashed, …"""
+        """The domain's state in libvirt's words: running, paused, shut off, crashed, …"""
 
     def look(self, guest: str) -> None:
-        """GuestGone when it is known, at once, that the guest cannot answer."""
+        """GuestGone when libvirt already knows that the guest cannot answer. Never waits."""
 
     def wake(self, guest: str) -> None:
-        """Wake the guest, if it is asleep. GuestGone when it has ended, GuestError when that fails."""
+        """Wake the guest if it is asleep. GuestGone when it has ended, GuestError when waking it fails."""
 
     def cpu_time_ns(self, guest: str) -> int:
-        """CPU time that the guest's vCPU threads have used on the host."""
+        """CPU time that the guest's vCPU threads have used on the host so far."""
 
     def cpu_wait(self, guest: str) -> CpuWait | None:
-        """How long its QEMU has waited for a CPU of the host so far. None when there is no telling: it has no
-        process now, or none on this host."""
+        """How long the guest's QEMU has waited for a host CPU so far. None when the guest has no process, or
+        none on this host."""
 
 
 class Probe(Protocol):
     """The probe in one guest."""
 
     def read(self) -> Reading:
-        """One exchange. GuestError when the channel is lost and cannot be had again."""
+        """One exchange. GuestError when the channel is lost and cannot be re-established."""
 
     def start_cycle(self) -> None:
-        """Forget earlier heartbeats and samples."""
+        """Discard earlier heartbeats and samples."""
 
     def rest(self) -> None:
-        """Neither heartbeats nor samples until the next start_cycle: the guest is left alone."""
+        """Stop heartbeats and samples until the next start_cycle, so that the probe costs the guest
+        next to nothing."""
 
     def heartbeats(self) -> Sequence[Heartbeat]:
-        """All that arrived since start_cycle, in order of arrival."""
+        """All heartbeats since start_cycle, in order of arrival."""
 
     def samples(self) -> SamplerReport:
         """The in-guest sampler's record since start_cycle."""
 
     def facts(self) -> ProbeFacts:
-        """boot_id, clocksource, kernel log lines since start_cycle."""
+        """The guest's boot_id and clocksource, and its kernel's log lines since start_cycle."""
 
     def restart(self, deadline_raw_ns: int) -> None:
-        """Start anew in a guest that was rebooted. GuestError when it does not answer by then."""
+        """Restart the probe in a guest that was rebooted. GuestError when the guest does not answer by
+        CLOCK_MONOTONIC_RAW `deadline_raw_ns`."""
 
 
 class Resync(Protocol):
-    """One guest's way back to time. It is installed in the guest, whose clock was set to the host's then."""
+    """The mechanism that corrects one guest's clock. The guest's clock was set to the host's at
+    installation."""
 
     def setup(self) -> Setup:
-        """What is installed, and its state now. GuestError when the guest does not tell."""
+        """What is installed, and its present state. GuestError when the guest does not answer."""
 
     def resumed(self) -> None:
-        """The guest was just resumed: act now, without blocking the caller."""
+        """Act after a resume, without blocking the caller. Called right after the guest was resumed."""
 
     def outcome(self) -> str:
-        """What the mechanism says of its own last action ("" when it says nothing). Waits for it."""
+        """What the mechanism reports about its last action; "" when it reports nothing. Waits for the
+        action."""
 
     def finished_raw_ns(self) -> int | None:
-        """The host's MONOTONIC_RAW when the mechanism had done all that it does after the last resume, known
-        after outcome(). None when it did not come to an end, or goes on for as long as it is installed."""
+        """Host MONOTONIC_RAW at which the mechanism had finished its work after the last resume; known after
+        outcome(). None when it did not finish, or works for as long as it is installed."""
 
     def remove(self) -> None:
-        """Take it out of the guest again: no program of its own runs, no file of its own is left. Safe to
-        call always; GuestError when the guest is gone."""
+        """Remove the mechanism from the guest, with its programs and files. Safe to call at any time;
+        GuestError when the guest is gone."""
 
 
 class Watcher(Protocol):
-    """A program that watches in one guest what its own programs say of its clock, and, if asked to, what else
-    a pause does to it."""
+    """A program in one guest that records what the guest's own programs claim about its clock and, on
+    request, other side effects of a pause."""
 
     def start_cycle(self) -> None:
-        """Forget what was seen. GuestError when the channel is lost and cannot be had again."""
+        """Discard what was recorded. GuestError when the channel is lost and cannot be re-established."""
 
     def claims(self) -> Sequence[Claim]:
-        """All since start_cycle, in order."""
+        """All claims since start_cycle, in order of time."""
 
     def effects(self) -> Effects | None:
-        """Since start_cycle; None when it was not asked to watch for them."""
+        """Side effects since start_cycle; None when the watcher does not record them."""
 
 
 @dataclass(frozen=True)
 class PatchResult:
-    """What a host patch did.
+    """The result of a host patch.
 
-    ok: it did all it should, in time. why: one line when not ok.
-    facts: what it says of itself (exit status, output tail …). steps: its parts, timed.
+    ok: the patch was completed in time. why: the reason when not ok, one line.
+    facts: the patch's own report (exit status, end of the output, …). steps: its timed steps.
     """
 
     ok: bool
@@ -231,9 +237,10 @@ class PatchResult:
 
 
 class HostPatch(Protocol):
-    """What is done to the host.
+    """A change to the host under the guests.
 
-    label: for people. impact: what it asks of the guests. successor: what guests go on under.
+    label: its name in reports. impact: what it requires of the guests. successor: the emulator that guests
+    run under afterwards.
     """
 
     label: str
@@ -245,61 +252,61 @@ class HostPatch(Protocol):
     def successor(self) -> Successor: ...
 
     def check(self) -> None:
-        """MachineError when this host cannot be patched so, and why. Nothing is changed."""
+        """MachineError, with the reason, when this host cannot be patched this way. Changes nothing."""
 
     def version(self, guest: str) -> str:
-        """What is in force now of the thing it changes, as this guest has it; "" when there is no telling."""
+        """The version in force, for this guest, of what the patch changes; "" when it is unknown."""
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
-        """Do it; return not later than CLOCK_MONOTONIC_RAW `deadline_raw_ns`, done or not.
-        What runs longer is killed. Interrupted passes through."""
+        """Apply the patch. Returns by CLOCK_MONOTONIC_RAW `deadline_raw_ns`, done or not: programs that run
+        longer are killed. Interrupted passes through."""
 
     def verify(self, before: str, after: str) -> str:
-        """Why it did not do what it claims, from the versions before and after; "" when it did."""
+        """Why the versions before and after show that the patch did not take effect; "" when it did."""
 
     def undo(self) -> str:
-        """Take back what was applied, after the guests are back; what was done, "" when there is nothing.
-        MachineError when it cannot be taken back."""
+        """Undo the patch after the guests are back. Returns what was undone, "" when there was nothing to
+        undo. MachineError when the patch cannot be undone."""
 
 
 class Announcer(Protocol):
-    """The metadata service, as the one sees it who plans the maintenance. Safe from any thread."""
+    """The metadata service from the side of whoever plans the maintenance. Safe from any thread."""
 
     def announce(self, guests: Sequence[str], spec: Announcement, cycle: CycleSpec) -> tuple[str, ...]:
-        """Publish one event for each delivery group among the guests; their ids, in the groups' order. What
-        is wrong with the service on purpose (spec.service.answers, restarts) begins now."""
+        """Publish one event for each delivery group among the guests. Returns their ids, in the groups'
+        order. Injected faults of the service (spec.service.answers, restarts) begin with this call."""
 
     def published(self, events: Sequence[str]) -> Sequence[Event]:
-        """What was announced under these ids, as it is now or last was."""
+        """The events with these ids, each in its present or last state."""
 
     def state(self, events: Sequence[str]) -> State:
-        """Of all together: SCHEDULED while one waits, CANCELLED when one is, NOT_ENABLED when nobody was told
-        of any of them, OVER when all are, else STARTED."""
+        """The common state of the events: SCHEDULED while one waits, CANCELLED when one is cancelled,
+        NOT_ENABLED when no guest receives any of them, OVER when all are over, else STARTED."""
 
     def cancel(self, events: Sequence[str]) -> None:
-        """Call them off."""
+        """Cancel the events."""
 
     def all_clear(self, events: Sequence[str]) -> None:
-        """They are over: no longer shown. Safe to call always."""
+        """End the events: the service no longer shows them. Safe to call at any time."""
 
     def happened(self) -> Sequence[Happening]:
-        """All since it was asked last, in order."""
+        """All happenings since the last call, in order of time."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """What came of asking a guest. why: one line when not ok."""
+    """The answer to a gate. why: the reason when not ok, one line."""
 
     ok: bool
     why: str = ""
 
 
 class Doctor(Protocol):
-    """Asks guests how they are."""
+    """Checks gates inside guests."""
 
     def ask(self, guest: str, gate: Gate, deadline_raw_ns: int) -> Health:
-        """Whether a gate of the kind COMMAND or HTTP holds in one guest now; not ok also when the guest does
-        not answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`. Raises nothing but Interrupted."""
+        """Whether a gate of the kind COMMAND or HTTP holds in one guest now. Not ok as well when the guest
+        does not answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`. Raises only Interrupted."""
 
 
 class Journal(Protocol):
@@ -309,7 +316,7 @@ class Journal(Protocol):
 
 
 class View(Protocol):
-    """Who watches: a live display, or nobody."""
+    """Shows a run's progress. NullView's methods say what each call means."""
 
     def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None: ...
 
@@ -322,36 +329,37 @@ class View(Protocol):
     def resumed(self) -> None: ...
 
     def domain(self, label: str, state: str, *, number: int, of: int) -> None:
-        """A domain of a rollout has come to `state`: waiting, announced, started, frozen, resyncing, gate,
-        done, stopped. number: of the wave that it is in, from 1."""
+        """A domain of a rollout has reached `state`: waiting, announced, started, frozen, resyncing, gate,
+        done, stopped. number: its wave, from 1. of: the number of waves."""
 
 
 class NullView:
-    """Nobody watches. A context manager, as every view of `lab.report.live` is, and a `View`."""
+    """A View that shows nothing. A context manager, as every view of `lab.report.live` is."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take leave."""
+        """End the display."""
 
     def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
-        """Something else is being done from now on, to `guest` or to all of them, for `length_ns`."""
+        """A new phase begins, for `guest` ("": for all guests). length_ns: how long it will take, if
+        known."""
 
     def note(self, text: str) -> None:
-        """A line, or several, that stays."""
+        """Print one or more lines that stay on the screen."""
 
     def frozen(self, since_raw_ns: int, budget_ns: int) -> None:
-        """The guests stand still since host MONOTONIC_RAW `since_raw_ns`."""
+        """The guests have been frozen since host MONOTONIC_RAW `since_raw_ns`."""
 
     def resumed(self) -> None:
         """All guests run again."""
 
     def domain(self, label: str, state: str, *, number: int, of: int) -> None:
-        """As View's. of: so many waves."""
+        """See View.domain."""
 
     def cycle(self, number: int, of: int) -> None:
-        """What follows belongs to cycle `number` (from 1) of `of`."""
+        """Cycle `number` (from 1) of `of` begins."""
 
     def progress(self, stage: str, fraction: float | None) -> None:
-        """How far an image is; made for ImageStore.build. fraction: 0 to 1, None when nobody knows."""
+        """The progress of an image's build (ImageStore.build). fraction: 0 to 1; None when it is unknown."""

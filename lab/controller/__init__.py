@@ -1,8 +1,8 @@
-"""Drives guests through freezes: a cycle, what guests are told before it, and a fleet domain by domain.
+"""Drives guests through freezes: single cycles, their announcements, and rollouts over a fleet.
 
-- `cycle`: settle, measure, freeze, patch, resume, watch. `clock_reader`: guests' clocks, read in turn.
-- `cycle_runner`: some of a cell's guests are announced and frozen. `event_lifecycle`: what is announced.
-- `rollout`: one domain after another, with a gate after each.
+- `cycle`: settle, measure, freeze, patch, resume, watch. `clock_reader`: reads the guests' clocks in turn.
+- `cycle_runner`: announces and freezes some of a cell's guests. `event_lifecycle`: a cycle's announcement.
+- `rollout`: freezes one domain after another, with gates after each.
 """
 
 from lab.controller.clock_reader import CycleGuest as CycleGuest

@@ -1,4 +1,4 @@
-"""Reading guests' clocks in turn, and journalling what was read as it comes."""
+"""Reads the guests' clocks in turn, and journals each burst of readings as soon as it is taken."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ from lab.errors import GuestError, GuestGone
 from lab.ports import Clock, Journal, Probe, Resync, View, Watcher
 
 DENSE_NS = NS_PER_S
-"""How long the guest is read without a rest after a resume, and before the end of the watch."""
+"""How long guests are read at the shortest interval after a resume, and before the end of the watch."""
 
 PACE_NS = 100 * NS_PER_MS
 BURST = 4
-"""In between: BURST readings, then a rest until PACE_NS after the burst began."""
+"""At other times, each burst of BURST readings begins PACE_NS after the one before."""
 
 BREATH_NS = 2 * NS_PER_MS
-"""The shortest rest between two bursts, when nothing but the probe has to run in the guest."""
+"""The shortest rest between two bursts before a freeze, when only the probe has to run in the guest."""
 
 REST_NS = 20 * NS_PER_MS
-"""The same after a resume: under TCG a burst keeps the guest busy for some 12 ms, and what repairs its
-clock has to run as well."""
+"""The shortest rest after a resume: under TCG a burst keeps the guest busy for some 12 ms, and the resync
+mechanism has to run as well."""
 
 LEAST_CPU_WAIT_NS = 5 * NS_PER_MS
-"""A wait for a CPU by which two looks differ; less is usual on an idle host."""
+"""A QEMU's wait for a CPU is recorded when it has grown by at least this. Idle hosts stay below it."""
 
 Look = Callable[[str, Reading], None]
 
 
 @dataclass(frozen=True)
 class CycleGuest:
-    """A guest in a cycle, and how it is reached. cell: of the matrix, "" without one. booted: called when it
-    was rebooted for a patch, and answers again; GuestError when what it should do does not work.
-    before_freeze: called just before the guest is frozen. handler_end: how its handler of events has ended,
-    None while that runs; GuestError when the guest does not answer."""
+    """A guest in a cycle, and its ports.
+
+    cell: the guest's cell of the matrix; "" without a matrix. booted: called when the guest answers again
+    after a reboot for a patch; raises GuestError when its work in the guest fails. before_freeze: called just
+    before the guest is frozen. handler_end: how the guest's event handler has ended; None while it runs. It
+    raises GuestError when the guest does not answer."""
 
     name: str
     probe: Probe
@@ -52,8 +54,9 @@ class CycleGuest:
 
 @dataclass
 class GuestObservation:
-    """What one cycle has seen of one guest so far. lost: it cannot be observed any more. gone: what is known
-    to keep it from answering. cpu_waits: those that differ."""
+    """What one cycle has observed of one guest so far. lost: the guest can no longer be observed. gone: the
+    known reason why it cannot answer. cpu_waits: in order of time, without those that repeat the last
+    value."""
 
     lost: bool = False
     gone: GuestGone | None = None
@@ -61,11 +64,11 @@ class GuestObservation:
 
     @property
     def ended(self) -> bool:
-        """It will not come back by itself."""
+        """Whether the guest has ended for good."""
         return self.gone is not None and self.gone.ended
 
     def add_cpu_wait(self, wait: CpuWait | None) -> None:
-        """Keep a look at how long the guest's QEMU waited for a CPU, if it tells more than the one before."""
+        """Record how long the guest's QEMU has waited for a CPU, if that has grown since the last record."""
         last = self.cpu_waits[-1] if self.cpu_waits else None
         if wait is not None and (
             last is None or wait.pid != last.pid or wait.waited_ns >= last.waited_ns + LEAST_CPU_WAIT_NS
@@ -90,8 +93,8 @@ class ClockReader:
         dense_end: bool = False,
         look: Look | None = None,
     ) -> None:
-        """Read all guests in turn until `until_raw_ns`, and journal what was read as it comes. look: shown
-        each guest's last reading after each burst."""
+        """Read all guests in turn until host MONOTONIC_RAW `until_raw_ns`, and journal each burst. look:
+        called with each guest's last reading after each burst."""
         begun = self._clock.now().raw_ns
         there = [one for one in subjects.values() if not observations[one.name].lost]
         while there:
@@ -111,7 +114,8 @@ class ClockReader:
     def _burst(
         self, there: Sequence[CycleGuest], observations: Mapping[str, GuestObservation], index: int
     ) -> list[tuple[str, list[Reading]]]:
-        """Read the guests in turn, BURST times; of each what was read, if anything."""
+        """Read the guests in turn, BURST times. Returns each guest's readings; guests without any are left
+        out."""
         batch: dict[str, list[Reading]] = {one.name: [] for one in there}
         ways = [(one.probe.read, batch[one.name].append, one.name) for one in there]
         for _ in range(BURST):
@@ -127,7 +131,7 @@ class ClockReader:
         return [(name, readings) for name, readings in batch.items() if readings]
 
     def _lose(self, name: str, index: int, observation: GuestObservation, error: GuestError) -> None:
-        """A guest that cannot be observed is a problem of that guest, not the end of the cycle."""
+        """Journal that the guest cannot be observed. The cycle goes on with the other guests."""
         observation.lost = True
         if isinstance(error, GuestGone):
             observation.gone = error
@@ -136,8 +140,7 @@ class ClockReader:
 
     @contextmanager
     def observing(self, name: str, index: int, observation: GuestObservation) -> Iterator[None]:
-        """A context in which a guest that cannot be observed is lost to the cycle, and not the cycle's
-        end."""
+        """A context in which a GuestError loses this guest for the cycle instead of ending the cycle."""
         try:
             yield
         except GuestError as error:

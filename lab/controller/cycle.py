@@ -1,12 +1,11 @@
 """The cycle: settle, measure, freeze, patch the host, resume, watch.
 
-The controller speaks only ports. It reads no clock of its own, keeps no result, and judges nothing:
-what it sees goes to the journal, and core.judge works from there.
+The controller uses only ports. It reads no clock of its own, keeps no result, and judges nothing: it writes
+its observations to the journal, and core.judge works from those.
 
-Two promises hold whatever happens. A guest that was frozen is resumed before `run_cycle` is left,
-by any way out. And no guest stays frozen longer than the budget: the freeze and the patch are given a
-deadline, and a guard resumes the guests by itself should the controller be held up. A guest that was
-shut down for a patch is started again.
+Two promises always hold. A frozen guest is resumed before `run_cycle` returns or raises. And no guest stays
+frozen longer than the budget: the freeze and the patch have a deadline, and a guard resumes the guests when
+the controller is held up. A guest that was shut down for a patch is started again.
 """
 
 from __future__ import annotations
@@ -61,18 +60,19 @@ from lab.ports import (
 )
 
 RESERVE_NS = 250 * NS_PER_MS
-"""Kept of the budget for the resume itself; libvirt's resume takes some milliseconds."""
+"""The part of the budget that is reserved for the resume; libvirt's resume takes a few milliseconds."""
 
 SHUTDOWN_NS = 90 * NS_PER_S
-"""How long a guest may take to power itself off: systemd's own limit for a unit (DefaultTimeoutStopSec)."""
+"""How long a guest may take to power itself off: systemd's default limit for stopping a unit
+(DefaultTimeoutStopSec=, systemd-system.conf(5))."""
 
 BOOT_NS = 300 * NS_PER_S
-"""How long it may take to answer again after that."""
+"""How long a guest may take to answer again after its start."""
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """What holds through one cycle. observations: of each guest so far."""
+    """The data of one cycle. observations: by guest, so far."""
 
     index: int
     observations: Mapping[str, GuestObservation]
@@ -87,7 +87,7 @@ class Cycle:
 class Controller:
     """Runs cycles over the given guests.
 
-    shield: a context in which signals are held back, so that a resume is never cut short.
+    shield: a context in which signals are deferred, so that they never interrupt a resume.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Controller:
         self._reader = ClockReader(clock, journal, view)
 
     def has_ended(self, guest: str) -> bool:
-        """Whether it is known that the guest has ended, for good."""
+        """Whether the guest is known to have ended for good."""
         try:
             self._hypervisor.look(guest)
         except GuestGone as gone:
@@ -122,14 +122,14 @@ class Controller:
         stage: Stage = quietly,
         patched: bool = True,
     ) -> None:
-        """One cycle; with `frozen` false everything but the freeze (a control cycle), with `patched` false
-        without the patch as well: what was called off is only watched. lifecycle: what the guests
-        were told before; it is over when they are back and in time, at the latest with the cycle. stage: told
-        where it stands: frozen, resyncing.
+        """Run one cycle. frozen: False for a control cycle, which does everything but the freeze. patched:
+        False leaves the patch out as well, for a cycle whose event was cancelled. lifecycle: the cycle's
+        announcement, which ends when the guests are back and in time, or at the latest with the cycle. stage:
+        called with the cycle's stage: frozen, resyncing.
 
-        What is wrong with a guest is journalled as its problem, and the cycle goes on with the
-        others. GuestGone after it when one has ended. HypervisorError when a guest cannot be frozen or
-        resumed; Interrupted passes.
+        A guest's problem is journalled, and the cycle goes on with the others. After the cycle, GuestGone is
+        raised when a guest has ended. HypervisorError when a guest cannot be frozen or resumed. Interrupted
+        passes through.
         """
         method = spec.method if frozen else FreezeMethod.NONE
         freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
@@ -226,7 +226,7 @@ class Controller:
                 self._journal.append(VersionsCompared(name, index, versions[name], after_version, why))
 
     def _collect(self, name: str, subject: CycleGuest, index: int) -> None:
-        """What was seen inside the guest."""
+        """Journal what was recorded inside the guest."""
         self._journal.append(SamplesTaken(name, index, subject.probe.samples()))
         self._journal.append(BeatsArrived(name, index, tuple(subject.probe.heartbeats())))
         self._journal.append(FactsRead(name, index, "after", subject.probe.facts()))
@@ -239,7 +239,7 @@ class Controller:
             self._journal.append(HandlerEnded(name, end, subject.cell, index))
 
     def _there(self, cycle: Cycle, subjects: Mapping[str, CycleGuest]) -> list[str]:
-        """Those that can still be observed, after a look at what libvirt knows of each."""
+        """The guests that can still be observed, after libvirt was asked about each."""
         for name in subjects:
             if not cycle.observations[name].lost:
                 with self._reader.observing(name, cycle.index, cycle.observations[name]):
@@ -279,7 +279,7 @@ class Controller:
                         deadline -= takes
                         guard.bring_forward(takes)
                     if method.freezes:
-                        # Written while they are frozen: who comes after a kill -9 can tell.
+                        # Written during the freeze, so that the history of a killed run shows it.
                         still = tuple(name for name in names if name not in resumed)
                         self._journal.append(GuestsFrozen(index, still, method))
                         self._view.frozen(first.raw_ns, spec.budget_ns)
@@ -292,7 +292,7 @@ class Controller:
                     try:
                         self._resume(names, freezing, subjects, guard, resumed)
                     except Interrupted:
-                        # It came on the way into the shield; there is no second one.
+                        # The signal came before the shield was entered; there is only one.
                         self._resume(names, freezing, subjects, guard, resumed)
                         raise
                     finally:
@@ -322,7 +322,7 @@ class Controller:
                 stop = self._hypervisor.shutdown(name, self._clock.now().raw_ns + SHUTDOWN_NS)
                 stops[name] = Frozen(stop)
             self._view.phase("patch")
-            # A guest that is down has no budget: the patch has its own deadline.
+            # A guest that is shut down has no budget; only the patch has a deadline.
             result = patch.apply(self._clock.now().raw_ns + SHUTDOWN_NS)
         finally:
             with self._shield():
@@ -343,7 +343,7 @@ class Controller:
         return self._clock.now()
 
     def _apply(self, patch: HostPatch, deadline: int, called_off: list[str]) -> PatchResult:
-        """A host is not patched under a guest that was to be frozen and is not."""
+        """Apply the patch, unless the freeze of a guest was called off: the guest must not run during it."""
         if called_off:
             return PatchResult(False, f"not applied: {called_off[0]}")
         if patch.impact is not Impact.NONE:
@@ -371,10 +371,10 @@ class Controller:
         guard: Guard,
         resumed: dict[str, Resumed],
     ) -> None:
-        """Resume every guest that is not in `resumed` yet, also when one of them cannot be; then the
-        first failure is raised."""
+        """Resume every guest that is not in `resumed` yet, even when one of them cannot be resumed. Raises
+        the first failure after the last guest."""
         failures: list[Exception] = []
-        with self._shield():  # a signal that was held back is raised here, before any failure
+        with self._shield():  # a deferred signal is raised here, before any failure
             for name in names:
                 if name in resumed:
                     continue
@@ -382,7 +382,7 @@ class Controller:
                     resumed[name] = guard.resumed(name) or self._hypervisor.resume(name, freezing)
                     if freezing.method.freezes:
                         subjects[name].resync.resumed()
-                except Exception as error:  # noqa: BLE001 - raised below; the others come first
+                except Exception as error:  # noqa: BLE001 - raised below, after the other guests
                     failures.append(error)
         if failures:
             raise failures[0]

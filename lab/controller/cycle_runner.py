@@ -1,4 +1,4 @@
-"""Freezing some of a cell's guests: they are told, if they are to be, and then frozen."""
+"""Announces a freeze to some of a cell's guests, if the playbook says so, and then runs their cycle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.ports import Announcer, Clock, HostPatch, Journal, View
 
 @dataclass(frozen=True)
 class CycleRunner:
-    """What all freezes of a cell have in common. announcer: None when nobody is told."""
+    """What all freezes of a cell have in common. announcer: None when nothing is announced."""
 
     controller: Controller
     clock: Clock
@@ -25,8 +25,8 @@ class CycleRunner:
     announcer: Announcer | None = None
 
     def run(self, index: int, subjects: Mapping[str, CycleGuest], stage: Stage = quietly) -> None:
-        """One cycle of these guests. What was called off is only watched. Raises as
-        Controller.run_cycle does."""
+        """Run one cycle of these guests. When its event is cancelled, they are only watched. Raises the same
+        errors as Controller.run_cycle."""
         lifecycle, frozen, cycle = None, True, self.cell.cycle
         if self.announcer is not None and cycle.announce is not None:
             lifecycle = EventLifecycle(

@@ -1,5 +1,4 @@
-"""What guests are told before a cycle: announced, waited for, started, and over when they are back in
-time."""
+"""A cycle's announcement: it is published, waited for, started, and over once the guests are back in time."""
 
 from __future__ import annotations
 
@@ -14,25 +13,24 @@ from lab.core.units import NS_PER_MS
 from lab.ports import Announcer, Clock, Journal, View
 
 LOOK_NS = 20 * NS_PER_MS
-"""How often it is looked whether the guests have approved."""
+"""Interval between two checks whether the guests have approved."""
 
 THERE_NS = 250 * NS_PER_MS
-"""How often it is looked whether there is still a guest to wait for."""
+"""Interval between two checks whether there is still a guest to wait for."""
 
 Stage = Callable[[str], None]
-"""Told where something stands, in a word."""
+"""Called with a stage's name, one word."""
 
 
 def quietly(_stage: str) -> None:
-    """Nobody is told."""
+    """A Stage that does nothing."""
 
 
 class EventLifecycle:
     """One cycle's announcement, from its publication to its end.
 
-    tolerance_ns, hold_ns: the guests are in time again when every |offset| has been within the one for as
-    long as the other. stage: told where it stands: announced, started. ended: whether a guest has ended, for
-    good.
+    tolerance_ns, hold_ns: the guests are in time again when every |offset| has been at most tolerance_ns for
+    hold_ns. stage: called with "announced" and "started". ended: whether a guest has ended for good.
     """
 
     def __init__(
@@ -60,9 +58,10 @@ class EventLifecycle:
         self.not_before_raw_ns = 0
 
     def announce(self, spec: Announcement, cycle: CycleSpec) -> bool:
-        """Publish, and wait until the guests may be frozen: approved by one of them, due, or nobody was told.
-        False when it was called off. Guests that have all ended are not waited for. From
-        `not_before_raw_ns` on it was shown as Started for long enough."""
+        """Publish the events, and wait until the guests may be frozen: a guest has approved, NotBefore has
+        passed, or no guest receives the events. False when the events were cancelled. Stops waiting when all
+        guests have ended. The freeze may begin at host MONOTONIC_RAW `not_before_raw_ns`, when the events
+        have been shown as Started for spec.started_ns."""
         self._events = self._announcer.announce(self._guests, spec, cycle)
         published = self._announcer.published(self._events)
         self._journal.append(EventsAnnounced(self._index, tuple(published), spec.time_factor))
@@ -78,7 +77,7 @@ class EventLifecycle:
                 self._announcer.cancel(self._events)
                 continue
             self._clock.sleep_until(now + LOOK_NS)
-        if state.waits:  # there is nobody to freeze, which the cycle tells
+        if state.waits:  # no guest is left to freeze, which the cycle reports
             self._announcer.cancel(self._events)
             self._write_happenings()
             return True
@@ -100,7 +99,7 @@ class EventLifecycle:
         return all(self._has_ended(guest) for guest in self._guests)
 
     def look(self, guest: str, reading: Reading) -> None:
-        """A reading since the resume. The event is over once all guests are in time, and have stayed so."""
+        """Take a reading after the resume. The event ends once all guests have been in time for hold_ns."""
         if self._ended:
             return
         if reading.offset(GuestClock.REAL).largest_ns > self._tolerance_ns:
@@ -112,7 +111,7 @@ class EventLifecycle:
             self._end()
 
     def over(self) -> None:
-        """At the latest now."""
+        """End the event, if it has not ended yet."""
         if not self._ended:
             self._end()
         self._write_happenings()

@@ -1,4 +1,4 @@
-"""A fleet, one domain of each availability set after another, with a gate after each."""
+"""Freezes a fleet one domain of each availability set after another, with gates after each."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from lab.errors import FreezelabError, GuestError
 from lab.ports import Clock, Doctor, Health, Journal, View
 
 AGAIN_NS = 250 * NS_PER_MS
-"""Between two looks at a gate that does not hold yet."""
+"""Interval between two checks of a gate that does not hold yet."""
 
 ASK_NS = 10 * NS_PER_S
-"""How long one guest may take for one answer, when there is as much left."""
+"""The longest wait for one guest's answer to one gate."""
 
 Freeze = Callable[[int, Mapping[str, CycleGuest], Stage], None]
-"""Runs one cycle of some of the guests: (its index, the guests, whom to tell where it stands)."""
+"""Runs one cycle of some of the guests. Arguments: the cycle's index, the guests, a callback for its
+stage."""
 
 
 @dataclass(frozen=True)
 class RolloutStop:
-    """Where a rollout was stopped. why: one line."""
+    """The wave, from 1, after which a gate stopped a rollout. why: the reason, one line."""
 
     wave: int
     why: str
@@ -37,8 +38,8 @@ class RolloutStop:
 
 @dataclass(frozen=True)
 class _Asking:
-    """A gate, asked of guests of a wave until the host's MONOTONIC_RAW is `deadline_raw_ns`. before: the
-    gates before it. subjects: all guests of the fleet."""
+    """A gate that is checked until host MONOTONIC_RAW `deadline_raw_ns`. before: the gates before it in the
+    playbook. subjects: all guests of the fleet."""
 
     gate: Gate
     before: Sequence[Gate]
@@ -47,8 +48,8 @@ class _Asking:
 
 
 class RolloutRunner:
-    """One rollout over the given guests. doctor: asks guests how they are. tolerance_ns: a clock is in time
-    when its |offset| is within it."""
+    """One rollout over the given guests. doctor: checks gates inside guests. tolerance_ns: a clock is in time
+    when its |offset| is at most this."""
 
     def __init__(
         self,
@@ -66,8 +67,9 @@ class RolloutRunner:
         self.waves = waves(guests, rollout)
 
     def roll_out(self, first: int, subjects: Mapping[str, CycleGuest], freeze: Freeze) -> RolloutStop | None:
-        """Every wave, as the cycles from index `first` on. Returns where a gate stopped it, None when it is
-        complete. What a cycle raises passes through, after it was journalled where the rollout stands."""
+        """Run every wave as one cycle, with indices from `first` on. Returns where a gate stopped the
+        rollout; None when it is complete. A cycle's errors pass through after the rollout's end was
+        journalled."""
         rollout = self._rollout
         planned = tuple(wave.guests for wave in self.waves)
         self._journal.append(RolloutPlanned(rollout.seed, rollout.by, planned))
@@ -114,9 +116,9 @@ class RolloutRunner:
         return None
 
     def _rest(self, names: Iterable[str], subjects: Mapping[str, CycleGuest]) -> None:
-        """Leave guests alone until it is their turn: the probes of all together would load the host."""
+        """Let guests' probes rest until their wave: all probes together would load the host."""
         for name in names:
-            with suppress(GuestError):  # who is asked again, at its turn or by a gate, is told of it then
+            with suppress(GuestError):  # its cycle or a gate reports the error
                 subjects[name].probe.rest()
 
     def _journal_wave(self, wave: Wave, index: int, when: Literal["begin", "end"]) -> None:
@@ -131,7 +133,8 @@ class RolloutRunner:
     # -- gates -------------------------------------------------------------------------------------
 
     def _gates(self, wave: Wave, index: int, subjects: Mapping[str, CycleGuest]) -> str:
-        """Why a gate does not hold by its time, "" when all do. All are asked, and journalled."""
+        """Why the first gate that fails did not hold in time; "" when all hold. All gates are checked and
+        journalled."""
         deadline = self._clock.now().raw_ns + self._rollout.gate_within_ns
         reasons = []
         for number, gate in enumerate(self._rollout.gates):
@@ -146,13 +149,14 @@ class RolloutRunner:
         return reasons[0] if reasons else ""
 
     def _asked(self, wave: Wave, gate: Gate) -> list[str]:
-        """The guests of the wave that a gate is asked of: of members, one of each set speaks for it."""
+        """The guests of the wave in which a gate is checked. A MEMBERS gate is checked by one guest of each
+        set."""
         if gate.kind is GateKind.MEMBERS:
             return list({self._sets[guest]: guest for guest in reversed(wave.guests)}.values())
         return [guest for guest in wave.guests if not gate.on or guest in gate.on]
 
     def _until(self, guest: str, asking: _Asking) -> Health:
-        """The gate, asked again until it holds or the time is up; asked once at least."""
+        """Check the gate, at least once, until it holds or its deadline has passed."""
         while True:
             health = self._ask(guest, asking)
             now = self._clock.now().raw_ns
@@ -179,7 +183,7 @@ class RolloutRunner:
         return Health(False, f"its clock is off by {offset.mid_ns / NS_PER_MS:+.0f} ms")
 
     def _members(self, guest: str, asking: _Asking) -> Health:
-        """The other members of the guest's set: each answers, and the gates before this one hold in it."""
+        """Whether each other member of the guest's set answers, and the gates before this one hold there."""
         gate = asking.gate
         for name, subject in asking.subjects.items():
             if name == guest or self._sets[name] != self._sets[guest] or (gate.on and name not in gate.on):
