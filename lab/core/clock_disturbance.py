@@ -1,4 +1,4 @@
-"""What speaks against what was seen of a cycle: a clock that somebody moved meanwhile, a busy host."""
+"""What makes a cycle's observations unreliable: a clock that was stepped during the cycle, or a busy host."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ from lab.core.timeline import Observation, Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
 
 HOST_STEP_NS = 1 * NS_PER_MS
-"""What the host's REALTIME moved against its MONOTONIC_RAW in a cycle beyond this, and beyond what NTP may
-slew it by, was a step: offsets before and after it do not compare."""
-
+"""The host's REALTIME was stepped when it moved against MONOTONIC_RAW during a cycle by more than this plus
+the largest NTP slew. Offsets before and after a step are not comparable."""
 
 BUSY_NS = 50 * NS_PER_MS
-"""A reading that takes longer was held up by the host. On a calm one it takes 2-5 ms, seldom 30; with six
-workers of stress-ng on two cores 50-140 ms were seen, and an agent that was told the time set it as late."""
-
+"""A reading that takes longer was delayed by the host. On an idle host a reading takes 2-5 ms, seldom 30.
+With six workers of stress-ng on two cores it took 50-140 ms, and an agent set the guest's clock as late."""
 
 BUSY_SHARE = 0.1
-"""QEMU waits for a CPU for a larger part of the time on a busy host only: 20 to 100 % were seen with six
+"""QEMU waits for a CPU for a larger share of the time only on a busy host: 20 to 100 % were measured with six
 workers of stress-ng on two cores."""
 
 STARVED_NS = 1 * NS_PER_S
-"""A stop that takes longer is asked whether the guest's QEMU had a CPU meanwhile."""
+"""After a stop that takes longer, `starved` checks whether the guest's QEMU had a CPU meanwhile."""
 
 
 @dataclass(frozen=True)
 class Delay:
-    """By how much the busy host may have delayed what corrects the guest's clock after the resume; zeros on a
-    host that is not busy. round_trip_ns: the longest round trip of a reading. waited_ns: how long QEMU waited
-    for a CPU until the correction was done."""
+    """How long a busy host may have delayed the correction of the guest's clock after the resume. Both values
+    are 0 on a host that is not busy. round_trip_ns: the longest round trip of a reading. waited_ns: how long
+    QEMU waited for a CPU until the correction was done."""
 
     round_trip_ns: int = 0
     waited_ns: int = 0
@@ -44,9 +42,10 @@ class Delay:
         return max(self.round_trip_ns, self.waited_ns)
 
     def off(self, at_resume: Interval | None) -> Interval:
-        """How far off the clock may be by it. A round trip delays one of the two ways, so a clock that is set
-        by it is off to either side. One that is corrected late is still on the side on which the pause put
-        it. at_resume: its offset then; None, or of both signs: either side."""
+        """How far off the guest's clock may be because of the delay; positive: ahead of the host's. A clock
+        that is set over a network may be off to either side, because a round trip may be delayed on either
+        way. A clock that is corrected late is still on the side on which the pause put it. at_resume: the
+        offset at the resume; when it is None or has both signs, either side is possible."""
         wait, trip = self.waited_ns, self.round_trip_ns
         ahead = at_resume is None or at_resume.high_ns >= 0
         behind = at_resume is None or at_resume.low_ns <= 0
@@ -54,7 +53,7 @@ class Delay:
 
 
 def delay_of(obs: Observation, in_time: Interval | None = None) -> Delay:
-    """in_time: when the clock was in time again, after the resume."""
+    """The delay in one cycle. in_time: how long after the resume the clock was in time again, if it was."""
     if obs.resume is None:
         return Delay()
     began = obs.resume.returned.raw_ns
@@ -70,15 +69,15 @@ def delay_of(obs: Observation, in_time: Interval | None = None) -> Delay:
 
 
 def cpu_waited_ns(obs: Observation, from_raw_ns: int, until_raw_ns: int) -> int:
-    """How long the threads of the guest's QEMU, all together, waited for a CPU between two moments (host
-    MONOTONIC_RAW), at most: from the last look before the one to the first after the other. A process that
-    was not looked at before began in between."""
+    """At most how long all threads of the guest's QEMU together waited for a CPU between two times (host
+    MONOTONIC_RAW): from the last sample before the first time to the first sample after the second. A process
+    without an earlier sample was started in between."""
     begun = max((n for n, wait in enumerate(obs.cpu_waits) if wait.at_raw_ns <= from_raw_ns), default=0)
     waited, last = 0, dict[int, int]()
     for wait in obs.cpu_waits[: begun + 1]:
         last[wait.pid] = wait.waited_ns
     for wait in obs.cpu_waits[begun + 1 :]:
-        # Threads that have ended take theirs with them, so a sum may shrink.
+        # A sum may shrink, because it leaves out threads that have ended.
         waited += max(0, wait.waited_ns - last.get(wait.pid, 0))
         last[wait.pid] = wait.waited_ns
         if wait.at_raw_ns >= until_raw_ns:
@@ -87,8 +86,8 @@ def cpu_waited_ns(obs: Observation, from_raw_ns: int, until_raw_ns: int) -> int:
 
 
 def explained_by_busy_host(obs: Observation, least_ns: int | None) -> bool:
-    """Whether QEMU waited for a CPU for at least `least_ns` while it was looked at, and for a share of the
-    time that only a busy host explains. least_ns: None: nothing is explained by that."""
+    """Whether QEMU waited for a CPU for at least `least_ns` between the first and the last sample, and for at
+    least BUSY_SHARE of that time. least_ns: None: always False."""
     if least_ns is None or len(obs.cpu_waits) < 2:
         return False
     first, last = obs.cpu_waits[0].at_raw_ns, obs.cpu_waits[-1].at_raw_ns
@@ -97,8 +96,8 @@ def explained_by_busy_host(obs: Observation, least_ns: int | None) -> bool:
 
 
 def starved(obs: Observation) -> bool:
-    """Whether the guest was stopped only after long, and QEMU waited for a CPU for most of it: what was not
-    done in time then tells nothing of the guest or the method."""
+    """Whether the stop took longer than STARVED_NS and QEMU waited for a CPU for at least half of that. What
+    was late then says nothing about the guest or the method."""
     if obs.stop is None:
         return False
     took = obs.stop.returned.raw_ns - obs.stop.called.raw_ns
@@ -116,7 +115,7 @@ def moved(readings: Sequence[Reading]) -> bool:
 
 
 def host_step(obs: Observation) -> list[str]:
-    """The problem that the host's own REALTIME was stepped in the cycle, if it was."""
+    """The problem that the host's REALTIME was stepped during the cycle; [] when it was not."""
     span = obs.readings[-1].t4.raw_ns - obs.readings[0].t1.raw_ns if obs.readings else 0
     if abs(obs.host_step_ns) <= HOST_STEP_NS + ageing_ns(max(0, span), HOST_SLEW_PPM):
         return []

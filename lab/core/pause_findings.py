@@ -1,4 +1,4 @@
-"""The freeze itself: whether it was done and undone as planned, and what the pause came to."""
+"""Findings on the freeze itself: whether it was carried out as planned, and how long the pause was."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ STARVED = "the busy host gave the guest no CPU for most of the stop"
 
 CPU_SHARE = 0.05
 CPU_SLACK_NS = 20 * NS_PER_MS
-"""vCPU threads at rest use no CPU time; the kernel accounts it by ticks, so a tick or two may show."""
+"""The CPU time that the vCPU threads of a frozen guest may show: CPU_SHARE of the pause plus CPU_SLACK_NS.
+They use none, but a kernel that accounts CPU time by ticks may count a tick or two."""
 
 
 class PauseFindings(CycleFindings):
-    """Patch, freeze, memory, budget, closure, regime, pause, vCPUs; of a reboot its outage."""
+    """The findings `patch`, `freeze`, `memory`, `outage`, `budget`, `closure`, `regime`, `pause` and
+    `vcpus`."""
 
     def observed(self) -> Iterator[Finding]:
         for problem in self.result.problems:
@@ -30,7 +32,7 @@ class PauseFindings(CycleFindings):
         if self.obs.patch_ok is None:
             spec = self.result.spec
             spared = self.result.control and spec is not None and spec.announce is not None
-            if not self.obs.problems and not spared:  # what was called off need not be patched
+            if not self.obs.problems and not spared:  # a cancelled cycle has no patch
                 yield self._finding(
                     "patch", "succeeds", "not run", Outcome.INCONCLUSIVE, "the patch was not run"
                 )
@@ -47,13 +49,14 @@ class PauseFindings(CycleFindings):
 
     @property
     def _called_off(self) -> Outcome:
-        """What a freeze that was called off is: the guest's or the method's failure, or the doing of the
-        dead-man or of a busy host."""
+        """The outcome of a freeze that was called off: inconclusive when the dead-man or a busy host caused
+        it, else failed."""
         spared = self.result.resumed_by or starved(self.obs)
         return Outcome.INCONCLUSIVE if spared else Outcome.FAILED
 
     def freeze(self) -> Iterator[Finding]:
-        """Whether the guest went on where it should. Only an exchange, or a freeze called off, can tell."""
+        """Whether the hand-over to another process was completed. Methods that keep the process have this
+        finding only when the freeze was called off."""
         if not self.obs.frozen or self.obs.stop is None:
             return
         if self.obs.called_off:
@@ -84,7 +87,7 @@ class PauseFindings(CycleFindings):
             yield self._finding("memory", expectation, text, Outcome.FAILED, why)
 
     def back(self) -> Iterator[Finding]:
-        """A guest that was rebooted has no pause; it has an outage."""
+        """Whether a rebooted guest came back. It has an outage instead of a pause."""
         if not self.obs.method.boots_anew or self.obs.stop is None:
             return
         outage = self.result.outage_ns

@@ -1,7 +1,8 @@
-"""What a freeze method's own rules predict (FreezeMethod.predicts), and a resync mechanism's (core.timesync),
-held against what was measured.
+"""Compares the predictions of a freeze method (FreezeMethod.predicts) and of a resync mechanism
+(core.timesync) with the measurements.
 
-No verdict: an expectation is the user's, a prediction is the lab's. One that fails is a surprise.
+Predictions are the lab's, expectations are the user's. A prediction that fails is reported, but does not
+change the verdict.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from lab.core.witnesses import Witness, before_and_after
 REGIME, WALL_CLOCK, BOOTTIME = "regime", "wall clock", "boottime"
 
 NEARLY_NS = 2 * NS_PER_S
-"""How far off a clock may be that was set from an RTC: it has whole seconds, read before the sleep and
-after it (Linux, kernel/time/timekeeping.c, timekeeping_resume)."""
+"""How far off a clock may be that Linux has set from the RTC after a sleep: the RTC has whole seconds, and is
+read before and after the sleep (Linux, kernel/time/timekeeping.c, timekeeping_resume)."""
 
 UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
 class PredictionCheck:
-    """One prediction beside its measurement. agrees: None where the bounds do not tell; words: how the two
-    stand to each other, where that is not said by `agrees`."""
+    """One prediction and its measurement. agrees: None when the error bounds do not decide. words: how the
+    two compare, where `agrees` does not say it all; else ""."""
 
     claim: str
     predicted: str
@@ -44,7 +45,7 @@ class PredictionCheck:
 
 
 def _side(offset: Interval) -> str:
-    """ "5 006.3 ± 0.4 ms behind"."""
+    """An offset as text, such as "5 006.3 ± 0.4 ms behind". Positive offsets are ahead."""
     size = offset if offset.mid_ns >= 0 else -offset
     side = "ahead" if offset.mid_ns > 0 else "behind"
     return f"{format_interval(size)} {side}"
@@ -58,12 +59,13 @@ def _regime(result: CycleResult, predicted: Regime) -> PredictionCheck:
 
 
 def _wrapped(result: CycleResult, lost: Interval, slack_ns: int, unclear: bool) -> list[PredictionCheck]:
-    """Of clocks that run on while their counter begins anew: they lose whole turns of it."""
+    """The predictions for clocks whose counter wraps around during the pause: they lose whole periods of
+    it."""
     facts, before, at_resume = result.observation.facts_before, result.before, result.at_resume
     reason = clocksource.why(facts.clocksource) if facts is not None else ""
     found = [replace(_regime(result, Regime.MIXED), predicted=f"{Regime.MIXED}: {reason}")]
     if result.pause is None or result.pause.regime is not Regime.MIXED:
-        found[0] = replace(found[0], agrees=None)  # nearly all may be lost, or nearly nothing
+        found[0] = replace(found[0], agrees=None)  # nearly all or nearly nothing may be lost
     if facts is not None and result.pause is not None:
         unclear = unclear or clocksource.stands(facts.clocksource, result.pause.pause, facts.kernel)
     predicted = f"behind by {format_interval(lost)}"
@@ -75,9 +77,10 @@ def _wrapped(result: CycleResult, lost: Interval, slack_ns: int, unclear: bool) 
 
 
 def _slack_ns(result: CycleResult, early: Sequence[Reading], late: Sequence[Reading]) -> int:
-    """How far the guest's REALTIME may have moved unseen between the two readings that the pause is told
-    from: slewed at any rate while the guest ran, at an undisciplined clock's while it did not; and stepped
-    by less than the sampler can tell over the hole in it."""
+    """How far the guest's REALTIME may have moved unobserved between the two readings around the pause, in
+    ns. While the guest ran it may have been slewed at any rate; while the guest was frozen it may have
+    drifted as an undisciplined clock does. It may also have been stepped by less than the sampler detects
+    across its gap."""
     stop, resume = result.observation.stop, result.observation.resume
     if stop is None or resume is None or not early or not late:
         return 0
@@ -103,7 +106,8 @@ def _stepped_before(result: CycleResult, early: Sequence[Reading]) -> bool:
 
 
 def _wall_clock(result: CycleResult, predicted: WallClock, slack_ns: int, unclear: bool) -> PredictionCheck:
-    """Told from what the clock lost between the last reading before the stop and the resume."""
+    """Compare the predicted wall clock with what the clock lost between the last reading before the stop and
+    the resume."""
     before, at_resume, pause, lag = result.before, result.at_resume, result.pause, result.lag
     if predicted is WallClock.BOOTED:
         same = result.boot_id_unchanged
@@ -127,14 +131,15 @@ def _wall_clock(result: CycleResult, predicted: WallClock, slack_ns: int, unclea
     behind = stood is None or lost.meets(stood)
     right, wrong = (behind, unchanged) if predicted is WallClock.BEHIND else (unchanged, behind)
     if predicted is WallClock.RIGHT and not result.observation.frozen:
-        wrong = False  # without a pause the two are the same
+        wrong = False  # without a pause both predictions are the same
     verdict = False if not right else None if wrong or stood is None else True
     return PredictionCheck(WALL_CLOCK, predicted, _side(moved), verdict)
 
 
 def _sides(part: Sequence[Reading]) -> Interval | None:
-    """BOOTTIME minus MONOTONIC, which the guest reads in this order before it answers, and in the other one
-    on receipt; None without readings of both, or when they contradict each other."""
+    """BOOTTIME minus MONOTONIC. The guest reads MONOTONIC first when a query arrives, and BOOTTIME first
+    before it answers, which gives both bounds. None without readings of both clocks, or when the bounds
+    contradict each other."""
     known = []
     for r in part:
         if r.t2.keys() & r.t3.keys() >= {GuestClock.BOOT, GuestClock.MONO}:
@@ -146,7 +151,7 @@ def _sides(part: Sequence[Reading]) -> Interval | None:
 def _boottime(
     result: CycleResult, counts: bool, early: Sequence[Reading], late: Sequence[Reading]
 ) -> PredictionCheck:
-    """Whether BOOTTIME went on through the pause while MONOTONIC did not (clock_gettime(2))."""
+    """Whether BOOTTIME counted the pause while MONOTONIC did not (clock_gettime(2))."""
     predicted = "goes on" if counts else "as MONOTONIC"
     one, two = _sides(early), _sides(late)
     if one is None or two is None or result.pause is None:
@@ -163,7 +168,7 @@ def _boottime(
 
 
 def _compared(result: CycleResult, early: Sequence[Reading], late: Sequence[Reading]) -> Compared | None:
-    """The mechanism's forecast against its resync; None without one."""
+    """The mechanism's forecast compared with the resync; None without a forecast."""
     forecast, resync, resume = result.forecast, result.resync, result.observation.resume
     if forecast is None or resync is None or resume is None:
         return None
@@ -183,7 +188,7 @@ def _compared(result: CycleResult, early: Sequence[Reading], late: Sequence[Read
 
 
 def compared(result: CycleResult) -> tuple[bool | None, str]:
-    """Whether the resync was as its forecast says, and the verdict in words; (None, "") without a
+    """Whether the resync agrees with its forecast, and the comparison in words. (None, "") without a
     forecast."""
     obs = result.observation
     if obs.stop is None or obs.resume is None:
@@ -193,7 +198,7 @@ def compared(result: CycleResult) -> tuple[bool | None, str]:
 
 
 def _lost(result: CycleResult) -> Interval | None:
-    """What the guest's clocks lose although they run on, for their counter is too narrow; None: nothing."""
+    """What the guest's clocks lose because their counter wraps around during the pause; None: nothing."""
     obs = result.observation
     if obs.method.expected_regime is not Regime.JUMPED or obs.facts_before is None or result.pause is None:
         return None
@@ -203,7 +208,8 @@ def _lost(result: CycleResult) -> Interval | None:
 
 
 def prediction_checks(result: CycleResult) -> tuple[PredictionCheck, ...]:
-    """Every prediction of the cycle's method, then those of its resync; () where nothing was done."""
+    """The checks of the method's predictions, then those of the resync; () when the cycle was not carried
+    out."""
     obs = result.observation
     predicts: Prediction = obs.method.predicts
     if obs.stop is None or obs.resume is None:

@@ -1,4 +1,4 @@
-"""The guest's clock after a pause: when it was in time again, how far off it stayed, how it ran on."""
+"""Findings on the guest's clock after a pause: when it was in time again, its final offset, its drift."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lab.core.units import NS_PER_S, format_duration
 from lab.core.verdict import Finding, Outcome, at_most
 
 AS_PREDICTED = "resync"
-"""The metric of a finding that holds a resync against its forecast."""
+"""The metric of the finding that compares a resync with its forecast."""
 
 
 class ResyncFindings(CycleFindings):
-    """In time, as predicted, final offset, drift."""
+    """The findings `in time`, `as predicted`, `final offset` and `drift` of one cycle."""
 
     def in_time(self) -> Iterator[Finding]:
         within, resync = self.expect.in_time_within_ns, self.result.resync
@@ -48,12 +48,12 @@ class ResyncFindings(CycleFindings):
             yield self._finding("in time", text, "undecided", Outcome.INCONCLUSIVE, resync.why)
 
     def _delayed(self, outcome: Outcome, why: str, over_ns: int) -> tuple[Outcome, str]:
-        """The outcome for a limit that was missed by `over_ns`. If the mechanism corrects the clock, and the
-        busy host may have delayed that for so long, it tells nothing of the guest."""
+        """The outcome of a time limit that was missed by `over_ns`. It is inconclusive when a mechanism
+        corrects the clock and the busy host may have delayed the correction by as much."""
         return self._explained(outcome, why, over_ns <= self._delay.longest_ns)
 
     def _delayed_offset(self, outcome: Outcome, why: str, limit_ns: int) -> tuple[Outcome, str]:
-        """The outcome for a final offset, likewise."""
+        """The outcome of a limit on the final offset, by the same rule."""
         final, within = self.result.final, Interval(-limit_ns, limit_ns)
         off = self._delay.off(self.result.at_resume)
         return self._explained(outcome, why, final is None or final.meets(within + off))
@@ -81,7 +81,7 @@ class ResyncFindings(CycleFindings):
         return f"still {size} {where} {watched} after the resume{by}"
 
     def _last_point_ns(self) -> int:
-        """The time since the resume at which the clock was certainly seen last."""
+        """The earliest time after the resume at which the last reading can have been taken; 0 without one."""
         curve = self.result.resync.curve if self.result.resync else ()
         return curve[-1].from_ns if curve else 0
 
@@ -90,7 +90,8 @@ class ResyncFindings(CycleFindings):
         return curve[-1].at_ns if curve else 0
 
     def as_predicted(self) -> Iterator[Finding]:
-        """The mechanism's forecast. What was not watched for long enough to tell has not passed."""
+        """Whether the resync agrees with the mechanism's forecast; inconclusive when the watch was too
+        short."""
         if not self.expect.as_predicted or not self.obs.frozen or self.result.control:
             return
         agrees, words = compared(self.result)

@@ -1,4 +1,4 @@
-"""Events of one guest's cycle, in the order in which they come, and what the dead-man did."""
+"""The events of one guest's cycle, in the order in which they are written, and the dead-man's event."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.core.timesync_setup import Setup
 
 @dataclass(frozen=True)
 class OfGuest:
-    """The guest, and the index of its cycle."""
+    """Base class. guest: its name. cycle: the index of its cycle."""
 
     guest: str
     cycle: int
@@ -22,8 +22,8 @@ class OfGuest:
 
 @dataclass(frozen=True)
 class CycleBegan(OfGuest):
-    """frozen: False for a control cycle. patch: its label; impact: core.patch.Impact's word. cell: "" without
-    a matrix."""
+    """A guest's cycle begins. frozen: False for a control cycle. patch: the patch's label. impact: a value of
+    core.patch.Impact. cell: the cell of the matrix; "" without a matrix."""
 
     KIND: ClassVar[str] = "cycle"
 
@@ -37,7 +37,7 @@ class CycleBegan(OfGuest):
 
 @dataclass(frozen=True)
 class FactsRead(OfGuest):
-    """What the guest says of itself, before the freeze and when the watch is over."""
+    """The guest's facts, read before the freeze and after the watch."""
 
     KIND: ClassVar[str] = "facts"
 
@@ -47,7 +47,7 @@ class FactsRead(OfGuest):
 
 @dataclass(frozen=True)
 class SetupRead(OfGuest):
-    """The time-sync set-up in the guest before the freeze."""
+    """The guest's time-sync set-up before the freeze."""
 
     KIND: ClassVar[str] = "setup"
 
@@ -56,9 +56,9 @@ class SetupRead(OfGuest):
 
 @dataclass(frozen=True)
 class ReadingsTaken(OfGuest):
-    """A burst of readings. On a line each is a list: t1 raw, real; t2 real, mono, boot, raw; t3 the same; t4
-    raw, real; resolution; then what there is of: channel ("ssh" if it is not there); the packets' stamps:
-    arrived, least apart, left, most apart."""
+    """A burst of readings. In the history each reading is a list, all in ns: t1 raw, real; t2 real, mono,
+    boot, raw; t3 likewise; t4 raw, real; resolution. Two parts are optional: the channel (default "ssh"), and
+    the packets' stamps (arrived, least apart, left, most apart)."""
 
     KIND: ClassVar[str] = "readings"
 
@@ -67,7 +67,7 @@ class ReadingsTaken(OfGuest):
 
 @dataclass(frozen=True)
 class GuestsFrozen:
-    """All of these guests stand still now. Written while they do: so much is known after a kill -9."""
+    """All of these guests are frozen now. It is written during the freeze, so that it survives a kill -9."""
 
     KIND: ClassVar[str] = "freeze"
 
@@ -87,7 +87,7 @@ class StopCalled(OfGuest):
 
 @dataclass(frozen=True)
 class ResumeCalled(OfGuest):
-    """The call that let it run again."""
+    """The call that resumed the guest."""
 
     KIND: ClassVar[str] = "resume"
 
@@ -96,7 +96,7 @@ class ResumeCalled(OfGuest):
 
 @dataclass(frozen=True)
 class StepsTimed(OfGuest):
-    """The steps of the freeze and of the resume."""
+    """The timed steps of the freeze and of the resume."""
 
     KIND: ClassVar[str] = "steps"
 
@@ -105,8 +105,8 @@ class StepsTimed(OfGuest):
 
 @dataclass(frozen=True)
 class ExchangeEnded(OfGuest):
-    """How replacing the guest's process ended, when not in the usual way. called_off: why the guest was put
-    back. cut: its network connections were cut."""
+    """An unusual end of the exchange of the guest's process. called_off: why the guest was rolled back to its
+    old process; "" when it was not. cut: the guest's network connections were cut."""
 
     KIND: ClassVar[str] = "exchange"
 
@@ -116,7 +116,7 @@ class ExchangeEnded(OfGuest):
 
 @dataclass(frozen=True)
 class MemoryProven(OfGuest):
-    """With prove_memory."""
+    """The memory proof of a cycle with prove_memory."""
 
     KIND: ClassVar[str] = "proof"
 
@@ -125,7 +125,7 @@ class MemoryProven(OfGuest):
 
 @dataclass(frozen=True)
 class CpuUsed(OfGuest):
-    """CPU time of the guest's vCPU threads on the host between stop and resume."""
+    """CPU time that the guest's vCPU threads used on the host between stop and resume; None: unknown."""
 
     KIND: ClassVar[str] = "cpu"
 
@@ -134,8 +134,8 @@ class CpuUsed(OfGuest):
 
 @dataclass(frozen=True)
 class CpuWaited(OfGuest):
-    """How long the guest's QEMU waited for a CPU of the host, from before the stop to the end of the watch,
-    in order of time."""
+    """Samples of how long the guest's QEMU has waited for a host CPU, from before the stop to the end of the
+    watch, in order of time."""
 
     KIND: ClassVar[str] = "waited"
 
@@ -144,8 +144,8 @@ class CpuWaited(OfGuest):
 
 @dataclass(frozen=True)
 class PatchApplied(OfGuest):
-    """What became of the host's patch; ok None: nobody knows. facts: what it says of itself. steps: its
-    own."""
+    """The result of the host patch. ok: None when it is unknown. why: the reason when not ok. facts: the
+    patch's own report. steps: the patch's timed steps."""
 
     KIND: ClassVar[str] = "patch"
 
@@ -157,7 +157,7 @@ class PatchApplied(OfGuest):
 
 @dataclass(frozen=True)
 class SamplesTaken(OfGuest):
-    """The record of the sampler in the guest."""
+    """The report of the sampler in the guest."""
 
     KIND: ClassVar[str] = "samples"
 
@@ -166,7 +166,7 @@ class SamplesTaken(OfGuest):
 
 @dataclass(frozen=True)
 class BeatsArrived(OfGuest):
-    """All heartbeats of the cycle. On a line each is a list: sequence, sent raw, arrived raw, real."""
+    """All heartbeats of the cycle. In the history each is a list: sequence, sent raw, arrived raw, real."""
 
     KIND: ClassVar[str] = "beats"
 
@@ -175,8 +175,8 @@ class BeatsArrived(OfGuest):
 
 @dataclass(frozen=True)
 class ResyncReported(OfGuest):
-    """What the resync mechanism says of its own action. finished_raw_ns: host MONOTONIC_RAW when it had done
-    all that it does after a resume; None when it has not, or goes on by itself."""
+    """The resync mechanism's report of its own action. finished_raw_ns: host MONOTONIC_RAW at which it had
+    finished its work after the resume; None when it did not finish, or works continuously."""
 
     KIND: ClassVar[str] = "resync"
 
@@ -186,7 +186,7 @@ class ResyncReported(OfGuest):
 
 @dataclass(frozen=True)
 class WatcherReported(OfGuest):
-    """What programs in the guest said of its clock, and what else the pause did to it."""
+    """What programs in the guest claimed about its clock, and other side effects of the pause."""
 
     KIND: ClassVar[str] = "watched"
 
@@ -196,7 +196,7 @@ class WatcherReported(OfGuest):
 
 @dataclass(frozen=True)
 class VersionsCompared(OfGuest):
-    """Versions of what was patched. why: it is not what the patch claims, "" when it is."""
+    """The versions before and after the patch. why: why the patch did not take effect; "" when it did."""
 
     KIND: ClassVar[str] = "verified"
 
@@ -207,7 +207,7 @@ class VersionsCompared(OfGuest):
 
 @dataclass(frozen=True)
 class ProblemMet(OfGuest):
-    """What went wrong with observing the guest; its first line counts."""
+    """A problem with observing the guest. Only the first line of its text is used."""
 
     KIND: ClassVar[str] = "problem"
 
@@ -216,7 +216,8 @@ class ProblemMet(OfGuest):
 
 @dataclass(frozen=True)
 class CycleEnded(OfGuest):
-    """host_step_ns: how far the host's REALTIME moved against its MONOTONIC_RAW over the cycle."""
+    """The guest's cycle ends. host_step_ns: how far the host's REALTIME moved against its MONOTONIC_RAW
+    during the cycle; positive: forward."""
 
     KIND: ClassVar[str] = "cycle-end"
 
@@ -225,12 +226,12 @@ class CycleEnded(OfGuest):
 
 @dataclass(frozen=True)
 class DeadManActed:
-    """What the dead-man did: a process of its own that writes to the same file while the controller writes,
-    or when it is gone. Its lines have no number, so they are not counted in the sequence, and they may come
-    anywhere, also on the rest of a line that the controller did not finish.
+    """An action of the dead-man, a separate process that writes to the same file, even while the controller
+    writes or after the controller has ended. Its lines have no sequence number and may come anywhere, even
+    after a line that the controller did not finish.
 
-    act: "resumed", "failed", … why: it acted. call: by which it resumed the guest. text: what went wrong.
-    guest, cycle: as far as it knows them.
+    act: see deadman.rescue.Rescued: "resumed", "failed", … why: the reason for acting. call: the call that
+    resumed the guest, if one did. text: details or the error. guest, cycle: "" and None when unknown.
     """
 
     KIND: ClassVar[str] = "deadman"
