@@ -85,14 +85,23 @@ def cpu_waited_ns(obs: Observation, from_raw_ns: int, until_raw_ns: int) -> int:
     return waited
 
 
+def cpu_wait_share(obs: Observation) -> float | None:
+    """The part of the time, from before the stop to the end of the watch, for which QEMU waited for a CPU;
+    more than 1 when several of its threads did. None when that was not looked at."""
+    if len(obs.cpu_waits) < 2:
+        return None
+    first, last = obs.cpu_waits[0].at_raw_ns, obs.cpu_waits[-1].at_raw_ns
+    return cpu_waited_ns(obs, first, last) / max(1, last - first)
+
+
 def explained_by_busy_host(obs: Observation, least_ns: int | None) -> bool:
     """Whether QEMU waited for a CPU for at least `least_ns` between the first and the last sample, and for at
     least BUSY_SHARE of that time. least_ns: None: always False."""
-    if least_ns is None or len(obs.cpu_waits) < 2:
+    share = cpu_wait_share(obs)
+    if least_ns is None or share is None:
         return False
     first, last = obs.cpu_waits[0].at_raw_ns, obs.cpu_waits[-1].at_raw_ns
-    waited = cpu_waited_ns(obs, first, last)
-    return waited >= least_ns and waited >= BUSY_SHARE * (last - first)
+    return share >= BUSY_SHARE and cpu_waited_ns(obs, first, last) >= least_ns
 
 
 def starved(obs: Observation) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lab.core import claims, effects
 from lab.core.clock import GuestClock, Interval
+from lab.core.clock_disturbance import cpu_wait_share
 from lab.core.findings import outcome_of
 from lab.core.kernel_log import sorted_out
 from lab.core.plan import Expectations
@@ -248,4 +249,5 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         effects=_effects(result),
         disturbed=result.disturbed,
         resumed_by=result.resumed_by,
+        cpu_wait_share=cpu_wait_share(obs),
     )

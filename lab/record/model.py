@@ -136,7 +136,9 @@ class CycleRecord:
     itself treats as harmless. rtc_moved: how far the guest's RTC moved against the host's clock over the
     cycle, null unless that was certainly more than 2 s. disturbed: why the cycle did not go as planned, ""
     when it did; it is not failed by what was not done for that reason. resumed_by: "dead-man" or "somebody
-    else" when the controller did not resume the guest, else "".
+    else" when the controller did not resume the guest, else "". cpu_wait_share: the part of the time, from
+    before the stop to the end of the watch, for which the guest's QEMU waited for a CPU of the host, all its
+    threads together; null when that was not looked at.
     """
 
     index: int
@@ -189,6 +191,7 @@ class CycleRecord:
     rtc_moved: Measure | None = None
     disturbed: str = ""
     resumed_by: str = ""
+    cpu_wait_share: float | None = None
 
 
 @dataclass(frozen=True)

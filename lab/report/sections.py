@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.cells import cell_len
 
 from lab.core.clock import Interval
+from lab.core.clock_disturbance import BUSY_SHARE
 from lab.core.drift import Drift
 from lab.core.quantities import (
     UP,
@@ -52,6 +53,7 @@ def show_details(page: Page, run: Run) -> None:
     show_effects(page, run)
     show_exchange(page, run)
     _noise(page, run)
+    _busy_host(page, run)
     _clocksources(page, run)
     if not run.cells:
         _boot(page, run)
@@ -312,6 +314,18 @@ def _with_limits(head: str, of: Callable[[Statistic], Limits]) -> list[Column[St
         ),
         Column(within, lambda s: (limits(of(s)), "dim"), right=True, rank=1),
     ]
+
+
+def _busy_host(page: Page, run: Run) -> None:
+    """Print how long QEMU waited for a CPU, where that is more than on an idle host."""
+    shares = [c.cpu_wait_share for g in run.guests for c in g.cycles if c.cpu_wait_share is not None]
+    if not shares or max(shares) < BUSY_SHARE:
+        return
+    least = f"{min(shares) * 100:.0f} to " if len(shares) > 1 else ""
+    text = (
+        f"QEMU waited for a CPU for {least}{max(shares) * 100:.0f} % of the time, which may delay corrections"
+    )
+    page.labelled("busy host", text, style="dim")
 
 
 def _clocksources(page: Page, run: Run) -> None:

@@ -263,3 +263,19 @@ def test_a_cycle_that_does_not_close_is_marked() -> None:
         run(guest("web-0", cycle(0), open_one), playbook=Playbook("x", "")), terminal(80, colour=True)
     )
     assert "\x1b[33m1 of 2 close; worst +312.0 ms" in text
+
+
+@pytest.mark.parametrize(
+    ("shares", "shown"),
+    [
+        ((), ""),
+        ((0.02, 0.09), ""),
+        ((0.34,), "for 34 % of the time"),
+        ((0.02, 1.1), "for 2 to 110 % of the time"),
+    ],
+)
+def test_a_busy_host_is_told(shares: tuple[float, ...], shown: str) -> None:
+    cycles = [replace(cycle(n), cpu_wait_share=share) for n, share in enumerate(shares)] or [cycle(0)]
+    text = page(run(guest("web-0", *cycles)), terminal(120))
+    assert ("busy host" in text) is bool(shown)
+    assert shown in text
