@@ -2,13 +2,14 @@
 
 What is drawn, and how many of it, is in strategies.py; the checks are in truth_checks.py.
 
-Mutations of lab/core that were tried, each seen to fail here or in test_core_pointed.py: a rate taken
-from the wrong end in `smoothed`; the sign of the host's apartness in `real_sample`; no allowance for
-slew and stamps in `host_apart`; no drift over the time that the lag leaves (`lag_witness`); readings
-called "before" up to the resume; events carried by the stamp at the call alone; no LATE_NS; a hole in
-guest time taken as host time; a regime by meeting intervals only; a generous stretch not counted; an
-out-sample dated by its end; steps ignored at the resume; the host's slew left out of what is carried
-over the pause; a straddling sample left in a stretch; the nearer distance for the farther in `drift`.
+Mutations of lab/core that were tried, each seen to fail here or in test_core_pointed.py or
+test_core_pause.py: a rate taken from the wrong end in `smoothed`; the sign of the host's apartness in
+`real_sample`; no allowance for slew and stamps in `host_apart`; no drift over the time that the lag
+leaves (`lag_witness`); readings called "before" up to the resume; events carried by the stamp at the
+call alone; no LATE_NS; a hole in guest time taken as host time; a regime by meeting intervals only; a
+generous stretch not counted; an out-sample dated by its end; steps ignored at the resume; the host's
+slew left out of what is carried over the pause; a straddling sample left in a stretch; the nearer
+distance for the farther in `drift`.
 Not seen to fail: no slew in `apart`, where a contradiction falls back to the wider, sound bracket.
 
 The code before these tests failed in about one case of five. RESUMED, 36 ms, slow heartbeats (seed
