@@ -15,18 +15,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lab.core.clock import GuestClock, Stamp
+from lab.core.clock import Stamp
 from lab.core.findings import CERTAIN, findings
 from lab.core.judge import CycleResult, measure
 from lab.core.plan import Expectations, Regime, ResyncMechanism
 from lab.core.predictions import compared
 from lab.core.rescue import BY_DEADMAN, BY_OTHERS
-from lab.core.resync import Correction, SyncOutcome
+from lab.core.resync import Correction
 from lab.core.timeline import Call, Observation, Rescue
 from lab.core.verdict import Outcome
 from lab.core.witnesses import before_and_after
 from lab.record.cycle import cycle_of
-from tests.unit import simulation
+from tests.unit.reboots import rebooting
 from tests.unit.simulation import MS, Repair, S, Scenario, Truth, simulate
 from tests.unit.strategies import busy, cases, expectations, scenarios, short_holds
 from tests.unit.truth_checks import (
@@ -36,45 +36,11 @@ from tests.unit.truth_checks import (
     check_held,
     check_offsets,
     check_pause,
+    check_true_sync,
 )
 
 HOUR = 3600 * S
 MECHANISM = ResyncMechanism.AGENT
-
-
-def true_sync(truth: Truth, obs: Observation, limit_ns: int, hold_ns: int) -> int | None:
-    """The time to sync as it was, whoever looked: the first instant since the resume from which the offset
-    stays within the limit for the hold time, until the last reading. To some milliseconds."""
-    assert obs.stop is not None
-    assert obs.resume is not None
-    late = before_and_after(obs.readings, obs.stop, obs.resume)[1]
-    if not late:
-        return None
-    begin, end = obs.resume.returned.raw_ns, truth.looks[late[-1].t1.raw_ns]
-    since: int | None = None
-    for at in range(begin, end + 1, 4 * MS):
-        if abs(truth.offset(at)) > limit_ns:
-            since = None
-        elif since is None:
-            since = at
-        if since is not None and at - since >= hold_ns:
-            return since - begin
-    return None
-
-
-def check_true_sync(truth: Truth, obs: Observation, result: CycleResult, expect: Expectations) -> None:
-    """What is certainly out of tolerance is told, and nothing that was in it, whether somebody looked or
-    not."""
-    resync = result.resync
-    assert resync is not None
-    when = true_sync(truth, obs, expect.tolerance_ns, expect.hold_ns + 8 * MS)
-    if resync.outcome is SyncOutcome.NOT_SYNCED:
-        assert when is None
-    elif resync.time is not None and when is not None:
-        assert resync.time.low_ns <= when + 4 * MS
-    for finding in findings(result, expect):
-        if finding.metric == "in time" and finding.outcome is Outcome.FAILED:
-            assert when is None or when + 4 * MS > (expect.in_time_within_ns or 0)
 
 
 @given(busy, short_holds)
@@ -219,63 +185,6 @@ def test_a_guest_that_the_deadman_resumes(
 
 
 # -- another boot --------------------------------------------------------------------------------------
-
-
-def rebooting(s: Scenario, after_ns: int, boot_ns: int, uptime_ns: int) -> tuple[Observation, Truth]:
-    """The guest reboots by itself after_ns after it got going, and its probe answers again boot_ns later;
-    what is fetched at the end is of that boot. uptime_ns: of the first boot at the beginning."""
-    obs, truth = simulate(s)
-    at = truth.pauses[-1][1] + after_ns if truth.pauses else truth.resumed + after_ns
-    again, _ = simulate(
-        Scenario(seed=s.seed + 1, regime=Regime.RUNNING, pause_ns=0, before_ns=300 * MS, watch_ns=S)
-    )
-    raw = GuestClock.RAW
-    old = [r for r in obs.readings if r.t4.raw_ns < at]
-
-    def shifted(clocks: dict[GuestClock, int], by: int) -> dict[GuestClock, int]:
-        return {clock: value + (0 if clock is GuestClock.REAL else by) for clock, value in clocks.items()}
-
-    older = uptime_ns - simulation.GUEST_RAW
-    first = [replace(r, t2=shifted(r.t2, older), t3=shifted(r.t3, older)) for r in old]
-    moved, younger = at + boot_ns - simulation.BASE, boot_ns - simulation.GUEST_RAW
-    later = [
-        replace(
-            r,
-            t1=Stamp(r.t1.raw_ns + moved, r.t1.real_ns + moved),
-            t4=Stamp(r.t4.raw_ns + moved, r.t4.real_ns + moved),
-            t2=shifted(r.t2, younger),
-            t3=shifted(r.t3, younger),
-        )
-        for r in again.readings
-    ]
-    beats = [replace(b, sent_raw_ns=b.sent_raw_ns + older) for b in obs.beats if b.arrived.raw_ns < at] + [
-        replace(
-            b,
-            sent_raw_ns=b.sent_raw_ns + younger,
-            arrived=Stamp(b.arrived.raw_ns + moved, b.arrived.real_ns + moved),
-        )
-        for b in again.beats
-    ]
-    assert again.sampler is not None
-    assert obs.facts_after is not None
-    sampler = again.sampler
-    sampler = replace(
-        sampler,
-        first_raw_ns=sampler.first_raw_ns + younger,
-        last_raw_ns=sampler.last_raw_ns + younger,
-        holes=tuple(
-            replace(h, from_raw_ns=h.from_raw_ns + younger, to_raw_ns=h.to_raw_ns + younger)
-            for h in sampler.holes
-        ),
-    )
-    assert all(r.t3[raw] >= 0 for r in first)
-    return (
-        replace(
-            obs, readings=(*first, *later), beats=tuple(beats), sampler=sampler,
-            facts_after=replace(obs.facts_after, boot_id="another"),
-        ),
-        truth,
-    )  # fmt: skip
 
 
 @given(

@@ -330,3 +330,38 @@ def check(s: Scenario, expect: Expectations) -> CycleResult:
     check_steps(truth, obs, result)
     check_predictions(truth, obs, result)
     return result
+
+
+def true_sync(truth: Truth, obs: Observation, limit_ns: int, hold_ns: int) -> int | None:
+    """The time to sync as it was, whoever looked: the first instant since the resume from which the offset
+    stays within the limit for the hold time, until the last reading. To some milliseconds."""
+    assert obs.stop is not None
+    assert obs.resume is not None
+    late = before_and_after(obs.readings, obs.stop, obs.resume)[1]
+    if not late:
+        return None
+    begin, end = obs.resume.returned.raw_ns, truth.looks[late[-1].t1.raw_ns]
+    since: int | None = None
+    for at in range(begin, end + 1, 4 * MS):
+        if abs(truth.offset(at)) > limit_ns:
+            since = None
+        elif since is None:
+            since = at
+        if since is not None and at - since >= hold_ns:
+            return since - begin
+    return None
+
+
+def check_true_sync(truth: Truth, obs: Observation, result: CycleResult, expect: Expectations) -> None:
+    """What is certainly out of tolerance is told, and nothing that was in it, whether somebody looked or
+    not."""
+    resync = result.resync
+    assert resync is not None
+    when = true_sync(truth, obs, expect.tolerance_ns, expect.hold_ns + 8 * MS)
+    if resync.outcome is SyncOutcome.NOT_SYNCED:
+        assert when is None
+    elif resync.time is not None and when is not None:
+        assert resync.time.low_ns <= when + 4 * MS
+    for finding in findings(result, expect):
+        if finding.metric == "in time" and finding.outcome is Outcome.FAILED:
+            assert when is None or when + 4 * MS > (expect.in_time_within_ns or 0)
