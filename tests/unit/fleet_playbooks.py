@@ -1,5 +1,4 @@
-"""Parts of playbooks with a fleet, and the folder that they refer to. `pytest_plugins` of a test module names
-it for its fixture."""
+"""Parts of playbooks with a fleet, and the files that they refer to."""
 
 from __future__ import annotations
 
@@ -18,12 +17,12 @@ SETS = SET + "{name: w, guests: [web, db]}\n"
 HANDLED = "announce: {handler: [./handler.py]}\n"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "handler.py").touch()
-    (tmp_path / "d.json").write_text("{}")
-    (tmp_path / "binary").write_bytes(b"\xff")
-    return tmp_path
+def filled(folder: Path) -> Path:
+    """The folder, with the files that these playbooks refer to."""
+    (folder / "handler.py").touch()
+    (folder / "d.json").write_text("{}")
+    (folder / "binary").write_bytes(b"\xff")
+    return folder
 
 
 def answer(text: str, folder: Path) -> str:

@@ -30,9 +30,7 @@ from lab.core.rollout import waves
 from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Fault, Late, Recorded
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.playbook import load, parse
-from tests.unit.fleet_playbooks import FLEET, HANDLED, HEAD, SETS, answer
-
-pytest_plugins = ["tests.unit.fleet_playbooks"]
+from tests.unit.fleet_playbooks import FLEET, HANDLED, HEAD, SETS, answer, filled
 
 ROOT = Path(__file__).parents[2]
 MINUTE = 60 * NS_PER_S
@@ -82,6 +80,11 @@ expect:
   rollout: stopped
   skew: {within: 100ms}
 """
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return filled(tmp_path)
 
 
 def test_every_key_reaches_the_plan(folder: Path) -> None:

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.fleet_playbooks import FLEET, HANDLED, HEAD, SCALE, SET, SETS, answer
+from tests.unit.fleet_playbooks import FLEET, HANDLED, HEAD, SCALE, SET, SETS, answer, filled
 
-pytest_plugins = ["tests.unit.fleet_playbooks"]
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return filled(tmp_path)
+
 
 MISTAKES = [
     # fleets
