@@ -1,10 +1,11 @@
-"""libvirt's test driver, which needs nothing of the machine, and the embedded driver without guests."""
+"""libvirt's test driver, which needs nothing of the machine, the embedded driver without guests, and QEMU
+processes without a guest."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
 from lab.hypervisor.domain import Accelerator, DomainSpec, render
 from lab.process.clock import HostClock
+from tests.driver.qemus import Qemu
 
 CLOCK = HostClock()
 
@@ -36,6 +38,31 @@ def lab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LibvirtHypervis
         yield opened
         for known in opened.list_lab_domains():
             opened.destroy(known.guest)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="fl-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., Qemu]]:
+    started: list[Qemu] = []
+
+    def begin(name: str, *more: str) -> Qemu:
+        started.append(Qemu(folder, name, *more))
+        return started[-1]
+
+    yield begin
+    for qemu in started:
+        qemu.end()
+
+
+@pytest.fixture
+def qemu(start: Callable[..., Qemu]) -> Qemu:
+    return start("web-0")
 
 
 def spec_of(guest: str, home: Path, run: str = "r1") -> DomainSpec:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,14 +28,12 @@ from lab.hypervisor.deadman.rescue import (
     now,
     to_message,
 )
-from lab.hypervisor.freeze.cold import Keeper
-from lab.hypervisor.migration import send_state, set_capabilities
 from lab.hypervisor.process import QemuProcess
-from lab.hypervisor.qmp import MonitorError, QmpSocket, status, take_port
+from lab.hypervisor.qmp import status
+from tests.driver.qemus import PATIENCE_S, Qemu, until
 
 SOON_NS = 1_000_000_000
 LATE_NS = 60_000_000_000
-PATIENCE_S = 20.0
 
 CONTROLLER = """
 import json, os, sys, time
@@ -59,67 +54,6 @@ man.guard([charge], 3, until_ns, lambda: print("lost", flush=True))
 print(man.pid, until_ns, flush=True)
 time.sleep(300)
 """
-
-
-class Qemu:
-    """A machine without a disk: its firmware runs. monitor: one of the test's own; the lab's is `address`."""
-
-    def __init__(self, folder: Path, name: str, *more: str) -> None:
-        self.path = folder / f"{name}.lab"
-        own = folder / f"{name}.own"
-        self.process = subprocess.Popen(
-            [
-                *("qemu-system-x86_64", "-machine", "q35,memory-backend=ram", "-accel", "tcg", "-nodefaults"),
-                *("-display", "none", "-m", "64"),
-                *("-object", f"memory-backend-file,id=ram,size=64M,mem-path={folder}/ram,share=on"),
-                *("-qmp", f"unix:{own},server=on,wait=off", "-qmp", f"unix:{self.path},server=on,wait=off"),
-                *more,
-            ]
-        )
-        until(own.exists)
-        until(self.path.exists)
-        self.monitor = QmpSocket(own)
-        self.address = MonitorAddress(str(self.path))
-
-    def is_running(self) -> bool:
-        return status(self.monitor) == "running"
-
-    def end(self) -> None:
-        self.monitor.close()
-        self.process.kill()
-        self.process.wait()
-
-
-def until(look: Callable[[], Any], wait_s: float = PATIENCE_S) -> None:
-    end = time.monotonic() + wait_s
-    while not look():
-        assert time.monotonic() < end, f"not within {wait_s} s"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="fl-"))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def start(folder: Path) -> Iterator[Callable[..., Qemu]]:
-    started: list[Qemu] = []
-
-    def begin(name: str, *more: str) -> Qemu:
-        started.append(Qemu(folder, name, *more))
-        return started[-1]
-
-    yield begin
-    for qemu in started:
-        qemu.end()
-
-
-@pytest.fixture
-def qemu(start: Callable[..., Qemu]) -> Qemu:
-    return start("web-0")
 
 
 class DeadManProcess(psutil.Process):
@@ -395,51 +329,3 @@ def test_what_it_could_not_resume_is_not_frozen(qemu: Qemu, folder: Path) -> Non
     with process, pytest.raises(HypervisorError, match="could not resume it, so it is not frozen"):
         man.guard([Charge(nowhere, one.files)], 0, now().raw_ns + LATE_NS, lambda: None)
     assert man.pid is None
-
-
-def test_a_monitor_says_what_is_wrong(qemu: Qemu, folder: Path) -> None:
-    with pytest.raises(MonitorError, match="QMP nonsense: The command nonsense has not been found"):
-        qemu.monitor.execute("nonsense")
-    with pytest.raises(MonitorError, match="cannot be reached"):
-        QmpSocket(folder / "nowhere", 0.2)
-    qemu.process.send_signal(signal.SIGSTOP)
-    with pytest.raises(MonitorError, match="no answer"):
-        qemu.monitor.execute("query-status", 0.2)
-    qemu.process.send_signal(signal.SIGCONT)
-    with QmpSocket(qemu.path) as other:
-        assert status(other) == "running"
-    qemu.process.kill()
-    with pytest.raises(MonitorError):
-        until(lambda: qemu.monitor.execute("query-status") is None)
-
-
-def test_a_state_that_was_taken_into_bytes_goes_into_a_process_that_waits(
-    folder: Path, start: Callable[..., Qemu]
-) -> None:
-    old, new = start("web-0"), start("web-1", "-incoming", "defer")
-    until(old.is_running)
-    old.monitor.execute("stop")
-    for qemu in (old, new):
-        set_capabilities(qemu.monitor.execute, "x-ignore-shared")
-    keeper = Keeper(folder / "out")
-    try:
-        old.monitor.execute("migrate", uri=f"unix:{folder}/out")
-        state = keeper.take(PATIENCE_S)
-    finally:
-        keeper.close()
-    new.monitor.execute("migrate-incoming", uri=f"unix:{folder}/in")
-    assert status(new.monitor) == "inmigrate"
-    send_state(folder / "in", state, PATIENCE_S)
-    until(lambda: status(new.monitor) == "paused")
-    new.monitor.execute("cont")
-    until(new.is_running)
-
-
-def test_a_port_is_taken_by_a_network_and_not_by_two(start: Callable[..., Qemu]) -> None:
-    network = ("-netdev", "user,id=lab0", "-device", "virtio-net-pci,netdev=lab0,romfile=")
-    one, other = start("web-0", *network), start("web-1", *network)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    assert take_port(one.monitor.execute, port) == ""
-    socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
-    assert f"{port}" in take_port(other.monitor.execute, port)

@@ -1,0 +1,50 @@
+"""QEMU processes that run their firmware and no guest."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lab.hypervisor.deadman.rescue import MonitorAddress
+from lab.hypervisor.qmp import QmpSocket, status
+
+PATIENCE_S = 20.0
+
+
+class Qemu:
+    """A machine without a disk: its firmware runs. monitor: one of the test's own; the lab's is `address`."""
+
+    def __init__(self, folder: Path, name: str, *more: str) -> None:
+        self.path = folder / f"{name}.lab"
+        own = folder / f"{name}.own"
+        self.process = subprocess.Popen(
+            [
+                *("qemu-system-x86_64", "-machine", "q35,memory-backend=ram", "-accel", "tcg", "-nodefaults"),
+                *("-display", "none", "-m", "64"),
+                *("-object", f"memory-backend-file,id=ram,size=64M,mem-path={folder}/ram,share=on"),
+                *("-qmp", f"unix:{own},server=on,wait=off", "-qmp", f"unix:{self.path},server=on,wait=off"),
+                *more,
+            ]
+        )
+        until(own.exists)
+        until(self.path.exists)
+        self.monitor = QmpSocket(own)
+        self.address = MonitorAddress(str(self.path))
+
+    def is_running(self) -> bool:
+        return status(self.monitor) == "running"
+
+    def end(self) -> None:
+        self.monitor.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def until(look: Callable[[], Any], wait_s: float = PATIENCE_S) -> None:
+    end = time.monotonic() + wait_s
+    while not look():
+        assert time.monotonic() < end, f"not within {wait_s} s"
+        time.sleep(0.01)
