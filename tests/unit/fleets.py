@@ -43,7 +43,7 @@ from lab.core.rollout import Wave, set_of, waves
 from lab.core.scheduled.model import Event, EventStatus, EventType, Happening, Kind, Notice
 from lab.core.timeline import Call, Observation
 from lab.record.journal import FileJournal
-from tests.unit.histories import HOST, cycle, journal_cycle
+from tests.unit.journalled import HOST, cycle, journal_cycle
 from tests.unit.simulation import BASE, MS, S
 
 REAL = 1_795_000_000 * S

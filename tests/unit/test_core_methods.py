@@ -20,7 +20,7 @@ from lab.core.timeline import Call, CpuWait, MemoryProof, Observation, Rescue
 from lab.core.timesync.compare import CLAIMS
 from lab.core.verdict import Outcome
 from lab.hypervisor.freeze import MAKERS
-from tests.unit.histories import EXPECT, PROOF, cycle, rebooted
+from tests.unit.journalled import EXPECT, PROOF, cycle, rebooted
 from tests.unit.simulation import MS, Repair, S
 
 

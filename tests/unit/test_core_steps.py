@@ -14,7 +14,7 @@ from lab.core.method import FreezeMethod
 from lab.core.plan import Expectations, ResyncMechanism
 from lab.core.steps import BETWEEN, HEARTBEAT, PACKET, PATCH, Part, Sign, first_sign, parts
 from lab.core.timeline import Call, Heartbeat, Observation, Step
-from tests.unit.histories import cycle, rebooted
+from tests.unit.journalled import cycle, rebooted
 from tests.unit.readings import T0, call, reading, stamp
 from tests.unit.simulation import MS, S
 

@@ -25,7 +25,7 @@ from lab.record.journal import read_history
 from lab.record.run import Run, judge
 from lab.report.junit import write_junit
 from lab.report.terminal import render
-from tests.unit.histories import Journalled, write
+from tests.unit.journalled import Journalled, write
 from tests.unit.simulation import MS, Repair, S, Scenario, simulate
 
 IN_TIME, DRIFT = Failure.IN_TIME, Failure.DRIFT

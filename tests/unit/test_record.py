@@ -43,7 +43,7 @@ from lab.record.events import UnknownEvent
 from lab.record.journal import EVENTS, FileJournal, read_history
 from lab.record.rebuild import observations_of, plan_of
 from lab.record.run import judge, schema, to_json, write
-from tests.unit.histories import edited
+from tests.unit.journalled import edited
 from tests.unit.simulation import MS, Repair, S, Scenario, simulate
 
 

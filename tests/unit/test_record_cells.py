@@ -16,8 +16,8 @@ from lab.errors import RecordError
 from lab.record.journal import read_history
 from lab.record.rebuild import observations_of
 from lab.record.run import Run, judge, schema, to_json
-from tests.unit import histories
-from tests.unit.histories import ALL, Journalled, cell, cycle, edited, write
+from tests.unit.histories import ALL
+from tests.unit.journalled import PROOF, Journalled, cell, cycle, edited, write
 from tests.unit.simulation import MS, S
 
 
@@ -119,7 +119,7 @@ def test_an_exchange_in_run_json(runs: dict[str, Run]) -> None:
     assert seen.felt is not None
     assert seen.pause is not None
     assert seen.stamps is not None
-    assert seen.felt.value_ns - seen.pause.value_ns == histories.PROOF.cost_ns
+    assert seen.felt.value_ns - seen.pause.value_ns == PROOF.cost_ns
     assert seen.stamps.low_ns <= seen.felt.high_ns
     assert seen.cut
     assert (seen.version_before.split()[1], seen.version_after.split()[1]) == ("7.2.22", "10.0.2")

@@ -15,8 +15,8 @@ from lab.errors import RecordError
 from lab.record.journal import EVENTS, read_history
 from lab.record.model import CycleRecord, Run
 from lab.record.run import judge
-from tests.unit.histories import EXPECT, Journalled, cell, cycle, write
 from tests.unit.history_lines import GONE, deadman_line
+from tests.unit.journalled import EXPECT, Journalled, cell, cycle, write
 from tests.unit.simulation import MS, S
 
 SILENT = "the controller was silent for 3.0 s"

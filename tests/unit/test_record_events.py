@@ -33,7 +33,7 @@ from lab.record.run import Run, judge, schema, to_json
 from tests.unit import fleets
 from tests.unit.announced_fleet import AnnouncedFleet
 from tests.unit.fleets import ALL, EXPECT, GOOD, Made, write
-from tests.unit.histories import cycle, edited
+from tests.unit.journalled import cycle, edited
 from tests.unit.sim_fleet import fleet
 from tests.unit.simulation import MS, S
 

@@ -10,7 +10,8 @@ from lab.core.history import SetupRead
 from lab.core.verdict import Outcome
 from lab.record.journal import read_history
 from lab.record.run import CycleRecord, Run, judge
-from tests.unit.histories import ALL, CALIBRATION, edited, resync_matrix, slewed, stepped
+from tests.unit.histories import ALL, resync_matrix, slewed, stepped
+from tests.unit.journalled import CALIBRATION, edited
 from tests.unit.simulation import MS, S
 
 
