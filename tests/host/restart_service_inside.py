@@ -1,4 +1,4 @@
-"""Runs as a service of a systemd of its own, in namespaces that test_restart_service.py makes. Restarts other
+"""Runs as a service of a systemd of its own (systemd_lab.py). Restarts other
 services there, and writes down what it sees.
 
     restart_service_inside.py SCOPE OUTPUT FLAG
@@ -6,10 +6,8 @@ services there, and writes down what it sees.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from lab.errors import MachineError
 from lab.host import patches
 from lab.ports import HostPatch
 from lab.process.clock import HostClock
+from tests.host.systemd_lab import report
 
 CLOCK = HostClock()
 
@@ -94,15 +93,4 @@ def look(scope: UnitScope, flag: Path) -> dict[str, Any]:
     return seen
 
 
-def main() -> None:
-    scope, output, flag = UnitScope(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-    output.with_suffix(".begun").touch()
-    try:
-        seen = look(scope, flag)
-    except BaseException:  # noqa: BLE001 - the test shows it
-        seen = {"error": traceback.format_exc()}
-    output.with_suffix(".part").write_text(json.dumps(seen))
-    output.with_suffix(".part").replace(output)
-
-
-main()
+report(lambda: look(UnitScope(sys.argv[1]), Path(sys.argv[3])))

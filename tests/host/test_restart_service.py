@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +15,12 @@ from lab.host import patches
 from lab.host.patches import systemd
 from lab.ports import HostPatch
 from lab.process.clock import HostClock
+from tests.host.systemd_lab import outcome_of, service
 
-ROOT = Path(__file__).parents[2]
-SYSTEMD = "/lib/systemd/systemd"
-UP_S, DONE_S = 40, 90
-
-# cgroups are mounted anew, so that systemd sees only the one that it is given. It can neither set the
-# clock nor reboot, nor write into /proc/sys.
-INSIDE = """
-set -e
-mount -t tmpfs none /run
-mkdir -p /run/systemd/system /run/systemd/user /run/lock /run/u
-chmod 700 /run/u
-cp "$UNITS"/* "/run/systemd/$SCOPE"
-umount -R -l /sys/fs/cgroup
-mount -t cgroup2 none /sys/fs/cgroup
-mount --bind /proc/sys /proc/sys
-mount -o remount,bind,ro /proc/sys
-mount --bind "$LOG" /dev/console
-mount --bind /dev/null /dev/kmsg
-export container=lab HOME=/run/u XDG_RUNTIME_DIR=/run/u SYSTEMD_LOG_LEVEL=info SYSTEMD_LOG_TARGET=console
-tame="setpriv --bounding-set=-sys_time,-sys_boot,-sys_module"
-if [ "$SCOPE" = system ]; then
-    exec $tame "$SYSTEMD" --system --unit=trial.target
-fi
-# Not exec: a user's systemd is nobody's init.
-$tame "$SYSTEMD" --user --unit=trial.target
-"""
-
-SERVICE = "[Unit]\nDefaultDependencies=no\n{unit}[Service]\n{service}"
+PROGRAM = Path(__file__).with_name("restart_service_inside.py")
 
 
-def units(command: str, flag: Path) -> dict[str, str]:
+def units(flag: Path) -> dict[str, str]:
     sleeps = "ExecStart=/bin/sleep 1000\n"
     plain = {
         "steady": sleeps,
@@ -60,95 +28,18 @@ def units(command: str, flag: Path) -> dict[str, str]:
         "remains": "Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
         "slow": f"{sleeps}ExecStop=/bin/sleep 3\n",
         "fragile": f"ExecStartPre=/usr/bin/test -e {flag}\n{sleeps}",
-        "trial": f"Environment=PYTHONPATH={ROOT} PYTHONDONTWRITEBYTECODE=1\nExecStart={command}\n",
     }
-    made = {f"{name}.service": SERVICE.format(unit="", service=text) for name, text in plain.items()}
-    made["locked.service"] = SERVICE.format(unit="RefuseManualStop=yes\n", service=sleeps)
-    started = [name for name in made if name not in ("down.service", "trial.service")]
-    made["trial.target"] = f"[Unit]\nDefaultDependencies=no\nWants=trial.service {' '.join(started)}\n"
-    made["trial.service"] += f"\n[Unit]\nAfter={' '.join(started)}\n"
-    return made
-
-
-@contextlib.contextmanager
-def cgroup() -> Iterator[Path]:
-    """A cgroup of this test's own, removed with all that systemd makes in it."""
-    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    unified = next((Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"), None)
-    ours = next(
-        (line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"), ""
-    )
-    if unified is None:
-        pytest.skip("no cgroup2 file system is mounted")
-    folder = unified / ours.strip("/") / f"freezelab-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"no cgroup can be made: {error}")
-    try:
-        yield folder
-    finally:
-        until = time.monotonic() + 10
-        while folder.exists():
-            for each in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
-                with contextlib.suppress(OSError):
-                    each.rmdir()
-            try:
-                folder.rmdir()
-            except OSError:
-                assert time.monotonic() < until, "something of systemd's is left"
-                time.sleep(0.05)
+    made = {f"{name}.service": service(text) for name, text in plain.items()}
+    return {**made, "locked.service": service(sleeps, "RefuseManualStop=yes\n")}
 
 
 @pytest.fixture(scope="module", params=list(UnitScope))
 def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What restart_service_inside.py saw."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can make the namespaces")
-    for needed in (SYSTEMD, "unshare", "setpriv", "systemctl"):
-        if not shutil.which(needed):
-            pytest.skip(f"{needed} is not installed")
-    scope: UnitScope = request.param
-    folder = tmp_path_factory.mktemp(scope)
-    output, flag, log = folder / "output.json", folder / "flag", folder / "log"
+    folder = tmp_path_factory.mktemp(request.param)
+    flag = folder / "flag"
     flag.touch()
-    log.touch()
-    (folder / "units").mkdir()
-    program = Path(__file__).with_name("restart_service_inside.py")
-    for name, text in units(f"{sys.executable} {program} {scope} {output} {flag}", flag).items():
-        (folder / "units" / name).write_text(text)
-    env = {**os.environ, "UNITS": str(folder / "units"), "SCOPE": scope, "LOG": str(log)}
-    env |= {"SYSTEMD": SYSTEMD, "INSIDE": INSIDE}
-    apart = "unshare --mount --uts --ipc --net --pid --cgroup --fork --mount-proc --kill-child"
-    with cgroup() as group:
-        enter = f'echo $$ > {group}/cgroup.procs && exec {apart} -- sh -c "$INSIDE"'
-        with log.open("ab") as out:
-            child = subprocess.Popen(
-                ["sh", "-c", enter],
-                env=env,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-        try:
-            if not appears(output.with_suffix(".begun"), UP_S, child):
-                pytest.skip(f"systemd starts no service here: {log.read_text(errors='replace')[-300:]!r}")
-            assert appears(output, DONE_S, child), log.read_text(errors="replace")[-3000:]
-        finally:
-            child.kill()
-            child.wait()
-    found: dict[str, Any] = json.loads(output.read_text())
-    assert "error" not in found, found["error"]
-    return found
-
-
-def appears(path: Path, within_s: float, child: subprocess.Popen[bytes]) -> bool:
-    until = time.monotonic() + within_s
-    while not path.exists():
-        if time.monotonic() > until or child.poll() is not None:
-            return path.exists()
-        time.sleep(0.05)
-    return True
+    return outcome_of(request.param, PROGRAM, folder, [str(flag)], units(flag), left=["down.service"])
 
 
 def test_another_process_runs_the_service(seen: dict[str, Any]) -> None:
