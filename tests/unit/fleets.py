@@ -44,7 +44,8 @@ from lab.core.scheduled.model import Event, EventStatus, EventType, Happening, K
 from lab.core.timeline import Call, Observation
 from lab.record.journal import FileJournal
 from tests.unit.journalled import HOST, cycle, journal_cycle
-from tests.unit.simulation import BASE, MS, S
+from tests.unit.simulated_clocks import BASE
+from tests.unit.simulation import MS, S
 
 REAL = 1_795_000_000 * S
 EVERY = 12 * S

@@ -7,7 +7,8 @@ from dataclasses import replace
 from lab.core.clock import GuestClock, Stamp
 from lab.core.plan import Regime
 from lab.core.timeline import Observation
-from tests.unit.simulation import BASE, GUEST_RAW, MS, S, Scenario, Truth, simulate
+from tests.unit.simulated_clocks import BASE, GUEST_RAW
+from tests.unit.simulation import MS, S, Scenario, Truth, simulate
 
 
 def rebooting(s: Scenario, after_ns: int, boot_ns: int, uptime_ns: int) -> tuple[Observation, Truth]:

@@ -15,7 +15,8 @@ from lab.core.claims import UNNAMED_NS, Audit, Claim
 from lab.core.judge import measure
 from lab.core.plan import Expectations, ResyncMechanism
 from lab.core.timeline import Observation
-from tests.unit.simulation import BASE, MS, US, Network, Repair, S, Scenario, Truth, simulate
+from tests.unit.simulated_clocks import BASE
+from tests.unit.simulation import MS, US, Network, Repair, S, Scenario, Truth, simulate
 from tests.unit.strategies import cases, scenarios, slewed_before
 
 EVERY = 250 * MS
