@@ -1,7 +1,7 @@
-"""The metadata service: what the core's machine knows of Scheduled Events, over HTTP.
+"""The metadata service: serves the Scheduled Events of core.scheduled over HTTP.
 
-- `service`: a listener for each guest. `protocol`: HTTP/1.1 on it.
+- `service`: one listener for each guest. `protocol`: HTTP/1.1 on a listener.
 - `announcer`: the real `ports.Announcer`.
-- `event_operator`: what an operator does with a service that runs alone. `control`: that over a socket,
-  whose other end is `client`.
+- `event_operator`: an operator's actions on a service that runs without a playbook. `control`: its control
+  socket. `client`: the client of that socket.
 """

@@ -1,4 +1,4 @@
-"""The real `ports.Announcer`: the core's machine, locked, with the host's clock."""
+"""The real `ports.Announcer`: core.scheduled's state machine with a lock and the host's clock."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def new_id() -> str:
 
 
 class ServiceAnnouncer:
-    """Events are those of one machine. lock: held while the machine is used, by all who use it; never for
-    long."""
+    """Announces the events of one state machine. lock: held, always briefly, by everything that uses the
+    machine."""
 
     def __init__(
         self,
@@ -34,17 +34,17 @@ class ServiceAnnouncer:
     ) -> None:
         self._machine, self._groups, self._lock, self._clock = machine, groups, lock, clock
         self._make_id = make_id
-        self._beside: dict[str, list[str]] = {}  # events that go with one
+        self._beside: dict[str, list[str]] = {}  # by event: the fault events published with it
 
     # -- ports.Announcer ---------------------------------------------------------------------------
 
     def announce(self, guests: Sequence[str], spec: Announcement, cycle: CycleSpec) -> tuple[str, ...]:
-        """See ports.Announcer. KeyError for a guest that the service does not know: nothing is published."""
+        """See ports.Announcer. KeyError when the service does not know a guest; nothing is published then."""
         concerned: dict[str, list[str]] = {}
         for guest in dict.fromkeys(guests):
             concerned.setdefault(self._groups[guest], []).append(guest)
         made = []
-        with self._lock:  # for all of it: no request comes between an event and the faults that go with it
+        with self._lock:  # throughout: no request may come between an event and its faults
             now = self._clock.now()
             for group, resources in concerned.items():
                 made.append(self._make_id())
@@ -82,7 +82,7 @@ class ServiceAnnouncer:
             for event in events:
                 self._machine.finish(now, event)
                 for other in self._beside.pop(event, ()):
-                    self._machine.cancel(now, other)  # which does nothing to one that has started
+                    self._machine.cancel(now, other)  # does nothing to an event that has started
                     self._machine.finish(now, other)
 
     def happened(self) -> tuple[Happening, ...]:
@@ -90,30 +90,30 @@ class ServiceAnnouncer:
             self._machine.advance(self._clock.now())
             return self._machine.happened()
 
-    # -- what only a service that runs alone is asked ------------------------------------------------
+    # -- only for a service that runs without a playbook ---------------------------------------------
 
     def start(self, events: Sequence[str]) -> None:
-        """Started now, approved or not."""
+        """Start the events now, approved or not."""
         with self._lock:
             now = self._clock.now()
             for event in events:
                 self._machine.start(now, event)
 
     def approve(self, events: Sequence[str]) -> None:
-        """On behalf of the guests, by whoever runs the service: that is what the history says."""
+        """Approve the events on behalf of the guests. The history names the operator as the approver."""
         with self._lock:
             now = self._clock.now()
             for event in events:
                 self._machine.release(now, event, f"by {OPERATOR}")
 
     def silence_ns(self, guest: str) -> int | None:
-        """For how long nobody of the guest's group has asked; None when its events are off. KeyError: no such
-        guest."""
+        """Nanoseconds since a guest of this guest's group last asked; None when the group's events are not
+        enabled. KeyError when there is no such guest."""
         with self._lock:
             return self._machine.silence_ns(self._clock.now(), guest)
 
     def has_asked(self, guest: str) -> bool:
-        """Whether the guest has asked since its group was switched on. KeyError: no such guest."""
+        """Whether the guest has asked since its group was enabled. KeyError when there is no such guest."""
         with self._lock:
             self._machine.advance(self._clock.now())
             return self._machine.has_asked(guest)

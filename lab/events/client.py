@@ -1,5 +1,5 @@
-"""What an operator's command asks of a metadata service that runs alone, through its control listener: a Unix
-socket that speaks HTTP and JSON (events.control)."""
+"""The client of a running metadata service's control socket, for `freezelab events …` (see
+events.control)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ IDS = "freezelab events list --all shows their ids"
 
 
 class Control:
-    """A running service. UsageError when there is none (of that name), or which one is not clear."""
+    """A running service. UsageError when none is running, none has that name, or several run and no name is
+    given."""
 
     def __init__(self, home: Path, name: str | None) -> None:
         self._path = home / "events" / _choose(home, name) / SOCKET
@@ -43,7 +44,8 @@ class Control:
     def follow(
         self, made: Sequence[Mapping[str, Any]], clock: Clock, report: Callable[[str], None]
     ) -> list[Mapping[str, Any]]:
-        """Wait until the events change no more by themselves. report: gets a line for each change."""
+        """Wait until the events no longer change by themselves. report: called with one line for each
+        change."""
         known = {one["id"]: one for one in made}
         while True:
             there = {one["id"]: one for one in self.events()}
@@ -75,7 +77,7 @@ class Control:
 
 
 def _changes(one: Mapping[str, Any]) -> bool:
-    """True when the event will start, or end, by itself."""
+    """Whether the event will start or end by itself."""
     return one["state"] == "scheduled" or (one["state"] == "started" and one["over_after_s"] is not None)
 
 
@@ -109,7 +111,7 @@ def _choose(home: Path, name: str | None) -> str:
 
 
 def _runs(path: Path) -> bool:
-    """Somebody listens: the file alone says nothing."""
+    """Whether a service listens on the socket; the file may be left from one that was killed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(PATIENCE_S)
         try:
@@ -120,7 +122,8 @@ def _runs(path: Path) -> bool:
 
 
 def _checked(event: str) -> str:
-    """What may be the beginning of an id, and goes into a path."""
+    """An event's id, or the beginning of one, that is safe in a URL's path. UsageError when it cannot be
+    one."""
     if not re.fullmatch(r"[0-9A-Fa-f-]{1,36}", event):
         raise UsageError(f"there is no event {event!r}", hint=IDS)
     return event

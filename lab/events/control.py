@@ -1,11 +1,11 @@
-"""The control listener of a metadata service that runs alone: a Unix socket that speaks HTTP and JSON. Its
-client is events.client.
+"""The control socket of a metadata service that runs without a playbook: a Unix socket with HTTP and JSON.
+Its client is events.client.
 
-A service has a folder of its own, HOME/events/NAME: `control`, and the guests' listeners. It holds a lock on
-it while it runs. So a folder without a lock was left by one that was killed, and is taken over.
+Each service has a folder, HOME/events/NAME, with `control` and the guests' sockets. The service locks the
+folder while it runs, so a folder without a lock was left by a killed service, and is reused.
 
-    GET  /service                what it serves, and to whom
-    GET  /events                 all that were announced
+    GET  /service                the service and its guests
+    GET  /events                 all events that were announced
     POST /events                 announce: guests, all, type, notice_ns, duration_s, source, description,
                                  answers, restarts, over_after_ns
     POST /events/ID/VERB         approve, start, cancel, finish
@@ -37,8 +37,9 @@ VERBS = ("approve", "start", "cancel", "finish")
 
 @contextmanager
 def claimed(home: Path, name: str) -> Iterator[Path]:
-    """The folder of the service of this name, empty, as long as the context is not left; then it is removed.
-    UsageError when a service of this name runs already, or it can have no such name."""
+    """A context with the empty, locked folder of the service `name`; it is removed at the end. UsageError
+    when a service of this name is already running, or the name is not valid. MachineError when the folder
+    cannot be created."""
     if not NAME.fullmatch(name):
         raise UsageError(
             f"not a name for a service: {name!r}", hint="letters, digits, dots and dashes, 32 at most"
@@ -61,7 +62,7 @@ def _locked(folder: Path) -> int:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            continue  # the one before us has just removed it
+            continue  # the previous service has just removed it
         except OSError as error:
             raise MachineError(f"the folder cannot be created: {error.strerror}", where=str(folder)) from None
         try:
@@ -85,7 +86,7 @@ def _empty(folder: Path) -> None:
 
 
 def control_listener(desk: EventOperator, about: dict[str, Any]) -> HttpListener:
-    """What answers at the control listener. about: what is told of the service beside its guests."""
+    """The control socket's listener. about: members of the answer to GET /service beside the guests."""
 
     def answer(request: Request) -> Answer:
         try:
@@ -120,7 +121,7 @@ def _act(desk: EventOperator, about: dict[str, Any], request: Request) -> dict[s
 
 
 def _answer(given: str | dict[str, str]) -> OnPurpose:
-    """As the operator's side sends it: its words, or a document with its text."""
+    """The fault for an answer in the request's JSON: a fault's name, or an object with a text."""
     if isinstance(given, str):
         return on_purpose(given, lambda _: "")
     return Recorded(str(given["name"]), str(given["body"]))

@@ -1,7 +1,6 @@
-"""What an operator does with a metadata service that runs alone, and what has become of it.
+"""An operator's actions on a metadata service that runs without a playbook, and the state of its events.
 
-`turn` is called again and again by whoever runs the service; the rest by the control listener, from its
-thread.
+The process that runs the service calls `turn` repeatedly. The control socket's thread calls everything else.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from lab.events.service import MetadataService
 from lab.ports import Clock
 
 USUAL_S = 5
-"""How long a Freeze is announced to take when nothing is said."""
+"""The default announced duration of a Freeze, in seconds."""
 
 
 @dataclass
 class _EventCourse:
-    """What is remembered of an event beside what the service knows. over_after_ns: from its start."""
+    """What the operator records of an event beside the service's own state. over_after_ns: from its start."""
 
     over_after_ns: int | None
     shown_to: list[str] = field(default_factory=list)
@@ -38,7 +37,7 @@ class _EventCourse:
 
 
 class EventOperator:
-    """Errors are UsageErrors, for whoever asked."""
+    """Announces and changes events by hand. Errors are UsageErrors, which are sent back to the client."""
 
     def __init__(self, service: MetadataService, clock: Clock, time_factor: float) -> None:
         self._service, self._clock, self.time_factor = service, clock, time_factor
@@ -47,7 +46,7 @@ class EventOperator:
         self._pending: list[Happening] = []
 
     def turn(self) -> list[Happening]:
-        """End what is due to be over; all that has happened since the last turn, in order."""
+        """End the events whose time is over. Returns all happenings since the last turn, in order of time."""
         with self._lock:
             self._learn()
             now = self._clock.now().raw_ns
@@ -61,7 +60,7 @@ class EventOperator:
             return pending
 
     def guests(self) -> list[dict[str, Any]]:
-        """For people and programs."""
+        """The guests and the state of their events, as JSON values."""
         return [
             {
                 "guest": about.guest,
@@ -75,7 +74,7 @@ class EventOperator:
         ]
 
     def events(self) -> list[dict[str, Any]]:
-        """All that were announced, the first one first."""
+        """All announced events as JSON values, oldest first."""
         with self._lock:
             self._learn()
             return [self._event(event) for event in self._courses]
@@ -83,8 +82,8 @@ class EventOperator:
     def announce(
         self, guests: Sequence[str], everyone: bool, spec: Announcement, over_after_ns: int | None
     ) -> list[dict[str, Any]]:
-        """Announce it to these guests. over_after_ns: how long it is shown as Started; None: until it is
-        finished. A service of one guest need not be told which."""
+        """Announce an event to these guests. A service with one guest needs no guest's name. over_after_ns:
+        how long the event is shown as Started; None: until `finish`."""
         known = list(self._service.instances)
         if unknown := [guest for guest in guests if guest not in known]:
             raise UsageError(
@@ -96,7 +95,7 @@ class EventOperator:
             raise UsageError(
                 "name the guests, or use --all", hint=f"guests of this service: {', '.join(known)}"
             )
-        # Nobody is frozen: the event is shown for exactly so long.
+        # No guest is frozen, so the event is shown for exactly this long.
         lasts = HoldPatch(USUAL_S * NS_PER_S if over_after_ns is None else over_after_ns)
         cycle = CycleSpec(FreezeMethod.NONE, lasts, budget_ns=lasts.duration_ns)
         with self._lock:
@@ -107,7 +106,7 @@ class EventOperator:
             return [self._event(event) for event in made]
 
     def act(self, verb: str, prefix: str) -> dict[str, Any]:
-        """approve, start, cancel or finish."""
+        """Change an event. verb: approve, start, cancel or finish. prefix: the beginning of its id."""
         announcer = self._service.announcer
         with self._lock:
             self._learn()
@@ -137,7 +136,7 @@ class EventOperator:
             self._learn()
             return self._event(event)
 
-    # -- within ------------------------------------------------------------------------------------
+    # -- internal ----------------------------------------------------------------------------------
 
     def _find(self, prefix: str) -> str:
         found = [event for event in self._courses if event.startswith(prefix.upper())]
@@ -195,7 +194,7 @@ def _seconds(ns: int | None) -> float | None:
 
 
 def _iso(stamp: Stamp | None) -> str | None:
-    """CLOCK_REALTIME of it, UTC."""
+    """The stamp's CLOCK_REALTIME in ISO 8601, UTC; None for None."""
     if stamp is None:
         return None
     at = datetime.fromtimestamp(stamp.real_ns // NS_PER_MS / 1000, UTC)

@@ -1,7 +1,7 @@
-"""Programs of the host, and the host's clocks. Nothing else in `lab` starts a process of the host.
+"""Programs on the host, and the host's clocks. Nothing else in `lab` starts a process on the host.
 
-- `runner`: the one place where programs are started: to their end with a deadline, or to stay.
-- `child`: a running program: its output as it comes, its end, and that nothing of it is left.
-- `scope`: everything that a program has started, wherever it has hidden.
+- `runner`: starts programs, either to their end with a deadline, or to stay.
+- `child`: reads a running program's output, waits for its end, and kills its process group.
+- `scope`: finds and kills everything that a program has started.
 - `clock`: `HostClock`, the real `ports.Clock`.
 """

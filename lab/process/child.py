@@ -1,5 +1,5 @@
-"""A running program: its output is read as it comes, its end is noticed through a pidfd, and its whole
-process group is killed in the end."""
+"""A running program. Its output is read as it arrives, a pidfd reports its end, and its whole process group
+is killed afterwards."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lab.process.scope import Scope, descendants
 _CHUNK = 1 << 16
 
 OnLine = Callable[[str], bool | None]
-"""Gets each line of output that is not blank, stripped, as it comes. True: that is enough, the program need
-not go on."""
+"""Called with each line of output, stripped, as it arrives; blank lines are left out. It returns True when
+the program may be killed because no more output is needed."""
 
 
 class Child:
-    """Reads a program that was started in a session of its own, until finish().
+    """Reads the output of a program that was started in its own session, until finish().
 
-    output_max: bytes to keep of each output, the last ones. on_line: gets the lines of stdout.
-    scope: what the program was put into; None: only its process group counts.
+    output_max: how many bytes of each output are kept; the oldest are dropped. on_line: gets the lines of
+    stdout. scope: the scope in which the program was started; None: only its process group is killed.
     """
 
     def __init__(
@@ -54,8 +54,9 @@ class Child:
                 self._selector.register(stream, selectors.EVENT_READ, name)
 
     def wait(self, until_raw_ns: int) -> bool:
-        """Read until the program itself has ended, or on_line has enough, at most until `until_raw_ns`;
-        whether that came in time. What it started may still have its output open: that is not waited for."""
+        """Read until the program has ended or on_line returns True, at most until CLOCK_MONOTONIC_RAW
+        `until_raw_ns`. Returns whether that happened in time. Does not wait for the program's children, which
+        may still have its output open."""
         while (left := until_raw_ns - self._clock.now().raw_ns) > 0:
             for key, _events in self._selector.select(left / NS_PER_S):
                 if key.data == "end":
@@ -68,11 +69,11 @@ class Child:
         return False
 
     def mute(self) -> None:
-        """Call on_line no more: what it raised is on its way."""
+        """Stop calling on_line, whose exception is being handled."""
         self._on_line = None
 
     def signal(self, number: signal.Signals) -> None:
-        """To its process group."""
+        """Send a signal to the program's process group."""
         if self._scope is not None and not self._over:
             with contextlib.suppress(psutil.Error):
                 self._descendants += descendants(psutil.Process(self._process.pid))
@@ -81,8 +82,8 @@ class Child:
             os.killpg(self._process.pid, number)
 
     def finish(self, until_raw_ns: int, *, everything: bool) -> int | None:
-        """Kill what is left of the group, or of all that it has started, and reap: the status, None when even
-        that takes too long."""
+        """Kill the rest of the process group and reap the program. everything: kill all that the program has
+        started as well. Returns the exit status; None when the program is not gone by `until_raw_ns`."""
         self.mute()
         self.enough = False
         self.signal(signal.SIGKILL)
@@ -100,11 +101,11 @@ class Child:
         return status
 
     def text(self, name: str) -> str:
-        """What was kept of "stdout" or "stderr"."""
+        """The kept output. name: "stdout" or "stderr"."""
         return self._output[name].decode("utf-8", "replace")
 
     def _drain(self) -> None:
-        """What is in the pipes now, without following a child that goes on writing."""
+        """Read what is in the pipes now, without waiting for children that go on writing."""
         for key in list(self._selector.get_map().values()):
             for _ in range(self._max // _CHUNK + 1):
                 if key.data == "end" or not self._read(key.fd, key.data):
@@ -112,7 +113,7 @@ class Child:
         self._pass_on(self._lines.rest())
 
     def _read(self, handle: int, name: str) -> bool:
-        """Take one chunk; whether there was one."""
+        """Read one chunk. Returns whether there was one."""
         try:
             chunk = os.read(handle, _CHUNK)
         except BlockingIOError:
@@ -136,7 +137,8 @@ class Child:
 
 
 class _Lines:
-    """Chunks of bytes to lines. A line ends with \\n or \\r, or when it is longer than `longest` bytes."""
+    """Splits chunks of bytes into lines. A line ends with \\n or \\r, or when it is longer than `longest`
+    bytes."""
 
     def __init__(self, longest: int) -> None:
         self._longest, self._begun = longest, b""
@@ -148,7 +150,7 @@ class _Lines:
             yield from self.rest()
 
     def rest(self) -> Iterator[str]:
-        """The line that has no end."""
+        """The last line, which has no line end yet."""
         last, self._begun = self._begun, b""
         yield from self._texts([last])
 

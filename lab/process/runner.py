@@ -1,10 +1,10 @@
-"""Where programs of the host are started: argv lists, a session each, a deadline, capped output.
+"""Starts programs on the host: from argv lists, each in its own session, with a deadline and limited output.
 
-`run` and `execute` run a program to its end. Whatever happens, its whole process group has been killed when
-they return or raise: at the deadline, on an interrupt, and also after a success, so that nothing of a patch
-runs on behind the lab's back. A service that a program starts for good leaves the group (setsid), as daemons
-do; with `tree` it is killed all the same when the program overran or was interrupted (scope.py says how
-surely). `start` is for processes that stay: until they are stopped, or for good.
+`run` and `execute` run a program to its end. When they return or raise, the program's whole process group has
+been killed: at the deadline, on an interrupt, and also after a success, so that nothing of a patch runs on
+unnoticed. A daemon leaves the group by setsid(2) and survives; with `tree` it is killed as well when the
+program overran or was interrupted (scope.py says how reliably). `start` is for processes that stay, until
+they are stopped or for good.
 """
 
 from __future__ import annotations
@@ -28,33 +28,34 @@ from lab.process.clock import HostClock
 from lab.process.scope import Scope
 
 GRACE_NS = 250 * NS_PER_MS
-"""From SIGTERM to the end: a program has all but the last part of it to leave by itself."""
+"""Time from SIGTERM until the program is gone. All but the last part of it is left for the program to
+exit."""
 
 OUTPUT_MAX = 1 << 20
-"""Bytes kept of each output; beyond it the oldest are dropped."""
+"""How many bytes of each output are kept; the oldest are dropped."""
 
 _REAP_NS = 120 * NS_PER_MS
-"""Of the grace, what SIGKILL and the reaping get: a spinning program took over 25 ms on a busy host."""
+"""The part of the grace period for SIGKILL and reaping; a busy program took over 25 ms on a busy host."""
 
 _LAST_NS = 15 * NS_PER_MS
-"""Of that, what is left to return in."""
+"""The part of _REAP_NS that is left for returning to the caller."""
 
 _KILLED_S = 3.0
-"""How long a process that has got SIGKILL is waited for."""
+"""How long `Started.stop` waits for a process after SIGKILL."""
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-"""What an ordinary user's PATH lacks: mke2fs, modprobe and chronyd live there."""
+"""Folders that an ordinary user's PATH lacks; mke2fs, modprobe and chronyd are there."""
 
 
 @dataclass(frozen=True)
 class Stop:
     """How a program is stopped.
 
-    first: the signal that its process group gets; before `grace_ns` is over SIGKILL follows.
-    interrupted_too: when an exception passes, it gets the signal and the grace as well, to tidy up. Else it
-        is killed at once: guests may be frozen.
-    parent_death: what the kernel sends to the program (to no other of its group) when the thread that runs
-        it dies, be it by kill -9; None: nothing.
+    first: the signal that its process group gets first; SIGKILL follows before `grace_ns` is over.
+    interrupted_too: whether the program gets the first signal and the grace period on an exception as well,
+        to clean up. Otherwise it is killed at once, because guests may be frozen.
+    parent_death: the signal that the kernel sends to the program alone when the thread that started it ends,
+        even by kill -9 (PR_SET_PDEATHSIG, prctl(2)); None: none.
     """
 
     first: signal.Signals = signal.SIGTERM
@@ -65,12 +66,12 @@ class Stop:
 
 @dataclass(frozen=True)
 class Finished:
-    """A program that was run.
+    """The result of a program's run.
 
-    status: exit status, -N when signal N ended it, None when it was killed and not gone in time.
-    stdout: with on_line, both outputs as they came. took_ns: from the start to its end, CLOCK_MONOTONIC_RAW.
-    overran: it had to be killed. truncated: more was printed than is kept.
-    enough: it was killed because on_line had enough.
+    status: the exit status; -N when signal N ended the program; None when it was killed and not gone in time.
+    stdout: with on_line, both outputs in the order of arrival. took_ns: from start to end,
+    CLOCK_MONOTONIC_RAW. overran: the program was killed at its deadline. truncated: a part of the output was
+    dropped. enough: the program was killed because on_line returned True.
     """
 
     argv: tuple[str, ...]
@@ -88,7 +89,7 @@ class Finished:
 
     @property
     def why(self) -> str:
-        """One line on how it went wrong, "" when it did not."""
+        """How the program failed, in one line; "" when it did not."""
         if self.ok:
             return ""
         took = format_duration(round(self.took_ns, -8))
@@ -102,7 +103,7 @@ class Finished:
 
     @property
     def last_line(self) -> str:
-        """The last line it printed, errors first."""
+        """The last line of stderr, or of stdout when stderr is empty; at most 200 characters."""
         for text in (self.stderr, self.stdout):
             lines = [line.strip() for line in text.splitlines() if line.strip()]
             if lines:
@@ -122,9 +123,9 @@ def run(
     pass_fds: Sequence[int] = (),
     stop: Stop | None = None,
 ) -> Finished:
-    """Run a program to its end, at most `timeout_s`. MachineError when it is missing, and, with `check`,
-    when it overruns or fails; the message holds a command line to paste. Interrupted passes through.
-    The rest is as in execute()."""
+    """Run a program to its end, for at most `timeout_s` seconds. MachineError when the program is missing
+    and, with `check`, when it overruns or fails; the message contains a command line to paste. Interrupted
+    passes through. The other arguments are those of execute()."""
     clock = clock or HostClock()
     finished = execute(
         argv,
@@ -155,14 +156,14 @@ def execute(
     pass_fds: Sequence[int] = (),
     tree: bool = False,
 ) -> Finished:
-    """Run a program; from CLOCK_MONOTONIC_RAW `stop_at_raw_ns` on its group gets a signal and, before the
-    grace is over, SIGKILL. Returns by stop_at + grace whatever the program does. MachineError when it
-    cannot be started. Exceptions from signal handlers, and on_line's, pass through, the group killed.
+    """Run a program. At CLOCK_MONOTONIC_RAW `stop_at_raw_ns` its process group gets a signal and, before the
+    grace period is over, SIGKILL. Always returns by stop_at_raw_ns + stop.grace_ns. MachineError when the
+    program cannot be started. Exceptions from signal handlers and from on_line pass through after the group
+    was killed.
 
-    stop: how it is stopped. env: None: ours, its PATH with the sbin folders.
-    on_line: gets the lines of both outputs in the order they came. pass_fds: descriptors it inherits.
-    tree: when it overran or was interrupted, all that it has started is killed, in whatever session it is
-    by then."""
+    stop: how the program is stopped. env: None: this process's environment, its PATH with the sbin folders.
+    on_line: gets the lines of both outputs in the order of arrival. pass_fds: descriptors that it inherits.
+    tree: when the program overran or was interrupted, kill everything that it has started, in any session."""
     stop, began = stop or Stop(), clock.now().raw_ns
     with contextlib.closing(Scope()) if tree else contextlib.nullcontext() as scope:
         process = _spawn(
@@ -193,7 +194,7 @@ def execute(
                 child.wait(clock.now().raw_ns + stop.grace_ns)
             raise
         finally:
-            if child is None:  # interrupted between the two
+            if child is None:  # interrupted before the Child was made
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 last = stop_at_raw_ns + stop.grace_ns - min(_LAST_NS, stop.grace_ns // 4)
@@ -212,7 +213,8 @@ def execute(
 
 
 class Started:
-    """A process that stays, the first of a session of its own. It is not stopped by being forgotten."""
+    """A process that stays, the leader of its own session. It runs until stop(), even without a reference to
+    it."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -220,13 +222,13 @@ class Started:
 
     @property
     def status(self) -> int | None:
-        """Exit status, -N when signal N ended it, None while it runs."""
+        """The exit status; -N when signal N ended the process; None while it runs."""
         return self._process.poll()
 
     def stop(self, patience_s: float, first: signal.Signals | None = signal.SIGTERM) -> None:
-        """Send `first` to its process group, and after `patience_s` SIGKILL; it is reaped. first: None: it
-        is about to end by itself. Interrupted passes through; the group is killed then as well, but what is
-        about to end by itself is left to do so."""
+        """Send `first` to the process group, wait `patience_s` seconds for the process to end, then send
+        SIGKILL and reap it. first: None: the process is about to end by itself. Interrupted passes through
+        after the group was killed; with first=None it is not killed then."""
         if self.status is not None:
             return
         try:
@@ -240,7 +242,8 @@ class Started:
         self._kill()
 
     def wait(self, patience_s: float) -> bool:
-        """Whether it has ended by itself within `patience_s`; it is reaped then."""
+        """Wait up to `patience_s` seconds for the process to end by itself, and reap it. Whether it has
+        ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience_s)
         return self.status is not None
@@ -251,7 +254,7 @@ class Started:
             self._process.wait(_KILLED_S)
 
     def _await_end(self, patience_s: float) -> None:
-        """Without reaping it, so that its number stays that of its group."""
+        """Wait for the end without reaping, so that the process's number stays reserved for its group."""
         pidfd = os.pidfd_open(self.pid)
         try:
             poll = select.poll()
@@ -277,10 +280,10 @@ def start(
     parent_death: signal.Signals | None = None,
     for_good: bool = False,
 ) -> Started:
-    """Start a process that stays, in a session of its own. MachineError when it cannot be started.
+    """Start a process that stays, in its own session. MachineError when it cannot be started.
 
-    stdin, stdout, stderr: descriptors; /dev/null without. env, pass_fds: as in execute().
-    parent_death: as in Stop. for_good: it outlives the lab, which never stops it."""
+    stdin, stdout, stderr: descriptors, by default /dev/null. env, pass_fds: as in execute().
+    parent_death: as in Stop. for_good: the process outlives the lab, which never stops it."""
     process = _spawn(
         argv,
         stdin=stdin,
@@ -297,17 +300,18 @@ def start(
 
 
 _FOR_GOOD: list[subprocess.Popen[bytes]] = []
-"""Referred to, or Popen would complain about a process that is meant to go on."""
+"""Keeps a reference to processes that go on: Popen warns when the object of a running process is deleted."""
 
 
 def which(program: str, path: str | None = None) -> str | None:
-    """Where a program is: on `path` (None: our PATH), or in one of the sbin folders; None when nowhere."""
+    """The path of a program: on `path` (None: PATH) or in one of the sbin folders. None when it is not
+    found."""
     return shutil.which(program, path=_with_sbin(path))
 
 
 def find(program: str, package: str = "") -> str:
-    """The path of a program, as run() finds it. MachineError when it is missing or not executable; it names
-    the Debian `package` to install."""
+    """The path of a program, found as by run(). MachineError when it is missing or not executable. package:
+    the Debian package to name in the error's hint."""
     found = which(program)
     if found:
         return found
@@ -319,12 +323,13 @@ def find(program: str, package: str = "") -> str:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours, its PATH with the sbin folders, and `more`."""
+    """This process's environment, its PATH with the sbin folders, and `more`."""
     return {**os.environ, "PATH": _with_sbin(None), **more}
 
 
 def quote(argv: Sequence[str], longest: int | None = None) -> str:
-    """A command line to paste. longest: arguments of more characters are shortened: for show only."""
+    """A command line to paste. longest: shorten arguments with more characters than this, for display
+    only."""
     if longest is None:
         return shlex.join(argv)
     return shlex.join(arg if len(arg) < longest else arg[: longest // 2] + " …" for arg in argv)
@@ -351,8 +356,8 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     program, command = find(argv[0]), list(argv)
     if parent_death is not None and (setpriv := which("setpriv")):
-        # It executes the program with the signal set. Python's preexec_fn could set it too, but is not safe
-        # in a process with threads.
+        # setpriv sets the signal and executes the program. Python's preexec_fn could set it too, but is not
+        # safe in a process with threads.
         command = [setpriv, "--pdeathsig", parent_death.name.removeprefix("SIG"), "--", program, *argv[1:]]
         program = setpriv
     environ = environment() if env is None else dict(env)

@@ -1,14 +1,16 @@
-"""Everything that a program has started, wherever it has hidden: to be killed when its time is over.
+"""Finds everything that a program has started, to kill it when the program's time is over.
 
-A process group is left by setsid(2), and a process tree by a second fork. Two things hold on further:
+A process leaves its process group by setsid(2), and its process tree by a second fork. Two ways find it
+still:
 
-- A cgroup of its own (cgroups(7), version 2), below the one that we are in. It is left by nobody but who is
-  root and writes to another one. The kernel kills all of it at once. It may be had as root, and where our
-  cgroup is delegated to us (`systemd-run --user --scope -p Delegate=yes`, many containers).
-- Where none may be had: a mark in the environment, which children inherit, and descent. A program escapes
-  that has cleared its environment and whose parent has ended; one of another user cannot be signalled at all.
+- A cgroup for the program (cgroups(7), version 2), below this process's own. Only root can move processes out
+  of it, and the kernel kills all of its processes at once. It is available to root, and where this process's
+  cgroup is delegated (`systemd-run --user --scope -p Delegate=yes`, many containers).
+- Without a cgroup: a mark in the environment, which children inherit, and the process tree. This misses
+  processes that have cleared their environment and whose parent has ended. Another user's processes cannot be
+  signalled.
 
-The program is put into the cgroup between fork and exec, so that no child of its can be outside.
+The program enters the cgroup between fork and exec, so that none of its children can be outside.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _PACE_S = 0.002
 
 
 class Scope:
-    """What one program starts. Close it, whatever happens. cgroup: False does without one."""
+    """All processes of one program. Always close it. cgroup: False uses only the mark and the process
+    tree."""
 
     def __init__(self, *, cgroup: bool = True) -> None:
         self._mark = secrets.token_hex(8)
@@ -39,20 +42,20 @@ class Scope:
 
     @property
     def enter(self) -> Callable[[], object] | None:
-        """To be called in the new process before it executes the program: one system call, as there may be
-        no more in a process that was forked from one with threads."""
+        """The function to call in the new process before it executes the program; None without a cgroup. It
+        makes only one system call, because the process was forked from one with threads."""
         if self._entrance < 0:
             return None
         entrance = self._entrance
         return lambda: os.write(entrance, b"0")
 
     def environment(self, wanted: Mapping[str, str]) -> dict[str, str]:
-        """To be executed with."""
+        """The environment to execute the program with: `wanted` and the mark."""
         return {**wanted, MARK: self._mark}
 
     def kill(self, known: Sequence[psutil.Process], late: Callable[[], bool]) -> bool:
-        """SIGKILL to all of it until nothing is left, or it is `late`; whether nothing is. known: processes
-        that belong to it whatever they have done to their environment."""
+        """Send SIGKILL to all processes until none is left, or `late` returns True. Returns whether none is
+        left. known: processes that belong to the program even when they have changed their environment."""
         while self.kill_members() if self._folder is not None else self._kill_known(known):
             if late():
                 return False
@@ -60,7 +63,7 @@ class Scope:
         return True
 
     def kill_members(self) -> bool:
-        """SIGKILL to all that is in the cgroup; whether anything was."""
+        """Send SIGKILL to all processes in the cgroup. Returns whether there was any."""
         members = self._members()
         if self._folder is not None and members:
             try:
@@ -75,7 +78,7 @@ class Scope:
         living = [process for process in (*known, *self._marked()) if _lives(process)]
         for process in living:
             for each in (*descendants(process), process):
-                with contextlib.suppress(psutil.Error):  # psutil sees a number that is another's by now
+                with contextlib.suppress(psutil.Error):  # psutil notices when the number is another process's
                     each.kill()
         return bool(living)
 
@@ -88,7 +91,7 @@ class Scope:
             return []
 
     def _marked(self) -> list[psutil.Process]:
-        """Those with the mark in their environment, as they were started with (proc(5), environ)."""
+        """The processes that were started with the mark in their environment (proc(5), environ)."""
         found, mark = [], f"{MARK}={self._mark}".encode()
         for pid in psutil.pids():
             with contextlib.suppress(OSError, psutil.Error):
@@ -97,7 +100,7 @@ class Scope:
         return found
 
     def close(self) -> None:
-        """What it has started for good lives on, in the cgroup that we are in."""
+        """Remove the cgroup. Processes that are left in it move to this process's cgroup and live on."""
         if self._folder is None:
             return
         os.close(self._entrance)
@@ -109,7 +112,7 @@ class Scope:
 
 
 def may_be_sure() -> bool:
-    """Whether a cgroup may be had here."""
+    """Whether this process can create a cgroup."""
     scope = Scope()
     try:
         return scope._folder is not None
@@ -118,7 +121,7 @@ def may_be_sure() -> bool:
 
 
 def _make(name: str) -> Path | None:
-    """A cgroup below our own; None where there may be none."""
+    """Create a cgroup below this process's own. None where that is not possible."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
         ours = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -143,7 +146,7 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def descendants(process: psutil.Process) -> list[psutil.Process]:
-    """Its children, theirs, and so on; none when it has ended."""
+    """All descendants of a process; [] when it has ended."""
     try:
         return process.children(recursive=True)
     except psutil.Error:
