@@ -1,11 +1,12 @@
 """A real chronyd on the host, as the guests' NTP server. It never touches the host's clock.
 
-It serves the host's clock on 127.0.0.1, which a guest on a user-mode network reaches as its gateway, runs
-with `-x` (no control of the system clock) in a work folder of its own, and ends with this process.
+It serves the host's clock on 127.0.0.1, which a guest on QEMU's user-mode network reaches as its gateway. It
+runs with `-x` (no control of the system clock, chronyd(8)) in its own work folder, and ends with this
+process.
 
-One that is wrong on purpose is two of them: the second has the first for its source, and is told that this
-source is off (the option `offset`). With -x a chronyd corrects a clock that exists only inside it, and that
-is what it serves.
+A server with a deliberate offset consists of two chronyds: the second has the first as its source, with the
+source option `offset` (chrony.conf(5)). With -x, chronyd corrects a clock that exists only inside it, and
+serves that one.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from lab.process import runner
 
 ADDRESS = "127.0.0.1"
 STRATUM = 2
-"""What the guests are told. Any from 1 to 14 does: the lab's host is the truth here."""
+"""The stratum that guests see. Any value from 1 to 14 works, because the host's clock is the reference
+here."""
 
 _STRATA = (STRATUM, STRATUM + 1)
-"""The second one's: it has its time from the first."""
+"""The strata that may answer: of the first chronyd, and of the second, which is synchronised to the first."""
 
 _START_NS = 5 * NS_PER_S
 _ANSWER_S = 0.2
@@ -39,18 +41,18 @@ _STOP_S = 3.0
 _TRIES = 4
 
 _RIGHT_NS = NS_PER_MS
-"""How near to its offset a server that is wrong on purpose has to be before it is used. It comes within some
-20 microseconds; the exchange that tells so takes longer."""
+"""How close to its intended offset the server must be before it is used. chronyd comes within some 20 µs; the
+bound of the exchange that measures it is larger."""
 
 _TRUE = "local stratum {stratum}\n"
 
 _OFF = """\
 server {address} port {true_port} offset {correction} minpoll -4 maxpoll -4
 """
-"""offset: "a correction […] applied to offsets measured with this source" (chrony.conf(5)), so its sign is
-that of what is served. It is taken over at once: a clock that exists only inside chronyd was seen to be
-corrected by an hour within a second, and to refuse to be stepped. (Not with maxsamples 1: such a server
-claims no better than 4 s, and chronyd in a guest selects none beyond 3 s, maxdistance.)"""
+"""offset: "a correction […] applied to offsets measured with this source" (chrony.conf(5)), in seconds;
+positive: the served time is ahead. It takes effect at once: chronyd slewed the clock inside it by an hour
+within a second, and refused to step it. maxsamples 1 does not work: such a server has a root distance of
+about 4 s, and chronyd in a guest accepts at most 3 s (maxdistance)."""
 
 _CONFIG = """\
 # Written by freezelab. Run with -x: this chronyd serves the clock, it never sets it.
@@ -64,8 +66,8 @@ pidfile chronyd.pid
 
 
 def find(*states: Path) -> Path:
-    """chronyd on PATH, in the system's sbin folders, or unpacked by the launcher under one of the
-    `states` in tools/chrony. MachineError when there is none."""
+    """The path of chronyd: on PATH, in the system's sbin folders, or unpacked by the launcher in tools/chrony
+    below one of the `states`. MachineError when it is not found."""
     unpacked = os.pathsep.join(str(state / "tools/chrony/usr/sbin") for state in states)
     found = runner.which("chronyd") or runner.which("chronyd", unpacked)
     if not found:
@@ -76,11 +78,11 @@ def find(*states: Path) -> Path:
 class Chronyd:
     """A context manager: inside the `with` block chronyd answers on `address`:`port`.
 
-    folder: its work folder, made when missing; configuration, pid file and log go there.
+    folder: its work folder, created when missing, for configuration, pid file and log.
     port: UDP; None finds a free one.
-    offset_ns: how far the time that it serves is off on purpose, positive when it is ahead of the host's.
-    Enter it from a thread that lives as long as it does: Linux tells the child of its parent *thread's*
-    death.
+    offset_ns: the deliberate offset of the served time; positive: ahead of the host's clock.
+    Enter the context from a thread that lives at least as long: chronyd gets SIGTERM when the *thread* that
+    started it ends (PR_SET_PDEATHSIG, prctl(2)).
     """
 
     address = ADDRESS
@@ -104,8 +106,8 @@ class Chronyd:
         return self._folder / "chronyd.log"
 
     def __enter__(self) -> Chronyd:
-        """Start it; ready when it has answered a real NTP query with the time that it is to serve.
-        MachineError when the port is in use, or chronyd does not answer within 5 s."""
+        """Start chronyd, and wait until it answers an NTP query with the intended time. MachineError when the
+        port is in use, or chronyd does not answer within 5 s."""
         if self._true is None:
             return self._begin()
         with ExitStack() as stack:
@@ -137,7 +139,7 @@ class Chronyd:
         self._behind.close()
 
     def check(self) -> None:
-        """MachineError when it no longer runs."""
+        """MachineError when chronyd no longer runs."""
         if self._process is None or self._process.status is not None:
             raise MachineError(f"chronyd has ended: {self._last_words()}", where=str(self.log))
         if self._true is not None:
@@ -156,7 +158,7 @@ class Chronyd:
                     [str(self._program), "-d", "-x", "-U", "-u", _user(), "-f", str(config)],
                     stdout=log.fileno(),
                     stderr=log.fileno(),
-                    cwd=self._folder,  # the pid file's: a path of chrony.conf's may hold no blank
+                    cwd=self._folder,  # for the pid file: paths in chrony.conf cannot contain blanks
                     parent_death=signal.SIGTERM,
                 )
         except OSError as error:
@@ -212,8 +214,8 @@ def _free_port(asked: int | None) -> int:
 
 
 def _user() -> str:
-    """chronyd looks its user up even when it has no rights to drop; the compiled-in _chrony need not
-    exist where the package was only unpacked."""
+    """The user for chronyd's option -u. chronyd looks its user up even without privileges to drop, and its
+    compiled-in user _chrony does not exist where the package was only unpacked."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

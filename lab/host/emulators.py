@@ -1,12 +1,12 @@
-"""QEMU binaries beside the system's: which are here, what each of them is, and whether it works.
+"""QEMU binaries beside the system's: finds the fetched ones, and checks their versions and machine types.
 
     <cache>/emulators/<name>-<version>/    qemu-system-x86_64 (starts it), root/ (its packages, unpacked),
                                            emulator.json
-    <cache>/emulators/.fetch-*/            a fetch at work, or what is left of a killed one
+    <cache>/emulators/.fetch-*/            a running fetch, or the rest of a killed one
     <cache>/emulators/.lock                held while one is fetched or removed
 
-A folder without emulator.json is no emulator. lab.host.emulators_fetch makes and removes them. Nothing here
-touches the system's own QEMU.
+A folder without emulator.json is not an emulator. lab.host.emulators_fetch creates and removes emulators.
+Nothing here changes the system's own QEMU.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _ANSWER_S = 20.0
 _VERSION = re.compile(r"QEMU emulator version (\d+(?:\.\d+)+)(?: \(([^)\n]*)\))?")
 
 _ASKED = ("qmp_capabilities", "qom-list-types", "query-machines", "quit")
-"""qom-list-types is what libvirt asks too, and what a QEMU dies of that finds another build's modules: it
-loads all of them."""
+"""QMP commands that check an emulator. libvirt sends qom-list-types too; it makes QEMU load all of its
+modules, and a QEMU that finds another build's modules crashes."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """An unpacked package. size_bytes: of the archive that was downloaded."""
+    """An unpacked package. size_bytes: the size of the downloaded archive."""
 
     name: str
     version: str
@@ -51,9 +51,9 @@ class Package:
 class Fetched:
     """An emulator in the store.
 
-    name: what it was fetched as. suite: where it comes from. version: QEMU's, "10.0.2". build: the
-    distribution's, "1:10.0.2+ds-2". size_bytes: on the disk. fetched: UTC, ISO 8601.
-    own_libraries: it brings its shared libraries, the system's do not fit.
+    name: the name given to `freezelab emulator fetch`. suite: the Debian suite. version: QEMU's, "10.0.2".
+    build: the package's, "1:10.0.2+ds-2". size_bytes: on disk. fetched: when, UTC, ISO 8601.
+    own_libraries: it uses its own shared libraries, because the system's do not fit.
     """
 
     folder: Path
@@ -68,30 +68,31 @@ class Fetched:
 
     @property
     def path(self) -> Path:
-        """What to start, and what to name as <emulator>."""
+        """The executable, also for libvirt's <emulator>."""
         return self.folder / PROGRAM
 
     @property
     def label(self) -> str:
-        """The name of its folder: backports-10.0.2+ds-2."""
+        """The name of the emulator's folder: "backports-10.0.2+ds-2"."""
         return self.folder.name
 
     def is_called(self, text: str) -> bool:
         return text in (self.name, self.suite, self.label)
 
     def to_json(self) -> str:
-        """The manifest's text; its folder is where it lies."""
+        """The text of emulator.json: all fields but the folder."""
         values = {key: value for key, value in asdict(self).items() if key != "folder"}
         return json.dumps(values, indent=1) + "\n"
 
 
 def store(cache: Path) -> Path:
-    """The folder of all fetched emulators below the user's cache."""
+    """The folder of all fetched emulators. cache: the lab's cache folder."""
     return cache / "emulators"
 
 
 def listing(cache: Path) -> list[Fetched]:
-    """All that are fetched, by name, the newest version last. A folder that is none is left out."""
+    """All fetched emulators, by name, the newest version last. Folders that are not emulators are left
+    out."""
     found = []
     for manifest in store(cache).glob(f"[!.]*/{MANIFEST}"):
         try:
@@ -102,7 +103,7 @@ def listing(cache: Path) -> list[Fetched]:
 
 
 def load(folder: Path) -> Fetched:
-    """The emulator in a folder of the store. MachineError when there is none."""
+    """The emulator in a folder of the store. MachineError when the folder does not contain one."""
     try:
         info: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         fetched = Fetched(
@@ -130,11 +131,11 @@ def load(folder: Path) -> Fetched:
 
 
 def find(name_or_path: str, cache: Path) -> Path:
-    """The emulator that a playbook names: a path (it holds a "/"), or what `freezelab emulator fetch` got
-    under that name, suite or label, the newest version first. Nothing is started.
+    """The path of the emulator that a playbook names: a path (with a "/"), or the newest fetched emulator
+    with that name, suite or label. Starts nothing.
 
-    MachineError when there is no such file, when it is not executable, or when nothing of that name has been
-    fetched; the hint says how to get it.
+    MachineError when there is no such file, when it is not executable, or when no emulator of that name has
+    been fetched; the hint says how to get it.
     """
     if "/" in name_or_path:
         path = Path(name_or_path).expanduser().absolute()
@@ -150,14 +151,14 @@ def find(name_or_path: str, cache: Path) -> Path:
 
 
 def system() -> Path | None:
-    """The system's own emulator, None when there is none on PATH."""
+    """The path of the system's own emulator; None when there is none on PATH."""
     found = which(PROGRAM)
     return Path(found) if found else None
 
 
 def version(path: Path | str) -> str:
-    """ "10.0.2 (Debian 1:10.0.2+ds-2)", or "10.0.2" where the builder added nothing: what --version says.
-    MachineError when the file is missing, cannot be run, fails, hangs, or is no QEMU."""
+    """The version that --version prints: "10.0.2 (Debian 1:10.0.2+ds-2)", or "10.0.2" without a builder's
+    text. MachineError when the file is missing, cannot be run, fails, hangs, or is not QEMU."""
     path = Path(path)
     finished = _ask(path, [str(path), "--version"], "--version")
     match = _VERSION.search(finished.stdout)
@@ -168,14 +169,15 @@ def version(path: Path | str) -> str:
 
 
 def machines(path: Path | str) -> frozenset[str]:
-    """The machine types that it knows, with their aliases: {"pc-q35-7.2", "q35", …}. It is started without
-    a machine and asked through QMP, once for its types as well, so what answers here also answers libvirt.
+    """The emulator's machine types with their aliases: {"pc-q35-7.2", "q35", …}. It is started with no
+    machine and queried through QMP, with libvirt's own query for its types as well, so an emulator that
+    passes works with libvirt.
 
-    MachineError when it cannot be run, dies, hangs, or answers something else.
+    MachineError when it cannot be run, crashes, hangs, or gives an unexpected answer.
     """
     path = Path(path)
     what = "QMP"
-    # QMP on standard input, which run() leaves empty: so a shell opens the questions for it.
+    # QMP is on standard input, which run() leaves empty, so a shell redirects the file of commands to it.
     with tempfile.NamedTemporaryFile("w", prefix="freezelab-qmp-", suffix=".json") as questions:
         questions.writelines(json.dumps({"execute": command}) + "\n" for command in _ASKED)
         questions.flush()
@@ -192,8 +194,8 @@ def machines(path: Path | str) -> frozenset[str]:
 
 
 def _answers(text: str) -> list[Any]:
-    """What the commands returned, in order; greeting and events left out, none after the first that is no
-    answer to be used."""
+    """The commands' return values, in order, without the greeting and events. The list ends at the first
+    error or invalid line."""
     answers = []
     for line in text.splitlines():
         try:
@@ -211,7 +213,7 @@ def _answers(text: str) -> list[Any]:
 
 
 def _ask(path: Path, argv: Sequence[str], what: str) -> Finished:
-    """Run an emulator to its end; each way of failing told in one line."""
+    """Run an emulator to its end. MachineError, with one line, when it fails in any way."""
     _executable(path)
     try:
         finished = run(argv, _ANSWER_S, check=False)

@@ -1,8 +1,8 @@
-"""apt in a folder of its own: packages of another suite, without root and without the system noticing.
+"""apt in a private folder: packages of another suite, without root and without changes to the system.
 
-Lists, caches and the record of what is installed (empty) are private; the sources are the machine's with
-another suite. Of the machine's configuration only Acquire is kept (proxies, timeouts), so none of its hooks
-run. Signatures are checked with the machine's keys, whatever its configuration says.
+Lists, caches and the (empty) dpkg status are private; the sources are the machine's with another suite. Only
+the section Acquire of the machine's configuration is kept (proxies, timeouts), so none of its hooks run.
+Signatures are always checked, with the machine's keys.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SETTINGS = (
 )
 
 _NOT_FOR_APT = set('":\\')
-"""apt.conf(5) knows no way to quote a quotation mark; with the others apt finds no key (seen with 2.6)."""
+"""apt.conf(5) cannot quote a quotation mark; with a colon or backslash, apt 2.6 finds no key."""
 
 _UNREACHABLE = re.compile(
     r"temporary failure resolving|could not (?:resolve|connect)|unable to connect|timed out|timeout|"
@@ -55,27 +55,26 @@ _NO_SUITE = re.compile(r"does not have a Release file", re.I)
 _FULL = re.compile(r"no space left|not enough free space|don't have enough free space", re.I)
 
 _URI_LINE = re.compile(r"'[^']+' (\S+)_([^_\s]+)_\w+\.deb (\d+) SHA256:([0-9a-f]{64})")
-"""What apt-get --print-uris prints for a package: address, file, size, digest. apt-get(8) names the option,
-the format is apt's own."""
+"""A line of apt-get --print-uris (apt-get(8)): address, file, size, digest. The format is not documented."""
 
 
 class Unreachable(MachineError):
-    """The archive does not answer."""
+    """The package archive does not answer."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A package as a suite offers it. recommends_build: those that it wants in its very version."""
+    """A package of a suite. recommends_build: the packages that it recommends in exactly its own version."""
 
     version: str
     recommends_build: tuple[str, ...]
 
 
 class PrivateApt:
-    """apt for `suites` of the archive, the last one preferred, in the existing empty `folder`."""
+    """apt for `suites` of the archive, of which the last is preferred, in the existing empty `folder`."""
 
     def __init__(self, folder: Path, archive: Archive, suites: Sequence[str]) -> None:
-        """MachineError when apt cannot work in a folder of this name."""
+        """MachineError when apt cannot use a folder with this path."""
         if _NOT_FOR_APT & set(str(folder)):
             raise MachineError(
                 'apt takes no folder with a colon, a backslash or a " in its path',
@@ -93,11 +92,12 @@ class PrivateApt:
         (folder / "apt.conf").write_text(self._configuration(), encoding="utf-8")
 
     def update(self) -> None:
-        """Fetch the lists. MachineError: no such suite, or its signature cannot be checked; Unreachable."""
+        """Fetch the package lists. MachineError when there is no such suite or its signature cannot be
+        checked; Unreachable when the archive does not answer."""
         self._apt(["update", "--error-on=any"], _UPDATE_S)
 
     def offer(self, package: str) -> Offer | None:
-        """A package as the preferred suite has it, None when none has it."""
+        """The package in the preferred suite that has it; None when no suite has it."""
         finished = self._run(["apt-cache", "--no-all-versions", "show", package], _ASK_S)
         version = re.search(r"^Version: (\S+)$", finished.stdout, re.MULTILINE)
         if not finished.ok or version is None:
@@ -108,22 +108,22 @@ class PrivateApt:
         return Offer(version[1], tuple(names))
 
     def packages(self, names: Sequence[str]) -> list[Package]:
-        """These packages, with nothing they depend on."""
+        """These packages, without their dependencies."""
         return self._listed(["download", *names])
 
     def closure(self, names: Sequence[str]) -> list[Package]:
-        """These packages and all that they depend on, down to the C library. MachineError when the suites
-        do not hold all of it."""
+        """These packages and all of their dependencies, including the C library. MachineError when the suites
+        lack one."""
         return self._listed(["--no-install-recommends", "install", *names])
 
     def download(self, packages: Sequence[Package]) -> list[Path]:
-        """Fetch these very versions; apt compares them with the signed lists."""
+        """Download exactly these versions. Returns the files, which apt has verified by the signed lists."""
         exact = [f"{one.name}={one.version}" for one in packages]
         self._apt(["download", *exact], _DOWNLOAD_S)
         return sorted((self._folder / "debs").glob("*.deb"))
 
     def _listed(self, arguments: Sequence[str]) -> list[Package]:
-        """What apt would fetch."""
+        """The packages that an apt-get command would download."""
         found = []
         for line in self._apt(["--print-uris", *arguments], _ASK_S).stdout.splitlines():
             if line.startswith("'"):
@@ -141,7 +141,7 @@ class PrivateApt:
         return finished
 
     def _run(self, argv: Sequence[str], timeout_s: float) -> Finished:
-        # The end of this process, be it kill -9, is apt's: the next fetch clears its folder away.
+        # apt ends with this process, even after kill -9, because the next fetch removes its folder.
         bound = Stop(parent_death=signal.SIGKILL)
         return run(argv, timeout_s, check=False, env=self._env, cwd=self._folder / "debs", stop=bound)
 
@@ -170,7 +170,8 @@ class PrivateApt:
         return MachineError(f"apt-get failed for {suites}: {errors[0] if errors else finished.last_line}")
 
     def _configuration(self) -> str:
-        """An apt.conf that ends the reading of the machine's own: see apt.conf(5) for the order."""
+        """The text of an apt.conf that makes apt ignore the machine's own; apt.conf(5) has the order of
+        files."""
         folder, none = self._folder, self._folder / "empty"
         dump = run(["apt-config", "dump"], _ASK_S).stdout
         acquire = [line for line in dump.splitlines() if line.startswith("Acquire::")]
@@ -188,12 +189,12 @@ class PrivateApt:
         }
         settings = [(key, str(path)) for key, path in paths.items()] + list(_SETTINGS)
         if os.geteuid() == 0:
-            # apt would fetch as _apt, which may not enter root's cache, and say so each time.
+            # apt would download as user _apt, who may not enter root's cache, and warn each time.
             settings.append(("APT::Sandbox::User", "root"))
         return "\n".join([*acquire, *(f'{key} "{value}";' for key, value in settings)]) + "\n"
 
 
 def unpack(archives: Sequence[Path], root: Path) -> None:
-    """The files of packages below `root`; none of their scripts is run."""
+    """Unpack packages' files below `root`, without running their scripts."""
     for archive in archives:
         run(["dpkg-deb", "--extract", str(archive), str(root)], _UNPACK_S)

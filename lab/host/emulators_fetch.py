@@ -1,12 +1,12 @@
-"""A second QEMU from the distribution, unpacked privately: fetched, proven, kept; and removed.
+"""Fetches a second QEMU from the distribution, unpacks and tests it in the cache, and removes it.
 
-The distribution's packages are unpacked, never installed. A script beside them starts QEMU with its own
-modules and firmware: Debian's QEMU has the system's paths built in, and a module of another build that it
-finds there ends it. Its module packages are all taken for that reason, though nothing here uses them: a
-module that is there but cannot be loaded does no harm, the system's of the same name does.
+The distribution's packages are unpacked, never installed. A script starts QEMU with its own modules and
+firmware, because Debian's QEMU has the system's paths compiled in, and crashes when it finds another build's
+modules there. For that reason all of its module packages are fetched, though nothing here uses them: QEMU
+skips a module of its own that it cannot load, but must not find the system's module of the same name.
 
-The system's shared libraries are used where they fit. Where they do not (a newer release's QEMU), the whole
-set is fetched down to the C library, and its own loader starts QEMU.
+The system's shared libraries are used where they fit. Where they do not (a newer release's QEMU), all
+libraries including the C library are fetched, and the fetched dynamic loader starts QEMU.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ Progress = Callable[[str], None]
 
 _QEMU = "qemu-system-x86"
 _PARTS = (_QEMU, "qemu-system-common", "qemu-system-data", "seabios")
-"""What it cannot start without. Boot ROMs of network cards (ipxe-qemu) come with the libraries, or are the
-system's: the two have the same size for QEMU, which rounds it up to a power of two."""
+"""The packages without which QEMU does not start. Boot ROMs of network cards (ipxe-qemu) come with the
+dependencies, or are the system's. Both have the same size for QEMU, which rounds it up to a power of two."""
 
 _LOADER = "qemu-loader"
-"""The private dynamic loader's name. It is what /proc shows as the program, so it says qemu."""
+"""The name of the fetched dynamic loader. /proc shows it as the program's name, so it contains "qemu"."""
 
 _UNPACKED = 8
-"""Bytes on the disk for each byte downloaded, for the check of free space: 6.5 seen for 10.0 without
-libraries, 4.5 with."""
+"""Bytes on disk for each downloaded byte, for the check of free space; measured for 10.0: 6.5 without
+libraries, 4.5 with them."""
 
 _LDD_S = 30
 
@@ -62,12 +62,14 @@ exec {program}{firmware} "$@"
 
 
 def fetch(name: str, cache: Path, progress: Progress, archive: Archive | None = None) -> Fetched:
-    """The emulator of a suite ("backports": the running release's), fetched unless its newest version is
-    here already. One that does not work is removed. progress: gets a line for each thing that takes a while.
+    """The emulator of a suite ("backports": the running release's). It is fetched unless its newest version
+    is already in the cache. An emulator that does not work is removed. progress: called with a line for each
+    step.
 
-    archive: read_archive(), or a test's own. UsageError for a name that no suite can have; MachineError when
-    this is no Debian, the archive does not answer, has no such suite or no QEMU in it, the disk is full, or
-    what came does not work. Offline, an earlier version is returned, and `progress` gets a line about it.
+    archive: by default read_archive(). UsageError when the name cannot be a suite's. MachineError when the
+    system is not Debian, the archive does not answer, it has no such suite or the suite has no QEMU, the disk
+    is full, or the fetched emulator does not work. When the archive does not answer, an earlier version is
+    returned instead, and `progress` is called with a line about it.
     """
     archive = archive or read_archive()
     suite = archive.suite(name)
@@ -84,8 +86,8 @@ def fetch(name: str, cache: Path, progress: Progress, archive: Archive | None = 
 
 
 def remove(text: str, cache: Path) -> list[Fetched]:
-    """Remove what goes by a name, suite or label. UsageError when there is none such, MachineError when a
-    process runs it."""
+    """Remove the emulators with this name, suite or label. UsageError when there is none, MachineError when a
+    process uses one."""
     chosen = [one for one in emulators.listing(cache) if one.is_called(text)]
     if not chosen:
         known = ", ".join(one.label for one in emulators.listing(cache))
@@ -98,7 +100,7 @@ def remove(text: str, cache: Path) -> list[Fetched]:
                     where=str(one.folder),
                     hint="freezelab recover removes guests that a killed run has left",
                 )
-            with contextlib.suppress(FileNotFoundError):  # somebody else removed it
+            with contextlib.suppress(FileNotFoundError):  # another process removed it
                 one.folder.rename(staging / one.label)
     return chosen
 
@@ -148,7 +150,7 @@ def _fetch(
     made = replace(made, version=_prove(made))
     (kit / MANIFEST).write_text(made.to_json(), encoding="utf-8")
     _sync(kit)
-    if final.exists():  # without a manifest: nothing of ours that works
+    if final.exists():  # it has no manifest, so it is not a working emulator
         final.rename(staging / "retired")
     kit.chmod(0o755)
     kit.rename(final)
@@ -180,7 +182,8 @@ def _take(apt: PrivateApt, packages: Sequence[Package], root: Path, progress: Pr
 
 
 def _prove(made: Fetched) -> str:
-    """Write what starts it, and see it work: QEMU's version. MachineError when it does not."""
+    """Write the start script and test the emulator. Returns QEMU's version. MachineError when it does not
+    work."""
     root = made.folder / "root"
     modules = _only(root, "usr/lib/*-linux-gnu*/qemu")
     firmware = [
@@ -212,7 +215,7 @@ def _prove(made: Fetched) -> str:
 
 
 def _lacking(root: Path) -> list[str]:
-    """The shared libraries, or versions of their symbols, that this system does not have for it."""
+    """The shared libraries and symbol versions that QEMU needs and this system lacks."""
     program = str(root / "usr" / "bin" / PROGRAM)
     finished = run(["ldd", program], _LDD_S, check=False, env=environment(LC_ALL="C"))
     text = finished.stdout + finished.stderr
@@ -224,7 +227,7 @@ def _lacking(root: Path) -> list[str]:
 
 
 def _only(root: Path, *patterns: str) -> str:
-    """The first match, relative to `root`. MachineError when the packages do not hold it."""
+    """The first match of the patterns, relative to `root`. MachineError when there is none."""
     for pattern in patterns:
         for path in sorted(root.glob(pattern)):
             return str(path.relative_to(root))
@@ -242,8 +245,8 @@ def _processes(folder: Path) -> list[int]:
 
 @contextlib.contextmanager
 def _workshop(folder: Path, progress: Progress) -> Iterator[Path]:
-    """A folder to work in, for one process at a time. It goes in the end, and with it what killed ones have
-    left."""
+    """A context with a temporary folder, for one process at a time. At the end it is removed, together with
+    those that killed processes left."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -288,7 +291,7 @@ def _unwritable(folder: Path, error: OSError) -> FreezelabError:
 
 
 def _sync(folder: Path) -> None:
-    """To stable storage, so that a manifest never outlives what it speaks of."""
+    """Flush a folder's files to the disk, so that no manifest survives a crash without its emulator."""
     for path in [*folder.rglob("*"), folder]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             continue

@@ -1,7 +1,7 @@
-"""Where this machine gets its packages from, and the same for another suite of that archive.
+"""Reads this machine's package sources, and derives the source of another suite of the same archive.
 
-Mirror, keys and transport are the machine's own: its entry for the main archive is taken and the suite
-exchanged. apt's two formats are read: deb822 (.sources) and one line each (.list); see sources.list(5).
+Mirror, keys and transport are the machine's own: its entry for the main archive is used with another suite.
+Both of apt's formats are read, deb822 (.sources) and one-line (.list); see sources.list(5).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from lab.errors import MachineError, UsageError
 
 _OPTIONS = {"signed-by": "Signed-By", "arch": "Architectures"}
-"""What is taken over from an entry's options. Not trusted or allow-insecure: signatures are checked."""
+"""The options of an entry that are kept. `trusted` and `allow-insecure` are not: signatures are always
+checked."""
 
 _SUITE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _MOVING = ("stable", "oldstable", "testing", "unstable", "sid")
@@ -23,8 +24,8 @@ _INSTEAD = "use the path of an emulator in the playbook: emulator: /path/to/qemu
 
 @dataclass(frozen=True)
 class SourceEntry:
-    """A place of binary packages. signed_by, architectures: as apt wants them, "" for apt's defaults;
-    signed_by may be a whole key, several lines of it."""
+    """A source of binary packages. signed_by, architectures: in apt's syntax, "" for apt's defaults.
+    signed_by may be a whole key of several lines."""
 
     uris: tuple[str, ...]
     suites: tuple[str, ...]
@@ -33,7 +34,7 @@ class SourceEntry:
     architectures: str = ""
 
     def stanza(self, suite: str) -> str:
-        """This place with another suite, main only, as a .sources file has it."""
+        """This source with another suite, component main only, as a stanza of a .sources file."""
         lines = ["Types: deb", f"URIs: {' '.join(self.uris)}", f"Suites: {suite}", "Components: main"]
         if self.signed_by:
             lines.append(f"Signed-By: {self.signed_by}")
@@ -44,15 +45,15 @@ class SourceEntry:
 
 @dataclass(frozen=True)
 class Archive:
-    """The distribution's archive as this machine reaches it. codename: of the running release."""
+    """The distribution's archive as this machine reaches it. codename: the running release's."""
 
     codename: str
     main: SourceEntry
     entries: tuple[SourceEntry, ...]
 
     def suite(self, name: str) -> str:
-        """The suite that a name means: "backports" is the running release's. UsageError when it cannot
-        be a suite's name."""
+        """The suite that a name means: "backports" means the running release's backports. UsageError when the
+        name cannot be a suite's."""
         if not _SUITE.fullmatch(name):
             raise UsageError(
                 f"{name!r} cannot be the name of a suite", hint=f"backports, or a suite: {self.codename}, …"
@@ -60,17 +61,17 @@ class Archive:
         return f"{self.codename}-backports" if name == "backports" else name
 
     def stanza(self, suite: str) -> str:
-        """The source for a suite: the machine's own entry where it has one, else the main one's."""
+        """The stanza for a suite, from the machine's entry for that suite or else from its main entry."""
         own = next((one for one in self.entries if suite in one.suites), self.main)
         return own.stanza(suite)
 
     def base(self, suite: str) -> str:
-        """The suite that another one only adds to, itself where it is complete."""
+        """The suite on which an incomplete suite (such as backports) builds; a complete suite itself."""
         return suite.partition("-")[0]
 
 
 def read_archive(etc_apt: Path = Path("/etc/apt"), os_release: Path = Path("/etc/os-release")) -> Archive:
-    """The archive of this machine. MachineError when it is no Debian, or apt has no entry for its release."""
+    """This machine's archive. MachineError when it is not Debian, or apt has no entry for its release."""
     release = _fields(os_release)
     if release.get("ID") != "debian":
         name = release.get("PRETTY_NAME") or release.get("ID") or "this system"
@@ -93,7 +94,7 @@ def read_archive(etc_apt: Path = Path("/etc/apt"), os_release: Path = Path("/etc
 
 
 def _likelihood(entry: SourceEntry, codename: str, entries: tuple[SourceEntry, ...]) -> int:
-    """How much an entry looks like the distribution's: others too offer a suite of its name, with a main."""
+    """How likely an entry is the distribution's own: other archives may have the same suite and component."""
     updated = {uri for one in entries if f"{codename}-updates" in one.suites for uri in one.uris}
     return (
         2 * bool(updated.intersection(entry.uris))
@@ -103,8 +104,8 @@ def _likelihood(entry: SourceEntry, codename: str, entries: tuple[SourceEntry, .
 
 
 def read_entries(etc_apt: Path) -> Iterator[SourceEntry]:
-    """All enabled entries for binary packages that lie on a server, in apt's order of files. An unreadable
-    file is passed over, as are lines that apt would refuse: apt says so by itself when it is used."""
+    """All enabled entries for binary packages on a server, in apt's order of files. Unreadable files and
+    lines that apt would refuse are left out; apt itself reports them when it is used."""
     parts = sorted((etc_apt / "sources.list.d").glob("*"))
     for path in [etc_apt / "sources.list", *parts]:
         try:
@@ -164,14 +165,14 @@ def _one_line(text: str) -> Iterator[SourceEntry]:
 def _entry(
     types: list[str], uris: list[str], suites: list[str], components: list[str], options: Mapping[str, str]
 ) -> Iterator[SourceEntry]:
-    """The entry, unless it is for sources only, without components (a flat one), or on a disc."""
+    """Yield the entry, unless it is for source packages only, without components (flat), or on a disc."""
     reached = tuple(uri for uri in uris if not uri.startswith("cdrom:"))
     if "deb" in types and reached and components:
         yield SourceEntry(reached, tuple(suites), tuple(components), **options)
 
 
 def _fields(os_release: Path) -> dict[str, str]:
-    """os-release(5): KEY=value lines, the value perhaps quoted."""
+    """The fields of os-release(5): lines of KEY=value, with or without quotes."""
     try:
         text = os_release.read_text(encoding="utf-8", errors="replace")
     except OSError:

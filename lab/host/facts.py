@@ -1,5 +1,5 @@
-"""What the host is and how busy it is, for the record: load, steal and frequency policy decide how far the
-noise of a measurement can be trusted."""
+"""The host's hardware, kernel and load, for the record. Load, steal time and frequency governor affect the
+noise of a measurement."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 @dataclass(frozen=True)
 class HostFacts:
-    """One look at the host.
+    """The host's facts at one time.
 
-    load: run queue length averaged over one minute. steal_s: CPU time since boot, all CPUs, that another
-    hypervisor above this host took away; a run reports the difference of two looks.
-    governor: cpufreq's policy of CPU 0, "none" where the kernel has no say in it.
+    load: the load average over one minute (getloadavg(3)). steal_s: seconds since boot, over all CPUs, that
+    the hypervisor below this host took away (proc(5), stat); a run reports the difference of two values.
+    governor: the cpufreq governor of CPU 0; "none" without cpufreq.
     """
 
     kernel: str
@@ -33,7 +33,7 @@ class HostFacts:
 
 
 def look() -> HostFacts:
-    """The facts now. Raises nothing: what cannot be read is "" or 0."""
+    """The facts now. Raises nothing: values that cannot be read are "" or 0."""
     memory = psutil.virtual_memory()
     return HostFacts(
         kernel=platform.release(),

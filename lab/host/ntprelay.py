@@ -1,8 +1,8 @@
-"""A relay before an NTP server that spoils its answers for a while, on purpose: none comes, they come late,
-or they say that the server is not synchronised.
+"""A relay in front of an NTP server that injects a fault for a while: answers are dropped, delayed, or say
+that the server is not synchronised.
 
-Packets pass as they are at other times. An answer is told by the timestamp that it returns (RFC 5905, figure
-8: its origin is the query's transmit timestamp), so clients may change their ports as they like.
+At other times packets pass unchanged. An answer is matched to its query by its origin timestamp, which is the
+query's transmit timestamp (RFC 5905, figure 8), so clients may change their ports.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lab.ports import Clock
 from lab.threads import Worker
 
 MOST_WAITING = 1024
-"""Queries whose answer is awaited; the oldest is forgotten."""
+"""The most queries that wait for an answer; beyond it the oldest is dropped."""
 
 _LARGEST = 2048
 _ORIGIN, _TRANSMIT = slice(24, 32), slice(40, 48)
@@ -36,8 +36,8 @@ STOP_S = 5.0
 class NtpRelay:
     """A context manager: inside the `with` block it answers on `address`:`port` as the server does.
 
-    server: address and port of the real one. fault: what is wrong between begin() and the time that end_in()
-    names. spoilt: how many answers it has kept back, delayed or changed.
+    server: address and port of the real server. fault: the fault between begin() and the time that end_in()
+    sets. spoilt: the number of answers dropped, delayed or changed.
     """
 
     def __init__(self, server: tuple[str, int], fault: TimeFault, clock: Clock) -> None:
@@ -51,7 +51,7 @@ class NtpRelay:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> NtpRelay:
-        """MachineError when there is no port to be had."""
+        """Start the relay. MachineError when no port is available."""
         self._door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._wake, self._waker = os.pipe()
@@ -80,11 +80,11 @@ class NtpRelay:
         self._close()
 
     def begin(self) -> None:
-        """The fault begins, and lasts until end_in() says."""
+        """Begin the fault. It lasts until the time that end_in() sets."""
         self._until_raw_ns = None
 
     def end_in(self, ns: int) -> None:
-        """The fault ends so long from now."""
+        """End the fault `ns` nanoseconds from now."""
         self._until_raw_ns = self._clock.now().raw_ns + ns
 
     @property
@@ -125,7 +125,7 @@ class NtpRelay:
     def _answered(self) -> None:
         try:
             packet = self._upstream.recv(_LARGEST)
-        except (BlockingIOError, ConnectionError):  # refused: the server is gone
+        except (BlockingIOError, ConnectionError):  # the server is gone
             return
         client = self._waiting.pop(packet[_ORIGIN], None)
         if client is None or len(packet) < _HEAD:

@@ -1,4 +1,4 @@
-"""One SNTP exchange (RFC 4330), enough to know that a server answers and what time it serves."""
+"""One SNTP exchange (RFC 4330): whether a server answers, and the time that it serves."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _CLIENT = 4 << 3 | 3
 _MODE_SERVER = 4
 _LEAP_UNKNOWN = 3
 _TO_UNIX_S = 2_208_988_800
-"""Seconds from the NTP era 0 (1900) to the Unix epoch: RFC 5905, figure 4."""
+"""Seconds from the start of NTP era 0 (1900) to the Unix epoch: RFC 5905, figure 4."""
 
 
 @dataclass(frozen=True)
 class SntpAnswer:
-    """What the server said. offset: its clock minus our CLOCK_REALTIME."""
+    """A server's answer. offset: bounds of the server's clock minus this host's CLOCK_REALTIME, in ns."""
 
     stratum: int
     offset: Interval
 
 
 def query(address: str, port: int, clock: Clock, timeout_s: float) -> SntpAnswer:
-    """Ask once. OSError (TimeoutError) when nothing answers, ValueError when what answers is no
-    synchronised NTP server, or not an answer to us."""
+    """Query the server once. OSError (TimeoutError) when no answer comes, ValueError when the answer is not
+    from a synchronised NTP server, or not to this query."""
     cookie = secrets.token_bytes(8)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         link.settimeout(timeout_s)

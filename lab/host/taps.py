@@ -1,8 +1,8 @@
-"""Taps: the ends of guests' network cards, as ports of a bridge that is there already.
+"""Tap devices: the host's ends of guests' network cards, attached to an existing bridge.
 
-A tap is persistent, so that a guest's connections outlive the QEMU process that has it open. Which taps are
-ours is told by their alias (`freezelab:DIGEST-OF-HOME:WHAT`), never by their name alone: with it, what a
-killed run left behind is found and removed, and nothing else ever is.
+A tap is persistent, so that a guest's connections outlive its QEMU process. The lab's taps are marked by
+their alias (`freezelab:DIGEST-OF-HOME:WHAT`), never by their name alone. By the alias, the taps of a killed
+run are found and removed, and no others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _IP_S = 10.0
 
 @dataclass(frozen=True)
 class Tap:
-    """One tap. name: the interface. what: whose it is, as given to `make`."""
+    """One tap. name: the interface's name. what: its owner, as given to `make`."""
 
     name: str
     what: str
@@ -39,11 +39,11 @@ class Tap:
     @staticmethod
     @contextmanager
     def make(bridge: str, what: str, home: Path, *, owner: int | None = None) -> Iterator[Tap]:
-        """A tap for `what` on `bridge`, up, for as long as the context lasts. QEMU opens it by its name.
+        """A context with a tap on `bridge` that is up. QEMU opens it by its name.
 
-        what: the run, the guest, and which of its taps. home: the lab's state folder. owner: the user who
-        may open it, besides root.
-        MachineError when this process may not make one, or there is no such bridge, no ip(8) or no tun.
+        what: the run, the guest, and which of its taps. home: the lab's state folder. owner: the id of a user
+        who may open it besides root.
+        MachineError when this process may not create taps, or without such a bridge, ip(8) or /dev/net/tun.
         """
         tap = Tap(tap_name(home, what), what)
         check(bridge)
@@ -52,7 +52,7 @@ class Tap:
         if not made.ok:
             raise _refused(made, f"the tap for {what} cannot be created")
         try:
-            # The alias first: from here on `remove_all` knows it. No addresses of its own: it is a port.
+            # The alias is set first, so that `remove_all` finds the tap. A bridge port has no address.
             _do("link", "set", "dev", tap.name, "alias", f"{_mark(home)}{what}")
             _do("link", "set", "dev", tap.name, "addrgenmode", "none")
             _do("link", "set", "dev", tap.name, "master", bridge)
@@ -63,13 +63,13 @@ class Tap:
 
 
 def tap_name(home: Path, what: str) -> str:
-    """The interface's name: at most 15 characters, another one for each home and each `what`."""
+    """The interface's name: at most 15 characters, different for each home and each `what`."""
     digest = hashlib.sha256(f"{home.absolute()}\n{what}".encode()).hexdigest()
     return PREFIX + digest[: NAME_MAX - len(PREFIX)]
 
 
 def leftovers(home: Path) -> list[Tap]:
-    """The taps of this home that are there now. Empty where there is no ip(8), or none could be made."""
+    """The existing taps of this home. [] without ip(8)."""
     try:
         links = _links()
     except MachineError:
@@ -80,8 +80,8 @@ def leftovers(home: Path) -> list[Tap]:
 
 
 def remove_all(home: Path, but: Collection[str] = ()) -> list[Tap]:
-    """Remove the taps of this home, but those of these runs; those that were. MachineError when one cannot
-    be."""
+    """Remove the taps of this home, except those of the runs in `but`. Returns the removed taps. MachineError
+    when one cannot be removed."""
     gone = [tap for tap in leftovers(home) if tap.what.partition(" ")[0] not in but]
     for tap in gone:
         _remove(tap)
@@ -102,13 +102,13 @@ def _links(*which: str) -> list[dict[str, Any]]:
     finished = _ip("-details", "-json", "link", "show", *which)
     if not finished.ok:
         raise MachineError(finished.last_line or finished.why, where=shlex.join(finished.argv))
-    # An empty object stands for each link that was filtered out.
+    # ip prints an empty object for each link that it filters out.
     links: list[dict[str, Any]] = [link for link in json.loads(finished.stdout or "[]") if link]
     return links
 
 
 def check(bridge: str) -> None:
-    """MachineError when no tap can be made here, or there is no such bridge to put it on."""
+    """MachineError when this process cannot create taps, or there is no such bridge."""
     try:
         find("ip")
     except MachineError as error:

@@ -1,6 +1,6 @@
-"""Host patches: what is done to the host while the guests are frozen, or while they run on.
+"""Host patches: changes to the host while the guests are frozen, or while they run on.
 
-`make` gives the patch that a plan asks for. base.py has what they share, and one module each the rest.
+`make` creates the patch of a plan. base.py has the common parts; each kind of patch has its own module.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NO_TOOLS = Tools()
 
 
 def make(spec: plan.Patch, clock: Clock, tools: Tools = _NO_TOOLS) -> HostPatch:
-    """The patch that a plan asks for. It looks at nothing of the host before its check()."""
+    """The patch of a plan. It does not read anything from the host before its check()."""
     match spec:
         case plan.HoldPatch():
             return Hold(spec, clock)

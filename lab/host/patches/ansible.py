@@ -1,9 +1,9 @@
-"""ansible: a playbook of Ansible's against this machine, or the hosts of an inventory.
+"""ansible: an Ansible playbook against this machine, or against the hosts of an inventory.
 
-It runs with ansible-core as the distribution ships it, in an environment of its own: no ANSIBLE_* variable
-and no ansible.cfg of the user's or the system's counts, only an `ansible.cfg` beside the playbook. So the
-same playbook does the same thing for everybody. Collections and roles are found where they always are. A
-callback plugin of the lab's writes down each task with its times.
+It runs with the distribution's ansible-core in a clean environment: ANSIBLE_* variables and the user's and
+system's ansible.cfg are ignored, and only an `ansible.cfg` beside the playbook is used. So a playbook does
+the same for everybody. Collections and roles are found in their usual places. A callback plugin of the lab
+records each task with its times.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ _PROGRAM = "ansible-playbook"
 _PLUGINS = Path(__file__).parent / "ansible_callback"
 
 _SYNTAX_NS = 60 * NS_PER_S
-"""--syntax-check takes 0.6 s, a cold start on a busy machine several times that."""
+"""Time limit of --syntax-check, which takes 0.6 s, and several times that on a cold start of a busy
+machine."""
 
 _MOST_TASKS = 200
-"""Tasks that go into the record, one by one."""
+"""The most tasks that are recorded one by one."""
 
-# ansible_playbook_python is the Python that runs ansible-playbook: no search for another one, and never
-# the lab's own environment.
+# ansible_playbook_python is the Python that runs ansible-playbook, so Ansible does not search for another one
+# and never finds the lab's own environment.
 _HERE = 'localhost ansible_connection=local ansible_python_interpreter="{{ ansible_playbook_python }}"\n'
 
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
@@ -46,7 +47,7 @@ _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 @dataclass(frozen=True)
 class Task:
     """One task on one host. ended: None while it runs. status: ok, changed, skipped, failed, unreachable or
-    running. ignored: its failure does not count. CLOCK_MONOTONIC_RAW nanoseconds."""
+    running. ignored: the playbook ignores its failure. Times are CLOCK_MONOTONIC_RAW in ns."""
 
     name: str
     host: str
@@ -62,7 +63,7 @@ class Task:
 
     @property
     def outcome(self) -> str:
-        """For people: its status, or that its failure was ignored."""
+        """The task's status, or that its failure was ignored, as text."""
         return "ignored" if self.ignored and self.status in ("failed", "unreachable") else self.status
 
     @property
@@ -74,15 +75,15 @@ class Task:
 
 
 class Ansible(Stepwise):
-    """All tasks of the playbook done, none failed."""
+    """Runs an Ansible playbook. It succeeds when all tasks were done and none failed."""
 
     def __init__(self, spec: plan.AnsiblePatch, clock: Clock) -> None:
         super().__init__(spec.label, spec.impact, clock, spec.deadline_ns)
         self._spec = spec
 
     def check(self) -> None:
-        """MachineError when Ansible or a file is missing, or a playbook is none, or would end this
-        machine, under the guests and the lab."""
+        """MachineError when Ansible or a file is missing, a playbook is invalid, or one would reboot or shut
+        down this machine."""
         try:
             runner.find(_PROGRAM)
         except MachineError as error:
@@ -108,7 +109,7 @@ class Ansible(Stepwise):
                 raise MachineError(f"this would reboot the host or shut it down: {task}", where=playbook)
 
     def undo(self) -> str:
-        """Play the undo's playbook, with the patch's deadline again."""
+        """Run the undo's playbook, with the patch's time limit."""
         if not self._spec.undo:
             return ""
         work = self._work()
@@ -143,7 +144,7 @@ class Ansible(Stepwise):
             raise MachineError(f"{failure(done)}{f', in task {listed(running)}' if running else ''}")
         bad = [task for task in tasks if task.bad]
         if not done.ok:
-            # The last one: an earlier failure may have been rescued by the playbook itself.
+            # The last failure counts: the playbook may have rescued earlier ones.
             raise MachineError(bad[-1].why if bad else f"{done.why}: {_complaint(done)}")
         if not any(task.ended is not None for task in tasks):
             raise MachineError(
@@ -151,7 +152,7 @@ class Ansible(Stepwise):
             )
 
     def _how(self, playbook: str, folder: Path) -> tuple[list[str], dict[str, str]]:
-        """Command line and environment; what they need is written into `folder`."""
+        """The command line and environment. Writes the files that they need into `folder`."""
         inventory = self._spec.inventory
         if not inventory:
             inventory = str(folder / "inventory")
@@ -169,17 +170,17 @@ class Ansible(Stepwise):
             "ANSIBLE_CONFIG": str(config),
             "ANSIBLE_CALLBACK_PLUGINS": str(_PLUGINS),
             "ANSIBLE_LOCAL_TEMP": str(folder),
-            "TMPDIR": str(folder),  # a module that is killed leaves its own folder there
+            "TMPDIR": str(folder),  # a killed module leaves its folder there
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_RETRY_FILES_ENABLED": "0",
             "LC_ALL": "C.UTF-8",  # Ansible refuses to start in a locale that is not UTF-8
-            "PYTHONDONTWRITEBYTECODE": "1",  # or the plugin's folder, a part of the clone, gets a __pycache__
+            "PYTHONDONTWRITEBYTECODE": "1",  # no __pycache__ in the plugin's folder
         }
         return [_PROGRAM, "--inventory", inventory, playbook], env
 
 
 def read_tasks(path: Path) -> list[Task]:
-    """What the plugin wrote, in the order in which the tasks began; no file is no tasks. A line that was cut
+    """The tasks that the plugin recorded, in order of their start; [] without a file. A line that was cut off
     when Ansible was killed is left out."""
     tasks: dict[tuple[str, str, int], Task] = {}
     with contextlib.suppress(FileNotFoundError):
@@ -208,7 +209,7 @@ def _record(work: Work, tasks: list[Task]) -> None:
 
 
 def _complaint(done: runner.Finished) -> str:
-    """What Ansible says is wrong: its line that begins with ERROR, or its last words."""
+    """Ansible's error message: its line that begins with ERROR, or the last line of its output."""
     if done.overran:
         return done.why
     lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines()]
@@ -221,6 +222,7 @@ def _complaint(done: runner.Finished) -> str:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """Private, and removed with what Ansible leaves in it."""
+    """A context with a private temporary folder, which is removed with all files that Ansible leaves in
+    it."""
     with tempfile.TemporaryDirectory(prefix="freezelab-ansible-", ignore_cleanup_errors=True) as name:
         yield Path(name)

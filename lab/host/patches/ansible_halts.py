@@ -1,7 +1,7 @@
-"""Which Ansible tasks end the machine that they are done to.
+"""Which Ansible tasks reboot or shut down the machine on which they run.
 
-The callback plugin reads this file in by its path and in ansible-playbook's Python (3.9 or newer): it knows
-nothing of the lab.
+The callback plugin loads this file by its path in ansible-playbook's Python (3.9 or newer), so it imports
+nothing from the lab.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _COMMAND = re.compile(
 
 
 def halts(action: str, arguments: Any) -> str:
-    """What a task does that ends its machine, or "". action: the module, with or without its collection.
-    arguments: as a mapping, or as the text that is written behind the module."""
+    """How a task reboots or shuts down its machine, or "" when it does not. action: the module, with or
+    without its collection. arguments: a mapping, or the text after the module's name."""
     name = action.rsplit(".", 1)[-1]
     if name in _MODULES:
         return name

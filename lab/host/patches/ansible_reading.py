@@ -1,7 +1,7 @@
-"""A look into an Ansible playbook before it is played: tasks that would end this machine.
+"""Checks an Ansible playbook before it runs for tasks that would reboot or shut down this machine.
 
-Only what is written in the file itself is read; tasks of roles and included files are stopped by the callback
-plugin, right before they are done.
+Only the file itself is read. The callback plugin stops such tasks of roles and included files right before
+they run.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _KEYWORDS = ("action", "local_action")
 
 
 class _Loader(yaml.SafeLoader):
-    """Values with a tag of Ansible's (!vault, !unsafe) are None here."""
+    """A YAML loader that reads values with Ansible's tags (!vault, !unsafe) as None."""
 
 
 _Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
 
 
 def ending_this_machine(playbook: Path, *, everywhere: bool) -> str:
-    """The first task that would reboot this machine or shut it down, "task NAME: reboot", or "". everywhere:
-    all plays are played here; else those whose hosts or connection say so. What is no playbook has no such
-    task: Ansible itself says what is wrong with it."""
+    """The first task that would reboot or shut down this machine, as "task NAME: reboot", or "". everywhere:
+    all plays run on this machine; otherwise only those whose hosts or connection say so. An invalid playbook
+    has no such task; Ansible itself reports what is wrong with it."""
     try:
         plays = yaml.load(playbook.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader
     except (OSError, ValueError, yaml.YAMLError):
@@ -52,7 +52,7 @@ def _tasks(section: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _actions(task: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Everything in a task that may be its module, with its arguments."""
+    """Every key of a task that may be its module, with its arguments."""
     given_beside = task.get("args")
     more = given_beside if isinstance(given_beside, dict) else {}
     for key, value in task.items():

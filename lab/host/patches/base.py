@@ -1,7 +1,7 @@
-"""What host patches have in common: their deadline, their steps timed, and one line when they fail.
+"""The common parts of host patches: the deadline, timed steps, and one-line errors.
 
-A patch's deadline is a promise to the guests: `apply` comes back by it whatever the patch does. What cannot
-be killed (a write that hangs in the kernel, a call into a library) runs in a thread that is left behind.
+A patch's deadline is a promise to the guests: `apply` always returns by it. Work that cannot be killed (a
+write that hangs in the kernel, a library call) runs in a thread, which is abandoned at the deadline.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from lab.ports import Clock, PatchResult, Successor
 from lab.process import runner
 
 MARGIN_NS = 2 * NS_PER_MS
-"""Kept before a deadline, so that waking up late on a busy host is still in time."""
+"""A reserve before each deadline, so that a late wake-up on a busy host is still in time."""
 
 TAIL = 2000
-"""Characters of a program's output that go into the record."""
+"""How many characters of a program's output are recorded, from its end."""
 
 _POLL_NS = 2 * NS_PER_MS
 
 _HANDOVER_NS = 10 * NS_PER_MS
-"""What a thread has less than the one that waits for it, so that the reason comes from who knows it."""
+"""How much earlier a thread's deadline is than its waiter's, so that the thread itself reports the reason."""
 
 T = TypeVar("T")
 
@@ -49,14 +49,13 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Tools:
-    """What only the command line can give to a patch.
+    """What a patch needs from the rest of the lab.
 
     guest_emulator: guest -> the version of the emulator that runs it now, "QEMU 7.2.22 (Debian …)".
-    emulator: a path, or the name of a fetched emulator -> its path. MachineError.
-    uri: of the libvirt connection. reconnect: opens it again, after its daemon was restarted.
-    accelerator: "kvm" or "tcg". accelerator_reason: why that one.
-    emulator_pids: processes that hold KVM now and will be gone when a patch that releases the hypervisor
-        is applied.
+    emulator: a path, or the name of a fetched emulator -> its path. Raises MachineError.
+    uri: the libvirt connection's. reconnect: reopens the connection after its daemon was restarted.
+    accelerator: "kvm" or "tcg". accelerator_reason: why it was chosen.
+    emulator_pids: processes that use KVM now, but are gone when a patch that needs KVM unused is applied.
     """
 
     guest_emulator: Callable[[str], str] = _no_guest_emulator
@@ -70,7 +69,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Roots:
-    """Where the kernel shows itself; other folders in tests."""
+    """The folders of the kernel's file systems; tests use others."""
 
     sys: Path = Path("/sys")
     proc: Path = Path("/proc")
@@ -78,7 +77,7 @@ class Roots:
 
 
 class Base:
-    """What most patches have in common: nothing to check, no version, no way back."""
+    """The defaults of most patches: nothing to check, no version, no undo."""
 
     successor = Successor()
 
@@ -86,7 +85,7 @@ class Base:
         self.label, self.impact = label, impact
 
     def check(self) -> None:
-        """Nothing can be missing."""
+        """Check nothing."""
 
     def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
         return ""
@@ -100,7 +99,7 @@ class Base:
 
 @dataclass
 class Work:
-    """A piece of work that has to be over by CLOCK_MONOTONIC_RAW `end_raw_ns`; what it has done so far."""
+    """Work with a deadline, CLOCK_MONOTONIC_RAW `end_raw_ns`, and a record of its steps and facts so far."""
 
     clock: Clock
     end_raw_ns: int
@@ -113,7 +112,7 @@ class Work:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a part, also one that fails."""
+        """Time a step, even one that fails."""
         began = self.clock.now().raw_ns
         try:
             yield
@@ -121,7 +120,8 @@ class Work:
             self.steps.append(Step(name, began, self.clock.now().raw_ns))
 
     def wait(self, ready: Callable[[], T | None], what: str, until_raw_ns: int | None = None) -> T:
-        """Ask until there is an answer other than None or False. MachineError `what` at the end."""
+        """Call `ready` until it returns something other than None or False. MachineError `what` at the
+        deadline."""
         until = self.end_raw_ns if until_raw_ns is None else min(until_raw_ns, self.end_raw_ns)
         while True:
             if answer := ready():
@@ -134,7 +134,7 @@ class Work:
     def run(
         self, *argv: str, env: Mapping[str, str] | None = None, check: bool = True, tree: bool = False
     ) -> runner.Finished:
-        """Run a program with the time that is left. MachineError when it cannot be run, and, with `check`,
+        """Run a program until the deadline at most. MachineError when it cannot be run and, with `check`,
         when it fails or overruns. tree: see runner.execute."""
         left = self.left_ns
         grace = min(runner.GRACE_NS, left // 2)
@@ -154,14 +154,14 @@ class Work:
         return done
 
     def aside(self, act: Callable[[], T], what: str, *, whole: bool = False) -> T:
-        """Do what may hang in a thread; at the end it is left behind. MachineError `what` then; what it
-        raises passes through.
+        """Call `act`, which may hang, in a thread. At the deadline the thread is abandoned and MachineError
+        `what` is raised. Exceptions of `act` pass through.
 
-        whole: it must not be left half done. Interrupted, which reaches the main thread only, passes on
-        when the thread is done, or at the end."""
+        whole: `act` must not be left half done: Interrupted, which only the main thread receives, passes
+        through when the thread has ended, or at the deadline."""
         answer: list[T] = []
         raised: list[BaseException] = []
-        over = threading.Event()  # not join(): once interrupted, it believes that the thread has ended
+        over = threading.Event()  # not join(): after an interrupt it takes the thread for ended
 
         def body() -> None:
             try:
@@ -188,8 +188,9 @@ class Work:
 class Stepwise(Base):
     """A patch of several steps. `_do` raises MachineError when it fails.
 
-    own_ns: its own deadline, from the start of apply or undo.
-    whole: a host that is left in the middle of it is worse than a late interrupt.
+    own_ns: the patch's own time limit, from the start of apply or undo.
+    whole: whether an interrupt waits for the patch, because a half-patched host is worse than a late
+    interrupt.
     """
 
     whole = False
@@ -199,7 +200,7 @@ class Stepwise(Base):
         self._clock, self._own_ns = clock, own_ns
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
-        """Do it, in its own deadline and before `deadline_raw_ns`."""
+        """Apply the patch within its own time limit and before CLOCK_MONOTONIC_RAW `deadline_raw_ns`."""
         now = self._clock.now().raw_ns
         work = Work(self._clock, min(now + self._own_ns, deadline_raw_ns - MARGIN_NS))
         if work.left_ns <= 0:
@@ -213,7 +214,7 @@ class Stepwise(Base):
             raise
         except FreezelabError as error:
             return PatchResult(False, one_line(error), work.facts, tuple(work.steps))
-        except OSError as error:  # of the kernel's own files, which come and go with what they tell of
+        except OSError as error:  # from the kernel's files, which appear and vanish with what they describe
             why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             return PatchResult(False, why, work.facts, tuple(work.steps))
         return PatchResult(True, "", work.facts, tuple(work.steps))
@@ -226,24 +227,24 @@ class Stepwise(Base):
         raise NotImplementedError
 
     def _work(self) -> Work:
-        """For what is not done under frozen guests: its own deadline from now."""
+        """Work outside a freeze, with the patch's own time limit from now."""
         return Work(self._clock, self._clock.now().raw_ns + self._own_ns)
 
 
 def failure(done: runner.Finished) -> str:
-    """How a program went wrong, with its last words; "" when it did not."""
+    """How a program failed, with the last line of its output; "" when it did not."""
     last_line = f": {done.last_line}" if not done.ok and not done.overran and done.last_line else ""
     return f"{done.why}{last_line}"
 
 
 def one_line(error: FreezelabError) -> str:
-    """For a result, which has no place for hints."""
+    """An error in one line, without its hint."""
     text = f"{error.where}: {error.what}" if error.where else error.what
     return " ".join(text.split())
 
 
 def read(path: Path) -> str:
-    """A small file of the kernel's, stripped; "" when it cannot be read."""
+    """The stripped text of a small file in /proc or /sys; "" when it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -251,25 +252,25 @@ def read(path: Path) -> str:
 
 
 def started(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot (proc(5), stat, field 22); with its number it is
-    known from all others. None when it is gone, or only waits to be reaped."""
-    # The name in brackets may hold anything, so the fields are counted from its end: state is the first.
+    """When a process was started, in clock ticks since boot (proc(5), stat, field 22). Together with the pid
+    it identifies the process. None when the process is gone, or a zombie."""
+    # The name in brackets may contain anything, so fields are counted after it; the first one is the state.
     fields = read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else None
 
 
 def need_root(to: str) -> None:
-    """MachineError when we are not root."""
+    """MachineError when this process does not run as root."""
     if os.geteuid() != 0:
         raise MachineError(f"only root can {to}", hint="run freezelab as root")
 
 
 def seconds(ns: int) -> str:
-    """A duration as people read it, to 10 ms."""
+    """A duration as text, to 10 ms."""
     return format_duration(round(ns, -7))
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """A few of them, and how many more."""
+    """The first `most` names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,8 +1,9 @@
-"""restart-libvirt: the daemon behind a libvirt connection ended and started again.
+"""restart-libvirt: restarts the daemon behind a libvirt connection.
 
-Which process that is, is asked of the kernel: the one that listens on the socket that libvirt's client would
-use for this URI. Under systemd its unit is restarted; else it is ended, and started with the same arguments,
-environment, folder and outputs. Guests live on: their QEMUs are no children of it.
+The daemon is the process that listens on the socket that libvirt's client would use for the connection's URI.
+Under systemd its unit is restarted. Otherwise the process is ended, and started again with the same
+arguments, environment, folder and outputs. Guests run on, because their QEMU processes are not the daemon's
+children.
 """
 
 from __future__ import annotations
@@ -29,27 +30,29 @@ from lab.process import runner
 _NO_DAEMON = "connect to qemu:///system or qemu:///session (--connect)"
 
 _NAMES = ("virtqemud", "libvirtd")
-"""The modular daemon first: so does libvirt's client (libvirt, "Remote support", URI parameter `mode`)."""
+"""Daemons in the order in which libvirt's client tries them (libvirt, "Remote support", URI parameter
+`mode`)."""
 
 _SOCKETS = {"virtqemud": "virtqemud-sock", "libvirtd": "libvirt-sock"}
 
 _UCRED = struct.Struct("iII")
-"""struct ucred: pid, uid, gid (unix(7), SO_PEERCRED: of who called listen)."""
+"""struct ucred: pid, uid, gid (unix(7), SO_PEERCRED: of the process that called listen(2))."""
 
 _PATIENCE_S = 5.0
 
 _LAST_NS = 500 * NS_PER_MS
-"""Before the end, the last time that systemd is asked: a program that hangs has to be killed in time."""
+"""systemd is last queried this long before the deadline, so that a hanging systemctl can be killed in
+time."""
 
 _STOP_SHARE = 0.4
-"""Of the time that is left: how long the daemon may take to end by itself. Then it is killed, which does no
-harm to guests, and leaves the rest for the start, without which they cannot be resumed."""
+"""The share of the remaining time in which the daemon may end by itself. Then it is killed, which does not
+harm guests. The rest is left for its start, without which guests cannot be resumed."""
 
 
 @dataclass(frozen=True)
 class Daemon:
-    """The process that serves. started: its start time in clock ticks since boot (proc(5), stat, 22);
-    unit: systemd's name of it, "" without one."""
+    """The process that serves a libvirt connection. started: its start time in clock ticks since boot
+    (proc(5), stat, field 22). unit: its systemd unit; "" without one."""
 
     name: str
     pid: int
@@ -62,7 +65,7 @@ class Daemon:
 
 
 class RestartLibvirt(Stepwise):
-    """Another process serves the same connection."""
+    """Restarts libvirt's daemon. It succeeds when another process serves the same connection."""
 
     whole = True
 
@@ -71,7 +74,7 @@ class RestartLibvirt(Stepwise):
         self._uri, self._tools = tools.uri, tools
 
     def check(self) -> None:
-        """MachineError when nothing serves, or it is not ours to restart."""
+        """MachineError when no daemon serves the connection, or this user may not restart it."""
         daemon = find(self._uri)
         if daemon.unit:
             runner.find("systemctl")
@@ -83,7 +86,7 @@ class RestartLibvirt(Stepwise):
             raise MachineError(f"{daemon.name} (process {daemon.pid}) belongs to another user")
 
     def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
-        """Which process serves: its number and when it was started."""
+        """The process that serves the connection: its pid and start time."""
         try:
             return str(find(self._uri))
         except MachineError:
@@ -111,8 +114,8 @@ class RestartLibvirt(Stepwise):
 
 
 def sockets(uri: str) -> list[Path]:
-    """Where libvirt's client would look for the daemon of this URI. MachineError when there is no daemon,
-    or it is not on this machine."""
+    """The sockets at which libvirt's client would look for this URI's daemon. MachineError when the URI has
+    no daemon, or it is not on this machine."""
     parts = urlsplit(uri)
     scheme, _, transport = parts.scheme.partition("+")
     if not uri:
@@ -131,7 +134,7 @@ def sockets(uri: str) -> list[Path]:
     query = parse_qs(parts.query)
     if "socket" in query:
         return [Path(query["socket"][0])]
-    # libvirt's client knows no session daemon of root's (remote_driver.c, doRemoteOpen: geteuid() > 0).
+    # For root, libvirt's client uses no session daemon (remote_driver.c, doRemoteOpen: geteuid() > 0).
     system = parts.path == "/system" or os.geteuid() == 0
     folder = Path("/run/libvirt") if system else _session_folder()
     mode = query.get("mode", ["auto"])[0]
@@ -141,7 +144,7 @@ def sockets(uri: str) -> list[Path]:
 
 def find(uri: str, patience_s: float = _PATIENCE_S) -> Daemon:
     """The daemon that serves this URI now. MachineError when there is none, or none on this machine.
-    patience_s: how long the socket, and systemd, may take to answer."""
+    patience_s: time limit for the answers of the socket and of systemd, in seconds."""
     places = sockets(uri)
     for place in places:
         pid = _listener(place, patience_s)
@@ -149,7 +152,7 @@ def find(uri: str, patience_s: float = _PATIENCE_S) -> Daemon:
             continue
         unit = _unit(pid, place)
         if unit and not (pid := _main_pid(unit, patience_s)):
-            continue  # systemd listens for it, and is about to start it
+            continue  # systemd listens on the socket, and will start the daemon
         name = read(Path(f"/proc/{pid}/comm"))
         began = started(pid)
         if began is not None:
@@ -158,7 +161,8 @@ def find(uri: str, patience_s: float = _PATIENCE_S) -> Daemon:
 
 
 def _session_folder() -> Path:
-    """GLib's g_get_user_runtime_dir, which libvirt uses: XDG_RUNTIME_DIR, else the user's cache."""
+    """libvirt's folder for session sockets (GLib, g_get_user_runtime_dir): XDG_RUNTIME_DIR, else the user's
+    cache folder."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         return Path(runtime) / "libvirt"
@@ -167,7 +171,7 @@ def _session_folder() -> Path:
 
 
 def _listener(place: Path, patience_s: float) -> int | None:
-    """The process that listens there, None when nobody does."""
+    """The pid of the process that listens on a socket; None when none does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(patience_s)
         try:
@@ -181,7 +185,7 @@ def _listener(place: Path, patience_s: float) -> int | None:
 
 
 def _unit(pid: int, place: Path) -> str:
-    """The systemd service that this process is, or for which systemd itself (1) listens."""
+    """The systemd service of this process, or the one whose socket systemd itself (pid 1) listens on."""
     if not systemd.booted():
         return ""
     if pid == 1:
@@ -201,8 +205,7 @@ def _main_pid(unit: str, patience_s: float) -> int:
 
 
 def _argv(daemon: Daemon) -> list[str]:
-    """The arguments to start it with again, the program as it was found. MachineError when they cannot be
-    read."""
+    """The daemon's command line, with the full path of its program. MachineError when it cannot be read."""
     try:
         argv = [os.fsdecode(arg) for arg in _split(daemon.pid, "cmdline")]
         program = str(Path(f"/proc/{daemon.pid}/exe").readlink())
@@ -210,7 +213,7 @@ def _argv(daemon: Daemon) -> list[str]:
         raise MachineError(f"{daemon.name} (process {daemon.pid}) cannot be read: {error}") from error
     if not argv:
         raise MachineError(f"the command line of process {daemon.pid} cannot be read")
-    # An upgrade unlinks the running binary; its path then names the new one, which is what a restart is for.
+    # An upgrade unlinks the running binary; its path then names the new one, which the restart should run.
     return [program.removesuffix(" (deleted)"), *argv[1:]]
 
 
@@ -219,8 +222,8 @@ def _split(pid: int, name: str) -> list[bytes]:
 
 
 def _by_hand(work: Work, uri: str, daemon: Daemon) -> Daemon:
-    """End it and start it again, the same way. Once it was told to end it is started again whatever else
-    goes wrong."""
+    """End the daemon and start it again in the same way. Once it has been signalled, it is started again
+    whatever fails."""
     argv = _argv(daemon)
     env = {}
     for entry in _split(daemon.pid, "environ"):
@@ -250,14 +253,14 @@ def _launch(
 
 
 def _end(work: Work, daemon: Daemon) -> None:
-    """SIGTERM, and SIGKILL when that takes too long."""
+    """End the daemon by SIGTERM, or by SIGKILL when that takes too long."""
     try:
         handle = os.pidfd_open(daemon.pid)
     except ProcessLookupError:
         return
     try:
         if started(daemon.pid) != daemon.started:
-            return  # it ended meanwhile, and the number is another process's
+            return  # it has ended, and its pid is another process's
         try:
             signal.pidfd_send_signal(handle, signal.SIGTERM)
         except ProcessLookupError:
@@ -276,15 +279,15 @@ def _end(work: Work, daemon: Daemon) -> None:
 
 
 def _answering(work: Work, uri: str, before: Daemon, service: runner.Started | None = None) -> Daemon:
-    """Wait until another process serves. A client may have started one of its own meanwhile (libvirt does so
-    for session connections): that is as good."""
+    """Wait until another process serves the connection. It may also be one that a client has started
+    meanwhile, as libvirt does for session connections."""
 
     def other() -> Daemon | None:
         with contextlib.suppress(MachineError):
             now = find(uri, max(work.left_ns - _LAST_NS, 50 * NS_PER_MS) / NS_PER_S)
             if (now.pid, now.started) != (before.pid, before.started):
                 return now
-        # With --daemon the process that was started ends well, and its child serves.
+        # With --daemon the started process exits with 0, and its child serves the connection.
         if service is not None and service.status:
             raise MachineError(f"{before.name} ended after its restart: status {service.status}")
         return None
@@ -295,7 +298,8 @@ def _answering(work: Work, uri: str, before: Daemon, service: runner.Started | N
 
 @contextlib.contextmanager
 def _outputs(pid: int) -> Iterator[tuple[int, int]]:
-    """The process's own standard outputs, opened again; /dev/null for what cannot be (a socket, say)."""
+    """The process's standard outputs, reopened; /dev/null where that is not possible (sockets, for
+    example)."""
     handles: list[int] = []
     try:
         for number in (1, 2):

@@ -1,7 +1,7 @@
-"""replace-hypervisor: the emulator under running guests exchanged for another binary.
+"""replace-hypervisor: moves running guests to another emulator binary.
 
-The exchange itself is the freeze, so there is nothing to apply; here it is known beforehand what the wanted
-binary is, and afterwards whether the guests run under it.
+The freeze itself does that, so there is nothing to apply. The patch checks the wanted binary before the
+freeze, and afterwards whether the guests run under it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from lab.host.patches.base import Base, Tools, Work, one_line
 from lab.ports import Clock, PatchResult, Successor
 
 _PATIENCE_NS = 10 * NS_PER_S
-"""A QEMU prints its version in 0.05 s, under load or from a cold disk in a second or two."""
+"""Time limit for --version. QEMU takes 0.05 s, and one or two seconds under load or from a cold disk."""
 
 _VERSION = re.compile(r"\bQEMU(?: emulator)?(?: version)? v?(\d+\.\d+(?:\.\d+)?)(?:[^\S\n]*\(([^()\n]*)\))?")
 """`--version` prints "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b5)" (QEMU, vl.c version());
-query-version has the number and the text in brackets apart."""
+query-version returns the number and the text in brackets separately."""
 
 
 class ReplaceHypervisor(Base):
-    """Guests go on under another emulator, or under the same one started anew.
+    """Moves guests to another emulator, or to a new process of the same one.
 
-    patience_ns: how long an emulator may take to print its version.
+    patience_ns: time limit for an emulator's --version.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class ReplaceHypervisor(Base):
 
     @property
     def wanted(self) -> str:
-        """The wanted binary's version, after check(); "" when it is the guests' own."""
+        """The wanted binary's version, known after check(); "" when guests keep their emulator."""
         return self._wanted
 
     def check(self) -> None:
-        """MachineError when the wanted binary is missing, is no program, or prints no version of QEMU in
-        time. Whether it takes the guests' machine is the hypervisor's to find out."""
+        """MachineError when the wanted binary is missing, is not executable, or prints no QEMU version in
+        time. Whether it supports the guests' machine type is checked by the hypervisor."""
         path = self.successor.emulator
         if not path:
             return
@@ -77,15 +77,15 @@ class ReplaceHypervisor(Base):
             raise MachineError(f"this is not QEMU: its --version prints {output!r}", where=path)
 
     def version(self, guest: str) -> str:
-        """Of the emulator that runs this guest now."""
+        """The version of the emulator that runs this guest now."""
         return self._tools.guest_emulator(guest)
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:  # noqa: ARG002 - ports.HostPatch's
-        """The freeze was the exchange."""
+        """Do nothing: the freeze has moved the guests."""
         return PatchResult(True, "", {"wanted": self._wanted} if self._wanted else {})
 
     def verify(self, before: str, after: str) -> str:
-        """The guest must run under the version that the wanted binary printed."""
+        """Compare the version that runs the guest with the version that the wanted binary printed."""
         if not self._spec.emulator:
             return ""
         if not parse(after):
@@ -97,7 +97,7 @@ class ReplaceHypervisor(Base):
 
 
 def parse(text: str) -> str:
-    """The version in what QEMU or the lab says, as "QEMU 7.2.22 (Debian …)"; "" when there is none."""
+    """The version in a text of QEMU or of the lab, as "QEMU 7.2.22 (Debian …)"; "" without one."""
     found = _VERSION.search(text)
     if found is None:
         return ""
@@ -106,7 +106,7 @@ def parse(text: str) -> str:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two say the same version. The package counts where both name it."""
+    """Whether two versions are the same. Package versions are compared when both texts have one."""
     a, b = _VERSION.search(one), _VERSION.search(other)
     if a is None or b is None or a[1] != b[1]:
         return False

@@ -1,7 +1,7 @@
-"""reload-kvm: KVM's modules out of the host's kernel and in again, with the parameters they had.
+"""reload-kvm: unloads KVM's modules and loads them again, with the same parameters.
 
-Nothing may hold KVM meanwhile: the guest is RAM and a file of device state, and a process that is started
-after the patch takes it up.
+No process may use KVM during the patch: each guest is only a RAM file and a file of device state, and runs in
+a process that is started after the patch.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ VENDORS = ("kvm_amd", "kvm_intel")
 _HANDLES = ("anon_inode:kvm-vm", "anon_inode:kvm-vcpu")
 
 _BACK_SHARE = 0.6
-"""Of the time, kept for the insertion: a host without KVM is worse than a patch that was not done."""
+"""The share of the time that is reserved for loading: a host without KVM is worse than a failed patch."""
 
 _UDEV_NS = 500 * NS_PER_MS
-"""How long udev may take to give /dev/kvm its owner and mode."""
+"""Time limit for udev to set the owner and mode of /dev/kvm."""
 
 
 class ReloadKvm(Stepwise):
-    """Another insertion of the same modules."""
+    """Reloads KVM. It succeeds when the same modules have been loaded again."""
 
     successor = Successor(cold=True)
     whole = True
@@ -44,7 +44,7 @@ class ReloadKvm(Stepwise):
         self._tools, self._roots = tools, roots or Roots()
 
     def check(self) -> None:
-        """MachineError when there is no KVM to reload, or something else uses it."""
+        """MachineError when there is no KVM module to reload, or another process uses KVM."""
         if self._tools.accelerator != "kvm":
             other = self._tools.accelerator or "another accelerator"
             why = f" ({reason})" if (reason := self._tools.accelerator_reason) else ""
@@ -70,7 +70,7 @@ class ReloadKvm(Stepwise):
             raise MachineError(f"KVM is used by {_named(others)}", hint="end these first")
 
     def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
-        """The insertion that is in force."""
+        """The identity of the loaded modules (see modules.identity)."""
         vendor = next((name for name in VENDORS if modules.state(name, self._roots)), "")
         return "; ".join(modules.identity(name, self._roots) for name in ("kvm", vendor)) if vendor else ""
 
@@ -82,7 +82,7 @@ class ReloadKvm(Stepwise):
         return f"{' and '.join(still)} was not unloaded" if still else ""
 
     def _vendor(self) -> str:
-        """kvm_amd or kvm_intel. MachineError when KVM is no module that is in."""
+        """kvm_amd or kvm_intel. MachineError when neither is loaded as a module."""
         if not modules.state("kvm", self._roots):
             raise MachineError("KVM is not in the kernel", hint="modprobe kvm_amd, or kvm_intel")
         vendor = next((name for name in VENDORS if modules.state(name, self._roots)), "")
@@ -94,7 +94,8 @@ class ReloadKvm(Stepwise):
         return vendor
 
     def _holders(self) -> list[tuple[int, str]]:
-        """Processes with a handle on KVM, and their names. As an ordinary user only one's own are seen."""
+        """The pids and names of processes that have KVM open. Other users' processes are visible to root
+        only."""
         device = str(self._roots.dev / "kvm")
         processes = [place for place in self._roots.proc.iterdir() if place.name.isdigit()]
         return sorted(
@@ -114,12 +115,12 @@ class ReloadKvm(Stepwise):
             self._wait_unused(out, vendor)
         try:
             with work.step(f"unload {vendor} and kvm"):
-                # With it go the modules that only it used: kvm, and irqbypass.
+                # This unloads the modules that only it used as well: kvm, and irqbypass.
                 out.run("modprobe", "-r", vendor)
                 if modules.state("kvm", self._roots):
                     out.run("modprobe", "-r", "kvm")
         finally:
-            # Also when only half of it went.
+            # Also when only some of the modules were unloaded.
             with work.step(f"load kvm and {vendor}"):
                 for name in ("kvm", vendor):
                     if not modules.state(name, self._roots):
@@ -135,7 +136,7 @@ class ReloadKvm(Stepwise):
                 raise MachineError(f"{name} was reloaded with other parameters: {listed(other)}")
 
     def _wait_unused(self, out: Work, vendor: str) -> None:
-        """An emulator that was killed a moment ago takes a while to let go."""
+        """Wait until KVM is unused: an emulator that was just killed takes a while to close it."""
         try:
             out.wait(lambda: read(modules.folder(vendor, self._roots) / "refcnt") == "0", "")
         except MachineError as error:
@@ -144,7 +145,7 @@ class ReloadKvm(Stepwise):
             raise MachineError(f"KVM is still used by {who}") from error
 
     def _insert(self, work: Work, name: str, values: dict[str, str]) -> None:
-        """With the parameters it had; when that fails, once more, as modprobe would at boot."""
+        """Load a module with its old parameters or, when that fails, with modprobe's defaults as at boot."""
         try:
             work.run("modprobe", name, *modules.as_arguments(values))
         except MachineError as error:
@@ -166,7 +167,7 @@ def _targets(folder: Path) -> list[str]:
 
 
 def _restore(work: Work, device: Path, owner: os.stat_result) -> None:
-    """Wait until udev has given the device its owner and mode; do so where there is no udev."""
+    """Wait until udev has set the device's owner and mode. Without udev, set them here."""
     work.wait(device.exists, f"{device} did not appear again")
 
     def right() -> bool:

@@ -1,6 +1,6 @@
-"""livepatch: a patch for the running kernel, as a module (Linux, Documentation/livepatch/livepatch.rst).
+"""livepatch: a live patch of the running kernel, a module (Linux, Documentation/livepatch/livepatch.rst).
 
-Guests run on. The patch is in force when every task has left the old functions: its `transition` is then 0.
+Guests run on. The patch is in force when every task has left the old functions; its `transition` is 0 then.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from lab.ports import Clock
 from lab.process import runner
 
 _BACK_SHARE = 0.25
-"""Of the time, kept to take a patch back that not every task takes up."""
+"""The share of the time that is reserved for disabling a patch whose transition does not complete."""
 
 
 class Livepatch(Stepwise):
-    """The module is in, enabled, and every task runs the new code."""
+    """Loads a livepatch. It succeeds when the module is enabled and every task runs the new code."""
 
     def __init__(self, spec: plan.LivepatchPatch, clock: Clock, roots: Roots | None = None) -> None:
         super().__init__(spec.label, spec.impact, clock, spec.deadline_ns)
@@ -30,7 +30,7 @@ class Livepatch(Stepwise):
 
     @property
     def name(self) -> str:
-        """The module's, as the kernel writes it."""
+        """The module's name in the kernel's spelling."""
         return Path(self._module).name.partition(".")[0].replace("-", "_")
 
     @property
@@ -38,7 +38,7 @@ class Livepatch(Stepwise):
         return self._shown / self.name
 
     def check(self) -> None:
-        """MachineError when this kernel cannot be patched live, or not by this module."""
+        """MachineError when this kernel has no livepatch support, or the module does not fit it."""
         if not self._shown.is_dir():
             raise MachineError(
                 "this kernel does not support livepatches",
@@ -73,7 +73,7 @@ class Livepatch(Stepwise):
             )
 
     def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
-        """The livepatches in force; "no livepatch"."""
+        """The names of the livepatches in force, or "no livepatch"."""
         if not self._shown.is_dir():
             return ""
         names = sorted(place.name for place in self._shown.iterdir() if _in_force(place))
@@ -85,7 +85,7 @@ class Livepatch(Stepwise):
         return f"{self.name} is not enabled; enabled: {after or 'nothing readable'}"
 
     def undo(self) -> str:
-        """Disable it, wait until no task runs its code, remove the module."""
+        """Disable the livepatch, wait until no task runs its code, and unload the module."""
         if not modules.state(self.name, self._roots):
             return ""
         work = self._work()
@@ -126,7 +126,7 @@ class Livepatch(Stepwise):
                 (self._folder / "enabled").write_text("0", encoding="ascii")
             except OSError as error:
                 raise MachineError(f"{self.name} cannot be disabled: {error.strerror}") from error
-        # The kernel takes the folder away at the end of the transition.
+        # The kernel removes the folder at the end of the transition.
         work.wait(lambda: not self._folder.is_dir(), f"{self.name}: tasks still run the new code")
         work.run("rmmod", self.name)
 

@@ -1,6 +1,6 @@
-"""microcode: the CPUs' microcode loaded late (Linux, Documentation/arch/x86/microcode.rst, "Late loading").
+"""microcode: loads CPU microcode at run time (Linux, Documentation/arch/x86/microcode.rst, "Late loading").
 
-The kernel takes it from /lib/firmware when 1 is written to a file of its own.
+The kernel loads it from /lib/firmware when 1 is written to its `reload` file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PACKAGES = "the packages intel-microcode and amd64-microcode have newer microco
 
 
 class Microcode(Stepwise):
-    """All CPUs run under newer microcode."""
+    """Loads microcode. It succeeds when all CPUs run newer microcode than before."""
 
     def __init__(self, spec: plan.MicrocodePatch, clock: Clock, roots: Roots | None = None) -> None:
         super().__init__(spec.label, spec.impact, clock, spec.deadline_ns)
@@ -26,7 +26,7 @@ class Microcode(Stepwise):
         self._file = self._roots.sys / "devices/system/cpu/microcode/reload"
 
     def check(self) -> None:
-        """MachineError when this kernel loads none late, or it is not this machine's to load."""
+        """MachineError when this kernel has no late loading, or the host is itself a guest."""
         if not self._file.exists():
             cpu = read(self._roots.proc / "cpuinfo")
             if re.search(r"^flags\s*:.*\bhypervisor\b", cpu, re.MULTILINE):
@@ -47,7 +47,7 @@ class Microcode(Stepwise):
             raise MachineError("the kernel does not report the microcode's revision", where="/proc/cpuinfo")
 
     def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
-        """The revision; "0x1, 0x2" when the CPUs do not agree."""
+        """The microcode's revision; "0x1, 0x2" when CPUs have different ones."""
         text = read(self._roots.proc / "cpuinfo")
         found = {int(word, 16) for word in re.findall(r"^microcode\s*:\s*0x([0-9a-f]+)$", text, re.MULTILINE)}
         return ", ".join(hex(revision) for revision in sorted(found))
@@ -68,16 +68,16 @@ class Microcode(Stepwise):
         work.facts["before"] = self.version("")
 
         try:
-            # Unbuffered: close() must not be what writes.
+            # Unbuffered, so that write() and not close() does the writing.
             file = self._file.open("wb", buffering=0)
         except OSError as error:
             raise MachineError(f"cannot be opened: {error.strerror}", where=str(self._file)) from error
         with file, work.step("load microcode"):
             try:
-                # All CPUs are stopped meanwhile and no signal is heard.
+                # The kernel stops all CPUs during the write, and no signal is delivered.
                 work.aside(lambda: file.write(b"1") == 1, "the kernel is still loading microcode")
             except OSError as error:
-                if error.errno == errno.ENOENT:  # request_firmware's
+                if error.errno == errno.ENOENT:  # from request_firmware
                     raise MachineError(f"no newer microcode was found: {_PACKAGES}") from error
                 raise MachineError(f"the kernel refuses: {error.strerror}", where=str(self._file)) from error
         work.facts["after"] = self.version("")

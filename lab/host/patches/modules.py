@@ -1,4 +1,4 @@
-"""The kernel's modules, as /sys shows them and kmod's programs change them."""
+"""Kernel modules: read from /sys, loaded and unloaded by kmod's programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lab.host.patches.base import Roots, read
 from lab.process import runner
 
 _PLAIN = re.compile(r"[\w.,:+-]+")
-"""What goes through modprobe and the kernel's own parser without quoting."""
+"""Parameter values that modprobe and the kernel's parser take without quoting."""
 
 _ASK_S = 5.0
 
@@ -20,8 +20,8 @@ def folder(name: str, roots: Roots) -> Path:
 
 
 def state(name: str, roots: Roots) -> str:
-    """ "live", "coming" or "going" for a module that is in (Documentation/ABI/testing/sysfs-module),
-    "built in" for a part of the kernel, "" when it is not there."""
+    """A module's state: "live", "coming" or "going" when it is loaded (Linux,
+    Documentation/ABI/testing/sysfs-module), "built in" for a part of the kernel, "" when it is not loaded."""
     place = folder(name, roots)
     if not place.is_dir():
         return ""
@@ -29,7 +29,7 @@ def state(name: str, roots: Roots) -> str:
 
 
 def parameters(name: str, roots: Roots) -> dict[str, str]:
-    """Of a module that is in: those that can be read."""
+    """The readable parameters of a loaded module."""
     place = folder(name, roots) / "parameters"
     if not place.is_dir():
         return {}
@@ -37,14 +37,14 @@ def parameters(name: str, roots: Roots) -> dict[str, str]:
 
 
 def as_arguments(values: dict[str, str]) -> list[str]:
-    """name=value for insertion. What the kernel shows in words, like kvm_intel's "not required", it does
-    not take back, and is left out."""
+    """Parameters as name=value for modprobe. Values that the kernel shows but does not accept, such as
+    kvm_intel's "not required", are left out."""
     return [f"{name}={value}" for name, value in values.items() if _PLAIN.fullmatch(value)]
 
 
 def identity(name: str, roots: Roots) -> str:
-    """Of this very insertion: the module's srcversion, and the number of its folder in sysfs, which a new
-    insertion makes anew. "" when it is not in."""
+    """Identifies one loading of a module: its srcversion, and the inode number of its folder in sysfs, which
+    is new each time the module is loaded. "" when it is not loaded."""
     place = folder(name, roots)
     try:
         number = place.stat().st_ino
@@ -54,12 +54,12 @@ def identity(name: str, roots: Roots) -> str:
 
 
 def info(module: str, field: str) -> str:
-    """What modinfo tells. MachineError when it is missing or does not know the module."""
+    """A field of modinfo(8). MachineError when modinfo is missing or does not know the module."""
     return runner.run(["modinfo", "-F", field, module], _ASK_S).stdout.strip()
 
 
 def may_change(roots: Roots) -> None:
-    """MachineError when this kernel takes no modules in or out."""
+    """MachineError when modules cannot be loaded or unloaded on this kernel."""
     if not (roots.proc / "modules").exists():
         raise MachineError("this kernel has no loadable modules (CONFIG_MODULES)")
     if read(roots.proc / "sys/kernel/modules_disabled") == "1":

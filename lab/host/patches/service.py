@@ -1,6 +1,6 @@
-"""restart-service: a service of the host's systemd restarted.
+"""restart-service: restarts a service of the host's systemd.
 
-It was restarted when another main process runs it afterwards: another number or start time, and invocation.
+The restart is proven by another main process (another pid or start time) and another invocation id.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from lab.ports import Clock
 from lab.process import runner
 
 _PATIENCE_S = 5.0
-"""systemd answers in some 10 ms."""
+"""Time limit for systemd's answer, which takes some 10 ms."""
 
 
 class RestartService(Stepwise):
-    """Another process runs the service, which is active."""
+    """Restarts a service. It succeeds when the service is active with another main process."""
 
     def __init__(self, spec: plan.RestartServicePatch, clock: Clock, tools: Tools) -> None:
         super().__init__(spec.label, spec.impact, clock, spec.deadline_ns)
@@ -29,7 +29,8 @@ class RestartService(Stepwise):
         self._tried = False
 
     def check(self) -> None:
-        """MachineError when there is no systemd, or no such service that runs and may be restarted by us."""
+        """MachineError without systemd, or when the service is not running or this user may not restart
+        it."""
         runner.find("systemctl")
         if not self._user and not systemd.booted():
             raise MachineError(
@@ -56,7 +57,7 @@ class RestartService(Stepwise):
             need_root(f"restart {self._unit}")
 
     def version(self, guest: str) -> str:  # noqa: ARG002 - ports.HostPatch's
-        """Which process runs it; "" when none does."""
+        """The service's main process and invocation; "" when it has none."""
         try:
             state = self._look()
         except MachineError:
@@ -69,7 +70,7 @@ class RestartService(Stepwise):
         return f"it still has the same main process: {after}" if before == after else ""
 
     def undo(self) -> str:
-        """Start it, should the patch have left it down. A restart itself is not taken back."""
+        """Start the service if the patch has left it stopped. A restart itself cannot be undone."""
         if not self._tried or self._look().runs:
             return ""
         work = self._work()
@@ -104,7 +105,7 @@ class RestartService(Stepwise):
         if done.overran:
             raise MachineError(f"systemd has not finished after {seconds(done.took_ns)}: {verb} {self._unit}")
         if not done.ok:
-            # Its first line says what, the last one where to read more.
+            # The first line is the error, the last one says where to read more.
             first = next(filter(None, map(str.strip, done.stderr.splitlines())), failure(done))
             raise MachineError(f"systemctl {verb}: {first[:200]}")
 
@@ -112,14 +113,14 @@ class RestartService(Stepwise):
         return runner.quote(["systemctl", *(["--user"] if self._user else []), *arguments])
 
     def _serves_libvirt(self, state: ServiceState) -> bool:
-        """Whether it is the daemon behind the lab's own connection."""
+        """Whether the service is the daemon of the lab's own libvirt connection."""
         try:
             return daemon.find(self._uri).pid == state.pid
-        except MachineError:  # there is none, or not here
+        except MachineError:  # the connection has no daemon, or not on this host
             return False
 
 
 def _inside(group: str) -> bool:
-    """Whether this process is in the cgroup, or below it."""
+    """Whether this process is in this cgroup or in one below it."""
     ours = [line.split(":", 2)[2] for line in read(Path("/proc/self/cgroup")).splitlines()]
     return bool(group.strip("/")) and any(path == group or path.startswith(f"{group}/") for path in ours)

@@ -1,4 +1,4 @@
-"""hold and command: nothing, and anything."""
+"""hold, which changes nothing, and command, which runs a program of the user's."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lab.process import runner
 
 
 class Hold(Base):
-    """Wait for a given time and change nothing."""
+    """Waits for a given time and changes nothing."""
 
     def __init__(self, spec: plan.HoldPatch, clock: Clock) -> None:
         super().__init__(spec.label, spec.impact)
         self._spec, self._clock = spec, clock
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
-        """Hold for the patch's length, or until just before the deadline: that is not ok."""
+        """Wait for the patch's length, or until just before the deadline, which is not ok."""
         began = self._clock.now().raw_ns
         wanted = began + self._spec.duration_ns
         last = deadline_raw_ns - MARGIN_NS
@@ -34,21 +34,22 @@ class Hold(Base):
 
 
 class Command(Base):
-    """Run a program: argv, no shell. What it leaves running in its process group is killed too; at its
-    deadline all that it has started, daemons as well."""
+    """Runs a program from an argv list, without a shell. Its process group is killed when it ends; at its
+    deadline everything that it has started is killed, daemons as well."""
 
     def __init__(self, spec: plan.CommandPatch, clock: Clock) -> None:
         super().__init__(spec.label, spec.impact)
         self._spec, self._clock = spec, clock
 
     def check(self) -> None:
-        """MachineError when a program, the undo's too, is missing or not executable."""
+        """MachineError when the program or the undo's program is missing or not executable."""
         runner.find(self._spec.argv[0])
         if self._spec.undo:
             runner.find(self._spec.undo[0])
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
-        """Run it; killed at its own deadline or, with time to die, before `deadline_raw_ns`."""
+        """Run the program. It is killed at its own time limit, or early enough before CLOCK_MONOTONIC_RAW
+        `deadline_raw_ns`."""
         began = self._clock.now().raw_ns
         left = deadline_raw_ns - MARGIN_NS - began
         grace = min(runner.GRACE_NS, left // 2)
@@ -73,7 +74,7 @@ class Command(Base):
         return PatchResult(done.ok, failure(done), facts)
 
     def undo(self) -> str:
-        """Run the undo's program, with the patch's deadline again."""
+        """Run the undo's program, with the patch's time limit."""
         if not self._spec.undo:
             return ""
         try:

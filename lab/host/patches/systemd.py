@@ -1,4 +1,4 @@
-"""What systemd says of a service, asked through systemctl(1).
+"""The state of a systemd service, read with systemctl(1).
 
 Properties of units: org.freedesktop.systemd1(5).
 """
@@ -19,12 +19,13 @@ _PROPERTIES = (
 
 @dataclass(frozen=True)
 class ServiceState:
-    """A service as systemd has it at one moment.
+    """A service's state at one time.
 
     loaded: "loaded", "not-found", "masked", … active: "active", "inactive", "failed", "activating", …
-    sub: the same in more detail. pid: its main process, 0 without one. began: that process's start in clock
-    ticks since boot, None when it is gone. invocation: another one for each start (systemd.exec(5)).
-    group: its cgroup, "" when it does not run. by_hand: it may be started and stopped by hand.
+    sub: the active state in more detail. pid: the main process; 0 without one. began: the main process's
+    start in clock ticks since boot; None when it is gone. invocation: an id that is new for each start
+    (systemd.exec(5)). group: the service's cgroup; "" when it does not run. by_hand: its unit allows manual
+    starts and stops.
     """
 
     unit: str
@@ -39,12 +40,12 @@ class ServiceState:
 
     @property
     def runs(self) -> bool:
-        """It is active, and has a main process."""
+        """Whether the service is active and has a main process."""
         return self.active == "active" and self.began is not None
 
     @property
     def identity(self) -> tuple[int, int | None, str]:
-        """Of the main process: another process has another one, also with the same number."""
+        """Identifies the main process, even when its pid is reused."""
         return self.pid, self.began, self.invocation
 
     def __str__(self) -> str:
@@ -52,17 +53,17 @@ class ServiceState:
 
 
 def booted() -> bool:
-    """Whether systemd is this machine's init: sd_booted(3)."""
+    """Whether systemd is this machine's init (sd_booted(3))."""
     return Path("/run/systemd/system").is_dir()
 
 
 def command(verb: str, *arguments: str, user: bool = False) -> list[str]:
-    """A systemctl command line. user: for the systemd of the user who runs this."""
+    """A systemctl command line. user: for the user's systemd instance."""
     return ["systemctl", *(["--user"] if user else []), "--no-ask-password", verb, *arguments]
 
 
 def look(unit: str, patience_s: float, *, user: bool = False) -> ServiceState:
-    """The service now. MachineError when systemd does not answer."""
+    """The service's present state. MachineError when systemd does not answer within `patience_s` seconds."""
     argv = command("show", f"--property={','.join(_PROPERTIES)}", "--", unit, user=user)
     done = runner.run(argv, patience_s, check=False)
     if not done.ok:
