@@ -5,23 +5,23 @@ package imports libvirt. This module imports nothing, so that `freezelab --help`
 
 libvirt:
 - `connection`: a URI or no daemon. `embed`: the driver without a daemon.
-- `binding`: the import of libvirt. `loop`: the thread of its events. `events`: what libvirt and QEMU report.
-- `domain`: a guest's domain as a value. `domains`: started, found, ended.
-- `facts`, `accelerators`: what is here, and whether KVM works. `agent`: qemu-guest-agent. `logs`: QEMU's own.
+- `binding`: the import of libvirt. `loop`: the thread of its event loop. `events`: libvirt's and QEMU's
+events. - `domain`: a guest's domain as a value. `domains`: starts, finds and lists domains.
+- `facts`, `accelerators`: versions, and whether KVM works. `agent`: qemu-guest-agent. `logs`: QEMU's logs.
 
 Freezing:
-- `freeze/`: one module a method, from prepare to finish.
-- `context`: the connection, domains and processes that all of them work with.
-- `handover_check`, `rehearsal`: what the successor would take from the guest, checked before the freeze.
+- `freeze/`: one module for each method, from prepare to finish.
+- `context`: the connection, domains and processes that all methods use.
+- `handover_check`, `rehearsal`: check before the freeze what the guest would lose under its successor.
 - `memory_proof`: the proof that RAM is unchanged.
-- `successor`: the process that takes a guest over. `migration`: what QEMU says of a migration.
-- `process`: a QEMU process, its pidfd and CPU time. `qmp`: a monitor of the lab's own.
-- `libvirt_qmp`: the monitor through libvirt.
-- `guard`: resumes in time, inside the controller. `deadman/`: from outside, when the controller cannot.
+- `successor`: the process that takes a guest over. `migration`: the state of a QEMU migration.
+- `process`: a QEMU process, its pidfd and CPU time. `qmp`: the lab's own QMP monitor.
+- `libvirt_qmp`: QMP through libvirt.
+- `guard`: a thread of the controller that resumes guests in time. `deadman/`: a process that does so when the
+  controller cannot.
 
 Guests' states:
-- `memory`, `shm`: RAM that is a file, and folders on /dev/shm. `golden`: a state in bytes, to begin with.
-- `unreachable`: what libvirt knows of a guest that cannot answer. `domain_status`: a domain's state, without
-  libvirt.
-- `recovery`: what a killed run left.
+- `memory`, `shm`: RAM in files, and folders on /dev/shm. `golden`: saves a device state, and starts guests
+from it. - `unreachable`: why a guest cannot answer. `domain_status`: a domain's state without libvirt.
+- `recovery`: recovers the guests of a killed run.
 """

@@ -1,8 +1,8 @@
-"""KVM or TCG: found out by booting a kernel, not by looking at /dev/kvm.
+"""Chooses KVM or TCG by booting a kernel, not by the presence of /dev/kvm.
 
-A /dev/kvm that opens, creates a VM and a vCPU proves nothing: on some hosts (nested, without the CPU flags)
-an ordinary Linux guest then hangs for ever (FACTS.md). So the guest's own kernel is booted on it with a
-deadline, once; the answer is remembered for this host kernel, CPU and QEMU.
+A /dev/kvm that opens and creates a VM and a vCPU proves nothing: on some hosts (nested, without the CPU
+flags) an ordinary Linux guest then hangs for ever (FACTS.md). So the guest's own kernel is booted on KVM
+once, with a deadline. The result is stored for this host kernel, CPU and QEMU.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from lab.process import runner
 
 KVM_DEVICE = Path("/dev/kvm")
 PROOF = "Linux version"
-"""The first words a Linux kernel prints."""
+"""The first words that a Linux kernel prints."""
 
 _UNSURE_KERNEL, _SURE_QEMU = (6, 12), (10,)
-"""Linux from 6.12 on does not boot every time on the TCG of QEMU 7.2; on that of 10.0 and 11.1 it does."""
+"""Linux 6.12 and later sometimes fails to boot on the TCG of QEMU 7.2, but not on that of 10.0 and 11.1."""
 
 _BOOT_S = 30.0
-"""Longest boot to PROOF that still counts: about 1 s on KVM, 10-20 s nested in an emulated host."""
+"""Time limit for a kernel to print PROOF: it takes about 1 s on KVM, 10-20 s nested in an emulated host."""
 
 _VERSION_S = 10.0
 _MEMORY = "freezelab.accelerator/1"
 
 
 class AcceleratorRequest(StrEnum):
-    """What the user asks for."""
+    """The accelerator that the user requests."""
 
     AUTO = "auto"
     KVM = "kvm"
@@ -45,7 +45,7 @@ class AcceleratorRequest(StrEnum):
 
 @dataclass(frozen=True)
 class Choice:
-    """The accelerator to use, and why in one line."""
+    """The accelerator to use. reason: why, one line. hint: how to get KVM, if known."""
 
     accelerator: Accelerator
     reason: str
@@ -62,10 +62,10 @@ def choose(
     device: Path = KVM_DEVICE,
     boot_s: float = _BOOT_S,
 ) -> Choice:
-    """What guests will run on. MachineError when KVM is asked for and not usable, or QEMU is missing.
+    """The accelerator for guests. MachineError when KVM is requested but not usable, or QEMU is missing.
 
-    kernel: a bootable Linux image, booted only when nothing is remembered in `state`/accelerator.json.
-    boot_s: seconds that the kernel gets to print its first line.
+    kernel: a bootable Linux image; it is booted only when `state`/accelerator.json has no result for this
+    host. boot_s: time limit for the kernel's first line, in seconds.
     """
     if requested is AcceleratorRequest.TCG:
         return Choice(Accelerator.TCG, "requested")
@@ -80,8 +80,8 @@ def choose(
 
 
 def boots_unsurely(kernel: str, qemu: str) -> str:
-    """Why guests with this kernel may not boot on TCG, "" when there is nothing known against it. kernel: as
-    uname -r has it; qemu: its version, both beginning with numbers and dots."""
+    """Why guests with this kernel may not boot on TCG; "" when no reason is known. kernel: from uname -r.
+    qemu: QEMU's version. Both begin with numbers and dots."""
     linux, version = (_numbers(text) for text in (kernel, qemu))
     if not linux or not version or linux < _UNSURE_KERNEL or version >= _SURE_QEMU:
         return ""
@@ -104,7 +104,7 @@ def _emulator(given: Path | None) -> Path:
 
 
 def _without_boot(device: Path) -> Choice | None:
-    """The answer where the device alone gives it."""
+    """The choice where /dev/kvm is missing or cannot be opened; else None."""
     if not device.exists():
         return Choice(Accelerator.TCG, f"no {device}")
     if not os.access(device, os.R_OK | os.W_OK):
@@ -128,8 +128,8 @@ def _with_boot(
 
 
 def boots(emulator: Path, kernel: Path, accelerator: str, deadline_s: float) -> bool:
-    """Whether `kernel` prints its first line on this accelerator within `deadline_s` seconds. The process
-    is gone when this returns or raises. MachineError when there is nothing to boot, or QEMU cannot run."""
+    """Whether `kernel` prints its first line on this accelerator within `deadline_s` seconds. QEMU has ended
+    when this returns or raises. MachineError when there is no such kernel, or QEMU cannot be run."""
     if not kernel.is_file():
         raise MachineError("no such kernel image", where=str(kernel), hint="freezelab image build")
     argv = [
@@ -142,7 +142,7 @@ def boots(emulator: Path, kernel: Path, accelerator: str, deadline_s: float) -> 
 
 
 def _key(emulator: Path, device: Path) -> dict[str, str]:
-    """What the remembered answer depends on."""
+    """The facts of the host on which the stored result depends."""
     try:
         version = runner.run([str(emulator), "--version"], _VERSION_S).stdout
     except MachineError as error:
@@ -165,7 +165,7 @@ def _cpu_model() -> str:
 
 
 def _recall(memory: Path, key: dict[str, str]) -> bool | None:
-    """The remembered answer for exactly this key; None when there is none, or the file is damaged."""
+    """The stored result for exactly this key; None when there is none, or the file is damaged."""
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -177,7 +177,7 @@ def _recall(memory: Path, key: dict[str, str]) -> bool | None:
 
 
 def _remember(memory: Path, key: dict[str, str], booted: bool) -> None:
-    """Write the answer atomically. MachineError when the state folder cannot be written."""
+    """Store the result atomically. MachineError when the state folder cannot be written."""
     text = json.dumps({"schema": _MEMORY, "key": key, "kvm_boots": booted}, indent=2) + "\n"
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)

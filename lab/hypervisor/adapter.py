@@ -1,5 +1,5 @@
-"""Guests through libvirt: the real `ports.Hypervisor`. How a guest is frozen is in modules of their own; here
-are the connection, the guests' beginning and end, and what is asked of them."""
+"""The real `ports.Hypervisor`, on libvirt: the connection, guests' start and end, and queries about them. The
+freeze methods are in freeze/."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
 
 _AGENT_NS = 10 * NS_PER_S
 _STARTED_S = 5.0
-"""How long libvirt may take to tell of a start; milliseconds, also on a busy host."""
+"""Time limit for libvirt's event of a start; it takes milliseconds, even on a busy host."""
 
 
 class LibvirtHypervisor:
-    """One open connection. Use it in a `with` block: closing ends no guest. dead_man: of its guests."""
+    """One open connection. Use it in a `with` block. Closing ends no guest. dead_man: guards its guests."""
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
         self.uri = uri
@@ -45,7 +45,7 @@ class LibvirtHypervisor:
         self._root = root
         self._lock = threading.RLock()
         self._freezes: dict[str, Freeze] = {}
-        self._ours: set[str] = set()  # what happens to these guests now is our own doing
+        self._ours: set[str] = set()  # guests that the lab itself is freezing or ending now
         self._context = LibvirtContext(connection, uri, home, clock, root)
         self._open = True
         self.dead_man = DeadMan()
@@ -54,7 +54,7 @@ class LibvirtHypervisor:
 
     @property
     def remote(self) -> bool:
-        """A daemon runs the guests, maybe as another user; not this process."""
+        """Whether a daemon runs the guests, perhaps as another user, instead of this process."""
         return self._root is None
 
     @property
@@ -102,25 +102,24 @@ class LibvirtHypervisor:
     # -- ports.Hypervisor -------------------------------------------------------------------------
 
     def prepare(self, guest: str, freezing: Freezing) -> None:
-        """Do whatever can be done before the freeze; the guest runs on. HypervisorError or MachineError
-        when the guest cannot be frozen this way: nothing is left of the attempt."""
+        """See ports.Hypervisor."""
         self.finish(guest)
         if freezing.method.freezes:
             self.dead_man.start()
         freeze = make(self._context, guest, freezing)
         with self._lock:
-            self._freezes[guest] = freeze  # for finish(): a signal may come right after it has prepared
+            self._freezes[guest] = freeze  # for finish(): a signal may come right after prepare()
         freeze.prepare()
 
     def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
-        """Stop the guest. HypervisorError when it does not run or cannot be stopped; it runs then."""
+        """See ports.Hypervisor."""
         self._context.domain(guest)
         if freezing.method.freezes:
             state = self.state(guest)
             if state != "running":
                 raise HypervisorError(f"cannot be frozen: it is {state}", where=guest, hint=self._why(guest))
         with self._lock:
-            # Noted before it is stopped: an interrupt must find the guest among those to resume.
+            # Recorded before the stop, so that an interrupt resumes this guest as well.
             freeze = self._made(guest, freezing)
             self._ours.add(guest)
         frozen = freeze.stop(deadline_raw_ns)
@@ -129,7 +128,7 @@ class LibvirtHypervisor:
         return frozen
 
     def resume(self, guest: str, freezing: Freezing) -> Resumed:
-        """Make a frozen guest run again, however often it is called. HypervisorError when it has ended."""
+        """Resume a frozen guest; it may be called repeatedly. HypervisorError when the guest has ended."""
         known = self._freezes.get(guest)
         if known is None:
             known = make_for_resume(self._context, guest, freezing)
@@ -138,7 +137,7 @@ class LibvirtHypervisor:
         return resumed
 
     def finish(self, guest: str) -> None:
-        """End what prepare and freeze have left behind. Waits for it; safe to call always."""
+        """See ports.Hypervisor."""
         with self._lock:
             freeze = self._freezes.get(guest)
         if freeze is not None and not freeze.is_stopped:
@@ -153,8 +152,8 @@ class LibvirtHypervisor:
     def guard(
         self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int
     ) -> BudgetGuard:
-        """A thread that resumes the guests at CLOCK_MONOTONIC_RAW `at_raw_ns`, and a dead-man that does so at
-        `until_raw_ns` or when this process has ended or stands still; unless disarmed."""
+        """A guard: its thread resumes the guests at CLOCK_MONOTONIC_RAW `at_raw_ns`; the dead-man does so at
+        `until_raw_ns`, or when this process ends or hangs. See ports.Hypervisor."""
         return BudgetGuard(
             self._clock,
             lambda guest: self.resume(guest, freezing),
@@ -168,7 +167,7 @@ class LibvirtHypervisor:
         )
 
     def _runs_again(self, guest: str) -> bool:
-        """Whether a guest that was to be frozen runs, and cannot come to stand still any more."""
+        """Whether a guest that was to be frozen runs, and can no longer be stopped by its freeze."""
         freeze = self._freezes.get(guest)
         return guest not in self._ours and (freeze is None or freeze.settled)
 
@@ -193,8 +192,8 @@ class LibvirtHypervisor:
         return Call(called, self._clock.now())
 
     def look(self, guest: str) -> None:
-        """GuestGone when libvirt knows of something that keeps the guest from answering, and that was not
-        done here: it has ended, is asleep, was paused by QEMU. Never waits for QEMU."""
+        """GuestGone when the guest cannot answer for a reason other than the lab's own actions: it has ended,
+        is asleep, or was paused by QEMU. Never waits for QEMU."""
         if guest in self._ours:
             return
         gone = unreachable.gone(self._context, guest)
@@ -206,16 +205,17 @@ class LibvirtHypervisor:
         guest_sleep.wake(self._context, guest)
 
     def is_ours(self, guest: str) -> bool:
-        """What happens to the guest now is done here: it is being frozen, shut down, removed."""
+        """Whether the lab itself is freezing, shutting down or removing the guest now."""
         return guest in self._ours
 
     def resets(self, guest: str) -> tuple[str, int]:
-        """The guest's domain, by its uuid, and how often it was reset so far, by its own doing."""
+        """The uuid of the guest's domain, and how often the guest has reset itself so far."""
         return unreachable.resets(self._context, guest)
 
     def state(self, guest: str) -> str:
-        """libvirt's word: running, paused, shut off, crashed, … "paused" also for a guest whose process
-        we stopped by a signal, which libvirt does not see. Never waits for QEMU."""
+        """The domain's state in libvirt's words: running, paused, shut off, crashed, … It is "paused" as well
+        when the lab has stopped the process by a signal, which libvirt does not notice. Never waits for
+        QEMU."""
         state = self._context.state(guest)
         freeze = self._freezes.get(guest)
         return "paused" if state == "running" and freeze is not None and freeze.is_stopped else state
@@ -247,14 +247,14 @@ class LibvirtHypervisor:
             domain = self._context.domains.start(spec)
         except HypervisorError as error:
             raise start_failure(error, spec) from error
-        if before:  # Started again: until libvirt's event has come, its end is the last that is known of it.
+        if before:  # After a restart, the domain's end is its last known event until libvirt reports the start.
             self._context.events.wait_lifecycle(spec.uuid, lambda e: e.kind == "started", _STARTED_S, before)
         self._ours.discard(spec.guest)
         self._context.specs[spec.guest] = spec
         return LabDomain.of(spec, state_of(domain), None if spec.tap else spec.ssh_port)
 
     def spec(self, guest: str) -> DomainSpec | None:
-        """What a guest that was started here is made of now."""
+        """The present specification of a guest that was started here; None for others."""
         return self._context.specs.get(guest)
 
     def facts(self) -> HypervisorFacts:
@@ -266,11 +266,11 @@ class LibvirtHypervisor:
         return facts.emulator(self._context.connection, accelerator, family)
 
     def emulator_of(self, guest: str) -> str:
-        """The version of the emulator that runs the guest now, by its own word: "7.2.22 (Debian …)"."""
+        """The version that the guest's running QEMU reports: "7.2.22 (Debian …)"."""
         return facts.running_version(lambda command: self.qmp(guest, command))
 
     def pids(self) -> list[int]:
-        """Of the QEMU processes of this lab's guests, as far as they are on this host."""
+        """The pids of QEMU processes of this lab's guests on this host."""
         found = []
         for domain in self.domains.lab():
             with contextlib.suppress(HypervisorError), QemuProcess.find(domain.uuid, domain.guest) as process:
@@ -278,24 +278,24 @@ class LibvirtHypervisor:
         return found
 
     def reconnect(self) -> None:
-        """Open the connection again, after its daemon was restarted; guests are found again by their uuids.
-        HypervisorError when nothing answers. Never for the embedded driver, which is this process."""
+        """Reopen the connection after its daemon was restarted, and find the guests by their uuids.
+        HypervisorError when no daemon answers. Not for the embedded driver, which is part of this process."""
         self._context.reconnect()
 
     def list_lab_domains(self) -> list[LabDomain]:
-        """The lab's domains of this home, also those of earlier processes."""
+        """The lab's domains of this home, including those of earlier processes."""
         return self.domains.lab()
 
     def destroy_kept_guest(self, uuid: str) -> None:
-        """End a kept guest's domain, whatever else has its name. Nothing happens when it has ended."""
+        """End a kept guest's domain by its uuid. Does nothing when it has ended."""
         for domain in self.domains.lab():
             if domain.kept_guest and domain.uuid == uuid:
                 self.domains.choose(domain)
                 self.destroy(domain.guest)
 
     def destroy(self, guest: str) -> None:
-        """End one of the lab's guests at once, as by pulling its plug. Nothing happens when it has ended.
-        HypervisorError for a domain that is not the lab's: those are never destroyed."""
+        """End one of the lab's guests at once (libvirt's destroy). Does nothing when it has ended.
+        HypervisorError for a domain that is not the lab's; those are never destroyed."""
         with self._lock:
             freeze = self._freezes.pop(guest, None)
             self._ours.add(guest)
@@ -306,7 +306,7 @@ class LibvirtHypervisor:
                 raise HypervisorError("not one of the lab's guests: not destroyed", where=guest)
         else:
             domain, uuid = self._context.domain(guest)
-            # libvirt begins with SIGTERM, and looks now and then: 2 s, more for a stopped process.
+            # libvirt sends SIGTERM and then polls, which takes 2 s, and longer for a stopped process.
             with contextlib.suppress(HypervisorError):
                 self._context.process(guest).kill(END_S)
             try:
@@ -319,64 +319,63 @@ class LibvirtHypervisor:
         if freeze is not None:
             freeze.abandon()
         if (spec := self._context.specs.get(guest)) is not None:
-            for path in spec.sockets:  # a successor's are not known to who has started its predecessor
+            for path in spec.sockets:  # a successor's sockets are unknown to the predecessor's starter
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
 
     def recover(self, *, resume: bool, but: Collection[str] = ()) -> Iterator[str]:
-        """What killed runs left behind: settle their hand-overs and then, with `resume`, have their guests
-        run again; kept guests always. but: runs that are alive. A line for each thing done."""
+        """Recover the guests of killed runs: settle their hand-overs and then, with `resume`, resume their
+        guests; kept guests are always resumed. but: runs that are alive. Yields a line for each action."""
         yield from recovery.settle(self._context, but)
         yield from recovery.run_again(self._context, but, all_guests=resume)
 
     def drop_logs(self, run: str | None = None, archive: Path | None = None) -> list[Path]:
-        """Remove the logs of QEMU that libvirt keeps of domains that have ended: of a run's, or of all; they.
-        archive: a folder for those of a run that say something."""
+        """Remove libvirt's QEMU logs of ended domains, of one run or of all. Returns the removed files.
+        archive: a folder to which logs with messages are moved."""
         there = {domain.name for domain in self.domains.lab()}
         return self._context.logs.drop(f"freezelab-{run or ''}*", archive, there)
 
     def last_words(self, domain: str) -> str:
-        """The last line that the QEMU of a domain of this name has written, "" when there is none."""
+        """The last message that the QEMU of a domain of this name has logged; "" without one."""
         return self._context.logs.last(domain)
 
     def lifecycle(self, guest: str) -> tuple[LifecycleEvent, ...]:
-        """The guest's lifecycle events as this connection saw them, oldest first: started, suspended,
-        resumed, rebooted, shutdown, stopped, crashed. Safe from any thread."""
+        """The guest's lifecycle events on this connection, oldest first: started, suspended, resumed,
+        rebooted, shutdown, stopped, crashed. Safe from any thread."""
         return self._context.events.lifecycle(self._context.domain(guest)[1])
 
-    # -- what runs inside -------------------------------------------------------------------------
+    # -- QEMU and the guest agent -----------------------------------------------------------------
 
     def qmp(self, guest: str, command: str, **arguments: Any) -> Any:
-        """One QMP command; what it returns. libvirt marks the domain as tainted by it."""
+        """Run one QMP command and return its result. libvirt marks the domain as tainted."""
         return self._context.qmp(self._awake(guest), guest, command, **arguments)
 
     def agent_command(
         self, guest: str, name: str, arguments: dict[str, Any] | None = None, timeout_s: int = 5
     ) -> Any:
-        """One qemu-guest-agent command; see agent.command."""
+        """Run one qemu-guest-agent command; see agent.command."""
         return agent.command(self._awake(guest), guest, name, arguments, timeout_s)
 
     def agent_ping(self, guest: str) -> Call:
-        """Have the guest's agent answer; see agent.ping."""
+        """Ping the guest's agent; see agent.ping."""
         return agent.ping(self._awake(guest), guest, self._clock)
 
     def set_time(self, guest: str, by: SetBy = SetBy.NANOSECONDS) -> Call:
-        """Set the guest's clock through its agent; see agent.set_time. libvirt
-        and the agent of a new QEMU process have to find each other first, which takes up to a second: the
-        time is read only after that."""
+        """Set the guest's clock through its agent; see agent.set_time. After a new QEMU process was started,
+        libvirt needs up to a second to connect to the agent; the host's time is read only after that."""
         if guest in self._context.strangers:
             self._context.strangers.discard(guest)
             self.agent_ready(guest, self._clock.now().raw_ns + _AGENT_NS)
         return agent.set_time(self._awake(guest), guest, self._clock, by)
 
     def agent_ready(self, guest: str, deadline_raw_ns: int) -> None:
-        """Return when the guest's agent answers; HypervisorError at the deadline."""
+        """Wait until the guest's agent answers. HypervisorError at CLOCK_MONOTONIC_RAW `deadline_raw_ns`."""
         agent.wait_ready(self._awake(guest), guest, self._clock, deadline_raw_ns)
 
-    # -- within -----------------------------------------------------------------------------------
+    # -- internal ---------------------------------------------------------------------------------
 
     def _made(self, guest: str, freezing: Freezing) -> Freeze:
-        """The guest's freeze: what was prepared, or one made now."""
+        """The guest's prepared freeze, or a new one."""
         if guest not in self._freezes:
             self._freezes[guest] = make(self._context, guest, freezing)
         return self._freezes[guest]

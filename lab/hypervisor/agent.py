@@ -14,7 +14,7 @@ from lab.ports import Call, Clock
 
 _PING_S = 2
 _SET_S = 10
-"""hwclock, which the agent runs, gives up by itself after so long."""
+"""Time limit in seconds: hwclock, which the agent runs, gives up after as long."""
 
 _POLL_NS = 20 * NS_PER_MS
 
@@ -22,8 +22,8 @@ _POLL_NS = 20 * NS_PER_MS
 def command(
     domain: Any, where: str, name: str, arguments: dict[str, Any] | None = None, timeout_s: int = 5
 ) -> Any:
-    """Run one agent command and return what it returns. HypervisorError when the agent is not
-    connected, does not answer within `timeout_s`, or refuses."""
+    """Run one agent command and return its result. HypervisorError when the agent is not connected, does not
+    answer within `timeout_s` seconds, or returns an error."""
     request: dict[str, Any] = {"execute": name}
     if arguments:
         request["arguments"] = arguments
@@ -33,10 +33,10 @@ def command(
 
 
 class SetBy(StrEnum):
-    """What the guest's clock is set to.
+    """The source to which the guest's clock is set.
 
-    nanoseconds: the host's CLOCK_REALTIME, read right before the call; what the call takes to reach the
-    guest is the error that it leaves. seconds: its whole seconds only, as `virsh domtime --now` (libvirt,
+    nanoseconds: the host's CLOCK_REALTIME, read right before the call; the time until the call reaches the
+    guest remains as an error. seconds: only its whole seconds, as `virsh domtime --now` (libvirt,
     tools/virsh-domain.c, cmdDomTime). rtc: the guest's own RTC (libvirt's VIR_DOMAIN_TIME_SYNC).
     """
 
@@ -46,8 +46,8 @@ class SetBy(StrEnum):
 
 
 def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECONDS) -> Call:
-    """Set the guest's clock. HypervisorError when the agent is not connected, answers with an error, or does
-    not answer within _SET_S; the clock may be set all the same."""
+    """Set the guest's clock. HypervisorError when the agent is not connected, returns an error, or does not
+    answer within _SET_S; the clock may have been set even then."""
     called: Stamp = clock.now()
     seconds, nanoseconds = divmod(called.real_ns, NS_PER_S)
     target = (
@@ -56,29 +56,32 @@ def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECOND
         else {"seconds": seconds, "nseconds": nanoseconds if by is SetBy.NANOSECONDS else 0}
     )
     try:
-        # libvirt would wait for ever for an agent that stops answering between its greeting and this command.
+        # Without a time limit, libvirt waits for ever for an agent that hangs between its greeting and this
+        # command.
         domain.agentSetResponseTimeout(_SET_S, 0)
         if by is SetBy.RTC:
-            # libvirt passes no time on with this flag, but its binding insists on one.
+            # libvirt ignores the time with this flag, but its binding requires one.
             domain.setTime({"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC)
         else:
             domain.setTime(target, 0)
     except libvirt.libvirtError as error:
-        # No more is known: agents 10.0 and 11.1 set the clock and then answer with an error, where hwclock is
-        # missing (QEMU, qga/commands-posix.c, qmp_guest_set_time), or hang in it.
+        # The clock may have been set: without hwclock, agents 10.0 and 11.1 set the clock and then return an
+        # error (QEMU, qga/commands-posix.c, qmp_guest_set_time), or hang in it.
         raise as_hypervisor_error(error, "the agent's guest-set-time ended with an error", where) from error
     return Call(called, clock.now())
 
 
 def ping(domain: Any, where: str, clock: Clock) -> Call:
-    """Have the agent answer; how long that took. HypervisorError when it does not."""
+    """Ping the agent. Returns when the call began and ended. HypervisorError when the agent does not
+    answer."""
     called = clock.now()
     command(domain, where, "guest-ping", timeout_s=_PING_S)
     return Call(called, clock.now())
 
 
 def wait_ready(domain: Any, where: str, clock: Clock, deadline_raw_ns: int) -> None:
-    """Return when the agent answers. HypervisorError, with its last answer, at the deadline."""
+    """Wait until the agent answers. HypervisorError, with the last error, at CLOCK_MONOTONIC_RAW
+    `deadline_raw_ns`."""
     while True:
         try:
             command(domain, where, "guest-ping", timeout_s=_PING_S)

@@ -1,7 +1,7 @@
-"""The only import of libvirt-python, silenced, and the mapping of its errors.
+"""The only import of libvirt-python, without its output on stderr, and the mapping of its errors.
 
-The bindings carry no types and some of their annotations are wrong (FACTS.md), so both modules are
-`Any` here and everything taken from them is converted where it is used.
+The bindings have no types, and some of their annotations are wrong (FACTS.md). So both modules are `Any`, and
+their values are converted where they are used.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from lab.errors import HypervisorError
 
 
 def _load() -> tuple[Any, Any]:
-    # libvirt reads these once, at load. Its errors arrive as exceptions; without the first it also prints
-    # them, and the embedded driver its warnings, on our stderr; the second does the same for the processes
-    # that libvirt forks, which forget the first. Set them to see libvirt's log.
+    # libvirt reads these once, when it is loaded. Its errors arrive as exceptions. Without the first variable
+    # it also prints them, and the embedded driver's warnings, on stderr. The second variable does the same
+    # for processes that libvirt forks, which do not keep the first. Set them to see libvirt's log.
     quiet = {"LIBVIRT_LOG_OUTPUTS": "4:file:/dev/null", "LIBVIRT_DEBUG": "4"}
     added = {name: value for name, value in quiet.items() if name not in os.environ}
     os.environ.update(added)
@@ -37,7 +37,7 @@ def _load() -> tuple[Any, Any]:
 
 
 def _ignore(context: object, error: object) -> None:
-    """libvirt's default handler prints; the same error is raised as an exception."""
+    """Replaces libvirt's default handler, which prints errors that are also raised as exceptions."""
 
 
 libvirt, libvirt_qemu = _load()
@@ -53,16 +53,17 @@ _HINTS = {
 
 _TOO_OFTEN = "Too many drivers"
 _OFTEN = "a process can open libvirt's embedded driver only some sixteen times: start a new process"
-"""Each open takes a place in the process's table of drivers, and close does not give it back (seen with
-libvirt 9.0 and 11.3; findings/libvirt-embed-opens.sh)."""
+"""Each open uses a slot in the process's table of drivers, and close does not free it (libvirt 9.0 and 11.3;
+findings/libvirt-embed-opens.sh)."""
 
 _CHILD = re.compile(r"Child process \((?:\w+=\S* )*(?:\S*/)?([^/ ]+)(?: .*)?\)(?= )")
-"""libvirt names a program that has failed by its whole environment and command line, which is some 7,000
-characters for QEMU (virCommandWait, src/util/vircommand.c)."""
+"""libvirt's error for a failed program quotes its whole environment and command line, some 7,000 characters
+for QEMU (libvirt, src/util/vircommand.c, virCommandWait)."""
 
 
 def as_hypervisor_error(error: Exception, what: str, where: str = "") -> HypervisorError:
-    """A libvirtError as one of ours: `what` failed, libvirt's own words, and a hint where one is known."""
+    """A libvirtError as a HypervisorError: `what` failed, libvirt's message, and a hint where one is
+    known."""
     message = (
         " ".join((error.get_error_message() or "").split()) if hasattr(error, "get_error_message") else ""
     )
@@ -79,7 +80,7 @@ def is_code(error: Exception, *codes: str) -> bool:
 
 @contextmanager
 def mapped(what: str, where: str = "") -> Iterator[None]:
-    """Turn a libvirtError raised inside into a HypervisorError saying that `what` failed."""
+    """A context that turns a libvirtError into a HypervisorError with the message that `what` failed."""
     try:
         yield
     except libvirt.libvirtError as error:

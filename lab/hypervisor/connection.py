@@ -16,8 +16,8 @@ from lab.ports import Clock
 NO_DAEMON = "does its daemon run, and may you use it? Without --connect no daemon is needed"
 
 _ASK_S, _UNANSWERED = 5, 3
-"""How often a daemon that is silent is asked whether it is there, and how many answers may be missing before
-the connection is closed: 20 s in all."""
+"""libvirt's keepalive: the interval in seconds, and how many answers may be missing before the connection is
+closed; 20 s in all (virConnectSetKeepAlive)."""
 
 
 def connect(
@@ -25,8 +25,9 @@ def connect(
 ) -> LibvirtHypervisor:
     """Open `uri`, or the embedded QEMU driver under `state`/libvirt when it is None or "".
 
-    HypervisorError when nothing answers there, or another process of the lab holds the embedded driver;
-    with `waiting`, which is told who does, that is waited for, and a dead-man always.
+    HypervisorError when nothing answers there, or another process of the lab holds the embedded driver. With
+    `waiting`, which is called with a line about that process, it waits for the process to end. It always
+    waits for a dead-man.
     """
     root = None if uri else Root.take(state, waiting)
     LOOP.acquire()
@@ -36,7 +37,7 @@ def connect(
         try:
             connection = libvirt.open(address)
             if root is None:
-                # Without it a call waits for ever for a daemon that is stopped, or a host that is gone.
+                # Without keepalive, calls wait for ever for a stopped daemon or a host that is gone.
                 with contextlib.suppress(libvirt.libvirtError):  # test:///default is in this process
                     connection.setKeepAlive(_ASK_S, _UNANSWERED)
         except libvirt.libvirtError as error:

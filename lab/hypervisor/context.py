@@ -1,8 +1,8 @@
-"""What every freeze method works with: the connection, the guests' domains and processes, and the two
-calls whose stamps bound a pause.
+"""The common base of all freeze methods: the connection, guests' domains and processes, and the two calls
+whose stamps bound a pause.
 
-Stamps are taken right around the call that does the work; whatever else has to be found out is found out
-before `called` or after `returned`.
+Stamps are taken right around the call that does the work. All other queries are made before `called` or after
+`returned`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from lab.hypervisor.qmp import MonitorError
 from lab.ports import Call, Clock
 
 _EVENT_WAIT_S = 0.25
-"""How long a freeze or resume waits, after its `returned` stamp, for QEMU's own stamp. It is usually
-there already: QEMU emits the event before it answers the command."""
+"""How long a freeze or resume waits for QEMU's own stamp after its `returned` stamp. The event has usually
+arrived by then, because QEMU emits it before it answers the command."""
 
 _DIED = ("crashed", "failed")
-"""Reasons of a `stopped` event that mean: nobody asked for it."""
+"""Reasons of a `stopped` event for an end that nobody requested."""
 
 
 class LibvirtContext:
-    """One open connection, and what is known of its guests.
+    """One open connection, and the state of its guests.
 
-    specs: of the guests that were started here. strangers: guests to whose agent nobody has spoken since
-    its channel began anew. on_step: told (guest, step) before each step of a freeze that
-    has several; tests make steps fail there.
+    specs: the specifications of guests that were started here. strangers: guests whose agent has not been
+    used since its channel was reset. on_step: called with (guest, step) before each step of a freeze that has
+    several; tests make steps fail there.
     """
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
@@ -77,11 +77,11 @@ class LibvirtContext:
             return self._processes[guest]
 
     def known_process(self, guest: str) -> QemuProcess | None:
-        """The same, if it was looked up before."""
+        """The guest's QEMU process, if process() has found it before."""
         return self._processes.get(guest)
 
     def forget(self, guest: str) -> None:
-        """Its process is another one from now on, or none."""
+        """Close the guest's known process, because it has another one from now on, or none."""
         with self._lock:
             process = self._processes.pop(guest, None)
             self.strangers.add(guest)
@@ -89,7 +89,8 @@ class LibvirtContext:
             process.close()
 
     def adopt(self, spec: DomainSpec, domain: Any, process: QemuProcess) -> QemuProcess | None:
-        """The guest runs in another domain and process from now on. Returns the process it had."""
+        """Record that the guest runs in another domain and process from now on. Returns its previous
+        process."""
         with self._lock:
             old = self._processes.pop(spec.guest, None)
             self._processes[spec.guest] = process
@@ -100,14 +101,14 @@ class LibvirtContext:
 
     @property
     def sockets(self) -> Path:
-        """A folder for sockets, with a path short enough for them: unix(7) allows 107 bytes."""
+        """A folder for sockets whose path is short enough: unix(7) allows 107 bytes."""
         folder = self.home / "agents"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
     def check_emulator(self, spec: DomainSpec) -> None:
-        """HypervisorError when libvirt cannot use the emulator, or it does not know the guest's machine type.
-        The first time for an emulator, libvirt asks it for its capabilities, which takes seconds."""
+        """HypervisorError when libvirt cannot use the emulator, or the emulator lacks the guest's machine
+        type. For each new emulator, libvirt probes its capabilities once, which takes seconds."""
         if not spec.emulator.exists():
             raise HypervisorError(f"no emulator {spec.emulator}", where=spec.guest)
         try:
@@ -120,11 +121,11 @@ class LibvirtContext:
             ) from error
 
     def starting(self) -> contextlib.AbstractContextManager[None]:
-        """Around a start inside a freeze; see Root.starting."""
+        """A context for starting a process during a freeze; see Root.starting."""
         return self.root.starting() if self.root is not None else contextlib.nullcontext()
 
     def reconnect(self) -> None:
-        """Another connection to the same address, and the same guests there."""
+        """Open a new connection to the same URI, and find the same guests there."""
         uuids = self.domains.uuids()
         self.events.unregister(self.connection)
         with contextlib.suppress(libvirt.libvirtError):
@@ -142,7 +143,7 @@ class LibvirtContext:
             self.forget(guest)
 
     def last_end(self, uuid: str) -> LifecycleEvent | None:
-        """The event that ended the domain, unless it was started again since."""
+        """The event that ended the domain; None when it was started again since."""
         for event in reversed(self.events.lifecycle(uuid)):
             if event.ends_guest:
                 return event
@@ -151,18 +152,18 @@ class LibvirtContext:
         return None
 
     def state(self, guest: str) -> str:
-        """libvirt's word. Never waits for QEMU."""
+        """The domain's state in libvirt's words. Never waits for QEMU."""
         domain, uuid = self.domain(guest)
         last = self.last_end(uuid)
         if last is not None:
             return "crashed" if last.kind == "crashed" or last.reason in _DIED else "shut off"
         process = self.known_process(guest)
         if process is not None and not process.alive:
-            return "crashed"  # libvirt says so a second later
+            return "crashed"  # libvirt reports it a second later
         return state_of(domain)
 
     def died(self, guest: str) -> HypervisorError:
-        """That it has ended while it was frozen, and QEMU's last words."""
+        """The error that the guest has ended while it was frozen, with QEMU's last messages."""
         domain, uuid = self.domain(guest)
         end = self.last_end(uuid)
         how = f" ({end.reason})" if end is not None and end.reason else ""
@@ -170,7 +171,7 @@ class LibvirtContext:
         return HypervisorError(f"the guest has ended while it was frozen{how}", where=guest, hint=hint)
 
     def monitor(self, guest: str) -> MonitorAddress:
-        """Where the guest's QEMU takes commands that do not go through this process's libvirt."""
+        """The address of a QMP monitor that does not use this process's libvirt."""
         _domain, uuid = self.domain(guest)
         spec = self.specs.get(guest)
         if spec is not None and spec.monitor_socket is not None and spec.uuid == uuid:
@@ -180,17 +181,17 @@ class LibvirtContext:
     # -- QEMU --------------------------------------------------------------------------------------
 
     def qmp(self, domain: Any, guest: str, command: str, **arguments: Any) -> Any:
-        """One QMP command; what it returns. libvirt marks the domain as tainted by it."""
+        """Run one QMP command and return its result. libvirt marks the domain as tainted."""
         try:
             return libvirt_qmp.execute(domain, command, **arguments)
         except MonitorError as error:
             raise HypervisorError(str(error), where=guest) from error
 
     def suspend(self, guest: str) -> Call:
-        """libvirt's suspend. HypervisorError when it cannot be; the guest runs then."""
+        """Suspend the guest through libvirt. HypervisorError when that fails; the guest runs on then."""
         domain, uuid = self.domain(guest)
         with contextlib.suppress(HypervisorError):
-            self.process(guest)  # held, so that state() sees its death before libvirt does
+            self.process(guest)  # held open, so that state() notices its end before libvirt does
         called = self.clock.now()
         try:
             domain.suspend()
@@ -203,7 +204,8 @@ class LibvirtContext:
         return Call(called, returned, stamp)
 
     def let_run(self, guest: str) -> Call:
-        """libvirt's resume, however often it is called. HypervisorError when the guest has ended."""
+        """Resume the guest through libvirt; it may be called repeatedly. HypervisorError when the guest has
+        ended."""
         domain, uuid = self.domain(guest)
         running = self.running(guest)
         called = self.clock.now()
@@ -215,7 +217,7 @@ class LibvirtContext:
             returned = self.clock.now()
             if is_code(error, "VIR_ERR_NO_DOMAIN"):
                 raise self.died(guest) from error
-            # libvirt refuses to resume what runs (or has ended): the state decides.
+            # libvirt refuses to resume a guest that runs or has ended, so the state decides.
             state = self.state(guest)
             if state in ("shut off", "crashed"):
                 raise self.died(guest) from error
@@ -226,19 +228,19 @@ class LibvirtContext:
         return Call(called, returned, stamp, ran_ns)
 
     def running(self, guest: str) -> Running | None:
-        """From now on, how long it has run; None when its process is not on this host."""
+        """Measures how long the guest runs from now on; None when its process is not on this host."""
         try:
             return Running(self.process(guest))
         except HypervisorError:
             return None
 
     def left_s(self, deadline_raw_ns: int) -> float:
-        """Seconds until a deadline, not below zero."""
+        """Seconds until CLOCK_MONOTONIC_RAW `deadline_raw_ns`, at least 0."""
         return max(0, deadline_raw_ns - self.clock.now().raw_ns) / NS_PER_S
 
 
 class Steps:
-    """The steps of one freeze, as they are taken."""
+    """Records the timed steps of one freeze."""
 
     def __init__(self, context: LibvirtContext, guest: str) -> None:
         self._context, self._guest = context, guest
@@ -246,7 +248,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a step. It is recorded also when it fails."""
+        """A context that times a step. The step is recorded even when it fails."""
         self._context.on_step(self._guest, name)
         began = self._context.clock.now().raw_ns
         try:
@@ -255,6 +257,6 @@ class Steps:
             self.taken.append(Step(name, began, self._context.clock.now().raw_ns))
 
     def hand_out(self) -> tuple[Step, ...]:
-        """Those taken since it was asked last."""
+        """The steps since the last call."""
         taken, self.taken = tuple(self.taken), []
         return taken

@@ -1,8 +1,8 @@
-"""What a guest's domain is made of, as a value, and its XML (domain.xml.j2).
+"""A guest's domain as a value, and its XML (domain.xml.j2).
 
-Names. A domain is called `freezelab-RUN-GUEST`: on qemu:///system, where the user's own domains live in
-the same name space, that can neither meet nor be mistaken for one of theirs, and two runs can have a
-`web-0` each. That a domain is the lab's is told by its metadata, never by its name.
+A domain is called `freezelab-RUN-GUEST`. On qemu:///system, where the user's own domains share the name
+space, this name neither collides with theirs nor looks like one, and two runs can each have a guest `web-0`.
+The lab's domains are recognised by their metadata, never by their name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMESPACE = "urn:freezelab:domain:1"
 """XML namespace of the metadata that marks a domain as the lab's."""
 
 _WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
-# What XML 1.0 cannot carry, even escaped.
+# Characters that XML 1.0 cannot contain, even escaped.
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -34,28 +34,28 @@ NOT_IN_TCG = (
     "rdseed", "sha-ni", "fxsr_opt", "misalignsse", "3dnowprefetch", "osvw", "topoext", "nrip-save", "xsavec",
     "svm",
 )  # fmt: skip
-"""TCG's guests have a named CPU, less what some QEMU's TCG lacks (qemu -cpu EPYC,check): `max` is another
-CPU in each version, and a guest that is handed from one to the next must not find its CPU changed. An
-AMD model, because Linux isolates its page tables on Intel's, which TCG pays dearly for."""
+"""CPU features that some QEMU version's TCG lacks (qemu -cpu EPYC,check). TCG guests have a named CPU model
+without them: `max` differs between versions, and a hand-over to another version must not change the guest's
+CPU. It is an AMD model, because on Intel models Linux uses page-table isolation, which is slow under TCG."""
 
 
 class Accelerator(StrEnum):
-    """What runs the guest's instructions."""
+    """The accelerator that runs the guest's instructions."""
 
     KVM = "kvm"
     TCG = "tcg"
 
     @property
     def domain_type(self) -> str:
-        """libvirt's <domain type=…>."""
+        """The value of libvirt's <domain type=…>."""
         return "kvm" if self is Accelerator.KVM else "qemu"
 
 
 class Console(StrEnum):
-    """The guest's console device, by the kernel's name of it."""
+    """The guest's console device, by its name in the guest's kernel."""
 
-    SERIAL = "ttyS0"  # from the first instruction on, slow: one exit a byte
-    VIRTIO = "hvc0"  # fast, silent until the kernel has its driver
+    SERIAL = "ttyS0"  # works from the first instruction on; slow: one exit per byte
+    VIRTIO = "hvc0"  # fast; silent until the kernel has loaded its driver
 
 
 class TickPolicy(StrEnum):
@@ -67,8 +67,8 @@ class TickPolicy(StrEnum):
 
 @dataclass(frozen=True)
 class Disk:
-    """The guest's root disk. cache: libvirt's word; `unsafe` ignores flushes, fine for an overlay that
-    is thrown away."""
+    """The guest's root disk. cache: libvirt's cache mode; `unsafe` ignores flushes, which suits a temporary
+    overlay."""
 
     path: Path
     format: str = "qcow2"
@@ -84,12 +84,13 @@ class FwCfg:
 
     @property
     def has_comma(self) -> bool:
-        """Whether libvirt is too old for it: see the template."""
+        """Whether the path contains a comma, which older libvirts do not pass on correctly; see the
+        template."""
         return "," in str(self.file)
 
     @property
     def option(self) -> str:
-        """QEMU's -fw_cfg."""
+        """The argument of QEMU's -fw_cfg."""
         return f"name={self.name},file={_doubled(self.file)}"
 
 
@@ -98,27 +99,27 @@ class DomainSpec:
     """One guest's domain.
 
     guest, run: letters, digits, dots, dashes and underscores, up to 64; HypervisorError otherwise.
-    home: the lab's state folder, so that labs of different homes on one libvirt leave each other alone.
-    machine: a versioned type, so that a guest is the same on the next QEMU.
-    ssh_port: TCP port on the host's 127.0.0.1 that reaches the guest's port 22; None: no network.
-    console_log: appended to; its folder must exist.
+    home: the lab's state folder, which separates labs with different homes on one libvirt.
+    machine: a versioned machine type, so that the guest's machine is the same under another QEMU.
+    ssh_port: TCP port on the host's 127.0.0.1 that forwards to the guest's port 22; None: no network.
+    console_log: the console's output is appended to it; its folder must exist.
     agent_socket: the agent channel's socket on the host; None: libvirt chooses.
-    probe_socket: the same of the probe's serial channel; None: there is no such channel.
-    monitor_socket: of a QMP monitor of the lab's own, beside libvirt's; None: there is none.
-    tap: an existing tap that the network card is attached to instead of QEMU's user-mode network;
-        other_tap: the one that a successor takes, as two processes cannot open one.
-    invariant_tsc: KVM only: show the guest an invariant TSC. tsc_hz: KVM only: its frequency.
-    cpu: the model that TCG shows; on KVM it is the host's.
-    memory_file: the guest's RAM is this file, which another QEMU can map as well; None: QEMU's own.
-    memory_base: its RAM begins as this file holds it, which is mapped privately and never written to: guests
-        that start from one file share the pages that none of them has changed. Not beside memory_file.
+    probe_socket: the socket of the probe's serial channel; None: no such channel.
+    monitor_socket: the socket of the lab's own QMP monitor, beside libvirt's; None: no such monitor.
+    tap: an existing tap for the network card instead of QEMU's user-mode network; other_tap: the successor's
+        tap, because two processes cannot open the same one.
+    invariant_tsc: KVM only: the guest has an invariant TSC. tsc_hz: KVM only: the TSC's frequency.
+    cpu: the CPU model under TCG; under KVM the guest has the host's.
+    memory_file: a file with the guest's RAM, which another QEMU can map as well; None: anonymous memory.
+    memory_base: a file with the initial content of the guest's RAM. It is mapped privately and never written,
+        so guests of one file share their unchanged pages. Not together with memory_file.
     guest_sleep: the guest may suspend itself to RAM (S3).
-    generation: how many QEMU processes this guest had before, each taking up where the last one stopped.
-    incoming: this process waits for such a state, or a golden guest's, instead of booting.
-    mac: of the network card; "": derived from the uuid.
+    generation: how many QEMU processes the guest has had before, in hand-overs.
+    incoming: this process waits for a device state, of a predecessor or a golden guest, instead of booting.
+    mac: the network card's MAC address; "": derived from the uuid.
     kept_guest: the guest outlives the command that started it, until it is taken down by name.
-    machine_uuid: what firmware tells the guest that its machine is (DMI's product UUID), which is the same
-        whatever process it runs in; "": the uuid.
+    machine_uuid: the product UUID that the guest's firmware reports (DMI), the same in every process of the
+        guest; "": the uuid.
     """
 
     guest: str
@@ -164,7 +165,7 @@ class DomainSpec:
                     f"not a name for a {kind}: {word!r}", hint="letters, digits, dots and dashes, up to 64"
                 )
         if not self.mac:
-            # In QEMU's locally administered 52:54:00. It outlives the uuid: see successor().
+            # In QEMU's locally administered range 52:54:00. A successor keeps it, but not the uuid.
             digits = uuids.UUID(self.uuid).hex[-6:]
             object.__setattr__(self, "mac", f"52:54:00:{digits[0:2]}:{digits[2:4]}:{digits[4:6]}")
         if not self.machine_uuid:
@@ -177,18 +178,18 @@ class DomainSpec:
 
     @property
     def without(self) -> tuple[str, ...]:
-        """CPU features of `cpu` that are not shown, because QEMU 7.2's TCG does not have them all."""
+        """The features of `cpu` that are disabled, because QEMU 7.2's TCG lacks some of them."""
         return NOT_IN_TCG if self.cpu == CPU else ()
 
     @property
     def bus(self) -> str:
-        """The machine's first PCI bus, as QEMU calls it."""
+        """QEMU's name of the machine's first PCI bus."""
         return "pcie.0" if "q35" in self.machine else "pci.0"
 
     @property
     def memory_backend(self) -> str:
-        """QEMU's -object for RAM that is a file's; "" when it is QEMU's own. The same id in both kinds: a
-        device state names the RAM that it belongs to."""
+        """The argument of QEMU's -object for RAM in a file; "" for anonymous memory. Both kinds of files have
+        the same id, because a device state contains the id of its RAM."""
         path = self.memory_file or self.memory_base
         if path is None:
             return ""
@@ -198,7 +199,7 @@ class DomainSpec:
 
     @property
     def has_arguments(self) -> bool:
-        """Whether something is told to QEMU past libvirt."""
+        """Whether QEMU gets command-line arguments that libvirt does not know."""
         commas = any(entry.has_comma for entry in self.fw_cfg)
         renamed = self.machine_uuid != self.uuid
         network = self.ssh_port or self.tap
@@ -207,18 +208,18 @@ class DomainSpec:
 
     @property
     def monitor_device(self) -> str:
-        """QEMU's -chardev of the lab's own monitor."""
+        """The argument of QEMU's -chardev for the lab's own monitor."""
         path = _doubled(self.monitor_socket) if self.monitor_socket is not None else ""
         return f"socket,id=labmonitor,path={path},server=on,wait=off"
 
     @property
     def takes_port_later(self) -> bool:
-        """Its port is a predecessor's as long as that is there."""
+        """Whether the process takes over its SSH port only when its predecessor has ended."""
         return self.incoming and self.generation > 0
 
     @property
     def sockets(self) -> tuple[Path, ...]:
-        """Sockets of our own choosing that its process listens on."""
+        """The sockets on which the process listens at paths that the lab has chosen."""
         own = (self.agent_socket, self.probe_socket, self.monitor_socket)
         return tuple(path for path in own if path is not None)
 
@@ -229,7 +230,7 @@ class DomainSpec:
         probe_socket: Path | None = None,
         monitor_socket: Path | None = None,
     ) -> DomainSpec:
-        """The same guest in another QEMU process, which waits for the state of this one."""
+        """The same guest in a successor, which waits for this process's device state."""
         return replace(
             self,
             emulator=emulator,
@@ -248,17 +249,17 @@ class DomainSpec:
         return f"freezelab guest {self.guest} of run {self.run}"
 
     def again(self, emulator: Path) -> DomainSpec:
-        """The same guest, to be booted once more from its disk."""
+        """The same guest, booted again from its disk under `emulator`."""
         return replace(self, emulator=emulator, incoming=False, memory_base=None)
 
 
 def _doubled(path: Path) -> str:
-    """A path as a part of an option, where a single comma ends it (qemu(1))."""
+    """A path in a QEMU option, with commas doubled (qemu(1))."""
     return str(path).replace(",", ",,")
 
 
 def domain_name(run: str, guest: str, generation: int = 0) -> str:
-    """The libvirt domain of a run's guest."""
+    """The name of the libvirt domain of a run's guest."""
     return f"freezelab-{run}-{guest}" + (f".{generation}" if generation else "")
 
 
@@ -271,7 +272,7 @@ def _template() -> jinja2.Template:
 
 
 def render(spec: DomainSpec) -> str:
-    """The domain's XML. HypervisorError when a value holds what XML cannot carry."""
+    """The domain's XML. HypervisorError when a value contains a character that XML does not allow."""
     text = _template().render(d=spec, namespace=NAMESPACE)
     if bad := _FORBIDDEN.search(text):
         raise HypervisorError(f"a control character ({bad[0]!r}) in the domain's values", where=spec.guest)

@@ -1,7 +1,7 @@
-"""A kept guest's state without libvirt, whose embedded driver another process may use.
+"""Reads a kept guest's state without libvirt, whose embedded driver another process may be using.
 
-libvirt writes a domain's state to ROOT/run/qemu/NAME.xml whenever it changes (`domstatus`, its src/conf/
-domain_conf.c); the process is found by the domain's uuid.
+libvirt writes a domain's state to ROOT/run/qemu/NAME.xml whenever it changes (`domstatus`; libvirt,
+src/conf/domain_conf.c). The process is found by the domain's uuid.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from lab.hypervisor.process import QemuProcess
 
 
 def domain_status(home: Path, domain: str, uuid: str) -> str:
-    """running, paused, … as libvirt has it; "stopped" when its process stands still by a signal, "gone" when
-    there is none. "running" when libvirt's file cannot be read: the process is there."""
+    """The domain's state in libvirt's words (running, paused, …); "stopped" when its process was stopped by a
+    signal, "gone" without a process, and "running" when the process exists but libvirt's file cannot be
+    read."""
     try:
         with QemuProcess.find(uuid, domain) as process:
             if process.is_stopped():

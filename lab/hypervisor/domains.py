@@ -1,7 +1,7 @@
-"""Domains by the guests' names: started, found, listed, ended.
+"""Starts, finds and lists domains by guests' names.
 
-A guest's name means, in this order: the domain this process started for it, the lab's domain of that guest
-(by its metadata; a run's before a kept one), the user's own domain of exactly that name.
+A guest's name means, in this order: the domain that this process has started for it, the lab's domain of that
+guest (by its metadata; a run's guest before a kept one), the user's own domain of exactly that name.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _STATES: dict[int, str] = {
 
 @dataclass(frozen=True)
 class LabDomain:
-    """A domain that the lab of this home started, in this process or an earlier one.
+    """A domain that the lab of this home has started, in this process or an earlier one.
 
-    monitor: of its QEMU, the lab's own; "": there is none. generation, kept: see DomainSpec; two domains of
-    one guest and run are the two ends of a hand-over that was cut off."""
+    monitor: the socket of the lab's own QMP monitor; "": none. generation, kept: see DomainSpec. Two domains
+    of one guest and run are the two ends of an interrupted hand-over."""
 
     name: str
     guest: str
@@ -63,8 +63,8 @@ class LabDomain:
 
 
 class Domains:
-    """The domains of one connection. home: the lab's state folder. recover: the command that removes what a
-    killed run left there."""
+    """The domains of one connection. home: the lab's state folder. recover: the command that cleans up after
+    a killed run."""
 
     def __init__(self, connection: Any, home: Path, recover: str) -> None:
         self.connection, self._recover = connection, recover
@@ -73,8 +73,8 @@ class Domains:
         self._started: dict[str, Any] = {}
 
     def start(self, spec: DomainSpec) -> Any:
-        """Create the guest's domain and have it running. It is transient: when it ends, nothing of it
-        stays behind in libvirt. HypervisorError when libvirt refuses, or the guest is there already."""
+        """Create and start the guest's domain. It is transient: when it ends, libvirt keeps nothing of it.
+        HypervisorError when libvirt refuses, or the guest exists already."""
         for there in self.lab():
             if there.guest == spec.guest and there.kept_guest == spec.kept_guest:
                 raise HypervisorError(
@@ -99,7 +99,7 @@ class Domains:
         if known is not None:
             return known
         marked = [(domain, facts) for domain, facts in self._lab() if facts.guest == guest]
-        # A run's guest comes before a kept one of the same name, which is left alone.
+        # A run's guest takes precedence over a kept one of the same name.
         ours = [domain for domain, facts in marked if not facts.kept_guest] or [
             domain for domain, _ in marked
         ]
@@ -114,23 +114,23 @@ class Domains:
             return self._started.setdefault(guest, domain)
 
     def now(self, guest: str, domain: Any) -> None:
-        """From here on the guest is this domain."""
+        """Make the guest's name mean this domain from now on."""
         with self._lock:
             self._started[guest] = domain
 
     def choose(self, wanted: LabDomain) -> None:
-        """From here on its guest's name means this domain. HypervisorError when it is gone."""
+        """Make the guest's name mean this domain from now on. HypervisorError when the domain is gone."""
         with mapped("is gone", wanted.guest):
             self.now(wanted.guest, self.connection.lookupByUUIDString(wanted.uuid))
 
     def uuids(self) -> dict[str, str]:
-        """Of the guests that are known by name so far."""
+        """The uuids of the guests that were found so far, by guest's name."""
         with self._lock:
             return {guest: str(domain.UUIDString()) for guest, domain in self._started.items()}
 
     def create(self, spec: DomainSpec, *, paused: bool = False) -> Any:
-        """A domain for `spec`, which is not yet what the guest's name means. HypervisorError when libvirt
-        or QEMU refuses."""
+        """Create a domain for `spec`; the guest's name does not mean it yet. HypervisorError when libvirt or
+        QEMU refuses."""
         xml = render(spec)
         with mapped("cannot be started", spec.guest):
             return self.connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
@@ -169,8 +169,8 @@ class Domains:
 
 
 def state_of(domain: Any) -> str:
-    """libvirt's word for the domain's state; a transient domain that has ended is "shut off". Asks
-    libvirt only, never QEMU, so that it does not hang on a stopped process."""
+    """The domain's state in libvirt's words; a transient domain that has ended is "shut off". It queries only
+    libvirt, never QEMU, so it does not hang on a stopped process."""
     try:
         return _STATES.get(int(domain.state()[0]), "unknown")
     except libvirt.libvirtError as error:
