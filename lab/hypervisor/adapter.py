@@ -247,7 +247,7 @@ class LibvirtHypervisor:
             domain = self._context.domains.start(spec)
         except HypervisorError as error:
             raise start_failure(error, spec) from error
-        if before:  # After a restart, the domain's end is its last known event until libvirt reports the start.
+        if before:  # until libvirt reports the start, the domain's end is its last event
             self._context.events.wait_lifecycle(spec.uuid, lambda e: e.kind == "started", _STARTED_S, before)
         self._ours.discard(spec.guest)
         self._context.specs[spec.guest] = spec

@@ -1,7 +1,7 @@
 """libvirt's embedded QEMU driver: its root under the lab's state folder, held by one process at a time.
 
-The driver runs inside this process; its guests outlive it, and the next process that opens the same root
-finds them again.
+The driver runs inside this process. Its guests outlive the process, and the next process that opens the same
+root finds them again.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ _SOCKET_PATH_MAX = 107
 """sizeof(sockaddr_un.sun_path) - 1: unix(7)."""
 
 _DEEPEST_SOCKET = "lib/qemu/domain-00000-freezelab-0000000000/monitor.sock"
-"""The longest socket path libvirt 9.0 makes below a root, the agent's channel aside: its path would be
-lib/qemu/channel/target/…/org.qemu.guest_agent.0, too long for a home folder, so the template names a
-shorter one (DomainSpec.agent_socket). libvirt cuts names at 20 characters
-(VIR_DOMAIN_SHORT_NAME_MAX, libvirt's src/conf/domain_conf.c); the domain's number counts the starts in
-one process."""
+"""The longest socket path that libvirt 9.0 creates below a root. The agent's channel is not counted: its
+path, lib/qemu/channel/target/…/org.qemu.guest_agent.0, would be too long for a home folder, so the template
+sets a shorter one (DomainSpec.agent_socket). libvirt cuts names at 20 characters (libvirt,
+src/conf/domain_conf.c, VIR_DOMAIN_SHORT_NAME_MAX). The domain's number counts the starts in one process."""
 
-# QEMU runs as the user we are: no file needs another owner, no device a private /dev. No cgroups either: as
-# root libvirt would make one for each guest, which stays when a run is killed, and in which QEMU may not open
-# /dev/net/tun (cgroup_device_acl).
+# QEMU runs as the user of this process, so files keep their owners and QEMU needs no private /dev. There are
+# no cgroups: as root, libvirt would create one for each guest, which remains when a run is killed, and in
+# which QEMU may not open /dev/net/tun (cgroup_device_acl).
 _QEMU_CONF = """\
 # Written by freezelab at every start.
 stdio_handler = "file"
@@ -50,8 +49,8 @@ cgroup_controllers = []
 _QEMU_CONF_ROOT = 'user = "root"\ngroup = "root"\n'
 
 _NOT_IN_XML = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-"""In an attribute XML reads a line feed or a tab as a blank, other control characters not at all, nor what is
-not UTF-8."""
+"""Characters that a path must not contain: in an XML attribute, line feeds and tabs are read as blanks, and
+other control characters and invalid UTF-8 are not allowed."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9/._+~:@-]*")
 _ELSEWHERE = "set FREEZELAB_HOME to a folder with a plainer path"
@@ -66,27 +65,29 @@ _COMPILED_IN_USER = "libvirt-qemu"
 
 
 _locked_roots: dict[Path, int] = {}
-"""The root this process holds, and the locked file. libvirt cannot close its embedded driver again: it keeps
-the first root, and a lock of its own in it, until the process ends. So do we."""
+"""The root that this process holds, and its locked file. libvirt cannot close its embedded driver: it keeps
+the first root, and a lock in it, until the process ends, and so does the lab."""
 
 
 class Root:
-    """The folder that an embedded driver lives in. Use `take`."""
+    """The root folder of an embedded driver. Use `take`."""
 
     def __init__(self, path: Path) -> None:
-        """path: as libvirt is told it, see _place."""
+        """path: the path that libvirt uses; see _place."""
         self.path = path
 
     @property
     def uri(self) -> str:
-        """libvirt splits a URI by RFC 3986 and decodes its query (virURIParseParams)."""
+        """The driver's URI, with the root quoted by RFC 3986; libvirt decodes the query
+        (virURIParseParams)."""
         return f"qemu:///embed?root={quote(os.fsencode(self.path))}"
 
     @classmethod
     def take(cls, state: Path, waiting: Waiting | None = None) -> Root:
-        """Make STATE/libvirt ready and hold it until the process ends; again is fine. waiting: is told who
-        holds it, and then that is waited for; without it another process is a HypervisorError, as is a path
-        that is too long or not writable, or another root of this process's."""
+        """Prepare STATE/libvirt and hold it until the process ends. It may be called repeatedly.
+        HypervisorError when the path is too long or not writable, this process holds another root, or another
+        process holds this one. With `waiting`, which is called with a line about that process, it waits for
+        the process instead."""
         path = state.absolute() / "libvirt"
         if path in _locked_roots:
             return cls(_place(path))
@@ -114,18 +115,18 @@ class Root:
         return root
 
     def starting(self) -> contextlib.AbstractContextManager[None]:
-        """While libvirt starts a process inside a freeze: there is room for what it writes, also when the
-        file system in memory has been filled meanwhile."""
+        """A context for starting a process during a freeze: it frees reserved space for libvirt's files, in
+        case /dev/shm is full."""
         return shm.released(self.path / "run")
 
     def _settle_guests(self) -> None:
-        """Continue QEMU processes that a killed process of the lab left stopped by a signal: libvirt would
-        wait for their monitors. Right only because the root has just been taken: nobody freezes them.
+        """Continue QEMU processes that a killed process of the lab left stopped by a signal; libvirt would
+        wait for their monitors. This is safe because the root was just taken, so no controller is freezing
+        them.
 
-        Remove libvirt's records of guests whose process has ended. It would connect to the monitors of those
-        that nobody has waited for yet (zombies), for a minute, in which the domain can be neither removed nor
-        restored. A killed controller leaves such where init does not wait for orphans, as in many
-        containers."""
+        Remove libvirt's records of guests whose process has ended. For a zombie, libvirt would try to connect
+        to the monitor for a minute, during which the domain can be neither removed nor restored. A killed
+        controller leaves zombies where init does not reap orphans, as in many containers."""
         for pidfile in sorted((self.path / "run" / "qemu").glob("*.pid")):
             if pidfile.name == "driver.pid":
                 continue
@@ -141,10 +142,11 @@ class Root:
 
 
 def _load_late_modules() -> None:
-    """libvirt's age is that of the youngest of its files that it has loaded (virGetSelfLastChanged), and
-    what it knows of QEMU is kept for that age. At the first start of a domain it loads one more, for disk
-    images: if that was installed a second after the others, it asks QEMU for everything again, 4 s, in every
-    process. So it is told of it beforehand. Where libvirt has no such function nothing is gained or lost."""
+    """Set libvirt's own time stamp before it loads its disk-image module. libvirt caches QEMU's capabilities
+    together with the time stamp of the newest of its loaded files (virGetSelfLastChanged). The module for
+    disk images is loaded at the first start of a domain. When it was installed later than the other files,
+    the cache becomes invalid, and libvirt probes QEMU again in every process, which takes 4 s. Nothing
+    happens when libvirt lacks the function."""
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libvirt.so.0")
         for module in chain.from_iterable(Path("/").glob(pattern) for pattern in _LATE):
@@ -156,13 +158,14 @@ def _qemu_conf() -> str:
 
 
 def _run_in_memory(root: Path) -> None:
-    """Have ROOT/run in memory, as a daemon's /run/libvirt is. libvirt writes a domain's state there, and
-    waits for the disk (fsync), within every suspend and resume: 10 ms more each, or whatever a busy disk
-    takes. The files die with the guests at a reboot. Without a memory folder of our own it stays on disk."""
+    """Put ROOT/run on /dev/shm, as a daemon's /run/libvirt is on a tmpfs. libvirt writes a domain's state
+    there with fsync(2) during every suspend and resume, which takes 10 ms on a disk, and more on a busy one.
+    The files vanish with the guests at a reboot. When no private folder on /dev/shm can be created, ROOT/run
+    stays on disk."""
     run = root / "run"
     if run.is_dir() and not run.is_symlink():
         if any(run.rglob("*.xml")):
-            return  # an older lab's guests still run from there
+            return  # guests of an older version of the lab still use it
         shutil.rmtree(run)
     try:
         shm.reserve(shm.folder(run))
@@ -171,10 +174,10 @@ def _run_in_memory(root: Path) -> None:
 
 
 def _place(root: Path) -> Path:
-    """The root by the name that libvirt is told. It starts a QEMU whose abilities it wants to know with
-    `-qmp unix:ROOT/…,server=on` and doubles no comma (seen with 9.0), and for QEMU a "=" before the first
-    comma ends an option's name: such a root is named by a link in its folder in memory. HypervisorError when
-    there is none."""
+    """The root's path for libvirt. To probe a QEMU's capabilities, libvirt starts it with `-qmp
+    unix:ROOT/…,server=on` without doubling commas (libvirt 9.0), and QEMU takes a "=" before the first comma
+    for the end of an option's name. For a root with such characters, this is a link in its folder on
+    /dev/shm. HypervisorError when there is no such folder."""
     if _PLAIN.fullmatch(str(root)):
         return root
     try:
@@ -208,15 +211,15 @@ def _check_path(path: Path) -> None:
 
 
 def _check_user() -> None:
-    # As root, libvirt looks its compiled-in QEMU user up before it reads qemu.conf; without that user
-    # (Debian's libvirt-daemon-system makes it) the driver does not start at all.
+    # As root, libvirt looks up its compiled-in QEMU user before it reads qemu.conf. Without that user, which
+    # Debian's libvirt-daemon-system creates, the driver does not start.
     if os.geteuid() != 0:
         return
     try:
         pwd.getpwnam(_COMPILED_IN_USER)
     except KeyError:
         if not Path("/etc/debian_version").exists():
-            return  # other distributions compile in other names; libvirt will say
+            return  # other distributions compile in other names; libvirt reports them
         raise HypervisorError(
             f"as root, libvirt needs the system user {_COMPILED_IN_USER}, which does not exist",
             hint="run ./freezelab, which makes it, or: adduser --system --ingroup kvm --no-create-home "
@@ -225,8 +228,8 @@ def _check_user() -> None:
 
 
 def _lock(path: Path, state: Path, waiting: Waiting | None) -> int:
-    """Hold the file, and the process's id in it. A record lock (fcntl(2)) is the process's own: it ends with
-    the process, and no child that was forked and lives on has it, as it would have flock(2)'s."""
+    """Lock the file and write the process's id into it. A record lock (fcntl(2)) ends with this process; a
+    lock by flock(2) would be inherited by forked children that live on."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         reported: int | None = None
@@ -240,7 +243,7 @@ def _lock(path: Path, state: Path, waiting: Waiting | None) -> int:
             if waiting is not None and holder not in (None, reported):
                 reported = holder
                 waiting(f"{state} is used by {_described(holder)}")
-            time.sleep(_POLL_S)  # not a blocking lock: the next holder is to be told, too
+            time.sleep(_POLL_S)  # not a blocking lock: each later holder is reported, too
         os.ftruncate(handle, 0)
         os.pwrite(handle, b"%d\n" % os.getpid(), 0)
     except BaseException:
@@ -260,14 +263,14 @@ def _locked(handle: int) -> bool:
 
 
 def _holder(handle: int) -> int | None:
-    """The process that holds the lock; None when it has just ended, or is out of sight (in a container)."""
+    """The pid of the lock's holder; None when it has just ended, or is in another pid namespace."""
     asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock, of 64 bits
     kind, _, _, _, pid = struct.unpack("hhqqi4x", fcntl.fcntl(handle, fcntl.F_GETLK, asked))
     return pid if kind != fcntl.F_UNLCK and pid > 0 else None
 
 
 def _is_dead_man(pid: int | None) -> bool:
-    """Whether a process is one that restores a dead controller's guests, which takes it seconds."""
+    """Whether a process is a dead-man, which restores a dead controller's guests within seconds."""
     try:
         return b"lab.hypervisor.deadman" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -275,7 +278,7 @@ def _is_dead_man(pid: int | None) -> bool:
 
 
 def _described(pid: int | None) -> str:
-    """ "pid 17: freezelab run first-freeze, stopped"."""
+    """A process as text: "pid 17: freezelab run first-freeze, stopped"."""
     if pid is None:
         return "of unknown pid"
     try:

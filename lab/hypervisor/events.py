@@ -1,6 +1,6 @@
-"""What libvirt and QEMU tell by themselves: lifecycle events, and QEMU's own, with its stamps.
+"""libvirt's lifecycle events, and QEMU's own events with their time stamps.
 
-Callbacks arrive on the event thread; everything here may be called from any thread.
+Callbacks arrive on the event thread. Everything here may be called from any thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lab.hypervisor.binding import libvirt, libvirt_qemu
 _T = TypeVar("_T")
 
 _MOST = 256
-"""QEMU events kept a guest; older ones are forgotten."""
+"""How many QEMU events are kept for each guest; the oldest are dropped."""
 
 _LOOK_S = 0.02
 
@@ -47,13 +47,14 @@ _REASONS = _reasons()
 
 IO_ERROR = "io error"
 _IO_REASONS = {"enospc": "no space left on the device", "eio": "an I/O error", "eperm": "not permitted"}
-"""qemuProcessHandleIOError passes on QEMU's `nospace` as enospc; newer libvirts have more words."""
+"""libvirt's reasons of an I/O error (qemuProcessHandleIOError): `enospc` is QEMU's `nospace`; newer libvirts
+have more."""
 
 
 @dataclass(frozen=True)
 class LifecycleEvent:
-    """One event. at: the host's clocks when it reached us. reason: libvirt's word, "" when none; of an
-    IO_ERROR the path of the image and what was wrong."""
+    """One lifecycle event. at: the host's clocks when it arrived. reason: libvirt's reason, "" without one;
+    for an IO_ERROR the path of the image and the error."""
 
     kind: str
     reason: str
@@ -66,11 +67,12 @@ class LifecycleEvent:
 
 @dataclass(frozen=True)
 class QemuEvent:
-    """One of QEMU's events with its own stamp, host CLOCK_REALTIME, cut to 1 µs: STOP, RESUME, SUSPEND,
-    WAKEUP, or MIGRATION with the status in `kind`, as "MIGRATION completed".
+    """One of QEMU's events with QEMU's own stamp, host CLOCK_REALTIME, truncated to 1 µs. kind: STOP, RESUME,
+    SUSPEND, WAKEUP, or MIGRATION with its status, as "MIGRATION completed".
 
-    QEMU sends STOP after the last vCPU has stopped, RESUME before the guest's clocks and the first vCPU
-    start (do_vm_stop and vm_prepare_start in its softmmu/cpus.c): no guest instruction runs between them.
+    QEMU sends STOP after the last vCPU has stopped, and RESUME before it starts the guest's clocks and the
+    first vCPU (QEMU, softmmu/cpus.c, do_vm_stop and vm_prepare_start), so no guest instruction runs between
+    the two.
     """
 
     kind: str
@@ -78,7 +80,8 @@ class QemuEvent:
 
 
 class EventLog:
-    """Collects a connection's events by domain uuid. Register after open, unregister before close."""
+    """Collects a connection's events by domain uuid. Call register after the open and unregister before the
+    close."""
 
     def __init__(self, now: Callable[[], Stamp]) -> None:
         self._now = now
@@ -90,14 +93,14 @@ class EventLog:
         self._monitor_callback: int | None = None
 
     def register(self, connection: Any) -> None:
-        """Start listening. libvirt's errors pass through."""
+        """Subscribe to the connection's events. libvirt's errors pass through."""
         for kind, callback in (
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
         ):
             self._callbacks.append(connection.domainEventRegisterAny(None, kind, callback, None))
-        # The test driver has no monitor; freezes then come without QEMU's stamps.
+        # libvirt's test driver has no monitor; its freezes have no QEMU stamps.
         with contextlib.suppress(libvirt.libvirtError):
             self._monitor_callback = libvirt_qemu.qemuMonitorEventRegister(
                 connection,
@@ -109,7 +112,7 @@ class EventLog:
             )
 
     def unregister(self, connection: Any) -> None:
-        """Stop listening; without it the connection stays referenced and never closes."""
+        """Cancel the subscription, which otherwise keeps the connection from closing."""
         if self._monitor_callback is not None:
             with contextlib.suppress(libvirt.libvirtError):
                 libvirt_qemu.qemuMonitorEventDeregister(connection, self._monitor_callback)
@@ -124,30 +127,32 @@ class EventLog:
         return self._monitor_callback is not None
 
     def lifecycle(self, uuid: str) -> tuple[LifecycleEvent, ...]:
-        """All lifecycle events of a domain seen so far, oldest first."""
+        """All lifecycle events of a domain so far, oldest first."""
         with self._changed:
             return tuple(self._lifecycle[uuid])
 
     def wait_lifecycle(
         self, uuid: str, wanted: Callable[[LifecycleEvent], bool], timeout_s: float, start: int = 0
     ) -> LifecycleEvent | None:
-        """The first event from index `start` on that is `wanted`, waiting for it; None at the timeout."""
+        """Wait for the first event from index `start` on for which `wanted` is true; None at the timeout."""
         with self._changed:
             return self._wait(
                 lambda: next((e for e in self._lifecycle[uuid][start:] if wanted(e)), None), timeout_s
             )
 
     def wait_news(self, known: int, timeout_s: float) -> int:
-        """How many lifecycle events there were, once it is another number than `known`, or at the timeout."""
+        """Wait until the number of lifecycle events differs from `known`, or for the timeout. Returns the
+        number."""
         with self._changed:
             self._changed.wait_for(lambda: self._news != known, timeout_s)
             return self._news
 
     def wait_qemu(self, uuid: str, kind: str, since_real_ns: int, timeout_s: float) -> int | None:
-        """QEMU's stamp of the first event of this kind that is not before `since_real_ns`."""
+        """Wait for the first event of this kind at or after host CLOCK_REALTIME `since_real_ns`. Returns
+        QEMU's stamp; None at the timeout."""
         if not self.stamps_available:
             return None
-        # QEMU cuts to whole microseconds: an event in the call's own microsecond looks earlier.
+        # QEMU truncates to microseconds, so an event in the same microsecond as the call may look earlier.
         earliest = since_real_ns - NS_PER_US
         with self._changed:
             found = self._wait(
@@ -157,13 +162,15 @@ class EventLog:
         return found.real_ns if found else None
 
     def qemu_since(self, uuid: str, kind: str, since_real_ns: int) -> QemuEvent | None:
-        """The first event of this kind that is not before `since_real_ns`, if it has come."""
+        """The first event of this kind at or after host CLOCK_REALTIME `since_real_ns`; None when none has
+        come."""
         earliest = since_real_ns - NS_PER_US
         with self._changed:
             return next((e for e in self._qemu[uuid] if e.kind == kind and e.real_ns >= earliest), None)
 
     def wait_until(self, look: Callable[[], _T | None], timeout_s: float) -> _T | None:
-        """What `look` finds, asked again at each event and at least every 20 ms; None at the timeout."""
+        """Call `look` at each event, and at least every 20 ms, until it returns something. None at the
+        timeout."""
         end = time.monotonic() + timeout_s
         with self._changed:
             while (found := look()) is None:
@@ -174,7 +181,7 @@ class EventLog:
             return found
 
     def wake(self) -> None:
-        """Have those that wait look again at once."""
+        """Make all waiting threads check again at once."""
         with self._changed:
             self._changed.notify_all()
 

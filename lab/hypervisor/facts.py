@@ -1,4 +1,4 @@
-"""What the hypervisor is, for the record, and which emulator and machine type guests get."""
+"""The hypervisor's versions, for the record, and the emulator and machine type for guests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VERSION = re.compile(r"QEMU emulator version (\d+(?:\.\d+)+)(?: \(([^)\n]*)\))?
 
 @dataclass(frozen=True)
 class Emulator:
-    """The QEMU binary, and the versioned machine type that a family's name means to it."""
+    """A QEMU binary, and its newest versioned machine type of a family."""
 
     path: Path
     machine: str
@@ -37,7 +37,7 @@ class HypervisorFacts:
 
 
 def versions(connection: Any, uri: str) -> HypervisorFacts:
-    """Who answers at `uri`."""
+    """The versions of a connection's driver and QEMU."""
     with mapped("its version cannot be had", uri):
         return HypervisorFacts(
             uri=uri,
@@ -49,8 +49,8 @@ def versions(connection: Any, uri: str) -> HypervisorFacts:
 
 def emulator(connection: Any, accelerator: Accelerator, family: str = "q35") -> Emulator:
     """libvirt's emulator for x86-64 guests, with the newest machine type of a family. The first call in a
-    state folder probes QEMU's capabilities and takes seconds: make it before any freeze. HypervisorError
-    when there is none."""
+    state folder probes QEMU's capabilities, which takes seconds; make it before any freeze. HypervisorError
+    when libvirt has no such emulator."""
     try:
         text = connection.getDomainCapabilities(None, "x86_64", family, accelerator.domain_type, 0)
     except libvirt.libvirtError as error:
@@ -64,8 +64,8 @@ def emulator(connection: Any, accelerator: Accelerator, family: str = "q35") -> 
 
 
 def program_version(path: Path) -> str:
-    """What a QEMU binary says of itself, as guests' processes are told: "7.2.22 (Debian …)". HypervisorError
-    when it cannot be run, hangs, or is none."""
+    """The version that a QEMU binary prints: "7.2.22 (Debian …)". HypervisorError when it cannot be run,
+    hangs, or is not QEMU."""
     try:
         done = runner.run([str(path), "--version"], _VERSION_S)
     except MachineError as error:
@@ -77,7 +77,7 @@ def program_version(path: Path) -> str:
 
 
 def running_version(ask: Callable[[str], Any]) -> str:
-    """The same of a running QEMU, asked through QMP. ask: a command to what it returns."""
+    """The version of a running QEMU, in the same form. ask: runs a QMP command and returns its result."""
     version = ask("query-version")
     number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
     package = str(version.get("package", "")).strip()
@@ -85,10 +85,10 @@ def running_version(ask: Callable[[str], Any]) -> str:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """(7, 2, 22) of "7.2.22 (Debian …)", or of "7.2.22"."""
+    """A version's numbers: (7, 2, 22) for "7.2.22 (Debian …)" or "7.2.22"."""
     return tuple(int(part) for part in re.findall(r"\d+", version.partition(" ")[0]))
 
 
 def dotted(number: int) -> str:
-    """ "9.0.0" of one of libvirt's version numbers: major * 1,000,000 + minor * 1,000 + release."""
+    """A libvirt version number, major * 1,000,000 + minor * 1,000 + release (virGetVersion), as "9.0.0"."""
     return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"

@@ -1,12 +1,12 @@
-"""A guest's device state taken into bytes, and guests that begin with it.
+"""Saves a guest's device state as bytes, and starts guests from it.
 
-RAM stays out of the state, as in in-place: x-ignore-shared leaves it out at the one end, where it is a shared
-mapping of a file. The other end takes what comes and asks for no more, so there the file may as well be
-mapped privately: many guests can begin with it, and none can change it (QEMU, migration/ram.c, ram_load).
+The state does not contain RAM, as in in-place: at the source, x-ignore-shared leaves out RAM that is a shared
+mapping of a file. The destination loads whatever arrives, so it may map the file privately (QEMU,
+migration/ram.c, ram_load). So many guests can start from one file, and none can change it.
 
-The user-mode network keeps its own state in the stream, connections and all, which a guest on a bridge could
-not take and no guest should have. So it is taken away from the card before; the card's link is put up again,
-or it would be down in every copy.
+QEMU's user-mode network writes its own state with all connections into the stream, which a guest on a bridge
+could not load and no guest should have. So the network card is detached from it before. The card's link is
+then set up again, because it would otherwise be down in every copy.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from lab.ports import Clock
 
 OUT_S = 30.0
 IN_S = 30.0
-"""Tenths of seconds; more on a very busy host."""
+"""Time limit for a state's transfer, which takes tenths of a second, and more on a very busy host."""
 
 _PLACE = Path("/golden")
 _NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 class StateRefused(HypervisorError):
-    """QEMU does not take a state: it would not on another day either."""
+    """QEMU refuses a state. Trying again does not help."""
 
 
 def shape(spec: DomainSpec) -> str:
-    """All that a device state has to find again in a domain, as text: its XML, less what is a guest's own.
-    The same for a guest whose RAM is shared and for one whose RAM is not, on whatever network."""
+    """Everything in a domain that must match a device state, as text: the domain's XML without the parts that
+    differ between guests. It depends neither on whether the RAM is shared nor on the network."""
     return render(
         replace(
             spec,
@@ -69,8 +69,9 @@ def shape(spec: DomainSpec) -> str:
 
 
 def take(hypervisor: LibvirtHypervisor, guest: str, folder: Path, clock: Clock) -> bytes:
-    """Stop a guest and take its device state; its RAM is what its file holds from then on. It never runs
-    again. folder: for a socket, with a short path. HypervisorError when the state cannot be had."""
+    """Stop a guest and return its device state. From then on its RAM file belongs to that state, and the
+    guest never runs again. folder: for a socket, with a short path. HypervisorError when the state cannot be
+    saved."""
     hypervisor.qmp(guest, "stop")
     hypervisor.qmp(guest, "netdev_del", id="lab0")
     hypervisor.qmp(guest, "set_link", name="labnet0", up=True)
@@ -94,8 +95,8 @@ def take(hypervisor: LibvirtHypervisor, guest: str, folder: Path, clock: Clock) 
 
 
 def start(hypervisor: LibvirtHypervisor, spec: DomainSpec, state: bytes, folder: Path) -> None:
-    """Start a guest with the device state of another one of its shape; spec.incoming. It runs when this
-    returns. HypervisorError when libvirt or QEMU refuses; the domain may be there then."""
+    """Start a guest from the device state of another guest of the same shape. spec.incoming must be set. The
+    guest runs when this returns. HypervisorError when libvirt or QEMU refuses; the domain may exist then."""
     guest = spec.guest
     hypervisor.define_and_start(spec)
     path = folder / f"{secrets.token_hex(4)}.state"
@@ -113,8 +114,8 @@ def start(hypervisor: LibvirtHypervisor, spec: DomainSpec, state: bytes, folder:
         _await_state(hypervisor, spec)
         # libvirt's own save would write a stream that libvirt's own restore does not understand.
         _ignore_shared(hypervisor, guest, False)
-        hypervisor.qmp(guest, "cont")  # libvirt's has been forgotten: the state is one of a guest that stood
-        # QEMU answers `cont` with success also where it only remembers the wish.
+        hypervisor.qmp(guest, "cont")  # libvirt's cont has no effect: the loaded state is a stopped guest's
+        # QEMU answers `cont` with success even when it only records the request.
         if (status := _status(hypervisor, guest)) != "running":
             raise HypervisorError(
                 f"QEMU has loaded the state, but is {status} instead of running", where=guest
@@ -124,7 +125,7 @@ def start(hypervisor: LibvirtHypervisor, spec: DomainSpec, state: bytes, folder:
 
 
 def _await_state(hypervisor: LibvirtHypervisor, spec: DomainSpec) -> None:
-    """HypervisorError when QEMU does not take all of the state."""
+    """Wait until QEMU has loaded the state. HypervisorError when it does not."""
     events = hypervisor.events
 
     def look() -> str | None:

@@ -1,9 +1,9 @@
-"""The second pair of hands on the budget, inside the controller and beside it.
+"""Resumes guests when the budget is over, from a thread of the controller and from a process beside it.
 
-A thread resumes the guests should the controller be held up, by a terminal that is stopped, a disk that
-hangs, or a patch that does not give back control. The dead-man, a process of its own, does the same should
-the controller be stopped or killed (hypervisor.deadman). Each watches over the other: guests are not frozen
-without a dead-man, and resumed at once when it is lost."""
+The thread resumes the guests when the controller is held up, by a stopped terminal, a hanging disk, or a
+patch that does not return. The dead-man, a separate process, does the same when the controller is stopped or
+killed (hypervisor.deadman). Each watches the other: guests are frozen only with a dead-man, and resumed at
+once when it is lost."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from lab.threads import Worker
 
 
 class BudgetGuard:
-    """ports.Guard. Use it in a `with` block; leaving it disarms it.
+    """ports.Guard. Use it in a `with` block; leaving the block disarms it.
 
-    resume: resumes one guest by name. at_raw_ns: when the thread acts, until_raw_ns: when the dead-man does,
-    host MONOTONIC_RAW. charges: what the dead-man needs to know of each guest; without any there is nothing
-    to guard.
-    settled: whether a guest cannot come to stand still any more; others stay the dead-man's until released.
+    resume: resumes one guest by name. at_raw_ns: when the thread acts; until_raw_ns: when the dead-man acts;
+    both host MONOTONIC_RAW. charges: the dead-man's data for each guest; without any, nothing is guarded.
+    settled: whether a guest can no longer be stopped by its freeze; the dead-man keeps guarding the others.
     """
 
     def __init__(
@@ -62,20 +61,20 @@ class BudgetGuard:
         self._dead_man.release([guest for guest in self._guests if self._settled(guest)])
 
     def resumed(self, guest: str) -> Resumed | None:
-        """How the guard resumed the guest; None when it did not, and now will not."""
+        """See ports.Guard."""
         with self._lock:
             self._taken.add(guest)
             return self._calls.get(guest)
 
     def bring_forward(self, by_ns: int) -> None:
-        """Have the thread act so much earlier: the resume will take so long."""
+        """See ports.Guard."""
         with self._changed:
             self._at -= by_ns
             self._changed.notify_all()
 
     @property
     def why(self) -> str:
-        """Why the guests were resumed early, "" when they were not: the dead-man was lost."""
+        """Why the guests were resumed early (the dead-man was lost); "" when they were not."""
         return self._dead_man.lost
 
     def _look(self) -> None:
@@ -98,4 +97,4 @@ class BudgetGuard:
                 try:
                     self._calls[guest] = self._resume(guest)
                 except FreezelabError:
-                    continue  # the controller comes to it as well, and tells
+                    continue  # the controller resumes it as well, and reports the error

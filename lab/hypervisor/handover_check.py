@@ -1,16 +1,15 @@
-"""Refuses hand-overs in which a guest would lose something. It queries both QEMU processes before the
-freeze.
+"""Refuses hand-overs in which a guest would lose something. It queries both QEMU processes before the freeze.
 
-CPU features. A device state says nothing of CPUID, and a CPU model's name promises little: QEMU leaves out
-what its accelerator lacks, with a warning, and both sides call the hand-over completed. A program that has
-found SHA-NI at its start then dies of its next use. So the words of features are compared that both
-processes show (QOM property feature-words of their first CPU).
+CPU features. A device state does not contain CPUID, and a CPU model's name promises little: QEMU leaves out
+features that its accelerator lacks, with a warning, and both sides report the hand-over as completed. A
+program that has found SHA-NI at its start then crashes at its next use. So the feature words of both
+processes are compared (QOM property feature-words of the first CPU).
 
-Virtio queues. QEMU refuses a queue that is longer than its own from 11.1 on, and its stable releases before
-give every queue 1024 entries whatever the device's properties ask for (10.0.13: hw/virtio/virtio.c,
-virtio_add_queue, "Always set to max queue size for qemu <11.1"). So a guest that was booted under 10.0.13
-cannot go on under 11.1: most of those lengths are no property there. Older versions take a longer queue;
-what they keep beside it is used with packed or in-order rings only, which the lab's devices do not offer.
+Virtio queues. From 11.1 on, QEMU refuses a queue that is longer than its own. Earlier stable releases give
+every queue 1024 entries, whatever the device's properties say (10.0.13: hw/virtio/virtio.c, virtio_add_queue,
+"Always set to max queue size for qemu <11.1"). So a guest that was booted under 10.0.13 cannot move to 11.1,
+where most of those lengths cannot be set. Older versions accept a longer queue; their additional data is used
+only with packed or in-order rings, which the lab's devices do not offer.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from lab.errors import HypervisorError, Refused
 from lab.hypervisor.migration import Ask
 
 Word = tuple[int, int, str]
-"""Where CPUID shows some features: leaf, subleaf, register."""
+"""A feature word's place in CPUID: leaf, subleaf, register."""
 
 CPU_MAP = Path("/usr/share/libvirt/cpu_map/x86_features.xml")
-"""libvirt's own table of features' names."""
+"""libvirt's table of feature names."""
 
 _CHECKS_QUEUES = (11, 1)
 _STABLE_LENGTH = 1024
@@ -38,9 +37,9 @@ _BOOT_AGAIN = (
 
 
 def refuse(old: Ask, new: Ask, guest: str) -> None:
-    """Refused when the guest would lose CPU features, or the new process would refuse one of its queues.
-    old: of the process that it runs in; new: of one that waits for its state; both raise HypervisorError
-    when QEMU refuses a command."""
+    """Refused when the guest would lose CPU features, or the new process would refuse one of its queues. old,
+    new: run a QMP command in the guest's process and in the one that waits for its state; both raise
+    HypervisorError when QEMU refuses a command."""
     lost = features_lost(words(old), words(new))
     version = _version(new)
     named = f"QEMU {'.'.join(map(str, version))}"
@@ -68,7 +67,7 @@ def _version(ask: Ask) -> tuple[int, int, int]:
 
 
 def words(ask: Ask) -> dict[Word, int]:
-    """The features that a process shows its guest. All of its CPUs are alike."""
+    """The feature words of a process's first CPU; all of its CPUs are alike."""
     cpu = ask("query-cpus-fast")[0]["qom-path"]
     return {
         (word["cpuid-input-eax"], word.get("cpuid-input-ecx", 0), word["cpuid-register"]): word["features"]
@@ -77,13 +76,14 @@ def words(ask: Ask) -> dict[Word, int]:
 
 
 def features_lost(old: Mapping[Word, int], new: Mapping[Word, int]) -> dict[Word, int]:
-    """Bits that are set in `old` and not in `new`; a word that a version does not know is zero there."""
+    """The bits that are set in `old` but not in `new`. A word that a version does not know counts as zero."""
     lost = {word: bits & ~new.get(word, 0) for word, bits in old.items()}
     return {word: bits for word, bits in lost.items() if bits}
 
 
 def names(lost: Mapping[Word, int], table: Path = CPU_MAP) -> list[str]:
-    """What the bits are called, in alphabetical order; as CPUID has them where nobody has named them."""
+    """The names of feature bits in alphabetical order. Bits without a name are given by their place in
+    CPUID."""
     known = {(word, bits): name for name, word, bits in _table(table)}
     found = []
     for word, bits in lost.items():
@@ -114,8 +114,9 @@ def _table(path: Path) -> Iterator[tuple[str, Word, int]]:
 
 
 def _first_longer(old: Ask, new: Ask) -> tuple[str, int, int] | None:
-    """A device with a queue that is longer than the new process has room for: its name, both lengths."""
-    with contextlib.suppress(HypervisorError):  # not every build has these questions (7.2: x-query-virtio)
+    """A device with a queue that is longer than the new process allows: its name and both lengths; else
+    None."""
+    with contextlib.suppress(HypervisorError):  # not every build has these commands (7.2: x-query-virtio)
         for device in old("x-query-virtio"):
             path = device["path"]
             for index in range(_queues(old, path)):

@@ -1,4 +1,4 @@
-"""QMP through libvirt: for guests without a monitor of the lab's own, and where libvirt is held anyway."""
+"""QMP through libvirt, for guests without the lab's own monitor, and where libvirt is in use anyway."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lab.hypervisor.qmp import MonitorError
 
 
 def execute(domain: Any, command: str, **arguments: Any) -> Any:
-    """What the command returns. It takes no time limit. MonitorError: QEMU or libvirt refuses, or QEMU has
-    ended. libvirt marks the domain as tainted by it."""
+    """Run a QMP command, without a time limit, and return its result. MonitorError when QEMU or libvirt
+    refuses, or QEMU has ended. libvirt marks the domain as tainted."""
     request = {"execute": command, **({"arguments": arguments} if arguments else {})}
     try:
         answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(request), 0))

@@ -1,4 +1,4 @@
-"""QEMU's own last words, from the log that libvirt keeps of each domain."""
+"""QEMU's messages, from the log that libvirt keeps for each domain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.hypervisor.embed import Root
 _NOISE = re.compile(
     r"^[ -]|^[A-Z_]+=|\\$|is tainted:|: starting up |: warning: |terminating on signal|shutting down, reason"
 )
-"""Lines of QEMU's log that libvirt writes at every start and end, and what QEMU only mentions."""
+"""Lines of QEMU's log to leave out: those that libvirt writes at every start and end, and QEMU's warnings."""
 
 _QEMU_PREFIX = re.compile(r".*qemu-system-\w+: ", re.DOTALL)
 _STAMP = re.compile(r"^\S+Z (?:qemu-system-\w+: )?")
@@ -29,7 +29,7 @@ class Logs:
         self._uri, self._root = uri, root
 
     def path(self, name: str) -> Path | None:
-        """The log of the domain with this name; None where it is out of reach."""
+        """The log of the domain with this name; None when this process cannot read it."""
         if self._root is not None:
             return self._root.path / "log" / "qemu" / f"{name}.log"
         if self._uri.startswith("qemu:///system"):
@@ -39,13 +39,14 @@ class Logs:
         return None
 
     def tail(self, name: str) -> str:
-        """The last lines that say something; "" when there are none."""
+        """The last lines with messages; "" without any."""
         _path, lines = self._read(name)
         return "\n".join(["QEMU's log ends:", *lines[-_LINES:]]) if lines else ""
 
     def drop(self, pattern: str, archive: Path | None = None, but: Collection[str] = ()) -> list[Path]:
-        """Remove the embedded driver's logs of domains whose names match `pattern`, as in fnmatch(3); they.
-        archive: a folder for those that say something. but: names to spare."""
+        """Remove the embedded driver's logs of domains whose names match `pattern` (fnmatch(3)). Returns the
+        removed files. archive: a folder to which logs with messages are moved. but: names of domains to
+        keep."""
         if self._root is None:
             return []
         gone = []
@@ -60,8 +61,8 @@ class Logs:
         return gone
 
     def last(self, name: str) -> str:
-        """QEMU's last lines in one, without their stamps: what it ends with is seldom why. "" when it said
-        nothing."""
+        """QEMU's last messages in one line, without their stamps, because the very last is seldom the reason.
+        "" without any."""
         return "; ".join(_STAMP.sub("", line) for line in self._read(name)[1][-_LINES:])
 
     def _read(self, name: str) -> tuple[Path | None, list[str]]:
@@ -76,7 +77,7 @@ class Logs:
 
 
 def start_failure(error: HypervisorError, spec: DomainSpec) -> HypervisorError:
-    """QEMU's own last words instead of libvirt's account of how it heard them."""
+    """A failed start's error with QEMU's own message instead of libvirt's wrapping."""
     if "host forwarding rule" in error.what:
         return HypervisorError(
             f"TCP port {spec.ssh_port} on 127.0.0.1 is in use", where=spec.guest, hint="choose another port"

@@ -1,14 +1,14 @@
 """libvirt's event loop in a thread of its own.
 
-libvirt has one default event loop implementation a process, registered once and before the first
-connection is opened; without a running loop, keepalives, events and the embedded driver stand still.
-The thread runs while at least one connection holds the loop.
+libvirt has one default event loop implementation per process, which is registered once, before the first
+connection is opened. Without a running loop, keepalives, events and the embedded driver do not work. The
+thread runs while at least one connection holds the loop.
 
-Stopping it needs no more than time. A timer that is due fires at every turn of the loop, and one that is
-added wakes a loop that sleeps (g_source_attach). But the thread first hands out what is queued, and needs the
-interpreter's lock for each callback: with four threads that compute, on two busy cores, it stopped 0.6 s
-later; with forty, many seconds later. So a thread that is late is waited for a while, and then left: it stops
-by itself, holds nothing of a guest's, and is taken over by whoever holds the loop next. There are never two.
+The thread always stops, but it may take time. A due timer fires at every iteration of the loop, and a new
+timer wakes a sleeping loop (g_source_attach). But the thread first delivers queued events, and needs the GIL
+for each callback: with four computing threads on two busy cores it stopped after 0.6 s, with forty after many
+seconds. So release() waits a while for a late thread and then leaves it. It stops by itself, holds no guest's
+resources, and is reused by the next holder of the loop, so that there are never two threads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lab.hypervisor.binding import libvirt, mapped
 from lab.threads import Worker
 
 _STOP_S = 5.0
-"""How long a thread that has to stop is waited for."""
+"""How long release() waits for the thread to stop, in seconds."""
 
 
 class _Loop:
@@ -28,12 +28,12 @@ class _Loop:
         self._registered = False
         self._holders = 0
         self._thread: threading.Thread | None = None
-        self._turn = threading.Lock()  # over the two below, between turns of the loop
+        self._turn = threading.Lock()  # guards the two below, between iterations of the loop
         self._stopping = False
         self._runs = False
 
     def acquire(self) -> None:
-        """Have the loop running until the matching release()."""
+        """Keep the loop running until the matching release()."""
         with self._lock:
             if not self._registered:
                 with mapped("libvirt's event loop cannot be set up"):
@@ -48,7 +48,8 @@ class _Loop:
             self._holders += 1
 
     def release(self, patience_s: float = _STOP_S) -> bool:
-        """Give one acquire() back; the last one stops the thread. Whether it has stopped, or need not."""
+        """Undo one acquire(); the last one stops the thread. Returns False when the thread should have
+        stopped but has not within `patience_s` seconds."""
         with self._lock:
             self._holders -= 1
             if self._holders or self._thread is None:
@@ -63,8 +64,8 @@ class _Loop:
             return not self._thread.is_alive()
 
     def flush(self) -> None:
-        """Return when the events that libvirt has queued by now were handed out: it does so from a timer that
-        is due at once, so that two more such timers, one after the other, come after it."""
+        """Wait until the events that libvirt has queued by now were delivered. libvirt delivers them from a
+        timer that is due at once, so two more such timers, one after the other, fire after it."""
         for _ in range(2):
             passed = threading.Event()
             timer = libvirt.virEventAddTimeout(0, lambda _timer, done: done.set(), passed)

@@ -1,7 +1,7 @@
-"""A guest's RAM as a file: where it lies, whether it fits, and what it holds, page by page.
+"""A guest's RAM as a file: its folder, its allocation, and digests of its pages.
 
-RAM that two QEMU processes are to map one after the other is a file on a RAM file system (shm_overview(7)) or
-on hugetlbfs. The path is the lab's own: what libvirt manages it removes when a domain ends.
+RAM that two QEMU processes map one after the other is a file on a tmpfs (shm_overview(7)) or on hugetlbfs.
+The lab chooses its path, because libvirt removes files that it manages when a domain ends.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _DIGEST = 32  # bytes of SHA-256, which current CPUs compute in hardware
 _PIECE = 1024 * PAGE
 _THREADS = 2
 _FIRST = 16
-"""Differing pages that are named."""
+"""How many differing pages are listed."""
 
 SHM = shm.SHM
 _LINK, _KIND = "ram", "-ram"
 _POOLS = Path("/sys/kernel/mm/hugepages")
 _SPARE = 16 << 20
-"""Left free on the RAM file system: libvirt's status files and sockets are there, and what other programs of
-the host keep."""
+"""Bytes to leave free on the RAM file system, for libvirt's status files and sockets and for other
+programs."""
 
 
 def folder(home: Path) -> Path:
-    """The folder on the RAM file system for guests of this state folder; made. MachineError when it cannot
-    be, or is somebody else's."""
+    """The folder on /dev/shm for RAM of this home's guests; it is created if needed. MachineError when it
+    cannot be created, or others can access it."""
     try:
         return shm.folder(home / _LINK, _KIND)
     except shm.NotOurs as error:
@@ -56,16 +56,16 @@ def folder(home: Path) -> Path:
 
 
 def drop(home: Path) -> None:
-    """Remove the folder, unless a guest's RAM is in it. Made again, it has the same name."""
+    """Remove the folder, unless a guest's RAM is in it. It has the same name when it is created again."""
     if (path := shm.named(home / _LINK, _KIND)) is not None:
         with suppress(OSError):
             path.rmdir()
 
 
 def allocate(path: Path, size_bytes: int) -> None:
-    """Have a guest's RAM file hold all of its memory, all zeros, before the guest starts. A file that grows
-    while the guest runs ends it by SIGBUS where the file system is full, also one that was just handed over.
-    Pages that nobody has written take part in no digest. MachineError when there is not as much."""
+    """Allocate a guest's whole RAM file, all zeros, before the guest starts. If the file grew while the guest
+    runs, even after a hand-over, a full file system would end QEMU by SIGBUS. Pages that were never written
+    are not part of a digest. MachineError when there is not enough memory."""
     if _is_fresh(path, size_bytes):
         return
     path.unlink(missing_ok=True)
@@ -83,7 +83,7 @@ def allocate(path: Path, size_bytes: int) -> None:
 
 
 def _is_fresh(path: Path, size_bytes: int) -> bool:
-    """Whether all of it is allocated, and nothing of it written."""
+    """Whether the whole file is allocated, and nothing of it was written."""
     try:
         with path.open("rb") as file:
             facts = os.fstat(file.fileno())
@@ -96,7 +96,8 @@ def _is_fresh(path: Path, size_bytes: int) -> bool:
 
 
 def huge_page_folder() -> Path:
-    """Where hugetlbfs is mounted (proc(5), mounts). MachineError when it is not, or may not be written to."""
+    """The mount point of hugetlbfs (proc(5), mounts). MachineError when it is not mounted, or not
+    writable."""
     for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
         _device, where, kind, *_ = line.split()
         if kind == "hugetlbfs" and os.access(where, os.W_OK):
@@ -108,17 +109,17 @@ def huge_page_folder() -> Path:
 
 
 def check_room(where: Path, needed_bytes: int) -> None:
-    """MachineError when the file system of folder `where` has less than `needed_bytes` free, and some beside
-    them for what libvirt and others keep there."""
+    """MachineError when the file system of folder `where` has less than `needed_bytes` free beside its
+    reserve (_SPARE)."""
     free, spare = _free(where)
     if needed_bytes + spare > free:
         raise _no_room(where, free, needed_bytes)
 
 
 def _free(where: Path) -> tuple[int, int]:
-    """Bytes that a file there may take, and those that are to be left."""
+    """The free bytes of a file system, and how many of them to leave free."""
     facts = os.statvfs(where)
-    # hugetlbfs without a size of its own says 0 for everything; the kernel's pool is its limit.
+    # hugetlbfs without a size option reports 0 for everything; its limit is the kernel's pool.
     pool = _POOLS / f"hugepages-{facts.f_bsize >> 10}kB" / "free_hugepages"
     if not facts.f_blocks and pool.exists():
         return int(pool.read_text()) * facts.f_bsize, 0
@@ -135,13 +136,13 @@ def _no_room(where: Path, free: int, needed_bytes: int) -> MachineError:
 
 
 class DigestCalledOff(Exception):
-    """A digest was called off."""
+    """Taking a digest was stopped."""
 
 
 @dataclass(frozen=True)
 class Digest:
-    """The content of a RAM file at one moment. allocated: indices of the pages that the file system
-    holds, ascending, as ranges; sums: their SHA-256s, one after another. All other pages are zero."""
+    """The content of a RAM file at one time. allocated: the indices of allocated pages, ascending, as ranges.
+    sums: the pages' SHA-256 digests, concatenated. All other pages are zero."""
 
     pages: int
     allocated: tuple[range, ...]
@@ -152,7 +153,8 @@ class Digest:
         return sum(map(len, self.allocated))
 
     def total(self) -> str:
-        """One digest over all: of every page's digest in order, that of a zero page for those not held."""
+        """The SHA-256 over all pages' digests in order, as hex; pages that are not allocated count as zero
+        pages."""
         whole = hashlib.sha256()
         at = done = 0
         for run in self.allocated:
@@ -174,8 +176,8 @@ _ZERO = hashlib.sha256(bytes(PAGE)).digest()
 
 
 def take(path: Path, stop: Callable[[], bool] = lambda: False) -> Digest:
-    """The digest of a RAM file whose guest stands still. Stopped when `stop` says so in between; OSError
-    when the file cannot be read."""
+    """The digest of the RAM file of a frozen guest. DigestCalledOff when `stop` returns True; OSError when
+    the file cannot be read."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         allocated = tuple(_extents(file.fileno(), size))
@@ -199,7 +201,7 @@ def take(path: Path, stop: Callable[[], bool] = lambda: False) -> Digest:
 
 
 def _extents(handle: int, size: int) -> Iterator[range]:
-    """The parts of the file that are there (lseek(2), SEEK_DATA); all of it where that cannot be told."""
+    """The allocated parts of the file (lseek(2), SEEK_DATA), or all of it where that is not supported."""
     at = 0
     try:
         while at < size:
@@ -207,7 +209,7 @@ def _extents(handle: int, size: int) -> Iterator[range]:
             at = os.lseek(handle, start, os.SEEK_HOLE)
             yield range(start // PAGE, -(-at // PAGE))
     except OSError:
-        # ENXIO: no data from here on. EINVAL: hugetlbfs cannot tell.
+        # ENXIO: no data from here on. EINVAL: hugetlbfs does not support it.
         if at == 0 and not _seeks(handle):
             yield range(size // PAGE)
 
@@ -220,7 +222,7 @@ def _seeks(handle: int) -> bool:
 
 
 def compare(before: Digest, after: Digest, cost_ns: int) -> MemoryProof:
-    """The proof from two digests of one guest's RAM; cost_ns: what taking them added to its pause."""
+    """The memory proof from two digests of one guest's RAM. cost_ns: how much they lengthened its pause."""
     differing: list[int] = []
     if before != after:
         one, two = dict(before.each()), dict(after.each())

@@ -13,7 +13,7 @@ from lab.ports import Clock
 
 
 class MemoryProver:
-    """Two digests of one RAM file, and what they say. path: None when no proof was asked for."""
+    """Takes two digests of one RAM file and compares them. path: None when no proof was requested."""
 
     def __init__(self, path: Path | None, steps: Steps, clock: Clock) -> None:
         self._path, self._steps, self._clock = path, steps, clock
@@ -22,11 +22,11 @@ class MemoryProver:
         self._looked_ns = 0
 
     def look(self, late: Callable[[], bool]) -> None:
-        """The first digest, unless `late` says in between that there is no time for it."""
+        """Take the first digest. It is abandoned when `late` returns True."""
         self._before = self._take("prove memory", late)
 
     def look_again(self, late: Callable[[], bool]) -> None:
-        """The second, if there was a first. HypervisorError when it is another one."""
+        """Take the second digest, if there is a first. HypervisorError when the two differ."""
         if self._before is None:
             return
         self._after = self._take("prove memory again", late)
@@ -36,7 +36,7 @@ class MemoryProver:
                 raise HypervisorError(f"{proof.differ} pages of its RAM have changed")
 
     def result(self) -> MemoryProof | None:
-        """None without both. Not for inside the pause: it takes time of its own."""
+        """The proof; None without both digests. Not to be called during the pause, because it takes time."""
         if self._before is None or self._after is None:
             return None
         return memory.compare(self._before, self._after, self._looked_ns)

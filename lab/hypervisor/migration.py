@@ -1,5 +1,5 @@
-"""What QEMU says of a migration (qapi/migration.json, MigrationStatus; 7.2 to 11.1), and asking it with a
-limit: a source's monitor may answer nothing while its device state goes out to a successor that hangs."""
+"""The states of a QEMU migration (QEMU, qapi/migration.json, MigrationStatus; 7.2 to 11.1), and queries with
+a time limit: a source's monitor may not answer while its device state is sent to a hanging successor."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from lab.threads import Worker
 _T = TypeVar("_T")
 
 Ask = Callable[..., Any]
-"""A QMP command of one process, and its arguments by name, to what it returns."""
+"""Runs a QMP command, with arguments by name, in one process and returns its result."""
 
 ENDED = frozenset({"none", "completed", "failed", "cancelled"})
-"""Nothing goes on any more: `cont` is not refused for a migration's sake."""
+"""States in which no migration is active and QEMU does not refuse `cont` because of one."""
 
 PASSING = frozenset({"cancelling", "failing", "pre-switchover"})
-"""QEMU leaves these by itself, within milliseconds. It refuses `cont` in `failing` (11.1)."""
+"""States that QEMU leaves by itself within milliseconds. It refuses `cont` in `failing` (11.1)."""
 
 
 def is_over(status: str) -> bool:
-    """Whether a migration has come to its end. A status that a later QEMU adds is none."""
+    """Whether a migration has ended. Unknown states of later QEMU versions count as not ended."""
     return status in ENDED
 
 
 def set_capabilities(ask: Ask, *names: str, on: bool = True) -> None:
-    """What both ends of a migration have to agree on."""
+    """Set migration capabilities, which must be the same at both ends."""
     capabilities = [{"capability": name, "state": on} for name in names]
     ask("migrate-set-capabilities", capabilities=capabilities)
 
 
 def send_state(path: Path, state: bytes, wait_s: float) -> None:
-    """Give a device state to a process that waits for one at this socket (`migrate-incoming`), which may not
-    have loaded it when this returns. OSError when it does not take it; TimeoutError when it takes nothing for
-    `wait_s` seconds."""
+    """Send a device state to a process that waits for one at this socket (`migrate-incoming`). The process
+    may not have loaded it when this returns. OSError when the process does not accept it; TimeoutError when
+    it reads nothing for `wait_s` seconds."""
     with socket.socket(socket.AF_UNIX) as stream:
         stream.settimeout(wait_s)
         stream.connect(str(path))
@@ -48,8 +48,9 @@ def send_state(path: Path, state: bytes, wait_s: float) -> None:
 
 
 def settle(ask: Ask, guest: str, clock: Clock, within_s: float) -> None:
-    """Have a source be done with its migration, whichever way it goes. ask: a QMP command without arguments
-    to what it returns. HypervisorError when it is not done by then, or does not answer."""
+    """Wait until a source's migration has completed, or cancel it. ask: runs a QMP command without arguments
+    and returns its result. HypervisorError when it has not ended within `within_s` seconds, or QEMU does not
+    answer."""
     deadline = clock.now().raw_ns + round(within_s * NS_PER_S)
 
     def within_what_is_left(command: str) -> Any:
@@ -60,20 +61,20 @@ def settle(ask: Ask, guest: str, clock: Clock, within_s: float) -> None:
 
     while not is_over(status := str(within_what_is_left("query-migrate").get("status", "none"))):
         if status not in PASSING:
-            with contextlib.suppress(HypervisorError):  # it may be over by now
+            with contextlib.suppress(HypervisorError):  # it may have ended by now
                 within_what_is_left("migrate_cancel")
         clock.sleep_until(clock.now().raw_ns + NS_PER_MS)
 
 
 def within(seconds: float, call: Callable[[], _T], what: str, guest: str) -> _T:
-    """What a call comes back with. It is made by a thread, which is left behind when it takes too long:
-    libvirt's calls into QEMU have no limit of their own. HypervisorError then."""
+    """Return the result of a call that is made in a thread, because libvirt's calls into QEMU have no time
+    limit. HypervisorError when it takes longer than `seconds`; the thread is abandoned then."""
     outcome: list[Callable[[], _T]] = []
 
     def run() -> None:
         try:
             value = call()
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
             failure = error
 
             def fail() -> _T:
