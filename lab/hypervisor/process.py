@@ -1,7 +1,8 @@
-"""A guest's QEMU process on this host: found, held by a pidfd, stopped, continued, and its vCPUs' CPU time.
+"""A guest's QEMU process on this host: finds it, holds it by a pidfd, stops and continues it, reads its CPU
+time.
 
-Everything goes through a pidfd taken before the process is identified a second time, so that a signal
-never reaches a process that merely inherited the number.
+All signals go through a pidfd that was opened before the process was identified a second time, so that a
+signal never reaches another process that has reused the pid.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from lab.ports import Clock
 _PROC = Path("/proc")
 _POLL_NS = 200_000
 _VCPU_THREADS = ("CPU ", "ALL CPUs")
-"""QEMU's names of vCPU threads under `-name …,debug-threads=on`, which libvirt always sets."""
+"""How names of QEMU's vCPU threads begin with `-name …,debug-threads=on`, which libvirt always sets."""
 
 
 def set_oom_score(score: int) -> None:
-    """How readily the kernel ends this process, and those that it starts from now on, when memory runs out:
-    -1000 is never (proc_pid_oom_score_adj(5)). Nothing happens where that is not permitted."""
+    """Set how readily the kernel kills this process, and those that it starts from now on, when memory runs
+    out; -1000: never (proc_pid_oom_score_adj(5)). Does nothing when that is not permitted."""
     with contextlib.suppress(OSError):
         (_PROC / "self/oom_score_adj").write_text(str(score), encoding="ascii")
 
 
 class QemuProcess:
-    """One QEMU process, held by its pidfd. Close it, or use it in a `with` block."""
+    """One QEMU process, held by a pidfd. Close it, or use it in a `with` block."""
 
     def __init__(self, pid: int, pidfd: int) -> None:
         self.pid = pid
@@ -73,7 +74,7 @@ class QemuProcess:
 
     @property
     def pidfd(self) -> int:
-        """Its pidfd, which stays this object's to close."""
+        """The pidfd. Only this object closes it."""
         return self._pidfd
 
     def close(self) -> None:
@@ -97,8 +98,8 @@ class QemuProcess:
         return not poll.poll(0)
 
     def kill(self, wait_s: float) -> None:
-        """SIGKILL, and wait until the process is gone. HypervisorError when it is not within `wait_s`: it
-        hangs in the kernel."""
+        """Send SIGKILL and wait until the process is gone. HypervisorError when it is not gone within
+        `wait_s` seconds, because it hangs in the kernel."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         poll = select.poll()
@@ -107,11 +108,12 @@ class QemuProcess:
             raise HypervisorError(f"QEMU process {self.pid} was killed and does not end")
 
     def send_stop(self) -> None:
-        """SIGSTOP; it takes effect thread by thread, see wait_stopped. ProcessLookupError when gone."""
+        """Send SIGSTOP, which stops thread by thread; see wait_stopped. ProcessLookupError when it is
+        gone."""
         signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP)
 
     def send_continue(self) -> None:
-        """SIGCONT. ProcessLookupError when gone."""
+        """Send SIGCONT. ProcessLookupError when the process is gone."""
         signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
 
     def is_stopped(self) -> bool:
@@ -120,7 +122,8 @@ class QemuProcess:
         return bool(states) and all(state in ("T", "t", "") for state in states)
 
     def wait_stopped(self, clock: Clock, deadline_raw_ns: int) -> bool:
-        """Wait until is_stopped, at most until CLOCK_MONOTONIC_RAW `deadline_raw_ns`; whether it is."""
+        """Wait until every thread is stopped, at most until CLOCK_MONOTONIC_RAW `deadline_raw_ns`. Returns
+        whether it is."""
         while not self.is_stopped():
             now = clock.now().raw_ns
             if now >= deadline_raw_ns or not self.alive:
@@ -130,7 +133,7 @@ class QemuProcess:
 
     @property
     def file_table(self) -> int:
-        """How many open files the kernel's table for it holds now (proc(5), status, FDSize); 0: unknown."""
+        """The size of the process's table of open files (proc(5), status, FDSize); 0: unknown."""
         for line in _text(_PROC / str(self.pid) / "status").splitlines():
             if line.startswith("FDSize:"):
                 return int(line.split()[1])
@@ -142,12 +145,12 @@ class QemuProcess:
         return sum(_cpu_time_ns(task) for task in self.vcpu_threads() or self._tasks())
 
     def cpu_wait_ns(self) -> int:
-        """How long its threads, all together, have been ready to run and waited for a CPU; see
-        core.timeline.CpuWait. 0 when it has ended, or the kernel does not tell (CONFIG_SCHED_INFO)."""
+        """How long all of its threads together have waited for a CPU while ready to run, in ns; see
+        core.timeline.CpuWait. 0 when it has ended, or the kernel lacks CONFIG_SCHED_INFO."""
         return sum(_schedstat(task)[1] for task in self._tasks())
 
     def vcpu_threads(self) -> list[Path]:
-        """Their folders in /proc."""
+        """The vCPU threads' folders in /proc."""
         return [task for task in self._tasks() if _text(task / "comm").startswith(_VCPU_THREADS)]
 
     def _tasks(self) -> list[Path]:
@@ -157,7 +160,8 @@ class QemuProcess:
 
 
 def kill_helpers(path: str) -> None:
-    """SIGKILL to the libvirt_iohelper processes that write to `path`: libvirt starts one for each save."""
+    """Send SIGKILL to the libvirt_iohelper processes that write to `path`; libvirt starts one for each
+    save."""
     for pid in _pids():
         arguments = _arguments(pid)
         if arguments[0].endswith("/libvirt_iohelper") and path in arguments:
@@ -166,8 +170,8 @@ def kill_helpers(path: str) -> None:
 
 
 class Running:
-    """How long a guest has certainly been let run since this was made: the most CPU time that one of its vCPU
-    threads has used. The kernel may be a tick behind with it, never ahead (proc(5), schedstat)."""
+    """A lower bound of how long a guest has run since this object was made: the most CPU time that one of its
+    vCPU threads has used. The kernel's value may be a tick behind, never ahead (proc(5), schedstat)."""
 
     def __init__(self, process: QemuProcess) -> None:
         self._used = {task: _schedstat(task)[0] for task in process.vcpu_threads()}
@@ -196,7 +200,7 @@ def _carries(arguments: list[str], uuid: str) -> bool:
 
 
 def _stat(task: Path) -> list[str]:
-    """The fields of /proc/…/stat after the command's name, which may itself hold spaces: proc(5)."""
+    """The fields of /proc/…/stat after the command's name, which may contain spaces (proc(5))."""
     return _text(task / "stat").rpartition(")")[2].split()
 
 
@@ -206,7 +210,7 @@ def _state(task: Path) -> str:
 
 
 def _schedstat(task: Path) -> tuple[int, int]:
-    """Nanoseconds on a CPU, and ready to run without one; zeros when the thread has ended."""
+    """A thread's nanoseconds on a CPU, and of waiting for one; zeros when the thread has ended."""
     fields = _text(task / "schedstat").split()
     return (int(fields[0]), int(fields[1])) if len(fields) > 1 else (0, 0)
 

@@ -1,9 +1,9 @@
-"""A QMP connection of the lab's own to one QEMU process, beside libvirt's: the way in that works when
-libvirt, or the process that holds it, does not. Every wait has a limit.
+"""The lab's own QMP connection to one QEMU process, beside libvirt's. It works even when libvirt, or the
+process that uses it, does not. Every wait has a time limit.
 
-The protocol is QEMU's docs/interop/qmp-spec: a greeting, `qmp_capabilities`, then one JSON object a line in
-both directions, with events in between. A monitor's socket serves one client at a time; a second one is
-connected at once and greeted when the first has gone.
+The protocol (QEMU, docs/interop/qmp-spec): a greeting, `qmp_capabilities`, then one JSON object per line in
+both directions, with events in between. A monitor's socket serves one client at a time; a second client can
+connect, but is greeted only when the first has disconnected.
 """
 
 from __future__ import annotations
@@ -21,33 +21,35 @@ from lab.hypervisor.migration import PASSING, Ask, is_over
 
 CONNECT_S = 5.0
 ANSWER_S = 2.0
-"""QEMU answers in milliseconds; on a host with both cores taken, in some tenths of a second."""
+"""Time limit for an answer, in seconds. QEMU answers in milliseconds, and in tenths of a second on a busy
+host."""
 
 NEVER_RAN = frozenset({"inmigrate", "prelaunch", "paused"})
-"""What `query-status` says of a successor that has not run yet (QEMU, qapi/run-state.json)."""
+"""States of a successor that has not run yet (query-status; QEMU, qapi/run-state.json)."""
 
 
 class MonitorError(Exception):
-    """QEMU did not answer in time, refused, or has ended."""
+    """QEMU did not answer in time, refused a command, or has ended."""
 
 
 class Monitor(Protocol):
-    """Commands to one QEMU process."""
+    """Runs QMP commands in one QEMU process."""
 
     def execute(self, command: str, wait_s: float = ANSWER_S, **arguments: Any) -> Any:
-        """What the command returns. MonitorError."""
+        """Run a command and return its result. MonitorError when it fails or takes longer than `wait_s`
+        seconds."""
 
     def close(self) -> None: ...
 
 
 class QmpSocket:
-    """A connection to a monitor's Unix socket. Close it, or use it in a `with` block. Not for two threads.
+    """A connection to a monitor's Unix socket. Close it, or use it in a `with` block. It is not thread-safe.
 
-    resumed_real_ns: QEMU's own stamp (host CLOCK_REALTIME, 1 µs) of the last RESUME event that has come,
-    which it sends before it starts a vCPU (its system/cpus.c, vm_prepare_start); None when none has."""
+    resumed_real_ns: QEMU's stamp (host CLOCK_REALTIME, 1 µs) of the last RESUME event that has arrived. QEMU
+    sends the event before it starts a vCPU (QEMU, system/cpus.c, vm_prepare_start). None without one."""
 
     def __init__(self, path: Path | str, wait_s: float = CONNECT_S) -> None:
-        """MonitorError when nobody answers there within `wait_s` seconds."""
+        """Connect. MonitorError when QEMU does not answer within `wait_s` seconds."""
         self._path, self._buffer, self._sequence = str(path), b"", 0
         self.resumed_real_ns: int | None = None
         self._socket = socket.socket(socket.AF_UNIX)
@@ -78,7 +80,8 @@ class QmpSocket:
         self._socket.close()
 
     def execute(self, command: str, wait_s: float = ANSWER_S, **arguments: Any) -> Any:
-        """What the command returns. MonitorError: refused, no answer within `wait_s` seconds, or gone."""
+        """Run a command and return its result. MonitorError when QEMU refuses it, does not answer within
+        `wait_s` seconds, or has ended."""
         self._sequence += 1
         request = {"execute": command, "id": self._sequence}
         if arguments:
@@ -97,7 +100,7 @@ class QmpSocket:
             raise MonitorError(f"QMP {command}: {error}") from error
 
     def drain(self) -> None:
-        """Take in the events that have come by now; nothing happens when the other end is gone."""
+        """Process the events that have arrived by now. Does nothing when the other end is gone."""
         try:
             while self._line() is not None or self._receive(time.monotonic()):
                 pass
@@ -128,7 +131,7 @@ class QmpSocket:
         return message
 
     def _receive(self, end: float) -> bool:
-        """Whether more has come by `end` (time.monotonic)."""
+        """Receive more data by `end` (time.monotonic, seconds). Returns whether any has come."""
         if not select.select([self._socket], [], [], max(0.0, end - time.monotonic()))[0]:
             return False
         data = self._socket.recv(1 << 16)
@@ -139,27 +142,27 @@ class QmpSocket:
 
 
 def status(monitor: Monitor) -> str:
-    """QEMU's own word: running, paused, inmigrate, io-error, … MonitorError."""
+    """QEMU's run state: running, paused, inmigrate, io-error, … Raises MonitorError."""
     return str(monitor.execute("query-status")["status"])
 
 
 def take_port(ask: Ask, port: int) -> str:
-    """Have a process's user-mode network forward `port` of 127.0.0.1 to the guest's SSH; "", or QEMU's words
-    when it does not. MonitorError, or what else `ask` raises."""
+    """Make a process's user-mode network forward `port` of 127.0.0.1 to the guest's SSH port. Returns QEMU's
+    error message, "" on success. Raises MonitorError, or what else `ask` raises."""
     line = f"hostfwd_add lab0 tcp:127.0.0.1:{port}-:22"
     return str(ask("human-monitor-command", **{"command-line": line})).strip()
 
 
 def leave_migration(monitor: Monitor, wait_s: float = ANSWER_S) -> None:
-    """Take a source out of a migration, whichever way it went: QEMU refuses `cont` until then. MonitorError
-    when it does not come out within `wait_s` seconds."""
+    """Wait until a source's migration has ended, or cancel it, because QEMU refuses `cont` until then.
+    MonitorError when it has not ended within `wait_s` seconds."""
     end = time.monotonic() + wait_s
     while True:
         state = str(monitor.execute("query-migrate").get("status", "none"))
         if is_over(state):
             return
         if state not in PASSING:
-            with contextlib.suppress(MonitorError):  # it may be over by now
+            with contextlib.suppress(MonitorError):  # it may have ended by now
                 monitor.execute("migrate_cancel")
         if time.monotonic() > end:
             raise MonitorError(f"its migration does not end: {state}")

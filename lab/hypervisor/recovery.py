@@ -1,9 +1,9 @@
-"""What a killed run left behind: guests frozen, half handed over, saved to a file.
+"""Recovers the guests of a killed run: frozen, half handed over, or saved to a file.
 
-Of the two ends of a hand-over exactly one goes on. Whether it is the successor is asked of QEMU itself: once
-it has run, its predecessor never runs again; as long as it has not, it can be ended. libvirt's memory does
-not decide: after it has opened a connection it takes a guest's state from its status file, which is older
-than what it was doing when it was killed, until it has asked QEMU, tenths of seconds later."""
+Exactly one of the two ends of a hand-over may run. QEMU itself is queried to decide which: when the successor
+has run, the predecessor never runs again; as long as the successor has not run, it can be ended. libvirt's
+state does not decide: after a connection was opened, it comes from the status file, which is older than the
+kill, until libvirt has queried QEMU some tenths of a second later."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ _END_S = 5.0
 _PAUSE_S = 0.01
 
 _RECONNECT_S = 1.0
-"""How long libvirt may take to ask QEMU for a guest's state after it has opened a connection; 0.3 s were
-seen."""
+"""Time limit for libvirt to query QEMU for a guest's state after a connection was opened; it took 0.3 s."""
 
 _STILL = ("paused", "pmsuspended")
 
 
 def settle(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
-    """End one of the two ends of each hand-over that was cut off; a line for each. Afterwards every guest's
+    """End one of the two ends of each interrupted hand-over. Yields a line for each. Afterwards every guest's
     name means one domain again, which may still be paused. but: runs that are alive."""
     found: dict[tuple[str, str], list[LabDomain]] = defaultdict(list)
     for domain in context.domains.lab():
@@ -58,8 +57,8 @@ def settle(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
 
 
 def run_again(context: LibvirtContext, but: Collection[str], *, all_guests: bool) -> Iterator[str]:
-    """Have every guest of this lab run, those that were saved to a file too, or the kept ones only; a line
-    for each."""
+    """Resume every guest of this lab, including those that were saved to a file, or only the kept ones.
+    Yields a line for each."""
     for domain in context.domains.lab():
         if domain.run in but or not (all_guests or domain.kept_guest):
             continue
@@ -68,7 +67,7 @@ def run_again(context: LibvirtContext, but: Collection[str], *, all_guests: bool
             yield f"guest {domain.guest} runs again (it was {was})"
     running = {domain.uuid for domain in context.domains.lab()}
     for path in saved(context.home) if all_guests else ():
-        if path.stem in running:  # restored already: it was killed before it had removed the file
+        if path.stem in running:  # restored already: the run was killed before it had removed the file
             drop_saved(path)
             continue
         try:
@@ -80,7 +79,7 @@ def run_again(context: LibvirtContext, but: Collection[str], *, all_guests: bool
 
 
 def _has_run(context: LibvirtContext, domain: LabDomain) -> bool:
-    """Whether a successor was told to run. One whose QEMU is gone counts as one that was not."""
+    """Whether a successor has been told to run. One whose QEMU is gone counts as not."""
     if domain.monitor:
         with contextlib.suppress(MonitorError), QmpSocket(domain.monitor) as monitor:
             return status(monitor) not in NEVER_RAN
@@ -88,7 +87,7 @@ def _has_run(context: LibvirtContext, domain: LabDomain) -> bool:
 
 
 def _resume(context: LibvirtContext, domain: LabDomain) -> str:
-    """Have a guest run; what it was before. HypervisorError when it does not run then."""
+    """Resume a guest. Returns its state before. HypervisorError when it does not run afterwards."""
     if not domain.monitor:
         return _resume_by_libvirt(context, domain)
     was = _resume_by_monitor(domain)
@@ -115,8 +114,8 @@ def _resume_by_monitor(domain: LabDomain) -> str:
 
 
 def _await_libvirt(context: LibvirtContext, domain: LabDomain) -> None:
-    """Wait until libvirt knows that a guest runs. It learns that from QEMU's event and then writes its status
-    file, which `list` reads: ended before, this process would leave "paused" in it."""
+    """Wait until libvirt knows that a guest runs. On QEMU's event it writes its status file, which `list`
+    reads; if this process ended before, the file would still say "paused"."""
     end = time.monotonic() + _END_S
     with contextlib.suppress(HypervisorError, libvirt.libvirtError):
         while state_of(_lookup(context, domain)) != "running" and time.monotonic() < end:
@@ -139,28 +138,28 @@ def _resume_by_libvirt(context: LibvirtContext, domain: LabDomain) -> str:
 
 
 def _state(context: LibvirtContext, domain: LabDomain) -> str:
-    """libvirt's word, for a guest without a monitor of the lab's own: once it has asked QEMU."""
+    """The state in libvirt's words, after it has queried QEMU, for a guest without the lab's own monitor."""
     if context.root is not None:
         time.sleep(_RECONNECT_S)
     return state_of(_lookup(context, domain))
 
 
 def saved(home: Path) -> list[Path]:
-    """Files that save-restore left: in the state folder, or linked from there."""
+    """Files of guests that save-restore has left in the state folder, or linked from there."""
     folder = home / "saved"
     return sorted(folder.glob("*.save")) if folder.is_dir() else []
 
 
 def drop_saved(path: Path) -> None:
-    """Remove a saved guest, and the link to it."""
+    """Remove a saved guest's file, and the link to it."""
     with contextlib.suppress(OSError):
         path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
 def forward(context: LibvirtContext, domain: LabDomain) -> None:
-    """Have a successor's user-mode network take the guest's port on 127.0.0.1. HypervisorError when it
-    cannot: somebody else has it, or the guest has no such network."""
+    """Make a successor's user-mode network take over the guest's port on 127.0.0.1. HypervisorError when
+    another process has the port, or the guest has no such network."""
     if domain.ssh_port is None:
         return
     failure = take_port(partial(context.qmp, _lookup(context, domain), domain.guest), domain.ssh_port)
@@ -179,7 +178,7 @@ def _lookup(context: LibvirtContext, domain: LabDomain) -> Any:
 
 
 def _end(context: LibvirtContext, domain: LabDomain) -> None:
-    """End a process at once and see it gone, then have libvirt clear up after it."""
+    """Kill a process, wait until it is gone, and let libvirt clean up its domain."""
     with contextlib.suppress(HypervisorError), QemuProcess.find(domain.uuid, domain.guest) as process:
         process.kill(_END_S)
     with contextlib.suppress(libvirt.libvirtError, HypervisorError):

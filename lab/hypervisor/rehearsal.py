@@ -1,8 +1,8 @@
-"""A look, before the freeze, at a process that will only be started in it.
+"""Tests, before the freeze, a process that will be started only during the freeze.
 
-In the cold exchange and in save-restore the guest's next process begins when its last one has gone; what that
-one refuses, or has not, would be found out too late. So it is started once beforehand, paused and waiting for
-a state that does not come, beside the running guest: it takes no lock of a disk and writes to no RAM.
+In the cold exchange and in save-restore, the guest's next process starts when the previous one is gone.
+Anything that it refuses or lacks would be found too late. So it is started once beforehand beside the running
+guest, paused and waiting for a state that never comes. It takes no disk locks and writes to no RAM.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _END_S = 5.0
 
 
 def rehearse(context: LibvirtContext, spec: DomainSpec) -> None:
-    """Start the guest's next process (spec, but for its sockets), see what the guest would lose there, and
-    end it; a second or two. Nothing of it is left. HypervisorError when it does not start, Refused when the
-    guest would lose."""
+    """Start the guest's next process (spec, with other sockets), check what the guest would lose there, and
+    end it without a trace. This takes a second or two. HypervisorError when it does not start, Refused when
+    the guest would lose something."""
     guest = spec.guest
     place = context.sockets
     agent, probe, monitor = (
@@ -37,7 +37,7 @@ def rehearse(context: LibvirtContext, spec: DomainSpec) -> None:
             ("monitor", spec.monitor_socket),
         )
     )
-    # With a name of its own: libvirt keeps the last words of each name.
+    # It has its own name, because libvirt keeps a log for each name.
     trial = replace(
         spec,
         generation=spec.generation + 1,

@@ -1,11 +1,11 @@
-"""A state folder's own folders in memory, on /dev/shm (shm_overview(7)), each named by a link in it.
+"""A state folder's private folders on /dev/shm (shm_overview(7)). A link in the state folder points to each.
 
-/dev/shm may be shared by containers whose state folders have the same path and user. So a folder's name has
-a part by chance, which the link keeps, beside one for the state folder: its path, and the file system that
-it is on (st_dev). A link that came with a copy of a state folder names a folder of another path, or, when
-the copy is a container's whose image has a state folder that was used, of another file system, as each
-container's root is one (an overlay's st_dev is its own). Such a link is not followed. The number of a file
-system may change when it is mounted anew; but under the guests of a state folder it stays mounted.
+Containers whose state folders have the same path and user may share /dev/shm. So a folder's name has a random
+part, which the link keeps, and a part that depends on the state folder's path and file system (st_dev). A
+link in a copy of a state folder names a folder for another path. In a container whose image contains a used
+state folder, it names a folder for another file system, because each container's root (an overlay) has its
+own st_dev. Such links are not followed. A file system's st_dev may change when it is mounted again, but it
+stays mounted while guests of the state folder run.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ SHM = Path("/dev/shm")  # noqa: S108 - what is made there is checked to be ours
 
 
 _RESERVE, _RESERVE_BYTES = "reserve", 1 << 20
-"""libvirt writes a pid file, and 20-40 KB of status twice over, for each process that it starts."""
+"""The reserve file's name and size. libvirt writes a pid file, and a status of 20-40 KB twice, for each
+process that it starts."""
 
 
 class NotOurs(OSError):
-    """What lies there may be read or changed by others."""
+    """Others may read or change the folder."""
 
 
 def folder(link: Path, kind: str = "") -> Path:
-    """The folder that `link` names, both made where they are not there. kind: the end of its name.
-    OSError when it cannot be made; NotOurs when it is not a folder of ours alone."""
+    """The folder to which `link` points. Both are created if needed. kind: the end of the folder's name.
+    OSError when it cannot be created; NotOurs when others can access it."""
     path = named(link, kind)
     if path is None:
         with suppress(FileNotFoundError):
@@ -40,7 +41,7 @@ def folder(link: Path, kind: str = "") -> Path:
         path = SHM / f"{_begin(link)}{secrets.token_hex(4)}{kind}"
         try:
             link.symlink_to(path)
-        except FileExistsError:  # another process of ours was first
+        except FileExistsError:  # another process of this user was faster
             path = named(link, kind) or path
     path.mkdir(mode=0o700, exist_ok=True)
     facts = path.lstat()
@@ -50,7 +51,7 @@ def folder(link: Path, kind: str = "") -> Path:
 
 
 def named(link: Path, kind: str = "") -> Path | None:
-    """The folder that `link` names; None when it names none for this path and file system."""
+    """The folder to which `link` points; None when it is not for this path and file system."""
     try:
         path, begin = link.readlink(), _begin(link)
     except OSError:
@@ -66,7 +67,7 @@ def _begin(link: Path) -> str:
 
 
 def reserve(place: Path) -> None:
-    """Keep some room in a folder, for what has to be written there when /dev/shm is full."""
+    """Reserve space in a folder by a file, for what must be written there even when /dev/shm is full."""
     with suppress(OSError):
         handle = os.open(place / _RESERVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -77,7 +78,7 @@ def reserve(place: Path) -> None:
 
 @contextmanager
 def released(place: Path) -> Iterator[None]:
-    """Have that room free. It is kept again afterwards, as far as it can be."""
+    """A context in which the reserved space is free. It is reserved again afterwards, if possible."""
     with suppress(OSError):
         (place / _RESERVE).unlink()
     try:

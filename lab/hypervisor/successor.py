@@ -1,5 +1,5 @@
-"""The QEMU process that is to take a guest over: planned, started paused, waiting for a state, and taken away
-again when it is not needed. freeze/in_place.py says when; whether the guest runs in it is decided there."""
+"""The QEMU process that takes a guest over: plans it, starts it paused and waiting for a state, and removes
+it when it is not needed. freeze/in_place.py decides when, and whether the guest runs in it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from lab.hypervisor.process import QemuProcess
 from lab.ports import Freezing
 
 END_S = 5.0
-"""How long a killed process may take to be gone; unmapping gigabytes takes tenths of seconds."""
+"""Time limit for a killed process to be gone; unmapping gigabytes takes tenths of a second."""
 
 _FILES = 128
-"""Open files that a successor's table holds at least; the smallest table has 64."""
+"""The minimum size of a successor's table of open files; the kernel starts with 64."""
 
 
 class SuccessorProcess:
-    """Of one guest, in one exchange. old: the guest's domain as it is, from plan() on. spec: the successor's,
-    which whoever plans it sets. domain, process: from start() on. socket: where it waits for a state."""
+    """One guest's successor in one exchange. old: the guest's present domain, set by plan(). spec: the
+    successor's, set by the caller of plan(). domain, process: set by start(). socket: where it waits for the
+    state."""
 
     def __init__(self, context: LibvirtContext, guest: str, freezing: Freezing) -> None:
         self._context, self._guest, self._freezing = context, guest, freezing
@@ -37,7 +38,7 @@ class SuccessorProcess:
         self.socket: Path | None = None
 
     def plan(self) -> DomainSpec:
-        """The successor to be, with a new socket for the state. Refused when there can be none."""
+        """The successor's specification, with a new socket for the state. Refused when none is possible."""
         old = self._context.specs.get(self._guest)
         if old is None:
             raise Refused("only a guest that this lab has started can move to a successor", where=self._guest)
@@ -49,7 +50,7 @@ class SuccessorProcess:
         return self.described(Path(self._freezing.successor.emulator or old.emulator))
 
     def described(self, emulator: Path) -> DomainSpec:
-        """A successor with sockets of its own."""
+        """A successor's specification, with its own sockets."""
         old, run = self.old, self._context.sockets
         agent = run / f"{secrets.token_hex(4)}.agent" if old.agent_socket is not None else None
         probe = run / f"{secrets.token_hex(4)}.probe" if old.probe_socket is not None else None
@@ -57,15 +58,16 @@ class SuccessorProcess:
         return old.successor(emulator, agent, probe, monitor)
 
     def start(self, spec: DomainSpec) -> None:
-        """Start it, paused. HypervisorError when that cannot be."""
+        """Start the successor, paused. HypervisorError when that fails."""
         self.domain = self._context.domains.create(spec, paused=True)
         self.process = QemuProcess.find(spec.uuid, self._guest)
         self._widen(self.process)
 
     def _widen(self, process: QemuProcess) -> None:
-        """Give the successor a larger table of open files, while nobody waits for it. QEMU opens its 65th
-        when its devices start, after RESUME and before the vCPUs; Linux then waits for an RCU grace period to
-        enlarge the table of a process with threads (fs/file.c, expand_fdtable): 10 to 15 ms more of pause."""
+        """Enlarge the successor's table of open files before the pause. QEMU opens its 65th file when its
+        devices start, after RESUME and before the vCPUs. To enlarge the table of a process with threads,
+        Linux then waits for an RCU grace period (fs/file.c, expand_fdtable), which would lengthen the pause
+        by 10 to 15 ms."""
         more: list[str] = []
         while 0 < process.file_table < _FILES and len(more) < _FILES:
             name = f"labfile{len(more)}"
@@ -90,15 +92,15 @@ class SuccessorProcess:
                 )
 
     def ask(self, domain: Any) -> migration.Ask:
-        """Commands to one of the two processes."""
+        """A function that runs QMP commands in one of the two processes."""
         return functools.partial(self._context.qmp, domain, self._guest)
 
     def offer(self, domain: Any) -> None:
-        """What both sides have to agree on."""
+        """Set the migration capabilities that both sides must share."""
         migration.set_capabilities(self.ask(domain), "x-ignore-shared", "events")
 
     def listen(self) -> None:
-        """Have the successor wait for the state at its socket."""
+        """Make the successor wait for the state at its socket."""
         context, guest = self._context, self._guest
         status = context.qmp(self.domain, guest, "query-status")["status"]
         if status != "inmigrate":
@@ -107,7 +109,8 @@ class SuccessorProcess:
         context.qmp(self.domain, guest, "migrate-incoming", uri=f"unix:{self.socket}")
 
     def last_words(self) -> str:
-        """The successor's last words; it may take libvirt's file a moment to have them."""
+        """The successor's last messages, with ": " before them; they may take a moment to reach libvirt's
+        log."""
         if self.spec is None:
             return ""
         last = self._context.events.wait_until(
@@ -116,13 +119,14 @@ class SuccessorProcess:
         return f": {last}" if last else ""
 
     def kill(self) -> None:
-        """End it and see it gone: only then may another process use the guest's disk and RAM."""
+        """Kill the successor and wait until it is gone; only then may another process use the disk and
+        RAM."""
         if self.process is not None:
             self.process.kill(END_S)
 
     def clear(self) -> None:
-        """What is left of a successor that is not needed; libvirt takes a second or two. A signal may have
-        come when libvirt had just started it, before it was known here."""
+        """Remove a successor that is not needed, which takes libvirt a second or two. It finds the successor
+        even when a signal came after libvirt had started it and before it was recorded here."""
         if self.spec is not None and self.domain is None:
             with contextlib.suppress(libvirt.libvirtError):
                 self.domain = self._context.connection.lookupByUUIDString(self.spec.uuid)

@@ -1,7 +1,7 @@
-"""What libvirt knows of a guest that cannot answer: it has ended, sleeps, or was paused by QEMU.
+"""Why a guest cannot answer, according to libvirt: it has ended, is asleep, or was paused by QEMU.
 
-libvirt's domain state and lifecycle events: virDomainState, virDomainPausedReason and
-virDomainEventStoppedDetailType in its include/libvirt/libvirt-domain.h.
+The reasons are libvirt's virDomainState, virDomainPausedReason and virDomainEventStoppedDetailType
+(include/libvirt/libvirt-domain.h).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.events import IO_ERROR
 
 REBOOTED = "rebooted"
-"""EventLog's name of libvirt's reboot event, QEMU's RESET: the guest's doing."""
+"""EventLog's name of libvirt's reboot event (QEMU's RESET), which the guest itself causes."""
 
 _END_REPORTED_S = 2.0
-"""libvirt says how a process has ended a second after we see that it has."""
+"""How long to wait for libvirt's report of how a process ended, which comes about a second after its end."""
 
 _ENDS = {
     "shutdown": "it powered itself off",
@@ -29,8 +29,8 @@ _ENDS = {
 
 
 def gone(context: LibvirtContext, guest: str) -> GuestGone | None:
-    """Why the guest cannot answer; None when nothing is known that keeps it from that. Never waits for QEMU.
-    HypervisorError when there is no such guest."""
+    """Why the guest cannot answer; None when no reason is known. Never waits for QEMU. HypervisorError when
+    there is no such guest."""
     domain, uuid = context.domain(guest)
     state = context.state(guest)
     if state in ("shut off", "crashed"):
@@ -59,30 +59,30 @@ def gone(context: LibvirtContext, guest: str) -> GuestGone | None:
 
 
 def rebooted(guest: str) -> GuestGone:
-    """That it was reset, which nobody here has asked for."""
+    """The error that the guest was reset, and not by the lab."""
     return GuestGone("rebooted by itself", where=f"guest {guest}")
 
 
 def still(guest: str) -> GuestGone:
-    """That it uses no CPU time, although QEMU lets it run, and nobody here has stopped it."""
+    """The error that the guest uses no CPU time, although QEMU lets it run and the lab has not stopped it."""
     what = "stands still: it is asleep (suspended to idle, which QEMU does not know), or a signal stopped it"
     return GuestGone(what, where=f"guest {guest}")
 
 
 def resets(context: LibvirtContext, guest: str) -> tuple[str, int]:
-    """The guest's domain now, and how often it was reset so far."""
+    """The uuid of the guest's present domain, and how often it has been reset so far."""
     _domain, uuid = context.domain(guest)
     return uuid, sum(event.kind == REBOOTED for event in context.events.lifecycle(uuid))
 
 
 def _ended_by_signal(context: LibvirtContext, uuid: str) -> bool:
-    """libvirt passes on QEMU's word on who shut it down (SHUTDOWN, `guest`)."""
+    """Whether a signal ended QEMU; libvirt passes on who shut it down (QEMU's event SHUTDOWN, `guest`)."""
     reasons = [event.reason for event in context.events.lifecycle(uuid) if event.kind == "shutdown"]
     return reasons[-1:] == ["host"]
 
 
 def _stopped_by_qemu(domain: Any) -> bool:
-    """Whether QEMU has stopped it of itself, for its disk."""
+    """Whether QEMU itself has stopped the guest because of a disk error."""
     try:
         state, reason = domain.state()
     except libvirt.libvirtError:

@@ -1,4 +1,4 @@
-"""The controller's end: starts the dead-man, says what is to be frozen, and notices when it is lost."""
+"""The controller's end: starts the dead-man, tells it which guests to guard, and notices when it is lost."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from lab.process import runner
 from lab.threads import Worker
 
 _ARM_S = 10.0
-"""How long it may take to connect to the guests' monitors; milliseconds each on a calm host."""
+"""Time limit for the dead-man to connect to the guests' monitors; each takes milliseconds on an idle host."""
 
 _RESCUE_S = 12.0
-"""How long what it still guards is waited for: it tries for rescue.TRY_S."""
+"""How long close() waits for guests that are still guarded; a rescue is tried for rescue.TRY_S."""
 
 _SCOPE_S = 3.0
 _END_S = 5.0
@@ -31,16 +31,15 @@ _END_S = 5.0
 
 @dataclass(frozen=True)
 class Charge:
-    """One guest to be guarded, and the descriptors that its rescue needs."""
+    """One guest to guard, and the file descriptors that its rescue needs."""
 
     rescue: ResumePlan
     files: tuple[int, ...]
 
 
 class DeadMan:
-    """The dead-man of one run. It is started when it is first needed, and again when it was lost. history:
-    the run's events.jsonl, None: nothing is written. Close it: it ends then, as nothing is guarded any
-    more."""
+    """The dead-man of one run. It is started when it is first needed, and again after it was lost. history:
+    the run's events.jsonl; None: nothing is written. Close it, to end the process."""
 
     def __init__(self) -> None:
         self.history: Path | None = None
@@ -54,20 +53,20 @@ class DeadMan:
 
     @property
     def pid(self) -> int | None:
-        """Of its process, while it is there."""
+        """The pid of the dead-man's process; None when it does not run."""
         return self._process.pid if self._process is not None else None
 
     @property
     def lost(self) -> str:
-        """Why it guards no more, "" while it does."""
+        """Why the dead-man was lost; "" while it runs."""
         return self._lost
 
     def guard(
         self, charges: Sequence[Charge], cycle: int, until_raw_ns: int, on_lost: Callable[[], None]
     ) -> None:
-        """Have these guests guarded until CLOCK_MONOTONIC_RAW `until_raw_ns`, or their release. on_lost:
-        called once, by another thread, when it is lost before that. HypervisorError when it cannot guard
-        them: they must not be frozen then."""
+        """Guard these guests until their release; the dead-man acts at CLOCK_MONOTONIC_RAW `until_raw_ns`.
+        on_lost: called once, from another thread, when the dead-man is lost before that. HypervisorError when
+        it cannot guard them; they must not be frozen then."""
         end = self._start()
         try:
             for charge in charges:
@@ -83,13 +82,13 @@ class DeadMan:
         self._on_lost = on_lost
         self._guarded |= {charge.rescue.guest for charge in charges}
         if self._thread is not None:
-            return  # of guests that are still guarded
+            return  # other guests are still guarded
         self._stop.clear()
         self._thread = Worker(target=self._watch, args=(end,), name="dead-man", daemon=True)
         self._thread.start()
 
     def release(self, guests: Sequence[str]) -> None:
-        """These run: they are guarded no more. Nothing happens for others."""
+        """Stop guarding these guests, because they run. Does nothing for guests that are not guarded."""
         if self._end is not None and not self._lost:
             with contextlib.suppress(OSError):
                 for guest in self._guarded.intersection(guests):
@@ -105,8 +104,8 @@ class DeadMan:
             self.close()  # the next freeze starts another
 
     def close(self) -> None:
-        """Let it end. Guests that were not released are resumed by it first, which is waited for; it is left
-        alone where that takes longer. Safe to call always."""
+        """End the dead-man. It first resumes guests that were not released, for which this waits up to
+        _RESCUE_S seconds; after that it is left running. Safe to call at any time."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -116,16 +115,16 @@ class DeadMan:
             if guards:
                 with contextlib.suppress(OSError):
                     send(self._end, "give up")
-            self._end.close()  # its end of file
+            self._end.close()  # which the dead-man sees as the end of file
             self._end = None
         process, self._process = self._process, None
         if process is not None and guards:
             process.wait(_RESCUE_S)
         elif process is not None:
-            process.stop(_END_S, first=None)  # it may be stopped (SIGSTOP), and guards nothing any more
+            process.stop(_END_S, first=None)  # it may be stopped (SIGSTOP), and no longer guards anything
 
     def start(self) -> None:
-        """Have it there, so that guard() need not start it. HypervisorError when it cannot be."""
+        """Start the dead-man, so that guard() need not. HypervisorError when that fails."""
         self._start()
 
     def _start(self) -> socket.socket:
@@ -170,7 +169,7 @@ class DeadMan:
             guests.discard(data["guest"])
 
     def _watch(self, end: socket.socket) -> None:
-        """Say that the controller is there, and hear that the dead-man is."""
+        """Send the controller's beats, and receive the dead-man's."""
         last_s = time.monotonic()
         while not self._stop.is_set():
             try:
@@ -181,7 +180,7 @@ class DeadMan:
                     self._lose("the dead-man has ended")
                     return
             except BlockingIOError:
-                pass  # all is read
+                pass  # no more messages
             except OSError:
                 self._lose("the dead-man has ended")
                 return
@@ -202,8 +201,8 @@ def _readable(end: socket.socket, wait_s: float) -> bool:
 
 
 def _scope() -> list[str]:
-    """What puts a process into a scope of its own, which outlives the session's (systemd-run(1), --scope):
-    empty where no user manager answers, and for root, whose sessions are ended like any other's."""
+    """The command line prefix that puts a process into its own scope, which outlives the session's
+    (systemd-run(1), --scope). [] when no user manager answers, and for root."""
     if runner.which("systemd-run") is None or not os.environ.get("XDG_RUNTIME_DIR"):
         return []
     command = ["systemd-run", "--user", "--scope", "--quiet", "--collect"]

@@ -1,5 +1,6 @@
-"""What the dead-man does through a libvirt connection of its own: guests of a daemon, and guests that only a
-file holds. Imported before the freeze where it is needed, so that a disk that hangs does not hang it then."""
+"""The dead-man's own libvirt connection, for guests of a daemon and for guests that are only a file. Where it
+is needed, this module is imported before the freeze, so that a hanging disk does not block the import
+later."""
 
 from __future__ import annotations
 
@@ -25,19 +26,19 @@ from lab.hypervisor.qmp import ANSWER_S, MonitorError, QmpSocket, status
 from lab.process.clock import HostClock
 
 _LOCK_S = 5.0
-"""How long the embedded driver of a controller that was just killed may still be held, and a domain that has
-ended may still be known."""
+"""How long the embedded driver of a just killed controller may stay locked, and an ended domain may stay
+listed."""
 
 _STATE_S = 10.0
 _CLOCK = HostClock()
 
 
 class LibvirtMonitor:
-    """qmp.Monitor through libvirt. Its calls take no time limit: whoever calls it is a thread that may
+    """qmp.Monitor through libvirt. Its calls have no time limit, so it is called from threads that may
     wait."""
 
     def __init__(self, uri: str, uuid: str) -> None:
-        """MonitorError when libvirt does not answer or knows no such domain."""
+        """MonitorError when libvirt does not answer or has no such domain."""
         try:
             self._connection = libvirt.open(uri)
             self._domain = self._connection.lookupByUUIDString(uuid)
@@ -53,13 +54,13 @@ class LibvirtMonitor:
 
 
 class OrphanedMonitor:
-    """qmp.Monitor of a QEMU process whose libvirt daemon has ended: over the socket that was the daemon's,
-    which QEMU listens on again. Each command has a connection of its own: a daemon that is started again
-    wants that socket, and ends a guest whose monitor it does not get (libvirt, src/qemu/qemu_process.c,
+    """qmp.Monitor of a QEMU process whose libvirt daemon has ended, over the daemon's former monitor socket,
+    on which QEMU listens again. Each command uses a new connection, because a restarted daemon needs that
+    socket, and ends a guest whose monitor it cannot open (libvirt, src/qemu/qemu_process.c,
     qemuProcessReconnect)."""
 
     def __init__(self, pid: int) -> None:
-        """MonitorError when the process has no such socket, we may not use it, or a daemon holds it."""
+        """MonitorError when the process has no such socket, this user may not use it, or a daemon uses it."""
         self._path = _libvirt_socket(pid)
         status(self)
 
@@ -72,9 +73,9 @@ class OrphanedMonitor:
 
 
 def _libvirt_socket(pid: int) -> Path:
-    """Where a process that libvirt has started listens for it: "monitor.sock" (libvirt,
-    src/qemu/qemu_process.c, qemuProcessPrepareMonitorChr), which it has inherited as a descriptor, so that
-    its command line does not name it. MonitorError when there is none, or we may not look."""
+    """The path of libvirt's monitor socket of a QEMU process: "monitor.sock" (libvirt,
+    src/qemu/qemu_process.c, qemuProcessPrepareMonitorChr). QEMU inherits it as a descriptor, so its command
+    line does not contain the path. MonitorError when there is none, or this user may not read /proc."""
     try:
         table = Path(f"/proc/{pid}/net/unix").read_text(encoding="utf-8", errors="surrogateescape")
         open_files = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
@@ -89,8 +90,8 @@ def _libvirt_socket(pid: int) -> Path:
 
 
 def restore(home: str, uri: str, path: str) -> tuple[Stamp, Stamp]:
-    """Have the guest that `path` holds run; when it was told to, and when it did. HypervisorError when
-    libvirt cannot."""
+    """Restore the guest that is saved in `path`. Returns when the call began and ended. HypervisorError when
+    libvirt fails."""
     with _connection(home, uri) as connection, mapped("cannot be restored", path):
         uuid = ET.fromstring(connection.saveImageGetXMLDesc(path, 0)).findtext("uuid")  # noqa: S314 - libvirt's
         end = time.monotonic() + _LOCK_S
@@ -99,7 +100,8 @@ def restore(home: str, uri: str, path: str) -> tuple[Stamp, Stamp]:
                 connection.restoreFlags(path, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
                 break
             except libvirt.libvirtError:
-                # Just opened, libvirt finds that the domain of its status file has ended, and removes it.
+                # After the open, libvirt notices that the domain of its status file has ended, and removes
+                # it.
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.05)
@@ -112,16 +114,16 @@ def restore(home: str, uri: str, path: str) -> tuple[Stamp, Stamp]:
 def relaunch(
     guest: str, home: str, domain_xml: str, *, memory_file: str, state_file: str, agents: str
 ) -> tuple[Stamp, Stamp] | None:
-    """Have the guest run whose RAM and device state are files: in the process that the controller had started
-    for it, if that runs (None), else in a new one: when it was told to, and when it did. agents: a folder for
-    a socket. HypervisorError, MonitorError or OSError when it cannot."""
+    """Resume a guest whose RAM and device state are files. Returns None when it runs already, in a process
+    that the controller has started; otherwise starts a new process and returns when the resume began and
+    ended. agents: a folder for a socket. HypervisorError, MonitorError or OSError when that fails."""
     state = Path(state_file).read_bytes()
     with _connection(home, "") as connection:
         for domain in connection.listAllDomains(0):
             try:
                 described = domain.XMLDesc(0)
             except libvirt.libvirtError:
-                continue  # just opened, libvirt finds that the domain of a status file has ended
+                continue  # after the open, libvirt notices that the domain of a status file has ended
             if Path(memory_file).name not in described:
                 continue
             with contextlib.suppress(MonitorError):
@@ -161,9 +163,10 @@ def _await(domain: Any, *wanted: str) -> None:
 
 @contextmanager
 def _connection(home: str, uri: str) -> Iterator[Any]:
-    """libvirt at `uri`, or the embedded driver of the state folder, once its last holder has let go of it."""
+    """A context with a connection to `uri`, or to the state folder's embedded driver once its last holder has
+    ended."""
     if not uri:
-        set_oom_score(0)  # a QEMU that is started here inherits it
+        set_oom_score(0)  # a QEMU process that is started here inherits it
     end = time.monotonic() + _LOCK_S
     while not uri:
         try:

@@ -1,11 +1,10 @@
-"""How a guest that stands still is made to run again without its controller: a class for each way to freeze.
+"""Resumes a frozen guest without its controller; one class for each way to freeze.
 
-A rescue is described by the controller (a frozen dataclass, sent as JSON with its descriptors), and opened by
-the dead-man before the freeze: a monitor that cannot be reached then means that the freeze is refused. What
-is the case is asked of QEMU and of the kernel when it matters, never remembered: the controller may have been
-stopped between any two of its steps.
+The controller describes a rescue (a frozen dataclass, sent as JSON with its descriptors), and the dead-man
+opens it before the freeze, which is refused if a monitor cannot be reached. The rescue queries the state from
+QEMU and the kernel when it acts, because the controller may have been stopped between any two of its steps.
 
-A later way to freeze (frozen file systems, a snapshot) is one more class here.
+A new way to freeze (frozen file systems, a snapshot) needs one more class here.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from lab.hypervisor.qmp import Monitor, MonitorError, QmpSocket, leave_migration
 from lab.process.clock import HostClock
 
 TRY_S = 10.0
-"""How long it is tried to have one guest run again."""
+"""How long the resume of one guest is tried, in seconds."""
 
 _PAUSE_S = 0.02
 _END_S = 5.0
@@ -35,9 +34,9 @@ now = HostClock().now
 
 @dataclass(frozen=True)
 class Rescued:
-    """What became of it. act: "resumed", "running" (it ran already, nothing was done), "ended" (its process
-    is gone, and nothing is left that could run), "failed". called, returned: around the call that resumed it.
-    event_real_ns: QEMU's stamp of that. text: what was done, or why not."""
+    """The result of a rescue. act: "resumed", "running" (the guest ran already), "ended" (its process is
+    gone, and nothing is left to resume), or "failed". called, returned: stamps around the call that resumed
+    it. event_real_ns: QEMU's own stamp of the resume. text: what was done, or the error."""
 
     act: str
     text: str = ""
@@ -48,15 +47,15 @@ class Rescued:
 
 @dataclass(frozen=True)
 class MonitorAddress:
-    """Where a QEMU process takes commands: the lab's own monitor, a Unix socket; or, for a daemon's guests,
-    libvirt at `uri`, by the domain's uuid."""
+    """The address of a QEMU process's monitor: the Unix socket of the lab's own monitor or, for a daemon's
+    guests, libvirt at `uri` with the domain's uuid."""
 
     socket: str = ""
     uri: str = ""
     uuid: str = ""
 
     def open(self, pid: int) -> Monitor:
-        """pid: of the process. MonitorError when it cannot be reached."""
+        """Connect to the monitor. pid: the QEMU process's. MonitorError when it cannot be reached."""
         if self.socket:
             return QmpSocket(self.socket)
         from lab.hypervisor.deadman.libvirt_monitor import LibvirtMonitor, OrphanedMonitor
@@ -70,7 +69,7 @@ class MonitorAddress:
 
 
 class Process:
-    """A QEMU process and a monitor of it. monitor: opened again when it was lost."""
+    """A QEMU process and its monitor. monitor: reopened after it was lost."""
 
     def __init__(self, pid: int, pidfd: int, address: MonitorAddress) -> None:
         self.process, self._address = QemuProcess(pid, pidfd), address
@@ -88,7 +87,7 @@ class Process:
 
     @property
     def has_resumed(self) -> bool:
-        """Whether it has told of a RESUME, as far as that can be known."""
+        """Whether it is known to have sent a RESUME event."""
         if isinstance(self._monitor, QmpSocket):
             self._monitor.drain()
             return self._monitor.resumed_real_ns is not None
@@ -102,7 +101,7 @@ class Process:
             raise
 
     def runs(self) -> bool:
-        """Its vCPUs run. MonitorError when QEMU does not say."""
+        """Whether its vCPUs run. MonitorError when QEMU does not answer."""
         if self.process.is_stopped():
             return False
         try:
@@ -112,7 +111,7 @@ class Process:
             raise
 
     def let_run(self, what: str) -> Rescued:
-        """Have it run, out of whatever it is in: stopped by a signal, suspended, in a migration, asleep."""
+        """Resume it from any state: stopped by a signal, suspended, in a migration, asleep."""
         end = time.monotonic() + TRY_S
         why = "QEMU did not resume it"
         tried = False
@@ -170,33 +169,33 @@ class Process:
 
 @dataclass(frozen=True)
 class ResumePlan:
-    """How one guest, frozen in one way, is made to run again. pid, monitor: of the process that has it before
-    the freeze."""
+    """How to resume one guest after a way to freeze. pid, monitor: of its process before the freeze."""
 
     guest: str
     pid: int
     monitor: MonitorAddress
     needs_libvirt: ClassVar[bool] = False
-    """It can be done only when the controller has ended and let go of libvirt."""
+    """Whether the rescue is possible only after the controller has ended and released libvirt."""
 
     lingers: ClassVar[bool] = False
-    """What the controller has begun may stop the guest after the controller's end."""
+    """Whether an action of the controller may stop the guest after the controller's end."""
 
     def open(self, files: list[int]) -> Opened:
         return Opened(self, [Process(self.pid, files[0], self.monitor)])
 
     def rescue(self, opened: Opened) -> Rescued:
-        """Have the guest run. MonitorError, HypervisorError or OSError when that fails."""
+        """Resume the guest. MonitorError, HypervisorError or OSError when that fails."""
         raise NotImplementedError
 
     def holder(self, opened: Opened) -> Process:
-        """The process that has the guest once it was rescued."""
+        """The process in which the guest is after its rescue."""
         return opened.process
 
 
 @dataclass(frozen=True)
 class Continue(ResumePlan):
-    """Suspended by QEMU's `stop`, stopped by a signal, or asleep: the process has all of the guest."""
+    """For a guest that was suspended by QEMU's `stop`, stopped by a signal, or is asleep, in its own
+    process."""
 
     def rescue(self, opened: Opened) -> Rescued:
         return opened.process.let_run("it was resumed")
@@ -204,15 +203,15 @@ class Continue(ResumePlan):
 
 @dataclass(frozen=True)
 class Wake(Continue):
-    """Asked to suspend itself to RAM: it may still be falling asleep."""
+    """For a guest that was asked to suspend itself to RAM, and may still be falling asleep."""
 
     lingers: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class HandOver(ResumePlan):
-    """in-place: two processes, one of which may run. The token decides (channel.Token): who takes it first
-    says which one it is. port: on 127.0.0.1, which the successor's user-mode network takes over; 0: none."""
+    """in-place: there are two processes, one of which may run. The first to take the token (channel.Token)
+    decides which. port: on 127.0.0.1, which the successor's user-mode network takes over; 0: none."""
 
     successor_pid: int = 0
     successor: MonitorAddress = field(default_factory=MonitorAddress)
@@ -229,12 +228,12 @@ class HandOver(ResumePlan):
     def rescue(self, opened: Opened) -> Rescued:
         old, new = opened.processes
         if opened.token.take():
-            # The controller has not told the successor to run, and cannot any more.
+            # The controller has not told the successor to run, and no longer can.
             with contextlib.suppress(HypervisorError):
                 new.process.kill(_END_S)
             return old.let_run("its hand-over was called off: it was put back to the old process")
-        # `cont` in the last moment of a hand-over is a wish, which QEMU forgets when the state that arrives
-        # is that of a stopped guest: let_run asks query-status, and tells it again.
+        # QEMU forgets a `cont` at the very end of a hand-over when the arriving state is that of a stopped
+        # guest. So let_run checks query-status, and sends it again.
         rescued = new.let_run("its successor was resumed")
         if rescued.act == "ended" and not new.has_resumed:
             return old.let_run("its successor ended before it ran: it was put back to the old process")
@@ -252,8 +251,9 @@ class HandOver(ResumePlan):
 
 @dataclass(frozen=True)
 class Restore(ResumePlan):
-    """save-restore: while the process is there it has the guest; afterwards the file has it. path: of the
-    file. home: the lab's state folder, whose embedded driver restores it; uri: or this libvirt."""
+    """save-restore: the guest is in its process while that exists, and in the file afterwards. path: the
+    file. home: the lab's state folder, whose embedded driver restores the guest, or uri: the libvirt that
+    does."""
 
     path: str = ""
     home: str = ""
@@ -283,10 +283,10 @@ class Restore(ResumePlan):
 
 @dataclass(frozen=True)
 class Relaunch(ResumePlan):
-    """A cold exchange: until the controller has taken the token the old process has the guest; after that its
-    RAM is in `memory_file` and its device state in `state_file`, and a new process is started with them.
+    """A cold exchange: the guest is in its old process until the controller takes the token, and then in
+    `memory_file` (RAM) and `state_file` (device state), from which a new process is started.
 
-    domain_xml: of a process of the old emulator that waits for a state; agents: a folder for its socket.
+    domain_xml: a domain of the old emulator that waits for a state. agents: a folder for its socket.
     """
 
     state_file: str = ""
@@ -331,7 +331,7 @@ class Relaunch(ResumePlan):
 
 
 class Opened:
-    """A rescue that can be done now: its processes held by pidfds, their monitors connected."""
+    """A rescue that is ready: its processes are held by pidfds, and their monitors are connected."""
 
     def __init__(self, rescue: ResumePlan, processes: list[Process], token: Token | None = None) -> None:
         self.plan, self.processes = rescue, processes
@@ -356,16 +356,16 @@ class Opened:
         return self._token
 
     def rescue(self) -> Rescued:
-        """Have the guest run. Whatever goes wrong is told in the result."""
+        """Resume the guest. Errors are in the result."""
         try:
             return self.plan.rescue(self)
         except (MonitorError, HypervisorError, OSError) as error:
             return Rescued("failed", str(error).split("\n")[0])
-        except Exception as error:  # noqa: BLE001 - nobody is there to read a traceback; the history tells it
+        except Exception as error:  # noqa: BLE001 - the history records it; nobody reads a traceback
             return Rescued("failed", f"{type(error).__name__}: {error}")
 
     def stands_still(self) -> bool:
-        """Whether the process that is to have the guest does not run it; False when that cannot be told."""
+        """Whether the guest is stopped in the process that should run it; False when that is unknown."""
         process = self.plan.holder(self)
         try:
             return process.alive and not process.runs()
@@ -385,12 +385,13 @@ RESCUES: dict[str, type[ResumePlan]] = {
 
 
 def to_message(rescue: ResumePlan) -> dict[str, Any]:
-    """As JSON can carry it."""
+    """A rescue as a JSON object."""
     return {"way": type(rescue).__name__, **asdict(rescue)}
 
 
 def from_message(message: dict[str, Any]) -> ResumePlan:
-    """The other way. KeyError or TypeError for what no controller of this version sends."""
+    """The rescue of a JSON object. KeyError or TypeError when a controller of this version cannot have sent
+    it."""
     values = dict(message)
     kind = RESCUES[values.pop("way")]
     for name in ("monitor", "successor"):

@@ -1,8 +1,8 @@
-"""The dead-man's process: waits, and acts for a controller that does not.
+"""The dead-man's process: waits, and acts in place of a controller that does not.
 
-Messages are always read before time is looked at, so that a dead-man that was itself stopped for a while does
-not take an old state for the present one. After it has acted for a controller that is still there it goes on
-looking: such a controller may wake up in the middle of its own freeze.
+Messages are always read before the time is checked, so that a dead-man that was itself stopped for a while
+does not act on an old state. After it has acted for a controller that still exists, it keeps watching the
+guests, because such a controller may continue in the middle of its own freeze.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from lab.hypervisor.process import QemuProcess, set_oom_score
 from lab.hypervisor.qmp import MonitorError
 
 _AGAIN_S = 0.5
-"""How soon it looks again after it has acted."""
+"""How soon a guest is checked again after a rescue, in seconds."""
 
 _LATE_S = 1.0
-"""How much longer than it is tried a rescue takes that hangs."""
+"""A rescue that takes longer than rescue.TRY_S by this counts as hanging."""
 
 _GRACE_S = 15.0
-"""How much longer a controller that is there may take where the resume is a restore."""
+"""How much more time a live controller gets when the resume is a restore."""
 
 _INSIST_S = 300.0
-"""How long it goes on trying, without its controller, where QEMU is there and does not answer."""
+"""How long it keeps trying, without its controller, when QEMU exists but does not answer."""
 
 _LINGER_S = 20.0
-"""How long a guest that was told to sleep may take to do so: hypervisor.sleeping's limit."""
+"""How long a guest that was told to sleep may take to fall asleep (_SLEEP_S of freeze.guest_sleep)."""
 
 
 @dataclass
 class Guarded:
-    """One guest that may stand still. again: when to look after it next, time.monotonic, once it was
-    rescued. anew: it runs in a process that the rescue started, and the one that was known is gone.
-    failure: why the last try to rescue it failed, "" when it did not. attempt: the thread that rescues it;
-    late: when to write that it hangs, time.monotonic."""
+    """One guest that may be frozen. again: when to check it next after a rescue (time.monotonic). anew: the
+    guest runs in a new process that the rescue has started, because the known one is gone. failure: why the
+    last rescue failed; "" when it did not. attempt: the thread of the rescue; late: when to report that it
+    hangs (time.monotonic)."""
 
     opened: Opened
     cycle: int
@@ -70,8 +70,8 @@ class Guarded:
 
 
 class Watch:
-    """Use `run`. end: of the socket pair. controller: its process. history: its run's events.jsonl, or
-    None."""
+    """The dead-man's main loop, `run`. end: its end of the socket pair. controller: the controller's process.
+    history: the run's events.jsonl, or None."""
 
     def __init__(self, end: socket.socket, controller: QemuProcess, history: Path | None) -> None:
         self._end, self._controller, self._history = end, controller, history
@@ -82,7 +82,7 @@ class Watch:
         self._writing = threading.Lock()
 
     def run(self) -> None:
-        """Guard until the controller has ended and nothing stands still."""
+        """Guard until the controller has ended and no guest is frozen."""
         beat = 0.0
         while True:
             self._wait()
@@ -106,7 +106,7 @@ class Watch:
         poll.poll(1000 * max(0.001, min(BEAT_S, left_s)) if self._guarded else None)
 
     def _listen(self) -> None:
-        """Take in all that was sent."""
+        """Process all messages that have arrived."""
         while True:
             try:
                 message = receive(self._end)
@@ -122,7 +122,7 @@ class Watch:
                 self._why_left = "the controller could not resume it"
             elif data["kind"] == "release" and (guarded := self._guarded.pop(data["guest"], None)):
                 guarded.opened.close()
-            # Only now: the controller says nothing while it waits for its guests to be guarded.
+            # Only from now on: the controller is silent while it waits for its guests to be guarded.
             self._last_line_s = time.monotonic()
 
     def _guard(self, data: dict[str, Any], files: list[int]) -> None:
@@ -138,7 +138,7 @@ class Watch:
         self._emit("armed", guest=rescue.guest, why=why)
 
     def _look(self) -> None:
-        """Act where it is time to."""
+        """Rescue the guests whose time is over."""
         moment, silent_s = now().raw_ns, time.monotonic() - self._last_line_s
         fresh = [guarded for guarded in self._guarded.values() if guarded.again == float("inf")]
         if silent_s >= SILENT_S:
@@ -158,19 +158,19 @@ class Watch:
                     self._act([guarded], "it stood still again")
 
     def _limit(self, guarded: Guarded) -> int:
-        """Until when a controller that is there may have it, host MONOTONIC_RAW. A restore takes seconds, and
-        to end the controller in the middle of one would only make it longer."""
+        """Until when a live controller may keep the guest frozen, host MONOTONIC_RAW. A restore takes
+        seconds, and ending the controller in the middle of one would only make it longer."""
         grace_s = _GRACE_S if guarded.opened.plan.needs_libvirt else 0
         return guarded.until_raw_ns + round(grace_s * NS_PER_S)
 
     def _act(self, guarded: list[Guarded], why: str) -> None:
-        """Have these run, side by side: one that hangs (libvirt's calls have no limit) must not hold the
-        others up, nor this process while its controller listens."""
+        """Resume these guests in parallel: one that hangs, because libvirt's calls have no time limit, must
+        not delay the others, nor this process while its controller listens."""
         if not guarded:
             return
         if self._connected and any(each.opened.plan.needs_libvirt for each in guarded):
-            # What only libvirt can bring back, its controller must have let go of first. One that hangs in
-            # the kernel does not; what needs no libvirt is rescued all the same.
+            # Before a guest is restored through libvirt, the controller must have ended. One that hangs in
+            # the kernel does not end; guests that do not need libvirt are rescued anyway.
             with contextlib.suppress(HypervisorError):
                 self._controller.kill(_AGAIN_S * 10)
         for each in guarded:
@@ -188,7 +188,7 @@ class Watch:
                 self._write_late(each)
 
     def _write_late(self, guarded: Guarded) -> None:
-        """Write once that a rescue hangs. Its thread goes on, and keeps this process alive."""
+        """Record once that a rescue hangs. Its thread goes on, and keeps this process alive."""
         if time.monotonic() >= guarded.late:
             guarded.late = float("inf")
             text = "libvirt does not answer; it is resumed as soon as that does"
@@ -207,7 +207,7 @@ class Watch:
         self._write(guarded, rescued, why)
 
     def _insist(self) -> None:
-        """Nobody else comes: on a host that is out of breath QEMU may not answer for longer than one try."""
+        """Keep trying, because nobody else will: on an overloaded host QEMU may not answer during one try."""
         end = time.monotonic() + _INSIST_S
         while time.monotonic() < end:
             left = [
@@ -221,7 +221,7 @@ class Watch:
             self._act(left, self._why_left)
 
     def _linger(self) -> None:
-        """Without its controller a guest may still fall asleep that was told to."""
+        """Wake guests that fall asleep after the controller, which told them to, has ended."""
         end = time.monotonic() + _LINGER_S
         sleepy = [each for each in self._guarded.values() if each.opened.plan.lingers]
         while sleepy and time.monotonic() < end:
@@ -234,11 +234,11 @@ class Watch:
         try:
             send(self._end, kind, **data)
         except OSError:
-            return  # the controller has ended, which is seen when its end of file is read, or it is stuck
+            return  # the controller hangs, or has ended, which the end of file will show
 
     def _write(self, guarded: Guarded, rescued: Rescued, why: str) -> None:
-        """Append what was done to the history. A disk that is full keeps nobody from running: it was done
-        before."""
+        """Append an action to the history. This comes after the action, so a full disk does not prevent a
+        resume."""
         if self._history is None:
             return
         stamp = now()
@@ -255,7 +255,7 @@ class Watch:
                 # The controller may have been killed in the middle of a line.
                 cut = b"" if not size or os.pread(handle, 1, size - 1) == b"\n" else b"\n"
                 line = cut + line_of(event, None, stamp).encode("utf-8", "replace") + b"\n"
-                if os.write(handle, line) < len(line):  # the disk is full: what comes later is a line again
+                if os.write(handle, line) < len(line):  # the disk is full: begin the next entry on a new line
                     os.ftruncate(handle, size)
                 os.fsync(handle)
             except OSError:
@@ -271,7 +271,8 @@ def _call(rescued: Rescued) -> Call | None:
 
 
 def main(end: int, controller_pid: int, controller: int, history: str) -> None:
-    """The process. end, controller: inherited descriptors, of the socket pair and the controller's pidfd."""
+    """The process's main function. end, controller: inherited descriptors, of the socket pair and the
+    controller's pidfd."""
     for number in (
         signal.SIGINT,
         signal.SIGTERM,
@@ -280,8 +281,8 @@ def main(end: int, controller_pid: int, controller: int, history: str) -> None:
         signal.SIGTTOU,
         signal.SIGTTIN,
     ):
-        signal.signal(number, signal.SIG_IGN)  # it ends when nothing is left to guard, and not before
-    set_oom_score(-900)  # others first
+        signal.signal(number, signal.SIG_IGN)  # it ends only when nothing is left to guard
+    set_oom_score(-900)  # the kernel kills other processes first
     with socket.socket(fileno=end) as channel, QemuProcess(controller_pid, controller) as process:
         channel.setblocking(False)
         Watch(channel, process, Path(history) if history else None).run()

@@ -1,10 +1,11 @@
-"""How guests are frozen: one module a method, each from prepare to finish as base.py says.
+"""The freeze methods: one module for each, from prepare to finish as described in base.py.
 
-`make` finds what belongs to a method. What a method is, needs and predicts is in lab.core.method.
+`make` creates the freeze of a method. lab.core.method describes what each method is, needs and predicts.
 
-- `base`: the steps of every freeze, and what the dead-man is given.
-- `suspend`, `sigstop`, `guest_sleep`, `reboot`: the process stays.
-- `save_restore`, `in_place`, `cold`: another process takes the guest up; `cold` is in-place with no overlap.
+- `base`: the steps of every freeze, and the data for the dead-man.
+- `suspend`, `sigstop`, `guest_sleep`, `reboot`: the guest keeps its process.
+- `save_restore`, `in_place`, `cold`: the guest moves to another process; `cold` is in-place without an
+overlap.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ MAKERS: Mapping[FreezeMethod, Maker] = {
 
 
 def make(context: LibvirtContext, guest: str, freezing: Freezing) -> Freeze:
-    """One guest's freeze. Nothing is done yet."""
+    """One guest's freeze. This does nothing to the guest yet."""
     return MAKERS[freezing.method](context, guest, freezing)
 
 
 def make_for_resume(context: LibvirtContext, guest: str, freezing: Freezing) -> Freeze:
-    """Of a guest that was frozen by an earlier process, or not at all. libvirt's resume serves every method
-    but those that stop the monitor as well."""
+    """The freeze to resume a guest that an earlier process has frozen, or that is not frozen. libvirt's
+    resume works for every method except those that stop the monitor as well."""
     if freezing.method.freezes and freezing.method.traits.monitor_answers:
         return Suspend(context, guest, freezing)
     return make(context, guest, freezing)

@@ -1,8 +1,8 @@
-"""What all ways to freeze a guest have in common: an object for each guest and cycle, from prepare to finish.
+"""The interface of all freeze methods: an object for each guest and cycle, from prepare to finish.
 
-    prepare   while the guest runs        refuses with a reason, and then leaves nothing behind
-    stop      the guest stands still      or was put back to running, with the reason
-    resume    it runs again               however often it is asked; from any thread
+    prepare   while the guest runs        raises an error with the reason, and then leaves nothing behind
+    stop      the guest is stopped        or was rolled back to running, with the reason
+    resume    the guest runs again        may be called repeatedly, from any thread
     finish    after the watch             ends what is left over
 
 Each method is a module of its own.
@@ -23,15 +23,15 @@ class Freeze(Protocol):
 
     @property
     def monitor_ok(self) -> bool:
-        """QEMU can be spoken to. Not when its process is stopped."""
+        """Whether QEMU's monitor answers; it does not while its process is stopped."""
 
     @property
     def is_stopped(self) -> bool:
-        """The guest stands still in a way that libvirt does not call paused."""
+        """Whether the guest is stopped in a way that libvirt does not report as paused."""
 
     @property
     def settled(self) -> bool:
-        """Once it was resumed or called off: the guest cannot come to stand still by it any more."""
+        """Whether, after a resume or roll-back, the freeze can no longer stop the guest."""
 
     def prepare(self) -> None: ...
 
@@ -42,15 +42,15 @@ class Freeze(Protocol):
     def finish(self) -> None: ...
 
     def abandon(self) -> None:
-        """As finish, for a guest that is ended whatever it is in: nothing of it is kept."""
+        """Like finish, for a guest that is being ended in any state; nothing of it is kept."""
 
     def charge(self) -> Charge | None:
-        """How the dead-man has the guest run again; None when it is not going to stand still. Asked once it
-        is prepared."""
+        """The dead-man's data to resume the guest; None when the guest will not be stopped. Called after
+        prepare."""
 
 
 class Nothing:
-    """A control cycle: the guest runs on."""
+    """The freeze of a control cycle, which leaves the guest running."""
 
     monitor_ok = True
     is_stopped = False
@@ -83,7 +83,7 @@ class Nothing:
 
 
 def charge(way: type[ResumePlan], context: LibvirtContext, guest: str, *files: int, **more: Any) -> Charge:
-    """What the dead-man needs for a guest: its process, its monitor, and what this way to freeze adds."""
+    """The dead-man's data for a guest: its process, its monitor, and the fields of this way to freeze."""
     process = context.process(guest)
     rescue = way(guest, process.pid, context.monitor(guest), **more)
     return Charge(rescue, (process.pidfd, *files))

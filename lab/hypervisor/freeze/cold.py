@@ -1,11 +1,11 @@
 """in-place without an overlap: the old process is gone before the patch, the new one comes after it.
 
-For patches under which no hypervisor may be there, such as a reload of KVM's modules. Meanwhile the guest is
-a file of RAM and some hundred kilobytes of device state, which this process keeps, and writes to a file as
-well. The new process starts inside the freeze: seconds instead of milliseconds.
+For patches during which no hypervisor may run, such as a reload of KVM's modules. During the patch the guest
+is a RAM file and some hundred kilobytes of device state, which this process keeps in memory and in a file.
+The new process starts during the freeze, so the pause is seconds instead of milliseconds.
 
-Roll-back: until the old process is ended it is as in in_place.py. After that, the state is given to a new
-process of the old emulator, should the other one not take it.
+Roll-back: until the old process is ended, as in in_place.py. After that, when the new process does not accept
+the state, a new process of the old emulator gets it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from lab.ports import Frozen, Resumed
 from lab.threads import Worker
 
 LOAD_NS = 30 * NS_PER_S
-"""How long a new process may take to read the state: as its start is inside the freeze already, it is left to
-the budget's guard to find it too long."""
+"""Time limit for a new process to load the state. It is long, because the budget's guard ends a freeze that
+takes too long."""
 
 
 _START_NS = 2 * NS_PER_S
-"""Kept of the budget for the new process: it takes 0.6-0.8 s, on a busy host twice that."""
+"""The part of the budget for the start of the new process, which takes 0.6-0.8 s, and twice that on a busy
+host."""
 
 
 class Keeper:
-    """Takes a guest's state from a socket. Close it, whatever happens."""
+    """Receives a guest's state from a socket. Always close it."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -58,7 +59,7 @@ class Keeper:
                 self._data = b"".join(parts)
 
     def take(self, wait_s: float) -> bytes:
-        """All of it, once the sender has closed its end. HypervisorError when that is not by then."""
+        """The whole state. HypervisorError when the sender has not closed its end within `wait_s` seconds."""
         self._thread.join(wait_s)
         if self._thread.is_alive() or not self._data:
             raise HypervisorError("QEMU did not send its device state in time")
@@ -71,7 +72,7 @@ class Keeper:
 
 
 class ColdExchange(Exchange):
-    """One exchange with nobody there in between."""
+    """One exchange in which the old process is gone before the new one starts."""
 
     _keeper: Keeper | None = None
     _state = b""
@@ -79,7 +80,7 @@ class ColdExchange(Exchange):
     _ending = False
 
     def prepare(self) -> None:
-        """Look at what can be looked at; the successor itself is not started yet."""
+        """Check what can be checked before the freeze. The successor itself is not started yet."""
         self._new.spec = self._plan()
         self._context.check_emulator(self._new.spec)
         rehearse(self._context, self._new.spec)
@@ -103,12 +104,12 @@ class ColdExchange(Exchange):
         if not self._token.take():
             raise HypervisorError("the dead-man has resumed it in the old process", where=guest)
         with self._steps.step("end old process"):
-            self._ending = True  # before the signal: an interrupt must find that there is no way back to it
+            self._ending = True  # before the kill: an interrupt must not roll back to this process
             context.process(guest).kill(END_S)
 
     def charge(self) -> Charge | None:
-        """A new process of the old emulator, should the old one be gone: its domain is rendered
-        beforehand."""
+        """The dead-man starts a new process of the old emulator if the old one is gone. Its domain XML is
+        rendered here."""
         return charge(
             Relaunch,
             self._context,
@@ -150,7 +151,8 @@ class ColdExchange(Exchange):
             return super().resume()
 
     def _bring_back(self) -> str:
-        """A new process with the state: of the wanted emulator, else one more, of the old one, and why."""
+        """Start a new process with the state, under the wanted emulator, or else under the old one. Returns
+        why it is the old one; "" otherwise."""
         try:
             self._load(self._new.spec)
         except FreezelabError as error:
@@ -170,7 +172,7 @@ class ColdExchange(Exchange):
                 with self._context.starting():
                     self._new.start(spec)
             except HypervisorError as error:
-                # libvirt may have nothing to tell but that the monitor it connects to is gone.
+                # libvirt may report only that the monitor is gone.
                 last_words = self._new.last_words().removeprefix(": ")
                 text = error.what if last_words in error.what else f"{error.what}: {last_words}"
                 raise HypervisorError(text, where=error.where, hint=error.hint) from error
@@ -188,11 +190,11 @@ class ColdExchange(Exchange):
         self._prover.look_again(self._late(self._deadline))
 
     def _go_back(self, why: str) -> Resumed:
-        """As long as the old process is there, to it; else to a new one of the old emulator."""
+        """Roll back to the old process while it exists, or else to a new one of the old emulator."""
         old = self._context.process(self._guest)
         if not self._state or (old.alive and not self._ending):
             return super()._go_back(why)
-        old.kill(END_S)  # it may have been cut short
+        old.kill(END_S)  # an earlier kill may have been interrupted
         self._new.clear()
         self._new.spec = replace(self._plan(), emulator=self._new.old.emulator)
         self._load(self._new.spec)

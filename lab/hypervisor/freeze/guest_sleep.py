@@ -1,7 +1,7 @@
-"""guest-sleep: the guest suspends itself to RAM (ACPI S3), asked by its agent, and is woken from the host.
+"""guest-sleep: the guest suspends itself to RAM (ACPI S3) at its agent's request, and is woken from the host.
 
-libvirt's call asks the agent, takes no time limit, and cannot be taken back: a guest whose freeze was called
-off, because it did not sleep in time, may fall asleep later. It is woken then, until the cycle is over."""
+libvirt's call to the agent has no time limit and cannot be cancelled. So a guest whose freeze was called off,
+because it did not sleep in time, may fall asleep later. It is then woken, until the cycle is over."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from lab.threads import Worker
 
 _AGENT_NS = 5 * NS_PER_S
 _SLEEP_S = 20.0
-"""How long a guest may take to go to sleep: it freezes its processes and suspends its devices first."""
+"""Time limit for a guest to fall asleep; it freezes its processes and suspends its devices first."""
 
 _WAKE_S = 5.0
 _LOOK_S = 0.25
 _KEY_LEFTSHIFT = 42
-"""Linux, include/uapi/linux/input-event-codes.h."""
+"""KEY_LEFTSHIFT (Linux, include/uapi/linux/input-event-codes.h)."""
 
 
 class GuestSleep:
@@ -50,8 +50,8 @@ class GuestSleep:
         return self._asleep
 
     def prepare(self) -> None:
-        """HypervisorError where guest or machine cannot: no S3 in its firmware, no agent, or an agent that
-        does not offer it."""
+        """HypervisorError when the guest cannot suspend itself: no S3 in its firmware, no agent, or an agent
+        without guest-suspend-ram."""
         domain, _uuid = self._context.domain(self._guest)
         spec = self._context.specs.get(self._guest)
         if spec is not None and not spec.guest_sleep:
@@ -109,7 +109,7 @@ class GuestSleep:
         return Frozen(Call(called, returned, found.real_ns), self._steps.hand_out())
 
     def _wake_late(self, since_real_ns: int) -> None:
-        """Wake the guest whenever it falls asleep after all, until the cycle is over."""
+        """Wake the guest whenever it falls asleep late, until the cycle is over."""
         domain, uuid = self._context.domain(self._guest)
         while not self._over.is_set():
             stamp = self._context.events.wait_qemu(uuid, "SUSPEND", since_real_ns, _LOOK_S)
@@ -128,7 +128,7 @@ class GuestSleep:
             try:
                 domain.pMWakeup(0)
             except libvirt.libvirtError as error:
-                # Perhaps the dead-man, or somebody else, has woken it, and libvirt has yet to hear of it.
+                # The dead-man, or another program, may have woken it, and libvirt does not know yet.
                 if context.qmp(domain, guest, "query-status")["status"] != "running":
                     raise as_hypervisor_error(error, "cannot be woken", guest) from error
                 returned, stamp = context.clock.now(), None
@@ -138,7 +138,7 @@ class GuestSleep:
             self._asleep = False
             context.strangers.add(
                 guest
-            )  # its virtio-serial devices begin anew, and the agent's channel with them
+            )  # its virtio-serial devices are reset, and the agent's channel with them
             return Resumed(Call(called, returned, stamp))
 
     def finish(self) -> None:
@@ -156,9 +156,9 @@ class GuestSleep:
 
 
 def wake(context: LibvirtContext, guest: str) -> None:
-    """Wake the guest, if it is asleep: out of S3 by QEMU. Of a suspend to idle QEMU knows nothing, so Shift
-    is pressed, which does nothing to one that is awake: Linux has the keyboard wake it (i8042_register_ports
-    in its drivers/input/serio/i8042.c). GuestGone when it has ended, GuestError when it
+    """Wake the guest if it is asleep. From S3, QEMU wakes it. QEMU does not know about suspend to idle, so
+    the Shift key is pressed, which has no effect on a guest that is awake; Linux wakes on the keyboard
+    (drivers/input/serio/i8042.c, i8042_register_ports). GuestGone when it has ended, GuestError when it
     cannot be woken."""
     domain, _uuid = context.domain(guest)
     gone = unreachable.gone(context, guest)
@@ -172,6 +172,6 @@ def wake(context: LibvirtContext, guest: str) -> None:
     except libvirt.libvirtError as error:
         failure = as_hypervisor_error(error, "cannot be woken")
         raise GuestError(failure.what, where=f"guest {guest}") from error
-    context.strangers.add(guest)  # its devices begin anew, and the agent's channel with them
+    context.strangers.add(guest)  # its devices are reset, and the agent's channel with them
     if context.events.wait_until(lambda: unreachable.gone(context, guest) is None or None, _WAKE_S) is None:
         raise GuestError("was sent a wake-up, but is still asleep", where=f"guest {guest}")

@@ -1,22 +1,22 @@
 """in-place: another QEMU process takes the guest over; its RAM stays where it is.
 
-    prepare   a successor is started paused, waiting for a state, its RAM the same file (share=on);
+    prepare   a successor is started paused, waiting for a state, with the same RAM file (share=on);
               x-ignore-shared on both sides keeps RAM out of the stream (QEMU, docs/devel/migration)
-    stop      the guest is suspended, its device state goes over a socket, some hundred kilobytes
+    stop      the guest is suspended, and its device state, some hundred kilobytes, is sent over a socket
     resume    the successor runs; the predecessor is killed, outside the pause
     finish    waits for that
 
-Who may run. Up to the moment in which the successor is told to run, the predecessor is whole: what goes
-wrong ends the successor, by SIGKILL, and once that process is gone the predecessor goes on. An incoming
-QEMU writes nothing into shared RAM, so there is nothing to take back there. From that moment on the
-predecessor never runs again. Should the successor fail in just that moment, its RESUME event decides, which
-QEMU sends before it starts a vCPU: only if it was not sent has no instruction run, and the predecessor may.
+Which process may run. Until the successor is told to run, the predecessor is intact: on any failure the
+successor is killed, and once its process is gone the predecessor resumes. An incoming QEMU writes nothing to
+shared RAM, so the RAM is unchanged. Once the successor has been told to run, the predecessor never runs
+again. When the successor fails at just that time, its RESUME event decides, which QEMU sends before it starts
+a vCPU: only if the event was not sent, no instruction has run, and the predecessor may resume.
 
-Disks. QEMU gives up its images and their locks when its state has been sent, and takes them when told to
-run (bdrv_inactivate_all, bdrv_activate_all), so that each image has one user at every moment.
+Disks. QEMU releases its images and their locks when its state has been sent, and takes them when it is told
+to run (bdrv_inactivate_all, bdrv_activate_all), so that each image has at most one user at any time.
 
-Networking. A tap is another one for each process, on the same bridge, and the successor announces the guest's
-MAC address there. QEMU's user-mode network dies with its process, and connections with it; the forwarded port
+Networking. Each process has its own tap on the same bridge, and the successor announces the guest's MAC
+address there. QEMU's user-mode network ends with its process, and so do its connections; the forwarded port
 passes to the successor when the predecessor is gone.
 """
 
@@ -49,22 +49,23 @@ from lab.ports import Call, Freezing, Frozen, Resumed
 from lab.threads import Worker
 
 STATE_NS = 5 * NS_PER_S
-"""A device state that is not over by then hangs: it takes some 15 ms, on a very busy host some 100."""
+"""Time limit for the transfer of a device state, which takes some 15 ms, and some 100 ms on a very busy
+host."""
 
 BACK_NS = NS_PER_S
-"""Kept of the budget for putting the guest back, but at most a third of it: some 0.1 s, on a busy host ten
-times that, for libvirt has to notice that the successor is gone."""
+"""The part of the budget for a roll-back, but at most a third of the budget. A roll-back takes some 0.1 s,
+and ten times that on a busy host, because libvirt has to notice that the successor is gone."""
 
 RUN_S = 2.0
 _LEAST_S = 0.1
-"""How long the successor may take to say that it runs, and when the budget is used up."""
+"""The shortest time limit for the successor to report that it runs, even when the budget is used up."""
 
 
 class At(Enum):
     PREPARED = auto()  # the guest runs, its successor waits
-    MOVED = auto()  # the guest stands still, both hold its state
-    ROLLED_BACK = auto()  # on the predecessor for good
-    COMMITTED = auto()  # on the successor for good
+    MOVED = auto()  # the guest is stopped, and both have its state
+    ROLLED_BACK = auto()  # finally on the predecessor
+    COMMITTED = auto()  # finally on the successor
 
 
 class Exchange:
@@ -84,7 +85,7 @@ class Exchange:
         self._prover = MemoryProver(None, self._steps, context.clock)
         self._retiring: threading.Thread | None = None
         self._failure: FreezelabError | None = None
-        self._deadline = 0  # to put the guest back, if it has to be
+        self._deadline = 0  # of a roll-back
         self._token = Token()
 
     @property
@@ -94,8 +95,8 @@ class Exchange:
     # -- before the freeze -------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Start the successor. HypervisorError when it cannot be, Refused when the guest would lose something
-        there: it runs on, nothing is left."""
+        """Start the successor. HypervisorError when that fails, Refused when the guest would lose something
+        there. The guest runs on then, and nothing is left behind."""
         self._new.spec = spec = self._plan()
         try:
             with self._steps.step("start successor"):
@@ -112,7 +113,7 @@ class Exchange:
             raise
 
     def _plan(self) -> DomainSpec:
-        """The successor to be. Refused when there can be none."""
+        """The successor's specification. Refused when none is possible."""
         spec = self._new.plan()
         if self._freezing.prove_memory:
             self._prover = MemoryProver(self._new.old.memory_file, self._steps, self._context.clock)
@@ -125,10 +126,11 @@ class Exchange:
     # -- the freeze --------------------------------------------------------------------------------
 
     def stop(self, deadline_raw_ns: int) -> Frozen:
-        """Suspend the guest and hand its state over, or put it back. Returns well before the deadline."""
+        """Suspend the guest and hand its state over, or roll back. Returns well before CLOCK_MONOTONIC_RAW
+        `deadline_raw_ns`."""
         if self._new.spec is None:
             self.prepare()
-        self._steps.hand_out()  # what was done before the freeze is not part of it
+        self._steps.hand_out()  # steps before the freeze are not part of it
         with self._lock:
             context, guest = self._context, self._guest
             now = context.clock.now().raw_ns
@@ -167,7 +169,8 @@ class Exchange:
         return lambda: self._hurry.is_set() or not self._context.left_s(deadline_raw_ns)
 
     def _await(self, uuid: str, since_real_ns: int, deadline_raw_ns: int) -> None:
-        """Wait until one side says that the state is over. HypervisorError when it fails, dies, or hangs."""
+        """Wait until one side reports that the state was transferred. HypervisorError when a side fails,
+        ends, or hangs."""
         events = self._context.events
         new_uuid = self._new.domain.UUIDString() if self._new.domain is not None else ""
 
@@ -195,9 +198,10 @@ class Exchange:
     # -- back --------------------------------------------------------------------------------------
 
     def _go_back(self, why: str) -> Resumed:
-        """The guest goes on where it was. HypervisorError when it cannot: then it stands still, whole."""
+        """Roll back to the predecessor. HypervisorError when that fails; the guest is then stopped but
+        intact."""
         context, guest = self._context, self._guest
-        self._token.take()  # or the dead-man has it, and puts the guest back likewise
+        self._token.take()  # if the dead-man has it, it rolls back as well
         context.on_step(guest, "go back")
         self._new.kill()
         self._settle_predecessor()
@@ -209,13 +213,13 @@ class Exchange:
         return self._done
 
     def _settle_predecessor(self) -> None:
-        """Out of the migration, whichever way it went: `cont` is refused until then."""
+        """Wait for the end of the predecessor's migration, because QEMU refuses `cont` until then."""
         migration.settle(self._new.ask(self._predecessor), self._guest, self._context.clock, RUN_S)
 
     # -- on ----------------------------------------------------------------------------------------
 
     def resume(self) -> Resumed:
-        self._hurry.set()  # when it is the guard that asks, in the middle of the hand-over
+        self._hurry.set()  # in case the guard resumes in the middle of the hand-over
         self._context.events.wake()
         with self._lock:
             self._hurry.clear()
@@ -245,8 +249,9 @@ class Exchange:
             return self._done
 
     def _run_successor(self) -> tuple[Call, str]:
-        """Tell the successor to run. The call, and why it does not run, which is certain then. libvirt's call
-        has no time limit and the successor may hang, so it is made by a thread."""
+        """Tell the successor to run. Returns the call, and why the successor certainly has not run, ""
+        otherwise. The call is made in a thread, because libvirt has no time limit for it and the successor
+        may hang."""
         context = self._context
         uuid = self._new.domain.UUIDString()
         failure: list[Exception] = []
@@ -276,8 +281,8 @@ class Exchange:
         if returned and not failure and process.alive:
             return Call(called, returned[0], stamp, ran_ns), ""
         if stamp is None:
-            # Gone, and all that it said has been heard, before it is decided: libvirt reads a monitor to its
-            # end before it gives up a call that waits for an answer there.
+            # Decide only when the process is gone and all of its events have been read: libvirt reads a
+            # monitor to its end before it fails a call that waits for an answer.
             process.kill(END_S)
             worker.join(END_S)
             LOOP.flush()
@@ -286,7 +291,7 @@ class Exchange:
             how = "hangs" if hung else "did not run"
             return Call(called, context.clock.now()), f"the successor {how}{self._new.last_words()}"
         if process.alive:
-            worker.join(END_S)  # it runs, and is slow to say so
+            worker.join(END_S)  # it runs, and reports that late
             return Call(called, returned[0] if returned else context.clock.now(), stamp), ""
         raise HypervisorError(
             "the successor died just after it had begun to run; the guest is lost",
@@ -301,7 +306,7 @@ class Exchange:
         self._retire()
 
     def _retire(self) -> None:
-        """The guest is the successor from here on; a thread ends the predecessor while the guest runs."""
+        """Make the successor the guest's process. A thread ends the predecessor while the guest runs."""
         context = self._context
         if self._new.spec is None or self._new.process is None:
             return
@@ -327,7 +332,7 @@ class Exchange:
                         path.unlink(missing_ok=True)
             except FreezelabError as error:
                 self._failure = error
-            except OSError as error:  # a disk that takes nothing any more
+            except OSError as error:  # the disk is full or failing
                 self._failure = MachineError(error.strerror or str(error), where=str(error.filename or ""))
 
         self._retiring = Worker(target=end, name=f"retire-{self._guest}", daemon=True)
@@ -361,7 +366,7 @@ class Exchange:
         self.finish()
 
     def finish(self) -> None:
-        """Wait for what goes on in the background; end a successor that was not needed."""
+        """Wait for the background thread, and end a successor that was not needed."""
         if self._retiring is not None:
             self._retiring.join()
         if self._at is not At.COMMITTED:

@@ -10,8 +10,8 @@ from lab.ports import Call
 
 
 def shut_down(context: LibvirtContext, guest: str, deadline_raw_ns: int) -> Call:
-    """Have the guest power itself off. HypervisorError when it does not by CLOCK_MONOTONIC_RAW
-    `deadline_raw_ns`; it was asked and may still do so."""
+    """Make the guest power itself off. HypervisorError when it has not by CLOCK_MONOTONIC_RAW
+    `deadline_raw_ns`; it may still do so later."""
     domain, uuid = context.domain(guest)
     called = context.clock.now()
     if context.last_end(uuid) is not None or state_of(domain) == "shut off":

@@ -1,7 +1,8 @@
-"""save-restore: libvirt's save to a file and back. RAM is copied twice; nothing of the old process stays.
+"""save-restore: libvirt saves the guest to a file and restores it. RAM is copied twice, and the process is a
+new one.
 
-The guest is suspended first and resumed last, so that the same two calls bound the pause as in every other
-method; the save and the restore lie between them.
+The guest is suspended before the save and resumed after the restore, so that the same two calls bound the
+pause as in every other method.
 """
 
 from __future__ import annotations
@@ -29,24 +30,25 @@ from lab.ports import Call, Freezing, Frozen, Resumed
 from lab.threads import Worker
 
 _SPARE = 64 << 20
-"""Of a saved guest beside its RAM: device state, libvirt's header, and room to breathe."""
+"""The size of a saved guest beyond its RAM: device state, libvirt's header, and a reserve."""
 
 _CANCEL_S = 5.0
 _ABORT_S = 0.3
-"""How long libvirt may take to end a save of its own accord, and by force."""
+"""Time limit for libvirt to abort a save; its helper is killed after that."""
 
 _BACK_NS = NS_PER_S
-"""Kept of the budget for that, but at most a third of it."""
+"""The part of the budget for a roll-back, but at most a third of the budget."""
 
 _NO_FD, _NO_FD_NEEDED = (11,), 12_001_000
-"""QEMU 11.0 has removed migration through `fd:` from plain files, and libvirt restores by it up to 12.0."""
+"""QEMU 11.0 has removed migration through `fd:` from regular files, which libvirt up to 12.0 uses to
+restore."""
 
 _START_NS = NS_PER_S
-"""What a restore takes beside reading as much as the save has written: a QEMU process is started."""
+"""The time of a restore in addition to reading the file: the start of a QEMU process."""
 
 
 class SaveRestore:
-    """Freeze by save and restore. folder: where the file goes."""
+    """Freeze by save and restore. folder: the folder for the file."""
 
     monitor_ok = True
     settled = True
@@ -100,7 +102,7 @@ class SaveRestore:
         self._link()
 
     def _look_at_restore(self) -> None:
-        """Refused when no restore can succeed, or the guest would lose something by it."""
+        """Refused when a restore cannot succeed, or the guest would lose something by it."""
         context, guest = self._context, self._guest
         domain = context.domain(guest)[0]
         named = self._freezing.successor.emulator
@@ -111,7 +113,7 @@ class SaveRestore:
         except HypervisorError:
             if named:
                 raise
-            return  # it is on another host, or no QEMU: libvirt's test driver
+            return  # it is on another host, or not QEMU (libvirt's test driver)
         libvirt_version = context.connection.getLibVersion()
         if numbers(version) >= _NO_FD and libvirt_version < _NO_FD_NEEDED:
             raise Refused(
@@ -129,7 +131,7 @@ class SaveRestore:
             )
 
     def _link(self) -> None:
-        """Have `freezelab recover` find the file, wherever it is."""
+        """Create the link by which `freezelab recover` finds the file."""
         known = self._context.home / "saved"
         known.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._path is not None and self._path.parent.resolve() != known.resolve():
@@ -156,7 +158,8 @@ class SaveRestore:
         return Frozen(call, self._steps.hand_out(), resume_ns=took + _START_NS)
 
     def _save(self, deadline_raw_ns: int) -> None:
-        """Save, at most until the deadline: libvirt's call takes none, but its job can be aborted."""
+        """Save the guest, at most until the deadline: libvirt's call has no time limit, but can be
+        aborted."""
         domain, _uuid = self._context.domain(self._guest)
         failure: list[Exception] = []
 
@@ -164,7 +167,7 @@ class SaveRestore:
             try:
                 domain.saveFlags(str(self._path), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
                 self._context.forget(self._guest)
-                self._saved.set()  # by this thread, which no signal interrupts
+                self._saved.set()  # set by this thread, which no signal interrupts
             except libvirt.libvirtError as error:
                 failure.append(error)
 
@@ -183,9 +186,9 @@ class SaveRestore:
             raise as_hypervisor_error(failure[0], "libvirt refused", self._guest)
 
     def _end_save(self) -> None:
-        """Abort a save that goes on. libvirt waits for its helper, which writes the file, and which may hang
-        with the disk: it is ended then. A save that is nearly done ends well all the same, and the file is
-        all there is of the guest then."""
+        """Abort a running save. libvirt waits for its helper, which writes the file and may hang with the
+        disk; the helper is killed then. A save that is nearly done may still succeed, and then the guest
+        exists only in the file."""
         saving = self._saving
         if saving is None or not saving.is_alive():
             return
@@ -203,17 +206,17 @@ class SaveRestore:
 
     def resume(self) -> Resumed:
         context, guest = self._context, self._guest
-        self._cancelled.set()  # when it is the guard that asks, in the middle of the save
+        self._cancelled.set()  # in case the guard resumes in the middle of the save
         with self._lock:
             if self._done is not None:
                 return self._done
-            self._end_save()  # which a signal may have left going on
+            self._end_save()  # which a signal may have left running
             if not self._saved.is_set():
                 self._done = Resumed(context.let_run(guest))
                 return self._done
             why = self._bring_back()
             call, why = self._run(why)
-            with suppress(OSError):  # finish() tries again, and tells
+            with suppress(OSError):  # finish() tries again, and reports the error
                 self._forget_file()
             cut = (spec := context.specs.get(guest)) is not None and not spec.tap
             self._saved.clear()
@@ -221,7 +224,8 @@ class SaveRestore:
             return self._done
 
     def _bring_back(self) -> str:
-        """Restore the guest: under the wanted emulator, else under its old one, and why."""
+        """Restore the guest under the wanted emulator, or else under its old one. Returns why it is the old
+        one; "" otherwise."""
         other = self._freezing.successor.emulator
         try:
             self._restore(other)
@@ -233,8 +237,8 @@ class SaveRestore:
         return ""
 
     def _run(self, why: str) -> tuple[Call, str]:
-        """Have the restored guest run. Should another emulator fail before it has run an instruction, the old
-        one does it: the file still is what the guest is."""
+        """Resume the restored guest. When another emulator fails before it has run an instruction, the guest
+        is restored under the old one, because the file is still valid."""
         context, guest = self._context, self._guest
         uuid, since = context.domain(guest)[1], context.clock.now().real_ns
         try:
@@ -250,8 +254,8 @@ class SaveRestore:
             return context.let_run(guest), f"restored under the old emulator: {error.what}"
 
     def _restore(self, emulator: str) -> None:
-        """emulator: "" for the one that it was saved under. HypervisorError when libvirt or QEMU refuses; the
-        file is there then."""
+        """Restore from the file. emulator: "" for the one under which it was saved. HypervisorError when
+        libvirt or QEMU refuses; the file still exists then."""
         connection, path = self._context.connection, str(self._path)
         hint = f"it is saved in {path}; to try again: virsh restore {path}"
         _domain, uuid = self._context.domain(self._guest)
@@ -281,7 +285,7 @@ class SaveRestore:
 
     def finish(self) -> None:
         if self._saved.is_set():
-            return  # the file is all there is of the guest
+            return  # the guest exists only in the file
         self._forget_file()
         if self._made is not None:
             with suppress(OSError):
@@ -294,6 +298,6 @@ class SaveRestore:
 
 
 def _emulator(domain: Any, guest: str) -> str:
-    """What libvirt starts for a domain."""
+    """The emulator of a domain."""
     with mapped("its domain XML cannot be read", guest):
         return ET.fromstring(domain.XMLDesc(0)).findtext("devices/emulator", "")  # noqa: S314 - libvirt's own

@@ -1,4 +1,4 @@
-"""sigstop: the whole QEMU process stopped by a signal, and continued by another one."""
+"""sigstop: stops the whole QEMU process by SIGSTOP, and continues it by SIGCONT."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lab.hypervisor.process import QemuProcess
 from lab.ports import Call, Freezing, Frozen, Resumed
 
 _STOP_NS = NS_PER_S
-"""How long the process may take to stop; microseconds, unless it hangs in the kernel."""
+"""Time limit for the process to stop, which takes microseconds unless it hangs in the kernel."""
 
 
 class Sigstop(Nothing):
-    """The whole QEMU process stopped by a signal, which neither QEMU nor libvirt notices."""
+    """Freeze by a signal to the whole QEMU process, which neither QEMU nor libvirt notices."""
 
     def __init__(self, context: LibvirtContext, guest: str, freezing: Freezing) -> None:
         super().__init__(context, guest, freezing)
@@ -35,7 +35,7 @@ class Sigstop(Nothing):
     def stop(self, deadline_raw_ns: int) -> Frozen:  # noqa: ARG002 - Freeze's
         clock = self._context.clock
         process = self._context.process(self._guest)
-        self._stopped = process  # before the signal: an interrupt must find it among those to continue
+        self._stopped = process  # before the signal, so that an interrupt continues it
         called = clock.now()
         try:
             process.send_stop()
