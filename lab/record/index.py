@@ -75,6 +75,11 @@ def summary_of(run: Run) -> RunSummary:
     )
 
 
+def index_of(home: Path) -> Path:
+    """The index of a state folder."""
+    return home / INDEX
+
+
 def summaries(folders: Sequence[Path], most: int, index: Path) -> list[RunSummary]:
     """Of the first `most` of these runs that can be read, in this order. index: the file."""
     with closing(_Index(index)) as known:

@@ -21,7 +21,7 @@ from lab.image.build import Progress
 from lab.image.store import Image
 from lab.ports import View
 from lab.process.clock import HostClock
-from lab.record.index import INDEX, judged
+from lab.record.index import index_of, judged
 from lab.record.journal import FileJournal
 from lab.record.run import Run, write
 from lab.session import paths
@@ -173,7 +173,7 @@ def _judged(course: _Course) -> tuple[Run, Path]:
     """The run judged from its history, with its run.json; see perform()."""
     folder = course.folder
     try:
-        run = judged(folder, paths.home() / INDEX)
+        run = judged(folder, index_of(paths.home()))
     except FreezelabError as error:
         raise course.failure or error from error
     try:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lab.errors import MachineError, RecordError
-from lab.record.index import INDEX, RunSummary, summaries
+from lab.record.index import RunSummary, index_of, summaries
 from lab.record.journal import EVENTS
 from lab.session.paths import home, made
 
@@ -59,4 +59,4 @@ def find_run(which: str | None) -> Path:
 
 def latest(most: int) -> list[RunSummary]:
     """The latest runs, as this build judges them; those that cannot be read are left out."""
-    return summaries(_folders(), most, home() / INDEX)
+    return summaries(_folders(), most, index_of(home()))

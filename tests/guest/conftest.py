@@ -38,7 +38,7 @@ from lab.record.journal import FileJournal, read_history
 from lab.record.rebuild import observations_of
 from lab.session.guests import Guests
 from lab.session.images import images_for
-from tests.guest.without_a_run import SUSPEND, settings_for
+from tests.guest.without_a_run import SUSPEND, close_all, settings_for
 
 FREEZELAB = [sys.executable, "-m", "lab.cli.main"]
 
@@ -54,6 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def home() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="fl-"))
     yield path
+    close_all()
     remove_home(path)
 
 

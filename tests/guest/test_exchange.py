@@ -415,12 +415,12 @@ def test_a_disk_that_somebody_else_has_is_told(shared: Lab, home: Path) -> None:
 
 
 def test_save_restore_is_refused_for_ram_in_a_file(shared: Lab) -> None:
-    with pytest.raises(Refused, match="its RAM is a file"):
+    with pytest.raises(Refused, match="its RAM is in a file"):
         shared.hypervisor.prepare("web-0", Freezing(FreezeMethod.SAVE_RESTORE))
 
 
 def test_sleep_is_refused_for_a_machine_without_it(shared: Lab) -> None:
-    with pytest.raises(Refused, match="no S3"):
+    with pytest.raises(Refused, match="without S3"):
         shared.hypervisor.prepare("web-0", Freezing(FreezeMethod.GUEST_SLEEP))
 
 

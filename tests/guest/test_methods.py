@@ -112,9 +112,9 @@ def test_what_does_not_go_together_is_refused_by_plan(cli: Cli, patch: str, says
     ("patch", "says"),
     [
         ("{replace-hypervisor: /nowhere/qemu}", "no such emulator"),
-        ("{replace-hypervisor: /bin/echo}", "is no QEMU"),
+        ("{replace-hypervisor: /bin/echo}", "this is not QEMU"),
         ("{ansible: /nowhere/playbook.yml, deadline: 5s}", "/nowhere/playbook.yml"),
-        ("reload-kvm", "no usable KVM here"),
+        ("reload-kvm", "KVM is not usable here"),
     ],
 )
 def test_what_this_machine_cannot_do_is_told_before_a_guest_is_booted(

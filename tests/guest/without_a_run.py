@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,8 +35,29 @@ def settings_for(
     image is built if it is not cached. settings: more of Settings."""
     plan = Plan(name, "", "", tuple(guests), mechanism, cycle, Expectations())
     images = images_for(plan, lambda _stage, _fraction: None)
-    with connect(None, home, clock=clock) as hypervisor:
-        choice = choose(AcceleratorRequest.AUTO, images["debian"].kernel, home)
-        run, folder = new_run_folder(home, name)
-        emulator = hypervisor.emulator(choice.accelerator)
-        yield hypervisor, Settings(run, home, folder, images, choice, emulator, **settings), plan
+    hypervisor = opened(home, clock)
+    choice = choose(AcceleratorRequest.AUTO, images["debian"].kernel, home)
+    run, folder = new_run_folder(home, name)
+    emulator = hypervisor.emulator(choice.accelerator)
+    yield hypervisor, Settings(run, home, folder, images, choice, emulator, **settings), plan
+
+
+_OPEN: dict[Path, LibvirtHypervisor] = {}
+
+
+def opened(home: Path, clock: Clock) -> LibvirtHypervisor:
+    """The embedded driver in `home`, which stays open: a process can open it only some sixteen times
+    (findings/libvirt-embed-opens.sh)."""
+    if home not in _OPEN:
+        _OPEN[home] = connect(None, home, clock=clock)
+    _OPEN[home].on_step(lambda _guest, _step: None)
+    return _OPEN[home]
+
+
+def close_all() -> None:
+    """Close what opened() has opened."""
+    while _OPEN:
+        _OPEN.popitem()[1].close()
+
+
+atexit.register(close_all)

@@ -147,8 +147,8 @@ def patch_of(uri: str) -> HostPatch:
     [
         ("", "no libvirt connection"),
         ("qemu:///embed?root=/x", "the embedded driver is part of this process"),
-        ("qemu+ssh://user@far.example/system", r"not on this machine \(far\.example\)"),
-        ("qemu+tcp:///system", r"not on this machine \(tcp\)"),
+        ("qemu+ssh://user@far.example/system", r"not on this host \(far\.example\)"),
+        ("qemu+tcp:///system", r"not on this host \(tcp\)"),
         ("test:///default", "no daemon of the QEMU driver"),
         ("qemu:///system?socket=/no/such/socket", "no daemon serves"),
     ],

@@ -15,7 +15,6 @@ from lab.record.index import INDEX, RunSummary, summaries, summary_of
 from lab.record.journal import EVENTS, FileJournal, read_history
 from lab.record.run import judge
 from tests.unit.real_histories import unpacked
-from tests.unit.uninstall_lists import names_removed
 
 NAMES = ("suspend", "matrix", "truncated", "rollout-stopped", "called-off")
 
@@ -155,7 +154,3 @@ def test_several_at_once(folders: list[Path]) -> None:
     for thread in threads:
         thread.join()
     assert found == [truth(folders)] * 4
-
-
-def test_uninstall_removes_it() -> None:
-    assert INDEX in names_removed("state_names")
