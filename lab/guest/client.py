@@ -1,5 +1,5 @@
-"""The host's end of what the programs in guests (inside/) have in common: lines over an SSH channel, and a
-program in the background that is asked over a socket of its own."""
+"""The host's end that all programs in guests (inside/) share: lines over an SSH channel, and a background
+program that is queried over its own socket."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _TRIES = 3
 
 
 class ChannelLines:
-    """The lines that come over an SSH channel."""
+    """Reads lines from an SSH channel."""
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self._channel = channel
         self._unread = b""
 
     def read(self, deadline_s: float) -> bytes:
-        """The next line, without its end. TimeoutError when it has not come by MONOTONIC `deadline_s`
+        """The next line, without its line end. TimeoutError when none arrives by CLOCK_MONOTONIC `deadline_s`
         (seconds); EOFError when the program has ended; OSError when the connection is lost."""
         while b"\n" not in self._unread:
             self._channel.settimeout(max(0.001, deadline_s - time.monotonic()))
@@ -40,29 +40,28 @@ class ChannelLines:
 
 
 def last_error(channel: paramiko.Channel) -> str:
-    """The last line that has come of a program's standard error; "" when nothing has."""
+    """The last line of a program's standard error that has arrived; "" without one."""
     text = channel.recv_stderr(4096) if channel.recv_stderr_ready() else b""
     return (text.decode(errors="replace").strip().splitlines() or [""])[-1]
 
 
 class BackgroundProgram:
-    """A program in a guest that goes on in the background, and is asked for one answer at a time. It outlives
-    its SSH connection.
+    """A background program in a guest, which answers one request at a time. It outlives its SSH connection.
 
-    ssh: the connection to use, had again when it was lost (GuestProbe.ssh); it is not closed here.
-    name: the module in inside/. title: what messages call it.
+    ssh: returns the connection to use, re-established if it was lost (GuestProbe.ssh); it is not closed here.
+    name: the module in inside/. title: the program's name in messages.
     """
 
     def __init__(self, ssh: Callable[[], SSH], name: str, title: str) -> None:
         self._ssh, self._name, self._title = ssh, name, title
         self.path = ""
-        """Of its socket in the guest; "" while it does not run."""
+        """The path of its socket in the guest; "" while it does not run."""
         self.where = ""
         """The guest, for messages; "" before it was started."""
 
     def start(self, *arguments: str) -> tuple[str, dict[str, Any]]:
-        """The letter of its first line, and what it says there: "R" when it goes on. GuestError when it does
-        not start."""
+        """Start it. Returns the letter of its first line ("R": it is running) and the JSON object there.
+        GuestError when it does not start."""
         ssh = self._connect()
         answer = ssh.check(program.start_command(self._name, *arguments), START_S)
         letter, _, rest = answer.strip().partition(" ")
@@ -80,9 +79,10 @@ class BackgroundProgram:
     def ask(
         self, request: str, letter: str, timeout_s: float, progress: Callable[[int], None] | None = None
     ) -> dict[str, Any] | None:
-        """What follows `letter` in its answer, {} for nothing; None when the program is gone. It is asked
-        again when the connection is lost meanwhile. progress: called with the number of each line "P" before
-        the answer. GuestError when none comes within `timeout_s`, or no connection can be had."""
+        """Send a request. Returns the JSON object after `letter` in the answer ({} for none); None when the
+        program is gone. The request is repeated when the connection is lost. progress: called with the number
+        in each line "P" before the answer. GuestError when no answer comes within `timeout_s` seconds, or no
+        connection can be made."""
         for tries_left in reversed(range(_TRIES)):
             channel = self._connect().socket(self.path, min(timeout_s, ANSWER_S)) if self.path else None
             if channel is None:
@@ -106,7 +106,7 @@ class BackgroundProgram:
         return ssh
 
     def stop(self, letter: str, timeout_s: float) -> None:
-        """End it. Nothing happens when it, or its guest, is gone already."""
+        """End the program. Does nothing when the program or its guest is gone already."""
         if self.path:
             with suppress(GuestError):
                 self.ask("stop", letter, timeout_s)

@@ -1,8 +1,8 @@
-"""What ends all waiting for a guest: it has ended, it sleeps, it was reset, or nobody wants it any more.
+"""Cuts a guest's connections when the guest has ended, sleeps, was reset, or is no longer needed.
 
-A guest that is gone does not say so: what was sent to it stays unanswered, and TCP tries again for minutes.
-But libvirt knows at once. So every connection to a guest belongs to its Life, and whoever learns that it is
-over cuts them all: those that wait are woken, and raise why.
+A guest that is gone does not close its connections: requests stay unanswered, and TCP retries for minutes.
+But libvirt knows at once. So every connection to a guest belongs to its GuestConnections, and the thread that
+learns of the guest's end cuts them all. Waiting threads wake up and raise the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lab.errors import GuestGone
 
 
 class Link:
-    """A connection that can be cut from any thread. why: None until it was."""
+    """A connection that can be cut from any thread. why: the reason; None until it was cut."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -25,12 +25,12 @@ class Link:
     def cut(self, why: GuestGone) -> None:
         self.why = why
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever reads or writes, which closing does not
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes waiting readers and writers; close() does not
 
 
 class GuestConnections:
-    """One guest's connections. look: raises GuestGone when what is known of the guest leaves no hope.
-    Safe from any thread."""
+    """One guest's connections. look: raises GuestGone when the guest is known to be unable to answer. Safe
+    from any thread."""
 
     def __init__(self, look: Callable[[], None] = lambda: None) -> None:
         self._look = look
@@ -39,13 +39,14 @@ class GuestConnections:
         self._over: GuestGone | None = None
 
     def check(self) -> None:
-        """GuestGone when there is no hope of an answer."""
+        """GuestGone when the guest cannot answer."""
         if self._over is not None:
             raise self._over.again()
         self._look()
 
     def link(self, sock: socket.socket) -> Link:
-        """A connection, from now until it is dropped. GuestGone when it is over."""
+        """Register a connection, until it is dropped. GuestGone when the connections have been ended for
+        good."""
         link = Link(sock)
         with self._lock:
             if self._over is not None:
@@ -58,14 +59,14 @@ class GuestConnections:
             self._links.remove(link)
 
     def cut(self, why: GuestGone) -> None:
-        """End the connections that there are; others may be made."""
+        """Cut all present connections; new ones may be made."""
         with self._lock:
             links, self._links = self._links, []
         for link in links:
             link.cut(why)
 
     def end(self, why: GuestGone) -> None:
-        """End them, for good."""
+        """Cut all connections for good; no new ones can be made."""
         with self._lock:
             self._over = self._over or why
         self.cut(why)

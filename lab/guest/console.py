@@ -1,4 +1,4 @@
-"""A guest's console, read for what nobody else knows: that its kernel has panicked."""
+"""Reads a guest's console, which alone shows that its kernel has panicked."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from lab.errors import GuestGone
 
 _PANIC = re.compile(rb"Kernel panic - not syncing: ([^\r\n]*)[\r\n]")
-"""Linux, kernel/panic.c: at KERN_EMERG, so `quiet` does not keep it back."""
+"""The kernel's message (Linux, kernel/panic.c). Its level is KERN_EMERG, so `quiet` does not suppress it."""
 
 _LONGEST = 1024
-"""Bytes of a line; printk's are shorter (LOG_LINE_MAX)."""
+"""The most bytes of a line that are kept; printk's lines are shorter (LOG_LINE_MAX)."""
 
 
 class Panicked(GuestGone):
-    """Its kernel has given up."""
+    """The guest's kernel has panicked."""
 
 
 class ConsoleLog:
-    """The file that QEMU writes the console to, from its end now on. path: it need not be there yet."""
+    """Reads the console's log file from its present end on. path: the file, which need not exist yet."""
 
     def __init__(self, guest: str, path: Path) -> None:
         self._guest, self.path = guest, path
@@ -28,7 +28,7 @@ class ConsoleLog:
         self._why: str | None = None
 
     def look(self) -> None:
-        """Panicked when its kernel says so."""
+        """Raise Panicked when the console shows a kernel panic."""
         if self._why is None:
             try:
                 with self.path.open("rb") as file:
@@ -51,7 +51,7 @@ class ConsoleLog:
 
 
 def console_end(console: Path) -> str:
-    """How a guest's console ends, as a hint."""
+    """The last line of a guest's console, as a hint."""
     try:
         lines = console.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:

@@ -1,4 +1,4 @@
-"""Who keeps a guest's clock, as its kernel knows: adjtimex(2) with modes 0, which changes nothing."""
+"""What keeps a guest's clock: the kernel's adjtimex(2) state, read with modes 0, and running time daemons."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lab.guest import program
 from lab.guest.ssh import SSH
 
 DAEMONS = ("chronyd", "ntpd", "systemd-timesyn", "phc2sys", "ptp4l", "openntpd")
-"""Names in /proc/PID/comm, which the kernel cuts at 15 characters."""
+"""Daemons' names in /proc/PID/comm, which has at most 15 characters (proc(5))."""
 
 
 def discipline(ssh: SSH) -> Discipline | None:
-    """None when the guest cannot be asked (its Python has no ctypes). GuestError on a lost connection."""
+    """What keeps the guest's clock; None when its Python has no ctypes. GuestError on a lost connection."""
     result = ssh.run(program.start_command("time_keepers"), timeout_s=20)
     try:
         state, status, freq, tick, maxerror, names = json.loads(result.out)

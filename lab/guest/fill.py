@@ -1,4 +1,4 @@
-"""A guest's memory filled with pages that cannot be made smaller, and looked at again later."""
+"""Fills a guest's memory with incompressible pages, and verifies them later."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lab.guest.ssh import SSH
 
 PAGE = 4096
 RESERVE_BYTES = 96 << 20
-"""What stays free of the guest's memory: its own services, and a login."""
+"""How much of the guest's memory stays free, for its services and a login."""
 
 _ITSELF_BYTES = 48 << 20
-"""Of the program: Python, and a block of random bytes."""
+"""The memory of the program itself: Python, and a block of random bytes."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What became of the pages. differ: how many no longer hold what was written; differing: the numbers
-    of the first few."""
+    """The result of a verification. differ: how many pages have changed. differing: the numbers of the first
+    few."""
 
     pages: int
     differ: int
@@ -36,8 +36,8 @@ class Verified:
 
 
 def room(ssh: SSH) -> int:
-    """How many bytes of the guest's memory can be filled now: what its kernel has available (proc(5),
-    meminfo), less RESERVE_BYTES and what the program itself takes. GuestError when the guest does not say."""
+    """How many bytes of the guest's memory can be filled now: MemAvailable (proc(5), meminfo) less
+    RESERVE_BYTES and the program's own memory. GuestError when the guest does not report it."""
     text = ssh.check("sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo").strip()
     if not text.isdigit():
         raise GuestError(f"its free memory is unknown: {text!r}", where=f"guest {ssh.address.guest}")
@@ -48,8 +48,8 @@ class Fill:
     """A program in the guest that holds `size` bytes (rounded up to whole pages) until it is stopped or the
     guest ends. It outlives its SSH connection.
 
-    ssh: the connection to use, had again when it was lost (GuestProbe.ssh); it is not closed here.
-    locked: the guest's kernel keeps the pages in memory; false when it did not agree.
+    ssh: returns the connection to use, re-established if it was lost (GuestProbe.ssh); it is not closed here.
+    locked: whether the pages are locked in memory (mlock(2)).
     """
 
     def __init__(self, ssh: Callable[[], SSH], size: int) -> None:
@@ -58,7 +58,7 @@ class Fill:
         self.program = BackgroundProgram(ssh, "memory_filler", "the program that fills the memory")
 
     def start(self) -> Fill:
-        """Start it; it fills from now on. GuestError when it would leave the guest less than the reserve."""
+        """Start filling. GuestError when less than RESERVE_BYTES would stay free."""
         letter, data = self.program.start(str(self.size), str(RESERVE_BYTES))
         if letter == "N":
             free = format_size(data["available"] >> 20 << 20)
@@ -72,17 +72,18 @@ class Fill:
         return self
 
     def wait(self, timeout_s: float = 600.0, progress: Progress | None = None) -> None:
-        """Until all is written. progress: told the bytes done, and of how many. GuestError on a time-out, or
-        when the program is gone."""
+        """Wait until all pages are written. progress: called with the bytes done and the total. GuestError on
+        a time-out, or when the program is gone."""
         self._ask("wait", "D", timeout_s, progress)
 
     def verify(self, timeout_s: float = 600.0, progress: Progress | None = None) -> Verified:
-        """Compare every page with what was written. Waits for the filling. Raises as wait does."""
+        """Wait for the filling, and compare every page with what was written. Raises the same errors as
+        wait."""
         found = self._ask("verify", "V", timeout_s, progress)
         return Verified(found["pages"], found["differ"], tuple(found["differing"]))
 
     def stop(self) -> None:
-        """End it, and give the memory back. Nothing happens when it is gone already."""
+        """End the program and release its memory. Does nothing when it is gone already."""
         self.program.stop("E", ANSWER_S)
 
     def _ask(self, what: str, letter: str, timeout_s: float, progress: Progress | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How guests are, by a command or a URL of the user's that is asked inside of them."""
+"""Checks guests' health with a command or URL of the user's inside each guest."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lab.ports import Clock, Health
 
 _LEAST_S = 0.05
 _TIMED_OUT = (124, 137)
-"""timeout(1), and what it has killed."""
+"""Exit statuses of timeout(1): the time is over; the program was killed."""
 
-# The command may not outlive the question: it would be asked again, and again.
+# The command must not outlive its check, because checks are repeated.
 _BOUNDED = """\
 t() {{ if command -v timeout >/dev/null; then timeout -k 1 {seconds:.2f} "$@"; else "$@"; fi; }}
 t /bin/sh -c {command}
@@ -34,15 +34,16 @@ _CURL = (
 class GuestDoctor:
     """ports.Doctor over SSH.
 
-    probes: by guest's name, what gives its SSH connection, had again when it was lost. It is called in the
-    caller's thread, and may take as long as a lost connection does; everything else keeps the deadline.
+    probes: by guest's name, a function that returns its SSH connection, re-established if it was lost. It is
+    called in the caller's thread, and may take as long as a new connection; everything else keeps the
+    deadline.
     """
 
     def __init__(self, probes: Mapping[str, Callable[[], SSH]], clock: Clock) -> None:
         self._probes, self._clock = probes, clock
 
     def ask(self, guest: str, gate: Gate, deadline_raw_ns: int) -> Health:
-        """See ports.Doctor. KeyError: no such guest."""
+        """See ports.Doctor. KeyError when there is no such guest."""
         connection = self._probes[guest]
         try:
             ssh = connection()
@@ -76,7 +77,7 @@ def _of_url(result: Result | str, left_s: float) -> Health:
     if result.status == 0:
         status = result.out.strip()
         return Health(status.startswith("2"), "" if status.startswith("2") else f"answered {status}")
-    if result.status == 28:  # curl(1): the time is over
+    if result.status == 28:  # curl(1): time-out
         return Health(False, f"no answer within {left_s:.1f} s")
     return Health(False, _last_line(result).removeprefix(f"curl: ({result.status}) ") or "no answer")
 
@@ -87,13 +88,13 @@ def _last_line(result: Result) -> str:
 
 
 def _within(ssh: SSH, command: str, left_s: float) -> Result | str:
-    """What the guest says to the command, or why it does not. In a thread, because a frozen guest would keep
-    paramiko waiting at several places, in some of them without end; the thread ends with the connection."""
+    """The command's result, or why there is none. It runs in a thread, because a frozen guest keeps paramiko
+    waiting in several places, in some of them for ever; the thread ends with the connection."""
     answers: queue.SimpleQueue[Result | str] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            # A little longer than the guest gives itself, which says more.
+            # A little longer than the guest's own time limit, whose error is more specific.
             answers.put(ssh.run(command, left_s + 1))
         except FreezelabError as error:
             answers.put("SSH is gone" if not ssh.alive else error.what)

@@ -1,7 +1,7 @@
-"""The probe's program as a process of this host, behind the same receiving end as a guest's. It reads the
-host's clocks, so its true offset and its true drift are zero: whatever it shows is the lab's own noise.
+"""Runs the probe's program on this host, with the same receiving end as a guest's. It reads the host's
+clocks, so its true offset and drift are zero: what it measures is the lab's own noise.
 
-It talks over a TCP connection on the loopback, as a guest's forwarded port does, without SSH.
+It uses a TCP connection on the loopback, like a guest's forwarded port, but without SSH.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def host_probe(clock: Clock) -> GuestProbe:
 
 
 class _Shell:
-    """As much of guest.ssh.SSH as a probe uses."""
+    """The part of guest.ssh.SSH that a probe uses."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -44,7 +44,7 @@ class _Shell:
     def channel(self, command: str, timeout_s: float = 30.0) -> _Channel:  # noqa: ARG002 - SSH's
         its = self._theirs.fileno()
         try:
-            # In a session of its own: Ctrl-C ends the look, which then ends this.
+            # It has its own session: Ctrl-C ends the measurement, which then ends this process.
             self._process = runner.start(["/bin/sh", "-c", command], stdin=its, stdout=its)
         except MachineError as error:
             raise MachineError(f"the probe cannot be started on this host: {error.what}") from error
@@ -52,13 +52,13 @@ class _Shell:
         return _Channel(self.wire)
 
     def socket(self, path: str, timeout_s: float = 30.0) -> None:
-        """There is no way back to a lost one: it is started anew."""
+        """None: a lost program cannot be reached again, so the probe starts another one."""
 
     def again(self, timeout_s: float) -> _Shell:  # noqa: ARG002 - SSH's
         return _Shell(self._clock)
 
     def close(self) -> None:
-        # Wakes the thread that reads, which a mere close would not.
+        # Wakes the reading thread, which close() does not.
         with suppress(OSError):
             self._ours.shutdown(socket.SHUT_RDWR)
         for sock in (self._ours, self._theirs):
@@ -68,7 +68,7 @@ class _Shell:
 
 
 class _Channel:
-    """As much of paramiko's as a probe uses."""
+    """The part of paramiko.Channel that a probe uses."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -91,7 +91,7 @@ class _Channel:
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection on the loopback. Only our own end is let in."""
+    """The two ends of a TCP connection on the loopback. Connections of other programs are refused."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname(), timeout=_END_S)
         while True:

@@ -1,11 +1,11 @@
-"""The probe's outside: one persistent channel to the program in one guest.
+"""The probe's host end: one persistent channel to the program in one guest.
 
-A lost channel is had again, and counted. The program waits for that (inside/clock_probe.py says how), so
-what its sampler knows is kept; only when it is gone, with its guest or by itself, a new one is started.
+A lost channel is re-established and counted. The program waits for that (see inside/clock_probe.py), so its
+sampler's record is kept. Only when the program is gone, with its guest or by itself, a new one is started.
 
-Where the guest has a serial channel too, every other reading is taken there: it costs the guest a tenth of
-one over SSH, and is as sharp as one whose packets the kernel has stamped. While SSH is silent, or being had
-again, which a thread does then, everything is asked there.
+When the guest also has a serial channel, every other reading is taken there: it costs the guest a tenth of
+one over SSH, and has as small a bound as one with kernel packet stamps. While SSH is silent, or a thread is
+re-establishing it, all requests go over the serial channel.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ANSWER_S = 15.0
 START_S = 60.0
 ATTACH_S = 10.0
 REGAIN_S = 20.0
-"""How long a lost channel is tried to be had again: QEMU's forwarded port is back within a second."""
+"""Time limit for re-establishing a lost channel; QEMU's forwarded port is back within a second."""
 
 _PACE_S, _SLOWEST_S = 0.02, 0.5
 _TRIES = 3
@@ -47,8 +47,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Waiting:
-    """A program that was started before and waits in the guest for a host. path: of its socket there.
-    resolution_ns: of the guest's clocks, as it said."""
+    """A program that was started before and waits in the guest for a host. path: its socket in the guest.
+    resolution_ns: the resolution of the guest's clocks."""
 
     path: str
     resolution_ns: int
@@ -62,10 +62,10 @@ def start_command() -> str:
 class GuestProbe:
     """ports.Probe over SSH.
 
-    connect: gives the first SSH connection to the guest, or raises GuestError. serial: another way to ask.
-    waiting: the program to take over; when it is gone, or there is none, one is started.
-    reconnects: how often the channel was lost and had again. restarts: how often of these the program
-    had to be started anew, and what it knew was lost.
+    connect: returns the first SSH connection to the guest, or raises GuestError. serial: the serial channel,
+    if any. waiting: the program to take over; when it is None or gone, a new one is started.
+    reconnects: how often the channel was lost and re-established. restarts: how often the program then had to
+    be restarted, and its record was lost.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class GuestProbe:
         self._channel: ProbeChannel | None = None
         self._beats: list[Heartbeat] = []
         self._resting = self._waking = False
-        self._name = secrets.token_hex(3).encode()  # what another probe was answered is not taken for ours
+        self._name = secrets.token_hex(3).encode()  # tells this probe's answers from another's
         self._sequence = 0
         self._resolution = waiting.resolution_ns if waiting is not None else 1
         self._again: Callable[[float], SSH] | None = None
@@ -108,7 +108,7 @@ class GuestProbe:
         self.close()
 
     def close(self) -> None:
-        """End the program, if it can be, and the connection. Does not wait for a guest that is gone."""
+        """End the program, if possible, and the connection. Does not wait for a guest that is gone."""
         self._again = None
         if self._channel is not None and self._ssh is not None and self._ssh.alive:
             self._channel.quit()
@@ -117,14 +117,14 @@ class GuestProbe:
             self._serial.close()
 
     def _drop(self) -> None:
-        """Leave the connection. The program, if there is one, goes on."""
+        """Drop the connection. The program, if there is one, goes on."""
         ssh, self._ssh, self._channel = self._ssh, None, None
         if ssh is not None:
             ssh.close()
 
     def restart(self, deadline_raw_ns: int) -> None:
-        """Start anew in a guest that was rebooted: a new connection, a new program. GuestError when it does
-        not answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`."""
+        """Connect to a guest that was rebooted, and start a new program. GuestError when the guest does not
+        answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`."""
         with suppress(GuestError):
             self._mended()
         self._way_back = ""
@@ -132,18 +132,18 @@ class GuestProbe:
 
     @property
     def resting(self) -> bool:
-        """The guest is left alone, and nobody waits for it: see rest()."""
+        """Whether the probe rests; see rest()."""
         return self._resting and not self._waking
 
     @property
     def current(self) -> SSH | None:
-        """The connection as it is, for other threads: nothing is done to have a lost one again."""
+        """The present connection, for other threads. A lost one is not re-established."""
         return self._ssh
 
     @property
     def ssh(self) -> SSH:
-        """The connection, for other commands between the measurements; had again when it was lost, but
-        GuestGone, once, when it was cut."""
+        """The connection, for other commands between measurements. A lost one is re-established. When it was
+        cut, GuestGone is raised once."""
         self._check()
         self._mended()
         if self._ssh is None or not self._ssh.alive:
@@ -151,19 +151,19 @@ class GuestProbe:
         return self._connected()
 
     def _check(self) -> None:
-        """GuestGone when the connection was cut; whoever asks again has a new one made."""
+        """GuestGone when the connection was cut; the next call makes a new one."""
         if self._ssh is not None and (gone := self._ssh.gone) is not None:
             self._drop()
             raise gone
 
     def _repair(self) -> None:
-        """Have a lost channel again."""
+        """Re-establish a lost channel."""
         self.restarts += not self._regain(REGAIN_S)
         self.reconnects += 1
 
     def _regain(self, within_s: float) -> bool:
-        """Connect again, and attach to the program, or start one when it is gone; whether it was still
-        there. GuestError when neither can be had in time."""
+        """Reconnect, and attach to the program or start a new one. Returns whether the program was still
+        there. GuestError when neither succeeds within `within_s` seconds."""
         self._drop()
         deadline, pace = time.monotonic() + within_s, _PACE_S
         while True:
@@ -196,7 +196,8 @@ class GuestProbe:
         self._way_back = hello["path"]
 
     def _attach(self, timeout_s: float) -> bool:
-        """Whether the program has taken this connection for its own. GuestError when it is lost as well."""
+        """Attach to the program. Returns whether it has accepted this connection. GuestError when the
+        connection is lost as well."""
         if not self._way_back:
             return False
         ssh = self._connected()
@@ -207,7 +208,7 @@ class GuestProbe:
         try:
             channel.answer(b"A", timeout_s)
         except GuestError:
-            channel.close()  # or a program that is merely slow would go on beside the next one
+            channel.close()  # otherwise a slow program would run on beside the next one
             if not ssh.alive:
                 raise
             return False
@@ -224,7 +225,7 @@ class GuestProbe:
         return self._channel
 
     def _listen(self, channel: paramiko.Channel) -> ProbeChannel:
-        """Talk over `channel` from now on."""
+        """Use `channel` from now on."""
         made = ProbeChannel(self.guest, self._connected(), channel, self._data_came, self._beat_came)
         self._channel = made
         return made
@@ -236,7 +237,7 @@ class GuestProbe:
         self._beats.append(beat)
 
     def _silent(self) -> bool:
-        """Whether SSH says nothing, not even a heartbeat, and there is another way to ask."""
+        """Whether SSH brings nothing, not even a heartbeat, and there is a serial channel to use instead."""
         quiet = time.monotonic() > self._last_line_s + SILENT_S
         return quiet and self._serial is not None and self._serial.here()
 
@@ -245,7 +246,7 @@ class GuestProbe:
         return self._ssh is None or not self._ssh.alive or self._channel is None or not self._channel.open
 
     def _mend(self) -> None:
-        """Have the lost connection again: in a thread, if there is another way to ask meanwhile."""
+        """Re-establish the lost connection, in a thread when the serial channel can be used meanwhile."""
         if self._serial is None or not self._serial.here():
             self._repair()
             return
@@ -260,7 +261,7 @@ class GuestProbe:
         self._mending.start()
 
     def _mended(self) -> None:
-        """Wait until the connection is there again. GuestError when it could not be had."""
+        """Wait until the connection is re-established. GuestError when that fails."""
         if self._mending is not None:
             self._mending.join()
             self._mending = None
@@ -269,8 +270,8 @@ class GuestProbe:
             raise error
 
     def _retried(self, ask: Callable[[Exchange], T]) -> T:
-        """ask() over SSH, and again over a new connection when it was lost; meanwhile, and while SSH is
-        silent, over the serial channel."""
+        """Call ask() over SSH, and again over a new connection when it was lost. Meanwhile, and while SSH is
+        silent, call it over the serial channel."""
         if self._resting:
             self._last_line_s = time.monotonic()  # no heartbeat could be missed
         for tries_left in reversed(range(_TRIES)):
@@ -297,7 +298,7 @@ class GuestProbe:
         )
 
     def _exchange(self, line: bytes, letter: bytes, echo: bytes) -> tuple[Stamp, Stamp, bytes]:
-        """Over SSH."""
+        """One exchange over SSH; see probe_protocol.Exchange."""
         wire, channel = self._connected().wire, self._talking()
         t1 = wire.mark_sending()
         channel.send(line)
@@ -333,8 +334,7 @@ class GuestProbe:
         self._beats = []
 
     def rest(self) -> None:
-        """Until the next start_cycle nothing is sampled, and no heartbeats come: it costs the guest next to
-        nothing then."""
+        """See ports.Probe."""
         self._retried(probe_protocol.rest)
         self._resting = True
 

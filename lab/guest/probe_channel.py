@@ -1,5 +1,5 @@
-"""One channel to the probe's program in a guest, and the thread that reads it: what arrives is stamped when
-it arrives, and not when somebody asks."""
+"""One channel to the probe's program in a guest, and the thread that reads it, so that data is stamped when
+it arrives and not when it is requested."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lab.guest.ssh import SSH
 from lab.threads import Worker
 
 SILENT_S = 0.5
-"""Without a heartbeat, which comes every 20 ms, for so long, the serial channel is asked instead."""
+"""After this long without a heartbeat, which comes every 20 ms, the serial channel is used instead."""
 
 _LEAVE_S = 0.5
 
 
 class SilentError(GuestError):
-    """SSH is there and says nothing, while there is another way to ask."""
+    """SSH is connected but silent, and the serial channel can be used instead."""
 
 
 class ProbeChannel:
-    """ssh: the connection that `channel` belongs to. on_data: called whenever something has arrived. on_beat:
-    with each heartbeat. Both are called from the thread that reads."""
+    """One channel to the program. ssh: the connection of `channel`. on_data: called when data has arrived.
+    on_beat: called with each heartbeat. Both are called from the reading thread."""
 
     def __init__(
         self,
@@ -50,19 +50,19 @@ class ProbeChannel:
 
     @property
     def open(self) -> bool:
-        """The program's end of it is there, as far as is known."""
+        """Whether the program's end is open, as far as is known."""
         return self._reader.is_alive()
 
     def close(self) -> None:
-        """Leave the program. It goes on, and waits for another host."""
+        """Disconnect. The program goes on, and waits for another host."""
         with suppress(OSError, EOFError):
             self._channel.close()
 
     def quit(self) -> None:
-        """End the program, if it can be."""
+        """End the program, if possible."""
         with suppress(OSError, EOFError):
             self._channel.sendall(b"q\n")
-            # Until the program has gone: sshd may else see the end of the connection first.
+            # Wait until the program has ended: otherwise sshd may notice the end of the connection first.
             self._reader.join(_LEAVE_S)
 
     def _read(self) -> None:
@@ -86,7 +86,7 @@ class ProbeChannel:
                     self._answers.put((now, line))
 
     def send(self, line: bytes) -> None:
-        """GuestError when the channel, or the program, is gone."""
+        """Send a line. GuestError when the channel or the program is gone."""
         try:
             self._channel.sendall(line)
         except (OSError, EOFError) as error:
@@ -95,9 +95,8 @@ class ProbeChannel:
     def answer(
         self, letter: bytes, timeout_s: float, echo: bytes = b"", silent: Callable[[], bool] | None = None
     ) -> tuple[Stamp, bytes]:
-        """The next answer that starts with `letter` (and `echo`), without them, and when it arrived.
-        GuestError when none comes in time; SilentError as soon as `silent` says that it is better to ask
-        elsewhere."""
+        """The arrival of the next answer that starts with `letter` and `echo`, and the answer without them.
+        GuestError when none comes in time; SilentError as soon as `silent` returns True."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
@@ -118,7 +117,7 @@ class ProbeChannel:
                 return arrived, line[len(letter) + len(echo) :].strip()
 
     def _ended(self) -> GuestError:
-        """Why the program ended, from what it left on standard error."""
+        """Why the program ended, from its exit status and standard error."""
         if (gone := self._ssh.gone) is not None:
             return gone
         error, status = last_error(self._channel), -1

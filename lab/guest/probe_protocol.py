@@ -1,4 +1,4 @@
-"""What the probe is asked, and what its answers mean (inside/clock_probe.py), over whichever channel."""
+"""The probe's requests and answers (inside/clock_probe.py), independent of the channel."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _RECEIPT = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
 _ANSWER = _RECEIPT[::-1]
 
 Exchange = Callable[[bytes, bytes, bytes], tuple[Stamp, Stamp, bytes]]
-"""Sends a line; stamps before that and after the answer, which starts with a letter and, perhaps, an echo."""
+"""Sends a line. Arguments: the line, and the letter and echo with which the answer starts. Returns stamps
+before the sending and after the answer's arrival, and the rest of the answer."""
 
 
 def reading(
     exchange: Exchange, number: bytes, resolution_ns: int, channel: str, seen: Callable[[], bytes]
 ) -> Reading:
-    """One exchange. seen: waits for what the guest's kernel saw of it, b"" when it saw nothing."""
+    """One reading. seen: waits for the guest kernel's packet stamps of it; returns b"" without any."""
     t1, t4, answer = exchange(b"r %s\n" % number, b"R", b" %s " % number)
     words = answer.split()
     numbers = [int(n) for n in words[:8]]
@@ -47,7 +48,7 @@ def samples(exchange: Exchange) -> SamplerReport:
 
 
 def facts(exchange: Exchange) -> dict[str, Any]:
-    """Members of core.timeline.ProbeFacts, as far as the guest knows them."""
+    """The fields of core.timeline.ProbeFacts that the guest knows."""
     data = json.loads(exchange(b"f\n", b"F", b"")[2])
     lines = data["kernel_lines"]
     members = {name: data[name] for name in ("boot_id", "clocksource", "kernel", "python")}

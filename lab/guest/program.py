@@ -1,5 +1,5 @@
-"""Python programs that are sent to a guest as text, on the command line of the shell that starts them, so
-that standard input is the program's from the first byte."""
+"""Sends Python programs to a guest as text on the starting shell's command line, so that standard input
+belongs to the program from the first byte."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _INSIDE = "lab.guest.inside"
 
 @cache
 def source(name: str) -> bytes:
-    """The text of the program lab/guest/inside/NAME.py, after those of the parts that it imports from there,
-    each of them once. Without comments and docstrings: the guest has to unpack and read every byte."""
+    """The text of the program lab/guest/inside/NAME.py, preceded once by each part that it imports from
+    there. Comments and docstrings are left out, because the guest has to unpack and compile every byte."""
     body = list(_statements(name, set()))
     return ast.unparse(ast.Module(body, [])).encode() + b"\n"
 
 
 def _statements(name: str, sent: set[str]) -> Iterator[ast.stmt]:
-    """Of what `name` needs, and of itself, without what was sent before."""
+    """The statements of the parts that `name` imports and of `name` itself, without parts in `sent`."""
     if name in sent:
         return
     sent.add(name)
@@ -41,9 +41,9 @@ def _statements(name: str, sent: set[str]) -> Iterator[ast.stmt]:
 
 
 def command(text: bytes, *arguments: str) -> str:
-    """The shell command that becomes the program `text`, on any Python from 3.6 on."""
+    """The shell command that executes the program `text` with a Python 3.6 or later."""
     packed = b64encode(zlib.compress(text, 9)).decode()
-    # Not base64, which imports re: that takes Python as long as its own start.
+    # Not base64, which imports re; that takes as long as Python's own start.
     program = (
         f"import binascii,zlib;exec(compile(zlib.decompress(binascii.a2b_base64('{packed}')),'probe','exec'))"
     )
@@ -57,5 +57,5 @@ def command(text: bytes, *arguments: str) -> str:
 
 
 def start_command(name: str, *arguments: str) -> str:
-    """The shell command that becomes lab/guest/inside/NAME.py."""
+    """The shell command that executes lab/guest/inside/NAME.py."""
     return command(source(name), *arguments)

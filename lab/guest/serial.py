@@ -1,7 +1,8 @@
-"""The host's end of a guest's virtio-serial channel: QEMU's socket, one line there and one back.
+"""The host's end of a guest's virtio-serial channel: QEMU's socket, with one line for each request and
+answer.
 
-It asks the same program as SSH does, but needs no network: it answers while the network is cut, and a guest
-that was handed to another QEMU process is heard there before its SSH connection can be had again.
+It reaches the same program as SSH, but needs no network. It works while the network is cut, and after a
+hand-over to another QEMU process before the SSH connection can be re-established.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from lab.errors import GuestError
 from lab.ports import Clock
 
 ANSWER_S = 1.0
-"""The probe looks for a host at this end every 20 ms. A guest that is slower is asked over SSH."""
+"""Time limit for an answer, in seconds. The probe polls the channel every 20 ms; slower guests are asked over
+SSH."""
 
 DEAF_S, _DEAFEST_S = 0.25, 64.0
-"""How long an end that did not answer, or is not there, is left alone: twice as long each time."""
+"""How long an end that does not answer or does not exist is not used, in seconds; doubled each time up to the
+second value."""
 
 
 class SerialLine:
-    """path: where the socket is now; None when the guest has no such channel."""
+    """A guest's serial channel. path: returns the socket's present path; None without such a channel."""
 
     def __init__(self, guest: str, clock: Clock, path: Callable[[], Path | None]) -> None:
         self._guest, self._clock, self._path = guest, clock, path
@@ -35,7 +38,7 @@ class SerialLine:
         self._unread = b""
 
     def here(self) -> bool:
-        """Whether it may be asked: QEMU's end is there, and it did not just fail to answer."""
+        """Whether the channel can be used: QEMU's socket exists, and the channel did not just fail."""
         path = self._path()
         if path != self._at:
             self.close()
@@ -65,8 +68,7 @@ class SerialLine:
             self._socket = None
 
     def exchange(self, line: bytes, letter: bytes, echo: bytes = b"") -> tuple[Stamp, Stamp, bytes]:
-        """Send `line`. Stamps before that and after the arrival of the answer that starts with `letter` and
-        `echo`, and the answer without them. GuestError when there is none in time."""
+        """One exchange; see probe_protocol.Exchange. GuestError when no answer comes in time."""
         if self.here() and self._socket is not None:
             with suppress(OSError):
                 sent = self._clock.now()

@@ -1,11 +1,11 @@
-"""A TCP socket that stamps what passes, so that the time which the SSH library takes to build, encrypt,
-decrypt and hand over a message, some tenths of a millisecond, is outside a reading's round trip.
+"""A TCP socket that stamps the data that passes, so that the SSH library's time to build, encrypt, decrypt
+and deliver a message, some tenths of a millisecond, is not part of a reading's round trip.
 
-What comes is stamped by the kernel (socket(7), SO_TIMESTAMPNS; of a stream, the last packet that was read):
-the thread that reads it is woken some 0.1 ms later. That stamp is CLOCK_REALTIME. It is brought to
-MONOTONIC_RAW by the least difference of the two that was seen before it came and after, so that a step in
-between makes it later, never too early. All that has come is read at once: what a call did not bring came
-after that call.
+The kernel stamps incoming data (socket(7), SO_TIMESTAMPNS; for a stream, the last packet that was read),
+because the reading thread wakes up some 0.1 ms later. That stamp is CLOCK_REALTIME. It is converted to
+MONOTONIC_RAW by the least difference of the two clocks before and after its arrival, so that a clock step
+makes it later, never too early. All available data is read at once, so data that a call did not return has
+arrived after that call.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from lab.core.units import NS_PER_S
 from lab.ports import Clock
 
 SO_TIMESTAMPNS = 35
-"""Not in Python's socket module; the same number on all of Linux but alpha, parisc and sparc, where it is
-refused or never answered."""
+"""Python's socket module lacks it. The number is the same on all Linux architectures but alpha, parisc and
+sparc, where the option is refused or yields no stamps."""
 
 _ALL = 1 << 18
 
 
 def _least_apart_ns() -> int:
-    """At least how far REALTIME is from MONOTONIC_RAW: a look that is interrupted says less."""
+    """A lower bound of REALTIME minus MONOTONIC_RAW; an interruption between the two reads makes it
+    smaller."""
     real = time.clock_gettime_ns(time.CLOCK_REALTIME)
     return real - time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
 
 
 class Wire:
-    """Stands in for a socket. Stamps are the host's, always on the safe side: `first_sent` is not
-    later than the sending of what was sent after `mark_sending`, and `last_received` is not earlier
-    than the arrival of anything that was read so far."""
+    """Replaces a socket. Stamps are of the host's clocks and conservative: `first_sent` is not later than the
+    first sending after `mark_sending`, and `last_received` is not earlier than the arrival of any data that
+    was read so far."""
 
     def __init__(self, sock: socket.socket, clock: Clock) -> None:
         self._socket, self._clock = sock, clock
@@ -48,7 +49,7 @@ class Wire:
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
     def mark_sending(self) -> Stamp:
-        """From here on the next send is the first one. Returns a stamp of now."""
+        """Let the next send set `first_sent`. Returns a stamp of now."""
         self.first_sent = None
         return self._clock.now()
 
@@ -68,7 +69,7 @@ class Wire:
         return data
 
     def _arrived(self, now: Stamp, extra: list[tuple[int, int, bytes]]) -> Stamp:
-        """When what was read at `now` had come, at the latest."""
+        """The latest possible arrival of the data that was read at `now`."""
         least = min(self._apart_ns, _least_apart_ns())
         for level, kind, value in extra:
             if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):

@@ -1,6 +1,7 @@
-"""A program in a guest that watches what its own programs say of its clock, and what else a pause does to it.
+"""A program in a guest that records what the guest's own programs claim about its clock, and side effects of
+a pause.
 
-It outlives its SSH connection: it is asked over a socket of its own, for one answer at a time.
+It outlives its SSH connection: it is queried over its own socket, for one answer at a time.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ STOP_S = 10.0
 
 
 _CLIENTS = {Means.CHRONYD: "chronyc", Means.TIMESYNCD: "timesync", Means.NTPD: "ntpq"}
-"""What a program's claims are asked through, by the names of inside/clock_claims.py."""
+"""The client through which each daemon is queried, by the names of inside/clock_claims.py."""
 
 
 def asked(mechanism: ResyncMechanism) -> str:
-    """Which programs the guest is asked through, beside adjtimex(2). timedatectl's "synchronized" is made of
-    adjtimex's maximum error; to ask it starts D-Bus and two services, so it is done only where a daemon
-    claims something, and seldom."""
+    """Which clients the watcher uses in the guest, beside adjtimex(2). timedatectl's "synchronized" is
+    derived from adjtimex's maximum error, and querying it starts D-Bus and two services. So it is queried
+    seldom, and only where a daemon makes claims."""
     client = _CLIENTS.get(mechanism.means)
     return f"{client},timedatectl" if client else ""
 
@@ -32,9 +33,10 @@ def asked(mechanism: ResyncMechanism) -> str:
 class GuestWatcher:
     """ports.Watcher over SSH. A context manager.
 
-    ssh: the connection to use, had again when it was lost (GuestProbe.ssh); it is not closed here.
-    mechanism: whose programs are asked. effects: watch for what else a pause does. load: share of each vCPU
-    that is kept busy from start_cycle until effects() is asked. vcpus: how many the guest has.
+    ssh: returns the connection to use, re-established if it was lost (GuestProbe.ssh); it is not closed here.
+    mechanism: the mechanism whose programs are queried. effects: whether to record side effects. load: the
+    share of each vCPU that is kept busy from start_cycle until effects() is called. vcpus: the guest's number
+    of vCPUs.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class GuestWatcher:
         self.close()
 
     def close(self) -> None:
-        """End it and all that it has started. Nothing happens when it, or its guest, is gone already."""
+        """End the program and all that it has started. Does nothing when it or its guest is gone already."""
         self._program.stop("X", STOP_S)
 
     def start_cycle(self) -> None:
