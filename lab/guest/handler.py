@@ -1,4 +1,4 @@
-"""A program of the user's that runs in a guest and handles its Scheduled Events there."""
+"""Runs a user's program in a guest, which handles the guest's Scheduled Events."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lab.guest.ssh import SSH
 FOLDER = "/run/freezelab/handlers"
 START_S, ANSWER_S = 60.0, 60.0
 GRACE_S = 5
-"""Between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 _TRIES = 3
 _SETTLE_S = 0.5
-"""A program that cannot run, or not with these arguments, has mostly ended by then."""
+"""Seconds after which a program that cannot run, or not with these arguments, has usually ended."""
 
 MOST_LINE = 300
-"""Characters of a last line that is told."""
+"""The most characters of a log's last line in a message."""
 
 MOST_LOG_BYTES = 4 << 20
-"""Of one part of a log that is fetched: the last ones."""
+"""The most bytes of a log that are fetched at once; only the last ones."""
 
-# systemd keeps the program apart from the SSH connection, and knows all that it has started.
+# systemd separates the program from the SSH connection, and tracks all processes that it starts.
 _START = """\
 set -e
 [ -d /run/systemd/system ] || {{ echo 'there is no systemd' >&2; exit 1; }}
@@ -43,14 +43,14 @@ systemd-run --quiet --collect --unit={unit} --working-directory={folder} \
 sleep {settle}
 systemctl is-active --quiet {unit} || {{ tail -n 5 {folder}/log >&2; exit 3; }}
 """
-# Nothing while it runs, nor while the guest shuts down and ends everything; once all of it has ended, how.
+# Prints nothing while the handler runs or the guest shuts down; afterwards, how the handler has ended.
 _ENDED = (
     '[ "$(systemctl is-system-running)" != stopping ] || exit 0; '
     "case $(systemctl is-active {unit}) in "
     "inactive | failed) cat {folder}/end 2>/dev/null || echo unknown ;; esac"
 )
-# Its size, and what is new; of very much that is new, the last. And a mark: under load, sshd may tell that a
-# command has ended before all of its output.
+# Prints the log's size, its new part (or the end of that), and a final mark: under load, sshd may report a
+# command's end before all of its output.
 _FETCH = """\
 size=$(stat -c %s {log} 2>/dev/null || echo {fetched})
 new=$((size - {fetched}))
@@ -63,14 +63,14 @@ _NEEDED = "it needs a first line such as #!/bin/sh that names an interpreter whi
 
 
 class GuestHandler:
-    """Runs from start() to close(), whatever becomes of the SSH connection meanwhile. A context manager.
+    """A handler that runs from start() to close(), even when the SSH connection is lost. A context manager.
 
-    ssh: the guest's connection, had again when it was lost; called in the caller's thread, not closed here.
-    program: a file of the host's that the guest can execute: a binary, or a script with a first line that
-        names its interpreter. name: of the handler in this guest. log: the file on the host that all it has
-        written is added to by fetch_log(), and in the end.
-    environment: is added to what systemd gives a service. FREEZELAB_GUEST is the guest's host name.
-    end: how it has ended by itself, as far as that was looked at; None while it has not.
+    ssh: returns the guest's connection, re-established if it was lost; called in the caller's thread, not
+    closed here. program: a file on the host that the guest can execute: a binary, or a script whose first
+        line names its interpreter. name: the handler's name in this guest. log: a file on the host to which
+        fetch_log() and close() append the handler's output.
+    environment: added to systemd's environment of a service. FREEZELAB_GUEST is the guest's host name.
+    end: how the handler has ended by itself, as of the last look(); None while it has not.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class GuestHandler:
         self.close()
 
     def start(self) -> None:
-        """Start it, anew if it runs: after a reboot, which ends it and takes it away. GuestError, with the
-        last line of its output, when it does not start, or has ended half a second later; MachineError when
-        the program cannot be read."""
+        """Start the handler, or restart it, for example after a reboot, which has ended and removed it.
+        GuestError, with the last line of its output, when it does not start or has ended half a second later;
+        MachineError when the program cannot be read."""
         try:
             text = self.program.read_bytes()
         except OSError as error:
@@ -123,7 +123,7 @@ class GuestHandler:
             grace=GRACE_S,
             settle=_SETTLE_S,
             environment=given,
-            # systemd takes $NAME in a command line for a variable of the environment (systemd.service(5)).
+            # systemd expands $NAME in a command line as an environment variable (systemd.service(5)).
             arguments=shlex.join(argument.replace("$", "$$") for argument in self._arguments),
         )
         self._started, self._fetched, self.end = True, 0, None
@@ -138,8 +138,8 @@ class GuestHandler:
             )
 
     def look(self) -> HandlerEnd | None:
-        """How it has ended, None while it runs. GuestError when the guest does not answer; MachineError when
-        its log cannot be written."""
+        """How the handler has ended; None while it runs. GuestError when the guest does not answer;
+        MachineError when the log cannot be written."""
         if self.end is None and self._started:
             ended = self._ssh().run(_ENDED.format(unit=self.unit, folder=self._folder), ANSWER_S).out
             if ended:
@@ -149,7 +149,7 @@ class GuestHandler:
         return self.end
 
     def fetch_log(self) -> None:
-        """Add to `log` what it has written since this was called last. GuestError when the guest does not
+        """Append the handler's output since the last call to `log`. GuestError when the guest does not
         answer; MachineError when the file cannot be written."""
         script = _FETCH.format(log=f"{self._folder}/log", fetched=self._fetched, most=MOST_LOG_BYTES)
         for _ in range(_TRIES):
@@ -169,8 +169,9 @@ class GuestHandler:
             ) from error
 
     def close(self) -> None:
-        """End it: SIGTERM, and after GRACE_S SIGKILL, for all that it has started; fetch its log, and leave
-        nothing in the guest. Nothing happens when the guest does not answer, for which it is asked once."""
+        """End the handler and all that it has started by SIGTERM, and by SIGKILL after GRACE_S; fetch its
+        log, and remove it from the guest. Tries only once, and does nothing when the guest does not
+        answer."""
         if not self._started:
             return
         with suppress(GuestError):

@@ -1,8 +1,7 @@
-"""The host's end of inside/clone_identity.py: has a guest made ready to be copied, and a copy be another
-guest.
+"""The host's end of inside/clone_identity.py: prepares a guest for copying, and gives each copy its own
+identity.
 
-It talks over the guest's virtio-serial channel, which needs no network and no login: both are part of what is
-changed.
+It uses the guest's virtio-serial channel, which needs neither network nor login, because both are changed.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ _LOOK_S = 0.25
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a guest is to be.
+    """A guest's new identity.
 
-    uuid: of its machine, as QEMU was told. address: of eth0, with its prefix length; gateway: "" for none.
-    files: (content, mode) by absolute path: its names, keys and machine-id. boot_id, random: never used
-    before, by anyone.
+    uuid: its machine's uuid in QEMU. address: eth0's address with its prefix length; gateway: "" for none.
+    files: (content, mode) by absolute path: its names, keys and machine-id. boot_id, random: values that were
+    never used before.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Identity:
     random: bytes = field(default_factory=lambda: os.urandom(SEED_BYTES), repr=False)
 
     def order(self) -> bytes:
-        """The line that tells the guest."""
+        """The line that sends the identity to the guest."""
         encoded = {path: (mode, _base64(content)) for path, (content, mode) in self.files.items()}
         return b"be %s\n" % json.dumps(
             {
@@ -68,21 +67,21 @@ class Identity:
 
 @dataclass(frozen=True)
 class CloneResult:
-    """A guest that has become another one. mac: of its card, as it says. clock_ns: its CLOCK_REALTIME was set
-    to the host's, and is behind it by that much at most."""
+    """A copy with its new identity. mac: its network card's address, as the guest reports it. clock_ns: its
+    CLOCK_REALTIME was set to the host's, and is behind by at most this."""
 
     mac: str
     clock_ns: int
 
 
 def sources() -> bytes:
-    """The text of the programs that wait in a golden guest."""
+    """The source of the programs that wait in a golden guest."""
     return program.source(PROGRAM) + program.source(PROBE)
 
 
 def wait_inside(ssh: SSH) -> Waiting:
-    """Start what waits in a golden guest: clone_identity, and the probe, which the next one to log in takes
-    over. GuestError when they do not start."""
+    """Start the programs that wait in a golden guest: clone_identity, and the probe, which the first host to
+    log in takes over. GuestError when they do not start."""
     channel = ssh.channel(program.start_command(PROGRAM))
     _first_line(ssh, channel, "waiting")
     probe = ssh.channel(program.start_command(PROBE))
@@ -91,7 +90,7 @@ def wait_inside(ssh: SSH) -> Waiting:
 
 
 def _first_line(ssh: SSH, channel: paramiko.Channel, begins: str) -> str:
-    """The program's first line, without its beginning."""
+    """The program's first line, without its prefix `begins`. GuestError when there is none."""
     where = f"guest {ssh.address.guest}"
     line = ""
     try:
@@ -110,10 +109,11 @@ def _first_line(ssh: SSH, channel: paramiko.Channel, begins: str) -> str:
 
 
 class CloneClient:
-    """One guest's channel, for as long as inside/clone_identity.py listens there. A context manager.
+    """The channel to inside/clone_identity.py in one guest. A context manager.
 
-    path: QEMU's socket. alive: called while nothing comes, raises when there is no more hope.
-    GuestError, from everything: no answer by CLOCK_MONOTONIC_RAW `deadline_raw_ns`, or the guest could not.
+    path: QEMU's socket. alive: called while waiting; raises when the guest cannot answer any more.
+    Every method raises GuestError when no answer comes by CLOCK_MONOTONIC_RAW `deadline_raw_ns`, or the guest
+    fails.
     """
 
     def __init__(
@@ -140,20 +140,20 @@ class CloneClient:
         self._socket.close()
 
     def settle(self) -> None:
-        """Have the guest ready to be copied: nobody may be logged in, and nobody can from here on."""
+        """Prepare the guest for copying. Nobody may be logged in, and nobody can log in from now on."""
         self._ask(b"settle\n", b"settled")
 
     def personalise(self, identity: Identity) -> CloneResult:
-        """Have the guest be another one."""
-        self._set_time()  # whatever is done next bears the right time
+        """Give the guest its new identity."""
+        self._set_time()  # so that all later changes have the right time
         reply = json.loads(self._ask(identity.order(), b"is "))
         bound = self._set_time()
         self._ask(b"done\n", b"done")
         return CloneResult(str(reply["mac"]), bound)
 
     def _set_time(self) -> int:
-        """The longest that it may be behind: the order may have been carried out as late as it was
-        answered."""
+        """Set the guest's clock. Returns by how many ns it may be behind: it was set when the guest
+        answered, at the latest."""
         sent = self._clock.now()
         self._ask(b"time %d\n" % sent.real_ns, b"time ")
         return self._clock.now().raw_ns - sent.raw_ns

@@ -21,28 +21,31 @@ from lab.guest.connections import GuestConnections, Link
 from lab.guest.stamped_socket import Wire
 from lab.ports import Clock
 
-# A connection that is lost is told by our own errors; paramiko's threads would write it to the terminal too.
+# The lab's own errors report lost connections; paramiko's threads would print them to the terminal as well.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 STAGGER_S = 0.4
 IN_FLIGHT = 3
 REFUSED_S = 8.0
-"""How long a port on the loopback may refuse: QEMU forwards one from its start on, and what refuses it
-is a guest that is gone, or between two QEMU processes."""
+"""How long a port on the loopback may refuse connections. QEMU forwards it from its start on, so a refusal
+means that the guest is gone, or between two QEMU processes."""
 
 REST_S = 1.0
-"""For the last output of a command that has ended. One that has left a program behind never ends it."""
+"""How long to wait for the last output of an ended command. If it left a program behind, the output never
+ends."""
 
 GONE_S = 5.0
-"""From the end of a guest's commands until libvirt knows that it has ended: 2.1 to 2.3 s under TCG."""
+"""Time limit from the end of a guest's commands until libvirt reports the guest's end: 2.1 to 2.3 s under
+TCG."""
 
 BRIEF = 60
-"""Characters of a command that an error quotes."""
+"""The most characters of a command that an error quotes."""
 
 HANDSHAKE_S = 30.0
 SILENCE_S = 10.0
 _EAGER_S, _EAGER_FOR_S, _PATIENT_S = 0.02, 2.0, 0.1
-"""Between two attempts that were refused: a refusal on the loopback costs 0.1 ms."""
+"""Seconds between two refused attempts: the first value for the second value's time, then the third. A
+refusal on the loopback takes 0.1 ms."""
 
 # Under TCG the guest has no AES instructions worth the name; measured in images/debian/README.md.
 CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
@@ -50,7 +53,7 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
 
 @dataclass(frozen=True)
 class Address:
-    """Where a guest's sshd is, and how to prove who is who.
+    """A guest's sshd: its address, and the keys of both sides.
 
     host_key: the public key line ("ssh-ed25519 AAAA…") that the guest must show.
     """
@@ -68,7 +71,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Result:
-    """What a program in the guest did."""
+    """The result of a program in the guest."""
 
     status: int
     out: str
@@ -91,7 +94,7 @@ def load_key(path: Path) -> paramiko.PKey:
 
 
 class RefusedError(GuestError):
-    """Somebody else answers, or we are not let in: to try again is of no use."""
+    """The host key is another one, or the login is refused. Trying again does not help."""
 
 
 def _message(error: Exception) -> str:
@@ -99,7 +102,7 @@ def _message(error: Exception) -> str:
 
 
 def _brief(command: str) -> str:
-    """A command in an error: its first line, cut."""
+    """A command as quoted in an error: its first line, shortened."""
     first, _, more = command.strip().partition("\n")
     return f"{first[:BRIEF]} …" if more or len(first) > BRIEF else first
 
@@ -109,7 +112,7 @@ def _public(line: str) -> paramiko.PKey:
 
 
 def _attempt(host: str, port: int) -> socket.socket:
-    """A connection that is being made. OSError when it fails at once."""
+    """Begin a non-blocking connection. OSError when it fails at once."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -123,12 +126,12 @@ def _attempt(host: str, port: int) -> socket.socket:
 
 
 def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[], None]) -> socket.socket:
-    """A TCP connection on which sshd has spoken, before MONOTONIC `deadline_s` (seconds).
+    """A TCP connection on which sshd has sent its banner, by CLOCK_MONOTONIC `deadline_s` (seconds).
 
-    QEMU accepts a forwarded connection long before the guest can, and its retransmissions back
-    off; so a few attempts run side by side, staggered, and the first that gets an answer is used.
-    alive: called between attempts, raises when there is no more hope. TimeoutError otherwise;
-    ConnectionRefusedError when a forwarded port does nothing but refuse for REFUSED_S.
+    QEMU accepts a forwarded connection long before the guest can, and its retransmissions back off. So a few
+    staggered attempts run in parallel, and the first one with an answer is used. alive: called between
+    attempts; raises when the guest cannot answer any more. TimeoutError at the deadline;
+    ConnectionRefusedError when a port on the loopback only refuses for REFUSED_S.
     """
     selector = selectors.DefaultSelector()
     attempts: list[socket.socket] = []
@@ -155,12 +158,12 @@ def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[],
                     selector.register(made, selectors.EVENT_READ, made)
                 except OSError:
                     refused = True
-            # A failed attempt is readable too: the read tells its error.
+            # A failed attempt is readable too; reading raises its error.
             for key, _ in selector.select(max(0.0, min(0.1, next_try - now))):
                 sock: socket.socket = key.data
                 try:
                     first = sock.recv(4, socket.MSG_PEEK)
-                    give_up = deadline_s  # somebody accepted it
+                    give_up = deadline_s  # a connection was accepted
                 except OSError:
                     first, refused = b"", True
                 if first == b"SSH-":
@@ -179,8 +182,9 @@ def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[],
 
 
 class _Transport(paramiko.Transport):
-    """With the one kind of channel that paramiko lacks: to a Unix socket in the guest (OpenSSH's PROTOCOL,
-    section 2.4: direct-streamlocal@openssh.com). paramiko sends an unknown kind without arguments."""
+    """A transport with channels to Unix sockets in the guest (OpenSSH, PROTOCOL, section 2.4:
+    direct-streamlocal@openssh.com), which paramiko lacks: it sends an unknown channel type without
+    arguments."""
 
     _KIND = "direct-streamlocal@openssh.com"
     _arguments: tuple[bytes, bytes, int] | None = None
@@ -222,12 +226,13 @@ class SSH:
         *,
         handshake_s: float | None = None,
     ) -> SSH:
-        """Connect, check the guest's host key against the pinned one, log in.
+        """Connect, check the guest's host key against the pinned one, and log in.
 
-        timeout_s: until sshd speaks. handshake_s: for the rest; by default what is left, and no less than
-        HANDSHAKE_S. life: what may end the waiting, for this and for all that is done over the connection.
-        GuestGone: it did. GuestError: nobody answers in time or the connection breaks. RefusedError: the host
-        key is another one, or the login is refused. MachineError: our own key cannot be used.
+        timeout_s: time limit for sshd's banner, in seconds. handshake_s: time limit for the rest; by default
+        the remaining time, and at least HANDSHAKE_S. life: can cut this connection and end all waiting on it.
+        GuestGone: the connection was cut. GuestError: no answer in time, or the connection broke.
+        RefusedError: the host key is another one, or the login is refused. MachineError: the lab's own key
+        cannot be used.
         """
         key = load_key(address.key)
         where = f"guest {address.guest}"
@@ -247,7 +252,7 @@ class SSH:
         except GuestGone:
             sock.close()
             raise
-        transport = _Transport(wire)  # type: ignore[arg-type]  # it stands in for the socket
+        transport = _Transport(wire)  # type: ignore[arg-type]  # it replaces the socket
         options = transport.get_security_options()
         options.ciphers = [c for c in CIPHERS if c in options.ciphers] or options.ciphers
         options.kex = [k for k in options.kex if k.startswith("curve25519")] or options.kex
@@ -271,7 +276,7 @@ class SSH:
             raise
         except paramiko.AuthenticationException as error:
             connections.drop(link)
-            # paramiko says the same of a guest that has fallen silent or gone away.
+            # paramiko raises the same for a guest that is silent or gone.
             if not transport.is_active() or "timeout" in str(error):
                 transport.close()
                 if link.why is not None:
@@ -289,8 +294,8 @@ class SSH:
         return cls(address, transport, wire, clock, connections, link)
 
     def again(self, timeout_s: float) -> SSH:
-        """Another connection to the same guest. Raises as connect does, also when the guest that has begun
-        to speak falls silent: one that is rebooted leaves its connections hanging."""
+        """Another connection to the same guest. Raises the same errors as connect, also when the guest falls
+        silent during the handshake, because a rebooted guest leaves its connections hanging."""
         within = min(timeout_s + 1, SILENCE_S)
         return SSH.connect(self.address, self.clock, timeout_s, self._connections, handshake_s=within)
 
@@ -326,8 +331,8 @@ class SSH:
         return channel
 
     def socket(self, path: str, timeout_s: float = 30.0) -> paramiko.Channel | None:
-        """A channel to the Unix socket at `path` in the guest; None when nobody listens there, or sshd does
-        not allow it. GuestError when the connection is gone."""
+        """A channel to the Unix socket at `path` in the guest; None when no program listens there, or sshd
+        does not allow it. GuestError when the connection is gone."""
         try:
             return self.transport.open_local(path, timeout_s)
         except paramiko.ChannelException:
@@ -336,9 +341,9 @@ class SSH:
             raise self._lost(f"the SSH connection was lost: {_message(error)}") from error
 
     def run(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> Result:
-        """Run a shell command in the guest to its end. GuestError on a lost connection or time-out, and when
-        a signal ends the command, as in a guest that shuts down; with the reason why the guest has gone,
-        when that is known soon after."""
+        """Run a shell command in the guest to its end. GuestError on a lost connection, on a time-out, and
+        when a signal ends the command, as in a guest that shuts down. It contains the reason of the guest's
+        end if that is known soon after."""
         channel = self.channel(command)
         channel.settimeout(timeout_s)
         out, err = bytearray(), bytearray()
@@ -348,13 +353,13 @@ class SSH:
                 channel.sendall(stdin)
             channel.shutdown_write()
             while True:
-                over = channel.eof_received or channel.closed  # looked at before what it would be after
+                over = channel.eof_received or channel.closed  # read before the output that precedes it
                 if channel.recv_ready():
                     out += channel.recv(65536)
                 elif channel.recv_stderr_ready():
                     err += channel.recv_stderr(65536)
                 elif channel.exit_status_ready():
-                    # Under load sshd may tell the status before the last output.
+                    # Under load sshd may send the status before the last output.
                     rest_until = rest_until or time.monotonic() + REST_S
                     if over or time.monotonic() > rest_until:
                         break
@@ -370,22 +375,20 @@ class SSH:
         finally:
             channel.close()
         status = channel.recv_exit_status()
-        if (
-            status < 0
-        ):  # sshd tells none of a command that a signal has ended, and a lost connection none at all
+        if status < 0:  # after a signal or a lost connection, there is no exit status
             raise self._ended(command, "ended by a signal" if self.alive else "the connection was lost")
         return Result(status, out.decode(errors="replace"), err.decode(errors="replace"))
 
     def _ended(self, command: str, how: str) -> GuestError:
-        """The error of a command that was cut off. A guest that shuts down ends its commands a little before
-        it is gone."""
+        """The error of an interrupted command. It waits for the guest's end, because a guest that shuts down
+        ends its commands shortly before."""
         deadline = time.monotonic() + GONE_S
         while self.gone is None and time.monotonic() < deadline:
             time.sleep(0.02)
         return self._lost(f"{_brief(command)}: {how}")
 
     def check(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> str:
-        """Like run, but GuestError unless it exits with 0. Returns its standard output."""
+        """Run a command as run() does, and return its standard output. GuestError unless it exits with 0."""
         result = self.run(command, timeout_s, stdin)
         if result.status != 0:
             last = (result.err or result.out).strip().splitlines()[-1:] or ["no output"]

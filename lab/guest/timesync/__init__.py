@@ -1,5 +1,4 @@
-"""Time-sync set-ups inside a guest, by name: install() gives a ports.Resync, whose remove() takes it out
-again.
+"""Time-sync set-ups inside a guest, by name: install() returns a ports.Resync, whose remove() uninstalls it.
 
 none agent agent-rtc domtime-now hwclock push    act from the host, on the resume: host_actions.py, push.py
 chrony… timesyncd ntpd vmclock                   programs of the distribution: daemon.py, services.py
@@ -35,11 +34,12 @@ __all__ = ["Agent", "GuestAccess", "install"]
 
 
 def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | None = None) -> Resync:
-    """Put the mechanism into the guest, in place of any other, and have it work as it does after long
-    running. The guest's clock is set to the host's first, within the bound of some readings.
+    """Install the mechanism in the guest, in place of any other, in the state that it reaches after running
+    for long. The guest's clock is first set to the host's, within the bound of some readings.
 
-    config: another configuration than the lab's own. Refused, with the reason, when this guest or host
-    cannot have it; GuestError when it does not work, with its own words. The guest has no mechanism then.
+    config: a configuration instead of the lab's own. Refused, with the reason, when this guest or host does
+    not support the mechanism; GuestError, with its own message, when it does not work. The guest has no
+    mechanism then.
     """
     if mechanism.uses_ntp and not access.server:
         raise Refused("the host's NTP server cannot be reached from this guest", where=access.where)
@@ -80,7 +80,7 @@ def _ptp_device(ssh: SSH, clock: PtpClock) -> str:
 
 
 def _or_nothing(made: T, act: Callable[[], object]) -> T:
-    """What was made, when `act` succeeds; else nothing is left of it."""
+    """Call `act` and return `made`; when `act` fails, `made` is removed first."""
     try:
         act()
     except BaseException:

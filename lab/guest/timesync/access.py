@@ -11,12 +11,12 @@ from lab.ports import Call, Clock
 
 @dataclass(frozen=True)
 class Agent:
-    """What the host can do through the guest's agent. Each blocks until the agent has answered, and gives
-    back when it was called and when it returned. HypervisorError when the agent does not answer, or refuses.
+    """The host's calls to the guest's agent. Each blocks until the agent has answered, and returns when it
+    was called and when it returned. HypervisorError when the agent does not answer, or returns an error.
 
-    ping: nothing but that. set_time: set the clock to the host's, in nanoseconds. set_seconds: in whole
-    seconds, as `virsh domtime --now`. read_rtc: have the guest set its clock from its RTC (libvirt's flag
-    SYNC).
+    ping: do nothing. set_time: set the clock to the host's, in nanoseconds. set_seconds: likewise in whole
+    seconds, as `virsh domtime --now`. read_rtc: make the guest set its clock from its RTC
+    (VIR_DOMAIN_TIME_SYNC).
     """
 
     ping: Callable[[], Call]
@@ -27,10 +27,10 @@ class Agent:
 
 @dataclass(frozen=True)
 class GuestAccess:
-    """guest: its name. ssh: a connection to it, had again when it was lost; used by the caller's thread
-    only, and never closed. server, port: the host's NTP server as the guest sees it; "" when there is none
-    for it.
-    agent: None when the host has no channel to one. rtc_stops: the guest's RTC stands still with it.
+    """Access to one guest. guest: its name. ssh: returns a connection, re-established if it was lost; used
+    only by the caller's thread, and never closed. server, port: the host's NTP server as the guest sees it;
+    "" without one. agent: None when the host has no channel to the agent. rtc_stops: whether the guest's RTC
+    stops with the guest.
     """
 
     guest: str

@@ -1,9 +1,8 @@
 """Set-ups in which a program of the distribution keeps the guest's clock: chronyd, timesyncd, ntpd.
 
-Each runs as the distribution's own unit, with the lab's configuration in place of the distribution's, which
-is put aside meanwhile. It is started at boot, too, so that a guest that is rebooted has it again. What one
-shell command (CLEAN) takes out of the guest is all that any of them puts in, so that removing is the same
-whatever happened before.
+Each runs as the distribution's own unit with the lab's configuration; the distribution's is kept aside. The
+unit is also started at boot, so that a rebooted guest has it again. One shell command (CLEAN) removes
+everything that any of them installs, so removal works the same whatever happened before.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ UNITS = ("chrony.service", "ntpsec.service", "systemd-timesyncd.service")
 CONFIGS = ("/etc/chrony/chrony.conf", "/etc/ntpsec/ntp.conf", "/etc/systemd/timesyncd.conf")
 ASIDE = ".freezelab-aside"
 PORT = "/etc/freezelab/ntp"
-"""Read by the image's /usr/lib/freezelab/ntp-port; images/debian/README.md says why."""
+"""The file that the image's /usr/lib/freezelab/ntp-port reads; see images/debian/README.md."""
 
 _WANTS = "/etc/systemd/system/multi-user.target.wants"
 _FILES = (
     PORT,
-    "/var/lib/systemd/timesync/clock",  # systemd sets a clock that is behind this file's date at boot
+    "/var/lib/systemd/timesync/clock",  # at boot, systemd advances a clock that is behind this file's date
     "/var/lib/ntpsec/ntp.drift",
     "/var/lib/chrony/chrony.drift",
     "/run/lock/ntpsec-ntpdate",
@@ -42,11 +41,11 @@ _FILES = (
 
 _ASIDES = " ".join(f"{config}{ASIDE}" for config in CONFIGS)
 CLEAN = (
-    # Looks before it leaps: systemctl costs a guest under TCG half a second.
+    # Checks first whether there is anything to remove: systemctl takes half a second under TCG.
     f"for c in {_ASIDES}; do [ ! -e $c ] || found=1; done; [ $found ] || exit 0; "
     f"for verb in stop reset-failed; do systemctl -q $verb {' '.join(UNITS)} 2>/dev/null; done; "
     f"rm -f {' '.join(_FILES)}; "
-    # An empty file aside stands for none at all.
+    # An empty file aside means that there was no configuration.
     f"for c in {_ASIDES}; do t=${{c%{ASIDE}}}; "
     "[ ! -e $c ] || { mv -f $c $t; [ -s $t ] || rm -f $t; }; done; true"
 )
@@ -56,15 +55,15 @@ _SPLIT = "=freezelab="
 
 @dataclass(frozen=True)
 class TimeDaemon:
-    """What differs between the programs. Commands are the guest's shell's.
+    """The differences between the programs. Commands are shell commands in the guest.
 
-    unit: systemd's. version: prints the program's name and version; fails when it is not there. config: its
-    path.
-    ready: ends with 0 when the clock is kept, else prints why it is not. identifier: its name in the journal.
-    state: prints what `parse` makes a status of. claim: what it says of itself, from that status.
-    whole: prints the whole configuration, with what its files include in its place. process: the program's
-    name as the kernel has it (15 characters).
-    before: run before it is started. uses_bus: it starts D-Bus.
+    unit: the systemd unit. version: prints the program's name and version; fails without the program. config:
+    the path of its configuration.
+    ready: exits with 0 when the clock is synchronised, else prints why not. identifier: its name in the
+    journal. state: prints the text from which `parse` makes a status. claim: the program's own claim, from
+    that status. whole: prints the whole configuration, with included files in place. process: the program's
+    name in the kernel (15 characters).
+    before: runs before the start. uses_bus: the program starts D-Bus.
     """
 
     unit: str
@@ -82,7 +81,7 @@ class TimeDaemon:
 
 
 class DaemonResync:
-    """ports.Resync around a service. It acts by itself: a resume is no news to it."""
+    """ports.Resync for a service, which works by itself and is not told of a resume."""
 
     def __init__(self, mechanism: ResyncMechanism, service: TimeDaemon, access: GuestAccess) -> None:
         self._mechanism, self._service, self._access = mechanism, service, access
@@ -92,7 +91,7 @@ class DaemonResync:
         self._rtc: dict[str, str] = {}
 
     def check(self) -> None:
-        """Refused when the program is not in the guest, or is too old for the mechanism."""
+        """Refused when the program is missing in the guest, or too old for the mechanism."""
         result = self._ssh().run(self._service.version)
         if result.status != 0:
             name = self._service.unit.removesuffix(".service")
@@ -107,8 +106,8 @@ class DaemonResync:
             )
 
     def install(self, config: str, rtc: Interval | None = None) -> DaemonResync:
-        """Write the configuration, start it, and wait until it keeps the clock. GuestError, with the
-        program's own words, when it does not. rtc: what is known of the RTC less REALTIME."""
+        """Write the configuration, start the service, and wait until it keeps the clock. GuestError, with the
+        program's own message, when it does not. rtc: the RTC minus REALTIME, if known."""
         self._rtc = rtc_status(rtc)
         ssh, service = self._ssh(), self._service
         aside = f"{service.config}{ASIDE}"
@@ -134,7 +133,7 @@ class DaemonResync:
             raise GuestError(
                 f"{self._name} does not keep the clock: {self._words(why[0])}", where=self._access.where
             )
-        self._log()  # what it did to come here is not told of a cycle
+        self._log()  # skip the log lines of the start
         return self
 
     def setup(self) -> Setup:
@@ -149,7 +148,7 @@ class DaemonResync:
         return None
 
     def outcome(self) -> str:
-        """Its own claim, and what it has logged of steps."""
+        """The program's own claim, and its log lines about steps."""
         result = self._ssh().run(self._service.state, STATE_S)
         claim = self._service.claim(self._service.parse(result.out)) if result.status == 0 else ""
         if not claim:
@@ -179,7 +178,7 @@ class DaemonResync:
         return self._access.ssh()
 
     def _log(self) -> list[str]:
-        """Its lines in the journal since the last look."""
+        """The program's lines in the journal since the last call."""
         after = f"--after-cursor='{self._cursor}'" if self._cursor else "-n 50"
         output = self._ssh().run(f"journalctl -q -o cat --show-cursor {after} -t {self._name}", STATE_S).out
         text, _, cursor = output.partition("-- cursor: ")
@@ -187,7 +186,8 @@ class DaemonResync:
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     def _words(self, otherwise: str) -> str:
-        """The last of its own words that tell of trouble, else the end of `otherwise`, else its last."""
+        """The program's last log line about a problem, or else the end of `otherwise`, or else its last
+        line."""
         lines = self._log()
         trouble = [line for line in lines if any(word in line.lower() for word in _TROUBLE)]
         last = trouble[-1:] or otherwise.strip().splitlines()[-1:] or lines[-1:] or ["it says nothing"]
@@ -208,8 +208,8 @@ def command_line(process: str) -> str:
 
 
 def inlined(path: str, rules: str) -> str:
-    """A shell command that prints a file with what it includes in its place. rules: of `case`, on the first
-    word of a line, whose other words are "$@"; `own` prints a file."""
+    """A shell command that prints a file with included files in place. rules: patterns of `case` for a line's
+    first word; its words are "$@", and `own` prints a file."""
     return (
         'own() { while IFS= read -r line || [ -n "$line" ]; do set -f; set -- $line; set +f; case "$1" in '
         f"""{rules} *) printf '%s\\n' "$line";; esac; done <"$1"; }}; own {path}"""
@@ -217,6 +217,7 @@ def inlined(path: str, rules: str) -> str:
 
 
 def waited(condition: str, seconds: int, otherwise: str) -> str:
-    """A shell command that ends with 0 as soon as `condition` does, and prints `otherwise` after so long."""
+    """A shell command that exits with 0 as soon as `condition` holds, or runs `otherwise` after `seconds` and
+    fails."""
     tries = f"for i in $(seq {seconds * 4}); do if {condition}; then exit 0; fi; sleep 0.25; done"
     return f"{tries}; {otherwise}; exit 1"

@@ -1,4 +1,4 @@
-"""Set-ups in which the host acts on the resume: through the guest's agent, or by hwclock in the guest."""
+"""Set-ups in which the host acts after the resume, through the guest's agent or by hwclock in the guest."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from lab.ports import Call
 from lab.threads import Worker
 
 AGENT_S = 25.0
-"""libvirt waits for the agent's greeting, and then for its answer: lab.hypervisor.agent, _SET_S each."""
+"""Time limit for the agent: libvirt waits for its greeting and then for its answer (lab.hypervisor.agent,
+_SET_S each)."""
 
 HWCLOCK_S = 15.0
-"""hwclock itself gives up after 10 s without a tick of the RTC (util-linux, sys-utils/hwclock.c)."""
+"""Time limit for hwclock, which gives up after 10 s without a tick of the RTC (util-linux,
+sys-utils/hwclock.c)."""
 
 REGAIN_S = 20.0
 ASK_S = 10.0
 SECONDS_A_DAY = 86_400
 
 PATIENCE_NS = 5 * NS_PER_S
-"""How long an agent that does not answer before a freeze is asked again: systemd starts one in tenths of a
-second, several under TCG."""
+"""How long a silent agent is pinged again before a freeze: systemd starts one in tenths of a second, or in
+seconds under TCG."""
 
 AGAIN_NS = 200 * NS_PER_MS
 
@@ -39,11 +41,11 @@ _HWCLOCK = (
     "set) if said=$(hwclock --hctosys --utc 2>&1); then echo done; else echo failed $said; fi;; "
     "*) echo here;; esac; done"
 )
-"""bash and its read are there before the freeze; only hwclock itself is started after it."""
+"""The shell waits since before the freeze; only hwclock itself is started after it."""
 
 
 class NoResync:
-    """Nothing repairs the guest's clock."""
+    """A mechanism that does nothing."""
 
     def setup(self) -> Setup:
         return Setup(ResyncMechanism.NONE)
@@ -62,7 +64,7 @@ class NoResync:
 
 
 class Acting:
-    """Does one thing after each resume, in a thread of its own, and remembers what became of it."""
+    """Does one action after each resume, in its own thread, and keeps its outcome."""
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
@@ -110,14 +112,14 @@ class AgentResync(Acting):
         }[mechanism.means]
 
     def install(self, rtc: Interval | None) -> AgentResync:
-        """GuestError when the agent does not answer. rtc: what is known of the RTC less REALTIME."""
+        """GuestError when the agent does not answer. rtc: the RTC minus REALTIME, if known."""
         self._status = rtc_status(rtc)
         self._ping()
         return self
 
     def setup(self) -> Setup:
-        """What it is and says now. An agent that is just being started again is asked again for a while; that
-        it does not answer then is told, and no reason to leave its guest alone: nothing will repair it."""
+        """The agent's set-up and present state. A silent agent, which may be restarting, is pinged again for
+        PATIENCE_NS. If it stays silent, the status says so, and the cycle goes on without a resync."""
         clock = self._access.clock
         give_up = clock.now().raw_ns + PATIENCE_NS
         status = dict(self._status)
@@ -155,7 +157,7 @@ class AgentResync(Acting):
 
 
 class HwclockResync(Acting):
-    """`hwclock --hctosys --utc` in the guest, through a shell that waits for the word."""
+    """`hwclock --hctosys --utc` in the guest, through a shell that waits for the command."""
 
     def __init__(self, access: GuestAccess) -> None:
         super().__init__(REGAIN_S + HWCLOCK_S)
@@ -218,15 +220,16 @@ class HwclockResync(Acting):
 
 
 def rtc_status(rtc: Interval | None) -> dict[str, str]:
-    """For the rules: where the RTC was, when the guest's clock had just been set to the host's."""
+    """The status of the RTC minus REALTIME, measured when the guest's clock had just been set to the
+    host's."""
     if rtc is None:
         return {}
     return {"rtc_minus_real_ns": str(rtc.mid_ns), "rtc_bound_ns": str(rtc.half_width_ns)}
 
 
 def adjtime(ssh: SSH, *, utc: bool) -> tuple[str, dict[str, str]]:
-    """/etc/adjtime of a guest, and what `hwclock -s` makes of it. utc: it is told --utc. GuestError when the
-    guest does not answer."""
+    """A guest's /etc/adjtime, and how `hwclock -s` uses it. utc: whether hwclock runs with --utc. GuestError
+    when the guest does not answer."""
     reply = ssh.check("cat /etc/adjtime 2>/dev/null; echo; echo =; date '+%s %z'", ASK_S)
     text, _, now = reply.rpartition("\n=\n")
     return text.strip(), adjtime_status(text, now, utc)

@@ -1,8 +1,9 @@
-"""A program in the guest that answers a line with a line, over a channel that is open before it is needed.
+"""A program in the guest that answers each line with a line, over a channel that is opened before it is
+needed.
 
-It is used when the guest was just resumed, from a thread of its own, so it has an SSH connection of its own:
-the probe's belongs to the controller's thread. Both may be lost in a freeze (a user-mode network ends with
-its QEMU process). Then the connection is made again, and the program started anew.
+It is used right after a resume, in its own thread, so it has its own SSH connection; the probe's belongs to
+the controller's thread. A freeze may cut both, because a user-mode network ends with its QEMU process. Then a
+new connection is made, and the program is restarted.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from lab.guest.ssh import SSH
 
 START_S, ANSWER_S = 60.0, 10.0
 HELLO = "H "
-"""How a program's first line begins; its process id follows."""
+"""The beginning of a program's first line, before its process id."""
 
 _PACE_S = 0.02
 
 
 class Line:
-    """ssh: its own. command: the shell command that starts the program.
-    greeting: its first line: HELLO, its process id, and maybe more."""
+    """The channel to one program. ssh: its own connection. command: the shell command that starts the
+    program. greeting: its first line: HELLO, its process id, and possibly more."""
 
     def __init__(self, ssh: SSH, command: str) -> None:
         self._ssh, self._command = ssh, command
@@ -43,7 +44,7 @@ class Line:
         return self._ssh.clock.now()
 
     def open(self, timeout_s: float = START_S) -> Line:
-        """Start the program. GuestError when it does not come up."""
+        """Start the program. GuestError when it does not start."""
         self._channel = self._ssh.channel(self._command, timeout_s)
         self._lines = ChannelLines(self._channel)
         self.greeting = self._read(time.monotonic() + timeout_s)
@@ -55,7 +56,8 @@ class Line:
         return self._ssh.gone or GuestError(what, where=self.where)
 
     def again(self, deadline_s: float) -> None:
-        """Connect and start anew, trying until MONOTONIC `deadline_s` (seconds). GuestError then."""
+        """Reconnect and restart the program. GuestError when that fails until CLOCK_MONOTONIC `deadline_s`
+        (seconds)."""
         while True:
             left = deadline_s - time.monotonic()
             try:
@@ -73,16 +75,15 @@ class Line:
                 return
 
     def _end(self, forsaken: list[str]) -> None:
-        """End the program of a lost connection: its sshd sends nothing, and so never learns that it is
-        lost."""
+        """End the programs of lost connections. Their sshd sends nothing, so it never notices the loss."""
         for pid in forsaken:
             self._ssh.run(
                 f"! readlink /proc/{pid}/exe | grep -q -e python -e bash || kill -9 {pid}", ANSWER_S
             )
 
     def ask(self, line: str, timeout_s: float) -> tuple[Stamp, str, Stamp]:
-        """The answer to a line, and the host's stamps of its sending and of the answer's arrival, always on
-        the safe side. GuestError when the channel is lost, or nothing comes in time."""
+        """Send a line. Returns a host stamp before the sending, the answer, and a host stamp after its
+        arrival. GuestError when the channel is lost, or no answer comes in time."""
         wire = self._ssh.wire
         if self._channel is None:
             raise GuestError("the program is not running", where=self.where)
@@ -96,7 +97,7 @@ class Line:
         return sent, answer, wire.last_received
 
     def close(self, *, leave_connection: bool = False) -> None:
-        """End the program and the connection, which need not be there any more."""
+        """End the program and the connection, if they still exist."""
         channel, self._channel = self._channel, None
         if channel is not None:
             with suppress(OSError, EOFError, paramiko.SSHException):

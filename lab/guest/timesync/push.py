@@ -1,9 +1,9 @@
-"""The guest's clock set by the host from readings: what Hyper-V's time service does on a resume.
+"""Sets the guest's clock from the host by readings, as Hyper-V's time service does after a resume.
 
-A program (inside/clock_setter.py) waits in the guest. One reading of its clock, an interval that holds the
-offset (docs/measuring.md), is enough for a first step, by as much as is certain: the guest ends behind by no
-more than the reading's width, and never ahead. Some more readings narrow the interval, and a second step goes
-to its middle. What is left is no more than half of its width.
+A program (inside/clock_setter.py) waits in the guest. One reading of its clock, an interval that contains the
+offset (docs/measuring.md), allows a first step by the certain part of the offset: after it, the guest is
+behind by at most the reading's width, and never ahead. More readings narrow the interval, and a second step
+goes to its middle. The remaining offset is at most half of the interval's width.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from lab.threads import Worker
 ANSWER_S = 5.0
 REGAIN_S = 20.0
 GOOD_NS = 700 * NS_PER_US
-"""Readings stop when they agree on the offset to this (half the width): under TCG one exchange takes 1.5-3
-ms."""
+"""Readings stop when the half width of their common interval is at most this; under TCG one exchange takes
+1.5-3 ms."""
 
 MOST = 8
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """steps_ns: that were made, one or two; (): it was right. first, done: when the first one had been made,
-    and when all was over. left: where the offset lies since, as far as the readings tell."""
+    """The result of a push. steps_ns: the one or two steps, positive: forward; (): none was needed. first,
+    done: stamps after the first step and at the end. left: the bounds of the remaining offset, guest minus
+    host."""
 
     steps_ns: tuple[int, ...]
     left: Interval
@@ -61,7 +62,8 @@ def read(line: Line, number: int) -> Interval:
 
 
 def order(line: Line, what: str, answer: str) -> Stamp:
-    """Have it do something. GuestError with its own words when it could not."""
+    """Send a command. Returns when it was answered. GuestError, with the program's message, when it
+    failed."""
     _, reply, arrived = line.ask(what, ANSWER_S)
     if reply != answer:
         raise GuestError(f"the clock was not set: {reply.removeprefix('E ')}", where=line.where)
@@ -69,7 +71,8 @@ def order(line: Line, what: str, answer: str) -> Stamp:
 
 
 def push(line: Line) -> Pushed:
-    """Read, step, read on, and step again. GuestError when the program does not answer, or may not."""
+    """Read, step, read again, and step again. GuestError when the program does not answer, or may not set the
+    clock."""
     steps: list[int] = []
     stamps: list[Stamp] = []
     known = read(line, 0)
@@ -86,7 +89,7 @@ def push(line: Line) -> Pushed:
     while number < MOST and known.half_width_ns > GOOD_NS:
         latest = read(line, number)
         number += 1
-        # When they contradict each other somebody else moved the clock: the last one counts.
+        # Readings that contradict each other mean that another program moved the clock; the last one counts.
         known = intersect((known, latest)) or latest
     if known.mid_ns < 0 or 0 not in known:
         step(-known.mid_ns)
@@ -96,7 +99,7 @@ def push(line: Line) -> Pushed:
 
 @contextmanager
 def once(access: GuestAccess) -> Iterator[Line]:
-    """The program for a short while, over the caller's connection."""
+    """A context with a running program, over the caller's connection."""
     line = Line(access.ssh(), command())
     try:
         yield line.open()
@@ -105,19 +108,19 @@ def once(access: GuestAccess) -> Iterator[Line]:
 
 
 def set_clock(line: Line) -> Pushed:
-    """Set the guest's clock to the host's as well as can be, and make its kernel forget what it was told to
-    correct. GuestError when that fails."""
+    """Set the guest's clock to the host's as exactly as possible, and reset its kernel's corrections.
+    GuestError when that fails."""
     forget(line)
     return push(line)
 
 
 def forget(line: Line) -> None:
-    """Make the guest's kernel forget what it was told to correct: frequency, tick, slew, status."""
+    """Reset the guest kernel's corrections: frequency, tick, slew, status (adjtimex(2))."""
     order(line, "z", "Z")
 
 
 def rtc_minus_real(line: Line) -> Interval:
-    """How far the guest's RTC is ahead of its REALTIME. Takes up to a second. GuestError without an RTC."""
+    """The guest's RTC minus its REALTIME, in ns. It takes up to a second. GuestError without an RTC."""
     _, answer, _ = line.ask("t", ANSWER_S)
     words = answer.split()
     if words[:1] != ["T"]:
@@ -127,7 +130,7 @@ def rtc_minus_real(line: Line) -> Interval:
 
 
 class PushResync:
-    """ports.Resync: on the resume the host reads and steps, in a thread of its own."""
+    """ports.Resync: after a resume, the host reads and steps the guest's clock in its own thread."""
 
     def __init__(self, access: GuestAccess) -> None:
         self._access = access
@@ -138,8 +141,7 @@ class PushResync:
         self._lock = threading.Lock()
 
     def install(self) -> PushResync:
-        """Start the program, with a connection of its own, and set the clock by it. GuestError when that
-        cannot be had."""
+        """Start the program with its own connection, and set the clock by it. GuestError when that fails."""
         self._line = Line(self._access.ssh().again(ANSWER_S * 2), command())
         set_clock(self._line.open())
         return self

@@ -1,4 +1,4 @@
-"""The three programs of the distribution, and how each tells its state.
+"""The distribution's three time daemons, and how their states are read.
 
 Status keys (texts; numbers as the program prints them):
 
@@ -7,9 +7,9 @@ chronyd   of `chronyc -c tracking` (chronyc(1)): refid reference stratum ref_tim
           rms_offset frequency_ppm residual_ppm skew_ppm root_delay root_dispersion update_interval leap
           (seconds, ppm); of `chronyc -c sources`, of its first source: state (* selected, ? unreachable …)
           poll (power of two in seconds) reach (octal) last_rx (seconds since the last answer); updates: of
-          the clock since it was started, at least (MechanismTraits.updates, when a set-up waited for it).
-          timesyncd PollIntervalUSec (microseconds), since_poll_s (seconds since the file that marks a
-          synchronisation was touched).
+          the clock since it was started, at least (MechanismTraits.updates, when a set-up waited for it)
+timesyncd PollIntervalUSec (microseconds), since_poll_s (seconds since the file that marks a synchronisation
+          was touched)
 ntpd      system and peer variables of a mode 6 query, by ntpq's names: leap stratum tc offset frequency
           rootdelay rootdisp … hpoll reach rec; mu: seconds from the last answer to now.
 """
@@ -78,8 +78,8 @@ def chrony(mechanism: ResyncMechanism) -> TimeDaemon:
     synced = "chronyc waitsync 60 0.02 0 0.5"  # 60 tries, each 0.5 s, until within 20 ms
     ready, parse = f"{synced} || {{ chronyc -n sources; exit 1; }}", _chrony_status
     if updates := mechanism.traits.updates:
-        # It selects a source after three or four samples, so with one that has answered eight polls it has
-        # updated the clock four times at least.
+        # chronyd selects a source after three or four samples, so when a source has answered eight polls,
+        # chronyd has updated the clock at least four times.
         ready = f"{synced} || exit 1; " + waited(
             "chronyc -c -n sources | grep -q ',377,'", 40, "chronyc -n sources"
         )
@@ -92,7 +92,8 @@ def chrony(mechanism: ResyncMechanism) -> TimeDaemon:
         version="chronyd --version",
         config="/etc/chrony/chrony.conf",
         identifier="chronyd",
-        # Frequency and its bound, ppm, as from an earlier run: else chronyd claims to know nothing of it.
+        # Frequency and its bound in ppm, as from an earlier run; without them chronyd starts with an unknown
+        # frequency.
         before="echo 0.0 100.0 >/var/lib/chrony/chrony.drift",
         ready=ready,
         state=_CHRONYC,
@@ -176,11 +177,11 @@ def ntpd(server: str, port: int) -> TimeDaemon:
         version="ntpd --version",
         config="/etc/ntpsec/ntp.conf",
         identifier="ntpd",
-        # With a drift file it starts where it comes to after its first days: without, it would first watch
-        # the clock's frequency for a quarter of an hour, and leave the clock alone.
+        # A drift file gives ntpd the state that it reaches after its first days. Without one it would first
+        # measure the clock's frequency for a quarter of an hour, without correcting the clock.
         before=f"{_port(server, port)}; echo 0.000 >{drift}; chown ntpsec:ntpsec {drift}",
         ready=_ASK + waited(f"ask 02 {_ALL} | tr -d '\\0' | grep -q 'leap=0'", 60, "ntpq -pn"),
-        # Its answers of two kinds: the system's variables, which name the peer, then the peer's.
+        # Two queries: the system's variables, which name the peer, and then the peer's.
         state=_ASK + f'ask 02 {_ALL}; set -- $(ask 01 {_ALL} | od -An -N2 -tx1); ask 02 "\\x$1\\x$2"; echo',
         parse=_ntpd_status,
         claim=lambda status: (
