@@ -85,14 +85,12 @@ def _slack_ns(result: CycleResult, early: Sequence[Reading], late: Sequence[Read
     if stop is None or resume is None or not early or not late:
         return 0
     ran = stop.returned.raw_ns - early[-1].t1.raw_ns + late[0].t4.raw_ns - resume.called.raw_ns
-    prediction_checks = resume.returned.raw_ns - stop.called.raw_ns
+    stood = resume.returned.raw_ns - stop.called.raw_ns
     gap = result.pause.witnesses.get(Witness.GAP) if result.pause is not None else None
     sampler = result.observation.sampler
     step = STEP_FLOOR_NS if sampler is None else sampler.unseen_step_ns(0 if gap is None else gap.high_ns)
     return (
-        step
-        + ageing_ns(max(0, ran), SLEW_PPM)
-        + ageing_ns(max(0, prediction_checks), result.phi_ppm + UNKNOWN_DRIFT_PPM)
+        step + ageing_ns(max(0, ran), SLEW_PPM) + ageing_ns(max(0, stood), result.phi_ppm + UNKNOWN_DRIFT_PPM)
     )
 
 
