@@ -25,6 +25,7 @@ from lab.hypervisor.deadman.rescue import (
     MonitorAddress,
     Restore,
     ResumePlan,
+    Wake,
     now,
     to_message,
 )
@@ -157,6 +158,19 @@ def test_it_ends_when_it_has_nothing_to_do(qemu: Qemu, folder: Path, controller:
     process.kill()
     dead_man.wait(PATIENCE_S)
     assert history(folder) == []
+
+
+def test_it_waits_for_a_guest_that_may_still_fall_asleep_and_not_for_one_that_has_ended(
+    qemu: Qemu, controller: Any
+) -> None:
+    process, dead_man = controller(Wake("web-0", qemu.process.pid, qemu.address), qemu.process.pid)
+    process.kill()
+    process.wait()
+    time.sleep(1.5)
+    assert dead_man.is_running()
+    qemu.process.kill()
+    qemu.process.wait()
+    dead_man.wait(3)  # long before it would end by itself
 
 
 def test_a_dead_man_that_was_stopped_does_not_act_on_what_is_over(

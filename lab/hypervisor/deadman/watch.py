@@ -223,8 +223,14 @@ class Watch:
     def _linger(self) -> None:
         """Wake guests that fall asleep after the controller, which told them to, has ended."""
         end = time.monotonic() + _LINGER_S
-        sleepy = [each for each in self._guarded.values() if each.opened.plan.lingers]
-        while sleepy and time.monotonic() < end:
+        while time.monotonic() < end:
+            sleepy = [
+                guarded
+                for guarded in self._guarded.values()
+                if guarded.opened.plan.lingers and guarded.opened.process.alive
+            ]
+            if not sleepy:
+                return
             time.sleep(BEAT_S)
             for guarded in sleepy:
                 if not guarded.hangs and guarded.opened.stands_still():
