@@ -52,10 +52,13 @@ class Delay:
         return Interval(-max(trip, wait * behind), max(trip, wait * ahead))
 
 
+NO_DELAY = Delay()
+
+
 def delay_of(obs: Observation, in_time: Interval | None = None) -> Delay:
     """The delay in one cycle. in_time: how long after the resume the clock was in time again, if it was."""
     if obs.resume is None:
-        return Delay()
+        return NO_DELAY
     began = obs.resume.returned.raw_ns
     until = obs.resync_finished_raw_ns
     if until is None and in_time is not None:
@@ -88,20 +91,27 @@ def cpu_waited_ns(obs: Observation, from_raw_ns: int, until_raw_ns: int) -> int:
 def cpu_wait_share(obs: Observation) -> float | None:
     """The part of the time, from before the stop to the end of the watch, for which QEMU waited for a CPU;
     more than 1 when several of its threads did. None when that was not looked at."""
+    sampled = _sampled(obs)
+    return None if sampled is None else sampled[0] / max(1, sampled[1])
+
+
+def _sampled(obs: Observation) -> tuple[int, int] | None:
+    """How long QEMU waited for a CPU from the first sample to the last, and how long that was, nanoseconds;
+    None without two samples."""
     if len(obs.cpu_waits) < 2:
         return None
     first, last = obs.cpu_waits[0].at_raw_ns, obs.cpu_waits[-1].at_raw_ns
-    return cpu_waited_ns(obs, first, last) / max(1, last - first)
+    return cpu_waited_ns(obs, first, last), last - first
 
 
 def explained_by_busy_host(obs: Observation, least_ns: int | None) -> bool:
     """Whether QEMU waited for a CPU for at least `least_ns` between the first and the last sample, and for at
     least BUSY_SHARE of that time. least_ns: None: always False."""
-    share = cpu_wait_share(obs)
-    if least_ns is None or share is None:
+    sampled = _sampled(obs)
+    if least_ns is None or sampled is None:
         return False
-    first, last = obs.cpu_waits[0].at_raw_ns, obs.cpu_waits[-1].at_raw_ns
-    return share >= BUSY_SHARE and cpu_waited_ns(obs, first, last) >= least_ns
+    waited, span = sampled
+    return waited >= least_ns and waited >= BUSY_SHARE * span
 
 
 def starved(obs: Observation) -> bool:

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from lab.core.verdict import Outcome
@@ -95,7 +95,7 @@ def summaries(folders: Sequence[Path], most: int, index: Path) -> list[RunSummar
 def judged(folder: Path, index: Path) -> Run:
     """Judge a run from its history, and put it into the index. RecordError when it cannot be read."""
     with closing(_Index(index)) as known:
-        return known.judged(folder)
+        return known.judged(folder)[0]
 
 
 @cache
@@ -109,16 +109,19 @@ def build() -> str:
 
 
 class _Index:
-    """The index, as it was when it was opened; what is judged anew is written to it by close()."""
+    """The index, as it was when it was first asked; what is judged anew is written to it by close()."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._new = path, dict[str, tuple[int, int, _Row]]()
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[int, int, _Row | None]]:
         try:
-            self._known = self._read()
+            return self._read()
         except sqlite3.DatabaseError:
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-            self._known = {}
+                self._path.unlink(missing_ok=True)
+            return {}
 
     def get(self, folder: Path) -> RunSummary | None:
         """None when it is no run, or cannot be read."""
@@ -130,21 +133,21 @@ class _Index:
         if row is not None and (size, mtime_ns) == (state.st_size, state.st_mtime_ns):
             with contextlib.suppress(ValueError):
                 return _summary(row)
-        running = is_written(folder)
         try:
-            return replace(summary_of(self.judged(folder)), running=running)
+            run, running = self.judged(folder)
         except FreezelabError:
             return None
+        return replace(summary_of(run), running=running)
 
-    def judged(self, folder: Path) -> Run:
-        """Judge a run. Not kept while it is still being written."""
-        alive, state = is_written(folder), None
+    def judged(self, folder: Path) -> tuple[Run, bool]:
+        """Judge a run. Returns it, and whether it is still being written: then it is not kept."""
+        running, state = is_written(folder), None
         with contextlib.suppress(OSError):
             state = (folder / EVENTS).stat()  # before it is read: what comes meanwhile is judged later
         run, _ = judge(read_history(folder))
-        if state is not None and not alive:
+        if state is not None and not running:
             self._new[folder.name] = state.st_size, state.st_mtime_ns, _row(summary_of(run))
-        return run
+        return run, running
 
     def close(self) -> None:
         """Nothing is lost when it cannot be written: the runs are judged again the next time."""

@@ -11,7 +11,6 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 
-from lab.core.clock import Stamp
 from lab.core.history import (
     KINDS,
     SCHEMA,
@@ -43,20 +42,8 @@ from lab.record.events import UnknownEvent
 from lab.record.journal import EVENTS, FileJournal, read_history
 from lab.record.rebuild import observations_of, plan_of
 from lab.record.run import judge, schema, to_json, write
-from tests.unit.journalled import edited
+from tests.unit.journalled import Ticking, edited
 from tests.unit.simulation import MS, Repair, S, Scenario, simulate
-
-
-class Ticking:
-    def __init__(self) -> None:
-        self.at = 1_700_000_000 * S
-
-    def now(self) -> Stamp:
-        self.at += MS
-        return Stamp(self.at, self.at)
-
-    def sleep_until(self, raw_ns: int) -> None:
-        self.at = raw_ns
 
 
 def simulated(**changes: Any) -> Observation:

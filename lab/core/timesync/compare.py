@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval
-from lab.core.clock_disturbance import Delay
+from lab.core.clock_disturbance import NO_DELAY, Delay
 from lab.core.drift import Drift
 from lab.core.quantities import format_about, format_interval
 from lab.core.resync import (
@@ -80,7 +80,7 @@ class MeasuredResync:
     edge_ns: int = 0
     finished_ns: int | None = None
     drift: Drift | None = None
-    delay: Delay | None = None
+    delay: Delay = NO_DELAY
 
     @property
     def curve(self) -> Sequence[CurvePoint]:
@@ -102,8 +102,8 @@ def compare(forecast: Forecast, observed: MeasuredResync) -> Compared:
     if target is None:
         return Compared(None, "undecided: the offset before the freeze was not measured")
     compared = _judged(forecast, observed, observed.final, target)
-    delay_ns = observed.delay.longest_ns if observed.delay is not None else 0
-    if compared.agrees is False and forecast.repaired and observed.delay is not None and delay_ns:
+    delay_ns = observed.delay.longest_ns
+    if compared.agrees is False and forecast.repaired and delay_ns:
         # A forecast knows of no busy host. What only one explains is not told apart from it.
         within = forecast.within
         if within is not None:
