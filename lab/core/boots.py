@@ -1,4 +1,8 @@
-"""Selects the observations of the boot that was to be frozen."""
+"""Selects the observations of the boot that was to be frozen.
+
+A guest may reboot by itself. Its MONOTONIC_RAW then begins again, and a new boot's observations are of other
+clocks, another sampler and other programs, so none of them counts for the old boot.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,10 @@ class Boots:
 def _new(earlier: Reading, later: Reading, still_ns: int, known: bool) -> bool:
     """True when the later reading is of another boot. still_ns: for how long the clocks may have stood still
     between the readings. known: the boot_id at the end shows that there was another boot.
+
+    Within a boot MONOTONIC_RAW never goes back. When another boot is known, a clock that lost more time than
+    it may have stood still belongs to that boot.
+
     """
     raw = GuestClock.RAW
     if later.t1.raw_ns < earlier.t4.raw_ns:

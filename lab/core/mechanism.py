@@ -112,7 +112,11 @@ class Means(Enum):
 
 @dataclass(frozen=True)
 class PtpClock:
-    """A clock of the host that the guest's kernel presents as a PTP device."""
+    """A clock of the host that the guest's kernel presents as a PTP device.
+
+    module: the guest's kernel module. name: the beginning of the clock's name, which sysfs has in the file
+    clock_name (Linux, drivers/ptp/ptp_kvm_common.c, ptp_vmclock.c).
+    """
 
     module: str
     name: str

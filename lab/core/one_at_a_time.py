@@ -1,5 +1,8 @@
 """Shows from the history that no more than one domain of an availability set was down at any time, and how
 far apart the guests of one domain were stopped and resumed.
+
+All times are the host's CLOCK_MONOTONIC_RAW, so the pauses of different guests are on one scale. A guest is
+down from the call that stops it until it is back and in time again, or until its cycle's end if it never was.
 """
 
 from __future__ import annotations

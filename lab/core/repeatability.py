@@ -1,4 +1,8 @@
-"""Checks that a guest is back in time after its second and its tenth pause as well as after its first."""
+"""Checks that a guest is back in time after its second and its tenth pause as well as after its first.
+
+A mechanism that works once proves little: some programs step the clock only in their first updates
+(chrony.conf(5), the limit of makestep), some end, and some lengthen their polling interval.
+"""
 
 from __future__ import annotations
 

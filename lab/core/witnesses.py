@@ -87,7 +87,11 @@ def lag_witness(
     rate_before: Rate,
     rate_after: Rate | None = None,
 ) -> Interval | None:
-    """How long the guest's clock stood still."""
+    """How long the guest's clock stood still.
+
+    rate_before, rate_after: of the guest's clock against the host's while the guest runs; rate_after is
+    rate_before unless given. None without readings on both sides, or when one side contradicts itself.
+    """
     rate_after = rate_after or rate_before
     at_stop = offset_at(before, stop.called.raw_ns, rate=rate_before)
     at_resume = offset_at(after, resume.returned.raw_ns, rate=rate_after)
