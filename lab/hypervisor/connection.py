@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import HypervisorError
+from lab.hypervisor import reaper
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.embed import Root, Waiting
@@ -30,6 +31,8 @@ def connect(
     waits for a dead-man.
     """
     root = None if uri else Root.take(state, waiting)
+    if root is not None:
+        reaper.start()
     LOOP.acquire()
     connection: Any = None
     address = root.uri if root is not None else uri or ""

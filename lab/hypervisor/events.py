@@ -141,8 +141,8 @@ class EventLog:
             )
 
     def wait_news(self, known: int, timeout_s: float) -> int:
-        """Wait until the number of lifecycle events differs from `known`, or for the timeout. Returns the
-        number."""
+        """Wait until the number of lifecycle events and wake()s differs from `known`, or for the timeout.
+        Returns the number."""
         with self._changed:
             self._changed.wait_for(lambda: self._news != known, timeout_s)
             return self._news
@@ -183,6 +183,7 @@ class EventLog:
     def wake(self) -> None:
         """Make all waiting threads check again at once."""
         with self._changed:
+            self._news += 1
             self._changed.notify_all()
 
     def _wait(self, look: Callable[[], _T | None], timeout_s: float) -> _T | None:

@@ -43,6 +43,9 @@ _LAST_NS = 15 * NS_PER_MS
 _KILLED_S = 3.0
 """How long `Started.stop` waits for a process after SIGKILL."""
 
+started: set[int] = set()
+"""The process ids of all programs that were started here: whoever has started one waits for it."""
+
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Folders that an ordinary user's PATH lacks; mke2fs, modprobe and chronyd are there."""
 
@@ -362,7 +365,7 @@ def _spawn(
         program = setpriv
     environ = environment() if env is None else dict(env)
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             executable=program,
             stdin=stdin,
@@ -376,6 +379,8 @@ def _spawn(
         )
     except OSError as error:
         raise MachineError(f"cannot be run: {error.strerror}", where=quote(argv)) from error
+    started.add(process.pid)
+    return process
 
 
 def _signal_name(number: int) -> str:
