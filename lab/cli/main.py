@@ -98,9 +98,9 @@ def _plan(playbook: str) -> Plan:
 def _show(run: Run, folder: Path, as_json: bool, junit: Path | None) -> None:
     """The report on stdout, and the files that were asked for."""
     if as_json:
-        from lab.record.run import to_json
+        from lab.record.run import json_pieces
 
-        typer.echo(to_json(run), nl=False)
+        streams.write(json_pieces(run))
     else:
         from lab.report.terminal import render, stdout_console
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -63,6 +63,11 @@ def _text(file: io.FileIO, like: TextIO | None) -> io.TextIOWrapper:
     if isinstance(like, io.TextIOWrapper):
         encoding, errors, at_once = like.encoding, like.errors or errors, like.line_buffering
     return io.TextIOWrapper(io.BufferedWriter(file), encoding, errors, line_buffering=at_once)
+
+
+def write(pieces: Iterable[str]) -> None:
+    """Write results to standard output as they are made."""
+    sys.stdout.writelines(pieces)
 
 
 def silence_stdout() -> None:

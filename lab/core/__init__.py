@@ -3,6 +3,7 @@
 Values:
 - `units`: durations and sizes as people write them. `quantities`: measured ones in words.
 - `clock`: stamps and intervals. `timeline`: readings, heartbeats, samples, calls.
+  `packed`: many readings in little memory.
 - `plan`, `parallel_cells`: what a run will do. `plan_warnings`: what its numbers already say.
 - `method`, `patch`, `mechanism`, `announcement`: how guests are frozen, what is done to the host, what brings
   a clock back, what is announced.

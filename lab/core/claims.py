@@ -12,7 +12,7 @@ UNNAMED_NS = 125 * NS_PER_MS
 0.125 s), beyond which an NTP client no longer regards its clock as adjustable."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One statement, made at some time in [from_raw_ns, to_raw_ns] of the guest's MONOTONIC_RAW.
 

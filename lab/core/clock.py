@@ -22,7 +22,7 @@ class Stamp:
     real_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Interval:
     """A closed interval [low_ns, high_ns] that contains the true value."""
 

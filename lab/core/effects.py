@@ -29,7 +29,7 @@ class Timers:
     early: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Backward:
     """Ordered readings of a clock: each gets the value of the one before, read by the same vCPU (from_cpu =
     to_cpu) or by another. looks: the number of readings. backward: those that were less than the one before;
@@ -43,7 +43,7 @@ class Backward:
     worst_ns: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RtcLook:
     """The guest's RTC against its REALTIME, at an update of the RTC's seconds.
 

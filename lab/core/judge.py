@@ -4,7 +4,7 @@ can be judged again from its history.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lab.core import clocksource
@@ -345,16 +345,24 @@ def cells_of(plan: Plan) -> dict[str, Cell]:
     return {cell.id: cell for cell in plan.parts}
 
 
-def measure_all(observations: Sequence[Observation], plan: Plan) -> list[CycleResult]:
+def measure_each(observations: Sequence[Observation], plan: Plan) -> Iterator[CycleResult]:
     """The results of all cycles, each by its own cell's plan, with the rate of the guest's clock known from
-    its other cycles. KeyError when the plan has no such cell."""
+    its other cycles. Each has its readings unpacked, so that its findings do not make them once more;
+    `repacked` takes them from it. KeyError when the plan has no such cell."""
     first = [of_first_boot(as_resumed(obs)).observation for obs in observations]
     known = known_rates(first) if len(observations) > 1 else {}
     cells = cells_of(plan)
-    found = []
     for obs in observations:
         cell, rate = cells[obs.cell], None
         if obs.facts_before is not None:
             rate = known.get((obs.cell, obs.guest, obs.facts_before.boot_id))
-        found.append(measure(obs, cell.resync, cell.expectations, rate, cell.cycle))
-    return found
+        own = replace(obs, readings=tuple(obs.readings), beats=tuple(obs.beats))
+        yield measure(own, cell.resync, cell.expectations, rate, cell.cycle)
+
+
+def repacked(result: CycleResult, obs: Observation) -> CycleResult:
+    """The result of an observation, with that one's own readings and heartbeats where it has all of them."""
+    own = result.observation
+    readings = obs.readings if len(own.readings) == len(obs.readings) else own.readings
+    beats = obs.beats if len(own.beats) == len(obs.beats) else own.beats
+    return replace(result, observation=replace(own, readings=readings, beats=beats))

@@ -5,6 +5,7 @@ Guest times are the guest's own clocks in nanoseconds; host times are Stamps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.core.claims import Claim
@@ -30,6 +31,10 @@ class PacketStamps:
     most_apart_ns: int
 
 
+CHANNEL = "ssh"
+"""The channel of readings that name none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One exchange with a guest: host stamp t1, guest clocks on receipt (t2) and before the
@@ -48,7 +53,7 @@ class Reading:
     t4: Stamp
     resolution_ns: int = 1
     packet_stamps: PacketStamps | None = None
-    channel: str = "ssh"
+    channel: str = CHANNEL
 
     def offset(self, clock: GuestClock) -> Interval:
         """guest `clock` minus the host's REALTIME (for REAL) or MONOTONIC_RAW (all others): [t3 - t4, t2 -
@@ -80,7 +85,7 @@ class Heartbeat:
     arrived: Stamp
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Hole:
     """Two successive samples that are further apart than usual, in the guest's MONOTONIC_RAW."""
 
@@ -92,7 +97,7 @@ class Hole:
         return self.to_raw_ns - self.from_raw_ns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClockStep:
     """A step: REALTIME moved against MONOTONIC_RAW between two samples.
 
@@ -145,7 +150,7 @@ class SamplerReport:
         return len(self.steps) < self.most_kept
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CpuWait:
     """The total time for which the threads of a guest's QEMU process were ready to run and waited for a CPU
     of the host, since the process began, at the time of the reading: /proc/PID/task/TID/schedstat, second
@@ -271,8 +276,8 @@ class Observation:
     method: FreezeMethod
     patch: str
     budget_ns: int
-    readings: tuple[Reading, ...] = ()
-    beats: tuple[Heartbeat, ...] = ()
+    readings: Sequence[Reading] = ()
+    beats: Sequence[Heartbeat] = ()
     sampler: SamplerReport | None = None
     stop: Call | None = None
     resume: Call | None = None

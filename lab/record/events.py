@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -32,8 +32,8 @@ from lab.core.history import (
     StopCalled,
     WatcherReported,
 )
-from lab.core.history.encoding import CLOCKS
-from lab.core.timeline import Call, Heartbeat, PacketStamps, Reading, SamplerReport, Step
+from lab.core.packed import PackedHeartbeats, PackedReadings
+from lab.core.timeline import CHANNEL, Call, SamplerReport, Step
 
 LARGEST = 2**63 - 1
 """The largest time in nanoseconds (the kernel's ktime_t); no other number of a history is larger."""
@@ -144,30 +144,28 @@ class _BeatsLine(BaseModel):
     beats: list[tuple[Int, Int, Int, Int]]
 
 
-def _reading(given: _Clocks | _Channel | _Packets) -> Reading:
-    raw1, real1, *_ = given
-    t2, t3 = dict(zip(CLOCKS, given[2:6], strict=True)), dict(zip(CLOCKS, given[6:10], strict=True))
-    raw4, real4, resolution = given[10:13]
-    t1, t4 = Stamp(raw1, real1), Stamp(raw4, real4)
+def _row(given: _Clocks | _Channel | _Packets) -> tuple[Sequence[int | None], str]:
+    """A reading's row of PackedReadings, and its channel. ValueError when it contradicts itself."""
+    _forward("a reading", given[0], given[10])
+    if given[12] < 1:
+        raise ValueError("a clock's resolution is at least a nanosecond")
     match given[13:]:
         case (channel,):
-            return Reading(t1, t2, t3, t4, resolution, None, channel)
-        case (channel, arrived, least_apart, left, most_apart):
-            packet_stamps = PacketStamps(arrived, least_apart, left, most_apart)
-            return Reading(t1, t2, t3, t4, resolution, packet_stamps, channel)
+            return (*given[:13], *PackedReadings.NO_PACKETS), channel
+        case (channel, *packets):
+            return (*given[:13], *packets), channel
         case _:
-            return Reading(t1, t2, t3, t4, resolution)
+            return (*given, *PackedReadings.NO_PACKETS), CHANNEL
 
 
 def _readings(line: str) -> ReadingsTaken:
     made = _ReadingsLine.model_validate_json(line, strict=True)
-    return ReadingsTaken(made.guest, made.cycle, tuple(_reading(given) for given in made.readings))
+    return ReadingsTaken(made.guest, made.cycle, PackedReadings.of(map(_row, made.readings)))
 
 
 def _beats(line: str) -> BeatsArrived:
     made = _BeatsLine.model_validate_json(line, strict=True)
-    beats = (Heartbeat(number, sent, Stamp(raw, real)) for number, sent, raw, real in made.beats)
-    return BeatsArrived(made.guest, made.cycle, tuple(beats))
+    return BeatsArrived(made.guest, made.cycle, PackedHeartbeats(made.beats))
 
 
 _AS_LISTS: Mapping[str, Callable[[str], HistoryEvent]] = {
@@ -203,11 +201,6 @@ def _forward(what: str, earlier: int, later: int) -> None:
 def _check(event: HistoryEvent) -> None:
     """ValueError when its values contradict each other."""
     match event:
-        case ReadingsTaken():
-            for reading in event.readings:
-                _forward("a reading", reading.t1.raw_ns, reading.t4.raw_ns)
-                if reading.resolution_ns < 1:
-                    raise ValueError("a clock's resolution is at least a nanosecond")
         case StopCalled() | ResumeCalled():
             _check_call(event.call)
         case DeadManActed(call=Call() as call):

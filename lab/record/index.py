@@ -23,7 +23,9 @@ from lab.record.run import Measure, Run, judge
 INDEX = "history.sqlite"
 LAB = Path(__file__).parents[1]
 _WAIT_S = 1.0
-"""How long another process may take to write to the index."""
+"""How long another process may take to write to the index. After that the runs are judged without it."""
+_IN_USE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+"""Errors of an index that is in use by another process, and is not damaged."""
 
 _LAYOUT = """
     CREATE TABLE IF NOT EXISTS runs (
@@ -118,9 +120,11 @@ class _Index:
     def _known(self) -> dict[str, tuple[int, int, _Row | None]]:
         try:
             return self._read()
-        except sqlite3.DatabaseError:
-            with contextlib.suppress(OSError):
-                self._path.unlink(missing_ok=True)
+        except sqlite3.DatabaseError as error:
+            # Of extended codes the last byte is the kind (sqlite.org/rescode.html).
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _IN_USE:
+                with contextlib.suppress(OSError):
+                    self._path.unlink(missing_ok=True)
             return {}
 
     def get(self, folder: Path) -> RunSummary | None:

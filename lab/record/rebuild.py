@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lab.core.clock import Stamp
@@ -29,9 +30,10 @@ from lab.core.history import (
     VersionsCompared,
     WatcherReported,
 )
+from lab.core.packed import PackedReadings
 from lab.core.plan import Plan
 from lab.core.rescue import CUT_OFF
-from lab.core.timeline import Call, Observation, Rescue
+from lab.core.timeline import Call, Observation, Reading, Rescue
 from lab.errors import RecordError
 from lab.record.events import Entry
 from lab.record.journal import History
@@ -78,8 +80,6 @@ def _inside(obs: Observation, event: OfGuest) -> Observation:
             return replace(obs, facts_after=event.facts)
         case SetupRead():
             return replace(obs, setup=event.setup)
-        case ReadingsTaken():
-            return replace(obs, readings=obs.readings + event.readings)
         case BeatsArrived():
             return replace(obs, beats=event.beats)
         case SamplesTaken():
@@ -110,6 +110,7 @@ class _Rebuilding:
         self.cells: dict[str, int] = {}
         # A guest's name and number may come again in another cell.
         self._current: dict[tuple[int | None, str], int] = {}
+        self._readings: dict[int, list[Sequence[Reading]]] = {}
         self._last_of: dict[str, int] = {}
         self._last_running: dict[int, Stamp] = {}
         self._frozen: dict[int, Stamp] = {}
@@ -126,8 +127,11 @@ class _Rebuilding:
                 self._frozen[self._current[event.cycle, guest]] = entry.at
         elif isinstance(event, OfGuest):
             index = self._current[event.cycle, event.guest]
-            obs = self.found[index]
-            self.found[index] = _freezing(obs, event) or _inside(obs, event)
+            if isinstance(event, ReadingsTaken):
+                self._readings.setdefault(index, []).append(event.readings)
+            else:
+                obs = self.found[index]
+                self.found[index] = _freezing(obs, event) or _inside(obs, event)
             if isinstance(event, CycleEnded):
                 self.ended.add(index)
         if isinstance(event, RUNS) and (index := self._current[event.cycle, event.guest]) not in self._frozen:
@@ -161,6 +165,8 @@ class _Rebuilding:
         return [self._finished(index, obs) for index, obs in enumerate(self.found)]
 
     def _finished(self, index: int, obs: Observation) -> Observation:
+        if index in self._readings:
+            obs = replace(obs, readings=PackedReadings.joined(self._readings[index]))
         if index in self.ended:
             return obs
         problems = (*obs.problems, CUT_OFF)

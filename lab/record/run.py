@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lab.core import plan as planned
 from lab.core.clocksource import option_findings
 from lab.core.findings import findings
 from lab.core.history import DeadManActed, RunEnded
-from lab.core.judge import cells_of, measure_all
+from lab.core.judge import cells_of, measure_each, repacked
 from lab.core.one_at_a_time import downs, one_at_a_time, proof_finding, skew_findings, skews
 from lab.core.plan import Plan
 from lab.core.repeatability import again
@@ -180,18 +180,16 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
     for obs in observations:
         if obs.cell not in known_cells:
             raise _damaged(history, obs)
-    results = measure_all(observations, plan)
-    found = [
-        _turned(cell.expectations, findings(result, cell.expectations))
-        for result in results
-        for cell in [known_cells[result.observation.cell]]
-    ]
+    results: list[CycleResult] = []
+    found: list[list[Finding]] = []
+    made: list[CycleRecord] = []
+    for obs, result in zip(observations, measure_each(observations, plan), strict=True):
+        expect = known_cells[obs.cell].expectations
+        found.append(_turned(expect, findings(result, expect)))
+        made.append(cycle_of(result, found[-1], expect))
+        results.append(repacked(result, obs))
     own = _run_findings(history)
     timelines, fleet = event_timelines(history, results), _Fleet(history, plan, results)
-    made = [
-        cycle_of(result, given, known_cells[result.observation.cell].expectations)
-        for result, given in zip(results, found, strict=True)
-    ]
     whose = [result.observation.guest for result in results]
     histories, by_cell_events = cell_histories(history), dict[str, dict[str, list[Finding]]]()
     for cell in plan.parts:
@@ -278,15 +276,29 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": SCHEMA}
 
 
+def json_pieces(run: Run) -> Iterator[str]:
+    """The text of run.json, piece by piece: the whole of it takes more memory than the run."""
+    encoder = json.JSONEncoder(indent=1, ensure_ascii=False, check_circular=False, default=_members)
+    yield from encoder.iterencode(run)
+    yield "\n"
+
+
+def _members(value: object) -> dict[str, Any]:
+    if not is_dataclass(value):
+        raise TypeError(f"no JSON: {type(value).__name__}")
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
 def to_json(run: Run) -> str:
-    return json.dumps(asdict(run), indent=1, ensure_ascii=False) + "\n"
+    return "".join(json_pieces(run))
 
 
 def write(run: Run, folder: Path) -> Path:
     """Write run.json, whole or not at all. MachineError when it cannot be written."""
     path, draft = folder / RUN, folder / f".{RUN}.new"
     try:
-        draft.write_text(to_json(run), encoding="utf-8")
+        with draft.open("w", encoding="utf-8") as file:
+            file.writelines(json_pieces(run))
         draft.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

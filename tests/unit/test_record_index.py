@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,19 @@ def test_a_damaged_index_is_made_anew(folders: list[Path], judged: list[Path], c
     assert listed(folders) == truth(folders)
     assert listed(folders) == truth(folders)
     assert judged == folders
+
+
+def test_an_index_that_another_process_locks_is_not_removed(
+    folders: list[Path], judged: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(folders)
+    monkeypatch.setattr(index, "_WAIT_S", 0.05)
+    with closing(sqlite3.connect(folders[0].parents[1] / INDEX, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert listed(folders) == truth(folders)
+    assert judged == 2 * folders
+    assert listed(folders) == truth(folders)
+    assert judged == 2 * folders  # the lines of before are still there
 
 
 def test_a_damaged_line_is_judged_again(folders: list[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -62,7 +63,7 @@ class ReadingsTaken(OfGuest):
 
     KIND: ClassVar[str] = "readings"
 
-    readings: tuple[Reading, ...]
+    readings: Sequence[Reading]
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class BeatsArrived(OfGuest):
 
     KIND: ClassVar[str] = "beats"
 
-    beats: tuple[Heartbeat, ...]
+    beats: Sequence[Heartbeat]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 from lab.core.clock import GuestClock, Stamp
 from lab.core.history import HistoryEvent
 from lab.core.history.fields import is_left_out
-from lab.core.timeline import Heartbeat, Reading
+from lab.core.packed import Packed
+from lab.core.timeline import CHANNEL, Heartbeat, Reading
 
 CLOCKS = (GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT, GuestClock.RAW)
 """The order of a guest's clocks in the list of a reading."""
@@ -36,11 +37,13 @@ def _plain(value: object) -> object:
             value.t1.raw_ns, value.t1.real_ns,
             *(value.t2[clock] for clock in CLOCKS), *(value.t3[clock] for clock in CLOCKS),
             value.t4.raw_ns, value.t4.real_ns, value.resolution_ns,
-            *((value.channel,) if value.packet_stamps is not None or value.channel != "ssh" else ()),
+            *((value.channel,) if value.packet_stamps is not None or value.channel != CHANNEL else ()),
             *(dataclasses.astuple(value.packet_stamps) if value.packet_stamps is not None else ()),
         ]  # fmt: skip
     if isinstance(value, Heartbeat):
         return [value.sequence, value.sent_raw_ns, value.arrived.raw_ns, value.arrived.real_ns]
+    if isinstance(value, Packed):
+        return list(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"cannot be written to a history: {type(value).__name__}")
