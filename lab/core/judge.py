@@ -130,7 +130,7 @@ def _foreseen(
     if facts is not None:
         lost = clocksource.lost(facts.clocksource, pause, facts.kernel)
     watch_ns = spec.watch_ns if spec is not None else None
-    return rules.forecast(setup, pause, stopped, watch_ns, lost, before)
+    return rules.forecast(setup, pause, stopped, watch_ns, lost, before, cut=obs.cut)
 
 
 def _still_there(

@@ -9,6 +9,9 @@ from lab.core.mechanism import ResyncMechanism
 SILENT = "silent"
 """Status key of a mechanism that did not answer. Its value: the error."""
 
+PUSH_CHANNEL, PUSH_SERIAL, PUSH_SSH = "push_channel", "virtio-serial", "SSH"
+"""Status key of a push, and its two values: the channel to the program in the guest."""
+
 
 @dataclass(frozen=True)
 class Setup:

@@ -257,6 +257,12 @@ class LibvirtHypervisor:
         """The present specification of a guest that was started here; None for others."""
         return self._context.specs.get(guest)
 
+    def push_sockets(self, guest: str) -> tuple[Path, ...]:
+        """The sockets of a guest's push channel: in its present process, and in a successor that was started
+        and waits. () without such a channel, as for guests that were not started here."""
+        specs = (self._context.specs.get(guest), self._context.successors.get(guest))
+        return tuple(spec.push_socket for spec in specs if spec is not None and spec.push_socket is not None)
+
     def facts(self) -> HypervisorFacts:
         """Versions, for the record."""
         return facts.versions(self._context.connection, self.uri)

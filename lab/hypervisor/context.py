@@ -41,7 +41,8 @@ _DIED = ("crashed", "failed")
 class LibvirtContext:
     """One open connection, and the state of its guests.
 
-    specs: the specifications of guests that were started here. strangers: guests whose agent has not been
+    specs: the specifications of guests that were started here. successors: those of their successors that
+    were started and wait, while the guests run in another process. strangers: guests whose agent has not been
     used since its channel was reset. on_step: called with (guest, step) before each step of a freeze that has
     several; tests make steps fail there.
     """
@@ -52,6 +53,7 @@ class LibvirtContext:
         self.events = EventLog(clock.now)
         self.logs = Logs(uri, root)
         self.specs: dict[str, DomainSpec] = {}
+        self.successors: dict[str, DomainSpec] = {}
         self.on_step: Callable[[str, str], None] = lambda _guest, _step: None
         self._lock = threading.RLock()
         self._processes: dict[str, QemuProcess] = {}
@@ -95,6 +97,7 @@ class LibvirtContext:
             old = self._processes.pop(spec.guest, None)
             self._processes[spec.guest] = process
             self.specs[spec.guest] = spec
+            self.successors.pop(spec.guest, None)
             self.strangers.add(spec.guest)
             self.domains.now(spec.guest, domain)
             return old

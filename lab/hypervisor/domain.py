@@ -104,7 +104,7 @@ class DomainSpec:
     ssh_port: TCP port on the host's 127.0.0.1 that forwards to the guest's port 22; None: no network.
     console_log: the console's output is appended to it; its folder must exist.
     agent_socket: the agent channel's socket on the host; None: libvirt chooses.
-    probe_socket: the socket of the probe's serial channel; None: no such channel.
+    probe_socket: the socket of the probe's serial channel; None: no such channel, and none for the push.
     monitor_socket: the socket of the lab's own QMP monitor, beside libvirt's; None: no such monitor.
     tap: an existing tap for the network card instead of QEMU's user-mode network; other_tap: the successor's
         tap, because two processes cannot open the same one.
@@ -218,9 +218,15 @@ class DomainSpec:
         return self.incoming and self.generation > 0
 
     @property
+    def push_socket(self) -> Path | None:
+        """The socket of the serial channel over which the clock is set (timesync/push.py), beside the
+        probe's."""
+        return push_socket(self.probe_socket) if self.probe_socket is not None else None
+
+    @property
     def sockets(self) -> tuple[Path, ...]:
         """The sockets on which the process listens at paths that the lab has chosen."""
-        own = (self.agent_socket, self.probe_socket, self.monitor_socket)
+        own = (self.agent_socket, self.probe_socket, self.push_socket, self.monitor_socket)
         return tuple(path for path in own if path is not None)
 
     def successor(
@@ -256,6 +262,11 @@ class DomainSpec:
 def _doubled(path: Path) -> str:
     """A path in a QEMU option, with commas doubled (qemu(1))."""
     return str(path).replace(",", ",,")
+
+
+def push_socket(probe_socket: Path) -> Path:
+    """The path of the push's socket beside the probe's."""
+    return probe_socket.with_name(f"{probe_socket.name}.push")
 
 
 def domain_name(run: str, guest: str, generation: int = 0) -> str:

@@ -62,6 +62,7 @@ class SuccessorProcess:
         self.domain = self._context.domains.create(spec, paused=True)
         self.process = QemuProcess.find(spec.uuid, self._guest)
         self._widen(self.process)
+        self._context.successors[self._guest] = spec
 
     def _widen(self, process: QemuProcess) -> None:
         """Enlarge the successor's table of open files before the pause. QEMU opens its 65th file when its
@@ -132,6 +133,7 @@ class SuccessorProcess:
                 self.domain = self._context.connection.lookupByUUIDString(self.spec.uuid)
             with contextlib.suppress(HypervisorError):
                 self.process = QemuProcess.find(self.spec.uuid, self._guest)
+        self._context.successors.pop(self._guest, None)
         self.kill()
         if self.domain is not None:
             with contextlib.suppress(libvirt.libvirtError):

@@ -108,6 +108,7 @@ class GuestSetup:
                 read_rtc=lambda: hypervisor.set_time(name, SetBy.RTC),
             ),
             rtc_stops=spec.rtc is RtcTrack.GUEST,
+            push_sockets=lambda: hypervisor.push_sockets(name),
         )
 
     def _removed(self, name: str, resync: Resync) -> None:

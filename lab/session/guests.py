@@ -27,7 +27,7 @@ from lab.guest.ssh import SSH, Address
 from lab.host.taps import Tap
 from lab.hypervisor import memory
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg
+from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg, push_socket
 from lab.image.identity import make_key
 from lab.image.seed import FW_CFG_NAME, Network, make_seed
 from lab.image.store import overlay
@@ -327,6 +327,7 @@ class Guests:
         """A short path for a socket, whose path is limited to 107 bytes (unix(7))."""
         path = made(self._settings.home / "agents") / secrets.token_hex(4)
         self._stack.callback(path.unlink, missing_ok=True)
+        self._stack.callback(push_socket(path).unlink, missing_ok=True)
         return path
 
     def until_removed(self, undo: Callable[[], object]) -> None:

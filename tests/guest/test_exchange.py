@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.core.plan import FreezeMethod, HoldPatch, Regime
+from lab.core.plan import FreezeMethod, HoldPatch, Regime, ResyncMechanism
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
 from lab.errors import FreezelabError, HypervisorError, Interrupted, MachineError, Refused
+from lab.guest import timesync
 from lab.host import emulators, emulators_fetch, patches
 from lab.hypervisor import memory
 from lab.hypervisor.domain import Accelerator
@@ -96,6 +98,39 @@ def test_a_guest_goes_over_and_never_notices_but_for_the_pause(shared: Lab, home
     # The agent of the guest is spoken to through the new process.
     assert result.final is not None and result.at_resume is not None
     assert result.final.largest_ns < result.at_resume.smallest_ns
+
+
+def test_its_clock_is_pushed_at_once_though_its_network_is_cut(shared: Lab) -> None:
+    """Over virtio-serial, whose other end the guest never misses: in the successor, and in the old process
+    when the freeze is called off."""
+    access = timesync.GuestAccess(
+        "web-0",
+        lambda: shared.probe.ssh,
+        shared.clock,
+        push_sockets=lambda: shared.hypervisor.push_sockets("web-0"),
+    )
+    resync = timesync.install(ResyncMechanism.PUSH, access)
+    before, shared.subject = shared.subject, replace(shared.subject, resync=resync)
+
+    def fail(_guest: str, step: str) -> None:
+        if step == "state in":
+            raise HypervisorError("for the test")
+
+    try:
+        for called_off in (False, True, False):
+            shared.hypervisor.on_step(fail if called_off else lambda _guest, _step: None)
+            patch = patches.make(HoldPatch(NS_PER_S // 10), shared.clock)
+            result, _ = shared.cycle(patch, method=FreezeMethod.IN_PLACE, **SHORT)
+            assert bool(result.observation.called_off) is called_off
+            assert re.search(r"pushed \+.* over virtio-serial, left", resync.outcome()), resync.outcome()
+            assert result.forecast is not None and "over virtio-serial" in result.forecast.text
+            assert result.resync is not None
+            assert result.resync.time is not None and result.resync.time.low_ns < NS_PER_S
+            assert result.resync.backward_steps == 0
+    finally:
+        shared.subject = before
+        resync.remove()
+    assert not shared.probe.ssh.run("pgrep -f adjtimex").out.strip()
 
 
 def test_memory_is_the_same_page_by_page(shared: Lab, home: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.mechanism import Means, ResyncMechanism
 from lab.core.plan import Expectations, FreezeMethod, HoldPatch
-from lab.core.timesync_setup import SILENT
+from lab.core.timesync_setup import PUSH_CHANNEL, PUSH_SERIAL, PUSH_SSH, SILENT
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
 from lab.errors import GuestError, MachineError, Refused
@@ -46,7 +46,7 @@ STATUS = {
     ResyncMechanism.AGENT: {"round_trip_ns"},
     ResyncMechanism.AGENT_RTC: {"round_trip_ns", "rtc_minus_real_ns", "rtc_bound_ns"},
     ResyncMechanism.HWCLOCK: {"round_trip_ns", "rtc_minus_real_ns", "rtc_bound_ns"},
-    ResyncMechanism.PUSH: {"push_bound_ns"},
+    ResyncMechanism.PUSH: {"push_bound_ns", PUSH_CHANNEL},
     ResyncMechanism.CHRONY: {"poll", "system_time", "root_dispersion", "leap", "state"},
     ResyncMechanism.TIMESYNCD: {"PollIntervalUSec", "since_poll_s"},
     ResyncMechanism.NTPD: {"hpoll", "mu", "tc", "stratum"},
@@ -74,7 +74,15 @@ def ways_to(lab: Lab, server: Chronyd) -> timesync.GuestAccess:
         set_seconds=lambda: hypervisor.set_time("web-0", SetBy.SECONDS),
         read_rtc=lambda: hypervisor.set_time("web-0", SetBy.RTC),
     )
-    return timesync.GuestAccess("web-0", lambda: lab.probe.ssh, lab.clock, HOST_IN_GUEST, server.port, agent)
+    return timesync.GuestAccess(
+        "web-0",
+        lambda: lab.probe.ssh,
+        lab.clock,
+        HOST_IN_GUEST,
+        server.port,
+        agent,
+        push_sockets=lambda: hypervisor.push_sockets("web-0"),
+    )
 
 
 @pytest.fixture
@@ -230,6 +238,7 @@ def test_a_push_steps_forward_and_close(lab: Lab, ways: timesync.GuestAccess) ->
     with installed(ResyncMechanism.PUSH, ways, lab) as resync:
         result, _ = lab.cycle(patches.make(HoldPatch(NS_PER_S), lab.clock), **SHORT)
         assert "pushed +" in resync.outcome()
+        assert "over virtio-serial" in resync.outcome()
         assert result.resync is not None and result.resync.backward_steps == 0
         assert result.final is not None and result.at_resume is not None
         assert result.final.largest_ns < result.at_resume.smallest_ns / 10
@@ -240,7 +249,18 @@ def test_a_push_survives_the_loss_of_its_connection(lab: Lab, ways: timesync.Gue
         lab.probe.ssh.run("pkill -f '^sshd: root' -n")  # the newest: its own
         run(lab, "date -s '3 seconds ago' >/dev/null")
         resync.resumed()
-        assert "pushed +" in resync.outcome()
+        assert re.search(r"pushed \+.* over SSH, .*because virtio-serial failed", resync.outcome())
+        assert offset(lab).largest_ns < NS_PER_S
+        # The new program has its own end of the channel.
+        assert resync.setup().status[PUSH_CHANNEL] == PUSH_SERIAL
+
+
+def test_a_push_has_ssh_where_there_is_no_virtio_serial(lab: Lab, ways: timesync.GuestAccess) -> None:
+    with installed(ResyncMechanism.PUSH, replace(ways, push_sockets=tuple), lab) as resync:
+        assert resync.setup().status[PUSH_CHANNEL] == PUSH_SSH
+        run(lab, "date -s '3 seconds ago' >/dev/null")
+        resync.resumed()
+        assert re.search(r"pushed \+.* over SSH", resync.outcome())
         assert offset(lab).largest_ns < NS_PER_S
 
 

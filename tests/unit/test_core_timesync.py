@@ -14,7 +14,7 @@ from lab.core.resync import Correction
 from lab.core.timesync.chronyconf import Makestep, parse
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.rules import forecast
-from lab.core.timesync_setup import Setup
+from lab.core.timesync_setup import PUSH_CHANNEL, PUSH_SERIAL, PUSH_SSH, Setup
 from tests.unit.simulation import MS, S
 
 M = ResyncMechanism
@@ -175,6 +175,24 @@ def test_the_hosts_repairs_move_a_right_clock_too() -> None:
         assert said.residual.low_ns <= -S
         assert said.text.startswith("a right clock")
     assert of(Setup(M.PUSH), 3 * S, stopped=False).residual == Interval(-10 * MS, 10 * MS)
+
+
+def test_a_push_waits_for_ssh_only_where_it_has_nothing_else() -> None:
+    by = {
+        channel: forecast(
+            Setup(M.PUSH, status={PUSH_CHANNEL: channel} if channel else {}),
+            Interval(S, S),
+            stopped=True,
+            watch_ns=None,
+            cut=True,
+        )
+        for channel in ("", PUSH_SERIAL, PUSH_SSH)
+    }
+    assert {channel: each.within for channel, each in by.items()} == {
+        "": Interval(0, 2 * S), PUSH_SERIAL: Interval(0, 2 * S), PUSH_SSH: Interval(0, 20 * S),
+    }  # fmt: skip
+    assert by[PUSH_SERIAL].text == "stepped at once, by the offset measured, over virtio-serial"
+    assert by[PUSH_SSH].text == "stepped once SSH is back, by the offset measured, over SSH"
 
 
 @pytest.mark.parametrize("mechanism", [M.AGENT, M.DOMTIME_NOW, M.AGENT_RTC])

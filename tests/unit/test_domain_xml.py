@@ -231,8 +231,9 @@ def test_the_probes_channel_is_another_socket_in_each_process() -> None:
             and (source := channel.find("source[@mode='bind']")) is not None
         }
         assert channels["org.freezelab.probe.0"] == path
-        assert Path(path) in spec.sockets
-    assert "org.freezelab.probe.0" not in render(dataclasses.replace(SPEC, probe_socket=None))
+        assert channels["org.freezelab.push.0"] == f"{path}.push" == str(spec.push_socket)
+        assert {Path(path), Path(f"{path}.push")} <= set(spec.sockets)
+    assert "org.freezelab.p" not in render(dataclasses.replace(SPEC, probe_socket=None))
 
 
 def test_a_tap_instead_of_the_user_mode_network() -> None:

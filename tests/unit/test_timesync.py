@@ -8,9 +8,12 @@ import fcntl
 import os
 import random
 import shutil
+import socket
 import struct
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,11 +29,13 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, HypervisorError
 from lab.guest.inside import clock_setter
 from lab.guest.inside.adjtimex import ADJ_TICK, Adjtimex
-from lab.guest.timesync import push, services
+from lab.guest.timesync import push, push_port, services
 from lab.guest.timesync.access import Agent, GuestAccess
 from lab.guest.timesync.daemon import command_line
 from lab.guest.timesync.host_actions import PATIENCE_NS, AgentResync, adjtime_status
 from lab.ports import Call
+from lab.process.clock import HostClock
+from lab.threads import Worker
 
 CHRONYC = """\
 0A000202,10.0.2.2,3,1795411456.934457813,-0.000066207,0.000277956,0.000277956,0.000,-49.486,100.0,0.0005,0.0012,0.3,Normal
@@ -121,13 +126,17 @@ def test_what_the_kernel_refuses_is_an_error() -> None:
 
 
 class Guest:
-    """A simulated guest with a known clock at the other end of a line; delays are drawn."""
+    """A simulated guest with a known clock at the other end of a channel; delays are drawn. seen: its offset
+    at first and after each step. slept_ns: how long the first message waits for it."""
 
-    def __init__(self, offset_ns: int, delays: random.Random, most_ns: int) -> None:
+    patience_s = 1.0
+
+    def __init__(self, offset_ns: int, delays: random.Random, most_ns: int, slept_ns: int = 0) -> None:
         self.offset_ns, self._delays, self._most_ns = offset_ns, delays, most_ns
-        self._host_ns = 10**18
+        self._host_ns, self._slept_ns = 10**18, slept_ns
         self.where = "guest web-0"
         self.seen = [offset_ns]
+        self._answer = ""
 
     def now(self) -> Stamp:
         return Stamp(self._host_ns, self._host_ns)
@@ -135,37 +144,77 @@ class Guest:
     def _pass(self) -> None:
         self._host_ns += self._delays.randrange(1, self._most_ns)
 
-    def ask(self, line: str, timeout_s: float) -> tuple[Stamp, str, Stamp]:
+    @property
+    def _clock(self) -> int:
+        return self._host_ns + self.offset_ns
+
+    def _move(self, by_ns: int) -> None:
+        self.offset_ns += by_ns
+        self.seen.append(self.offset_ns)
+
+    def send(self, line: str) -> Stamp:
         sent = self.now()
         self._pass()
-        received = self._host_ns + self.offset_ns
+        self._host_ns, self._slept_ns = self._host_ns + self._slept_ns, 0
+        received = self._clock
         self._pass()
-        word, _, number = line.partition(" ")
+        word, number, *more = line.split()
         if word == "p":
-            self.offset_ns += int(number)
-            self.seen.append(self.offset_ns)
-            answer = "P"
-        else:
-            answer = f"R {number} {received} {self._host_ns + self.offset_ns}"
+            self._move(int(more[0]))
+        if word == "s" and received < int(more[0]):
+            self._move(int(more[0]) - self._clock)
         self._pass()
-        return sent, answer, self.now()
+        stamps = f"{self._clock}" if word == "p" else f"{received} {self._clock}"
+        self._answer = f"{word.upper()} {number} {stamps}"
+        return sent
+
+    def receive(self, timeout_s: float) -> tuple[str, Stamp]:
+        self._pass()
+        return self._answer, self.now()
 
 
 @given(
     st.integers(-30 * NS_PER_S, 30 * NS_PER_S),
     st.randoms(use_true_random=False),
     st.sampled_from([2 * 10**5, 2 * NS_PER_MS, 50 * NS_PER_MS]),
+    st.sampled_from([0, NS_PER_S]),
 )
-def test_a_push_ends_where_it_says(offset_ns: int, delays: random.Random, most_ns: int) -> None:
-    guest = Guest(offset_ns, delays, most_ns)
-    pushed = push.push(guest)  # type: ignore[arg-type]
+def test_a_push_ends_where_it_says(offset_ns: int, delays: random.Random, most_ns: int, late_ns: int) -> None:
+    guest = Guest(offset_ns, delays, most_ns, late_ns)
+    pushed = push.push(guest)
     assert guest.offset_ns in pushed.left
-    assert pushed.steps_ns == tuple(b - a for a, b in zip(guest.seen, guest.seen[1:], strict=False))
-    # The first step never goes too far.
+    moves = [b - a for a, b in zip(guest.seen, guest.seen[1:], strict=False)]
+    assert len(pushed.steps_ns) == len(moves) <= 2
+    # Of the first step forward what passed in the guest meanwhile is not known.
+    assert all(0 <= told - move < 2 * most_ns for told, move in zip(pushed.steps_ns, moves, strict=True))
+    assert pushed.answered.raw_ns <= pushed.done.raw_ns
+    assert pushed.first_raw_ns <= pushed.done.raw_ns
+    if offset_ns < -2 * most_ns - late_ns:
+        # The first step is never too far, and leaves no more than the time that the message took.
+        assert -4 * most_ns - late_ns < guest.seen[1] <= 0
     if pushed.steps_ns:
         first = guest.seen[1]
         assert abs(first) <= abs(offset_ns) + push.GOOD_NS
         assert first * offset_ns >= 0 or len(pushed.steps_ns) == 1
+
+
+def test_an_answer_that_came_too_late_is_nobody_elses() -> None:
+    class Slow(Guest):
+        """Its first answer comes with its second."""
+
+        late: str | None = None
+
+        def receive(self, timeout_s: float) -> tuple[str, Stamp]:
+            if self.late is None:
+                self.late = self._answer
+                raise GuestError("no answer in time")
+            line, self.late = self.late or super().receive(timeout_s)[0], ""
+            return line, self.now()
+
+    guest = Slow(-NS_PER_S, random.Random(1), NS_PER_MS)
+    with pytest.raises(GuestError, match="in time"):
+        push.read(guest)
+    assert -NS_PER_S in push.read(guest)
 
 
 class Patience:
@@ -208,12 +257,90 @@ def test_an_agent_is_asked_again_before_it_is_given_up() -> None:
 
 def test_a_program_that_may_not_step_says_so() -> None:
     class Refusing(Guest):
-        def ask(self, line: str, timeout_s: float) -> tuple[Stamp, str, Stamp]:
-            sent, answer, arrived = super().ask(line, timeout_s)
-            return sent, "E [Errno 1] Operation not permitted" if line.startswith("p") else answer, arrived
+        def receive(self, timeout_s: float) -> tuple[str, Stamp]:
+            line, arrived = super().receive(timeout_s)
+            return f"E {line.split()[1]} [Errno 1] Operation not permitted", arrived
 
-    with pytest.raises(GuestError, match=r"the clock was not set: .*not permitted"):
-        push.push(Refusing(-NS_PER_S, random.Random(1), NS_PER_MS))  # type: ignore[arg-type]
+    with pytest.raises(GuestError, match=r"failed: .*not permitted"):
+        push.push(Refusing(-NS_PER_S, random.Random(1), NS_PER_MS))
+
+
+# -- the push's virtio-serial channel ------------------------------------------------------------------
+
+
+class Process:
+    """What QEMU and the program in the guest are for the host: a socket, and answers; this host's own clock
+    is read and never set, as it is never behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.accepted = path, 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._ends: list[socket.socket] = []
+        Worker(target=self._serve, name=path.name, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                end = self._listener.accept()[0]
+            except OSError:
+                return
+            self.accepted += 1
+            self._ends.append(end)
+            clock_setter.serve(Adjtimex(), end.fileno(), end.fileno())
+
+    def end(self) -> None:
+        for one in (*self._ends, self._listener):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self.path.unlink()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Process, Process]]:
+    made = Process(tmp_path / "old"), Process(tmp_path / "new")
+    yield made
+    for one in made:
+        with suppress(FileNotFoundError):
+            one.end()
+
+
+def test_a_successor_is_connected_before_it_is_needed(pair: tuple[Process, Process]) -> None:
+    old, new = pair
+    paths = [old.path, new.path]
+    port = push_port.PushPort("web-0", HostClock(), lambda: tuple(paths))
+    assert port.connect()
+    assert 0 in push.read(port)
+    begun = push.step_forward(port)
+    assert push.push(port, begun).left.half_width_ns <= NS_PER_S
+    paths.pop(0)  # the guest runs in its successor
+    assert 0 in push.read(port)
+    assert port.connect()
+    assert (old.accepted, new.accepted) == (1, 1)
+    port.close()
+
+
+def test_a_process_that_was_replaced_at_the_same_socket_is_found(tmp_path: Path) -> None:
+    """As a restore does."""
+    old = Process(tmp_path / "one")
+    port = push_port.PushPort("web-0", HostClock(), lambda: (old.path,))
+    assert 0 in push.read(port)
+    old.end()
+    with pytest.raises(GuestError, match="channel was lost"):
+        push.read(port)
+    new = Process(tmp_path / "one")
+    assert 0 in push.read(port)
+    port.close()
+    new.end()
+
+
+def test_without_a_channel_there_is_none() -> None:
+    port = push_port.PushPort("web-0", HostClock(), tuple)
+    assert not port.connect()
+    with pytest.raises(GuestError, match="channel was lost"):
+        push.step_forward(port)
 
 
 # -- what decides, as it lies in a guest ---------------------------------------------------------------

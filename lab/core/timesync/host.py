@@ -21,7 +21,7 @@ what it reads by the drift that /etc/adjtime knows of (hwclock(8), "The Adjust F
 
 Status keys, all optional: those of core.timesync.rtc; `rtc_zone_s` by how many seconds the zone lies east of
 UTC in which the RTC is read, and `rtc_drift_ns` what is added to it for its drift, both 0 without;
-`push_bound_ns` the bound of the offset that a push steps by.
+`push_bound_ns` the bound of the offset that a push steps by; `push_channel` the channel that it uses.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.rtc import QEMU_RTC, SMALL_NS, STOOD_STILL, TRACK, by_rtc
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number
-from lab.core.timesync_setup import Setup
+from lab.core.timesync_setup import PUSH_CHANNEL, PUSH_SSH, Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 
 AGENT_NS = 200 * NS_PER_MS
@@ -51,6 +51,10 @@ PUSH_NS = 10 * NS_PER_MS
 PUSH_SLOWEST_NS = 2 * NS_PER_S
 """The longest time of a push: its measurement takes some ms a reading over the lab's own channel, which also
 carries the result."""
+
+PUSH_REGAINS_NS = 20 * NS_PER_S
+"""The same over an SSH connection that the pause has cut: QEMU's forwarded port is back after seconds, and
+the guest has to log the host in (guest/timesync/push.py, REGAIN_S)."""
 
 QGA = "QEMU qga/commands-posix.c (qmp_guest_set_time)"
 LIBVIRT = "libvirt src/qemu/qemu_agent.c (qemuAgentSetTime)"
@@ -85,11 +89,14 @@ def push(setup: Setup, at: Situation) -> Forecast:
     """The host measures the offset and the guest steps by it, as Hyper-V's time synchronisation service sends
     the host's time on a resume (Linux, drivers/hv/hv_util.c, adj_guesttime: ICTIMESYNCFLAG_SYNC)."""
     bound = max(PUSH_NS, 2 * (number(setup.status, "push_bound_ns") or 0))
-    left, within = Interval(-bound, bound), Interval(0, PUSH_SLOWEST_NS)
+    channel = setup.status.get(PUSH_CHANNEL, "")
+    regains = at.cut and channel == PUSH_SSH
+    left, within = Interval(-bound, bound), Interval(0, PUSH_REGAINS_NS if regains else PUSH_SLOWEST_NS)
     sources = ("Linux drivers/hv/hv_util.c (the model)", "lab/guest (the push itself)")
-    text = "stepped at once, by the offset measured"
+    text = f"stepped {'once SSH is back' if regains else 'at once'}, by the offset measured"
     if at.right:
         text = "a right clock is stepped, by next to nothing"
+    text += f", over {channel}" if channel else ""
     return Forecast(True, _step(at), within, left, text, sources)
 
 

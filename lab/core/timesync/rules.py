@@ -47,17 +47,19 @@ def forecast(
     watch_ns: int | None,
     lost: Interval | None = None,
     before: Interval | None = None,
+    *,
+    cut: bool = False,
 ) -> Forecast:
     """The forecast of a guest's REALTIME after a pause.
 
     pause: its length, as bounds. stopped: the guest's clocks stand still during it (regime resumed), so they
     are behind by the pause; else they run on. watch_ns: the length of the watch after the resume. lost: what
     its clocks lose although they run on (core.clocksource). before: the offset (guest minus host) before the
-    pause; None, not known, counts as in time.
+    pause; None, not known, counts as in time. cut: the pause cut the guest's network connections.
     """
     if stopped:
         lost = Interval(max(0, pause.low_ns), max(0, pause.high_ns))
-    at, mechanism = Situation(lost or Interval(0, 0), pause, watch_ns, before), setup.mechanism
+    at, mechanism = Situation(lost or Interval(0, 0), pause, watch_ns, before, cut), setup.mechanism
     if not mechanism.repairs:
         return _nothing(at)
     if SILENT in setup.status:

@@ -19,12 +19,13 @@ class Situation:
     """A pause and its consequences. lost: by how much the pause has put the guest's REALTIME behind,
     nanoseconds, not negative. pause: its length. watch_ns: the length of the watch after the resume; None
     when it is not given. before: the offset (guest minus host) before the pause; None, not known, counts as
-    in time."""
+    in time. cut: the pause cut the guest's network connections."""
 
     lost: Interval
     pause: Interval
     watch_ns: int | None = None
     before: Interval | None = None
+    cut: bool = False
 
     @property
     def stopped(self) -> bool:

@@ -10,7 +10,7 @@ needs stands in that program: the guest compiles every line at each start. vermi
     pause_watcher    guest/watcher.py             collects clock claims and a pause's side effects
     memory_filler    guest/fill.py                fills memory with pages that do not compress, and verifies
     clone_identity   guest/identity.py            makes another guest of a copy of a golden one
-    clock_setter     guest/timesync/push.py       steps the clock as the host orders, reads the RTC
+    clock_setter     guest/timesync/push.py       steps the clock as the host says, reads the RTC
     time_keepers     guest/discipline.py          prints what the kernel and /proc show of who keeps the clock
 
     part             what it holds
@@ -21,7 +21,7 @@ needs stands in that program: the guest compiles every line at each start. vermi
     background       how a program goes on without the shell that started it
     unix_socket      the socket at which a running program is reached again, and a request taken
     packet_stamps    the kernel's stamps of the packets that carried a reading
-    serial_channel   the virtio-serial channel
+    serial_channel   the virtio-serial channels
     asker            what the watcher does now and then
     clock_claims     what the guest's own programs claim of its clock
     side_effects     timers, the order of clocks between vCPUs, the RTC, busy vCPUs

@@ -1,14 +1,24 @@
 """A guest's clock, read and stepped by the host.
 
-Lines from the host, and what is answered (numbers are nanoseconds of the guest's CLOCK_REALTIME):
+Lines from the host, and what is answered. N is a number that the host chooses; times are nanoseconds of
+CLOCK_REALTIME:
 
     r N     R N received before        the clock on receipt, and before the answer
-    p N     P                          the clock is stepped by N
-    t       T seconds before after     the RTC's second that just began, and the clock around its beginning
-    z       Z                          the kernel's corrections are forgotten: frequency, tick, slew, status
-            H pid version              first line of all
+    s N T   S N received before        the clock is set to T where it showed less on receipt
+    p N BY  P N before                 the clock is stepped by BY
+    t N     T N seconds before after   the RTC's second that just began, and the clock around its beginning
+    z N     Z N                        the kernel's corrections are forgotten: frequency, tick, slew, status
+    q N     Q N                        end
+            E N message                instead of an answer: it failed
+            H pid version              first line of all, on standard output
 
-It ends with its standard input.
+They come over standard input and, where the guest has it, over a virtio-serial channel of their own, in a
+thread that waits for nothing else. It ends with its standard input.
+
+In `s`, T is what the host's clock showed before it sent the line. So whenever the line is read, the host's
+clock shows T or later: a clock that shows less is behind, and one that is set to T is not ahead. That is
+done by clock_settime(2), because it is nearer to Python than adjtimex(2): when an emulator has just been
+started and has translated nothing yet, each line of C and Python on the way costs (docs/design.md).
 """
 
 import fcntl
@@ -16,6 +26,7 @@ import os
 import struct
 import sys
 import time
+from _thread import start_new_thread
 
 from lab.guest.inside.adjtimex import (
     ADJ_ESTERROR,
@@ -29,14 +40,24 @@ from lab.guest.inside.adjtimex import (
     Adjtimex,
 )
 from lab.guest.inside.clocks import REAL, S, gettime
+from lab.guest.inside.serial_channel import PUSH_PORT, device
 
 USUAL_TICK_US = 10000
 UNKNOWN_US = 16000000  # the kernel's NTP_PHASE_LIMIT
+PAUSE_S = 0.005  # while nobody is at the channel's other end, or another program has it
 
 
 def step(kernel: Adjtimex, by: int) -> None:
     """Move CLOCK_REALTIME by so many nanoseconds, in one system call: nothing is lost in between."""
     kernel.adjust(modes=ADJ_SETOFFSET | ADJ_NANO, seconds=by // S, nanoseconds=by % S)
+
+
+def set_to(kernel: Adjtimex, now: int) -> None:
+    """Set CLOCK_REALTIME."""
+    if hasattr(time, "clock_settime_ns"):
+        time.clock_settime_ns(REAL, now)  # novm
+    else:
+        step(kernel, now - gettime(REAL))
 
 
 def forget(kernel: Adjtimex) -> None:
@@ -82,6 +103,67 @@ def tick() -> "tuple[int, int, int]":
         os.close(rtc)
 
 
+def answer(kernel: Adjtimex, asked: bytes, received: int) -> bytes:
+    """The answer to a line. received: REALTIME on its receipt."""
+    words = asked.split()
+    what, number = words[0], words[1]
+    try:
+        if what == b"s":
+            now = int(words[2])
+            if received < now:
+                set_to(kernel, now)
+            return b"S %s %d %d\n" % (number, received, gettime(REAL))
+        if what == b"r":
+            return b"R %s %d %d\n" % (number, received, gettime(REAL))
+        if what == b"p":
+            step(kernel, int(words[2]))
+            return b"P %s %d\n" % (number, gettime(REAL))
+        if what == b"t":
+            return b"T %s %d %d %d\n" % ((number,) + tick())
+        if what == b"z":
+            forget(kernel)
+        return b"%s %s\n" % (what.upper(), number)
+    except OSError as error:
+        return b"E %s %s\n" % (number, str(error).encode())
+
+
+def serve(kernel: Adjtimex, source: int, target: int) -> None:
+    """Answer lines from `source` until it ends."""
+    waiting = b""
+    while True:
+        try:
+            data = os.read(source, 4096)
+        except OSError:
+            return
+        received = gettime(REAL)
+        if not data:
+            return
+        lines = (waiting + data).split(b"\n")
+        waiting = lines.pop()
+        for asked in lines:
+            os.write(target, answer(kernel, asked, received))
+            if asked[:1] == b"q":
+                os._exit(0)
+
+
+def serve_channel(kernel: Adjtimex, path: str) -> None:
+    """Answer lines from the virtio-serial channel, for ever. A read from it ends at once while nobody is at
+    the other end."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # of this thread: 0 is the caller
+    except OSError:
+        pass
+    file = -1
+    while True:
+        try:
+            if file < 0:
+                file = os.open(path, os.O_RDWR)
+            serve(kernel, file, file)
+        except OSError:  # another program has it, or the host has gone while it was answered
+            pass
+        time.sleep(PAUSE_S)
+
+
 def main() -> None:
     try:
         os.nice(-19)
@@ -89,29 +171,10 @@ def main() -> None:
         pass
     kernel = Adjtimex()
     os.write(1, b"H %d %d.%d.%d\n" % ((os.getpid(),) + sys.version_info[:3]))
-    waiting = b""
-    while True:
-        data = os.read(0, 4096)
-        received = gettime(REAL)
-        if not data:
-            return
-        waiting += data
-        while b"\n" in waiting:
-            asked, waiting = waiting.split(b"\n", 1)
-            what = asked[:1]
-            try:
-                if what == b"r":
-                    os.write(1, b"R %s %d %d\n" % (asked[2:], received, gettime(REAL)))
-                elif what == b"p":
-                    step(kernel, int(asked[2:]))
-                    os.write(1, b"P\n")
-                elif what == b"t":
-                    os.write(1, b"T %d %d %d\n" % tick())
-                elif what == b"z":
-                    forget(kernel)
-                    os.write(1, b"Z\n")
-            except OSError as error:
-                os.write(1, b"E %s\n" % str(error).encode())
+    path = device(PUSH_PORT)
+    if path:
+        start_new_thread(serve_channel, (kernel, path))
+    serve(kernel, 0, 1)
 
 
 if __name__ == "__main__":

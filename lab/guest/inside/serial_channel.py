@@ -1,4 +1,4 @@
-"""The virtio-serial channel: a part of the probe.
+"""The virtio-serial channels: a part of the probe, and of the program that sets the clock.
 
 Beside SSH it needs no network, no sshd and no agent: what the host writes into a socket of its own comes out
 of a device here. The device is found by its name in sysfs, as there may be no udev. It can be opened by one
@@ -12,14 +12,15 @@ import select
 from lab.guest.inside.files import text_of
 
 PORT = "org.freezelab.probe.0"
+PUSH_PORT = "org.freezelab.push.0"
 PORTS = "/sys/class/virtio-ports"
 
 
-def device() -> str:
-    """The path of the channel's device; "" when this guest has none."""
+def device(name: str = PORT) -> str:
+    """The path of the device of the channel with this name; "" when this guest has none."""
     try:
         for port in os.listdir(PORTS):
-            if text_of("%s/%s/name" % (PORTS, port)) == PORT:
+            if text_of("%s/%s/name" % (PORTS, port)) == name:
                 return "/dev/" + port
     except OSError:
         pass

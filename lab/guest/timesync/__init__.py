@@ -9,7 +9,8 @@ agent, domtime-now   round_trip_ns: of a ping through the agent; `silent` instea
 agent-rtc, hwclock   round_trip_ns
 these, chrony-rtc    rtc_minus_real_ns, rtc_bound_ns: the guest's RTC less its REALTIME, which had just been
                      set to the host's, when this was installed
-push                 push_bound_ns: half the width of one reading of the offset
+push                 push_bound_ns: half the width of one reading of the offset; push_channel: PUSH_SERIAL or
+                     PUSH_SSH
 """
 
 from __future__ import annotations

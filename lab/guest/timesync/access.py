@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from lab.guest.ssh import SSH
 from lab.ports import Call, Clock
@@ -30,7 +31,7 @@ class GuestAccess:
     """Access to one guest. guest: its name. ssh: returns a connection, re-established if it was lost; used
     only by the caller's thread, and never closed. server, port: the host's NTP server as the guest sees it;
     "" without one. agent: None when the host has no channel to the agent. rtc_stops: whether the guest's RTC
-    stops with the guest.
+    stops with the guest. push_sockets: see PushPort.
     """
 
     guest: str
@@ -40,6 +41,7 @@ class GuestAccess:
     port: int = 0
     agent: Agent | None = None
     rtc_stops: bool = False
+    push_sockets: Callable[[], tuple[Path, ...]] = tuple
 
     @property
     def where(self) -> str:

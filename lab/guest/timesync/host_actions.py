@@ -12,9 +12,8 @@ from lab.core.timesync_setup import SILENT, Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Refused
 from lab.guest.ssh import SSH
-from lab.guest.timesync import push
 from lab.guest.timesync.access import GuestAccess
-from lab.guest.timesync.line_client import Line
+from lab.guest.timesync.line_client import PATIENCE_S, Line
 from lab.ports import Call
 from lab.threads import Worker
 
@@ -174,14 +173,14 @@ class HwclockResync(Acting):
         if result.status != 0:
             raise Refused("the guest has no hwclock", where=self._access.where)
         self._program, self._status = result.out.strip(), rtc_status(rtc)
-        self._line = Line(ssh.again(push.ANSWER_S * 2), _HWCLOCK)
+        self._line = Line(ssh.again(PATIENCE_S * 2), _HWCLOCK)
         self._line.open()
-        self._line.ask("hello", push.ANSWER_S)
+        self._line.ask("hello", PATIENCE_S)
         return self
 
     def setup(self) -> Setup:
         with self._lock:
-            sent, _, arrived = self._working().ask("hello", push.ANSWER_S)
+            sent, _, arrived = self._working().ask("hello", PATIENCE_S)
         config, more = adjtime(self._access.ssh(), utc=True)
         status = {"round_trip_ns": str(arrived.raw_ns - sent.raw_ns), **self._status, **more}
         return Setup(ResyncMechanism.HWCLOCK, self._program, config, status, self._access.rtc_stops)

@@ -19,6 +19,7 @@ from lab.guest.client import ChannelLines, last_error
 from lab.guest.ssh import SSH
 
 START_S, ANSWER_S = 60.0, 10.0
+PATIENCE_S = 5.0
 HELLO = "H "
 """The beginning of a program's first line, before its process id."""
 
@@ -28,6 +29,9 @@ _PACE_S = 0.02
 class Line:
     """The channel to one program. ssh: its own connection. command: the shell command that starts the
     program. greeting: its first line: HELLO, its process id, and possibly more."""
+
+    patience_s = PATIENCE_S
+    """Time limit for an answer, in seconds."""
 
     def __init__(self, ssh: SSH, command: str) -> None:
         self._ssh, self._command = ssh, command
@@ -84,6 +88,10 @@ class Line:
     def ask(self, line: str, timeout_s: float) -> tuple[Stamp, str, Stamp]:
         """Send a line. Returns a host stamp before the sending, the answer, and a host stamp after its
         arrival. GuestError when the channel is lost, or no answer comes in time."""
+        return self.send(line), *self.receive(timeout_s)
+
+    def send(self, line: str) -> Stamp:
+        """Send a line. Returns a host stamp before the sending. GuestError when the channel is lost."""
         wire = self._ssh.wire
         if self._channel is None:
             raise GuestError("the program is not running", where=self.where)
@@ -92,9 +100,12 @@ class Line:
             self._channel.sendall(line.encode() + b"\n")
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise self._lost("the channel was lost") from error
-        sent = wire.first_sent or sent
-        answer = self._read(time.monotonic() + timeout_s)
-        return sent, answer, wire.last_received
+        return wire.first_sent or sent
+
+    def receive(self, timeout_s: float) -> tuple[str, Stamp]:
+        """The next line, and a host stamp after its arrival. GuestError when the channel is lost, or no line
+        comes in time."""
+        return self._read(time.monotonic() + timeout_s), self._ssh.wire.last_received
 
     def close(self, *, leave_connection: bool = False) -> None:
         """End the program and the connection, if they still exist."""
