@@ -56,10 +56,10 @@ def _reap(pid: int) -> bool:
     state, _parent, _group, session = rest.split()[:4]
     # libvirt's own children, for which it waits, are in our session, or are the first half of its double fork
     # and have one of our threads' names still.
-    if state != b"Z" or int(session) == os.getsid(0) or pid in runner.started or name in _own_names():
+    if state != b"Z" or int(session) == os.getsid(0) or name in _own_names():
         return False
-    with contextlib.suppress(ChildProcessError):
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
+    with runner.starting, contextlib.suppress(ChildProcessError):
+        return pid not in runner.started and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
     return False
 
 

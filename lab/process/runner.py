@@ -16,6 +16,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,10 @@ _KILLED_S = 3.0
 """How long `Started.stop` waits for a process after SIGKILL."""
 
 started: set[int] = set()
-"""The process ids of all programs that were started here: whoever has started one waits for it."""
+"""The process ids of all programs that were started here: whoever has started one waits for it. Complete
+while `starting` is held."""
+
+starting = threading.Lock()
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Folders that an ordinary user's PATH lacks; mke2fs, modprobe and chronyd are there."""
@@ -365,22 +369,23 @@ def _spawn(
         program = setpriv
     environ = environment() if env is None else dict(env)
     try:
-        process = subprocess.Popen(
-            command,
-            executable=program,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env=environ if scope is None else scope.environment(environ),
-            preexec_fn=None if scope is None else scope.enter,  # noqa: PLW1509 - it makes one system call
-            cwd=cwd,
-            pass_fds=tuple(pass_fds),
-            start_new_session=True,
-        )
+        with starting:
+            process = subprocess.Popen(
+                command,
+                executable=program,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=environ if scope is None else scope.environment(environ),
+                preexec_fn=None if scope is None else scope.enter,  # noqa: PLW1509 - it makes one system call
+                cwd=cwd,
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+            )
+            started.add(process.pid)
+            return process
     except OSError as error:
         raise MachineError(f"cannot be run: {error.strerror}", where=quote(argv)) from error
-    started.add(process.pid)
-    return process
 
 
 def _signal_name(number: int) -> str:

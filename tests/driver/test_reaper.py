@@ -12,7 +12,7 @@ import pytest
 from lab.hypervisor import reaper
 from lab.process import runner
 
-ORPHAN = "(setsid sleep {lasts} & echo $! >&3) 3>&1 >/dev/null"
+ORPHAN = "(setsid sleep {lasts} 3>&- & echo $! >&3) 3>&1 >/dev/null"
 """A program as libvirt starts QEMU: in a session of its own, its first parent gone."""
 
 
@@ -44,4 +44,8 @@ def test_the_status_of_a_program_of_the_runner_is_its_starters() -> None:
     assert Path(f"/proc/{process.pid}").exists()  # a zombie, until its starter waits for it
     assert process.wait(5)
     assert process.status == 7
-    assert runner.run(["sh", "-c", "exit 3"], 5, check=False).status == 3
+
+
+def test_nor_is_that_of_one_that_ends_at_once() -> None:
+    for _ in range(100):
+        assert runner.run(["false"], 5, check=False).status == 1
