@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from lab.core.clock import Stamp
 from lab.core.handlers import HandlerEnd
 from lab.core.history import ProblemMet, ReadingsTaken
 from lab.core.timeline import CpuWait, Reading
@@ -76,6 +77,27 @@ class GuestObservation:
             self.cpu_waits.append(wait)
 
 
+NO_READING = Reading(Stamp(0, 0), {}, {}, Stamp(0, 0))
+"""In place of the readings of a guest that is lost in a burst."""
+
+
+def _no_reading() -> Reading:
+    return NO_READING
+
+
+@dataclass(frozen=True)
+class _Reads:
+    """The guests that can be observed, and the call that reads each."""
+
+    names: list[str]
+    reads: list[Callable[[], Reading]]
+
+    @classmethod
+    def of(cls, subjects: Mapping[str, CycleGuest], observations: Mapping[str, GuestObservation]) -> _Reads:
+        there = [one for one in subjects.values() if not observations[one.name].lost]
+        return cls([one.name for one in there], [one.probe.read for one in there])
+
+
 class ClockReader:
     """Reads the guests of one cycle after another."""
 
@@ -96,39 +118,51 @@ class ClockReader:
         """Read all guests in turn until host MONOTONIC_RAW `until_raw_ns`, and journal each burst. look:
         called with each guest's last reading after each burst."""
         begun = self._clock.now().raw_ns
-        there = [one for one in subjects.values() if not observations[one.name].lost]
-        while there:
+        there = _Reads.of(subjects, observations)
+        append = self._journal.append
+        while there.names:
             now = self._clock.now().raw_ns
             if now >= until_raw_ns:
                 return
             dense = (dense_start and now < begun + DENSE_NS) or (dense_end and now >= until_raw_ns - DENSE_NS)
+            lost = False
             for name, readings in self._burst(there, observations, index):
-                self._journal.append(ReadingsTaken(name, index, tuple(readings)))
+                if readings[-1] is NO_READING:
+                    lost = True
+                    readings = tuple(reading for reading in readings if reading is not NO_READING)
+                    if not readings:
+                        continue
+                append(ReadingsTaken(name, index, readings))
                 if look is not None:
                     look(name, readings[-1])
-            there = [one for one in there if not observations[one.name].lost]
+            if lost:
+                there = _Reads.of(subjects, observations)
             least = REST_NS if dense_start and now < begun + DENSE_NS else BREATH_NS
             rest = least if dense else max(least, now + PACE_NS - self._clock.now().raw_ns)
             self._clock.sleep_until(min(until_raw_ns, self._clock.now().raw_ns + rest))
 
     def _burst(
-        self, there: Sequence[CycleGuest], observations: Mapping[str, GuestObservation], index: int
-    ) -> list[tuple[str, list[Reading]]]:
-        """Read the guests in turn, BURST times. Returns each guest's readings; guests without any are left
-        out."""
-        batch: dict[str, list[Reading]] = {one.name: [] for one in there}
-        ways = [(one.probe.read, batch[one.name].append, one.name) for one in there]
-        for _ in range(BURST):
-            lost = False
-            for read, add, name in ways:
-                try:
+        self, there: _Reads, observations: Mapping[str, GuestObservation], index: int
+    ) -> Iterator[tuple[str, tuple[Reading, ...]]]:
+        """Read the guests in turn, BURST times. Returns each guest's readings; from the one on at which it
+        was lost they are NO_READING."""
+        turns = [self._turn(there, observations, index) for _ in range(BURST)]
+        return zip(there.names, zip(*turns, strict=True), strict=True)
+
+    def _turn(self, there: _Reads, observations: Mapping[str, GuestObservation], index: int) -> list[Reading]:
+        """Read each guest once."""
+        found: list[Reading] = []
+        add, reads = found.append, there.reads
+        while len(found) < len(reads):
+            try:
+                for read in reads[len(found) :]:
                     add(read())
-                except GuestError as error:
-                    self._lose(name, index, observations[name], error)
-                    lost = True
-            if lost:
-                ways = [way for way in ways if not observations[way[-1]].lost]
-        return [(name, readings) for name, readings in batch.items() if readings]
+            except GuestError as error:
+                number = len(found)
+                self._lose(there.names[number], index, observations[there.names[number]], error)
+                reads[number] = _no_reading
+                add(NO_READING)
+        return found
 
     def _lose(self, name: str, index: int, observation: GuestObservation, error: GuestError) -> None:
         """Journal that the guest cannot be observed. The cycle goes on with the other guests."""

@@ -41,6 +41,9 @@ class Page:
 
     def put(self, *pieces: Piece) -> None:
         """Print one line unchanged. The caller ensures that it fits."""
+        if self.plain:
+            self._console.file.write("".join(self.words(text) for text, _ in pieces).rstrip() + "\n")
+            return
         line = Text(no_wrap=True)
         for text, style in pieces:
             line.append(self.words(text), style)

@@ -29,6 +29,8 @@ _UNITS = r"(?:ns|µs|ms|s|min|h|ppm|%|MiB|GiB)\b"
 def clean(text: str) -> str:
     """`text` on one line, without characters that could move a cursor, reorder the line or break XML:
     control, format (bidirectional, zero-width), surrogate and unassigned characters."""
+    if text.isprintable():
+        return text
     chars = []
     for char in text:
         category = unicodedata.category(char)

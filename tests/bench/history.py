@@ -3,21 +3,21 @@
     .venv/bin/python -m tests.bench.history [--runs 2000] [--times 20] [CHECKOUT …]
 
 The runs are copies of tests/data/histories, some of each kind. Every checkout has a state folder of its own
-and lists all runs once before it is timed. Prints each one's median, p95 and largest time of the whole
-command, and of the first listing. CHECKOUT: of freezelab, with its .venv; this one by default.
+and lists all runs once before it is timed. Times are of the whole command. CHECKOUT: of freezelab, with its
+.venv; this one by default.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import tempfile
 import time
 from itertools import cycle, islice
 from pathlib import Path
 
+from tests.bench.pairs import table
 from tests.unit.real_histories import NAMES, unpacked
 
 HERE = Path(__file__).parents[2]
@@ -35,18 +35,23 @@ def fill(home: Path, runs: int) -> None:
             first[name] = unpacked(name, folder)
 
 
-def listed(checkout: Path, home: Path, runs: int) -> float:
-    """Seconds that `freezelab history` of a checkout takes for all runs."""
-    began = time.monotonic()
-    done = subprocess.run(
-        [checkout / "freezelab", "history", "--most", str(runs)],
-        env=os.environ | {"FREEZELAB_HOME": str(home)},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    took = time.monotonic() - began
-    if (lines := len(done.stdout.splitlines())) < runs:
-        raise SystemExit(f"{checkout}: {lines} lines for {runs} runs")
-    return took
+def listed(checkout: Path, home: Path, runs: int) -> tuple[float, float]:
+    """Seconds that `freezelab history` of a checkout takes for all runs, and those of CPU time."""
+    with tempfile.TemporaryFile() as out:
+        began = time.monotonic()
+        child = subprocess.Popen(
+            [checkout / "freezelab", "history", "--most", str(runs)],
+            env=os.environ | {"FREEZELAB_HOME": str(home)},
+            stdout=out,
+        )
+        _, status, used = os.wait4(child.pid, 0)
+        took = time.monotonic() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        lines = len(out.read().splitlines())
+        if child.returncode or lines < runs:
+            raise SystemExit(f"{checkout}: exit code {child.returncode}, {lines} lines for {runs} runs")
+    return took, used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -56,18 +61,22 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=20)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fl-") as folder:
-        homes = {one.resolve(): Path(folder) / str(n) for n, one in enumerate(asked.checkouts)}
+        homes = {one: Path(folder) / str(n) for n, one in enumerate(asked.checkouts)}
         for home in homes.values():
             fill(home, asked.runs)
-        first = {one: listed(one, home, asked.runs) for one, home in homes.items()}
-        took: dict[Path, list[float]] = {one: [] for one in homes}
+        took: dict[str, list[float]] = {str(one): [] for one in homes}
+        spent: dict[str, list[float]] = {str(one): [] for one in homes}
+        for one, home in homes.items():
+            seconds, cpu = listed(one.resolve(), home, asked.runs)
+            print(f"first listing by {one}: {seconds:.2f} s, {cpu:.2f} s of CPU")
         for _ in range(asked.times):
             for one, home in homes.items():
-                took[one].append(listed(one, home, asked.runs))
-    print(f"{asked.runs} runs, {asked.times} times   median s      p95      max    first")
-    for one, found in took.items():
-        p95 = statistics.quantiles(found, n=20)[-1] if len(found) > 1 else found[0]
-        print(f"{one!s:27} {statistics.median(found):11.2f} {p95:8.2f} {max(found):8.2f} {first[one]:8.2f}")
+                seconds, cpu = listed(one.resolve(), home, asked.runs)
+                took[str(one)].append(seconds)
+                spent[str(one)].append(cpu)
+    print(f"{asked.runs} runs")
+    print(table("s", took))
+    print(table("CPU s", spent))
 
 
 if __name__ == "__main__":
