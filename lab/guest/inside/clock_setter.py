@@ -52,12 +52,13 @@ def step(kernel: Adjtimex, by: int) -> None:
     kernel.adjust(modes=ADJ_SETOFFSET | ADJ_NANO, seconds=by // S, nanoseconds=by % S)
 
 
-def set_to(kernel: Adjtimex, now: int) -> None:
-    """Set CLOCK_REALTIME."""
-    if hasattr(time, "clock_settime_ns"):
-        time.clock_settime_ns(REAL, now)  # novm
-    else:
-        step(kernel, now - gettime(REAL))
+if hasattr(time, "clock_settime_ns"):
+    settime = time.clock_settime_ns  # novm
+else:
+
+    def settime(clock: int, now: int) -> int:  # typeshed has the other one return an int
+        step(Adjtimex(), now - gettime(clock))
+        return 0
 
 
 def forget(kernel: Adjtimex) -> None:
@@ -111,7 +112,7 @@ def answer(kernel: Adjtimex, asked: bytes, received: int) -> bytes:
         if what == b"s":
             now = int(words[2])
             if received < now:
-                set_to(kernel, now)
+                settime(REAL, now)
             return b"S %s %d %d\n" % (number, received, gettime(REAL))
         if what == b"r":
             return b"R %s %d %d\n" % (number, received, gettime(REAL))
