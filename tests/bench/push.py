@@ -1,21 +1,20 @@
-"""How soon after a resume `push` sets the guest's clock: this build (B) beside another one (A), alternately.
+"""How soon after a resume `push` sets the guest's clock, of one or more checkouts by turns.
 
-    .venv/bin/python -m tests.bench.push [--other REVISION] [--pairs 10] [--home FOLDER]
+    .venv/bin/python -m tests.bench.push [--pairs 20] [CHECKOUT …]
 
-A command, no test: what it tells is about this machine at this moment. Each build runs from its own source in
-a process of its own, with a guest of its own from the same image, whose RAM is a shared file and which is on
-QEMU's user-mode network. Cycles alternate A B A B, first with suspend for 3 s, then with in-place for
-0.1 s. Without --other only this build runs.
+Each checkout runs in a process of its own, with a guest of its own, whose RAM is a shared file and which is
+on QEMU's user-mode network. They freeze by turns: first all cycles with suspend for 3 s, then all with
+in-place for 0.1 s. CHECKOUT: of freezelab, with its .venv; this one by default.
 
-All times are milliseconds of the host's MONOTONIC_RAW, counted from QEMU's own stamp of its RESUME event:
+All times are milliseconds of the host's MONOTONIC_RAW, counted from QEMU's own stamp of its RESUME event. A
+push that failed is infinitely late.
 
-    called   the mechanism was told of the resume
-    first    the first step was done, at the latest, by the guest's own stamp after it (this build only)
-    answered its answer had arrived
-    all      the push was over
-    left     bounds of |offset| after it, by the push's own readings
-
-A cycle in which the push did nothing counts as `nothing`, one whose push failed as `failed`.
+    called     the mechanism was told of the resume
+    first      the first step was done at the latest, by the guest's own stamp after it; of a build that
+               has no such stamp, the arrival of the answer
+    answered   the answer to the first step had arrived
+    all        the push was over
+    left       largest remaining |offset|, by the push's own readings
 """
 
 from __future__ import annotations
@@ -29,10 +28,11 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parents[2]
 CYCLES = (("suspend", 3.0), ("in-place", 0.1))
 TIMES = ("called", "first", "answered", "all", "left")
 DONE = re.compile(r"first done ([\d.]+) ms after the resume, (?:answered ([\d.]+) ms, )?all ([\d.]+) ms")
@@ -40,7 +40,7 @@ LEFT = re.compile(r"left within \[([-+\d.]+), ([-+\d.]+)\]")
 
 
 def work(home: Path) -> None:
-    """The process of one build: a line with method and hold on standard input, a line of JSON for it."""
+    """The process of one checkout: a line with method and hold on standard input, a line of JSON for it."""
     sys.path.remove(str(Path(__file__).parent))
     from lab.core.plan import FreezeMethod, GuestSpec, HoldPatch, ResyncMechanism
     from lab.core.units import NS_PER_S
@@ -74,41 +74,44 @@ def work(home: Path) -> None:
         print(json.dumps("ready"), flush=True)
         for line in sys.stdin:
             method, hold = line.split()
-            hold_ns = round(float(hold) * NS_PER_S)
             result, _ = lab.cycle(
-                patches.make(HoldPatch(hold_ns), clock),
+                patches.make(HoldPatch(round(float(hold) * NS_PER_S)), clock),
                 method=FreezeMethod(method),
                 settle_ns=NS_PER_S // 2,
                 before_ns=NS_PER_S,
                 watch_ns=2 * NS_PER_S,
             )
-            resume, outcome = result.observation.resume, stamped.outcome()
-            now = clock.now()
-            found: dict[str, Any] = {"method": method, "outcome": outcome}
-            if resume is not None and resume.event_real_ns is not None:
-                resumed = resume.event_real_ns - now.real_ns + now.raw_ns
-                found["called"] = (stamped.at - resumed) / 1e6
-                if done := DONE.search(outcome):
-                    first, answered, over = done.groups()
-                    if answered:
-                        found["first"] = found["called"] + float(first)
-                    found["answered"] = found["called"] + float(answered or first)
-                    found["all"] = found["called"] + float(over)
-            if left := LEFT.search(outcome):
-                found["left"] = max(abs(float(each)) for each in left.groups())
-            print(json.dumps(found), flush=True)
+            resume, outcome, now = result.observation.resume, stamped.outcome(), clock.now()
+            if resume is None or resume.event_real_ns is None:
+                raise SystemExit(f"no stamp of the resume: {outcome}")
+            called = (stamped.at - (resume.event_real_ns - now.real_ns + now.raw_ns)) / 1e6
+            print(json.dumps({"called": called, **times(outcome, called), "outcome": outcome}), flush=True)
+
+
+def times(outcome: str, called: float) -> dict[str, float]:
+    done, left = DONE.search(outcome), LEFT.search(outcome)
+    if done is None or left is None:
+        return dict.fromkeys(TIMES[1:], inf)
+    first, answered, over = done.groups()
+    return {
+        "first": called + float(first),
+        "answered": called + float(answered or first),
+        "all": called + float(over),
+        "left": max(abs(float(each)) for each in left.groups()),
+    }
 
 
 class Build:
-    """One build's process. tree: its source."""
+    """One checkout's process."""
 
-    def __init__(self, name: str, tree: Path, home: Path) -> None:
-        self.name, self.found = name, list[dict[str, Any]]()
-        home.mkdir(parents=True, exist_ok=True)
+    def __init__(self, checkout: Path, home: Path) -> None:
+        self.name = str(checkout)
+        python = checkout.resolve() / ".venv" / "bin" / "python"
+        home.mkdir()
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--work", str(home)],
-            env={**os.environ, "PYTHONPATH": str(tree)},
-            cwd=tree,
+            [python if python.exists() else sys.executable, __file__, "--work", home],
+            env={**os.environ, "PYTHONPATH": str(checkout.resolve())},
+            cwd=checkout,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -118,15 +121,16 @@ class Build:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"build {self.name} has ended with status {self._process.wait()}")
+            raise SystemExit(f"{self.name} has ended with status {self._process.wait()}")
         return json.loads(line)
 
-    def cycle(self, method: str, hold: float) -> None:
+    def cycle(self, method: str, hold: float) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{method} {hold}\n")
         self._process.stdin.flush()
-        self.found.append(self.answer())
-        print(self.name, json.dumps(self.found[-1]), flush=True)
+        found: dict[str, Any] = self.answer()
+        print(f"{self.name}: {method}: called {found['called']:.1f}: {found['outcome']}", flush=True)
+        return found
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -134,68 +138,36 @@ class Build:
         self._process.wait()
 
 
-def table(builds: list[Build]) -> None:
-    from lab.core.stats import quantile
-
-    for method, hold in CYCLES:
-        for what in TIMES:
-            medians = []
-            for build in builds:
-                mine = [each for each in build.found if each["method"] == method]
-                values = [each[what] for each in mine if what in each]
-                if not values:
-                    continue
-                mid, high = quantile(values, 0.5), quantile(values, 0.95)
-                medians.append(mid.value)
-                limits = " to ".join("?" if each is None else f"{each:.1f}" for each in (mid.low, mid.high))
-                print(
-                    f"{method:9}{hold:4} s {what:7}{build.name}: median {mid.value:9.2f} ms ({limits}), "
-                    f"p95 {high.value:9.2f}, {len(values)} of {len(mine)}"
-                )
-            if len(medians) == 2:
-                print(f"{method:9}{hold:4} s {what:7}B / A: {medians[1] / medians[0]:.3f}")
-        for build in builds:
-            texts = [each["outcome"] for each in build.found if each["method"] == method]
-            failed = sum("failed" in text or "not answer" in text for text in texts)
-            nothing = sum(text.startswith("nothing") for text in texts)
-            if failed or nothing:
-                print(f"{method:9}{hold:4} s        {build.name}: failed {failed}, nothing {nothing}")
-
-
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--other", help="a git revision; 0677b13 is the one before this push")
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--home", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("checkouts", type=Path, nargs="*", default=[HERE])
+    parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.work:
-        return work(asked.work)
-    home = asked.home or Path(tempfile.mkdtemp(prefix="fl-"))
-    tree = home / "tree"
-    if asked.other:
-        git = ["git", "-C", str(ROOT), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), asked.other], check=True)
+        work(asked.work)
+        return
+    from tests.bench.pairs import table
+
     builds: list[Build] = []
-    try:
-        if asked.other:
-            builds.append(Build("A", tree, home / "a"))
-        builds.append(Build("B", ROOT, home / "b"))
-        for build in builds:
-            build.answer()
-        for method, hold in CYCLES:
-            for _ in range(asked.pairs):
-                for build in builds:
-                    build.cycle(method, hold)
-        print(time.strftime("%F %T"), "load", os.getloadavg())
-        table(builds)
-    finally:
-        for build in builds:
-            build.close()
-        if asked.other:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
-    return None
+    with tempfile.TemporaryDirectory(prefix="fl-") as folder:
+        try:
+            for number, checkout in enumerate(asked.checkouts):
+                builds.append(Build(checkout, Path(folder) / str(number)))
+            for build in builds:
+                build.answer()
+            for method, hold in CYCLES:
+                found: dict[str, list[dict[str, Any]]] = {build.name: [] for build in builds}
+                for _ in range(asked.pairs):
+                    for build in builds:
+                        found[build.name].append(build.cycle(method, hold))
+                print(time.strftime("%F %T"), "load", os.getloadavg())
+                for what in TIMES:
+                    values = {name: [each[what] for each in mine] for name, mine in found.items()}
+                    print(table(f"{method} {hold:g} s: {what}, ms", values))
+        finally:
+            for build in builds:
+                build.close()
 
 
 if __name__ == "__main__":
