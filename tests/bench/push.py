@@ -7,7 +7,8 @@ on QEMU's user-mode network. They freeze by turns: first all cycles with suspend
 in-place for 0.1 s. CHECKOUT: of freezelab, with its .venv; this one by default.
 
 All times are milliseconds of the host's MONOTONIC_RAW, counted from QEMU's own stamp of its RESUME event. A
-push that failed is infinitely late.
+push that failed is infinitely late, and so is one whose guest was not frozen at all, because the push before
+had lost it.
 
     called     the mechanism was told of the resume
     first      the first step was done at the latest, by the guest's own stamp after it; of a build that
@@ -82,15 +83,15 @@ def work(home: Path) -> None:
                 watch_ns=2 * NS_PER_S,
             )
             resume, outcome, now = result.observation.resume, stamped.outcome(), clock.now()
-            if resume is None or resume.event_real_ns is None:
-                raise SystemExit(f"no stamp of the resume: {outcome}")
-            called = (stamped.at - (resume.event_real_ns - now.real_ns + now.raw_ns)) / 1e6
+            called = inf
+            if resume is not None and resume.event_real_ns is not None:
+                called = (stamped.at - (resume.event_real_ns - now.real_ns + now.raw_ns)) / 1e6
             print(json.dumps({"called": called, **times(outcome, called), "outcome": outcome}), flush=True)
 
 
 def times(outcome: str, called: float) -> dict[str, float]:
     done, left = DONE.search(outcome), LEFT.search(outcome)
-    if done is None or left is None:
+    if done is None or left is None or called == inf:
         return dict.fromkeys(TIMES[1:], inf)
     first, answered, over = done.groups()
     return {
