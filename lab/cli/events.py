@@ -75,9 +75,9 @@ def serve(
     from lab.core.announcement import RATE_LIMIT
     from lab.core.scheduled.model import Rules
     from lab.process.clock import HostClock
+    from lab.report.console import stdout_console
     from lab.report.page import Page
     from lab.report.service import Log, show_service
-    from lab.report.terminal import stdout_console
     from lab.session.events_service import ServiceOptions, serving
     from lab.session.listeners import Wanted
     from lab.session.paths import home
@@ -215,9 +215,9 @@ def list_events(
     if as_json:
         typer.echo(json.dumps({**service, "events": shown}, indent=1))
         return
+    from lab.report.console import stdout_console
     from lab.report.page import Page
     from lab.report.service import show_events
-    from lab.report.terminal import stdout_console
 
     show_events(Page(stdout_console()), shown, service["guests"])
 

@@ -5,6 +5,7 @@ Every command imports what it needs by itself: `freezelab --help` must not wait 
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -102,7 +103,8 @@ def _show(run: Run, folder: Path, as_json: bool, junit: Path | None) -> None:
 
         streams.write(json_pieces(run))
     else:
-        from lab.report.terminal import render, stdout_console
+        from lab.report.console import stdout_console
+        from lab.report.terminal import render
 
         render(run, stdout_console(), folder=folder)
     if junit is not None:
@@ -182,8 +184,8 @@ def plan(
     playbook: Annotated[str, typer.Argument(help="A playbook's name or file.")] = "first-freeze",
 ) -> None:
     """Show what a run of a playbook would do, and what is missing here."""
+    from lab.report.console import stdout_console
     from lab.report.plan import render_plan
-    from lab.report.terminal import stdout_console
     from lab.session.plan_checks import obstacles
 
     made = _plan(playbook)
@@ -219,8 +221,8 @@ def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names 
 @app.command()
 def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="Number of runs.")] = 20) -> None:
     """List old runs, the latest first."""
+    from lab.report.console import stdout_console
     from lab.report.history import render_history
-    from lab.report.terminal import stdout_console
     from lab.session.run_folders import latest
 
     render_history(latest(most), stdout_console())
@@ -254,8 +256,6 @@ def list_guests(
     as_json: Annotated[bool, typer.Option("--json", help="Print the guests as JSON.")] = False,
 ) -> None:
     """List kept guests, and how to log in."""
-    import json
-
     from lab.session import kept_guests
     from lab.session.paths import home
 
@@ -263,8 +263,8 @@ def list_guests(
     if as_json:
         typer.echo(json.dumps(there, indent=1))
         return
+    from lab.report.console import stdout_console
     from lab.report.listings import render_kept_guests
-    from lab.report.terminal import stdout_console
 
     render_kept_guests(there, stdout_console())
 
@@ -294,10 +294,8 @@ def drift(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No plot on stderr.")] = False,
 ) -> None:
     """Measure the drift of a kept guest's clocks; Ctrl-C ends it early."""
-    import json
-
+    from lab.report.console import stdout_console
     from lab.report.drift import render_look, watching
-    from lab.report.terminal import stdout_console
     from lab.session import drift_study
     from lab.session.paths import home
 
@@ -345,7 +343,7 @@ def calibrate(
             streams.note(f"not saved: {dropped}")
     else:
         from lab.report.calibration import render_calibration
-        from lab.report.terminal import stdout_console
+        from lab.report.console import stdout_console
 
         render_calibration(
             saved.made, saved.run, saved.figures, stale, stdout_console(), saved.rough, dropped
@@ -368,8 +366,8 @@ def recover(
 @app.command()
 def doctor(connect: Connect = None) -> None:
     """Check what this machine supports, and how to add what is missing."""
+    from lab.report.console import stdout_console
     from lab.report.listings import render_checks
-    from lab.report.terminal import stdout_console
     from lab.session.checks import examine
 
     checks = examine(connect)
@@ -380,8 +378,6 @@ def doctor(connect: Connect = None) -> None:
 @app.command()
 def schema(what: Annotated[str, typer.Argument(metavar="playbook|run")]) -> None:
     """Print the JSON schema of playbooks or of run.json."""
-    import json
-
     if what == "playbook":
         from lab.playbook import schema_text
 

@@ -31,8 +31,8 @@ def image_build(
 @images.command("list")
 def image_list() -> None:
     """List images, built or not."""
+    from lab.report.console import stdout_console
     from lab.report.listings import render_store
-    from lab.report.terminal import stdout_console
     from lab.session.images import HEADS, listing
 
     render_store(HEADS, list(listing()), stdout_console())
@@ -64,8 +64,8 @@ def emulator_fetch(
 @emulators.command("list")
 def emulator_list() -> None:
     """List the system's QEMU and the fetched ones."""
+    from lab.report.console import stdout_console
     from lab.report.listings import render_store
-    from lab.report.terminal import stdout_console
     from lab.session.emulators import HEADS, listing
 
     render_store(HEADS, list(listing()), stdout_console())

@@ -5,4 +5,8 @@
 - `run`: run.json, judged from a history. `model`, `model_clock`, `model_events`: its members.
 - `cycle`, `cells`, `event_timelines`, `rollout`, `statistics`: its parts, from what was measured to its
     members.
+- `index`: a line about each run.
 """
+
+EVENTS = "events.jsonl"
+"""The file of a run's history, in its folder."""

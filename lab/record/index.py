@@ -14,11 +14,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab.core.verdict import Outcome
 from lab.errors import FreezelabError
-from lab.record.journal import EVENTS, is_written, read_history
-from lab.record.run import Measure, Run, judge
+from lab.record import EVENTS
+from lab.record.model import Measure
+
+if TYPE_CHECKING:
+    from lab.record.run import Run
 
 INDEX = "history.sqlite"
 LAB = Path(__file__).parents[1]
@@ -145,10 +149,14 @@ class _Index:
 
     def judged(self, folder: Path) -> tuple[Run, bool]:
         """Judge a run. Returns it, and whether it is still being written: then it is not kept."""
-        running, state = is_written(folder), None
+        # What it takes to judge a run is not loaded for those that are known.
+        from lab.record import journal
+        from lab.record.run import judge
+
+        running, state = journal.is_written(folder), None
         with contextlib.suppress(OSError):
             state = (folder / EVENTS).stat()  # before it is read: what comes meanwhile is judged later
-        run, _ = judge(read_history(folder))
+        run, _ = judge(journal.read_history(folder))
         if state is not None and not running:
             self._new[folder.name] = state.st_size, state.st_mtime_ns, _row(summary_of(run))
         return run, running

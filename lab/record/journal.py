@@ -22,9 +22,9 @@ from lab.core.history import SCHEMA, HistoryEvent, RunEnded, RunStarted
 from lab.core.history.encoding import line_of
 from lab.errors import MachineError, RecordError
 from lab.ports import Clock
+from lab.record import EVENTS as EVENTS
 from lab.record.events import DEADMAN, Entry, Envelope, entry_of, envelope
 
-EVENTS = "events.jsonl"
 E = TypeVar("E", bound=HistoryEvent)
 
 

@@ -13,5 +13,6 @@ Sections of the report:
 - `sections`: budget, closure, drift, statistics. `accuracy`: what the lab is exact to here.
 
 For all of them:
-- `page`, `table`, `text`: a page, tables with ranked columns, safe text. `numbers`: in words and bars.
+- `console`: standard output. `page`, `table`, `text`: a page, tables with ranked columns, safe text.
+- `numbers`: in words and bars.
 """

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from lab.core.quantities import UP, format_magnitude, format_ms
 from lab.core.units import NS_PER_MS
-from lab.record.run import Calibration, Run
+from lab.record.model import Calibration, Run
 from lab.report.page import Page
 
 COMMAND = "freezelab calibrate"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lab.core.quantities import format_at_latest, format_magnitude, format_ms
 from lab.core.units import NS_PER_MS
-from lab.record.run import CellRecord, Comparison, CycleRecord, Run
+from lab.record.model import CellRecord, Comparison, CycleRecord, Run
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import interval
 from lab.report.page import Page

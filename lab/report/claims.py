@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lab.core.quantities import format_at_latest, format_between
-from lab.record.run import AuditRecord, CycleRecord, Run
+from lab.record.model import AuditRecord, CycleRecord, Run
 from lab.report.page import Page
 from lab.report.table import Piece
 from lab.report.text import counted

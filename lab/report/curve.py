@@ -15,7 +15,7 @@ from itertools import pairwise
 from lab.core.quantities import format_edge
 from lab.core.resync import LARGEST_BLIND_NS
 from lab.core.units import NS_PER_S
-from lab.record.run import Moved, PointRecord
+from lab.record.model import Moved, PointRecord
 from lab.report.page import Page
 from lab.report.table import Piece
 

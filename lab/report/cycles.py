@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lab.core.quantities import format_at_latest, format_magnitude
 from lab.core.verdict import Outcome
-from lab.record.run import CycleRecord, GuestRecord, Run
+from lab.record.model import CycleRecord, GuestRecord, Run
 from lab.report.numbers import NOT_MEASURED, behind, interval
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, Table, forms

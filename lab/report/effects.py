@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lab.core.effects import Backward, Timers
 from lab.core.quantities import format_edge, format_magnitude
 from lab.core.units import NS_PER_MS
-from lab.record.run import CycleRecord, EffectsRecord, Run
+from lab.record.model import CycleRecord, EffectsRecord, Run
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table, forms

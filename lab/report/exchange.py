@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab.core.quantities import format_magnitude
-from lab.record.run import CycleRecord, Run
+from lab.record.model import CycleRecord, Run
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.text import counted

@@ -19,7 +19,7 @@ from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
 from lab.core.verdict import Finding, Outcome
 from lab.errors import MachineError
-from lab.record.run import Run
+from lab.record.model import Run
 from lab.report.claims import claim_text
 from lab.report.resyncs import measured, verdict
 from lab.report.text import bare, clean, cleaned

@@ -10,7 +10,7 @@ from lab.core.quantities import LONG_NS, format_as_written, format_length, forma
 from lab.core.scheduled.model import EventType
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
-from lab.record.run import EventRecord, Measure, Moment, Run
+from lab.record.model import EventRecord, Measure, Moment, Run
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, Table, forms

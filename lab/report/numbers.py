@@ -9,7 +9,7 @@ from lab.core.clock import Interval
 from lab.core.drift import Drift
 from lab.core.quantities import DOWN, UP, format_bounded, format_number, format_rate, format_table_ms
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.record.run import Limits, Measure, PointRecord
+from lab.record.model import Limits, Measure, PointRecord
 
 NOT_MEASURED = "not measured"
 FINE_PPM = 1.0

@@ -42,7 +42,10 @@ class Page:
     def put(self, *pieces: Piece) -> None:
         """Print one line unchanged. The caller ensures that it fits."""
         if self.plain:
-            self._console.file.write("".join(self.words(text) for text, _ in pieces).rstrip() + "\n")
+            try:
+                self._console.file.write("".join(self.words(text) for text, _ in pieces).rstrip() + "\n")
+            except BrokenPipeError:
+                self._console.on_broken_pipe()
             return
         line = Text(no_wrap=True)
         for text, style in pieces:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab.core.timesync.compare import CLAIMS
-from lab.record.run import CycleRecord, Predicted, Run
+from lab.record.model import CycleRecord, Predicted, Run
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table
 

@@ -14,7 +14,7 @@ from lab.core.quantities import format_about, format_magnitude
 from lab.core.resync_findings import AS_PREDICTED
 from lab.core.units import NS_PER_MS
 from lab.core.verdict import Finding, Outcome
-from lab.record.run import CycleRecord, Run
+from lab.record.model import CycleRecord, Run
 from lab.report import predictions
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import behind

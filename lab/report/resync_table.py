@@ -14,7 +14,7 @@ from lab.core.mechanism import ResyncMechanism
 from lab.core.quantities import format_length, format_magnitude
 from lab.core.units import format_duration, parse_duration
 from lab.core.verdict import Outcome, worst
-from lab.record.run import CellRecord, CycleRecord, PointRecord, Run
+from lab.record.model import CellRecord, CycleRecord, PointRecord, Run
 from lab.report.cells import cycles_of
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import sparkline

@@ -16,7 +16,7 @@ from lab.core.quantities import (
     format_rough,
 )
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.record.run import CycleRecord, ForecastRecord, ResyncRecord
+from lab.record.model import CycleRecord, ForecastRecord, ResyncRecord
 from lab.report.numbers import interval
 from lab.report.table import Piece
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from lab.core.quantities import DOWN, UP, format_at_latest, format_at_least, format_ms, format_seconds
 from lab.core.rollout_result import ROLLOUT
 from lab.core.verdict import Outcome
-from lab.record.run import OneAtATime, RolloutRecord, Run, WaveRecord
+from lab.record.model import OneAtATime, RolloutRecord, Run, WaveRecord
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import interval
 from lab.report.page import Page

@@ -20,7 +20,7 @@ from lab.core.quantities import (
     format_table_ms,
 )
 from lab.core.units import NS_PER_S, format_duration
-from lab.record.run import CycleRecord, Limits, PointRecord, ResyncRecord, Run, Statistic
+from lab.record.model import CycleRecord, Limits, PointRecord, ResyncRecord, Run, Statistic
 from lab.report.claims import show_claims
 from lab.report.curve import show_curve
 from lab.report.cycles import Row, rows_of

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from lab.core.quantities import format_bounded, format_instant, format_ms
 from lab.core.stats import quantile
 from lab.core.units import NS_PER_MS
-from lab.record.run import CycleRecord, Run, Statistic, StepRecord
+from lab.record.model import CycleRecord, Run, Statistic, StepRecord
 from lab.report.numbers import limits
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, T, Table, forms

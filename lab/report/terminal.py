@@ -6,15 +6,13 @@ the verdict as the last line.
 
 from __future__ import annotations
 
-import os
-import sys
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from lab.core.verdict import Outcome
-from lab.record.run import Run
+from lab.record.model import Run
 from lab.report.accuracy import show_accuracy
 from lab.report.cells import show_cells, show_comparisons, show_left_out
 from lab.report.cycles import VERDICTS, show_cycles
@@ -27,19 +25,6 @@ from lab.report.rollout import show_rollouts
 from lab.report.sections import show_details
 from lab.report.steps import show_steps
 from lab.report.text import clean, cleaned, counted
-
-
-class _Stdout(Console):
-    def on_broken_pipe(self) -> None:
-        """Discard the rest of the output after `| head` has closed the pipe, and keep the verdict's exit
-        code. rich would exit with 1, which means that the run failed."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def stdout_console() -> Console:
-    """The console for results: colours and drawing only on a terminal, and only as NO_COLOR allows."""
-    return _Stdout(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def render(run: Run, console: Console, folder: Path | None = None) -> None:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lab.errors import MachineError, RecordError
+from lab.record import EVENTS
 from lab.record.index import RunSummary, index_of, summaries
-from lab.record.journal import EVENTS
 from lab.session.paths import home, made
 
 

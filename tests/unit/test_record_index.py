@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.process.clock import HostClock
-from lab.record import index
+from lab.record import index, journal
 from lab.record.index import INDEX, RunSummary, summaries, summary_of
 from lab.record.journal import EVENTS, FileJournal, read_history
 from lab.record.run import judge
@@ -38,7 +40,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         found.append(folder)
         return read_history(folder)
 
-    monkeypatch.setattr(index, "read_history", read)
+    monkeypatch.setattr(journal, "read_history", read)
     return found
 
 
@@ -168,3 +170,10 @@ def test_several_at_once(folders: list[Path]) -> None:
     for thread in threads:
         thread.join()
     assert found == [truth(folders)] * 4
+
+
+def test_a_listing_of_known_runs_does_not_wait_for_what_judges_them() -> None:
+    modules = "lab.report.history, lab.report.console, lab.session.run_folders"
+    program = f"import sys, {modules}; print(*{{'lab.core.judge', 'pydantic'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""

@@ -112,9 +112,13 @@ def test_an_output_without_utf_8(encoding: str) -> None:
 def test_a_reader_that_leaves_does_not_change_the_exit_code(tmp_path: Path) -> None:
     program = tmp_path / "long.py"
     program.write_text(
-        "from lab.report.terminal import stdout_console\n"
+        "from lab.report.console import stdout_console\n"
+        "from lab.report.page import Page\n"
         "c = stdout_console()\n"
-        "for _ in range(100000): c.print('x' * 100)\n"
+        "page = Page(c)\n"
+        "for _ in range(50000):\n"
+        "    c.print('x' * 100)\n"
+        "    page.put(('x' * 100, ''))\n"
         "raise SystemExit(3)\n"
     )
     root = Path(__file__).parents[2]
