@@ -1,6 +1,6 @@
 """How soon after a resume `push` sets the guest's clock, of one or more checkouts by turns.
 
-    .venv/bin/python -m tests.bench.push [--pairs 20] [CHECKOUT …]
+    .venv/bin/python -m tests.bench.push [--pairs 20] [--method in-place] [CHECKOUT …]
 
 Each checkout runs in a process of its own, with a guest of its own, whose RAM is a shared file and which is
 on QEMU's user-mode network. They freeze by turns: first all cycles with suspend for 3 s, then all with
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parents[2]
-CYCLES = (("suspend", 3.0), ("in-place", 0.1))
+HOLDS = {"suspend": 3.0, "in-place": 0.1}
 TIMES = ("called", "first", "answered", "all", "left")
 DONE = re.compile(r"first done ([\d.]+) ms after the resume, (?:answered ([\d.]+) ms, )?all ([\d.]+) ms")
 LEFT = re.compile(r"left within \[([-+\d.]+), ([-+\d.]+)\]")
@@ -143,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkouts", type=Path, nargs="*", default=[HERE])
     parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--method", choices=HOLDS, help="only this one")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.work:
@@ -157,15 +158,15 @@ def main() -> None:
                 builds.append(Build(checkout, Path(folder) / str(number)))
             for build in builds:
                 build.answer()
-            for method, hold in CYCLES:
+            for method in [asked.method] if asked.method else HOLDS:
                 found: dict[str, list[dict[str, Any]]] = {build.name: [] for build in builds}
                 for _ in range(asked.pairs):
                     for build in builds:
-                        found[build.name].append(build.cycle(method, hold))
+                        found[build.name].append(build.cycle(method, HOLDS[method]))
                 print(time.strftime("%F %T"), "load", os.getloadavg())
                 for what in TIMES:
                     values = {name: [each[what] for each in mine] for name, mine in found.items()}
-                    print(table(f"{method} {hold:g} s: {what}, ms", values))
+                    print(table(f"{method} {HOLDS[method]:g} s: {what}, ms", values))
         finally:
             for build in builds:
                 build.close()
