@@ -1,4 +1,4 @@
-"""The host's end of inside/clone_identity.py: prepares a guest for copying, and gives each copy its own
+"""The host's end of inside/golden_probe.py: prepares a guest for copying, and gives each copy its own
 identity.
 
 It uses the guest's virtio-serial channel, which needs neither network nor login, because both are changed.
@@ -23,12 +23,11 @@ from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.guest import program
 from lab.guest.client import START_S, ChannelLines, last_error
-from lab.guest.probe import PROGRAM as PROBE
 from lab.guest.probe import Waiting
 from lab.guest.ssh import SSH
 from lab.ports import Clock
 
-PROGRAM = "clone_identity"
+PROGRAM = "golden_probe"
 SEED_BYTES = 64
 _LOOK_S = 0.25
 
@@ -53,7 +52,7 @@ class Identity:
     def order(self) -> bytes:
         """The line that sends the identity to the guest."""
         encoded = {path: (mode, _base64(content)) for path, (content, mode) in self.files.items()}
-        return b"be %s\n" % json.dumps(
+        return b"be %s" % json.dumps(
             {
                 "name": self.name,
                 "uuid": self.uuid,
@@ -74,18 +73,15 @@ class CloneResult:
     clock_ns: int
 
 
-def sources() -> bytes:
-    """The source of the programs that wait in a golden guest."""
-    return program.source(PROGRAM) + program.source(PROBE)
+def source() -> bytes:
+    """The source of the program that waits in a golden guest."""
+    return program.source(PROGRAM)
 
 
 def wait_inside(ssh: SSH) -> Waiting:
-    """Start the programs that wait in a golden guest: clone_identity, and the probe, which the first host to
-    log in takes over. GuestError when they do not start."""
+    """Start the program that waits in a golden guest. GuestError when it does not start."""
     channel = ssh.channel(program.start_command(PROGRAM))
-    _first_line(ssh, channel, "waiting")
-    probe = ssh.channel(program.start_command(PROBE))
-    hello = json.loads(_first_line(ssh, probe, "H "))
+    hello = json.loads(_first_line(ssh, channel, "H "))
     return Waiting(str(hello["path"]), int(hello["resolution_ns"]))
 
 
@@ -109,7 +105,7 @@ def _first_line(ssh: SSH, channel: paramiko.Channel, begins: str) -> str:
 
 
 class CloneClient:
-    """The channel to inside/clone_identity.py in one guest. A context manager.
+    """The channel to inside/golden_probe.py in one guest. A context manager.
 
     path: QEMU's socket. alive: called while waiting; raises when the guest cannot answer any more.
     Every method raises GuestError when no answer comes by CLOCK_MONOTONIC_RAW `deadline_raw_ns`, or the guest
@@ -137,36 +133,38 @@ class CloneClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self._socket.close()  # does nothing after hand_over()
 
     def settle(self) -> None:
         """Prepare the guest for copying. Nobody may be logged in, and nobody can log in from now on."""
-        self._ask(b"settle\n", b"settled")
+        self._ask(b"settle", b"settled")
 
     def personalise(self, identity: Identity) -> CloneResult:
         """Give the guest its new identity."""
         self._set_time()  # so that all later changes have the right time
         reply = json.loads(self._ask(identity.order(), b"is "))
-        bound = self._set_time()
-        self._ask(b"done\n", b"done")
-        return CloneResult(str(reply["mac"]), bound)
+        return CloneResult(str(reply["mac"]), self._set_time())
+
+    def hand_over(self) -> socket.socket:
+        """QEMU's socket, which belongs to the caller from now on."""
+        return socket.socket(socket.AF_UNIX, fileno=self._socket.detach())
 
     def _set_time(self) -> int:
         """Set the guest's clock. Returns by how many ns it may be behind: it was set when the guest
         answered, at the latest."""
         sent = self._clock.now()
-        self._ask(b"time %d\n" % sent.real_ns, b"time ")
+        self._ask(b"time %d" % sent.real_ns, b"time ")
         return self._clock.now().raw_ns - sent.raw_ns
 
     def _ask(self, line: bytes, begins: bytes) -> bytes:
         try:
-            self._socket.sendall(line)
+            self._socket.sendall(b"g %s\n" % line)
             answer = self._line()
         except OSError as error:
             raise GuestError(f"its serial channel failed: {error.strerror}", where=self._where) from error
-        if not answer.startswith(begins):
-            raise GuestError(answer.decode(errors="replace").removeprefix("error "), where=self._where)
-        return answer.removeprefix(begins)
+        if not answer.startswith(b"G " + begins):
+            raise GuestError(answer.decode(errors="replace").removeprefix("E "), where=self._where)
+        return answer.removeprefix(b"G " + begins)
 
     def _line(self) -> bytes:
         while b"\n" not in self._unread:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import paramiko
@@ -28,15 +29,17 @@ from lab.errors import GuestError, GuestGone
 from lab.guest import probe_protocol, program
 from lab.guest.probe_channel import SILENT_S, ProbeChannel, SilentError
 from lab.guest.probe_protocol import Exchange
-from lab.guest.serial import SerialLine
+from lab.guest.serial import SerialClockLine, SerialLine
 from lab.guest.ssh import SSH, RefusedError
+from lab.ports import Clock
 from lab.process.clock import HostClock
 from lab.threads import Worker
 
-PROGRAM = "clock_probe"
+PROGRAM = "plain_probe"
 ANSWER_S = 15.0
 START_S = 60.0
 ATTACH_S = 10.0
+SERIAL_S = 60.0
 REGAIN_S = 20.0
 """Time limit for re-establishing a lost channel; QEMU's forwarded port is back within a second."""
 
@@ -63,7 +66,8 @@ class GuestProbe:
     """ports.Probe over SSH.
 
     connect: returns the first SSH connection to the guest, or raises GuestError. serial: the serial channel,
-    if any. waiting: the program to take over; when it is None or gone, a new one is started.
+    if any. waiting: the program to take over; when it is None or gone, a new one is started. It answers over
+    the serial channel before there is an SSH connection.
     reconnects: how often the channel was lost and re-established. restarts: how often the program then had to
     be restarted, and its record was lost.
     """
@@ -88,28 +92,46 @@ class GuestProbe:
         self._resolution = waiting.resolution_ns if waiting is not None else 1
         self._again: Callable[[float], SSH] | None = None
         self._way_back = waiting.path if waiting is not None else ""
+        self._golden = waiting is not None
         self._serially = False
         self._last_line_s = 0.0
         self._mending: threading.Thread | None = None
         self._unmended: GuestError | None = None
+        self._closed = False
 
     def __enter__(self) -> GuestProbe:
         try:
-            self._ssh = self._connect()
-            self._again = self._ssh.again
-            if not self._attach(ATTACH_S):
-                self._start(START_S)
+            if self._way_back and self._serial is not None:
+                self._begin_serially(self._serial)
+            else:
+                self._begin()
         except BaseException:
             self.close()
             raise
         return self
+
+    def _begin(self) -> None:
+        self._ssh = ssh = self._connect()
+        self._again = ssh.again
+        if self._closed:
+            self._again = None
+            self._drop()
+        elif not self._attach(ATTACH_S):
+            self._start(START_S)
+
+    def _begin_serially(self, serial: SerialLine) -> None:
+        """Wait until the program that waits in the guest answers over the serial channel, and have it rest.
+        The SSH connection is made meanwhile and afterwards. GuestError when it does not answer."""
+        self._in_thread(self._begin)
+        probe_protocol.rest(partial(serial.exchange, within_s=SERIAL_S))
+        self._resting = True
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """End the program, if possible, and the connection. Does not wait for a guest that is gone."""
-        self._again = None
+        self._again, self._closed = None, True
         if self._channel is not None and self._ssh is not None and self._ssh.alive:
             self._channel.quit()
         self._drop()
@@ -149,6 +171,18 @@ class GuestProbe:
         if self._ssh is None or not self._ssh.alive:
             self._repair()
         return self._connected()
+
+    def connected(self) -> None:
+        """Wait for the first SSH connection, which a probe that began serially makes in a thread. GuestError
+        when it cannot be made."""
+        self._mended()
+
+    def clock_line(self, clock: Clock) -> SerialClockLine | None:
+        """The serial channel to the program, when that also sets the clock: in a guest that began with a
+        golden state, until it reboots. Not to be used beside a measurement."""
+        if not self._golden or self._serial is None or not self._serial.here():
+            return None
+        return SerialClockLine(self.guest, clock, self._serial)
 
     def _check(self) -> None:
         """GuestGone when the connection was cut; the next call makes a new one."""
@@ -190,6 +224,7 @@ class GuestProbe:
 
     def _start(self, timeout_s: float) -> None:
         """Start a program over the connection."""
+        self._golden = False
         channel = self._listen(self._connected().channel(start_command()))
         hello = json.loads(channel.answer(b"H", timeout_s)[1])
         self._resolution = hello["resolution_ns"]
@@ -251,13 +286,18 @@ class GuestProbe:
             self._repair()
             return
 
-        def repair() -> None:
+        self._in_thread(self._repair)
+
+    def _in_thread(self, connect: Callable[[], None]) -> None:
+        """Call `connect` in a thread; the serial channel is used meanwhile."""
+
+        def act() -> None:
             try:
-                self._repair()
+                connect()
             except GuestError as error:
                 self._unmended = error
 
-        self._mending = Worker(target=repair, name=f"mend-{self.guest}", daemon=True)
+        self._mending = Worker(target=act, name=f"mend-{self.guest}", daemon=True)
         self._mending.start()
 
     def _mended(self) -> None:

@@ -156,8 +156,7 @@ class FleetSection(BaseModel):
     scale_sets: list[ScaleSet] = Field(default=[], description="Sets of equal, numbered guests.")
     boot: BootWay = default(
         Boot.GOLDEN,
-        "golden: guests start from the saved state of a guest of the same kind, which "
-        "the first run boots. cold: every guest boots.",
+        "The same as `start` beside fleet.",
     )
 
     @model_validator(mode="after")

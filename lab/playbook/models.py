@@ -28,7 +28,7 @@ from lab.playbook.fields import (
     needed,
     section,
 )
-from lab.playbook.fleet import Boot, FleetSection
+from lab.playbook.fleet import Boot, BootWay, FleetSection
 from lab.playbook.guests import ONE_GUEST, GuestList, GuestSection, distinct
 from lab.playbook.matrix import HOMES, Matrix
 from lab.playbook.mistakes import Clash, Wrong
@@ -133,6 +133,11 @@ class Document(BaseModel):
     fleet: FleetSection | None = default(
         None, "Guests with availability sets, and how they boot; in place of guests."
     )
+    start: BootWay = default(
+        Boot.GOLDEN,
+        "golden: guests start from the saved state of a guest of the same kind, which the first run boots, "
+        "where that changes nothing that is measured. cold: every guest boots.",
+    )
     resync: Mechanism = needed(
         "The mechanism that corrects the guests' clocks after the resume. "
         + ". ".join(f"{mechanism}: {mechanism.about}" for mechanism in ResyncMechanism)
@@ -176,6 +181,14 @@ class Document(BaseModel):
         if fleet is not None and info.data.get("guests"):
             raise Wrong("guests and fleet cannot both be given", "move guests into fleet")
         return fleet
+
+    @field_validator("start", mode="after")
+    @classmethod
+    def _once(cls, start: Boot, info: ValidationInfo) -> Boot:
+        fleet: FleetSection | None = info.data.get("fleet")
+        if fleet is not None and "boot" in fleet.model_fields_set and fleet.boot is not start:
+            raise Wrong(f"fleet says boot: {fleet.boot}", "delete one of the two")
+        return start
 
     @field_validator("announce", mode="after")
     @classmethod
@@ -246,7 +259,9 @@ class Document(BaseModel):
     @property
     def golden(self) -> bool:
         """Guests are started from one that was booted before."""
-        return self.fleet is not None and self.fleet.boot is Boot.GOLDEN
+        if self.fleet is not None and "boot" in self.fleet.model_fields_set:
+            return self.fleet.boot is Boot.GOLDEN
+        return self.start is Boot.GOLDEN
 
     def announcement(self) -> Announcement | None:
         """The announcement as the plan has it."""

@@ -196,7 +196,9 @@ class CycleRecord:
 
 @dataclass(frozen=True)
 class GuestRecord:
-    """One entry for each guest and cell. availability_set: "" for none."""
+    """One entry for each guest and cell. availability_set: "" for none. boot: its start: started, "golden"
+    (from a golden guest) or "cold"; because: why it was booted, when it was; to_probe_s, to_ssh_s: until its
+    probe answered, and SSH did; and other durations by name."""
 
     name: str
     image: str

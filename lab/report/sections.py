@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.cells import cell_len
 
@@ -345,9 +345,10 @@ def _clocksources(page: Page, run: Run) -> None:
 def _boot(page: Page, run: Run) -> None:
     times: dict[str, list[str]] = {}
     for guest in run.guests:
-        facts = [_timing(str(name), value) for name, value in guest.boot.items()]
+        facts = [_timing(name, value) for name, value in guest.boot.items() if name not in _STARTED]
         if facts:
-            times.setdefault(", ".join(facts), []).append(guest.name)
+            how = _started(guest.boot)
+            times.setdefault(f"{how}{': ' if how else ''}{', '.join(facts)}", []).append(guest.name)
     if not times:
         return
     several = len(run.guests) > 1
@@ -357,6 +358,18 @@ def _boot(page: Page, run: Run) -> None:
     page.labelled("boot", "; ".join(shown), style="dim")
 
 
+_STARTED = ("started", "because")
+
+
+def _started(boot: Mapping[str, object]) -> str:
+    """How a guest was started; "" in histories of an older version."""
+    if boot.get("started") == "golden":
+        return "from a golden guest"
+    if boot.get("started") == "cold":
+        return f"booted, because {boot['because']}" if boot.get("because") else "booted"
+    return ""
+
+
 _UNITS: dict[str, Callable[[float], str]] = {
     "_ns": format_magnitude,
     "_s": lambda v: f"{v:.1f} s",
@@ -364,7 +377,7 @@ _UNITS: dict[str, Callable[[float], str]] = {
 }
 
 
-_PLACES = {"to_probe_s": "to the probe", "from_golden_s": "from the golden guest"}
+_PLACES = {"to_probe_s": "to the probe", "to_ssh_s": "to SSH", "from_golden_s": "to its identity"}
 
 
 def _timing(name: str, value: object) -> str:

@@ -230,6 +230,7 @@ class Cells:
                 self._settings,
                 shared_memory=kind.shared_memory,
                 guest_sleep=kind.guest_sleep,
+                boots_anew=batch[0].cycle.method.boots_anew,
             )
             guests = self._stack.enter_context(
                 Guests(self._hypervisor, settings, self._clock, self._view, self._journal)

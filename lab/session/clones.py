@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lab.core.history.run_events import Timing
-from lab.core.plan import GuestSpec
+from lab.core.plan import GuestSpec, RtcTrack
 from lab.core.units import NS_PER_MS, NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, ImageError, Interrupted
 from lab.guest import identity
-from lab.guest.identity import CloneClient, CloneResult, Identity
+from lab.guest.identity import CloneClient, Identity
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.ssh import SSH
 from lab.host import facts as host_facts
@@ -48,7 +49,7 @@ BECOME_NS = 90 * NS_PER_S
 """The longest time until a guest answers: tenths of seconds on an idle host, but many guests share the
 host."""
 
-TRIES = 3
+TRIES = 2
 _GOOD = ("tsc", "kvm-clock")
 _CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
@@ -56,16 +57,25 @@ _CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource
 @dataclass(frozen=True)
 class Clone:
     """A guest that was started from a golden state. seconds: from its start until it had its own identity.
-    clock_ns: its clock was set then, and was behind by at most this much."""
+    clock_ns: its clock was set then, and was behind by at most this much. answered_raw_ns, reached_raw_ns:
+    when its probe answered over the serial channel, and over SSH."""
 
     probe: GuestProbe
     seconds: float
     clock_ns: int
+    answered_raw_ns: int
+    reached_raw_ns: int = 0
 
-    @property
-    def timings(self) -> dict[str, Timing]:
-        """The timings for the journal."""
-        return {"from_golden_s": self.seconds, "clock_within_ms": round(self.clock_ns / NS_PER_MS, 2)}
+    def timings(self, begun_raw_ns: int) -> dict[str, Timing]:
+        """The timings for the journal, of a guest whose start began at CLOCK_MONOTONIC_RAW `begun_raw_ns`.
+        to_probe_s: until its probe answered over the serial channel; to_ssh_s: until SSH did as well."""
+        return {
+            "to_probe_s": round((self.answered_raw_ns - begun_raw_ns) / NS_PER_S, 2),
+            "started": "golden",
+            "to_ssh_s": round((self.reached_raw_ns - begun_raw_ns) / NS_PER_S, 2),
+            "from_golden_s": self.seconds,
+            "clock_within_ms": round(self.clock_ns / NS_PER_MS, 2),
+        }
 
 
 def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) -> str:
@@ -74,8 +84,14 @@ def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) 
         return "another libvirt is used"
     if settings.guest_sleep:
         return "it has to support guest-sleep"
+    if settings.boots_anew:
+        return "its method reboots it"
     if settings.shared_memory and spec.huge_pages:
         return "its RAM is huge pages"
+    if spec.kernel_options:
+        return "it has kernel options of its own"
+    if spec.rtc is RtcTrack.GUEST:
+        return "its RTC stops with it"
     return ""
 
 
@@ -86,7 +102,9 @@ class Launcher(Protocol):
         self, guest: PreparedGuest, domain: DomainSpec, start: Callable[[DomainSpec], object]
     ) -> StartedGuest: ...
 
-    def probe(self, guest: StartedGuest, waiting: Waiting | None = None) -> GuestProbe: ...
+    def probe(
+        self, guest: StartedGuest, waiting: Waiting | None = None, connected: socket.socket | None = None
+    ) -> GuestProbe: ...
 
     def login(self, spec: GuestSpec) -> SSH: ...
 
@@ -114,6 +132,7 @@ class Clones:
         self._sockets = made(settings.home / "agents")
         self._stopped = threading.Event()
         self._refused: dict[GuestSpec, tuple[Golden, FreezelabError]] = {}
+        self._left_out: dict[GuestSpec, str] = {}
         self._uses: dict[Path, ExitStack] = {}
         self._began: set[Path] = set()
 
@@ -153,6 +172,7 @@ class Clones:
         """The clone; None when it failed to start and was removed."""
         try:
             made = clone.result()
+            made.probe.connected()
         except Interrupted:
             raise
         except FreezelabError as error:
@@ -161,19 +181,20 @@ class Clones:
             return None
         self._began.add(golden.folder)
         self._store.served(golden)
-        return made
+        return replace(made, reached_raw_ns=self._clock.now().raw_ns)
 
-    def booted(self, spec: GuestSpec) -> None:
-        """Called after a cold boot of a guest that was left out. If its golden state failed to load, that
-        state may be at fault."""
+    def booted(self, spec: GuestSpec) -> str:
+        """Called after a cold boot of a guest that was left out; returns the reason. If its golden state
+        failed to load, that state may be at fault."""
         if spec not in self._refused:
-            return
+            return self._left_out.get(spec, "")
         golden, error = self._refused.pop(spec)
         if golden.folder not in self._began:
             self._uses[golden.folder].close()  # no guest of ours runs from it
         gone = self._store.failed(golden, refused=isinstance(error, states.StateRefused | ImageError))
-        fault = f"{golden.label} failed{' and is removed' if gone else ''}"
-        self._view.note(f"guest {spec.name}: booted; {fault}: {str(error).splitlines()[0]}")
+        fault = f"{golden.label} failed{' and is removed' if gone else ''}: {str(error).splitlines()[0]}"
+        self._view.note(f"guest {spec.name}: booted; {fault}")
+        return fault
 
     # -- one guest -----------------------------------------------------------------------------------
 
@@ -189,23 +210,25 @@ class Clones:
         started = self._guests.launch(
             guest, domain, lambda to_start: states.start(self._hypervisor, to_start, state, self._sockets)
         )
-        behind_ns = self._personalise(guest, domain).clock_ns
+        behind_ns, connected = self._personalise(guest, domain)
         seconds = (self._clock.now().raw_ns - began) / NS_PER_S
         waiting = Waiting(str(golden.report["probe_path"]), int(golden.report["resolution_ns"]))
-        return Clone(self._guests.probe(started, waiting), round(seconds, 2), behind_ns)
+        probe = self._guests.probe(started, waiting, connected)
+        return Clone(probe, round(seconds, 2), behind_ns, self._clock.now().raw_ns)
 
-    def _personalise(self, guest: PreparedGuest, domain: DomainSpec) -> CloneResult:
-        """Give the guest its identity. GuestError when that fails."""
+    def _personalise(self, guest: PreparedGuest, domain: DomainSpec) -> tuple[int, socket.socket]:
+        """Give the guest its identity. Returns by how many ns its clock may be behind, and the socket of its
+        serial channel. GuestError when that fails."""
         name, network = guest.spec.name, guest.network
         files = {path: (file.content, file.mode) for path, file in contents(guest.seed).items()}
         order = Identity(name, domain.machine_uuid, network.address or "", network.gateway or "", files)
         with self._orders(name, domain, BECOME_NS) as orders:
             became = orders.personalise(order)
-        if became.mac != domain.mac:
-            raise GuestError(
-                f"its network card has the address {became.mac}, not {domain.mac}", where=f"guest {name}"
-            )
-        return became
+            if became.mac != domain.mac:
+                raise GuestError(
+                    f"its network card has the address {became.mac}, not {domain.mac}", where=f"guest {name}"
+                )
+            return became.clock_ns, orders.hand_over()
 
     def _orders(self, name: str, domain: DomainSpec, within_ns: int) -> CloneClient:
         def alive() -> None:
@@ -225,7 +248,7 @@ class Clones:
         """The golden state for a guest, made if there is none; None when it has to be booted."""
         name = guest.spec.name
         if why := why_not(self._hypervisor, self._settings, guest.spec):
-            self._view.note(f"guest {name} is booted, not started from a golden guest: {why}")
+            self._left_out[guest.spec] = why
             return None
         facts = self._facts(guest)
         if (found := self._store.find(guest.image, facts)) is not None:
@@ -245,9 +268,8 @@ class Clones:
         except Interrupted:
             raise
         except FreezelabError as error:
-            self._view.note(
-                f"guest {name} is booted, because there is no golden guest: {str(error).splitlines()[0]}"
-            )
+            self._left_out[guest.spec] = why = f"there is no golden guest: {str(error).splitlines()[0]}"
+            self._view.note(f"guest {name} is booted, because {why}")
             return None
 
     def _facts(self, guest: PreparedGuest) -> dict[str, Any]:
@@ -261,7 +283,7 @@ class Clones:
             "emulator_file": [file.st_size, file.st_mtime_ns],
             "qemu": self._hypervisor.facts().qemu,
             "shape": _digest(states.shape(guest.domain).encode()),
-            "programs": _digest(identity.sources()),
+            "programs": _digest(identity.source()),
             "memory_bytes": guest.spec.memory_bytes,
             "vcpus": guest.spec.vcpus,
             "machine": guest.domain.machine,

@@ -54,6 +54,7 @@ class GuestSetup:
         self._hypervisor, self._home, self._folder = hypervisor, home, folder
         self._clock, self._view = clock, view
         self._server: Chronyd | None = None
+        self._equipped: set[str] = set()
         self._relay: NtpRelay | None = None  # before the server, when that is at fault
 
     def serve_time(self, stack: ExitStack, offset_ns: int = 0, fault: TimeFault | None = None) -> None:
@@ -72,7 +73,9 @@ class GuestSetup:
         name = spec.name
         if cell.resync.uses_agent:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
-        resync = timesync.install(cell.resync, self._access(spec, probe))
+        access = self._access(spec, probe)
+        self._equipped.add(name)
+        resync = timesync.install(cell.resync, access)
         stack.callback(self._removed, name, resync)
         watcher = self._watcher(spec, probe, cell, stack)
         if self._relay is None or not cell.resync.uses_ntp:
@@ -109,6 +112,8 @@ class GuestSetup:
             ),
             rtc_stops=spec.rtc is RtcTrack.GUEST,
             push_sockets=lambda: hypervisor.push_sockets(name),
+            clock_line=lambda: probe.clock_line(self._clock),
+            untouched=name not in self._equipped,
         )
 
     def _removed(self, name: str, resync: Resync) -> None:

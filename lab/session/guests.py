@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import socket
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
@@ -58,6 +59,7 @@ REACHABLE = (
 BOOT_TRIES = 3
 
 T = TypeVar("T")
+ASKED_FOR = "cold starts were asked for"
 CALLED_OFF = GuestGone("called off", ended=True)
 
 
@@ -103,33 +105,31 @@ class Guests:
         when one does not answer."""
         begun = {spec: self._clock.now().raw_ns for spec in specs}
         prepared = {spec: self._prepare(spec) for spec in specs}
-        timings: dict[GuestSpec, dict[str, Timing]] = {spec: {} for spec in specs}
         clones = None
         if self._settings.golden:
             clones = Clones(self, self._hypervisor, self._settings, self._clock, self._view)
             # Closed by hand: who is interrupted in between still holds the generator, and so its workers.
             with closing(clones.start(list(prepared.values()))) as started_so:
                 for spec, clone in started_so:
-                    self._ready(spec, clone.probe, begun[spec], specs[spec], clone.timings)
+                    self._ready(spec, clone.probe, clone.timings(begun[spec]), specs[spec])
                     del prepared[spec]
-            timings = {spec: {"started": "cold"} for spec in prepared}
         started = {spec: self._start(guest) for spec, guest in prepared.items()}
         for spec, guest in started.items():
             self._view.phase("boot", guest=spec.name)
             probe, again = self._booted(prepared[spec], guest, self.probe)
-            timings[spec] |= {"panics": again} if again else {}
-            self._ready(spec, probe, begun[spec], specs[spec], timings[spec])
-            if clones is not None:
-                clones.booted(spec)
+            why = clones.booted(spec) if clones is not None else ASKED_FOR
+            to_probe_s = round((self._clock.now().raw_ns - begun[spec]) / NS_PER_S, 2)
+            timings: dict[str, Timing] = {"to_probe_s": to_probe_s, "started": "cold"}
+            timings |= {"because": why} if why else {}
+            timings |= {"panics": again} if again else {}
+            self._ready(spec, probe, timings, specs[spec])
 
-    def _ready(
-        self, spec: GuestSpec, probe: GuestProbe, begun_raw_ns: int, cell: str, timings: dict[str, Timing]
-    ) -> None:
-        seconds = (self._clock.now().raw_ns - begun_raw_ns) / NS_PER_S
-        filled = self._fill(spec, probe) if spec.fill else 0
-        timings = {"to_probe_s": round(seconds, 2), **timings, **({"filled_bytes": filled} if filled else {})}
+    def _ready(self, spec: GuestSpec, probe: GuestProbe, timings: dict[str, Timing], cell: str) -> None:
+        if spec.fill:
+            timings |= {"filled_bytes": self._fill(spec, probe)}
         self._journal.append(GuestBooted(spec.name, timings, cell))
-        probe.rest()  # until its cycle: the probes of a fleet would keep the host busy
+        if not probe.resting:
+            probe.rest()  # until its cycle: the probes of a fleet would keep the host busy
         self._probes[spec.name] = probe
 
     def apart(self, settings: Settings) -> Guests:
@@ -365,9 +365,11 @@ class Guests:
     def _connect(self, guest: StartedGuest, timeout_s: float) -> SSH:
         return SSH.connect(guest.address, self._clock, timeout_s, self._connections[guest.spec.name])
 
-    def probe(self, guest: StartedGuest, waiting: Waiting | None = None) -> GuestProbe:
-        """A probe in a started guest, for as long as the guests exist. waiting: see GuestProbe. GuestError
-        when it does not answer."""
+    def probe(
+        self, guest: StartedGuest, waiting: Waiting | None = None, connected: socket.socket | None = None
+    ) -> GuestProbe:
+        """A probe in a started guest, for as long as the guests exist. waiting: see GuestProbe. connected:
+        see SerialLine. GuestError when it does not answer."""
         name = guest.spec.name
         patience = iter([self._boot_s])
 
@@ -376,7 +378,7 @@ class Guests:
             return domain.probe_socket if domain is not None else None
 
         try:
-            serial = SerialLine(name, self._clock, socket_now)
+            serial = SerialLine(name, self._clock, socket_now, connected)
             probe = GuestProbe(name, lambda: self._connect(guest, next(patience, 20)), serial, waiting)
             return self._stack.enter_context(probe)
         except GuestError as error:

@@ -42,7 +42,7 @@ class Settings:
 
     shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
     kept_guest: they may outlive this process, see Guests.leave. golden: they start from a golden state where
-    possible.
+    possible. boots_anew: their freeze method reboots them.
     """
 
     run: str
@@ -56,6 +56,7 @@ class Settings:
     guest_sleep: bool = False
     kept_guest: bool = False
     golden: bool = False
+    boots_anew: bool = False
 
 
 @dataclass(frozen=True)

@@ -319,11 +319,11 @@ class Guest(threading.Thread):
         peer, _ = self._socket.accept()
         for line in peer.makefile("rb"):
             self.heard.append(line)
-            if (answer := self._said[line.split()[0]]) is not None:
+            if (answer := self._said[line.split()[1]]) is not None:
                 peer.sendall(answer)
 
 
-GOOD: dict[bytes, bytes | None] = {b"time": b"time 5\n", b"be": b'is {"mac": "m"}\n', b"done": b"done\n"}
+GOOD: dict[bytes, bytes | None] = {b"time": b"G time 5\n", b"be": b'G is {"mac": "m"}\n'}
 
 
 def orders(path: Path, within_ns: int = 10**10) -> CloneClient:
@@ -337,14 +337,14 @@ def test_the_clock_is_set_before_and_after_and_the_order_is_one_line(tmp_path: P
         became = report.personalise(Identity("web-0", "u", "10.0.2.15/24", "", {"/etc/x": (b"\n\0", 0o444)}))
     assert became.mac == "m"
     assert 0 < became.clock_ns < 10**10
-    assert [line.split()[0] for line in guest.heard] == [b"time", b"be", b"time", b"done"]
-    order = json.loads(guest.heard[1].split(b" ", 1)[1])
+    assert [line.split()[:2] for line in guest.heard] == [[b"g", b"time"], [b"g", b"be"], [b"g", b"time"]]
+    order = json.loads(guest.heard[1].split(b" ", 2)[2])
     assert order["files"] == {"/etc/x": [0o444, "CgA="]}
     assert order["network"] == {"address": "10.0.2.15/24", "gateway": ""}
 
 
 @pytest.mark.parametrize(
-    ("answer", "why"), [(b"error no such card\n", "no such card"), (None, "does not answer")]
+    ("answer", "why"), [(b"E no such card\n", "no such card"), (None, "does not answer")]
 )
 def test_a_guest_that_cannot_says_why(tmp_path: Path, answer: bytes | None, why: str) -> None:
     Guest(tmp_path / "s", {**GOOD, b"be": answer})

@@ -29,6 +29,7 @@ from lab.core.plan import (
 from lab.core.rollout import waves
 from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Fault, Late, Recorded
 from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.errors import PlaybookError
 from lab.playbook import load, parse
 from tests.unit.fleet_playbooks import FLEET, HANDLED, HEAD, SETS, answer, filled
 
@@ -150,8 +151,15 @@ def test_what_is_left_out_has_the_defaults_of_the_plan(folder: Path) -> None:
     # As many update domains as guests, and two fault domains.
     assert [(g.fault_domain, g.update_domain) for g in plan.guests] == [(0, 0), (1, 1), (0, 2), (1, 3)]
     plain = parse(HEAD.encode(), "a.yaml")
-    assert (plain.golden, plain.rollout, plain.cycle.announce) == (False, None, None)
+    assert (plain.golden, plain.rollout, plain.cycle.announce) == (True, None, None)
     assert [g.availability_set for g in plain.guests] == [""]
+
+
+def test_start_is_for_all_and_boot_the_same_for_a_fleet() -> None:
+    assert not parse((HEAD + "start: cold\n").encode(), "a.yaml").golden
+    assert not parse((HEAD + "start: cold\n" + SETS).encode(), "a.yaml").golden
+    with pytest.raises(PlaybookError, match="fleet says boot: golden; delete one of the two"):
+        parse((HEAD + "start: cold\n" + SETS + "  boot: golden\n").encode(), "a.yaml")
 
 
 def test_the_sixth_guest_is_where_the_first_is(folder: Path) -> None:

@@ -27,7 +27,7 @@ from lab.core.timesync.timesyncd import most_ns
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, HypervisorError
-from lab.guest.inside import clock_setter
+from lab.guest.inside import clock_setter, clock_setting
 from lab.guest.inside.adjtimex import ADJ_TICK, Adjtimex
 from lab.guest.timesync import push, push_port, services
 from lab.guest.timesync.access import Agent, GuestAccess
@@ -100,7 +100,7 @@ def test_the_programs_own_calendar(monkeypatch: pytest.MonkeyPatch) -> None:
         fields = (shown.tm_sec, shown.tm_min, shown.tm_hour, shown.tm_mday, shown.tm_mon - 1)
         answer = struct.pack("9i", *fields, shown.tm_year - 1900, 0, 0, 0)
         monkeypatch.setattr(fcntl, "ioctl", lambda *_, answer=answer: answer)
-        assert clock_setter.rtc_second(0) == seconds == calendar.timegm(shown)
+        assert clock_setting.rtc_second(0) == seconds == calendar.timegm(shown)
 
 
 def test_the_kernels_structure() -> None:

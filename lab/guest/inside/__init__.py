@@ -6,14 +6,17 @@ needs stands in that program: the guest compiles every line at each start. vermi
 (tests/lint); "# novm" marks what is used only where it is there.
 
     program          started by                   what it does
-    clock_probe      guest/probe.py, local.py     answers readings, samples the clocks, sends heartbeats
+    plain_probe      guest/probe.py, local.py     answers readings, samples the clocks, sends heartbeats
     pause_watcher    guest/watcher.py             collects clock claims and a pause's side effects
     memory_filler    guest/fill.py                fills memory with pages that do not compress, and verifies
-    clone_identity   guest/identity.py            makes another guest of a copy of a golden one
+    golden_probe     guest/identity.py            the same in golden guests, and makes guests of their copies
     clock_setter     guest/timesync/push.py       steps the clock as the host says, reads the RTC
     time_keepers     guest/discipline.py          prints what the kernel and /proc show of who keeps the clock
 
     part             what it holds
+    clock_probe      the probe
+    clone_identity   how another guest is made of a copy of a golden one
+    clock_setting    how the clock is read and set at the host's word
     clocks           the clocks' numbers and gettime, in nanoseconds
     adjtimex         adjtimex(2) and struct timex
     files            small files of the kernel's

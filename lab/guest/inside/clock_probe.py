@@ -1,4 +1,5 @@
-"""The probe's inside: answers readings of the clocks, samples them, and sends heartbeats.
+"""The probe: answers readings of the clocks, samples them, and sends heartbeats. The programs plain_probe and
+golden_probe begin it.
 
 One process, one thread: a thread of its own for the sampler would take turns with the one that answers
 readings, and each would see the other as noise.
@@ -247,8 +248,11 @@ class ClockProbe:
         self.line, self.out, self.sampler, self.facts = HostLink(), Output(), Sampler(), Facts()
         self.packets, self.serial = Packets(), SerialChannel()
         self.beats = 0
-        self.resting = False
+        self.resting, self.rest_ns = False, REST_NS
         self.next_look = gettime(RAW)
+
+    def attached(self) -> None:
+        """Another host has taken over."""
 
     def serve(self, asked: bytes, t2: "tuple[int, ...]", over: "Output | SerialChannel") -> None:
         """Answer one line. t2: the clocks on its receipt."""
@@ -309,6 +313,7 @@ class ClockProbe:
                             out.pending = waiting = b""
                             packets.watch(line.sshd)
                             out.answer(b"A %d\n" % self.beats)
+                            self.attached()
                             break
                     elif source == serial.file:
                         for asked in serial.lines():
@@ -319,7 +324,7 @@ class ClockProbe:
                 if gettime(RAW) >= self.next_look:
                     now = gettime(RAW) if self.resting else self.sampler.look()
                     packets.fetch()
-                    self.next_look = now + (REST_NS if self.resting else PERIOD_NS)
+                    self.next_look = now + (self.rest_ns if self.resting else PERIOD_NS)
                     if self.resting:
                         serial.look()
                     elif now >= next_beat:
@@ -335,7 +340,7 @@ class ClockProbe:
                 line.lose()
 
 
-def main() -> None:
+def run_probe(kind: "type[ClockProbe]") -> None:
     gc.disable()
     try:
         # Not a real-time class: sshd would then wait until we sleep to send what we wrote.
@@ -343,11 +348,4 @@ def main() -> None:
     except OSError:
         pass
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    ClockProbe().run()
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        pass
+    kind().run()

@@ -1,55 +1,61 @@
-"""Makes another guest of this one: runs in a golden guest when its state is taken, and in all that begin
-with it.
+"""Makes another guest of this one: a part of the program that waits in a golden guest (golden_probe.py), and
+so in all that begin with it.
 
-It goes into the background, holds the virtio-serial channel, and waits there for the host. Lines from the
-host, and what is answered:
+Orders of the host, and what is answered:
 
     settle          settled         nobody is logged in, the network card is given up: the state may be taken
     time N          time M          CLOCK_REALTIME is set to N, in nanoseconds, and reads M before the answer
     be {json}       is {json}       this guest is another one from now on
-    done            done            and this program leaves it
 
 What makes a guest itself, and what is done about it. The PCI driver lets go of the network card before the
 state is taken and finds it anew in each guest: it resets the device, whose MAC address is then the one that
 QEMU was given, and no address, route or neighbour is left of before. Files (names, keys, machine-id) are
-replaced. sshd begins anew on SIGHUP, with its new key and random state of its own; so does the journal, whose
-old entries go. The kernel's random generator is fed and reseeded, at once (RNDRESEEDCRNG, Linux 4.14), before
-any of that. What the kernel made of chance or of the firmware's tables at its boot cannot be changed, but is
-covered by a file of our own: the boot id, and the machine's UUID. Equal in all of them stay the layout of
-kernel and processes in memory and the secrets of the kernel's hash tables.
+replaced. sshd begins anew on SIGHUP, with its new key; so does the journal, whose old entries go. The
+kernel's random generator is fed and reseeded, at once (RNDRESEEDCRNG, Linux 4.14), before any of that; sshd's
+processes take their random state from it. What the kernel made of chance or of the firmware's tables at its
+boot cannot be changed, but is covered by a file of our own: the boot id, and the machine's UUID. Equal in all
+of them stay the layout of kernel and processes in memory and the secrets of the kernel's hash tables.
+
+A start costs tenths of a second under emulation, so what can be done before the state is taken is done then.
+sshd has begun anew by then, and waits for its host key: its file is a pipe until the guest has its own. No
+program is started for the network. The journal's start comes last, when the host has logged in.
 """
 
 import binascii
 import ctypes
+import errno
 import fcntl
 import json
 import os
-import select
 import signal
 import socket
 import struct
 import time
 from collections.abc import Callable
 
-from lab.guest.inside.background import enter_background, leave_parent
+from lab.guest.inside.clock_setting import RTC_RD_TIME
 from lab.guest.inside.clocks import REAL, gettime
 from lab.guest.inside.files import text_of
-from lab.guest.inside.serial_channel import device
 
 SETTLE_S = 20
 LISTEN_S = 10
+KEY_S = 30
 PAUSE_S = 0.005
-STEP = 0.01
 CARD = "eth0"
 DRIVER = "/sys/bus/pci/drivers/virtio-pci/"
 OURS = "/run/freezelab"
+SSHD = ("sshd", "sshd-session", "sshd-auth")
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 UUID = "/sys/class/dmi/id/product_uuid"
 TABLES = "/sys/firmware/dmi/tables/DMI"
 JOURNAL = "/run/log/journal"
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207  # linux/random.h
-RTC_RD_TIME, RTC_SET_TIME = 0x80247009, 0x4024700A  # linux/rtc.h
+RTC_SET_TIME = 0x4024700A  # linux/rtc.h
 MS_BIND = 4096
+SIOCADDRT, SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8913, 0x8914, 0x8916, 0x891C
+IFF_UP = 1
+RTF_UP, RTF_GATEWAY = 1, 2  # linux/route.h
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -95,37 +101,85 @@ def wait(condition: "Callable[[], object]", seconds: float) -> bool:
     return True
 
 
-def run(words: "list[str]", given: bytes) -> None:
-    """Run a program with `given` on its standard input. OSError when it fails."""
-    theirs, ours = os.pipe()
-    os.write(ours, given)
-    os.close(ours)
-    pid = os.fork()
-    if not pid:
-        try:
-            os.dup2(theirs, 0)
-            os.execvp(words[0], words)  # noqa: S606 - no shell is wanted
-        finally:
-            os._exit(127)
-    os.close(theirs)
-    status = os.waitpid(pid, 0)[1]
-    if status:
-        raise OSError(0, "%s ended with status %d" % (words[0], status))
+def inet(address: str) -> bytes:
+    """struct sockaddr_in."""
+    return struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(address))
+
+
+def set_up(card: str, address: str, gateway: str) -> None:
+    """Set a network card up (netdevice(7)). address: with its prefix length, or "" for none."""
+    name = card.encode()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        if address:
+            host, _, length = address.partition("/")
+            mask = socket.inet_ntoa(struct.pack("!I", (0xFFFFFFFF << (32 - int(length))) & 0xFFFFFFFF))
+            fcntl.ioctl(any_socket, SIOCSIFADDR, struct.pack("16s16s8x", name, inet(host)))
+            fcntl.ioctl(any_socket, SIOCSIFNETMASK, struct.pack("16s16s8x", name, inet(mask)))
+        answer = fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("16sH22x", name, 0))
+        flags = struct.unpack_from("16xH", answer)[0] | IFF_UP
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH22x", name, flags))
+        if gateway:
+            anywhere = inet("0.0.0.0")  # noqa: S104 - a route, no listener
+            addresses = anywhere + inet(gateway) + anywhere
+            route = struct.pack("L48sHhLPhPLLH", 0, addresses, RTF_UP | RTF_GATEWAY, 0, 0, 0, 0, 0, 0, 0, 0)
+            fcntl.ioctl(any_socket, SIOCADDRT, route)
 
 
 class GuestCopy:
+    """key: the pipe from which sshd reads its host key; -1 when sshd reads the key from elsewhere."""
+
     def __init__(self) -> None:
         self.card = self.was = ""
+        self.sshd = 0
+        self.key = -1
 
     def settle(self) -> None:
         """Ready to be copied."""
         listener = text_of("/run/sshd.pid")
-        if not wait(lambda: not [1 for _, of in processes(("sshd",)) if str(of) == listener], SETTLE_S):
+        if not wait(lambda: not [1 for _, of in processes(SSHD) if str(of) == listener], SETTLE_S):
             raise OSError(0, "somebody is still logged in")
+        self.sshd = int(listener or 0)
+        self.hold_sshd()
         self.card = os.path.basename(os.path.realpath("/sys/class/net/%s/device/.." % CARD))
         with open(DRIVER + "unbind", "w") as file:
             file.write(self.card)
         os.sync()
+
+    def hold_sshd(self) -> None:
+        """Have sshd begin anew, and wait for its host key."""
+        if not self.sshd or not os.path.exists(HOST_KEY):
+            return
+        with open(HOST_KEY, "rb") as file:
+            key = file.read()
+        os.mkfifo(HOST_KEY + ".new", 0o600)
+        os.rename(HOST_KEY + ".new", HOST_KEY)
+        os.kill(self.sshd, signal.SIGHUP)
+        if not wait(self.sshd_waits, KEY_S):  # it reads its key from another file
+            write(HOST_KEY, key, 0o600)
+
+    def sshd_waits(self) -> bool:
+        try:
+            self.key = os.open(HOST_KEY, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        return self.key >= 0
+
+    def release_sshd(self) -> None:
+        """Have sshd go on with the guest's own host key, or begin anew with it."""
+        with open(HOST_KEY + ".own", "rb") as file:
+            content = file.read()
+        if self.key >= 0:
+            os.write(self.key, content)
+            os.rename(HOST_KEY + ".own", HOST_KEY)  # before the end of the pipe: sshd may open it again
+            os.close(self.key)
+            return
+        os.rename(HOST_KEY + ".own", HOST_KEY)
+        before = self.listening()
+        if self.sshd:
+            os.kill(self.sshd, signal.SIGHUP)
+            if not wait(lambda: self.listening() - before, LISTEN_S):
+                raise OSError(0, "sshd does not listen again")
 
     def set_time(self, now: int) -> int:
         if hasattr(time, "clock_settime_ns"):
@@ -147,17 +201,12 @@ class GuestCopy:
         self.reseed(binascii.a2b_hex(random))
         self.was = text_of("/etc/machine-id")
         for path, (mode, content) in sorted(files.items()):
-            write(path, binascii.a2b_base64(content), mode)
+            write(path + ".own" if path == HOST_KEY else path, binascii.a2b_base64(content), mode)
         socket.sethostname(name)
-        before = self.listening()
-        sshd = int(text_of("/run/sshd.pid") or 0)
-        if sshd:
-            os.kill(sshd, signal.SIGHUP)
         self.cover_ids(boot_id, uuid)
         self.bind(network)
         self.set_rtc()
-        if sshd and not wait(lambda: self.listening() - before, LISTEN_S):
-            raise OSError(0, "sshd does not listen again")
+        self.release_sshd()
         return {"mac": text_of("/sys/class/net/%s/address" % CARD)}
 
     def reseed(self, seed: bytes) -> None:
@@ -177,12 +226,7 @@ class GuestCopy:
     def bind(self, network: "dict[str, str]") -> None:
         with open(DRIVER + "bind", "w") as file:
             file.write(self.card)
-        lines = ["link set %s up" % CARD]
-        if network["address"]:
-            lines = ["address add %s dev %s" % (network["address"], CARD)] + lines
-        if network["gateway"]:
-            lines.append("route add default via %s" % network["gateway"])
-        run(["ip", "-batch", "-"], "\n".join(lines).encode() + b"\n")
+        set_up(CARD, network["address"], network["gateway"])
 
     def set_rtc(self) -> None:
         """To the time, if it stood still in between: one that follows the host's clock is right."""
@@ -214,6 +258,16 @@ class GuestCopy:
                     found.add(words[9])
         return found
 
+    def obey(self, order: bytes) -> bytes:
+        """The answer to one order."""
+        word, _, rest = order.partition(b" ")
+        if word == b"settle":
+            self.settle()
+            return b"settled"
+        if word == b"time":
+            return b"time %d" % self.set_time(int(rest))
+        return b"is " + json.dumps(self.be(**json.loads(rest.decode()))).encode()
+
     def begin_journal(self) -> None:
         """Have the journal be this guest's. Its messages wait meanwhile, and its streams live on."""
         there = processes(("systemd-journal",))
@@ -236,63 +290,3 @@ def mixed(uuid: str) -> bytes:
 def seconds(moment: "tuple[int, ...]") -> float:
     year, month, day, hour, minute, second = moment
     return time.mktime((year + 1900, month + 1, day, hour, minute, second, 0, 0, 0))
-
-
-class Port:
-    """The channel. It tells only by POLLHUP whether the host is there, and is never waited for then."""
-
-    def __init__(self) -> None:
-        self.file = os.open(device(), os.O_RDWR | os.O_NONBLOCK)
-        self.poll = select.poll()
-        self.poll.register(self.file, select.POLLIN)
-        self.waiting = b""
-
-    def line(self) -> bytes:
-        """The next one. What an earlier host did not finish is forgotten."""
-        while b"\n" not in self.waiting:
-            events = [event for _, event in self.poll.poll(1000)]
-            if events and events[0] & (select.POLLHUP | select.POLLERR):
-                self.waiting = b""
-                time.sleep(STEP)
-            elif events:
-                try:
-                    self.waiting += os.read(self.file, 1 << 16)
-                except BlockingIOError:
-                    pass
-        line, self.waiting = self.waiting.split(b"\n", 1)
-        return line
-
-    def answer(self, line: bytes) -> None:
-        os.write(self.file, line + b"\n")
-
-
-def serve(port: Port, guest: GuestCopy) -> None:
-    while True:
-        word, _, rest = port.line().partition(b" ")
-        try:
-            if word == b"settle":
-                guest.settle()
-                port.answer(b"settled")
-            elif word == b"time":
-                port.answer(b"time %d" % guest.set_time(int(rest)))
-            elif word == b"be":
-                port.answer(b"is " + json.dumps(guest.be(**json.loads(rest.decode()))).encode())
-            elif word == b"done":
-                port.answer(b"done")
-                os.close(port.file)
-                guest.begin_journal()
-                return
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            port.answer(b"error " + str(error).encode().replace(b"\n", b" "))
-
-
-def main() -> None:
-    port, guest = Port(), GuestCopy()
-    parent = enter_background()
-    os.write(1, b"waiting\n")
-    leave_parent(parent)
-    serve(port, guest)
-
-
-if __name__ == "__main__":
-    main()

@@ -44,8 +44,8 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
     """
     if mechanism.uses_ntp and not access.server:
         raise Refused("the host's NTP server cannot be reached from this guest", where=access.where)
-    ssh = access.ssh()
-    ssh.check(CLEAN, START_S)
+    if not access.untouched:
+        access.ssh().check(CLEAN, START_S)
     if mechanism.means is Means.PUSH:
         return _or_nothing(pushed := PushResync(access), pushed.install)
     with push.once(access) as line:
@@ -57,7 +57,7 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
         return AgentResync(mechanism, access).install(rtc)
     if mechanism.means is Means.HWCLOCK:
         return _or_nothing(hwclock := HwclockResync(access), lambda: hwclock.install(rtc))
-    device = _ptp_device(ssh, mechanism.traits.ptp) if mechanism.traits.ptp else ""
+    device = _ptp_device(access.ssh(), mechanism.traits.ptp) if mechanism.traits.ptp else ""
     behind_ns = -rtc.mid_ns if rtc is not None else 0
     text = config if config is not None else mechanism.config(access.server, access.port, device, behind_ns)
     program = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)

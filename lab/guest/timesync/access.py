@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.guest.serial import SerialClockLine
 from lab.guest.ssh import SSH
 from lab.ports import Call, Clock
 
@@ -31,7 +32,8 @@ class GuestAccess:
     """Access to one guest. guest: its name. ssh: returns a connection, re-established if it was lost; used
     only by the caller's thread, and never closed. server, port: the host's NTP server as the guest sees it;
     "" without one. agent: None when the host has no channel to the agent. rtc_stops: whether the guest's RTC
-    stops with the guest. push_sockets: see PushPort.
+    stops with the guest. push_sockets: see PushPort. clock_line: see GuestProbe. untouched: nothing was
+    installed in it since it began.
     """
 
     guest: str
@@ -42,6 +44,8 @@ class GuestAccess:
     agent: Agent | None = None
     rtc_stops: bool = False
     push_sockets: Callable[[], tuple[Path, ...]] = tuple
+    clock_line: Callable[[], SerialClockLine | None] = lambda: None
+    untouched: bool = False
 
     @property
     def where(self) -> str:

@@ -168,8 +168,12 @@ def push(channel: PushChannel, begun: PushRequest | None = None) -> Pushed:
 
 
 @contextmanager
-def once(access: GuestAccess) -> Iterator[Line]:
-    """A context with a running program, over the caller's connection."""
+def once(access: GuestAccess) -> Iterator[PushChannel]:
+    """A context with a running program: the one that waits in a guest of a golden state, or one that is
+    started over the caller's connection."""
+    if (waiting := access.clock_line()) is not None:
+        yield waiting
+        return
     line = Line(access.ssh(), command())
     try:
         yield line.open()
@@ -177,19 +181,19 @@ def once(access: GuestAccess) -> Iterator[Line]:
         line.close(leave_connection=True)
 
 
-def set_clock(line: Line) -> Pushed:
+def set_clock(line: PushChannel) -> Pushed:
     """Set the guest's clock to the host's as exactly as possible, and reset its kernel's corrections.
     GuestError when that fails."""
     forget(line)
     return push(line)
 
 
-def forget(line: Line) -> None:
+def forget(line: PushChannel) -> None:
     """Reset the guest kernel's corrections: frequency, tick, slew, status (adjtimex(2))."""
     answer(line, request(line, "z"))
 
 
-def rtc_minus_real(line: Line) -> Interval:
+def rtc_minus_real(line: PushChannel) -> Interval:
     """The guest's RTC minus its REALTIME, in ns. It takes up to a second. GuestError without an RTC."""
     words, _ = answer(line, request(line, "t"))
     begun, before, after = (int(word) for word in words)
