@@ -116,9 +116,9 @@ def pair(home: Path) -> Iterator[Pair]:
 def test_both_were_started_so(pair: Pair) -> None:
     for name in pair.subjects:
         timings = pair.timings(name)
-        assert 0 < timings["from_golden_s"] <= timings["to_probe_s"]
-        assert "started" not in timings
-    assert all("golden" in note and "kept" in note for note in pair.view.notes)
+        assert 0 < timings["from_golden_s"] <= timings["to_probe_s"] <= timings["to_ssh_s"]
+        assert timings["started"] == "golden"
+    assert all("golden" in note and "saved" in note for note in pair.view.notes)
 
 
 def test_nothing_of_ones_identity_is_anothers(pair: Pair, eventually: Callable[..., Any]) -> None:

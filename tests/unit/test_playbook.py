@@ -39,6 +39,7 @@ LEAST = "name: a\nresync: none\ncycle: {patch: {hold: 5s}}\n"
 FULL = """\
 name: everything
 about: Every key there is.
+start: cold
 guests:
   - {name: web, count: 3, image: debian-13, vcpus: 2, memory: 1 GiB, fill: 12.5%, huge_pages: true}
   - {name: db, network: {bridge: br0, address: 10.7.0.10/24}}
@@ -76,6 +77,7 @@ def test_what_is_left_out_has_the_defaults_of_the_plan() -> None:
         resync=ResyncMechanism.NONE,
         cycle=CycleSpec(FreezeMethod.SUSPEND, HoldPatch(5 * NS_PER_S)),
         expectations=Expectations(),
+        golden=True,
     )
 
 
