@@ -117,6 +117,13 @@ class Hypervisor(Protocol):
         """Do what can be done before the freeze, while the guest runs. HypervisorError or MachineError when
         the guest cannot be frozen this way; the attempt then leaves nothing behind."""
 
+    def begin_freeze(self, guests: Sequence[str], freezing: Freezing) -> None:
+        """Order the stop of several guests at once, as far as the method can; freeze() of each follows. A
+        guest that cannot be stopped is left to freeze(), which raises."""
+
+    def begin_resume(self, guests: Sequence[str]) -> None:
+        """Order the resume of several guests at once, as far as the method can; resume() of each follows."""
+
     def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
         """Stop the guest. The method's work after that is done, or called off, by CLOCK_MONOTONIC_RAW
         `deadline_raw_ns`. HypervisorError when the guest is not running, or cannot be stopped and runs on."""

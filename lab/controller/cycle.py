@@ -268,6 +268,8 @@ class Controller:
         try:
             with guard:
                 try:
+                    if method.freezes:
+                        hypervisor.begin_freeze(names, freezing)
                     for name in names:
                         frozen[name] = hypervisor.freeze(name, freezing, deadline)
                         if (back := frozen[name].back) is not None:
@@ -375,6 +377,9 @@ class Controller:
         the first failure after the last guest."""
         failures: list[Exception] = []
         with self._shield():  # a deferred signal is raised here, before any failure
+            if freezing.method.freezes:
+                still = [name for name in names if name not in resumed and guard.resumed(name) is None]
+                self._hypervisor.begin_resume(still)
             for name in names:
                 if name in resumed:
                     continue

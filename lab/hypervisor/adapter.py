@@ -4,6 +4,7 @@ freeze methods are in freeze/."""
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor import agent, facts, recovery, unreachable
 from lab.hypervisor.agent import SetBy
-from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
+from lab.hypervisor.binding import libvirt, mapped
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.deadman.client import Charge, DeadMan
 from lab.hypervisor.domain import Accelerator, DomainSpec
@@ -27,9 +28,11 @@ from lab.hypervisor.freeze import Freeze, guest_sleep, make, make_for_resume, re
 from lab.hypervisor.guard import BudgetGuard
 from lab.hypervisor.logs import start_failure
 from lab.hypervisor.loop import LOOP
-from lab.hypervisor.process import QemuProcess
-from lab.hypervisor.successor import END_S
 from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
+
+_SWITCH_S = 0.0002
+"""How long another thread of this process, which reads a probe or draws the terminal, may hold up one that is
+about to resume a guest. Python's default is 5 ms (sys.setswitchinterval)."""
 
 _AGENT_NS = 10 * NS_PER_S
 _STARTED_S = 5.0
@@ -40,12 +43,14 @@ class LibvirtHypervisor:
     """One open connection. Use it in a `with` block. Closing ends no guest. dead_man: guards its guests."""
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
+        sys.setswitchinterval(_SWITCH_S)
         self.uri = uri
         self._clock = clock
         self._root = root
         self._lock = threading.RLock()
         self._freezes: dict[str, Freeze] = {}
         self._ours: set[str] = set()  # guests that the lab itself is freezing or ending now
+        self._begun: set[str] = set()  # guests whose stop was ordered
         self._context = LibvirtContext(connection, uri, home, clock, root)
         self._open = True
         self.dead_man = DeadMan()
@@ -111,10 +116,29 @@ class LibvirtHypervisor:
             self._freezes[guest] = freeze  # for finish(): a signal may come right after prepare()
         freeze.prepare()
 
+    def begin_freeze(self, guests: Sequence[str], freezing: Freezing) -> None:
+        """See ports.Hypervisor."""
+        for guest in [guest for guest in guests if self.state(guest) == "running"]:
+            with self._lock:
+                freeze = self._made(guest, freezing)
+                self._ours.add(guest)
+                self._begun.add(guest)
+            with contextlib.suppress(HypervisorError):  # freeze() meets it again
+                freeze.begin_stop()
+
+    def begin_resume(self, guests: Sequence[str]) -> None:
+        """See ports.Hypervisor."""
+        for guest in guests:
+            if (freeze := self._freezes.get(guest)) is not None:
+                with contextlib.suppress(HypervisorError):  # resume() meets it again
+                    freeze.begin_resume()
+
     def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
         """See ports.Hypervisor."""
         self._context.domain(guest)
-        if freezing.method.freezes:
+        begun = guest in self._begun
+        self._begun.discard(guest)
+        if freezing.method.freezes and not begun:
             state = self.state(guest)
             if state != "running":
                 raise HypervisorError(f"cannot be frozen: it is {state}", where=guest, hint=self._why(guest))
@@ -132,6 +156,7 @@ class LibvirtHypervisor:
         known = self._freezes.get(guest)
         if known is None:
             known = make_for_resume(self._context, guest, freezing)
+        self._begun.discard(guest)
         resumed = known.resume()
         self._ours.discard(guest)
         return resumed
@@ -223,20 +248,11 @@ class LibvirtHypervisor:
     def cpu_time_ns(self, guest: str) -> int:
         """CPU time that the guest's vCPU threads have used on this host. HypervisorError when its QEMU
         process is not on this host."""
-        process = self._context.process(guest)
-        used = process.cpu_time_ns()
-        if not process.alive:
-            raise HypervisorError("its QEMU process has ended", where=guest)
-        return used
+        return self._context.cpu_time_ns(guest)
 
     def cpu_wait(self, guest: str) -> CpuWait | None:
         """How long its QEMU has waited for a CPU of this host so far; None when it has no process here."""
-        try:
-            process = self._context.process(guest)
-        except HypervisorError:
-            return None
-        waited_ns, now = process.cpu_wait_ns(), self._clock.now().raw_ns
-        return CpuWait(now, process.pid, waited_ns) if process.alive else None
+        return self._context.cpu_wait(guest)
 
     # -- lifecycle --------------------------------------------------------------------------------
 
@@ -275,14 +291,6 @@ class LibvirtHypervisor:
         """The version that the guest's running QEMU reports: "7.2.22 (Debian …)"."""
         return facts.running_version(lambda command: self.qmp(guest, command))
 
-    def pids(self) -> list[int]:
-        """The pids of QEMU processes of this lab's guests on this host."""
-        found = []
-        for domain in self.domains.lab():
-            with contextlib.suppress(HypervisorError), QemuProcess.find(domain.uuid, domain.guest) as process:
-                found.append(process.pid)
-        return found
-
     def reconnect(self) -> None:
         """Reopen the connection after its daemon was restarted, and find the guests by their uuids.
         HypervisorError when no daemon answers. Not for the embedded driver, which is part of this process."""
@@ -305,21 +313,12 @@ class LibvirtHypervisor:
         with self._lock:
             freeze = self._freezes.pop(guest, None)
             self._ours.add(guest)
-        ours = {known.guest for known in self._context.domains.lab()}
-        if guest not in ours:
+        if guest not in {known.guest for known in self._context.domains.lab()}:
             domain, uuid = self._context.domain(guest)
             if self._context.last_end(uuid) is None and state_of(domain) != "shut off":
                 raise HypervisorError("not one of the lab's guests: not destroyed", where=guest)
         else:
-            domain, uuid = self._context.domain(guest)
-            # libvirt sends SIGTERM and then polls, which takes 2 s, and longer for a stopped process.
-            with contextlib.suppress(HypervisorError):
-                self._context.process(guest).kill(END_S)
-            try:
-                domain.destroy()
-            except libvirt.libvirtError as error:
-                if not is_code(error, "VIR_ERR_NO_DOMAIN", "VIR_ERR_OPERATION_INVALID"):
-                    raise as_hypervisor_error(error, "cannot be destroyed", guest) from error
+            self._context.destroy(guest)
         self._context.forget(guest)
         self.dead_man.release([guest])
         if freeze is not None:

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab.core.timeline import Step
+from lab.core.timeline import CpuWait, Step
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor import libvirt_qmp
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
+from lab.hypervisor.control import LibvirtControl, QemuControl
 from lab.hypervisor.deadman.rescue import MonitorAddress
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import Domains, state_of
@@ -27,12 +28,14 @@ from lab.hypervisor.embed import Root
 from lab.hypervisor.events import EventLog, LifecycleEvent
 from lab.hypervisor.logs import Logs
 from lab.hypervisor.process import QemuProcess, Running
-from lab.hypervisor.qmp import MonitorError
-from lab.ports import Call, Clock
+from lab.hypervisor.qmp import MonitorError, QmpSocket
+from lab.ports import Clock
 
-_EVENT_WAIT_S = 0.25
-"""How long a freeze or resume waits for QEMU's own stamp after its `returned` stamp. The event has usually
-arrived by then, because QEMU emits it before it answers the command."""
+_NOTICED_S = 0.25
+"""How long to wait until libvirt has noticed that QEMU was stopped or resumed, which takes some ms."""
+
+_END_S = 5.0
+"""Time limit for a killed process to be gone; unmapping gigabytes takes tenths of a second."""
 
 _DIED = ("crashed", "failed")
 """Reasons of a `stopped` event for an end that nobody requested."""
@@ -50,13 +53,15 @@ class LibvirtContext:
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
         self.connection, self.uri, self.home, self.clock, self.root = connection, uri, home, clock, root
         self.domains = Domains(connection, home, self.recover_command)
-        self.events = EventLog(clock.now)
+        self.events = EventLog(clock.now, migrations=root is None)
         self.logs = Logs(uri, root)
         self.specs: dict[str, DomainSpec] = {}
         self.successors: dict[str, DomainSpec] = {}
         self.on_step: Callable[[str, str], None] = lambda _guest, _step: None
         self._lock = threading.RLock()
         self._processes: dict[str, QemuProcess] = {}
+        self._controls: dict[str, tuple[str, QemuControl]] = {}  # by guest: the domain's uuid
+        self._expected: dict[str, tuple[Any, str]] = {}
         self.strangers: set[str] = set()
 
     @property
@@ -67,9 +72,18 @@ class LibvirtContext:
     # -- guests ------------------------------------------------------------------------------------
 
     def domain(self, guest: str) -> tuple[Any, str]:
-        """The guest's domain and its uuid. HypervisorError when there is none."""
+        """The guest's domain and its uuid, when libvirt knows its present state. HypervisorError when there
+        is none."""
         domain = self.domains.find(guest)
+        if (expected := self._expected.get(guest)) is not None:
+            self.events.wait_until(lambda: state_of(expected[0]) == expected[1] or None, _NOTICED_S)
+            self._expected.pop(guest, None)
         return domain, str(domain.UUIDString())
+
+    def expect_state(self, guest: str, domain: Any, state: str) -> None:
+        """The guest was stopped or resumed in this domain without libvirt, which will notice by QEMU's event.
+        The domain's next use waits for that."""
+        self._expected[guest] = domain, state
 
     def process(self, guest: str) -> QemuProcess:
         """The guest's QEMU process, held open. HypervisorError when it is not on this host."""
@@ -87,10 +101,13 @@ class LibvirtContext:
         with self._lock:
             process = self._processes.pop(guest, None)
             self.strangers.add(guest)
+            self._drop_control(guest)
         if process is not None:
             process.close()
 
-    def adopt(self, spec: DomainSpec, domain: Any, process: QemuProcess) -> QemuProcess | None:
+    def adopt(
+        self, spec: DomainSpec, domain: Any, process: QemuProcess, control: QemuControl
+    ) -> QemuProcess | None:
         """Record that the guest runs in another domain and process from now on. Returns its previous
         process."""
         with self._lock:
@@ -100,6 +117,8 @@ class LibvirtContext:
             self.successors.pop(spec.guest, None)
             self.strangers.add(spec.guest)
             self.domains.now(spec.guest, domain)
+            self._drop_control(spec.guest)
+            self._controls[spec.guest] = spec.uuid, control
             return old
 
     @property
@@ -142,7 +161,10 @@ class LibvirtContext:
                 self.domains.now(guest, self.connection.lookupByUUIDString(uuid))
 
     def close(self) -> None:
-        for guest in list(self._processes):
+        for guest in list(self._expected):
+            with contextlib.suppress(HypervisorError):
+                self.domain(guest)
+        for guest in {*self._processes, *self._controls}:
             self.forget(guest)
 
     def last_end(self, uuid: str) -> LifecycleEvent | None:
@@ -190,45 +212,64 @@ class LibvirtContext:
         except MonitorError as error:
             raise HypervisorError(str(error), where=guest) from error
 
-    def suspend(self, guest: str) -> Call:
-        """Suspend the guest through libvirt. HypervisorError when that fails; the guest runs on then."""
-        domain, uuid = self.domain(guest)
-        with contextlib.suppress(HypervisorError):
-            self.process(guest)  # held open, so that state() notices its end before libvirt does
-        called = self.clock.now()
-        try:
-            domain.suspend()
-            returned = self.clock.now()
-        except libvirt.libvirtError as error:
-            with contextlib.suppress(libvirt.libvirtError):
-                domain.resume()
-            raise as_hypervisor_error(error, "cannot be suspended", guest) from error
-        stamp = self.events.wait_qemu(uuid, "STOP", called.real_ns, _EVENT_WAIT_S)
-        return Call(called, returned, stamp)
+    def control(self, guest: str) -> QemuControl:
+        """The controller's way to the guest's present process. HypervisorError when it does not answer."""
+        domain = self.domains.find(guest)
+        uuid = str(domain.UUIDString())
+        with self._lock:
+            known = self._controls.get(guest)
+            if known is not None and known[0] == uuid:
+                return known[1]
+            spec = self.specs.get(guest)
+            control = self.open_control(
+                spec if spec is not None and spec.uuid == uuid else None, domain, guest
+            )
+            self._drop_control(guest)
+            self._controls[guest] = uuid, control
+            return control
 
-    def let_run(self, guest: str) -> Call:
-        """Resume the guest through libvirt; it may be called repeatedly. HypervisorError when the guest has
-        ended."""
-        domain, uuid = self.domain(guest)
-        running = self.running(guest)
-        called = self.clock.now()
+    def open_control(self, spec: DomainSpec | None, domain: Any, guest: str) -> QemuControl:
+        """A way to the process of this domain. spec: its specification, if it was started here."""
+        if spec is None or spec.control_socket is None:
+            return LibvirtControl(domain, str(domain.UUIDString()), guest, self.events)
         try:
-            domain.resume()
-            ran_ns = running.so_far_ns() if running else 0
-            returned = self.clock.now()
+            return QmpSocket(spec.control_socket)
+        except MonitorError as error:
+            raise HypervisorError(str(error), where=guest) from error
+
+    def _drop_control(self, guest: str) -> None:
+        known = self._controls.pop(guest, None)
+        if known is not None:
+            known[1].close()
+
+    def destroy(self, guest: str) -> None:
+        """End the guest's domain at once. HypervisorError when libvirt refuses."""
+        domain, _uuid = self.domain(guest)
+        # libvirt sends SIGTERM and then polls, which takes 2 s, and longer for a stopped process.
+        with contextlib.suppress(HypervisorError):
+            self.process(guest).kill(_END_S)
+        try:
+            domain.destroy()
         except libvirt.libvirtError as error:
-            returned = self.clock.now()
-            if is_code(error, "VIR_ERR_NO_DOMAIN"):
-                raise self.died(guest) from error
-            # libvirt refuses to resume a guest that runs or has ended, so the state decides.
-            state = self.state(guest)
-            if state in ("shut off", "crashed"):
-                raise self.died(guest) from error
-            if state != "running":
-                raise as_hypervisor_error(error, "cannot be resumed", guest) from error
-            return Call(called, returned)
-        stamp = self.events.wait_qemu(uuid, "RESUME", called.real_ns, _EVENT_WAIT_S)
-        return Call(called, returned, stamp, ran_ns)
+            if not is_code(error, "VIR_ERR_NO_DOMAIN", "VIR_ERR_OPERATION_INVALID"):
+                raise as_hypervisor_error(error, "cannot be destroyed", guest) from error
+
+    def cpu_time_ns(self, guest: str) -> int:
+        """See LibvirtHypervisor.cpu_time_ns."""
+        process = self.process(guest)
+        used = process.cpu_time_ns()
+        if not process.alive:
+            raise HypervisorError("its QEMU process has ended", where=guest)
+        return used
+
+    def cpu_wait(self, guest: str) -> CpuWait | None:
+        """See LibvirtHypervisor.cpu_wait."""
+        try:
+            process = self.process(guest)
+        except HypervisorError:
+            return None
+        waited_ns, now = process.cpu_wait_ns(), self.clock.now().raw_ns
+        return CpuWait(now, process.pid, waited_ns) if process.alive else None
 
     def running(self, guest: str) -> Running | None:
         """Measures how long the guest runs from now on; None when its process is not on this host."""

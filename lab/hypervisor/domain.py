@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import secrets
 import uuid as uuids
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -105,7 +106,8 @@ class DomainSpec:
     console_log: the console's output is appended to it; its folder must exist.
     agent_socket: the agent channel's socket on the host; None: libvirt chooses.
     probe_socket: the socket of the probe's serial channel; None: no such channel, and none for the push.
-    monitor_socket: the socket of the lab's own QMP monitor, beside libvirt's; None: no such monitor.
+    monitor_socket, control_socket: the sockets of two QMP monitors of the lab's own, beside libvirt's: the
+        dead-man's, which must work when the controller does not, and the controller's; None: no such monitor.
     tap: an existing tap for the network card instead of QEMU's user-mode network; other_tap: the successor's
         tap, because two processes cannot open the same one.
     invariant_tsc: KVM only: the guest has an invariant TSC. tsc_hz: KVM only: the TSC's frequency.
@@ -143,6 +145,7 @@ class DomainSpec:
     agent_socket: Path | None = None
     probe_socket: Path | None = None
     monitor_socket: Path | None = None
+    control_socket: Path | None = None
     invariant_tsc: bool = False
     tsc_hz: int | None = None
     cpu: str = CPU
@@ -198,19 +201,14 @@ class DomainSpec:
         return f"memory-backend-file,id=labram,size={size},mem-path={_doubled(path)},share={share}"
 
     @property
-    def has_arguments(self) -> bool:
-        """Whether QEMU gets command-line arguments that libvirt does not know."""
-        commas = any(entry.has_comma for entry in self.fw_cfg)
-        renamed = self.machine_uuid != self.uuid
-        network = self.ssh_port or self.tap
-        memory = self.memory_backend or self.incoming
-        return bool(network or memory or self.monitor_socket or commas or renamed)
-
-    @property
-    def monitor_device(self) -> str:
-        """The argument of QEMU's -chardev for the lab's own monitor."""
-        path = _doubled(self.monitor_socket) if self.monitor_socket is not None else ""
-        return f"socket,id=labmonitor,path={path},server=on,wait=off"
+    def monitors(self) -> dict[str, str]:
+        """The arguments of QEMU's -chardev for the lab's own monitors, by their ids."""
+        own = {"labmonitor": self.monitor_socket, "labcontrol": self.control_socket}
+        return {
+            name: f"socket,id={name},path={_doubled(path)},server=on,wait=off"
+            for name, path in own.items()
+            if path is not None
+        }
 
     @property
     def takes_port_later(self) -> bool:
@@ -226,23 +224,31 @@ class DomainSpec:
     @property
     def sockets(self) -> tuple[Path, ...]:
         """The sockets on which the process listens at paths that the lab has chosen."""
-        own = (self.agent_socket, self.probe_socket, self.push_socket, self.monitor_socket)
+        own = (
+            self.agent_socket, self.probe_socket, self.push_socket, self.monitor_socket, self.control_socket,
+        )  # fmt: skip
         return tuple(path for path in own if path is not None)
 
-    def successor(
-        self,
-        emulator: Path,
-        agent_socket: Path | None,
-        probe_socket: Path | None = None,
-        monitor_socket: Path | None = None,
-    ) -> DomainSpec:
-        """The same guest in a successor, which waits for this process's device state."""
+    def with_sockets_in(self, folder: Path) -> DomainSpec:
+        """The same domain with a new socket in `folder` in place of each."""
+
+        def new(old: Path | None, what: str) -> Path | None:
+            return folder / f"{secrets.token_hex(4)}.{what}" if old is not None else None
+
+        return replace(
+            self,
+            agent_socket=new(self.agent_socket, "agent"),
+            probe_socket=new(self.probe_socket, "probe"),
+            monitor_socket=new(self.monitor_socket, "monitor"),
+            control_socket=new(self.control_socket, "control"),
+        )
+
+    def successor(self, emulator: Path) -> DomainSpec:
+        """The same guest in a successor, which waits for this process's device state. It has the same
+        sockets."""
         return replace(
             self,
             emulator=emulator,
-            agent_socket=agent_socket,
-            probe_socket=probe_socket,
-            monitor_socket=monitor_socket,
             tap=self.other_tap,
             other_tap=self.tap,
             generation=self.generation + 1,

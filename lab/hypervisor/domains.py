@@ -6,6 +6,7 @@ guest (by its metadata; a run's guest before a kept one), the user's own domain 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from xml.etree import ElementTree as ET
 from lab.errors import HypervisorError
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
 from lab.hypervisor.domain import NAMESPACE, DomainSpec, render
+from lab.hypervisor.process import QemuProcess
 
 _STATES: dict[int, str] = {
     libvirt.VIR_DOMAIN_NOSTATE: "no state",
@@ -138,6 +140,14 @@ class Domains:
     def lab(self) -> list[LabDomain]:
         """The lab's domains of this home, by name."""
         return sorted((facts for _domain, facts in self._lab()), key=lambda facts: facts.name)
+
+    def pids(self) -> list[int]:
+        """The pids of QEMU processes of this lab's guests on this host."""
+        found = []
+        for domain in self.lab():
+            with contextlib.suppress(HypervisorError), QemuProcess.find(domain.uuid, domain.guest) as process:
+                found.append(process.pid)
+        return found
 
     def _lab(self) -> list[tuple[Any, LabDomain]]:
         found = []

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from lab.core.clock import Stamp
 from lab.core.units import NS_PER_S, NS_PER_US
 from lab.hypervisor.binding import libvirt, libvirt_qemu
+from lab.hypervisor.qmp import QemuEvent, event_kind, first_since
 
 _T = TypeVar("_T")
 
@@ -24,6 +25,7 @@ _MOST = 256
 """How many QEMU events are kept for each guest; the oldest are dropped."""
 
 _LOOK_S = 0.02
+_WANTED = "STOP|RESUME|SUSPEND|WAKEUP"
 
 _KIND_NAMES = (
     "DEFINED", "UNDEFINED", "STARTED", "SUSPENDED", "RESUMED", "STOPPED", "SHUTDOWN", "PMSUSPENDED", "CRASHED"
@@ -65,26 +67,14 @@ class LifecycleEvent:
         return self.kind in ("stopped", "crashed")
 
 
-@dataclass(frozen=True)
-class QemuEvent:
-    """One of QEMU's events with QEMU's own stamp, host CLOCK_REALTIME, truncated to 1 µs. kind: STOP, RESUME,
-    SUSPEND, WAKEUP, or MIGRATION with its status, as "MIGRATION completed".
-
-    QEMU sends STOP after the last vCPU has stopped, and RESUME before it starts the guest's clocks and the
-    first vCPU (QEMU, softmmu/cpus.c, do_vm_stop and vm_prepare_start), so no guest instruction runs between
-    the two.
-    """
-
-    kind: str
-    real_ns: int
-
-
 class EventLog:
     """Collects a connection's events by domain uuid. Call register after the open and unregister before the
-    close."""
+    close. migrations: QEMU's MIGRATION events as well, of which each hand-over has half a dozen in the middle
+    of its pause; only guests without a monitor of the controller's need them here."""
 
-    def __init__(self, now: Callable[[], Stamp]) -> None:
+    def __init__(self, now: Callable[[], Stamp], *, migrations: bool) -> None:
         self._now = now
+        self._wanted = _WANTED + ("|MIGRATION" if migrations else "")
         self._changed = threading.Condition()
         self._lifecycle: dict[str, list[LifecycleEvent]] = defaultdict(list)
         self._qemu: dict[str, list[QemuEvent]] = defaultdict(list)
@@ -105,7 +95,7 @@ class EventLog:
             self._monitor_callback = libvirt_qemu.qemuMonitorEventRegister(
                 connection,
                 None,
-                "^(STOP|RESUME|SUSPEND|WAKEUP|MIGRATION)$",
+                f"^({self._wanted})$",
                 self._on_qemu,
                 None,
                 libvirt_qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
@@ -152,21 +142,15 @@ class EventLog:
         QEMU's stamp; None at the timeout."""
         if not self.stamps_available:
             return None
-        # QEMU truncates to microseconds, so an event in the same microsecond as the call may look earlier.
-        earliest = since_real_ns - NS_PER_US
         with self._changed:
-            found = self._wait(
-                lambda: next((e for e in self._qemu[uuid] if e.kind == kind and e.real_ns >= earliest), None),
-                timeout_s,
-            )
+            found = self._wait(lambda: first_since(self._qemu[uuid], kind, since_real_ns), timeout_s)
         return found.real_ns if found else None
 
     def qemu_since(self, uuid: str, kind: str, since_real_ns: int) -> QemuEvent | None:
         """The first event of this kind at or after host CLOCK_REALTIME `since_real_ns`; None when none has
         come."""
-        earliest = since_real_ns - NS_PER_US
         with self._changed:
-            return next((e for e in self._qemu[uuid] if e.kind == kind and e.real_ns >= earliest), None)
+            return first_since(self._qemu[uuid], kind, since_real_ns)
 
     def wait_until(self, look: Callable[[], _T | None], timeout_s: float) -> _T | None:
         """Call `look` at each event, and at least every 20 ms, until it returns something. None at the
@@ -220,10 +204,9 @@ class EventLog:
         details: str | None,
         _opaque: object,
     ) -> None:
-        if event == "MIGRATION":
-            event = f"MIGRATION {json.loads(details or '{}').get('status')}"
+        kind = event_kind(event, json.loads(details or "{}"))
         with self._changed:
             events = self._qemu[domain.UUIDString()]
-            events.append(QemuEvent(event, seconds * NS_PER_S + micros * NS_PER_US))
+            events.append(QemuEvent(kind, seconds * NS_PER_S + micros * NS_PER_US))
             del events[:-_MOST]
             self._changed.notify_all()

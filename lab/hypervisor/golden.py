@@ -53,6 +53,7 @@ def shape(spec: DomainSpec) -> str:
             agent_socket=_PLACE if spec.agent_socket is not None else None,
             probe_socket=_PLACE if spec.probe_socket is not None else None,
             monitor_socket=None,
+            control_socket=None,
             memory_file=_PLACE,
             memory_base=None,
             ssh_port=1,

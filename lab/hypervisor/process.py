@@ -132,6 +132,11 @@ class QemuProcess:
         return True
 
     @property
+    def arguments(self) -> list[str]:
+        """Its command line."""
+        return _arguments(self.pid)
+
+    @property
     def file_table(self) -> int:
         """The size of the process's table of open files (proc(5), status, FDSize); 0: unknown."""
         for line in _text(_PROC / str(self.pid) / "status").splitlines():
@@ -170,11 +175,17 @@ def kill_helpers(path: str) -> None:
 
 
 class Running:
-    """A lower bound of how long a guest has run since this object was made: the most CPU time that one of its
-    vCPU threads has used. The kernel's value may be a tick behind, never ahead (proc(5), schedstat)."""
+    """A lower bound of how long a guest has run since this object was made, or again() was called: the most
+    CPU time that one of its vCPU threads has used. The kernel's value may be a tick behind, never ahead
+    (proc(5), schedstat)."""
 
     def __init__(self, process: QemuProcess) -> None:
-        self._used = {task: _schedstat(task)[0] for task in process.vcpu_threads()}
+        self._threads = process.vcpu_threads()
+        self.again()
+
+    def again(self) -> None:
+        """Count from now on."""
+        self._used = {task: _schedstat(task)[0] for task in self._threads}
 
     def so_far_ns(self) -> int:
         return max((_schedstat(task)[0] - used for task, used in self._used.items()), default=0)
@@ -211,7 +222,17 @@ def _state(task: Path) -> str:
 
 def _schedstat(task: Path) -> tuple[int, int]:
     """A thread's nanoseconds on a CPU, and of waiting for one; zeros when the thread has ended."""
-    fields = _text(task / "schedstat").split()
+    # Read on the way to a resume, by one call: each may have to wait for other threads of this process.
+    try:
+        file = os.open(task / "schedstat", os.O_RDONLY)
+    except OSError:
+        return 0, 0
+    try:
+        fields = os.read(file, 128).split()
+    except OSError:
+        return 0, 0
+    finally:
+        os.close(file)
     return (int(fields[0]), int(fields[1])) if len(fields) > 1 else (0, 0)
 
 

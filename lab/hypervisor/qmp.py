@@ -12,11 +12,16 @@ import contextlib
 import json
 import select
 import socket
+import threading
 import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from lab.core.units import NS_PER_S, NS_PER_US
 from lab.hypervisor.migration import PASSING, Ask, is_over
 
 CONNECT_S = 5.0
@@ -26,6 +31,36 @@ host."""
 
 NEVER_RAN = frozenset({"inmigrate", "prelaunch", "paused"})
 """States of a successor that has not run yet (query-status; QEMU, qapi/run-state.json)."""
+
+
+_MOST = 256
+"""How many events of a process are kept; the oldest are dropped."""
+
+
+@dataclass(frozen=True)
+class QemuEvent:
+    """One of QEMU's events with QEMU's own stamp, host CLOCK_REALTIME, truncated to 1 µs. kind: STOP, RESUME,
+    SUSPEND, WAKEUP, or MIGRATION with its status, as "MIGRATION completed".
+
+    QEMU sends STOP after the last vCPU has stopped, and RESUME before it starts the guest's clocks and the
+    first vCPU (QEMU, softmmu/cpus.c, do_vm_stop and vm_prepare_start), so no guest instruction runs between
+    the two.
+    """
+
+    kind: str
+    real_ns: int
+
+
+def event_kind(name: str, data: Any) -> str:
+    """An event's kind; see QemuEvent. data: its "data" member."""
+    return f"MIGRATION {(data or {}).get('status')}" if name == "MIGRATION" else name
+
+
+def first_since(events: Sequence[QemuEvent], kind: str, since_real_ns: int) -> QemuEvent | None:
+    """The first event of this kind at or after host CLOCK_REALTIME `since_real_ns`; None when none has come.
+    QEMU truncates to microseconds, so an event in the same microsecond as the call may look earlier."""
+    earliest = since_real_ns - NS_PER_US
+    return next((e for e in events if e.kind == kind and e.real_ns >= earliest), None)
 
 
 class MonitorError(Exception):
@@ -43,15 +78,18 @@ class Monitor(Protocol):
 
 
 class QmpSocket:
-    """A connection to a monitor's Unix socket. Close it, or use it in a `with` block. It is not thread-safe.
+    """A connection to a monitor's Unix socket. Close it, or use it in a `with` block. Any thread may use it.
 
-    resumed_real_ns: QEMU's stamp (host CLOCK_REALTIME, 1 µs) of the last RESUME event that has arrived. QEMU
-    sends the event before it starts a vCPU (QEMU, system/cpus.c, vm_prepare_start). None without one."""
+    events: QEMU's events that have arrived, oldest first. ended: QEMU has closed its end."""
 
     def __init__(self, path: Path | str, wait_s: float = CONNECT_S) -> None:
         """Connect. MonitorError when QEMU does not answer within `wait_s` seconds."""
         self._path, self._buffer, self._sequence = str(path), b"", 0
-        self.resumed_real_ns: int | None = None
+        self.ended = False
+        self._lock = threading.RLock()
+        self._awaited: dict[int, str] = {}  # commands by number
+        self._answers: dict[int, dict[str, Any]] = {}
+        self.events: deque[QemuEvent] = deque(maxlen=_MOST)
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.settimeout(wait_s)
@@ -82,30 +120,65 @@ class QmpSocket:
     def execute(self, command: str, wait_s: float = ANSWER_S, **arguments: Any) -> Any:
         """Run a command and return its result. MonitorError when QEMU refuses it, does not answer within
         `wait_s` seconds, or has ended."""
-        self._sequence += 1
-        request = {"execute": command, "id": self._sequence}
-        if arguments:
-            request["arguments"] = arguments
-        end = time.monotonic() + wait_s
-        try:
-            self._send(json.dumps(request).encode() + b"\n", end)
-            while True:
-                answer = self._read(end)
-                if answer.get("id") != self._sequence:
-                    continue  # an event, or the late answer to an earlier command
-                if "error" in answer:
-                    raise MonitorError(f"QMP {command}: {answer['error'].get('desc')}")
-                return answer.get("return")
-        except OSError as error:
-            raise MonitorError(f"QMP {command}: {error}") from error
+        return self.answer(self.send(command, **arguments), wait_s)
+
+    def send(self, command: str, **arguments: Any) -> int:
+        """Send a command; answer() waits for its result. Returns its number. MonitorError when QEMU has ended
+        or reads nothing."""
+        with self._lock:
+            self._sequence += 1
+            request = {"execute": command, "id": self._sequence}
+            if arguments:
+                request["arguments"] = arguments
+            try:
+                self._send(json.dumps(request).encode() + b"\n", time.monotonic() + ANSWER_S)
+            except OSError as error:
+                raise MonitorError(f"QMP {command}: {error}") from error
+            self._awaited[self._sequence] = command
+            return self._sequence
+
+    def answer(self, number: int, wait_s: float = ANSWER_S) -> Any:
+        """The result of the command with this number. MonitorError when QEMU refuses it, does not answer
+        within `wait_s` seconds, or has ended."""
+        with self._lock:
+            command, end = self._awaited[number], time.monotonic() + wait_s
+            try:
+                while number not in self._answers:
+                    self._read(end)
+            except OSError as error:
+                raise MonitorError(f"QMP {command}: {error}") from error
+            finally:
+                del self._awaited[number]
+                found = self._answers.pop(number, {})
+        if "error" in found:
+            raise MonitorError(f"QMP {command}: {found['error'].get('desc')}")
+        return found.get("return")
+
+    def refusal(self, number: int) -> str:
+        """QEMU's error message for this command, if one has arrived; "" otherwise."""
+        return str(self._answers.get(number, {}).get("error", {}).get("desc", ""))
+
+    def last(self, kinds: Sequence[str]) -> str:
+        """The last event of these kinds that has arrived; "" without one."""
+        return next((e.kind for e in reversed(tuple(self.events)) if e.kind in kinds), "")
+
+    @property
+    def resumed_real_ns(self) -> int | None:
+        """QEMU's stamp of the last RESUME event that has arrived; None without one."""
+        return next((e.real_ns for e in reversed(tuple(self.events)) if e.kind == "RESUME"), None)
+
+    def event(self, kind: str, since_real_ns: int) -> QemuEvent | None:
+        """The first event of this kind at or after host CLOCK_REALTIME `since_real_ns` that has arrived."""
+        return first_since(tuple(self.events), kind, since_real_ns)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def drain(self) -> None:
-        """Process the events that have arrived by now. Does nothing when the other end is gone."""
-        try:
+        """Process what has arrived by now. Does nothing when the other end is gone."""
+        with self._lock, contextlib.suppress(MonitorError, OSError):
             while self._line() is not None or self._receive(time.monotonic()):
                 pass
-        except (MonitorError, OSError):
-            return
 
     def _send(self, data: bytes, end: float) -> None:
         while data:
@@ -125,17 +198,23 @@ class QmpSocket:
             return None
         self._buffer = rest
         message: dict[str, Any] = json.loads(line)
-        if message.get("event") == "RESUME":
+        if "event" in message:
             stamp = message["timestamp"]
-            self.resumed_real_ns = (stamp["seconds"] * 1_000_000 + stamp["microseconds"]) * 1000
+            at_ns = stamp["seconds"] * NS_PER_S + stamp["microseconds"] * NS_PER_US
+            self.events.append(QemuEvent(event_kind(message["event"], message.get("data")), at_ns))
+        elif message.get("id") in self._awaited:  # else the late answer to an earlier command
+            self._answers[message["id"]] = message
         return message
 
     def _receive(self, end: float) -> bool:
         """Receive more data by `end` (time.monotonic, seconds). Returns whether any has come."""
         if not select.select([self._socket], [], [], max(0.0, end - time.monotonic()))[0]:
             return False
-        data = self._socket.recv(1 << 16)
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            data = self._socket.recv(1 << 16)
         if not data:
+            self.ended = True
             raise MonitorError("QEMU has ended")
         self._buffer += data
         return True

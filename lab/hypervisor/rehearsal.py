@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import secrets
 import uuid
 from dataclasses import replace
 
@@ -28,24 +27,9 @@ def rehearse(context: LibvirtContext, spec: DomainSpec) -> None:
     end it without a trace. This takes a second or two. HypervisorError when it does not start, Refused when
     the guest would lose something."""
     guest = spec.guest
-    place = context.sockets
-    agent, probe, monitor = (
-        place / f"{secrets.token_hex(4)}.{kind}" if path is not None else None
-        for kind, path in (
-            ("agent", spec.agent_socket),
-            ("probe", spec.probe_socket),
-            ("monitor", spec.monitor_socket),
-        )
-    )
     # It has its own name, because libvirt keeps a log for each name.
-    trial = replace(
-        spec,
-        generation=spec.generation + 1,
-        uuid=str(uuid.uuid4()),
-        agent_socket=agent,
-        probe_socket=probe,
-        monitor_socket=monitor,
-    )
+    trial = replace(spec, generation=spec.generation + 1, uuid=str(uuid.uuid4()))
+    trial = trial.with_sockets_in(context.sockets)
     domain = None
     try:
         domain = context.domains.create(trial, paused=True)

@@ -287,7 +287,7 @@ def make_patch(
         reconnect=hypervisor.reconnect,
         accelerator=choice.accelerator.value,
         accelerator_reason=choice.reason,
-        emulator_pids=hypervisor.pids,
+        emulator_pids=hypervisor.domains.pids,
     )
     return patches.make(spec, clock, tools)
 

@@ -246,6 +246,7 @@ class Guests:
             agent_socket=None if self._hypervisor.remote else self._socket(),
             probe_socket=None if self._hypervisor.remote else self._socket(),
             monitor_socket=None if self._hypervisor.remote else self._socket(),
+            control_socket=None if self._hypervisor.remote else self._socket(),
             memory_file=self._memory_file(spec),
             guest_sleep=settings.guest_sleep,
             rtc_track=spec.rtc,
@@ -324,8 +325,7 @@ class Guests:
         return path
 
     def _socket(self) -> Path:
-        """A short path for a socket, whose path is limited to 107 bytes (unix(7))."""
-        path = made(self._settings.home / "agents") / secrets.token_hex(4)
+        path = made(self._settings.home / "agents") / secrets.token_hex(4)  # unix(7) allows 107 bytes
         self._stack.callback(path.unlink, missing_ok=True)
         self._stack.callback(push_socket(path).unlink, missing_ok=True)
         return path

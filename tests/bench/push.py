@@ -103,14 +103,14 @@ def times(outcome: str, called: float) -> dict[str, float]:
 
 
 class Build:
-    """One checkout's process."""
+    """One checkout's process, which runs `script`."""
 
-    def __init__(self, checkout: Path, home: Path) -> None:
+    def __init__(self, checkout: Path, home: Path, script: str = __file__) -> None:
         self.name = str(checkout)
         python = checkout.resolve() / ".venv" / "bin" / "python"
         home.mkdir()
         self._process = subprocess.Popen(
-            [python if python.exists() else sys.executable, __file__, "--work", home],
+            [python if python.exists() else sys.executable, script, "--work", home],
             env={**os.environ, "PYTHONPATH": str(checkout.resolve())},
             cwd=checkout,
             stdin=subprocess.PIPE,
@@ -125,11 +125,14 @@ class Build:
             raise SystemExit(f"{self.name} has ended with status {self._process.wait()}")
         return json.loads(line)
 
-    def cycle(self, method: str, hold: float) -> dict[str, Any]:
+    def ask(self, line: str) -> Any:
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{method} {hold}\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
-        found: dict[str, Any] = self.answer()
+        return self.answer()
+
+    def cycle(self, method: str, hold: float) -> dict[str, Any]:
+        found: dict[str, Any] = self.ask(f"{method} {hold}")
         print(f"{self.name}: {method}: called {found['called']:.1f}: {found['outcome']}", flush=True)
         return found
 

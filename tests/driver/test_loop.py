@@ -28,7 +28,7 @@ class Listening:
     def __init__(self) -> None:
         LOOP.acquire()
         self.connection: Any = libvirt.open("test:///default")
-        self.log = EventLog(HostClock().now)
+        self.log = EventLog(HostClock().now, migrations=True)
         self.log.register(self.connection)
         self.domain = self.connection.lookupByName("test")
 

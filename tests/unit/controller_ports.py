@@ -98,6 +98,12 @@ class World:
     def prepare(self, guest: str, freezing: Freezing) -> None:
         self.did(f"prepare {guest}")
 
+    def begin_freeze(self, guests: Sequence[str], freezing: Freezing) -> None:
+        """Nothing is ordered before freeze()."""
+
+    def begin_resume(self, guests: Sequence[str]) -> None:
+        """Nothing is ordered before resume()."""
+
     def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
         called = self.now()
         if freezing.method.freezes:

@@ -21,13 +21,14 @@ class Failing(Exchange):
 
     def __init__(self, failure: BaseException) -> None:
         clock = SimpleNamespace(now=lambda: NOW)
-        context = SimpleNamespace(
-            clock=clock, on_step=lambda _guest, _step: None, suspend=lambda _guest: Call(NOW, NOW)
-        )
+        context = SimpleNamespace(clock=clock, on_step=lambda _guest, _step: None)
         super().__init__(cast(Any, context), "web-0", Freezing(FreezeMethod.IN_PLACE))
         self._new.spec = cast(Any, object())  # prepared
         self._fails = failure
         self.back: list[str] = []
+
+    def _stop(self) -> Call:
+        return Call(NOW, NOW)
 
     def _hand_over(self, deadline_raw_ns: int) -> None:
         raise self._fails

@@ -124,10 +124,10 @@ class Process:
                     tried = True
                     self.process.send_continue()
             try:
+                leave_migration(self.monitor)  # which may be about to stop it
                 found = status(self.monitor)
                 if found == "running":
                     return self._resumed(what, called) if tried else Rescued("running")
-                leave_migration(self.monitor)
                 called, tried = now(), True
                 self.execute("system_wakeup" if found == "suspended" else "cont")
                 why = f"QEMU says: {found}"

@@ -1,6 +1,7 @@
 """The interface of all freeze methods: an object for each guest and cycle, from prepare to finish.
 
     prepare   while the guest runs        raises an error with the reason, and then leaves nothing behind
+    begin     the stop, or the resume     begin_stop and begin_resume, for many guests before any is awaited
     stop      the guest is stopped        or was rolled back to running, with the reason
     resume    the guest runs again        may be called repeatedly, from any thread
     finish    after the watch             ends what is left over
@@ -35,6 +36,12 @@ class Freeze(Protocol):
 
     def prepare(self) -> None: ...
 
+    def begin_stop(self) -> None:
+        """Order the stop without waiting, if that is possible; stop() then only waits."""
+
+    def begin_resume(self) -> None:
+        """Order the resume without waiting, if that is possible; resume() then only waits."""
+
     def stop(self, deadline_raw_ns: int) -> Frozen: ...
 
     def resume(self) -> Resumed: ...
@@ -49,7 +56,17 @@ class Freeze(Protocol):
         prepare."""
 
 
-class Nothing:
+class OneByOne:
+    """A freeze whose stop and resume cannot be ordered without waiting."""
+
+    def begin_stop(self) -> None:
+        return None
+
+    def begin_resume(self) -> None:
+        return None
+
+
+class Nothing(OneByOne):
     """The freeze of a control cycle, which leaves the guest running."""
 
     monitor_ok = True

@@ -24,7 +24,7 @@ from lab.hypervisor.domain import DomainSpec, render
 from lab.hypervisor.freeze.base import charge
 from lab.hypervisor.freeze.in_place import At, Exchange
 from lab.hypervisor.rehearsal import rehearse
-from lab.hypervisor.successor import END_S
+from lab.hypervisor.successor import END_S, asker, offer
 from lab.ports import Frozen, Resumed
 from lab.threads import Worker
 
@@ -84,7 +84,7 @@ class ColdExchange(Exchange):
         self._new.spec = self._plan()
         self._context.check_emulator(self._new.spec)
         rehearse(self._context, self._new.spec)
-        self._new.offer(self._predecessor)
+        offer(asker(self._old, self._guest))
         if self._new.socket is not None:
             self._keeper = Keeper(self._new.socket)
 
@@ -94,10 +94,8 @@ class ColdExchange(Exchange):
     def _hand_over(self, deadline_raw_ns: int) -> None:
         context, guest = self._context, self._guest
         self._prover.look(self._late(deadline_raw_ns))
-        since = context.clock.now().real_ns
         with self._steps.step("state out"):
-            context.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._new.socket}")
-            self._await(context.domain(guest)[1], since, deadline_raw_ns)
+            self._wait(self._old, "MIGRATION completed", self._leave(), deadline_raw_ns)
             if self._keeper is not None:
                 self._state = self._keeper.take(context.left_s(deadline_raw_ns))
             self._file = self._write()
@@ -143,7 +141,7 @@ class ColdExchange(Exchange):
 
     def resume(self) -> Resumed:
         with self._lock:
-            if self.is_stopped and self._new.domain is None:
+            if self._at is At.MOVED and self._new.domain is None:
                 why = self._bring_back()
                 resumed = super().resume()
                 self._done = replace(resumed, why=resumed.why or why)
@@ -186,7 +184,9 @@ class ColdExchange(Exchange):
                 raise HypervisorError(
                     f"the successor does not accept the device state: {why}", where=self._guest
                 ) from error
-            self._await(self._new.domain.UUIDString(), since, self._context.clock.now().raw_ns + LOAD_NS)
+            if self._new.control is not None:
+                deadline = self._context.clock.now().raw_ns + LOAD_NS
+                self._wait(self._new.control, "MIGRATION completed", since, deadline)
         self._prover.look_again(self._late(self._deadline))
 
     def _go_back(self, why: str) -> Resumed:
@@ -198,7 +198,7 @@ class ColdExchange(Exchange):
         self._new.clear()
         self._new.spec = replace(self._plan(), emulator=self._new.old.emulator)
         self._load(self._new.spec)
-        call, failed = self._run_successor()
+        call, failed = self._new.run(self._deadline)
         if failed:
             raise HypervisorError(failed, where=self._guest)
         self._over()

@@ -15,8 +15,8 @@ from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.context import LibvirtContext, Steps
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Wake
-from lab.hypervisor.events import QemuEvent
-from lab.hypervisor.freeze.base import charge
+from lab.hypervisor.freeze.base import OneByOne, charge
+from lab.hypervisor.qmp import QemuEvent
 from lab.ports import Call, Freezing, Frozen, Resumed
 from lab.threads import Worker
 
@@ -30,7 +30,7 @@ _KEY_LEFTSHIFT = 42
 """KEY_LEFTSHIFT (Linux, include/uapi/linux/input-event-codes.h)."""
 
 
-class GuestSleep:
+class GuestSleep(OneByOne):
     """Freeze by the guest's own suspend to RAM."""
 
     monitor_ok = True

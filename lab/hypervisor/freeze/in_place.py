@@ -2,7 +2,8 @@
 
     prepare   a successor is started paused, waiting for a state, with the same RAM file (share=on);
               x-ignore-shared on both sides keeps RAM out of the stream (QEMU, docs/devel/migration)
-    stop      the guest is suspended, and its device state, some hundred kilobytes, is sent over a socket
+    stop      the running guest's state is sent over a socket. When only the device state is left, some
+              hundred kilobytes, QEMU stops the guest
     resume    the successor runs; the predecessor is killed, outside the pause
     finish    waits for that
 
@@ -29,22 +30,25 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any
 
+from lab.core.clock import Stamp
 from lab.core.units import NS_PER_S
+from lab.core.witnesses import event_in
 from lab.errors import FreezelabError, HypervisorError, Interrupted, MachineError
 from lab.hypervisor import handover_check, migration
 from lab.hypervisor.binding import libvirt
 from lab.hypervisor.context import LibvirtContext, Steps
+from lab.hypervisor.control import QemuControl, wait_for
 from lab.hypervisor.deadman.channel import Token
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import HandOver, MonitorAddress
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.domains import LabDomain
-from lab.hypervisor.freeze.base import charge
-from lab.hypervisor.loop import LOOP
+from lab.hypervisor.freeze.base import OneByOne, charge
 from lab.hypervisor.memory_proof import MemoryProver
-from lab.hypervisor.process import Running
+from lab.hypervisor.qmp import MonitorError
 from lab.hypervisor.recovery import forward
-from lab.hypervisor.successor import END_S, SuccessorProcess
+from lab.hypervisor.run_state import ResumeOrder, StopOrder
+from lab.hypervisor.successor import END_S, RUN_S, SuccessorProcess, asker, offer
 from lab.ports import Call, Freezing, Frozen, Resumed
 from lab.threads import Worker
 
@@ -56,19 +60,16 @@ BACK_NS = NS_PER_S
 """The part of the budget for a roll-back, but at most a third of the budget. A roll-back takes some 0.1 s,
 and ten times that on a busy host, because libvirt has to notice that the successor is gone."""
 
-RUN_S = 2.0
-_LEAST_S = 0.1
-"""The shortest time limit for the successor to report that it runs, even when the budget is used up."""
-
 
 class At(Enum):
     PREPARED = auto()  # the guest runs, its successor waits
+    LEAVING = auto()  # its state is being sent; QEMU has stopped it, or will
     MOVED = auto()  # the guest is stopped, and both have its state
     ROLLED_BACK = auto()  # finally on the predecessor
     COMMITTED = auto()  # finally on the successor
 
 
-class Exchange:
+class Exchange(OneByOne):
     """One exchange of one guest's hypervisor process."""
 
     monitor_ok = True
@@ -81,6 +82,11 @@ class Exchange:
         self._hurry = threading.Event()
         self._at = At.PREPARED
         self._new = SuccessorProcess(context, guest, freezing)
+        self._old: QemuControl
+        self._old_domain: Any = None
+        self._called: Stamp | None = None  # when the state began to be sent
+        self._number = 0  # of the command to send it
+        self._stopped: Call | None = None
         self._done: Resumed | None = None
         self._prover = MemoryProver(None, self._steps, context.clock)
         self._retiring: threading.Thread | None = None
@@ -90,7 +96,7 @@ class Exchange:
 
     @property
     def is_stopped(self) -> bool:
-        return self._at is At.MOVED
+        return self._at in (At.LEAVING, At.MOVED)
 
     # -- before the freeze -------------------------------------------------------------------------
 
@@ -103,10 +109,9 @@ class Exchange:
                 self._context.check_emulator(spec)
                 self._new.start(spec)
             with self._steps.step("negotiate"):
-                handover_check.refuse(
-                    self._new.ask(self._predecessor), self._new.ask(self._new.domain), self._guest
-                )
-                self._new.offer(self._predecessor)
+                ask = asker(self._old, self._guest)
+                handover_check.refuse(ask, self._new.ask, self._guest)
+                offer(ask)
                 self._new.listen()
         except BaseException:
             self._new.clear()
@@ -115,31 +120,42 @@ class Exchange:
     def _plan(self) -> DomainSpec:
         """The successor's specification. Refused when none is possible."""
         spec = self._new.plan()
+        self._old_domain, self._old = self._context.domain(self._guest)[0], self._context.control(self._guest)
         if self._freezing.prove_memory:
             self._prover = MemoryProver(self._new.old.memory_file, self._steps, self._context.clock)
         return spec
 
-    @property
-    def _predecessor(self) -> Any:
-        return self._context.domain(self._guest)[0]
-
     # -- the freeze --------------------------------------------------------------------------------
 
+    def begin_stop(self) -> None:
+        """Have QEMU send the running guest's state. It stops the guest when all but the device state is
+        sent, so that only that is part of the pause. HypervisorError when QEMU has ended."""
+        if self._new.spec is None or self._called is not None or self._freezing.prove_memory:
+            return  # of RAM that is to be proven unchanged, a digest is taken first, in the pause
+        self._context.on_step(self._guest, "suspend")
+        self._send_state()
+
+    def _send_state(self) -> None:
+        self._at, self._called = At.LEAVING, self._context.clock.now()
+        try:
+            self._number = self._old.send("migrate", uri=f"unix:{self._new.socket}")
+        except MonitorError as error:
+            raise HypervisorError(str(error), where=self._guest) from error
+
     def stop(self, deadline_raw_ns: int) -> Frozen:
-        """Suspend the guest and hand its state over, or roll back. Returns well before CLOCK_MONOTONIC_RAW
+        """Hand the guest's state over, which stops it, or roll back. Returns well before CLOCK_MONOTONIC_RAW
         `deadline_raw_ns`."""
         if self._new.spec is None:
             self.prepare()
         self._steps.hand_out()  # steps before the freeze are not part of it
         with self._lock:
-            context, guest = self._context, self._guest
-            now = context.clock.now().raw_ns
+            now = self._context.clock.now().raw_ns
             self._deadline = deadline_raw_ns - min(BACK_NS, max(0, deadline_raw_ns - now) // 3)
-            context.on_step(guest, "suspend")
-            call = context.suspend(guest)
             try:
-                self._hand_over(min(self._deadline, context.clock.now().raw_ns + self._longest_ns))
+                self._stopped = call = self._stop()
+                self._hand_over(min(self._deadline, self._context.clock.now().raw_ns + self._longest_ns))
             except BaseException as error:
+                self._stopped = call = self._stopped or self._stop_in_place()
                 back = self._go_back(
                     error.what if isinstance(error, FreezelabError) else type(error).__name__
                 )
@@ -153,40 +169,74 @@ class Exchange:
     def _longest_ns(self) -> int:
         return 1 << 62 if self._freezing.prove_memory else STATE_NS
 
+    def _stop(self) -> Call:
+        """Stop the guest: by its state being sent, or before that. HypervisorError when that fails."""
+        if self._freezing.prove_memory:
+            self._context.on_step(self._guest, "suspend")
+            return StopOrder(self._context, self._guest).done()
+        self.begin_stop()
+        called = self._called or self._context.clock.now()
+        self._wait(self._old, "STOP", called.real_ns, min(self._deadline, called.raw_ns + STATE_NS))
+        returned = self._context.clock.now()
+        stop = self._old.event("STOP", called.real_ns)
+        call = Call(called, returned, stop.real_ns if stop is not None else None)
+        if (active := self._old.event("MIGRATION active", called.real_ns)) is not None:
+            # The guest ran until after QEMU had begun to send, so the call need not count from earlier.
+            began = event_in(replace(call, event_real_ns=active.real_ns))
+            if began is not None:
+                call = replace(call, called=Stamp(began.low_ns, active.real_ns))
+        return call
+
+    def _stop_in_place(self) -> Call:
+        """Stop a guest whose hand-over has failed before QEMU had stopped it, so that its roll-back is like
+        any other."""
+        call = StopOrder(self._context, self._guest).done()
+        if call.event_real_ns is None and self._called is not None:  # QEMU had stopped it already
+            stop = self._old.event("STOP", self._called.real_ns)
+            return Call(self._called, call.returned, stop.real_ns if stop is not None else None)
+        return call
+
     def _hand_over(self, deadline_raw_ns: int) -> None:
-        context, guest = self._context, self._guest
         self._prover.look(self._late(deadline_raw_ns))
-        since = context.clock.now().real_ns
-        deadline = min(deadline_raw_ns, context.clock.now().raw_ns + STATE_NS)
+        deadline = min(deadline_raw_ns, self._context.clock.now().raw_ns + STATE_NS)
         with self._steps.step("state out"):
-            context.qmp(self._predecessor, guest, "migrate", uri=f"unix:{self._new.socket}")
-            self._await(context.domain(guest)[1], since, deadline)
+            since = self._leave()
+            self._wait(self._old, "MIGRATION completed", since, deadline)
         with self._steps.step("state in"):
-            self._await(self._new.domain.UUIDString(), since, deadline)
+            if self._new.control is not None:
+                self._wait(self._new.control, "MIGRATION completed", since, deadline)
         self._prover.look_again(self._late(deadline_raw_ns))
+
+    def _leave(self) -> int:
+        """Have the state sent if it is not being sent yet. Returns since when, in host CLOCK_REALTIME."""
+        if self._called is None:
+            self._send_state()
+        return self._called.real_ns if self._called is not None else 0
 
     def _late(self, deadline_raw_ns: int) -> Callable[[], bool]:
         return lambda: self._hurry.is_set() or not self._context.left_s(deadline_raw_ns)
 
-    def _await(self, uuid: str, since_real_ns: int, deadline_raw_ns: int) -> None:
-        """Wait until one side reports that the state was transferred. HypervisorError when a side fails,
-        ends, or hangs."""
-        events = self._context.events
+    def _wait(self, side: QemuControl, kind: str, since_real_ns: int, deadline_raw_ns: int) -> None:
+        """Wait until one side has sent this event. HypervisorError when a side fails, ends, or hangs."""
+        sides = [one for one in (self._old, self._new.control) if one is not None]
         new_uuid = self._new.domain.UUIDString() if self._new.domain is not None else ""
 
         def look() -> str | None:
-            if events.qemu_since(uuid, "MIGRATION completed", since_real_ns):
+            if side.event(kind, since_real_ns):
                 return ""
             if self._new.process is not None and not self._new.process.alive:
                 return f"the successor died{self._new.last_words()}"
             if self._context.last_end(new_uuid) is not None:
                 return f"the successor ended{self._new.last_words()}"
-            for side in {self._context.domain(self._guest)[1], new_uuid, uuid}:
-                if events.qemu_since(side, "MIGRATION failed", since_real_ns):
-                    return f"the device state was refused{self._new.last_words()}"
+            if why := self._old.refusal(self._number):
+                return why
+            if side is self._old and self._old.ended:
+                return "its QEMU process has ended"
+            if any(one.event("MIGRATION failed", since_real_ns) for one in sides):
+                return f"the device state was refused{self._new.last_words()}"
             return "the budget is nearly used up" if self._hurry.is_set() else None
 
-        found = events.wait_until(look, self._context.left_s(deadline_raw_ns))
+        found = wait_for(sides, look, self._context.left_s(deadline_raw_ns), self._context.events)
         if found is None:
             raise HypervisorError(
                 "the successor hangs: the transfer of the device state did not complete in time",
@@ -200,21 +250,22 @@ class Exchange:
     def _go_back(self, why: str) -> Resumed:
         """Roll back to the predecessor. HypervisorError when that fails; the guest is then stopped but
         intact."""
-        context, guest = self._context, self._guest
         self._token.take()  # if the dead-man has it, it rolls back as well
-        context.on_step(guest, "go back")
+        self._context.on_step(self._guest, "go back")
         self._new.kill()
-        self._settle_predecessor()
+        # QEMU refuses `cont` until the predecessor's migration has ended.
+        migration.settle(asker(self._old, self._guest), self._guest, self._context.clock, RUN_S)
         self._at = At.ROLLED_BACK
-        call = context.let_run(guest)
+        call = ResumeOrder(self._context, self._guest).done()
+        if call.event_real_ns is None and self._stopped is not None:
+            # QEMU resumes a guest by itself when the state that it was stopped for cannot be sent.
+            stop = self._stopped
+            own = self._old.event("RESUME", stop.event_real_ns or stop.called.real_ns)
+            call = Call(stop.returned, call.returned, own.real_ns if own is not None else None)
         self._done = Resumed(
             call, self._steps.hand_out(), f"put back to the old process: {why}", proof=self._prover.result()
         )
         return self._done
-
-    def _settle_predecessor(self) -> None:
-        """Wait for the end of the predecessor's migration, because QEMU refuses `cont` until then."""
-        migration.settle(self._new.ask(self._predecessor), self._guest, self._context.clock, RUN_S)
 
     # -- on ----------------------------------------------------------------------------------------
 
@@ -225,8 +276,10 @@ class Exchange:
             self._hurry.clear()
             if self._done is not None:
                 return self._done
+            if self._at is At.LEAVING:
+                return self._go_back("the freeze was called off")
             if self._at is not At.MOVED:
-                return Resumed(self._context.let_run(self._guest))
+                return Resumed(ResumeOrder(self._context, self._guest).done())
             steps = self._steps.hand_out()
             try:
                 self._context.on_step(self._guest, "resume")
@@ -237,7 +290,7 @@ class Exchange:
                 why = "the dead-man resumed it there"
                 call = Call(now := self._context.clock.now(), now)
             else:
-                call, why = self._run_successor()
+                call, why = self._new.run(self._deadline)
             if why:
                 back = self._go_back(why)
                 self._done = replace(back, steps=(*steps, *back.steps))
@@ -248,57 +301,6 @@ class Exchange:
             self._done = Resumed(call, steps, cut=cut, proof=self._prover.result())
             return self._done
 
-    def _run_successor(self) -> tuple[Call, str]:
-        """Tell the successor to run. Returns the call, and why the successor certainly has not run, ""
-        otherwise. The call is made in a thread, because libvirt has no time limit for it and the successor
-        may hang."""
-        context = self._context
-        uuid = self._new.domain.UUIDString()
-        failure: list[Exception] = []
-        called = context.clock.now()
-        process = self._new.process
-        if process is None or not process.alive:
-            return Call(called, called), f"the successor died{self._new.last_words()}"
-        returned = []
-        running, ran_ns = Running(process), 0
-
-        def run() -> None:
-            nonlocal ran_ns
-            try:
-                self._new.domain.resume()
-            except libvirt.libvirtError as error:
-                failure.append(error)
-            ran_ns = running.so_far_ns()
-            returned.append(context.clock.now())
-            context.events.wake()
-
-        worker = Worker(target=run, name=f"resume-{self._guest}", daemon=True)
-        worker.start()
-        patience = min(RUN_S, max(_LEAST_S, context.left_s(self._deadline)))
-        context.events.wait_until(lambda: bool(returned) or None, patience)
-        hung = not returned
-        stamp = context.events.wait_qemu(uuid, "RESUME", called.real_ns, 0.25 if returned else 0)
-        if returned and not failure and process.alive:
-            return Call(called, returned[0], stamp, ran_ns), ""
-        if stamp is None:
-            # Decide only when the process is gone and all of its events have been read: libvirt reads a
-            # monitor to its end before it fails a call that waits for an answer.
-            process.kill(END_S)
-            worker.join(END_S)
-            LOOP.flush()
-            stamp = context.events.wait_qemu(uuid, "RESUME", called.real_ns, 0)
-        if stamp is None:
-            how = "hangs" if hung else "did not run"
-            return Call(called, context.clock.now()), f"the successor {how}{self._new.last_words()}"
-        if process.alive:
-            worker.join(END_S)  # it runs, and reports that late
-            return Call(called, returned[0] if returned else context.clock.now(), stamp), ""
-        raise HypervisorError(
-            "the successor died just after it had begun to run; the guest is lost",
-            where=self._guest,
-            hint=context.logs.tail(self._new.spec.name) if self._new.spec is not None else "",
-        )
-
     # -- afterwards --------------------------------------------------------------------------------
 
     def _over(self) -> None:
@@ -308,15 +310,15 @@ class Exchange:
     def _retire(self) -> None:
         """Make the successor the guest's process. A thread ends the predecessor while the guest runs."""
         context = self._context
-        if self._new.spec is None or self._new.process is None:
+        if self._new.spec is None or self._new.process is None or self._new.control is None:
             return
-        old_domain = self._predecessor
+        old_domain = self._old_domain
         with contextlib.suppress(HypervisorError):
             context.process(self._guest)
         old_process = context.adopt(
-            replace(self._new.spec, incoming=False), self._new.domain, self._new.process
+            replace(self._new.spec, incoming=False), self._new.domain, self._new.process, self._new.control
         )
-        self._new.process = None
+        self._new.process = self._new.control = None
 
         def end() -> None:
             try:

@@ -23,9 +23,10 @@ from lab.hypervisor.context import LibvirtContext, Steps
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Restore
 from lab.hypervisor.facts import dotted, numbers, program_version, running_version
-from lab.hypervisor.freeze.base import charge
+from lab.hypervisor.freeze.base import OneByOne, charge
 from lab.hypervisor.process import kill_helpers
 from lab.hypervisor.rehearsal import rehearse
+from lab.hypervisor.run_state import ResumeOrder, StopOrder
 from lab.ports import Call, Freezing, Frozen, Resumed
 from lab.threads import Worker
 
@@ -47,7 +48,7 @@ _START_NS = NS_PER_S
 """The time of a restore in addition to reading the file: the start of a QEMU process."""
 
 
-class SaveRestore:
+class SaveRestore(OneByOne):
     """Freeze by save and restore. folder: the folder for the file."""
 
     monitor_ok = True
@@ -125,10 +126,7 @@ class SaveRestore:
         spec = context.specs.get(guest)
         if spec is not None and version != running:
             context.check_emulator(replace(spec, emulator=emulator))
-            rehearse(
-                context,
-                spec.successor(emulator, spec.agent_socket, spec.probe_socket, spec.monitor_socket),
-            )
+            rehearse(context, spec.successor(emulator))
 
     def _link(self) -> None:
         """Create the link by which `freezelab recover` finds the file."""
@@ -143,14 +141,14 @@ class SaveRestore:
         context, guest = self._context, self._guest
         if self._path is None:
             self.prepare()
-        call = context.suspend(guest)
+        call = StopOrder(context, guest).done()
         began = context.clock.now().raw_ns
         deadline_raw_ns -= min(_BACK_NS, max(0, deadline_raw_ns - began) // 3)
         try:
             with self._lock, self._steps.step("save"):
                 self._save(deadline_raw_ns)
         except HypervisorError as error:
-            back = context.let_run(guest)
+            back = ResumeOrder(context, guest).done()
             why = f"not saved: {error.what}"
             self._done = Resumed(back, why=why)
             return Frozen(call, self._steps.hand_out(), back, why)
@@ -212,7 +210,7 @@ class SaveRestore:
                 return self._done
             self._end_save()  # which a signal may have left running
             if not self._saved.is_set():
-                self._done = Resumed(context.let_run(guest))
+                self._done = Resumed(ResumeOrder(context, guest).done())
                 return self._done
             why = self._bring_back()
             call, why = self._run(why)
@@ -242,7 +240,7 @@ class SaveRestore:
         context, guest = self._context, self._guest
         uuid, since = context.domain(guest)[1], context.clock.now().real_ns
         try:
-            return context.let_run(guest), why
+            return ResumeOrder(context, guest).done(), why
         except HypervisorError as error:
             ran = context.events.qemu_since(uuid, "RESUME", since) is not None
             if ran or why or not self._freezing.successor.emulator:
@@ -251,7 +249,7 @@ class SaveRestore:
                 context.process(guest).kill(_CANCEL_S)
             context.forget(guest)
             self._restore("")
-            return context.let_run(guest), f"restored under the old emulator: {error.what}"
+            return ResumeOrder(context, guest).done(), f"restored under the old emulator: {error.what}"
 
     def _restore(self, emulator: str) -> None:
         """Restore from the file. emulator: "" for the one under which it was saved. HypervisorError when

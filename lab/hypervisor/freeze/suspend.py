@@ -1,21 +1,44 @@
-"""suspend: libvirt's suspend, which is QEMU's `stop`, and libvirt's resume."""
+"""suspend: QEMU's `stop` and `cont`, as libvirt's suspend and resume give them."""
 
 from __future__ import annotations
 
+import threading
+
+from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Continue
 from lab.hypervisor.freeze.base import Nothing, charge
-from lab.ports import Frozen, Resumed
+from lab.hypervisor.run_state import ResumeOrder, StopOrder
+from lab.ports import Freezing, Frozen, Resumed
 
 
 class Suspend(Nothing):
-    """libvirt's suspend: QEMU stops the vCPUs and the guest's clocks."""
+    """QEMU stops the vCPUs and the guest's clocks."""
+
+    def __init__(self, context: LibvirtContext, guest: str, freezing: Freezing) -> None:
+        super().__init__(context, guest, freezing)
+        self._lock = threading.RLock()  # the guard may resume it from another thread
+        self._stop: StopOrder | None = None
+        self._resume: ResumeOrder | None = None
+
+    def prepare(self) -> None:
+        self._context.control(self._guest)
+
+    def begin_stop(self) -> None:
+        self._stop = StopOrder(self._context, self._guest)
 
     def stop(self, deadline_raw_ns: int) -> Frozen:  # noqa: ARG002 - Freeze's
-        return Frozen(self._context.suspend(self._guest))
+        order, self._stop = self._stop, None
+        return Frozen((order or StopOrder(self._context, self._guest)).done())
+
+    def begin_resume(self) -> None:
+        with self._lock:
+            self._resume = ResumeOrder(self._context, self._guest)
 
     def resume(self) -> Resumed:
-        return Resumed(self._context.let_run(self._guest))
+        with self._lock:
+            order, self._resume = self._resume, None
+            return Resumed((order or ResumeOrder(self._context, self._guest)).done())
 
     def charge(self) -> Charge | None:
         return charge(Continue, self._context, self._guest)
