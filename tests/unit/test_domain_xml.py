@@ -207,7 +207,7 @@ def test_a_successor_is_the_same_guest_in_another_process() -> None:
     assert arguments[-2:] == ["-incoming", "defer"]
     # The machine's UUID is the guest's, also when it boots in the new process: QEMU takes the later of two.
     assert second.machine_uuid == first.machine_uuid == first.uuid
-    assert arguments[4:6] == ["-smbios", f"type=1,uuid={first.uuid}"]
+    assert arguments[6:8] == ["-smbios", f"type=1,uuid={first.uuid}"]
     assert "-smbios" not in render(first)
     assert (
         f"memory-backend-file,id=labram,size={first.memory_bytes},mem-path=/dev/shm/ram,share=on" in arguments
@@ -216,7 +216,7 @@ def test_a_successor_is_the_same_guest_in_another_process() -> None:
     again = second.again(first.emulator)
     booted = [each.attrib["value"] for each in parsed(again).iterfind("{*}commandline/{*}arg")]
     assert "-incoming" not in booted
-    assert booted[4:6] == ["-smbios", f"type=1,uuid={first.uuid}"]
+    assert booted[6:8] == ["-smbios", f"type=1,uuid={first.uuid}"]
     assert [each for each in booted if "hostfwd" in each]
 
 
