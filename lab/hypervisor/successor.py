@@ -112,9 +112,10 @@ class SuccessorProcess:
             self.ask("chardev-remove", id=name)
 
     def _keep_page_cache(self, process: QemuProcess, spec: DomainSpec) -> None:
-        """Tell the successor that no other host has written its disk image. Otherwise it would drop the host's
-        page cache for the image in the pause, for which Linux begins to write out what is dirty (drop-cache,
-        on by default; QEMU, block/file-posix.c, raw_co_invalidate_cache; Linux, mm/fadvise.c)."""
+        """Tell the successor that no other host has written its disk image. Otherwise it would drop the
+        host's page cache for the image in the pause, for which Linux begins to write out what is dirty
+        (drop-cache, on by default; QEMU, block/file-posix.c, raw_co_invalidate_cache; Linux, mm/fadvise.c).
+        """
         for word in process.arguments:
             if spec.disk is not None and word.startswith("{") and '"driver":"file"' in word:
                 node = json.loads(word)
