@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from lab.core.clock import GuestClock, Interval
 from lab.core.offsets import HOST_SLEW_PPM, SLEW_PPM, ageing_ns, apart
-from lab.core.quantities import format_step
+from lab.core.quantities import format_about, format_step
 from lab.core.timeline import Observation, Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
 
@@ -40,6 +40,10 @@ class Delay:
     @property
     def longest_ns(self) -> int:
         return max(self.round_trip_ns, self.waited_ns)
+
+    @property
+    def text(self) -> str:
+        return f"the busy host delayed the correction by up to {format_about(self.longest_ns)}"
 
     def off(self, at_resume: Interval | None) -> Interval:
         """How far off the guest's clock may be because of the delay; positive: ahead of the host's. A clock

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab.core.clock import Interval
+from lab.core.clock_disturbance import delay_of
 from lab.core.plan import Expectations
 from lab.core.quantities import format_seconds
 from lab.core.result import CycleResult
 from lab.core.resync import SyncOutcome
+from lab.core.resync_findings import ResyncFindings
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Finding, Outcome, at_most, worst
 
@@ -31,19 +33,30 @@ def _allowed_ns(first: Interval, later: CycleResult) -> int:
     return allowed
 
 
-def _judged(later: CycleResult, first: Interval) -> tuple[Outcome, str]:
+def _judged(later: CycleResult, first: Interval, expect: Expectations) -> tuple[Outcome, str]:
+    """The outcome of one later resync. What a busy host may have delayed by as much as it was late is
+    inconclusive, as it is in the cycle's own findings."""
     resync, number = later.resync, later.observation.cycle
     took = f"the first took {format_seconds(first.high_ns)}"
     if resync is None or resync.outcome is SyncOutcome.UNDECIDED:
         return Outcome.INCONCLUSIVE, f"cycle {number} is undecided, {took}"
+    delay = delay_of(later.observation, resync.time)
     if resync.time is None:
-        return Outcome.FAILED, f"not in time in cycle {number}, {took}"
-    outcome = at_most(_allowed_ns(first, later), resync.time.low_ns, resync.time.high_ns)
+        why = f"not in time in cycle {number}, {took}"
+        (own,) = ResyncFindings(later, expect).in_time()
+        if delay.longest_ns and own.outcome is Outcome.INCONCLUSIVE:
+            return Outcome.INCONCLUSIVE, f"{why}; {delay.text}"
+        return Outcome.FAILED, why
+    allowed = _allowed_ns(first, later)
+    outcome = at_most(allowed, resync.time.low_ns, resync.time.high_ns)
     why = (
         ""
         if outcome is Outcome.PASSED
         else f"cycle {number} took {format_seconds(resync.time.high_ns)}, {took}"
     )
+    over_ns = resync.time.low_ns - allowed
+    if outcome is Outcome.FAILED and later.mechanism.repairs and over_ns <= delay.longest_ns:
+        return Outcome.INCONCLUSIVE, f"{why}; {delay.text}"
     return outcome, why
 
 
@@ -56,7 +69,7 @@ def again(results: Sequence[CycleResult], expect: Expectations) -> list[Finding]
     first, *later = paused
     if first.resync is None or first.resync.time is None:
         return []
-    judged = [_judged(result, first.resync.time) for result in later]
+    judged = [_judged(result, first.resync.time, expect) for result in later]
     outcome = worst(each for each, _ in judged)
     good = sum(each is Outcome.PASSED for each, _ in judged)
     why = next((why for each, why in judged if each is outcome), "")

@@ -8,7 +8,7 @@ from lab.core.clock import Interval
 from lab.core.clock_disturbance import Delay, delay_of
 from lab.core.cycle_findings import CycleFindings
 from lab.core.predictions import compared
-from lab.core.quantities import format_about, format_interval, format_seconds
+from lab.core.quantities import format_interval, format_seconds
 from lab.core.resync import SyncOutcome
 from lab.core.units import NS_PER_S, format_duration
 from lab.core.verdict import Finding, Outcome, at_most
@@ -62,8 +62,7 @@ class ResyncFindings(CycleFindings):
         delay = self._delay.longest_ns
         if outcome is not Outcome.FAILED or not (delay and by_delay and self.result.mechanism.repairs):
             return outcome, why
-        delayed = f"the busy host delayed the correction by up to {format_about(delay)}"
-        return Outcome.INCONCLUSIVE, f"{why}; {delayed}"
+        return Outcome.INCONCLUSIVE, f"{why}; {self._delay.text}"
 
     @property
     def _delay(self) -> Delay:

@@ -44,6 +44,7 @@ class Page:
         if self.plain:
             try:
                 self._console.file.write("".join(self.words(text) for text, _ in pieces).rstrip() + "\n")
+                self._console.file.flush()  # a service's lines are read as they come
             except BrokenPipeError:
                 self._console.on_broken_pipe()
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from lab.core.plan import Expectations, Regime, ResyncMechanism
 from lab.core.predictions import compared
 from lab.core.repeatability import METRIC, again
 from lab.core.result import CycleResult
+from lab.core.timeline import CpuWait
 from lab.core.timesync.compare import AS_PREDICTED
 from lab.core.verdict import Outcome
 from tests.unit.simulation import MS, Repair, S, Scenario, simulate
@@ -66,6 +68,32 @@ def test_a_resync_that_grows_slow() -> None:
     hasty = replace(late, forecast=replace(late.forecast, within=Interval(0, 100 * MS)))
     assert again([cycle(1), late], EXPECT)[0].outcome is Outcome.PASSED  # its rules allow five seconds
     assert again([cycle(1), hasty], EXPECT)[0].outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("late", "waited_ms", "outcome"),
+    [
+        ({"after_ns": 2 * S}, 0, Outcome.FAILED),
+        ({"after_ns": 2 * S}, 400, Outcome.FAILED),  # not by as much
+        ({"after_ns": 2 * S}, 1500, Outcome.INCONCLUSIVE),
+        ({"after_ns": 400 * MS, "residual_ns": -180 * MS}, 0, Outcome.FAILED),  # never in time
+        ({"after_ns": 400 * MS, "residual_ns": -180 * MS}, 300, Outcome.INCONCLUSIVE),
+        ({"repair": Repair.LIAR}, 300, Outcome.FAILED),
+    ],
+)
+def test_what_a_busy_host_delayed_is_no_worse_than_the_first(
+    late: dict[str, Any], waited_ms: int, outcome: Outcome
+) -> None:
+    """As in the cycle's own findings: an agent that waited for a CPU sets a time that is late by the wait."""
+    later = cycle(2, **late)
+    obs, resume = later.observation, later.observation.resume
+    assert resume is not None and later.forecast is not None
+    waits = ((resume.called.raw_ns - S, 0), (resume.returned.raw_ns + 10 * S, waited_ms * MS))
+    busy = replace(obs, cpu_waits=tuple(CpuWait(at, 7, waited) for at, waited in waits))
+    hasty = replace(later.forecast, within=Interval(0, 100 * MS))
+    (finding,) = again([cycle(1), replace(later, observation=busy, forecast=hasty)], EXPECT)
+    assert finding.outcome is outcome, finding
+    assert ("the busy host delayed" in finding.why) is (outcome is Outcome.INCONCLUSIVE)
 
 
 def test_cycles_that_agree_or_expect_nothing_have_no_finding_of_repeatability() -> None:
