@@ -140,7 +140,7 @@ def test_chrony_brings_the_guest_back(cli: Cli) -> None:
 
 
 def test_a_guest_that_does_not_boot_in_time(cli: Cli) -> None:
-    done = cli("run", "--boot", "1s")
+    done = cli("run", "--cold", "--boot", "1s")
     assert done.returncode == 4
     assert "no answer to SSH" in done.stderr
     assert "console" in done.stderr
