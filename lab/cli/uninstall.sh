@@ -85,7 +85,11 @@ uninstall() {
         [ -z "$running" ] ||
             die "guests of $state are still running (QEMU pid $running); nothing was removed. $0 recover ends them"
         installed=$(cat "$venv/.installed" 2>/dev/null)
-        what_goes | while IFS= read -r path; do rm -rf -- "$path" || say "$path cannot be removed"; done
+        # All of the list before anything goes: the links to folders in memory are on it as well.
+        going=$(what_goes)
+        printf '%s\n' "$going" | while IFS= read -r path; do
+            rm -rf -- "$path" || say "$path cannot be removed"
+        done
         for folder in "$state" "$cache"; do
             rmdir -- "$folder" 2>/dev/null
             [ ! -d "$folder" ] || say "left, because it has other files: $folder"

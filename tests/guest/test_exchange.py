@@ -236,7 +236,7 @@ def test_the_guard_interrupts_a_hand_over_that_hangs(shared: Lab, home: Path) ->
     (old,) = processes(home)
 
     def stop(_guest: str, step: str) -> None:
-        if step == "state out":
+        if step == "suspend":
             (successor,) = set(processes(home)) - {old}
             hang(psutil.Process(successor))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,9 @@ def failures(run: Run, folder: Path) -> int:
 
 
 def shown(run: Run) -> str:
-    console = Console(width=100, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    with console.capture() as captured:
-        render(run, console)
-    return captured.get()
+    text = io.StringIO()
+    render(run, Console(file=text, width=100, highlight=False, markup=False, emoji=False, soft_wrap=True))
+    return text.getvalue()
 
 
 def test_report_junit_and_verdict_of_a_negative_control_agree(tmp_path: Path) -> None:

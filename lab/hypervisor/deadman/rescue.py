@@ -3,8 +3,6 @@
 The controller describes a rescue (a frozen dataclass, sent as JSON with its descriptors), and the dead-man
 opens it before the freeze, which is refused if a monitor cannot be reached. The rescue queries the state from
 QEMU and the kernel when it acts, because the controller may have been stopped between any two of its steps.
-
-A new way to freeze (frozen file systems, a snapshot) needs one more class here.
 """
 
 from __future__ import annotations
@@ -110,7 +108,7 @@ class Process:
             self.close_monitor()
             raise
 
-    def let_run(self, what: str) -> Rescued:
+    def let_run(self, what: str, *, leaving: bool = False) -> Rescued:
         """Resume it from any state: stopped by a signal, suspended, in a migration, asleep."""
         end = time.monotonic() + TRY_S
         why = "QEMU did not resume it"
@@ -124,10 +122,12 @@ class Process:
                     tried = True
                     self.process.send_continue()
             try:
-                leave_migration(self.monitor)  # which may be about to stop it
+                if leaving:  # its migration may be about to stop it
+                    leave_migration(self.monitor)
                 found = status(self.monitor)
                 if found == "running":
                     return self._resumed(what, called) if tried else Rescued("running")
+                leave_migration(self.monitor)
                 called, tried = now(), True
                 self.execute("system_wakeup" if found == "suspended" else "cont")
                 why = f"QEMU says: {found}"
@@ -231,9 +231,9 @@ class HandOver(ResumePlan):
             # The controller has not told the successor to run, and no longer can.
             with contextlib.suppress(HypervisorError):
                 new.process.kill(_END_S)
-            return old.let_run("its hand-over was called off: it was put back to the old process")
-        # QEMU forgets a `cont` at the very end of a hand-over when the arriving state is that of a stopped
-        # guest. So let_run checks query-status, and sends it again.
+            what = "its hand-over was called off: it was put back to the old process"
+            return old.let_run(what, leaving=True)
+        # QEMU may forget a `cont` at the very end of a hand-over. So let_run checks, and sends it again.
         rescued = new.let_run("its successor was resumed")
         if rescued.act == "ended" and not new.has_resumed:
             return old.let_run("its successor ended before it ran: it was put back to the old process")
@@ -301,7 +301,7 @@ class Relaunch(ResumePlan):
 
     def rescue(self, opened: Opened) -> Rescued:
         if opened.token.take():
-            return opened.process.let_run("its exchange was called off: it was resumed")
+            return opened.process.let_run("its exchange was called off: it was resumed", leaving=True)
         from lab.hypervisor.deadman.libvirt_monitor import relaunch
 
         with contextlib.suppress(HypervisorError):
