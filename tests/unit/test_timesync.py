@@ -194,7 +194,7 @@ def test_a_push_ends_where_it_says(offset_ns: int, delays: random.Random, most_n
         assert -4 * most_ns - late_ns < guest.seen[1] <= 0
     if pushed.steps_ns:
         first = guest.seen[1]
-        assert abs(first) <= abs(offset_ns) + push.GOOD_NS + 1  # the middle is a whole nanosecond
+        assert abs(first) <= abs(offset_ns) + max(push.GOOD_NS, pushed.left.half_width_ns)
         assert first * offset_ns >= 0 or len(pushed.steps_ns) == 1
 
 
