@@ -426,7 +426,7 @@ def test_to_a_version_that_measures_queues(shared: Lab, home: Path) -> None:
         assert processes(home) == before
         return
     own = Successor(str(shared.hypervisor.emulator(Accelerator.TCG).path))
-    for freezing in (newest, Freezing(FreezeMethod.IN_PLACE, own)):
+    for freezing in (newest, newest, Freezing(FreezeMethod.IN_PLACE, own)):
         _frozen, resumed = hand_over(shared, freezing)
         assert not resumed.why
     assert shared.probe.read().round_trip_ns > 0
