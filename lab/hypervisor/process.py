@@ -37,6 +37,7 @@ class QemuProcess:
     def __init__(self, pid: int, pidfd: int) -> None:
         self.pid = pid
         self._pidfd = pidfd
+        self._vcpus: list[Path] = []
 
     @classmethod
     def find(cls, uuid: str, where: str) -> QemuProcess:
@@ -155,8 +156,11 @@ class QemuProcess:
         return sum(_schedstat(task)[1] for task in self._tasks())
 
     def vcpu_threads(self) -> list[Path]:
-        """The vCPU threads' folders in /proc."""
-        return [task for task in self._tasks() if _text(task / "comm").startswith(_VCPU_THREADS)]
+        """The vCPU threads' folders in /proc. They are looked for until there are some."""
+        self._vcpus = self._vcpus or [
+            task for task in self._tasks() if _text(task / "comm").startswith(_VCPU_THREADS)
+        ]
+        return self._vcpus
 
     def _tasks(self) -> list[Path]:
         with contextlib.suppress(OSError):
