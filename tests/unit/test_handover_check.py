@@ -54,8 +54,9 @@ class Process:
             raise HypervisorError(f"QMP {command} failed: The command {command} has not been found")
         if command == "x-query-virtio":
             return [{"name": "virtio-net", "path": "/machine/peripheral/labnet0/virtio-backend"}]
-        if command == "x-query-virtio-status":
-            return {"num-vqs": len(self.queues)}
+        assert command == "x-query-virtio-queue-status"  # the only one about a device that does not end QEMU
+        if arguments["queue"] >= len(self.queues):
+            raise HypervisorError(f"QMP {command}: Invalid virtqueue number {arguments['queue']}")
         length = self.queues[arguments["queue"]]
         return {"vring-num": length, "vring-num-default": length}
 
