@@ -162,7 +162,7 @@ class Guest:
         if word == "p":
             self._move(int(more[0]))
         if word == "s" and received < int(more[0]):
-            self._move(int(more[0]) - self._clock)
+            self._move(int(more[0]) - received)
         self._pass()
         stamps = f"{self._clock}" if word == "p" else f"{received} {self._clock}"
         self._answer = f"{word.upper()} {number} {stamps}"

@@ -89,7 +89,7 @@ def answer(kernel: Adjtimex, asked: bytes, received: int) -> bytes:
         if what == b"s":
             now = int(words[2])
             if received < now:
-                settime(REAL, now)
+                settime(REAL, gettime(REAL) + now - received)  # not to `now`, which has passed meanwhile
             return b"S %s %d %d\n" % (number, received, gettime(REAL))
         if what == b"r":
             return b"R %s %d %d\n" % (number, received, gettime(REAL))
