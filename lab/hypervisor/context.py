@@ -34,7 +34,7 @@ from lab.ports import Clock
 _NOTICED_S = 0.25
 """How long to wait until libvirt has noticed that QEMU was stopped or resumed, which takes some ms."""
 
-_END_S = 5.0
+END_S = 5.0
 """Time limit for a killed process to be gone; unmapping gigabytes takes tenths of a second."""
 
 _DIED = ("crashed", "failed")
@@ -247,7 +247,7 @@ class LibvirtContext:
         domain, _uuid = self.domain(guest)
         # libvirt sends SIGTERM and then polls, which takes 2 s, and longer for a stopped process.
         with contextlib.suppress(HypervisorError):
-            self.process(guest).kill(_END_S)
+            self.process(guest).kill(END_S)
         try:
             domain.destroy()
         except libvirt.libvirtError as error:

@@ -12,15 +12,12 @@ from typing import Any
 from lab.errors import HypervisorError, Refused
 from lab.hypervisor import migration
 from lab.hypervisor.binding import libvirt
-from lab.hypervisor.context import LibvirtContext
+from lab.hypervisor.context import END_S, LibvirtContext
 from lab.hypervisor.control import QemuControl, wait_for
 from lab.hypervisor.domain import DomainSpec
 from lab.hypervisor.process import QemuProcess, Running
 from lab.hypervisor.qmp import MonitorError, QemuEvent
 from lab.ports import Call, Freezing
-
-END_S = 5.0
-"""Time limit for a killed process to be gone; unmapping gigabytes takes tenths of a second."""
 
 RUN_S = 2.0
 _EVENT_S = 0.25

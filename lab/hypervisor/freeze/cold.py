@@ -18,13 +18,14 @@ from pathlib import Path
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, MachineError
 from lab.hypervisor import migration
+from lab.hypervisor.context import END_S
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Relaunch
 from lab.hypervisor.domain import DomainSpec, render
 from lab.hypervisor.freeze.base import charge
 from lab.hypervisor.freeze.in_place import At, Exchange
 from lab.hypervisor.rehearsal import rehearse
-from lab.hypervisor.successor import END_S, asker, offer
+from lab.hypervisor.successor import asker, offer
 from lab.ports import Frozen, Resumed
 from lab.threads import Worker
 

@@ -36,7 +36,7 @@ from lab.core.witnesses import event_in
 from lab.errors import FreezelabError, HypervisorError, Interrupted, MachineError
 from lab.hypervisor import handover_check, migration
 from lab.hypervisor.binding import libvirt
-from lab.hypervisor.context import LibvirtContext, Steps
+from lab.hypervisor.context import END_S, LibvirtContext, Steps
 from lab.hypervisor.control import QemuControl, wait_for
 from lab.hypervisor.deadman.channel import Token
 from lab.hypervisor.deadman.client import Charge
@@ -48,7 +48,7 @@ from lab.hypervisor.memory_proof import MemoryProver
 from lab.hypervisor.qmp import MonitorError
 from lab.hypervisor.recovery import forward
 from lab.hypervisor.run_state import ResumeOrder, StopOrder
-from lab.hypervisor.successor import END_S, RUN_S, SuccessorProcess, asker, offer
+from lab.hypervisor.successor import RUN_S, SuccessorProcess, asker, offer
 from lab.ports import Call, Freezing, Frozen, Resumed
 from lab.threads import Worker
 
