@@ -17,12 +17,9 @@ from typing import Any, TypeVar
 from lab.core.clock import Stamp
 from lab.core.units import NS_PER_S, NS_PER_US
 from lab.hypervisor.binding import libvirt, libvirt_qemu
-from lab.hypervisor.qmp import QemuEvent, event_kind, first_since
+from lab.hypervisor.qmp import MOST_EVENTS, QemuEvent, event_kind, first_since
 
 _T = TypeVar("_T")
-
-_MOST = 256
-"""How many QEMU events are kept for each guest; the oldest are dropped."""
 
 _LOOK_S = 0.02
 _WANTED = "STOP|RESUME|SUSPEND|WAKEUP"
@@ -208,5 +205,5 @@ class EventLog:
         with self._changed:
             events = self._qemu[domain.UUIDString()]
             events.append(QemuEvent(kind, seconds * NS_PER_S + micros * NS_PER_US))
-            del events[:-_MOST]
+            del events[:-MOST_EVENTS]
             self._changed.notify_all()

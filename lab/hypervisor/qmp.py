@@ -33,7 +33,7 @@ NEVER_RAN = frozenset({"inmigrate", "prelaunch", "paused"})
 """States of a successor that has not run yet (query-status; QEMU, qapi/run-state.json)."""
 
 
-_MOST = 256
+MOST_EVENTS = 256
 """How many events of a process are kept; the oldest are dropped."""
 
 
@@ -89,7 +89,7 @@ class QmpSocket:
         self._lock = threading.RLock()
         self._awaited: dict[int, str] = {}  # commands by number
         self._answers: dict[int, dict[str, Any]] = {}
-        self.events: deque[QemuEvent] = deque(maxlen=_MOST)
+        self.events: deque[QemuEvent] = deque(maxlen=MOST_EVENTS)
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.settimeout(wait_s)
