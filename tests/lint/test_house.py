@@ -232,3 +232,20 @@ def test_nothing_is_imported_from_a_test() -> None:
 )
 def test_an_import_of_a_test_is_found_however_it_is_written(source: str) -> None:
     assert "tests.unit.test_a" in imported(f"def late() -> None:\n    {source}\n")
+
+
+def test_the_launcher_runs_every_test_once() -> None:
+    """`./freezelab test` divides the tests among processes by folder."""
+    runs = [
+        words.split() for words in re.findall(r"-m pytest (tests/[^>\n]*)", (ROOT / "freezelab").read_text())
+    ]
+    assert len(runs) > 1
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        count = 0
+        for words in runs:
+            given = [ROOT / word for word in words if not word.startswith("-")]
+            ignored = [ROOT / word.partition("=")[2] for word in words if word.startswith("--ignore=")]
+            count += any(folder in path.parents for folder in given) and not any(
+                folder in path.parents for folder in ignored
+            )
+        assert count == 1, f"{path.relative_to(ROOT)} is run {count} times"

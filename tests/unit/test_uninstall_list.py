@@ -1,6 +1,6 @@
 """What `./freezelab uninstall` removes is what the program makes: its list is held against the source.
 
-tests/guest/test_command.py holds it against what lies in the state folder after a run.
+tests/guest/runs/test_command.py holds it against what lies in the state folder after a run.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 
 CASES = int(os.environ.get("FREEZELAB_CAMPAIGN", "20"))
 SEED = os.environ.get("FREEZELAB_CAMPAIGN_SEED", "1")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CASE_S = 60
 """What a case is given on a busy machine; 10 s is usual, and two run side by side."""
 

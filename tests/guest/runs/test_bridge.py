@@ -18,7 +18,7 @@ import pytest
 from tests.guest.conftest import Cli, remove_home
 
 COUNT = int(os.environ.get("FREEZELAB_HANDOVERS", "5"))
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def _ip(*words: str) -> None:
@@ -64,7 +64,7 @@ def test_handed_over_again_and_again_under_load(namespace: str, there: Path) -> 
             namespace,
             sys.executable,
             "-m",
-            "tests.guest.under_load",
+            "tests.guest.runs.under_load",
             str(there),
             str(COUNT),
         ],

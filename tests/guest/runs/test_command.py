@@ -89,8 +89,13 @@ def test_a_killed_run_is_recovered(cli: Cli, long: str, eventually: Eventually) 
     assert "nothing to recover" in cli("recover").stdout
 
 
-def test_a_guest_that_dies_while_frozen_ends_the_run(cli: Cli, long: str, eventually: Eventually) -> None:
-    process = cli.start("run", long)
+def test_a_guest_that_dies_while_frozen_ends_the_run(
+    cli: Cli, tmp_path: Path, eventually: Eventually
+) -> None:
+    """The run learns of it when the hold is over."""
+    playbook = tmp_path / "dies.yaml"
+    playbook.write_text(LONG.replace("60s", "5s"))
+    process = cli.start("run", str(playbook))
     eventually(frozen(cli))
     (qemu,) = cli.qemu()
     qemu.kill()
