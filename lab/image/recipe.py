@@ -1,7 +1,8 @@
 """A recipe: what an image is made of, as data, and the digest that names the result.
 
     recipe.toml   about, suite, packages, exclude, cmdline, disk_size, build_space
-    files/        laid over the root file system (root's, 0644, or 0755 for executables)
+    files/        laid over the root file system (root's, 0644, or 0755 for executables); NAME.symlink is the
+                  symbolic link NAME to the path that it contains, because a wheel cannot contain links
     hooks/        POSIX sh, run in order on the finished system with its root as $1
     README.md     about it; the only file that the image does not hang on
 
@@ -25,6 +26,8 @@ from lab.errors import ImageError
 
 # Raise it when the code that builds changes what is built.
 FORMAT = 1
+
+_LINK = ".symlink"
 
 _KEYS = {"about", "suite", "packages", "exclude", "cmdline", "disk_size", "build_space"}
 
@@ -106,8 +109,15 @@ def _entries(folder: Path) -> list[tuple[str, Path]]:
         for name in [*files, *(f for f in folders if Path(root, f).is_symlink())]:
             path = Path(root, name)
             if not name.endswith(("~", ".swp")) and path != folder / "README.md":
-                found.append((path.relative_to(folder).as_posix(), path))
+                found.append((path.relative_to(folder).as_posix().removesuffix(_LINK), path))
     return sorted(found)
+
+
+def _link_target(path: Path) -> str | None:
+    """The target of a symbolic link, or of a file that stands for one; None for other files."""
+    if path.is_symlink():
+        return str(path.readlink())
+    return path.read_text(encoding="utf-8").strip() if path.suffix == _LINK else None
 
 
 def _mode(path: Path) -> int:
@@ -119,8 +129,9 @@ def folder_digest(folder: Path) -> str:
     """sha256 over names, executable bits and contents of the files below, and FORMAT."""
     digest = hashlib.sha256(f"freezelab image format {FORMAT}\n".encode())
     for name, path in _entries(folder):
-        if path.is_symlink():
-            kind, content = "link", str(path.readlink()).encode()
+        target = _link_target(path)
+        if target is not None:
+            kind, content = "link", target.encode()
         else:
             kind, content = f"{_mode(path):o}", path.read_bytes()
         digest.update(f"{kind} {len(content)} {len(name.encode())} {name}\n".encode())
@@ -134,8 +145,9 @@ def overlay_tar(folder: Path) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, path in _entries(folder):
             entry = tarfile.TarInfo(name)
-            if path.is_symlink():
-                entry.type, entry.linkname = tarfile.SYMTYPE, str(path.readlink())
+            target = _link_target(path)
+            if target is not None:
+                entry.type, entry.linkname = tarfile.SYMTYPE, target
                 tar.addfile(entry)
                 continue
             content = path.read_bytes()

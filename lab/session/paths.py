@@ -7,9 +7,14 @@ from pathlib import Path
 
 from lab.errors import MachineError
 
-PROJECT = Path(__file__).resolve().parents[2]
-RECIPES = PROJECT / "images"
-PLAYBOOKS = PROJECT / "playbooks"
+_DATA = Path(__file__).resolve().parents[1] / "data"
+"""In an installed wheel; pyproject.toml puts the folders there."""
+
+CLONE = None if _DATA.is_dir() else _DATA.parents[1]
+"""The clone that this is run from; None for an installed wheel."""
+
+RECIPES = (CLONE or _DATA) / "images"
+PLAYBOOKS = (CLONE or _DATA) / "playbooks"
 
 
 def default_home() -> Path:
