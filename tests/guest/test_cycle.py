@@ -18,7 +18,7 @@ from lab.host.patches import Base
 from lab.ports import PatchResult
 from tests.guest.conftest import Lab
 
-SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 3 * NS_PER_S, "watch_ns": 4 * NS_PER_S}
+SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 2 * NS_PER_S, "watch_ns": 4 * NS_PER_S}
 
 
 def test_a_suspend_of_three_seconds_closes(lab: Lab) -> None:

@@ -29,7 +29,7 @@ from lab.ports import Freezing, Frozen, Resumed, Successor
 from tests.guest.conftest import Lab, disk_is_sound
 
 IN_PLACE = Freezing(FreezeMethod.IN_PLACE)
-SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 3 * NS_PER_S, "watch_ns": 6 * NS_PER_S}
+SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 2 * NS_PER_S, "watch_ns": 6 * NS_PER_S}
 STEPS = ("suspend", "state out", "state in", "resume")
 
 

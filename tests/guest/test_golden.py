@@ -29,7 +29,7 @@ from lab.session.guests import Guests
 from tests.guest.conftest import Lab, running_lab
 from tests.guest.without_a_run import settings_for
 
-SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 3 * NS_PER_S, "watch_ns": 6 * NS_PER_S}
+SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 2 * NS_PER_S, "watch_ns": 4 * NS_PER_S}
 RATE = 2e-3
 """By how much a guest's clock may run too fast or too slow that Linux calibrated on a busy host."""
 

@@ -25,7 +25,7 @@ from lab.host.chronyd import Chronyd
 from lab.hypervisor.agent import SetBy
 from lab.ports import Resync
 from lab.session.paths import default_home
-from tests.guest import newer_chrony
+from tests.guest.clocks import newer_chrony
 from tests.guest.conftest import Lab
 
 HOST_IN_GUEST = "10.0.2.2"
