@@ -28,6 +28,7 @@ from lab.hypervisor.freeze import Freeze, guest_sleep, make, make_for_resume, re
 from lab.hypervisor.guard import BudgetGuard
 from lab.hypervisor.logs import start_failure
 from lab.hypervisor.loop import LOOP
+from lab.hypervisor.run_state import send_all
 from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
 
 _SWITCH_S = 0.0002
@@ -118,20 +119,23 @@ class LibvirtHypervisor:
 
     def begin_freeze(self, guests: Sequence[str], freezing: Freezing) -> None:
         """See ports.Hypervisor."""
+        orders = []
         for guest in [guest for guest in guests if self.state(guest) == "running"]:
             with self._lock:
                 freeze = self._made(guest, freezing)
                 self._ours.add(guest)
                 self._begun.add(guest)
             with contextlib.suppress(HypervisorError):  # freeze() meets it again
-                freeze.begin_stop()
+                orders.append(freeze.begin_stop())
+        send_all(orders)
 
     def begin_resume(self, guests: Sequence[str]) -> None:
         """See ports.Hypervisor."""
-        for guest in guests:
-            if (freeze := self._freezes.get(guest)) is not None:
-                with contextlib.suppress(HypervisorError):  # resume() meets it again
-                    freeze.begin_resume()
+        orders = []
+        for freeze in filter(None, map(self._freezes.get, guests)):
+            with contextlib.suppress(HypervisorError):  # resume() meets it again
+                orders.append(freeze.begin_resume())
+        send_all(orders)
 
     def freeze(self, guest: str, freezing: Freezing, deadline_raw_ns: int) -> Frozen:
         """See ports.Hypervisor."""

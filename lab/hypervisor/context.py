@@ -96,6 +96,11 @@ class LibvirtContext:
         """The guest's QEMU process, if process() has found it before."""
         return self._processes.get(guest)
 
+    def come_first(self, guest: str, monitor: bool, vcpus: bool = False) -> None:
+        """See QemuProcess.come_first. Does nothing when the guest's process is not known."""
+        if (process := self.known_process(guest)) is not None:
+            process.come_first(monitor, vcpus)
+
     def forget(self, guest: str) -> None:
         """Close the guest's known process, because it has another one from now on, or none."""
         with self._lock:

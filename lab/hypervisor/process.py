@@ -12,6 +12,7 @@ import itertools
 import os
 import select
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,9 @@ _POLL_NS = 200_000
 _VCPU_THREADS = ("CPU ", "ALL CPUs")
 """How names of QEMU's vCPU threads begin with `-name …,debug-threads=on`, which libvirt always sets."""
 
+_MONITOR_THREADS = ("IO mon_iothread",)
+"""The thread that reads and writes for QEMU's monitors; the main thread obeys (QEMU, monitor/monitor.c)."""
+
 
 def set_oom_score(score: int) -> None:
     """Set how readily the kernel kills this process, and those that it starts from now on, when memory runs
@@ -31,13 +35,35 @@ def set_oom_score(score: int) -> None:
         (_PROC / "self/oom_score_adj").write_text(str(score), encoding="ascii")
 
 
+@contextlib.contextmanager
+def first_of_all() -> Iterator[None]:
+    """The calling thread runs before all ordinary threads of the host meanwhile (sched(7), SCHED_RR), and
+    before those that come first. What it starts does not. It must not compute for long. Does nothing when
+    that is not permitted (CAP_SYS_NICE or RLIMIT_RTPRIO)."""
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    _schedule(0, 3)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, priority)
+
+
+def _schedule(thread: int, priority: int) -> None:
+    """Give a thread a real-time priority, or none with 0. A thread id of 0: the calling thread's."""
+    policy = os.SCHED_RR if priority else os.SCHED_OTHER
+    with contextlib.suppress(OSError):  # without CAP_SYS_NICE, the flag can only be set
+        os.sched_setscheduler(thread, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+
+
 class QemuProcess:
     """One QEMU process, held by a pidfd. Close it, or use it in a `with` block."""
 
     def __init__(self, pid: int, pidfd: int) -> None:
         self.pid = pid
         self._pidfd = pidfd
-        self._vcpus: list[Path] = []
+        self._found: dict[tuple[str, ...], list[Path]] = {}
+        self._first = False, False
 
     @classmethod
     def find(cls, uuid: str, where: str) -> QemuProcess:
@@ -132,6 +158,17 @@ class QemuProcess:
             clock.sleep_until(now + _POLL_NS)
         return True
 
+    def come_first(self, monitor: bool, vcpus: bool = False) -> None:
+        """Have the threads that obey the monitor, and the vCPUs, run before all ordinary threads of the host,
+        or no longer; see first_of_all. vCPUs that are not about to stop would take a whole CPU each."""
+        if monitor != self._first[0]:
+            for thread in (self.pid, *(int(task.name) for task in self._threads(_MONITOR_THREADS))):
+                _schedule(thread, 2 if monitor else 0)
+        if vcpus != self._first[1]:
+            for task in self.vcpu_threads():
+                _schedule(int(task.name), 1 if vcpus else 0)
+        self._first = monitor, vcpus
+
     @property
     def arguments(self) -> list[str]:
         """Its command line."""
@@ -156,11 +193,15 @@ class QemuProcess:
         return sum(_schedstat(task)[1] for task in self._tasks())
 
     def vcpu_threads(self) -> list[Path]:
-        """The vCPU threads' folders in /proc. They are looked for until there are some."""
-        self._vcpus = self._vcpus or [
-            task for task in self._tasks() if _text(task / "comm").startswith(_VCPU_THREADS)
+        """The vCPU threads' folders in /proc."""
+        return self._threads(_VCPU_THREADS)
+
+    def _threads(self, names: tuple[str, ...]) -> list[Path]:
+        """The folders of the threads whose names begin so. They are looked for until there are some."""
+        self._found[names] = self._found.get(names) or [
+            task for task in self._tasks() if _text(task / "comm").startswith(names)
         ]
-        return self._vcpus
+        return self._found[names]
 
     def _tasks(self) -> list[Path]:
         with contextlib.suppress(OSError):

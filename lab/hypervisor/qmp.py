@@ -154,6 +154,15 @@ class QmpSocket:
             raise MonitorError(f"QMP {command}: {found['error'].get('desc')}")
         return found.get("return")
 
+    def wait(self, number: int, wait_s: float) -> bool:
+        """Wait at most `wait_s` seconds until the answer to this command has come, for answer(). Returns
+        whether it has."""
+        end = time.monotonic() + wait_s
+        with self._lock, contextlib.suppress(MonitorError, OSError):  # answer() meets it again
+            while number not in self._answers:
+                self._read(end)
+        return number in self._answers
+
     def refusal(self, number: int) -> str:
         """QEMU's error message for this command, if one has arrived; "" otherwise."""
         return str(self._answers.get(number, {}).get("error", {}).get("desc", ""))

@@ -1,7 +1,7 @@
-"""How long a run takes beyond its playbook's own time, and how soon golden guests answer, of one or more
-checkouts by turns.
+"""How long a run takes beyond its playbook's own time, how soon golden guests answer, and how long they are
+stopped together, of one or more checkouts by turns.
 
-    .venv/bin/python -m tests.bench.start [--pairs 20] [--guests 1 8] [--no-runs] [CHECKOUT …]
+    .venv/bin/python -m tests.bench.start [--pairs 20] [--guests 1 8] [--no-runs] [--cycles 1] [CHECKOUT …]
 
 Each checkout runs its own ./freezelab, with a state folder and a cache of its own, in which the images are
 links to those of the user's cache: builds would remove each other's golden guests. A first round, which is
@@ -15,9 +15,13 @@ round:
     probe N     `run --golden` of N guests of 512 MiB: from the start of the first until the probes of all
                 have answered; SSH N: until SSH has as well, which a build without such a figure needs for the
                 probe. By the history of the run
+    pause N     in the same run, which suspends all guests and resumes them at once (hold 0), --cycles times:
+                from QEMU's stamp of a guest's stop to that of its resume; the median guest of each cycle.
+                longest N: that of the guest that was stopped longest. stops N, resumes N: from the first
+                guest's stamp to the last one's
 
-All times are seconds. CHECKOUT: of freezelab, with its .venv; this one by default. Guests should run one
-command at a time: nothing is measured side by side.
+All times are seconds, those of a pause milliseconds. CHECKOUT: of freezelab, with its .venv; this one by
+default. Guests should run one command at a time: nothing is measured side by side.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -44,7 +49,8 @@ GOLDEN = """\
 name: golden-{count}
 fleet: {{guests: [{{name: web, count: {count}, memory: 512 MiB}}]}}
 resync: none
-cycle: {{method: suspend, patch: {{hold: 100ms}}, settle: 0s, before: 500ms, watch: 1s}}
+repeat: {cycles}
+cycle: {{method: suspend, patch: {{hold: 0s}}, settle: 0s, before: 500ms, watch: 1s}}
 expect: {{regime: resumed}}
 """
 SHORT = {
@@ -55,6 +61,7 @@ SHORT = {
     "in_time: {within: 5s, tolerance: 100ms, hold: 2s}": "in_time: {within: 2s, tolerance: 100ms, hold: 1s}",
     "pause: {at_least: 5s, at_most: 7s}": "pause: {at_least: 500ms}",
 }
+OF_A_PAUSE = ("pause", "longest", "stops", "resumes")
 Events = list[dict[str, Any]]
 
 
@@ -105,7 +112,7 @@ def own_ns(plan: dict[str, Any]) -> int:
     return int(once * plan["repeat"])
 
 
-def whole_run(checkout: Checkout) -> dict[str, float]:
+def whole_run(checkout: Checkout) -> dict[str, list[float]]:
     """The seconds of one run, beyond its own time, and of its parts."""
     text = (checkout.root / "playbooks" / "first-freeze.yaml").read_text(encoding="utf-8")
     for long, short in SHORT.items():
@@ -120,19 +127,34 @@ def whole_run(checkout: Checkout) -> dict[str, float]:
     parts = [later - earlier for earlier, later in pairwise(stamps)]
     parts[PARTS.index("cycle")] -= own
     found = {"run": ended - began - own, **dict(zip(PARTS, parts, strict=True))}
-    return {name: value / NS_PER_S for name, value in found.items()}
+    return {name: [value / NS_PER_S] for name, value in found.items()}
 
 
-def golden_guests(checkout: Checkout, count: int) -> dict[str, float]:
+def golden_guests(checkout: Checkout, count: int, cycles: int) -> dict[str, list[float]]:
+    """The seconds until the guests of one run answered, and the milliseconds of its cycles' pauses."""
     playbook = checkout.folder / f"golden-{count}.yaml"
-    playbook.write_text(GOLDEN.format(count=count), encoding="utf-8")
+    playbook.write_text(GOLDEN.format(count=count, cycles=cycles), encoding="utf-8")
     _, _, events = checkout.run(str(playbook), "--golden")
     timings = [event["timings"] for event in events if event["kind"] == "boot"]
     if cold := [one for one in timings if "from_golden_s" not in one]:
         raise SystemExit(f"{checkout.root}: {len(cold)} guests were booted")
     probe = max(one["to_probe_s"] for one in timings)
     ssh = max(one.get("to_ssh_s", one["to_probe_s"]) for one in timings)
-    return {f"probe {count}": probe, f"SSH {count}": ssh}
+    found = {f"probe {count}": [probe], f"SSH {count}": [ssh]}
+    for cycle in range(cycles):
+        stops, resumes = (
+            [
+                event["call"]["event_real_ns"] / 1e6
+                for event in events
+                if event["kind"] == kind and event["cycle"] == cycle
+            ]
+            for kind in ("stop", "resume")
+        )
+        pauses = [resume - stop for stop, resume in zip(stops, resumes, strict=True)]
+        spans = max(stops) - min(stops), max(resumes) - min(resumes)
+        for name, value in zip(OF_A_PAUSE, (statistics.median(pauses), max(pauses), *spans), strict=True):
+            found.setdefault(f"{name} {count}", []).append(value)
+    return found
 
 
 def main() -> None:
@@ -142,6 +164,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--guests", type=int, nargs="*", default=[1, 8])
     parser.add_argument("--no-runs", action="store_true")
+    parser.add_argument("--cycles", type=int, default=1)
     asked = parser.parse_args()
     builds = [Checkout(root.resolve()) for root in asked.checkouts]
     found: dict[str, dict[str, list[float]]] = {}
@@ -150,20 +173,17 @@ def main() -> None:
             for build in builds if round_ % 2 else builds[::-1]:
                 times = {} if asked.no_runs else whole_run(build)
                 for count in asked.guests:
-                    times |= golden_guests(build, count)
-                print(
-                    round_,
-                    build.root.name,
-                    {name: round(value, 2) for name, value in times.items()},
-                    flush=True,
-                )
-                for name, value in times.items() if round_ else ():
-                    found.setdefault(name, {}).setdefault(str(build.root), []).append(value)
+                    times |= golden_guests(build, count, asked.cycles)
+                shown = {name: [round(value, 2) for value in values] for name, values in times.items()}
+                print(round_, build.root.name, shown, flush=True)
+                for name, values in times.items() if round_ else ():
+                    found.setdefault(name, {}).setdefault(str(build.root), []).extend(values)
     finally:
         for build in builds:
             build.close()
     for name, measured in found.items():
-        print(table(f"{name}, s", measured), end="\n\n")
+        unit = "ms" if name.split()[0] in OF_A_PAUSE else "s"
+        print(table(f"{name}, {unit}", measured), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The interface of all freeze methods: an object for each guest and cycle, from prepare to finish.
 
     prepare   while the guest runs        raises an error with the reason, and then leaves nothing behind
-    begin     the stop, or the resume     begin_stop and begin_resume, for many guests before any is awaited
+    begin     the stop, or the resume     begin_stop and begin_resume, for many guests before any is ordered
     stop      the guest is stopped        or was rolled back to running, with the reason
     resume    the guest runs again        may be called repeatedly, from any thread
     finish    after the watch             ends what is left over
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import ResumePlan
+from lab.hypervisor.run_state import OrderSteps
 from lab.ports import Call, Freezing, Frozen, Resumed
 
 
@@ -36,11 +37,11 @@ class Freeze(Protocol):
 
     def prepare(self) -> None: ...
 
-    def begin_stop(self) -> None:
-        """Order the stop without waiting, if that is possible; stop() then only waits."""
+    def begin_stop(self) -> OrderSteps:
+        """Do what comes before the stop. The result is for send_all(); stop() then does the rest."""
 
-    def begin_resume(self) -> None:
-        """Order the resume without waiting, if that is possible; resume() then only waits."""
+    def begin_resume(self) -> OrderSteps:
+        """Do what comes before the resume. The result is for send_all(); resume() then does the rest."""
 
     def stop(self, deadline_raw_ns: int) -> Frozen: ...
 
@@ -59,11 +60,11 @@ class Freeze(Protocol):
 class OneByOne:
     """A freeze whose stop and resume cannot be ordered without waiting."""
 
-    def begin_stop(self) -> None:
-        return None
+    def begin_stop(self) -> OrderSteps:
+        return ()
 
-    def begin_resume(self) -> None:
-        return None
+    def begin_resume(self) -> OrderSteps:
+        return ()
 
 
 class Nothing(OneByOne):

@@ -47,7 +47,7 @@ from lab.hypervisor.freeze.base import OneByOne, charge
 from lab.hypervisor.memory_proof import MemoryProver
 from lab.hypervisor.qmp import MonitorError
 from lab.hypervisor.recovery import forward
-from lab.hypervisor.run_state import ResumeOrder, StopOrder
+from lab.hypervisor.run_state import OrderSteps, ResumeOrder, StopOrder
 from lab.hypervisor.successor import RUN_S, SuccessorProcess, asker, offer
 from lab.ports import Call, Freezing, Frozen, Resumed
 from lab.threads import Worker
@@ -127,7 +127,10 @@ class Exchange(OneByOne):
 
     # -- the freeze --------------------------------------------------------------------------------
 
-    def begin_stop(self) -> None:
+    def begin_stop(self) -> OrderSteps:
+        return (self._begin_to_leave,)
+
+    def _begin_to_leave(self) -> None:
         """Have QEMU send the running guest's state. It stops the guest when all but the device state is
         sent, so that only that is part of the pause. HypervisorError when QEMU has ended."""
         if self._new.spec is None or self._called is not None or self._freezing.prove_memory:
@@ -174,7 +177,7 @@ class Exchange(OneByOne):
         if self._freezing.prove_memory:
             self._context.on_step(self._guest, "suspend")
             return StopOrder(self._context, self._guest).done()
-        self.begin_stop()
+        self._begin_to_leave()
         called = self._called or self._context.clock.now()
         self._wait(self._old, "STOP", called.real_ns, min(self._deadline, called.raw_ns + STATE_NS))
         returned = self._context.clock.now()
