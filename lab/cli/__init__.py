@@ -1,8 +1,9 @@
 """The command line: arguments in, text out. What is done is `lab.session`'s.
 
-- `main`: the commands. `events`: `freezelab events …`. `stores`: `freezelab image …` and `emulator …`.
-- `options`: values that are more than text. `views`: the view for this stderr.
-- `streams`: output that cannot be delivered.
+- `main`: the commands for runs. `kept_guests`: `freezelab up` and the like. `upkeep`: `doctor` and the like.
+- `events`: `freezelab events …`. `stores`: `freezelab image …` and `emulator …`.
+- `options`: values that are more than text, and shared options. `completion`: what a shell is offered.
+- `views`: the view for this stderr. `streams`: output that cannot be delivered.
 
 This module imports nothing, so that `freezelab --help` stays fast.
 """

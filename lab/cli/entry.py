@@ -26,4 +26,4 @@ def main() -> None:
             signal.signal(number, _leave)
     from lab.cli.main import app
 
-    app()
+    app(prog_name="freezelab")  # by this name shells ask for completion as well

@@ -5,7 +5,6 @@ Every command imports what it needs by itself: `freezelab --help` must not wait 
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -14,7 +13,15 @@ import typer
 from typer.core import TyperGroup
 
 from lab import __version__
-from lab.cli import events, stores, streams
+from lab.cli import completion, events, kept_guests, stores, streams, upkeep
+from lab.cli.options import (
+    Accelerator,
+    Connect,
+    Playbook,
+    Quiet,
+    accelerator_request,
+    boot_seconds,
+)
 from lab.errors import FreezelabError, Interrupted
 from lab.session.signals import Signals
 
@@ -28,6 +35,7 @@ class _CommandGroup(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         streams.prepare()
+        completion.prepare()
         with streams.delivered():
             return super().main(*args, **kwargs)
 
@@ -60,16 +68,12 @@ app = typer.Typer(
     epilog="Exit codes: 0 passed, 1 failed, 2 usage error, 3 inconclusive, 4 environment error (the host or "
     "a guest failed), 130 interrupted. Tests: ./freezelab test. Removal: ./freezelab uninstall.",
 )
+app.add_typer(kept_guests.commands)
+app.add_typer(upkeep.commands)
 app.add_typer(stores.images, name="image")
 app.add_typer(stores.emulators, name="emulator")
 app.add_typer(events.events, name="events")
 
-Connect = Annotated[
-    str | None,
-    typer.Option(
-        "--connect", metavar="URI", envvar="FREEZELAB_CONNECT", help="A libvirt URI instead of no daemon."
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print the run as JSON (freezelab.run/1).")]
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write a JUnit XML file.")]
 
@@ -115,7 +119,7 @@ def _show(run: Run, folder: Path, as_json: bool, junit: Path | None) -> None:
 
 @app.command()
 def run(
-    playbook: Annotated[str, typer.Argument(help="A playbook's name or file.")] = "first-freeze",
+    playbook: Playbook = "first-freeze",
     repeat: Annotated[
         int | None, typer.Option(min=1, max=10000, help="Number of cycles with a freeze.")
     ] = None,
@@ -123,7 +127,7 @@ def run(
         int | None, typer.Option(min=0, max=10000, help="Number of cycles without one, run first.")
     ] = None,
     connect: Connect = None,
-    accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    accelerator: Accelerator = "auto",
     boot: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long a guest's boot may take.")
     ] = None,
@@ -136,10 +140,9 @@ def run(
     ] = False,
     as_json: Json = False,
     junit: JUnit = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Freeze guests, patch the host, resume, measure, judge."""
-    from lab.cli.options import accelerator_request, boot_seconds
     from lab.cli.views import view_for
     from lab.session.run import RunOptions, RunStopped, perform, with_counts
 
@@ -163,7 +166,12 @@ def run(
 @app.command()
 def report(
     which: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder.  [default: the latest]")
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="A run's id or folder.  [default: the latest]",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     as_json: Json = False,
     junit: JUnit = None,
@@ -181,7 +189,7 @@ def report(
 
 @app.command()
 def plan(
-    playbook: Annotated[str, typer.Argument(help="A playbook's name or file.")] = "first-freeze",
+    playbook: Playbook = "first-freeze",
 ) -> None:
     """Show what a run of a playbook would do, and what is missing here."""
     from lab.report.console import stdout_console
@@ -193,7 +201,12 @@ def plan(
 
 
 @app.command()
-def check(playbooks: Annotated[list[str], typer.Argument(help="Playbooks' names or files.")]) -> None:
+def check(
+    playbooks: Annotated[
+        list[str],
+        typer.Argument(help="Playbooks' names or files.", autocompletion=completion.playbooks),
+    ],
+) -> None:
     """Validate playbooks, and list what they need that is missing here."""
     from lab.core.plan_warnings import overruns
     from lab.session.plan_checks import cautions, obstacles
@@ -229,95 +242,15 @@ def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="Numbe
 
 
 @app.command()
-def up(
-    name: Annotated[str, typer.Option(help="The guest's name.")] = "web-0",
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="Its memory, such as 1GiB.")] = "512MiB",
-    vcpus: Annotated[int, typer.Option(min=1, max=64)] = 1,
-    image: Annotated[str, typer.Option(help="The name of an image.")] = "debian",
-    resync: Annotated[str, typer.Option(help="The mechanism that corrects its clock.")] = "none",
-    accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
-    boot: Annotated[str | None, typer.Option(metavar="TIME", help="How long its boot may take.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
-) -> None:
-    """Start a guest that is kept until `down`."""
-    from lab.cli.options import accelerator_request, boot_seconds
-    from lab.cli.views import view_for
-    from lab.session import kept_guests
-    from lab.session.paths import home
-
-    request, boot_s = accelerator_request(accelerator), boot_seconds(boot)
-    options = kept_guests.UpOptions(name, memory, vcpus, image, resync, request, boot_s)
-    guest = kept_guests.up(home(), options, partial(view_for, quiet=quiet))
-    typer.echo(f"guest {guest.name} is running; freezelab down {guest.name} removes it\n{guest.login}")
-
-
-@app.command("list")
-def list_guests(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the guests as JSON.")] = False,
-) -> None:
-    """List kept guests, and how to log in."""
-    from lab.session import kept_guests
-    from lab.session.paths import home
-
-    there = kept_guests.listing(home())
-    if as_json:
-        typer.echo(json.dumps(there, indent=1))
-        return
-    from lab.report.console import stdout_console
-    from lab.report.listings import render_kept_guests
-
-    render_kept_guests(there, stdout_console())
-
-
-@app.command()
-def down(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of kept guests.")
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All kept guests.")] = False,
-) -> None:
-    """Remove kept guests."""
-    from lab.session import kept_guests
-    from lab.session.paths import home
-
-    with Signals():
-        for line in kept_guests.down(home(), names or [], everything=everything):
-            typer.echo(line)
-
-
-@app.command()
-def drift(
-    guest: Annotated[str | None, typer.Argument(metavar="[GUEST]", help="The name of a kept guest.")] = None,
-    length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to measure.")] = "10m",
-    every: Annotated[str, typer.Option(metavar="TIME", help="Interval between bursts of readings.")] = "1s",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No plot on stderr.")] = False,
-) -> None:
-    """Measure the drift of a kept guest's clocks; Ctrl-C ends it early."""
-    from lab.report.console import stdout_console
-    from lab.report.drift import render_look, watching
-    from lab.session import drift_study
-    from lab.session.paths import home
-
-    kept_guest, wanted = drift_study.which(home(), guest), drift_study.times(length, every)
-    with Signals(), watching(kept_guest.name, wanted.length_ns, quiet=quiet) as view:
-        look = drift_study.watch(kept_guest, wanted, view)
-    if as_json:
-        typer.echo(json.dumps(drift_study.as_data(kept_guest, look), indent=1))
-    else:
-        render_look(kept_guest.name, look, wanted.length_ns, stdout_console())
-
-
-@app.command()
 def calibrate(
     cycles: Annotated[int | None, typer.Option(min=1, max=10000, help="Number of pauses.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few pauses, for a rough figure.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Only show the last calibration.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Only remove the last calibration.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Determines the order of the pauses.")] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    accelerator: Accelerator = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure the lab's own error here, with pauses of known length."""
     from lab.session import calibration
@@ -330,7 +263,6 @@ def calibrate(
     if show:
         saved = calibration.last(home())
     else:
-        from lab.cli.options import accelerator_request
         from lab.cli.views import view_for
         from lab.session import calibration_run
 
@@ -349,47 +281,6 @@ def calibrate(
             saved.made, saved.run, saved.figures, stale, stdout_console(), saved.rough, dropped
         )
     raise typer.Exit(0 if show else calibration.exit_code(saved))
-
-
-@app.command()
-def recover(
-    connect: Connect = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Resume the guests instead of removing them.")] = False,
-) -> None:
-    """Remove what a killed run left, or resume its guests."""
-    from lab.session.recovery import recover_all
-
-    for line in recover_all(connect, resume=keep):
-        typer.echo(line)
-
-
-@app.command()
-def doctor(connect: Connect = None) -> None:
-    """Check what this machine supports, and how to add what is missing."""
-    from lab.report.console import stdout_console
-    from lab.report.listings import render_checks
-    from lab.session.checks import examine
-
-    checks = examine(connect)
-    render_checks(checks, stdout_console())
-    raise typer.Exit(0 if all(check.ok is not False for check in checks) else 4)
-
-
-@app.command()
-def schema(what: Annotated[str, typer.Argument(metavar="playbook|run")]) -> None:
-    """Print the JSON schema of playbooks or of run.json."""
-    if what == "playbook":
-        from lab.playbook import schema_text
-
-        typer.echo(schema_text(), nl=False)
-    elif what == "run":
-        from lab.record.run import schema as run_schema
-
-        typer.echo(json.dumps(run_schema(), indent=1))
-    else:
-        from lab.errors import UsageError
-
-        raise UsageError(f"there is no schema {what!r}", hint="known: playbook, run")
 
 
 if __name__ == "__main__":

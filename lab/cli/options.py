@@ -1,14 +1,39 @@
-"""Command-line values that are more than text."""
+"""Command-line values that are more than text, and options that several commands have."""
 
 from __future__ import annotations
 
-from lab.core.units import NS_PER_S, parse_duration
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli import completion
 from lab.errors import UsageError
-from lab.hypervisor.accelerators import AcceleratorRequest
+
+if TYPE_CHECKING:
+    from lab.hypervisor.accelerators import AcceleratorRequest
+
+Connect = Annotated[
+    str | None,
+    typer.Option(
+        "--connect", metavar="URI", envvar="FREEZELAB_CONNECT", help="A libvirt URI instead of no daemon."
+    ),
+]
+Accelerator = Annotated[
+    str, typer.Option(help="auto, kvm or tcg.", autocompletion=completion.words("auto", "kvm", "tcg"))
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Playbook = Annotated[
+    str, typer.Argument(help="A playbook's name or file.", autocompletion=completion.playbooks)
+]
+Guest = Annotated[
+    str, typer.Argument(metavar="GUEST", help="A kept guest.", autocompletion=completion.kept_guests)
+]
 
 
 def accelerator_request(text: str) -> AcceleratorRequest:
     """UsageError when it is none of auto, kvm, tcg."""
+    from lab.hypervisor.accelerators import AcceleratorRequest
+
     try:
         return AcceleratorRequest(text)
     except ValueError:
@@ -17,6 +42,8 @@ def accelerator_request(text: str) -> AcceleratorRequest:
 
 def boot_seconds(text: str | None) -> int | None:
     """Seconds in a duration such as "2min", at least one. UsageError when it is none."""
+    from lab.core.units import NS_PER_S, parse_duration
+
     if text is None:
         return None
     try:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lab.cli import completion
 from lab.cli.streams import note
 
 images = typer.Typer(no_args_is_help=True, help="Build, list and remove guest images.")
@@ -16,7 +17,9 @@ emulators = typer.Typer(
 
 @images.command("build")
 def image_build(
-    name: Annotated[str, typer.Argument(help="The name of an image.")] = "debian",
+    name: Annotated[
+        str, typer.Argument(help="The name of an image.", autocompletion=completion.recipes)
+    ] = "debian",
     force: Annotated[bool, typer.Option("--force", help="Build it even if it exists.")] = False,
 ) -> None:
     """Build a guest image, unless it is built already."""
@@ -39,7 +42,11 @@ def image_list() -> None:
 
 
 @images.command("remove")
-def image_remove(which: Annotated[str, typer.Argument(help="The name or digest of an image.")]) -> None:
+def image_remove(
+    which: Annotated[
+        str, typer.Argument(help="The name or digest of an image.", autocompletion=completion.built_images)
+    ],
+) -> None:
     """Remove built images."""
     from lab.session.images import remove
 
@@ -72,7 +79,11 @@ def emulator_list() -> None:
 
 
 @emulators.command("remove")
-def emulator_remove(which: Annotated[str, typer.Argument(help="The name of a fetched emulator.")]) -> None:
+def emulator_remove(
+    which: Annotated[
+        str, typer.Argument(help="The name of a fetched emulator.", autocompletion=completion.emulators)
+    ],
+) -> None:
     """Remove fetched emulators."""
     from lab.session.emulators import remove
     from lab.session.signals import Signals

@@ -199,6 +199,11 @@ class ResyncMechanism(StrEnum):
         return self.repairs and not self.is_daemon
 
     @property
+    def needs_host(self) -> bool:
+        """True when it works only during a run, by the host's time server or an action at the resume."""
+        return self.acts_from_host or self.uses_ntp
+
+    @property
     def is_daemon(self) -> bool:
         """True when a program in the guest disciplines its clock, with a configuration of its own."""
         return self.means.is_daemon

@@ -71,7 +71,10 @@ def find(*states: Path) -> Path:
     unpacked = os.pathsep.join(str(state / "tools/chrony/usr/sbin") for state in states)
     found = runner.which("chronyd") or runner.which("chronyd", unpacked)
     if not found:
-        raise MachineError("chronyd is not installed", hint="run ./freezelab, which fetches it")
+        # Debian's package replaces the machine's time service; its program alone does not.
+        fetch = f"cd /tmp && apt-get download chrony && dpkg-deb -x chrony_*.deb {states[-1]}/tools/chrony"
+        hint = fetch if runner.which("apt-get") else "install the package chrony"
+        raise MachineError("chronyd is not installed", hint=hint)
     return Path(found)
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lab.errors import HypervisorError
+from lab.process.requirements import advice
 
 
 def _load() -> tuple[Any, Any]:
@@ -26,9 +27,7 @@ def _load() -> tuple[Any, Any]:
     try:
         library, qemu = importlib.import_module("libvirt"), importlib.import_module("libvirt_qemu")
     except ImportError as error:
-        raise HypervisorError(
-            f"libvirt-python cannot be loaded: {error}", hint="run ./freezelab, which sets it up"
-        ) from error
+        raise HypervisorError(f"libvirt-python cannot be loaded: {error}", hint=advice()) from error
     finally:
         for name in added:
             os.environ.pop(name, None)

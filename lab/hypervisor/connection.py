@@ -13,6 +13,7 @@ from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.embed import Root, Waiting
 from lab.hypervisor.loop import LOOP
 from lab.ports import Clock
+from lab.process.requirements import advice
 
 NO_DAEMON = "does its daemon run, and may you use it? Without --connect no daemon is needed"
 
@@ -45,7 +46,7 @@ def connect(
                     connection.setKeepAlive(_ASK_S, _UNANSWERED)
         except libvirt.libvirtError as error:
             failure = as_hypervisor_error(error, "cannot connect", "" if root is not None else address)
-            hint = failure.hint or ("" if root is not None else NO_DAEMON)
+            hint = failure.hint or NO_DAEMON if root is None else advice(images=False) or failure.hint
             raise HypervisorError(failure.what, where=failure.where, hint=hint) from error
         return LibvirtHypervisor(connection, address, state, clock, root)
     except BaseException:

@@ -222,8 +222,8 @@ def _check_user() -> None:
             return  # other distributions compile in other names; libvirt reports them
         raise HypervisorError(
             f"as root, libvirt needs the system user {_COMPILED_IN_USER}, which does not exist",
-            hint="run ./freezelab, which makes it, or: adduser --system --ingroup kvm --no-create-home "
-            f"--home /var/lib/libvirt {_COMPILED_IN_USER} && addgroup --system {_COMPILED_IN_USER}",
+            hint="adduser --system --ingroup kvm --no-create-home --home /var/lib/libvirt "
+            f"{_COMPILED_IN_USER} && addgroup --system {_COMPILED_IN_USER}",
         ) from None
 
 

@@ -65,15 +65,15 @@ class BuildTools:
 
 def find_tools() -> BuildTools:
     """MachineError when this machine or user cannot build."""
-    mmdebstrap = find("mmdebstrap", "mmdebstrap")
-    mke2fs, tar = find("mke2fs", "e2fsprogs"), find("tar", "tar")
+    mmdebstrap = find("mmdebstrap")
+    mke2fs, tar = find("mke2fs"), find("tar")
     if os.geteuid() == 0:
         # In mode root mmdebstrap mounts /proc, /sys and more where all can see it, and when it is stopped
         # it leaves them mounted. In namespaces of its own, killing the first process takes all away.
         # (Mode unshare makes such namespaces itself.)
         return BuildTools(mmdebstrap, mke2fs, tar, "root", (), _isolation())
-    fakeroot = find("fakeroot", "fakeroot")
-    find("newuidmap", "uidmap")
+    fakeroot = find("fakeroot")
+    find("newuidmap")
     user = getpass.getuser()
     for path in (Path("/etc/subuid"), Path("/etc/subgid")):
         try:
@@ -91,7 +91,7 @@ def find_tools() -> BuildTools:
 def _isolation() -> tuple[str, ...]:
     """What goes before a program to give it namespaces of its own; nothing where the kernel gives none,
     as in a container or in a chroot whose root is no mount."""
-    unshare = find("unshare", "util-linux")
+    unshare = find("unshare")
     isolate = (unshare, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
     try:
         run([*isolate, "true"], timeout_s=10)

@@ -230,7 +230,7 @@ class GoldenStore:
         # -u: where it will be, not where it is.
         base = ["-u", "-b", str(final / "disk.qcow2"), "-F", "qcow2"]
         overlay = [*base, str(staging / "overlay.qcow2"), str(image.disk.stat().st_size)]
-        run([find("qemu-img", "qemu-utils"), "create", "-q", "-f", "qcow2", *overlay], timeout_s=60)
+        run([find("qemu-img"), "create", "-q", "-f", "qcow2", *overlay], timeout_s=60)
         manifest = {
             "schema": SCHEMA,
             "image": image.name,

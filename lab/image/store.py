@@ -194,7 +194,7 @@ def overlay(image: Image, path: Path) -> Path:
     """A new qcow2 at `path` over the image's disk. What is there already is never overwritten."""
     if path.exists() or path.is_symlink():
         raise ImageError("there is a file already", where=str(path))
-    qemu_img = find("qemu-img", "qemu-utils")
+    qemu_img = find("qemu-img")
     base = ["-b", str(image.disk), "-F", image.disk_format]
     try:
         run([qemu_img, "create", "-q", "-f", "qcow2", *base, str(path)], timeout_s=60)

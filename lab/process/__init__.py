@@ -3,5 +3,7 @@
 - `runner`: starts programs, either to their end with a deadline, or to stay.
 - `child`: reads a running program's output, waits for its end, and kills its process group.
 - `scope`: finds and kills everything that a program has started.
+- `packages`: what freezelab needs of a distribution (packages.txt), and how to get it.
+- `requirements`: what of that is missing.
 - `clock`: `HostClock`, the real `ports.Clock`.
 """

@@ -26,6 +26,7 @@ from lab.errors import MachineError
 from lab.ports import Clock
 from lab.process.child import Child, OnLine
 from lab.process.clock import HostClock
+from lab.process.packages import how_to_get, with_program
 from lab.process.scope import Scope
 
 GRACE_NS = 250 * NS_PER_MS
@@ -316,14 +317,13 @@ def which(program: str, path: str | None = None) -> str | None:
     return shutil.which(program, path=_with_sbin(path))
 
 
-def find(program: str, package: str = "") -> str:
-    """The path of a program, found as by run(). MachineError when it is missing or not executable. package:
-    the Debian package to name in the error's hint."""
+def find(program: str) -> str:
+    """The path of a program, found as by run(). MachineError when it is missing or not executable."""
     found = which(program)
     if found:
         return found
-    if package:
-        raise MachineError(f"{program} is not installed", hint=f"sudo apt-get install {package}")
+    if package := with_program(program):
+        raise MachineError(f"{program} is not installed", hint=how_to_get([package]))
     if "/" in program and Path(program).exists():
         raise MachineError("not an executable file", where=program, hint=f"chmod +x {shlex.quote(program)}")
     raise MachineError("no such program", where=program, hint="is it installed, and on PATH?")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from lab.core.machine_check import MachineCheck
@@ -13,14 +12,13 @@ from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
 from lab.host import chronyd, emulators
 from lab.hypervisor.accelerators import AcceleratorRequest, boots_unsurely, choose
-from lab.hypervisor.connection import connect
 from lab.hypervisor.domain import Accelerator
 from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock
+from lab.process.requirements import advice, needed
 from lab.process.runner import run, which
 from lab.session import paths
 
-SETUP = "run ./freezelab in the clone: it installs what is missing"
 NAMESPACES = (
     "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}; if that does not help, "
     "the kernel forbids them: sysctl -a | grep -E 'max_user_namespaces|unprivileged_userns'"
@@ -32,7 +30,7 @@ GUEST_BYTES = 1 << 30
 
 def examine(uri: str | None) -> list[MachineCheck]:
     """All checks, in the order in which a run would meet them."""
-    checks = [_python(), *_init(), *_tools(), _memory()]
+    checks = [*_init(), *_tools(), _memory()]
     try:
         state = paths.home()
     except FreezelabError as error:
@@ -57,13 +55,8 @@ def examine(uri: str | None) -> list[MachineCheck]:
 
 def _failed(name: str, error: FreezelabError) -> MachineCheck:
     return MachineCheck(
-        name, False, f"{error.where}: {error.what}" if error.where else error.what, error.hint or SETUP
+        name, False, f"{error.where}: {error.what}" if error.where else error.what, error.hint
     )
-
-
-def _python() -> MachineCheck:
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    return MachineCheck("python", sys.version_info >= (3, 11), version, SETUP)
 
 
 def _init() -> list[MachineCheck]:
@@ -78,17 +71,13 @@ def _init() -> list[MachineCheck]:
 
 def _tools() -> list[MachineCheck]:
     found = []
-    for tool, purpose in (
-        ("qemu-system-x86_64", "to run guests"),
-        ("qemu-img", "to create disks"),
-        ("mmdebstrap", "to build images"),
-        ("mke2fs", "to build images"),
-        ("fakeroot", "to build images"),
-    ):
-        path = which(tool)
-        found.append(
-            MachineCheck(tool, path is not None, f"{path}" if path else f"missing, needed {purpose}", SETUP)
-        )
+    for package in needed(images=True):
+        if package.program:
+            path = which(package.program)
+            shown = path or f"missing, needed {package.purpose}"
+            found.append(MachineCheck(package.label, path is not None, shown, advice()))
+        elif not package.has_files:
+            found.append(MachineCheck(package.label, None, f"not found, needed {package.purpose}", advice()))
     if os.geteuid() != 0:
         found.append(_user_namespaces())
     return found
@@ -99,7 +88,7 @@ def _user_namespaces() -> MachineCheck:
     images in it."""
     name, without = "user namespaces", "image builds need root"
     if which("newuidmap") is None:
-        return MachineCheck(name, False, f"newuidmap is missing: {without}", SETUP)
+        return MachineCheck(name, False, f"newuidmap is missing: {without}", advice())
     try:
         run(["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "true"], TRY_S)
     except MachineError as error:
@@ -134,6 +123,8 @@ def _space(name: str, folder: Path, *, needed: bool = True) -> MachineCheck:
 
 def _hypervisor(uri: str | None, state: Path) -> MachineCheck:
     try:
+        from lab.hypervisor.connection import connect  # loads libvirt, which may be missing
+
         with connect(uri, state, clock=HostClock()) as hypervisor:
             facts, emulator = hypervisor.facts(), hypervisor.emulator(Accelerator.TCG)
             left = [domain for domain in hypervisor.list_lab_domains() if not domain.kept_guest]

@@ -10,6 +10,7 @@ from lab.core.units import format_size
 from lab.image.build import Progress
 from lab.image.golden import GoldenStore
 from lab.image.store import Image, ImageStore, default_cache
+from lab.process.requirements import check_programs
 from lab.session import paths
 
 
@@ -23,6 +24,7 @@ def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
     # All are looked for, and unknown names told, before the first is built.
     wanted = {guest.image for cell in plan.parts for guest in cell.guests}
     found = {name: store.find(name) for name in sorted(wanted)}
+    check_programs(images=None in found.values())
     return {name: image or store.build(name, progress) for name, image in found.items()}
 
 

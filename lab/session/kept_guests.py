@@ -247,11 +247,11 @@ def _mechanism(text: str) -> ResyncMechanism:
     try:
         mechanism = ResyncMechanism(text)
     except ValueError:
-        known = ", ".join(m.value for m in ResyncMechanism if not _needs_host(m))
+        known = ", ".join(m.value for m in ResyncMechanism if not m.needs_host)
         raise UsageError(
             f"unknown mechanism {text!r}", where="--resync", hint=f"a kept guest can have: {known}"
         ) from None
-    if _needs_host(mechanism):
+    if mechanism.needs_host:
         what = "the host's time server" if mechanism.uses_ntp else "an action at the resume"
         raise Refused(
             f"{mechanism.value} needs {what}, which exists only during a run",
@@ -259,10 +259,6 @@ def _mechanism(text: str) -> ResyncMechanism:
             hint="use it as resync: in a playbook; a kept guest can have none",
         )
     return mechanism
-
-
-def _needs_host(mechanism: ResyncMechanism) -> bool:
-    return mechanism.acts_from_host or mechanism.uses_ntp
 
 
 def _path(home: Path, name: str) -> Path:

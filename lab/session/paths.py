@@ -24,11 +24,15 @@ def default_home() -> Path:
     return platformdirs.user_state_path("freezelab")
 
 
-def home() -> Path:
-    """The state folder: $FREEZELAB_HOME, else the XDG state folder; created if needed. MachineError when that
-    fails."""
+def home_path() -> Path:
+    """The state folder, whether it exists or not: $FREEZELAB_HOME, else the XDG state folder."""
     named = os.environ.get("FREEZELAB_HOME")
-    return made(Path(named).absolute() if named else default_home())
+    return Path(named).absolute() if named else default_home()
+
+
+def home() -> Path:
+    """The state folder, created if needed. MachineError when that fails."""
+    return made(home_path())
 
 
 def made(path: Path) -> Path:

@@ -17,6 +17,7 @@ from lab.hypervisor import memory
 from lab.hypervisor.accelerators import boots_unsurely
 from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock
+from lab.process.requirements import check_programs
 from lab.session import paths
 from lab.session.settings import check_memory
 
@@ -56,8 +57,9 @@ def cautions(plan: Plan) -> list[str]:
 def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
     guests = [guest for cell in plan.parts for guest in cell.guests]
     store = ImageStore(paths.RECIPES, default_cache())
+    yield _check_libvirt
     for image in dict.fromkeys(guest.image for guest in guests):
-        yield partial(store.find, image)
+        yield partial(_check_image, store, image)
     for batch in batches(plan):
         together = [guest for cell in batch for guest in cell.guests]
         yield partial(check_memory, together)
@@ -70,6 +72,15 @@ def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
             yield patches.make(patch, HostClock()).check
         elif isinstance(patch, ReplaceHypervisorPatch) and os.sep in patch.emulator:
             yield partial(emulators.find, patch.emulator, default_cache())
+
+
+def _check_libvirt() -> None:
+    import lab.hypervisor.binding  # noqa: F401 - an expected failure when the library is missing
+
+
+def _check_image(store: ImageStore, name: str) -> None:
+    """Check that the image exists or can be built."""
+    check_programs(images=store.find(name) is None)
 
 
 def _check_shared(specs: list[GuestSpec]) -> None:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab.core.plan import GuestSpec
 from lab.core.units import format_size
@@ -13,11 +14,13 @@ from lab.errors import FreezelabError, MachineError
 from lab.guest.ssh import Address, load_key
 from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.domain import Accelerator, DomainSpec
-from lab.hypervisor.facts import Emulator
 from lab.image.identity import make_key, write_key
 from lab.image.seed import Network
 from lab.image.store import Image
 from lab.session.paths import made
+
+if TYPE_CHECKING:
+    from lab.hypervisor.facts import Emulator
 
 BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
 """The longest time until a guest answers SSH; docs/figures.md has measured times."""

@@ -22,6 +22,7 @@ FILES = (
     "requirements.lock",
     "requirements-build.lock",
     "lab/cli/uninstall.sh",
+    "lab/process/packages.txt",
 )
 
 

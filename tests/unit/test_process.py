@@ -16,7 +16,7 @@ import pytest
 
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import Interrupted, MachineError
-from lab.process import runner
+from lab.process import packages, runner
 from lab.process.clock import HostClock
 from lab.process.runner import Stop, run, start
 from tests.unit.processes import alive, gone
@@ -203,10 +203,12 @@ def test_programs_in_sbin_are_found_without_a_path_to_it(monkeypatch: pytest.Mon
     assert run(["ldconfig", "--version"], 20).ok
 
 
-def test_a_missing_program_names_its_package() -> None:
-    with pytest.raises(MachineError, match="freezelab-no-such-program is not installed") as caught:
-        runner.find("freezelab-no-such-program", "of-this-package")
-    assert caught.value.hint == "sudo apt-get install of-this-package"
+def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    [package] = [one for one in packages.listed() if one.program == "qemu-img"]
+    monkeypatch.setattr(runner, "which", lambda _name: None)
+    with pytest.raises(MachineError, match="qemu-img is not installed") as caught:
+        runner.find("qemu-img")
+    assert caught.value.hint == packages.how_to_get([package])
 
 
 def test_long_arguments_are_shortened_for_show_only() -> None:

@@ -53,6 +53,14 @@ def test_commands_work_without_a_clone(installed: InstalledWheel, tmp_path: Path
         done = installed.freezelab(*arguments, environment=places)
         assert done.returncode == 0, done.stderr
         assert shown in done.stdout
+    for launchers, instead in (
+        ("test", "in a clone: ./freezelab test"),
+        ("uninstall", "pipx uninstall freezelab"),
+    ):
+        done = installed.freezelab(launchers, "--yes", "-k", "x", environment=places)
+        assert done.returncode == 2
+        assert instead in done.stderr
+        assert len(done.stderr.splitlines()) == 2
     checked = installed.freezelab("check", *names, environment=places)
     assert "first-freeze: valid (first-freeze)" in checked.stdout, checked.stderr
     assert "there is no playbook" not in checked.stderr

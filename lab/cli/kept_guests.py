@@ -1,0 +1,109 @@
+"""Kept guests, which run until `freezelab down`."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from lab.cli import completion
+from lab.cli.options import Accelerator, Quiet, accelerator_request, boot_seconds
+from lab.session.signals import Signals
+
+commands = typer.Typer()
+
+
+@commands.command()
+def up(
+    name: Annotated[str, typer.Option(help="The guest's name.")] = "web-0",
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Its memory, such as 1GiB.")] = "512MiB",
+    vcpus: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    image: Annotated[
+        str, typer.Option(help="The name of an image.", autocompletion=completion.recipes)
+    ] = "debian",
+    resync: Annotated[
+        str,
+        typer.Option(
+            help="The mechanism that corrects its clock.", autocompletion=completion.kept_guest_mechanisms
+        ),
+    ] = "none",
+    accelerator: Accelerator = "auto",
+    boot: Annotated[str | None, typer.Option(metavar="TIME", help="How long its boot may take.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Start a guest that is kept until `down`."""
+    from lab.cli.views import view_for
+    from lab.session import kept_guests
+    from lab.session.paths import home
+
+    request, boot_s = accelerator_request(accelerator), boot_seconds(boot)
+    options = kept_guests.UpOptions(name, memory, vcpus, image, resync, request, boot_s)
+    guest = kept_guests.up(home(), options, partial(view_for, quiet=quiet))
+    typer.echo(f"guest {guest.name} is running; freezelab down {guest.name} removes it\n{guest.login}")
+
+
+@commands.command("list")
+def list_guests(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the guests as JSON.")] = False,
+) -> None:
+    """List kept guests, and how to log in."""
+    from lab.session import kept_guests
+    from lab.session.paths import home
+
+    there = kept_guests.listing(home())
+    if as_json:
+        typer.echo(json.dumps(there, indent=1))
+        return
+    from lab.report.console import stdout_console
+    from lab.report.listings import render_kept_guests
+
+    render_kept_guests(there, stdout_console())
+
+
+@commands.command()
+def down(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Names of kept guests.", autocompletion=completion.kept_guests
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All kept guests.")] = False,
+) -> None:
+    """Remove kept guests."""
+    from lab.session import kept_guests
+    from lab.session.paths import home
+
+    with Signals():
+        for line in kept_guests.down(home(), names or [], everything=everything):
+            typer.echo(line)
+
+
+@commands.command()
+def drift(
+    guest: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[GUEST]", help="The name of a kept guest.", autocompletion=completion.kept_guests
+        ),
+    ] = None,
+    length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to measure.")] = "10m",
+    every: Annotated[str, typer.Option(metavar="TIME", help="Interval between bursts of readings.")] = "1s",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No plot on stderr.")] = False,
+) -> None:
+    """Measure the drift of a kept guest's clocks; Ctrl-C ends it early."""
+    from lab.report.console import stdout_console
+    from lab.report.drift import render_look, watching
+    from lab.session import drift_study
+    from lab.session.paths import home
+
+    kept_guest, wanted = drift_study.which(home(), guest), drift_study.times(length, every)
+    with Signals(), watching(kept_guest.name, wanted.length_ns, quiet=quiet) as view:
+        look = drift_study.watch(kept_guest, wanted, view)
+    if as_json:
+        typer.echo(json.dumps(drift_study.as_data(kept_guest, look), indent=1))
+    else:
+        render_look(kept_guest.name, look, wanted.length_ns, stdout_console())

@@ -1,0 +1,99 @@
+"""What is done to the machine and about the command itself, without a run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Annotated
+
+import typer
+
+from lab.cli import completion
+from lab.cli.options import Connect
+from lab.errors import UsageError
+
+commands = typer.Typer()
+
+_ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@commands.command()
+def recover(
+    connect: Connect = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Resume the guests instead of removing them.")] = False,
+) -> None:
+    """Remove what a killed run left, or resume its guests."""
+    from lab.session.recovery import recover_all
+
+    for line in recover_all(connect, resume=keep):
+        typer.echo(line)
+
+
+@commands.command()
+def doctor(connect: Connect = None) -> None:
+    """Check what this machine supports, and how to add what is missing."""
+    from lab.report.console import stdout_console
+    from lab.report.listings import render_checks
+    from lab.session.checks import examine
+
+    checks = examine(connect)
+    render_checks(checks, stdout_console())
+    raise typer.Exit(0 if all(check.ok is not False for check in checks) else 4)
+
+
+@commands.command()
+def schema(
+    what: Annotated[
+        str, typer.Argument(metavar="playbook|run", autocompletion=completion.words("playbook", "run"))
+    ],
+) -> None:
+    """Print the JSON schema of playbooks or of run.json."""
+    if what == "playbook":
+        from lab.playbook import schema_text
+
+        typer.echo(schema_text(), nl=False)
+    elif what == "run":
+        from lab.record.run import schema as run_schema
+
+        typer.echo(json.dumps(run_schema(), indent=1))
+    else:
+        raise UsageError(f"there is no schema {what!r}", hint="known: playbook, run")
+
+
+@commands.command("completion")
+def print_completion(
+    shell: Annotated[
+        str, typer.Argument(metavar="bash|zsh|fish", autocompletion=completion.words(*completion.SHELLS))
+    ],
+) -> None:
+    """Print a script that makes a shell complete arguments at TAB."""
+    if shell not in completion.SHELLS:
+        raise UsageError(
+            f"there is no completion for {shell!r}", hint=f"known: {', '.join(completion.SHELLS)}"
+        )
+    typer.echo(completion.script(shell))
+
+
+@commands.command(hidden=True, context_settings=_ANYTHING)
+def test() -> None:
+    """The launcher's: it is not asked for here."""
+    from lab.session.paths import CLONE
+
+    where = f"{CLONE or 'in a clone: .'}/freezelab test"
+    raise UsageError("the tests are run by the launcher of a clone", hint=where)
+
+
+@commands.command(hidden=True, context_settings=_ANYTHING)
+def uninstall() -> None:
+    """The launcher's: it is not asked for here."""
+    from lab.session.paths import CLONE
+    from lab.session.removal import what_remains
+
+    if CLONE is not None:
+        raise UsageError("a clone is uninstalled by its launcher", hint=f"{CLONE}/freezelab uninstall")
+    folders = " ".join(map(shlex.quote, map(str, what_remains())))
+    remove = f"; rm -r {folders}" if folders else ""
+    raise UsageError(
+        "a wheel is uninstalled by what installed it; this removes everything",
+        hint=f"freezelab down --all; freezelab recover; pipx uninstall freezelab{remove}",
+    )

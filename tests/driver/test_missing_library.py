@@ -1,0 +1,76 @@
+"""A machine without libvirt's library or QEMU driver, in a mount namespace where they are hidden."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.process.packages import SystemPackage, listed
+
+ROOT = Path(__file__).parents[2]
+HIDDEN = """
+work=$(mktemp -d) && mount -t tmpfs none "$work" || exit 77
+mkdir "$work/upper" "$work/work"
+for file in "$@"; do mknod "$work/upper/${file##*/}" c 0 0 || exit 77; done  # a whiteout
+folder=${1%/*}
+mount -t overlay none -o "lowerdir=$folder,upperdir=$work/upper,workdir=$work/work" "$folder" || exit 77
+exec "$PYTHON" -c 'from lab.cli.entry import main; main()' "$COMMAND"
+"""
+
+
+def without(files: list[Path], command: str, home: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", HIDDEN, "sh", *files],
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "COMMAND": command,
+            "PYTHONPATH": str(ROOT),
+            "FREEZELAB_HOME": str(home),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip(f"files cannot be hidden here: {done.stderr.strip()}")
+    return done
+
+
+@pytest.fixture
+def place(home: Path) -> Iterator[Path]:
+    """The state folder, without what is linked from it after the test."""
+    yield home
+    shutil.rmtree((home / "libvirt/run").resolve(), ignore_errors=True)
+
+
+def present(package: SystemPackage) -> list[Path]:
+    return [path for pattern in package.files for path in Path("/").glob(pattern[1:])]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.parametrize(
+    ("package", "what"),
+    [("libvirt0", "libvirt-python cannot be loaded"), ("libvirt-daemon-driver-qemu", "no connection driver")],
+)
+def test_what_libvirt_lacks_is_told_with_the_package(place: Path, package: str, what: str) -> None:
+    [wanted] = [one for one in listed() if package in one.names["apt"]]
+    files = present(wanted)
+    if not files:
+        pytest.skip(f"{wanted.label} is not here")
+    names = wanted.names["apt"] + wanted.names["dnf"]
+    for command in ("run", "doctor"):
+        done = without(files, command, place)
+        told = done.stderr if command == "run" else done.stdout
+        assert done.returncode == 4, done.stderr
+        assert "Traceback" not in done.stderr
+        assert what in told
+        assert any(f" {name}" in told for name in names)
+    assert "ok   qemu-img" in done.stdout
