@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import logging
-import selectors
-import socket
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
 
 from lab.errors import GuestError, GuestGone, MachineError
+from lab.guest.banner import LISTENS_S, STAGGER_S, wait_for_banner
 from lab.guest.connections import GuestConnections, Link
 from lab.guest.stamped_socket import Wire
 from lab.ports import Clock
 
 # The lab's own errors report lost connections; paramiko's threads would print them to the terminal as well.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-STAGGER_S = 0.4
-IN_FLIGHT = 3
-REFUSED_S = 8.0
-"""How long a port on the loopback may refuse connections. QEMU forwards it from its start on, so a refusal
-means that the guest is gone, or between two QEMU processes."""
 
 REST_S = 1.0
 """How long to wait for the last output of an ended command. If it left a program behind, the output never
@@ -43,10 +33,6 @@ BRIEF = 60
 
 HANDSHAKE_S = 30.0
 SILENCE_S = 10.0
-_EAGER_S, _EAGER_FOR_S, _PATIENT_S = 0.02, 2.0, 0.1
-"""Seconds between two refused attempts: the first value for the second value's time, then the third. A
-refusal on the loopback takes 0.1 ms."""
-
 # Under TCG the guest has no AES instructions worth the name; measured in images/debian/README.md.
 CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
 
@@ -111,76 +97,6 @@ def _public(line: str) -> paramiko.PKey:
     return paramiko.Ed25519Key(data=base64.b64decode(line.split()[1]))
 
 
-def _attempt(host: str, port: int) -> socket.socket:
-    """Begin a non-blocking connection. OSError when it fails at once."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with suppress(BlockingIOError):
-            sock.connect((host, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def wait_for_banner(host: str, port: int, deadline_s: float, alive: Callable[[], None]) -> socket.socket:
-    """A TCP connection on which sshd has sent its banner, by CLOCK_MONOTONIC `deadline_s` (seconds).
-
-    QEMU accepts a forwarded connection long before the guest can, and its retransmissions back off. So a few
-    staggered attempts run in parallel, and the first one with an answer is used. alive: called between
-    attempts; raises when the guest cannot answer any more. TimeoutError at the deadline;
-    ConnectionRefusedError when a port on the loopback only refuses for REFUSED_S.
-    """
-    selector = selectors.DefaultSelector()
-    attempts: list[socket.socket] = []
-
-    def drop(sock: socket.socket) -> None:
-        attempts.remove(sock)
-        with suppress(KeyError):
-            selector.unregister(sock)
-        sock.close()
-
-    begun = next_try = time.monotonic()
-    give_up = begun + REFUSED_S if ipaddress.ip_address(host).is_loopback else deadline_s
-    try:
-        while (now := time.monotonic()) < deadline_s:
-            alive()
-            refused = False
-            if now >= next_try:
-                if len(attempts) >= IN_FLIGHT:
-                    drop(attempts[0])
-                next_try = now + STAGGER_S
-                try:
-                    made = _attempt(host, port)
-                    attempts.append(made)
-                    selector.register(made, selectors.EVENT_READ, made)
-                except OSError:
-                    refused = True
-            # A failed attempt is readable too; reading raises its error.
-            for key, _ in selector.select(max(0.0, min(0.1, next_try - now))):
-                sock: socket.socket = key.data
-                try:
-                    first = sock.recv(4, socket.MSG_PEEK)
-                    give_up = deadline_s  # a connection was accepted
-                except OSError:
-                    first, refused = b"", True
-                if first == b"SSH-":
-                    attempts.remove(sock)
-                    return sock
-                drop(sock)
-            if refused:
-                if now > give_up:
-                    raise ConnectionRefusedError(f"{host}:{port}")
-                next_try = now + (_EAGER_S if now < begun + _EAGER_FOR_S else _PATIENT_S)
-        raise TimeoutError
-    finally:
-        for sock in tuple(attempts):
-            drop(sock)
-        selector.close()
-
-
 class _Transport(paramiko.Transport):
     """A transport with channels to Unix sockets in the guest (OpenSSH, PROTOCOL, section 2.4:
     direct-streamlocal@openssh.com), which paramiko lacks: it sends an unknown channel type without
@@ -225,11 +141,13 @@ class SSH:
         connections: GuestConnections | None = None,
         *,
         handshake_s: float | None = None,
+        listens: bool = False,
     ) -> SSH:
         """Connect, check the guest's host key against the pinned one, and log in.
 
         timeout_s: time limit for sshd's banner, in seconds. handshake_s: time limit for the rest; by default
-        the remaining time, and at least HANDSHAKE_S. life: can cut this connection and end all waiting on it.
+        the remaining time, and at least HANDSHAKE_S. listens: sshd is
+        known to listen. life: can cut this connection and end all waiting on it.
         GuestGone: the connection was cut. GuestError: no answer in time, or the connection broke.
         RefusedError: the host key is another one, or the login is refused. MachineError: the lab's own key
         cannot be used.
@@ -239,7 +157,9 @@ class SSH:
         deadline = time.monotonic() + timeout_s
         connections = connections or GuestConnections()
         try:
-            sock = wait_for_banner(address.host, address.port, deadline, connections.check)
+            sock = wait_for_banner(
+                address.host, address.port, deadline, connections.check, LISTENS_S if listens else STAGGER_S
+            )
         except ConnectionRefusedError as error:
             raise GuestError(f"SSH is refused at {address}", where=where) from error
         except TimeoutError as error:

@@ -139,7 +139,7 @@ class Guests:
     def login(self, spec: GuestSpec) -> SSH:
         """Boot a guest and log in to it, once, without a probe. GuestError when it does not answer."""
         guest = self._prepare(spec)
-        ssh, _ = self._booted(guest, self._start(guest), lambda started: self._connect(started, self._boot_s))
+        ssh, _ = self._booted(guest, self._start(guest), self._connect)
         return self._stack.enter_context(ssh)
 
     def _booted(
@@ -362,8 +362,9 @@ class Guests:
     def _boot_s(self) -> float:
         return self._settings.boot_s or BOOT_S[self._settings.accelerator.accelerator]
 
-    def _connect(self, guest: StartedGuest, timeout_s: float) -> SSH:
-        return SSH.connect(guest.address, self._clock, timeout_s, self._connections[guest.spec.name])
+    def _connect(self, guest: StartedGuest, listens: bool = False) -> SSH:
+        known = self._connections[guest.spec.name]
+        return SSH.connect(guest.address, self._clock, self._boot_s, known, listens=listens)
 
     def probe(
         self, guest: StartedGuest, waiting: Waiting | None = None, connected: socket.socket | None = None
@@ -371,7 +372,6 @@ class Guests:
         """A probe in a started guest, for as long as the guests exist. waiting: see GuestProbe. connected:
         see SerialLine. GuestError when it does not answer."""
         name = guest.spec.name
-        patience = iter([self._boot_s])
 
         def socket_now() -> Path | None:
             domain = self._hypervisor.spec(name)
@@ -379,7 +379,7 @@ class Guests:
 
         try:
             serial = SerialLine(name, self._clock, socket_now, connected)
-            probe = GuestProbe(name, lambda: self._connect(guest, next(patience, 20)), serial, waiting)
+            probe = GuestProbe(name, lambda: self._connect(guest, waiting is not None), serial, waiting)
             return self._stack.enter_context(probe)
         except GuestError as error:
             error.hint = error.hint or console_end(guest.console)

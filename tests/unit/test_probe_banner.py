@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.guest import ssh
-from lab.guest.ssh import wait_for_banner
+from lab.guest import banner
+from lab.guest.banner import wait_for_banner
 
 
 def hopeful() -> None:
@@ -57,7 +57,7 @@ def test_a_port_that_comes_back_is_found(port: int) -> None:
 
 
 def test_a_port_that_only_refuses_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh, "REFUSED_S", 0.2)
+    monkeypatch.setattr(banner, "REFUSED_S", 0.2)
     before = descriptors()
     with pytest.raises(ConnectionRefusedError):
         wait_for_banner("127.0.0.1", port, time.monotonic() + 60, hopeful)
@@ -75,7 +75,7 @@ def test_a_port_that_accepts_is_not_called_refused_later(
     server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It accepts once and hangs up, and refuses from then on: a guest that is being exchanged."""
-    monkeypatch.setattr(ssh, "REFUSED_S", 0.2)
+    monkeypatch.setattr(banner, "REFUSED_S", 0.2)
 
     def once() -> None:
         server.accept()[0].close()

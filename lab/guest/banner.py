@@ -1,0 +1,96 @@
+"""Waits for the banner of a guest's sshd: the first connection on which it comes."""
+
+from __future__ import annotations
+
+import ipaddress
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+STAGGER_S = 0.4
+IN_FLIGHT = 3
+LISTENS_S = 4.0
+"""Seconds between two attempts, for a guest whose sshd is known to listen. Each attempt costs the guest the
+start of a process; eight guests on two CPUs took ten attempts each."""
+
+REFUSED_S = 8.0
+"""How long a port on the loopback may refuse connections. QEMU forwards it from its start on, so a refusal
+means that the guest is gone, or between two QEMU processes."""
+
+_EAGER_S, _EAGER_FOR_S, _PATIENT_S = 0.02, 2.0, 0.1
+"""Seconds between two refused attempts: the first value for the second value's time, then the third. A
+refusal on the loopback takes 0.1 ms."""
+
+
+def _attempt(host: str, port: int) -> socket.socket:
+    """Begin a non-blocking connection. OSError when it fails at once."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(BlockingIOError):
+            sock.connect((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def wait_for_banner(
+    host: str, port: int, deadline_s: float, alive: Callable[[], None], stagger_s: float = STAGGER_S
+) -> socket.socket:
+    """A TCP connection on which sshd has sent its banner, by CLOCK_MONOTONIC `deadline_s` (seconds).
+
+    QEMU accepts a forwarded connection long before the guest can, and its retransmissions back off. So a few
+    attempts, `stagger_s` seconds apart, run in parallel, and the first one with an answer is used. alive:
+    called between attempts; raises when the guest cannot answer any more. TimeoutError at the deadline;
+    ConnectionRefusedError when a port on the loopback only refuses for REFUSED_S.
+    """
+    selector = selectors.DefaultSelector()
+    attempts: list[socket.socket] = []
+
+    def drop(sock: socket.socket) -> None:
+        attempts.remove(sock)
+        with suppress(KeyError):
+            selector.unregister(sock)
+        sock.close()
+
+    begun = next_try = time.monotonic()
+    give_up = begun + REFUSED_S if ipaddress.ip_address(host).is_loopback else deadline_s
+    try:
+        while (now := time.monotonic()) < deadline_s:
+            alive()
+            refused = False
+            if now >= next_try:
+                if len(attempts) >= IN_FLIGHT:
+                    drop(attempts[0])
+                next_try = now + stagger_s
+                try:
+                    made = _attempt(host, port)
+                    attempts.append(made)
+                    selector.register(made, selectors.EVENT_READ, made)
+                except OSError:
+                    refused = True
+            # A failed attempt is readable too; reading raises its error.
+            for key, _ in selector.select(max(0.0, min(0.1, next_try - now))):
+                sock: socket.socket = key.data
+                try:
+                    first = sock.recv(4, socket.MSG_PEEK)
+                    give_up = deadline_s  # a connection was accepted
+                except OSError:
+                    first, refused = b"", True
+                if first == b"SSH-":
+                    attempts.remove(sock)
+                    return sock
+                drop(sock)
+            if refused:
+                if now > give_up:
+                    raise ConnectionRefusedError(f"{host}:{port}")
+                next_try = now + (_EAGER_S if now < begun + _EAGER_FOR_S else _PATIENT_S)
+        raise TimeoutError
+    finally:
+        for sock in tuple(attempts):
+            drop(sock)
+        selector.close()
