@@ -195,9 +195,12 @@ def plan(
     from lab.report.console import stdout_console
     from lab.report.plan import render_plan
     from lab.session.plan_checks import obstacles
+    from lab.session.setup_sources import setup_obstacles
 
     made = _plan(playbook)
-    render_plan(made, stdout_console(), obstacles(made))
+    lacking = setup_obstacles(made)
+    render_plan(made, stdout_console(), [*lacking, *obstacles(made)])
+    raise typer.Exit(2 if lacking else 0)
 
 
 @app.command()

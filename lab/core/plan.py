@@ -20,6 +20,7 @@ from lab.core.scheduled.model import EventSource as EventSource
 from lab.core.scheduled.model import EventType as EventType
 from lab.core.scheduled.model import Fault as Fault
 from lab.core.scheduled.model import OnPurpose as OnPurpose
+from lab.core.setup import NO_SETUP, SetupSpec
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 
 
@@ -40,7 +41,7 @@ class GuestSpec:
     pages of the host. rtc: what its RTC follows. kernel_options: words added to its kernel's command line.
     availability_set: the set that it is a member of; "": of none. It is a scale set's if `scale_set` says so.
     fault_domain, update_domain: within its set. compute_name: its name in events and /metadata/instance; "":
-    its name. instance: values of /metadata/instance in place of the lab's.
+    its name. instance: values of /metadata/instance in place of the lab's. setup: what is put into it.
     """
 
     name: str
@@ -59,6 +60,7 @@ class GuestSpec:
     scale_set: bool = False
     compute_name: str = ""
     instance: Given = ()
+    setup: SetupSpec = NO_SETUP
 
     @property
     def event_name(self) -> str:

@@ -19,11 +19,9 @@ _LEAST_S = 0.05
 _TIMED_OUT = (124, 137)
 """Exit statuses of timeout(1): the time is over; the program was killed."""
 
-# The command must not outlive its check, because checks are repeated.
 _BOUNDED = """\
 t() {{ if command -v timeout >/dev/null; then timeout -k 1 {seconds:.2f} "$@"; else "$@"; fi; }}
-t /bin/sh -c {command}
-"""
+t {shell} {command}"""
 _CURL = (
     "command -v curl >/dev/null || {{ echo 'there is no curl in the guest' >&2; exit 127; }}; "
     "curl -gsS -o /dev/null -w '%{{http_code}}' --max-time {seconds:.2f} --noproxy '*' --proto =http,https "
@@ -56,8 +54,13 @@ class GuestDoctor:
             return _of_url(
                 _within(ssh, _CURL.format(seconds=left_s, url=shlex.quote(gate.text)), left_s), left_s
             )
-        command = _BOUNDED.format(seconds=left_s, command=shlex.quote(gate.text))
-        return _of_command(_within(ssh, command, left_s), left_s)
+        # The command must not outlive its check, because checks are repeated.
+        return _of_command(_within(ssh, bounded(gate.text, left_s), left_s), left_s)
+
+
+def bounded(command: str, seconds: float, shell: str = "/bin/sh -c") -> str:
+    """A command for the guest's shell that is ended after `seconds`, with status 124 or 137 of timeout(1)."""
+    return _BOUNDED.format(seconds=seconds, shell=shell, command=shlex.quote(command))
 
 
 def _of_command(result: Result | str, left_s: float) -> Health:

@@ -23,14 +23,11 @@ from lab.core.scheduled.model import (
 )
 from lab.core.units import NS_PER_S, format_duration
 from lab.playbook.cycles import CycleSection
-from lab.playbook.fields import DurationOrZero, Flag, Words, default, needed, section, time
+from lab.playbook.fields import FOLDER, DurationOrZero, Flag, Words, default, needed, section, time
 from lab.playbook.guests import Instance
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import HOUR, ScalarReader, alternatives, duration, expect_scalar, one_of, text
 from lab.playbook.tree import Items, Scalar
-
-FOLDER = "folder"
-"""The key of the validation context that holds the folder that a handler's path is meant from, a Path."""
 
 UNKNOWN = "unknown"
 MOST_FACTOR = 1000

@@ -18,8 +18,8 @@ from pydantic_core import ErrorDetails
 
 from lab.core.plan import LeftOut
 from lab.core.units import format_duration, format_size
-from lab.playbook.announce_section import FOLDER
 from lab.playbook.explain import explain, wrong
+from lab.playbook.fields import FOLDER
 from lab.playbook.matrix import HOMES, MOST_CELLS, Matrix
 from lab.playbook.mistakes import MOST_SHOWN, Clash, Mistake, Place
 from lab.playbook.models import Document

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from lab.core.parallel_cells import MOST as MOST_LANES
 from lab.core.plan import FreezeMethod, ResyncMechanism, RtcTrack
 from lab.core.units import format_duration
 from lab.playbook.hosts import folder
 from lab.playbook.scalars import HOUR, argv, duration, flag, image_name, name, one_of, percent, size, whole
+from lab.playbook.tree import Map, Scalar
+
+FOLDER = "folder"
+"""The key of the validation context that holds the folder that paths are meant from, a Path."""
 
 MOST_GUESTS = 64
 MOST_FILL = 90  # percent; the guest's own system needs the rest
@@ -55,3 +62,28 @@ def needed(about: str, *examples: str) -> Any:
 def section(example: str, **rules: Any) -> ConfigDict:
     """example: the section in short, for messages; rules: more of its JSON schema."""
     return ConfigDict(extra="forbid", frozen=True, json_schema_extra={**rules, "x-example": example})
+
+
+def section_of(key: str) -> BeforeValidator:
+    """A value alone stands for the section that has nothing but this key."""
+
+    def lengthen(node: object) -> object:
+        if not isinstance(node, Scalar):
+            return node
+        long = Map(node.place)
+        long[key] = node
+        return long
+
+    return BeforeValidator(lengthen)
+
+
+@dataclass(frozen=True, eq=False)
+class Or:
+    """In the JSON schema: the section, or this."""
+
+    json: Mapping[str, Any]
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [handler(schema), dict(self.json)]}

@@ -28,6 +28,7 @@ from lab.playbook.hosts import Interface, address, bridge, unfit
 from lab.playbook.instances import compute_name, instance
 from lab.playbook.mistakes import Wrong
 from lab.playbook.scalars import MOST_NAME
+from lab.playbook.setup_section import SetupSection
 
 ComputeName = Annotated[str, compute_name()]
 Instance = Annotated[Given, instance()]
@@ -92,6 +93,9 @@ class GuestSection(BaseModel):
         "answers them: {compute: {zone: 1, tags: {role: web}}}.",
         "",
     )
+    setup: SetupSection = default(
+        SetupSection(), "Programs of the user's own, after those of the playbook's setup.", ""
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -128,6 +132,7 @@ class GuestSection(BaseModel):
     def to_plan(self) -> list[GuestSpec]:
         """The guests as the plan has them."""
         network, addresses, called = self.network, self.addresses(), self.compute_names()
+        setup = self.setup.to_plan()
         return [
             GuestSpec(
                 name=name,
@@ -142,6 +147,7 @@ class GuestSection(BaseModel):
                 kernel_options=self.kernel_options or (),
                 compute_name=called[number],
                 instance=self.instance,
+                setup=setup,
             )
             for number, name in enumerate(self.names())
         ]

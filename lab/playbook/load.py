@@ -12,9 +12,9 @@ from pydantic_core import ErrorDetails
 from lab.core.parallel_cells import laned
 from lab.core.plan import Cell, Plan
 from lab.playbook import models
-from lab.playbook.announce_section import FOLDER
 from lab.playbook.cells import axes_of, expand, given_twice, settled
 from lab.playbook.explain import explain
+from lab.playbook.fields import FOLDER
 from lab.playbook.matrix import Matrix
 from lab.playbook.mistakes import Mistake, as_error, printable
 from lab.playbook.scalars import MOST_NAME, found

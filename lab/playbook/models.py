@@ -6,6 +6,8 @@ modules are also the JSON schema's, and defaults are those of lab.core.plan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
@@ -31,9 +33,10 @@ from lab.playbook.fields import (
 from lab.playbook.fleet import Boot, BootWay, FleetSection
 from lab.playbook.guests import ONE_GUEST, GuestList, GuestSection, distinct
 from lab.playbook.matrix import HOMES, Matrix
-from lab.playbook.mistakes import Clash, Wrong
+from lab.playbook.mistakes import Clash, Wrong, quoted
 from lab.playbook.rollouts import RolloutSection
 from lab.playbook.scalars import one_of, text
+from lab.playbook.setup_section import At, SetupSection
 
 Text = Annotated[str, text()]
 
@@ -137,6 +140,9 @@ class Document(BaseModel):
         Boot.GOLDEN,
         "golden: guests start from the saved state of a guest of the same kind, which the first run boots, "
         "where that changes nothing that is measured. cold: every guest boots.",
+    )
+    setup: SetupSection = default(
+        SetupSection(), "Programs of the user's own in all guests, before their own setup.", ""
     )
     resync: Mechanism = needed(
         "The mechanism that corrects the guests' clocks after the resume. "
@@ -250,11 +256,32 @@ class Document(BaseModel):
                 raise Wrong(f"{what} has it", todo, within=("fleet", "guests", number))
         return self
 
+    @model_validator(mode="after")
+    def _known_secrets(self) -> Self:
+        parts: list[tuple[At, SetupSection, SetupSection | None]] = [(("setup",), self.setup, None)]
+        for at, entries in self._entries():
+            parts += [((*at, n, "setup"), entry.setup, self.setup) for n, entry in enumerate(entries)]
+        for at, setup, outer in parts:
+            for within, name in setup.unknown(outer):
+                raise Wrong(
+                    f"no secret is named {quoted(name)}", "add it to setup.secrets", within=(*at, *within)
+                )
+        return self
+
+    def _entries(self) -> list[tuple[At, Sequence[GuestSection]]]:
+        """The lists of guests, and where they are."""
+        if self.fleet is None:
+            return [(("guests",), self.guests or ())]
+        return [(("fleet", "guests"), self.fleet.own()), (("fleet", "scale_sets"), self.fleet.scale_sets)]
+
     def specs(self) -> tuple[GuestSpec, ...]:
         """The guests as the plan has them."""
         if self.fleet is not None:
-            return tuple(self.fleet.to_plan())
-        return tuple(spec for guest in self.guests or ONE_GUEST for spec in guest.to_plan())
+            specs = self.fleet.to_plan()
+        else:
+            specs = [spec for guest in self.guests or ONE_GUEST for spec in guest.to_plan()]
+        setup = self.setup.to_plan()
+        return tuple(replace(spec, setup=setup.then(spec.setup)) for spec in specs)
 
     @property
     def golden(self) -> bool:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, BeforeValidator, model_validator
 
 from lab.core import patch as core
 from lab.core.patch import Impact, UnitScope
-from lab.playbook.fields import Duration, DurationOrZero, Words, default, needed, section, time
+from lab.playbook.fields import (
+    Duration,
+    DurationOrZero,
+    Or,
+    Words,
+    default,
+    needed,
+    section,
+    section_of,
+    time,
+)
 from lab.playbook.hosts import ansible_playbook, emulator, file, module, option, service, way_back
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import one_of
@@ -34,31 +43,6 @@ Service = Annotated[str, service()]
 Scope = Annotated[UnitScope, one_of(*UnitScope, hint="a scope")]
 RestartImpact = Annotated[Impact, one_of(Impact.FREEZE, Impact.NONE, hint="an impact of a restart")]
 WayBack = Annotated[tuple[str, ...] | str, way_back()]
-
-
-def _section_of(key: str) -> BeforeValidator:
-    """A value alone stands for the section that has nothing but this key."""
-
-    def lengthen(node: object) -> object:
-        if not isinstance(node, Scalar):
-            return node
-        long = Map(node.place)
-        long[key] = node
-        return long
-
-    return BeforeValidator(lengthen)
-
-
-@dataclass(frozen=True, eq=False)
-class _Or:
-    """In the JSON schema: the section, or this."""
-
-    json: Mapping[str, Any]
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [handler(schema), dict(self.json)]}
 
 
 class Replacement(BaseModel):
@@ -199,18 +183,15 @@ class Patch(BaseModel):
     command: Words | None = default(
         None, "Run this program on the host: a list of arguments, without a shell."
     )
-    replace_hypervisor: Annotated[Replacement, _section_of("emulator"), _Or(emulator().json)] | None = (
-        default(
-            None,
-            "Replace the emulator under the guests: a path, the name of a fetched "
-            "emulator, same, or a section.",
-            alias="replace-hypervisor",
-        )
+    replace_hypervisor: Annotated[Replacement, section_of("emulator"), Or(emulator().json)] | None = default(
+        None,
+        "Replace the emulator under the guests: a path, the name of a fetched emulator, same, or a section.",
+        alias="replace-hypervisor",
     )
     restart_libvirt: Deadline | None = default(
         None, "Restart libvirt's daemon; may be written as a word.", alias="restart-libvirt"
     )
-    restart_service: Annotated[RestartedService, _section_of("unit"), _Or(service().json)] | None = default(
+    restart_service: Annotated[RestartedService, section_of("unit"), Or(service().json)] | None = default(
         None, "Restart a service of the host's systemd: its name, or a section.", alias="restart-service"
     )
     reload_kvm: Deadline | None = default(
@@ -296,4 +277,4 @@ def _from_word(node: object) -> object:
     return node
 
 
-PatchOrWord = Annotated[Patch, BeforeValidator(_from_word), _Or({"type": "string", "enum": list(BARE)})]
+PatchOrWord = Annotated[Patch, BeforeValidator(_from_word), Or({"type": "string", "enum": list(BARE)})]

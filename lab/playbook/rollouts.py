@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
@@ -13,8 +11,8 @@ from lab.core import plan as core
 from lab.core.plan import DomainKind, GateKind
 from lab.playbook.fields import MOST_GUESTS, Duration, DurationOrZero, Name, default, section, time
 from lab.playbook.fleet import FleetSection, Named, known
-from lab.playbook.mistakes import Wrong, quoted
-from lab.playbook.scalars import MOST_TEXT, ScalarReader, expect_scalar, found, one_of, text, whole
+from lab.playbook.mistakes import Wrong
+from lab.playbook.scalars import ScalarReader, found, one_of, shell_line, url, whole
 from lab.playbook.tree import Items
 
 MOST_GATES = 20
@@ -45,41 +43,6 @@ class MemberState(StrEnum):
     """What a gate can ask of the set's other members."""
 
     HEALTHY = "healthy"
-
-
-def shell_line() -> ScalarReader:
-    """A command as one line, for the guest's shell."""
-    advice = 'write it like "systemctl is-active nginx"'
-    words = text()
-
-    def read(node: object) -> str:
-        line = words.read(expect_scalar(node, "a command", advice))
-        if not isinstance(line, str) or not line or "\n" in line:
-            raise Wrong("a command is one line, and not an empty one", advice)
-        return line
-
-    return ScalarReader(read, {"type": "string", "pattern": r"^[^\n]*[^\s][^\n]*$", "maxLength": MOST_TEXT})
-
-
-_URL = re.compile(r"https?://[\x21-\x7e]+")
-
-
-def url() -> ScalarReader:
-    """An address of HTTP, as a guest asks for it."""
-    advice = "write it like http://127.0.0.1:8080/health"
-
-    def read(node: object) -> str:
-        line = expect_scalar(node, "a URL", advice).text.strip()
-        try:
-            parts = urlsplit(line) if _URL.fullmatch(line) and len(line) <= MOST_TEXT else None
-            good = parts is not None and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        except ValueError:  # a port that is none, an address of half a bracket
-            good = False
-        if not good:
-            raise Wrong(f"{quoted(line)} is not the URL of a web server", advice)
-        return line
-
-    return ScalarReader(read, {"type": "string", "pattern": f"^{_URL.pattern}$", "maxLength": MOST_TEXT})
 
 
 def seed() -> ScalarReader:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -37,6 +38,7 @@ _CLOCK = re.compile(r"[0-9]+(:[0-9]+)+")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _IMAGE = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _PERCENT = re.compile(r"\s*\+?([0-9]+(?:\.[0-9]+)?)\s*%\s*")
+_URL = re.compile(r"https?://[\x21-\x7e]+")
 _PPM = re.compile(r"\s*([-+]?[0-9]+(?:\.[0-9]+)?)\s*(\S*)\s*")
 
 
@@ -73,7 +75,7 @@ def found(node: object) -> str:
     return f"the text {quoted(node.text)}"
 
 
-def _is_text(node: Scalar) -> bool:
+def is_text(node: Scalar) -> bool:
     """It is text to every YAML 1.2 reader, such as the one that checks the schema in an editor."""
     rules = (_NULL, _BOOLEAN, _NUMBER)
     return not (node.plain and any(rule.fullmatch(node.text) for rule in rules))
@@ -267,7 +269,7 @@ def _word(pattern: re.Pattern[str], wanted: str, made_of: str, most: int) -> Sca
         if not pattern.fullmatch(text):
             slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
             raise Wrong(f"{quoted(text)} is not {wanted}", f"{rule}{f', like {slug}' if slug else ''}")
-        if not _is_text(scalar):
+        if not is_text(scalar):
             what = f"YAML reads {text} as a number or as yes or no, not as a name"
             raise Wrong(what, f"write it in quotes: '{text}'")
         return text
@@ -281,13 +283,45 @@ def text() -> ScalarReader:
 
     def read(node: object) -> str:
         scalar = expect_scalar(node, "a text", advice)
-        if not _is_text(scalar):
+        if not is_text(scalar):
             raise Wrong(f"a text is expected here, not {found(node)}", "write it in quotes")
         if len(scalar.text) > MOST_TEXT:
             raise Wrong("the text is too long", f"use at most {MOST_TEXT} characters")
         return scalar.text.strip()
 
     return ScalarReader(read, {"type": "string", "maxLength": MOST_TEXT})
+
+
+def shell_line() -> ScalarReader:
+    """A command as one line, for the guest's shell."""
+    advice = 'write it like "systemctl is-active nginx"'
+    words = text()
+
+    def read(node: object) -> str:
+        line = words.read(expect_scalar(node, "a command", advice))
+        if not isinstance(line, str) or not line or "\n" in line:
+            raise Wrong("a command is one line, and not an empty one", advice)
+        return line
+
+    return ScalarReader(read, {"type": "string", "pattern": r"^[^\n]*[^\s][^\n]*$", "maxLength": MOST_TEXT})
+
+
+def url() -> ScalarReader:
+    """An address of HTTP, as a guest asks for it."""
+    advice = "write it like http://127.0.0.1:8080/health"
+
+    def read(node: object) -> str:
+        line = expect_scalar(node, "a URL", advice).text.strip()
+        try:
+            parts = urlsplit(line) if _URL.fullmatch(line) and len(line) <= MOST_TEXT else None
+            good = parts is not None and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:  # a port that is none, an address of half a bracket
+            good = False
+        if not good:
+            raise Wrong(f"{quoted(line)} is not the URL of a web server", advice)
+        return line
+
+    return ScalarReader(read, {"type": "string", "pattern": f"^{_URL.pattern}$", "maxLength": MOST_TEXT})
 
 
 def argv() -> ScalarReader:

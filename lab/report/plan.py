@@ -18,6 +18,7 @@ from lab.report.plan_cells import cells, share
 from lab.report.plan_fleet import alike, listed, rollout, sets
 from lab.report.plan_notice import announcement, longest_notice_ns
 from lab.report.plan_notice import expected as noticed
+from lab.report.plan_setup import setups
 from lab.report.plan_words import PlanStep, predicted, steps
 from lab.report.table import ALWAYS, Column, Piece, Table
 from lab.report.text import clean, cleaned, counted
@@ -38,6 +39,7 @@ def render_plan(plan: Plan, console: Console, obstacles: Sequence[FreezelabError
     page.blank()
     _guests(page, plan)
     page.blank()
+    setups(page, plan)
     sets(page, plan.guests)
     if plan.cells:
         cells(page, plan)

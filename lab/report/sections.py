@@ -377,7 +377,12 @@ _UNITS: dict[str, Callable[[float], str]] = {
 }
 
 
-_PLACES = {"to_probe_s": "to the probe", "to_ssh_s": "to SSH", "from_golden_s": "to its identity"}
+_PLACES = {
+    "to_probe_s": "to the probe",
+    "to_ssh_s": "to SSH",
+    "from_golden_s": "to its identity",
+    "set_up_s": "for the set-up",
+}
 
 
 def _timing(name: str, value: object) -> str:

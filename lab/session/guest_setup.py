@@ -1,17 +1,20 @@
-"""Equips a guest for a cell: with its resync mechanism, and with programs that watch it."""
+"""Equips a guest: with programs of the user's own, and for a cell with its resync mechanism and with programs
+that watch it."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from lab.controller import CycleGuest
 from lab.core.plan import Cell, GuestSpec, RtcTrack, TimeFault
+from lab.core.secret_values import SecretValues
 from lab.core.timesync_setup import Setup
-from lab.core.units import NS_PER_S
+from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestGone, Interrupted
 from lab.guest import timesync
+from lab.guest.fill import Fill, room
+from lab.guest.installer import GuestInstaller
 from lab.guest.probe import GuestProbe
 from lab.guest.watcher import GuestWatcher
 from lab.host import chronyd
@@ -21,6 +24,7 @@ from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.agent import SetBy
 from lab.ports import Clock, Resync, View
 from lab.session.paths import default_home
+from lab.session.settings import Settings
 
 HOST_IN_GUEST = "10.0.2.2"
 """The address of the host's loopback in a guest on QEMU's user-mode network (QEMU, "Network emulation")."""
@@ -46,13 +50,11 @@ class _AtFault:
 
 
 class GuestSetup:
-    """Equips running guests. home: the state folder. folder: the run's own."""
+    """Equips running guests of a run with these settings."""
 
-    def __init__(
-        self, hypervisor: LibvirtHypervisor, home: Path, folder: Path, clock: Clock, view: View
-    ) -> None:
-        self._hypervisor, self._home, self._folder = hypervisor, home, folder
-        self._clock, self._view = clock, view
+    def __init__(self, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View) -> None:
+        self._hypervisor, self._home, self._folder = hypervisor, settings.home, settings.folder
+        self._clock, self._view, self._secrets = clock, view, settings.secrets
         self._server: Chronyd | None = None
         self._equipped: set[str] = set()
         self._relay: NtpRelay | None = None  # before the server, when that is at fault
@@ -65,6 +67,32 @@ class GuestSetup:
             self._server = stack.enter_context(server)
             if fault is not None:
                 self._relay = stack.enter_context(NtpRelay((server.address, server.port), fault, self._clock))
+
+    def install(self, spec: GuestSpec, probe: GuestProbe) -> float:
+        """Put the user's programs into a guest; the result is the time in seconds. GuestError, with the last
+        lines of what failed."""
+        begun = self._clock.now().raw_ns
+        values = SecretValues({secret.name: self._secrets[secret] for secret in spec.setup.secrets})
+
+        def progress(step: str) -> None:
+            self._view.phase("set up", guest=f"{spec.name}: {values.mask(step)}")
+
+        GuestInstaller(spec.name, lambda: probe.ssh, self._clock, values, progress).install(spec.setup)
+        return round((self._clock.now().raw_ns - begun) / NS_PER_S, 2)
+
+    def fill(self, spec: GuestSpec, probe: GuestProbe) -> int:
+        """Fill the guest's memory with incompressible pages, before anything is measured; the result is the
+        number of bytes."""
+        self._view.phase("fill memory", guest=spec.name)
+        wanted, most = round(spec.memory_bytes * spec.fill), room(probe.ssh)
+        if wanted > most:
+            text = f"{format_size(most >> 20 << 20)} are filled; the guest needs the rest"
+            self._view.note(f"guest {spec.name}: {text}")
+        if most <= 0:
+            return 0
+        fill = Fill(lambda: probe.ssh, min(wanted, most)).start()
+        fill.wait()
+        return fill.size
 
     def equip(self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack) -> CycleGuest:
         """A guest that is ready for its cycles and in time; everything installed is removed when `stack` is

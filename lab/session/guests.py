@@ -17,11 +17,10 @@ from lab.controller import CycleGuest
 from lab.core.history import GuestBooted
 from lab.core.history.run_events import Timing
 from lab.core.plan import Cell, GuestSpec, TimeFault
-from lab.core.units import NS_PER_S, format_size
+from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
 from lab.guest.connections import GuestConnections
 from lab.guest.console import ConsoleLog, Panicked, console_end
-from lab.guest.fill import Fill, room
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.serial import SerialLine
 from lab.guest.ssh import SSH, Address
@@ -75,10 +74,11 @@ class Guests:
         self._probes: dict[str, GuestProbe] = {}
         self._launched: list[str] = []
         self._connections: dict[str, GuestConnections] = {}
+        self._timings: dict[GuestSpec, dict[str, Timing]] = {}
         self._called_off = False
         self._monitor: GuestMonitor | None = None
         self._left = False
-        self._setup = GuestSetup(hypervisor, settings.home, settings.folder, clock, view)
+        self._setup = GuestSetup(hypervisor, settings, clock, view)
         self._key, self._public = lab_key(settings.home)
         self._folder = settings.home / "guests" / settings.run
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
@@ -111,7 +111,7 @@ class Guests:
             # Closed by hand: who is interrupted in between still holds the generator, and so its workers.
             with closing(clones.start(list(prepared.values()))) as started_so:
                 for spec, clone in started_so:
-                    self._ready(spec, clone.probe, clone.timings(begun[spec]), specs[spec])
+                    self._ready(spec, clone.probe, clone.timings(begun[spec]))
                     del prepared[spec]
         started = {spec: self._start(guest) for spec, guest in prepared.items()}
         for spec, guest in started.items():
@@ -122,15 +122,27 @@ class Guests:
             timings: dict[str, Timing] = {"to_probe_s": to_probe_s, "started": "cold"}
             timings |= {"because": why} if why else {}
             timings |= {"panics": again} if again else {}
-            self._ready(spec, probe, timings, specs[spec])
+            self._ready(spec, probe, timings)
+        self._set_up(specs)
 
-    def _ready(self, spec: GuestSpec, probe: GuestProbe, timings: dict[str, Timing], cell: str) -> None:
-        if spec.fill:
-            timings |= {"filled_bytes": self._fill(spec, probe)}
-        self._journal.append(GuestBooted(spec.name, timings, cell))
+    def _ready(self, spec: GuestSpec, probe: GuestProbe, timings: dict[str, Timing]) -> None:
         if not probe.resting:
             probe.rest()  # until its cycle: the probes of a fleet would keep the host busy
-        self._probes[spec.name] = probe
+        self._probes[spec.name], self._timings[spec] = probe, timings
+
+    def _set_up(self, cells: Mapping[GuestSpec, str]) -> None:
+        """Install the user's programs, in parallel, fill memories, and record the starts."""
+        programs = [spec for spec in cells if spec.setup.in_guest]
+
+        def install(spec: GuestSpec) -> float:
+            return self._setup.install(spec, self._probes[spec.name])
+
+        for spec, set_up_s in zip(programs, together(programs, install, self.call_off), strict=True):
+            self._timings[spec] |= {"set_up_s": set_up_s}
+        for spec, cell in cells.items():
+            if spec.fill:
+                self._timings[spec] |= {"filled_bytes": self._setup.fill(spec, self._probes[spec.name])}
+            self._journal.append(GuestBooted(spec.name, self._timings[spec], cell))
 
     def apart(self, settings: Settings) -> Guests:
         """Guests of another run on the same host, which nobody is shown and no history names."""
@@ -384,17 +396,3 @@ class Guests:
         except GuestError as error:
             error.hint = error.hint or console_end(guest.console)
             raise
-
-    def _fill(self, spec: GuestSpec, probe: GuestProbe) -> int:
-        """Fill the guest's memory with incompressible pages, before anything is measured; the result is the
-        number of bytes."""
-        self._view.phase("fill memory", guest=spec.name)
-        wanted, most = round(spec.memory_bytes * spec.fill), room(probe.ssh)
-        if wanted > most:
-            text = f"{format_size(most >> 20 << 20)} are filled; the guest needs the rest"
-            self._view.note(f"guest {spec.name}: {text}")
-        if most <= 0:
-            return 0
-        fill = Fill(lambda: probe.ssh, min(wanted, most)).start()
-        fill.wait()
-        return fill.size

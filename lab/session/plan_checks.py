@@ -20,6 +20,7 @@ from lab.process.clock import HostClock
 from lab.process.requirements import check_programs
 from lab.session import paths
 from lab.session.settings import check_memory
+from lab.session.setup_sources import setup_obstacles
 
 
 def obstacles(plan: Plan) -> list[FreezelabError]:
@@ -36,6 +37,11 @@ def obstacles(plan: Plan) -> list[FreezelabError]:
 
 def cautions(plan: Plan) -> list[str]:
     """Warnings of what may go wrong on this host."""
+    lacking = [str(error).replace("\n", "; ") for error in setup_obstacles(plan)]
+    return [*lacking, *_boot_cautions(plan)]
+
+
+def _boot_cautions(plan: Plan) -> list[str]:
     there = emulators.system()
     if there is None:
         return []

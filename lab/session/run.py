@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import Cell, Plan
+from lab.core.setup import Secret
 from lab.errors import FreezelabError, GuestError, Interrupted, MachineError
 from lab.host import facts as host_facts
 from lab.hypervisor.accelerators import AcceleratorRequest, Choice, choose
@@ -31,6 +32,7 @@ from lab.session.images import images_for
 from lab.session.recovery import clear
 from lab.session.run_folders import new_run_folder
 from lab.session.settings import Settings, check_memory
+from lab.session.setup_sources import read_secrets
 
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
 
@@ -94,13 +96,14 @@ def perform(
     """
     clock = HostClock()
     plan = _drawn(plan)
+    secret_values = read_secrets(plan)
     images = images_for(plan, progress)
     home = paths.home()
     waiting = (lambda who: view.note(f"waiting: {who}")) if options.wait else None
     course: _Course | None = None
     try:
         with connect(options.uri, home, clock=clock, waiting=waiting) as hypervisor:
-            course = _run(plan, options, hypervisor, images, clock, view, shield)
+            course = _run(plan, options, hypervisor, images, secret_values, clock, view, shield)
     except FreezelabError as error:
         if course is None:
             raise
@@ -118,6 +121,7 @@ def _run(
     options: RunOptions,
     hypervisor: LibvirtHypervisor,
     images: dict[str, Image],
+    secret_values: dict[Secret, bytes],
     clock: HostClock,
     view: View,
     shield: Shield,
@@ -137,7 +141,17 @@ def _run(
     run_id, folder = new_run_folder(home, plan.name)
     course = _Course(folder)
     golden = plan.golden if options.golden is None else options.golden
-    settings = Settings(run_id, home, folder, images, choice, emulator, options.boot_s, golden=golden)
+    settings = Settings(
+        run_id,
+        home,
+        folder,
+        images,
+        choice,
+        emulator,
+        options.boot_s,
+        golden=golden,
+        secrets=secret_values,
+    )
     with FileJournal(folder, clock) as journal:
         hypervisor.dead_man.history = journal.path
         host = host_of(hypervisor, choice)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.core.plan import GuestSpec
+from lab.core.setup import Secret
 from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
 from lab.guest.ssh import Address, load_key
@@ -45,7 +46,7 @@ class Settings:
 
     shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
     kept_guest: they may outlive this process, see Guests.leave. golden: they start from a golden state where
-    possible. boots_anew: their freeze method reboots them.
+    possible. boots_anew: their freeze method reboots them. secrets: the values of their setups' secrets.
     """
 
     run: str
@@ -60,6 +61,7 @@ class Settings:
     kept_guest: bool = False
     golden: bool = False
     boots_anew: bool = False
+    secrets: Mapping[Secret, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
