@@ -106,7 +106,7 @@ def serve(
 
 @events.command()
 def announce(
-    guests: Annotated[list[str] | None, typer.Argument(metavar="[GUEST]...")] = None,
+    guests: Annotated[list[str] | None, typer.Argument(metavar="GUEST", help="The event's guests.")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="For all guests of the service.")] = False,
     kind: Annotated[
         str, typer.Option("--type", metavar="TYPE", help="Freeze, Reboot, Redeploy, Preempt or Terminate.")

@@ -17,16 +17,18 @@ commands = typer.Typer()
 
 @commands.command()
 def up(
-    name: Annotated[str, typer.Option(help="The guest's name.")] = "web-0",
+    name: Annotated[str, typer.Option(metavar="NAME", help="The guest's name.")] = "web-0",
     memory: Annotated[str, typer.Option(metavar="SIZE", help="Its memory, such as 1GiB.")] = "512MiB",
-    vcpus: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    vcpus: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Its virtual CPUs.")] = 1,
     image: Annotated[
-        str, typer.Option(help="The name of an image.", autocompletion=completion.recipes)
+        str, typer.Option(metavar="NAME", help="The name of an image.", autocompletion=completion.recipes)
     ] = "debian",
     resync: Annotated[
         str,
         typer.Option(
-            help="The mechanism that corrects its clock.", autocompletion=completion.kept_guest_mechanisms
+            metavar="NAME",
+            help="The mechanism that corrects its clock.",
+            autocompletion=completion.kept_guest_mechanisms,
         ),
     ] = "none",
     accelerator: Accelerator = "auto",
@@ -66,9 +68,7 @@ def list_guests(
 def down(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...", help="Names of kept guests.", autocompletion=completion.kept_guests
-        ),
+        typer.Argument(metavar="NAME", help="Names of kept guests.", autocompletion=completion.kept_guests),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All kept guests.")] = False,
 ) -> None:
@@ -86,7 +86,7 @@ def drift(
     guest: Annotated[
         str | None,
         typer.Argument(
-            metavar="[GUEST]", help="The name of a kept guest.", autocompletion=completion.kept_guests
+            metavar="GUEST", help="The name of a kept guest.", autocompletion=completion.kept_guests
         ),
     ] = None,
     length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long to measure.")] = "10m",

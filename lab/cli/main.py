@@ -121,10 +121,11 @@ def _show(run: Run, folder: Path, as_json: bool, junit: Path | None) -> None:
 def run(
     playbook: Playbook = "first-freeze",
     repeat: Annotated[
-        int | None, typer.Option(min=1, max=10000, help="Number of cycles with a freeze.")
+        int | None, typer.Option(metavar="N", min=1, max=10000, help="Number of cycles with a freeze.")
     ] = None,
     control: Annotated[
-        int | None, typer.Option(min=0, max=10000, help="Number of cycles without one, run first.")
+        int | None,
+        typer.Option(metavar="N", min=0, max=10000, help="Number of cycles without one, run first."),
     ] = None,
     connect: Connect = None,
     accelerator: Accelerator = "auto",
@@ -168,7 +169,7 @@ def report(
     which: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]",
+            metavar="RUN",
             help="A run's id or folder.  [default: the latest]",
             autocompletion=completion.runs,
         ),
@@ -207,7 +208,9 @@ def plan(
 def check(
     playbooks: Annotated[
         list[str],
-        typer.Argument(help="Playbooks' names or files.", autocompletion=completion.playbooks),
+        typer.Argument(
+            metavar="PLAYBOOK", help="Playbooks' names or files.", autocompletion=completion.playbooks
+        ),
     ],
 ) -> None:
     """Validate playbooks, and list what they need that is missing here."""
@@ -235,7 +238,9 @@ def check(
 
 
 @app.command()
-def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="Number of runs.")] = 20) -> None:
+def history(
+    most: Annotated[int, typer.Option("--most", "-n", metavar="N", min=1, help="Number of runs.")] = 20,
+) -> None:
     """List old runs, the latest first."""
     from lab.report.console import stdout_console
     from lab.report.history import render_history
@@ -246,11 +251,15 @@ def history(most: Annotated[int, typer.Option("--most", "-n", min=1, help="Numbe
 
 @app.command()
 def calibrate(
-    cycles: Annotated[int | None, typer.Option(min=1, max=10000, help="Number of pauses.")] = None,
+    cycles: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=10000, help="Number of pauses.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few pauses, for a rough figure.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Only show the last calibration.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Only remove the last calibration.")] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Determines the order of the pauses.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Determines the order of the pauses.")
+    ] = None,
     accelerator: Accelerator = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     quiet: Quiet = False,

@@ -19,11 +19,17 @@ Connect = Annotated[
     ),
 ]
 Accelerator = Annotated[
-    str, typer.Option(help="auto, kvm or tcg.", autocompletion=completion.words("auto", "kvm", "tcg"))
+    str,
+    typer.Option(
+        metavar="NAME", help="auto, kvm or tcg.", autocompletion=completion.words("auto", "kvm", "tcg")
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Playbook = Annotated[
-    str, typer.Argument(help="A playbook's name or file.", autocompletion=completion.playbooks)
+    str,
+    typer.Argument(
+        metavar="PLAYBOOK", help="A playbook's name or file.", autocompletion=completion.playbooks
+    ),
 ]
 Guest = Annotated[
     str, typer.Argument(metavar="GUEST", help="A kept guest.", autocompletion=completion.kept_guests)

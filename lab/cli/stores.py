@@ -18,7 +18,7 @@ emulators = typer.Typer(
 @images.command("build")
 def image_build(
     name: Annotated[
-        str, typer.Argument(help="The name of an image.", autocompletion=completion.recipes)
+        str, typer.Argument(metavar="NAME", help="The name of an image.", autocompletion=completion.recipes)
     ] = "debian",
     force: Annotated[bool, typer.Option("--force", help="Build it even if it exists.")] = False,
 ) -> None:
@@ -44,7 +44,10 @@ def image_list() -> None:
 @images.command("remove")
 def image_remove(
     which: Annotated[
-        str, typer.Argument(help="The name or digest of an image.", autocompletion=completion.built_images)
+        str,
+        typer.Argument(
+            metavar="NAME", help="The name or digest of an image.", autocompletion=completion.built_images
+        ),
     ],
 ) -> None:
     """Remove built images."""
@@ -57,7 +60,7 @@ def image_remove(
 @emulators.command("fetch")
 def emulator_fetch(
     name: Annotated[
-        str, typer.Argument(help="backports, or a suite of this Debian's archive.")
+        str, typer.Argument(metavar="SUITE", help="backports, or a suite of this Debian's archive.")
     ] = "backports",
 ) -> None:
     """Fetch and unpack a suite's newest QEMU; nothing is installed."""
@@ -81,7 +84,10 @@ def emulator_list() -> None:
 @emulators.command("remove")
 def emulator_remove(
     which: Annotated[
-        str, typer.Argument(help="The name of a fetched emulator.", autocompletion=completion.emulators)
+        str,
+        typer.Argument(
+            metavar="NAME", help="The name of a fetched emulator.", autocompletion=completion.emulators
+        ),
     ],
 ) -> None:
     """Remove fetched emulators."""

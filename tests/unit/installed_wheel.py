@@ -16,16 +16,16 @@ class InstalledWheel:
     depends on is the present environment's: neither step needs a network."""
 
     def __init__(self, folder: Path) -> None:
-        self.elsewhere, self._venv = folder / "elsewhere", folder / "venv"
+        self.elsewhere, self.prefix = folder / "elsewhere", folder / "venv"
         self.elsewhere.mkdir()
         options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
         wheels = folder / "wheel"
         self._do(sys.executable, "-m", "pip", "wheel", *options, "--no-build-isolation", "-w", wheels, ROOT)
         [self.wheel] = wheels.glob("freezelab-*.whl")
-        self._do(sys.executable, "-m", "venv", "--without-pip", self._venv)
-        self.python = self._venv / "bin/python"
+        self._do(sys.executable, "-m", "venv", "--without-pip", self.prefix)
+        self.python = self.prefix / "bin/python"
         self._do(sys.executable, "-m", "pip", "--python", self.python, "install", *options, self.wheel)
-        [packages] = self._venv.glob("lib/python*/site-packages")
+        [packages] = self.prefix.glob("lib/python*/site-packages")
         self.site_packages = packages
         (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
 
@@ -33,7 +33,7 @@ class InstalledWheel:
         self, *arguments: str, environment: dict[str, str] | None = None, timeout_s: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run the installed command, in a folder that is not the clone."""
-        return self._run([self._venv / "bin/freezelab", *arguments], timeout_s, environment or {})
+        return self._run([self.prefix / "bin/freezelab", *arguments], timeout_s, environment or {})
 
     def evaluate(self, source: str) -> str:
         """What a program prints in the wheel's environment."""

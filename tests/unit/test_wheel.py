@@ -38,6 +38,8 @@ def test_playbooks_and_schemas_are_there(installed: InstalledWheel) -> None:
         here = {path.name: path.read_bytes() for path in (ROOT / folder).glob(pattern)}
         assert {path.name: path.read_bytes() for path in (data / name).iterdir()} == here
         assert here
+    page = installed.prefix / "share/man/man1/freezelab.1"
+    assert page.read_bytes() == (ROOT / "docs/freezelab.1").read_bytes()
 
 
 def test_commands_work_without_a_clone(installed: InstalledWheel, tmp_path: Path) -> None:
