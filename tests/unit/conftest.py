@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import platformdirs
@@ -10,6 +11,9 @@ import pytest
 
 from lab.errors import MachineError
 from lab.host import chronyd
+from lab.record.journal import read_history
+from lab.record.run import Run, judge
+from tests.unit import fleets, histories
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,19 @@ def chronyd_program() -> Path:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+def judged(makers: Mapping[str, Callable[[Path], Path]], folder: Path) -> dict[str, Run]:
+    return {name: judge(read_history(make(folder)))[0] for name, make in makers.items()}
+
+
+@pytest.fixture(scope="session")
+def matrix_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The runs of tests.unit.histories, judged."""
+    return judged(histories.ALL, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def fleet_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The runs of tests.unit.fleets, judged."""
+    return judged(fleets.ALL, tmp_path_factory.mktemp("runs"))

@@ -25,10 +25,9 @@ def judged(folder: Path) -> Run:
     return judge(read_history(folder))[0]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    folder = tmp_path_factory.mktemp("runs")
-    return {name: judged(make(folder)) for name, make in ALL.items()}
+@pytest.fixture
+def runs(matrix_runs: dict[str, Run]) -> dict[str, Run]:
+    return matrix_runs
 
 
 @pytest.mark.parametrize("name", ALL)

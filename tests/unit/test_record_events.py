@@ -32,7 +32,7 @@ from lab.record.rebuild import plan_of
 from lab.record.run import Run, judge, schema, to_json
 from tests.unit import fleets
 from tests.unit.announced_fleet import AnnouncedFleet
-from tests.unit.fleets import ALL, EXPECT, GOOD, Made, write
+from tests.unit.fleets import EXPECT, GOOD, Made, write
 from tests.unit.journalled import cycle, edited
 from tests.unit.sim_fleet import fleet
 from tests.unit.simulation import MS, S
@@ -42,10 +42,9 @@ def judged(folder: Path) -> Run:
     return judge(read_history(folder))[0]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    folder = tmp_path_factory.mktemp("runs")
-    return {name: judged(make(folder)) for name, make in ALL.items()}
+@pytest.fixture
+def runs(fleet_runs: dict[str, Run]) -> dict[str, Run]:
+    return fleet_runs
 
 
 def outcomes(run: Run, metric: str) -> list[Outcome]:

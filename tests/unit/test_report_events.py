@@ -9,8 +9,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from lab.core.units import NBSP
-from lab.record.journal import read_history
-from lab.record.run import Run, judge
+from lab.record.run import Run
 from lab.report.notices import announced_text, show_events
 from lab.report.page import Page
 from lab.report.rollout import show_rollouts
@@ -21,9 +20,8 @@ from tests.unit.fleets import ALL
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    folder = tmp_path_factory.mktemp("runs")
-    return {name: cleaned(judge(read_history(make(folder)))[0]) for name, make in ALL.items()}
+def runs(fleet_runs: dict[str, Run]) -> dict[str, Run]:
+    return {name: cleaned(run) for name, run in fleet_runs.items()}
 
 
 def shown(run: Run, width: int | None) -> str:

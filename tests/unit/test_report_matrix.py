@@ -13,8 +13,7 @@ from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
 from lab.core.units import NBSP
-from lab.record.journal import read_history
-from lab.record.run import Predicted, Run, judge
+from lab.record.run import Predicted, Run
 from lab.report.exchange import change
 from lab.report.junit import write_junit
 from lab.report.steps import fine_bar
@@ -24,10 +23,9 @@ from tests.unit.consoles import output, pipe, terminal, widest
 from tests.unit.histories import ALL
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    folder = tmp_path_factory.mktemp("runs")
-    return {name: judge(read_history(make(folder)))[0] for name, make in ALL.items()}
+@pytest.fixture
+def runs(matrix_runs: dict[str, Run]) -> dict[str, Run]:
+    return matrix_runs
 
 
 def page(made: Run, console: Console) -> str:
