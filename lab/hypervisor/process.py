@@ -40,20 +40,41 @@ def first_of_all() -> Iterator[None]:
     """The calling thread runs before all ordinary threads of the host meanwhile (sched(7), SCHED_RR), and
     before those that come first. What it starts does not. It must not compute for long. Does nothing when
     that is not permitted (CAP_SYS_NICE or RLIMIT_RTPRIO)."""
-    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
-    _schedule(0, 3)
+    before = _come_first(0, 3)
     try:
         yield
     finally:
+        if before is not None:
+            _set_schedule(0, before)
+
+
+_Schedule = tuple[int, os.sched_param]
+"""A thread's policy and priority (sched(7))."""
+
+
+def _come_first(thread: int, priority: int) -> _Schedule | None:
+    """Give a thread this real-time priority. A thread id of 0: the calling thread's. Returns how it was
+    scheduled before; None when nothing was changed, because it is not permitted, or it has such a priority.
+    """
+    with contextlib.suppress(OSError):
+        policy, param = os.sched_getscheduler(thread), os.sched_getparam(thread)
+        if policy & ~os.SCHED_RESET_ON_FORK not in (os.SCHED_RR, os.SCHED_FIFO):
+            rr = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(thread, rr, os.sched_param(priority))
+            return policy, param
+    return None
+
+
+def _set_schedule(thread: int, schedule: _Schedule) -> None:
+    """Schedule a thread so again."""
+    for flag in (0, os.SCHED_RESET_ON_FORK):  # without CAP_SYS_NICE the flag stays, which has no effect
         with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, priority)
+            os.sched_setscheduler(thread, schedule[0] | flag, schedule[1])
+            return
 
 
-def _schedule(thread: int, priority: int) -> None:
-    """Give a thread a real-time priority, or none with 0. A thread id of 0: the calling thread's."""
-    policy = os.SCHED_RR if priority else os.SCHED_OTHER
-    with contextlib.suppress(OSError):  # without CAP_SYS_NICE, the flag can only be set
-        os.sched_setscheduler(thread, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+def _ids(tasks: list[Path]) -> list[int]:
+    return [int(task.name) for task in tasks]
 
 
 class QemuProcess:
@@ -63,7 +84,7 @@ class QemuProcess:
         self.pid = pid
         self._pidfd = pidfd
         self._found: dict[tuple[str, ...], list[Path]] = {}
-        self._first = False, False
+        self._before: dict[int, _Schedule] = {}  # of threads that come first
 
     @classmethod
     def find(cls, uuid: str, where: str) -> QemuProcess:
@@ -161,13 +182,13 @@ class QemuProcess:
     def come_first(self, monitor: bool, vcpus: bool = False) -> None:
         """Have the threads that obey the monitor, and the vCPUs, run before all ordinary threads of the host,
         or no longer; see first_of_all. vCPUs that are not about to stop would take a whole CPU each."""
-        if monitor != self._first[0]:
-            for thread in (self.pid, *(int(task.name) for task in self._threads(_MONITOR_THREADS))):
-                _schedule(thread, 2 if monitor else 0)
-        if vcpus != self._first[1]:
-            for task in self.vcpu_threads():
-                _schedule(int(task.name), 1 if vcpus else 0)
-        self._first = monitor, vcpus
+        wanted = {self.pid: 2, **dict.fromkeys(_ids(self._threads(_MONITOR_THREADS)), 2)} if monitor else {}
+        wanted |= dict.fromkeys(_ids(self.vcpu_threads()), 1) if vcpus else {}
+        for thread in self._before.keys() - wanted.keys():
+            _set_schedule(thread, self._before.pop(thread))
+        for thread in wanted.keys() - self._before.keys():
+            if (before := _come_first(thread, wanted[thread])) is not None:
+                self._before[thread] = before
 
     @property
     def arguments(self) -> list[str]:

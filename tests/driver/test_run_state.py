@@ -44,23 +44,31 @@ def policy(thread: int) -> int:
     return os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK
 
 
+def policies(qemu: Qemu) -> dict[str, int]:
+    """Of its threads, by name."""
+    tasks = Path(f"/proc/{qemu.process.pid}/task").iterdir()
+    return {(task / "comm").read_text().strip(): policy(int(task.name)) for task in tasks}
+
+
 def first(qemu: Qemu) -> set[str]:
     """The names of its threads that come before others."""
-    tasks = Path(f"/proc/{qemu.process.pid}/task").iterdir()
-    return {(task / "comm").read_text().strip() for task in tasks if policy(int(task.name)) != os.SCHED_OTHER}
+    return {name for name, its in policies(qemu).items() if its == os.SCHED_RR}
 
 
 def test_what_obeys_comes_first_until_the_guest_runs_again(lab: LibvirtHypervisor, qemu: Qemu) -> None:
+    os.sched_setscheduler(qemu.process.pid, os.SCHED_BATCH, os.sched_param(0))
+    before, own = policies(qemu), policy(0)
+    assert os.SCHED_BATCH in before.values()
     lab.begin_freeze(["test"], SUSPEND)
     stop = lab.freeze("test", SUSPEND, NEVER).call
     assert status(qemu.monitor) == "paused"
     assert first(qemu) == ({"qemu-system-x86", "IO mon_iothread"} if may_come_first() else set())
-    assert policy(0) == os.SCHED_OTHER
+    assert policy(0) == own
     lab.begin_resume(["test"])
     assert status(qemu.monitor) == "running"
     resume = lab.resume("test", SUSPEND).call
-    assert not first(qemu)
-    assert policy(0) == os.SCHED_OTHER
+    assert policies(qemu) == before
+    assert policy(0) == own
     assert stop.event_real_ns is not None
     assert resume.event_real_ns is not None
     assert stop.event_real_ns <= stop.returned.real_ns <= resume.called.real_ns
