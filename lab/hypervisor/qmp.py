@@ -235,9 +235,15 @@ def status(monitor: Monitor) -> str:
 
 
 def take_port(ask: Ask, port: int) -> str:
-    """Make a process's user-mode network forward `port` of 127.0.0.1 to the guest's SSH port. Returns QEMU's
-    error message, "" on success. Raises MonitorError, or what else `ask` raises."""
-    line = f"hostfwd_add lab0 tcp:127.0.0.1:{port}-:22"
+    """Make a process's user-mode network forward `port` of 127.0.0.1 to the guest's SSH port; see
+    forward_port()."""
+    return forward_port(ask, port, 22)
+
+
+def forward_port(ask: Ask, port: int, guest_port: int) -> str:
+    """Make a process's user-mode network forward `port` of 127.0.0.1 to a TCP port of the guest. Returns
+    QEMU's error message, "" on success. Raises MonitorError, or what else `ask` raises."""
+    line = f"hostfwd_add lab0 tcp:127.0.0.1:{port}-:{guest_port}"
     return str(ask("human-monitor-command", **{"command-line": line})).strip()
 
 

@@ -29,8 +29,12 @@ from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.domain_status import domain_status
 from lab.image.seed import USER_NETWORK
 from lab.session.paths import made
+from lab.session.signals import shield
 
 if TYPE_CHECKING:
+    from lab.hypervisor.adapter import LibvirtHypervisor
+    from lab.session.guests import Guests
+    from lab.session.settings import Settings
     from lab.session.views import Views
 
 SCHEMA = "freezelab.kept/1"
@@ -154,7 +158,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     cell = Cell("", (), (spec,), mechanism, nothing, Expectations())
     check_memory([spec])
     clock = HostClock()
-    with Signals() as signals, views([spec.name]) as (view, progress):
+    with Signals(), views([spec.name]) as (view, progress):
         plan = Plan("up", "", "", cell.guests, mechanism, nothing, Expectations())
         images = images_for(plan, progress)
         image = images[spec.image]
@@ -166,43 +170,61 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
             settings = Settings(run, home, folder, images, choice, emulator, options.boot_s, kept_guest=True)
             with Guests(hypervisor, settings, clock, view, NullJournal()) as guests:
                 guests.up(cell)
-                domain = hypervisor.spec(spec.name)
-                address = guests.address(spec.name)
-                if domain is None:
-                    raise MachineError("its domain has gone", where=spec.name)
-                guest = KeptGuest(
-                    name=spec.name,
-                    run=run,
-                    domain=domain.name,
-                    uuid=domain.uuid,
-                    image=image.label,
-                    memory_bytes=spec.memory_bytes,
-                    vcpus=spec.vcpus,
-                    resync=mechanism.value,
-                    since=datetime.now(UTC).isoformat(timespec="seconds"),
-                    host=address.host,
-                    port=address.port,
-                    user=address.user,
-                    key=str(address.key),
-                    host_key=address.host_key,
-                    known_hosts=str(folder / "known_hosts"),
-                    console=str(domain.console_log),
-                    sockets=tuple(map(str, domain.sockets)),
-                    accelerator=choice.accelerator.value,
-                    machine_uuid=domain.machine_uuid,
-                    mac=domain.mac,
-                )
-                with signals.shield():
-                    _write(home, guest)
-                    guests.leave()
+                (guest,) = leave_running(settings, hypervisor, guests, cell)
     return guest
+
+
+def leave_running(
+    settings: Settings, hypervisor: LibvirtHypervisor, guests: Guests, cell: Cell
+) -> list[KeptGuest]:
+    """Leave a cell's guests running, as kept ones, when settings.kept_guest was set at their start."""
+    with shield():
+        kept = [_described(settings, hypervisor, guests, spec, cell.resync) for spec in cell.guests]
+        for guest in kept:
+            _write(settings.home, guest)
+        guests.leave()
+    return kept
+
+
+def _described(
+    settings: Settings,
+    hypervisor: LibvirtHypervisor,
+    guests: Guests,
+    spec: GuestSpec,
+    mechanism: ResyncMechanism,
+) -> KeptGuest:
+    """The file of a running guest. MachineError when it has gone."""
+    domain, address = hypervisor.spec(spec.name), guests.address(spec.name)
+    if domain is None:
+        raise MachineError("its domain has gone", where=spec.name)
+    return KeptGuest(
+        name=spec.name,
+        run=settings.run,
+        domain=domain.name,
+        uuid=domain.uuid,
+        image=settings.images[spec.image].label,
+        memory_bytes=spec.memory_bytes,
+        vcpus=spec.vcpus,
+        resync=mechanism.value,
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        key=str(address.key),
+        host_key=address.host_key,
+        known_hosts=str(settings.folder / "known_hosts"),
+        console=str(domain.console_log),
+        sockets=tuple(map(str, domain.sockets)),
+        accelerator=settings.accelerator.accelerator.value,
+        machine_uuid=domain.machine_uuid,
+        mac=domain.mac,
+    )
 
 
 def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Iterator[str]:
     """Remove kept guests and all of their files; a line for each. UsageError for an unknown name."""
     from lab.hypervisor.connection import connect
     from lab.process.clock import HostClock
-    from lab.session.signals import shield
 
     if bool(names) == everything:
         raise UsageError("name the guests, or use --all", hint="freezelab list shows their names")

@@ -1,0 +1,295 @@
+"""The pytest plugin: guests for a test session, and freezes of them in tests.
+
+    # pyproject.toml                          # test_client.py
+    [tool.pytest.ini_options]                 def test_reconnects(freezelab_guests, freeze):
+    freezelab_playbook = "lab.yaml"               with freeze("db-0", for_="10s") as frozen:
+                                                      ...                # db-0 is frozen
+                                                  assert frozen.pause.value_ns > 9e9
+
+`@pytest.mark.freezelab(playbook="x.yaml")` runs a whole playbook as a test; what it found is the text of a
+failure. docs/pytest.md describes all of it. pytest loads this module in every session of an environment with
+freezelab, so it imports the lab only when a test asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from lab.core.plan import Plan
+    from lab.record.model import CycleRecord, Measure
+    from lab.record.run import Run
+    from lab.session.guest_session import FreezeByHand, GuestSession
+
+_RUN_NS = 3600 * 10**9
+_GRACE_NS = 60 * 10**9
+_RECORD_BYTES = 1 << 28
+_KEPT = pytest.StashKey[list[str]]()
+_SPARE_NS = 10_000_000_000
+"""How much longer the budget is than a freeze at least, so that the test's own code ends the freeze."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("freezelab", "guests that tests can freeze")
+    group.addoption(
+        "--freezelab-keep",
+        action="store_true",
+        help="leave the guests running at the end, and print how to reach and how to remove them",
+    )
+    parser.addini("freezelab_playbook", "playbook whose guests the tests get (a path, from the ini file)")
+    parser.addini("freezelab_guests", "names of plain guests that the tests get", type="args")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "freezelab(playbook): run this playbook before the test, which fails with its findings"
+    )
+
+
+class Guest:
+    """A guest of the session. name: its host name. host, port, user, key (a file), host_key: for SSH."""
+
+    def __init__(self, session: GuestSession, name: str) -> None:
+        address = session.address(name)
+        self._session, self.name = session, name
+        self.host, self.port, self.user = address.host, address.port, address.user
+        self.key, self.host_key = address.key, address.host_key
+
+    def run(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> str:
+        """The standard output of a shell command in the guest, as root. GuestError when it fails, ends with
+        another status than 0, or takes longer."""
+        return self._session.ssh(self.name).check(command, timeout_s, stdin)
+
+    def put(self, source: Path | bytes, path: str, mode: str = "0644") -> None:
+        """Write a file in the guest. GuestError when that fails."""
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        where, folder = shlex.quote(path), shlex.quote(str(Path(path).parent))
+        self.run(f"mkdir -p {folder} && cat > {where} && chmod {shlex.quote(mode)} {where}", 60, content)
+
+    def endpoint(self, port: int) -> tuple[str, int]:
+        """The address and port of this host at which a TCP port of the guest answers. On QEMU's user-mode
+        network QEMU forwards it, and an in-place freeze ends that: ask again afterwards."""
+        return self._session.endpoint(self.name, port)
+
+
+class MeasuredFreeze:
+    """One freeze. All figures wait for the end of the watch, in which the guest's clock is followed."""
+
+    def __init__(self, by_hand: FreezeByHand, guests: tuple[str, ...]) -> None:
+        self._by_hand, self.guests = by_hand, guests
+        self._run: Run | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, with its history and, after the watch, its run.json."""
+        return self._by_hand.folder
+
+    def resume(self) -> None:
+        """End the freeze now; the guest runs when this returns."""
+        self._by_hand.resume()
+
+    @property
+    def run(self) -> Run:
+        """The judged run."""
+        if self._run is None:
+            with _as_failure():
+                self._run, _ = self._by_hand.judged()
+        if self._run is None:
+            raise AssertionError(f"nothing was judged: {self.folder}")
+        return self._run
+
+    def cycle(self, guest: str | None = None) -> CycleRecord:
+        """The record of the freeze of one guest, the first by default."""
+        name = guest or self.guests[0]
+        for record in self.run.guests:
+            if record.name == name and record.cycles:
+                return record.cycles[-1]
+        raise AssertionError(f"guest {name} was not measured: {self.folder}")
+
+    @property
+    def pause(self) -> Measure:
+        """The pause of the first guest: value_ns, low_ns and high_ns."""
+        measured = self.cycle().pause
+        if measured is None:
+            raise AssertionError(f"the pause could not be measured: {self.folder}")
+        return measured
+
+    def in_time_after(self, guest: str | None = None) -> float | None:
+        """How many seconds after the resume the guest's clock was in time, at the latest; None when it was
+        not until the end of the watch."""
+        resync = self.cycle(guest).resync
+        return None if resync is None or resync.time_ns is None else resync.time_ns / 1e9
+
+    def check(self) -> None:
+        """AssertionError, with the findings, unless every check of the playbook passed."""
+        if self.run.outcome.value != "passed":
+            raise AssertionError(_text([asdict(one) for one in self.run.findings], str(self.folder)))
+
+
+def _text(findings: Iterable[Mapping[str, Any]], run: str) -> str:
+    """What did not pass, a line each, and the command that shows the whole report."""
+    lines = [
+        f"{one['outcome']}: {one['guest'] or 'run'}: {one['metric']}: expected {one['expectation']}, "
+        f"measured {one['measured']}{': ' if one['why'] else ''}{one['why']}"
+        for one in findings
+        if one["outcome"] != "passed"
+    ]
+    return "\n".join([*lines, f"freezelab report {run}"])
+
+
+def _plan(config: pytest.Config) -> Plan:
+    from lab.core.patch import HoldPatch
+    from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, Plan, ResyncMechanism
+    from lab.playbook import load, resolve
+    from lab.session.paths import PLAYBOOKS
+
+    name, guests = str(config.getini("freezelab_playbook")), list(config.getini("freezelab_guests"))
+    if name and guests:
+        raise pytest.UsageError("freezelab_playbook and freezelab_guests: give one of the two")
+    if name:
+        beside = (config.inipath or config.rootpath / "x").parent / name
+        plan = load(beside if beside.exists() else resolve(name, [PLAYBOOKS]))
+        if plan.cells:
+            raise pytest.UsageError(f"{name} is a matrix; the tests' guests need a playbook without one")
+        return plan
+    specs = tuple(GuestSpec(each) for each in guests or ["web-0"])
+    cycle = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(0))
+    return Plan("pytest", "", "", specs, ResyncMechanism.AGENT, cycle, Expectations(), golden=True)
+
+
+@pytest.fixture(scope="session")
+def freezelab_session(request: pytest.FixtureRequest) -> Iterator[GuestSession]:
+    """The session's guests, as the plugin has them."""
+    from lab.errors import FreezelabError
+    from lab.ports import NullView
+    from lab.session import paths
+    from lab.session.guest_session import GuestSession
+
+    config = request.config
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")  # each worker has guests of its own
+    home = paths.made(paths.home() / "pytest" / worker)
+    view = NullView()
+    try:
+        kept = bool(config.getoption("--freezelab-keep"))
+        session = GuestSession(_plan(config), home, view, view.progress, kept=kept).__enter__()
+    except FreezelabError as error:
+        raise pytest.UsageError(str(error)) from None
+    try:
+        yield session
+    finally:
+        try:
+            if kept:
+                down = f"FREEZELAB_HOME={shlex.quote(str(home))} freezelab down --all"
+                config.stash[_KEPT] = [*(guest.login for guest in session.leave_running()), down]
+        finally:
+            session.__exit__(None, None, None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """How to reach and to remove the guests that were kept."""
+    if lines := config.stash.get(_KEPT, []):
+        terminalreporter.section("freezelab: guests that were kept")
+        for line in lines:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def freezelab_guests(freezelab_session: GuestSession) -> dict[str, Guest]:
+    """The session's guests by name: running, in time, and removed at the end of the session."""
+    return {name: Guest(freezelab_session, name) for name in freezelab_session.names}
+
+
+@pytest.fixture
+def freeze(
+    request: pytest.FixtureRequest, freezelab_session: GuestSession
+) -> Iterator[Callable[..., AbstractContextManager[MeasuredFreeze]]]:
+    """freeze(*guests, for_="10s", method=None, watch=None): a context in which the guests are frozen. It ends
+    when `for_` is over, or earlier by frozen.resume(), and at once when the block raises. The guests run at
+    the end of the test, whatever it did."""
+    from lab.core.plan import FreezeMethod
+    from lab.core.units import parse_duration
+
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40] or "test"
+    begun: list[FreezeByHand] = []
+
+    @contextmanager
+    def frozen(
+        *guests: str, for_: str, method: str | None = None, watch: str | None = None
+    ) -> Iterator[MeasuredFreeze]:
+        plan, length_ns = freezelab_session.plan, parse_duration(for_)
+        wanted = guests or freezelab_session.names
+        cycle = replace(
+            plan.cycle,
+            method=FreezeMethod(method) if method else plan.cycle.method,
+            budget_ns=max(plan.cycle.budget_ns, length_ns + _SPARE_NS),
+            watch_ns=parse_duration(watch) if watch else plan.cycle.watch_ns,
+            settle_ns=0,
+            announce=None,
+        )
+        with _as_failure():
+            by_hand = freezelab_session.freeze(wanted, cycle, length_ns, name)
+            begun.append(by_hand)
+            by_hand.__enter__()
+        try:
+            yield MeasuredFreeze(by_hand, tuple(wanted))
+        except BaseException as error:
+            by_hand.__exit__(type(error), error, None)
+            raise
+        with _as_failure():
+            by_hand.__exit__(None, None, None)
+
+    yield frozen
+    for each in begun:
+        each.close()
+
+
+@contextmanager
+def _as_failure() -> Iterator[None]:
+    """Expected failures of the lab fail the test with their one or two lines."""
+    from lab.errors import FreezelabError
+
+    try:
+        yield
+    except FreezelabError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Run the playbooks of the test's marks, in a process of their own."""
+    for mark in item.iter_markers("freezelab"):
+        playbook = mark.kwargs.get("playbook") or (mark.args[0] if mark.args else None)
+        if not playbook:
+            raise pytest.UsageError(f"{item.nodeid}: freezelab needs playbook=…")
+        _run_playbook(item, str(playbook))
+
+
+def _run_playbook(item: pytest.Item, playbook: str) -> None:
+    from lab.process.clock import HostClock
+    from lab.process.runner import Stop, execute
+
+    beside, clock = item.path.parent / playbook, HostClock()
+    command = [sys.executable, "-m", "lab.cli.main", "run", str(beside if beside.exists() else playbook)]
+    # Ctrl-C and a killed pytest end it like a person does: its guests are resumed and removed.
+    stop = Stop(grace_ns=_GRACE_NS, interrupted_too=True, parent_death=signal.SIGTERM)
+    until = clock.now().raw_ns + _RUN_NS
+    options = ["--quiet", "--json", "--wait"]
+    done = execute([*command, *options], clock, stop_at_raw_ns=until, stop=stop, output_max=_RECORD_BYTES)
+    if not done.stdout.startswith("{"):  # it ended before there was anything to judge
+        pytest.fail(f"playbook {playbook}: {done.stderr.strip() or done.why}", pytrace=False)
+    record = json.loads(done.stdout)
+    if record["outcome"] != "passed":
+        text = _text(record["findings"], record["id"])
+        pytest.fail(f"playbook {playbook}: {record['outcome']}\n{text}", pytrace=False)

@@ -1,0 +1,106 @@
+"""The pytest plugin, as a session of its own starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.guest.conftest import Cli
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "pytest"
+
+TESTS = """
+import pytest
+
+@pytest.mark.freezelab(playbook="strict.yaml")
+def test_strict():
+    raise AssertionError("not reached")
+
+@pytest.mark.freezelab(playbook="unknown.yaml")
+def test_unknown_playbook():
+    raise AssertionError("not reached")
+
+def test_frozen(freezelab_guests, freeze):
+    assert freezelab_guests["web-0"].run("hostname") == "web-0\\n"
+    with freeze(for_="20s", watch="1s") as frozen:
+        frozen.resume()
+    assert frozen.pause.high_ns < 15e9
+    assert frozen.cycle().frozen
+
+def test_raises(freeze):
+    with freeze("web-0", for_="20s", watch="1s"):
+        raise ValueError("in the block")
+
+def test_runs_again(freezelab_guests):
+    assert freezelab_guests["web-0"].run("echo awake") == "awake\\n"
+
+def test_unknown_guest(freeze):
+    with freeze("web-9", for_="1s"):
+        raise AssertionError("not reached")
+
+def test_refused(freeze):
+    with freeze("web-0", for_="1s", method="in-place"):
+        raise AssertionError("not reached")
+"""
+
+STRICT = """
+name: strict
+resync: none
+cycle: {patch: {hold: 200ms}, settle: 0s, before: 1s, watch: 2s}
+expect: {in_time: {within: 1s, tolerance: 1ms, hold: 1s}}
+"""
+
+
+def run_pytest(cli: Cli, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    environment = cli.environment | {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONPATH": f"{EXAMPLE.parents[1]}:{os.environ.get('PYTHONPATH', '')}",
+    }
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-m", "pytest", "-p", "lab.pytest_plugin", "-p", "no:cacheprovider", "-rA"]
+    return subprocess.run(
+        [*command, *options],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(600)
+def test_a_session(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(TESTS)
+    (tmp_path / "strict.yaml").write_text(STRICT)
+    done = run_pytest(cli, tmp_path, "--freezelab-keep", f"--rootdir={tmp_path}")
+    for name in ("test_frozen", "test_runs_again"):
+        assert f"PASSED test_it.py::{name}" in done.stdout, done.stdout
+    for name in ("test_strict", "test_unknown_playbook", "test_raises", "test_unknown_guest", "test_refused"):
+        assert f"FAILED test_it.py::{name}" in done.stdout, done.stdout
+    assert "During handling" not in done.stdout
+    assert "not reached" not in done.stdout.partition("short test summary")[2]
+    assert "playbook strict.yaml: failed\nfailed: web-0: in time" in done.stdout, done.stdout
+    assert "no playbook 'unknown.yaml'" in done.stdout
+    assert "ValueError: in the block" in done.stdout
+    assert "there is no guest 'web-9'\nknown: web-0" in done.stdout
+    assert "its RAM is not a shared file" in done.stdout
+    assert len(cli.qemu()) == 1, "kept, and the playbook's removed"
+    home = cli.home / "pytest" / "main"
+    kept = Cli(home)
+    assert f"FREEZELAB_HOME={home} freezelab down --all" in done.stdout
+    assert kept("down", "--all").stdout == "removed guest web-0\n"
+    assert not cli.qemu()
+    assert not kept.left()
+    assert "test-frozen" in cli("history").stdout
+
+
+@pytest.mark.timeout(600)
+def test_the_example(cli: Cli) -> None:
+    done = run_pytest(cli, EXAMPLE)
+    assert "6 passed, 1 xfailed" in done.stdout, done.stdout
+    assert not cli.qemu()
