@@ -12,6 +12,7 @@ from lab.core.expected_failure import MustFail
 from lab.core.mechanism import ResyncMechanism as ResyncMechanism
 from lab.core.method import FreezeMethod as FreezeMethod
 from lab.core.method import Regime as Regime
+from lab.core.own_domain import SshTarget as SshTarget
 from lab.core.patch import CommandPatch as CommandPatch
 from lab.core.patch import HoldPatch as HoldPatch
 from lab.core.patch import Patch as Patch
@@ -33,8 +34,11 @@ class RtcTrack(StrEnum):
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """One guest to start.
+    """One guest to start, or a domain of the user's own that runs already.
 
+    domain, ssh: libvirt's name of a domain of the user's own, and how its guest is reached; "" and None for a
+    guest that the lab starts. For a domain of the user's own, image and what follows up to kernel_options
+    have no meaning: its XML decides.
     fill: share of its memory that is filled with incompressible pages before the first cycle, 0 to 0.9.
     bridge: an existing bridge of the host that it is attached to by a tap; "": QEMU's user-mode network.
     address: on that bridge, with prefix length ("" on the user-mode network). huge_pages: its RAM in huge
@@ -61,11 +65,18 @@ class GuestSpec:
     compute_name: str = ""
     instance: Given = ()
     setup: SetupSpec = NO_SETUP
+    domain: str = ""
+    ssh: SshTarget | None = None
 
     @property
     def event_name(self) -> str:
         """Its name in events and /metadata/instance."""
         return self.compute_name or self.name
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a domain of the user's own."""
+        return bool(self.domain)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ refusal on the loopback takes 0.1 ms."""
 
 def _attempt(host: str, port: int) -> socket.socket:
     """Begin a non-blocking connection. OSError when it fails at once."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

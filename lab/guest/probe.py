@@ -27,10 +27,11 @@ from lab.core.timeline import Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError, GuestGone
 from lab.guest import probe_protocol, program
+from lab.guest.address import RefusedError
 from lab.guest.probe_channel import SILENT_S, ProbeChannel, SilentError
 from lab.guest.probe_protocol import Exchange
 from lab.guest.serial import SerialClockLine, SerialLine
-from lab.guest.ssh import SSH, RefusedError
+from lab.guest.ssh import SSH
 from lab.ports import Clock
 from lab.process.clock import HostClock
 from lab.threads import Worker

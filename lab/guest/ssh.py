@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import logging
-import stat
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import paramiko
 
-from lab.errors import GuestError, GuestGone, MachineError
-from lab.guest.banner import LISTENS_S, STAGGER_S, wait_for_banner
+from lab.errors import GuestError, GuestGone
+from lab.guest.address import RefusedError, SshServer
+from lab.guest.banner import LISTENS_S, STAGGER_S
 from lab.guest.connections import GuestConnections, Link
 from lab.guest.stamped_socket import Wire
 from lab.ports import Clock
@@ -33,26 +31,6 @@ BRIEF = 60
 
 HANDSHAKE_S = 30.0
 SILENCE_S = 10.0
-# Under TCG the guest has no AES instructions worth the name; measured in images/debian/README.md.
-CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
-
-
-@dataclass(frozen=True)
-class Address:
-    """A guest's sshd: its address, and the keys of both sides.
-
-    host_key: the public key line ("ssh-ed25519 AAAA…") that the guest must show.
-    """
-
-    guest: str
-    host: str
-    port: int
-    user: str
-    key: Path
-    host_key: str
-
-    def __str__(self) -> str:
-        return f"{self.user}@{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -64,25 +42,6 @@ class Result:
     err: str
 
 
-def load_key(path: Path) -> paramiko.PKey:
-    """The private key at `path`. MachineError when it is missing, unreadable, open to others, or
-    no Ed25519 key."""
-    try:
-        mode = path.stat().st_mode
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise MachineError("private key can be read by others", where=str(path), hint=f"chmod 600 {path}")
-        return paramiko.Ed25519Key.from_private_key_file(str(path))
-    except OSError as error:
-        raise MachineError(f"cannot read the private key: {error.strerror}", where=str(path)) from error
-    except paramiko.SSHException as error:
-        hint = "remove it; a new one is created"
-        raise MachineError("not an Ed25519 private key", where=str(path), hint=hint) from error
-
-
-class RefusedError(GuestError):
-    """The host key is another one, or the login is refused. Trying again does not help."""
-
-
 def _message(error: Exception) -> str:
     return str(error) or type(error).__name__
 
@@ -91,10 +50,6 @@ def _brief(command: str) -> str:
     """A command as quoted in an error: its first line, shortened."""
     first, _, more = command.strip().partition("\n")
     return f"{first[:BRIEF]} …" if more or len(first) > BRIEF else first
-
-
-def _public(line: str) -> paramiko.PKey:
-    return paramiko.Ed25519Key(data=base64.b64decode(line.split()[1]))
 
 
 class _Transport(paramiko.Transport):
@@ -122,7 +77,7 @@ class SSH:
 
     def __init__(
         self,
-        address: Address,
+        address: SshServer,
         transport: _Transport,
         wire: Wire,
         clock: Clock,
@@ -135,7 +90,7 @@ class SSH:
     @classmethod
     def connect(
         cls,
-        address: Address,
+        address: SshServer,
         clock: Clock,
         timeout_s: float,
         connections: GuestConnections | None = None,
@@ -152,14 +107,12 @@ class SSH:
         RefusedError: the host key is another one, or the login is refused. MachineError: the lab's own key
         cannot be used.
         """
-        key = load_key(address.key)
+        login = address.login()
         where = f"guest {address.guest}"
         deadline = time.monotonic() + timeout_s
         connections = connections or GuestConnections()
         try:
-            sock = wait_for_banner(
-                address.host, address.port, deadline, connections.check, LISTENS_S if listens else STAGGER_S
-            )
+            sock = address.reach(deadline, connections.check, LISTENS_S if listens else STAGGER_S)
         except ConnectionRefusedError as error:
             raise GuestError(f"SSH is refused at {address}", where=where) from error
         except TimeoutError as error:
@@ -173,23 +126,13 @@ class SSH:
             sock.close()
             raise
         transport = _Transport(wire)  # type: ignore[arg-type]  # it replaces the socket
-        options = transport.get_security_options()
-        options.ciphers = [c for c in CIPHERS if c in options.ciphers] or options.ciphers
-        options.kex = [k for k in options.kex if k.startswith("curve25519")] or options.kex
-        options.key_types = ["ssh-ed25519"]
+        address.arrange(transport.get_security_options())
         limit = handshake_s or max(HANDSHAKE_S, deadline - time.monotonic())
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = limit
-        pinned = _public(address.host_key)
         try:
             transport.start_client(timeout=limit)
-            shown = transport.get_remote_server_key()
-            if shown != pinned:
-                raise RefusedError(
-                    f"another host key than the pinned one at {address}",
-                    where=where,
-                    hint="another machine answers there; nothing was sent to it",
-                )
-            transport.auth_publickey(address.user, key)
+            address.verify(transport.get_remote_server_key())
+            login(transport)
         except GuestError:
             transport.close()
             connections.drop(link)
@@ -203,8 +146,9 @@ class SSH:
                     raise link.why.again() from error
                 raise GuestError(f"SSH failed at {address}: {_message(error)}", where=where) from error
             transport.close()
-            hint = f"the guest does not accept the lab's key {address.key}"
-            raise RefusedError(f"SSH login refused at {address}", where=where, hint=hint) from error
+            raise RefusedError(
+                f"SSH login refused at {address}", where=where, hint=address.refused
+            ) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             transport.close()
             connections.drop(link)
@@ -245,7 +189,7 @@ class SSH:
         """A channel on which `command` runs. GuestError when the connection is gone."""
         try:
             channel = self.transport.open_session(timeout=timeout_s)
-            channel.exec_command(command)
+            channel.exec_command(self.address.command(command))
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(f"the SSH connection was lost: {_message(error)}") from error
         return channel

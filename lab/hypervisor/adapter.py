@@ -14,7 +14,7 @@ from typing import Any
 from lab.core.timeline import CpuWait
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
-from lab.hypervisor import agent, facts, recovery, unreachable
+from lab.hypervisor import agent, facts, own_recovery, recovery, unreachable
 from lab.hypervisor.agent import SetBy
 from lab.hypervisor.binding import libvirt, mapped
 from lab.hypervisor.context import LibvirtContext
@@ -28,6 +28,7 @@ from lab.hypervisor.freeze import Freeze, guest_sleep, make, make_for_resume, re
 from lab.hypervisor.guard import BudgetGuard
 from lab.hypervisor.logs import start_failure
 from lab.hypervisor.loop import LOOP
+from lab.hypervisor.own_domains import OwnDomains
 from lab.hypervisor.run_state import send_all
 from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
 
@@ -53,6 +54,9 @@ class LibvirtHypervisor:
         self._ours: set[str] = set()  # guests that the lab itself is freezing or ending now
         self._begun: set[str] = set()  # guests whose stop was ordered
         self._context = LibvirtContext(connection, uri, home, clock, root)
+        self.domains: Domains = self._context.domains
+        self.events: EventLog = self._context.events
+        self.own = OwnDomains(self._context, self._ours)
         self._open = True
         self.dead_man = DeadMan()
         with mapped("libvirt's events cannot be subscribed to", uri):
@@ -67,14 +71,6 @@ class LibvirtHypervisor:
     def recover_command(self) -> str:
         """See LibvirtContext.recover_command."""
         return self._context.recover_command
-
-    @property
-    def domains(self) -> Domains:
-        return self._context.domains
-
-    @property
-    def events(self) -> EventLog:
-        return self._context.events
 
     def on_step(self, callback: Callable[[str, str], None]) -> None:
         """Have `callback` called with (guest, step) before each step of a freeze that has several."""
@@ -110,6 +106,7 @@ class LibvirtHypervisor:
     def prepare(self, guest: str, freezing: Freezing) -> None:
         """See ports.Hypervisor."""
         self.finish(guest)
+        self.own.begin(guest, freezing.method)
         if freezing.method.freezes:
             self.dead_man.start()
         freeze = make(self._context, guest, freezing)
@@ -147,9 +144,8 @@ class LibvirtHypervisor:
             if state != "running":
                 raise HypervisorError(f"cannot be frozen: it is {state}", where=guest, hint=self._why(guest))
         with self._lock:
-            # Recorded before the stop, so that an interrupt resumes this guest as well.
             freeze = self._made(guest, freezing)
-            self._ours.add(guest)
+            self._ours.add(guest)  # before the stop, so that an interrupt resumes this guest as well
         frozen = freeze.stop(deadline_raw_ns)
         if frozen.back is not None:
             self._ours.discard(guest)
@@ -177,6 +173,7 @@ class LibvirtHypervisor:
             finally:
                 if guest not in self._ours:  # it was resumed
                     self.dead_man.release([guest])
+                    self.own.end(guest)
 
     def guard(
         self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int
@@ -242,9 +239,8 @@ class LibvirtHypervisor:
         return unreachable.resets(self._context, guest)
 
     def state(self, guest: str) -> str:
-        """The domain's state in libvirt's words: running, paused, shut off, crashed, … It is "paused" as well
-        when the lab has stopped the process by a signal, which libvirt does not notice. Never waits for
-        QEMU."""
+        """The domain's state in libvirt's words: running, paused, … It is "paused" as well when the lab has
+        stopped the process by a signal, which libvirt does not notice. Never waits for QEMU."""
         state = self._context.state(guest)
         freeze = self._freezes.get(guest)
         return "paused" if state == "running" and freeze is not None and freeze.is_stopped else state
@@ -261,7 +257,7 @@ class LibvirtHypervisor:
     # -- lifecycle --------------------------------------------------------------------------------
 
     def define_and_start(self, spec: DomainSpec) -> LabDomain:
-        """Start a guest; see Domains.start."""
+        """See Domains.start."""
         before = len(self._context.events.lifecycle(spec.uuid))
         try:
             domain = self._context.domains.start(spec)
@@ -333,8 +329,10 @@ class LibvirtHypervisor:
                     path.unlink(missing_ok=True)
 
     def recover(self, *, resume: bool, but: Collection[str] = ()) -> Iterator[str]:
-        """Recover the guests of killed runs: settle their hand-overs and then, with `resume`, resume their
-        guests; kept guests are always resumed. but: runs that are alive. Yields a line for each action."""
+        """Recover the guests of killed runs: settle their hand-overs and, with `resume`, resume their guests;
+        kept guests and the user's own are always resumed. but: runs that are alive. Yields a line for each
+        action."""
+        yield from own_recovery.resume_all(self._context, but)
         yield from recovery.settle(self._context, but)
         yield from recovery.run_again(self._context, but, all_guests=resume)
 
@@ -349,8 +347,7 @@ class LibvirtHypervisor:
         return self._context.logs.last(domain)
 
     def lifecycle(self, guest: str) -> tuple[LifecycleEvent, ...]:
-        """The guest's lifecycle events on this connection, oldest first: started, suspended, resumed,
-        rebooted, shutdown, stopped, crashed. Safe from any thread."""
+        """See EventLog.lifecycle; rebooted as well. Safe from any thread."""
         return self._context.events.lifecycle(self._context.domain(guest)[1])
 
     # -- QEMU and the guest agent -----------------------------------------------------------------
@@ -367,7 +364,7 @@ class LibvirtHypervisor:
 
     def agent_ping(self, guest: str) -> Call:
         """Ping the guest's agent; see agent.ping."""
-        return agent.ping(self._awake(guest), guest, self._clock)
+        return agent.ping(self._awake(guest), guest, self._clock, plain=guest in self._context.own)
 
     def set_time(self, guest: str, by: SetBy = SetBy.NANOSECONDS) -> Call:
         """Set the guest's clock through its agent; see agent.set_time. After a new QEMU process was started,
@@ -379,7 +376,8 @@ class LibvirtHypervisor:
 
     def agent_ready(self, guest: str, deadline_raw_ns: int) -> None:
         """Wait until the guest's agent answers. HypervisorError at CLOCK_MONOTONIC_RAW `deadline_raw_ns`."""
-        agent.wait_ready(self._awake(guest), guest, self._clock, deadline_raw_ns)
+        plain = guest in self._context.own
+        agent.wait_ready(self._awake(guest), guest, self._clock, deadline_raw_ns, plain=plain)
 
     # -- internal ---------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
@@ -68,23 +69,34 @@ def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECOND
         # The clock may have been set: without hwclock, agents 10.0 and 11.1 set the clock and then return an
         # error (QEMU, qga/commands-posix.c, qmp_guest_set_time), or hang in it.
         raise as_hypervisor_error(error, "the agent's guest-set-time ended with an error", where) from error
+    finally:
+        with suppress(libvirt.libvirtError):  # libvirt's default, for whoever uses the agent next
+            domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
     return Call(called, clock.now())
 
 
-def ping(domain: Any, where: str, clock: Clock) -> Call:
-    """Ping the agent. Returns when the call began and ended. HypervisorError when the agent does not
-    answer."""
+def ping(domain: Any, where: str, clock: Clock, *, plain: bool = False) -> Call:
+    """Ping the agent. Returns when the call began and ended. plain: by a call that does not taint the domain.
+    HypervisorError when the agent does not answer."""
     called = clock.now()
-    command(domain, where, "guest-ping", timeout_s=_PING_S)
+    if plain:
+        with mapped("the agent's guest-get-time failed", where):
+            domain.agentSetResponseTimeout(_PING_S, 0)
+            try:
+                domain.getTime(0)
+            finally:
+                domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
+    else:
+        command(domain, where, "guest-ping", timeout_s=_PING_S)
     return Call(called, clock.now())
 
 
-def wait_ready(domain: Any, where: str, clock: Clock, deadline_raw_ns: int) -> None:
+def wait_ready(domain: Any, where: str, clock: Clock, deadline_raw_ns: int, *, plain: bool = False) -> None:
     """Wait until the agent answers. HypervisorError, with the last error, at CLOCK_MONOTONIC_RAW
-    `deadline_raw_ns`."""
+    `deadline_raw_ns`. plain: see ping()."""
     while True:
         try:
-            command(domain, where, "guest-ping", timeout_s=_PING_S)
+            ping(domain, where, clock, plain=plain)
         except HypervisorError as error:
             now = clock.now().raw_ns
             if now >= deadline_raw_ns or "no such guest" in error.what:

@@ -27,6 +27,8 @@ from lab.hypervisor.domains import Domains, state_of
 from lab.hypervisor.embed import Root
 from lab.hypervisor.events import EventLog, LifecycleEvent
 from lab.hypervisor.logs import Logs
+from lab.hypervisor.own_domain import OwnDomain
+from lab.hypervisor.own_lease import OwnLease
 from lab.hypervisor.process import QemuProcess, Running
 from lab.hypervisor.qmp import MonitorError, QmpSocket
 from lab.ports import Clock
@@ -45,9 +47,9 @@ class LibvirtContext:
     """One open connection, and the state of its guests.
 
     specs: the specifications of guests that were started here. successors: those of their successors that
-    were started and wait, while the guests run in another process. strangers: guests whose agent has not been
-    used since its channel was reset. on_step: called with (guest, step) before each step of a freeze that has
-    several; tests make steps fail there.
+    were started and wait, while the guests run in another process. own, leases: of domains of the user's own,
+    by guest. strangers: guests whose agent has not been used since its channel was reset. on_step: called
+    with (guest, step) before each step of a freeze that has several; tests make steps fail there.
     """
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
@@ -57,6 +59,8 @@ class LibvirtContext:
         self.logs = Logs(uri, root)
         self.specs: dict[str, DomainSpec] = {}
         self.successors: dict[str, DomainSpec] = {}
+        self.own: dict[str, OwnDomain] = {}
+        self.leases: dict[str, OwnLease] = {}
         self.on_step: Callable[[str, str], None] = lambda _guest, _step: None
         self._lock = threading.RLock()
         self._processes: dict[str, QemuProcess] = {}
@@ -200,13 +204,18 @@ class LibvirtContext:
         hint = self.logs.tail(str(domain.name()))
         return HypervisorError(f"the guest has ended while it was frozen{how}", where=guest, hint=hint)
 
+    def has_user_network(self, guest: str) -> bool:
+        """Whether it is on a user-mode network of QEMU's, whose connections end with the process."""
+        spec, own = self.specs.get(guest), self.own.get(guest)
+        return own.user_network if own is not None else spec is not None and not spec.tap
+
     def monitor(self, guest: str) -> MonitorAddress:
         """The address of a QMP monitor that does not use this process's libvirt."""
         _domain, uuid = self.domain(guest)
         spec = self.specs.get(guest)
         if spec is not None and spec.monitor_socket is not None and spec.uuid == uuid:
             return MonitorAddress(socket=str(spec.monitor_socket))
-        return MonitorAddress(uri=self.uri, uuid=uuid)
+        return MonitorAddress(uri=self.uri, uuid=uuid, own=guest in self.own)
 
     # -- QEMU --------------------------------------------------------------------------------------
 

@@ -120,6 +120,11 @@ class Domains:
         with self._lock:
             self._started[guest] = domain
 
+    def drop(self, guest: str) -> None:
+        """Let the guest's name mean nothing in particular."""
+        with self._lock:
+            self._started.pop(guest, None)
+
     def choose(self, wanted: LabDomain) -> None:
         """Make the guest's name mean this domain from now on. HypervisorError when the domain is gone."""
         with mapped("is gone", wanted.guest):

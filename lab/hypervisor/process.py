@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import pwd
 import select
 import signal
 from collections.abc import Iterator
@@ -154,6 +155,27 @@ class QemuProcess:
         poll.register(self._pidfd, select.POLLIN)
         if not poll.poll(round(wait_s * 1000)):
             raise HypervisorError(f"QEMU process {self.pid} was killed and does not end")
+
+    def may_signal(self) -> bool:
+        """Whether this user may send it signals; True when it has ended."""
+        try:
+            signal.pidfd_send_signal(self._pidfd, 0)
+        except PermissionError:
+            return False
+        except ProcessLookupError:
+            pass
+        return True
+
+    def owner(self) -> str:
+        """The name of the user that it runs as."""
+        try:
+            number = (_PROC / str(self.pid)).stat().st_uid
+        except OSError:
+            return "another user"
+        try:
+            return pwd.getpwuid(number).pw_name
+        except KeyError:
+            return f"user {number}"
 
     def send_stop(self) -> None:
         """Send SIGSTOP, which stops thread by thread; see wait_stopped. ProcessLookupError when it is

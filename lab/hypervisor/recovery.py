@@ -19,6 +19,7 @@ from lab.errors import HypervisorError
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.domains import LabDomain, state_of
+from lab.hypervisor.own_lease import records
 from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.qmp import NEVER_RAN, MonitorError, QmpSocket, leave_migration, status, take_port
 
@@ -66,7 +67,10 @@ def run_again(context: LibvirtContext, but: Collection[str], *, all_guests: bool
         if was != "running":
             yield f"guest {domain.guest} runs again (it was {was})"
     running = {domain.uuid for domain in context.domains.lab()}
+    own = {record.uuid for record in records(context.home)}
     for path in saved(context.home) if all_guests else ():
+        if path.stem in own:
+            continue  # of another connection
         if path.stem in running:  # restored already: the run was killed before it had removed the file
             drop_saved(path)
             continue

@@ -55,6 +55,9 @@ def gone(context: LibvirtContext, guest: str) -> GuestGone | None:
         )
         hint = "free some space there, or put FREEZELAB_HOME elsewhere" if "space" in why else ""
         return GuestGone(f"QEMU has paused it: {why}", where=f"guest {guest}", hint=hint, ended=True)
+    if state == "paused" and (own := context.own.get(guest)) is not None:
+        hint = f"this lab leaves it so; to resume it: virsh resume {own.name}"
+        return GuestGone("another program has paused it", where=f"guest {guest}", hint=hint, ended=True)
     return None
 
 

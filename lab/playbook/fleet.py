@@ -98,6 +98,8 @@ class ScaleSet(GuestSection):
 
     @model_validator(mode="after")
     def _numbered(self) -> Self:
+        if self.domain is not None:
+            raise Wrong("the instances of a scale set are guests of the lab", "delete it", within=("domain",))
         if self.compute_name is not None:
             what = f"the instances of a scale set are named {self.name}_0 and so on"
             raise Wrong(what, "delete it", within=("compute_name",))
@@ -256,7 +258,7 @@ def names_of(guests: Sequence[GuestSection]) -> dict[str, tuple[str, ...]]:
     """What every name stands for: an entry's for all of its guests."""
     named: dict[str, tuple[str, ...]] = {}
     for entry in guests:
-        named[entry.name] = (*named.get(entry.name, ()), *entry.names())
+        named[entry.label] = (*named.get(entry.label, ()), *entry.names())
     for entry in guests:
         for guest in entry.names():
             named.setdefault(guest, (guest,))

@@ -26,8 +26,9 @@ from lab.playbook.fields import (
 )
 from lab.playbook.hosts import Interface, address, bridge, unfit
 from lab.playbook.instances import compute_name, instance
-from lab.playbook.mistakes import Wrong
-from lab.playbook.scalars import MOST_NAME
+from lab.playbook.mistakes import Wrong, quoted
+from lab.playbook.own_domains import DomainName, OwnSsh
+from lab.playbook.scalars import MOST_NAME, is_name
 from lab.playbook.setup_section import SetupSection
 
 ComputeName = Annotated[str, compute_name()]
@@ -50,11 +51,24 @@ class NetworkSection(BaseModel):
 
 
 class GuestSection(BaseModel):
-    """A guest to start, or several of a kind."""
+    """A guest to start, or several of a kind; or a domain of your own that runs already."""
 
-    model_config = section("{name: web-0}")
+    model_config = section("{name: web-0}", anyOf=[{"required": ["name"]}, {"required": ["domain"]}])
 
-    name: Name = needed("Host name of the guest: an RFC 1123 label.", "web-0")
+    name: Name = default(
+        "",
+        "Host name of the guest: an RFC 1123 label. Required, unless domain is one: then it is the default.",
+        "",
+    )
+    domain: DomainName | None = default(
+        None,
+        "libvirt's name of a domain of your own, for `run --connect URI`. It has to run, and is never "
+        "defined, changed or destroyed. Of the other keys only name, ssh, compute_name and instance go with "
+        "it.",
+    )
+    ssh: OwnSsh | None = default(
+        None, "How the guest of domain is reached: a Host of your ssh_config, or a section. Required with it."
+    )
     count: GuestCount | None = default(None, "Number of guests, named NAME-0, NAME-1 and so on.")
     image: ImageName = default(
         GuestSpec.image, "Name of the guest's image, see `freezelab image list`.", GuestSpec.image
@@ -98,10 +112,29 @@ class GuestSection(BaseModel):
     )
 
     @model_validator(mode="after")
+    def _own_or_started(self) -> Self:
+        if self.domain is None:
+            if not self.name:
+                raise Wrong("name is missing", "add name: web-0")
+            if self.ssh is not None:
+                raise Wrong("ssh goes with domain", "delete it, or add domain: my-vm", within=("ssh",))
+            return self
+        if not self.name and not is_name(self.domain):
+            what = f"{quoted(self.domain)} cannot be the name of the guest as well"
+            raise Wrong(what, "add name: my-vm", within=("domain",))
+        if self.ssh is None:
+            todo = "add ssh: and a Host of your ssh_config, or a section {host: 10.0.0.7}"
+            raise Wrong("domain needs ssh", todo, within=("domain",))
+        for key in sorted(self.model_fields_set - _OF_OWN):
+            what = f"{key} does not go with domain, whose XML decides that"
+            raise Wrong(what, "delete it", within=(key,))
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> Self:
         longest = self.names()[-1]
         if len(longest) > MOST_NAME:
-            todo = f"shorten name to {MOST_NAME - (len(longest) - len(self.name))} characters"
+            todo = f"shorten name to {MOST_NAME - (len(longest) - len(self.label))} characters"
             raise Wrong(f"{longest} is longer than {MOST_NAME} characters", todo, within=("name",))
         if self.network is not None:
             first = self.network.address
@@ -112,9 +145,14 @@ class GuestSection(BaseModel):
                 raise Wrong(what, todo, within=("network", "address"))
         return self
 
+    @property
+    def label(self) -> str:
+        """The name of the entry."""
+        return self.name or self.domain or ""
+
     def names(self) -> list[str]:
         """Names of the guests this entry stands for."""
-        return [self.name] if self.count is None else [f"{self.name}-{n}" for n in range(self.count)]
+        return [self.label] if self.count is None else [f"{self.label}-{n}" for n in range(self.count)]
 
     def compute_names(self) -> list[str]:
         """What events call them; "" for their own names."""
@@ -148,6 +186,8 @@ class GuestSection(BaseModel):
                 compute_name=called[number],
                 instance=self.instance,
                 setup=setup,
+                domain=self.domain or "",
+                ssh=self.ssh.to_plan() if self.ssh else None,
             )
             for number, name in enumerate(self.names())
         ]
@@ -159,6 +199,10 @@ def _counted_up(first: Interface, by: int) -> Interface | None:
         return type(first)((int(first.ip) + by, first.network.prefixlen))
     except ValueError:
         return None
+
+
+_OF_OWN = {"name", "domain", "ssh", "compute_name", "instance"}
+"""The keys that a domain of the user's own can have."""
 
 
 def _not_too_many(guests: object) -> object:
@@ -179,6 +223,8 @@ def distinct(guests: list[GuestSection]) -> list[GuestSection]:
     """`guests` when no two have the same name, or the same address on one bridge."""
     first: dict[tuple[str, ...], int] = {}
     for index, guest in enumerate(guests):
+        if guest.domain is not None:
+            _once(first, ("domain", guest.domain), index, f"are {guest.domain}", "delete one", ("domain",))
         for one, called in zip(guest.names(), guest.compute_names(), strict=True):
             _once(first, (one,), index, f"are named {one}", "rename one of them", ("name",))
             problem, key = f"are named {called or one} in events", "compute_name" if called else "name"

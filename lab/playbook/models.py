@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
+from lab.core.own_domain import refusal
 from lab.core.plan import Announcement, GuestSpec, ResyncMechanism, TimeFault, TimeFaultKind
 from lab.core.plan import Rollout as PlanRollout
 from lab.core.units import NS_PER_S, format_duration
@@ -234,6 +235,14 @@ class Document(BaseModel):
         return expect
 
     @model_validator(mode="after")
+    def _own_domains_stay(self) -> Self:
+        own = next((spec for spec in self.specs() if spec.is_own), None)
+        if own is not None and (why := refusal(self.cycle.way, self.cycle.patch.to_plan())):
+            what = f"domain {own.domain} is your own, and is not frozen by {self.cycle.way}: {why}"
+            raise Clash(what, "set cycle.method to suspend, sigstop or save-restore, with hold", "cycle")
+        return self
+
+    @model_validator(mode="after")
     def _server_in_reach(self) -> Self:
         bridged = next((spec for spec in self.specs() if spec.bridge), None)
         if bridged is not None and self.resync.uses_ntp:
@@ -281,7 +290,7 @@ class Document(BaseModel):
         else:
             specs = [spec for guest in self.guests or ONE_GUEST for spec in guest.to_plan()]
         setup = self.setup.to_plan()
-        return tuple(replace(spec, setup=setup.then(spec.setup)) for spec in specs)
+        return tuple(spec if spec.is_own else replace(spec, setup=setup.then(spec.setup)) for spec in specs)
 
     @property
     def golden(self) -> bool:

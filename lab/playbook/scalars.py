@@ -253,6 +253,11 @@ def name() -> ScalarReader:
     return _word(_LABEL, "a name", "small letters, digits and hyphens", MOST_NAME)
 
 
+def is_name(text: str) -> bool:
+    """Whether name() would accept this text."""
+    return len(text) <= MOST_NAME and _LABEL.fullmatch(text) is not None
+
+
 def image_name() -> ScalarReader:
     """The name of an image, not a path."""
     return _word(_IMAGE, "the name of an image", "small letters, digits, '.', '_' and '-'", 64)

@@ -358,7 +358,7 @@ def _boot(page: Page, run: Run) -> None:
     page.labelled("boot", "; ".join(shown), style="dim")
 
 
-_STARTED = ("started", "because")
+_STARTED = ("started", "because", "domain", "uuid", "vcpus", "memory_bytes")
 
 
 def _started(boot: Mapping[str, object]) -> str:
@@ -367,6 +367,8 @@ def _started(boot: Mapping[str, object]) -> str:
         return "from a golden guest"
     if boot.get("started") == "cold":
         return f"booted, because {boot['because']}" if boot.get("because") else "booted"
+    if boot.get("started") == "own":
+        return f"your own domain {boot.get('domain', '')}, which runs already"
     return ""
 
 

@@ -27,6 +27,7 @@ from lab.image.store import default_cache
 from lab.ports import Announcer, Clock, HostPatch, View
 from lab.record.journal import FileJournal
 from lab.session.guests import Guests
+from lab.session.own_guests import check_cells
 from lab.session.settings import Settings, check_memory, lab_key
 from lab.session.signals import Teardown, shield
 
@@ -224,8 +225,8 @@ class Cells:
         kind = _Kind.of(batch)
         if self._kind is None or self._guests is None or not self._kind.serves(kind):
             self._drop()
-            specs = [spec for cell in batch for spec in cell.guests]
-            check_memory(specs)
+            check_cells(batch)
+            check_memory([spec for cell in batch for spec in cell.guests])
             settings = replace(
                 self._settings,
                 shared_memory=kind.shared_memory,

@@ -27,7 +27,8 @@ from lab.core.patch import HoldPatch
 from lab.core.plan import CycleSpec, Plan
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, GuestError, HypervisorError, UsageError
-from lab.guest.ssh import SSH, Address
+from lab.guest.address import Address
+from lab.guest.ssh import SSH
 from lab.host import facts as host_facts
 from lab.host.patches.base import MARGIN_NS, Base
 from lab.hypervisor.accelerators import AcceleratorRequest, choose

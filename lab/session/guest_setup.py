@@ -142,6 +142,7 @@ class GuestSetup:
             push_sockets=lambda: hypervisor.push_sockets(name),
             clock_line=lambda: probe.clock_line(self._clock),
             untouched=name not in self._equipped,
+            own=spec.is_own,
         )
 
     def _removed(self, name: str, resync: Resync) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -19,11 +20,12 @@ from lab.core.history.run_events import Timing
 from lab.core.plan import Cell, GuestSpec, TimeFault
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
+from lab.guest.address import Address
 from lab.guest.connections import GuestConnections
 from lab.guest.console import ConsoleLog, Panicked, console_end
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.serial import SerialLine
-from lab.guest.ssh import SSH, Address
+from lab.guest.ssh import SSH
 from lab.host.taps import Tap
 from lab.hypervisor import memory
 from lab.hypervisor.adapter import LibvirtHypervisor
@@ -36,6 +38,7 @@ from lab.record.journal import NullJournal
 from lab.session.clones import Clones
 from lab.session.guest_monitor import GuestMonitor
 from lab.session.guest_setup import GuestSetup
+from lab.session.own_guests import OwnGuests
 from lab.session.parallel import together
 from lab.session.paths import made
 from lab.session.settings import (
@@ -47,6 +50,7 @@ from lab.session.settings import (
     StartedGuest,
     lab_key,
     on_a_free_port,
+    ram_file,
 )
 from lab.session.signals import Teardown, shield, whole
 
@@ -72,12 +76,13 @@ class Guests:
         self._clock, self._view, self._journal = clock, view, journal
         self._stack = self._teardown()
         self._probes: dict[str, GuestProbe] = {}
-        self._launched: list[str] = []
+        self._launched, self._addresses = list[str](), dict[str, Address]()
         self._connections: dict[str, GuestConnections] = {}
         self._timings: dict[GuestSpec, dict[str, Timing]] = {}
         self._called_off = False
         self._monitor: GuestMonitor | None = None
         self._left = False
+        self._own = OwnGuests(hypervisor, settings, clock, view)
         self._setup = GuestSetup(hypervisor, settings, clock, view)
         self._key, self._public = lab_key(settings.home)
         self._folder = settings.home / "guests" / settings.run
@@ -101,12 +106,15 @@ class Guests:
                     self._hypervisor.drop_logs(self._settings.run, self._settings.folder)
 
     def boot(self, specs: Mapping[GuestSpec, str]) -> None:
-        """Boot the guests in parallel, each for the cell with this name, and open a probe in each. GuestError
-        when one does not answer."""
-        begun = {spec: self._clock.now().raw_ns for spec in specs}
-        prepared = {spec: self._prepare(spec) for spec in specs}
+        """Boot the guests in parallel, each for the cell with this name, and open a probe in each; those that
+        are the user's own run already. GuestError when one does not answer."""
+        for spec in [spec for spec in specs if spec.is_own]:
+            self._watch(spec.name, partial(self._hypervisor.look, spec.name))
+            self._ready(spec, *self._own.take(spec, self._connections[spec.name], self._stack))
+        begun = {spec: self._clock.now().raw_ns for spec in specs if not spec.is_own}
+        prepared = {spec: self._prepare(spec) for spec in begun}
         clones = None
-        if self._settings.golden:
+        if self._settings.golden and prepared:
             clones = Clones(self, self._hypervisor, self._settings, self._clock, self._view)
             # Closed by hand: who is interrupted in between still holds the generator, and so its workers.
             with closing(clones.start(list(prepared.values()))) as started_so:
@@ -203,8 +211,8 @@ class Guests:
         return self._probes
 
     def address(self, name: str) -> Address:
-        """The address of a booted guest."""
-        return self._probes[name].ssh.address
+        """The address of a guest that was started here."""
+        return self._addresses[name]
 
     def leave(self) -> None:
         """Leave everything that was started running; the caller has to remove it."""
@@ -259,7 +267,7 @@ class Guests:
             probe_socket=None if self._hypervisor.remote else self._socket(),
             monitor_socket=None if self._hypervisor.remote else self._socket(),
             control_socket=None if self._hypervisor.remote else self._socket(),
-            memory_file=self._memory_file(spec),
+            memory_file=ram_file(spec, settings, self._stack),
             guest_sleep=settings.guest_sleep,
             rtc_track=spec.rtc,
             tap=one,
@@ -282,10 +290,6 @@ class Guests:
     ) -> StartedGuest:
         """Start the domain with `start`, on a port of its own if it needs one."""
         name = guest.spec.name
-        if self._monitor is None:
-            self._monitor = self._stack.enter_context(
-                GuestMonitor(self._hypervisor, self._connections, self._probes)
-            )
         self._launched.append(name)
         console = ConsoleLog(name, domain.console_log)
 
@@ -293,9 +297,7 @@ class Guests:
             self._hypervisor.look(name)
             console.look()
 
-        self._connections[name] = connections = GuestConnections(look)
-        if self._called_off:
-            connections.end(CALLED_OFF)
+        self._watch(name, look)
         self._stack.callback(self.remove, guest.spec.name)
         with shield():  # a domain that libvirt starts has to become known here
             if domain.tap:
@@ -304,7 +306,18 @@ class Guests:
             else:
                 host, port = "127.0.0.1", on_a_free_port(domain, start)
         address = Address(guest.spec.name, host, port, "root", self._key, guest.host_key)
+        self._addresses[name] = address
         return StartedGuest(guest.spec, address, domain.console_log)
+
+    def _watch(self, name: str, look: Callable[[], None]) -> None:
+        """Have the connections of a guest cut when it is known to have ended. look: see GuestConnections."""
+        if self._monitor is None:
+            self._monitor = self._stack.enter_context(
+                GuestMonitor(self._hypervisor, self._connections, self._probes)
+            )
+        self._connections[name] = connections = GuestConnections(look)
+        if self._called_off:
+            connections.end(CALLED_OFF)
 
     def _taps(self, spec: GuestSpec) -> tuple[str, str]:
         """Two tap devices for a guest's network card, as a process and its successor cannot open one
@@ -324,17 +337,6 @@ class Guests:
             if self._hypervisor.remote and "Permission denied" in str(error):
                 raise HypervisorError(error.what, where=error.where, hint=REACHABLE) from error
             raise
-
-    def _memory_file(self, spec: GuestSpec) -> Path | None:
-        if not self._settings.shared_memory:
-            return None
-        folder = memory.huge_page_folder() if spec.huge_pages else memory.folder(self._settings.home)
-        memory.check_room(folder, spec.memory_bytes)
-        self._stack.callback(memory.drop, self._settings.home)
-        path = folder / f"{self._settings.run}-{spec.name}"
-        self._stack.callback(path.unlink, missing_ok=True)
-        memory.allocate(path, spec.memory_bytes)
-        return path
 
     def _socket(self) -> Path:
         path = made(self._settings.home / "agents") / secrets.token_hex(4)  # unix(7) allows 107 bytes

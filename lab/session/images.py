@@ -22,7 +22,7 @@ def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
     """The images of the plan's guests, built if they do not exist yet."""
     store = _store()
     # All are looked for, and unknown names told, before the first is built.
-    wanted = {guest.image for cell in plan.parts for guest in cell.guests}
+    wanted = {guest.image for cell in plan.parts for guest in cell.guests if not guest.is_own}
     found = {name: store.find(name) for name in sorted(wanted)}
     check_programs(images=None in found.values())
     return {name: image or store.build(name, progress) for name, image in found.items()}

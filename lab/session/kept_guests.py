@@ -24,7 +24,7 @@ from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
 from lab.core.scheduled.instance import InstanceInfo, size_name
 from lab.core.units import NS_PER_S, parse_size
 from lab.errors import MachineError, RecordError, Refused, UsageError
-from lab.guest.ssh import Address
+from lab.guest.address import Address
 from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.domain_status import domain_status
 from lab.image.seed import USER_NETWORK

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.errors import FreezelabError
 from lab.host import taps
-from lab.hypervisor import memory
+from lab.hypervisor import memory, own_lease
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
 from lab.hypervisor.recovery import drop_saved, saved
@@ -68,7 +68,10 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
         return  # what follows has no run's name on it
     if logs := hypervisor.drop_logs():
         yield f"removed {len(logs)} QEMU logs of guests that have ended"
+    own = {record.uuid for record in own_lease.records(state)}
     for path in saved(state):
+        if path.stem in own:
+            continue  # a domain of the user's own, on another connection
         drop_saved(path)
         yield f"removed {path}"
     sockets = {Path(socket) for guest in kept for socket in guest.sockets}

@@ -25,7 +25,7 @@ from lab.process.clock import HostClock
 from lab.record.index import index_of, judged
 from lab.record.journal import FileJournal
 from lab.record.run import Run, write
-from lab.session import paths
+from lab.session import own_guests, paths
 from lab.session.calibration import for_record
 from lab.session.cells import Cells, make_patch
 from lab.session.images import images_for
@@ -97,6 +97,7 @@ def perform(
     clock = HostClock()
     plan = _drawn(plan)
     secret_values = read_secrets(plan)
+    own_guests.check_plan(plan, options.uri)
     images = images_for(plan, progress)
     home = paths.home()
     waiting = (lambda who: view.note(f"waiting: {who}")) if options.wait else None
@@ -131,10 +132,14 @@ def _run(
         view.note(f"left by a killed run: {line}")
     if not plan.cells:
         check_memory(plan.guests)
-    view.phase("accelerator")
-    kernel = next(iter(images.values())).kernel
-    choice = choose(options.accelerator, kernel, home, progress=view.note)
-    emulator = hypervisor.emulator(choice.accelerator)
+    own = own_guests.look_at(hypervisor, plan)
+    if images:
+        view.phase("accelerator")
+        kernel = next(iter(images.values())).kernel
+        choice = choose(options.accelerator, kernel, home, progress=view.note)
+        emulator = hypervisor.emulator(choice.accelerator)
+    else:
+        choice, emulator = own_guests.machine_of(next(iter(own.values())))
     patch = None if plan.cells else make_patch(plan.cycle.patch, hypervisor, choice, emulator, clock, view)
     if patch is not None:
         patch.check()

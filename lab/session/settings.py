@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from lab.core.plan import GuestSpec
 from lab.core.setup import Secret
 from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
-from lab.guest.ssh import Address, load_key
+from lab.guest.address import Address, load_key
+from lab.hypervisor import memory
 from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.image.identity import make_key, write_key
@@ -91,6 +93,7 @@ def check_memory(guests: Sequence[GuestSpec]) -> None:
     """MachineError when the guests do not fit into the free memory."""
     import psutil
 
+    guests = [guest for guest in guests if not guest.is_own]
     needed = sum(g.memory_bytes + OVERHEAD_BYTES for g in guests)
     free = psutil.virtual_memory().available
     if needed > free:
@@ -100,6 +103,19 @@ def check_memory(guests: Sequence[GuestSpec]) -> None:
             f"{format_size(free >> 20 << 20)} are free",
             hint="use fewer guests, or less memory for each",
         )
+
+
+def ram_file(spec: GuestSpec, settings: Settings, stack: ExitStack) -> Path | None:
+    """The file of a guest's RAM, allocated, until `stack` is left; None when another QEMU need not map it."""
+    if not settings.shared_memory:
+        return None
+    folder = memory.huge_page_folder() if spec.huge_pages else memory.folder(settings.home)
+    memory.check_room(folder, spec.memory_bytes)
+    stack.callback(memory.drop, settings.home)
+    path = folder / f"{settings.run}-{spec.name}"
+    stack.callback(path.unlink, missing_ok=True)
+    memory.allocate(path, spec.memory_bytes)
+    return path
 
 
 def lab_key(home: Path) -> tuple[Path, str]:

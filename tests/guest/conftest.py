@@ -28,6 +28,7 @@ from lab.core.judge import CycleResult, measure
 from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, HoldPatch, Plan, ResyncMechanism
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Finding
+from lab.guest.address import Address
 from lab.guest.probe import GuestProbe
 from lab.host import patches
 from lab.hypervisor import memory
@@ -90,6 +91,12 @@ class Lab:
     def probe(self) -> GuestProbe:
         assert isinstance(self.subject.probe, GuestProbe)
         return self.subject.probe
+
+    @property
+    def address(self) -> Address:
+        address = self.probe.ssh.address
+        assert isinstance(address, Address)
+        return address
 
     def cycle(
         self,

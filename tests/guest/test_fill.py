@@ -73,8 +73,8 @@ def test_it_is_verified_page_by_page(lab: Lab, filled: Fill) -> None:
 
 
 def test_it_outlives_its_connection(lab: Lab) -> None:
-    relay = Relay(lab.probe.ssh.address.port)
-    address = dataclasses.replace(lab.probe.ssh.address, port=relay.port)
+    relay = Relay(lab.address.port)
+    address = dataclasses.replace(lab.address, port=relay.port)
     with GuestProbe("web-0", lambda: SSH.connect(address, lab.clock, 60)) as probe:
         fill = Fill(lambda: probe.ssh, SIZE).start()
         told: list[int] = []

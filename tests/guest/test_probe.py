@@ -20,8 +20,9 @@ from lab.core.timeline import Reading
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError, GuestGone
 from lab.guest import probe as module
+from lab.guest.address import Address
 from lab.guest.probe import GuestProbe
-from lab.guest.ssh import SSH, Address
+from lab.guest.ssh import SSH
 from lab.image.identity import make_key
 from tests.guest.conftest import Lab
 from tests.guest.relay import Relay
@@ -29,14 +30,14 @@ from tests.guest.relay import Relay
 
 @pytest.fixture
 def relay(lab: Lab) -> Iterator[Relay]:
-    made = Relay(lab.probe.ssh.address.port)
+    made = Relay(lab.address.port)
     yield made
     made.cut()
 
 
 @pytest.fixture
 def address(lab: Lab, relay: Relay) -> Address:
-    return dataclasses.replace(lab.probe.ssh.address, port=relay.port)
+    return dataclasses.replace(lab.address, port=relay.port)
 
 
 @pytest.fixture
@@ -86,8 +87,8 @@ class SlowRelay(Relay):
 
 def test_a_slow_and_lopsided_path_makes_readings_wider_and_never_wrong(lab: Lab) -> None:
     straight = [lab.probe.read() for _ in range(20)]
-    relay = SlowRelay(lab.probe.ssh.address.port)
-    address = dataclasses.replace(lab.probe.ssh.address, port=relay.port)
+    relay = SlowRelay(lab.address.port)
+    address = dataclasses.replace(lab.address, port=relay.port)
     try:
         with GuestProbe("web-0", lambda: SSH.connect(address, lab.clock, 60)) as probe:
             crooked = [probe.read() for _ in range(30)]

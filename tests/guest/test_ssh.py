@@ -10,8 +10,9 @@ import pytest
 
 from lab.errors import GuestError, MachineError
 from lab.guest import program
+from lab.guest.address import Address
 from lab.guest.probe import PROGRAM, GuestProbe
-from lab.guest.ssh import SSH, Address
+from lab.guest.ssh import SSH
 from lab.image.identity import make_key, write_key
 from lab.session.settings import free_port
 from tests.guest.conftest import Lab
@@ -19,7 +20,7 @@ from tests.guest.conftest import Lab
 
 @pytest.fixture
 def address(lab: Lab) -> Address:
-    return lab.probe.ssh.address
+    return lab.address
 
 
 def test_a_closed_port_is_refused(lab: Lab, address: Address) -> None:

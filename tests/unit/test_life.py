@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from lab.errors import GuestError, GuestGone, Interrupted
+from lab.guest.address import Address
 from lab.guest.connections import GuestConnections
 from lab.guest.console import ConsoleLog, Panicked
-from lab.guest.ssh import SSH, Address
+from lab.guest.ssh import SSH
 from lab.image.identity import make_key, write_key
 from lab.process.clock import HostClock
 from lab.session.parallel import together

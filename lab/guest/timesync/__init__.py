@@ -44,6 +44,8 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
     """
     if mechanism.uses_ntp and not access.server:
         raise Refused("the host's NTP server cannot be reached from this guest", where=access.where)
+    if access.own:
+        return _in_own(mechanism, access)
     if not access.untouched:
         access.ssh().check(CLEAN, START_S)
     if mechanism.means is Means.PUSH:
@@ -64,6 +66,16 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
     daemon = DaemonResync(mechanism, program, access)
     daemon.check()
     return _or_nothing(daemon, lambda: daemon.install(text, rtc))
+
+
+def _in_own(mechanism: ResyncMechanism, access: GuestAccess) -> Resync:
+    """Install it in a guest of the user's own, whose clock is not set before: nothing but the mechanism
+    itself touches it."""
+    if not mechanism.repairs:
+        return NoResync()
+    if mechanism.uses_agent:
+        return AgentResync(mechanism, access).install(None)
+    raise Refused(f"{mechanism} is not installed in a domain of your own", where=access.where)
 
 
 def _ptp_device(ssh: SSH, clock: PtpClock) -> str:

@@ -33,7 +33,8 @@ class GuestAccess:
     only by the caller's thread, and never closed. server, port: the host's NTP server as the guest sees it;
     "" without one. agent: None when the host has no channel to the agent. rtc_stops: whether the guest's RTC
     stops with the guest. push_sockets: see PushPort. clock_line: see GuestProbe. untouched: nothing was
-    installed in it since it began.
+    installed in it since it began. own: it is the user's own, and nothing may be left different in it.
+    is_root: commands in it are root's.
     """
 
     guest: str
@@ -46,6 +47,8 @@ class GuestAccess:
     push_sockets: Callable[[], tuple[Path, ...]] = tuple
     clock_line: Callable[[], SerialClockLine | None] = lambda: None
     untouched: bool = False
+    own: bool = False
+    is_root: bool = True
 
     @property
     def where(self) -> str:

@@ -23,7 +23,6 @@ from lab.process.clock import HostClock
 
 TRY_S = 10.0
 """How long the resume of one guest is tried, in seconds."""
-
 _PAUSE_S = 0.02
 _END_S = 5.0
 
@@ -46,23 +45,24 @@ class Rescued:
 @dataclass(frozen=True)
 class MonitorAddress:
     """The address of a QEMU process's monitor: the Unix socket of the lab's own monitor or, for a daemon's
-    guests, libvirt at `uri` with the domain's uuid."""
+    guests, libvirt at `uri` with the domain's uuid. own: see OwnMonitor."""
 
     socket: str = ""
     uri: str = ""
     uuid: str = ""
+    own: bool = False
 
     def open(self, pid: int) -> Monitor:
         """Connect to the monitor. pid: the QEMU process's. MonitorError when it cannot be reached."""
         if self.socket:
             return QmpSocket(self.socket)
-        from lab.hypervisor.deadman.libvirt_monitor import LibvirtMonitor, OrphanedMonitor
+        from lab.hypervisor.deadman import libvirt_monitor as monitors
 
         try:
-            return LibvirtMonitor(self.uri, self.uuid)
+            return (monitors.OwnMonitor if self.own else monitors.LibvirtMonitor)(self.uri, self.uuid)
         except MonitorError:
             with contextlib.suppress(MonitorError):
-                return OrphanedMonitor(pid)
+                return monitors.OrphanedMonitor(pid)
             raise
 
 

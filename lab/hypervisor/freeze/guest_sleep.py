@@ -59,6 +59,10 @@ class GuestSleep(OneByOne):
                 "its machine was started without S3, as its plan did not ask for it", where=self._guest
             )
         deadline = self._context.clock.now().raw_ns + _AGENT_NS
+        if self._guest in self._context.own:
+            # libvirt asks QEMU itself (qemuDomainPMSuspendForDuration), without tainting the domain.
+            agent.wait_ready(domain, self._guest, self._context.clock, deadline, plain=True)
+            return
         try:
             agent.wait_ready(domain, self._guest, self._context.clock, deadline)
             info = agent.command(domain, self._guest, "guest-info")
@@ -129,7 +133,7 @@ class GuestSleep(OneByOne):
                 domain.pMWakeup(0)
             except libvirt.libvirtError as error:
                 # The dead-man, or another program, may have woken it, and libvirt does not know yet.
-                if context.qmp(domain, guest, "query-status")["status"] != "running":
+                if not self._runs():
                     raise as_hypervisor_error(error, "cannot be woken", guest) from error
                 returned, stamp = context.clock.now(), None
             else:
@@ -140,6 +144,12 @@ class GuestSleep(OneByOne):
                 guest
             )  # its virtio-serial devices are reset, and the agent's channel with them
             return Resumed(Call(called, returned, stamp))
+
+    def _runs(self) -> bool:
+        if self._guest in self._context.own:
+            return self._context.state(self._guest) == "running"
+        domain = self._context.domain(self._guest)[0]
+        return bool(self._context.qmp(domain, self._guest, "query-status")["status"] == "running")
 
     def finish(self) -> None:
         if self._asking is not None:

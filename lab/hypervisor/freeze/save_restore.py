@@ -105,6 +105,8 @@ class SaveRestore(OneByOne):
     def _look_at_restore(self) -> None:
         """Refused when a restore cannot succeed, or the guest would lose something by it."""
         context, guest = self._context, self._guest
+        if guest in context.own:
+            return  # it stays under its own emulator, and must not be tainted by a QMP command
         domain = context.domain(guest)[0]
         named = self._freezing.successor.emulator
         try:
@@ -216,9 +218,8 @@ class SaveRestore(OneByOne):
             call, why = self._run(why)
             with suppress(OSError):  # finish() tries again, and reports the error
                 self._forget_file()
-            cut = (spec := context.specs.get(guest)) is not None and not spec.tap
             self._saved.clear()
-            self._done = Resumed(call, self._steps.hand_out(), why, cut=cut)
+            self._done = Resumed(call, self._steps.hand_out(), why, cut=context.has_user_network(guest))
             return self._done
 
     def _bring_back(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import HypervisorError
+from lab.errors import HypervisorError, Refused
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Continue
@@ -23,6 +23,15 @@ class Sigstop(Nothing):
     def __init__(self, context: LibvirtContext, guest: str, freezing: Freezing) -> None:
         super().__init__(context, guest, freezing)
         self._stopped: QemuProcess | None = None
+
+    def prepare(self) -> None:
+        """Refused when this user may not stop the guest's QEMU process."""
+        process = self._context.process(self._guest)
+        if not process.may_signal():
+            who = process.owner()
+            what = f"you may not stop its QEMU process, which runs as {who}"
+            hint = f"run freezelab as root or as {who}, or use method suspend"
+            raise Refused(what, where=self._guest, hint=hint)
 
     @property
     def monitor_ok(self) -> bool:  # type: ignore[override]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lab.guest.ssh import SSH, Address
+from lab.guest.address import Address
+from lab.guest.ssh import SSH
 from lab.hypervisor import memory
 from lab.process.clock import HostClock
 from lab.session.settings import lab_key

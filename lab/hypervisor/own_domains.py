@@ -1,0 +1,90 @@
+"""Domains of the user's own on one connection: taken into a run, and given back as they were found."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from pathlib import Path
+
+from lab.core.method import FreezeMethod
+from lab.errors import HypervisorError, Refused
+from lab.hypervisor import own_domain
+from lab.hypervisor.context import LibvirtContext
+from lab.hypervisor.own_domain import OwnDomain
+from lab.hypervisor.own_lease import OwnLease, OwnRecord
+
+
+class OwnDomains:
+    """See LibvirtContext.own. stopped: the guests that this lab has stopped and not yet resumed."""
+
+    def __init__(self, context: LibvirtContext, stopped: Container[str]) -> None:
+        self._context, self._stopped = context, stopped
+
+    def look(self, name: str) -> OwnDomain:
+        """What libvirt says of a domain that runs; errors as take(), but for the lease."""
+        domain = own_domain.look_up(self._context.connection, name)
+        found = own_domain.read(domain)
+        own_domain.check_runs(domain, name)
+        return found
+
+    def take(self, guest: str, name: str, run: str, history: Path | None) -> OwnDomain:
+        """Make the guest's name mean the domain `name`, until give_back(). UsageError when there is no such
+        domain. Refused when it does not run, is a lab's guest, or its QEMU process is not on this host.
+        HypervisorError when another lab uses it."""
+        context = self._context
+        domain = own_domain.look_up(context.connection, name)
+        own = own_domain.read(domain)
+        record = OwnRecord(context.uri, own.uuid, own.name, guest, run, str(history or ""))
+        lease = OwnLease(record, context.home)  # first: another lab's freeze looks like somebody's pause
+        try:
+            own_domain.check_runs(domain, name)
+            context.domains.now(guest, domain)
+            context.own[guest], context.leases[guest] = own, lease
+            context.process(guest)
+        except HypervisorError as error:
+            self._drop(guest)
+            lease.close()
+            if isinstance(error, Refused):
+                raise
+            hint = "run the lab on that host: without the process, nothing could resume it in an emergency"
+            raise Refused(error.what, where=own.where, hint=hint) from error
+        except BaseException:
+            self._drop(guest)
+            lease.close()
+            raise
+        return own
+
+    def give_back(self, guest: str) -> list[str]:
+        """Give the domain back. Returns how it differs from how it was found, one line each. HypervisorError
+        when it is gone, or stands still by the lab's doing; the record stays then."""
+        context = self._context
+        own, lease = context.own.get(guest), context.leases.get(guest)
+        if own is None or lease is None:
+            return []
+        frozen = guest in self._stopped
+        try:
+            if frozen:
+                raise HypervisorError("is still frozen", where=own.where, hint=context.recover_command)
+            return own_domain.compare(context.domain(guest)[0], own)
+        finally:
+            self._drop(guest)
+            lease.close(keep_record=frozen)
+
+    def begin(self, guest: str, method: FreezeMethod) -> None:
+        """Record that the guest is about to be frozen. Refused when its domain does not allow the method."""
+        own = self._context.own.get(guest)
+        if own is None or not method.freezes:
+            return
+        if why := own.refusal(method):
+            raise Refused(why, where=own.where)
+        self._context.leases[guest].freezes(method)
+
+    def end(self, guest: str) -> None:
+        """Record that the guest runs."""
+        if (lease := self._context.leases.get(guest)) is not None:
+            lease.runs()
+
+    def _drop(self, guest: str) -> None:
+        self._context.own.pop(guest, None)
+        self._context.leases.pop(guest, None)
+        self._context.forget(guest)
+        self._context.domains.drop(guest)

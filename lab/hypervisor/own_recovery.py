@@ -1,0 +1,74 @@
+"""Lets domains of the user's own run again that a killed run had frozen, and no others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from lab.errors import HypervisorError
+from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt
+from lab.hypervisor.context import LibvirtContext
+from lab.hypervisor.domains import state_of
+from lab.hypervisor.own_lease import OwnRecord, forget, records
+from lab.hypervisor.process import QemuProcess
+from lab.hypervisor.recovery import drop_saved
+
+
+def resume_all(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
+    """Resume what dead runs have frozen on this connection. Yields a line for each domain that was resumed,
+    and for each that is on another connection. but: runs that are alive. HypervisorError when one cannot be
+    resumed; its record stays."""
+    for record in records(context.home):
+        if record.run in but:
+            continue
+        if not record.frozen or record.resumed_by_dead_man:
+            forget(context.home, record)
+        elif record.uri != context.uri:
+            yield (
+                f"{record.where} may still be frozen by the killed run {record.run}: "
+                f"freezelab recover --connect {record.uri}"
+            )
+        else:
+            was = _resumed(context, record)
+            forget(context.home, record)
+            if was:
+                yield f"{record.where} runs again (it was {was} by the killed run {record.run})"
+
+
+def _resumed(context: LibvirtContext, record: OwnRecord) -> str:
+    """Let a domain run. Returns its state before; "" when it ran."""
+    path = context.home / "saved" / f"{record.uuid}.save"
+    domain = _found(context, record)
+    active = domain is not None and bool(domain.isActive())
+    try:
+        if not active and path.exists():
+            context.connection.restoreFlags(str(path.resolve()), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+            drop_saved(path)
+            return "saved to a file"
+        if domain is None or not active:
+            return ""  # it has ended since; whoever ended it may start it
+        with contextlib.suppress(HypervisorError), QemuProcess.find(record.uuid, record.where) as process:
+            if process.is_stopped():
+                process.send_continue()
+                return "stopped"
+        state = state_of(domain)
+        if state == "paused":
+            domain.resume()
+        elif state == "pmsuspended":
+            domain.pMWakeup(0)
+    except libvirt.libvirtError as error:
+        failure = as_hypervisor_error(error, "cannot be resumed", record.where)
+        hint = f"its state is in {path.resolve()}: virsh restore FILE" if path.exists() else failure.hint
+        raise HypervisorError(failure.what, where=record.where, hint=hint) from error
+    drop_saved(path)  # of a save that was not complete
+    return state if state != "running" else ""
+
+
+def _found(context: LibvirtContext, record: OwnRecord) -> Any | None:
+    try:
+        return context.connection.lookupByUUIDString(record.uuid)
+    except libvirt.libvirtError as error:
+        if is_code(error, "VIR_ERR_NO_DOMAIN"):
+            return None
+        raise as_hypervisor_error(error, "cannot be looked up", record.where) from error

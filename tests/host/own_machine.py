@@ -1,0 +1,197 @@
+"""A domain as a user writes it by hand, on a libvirt daemon: nothing of the lab's template, but its image."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import libvirt
+
+from lab.image.identity import make_key, write_key
+from lab.image.seed import FW_CFG_NAME, make_seed
+from lab.image.store import Image, ImageStore, default_cache, overlay
+from lab.session.paths import RECIPES
+from lab.session.settings import free_port
+
+XML = """
+<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>{name}</name>
+  <description>of somebody's own</description>
+  <memory unit='MiB'>384</memory>
+  <vcpu>1</vcpu>
+  <sysinfo type='fwcfg'><entry name='{fw_cfg}' file='{seed}'/></sysinfo>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{cmdline}</cmdline>
+  </os>
+  <features><acpi/><apic/></features>
+  <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>
+  <clock offset='utc'/>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' cache='unsafe'/><source file='{disk}'/><target dev='vda' bus='virtio'/>
+    </disk>
+    {devices}
+    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+    <serial type='file'><source path='{console}'/></serial>
+    <memballoon model='none'/>
+  </devices>
+  <qemu:commandline>
+    <qemu:arg value='-netdev'/><qemu:arg value='user,id=mine,hostfwd=tcp:127.0.0.1:{port}-:22'/>
+    <qemu:arg value='-device'/><qemu:arg value='virtio-net-pci,netdev=mine,bus=pcie.0,addr=0x10,romfile='/>
+  </qemu:commandline>
+</domain>
+"""
+
+SECOND_DISK = """
+<disk type='file' device='disk'>
+  <driver name='qemu' type='raw'/><source file='{folder}/second.img'/><target dev='vdb' bus='virtio'/>
+</disk>
+<disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>
+"""
+"""A second disk, and an empty CD drive."""
+
+
+@dataclass
+class OwnMachine:
+    """One domain. folder: for its files. user: who logs in."""
+
+    connection: Any
+    folder: Path
+    name: str = "my-vm"
+    devices: str = ""
+    port: int = field(default_factory=free_port)
+    persistent: bool = True
+
+    def __post_init__(self) -> None:
+        image = _image()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o755)
+        host_private, self.host_key = make_key(self.name)
+        private, public = make_key("me")
+        write_key(self.key, private, public)
+        seed = self.folder / "seed.tar"
+        seed.write_bytes(
+            make_seed(
+                name=self.name,
+                host_key=host_private,
+                host_key_public=self.host_key,
+                authorized_keys=[public],
+            )
+        )
+        disk = overlay(image, self.folder / "disk.qcow2")
+        (self.folder / "second.img").write_bytes(bytes(1 << 20))
+        xml = XML.format(
+            name=self.name,
+            fw_cfg=FW_CFG_NAME,
+            seed=seed,
+            kernel=image.kernel,
+            initrd=image.initrd,
+            cmdline=f"{image.cmdline} no_timer_check",
+            disk=disk,
+            devices=self.devices.format(folder=self.folder),
+            console=self.folder / "console.log",
+            port=self.port,
+        )
+        if self.persistent:
+            self.domain = self.connection.defineXML(xml)
+            self.domain.create()
+        else:
+            self.domain = self.connection.createXML(xml)
+        self.write_config()
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "id_ed25519"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.folder / "known_hosts"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "ssh_config"
+
+    def write_config(self, *more: str, user: str = "root") -> None:
+        """Its entry in an ssh_config, called MACHINE-host, and its line of known_hosts."""
+        kind, key = self.host_key.split()[:2]
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {kind} {key}\n")
+        lines = [
+            f"Host {self.name}-host",
+            "HostName 127.0.0.1",
+            f"Port {self.port}",
+            f"User {user}",
+            f"IdentityFile {self.key}",
+            f"UserKnownHostsFile {self.known_hosts}",
+            *more,
+        ]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def entry(self) -> str:
+        """Its entry of a playbook's guests."""
+        return f"{{name: db, domain: {self.name}, ssh: {{host: {self.name}-host, config: {self.config}}}}}"
+
+    def answers(self, within_s: float = 240) -> None:
+        """Wait for its sshd."""
+        end = time.monotonic() + within_s
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
+                sock.settimeout(2)
+                if sock.recv(4) == b"SSH-":
+                    return
+            if time.monotonic() > end:
+                raise AssertionError(f"{self.name} does not answer")
+            time.sleep(0.2)
+
+    def state(self) -> int:
+        return int(self.domain.state()[0])
+
+    def look(self) -> dict[str, Any]:
+        """All that must be the same afterwards."""
+        domain = self.connection.lookupByName(self.name)
+        return {
+            "persistent": bool(domain.isPersistent()),
+            "autostart": bool(domain.autostart()) if domain.isPersistent() else False,
+            "inactive": domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
+            "managed": bool(domain.hasManagedSaveImage(0)),
+            "messages": domain.messages(libvirt.VIR_DOMAIN_MESSAGE_TAINTING),
+            "state": domain.state()[0],
+        }
+
+
+@contextlib.contextmanager
+def daemon(*argv: str, log: Path, env: dict[str, str] | None = None) -> Iterator[None]:
+    """A libvirt daemon for as long as the context lasts."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            argv, stdout=out, stderr=out, cwd="/", env={**os.environ, **(env or {})}, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def opened(uri: str, within_s: float = 60) -> Any:
+    """A connection to a daemon that is starting."""
+    end = time.monotonic() + within_s
+    while True:
+        try:
+            return libvirt.open(uri)
+        except libvirt.libvirtError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+def _image() -> Image:
+    return ImageStore(RECIPES, default_cache()).get("debian")

@@ -1,0 +1,94 @@
+"""Domains of the user's own in playbooks: what is read, and each mistake in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.core.own_domain import SshTarget
+from lab.playbook.load import parse
+from tests.unit.playbooks import mistakes_in
+
+HEAD = "name: a\nresync: none\ncycle: {patch: {hold: 3s}}\n"
+
+
+def test_a_domain_and_how_it_is_reached(tmp_path: Path) -> None:
+    text = HEAD + (
+        "guests:\n"
+        "  - {name: db, domain: My VM, ssh: my-vm-host, compute_name: db_0}\n"
+        "  - {domain: other, ssh: {host: 10.0.0.7, port: 2222, user: admin, key: ~/.ssh/key, "
+        "known_hosts: ./known, config: ../config}}\n"
+        "  - {name: web}\n"
+    )
+    first, second, third = parse(text.encode(), "a.yaml", tmp_path).guests
+    assert (first.name, first.domain, first.ssh) == ("db", "My VM", SshTarget("my-vm-host"))
+    assert first.event_name == "db_0"
+    assert (second.name, second.domain) == ("other", "other")
+    assert second.ssh == SshTarget(
+        "10.0.0.7", 2222, "admin", "~/.ssh/key", str(tmp_path / "known"), str(tmp_path / ".." / "config")
+    )
+    assert [guest.is_own for guest in (first, second, third)] == [True, True, False]
+
+
+MISTAKES = [
+    (
+        "guests: [{domain: x}]",
+        "4:19: guests[0]: domain needs ssh; add ssh: and a Host of your ssh_config, or",
+    ),
+    ("guests: [{ssh: x}]", "4:10: guests[0]: name is missing; add name: web-0"),
+    ("guests: [{name: x, ssh: y}]", "4:25: guests[0]: ssh goes with domain; delete it, or add domain: my-vm"),
+    ("guests: [{domain: My VM, ssh: y}]", "4:19: guests[0]: 'My VM' cannot be the name of the guest as well"),
+    (
+        "guests: [{domain: a/b, ssh: y}]",
+        "4:19: guests[0].domain: 'a/b' is not the name of a domain; write it",
+    ),
+    ("guests: [{domain: x, ssh: -o}]", "4:27: guests[0].ssh.host: '-o' is not an SSH host; write a Host of"),
+    ("guests: [{domain: x, ssh: {}}]", "4:22: guests[0].ssh: host is missing; add host: my-vm-host"),
+    (
+        "guests: [{domain: x, ssh: {host: y, port: 0}}]",
+        "4:43: guests[0].ssh.port: 0 ports are too few; write",
+    ),
+    ("guests: [{domain: x, ssh: {host: y, user: -x}}]", "4:43: guests[0].ssh.user: '-x' is not the name of"),
+    (
+        "guests: [{domain: x, ssh: y, memory: 1 GiB}]",
+        "4:38: guests[0]: memory does not go with domain, whose",
+    ),
+    ("guests: [{domain: x, ssh: y, count: 2}]", "4:37: guests[0]: count does not go with domain, whose XML"),
+    (
+        "guests: [{name: a, domain: x, ssh: y}, {name: b, domain: x, ssh: y}]",
+        "4:58: guests: two guests are x",
+    ),
+    ("fleet: {scale_sets: [{name: a, domain: x, ssh: y}]}", "4:40: fleet.scale_sets[0]: the instances of a"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), MISTAKES)
+def test_mistakes(text: str, expected: str) -> None:
+    found = mistakes_in(HEAD + text)
+    assert found[0].startswith(expected), found
+
+
+@pytest.mark.parametrize(
+    ("cycle", "why"),
+    [
+        ("{method: in-place, patch: {hold: 3s}}", "its RAM is not shared"),
+        ("{patch: {replace-hypervisor: same}}", "its RAM is not shared"),
+        ("{method: save-restore, patch: {replace-hypervisor: same}}", "its emulator is what its XML says"),
+        ("{patch: {command: [a], deadline: 3s, impact: reboot}}", "it would have to be shut down"),
+    ],
+)
+def test_freezes_that_would_change_it(cycle: str, why: str) -> None:
+    [found] = mistakes_in(f"name: a\nresync: none\ncycle: {cycle}\nguests: [{{domain: x, ssh: y}}]")
+    assert found.startswith("3:1: domain x is your own, and is not frozen by")
+    assert why in found
+
+
+def test_a_matrix_leaves_out_what_would_change_it() -> None:
+    text = (
+        "name: a\nresync: none\ncycle: {patch: {hold: 3s}}\nguests: [{domain: x, ssh: y}]\n"
+        "matrix: {method: [suspend, in-place, save-restore]}"
+    )
+    plan = parse(text.encode(), "a.yaml")
+    assert [cell.cycle.method.value for cell in plan.cells] == ["suspend", "save-restore"]
+    assert "is your own" in plan.left_out[0].why
