@@ -101,13 +101,15 @@ class Successor:
 class Freezing:
     """How guests are to be frozen.
 
-    save_to: folder for save-restore's files. prove_memory: see core.timeline.MemoryProof.
+    save_to: folder for save-restore's files. prove_memory: see core.timeline.MemoryProof. at_once: nothing is
+    done to the host between freeze and resume, so a method may leave the end of its freeze to its resume.
     """
 
     method: FreezeMethod
     successor: Successor = Successor()
     prove_memory: bool = False
     save_to: str = ""
+    at_once: bool = False
 
 
 class Hypervisor(Protocol):
@@ -247,10 +249,11 @@ class HostPatch(Protocol):
     """A change to the host under the guests.
 
     label: its name in reports. impact: what it requires of the guests. successor: the emulator that guests
-    run under afterwards.
+    run under afterwards. acts: False: apply() has nothing to do, because the freeze itself is the patch.
     """
 
     label: str
+    acts: bool
 
     @property
     def impact(self) -> Impact: ...

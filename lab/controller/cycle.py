@@ -132,7 +132,7 @@ class Controller:
         passes through.
         """
         method = spec.method if frozen else FreezeMethod.NONE
-        freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to)
+        freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to, at_once=not patch.acts)
         observations = {name: GuestObservation() for name in subjects}
         cycle = Cycle(index, observations, spec, patch, freezing, lifecycle, stage, patched)
         started = self._clock.now()

@@ -91,7 +91,7 @@ class SuccessorProcess:
         self.control = self._context.open_control(spec, self.domain, self._guest)
         self._running = Running(self.process)
         self._widen(self.process)
-        self._keep_page_cache(self.process, spec)
+        self._keep_page_cache(self.process)
         self._context.successors[self._guest] = spec
 
     def _widen(self, process: QemuProcess) -> None:
@@ -108,16 +108,14 @@ class SuccessorProcess:
         for name in more:
             self.ask("chardev-remove", id=name)
 
-    def _keep_page_cache(self, process: QemuProcess, spec: DomainSpec) -> None:
-        """Tell the successor that no other host has written its disk image. Otherwise it would drop the
-        host's page cache for the image in the pause, for which Linux begins to write out what is dirty
+    def _keep_page_cache(self, process: QemuProcess) -> None:
+        """Tell the successor that no other host has written its disk images. Otherwise it would drop the
+        host's page cache for them in the pause, for which Linux begins to write out what is dirty
         (drop-cache, on by default; QEMU, block/file-posix.c, raw_co_invalidate_cache; Linux, mm/fadvise.c).
         """
         for word in process.arguments:
-            if spec.disk is not None and word.startswith("{") and '"driver":"file"' in word:
-                node = json.loads(word)
-                if node.get("filename") == str(spec.disk.path):
-                    self.ask("blockdev-reopen", options=[node | {"drop-cache": False}])
+            if word.startswith("{") and '"driver":"file"' in word and '"filename"' in word:
+                self.ask("blockdev-reopen", options=[json.loads(word) | {"drop-cache": False}])
 
     def _refuse_others(self) -> None:
         wanted, old = self._freezing.successor, self.old

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,6 +31,7 @@ from lab.ports import Freezing, Frozen, Resumed, Successor
 from tests.guest.conftest import Lab, disk_is_sound
 
 IN_PLACE = Freezing(FreezeMethod.IN_PLACE)
+AT_ONCE = replace(IN_PLACE, at_once=True)
 SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 2 * NS_PER_S, "watch_ns": 6 * NS_PER_S}
 STEPS = ("suspend", "state out", "state in", "resume")
 
@@ -183,10 +186,21 @@ def interrupt(_process: psutil.Process) -> None:
     raise Interrupted("interrupted")
 
 
-@pytest.mark.parametrize("fault", [kill, hang, interrupt])
-@pytest.mark.parametrize("at", STEPS)
+def die_late(process: psutil.Process) -> None:
+    """When it has been told to run, and before it has read its state."""
+    hang(process)
+    threading.Timer(0.3, process.kill).start()
+
+
+@pytest.mark.parametrize(
+    ("at", "fault", "freezing"),
+    [
+        *itertools.product(STEPS, (kill, hang, interrupt), (IN_PLACE,)),
+        *itertools.product(("suspend", "state out", "resume"), (kill, hang, interrupt, die_late), (AT_ONCE,)),
+    ],
+)
 def test_it_goes_back_from_every_step(
-    shared: Lab, home: Path, at: str, fault: Callable[[psutil.Process], None]
+    shared: Lab, home: Path, at: str, fault: Callable[[psutil.Process], None], freezing: Freezing
 ) -> None:
     (old,) = processes(home)
     boot = shared.probe.facts().boot_id
@@ -207,7 +221,7 @@ def test_it_goes_back_from_every_step(
     budget = 6 * NS_PER_S
     why = ""
     try:
-        frozen, resumed = hand_over(shared, budget_ns=budget)
+        frozen, resumed = hand_over(shared, freezing, budget)
         why = frozen.why or resumed.why
         end = (frozen.back or resumed.call).returned.raw_ns
         assert end - frozen.call.called.raw_ns - digesting <= budget
@@ -224,9 +238,10 @@ def test_it_goes_back_from_every_step(
     assert len(shared.hypervisor.list_lab_domains()) == 1
 
 
-def test_after_it_went_back_it_can_go_over(shared: Lab, home: Path) -> None:
+@pytest.mark.parametrize("freezing", [IN_PLACE, AT_ONCE])
+def test_after_it_went_back_it_can_go_over(shared: Lab, home: Path, freezing: Freezing) -> None:
     (old,) = processes(home)
-    _frozen, resumed = hand_over(shared)
+    _frozen, resumed = hand_over(shared, freezing)
     assert not resumed.why
     assert old not in processes(home)
     assert shared.probe.read().round_trip_ns > 0

@@ -281,6 +281,7 @@ class FakePatch:
     label = "hold 1 s"
     impact = Impact.FREEZE
     successor = Successor()
+    acts = True
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -314,7 +314,7 @@ class _Resync:
 
 
 class _Hold:
-    label, impact, successor = "hold", Impact.FREEZE, Successor()
+    label, impact, successor, acts = "hold", Impact.FREEZE, Successor(), True
 
     def __init__(self, world: World, cycle: CycleSpec) -> None:
         self._world, self._length = world, cycle.patch.longest_ns

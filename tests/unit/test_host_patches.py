@@ -140,6 +140,11 @@ def test_a_hold_longer_than_the_deadline_is_cut() -> None:
     assert "out of time" in result.why
 
 
+def test_only_patches_that_are_the_freeze_itself_have_nothing_to_do() -> None:
+    plans: list[Patch] = [HoldPatch(0), ReplaceHypervisorPatch(""), HoldPatch(1), CommandPatch(("true",), 1)]
+    assert [patches.make(plan, CLOCK).acts for plan in plans] == [False, False, True, True]
+
+
 def test_make_follows_the_plan() -> None:
     assert isinstance(patches.make(HoldPatch(1), CLOCK), patches.Hold)
     assert patches.make(CommandPatch(("true",), 1), CLOCK).label == "command true"

@@ -80,6 +80,7 @@ class Base:
     """The defaults of most patches: nothing to check, no version, no undo."""
 
     successor = Successor()
+    acts = True
 
     def __init__(self, label: str, impact: Impact) -> None:
         self.label, self.impact = label, impact

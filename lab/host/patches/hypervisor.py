@@ -30,6 +30,8 @@ class ReplaceHypervisor(Base):
     patience_ns: time limit for an emulator's --version.
     """
 
+    acts = False
+
     def __init__(
         self,
         spec: plan.ReplaceHypervisorPatch,

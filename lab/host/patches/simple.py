@@ -18,6 +18,7 @@ class Hold(Base):
     def __init__(self, spec: plan.HoldPatch, clock: Clock) -> None:
         super().__init__(spec.label, spec.impact)
         self._spec, self._clock = spec, clock
+        self.acts = spec.duration_ns > 0
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
         """Wait for the patch's length, or until just before the deadline, which is not ok."""

@@ -3,8 +3,10 @@
     prepare   a successor is started paused, waiting for a state, with the same RAM file (share=on);
               x-ignore-shared on both sides keeps RAM out of the stream (QEMU, docs/devel/migration)
     stop      the running guest's state is sent over a socket. When only the device state is left, some
-              hundred kilobytes, QEMU stops the guest
-    resume    the successor runs; the predecessor is killed, outside the pause
+              30 kilobytes, QEMU stops the guest. When nothing is to be done in the pause, this step ends
+              as soon as the state has been sent
+    resume    the successor runs, as soon as it has read the state; the predecessor is killed, outside the
+              pause
     finish    waits for that
 
 Which process may run. Until the successor is told to run, the predecessor is intact: on any failure the
@@ -64,7 +66,7 @@ and ten times that on a busy host, because libvirt has to notice that the succes
 class At(Enum):
     PREPARED = auto()  # the guest runs, its successor waits
     LEAVING = auto()  # its state is being sent; QEMU has stopped it, or will
-    MOVED = auto()  # the guest is stopped, and both have its state
+    MOVED = auto()  # the guest is stopped, and both have its state, or the successor is reading it
     ROLLED_BACK = auto()  # finally on the predecessor
     COMMITTED = auto()  # finally on the successor
 
@@ -86,6 +88,7 @@ class Exchange(OneByOne):
         self._old_domain: Any = None
         self._called: Stamp | None = None  # when the state began to be sent
         self._number = 0  # of the command to send it
+        self._taken_in = False  # the successor has read it
         self._stopped: Call | None = None
         self._done: Resumed | None = None
         self._prover = MemoryProver(None, self._steps, context.clock)
@@ -205,10 +208,25 @@ class Exchange(OneByOne):
         with self._steps.step("state out"):
             since = self._leave()
             self._wait(self._old, "MIGRATION completed", since, deadline)
-        with self._steps.step("state in"):
-            if self._new.control is not None:
-                self._wait(self._new.control, "MIGRATION completed", since, deadline)
+        if not self._freezing.at_once or self._freezing.prove_memory:
+            self._take_in(deadline)
         self._prover.look_again(self._late(deadline_raw_ns))
+
+    def _take_in(self, deadline_raw_ns: int) -> None:
+        """Wait until the successor has read the state. It is not told to run before: `cont` takes the disks,
+        also while the state is being read, and QEMU ends when they are taken twice at the same time."""
+        if self._new.control is not None and not self._taken_in:
+            with self._steps.step("state in"):
+                self._wait(self._new.control, "MIGRATION completed", self._leave(), deadline_raw_ns)
+        self._taken_in = True
+
+    def _await_state(self) -> str:
+        """Why the successor does not have the state; "" when it has."""
+        try:
+            self._take_in(min(self._deadline, self._context.clock.now().raw_ns + STATE_NS))
+        except HypervisorError as error:
+            return error.what
+        return ""
 
     def _leave(self) -> int:
         """Have the state sent if it is not being sent yet. Returns since when, in host CLOCK_REALTIME."""
@@ -283,17 +301,17 @@ class Exchange(OneByOne):
                 return self._go_back("the freeze was called off")
             if self._at is not At.MOVED:
                 return Resumed(ResumeOrder(self._context, self._guest).done())
-            steps = self._steps.hand_out()
             try:
+                why = self._await_state()
+                steps = self._steps.hand_out()
                 self._context.on_step(self._guest, "resume")
             except BaseException as error:
                 self._go_back(str(error) or type(error).__name__)
                 raise
-            if not self._token.take():
-                why = "the dead-man resumed it there"
-                call = Call(now := self._context.clock.now(), now)
-            else:
+            if not why and self._token.take():
                 call, why = self._new.run(self._deadline)
+            else:
+                why = why or "the dead-man resumed it there"
             if why:
                 back = self._go_back(why)
                 self._done = replace(back, steps=(*steps, *back.steps))
@@ -315,7 +333,6 @@ class Exchange(OneByOne):
         context = self._context
         if self._new.spec is None or self._new.process is None or self._new.control is None:
             return
-        old_domain = self._old_domain
         with contextlib.suppress(HypervisorError):
             context.process(self._guest)
         old_process = context.adopt(
@@ -330,7 +347,7 @@ class Exchange(OneByOne):
                     old_process.kill(END_S)
                     old_process.close()
                 with contextlib.suppress(libvirt.libvirtError):
-                    old_domain.destroy()
+                    self._old_domain.destroy()
                 self._take_port()
                 for path in (self._new.socket, *self._new.old.sockets):
                     if path is not None:
