@@ -18,7 +18,12 @@ emulators = typer.Typer(
 @images.command("build")
 def image_build(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The name of an image.", autocompletion=completion.recipes)
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="The name of an image, or a recipe's folder.",
+            autocompletion=completion.recipes,
+        ),
     ] = "debian",
     force: Annotated[bool, typer.Option("--force", help="Build it even if it exists.")] = False,
 ) -> None:

@@ -39,6 +39,7 @@ class GuestSpec:
     domain, ssh: libvirt's name of a domain of the user's own, and how its guest is reached; "" and None for a
     guest that the lab starts. For a domain of the user's own, image and what follows up to kernel_options
     have no meaning: its XML decides.
+    image: the name of an image, or with a "/" the path of a recipe's folder.
     fill: share of its memory that is filled with incompressible pages before the first cycle, 0 to 0.9.
     bridge: an existing bridge of the host that it is attached to by a tap; "": QEMU's user-mode network.
     address: on that bridge, with prefix length ("" on the user-mode network). huge_pages: its RAM in huge
@@ -67,6 +68,11 @@ class GuestSpec:
     setup: SetupSpec = NO_SETUP
     domain: str = ""
     ssh: SshTarget | None = None
+
+    @property
+    def image_key(self) -> str:
+        """Its image and the packages that are added to it: "debian with redis-server"."""
+        return " with ".join(filter(None, (self.image, ", ".join(sorted(self.setup.packages)))))
 
     @property
     def event_name(self) -> str:

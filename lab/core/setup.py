@@ -104,8 +104,10 @@ class SetupService:
 
 @dataclass(frozen=True)
 class SetupSpec:
-    """The set-up of a guest: files, then commands, then services, each in order."""
+    """The set-up of a guest: files, then commands, then services, each in order. packages: those of the
+    distribution that are added to its image."""
 
+    packages: tuple[str, ...] = ()
     secrets: tuple[Secret, ...] = ()
     files: tuple[SetupFile, ...] = ()
     run: tuple[SetupCommand, ...] = ()
@@ -120,6 +122,7 @@ class SetupSpec:
         """This and then `more`, whose secrets replace those of the same name."""
         secrets = {secret.name: secret for secret in (*self.secrets, *more.secrets)}
         return SetupSpec(
+            tuple(dict.fromkeys((*self.packages, *more.packages))),
             tuple(secrets.values()),
             (*self.files, *more.files),
             (*self.run, *more.run),

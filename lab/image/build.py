@@ -19,7 +19,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,13 +121,14 @@ def check_space(folder: Path, needed: int) -> None:
         raise disk_full(folder, needed)
 
 
-def build(recipe: Recipe, staging: Path, progress: Progress, *, lock: int) -> None:
-    """Fill `staging`, an empty folder, and sync it. lock: held open as long as any program works."""
+def build(recipe: Recipe, staging: Path, progress: Progress, source: Mapping[str, Any], *, lock: int) -> None:
+    """Fill `staging`, an empty folder, and sync it. source: where the recipe is, for image.json. lock: held
+    open as long as any program works."""
     scratch = staging if os.geteuid() == 0 and not _NOT_FOR_APT & set(str(staging)) else _temporary()
     try:
         for folder in {staging, scratch}:
             check_space(folder, recipe.build_bytes)
-        _build(recipe, staging, progress, scratch, lock)
+        _build(recipe, staging, progress, source, scratch, lock)
         progress("writing to disk", 0.99)
         sync_tree(staging)
     except ProgramFailed as failure:
@@ -139,6 +140,9 @@ def build(recipe: Recipe, staging: Path, progress: Progress, *, lock: int) -> No
                 f"the packages cannot be fetched: {failure.lines[0]}",
                 hint="check the network, http_proxy, or set FREEZELAB_MIRROR to a Debian mirror",
             ) from failure
+        if failure.no_package:
+            what = f"{recipe.suite} has no package {failure.no_package}"
+            raise ImageError(what, where=f"image {recipe.name}") from failure
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -151,7 +155,9 @@ def _temporary() -> Path:
     return Path(tempfile.gettempdir())
 
 
-def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, lock: int) -> None:
+def _build(
+    recipe: Recipe, staging: Path, progress: Progress, source: Mapping[str, Any], scratch: Path, lock: int
+) -> None:
     started = time.monotonic_ns()
     tools = find_tools()
     work = staging / "work"
@@ -164,12 +170,14 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
                 progress(stage, fraction)
 
     progress("preparing", 0.0)
-    (work / "files.tar").write_bytes(overlay_tar(recipe.folder / "files"))
+    layers = [work / f"files-{number}.tar" for number in range(len(recipe.layers))]
+    for tar, layer in zip(layers, recipe.layers, strict=True):
+        tar.write_bytes(overlay_tar(layer.folder / "files"))
     env = {"INITRD": "No"}  # Debian's kernel package builds none; the recipe's hook builds its own
     if scratch == staging:
         env["TMPDIR"] = str(work)
     run(
-        mmdebstrap_argv(recipe, tools, work / "files.tar", tarball, os.environ.get("FREEZELAB_MIRROR")),
+        mmdebstrap_argv(recipe, tools, layers, tarball, os.environ.get("FREEZELAB_MIRROR")),
         timeout_s=_TIMEOUT_S,
         on_line=on_line,
         env=env,
@@ -203,6 +211,7 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
         "format": FORMAT,
         "name": recipe.name,
         "digest": recipe.digest,
+        "recipe": dict(source),
         "about": recipe.about,
         "suite": recipe.suite,
         "disk": disk.name,
@@ -220,9 +229,9 @@ def _build(recipe: Recipe, staging: Path, progress: Progress, scratch: Path, loc
 
 
 def mmdebstrap_argv(
-    recipe: Recipe, tools: BuildTools, files: Path, tarball: Path, mirror: str | None
+    recipe: Recipe, tools: BuildTools, tars: Sequence[Path], tarball: Path, mirror: str | None
 ) -> list[str]:
-    """Without a mirror mmdebstrap takes Debian's own."""
+    """tars: the files of each of the recipe's layers. Without a mirror mmdebstrap takes Debian's own."""
     argv = [
         *tools.isolate,
         tools.mmdebstrap,
@@ -232,13 +241,21 @@ def mmdebstrap_argv(
         f"--include={','.join(recipe.packages)}",
         '--aptopt=Apt::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude),
-        f"--customize-hook=tar-in {shlex.quote(str(files))} /",
-        # The scripts' texts, not their paths: in mode unshare their folder need not be readable.
-        *(f"--customize-hook={text}" for text in hooks(recipe)),
+        *(f"--customize-hook={text}" for text in _custom(recipe, tars)),
         recipe.suite,
         str(tarball),
     ]
     return [*argv, mirror] if mirror else argv
+
+
+def _custom(recipe: Recipe, tars: Sequence[Path]) -> Iterator[str]:
+    """What is done to the installed system, layer by layer."""
+    for layer, tar in zip(recipe.layers, tars, strict=True):
+        yield f"tar-in {shlex.quote(str(tar))} /"
+        # The scripts' texts, not their paths: in mode unshare their folder need not be readable.
+        yield from hooks(layer.folder)
+        if layer.enable:
+            yield f'chroot "$1" systemctl --quiet enable {shlex.join(layer.enable)}'
 
 
 def mke2fs_argv(tools: BuildTools, tree: Path, disk: Path) -> list[str]:

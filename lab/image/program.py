@@ -22,6 +22,7 @@ _OFFLINE = re.compile(
     r"connection timed out|connection refused|network is unreachable|failed to fetch",
     re.I,
 )
+_UNKNOWN = re.compile(r"unable to locate package (\S+)", re.I)
 
 
 class ProgramFailed(ImageError):
@@ -38,6 +39,11 @@ class ProgramFailed(ImageError):
     @property
     def disk_full(self) -> bool:
         return any(_FULL.search(line) for line in self.lines)
+
+    @property
+    def no_package(self) -> str:
+        """The package that apt does not know; ""."""
+        return next((found[1] for line in self.lines if (found := _UNKNOWN.search(line))), "")
 
     @property
     def offline(self) -> bool:

@@ -1,10 +1,14 @@
 """A recipe: what an image is made of, as data, and the digest that names the result.
 
-    recipe.toml   about, suite, packages, exclude, cmdline, disk_size, build_space
+    recipe.toml   about, suite, packages, exclude, enable, cmdline, disk_size, build_space; or extends
     files/        laid over the root file system (root's, 0644, or 0755 for executables); NAME.symlink is the
                   symbolic link NAME to the path that it contains, because a wheel cannot contain links
     hooks/        POSIX sh, run in order on the finished system with its root as $1
     README.md     about it; the only file that the image does not hang on
+
+With `extends`, the name of a shipped recipe or the path of a folder, a recipe adds its packages and exclude
+to those of another; its other keys replace the other's. The other's files, hooks and enable come first, then
+its own. Packages may be added to any recipe, which makes one more.
 
 The digest covers all other files and FORMAT, so that any change to them makes another image.
 """
@@ -14,10 +18,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
 import tarfile
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +35,25 @@ FORMAT = 1
 
 _LINK = ".symlink"
 
-_KEYS = {"about", "suite", "packages", "exclude", "cmdline", "disk_size", "build_space"}
+_KEYS = {"about", "suite", "packages", "exclude", "enable", "cmdline", "disk_size", "build_space", "extends"}
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
+_MOST_NAME = 60
+
+
+@dataclass(frozen=True)
+class RecipeLayer:
+    """A folder of a recipe. enable: units of systemd that start at boot."""
+
+    folder: Path
+    enable: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One folder below images/."""
+    """What an image is made of. layers: the folders, that of what is extended first."""
 
     name: str
-    folder: Path
+    layers: tuple[RecipeLayer, ...]
     digest: str
     about: str
     suite: str
@@ -51,34 +67,81 @@ class Recipe:
     def short_digest(self) -> str:
         return self.digest[:12]
 
+    def with_packages(self, more: Sequence[str]) -> Recipe:
+        """The recipe with these packages as well; itself, if it has them."""
+        new = tuple(sorted({*more} - {*self.packages}))
+        if not new:
+            return self
+        digest = hashlib.sha256(f"freezelab image {self.digest} with {' '.join(new)}\n".encode())
+        # Without +, which separates the names of folders that are being built (lab.image.store).
+        name = f"{self.name}-with-{'-'.join(new)}".replace("+", "_")[:_MOST_NAME].rstrip("._-")
+        packages = (*self.packages, *new)
+        return replace(self, name=name, digest=digest.hexdigest(), packages=packages)
+
 
 def recipe_names(recipes: Path) -> list[str]:
     """The recipes below `recipes`."""
     return sorted(path.parent.name for path in recipes.glob("*/recipe.toml"))
 
 
-def load_recipe(folder: Path) -> Recipe:
-    """ImageError when the recipe cannot be read or says nonsense."""
+def load_recipe(folder: Path, recipes: Path | None = None) -> Recipe:
+    """ImageError when the recipe cannot be read or says nonsense. recipes: where the names are that it may
+    extend; None: beside it."""
+    return _load(folder, recipes or folder.parent, ())
+
+
+def _load(folder: Path, recipes: Path, extending: tuple[Path, ...]) -> Recipe:
+    """extending: the folders that extend this one, by way of each other."""
     path = folder / "recipe.toml"
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         digest = folder_digest(folder)
+        name = folder.resolve().name
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ImageError(f"the recipe cannot be read: {error}", where=str(path)) from error
     if unknown := sorted(set(data) - _KEYS):
         raise ImageError(f"unknown keys: {', '.join(unknown)}", where=str(path))
+    if not _NAME.fullmatch(name):
+        hint = "use small letters, digits, '.', '_' and '-'"
+        raise ImageError(f"an image cannot be named {name!r}", where=str(folder), hint=hint)
+    base = _base(data, path, recipes, (*extending, folder.resolve())) if "extends" in data else None
+    layer = RecipeLayer(folder, _texts(data, "enable", path))
+
+    def text(key: str) -> str:
+        return str(getattr(base, key)) if base and key not in data else _text(data, key, path)
+
+    def size(key: str, attribute: str) -> int:
+        return int(getattr(base, attribute)) if base and key not in data else _size(data, key, path)
+
     return Recipe(
-        name=folder.name,
-        folder=folder,
-        digest=digest,
-        about=_text(data, "about", path),
-        suite=_text(data, "suite", path),
-        packages=_texts(data, "packages", path),
-        exclude=_texts(data, "exclude", path),
-        cmdline=_text(data, "cmdline", path),
-        disk_bytes=_size(data, "disk_size", path),
-        build_bytes=_size(data, "build_space", path),
+        name=name,
+        layers=(*(base.layers if base else ()), layer),
+        digest=hashlib.sha256(f"{base.digest} {digest}\n".encode()).hexdigest() if base else digest,
+        about=text("about"),
+        suite=text("suite"),
+        packages=_added(base.packages if base else (), _texts(data, "packages", path)),
+        exclude=_added(base.exclude if base else (), _texts(data, "exclude", path)),
+        cmdline=text("cmdline"),
+        disk_bytes=size("disk_size", "disk_bytes"),
+        build_bytes=size("build_space", "build_bytes"),
     )
+
+
+def _base(data: dict[str, Any], path: Path, recipes: Path, extending: tuple[Path, ...]) -> Recipe:
+    """The recipe that this one extends."""
+    written = _text(data, "extends", path)
+    folder = path.parent / written if "/" in written else recipes / written
+    if not (folder / "recipe.toml").is_file():
+        known = ", ".join(recipe_names(recipes)) or "none"
+        hint = f"known: {known}; or a path like ../other"
+        raise ImageError(f"it extends {written!r}, which is no recipe", where=str(path), hint=hint)
+    if folder.resolve() in extending:
+        raise ImageError(f"it extends itself, by way of {written!r}", where=str(path))
+    return _load(folder, recipes, extending)
+
+
+def _added(inherited: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*inherited, *own)))
 
 
 def _text(data: dict[str, Any], key: str, path: Path) -> str:
@@ -156,9 +219,9 @@ def overlay_tar(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def hooks(recipe: Recipe) -> list[str]:
-    """The hook scripts' texts, in order."""
+def hooks(folder: Path) -> list[str]:
+    """The texts of a folder's hook scripts, in order."""
     try:
-        return [path.read_text(encoding="utf-8") for path in sorted((recipe.folder / "hooks").glob("*.sh"))]
+        return [path.read_text(encoding="utf-8") for path in sorted((folder / "hooks").glob("*.sh"))]
     except (OSError, UnicodeDecodeError) as error:
-        raise ImageError(f"a hook cannot be read: {error}", where=str(recipe.folder)) from error
+        raise ImageError(f"a hook cannot be read: {error}", where=str(folder)) from error

@@ -17,7 +17,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,10 @@ class ImageStore:
         """The images that can be built."""
         return recipe_names(self.recipes)
 
-    def find(self, name: str) -> Image | None:
-        """The current image of that name, None when it is not built (or its recipe has changed since)."""
-        return self._built(self._recipe(name))
+    def find(self, name: str, packages: Sequence[str] = ()) -> Image | None:
+        """The current image of that name, or of the recipe in the folder that `name` is the path of (with a
+        "/"), with these packages added. None when it is not built (or its recipe has changed since)."""
+        return self._built(self._recipe(name, packages))
 
     def get(self, name: str) -> Image:
         """The current image of that name; ImageError says how to build it."""
@@ -88,12 +89,15 @@ class ImageStore:
             return image
         raise ImageError(f"image {name} is not built", hint=f"freezelab image build {name}")
 
-    def build(self, name: str, progress: Progress, force: bool = False) -> Image:
-        """Build it unless it is there. force: build it again all the same.
+    def build(
+        self, name: str, progress: Progress, force: bool = False, packages: Sequence[str] = ()
+    ) -> Image:
+        """Build what find() looks for, unless it is there. force: build it again all the same.
 
         Overlays over an image that was built again no longer open.
         """
-        recipe = self._recipe(name)
+        recipe = self._recipe(name, packages)
+        wanted, name = name, recipe.name
         if not force and (image := self._built(recipe)):
             return image
         with self._lock(name, progress) as lock:
@@ -104,7 +108,7 @@ class ImageStore:
             staging = Path(tempfile.mkdtemp(prefix=_staging(name), dir=self.images))
             staging.chmod(0o755)
             try:
-                build(recipe, staging, progress, lock=lock)
+                build(recipe, staging, progress, source_of(wanted, packages), lock=lock)
                 self._retire(final, name)
                 staging.rename(final)
                 sync(self.images)
@@ -116,19 +120,18 @@ class ImageStore:
     def listing(self) -> list[Listed]:
         """All that is built, current or not, by name and age."""
         listed = []
-        current = {}
-        for name in self.names():
-            with contextlib.suppress(ImageError):  # a broken recipe must not hide what is built
-                current[name] = load_recipe(self.recipes / name).digest
         for manifest in sorted(self.images.glob(f"[!.]*/{MANIFEST}")):
             with contextlib.suppress(ImageError):
                 image = _load(manifest.parent)
                 size = sum(path.lstat().st_blocks * 512 for path in image.folder.iterdir())
-                listed.append(Listed(image, size, current.get(image.name) == image.digest))
+                listed.append(Listed(image, size, self._is_current(image)))
         return sorted(listed, key=lambda item: (item.image.name, str(item.image.info.get("built", ""))))
 
     def remove(self, name_or_digest: str) -> list[Image]:
-        """Remove all images of a name, or the one of a folder's name or digest (at least 6 digits)."""
+        """Remove all images of a name (with a "/": of a recipe's folder), or the one of a folder's name or
+        digest (at least 6 digits)."""
+        if "/" in name_or_digest:
+            name_or_digest = Path(name_or_digest).resolve().name
         chosen = [item.image for item in self.listing() if _matches(item.image, name_or_digest)]
         if not chosen:
             built = sorted(
@@ -141,7 +144,26 @@ class ImageStore:
                 self._sweep(image.name)
         return chosen
 
-    def _recipe(self, name: str) -> Recipe:
+    def _is_current(self, image: Image) -> bool:
+        """Whether its recipe, where it was when the image was built, makes the same image now."""
+        source = image.info.get("recipe") or {}
+        try:
+            recipe = self._recipe(str(source.get("name", image.name)), source.get("packages", ()))
+        except (ImageError, UsageError):  # a broken recipe must not hide what is built
+            return False
+        return recipe.digest == image.digest
+
+    def _recipe(self, name: str, packages: Sequence[str] = ()) -> Recipe:
+        return self._plain_recipe(name).with_packages(packages)
+
+    def _plain_recipe(self, name: str) -> Recipe:
+        if "/" in name:
+            folder = Path(name)
+            if not (folder / "recipe.toml").is_file():
+                base = "".join(self.names()[:1])
+                hint = f'an image of your own is a folder with a recipe.toml, such as: extends = "{base}"'
+                raise UsageError(f"no image folder {name}", hint=hint)
+            return load_recipe(folder, self.recipes)
         names = self.names()
         if name not in names:
             raise _unknown(name, names, "no image")
@@ -188,6 +210,11 @@ class ImageStore:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def source_of(name: str, packages: Sequence[str]) -> dict[str, Any]:
+    """What image.json has of an image's recipe: its name or whole path, and the packages that were added."""
+    return {"name": os.path.abspath(name) if "/" in name else name, "packages": list(packages)}  # noqa: PTH100
 
 
 def overlay(image: Image, path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from lab.core.plan import Given, GuestSpec
 from lab.core.units import format_size
@@ -29,7 +29,7 @@ from lab.playbook.instances import compute_name, instance
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.own_domains import DomainName, OwnSsh
 from lab.playbook.scalars import MOST_NAME, is_name
-from lab.playbook.setup_section import SetupSection
+from lab.playbook.setup_section import SetupSection, beside
 
 ComputeName = Annotated[str, compute_name()]
 Instance = Annotated[Given, instance()]
@@ -71,7 +71,10 @@ class GuestSection(BaseModel):
     )
     count: GuestCount | None = default(None, "Number of guests, named NAME-0, NAME-1 and so on.")
     image: ImageName = default(
-        GuestSpec.image, "Name of the guest's image, see `freezelab image list`.", GuestSpec.image
+        GuestSpec.image,
+        "Name of the guest's image, see `freezelab image list`; or the path of a folder with a recipe of "
+        "your own, like ./my-image, relative to the playbook's folder.",
+        GuestSpec.image,
     )
     vcpus: CpuCount = default(GuestSpec.vcpus, "Number of virtual CPUs.")
     memory: Memory = default(
@@ -110,6 +113,11 @@ class GuestSection(BaseModel):
     setup: SetupSection = default(
         SetupSection(), "Programs of the user's own, after those of the playbook's setup.", ""
     )
+
+    @field_validator("image", mode="after")
+    @classmethod
+    def _beside(cls, image: str, info: ValidationInfo) -> str:
+        return beside(info, image) if "/" in image else image
 
     @model_validator(mode="after")
     def _own_or_started(self) -> Self:

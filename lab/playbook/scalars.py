@@ -259,8 +259,19 @@ def is_name(text: str) -> bool:
 
 
 def image_name() -> ScalarReader:
-    """The name of an image, not a path."""
-    return _word(_IMAGE, "the name of an image", "small letters, digits, '.', '_' and '-'", 64)
+    """The name of an image; or with a "/" the path of a recipe's folder."""
+    word = _word(_IMAGE, "the name of an image", "small letters, digits, '.', '_' and '-'", 64)
+
+    def read(node: object) -> object:
+        path = node.text if isinstance(node, Scalar) else ""
+        if "/" not in path:
+            return word.read(node)
+        if len(path) > MOST_TEXT or not path.isprintable():
+            raise Wrong(f"{quoted(path)} is not the path of an image's folder", "write it like ./my-image")
+        return path
+
+    folder = {"type": "string", "pattern": "/", "maxLength": MOST_TEXT}
+    return ScalarReader(read, {"anyOf": [dict(word.json), folder]})
 
 
 def _word(pattern: re.Pattern[str], wanted: str, made_of: str, most: int) -> ScalarReader:

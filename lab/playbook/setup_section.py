@@ -39,6 +39,8 @@ MOST_ENTRIES = 100
 MOST_SCRIPT = 20_000
 
 _SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+# Debian Policy, 5.6.1. A final hyphen would have apt remove it.
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+]")
 _MODE = re.compile(r"0?[0-7]{3}")
 _USER = r"[a-z_][a-z0-9_-]{0,31}|[0-9]{1,10}"
 _OWNER = re.compile(rf"({_USER})(:({_USER}))?")
@@ -46,6 +48,11 @@ _IN_GUEST = re.compile(r"/[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/]")
 _SOURCES = ("env", "file")
 
 At = tuple[str | int, ...]
+
+
+def package() -> ScalarReader:
+    """The name of a package of Debian."""
+    return _matching(_PACKAGE, "the name of a package", "write it like redis-server")
 
 
 def owner() -> ScalarReader:
@@ -177,6 +184,7 @@ def _not_too_many(node: object) -> object:
 _FEW = BeforeValidator(_not_too_many)
 _MOST = Field(json_schema_extra={"maxItems": MOST_ENTRIES})
 
+Package = Annotated[str, package()]
 HostFile = Annotated[str, file("the path of a file or folder", "write it like ./app.conf")]
 GuestPath = Annotated[str, guest_path()]
 Mode = Annotated[str, mode()]
@@ -300,11 +308,14 @@ class ServiceToStart(BaseModel):
 
 
 class SetupSection(BaseModel):
-    """Programs of the user's own in the guests: files, commands and services, in this order, in each guest
-    before its first cycle."""
+    """Programs of the user's own in the guests: packages when the image is made; then, in each guest before
+    its first cycle, files, commands and services, in this order."""
 
-    model_config = section("{run: [make -C /opt/app], services: [app]}")
+    model_config = section("{packages: [redis-server], services: [redis-server]}")
 
+    packages: Annotated[list[Package], _FEW, _MOST] = Field(
+        default=[], description="Packages of the image's distribution, which are installed when it is made."
+    )
     secrets: Secrets = default(
         (),
         "Secrets by name, each from an environment variable {env: NAME} or a file {file: PATH}. Commands "
@@ -336,6 +347,7 @@ class SetupSection(BaseModel):
     def to_plan(self) -> SetupSpec:
         """The set-up as the plan has it."""
         return SetupSpec(
+            packages=tuple(dict.fromkeys(self.packages)),
             secrets=self.secrets,
             files=tuple(one.to_plan() for one in self.files),
             run=tuple(one.to_plan() for one in self.run),

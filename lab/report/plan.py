@@ -14,7 +14,7 @@ from lab.core.rollout import waves
 from lab.core.units import format_duration, format_size
 from lab.errors import FreezelabError
 from lab.report.page import Page
-from lab.report.plan_cells import cells, share
+from lab.report.plan_cells import cells, image_name, share
 from lab.report.plan_fleet import alike, listed, rollout, sets
 from lab.report.plan_notice import announcement, longest_notice_ns
 from lab.report.plan_notice import expected as noticed
@@ -111,7 +111,7 @@ def _guests(page: Page, plan: Plan) -> None:
         return ("by cell", "dim") if axis in axes else (text, "")
 
     facts: list[Column[GuestSpec]] = [
-        Column("image", lambda guest: cell_or("image", guest.image), rank=3),
+        Column("image", lambda guest: cell_or("image", image_name(guest.image)), rank=3),
         Column("vCPUs", lambda guest: cell_or("vcpus", str(guest.vcpus)), right=True),
         Column("memory", lambda guest: cell_or("memory", format_size(guest.memory_bytes)), right=True),
     ]

@@ -16,6 +16,11 @@ from lab.report.text import counted
 VARIOUS = "various"
 
 
+def image_name(image: str) -> str:
+    """An image's name; of a path its last part."""
+    return image.rpartition("/")[2]
+
+
 def share(fill: float) -> str:
     """A fill in the form of playbooks: "75 %"; "" for none."""
     return f"{100 * fill:g} %" if fill else ""
@@ -47,7 +52,7 @@ _FACTS = (
     _fact("patch", lambda cell: cell.cycle.patch.label),
     _fact("resync", lambda cell: cell.resync),
     _fact("filled", _each(lambda guest: share(guest.fill)), right=True),
-    _fact("image", _each(lambda guest: guest.image)),
+    _fact("image", _each(lambda guest: image_name(guest.image))),
     _fact("saved to", lambda cell: cell.cycle.save_to),
     _fact("proof", lambda cell: "of RAM" if cell.cycle.prove_memory else ""),
 )

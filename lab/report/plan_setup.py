@@ -1,4 +1,4 @@
-"""What a plan puts into its guests: files, commands, services; of secrets names and sources."""
+"""What a plan puts into its guests: packages, files, commands, services; of secrets names and sources."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ def setups(page: Page, plan: Plan) -> None:
 
 
 def _lines(setup: SetupSpec) -> Iterator[tuple[str, str]]:
+    if setup.packages:
+        yield "packages", f"{', '.join(setup.packages)} (in the image)"
     for secret in setup.secrets:
         yield "secret", f"{secret.name}: {secret.source}"
     for file in setup.files:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from lab.core.history.run_events import Timing
 from lab.core.plan import GuestSpec, RtcTrack
+from lab.core.setup import SetupSpec
 from lab.core.units import NS_PER_MS, NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, ImageError, Interrupted
 from lab.guest import identity
@@ -309,7 +310,8 @@ class Clones:
         hypervisor, clock = self._hypervisor, self._clock
         run = f"golden-{secrets.token_hex(3)}"
         alone = replace(self._settings, run=run, shared_memory=True, golden=False, kept_guest=False)
-        spec = replace(_PLAIN, **{name: getattr(guest.spec, name) for name in _SAME})
+        packages = SetupSpec(packages=guest.spec.setup.packages)  # those are in its image
+        spec = replace(_PLAIN, setup=packages, **{name: getattr(guest.spec, name) for name in _SAME})
         with self._guests.apart(alone) as guests:
             with guests.login(spec) as ssh:
                 ssh.run("systemctl is-system-running --wait")  # degraded will do

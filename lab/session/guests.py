@@ -228,7 +228,7 @@ class Guests:
 
     def _prepare(self, spec: GuestSpec) -> PreparedGuest:
         settings = self._settings
-        image = settings.images[spec.image]
+        image = settings.images[spec.image_key]
         folder = made(self._folder / spec.name)
         private, public = make_key(spec.name)
         network = Network(spec.address, None, None) if spec.bridge else Network()

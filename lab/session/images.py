@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-from lab.core.plan import Plan
+from lab.core.plan import GuestSpec, Plan
 from lab.core.units import format_size
 from lab.image.build import Progress
 from lab.image.golden import GoldenStore
@@ -19,13 +19,17 @@ def _store() -> ImageStore:
 
 
 def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
-    """The images of the plan's guests, built if they do not exist yet."""
+    """The images of the plan's guests by GuestSpec.image_key, built if they do not exist yet."""
     store = _store()
     # All are looked for, and unknown names told, before the first is built.
-    wanted = {guest.image for cell in plan.parts for guest in cell.guests if not guest.is_own}
-    found = {name: store.find(name) for name in sorted(wanted)}
+    wanted = {guest.image_key: guest for cell in plan.parts for guest in cell.guests if not guest.is_own}
+    found = {key: store.find(guest.image, guest.setup.packages) for key, guest in sorted(wanted.items())}
     check_programs(images=None in found.values())
-    return {name: image or store.build(name, progress) for name, image in found.items()}
+
+    def build(guest: GuestSpec) -> Image:
+        return store.build(guest.image, progress, packages=guest.setup.packages)
+
+    return {key: image or build(wanted[key]) for key, image in found.items()}
 
 
 def build(name: str, progress: Callable[[], AbstractContextManager[Progress]], *, force: bool) -> str:

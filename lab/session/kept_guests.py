@@ -161,7 +161,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     with Signals(), views([spec.name]) as (view, progress):
         plan = Plan("up", "", "", cell.guests, mechanism, nothing, Expectations())
         images = images_for(plan, progress)
-        image = images[spec.image]
+        image = images[spec.image_key]
         with connect(None, home, clock=clock) as hypervisor:
             choice = choose(options.accelerator, image.kernel, home, progress=view.note)
             run = f"kept-{secrets.token_hex(3)}"

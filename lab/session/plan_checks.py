@@ -41,6 +41,12 @@ def cautions(plan: Plan) -> list[str]:
     return [*lacking, *_boot_cautions(plan)]
 
 
+def _by_image(plan: Plan) -> dict[str, GuestSpec]:
+    """A guest of each image that is needed."""
+    guests = (guest for cell in plan.parts for guest in cell.guests)
+    return {guest.image_key: guest for guest in guests if not guest.is_own}
+
+
 def _boot_cautions(plan: Plan) -> list[str]:
     there = emulators.system()
     if there is None:
@@ -51,9 +57,9 @@ def _boot_cautions(plan: Plan) -> list[str]:
         return []
     store = ImageStore(paths.RECIPES, default_cache())
     found = []
-    for name in dict.fromkeys(guest.image for cell in plan.parts for guest in cell.guests):
+    for name, guest in _by_image(plan).items():
         with suppress(FreezelabError):
-            image = store.find(name)
+            image = store.find(guest.image, guest.setup.packages)
             kernel = str(image.info.get("kernel_version", "")) if image is not None else ""
             if why := boots_unsurely(kernel, qemu):
                 found.append(f"image {name}: without KVM: {why}")
@@ -64,8 +70,8 @@ def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
     guests = [guest for cell in plan.parts for guest in cell.guests]
     store = ImageStore(paths.RECIPES, default_cache())
     yield _check_libvirt
-    for image in dict.fromkeys(guest.image for guest in guests):
-        yield partial(_check_image, store, image)
+    for guest in _by_image(plan).values():
+        yield partial(_check_image, store, guest)
     for batch in batches(plan):
         together = [guest for cell in batch for guest in cell.guests]
         yield partial(check_memory, together)
@@ -84,9 +90,9 @@ def _check_libvirt() -> None:
     import lab.hypervisor.binding  # noqa: F401 - an expected failure when the library is missing
 
 
-def _check_image(store: ImageStore, name: str) -> None:
-    """Check that the image exists or can be built."""
-    check_programs(images=store.find(name) is None)
+def _check_image(store: ImageStore, guest: GuestSpec) -> None:
+    """Check that the guest's image exists or can be built."""
+    check_programs(images=store.find(guest.image, guest.setup.packages) is None)
 
 
 def _check_shared(specs: list[GuestSpec]) -> None:

@@ -46,9 +46,10 @@ START_TRIES = 3
 class Settings:
     """The settings of the guests of one run. home: the state folder. folder: the run's own.
 
-    shared_memory: their RAM is a file that another QEMU can map. guest_sleep: they may suspend themselves.
-    kept_guest: they may outlive this process, see Guests.leave. golden: they start from a golden state where
-    possible. boots_anew: their freeze method reboots them. secrets: the values of their setups' secrets.
+    images: by GuestSpec.image_key. shared_memory: their RAM is a file that another QEMU can map. guest_sleep:
+    they may suspend themselves. kept_guest: they may outlive this process, see Guests.leave. golden: they
+    start from a golden state where possible. boots_anew: their freeze method reboots them. secrets: the
+    values of their setups' secrets.
     """
 
     run: str

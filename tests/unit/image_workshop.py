@@ -65,6 +65,13 @@ class Workshop:
     def mmdebstrap(self, trouble: str) -> None:
         self.program("mmdebstrap", textwrap.dedent(MMDEBSTRAP).replace("{trouble}", trouble))
 
+    def own_image(self, more: str = "") -> Path:
+        """The folder of a recipe beside the shop that extends its recipe."""
+        own = self.recipes.parent / "books/own"
+        own.mkdir(parents=True)
+        (own / "recipe.toml").write_text(f'extends = "tiny"\npackages = ["three"]\n{more}\n')
+        return own
+
     def build(self, force: bool = False) -> Path:
         return self.store.build("tiny", self.progress, force).folder
 

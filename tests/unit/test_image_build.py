@@ -235,10 +235,33 @@ def test_mirror_is_passed_on_only_when_given(shop: Workshop, tmp_path: Path) -> 
     recipe = load_recipe(shop.recipes / "tiny")
     tools = building.find_tools()
     tarball = tmp_path / "root.tar"
-    plain = mmdebstrap_argv(recipe, tools, tmp_path / "files.tar", tarball, None)
+    plain = mmdebstrap_argv(recipe, tools, [tmp_path / "files.tar"], tarball, None)
     assert plain[-2:] == ["none", str(tarball)]
-    assert mmdebstrap_argv(recipe, tools, tmp_path / "files.tar", tarball, "file:/m")[-1] == "file:/m"
+    assert mmdebstrap_argv(recipe, tools, [tmp_path / "files.tar"], tarball, "file:/m")[-1] == "file:/m"
     assert "--include=one,two" in plain
+
+
+def test_files_hooks_and_units_come_layer_by_layer(shop: Workshop) -> None:
+    own = shop.own_image('enable = ["app", "db@1"]')
+    (own / "files/etc").mkdir(parents=True)
+    (own / "files/etc/app").write_text("")
+    (own / "hooks").mkdir()
+    (own / "hooks/50-own.sh").write_text("own hook")
+    (shop.recipes / "tiny/hooks").mkdir()
+    (shop.recipes / "tiny/hooks/90-base.sh").write_text("base hook")
+    recipe = load_recipe(own, shop.recipes)
+    argv = mmdebstrap_argv(
+        recipe, building.find_tools(), [Path("/0.tar"), Path("/1.tar")], Path("/r.tar"), None
+    )
+    hooks = [word.partition("=")[2] for word in argv if word.startswith("--customize-hook=")]
+    enabling = 'chroot "$1" systemctl --quiet enable app db@1'
+    assert hooks == ["tar-in /0.tar /", "base hook", "tar-in /1.tar /", "own hook", enabling]
+    assert "--include=one,two,three" in argv
+
+
+def test_a_package_that_does_not_exist_is_named(shop: Workshop) -> None:
+    shop.mmdebstrap('echo "E: Unable to locate package rediss" >&2; exit 25')
+    assert failure(shop).what == "none has no package rediss"
 
 
 def test_a_cache_of_any_name(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +275,7 @@ def test_a_cache_of_any_name(shop: Workshop, tmp_path: Path, monkeypatch: pytest
         for line in Path(f"{shop.builds}.argv").read_text().splitlines()
         if "tar-in" in line
     ]
-    assert [word.rsplit("/", 1)[-1] for word in shlex.split(hook)] == ["tar-in", "files.tar", ""]
+    assert [word.rsplit("/", 1)[-1] for word in shlex.split(hook)] == ["tar-in", "files-0.tar", ""]
     assert Path(f"{shop.builds}.tmpdir").read_text().startswith(str(store.images))
     Path(f"{shop.builds}.tmpdir").unlink()
     monkeypatch.delenv("TMPDIR", raising=False)

@@ -26,7 +26,7 @@ def test_shipped_recipe_loads() -> None:
     recipe = load_recipe(IMAGES / "debian")
     assert {"openssh-server", "chrony", "qemu-guest-agent", "python3"} <= set(recipe.packages)
     assert "systemd-timesyncd" not in recipe.packages  # it would push chrony out
-    assert len(hooks(recipe)) == len(list((IMAGES / "debian/hooks").glob("*.sh")))
+    assert len(hooks(recipe.layers[0].folder)) == len(list((IMAGES / "debian/hooks").glob("*.sh")))
 
 
 def test_shipped_recipe_leaves_the_clocks_alone() -> None:
@@ -126,6 +126,86 @@ def test_broken_recipe_says_where(folder: Path, old: str, new: str, said: str) -
         load_recipe(folder)
     assert said in caught.value.what
     assert caught.value.where == str(path)
+
+
+@pytest.fixture
+def own(folder: Path) -> Path:
+    """A recipe of the user's own that extends the shipped one."""
+    own = folder.parent / "own"
+    own.mkdir()
+    (own / "recipe.toml").write_text('extends = "debian"\npackages = ["redis-server", "kmod"]\n')
+    return own
+
+
+def test_a_recipe_adds_to_what_it_extends_and_replaces_the_rest(own: Path, folder: Path) -> None:
+    with (own / "recipe.toml").open("a") as file:
+        file.write('exclude = ["/opt/*"]\nabout = "mine"\ndisk_size = "4GiB"\nenable = ["redis-server"]\n')
+    base, recipe = load_recipe(folder), load_recipe(own)
+    assert recipe.name == "own"
+    assert recipe.packages == (*base.packages, "redis-server")
+    assert recipe.exclude == (*base.exclude, "/opt/*")
+    assert (recipe.about, recipe.disk_bytes) == ("mine", 4 << 30)
+    assert (recipe.suite, recipe.cmdline, recipe.build_bytes) == (base.suite, base.cmdline, base.build_bytes)
+    assert [layer.folder for layer in recipe.layers] == [folder, own]
+    assert [layer.enable for layer in recipe.layers] == [(), ("redis-server",)]
+
+
+def test_an_extension_may_be_extended_by_its_path(own: Path, tmp_path: Path) -> None:
+    (tmp_path / "books/third").mkdir(parents=True)
+    third = tmp_path / "books/third"
+    (third / "recipe.toml").write_text('extends = "../../own"\npackages = ["nginx"]\n')
+    recipe = load_recipe(third, own.parent)
+    assert [layer.folder.resolve().name for layer in recipe.layers] == ["debian", "own", "third"]
+    assert {"openssh-server", "redis-server", "nginx"} <= set(recipe.packages)
+
+
+def test_a_digest_is_also_of_what_is_extended(own: Path, folder: Path) -> None:
+    first = load_recipe(own).digest
+    _edit(folder)
+    second = load_recipe(own).digest
+    (own / "hooks").mkdir()
+    (own / "hooks/50-app.sh").write_text("true\n")
+    assert len({first, second, load_recipe(own).digest, folder_digest(own)}) == 4
+
+
+def test_packages_make_another_image(folder: Path) -> None:
+    plain = load_recipe(folder)
+    more = plain.with_packages(["redis-server", "g++", "kmod"])
+    assert more.name == "debian-with-g__-redis-server"
+    assert more.packages == (*plain.packages, "g++", "redis-server")
+    assert more == plain.with_packages(["g++", "redis-server"])
+    assert more.digest not in (plain.digest, plain.with_packages(["g++"]).digest)
+    assert plain.with_packages(["kmod"]) is plain
+    assert len(plain.with_packages([f"package-{n}" for n in range(50)]).name) <= 60
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('extends = "own"', "it extends itself, by way of 'own'"),
+        ('extends = "./"', "it extends itself"),
+        ('extends = "other"', "it extends itself, by way of 'own'"),
+        ('extends = "debianx"', "it extends 'debianx', which is no recipe"),
+        ('extends = "../nowhere"', "it extends '../nowhere', which is no recipe"),
+        ("extends = 7", "extends is missing or not a string"),
+        ('extends = "debian"\nenable = "x"', "enable is not a list of strings"),
+        ('extends = "debian"\ndisk_size = "big"', "disk_size"),
+    ],
+)
+def test_a_broken_extension_says_where(own: Path, text: str, said: str) -> None:
+    other = own.parent / "other"
+    other.mkdir()
+    (other / "recipe.toml").write_text('extends = "own"\n')
+    (own / "recipe.toml").write_text(text)
+    with pytest.raises(ImageError) as caught:
+        load_recipe(own)
+    assert said in caught.value.what
+    assert Path(caught.value.where).name == "recipe.toml"
+
+
+def test_a_folder_whose_name_cannot_be_an_images(own: Path) -> None:
+    with pytest.raises(ImageError, match="an image cannot be named 'My Image'"):
+        load_recipe(own.rename(own.parent / "My Image"), own.parent)
 
 
 def test_overlay_belongs_to_root_with_plain_modes(folder: Path) -> None:

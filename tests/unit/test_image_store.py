@@ -141,3 +141,35 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_manifest_is_readable(shop: Workshop) -> None:
     info = json.loads((shop.build() / "image.json").read_text())
     assert info["digest"] == shop.store.get("tiny").digest
+
+
+def test_an_image_of_a_folder_is_built_found_listed_and_removed(shop: Workshop) -> None:
+    shop.build()
+    own = shop.own_image()
+    image = shop.store.build(str(own), shop.progress)
+    assert image.name == "own"
+    assert shop.store.find(str(own)) == image
+    assert shop.store.build(f"{own}/", shop.progress) == image
+    assert shop.built() == 2
+    assert [(one.image.name, one.current) for one in shop.store.listing()] == [("own", True), ("tiny", True)]
+    (own / "files").mkdir()
+    (own / "files/new").write_text("")
+    assert shop.store.find(str(own)) is None
+    assert [(one.image.name, one.current) for one in shop.store.listing()] == [("own", False), ("tiny", True)]
+    assert shop.store.remove(f"{own}/") == [image]
+    assert [one.image.name for one in shop.store.listing()] == ["tiny"]
+
+
+def test_an_image_with_packages_is_another_one(shop: Workshop) -> None:
+    plain = shop.store.build("tiny", shop.progress)
+    more = shop.store.build("tiny", shop.progress, packages=("redis-server",))
+    assert more.name == "tiny-with-redis-server"
+    assert shop.store.find("tiny", ["redis-server"]) == more
+    assert shop.store.find("tiny", ["two"]) == shop.store.find("tiny") == plain
+    assert all(one.current for one in shop.store.listing())
+
+
+def test_a_folder_without_a_recipe_is_refused(shop: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no image folder") as caught:
+        shop.store.find(f"{tmp_path}/nothing")
+    assert caught.value.exit_code == 2

@@ -26,6 +26,7 @@ HEAD = "name: a\nresync: agent\ncycle: {patch: {hold: 5s}}\n"
 
 WHOLE = """\
 setup:
+  packages: [redis-server, g++, redis-server]
   secrets: {DB_PASSWORD: {env: DB_PASS}, CERT: {file: ./cert.pem}}
   files:
     - {from: ./app.conf, to: /etc/app.conf, mode: "0640", owner: "root:adm"}
@@ -51,6 +52,7 @@ def guests_of(text: str, folder: Path = Path("/books")) -> tuple[GuestSpec, ...]
 def test_every_part_is_in_the_plan() -> None:
     (guest,) = guests_of(HEAD + WHOLE)
     setup = guest.setup
+    assert setup.packages == ("redis-server", "g++")
     assert setup.secrets == (Secret("DB_PASSWORD", "DB_PASS"), Secret("CERT", file="/books/cert.pem"))
     assert setup.files == (
         SetupFile("/etc/app.conf", "/books/app.conf", mode="0640", owner="root:adm"),
@@ -98,7 +100,25 @@ def test_guests_of_a_fleet_have_it_as_well() -> None:
     assert runs == {"db": ["all"], "web000000": ["all", "own"], "web000001": ["all", "own"]}
 
 
+def test_an_image_may_be_a_folder_beside_the_playbook() -> None:
+    web, db = guests_of(HEAD + "guests: [{name: a, image: ./my-image}, {name: b, image: debian}]\n")
+    assert (web.image, db.image) == ("/books/my-image", "debian")
+    assert web.image_key == "/books/my-image"
+    (guest,) = guests_of(HEAD + "setup: {packages: [b, a]}\n".replace("[b, a]", "[bb, aa]"))
+    assert guest.image_key == "debian with aa, bb"
+
+
+def test_a_matrix_may_have_such_images() -> None:
+    plan = parse((HEAD + "matrix: {image: [debian, ../my-image]}\n").encode(), "p.yaml", Path("/books"))
+    assert [cell.guests[0].image for cell in plan.cells] == ["debian", "/my-image"]
+    assert [cell.id for cell in plan.cells] == ["debian", "my-image"]
+
+
 MISTAKES = [
+    ("{packages: redis}", "4:19: setup.packages: a list is expected here, not the text 'redis'; begin"),
+    ("{packages: [redis-]}", "4:20: setup.packages[0]: 'redis-' is not the name of a package; write it"),
+    ("{packages: [-y]}", "4:20: setup.packages[0]: '-y' is not the name of a package; write it like"),
+    ("{packages: [7.5]}", "4:20: setup.packages[0]: the name of a package is expected here, not the"),
     ("{rnu: [x]}", "4:9: setup: unknown key 'rnu'; did you mean run?"),
     ("{run: make}", "4:14: setup.run: a list is expected here, not the text 'make'; begin each"),
     ("{run: ['']}", "4:15: setup.run[0].command: an empty command; write it like"),
