@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lab.cli import completion
 from lab.cli.streams import note
+from lab.errors import UsageError
 
 images = typer.Typer(no_args_is_help=True, help="Build, list and remove guest images.")
 emulators = typer.Typer(
@@ -34,6 +36,51 @@ def image_build(
 
     with Signals():
         typer.echo(build(name, build_progress, force=force))
+
+
+@images.command("import")
+def image_import(
+    name: Annotated[str, typer.Argument(help="The name that playbooks will use.")],
+    file: Annotated[Path | None, typer.Argument(help="A qcow2 or raw disk, with cloud-init.")] = None,
+    from_disk: Annotated[
+        Path | None, typer.Option("--from-disk", help="A block device or raw disk instead of a file.")
+    ] = None,
+    sha256: Annotated[str, typer.Option("--sha256", help="What sha256sum prints for the file.")] = "",
+    firmware: Annotated[str, typer.Option("--firmware", help="What boots it: auto, bios or uefi.")] = "auto",
+    user: Annotated[str, typer.Option("--user", help="Who logs in, and becomes root by sudo.")] = "root",
+    no_try: Annotated[bool, typer.Option("--no-try", help="Do not boot a guest of it.")] = False,
+    memory: Annotated[str, typer.Option("--memory", help="The memory of the guest that is booted.")] = "1GiB",
+    accelerator: Annotated[
+        str, typer.Option("--accelerator", help="For the guest that is booted: auto, kvm or tcg.")
+    ] = "auto",
+    boot: Annotated[
+        str | None, typer.Option("--boot", help="The longest time until it answers, such as 20min.")
+    ] = None,
+) -> None:
+    """Import a disk of your own as an image, and boot a guest of it. The file is never changed."""
+    from lab.cli.options import accelerator_request, boot_seconds
+    from lab.cli.views import view_for
+    from lab.session.image_import import GUEST, ImportOptions, firmware_request, import_image, summary
+    from lab.session.signals import Signals
+
+    if (file is None) == (from_disk is None):
+        raise UsageError("name one disk: a file, or --from-disk and a block device")
+    options = ImportOptions(
+        name,
+        file or from_disk or Path(),
+        device=from_disk is not None,
+        sha256=sha256,
+        firmware=firmware_request(firmware),
+        user=user,
+        attempt=not no_try,
+        memory=memory,
+        accelerator=accelerator_request(accelerator),
+        boot_s=boot_seconds(boot),
+    )
+    with Signals(), view_for([GUEST], quiet=False) as (view, progress):
+        made = import_image(options, view, progress)
+    for line in summary(made):
+        typer.echo(line)
 
 
 @images.command("list")

@@ -91,7 +91,7 @@ class Address:
             )
 
     def command(self, command: str) -> str:
-        return command
+        return command if self.user == "root" else by_sudo(command)
 
 
 def by_sudo(command: str) -> str:

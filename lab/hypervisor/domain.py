@@ -102,6 +102,8 @@ class DomainSpec:
     guest, run: letters, digits, dots, dashes and underscores, up to 64; HypervisorError otherwise.
     home: the lab's state folder, which separates labs with different homes on one libvirt.
     machine: a versioned machine type, so that the guest's machine is the same under another QEMU.
+    kernel, initrd, cmdline: what QEMU itself loads; no kernel: the firmware boots from the disk.
+    firmware: a ROM instead of QEMU's BIOS, such as UEFI. seed_disk: a second, read-only disk, raw.
     ssh_port: TCP port on the host's 127.0.0.1 that forwards to the guest's port 22; None: no network.
     console_log: the console's output is appended to it; its folder must exist.
     agent_socket: the agent channel's socket on the host; None: libvirt chooses.
@@ -132,11 +134,13 @@ class DomainSpec:
     accelerator: Accelerator
     emulator: Path
     machine: str
-    kernel: Path
+    kernel: Path | None
     cmdline: str
     console_log: Path
     initrd: Path | None = None
+    firmware: Path | None = None
     disk: Disk | None = None
+    seed_disk: Path | None = None
     ssh_port: int | None = None
     console: Console = Console.SERIAL
     fw_cfg: tuple[FwCfg, ...] = ()

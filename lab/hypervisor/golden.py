@@ -48,6 +48,7 @@ def shape(spec: DomainSpec) -> str:
             run="golden",
             home=_PLACE,
             disk=replace(spec.disk, path=_PLACE) if spec.disk is not None else None,
+            seed_disk=_PLACE if spec.seed_disk is not None else None,
             console_log=_PLACE,
             fw_cfg=tuple(replace(entry, file=_PLACE) for entry in spec.fw_cfg),
             agent_socket=_PLACE if spec.agent_socket is not None else None,

@@ -43,6 +43,11 @@ class SeedFile:
     mode: int = 0o644
 
 
+def instance_of(name: str, host_key_public: str) -> str:
+    """32 hexadecimal digits that belong to a guest's name and host key."""
+    return hashlib.sha256(f"{name}\n{host_key_public}".encode()).hexdigest()[:32]
+
+
 def make_seed(
     *,
     name: str,
@@ -62,7 +67,7 @@ def make_seed(
         raise ImageError(
             f"not a guest name: {name!r}", hint="small letters, digits and hyphens, at most 63 characters"
         )
-    machine_id = machine_id or hashlib.sha256(f"{name}\n{host_key_public}".encode()).hexdigest()[:32]
+    machine_id = machine_id or instance_of(name, host_key_public)
     if not re.fullmatch(r"[0-9a-f]{32}", machine_id):
         raise ImageError(f"not a machine id: {machine_id!r}")
     contents = {

@@ -1,10 +1,11 @@
-"""The images on this machine: recipes on one side, built images in the cache on the other.
+"""The images on this machine: recipes on one side, built and imported images in the cache on the other.
 
-    <cache>/images/<name>-<digest12>/   disk-*.img (raw, sparse), vmlinuz, initrd, image.json
+    <cache>/images/<name>-<digest12>/   disk-*.img (raw, sparse), image.json; vmlinuz, initrd; or firmware.fd
     <cache>/images/.build-<name>+*/     a build at work, or what is left of a killed one
     <cache>/images/.lock-<name>         held while <name> is built or removed
 
-An image is current when its digest is its recipe's. A folder without image.json is no image.
+An image is current when its digest is its recipe's, or when it was imported: there is one of a name. A folder
+without image.json is no image.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,25 +26,58 @@ from typing import Any
 import platformdirs
 
 from lab.errors import ImageError, UsageError
-from lab.image.build import MANIFEST, Progress, build, disk_full, remove_tree, sync
+from lab.image.build import MANIFEST, Progress, build, disk_full, remove_tree, sync, sync_tree
 from lab.image.program import ProgramFailed, run
 from lab.image.recipe import Recipe, load_recipe, recipe_names
 from lab.process.runner import find
 
+_FOR_GOLDEN = ("python3", "systemd", "eth0", "sshd")
+"""What the program in a golden guest needs (guest/inside/clone_identity.py), by the survey's names."""
+
 
 @dataclass(frozen=True)
 class Image:
-    """A built image. `disk` is shared and never written to: guests get overlays."""
+    """An image that guests can be made of. `disk` is shared and never written to: guests get overlays.
+
+    kernel, initrd, cmdline: what is loaded; an imported image boots by its own boot loader and has none.
+    firmware: what boots it; None: QEMU's BIOS. user: who logs in.
+    """
 
     name: str
     digest: str
     folder: Path
     disk: Path
     disk_format: str
-    kernel: Path
-    initrd: Path
+    kernel: Path | None
+    initrd: Path | None
     cmdline: str
     info: dict[str, Any] = field(compare=False, repr=False)
+    firmware: Path | None = None
+    user: str = "root"
+
+    @property
+    def imported(self) -> bool:
+        """Whether it is a disk of the user's own, which takes its identity from a NoCloud seed."""
+        return self.kernel is None
+
+    @property
+    def not_golden(self) -> str:
+        """Why its guests cannot start from a golden state; "" if nothing is known against it."""
+        if not self.imported:
+            return ""
+        if not self.survey:
+            return "it is not known what is in its image, which was imported with --no-try"
+        return next((f"its image has no {what}" for what in _FOR_GOLDEN if not self.survey.get(what)), "")
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether a guest agent answers in its guests, as far as is known."""
+        return not self.survey or "agent" in self.survey
+
+    @property
+    def survey(self) -> Mapping[str, str]:
+        """What a guest of an imported image has (guest/survey.py); empty when none was booted."""
+        return dict(self.info.get("guest") or {})
 
     @property
     def label(self) -> str:
@@ -81,7 +115,49 @@ class ImageStore:
     def find(self, name: str, packages: Sequence[str] = ()) -> Image | None:
         """The current image of that name, or of the recipe in the folder that `name` is the path of (with a
         "/"), with these packages added. None when it is not built (or its recipe has changed since)."""
+        if (imported := self._imported(name)) and name not in self.names():
+            if packages:
+                what = f"packages cannot be added to {name}, which was imported"
+                raise UsageError(what, hint="install them in the disk before it is imported")
+            return imported[-1]
         return self._built(self._recipe(name, packages))
+
+    def add(self, name: str, progress: Progress, fill: Callable[[Path, int], None]) -> Image:
+        """An imported image, in place of those of its name. fill: puts an image's files and its manifest into
+        a folder, given a descriptor that its programs keep open. Nothing is left, and nothing changed, when
+        it fails. UsageError for a name that a recipe has, or that is none."""
+        if not _NAME.fullmatch(name):
+            hint = "small letters, digits, dots and hyphens, at most 40 characters"
+            raise UsageError(f"not a name for an image: {name!r}", hint=hint)
+        if name in self.names():
+            raise UsageError(f"{name} is the name of an image that is built", hint="choose another name")
+        with self._lock(name, progress) as lock:
+            self._sweep(name)
+            staging = self._staging_folder(name)
+            try:
+                fill(staging, lock)
+                sync_tree(staging)
+                digest = load_image(staging).digest
+                final = self.images / f"{name}-{digest[:12]}"
+                for old in self._imported(name):
+                    self._retire(old.folder, name)
+                staging.rename(final)
+                sync(self.images)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise disk_full(self.images, 0) from error
+                raise ImageError(f"cannot be saved: {error.strerror}", where=str(self.images)) from error
+            finally:
+                self._sweep(name)
+        return load_image(final)
+
+    def _imported(self, name: str) -> list[Image]:
+        return [item.image for item in self.listing() if item.image.imported and item.image.name == name]
+
+    def _staging_folder(self, name: str) -> Path:
+        staging = Path(tempfile.mkdtemp(prefix=_staging(name), dir=self.images))
+        staging.chmod(0o755)
+        return staging
 
     def get(self, name: str) -> Image:
         """The current image of that name; ImageError says how to build it."""
@@ -105,8 +181,7 @@ class ImageStore:
                 return image  # another process built it while this one waited
             self._sweep(name)
             final = self.images / f"{name}-{recipe.short_digest}"
-            staging = Path(tempfile.mkdtemp(prefix=_staging(name), dir=self.images))
-            staging.chmod(0o755)
+            staging = self._staging_folder(name)
             try:
                 build(recipe, staging, progress, source_of(wanted, packages), lock=lock)
                 self._retire(final, name)
@@ -115,16 +190,16 @@ class ImageStore:
             finally:
                 self._sweep(name)
             progress("done", 1.0)
-        return _load(final)
+        return load_image(final)
 
     def listing(self) -> list[Listed]:
         """All that is built, current or not, by name and age."""
         listed = []
         for manifest in sorted(self.images.glob(f"[!.]*/{MANIFEST}")):
             with contextlib.suppress(ImageError):
-                image = _load(manifest.parent)
+                image = load_image(manifest.parent)
                 size = sum(path.lstat().st_blocks * 512 for path in image.folder.iterdir())
-                listed.append(Listed(image, size, self._is_current(image)))
+                listed.append(Listed(image, size, image.imported or self._is_current(image)))
         return sorted(listed, key=lambda item: (item.image.name, str(item.image.info.get("built", ""))))
 
     def remove(self, name_or_digest: str) -> list[Image]:
@@ -166,14 +241,15 @@ class ImageStore:
             return load_recipe(folder, self.recipes)
         names = self.names()
         if name not in names:
-            raise _unknown(name, names, "no image")
+            known = names + [item.image.name for item in self.listing() if item.image.imported]
+            raise _unknown(name, known, "no image")
         return load_recipe(self.recipes / name)
 
     def _built(self, recipe: Recipe) -> Image | None:
         folder = self.images / f"{recipe.name}-{recipe.short_digest}"
         if not (folder / MANIFEST).is_file():
             return None
-        image = _load(folder)
+        image = load_image(folder)
         return image if image.digest == recipe.digest else None
 
     def _retire(self, folder: Path, name: str) -> None:
@@ -232,7 +308,12 @@ def overlay(image: Image, path: Path) -> Path:
     return path
 
 
-def _load(folder: Path) -> Image:
+def load_image(folder: Path) -> Image:
+    """The image in a folder. ImageError when it is none, or a file of it is missing."""
+
+    def there(key: str) -> Path | None:
+        return folder / str(info[key]) if info.get(key) or not info.get("source") else None
+
     try:
         info = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         image = Image(
@@ -241,15 +322,17 @@ def _load(folder: Path) -> Image:
             folder=folder,
             disk=folder / str(info["disk"]),
             disk_format=str(info["disk_format"]),
-            kernel=folder / str(info["kernel"]),
-            initrd=folder / str(info["initrd"]),
+            kernel=there("kernel"),
+            initrd=there("initrd"),
             cmdline=str(info["cmdline"]),
             info=info,
+            firmware=folder / str(info["firmware"]) if info.get("firmware") else None,
+            user=str(info.get("user", "root")),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ImageError(f"not an image: {error}", where=str(folder), hint="remove that folder") from error
-    for path in (image.disk, image.kernel, image.initrd):
-        if not path.is_file():
+    for path in (image.disk, image.kernel, image.initrd, image.firmware):
+        if path is not None and not path.is_file():
             raise ImageError(f"{path.name} is missing", where=str(folder), hint="remove that folder")
     return image
 
@@ -267,6 +350,9 @@ def _unknown(name: str, known: list[str], what: str) -> UsageError:
     else:
         hint = f"known: {', '.join(known) or 'none'}"
     return UsageError(f"{what} named {name!r}", hint=hint)
+
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,38}[a-z0-9])?")
 
 
 def _staging(name: str) -> str:

@@ -46,7 +46,7 @@ def examine(uri: str | None) -> list[MachineCheck]:
         )
     )
     checks.append(_hypervisor(uri, state))
-    if image is not None:
+    if image is not None and image.kernel is not None:
         checks.append(_accelerator(image.kernel, state))
         checks += _kernels(store)
     checks.append(_chronyd(state))

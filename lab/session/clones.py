@@ -34,7 +34,6 @@ from lab.hypervisor import memory
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.image.golden import Golden, GoldenStore, compact_ram
-from lab.image.seed import contents
 from lab.image.store import default_cache
 from lab.ports import Clock, View
 from lab.session.parallel import AT_ONCE
@@ -49,6 +48,9 @@ SETTLE_NS = 60 * NS_PER_S
 BECOME_NS = 90 * NS_PER_S
 """The longest time until a guest answers: tenths of seconds on an idle host, but many guests share the
 host."""
+
+UP_S = 600.0
+"""The longest time from SSH's first answer until all services are up."""
 
 TRIES = 2
 _GOOD = ("tsc", "kvm-clock")
@@ -81,6 +83,8 @@ class Clone:
 
 def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) -> str:
     """Why a guest has to be booted; "" when it need not."""
+    if why := settings.images[spec.image_key].not_golden:
+        return why
     if hypervisor.remote:
         return "another libvirt is used"
     if settings.guest_sleep:
@@ -220,8 +224,8 @@ class Clones:
     def _personalise(self, guest: PreparedGuest, domain: DomainSpec) -> tuple[int, socket.socket]:
         """Give the guest its identity. Returns by how many ns its clock may be behind, and the socket of its
         serial channel. GuestError when that fails."""
-        name, network = guest.spec.name, guest.network
-        files = {path: (file.content, file.mode) for path, file in contents(guest.seed).items()}
+        name, network = guest.spec.name, guest.seed.network
+        files = {path: (file.content, file.mode) for path, file in guest.seed.files.items()}
         order = Identity(name, domain.machine_uuid, network.address or "", network.gateway or "", files)
         with self._orders(name, domain, BECOME_NS) as orders:
             became = orders.personalise(order)
@@ -314,9 +318,10 @@ class Clones:
         spec = replace(_PLAIN, setup=packages, **{name: getattr(guest.spec, name) for name in _SAME})
         with self._guests.apart(alone) as guests:
             with guests.login(spec) as ssh:
-                ssh.run("systemctl is-system-running --wait")  # degraded will do
+                ssh.run("systemctl is-system-running --wait", UP_S)  # degraded will do
                 source = ssh.check(f"cat {_CLOCKSOURCE}").strip()
-                hypervisor.agent_ready(spec.name, clock.now().raw_ns + SETTLE_NS)
+                if guest.image.has_agent:
+                    hypervisor.agent_ready(spec.name, clock.now().raw_ns + SETTLE_NS)
                 waiting = identity.wait_inside(ssh)
             domain = hypervisor.spec(spec.name)
             if domain is None or domain.memory_file is None or domain.disk is None:

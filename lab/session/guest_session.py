@@ -44,7 +44,7 @@ from lab.record.run import Run, write
 from lab.session import paths
 from lab.session.calibration import for_record
 from lab.session.guests import Guests
-from lab.session.images import images_for
+from lab.session.images import images_for, proof_kernel
 from lab.session.kept_guests import KeptGuest, leave_running
 from lab.session.recovery import clear
 from lab.session.run import host_of
@@ -121,9 +121,8 @@ class GuestSession:
         for line in clear(hypervisor, home):
             self._view.note(f"left by a killed run: {line}")
         check_memory(plan.guests)
-        choice = choose(
-            AcceleratorRequest.AUTO, next(iter(images.values())).kernel, home, progress=self._view.note
-        )
+        kernel = proof_kernel(images.values(), self._progress)
+        choice = choose(AcceleratorRequest.AUTO, kernel, home, progress=self._view.note)
         self._host = host_of(hypervisor, choice)
         run = f"session-{secrets.token_hex(3)}"
         folder = paths.made(home / "guests" / run)  # with their disks, so that `down` removes it

@@ -11,7 +11,7 @@ from lab.core.plan import Cell, GuestSpec, RtcTrack, TimeFault
 from lab.core.secret_values import SecretValues
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_S, format_size
-from lab.errors import FreezelabError, GuestGone, Interrupted
+from lab.errors import FreezelabError, GuestGone, Interrupted, Refused
 from lab.guest import timesync
 from lab.guest.fill import Fill, room
 from lab.guest.installer import GuestInstaller
@@ -55,6 +55,7 @@ class GuestSetup:
     def __init__(self, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View) -> None:
         self._hypervisor, self._home, self._folder = hypervisor, settings.home, settings.folder
         self._clock, self._view, self._secrets = clock, view, settings.secrets
+        self._settings = settings
         self._server: Chronyd | None = None
         self._equipped: set[str] = set()
         self._relay: NtpRelay | None = None  # before the server, when that is at fault
@@ -99,6 +100,9 @@ class GuestSetup:
         left. Refused when the guest does not support the cell's mechanism, GuestError or HypervisorError when
         its installation failed."""
         name = spec.name
+        image = self._settings.images.get(spec.image_key)  # none: it is the user's own
+        if cell.resync.uses_agent and image is not None and not image.has_agent:
+            raise Refused(f"there is no guest agent in image {image.name}", where=f"guest {name}")
         if cell.resync.uses_agent:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
         access = self._access(spec, probe)
@@ -143,6 +147,7 @@ class GuestSetup:
             clock_line=lambda: probe.clock_line(self._clock),
             untouched=name not in self._equipped,
             own=spec.is_own,
+            foreign=not spec.is_own and self._settings.images[spec.image_key].imported,
         )
 
     def _removed(self, name: str, resync: Resync) -> None:

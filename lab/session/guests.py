@@ -29,20 +29,18 @@ from lab.guest.ssh import SSH
 from lab.host.taps import Tap
 from lab.hypervisor import memory
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, FwCfg, push_socket
-from lab.image.identity import make_key
-from lab.image.seed import FW_CFG_NAME, Network, make_seed
+from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, push_socket
 from lab.image.store import overlay
 from lab.ports import Clock, Journal, NullView, View
 from lab.record.journal import NullJournal
 from lab.session.clones import Clones
 from lab.session.guest_monitor import GuestMonitor
+from lab.session.guest_seed import write_seed
 from lab.session.guest_setup import GuestSetup
 from lab.session.own_guests import OwnGuests
 from lab.session.parallel import together
 from lab.session.paths import made
 from lab.session.settings import (
-    BOOT_S,
     FOR_TCG,
     WAKES,
     PreparedGuest,
@@ -230,18 +228,8 @@ class Guests:
         settings = self._settings
         image = settings.images[spec.image_key]
         folder = made(self._folder / spec.name)
-        private, public = make_key(spec.name)
-        network = Network(spec.address, None, None) if spec.bridge else Network()
-        content = make_seed(
-            name=spec.name,
-            host_key=private,
-            host_key_public=public,
-            authorized_keys=[self._public],
-            network=network,
-        )
-        seed = folder / "seed.tar"  # holds the guest's host key
-        seed.touch(0o600 if not self._hypervisor.remote else 0o644)
-        seed.write_bytes(content)
+        remote = self._hypervisor.remote
+        seed = write_seed(spec, image, self._public, folder, for_others=remote)
         machine = settings.emulator.machine
         if settings.guest_sleep:
             machine = self._hypervisor.emulator(settings.accelerator.accelerator, WAKES).machine
@@ -258,15 +246,18 @@ class Guests:
             machine=machine,
             kernel=image.kernel,
             initrd=image.initrd,
+            firmware=image.firmware,
             cmdline=" ".join((image.cmdline, *emulated, *spec.kernel_options)),
             console_log=settings.folder / f"console-{spec.name}.log",
             disk=Disk(folder / "disk.qcow2"),
             console=Console.VIRTIO if "console=hvc0" in image.cmdline else Console.SERIAL,
-            fw_cfg=(FwCfg(FW_CFG_NAME, seed),),
-            agent_socket=None if self._hypervisor.remote else self._socket(),
-            probe_socket=None if self._hypervisor.remote else self._socket(),
-            monitor_socket=None if self._hypervisor.remote else self._socket(),
-            control_socket=None if self._hypervisor.remote else self._socket(),
+            seed_disk=seed.disk,
+            fw_cfg=seed.fw_cfg,
+            mac=seed.mac,
+            agent_socket=None if remote else self._socket(),
+            probe_socket=None if remote else self._socket(),
+            monitor_socket=None if remote else self._socket(),
+            control_socket=None if remote else self._socket(),
             memory_file=ram_file(spec, settings, self._stack),
             guest_sleep=settings.guest_sleep,
             rtc_track=spec.rtc,
@@ -274,7 +265,7 @@ class Guests:
             other_tap=other,
             kept_guest=settings.kept_guest,
         )
-        return PreparedGuest(spec, domain, image, folder, content, network, public)
+        return PreparedGuest(spec, domain, image, folder, seed)
 
     def _start(self, guest: PreparedGuest) -> StartedGuest:
         """Start the guest from its image, whatever was tried before."""
@@ -305,9 +296,9 @@ class Guests:
                 host, port = guest.spec.address.split("/")[0], 22
             else:
                 host, port = "127.0.0.1", on_a_free_port(domain, start)
-        address = Address(guest.spec.name, host, port, "root", self._key, guest.host_key)
+        address = Address(guest.spec.name, host, port, guest.image.user, self._key, guest.seed.host_key)
         self._addresses[name] = address
-        return StartedGuest(guest.spec, address, domain.console_log)
+        return StartedGuest(guest.spec, address, domain.console_log, guest.image.imported)
 
     def _watch(self, name: str, look: Callable[[], None]) -> None:
         """Have the connections of a guest cut when it is known to have ended. look: see GuestConnections."""
@@ -372,13 +363,14 @@ class Guests:
         if state != "running":
             raise GuestError(f"the guest is {state} instead of booting", where=f"guest {name}")
 
-    @property
-    def _boot_s(self) -> float:
-        return self._settings.boot_s or BOOT_S[self._settings.accelerator.accelerator]
+    def _boot_s(self, guest: StartedGuest) -> float:
+        return self._settings.boot_s or guest.boot_s[self._settings.accelerator.accelerator]
 
     def _connect(self, guest: StartedGuest, listens: bool = False) -> SSH:
-        known = self._connections[guest.spec.name]
-        return SSH.connect(guest.address, self._clock, self._boot_s, known, listens=listens)
+        known, within_s = self._connections[guest.spec.name], self._boot_s(guest)
+        return guest.patient(
+            lambda: SSH.connect(guest.address, self._clock, within_s, known, listens=listens)
+        )
 
     def probe(
         self, guest: StartedGuest, waiting: Waiting | None = None, connected: socket.socket | None = None

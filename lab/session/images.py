@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from lab.core.plan import GuestSpec, Plan
 from lab.core.units import format_size
+from lab.errors import ImageError, UsageError
+from lab.hypervisor.accelerators import KVM_DEVICE
 from lab.image.build import Progress
 from lab.image.golden import GoldenStore
 from lab.image.store import Image, ImageStore, default_cache
@@ -29,7 +33,39 @@ def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
     def build(guest: GuestSpec) -> Image:
         return store.build(guest.image, progress, packages=guest.setup.packages)
 
+    for cell in plan.parts:
+        for guest in cell.guests:
+            check_image(guest, found.get(guest.image_key))
     return {key: image or build(wanted[key]) for key, image in found.items()}
+
+
+def check_image(spec: GuestSpec, image: Image | None) -> None:
+    """UsageError when a guest asks for what its image does not allow, ImageError when the image lacks what
+    every guest needs."""
+    if image is None or not image.imported:
+        return
+    if spec.kernel_options:
+        what = f"image {image.name} boots by its own boot loader: kernel_options cannot be set"
+        raise UsageError(what, where=f"guest {spec.name}", hint="set them in the disk before it is imported")
+    if image.survey and not image.survey.get("python3"):
+        system = image.survey.get("system", "its system")
+        what = f"image {image.name} has no python3 of 3.6 or later, which the probe needs ({system})"
+        raise ImageError(what, hint="install it in the disk, and import that again")
+
+
+def proof_kernel(images: Iterable[Image], progress: Progress) -> Path:
+    """A kernel with which KVM can be tried: that of an image whose guests are given one, this machine's, or
+    the shipped image's, which is built for it."""
+    for image in images:
+        if image.kernel is not None:
+            return image.kernel
+    store = _store()
+    if (shipped := store.find(SHIPPED)) is not None and shipped.kernel is not None:
+        return shipped.kernel
+    own = Path(f"/boot/vmlinuz-{os.uname().release}")
+    if os.access(own, os.R_OK) or not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        return own  # without KVM no kernel is tried
+    return store.build(SHIPPED, progress).kernel or own
 
 
 def build(name: str, progress: Callable[[], AbstractContextManager[Progress]], *, force: bool) -> str:
@@ -43,6 +79,7 @@ def build(name: str, progress: Callable[[], AbstractContextManager[Progress]], *
     return f"{made.label}: {made.folder}"
 
 
+SHIPPED = "debian"
 HEADS = ("image", "size", "state", "folder")
 
 
@@ -52,6 +89,8 @@ def listing() -> Iterator[tuple[str, ...]]:
     built = store.listing()
     for one in built:
         state = "current" if one.current else "of an older recipe"
+        if one.image.imported:
+            state = f"imported, {'UEFI' if one.image.firmware else 'BIOS'}"
         yield one.image.label, format_size(one.size_bytes >> 20 << 20), state, str(one.image.folder)
     for golden in GoldenStore(default_cache()).listing():
         allocated, of = format_size(golden.allocated_bytes >> 20 << 20), format_size(golden.ram_bytes)

@@ -146,7 +146,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     from lab.process.clock import HostClock
     from lab.record.journal import NullJournal
     from lab.session.guests import Guests
-    from lab.session.images import images_for
+    from lab.session.images import images_for, proof_kernel
     from lab.session.settings import Settings, check_memory
     from lab.session.signals import Signals
 
@@ -161,9 +161,9 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     with Signals(), views([spec.name]) as (view, progress):
         plan = Plan("up", "", "", cell.guests, mechanism, nothing, Expectations())
         images = images_for(plan, progress)
-        image = images[spec.image_key]
+        kernel = proof_kernel(images.values(), progress)
         with connect(None, home, clock=clock) as hypervisor:
-            choice = choose(options.accelerator, image.kernel, home, progress=view.note)
+            choice = choose(options.accelerator, kernel, home, progress=view.note)
             run = f"kept-{secrets.token_hex(3)}"
             folder = made(home / "guests" / run)
             emulator = hypervisor.emulator(choice.accelerator)

@@ -19,6 +19,7 @@ from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock
 from lab.process.requirements import check_programs
 from lab.session import paths
+from lab.session.images import check_image
 from lab.session.settings import check_memory
 from lab.session.setup_sources import setup_obstacles
 
@@ -70,8 +71,9 @@ def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
     guests = [guest for cell in plan.parts for guest in cell.guests]
     store = ImageStore(paths.RECIPES, default_cache())
     yield _check_libvirt
-    for guest in _by_image(plan).values():
-        yield partial(_check_image, store, guest)
+    for guest in guests:
+        if not guest.is_own:
+            yield partial(_check_image, store, guest)
     for batch in batches(plan):
         together = [guest for cell in batch for guest in cell.guests]
         yield partial(check_memory, together)
@@ -91,8 +93,10 @@ def _check_libvirt() -> None:
 
 
 def _check_image(store: ImageStore, guest: GuestSpec) -> None:
-    """Check that the guest's image exists or can be built."""
-    check_programs(images=store.find(guest.image, guest.setup.packages) is None)
+    """Check that the guest's image exists or can be built, and allows what the guest asks for."""
+    image = store.find(guest.image, guest.setup.packages)
+    check_programs(images=image is None)
+    check_image(guest, image)
 
 
 def _check_shared(specs: list[GuestSpec]) -> None:

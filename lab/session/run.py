@@ -28,7 +28,7 @@ from lab.record.run import Run, write
 from lab.session import own_guests, paths
 from lab.session.calibration import for_record
 from lab.session.cells import Cells, make_patch
-from lab.session.images import images_for
+from lab.session.images import images_for, proof_kernel
 from lab.session.recovery import clear
 from lab.session.run_folders import new_run_folder
 from lab.session.settings import Settings, check_memory
@@ -135,7 +135,7 @@ def _run(
     own = own_guests.look_at(hypervisor, plan)
     if images:
         view.phase("accelerator")
-        kernel = next(iter(images.values())).kernel
+        kernel = proof_kernel(images.values(), lambda stage, _part: view.note(stage))
         choice = choose(options.accelerator, kernel, home, progress=view.note)
         emulator = hypervisor.emulator(choice.accelerator)
     else:

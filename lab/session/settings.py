@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -13,13 +14,14 @@ from lab.core.plan import GuestSpec
 from lab.core.setup import Secret
 from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
-from lab.guest.address import Address, load_key
+from lab.guest.address import Address, RefusedError, load_key
+from lab.guest.ssh import SSH
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.image.identity import make_key, write_key
-from lab.image.seed import Network
 from lab.image.store import Image
+from lab.session.guest_seed import GuestSeed
 from lab.session.paths import made
 
 if TYPE_CHECKING:
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 
 BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
 """The longest time until a guest answers SSH; docs/figures.md has measured times."""
+
+OWN_BOOT_S = {Accelerator.KVM: 240, Accelerator.TCG: 900}
+"""The same for imported images, which start all that their makers put there."""
+
+TAKES_KEY_S = 60.0
+"""How long a guest of an imported image may refuse the lab's key after its first answer: in some systems sshd
+starts before the seed is read."""
 
 FOR_TCG = ("no_timer_check",)
 """Kernel options for emulated guests: on a busy host the timer's first ticks may be too late for Linux's
@@ -36,6 +45,8 @@ KVM Linux omits the check by itself (arch/x86/kernel/kvm.c)."""
 WAKES = "pc"
 """The machine family for guests that sleep. On q35 neither SeaBIOS 1.16 nor Linux 6.1 maps the ACPI timer
 again after S3: it reads as all ones, Linux finds the TSC unstable and its time stands still."""
+
+_AGAIN_S = 2.0
 
 OVERHEAD_BYTES = 128 << 20  # of one QEMU process, beside the guest's memory
 
@@ -69,25 +80,41 @@ class Settings:
 
 @dataclass(frozen=True)
 class PreparedGuest:
-    """A guest that is ready to be started. domain: without a disk and without its port. seed: its files.
-    host_key: the line of its public host key."""
+    """A guest that is ready to be started. domain: without a disk and without its port."""
 
     spec: GuestSpec
     domain: DomainSpec
     image: Image
     folder: Path
-    seed: bytes
-    network: Network
-    host_key: str
+    seed: GuestSeed
 
 
 @dataclass(frozen=True)
 class StartedGuest:
-    """A guest whose domain runs. address: its SSH address."""
+    """A guest whose domain runs. address: its SSH address. imported: it is of an imported image."""
 
     spec: GuestSpec
     address: Address
     console: Path
+    imported: bool = False
+
+    @property
+    def boot_s(self) -> Mapping[Accelerator, float]:
+        """The longest time until it answers SSH."""
+        return OWN_BOOT_S if self.imported else BOOT_S
+
+    def patient(self, connect: Callable[[], SSH]) -> SSH:
+        """The connection that `connect` makes, and makes again for TAKES_KEY_S if the guest refuses it and
+        may change its mind."""
+        until = 0.0
+        while True:
+            try:
+                return connect()
+            except RefusedError:
+                until = until or time.monotonic() + TAKES_KEY_S
+                if not self.imported or time.monotonic() > until:
+                    raise
+                time.sleep(_AGAIN_S)
 
 
 def check_memory(guests: Sequence[GuestSpec]) -> None:

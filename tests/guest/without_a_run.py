@@ -14,7 +14,7 @@ from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
 from lab.ports import Clock
-from lab.session.images import images_for
+from lab.session.images import images_for, proof_kernel
 from lab.session.run_folders import new_run_folder
 from lab.session.settings import Settings
 
@@ -36,7 +36,8 @@ def settings_for(
     plan = Plan(name, "", "", tuple(guests), mechanism, cycle, Expectations())
     images = images_for(plan, lambda _stage, _fraction: None)
     hypervisor = opened(home, clock)
-    choice = choose(AcceleratorRequest.AUTO, next(iter(images.values())).kernel, home)
+    kernel = proof_kernel(images.values(), lambda _stage, _part: None)
+    choice = choose(AcceleratorRequest.AUTO, kernel, home)
     run, folder = new_run_folder(home, name)
     emulator = hypervisor.emulator(choice.accelerator)
     yield hypervisor, Settings(run, home, folder, images, choice, emulator, **settings), plan

@@ -70,6 +70,7 @@ def main() -> None:
             kernel=home / "kernel",
             ssh_port=None,
         )
+        assert spec.kernel is not None
         spec.kernel.write_bytes(kernel(bytes.fromhex("ebfe")))  # jmp to itself
         hypervisor.define_and_start(spec)
         hypervisor.prepare("web-0", freezing)

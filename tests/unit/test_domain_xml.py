@@ -261,3 +261,24 @@ def test_sleep_only_where_it_is_asked_for() -> None:
     assert parsed(SPEC).find("pm/suspend-to-mem[@enabled='no']") is not None
     sleeping = dataclasses.replace(SPEC, guest_sleep=True)
     assert parsed(sleeping).find("pm/suspend-to-mem[@enabled='yes']") is not None
+
+
+def test_a_domain_without_a_kernel_boots_from_its_disk() -> None:
+    root = parsed(
+        dataclasses.replace(
+            SPEC,
+            kernel=None,
+            initrd=None,
+            cmdline="",
+            fw_cfg=(),
+            firmware=Path("/images/a&b/firmware.fd"),
+            seed_disk=Path("/runs/1/seed.iso"),
+        )
+    )
+    assert [child.tag for child in root.findall("os/*")] == ["type", "loader", "boot"]
+    assert root.findtext("os/loader") == "/images/a&b/firmware.fd"
+    disks = {disk.find("target").attrib["dev"]: disk for disk in root.findall("devices/disk")}  # type: ignore[union-attr]
+    assert disks["vdb"].find("readonly") is not None
+    assert disks["vda"].find("readonly") is None
+    plain = parsed(dataclasses.replace(SPEC, kernel=None, initrd=None))
+    assert [child.tag for child in plain.findall("os/*")] == ["type", "boot"]

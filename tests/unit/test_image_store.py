@@ -22,6 +22,8 @@ def test_build_then_find(shop: Workshop) -> None:
     image = shop.store.get("tiny")
     assert image == shop.store.find("tiny")
     assert image.folder == folder == shop.store.images / f"tiny-{image.digest[:12]}"
+    assert image.kernel is not None
+    assert image.initrd is not None
     assert image.kernel.read_text() == "kernel\n"
     assert image.initrd.read_text() == "initrd\n"
     assert (image.cmdline, image.disk_format) == ("root=/dev/vda", "raw")

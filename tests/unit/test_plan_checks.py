@@ -126,7 +126,7 @@ def test_a_kernel_that_boots_when_it_likes(kernel: str, qemu: str, unsure: bool)
 
 
 def test_check_tells_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = SimpleNamespace(info={"kernel_version": "6.12.48+deb13-cloud-amd64"})
+    image = SimpleNamespace(info={"kernel_version": "6.12.48+deb13-cloud-amd64"}, imported=False)
     monkeypatch.setattr(ImageStore, "find", lambda _self, _name, _packages: image)
     monkeypatch.setattr(emulators, "system", lambda: Path("/usr/bin/qemu-system-x86_64"))
     monkeypatch.setattr(emulators, "version", lambda _path: "7.2.22 (Debian 1:7.2)")

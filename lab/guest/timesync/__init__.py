@@ -24,7 +24,7 @@ from lab.errors import FreezelabError, Refused
 from lab.guest.ssh import SSH
 from lab.guest.timesync import push, services
 from lab.guest.timesync.access import Agent, GuestAccess
-from lab.guest.timesync.daemon import CLEAN, START_S, DaemonResync
+from lab.guest.timesync.daemon import CLEAN, START_S, STOP_OWN, DaemonResync
 from lab.guest.timesync.host_actions import AgentResync, HwclockResync, NoResync
 from lab.guest.timesync.push import PushResync
 from lab.ports import Resync
@@ -48,6 +48,8 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
         return _in_own(mechanism, access)
     if not access.untouched:
         access.ssh().check(CLEAN, START_S)
+    elif access.foreign:
+        access.ssh().check(STOP_OWN, START_S)
     if mechanism.means is Means.PUSH:
         return _or_nothing(pushed := PushResync(access), pushed.install)
     with push.once(access) as line:

@@ -34,7 +34,8 @@ class GuestAccess:
     "" without one. agent: None when the host has no channel to the agent. rtc_stops: whether the guest's RTC
     stops with the guest. push_sockets: see PushPort. clock_line: see GuestProbe. untouched: nothing was
     installed in it since it began. own: it is the user's own, and nothing may be left different in it.
-    is_root: commands in it are root's.
+    is_root: commands in it are root's. foreign: it is of an imported image, and may start time daemons by
+    itself.
     """
 
     guest: str
@@ -49,6 +50,7 @@ class GuestAccess:
     untouched: bool = False
     own: bool = False
     is_root: bool = True
+    foreign: bool = False
 
     @property
     def where(self) -> str:

@@ -50,6 +50,16 @@ CLEAN = (
     "[ ! -e $c ] || { mv -f $c $t; [ -s $t ] || rm -f $t; }; done; true"
 )
 
+_OTHERS = ("chronyd.service", "ntpd.service", "ntp.service", "openntpd.service")
+STOP_OWN = (
+    "if [ -d /run/systemd/system ]; then systemctl daemon-reload; "
+    f"for u in {' '.join((*UNITS, *_OTHERS))}; do systemctl -q disable --now $u; done; "
+    "else for s in chrony chronyd ntpsec ntpd ntp openntpd; do "
+    "[ ! -x /etc/init.d/$s ] || /etc/init.d/$s stop; done; fi >/dev/null 2>&1; true"
+)
+"""A shell command that ends the time daemons that an imported image starts, for as long as the guest exists,
+and has systemd read what the seed has brought for others."""
+
 _SPLIT = "=freezelab="
 
 
@@ -91,10 +101,13 @@ class DaemonResync:
         self._rtc: dict[str, str] = {}
 
     def check(self) -> None:
-        """Refused when the program is missing in the guest, or too old for the mechanism."""
+        """Refused when the program or its unit is missing in the guest, or too old for the mechanism."""
+        unit = self._service.unit
+        if self._access.foreign and self._ssh().run(f"systemctl cat {unit}").status != 0:
+            raise Refused(f"there is no {unit} in this guest", where=self._access.where)
         result = self._ssh().run(self._service.version)
         if result.status != 0:
-            name = self._service.unit.removesuffix(".service")
+            name = unit.removesuffix(".service")
             raise Refused(f"{name} is not installed in this guest", where=self._access.where)
         self._program = result.out.strip().splitlines()[0]
         feature, version = self._mechanism.traits.feature, re.search(r"(\d+)\.(\d+)", self._program)

@@ -1,0 +1,177 @@
+"""`freezelab image import`: a disk of the user's own becomes an image, after one of its guests has booted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from lab.core.plan import GuestSpec
+from lab.core.units import parse_size
+from lab.errors import FreezelabError, GuestError, ImageError, UsageError
+from lab.guest.address import RefusedError
+from lab.guest.survey import survey
+from lab.hypervisor.accelerators import AcceleratorRequest, choose
+from lab.hypervisor.connection import connect
+from lab.image import disk_file, firmware
+from lab.image.build import MANIFEST, Progress
+from lab.image.partitions import boot_ways
+from lab.image.recipe import FORMAT
+from lab.image.store import Image, ImageStore, default_cache, load_image
+from lab.ports import View
+from lab.process.clock import HostClock
+from lab.record.journal import NullJournal
+from lab.session import paths
+from lab.session.images import proof_kernel
+from lab.session.settings import Settings, check_memory
+
+NEEDED = ("python3", "agent", "hwclock", "chrony", "timesyncd", "ntpd", "curl")
+GUEST = "imported"
+"""The name of the guest that is booted to see that the image boots."""
+
+
+class Firmware(StrEnum):
+    """What boots an imported disk."""
+
+    AUTO = "auto"  # BIOS if the disk can be booted so, because it starts faster
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Options of `image import`. device: the file may be a block device. sha256: what the file must have, or
+    "". user: who logs in. attempt: boot one guest. boot_s: None is the accelerator's default."""
+
+    name: str
+    file: Path
+    device: bool = False
+    sha256: str = ""
+    firmware: Firmware = Firmware.AUTO
+    user: str = "root"
+    attempt: bool = True
+    memory: str = "1GiB"
+    accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
+    boot_s: int | None = None
+
+
+def firmware_request(text: str) -> Firmware:
+    """UsageError when it is none of auto, bios, uefi."""
+    try:
+        return Firmware(text)
+    except ValueError:
+        raise UsageError(f"unknown firmware {text!r}", hint="known: auto, bios, uefi") from None
+
+
+def summary(image: Image) -> Iterator[str]:
+    """What was imported, and what its guests lack, in lines."""
+    yield f"{image.label}: {image.folder}"
+    found = image.survey
+    if not found:
+        yield "no guest of it was booted: --no-try"
+        return
+    yield f"{found.get('system', 'an unknown system')}, Linux {found.get('kernel', '?')}"
+    if lacking := [what for what in (*NEEDED, "systemd") if what not in found]:
+        yield f"it lacks {', '.join(lacking)}: docs/images.md says what does not work without them"
+
+
+def import_image(options: ImportOptions, view: View, progress: Progress) -> Image:
+    """Copy the disk into the cache, boot a guest of it, and keep the image if that worked. Nothing is left
+    and nothing changed otherwise. UsageError, ImageError; GuestError when the guest does not answer."""
+    store = ImageStore(paths.RECIPES, default_cache())
+    disk = disk_file.examine(options.file, device=options.device)
+    content = disk_file.checked_sum(disk, options.sha256, lambda part: progress("reading", part))
+
+    def fill(folder: Path, lock: int) -> None:
+        progress("copying", None)
+        copied = folder / f"disk-{secrets.token_hex(4)}.img"
+        disk_file.copy(disk, copied, lock=lock)
+        rom = _rom(copied, options, folder)
+        facts = {
+            "name": options.name,
+            "about": f"imported from {options.file.name}",
+            "disk": copied.name,
+            "disk_format": "raw",
+            "cmdline": "",
+            "firmware": rom.name if rom is not None else "",
+            "user": options.user,
+            "source": {"file": str(options.file.absolute()), "format": disk.format, "sha256": content},
+            "built": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        facts["digest"] = _digest(content, rom, options.user)
+        _write(folder, facts)
+        if options.attempt:
+            found = _attempt(load_image(folder), options, view, progress)
+            _write(folder, {**facts, "guest": found, "kernel_version": found.get("kernel", "")})
+
+    return store.add(options.name, progress, fill)
+
+
+def _rom(disk: Path, options: ImportOptions, folder: Path) -> Path | None:
+    """The firmware that boots a disk, as a file in `folder`; None for QEMU's BIOS."""
+    try:
+        ways = boot_ways(disk)
+    except ImageError as error:
+        error.where = error.where or str(options.file)
+        raise
+    wanted = options.firmware
+    if wanted is Firmware.AUTO:
+        wanted = Firmware.BIOS if ways.bios else Firmware.UEFI
+    if not (ways.bios if wanted is Firmware.BIOS else ways.uefi):
+        lacks = "no code in its first sector" if wanted is Firmware.BIOS else "no EFI system partition"
+        hint = f"--firmware {Firmware.UEFI if wanted is Firmware.BIOS else Firmware.BIOS}"
+        raise UsageError(f"it has {lacks}", where=str(options.file), hint=hint)
+    if wanted is Firmware.BIOS:
+        return None
+    rom = folder / "firmware.fd"
+    rom.write_bytes(firmware.uefi())
+    return rom
+
+
+def _digest(content: str, rom: Path | None, user: str) -> str:
+    """What makes guests differ: the disk, what boots it, and who logs in."""
+    parts = [FORMAT, content, hashlib.sha256(rom.read_bytes()).hexdigest() if rom is not None else "", user]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _write(folder: Path, facts: Mapping[str, Any]) -> None:
+    (folder / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _attempt(image: Image, options: ImportOptions, view: View, progress: Progress) -> dict[str, str]:
+    """Boot a guest of the image and log in; what there is in it."""
+    from lab.session.guests import Guests
+
+    spec = GuestSpec(GUEST, image=image.name, memory_bytes=parse_size(options.memory))
+    check_memory([spec])
+    home, clock = paths.home(), HostClock()
+    run = f"import-{secrets.token_hex(3)}"
+    folder = paths.made(home / "guests" / run)
+    progress("booting a guest", None)
+    try:
+        with connect(None, home, clock=clock) as hypervisor:
+            kernel = proof_kernel([image], progress)
+            choice = choose(options.accelerator, kernel, home, progress=view.note)
+            emulator = hypervisor.emulator(choice.accelerator)
+            settings = Settings(run, home, folder, {image.name: image}, choice, emulator, options.boot_s)
+            with Guests(hypervisor, settings, clock, view, NullJournal()) as guests:
+                return survey(guests.login(spec))
+    except GuestError as error:
+        raise _explained(error, options) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _explained(error: GuestError, options: ImportOptions) -> FreezelabError:
+    hint = ""
+    if isinstance(error, RefusedError):
+        hint = "it does not take the NoCloud seed: has it cloud-init, with that data source enabled?"
+    what = f"a guest of it does not let the lab in: {error.what}"
+    return ImageError(what, where=str(options.file), hint=hint or error.hint)
