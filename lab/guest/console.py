@@ -60,5 +60,5 @@ def console_end(console: Path) -> str:
     return (
         f"its console ends with: {lines_read[-1]}\n({console})"
         if lines_read
-        else f"its console is empty ({console})"
+        else f"its console is empty\n({console})"
     )

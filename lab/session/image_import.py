@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.core.plan import GuestSpec
-from lab.core.units import parse_size
-from lab.errors import FreezelabError, GuestError, ImageError, UsageError
+from lab.errors import GuestError, ImageError, UsageError
 from lab.guest.address import RefusedError
+from lab.guest.console import console_end
 from lab.guest.survey import survey
 from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.connection import connect
@@ -30,7 +30,8 @@ from lab.process.clock import HostClock
 from lab.record.journal import NullJournal
 from lab.session import paths
 from lab.session.images import proof_kernel
-from lab.session.settings import Settings, check_memory
+from lab.session.recovery import clear
+from lab.session.settings import Settings, check_memory, memory_option
 
 NEEDED = ("python3", "agent", "hwclock", "chrony", "timesyncd", "ntpd", "curl")
 GUEST = "imported"
@@ -86,6 +87,7 @@ def import_image(options: ImportOptions, view: View, progress: Progress) -> Imag
     """Copy the disk into the cache, boot a guest of it, and keep the image if that worked. Nothing is left
     and nothing changed otherwise. UsageError, ImageError; GuestError when the guest does not answer."""
     store = ImageStore(paths.RECIPES, default_cache())
+    memory_option(options.memory)
     disk = disk_file.examine(options.file, device=options.device)
     content = disk_file.checked_sum(disk, options.sha256, lambda part: progress("reading", part))
 
@@ -149,14 +151,17 @@ def _attempt(image: Image, options: ImportOptions, view: View, progress: Progres
     """Boot a guest of the image and log in; what there is in it."""
     from lab.session.guests import Guests
 
-    spec = GuestSpec(GUEST, image=image.name, memory_bytes=parse_size(options.memory))
+    spec = GuestSpec(GUEST, image=image.name, memory_bytes=memory_option(options.memory))
     check_memory([spec])
     home, clock = paths.home(), HostClock()
     run = f"import-{secrets.token_hex(3)}"
-    folder = paths.made(home / "guests" / run)
+    folder = home / "guests" / f"{run}-console"  # the guest's own is removed with it
     progress("booting a guest", None)
     try:
         with connect(None, home, clock=clock) as hypervisor:
+            for line in clear(hypervisor, home):
+                view.note(f"left by a killed run: {line}")
+            paths.made(folder)
             kernel = proof_kernel([image], progress)
             choice = choose(options.accelerator, kernel, home, progress=view.note)
             emulator = hypervisor.emulator(choice.accelerator)
@@ -164,14 +169,14 @@ def _attempt(image: Image, options: ImportOptions, view: View, progress: Progres
             with Guests(hypervisor, settings, clock, view, NullJournal()) as guests:
                 return survey(guests.login(spec))
     except GuestError as error:
-        raise _explained(error, options) from error
+        raise _explained(error, options, folder) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _explained(error: GuestError, options: ImportOptions) -> FreezelabError:
-    hint = ""
+def _explained(error: GuestError, options: ImportOptions, folder: Path) -> ImageError:
+    hint = console_end(folder / f"console-{GUEST}.log").partition(f"\n({folder}")[0]
     if isinstance(error, RefusedError):
         hint = "it does not take the NoCloud seed: has it cloud-init, with that data source enabled?"
     what = f"a guest of it does not let the lab in: {error.what}"
-    return ImageError(what, where=str(options.file), hint=hint or error.hint)
+    return ImageError(what, where=str(options.file), hint=hint)

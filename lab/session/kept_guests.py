@@ -22,13 +22,14 @@ from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch
 from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
 from lab.core.scheduled.instance import InstanceInfo, size_name
-from lab.core.units import NS_PER_S, parse_size
+from lab.core.units import NS_PER_S
 from lab.errors import MachineError, RecordError, Refused, UsageError
 from lab.guest.address import Address
 from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.domain_status import domain_status
 from lab.image.seed import USER_NETWORK
 from lab.session.paths import made
+from lab.session.settings import memory_option
 from lab.session.signals import shield
 
 if TYPE_CHECKING:
@@ -254,13 +255,7 @@ def remove_files(home: Path, guest: KeptGuest) -> None:
 
 
 def _spec(options: UpOptions) -> GuestSpec:
-    try:
-        memory = parse_size(options.memory)
-    except ValueError as error:
-        raise UsageError(str(error), where="--memory") from None
-    if memory < 64 << 20:
-        raise UsageError("too little to boot", where="--memory", hint="write it like 512MiB")
-    return GuestSpec(options.name, options.image, options.vcpus, memory)
+    return GuestSpec(options.name, options.image, options.vcpus, memory_option(options.memory))
 
 
 def _mechanism(text: str) -> ResyncMechanism:

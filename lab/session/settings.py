@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from lab.core.plan import GuestSpec
 from lab.core.setup import Secret
-from lab.core.units import format_size
-from lab.errors import FreezelabError, MachineError
+from lab.core.units import format_size, parse_size
+from lab.errors import FreezelabError, MachineError, UsageError
 from lab.guest.address import Address, RefusedError, load_key
 from lab.guest.ssh import SSH
 from lab.hypervisor import memory
@@ -115,6 +115,18 @@ class StartedGuest:
                 if not self.imported or time.monotonic() > until:
                     raise
                 time.sleep(_AGAIN_S)
+
+
+def memory_option(text: str) -> int:
+    """The bytes of --memory, in the form of playbooks. UsageError when it is no size that a guest boots
+    with."""
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise UsageError(str(error), where="--memory") from None
+    if size < 64 << 20:
+        raise UsageError("too little to boot", where="--memory", hint="write it like 512MiB")
+    return size
 
 
 def check_memory(guests: Sequence[GuestSpec]) -> None:

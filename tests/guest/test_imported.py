@@ -15,6 +15,7 @@ from lab.image import firmware
 from lab.image.store import default_cache
 from tests.guest.cloud_images import cloud_image as disk
 from tests.guest.conftest import Cli
+from tests.unit.disks import write_dos_table
 
 PLAYBOOK = """
 name: imported
@@ -53,6 +54,18 @@ def playbook(tmp_path: Path) -> Callable[[str], str]:
         return str(tmp_path / "imported.yaml")
 
     return written
+
+
+def test_a_disk_whose_guest_never_answers_is_not_kept(own: Cli, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "root").write_bytes(bytes(1 << 20))
+    write_dos_table(
+        tmp_path / "hangs.raw", b"\xeb\xfe".ljust(512, b"\0"), b"", tmp_path / "root"
+    )  # jmp to itself
+    done = own("image", "import", "hangs", str(tmp_path / "hangs.raw"), "--boot", "5s")
+    assert done.returncode == 4
+    assert "a guest of it does not let the lab in: no answer to SSH at " in done.stderr
+    assert not list((cache / "images").glob("*hangs-*"))
+    assert (own.left(), own.qemu()) == ([], [])
 
 
 @pytest.mark.timeout(2 * LONG_S)
