@@ -44,7 +44,7 @@ with running_lab(home, GuestSpec("web-0"), shared_memory=True) as lab:
         "marked": ssh.check("echo kept > /root/mark; sync; cat /root/mark").strip(),
     }
     lab.hypervisor.on_step(step)
-    freezing = Freezing(FreezeMethod.IN_PLACE)
+    freezing = Freezing(FreezeMethod.IN_PLACE, at_once=sys.argv[3] == "at once")
     lab.hypervisor.prepare("web-0", freezing)
     lab.hypervisor.freeze("web-0", freezing, lab.clock.now().raw_ns + 30 * NS_PER_S)
     lab.hypervisor.resume("web-0", freezing)
@@ -53,19 +53,26 @@ print("survived")
 """
 
 
-def killed_at(cli: Cli, step: str) -> dict[str, Any]:
+def killed_at(cli: Cli, step: str, patch: str = "") -> dict[str, Any]:
     """Have a controller die there; what it knew of its guest."""
     done = subprocess.run(
-        [sys.executable, "-c", CONTROLLER, str(cli.home), step], check=False, capture_output=True, text=True
+        [sys.executable, "-c", CONTROLLER, str(cli.home), step, patch],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == -9, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return said
 
 
-@pytest.mark.parametrize("step", ["suspend", "state out", "state in", "resume", "retire"])
-def test_exactly_one_goes_on(cli: Cli, step: str) -> None:
-    said = killed_at(cli, step)
+@pytest.mark.parametrize(
+    ("step", "patch"),
+    [(step, "") for step in ("suspend", "state out", "state in", "resume", "retire")]
+    + [("state in", "at once")],
+)
+def test_exactly_one_goes_on(cli: Cli, step: str, patch: str) -> None:
+    said = killed_at(cli, step, patch)
     assert len(cli.qemu()) == 2
     if said["digest"]:
         (ram,) = memory.folder(cli.home).iterdir()
