@@ -70,7 +70,11 @@ def work(home: Path) -> None:
                 watch_ns=3 * NS_PER_S,
             )
             seen, pause = result.observation, result.pause
-            assert seen.stop is not None and seen.resume is not None and pause is not None
+            if pause is None:
+                raise SystemExit(
+                    f"no pause was measured: {seen.called_off or '; '.join(map(str, seen.problems))}"
+                )
+            assert seen.stop is not None and seen.resume is not None
             apart = stamps_apart(seen.stop, seen.resume)
             beats = [b.arrived.raw_ns for b in seen.beats if b.arrived.raw_ns > seen.resume.returned.raw_ns]
             found = {
