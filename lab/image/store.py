@@ -152,7 +152,11 @@ class ImageStore:
         return load_image(final)
 
     def _imported(self, name: str) -> list[Image]:
-        return [item.image for item in self.listing() if item.image.imported and item.image.name == name]
+        found = []
+        for manifest in self.images.glob(f"{name}-*/{MANIFEST}") if _NAME.fullmatch(name) else ():
+            with contextlib.suppress(ImageError):
+                found.append(load_image(manifest.parent))
+        return [image for image in found if image.imported and image.name == name]
 
     def _staging_folder(self, name: str) -> Path:
         staging = Path(tempfile.mkdtemp(prefix=_staging(name), dir=self.images))

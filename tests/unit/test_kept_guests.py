@@ -108,7 +108,7 @@ def test_the_list_can_be_copied_from(tmp_path: Path) -> None:
 
 def test_what_is_left_to_live_on_is_not_removed(tmp_path: Path) -> None:
     """What `up` ends with."""
-    settings: Any = SimpleNamespace(home=tmp_path, folder=tmp_path, run="r1")
+    settings: Any = SimpleNamespace(home=tmp_path, folder=tmp_path, run="r1", secrets={})
     nobody: Any = SimpleNamespace(drop_logs=lambda *_: None, recover_command="")
     for leave in (True, False):
         folder = tmp_path / "guests" / "r1"
@@ -124,7 +124,7 @@ def test_a_guest_that_cannot_be_removed_is_no_clean_end(tmp_path: Path) -> None:
         raise HypervisorError("cannot be destroyed", where=name)
 
     notes: list[str] = []
-    settings: Any = SimpleNamespace(home=tmp_path, folder=tmp_path, run="r1")
+    settings: Any = SimpleNamespace(home=tmp_path, folder=tmp_path, run="r1", secrets={})
     stuck: Any = SimpleNamespace(
         drop_logs=lambda *_: None,
         destroy=destroy,
