@@ -33,11 +33,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class DiskFile:
-    """A disk that can be copied. size_bytes: as a guest sees it."""
+    """A disk that can be copied. size_bytes: as a guest sees it. changed_ns: when its file was last written,
+    CLOCK_REALTIME."""
 
     path: Path
     format: str
     size_bytes: int
+    changed_ns: int
 
 
 def examine(path: Path, *, device: bool) -> DiskFile:
@@ -57,7 +59,7 @@ def examine(path: Path, *, device: bool) -> DiskFile:
             raise ImageError("the disk is in use", where=str(path), hint=hint) from error
         raise UsageError(f"it cannot be read: {error.strerror}", where=str(path)) from error
     if stat.S_ISBLK(mode):
-        return DiskFile(path, "raw", _size_of_device(path))
+        return DiskFile(path, "raw", _size_of_device(path), path.stat().st_mtime_ns)
     return _examined(path)
 
 
@@ -90,7 +92,7 @@ def _examined(path: Path) -> DiskFile:
             raise ImageError(what, where=where, hint="download or copy it again")
     if size < SECTOR:
         raise ImageError("it is empty", where=where)
-    return DiskFile(path, form, size)
+    return DiskFile(path, form, size, path.stat().st_mtime_ns)
 
 
 def _qemu_img(verb: str, path: Path, *options: str) -> dict[str, Any]:
@@ -134,8 +136,8 @@ def checked_sum(disk: DiskFile, wanted: str, progress: Callable[[float], None]) 
 
 
 def copy(disk: DiskFile, target: Path, *, lock: int) -> None:
-    """Copy a disk to the raw file `target`, without holes. ImageError when there is no room for it. lock:
-    held open as long as the copying program works."""
+    """Copy a disk to the raw file `target`, without holes. ImageError when there is no room for it, or it was
+    written since it was examined. lock: held open as long as the copying program works."""
     program = find("qemu-img")
     check_space(target.parent, _needed(disk))
     argv = [program, "convert", "-U", "-f", disk.format, "-O", "raw", str(disk.path.absolute()), str(target)]
@@ -145,6 +147,8 @@ def copy(disk: DiskFile, target: Path, *, lock: int) -> None:
         if failure.disk_full:
             raise disk_full(target.parent, _needed(disk)) from failure
         raise
+    if disk.path.stat().st_mtime_ns != disk.changed_ns:
+        raise ImageError("it was written while it was read", where=str(disk.path), hint="import it again")
 
 
 def _needed(disk: DiskFile) -> int:

@@ -217,6 +217,16 @@ def test_a_disk_that_is_cut_off_is_refused(cache: Path, bios: Path, uefi: Path) 
     assert refusal(cache, whole).startswith("it is damaged or cut off: qemu-img check finds ")
 
 
+def test_a_disk_that_is_written_meanwhile_is_refused(cache: Path, bios: Path) -> None:
+    def meanwhile(stage: str, _fraction: float | None) -> None:
+        if stage == "copying":
+            os.utime(bios, ns=(0, 0))
+
+    with pytest.raises(ImageError, match="it was written while it was read"):
+        import_image(ImportOptions("mine", bios, attempt=False), NullView(), meanwhile)
+    assert not list(cache.glob("images/*mine*-*"))
+
+
 def test_an_overlay_and_other_formats_are_refused(cache: Path, bios: Path) -> None:
     create = ["qemu-img", "create", "-q", "-f", "qcow2"]
     over, vmdk = bios.with_name("over.qcow2"), bios.with_name("disk.vmdk")
