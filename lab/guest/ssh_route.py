@@ -26,6 +26,9 @@ from lab.process import runner
 HOP_S = 20.0
 """Time limit for the handshake with one machine on the way, and for its connection to the next."""
 
+COMMAND_S = 0.5
+"""How long a ProxyCommand may take to end by itself."""
+
 _BLOCK = 1 << 16
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
 
@@ -72,13 +75,13 @@ class SshRoute:
     ) -> socket.socket:
         hop = self._hop
         if hop.proxy:
-            return _through_command(hop)
+            return _CommandSocket(hop)
         if not hop.jumps:
             return self._tcp(hop, deadline_s, alive, stagger_s)
         opened: list[paramiko.Transport] = []
         first, *others = hop.jumps
         try:
-            sock = _through_command(first) if first.proxy else self._tcp(first, deadline_s, alive, stagger_s)
+            sock = _CommandSocket(first) if first.proxy else self._tcp(first, deadline_s, alive, stagger_s)
             opened.append(self._logged_in(first, sock))
             for other in others:
                 channel = self._channel(opened[-1], other, deadline_s)
@@ -178,18 +181,26 @@ class _Pump:
                 transport.close()
 
 
-def _through_command(hop: SshHop) -> socket.socket:
-    """A connection that is a command's input and output (ssh_config(5), ProxyCommand). The command ends when
-    the connection does."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        try:
-            end = theirs.fileno()
-            runner.start(["sh", "-c", f"exec {hop.proxy}"], stdin=end, stdout=end, for_good=True)
-        except FreezelabError:
-            ours.close()
-            raise
-    return ours
+class _CommandSocket(socket.socket):
+    """A local socket whose other end is a command's input and output. The command ends when it is closed."""
+
+    def __init__(self, hop: SshHop) -> None:
+        ours, theirs = socket.socketpair()
+        super().__init__(fileno=ours.detach())
+        self._command: runner.Started | None = None
+        with theirs:
+            try:
+                end = theirs.fileno()
+                self._command = runner.start(["sh", "-c", f"exec {hop.proxy}"], stdin=end, stdout=end)
+            except FreezelabError:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        super().close()
+        command, self._command = self._command, None
+        if command is not None:
+            command.stop(COMMAND_S)
 
 
 class _Agent(AgentSSH):

@@ -170,11 +170,12 @@ def differences(before: str, after: str) -> list[str]:
 
 
 def compare(domain: Any, own: OwnDomain) -> list[str]:
-    """How a domain differs from how it was found. HypervisorError when it is gone."""
+    """How a domain differs from how it was found; of one that somebody has ended, how its definition does.
+    HypervisorError when it is gone."""
     with mapped("its XML cannot be read", own.where):
         now = bool(domain.isPersistent())
         inactive = str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-        active = str(domain.XMLDesc(0))
+        active = str(domain.XMLDesc(0)) if domain.isActive() else own.active
     words = {True: "persistent", False: "transient"}
     found = [] if now == own.persistent else [f"it was {words[own.persistent]} and is {words[now]}"]
     if own.persistent:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError, Refused
-from lab.hypervisor import own_domain
+from lab.hypervisor import own_domain, own_lease
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.own_domain import OwnDomain
 from lab.hypervisor.own_lease import OwnLease, OwnRecord
@@ -23,6 +23,7 @@ class OwnDomains:
         """What libvirt says of a domain that runs; errors as take(), but for the lease."""
         domain = own_domain.look_up(self._context.connection, name)
         found = own_domain.read(domain)
+        own_lease.check_free(found.uuid, found.where)  # first: another lab's freeze looks like a pause
         own_domain.check_runs(domain, name)
         return found
 
@@ -34,7 +35,7 @@ class OwnDomains:
         domain = own_domain.look_up(context.connection, name)
         own = own_domain.read(domain)
         record = OwnRecord(context.uri, own.uuid, own.name, guest, run, str(history or ""))
-        lease = OwnLease(record, context.home)  # first: another lab's freeze looks like somebody's pause
+        lease = OwnLease(record, context.home)
         try:
             own_domain.check_runs(domain, name)
             context.domains.now(guest, domain)
@@ -60,7 +61,7 @@ class OwnDomains:
         own, lease = context.own.get(guest), context.leases.get(guest)
         if own is None or lease is None:
             return []
-        frozen = guest in self._stopped
+        frozen = guest in self._stopped and not self._has_ended(guest, own)
         try:
             if frozen:
                 raise HypervisorError("is still frozen", where=own.where, hint=context.recover_command)
@@ -76,12 +77,16 @@ class OwnDomains:
             return
         if why := own.refusal(method):
             raise Refused(why, where=own.where)
-        self._context.leases[guest].freezes(method)
+        self._context.leases[guest].freezes(method, self._context.process(guest).pid)
 
     def end(self, guest: str) -> None:
         """Record that the guest runs."""
         if (lease := self._context.leases.get(guest)) is not None:
             lease.runs()
+
+    def _has_ended(self, guest: str, own: OwnDomain) -> bool:
+        saved = self._context.home / "saved" / f"{own.uuid}.save"
+        return self._context.state(guest) in ("shut off", "crashed") and not saved.exists()
 
     def _drop(self, guest: str) -> None:
         self._context.own.pop(guest, None)

@@ -30,7 +30,7 @@ SCHEMA = "freezelab.own/1"
 @dataclass(frozen=True)
 class OwnRecord:
     """What is known of a domain that a run uses. history: the run's events.jsonl. frozen: the method by which
-    it is being frozen; "": it is not."""
+    it is being frozen; "": it is not. pid: of its QEMU process then."""
 
     uri: str
     uuid: str
@@ -39,6 +39,7 @@ class OwnRecord:
     run: str
     history: str = ""
     frozen: str = ""
+    pid: int = 0
 
     @property
     def where(self) -> str:
@@ -70,16 +71,21 @@ class OwnLease:
         self._record = record
         self._file = -1
         self._path = _path(home, record.uuid)
-        self._file = _locked(record)
+        self._file = _locked(record.uuid, record.where)
+        who = f"pid {os.getpid()} of {_user()}, run {record.run}\n"
         try:
+            with contextlib.suppress(OSError):  # the file of another user can only be locked
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, who.encode(), 0)
             self._write(record)
         except BaseException:
             self.close()
             raise
 
-    def freezes(self, method: str) -> None:
-        """Record that it is about to be frozen. MachineError when that cannot be written."""
-        self._write(replace(self._record, frozen=method))
+    def freezes(self, method: str, pid: int) -> None:
+        """Record that it is about to be frozen. pid: of its QEMU process. MachineError when that cannot be
+        written."""
+        self._write(replace(self._record, frozen=method, pid=pid))
 
     def runs(self) -> None:
         """Record that it runs."""
@@ -125,7 +131,12 @@ def _path(home: Path, uuid: str) -> Path:
     return home / "own" / f"{uuid}.json"
 
 
-def _locked(record: OwnRecord) -> int:
+def check_free(uuid: str, where: str) -> None:
+    """HypervisorError when another lab has the lock of this domain. where: the domain."""
+    os.close(_locked(uuid, where))
+
+
+def _locked(uuid: str, where: str) -> int:
     """The open lock file. The kernel unlocks it when this process ends, however it ends."""
     folder = next((each for each in SHARED if each.is_dir() and os.access(each, os.W_OK)), None)
     if folder is None:
@@ -134,7 +145,7 @@ def _locked(record: OwnRecord) -> int:
             where=" ".join(map(str, SHARED)),
             hint="mkdir -m 1777 /run/lock",
         )
-    path = folder / f"freezelab-{record.uuid}.lock"
+    path = folder / f"freezelab-{uuid}.lock"
     try:
         file = _opened(path)
         try:
@@ -144,13 +155,9 @@ def _locked(record: OwnRecord) -> int:
             os.close(file)
             raise HypervisorError(
                 f"another lab uses it{f': {who}' if who else ''}",
-                where=record.where,
+                where=where,
                 hint="wait until it has ended; one domain is frozen by one lab at a time",
             ) from error
-        user = _user()
-        with contextlib.suppress(OSError):  # the file of another user can only be locked
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"pid {os.getpid()} of {user}, run {record.run}\n".encode(), 0)
         return file
     except OSError as error:
         raise MachineError(f"it cannot be locked: {error.strerror}", where=str(path)) from error

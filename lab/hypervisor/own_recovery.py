@@ -49,6 +49,8 @@ def _resumed(context: LibvirtContext, record: OwnRecord) -> str:
         if domain is None or not active:
             return ""  # it has ended since; whoever ended it may start it
         with contextlib.suppress(HypervisorError), QemuProcess.find(record.uuid, record.where) as process:
+            if process.pid != record.pid:
+                return ""  # it was started again since; whoever stopped it then may resume it
             if process.is_stopped():
                 process.send_continue()
                 return "stopped"

@@ -202,7 +202,7 @@ def test_a_lock_ends_with_its_process(home: Path, shared: Path) -> None:
         f"o.SHARED = (pathlib.Path({str(shared)!r}),)\n"
         f"record = o.OwnRecord('u', {RECORD.uuid!r}, 'mine', 'db', 'r0')\n"
         f"kept = o.OwnLease(record, pathlib.Path({str(home / 'x')!r}))\n"
-        "kept.freezes('suspend'); print('has it', flush=True); sys.stdin.read()"
+        "kept.freezes('suspend', 7); print('has it', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -228,7 +228,7 @@ def test_a_link_is_not_followed(home: Path, shared: Path) -> None:
 def test_a_record_says_whether_it_is_frozen(home: Path, shared: Path) -> None:
     lease = OwnLease(RECORD, home)
     assert [record.frozen for record in own_lease.records(home)] == [""]
-    lease.freezes("suspend")
+    lease.freezes("suspend", 7)
     assert [record.frozen for record in own_lease.records(home)] == ["suspend"]
     lease.runs()
     assert list(own_lease.records(home)) == [RECORD]

@@ -46,7 +46,7 @@ exit $?
 """
 
 
-def namespaced(program: str, *arguments: str) -> dict[str, Any]:
+def namespaced(program: str, *arguments: str, timeout_s: float = 280) -> dict[str, Any]:
     """What a program of this folder saw, which prints it as JSON."""
     if os.geteuid() != 0:
         pytest.skip("only root can make the namespaces")
@@ -60,7 +60,7 @@ def namespaced(program: str, *arguments: str) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=timeout_s,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

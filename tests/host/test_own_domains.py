@@ -2,18 +2,86 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import libvirt
+import pytest
+
 from tests.host.libvirtd import namespaced
 
+RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
 
-def test_a_domain_is_frozen_and_left_as_it_was() -> None:
-    seen = namespaced("own_inside.py", "methods")
-    assert set(seen) == {"suspend", "save-restore"}
-    for method, one in seen.items():
-        assert (method, one["outcome"], one["status"]) == (method, "passed", 0), one
-        assert one["differs"] == {}
-        assert not any("differs" in line for line in one["notes"])
-        assert one["boot"]["started"] == "own"
-        assert (one["boot"]["domain"], one["boot"]["vcpus"]) == ("my-vm", 1)
-        [pause] = one["pauses"]
-        assert 2e9 < pause < 29e9
-        assert one["left"] == []
+
+def is_as_before(one: dict[str, Any]) -> None:
+    assert (one["outcome"], one["status"]) == ("passed", 0), one
+    assert one["differs"] == {}
+    assert not any("differs" in line for line in one["said"])
+    assert (one["boot"]["started"], one["boot"]["domain"], one["boot"]["vcpus"]) == ("own", "my-vm", 1)
+    [pause] = one["pauses"]
+    assert 1.9e9 < pause < 29e9
+    assert one["left"] == []
+
+
+@pytest.mark.parametrize("scene", ["methods", "session"])
+def test_a_domain_is_frozen_and_left_as_it_was(scene: str) -> None:
+    """On qemu:///system, and by an ordinary user on qemu:///session. It has two disks and a CD drive."""
+    seen = namespaced("own_inside.py", scene)
+    assert set(seen) == {"suspend", "sigstop", "save-restore"}
+    for one in seen.values():
+        is_as_before(one)
+
+
+def test_a_killed_run_leaves_it_running() -> None:
+    """The dead-man resumes it; when that was killed as well, `recover` does, but nothing that the lab has not
+    stopped."""
+    seen = namespaced("own_inside.py", "killed", timeout_s=500)
+    for method in ("suspend", "sigstop", "save-restore"):
+        assert seen[method]["state"] == RUNNING
+        assert seen[method]["recover"]["out"] == "nothing to recover\n"
+        alone = seen[f"{method} alone"]
+        assert alone["recover"]["status"] == 0, alone
+        assert "domain my-vm runs again (it was " in alone["recover"]["out"]
+        assert alone["left"] == []
+    assert seen["suspend alone"]["state"] == PAUSED
+    assert seen["save-restore alone"]["state"] == libvirt.VIR_DOMAIN_SHUTOFF
+    assert (seen["somebody's"]["out"], seen["somebody's"]["state"]) == ("nothing to recover\n", PAUSED)
+
+
+def test_what_others_do_to_it_is_not_the_labs_doing() -> None:
+    seen = namespaced("own_inside.py", "meddled", timeout_s=400)
+    before = seen["paused before"]
+    assert (before["status"], before["state"]) == (4, PAUSED)
+    assert before["said"] == [
+        "freezelab: domain my-vm: is paused, and this lab has not done that",
+        "if it is to run: virsh resume my-vm",
+    ]
+    assert seen["resumed"]["status"] == 3
+    assert "somebody else resumed the guest" in seen["resumed"]["out"]
+    assert seen["second lab"]["status"] == 4
+    assert "another lab uses it: pid " in seen["second lab"]["said"][0]
+    assert seen["first lab"]["status"] == 0
+    paused = seen["paused in the watch"]
+    assert (paused["status"], paused["state"], paused["left"]) == (4, PAUSED, [])
+    assert "guest db: another program has paused it" in paused["said"][-2]
+    assert seen["destroyed"]["status"] == 4
+    assert seen["destroyed"]["said"][-1].endswith("the guest has ended while it was frozen (destroyed)")
+    assert seen["destroyed"]["left"] == []
+    assert not any("differs" in line for line in seen["destroyed"]["said"])
+    assert seen["shut off"]["said"][-1] == "start it first: virsh start my-vm"
+
+
+def test_the_way_to_it_and_its_host_key() -> None:
+    seen = namespaced("own_inside.py", "reached", timeout_s=400)
+    for name, words in (("unknown", "is not known"), ("changed", "another host key"), ("revoked", "revoked")):
+        assert seen[name]["status"] == 4
+        assert len(seen[name]["said"]) == 2
+        assert words in seen[name]["said"][0]
+        assert "SHA256:" in seen[name]["said"][0] or name == "revoked"
+    is_as_before(seen["jumps"])
+    is_as_before(seen["command"])
+    assert seen["commands left"] == []
+    assert seen["no key"]["said"] == [
+        seen["no key"]["said"][0],
+        "tried as root: the keys /nowhere, and no agent",
+    ]
+    assert "SSH login refused" in seen["no key"]["said"][0]
