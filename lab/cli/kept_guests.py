@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from lab.cli import completion
-from lab.cli.options import Accelerator, Quiet, accelerator_request, boot_seconds
+from lab.cli import completion, streams
+from lab.cli.options import Accelerator, Guest, Quiet, accelerator_request, boot_seconds
+from lab.errors import Interrupted
 from lab.session.signals import Signals
 
 commands = typer.Typer()
@@ -79,6 +80,76 @@ def down(
     with Signals():
         for line in kept_guests.down(home(), names or [], everything=everything):
             typer.echo(line)
+
+
+@commands.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def ssh(
+    guest: Guest,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COMMAND", help="A command, or options of ssh; a login without one."),
+    ] = None,
+) -> None:
+    """Log in to a kept guest, or run a command in it; the exit code is that of ssh."""
+    from lab.process.replacement import become
+    from lab.session import kept_guest_access as access
+    from lab.session import kept_guests
+    from lab.session.paths import home
+
+    there = kept_guests.find(home(), guest)
+    if why := access.check_running(home(), there):
+        streams.note(why)
+    become(access.login(there, command or []))
+
+
+@commands.command()
+def cp(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FROM", help="A file or folder, here or GUEST:PATH.", autocompletion=completion.places
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TO", help="Where to, here or GUEST:PATH.", autocompletion=completion.places),
+    ],
+) -> None:
+    """Copy a file or folder into a kept guest or out of it; the exit code is that of scp."""
+    from lab.process.replacement import become
+    from lab.session import kept_guest_access as access
+    from lab.session.paths import home
+
+    there, argv = access.copy(home(), source, target)
+    if why := access.check_running(home(), there):
+        streams.note(why)
+    become(argv)
+
+
+@commands.command()
+def console(
+    guest: Guest,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Show new lines until the guest ends, or Ctrl-C.")
+    ] = True,
+) -> None:
+    """Show the log of a kept guest's console; nothing can be typed there."""
+    from lab.process.clock import HostClock
+    from lab.report.text import without_escapes
+    from lab.session import kept_guest_access as access
+    from lab.session import kept_guests
+    from lab.session.paths import home
+
+    there = kept_guests.find(home(), guest)
+    streams.note(f"the console of {there.name}, to be read only: {there.console}")
+    with Signals():
+        try:
+            for line in access.console_lines(home(), there, HostClock(), follow=follow):
+                typer.echo(without_escapes(line))
+        except Interrupted:
+            return
+    if follow:
+        streams.note(f"guest {there.name} has ended")
 
 
 @commands.command()

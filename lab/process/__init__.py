@@ -5,5 +5,6 @@
 - `scope`: finds and kills everything that a program has started.
 - `packages`: what freezelab needs of a distribution (packages.txt), and how to get it.
 - `requirements`: what of that is missing.
+- `replacement`: a program in place of this process.
 - `clock`: `HostClock`, the real `ports.Clock`.
 """

@@ -23,6 +23,7 @@ T = TypeVar("T")
 _ASCII = str.maketrans(
     {"±": "+/-", "·": "-", "→": "->", "–": "-", "—": "-", "…": "...", "≤": "<=", "µ": "u", NBSP: " "}
 )
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~])")
 _UNITS = r"(?:ns|µs|ms|s|min|h|ppm|%|MiB|GiB)\b"
 
 
@@ -39,6 +40,11 @@ def clean(text: str) -> str:
         elif category not in ("Cc", "Cf", "Cs", "Cn"):
             chars.append(char)
     return "".join(chars)
+
+
+def without_escapes(line: str) -> str:
+    """A line of a console without its control sequences (ECMA-48: colours, cursor movements), cleaned."""
+    return clean(_ESCAPE.sub("", line)).rstrip()
 
 
 def cleaned(value: T) -> T:

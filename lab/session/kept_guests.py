@@ -28,6 +28,7 @@ from lab.guest.address import Address
 from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.domain_status import domain_status
 from lab.image.seed import USER_NETWORK
+from lab.process.runner import quote
 from lab.session.paths import made
 from lab.session.settings import memory_option
 from lab.session.signals import shield
@@ -96,8 +97,13 @@ class KeptGuest:
     @property
     def login(self) -> str:
         """The shell command to log in."""
-        known = f"-o UserKnownHostsFile={self.known_hosts}"
-        return f"ssh -i {self.key} {known} -p {self.port} {self.user}@{self.host}"
+        return quote(["ssh", *self.ssh_options, "-p", str(self.port), f"{self.user}@{self.host}"])
+
+    @property
+    def ssh_options(self) -> list[str]:
+        """Options of ssh and scp: the key, and the file that has the host key."""
+        files = {"IdentityFile": self.key, "UserKnownHostsFile": self.known_hosts}
+        return [word for name, path in files.items() for word in ("-o", f"{name}={_in_ssh_option(path)}")]
 
 
 @dataclass(frozen=True)
@@ -276,6 +282,12 @@ def _mechanism(text: str) -> ResyncMechanism:
             hint="use it as resync: in a playbook; a kept guest can have none",
         )
     return mechanism
+
+
+def _in_ssh_option(path: str) -> str:
+    """A file's name in an option, where % begins a token and a blank ends a word (ssh_config(5))."""
+    escaped = path.replace("%", "%%")
+    return f'"{escaped}"' if " " in escaped else escaped
 
 
 def _path(home: Path, name: str) -> Path:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from lab.core.calibration import calibrate
@@ -41,7 +42,31 @@ def shown(guest: dict[str, Any], command: str) -> str:
     return inside(guest, command).stdout.strip()
 
 
-def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli) -> None:
+def in_and_out(cli: Cli, folder: Path) -> None:
+    """The commands that a person uses: ssh, cp and console."""
+    asked = cli("ssh", "web-0", "echo $HOSTNAME; echo oh >&2; exit 7")
+    assert (asked.returncode, asked.stdout, asked.stderr) == (7, "web-0\n", "oh\n")
+    (folder / "sent").mkdir()
+    (folder / "sent/a file").write_bytes(bytes(range(256)))
+    assert cli("cp", str(folder / "sent"), "web-0:/root/there").returncode == 0
+    fetched = cli("cp", "web-0:/root/there/a file", str(folder))
+    assert fetched.returncode == 0, fetched.stderr
+    assert (folder / "a file").read_bytes() == bytes(range(256))
+    assert cli("cp", "web-0:/root/nothing", str(folder)).returncode == 1
+
+    console = cli.start("console", "web-0")
+    assert console.stdout is not None
+    cli("ssh", "web-0", "printf '\\033[31mred\\033[0m and more\\r\\n' >/dev/ttyS0")
+    while (line := console.stdout.readline()) != "red and more\n":
+        assert line, "it has ended"
+    console.send_signal(signal.SIGINT)
+    _, said = console.communicate(timeout=60)
+    assert console.returncode == 0
+    assert "to be read only" in said
+    assert "red and more\n" in cli("console", "web-0", "--no-follow").stdout
+
+
+def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli, tmp_path: Path) -> None:
     up = cli("up")
     assert up.returncode == 0, up.stderr
     (qemu,) = cli.qemu()
@@ -50,6 +75,8 @@ def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli) -> None:
     assert guest["login"] in up.stdout
     said = inside(guest, "hostname")
     assert said.stdout.strip() == "web-0", said.stderr  # its host key is known: nobody is asked
+
+    in_and_out(cli, tmp_path)
 
     service = cli.start("events", "serve", "--in", "web-0")
     assert service.stdout is not None

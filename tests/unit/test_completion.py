@@ -78,7 +78,8 @@ def test_bash_is_offered_what_is_there(offers: Offers, tmp_path: Path) -> None:
     assert offers("run", "--acc") == ["--accelerator"]
     assert offers("run", "--accelerator", "") == ["auto", "kvm", "tcg"]
     assert offers("down", "") == ["db-0", "web-0"]
-    assert offers("drift", "w") == ["web-0"]
+    assert offers("drift", "w") == offers("ssh", "w") == offers("console", "w") == ["web-0"]
+    assert offers("cp", "d") == ["db-0:"]
     assert offers("report", "") == ["2-b", "1-a"]
     assert offers("up", "--image", "") == ["debian"]
     alone = offers("up", "--resync", "")
