@@ -214,7 +214,7 @@ class Exchange(OneByOne):
 
     def _take_in(self, deadline_raw_ns: int) -> None:
         """Wait until the successor has read the state. It is not told to run before: `cont` takes the disks,
-        also while the state is being read, and QEMU ends when they are taken twice at the same time."""
+        also while the state is being read, and guests were lost by that."""
         if self._new.control is not None and not self._taken_in:
             with self._steps.step("state in"):
                 self._wait(self._new.control, "MIGRATION completed", self._leave(), deadline_raw_ns)
