@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,13 +42,6 @@ def without(files: list[Path], command: str, home: Path) -> subprocess.Completed
     return done
 
 
-@pytest.fixture
-def place(home: Path) -> Iterator[Path]:
-    """The state folder, without what is linked from it after the test."""
-    yield home
-    shutil.rmtree((home / "libvirt/run").resolve(), ignore_errors=True)
-
-
 def present(package: SystemPackage) -> list[Path]:
     return [path for pattern in package.files for path in Path("/").glob(pattern[1:])]
 
@@ -60,14 +51,14 @@ def present(package: SystemPackage) -> list[Path]:
     ("package", "what"),
     [("libvirt0", "libvirt-python cannot be loaded"), ("libvirt-daemon-driver-qemu", "no connection driver")],
 )
-def test_what_libvirt_lacks_is_told_with_the_package(place: Path, package: str, what: str) -> None:
+def test_what_libvirt_lacks_is_told_with_the_package(home: Path, package: str, what: str) -> None:
     [wanted] = [one for one in listed() if package in one.names["apt"]]
     files = present(wanted)
     if not files:
         pytest.skip(f"{wanted.label} is not here")
     names = wanted.names["apt"] + wanted.names["dnf"]
     for command in ("run", "doctor"):
-        done = without(files, command, place)
+        done = without(files, command, home)
         told = done.stderr if command == "run" else done.stdout
         assert done.returncode == 4, done.stderr
         assert "Traceback" not in done.stderr

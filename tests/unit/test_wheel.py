@@ -1,4 +1,4 @@
-"""The wheel has all that a run needs, and works without a clone. tests/guest/runs/test_wheel.py runs it."""
+"""The wheel has all that a run needs, and works without a clone. guest/runs/test_wheel.py runs it."""
 
 from __future__ import annotations
 
