@@ -42,6 +42,7 @@ _BOOTED = f"timeout {BOOT_S} systemctl is-system-running --wait"  # degraded wil
 _RUN = """\
 eval "$(cat)"
 exec </dev/null
+cd /root || exit
 log=$(mktemp) || exit
 {command} >"$log" 2>&1
 status=$?

@@ -50,6 +50,7 @@ from lab.session.recovery import clear
 from lab.session.run import host_of
 from lab.session.run_folders import new_run_folder
 from lab.session.settings import Settings, check_memory, free_port
+from lab.session.setup_sources import read_secrets
 from lab.threads import Worker
 
 START_S = 120.0
@@ -116,6 +117,7 @@ class GuestSession:
 
     def _start(self) -> None:
         plan, home = self._plan, self._home
+        secret_values = read_secrets(plan)
         images = images_for(plan, self._progress)
         self._hypervisor = hypervisor = self._stack.enter_context(connect(None, home, clock=self._clock))
         for line in clear(hypervisor, home):
@@ -140,6 +142,7 @@ class GuestSession:
             guest_sleep=method.sleeps,
             golden=plan.golden,
             kept_guest=self._kept,
+            secrets=secret_values,
         )
         self._guests = self._stack.enter_context(
             Guests(hypervisor, settings, self._clock, self._view, self._boots)

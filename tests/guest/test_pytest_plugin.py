@@ -25,7 +25,7 @@ def test_unknown_playbook():
     raise AssertionError("not reached")
 
 def test_frozen(freezelab_guests, freeze):
-    assert freezelab_guests["web-0"].run("hostname") == "web-0\\n"
+    assert freezelab_guests["web-0"].run("hostname; cat /root/word") == "web-0\\nhidden"
     with freeze(for_="20s", watch="1s") as frozen:
         frozen.resume()
     assert frozen.pause.high_ns < 15e9
@@ -45,6 +45,15 @@ def test_unknown_guest(freeze):
 def test_refused(freeze):
     with freeze("web-0", for_="1s", method="in-place"):
         raise AssertionError("not reached")
+"""
+
+GUESTS = """
+name: guests
+resync: agent
+cycle: {patch: {hold: 1s}}
+setup:
+  secrets: {WORD: {file: ./word}}
+  run: ['printf %s "$WORD" >/root/word']
 """
 
 STRICT = """
@@ -77,6 +86,9 @@ def run_pytest(cli: Cli, folder: Path, *options: str) -> subprocess.CompletedPro
 def test_a_session(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
     (tmp_path / "strict.yaml").write_text(STRICT)
+    (tmp_path / "guests.yaml").write_text(GUESTS)
+    (tmp_path / "word").write_text("hidden")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfreezelab_playbook = guests.yaml\n")
     done = run_pytest(cli, tmp_path, "--freezelab-keep", f"--rootdir={tmp_path}")
     for name in ("test_frozen", "test_runs_again"):
         assert f"PASSED test_it.py::{name}" in done.stdout, done.stdout

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from lab.core.plan import GuestSpec
 from lab.core.secret_values import SecretValues
 from lab.core.setup import (
     Ready,
@@ -20,7 +19,7 @@ from lab.core.setup import (
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.guest.installer import GuestInstaller
-from tests.guest.conftest import Cli, Lab, running_lab
+from tests.guest.conftest import Cli, Lab
 
 PASSWORD = 'it\'s a "secret" $HOME'
 CERT = b"-----BEGIN-----\n\xff\0\nMIIBsecretline\n"
@@ -200,10 +199,3 @@ def test_a_run_that_fails_in_its_setup_records_no_secret(cli: Cli, tmp_path: Pat
     assert files
     for content in (shown, *(path.read_bytes() for path in files)):
         assert b"hunter2" not in content
-
-
-def test_guests_of_an_image_of_ones_own_start_with_its_services_up(home: Path) -> None:
-    image = Path(__file__).resolve().parents[2] / "examples/service/image"
-    with running_lab(home, GuestSpec("web-0", image=str(image))) as own:
-        assert '"started":"golden"' in (own.folder / "events.jsonl").read_text()
-        assert in_guest(own, "systemctl is-active redis-server; redis-cli ping") == "active\nPONG"
