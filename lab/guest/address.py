@@ -35,7 +35,7 @@ class SshServer(Protocol):
         """Load the keys. Returns what logs in with them: it raises paramiko's AuthenticationException when
         none is accepted. MachineError when they cannot be used."""
 
-    def reach(self, deadline_s: float, alive: Callable[[], None], stagger_s: float) -> socket.socket:
+    def reach(self, deadline_s: float, alive: Callable[[], None], longest_s: float) -> socket.socket:
         """A connection to it, by CLOCK_MONOTONIC `deadline_s`; see wait_for_banner. GuestError when the way
         to it is blocked."""
 
@@ -74,8 +74,8 @@ class Address:
         key = load_key(self.key)
         return lambda transport: _ignored(transport.auth_publickey(self.user, key))
 
-    def reach(self, deadline_s: float, alive: Callable[[], None], stagger_s: float) -> socket.socket:
-        return wait_for_banner(self.host, self.port, deadline_s, alive, stagger_s)
+    def reach(self, deadline_s: float, alive: Callable[[], None], longest_s: float) -> socket.socket:
+        return wait_for_banner(self.host, self.port, deadline_s, alive, longest_s)
 
     def arrange(self, options: paramiko.SecurityOptions) -> None:
         options.ciphers = [c for c in CIPHERS if c in options.ciphers] or options.ciphers

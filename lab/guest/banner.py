@@ -12,8 +12,9 @@ from contextlib import suppress
 STAGGER_S = 0.4
 IN_FLIGHT = 3
 LISTENS_S = 4.0
-"""Seconds between two attempts, for a guest whose sshd is known to listen. Each attempt costs the guest the
-start of a process; eight guests on two CPUs took ten attempts each."""
+"""The longest time between two attempts, for a guest whose sshd is known to listen; the times double up to
+it. Each attempt costs the guest the start of a process: eight guests on two CPUs took ten attempts each. But
+a first packet can be lost, and QEMU's user-mode network repeats it after 6 s only."""
 
 REFUSED_S = 8.0
 """How long a port on the loopback may refuse connections. QEMU forwards it from its start on, so a refusal
@@ -39,12 +40,13 @@ def _attempt(host: str, port: int) -> socket.socket:
 
 
 def wait_for_banner(
-    host: str, port: int, deadline_s: float, alive: Callable[[], None], stagger_s: float = STAGGER_S
+    host: str, port: int, deadline_s: float, alive: Callable[[], None], longest_s: float = STAGGER_S
 ) -> socket.socket:
     """A TCP connection on which sshd has sent its banner, by CLOCK_MONOTONIC `deadline_s` (seconds).
 
     QEMU accepts a forwarded connection long before the guest can, and its retransmissions back off. So a few
-    attempts, `stagger_s` seconds apart, run in parallel, and the first one with an answer is used. alive:
+    attempts run in parallel, and the first one with an answer is used: STAGGER_S apart, or twice as long each
+    time up to `longest_s`. alive:
     called between attempts; raises when the guest cannot answer any more. TimeoutError at the deadline;
     ConnectionRefusedError when a port on the loopback only refuses for REFUSED_S.
     """
@@ -58,6 +60,7 @@ def wait_for_banner(
         sock.close()
 
     begun = next_try = time.monotonic()
+    stagger_s = STAGGER_S
     give_up = begun + REFUSED_S if ipaddress.ip_address(host).is_loopback else deadline_s
     try:
         while (now := time.monotonic()) < deadline_s:
@@ -66,7 +69,7 @@ def wait_for_banner(
             if now >= next_try:
                 if len(attempts) >= IN_FLIGHT:
                     drop(attempts[0])
-                next_try = now + stagger_s
+                next_try, stagger_s = now + stagger_s, min(2 * stagger_s, longest_s)
                 try:
                     made = _attempt(host, port)
                     attempts.append(made)

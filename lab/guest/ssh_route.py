@@ -71,17 +71,17 @@ class SshRoute:
         return by_sudo(command) if self.sudo else command
 
     def reach(
-        self, deadline_s: float, alive: Callable[[], None], stagger_s: float = STAGGER_S
+        self, deadline_s: float, alive: Callable[[], None], longest_s: float = STAGGER_S
     ) -> socket.socket:
         hop = self._hop
         if hop.proxy:
             return _CommandSocket(hop)
         if not hop.jumps:
-            return self._tcp(hop, deadline_s, alive, stagger_s)
+            return self._tcp(hop, deadline_s, alive, longest_s)
         opened: list[paramiko.Transport] = []
         first, *others = hop.jumps
         try:
-            sock = _CommandSocket(first) if first.proxy else self._tcp(first, deadline_s, alive, stagger_s)
+            sock = _CommandSocket(first) if first.proxy else self._tcp(first, deadline_s, alive, longest_s)
             opened.append(self._logged_in(first, sock))
             for other in others:
                 channel = self._channel(opened[-1], other, deadline_s)
@@ -93,7 +93,7 @@ class SshRoute:
             raise
 
     def _tcp(
-        self, hop: SshHop, deadline_s: float, alive: Callable[[], None], stagger_s: float
+        self, hop: SshHop, deadline_s: float, alive: Callable[[], None], longest_s: float
     ) -> socket.socket:
         try:
             found = socket.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
@@ -105,8 +105,8 @@ class SshRoute:
             # An address that cannot be reached must not use up the others' time.
             with suppress(OSError):
                 soon = min(deadline_s, time.monotonic() + (deadline_s - time.monotonic()) / len(addresses))
-                return wait_for_banner(address, hop.port, soon, alive, stagger_s)
-        return wait_for_banner(addresses[-1], hop.port, deadline_s, alive, stagger_s)
+                return wait_for_banner(address, hop.port, soon, alive, longest_s)
+        return wait_for_banner(addresses[-1], hop.port, deadline_s, alive, longest_s)
 
     def _logged_in(self, hop: SshHop, sock: socket.socket) -> paramiko.Transport:
         """A connection to a machine on the way. GuestError, with the machine, when that fails."""
