@@ -52,8 +52,11 @@ CLEAN = (
 
 _OTHERS = ("chronyd.service", "ntpd.service", "ntp.service", "openntpd.service")
 STOP_OWN = (
-    "if [ -d /run/systemd/system ]; then systemctl daemon-reload; "
-    f"for u in {' '.join((*UNITS, *_OTHERS))}; do systemctl -q disable --now $u; done; "
+    "if [ -d /run/systemd/system ]; then set --; "
+    f"for u in {' '.join((*UNITS, *_OTHERS))}; do for d in /etc /usr/lib /lib; do "
+    '[ ! -e $d/systemd/system/$u ] || { set -- "$@" $u; break; }; done; done; '
+    # One call for all: each makes systemd read its units again, which takes seconds under TCG.
+    'if [ $# = 0 ]; then systemctl daemon-reload; else systemctl -q disable --now "$@"; fi; '
     "else for s in chrony chronyd ntpsec ntpd ntp openntpd; do "
     "[ ! -x /etc/init.d/$s ] || /etc/init.d/$s stop; done; fi >/dev/null 2>&1; true"
 )
