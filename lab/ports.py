@@ -183,8 +183,8 @@ class Probe(Protocol):
     def heartbeats(self) -> Sequence[Heartbeat]:
         """All heartbeats since start_cycle, in order of arrival."""
 
-    def samples(self) -> SamplerReport:
-        """The in-guest sampler's record since start_cycle."""
+    def samples(self) -> SamplerReport | None:
+        """The in-guest sampler's record since start_cycle; None when nothing samples the guest."""
 
     def facts(self) -> ProbeFacts:
         """The guest's boot_id and clocksource, and its kernel's log lines since start_cycle."""

@@ -227,7 +227,8 @@ class Controller:
 
     def _collect(self, name: str, subject: CycleGuest, index: int) -> None:
         """Journal what was recorded inside the guest."""
-        self._journal.append(SamplesTaken(name, index, subject.probe.samples()))
+        if (samples := subject.probe.samples()) is not None:
+            self._journal.append(SamplesTaken(name, index, samples))
         self._journal.append(BeatsArrived(name, index, tuple(subject.probe.heartbeats())))
         self._journal.append(FactsRead(name, index, "after", subject.probe.facts()))
         outcome, finished = subject.resync.outcome(), subject.resync.finished_raw_ns()

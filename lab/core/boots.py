@@ -40,6 +40,8 @@ def _new(earlier: Reading, later: Reading, still_ns: int, known: bool) -> bool:
     raw = GuestClock.RAW
     if later.t1.raw_ns < earlier.t4.raw_ns:
         return False  # both under way at once
+    if raw not in later.t3 or raw not in earlier.t3:
+        return False
     if later.t3[raw] < earlier.t2[raw]:
         return True
     if not known:

@@ -130,7 +130,7 @@ def starved(obs: Observation) -> bool:
 
 def moved(readings: Sequence[Reading]) -> bool:
     """Whether the guest's REALTIME was certainly stepped between two of the readings."""
-    for earlier, later in pairwise(readings):
+    for earlier, later in pairwise(r for r in readings if GuestClock.RAW in r.t3):
         most = later.t3[GuestClock.RAW] - earlier.t2[GuestClock.RAW]
         if 0 not in (apart(later) - apart(earlier)).widened(ageing_ns(max(0, most), SLEW_PPM)):
             return True

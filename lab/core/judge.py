@@ -28,7 +28,7 @@ from lab.core.offsets import (
 )
 from lab.core.pause import measure_pause
 from lab.core.plan import Cell, CycleSpec, Expectations, Plan, Regime, ResyncMechanism
-from lab.core.rates import known_rates, last_drift, rates
+from lab.core.rates import is_slewed, known_rates, last_drift, steady_rates
 from lab.core.reboot import rebooted
 from lab.core.rescue import (
     AT_ONCE,
@@ -251,7 +251,7 @@ def measure(
     early, late = before_and_after(obs.readings, stop, resume)
     problems += host_step(obs)
     raw_early, raw_late = samples(early, GuestClock.RAW), samples(late, GuestClock.RAW)
-    pair = rates(raw_early, raw_late, known)
+    pair = steady_rates(obs, raw_early, raw_late, known)
     phi = max(rate.largest_ppm for rate in pair)
     late_ns = LATE_NS if obs.method.keeps_process else COLD_NS
     # A guest that goes to sleep by itself is silent, and its clocks stand still, before its machine is.
@@ -349,7 +349,7 @@ def measure_each(observations: Sequence[Observation], plan: Plan) -> Iterator[Cy
     """The results of all cycles, each by its own cell's plan, with the rate of the guest's clock known from
     its other cycles. Each has its readings unpacked, so that its findings do not make them once more;
     `repacked` takes them from it. KeyError when the plan has no such cell."""
-    first = [of_first_boot(as_resumed(obs)).observation for obs in observations]
+    first = [of_first_boot(as_resumed(obs)).observation for obs in observations if not is_slewed(obs)]
     known = known_rates(first) if len(observations) > 1 else {}
     cells = cells_of(plan)
     for obs in observations:

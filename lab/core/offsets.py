@@ -88,7 +88,8 @@ def sample(reading: Reading, clock: GuestClock) -> Sample:
 
 
 def samples(readings: Sequence[Reading], clock: GuestClock) -> list[Sample]:
-    return [sample(r, clock) for r in readings]
+    """Samples of the readings that have this clock."""
+    return [sample(r, clock) for r in readings if clock in r.t3]
 
 
 def ageing_ns(age_ns: int, phi_ppm: float) -> int:

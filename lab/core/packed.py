@@ -52,7 +52,8 @@ class Packed(Sequence[T], Generic[T]):
 
 class PackedReadings(Packed[Reading]):
     """Readings. A row has t1 raw, real; t2 real, mono, boot, raw; t3 likewise; t4 raw, real; resolution; and
-    the packets' stamps (arrived, least apart, left, most apart; least apart is None without any)."""
+    the packets' stamps (arrived, least apart, left, most apart; least apart is None without any). A clock
+    that was not read is None."""
 
     __slots__ = ("_channels", "_numbers")
     WIDTH = 17
@@ -96,13 +97,24 @@ class PackedReadings(Packed[Reading]):
             stamps = PacketStamps(_or_none(arrived), least_apart, _or_none(left), most_apart)
         return Reading(
             Stamp(raw1, real1),
-            {GuestClock.REAL: real2, GuestClock.MONO: mono2, GuestClock.BOOT: boot2, GuestClock.RAW: raw2},
-            {GuestClock.REAL: real3, GuestClock.MONO: mono3, GuestClock.BOOT: boot3, GuestClock.RAW: raw3},
+            _read(
+                {GuestClock.REAL: real2, GuestClock.MONO: mono2, GuestClock.BOOT: boot2, GuestClock.RAW: raw2}
+            ),
+            _read(
+                {GuestClock.REAL: real3, GuestClock.MONO: mono3, GuestClock.BOOT: boot3, GuestClock.RAW: raw3}
+            ),
             Stamp(raw4, real4),
             resolution,
             stamps,
             self._channels[number],
         )
+
+
+def _read(clocks: dict[GuestClock, int]) -> dict[GuestClock, int]:
+    """The clocks that were read."""
+    if _NONE not in clocks.values():
+        return clocks
+    return {clock: value for clock, value in clocks.items() if value != _NONE}
 
 
 def _or_none(number: int) -> int | None:

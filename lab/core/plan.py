@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lab.core.depth import Depth as Depth
 from lab.core.expected_failure import MustFail
 from lab.core.mechanism import ResyncMechanism as ResyncMechanism
 from lab.core.method import FreezeMethod as FreezeMethod
@@ -36,17 +37,17 @@ class RtcTrack(StrEnum):
 class GuestSpec:
     """One guest to start, or a domain of the user's own that runs already.
 
-    domain, ssh: libvirt's name of a domain of the user's own, and how its guest is reached; "" and None for a
-    guest that the lab starts. For a domain of the user's own, image and what follows up to kernel_options
-    have no meaning: its XML decides.
-    image: the name of an image, or with a "/" the path of a recipe's folder.
-    fill: share of its memory that is filled with incompressible pages before the first cycle, 0 to 0.9.
-    bridge: an existing bridge of the host that it is attached to by a tap; "": QEMU's user-mode network.
-    address: on that bridge, with prefix length ("" on the user-mode network). huge_pages: its RAM in huge
-    pages of the host. rtc: what its RTC follows. kernel_options: words added to its kernel's command line.
-    availability_set: the set that it is a member of; "": of none. It is a scale set's if `scale_set` says so.
-    fault_domain, update_domain: within its set. compute_name: its name in events and /metadata/instance; "":
-    its name. instance: values of /metadata/instance in place of the lab's. setup: what is put into it.
+    probe: how deep it is looked into. domain, ssh: libvirt's name of a domain of the user's own, and how its
+    guest is reached; "" and None for a guest that the lab starts. For a domain of the user's own, image and
+    what follows up to kernel_options have no meaning: its XML decides.
+    image: the name of an image, or with a "/" the path of a recipe's folder. fill: share of its memory that
+    is filled with incompressible pages before the first cycle, 0 to 0.9. bridge: an existing bridge of the
+    host that it is attached to by a tap; "": QEMU's user-mode network. address: on that bridge, with prefix
+    length ("" on the user-mode network). huge_pages: its RAM in huge pages of the host. rtc: what its RTC
+    follows. kernel_options: words added to its kernel's command line. availability_set: the set that it is a
+    member of; "": of none. It is a scale set's if `scale_set` says so. fault_domain, update_domain: within
+    its set. compute_name: its name in events and /metadata/instance; "": its name. instance: values of
+    /metadata/instance in place of the lab's. setup: what is put into it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class GuestSpec:
     setup: SetupSpec = NO_SETUP
     domain: str = ""
     ssh: SshTarget | None = None
+    probe: Depth = Depth.AUTO
 
     @property
     def image_key(self) -> str:
@@ -103,8 +105,8 @@ class ServiceFaults:
 
 @dataclass(frozen=True)
 class OtherEvent:
-    """A further event of the same guests that is announced with the main one. No action follows it, and it
-    disappears with the main event. Its members are those of Announcement."""
+    """A further event of the same guests, announced with the main one and gone with it. No action follows it.
+    Its members are those of Announcement."""
 
     type: EventType
     notice_ns: int | None = None
@@ -356,11 +358,9 @@ class Plan:
 
     digest: sha256 of the playbook's bytes, hexadecimal.
     repeat: cycles with a freeze. control: cycles without one, run before them.
-    cells: the matrix's cells, in order; () without a matrix. The other members are those of the only cell, or
-        of a matrix's first one.
-    left_out: the matrix's combinations that are left out.
-    side_by_side: how many cells that differ only in their resync run at the same time, each on its own
-        guests.
+    cells: the matrix's, in order; () without a matrix. The other members are the first or only cell's.
+    left_out: combinations of the matrix. side_by_side: how many cells that differ only in their resync run at
+        the same time, each on its own guests.
     ntp_offset_ns: how far the time of the host's NTP server is deliberately off. ntp_fault: its other fault.
     rollout: None: every cycle freezes all guests. A plan with a matrix has none.
     golden: guests are started from one that was booted before, if there is one or once there is.

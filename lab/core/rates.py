@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lab.core.clock import PHI_PPM, GuestClock
 from lab.core.drift import Drift, drift
-from lab.core.offsets import Rate, Sample, samples, smoothed
+from lab.core.offsets import SLEW_PPM, Rate, Sample, samples, smoothed
 from lab.core.timeline import Observation
 from lab.core.witnesses import before_and_after
 
@@ -38,6 +38,23 @@ def rates(early: Sequence[Sample], late: Sequence[Sample], known: Rate | None = 
         Rate(one.low_ppm - PHI_PPM, one.high_ppm + PHI_PPM),
         Rate(two.low_ppm - PHI_PPM, two.high_ppm + PHI_PPM),
     )
+
+
+SLEWED = Rate.within(SLEW_PPM + UNKNOWN_DRIFT_PPM)
+"""The rate of MONOTONIC and BOOTTIME: any time daemon may slew them, together with REALTIME."""
+
+
+def is_slewed(obs: Observation) -> bool:
+    """Whether the steadiest clock that was read may be slewed."""
+    return obs.facts_before is not None and obs.facts_before.steady != GuestClock.RAW
+
+
+def steady_rates(
+    obs: Observation, early: Sequence[Sample], late: Sequence[Sample], known: Rate | None
+) -> tuple[Rate, Rate]:
+    """The rates of the guest's steadiest clock before and after the pause; see rates(). One that may be
+    slewed has no rate that readings could bound: a daemon changes it between two of them."""
+    return (SLEWED, SLEWED) if is_slewed(obs) else rates(early, late, known)
 
 
 def common(one: Rate, two: Rate) -> Rate | None:

@@ -91,7 +91,7 @@ def first_sign(
     stop (stop_guest_ns). If that clock restarted (None), it qualifies when it arrived after the start. late:
     readings after the resume, in order.
     """
-    signs = [Sign(reading.t3[GuestClock.RAW], reading.t4) for reading in late[:1]]
+    signs = [Sign(r.t3[GuestClock.RAW], r.t4) for r in late[:1] if GuestClock.RAW in r.t3]
     for beat in beats:
         if beat.arrived.raw_ns > resume_called and (
             stop_guest_ns is None or beat.sent_raw_ns > stop_guest_ns

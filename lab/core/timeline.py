@@ -40,8 +40,8 @@ class Reading:
     """One exchange with a guest: host stamp t1, guest clocks on receipt (t2) and before the
     answer (t3), host stamp t4 (docs/measuring.md, "A reading").
 
-    The guest reads RAW first on receipt and last before the answer, so that the other clocks of an
-    exchange lie between the two (core.offsets.apart relies on it).
+    A clock that was not read is missing in both. The guest reads RAW first on receipt and last before the
+    answer, so that the other clocks of an exchange lie between the two (core.offsets.apart relies on it).
 
     resolution_ns: coarseness of the guest's clock readings. passing: the stamps of the guest's kernel, where
     it has them. channel: "ssh" or "serial".
@@ -233,6 +233,9 @@ class ProbeFacts:
     restarts: how often the probe had to be restarted for it, which loses its sampler's record.
     rtc_minus_real_ns: its RTC's whole seconds minus its REALTIME: the RTC itself is up to a second ahead of
     that; None when it was not read.
+    depth: a value of core.depth.Depth. steady: the clock that stands in the place of MONOTONIC_RAW in
+    readings, heartbeats and samples, a value of GuestClock: a shell cannot read MONOTONIC_RAW; "": there is
+    none.
     """
 
     boot_id: str
@@ -243,6 +246,8 @@ class ProbeFacts:
     reconnects: int = 0
     restarts: int = 0
     rtc_minus_real_ns: int | None = None
+    depth: str = "python"
+    steady: str = GuestClock.RAW
 
 
 @dataclass(frozen=True)

@@ -23,20 +23,22 @@ from typing import TypeVar
 import paramiko
 
 from lab.core.clock import Stamp
+from lab.core.depth import Depth
 from lab.core.timeline import Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError, GuestGone
-from lab.guest import probe_protocol, program
+from lab.guest import probe_protocol
 from lab.guest.address import RefusedError
 from lab.guest.probe_channel import SILENT_S, ProbeChannel, SilentError
+from lab.guest.probe_command import start_command
 from lab.guest.probe_protocol import Exchange
 from lab.guest.serial import SerialClockLine, SerialLine
+from lab.guest.shell_samples import ShellSamples
 from lab.guest.ssh import SSH
 from lab.ports import Clock
 from lab.process.clock import HostClock
 from lab.threads import Worker
 
-PROGRAM = "plain_probe"
 ANSWER_S = 15.0
 START_S = 60.0
 ATTACH_S = 10.0
@@ -58,17 +60,13 @@ class Waiting:
     resolution_ns: int
 
 
-def start_command() -> str:
-    """The shell command that starts the program."""
-    return program.start_command(PROGRAM)
-
-
 class GuestProbe:
     """ports.Probe over SSH.
 
     connect: returns the first SSH connection to the guest, or raises GuestError. serial: the serial channel,
     if any. waiting: the program to take over; when it is None or gone, a new one is started. It answers over
-    the serial channel before there is an SSH connection.
+    the serial channel before there is an SSH connection. wanted: SHELL, PYTHON, or AUTO for the better one
+    that there is. depth: which of the two it is, once it has begun.
     reconnects: how often the channel was lost and re-established. restarts: how often the program then had to
     be restarted, and its record was lost.
     """
@@ -79,8 +77,10 @@ class GuestProbe:
         connect: Callable[[], SSH],
         serial: SerialLine | None = None,
         waiting: Waiting | None = None,
+        wanted: Depth = Depth.PYTHON,
     ) -> None:
-        self.guest = guest
+        self.guest, self.depth, self._wanted = guest, Depth.PYTHON, wanted
+        self._shell = ShellSamples()
         self.reconnects = 0
         self.restarts = 0
         self._connect, self._serial = connect, serial
@@ -226,8 +226,14 @@ class GuestProbe:
     def _start(self, timeout_s: float) -> None:
         """Start a program over the connection."""
         self._golden = False
-        channel = self._listen(self._connected().channel(start_command()))
+        channel = self._listen(self._connected().channel(start_command(self._wanted)))
         hello = json.loads(channel.answer(b"H", timeout_s)[1])
+        self.depth = Depth(hello.get("depth", Depth.PYTHON))
+        self._shell.start()
+        if self.depth is Depth.SHELL:
+            self._serial = None  # nobody answers there
+            if not self._resting:  # lost within a cycle
+                channel.send(b"c\n")
         self._resolution = hello["resolution_ns"]
         self._way_back = hello["path"]
 
@@ -269,8 +275,9 @@ class GuestProbe:
     def _data_came(self) -> None:
         self._last_line_s = time.monotonic()
 
-    def _beat_came(self, beat: Heartbeat) -> None:
+    def _beat_came(self, beat: Heartbeat, sample: Sequence[bytes]) -> None:
         self._beats.append(beat)
+        self._shell.add(sample)
 
     def _silent(self) -> bool:
         """Whether SSH brings nothing, not even a heartbeat, and there is a serial channel to use instead."""
@@ -373,6 +380,7 @@ class GuestProbe:
             self._waking = False
         self._resting, self._last_line_s = False, time.monotonic()
         self._beats = []
+        self._shell.start()
 
     def rest(self) -> None:
         """See ports.Probe."""
@@ -382,7 +390,9 @@ class GuestProbe:
     def heartbeats(self) -> Sequence[Heartbeat]:
         return tuple(self._beats)
 
-    def samples(self) -> SamplerReport:
+    def samples(self) -> SamplerReport | None:
+        if self.depth is Depth.SHELL:
+            return self._shell.report()
         return self._retried(probe_protocol.samples)
 
     def facts(self) -> ProbeFacts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import paramiko
@@ -30,7 +30,8 @@ class SilentError(GuestError):
 
 class ProbeChannel:
     """One channel to the program. ssh: the connection of `channel`. on_data: called when data has arrived.
-    on_beat: called with each heartbeat. Both are called from the reading thread."""
+    on_beat: called with each heartbeat, and with the clocks in its line. Both are called from the reading
+    thread."""
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class ProbeChannel:
         ssh: SSH,
         channel: paramiko.Channel,
         on_data: Callable[[], None],
-        on_beat: Callable[[Heartbeat], None],
+        on_beat: Callable[[Heartbeat, Sequence[bytes]], None],
     ) -> None:
         self._where = f"guest {guest}"
         self._ssh, self._channel = ssh, channel
@@ -80,8 +81,9 @@ class ProbeChannel:
             *lines, waiting = (waiting + data).split(b"\n")
             for line in lines:
                 if line.startswith(b"B "):
-                    _, sequence, sent = line.split()
-                    self._on_beat(Heartbeat(int(sequence), int(sent), now))
+                    _, sequence, *clocks = line.split()
+                    if clocks[0] != b"-":
+                        self._on_beat(Heartbeat(int(sequence), int(clocks[0]), now), clocks)
                 else:
                     self._answers.put((now, line))
 

@@ -23,13 +23,17 @@ def reading(
     """One reading. seen: waits for the guest kernel's packet stamps of it; returns b"" without any."""
     t1, t4, answer = exchange(b"r %s\n" % number, b"R", b" %s " % number)
     words = answer.split()
-    numbers = [int(n) for n in words[:8]]
-    t2, t3 = dict(zip(_RECEIPT, numbers[:4], strict=True)), dict(zip(_ANSWER, numbers[4:], strict=True))
+    t2, t3 = _clocks(_RECEIPT, words[:4]), _clocks(_ANSWER, words[4:8])
     packet_stamps = None
     if words[8:] == [b"+"] and (stamps := seen()):
         arrived, least, left, most = (int(n) for n in stamps.split())
         packet_stamps = PacketStamps(arrived or None, least, left or None, most)
     return Reading(t1, t2, t3, t4, resolution_ns, packet_stamps, channel)
+
+
+def _clocks(names: tuple[GuestClock, ...], words: list[bytes]) -> dict[GuestClock, int]:
+    """The clocks that were read: "-" stands for one that was not."""
+    return {name: int(word) for name, word in zip(names, words, strict=True) if word != b"-"}
 
 
 def new_cycle(exchange: Exchange) -> None:
@@ -53,4 +57,5 @@ def facts(exchange: Exchange) -> dict[str, Any]:
     lines = data["kernel_lines"]
     members = {name: data[name] for name in ("boot_id", "clocksource", "kernel", "python")}
     members["rtc_minus_real_ns"] = data["rtc_minus_real_ns"]
+    members |= {name: data[name] for name in ("depth", "steady") if name in data}
     return {**members, "kernel_lines": None if lines is None else tuple(lines)}

@@ -40,8 +40,28 @@ def _statements(name: str, sent: set[str]) -> Iterator[ast.stmt]:
             yield statement
 
 
-def command(text: bytes, *arguments: str) -> str:
-    """The shell command that executes the program `text` with a Python 3.6 or later."""
+def _notable() -> str:
+    """The pattern of clock_probe.NOTABLE, an extended regular expression in POSIX as well."""
+    for statement in _statements("clock_probe", set()):
+        match statement:
+            case ast.Assign(targets=[ast.Name("NOTABLE")], value=ast.Call(args=[pattern])):
+                return str(ast.literal_eval(pattern))
+    raise AssertionError("clock_probe has no NOTABLE")
+
+
+@cache
+def shell_command() -> str:
+    """The shell command that executes lab/guest/inside/shell_probe.sh, by bash where there is one."""
+    text = resources.files(_INSIDE).joinpath("shell_probe.sh").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    program = "\n".join(lines).replace("@NOTABLE@", _notable())
+    start = 'if command -v bash >/dev/null; then exec bash -c "$1"; fi; exec sh -c "$1"'
+    return f"exec sh -c {shlex.join([start, 'sh', program])}"
+
+
+def command(text: bytes, *arguments: str, otherwise: str = "") -> str:
+    """The shell command that executes the program `text` with a Python 3.6 or later. otherwise: the shell
+    command where there is none; "" is an error."""
     packed = b64encode(zlib.compress(text, 9)).decode()
     # Not base64, which imports re; that takes as long as Python's own start.
     program = (
@@ -51,11 +71,10 @@ def command(text: bytes, *arguments: str) -> str:
     return (
         "for p in python3 /usr/bin/python3 /usr/libexec/platform-python; do "
         'if "$p" -I -S -c "import sys; sys.exit(sys.version_info < (3, 6))" 2>/dev/null; then '
-        f"{run}; fi; done; "
-        f"echo {NO_PYTHON} >&2; exit 127"
+        f"{run}; fi; done; " + (otherwise or f"echo {NO_PYTHON} >&2; exit 127")
     )
 
 
-def start_command(name: str, *arguments: str) -> str:
-    """The shell command that executes lab/guest/inside/NAME.py."""
-    return command(source(name), *arguments)
+def start_command(name: str, *arguments: str, otherwise: str = "") -> str:
+    """The shell command that executes lab/guest/inside/NAME.py. otherwise: see command()."""
+    return command(source(name), *arguments, otherwise=otherwise)

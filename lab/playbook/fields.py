@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from lab.core.parallel_cells import MOST as MOST_LANES
-from lab.core.plan import FreezeMethod, ResyncMechanism, RtcTrack
+from lab.core.plan import Depth, FreezeMethod, ResyncMechanism, RtcTrack
 from lab.core.units import format_duration
 from lab.playbook.hosts import folder
 from lab.playbook.scalars import HOUR, argv, duration, flag, image_name, name, one_of, percent, size, whole
@@ -39,6 +39,7 @@ Folder = Annotated[str, folder()]
 Method = Annotated[FreezeMethod, one_of(*FreezeMethod, hint="a freeze method")]
 Mechanism = Annotated[ResyncMechanism, one_of(*ResyncMechanism, hint="a resync mechanism")]
 Rtc = Annotated[RtcTrack, one_of(*RtcTrack, hint="an RTC's clock")]
+ProbeDepth = Annotated[Depth, one_of(*Depth, hint="a depth of looking into a guest")]
 Load = Annotated[float, percent(100)]
 Lanes = Annotated[int, whole(1, MOST_LANES, "cells")]
 

@@ -18,6 +18,7 @@ from lab.playbook.fields import (
     ImageName,
     Memory,
     Name,
+    ProbeDepth,
     Rtc,
     Words,
     default,
@@ -63,8 +64,8 @@ class GuestSection(BaseModel):
     domain: DomainName | None = default(
         None,
         "libvirt's name of a domain of your own, for `run --connect URI`. It has to run, and is never "
-        "defined, changed or destroyed. Of the other keys only name, ssh, compute_name and instance go with "
-        "it.",
+        "defined, changed or destroyed. Of the other keys only name, ssh, probe, compute_name and instance "
+        "go with it.",
     )
     ssh: OwnSsh | None = default(
         None, "How the guest of domain is reached: a Host of your ssh_config, or a section. Required with it."
@@ -110,6 +111,13 @@ class GuestSection(BaseModel):
         "answers them: {compute: {zone: 1, tags: {role: web}}}.",
         "",
     )
+    probe: ProbeDepth = default(
+        GuestSpec.probe,
+        "What looks into the guest of domain. python: a program, for which it needs python3. shell: a POSIX "
+        "shell over SSH. auto: python where there is python3, else shell. docs/measuring.md says what each "
+        "can bound.",
+        GuestSpec.probe,
+    )
     setup: SetupSection = default(
         SetupSection(), "Programs of the user's own, after those of the playbook's setup.", ""
     )
@@ -124,8 +132,8 @@ class GuestSection(BaseModel):
         if self.domain is None:
             if not self.name:
                 raise Wrong("name is missing", "add name: web-0")
-            if self.ssh is not None:
-                raise Wrong("ssh goes with domain", "delete it, or add domain: my-vm", within=("ssh",))
+            for key in sorted(self.model_fields_set & {"ssh", "probe"}):
+                raise Wrong(f"{key} goes with domain", "delete it, or add domain: my-vm", within=(key,))
             return self
         if not self.name and not is_name(self.domain):
             what = f"{quoted(self.domain)} cannot be the name of the guest as well"
@@ -196,6 +204,7 @@ class GuestSection(BaseModel):
                 setup=setup,
                 domain=self.domain or "",
                 ssh=self.ssh.to_plan() if self.ssh else None,
+                probe=self.probe,
             )
             for number, name in enumerate(self.names())
         ]
@@ -209,7 +218,7 @@ def _counted_up(first: Interface, by: int) -> Interface | None:
         return None
 
 
-_OF_OWN = {"name", "domain", "ssh", "compute_name", "instance"}
+_OF_OWN = {"name", "domain", "ssh", "probe", "compute_name", "instance"}
 """The keys that a domain of the user's own can have."""
 
 

@@ -125,11 +125,10 @@ def _event_of(line: str, kind: str) -> HistoryEvent | UnknownEvent:
 
 # -- kinds whose values are lists of numbers on a line: there are many -----------------------------------
 
-_Clocks = tuple[Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int]
-_Channel = tuple[Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, str]
-_Packets = tuple[
-    Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, str, Int | None, Int, Int | None, Int
-]
+_Some = Int | None
+_Clocks = tuple[Int, Int, Int, _Some, _Some, _Some, Int, _Some, _Some, _Some, Int, Int, Int]
+_Channel = tuple[Int, Int, Int, _Some, _Some, _Some, Int, _Some, _Some, _Some, Int, Int, Int, str]
+_Packets = tuple[Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, str, _Some, Int, _Some, Int]
 
 
 class _ReadingsLine(BaseModel):

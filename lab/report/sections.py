@@ -24,6 +24,7 @@ from lab.record.model import CycleRecord, Limits, PointRecord, ResyncRecord, Run
 from lab.report.claims import show_claims
 from lab.report.curve import show_curve
 from lab.report.cycles import Row, rows_of
+from lab.report.depth import show_depth
 from lab.report.effects import show_effects
 from lab.report.exchange import show_exchange
 from lab.report.numbers import FINE_PPM, NOT_MEASURED, bar, drift, leftover, limits, wanted_window
@@ -55,6 +56,7 @@ def show_details(page: Page, run: Run) -> None:
     _noise(page, run)
     _busy_host(page, run)
     _clocksources(page, run)
+    show_depth(page, run)
     if not run.cells:
         _boot(page, run)
     show_statistics(page, [s for s in run.statistics if s.kind != "step"])
@@ -358,7 +360,7 @@ def _boot(page: Page, run: Run) -> None:
     page.labelled("boot", "; ".join(shown), style="dim")
 
 
-_STARTED = ("started", "because", "domain", "uuid", "vcpus", "memory_bytes")
+_STARTED = ("started", "because", "domain", "uuid", "vcpus", "memory_bytes", "probe")
 
 
 def _started(boot: Mapping[str, object]) -> str:

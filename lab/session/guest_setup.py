@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from lab.controller import CycleGuest
-from lab.core.plan import Cell, GuestSpec, RtcTrack, TimeFault
+from lab.core.plan import Cell, Depth, GuestSpec, RtcTrack, TimeFault
 from lab.core.secret_values import SecretValues
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_S, format_size
@@ -119,8 +119,13 @@ class GuestSetup:
         self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack
     ) -> GuestWatcher | None:
         """The watcher of a guest. None when no program disciplines the clock and no effects are recorded:
-        then there is nothing to watch."""
+        then there is nothing to watch, and without Python nobody who could. Refused when effects or load were
+        asked for all the same."""
         effects, load = cell.cycle.effects, cell.cycle.load
+        if probe.depth is not Depth.PYTHON:
+            if effects or load:
+                raise Refused("effects and load need python3 in the guest", where=f"guest {spec.name}")
+            return None
         if not (cell.resync.is_daemon or effects or load):
             return None
         watcher = GuestWatcher(spec.name, lambda: probe.ssh, cell.resync, effects, load, spec.vcpus)

@@ -102,10 +102,11 @@ class OwnGuests:
                 self._rights(way, ssh)
             return ssh
 
-        probe = stack.enter_context(GuestProbe(spec.name, connect))
+        probe = stack.enter_context(GuestProbe(spec.name, connect, wanted=spec.probe))
         took_s = round((self._clock.now().raw_ns - begun) / NS_PER_S, 2)
         return probe, {
             "to_probe_s": took_s,
+            "probe": probe.depth,
             "started": "own",
             "domain": own.name,
             "uuid": own.uuid,

@@ -7,7 +7,7 @@ each, the program is started for the first time, and --times more. --other: a fi
 command, which is started in turn with ours in the same guests, first in every second one. Another version
 prints it in its clone by
 
-    .venv/bin/python -c 'from lab.guest.probe import start_command; print(start_command())' > FILE
+    .venv/bin/python -c 'from lab.guest.probe_command import start_command; print(start_command())' > FILE
 
 Times are of this host's MONOTONIC. Home: FREEZELAB_HOME, as for freezelab itself.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lab.core.plan import GuestSpec, ResyncMechanism
 from lab.guest.client import START_S, ChannelLines
-from lab.guest.probe import start_command
+from lab.guest.probe_command import start_command
 from lab.guest.ssh import SSH
 from lab.ports import NullView
 from lab.process.clock import HostClock

@@ -16,7 +16,7 @@ import pytest
 
 from lab.core.clock import GuestClock, Interval
 from lab.core.offsets import Rate, offset_at, samples
-from lab.core.timeline import Reading
+from lab.core.timeline import Reading, SamplerReport
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError, GuestGone
 from lab.guest import probe as module
@@ -49,6 +49,12 @@ def probe(lab: Lab, address: Address) -> Iterator[GuestProbe]:
 def pid(probe: GuestProbe) -> int:
     """The program that a probe talks to, from the path by which it is found again."""
     return int(probe._way_back.split("/")[2])
+
+
+def sampled(probe: GuestProbe) -> SamplerReport:
+    report = probe.samples()
+    assert report is not None
+    return report
 
 
 def agreed(readings: list[Reading]) -> Interval | None:
@@ -110,7 +116,7 @@ def test_a_guest_whose_network_is_cut_is_read_over_the_serial_channel(lab: Lab) 
     link(False)
     try:
         cut = [probe.read() for _ in range(6)]
-        assert probe.samples().count > 0
+        assert sampled(probe).count > 0
         assert probe.facts().boot_id
     finally:
         link(True)
@@ -122,12 +128,12 @@ def test_a_guest_whose_network_is_cut_is_read_over_the_serial_channel(lab: Lab) 
 
 def test_what_the_sampler_knows_outlives_the_channel(lab: Lab, probe: GuestProbe, relay: Relay) -> None:
     probe.start_cycle()
-    first = probe.samples()
+    first = sampled(probe)
     time.sleep(0.1)
     relay.cut()
     threading.Timer(0.5, relay.back).start()
     assert probe.read().round_trip_ns > 0
-    later, facts = probe.samples(), probe.facts()
+    later, facts = sampled(probe), probe.facts()
     assert (facts.reconnects, facts.restarts) == (1, 0)
     assert later.first_raw_ns == first.first_raw_ns
     assert later.count > first.count
@@ -139,12 +145,12 @@ def test_what_the_sampler_knows_outlives_the_channel(lab: Lab, probe: GuestProbe
 
 def test_it_is_lost_again_and_again(lab: Lab, probe: GuestProbe, relay: Relay) -> None:
     probe.start_cycle()
-    first = probe.samples()
+    first = sampled(probe)
     for number in range(5):
         relay.cut()
         relay.back()
         assert probe.facts().reconnects == number + 1
-    assert probe.samples().first_raw_ns == first.first_raw_ns
+    assert sampled(probe).first_raw_ns == first.first_raw_ns
     assert probe.restarts == 0
 
 
@@ -160,11 +166,11 @@ def test_other_commands_have_the_connection_again_too(probe: GuestProbe, relay: 
 
 def test_a_program_that_was_killed_is_started_anew_and_told(lab: Lab, probe: GuestProbe) -> None:
     probe.start_cycle()
-    before = probe.samples()
+    before = sampled(probe)
     lab.probe.ssh.check(f"kill -9 {pid(probe)}")
     assert probe.read().round_trip_ns > 0
     assert (probe.reconnects, probe.restarts) == (1, 1)
-    assert probe.samples().first_raw_ns > before.last_raw_ns
+    assert sampled(probe).first_raw_ns > before.last_raw_ns
 
 
 def test_a_closed_probe_leaves_nothing_in_the_guest(

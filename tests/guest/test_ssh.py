@@ -11,7 +11,8 @@ import pytest
 from lab.errors import GuestError, MachineError
 from lab.guest import program
 from lab.guest.address import Address
-from lab.guest.probe import PROGRAM, GuestProbe
+from lab.guest.probe import GuestProbe
+from lab.guest.probe_command import PROGRAM
 from lab.guest.ssh import SSH
 from lab.image.identity import make_key, write_key
 from lab.session.settings import free_port

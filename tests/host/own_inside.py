@@ -56,9 +56,10 @@ class Lab:
     def __init__(self, machine: OwnMachine, uri: str) -> None:
         self.machine, self.uri = machine, uri
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, connect: bool = True) -> subprocess.Popen[str]:
+        uri = ["--connect", self.uri] if connect else []
         return subprocess.Popen(
-            [sys.executable, "-m", "lab.cli.main", *arguments, "--connect", self.uri],
+            [sys.executable, "-m", "lab.cli.main", *arguments, *uri],
             cwd=ROOT,
             env={**os.environ, "FREEZELAB_HOME": str(HOME), "NO_COLOR": "1"},
             stdout=subprocess.PIPE,
@@ -75,9 +76,11 @@ class Lab:
         said = [line for line in err.splitlines() if not line.startswith("   ")]
         return {"status": process.returncode, "said": said, "out": out}
 
-    def playbook(self, method: str = "suspend", resync: str = "none", hold: str = "2s") -> str:
+    def playbook(
+        self, method: str = "suspend", resync: str = "none", hold: str = "2s", entry: str = ""
+    ) -> str:
         path = PLACE / "own.yaml"
-        entry = self.machine.entry()
+        entry = self.machine.entry(entry)
         path.write_text(PLAYBOOK.format(entry=entry, method=method, resync=resync, hold=hold))
         return str(path)
 
@@ -93,6 +96,7 @@ class Lab:
             "said": done["said"],
             "outcome": record.get("outcome"),
             "boot": record["guests"][0]["boot"] if record else {},
+            "cycles": cycles,
             "pauses": [cycle["pause"]["value_ns"] for cycle in cycles if cycle.get("pause")],
             "differs": {key: [before[key], after[key]] for key in before if before[key] != after[key]},
             "left": self.left(),
@@ -220,8 +224,22 @@ def reached(lab: Lab) -> dict[str, Any]:
     return seen
 
 
+def depths(lab: Lab) -> dict[str, Any]:
+    """By a shell: as it was asked for, and because there is no Python; with and without bash."""
+    seen = {"asked for": lab.run(entry=", probe: shell")}
+    lab.machine.inside("chmod a-x $(readlink -f /usr/bin/python3)")
+    seen["refused"] = lab.run(entry=", probe: python")
+    seen["agent sets it"] = lab.run(resync="agent")
+    lab.machine.inside("chsh -s /bin/sh; mv /bin/bash /bin/bash.not")
+    seen["cut"] = lab.run("save-restore")
+    seen["no bash"] = lab.run("sigstop", hold="5s")
+    seen["report"] = lab.ended(lab.start("report", connect=False))
+    return seen
+
+
 SCENES: dict[str, Callable[[Lab], dict[str, Any]]] = {
     "methods": methods,
+    "depths": depths,
     "killed": killed,
     "meddled": meddled,
     "reached": reached,

@@ -135,9 +135,15 @@ class OwnMachine:
         ]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def entry(self) -> str:
-        """Its entry of a playbook's guests."""
-        return f"{{name: db, domain: {self.name}, ssh: {{host: {self.name}-host, config: {self.config}}}}}"
+    def entry(self, more: str = "") -> str:
+        """Its entry of a playbook's guests. more: keys beside those."""
+        ssh = f"{{host: {self.name}-host, config: {self.config}}}"
+        return f"{{name: db, domain: {self.name}, ssh: {ssh}{more}}}"
+
+    def inside(self, command: str) -> None:
+        """Run a command in the guest."""
+        ssh = ["ssh", "-F", str(self.config), f"{self.name}-host", command]
+        subprocess.run(ssh, check=True, stdin=subprocess.DEVNULL, timeout=60)
 
     def answers(self, within_s: float = 240) -> None:
         """Wait for its sshd."""

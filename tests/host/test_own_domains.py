@@ -31,6 +31,30 @@ def test_a_domain_is_frozen_and_left_as_it_was(scene: str) -> None:
         is_as_before(one)
 
 
+def test_a_guest_without_python_is_looked_into_by_a_shell() -> None:
+    seen = namespaced("own_inside.py", "depths", timeout_s=500)
+    assert seen["refused"]["status"] == 4
+    assert seen["refused"]["said"][0].endswith("no Python 3.6 or later in the guest")
+    for name, regime, least in (
+        ("asked for", "resumed", 1.9e9),
+        ("agent sets it", "resumed", 1.9e9),
+        ("cut", "resumed", 1.9e9),
+        ("no bash", "jumped", 4.9e9),
+    ):
+        one = seen[name]
+        assert (one["boot"]["probe"], one["differs"], one["left"]) == ("shell", {}, []), one
+        assert one["status"] in (0, 3), one  # 3: a busy host's bounds
+        [cycle] = one["cycles"]
+        assert (cycle["regime"], cycle["closes"]) == (regime, True), cycle
+        assert cycle["pause"]["low_ns"] > least
+        assert (cycle["witnesses"]["gap"] is None) == (name == "cut")
+        assert cycle["witnesses"]["lag"]["high_ns"] - cycle["witnesses"]["lag"]["low_ns"] > 2e6
+        assert cycle["boot_id_unchanged"]
+    [step] = seen["agent sets it"]["cycles"][0]["resync"]["steps"]
+    assert step["by_ns"] > 1.5e9
+    assert "probe" in seen["report"]["out"] and "shell (db): a shell reads" in seen["report"]["out"]
+
+
 def test_a_killed_run_leaves_it_running() -> None:
     """The dead-man resumes it; when that was killed as well, `recover` does, but nothing that the lab has not
     stopped."""

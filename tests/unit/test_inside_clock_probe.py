@@ -15,7 +15,7 @@ import pytest
 
 from lab.core.timeline import SamplerReport
 from lab.guest import program
-from lab.guest.probe import PROGRAM, start_command
+from lab.guest.probe_command import PROGRAM, start_command
 
 COMMANDS = b"c\nr 1\nr 2\ns\nf\nq\n"
 NOBODY = 65534

@@ -38,6 +38,10 @@ MISTAKES = [
     ),
     ("guests: [{ssh: x}]", "4:10: guests[0]: name is missing; add name: web-0"),
     ("guests: [{name: x, ssh: y}]", "4:25: guests[0]: ssh goes with domain; delete it, or add domain: my-vm"),
+    (
+        "guests: [{name: x, probe: shell}]",
+        "4:27: guests[0]: probe goes with domain; delete it, or add domain: my-vm",
+    ),
     ("guests: [{domain: My VM, ssh: y}]", "4:19: guests[0]: 'My VM' cannot be the name of the guest as well"),
     (
         "guests: [{domain: a/b, ssh: y}]",

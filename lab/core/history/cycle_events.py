@@ -58,8 +58,9 @@ class SetupRead(OfGuest):
 @dataclass(frozen=True)
 class ReadingsTaken(OfGuest):
     """A burst of readings. In the history each reading is a list, all in ns: t1 raw, real; t2 real, mono,
-    boot, raw; t3 likewise; t4 raw, real; resolution. Two parts are optional: the channel (default "ssh"), and
-    the packets' stamps (arrived, least apart, left, most apart)."""
+    boot, raw; t3 likewise; t4 raw, real; resolution. A clock that was not read is null. Two parts are
+    optional: the channel (default "ssh"), and the packets' stamps (arrived, least apart, left, most apart).
+    """
 
     KIND: ClassVar[str] = "readings"
 

@@ -35,7 +35,7 @@ def _plain(value: object) -> object:
     if isinstance(value, Reading):
         return [
             value.t1.raw_ns, value.t1.real_ns,
-            *(value.t2[clock] for clock in CLOCKS), *(value.t3[clock] for clock in CLOCKS),
+            *(value.t2.get(clock) for clock in CLOCKS), *(value.t3.get(clock) for clock in CLOCKS),
             value.t4.raw_ns, value.t4.real_ns, value.resolution_ns,
             *((value.channel,) if value.packet_stamps is not None or value.channel != CHANNEL else ()),
             *(dataclasses.astuple(value.packet_stamps) if value.packet_stamps is not None else ()),

@@ -1,0 +1,109 @@
+# The probe for guests without Python: POSIX sh, and bash where there is one. It speaks the line protocol of
+# clock_probe.py but for s (the host keeps the samples) and K; "-" is a clock that a shell cannot read. Its
+# first clock is the steadiest there is: MONOTONIC of /proc/timer_list (root's), BOOTTIME of /proc/uptime, or
+# none. A line B has two clocks more: N first real last.
+
+LC_ALL=C
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin
+export LC_ALL PATH
+unalias -a
+
+text_of() { IFS= read -r t 2>/dev/null <"$1" || t=; } 2>/dev/null
+
+if { IFS= read -r t </proc/timer_list; } 2>/dev/null; then
+    steady=mono resolution=1
+    steady() { { read -r m; read -r m; read -r m; } </proc/timer_list; m=${m#now at } m=${m%% *}; }
+elif { read -r t </proc/uptime; } 2>/dev/null; then
+    steady=boot resolution=10000000
+    steady() { read -r m </proc/uptime; m=${m%% *} m=${m%.*}${m#*.}0000000; }
+else
+    steady='' resolution=1
+    steady() { m=-; }
+fi
+
+if [ -n "${EPOCHREALTIME-}" ]; then
+    real() { r=$EPOCHREALTIME; r=${r%.*}${r#*.}000; }
+    [ "$resolution" -ge 1000 ] || resolution=1000
+else
+    case $(date +%N 2>/dev/null) in
+    '' | *[!0-9]*)
+        real() { r=$(date +%s)000000000; }
+        resolution=1000000000
+        ;;
+    *) real() { r=$(date +%s%N); } ;;
+    esac
+fi
+
+beats() {
+    n=0
+    while :; do
+        n=$((n + 1))
+        steady
+        a=$m
+        real
+        steady
+        printf 'B %s %s %s %s\n' "$n" "$a" "$r" "$m"
+        sleep 0.1 2>/dev/null || sleep 1
+    done
+}
+
+notable() { # as members of a JSON list; the first line that is new is the one after $mark
+    dmesg | sed -n "$mark,\$p" | sed 's/^\[[^]]*\] *//' | grep -E '@NOTABLE@' | head -n 50 |
+        tr -d '\001-\011\013-\037' | sed 's/[\\"]/\\&/g; s/.*/"&",/' | tr '\n' ' '
+}
+
+facts() { # $1: the letter of the answer
+    text_of /proc/sys/kernel/random/boot_id
+    boot=$t
+    text_of /sys/devices/system/clocksource/clocksource0/current_clocksource
+    lines=null
+    if [ -n "$mark" ]; then
+        lines=$(notable)
+        lines="[${lines%, }]"
+    fi
+    printf '%s {"boot_id":"%s","clocksource":"%s","kernel":"%s","python":"","path":"","kernel_lines":%s,' \
+        "$1" "$boot" "$t" "$(uname -r)" "$lines"
+    printf '"rtc_minus_real_ns":null,"depth":"shell","steady":"%s","resolution_ns":%s}\n' "$steady" "$resolution"
+}
+
+mark_log() {
+    if mark=$(dmesg 2>/dev/null); then
+        mark=$(($(printf '%s\n' "$mark" | wc -l) + 1))
+    else
+        mark=
+    fi
+}
+
+rest() {
+    [ -z "$job" ] || kill "$job" 2>/dev/null
+    job=
+}
+
+job=
+trap rest EXIT
+mark_log
+facts H
+while read -r what name; do
+    case $what in
+    r)
+        steady
+        a=$m
+        real
+        steady
+        printf 'R %s %s %s - - - - %s %s\n' "$name" "$a" "$r" "$r" "$m"
+        ;;
+    c)
+        rest
+        mark_log
+        printf 'C\n'
+        beats &
+        job=$!
+        ;;
+    p)
+        rest
+        printf 'P\n'
+        ;;
+    f) facts F ;;
+    q) exit ;;
+    esac
+done
