@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from lab import __version__
-from lab.cli import completion, events, kept_guests, stores, streams, upkeep
+from lab.cli import by_hand, completion, events, kept_guests, stores, streams, upkeep
 from lab.cli.options import (
     Accelerator,
     Connect,
@@ -22,12 +22,12 @@ from lab.cli.options import (
     accelerator_request,
     boot_seconds,
 )
+from lab.cli.running import Json, JUnit, execute, fail, show
 from lab.errors import FreezelabError, Interrupted
 from lab.session.signals import Signals
 
 if TYPE_CHECKING:
     from lab.core.plan import Plan
-    from lab.record.run import Run
 
 
 class _CommandGroup(TyperGroup):
@@ -53,12 +53,6 @@ class _CommandGroup(TyperGroup):
             raise typer.Exit(0) from None
 
 
-def fail(error: FreezelabError, exit_code: int | None = None) -> NoReturn:
-    """Tell an expected failure and leave with its exit code, or another."""
-    streams.note(str(error))
-    raise typer.Exit(error.exit_code if exit_code is None else exit_code)
-
-
 app = typer.Typer(
     cls=_CommandGroup,
     no_args_is_help=True,
@@ -69,13 +63,11 @@ app = typer.Typer(
     "a guest failed), 130 interrupted. Tests: ./freezelab test. Removal: ./freezelab uninstall.",
 )
 app.add_typer(kept_guests.commands)
+app.add_typer(by_hand.commands)
 app.add_typer(upkeep.commands)
 app.add_typer(stores.images, name="image")
 app.add_typer(stores.emulators, name="emulator")
 app.add_typer(events.events, name="events")
-
-Json = Annotated[bool, typer.Option("--json", help="Print the run as JSON (freezelab.run/1).")]
-JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write a JUnit XML file.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -98,23 +90,6 @@ def _plan(playbook: str) -> Plan:
     from lab.session.paths import PLAYBOOKS
 
     return load(resolve(playbook, [Path.cwd(), PLAYBOOKS]))
-
-
-def _show(run: Run, folder: Path, as_json: bool, junit: Path | None) -> None:
-    """The report on stdout, and the files that were asked for."""
-    if as_json:
-        from lab.record.run import json_pieces
-
-        streams.write(json_pieces(run))
-    else:
-        from lab.report.console import stdout_console
-        from lab.report.terminal import render
-
-        render(run, stdout_console(), folder=folder)
-    if junit is not None:
-        from lab.report.junit import write_junit
-
-        write_junit(run, junit)
 
 
 @app.command()
@@ -144,24 +119,11 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Freeze guests, patch the host, resume, measure, judge."""
-    from lab.cli.views import view_for
-    from lab.session.run import RunOptions, RunStopped, perform, with_counts
+    from lab.session.run import RunOptions, with_counts
 
     plan = with_counts(_plan(playbook), repeat, control)
     options = RunOptions(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait)
-    with Signals() as signals:
-        try:
-            with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):
-                done, folder = perform(plan, options, view, progress, signals.shield)
-        except RunStopped as stopped:
-            try:
-                if stopped.measured or any(guest.cycles for guest in stopped.run.guests):
-                    _show(stopped.run, stopped.folder, as_json, junit)
-            except streams.Undelivered:
-                streams.silence_stdout()  # the terminal has gone, which may be what stopped the run
-            fail(stopped.failure, stopped.exit_code)
-    _show(done, folder, as_json, junit)
-    raise typer.Exit(done.outcome.exit_code)
+    execute(plan, options, as_json=as_json, junit=junit, quiet=quiet)
 
 
 @app.command()
@@ -184,23 +146,26 @@ def report(
 
     folder = find_run(which)
     again, _ = judge(read_history(folder))
-    _show(again, folder, as_json, junit)
+    show(again, folder, as_json, junit)
     raise typer.Exit(again.outcome.exit_code)
 
 
 @app.command()
 def plan(
     playbook: Playbook = "first-freeze",
+    connect: Connect = None,
 ) -> None:
     """Show what a run of a playbook would do, and what is missing here."""
     from lab.report.console import stdout_console
     from lab.report.plan import render_plan
+    from lab.session import own_plan
     from lab.session.plan_checks import obstacles
     from lab.session.setup_sources import setup_obstacles
 
     made = _plan(playbook)
     lacking = setup_obstacles(made)
-    render_plan(made, stdout_console(), [*lacking, *obstacles(made)])
+    own, failures = own_plan.look(made, connect)
+    render_plan(made, stdout_console(), [*lacking, *failures, *obstacles(made)], own)
     raise typer.Exit(2 if lacking else 0)
 
 

@@ -25,10 +25,7 @@ class SshTarget:
     config: str = ""
 
 
-SHARE_MEMORY = (
-    "its RAM is not shared with another process; docs/playbooks.md says what its XML would need, and why it "
-    "is refused all the same"
-)
+SHARE_MEMORY = "its RAM is not shared with another process (docs/playbooks.md, Domains of your own)"
 
 
 def refusal(method: FreezeMethod, patch: Patch) -> str:

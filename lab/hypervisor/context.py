@@ -215,7 +215,10 @@ class LibvirtContext:
         spec = self.specs.get(guest)
         if spec is not None and spec.monitor_socket is not None and spec.uuid == uuid:
             return MonitorAddress(socket=str(spec.monitor_socket))
-        return MonitorAddress(uri=self.uri, uuid=uuid, own=guest in self.own)
+        own = self.own.get(guest)
+        if own is not None and own.monitor:
+            return MonitorAddress(socket=own.monitor)
+        return MonitorAddress(uri=self.uri, uuid=uuid, own=own is not None)
 
     # -- QEMU --------------------------------------------------------------------------------------
 

@@ -44,9 +44,10 @@ class OwnDomain:
 
     disks, cdroms: targets such as "vda". host_devices: of its XML, in words. snapshots: how many it has.
     agent: whether it has a channel for qemu-guest-agent. may_sleep: its firmware may offer S3, as far as its
-    XML says. mac: of its first network card; "" without one. user_network: it has one of QEMU's user-mode
-    networks, whose connections end with the process. inactive, active: its XML when it is shut off,
-    and as it runs.
+    XML says. mac: of its first network card; "" without one. machine_uuid: as in the guest's firmware.
+    user_network: it has one of QEMU's user-mode networks, whose connections end with the process. monitor:
+    the lab's own monitor of a kept guest; "" without one. inactive, active: its XML when it is shut off, and
+    as it runs.
     """
 
     name: str
@@ -65,7 +66,9 @@ class OwnDomain:
     may_sleep: bool
     rtc: RtcTrack
     mac: str
+    machine_uuid: str
     user_network: bool
+    monitor: str
     inactive: str
     active: str
 
@@ -103,13 +106,14 @@ def look_up(connection: Any, name: str) -> Any:
 
 
 def read(domain: Any) -> OwnDomain:
-    """What libvirt says of a domain. Refused for a guest of a lab."""
+    """What libvirt says of a domain. Refused for a guest of a lab, unless it is a kept one."""
     name = str(domain.name())
     with mapped("its XML cannot be read", f"domain {name}"):
         active, inactive = str(domain.XMLDesc(0)), str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
         persistent, snapshots = bool(domain.isPersistent()), int(domain.snapshotNum(0))
     root = _parsed(active)
-    if root.find(f"metadata/{{{NAMESPACE}}}guest") is not None:
+    mark = root.find(f"metadata/{{{NAMESPACE}}}guest")
+    if mark is not None and mark.get("kept") != "yes":
         raise Refused("is a guest that a lab has started", where=f"domain {name}")
     devices = root.find("devices")
     devices = devices if devices is not None else ET.Element("devices")
@@ -140,7 +144,9 @@ def read(domain: Any) -> OwnDomain:
         may_sleep=sleep is None or sleep.get("enabled") != "no",
         rtc=RtcTrack.GUEST if track == "guest" else RtcTrack.WALL,
         mac=mac.get("address", "") if mac is not None else "",
+        machine_uuid=_machine_uuid(root, str(domain.UUIDString())),
         user_network=_has_user_network(root),
+        monitor=mark.get("monitor", "") if mark is not None else "",
         inactive=inactive,
         active=active,
     )
@@ -198,8 +204,21 @@ def _attribute(root: ET.Element, path: str, name: str) -> str:
 def _has_user_network(root: ET.Element) -> bool:
     """Also one that the user gives QEMU directly."""
     cards = [card.get("type") for card in root.iterfind("devices/interface")]
-    given = [each.get("value", "") for each in root.iterfind(f"{{{QEMU}}}commandline/{{{QEMU}}}arg")]
-    return "user" in cards or any(text.split(",")[0] == "user" for text in given)
+    return "user" in cards or any(text.split(",")[0] == "user" for text in _given(root))
+
+
+def _given(root: ET.Element) -> list[str]:
+    """The arguments that the domain gives QEMU directly."""
+    return [each.get("value", "") for each in root.iterfind(f"{{{QEMU}}}commandline/{{{QEMU}}}arg")]
+
+
+def _machine_uuid(root: ET.Element, uuid: str) -> str:
+    """The product UUID (DMI), which is the domain's unless it says otherwise."""
+    for text in _given(root):
+        for word in text.split(",") if text.startswith("type=1,") else ():
+            if word.startswith("uuid="):
+                return word.removeprefix("uuid=")
+    return root.findtext("sysinfo/system/entry[@name='uuid']") or uuid
 
 
 def _host_devices(devices: ET.Element) -> Iterator[str]:

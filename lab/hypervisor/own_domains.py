@@ -11,6 +11,7 @@ from lab.hypervisor import own_domain, own_lease
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.own_domain import OwnDomain
 from lab.hypervisor.own_lease import OwnLease, OwnRecord
+from lab.hypervisor.process import QemuProcess
 
 
 class OwnDomains:
@@ -69,6 +70,20 @@ class OwnDomains:
         finally:
             self._drop(guest)
             lease.close(keep_record=frozen)
+
+    def obstacle(self, own: OwnDomain, method: FreezeMethod) -> str:
+        """Why this user cannot freeze a domain by a method, beside what its XML says; "" when he can."""
+        try:
+            with QemuProcess.find(own.uuid, own.where) as process:
+                if not method.traits.monitor_answers and not process.may_signal():
+                    return f"you may not stop its QEMU process, which runs as {process.owner()}"
+        except HypervisorError as error:
+            return error.what
+        return ""
+
+    def facts(self, guest: str) -> OwnDomain | None:
+        """What was found of a domain that was taken; None for other guests."""
+        return self._context.own.get(guest)
 
     def begin(self, guest: str, method: FreezeMethod) -> None:
         """Record that the guest is about to be frozen. Refused when its domain does not allow the method."""

@@ -196,9 +196,10 @@ class CycleRecord:
 
 @dataclass(frozen=True)
 class GuestRecord:
-    """One entry for each guest and cell. availability_set: "" for none. boot: its start: started, "golden"
-    (from a golden guest) or "cold"; because: why it was booted, when it was; to_probe_s, to_ssh_s: until its
-    probe answered, and SSH did; and other durations by name."""
+    """One entry for each guest and cell. availability_set: "" for none. image: "" for a domain of the user's
+    own. boot: its start: started, "golden" (from a golden guest), "cold" or "own" (it ran already); because:
+    why it was booted, when it was; domain, uuid: libvirt's, of one of the user's own; to_probe_s, to_ssh_s:
+    until its probe answered, and SSH did; and other durations by name."""
 
     name: str
     image: str

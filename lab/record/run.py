@@ -16,7 +16,7 @@ from lab.core.findings import findings
 from lab.core.history import DeadManActed, RunEnded
 from lab.core.judge import cells_of, measure_each, repacked
 from lab.core.one_at_a_time import downs, one_at_a_time, proof_finding, skew_findings, skews
-from lab.core.plan import Plan
+from lab.core.plan import GuestSpec, Plan
 from lab.core.repeatability import again
 from lab.core.rescue import RESUMED
 from lab.core.result import CycleResult
@@ -111,6 +111,20 @@ def _damaged(history: History, obs: Observation) -> RecordError:
         f"cycle {obs.cycle} of {obs.guest} names the cell {obs.cell!r}, which the plan has not",
         where=str(history.folder),
     )
+
+
+def _guest_of(
+    spec: GuestSpec, boot: dict[str, Any], cycles: tuple[CycleRecord, ...], cell: str
+) -> GuestRecord:
+    """A guest's entry. How large a domain of the user's own is was seen at its start."""
+    vcpus, memory = spec.vcpus, spec.memory_bytes
+    if spec.is_own:
+        vcpus, memory = int(boot.get("vcpus", 0)), int(boot.get("memory_bytes", 0))
+    image = "" if spec.is_own else spec.image
+    return GuestRecord(
+        spec.name, image, vcpus, memory, spec.fault_domain, spec.update_domain, boot, cycles, cell,
+        spec.availability_set,
+    )  # fmt: skip
 
 
 def _is_of(result: CycleResult, cell: str, guest: str) -> bool:
@@ -223,15 +237,14 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
             over_all += expect.must_fail.missing([*over_all, *of_cycles], cell.id)
         own += over_all
         guests += (
-            GuestRecord(
-                spec.name, spec.image, spec.vcpus, spec.memory_bytes, spec.fault_domain, spec.update_domain,
+            _guest_of(
+                spec,
                 cell_history.boots.get(spec.name, {}),
                 tuple(
                     c for c, r in zip(cycles, results, strict=True)
                     if _is_of(r, cell.id, spec.name)
                 ),
                 cell.id,
-                spec.availability_set,
             )
             for spec in cell.guests
         )  # fmt: skip

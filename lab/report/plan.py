@@ -29,8 +29,14 @@ MOST_WAYS = 12  # different texts of one step, or different predictions
 _ENDS = {RolloutEnd.COMPLETE: "all domains", RolloutEnd.STOPPED: "a gate stops it"}
 
 
-def render_plan(plan: Plan, console: Console, obstacles: Sequence[FreezelabError] = ()) -> None:
-    """Print what a run of `plan` would do. obstacles: why it cannot be run here."""
+def render_plan(
+    plan: Plan,
+    console: Console,
+    obstacles: Sequence[FreezelabError] = (),
+    own: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Print what a run of `plan` would do. obstacles: why it cannot be run here. own: (guest, what is known
+    of it) of domains of the user's own."""
     plan = cleaned(plan)
     page = Page(console)
     page.parts([plan.name], first_style="bold")
@@ -38,6 +44,8 @@ def render_plan(plan: Plan, console: Console, obstacles: Sequence[FreezelabError
         page.labelled("", plan.about, width=-2)
     page.blank()
     _guests(page, plan)
+    for guest, text in own:
+        page.labelled(guest, clean(text), label_style="bold", width=len(guest))
     page.blank()
     setups(page, plan)
     sets(page, plan.guests)
@@ -110,10 +118,15 @@ def _guests(page: Page, plan: Plan) -> None:
     def cell_or(axis: str, text: str) -> Piece:
         return ("by cell", "dim") if axis in axes else (text, "")
 
+    def of_ours(guest: GuestSpec, axis: str, text: str) -> Piece:
+        if not guest.is_own:
+            return cell_or(axis, text)
+        return (f"domain {guest.domain}" if axis == "image" else "", "")
+
     facts: list[Column[GuestSpec]] = [
-        Column("image", lambda guest: cell_or("image", image_name(guest.image)), rank=3),
-        Column("vCPUs", lambda guest: cell_or("vcpus", str(guest.vcpus)), right=True),
-        Column("memory", lambda guest: cell_or("memory", format_size(guest.memory_bytes)), right=True),
+        Column("image", lambda guest: of_ours(guest, "image", image_name(guest.image)), rank=3),
+        Column("vCPUs", lambda guest: of_ours(guest, "vcpus", str(guest.vcpus)), right=True),
+        Column("memory", lambda guest: of_ours(guest, "memory", format_size(guest.memory_bytes)), right=True),
     ]
     if any(guest.fill for guest in guests) or "fill" in axes:
         facts.append(Column("filled", lambda guest: cell_or("fill", share(guest.fill)), right=True))
@@ -154,7 +167,7 @@ def _guests(page: Page, plan: Plan) -> None:
     )
     if rest:
         page.parts([f"and {sum(map(len, rest))} more, {len(guests)} in all"], "dim")
-    if plan.golden:
+    if plan.golden and not all(guest.is_own for guest in guests):
         page.parts(["start from a golden guest, which the first run boots"])
 
 

@@ -15,12 +15,13 @@ from lab.core.history import HandlerEnded, ServiceFailed
 from lab.core.plan import Announcement, GuestSpec
 from lab.core.scheduled.instance import InstanceInfo, size_name
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import GuestError
+from lab.errors import GuestError, Refused
 from lab.events.service import MetadataService
 from lab.guest.forward import MetadataForward
 from lab.guest.handler import GuestHandler
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
+from lab.guest.ssh_route import SshRoute
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.image.seed import USER_NETWORK
 from lab.ports import Announcer, Clock, Journal, View
@@ -80,8 +81,14 @@ class CellMetadataService:
         call_off: Callable[[], None],
     ) -> Announcer:
         """Start the service and the handlers, and wait for their first requests. call_off: ends all waiting
-        for the guests. GuestError when a guest cannot reach it, or a handler sends no request."""
+        for the guests. GuestError when a guest cannot reach it, or a handler sends no request. Refused for
+        a domain of the user's own whose login is not root's."""
         self._view.phase("metadata service")
+        for guest in guests:
+            way = probes[guest.name].ssh.address
+            if isinstance(way, SshRoute) and (way.sudo or not way.is_root):
+                what = "the metadata service needs a login as root: only root's sshd may listen on port 80"
+                raise Refused(what, where=f"guest {guest.name}", hint=f"set user: root; it was {way}")
         instances = [self._about(guest, spec) for guest in guests]
         stack.callback(_removed, made(self._folder))
         service = stack.enter_context(MetadataService(instances, rules_of(spec), self._clock, self._folder))
@@ -155,6 +162,12 @@ class CellMetadataService:
             self._clock.sleep_until(now + LOOK_NS)
 
     def _about(self, guest: GuestSpec, spec: Announcement) -> InstanceInfo:
+        given = spec.instance + guest.instance
+        if (own := self._hypervisor.own.facts(guest.name)) is not None:
+            size = size_name(own.vcpus, own.memory_bytes)
+            return InstanceInfo(
+                guest.name, guest.event_name, own.machine_uuid, size, mac=own.mac, given=given
+            )
         domain = self._hypervisor.spec(guest.name)
         if domain is None:
             raise GuestError("its domain has gone", where=f"guest {guest.name}")
@@ -172,5 +185,5 @@ class CellMetadataService:
             address=address,
             prefix=int(prefix),
             public_key=self._public_key,
-            given=spec.instance + guest.instance,
+            given=given,
         )

@@ -16,6 +16,8 @@ from lab.guest import timesync
 from lab.guest.fill import Fill, room
 from lab.guest.installer import GuestInstaller
 from lab.guest.probe import GuestProbe
+from lab.guest.ssh_route import SshRoute
+from lab.guest.timesync.put_back import PutBack
 from lab.guest.watcher import GuestWatcher
 from lab.host import chronyd
 from lab.host.chronyd import Chronyd
@@ -128,13 +130,17 @@ class GuestSetup:
             return None
         if not (cell.resync.is_daemon or effects or load):
             return None
-        watcher = GuestWatcher(spec.name, lambda: probe.ssh, cell.resync, effects, load, spec.vcpus)
+        own = self._hypervisor.own.facts(spec.name)
+        vcpus = own.vcpus if own is not None else spec.vcpus
+        watcher = GuestWatcher(spec.name, lambda: probe.ssh, cell.resync, effects, load, vcpus)
         return stack.enter_context(watcher)
 
     def _access(self, spec: GuestSpec, probe: GuestProbe) -> timesync.GuestAccess:
         hypervisor, name = self._hypervisor, spec.name
+        own = hypervisor.own.facts(name)
         # A guest on a bridge of the host's has no way to the host's loopback, where the server listens.
-        server = None if spec.bridge else self._server
+        inside = own.user_network if own is not None else not spec.bridge
+        server = self._server if inside else None
         return timesync.GuestAccess(
             guest=name,
             ssh=lambda: probe.ssh,
@@ -147,12 +153,13 @@ class GuestSetup:
                 set_seconds=lambda: hypervisor.set_time(name, SetBy.SECONDS),
                 read_rtc=lambda: hypervisor.set_time(name, SetBy.RTC),
             ),
-            rtc_stops=spec.rtc is RtcTrack.GUEST,
+            rtc_stops=(own.rtc if own is not None else spec.rtc) is RtcTrack.GUEST,
             push_sockets=lambda: hypervisor.push_sockets(name),
             clock_line=lambda: probe.clock_line(self._clock),
             untouched=name not in self._equipped,
             own=spec.is_own,
             foreign=not spec.is_own and self._settings.images[spec.image_key].imported,
+            is_root=not isinstance(way := probe.ssh.address, SshRoute) or way.is_root,
         )
 
     def _removed(self, name: str, resync: Resync) -> None:
@@ -161,6 +168,6 @@ class GuestSetup:
         except Interrupted:
             raise
         except FreezelabError as error:
-            if isinstance(error, GuestGone) and error.ended:
+            if isinstance(error, GuestGone) and error.ended and not isinstance(resync, PutBack):
                 return
             self._view.note(f"guest {name}: its resync mechanism could not be removed: {error}")

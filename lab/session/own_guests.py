@@ -14,34 +14,17 @@ from lab.guest.connections import GuestConnections
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
 from lab.guest.ssh_route import SshRoute
-from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.domain import Accelerator
-from lab.hypervisor.facts import Emulator
-from lab.hypervisor.own_domain import OwnDomain
 from lab.ports import Clock, View
 from lab.session.settings import Settings
 
 SSH_S = 60.0
 """Time limit for the first answer of its sshd: it runs already, so only the way to it takes time."""
 
-CONNECT = "--connect qemu:///system, or the URI of the libvirt that has it"
-
 
 def own_specs(plan: Plan) -> list[GuestSpec]:
     """The domains of the user's own in a plan, each once."""
     return list(dict.fromkeys(spec for cell in plan.parts for spec in cell.guests if spec.is_own))
-
-
-def check_plan(plan: Plan, uri: str | None) -> None:
-    """UsageError when the plan has domains of the user's own and no libvirt is named, or ssh_config is not
-    valid."""
-    for spec in own_specs(plan):
-        if not uri:
-            raise UsageError(
-                "is a domain of your own, and no libvirt is named", where=_where(spec), hint=CONNECT
-            )
-        route(spec)
 
 
 def check_cells(cells: Sequence[Cell]) -> None:
@@ -59,21 +42,6 @@ def route(spec: GuestSpec) -> SshRoute:
     if spec.ssh is None:
         raise UsageError("no SSH target is given", where=_where(spec))
     return SshRoute(spec.name, spec.ssh)
-
-
-def look_at(hypervisor: LibvirtHypervisor, plan: Plan) -> dict[str, OwnDomain]:
-    """What libvirt says of the plan's domains of the user's own, by guest. UsageError when there is no such
-    domain, Refused when it does not run. Nothing is changed."""
-    found = {}
-    for spec in own_specs(plan):
-        found[spec.name] = hypervisor.own.look(spec.domain)
-    return found
-
-
-def machine_of(own: OwnDomain) -> tuple[Choice, Emulator]:
-    """The accelerator and the emulator of a domain, for the record of a run that starts no guest itself."""
-    accelerator = Accelerator.KVM if own.kind == "kvm" else Accelerator.TCG
-    return Choice(accelerator, f"that of domain {own.name}"), own.machine_type
 
 
 class OwnGuests:

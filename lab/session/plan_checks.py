@@ -68,7 +68,7 @@ def _boot_cautions(plan: Plan) -> list[str]:
 
 
 def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
-    guests = [guest for cell in plan.parts for guest in cell.guests]
+    guests = [guest for cell in plan.parts for guest in cell.guests if not guest.is_own]
     store = ImageStore(paths.RECIPES, default_cache())
     yield _check_libvirt
     for guest in guests:

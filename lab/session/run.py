@@ -25,7 +25,7 @@ from lab.process.clock import HostClock
 from lab.record.index import index_of, judged
 from lab.record.journal import FileJournal
 from lab.record.run import Run, write
-from lab.session import own_guests, paths
+from lab.session import own_plan, paths
 from lab.session.calibration import for_record
 from lab.session.cells import Cells, make_patch
 from lab.session.images import images_for, proof_kernel
@@ -97,7 +97,7 @@ def perform(
     clock = HostClock()
     plan = _drawn(plan)
     secret_values = read_secrets(plan)
-    own_guests.check_plan(plan, options.uri)
+    own_plan.check_plan(plan, options.uri)
     images = images_for(plan, progress)
     home = paths.home()
     waiting = (lambda who: view.note(f"waiting: {who}")) if options.wait else None
@@ -132,14 +132,14 @@ def _run(
         view.note(f"left by a killed run: {line}")
     if not plan.cells:
         check_memory(plan.guests)
-    own = own_guests.look_at(hypervisor, plan)
+    own = own_plan.look_at(hypervisor, plan)
     if images:
         view.phase("accelerator")
         kernel = proof_kernel(images.values(), lambda stage, _part: view.note(stage))
         choice = choose(options.accelerator, kernel, home, progress=view.note)
         emulator = hypervisor.emulator(choice.accelerator)
     else:
-        choice, emulator = own_guests.machine_of(next(iter(own.values())))
+        choice, emulator = own_plan.machine_of(next(iter(own.values())))
     patch = None if plan.cells else make_patch(plan.cycle.patch, hypervisor, choice, emulator, clock, view)
     if patch is not None:
         patch.check()

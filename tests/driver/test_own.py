@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def test_what_is_read_of_a_domain(connection: Any) -> None:
     assert (own.disks, own.cdroms, own.vcpus, own.memory_bytes) == (("vda", "vdb"), ("sda",), 2, 64 << 20)
     assert (own.agent, own.may_sleep, own.user_network, own.rtc.value) == (True, False, True, "guest")
     assert (own.persistent, own.mac) == (True, "52:54:00:00:00:07")
+    assert (own.machine_uuid, own.monitor) == (own.uuid, "")
     assert own.refusal(FreezeMethod.SAVE_RESTORE) == ""
     assert "disables S3" in own.refusal(FreezeMethod.GUEST_SLEEP)
 
@@ -113,6 +115,18 @@ def test_only_a_domain_that_runs_is_taken(lab: LibvirtHypervisor, mine: Any, act
     assert not (lab._context.home / "own").exists()
 
 
+def test_another_labs_freeze_is_not_taken_for_somebodys_pause(
+    lab: LibvirtHypervisor, mine: Any, home: Path, shared: Path
+) -> None:
+    mine.suspend()
+    other = OwnLease(OwnRecord("test:///default", mine.UUIDString(), "mine", "db", "r0"), home / "other")
+    for take in (partial(lab.own.look, "mine"), partial(lab.own.take, "db", "mine", "r1", None)):
+        with pytest.raises(HypervisorError, match="another lab uses it: pid"):
+            take()
+    other.close()
+    assert shared.is_dir()
+
+
 def test_a_domain_without_a_process_here_is_not_taken(lab: LibvirtHypervisor, mine: Any) -> None:
     """Nothing could resume it in an emergency."""
     with pytest.raises(Refused, match="not on this host"):
@@ -127,6 +141,10 @@ def test_a_guest_of_a_lab_is_not_somebodys_own(connection: Any) -> None:
     domain = connection.defineXML(xml("theirs", more=mark))
     with pytest.raises(Refused, match="that a lab has started"):
         own_domain.read(domain)
+    domain.undefine()
+    kept = mark.replace("/></metadata>", " kept='yes' monitor='/m'/></metadata>")
+    domain = connection.defineXML(xml("kept", more=kept))
+    assert own_domain.read(domain).monitor == "/m"
     domain.undefine()
 
 

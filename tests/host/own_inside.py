@@ -18,7 +18,11 @@ from typing import Any
 
 import libvirt
 
+from lab.core.own_domain import SshTarget
+from lab.guest.ssh import SSH
+from lab.guest.ssh_route import SshRoute
 from lab.image.identity import make_key
+from lab.process.clock import HostClock
 from tests.host.own_machine import SECOND_DISK, OwnMachine, daemon, opened
 
 ROOT = Path(__file__).parents[2]
@@ -109,14 +113,20 @@ class Lab:
         """That of the latest run."""
         return "".join(path.read_text() for path in sorted(HOME.glob("runs/*/events.jsonl"))[-1:])
 
-    def during(
-        self, kind: str, act: Callable[[subprocess.Popen[str]], object], method: str
-    ) -> dict[str, Any]:
+    def during(self, kind: str, act: Act, method: str, resync: str = "none") -> dict[str, Any]:
         """A run in which something happens a second after its first event of this kind."""
         before = len(list(HOME.glob("runs/*")))
-        process = self.start("run", self.playbook(method, hold="6s" if kind == "freeze" else "1s"))
+        hold = "6s" if kind == "freeze" else "1s"
+        process = self.start("run", self.playbook(method, resync, hold))
         begun = f'"kind":"{kind}"'
-        until(lambda: len(list(HOME.glob("runs/*"))) > before and begun in self.history())
+        until(
+            lambda: (
+                process.poll() is not None
+                or (len(list(HOME.glob("runs/*"))) > before and begun in self.history())
+            )
+        )
+        if process.poll() is not None:
+            raise AssertionError(self.ended(process))
         time.sleep(1)
         act(process)
         return {**self.ended(process), "state": self.machine.state(), "left": self.left()}
@@ -237,12 +247,79 @@ def depths(lab: Lab) -> dict[str, Any]:
     return seen
 
 
+LOOK = """
+cd /; find etc/chrony var/lib/chrony etc/systemd/system/multi-user.target.wants -type f -o -type l | sort |
+while read -r f; do [ "$f" = var/lib/chrony/chrony.drift ] || { echo "$f"; cat "$f" | md5sum; }; done
+for u in chrony systemd-timesyncd ntpsec; do
+    echo $u $(systemctl is-active $u) $(systemctl is-enabled $u)
+done
+ls /var/lib | grep freezelab; grep -c ^ptp_kvm /proc/modules
+"""
+"""What a time-sync set-up may change in a guest. chronyd writes its drift file when it ends."""
+
+CHRONY = """
+printf 'pool ntp.example.org iburst\\nmakestep 1 3\\n' >/etc/chrony/chrony.conf
+ln -sf /lib/systemd/system/chrony.service /etc/systemd/system/multi-user.target.wants/chrony.service
+systemctl start chrony
+"""
+
+
+def put_back(lab: Lab) -> dict[str, Any]:
+    """A guest that has chrony of its own, with other mechanisms for a while; and a run that is killed."""
+    target = SshTarget(f"{lab.machine.name}-host", config=str(lab.machine.config))
+    seen: dict[str, Any] = {}
+    with SSH.connect(SshRoute("db", target), HostClock(), WAIT_S) as ssh:
+        ssh.check(CHRONY)
+        before = ssh.run(LOOK).out
+        seen["before"] = before
+        for mechanism in ("none", "chrony"):
+            seen[mechanism] = {
+                **lab.run(resync=mechanism),
+                "differs inside": _differ(before, ssh.run(LOOK).out),
+            }
+        lab.during("freeze", subprocess.Popen.kill, "suspend", resync="chrony")
+        until(lambda: '"act":"resumed"' in lab.history())
+        seen["killed"] = _differ(before, ssh.run(LOOK).out)
+        seen["next"] = {**lab.run(resync="push"), "differs inside": _differ(before, ssh.run(LOOK).out)}
+        seen["timesyncd"] = lab("run", lab.playbook(resync="timesyncd"))
+    return seen
+
+
+def _differ(before: str, after: str) -> list[str]:
+    return sorted(set(before.splitlines()) ^ set(after.splitlines()))
+
+
+def by_hand(lab: Lab) -> dict[str, Any]:
+    """`freezelab plan` and `freezelab freeze` over the domain."""
+    machine = lab.machine
+    os.environ["HOME"] = str(PLACE)  # the command's, from now on
+    folder = PLACE / ".ssh"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "config").write_text(machine.config.read_text())
+    before = machine.look()
+    host = f"{machine.name}-host"
+    seen = {
+        "plan": lab("plan", lab.playbook()),
+        "freeze": lab("freeze", machine.name, "--ssh", host, "--for", "1s"),
+        "announced": lab(
+            *("freeze", machine.name, "--ssh", host, "--for", "1s", "--announce", "0s"),
+            *("--resync", "push", "--expect-in-time", "5s"),
+        ),
+        "late": lab("freeze", machine.name, "--ssh", host, "--for", "1s", "--expect-in-time", "1s"),
+        "in-place": lab("freeze", machine.name, "--ssh", host, "--method", "in-place"),
+    }
+    seen["differs"] = {key: value for key, value in machine.look().items() if before[key] != value}
+    return seen
+
+
 SCENES: dict[str, Callable[[Lab], dict[str, Any]]] = {
     "methods": methods,
     "depths": depths,
     "killed": killed,
     "meddled": meddled,
     "reached": reached,
+    "put_back": put_back,
+    "by_hand": by_hand,
     "session": methods,
 }
 USER = "4242"

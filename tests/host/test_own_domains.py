@@ -31,6 +31,7 @@ def test_a_domain_is_frozen_and_left_as_it_was(scene: str) -> None:
         is_as_before(one)
 
 
+@pytest.mark.timeout(600)
 def test_a_guest_without_python_is_looked_into_by_a_shell() -> None:
     seen = namespaced("own_inside.py", "depths", timeout_s=500)
     assert seen["refused"]["status"] == 4
@@ -55,6 +56,7 @@ def test_a_guest_without_python_is_looked_into_by_a_shell() -> None:
     assert "probe" in seen["report"]["out"] and "shell (db): a shell reads" in seen["report"]["out"]
 
 
+@pytest.mark.timeout(600)
 def test_a_killed_run_leaves_it_running() -> None:
     """The dead-man resumes it; when that was killed as well, `recover` does, but nothing that the lab has not
     stopped."""
@@ -71,6 +73,7 @@ def test_a_killed_run_leaves_it_running() -> None:
     assert (seen["somebody's"]["out"], seen["somebody's"]["state"]) == ("nothing to recover\n", PAUSED)
 
 
+@pytest.mark.timeout(600)
 def test_what_others_do_to_it_is_not_the_labs_doing() -> None:
     seen = namespaced("own_inside.py", "meddled", timeout_s=400)
     before = seen["paused before"]
@@ -94,6 +97,7 @@ def test_what_others_do_to_it_is_not_the_labs_doing() -> None:
     assert seen["shut off"]["said"][-1] == "start it first: virsh start my-vm"
 
 
+@pytest.mark.timeout(600)
 def test_the_way_to_it_and_its_host_key() -> None:
     seen = namespaced("own_inside.py", "reached", timeout_s=400)
     for name, words in (("unknown", "is not known"), ("changed", "another host key"), ("revoked", "revoked")):
@@ -109,3 +113,33 @@ def test_the_way_to_it_and_its_host_key() -> None:
         "tried as root: the keys /nowhere, and no agent",
     ]
     assert "SSH login refused" in seen["no key"]["said"][0]
+
+
+@pytest.mark.timeout(600)
+def test_the_guests_own_time_service_is_put_back() -> None:
+    """Also after a run that was killed: the next one does it first."""
+    seen = namespaced("own_inside.py", "put_back", timeout_s=500)
+    assert "chrony active enabled" in seen["before"]
+    for mechanism in ("none", "chrony", "next"):
+        is_as_before(seen[mechanism])
+        assert seen[mechanism]["differs inside"] == []
+    assert seen["killed"] != []
+    assert seen["timesyncd"]["status"] == 4
+    assert "asks port 123 of its server" in seen["timesyncd"]["said"][-2]
+
+
+@pytest.mark.timeout(600)
+def test_one_cycle_by_hand() -> None:
+    seen = namespaced("own_inside.py", "by_hand", timeout_s=400)
+    plan = seen["plan"]
+    assert plan["status"] == 0
+    text = " ".join(plan["out"].split())
+    assert "domain my-vm, runs, persistent, 1 vCPU, 384 MiB, qemu, disks vda vdb, CD sda" in text
+    assert "works: suspend, sigstop, save-restore, guest-sleep; not in-place: its RAM is not shared" in text
+    assert seen["freeze"]["status"] == 0
+    assert "my-vm" in seen["freeze"]["out"]
+    assert seen["announced"]["status"] == 0, seen["announced"]
+    assert "Freeze" in seen["announced"]["out"]
+    assert seen["late"]["status"] == 1
+    assert seen["in-place"]["status"] == 2
+    assert seen["differs"] == {}

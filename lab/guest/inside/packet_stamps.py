@@ -44,6 +44,20 @@ def ahead(one: int, other: int) -> int:
     return ((one - other + 0x80000000) & MASK) - 0x80000000
 
 
+def server(pid: int) -> int:
+    """The process id of the SSH server that has started process `pid`, which may be sudo's."""
+    for _ in range(3):
+        try:
+            with open("/proc/%d/comm" % pid) as file:
+                if not file.read().startswith(("sudo", "sh", "bash", "dash")):
+                    break
+            with open("/proc/%d/stat" % pid) as file:
+                pid = int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            break
+    return pid
+
+
 def connection(pid: int) -> "tuple[int, int] | None":
     """Local and remote port of the one IPv4 TCP connection that process `pid` holds, an SSH server."""
     sockets = set()
@@ -123,7 +137,7 @@ class Packets:
     def watch(self, pid: int) -> None:
         """Watch the connection that process `pid` holds, from now on."""
         self.close()
-        ports = connection(pid)
+        ports = connection(server(pid))
         if ports is None:
             return
         try:

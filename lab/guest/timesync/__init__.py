@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 from lab.core.mechanism import Means, PtpClock, ResyncMechanism
@@ -27,6 +28,7 @@ from lab.guest.timesync.access import Agent, GuestAccess
 from lab.guest.timesync.daemon import CLEAN, START_S, STOP_OWN, DaemonResync
 from lab.guest.timesync.host_actions import AgentResync, HwclockResync, NoResync
 from lab.guest.timesync.push import PushResync
+from lab.guest.timesync.put_back import PutBack, check_daemon
 from lab.ports import Resync
 
 T = TypeVar("T", bound=Resync)
@@ -71,13 +73,24 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
 
 
 def _in_own(mechanism: ResyncMechanism, access: GuestAccess) -> Resync:
-    """Install it in a guest of the user's own, whose clock is not set before: nothing but the mechanism
-    itself touches it."""
+    """Install it in a guest of the user's own. With none, and with those of the agent, the guest's own time
+    services go on, and nothing sets the clock before. Any other takes their place until it is removed."""
     if not mechanism.repairs:
         return NoResync()
     if mechanism.uses_agent:
         return AgentResync(mechanism, access).install(None)
-    raise Refused(f"{mechanism} is not installed in a domain of your own", where=access.where)
+    if not access.is_root:
+        what = f"{mechanism} needs root in the guest, and sudo asks for a password"
+        raise Refused(what, where=access.where, hint="log in as root, or allow sudo without one")
+    if mechanism.is_daemon:
+        program = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)
+        if mechanism.uses_ntp and mechanism.means is not Means.CHRONYD:
+            what = f"{mechanism} asks port 123 of its server, and only the lab's image asks another"
+            raise Refused(what, where=access.where, hint="use resync chrony")
+        check_daemon(program, access)
+    kept = PutBack(access)
+    kept.set_aside()
+    return _or_nothing(kept, lambda: setattr(kept, "inner", install(mechanism, replace(access, own=False))))
 
 
 def _ptp_device(ssh: SSH, clock: PtpClock) -> str:

@@ -30,7 +30,7 @@ PORT = "/etc/freezelab/ntp"
 """The file that the image's /usr/lib/freezelab/ntp-port reads; see images/debian/README.md."""
 
 _WANTS = "/etc/systemd/system/multi-user.target.wants"
-_FILES = (
+FILES = (
     PORT,
     "/var/lib/systemd/timesync/clock",  # at boot, systemd advances a clock that is behind this file's date
     "/var/lib/ntpsec/ntp.drift",
@@ -44,7 +44,7 @@ CLEAN = (
     # Checks first whether there is anything to remove: systemctl takes half a second under TCG.
     f"for c in {_ASIDES}; do [ ! -e $c ] || found=1; done; [ $found ] || exit 0; "
     f"for verb in stop reset-failed; do systemctl -q $verb {' '.join(UNITS)} 2>/dev/null; done; "
-    f"rm -f {' '.join(_FILES)}; "
+    f"rm -f {' '.join(FILES)}; "
     # An empty file aside means that there was no configuration.
     f"for c in {_ASIDES}; do t=${{c%{ASIDE}}}; "
     "[ ! -e $c ] || { mv -f $c $t; [ -s $t ] || rm -f $t; }; done; true"
