@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from lab.core.plan import Plan
+    from lab.core.plan import CycleSpec, Plan
     from lab.record.model import CycleRecord, Measure
     from lab.record.run import Run
     from lab.session.guest_session import FreezeByHand, GuestSession
@@ -39,6 +39,8 @@ _RECORD_BYTES = 1 << 28
 _KEPT = pytest.StashKey[list[str]]()
 _SPARE_NS = 10_000_000_000
 """How much longer the budget is than a freeze at least, so that the test's own code ends the freeze."""
+_LONGEST_NS = 59 * 60 * 10**9
+"""The longest freeze: a budget is 1 h at most, as in playbooks."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,11 +72,16 @@ class Guest:
     def run(self, command: str, timeout_s: float = 60.0, stdin: bytes = b"") -> str:
         """The standard output of a shell command in the guest, as root. GuestError when it fails, ends with
         another status than 0, or takes longer."""
-        return self._session.ssh(self.name).check(command, timeout_s, stdin)
+        from lab.errors import GuestError
 
-    def put(self, source: Path | bytes, path: str, mode: str = "0644") -> None:
-        """Write a file in the guest. GuestError when that fails."""
-        content = source if isinstance(source, bytes) else source.read_bytes()
+        try:
+            return self._session.ssh(self.name).check(command, timeout_s, stdin)
+        except GuestError as error:
+            raise error.with_traceback(None) from None  # a failure that is not caught shows the test's lines
+
+    def put(self, source: Path | str | bytes, path: str, mode: str = "0644") -> None:
+        """Write a file in the guest, from a path of this host or from bytes. GuestError when that fails."""
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
         where, folder = shlex.quote(path), shlex.quote(str(Path(path).parent))
         self.run(f"mkdir -p {folder} && cat > {where} && chmod {shlex.quote(mode)} {where}", 60, content)
 
@@ -85,7 +92,8 @@ class Guest:
 
 
 class MeasuredFreeze:
-    """One freeze. All figures wait for the end of the watch, in which the guest's clock is followed."""
+    """One freeze. All figures wait for the end of the watch, in which the guest's clock is followed. They
+    fail the test while the guests are frozen."""
 
     def __init__(self, by_hand: FreezeByHand, guests: tuple[str, ...]) -> None:
         self._by_hand, self.guests = by_hand, guests
@@ -103,6 +111,9 @@ class MeasuredFreeze:
     @property
     def run(self) -> Run:
         """The judged run."""
+        if self._by_hand.is_on:
+            text = "the guests are frozen; figures are there after the block, or after resume()"
+            raise pytest.fail.Exception(text)
         if self._run is None:
             with _as_failure():
                 self._run, _ = self._by_hand.judged()
@@ -152,19 +163,20 @@ def _text(findings: Iterable[Mapping[str, Any]], run: str) -> str:
 def _plan(config: pytest.Config) -> Plan:
     from lab.core.patch import HoldPatch
     from lab.core.plan import CycleSpec, Expectations, FreezeMethod, GuestSpec, Plan, ResyncMechanism
+    from lab.errors import UsageError
     from lab.playbook import load, resolve
     from lab.session.paths import PLAYBOOKS
 
     name, guests = str(config.getini("freezelab_playbook")), list(config.getini("freezelab_guests"))
     if name and guests:
-        raise pytest.UsageError("freezelab_playbook and freezelab_guests: give one of the two")
+        raise UsageError("freezelab_playbook and freezelab_guests: give one of the two")
     if name:
         beside = (config.inipath or config.rootpath / "x").parent / name
         plan = load(beside if beside.exists() else resolve(name, [PLAYBOOKS]))
         if plan.cells:
-            raise pytest.UsageError(f"{name} is a matrix; the tests' guests need a playbook without one")
+            raise UsageError(f"{name} is a matrix; the tests' guests need a playbook without one")
         return plan
-    specs = tuple(GuestSpec(each) for each in guests or ["web-0"])
+    specs = tuple(GuestSpec(each) for each in dict.fromkeys(guests or ["web-0"]))
     cycle = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(0))
     return Plan("pytest", "", "", specs, ResyncMechanism.AGENT, cycle, Expectations(), golden=True)
 
@@ -172,7 +184,6 @@ def _plan(config: pytest.Config) -> Plan:
 @pytest.fixture(scope="session")
 def freezelab_session(request: pytest.FixtureRequest) -> Iterator[GuestSession]:
     """The session's guests, as the plugin has them."""
-    from lab.errors import FreezelabError
     from lab.ports import NullView
     from lab.session import paths
     from lab.session.guest_session import GuestSession
@@ -181,11 +192,9 @@ def freezelab_session(request: pytest.FixtureRequest) -> Iterator[GuestSession]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")  # each worker has guests of its own
     home = paths.made(paths.home() / "pytest" / worker)
     view = NullView()
-    try:
-        kept = bool(config.getoption("--freezelab-keep"))
+    kept = bool(config.getoption("--freezelab-keep"))
+    with _as_failure():
         session = GuestSession(_plan(config), home, view, view.progress, kept=kept).__enter__()
-    except FreezelabError as error:
-        raise pytest.UsageError(str(error)) from None
     try:
         yield session
     finally:
@@ -215,12 +224,9 @@ def freezelab_guests(freezelab_session: GuestSession) -> dict[str, Guest]:
 def freeze(
     request: pytest.FixtureRequest, freezelab_session: GuestSession
 ) -> Iterator[Callable[..., AbstractContextManager[MeasuredFreeze]]]:
-    """freeze(*guests, for_="10s", method=None, watch=None): a context in which the guests are frozen. It ends
+    """freeze(*guests, for_, method=None, watch=None): a context in which the guests are frozen. It ends
     when `for_` is over, or earlier by frozen.resume(), and at once when the block raises. The guests run at
     the end of the test, whatever it did."""
-    from lab.core.plan import FreezeMethod
-    from lab.core.units import parse_duration
-
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40] or "test"
     begun: list[FreezeByHand] = []
 
@@ -228,17 +234,9 @@ def freeze(
     def frozen(
         *guests: str, for_: str, method: str | None = None, watch: str | None = None
     ) -> Iterator[MeasuredFreeze]:
-        plan, length_ns = freezelab_session.plan, parse_duration(for_)
         wanted = guests or freezelab_session.names
-        cycle = replace(
-            plan.cycle,
-            method=FreezeMethod(method) if method else plan.cycle.method,
-            budget_ns=max(plan.cycle.budget_ns, length_ns + _SPARE_NS),
-            watch_ns=parse_duration(watch) if watch else plan.cycle.watch_ns,
-            settle_ns=0,
-            announce=None,
-        )
         with _as_failure():
+            cycle, length_ns = _cycle(freezelab_session.plan.cycle, for_, method, watch)
             by_hand = freezelab_session.freeze(wanted, cycle, length_ns, name)
             begun.append(by_hand)
             by_hand.__enter__()
@@ -253,6 +251,34 @@ def freeze(
     yield frozen
     for each in begun:
         each.close()
+
+
+def _cycle(cycle: CycleSpec, for_: str, method: str | None, watch: str | None) -> tuple[CycleSpec, int]:
+    """The cycle of a freeze, and how long its guests are frozen, in ns. UsageError when one of the texts is
+    wrong."""
+    from lab.core.plan import FreezeMethod
+    from lab.core.units import format_duration, parse_duration
+    from lab.errors import UsageError
+
+    known = [each.value for each in FreezeMethod]
+    if method and method not in known:
+        raise UsageError(f"there is no method {method!r}", hint=f"known: {', '.join(known)}")
+    try:
+        length_ns = parse_duration(str(for_))
+        watch_ns = parse_duration(str(watch)) if watch else cycle.watch_ns
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if length_ns > _LONGEST_NS:
+        raise UsageError(f"for_={for_!r}: a freeze is at most {format_duration(_LONGEST_NS)} long")
+    chosen = replace(
+        cycle,
+        method=FreezeMethod(method) if method else cycle.method,
+        budget_ns=max(cycle.budget_ns, length_ns + _SPARE_NS),
+        watch_ns=watch_ns,
+        settle_ns=0,
+        announce=None,
+    )
+    return chosen, length_ns
 
 
 @contextmanager

@@ -29,6 +29,8 @@ TCG."""
 BRIEF = 60
 """The most characters of a command that an error quotes."""
 
+OPEN_S = 30.0
+"""The longest time until sshd lets a command begin."""
 HANDSHAKE_S = 30.0
 SILENCE_S = 10.0
 
@@ -185,12 +187,16 @@ class SSH:
     def alive(self) -> bool:
         return self.transport.is_active()
 
-    def channel(self, command: str, timeout_s: float = 30.0) -> paramiko.Channel:
-        """A channel on which `command` runs. GuestError when the connection is gone."""
+    def channel(self, command: str, timeout_s: float = OPEN_S) -> paramiko.Channel:
+        """A channel on which `command` runs. GuestError when the connection is gone, or the guest does not
+        answer in time."""
+        deadline = time.monotonic() + timeout_s
         try:
             channel = self.transport.open_session(timeout=timeout_s)
             channel.exec_command(self.address.command(command))
         except (paramiko.SSHException, OSError, EOFError) as error:
+            if self.alive and self.gone is None and time.monotonic() >= deadline:
+                raise self._lost(f"{_brief(command)}: no answer within {timeout_s:.0f} s") from error
             raise self._lost(f"the SSH connection was lost: {_message(error)}") from error
         return channel
 
@@ -208,10 +214,10 @@ class SSH:
         """Run a shell command in the guest to its end. GuestError on a lost connection, on a time-out, and
         when a signal ends the command, as in a guest that shuts down. It contains the reason of the guest's
         end if that is known soon after."""
-        channel = self.channel(command)
+        deadline, rest_until = time.monotonic() + timeout_s, 0.0
+        channel = self.channel(command, min(timeout_s, OPEN_S))
         channel.settimeout(timeout_s)
         out, err = bytearray(), bytearray()
-        deadline, rest_until = time.monotonic() + timeout_s, 0.0
         try:
             if stdin:
                 channel.sendall(stdin)

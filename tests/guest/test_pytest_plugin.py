@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,11 @@ from tests.guest.conftest import Cli
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pytest"
 
 TESTS = """
+import time
+
 import pytest
+
+from lab.errors import GuestError
 
 @pytest.mark.freezelab(playbook="strict.yaml")
 def test_strict():
@@ -37,6 +42,31 @@ def test_raises(freeze):
 
 def test_runs_again(freezelab_guests):
     assert freezelab_guests["web-0"].run("echo awake") == "awake\\n"
+
+def test_asked_while_frozen(freezelab_guests, freeze):
+    guest = freezelab_guests["web-0"]
+    guest.put(__file__, "/root/copy")
+    with freeze(for_="40s", watch="1s") as frozen:
+        begun = time.monotonic()
+        with pytest.raises(GuestError, match="true: no.* 2 s"):
+            guest.run("true", timeout_s=2)
+        assert time.monotonic() - begun < 15
+        with pytest.raises(pytest.fail.Exception, match="the guests are frozen"):
+            frozen.pause
+        frozen.resume()
+    assert frozen.pause.low_ns > 1.9e9
+    assert "test_asked" in guest.run("cat /root/copy")
+
+@pytest.mark.parametrize(("given", "text"), [
+    ({"for_": "nonsense"}, "not a duration: 'nonsense'"),
+    ({"for_": 3}, "duration without a unit: '3'"),
+    ({"for_": "25h"}, "at most 59 min"),
+    ({"for_": "1s", "watch": "-1s"}, "duration is negative"),
+    ({"for_": "1s", "method": "foo"}, "no method 'foo'\\nknown: suspend"),
+])
+def test_wrong(freeze, given, text):
+    with pytest.raises(pytest.fail.Exception, match=text), freeze(**given):
+        raise AssertionError("not reached")
 
 def test_unknown_guest(freeze):
     with freeze("web-9", for_="1s"):
@@ -61,6 +91,12 @@ name: strict
 resync: none
 cycle: {patch: {hold: 200ms}, settle: 0s, before: 1s, watch: 2s}
 expect: {in_time: {within: 1s, tolerance: 1ms, hold: 1s}}
+"""
+
+MATRIX = """
+name: matrix
+matrix: {resync: [agent, none]}
+cycle: {patch: {hold: 1s}}
 """
 
 
@@ -90,7 +126,8 @@ def test_a_session(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "word").write_text("hidden")
     (tmp_path / "pytest.ini").write_text("[pytest]\nfreezelab_playbook = guests.yaml\n")
     done = run_pytest(cli, tmp_path, "--freezelab-keep", f"--rootdir={tmp_path}")
-    for name in ("test_frozen", "test_runs_again"):
+    assert done.stdout.count("PASSED test_it.py::test_wrong[") == 5, done.stdout
+    for name in ("test_frozen", "test_asked_while_frozen", "test_runs_again"):
         assert f"PASSED test_it.py::{name}" in done.stdout, done.stdout
     for name in ("test_strict", "test_unknown_playbook", "test_raises", "test_unknown_guest", "test_refused"):
         assert f"FAILED test_it.py::{name}" in done.stdout, done.stdout
@@ -109,6 +146,26 @@ def test_a_session(cli: Cli, tmp_path: Path) -> None:
     assert not cli.qemu()
     assert not kept.left()
     assert "test-frozen" in cli("history").stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("freezelab_playbook=nope.yaml", "no playbook 'nope.yaml'"),
+        (
+            "freezelab_playbook=matrix.yaml",
+            "matrix.yaml is a matrix; the tests' guests need a playbook without one",
+        ),
+        ("freezelab_guests=Foo_Bar", "not a guest name: 'Foo_Bar'"),
+    ],
+)
+def test_a_session_without_guests(cli: Cli, tmp_path: Path, option: str, text: str) -> None:
+    (tmp_path / "test_it.py").write_text("def test_guest(freezelab_guests): ...")
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    done = run_pytest(cli, tmp_path, f"--rootdir={tmp_path}", "-o", option)
+    assert done.returncode == 1, done.stdout
+    assert f"test_guest ____\n{text}" in re.sub("__+", "____", done.stdout), done.stdout
+    assert "pytest_plugin.py" not in done.stdout, done.stdout
 
 
 @pytest.mark.timeout(600)
