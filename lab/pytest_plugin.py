@@ -195,6 +195,8 @@ def freezelab_session(request: pytest.FixtureRequest) -> Iterator[GuestSession]:
     kept = bool(config.getoption("--freezelab-keep"))
     with _as_failure():
         session = GuestSession(_plan(config), home, view, view.progress, kept=kept).__enter__()
+    # pytest calls no more fixtures after a second Ctrl-C, but it calls this. Leaving again does nothing.
+    config.add_cleanup(lambda: session.__exit__(None, None, None))
     try:
         yield session
     finally:

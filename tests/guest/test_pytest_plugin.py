@@ -93,6 +93,20 @@ cycle: {patch: {hold: 200ms}, settle: 0s, before: 1s, watch: 2s}
 expect: {in_time: {within: 1s, tolerance: 1ms, hold: 1s}}
 """
 
+IMPATIENT = """
+import pytest
+
+@pytest.fixture
+def impatient(freeze):
+    yield
+    raise KeyboardInterrupt("the second Ctrl-C")
+
+def test_interrupted(impatient, freeze):
+    with freeze(for_="20s", watch="1s"):
+        raise KeyboardInterrupt
+    raise AssertionError("not reached")
+"""
+
 MATRIX = """
 name: matrix
 matrix: {resync: [agent, none]}
@@ -166,6 +180,15 @@ def test_a_session_without_guests(cli: Cli, tmp_path: Path, option: str, text: s
     assert done.returncode == 1, done.stdout
     assert f"test_guest ____\n{text}" in re.sub("__+", "____", done.stdout), done.stdout
     assert "pytest_plugin.py" not in done.stdout, done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_a_second_interrupt_leaves_no_guest(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(IMPATIENT)
+    done = run_pytest(cli, tmp_path, f"--rootdir={tmp_path}")
+    assert "not reached" not in done.stdout
+    assert "the second Ctrl-C" in done.stdout + done.stderr, done.stdout + done.stderr
+    assert not cli.qemu()
 
 
 @pytest.mark.timeout(600)
