@@ -68,7 +68,7 @@ def _cleaned(value: Any) -> Any:
 def glued(text: str) -> str:
     """`text` with the spaces inside quantities ("5 s", "± 0.6 ms") made unbreakable."""
     text = re.sub(r"(?<=\w) ?±", f"{NBSP}±", text)
-    return re.sub(rf"(?<=±) ?|(?<=\d) (?={_UNITS})", NBSP, text)
+    return re.sub(rf"(?<=±) ?|(?<=[≤≥]) |(?<=\d) (?={_UNITS})", NBSP, text)
 
 
 def bare(text: str) -> str:

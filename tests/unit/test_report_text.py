@@ -53,6 +53,10 @@ def test_quantities_are_not_torn() -> None:
     ]
 
 
+def test_a_limit_stays_with_its_sign() -> None:
+    assert text.wrapped("make install (≤ 5 min)", 16) == ["make install", f"(≤{NBSP}5{NBSP}min)"]
+
+
 def test_ranges_and_names() -> None:
     assert text.ranges([9, 3, 8, 7, 1, 2]) == "1-3, 7-9"
     assert text.ranges([4, 5]) == "4, 5"
