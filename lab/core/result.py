@@ -97,4 +97,6 @@ class CycleResult:
         first, last = self.observation.facts_before, self.observation.facts_after
         if self.another_boot:
             return False
-        return None if first is None or last is None else first.boot_id == last.boot_id
+        if first is None or last is None or not (first.boot_id and last.boot_id):
+            return None
+        return first.boot_id == last.boot_id

@@ -78,17 +78,34 @@ def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECOND
 def ping(domain: Any, where: str, clock: Clock, *, plain: bool = False) -> Call:
     """Ping the agent. Returns when the call began and ended. plain: by a call that does not taint the domain.
     HypervisorError when the agent does not answer."""
-    called = clock.now()
     if plain:
-        with mapped("the agent's guest-get-time failed", where):
-            domain.agentSetResponseTimeout(_PING_S, 0)
-            try:
-                domain.getTime(0)
-            finally:
-                domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
-    else:
-        command(domain, where, "guest-ping", timeout_s=_PING_S)
+        return get_time(domain, where, clock)[0]
+    called = clock.now()
+    command(domain, where, "guest-ping", timeout_s=_PING_S)
     return Call(called, clock.now())
+
+
+def get_time(domain: Any, where: str, clock: Clock) -> tuple[Call, int]:
+    """The guest's REALTIME by guest-get-time, in ns, and when the call began and ended. It does not taint the
+    domain. HypervisorError when the agent does not answer."""
+    with mapped("the agent's guest-get-time failed", where):
+        domain.agentSetResponseTimeout(_PING_S, 0)
+        try:
+            called = clock.now()
+            time = domain.getTime(0)
+            call = Call(called, clock.now())
+        finally:
+            domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
+    return call, int(time["seconds"]) * NS_PER_S + int(time["nseconds"])
+
+
+def system(domain: Any, where: str) -> dict[str, str]:
+    """What the agent says of the guest's operating system (virDomainGetGuestInfo, "os."), such as id and
+    kernel-release; {} from an agent that does not know."""
+    with suppress(HypervisorError), mapped("the agent's guest-get-osinfo failed", where):
+        found = domain.guestInfo(libvirt.VIR_DOMAIN_GUEST_INFO_OS, 0)
+        return {name.removeprefix("os."): str(value) for name, value in found.items()}
+    return {}
 
 
 def wait_ready(domain: Any, where: str, clock: Clock, deadline_raw_ns: int, *, plain: bool = False) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError, Refused
-from lab.hypervisor import own_domain, own_lease
+from lab.hypervisor import agent, own_domain, own_lease
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.own_domain import OwnDomain
 from lab.hypervisor.own_lease import OwnLease, OwnRecord
 from lab.hypervisor.process import QemuProcess
+from lab.ports import Call, Clock
 
 
 class OwnDomains:
@@ -84,6 +85,14 @@ class OwnDomains:
     def facts(self, guest: str) -> OwnDomain | None:
         """What was found of a domain that was taken; None for other guests."""
         return self._context.own.get(guest)
+
+    def agent_time(self, guest: str, clock: Clock) -> tuple[Call, int]:
+        """See agent.get_time."""
+        return agent.get_time(self._context.domain(guest)[0], guest, clock)
+
+    def system(self, guest: str) -> dict[str, str]:
+        """See agent.system."""
+        return agent.system(self._context.domain(guest)[0], guest)
 
     def begin(self, guest: str, method: FreezeMethod) -> None:
         """Record that the guest is about to be frozen. Refused when its domain does not allow the method."""

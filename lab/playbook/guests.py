@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from lab.core.plan import Given, GuestSpec
+from lab.core.plan import Depth, Given, GuestSpec
 from lab.core.units import format_size
 from lab.playbook.fields import (
     MOST_FILL,
@@ -68,7 +68,9 @@ class GuestSection(BaseModel):
         "go with it.",
     )
     ssh: OwnSsh | None = default(
-        None, "How the guest of domain is reached: a Host of your ssh_config, or a section. Required with it."
+        None,
+        "How the guest of domain is reached: a Host of your ssh_config, or a section. Without it, it is "
+        "looked into by qemu-guest-agent alone.",
     )
     count: GuestCount | None = default(None, "Number of guests, named NAME-0, NAME-1 and so on.")
     image: ImageName = default(
@@ -114,8 +116,8 @@ class GuestSection(BaseModel):
     probe: ProbeDepth = default(
         GuestSpec.probe,
         "What looks into the guest of domain. python: a program, for which it needs python3. shell: a POSIX "
-        "shell over SSH. auto: python where there is python3, else shell. docs/measuring.md says what each "
-        "can bound.",
+        "shell over SSH. agent: qemu-guest-agent alone, without ssh. auto: the first of these that there is. "
+        "docs/measuring.md says what each can bound.",
         GuestSpec.probe,
     )
     setup: SetupSection = default(
@@ -138,9 +140,11 @@ class GuestSection(BaseModel):
         if not self.name and not is_name(self.domain):
             what = f"{quoted(self.domain)} cannot be the name of the guest as well"
             raise Wrong(what, "add name: my-vm", within=("domain",))
-        if self.ssh is None:
+        if self.ssh is None and self.probe not in (Depth.AUTO, Depth.AGENT):
             todo = "add ssh: and a Host of your ssh_config, or a section {host: 10.0.0.7}"
-            raise Wrong("domain needs ssh", todo, within=("domain",))
+            raise Wrong(f"probe: {self.probe} needs ssh", todo, within=("probe",))
+        if self.ssh is not None and self.probe is Depth.AGENT:
+            raise Wrong("ssh does not go with probe: agent", "delete one of them", within=("ssh",))
         for key in sorted(self.model_fields_set - _OF_OWN):
             what = f"{key} does not go with domain, whose XML decides that"
             raise Wrong(what, "delete it", within=(key,))
@@ -204,7 +208,7 @@ class GuestSection(BaseModel):
                 setup=setup,
                 domain=self.domain or "",
                 ssh=self.ssh.to_plan() if self.ssh else None,
-                probe=self.probe,
+                probe=Depth.AGENT if self.domain and self.ssh is None else self.probe,
             )
             for number, name in enumerate(self.names())
         ]

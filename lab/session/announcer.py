@@ -19,7 +19,7 @@ from lab.errors import GuestError, Refused
 from lab.events.service import MetadataService
 from lab.guest.forward import MetadataForward
 from lab.guest.handler import GuestHandler
-from lab.guest.probe import GuestProbe
+from lab.guest.session_probe import SessionProbe
 from lab.guest.ssh import SSH
 from lab.guest.ssh_route import SshRoute
 from lab.hypervisor.adapter import LibvirtHypervisor
@@ -34,12 +34,12 @@ ENABLED_WITHIN_NS = 60 * NS_PER_S
 LOOK_NS = 20 * NS_PER_MS
 
 
-def ssh_of(probe: GuestProbe) -> SSH:
+def ssh_of(probe: SessionProbe) -> SSH:
     """The guest's SSH connection; a lost one is replaced."""
     return probe.ssh
 
 
-def _current_of(probe: GuestProbe) -> SSH | None:
+def _current_of(probe: SessionProbe) -> SSH | None:
     """The guest's present SSH connection, for another thread."""
     return probe.current
 
@@ -76,7 +76,7 @@ class CellMetadataService:
         self,
         spec: Announcement,
         guests: Sequence[GuestSpec],
-        probes: Mapping[str, GuestProbe],
+        probes: Mapping[str, SessionProbe],
         stack: ExitStack,
         call_off: Callable[[], None],
     ) -> Announcer:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from lab.core.units import NS_PER_MS
 from lab.errors import GuestGone, HypervisorError
 from lab.guest.connections import GuestConnections
-from lab.guest.probe import GuestProbe
+from lab.guest.session_probe import SessionProbe
 from lab.hypervisor import unreachable
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.threads import Worker
@@ -34,7 +34,7 @@ class GuestMonitor:
         self,
         hypervisor: LibvirtHypervisor,
         connections: Mapping[str, GuestConnections],
-        probes: Mapping[str, GuestProbe],
+        probes: Mapping[str, SessionProbe],
     ) -> None:
         self._hypervisor, self._connections, self._probes = hypervisor, connections, probes
         self._used: dict[str, tuple[int, float]] = {}

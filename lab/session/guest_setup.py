@@ -15,7 +15,7 @@ from lab.errors import FreezelabError, GuestGone, Interrupted, Refused
 from lab.guest import timesync
 from lab.guest.fill import Fill, room
 from lab.guest.installer import GuestInstaller
-from lab.guest.probe import GuestProbe
+from lab.guest.session_probe import SessionProbe
 from lab.guest.ssh_route import SshRoute
 from lab.guest.timesync.put_back import PutBack
 from lab.guest.watcher import GuestWatcher
@@ -71,7 +71,7 @@ class GuestSetup:
             if fault is not None:
                 self._relay = stack.enter_context(NtpRelay((server.address, server.port), fault, self._clock))
 
-    def install(self, spec: GuestSpec, probe: GuestProbe) -> float:
+    def install(self, spec: GuestSpec, probe: SessionProbe) -> float:
         """Put the user's programs into a guest; the result is the time in seconds. GuestError, with the last
         lines of what failed."""
         begun = self._clock.now().raw_ns
@@ -83,7 +83,7 @@ class GuestSetup:
         GuestInstaller(spec.name, lambda: probe.ssh, self._clock, values, progress).install(spec.setup)
         return round((self._clock.now().raw_ns - begun) / NS_PER_S, 2)
 
-    def fill(self, spec: GuestSpec, probe: GuestProbe) -> int:
+    def fill(self, spec: GuestSpec, probe: SessionProbe) -> int:
         """Fill the guest's memory with incompressible pages, before anything is measured; the result is the
         number of bytes."""
         self._view.phase("fill memory", guest=spec.name)
@@ -97,7 +97,7 @@ class GuestSetup:
         fill.wait()
         return fill.size
 
-    def equip(self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack) -> CycleGuest:
+    def equip(self, spec: GuestSpec, probe: SessionProbe, cell: Cell, stack: ExitStack) -> CycleGuest:
         """A guest that is ready for its cycles and in time; everything installed is removed when `stack` is
         left. Refused when the guest does not support the cell's mechanism, GuestError or HypervisorError when
         its installation failed."""
@@ -107,6 +107,8 @@ class GuestSetup:
             raise Refused(f"there is no guest agent in image {image.name}", where=f"guest {name}")
         if cell.resync.uses_agent:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
+        if probe.depth is not Depth.PYTHON and cell.resync.repairs and not cell.resync.uses_agent:
+            raise Refused(f"{cell.resync} needs python3 in the guest", where=f"guest {name}")
         access = self._access(spec, probe)
         self._equipped.add(name)
         resync = timesync.install(cell.resync, access)
@@ -118,7 +120,7 @@ class GuestSetup:
         return CycleGuest(name, probe, faulty, watcher, cell.id, before_freeze=self._relay.begin)
 
     def _watcher(
-        self, spec: GuestSpec, probe: GuestProbe, cell: Cell, stack: ExitStack
+        self, spec: GuestSpec, probe: SessionProbe, cell: Cell, stack: ExitStack
     ) -> GuestWatcher | None:
         """The watcher of a guest. None when no program disciplines the clock and no effects are recorded:
         then there is nothing to watch, and without Python nobody who could. Refused when effects or load were
@@ -135,7 +137,7 @@ class GuestSetup:
         watcher = GuestWatcher(spec.name, lambda: probe.ssh, cell.resync, effects, load, vcpus)
         return stack.enter_context(watcher)
 
-    def _access(self, spec: GuestSpec, probe: GuestProbe) -> timesync.GuestAccess:
+    def _access(self, spec: GuestSpec, probe: SessionProbe) -> timesync.GuestAccess:
         hypervisor, name = self._hypervisor, spec.name
         own = hypervisor.own.facts(name)
         # A guest on a bridge of the host's has no way to the host's loopback, where the server listens.
@@ -159,7 +161,9 @@ class GuestSetup:
             untouched=name not in self._equipped,
             own=spec.is_own,
             foreign=not spec.is_own and self._settings.images[spec.image_key].imported,
-            is_root=not isinstance(way := probe.ssh.address, SshRoute) or way.is_root,
+            is_root=probe.depth is Depth.AGENT
+            or not isinstance(way := probe.ssh.address, SshRoute)
+            or way.is_root,
         )
 
     def _removed(self, name: str, resync: Resync) -> None:

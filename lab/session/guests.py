@@ -25,6 +25,7 @@ from lab.guest.connections import GuestConnections
 from lab.guest.console import ConsoleLog, Panicked, console_end
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.serial import SerialLine
+from lab.guest.session_probe import SessionProbe
 from lab.guest.ssh import SSH
 from lab.host.taps import Tap
 from lab.hypervisor import memory
@@ -73,7 +74,7 @@ class Guests:
         self._hypervisor, self._settings = hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
         self._stack = self._teardown()
-        self._probes: dict[str, GuestProbe] = {}
+        self._probes: dict[str, SessionProbe] = {}
         self._launched, self._addresses = list[str](), dict[str, Address]()
         self._connections: dict[str, GuestConnections] = {}
         self._timings: dict[GuestSpec, dict[str, Timing]] = {}
@@ -131,7 +132,7 @@ class Guests:
             self._ready(spec, probe, timings)
         self._set_up(specs)
 
-    def _ready(self, spec: GuestSpec, probe: GuestProbe, timings: dict[str, Timing]) -> None:
+    def _ready(self, spec: GuestSpec, probe: SessionProbe, timings: dict[str, Timing]) -> None:
         if not probe.resting:
             probe.rest()  # until its cycle: the probes of a fleet would keep the host busy
         self._probes[spec.name], self._timings[spec] = probe, timings
@@ -204,7 +205,7 @@ class Guests:
         return self.equip(cell, self._stack)
 
     @property
-    def probes(self) -> Mapping[str, GuestProbe]:
+    def probes(self) -> Mapping[str, SessionProbe]:
         """The probes of booted guests, by name."""
         return self._probes
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from lab.core.history.run_events import Timing
 from lab.core.own_domain import refusal
-from lab.core.plan import Cell, GuestSpec, Plan
+from lab.core.plan import Cell, Depth, GuestSpec, Plan
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError, Interrupted, Refused, UsageError
+from lab.guest.agent_probe import AgentProbe
 from lab.guest.connections import GuestConnections
 from lab.guest.probe import GuestProbe
+from lab.guest.session_probe import SessionProbe
 from lab.guest.ssh import SSH
 from lab.guest.ssh_route import SshRoute
 from lab.hypervisor.adapter import LibvirtHypervisor
@@ -35,6 +38,20 @@ def check_cells(cells: Sequence[Cell]) -> None:
                 raise Refused(
                     f"is your own, and not frozen by {cell.cycle.method}: {why}", where=_where(spec)
                 )
+            if spec.is_own and spec.probe is Depth.AGENT and (what := _needs_ssh(cell)):
+                raise Refused(f"is looked into by its agent alone, and {what} needs SSH", where=_where(spec))
+
+
+def _needs_ssh(cell: Cell) -> str:
+    """What of a cell is done in guests over SSH; "" for nothing."""
+    cycle = cell.cycle
+    asked = {
+        "announce": cycle.announce is not None,
+        "effects": cycle.effects,
+        "load": bool(cycle.load),
+        str(cell.resync): cell.resync.reads_rtc or (cell.resync.repairs and not cell.resync.uses_agent),
+    }
+    return next((what for what, is_asked in asked.items() if is_asked), "")
 
 
 def route(spec: GuestSpec) -> SshRoute:
@@ -53,24 +70,16 @@ class OwnGuests:
 
     def take(
         self, spec: GuestSpec, connections: GuestConnections, stack: ExitStack
-    ) -> tuple[GuestProbe, dict[str, Timing]]:
+    ) -> tuple[SessionProbe, dict[str, Timing]]:
         """A probe in the domain's guest, until `stack` is left, when the domain is given back; and what is
         recorded of its start. Errors as OwnDomains.take and SSH.connect raise them."""
         begun = self._clock.now().raw_ns
-        way = route(spec)
         self._view.phase("connect", guest=spec.name)
         history = self._hypervisor.dead_man.history
         own = self._hypervisor.own.take(spec.name, spec.domain, self._settings.run, history)
         stack.callback(self._give_back, spec.name)
-        first = iter([True])
-
-        def connect() -> SSH:
-            ssh = SSH.connect(way, self._clock, self._settings.boot_s or SSH_S, connections)
-            if next(first, False):
-                self._rights(way, ssh)
-            return ssh
-
-        probe = stack.enter_context(GuestProbe(spec.name, connect, wanted=spec.probe))
+        probe = self._by_agent(spec) if spec.probe is Depth.AGENT else self._over_ssh(spec, connections)
+        stack.callback(probe.close)
         took_s = round((self._clock.now().raw_ns - begun) / NS_PER_S, 2)
         return probe, {
             "to_probe_s": took_s,
@@ -81,6 +90,26 @@ class OwnGuests:
             "vcpus": own.vcpus,
             "memory_bytes": own.memory_bytes,
         }
+
+    def _by_agent(self, spec: GuestSpec) -> AgentProbe:
+        hypervisor, name = self._hypervisor, spec.name
+        return AgentProbe(
+            name,
+            partial(hypervisor.own.agent_time, name, self._clock),
+            partial(hypervisor.own.system, name),
+            partial(hypervisor.look, name),
+        ).open()
+
+    def _over_ssh(self, spec: GuestSpec, connections: GuestConnections) -> GuestProbe:
+        way, first = route(spec), iter([True])
+
+        def connect() -> SSH:
+            ssh = SSH.connect(way, self._clock, self._settings.boot_s or SSH_S, connections)
+            if next(first, False):
+                self._rights(way, ssh)
+            return ssh
+
+        return GuestProbe(spec.name, connect, wanted=spec.probe).__enter__()
 
     def _rights(self, way: SshRoute, ssh: SSH) -> None:
         """Find out whether commands can be root's."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from lab.core.method import FreezeMethod
 from lab.core.own_domain import refusal
 from lab.core.patch import HoldPatch
-from lab.core.plan import Plan
+from lab.core.plan import Depth, Plan
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, UsageError
 from lab.hypervisor.accelerators import Choice
@@ -33,7 +33,8 @@ def check_plan(plan: Plan, uri: str | None) -> None:
                 where=f"guest {spec.name}",
                 hint=CONNECT,
             )
-        route(spec)
+        if spec.probe is not Depth.AGENT:
+            route(spec)
 
 
 def look_at(hypervisor: LibvirtHypervisor, plan: Plan) -> dict[str, OwnDomain]:

@@ -84,7 +84,7 @@ class Lab:
         self, method: str = "suspend", resync: str = "none", hold: str = "2s", entry: str = ""
     ) -> str:
         path = PLACE / "own.yaml"
-        entry = self.machine.entry(entry)
+        entry = entry or self.machine.entry()
         path.write_text(PLAYBOOK.format(entry=entry, method=method, resync=resync, hold=hold))
         return str(path)
 
@@ -113,11 +113,13 @@ class Lab:
         """That of the latest run."""
         return "".join(path.read_text() for path in sorted(HOME.glob("runs/*/events.jsonl"))[-1:])
 
-    def during(self, kind: str, act: Act, method: str, resync: str = "none") -> dict[str, Any]:
+    def during(
+        self, kind: str, act: Act, method: str, resync: str = "none", entry: str = ""
+    ) -> dict[str, Any]:
         """A run in which something happens a second after its first event of this kind."""
         before = len(list(HOME.glob("runs/*")))
         hold = "6s" if kind == "freeze" else "1s"
-        process = self.start("run", self.playbook(method, resync, hold))
+        process = self.start("run", self.playbook(method, resync, hold, entry))
         begun = f'"kind":"{kind}"'
         until(
             lambda: (
@@ -236,9 +238,9 @@ def reached(lab: Lab) -> dict[str, Any]:
 
 def depths(lab: Lab) -> dict[str, Any]:
     """By a shell: as it was asked for, and because there is no Python; with and without bash."""
-    seen = {"asked for": lab.run(entry=", probe: shell")}
+    seen = {"asked for": lab.run(entry=lab.machine.entry(", probe: shell"))}
     lab.machine.inside("chmod a-x $(readlink -f /usr/bin/python3)")
-    seen["refused"] = lab.run(entry=", probe: python")
+    seen["refused"] = lab.run(entry=lab.machine.entry(", probe: python"))
     seen["agent sets it"] = lab.run(resync="agent")
     lab.machine.inside("chsh -s /bin/sh; mv /bin/bash /bin/bash.not")
     seen["cut"] = lab.run("save-restore")
@@ -312,9 +314,28 @@ def by_hand(lab: Lab) -> dict[str, Any]:
     return seen
 
 
+def by_agent(lab: Lab) -> dict[str, Any]:
+    """By its agent alone: there is neither sshd nor Python."""
+    machine = lab.machine
+    entry = f"{{domain: {machine.name}}}"
+    machine.inside(
+        "chmod a-x $(readlink -f /usr/bin/python3); systemctl stop --no-block ssh.service ssh.socket"
+    )
+    seen = {
+        "suspend": lab.run(resync="agent", entry=entry),
+        "report": lab.ended(lab.start("report", connect=False)),
+        "save-restore": lab.run("save-restore", resync="agent", entry=entry),
+        "sigstop": lab.run("sigstop", entry=entry),
+        "agent-rtc": lab.run(resync="agent-rtc", entry=entry),
+    }
+    seen["destroyed"] = lab.during("resume", lambda _: machine.domain.destroy(), "suspend", entry=entry)
+    return seen
+
+
 SCENES: dict[str, Callable[[Lab], dict[str, Any]]] = {
     "methods": methods,
     "depths": depths,
+    "agent": by_agent,
     "killed": killed,
     "meddled": meddled,
     "reached": reached,

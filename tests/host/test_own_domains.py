@@ -53,7 +53,32 @@ def test_a_guest_without_python_is_looked_into_by_a_shell() -> None:
         assert cycle["boot_id_unchanged"]
     [step] = seen["agent sets it"]["cycles"][0]["resync"]["steps"]
     assert step["by_ns"] > 1.5e9
-    assert "probe" in seen["report"]["out"] and "shell (db): a shell reads" in seen["report"]["out"]
+    assert "probe shell (db): a shell reads" in " ".join(seen["report"]["out"].split())
+
+
+def test_a_guest_without_ssh_is_looked_into_by_its_agent() -> None:
+    seen = namespaced("own_inside.py", "agent", timeout_s=400)
+    for name in ("suspend", "save-restore", "sigstop"):
+        one = seen[name]
+        assert (one["boot"]["probe"], one["differs"], one["left"]) == ("agent", {}, []), one
+        assert (one["status"], one["outcome"]) == (3, "inconclusive"), one
+        [cycle] = one["cycles"]
+        witnesses = cycle["witnesses"]
+        assert witnesses["hypervisor"] is not None
+        assert [witnesses[name] for name in ("lag", "gap", "silence")] == [None, None, None]
+        assert (cycle["regime"], cycle["closes"], cycle["boot_id_unchanged"]) == (None, False, None)
+        assert cycle["pause"]["high_ns"] > 2e9
+        assert cycle["offset"]["final"]["high_ns"] - cycle["offset"]["final"]["low_ns"] < 1e9
+        if name != "sigstop":  # QEMU's stamps say that nobody resumed it before
+            assert cycle["pause"]["low_ns"] > 1.9e9
+            assert abs(cycle["offset"]["final"]["value_ns"]) < 1e9
+            assert cycle["resync"]["outcome"] == "synced"
+    assert seen["agent-rtc"]["said"] == [
+        "freezelab: guest my-vm: is looked into by its agent alone, and agent-rtc needs SSH"
+    ]
+    assert "probe agent (my-vm): the guest's REALTIME alone" in " ".join(seen["report"]["out"].split())
+    assert (seen["destroyed"]["status"], seen["destroyed"]["left"]) == (4, [])
+    assert "the guest has ended" in seen["destroyed"]["said"][-1]
 
 
 @pytest.mark.timeout(600)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.core.depth import Depth
 from lab.core.own_domain import SshTarget
 from lab.playbook.load import parse
 from tests.unit.playbooks import mistakes_in
@@ -31,10 +32,29 @@ def test_a_domain_and_how_it_is_reached(tmp_path: Path) -> None:
     assert [guest.is_own for guest in (first, second, third)] == [True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("entry", "depth"),
+    [
+        ("{domain: x}", Depth.AGENT),
+        ("{domain: x, probe: agent}", Depth.AGENT),
+        ("{domain: x, ssh: y}", Depth.AUTO),
+        ("{domain: x, ssh: y, probe: shell}", Depth.SHELL),
+        ("{name: x}", Depth.AUTO),
+    ],
+)
+def test_how_deep_it_is_looked_into(entry: str, depth: Depth) -> None:
+    [guest] = parse(f"{HEAD}guests: [{entry}]\n".encode(), "a.yaml").guests
+    assert guest.probe is depth
+
+
 MISTAKES = [
     (
-        "guests: [{domain: x}]",
-        "4:19: guests[0]: domain needs ssh; add ssh: and a Host of your ssh_config, or",
+        "guests: [{domain: x, probe: shell}]",
+        "4:29: guests[0]: probe: shell needs ssh; add ssh: and a Host of your ssh_config, or",
+    ),
+    (
+        "guests: [{domain: x, ssh: y, probe: agent}]",
+        "4:27: guests[0]: ssh does not go with probe: agent; delete one of them",
     ),
     ("guests: [{ssh: x}]", "4:10: guests[0]: name is missing; add name: web-0"),
     ("guests: [{name: x, ssh: y}]", "4:25: guests[0]: ssh goes with domain; delete it, or add domain: my-vm"),

@@ -1,0 +1,89 @@
+"""Cycles of which less is known: no clock but REALTIME, no heartbeats and no samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lab.core.clock import GuestClock, Stamp
+from lab.core.findings import findings
+from lab.core.history import ReadingsTaken
+from lab.core.history.encoding import line_of
+from lab.core.judge import measure, measure_each
+from lab.core.plan import (
+    Cell,
+    CycleSpec,
+    Expectations,
+    FreezeMethod,
+    HoldPatch,
+    Plan,
+    Regime,
+    ResyncMechanism,
+)
+from lab.core.timeline import Observation, ProbeFacts, Reading
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.verdict import Outcome
+from lab.record.events import entry_of, envelope
+from tests.unit.scenario import Repair, Scenario
+from tests.unit.simulation import simulate
+
+EXPECT = Expectations(regime=Regime.RESUMED, in_time_within_ns=20 * NS_PER_S, tolerance_ns=200 * NS_PER_MS)
+FACTS = ProbeFacts("", "", kernel_lines=None, depth="agent", steady="")
+
+
+def real_alone(reading: Reading) -> Reading:
+    real = {GuestClock.REAL: reading.t2[GuestClock.REAL]}
+    return replace(reading, t2=real, t3=real, packet_stamps=None, channel="agent")
+
+
+def by_agent(seen: Observation) -> Observation:
+    return replace(
+        seen,
+        readings=[real_alone(reading) for reading in seen.readings],
+        beats=(),
+        sampler=None,
+        claims=(),
+        effects=None,
+        facts_before=FACTS,
+        facts_after=FACTS,
+    )
+
+
+@pytest.mark.parametrize("regime", [Regime.RESUMED, Regime.JUMPED, Regime.MIXED])
+@pytest.mark.parametrize("repair", list(Repair))
+def test_what_an_agent_cannot_tell_is_not_passed(regime: Regime, repair: Repair) -> None:
+    seen = simulate(Scenario(regime=regime, repair=repair))[0]
+    result = measure(by_agent(seen), ResyncMechanism.NONE, EXPECT)
+    found = {finding.metric: finding.outcome for finding in findings(result, EXPECT)}
+    for metric in ("closure", "regime", "boot id", "kernel log"):
+        assert found[metric] is Outcome.INCONCLUSIVE, metric
+    assert result.pause is not None and result.pause.regime is None
+    assert list(result.pause.witnesses) == ["hypervisor"]
+    full = measure(seen, ResyncMechanism.NONE, EXPECT)
+    assert full.final is not None and result.final is not None and result.final.meets(full.final)
+    assert full.pause is not None and result.pause.pause.meets(full.pause.pause)
+    sure = {Outcome.PASSED, Outcome.FAILED}
+    both = {finding.metric: finding.outcome for finding in findings(full, EXPECT)}
+    for metric in found.keys() & both.keys():
+        assert found[metric] == both[metric] or not {found[metric], both[metric]} <= sure, metric
+
+
+def test_several_cycles_without_a_steady_clock_have_no_common_rate() -> None:
+    seen = by_agent(simulate(Scenario())[0])
+    spec = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
+    plan = Plan("a", "", "", (), ResyncMechanism.NONE, spec, EXPECT)
+    assert isinstance(plan.parts[0], Cell)
+    results = list(measure_each([seen, replace(seen, cycle=1)], plan))
+    assert [result.pause is not None for result in results] == [True, True]
+
+
+def test_a_clock_that_was_not_read_is_null_in_the_history() -> None:
+    reading = real_alone(simulate(Scenario())[0].readings[0])
+    line = line_of(ReadingsTaken("a", 0, (reading,)), 1, Stamp(1, 2))
+    assert line.count("null") == 6
+    given = envelope(line)
+    assert given is not None
+    event = entry_of(line, given).event
+    assert isinstance(event, ReadingsTaken)
+    assert list(event.readings) == [reading]
