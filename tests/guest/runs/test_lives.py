@@ -174,7 +174,7 @@ cycle: {patch: {hold: 1s}, settle: 0s, before: 1s, watch: 1s}
 
 @pytest.mark.parametrize(
     ("number", "phase", "delay"),
-    [(signal.SIGINT, '"kind":"boot"', 0.05), (signal.SIGTERM, "", 0.3)],
+    [(signal.SIGINT, '"kind":"boot"', 0.05), (signal.SIGTERM, "", 0.05)],
     ids=["time sync", "removal"],
 )
 def test_a_signal_ends_it_at_once_and_leaves_nothing(
