@@ -175,6 +175,11 @@ def _plan(config: pytest.Config) -> Plan:
         plan = load(beside if beside.exists() else resolve(name, [PLAYBOOKS]))
         if plan.cells:
             raise UsageError(f"{name} is a matrix; the tests' guests need a playbook without one")
+        if own := next((spec.domain for spec in plan.guests if spec.is_own), ""):
+            raise UsageError(
+                f"{name}: domain {own} is your own; the tests' guests are those that the lab starts",
+                hint="freezelab run --connect URI freezes it",
+            )
         return plan
     specs = tuple(GuestSpec(each) for each in dict.fromkeys(guests or ["web-0"]))
     cycle = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(0))
@@ -300,7 +305,9 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     for mark in item.iter_markers("freezelab"):
         playbook = mark.kwargs.get("playbook") or (mark.args[0] if mark.args else None)
         if not playbook:
-            raise pytest.UsageError(f"{item.nodeid}: freezelab needs playbook=…")
+            pytest.fail(
+                'the mark freezelab needs a playbook: freezelab(playbook="nightly.yaml")', pytrace=False
+            )
         _run_playbook(item, str(playbook))
 
 

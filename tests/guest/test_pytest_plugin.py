@@ -29,6 +29,10 @@ def test_strict():
 def test_unknown_playbook():
     raise AssertionError("not reached")
 
+@pytest.mark.freezelab(playbok="strict.yaml")
+def test_no_playbook():
+    raise AssertionError("not reached")
+
 def test_frozen(freezelab_guests, freeze):
     assert freezelab_guests["web-0"].run("hostname; cat /root/word") == "web-0\\nhidden"
     with freeze(for_="20s", watch="1s") as frozen:
@@ -113,6 +117,13 @@ matrix: {resync: [agent, none]}
 cycle: {patch: {hold: 1s}}
 """
 
+OWN = """
+name: own
+guests: [{name: web-0, domain: my-vm, ssh: my-vm-host}]
+resync: none
+cycle: {method: suspend, patch: {hold: 1s}}
+"""
+
 
 def run_pytest(cli: Cli, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environment = cli.environment | {
@@ -143,12 +154,20 @@ def test_a_session(cli: Cli, tmp_path: Path) -> None:
     assert done.stdout.count("PASSED test_it.py::test_wrong[") == 5, done.stdout
     for name in ("test_frozen", "test_asked_while_frozen", "test_runs_again"):
         assert f"PASSED test_it.py::{name}" in done.stdout, done.stdout
-    for name in ("test_strict", "test_unknown_playbook", "test_raises", "test_unknown_guest", "test_refused"):
+    for name in (
+        "test_strict",
+        "test_unknown_playbook",
+        "test_no_playbook",
+        "test_raises",
+        "test_unknown_guest",
+        "test_refused",
+    ):
         assert f"FAILED test_it.py::{name}" in done.stdout, done.stdout
     assert "During handling" not in done.stdout
     assert "not reached" not in done.stdout.partition("short test summary")[2]
     assert "playbook strict.yaml: failed\nfailed: web-0: in time" in done.stdout, done.stdout
     assert "no playbook 'unknown.yaml'" in done.stdout
+    assert "____ test_no_playbook ____\nthe mark" in re.sub("__+", "____", done.stdout), done.stdout
     assert "ValueError: in the block" in done.stdout
     assert "there is no guest 'web-9'\nknown: web-0" in done.stdout
     assert "its RAM is not a shared file" in done.stdout
@@ -170,12 +189,17 @@ def test_a_session(cli: Cli, tmp_path: Path) -> None:
             "freezelab_playbook=matrix.yaml",
             "matrix.yaml is a matrix; the tests' guests need a playbook without one",
         ),
+        (
+            "freezelab_playbook=own.yaml",
+            "own.yaml: domain my-vm is your own; the tests' guests are those that",
+        ),
         ("freezelab_guests=Foo_Bar", "not a guest name: 'Foo_Bar'"),
     ],
 )
 def test_a_session_without_guests(cli: Cli, tmp_path: Path, option: str, text: str) -> None:
     (tmp_path / "test_it.py").write_text("def test_guest(freezelab_guests): ...")
     (tmp_path / "matrix.yaml").write_text(MATRIX)
+    (tmp_path / "own.yaml").write_text(OWN)
     done = run_pytest(cli, tmp_path, f"--rootdir={tmp_path}", "-o", option)
     assert done.returncode == 1, done.stdout
     assert f"test_guest ____\n{text}" in re.sub("__+", "____", done.stdout), done.stdout
