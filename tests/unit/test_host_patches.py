@@ -35,12 +35,20 @@ from tests.unit.processes import gone
 CLOCK = HostClock()
 
 
+def waited_ns() -> int:
+    """How long this process's threads have been ready to run without a CPU so far (proc(5), schedstat)."""
+    tasks = Path("/proc/self/task").glob("*/schedstat")
+    return sum(int(task.read_text(encoding="ascii").split()[1]) for task in tasks)
+
+
 def apply(patch: HostPatch, budget_ns: int) -> PatchResult:
     """Apply, and hold the patch to its promise. On a busy host it may be late by what the scheduler takes:
-    what is later than the half of the reserve, the budget's guard has in its hands."""
-    deadline = CLOCK.now().raw_ns + budget_ns
+    what is later than the half of the reserve, the budget's guard has in its hands. This tier is run
+    at a low priority, so what this process waited for a CPU is allowed for, and as much of the program."""
+    deadline, waited = CLOCK.now().raw_ns + budget_ns, waited_ns()
     result = patch.apply(deadline)
-    assert CLOCK.now().raw_ns <= deadline + RESERVE_NS // 2
+    waited = waited_ns() - waited
+    assert CLOCK.now().raw_ns <= deadline + RESERVE_NS // 2 + 2 * waited
     return result
 
 
