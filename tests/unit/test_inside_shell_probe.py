@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from lab.guest.shell_samples import FLOOR_NS, ShellSamples
 from tests.unit.scenario import Scenario
 from tests.unit.simulation import simulate
 
+NOBODY = 65534
 SHELLS = [["dash"], ["bash"], ["busybox", "sh"], ["mksh"]]
 
 
@@ -142,3 +144,17 @@ def test_a_closure_that_rules_nothing_out_is_not_passed() -> None:
     result = measure(slewed, ResyncMechanism.NONE, Expectations())
     [closure] = [finding for finding in findings(result, Expectations()) if finding.metric == "closure"]
     assert closure.outcome == "inconclusive"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_is_not_root_has_a_coarser_clock() -> None:
+    text = shlex.split(program.shell_command())[-1]
+    done = subprocess.run(
+        ["sh", "-c", text], input=b"r 1-1\nq\n", capture_output=True, user=NOBODY, timeout=20, check=True
+    )
+    hello, answer = done.stdout.splitlines()
+    facts = json.loads(hello[2:])
+    assert (facts["steady"], facts["resolution_ns"]) == (GuestClock.BOOT, 10 * NS_PER_MS)
+    clocks = answer.split()
+    assert abs(int(clocks[2]) - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) < 20 * NS_PER_S
+    assert int(clocks[2]) <= int(clocks[9])
