@@ -38,6 +38,7 @@ from lab.playbook.tree import Items, Map
 MOST_ENTRIES = 100
 MOST_SCRIPT = 20_000
 
+_OF_THE_SHELL = {"PATH", "IFS", "ENV", "LD_PRELOAD", "LD_LIBRARY_PATH"}
 _SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # Debian Policy, 5.6.1. A final hyphen would have apt remove it.
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+]")
@@ -137,6 +138,8 @@ def secrets() -> ScalarReader:
         if not _SECRET.fullmatch(name):
             todo = "use letters, digits and _, not a digit first: it is an environment variable of commands"
             raise Wrong(f"{quoted(name)} is not the name of a secret", todo, within=at)
+        if name in _OF_THE_SHELL:
+            raise Wrong(f"{name} has a meaning for the guest's shell", "choose another name", within=at)
         if not isinstance(node, Map):
             what = "its source is expected here"
             raise Wrong(f"{what}; a playbook holds no values of secrets", "write {env: NAME}", within=at)

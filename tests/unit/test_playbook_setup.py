@@ -140,6 +140,10 @@ MISTAKES = [
     ("{secrets: [A]}", "4:18: setup.secrets: a mapping is expected here, not a list; write it like"),
     ("{secrets: {A: hunter2}}", "4:22: setup.secrets: its source is expected here; a playbook holds no"),
     ("{secrets: {1A: {env: B}}}", "4:19: setup.secrets: '1A' is not the name of a secret; use letters"),
+    (
+        "{secrets: {PATH: {env: B}}}",
+        "4:19: setup.secrets: PATH has a meaning for the guest's shell; choose another",
+    ),
     ("{secrets: {A: {}}}", "4:19: setup.secrets: a secret has one source; write {env: NAME} or {file:"),
     ("{secrets: {A: {env: B, file: c}}}", "4:19: setup.secrets: a secret has one source; write"),
     ("{secrets: {A: {envv: B}}}", "4:29: setup.secrets: unknown key 'envv'; known: env, file"),
