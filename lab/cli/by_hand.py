@@ -45,6 +45,13 @@ def freeze(
         str | None,
         typer.Option(metavar="HOST", help="With --connect: a Host of ssh_config.  [default: DOMAIN]"),
     ] = None,
+    probe: Annotated[
+        str,
+        typer.Option(
+            metavar="DEPTH",
+            help="With --connect, what looks into it: auto, python, shell; agent: without SSH.",
+        ),
+    ] = "auto",
     as_json: Json = False,
     junit: JUnit = None,
     quiet: Quiet = False,
@@ -54,6 +61,6 @@ def freeze(
     from lab.session.paths import home
     from lab.session.run import RunOptions
 
-    asked = Asked(target, length, method, announce, resync, in_time, connect, ssh)
+    asked = Asked(target, length, method, announce, resync, in_time, connect, ssh, probe)
     plan = plan_of(asked, home())
     execute(plan, RunOptions(connect), as_json=as_json, junit=junit, quiet=quiet)

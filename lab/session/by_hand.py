@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from lab.core.depth import Depth
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.own_domain import SshTarget, refusal
@@ -32,7 +33,7 @@ _E = TypeVar("_E", bound=StrEnum)
 @dataclass(frozen=True)
 class Asked:
     """The command line. target: the kept guest's name or, with uri, the domain's. length, announce, in_time:
-    durations as written. ssh: a Host of ssh_config; None: the domain's name."""
+    durations as written. ssh: a Host of ssh_config; None: the domain's name. probe: a value of Depth."""
 
     target: str
     length: str
@@ -42,6 +43,7 @@ class Asked:
     in_time: str | None = None
     uri: str | None = None
     ssh: str | None = None
+    probe: str = Depth.AUTO
 
 
 def plan_of(asked: Asked, home: Path) -> Plan:
@@ -67,13 +69,19 @@ def plan_of(asked: Asked, home: Path) -> Plan:
 
 
 def _guest(asked: Asked, home: Path) -> GuestSpec:
+    probe = _member(Depth, asked.probe, "--probe", Depth)
     if asked.uri:
         name = _NAME.sub("-", asked.target.lower()).strip("-")[:40].strip("-") or "guest"
-        return GuestSpec(name, domain=asked.target, ssh=SshTarget(asked.ssh or asked.target))
+        if probe is Depth.AGENT and asked.ssh is not None:
+            raise UsageError("does not go with --probe agent", where="--ssh", hint="leave out one of them")
+        ssh = None if probe is Depth.AGENT else SshTarget(asked.ssh or asked.target)
+        return GuestSpec(name, domain=asked.target, ssh=ssh, probe=probe)
     if asked.ssh is not None:
         raise UsageError(
             "goes with --connect", where="--ssh", hint="a kept guest is reached by the lab's key"
         )
+    if probe is not Depth.AUTO:
+        raise UsageError("goes with --connect", where="--probe", hint="there is python3 in a kept guest")
     return own_spec(kept_guests.find(home, asked.target))
 
 

@@ -327,6 +327,7 @@ def by_agent(lab: Lab) -> dict[str, Any]:
         "save-restore": lab.run("save-restore", resync="agent", entry=entry),
         "sigstop": lab.run("sigstop", entry=entry),
         "agent-rtc": lab.run(resync="agent-rtc", entry=entry),
+        "by hand": lab("freeze", machine.name, "--probe", "agent", "--for", "1s", "--announce", "0s"),
     }
     seen["destroyed"] = lab.during("resume", lambda _: machine.domain.destroy(), "suspend", entry=entry)
     return seen

@@ -76,6 +76,9 @@ def test_a_guest_without_ssh_is_looked_into_by_its_agent() -> None:
     assert seen["agent-rtc"]["said"] == [
         "freezelab: guest my-vm: is looked into by its agent alone, and agent-rtc needs SSH"
     ]
+    assert seen["by hand"]["said"] == [
+        "freezelab: guest my-vm: is looked into by its agent alone, and announce needs SSH"
+    ]
     assert "probe agent (my-vm): the guest's REALTIME alone" in " ".join(seen["report"]["out"].split())
     assert (seen["destroyed"]["status"], seen["destroyed"]["left"]) == (4, [])
     assert "has ended" in seen["destroyed"]["said"][-1]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.core.depth import Depth
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.own_domain import SshTarget
@@ -32,6 +33,11 @@ def test_a_domain_of_the_users_own(tmp_path: Path) -> None:
 def test_the_domain_is_a_host_of_ssh_config_by_default(tmp_path: Path) -> None:
     [guest] = plan_of(Asked("db", "1s", uri="qemu:///system"), tmp_path).guests
     assert guest.ssh == SshTarget("db")
+
+
+def test_with_the_agent_alone_there_is_no_ssh(tmp_path: Path) -> None:
+    [guest] = plan_of(Asked("db", "1s", uri="qemu:///system", probe="agent"), tmp_path).guests
+    assert (guest.ssh, guest.probe) == (None, Depth.AGENT)
 
 
 def test_the_watch_lasts_as_long_as_the_expectation(tmp_path: Path) -> None:
@@ -61,6 +67,9 @@ def test_a_kept_guest_is_reached_by_the_labs_key(tmp_path: Path) -> None:
         (Asked("db", "1s", announce="soon", uri="u"), "--announce: "),
         (Asked("db", "1s", in_time="-1s", uri="u"), "--expect-in-time: "),
         (Asked("db", "1s", ssh="x"), "--ssh: goes with --connect"),
+        (Asked("db", "1s", probe="agent"), "--probe: goes with --connect"),
+        (Asked("db", "1s", probe="deep", uri="u"), "--probe: unknown: 'deep'"),
+        (Asked("db", "1s", probe="agent", ssh="x", uri="u"), "--ssh: does not go with --probe agent"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, asked: Asked, what: str) -> None:
