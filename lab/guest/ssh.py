@@ -215,7 +215,12 @@ class SSH:
         when a signal ends the command, as in a guest that shuts down. It contains the reason of the guest's
         end if that is known soon after."""
         deadline, rest_until = time.monotonic() + timeout_s, 0.0
-        channel = self.channel(command, min(timeout_s, OPEN_S))
+        try:
+            channel = self.channel(command, min(timeout_s, OPEN_S))
+        except GuestError as error:
+            if self.alive or self.gone is not None:
+                raise
+            raise self._ended(command, "the connection was lost") from error
         channel.settimeout(timeout_s)
         out, err = bytearray(), bytearray()
         try:
