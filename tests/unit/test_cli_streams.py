@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from typer.testing import CliRunner
 
-from lab.cli import main, streams
+from lab.cli import main, running, streams
 from lab.errors import Interrupted
 from lab.session import run
 from lab.session.run import RunStopped
@@ -82,7 +82,7 @@ def test_a_run_that_was_stopped_ends_so_also_when_nobody_takes_its_report(
         raise streams.Undelivered(5, "Input/output error")
 
     monkeypatch.setattr(run, "perform", hung_up)
-    monkeypatch.setattr(main, "_show", lost)
+    monkeypatch.setattr(running, "show", lost)
     monkeypatch.setattr(streams, "silence_stdout", lambda: None)
     done = CliRunner().invoke(main.app, ["run", "-q"])
     assert done.exit_code == 130
