@@ -143,9 +143,21 @@ class _BeatsLine(BaseModel):
     beats: list[tuple[Int, Int, Int, Int]]
 
 
+_UNREAD = ((False, False, False, False), (False, True, True, False), (False, True, True, True))
+"""Which of real, mono, boot, raw may be null: none; those that a shell does not read; all but REALTIME, which
+is all that an agent reads."""
+
+
+def _unread(given: Sequence[object]) -> tuple[bool, ...]:
+    """Which of a reading's clocks real, mono, boot, raw are null."""
+    return tuple(clock is None for clock in given[2:6])
+
+
 def _row(given: _Clocks | _Channel | _Packets) -> tuple[Sequence[int | None], str]:
     """A reading's row of PackedReadings, and its channel. ValueError when it contradicts itself."""
     _forward("a reading", given[0], given[10])
+    if (unread := _unread(given)) not in _UNREAD or unread != tuple(c is None for c in given[6:10]):
+        raise ValueError("a reading lacks a clock")
     if given[12] < 1:
         raise ValueError("a clock's resolution is at least a nanosecond")
     match given[13:]:
@@ -159,6 +171,8 @@ def _row(given: _Clocks | _Channel | _Packets) -> tuple[Sequence[int | None], st
 
 def _readings(line: str) -> ReadingsTaken:
     made = _ReadingsLine.model_validate_json(line, strict=True)
+    if len(set(map(_unread, made.readings))) > 1:
+        raise ValueError("some readings lack a clock that others have")
     return ReadingsTaken(made.guest, made.cycle, PackedReadings.of(map(_row, made.readings)))
 
 

@@ -128,7 +128,10 @@ class _Rebuilding:
         elif isinstance(event, OfGuest):
             index = self._current[event.cycle, event.guest]
             if isinstance(event, ReadingsTaken):
-                self._readings.setdefault(index, []).append(event.readings)
+                bursts = self._readings.setdefault(index, [])
+                bursts.append(event.readings)
+                if bursts[0] and event.readings and bursts[0][0].t2.keys() != event.readings[0].t2.keys():
+                    raise RecordError(f"event {entry.seq}: some readings lack a clock that others have")
             else:
                 obs = self.found[index]
                 self.found[index] = _freezing(obs, event) or _inside(obs, event)
