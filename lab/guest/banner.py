@@ -14,7 +14,7 @@ IN_FLIGHT = 3
 LISTENS_S = 4.0
 """The longest time between two attempts, for a guest whose sshd is known to listen; the times double up to
 it. Each attempt costs the guest the start of a process: eight guests on two CPUs took ten attempts each. But
-a first packet can be lost, and QEMU's user-mode network repeats it after 6 s only."""
+the first one may get no answer: with 4 s until the second, a guest took 6 s until SSH answered."""
 
 REFUSED_S = 8.0
 """How long a port on the loopback may refuse connections. QEMU forwards it from its start on, so a refusal
