@@ -1,7 +1,7 @@
 """Guests that are started once, and frozen by hand as often as wanted. Each freeze is a run with a record.
 
     with GuestSession(plan, home, view, progress) as session:
-        with session.freeze(["db-0"], plan.cycle, "reconnect") as frozen:
+        with session.freeze(["db-0"], plan.cycle, 10 * NS_PER_S, "reconnect") as frozen:
             ...                      # the guest is frozen
         ...                          # it runs again, and its clock is watched
         run, folder = frozen.judged()
@@ -30,7 +30,7 @@ from lab.errors import FreezelabError, GuestError, HypervisorError, UsageError
 from lab.guest.address import Address
 from lab.guest.ssh import SSH
 from lab.host import facts as host_facts
-from lab.host.patches.base import MARGIN_NS, Base
+from lab.host.patches import Hold
 from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
@@ -243,24 +243,21 @@ class GuestSession:
                 journal.append(RunEnded(interrupted=False, failure=failure, host=facts))
 
 
-class HoldUntil(Base):
-    """A host patch that changes nothing: it holds the guests for `length_ns`, or until `enough` is set."""
+class HoldUntil(Hold):
+    """A hold that ends early when `enough` is set. begun: it has begun, so the guests are stopped."""
 
     def __init__(self, spec: HoldPatch, clock: Clock) -> None:
-        super().__init__(spec.label, spec.impact)
-        self._length_ns, self._clock = spec.duration_ns, clock
+        super().__init__(spec, clock)
         self.begun, self.enough = threading.Event(), threading.Event()
 
     def apply(self, deadline_raw_ns: int) -> PatchResult:
-        began = self._clock.now().raw_ns
         self.begun.set()
-        wanted, last = began + self._length_ns, deadline_raw_ns - MARGIN_NS
-        while not self.enough.is_set() and (left := min(wanted, last) - self._clock.now().raw_ns) > 0:
+        return super().apply(deadline_raw_ns)
+
+    def _wait(self, until_raw_ns: int) -> bool:
+        while not self.enough.is_set() and (left := until_raw_ns - self._clock.now().raw_ns) > 0:
             self.enough.wait(left / NS_PER_S)
-        held = {"held_ns": self._clock.now().raw_ns - began}
-        if wanted > last and not self.enough.is_set():
-            return PatchResult(False, "held until the budget was used up", held)
-        return PatchResult(True, "", held)
+        return self.enough.is_set()
 
 
 class FreezeByHand:
