@@ -22,7 +22,8 @@ means that the guest is gone, or between two QEMU processes."""
 
 _EAGER_S, _EAGER_FOR_S, _PATIENT_S = 0.02, 2.0, 0.1
 """Seconds between two refused attempts: the first value for the second value's time, then the third. A
-refusal on the loopback takes 0.1 ms."""
+refusal on the loopback takes 0.1 ms. The first value is also the time from a connection that was closed until
+the next attempt; it doubles up to STAGGER_S."""
 
 
 def _attempt(host: str, port: int) -> socket.socket:
@@ -46,9 +47,10 @@ def wait_for_banner(
 
     QEMU accepts a forwarded connection long before the guest can, and its retransmissions back off. So a few
     attempts run in parallel, and the first one with an answer is used: STAGGER_S apart, or twice as long each
-    time up to `longest_s`. alive:
-    called between attempts; raises when the guest cannot answer any more. TimeoutError at the deadline;
-    ConnectionRefusedError when a port on the loopback only refuses for REFUSED_S.
+    time up to `longest_s`. QEMU closes a connection that the guest refuses, and a guest whose sshd does not
+    listen yet does that: then the next attempt comes soon. alive: called between attempts; raises when the
+    guest cannot answer any more. TimeoutError at the deadline; ConnectionRefusedError when a port on the
+    loopback only refuses for REFUSED_S.
     """
     selector = selectors.DefaultSelector()
     attempts: list[socket.socket] = []
@@ -60,7 +62,7 @@ def wait_for_banner(
         sock.close()
 
     begun = next_try = time.monotonic()
-    stagger_s = STAGGER_S
+    stagger_s, closed_s = STAGGER_S, _EAGER_S
     give_up = begun + REFUSED_S if ipaddress.ip_address(host).is_loopback else deadline_s
     try:
         while (now := time.monotonic()) < deadline_s:
@@ -88,6 +90,8 @@ def wait_for_banner(
                     attempts.remove(sock)
                     return sock
                 drop(sock)
+                if not refused:
+                    next_try, closed_s = min(next_try, now + closed_s), min(2 * closed_s, STAGGER_S)
             if refused:
                 if now > give_up:
                     raise ConnectionRefusedError(f"{host}:{port}")

@@ -1,7 +1,7 @@
 """How long a run takes beyond its playbook's own time, how soon golden guests answer, and how long they are
 stopped together, of one or more checkouts by turns.
 
-    .venv/bin/python -m tests.bench.start [--pairs 20] [--guests 1 8] [--no-runs] [--cycles 1] [CHECKOUT …]
+    .venv/bin/python -m tests.bench.start [--guests 1 8] [--pairs 20] [--no-runs] [--cycles 1] [CHECKOUT …]
 
 Each checkout runs its own ./freezelab, with a state folder and a cache of its own, in which the images are
 links to those of the user's cache: builds would remove each other's golden guests. A first round, which is
@@ -151,8 +151,8 @@ def golden_guests(checkout: Checkout, count: int, cycles: int) -> dict[str, list
             for kind in ("stop", "resume")
         )
         pauses = [resume - stop for stop, resume in zip(stops, resumes, strict=True)]
-        spans = max(stops) - min(stops), max(resumes) - min(resumes)
-        for name, value in zip(OF_A_PAUSE, (statistics.median(pauses), max(pauses), *spans), strict=True):
+        spans = (max(stops) - min(stops), max(resumes) - min(resumes)) if count > 1 else ()
+        for name, value in zip(OF_A_PAUSE, (statistics.median(pauses), max(pauses), *spans), strict=False):
             found.setdefault(f"{name} {count}", []).append(value)
     return found
 

@@ -106,6 +106,24 @@ def test_a_lost_attempt_does_not_hold_up_the_next(server: socket.socket) -> None
         each.close()
 
 
+def test_a_closed_attempt_is_soon_repeated(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU accepts, and closes when the guest refuses: its sshd does not listen yet."""
+    monkeypatch.setattr(banner, "STAGGER_S", 30.0)
+    kept: list[socket.socket] = []
+
+    def answer_third() -> None:
+        server.accept()[0].close()
+        server.accept()[0].close()
+        kept.append(server.accept()[0])
+        kept[0].sendall(b"SSH-2.0-x\r\n")
+
+    thread = threading.Thread(target=answer_third)
+    thread.start()
+    wait_for_banner("127.0.0.1", server.getsockname()[1], time.monotonic() + 20, hopeful).close()
+    thread.join()
+    kept[0].close()
+
+
 def test_there_is_no_waiting_without_hope(server: socket.socket) -> None:
     def hopeless() -> None:
         raise ZeroDivisionError
