@@ -96,7 +96,7 @@ def kept_guest_mechanisms(incomplete: str) -> list[str]:
     """Mechanisms that work without the host's help."""
     from lab.core.mechanism import ResyncMechanism
 
-    return words(*(one.value for one in ResyncMechanism if not one.needs_host))(incomplete)
+    return words(*(one.value for one in ResyncMechanism if one.fits_kept_guest))(incomplete)
 
 
 def _home() -> Path:

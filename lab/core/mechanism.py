@@ -86,6 +86,60 @@ restrict 127.0.0.1
 restrict ::1
 """
 
+_W32TIME_CONF = """\
+Type: NTP
+NtpServer: time.windows.com,0x1
+SpecialPollInterval: 604800
+MinPollInterval: 10
+MaxPollInterval: 15
+MaxAllowedPhaseOffset: 1
+MaxNegPhaseCorrection: 54000
+MaxPosPhaseCorrection: 54000
+LargePhaseOffset: 50000000
+SpikeWatchPeriod: 900
+HoldPeriod: 5
+PhaseCorrectRate: 7
+UpdateInterval: 360000
+"""
+"""The registry's values of a stand-alone Windows, by the names of `w32tm /query /configuration` (Microsoft,
+"Windows Time service tools and settings", registry reference)."""
+
+_W32TIME_DOMAIN_CONF = """\
+Type: NT5DS
+MinPollInterval: 10
+MaxPollInterval: 15
+MaxAllowedPhaseOffset: 300
+MaxNegPhaseCorrection: 4294967295
+MaxPosPhaseCorrection: 4294967295
+LargePhaseOffset: 50000000
+SpikeWatchPeriod: 900
+HoldPeriod: 5
+PhaseCorrectRate: 1
+UpdateInterval: 30000
+"""
+"""The same of a member of an Active Directory domain."""
+
+_W32TIME_ACCURATE_CONF = """\
+Type: NTP
+NtpServer: time.windows.com,0x1
+SpecialPollInterval: 64
+MinPollInterval: 6
+MaxPollInterval: 6
+MaxAllowedPhaseOffset: 1
+MaxNegPhaseCorrection: 54000
+MaxPosPhaseCorrection: 54000
+LargePhaseOffset: 50000000
+SpikeWatchPeriod: 900
+HoldPeriod: 5
+PhaseCorrectRate: 7
+UpdateInterval: 100
+"""
+"""Those of a stand-alone Windows, with the intervals of "Configuring systems for high accuracy"
+(Microsoft)."""
+
+UNSEEN = "not seen on Windows"
+"""What is said of what Microsoft's documentation describes, and the lab was never run with."""
+
 
 class Means(Enum):
     """What moves the guest's clock. Each member has its own rules (core.timesync.rules) and its own
@@ -100,6 +154,7 @@ class Means(Enum):
     CHRONYD = "chronyd"
     TIMESYNCD = "systemd-timesyncd"
     NTPD = "ntpd"
+    W32TIME = "the Windows Time service"
 
     @property
     def uses_agent(self) -> bool:
@@ -107,7 +162,7 @@ class Means(Enum):
 
     @property
     def is_daemon(self) -> bool:
-        return self in (Means.CHRONYD, Means.TIMESYNCD, Means.NTPD)
+        return self in (Means.CHRONYD, Means.TIMESYNCD, Means.NTPD, Means.W32TIME)
 
 
 @dataclass(frozen=True)
@@ -139,7 +194,9 @@ class MechanismTraits:
     and {port} stand for the host's NTP server, {device} for the PTP clock's device, {rtc_offset} for by how
     much the guest's RTC is behind, in seconds. ptp: the PTP clock that it needs. feature: the feature that
     its program needs. updates: how many updates of the clock the installation waits for, so that a limit of
-    makestep is used up, as after a long time of operation; 0: none, the clock has to be in time.
+    makestep is used up, as after a long time of operation; 0: none, the clock has to be in time. windows: it
+    is a part of Windows. The guest has it already, as the playbook says: the lab installs nothing, and
+    measures by the agent.
     """
 
     about: str
@@ -148,6 +205,7 @@ class MechanismTraits:
     ptp: PtpClock | None = None
     feature: Feature | None = None
     updates: int = 0
+    windows: bool = False
 
 
 class ResyncMechanism(StrEnum):
@@ -167,6 +225,9 @@ class ResyncMechanism(StrEnum):
     TIMESYNCD = "timesyncd"
     NTPD = "ntpd"
     VMCLOCK = "vmclock"
+    W32TIME = "w32time"
+    W32TIME_DOMAIN = "w32time-domain"
+    W32TIME_ACCURATE = "w32time-accurate"
 
     @property
     def traits(self) -> MechanismTraits:
@@ -202,6 +263,16 @@ class ResyncMechanism(StrEnum):
     def needs_host(self) -> bool:
         """True when it works only during a run, by the host's time server or an action at the resume."""
         return self.acts_from_host or self.uses_ntp
+
+    @property
+    def is_of_windows(self) -> bool:
+        """True when the guest is a Windows that has it already: nothing is installed."""
+        return self.traits.windows
+
+    @property
+    def fits_kept_guest(self) -> bool:
+        """True when a kept guest can have it outside of runs."""
+        return not self.needs_host and not self.is_of_windows
 
     @property
     def is_daemon(self) -> bool:
@@ -281,5 +352,23 @@ _TRAITS = {
         Means.CHRONYD,
         _CHRONY_PHC_CONF,
         ptp=PtpClock("ptp_vmclock", "vmclock"),
+    ),
+    ResyncMechanism.W32TIME: MechanismTraits(
+        f"the Windows Time service of a stand-alone Windows ({UNSEEN})",
+        Means.W32TIME,
+        _W32TIME_CONF,
+        windows=True,
+    ),
+    ResyncMechanism.W32TIME_DOMAIN: MechanismTraits(
+        f"the Windows Time service of a domain member ({UNSEEN})",
+        Means.W32TIME,
+        _W32TIME_DOMAIN_CONF,
+        windows=True,
+    ),
+    ResyncMechanism.W32TIME_ACCURATE: MechanismTraits(
+        f"the Windows Time service with Microsoft's settings for high accuracy ({UNSEEN})",
+        Means.W32TIME,
+        _W32TIME_ACCURATE_CONF,
+        windows=True,
     ),
 }

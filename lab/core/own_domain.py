@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lab.core.depth import Depth
+from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.patch import Impact, Patch, ReplaceHypervisorPatch
 
@@ -37,4 +39,12 @@ def refusal(method: FreezeMethod, patch: Patch) -> str:
         return SHARE_MEMORY
     if isinstance(patch, ReplaceHypervisorPatch):
         return "its emulator is what its XML says"
+    return ""
+
+
+def resync_refusal(mechanism: ResyncMechanism, probe: Depth, *, is_own: bool) -> str:
+    """Why a guest with this depth cannot have this mechanism; "" when it can, as far as is known before it is
+    looked into. is_own: it is a domain of the user's own."""
+    if mechanism.is_of_windows and not (is_own and probe is Depth.AGENT):
+        return f"{mechanism} is a part of Windows, which is looked into by its agent alone"
     return ""

@@ -13,6 +13,13 @@ PUSH_CHANNEL, PUSH_SERIAL, PUSH_SSH = "push_channel", "virtio-serial", "SSH"
 """Status key of a push, and its two values: the channel to the program in the guest."""
 
 
+WINDOWS = "mswindows"
+"""guest-get-osinfo's id of Windows (QEMU, qga/qapi-schema.json)."""
+
+WINDOWS_NAME = "windows"
+"""Status key of the agent's mechanisms in a Windows guest. Its value: what the agent calls it."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """The time-sync set-up found in a guest before the freeze.

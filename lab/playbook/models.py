@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from lab.core.own_domain import refusal
+from lab.core.own_domain import refusal, resync_refusal
 from lab.core.plan import Announcement, GuestSpec, ResyncMechanism, TimeFault, TimeFaultKind
 from lab.core.plan import Rollout as PlanRollout
 from lab.core.units import NS_PER_S, format_duration
@@ -240,6 +240,14 @@ class Document(BaseModel):
         if own is not None and (why := refusal(self.cycle.way, self.cycle.patch.to_plan())):
             what = f"domain {own.domain} is your own, and is not frozen by {self.cycle.way}: {why}"
             raise Clash(what, "set cycle.method to suspend, sigstop or save-restore, with hold", "cycle")
+        return self
+
+    @model_validator(mode="after")
+    def _windows_has_it(self) -> Self:
+        for spec in self.specs():
+            if why := resync_refusal(self.resync, spec.probe, is_own=spec.is_own):
+                todo = "let every guest be a domain of your own, without ssh"
+                raise Clash(f"guest {spec.name}: {why}", todo, "resync")
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from typing import TypeVar
 from lab.core.depth import Depth
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
-from lab.core.own_domain import SshTarget, refusal
+from lab.core.own_domain import SshTarget, refusal, resync_refusal
 from lab.core.patch import HoldPatch
 from lab.core.plan import Announcement, CycleSpec, Expectations, GuestSpec, Plan
 from lab.core.units import NS_PER_S, parse_duration
@@ -62,6 +62,9 @@ def plan_of(asked: Asked, home: Path) -> Plan:
     if asked.announce is not None:
         announce = Announcement(notice_ns=_time(asked.announce, "--announce", zero=True), time_factor=1.0)
     guest = _guest(asked, home)
+    if why := resync_refusal(resync, guest.probe, is_own=bool(asked.uri)):
+        hint = "name a domain by --connect, with --probe agent"
+        raise UsageError(why, where="--resync", hint=hint)
     cycle = CycleSpec(
         method, hold, budget_ns=hold.duration_ns + BUDGET_NS, watch_ns=watch_ns, announce=announce
     )

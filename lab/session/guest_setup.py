@@ -107,7 +107,8 @@ class GuestSetup:
             raise Refused(f"there is no guest agent in image {image.name}", where=f"guest {name}")
         if cell.resync.uses_agent:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
-        if probe.depth is not Depth.PYTHON and cell.resync.repairs and not cell.resync.uses_agent:
+        needs_python = cell.resync.repairs and not cell.resync.uses_agent and not cell.resync.is_of_windows
+        if probe.depth is not Depth.PYTHON and needs_python:
             raise Refused(f"{cell.resync} needs python3 in the guest", where=f"guest {name}")
         access = self._access(spec, probe)
         self._equipped.add(name)
@@ -154,6 +155,7 @@ class GuestSetup:
                 set_time=lambda: hypervisor.set_time(name),
                 set_seconds=lambda: hypervisor.set_time(name, SetBy.SECONDS),
                 read_rtc=lambda: hypervisor.set_time(name, SetBy.RTC),
+                system=lambda: hypervisor.own.system(name) if spec.is_own else {},
             ),
             rtc_stops=(own.rtc if own is not None else spec.rtc) is RtcTrack.GUEST,
             push_sockets=lambda: hypervisor.push_sockets(name),

@@ -270,10 +270,12 @@ def _mechanism(text: str) -> ResyncMechanism:
     try:
         mechanism = ResyncMechanism(text)
     except ValueError:
-        known = ", ".join(m.value for m in ResyncMechanism if not m.needs_host)
+        known = ", ".join(m.value for m in ResyncMechanism if m.fits_kept_guest)
         raise UsageError(
             f"unknown mechanism {text!r}", where="--resync", hint=f"a kept guest can have: {known}"
         ) from None
+    if mechanism.is_of_windows:
+        raise Refused(f"{mechanism} is a part of Windows, and a kept guest is no Windows", where="--resync")
     if mechanism.needs_host:
         what = "the host's time server" if mechanism.uses_ntp else "an action at the resume"
         raise Refused(

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from lab.core.history.run_events import Timing
-from lab.core.own_domain import refusal
+from lab.core.own_domain import refusal, resync_refusal
 from lab.core.plan import Cell, Depth, GuestSpec, Plan
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError, Interrupted, Refused, UsageError
@@ -38,6 +38,8 @@ def check_cells(cells: Sequence[Cell]) -> None:
                 raise Refused(
                     f"is your own, and not frozen by {cell.cycle.method}: {why}", where=_where(spec)
                 )
+            if why := resync_refusal(cell.resync, spec.probe, is_own=spec.is_own):
+                raise Refused(why, where=_where(spec))
             if spec.is_own and spec.probe is Depth.AGENT and (what := _needs_ssh(cell)):
                 raise Refused(f"is looked into by its agent alone, and {what} needs SSH", where=_where(spec))
 
@@ -49,7 +51,8 @@ def _needs_ssh(cell: Cell) -> str:
         "announce": cycle.announce is not None,
         "effects": cycle.effects,
         "load": bool(cycle.load),
-        str(cell.resync): cell.resync.reads_rtc or (cell.resync.repairs and not cell.resync.uses_agent),
+        str(cell.resync): cell.resync.reads_rtc
+        or (cell.resync.repairs and not cell.resync.uses_agent and not cell.resync.is_of_windows),
     }
     return next((what for what, is_asked in asked.items() if is_asked), "")
 

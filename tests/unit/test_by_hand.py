@@ -64,6 +64,7 @@ def test_a_kept_guest_is_reached_by_the_labs_key(tmp_path: Path) -> None:
         (Asked("db", "1s", method="reboot", uri="u"), "--method: unknown: 'reboot'"),
         (Asked("db", "1s", method="in-place", uri="u"), "--method: .*not frozen by in-place: its RAM"),
         (Asked("db", "1s", resync="crony", uri="u"), "--resync: unknown: 'crony'"),
+        (Asked("db", "1s", resync="w32time", uri="u"), "--resync: w32time is a part of Windows"),
         (Asked("db", "1s", announce="soon", uri="u"), "--announce: "),
         (Asked("db", "1s", in_time="-1s", uri="u"), "--expect-in-time: "),
         (Asked("db", "1s", ssh="x"), "--ssh: goes with --connect"),

@@ -108,6 +108,16 @@ def test_freezes_that_would_change_it(cycle: str, why: str) -> None:
     assert why in found
 
 
+WINDOWS = "name: a\nresync: w32time\ncycle: {patch: {hold: 3s}}\n"
+
+
+def test_the_windows_time_service_is_of_windows() -> None:
+    assert parse(f"{WINDOWS}guests: [{{domain: x}}]".encode(), "a.yaml").guests[0].probe is Depth.AGENT
+    for text, name in (("", "web-0"), ("guests: [{domain: x}, {domain: y, ssh: z}]", "y")):
+        [found] = mistakes_in(WINDOWS + text)
+        assert found.startswith(f"2:9: guest {name}: w32time is a part of Windows, which is looked into by")
+
+
 def test_a_matrix_leaves_out_what_would_change_it() -> None:
     text = (
         "name: a\nresync: none\ncycle: {patch: {hold: 3s}}\nguests: [{domain: x, ssh: y}]\n"

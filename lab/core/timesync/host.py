@@ -3,11 +3,15 @@
 They act once, on the resume, whatever the offset is. So they also act on a guest whose clocks ran on and are
 right, and may make them worse.
 
-guest-set-time with a time calls settimeofday and then hwclock -w, which sets the RTC from the clock; without
-a time it calls hwclock -s, which sets the clock from the RTC (QEMU, qga/commands-posix.c,
+On Linux guest-set-time with a time calls settimeofday and then hwclock -w, which sets the RTC from the clock;
+without a time it calls hwclock -s, which sets the clock from the RTC (QEMU, qga/commands-posix.c,
 qmp_guest_set_time). libvirt's virDomainSetTime passes its nanoseconds, or with VIR_DOMAIN_TIME_SYNC nothing
 (qemu_agent.c, qemuAgentSetTime); `virsh domtime --now` passes time(2)'s whole seconds and no nanoseconds
 (virsh-domain.c, cmdDomTime).
+
+On Windows guest-set-time with a time calls SetSystemTime, with whole milliseconds, and leaves the RTC alone;
+without a time it starts `w32tm /resync /nowait`, which is no use of the RTC (qga/commands-win32.c,
+qmp_guest_set_time). The lab was never run with Windows.
 
 hwclock -s waits for the tick of the RTC's next second and sets the clock to it (hwclock(8); util-linux,
 sys-utils/hwclock.c, synchronize_to_clock_tick, which gives up after 1.5 s, or after 10 s without an
@@ -21,19 +25,21 @@ what it reads by the drift that /etc/adjtime knows of (hwclock(8), "The Adjust F
 
 Status keys, all optional: those of core.timesync.rtc; `rtc_zone_s` by how many seconds the zone lies east of
 UTC in which the RTC is read, and `rtc_drift_ns` what is added to it for its drift, both 0 without;
-`push_bound_ns` the bound of the offset that a push steps by; `push_channel` the channel that it uses.
+`push_bound_ns` the bound of the offset that a push steps by; `push_channel` the channel that it uses;
+`windows` the guest is one.
 """
 
 from __future__ import annotations
 
 from lab.core.clock import Interval
+from lab.core.mechanism import UNSEEN
 from lab.core.quantities import format_about
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.rtc import QEMU_RTC, SMALL_NS, STOOD_STILL, TRACK, by_rtc
 from lab.core.timesync.situation import SOURCE_NS, Situation
 from lab.core.timesync.texts import number
-from lab.core.timesync_setup import PUSH_CHANNEL, PUSH_SSH, Setup
+from lab.core.timesync_setup import PUSH_CHANNEL, PUSH_SSH, WINDOWS_NAME, Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 
 AGENT_NS = 200 * NS_PER_MS
@@ -57,26 +63,30 @@ PUSH_REGAINS_NS = 20 * NS_PER_S
 the guest has to log the host in (guest/timesync/push.py, REGAIN_S)."""
 
 QGA = "QEMU qga/commands-posix.c (qmp_guest_set_time)"
+QGA_WINDOWS = "QEMU qga/commands-win32.c (qmp_guest_set_time)"
 LIBVIRT = "libvirt src/qemu/qemu_agent.c (qemuAgentSetTime)"
 HWCLOCK = "hwclock(8); util-linux sys-utils/hwclock.c"
 
 
-def agent_time(_: Setup, at: Situation) -> Forecast:
+def agent_time(setup: Setup, at: Situation) -> Forecast:
     """The host's time in nanoseconds, through the agent."""
-    return _set(at, Interval(-AGENT_NS, SMALL_NS), "to the agent's latency", (QGA, LIBVIRT))
+    return _set(setup, at, Interval(-AGENT_NS, SMALL_NS), "to the agent's latency", LIBVIRT)
 
 
-def agent_seconds(_: Setup, at: Situation) -> Forecast:
+def agent_seconds(setup: Setup, at: Situation) -> Forecast:
     """The host's whole seconds, through the agent."""
     left = Interval(-NS_PER_S - AGENT_NS, SMALL_NS)
     virsh = "libvirt tools/virsh-domain.c (cmdDomTime)"
-    return _set(at, left, "to a whole second, 0 to 1 s behind", (virsh, QGA))
+    return _set(setup, at, left, "to a whole second, 0 to 1 s behind", virsh)
 
 
-def _set(at: Situation, left: Interval, where: str, sources: tuple[str, ...]) -> Forecast:
+def _set(setup: Setup, at: Situation, left: Interval, where: str, source: str) -> Forecast:
     """One step to the host's time."""
-    within = Interval(0, AGENT_SLOWEST_NS)
+    within, sources = Interval(0, AGENT_SLOWEST_NS), (QGA, source)
     text = f"a right clock is stepped, {where}" if at.right else f"one step at once, {where}"
+    if WINDOWS_NAME in setup.status:
+        left, sources = Interval(left.low_ns - NS_PER_MS, left.high_ns), (QGA_WINDOWS, source)
+        text = f"{text}; {UNSEEN}"
     return Forecast(True, _step(at), within, left, text, sources, once=True, latency_ns=AGENT_NS)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from lab.core.clock import Interval
 from lab.core.mechanism import Means
 from lab.core.resync import Correction
-from lab.core.timesync import chrony, host, ntpd, timesyncd
+from lab.core.timesync import chrony, host, ntpd, timesyncd, w32time
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.situation import Situation
 from lab.core.timesync_setup import SILENT, Setup
@@ -26,6 +26,7 @@ _RULES: dict[Means, Callable[[Setup, Situation], Forecast]] = {
     Means.CHRONYD: chrony.forecast,
     Means.TIMESYNCD: timesyncd.forecast,
     Means.NTPD: ntpd.forecast,
+    Means.W32TIME: w32time.forecast,
 }
 
 BOOTED = Forecast(None, None, None, None, "set at boot, from the RTC's whole seconds", ("rtc(4)",))

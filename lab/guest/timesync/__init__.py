@@ -9,6 +9,7 @@ agent, domtime-now   round_trip_ns: of a ping through the agent; `silent` instea
 agent-rtc, hwclock   round_trip_ns
 these, chrony-rtc    rtc_minus_real_ns, rtc_bound_ns: the guest's RTC less its REALTIME, which had just been
                      set to the host's, when this was installed
+agent, domtime-now   windows: its name, where the agent says that the guest is one
 push                 push_bound_ns: half the width of one reading of the offset; push_channel: PUSH_SERIAL or
                      PUSH_SSH
 """
@@ -21,12 +22,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from lab.core.mechanism import Means, PtpClock, ResyncMechanism
+from lab.core.timesync_setup import WINDOWS
 from lab.errors import FreezelabError, Refused
 from lab.guest.ssh import SSH
 from lab.guest.timesync import push, services
 from lab.guest.timesync.access import Agent, GuestAccess
 from lab.guest.timesync.daemon import CLEAN, START_S, STOP_OWN, DaemonResync
-from lab.guest.timesync.host_actions import AgentResync, HwclockResync, NoResync
+from lab.guest.timesync.host_actions import AgentResync, HwclockResync, NoResync, WindowsResync
 from lab.guest.timesync.push import PushResync
 from lab.guest.timesync.put_back import PutBack, check_daemon
 from lab.ports import Resync
@@ -44,6 +46,8 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
     not support the mechanism; GuestError, with its own message, when it does not work. The guest has no
     mechanism then.
     """
+    if mechanism.is_of_windows:
+        return _of_windows(mechanism, access)
     if mechanism.uses_ntp and not access.server:
         raise Refused("the host's NTP server cannot be reached from this guest", where=access.where)
     if access.own:
@@ -91,6 +95,16 @@ def _in_own(mechanism: ResyncMechanism, access: GuestAccess) -> Resync:
     kept = PutBack(access)
     kept.set_aside()
     return _or_nothing(kept, lambda: setattr(kept, "inner", install(mechanism, replace(access, own=False))))
+
+
+def _of_windows(mechanism: ResyncMechanism, access: GuestAccess) -> Resync:
+    """The service of a Windows, which goes on as it is. Refused when the agent names another system."""
+    system = access.agent.system() if access.agent is not None else {}
+    name = system.get("pretty-name") or system.get("name", "")
+    if system.get("id", WINDOWS) != WINDOWS:
+        what = f"{mechanism} is a part of Windows, and the agent says that this is {name or system['id']}"
+        raise Refused(what, where=access.where)
+    return WindowsResync(mechanism, name)
 
 
 def _ptp_device(ssh: SSH, clock: PtpClock) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,15 @@ class Agent:
 
     ping: do nothing. set_time: set the clock to the host's, in nanoseconds. set_seconds: likewise in whole
     seconds, as `virsh domtime --now`. read_rtc: make the guest set its clock from its RTC
-    (VIR_DOMAIN_TIME_SYNC).
+    (VIR_DOMAIN_TIME_SYNC). system: what it says of the guest's operating system, such as id and pretty-name;
+    {} from one that does not know, and for guests of the lab.
     """
 
     ping: Callable[[], Call]
     set_time: Callable[[], Call]
     set_seconds: Callable[[], Call]
     read_rtc: Callable[[], Call]
+    system: Callable[[], Mapping[str, str]] = dict
 
 
 @dataclass(frozen=True)

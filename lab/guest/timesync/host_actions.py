@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lab.core.clock import Interval
 from lab.core.mechanism import Means, ResyncMechanism
-from lab.core.timesync_setup import SILENT, Setup
+from lab.core.timesync_setup import SILENT, WINDOWS, WINDOWS_NAME, Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Refused
 from lab.guest.ssh import SSH
@@ -60,6 +60,17 @@ class NoResync:
 
     def remove(self) -> None:
         return None
+
+
+class WindowsResync(NoResync):
+    """The Windows Time service, which the guest has as the playbook says. Nothing of it can be read without
+    logging in, so its set-up is the documented one."""
+
+    def __init__(self, mechanism: ResyncMechanism, system: str) -> None:
+        self._mechanism, self._system = mechanism, system
+
+    def setup(self) -> Setup:
+        return Setup(self._mechanism, self._system, self._mechanism.config())
 
 
 class Acting:
@@ -114,6 +125,8 @@ class AgentResync(Acting):
         """GuestError when the agent does not answer. rtc: the RTC minus REALTIME, if known."""
         self._status = rtc_status(rtc)
         self._ping()
+        if (system := self._agent.system()).get("id") == WINDOWS:
+            self._status[WINDOWS_NAME] = system.get("pretty-name", "")
         return self
 
     def setup(self) -> Setup:
