@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lab.core.clock import GuestClock
-from lab.core.depth import Depth
+from lab.core.depth import Depth, ProbeLimits
 from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
+from lab.core.timesync_setup import WINDOWS
 from lab.core.units import NS_PER_S
-from lab.errors import GuestError, HypervisorError
+from lab.errors import GuestError, HypervisorError, Refused
 from lab.guest.serial import SerialClockLine
 from lab.guest.ssh import SSH
 from lab.ports import Clock
@@ -23,8 +25,9 @@ CHANNEL = "agent"
 RESOLUTION_NS = 1_000
 """Of guest-get-time: GLib's g_get_real_time() has microseconds (QEMU, qga/commands.c)."""
 
-WINDOWS, WINDOWS_RESOLUTION_NS = "mswindows", 16_000_000
-"""guest-get-osinfo's id of Windows, whose clock may advance in ticks of 15.6 ms (GetSystemTimeAsFileTime)."""
+WINDOWS_RESOLUTION_NS = 17_000_000
+"""Of guest-get-time on Windows: its clock may advance in ticks of 15.625 ms, of which GetSystemTime shows
+whole milliseconds (QEMU, qga/commands-win32.c, qmp_guest_get_time)."""
 
 AGAIN_S, PAUSE_S = 20.0, 0.05
 """How long, and how often, a silent agent is asked again: libvirt connects anew to a restored one."""
@@ -50,13 +53,16 @@ class AgentProbe:
     ) -> None:
         self.guest = guest
         self._get_time, self._system, self._look = get_time, system, look
-        self._resolution_ns = RESOLUTION_NS
+        self.limits = ProbeLimits(RESOLUTION_NS, steady="")
+        self._kernel = ""
 
     def open(self) -> AgentProbe:
-        """Wait for the agent's first answer. GuestError when it does not answer."""
+        """Wait for the agent's first answer. GuestError when it does not answer, or refuses to."""
         self.read()
-        if self._system().get("id") == WINDOWS:
-            self._resolution_ns = WINDOWS_RESOLUTION_NS
+        system = self._system()
+        self._kernel = system.get("kernel-release", "")
+        if system.get("id") == WINDOWS:
+            self.limits = replace(self.limits, resolution_ns=WINDOWS_RESOLUTION_NS)
         return self
 
     @property
@@ -72,20 +78,20 @@ class AgentProbe:
         """Nothing is left in the guest."""
 
     def read(self) -> Reading:
-        """See ports.Probe. An agent that is silent is asked again for AGAIN_S."""
+        """See ports.Probe. An agent that is silent is asked again for AGAIN_S; one that refuses is not."""
         deadline = time.monotonic() + AGAIN_S
         while True:
             try:
                 call, real = self._get_time()
             except HypervisorError as error:
                 self._look()
-                if time.monotonic() > deadline:
+                if isinstance(error, Refused) or time.monotonic() > deadline:
                     raise GuestError(error.what, where=f"guest {self.guest}", hint=error.hint) from error
                 time.sleep(PAUSE_S)
             else:
                 clocks = {GuestClock.REAL: real}
                 return Reading(
-                    call.called, clocks, clocks, call.returned, self._resolution_ns, channel=CHANNEL
+                    call.called, clocks, clocks, call.returned, self.limits.resolution_ns, channel=CHANNEL
                 )
 
     def start_cycle(self) -> None:
@@ -101,8 +107,7 @@ class AgentProbe:
         return None
 
     def facts(self) -> ProbeFacts:
-        kernel = self._system().get("kernel-release", "")
-        return ProbeFacts("", "", kernel, kernel_lines=None, depth=Depth.AGENT, steady="")
+        return ProbeFacts("", "", self._kernel, kernel_lines=None, depth=Depth.AGENT, steady="")
 
     def restart(self, deadline_raw_ns: int) -> None:
         """See ports.Probe."""

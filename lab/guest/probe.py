@@ -16,14 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import paramiko
 
-from lab.core.clock import Stamp
-from lab.core.depth import Depth
+from lab.core.clock import GuestClock, Stamp
+from lab.core.depth import Depth, ProbeLimits
 from lab.core.timeline import Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError, GuestGone
@@ -66,7 +66,7 @@ class GuestProbe:
     connect: returns the first SSH connection to the guest, or raises GuestError. serial: the serial channel,
     if any. waiting: the program to take over; when it is None or gone, a new one is started. It answers over
     the serial channel before there is an SSH connection. wanted: SHELL, PYTHON, or AUTO for the better one
-    that there is. depth: which of the two it is, once it has begun.
+    that there is. depth, limits: see SessionProbe; once it has begun.
     reconnects: how often the channel was lost and re-established. restarts: how often the program then had to
     be restarted, and its record was lost.
     """
@@ -81,8 +81,7 @@ class GuestProbe:
     ) -> None:
         self.guest, self.depth, self._wanted = guest, Depth.PYTHON, wanted
         self._shell = ShellSamples()
-        self.reconnects = 0
-        self.restarts = 0
+        self.reconnects = self.restarts = 0
         self._connect, self._serial = connect, serial
         self._ssh: SSH | None = None
         self._channel: ProbeChannel | None = None
@@ -90,7 +89,7 @@ class GuestProbe:
         self._resting = self._waking = False
         self._name = secrets.token_hex(3).encode()  # tells this probe's answers from another's
         self._sequence = 0
-        self._resolution = waiting.resolution_ns if waiting is not None else 1
+        self.limits = ProbeLimits(waiting.resolution_ns if waiting is not None else 1)
         self._again: Callable[[float], SSH] | None = None
         self._way_back = waiting.path if waiting is not None else ""
         self._golden = waiting is not None
@@ -229,12 +228,13 @@ class GuestProbe:
         channel = self._listen(self._connected().channel(start_command(self._wanted)))
         hello = json.loads(channel.answer(b"H", timeout_s)[1])
         self.depth = Depth(hello.get("depth", Depth.PYTHON))
-        self._shell.start()
+        self.limits = ProbeLimits(hello["resolution_ns"], hello.get("steady", GuestClock.RAW))
         if self.depth is Depth.SHELL:
+            self.limits = replace(self.limits, period_ns=hello["period_ns"])
+            self._shell = ShellSamples(self.limits)
             self._serial = None  # nobody answers there
             if not self._resting:  # lost within a cycle
                 channel.send(b"c\n")
-        self._resolution = hello["resolution_ns"]
         self._way_back = hello["path"]
 
     def _attach(self, timeout_s: float) -> bool:
@@ -367,7 +367,7 @@ class GuestProbe:
         return probe_protocol.reading(
             exchange,
             number,
-            self._resolution,
+            self.limits.resolution_ns,
             channel,
             lambda: self._talking().answer(b"K", ANSWER_S, b" %s " % number)[1],
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from lab.core.depth import Depth
 from lab.guest import program
 
@@ -13,5 +15,7 @@ def start_command(depth: Depth = Depth.PYTHON) -> str:
     Python."""
     if depth is Depth.SHELL:
         return program.shell_command()
-    otherwise = program.shell_command() if depth is Depth.AUTO else ""
-    return program.start_command(PROGRAM, otherwise=otherwise)
+    if depth is Depth.AUTO:  # the login shell may be a csh
+        command = program.start_command(PROGRAM, otherwise=program.shell_command())
+        return f"exec sh -c {shlex.quote(command)}"
+    return program.start_command(PROGRAM)

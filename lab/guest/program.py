@@ -50,13 +50,27 @@ def _notable() -> str:
 
 
 @cache
-def shell_command() -> str:
-    """The shell command that executes lab/guest/inside/shell_probe.sh, by bash where there is one."""
+def shell_program() -> str:
+    """The text of lab/guest/inside/shell_probe.sh without its comments."""
     text = resources.files(_INSIDE).joinpath("shell_probe.sh").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
-    program = "\n".join(lines).replace("@NOTABLE@", _notable())
-    start = 'if command -v bash >/dev/null; then exec bash -c "$1"; fi; exec sh -c "$1"'
-    return f"exec sh -c {shlex.join([start, 'sh', program])}"
+    return "\n".join(lines).replace("@NOTABLE@", _notable())
+
+
+@cache
+def shell_command() -> str:
+    """The shell command that executes lab/guest/inside/shell_probe.sh, by bash where there is one. It is one
+    line without "!", because the login shell may be a csh, which cannot quote the two."""
+    start = 'p=$(printf %b "$1"); if command -v bash >/dev/null; then exec bash -c "$p"; fi; exec sh -c "$p"'
+    return f"exec sh -c {shlex.join([start, 'sh', _escaped(shell_program())])}"
+
+
+_ESCAPES = {"\\": r"\\", "\n": r"\n", "!": r"\0041", "'": r"\0047"}
+
+
+def _escaped(text: str) -> str:
+    """`text` for %b of printf(1)."""
+    return "".join(_ESCAPES.get(letter, letter) for letter in text)
 
 
 def command(text: bytes, *arguments: str, otherwise: str = "") -> str:

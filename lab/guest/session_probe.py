@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lab.core.depth import Depth
+from lab.core.depth import Depth, ProbeLimits
 from lab.guest.serial import SerialClockLine
 from lab.guest.ssh import SSH
 from lab.ports import Clock, Probe
@@ -13,12 +13,16 @@ from lab.ports import Clock, Probe
 class SessionProbe(Probe, Protocol):
     """A probe of a guest; GuestProbe and AgentProbe are ones.
 
-    depth: PYTHON, SHELL or AGENT. resting: nothing of it uses the guest's CPU now. current: the present SSH
-    connection, for other threads. ssh: a connection; a lost one is re-established. GuestError without any.
+    depth: PYTHON, SHELL or AGENT. limits: of its readings. resting: nothing of it uses the guest's CPU now.
+    current: the present SSH connection, for other threads. ssh: a connection; a lost one is re-established.
+    GuestError without any.
     """
 
     @property
     def depth(self) -> Depth: ...
+
+    @property
+    def limits(self) -> ProbeLimits: ...
 
     @property
     def resting(self) -> bool: ...

@@ -6,21 +6,26 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median_low
 
+from lab.core.depth import ProbeLimits
 from lab.core.timeline import MOST_RECORDS, STEP_FLOOR_NS, STEP_SHARE, ClockStep, Hole, SamplerReport
 from lab.core.units import NS_PER_MS
 
 PERIOD_NS = 100 * NS_PER_MS
-"""How long inside/shell_probe.sh sleeps between two samples, at least."""
+"""How long inside/shell_probe.sh sleeps between two samples, at least; a second where its sleep has no
+fractions."""
 
-FLOOR_NS = 2 * PERIOD_NS
+FLOOR_PERIODS = 2
 WIDE_NS = PERIOD_NS
 """A sample whose two readings of the steady clock are further apart says nothing of REALTIME between them."""
 
 
 class ShellSamples:
-    """Samples since start(). Each has REALTIME, and the guest's steadiest clock before and after it."""
+    """Samples since start(). Each has REALTIME, and the guest's steadiest clock before and after it.
 
-    def __init__(self) -> None:
+    limits: the guest's pause between two of them, and the resolution of the clocks."""
+
+    def __init__(self, limits: ProbeLimits | None = None) -> None:
+        self._limits = limits or ProbeLimits(period_ns=PERIOD_NS)
         self._samples: list[tuple[int, int, int]] = []
 
     def start(self) -> None:
@@ -35,28 +40,29 @@ class ShellSamples:
 
     def report(self) -> SamplerReport | None:
         """The record; None without samples. REALTIME is known against the steady clock to the time that a
-        sample took, so a step is told only where it exceeds that of two samples, and the largest of those is
-        the floor."""
-        taken = self._samples
+        sample took and to the resolution, so a step is told only where it exceeds that of two samples, and
+        the largest of those is the floor."""
+        taken, limits = self._samples, self._limits
+        hole_floor, coarse = FLOOR_PERIODS * limits.period_ns, 4 * (limits.resolution_ns - 1)
         if not taken:
             return None
         looks = [look for first, _, last in taken for look in (first, last)]
-        holes = [Hole(one, two) for one, two in pairwise(looks) if two - one > FLOOR_NS]
+        holes = [Hole(one, two) for one, two in pairwise(looks) if two - one > hole_floor]
         narrow = [sample for sample in taken if sample[2] - sample[0] <= WIDE_NS]
         steps, floor = list[ClockStep](), STEP_FLOOR_NS
         for one, two in pairwise(narrow):
-            unsure = two[2] - two[0] + one[2] - one[0]
+            unsure = two[2] - two[0] + one[2] - one[0] + coarse
             floor = max(floor, unsure)
             moved = two[1] - (two[0] + two[2]) // 2 - one[1] + (one[0] + one[2]) // 2
             if abs(moved) > STEP_FLOOR_NS + unsure:
                 steps.append(ClockStep(two[2], moved))
         return SamplerReport(
-            period_ns=PERIOD_NS,
+            period_ns=limits.period_ns,
             count=len(looks),
             first_raw_ns=looks[0],
             last_raw_ns=looks[-1],
-            usual_ns=median_low([two[0] - one[0] for one, two in pairwise(taken)] or [PERIOD_NS]),
-            floor_ns=FLOOR_NS,
+            usual_ns=median_low([two[0] - one[0] for one, two in pairwise(taken)] or [limits.period_ns]),
+            floor_ns=hole_floor,
             holes=tuple(holes[:MOST_RECORDS]),
             steps=tuple(steps[:MOST_RECORDS]),
             step_floor_ns=STEP_FLOOR_NS + floor,

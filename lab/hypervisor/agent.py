@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Any
 
 from lab.core.clock import Stamp
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import HypervisorError
+from lab.errors import HypervisorError, Refused
 from lab.hypervisor.binding import as_hypervisor_error, libvirt, libvirt_qemu, mapped
 from lab.ports import Call, Clock
 
 _PING_S = 2
 _SET_S = 10
 """Time limit in seconds: hwclock, which the agent runs, gives up after as long."""
+
+_ALLOW = "let qemu-ga in the guest allow it (block-rpcs and allow-rpcs in qemu-ga.conf)"
 
 _POLL_NS = 20 * NS_PER_MS
 
@@ -57,21 +60,16 @@ def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECOND
         else {"seconds": seconds, "nseconds": nanoseconds if by is SetBy.NANOSECONDS else 0}
     )
     try:
-        # Without a time limit, libvirt waits for ever for an agent that hangs between its greeting and this
-        # command.
-        domain.agentSetResponseTimeout(_SET_S, 0)
-        if by is SetBy.RTC:
-            # libvirt ignores the time with this flag, but its binding requires one.
-            domain.setTime({"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC)
-        else:
-            domain.setTime(target, 0)
+        with _time_limit(domain, _SET_S):
+            if by is SetBy.RTC:
+                # libvirt ignores the time with this flag, but its binding requires one.
+                domain.setTime({"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC)
+            else:
+                domain.setTime(target, 0)
     except libvirt.libvirtError as error:
         # The clock may have been set: without hwclock, agents 10.0 and 11.1 set the clock and then return an
         # error (QEMU, qga/commands-posix.c, qmp_guest_set_time), or hang in it.
         raise as_hypervisor_error(error, "the agent's guest-set-time ended with an error", where) from error
-    finally:
-        with suppress(libvirt.libvirtError):  # libvirt's default, for whoever uses the agent next
-            domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
     return Call(called, clock.now())
 
 
@@ -87,36 +85,52 @@ def ping(domain: Any, where: str, clock: Clock, *, plain: bool = False) -> Call:
 
 def get_time(domain: Any, where: str, clock: Clock) -> tuple[Call, int]:
     """The guest's REALTIME by guest-get-time, in ns, and when the call began and ended. It does not taint the
-    domain. HypervisorError when the agent does not answer."""
-    with mapped("the agent's guest-get-time failed", where):
-        domain.agentSetResponseTimeout(_PING_S, 0)
-        try:
+    domain. HypervisorError when the agent does not answer, Refused when it answers with an error."""
+    try:
+        with mapped("the agent's guest-get-time failed", where), _time_limit(domain, _PING_S):
             called = clock.now()
             time = domain.getTime(0)
             call = Call(called, clock.now())
-        finally:
-            domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
+    except HypervisorError as error:
+        # libvirt has no code for it, but quotes the command (src/qemu/qemu_agent.c, qemuAgentCheckError).
+        if "'guest-get-time'" in error.what:
+            raise Refused(error.what, where=where, hint=_ALLOW) from error
+        raise
     return call, int(time["seconds"]) * NS_PER_S + int(time["nseconds"])
 
 
 def system(domain: Any, where: str) -> dict[str, str]:
     """What the agent says of the guest's operating system (virDomainGetGuestInfo, "os."), such as id and
-    kernel-release; {} from an agent that does not know."""
-    with suppress(HypervisorError), mapped("the agent's guest-get-osinfo failed", where):
+    kernel-release; {} from an agent that does not know, or does not answer."""
+    what = mapped("the agent's guest-get-osinfo failed", where)
+    with suppress(HypervisorError), what, _time_limit(domain, _PING_S):
         found = domain.guestInfo(libvirt.VIR_DOMAIN_GUEST_INFO_OS, 0)
         return {name.removeprefix("os."): str(value) for name, value in found.items()}
     return {}
 
 
+@contextmanager
+def _time_limit(domain: Any, seconds: int) -> Iterator[None]:
+    """A context in which libvirt waits this long for an answer of the agent. Without a limit it waits for
+    ever for one that hangs between its greeting and the command."""
+    domain.agentSetResponseTimeout(seconds, 0)
+    try:
+        yield
+    finally:
+        with suppress(libvirt.libvirtError):  # libvirt's default, for whoever uses the agent next
+            domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
+
+
 def wait_ready(domain: Any, where: str, clock: Clock, deadline_raw_ns: int, *, plain: bool = False) -> None:
     """Wait until the agent answers. HypervisorError, with the last error, at CLOCK_MONOTONIC_RAW
-    `deadline_raw_ns`. plain: see ping()."""
+    `deadline_raw_ns`, and at once when that is Refused. plain: see ping()."""
     while True:
         try:
             ping(domain, where, clock, plain=plain)
         except HypervisorError as error:
             now = clock.now().raw_ns
-            if now >= deadline_raw_ns or "no such guest" in error.what:
+            refused = isinstance(error, Refused)
+            if refused or now >= deadline_raw_ns or "no such guest" in error.what:
                 raise
             clock.sleep_until(min(now + _POLL_NS, deadline_raw_ns))
         else:

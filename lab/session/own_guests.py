@@ -87,6 +87,9 @@ class OwnGuests:
         return probe, {
             "to_probe_s": took_s,
             "probe": probe.depth,
+            "probe_resolution_ns": probe.limits.resolution_ns,
+            "probe_steady": probe.limits.steady,
+            "probe_period_ns": probe.limits.period_ns,
             "started": "own",
             "domain": own.name,
             "uuid": own.uuid,
@@ -116,7 +119,7 @@ class OwnGuests:
 
     def _rights(self, way: SshRoute, ssh: SSH) -> None:
         """Find out whether commands can be root's."""
-        user = ssh.run("id -u; sudo -n id -u 2>/dev/null").out.split()
+        user = ssh.run("sh -c 'id -u; sudo -n id -u 2>/dev/null'").out.split()
         way.sudo = user[:1] != ["0"] and user[1:2] == ["0"]
         way.is_root = way.sudo or user[:1] == ["0"]
         if not way.is_root:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import takewhile
 
 import pytest
 
 from lab.core.clock import GuestClock, Stamp
+from lab.core.depth import Depth, ProbeLimits, bounds
 from lab.core.findings import findings
 from lab.core.history import ReadingsTaken
 from lab.core.history.encoding import line_of
@@ -22,9 +24,11 @@ from lab.core.plan import (
     ResyncMechanism,
 )
 from lab.core.timeline import Observation, ProbeFacts, Reading
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
 from lab.record.events import entry_of, envelope
+from tests.unit.builders import cycle, guest, run
+from tests.unit.consoles import shown
 from tests.unit.scenario import Repair, Scenario
 from tests.unit.simulation import simulate
 
@@ -87,3 +91,53 @@ def test_a_clock_that_was_not_read_is_null_in_the_history() -> None:
     event = entry_of(line, given).event
     assert isinstance(event, ReadingsTaken)
     assert list(event.readings) == [reading]
+
+
+LIMITS = [
+    (
+        Depth.AGENT,
+        ProbeLimits(1000, ""),
+        "the guest's REALTIME alone is read, by guest-get-time; there is no",
+    ),
+    (
+        Depth.AGENT,
+        ProbeLimits(17 * NS_PER_MS, ""),
+        "by guest-get-time, to 17 ms (not seen on Windows); there",
+    ),
+    (Depth.SHELL, ProbeLimits(1000, GuestClock.MONO, 100 * NS_PER_MS), "clocks, to some milliseconds, and"),
+    (
+        Depth.SHELL,
+        ProbeLimits(10 * NS_PER_MS, GuestClock.BOOT, 100 * NS_PER_MS),
+        "to 10 ms, and samples them",
+    ),
+    (Depth.SHELL, ProbeLimits(1, GuestClock.MONO, NS_PER_S), "every 1 s: no gap below 3 s is seen"),
+    (Depth.SHELL, ProbeLimits(NS_PER_S, ""), "in whole seconds, as its date has no %N, so that no offset"),
+]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize(("depth", "limits", "words"), LIMITS)
+def test_the_report_says_what_a_depth_can_bound(
+    depth: Depth, limits: ProbeLimits, words: str, width: int
+) -> None:
+    boot = {
+        "probe": depth,
+        "probe_resolution_ns": limits.resolution_ns,
+        "probe_steady": limits.steady,
+        "probe_period_ns": limits.period_ns,
+    }
+    guests = [replace(guest(name, cycle()), boot=boot) for name in ("db", "win")]
+    lines = shown(run(*guests, replace(guest("a", cycle()), boot={"probe": "python"})), width).splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("probe "))
+    part = [lines[begin]]
+    part += takewhile(lambda line: line.startswith(" " * 14), lines[begin + 1 :])
+    assert max(map(len, part)) <= width
+    text = " ".join(" ".join(part).replace(NBSP, " ").split())
+    assert text == f"probe {depth} (db, win): {bounds(depth, limits)}".replace(NBSP, " ")
+    assert words in text
+
+
+def test_a_record_without_limits_is_as_ever() -> None:
+    for depth, words in ((Depth.SHELL, "no gap below 0.3 s"), (Depth.AGENT, "REALTIME alone")):
+        text = shown(run(replace(guest("db", cycle()), boot={"probe": depth.value})), 1000)
+        assert words in text.replace(NBSP, " ").replace("300 ms", "0.3 s")

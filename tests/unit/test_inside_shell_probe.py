@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lab.core.clock import GuestClock, Stamp
+from lab.core.depth import Depth, ProbeLimits, bounds
 from lab.core.findings import findings
 from lab.core.judge import measure
 from lab.core.plan import Expectations, Regime, ResyncMechanism
@@ -21,27 +22,52 @@ from lab.core.timeline import ProbeFacts
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.witnesses import Witness
 from lab.guest import probe_protocol, program
-from lab.guest.shell_samples import FLOOR_NS, ShellSamples
+from lab.guest.probe_command import start_command
+from lab.guest.shell_samples import PERIOD_NS, ShellSamples
 from tests.unit.scenario import Scenario
 from tests.unit.simulation import simulate
 
 NOBODY = 65534
-SHELLS = [["dash"], ["bash"], ["busybox", "sh"], ["mksh"]]
+SHELLS = [["dash"], ["bash"], ["busybox", "sh"], ["mksh"], ["ksh93"]]
+"""mksh and ksh93 stand for the ksh of OpenBSD and of others, busybox and dash for FreeBSD's sh."""
 
 
-@pytest.fixture(params=[shell for shell in SHELLS if shutil.which(shell[0])], ids=" ".join)
-def lines(request: pytest.FixtureRequest) -> list[str]:
-    """What it answers, and its samples; the shell is this one, not bash."""
-    text = shlex.split(program.shell_command())[-1]
+def needed(name: str) -> str:
+    """The path of a program of the tests' own (`./freezelab test` installs them)."""
+    found = shutil.which(name)
+    if found is None:
+        if os.environ.get("CI") == "true" or os.environ.get("FREEZELAB_REQUIRE") == "1":
+            pytest.fail(f"{name} is not installed, and it is required here", pytrace=False)
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@pytest.fixture(params=SHELLS, ids=" ".join)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    return [needed(request.param[0]), *request.param[1:]]
+
+
+def talk(argv: list[str], path: str = "", samples_s: float = 1.0) -> list[str]:
+    """The answers to r, c, p, f, r, q, and the samples between c and p. path: before PATH."""
     process = subprocess.Popen(
-        [*request.param, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None,
     )
     assert process.stdin is not None
     process.stdin.write("r 1-1\nc\n")
     process.stdin.flush()
-    time.sleep(1.0)
+    time.sleep(samples_s)
     out, _ = process.communicate("p\nf\nr 1-2\nq\n", timeout=20)
     return out.splitlines()
+
+
+@pytest.fixture
+def lines(shell: list[str]) -> list[str]:
+    """What it answers, and its samples; the shell is this one, not bash."""
+    return talk([*shell, "-c", program.shell_program()])
 
 
 def test_it_speaks_the_probes_protocol(lines: list[str]) -> None:
@@ -74,6 +100,92 @@ def test_it_samples_until_it_is_to_rest(lines: list[str]) -> None:
     assert lines.index("P") > max(n for n, line in enumerate(lines) if line.startswith("B "))
 
 
+BSD = {
+    "uname": "case $1 in -s) echo FreeBSD ;; -sr) echo FreeBSD 14.1-RELEASE ;; esac",
+    "date": 'case $1 in +%N) echo N ;; +%s%N) echo no %N; exit 1 ;; *) exec /bin/date "$@" ;; esac',
+    "sleep": 'case $1 in *.*) echo usage: sleep number >&2; exit 1 ;; *) exec /bin/sleep "$@" ;; esac',
+    "dmesg": "echo CPU: a real one; exit 0",
+}
+"""How the programs of a BSD differ from Linux's: date writes N for %N. An old sleep takes whole seconds."""
+
+
+def as_bsd(folder: Path) -> str:
+    """The path of a folder with those programs."""
+    for name, text in BSD.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def test_a_system_without_proc_has_realtime_alone(shell: list[str], tmp_path: Path) -> None:
+    """As on a BSD. Nothing of a kernel's log is said that nobody understands."""
+    text = program.shell_program().replace("/proc/", "/nowhere/").replace("/sys/", "/nowhere/")
+    lines = talk([*shell, "-c", text], as_bsd(tmp_path), 0.3)
+    assert [line[0] for line in lines] == list("HRCPFR")  # nothing is sampled
+    hello = json.loads(lines[0][2:])
+    assert (hello["steady"], hello["boot_id"], hello["clocksource"]) == ("", "", "")
+    assert (hello["kernel"], hello["kernel_lines"]) == ("FreeBSD 14.1-RELEASE", None)
+    assert hello["resolution_ns"] == (1000 if has_clock(shell) else NS_PER_S)
+    assert hello["period_ns"] == (PERIOD_NS if shell[0].endswith("ksh93") else NS_PER_S)  # its own sleep
+    before, after = Stamp(1, time.time_ns()), Stamp(2, time.time_ns())
+    answer = lines[-1][5:].encode()
+    reading = probe_protocol.reading(
+        lambda *_: (before, after, answer), b"", hello["resolution_ns"], "ssh", bytes
+    )
+    assert set(reading.t2) == set(reading.t3) == {GuestClock.REAL}
+    assert abs(reading.offset(GuestClock.REAL).mid_ns) < 30 * NS_PER_S
+    assert reading.offset(GuestClock.REAL).half_width_ns >= hello["resolution_ns"] - 1
+    limits = ProbeLimits(hello["resolution_ns"], hello["steady"], hello["period_ns"])
+    assert ("in whole seconds" in bounds(Depth.SHELL, limits)) is not has_clock(shell)
+    assert "no lag, no gap and no silence" in bounds(Depth.SHELL, limits)
+
+
+def has_clock(shell: list[str]) -> bool:
+    """Whether the shell has the time itself, without date."""
+    script = 'test -n "${EPOCHREALTIME-}"'
+    return subprocess.run([*shell, "-c", script], check=False, timeout=20).returncode == 0
+
+
+def test_busyboxs_date_has_whole_seconds(tmp_path: Path) -> None:
+    """Debian's is built without %N. The other clock is good, but no better than what is read with it."""
+    date = tmp_path / "date"
+    date.symlink_to(needed("busybox"))
+    sleep = tmp_path / "sleep"
+    sleep.symlink_to(date)
+    lines = talk([needed("dash"), "-c", program.shell_program()], str(tmp_path))
+    hello = json.loads(lines[0][2:])
+    assert (hello["resolution_ns"], hello["period_ns"]) == (NS_PER_S, PERIOD_NS)
+    samples = ShellSamples(ProbeLimits(hello["resolution_ns"], hello["steady"], hello["period_ns"]))
+    for line in lines:
+        if line.startswith("B "):
+            samples.add([word.encode() for word in line.split()[2:]])
+    report = samples.report()
+    assert report is not None and report.steps == ()  # the seconds' own steps are none
+    assert report.unseen_step_ns(0) > 2 * NS_PER_S
+
+
+@pytest.mark.parametrize(
+    ("wanted", "python", "found"),
+    [("shell", "python", "shell"), ("auto", "python", "python"), ("auto", "no-python", "shell")],
+)
+def test_a_login_shell_may_be_a_csh(wanted: str, python: str, found: str) -> None:
+    """FreeBSD's root had one until 14.0. sshd calls it with -c. python: what is asked for in its place."""
+    command = start_command(Depth(wanted)).replace("python", python)
+    lines = talk([needed("tcsh"), "-f", "-c", command], samples_s=0.3)
+    assert "".join(line[0] for line in lines if not line.startswith("B ")) == "HRCPFR"
+    assert json.loads(lines[0][2:]).get("depth", "python") == found
+
+
+def test_a_sleep_of_whole_seconds_samples_every_second() -> None:
+    samples = ShellSamples(ProbeLimits(1, GuestClock.MONO, NS_PER_S))
+    for at in (0, 1010, 2020, 3030, 9000, 10010):
+        samples.add([str((at + part) * NS_PER_MS).encode() for part in (0, 1, 2)])
+    report = samples.report()
+    assert report is not None
+    assert [hole.length_ns for hole in report.holes] == [5968 * NS_PER_MS]
+    assert (report.period_ns, report.floor_ns) == (NS_PER_S, 2 * NS_PER_S)
+
+
 def sampled(*taken: tuple[int, int, int]) -> ShellSamples:
     made = ShellSamples()
     for clocks in taken:
@@ -86,7 +198,7 @@ def test_a_hole_and_a_step_are_recorded() -> None:
     assert report is not None
     assert [hole.length_ns for hole in report.holes] == [1998 * NS_PER_MS]
     assert [step.by_ns for step in report.steps] == [5000 * NS_PER_MS]
-    assert (report.floor_ns, report.count, report.usual_ns) == (FLOOR_NS, 8, 110 * NS_PER_MS)
+    assert (report.floor_ns, report.count, report.usual_ns) == (2 * PERIOD_NS, 8, 110 * NS_PER_MS)
 
 
 def test_what_a_sample_could_not_tell_is_no_step_and_is_the_floor() -> None:
@@ -148,9 +260,13 @@ def test_a_closure_that_rules_nothing_out_is_not_passed() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_is_not_root_has_a_coarser_clock() -> None:
-    text = shlex.split(program.shell_command())[-1]
     done = subprocess.run(
-        ["sh", "-c", text], input=b"r 1-1\nq\n", capture_output=True, user=NOBODY, timeout=20, check=True
+        ["sh", "-c", program.shell_program()],
+        input=b"r 1-1\nq\n",
+        capture_output=True,
+        user=NOBODY,
+        timeout=20,
+        check=True,
     )
     hello, answer = done.stdout.splitlines()
     facts = json.loads(hello[2:])

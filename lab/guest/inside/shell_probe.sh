@@ -1,12 +1,14 @@
 # The probe for guests without Python: POSIX sh, and bash where there is one. It speaks the line protocol of
 # clock_probe.py but for s (the host keeps the samples) and K; "-" is a clock that a shell cannot read. Its
 # first clock is the steadiest there is: MONOTONIC of /proc/timer_list (root's), BOOTTIME of /proc/uptime, or
-# none. A line B has two clocks more: N first real last.
+# none, as on the BSDs; then there is nothing to sample. A line B has two clocks more: N first real last.
+# REALTIME is the shell's own (bash, mksh, busybox since 1.34), that of a date with %N, or whole seconds.
+# Arithmetic only on small numbers: mksh has 32 bits.
 
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin
 export LC_ALL PATH
-unalias -a
+unalias -a 2>/dev/null
 
 text_of() { IFS= read -r t 2>/dev/null <"$1" || t=; } 2>/dev/null
 
@@ -34,6 +36,12 @@ else
     esac
 fi
 
+if sleep 0.01 2>/dev/null; then
+    nap=0.1 period=100000000
+else
+    nap=1 period=1000000000
+fi
+
 beats() {
     n=0
     while :; do
@@ -43,7 +51,7 @@ beats() {
         real
         steady
         printf 'B %s %s %s %s\n' "$n" "$a" "$r" "$m"
-        sleep 0.1 2>/dev/null || sleep 1
+        sleep "$nap"
     done
 }
 
@@ -62,11 +70,17 @@ facts() { # $1: the letter of the answer
         lines="[${lines%, }]"
     fi
     printf '%s {"boot_id":"%s","clocksource":"%s","kernel":"%s","python":"","path":"","kernel_lines":%s,' \
-        "$1" "$boot" "$t" "$(uname -r)" "$lines"
-    printf '"rtc_minus_real_ns":null,"depth":"shell","steady":"%s","resolution_ns":%s}\n' "$steady" "$resolution"
+        "$1" "$boot" "$t" "$(uname "$release")" "$lines"
+    printf '"rtc_minus_real_ns":null,"depth":"shell","steady":"%s","resolution_ns":%s,"period_ns":%s}\n' \
+        "$steady" "$resolution" "$period"
 }
 
+# Only Linux's messages are known: of another kernel's log nothing is said.
+if [ "$(uname -s)" = Linux ]; then release=-r; else release=-sr; fi
+
 mark_log() {
+    mark=
+    [ "$release" = -r ] || return 0
     if mark=$(dmesg 2>/dev/null); then
         mark=$(($(printf '%s\n' "$mark" | wc -l) + 1))
     else
@@ -96,8 +110,10 @@ while read -r what name; do
         rest
         mark_log
         printf 'C\n'
-        beats &
-        job=$!
+        if [ -n "$steady" ]; then
+            beats &
+            job=$!
+        fi
         ;;
     p)
         rest
