@@ -53,10 +53,13 @@ def bounds(depth: Depth, limits: ProbeLimits) -> str:
     if not limits.steady:
         return f"a shell reads the guest's REALTIME alone{to}; {_REAL_ALONE}"
     period = limits.period_ns or 100 * NS_PER_MS
+    sampled = f"samples them every {format_about(period)}: no gap below {format_about(3 * period)} is seen"
+    if limits.resolution_ns >= NS_PER_S:
+        return f"a shell reads the guest's clocks{to}, and no lag to less than 2 s; it {sampled}"
     return (
-        f"a shell reads the guest's clocks{to}, and samples them every {format_about(period)}: no gap below "
-        f"{format_about(3 * period)} is seen; its steadiest clock may be slewed, so lag is bounded to a "
-        "tenth of the time from the readings to the freeze, and in regime jumped to a tenth of the pause"
+        f"a shell reads the guest's clocks{to}, and {sampled}; its steadiest clock may be slewed, so lag is "
+        "bounded to a tenth of the time from the readings to the freeze, and in regime jumped to a tenth of "
+        "the pause"
     )
 
 

@@ -73,6 +73,39 @@ def test_what_an_agent_cannot_tell_is_not_passed(regime: Regime, repair: Repair)
         assert found[metric] == both[metric] or not {found[metric], both[metric]} <= sure, metric
 
 
+def in_whole_seconds(reading: Reading, *, alone: bool) -> Reading:
+    """As a shell reads it whose date has no %N. alone: there is no other clock."""
+
+    def read(clocks: dict[GuestClock, int]) -> dict[GuestClock, int]:
+        found = {GuestClock.REAL: clocks[GuestClock.REAL] // NS_PER_S * NS_PER_S}
+        return found if alone else {GuestClock.RAW: clocks[GuestClock.RAW], **found}
+
+    t2, t3 = read(reading.t2), read(reading.t3)
+    return replace(reading, t2=t2, t3=t3, packet_stamps=None, resolution_ns=NS_PER_S)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("regime", [Regime.RESUMED, Regime.JUMPED, Regime.MIXED])
+@pytest.mark.parametrize("repair", list(Repair))
+def test_a_clock_of_whole_seconds_bounds_nothing_to_less(regime: Regime, repair: Repair, alone: bool) -> None:
+    seen = simulate(Scenario(regime=regime, repair=repair))[0]
+    steady = "" if alone else GuestClock.MONO
+    facts = replace(FACTS, depth="shell", steady=steady)
+    readings = [in_whole_seconds(reading, alone=alone) for reading in seen.readings]
+    coarse = replace(by_agent(seen), readings=readings, facts_before=facts, facts_after=facts)
+    result, full = (measure(each, ResyncMechanism.NONE, EXPECT) for each in (coarse, seen))
+    assert full.final is not None and result.final is not None and result.final.meets(full.final)
+    assert result.final.half_width_ns >= NS_PER_S - 1
+    found, both = (
+        {finding.metric: finding.outcome for finding in findings(each, EXPECT)} for each in (result, full)
+    )
+    for metric in ("closure", "regime", "kernel log"):
+        assert found[metric] is Outcome.INCONCLUSIVE, metric
+    sure = {Outcome.PASSED, Outcome.FAILED}
+    for metric in found.keys() & both.keys():
+        assert found[metric] == both[metric] or not {found[metric], both[metric]} <= sure, metric
+
+
 def test_several_cycles_without_a_steady_clock_have_no_common_rate() -> None:
     seen = by_agent(simulate(Scenario())[0])
     spec = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S))
@@ -111,6 +144,7 @@ LIMITS = [
         "to 10 ms, and samples them",
     ),
     (Depth.SHELL, ProbeLimits(1, GuestClock.MONO, NS_PER_S), "every 1 s: no gap below 3 s is seen"),
+    (Depth.SHELL, ProbeLimits(NS_PER_S, GuestClock.MONO, 100 * NS_PER_MS), "no lag to less than 2 s; it"),
     (Depth.SHELL, ProbeLimits(NS_PER_S, ""), "in whole seconds, as its date has no %N, so that no offset"),
 ]
 
