@@ -38,12 +38,12 @@ def up(
 ) -> None:
     """Start a guest that is kept until `down`."""
     from lab.cli.views import view_for
-    from lab.session import kept_guests
+    from lab.session import kept_guest_start
     from lab.session.paths import home
 
     request, boot_s = accelerator_request(accelerator), boot_seconds(boot)
-    options = kept_guests.UpOptions(name, memory, vcpus, image, resync, request, boot_s)
-    guest = kept_guests.up(home(), options, partial(view_for, quiet=quiet))
+    options = kept_guest_start.UpOptions(name, memory, vcpus, image, resync, request, boot_s)
+    guest = kept_guest_start.up(home(), options, partial(view_for, quiet=quiet))
     typer.echo(f"guest {guest.name} is running; freezelab down {guest.name} removes it\n{guest.login}")
 
 

@@ -162,7 +162,7 @@ def stale(saved: Saved, now: CalibratedMachine) -> str:
 
 def for_record(home: Path, host: Host) -> dict[str, Any] | None:
     """The calibration for a run's record, in the form of lab.record.model.Calibration; None without a
-    readable one. host: the result of session.run.host_of."""
+    readable one. host: see GuestHost.facts."""
     try:
         saved = load(home)
     except RecordError:

@@ -31,7 +31,6 @@ from lab.guest.address import Address
 from lab.guest.ssh import SSH
 from lab.host import facts as host_facts
 from lab.host.patches import Hold
-from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
 from lab.hypervisor.qmp import forward_port
@@ -43,13 +42,13 @@ from lab.record.journal import FileJournal
 from lab.record.run import Run, write
 from lab.session import paths
 from lab.session.calibration import for_record
+from lab.session.guest_host import prepare_host
 from lab.session.guests import Guests
-from lab.session.images import images_for, proof_kernel
-from lab.session.kept_guests import KeptGuest, leave_running
-from lab.session.recovery import clear
-from lab.session.run import host_of
+from lab.session.images import images_for
+from lab.session.kept_guest_start import leave_running
+from lab.session.kept_guests import KeptGuest
 from lab.session.run_folders import new_run_folder
-from lab.session.settings import Settings, check_memory, free_port
+from lab.session.settings import Settings, free_port
 from lab.session.setup_sources import read_secrets
 from lab.threads import Worker
 
@@ -120,24 +119,15 @@ class GuestSession:
         secret_values = read_secrets(plan)
         images = images_for(plan, self._progress)
         self._hypervisor = hypervisor = self._stack.enter_context(connect(None, home, clock=self._clock))
-        for line in clear(hypervisor, home):
-            self._view.note(f"left by a killed run: {line}")
-        check_memory(plan.guests)
-        kernel = proof_kernel(images.values(), self._progress)
-        choice = choose(AcceleratorRequest.AUTO, kernel, home, progress=self._view.note)
-        self._host = host_of(hypervisor, choice)
+        host = prepare_host(hypervisor, plan, images, home, self._view)
+        self._host = host.facts()
         run = f"session-{secrets.token_hex(3)}"
         folder = paths.made(home / "guests" / run)  # with their disks, so that `down` removes it
         if not self._kept:
             self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         method = plan.cycle.method
-        self._settings = settings = Settings(
-            run,
-            home,
-            folder,
-            images,
-            choice,
-            hypervisor.emulator(choice.accelerator),
+        self._settings = settings = replace(
+            host.settings(run, folder),
             shared_memory=method.traits.shares_memory,
             guest_sleep=method.sleeps,
             golden=plan.golden,

@@ -18,7 +18,7 @@ from lab.errors import GuestError, ImageError, UsageError
 from lab.guest.address import RefusedError
 from lab.guest.console import console_end
 from lab.guest.survey import survey
-from lab.hypervisor.accelerators import AcceleratorRequest, choose
+from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.connection import connect
 from lab.image import disk_file, firmware
 from lab.image.build import MANIFEST, Progress
@@ -29,9 +29,9 @@ from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.journal import NullJournal
 from lab.session import paths
-from lab.session.images import proof_kernel
-from lab.session.recovery import clear
-from lab.session.settings import Settings, check_memory, memory_option
+from lab.session.guest_host import prepare_host
+from lab.session.kept_guest_start import plan_without_freeze
+from lab.session.settings import memory_option
 
 NEEDED = ("python3", "agent", "hwclock", "chrony", "timesyncd", "ntpd", "curl")
 GUEST = "imported"
@@ -152,20 +152,17 @@ def _attempt(image: Image, options: ImportOptions, view: View, progress: Progres
     from lab.session.guests import Guests
 
     spec = GuestSpec(GUEST, image=image.name, memory_bytes=memory_option(options.memory))
-    check_memory([spec])
+    plan = plan_without_freeze("import", spec)
     home, clock = paths.home(), HostClock()
     run = f"import-{secrets.token_hex(3)}"
     folder = home / "guests" / f"{run}-console"  # the guest's own is removed with it
     progress("booting a guest", None)
     try:
         with connect(None, home, clock=clock) as hypervisor:
-            for line in clear(hypervisor, home):
-                view.note(f"left by a killed run: {line}")
+            images = {spec.image_key: image}
+            host = prepare_host(hypervisor, plan, images, home, view, options.accelerator)
             paths.made(folder)
-            kernel = proof_kernel([image], progress)
-            choice = choose(options.accelerator, kernel, home, progress=view.note)
-            emulator = hypervisor.emulator(choice.accelerator)
-            settings = Settings(run, home, folder, {image.name: image}, choice, emulator, options.boot_s)
+            settings = host.settings(run, folder, options.boot_s)
             with Guests(hypervisor, settings, clock, view, NullJournal()) as guests:
                 return survey(guests.login(spec))
     except GuestError as error:

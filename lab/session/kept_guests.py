@@ -1,4 +1,4 @@
-"""`freezelab up`, `list` and `down`: guests that outlive the command.
+"""Kept guests, which outlive the command that starts them: their files, `freezelab list` and `down`.
 
 Each kept guest has a file with the data for access, HOME/kept/NAME.json, which only the user can read (0600).
 Its domain is marked as kept, so `run` and `recover` do not touch it.
@@ -8,36 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lab.core.mechanism import ResyncMechanism
-from lab.core.method import FreezeMethod
-from lab.core.patch import HoldPatch
-from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
 from lab.core.scheduled.instance import InstanceInfo, size_name
-from lab.core.units import NS_PER_S
-from lab.errors import MachineError, RecordError, Refused, UsageError
+from lab.errors import RecordError, UsageError
 from lab.guest.address import Address
-from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.domain_status import domain_status
 from lab.image.seed import USER_NETWORK
 from lab.process.runner import quote
 from lab.session.paths import made
-from lab.session.settings import memory_option
 from lab.session.signals import shield
-
-if TYPE_CHECKING:
-    from lab.hypervisor.adapter import LibvirtHypervisor
-    from lab.session.guests import Guests
-    from lab.session.settings import Settings
-    from lab.session.views import Views
 
 SCHEMA = "freezelab.kept/1"
 START = "freezelab up --name web-0"
@@ -106,19 +91,6 @@ class KeptGuest:
         return [word for name, path in files.items() for word in ("-o", f"{name}={_in_ssh_option(path)}")]
 
 
-@dataclass(frozen=True)
-class UpOptions:
-    """Options of `up`. memory: in the form of playbooks. boot_s: None is the accelerator's default."""
-
-    name: str
-    memory: str = "512MiB"
-    vcpus: int = 1
-    image: str = "debian"
-    resync: str = "none"
-    accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
-    boot_s: int | None = None
-
-
 def read_all(home: Path) -> list[KeptGuest]:
     """All kept guests, by name. RecordError when a file is not valid."""
     return [_read(path) for path in sorted((home / "kept").glob("*.json"))]
@@ -144,88 +116,6 @@ def state(home: Path, guest: KeptGuest) -> str:
 def listing(home: Path) -> list[dict[str, Any]]:
     """All kept guests as JSON values: every member of KeptGuest, `state` and `login`."""
     return [{**asdict(guest), "state": state(home, guest), "login": guest.login} for guest in read_all(home)]
-
-
-def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
-    """Start a kept guest. UsageError when there is one of this name already."""
-    from lab.hypervisor.accelerators import choose
-    from lab.hypervisor.connection import connect
-    from lab.process.clock import HostClock
-    from lab.record.journal import NullJournal
-    from lab.session.guests import Guests
-    from lab.session.images import images_for, proof_kernel
-    from lab.session.settings import Settings, check_memory
-    from lab.session.signals import Signals
-
-    spec, mechanism = _spec(options), _mechanism(options.resync)
-    if any(guest.name == spec.name for guest in read_all(home)):
-        hint = f"freezelab down {spec.name}, or another --name"
-        raise UsageError("there is a kept guest of this name already", where=spec.name, hint=hint)
-    nothing = CycleSpec(FreezeMethod.NONE, HoldPatch(NS_PER_S))
-    cell = Cell("", (), (spec,), mechanism, nothing, Expectations())
-    check_memory([spec])
-    clock = HostClock()
-    with Signals(), views([spec.name]) as (view, progress):
-        plan = Plan("up", "", "", cell.guests, mechanism, nothing, Expectations())
-        images = images_for(plan, progress)
-        kernel = proof_kernel(images.values(), progress)
-        with connect(None, home, clock=clock) as hypervisor:
-            choice = choose(options.accelerator, kernel, home, progress=view.note)
-            run = f"kept-{secrets.token_hex(3)}"
-            folder = made(home / "guests" / run)
-            emulator = hypervisor.emulator(choice.accelerator)
-            settings = Settings(run, home, folder, images, choice, emulator, options.boot_s, kept_guest=True)
-            with Guests(hypervisor, settings, clock, view, NullJournal()) as guests:
-                guests.up(cell)
-                (guest,) = leave_running(settings, hypervisor, guests, cell)
-    return guest
-
-
-def leave_running(
-    settings: Settings, hypervisor: LibvirtHypervisor, guests: Guests, cell: Cell
-) -> list[KeptGuest]:
-    """Leave a cell's guests running, as kept ones, when settings.kept_guest was set at their start."""
-    with shield():
-        kept = [_described(settings, hypervisor, guests, spec, cell.resync) for spec in cell.guests]
-        for guest in kept:
-            _write(settings.home, guest)
-        guests.leave()
-    return kept
-
-
-def _described(
-    settings: Settings,
-    hypervisor: LibvirtHypervisor,
-    guests: Guests,
-    spec: GuestSpec,
-    mechanism: ResyncMechanism,
-) -> KeptGuest:
-    """The file of a running guest. MachineError when it has gone."""
-    domain, address = hypervisor.spec(spec.name), guests.address(spec.name)
-    if domain is None:
-        raise MachineError("its domain has gone", where=spec.name)
-    return KeptGuest(
-        name=spec.name,
-        run=settings.run,
-        domain=domain.name,
-        uuid=domain.uuid,
-        image=settings.images[spec.image].label,
-        memory_bytes=spec.memory_bytes,
-        vcpus=spec.vcpus,
-        resync=mechanism.value,
-        since=datetime.now(UTC).isoformat(timespec="seconds"),
-        host=address.host,
-        port=address.port,
-        user=address.user,
-        key=str(address.key),
-        host_key=address.host_key,
-        known_hosts=str(settings.folder / "known_hosts"),
-        console=str(domain.console_log),
-        sockets=tuple(map(str, domain.sockets)),
-        accelerator=settings.accelerator.accelerator.value,
-        machine_uuid=domain.machine_uuid,
-        mac=domain.mac,
-    )
 
 
 def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Iterator[str]:
@@ -260,32 +150,6 @@ def remove_files(home: Path, guest: KeptGuest) -> None:
             folder.rmdir()
 
 
-def _spec(options: UpOptions) -> GuestSpec:
-    return GuestSpec(options.name, options.image, options.vcpus, memory_option(options.memory))
-
-
-def _mechanism(text: str) -> ResyncMechanism:
-    """A mechanism that works without the host's help. UsageError for an unknown name, Refused for one that
-    needs the host."""
-    try:
-        mechanism = ResyncMechanism(text)
-    except ValueError:
-        known = ", ".join(m.value for m in ResyncMechanism if m.fits_kept_guest)
-        raise UsageError(
-            f"unknown mechanism {text!r}", where="--resync", hint=f"a kept guest can have: {known}"
-        ) from None
-    if mechanism.is_of_windows:
-        raise Refused(f"{mechanism} is a part of Windows, and a kept guest is no Windows", where="--resync")
-    if mechanism.needs_host:
-        what = "the host's time server" if mechanism.uses_ntp else "an action at the resume"
-        raise Refused(
-            f"{mechanism.value} needs {what}, which exists only during a run",
-            where="--resync",
-            hint="use it as resync: in a playbook; a kept guest can have none",
-        )
-    return mechanism
-
-
 def _in_ssh_option(path: str) -> str:
     """A file's name in an option, where % begins a token and a blank ends a word (ssh_config(5))."""
     escaped = path.replace("%", "%%")
@@ -310,8 +174,8 @@ def _read(path: Path) -> KeptGuest:
         ) from error
 
 
-def _write(home: Path, guest: KeptGuest) -> None:
-    """Write the file atomically, readable only by the user."""
+def write(home: Path, guest: KeptGuest) -> None:
+    """Write the guest's file atomically, readable only by the user, and that of its host key."""
     path = _path(home, guest.name)
     made(path.parent)
     host, key = f"[{guest.host}]:{guest.port}", " ".join(guest.host_key.split()[:2])

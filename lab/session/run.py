@@ -10,16 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
+from lab.core.history import SCHEMA, RunEnded, RunStarted
 from lab.core.plan import Cell, Plan
 from lab.core.setup import Secret
 from lab.errors import FreezelabError, GuestError, Interrupted, MachineError
 from lab.host import facts as host_facts
-from lab.hypervisor.accelerators import AcceleratorRequest, Choice, choose
-from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.connection import connect
 from lab.image.build import Progress
-from lab.image.store import Image
 from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.index import index_of, judged
@@ -28,10 +26,9 @@ from lab.record.run import Run, write
 from lab.session import own_plan, paths
 from lab.session.calibration import for_record
 from lab.session.cells import Cells, make_patch
-from lab.session.images import images_for, proof_kernel
-from lab.session.recovery import clear
+from lab.session.guest_host import GuestHost, prepare_host
+from lab.session.images import images_for
 from lab.session.run_folders import new_run_folder
-from lab.session.settings import Settings, check_memory
 from lab.session.setup_sources import read_secrets
 
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
@@ -50,21 +47,6 @@ class RunOptions:
     boot_s: int | None = None
     golden: bool | None = None
     wait: bool = False
-
-
-def host_of(hypervisor: LibvirtHypervisor, choice: Choice) -> Host:
-    """The host's entry in the record."""
-    facts, versions = host_facts.look(), hypervisor.facts()
-    return Host(
-        kernel=facts.kernel,
-        cpu=facts.cpu,
-        memory_bytes=facts.memory_bytes,
-        qemu=versions.qemu,
-        libvirt=versions.libvirt,
-        accelerator=choice.accelerator.value,
-        accelerator_reason=choice.reason,
-        details={**asdict(facts), "uri": versions.uri, "libvirt_linked": versions.libvirt_linked},
-    )
 
 
 @dataclass
@@ -104,7 +86,8 @@ def perform(
     course: _Course | None = None
     try:
         with connect(options.uri, home, clock=clock, waiting=waiting) as hypervisor:
-            course = _run(plan, options, hypervisor, images, secret_values, clock, view, shield)
+            host = prepare_host(hypervisor, plan, images, home, view, options.accelerator)
+            course = _run(plan, options, host, secret_values, clock, view, shield)
     except FreezelabError as error:
         if course is None:
             raise
@@ -120,47 +103,24 @@ def perform(
 def _run(
     plan: Plan,
     options: RunOptions,
-    hypervisor: LibvirtHypervisor,
-    images: dict[str, Image],
+    host: GuestHost,
     secret_values: dict[Secret, bytes],
     clock: HostClock,
     view: View,
     shield: Shield,
 ) -> _Course:
-    home = paths.home()
-    for line in clear(hypervisor, home):
-        view.note(f"left by a killed run: {line}")
+    hypervisor, patch = host.hypervisor, None
     if not plan.cells:
-        check_memory(plan.guests)
-    own = own_plan.look_at(hypervisor, plan)
-    if images:
-        view.phase("accelerator")
-        kernel = proof_kernel(images.values(), lambda stage, _part: view.note(stage))
-        choice = choose(options.accelerator, kernel, home, progress=view.note)
-        emulator = hypervisor.emulator(choice.accelerator)
-    else:
-        choice, emulator = own_plan.machine_of(next(iter(own.values())))
-    patch = None if plan.cells else make_patch(plan.cycle.patch, hypervisor, choice, emulator, clock, view)
-    if patch is not None:
+        patch = make_patch(plan.cycle.patch, hypervisor, host.accelerator, host.emulator, clock, view)
         patch.check()
-    run_id, folder = new_run_folder(home, plan.name)
+    run_id, folder = new_run_folder(host.home, plan.name)
     course = _Course(folder)
     golden = plan.golden if options.golden is None else options.golden
-    settings = Settings(
-        run_id,
-        home,
-        folder,
-        images,
-        choice,
-        emulator,
-        options.boot_s,
-        golden=golden,
-        secrets=secret_values,
-    )
+    settings = replace(host.settings(run_id, folder, options.boot_s), golden=golden, secrets=secret_values)
     with FileJournal(folder, clock) as journal:
         hypervisor.dead_man.history = journal.path
-        host = host_of(hypervisor, choice)
-        journal.append(RunStarted(SCHEMA, run_id, plan, host, for_record(home, host)))
+        facts = host.facts()
+        journal.append(RunStarted(SCHEMA, run_id, plan, facts, for_record(host.home, facts)))
         cells = Cells(plan, hypervisor, settings, clock, view, journal, shield, patch)
         try:
             with cells:

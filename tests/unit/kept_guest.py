@@ -26,7 +26,7 @@ def keep(home: Path, guest: kept_guests.KeptGuest = GUEST) -> kept_guests.KeptGu
     folder = home / "guests" / guest.run
     folder.mkdir(parents=True)
     made = replace(guest, known_hosts=str(folder / "known_hosts"), sockets=(str(home / "agents" / "a"),))
-    kept_guests._write(home, made)
+    kept_guests.write(home, made)
     return made
 
 

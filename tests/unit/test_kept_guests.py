@@ -19,6 +19,7 @@ from lab.record.journal import NullJournal
 from lab.report.listings import render_kept_guests
 from lab.session import drift_study, kept_guests
 from lab.session.guests import Guests
+from lab.session.kept_guest_start import UpOptions, up
 from tests.unit.kept_guest import console_of, keep, no_view
 
 
@@ -49,7 +50,7 @@ def test_an_unknown_kept_guest_is_refused_and_the_known_ones_are_named(tmp_path:
     assert "web-0" in str(some.value)
     assert drift_study.which(tmp_path, "web-0").name == "web-0"
     with pytest.raises(UsageError, match="a kept guest of this name"):
-        kept_guests.up(tmp_path, kept_guests.UpOptions("web-0"), no_view)
+        up(tmp_path, UpOptions("web-0"), no_view)
     for names, everything in ((["web-0"], True), ([], False)):
         with pytest.raises(UsageError, match="name the guests, or"):
             list(kept_guests.down(tmp_path, names, everything=everything))
@@ -68,18 +69,18 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
-        (kept_guests.UpOptions("web-0", resync="what"), UsageError, "unknown mechanism 'what'"),
-        (kept_guests.UpOptions("web-0", resync="chrony"), Refused, "the host's time server"),
-        (kept_guests.UpOptions("web-0", resync="push"), Refused, "an action at the resume"),
-        (kept_guests.UpOptions("web-0", memory="12"), UsageError, "without a unit"),
-        (kept_guests.UpOptions("web-0", memory="1MiB"), UsageError, "too little"),
+        (UpOptions("web-0", resync="what"), UsageError, "unknown mechanism 'what'"),
+        (UpOptions("web-0", resync="chrony"), Refused, "the host's time server"),
+        (UpOptions("web-0", resync="push"), Refused, "an action at the resume"),
+        (UpOptions("web-0", memory="12"), UsageError, "without a unit"),
+        (UpOptions("web-0", memory="1MiB"), UsageError, "too little"),
     ],
 )
 def test_a_guest_that_cannot_be_kept_is_refused_before_anything_is_started(
-    tmp_path: Path, options: kept_guests.UpOptions, kind: type[Exception], said: str
+    tmp_path: Path, options: UpOptions, kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
-        kept_guests.up(tmp_path, options, no_view)
+        up(tmp_path, options, no_view)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,11 +16,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lab.cli import main, streams
-from lab.core.history import RunEnded, RunStarted
+from lab.core.history import Host, RunEnded, RunStarted
 from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted, MachineError
 from lab.record.events import UnknownEvent
 from lab.record.journal import read_history
 from lab.session import run
+from lab.session.guest_host import GuestHost
 from tests.unit.real_histories import unpacked
 
 PASSED, FAILED = "control-cycles", "called-off"
@@ -55,8 +56,9 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ends:
             def __exit__(self, *_: object) -> None:
                 raising(closing)
 
-            def emulator(self, *_: object) -> None:
-                pass
+        class KnownHost(GuestHost):
+            def facts(self) -> Host:
+                return start.host
 
         class Cells:
             measured = False
@@ -82,14 +84,11 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ends:
         monkeypatch.setenv("FREEZELAB_HOME", str(tmp_path / "home"))
         monkeypatch.setattr(main, "_plan", lambda _name: start.plan)
         monkeypatch.setattr(run, "with_counts", lambda plan, *_: plan)
-        images = {"debian": SimpleNamespace(kernel=Path("/no/kernel"))}
-        monkeypatch.setattr(run, "images_for", lambda *_: images)
+        monkeypatch.setattr(run, "images_for", lambda *_: {})
         monkeypatch.setattr(run, "connect", lambda *_, **__: Hypervisor())
-        monkeypatch.setattr(run, "clear", lambda *_: [])
-        monkeypatch.setattr(run, "check_memory", lambda *_: None)
-        monkeypatch.setattr(run, "choose", lambda *_, **__: SimpleNamespace(accelerator=None))
-        monkeypatch.setattr(run, "make_patch", lambda *_: None)
-        monkeypatch.setattr(run, "host_of", lambda *_: start.host)
+        host = KnownHost(tmp_path / "home", *cast(Any, (Hypervisor(), {}, None, None)))
+        monkeypatch.setattr(run, "prepare_host", lambda *_: host)
+        monkeypatch.setattr(run, "make_patch", lambda *_: SimpleNamespace(check=lambda: None))
         monkeypatch.setattr(run, "Cells", cast(Any, Cells))
         monkeypatch.setattr(streams, "prepare", lambda: None)
         monkeypatch.setattr(streams, "delivered", nullcontext)

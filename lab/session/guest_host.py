@@ -1,0 +1,77 @@
+"""This host, made ready to start a plan's guests: libvirt, the accelerator, the emulator."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lab.core.history import Host
+from lab.core.plan import Plan
+from lab.host import facts as host_facts
+from lab.hypervisor.accelerators import AcceleratorRequest, Choice, choose
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.facts import Emulator
+from lab.image.store import Image
+from lab.ports import View
+from lab.session import own_plan
+from lab.session.images import proof_kernel
+from lab.session.recovery import clear
+from lab.session.settings import Settings, check_memory
+
+
+@dataclass(frozen=True)
+class GuestHost:
+    """home: the state folder. images: those of the guests, by GuestSpec.image_key."""
+
+    home: Path
+    hypervisor: LibvirtHypervisor
+    images: dict[str, Image]
+    accelerator: Choice
+    emulator: Emulator
+
+    def settings(self, run: str, folder: Path, boot_s: int | None = None) -> Settings:
+        """The settings of the guests of one run, see Settings."""
+        return Settings(run, self.home, folder, self.images, self.accelerator, self.emulator, boot_s)
+
+    def facts(self) -> Host:
+        """The host's entry in the record."""
+        facts, versions = host_facts.look(), self.hypervisor.facts()
+        return Host(
+            kernel=facts.kernel,
+            cpu=facts.cpu,
+            memory_bytes=facts.memory_bytes,
+            qemu=versions.qemu,
+            libvirt=versions.libvirt,
+            accelerator=self.accelerator.accelerator.value,
+            accelerator_reason=self.accelerator.reason,
+            details={**asdict(facts), "uri": versions.uri, "libvirt_linked": versions.libvirt_linked},
+        )
+
+
+def prepare_host(
+    hypervisor: LibvirtHypervisor,
+    plan: Plan,
+    images: dict[str, Image],
+    home: Path,
+    view: View,
+    request: AcceleratorRequest = AcceleratorRequest.AUTO,
+) -> GuestHost:
+    """Remove what killed runs left, check what the plan's guests need, and choose the accelerator. images:
+    see images_for(). Without one the accelerator and the emulator are those of the first domain of the user's
+    own.
+
+    MachineError when the guests do not fit into the free memory, or the accelerator cannot be had. UsageError
+    or Refused when a domain of the user's own does not exist or run."""
+    for line in clear(hypervisor, home):
+        view.note(f"left by a killed run: {line}")
+    if not plan.cells:
+        check_memory(plan.guests)  # those of cells are checked when they are started
+    own = own_plan.look_at(hypervisor, plan)
+    if images:
+        view.phase("accelerator")
+        kernel = proof_kernel(images.values(), lambda stage, _part: view.note(stage))
+        choice = choose(request, kernel, home, progress=view.note)
+        emulator = hypervisor.emulator(choice.accelerator)
+    else:
+        choice, emulator = own_plan.machine_of(next(iter(own.values())))
+    return GuestHost(home, hypervisor, images, choice, emulator)
