@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
     from lab.record.run import Run
     from lab.session.guest_session import FreezeByHand, GuestSession
 
+_MARK = ("playbook", "connect")
 _RUN_NS = 3600 * 10**9
 _GRACE_NS = 60 * 10**9
 _RECORD_BYTES = 1 << 28
 _KEPT = pytest.StashKey[list[str]]()
+_WORKER_KEPT = "freezelab_kept"
 _SPARE_NS = 10_000_000_000
 """How much longer the budget is than a freeze at least, so that the test's own code ends the freeze."""
 _LONGEST_NS = 59 * 60 * 10**9
@@ -56,7 +59,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "freezelab(playbook): run this playbook before the test, which fails with its findings"
+        "markers",
+        "freezelab(playbook, connect=None): run this playbook before the test, which fails with what it "
+        "found; connect: the libvirt URI for domains of your own",
     )
 
 
@@ -178,7 +183,7 @@ def _plan(config: pytest.Config) -> Plan:
         if own := next((spec.domain for spec in plan.guests if spec.is_own), ""):
             raise UsageError(
                 f"{name}: domain {own} is your own; the tests' guests are those that the lab starts",
-                hint="freezelab run --connect URI freezes it",
+                hint="@pytest.mark.freezelab(playbook=…, connect=URI) runs a playbook with it",
             )
         return plan
     specs = tuple(GuestSpec(each) for each in dict.fromkeys(guests or ["web-0"]))
@@ -200,17 +205,41 @@ def freezelab_session(request: pytest.FixtureRequest) -> Iterator[GuestSession]:
     kept = bool(config.getoption("--freezelab-keep"))
     with _as_failure():
         session = GuestSession(_plan(config), home, view, view.progress, kept=kept).__enter__()
-    # pytest calls no more fixtures after a second Ctrl-C, but it calls this. Leaving again does nothing.
-    config.add_cleanup(lambda: session.__exit__(None, None, None))
+    config.pluginmanager.register(_Interrupt(session))
+
+    def end() -> None:
+        session.call_off()
+        session.__exit__(None, None, None)
+
+    config.add_cleanup(end)  # pytest ends no more fixtures after a second Ctrl-C. To end twice does nothing
     try:
         yield session
     finally:
         try:
             if kept:
                 down = f"FREEZELAB_HOME={shlex.quote(str(home))} freezelab down --all"
-                config.stash[_KEPT] = [*(guest.login for guest in session.leave_running()), down]
+                lines = [*(guest.login for guest in session.leave_running()), down]
+                config.stash[_KEPT] = lines
+                getattr(config, "workeroutput", {})[_WORKER_KEPT] = lines
         finally:
             session.__exit__(None, None, None)
+
+
+class _Interrupt:
+    """A plugin that calls the present freeze off at Ctrl-C, so that nobody waits for its watch."""
+
+    def __init__(self, session: GuestSession) -> None:
+        self._session = session
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self._session.call_off()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist reports of its guests that were kept."""
+    lines = getattr(node, "workeroutput", {}).get(_WORKER_KEPT, [])
+    node.config.stash[_KEPT] = [*node.config.stash.get(_KEPT, []), *lines]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -227,37 +256,70 @@ def freezelab_guests(freezelab_session: GuestSession) -> dict[str, Guest]:
     return {name: Guest(freezelab_session, name) for name in freezelab_session.names}
 
 
+class FreezeContext(AbstractContextManager[MeasuredFreeze]):
+    """What freeze() returns: a context in which the guests are frozen. call: the call, as text."""
+
+    def __init__(self, prepare: Callable[[], FreezeByHand], guests: tuple[str, ...], call: str) -> None:
+        self._prepare, self._guests, self._call = prepare, guests, call
+        self._by_hand: FreezeByHand | None = None
+        self._entered = False
+
+    def __enter__(self) -> MeasuredFreeze:
+        self._entered = True
+        with _as_failure():
+            self._by_hand = self._prepare()
+            self._by_hand.__enter__()
+        return MeasuredFreeze(self._by_hand, self._guests)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._by_hand is None:
+            return
+        if error is not None:
+            self._by_hand.__exit__(kind, error, trace)
+            return
+        with _as_failure():
+            self._by_hand.__exit__(None, None, None)
+
+    def close(self) -> None:
+        """Wait until its guests run and the watch is over."""
+        if self._by_hand is not None:
+            self._by_hand.close()
+
+    def check_entered(self) -> None:
+        """Fail when it was never entered."""
+        if not self._entered:
+            text = f"{self._call} froze nothing: it has to be the context of a with statement"
+            raise pytest.fail.Exception(text, pytrace=False)
+
+
 @pytest.fixture
 def freeze(
     request: pytest.FixtureRequest, freezelab_session: GuestSession
-) -> Iterator[Callable[..., AbstractContextManager[MeasuredFreeze]]]:
+) -> Iterator[Callable[..., FreezeContext]]:
     """freeze(*guests, for_, method=None, watch=None): a context in which the guests are frozen. It ends
     when `for_` is over, or earlier by frozen.resume(), and at once when the block raises. The guests run at
     the end of the test, whatever it did."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40] or "test"
-    begun: list[FreezeByHand] = []
+    asked: list[FreezeContext] = []
 
-    @contextmanager
-    def frozen(
-        *guests: str, for_: str, method: str | None = None, watch: str | None = None
-    ) -> Iterator[MeasuredFreeze]:
+    def frozen(*guests: str, for_: str, method: str | None = None, watch: str | None = None) -> FreezeContext:
         wanted = guests or freezelab_session.names
-        with _as_failure():
+
+        def prepare() -> FreezeByHand:
             cycle, length_ns = _cycle(freezelab_session.plan.cycle, for_, method, watch)
-            by_hand = freezelab_session.freeze(wanted, cycle, length_ns, name)
-            begun.append(by_hand)
-            by_hand.__enter__()
-        try:
-            yield MeasuredFreeze(by_hand, tuple(wanted))
-        except BaseException as error:
-            by_hand.__exit__(type(error), error, None)
-            raise
-        with _as_failure():
-            by_hand.__exit__(None, None, None)
+            return freezelab_session.freeze(wanted, cycle, length_ns, name)
+
+        call = ", ".join([*map(repr, guests), f"for_={for_!r}"])
+        asked.append(FreezeContext(prepare, tuple(wanted), f"freeze({call})"))
+        return asked[-1]
 
     yield frozen
-    for each in begun:
+    for each in asked:
         each.close()
+    for each in asked:
+        each.check_entered()
 
 
 def _cycle(cycle: CycleSpec, for_: str, method: str | None, watch: str | None) -> tuple[CycleSpec, int]:
@@ -301,27 +363,32 @@ def _as_failure() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Run the playbooks of the test's marks, in a process of their own."""
+    """Run the playbooks of the test's marks, each in a process of its own: a process can open libvirt's
+    embedded driver in one state folder only, and the session's guests are in another."""
     for mark in item.iter_markers("freezelab"):
-        playbook = mark.kwargs.get("playbook") or (mark.args[0] if mark.args else None)
-        if not playbook:
+        named: dict[str, Any] = {**dict(zip(_MARK, mark.args, strict=False)), **mark.kwargs}
+        if wrong := [name for name in (*named, *mark.args[len(_MARK) :]) if name not in _MARK]:
+            pytest.fail(f"the mark freezelab has playbook and connect, not {wrong[0]!r}", pytrace=False)
+        if not named.get("playbook"):
             pytest.fail(
                 'the mark freezelab needs a playbook: freezelab(playbook="nightly.yaml")', pytrace=False
             )
-        _run_playbook(item, str(playbook))
+        _run_playbook(item, **named)
 
 
-def _run_playbook(item: pytest.Item, playbook: str) -> None:
+def _run_playbook(item: pytest.Item, playbook: str, connect: str | None = None) -> None:
     from lab.process.clock import HostClock
     from lab.process.runner import Stop, execute
 
     beside, clock = item.path.parent / playbook, HostClock()
-    command = [sys.executable, "-m", "lab.cli.main", "run", str(beside if beside.exists() else playbook)]
+    command = [sys.executable, "-m", "lab.cli.main", "run", "--quiet", "--json", "--wait"]
+    if connect:
+        command += ["--connect", connect]
     # Ctrl-C and a killed pytest end it like a person does: its guests are resumed and removed.
     stop = Stop(grace_ns=_GRACE_NS, interrupted_too=True, parent_death=signal.SIGTERM)
     until = clock.now().raw_ns + _RUN_NS
-    options = ["--quiet", "--json", "--wait"]
-    done = execute([*command, *options], clock, stop_at_raw_ns=until, stop=stop, output_max=_RECORD_BYTES)
+    which = str(beside if beside.exists() else playbook)
+    done = execute([*command, which], clock, stop_at_raw_ns=until, stop=stop, output_max=_RECORD_BYTES)
     if not done.stdout.startswith("{"):  # it ended before there was anything to judge
         pytest.fail(f"playbook {playbook}: {done.stderr.strip() or done.why}", pytrace=False)
     record = json.loads(done.stdout)

@@ -1,4 +1,5 @@
-"""A reconnect bug that only a freeze shows: `cd examples/pytest && pytest`. It starts one guest."""
+"""A reconnect bug that only a freeze shows: `cd examples/pytest && pytest`. It starts one guest. `--runxfail`
+shows how HastyClient fails."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ A freeze is a cycle of the controller, in a thread of its own, so that its calle
 from __future__ import annotations
 
 import secrets
+import shlex
 import shutil
 import threading
 from collections.abc import Sequence
@@ -22,11 +23,12 @@ from types import TracebackType
 
 from lab.controller import Controller, CycleGuest
 from lab.controller.event_lifecycle import Stage
+from lab.core.clock import Stamp
 from lab.core.history import SCHEMA, GuestBooted, HistoryEvent, Host, RunEnded, RunStarted
 from lab.core.patch import HoldPatch
 from lab.core.plan import CycleSpec, Plan
 from lab.core.units import NS_PER_S
-from lab.errors import FreezelabError, GuestError, HypervisorError, UsageError
+from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted, UsageError
 from lab.guest.address import Address
 from lab.guest.ssh import SSH
 from lab.host import facts as host_facts
@@ -46,7 +48,7 @@ from lab.session.guest_host import prepare_host
 from lab.session.guests import Guests
 from lab.session.images import images_for
 from lab.session.kept_guest_start import leave_running
-from lab.session.kept_guests import KeptGuest
+from lab.session.kept_guests import KeptGuest, read_all
 from lab.session.run_folders import new_run_folder
 from lab.session.settings import Settings, free_port
 from lab.session.setup_sources import read_secrets
@@ -55,6 +57,9 @@ from lab.threads import Worker
 START_S = 120.0
 """The longest time until a guest is frozen, beside the cycle's own times: preparing a successor takes seconds
 on a very busy host."""
+
+SLICE_NS = NS_PER_S // 4
+"""The longest time until a wait of an interrupted cycle ends."""
 
 END_S = 30.0
 """The longest time from the end of the budget until the guests run."""
@@ -109,13 +114,24 @@ class GuestSession:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if isinstance(value, KeyboardInterrupt):
+                self.call_off()
             if self._present is not None:
                 self._present.close()
         finally:
             self._stack.__exit__(kind, value, trace)
 
+    def call_off(self) -> None:
+        """End the present freeze and its watch, if there is one; see FreezeByHand.call_off()."""
+        if self._present is not None:
+            self._present.call_off()
+
     def _start(self) -> None:
         plan, home = self._plan, self._home
+        kept = {guest.name for guest in read_all(home)}
+        if self._kept and (there := next((spec.name for spec in plan.guests if spec.name in kept), "")):
+            hint = f"FREEZELAB_HOME={shlex.quote(str(home))} freezelab down {there}"
+            raise UsageError("there is a kept guest of this name already", where=there, hint=hint)
         secret_values = read_secrets(plan)
         images = images_for(plan, self._progress)
         self._hypervisor = hypervisor = self._stack.enter_context(connect(None, home, clock=self._clock))
@@ -209,8 +225,11 @@ class GuestSession:
         if unknown := [name for name in guests if name not in self._subjects]:
             raise UsageError(f"there is no guest {unknown[0]!r}", hint=f"known: {', '.join(self._subjects)}")
 
-    def perform(self, plan: Plan, patch: HoldUntil, folder: Path, run_id: str, stage: Stage) -> None:
-        """One cycle of the plan's guests, recorded in `folder`. FreezelabError when it fails."""
+    def perform(
+        self, plan: Plan, patch: HoldUntil, clock: Clock, folder: Path, run_id: str, stage: Stage
+    ) -> None:
+        """One cycle of the plan's guests, recorded in `folder`. clock: its waits may raise Interrupted.
+        FreezelabError when it fails."""
         guests = {spec.name: self._subjects[spec.name] for spec in plan.guests}
         with FileJournal(folder, self._clock) as journal:
             self._hypervisor.dead_man.history = journal.path
@@ -218,19 +237,42 @@ class GuestSession:
             for boot in self._boots.events:
                 if boot.guest in guests:
                     journal.append(boot)
-            failure = ""
+            failure, interrupted = "", False
             try:
                 # Signals are raised in the main thread only, so nothing has to be held back here.
-                controller = Controller(self._clock, self._hypervisor, journal, self._view, nullcontext)
+                controller = Controller(clock, self._hypervisor, journal, self._view, nullcontext)
                 controller.run_cycle(0, guests, plan.cycle, patch, frozen=True, stage=stage)
             except BaseException as error:
                 failure = str(error) or type(error).__name__
+                interrupted = isinstance(error, Interrupted)
                 raise
             finally:
                 if not plan.cycle.method.keeps_process:
                     self._forwards.clear()
                 facts = asdict(host_facts.look())
-                journal.append(RunEnded(interrupted=False, failure=failure, host=facts))
+                journal.append(RunEnded(interrupted, failure, host=facts))
+
+
+class InterruptibleClock:
+    """The host's clocks. interrupt() ends the waits: the present one and all later ones raise Interrupted."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._interrupted = clock, threading.Event()
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+    def now(self) -> Stamp:
+        return self._clock.now()
+
+    def sleep_until(self, raw_ns: int) -> None:
+        """See ports.Clock. An interrupt ends it within SLICE_NS."""
+        while True:
+            if self._interrupted.is_set():
+                raise Interrupted("called off")
+            if raw_ns <= (now := self._clock.now().raw_ns):
+                return
+            self._clock.sleep_until(min(raw_ns, now + SLICE_NS))
 
 
 class HoldUntil(Hold):
@@ -257,6 +299,7 @@ class FreezeByHand:
     def __init__(self, session: GuestSession, plan: Plan, hold: HoldPatch) -> None:
         self._session, self._plan = session, plan
         clock = HostClock()
+        self._clock = InterruptibleClock(clock)
         self._patch = HoldUntil(hold, clock)
         self._run_id, self.folder = new_run_folder(paths.home(), plan.name)
         self._resumed = threading.Event()
@@ -271,7 +314,7 @@ class FreezeByHand:
                 self._resumed.set()
 
         try:
-            self._session.perform(self._plan, self._patch, self.folder, self._run_id, stage)
+            self._session.perform(self._plan, self._patch, self._clock, self.folder, self._run_id, stage)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             self._error = error
         finally:
@@ -291,7 +334,8 @@ class FreezeByHand:
             wait_s = START_S + (cycle.settle_ns + cycle.before_ns + cycle.budget_ns) / NS_PER_S
             there = self._patch.begun.wait(wait_s)
         except BaseException:
-            self.resume()
+            self.call_off()
+            self._until_resumed()
             raise
         if self._ended.is_set() or not there:
             self.resume()
@@ -312,6 +356,12 @@ class FreezeByHand:
         """End the hold now, and wait until the guests run."""
         self._patch.enough.set()
         self._until_resumed()
+
+    def call_off(self) -> None:
+        """Resume the guests now, or do not freeze them, and do not watch them any longer: nothing is judged.
+        Returns at once; close() waits."""
+        self._clock.interrupt()
+        self._patch.enough.set()
 
     def _until_resumed(self) -> None:
         budget_s = self._plan.cycle.budget_ns / NS_PER_S
