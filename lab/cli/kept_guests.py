@@ -169,9 +169,12 @@ def drift(
     from lab.report.console import stdout_console
     from lab.report.drift import render_look, watching
     from lab.session import drift_study
+    from lab.session import kept_guest_access as access
     from lab.session.paths import home
 
     kept_guest, wanted = drift_study.which(home(), guest), drift_study.times(length, every)
+    if why := access.check_running(home(), kept_guest):
+        streams.note(why)
     with Signals(), watching(kept_guest.name, wanted.length_ns, quiet=quiet) as view:
         look = drift_study.watch(kept_guest, wanted, view)
     if as_json:

@@ -11,6 +11,7 @@ import functools
 import re
 import secrets
 import uuid as uuids
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 NAMESPACE = "urn:freezelab:domain:1"
 """XML namespace of the metadata that marks a domain as the lab's."""
+
+_CONTROL, _SERVER = "labcontrol", ",server=on,wait=off"
 
 _WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 # Characters that XML 1.0 cannot contain, even escaped.
@@ -207,9 +210,9 @@ class DomainSpec:
     @property
     def monitors(self) -> dict[str, str]:
         """The arguments of QEMU's -chardev for the lab's own monitors, by their ids."""
-        own = {"labmonitor": self.monitor_socket, "labcontrol": self.control_socket}
+        own = {"labmonitor": self.monitor_socket, _CONTROL: self.control_socket}
         return {
-            name: f"socket,id={name},path={_doubled(path)},server=on,wait=off"
+            name: f"{_socket(name)}{_doubled(path)}{_SERVER}"
             for name, path in own.items()
             if path is not None
         }
@@ -272,6 +275,19 @@ class DomainSpec:
 def _doubled(path: Path) -> str:
     """A path in a QEMU option, with commas doubled (qemu(1))."""
     return str(path).replace(",", ",,")
+
+
+def _socket(name: str) -> str:
+    return f"socket,id={name},path="
+
+
+def control_socket_of(arguments: Sequence[str]) -> Path | None:
+    """The control_socket of a QEMU process with these arguments; None when it has none."""
+    for argument in arguments:
+        if argument.startswith(_socket(_CONTROL)):
+            path = argument.removeprefix(_socket(_CONTROL)).removesuffix(_SERVER)
+            return Path(path.replace(",,", ","))
+    return None
 
 
 def push_socket(probe_socket: Path) -> Path:

@@ -19,7 +19,7 @@ from lab.report.text import cleaned
 Row = tuple[str, ...]
 
 _MARKS = {True: ("ok", "green"), False: ("BAD", "bold red"), None: ("note", "yellow")}
-_STYLES = {"running": "green", "gone": "bold red"}
+_STYLES = {"running": "green", "gone": "bold red", "shut off": "bold red"}
 
 
 def render_checks(checks: Sequence[MachineCheck], console: Console) -> None:
@@ -60,7 +60,7 @@ def render_kept_guests(guests: Sequence[Mapping[str, Any]], console: Console) ->
     )
     page.blank()
     for guest in there:
-        hint = f"freezelab down {guest['name']}" if guest["state"] == "gone" else guest["login"]
+        hint = f"freezelab down {guest['name']}" if guest["ended"] else guest["login"]
         # Not wrapped by us: it is to be copied.
         console.print(Text.assemble((f"{guest['name']}  ", "dim"), hint), soft_wrap=True)
 

@@ -18,6 +18,7 @@ from lab.core.plan import Announcement, CycleSpec, Expectations, GuestSpec, Plan
 from lab.core.units import NS_PER_S, parse_duration
 from lab.errors import UsageError
 from lab.session import kept_guests
+from lab.session.kept_guest_access import check_running
 
 BUDGET_NS = 30 * NS_PER_S
 """The budget beyond the hold: for the copies of save-restore, and a guest's own sleep."""
@@ -47,7 +48,8 @@ class Asked:
 
 
 def plan_of(asked: Asked, home: Path) -> Plan:
-    """The plan of one cycle. UsageError when something that was asked for does not exist or make sense."""
+    """The plan of one cycle. UsageError when something that was asked for does not exist or make sense,
+    GuestGone when it is a kept guest that has ended."""
     method = _member(FreezeMethod, asked.method, "--method", (one for one in FreezeMethod if one.freezes))
     resync = _member(ResyncMechanism, asked.resync, "--resync", ResyncMechanism)
     hold = HoldPatch(_time(asked.length, "--for"))
@@ -85,7 +87,9 @@ def _guest(asked: Asked, home: Path) -> GuestSpec:
         )
     if probe is not Depth.AUTO:
         raise UsageError("goes with --connect", where="--probe", hint="there is python3 in a kept guest")
-    return own_spec(kept_guests.find(home, asked.target))
+    kept = kept_guests.find(home, asked.target)
+    check_running(home, kept)
+    return own_spec(kept)
 
 
 def own_spec(kept: kept_guests.KeptGuest) -> GuestSpec:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab.core.units import NS_PER_MS
 from lab.errors import GuestGone, MachineError, UsageError
+from lab.hypervisor.domain_status import ENDED, SHUT_OFF
 from lab.ports import Clock
 from lab.session.kept_guests import KeptGuest, find, state
 
@@ -54,12 +55,11 @@ def copy(home: Path, source: str, target: str) -> tuple[KeptGuest, list[str]]:
 
 
 def check_running(home: Path, guest: KeptGuest) -> str:
-    """A note when the guest does not answer at present, else "". GuestGone when its process has ended."""
+    """A note when the guest does not answer at present, else "". GuestGone when it has ended."""
     now = state(home, guest)
-    if now == "gone":
-        raise GuestGone(
-            "it has ended", where=f"guest {guest.name}", hint=f"freezelab down {guest.name}", ended=True
-        )
+    if now in ENDED:
+        what = "it has shut down" if now == SHUT_OFF else "it has ended"
+        raise GuestGone(what, where=f"guest {guest.name}", hint=f"freezelab down {guest.name}", ended=True)
     return "" if now == "running" else f"guest {guest.name} is {now}: it answers when it runs again"
 
 
@@ -70,7 +70,7 @@ def console_lines(home: Path, guest: KeptGuest, clock: Clock, *, follow: bool) -
     try:
         with Path(guest.console).open("rb") as file:
             while True:
-                follow = follow and state(home, guest) != "gone"  # first: what it wrote at its end is read
+                follow = follow and state(home, guest) not in ENDED  # first: what it wrote at its end is read
                 while data := file.read(1 << 16):
                     *lines, rest = (rest + decoder.decode(data)).split("\n")
                     yield from lines

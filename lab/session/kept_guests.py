@@ -18,7 +18,7 @@ from typing import Any
 from lab.core.scheduled.instance import InstanceInfo, size_name
 from lab.errors import RecordError, UsageError
 from lab.guest.address import Address
-from lab.hypervisor.domain_status import domain_status
+from lab.hypervisor.domain_status import ENDED, domain_status
 from lab.image.seed import USER_NETWORK
 from lab.process.runner import quote
 from lab.session.paths import made
@@ -109,13 +109,19 @@ def find(home: Path, name: str) -> KeptGuest:
 
 
 def state(home: Path, guest: KeptGuest) -> str:
-    """libvirt's state of it, "stopped" or "gone". Works while another process uses the hypervisor."""
+    """libvirt's state of it, "stopped" or "gone"; see domain_status. Works while another process uses the
+    hypervisor."""
     return domain_status(home, guest.domain, guest.uuid)
 
 
 def listing(home: Path) -> list[dict[str, Any]]:
-    """All kept guests as JSON values: every member of KeptGuest, `state` and `login`."""
-    return [{**asdict(guest), "state": state(home, guest), "login": guest.login} for guest in read_all(home)]
+    """All kept guests as JSON values: every member of KeptGuest, `state`, `ended` (it runs no more) and
+    `login`."""
+    found = []
+    for guest in read_all(home):
+        now = state(home, guest)
+        found.append({**asdict(guest), "state": now, "ended": now in ENDED, "login": guest.login})
+    return found
 
 
 def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Iterator[str]:

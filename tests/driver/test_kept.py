@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import DomainSpec
+from lab.hypervisor.domain_status import domain_status
+from lab.hypervisor.qmp import QmpSocket
 from lab.ports import Freezing
 from tests.driver.conftest import spec_of
+from tests.driver.qemus import Qemu, until
 
 SUSPEND = Freezing(FreezeMethod.SUSPEND)
 
@@ -63,3 +67,23 @@ def test_the_mark_is_read_back(lab: LibvirtHypervisor, home: Path) -> None:
     started = [lab.define_and_start(kept_guest(home)), lab.define_and_start(spec_of("web-1", home))]
     assert [domain.kept_guest for domain in started] == [True, False]
     assert sorted(lab.list_lab_domains(), key=lambda domain: domain.guest) == started
+
+
+def test_a_guest_that_shuts_down_while_nobody_uses_libvirt(folder: Path, start: Callable[..., Qemu]) -> None:
+    """With the options that libvirt and the lab start a guest with; a reset takes the guest's part."""
+    spec = replace(kept_guest(folder), uuid="6c9d5f64-0000-4000-8000-000000000001")
+    spec = replace(spec, control_socket=folder / "a, control")
+    monitors = ("-chardev", spec.monitors["labcontrol"], "-mon", "chardev=labcontrol,mode=control")
+    qemu = start("web-0", "-uuid", spec.uuid, "-no-reboot", "-no-shutdown", *monitors)
+
+    def state() -> str:
+        return domain_status(folder, spec.name, spec.uuid)
+
+    until(qemu.is_running)
+    assert state() == "running"
+    qemu.monitor.execute("system_reset")
+    until(lambda: state() == "shut off")
+    with QmpSocket(folder / "a, control"):
+        assert state() == "running", "it cannot be asked"
+    qemu.end()
+    assert state() == "gone"

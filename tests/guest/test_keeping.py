@@ -66,6 +66,38 @@ def in_and_out(cli: Cli, folder: Path) -> None:
     assert "red and more\n" in cli("console", "web-0", "--no-follow").stdout
 
 
+def frozen_by_hand(cli: Cli) -> None:
+    """Once with an event and a mechanism, once with neither, which leaves the clock behind."""
+    announced = ("--announce", "2s", "--resync", "push")
+    for length_s, options, good in ((1, announced, "passed"), (2, (), "failed")):
+        asked = ("freeze", "web-0", "--for", f"{length_s}s", *options, "--expect-in-time", "2s")
+        done = cli(*asked, "--json")
+        run = json.loads(done.stdout)
+        assert run["outcome"] in (good, "inconclusive"), done.stdout  # that: this host is busy
+        assert done.returncode == {"passed": 0, "failed": 1, "inconclusive": 3}[run["outcome"]]
+        [frozen] = run["guests"]
+        [cycle] = frozen["cycles"]
+        assert cycle["pause"]["value_ns"] >= length_s * NS_PER_S
+        behind_ns = -cycle["offset"]["final"]["value_ns"]
+        assert (behind_ns < NS_PER_S // 2) if options else (behind_ns > 2 * NS_PER_S)
+        assert (announced == options) is bool(run["events"])
+    assert [g["state"] for g in json.loads(cli("list", "--json").stdout)] == ["running"]
+
+
+def shut_down_inside(cli: Cli) -> None:
+    """Nobody uses libvirt when the guest powers itself off."""
+    console = cli.start("console", "web-0")
+    cli("ssh", "web-0", "systemctl poweroff")
+    _, said = console.communicate(timeout=120)
+    assert (console.returncode, said.splitlines()[-1]) == (0, "freezelab: guest web-0 has ended")
+    (guest,) = json.loads(cli("list", "--json").stdout)
+    assert (guest["state"], guest["ended"]) == ("shut off", True)
+    for command in (["ssh", "web-0"], ["freeze", "web-0"], ["cp", "web-0:/a", "."]):
+        refused = cli(*command)
+        assert refused.returncode == 4
+        assert refused.stderr == "freezelab: guest web-0: it has shut down\nfreezelab down web-0\n"
+
+
 def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli, tmp_path: Path) -> None:
     up = cli("up")
     assert up.returncode == 0, up.stderr
@@ -131,6 +163,8 @@ def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli, tmp_path: Path) -> N
     assert qemu.is_running()
     assert "nothing to recover" in cli("recover").stdout
 
+    frozen_by_hand(cli)
+    shut_down_inside(cli)
     down = cli("down", "--all")
     assert "removed guest web-0" in down.stdout, down.stderr
     assert cli.qemu() == []

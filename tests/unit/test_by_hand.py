@@ -12,8 +12,8 @@ from lab.core.method import FreezeMethod
 from lab.core.own_domain import SshTarget
 from lab.core.patch import HoldPatch
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import UsageError
-from lab.session.by_hand import Asked, plan_of
+from lab.errors import GuestGone, UsageError
+from lab.session.by_hand import Asked, own_spec, plan_of
 from tests.unit.kept_guest import keep
 
 
@@ -48,11 +48,17 @@ def test_the_watch_lasts_as_long_as_the_expectation(tmp_path: Path) -> None:
 
 def test_a_kept_guest_is_reached_by_the_labs_key(tmp_path: Path) -> None:
     kept = keep(tmp_path)
-    [guest] = plan_of(Asked(kept.name, "1s"), tmp_path).guests
+    guest = own_spec(kept)
     assert (guest.name, guest.domain) == (kept.name, kept.domain)
     assert guest.ssh == SshTarget(
         kept.host, kept.port, kept.user, kept.key, kept.known_hosts, config="/dev/null"
     )
+
+
+def test_a_kept_guest_that_has_ended_is_not_frozen(tmp_path: Path) -> None:
+    keep(tmp_path)
+    with pytest.raises(GuestGone, match="it has ended\nfreezelab down web-0"):
+        plan_of(Asked("web-0", "1s"), tmp_path)
 
 
 @pytest.mark.parametrize(

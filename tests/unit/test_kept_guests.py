@@ -101,7 +101,7 @@ def test_the_list_can_be_copied_from(tmp_path: Path) -> None:
     console, out = console_of(60)
     render_kept_guests(kept_guests.listing(tmp_path), console)
     assert "freezelab down web-0" in out.getvalue()
-    alive = [{**row, "state": "running"} for row in kept_guests.listing(tmp_path)]
+    alive = [{**row, "state": "running", "ended": False} for row in kept_guests.listing(tmp_path)]
     console, out = console_of(60)
     render_kept_guests(alive, console)
     assert str(alive[0]["login"]) in out.getvalue().replace("\n", "")
