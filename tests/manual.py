@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ import typer
 
 from lab import __version__
 from lab.cli.main import app
+
+DATE = "2026-11-29"
+"""The page's, which man shows at its foot."""
+
+WIDTH = 72
+"""Lines of text in the source are at most this long before - is escaped. mandoc -T lint asks for 80."""
 
 EXIT_STATUS = re.compile(r"(\d+) ([^,.(]+(?:\([^)]*\))?)")
 NOTES = (
@@ -41,13 +48,14 @@ def page() -> str:
     context = command.context_class(command, info_name="freezelab")
     lines = [
         '.\\" Made by tests/manual.py from the texts of --help.',
-        f'.TH FREEZELAB 1 "" "freezelab {__version__}" "User Commands"',
+        f'.TH FREEZELAB 1 {DATE} "freezelab {__version__}" "User Commands"',
+        ".nh",  # a path in two parts could not be copied
         ".SH NAME",
-        f"freezelab \\- {escaped(summary(command))}",
+        *paragraph(f"freezelab - {summary(command)}"),
         ".SH SYNOPSIS",
         *synopsis(command, context),
         ".SH DESCRIPTION",
-        escaped(command.help),
+        *paragraph(command.help),
         ".SH OPTIONS",
         *parameters(command, context),
         ".SH COMMANDS",
@@ -59,7 +67,7 @@ def page() -> str:
         ".SH FILES",
         *(line for name, text in FILES.items() for line in item(name, text)),
         ".SH NOTES",
-        escaped(NOTES),
+        *paragraph(NOTES),
     ]
     return "\n".join(lines) + "\n"
 
@@ -82,7 +90,7 @@ def section(name: str, command: Any, context: Any) -> list[str]:
         f".SS {escaped(name)}",
         *synopsis(command, context),
         ".PP",
-        escaped(command.help),
+        *paragraph(command.help),
         *parameters(command, context),
     ]
 
@@ -101,12 +109,17 @@ def parameters(command: Any, context: Any) -> list[str]:
 
 
 def item(name: str, text: str) -> list[str]:
-    return [".TP", f".B {escaped(re.sub(' <.*>$', '', name))}", escaped(text) or "\\&"]
+    return [".TP", f".B {escaped(re.sub(' <.*>$', '', name))}", *(paragraph(text) or ["\\&"])]
 
 
 def summary(command: Any) -> str:
     text: str = command.help
     return text[:1].lower() + text[1:].rstrip(".")
+
+
+def paragraph(text: str) -> list[str]:
+    """A text as lines of roff."""
+    return [escaped(line) for line in textwrap.wrap(" ".join(text.split()), WIDTH, break_on_hyphens=False)]
 
 
 def escaped(text: str) -> str:

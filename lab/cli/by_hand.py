@@ -26,13 +26,21 @@ Target = Annotated[
 def freeze(
     target: Target,
     length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long, such as 10s.")] = "10s",
-    method: Annotated[str, typer.Option(metavar="METHOD", help="How it is frozen.")] = "suspend",
+    method: Annotated[
+        str,
+        typer.Option(metavar="METHOD", help="How it is frozen.", autocompletion=completion.methods_by_hand),
+    ] = "suspend",
     announce: Annotated[
         str | None,
         typer.Option(metavar="NOTICE", help="Announce a Scheduled Event this long before; 0s: at once."),
     ] = None,
     resync: Annotated[
-        str, typer.Option(metavar="MECHANISM", help="The mechanism that corrects its clock.")
+        str,
+        typer.Option(
+            metavar="MECHANISM",
+            help="The mechanism that corrects its clock.",
+            autocompletion=completion.mechanisms,
+        ),
     ] = "none",
     in_time: Annotated[
         str | None,
@@ -50,6 +58,7 @@ def freeze(
         typer.Option(
             metavar="DEPTH",
             help="With --connect, what looks into it: auto, python, shell; agent: without SSH.",
+            autocompletion=completion.depths,
         ),
     ] = "auto",
     as_json: Json = False,

@@ -99,6 +99,29 @@ def kept_guest_mechanisms(incomplete: str) -> list[str]:
     return words(*(one.value for one in ResyncMechanism if one.fits_kept_guest))(incomplete)
 
 
+def mechanisms(incomplete: str) -> list[str]:
+    """All mechanisms."""
+    from lab.core.mechanism import ResyncMechanism
+
+    return words(*ResyncMechanism)(incomplete)
+
+
+def methods_by_hand(incomplete: str) -> list[str]:
+    """The methods by which `freezelab freeze` freezes a guest that runs already."""
+    from lab.core.method import FreezeMethod
+    from lab.core.own_domain import refusal
+    from lab.core.patch import HoldPatch
+
+    return words(*(one for one in FreezeMethod if one.freezes and not refusal(one, HoldPatch(1))))(incomplete)
+
+
+def depths(incomplete: str) -> list[str]:
+    """What may look into a domain of the user's own."""
+    from lab.core.depth import Depth
+
+    return words(*Depth)(incomplete)
+
+
 def _home() -> Path:
     from lab.session.paths import home_path
 

@@ -20,7 +20,12 @@ def test_the_published_page_is_current() -> None:
 
 @pytest.mark.parametrize(
     "formatter",
-    [["groff", "-man", "-ww", "-Tutf8"], ["mandoc", "-Wwarning"], ["man", "--warnings", "-l"]],
+    [
+        ["groff", "-man", "-ww", "-Tutf8"],
+        ["groff", "-man", "-ww", "-Tutf8", "-rLL=60n"],
+        ["mandoc", "-Wstyle"],
+        ["man", "--warnings", "-l"],
+    ],
 )
 def test_formatters_have_nothing_to_say(formatter: list[str]) -> None:
     if not shutil.which(formatter[0]):

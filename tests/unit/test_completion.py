@@ -79,6 +79,10 @@ def test_bash_is_offered_what_is_there(offers: Offers, tmp_path: Path) -> None:
     assert offers("run", "--accelerator", "") == ["auto", "kvm", "tcg"]
     assert offers("down", "") == ["db-0", "web-0"]
     assert offers("drift", "w") == offers("ssh", "w") == offers("console", "w") == ["web-0"]
+    assert offers("freeze", "") == ["db-0", "web-0"]
+    assert offers("freeze", "--method", "") == ["suspend", "sigstop", "save-restore", "guest-sleep"]
+    assert {"agent", "push", "vmclock"} <= set(offers("freeze", "--resync", ""))
+    assert offers("freeze", "--probe", "a") == ["auto", "agent"]
     assert offers("cp", "d") == ["db-0:"]
     assert offers("report", "") == ["2-b", "1-a"]
     assert offers("up", "--image", "") == ["debian"]
