@@ -158,15 +158,23 @@ def plan(
     """Show what a run of a playbook would do, and what is missing here."""
     from lab.report.console import stdout_console
     from lab.report.plan import render_plan
-    from lab.session import own_plan
     from lab.session.plan_checks import obstacles
     from lab.session.setup_sources import setup_obstacles
 
     made = _plan(playbook)
     lacking = setup_obstacles(made)
-    own, failures = own_plan.look(made, connect)
+    own, failures = _own_domains(made, connect)
     render_plan(made, stdout_console(), [*lacking, *failures, *obstacles(made)], own)
     raise typer.Exit(2 if lacking else 0)
+
+
+def _own_domains(made: Plan, connect: str | None) -> tuple[list[tuple[str, str]], list[FreezelabError]]:
+    """See own_plan.look. A plan without such domains is shown without libvirt, too."""
+    if not any(guest.is_own for cell in made.parts for guest in cell.guests):
+        return [], []
+    from lab.session import own_plan
+
+    return own_plan.look(made, connect)
 
 
 @app.command()

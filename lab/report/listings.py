@@ -23,13 +23,15 @@ _STYLES = {"running": "green", "gone": "bold red", "shut off": "bold red"}
 
 
 def render_checks(checks: Sequence[MachineCheck], console: Console) -> None:
-    """Print a line for each check, under a failing one how to correct it, and their overall result."""
-    page = Page(console)
+    """Print a line for each check, under a failing one how to correct it, if that is not what an earlier one
+    says, and their overall result."""
+    page, fixes = Page(console), set[str]()
     width = max(cell_len(check.name) for check in checks)
     for check in checks:
         mark, style = _MARKS[check.ok]
         page.labelled(f"{mark:<5}{check.name}", check.result, label_style=style, width=width + 5)
-        if check.fix and check.ok is not True:
+        if check.fix and check.ok is not True and check.fix not in fixes:
+            fixes.add(check.fix)
             page.labelled("", f"fix: {check.fix}", style="dim", width=width + 5)
     page.blank()
     bad = sum(check.ok is False for check in checks)

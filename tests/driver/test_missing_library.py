@@ -65,3 +65,7 @@ def test_what_libvirt_lacks_is_told_with_the_package(home: Path, package: str, w
         assert what in told
         assert any(f" {name}" in told for name in names)
     assert "ok   qemu-img" in done.stdout
+    planned = without(files, "plan", home)
+    assert planned.returncode == 0, planned.stderr
+    assert "nothing was changed" in planned.stdout
+    assert what in planned.stdout or package != "libvirt0"

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.core.machine_check import MachineCheck
+from lab.report.listings import render_checks
 from lab.session import checks
+from tests.unit.kept_guest import console_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,3 +69,20 @@ def test_process_1_is_no_init() -> None:
     for argv, expected in ((command, "[]"), (inside, "[(False, 'init')]")):
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         assert (done.stdout.strip(), done.stderr) == (expected, "")
+
+
+def test_what_corrects_several_checks_is_shown_once() -> None:
+    """A machine without libvirt and QEMU fails six checks, and one command installs both."""
+    console, out = console_of(60)
+    lacking = [MachineCheck(name, False, "missing", "apt-get install both") for name in ("qemu", "libvirt")]
+    render_checks([*lacking, MachineCheck("chronyd", None, "missing", "apt-get install chrony")], console)
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert lines == [
+        "BAD  qemu     missing",
+        "              fix: apt-get install both",
+        "BAD  libvirt  missing",
+        "note chronyd  missing",
+        "              fix: apt-get install chrony",
+        "",
+        "2 of 3 checks failed",
+    ]
