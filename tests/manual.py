@@ -96,7 +96,7 @@ def section(name: str, command: Any, context: Any) -> list[str]:
 
 
 def synopsis(command: Any, context: Any) -> list[str]:
-    pieces = " ".join(command.collect_usage_pieces(context)).replace("{", "").replace("}", "")
+    pieces = " ".join(command.collect_usage_pieces(context))
     return [f".B {escaped(context.command_path)}", escaped(pieces)]
 
 

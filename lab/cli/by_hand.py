@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from lab.cli import completion
+from lab.cli.commands import Commands
 from lab.cli.options import Connect, Quiet
 from lab.cli.running import Json, JUnit, execute
 
-commands = typer.Typer()
+commands = Commands()
 
 Target = Annotated[
     str,

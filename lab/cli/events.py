@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli.commands import Commands
 from lab.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from lab.events.client import Control
 
-events = typer.Typer(
+events = Commands(
     no_args_is_help=True, help="Run the metadata service without a run, and control its events."
 )
 

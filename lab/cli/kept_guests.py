@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from lab.cli import completion, streams
+from lab.cli.commands import Commands
 from lab.cli.options import Accelerator, Guest, Quiet, accelerator_request, boot_seconds
 from lab.errors import Interrupted
 from lab.session.signals import Signals
 
-commands = typer.Typer()
+commands = Commands()
 
 
 @commands.command()

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from lab import __version__
 from lab.cli import by_hand, completion, events, kept_guests, stores, streams, upkeep
+from lab.cli.commands import Commands
 from lab.cli.options import (
     Accelerator,
     Connect,
@@ -53,7 +54,7 @@ class _CommandGroup(TyperGroup):
             raise typer.Exit(0) from None
 
 
-app = typer.Typer(
+app = Commands(
     cls=_CommandGroup,
     no_args_is_help=True,
     add_completion=False,

@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 
 from lab.cli import completion
+from lab.cli.commands import Commands
 from lab.cli.streams import note
 from lab.errors import UsageError
 
-images = typer.Typer(no_args_is_help=True, help="Build, list and remove guest images.")
-emulators = typer.Typer(
-    no_args_is_help=True, help="Fetch, list and remove QEMU versions beside the system's."
-)
+images = Commands(no_args_is_help=True, help="Build, import, list and remove guest images.")
+emulators = Commands(no_args_is_help=True, help="Fetch, list and remove QEMU versions beside the system's.")
 
 
 @images.command("build")

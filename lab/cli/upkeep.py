@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from lab.cli import completion
+from lab.cli.commands import Commands
 from lab.cli.options import Connect
 from lab.errors import UsageError
 
-commands = typer.Typer()
+commands = Commands()
 
 _ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
 

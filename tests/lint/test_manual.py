@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from lab.cli.main import app
 from tests import manual
 
 PAGE = Path(__file__).parents[2] / "docs/freezelab.1"
@@ -42,6 +45,16 @@ def test_every_command_and_option_is_there() -> None:
     for wanted in (".SS freezelab run\n", ".SS freezelab events announce\n", ".B --junit FILE\n", ".B 130\n"):
         assert wanted in text
     assert ".SS freezelab uninstall\n" not in text  # hidden: the launcher's
+
+
+def test_help_names_arguments_as_the_page_does() -> None:
+    command: Any = typer.main.get_command(app)
+    context = command.context_class(command, info_name="freezelab")
+    for name, one, inner in manual.commands(command, context):
+        text = one.get_help(inner)
+        usage = text.splitlines()[0]
+        assert usage == f"Usage: {name} {' '.join(one.collect_usage_pieces(inner))}"
+        assert " <" not in text and "{" not in text, text
 
 
 @pytest.mark.parametrize(
