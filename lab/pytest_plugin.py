@@ -390,7 +390,8 @@ def _run_playbook(item: pytest.Item, playbook: str, connect: str | None = None) 
     which = str(beside if beside.exists() else playbook)
     done = execute([*command, which], clock, stop_at_raw_ns=until, stop=stop, output_max=_RECORD_BYTES)
     if not done.stdout.startswith("{"):  # it ended before there was anything to judge
-        pytest.fail(f"playbook {playbook}: {done.stderr.strip() or done.why}", pytrace=False)
+        why = done.stderr.strip().removeprefix("freezelab: ") or done.why
+        pytest.fail(f"playbook {playbook}: {why}", pytrace=False)
     record = json.loads(done.stdout)
     if record["outcome"] != "passed":
         text = _text(record["findings"], record["id"])
