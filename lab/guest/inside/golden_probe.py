@@ -50,6 +50,7 @@ class GoldenProbe(ClockProbe):
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for it
             if not os.fork():
                 try:
+                    os.nice(19)  # of the probe's -19
                     self.copy.begin_journal()
                 finally:
                     os._exit(0)
