@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
+from urllib.parse import quote
 
 MOST_VARIABLE_BYTES = 64 << 10
 """The longest secret that is passed to commands as an environment variable; Linux allows 128 KiB (execve(2),
@@ -39,6 +41,16 @@ class SecretValues(Mapping[str, bytes]):
             text = text.replace(value, f"[{name}]")
         return text
 
+    def drop_rest(self, text: str) -> str:
+        """`text`, which was cut off before, without the end of a value that it may begin with."""
+        longest = 0
+        for value, _ in self._hidden:
+            most = min(len(value) - 1, len(text))
+            longest = max(
+                longest, next((n for n in range(most, longest, -1) if text.startswith(value[-n:])), 0)
+            )
+        return text[longest:]
+
     def exports(self) -> bytes:
         """Lines for a shell that export them as environment variables, each without its final newline. Left
         out are those that cannot be variables: with zero bytes, or longer than MOST_VARIABLE_BYTES."""
@@ -51,9 +63,12 @@ class SecretValues(Mapping[str, bytes]):
 
 
 def _forms(value: bytes) -> Iterator[str]:
-    """The texts that show a value."""
+    """The texts that show a value: itself, as shells' traces and JSON quote it, in a URL, line by line."""
     text = value.decode(errors="replace").strip()
     if text:
         yield text
         yield shlex.quote(text)
+        yield "'" + text.replace("'", "'\\''") + "'"
+        yield json.dumps(text, ensure_ascii=False)[1:-1]
+        yield quote(text, safe="")
         yield from (line for raw in text.splitlines() if len(line := raw.strip()) >= _LEAST)

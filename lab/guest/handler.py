@@ -69,7 +69,8 @@ class GuestHandler:
     closed here. program: a file on the host that the guest can execute: a binary, or a script whose first
         line names its interpreter. name: the handler's name in this guest. log: a file on the host to which
         fetch_log() and close() append the handler's output.
-    environment: added to systemd's environment of a service. FREEZELAB_GUEST is the guest's host name.
+    environment: added to systemd's environment of a service. FREEZELAB_GUEST is the guest's host name. mask:
+        takes the guest's secrets out of the handler's output.
     end: how the handler has ended by itself, as of the last look(); None while it has not.
     """
 
@@ -82,9 +83,10 @@ class GuestHandler:
         name: str,
         log: Path,
         environment: Mapping[str, str] | None = None,
+        mask: Callable[[str], str] = str,
     ) -> None:
         self.guest, self.program, self.log = guest, program, log
-        self._ssh, self._arguments = ssh, tuple(arguments)
+        self._ssh, self._arguments, self._mask = ssh, tuple(arguments), mask
         self._environment = {"FREEZELAB_GUEST": guest, **(environment or {})}
         plain = re.sub(r"[^A-Za-z0-9_]+", "-", name) or "handler"
         self.unit, self._folder = f"freezelab-{plain}.service", f"{FOLDER}/{plain}"
@@ -129,7 +131,7 @@ class GuestHandler:
         self._started, self._fetched, self.end = True, 0, None
         result = self._ssh().run(script, START_S, stdin=text)
         if result.status:
-            lines = [line for line in (result.err or result.out).splitlines() if line.strip()]
+            lines = [line for line in self._mask(result.err or result.out).splitlines() if line.strip()]
             what = "ended at once" if result.status == 3 else "does not start"
             raise GuestError(
                 f"the handler {self.program.name} {what}: {lines[-1].strip() if lines else 'no output'}",
@@ -158,7 +160,7 @@ class GuestHandler:
                 break
         else:
             raise GuestError("the handler's log cannot be fetched completely", where=f"guest {self.guest}")
-        self._fetched, text = int(size), text.removesuffix(".\n")
+        self._fetched, text = int(size), self._mask(text.removesuffix(".\n"))
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a", encoding="utf-8") as file:

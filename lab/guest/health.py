@@ -6,6 +6,7 @@ import queue
 import shlex
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import paramiko
 
@@ -20,8 +21,9 @@ _TIMED_OUT = (124, 137)
 """Exit statuses of timeout(1): the time is over; the program was killed."""
 
 _BOUNDED = """\
-t() {{ if command -v timeout >/dev/null; then timeout -k 1 {seconds:.2f} "$@"; else "$@"; fi; }}
-t {shell} {command}"""
+(set -- {shell} {command}
+command -v timeout >/dev/null && exec timeout -k 1 {seconds:.2f} "$@"
+exec "$@")"""
 _CURL = (
     "command -v curl >/dev/null || {{ echo 'there is no curl in the guest' >&2; exit 127; }}; "
     "curl -gsS -o /dev/null -w '%{{http_code}}' --max-time {seconds:.2f} --noproxy '*' --proto =http,https "
@@ -34,14 +36,23 @@ class GuestDoctor:
 
     probes: by guest's name, a function that returns its SSH connection, re-established if it was lost. It is
     called in the caller's thread, and may take as long as a new connection; everything else keeps the
-    deadline.
+    deadline. masks: by guest's name, what takes its secrets out of its texts.
     """
 
-    def __init__(self, probes: Mapping[str, Callable[[], SSH]], clock: Clock) -> None:
-        self._probes, self._clock = probes, clock
+    def __init__(
+        self,
+        probes: Mapping[str, Callable[[], SSH]],
+        clock: Clock,
+        masks: Mapping[str, Callable[[str], str]] | None = None,
+    ) -> None:
+        self._probes, self._clock, self._masks = probes, clock, masks or {}
 
     def ask(self, guest: str, gate: Gate, deadline_raw_ns: int) -> Health:
         """See ports.Doctor. KeyError when there is no such guest."""
+        health = self._asked(guest, gate, deadline_raw_ns)
+        return replace(health, why=self._masks.get(guest, str)(health.why))
+
+    def _asked(self, guest: str, gate: Gate, deadline_raw_ns: int) -> Health:
         connection = self._probes[guest]
         try:
             ssh = connection()
@@ -59,7 +70,8 @@ class GuestDoctor:
 
 
 def bounded(command: str, seconds: float, shell: str = "/bin/sh -c") -> str:
-    """A command for the guest's shell that is ended after `seconds`, with status 124 or 137 of timeout(1)."""
+    """A command for the guest's shell that is ended after `seconds`, with status 124 or 137 of timeout(1).
+    What the shell itself reports of the second one does not go where the command's errors are redirected."""
     return _BOUNDED.format(seconds=seconds, shell=shell, command=shlex.quote(command))
 
 

@@ -181,7 +181,7 @@ class GuestInstaller:
             return
         late = result.status in _TIMED_OUT and self._clock.now().raw_ns - begun >= command.within_ns
         how = (
-            f"not finished within {format_duration(command.within_ns)}"
+            f"did not end within {format_duration(command.within_ns)}"
             if late
             else f"exited with {result.status}"
         )
@@ -215,7 +215,9 @@ class GuestInstaller:
             self._clock.sleep_until(min(now + EVERY_NS, deadline))
 
     def _why_not(self, service: SetupService, deadline: int) -> str:
-        return (service.ready and why_not_ready(self._ssh(), service.ready, self._clock, deadline)) or ""
+        if service.ready is None:
+            return ""
+        return _shown(self._secrets.mask(why_not_ready(self._ssh(), service.ready, self._clock, deadline)))
 
     def _unready(self, service: SetupService, how: str) -> GuestError:
         """The error of a service, with the last lines of its journal."""
@@ -241,21 +243,30 @@ class GuestInstaller:
             raise GuestError(f"set-up failed: {label}: {how}", where=self._where) from error
 
     def _failed(self, what: str, output: str, *, cut: bool = False) -> GuestError:
-        """cut: the output does not begin at the beginning of a line."""
+        """cut: the output does not begin at its beginning."""
         quoted = "".join(f"\n  {line}" for line in self._lines(output, cut=cut))
         return GuestError(f"set-up failed: {self._secrets.mask(what)}{quoted}", where=self._where)
 
     def _lines(self, output: str, *, cut: bool = False) -> list[str]:
-        """The last lines, with secrets masked. The rest of a line is left out: it may be the end of a
-        secret."""
-        whole = output.partition("\n")[2] if cut else output
-        lines = [line.rstrip() for line in self._secrets.mask(whole).splitlines() if line.strip()]
-        return [_shown(line) for line in lines[-MOST_LINES:]]
+        """The last lines, with secrets masked; of a line that was cut, its end."""
+        text = self._secrets.mask(self._secrets.drop_rest(output.lstrip("\ufffd")) if cut else output)
+        part, _, text = text.partition("\n") if cut else ("", "", text)
+        first = [_shown_end(part.rstrip())] if part.strip() else []
+        whole = [_shown(line.rstrip()) for line in text.splitlines() if line.strip()]
+        return [*first, *whole][-MOST_LINES:]
 
 
 def _shown(line: str) -> str:
-    line = "".join(char if char.isprintable() else " " for char in line)
+    line = _printable(line)
     return line if len(line) <= MOST_LINE else f"{line[:MOST_LINE]}…"
+
+
+def _shown_end(line: str) -> str:
+    return f"…{_printable(line)[-MOST_LINE:]}"
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in line)
 
 
 def _mode(path: Path) -> int:

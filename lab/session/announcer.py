@@ -53,7 +53,7 @@ def _removed(folder: Path) -> None:
 class CellMetadataService:
     """A metadata service for the guests of a cell, until `stack` is left. cell: its id. log_folder: the run's
     own; folder: for the service's sockets, with a short path. public_key: the line of the key that may log
-    in."""
+    in. mask: for a guest, what takes its secrets out of a text."""
 
     def __init__(
         self,
@@ -65,10 +65,12 @@ class CellMetadataService:
         folder: Path,
         log_folder: Path,
         public_key: str,
+        mask: Callable[[GuestSpec], Callable[[str], str]] = lambda _: str,
     ) -> None:
         self._hypervisor, self._clock, self._view = hypervisor, clock, view
         self._journal, self._cell = journal, cell
         self._folder, self._log_folder, self._public_key = folder, log_folder, public_key
+        self._mask = mask
         self._handlers: dict[str, GuestHandler] = {}
         self._reported: set[str] = set()
 
@@ -102,7 +104,7 @@ class CellMetadataService:
         stack.callback(self._farewell, service, forwards)
         if spec.handler:
             self._view.phase("handler", guest=", ".join(ways))
-            self._handlers = {name: self._handler(spec, name, way) for name, way in ways.items()}
+            self._handlers = {guest.name: self._handler(spec, guest, ways[guest.name]) for guest in guests}
             enter_together(stack, list(self._handlers.values()), call_off)
             self._await(service, [guest.name for guest in guests])
         return service.announcer
@@ -138,10 +140,11 @@ class CellMetadataService:
             self._view.note(f"metadata service: {trouble}")
             self._journal.append(ServiceFailed(trouble, self._cell))
 
-    def _handler(self, spec: Announcement, guest: str, ssh: Callable[[], SSH]) -> GuestHandler:
+    def _handler(self, spec: Announcement, guest: GuestSpec, ssh: Callable[[], SSH]) -> GuestHandler:
         program, *arguments = spec.handler
-        log = self._log_folder / f"handler-{guest}.log"
-        return GuestHandler(guest, ssh, Path(program), arguments, Path(program).stem, log)
+        log = self._log_folder / f"handler-{guest.name}.log"
+        stem, mask = Path(program).stem, self._mask(guest)
+        return GuestHandler(guest.name, ssh, Path(program), arguments, stem, log, mask=mask)
 
     def _await(self, service: MetadataService, guests: Sequence[str]) -> None:
         deadline = self._clock.now().raw_ns + ENABLED_WITHIN_NS

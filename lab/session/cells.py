@@ -180,7 +180,15 @@ class Cells:
         sockets = settings.home / "doors" / secrets.token_hex(3)
         _, key = lab_key(settings.home)
         announcing = CellMetadataService(
-            self._hypervisor, self._clock, self._view, self._journal, cell.id, sockets, settings.folder, key
+            self._hypervisor,
+            self._clock,
+            self._view,
+            self._journal,
+            cell.id,
+            sockets,
+            settings.folder,
+            key,
+            lambda spec: settings.secret_values(spec).mask,
         )
         specs = [spec for spec in cell.guests if spec.name in subjects]
         announcer = announcing.start(
@@ -213,7 +221,11 @@ class Cells:
             self._clock,
             self._journal,
             self._view,
-            GuestDoctor({name: partial(ssh_of, probe) for name, probe in guests.probes.items()}, self._clock),
+            GuestDoctor(
+                {name: partial(ssh_of, probe) for name, probe in guests.probes.items()},
+                self._clock,
+                {spec.name: self._settings.secret_values(spec).mask for spec in cell.guests},
+            ),
             cell.expectations.tolerance_ns,
         )
         stopped = fleet.roll_out(self._index, subjects, runner.run)

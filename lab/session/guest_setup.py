@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from lab.controller import CycleGuest
 from lab.core.plan import Cell, Depth, GuestSpec, RtcTrack, TimeFault
-from lab.core.secret_values import SecretValues
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestGone, Interrupted, Refused
@@ -56,8 +55,7 @@ class GuestSetup:
 
     def __init__(self, hypervisor: LibvirtHypervisor, settings: Settings, clock: Clock, view: View) -> None:
         self._hypervisor, self._home, self._folder = hypervisor, settings.home, settings.folder
-        self._clock, self._view, self._secrets = clock, view, settings.secrets
-        self._settings = settings
+        self._clock, self._view, self._settings = clock, view, settings
         self._server: Chronyd | None = None
         self._equipped: set[str] = set()
         self._relay: NtpRelay | None = None  # before the server, when that is at fault
@@ -75,7 +73,7 @@ class GuestSetup:
         """Put the user's programs into a guest; the result is the time in seconds. GuestError, with the last
         lines of what failed."""
         begun = self._clock.now().raw_ns
-        values = SecretValues({secret.name: self._secrets[secret] for secret in spec.setup.secrets})
+        values = self._settings.secret_values(spec)
 
         def progress(step: str) -> None:
             self._view.phase("set up", guest=f"{spec.name}: {values.mask(step)}")

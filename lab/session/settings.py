@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.core.plan import GuestSpec
+from lab.core.secret_values import SecretValues
 from lab.core.setup import Secret
 from lab.core.units import format_size, parse_size
 from lab.errors import FreezelabError, MachineError, UsageError
@@ -76,6 +77,10 @@ class Settings:
     golden: bool = False
     boots_anew: bool = False
     secrets: Mapping[Secret, bytes] = field(default_factory=dict, repr=False)
+
+    def secret_values(self, spec: GuestSpec) -> SecretValues:
+        """Those of a guest's set-up."""
+        return SecretValues({secret.name: self.secrets[secret] for secret in spec.setup.secrets})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from lab.core.method import FreezeMethod
 from lab.core.plan import Announcement, CycleSpec, Gate, GateKind, HoldPatch
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Rules, State
+from lab.core.secret_values import SecretValues
 from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.events.service import MetadataService
@@ -205,9 +206,10 @@ def test_a_handler_that_dies_of_its_first_event(
 ) -> None:
     program = tmp_path / "dies"
     program.write_text(DIES)
+    mask = SecretValues({"SECRET": b"isoformat"}).mask
     with (
         forward(service, line),
-        GuestHandler("web-0", lambda: line[-1], program, [], "dies", tmp_path / "log") as handler,
+        GuestHandler("web-0", lambda: line[-1], program, [], "dies", tmp_path / "log", mask=mask) as handler,
     ):
         eventually(lambda: service.has_asked("web-0"), 200)
         assert handler.look() is None
@@ -216,17 +218,24 @@ def test_a_handler_that_dies_of_its_first_event(
         service.announcer.all_clear([event])
     assert end == handler.end
     assert (end.program, end.result, end.code, end.status) == ("dies", "exit-code", "exited", "1")
-    assert end.last_line.startswith("ValueError: Invalid isoformat string: ")
+    assert end.last_line.startswith("ValueError: Invalid [SECRET] string: ")
     assert end.last_line in (tmp_path / "log").read_text()
 
 
 def test_a_handler_that_does_not_start(lab: Lab, line: list[SSH], tmp_path: Path) -> None:
     for name, text, said in [
-        ("ends", "#!/bin/sh\necho so; echo not so >&2; exit 4\n", "ended at once: not so"),
+        (
+            "ends",
+            "#!/bin/sh\necho so; echo not so, hunter2 >&2; exit 4\n",
+            r"ended at once: not so, \[SECRET\]",
+        ),
         ("nothing", "#!/no/such\n", "does not start: the guest cannot execute it"),
     ]:
         (tmp_path / name).write_text(text)
-        handler = GuestHandler("web-0", lambda: line[-1], tmp_path / name, [], name, tmp_path / "log")
+        mask = SecretValues({"SECRET": b"hunter2"}).mask
+        handler = GuestHandler(
+            "web-0", lambda: line[-1], tmp_path / name, [], name, tmp_path / "log", mask=mask
+        )
         with pytest.raises(GuestError, match=said), handler:
             pass
 
@@ -240,14 +249,15 @@ def test_a_doctor(lab: Lab, line: list[SSH]) -> None:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    doctor = GuestDoctor({"web-0": lambda: line[-1]}, lab.clock)
+    masks = {"web-0": SecretValues({"SECRET": b"hunter2"}).mask}
+    doctor = GuestDoctor({"web-0": lambda: line[-1]}, lab.clock, masks)
 
     def ask(kind: GateKind, text: str, within_s: float = 30) -> Health:
         return doctor.ask("web-0", Gate(kind, text), lab.clock.now().raw_ns + round(within_s * NS_PER_S))
 
     assert ask(GateKind.COMMAND, "test $((1 + 1)) = 2") == Health(True)
-    assert ask(GateKind.COMMAND, 'echo a; echo "it\'s ill"; exit 3') == Health(
-        False, "exited with 3: it's ill"
+    assert ask(GateKind.COMMAND, 'echo a; echo "it\'s ill, hunter2"; exit 3') == Health(
+        False, "exited with 3: it's ill, [SECRET]"
     )
     begun = time.monotonic()
     assert not ask(GateKind.COMMAND, "sleep 41", within_s=1).ok

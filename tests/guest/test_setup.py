@@ -28,6 +28,12 @@ SITE = """\
 [Service]
 ExecStart=/bin/busybox httpd -f -p 127.0.0.1:8080 -h /opt/site
 """
+DEAF = """\
+[Service]
+ExecStart=/usr/bin/python3 -c "import socket, time; s = socket.create_server(('', 8090)); time.sleep(600)"
+"""
+"""Its kernel accepts connections, and nobody answers."""
+
 BROKEN = """\
 [Service]
 Type=exec
@@ -66,6 +72,7 @@ def sources(tmp_path: Path) -> Path:
     (site / "link").symlink_to("index.html")
     (tmp_path / "site.service").write_text(SITE)
     (tmp_path / "broken.service").write_text(BROKEN)
+    (tmp_path / "deaf.service").write_text(DEAF)
     return tmp_path
 
 
@@ -122,24 +129,35 @@ def test_a_command_that_fails_is_told_with_its_last_lines(lab: Lab) -> None:
     assert lab.probe.ssh.run("test -e /root/later").status == 1
 
 
+def test_of_a_line_that_is_longer_than_what_is_read_the_end_is_told(lab: Lab) -> None:
+    script = "head -c 9000 /dev/zero | tr '\\0' x; printf the-end; exit 1"
+    assert refused(lab, SetupSpec(run=(SetupCommand(script),))).splitlines()[1:] == [f"  …{'x' * 193}the-end"]
+
+
 def test_the_rest_of_a_secret_that_was_cut_is_not_shown(lab: Lab) -> None:
     padding = 4096 - len(PASSWORD) // 2 - len("\nend\n") + 1
-    script = f"printf '%s' \"$PASSWORD\"; head -c {padding} /dev/zero | tr '\\0' x; echo; echo end; exit 1"
-    assert refused(lab, SetupSpec(run=(SetupCommand(script),))).splitlines()[1:] == ["  end"]
+    for char, more in (("x", [f"  …{'x' * 200}"]), ("\\n", [])):
+        fill = f"head -c {padding} /dev/zero | tr '\\0' '{char}'"
+        script = f"printf '%s' \"$PASSWORD\"; {fill}; echo; echo end; exit 1"
+        lines = refused(lab, SetupSpec(run=(SetupCommand(script),))).splitlines()[1:]
+        assert lines == [*more, "  end"]
 
 
-def test_a_command_that_hangs_is_ended(lab: Lab) -> None:
-    command = SetupCommand("echo waiting; sleep 4321", 3 * NS_PER_S)
+@pytest.mark.parametrize("stays", ["", "trap '' TERM; "])
+def test_a_command_that_hangs_is_ended(lab: Lab, stays: str) -> None:
+    command = SetupCommand(f"{stays}echo waiting; sleep 4321", 3 * NS_PER_S)
     told = refused(lab, SetupSpec(run=(command,)))
     assert told.splitlines() == [
-        "guest web-0: set-up failed: echo waiting; sleep 4321: not finished within 3 s",
+        f"guest web-0: set-up failed: {stays}echo waiting; sleep 4321: did not end within 3 s",
         "  waiting",
     ]
     assert lab.probe.ssh.run("pgrep -f 'sleep 432[1]'").status == 1
 
 
-def test_a_program_that_a_command_leaves_behind_is_not_waited_for(lab: Lab) -> None:
-    install(lab, SetupSpec(run=(SetupCommand("nohup sleep 60 &", 30 * NS_PER_S),)))
+def test_nothing_keeps_a_command_waiting_that_has_ended(lab: Lab) -> None:
+    """Neither its input, nor a program that it leaves behind with its output."""
+    commands = ("cat; ! read -r line", "sleep 60 &", "setsid sh -c 'echo begun; sleep 60' &")
+    install(lab, SetupSpec(run=tuple(SetupCommand(each, 30 * NS_PER_S) for each in commands)))
 
 
 def test_services_are_awaited_by_port_url_and_command(lab: Lab, sources: Path) -> None:
@@ -160,7 +178,7 @@ def test_services_are_awaited_by_port_url_and_command(lab: Lab, sources: Path) -
 def test_a_service_that_does_not_get_ready_is_told_with_its_journal(lab: Lab, sources: Path) -> None:
     files = (
         SetupFile("/etc/app/password", secret="PASSWORD"),
-        *units(sources, "site.service", "broken.service"),
+        *units(sources, "site.service", "broken.service", "deaf.service"),
     )
     missing = Ready(ReadyKind.URL, "http://127.0.0.1:8080/nothing")
     site = SetupService("site.service", missing, 3 * NS_PER_S)
@@ -173,6 +191,14 @@ def test_a_service_that_does_not_get_ready_is_told_with_its_journal(lab: Lab, so
     told = refused(lab, SetupSpec(files=files, services=(broken,))).splitlines()
     assert "the service broken: has failed before it was ready (127.0.0.1:81 does not accept" in told[0]
     assert any("no port today" in line for line in told[1:])
+    deaf = SetupService("deaf.service", Ready(ReadyKind.URL, "http://127.0.0.1:8090/"), 4 * NS_PER_S)
+    told = refused(lab, SetupSpec(files=files, services=(deaf,))).splitlines()
+    assert "the service deaf: not ready within 4 s by url http://127.0.0.1:8090/: no answer within" in told[0]
+    endless = Ready(ReadyKind.COMMAND, "cat /etc/app/password >&2; sleep 4322")
+    told = refused(
+        lab, SetupSpec(services=(SetupService("deaf.service", endless, 3 * NS_PER_S),))
+    ).splitlines()
+    assert "; sleep 4322: not finished within " in told[0]
     unknown = SetupService("nowhere.service")
     assert "the service nowhere: not started: Failed to start nowhere.service: Unit nowhere" in refused(
         lab, SetupSpec(services=(unknown,))
@@ -185,7 +211,7 @@ def test_a_run_that_fails_in_its_setup_records_no_secret(cli: Cli, tmp_path: Pat
         "name: failing\nresync: agent\ncycle: {patch: {hold: 1s}}\n"
         "setup:\n  secrets: {PASSWORD: {file: ./password}}\n"
         "  files: [{secret: PASSWORD, to: /root/password}]\n"
-        "  run: ['cat /root/password; echo \"$PASSWORD\" >&2; exit 7']\n"
+        "  run: ['set -x; cat /root/password; head -c 4000 /dev/zero; echo \"$PASSWORD\" >&2; exit 7']\n"
     )
     (tmp_path / "password").write_text("hunter2-" + "x" * 20)
     done = cli("run", str(book), timeout=400)
@@ -195,7 +221,7 @@ def test_a_run_that_fails_in_its_setup_records_no_secret(cli: Cli, tmp_path: Pat
     assert '"kind":"freeze"' not in cli.journal()
     assert cli.qemu() == []
     shown = (done.stdout + done.stderr).encode()
-    files = [path for path in cli.home.glob("runs/**/*") if path.is_file()]
-    assert files
+    files = [path for path in cli.home.rglob("*") if path.is_file()]
+    assert [path for path in files if path.name == "events.jsonl"]
     for content in (shown, *(path.read_bytes() for path in files)):
         assert b"hunter2" not in content

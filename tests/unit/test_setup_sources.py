@@ -103,6 +103,29 @@ def test_values_are_masked_longest_first_and_line_by_line() -> None:
 def test_a_value_that_is_quoted_by_a_shell_is_masked_as_well() -> None:
     values = SecretValues({"KEY": b"it's"})
     assert values.mask("""+ KEY='it'"'"'s'""") == "+ KEY=[KEY]"
+    assert values.mask(r"+ KEY='it'\''s'") == "+ KEY=[KEY]"
+
+
+def test_a_value_in_json_or_in_a_url_is_masked_as_well() -> None:
+    values = SecretValues({"KEY": 'a "b" \\c@d/\u00e9'.encode()})
+    quoted = r'{"key": "a \"b\" \\c@d/é"}'
+    assert values.mask(quoted) == '{"key": "[KEY]"}'
+    assert values.mask("https://me:a%20%22b%22%20%5Cc%40d%2F%C3%A9@host/") == "https://me:[KEY]@host/"
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("word\nend", "\nend"),
+        ("d end", " end"),
+        ("password", "password"),
+        ("sword [", " ["),
+        ("", ""),
+        ("x", "x"),
+    ],
+)
+def test_the_rest_of_a_value_that_was_cut_is_dropped(text: str, rest: str) -> None:
+    assert SecretValues({"KEY": b"password", "OTHER": b"rd"}).drop_rest(text) == rest
 
 
 def test_a_shell_reads_the_exports_as_they_were_written() -> None:
