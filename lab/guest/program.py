@@ -75,16 +75,17 @@ def _escaped(text: str) -> str:
 
 def command(text: bytes, *arguments: str, otherwise: str = "") -> str:
     """The shell command that executes the program `text` with a Python 3.6 or later. otherwise: the shell
-    command where there is none; "" is an error."""
+    command where there is none, or one without json (Debian's python3-minimal); "" is an error."""
     packed = b64encode(zlib.compress(text, 9)).decode()
     # Not base64, which imports re; that takes as long as Python's own start.
     program = (
         f"import binascii,zlib;exec(compile(zlib.decompress(binascii.a2b_base64('{packed}')),'probe','exec'))"
     )
     run = f'exec "$p" -I -S -u -c {shlex.join([program, *arguments])}'
+    needed = "sys, json" if otherwise else "sys"
     return (
         "for p in python3 /usr/bin/python3 /usr/libexec/platform-python; do "
-        'if "$p" -I -S -c "import sys; sys.exit(sys.version_info < (3, 6))" 2>/dev/null; then '
+        f'if "$p" -I -S -c "import {needed}; sys.exit(sys.version_info < (3, 6))" 2>/dev/null; then '
         f"{run}; fi; done; " + (otherwise or f"echo {NO_PYTHON} >&2; exit 127")
     )
 

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.core.depth import Depth
 from lab.core.timeline import SamplerReport
 from lab.guest import program
 from lab.guest.probe_command import PROGRAM, start_command
@@ -58,6 +60,21 @@ def test_a_guest_without_python_says_so() -> None:
     )
     assert done.returncode == 127
     assert b"no python3" in done.stderr
+
+
+@pytest.mark.parametrize(("wanted", "begun"), [(Depth.AUTO, "shell"), (Depth.PYTHON, "python")])
+def test_a_python_without_json_is_as_good_as_none(tmp_path: Path, wanted: Depth, begun: str) -> None:
+    """Debian's python3-minimal, where a shell would do."""
+    minimal = tmp_path / "python3"
+    minimal.write_text(f'#!/bin/sh\ncase "$*" in *" json;"*) exit 1 ;; esac\nexec {sys.executable} "$@"\n')
+    minimal.chmod(0o755)
+    command = start_command(wanted).replace("/usr/", "/nowhere/")
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-c", command], env=env, input=COMMANDS, capture_output=True, timeout=60, check=True
+    )
+    hello = json.loads(done.stdout.splitlines()[0][2:])
+    assert hello.get("depth", "python") == begun
 
 
 class Host:
