@@ -42,6 +42,12 @@ END_S = 5.0
 _DIED = ("crashed", "failed")
 """Reasons of a `stopped` event for an end that nobody requested."""
 
+_IN_ITS_PAUSE = {
+    "saved": "another program saved it in its pause: start or restore it, and then: virsh resume {}",
+    "migrated": "another program migrated it in its pause; on its new host: virsh resume {}",
+}
+"""What to do about a domain of the user's own that ended for this reason while it was frozen."""
+
 
 class LibvirtContext:
     """One open connection, and the state of its guests.
@@ -201,7 +207,8 @@ class LibvirtContext:
         domain, uuid = self.domain(guest)
         end = self.last_end(uuid)
         how = f" ({end.reason})" if end is not None and end.reason else ""
-        hint = self.logs.tail(str(domain.name()))
+        todo = _IN_ITS_PAUSE.get(end.reason, "") if end is not None and guest in self.own else ""
+        hint = todo.format(self.own[guest].name) if todo else self.logs.tail(str(domain.name()))
         return HypervisorError(f"the guest has ended while it was frozen{how}", where=guest, hint=hint)
 
     def has_user_network(self, guest: str) -> bool:

@@ -42,7 +42,8 @@ _TODO = {
 class OwnDomain:
     """A domain as it was found. persistent: it is defined, and stays when it ends.
 
-    disks, cdroms: targets such as "vda". host_devices: of its XML, in words. snapshots: how many it has.
+    disks, cdroms: targets such as "vda". host_devices: of its XML, in words. snapshots, checkpoints: how many
+    libvirt knows.
     agent: whether it has a channel for qemu-guest-agent. may_sleep: its firmware may offer S3, as far as its
     XML says. mac: of its first network card; "" without one. machine_uuid: as in the guest's firmware.
     user_network: it has one of QEMU's user-mode networks, whose connections end with the process. monitor:
@@ -62,6 +63,7 @@ class OwnDomain:
     cdroms: tuple[str, ...]
     host_devices: tuple[str, ...]
     snapshots: int
+    checkpoints: int
     agent: bool
     may_sleep: bool
     rtc: RtcTrack
@@ -84,10 +86,14 @@ class OwnDomain:
         """Why this method would fail, as far as its XML says; "" when nothing is known."""
         if method.traits.copies_memory and self.host_devices:
             return f"libvirt cannot save a domain with host devices: {', '.join(self.host_devices)}"
+        if method.traits.copies_memory and not self.persistent and (self.snapshots or self.checkpoints):
+            return "it is transient, and libvirt forgets its snapshots and checkpoints when it is saved"
         if method.sleeps and not self.agent:
             return f"it has no channel {AGENT_CHANNEL} for qemu-guest-agent"
         if method.sleeps and not self.may_sleep:
             return "its XML disables S3 (pm, suspend-to-mem)"
+        if method.sleeps and self.kind == "qemu" and "q35" in self.machine:
+            return "without KVM, the clock of a guest on a q35 machine stands still after S3"
         return ""
 
 
@@ -111,6 +117,7 @@ def read(domain: Any) -> OwnDomain:
     with mapped("its XML cannot be read", f"domain {name}"):
         active, inactive = str(domain.XMLDesc(0)), str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
         persistent, snapshots = bool(domain.isPersistent()), int(domain.snapshotNum(0))
+        checkpoints = len(domain.listAllCheckpoints(0))
     root = _parsed(active)
     mark = root.find(f"metadata/{{{NAMESPACE}}}guest")
     if mark is not None and mark.get("kept") != "yes":
@@ -140,6 +147,7 @@ def read(domain: Any) -> OwnDomain:
         cdroms=tuple(kinds.get("cdrom", []) + kinds.get("floppy", [])),
         host_devices=tuple(_host_devices(devices)),
         snapshots=snapshots,
+        checkpoints=checkpoints,
         agent=any(target.get("name") == AGENT_CHANNEL for target in devices.iterfind("channel/target")),
         may_sleep=sleep is None or sleep.get("enabled") != "no",
         rtc=RtcTrack.GUEST if track == "guest" else RtcTrack.WALL,
@@ -177,11 +185,15 @@ def differences(before: str, after: str) -> list[str]:
 
 def compare(domain: Any, own: OwnDomain) -> list[str]:
     """How a domain differs from how it was found; of one that somebody has ended, how its definition does.
-    HypervisorError when it is gone."""
-    with mapped("its XML cannot be read", own.where):
+    HypervisorError when libvirt does not answer."""
+    try:
         now = bool(domain.isPersistent())
         inactive = str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
         active = str(domain.XMLDesc(0)) if domain.isActive() else own.active
+    except libvirt.libvirtError as error:
+        if is_code(error, "VIR_ERR_NO_DOMAIN"):
+            return ["it was persistent and is gone"] if own.persistent else []
+        raise as_hypervisor_error(error, "its XML cannot be read", own.where) from error
     words = {True: "persistent", False: "transient"}
     found = [] if now == own.persistent else [f"it was {words[own.persistent]} and is {words[now]}"]
     if own.persistent:

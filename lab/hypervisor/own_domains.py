@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
 
 from lab.core.method import FreezeMethod
@@ -63,7 +64,7 @@ class OwnDomains:
         own, lease = context.own.get(guest), context.leases.get(guest)
         if own is None or lease is None:
             return []
-        frozen = guest in self._stopped and not self._has_ended(guest, own)
+        frozen = guest in self._stopped and self._is_frozen(guest, own)
         try:
             if frozen:
                 raise HypervisorError("is still frozen", where=own.where, hint=context.recover_command)
@@ -108,9 +109,16 @@ class OwnDomains:
         if (lease := self._context.leases.get(guest)) is not None:
             lease.runs()
 
-    def _has_ended(self, guest: str, own: OwnDomain) -> bool:
-        saved = self._context.home / "saved" / f"{own.uuid}.save"
-        return self._context.state(guest) in ("shut off", "crashed") and not saved.exists()
+    def _is_frozen(self, guest: str, own: OwnDomain) -> bool:
+        """False when it has ended in its freeze, or another program has started it while it was saved."""
+        state = self._context.state(guest)
+        if state in ("shut off", "crashed"):
+            return (self._context.home / "saved" / f"{own.uuid}.save").exists()
+        if state == "running":
+            with suppress(HypervisorError):  # its process is gone, and libvirt does not know yet
+                return self._context.process(guest).is_stopped()
+            return False
+        return True
 
     def _drop(self, guest: str) -> None:
         self._context.own.pop(guest, None)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,41 @@ def test_host_devices_refuse_what_copies_memory() -> None:
         def snapshotNum(self, _flags: int) -> int:
             return 3
 
+        def listAllCheckpoints(self, _flags: int) -> list[str]:
+            return []
+
     own = own_domain.read(Domain())
     assert own.snapshots == 3
     assert own.refusal(FreezeMethod.SAVE_RESTORE).endswith("host devices: hostdev pci, filesystem")
     assert own.refusal(FreezeMethod.SUSPEND) == own.refusal(FreezeMethod.SIGSTOP) == ""
+
+
+def test_what_libvirt_would_forget_of_a_transient_domain_refuses_a_save(connection: Any) -> None:
+    domain = connection.createXML(xml("transient"))
+    assert own_domain.read(domain).refusal(FreezeMethod.SAVE_RESTORE) == ""
+    domain.snapshotCreateXML("<domainsnapshot><name>one</name></domainsnapshot>", 0)
+    own = own_domain.read(domain)
+    assert (own.persistent, own.snapshots) == (False, 1)
+    assert "it is transient" in own.refusal(FreezeMethod.SAVE_RESTORE)
+    assert own.refusal(FreezeMethod.SUSPEND) == ""
+    domain.destroy()
+    assert own_domain.compare(domain, own) == []
+
+
+def test_of_a_domain_that_is_gone_only_that_is_told(connection: Any) -> None:
+    domain = connection.defineXML(xml("leaves"))
+    own = own_domain.read(domain)
+    domain.undefine()
+    assert own_domain.compare(domain, own) == ["it was persistent and is gone"]
+
+
+def test_a_guest_that_would_not_wake_rightly_is_not_put_to_sleep(connection: Any) -> None:
+    domain = connection.createXML(xml("sleeper"))
+    emulated = replace(own_domain.read(domain), kind="qemu", machine="pc-q35-7.2")
+    domain.destroy()
+    assert "on a q35 machine stands still" in emulated.refusal(FreezeMethod.GUEST_SLEEP)
+    for other in (replace(emulated, kind="kvm"), replace(emulated, machine="pc-i440fx-7.2")):
+        assert other.refusal(FreezeMethod.GUEST_SLEEP) == ""
 
 
 def test_a_name_that_is_none(lab: LibvirtHypervisor) -> None:

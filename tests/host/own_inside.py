@@ -7,11 +7,11 @@ NAME is a key of SCENES. Prints what it saw as JSON; test_own_domains.py starts 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,10 @@ from lab.guest.ssh import SSH
 from lab.guest.ssh_route import SshRoute
 from lab.image.identity import make_key
 from lab.process.clock import HostClock
-from tests.host.own_machine import SECOND_DISK, OwnMachine, daemon, opened
+from tests.host.own_lab import PLACE, SESSION, SYSTEM, WAIT_S, Lab, until
+from tests.host.own_machine import OF_QCOW2, RANDOM, SECOND_DISK, OwnMachine, daemon, opened
+from tests.host.own_meddling import has_more, meddled, migrated, vanishes
 
-ROOT = Path(__file__).parents[2]
-SYSTEM, SESSION = "qemu:///system", "qemu:///session"
-PLACE = Path("/run/own")
-HOME = PLACE / "fl"
-WAIT_S = 90.0
-
-PLAYBOOK = """
-name: own
-guests: [{entry}]
-resync: {resync}
-cycle: {{method: {method}, patch: {{hold: {hold}}}, before: 2s, watch: 4s}}
-"""
 COPY = """
 import os, socket, sys, threading
 sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
@@ -49,97 +39,6 @@ while data := sock.recv(65536):
     os.write(1, data)
 """
 """A ProxyCommand."""
-
-
-Act = Callable[[subprocess.Popen[str]], object]
-
-
-class Lab:
-    """The command, over one domain."""
-
-    def __init__(self, machine: OwnMachine, uri: str) -> None:
-        self.machine, self.uri = machine, uri
-
-    def start(self, *arguments: str, connect: bool = True) -> subprocess.Popen[str]:
-        uri = ["--connect", self.uri] if connect else []
-        return subprocess.Popen(
-            [sys.executable, "-m", "lab.cli.main", *arguments, *uri],
-            cwd=ROOT,
-            env={**os.environ, "FREEZELAB_HOME": str(HOME), "NO_COLOR": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def __call__(self, *arguments: str) -> dict[str, Any]:
-        """A command's status, and the last lines that it printed."""
-        return self.ended(self.start(*arguments))
-
-    def ended(self, process: subprocess.Popen[str]) -> dict[str, Any]:
-        out, err = process.communicate(timeout=WAIT_S * 2)
-        said = [line for line in err.splitlines() if not line.startswith("   ")]
-        return {"status": process.returncode, "said": said, "out": out}
-
-    def playbook(
-        self, method: str = "suspend", resync: str = "none", hold: str = "2s", entry: str = ""
-    ) -> str:
-        path = PLACE / "own.yaml"
-        entry = entry or self.machine.entry()
-        path.write_text(PLAYBOOK.format(entry=entry, method=method, resync=resync, hold=hold))
-        return str(path)
-
-    def run(self, method: str = "suspend", **more: str) -> dict[str, Any]:
-        """One run over the domain, and whether the domain is as before."""
-        before = self.machine.look()
-        done = self("run", "--json", self.playbook(method, **more))
-        after = self.machine.look()
-        record = json.loads(done["out"]) if done["out"].startswith("{") else {}
-        cycles = [cycle for guest in record.get("guests", []) for cycle in guest["cycles"]]
-        return {
-            "status": done["status"],
-            "said": done["said"],
-            "outcome": record.get("outcome"),
-            "boot": record["guests"][0]["boot"] if record else {},
-            "cycles": cycles,
-            "pauses": [cycle["pause"]["value_ns"] for cycle in cycles if cycle.get("pause")],
-            "differs": {key: [before[key], after[key]] for key in before if before[key] != after[key]},
-            "left": self.left(),
-        }
-
-    def left(self) -> list[str]:
-        return sorted(str(path) for name in ("own", "saved", "guests") for path in HOME.glob(f"{name}/*"))
-
-    def history(self) -> str:
-        """That of the latest run."""
-        return "".join(path.read_text() for path in sorted(HOME.glob("runs/*/events.jsonl"))[-1:])
-
-    def during(
-        self, kind: str, act: Act, method: str, resync: str = "none", entry: str = ""
-    ) -> dict[str, Any]:
-        """A run in which something happens a second after its first event of this kind."""
-        before = len(list(HOME.glob("runs/*")))
-        hold = "6s" if kind == "freeze" else "1s"
-        process = self.start("run", self.playbook(method, resync, hold, entry))
-        begun = f'"kind":"{kind}"'
-        until(
-            lambda: (
-                process.poll() is not None
-                or (len(list(HOME.glob("runs/*"))) > before and begun in self.history())
-            )
-        )
-        if process.poll() is not None:
-            raise AssertionError(self.ended(process))
-        time.sleep(1)
-        act(process)
-        return {**self.ended(process), "state": self.machine.state(), "left": self.left()}
-
-
-def until(holds: Callable[[], object], within_s: float = WAIT_S) -> None:
-    end = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > end:
-            raise AssertionError("it did not come true in time")
-        time.sleep(0.02)
 
 
 def methods(lab: Lab) -> dict[str, Any]:
@@ -173,30 +72,6 @@ def kill_both(controller: subprocess.Popen[str]) -> None:
             os.kill(controller.pid, 19)
             os.kill(int(place.name), 9)
     controller.kill()
-
-
-def meddled(lab: Lab) -> dict[str, Any]:
-    """Somebody else stops, resumes, pauses or destroys it; a second lab wants it as well."""
-    machine = lab.machine
-    seen = {}
-    machine.domain.suspend()
-    seen["paused before"] = {**lab("run", lab.playbook()), "state": machine.state()}
-    machine.domain.resume()
-    seen["resumed"] = lab.during("freeze", lambda _: machine.domain.resume(), "suspend")
-    seen["second lab"] = {}
-
-    def second(_process: subprocess.Popen[str]) -> None:
-        global HOME  # noqa: PLW0603 - the second lab's
-        HOME, first = PLACE / "other", HOME
-        seen["second lab"] = lab("run", lab.playbook())
-        HOME = first
-
-    seen["first lab"] = lab.during("cycle", second, "suspend")
-    seen["paused in the watch"] = lab.during("resume", lambda _: machine.domain.suspend(), "suspend")
-    machine.domain.resume()
-    seen["destroyed"] = lab.during("freeze", lambda _: machine.domain.destroy(), "suspend")
-    seen["shut off"] = lab("run", lab.playbook())
-    return seen
 
 
 def reached(lab: Lab) -> dict[str, Any]:
@@ -333,6 +208,39 @@ def by_agent(lab: Lab) -> dict[str, Any]:
     return seen
 
 
+USERS = """
+useradd -m -s /bin/sh me && usermod -p '*' me && mkdir -m 700 ~me/.ssh
+cp ~/.ssh/authorized_keys ~me/.ssh/ && chown -R me: ~me/.ssh
+[ ! -d /etc/sudoers.d ] || echo 'me ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/me
+"""
+ANNOUNCED = "announce: {notice: 0s}\n"
+
+
+def users(lab: Lab) -> dict[str, Any]:
+    """Who logs in is not root, with sudo where the image has it; and an sshd that forwards nothing."""
+    machine = lab.machine
+    machine.inside(USERS)
+    machine.write_config(user="me")
+    seen = {
+        "suspend": lab.run(),
+        "save-restore": lab.run("save-restore"),
+        "push": lab.run(resync="push"),
+        "announced": lab("run", lab.playbook(more=ANNOUNCED)),
+    }
+    machine.write_config()
+    machine.inside("printf '%s no\\n' AllowTcpForwarding AllowStreamLocalForwarding >>/etc/ssh/sshd_config")
+    machine.inside("systemctl reload ssh")
+    seen["forwards nothing"] = lab.run()
+    seen["forwards nothing, save-restore"] = lab.run("save-restore")
+    seen["forwards nothing, announced"] = lab("run", lab.playbook(more=ANNOUNCED))
+    return seen
+
+
+def sleeps(lab: Lab) -> dict[str, Any]:
+    """A machine that QEMU can wake, and one that it cannot."""
+    return {"guest-sleep": lab.run("guest-sleep"), "plan": lab("plan", lab.playbook())}
+
+
 SCENES: dict[str, Callable[[Lab], dict[str, Any]]] = {
     "methods": methods,
     "depths": depths,
@@ -343,7 +251,20 @@ SCENES: dict[str, Callable[[Lab], dict[str, Any]]] = {
     "put_back": put_back,
     "by_hand": by_hand,
     "session": methods,
+    "has_more": has_more,
+    "vanishes": vanishes,
+    "migrated": migrated,
+    "users": users,
+    "sudo": users,
+    "sleeps": sleeps,
 }
+S3 = "<pm><suspend-to-mem enabled='yes'/></pm>"
+MACHINES: dict[str, dict[str, Any]] = {
+    "has_more": {"devices": OF_QCOW2 + RANDOM},
+    "sudo": {"packages": ("sudo",)},
+    "sleeps": {"machine": "pc", "more": S3, "devices": SECOND_DISK.replace("sata", "ide")},
+}
+"""What differs from the usual one."""
 USER = "4242"
 
 
@@ -360,12 +281,12 @@ def main() -> None:
     uri, log = (SESSION if scene == "session" else SYSTEM), PLACE / "libvirtd.out"
     with daemon("/usr/sbin/libvirtd", log=log):
         connection = opened(uri)
-        machine = OwnMachine(connection, PLACE / "mine", devices=SECOND_DISK)
+        machine = OwnMachine(connection, PLACE / "mine", **{"devices": SECOND_DISK} | MACHINES.get(scene, {}))
         try:
             machine.answers()
             seen = SCENES[scene](Lab(machine, uri))
         finally:
-            if machine.domain.isActive():
+            with contextlib.suppress(libvirt.libvirtError):
                 machine.domain.destroy()
     json.dump(seen, sys.stdout)
 

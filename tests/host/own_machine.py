@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ XML = """
   <vcpu>1</vcpu>
   <sysinfo type='fwcfg'><entry name='{fw_cfg}' file='{seed}'/></sysinfo>
   <os>
-    <type arch='x86_64' machine='q35'>hvm</type>
+    <type arch='x86_64' machine='{machine}'>hvm</type>
     <kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{cmdline}</cmdline>
   </os>
   <features><acpi/><apic/></features>
+  {more}
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>
   <clock offset='utc'/>
   <devices>
@@ -46,7 +48,7 @@ XML = """
   </devices>
   <qemu:commandline>
     <qemu:arg value='-netdev'/><qemu:arg value='user,id=mine,hostfwd=tcp:127.0.0.1:{port}-:22'/>
-    <qemu:arg value='-device'/><qemu:arg value='virtio-net-pci,netdev=mine,bus=pcie.0,addr=0x10,romfile='/>
+    <qemu:arg value='-device'/><qemu:arg value='virtio-net-pci,netdev=mine,bus={bus},addr=0x10,romfile='/>
   </qemu:commandline>
 </domain>
 """
@@ -59,20 +61,43 @@ SECOND_DISK = """
 """
 """A second disk, and an empty CD drive."""
 
+OF_QCOW2 = SECOND_DISK.replace("second.img", "second.qcow2").replace("'raw'", "'qcow2'")
+"""The same, with a second disk of which libvirt takes snapshots."""
+
+RANDOM = "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"
+
+NOTHING = """
+<domain type='qemu'>
+  <name>{name}</name>
+  <memory unit='MiB'>32</memory>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{devices}</devices>
+</domain>
+"""
+"""A machine that finds nothing to boot."""
+
+
+MANAGED = Path("/var/lib/libvirt/qemu/save")
+"""Where qemu:///system has managed saves."""
+
 
 @dataclass
 class OwnMachine:
-    """One domain. folder: for its files. user: who logs in."""
+    """One domain. folder: for its files. devices, more: of its XML. machine: pc or q35. packages: what its
+    image has beside the shipped one's."""
 
     connection: Any
     folder: Path
     name: str = "my-vm"
     devices: str = ""
+    more: str = ""
+    machine: str = "q35"
+    packages: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     persistent: bool = True
 
     def __post_init__(self) -> None:
-        image = _image()
+        image = _image(self.packages)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)
         host_private, self.host_key = make_key(self.name)
@@ -89,6 +114,8 @@ class OwnMachine:
         )
         disk = overlay(image, self.folder / "disk.qcow2")
         (self.folder / "second.img").write_bytes(bytes(1 << 20))
+        if "second.qcow2" in self.devices:
+            make_qcow2(self.folder / "second.qcow2")
         xml = XML.format(
             name=self.name,
             fw_cfg=FW_CFG_NAME,
@@ -98,6 +125,9 @@ class OwnMachine:
             cmdline=f"{image.cmdline} no_timer_check",
             disk=disk,
             devices=self.devices.format(folder=self.folder),
+            more=self.more,
+            machine=self.machine,
+            bus="pcie.0" if self.machine == "q35" else "pci.0",
             console=self.folder / "console.log",
             port=self.port,
         )
@@ -157,13 +187,35 @@ class OwnMachine:
                 raise AssertionError(f"{self.name} does not answer")
             time.sleep(0.2)
 
-    def state(self) -> int:
-        return int(self.domain.state()[0])
+    def state(self) -> int | None:
+        """libvirt's state of its domain; None when there is none."""
+        try:
+            return int(self.domain.state()[0])
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise
+
+    def find_again(self, connection: Any) -> None:
+        """Its domain, on another connection."""
+        self.connection, self.domain = connection, connection.lookupByName(self.name)
 
     def look(self) -> dict[str, Any]:
-        """All that must be the same afterwards."""
+        """All that must be the same afterwards: what libvirt says, and the files, but for the contents of
+        those to which the guest and QEMU write."""
         domain = self.connection.lookupByName(self.name)
+        managed = MANAGED / f"{self.name}.save"
+        contents = [path for path in (self.folder / "second.img", managed) if path.exists()]
         return {
+            "snapshots": {one.getName(): one.getXMLDesc() for one in domain.listAllSnapshots()},
+            "current": domain.hasCurrentSnapshot() and domain.snapshotCurrent().getName(),
+            "files": {
+                str(path): (info.st_mode, info.st_uid, info.st_gid)
+                for path in (*self.folder.iterdir(), *contents)
+                for info in [path.stat()]
+            },
+            "contents": {str(path): sha256(path.read_bytes()).hexdigest() for path in contents},
+            "all domains": sorted(one.name() for one in self.connection.listAllDomains()),
             "persistent": bool(domain.isPersistent()),
             "autostart": bool(domain.autostart()) if domain.isPersistent() else False,
             "inactive": domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
@@ -199,5 +251,10 @@ def opened(uri: str, within_s: float = 60) -> Any:
             time.sleep(0.1)
 
 
-def _image() -> Image:
-    return ImageStore(RECIPES, default_cache()).get("debian")
+def make_qcow2(path: Path) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "4M"], check=True)
+
+
+def _image(packages: tuple[str, ...]) -> Image:
+    store = ImageStore(RECIPES, default_cache())
+    return (store.find("debian", packages) if packages else None) or store.get("debian")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import libvirt
 import pytest
 
+from lab.image.store import ImageStore, default_cache
+from lab.session.paths import RECIPES
 from tests.host.libvirtd import namespaced
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
@@ -118,6 +121,9 @@ def test_what_others_do_to_it_is_not_the_labs_doing() -> None:
     paused = seen["paused in the watch"]
     assert (paused["status"], paused["state"], paused["left"]) == (4, PAUSED, [])
     assert "guest db: another program has paused it" in paused["said"][-2]
+    stopped = seen["paused while stopped"]
+    assert (stopped["status"], stopped["state"], stopped["left"]) == (4, PAUSED, [])
+    assert "guest db: another program has paused it" in stopped["said"][-2]
     assert seen["destroyed"]["status"] == 4
     assert seen["destroyed"]["said"][-1].endswith("the guest has ended while it was frozen (destroyed)")
     assert seen["destroyed"]["left"] == []
@@ -163,7 +169,8 @@ def test_one_cycle_by_hand() -> None:
     assert plan["status"] == 0
     text = " ".join(plan["out"].split())
     assert "domain my-vm, runs, persistent, 1 vCPU, 384 MiB, qemu, disks vda vdb, CD sda" in text
-    assert "works: suspend, sigstop, save-restore, guest-sleep; not in-place: its RAM is not shared" in text
+    assert "works: suspend, sigstop, save-restore; not in-place: its RAM is not shared" in text
+    assert "not guest-sleep: without KVM, the clock of a guest on a q35 machine stands still" in text
     assert seen["freeze"]["status"] == 0
     assert "my-vm" in seen["freeze"]["out"]
     assert seen["announced"]["status"] == 0, seen["announced"]
@@ -171,3 +178,121 @@ def test_one_cycle_by_hand() -> None:
     assert seen["late"]["status"] == 1
     assert seen["in-place"]["status"] == 2
     assert seen["differs"] == {}
+
+
+@pytest.mark.timeout(600)
+def test_snapshots_and_a_managed_save_stay_as_they_are() -> None:
+    seen = namespaced("own_inside.py", "has_more", timeout_s=500)
+    before = seen["before"]
+    assert (sorted(before["snapshots"]), before["current"]) == (["first", "second"], "second")
+    assert before["managed"]
+    assert [path for path in before["contents"] if path.endswith("/my-vm.save")]
+    for method in ("suspend", "sigstop", "save-restore"):
+        is_as_before(seen[method])
+    assert "disks vda vdb, CD sda, 2 snapshots; works: suspend, sigstop, save-restore" in in_a_line(
+        seen["plan"]
+    )
+    assert "not save-restore: it is transient, and libvirt forgets its snapshots" in in_a_line(
+        seen["transient"]
+    )
+    assert seen["transient restored"] == 0, "libvirt does not forget them any more"
+    assert "not save-restore: libvirt cannot save a domain with host devices: filesystem" in in_a_line(
+        seen["shares"]
+    )
+
+
+@pytest.mark.timeout(600)
+def test_a_domain_that_changes_in_its_freeze_is_left_to_whoever_changed_it() -> None:
+    seen = namespaced("own_inside.py", "vanishes", timeout_s=500)
+    for method in ("suspend", "save-restore"):
+        one = seen[f"undefined, {method}"]
+        assert (one["status"], one["state"], one["left"]) == (0, RUNNING, []), one
+        [told] = [line for line in one["said"] if "differs" in line]
+        assert told.endswith("it was persistent and is transient")
+    saved = seen["saved"]
+    assert (saved["status"], saved["left"]) == (4, [])
+    assert saved["said"][-2].endswith("the guest has ended while it was frozen (saved)")
+    assert saved["said"][-1].endswith("start or restore it, and then: virsh resume my-vm")
+    assert seen["saved and started"] == PAUSED
+    assert seen["renamed"]["status"] == 4
+    assert any("cannot be restored: " in line for line in seen["renamed"]["said"])
+    assert any("freezelab recover --connect qemu:///system" in line for line in seen["renamed"]["said"])
+    assert (seen["renamed back"]["status"], seen["renamed back"]["state"]) == (0, RUNNING)
+    assert seen["renamed back"]["left"] == []
+    started = seen["started"]
+    assert (started["status"], started["state"], started["left"]) == (4, RUNNING, [])
+    assert "another program started it while it was saved" in "".join(started["said"][-2:])
+    assert not any("is still frozen" in line for line in started["said"])
+    gone = seen["gone"]
+    assert (gone["status"], gone["state"], gone["left"]) == (4, None, [])
+    assert any(line.endswith("it was persistent and is gone") for line in gone["said"])
+    assert "has ended: another program destroyed its domain" in "".join(gone["said"][-2:])
+
+
+@pytest.mark.timeout(600)
+def test_a_domain_that_is_migrated_away_is_left_where_it_is() -> None:
+    seen = namespaced("own_inside.py", "migrated", timeout_s=400)
+    watched, frozen = seen["resume"], seen["freeze"]
+    for one in (watched, frozen):
+        assert (one["status"], one["state"], one["left"]) == (4, libvirt.VIR_DOMAIN_SHUTOFF, [])
+        assert not any("differs" in line for line in one["said"])
+    assert "has ended: another program migrated it away" in "".join(watched["said"][-2:])
+    assert seen["resume, there"] == RUNNING
+    assert frozen["said"][-2].endswith("the guest has ended while it was frozen (migrated)")
+    assert frozen["said"][-1].endswith("on its new host: virsh resume my-vm")
+    assert seen["freeze, there"] == PAUSED
+
+
+def is_refused_before_its_freeze(one: dict[str, Any], why: str) -> None:
+    assert one["status"] == 4, one
+    assert why in "".join(one["said"][-2:]), one
+    assert not one.get("differs")
+
+
+@pytest.mark.timeout(600)
+def test_a_login_that_is_not_roots() -> None:
+    seen = namespaced("own_inside.py", "users", timeout_s=400)
+    for method in ("suspend", "save-restore"):
+        one = seen[method]
+        assert (one["differs"], one["left"]) == ({}, []), one
+        [cycle] = one["cycles"]
+        assert (cycle["closes"], cycle["kernel_stalls"]) == (True, None), cycle
+        assert any("its kernel log and packet stamps are not read" in line for line in one["said"])
+    is_refused_before_its_freeze(seen["push"], "push needs root in the guest, and sudo asks for a password")
+    is_refused_before_its_freeze(seen["announced"], "the metadata service needs a login as root")
+    is_as_before(seen["forwards nothing"])
+    is_refused_before_its_freeze(seen["forwards nothing, announced"], "its sshd refuses a remote forward")
+    [cut] = seen["forwards nothing, save-restore"]["cycles"]
+    assert cut["witnesses"]["gap"] is None
+    assert cut["witnesses"]["lag"] is not None
+
+
+@pytest.mark.skipif(
+    "FREEZELAB_CLOUD" not in os.environ,
+    reason="an image with sudo is built in some minutes; FREEZELAB_CLOUD=1 has it",
+)
+@pytest.mark.timeout(1200)
+def test_a_login_that_becomes_root_by_sudo() -> None:
+    ImageStore(RECIPES, default_cache()).build("debian", lambda *_: None, packages=["sudo"])
+    seen = namespaced("own_inside.py", "sudo", timeout_s=400)
+    for method in ("suspend", "save-restore", "push"):
+        is_as_before(seen[method])
+        [cycle] = seen[method]["cycles"]
+        assert cycle["witnesses"]["gap"] is not None
+        assert cycle["kernel_stalls"] == []
+    is_refused_before_its_freeze(seen["announced"], "the metadata service needs a login as root")
+
+
+@pytest.mark.timeout(600)
+def test_a_guest_that_sleeps() -> None:
+    seen = namespaced("own_inside.py", "sleeps", timeout_s=400)
+    one = seen["guest-sleep"]
+    assert (one["status"], one["differs"], one["left"]) == (0, {}, []), one
+    [cycle] = one["cycles"]
+    assert (cycle["method"], cycle["boot_id_unchanged"]) == ("guest-sleep", True)
+    assert cycle["pause"]["low_ns"] > 1.5e9
+    assert "works: suspend, sigstop, save-restore, guest-sleep; not in-place" in in_a_line(seen["plan"])
+
+
+def in_a_line(done: dict[str, Any]) -> str:
+    return " ".join(done["out"].split())

@@ -269,9 +269,12 @@ class SaveRestore(OneByOne):
                 connection.restoreFlags(path, text, libvirt.VIR_DOMAIN_SAVE_PAUSED)
                 self._context.domains.now(self._guest, connection.lookupByUUIDString(uuid))
         except libvirt.libvirtError as error:
-            raise HypervisorError(
-                as_hypervisor_error(error, "cannot be restored").what, where=self._guest, hint=hint
-            ) from error
+            what = as_hypervisor_error(error, "cannot be restored").what
+            if self._context.state(self._guest) == "running":
+                self._saved.clear()  # so finish() removes the file, which does not fit the disks any more
+                what = "another program started it while it was saved: its saved state is given up"
+                hint = "it boots as after a power failure"
+            raise HypervisorError(what, where=self._guest, hint=hint) from error
 
     def abandon(self) -> None:
         self._saved.clear()
