@@ -251,6 +251,13 @@ class Document(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _somebody_is_set_up(self) -> Self:
+        if "setup" in self.model_fields_set and all(spec.is_own for spec in self.specs()):
+            what = "setup is for guests that the lab starts, and all of these are domains of your own"
+            raise Clash(what, "delete it, and set them up yourself", "setup")
+        return self
+
+    @model_validator(mode="after")
     def _server_in_reach(self) -> Self:
         bridged = next((spec for spec in self.specs() if spec.bridge), None)
         if bridged is not None and self.resync.uses_ntp:

@@ -83,6 +83,10 @@ MISTAKES = [
         "guests: [{name: a, domain: x, ssh: y}, {name: b, domain: x, ssh: y}]",
         "4:58: guests: two guests are x",
     ),
+    (
+        "guests: [{domain: x, ssh: y}]\nsetup: {run: [ls]}",
+        "5:1: setup is for guests that the lab starts, and all of these are domains of your own; delete it",
+    ),
     ("fleet: {scale_sets: [{name: a, domain: x, ssh: y}]}", "4:40: fleet.scale_sets[0]: the instances of a"),
 ]
 
