@@ -43,12 +43,11 @@ class OwnDomain:
     """A domain as it was found. persistent: it is defined, and stays when it ends.
 
     disks, cdroms: targets such as "vda". host_devices: of its XML, in words. snapshots, checkpoints: how many
-    libvirt knows.
-    agent: whether it has a channel for qemu-guest-agent. may_sleep: its firmware may offer S3, as far as its
-    XML says. mac: of its first network card; "" without one. machine_uuid: as in the guest's firmware.
-    user_network: it has one of QEMU's user-mode networks, whose connections end with the process. monitor:
-    the lab's own monitor of a kept guest; "" without one. inactive, active: its XML when it is shut off, and
-    as it runs.
+    libvirt knows. agent: whether it has a channel for qemu-guest-agent. may_sleep: its firmware may offer S3,
+    as far as its XML says. hpet: it has one. mac: of its first network card; "" without one. machine_uuid: as
+    in the guest's firmware. user_network: it has one of QEMU's user-mode networks, whose connections end with
+    the process. monitor: the lab's own monitor of a kept guest; "" without one. inactive, active: its XML
+    when it is shut off, and as it runs.
     """
 
     name: str
@@ -66,6 +65,7 @@ class OwnDomain:
     checkpoints: int
     agent: bool
     may_sleep: bool
+    hpet: bool
     rtc: RtcTrack
     mac: str
     machine_uuid: str
@@ -85,15 +85,15 @@ class OwnDomain:
     def refusal(self, method: FreezeMethod) -> str:
         """Why this method would fail, as far as its XML says; "" when nothing is known."""
         if method.traits.copies_memory and self.host_devices:
-            return f"libvirt cannot save a domain with host devices: {', '.join(self.host_devices)}"
+            return f"libvirt cannot save host devices and shared folders: {', '.join(self.host_devices)}"
         if method.traits.copies_memory and not self.persistent and (self.snapshots or self.checkpoints):
             return "it is transient, and libvirt forgets its snapshots and checkpoints when it is saved"
         if method.sleeps and not self.agent:
             return f"it has no channel {AGENT_CHANNEL} for qemu-guest-agent"
         if method.sleeps and not self.may_sleep:
             return "its XML disables S3 (pm, suspend-to-mem)"
-        if method.sleeps and self.kind == "qemu" and "q35" in self.machine:
-            return "without KVM, the clock of a guest on a q35 machine stands still after S3"
+        if method.sleeps and self.kind == "qemu" and "q35" in self.machine and not self.hpet:
+            return "without KVM and HPET, the time of a guest on a q35 machine stands still after S3"
         return ""
 
 
@@ -150,6 +150,7 @@ def read(domain: Any) -> OwnDomain:
         checkpoints=checkpoints,
         agent=any(target.get("name") == AGENT_CHANNEL for target in devices.iterfind("channel/target")),
         may_sleep=sleep is None or sleep.get("enabled") != "no",
+        hpet="hpet" not in timers or timers["hpet"].get("present") != "no",
         rtc=RtcTrack.GUEST if track == "guest" else RtcTrack.WALL,
         mac=mac.get("address", "") if mac is not None else "",
         machine_uuid=_machine_uuid(root, str(domain.UUIDString())),
@@ -196,7 +197,7 @@ def compare(domain: Any, own: OwnDomain) -> list[str]:
         raise as_hypervisor_error(error, "its XML cannot be read", own.where) from error
     words = {True: "persistent", False: "transient"}
     found = [] if now == own.persistent else [f"it was {words[own.persistent]} and is {words[now]}"]
-    if own.persistent:
+    if own.persistent and now:
         found += differences(own.inactive, inactive)
     return found + differences(own.active, active)
 

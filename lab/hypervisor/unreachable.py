@@ -27,6 +27,14 @@ _ENDS = {
     "saved": "another program saved it",
 }
 
+_DOING = {
+    libvirt.VIR_DOMAIN_PAUSED_MIGRATION: "migrates it away",
+    libvirt.VIR_DOMAIN_PAUSED_SAVE: "saves it",
+    libvirt.VIR_DOMAIN_PAUSED_DUMP: "dumps its memory",
+    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT: "takes a snapshot of it",
+}
+"""What another program does for which libvirt pauses a domain; after the first two it ends."""
+
 
 def gone(context: LibvirtContext, guest: str) -> GuestGone | None:
     """Why the guest cannot answer; None when no reason is known. Never waits for QEMU. HypervisorError when
@@ -48,7 +56,7 @@ def gone(context: LibvirtContext, guest: str) -> GuestGone | None:
         return GuestGone(what, where=f"guest {guest}", ended=True)
     if state == "pmsuspended":
         return GuestGone("is asleep: it suspended itself to RAM", where=f"guest {guest}")
-    if state == "paused" and _stopped_by_qemu(domain):
+    if state == "paused" and _pause_reason(domain) == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
         errors = [event.reason for event in context.events.lifecycle(uuid) if event.kind == IO_ERROR]
         why = (
             f"its disk image cannot be written: {errors[-1]}" if errors else "an I/O error of its disk image"
@@ -56,9 +64,24 @@ def gone(context: LibvirtContext, guest: str) -> GuestGone | None:
         hint = "free some space there, or put FREEZELAB_HOME elsewhere" if "space" in why else ""
         return GuestGone(f"QEMU has paused it: {why}", where=f"guest {guest}", hint=hint, ended=True)
     if state == "paused" and (own := context.own.get(guest)) is not None:
+        if doing := _DOING.get(_pause_reason(domain)):
+            if context.events.wait_until(lambda: context.last_end(uuid), _END_REPORTED_S) is not None:
+                return gone(context, guest)
+            return GuestGone(
+                f"another program {doing}, and has paused it", where=f"guest {guest}", ended=True
+            )
         hint = f"this lab leaves it so; to resume it: virsh resume {own.name}"
         return GuestGone("another program has paused it", where=f"guest {guest}", hint=hint, ended=True)
     return None
+
+
+def _pause_reason(domain: Any) -> int | None:
+    """libvirt's reason of a pause; None when the domain is not paused any more."""
+    try:
+        state, reason = domain.state()
+    except libvirt.libvirtError:
+        return None
+    return int(reason) if state == libvirt.VIR_DOMAIN_PAUSED else None
 
 
 def rebooted(guest: str) -> GuestGone:
@@ -82,12 +105,3 @@ def _ended_by_signal(context: LibvirtContext, uuid: str) -> bool:
     """Whether a signal ended QEMU; libvirt passes on who shut it down (QEMU's event SHUTDOWN, `guest`)."""
     reasons = [event.reason for event in context.events.lifecycle(uuid) if event.kind == "shutdown"]
     return reasons[-1:] == ["host"]
-
-
-def _stopped_by_qemu(domain: Any) -> bool:
-    """Whether QEMU itself has stopped the guest because of a disk error."""
-    try:
-        state, reason = domain.state()
-    except libvirt.libvirtError:
-        return False
-    return bool((state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR))

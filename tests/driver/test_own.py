@@ -87,7 +87,7 @@ def test_host_devices_refuse_what_copies_memory() -> None:
 
     own = own_domain.read(Domain())
     assert own.snapshots == 3
-    assert own.refusal(FreezeMethod.SAVE_RESTORE).endswith("host devices: hostdev pci, filesystem")
+    assert own.refusal(FreezeMethod.SAVE_RESTORE).endswith("shared folders: hostdev pci, filesystem")
     assert own.refusal(FreezeMethod.SUSPEND) == own.refusal(FreezeMethod.SIGSTOP) == ""
 
 
@@ -111,11 +111,17 @@ def test_of_a_domain_that_is_gone_only_that_is_told(connection: Any) -> None:
 
 
 def test_a_guest_that_would_not_wake_rightly_is_not_put_to_sleep(connection: Any) -> None:
-    domain = connection.createXML(xml("sleeper"))
+    no_hpet = "<clock offset='utc'><timer name='hpet' present='no'/></clock>"
+    domain = connection.createXML(xml("sleeper", more=no_hpet))
     emulated = replace(own_domain.read(domain), kind="qemu", machine="pc-q35-7.2")
+    assert not emulated.hpet
     domain.destroy()
     assert "on a q35 machine stands still" in emulated.refusal(FreezeMethod.GUEST_SLEEP)
-    for other in (replace(emulated, kind="kvm"), replace(emulated, machine="pc-i440fx-7.2")):
+    for other in (
+        replace(emulated, hpet=True),
+        replace(emulated, kind="kvm"),
+        replace(emulated, machine="pc-i440fx-7.2"),
+    ):
         assert other.refusal(FreezeMethod.GUEST_SLEEP) == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -181,6 +182,7 @@ def migrated(lab: Lab) -> dict[str, Any]:
                 seen[f"{kind}, back"] = machine.state()
         finally:
             for domain in there.listAllDomains():
-                domain.destroy()
+                with contextlib.suppress(libvirt.libvirtError):  # it is back
+                    domain.destroy()
             there.close()
     return seen

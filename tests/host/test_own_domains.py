@@ -169,8 +169,7 @@ def test_one_cycle_by_hand() -> None:
     assert plan["status"] == 0
     text = " ".join(plan["out"].split())
     assert "domain my-vm, runs, persistent, 1 vCPU, 384 MiB, qemu, disks vda vdb, CD sda" in text
-    assert "works: suspend, sigstop, save-restore; not in-place: its RAM is not shared" in text
-    assert "not guest-sleep: without KVM, the clock of a guest on a q35 machine stands still" in text
+    assert "works: suspend, sigstop, save-restore, guest-sleep; not in-place: its RAM is not shared" in text
     assert seen["freeze"]["status"] == 0
     assert "my-vm" in seen["freeze"]["out"]
     assert seen["announced"]["status"] == 0, seen["announced"]
@@ -196,7 +195,7 @@ def test_snapshots_and_a_managed_save_stay_as_they_are() -> None:
         seen["transient"]
     )
     assert seen["transient restored"] == 0, "libvirt does not forget them any more"
-    assert "not save-restore: libvirt cannot save a domain with host devices: filesystem" in in_a_line(
+    assert "not save-restore: libvirt cannot save host devices and shared folders: filesystem" in in_a_line(
         seen["shares"]
     )
 
@@ -254,9 +253,8 @@ def test_a_login_that_is_not_roots() -> None:
     seen = namespaced("own_inside.py", "users", timeout_s=400)
     for method in ("suspend", "save-restore"):
         one = seen[method]
-        assert (one["differs"], one["left"]) == ({}, []), one
-        [cycle] = one["cycles"]
-        assert (cycle["closes"], cycle["kernel_stalls"]) == (True, None), cycle
+        assert (one["status"], one["differs"], one["left"]) == (3, {}, []), one
+        assert one["cycles"][0]["closes"], one
         assert any("its kernel log and packet stamps are not read" in line for line in one["said"])
     is_refused_before_its_freeze(seen["push"], "push needs root in the guest, and sudo asks for a password")
     is_refused_before_its_freeze(seen["announced"], "the metadata service needs a login as root")
