@@ -347,7 +347,7 @@ def _clocksources(page: Page, run: Run) -> None:
 def _boot(page: Page, run: Run) -> None:
     times: dict[str, list[str]] = {}
     for guest in run.guests:
-        facts = [_timing(name, value) for name, value in guest.boot.items() if name not in _STARTED]
+        facts = [_timing(name, value) for name, value in guest.boot.items() if not name.startswith(_STARTED)]
         if facts:
             how = _started(guest.boot)
             times.setdefault(f"{how}{': ' if how else ''}{', '.join(facts)}", []).append(guest.name)
@@ -361,6 +361,7 @@ def _boot(page: Page, run: Run) -> None:
 
 
 _STARTED = ("started", "because", "domain", "uuid", "vcpus", "memory_bytes", "probe")
+"""How the names begin of what is no time of a start."""
 
 
 def _started(boot: Mapping[str, object]) -> str:
@@ -370,7 +371,7 @@ def _started(boot: Mapping[str, object]) -> str:
     if boot.get("started") == "cold":
         return f"booted, because {boot['because']}" if boot.get("because") else "booted"
     if boot.get("started") == "own":
-        return f"your own domain {boot.get('domain', '')}, which runs already"
+        return f"domain {boot.get('domain', '')}, which ran already"
     return ""
 
 

@@ -283,3 +283,13 @@ def test_a_busy_host_is_told(shares: tuple[float, ...], shown: str) -> None:
     text = page(run(guest("web-0", *cycles)), terminal(120))
     assert ("busy host" in text) is bool(shown)
     assert shown in text
+
+
+def test_how_a_domain_that_ran_already_was_reached() -> None:
+    """What its probe can is in the record, and no time of its start."""
+    probe = {"probe": "shell", "probe_resolution_ns": 1, "probe_steady": "mono", "probe_period_ns": 0}
+    boot = {"to_probe_s": 2.71, **probe, "started": "own", "domain": "my-vm", "uuid": "u", "vcpus": 1}
+    lines = page(run(replace(guest(), boot=boot)), terminal(100)).splitlines()
+    assert [" ".join(line.split()[1:]) for line in lines if line.startswith("boot ")] == [
+        "domain my-vm, which ran already: 2.7 s to the probe"
+    ]
