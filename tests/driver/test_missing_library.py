@@ -13,7 +13,8 @@ from lab.process.packages import SystemPackage, listed
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = """
-work=$(mktemp -d) && mount -t tmpfs none "$work" || exit 77
+work=$FREEZELAB_HOME/hidden
+mkdir -p "$work" && mount -t tmpfs none "$work" || exit 77
 mkdir "$work/upper" "$work/work"
 for file in "$@"; do mknod "$work/upper/${file##*/}" c 0 0 || exit 77; done  # a whiteout
 folder=${1%/*}
