@@ -1,4 +1,4 @@
-"""A kept guest through the command, and a small calibration: two boots, some 45 s."""
+"""A kept guest through the command, and a small calibration: two boots, some 100 s."""
 
 from __future__ import annotations
 
