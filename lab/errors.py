@@ -45,6 +45,10 @@ class HypervisorError(FreezelabError):
     """libvirt or QEMU refused or failed."""
 
 
+class AgentError(HypervisorError):
+    """A guest's agent answered with an error: to ask it again, or to wait, is of no use."""
+
+
 class Refused(HypervisorError):
     """A guest cannot be treated this way, here: nothing was tried."""
 

@@ -15,7 +15,7 @@ from lab.core.depth import Depth, ProbeLimits
 from lab.core.timeline import Call, Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.timesync_setup import WINDOWS
 from lab.core.units import NS_PER_S
-from lab.errors import GuestError, HypervisorError, Refused
+from lab.errors import AgentError, GuestError, HypervisorError, Refused
 from lab.guest.serial import SerialClockLine
 from lab.guest.ssh import SSH
 from lab.ports import Clock
@@ -85,7 +85,7 @@ class AgentProbe:
                 call, real = self._get_time()
             except HypervisorError as error:
                 self._look()
-                if isinstance(error, Refused) or time.monotonic() > deadline:
+                if isinstance(error, AgentError | Refused) or time.monotonic() > deadline:
                     raise GuestError(error.what, where=f"guest {self.guest}", hint=error.hint) from error
                 time.sleep(PAUSE_S)
             else:

@@ -10,14 +10,15 @@ from typing import Any
 
 from lab.core.clock import Stamp
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import HypervisorError, Refused
-from lab.hypervisor.binding import as_hypervisor_error, libvirt, libvirt_qemu, mapped
+from lab.errors import AgentError, HypervisorError, Refused
+from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, libvirt_qemu, mapped
 from lab.ports import Call, Clock
 
 _PING_S = 2
 _SET_S = 10
 """Time limit in seconds: hwclock, which the agent runs, gives up after as long."""
 
+_CHANNEL = "add a virtio channel org.qemu.guest_agent.0 to its XML, and qemu-guest-agent to the guest"
 _ALLOW = "let qemu-ga in the guest allow it (block-rpcs and allow-rpcs in qemu-ga.conf)"
 
 _POLL_NS = 20 * NS_PER_MS
@@ -69,7 +70,9 @@ def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECOND
     except libvirt.libvirtError as error:
         # The clock may have been set: without hwclock, agents 10.0 and 11.1 set the clock and then return an
         # error (QEMU, qga/commands-posix.c, qmp_guest_set_time), or hang in it.
-        raise as_hypervisor_error(error, "the agent's guest-set-time ended with an error", where) from error
+        raise _failed(
+            error, "the agent's guest-set-time ended with an error", where, "guest-set-time"
+        ) from error
     return Call(called, clock.now())
 
 
@@ -85,18 +88,26 @@ def ping(domain: Any, where: str, clock: Clock, *, plain: bool = False) -> Call:
 
 def get_time(domain: Any, where: str, clock: Clock) -> tuple[Call, int]:
     """The guest's REALTIME by guest-get-time, in ns, and when the call began and ended. It does not taint the
-    domain. HypervisorError when the agent does not answer, Refused when it answers with an error."""
+    domain. HypervisorError when the agent does not answer, AgentError when it answers with an error.
+    Refused when the domain has no channel for one."""
     try:
-        with mapped("the agent's guest-get-time failed", where), _time_limit(domain, _PING_S):
+        with _time_limit(domain, _PING_S):
             called = clock.now()
             time = domain.getTime(0)
             call = Call(called, clock.now())
-    except HypervisorError as error:
-        # libvirt has no code for it, but quotes the command (src/qemu/qemu_agent.c, qemuAgentCheckError).
-        if "'guest-get-time'" in error.what:
-            raise Refused(error.what, where=where, hint=_ALLOW) from error
-        raise
+    except libvirt.libvirtError as error:
+        raise _failed(error, "the agent's guest-get-time failed", where, "guest-get-time") from error
     return call, int(time["seconds"]) * NS_PER_S + int(time["nseconds"])
+
+
+def _failed(error: Exception, what: str, where: str, name: str) -> HypervisorError:
+    """libvirt's error of the agent's command `name`: Refused without a channel, AgentError for an answer that
+    is an error. libvirt has no code for such an answer, but quotes the command (src/qemu/qemu_agent.c,
+    qemuAgentCheckError)."""
+    found = as_hypervisor_error(error, what, where)
+    if is_code(error, "VIR_ERR_ARGUMENT_UNSUPPORTED"):
+        return Refused(found.what, where=where, hint=_CHANNEL)
+    return AgentError(found.what, where=where, hint=_ALLOW) if f"'{name}'" in found.what else found
 
 
 def system(domain: Any, where: str) -> dict[str, str]:
@@ -123,14 +134,14 @@ def _time_limit(domain: Any, seconds: int) -> Iterator[None]:
 
 def wait_ready(domain: Any, where: str, clock: Clock, deadline_raw_ns: int, *, plain: bool = False) -> None:
     """Wait until the agent answers. HypervisorError, with the last error, at CLOCK_MONOTONIC_RAW
-    `deadline_raw_ns`, and at once when that is Refused. plain: see ping()."""
+    `deadline_raw_ns`, and at once when that is Refused or AgentError. plain: see ping()."""
     while True:
         try:
             ping(domain, where, clock, plain=plain)
         except HypervisorError as error:
             now = clock.now().raw_ns
-            refused = isinstance(error, Refused)
-            if refused or now >= deadline_raw_ns or "no such guest" in error.what:
+            in_vain = isinstance(error, AgentError | Refused)
+            if in_vain or now >= deadline_raw_ns or "no such guest" in error.what:
                 raise
             clock.sleep_until(min(now + _POLL_NS, deadline_raw_ns))
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -121,7 +122,24 @@ def depths(lab: Lab) -> dict[str, Any]:
     seen["cut"] = lab.run("save-restore")
     seen["no bash"] = lab.run("sigstop", hold="5s")
     seen["report"] = lab.ended(lab.start("report", connect=False))
+    if (busybox := shutil.which("busybox")) is not None:
+        put_busybox(lab.machine, Path(busybox), "date")
+        seen["whole seconds"] = lab.run()
+        seen["whole seconds, report"] = lab.ended(lab.start("report", connect=False))
+        put_busybox(lab.machine, Path(busybox), "sh", *BUSYBOX)
+        seen["busybox"] = lab.run()
     return seen
+
+
+BUSYBOX = ("sleep", "dmesg", "sed", "grep", "head", "tr", "uname", "wc")
+
+
+def put_busybox(machine: OwnMachine, program: Path, *names: str) -> None:
+    """Let these programs of the guest be busybox's, that of this host."""
+    folder = "/usr/local/bin"
+    links = "; ".join(f"ln -sf busybox {name}" for name in names)
+    command = f"cd {folder}; cat >new; chmod 755 new; mv new busybox; {links}"
+    machine.inside(command, program.read_bytes())
 
 
 LOOK = """
@@ -193,10 +211,11 @@ def by_agent(lab: Lab) -> dict[str, Any]:
     """By its agent alone: there is neither sshd nor Python."""
     machine = lab.machine
     entry = f"{{domain: {machine.name}}}"
+    seen = agent_trouble(lab, entry)
     machine.inside(
         "chmod a-x $(readlink -f /usr/bin/python3); systemctl stop --no-block ssh.service ssh.socket"
     )
-    seen = {
+    seen |= {
         "suspend": lab.run(resync="agent", entry=entry),
         "report": lab.ended(lab.start("report", connect=False)),
         "save-restore": lab.run("save-restore", resync="agent", entry=entry),
@@ -239,6 +258,56 @@ def users(lab: Lab) -> dict[str, Any]:
 def sleeps(lab: Lab) -> dict[str, Any]:
     """A machine that QEMU can wake, and one that it cannot."""
     return {"guest-sleep": lab.run("guest-sleep"), "plan": lab("plan", lab.playbook())}
+
+
+AGENT = "qemu-guest-agent"
+WINDOWS = "sed -i 's/^ID=.*/ID=mswindows/; s/^PRETTY_NAME=.*/PRETTY_NAME=\"Windows 11\"/' /etc/os-release"
+"""What a real qemu-ga says of the system is what this file says."""
+
+
+def agent_trouble(lab: Lab, entry: str) -> dict[str, Any]:
+    """An agent that hangs, restarts, answers late, or may not do what is asked of it; and one that calls its
+    system Windows, as it does afterwards."""
+    machine = lab.machine
+
+    def blocking(commands: str) -> None:
+        """Let it refuse these commands."""
+        lines = f"[Service]\\nExecStart=\\nExecStart=/usr/sbin/qemu-ga {commands and f'-b {commands}'}\\n"
+        folder = f"/run/systemd/system/{AGENT}.service.d"
+        machine.inside(f"mkdir -p {folder}; printf '{lines}' >{folder}/block.conf")
+        machine.inside(f"systemctl daemon-reload; systemctl restart {AGENT}")
+
+    def during(kind: str, command: str) -> dict[str, Any]:
+        before = machine.look()
+        done = lab.during(kind, lambda _: machine.inside(command), "suspend", "none", entry)
+        return {**done, "same": machine.look() == before, "problems": problems(lab.history())}
+
+    hang, go_on = (f"systemctl kill -s {signal} {AGENT}" for signal in ("STOP", "CONT"))
+    seen: dict[str, Any] = {"w32time of Debian": lab.run(resync="w32time", entry=entry)}
+    machine.inside(hang)
+    seen["hangs"] = lab.run(entry=entry)
+    machine.inside(go_on)
+    seen["hangs in the watch"] = during("resume", hang)
+    machine.inside(go_on)
+    seen["late"] = during("resume", f"{hang}; sleep 3; {go_on}")
+    seen["restarts"] = during("resume", f"systemctl restart {AGENT}")
+    blocking("guest-get-time")
+    seen["no get-time"] = lab.run(entry=entry)
+    blocking("guest-set-time")
+    seen["no set-time"] = lab.run(resync="agent", entry=entry)
+    seen["no set-time, report"] = lab.ended(lab.start("report", connect=False))
+    blocking("")
+    machine.inside(WINDOWS)
+    seen["w32time"] = lab.run(resync="w32time", entry=entry)
+    seen["w32time, report"] = lab.ended(lab.start("report", connect=False))
+    seen["Windows"] = lab.run(resync="agent", entry=entry)
+    machine.inside("ln -sf ../usr/lib/os-release /etc/os-release")
+    return seen
+
+
+def problems(history: str) -> list[str]:
+    events = [json.loads(line) for line in history.splitlines()]
+    return [event["text"] for event in events if event["kind"] == "problem"]
 
 
 SCENES: dict[str, Callable[[Lab], dict[str, Any]]] = {

@@ -170,10 +170,10 @@ class OwnMachine:
         ssh = f"{{host: {self.name}-host, config: {self.config}}}"
         return f"{{name: db, domain: {self.name}, ssh: {ssh}{more}}}"
 
-    def inside(self, command: str) -> None:
-        """Run a command in the guest."""
+    def inside(self, command: str, given: bytes = b"") -> None:
+        """Run a command in the guest. given: its standard input."""
         ssh = ["ssh", "-F", str(self.config), f"{self.name}-host", command]
-        subprocess.run(ssh, check=True, stdin=subprocess.DEVNULL, timeout=60)
+        subprocess.run(ssh, check=True, input=given, timeout=60)
 
     def answers(self, within_s: float = 240) -> None:
         """Wait for its sshd."""

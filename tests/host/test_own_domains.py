@@ -57,10 +57,29 @@ def test_a_guest_without_python_is_looked_into_by_a_shell() -> None:
     [step] = seen["agent sets it"]["cycles"][0]["resync"]["steps"]
     assert step["by_ns"] > 1.5e9
     assert "probe shell (db): a shell reads" in " ".join(seen["report"]["out"].split())
+    if "busybox" not in seen:
+        pytest.skip("busybox is not installed: the guest had none")
+    whole, busybox = seen["whole seconds"], seen["busybox"]
+    for one, resolution in ((whole, 10**9), (busybox, 1000)):
+        assert (one["boot"]["probe"], one["differs"], one["left"]) == ("shell", {}, []), one
+        assert (one["boot"]["probe_resolution_ns"], one["boot"]["probe_period_ns"]) == (resolution, 10**8)
+    assert whole["status"] == 3
+    [cycle] = whole["cycles"]
+    final, lag = cycle["offset"]["final"], cycle["witnesses"]["lag"]
+    assert final["high_ns"] - final["low_ns"] > 1.9e9 and lag["high_ns"] - lag["low_ns"] > 3.9e9
+    assert cycle["regime"] is None
+    text = " ".join(seen["whole seconds, report"]["out"].split())
+    assert "in whole seconds, as its date has no %N, so that no offset is bounded to less than 1 s" in text
+    assert busybox["status"] in (0, 3), busybox
+    [cycle] = busybox["cycles"]
+    assert (cycle["regime"], cycle["closes"]) == ("resumed", True)
+    assert cycle["witnesses"]["lag"]["low_ns"] > 1.5e9
 
 
+@pytest.mark.timeout(700)
 def test_a_guest_without_ssh_is_looked_into_by_its_agent() -> None:
-    seen = namespaced("own_inside.py", "agent", timeout_s=400)
+    seen = namespaced("own_inside.py", "agent", timeout_s=600)
+    agents_trouble_is_told(seen)
     for name in ("suspend", "save-restore", "sigstop"):
         one = seen[name]
         assert (one["boot"]["probe"], one["differs"], one["left"]) == ("agent", {}, []), one
@@ -85,6 +104,47 @@ def test_a_guest_without_ssh_is_looked_into_by_its_agent() -> None:
     assert "probe agent (my-vm): the guest's REALTIME alone" in " ".join(seen["report"]["out"].split())
     assert (seen["destroyed"]["status"], seen["destroyed"]["left"]) == (4, [])
     assert "has ended" in seen["destroyed"]["said"][-1]
+
+
+def agents_trouble_is_told(seen: dict[str, Any]) -> None:
+    """Each in one or two lines, with the domain as it was."""
+    one_line = (
+        "guest my-vm: w32time is a part of Windows, and the agent says that this is Debian GNU/Linux 12"
+    )
+    for name, words, hint in (
+        ("w32time of Debian", one_line, ""),
+        ("hangs", "guest-get-time failed: Guest agent is not responding", "is qemu-guest-agent installed"),
+        ("no get-time", "'guest-get-time': Command guest-get-time has been disabled", "let qemu-ga in the"),
+    ):
+        one = seen[name]
+        said = [line for line in one["said"] if not line.startswith(" ")]
+        assert (one["status"], one["differs"], one["left"]) == (4, {}, []), one
+        assert words in said[0], said
+        assert [line.startswith(hint) for line in said[1:]] == ([True] if hint else []), said
+    for name in ("hangs in the watch", "late", "restarts"):
+        one = seen[name]
+        assert (one["status"], one["state"], one["left"], one["same"]) == (3, RUNNING, [], True), one
+        assert len(one["problems"]) == (name == "hangs in the watch"), one
+    one = seen["no set-time"]
+    assert (one["status"], one["differs"], one["left"]) == (3, {}, []), one
+    [cycle] = one["cycles"]
+    assert cycle["resync"]["said"].endswith("Command guest-set-time has been disabled")
+    assert cycle["resync"]["forecast"]["agrees"] is False
+    assert cycle["offset"]["final"]["high_ns"] < -1.9e9
+    for name in ("w32time", "Windows"):
+        one = seen[name]
+        assert (one["status"], one["differs"], one["left"]) == (3, {}, []), one
+        assert one["boot"]["probe_resolution_ns"] == 17_000_000
+        [cycle] = one["cycles"]
+        assert cycle["resync"]["forecast"]["text"].endswith("; not seen on Windows")
+    [cycle] = seen["w32time"]["cycles"]
+    assert cycle["resync"]["forecast"]["verdict"] == "not yet, as predicted"
+    assert cycle["resync"]["program"] == "Windows 11"
+    text = " ".join(seen["w32time, report"]["out"].split())
+    assert "stepped at its next poll, within 336 h (watched for 4 s); 5 s or more is a spike to it" in text
+    assert "by guest-get-time, to 17 ms (not seen on Windows)" in text
+    [cycle] = seen["Windows"]["cycles"]
+    assert abs(cycle["offset"]["final"]["value_ns"]) < 1e9
 
 
 @pytest.mark.timeout(600)

@@ -10,7 +10,7 @@ from lab.core.clock import Interval
 from lab.core.mechanism import Means, ResyncMechanism
 from lab.core.timesync_setup import SILENT, WINDOWS, WINDOWS_NAME, Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Refused
+from lab.errors import AgentError, FreezelabError, GuestError, GuestGone, HypervisorError, Refused
 from lab.guest.ssh import SSH
 from lab.guest.timesync.access import GuestAccess
 from lab.guest.timesync.line_client import PATIENCE_S, Line
@@ -160,7 +160,11 @@ class AgentResync(Acting):
         self._start(self._set)
 
     def _set(self) -> str:
-        call = self._act()
+        try:
+            call = self._act()
+        except AgentError:
+            self._finished_raw_ns = self._access.clock.now().raw_ns
+            raise
         self._finished_raw_ns = call.returned.raw_ns
         return f"the agent answered after {_took_ns(call) / NS_PER_MS:.0f} ms"
 
