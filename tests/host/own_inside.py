@@ -261,6 +261,14 @@ def sleeps(lab: Lab) -> dict[str, Any]:
 
 
 AGENT = "qemu-guest-agent"
+BARE = """
+<domain type='qemu'>
+  <name>bare</name><memory unit='MiB'>32</memory><os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices>
+</domain>
+"""
+"""A machine without a channel for an agent, and without anything to boot."""
+
 WINDOWS = "sed -i 's/^ID=.*/ID=mswindows/; s/^PRETTY_NAME=.*/PRETTY_NAME=\"Windows 11\"/' /etc/os-release"
 """What a real qemu-ga says of the system is what this file says."""
 
@@ -282,8 +290,11 @@ def agent_trouble(lab: Lab, entry: str) -> dict[str, Any]:
         done = lab.during(kind, lambda _: machine.inside(command), "suspend", "none", entry)
         return {**done, "same": machine.look() == before, "problems": problems(lab.history())}
 
+    bare = machine.connection.createXML(BARE)
+    none = {"no channel": lab.run(entry="{domain: bare}"), "state": bare.state()[0]}
+    bare.destroy()
     hang, go_on = (f"systemctl kill -s {signal} {AGENT}" for signal in ("STOP", "CONT"))
-    seen: dict[str, Any] = {"w32time of Debian": lab.run(resync="w32time", entry=entry)}
+    seen: dict[str, Any] = {**none, "w32time of Debian": lab.run(resync="w32time", entry=entry)}
     machine.inside(hang)
     seen["hangs"] = lab.run(entry=entry)
     machine.inside(go_on)

@@ -112,6 +112,7 @@ def agents_trouble_is_told(seen: dict[str, Any]) -> None:
         "guest my-vm: w32time is a part of Windows, and the agent says that this is Debian GNU/Linux 12"
     )
     for name, words, hint in (
+        ("no channel", "QEMU guest agent is not configured", "add a virtio channel org.qemu.guest_agent.0"),
         ("w32time of Debian", one_line, ""),
         ("hangs", "guest-get-time failed: Guest agent is not responding", "is qemu-guest-agent installed"),
         ("no get-time", "'guest-get-time': Command guest-get-time has been disabled", "let qemu-ga in the"),
@@ -121,6 +122,7 @@ def agents_trouble_is_told(seen: dict[str, Any]) -> None:
         assert (one["status"], one["differs"], one["left"]) == (4, {}, []), one
         assert words in said[0], said
         assert [line.startswith(hint) for line in said[1:]] == ([True] if hint else []), said
+    assert seen["state"] == RUNNING
     for name in ("hangs in the watch", "late", "restarts"):
         one = seen[name]
         assert (one["status"], one["state"], one["left"], one["same"]) == (3, RUNNING, [], True), one
