@@ -98,7 +98,12 @@ def _in_own(mechanism: ResyncMechanism, access: GuestAccess) -> Resync:
 
 
 def _of_windows(mechanism: ResyncMechanism, access: GuestAccess) -> Resync:
-    """The service of a Windows, which goes on as it is. Refused when the agent names another system."""
+    """The service of a Windows, which goes on as it is. Refused when the agent names another system, or the
+    guest is the lab's."""
+    if not access.own:
+        raise Refused(
+            f"{mechanism} is a part of Windows, and this is a guest of the lab's", where=access.where
+        )
     system = access.agent.system() if access.agent is not None else {}
     name = system.get("pretty-name") or system.get("name", "")
     if system.get("id", WINDOWS) != WINDOWS:

@@ -30,7 +30,12 @@ from tests.guest.conftest import Lab
 
 HOST_IN_GUEST = "10.0.2.2"
 SHORT: dict[str, Any] = {"settle_ns": 0, "before_ns": NS_PER_S, "watch_ns": 3 * NS_PER_S}
-WORKING = [m for m in ResyncMechanism if m.means is not Means.CHRONYD or m is ResyncMechanism.CHRONY_FROZEN]
+WORKING = [
+    mechanism
+    for mechanism in ResyncMechanism
+    if not mechanism.is_of_windows
+    and (mechanism.means is not Means.CHRONYD or mechanism is ResyncMechanism.CHRONY_FROZEN)
+]
 """What this machine's guests can have. The other chronyds differ in some words of text; `chrony` is in
 test_reality."""
 
@@ -154,6 +159,7 @@ def test_what_this_guest_cannot_have_is_refused(lab: Lab, ways: timesync.GuestAc
         ResyncMechanism.CHRONY_PHC: "no ptp_kvm in this guest: .*not supported",
         ResyncMechanism.CHRONY_RTC: r"no refclock RTC in this guest: chronyd 4\.\d is older than 4\.7",
         ResyncMechanism.VMCLOCK: "no ptp_vmclock in this guest: .*not found",
+        ResyncMechanism.W32TIME: "w32time is a part of Windows, and this is a guest of the lab's",
     }.items():
         with pytest.raises(Refused, match=why):
             timesync.install(mechanism, ways)
