@@ -12,6 +12,11 @@ from lab.image.store import ImageStore, default_cache
 from lab.session.paths import RECIPES
 from tests.host.libvirtd import namespaced
 
+longer = pytest.mark.skipif(
+    "FREEZELAB_CLOUD" not in os.environ,
+    reason="takes a minute or two, or builds an image; FREEZELAB_CLOUD=1 has it",
+)
+
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
 
 
@@ -241,6 +246,7 @@ def test_one_cycle_by_hand() -> None:
     assert seen["differs"] == {}
 
 
+@longer
 @pytest.mark.timeout(600)
 def test_snapshots_and_a_managed_save_stay_as_they_are() -> None:
     seen = namespaced("own_inside.py", "has_more", timeout_s=500)
@@ -262,6 +268,7 @@ def test_snapshots_and_a_managed_save_stay_as_they_are() -> None:
     )
 
 
+@longer
 @pytest.mark.timeout(600)
 def test_a_domain_that_changes_in_its_freeze_is_left_to_whoever_changed_it() -> None:
     seen = namespaced("own_inside.py", "vanishes", timeout_s=500)
@@ -310,6 +317,7 @@ def is_refused_before_its_freeze(one: dict[str, Any], why: str) -> None:
     assert not one.get("differs")
 
 
+@longer
 @pytest.mark.timeout(600)
 def test_a_login_that_is_not_roots() -> None:
     seen = namespaced("own_inside.py", "users", timeout_s=400)
@@ -327,10 +335,7 @@ def test_a_login_that_is_not_roots() -> None:
     assert cut["witnesses"]["lag"] is not None
 
 
-@pytest.mark.skipif(
-    "FREEZELAB_CLOUD" not in os.environ,
-    reason="an image with sudo is built in some minutes; FREEZELAB_CLOUD=1 has it",
-)
+@longer
 @pytest.mark.timeout(1200)
 def test_a_login_that_becomes_root_by_sudo() -> None:
     ImageStore(RECIPES, default_cache()).build("debian", lambda *_: None, packages=["sudo"])
