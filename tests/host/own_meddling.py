@@ -75,6 +75,10 @@ def has_more(lab: Lab) -> dict[str, Any]:
         for method in ("suspend", "sigstop", "save-restore"):
             seen[method] = lab.run(method)
         seen["plan"] = lab("plan", lab.playbook())
+        third = SNAPSHOT.format("third")
+        seen["watched"] = lab.during(
+            "resume", lambda _: machine.domain.snapshotCreateXML(third, 0), "suspend"
+        )
         folder = PLACE / "nothing"
         folder.mkdir()
         make_qcow2(folder / "disk.qcow2")

@@ -259,6 +259,9 @@ def test_snapshots_and_a_managed_save_stay_as_they_are() -> None:
     assert "disks vda vdb, CD sda, 2 snapshots; works: suspend, sigstop, save-restore" in in_a_line(
         seen["plan"]
     )
+    watched = seen["watched"]
+    assert (watched["status"], watched["state"], watched["left"]) == (4, RUNNING, [])
+    assert "another program takes a snapshot of it, and has paused it" in "".join(watched["said"][-2:])
     assert "not save-restore: it is transient, and libvirt forgets its snapshots" in in_a_line(
         seen["transient"]
     )
