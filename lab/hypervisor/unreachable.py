@@ -29,11 +29,12 @@ _ENDS = {
 
 _DOING = {
     libvirt.VIR_DOMAIN_PAUSED_MIGRATION: "migrates it away",
-    libvirt.VIR_DOMAIN_PAUSED_SAVE: "saves it",
+    libvirt.VIR_DOMAIN_PAUSED_SAVE: "saves it or takes a snapshot",
     libvirt.VIR_DOMAIN_PAUSED_DUMP: "dumps its memory",
-    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT: "takes a snapshot of it",
+    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT: "takes a snapshot",
 }
-"""What another program does for which libvirt pauses a domain; after the first two it ends."""
+"""What another program does for which libvirt pauses a domain, which a migration or a save then ends. libvirt
+9.0 calls an internal snapshot a save as well."""
 
 
 def gone(context: LibvirtContext, guest: str) -> GuestGone | None:

@@ -261,7 +261,7 @@ def test_snapshots_and_a_managed_save_stay_as_they_are() -> None:
     )
     watched = seen["watched"]
     assert (watched["status"], watched["state"], watched["left"]) == (4, RUNNING, [])
-    assert "another program takes a snapshot of it, and has paused it" in "".join(watched["said"][-2:])
+    assert "another program saves it or takes a snapshot, and has paused it" in "".join(watched["said"][-2:])
     assert "not save-restore: it is transient, and libvirt forgets its snapshots" in in_a_line(
         seen["transient"]
     )
