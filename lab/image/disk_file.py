@@ -28,18 +28,21 @@ FORMATS = ("qcow2", "raw")
 _TIMEOUT_S = 6 * 3600.0
 _ASK_S = 60.0
 _PIECE = 1 << 20
+_LOCKED = 'Failed to get shared "write" lock'
+"""What qemu-img says of a disk that a guest may write (QEMU, block/file-posix.c)."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class DiskFile:
-    """A disk that can be copied. size_bytes: as a guest sees it. changed_ns: when its file was last written,
-    CLOCK_REALTIME."""
+    """A disk that can be copied. size_bytes: as a guest sees it. written: differs when it was written
+    since."""
 
     path: Path
     format: str
     size_bytes: int
-    changed_ns: int
+    written: int
 
 
 def examine(path: Path, *, device: bool) -> DiskFile:
@@ -55,12 +58,29 @@ def examine(path: Path, *, device: bool) -> DiskFile:
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_EXCL if stat.S_ISBLK(mode) else 0)))
     except OSError as error:
         if error.errno == errno.EBUSY:
-            hint = "unmount it, or import a snapshot of it"
-            raise ImageError("the disk is in use", where=str(path), hint=hint) from error
+            raise _in_use(path) from error
         raise UsageError(f"it cannot be read: {error.strerror}", where=str(path)) from error
     if stat.S_ISBLK(mode):
-        return DiskFile(path, "raw", _size_of_device(path), path.stat().st_mtime_ns)
+        return DiskFile(path, "raw", _size_of_device(path), _written(path))
     return _examined(path)
+
+
+def _written(path: Path) -> int:
+    """When a file was last written, in ns; or how many sectors have been written to a block device since the
+    start of the machine (Linux, Documentation/block/stat.rst)."""
+    facts = path.stat()
+    if not stat.S_ISBLK(facts.st_mode):
+        return facts.st_mtime_ns
+    counts = Path(f"/sys/dev/block/{os.major(facts.st_rdev)}:{os.minor(facts.st_rdev)}/stat")
+    try:
+        return int(counts.read_text(encoding="ascii").split()[6])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _in_use(path: Path) -> ImageError:
+    hint = "unmount it, or shut its guest down; or import a snapshot of it"
+    return ImageError("the disk is in use", where=str(path), hint=hint)
 
 
 def _size_of_device(path: Path) -> int:
@@ -92,16 +112,18 @@ def _examined(path: Path) -> DiskFile:
             raise ImageError(what, where=where, hint="download or copy it again")
     if size < SECTOR:
         raise ImageError("it is empty", where=where)
-    return DiskFile(path, form, size, path.stat().st_mtime_ns)
+    return DiskFile(path, form, size, _written(path))
 
 
 def _qemu_img(verb: str, path: Path, *options: str) -> dict[str, Any]:
     """What qemu-img tells of a file. ImageError with its own words when it cannot read it."""
-    argv = [find("qemu-img"), verb, "-U", "--output=json", *options, str(path.absolute())]
+    argv = [find("qemu-img"), verb, "--output=json", *options, str(path.absolute())]
     try:
         finished = runner.run(argv, _ASK_S, check=False, env=runner.environment(LC_ALL="C"))
         known = json.loads(finished.stdout)
     except ValueError as error:
+        if _LOCKED in finished.stderr:
+            raise _in_use(path) from error
         why = (finished.stderr.strip().splitlines() or [finished.why])[-1]
         why = why.removeprefix("qemu-img: ").replace(f"'{path.absolute()}'", "it")
         raise ImageError(f"qemu-img cannot read it: {why}", where=str(path)) from error
@@ -140,14 +162,16 @@ def copy(disk: DiskFile, target: Path, *, lock: int) -> None:
     written since it was examined. lock: held open as long as the copying program works."""
     program = find("qemu-img")
     check_space(target.parent, _needed(disk))
-    argv = [program, "convert", "-U", "-f", disk.format, "-O", "raw", str(disk.path.absolute()), str(target)]
+    argv = [program, "convert", "-f", disk.format, "-O", "raw", str(disk.path.absolute()), str(target)]
     try:
         run(argv, timeout_s=_TIMEOUT_S, open_descriptors=(lock,))
     except ProgramFailed as failure:
         if failure.disk_full:
             raise disk_full(target.parent, _needed(disk)) from failure
+        if any(_LOCKED in line for line in failure.lines):
+            raise _in_use(disk.path) from failure
         raise
-    if disk.path.stat().st_mtime_ns != disk.changed_ns:
+    if _written(disk.path) != disk.written:
         raise ImageError("it was written while it was read", where=str(disk.path), hint="import it again")
 
 

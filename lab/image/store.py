@@ -1,8 +1,8 @@
 """The images on this machine: recipes on one side, built and imported images in the cache on the other.
 
     <cache>/images/<name>-<digest12>/   disk-*.img (raw, sparse), image.json; vmlinuz, initrd; or firmware.fd
-    <cache>/images/.build-<name>+*/     a build at work, or what is left of a killed one
-    <cache>/images/.lock-<name>         held while <name> is built or removed
+
+Beside them are the folders and locks of lab.image.staging.
 
 An image is current when its digest is its recipe's, or when it was imported: there is one of a name. A folder
 without image.json is no image.
@@ -13,19 +13,20 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
-import fcntl
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from lab.core.depth import Depth
 from lab.errors import ImageError, UsageError
+from lab.image import staging
 from lab.image.build import MANIFEST, Progress, build, disk_full, remove_tree, sync, sync_tree
 from lab.image.program import ProgramFailed, run
 from lab.image.recipe import Recipe, load_recipe, recipe_names
@@ -61,10 +62,23 @@ class Image:
         return self.kernel is None
 
     @property
+    def depth(self) -> Depth:
+        """What looks into its guests; AUTO if it is not known what they have."""
+        if not self.imported:
+            return Depth.PYTHON
+        if self.info.get("probe") == Depth.AGENT:
+            return Depth.AGENT
+        if not self.survey:
+            return Depth.AUTO
+        return Depth.PYTHON if self.survey.get("python3") else Depth.SHELL
+
+    @property
     def not_golden(self) -> str:
         """Why its guests cannot start from a golden state; "" if nothing is known against it."""
         if not self.imported:
             return ""
+        if self.depth is Depth.AGENT:
+            return "it is looked into by its agent alone"
         if not self.survey:
             return "it is not known what is in its image, which was imported with --no-try"
         return next((f"its image has no {what}" for what in _FOR_GOLDEN if not self.survey.get(what)), "")
@@ -131,17 +145,19 @@ class ImageStore:
             raise UsageError(f"not a name for an image: {name!r}", hint=hint)
         if name in self.names():
             raise UsageError(f"{name} is the name of an image that is built", hint="choose another name")
-        with self._lock(name, progress) as lock:
+        for folder in staging.remove_left(self.images):
+            progress(f"removed {folder.name}, which a killed import or build has left", None)
+        with staging.lock(self.images, name, progress) as lock:
             self._sweep(name)
-            staging = self._staging_folder(name)
+            work = self._staging_folder(name)
             try:
-                fill(staging, lock)
-                sync_tree(staging)
-                digest = load_image(staging).digest
+                fill(work, lock)
+                sync_tree(work)
+                digest = load_image(work).digest
                 final = self.images / f"{name}-{digest[:12]}"
                 for old in self._imported(name):
                     self._retire(old.folder, name)
-                staging.rename(final)
+                work.rename(final)
                 sync(self.images)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -159,9 +175,9 @@ class ImageStore:
         return [image for image in found if image.imported and image.name == name]
 
     def _staging_folder(self, name: str) -> Path:
-        staging = Path(tempfile.mkdtemp(prefix=_staging(name), dir=self.images))
-        staging.chmod(0o755)
-        return staging
+        work = Path(tempfile.mkdtemp(prefix=staging.prefix(name), dir=self.images))
+        work.chmod(0o755)
+        return work
 
     def get(self, name: str) -> Image:
         """The current image of that name; ImageError says how to build it."""
@@ -180,16 +196,16 @@ class ImageStore:
         wanted, name = name, recipe.name
         if not force and (image := self._built(recipe)):
             return image
-        with self._lock(name, progress) as lock:
+        with staging.lock(self.images, name, progress) as lock:
             if not force and (image := self._built(recipe)):
                 return image  # another process built it while this one waited
             self._sweep(name)
             final = self.images / f"{name}-{recipe.short_digest}"
-            staging = self._staging_folder(name)
+            work = self._staging_folder(name)
             try:
-                build(recipe, staging, progress, source_of(wanted, packages), lock=lock)
+                build(recipe, work, progress, source_of(wanted, packages), lock=lock)
                 self._retire(final, name)
-                staging.rename(final)
+                work.rename(final)
                 sync(self.images)
             finally:
                 self._sweep(name)
@@ -218,7 +234,7 @@ class ImageStore:
             )
             raise _unknown(name_or_digest, built, "no built image")
         for image in chosen:
-            with self._lock(image.name, lambda _stage, _fraction: None):
+            with staging.lock(self.images, image.name, lambda _stage, _fraction: None):
                 self._retire(image.folder, image.name)
                 self._sweep(image.name)
         return chosen
@@ -259,37 +275,13 @@ class ImageStore:
     def _retire(self, folder: Path, name: str) -> None:
         """Move an image to where _sweep removes it, in one step, so that none is seen half removed."""
         if folder.exists():
-            folder.rename(Path(tempfile.mkdtemp(prefix=_staging(name), dir=self.images)) / "retired")
+            folder.rename(Path(tempfile.mkdtemp(prefix=staging.prefix(name), dir=self.images)) / "retired")
 
     def _sweep(self, name: str) -> None:
         """Remove what killed builds left. Only under the lock: then nobody works there."""
         for folder in self.images.iterdir():
-            if folder.name.startswith(_staging(name)):
+            if folder.name.startswith(staging.prefix(name)):
                 remove_tree(folder)
-
-    @contextlib.contextmanager
-    def _lock(self, name: str, progress: Progress) -> Iterator[int]:
-        path = self.images / f".lock-{name}"
-        try:
-            self.images.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(_existing(self.images), 0) from error
-            raise ImageError(
-                f"the image cache cannot be written: {error.strerror}",
-                where=str(self.images),
-                hint="set FREEZELAB_CACHE to another folder",
-            ) from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                progress(f"waiting for another build of {name}", None)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
 
 def source_of(name: str, packages: Sequence[str]) -> dict[str, Any]:
@@ -357,13 +349,3 @@ def _unknown(name: str, known: list[str], what: str) -> UsageError:
 
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,38}[a-z0-9])?")
-
-
-def _staging(name: str) -> str:
-    return f".build-{name}+"  # no other name's prefix: "debian" must not sweep for "debian-13"
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path

@@ -13,6 +13,7 @@ from lab.errors import FreezelabError, MachineError
 from lab.host import chronyd, emulators
 from lab.hypervisor.accelerators import AcceleratorRequest, boots_unsurely, choose
 from lab.hypervisor.domain import Accelerator
+from lab.image import staging
 from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock
 from lab.process.requirements import advice, needed
@@ -38,6 +39,7 @@ def examine(uri: str | None) -> list[MachineCheck]:
     store = ImageStore(paths.RECIPES, default_cache())
     image = store.find("debian")
     checks += [_space("state folder", state), _space("image cache", default_cache(), needed=image is None)]
+    checks += _left_of_images(store.images)
     checks.append(
         MachineCheck("guest image", True, f"{image.label}, kernel {image.info.get('kernel_version', '?')}")
         if image
@@ -119,6 +121,16 @@ def _space(name: str, folder: Path, *, needed: bool = True) -> MachineCheck:
     return MachineCheck(
         name, good or (False if needed else None), shown, f"set {variable} to a folder with 2 GiB free"
     )
+
+
+def _left_of_images(images: Path) -> list[MachineCheck]:
+    """Tell of what killed builds and imports have left."""
+    left = staging.left(images)
+    if not left:
+        return []
+    size = sum(path.lstat().st_blocks * 512 for folder in left for path in folder.rglob("*"))
+    what = f"a killed import or build has left {format_size(size >> 20 << 20)} in {left[0]}"
+    return [MachineCheck("image cache", None, what, "freezelab recover, or the next import")]
 
 
 def _hypervisor(uri: str | None, state: Path) -> MachineCheck:

@@ -12,6 +12,8 @@ from lab.hypervisor import memory, own_lease
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
 from lab.hypervisor.recovery import drop_saved, saved
+from lab.image import staging
+from lab.image.store import default_cache
 from lab.process.clock import HostClock
 from lab.record.journal import is_written
 from lab.session import kept_guests
@@ -28,6 +30,9 @@ def recover_all(uri: str | None, *, resume: bool = False) -> Iterator[str]:
         for line in lines:
             done += 1
             yield line
+    for folder in staging.remove_left(default_cache() / "images"):
+        done += 1
+        yield f"removed {folder}, which a killed import or build of an image has left"
     if not done:
         yield "nothing to recover"
 
