@@ -47,6 +47,9 @@ def image_import(
     sha256: Annotated[str, typer.Option("--sha256", help="What sha256sum prints for the file.")] = "",
     firmware: Annotated[str, typer.Option("--firmware", help="What boots it: auto, bios or uefi.")] = "auto",
     user: Annotated[str, typer.Option("--user", help="Who logs in, and becomes root by sudo.")] = "root",
+    probe: Annotated[
+        str, typer.Option("--probe", help="What looks into its guests: auto, or agent without SSH.")
+    ] = "auto",
     no_try: Annotated[bool, typer.Option("--no-try", help="Do not boot a guest of it.")] = False,
     memory: Annotated[str, typer.Option("--memory", help="The memory of the guest that is booted.")] = "1GiB",
     accelerator: Annotated[
@@ -59,7 +62,8 @@ def image_import(
     """Import a disk of your own as an image, and boot a guest of it. The file is never changed."""
     from lab.cli.options import accelerator_request, boot_seconds
     from lab.cli.views import view_for
-    from lab.session.image_import import GUEST, ImportOptions, firmware_request, import_image, summary
+    from lab.session.image_import import GUEST, ImportOptions, firmware_request, import_image, probe_request
+    from lab.session.image_survey import summary
     from lab.session.signals import Signals
 
     if (file is None) == (from_disk is None):
@@ -75,6 +79,7 @@ def image_import(
         memory=memory,
         accelerator=accelerator_request(accelerator),
         boot_s=boot_seconds(boot),
+        probe=probe_request(probe),
     )
     with Signals(), view_for([GUEST], quiet=False) as (view, progress):
         made = import_image(options, view, progress)

@@ -50,19 +50,21 @@ def _notable() -> str:
 
 
 @cache
-def shell_program() -> str:
-    """The text of lab/guest/inside/shell_probe.sh without its comments."""
-    text = resources.files(_INSIDE).joinpath("shell_probe.sh").read_text(encoding="utf-8")
+def shell_program(name: str = "shell_probe") -> str:
+    """The text of lab/guest/inside/NAME.sh, after the part that all share, without comments."""
+    folder = resources.files(_INSIDE)
+    parts = [folder.joinpath(f"{part}.sh") for part in ("shell_clock", name)]
+    text = "".join(part.read_text(encoding="utf-8") for part in parts)
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return "\n".join(lines).replace("@NOTABLE@", _notable())
 
 
 @cache
-def shell_command() -> str:
-    """The shell command that executes lab/guest/inside/shell_probe.sh, by bash where there is one. It is one
+def shell_command(name: str = "shell_probe") -> str:
+    """The shell command that executes lab/guest/inside/NAME.sh, by bash where there is one. It is one
     line without "!", because the login shell may be a csh, which cannot quote the two."""
     start = 'p=$(printf %b "$1"); if command -v bash >/dev/null; then exec bash -c "$p"; fi; exec sh -c "$p"'
-    return f"exec sh -c {shlex.join([start, 'sh', _escaped(shell_program())])}"
+    return f"exec sh -c {shlex.join([start, 'sh', _escaped(shell_program(name))])}"
 
 
 _ESCAPES = {"\\": r"\\", "\n": r"\n", "!": r"\0041", "'": r"\0047"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from lab.core.depth import Depth, ProbeLimits
+from lab.core.history.run_events import Timing
 from lab.guest.serial import SerialClockLine
 from lab.guest.ssh import SSH
 from lab.ports import Clock, Probe
@@ -38,3 +39,13 @@ class SessionProbe(Probe, Protocol):
 
     def close(self) -> None:
         """End it. Does not wait for a guest that is gone."""
+
+
+def probe_timings(probe: SessionProbe) -> dict[str, Timing]:
+    """What is recorded of a probe beside the timings of its guest's start."""
+    return {
+        "probe": probe.depth,
+        "probe_resolution_ns": probe.limits.resolution_ns,
+        "probe_steady": probe.limits.steady,
+        "probe_period_ns": probe.limits.period_ns,
+    }

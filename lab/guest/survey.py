@@ -3,6 +3,9 @@ it."""
 
 from __future__ import annotations
 
+import json
+
+from lab.errors import GuestError
 from lab.guest import program
 from lab.guest.ssh import SSH
 
@@ -30,12 +33,23 @@ _PYTHON = b"import sys\nprint('%d.%d.%d' % sys.version_info[:3])"
 
 ASK_S = 120.0
 
+LIMITS = ("resolution_ns", "steady", "period_ns")
+"""The members of ProbeLimits, which a survey has with "shell " before them."""
+
 
 def survey(ssh: SSH) -> dict[str, str]:
     """What there is: system, kernel, init and clocksource by name, python3 by its version, the rest by a path
-    or a word. What is missing is left out. GuestError when the guest does not answer."""
+    or a word; and what limits the shell's readings where there is no python3, see LIMITS. What is missing is
+    left out. GuestError when the guest does not answer, or has neither python3 nor a fitting shell."""
     found = dict(line.split("=", 1) for line in ssh.check(_ASK, ASK_S).splitlines() if "=" in line)
     python = ssh.run(program.command(_PYTHON), ASK_S)
     if python.status == 0:
         found["python3"] = python.out.strip()
-    return found
+        return found
+    hello = ssh.check(program.shell_command(), ASK_S, b"q\n").partition("H ")[2]
+    try:
+        limits = json.loads(hello.partition("\n")[0])
+        return found | {f"shell {name}": str(limits[name]) for name in LIMITS}
+    except (ValueError, KeyError, TypeError) as error:
+        what = "its shell cannot look into it, and it has no python3"
+        raise GuestError(what, where=f"guest {ssh.address.guest}") from error

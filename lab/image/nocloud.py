@@ -4,6 +4,9 @@ cloud-init's NoCloud data source looks for a file system labelled `cidata` with 
 and network-config (cloud-init, "NoCloud"). The network is given in version 2 of the network configuration,
 which cloud-init renders for netplan, networkd, ifupdown, NetworkManager and sysconfig. The card is named eth0
 by its MAC address, because the lab's programs in the guest expect that name.
+
+A system without cloud-init need not read YAML: files.tar, which is not a part of NoCloud, has the same name,
+keys and files, and a script of the system's own unpacks it over the root file system (docs/images.md).
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from typing import Any
 import pycdlib
 import yaml
 
-from lab.image.seed import Network, SeedFile, instance_of
+from lab.image.seed import Network, SeedFile, instance_of, make_tar
 
 LABEL = "cidata"
+FILES = "files.tar"
 ROOT = "root"
 CARD = "eth0"
 
@@ -41,21 +45,29 @@ def make_iso(
 ) -> bytes:
     """The seed of guest `name`, whose card has the MAC address `mac`. user: who logs in with the keys; a user
     other than root may become root by sudo. files: more files, by absolute path."""
+    files = {**_FILES, **(files or {})}
     machine_id = instance_of(name, host_key_public)
     meta = {"instance-id": f"freezelab-{machine_id}", "local-hostname": name}
-    user_data = _user_data(
-        name, host_key, host_key_public, list(authorized_keys), user, {**_FILES, **(files or {})}
-    )
+    user_data = _user_data(name, host_key, host_key_public, list(authorized_keys), user, files)
+    own = {
+        "/etc/hostname": SeedFile(f"{name}\n".encode()),
+        "/etc/ssh/ssh_host_ed25519_key": SeedFile(host_key, 0o600),
+        "/etc/ssh/ssh_host_ed25519_key.pub": SeedFile(f"{host_key_public}\n".encode()),
+    }
+    if user == ROOT:
+        lines = "".join(f"{key}\n" for key in authorized_keys)
+        own["/root/.ssh/authorized_keys"] = SeedFile(lines.encode(), 0o600)
     parts = {
         "meta-data": _yaml(meta),
         "user-data": b"#cloud-config\n" + _yaml(user_data),
         "network-config": _yaml(_network(network, mac)),
+        FILES: make_tar({**own, **files}),
     }
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=LABEL)
     for file, content in parts.items():
-        plain = file.upper().replace("-", "_")
-        iso.add_fp(io.BytesIO(content), len(content), f"/{plain}.;1", rr_name=file, joliet_path=f"/{file}")
+        short = file.upper().replace("-", "_").replace(".", "_")
+        iso.add_fp(io.BytesIO(content), len(content), f"/{short}.;1", rr_name=file, joliet_path=f"/{file}")
     out = io.BytesIO()
     iso.write_fp(out)
     iso.close()

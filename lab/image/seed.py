@@ -87,7 +87,7 @@ def make_seed(
         if not path.startswith("/") or ".." in path.split("/"):
             raise ImageError(f"not an absolute path: {path!r}")
         contents[path] = file
-    return _tar(contents)
+    return make_tar(contents)
 
 
 def contents(seed: bytes) -> dict[str, SeedFile]:
@@ -119,7 +119,8 @@ def _ip(text: str) -> str:
         raise ImageError(f"not an address: {text!r}") from error
 
 
-def _tar(contents: Mapping[str, SeedFile]) -> bytes:
+def make_tar(contents: Mapping[str, SeedFile]) -> bytes:
+    """A deterministic tar of files of root's, by absolute path."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for path, file in sorted(contents.items()):

@@ -86,7 +86,9 @@ def _guest(asked: Asked, home: Path) -> GuestSpec:
             "goes with --connect", where="--ssh", hint="a kept guest is reached by the lab's key"
         )
     if probe is not Depth.AUTO:
-        raise UsageError("goes with --connect", where="--probe", hint="there is python3 in a kept guest")
+        raise UsageError(
+            "goes with --connect", where="--probe", hint="a kept guest has python3, or else a shell is used"
+        )
     kept = kept_guests.find(home, asked.target)
     check_running(home, kept)
     return own_spec(kept)

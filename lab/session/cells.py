@@ -27,6 +27,7 @@ from lab.image.store import default_cache
 from lab.ports import Announcer, Clock, HostPatch, View
 from lab.record.journal import FileJournal
 from lab.session.guests import Guests
+from lab.session.images import check_images
 from lab.session.own_guests import check_cells
 from lab.session.settings import Settings, check_memory, lab_key
 from lab.session.signals import Teardown, shield
@@ -238,6 +239,8 @@ class Cells:
         if self._kind is None or self._guests is None or not self._kind.serves(kind):
             self._drop()
             check_cells(batch)
+            for cell in batch:
+                check_images(cell, self._settings.images)
             check_memory([spec for cell in batch for spec in cell.guests])
             settings = replace(
                 self._settings,

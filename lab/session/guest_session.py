@@ -47,7 +47,7 @@ from lab.session.calibration import for_record
 from lab.session.guest_host import prepare_host
 from lab.session.guests import Guests
 from lab.session.images import images_for
-from lab.session.kept_guest_start import leave_running
+from lab.session.kept_guest_start import check_login, leave_running
 from lab.session.kept_guests import KeptGuest, read_all
 from lab.session.run_folders import new_run_folder
 from lab.session.settings import Settings, free_port
@@ -134,6 +134,7 @@ class GuestSession:
             raise UsageError("there is a kept guest of this name already", where=there, hint=hint)
         secret_values = read_secrets(plan)
         images = images_for(plan, self._progress)
+        check_login(images.values())  # a session's guests are logged in to, kept or not
         self._hypervisor = hypervisor = self._stack.enter_context(connect(None, home, clock=self._clock))
         host = prepare_host(hypervisor, plan, images, home, self._view)
         self._host = host.facts()

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from lab.controller import CycleGuest
+from lab.core.depth_needs import obstacle
 from lab.core.plan import Cell, Depth, GuestSpec, RtcTrack, TimeFault
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_S, format_size
@@ -24,6 +25,7 @@ from lab.host.ntprelay import NtpRelay
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.agent import SetBy
 from lab.ports import Clock, Resync, View
+from lab.session.images import check_cell
 from lab.session.paths import default_home
 from lab.session.settings import Settings
 
@@ -101,13 +103,12 @@ class GuestSetup:
         its installation failed."""
         name = spec.name
         image = self._settings.images.get(spec.image_key)  # none: it is the user's own
-        if cell.resync.uses_agent and image is not None and not image.has_agent:
-            raise Refused(f"there is no guest agent in image {image.name}", where=f"guest {name}")
+        if image is not None:
+            check_cell(cell, spec, image)
+        if why := obstacle(probe.depth, cell, spec):
+            raise Refused(why, where=f"guest {name}")
         if cell.resync.uses_agent:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
-        needs_python = cell.resync.repairs and not cell.resync.uses_agent and not cell.resync.is_of_windows
-        if probe.depth is not Depth.PYTHON and needs_python:
-            raise Refused(f"{cell.resync} needs python3 in the guest", where=f"guest {name}")
         access = self._access(spec, probe)
         self._equipped.add(name)
         resync = timesync.install(cell.resync, access)
@@ -122,14 +123,9 @@ class GuestSetup:
         self, spec: GuestSpec, probe: SessionProbe, cell: Cell, stack: ExitStack
     ) -> GuestWatcher | None:
         """The watcher of a guest. None when no program disciplines the clock and no effects are recorded:
-        then there is nothing to watch, and without Python nobody who could. Refused when effects or load were
-        asked for all the same."""
+        then there is nothing to watch, and without Python nobody who could."""
         effects, load = cell.cycle.effects, cell.cycle.load
-        if probe.depth is not Depth.PYTHON:
-            if effects or load:
-                raise Refused("effects and load need python3 in the guest", where=f"guest {spec.name}")
-            return None
-        if not (cell.resync.is_daemon or effects or load):
+        if probe.depth is not Depth.PYTHON or not (cell.resync.is_daemon or effects or load):
             return None
         own = self._hypervisor.own.facts(spec.name)
         vcpus = own.vcpus if own is not None else spec.vcpus
@@ -164,6 +160,7 @@ class GuestSetup:
             is_root=probe.depth is Depth.AGENT
             or not isinstance(way := probe.ssh.address, SshRoute)
             or way.is_root,
+            depth=probe.depth,
         )
 
     def _removed(self, name: str, resync: Resync) -> None:

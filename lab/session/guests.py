@@ -17,7 +17,7 @@ from typing import TypeVar
 from lab.controller import CycleGuest
 from lab.core.history import GuestBooted
 from lab.core.history.run_events import Timing
-from lab.core.plan import Cell, GuestSpec, TimeFault
+from lab.core.plan import Cell, Depth, GuestSpec, TimeFault
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, GuestError, GuestGone, HypervisorError, Interrupted
 from lab.guest.address import Address
@@ -25,7 +25,7 @@ from lab.guest.connections import GuestConnections
 from lab.guest.console import ConsoleLog, Panicked, console_end
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.serial import SerialLine
-from lab.guest.session_probe import SessionProbe
+from lab.guest.session_probe import SessionProbe, probe_timings
 from lab.guest.ssh import SSH
 from lab.host.taps import Tap
 from lab.hypervisor import memory
@@ -34,6 +34,7 @@ from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, push_s
 from lab.image.store import overlay
 from lab.ports import Clock, Journal, NullView, View
 from lab.record.journal import NullJournal
+from lab.session.agent_guests import booted_agent
 from lab.session.clones import Clones
 from lab.session.guest_monitor import GuestMonitor
 from lab.session.guest_seed import write_seed
@@ -78,9 +79,8 @@ class Guests:
         self._launched, self._addresses = list[str](), dict[str, Address]()
         self._connections: dict[str, GuestConnections] = {}
         self._timings: dict[GuestSpec, dict[str, Timing]] = {}
-        self._called_off = False
+        self._called_off = self._left = False
         self._monitor: GuestMonitor | None = None
-        self._left = False
         self._own = OwnGuests(hypervisor, settings, clock, view)
         self._setup = GuestSetup(hypervisor, settings, clock, view)
         self._key, self._public = lab_key(settings.home)
@@ -123,12 +123,13 @@ class Guests:
         started = {spec: self._start(guest) for spec, guest in prepared.items()}
         for spec, guest in started.items():
             self._view.phase("boot", guest=spec.name)
-            probe, again = self._booted(prepared[spec], guest, self.probe)
+            probe, again = self._booted(prepared[spec], guest, self._reach)
             why = clones.booted(spec) if clones is not None else ASKED_FOR
             to_probe_s = round((self._clock.now().raw_ns - begun[spec]) / NS_PER_S, 2)
             timings: dict[str, Timing] = {"to_probe_s": to_probe_s, "started": "cold"}
             timings |= {"because": why} if why else {}
             timings |= {"panics": again} if again else {}
+            timings |= probe_timings(probe) if guest.imported else {}
             self._ready(spec, probe, timings)
         self._set_up(specs)
 
@@ -299,7 +300,7 @@ class Guests:
                 host, port = "127.0.0.1", on_a_free_port(domain, start)
         address = Address(guest.spec.name, host, port, guest.image.user, self._key, guest.seed.host_key)
         self._addresses[name] = address
-        return StartedGuest(guest.spec, address, domain.console_log, guest.image.imported)
+        return StartedGuest(guest.spec, address, domain.console_log, guest.image.imported, guest.image.depth)
 
     def _watch(self, name: str, look: Callable[[], None]) -> None:
         """Have the connections of a guest cut when it is known to have ended. look: see GuestConnections."""
@@ -326,9 +327,9 @@ class Guests:
         try:
             self._hypervisor.define_and_start(domain)
         except FreezelabError as error:
-            if self._hypervisor.remote and "Permission denied" in str(error):
-                raise HypervisorError(error.what, where=error.where, hint=REACHABLE) from error
-            raise
+            if not self._hypervisor.remote or "Permission denied" not in str(error):
+                raise
+            raise HypervisorError(error.what, where=error.where, hint=REACHABLE) from error
 
     def _socket(self) -> Path:
         path = made(self._settings.home / "agents") / secrets.token_hex(4)  # unix(7) allows 107 bytes
@@ -373,11 +374,17 @@ class Guests:
             lambda: SSH.connect(guest.address, self._clock, within_s, known, listens=listens)
         )
 
+    def _reach(self, guest: StartedGuest) -> SessionProbe:
+        """What looks into a booting guest, until the end. GuestError when it does not answer."""
+        if guest.depth is not Depth.AGENT:
+            return self.probe(guest)
+        name, look = guest.spec.name, self._connections[guest.spec.name].check
+        return booted_agent(self._hypervisor, name, self._clock, self._boot_s(guest), look)
+
     def probe(
         self, guest: StartedGuest, waiting: Waiting | None = None, connected: socket.socket | None = None
     ) -> GuestProbe:
-        """A probe in a started guest, for as long as the guests exist. waiting: see GuestProbe. connected:
-        see SerialLine. GuestError when it does not answer."""
+        """The same by a program in it. waiting: see GuestProbe. connected: see SerialLine."""
         name = guest.spec.name
 
         def socket_now() -> Path | None:
@@ -386,8 +393,8 @@ class Guests:
 
         try:
             serial = SerialLine(name, self._clock, socket_now, connected)
-            probe = GuestProbe(name, lambda: self._connect(guest, waiting is not None), serial, waiting)
-            return self._stack.enter_context(probe)
+            connect = partial(self._connect, guest, waiting is not None)
+            return self._stack.enter_context(GuestProbe(name, connect, serial, waiting, guest.depth))
         except GuestError as error:
             error.hint = error.hint or console_end(guest.console)
             raise

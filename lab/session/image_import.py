@@ -6,34 +6,35 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from lab.core.plan import GuestSpec
-from lab.errors import GuestError, ImageError, UsageError
+from lab.core.plan import Depth, GuestSpec
+from lab.errors import GuestError, HypervisorError, ImageError, MachineError, UsageError
 from lab.guest.address import RefusedError
 from lab.guest.console import console_end
 from lab.guest.survey import survey
 from lab.hypervisor.accelerators import AcceleratorRequest
+from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
 from lab.image import disk_file, firmware
 from lab.image.build import MANIFEST, Progress
-from lab.image.partitions import boot_ways
+from lab.image.partitions import BootWays, boot_ways
 from lab.image.recipe import FORMAT
 from lab.image.store import Image, ImageStore, default_cache, load_image
 from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.journal import NullJournal
 from lab.session import paths
+from lab.session.agent_guests import system_of
 from lab.session.guest_host import prepare_host
 from lab.session.kept_guest_start import plan_without_freeze
 from lab.session.settings import memory_option
 
-NEEDED = ("python3", "agent", "hwclock", "chrony", "timesyncd", "ntpd", "curl")
 GUEST = "imported"
 """The name of the guest that is booted to see that the image boots."""
 
@@ -49,7 +50,8 @@ class Firmware(StrEnum):
 @dataclass(frozen=True)
 class ImportOptions:
     """Options of `image import`. device: the file may be a block device. sha256: what the file must have, or
-    "". user: who logs in. attempt: boot one guest. boot_s: None is the accelerator's default."""
+    "". user: who logs in. attempt: boot one guest. boot_s: None is the accelerator's default. probe: AGENT
+    for guests without SSH; AUTO else."""
 
     name: str
     file: Path
@@ -61,6 +63,7 @@ class ImportOptions:
     memory: str = "1GiB"
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
     boot_s: int | None = None
+    probe: Depth = Depth.AUTO
 
 
 def firmware_request(text: str) -> Firmware:
@@ -71,16 +74,12 @@ def firmware_request(text: str) -> Firmware:
         raise UsageError(f"unknown firmware {text!r}", hint="known: auto, bios, uefi") from None
 
 
-def summary(image: Image) -> Iterator[str]:
-    """What was imported, and what its guests lack, in lines."""
-    yield f"{image.label}: {image.folder}"
-    found = image.survey
-    if not found:
-        yield "no guest of it was booted: --no-try"
-        return
-    yield f"{found.get('system', 'an unknown system')}, Linux {found.get('kernel', '?')}"
-    if lacking := [what for what in (*NEEDED, "systemd") if what not in found]:
-        yield f"it lacks {', '.join(lacking)}: docs/images.md says what does not work without them"
+def probe_request(text: str) -> Depth:
+    """UsageError when it is neither auto nor agent."""
+    if text not in (Depth.AUTO, Depth.AGENT):
+        hint = f"known: {Depth.AUTO}, {Depth.AGENT}; python3 is used where there is one, else a shell"
+        raise UsageError(f"unknown: {text!r}", where="--probe", hint=hint)
+    return Depth(text)
 
 
 def import_image(options: ImportOptions, view: View, progress: Progress) -> Image:
@@ -89,6 +88,8 @@ def import_image(options: ImportOptions, view: View, progress: Progress) -> Imag
     store = ImageStore(paths.RECIPES, default_cache())
     memory_option(options.memory)
     disk = disk_file.examine(options.file, device=options.device)
+    if disk.format == "raw":
+        _boot_ways(disk.path, options)  # before it is read as a whole
     content = disk_file.checked_sum(disk, options.sha256, lambda part: progress("reading", part))
 
     def fill(folder: Path, lock: int) -> None:
@@ -104,10 +105,11 @@ def import_image(options: ImportOptions, view: View, progress: Progress) -> Imag
             "cmdline": "",
             "firmware": rom.name if rom is not None else "",
             "user": options.user,
+            "probe": options.probe.value,
             "source": {"file": str(options.file.absolute()), "format": disk.format, "sha256": content},
             "built": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        facts["digest"] = _digest(content, rom, options.user)
+        facts["digest"] = _digest(content, rom, options)
         _write(folder, facts)
         if options.attempt:
             found = _attempt(load_image(folder), options, view, progress)
@@ -118,16 +120,12 @@ def import_image(options: ImportOptions, view: View, progress: Progress) -> Imag
 
 def _rom(disk: Path, options: ImportOptions, folder: Path) -> Path | None:
     """The firmware that boots a disk, as a file in `folder`; None for QEMU's BIOS."""
-    try:
-        ways = boot_ways(disk)
-    except ImageError as error:
-        error.where = error.where or str(options.file)
-        raise
+    ways = _boot_ways(disk, options)
     wanted = options.firmware
     if wanted is Firmware.AUTO:
         wanted = Firmware.BIOS if ways.bios else Firmware.UEFI
     if not (ways.bios if wanted is Firmware.BIOS else ways.uefi):
-        lacks = "no code in its first sector" if wanted is Firmware.BIOS else "no EFI system partition"
+        lacks = "no code in its first sector" if wanted is Firmware.BIOS else f"no {ways.lacks_uefi}"
         hint = f"--firmware {Firmware.UEFI if wanted is Firmware.BIOS else Firmware.BIOS}"
         raise UsageError(f"it has {lacks}", where=str(options.file), hint=hint)
     if wanted is Firmware.BIOS:
@@ -137,9 +135,19 @@ def _rom(disk: Path, options: ImportOptions, folder: Path) -> Path | None:
     return rom
 
 
-def _digest(content: str, rom: Path | None, user: str) -> str:
-    """What makes guests differ: the disk, what boots it, and who logs in."""
-    parts = [FORMAT, content, hashlib.sha256(rom.read_bytes()).hexdigest() if rom is not None else "", user]
+def _boot_ways(disk: Path, options: ImportOptions) -> BootWays:
+    try:
+        return boot_ways(disk)
+    except ImageError as error:
+        error.where = error.where or str(options.file)
+        raise
+
+
+def _digest(content: str, rom: Path | None, options: ImportOptions) -> str:
+    """What makes guests differ: the disk, what boots it, who logs in, and what looks into them."""
+    firmware_sum = hashlib.sha256(rom.read_bytes()).hexdigest() if rom is not None else ""
+    parts = [FORMAT, content, firmware_sum, options.user]
+    parts += [options.probe] if options.probe is not Depth.AUTO else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -164,16 +172,33 @@ def _attempt(image: Image, options: ImportOptions, view: View, progress: Progres
             paths.made(folder)
             settings = host.settings(run, folder, options.boot_s)
             with Guests(hypervisor, settings, clock, view, NullJournal()) as guests:
-                return survey(guests.login(spec))
-    except GuestError as error:
-        raise _explained(error, options, folder) from error
+                try:
+                    if options.probe is Depth.AGENT:
+                        guests.boot({spec: ""})
+                        return system_of(hypervisor, GUEST)
+                    ssh = guests.login(spec)
+                except GuestError as error:
+                    raise _explained(error, options, folder, _has_agent(hypervisor)) from error
+                return survey(ssh)
+    except OSError as error:
+        raise MachineError(error.strerror or str(error), where=error.filename or str(home)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _explained(error: GuestError, options: ImportOptions, folder: Path) -> ImageError:
+def _has_agent(hypervisor: LibvirtHypervisor) -> bool:
+    try:
+        hypervisor.agent_ping(GUEST)
+    except HypervisorError:
+        return False
+    return True
+
+
+def _explained(error: GuestError, options: ImportOptions, folder: Path, has_agent: bool) -> ImageError:
     hint = console_end(folder / f"console-{GUEST}.log").partition(f"\n({folder}")[0]
     if isinstance(error, RefusedError):
         hint = "it does not take the NoCloud seed: has it cloud-init, with that data source enabled?"
+    if has_agent:
+        hint += "; its agent answers, and can look into it alone: --probe agent"
     what = f"a guest of it does not let the lab in: {error.what}"
     return ImageError(what, where=str(options.file), hint=hint)

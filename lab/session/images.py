@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from lab.core.plan import GuestSpec, Plan
+from lab.core.depth_needs import obstacle
+from lab.core.plan import Cell, GuestSpec, Plan
 from lab.core.units import format_size
-from lab.errors import ImageError, UsageError
+from lab.errors import Refused, UsageError
 from lab.hypervisor.accelerators import KVM_DEVICE
 from lab.image.build import Progress
 from lab.image.golden import GoldenStore
 from lab.image.store import Image, ImageStore, default_cache
 from lab.process.requirements import check_programs
-from lab.session import paths
+from lab.session import image_survey, paths
 
 
 def _store() -> ImageStore:
@@ -40,17 +41,30 @@ def images_for(plan: Plan, progress: Progress) -> dict[str, Image]:
 
 
 def check_image(spec: GuestSpec, image: Image | None) -> None:
-    """UsageError when a guest asks for what its image does not allow, ImageError when the image lacks what
-    every guest needs."""
+    """UsageError when a guest asks for what its image does not allow."""
     if image is None or not image.imported:
         return
     if spec.kernel_options:
         what = f"image {image.name} boots by its own boot loader: kernel_options cannot be set"
         raise UsageError(what, where=f"guest {spec.name}", hint="set them in the disk before it is imported")
-    if image.survey and not image.survey.get("python3"):
-        system = image.survey.get("system", "its system")
-        what = f"image {image.name} has no python3 of 3.6 or later, which the probe needs ({system})"
-        raise ImageError(what, hint="install it in the disk, and import that again")
+
+
+def check_cell(cell: Cell, spec: GuestSpec, image: Image) -> None:
+    """Refused when a guest of this image cannot do what the cell asks of it, as far as is known."""
+    if not image.imported:
+        return
+    why = obstacle(image.depth, cell, spec)
+    if not why and (lacking := image_survey.lacking(image, cell.resync)):
+        why = f"{cell.resync} needs {lacking}, which image {image.name} does not have"
+    if why:
+        raise Refused(why, where=f"guest {spec.name}", hint="docs/images.md, What works without what")
+
+
+def check_images(cell: Cell, images: Mapping[str, Image]) -> None:
+    """See check_cell; for all guests of the cell. images: by GuestSpec.image_key."""
+    for spec in cell.guests:
+        if not spec.is_own and spec.image_key in images:
+            check_cell(cell, spec, images[spec.image_key])
 
 
 def proof_kernel(images: Iterable[Image], progress: Progress) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch
-from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
+from lab.core.plan import Cell, CycleSpec, Depth, Expectations, GuestSpec, Plan
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError, Refused, UsageError
 from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
+from lab.image.store import Image
 from lab.process.clock import HostClock
 from lab.record.journal import NullJournal
 from lab.session.guest_host import prepare_host
@@ -52,6 +54,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     clock = HostClock()
     with Signals(), views([spec.name]) as (view, progress):
         images = images_for(plan, progress)
+        check_login(images.values())
         with connect(None, home, clock=clock) as hypervisor:
             host = prepare_host(hypervisor, plan, images, home, view, options.accelerator)
             run = f"kept-{secrets.token_hex(3)}"
@@ -70,6 +73,14 @@ def plan_without_freeze(
     """A plan of one guest that is started and not frozen."""
     nothing = CycleSpec(FreezeMethod.NONE, HoldPatch(NS_PER_S))
     return Plan(name, "", "", (spec,), mechanism, nothing, Expectations())
+
+
+def check_login(images: Iterable[Image]) -> None:
+    """Refused when guests of an image cannot be kept: nobody could log in to them."""
+    for image in images:
+        if image.depth is Depth.AGENT:
+            what = f"image {image.name} has no SSH, which a kept guest needs"
+            raise Refused(what, hint="use it in a playbook: freezelab run")
 
 
 def leave_running(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 
+from lab.core.depth_needs import obstacle
 from lab.core.history.run_events import Timing
 from lab.core.own_domain import refusal, resync_refusal
 from lab.core.plan import Cell, Depth, GuestSpec, Plan
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError, Interrupted, Refused, UsageError
-from lab.guest.agent_probe import AgentProbe
 from lab.guest.connections import GuestConnections
 from lab.guest.probe import GuestProbe
-from lab.guest.session_probe import SessionProbe
+from lab.guest.session_probe import SessionProbe, probe_timings
 from lab.guest.ssh import SSH
 from lab.guest.ssh_route import SshRoute
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.ports import Clock, View
+from lab.session.agent_guests import agent_probe
 from lab.session.settings import Settings
 
 SSH_S = 60.0
@@ -40,21 +40,8 @@ def check_cells(cells: Sequence[Cell]) -> None:
                 )
             if why := resync_refusal(cell.resync, spec.probe, is_own=spec.is_own):
                 raise Refused(why, where=_where(spec))
-            if spec.is_own and spec.probe is Depth.AGENT and (what := _needs_ssh(cell)):
-                raise Refused(f"is looked into by its agent alone, and {what} needs SSH", where=_where(spec))
-
-
-def _needs_ssh(cell: Cell) -> str:
-    """What of a cell is done in guests over SSH; "" for nothing."""
-    cycle = cell.cycle
-    asked = {
-        "announce": cycle.announce is not None,
-        "effects": cycle.effects,
-        "load": bool(cycle.load),
-        str(cell.resync): cell.resync.reads_rtc
-        or (cell.resync.repairs and not cell.resync.uses_agent and not cell.resync.is_of_windows),
-    }
-    return next((what for what, is_asked in asked.items() if is_asked), "")
+            if spec.is_own and (why := obstacle(spec.probe, cell, spec)):
+                raise Refused(why, where=_where(spec))
 
 
 def route(spec: GuestSpec) -> SshRoute:
@@ -81,30 +68,22 @@ class OwnGuests:
         history = self._hypervisor.dead_man.history
         own = self._hypervisor.own.take(spec.name, spec.domain, self._settings.run, history)
         stack.callback(self._give_back, spec.name)
-        probe = self._by_agent(spec) if spec.probe is Depth.AGENT else self._over_ssh(spec, connections)
+        probe: SessionProbe
+        if spec.probe is Depth.AGENT:
+            probe = agent_probe(self._hypervisor, spec.name, self._clock)
+        else:
+            probe = self._over_ssh(spec, connections)
         stack.callback(probe.close)
         took_s = round((self._clock.now().raw_ns - begun) / NS_PER_S, 2)
         return probe, {
             "to_probe_s": took_s,
-            "probe": probe.depth,
-            "probe_resolution_ns": probe.limits.resolution_ns,
-            "probe_steady": probe.limits.steady,
-            "probe_period_ns": probe.limits.period_ns,
+            **probe_timings(probe),
             "started": "own",
             "domain": own.name,
             "uuid": own.uuid,
             "vcpus": own.vcpus,
             "memory_bytes": own.memory_bytes,
         }
-
-    def _by_agent(self, spec: GuestSpec) -> AgentProbe:
-        hypervisor, name = self._hypervisor, spec.name
-        return AgentProbe(
-            name,
-            partial(hypervisor.own.agent_time, name, self._clock),
-            partial(hypervisor.own.system, name),
-            partial(hypervisor.look, name),
-        ).open()
 
     def _over_ssh(self, spec: GuestSpec, connections: GuestConnections) -> GuestProbe:
         way, first = route(spec), iter([True])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab.core.parallel_cells import batches
 from lab.core.patch import ReplaceHypervisorPatch
-from lab.core.plan import GuestSpec, Plan
+from lab.core.plan import Cell, GuestSpec, Plan
 from lab.errors import FreezelabError
 from lab.host import emulators, patches, taps
 from lab.hypervisor import memory
@@ -19,7 +19,7 @@ from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock
 from lab.process.requirements import check_programs
 from lab.session import paths
-from lab.session.images import check_image
+from lab.session.images import check_cell, check_image
 from lab.session.settings import check_memory
 from lab.session.setup_sources import setup_obstacles
 
@@ -72,8 +72,9 @@ def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
     store = ImageStore(paths.RECIPES, default_cache())
     yield _check_libvirt
     for guest in guests:
-        if not guest.is_own:
-            yield partial(_check_image, store, guest)
+        yield partial(_check_image, store, guest)
+    for cell in plan.parts:
+        yield partial(_check_cell, store, cell)
     for batch in batches(plan):
         together = [guest for cell in batch for guest in cell.guests]
         yield partial(check_memory, together)
@@ -97,6 +98,14 @@ def _check_image(store: ImageStore, guest: GuestSpec) -> None:
     image = store.find(guest.image, guest.setup.packages)
     check_programs(images=image is None)
     check_image(guest, image)
+
+
+def _check_cell(store: ImageStore, cell: Cell) -> None:
+    """Check that the cell's guests can do what it asks of them."""
+    for guest in cell.guests:
+        image = None if guest.is_own else store.find(guest.image, guest.setup.packages)
+        if image is not None:
+            check_cell(cell, guest, image)
 
 
 def _check_shared(specs: list[GuestSpec]) -> None:

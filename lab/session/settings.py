@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.core.plan import GuestSpec
+from lab.core.plan import Depth, GuestSpec
 from lab.core.secret_values import SecretValues
 from lab.core.setup import Secret
 from lab.core.units import format_size, parse_size
@@ -96,12 +96,14 @@ class PreparedGuest:
 
 @dataclass(frozen=True)
 class StartedGuest:
-    """A guest whose domain runs. address: its SSH address. imported: it is of an imported image."""
+    """A guest whose domain runs. address: its SSH address. imported: it is of an imported image. depth: what
+    is to look into it."""
 
     spec: GuestSpec
     address: Address
     console: Path
     imported: bool = False
+    depth: Depth = Depth.PYTHON
 
     @property
     def boot_s(self) -> Mapping[Accelerator, float]:

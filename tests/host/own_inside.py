@@ -167,9 +167,9 @@ def put_back(lab: Lab) -> dict[str, Any]:
         ssh.check(CHRONY)
         before = ssh.run(LOOK).out
         seen["before"] = before
-        for mechanism in ("none", "chrony"):
+        for mechanism, probe in (("none", "python"), ("chrony", "shell")):
             seen[mechanism] = {
-                **lab.run(resync=mechanism),
+                **lab.run(resync=mechanism, entry=lab.machine.entry(f", probe: {probe}")),
                 "differs inside": _differ(before, ssh.run(LOOK).out),
             }
         lab.during("freeze", subprocess.Popen.kill, "suspend", resync="chrony")

@@ -224,6 +224,7 @@ def test_the_guests_own_time_service_is_put_back() -> None:
     for mechanism in ("none", "chrony", "next"):
         is_as_before(seen[mechanism])
         assert seen[mechanism]["differs inside"] == []
+    assert seen["chrony"]["boot"]["probe"] == "shell", "a shell sets the clock"
     assert seen["killed"] != []
     assert seen["timesyncd"]["status"] == 4
     assert "asks port 123 of its server" in seen["timesyncd"]["said"][-2]

@@ -8,21 +8,30 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.core.plan import GuestSpec
-from lab.errors import FreezelabError, ImageError, MachineError, UsageError
-from lab.image import firmware
+from lab.core.clock import GuestClock
+from lab.core.depth import ProbeLimits, bounds
+from lab.core.mechanism import ResyncMechanism
+from lab.core.method import FreezeMethod
+from lab.core.patch import HoldPatch
+from lab.core.plan import Cell, CycleSpec, Depth, Expectations, GuestSpec
+from lab.core.units import NS_PER_S
+from lab.errors import FreezelabError, ImageError, MachineError, Refused, UsageError
+from lab.image import firmware, staging
 from lab.image.store import Image, ImageStore, overlay
 from lab.ports import NullView
 from lab.session import paths
-from lab.session.image_import import Firmware, ImportOptions, import_image, summary
-from lab.session.images import check_image
-from tests.unit.disks import START, write_dos_table, write_gpt
+from lab.session.image_import import Firmware, ImportOptions, import_image, probe_request
+from lab.session.image_survey import summary
+from lab.session.images import check_cell, check_image
+from tests.unit.disks import START, efi_system, write_dos_table, write_gpt
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 
@@ -52,7 +61,7 @@ def bios(tmp_path: Path, root: Path) -> Path:
 @pytest.fixture
 def uefi(tmp_path: Path, root: Path) -> Path:
     """A raw disk that UEFI boots."""
-    write_gpt(tmp_path / "uefi.raw", bytes(MIB), root)
+    write_gpt(tmp_path / "uefi.raw", efi_system("BOOTX64.EFI"), root)
     return tmp_path / "uefi.raw"
 
 
@@ -273,6 +282,18 @@ def test_firmware_is_found_by_its_descriptors(descriptors: Path) -> None:
     assert firmware.uefi() == b"VC"
 
 
+COMMAND = f"{sys.executable} -m lab.cli.main image"
+
+
+def in_namespace(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A shell script in mounts of its own."""
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        cwd=Path(__file__).parents[2], env={**os.environ, **environment}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
 def test_a_full_disk_leaves_nothing(tmp_path: Path, bios: Path) -> None:
     with bios.open("r+b") as file:
@@ -280,16 +301,11 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, bios: Path) -> None:
         file.write(os.urandom(4 * MIB))
     small = tmp_path / "small"
     small.mkdir()
-    command = f"{sys.executable} -m lab.cli.main image import mine {bios} --no-try"
+    command = f"{COMMAND} import mine {bios} --no-try"
     script = (
         f"mount -t tmpfs -o size=2m small {small} && {command}; code=$?; find {small} -type f; exit $code"
     )
-    environment = {**os.environ, "FREEZELAB_CACHE": str(small)}
-    here = Path(__file__).parents[2]
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script],
-        cwd=here, env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = in_namespace(script, FREEZELAB_CACHE=str(small))
     assert done.returncode == 4
     last = [line for line in done.stderr.splitlines() if "image:" not in line]
     assert last[0].startswith(f"freezelab: no space left on {small}/images")
@@ -306,6 +322,7 @@ def test_what_its_guests_lack_is_said_before_they_start(cache: Path, bios: Path)
     check_image(guest(), image)
     assert "--no-try" in image.not_golden
     assert list(summary(image))[1:] == ["no guest of it was booted: --no-try"]
+    assert image.depth is Depth.AUTO
     with pytest.raises(UsageError, match="boots by its own boot loader") as caught:
         check_image(guest(kernel_options=("quiet",)), image)
     assert caught.value.where == "guest web-0"
@@ -314,7 +331,132 @@ def test_what_its_guests_lack_is_said_before_they_start(cache: Path, bios: Path)
     manifest.write_text(json.dumps({**known, "guest": {"system": "Tiny 1", "sshd": "/usr/sbin/sshd"}}))
     tiny = ImageStore(paths.RECIPES, cache).find("mine")
     assert tiny is not None
-    with pytest.raises(ImageError, match=r"has no python3 .*\(Tiny 1\)"):
-        check_image(guest(), tiny)
+    check_image(guest(), tiny)
     assert not tiny.has_agent
     assert tiny.not_golden == "its image has no python3"
+    assert tiny.depth is Depth.SHELL
+    said = "\n".join(summary(tiny))
+    assert "agent      no, so without: agent, agent-rtc, domtime-now" in said
+    assert (
+        f"its guests are looked into by shell: {bounds(Depth.SHELL, ProbeLimits(steady=GuestClock.MONO))}"
+        in said
+    )
+    assert "its guests are always booted: its image has no python3" in said
+
+
+def cell(spec: GuestSpec, resync: ResyncMechanism, **cycle: Any) -> Cell:
+    held = CycleSpec(FreezeMethod.SUSPEND, HoldPatch(NS_PER_S), **cycle)
+    return Cell("", (), (spec,), resync, held, Expectations())
+
+
+SHELL_ALONE = {"system": "Tiny 1", "sshd": "/usr/sbin/sshd", "chrony": "/usr/sbin/chronyd", "agent": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("resync", "what", "why"),
+    [
+        ("none", {}, ""),
+        ("chrony", {}, ""),
+        ("agent", {}, ""),
+        ("push", {}, "is looked into by a shell, and push needs python3"),
+        ("hwclock", {}, "hwclock needs hwclock, which image mine does not have"),
+        ("timesyncd", {}, "timesyncd needs systemd, which image mine does not have"),
+        ("none", {"effects": True}, "is looked into by a shell, and effects needs python3"),
+        ("none", {"load": 0.5}, "is looked into by a shell, and load needs python3"),
+    ],
+)
+def test_what_a_cell_needs_and_its_image_lacks_is_said_before_the_guests_start(
+    cache: Path, bios: Path, resync: str, what: dict[str, Any], why: str
+) -> None:
+    image = replace(take(bios), info={"guest": SHELL_ALONE})
+    mechanism = ResyncMechanism(resync)
+    if not why:
+        check_cell(cell(guest(), mechanism, **what), guest(), image)
+        return
+    with pytest.raises(Refused) as caught:
+        check_cell(cell(guest(), mechanism, **what), guest(), image)
+    assert (caught.value.where, caught.value.what) == ("guest web-0", why)
+
+
+def test_guests_without_ssh_have_the_agents_mechanisms_alone(cache: Path, bios: Path) -> None:
+    image = take(bios, probe=Depth.AGENT)
+    assert image.depth is Depth.AGENT
+    assert image.digest != take(bios).digest
+    check_cell(cell(guest(), ResyncMechanism.AGENT), guest(), image)
+    for mechanism in (ResyncMechanism.AGENT_RTC, ResyncMechanism.CHRONY, ResyncMechanism.HWCLOCK):
+        with pytest.raises(Refused, match=f"by its agent alone, and {mechanism} needs SSH"):
+            check_cell(cell(guest(), mechanism), guest(), image)
+    with pytest.raises(UsageError, match="unknown: 'shell'"):
+        probe_request("shell")
+
+
+# -- in use, and killed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_disk_that_a_guest_may_write_is_refused(cache: Path, bios: Path, packed: bool) -> None:
+    file, form = (qcow2(bios), "qcow2") if packed else (bios, "raw")
+    looked = ["qemu-img", "convert", "-f", form, "-O", "raw", str(file), str(file.with_name("copied"))]
+    with subprocess.Popen(["qemu-io", "-f", form, "-c", "sleep 60000", str(file)]) as writer:
+        try:
+            deadline = time.monotonic() + 30
+            while subprocess.run(looked, capture_output=True, check=False).returncode == 0:
+                assert time.monotonic() < deadline
+            assert refusal(cache, file) == "the disk is in use"
+        finally:
+            writer.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has block devices")
+def test_a_block_device_that_is_mounted_is_refused(cache: Path, tmp_path: Path, bios: Path) -> None:
+    found = subprocess.run(["losetup", "-f"], capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        pytest.skip(f"no loop devices here: {found.stderr.strip()}")
+    (tmp_path / "there").mkdir()
+    subprocess.run(["mke2fs", "-q", "-F", str(tmp_path / "ext4"), "4M"], check=True)
+    script = (
+        f"set -e; d=$(losetup -f --show {bios}); trap 'losetup -d $d' EXIT; "
+        f"{COMMAND} import mine --no-try --from-disk $d; {COMMAND} remove mine; "
+        f"e=$(losetup -f --show {tmp_path}/ext4); trap 'losetup -d $d $e' EXIT; "
+        f"mount $e {tmp_path}/there; {COMMAND} import mine --no-try --from-disk $e || code=$?; "
+        f"umount {tmp_path}/there; exit $code"
+    )
+    done = in_namespace(script)
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.splitlines()[-2:] == [
+        done.stderr.splitlines()[-2].partition(": the disk")[0] + ": the disk is in use",
+        "unmount it, or shut its guest down; or import a snapshot of it",
+    ]
+    assert done.stderr.splitlines()[-2].startswith("freezelab: /dev/loop")
+    assert not list(cache.glob("images/*mine*-*"))
+
+
+def test_what_a_killed_import_leaves_is_removed_by_the_next_of_any_name(
+    cache: Path, tmp_path: Path, bios: Path
+) -> None:
+    large = tmp_path / "large.raw"
+    shutil.copyfile(bios, large)
+    piece = os.urandom(8 * MIB)
+    with large.open("ab") as file:
+        for _ in range(40):
+            file.write(piece)
+
+    def killed() -> Path:
+        command = [sys.executable, "-m", "lab.cli.main", "image", "import", "other", str(large), "--no-try"]
+        with subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 60
+            while not (copied := list(cache.glob("images/.build-other+*/disk-*"))):
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.001)
+            assert not staging.left(cache / "images"), "it is at work"
+            process.kill()
+        while not staging.left(cache / "images"):  # until its qemu-img has ended, too
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return copied[0].parent
+
+    left = killed()
+    stages: list[str] = []
+    import_image(ImportOptions("mine", bios, attempt=False), NullView(), lambda what, _: stages.append(what))
+    assert f"removed {left.name}, which a killed import or build has left" in stages
+    assert not list(cache.glob("images/.build*"))

@@ -11,7 +11,7 @@ import yaml
 
 from lab.image.identity import make_key
 from lab.image.nocloud import make_iso
-from lab.image.seed import Network, SeedFile
+from lab.image.seed import Network, SeedFile, contents
 
 PRIVATE, PUBLIC = make_key("web-0")
 MAC = "52:54:00:01:02:03"
@@ -27,6 +27,9 @@ def parsed(**values: Any) -> dict[str, Any]:
     iso.open_fp(io.BytesIO(make_iso(**{**known, **values})))
     found: dict[str, Any] = {"label": iso.pvd.volume_identifier.decode().strip()}
     for kind in ("rr_path", "joliet_path"):  # who mounts it takes either
+        tar = io.BytesIO()
+        iso.get_file_from_iso_fp(tar, **{kind: "/files.tar"})
+        found["files"] = contents(tar.getvalue())
         for file in ("meta-data", "user-data", "network-config"):
             text = io.BytesIO()
             iso.get_file_from_iso_fp(text, **{kind: f"/{file}"})
@@ -66,6 +69,21 @@ def test_root_logs_in_unless_another_user_is_named() -> None:
     assert [(user["name"], user["ssh_authorized_keys"], user["sudo"]) for user in other["users"]] == [
         ("admin", ["ssh-ed25519 AAAA lab"], "ALL=(ALL) NOPASSWD:ALL")
     ]
+
+
+def test_files_tar_says_the_same_without_yaml() -> None:
+    more = {"/usr/lib/lab/tool": SeedFile(b"#!/bin/sh\n", 0o755)}
+    found = parsed(files=more)
+    files, data = found["files"], found["user-data"]
+    assert files["/etc/hostname"].content.decode().strip() == found["meta-data"]["local-hostname"]
+    key = files["/etc/ssh/ssh_host_ed25519_key"]
+    assert (key.content.decode(), key.mode) == (data["ssh_keys"]["ed25519_private"], 0o600)
+    assert files["/etc/ssh/ssh_host_ed25519_key.pub"].content.decode().strip() == PUBLIC
+    assert files["/root/.ssh/authorized_keys"] == SeedFile(b"ssh-ed25519 AAAA lab\n", 0o600)
+    for each in data["write_files"]:
+        assert files[each["path"]] == SeedFile(each["content"].encode(), int(each["permissions"], 8))
+    assert files["/usr/lib/lab/tool"] == more["/usr/lib/lab/tool"]
+    assert "/root/.ssh/authorized_keys" not in parsed(user="admin")["files"]
 
 
 def test_each_guest_is_another_instance() -> None:

@@ -18,6 +18,7 @@ from lab.guest import inside, program
 
 FOLDER = Path(inside.__file__).parent
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.sh"))
 PROGRAMS = [name for name in MODULES if "def main(" in (FOLDER / f"{name}.py").read_text()]
 
 
@@ -75,7 +76,7 @@ def test_a_part_that_two_others_import_is_sent_once() -> None:
 def test_the_map_names_every_module() -> None:
     assert inside.__doc__ is not None
     rows = [line.split()[0] for line in inside.__doc__.splitlines() if line.startswith("    ")]
-    assert sorted(rows) == sorted([*MODULES, "shell_probe.sh", "program", "part"])
+    assert sorted(rows) == sorted([*MODULES, *SCRIPTS, "program", "part"])
 
 
 def run(text: bytes, *arguments: str) -> bytes:

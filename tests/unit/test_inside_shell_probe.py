@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from dataclasses import replace
@@ -25,21 +24,8 @@ from lab.guest import probe_protocol, program
 from lab.guest.probe_command import start_command
 from lab.guest.shell_samples import PERIOD_NS, ShellSamples
 from tests.unit.scenario import Scenario
+from tests.unit.shells import NOBODY, SHELLS, needed
 from tests.unit.simulation import simulate
-
-NOBODY = 65534
-SHELLS = [["dash"], ["bash"], ["busybox", "sh"], ["mksh"], ["ksh93"]]
-"""mksh and ksh93 stand for the ksh of OpenBSD and of others, busybox and dash for FreeBSD's sh."""
-
-
-def needed(name: str) -> str:
-    """The path of a program of the tests' own (`./freezelab test` installs them)."""
-    found = shutil.which(name)
-    if found is None:
-        if os.environ.get("CI") == "true" or os.environ.get("FREEZELAB_REQUIRE") == "1":
-            pytest.fail(f"{name} is not installed, and it is required here", pytrace=False)
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 @pytest.fixture(params=SHELLS, ids=" ".join)

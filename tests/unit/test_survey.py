@@ -24,15 +24,16 @@ class HereShell:
     def __init__(self, shell: list[str], path: str) -> None:
         self._shell, self._path = shell, path
 
-    def run(self, command: str, _timeout_s: float) -> Result:
+    def run(self, command: str, _timeout_s: float, stdin: bytes = b"") -> Result:
         done = subprocess.run(
             [*self._shell, "-c", command],
-            env={"PATH": self._path}, capture_output=True, text=True, timeout=60, check=False,
+            env={"PATH": self._path}, input=stdin.decode(), capture_output=True, text=True, timeout=60,
+            check=False,
         )  # fmt: skip
         return Result(done.returncode, done.stdout, done.stderr)
 
-    def check(self, command: str, timeout_s: float) -> str:
-        result = self.run(command, timeout_s)
+    def check(self, command: str, timeout_s: float, stdin: bytes = b"") -> str:
+        result = self.run(command, timeout_s, stdin)
         assert (result.status, result.err) == (0, "")
         return result.out
 

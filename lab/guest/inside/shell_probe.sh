@@ -1,39 +1,19 @@
-# The probe for guests without Python: POSIX sh, and bash where there is one. It speaks the line protocol of
-# clock_probe.py but for s (the host keeps the samples) and K; "-" is a clock that a shell cannot read. Its
-# first clock is the steadiest there is: MONOTONIC of /proc/timer_list (root's), BOOTTIME of /proc/uptime, or
-# none, as on the BSDs; then there is nothing to sample. A line B has two clocks more: N first real last.
-# REALTIME is the shell's own (bash, mksh, busybox since 1.34), that of a date with %N, or whole seconds.
-# Arithmetic only on small numbers: mksh has 32 bits.
-
-LC_ALL=C
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin
-export LC_ALL PATH
-unalias -a 2>/dev/null
-
-text_of() { IFS= read -r t 2>/dev/null <"$1" || t=; } 2>/dev/null
+# The probe for guests without Python, after shell_clock.sh. It speaks the line protocol of clock_probe.py but
+# for s (the host keeps the samples) and K; "-" is a clock that a shell cannot read. Its first clock is the
+# steadiest there is: MONOTONIC of /proc/timer_list (root's), BOOTTIME of /proc/uptime, or none, as on the BSDs;
+# then there is nothing to sample. A line B has two clocks more: N first real last.
+# shellcheck disable=SC2154 # r, t and resolution are of shell_clock.sh
 
 if { IFS= read -r t </proc/timer_list; } 2>/dev/null; then
-    steady=mono resolution=1
+    steady=mono
     steady() { { read -r m; read -r m; read -r m; } </proc/timer_list; m=${m#now at } m=${m%% *}; }
 elif { read -r t </proc/uptime; } 2>/dev/null; then
-    steady=boot resolution=10000000
+    steady=boot
+    [ "$resolution" -ge 10000000 ] || resolution=10000000
     steady() { read -r m </proc/uptime; m=${m%% *} m=${m%.*}${m#*.}0000000; }
 else
-    steady='' resolution=1
+    steady=''
     steady() { m=-; }
-fi
-
-if [ -n "${EPOCHREALTIME-}" ]; then
-    real() { r=$EPOCHREALTIME; r=${r%.*}${r#*.}000; }
-    [ "$resolution" -ge 1000 ] || resolution=1000
-else
-    case $(date +%N 2>/dev/null) in
-    '' | *[!0-9]*)
-        real() { r=$(date +%s)000000000; }
-        resolution=1000000000
-        ;;
-    *) real() { r=$(date +%s%N); } ;;
-    esac
 fi
 
 if sleep 0.01 2>/dev/null; then

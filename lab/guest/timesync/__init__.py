@@ -21,16 +21,18 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
+from lab.core.depth import Depth
 from lab.core.mechanism import Means, PtpClock, ResyncMechanism
 from lab.core.timesync_setup import WINDOWS
 from lab.errors import FreezelabError, Refused
 from lab.guest.ssh import SSH
-from lab.guest.timesync import push, services
+from lab.guest.timesync import push, services, shell_setting
 from lab.guest.timesync.access import Agent, GuestAccess
 from lab.guest.timesync.daemon import CLEAN, START_S, STOP_OWN, DaemonResync
 from lab.guest.timesync.host_actions import AgentResync, HwclockResync, NoResync, WindowsResync
 from lab.guest.timesync.push import PushResync
 from lab.guest.timesync.put_back import PutBack, check_daemon
+from lab.guest.timesync.setter import setter
 from lab.ports import Resync
 
 T = TypeVar("T", bound=Resync)
@@ -50,16 +52,23 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
         return _of_windows(mechanism, access)
     if mechanism.uses_ntp and not access.server:
         raise Refused("the host's NTP server cannot be reached from this guest", where=access.where)
-    if access.own:
+    if access.depth is Depth.AGENT and not (mechanism.uses_agent or not mechanism.repairs):
+        raise Refused(f"{mechanism} needs SSH", where=access.where)
+    if access.own or access.depth is Depth.AGENT:
         return _in_own(mechanism, access)
     if not access.untouched:
         access.ssh().check(CLEAN, START_S)
     elif access.foreign:
         access.ssh().check(STOP_OWN, START_S)
     if mechanism.means is Means.PUSH:
+        if access.depth is Depth.SHELL:
+            raise Refused(f"{mechanism} needs python3", where=access.where)
         return _or_nothing(pushed := PushResync(access), pushed.install)
-    with push.once(access) as line:
-        push.set_clock(line)
+    with setter(access) as line:
+        if access.depth is Depth.SHELL:
+            shell_setting.set_clock(line)
+        else:
+            push.set_clock(line)
         rtc = push.rtc_minus_real(line) if mechanism.reads_rtc else None
     if not mechanism.repairs:
         return NoResync()
@@ -77,8 +86,9 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
 
 
 def _in_own(mechanism: ResyncMechanism, access: GuestAccess) -> Resync:
-    """Install it in a guest of the user's own. With none, and with those of the agent, the guest's own time
-    services go on, and nothing sets the clock before. Any other takes their place until it is removed."""
+    """Install it in a guest of the user's own, or in one that has the agent alone. With none, and with those
+    of the agent, the guest's own time services go on, and nothing sets the clock before. Any other takes
+    their place until it is removed."""
     if not mechanism.repairs:
         return NoResync()
     if mechanism.uses_agent:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.core.depth import Depth
 from lab.guest.serial import SerialClockLine
 from lab.guest.ssh import SSH
 from lab.ports import Call, Clock
@@ -37,7 +38,8 @@ class GuestAccess:
     stops with the guest. push_sockets: see PushPort. clock_line: see GuestProbe. untouched: nothing was
     installed in it since it began. own: it is the user's own, and nothing may be left different in it.
     is_root: commands in it are root's. foreign: it is of an imported image, and may start time daemons by
-    itself.
+    itself. depth: what looks into it; without Python its clock is set by a shell, and with AGENT nothing is
+    run in it.
     """
 
     guest: str
@@ -53,6 +55,7 @@ class GuestAccess:
     own: bool = False
     is_root: bool = True
     foreign: bool = False
+    depth: Depth = Depth.PYTHON
 
     @property
     def where(self) -> str:

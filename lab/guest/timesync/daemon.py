@@ -1,7 +1,8 @@
 """Set-ups in which a program of the distribution keeps the guest's clock: chronyd, timesyncd, ntpd.
 
 Each runs as the distribution's own unit with the lab's configuration; the distribution's is kept aside. The
-unit is also started at boot, so that a rebooted guest has it again. One shell command (CLEAN) removes
+unit is also started at boot, so that a rebooted guest has it again. In a system without systemd, chronyd is
+started by its script in /etc/init.d, as sysvinit and OpenRC have it. One shell command (CLEAN) removes
 everything that any of them installs, so removal works the same whatever happened before.
 """
 
@@ -19,6 +20,7 @@ from lab.guest.ssh import SSH
 from lab.guest.timesync import push
 from lab.guest.timesync.access import GuestAccess
 from lab.guest.timesync.host_actions import rtc_status
+from lab.guest.timesync.setter import setter
 
 START_S = 60.0
 STATE_S = 20.0
@@ -39,11 +41,19 @@ FILES = (
     *(f"{_WANTS}/{unit}" for unit in UNITS),
 )
 
+SYSTEMD = "[ -d /run/systemd/system ]"
+"""A shell command that succeeds where systemd is the init (sd_booted(3))."""
+
+SCRIPTS = ("chrony", "chronyd")
+"""chronyd's script in /etc/init.d, in Debian and in Alpine."""
+
 _ASIDES = " ".join(f"{config}{ASIDE}" for config in CONFIGS)
 CLEAN = (
     # Checks first whether there is anything to remove: systemctl takes half a second under TCG.
     f"for c in {_ASIDES}; do [ ! -e $c ] || found=1; done; [ $found ] || exit 0; "
-    f"for verb in stop reset-failed; do systemctl -q $verb {' '.join(UNITS)} 2>/dev/null; done; "
+    f"if {SYSTEMD}; then for verb in stop reset-failed; do systemctl -q $verb {' '.join(UNITS)} 2>/dev/null; "
+    f"done; else for s in {' '.join(SCRIPTS)}; do [ ! -x /etc/init.d/$s ] || /etc/init.d/$s stop; done "
+    "fi >/dev/null 2>&1; "
     f"rm -f {' '.join(FILES)}; "
     # An empty file aside means that there was no configuration.
     f"for c in {_ASIDES}; do t=${{c%{ASIDE}}}; "
@@ -52,12 +62,12 @@ CLEAN = (
 
 _OTHERS = ("chronyd.service", "ntpd.service", "ntp.service", "openntpd.service")
 STOP_OWN = (
-    "if [ -d /run/systemd/system ]; then set --; "
+    f"if {SYSTEMD}; then set --; "
     f"for u in {' '.join((*UNITS, *_OTHERS))}; do for d in /etc /usr/lib /lib; do "
     '[ ! -e $d/systemd/system/$u ] || { set -- "$@" $u; break; }; done; done; '
     # One call for all: each makes systemd read its units again, which takes seconds under TCG.
     'if [ $# = 0 ]; then systemctl daemon-reload; else systemctl -q disable --now "$@"; fi; '
-    "else for s in chrony chronyd ntpsec ntpd ntp openntpd; do "
+    f"else for s in {' '.join(SCRIPTS)} ntpsec ntpd ntp openntpd; do "
     "[ ! -x /etc/init.d/$s ] || /etc/init.d/$s stop; done; fi >/dev/null 2>&1; true"
 )
 """A shell command that ends the time daemons that an imported image starts, for as long as the guest exists,
@@ -70,8 +80,8 @@ _SPLIT = "=freezelab="
 class TimeDaemon:
     """The differences between the programs. Commands are shell commands in the guest.
 
-    unit: the systemd unit. version: prints the program's name and version; fails without the program. config:
-    the path of its configuration.
+    unit: the systemd unit. scripts: its names in /etc/init.d; () when it needs systemd. version: prints the
+    program's name and version; fails without the program. config: the path of its configuration.
     ready: exits with 0 when the clock is synchronised, else prints why not. identifier: its name in the
     journal. state: prints the text from which `parse` makes a status. claim: the program's own claim, from
     that status. whole: prints the whole configuration, with included files in place. process: the program's
@@ -89,6 +99,7 @@ class TimeDaemon:
     claim: Callable[[dict[str, str]], str]
     whole: str
     process: str
+    scripts: tuple[str, ...] = ()
     before: str = ""
     uses_bus: bool = False
 
@@ -99,6 +110,8 @@ class DaemonResync:
     def __init__(self, mechanism: ResyncMechanism, service: TimeDaemon, access: GuestAccess) -> None:
         self._mechanism, self._service, self._access = mechanism, service, access
         self._program = ""
+        self._script = ""
+        """Its path in /etc/init.d, in a system without systemd."""
         self._stop_bus = False
         self._cursor = ""
         self._rtc: dict[str, str] = {}
@@ -106,8 +119,8 @@ class DaemonResync:
     def check(self) -> None:
         """Refused when the program or its unit is missing in the guest, or too old for the mechanism."""
         unit = self._service.unit
-        if self._access.foreign and self._ssh().run(f"systemctl cat {unit}").status != 0:
-            raise Refused(f"there is no {unit} in this guest", where=self._access.where)
+        if self._access.foreign:
+            self._script = self._find()
         result = self._ssh().run(self._service.version)
         if result.status != 0:
             name = unit.removesuffix(".service")
@@ -121,6 +134,18 @@ class DaemonResync:
                 where=self._access.where,
             )
 
+    def _find(self) -> str:
+        """The path of its script in /etc/init.d, "" with systemd. Refused when the guest has neither."""
+        unit, scripts = self._service.unit, [f"/etc/init.d/{name}" for name in self._service.scripts]
+        found = self._ssh().run(
+            f"if {SYSTEMD}; then systemctl cat {unit} >/dev/null && echo; "
+            f"else for s in {' '.join(scripts)}; do [ ! -x $s ] || {{ echo $s; exit; }}; done; false; fi"
+        )
+        if found.status == 0:
+            return found.out.strip()
+        what = f"there is no {unit} in this guest"
+        raise Refused(f"{what}, and no {' or '.join(scripts)}" if scripts else what, where=self._access.where)
+
     def install(self, config: str, rtc: Interval | None = None) -> DaemonResync:
         """Write the configuration, start the service, and wait until it keeps the clock. GuestError, with the
         program's own message, when it does not. rtc: the RTC minus REALTIME, if known."""
@@ -129,8 +154,8 @@ class DaemonResync:
         aside = f"{service.config}{ASIDE}"
         ssh.check(
             f"set -e; [ -e {aside} ] || if [ -s {service.config} ]; then mv {service.config} {aside}; "
-            f"else : >{aside}; fi; cat >{service.config}; chmod 644 {service.config}; mkdir -p {_WANTS}; "
-            f"ln -sf /lib/systemd/system/{service.unit} {_WANTS}/{service.unit}",
+            f"else : >{aside}; fi; cat >{service.config}; chmod 644 {service.config}; if {SYSTEMD}; then "
+            f"mkdir -p {_WANTS}; ln -sf /lib/systemd/system/{service.unit} {_WANTS}/{service.unit}; fi",
             stdin=config.encode(),
         )
         if service.before:
@@ -138,7 +163,8 @@ class DaemonResync:
         if service.uses_bus:
             self._stop_bus = ssh.run("systemctl -q is-active dbus.service").status != 0
         self._cursor = ssh.run("journalctl -q -n 0 --show-cursor").out.partition("cursor: ")[2].strip()
-        started = ssh.run(f"systemctl start {service.unit}", START_S)
+        start = f"{self._script} start" if self._script else f"systemctl start {service.unit}"
+        started = ssh.run(start, START_S)
         if started.status != 0:
             raise GuestError(
                 f"{self._name} does not start: {self._words(started.err)}", where=self._access.where
@@ -180,7 +206,7 @@ class DaemonResync:
         if self._stop_bus:
             self._stop_bus = False
             ssh.run("systemctl -q stop systemd-timedated.service dbus.service", START_S)
-        with push.once(self._access) as line:
+        with setter(self._access) as line:
             push.forget(line)
 
     def _failed(self, what: str, output: str) -> GuestError:

@@ -82,7 +82,8 @@ class Line:
         """End the programs of lost connections. Their sshd sends nothing, so it never notices the loss."""
         for pid in forsaken:
             self._ssh.run(
-                f"! readlink /proc/{pid}/exe | grep -q -e python -e bash || kill -9 {pid}", ANSWER_S
+                f"! readlink /proc/{pid}/exe | grep -qE 'python|/(ba|da)?sh$|/busybox$' || kill -9 {pid}",
+                ANSWER_S,
             )
 
     def ask(self, line: str, timeout_s: float) -> tuple[Stamp, str, Stamp]:

@@ -19,8 +19,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,7 +87,7 @@ class Pushed:
 
 
 def command() -> str:
-    """The shell command that starts the program in the guest."""
+    """The shell command that starts the program in the guest, which needs Python."""
     return program.start_command("clock_setter")
 
 
@@ -99,10 +98,12 @@ def request(channel: PushChannel, letter: str, argument: str = "") -> PushReques
     return PushRequest(letter, number, argument, channel.send(f"{letter} {number} {argument}".rstrip()))
 
 
-def answer(channel: PushChannel, asked: PushRequest) -> tuple[list[str], Stamp]:
+def answer(
+    channel: PushChannel, asked: PushRequest, patience_s: float | None = None
+) -> tuple[list[str], Stamp]:
     """The words of the answer, and its arrival. GuestError, with the program's message, when the program
-    reports a failure; or when no answer comes in time."""
-    deadline = time.monotonic() + channel.patience_s
+    reports a failure; or when no answer comes in time. patience_s: the channel's by default."""
+    deadline = time.monotonic() + (channel.patience_s if patience_s is None else patience_s)
     while True:
         line, arrived = channel.receive(deadline - time.monotonic())
         letter, _, rest = line.partition(" ")
@@ -165,20 +166,6 @@ def push(channel: PushChannel, begun: PushRequest | None = None) -> Pushed:
     first_real_ns = before - (known.low_ns - moved_ns)
     first_raw_ns = arrived.raw_ns - max(0, arrived.real_ns - first_real_ns)
     return Pushed(tuple(steps), known, number, first_raw_ns, answered, channel.now())
-
-
-@contextmanager
-def once(access: GuestAccess) -> Iterator[PushChannel]:
-    """A context with a running program: the one that waits in a guest of a golden state, or one that is
-    started over the caller's connection."""
-    if (waiting := access.clock_line()) is not None:
-        yield waiting
-        return
-    line = Line(access.ssh(), command())
-    try:
-        yield line.open()
-    finally:
-        line.close(leave_connection=True)
 
 
 def set_clock(line: PushChannel) -> Pushed:

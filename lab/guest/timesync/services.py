@@ -23,7 +23,7 @@ from contextlib import suppress
 from lab.core.mechanism import Means, ResyncMechanism
 from lab.core.quantities import format_about
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.guest.timesync.daemon import PORT, TimeDaemon, inlined, waited
+from lab.guest.timesync.daemon import PORT, SCRIPTS, TimeDaemon, inlined, waited
 
 _TRACKING = (
     *(
@@ -100,6 +100,7 @@ def chrony(mechanism: ResyncMechanism) -> TimeDaemon:
         parse=parse,
         claim=_chrony_claim,
         whole=inlined("/etc/chrony/chrony.conf", _CHRONY_INCLUDES),
+        scripts=SCRIPTS,
         process="chronyd",
     )
 

@@ -1,0 +1,1 @@
+../../uefi/hooks/30-chrony.sh

@@ -1,0 +1,1 @@
+../../bios/hooks/50-boot.sh
