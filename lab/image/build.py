@@ -107,10 +107,14 @@ def free_bytes(folder: Path) -> int:
 
 
 def disk_full(folder: Path, needed: int) -> ImageError:
-    """The error for a full disk."""
+    """The error for a full disk. needed: bytes, 0 if it is not known how many."""
+    if os.statvfs(folder).f_favail:
+        room = f"{free_bytes(folder) // _MIB} MiB are free"
+        room = f"a build needs about {needed // _MIB} MiB, {room}" if needed else room
+    else:
+        room = "it can have no more files"
     return ImageError(
-        f"no space left on {folder}: a build needs about {needed // _MIB} MiB, "
-        f"{free_bytes(folder) // _MIB} MiB are free",
+        f"no space left on {folder}: {room}",
         hint="make room there, or put the images elsewhere with FREEZELAB_CACHE=FOLDER",
     )
 

@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -160,9 +161,7 @@ class ImageStore:
                 work.rename(final)
                 sync(self.images)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise disk_full(self.images, 0) from error
-                raise ImageError(f"cannot be saved: {error.strerror}", where=str(self.images)) from error
+                raise self._not_written(error) from error
             finally:
                 self._sweep(name)
         return load_image(final)
@@ -175,9 +174,17 @@ class ImageStore:
         return [image for image in found if image.imported and image.name == name]
 
     def _staging_folder(self, name: str) -> Path:
-        work = Path(tempfile.mkdtemp(prefix=staging.prefix(name), dir=self.images))
-        work.chmod(0o755)
+        try:
+            work = Path(tempfile.mkdtemp(prefix=staging.prefix(name), dir=self.images))
+            work.chmod(0o755)
+        except OSError as error:
+            raise self._not_written(error) from error
         return work
+
+    def _not_written(self, error: OSError) -> ImageError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return disk_full(self.images, 0)
+        return ImageError(f"cannot be saved: {error.strerror}", where=str(self.images))
 
     def get(self, name: str) -> Image:
         """The current image of that name; ImageError says how to build it."""
@@ -274,8 +281,8 @@ class ImageStore:
 
     def _retire(self, folder: Path, name: str) -> None:
         """Move an image to where _sweep removes it, in one step, so that none is seen half removed."""
-        if folder.exists():
-            folder.rename(Path(tempfile.mkdtemp(prefix=staging.prefix(name), dir=self.images)) / "retired")
+        if folder.exists():  # renamed without a new folder, for which a full disk has no room
+            folder.rename(self.images / f"{staging.prefix(name)}{secrets.token_hex(4)}")
 
     def _sweep(self, name: str) -> None:
         """Remove what killed builds left. Only under the lock: then nobody works there."""

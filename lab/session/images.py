@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from lab.core.depth import Depth
 from lab.core.depth_needs import obstacle
 from lab.core.plan import Cell, GuestSpec, Plan
 from lab.core.units import format_size
@@ -105,6 +106,7 @@ def listing() -> Iterator[tuple[str, ...]]:
         state = "current" if one.current else "of an older recipe"
         if one.image.imported:
             state = f"imported, {'UEFI' if one.image.firmware else 'BIOS'}"
+            state += f", by {one.image.depth}" if one.image.depth in (Depth.SHELL, Depth.AGENT) else ""
         yield one.image.label, format_size(one.size_bytes >> 20 << 20), state, str(one.image.folder)
     for golden in GoldenStore(default_cache()).listing():
         allocated, of = format_size(golden.allocated_bytes >> 20 << 20), format_size(golden.ram_bytes)

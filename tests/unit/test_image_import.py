@@ -313,6 +313,26 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, bios: Path) -> None:
     assert done.stdout.splitlines() == [f"{small}/images/.lock-mine"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_disk_that_becomes_full_at_any_step_leaves_nothing(tmp_path: Path, bios: Path) -> None:
+    """Full of files, of which no room that was measured before says anything."""
+    small = tmp_path / "small"
+    small.mkdir()
+    # Room for its root alone; for the folder, the lock, the work folder, the copy, and its manifest as well.
+    script = "; ".join(
+        f"mount -t tmpfs -o size=64m,nr_inodes={count} small {small}; {COMMAND} import mine {bios} --no-try; "
+        f"echo code $? $(find {small} -mindepth 2 ! -name '.lock*'); umount {small}"
+        for count in range(1, 7)
+    )
+    done = in_namespace(script, FREEZELAB_CACHE=str(small))
+    *full, complete = [line for line in done.stdout.splitlines() if line.startswith("code ")]
+    assert full == ["code 4"] * 5, done
+    assert complete.startswith("code 0 ")
+    assert done.stderr.count("no space left on ") == 5
+    assert done.stderr.count("it can have no more files\nmake room there, ") == 5
+    assert "Traceback" not in done.stderr
+
+
 def guest(**values: Any) -> GuestSpec:
     return GuestSpec("web-0", image="mine", **values)
 
@@ -396,12 +416,11 @@ def test_guests_without_ssh_have_the_agents_mechanisms_alone(cache: Path, bios: 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_disk_that_a_guest_may_write_is_refused(cache: Path, bios: Path, packed: bool) -> None:
     file, form = (qcow2(bios), "qcow2") if packed else (bios, "raw")
-    looked = ["qemu-img", "convert", "-f", form, "-O", "raw", str(file), str(file.with_name("copied"))]
-    with subprocess.Popen(["qemu-io", "-f", form, "-c", "sleep 60000", str(file)]) as writer:
+    write = ["stdbuf", "-oL", "qemu-io", "-f", form, "-c", "read 0 512", "-c", "sleep 60000", str(file)]
+    with subprocess.Popen(write, stdout=subprocess.PIPE, text=True) as writer:
         try:
-            deadline = time.monotonic() + 30
-            while subprocess.run(looked, capture_output=True, check=False).returncode == 0:
-                assert time.monotonic() < deadline
+            assert writer.stdout is not None
+            assert "read 512/512" in writer.stdout.readline()
             assert refusal(cache, file) == "the disk is in use"
         finally:
             writer.kill()
