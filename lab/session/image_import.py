@@ -6,6 +6,7 @@ import hashlib
 import json
 import secrets
 import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lab.core.plan import Depth, GuestSpec
-from lab.errors import GuestError, HypervisorError, ImageError, MachineError, UsageError
-from lab.guest.address import RefusedError
+from lab.errors import GuestError, GuestGone, HypervisorError, ImageError, MachineError, UsageError
+from lab.guest.address import Address, RefusedError
 from lab.guest.console import console_end
 from lab.guest.survey import survey
 from lab.hypervisor.accelerators import AcceleratorRequest
@@ -34,6 +35,9 @@ from lab.session.agent_guests import system_of
 from lab.session.guest_host import prepare_host
 from lab.session.kept_guest_start import plan_without_freeze
 from lab.session.settings import memory_option
+
+REFUSES_S = 5.0
+"""The longest time until a guest that runs has refused a connection."""
 
 GUEST = "imported"
 """The name of the guest that is booted to see that the image boots."""
@@ -177,8 +181,12 @@ def _attempt(image: Image, options: ImportOptions, view: View, progress: Progres
                         guests.boot({spec: ""})
                         return system_of(hypervisor, GUEST)
                     ssh = guests.login(spec)
+                except GuestGone as error:
+                    raise _explained(error, options, folder) from error
                 except GuestError as error:
-                    raise _explained(error, options, folder, _has_agent(hypervisor)) from error
+                    silent = options.probe is Depth.AUTO and not isinstance(error, RefusedError)
+                    more = _what_answers(guests.address(GUEST)) if silent else ""
+                    raise _explained(error, options, folder, more, _has_agent(hypervisor)) from error
                 return survey(ssh)
     except OSError as error:
         raise MachineError(error.strerror or str(error), where=error.filename or str(home)) from error
@@ -194,11 +202,27 @@ def _has_agent(hypervisor: LibvirtHypervisor) -> bool:
     return True
 
 
-def _explained(error: GuestError, options: ImportOptions, folder: Path, has_agent: bool) -> ImageError:
+def _what_answers(address: Address) -> str:
+    """What a guest does that does not answer SSH, for a message. QEMU accepts a forwarded connection by
+    itself, and closes it when the guest refuses it; it keeps one that nobody answers."""
+    try:
+        with socket.create_connection((address.host, address.port), REFUSES_S) as sock:
+            sock.settimeout(REFUSES_S)
+            listens = sock.recv(1)
+    except TimeoutError:
+        return ": it has not booted, or has no address"
+    except OSError:
+        return ""
+    return "" if listens else ": it has an address, and no sshd listens there"
+
+
+def _explained(
+    error: GuestError, options: ImportOptions, folder: Path, more: str = "", has_agent: bool = False
+) -> ImageError:
     hint = console_end(folder / f"console-{GUEST}.log").partition(f"\n({folder}")[0]
     if isinstance(error, RefusedError):
         hint = "it does not take the NoCloud seed: has it cloud-init, with that data source enabled?"
     if has_agent:
         hint += "; its agent answers, and can look into it alone: --probe agent"
-    what = f"a guest of it does not let the lab in: {error.what}"
+    what = f"a guest of it does not let the lab in: {error.what}{more}"
     return ImageError(what, where=str(options.file), hint=hint)

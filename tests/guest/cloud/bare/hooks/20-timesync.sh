@@ -1,0 +1,1 @@
+../../../../../images/debian/hooks/20-timesync.sh

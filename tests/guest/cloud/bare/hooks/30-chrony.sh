@@ -1,1 +1,0 @@
-../../uefi/hooks/30-chrony.sh
