@@ -79,8 +79,8 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
     device = _ptp_device(access.ssh(), mechanism.traits.ptp) if mechanism.traits.ptp else ""
     behind_ns = -rtc.mid_ns if rtc is not None else 0
     text = config if config is not None else mechanism.config(access.server, access.port, device, behind_ns)
-    program = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)
-    daemon = DaemonResync(mechanism, program, access)
+    programs = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)
+    daemon = DaemonResync(mechanism, programs, access)
     daemon.check()
     return _or_nothing(daemon, lambda: daemon.install(text, rtc))
 
@@ -97,7 +97,7 @@ def _in_own(mechanism: ResyncMechanism, access: GuestAccess) -> Resync:
         what = f"{mechanism} needs root in the guest, and sudo asks for a password"
         raise Refused(what, where=access.where, hint="log in as root, or allow sudo without one")
     if mechanism.is_daemon:
-        program = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)
+        program = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)[0]
         if mechanism.uses_ntp and mechanism.means is not Means.CHRONYD:
             what = f"{mechanism} asks port 123 of its server, and only the lab's image asks another"
             raise Refused(what, where=access.where, hint="use resync chrony")

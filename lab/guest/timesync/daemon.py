@@ -9,7 +9,7 @@ everything that any of them installs, so removal works the same whatever happene
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lab.core.clock import Interval
@@ -25,8 +25,13 @@ from lab.guest.timesync.setter import setter
 START_S = 60.0
 STATE_S = 20.0
 
-UNITS = ("chrony.service", "ntpsec.service", "systemd-timesyncd.service")
-CONFIGS = ("/etc/chrony/chrony.conf", "/etc/ntpsec/ntp.conf", "/etc/systemd/timesyncd.conf")
+UNITS = ("chrony.service", "chronyd.service", "ntpsec.service", "systemd-timesyncd.service")
+CONFIGS = (
+    "/etc/chrony/chrony.conf",
+    "/etc/chrony.conf",
+    "/etc/ntpsec/ntp.conf",
+    "/etc/systemd/timesyncd.conf",
+)
 ASIDE = ".freezelab-aside"
 PORT = "/etc/freezelab/ntp"
 """The file that the image's /usr/lib/freezelab/ntp-port reads; see images/debian/README.md."""
@@ -60,7 +65,7 @@ CLEAN = (
     "[ ! -e $c ] || { mv -f $c $t; [ -s $t ] || rm -f $t; }; done; true"
 )
 
-_OTHERS = ("chronyd.service", "ntpd.service", "ntp.service", "openntpd.service")
+_OTHERS = ("ntpd.service", "ntp.service", "openntpd.service")
 STOP_OWN = (
     f"if {SYSTEMD}; then set --; "
     f"for u in {' '.join((*UNITS, *_OTHERS))}; do for d in /etc /usr/lib /lib; do "
@@ -107,8 +112,12 @@ class TimeDaemon:
 class DaemonResync:
     """ports.Resync for a service, which works by itself and is not told of a resume."""
 
-    def __init__(self, mechanism: ResyncMechanism, service: TimeDaemon, access: GuestAccess) -> None:
-        self._mechanism, self._service, self._access = mechanism, service, access
+    def __init__(
+        self, mechanism: ResyncMechanism, services: Sequence[TimeDaemon], access: GuestAccess
+    ) -> None:
+        """services: the program as different distributions have it; the first one is the lab's image's."""
+        self._mechanism, self._services, self._access = mechanism, services, access
+        self._service = services[0]
         self._program = ""
         self._script = ""
         """Its path in /etc/init.d, in a system without systemd."""
@@ -118,9 +127,9 @@ class DaemonResync:
 
     def check(self) -> None:
         """Refused when the program or its unit is missing in the guest, or too old for the mechanism."""
-        unit = self._service.unit
         if self._access.foreign:
-            self._script = self._find()
+            self._find()
+        unit = self._service.unit
         result = self._ssh().run(self._service.version)
         if result.status != 0:
             name = unit.removesuffix(".service")
@@ -134,17 +143,24 @@ class DaemonResync:
                 where=self._access.where,
             )
 
-    def _find(self) -> str:
-        """The path of its script in /etc/init.d, "" with systemd. Refused when the guest has neither."""
-        unit, scripts = self._service.unit, [f"/etc/init.d/{name}" for name in self._service.scripts]
+    def _find(self) -> None:
+        """Find out which of the services the guest has, or which script in /etc/init.d without systemd.
+        Refused when it has none."""
+        units = {service.unit: service for service in self._services}
+        scripts = [f"/etc/init.d/{name}" for name in self._service.scripts]
+        there = "systemctl cat $u >/dev/null 2>&1"
         found = self._ssh().run(
-            f"if {SYSTEMD}; then systemctl cat {unit} >/dev/null && echo; "
-            f"else for s in {' '.join(scripts)}; do [ ! -x $s ] || {{ echo $s; exit; }}; done; false; fi"
+            f"if {SYSTEMD}; then for u in {' '.join(units)}; do if {there}; then echo $u; exit; fi; done; "
+            f"else for s in {' '.join(scripts)}; do [ ! -x $s ] || {{ echo $s; exit; }}; done; fi; false"
         )
-        if found.status == 0:
-            return found.out.strip()
-        what = f"there is no {unit} in this guest"
-        raise Refused(f"{what}, and no {' or '.join(scripts)}" if scripts else what, where=self._access.where)
+        if found.status != 0:
+            what = f"there is no {' or '.join((*units, *scripts))} in this guest"
+            raise Refused(what, where=self._access.where)
+        name = found.out.strip()
+        if name in units:
+            self._service = units[name]
+        else:
+            self._script = name
 
     def install(self, config: str, rtc: Interval | None = None) -> DaemonResync:
         """Write the configuration, start the service, and wait until it keeps the clock. GuestError, with the

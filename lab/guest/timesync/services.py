@@ -49,6 +49,11 @@ _CHRONY_INCLUDES = " ".join((
 ))  # fmt: skip
 
 
+UNIT, CONFIG = "chrony.service", "/etc/chrony/chrony.conf"
+OTHERS = (("chronyd.service", "/etc/chrony.conf"),)
+"""chronyd's unit and configuration in Fedora and its relatives, SUSE and Arch."""
+
+
 def _chrony_status(text: str) -> dict[str, str]:
     status: dict[str, str] = {}
     for line in text.splitlines():
@@ -74,7 +79,8 @@ def _chrony_claim(status: dict[str, str]) -> str:
     return f"chronyd claims ± {shown}"
 
 
-def chrony(mechanism: ResyncMechanism) -> TimeDaemon:
+def chrony(mechanism: ResyncMechanism, unit: str = UNIT, config: str = CONFIG) -> TimeDaemon:
+    """unit, config: Debian's by default."""
     synced = "chronyc waitsync 60 0.02 0 0.5"  # 60 tries, each 0.5 s, until within 20 ms
     ready, parse = f"{synced} || {{ chronyc -n sources; exit 1; }}", _chrony_status
     if updates := mechanism.traits.updates:
@@ -88,9 +94,9 @@ def chrony(mechanism: ResyncMechanism) -> TimeDaemon:
             return {**_chrony_status(text), "updates": str(updates)}
 
     return TimeDaemon(
-        unit="chrony.service",
+        unit=unit,
         version="chronyd --version",
-        config="/etc/chrony/chrony.conf",
+        config=config,
         identifier="chronyd",
         # Frequency and its bound in ppm, as from an earlier run; without them chronyd starts with an unknown
         # frequency.
@@ -99,7 +105,7 @@ def chrony(mechanism: ResyncMechanism) -> TimeDaemon:
         state=_CHRONYC,
         parse=parse,
         claim=_chrony_claim,
-        whole=inlined("/etc/chrony/chrony.conf", _CHRONY_INCLUDES),
+        whole=inlined(config, _CHRONY_INCLUDES),
         scripts=SCRIPTS,
         process="chronyd",
     )
@@ -199,9 +205,13 @@ def _port(server: str, port: int) -> str:
     return f"mkdir -p /etc/freezelab && echo 'server={server} port={port}' >{PORT}"
 
 
-DAEMONS: dict[Means, Callable[[ResyncMechanism, str, int], TimeDaemon]] = {
-    Means.CHRONYD: lambda mechanism, _server, _port: chrony(mechanism),
-    Means.TIMESYNCD: lambda _, server, port: timesyncd(server, port),
-    Means.NTPD: lambda _, server, port: ntpd(server, port),
+DAEMONS: dict[Means, Callable[[ResyncMechanism, str, int], tuple[TimeDaemon, ...]]] = {
+    Means.CHRONYD: lambda mechanism, _server, _port: (
+        chrony(mechanism),
+        *(chrony(mechanism, unit, config) for unit, config in OTHERS),
+    ),
+    Means.TIMESYNCD: lambda _, server, port: (timesyncd(server, port),),
+    Means.NTPD: lambda _, server, port: (ntpd(server, port),),
 }
-"""A mechanism's program, with the host's NTP server as the guest sees it."""
+"""A mechanism's program as different distributions have it, Debian first, with the host's NTP server as the
+guest sees it."""
