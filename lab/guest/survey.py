@@ -29,7 +29,7 @@ tell cloud-init "$(has cloud-init tiny-cloud)"
 tell eth0 "$(cat /sys/class/net/eth0/address 2>/dev/null)"
 tell clocksource "$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 """
-_PYTHON = b"import sys\nprint('%d.%d.%d' % sys.version_info[:3])"
+_PYTHON = b"import json, sys\nprint('%d.%d.%d' % sys.version_info[:3])"
 
 ASK_S = 120.0
 

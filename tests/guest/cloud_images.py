@@ -25,10 +25,10 @@ FOLDER = Path(__file__).parent / "cloud"
 _TIMEOUT_S = 1800
 
 
-def cloud_image(name: str) -> Path:
-    """The qcow2 of cloud/NAME, made if it is not cached."""
+def cloud_image(name: str, cache: Path | None = None) -> Path:
+    """The qcow2 of cloud/NAME, made if it is not in the cache, by default the user's."""
     recipe = load_recipe(FOLDER / name)
-    final = default_cache() / "cloud" / f"{name}-{recipe.short_digest}.qcow2"
+    final = (cache or default_cache()) / "cloud" / f"{name}-{recipe.short_digest}.qcow2"
     if not final.exists():
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=final.parent) as folder:
