@@ -14,18 +14,24 @@ found() {
         [ -e "$folder/$name" ] || [ -L "$folder/$name" ] && printf '%s\n' "$folder/$name"
     done
 }
-# in_memory: folders of this state folder on the RAM file system, a path a line.
+# states: this state folder and those of pytest's sessions in it, a path a line.
+states() {
+    for folder in "$state" "$state"/pytest/*; do
+        [ ! -d "$folder/libvirt" ] || printf '%s\n' "$folder"
+    done
+}
+# in_memory: their folders on the RAM file system, a path a line.
 in_memory() {
-    {
-        readlink -- "$state/libvirt/run"
-        readlink -- "$state/ram"
-    } | while IFS= read -r path; do
+    states | while IFS= read -r each; do
+        readlink -- "$each/libvirt/run"
+        readlink -- "$each/ram"
+    done | while IFS= read -r path; do
         case $path in "/dev/shm/freezelab-$(id -u)-"*) [ -d "$path" ] && [ -O "$path" ] && printf '%s\n' "$path" ;; esac
     done
 }
-# alive: ids of this state folder's QEMU processes, which nobody controls.
+# alive: ids of their QEMU processes, which nobody controls.
 alive() {
-    for file in "$state"/libvirt/run/qemu/*.pid; do
+    for file in "$state"/libvirt/run/qemu/*.pid "$state"/pytest/*/libvirt/run/qemu/*.pid; do
         pid=$(cat -- "$file" 2>/dev/null) || continue
         [ -r "/proc/$pid/cmdline" ] || continue
         case $(tr '\0' ' ' <"/proc/$pid/cmdline") in *qemu*) printf '%s ' "$pid" ;; esac
@@ -57,10 +63,12 @@ uninstall() {
     cache=${FREEZELAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/freezelab}
     case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
 
-    if [ -e "$state/libvirt/lock" ] &&
-        grep -q "POSIX .*:$(stat -c %i "$state/libvirt/lock") " /proc/locks; then
-        die "another freezelab (pid $(cat "$state/libvirt/lock")) uses $state; wait until it ends, or end it"
-    fi
+    states | while IFS= read -r each; do
+        if [ -e "$each/libvirt/lock" ] &&
+            grep -q "POSIX .*:$(stat -c %i "$each/libvirt/lock") " /proc/locks; then
+            die "another freezelab (pid $(cat "$each/libvirt/lock")) uses $each; wait until it ends, or end it"
+        fi
+    done || exit
     going=$(what_goes)
     if [ -z "$going" ]; then
         say "there is nothing of freezelab but the clone $root"
@@ -76,11 +84,11 @@ uninstall() {
                 *) die "nothing was removed" ;;
             esac
         fi
-        if [ -d "$state/libvirt" ] && [ -e "$venv/.stamp" ]; then
-            FREEZELAB_HOME=$state "$venv/bin/python" "$venv/bin/freezelab" down --all >&2 || :
-            FREEZELAB_HOME=$state "$venv/bin/python" "$venv/bin/freezelab" recover >&2 ||
-                die "guests of $state could not be ended; nothing was removed"
-        fi
+        [ ! -e "$venv/.stamp" ] || states | while IFS= read -r each; do
+            FREEZELAB_HOME=$each "$venv/bin/python" "$venv/bin/freezelab" down --all >&2 </dev/null || :
+            FREEZELAB_HOME=$each "$venv/bin/python" "$venv/bin/freezelab" recover >&2 </dev/null ||
+                die "guests of $each could not be ended; nothing was removed"
+        done || exit
         running=$(alive)
         [ -z "$running" ] ||
             die "guests of $state are still running (QEMU pid $running); nothing was removed. $0 recover ends them"

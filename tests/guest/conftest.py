@@ -60,9 +60,11 @@ def home() -> Iterator[Path]:
 
 
 def remove_home(path: Path) -> None:
-    """A home, and what is kept in memory for it: libvirt's run folder, linked from there, and guests' RAM."""
-    shutil.rmtree((path / "libvirt" / "run").resolve(), ignore_errors=True)
-    shutil.rmtree(memory.folder(path), ignore_errors=True)
+    """A home and those in it (of pytest's sessions), and what is kept in memory for each: libvirt's run folder,
+    linked from there, and guests' RAM."""
+    for run in path.rglob("libvirt/run"):
+        shutil.rmtree(run.resolve(), ignore_errors=True)
+        shutil.rmtree(memory.folder(run.parents[1]), ignore_errors=True)
     shutil.rmtree(path)
 
 

@@ -103,7 +103,7 @@ def test_folders_in_memory_have_links_that_uninstall_follows() -> None:
     }
     assert making == {"lab/hypervisor/embed.py", "lab/hypervisor/memory.py"}
     text = (ROOT / "lab/cli/uninstall.sh").read_text(encoding="utf-8")
-    assert set(re.findall(r'readlink -- "\$state/([\w/]+)"', text)) == {"libvirt/run", "ram"}
+    assert set(re.findall(r'readlink -- "\$each/([\w/]+)"', text)) == {"libvirt/run", "ram"}
 
 
 def test_a_new_name_is_found_however_it_is_written() -> None:
