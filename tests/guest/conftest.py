@@ -60,8 +60,8 @@ def home() -> Iterator[Path]:
 
 
 def remove_home(path: Path) -> None:
-    """A home and those in it (of pytest's sessions), and what is kept in memory for each: libvirt's run folder,
-    linked from there, and guests' RAM."""
+    """A home and those in it (of pytest's sessions), and what is kept in memory for each: libvirt's run
+    folder, linked from there, and guests' RAM."""
     for run in path.rglob("libvirt/run"):
         shutil.rmtree(run.resolve(), ignore_errors=True)
         shutil.rmtree(memory.folder(run.parents[1]), ignore_errors=True)
