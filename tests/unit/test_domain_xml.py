@@ -207,6 +207,13 @@ def test_virtio_devices_have_little_state_and_with_kvm_all_that_makes_them_fast(
         assert given == {"disable-modern=on", "disable-legacy=off"} | slow
 
 
+def test_a_disk_that_firmware_boots_from_is_a_modern_device_too() -> None:
+    """SeaBIOS finds no legacy disk with a queue of more than 256 entries, and QEMU 10.0.13's have 1024."""
+    text = render(dataclasses.replace(SPEC, kernel=None, initrd=None))
+    assert "virtio-blk-pci.disable-modern=off" in text
+    assert "virtio-net-pci.disable-modern=on" in text
+
+
 def test_a_successor_is_the_same_guest_in_another_process() -> None:
     first = dataclasses.replace(SPEC, memory_file=Path("/dev/shm/ram"), agent_socket=Path("/a"))
     second = first.successor(Path("/opt/qemu-system-x86_64"))
