@@ -31,10 +31,12 @@ in_memory() {
 }
 # alive: ids of their QEMU processes, which nobody controls.
 alive() {
-    for file in "$state"/libvirt/run/qemu/*.pid "$state"/pytest/*/libvirt/run/qemu/*.pid; do
-        pid=$(cat -- "$file" 2>/dev/null) || continue
-        [ -r "/proc/$pid/cmdline" ] || continue
-        case $(tr '\0' ' ' <"/proc/$pid/cmdline") in *qemu*) printf '%s ' "$pid" ;; esac
+    states | while IFS= read -r each; do
+        for file in "$each"/libvirt/run/qemu/*.pid; do
+            pid=$(cat -- "$file" 2>/dev/null) || continue
+            [ -r "/proc/$pid/cmdline" ] || continue
+            case $(tr '\0' ' ' <"/proc/$pid/cmdline") in *qemu*) printf '%s ' "$pid" ;; esac
+        done
     done
 }
 # what_goes: all that is ours, a path a line.

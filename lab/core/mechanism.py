@@ -86,12 +86,12 @@ restrict 127.0.0.1
 restrict ::1
 """
 
-_W32TIME_CONF = """\
+_W32TIME_ALONE = """\
 Type: NTP
 NtpServer: time.windows.com,0x1
-SpecialPollInterval: 604800
-MinPollInterval: 10
-MaxPollInterval: 15
+SpecialPollInterval: {poll_s}
+MinPollInterval: {shortest}
+MaxPollInterval: {longest}
 MaxAllowedPhaseOffset: 1
 MaxNegPhaseCorrection: 54000
 MaxPosPhaseCorrection: 54000
@@ -99,10 +99,12 @@ LargePhaseOffset: 50000000
 SpikeWatchPeriod: 900
 HoldPeriod: 5
 PhaseCorrectRate: 7
-UpdateInterval: 360000
+UpdateInterval: {update}
 """
 """The registry's values of a stand-alone Windows, by the names of `w32tm /query /configuration` (Microsoft,
 "Windows Time service tools and settings", registry reference)."""
+
+_W32TIME_CONF = _W32TIME_ALONE.format(poll_s=604800, shortest=10, longest=15, update=360000)
 
 _W32TIME_DOMAIN_CONF = """\
 Type: NT5DS
@@ -119,21 +121,7 @@ UpdateInterval: 30000
 """
 """The same of a member of an Active Directory domain."""
 
-_W32TIME_ACCURATE_CONF = """\
-Type: NTP
-NtpServer: time.windows.com,0x1
-SpecialPollInterval: 64
-MinPollInterval: 6
-MaxPollInterval: 6
-MaxAllowedPhaseOffset: 1
-MaxNegPhaseCorrection: 54000
-MaxPosPhaseCorrection: 54000
-LargePhaseOffset: 50000000
-SpikeWatchPeriod: 900
-HoldPeriod: 5
-PhaseCorrectRate: 7
-UpdateInterval: 100
-"""
+_W32TIME_ACCURATE_CONF = _W32TIME_ALONE.format(poll_s=64, shortest=6, longest=6, update=100)
 """Those of a stand-alone Windows, with the intervals of "Configuring systems for high accuracy"
 (Microsoft)."""
 
