@@ -1,0 +1,241 @@
+"""The samples of a workload's client, and the reader of the lines that it prints.
+
+A client prints one JSON object a line. Its first line is a hello, and every other one is a sample:
+
+    {"freezelab": 1, "clock": "realtime", "period_ns": 100000000}
+    {"seq": 7, "due": …, "sent": …, "done": …, "ok": true, "stamp": …, "by": "db-0"}    a request
+    {"seq": 8, "due": …, "sent": …, "done": …, "ok": false, "error": "timed out"}       one that failed
+    {"got": 7, "at": …, "by": "consumer"}                                               a delivery
+    {"state": {"leader": "db-0", "term": 3}, "sent": …, "done": …, "by": "db-1"}        a look at a state
+    {"event": "disconnected", "at": …, "by": "db-0"}                                    a happening
+
+Times are integers in nanoseconds of the host's clock that the hello names: realtime (which every shell has),
+monotonic or monotonic_raw. They become MONOTONIC_RAW when the line is read. A request's `due` is when it was
+to be sent; without it, it is `sent`. `stamp` is CLOCK_REALTIME in nanoseconds as the answering guest has
+written it. A request and a look may share a line. A missing time is the time at which the line was read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lab.core.clock import Stamp
+
+PROTOCOL = 1
+LONGEST_LINE = 16_384
+"""The longest line of a client, in bytes."""
+
+LARGEST = 2**63 - 1
+MOST_WORD = 120
+MOST_KEYS = 32
+
+StateValue = str | int | bool | None
+
+
+class SampleClock(StrEnum):
+    """The host's clock of a client's times, by its name in clock_gettime(2)."""
+
+    REALTIME = "realtime"
+    MONOTONIC = "monotonic"
+    MONOTONIC_RAW = "monotonic_raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A client's first line. period_ns: between two requests; None: unknown."""
+
+    clock: SampleClock = SampleClock.MONOTONIC_RAW
+    period_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadRequest:
+    """A request, answered or not. Times are host MONOTONIC_RAW.
+
+    seq: its number, which no other request of the client has. ok: it was answered, or acknowledged, as
+    asked. error: what went wrong, "" when nothing did. by: who answered, "" when unknown. stamp_ns: the
+    answering guest's CLOCK_REALTIME; real_minus_raw_ns: the host's REALTIME minus MONOTONIC_RAW at that time.
+    """
+
+    seq: int
+    due_ns: int
+    sent_ns: int
+    done_ns: int
+    ok: bool
+    error: str = ""
+    by: str = ""
+    stamp_ns: int | None = None
+    real_minus_raw_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadDelivery:
+    """The request `seq` has arrived at its consumer `by`, at host MONOTONIC_RAW at_ns."""
+
+    seq: int
+    at_ns: int
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StateLook:
+    """The state according to `by`, as it was at some time between sent_ns and done_ns (host MONOTONIC_RAW).
+    values: name and value; None: unknown."""
+
+    sent_ns: int
+    done_ns: int
+    values: Mapping[str, StateValue]
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadEvent:
+    """Something has happened, such as a lost connection, at host MONOTONIC_RAW at_ns."""
+
+    name: str
+    at_ns: int
+    by: str = ""
+
+
+Sample = WorkloadRequest | WorkloadDelivery | StateLook | WorkloadEvent
+
+
+class NotASample(ValueError):
+    """A line that is no sample; its text says why, in one line."""
+
+
+class SampleReader:
+    """Reads a client's lines. mono_minus_raw_ns: the host's MONOTONIC minus MONOTONIC_RAW, for clients that
+    use MONOTONIC; it changes by at most some parts in a thousand of the time that passes (adjtimex(2))."""
+
+    def __init__(self) -> None:
+        self.hello: Hello | None = None
+
+    def read(self, line: str, at: Stamp, mono_minus_raw_ns: int = 0) -> tuple[Sample, ...]:
+        """The samples of a line that was read at `at`; () for the hello. NotASample when it is none."""
+        if len(line) > LONGEST_LINE:
+            raise NotASample(f"a line of {len(line)} characters; at most {LONGEST_LINE}")
+        try:
+            given = json.loads(line)
+        except (ValueError, RecursionError):
+            raise NotASample(f"not JSON: {line[:60]}") from None
+        if not isinstance(given, dict):
+            raise NotASample(f"not a JSON object: {line[:60]}")
+        if "freezelab" in given:
+            self._greet(given)
+            return ()
+        if self.hello is None:
+            self.hello = Hello()
+        return _SampleLine(given, self.hello.clock, at, mono_minus_raw_ns).samples()
+
+    def _greet(self, given: Mapping[str, object]) -> None:
+        if self.hello is not None:
+            raise NotASample("the hello is not the first line")
+        if given["freezelab"] != PROTOCOL or isinstance(given["freezelab"], bool):
+            raise NotASample(f"protocol {given['freezelab']!r} is unknown; known: {PROTOCOL}")
+        clock = given.get("clock", SampleClock.MONOTONIC_RAW.value)
+        if clock not in list(SampleClock):
+            raise NotASample(f"clock {clock!r} is unknown; known: {', '.join(SampleClock)}")
+        period = given.get("period_ns")
+        if period is not None and (not _is_int(period) or not 0 < int(str(period)) <= LARGEST):
+            raise NotASample(f"period_ns: {period!r} is not a whole number of nanoseconds")
+        self.hello = Hello(SampleClock(str(clock)), None if period is None else int(str(period)))
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class _SampleLine:
+    """One sample line, as it is taken apart."""
+
+    def __init__(
+        self, given: Mapping[str, object], clock: SampleClock, at: Stamp, mono_minus_raw_ns: int
+    ) -> None:
+        self._given, self._at = given, at
+        self._shift = {
+            SampleClock.REALTIME: at.real_ns - at.raw_ns,
+            SampleClock.MONOTONIC: mono_minus_raw_ns,
+            SampleClock.MONOTONIC_RAW: 0,
+        }[clock]
+
+    def samples(self) -> tuple[Sample, ...]:
+        kinds = [key for key in ("seq", "got", "state", "event") if key in self._given]
+        if not kinds:
+            raise NotASample("a sample has seq, got, state or event")
+        if kinds not in (["seq"], ["got"], ["state"], ["event"], ["seq", "state"]):
+            raise NotASample(f"{kinds[0]} and {kinds[1]} do not go together")
+        found: list[Sample] = []
+        by = self._word("by")
+        if "seq" in kinds:
+            found.append(self._request(by))
+        if "got" in kinds:
+            found.append(WorkloadDelivery(self._number("got"), self._time("at", self._at.raw_ns), by))
+        if "state" in kinds:
+            found.append(self._look(by))
+        if "event" in kinds:
+            name = self._word("event")
+            if not name:
+                raise NotASample("event has no name")
+            found.append(WorkloadEvent(name, self._time("at", self._at.raw_ns), by))
+        return tuple(found)
+
+    def _request(self, by: str) -> WorkloadRequest:
+        done = self._time("done", self._at.raw_ns)
+        sent = self._time("sent", done)
+        due = self._time("due", sent)
+        if not due <= sent <= done:
+            raise NotASample(f"seq {self._given['seq']}: due, sent and done are out of order")
+        ok = self._given.get("ok")
+        if not isinstance(ok, bool):
+            raise NotASample(f"seq {self._given['seq']}: ok is true or false")
+        stamp = self._given.get("stamp")
+        if stamp is not None:
+            stamp = self._number("stamp")
+        return WorkloadRequest(
+            self._number("seq"), due, sent, done, ok, self._word("error"), by, stamp,
+            self._at.real_ns - self._at.raw_ns,
+        )  # fmt: skip
+
+    def _look(self, by: str) -> StateLook:
+        values = self._given["state"]
+        if not isinstance(values, dict) or len(values) > MOST_KEYS:
+            raise NotASample(f"state is an object of at most {MOST_KEYS} names and values")
+        for name, value in values.items():
+            short = value is None or isinstance(value, bool | str) or _is_int(value)
+            if not short or len(str(name)) > MOST_WORD or len(str(value)) > MOST_WORD:
+                raise NotASample(f"state {str(name)[:40]}: a value is a short text, a whole number or null")
+        done = self._time("done", self._at.raw_ns)
+        sent = self._time("sent", done)
+        if sent > done:
+            raise NotASample("a look at the state ends before it begins")
+        return StateLook(sent, done, values, by)
+
+    def _word(self, key: str) -> str:
+        value = self._given.get(key, "")
+        if not isinstance(value, str):
+            raise NotASample(f"{key} is a text")
+        return value[:MOST_WORD]
+
+    def _number(self, key: str) -> int:
+        value = self._given.get(key)
+        if not _is_int(value) or not 0 <= int(str(value)) <= LARGEST:
+            raise NotASample(f"{key} is a whole number from 0")
+        return int(str(value))
+
+    def _time(self, key: str, otherwise: int) -> int:
+        """A time as MONOTONIC_RAW. A line cannot be about what happens after it was read."""
+        if self._given.get(key) is None:
+            return otherwise
+        time = self._number(key) - self._shift
+        if time > self._at.raw_ns + EARLY_NS:
+            raise NotASample(f"{key} is {(time - self._at.raw_ns) / 1e9:.3g} s after the line was read")
+        return min(time, self._at.raw_ns)
+
+
+EARLY_NS = 5_000_000
+"""How far a client's time may be ahead of the reading of its line: reading two clocks one after another is
+not exact, and a busy host may stop a program between the two."""
