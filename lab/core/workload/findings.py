@@ -19,11 +19,11 @@ def workload_findings(
     spec: WorkloadSpec, result: WorkloadResult, forecast: Sequence[WorkloadPrediction] = (), cell: str = ""
 ) -> list[Finding]:
     """The findings of one workload's cycle. In a cycle without a freeze what is violated is inconclusive: the
-    set-up is not stable by itself."""
+    set-up is not stable by itself. So is what a client shows that cannot be believed."""
     found = list(_Checks(spec, result, forecast, cell).all())
-    if result.window.frozen:
+    if result.window.frozen and not result.problems:
         return found
-    why = "it is unstable without a freeze"
+    why = "its client cannot be believed" if result.problems else "it is unstable without a freeze"
     return [
         Finding(f.guest, f.cycle, f.metric, f.expectation, f.measured, Outcome.INCONCLUSIVE, why, f.cell)
         if f.outcome is Outcome.FAILED
@@ -55,12 +55,18 @@ class _Checks:
             return
         yield from self._at_most("outage", expect.outage_ns, result.outage)
         yield from self._at_most("outage beyond the pause", expect.beyond_pause_ns, result.beyond_pause)
-        yield from self._counted("failed requests", expect.failed, result.failed)
-        book = result.ledger
-        yield from self._counted("lost", expect.lost, None if book is None else book.lost)
+        failed = result.failed if result.requests else None
+        yield from self._counted("failed requests", expect.failed, failed)
+        book, stale = result.ledger, result.stale
+        late = "acknowledged so late that they may be on their way"
+        lost, undecided = (None, 0) if book is None else (book.lost, book.undecided)
+        yield from self._counted("lost", expect.lost, lost, undecided, late)
         yield from self._counted("delivered twice", expect.twice, None if book is None else book.twice)
-        stale = result.stale
-        yield from self._counted("wrong stamps", expect.wrong_stamps, None if stale is None else stale.wrong)
+        wrong, unclear = (None, 0) if stale is None else (stale.wrong, stale.undecided)
+        if stale is not None and not stale.stamped:
+            wrong = None
+        slow = "answered too slowly for the tolerance"
+        yield from self._counted("wrong stamps", expect.wrong_stamps, wrong, unclear, slow)
         for name in expect.unchanged:
             yield self._unchanged(name)
         for name in expect.one_holder:
@@ -82,37 +88,59 @@ class _Checks:
         if not result.requests and not result.names and not result.events:
             why = "its client reported nothing"
             return self._finding("client", wanted, "none", Outcome.INCONCLUSIVE, why)
+        if result.problems:
+            return self._finding("client", wanted, measured, Outcome.INCONCLUSIVE, result.problems[0])
         if result.requests and not result.ok:
-            why = "not one request succeeded"
-            frozen = self._result.window.frozen
-            return self._finding(
-                "client", wanted, measured, Outcome.FAILED if frozen else Outcome.INCONCLUSIVE, why
-            )
-        if late is not None and late.late_p50_ns is not None and late.late_p50_ns > LATE_NS:
+            return self._finding("client", wanted, measured, *self._nothing_succeeded())
+        if self._is_late() and late is not None and late.late_p50_ns is not None:
             why = f"the client itself is late by {format_duration(late.late_p50_ns)} at the median"
             return self._finding("client", wanted, measured, Outcome.INCONCLUSIVE, why)
         return self._finding("client", wanted, measured, Outcome.PASSED)
+
+    def _nothing_succeeded(self) -> tuple[Outcome, str]:
+        window = self._result.window
+        if not window.frozen or window.paused is None:
+            return Outcome.INCONCLUSIVE, "not one request succeeded"
+        if any(one.done_ns < window.paused.low_ns for one in window.requests):
+            return Outcome.INCONCLUSIVE, "not one request succeeded, not even before the freeze"
+        return Outcome.FAILED, "not one request succeeded"
+
+    def _is_late(self) -> bool:
+        late = self._result.latencies
+        return late is not None and late.late_p50_ns is not None and late.late_p50_ns > LATE_NS
 
     def _at_most(self, metric: str, limit: int | None, measured: Interval | None) -> Iterator[Finding]:
         if limit is None:
             return
         wanted = f"at most {format_duration(limit)}"
         if measured is None:
-            why = "there were no two successes"
+            known = self._result.outage is not None
+            why = "the pause is not known" if known else "there was no success"
             yield self._finding(metric, wanted, "unknown", Outcome.INCONCLUSIVE, why)
             return
         text = format_duration(measured.mid_ns)
-        yield self._finding(metric, wanted, text, at_most(limit, measured.low_ns, measured.high_ns))
+        verdict, why = at_most(limit, measured.low_ns, measured.high_ns), ""
+        if verdict is Outcome.PASSED and self._result.unended:
+            verdict, why = Outcome.INCONCLUSIVE, "there was no success any more when the cycle ended"
+        if verdict is Outcome.FAILED and self._is_late():
+            verdict, why = Outcome.INCONCLUSIVE, "the client itself is late"
+        yield self._finding(metric, wanted, text, verdict, why)
 
-    def _counted(self, metric: str, limit: int | None, count: int | None) -> Iterator[Finding]:
+    def _counted(
+        self, metric: str, limit: int | None, count: int | None, undecided: int = 0, because: str = ""
+    ) -> Iterator[Finding]:
+        """undecided: how many more it may be; because: why."""
         if limit is None:
             return
         wanted = f"at most {limit}" if limit else "none"
         if count is None:
             yield self._finding(metric, wanted, "unknown", Outcome.INCONCLUSIVE, "it was not reported")
             return
-        verdict = Outcome.PASSED if count <= limit else Outcome.FAILED
-        yield self._finding(metric, wanted, str(count) if count else "none", verdict)
+        text, why = str(count) if count else "none", ""
+        verdict = at_most(limit, count, count + undecided)
+        if verdict is Outcome.INCONCLUSIVE:
+            text, why = f"{count} to {count + undecided}", f"{undecided} {because}"
+        yield self._finding(metric, wanted, text, verdict, why)
 
     def _unchanged(self, name: str) -> Finding:
         result = self._result
@@ -120,6 +148,9 @@ class _Checks:
             why = "nobody reported it"
             return self._finding(name, "unchanged", "unknown", Outcome.INCONCLUSIVE, why)
         moves = [change for change in result.changed if change.name == name]
+        if not moves and not result.is_looked_at(name):
+            why = "it was not asked for both before and after"
+            return self._finding(name, "unchanged", "unknown", Outcome.INCONCLUSIVE, why)
         if not moves:
             return self._finding(name, "unchanged", "unchanged", Outcome.PASSED)
         values = [str(moves[0].before), *(str(change.after) for change in moves)]
@@ -130,6 +161,15 @@ class _Checks:
         if name not in result.names:
             return self._finding(name, wanted, "unknown", Outcome.INCONCLUSIVE, "nobody reported it")
         found = [overlap for overlap in result.overlaps if overlap.name == name]
+        if not found and not result.is_looked_at(name):
+            why = "it was not asked for both before and after"
+            return self._finding(name, wanted, "unknown", Outcome.INCONCLUSIVE, why)
+        maybe = [overlap for overlap in result.possible_overlaps if overlap.name == name]
+        if not found and maybe:
+            most = max(maybe, key=lambda overlap: overlap.length.high_ns)
+            text = f"{' and '.join(most.holders)} for {format_duration(most.length.high_ns)} at most"
+            why = "the looks do not tell when it was given up and taken"
+            return self._finding(name, wanted, text, Outcome.INCONCLUSIVE, why)
         if not found:
             return self._finding(name, wanted, "one", Outcome.PASSED)
         longest = max(found, key=lambda overlap: overlap.length.low_ns)

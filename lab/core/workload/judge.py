@@ -2,47 +2,42 @@
 
 Who judges is the client, which is not frozen: all times are the host's MONOTONIC_RAW.
 
-- The outage is the longest time between two successes, or from the last one to the end of the cycle. A client
-  cannot miss what it does not ask for, so up to one of its periods belongs to it; cycles without a freeze
-  show how long it is otherwise.
-- The latency of a request counts from when it was due, not from when it was sent: a client that waits for an
-  answer sends the next requests late, and would otherwise hide what its users wait (coordinated omission; Gil
-  Tene, "How NOT to Measure Latency"). The histogram is HdrHistogram's, with 3 significant digits.
+- The outage is the longest time that somebody who asks all the time would have waited (outage.py).
+- The latency of a request counts from when it was due, not from when it was sent (latency.py).
 - A stamp is wrong by what cannot be explained by the request's own time: an answer that was asked for at
   `sent` and was there at `done` has been stamped in between.
+- A cycle's numbers are those of what was over after it began; what was over between two cycles counts in the
+  ledger only.
+- A client whose request numbers come twice, or go backward, is not believed (numbers.py).
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval
-from lab.core.units import NS_PER_S, NS_PER_US
+from lab.core.workload.latency import Latencies as Latencies
+from lab.core.workload.latency import latencies_of
 from lab.core.workload.ledger import Ledger, ledgers
+from lab.core.workload.numbers import number_problems
+from lab.core.workload.outage import Outage, longest_outage
 from lab.core.workload.sample import StateLook, WorkloadDelivery, WorkloadEvent, WorkloadRequest
 from lab.core.workload.spec import WorkloadSpec
-from lab.core.workload.states import Overlap, StateChange, agreed_change, changes, overlaps
-
-GRACE_NS = 2 * NS_PER_S
-"""What was acknowledged within this time before the end may still be on its way to its consumer."""
-
-HIGHEST_NS = 3600 * NS_PER_S
-LOWEST_NS = NS_PER_US
-DIGITS = 3
+from lab.core.workload.states import Overlap, StateChange, agreed_change, changes, possible_overlaps
 
 
 @dataclass(frozen=True)
 class WorkloadWindow:
     """What a workload's client reported in one cycle.
 
-    began_ns, ended_ns: host MONOTONIC_RAW between which its samples were taken. paused: from the first stop
-    to the last resume of the cycle's guests, their bounds; None: nobody was frozen. pause: of the longest
-    pause. in_time_ns: host MONOTONIC_RAW from which all frozen guests' clocks were in time again; None:
-    unknown, or they were not.
+    began_ns, ended_ns: host MONOTONIC_RAW between which its samples were taken. There may be samples from
+    before it, of the time between two cycles. frozen: whether anybody was. paused: from before the first stop
+    to after the last resume of the cycle's guests; None: nobody was frozen, or it is not known when. pause:
+    of the longest pause; None: the same. in_time_ns: host MONOTONIC_RAW from which all frozen guests' clocks
+    were in time again; None: unknown, or they were not. period_ns: between two requests, as the client's
+    hello has it; None: as the plan has it.
     """
 
     cycle: int
@@ -56,42 +51,32 @@ class WorkloadWindow:
     paused: Interval | None = None
     pause: Interval | None = None
     in_time_ns: int | None = None
+    period_ns: int | None = None
 
 
 @dataclass(frozen=True)
 class StaleStamps:
-    """Answers that were stamped after the resume. wrong: those off by more than the tolerance, certainly.
-    worst_ns: the largest error that is certain, with its sign: negative: behind. last_ns: from the resume to
-    the last wrong one; None: there was none."""
+    """Answers to what was asked for after the resume. wrong: those off by more than the tolerance, certainly.
+    undecided: those that may be off by more: an answer that took longer than the tolerance has no narrower
+    bounds. worst_ns: the largest error that is certain, of a wrong one, with its sign: negative: behind.
+    last_ns: from the resume to the last wrong one; None: there was none."""
 
     stamped: int = 0
     wrong: int = 0
     worst_ns: int = 0
     last_ns: int | None = None
-
-
-@dataclass(frozen=True)
-class Latencies:
-    """Latencies of answered requests, from when they were due. p50_ns to max_ns: quantiles; histogram: an
-    HdrHistogram (V2, base64), in nanoseconds. late_p50_ns, late_p99_ns: the client's own lateness, from due
-    to sent, of the requests before the pause; with one that cannot keep its schedule nothing is measured."""
-
-    count: int
-    p50_ns: int
-    p99_ns: int
-    max_ns: int
-    histogram: str
-    late_p50_ns: int | None = None
-    late_p99_ns: int | None = None
+    undecided: int = 0
 
 
 @dataclass(frozen=True)
 class WorkloadResult:
     """One workload's cycle.
 
-    outage: None without two successes. recovery_ns: from the resume to the first success that was asked for
-    after it; None when there was no freeze, or no success. changed: by name, of all guests together, or of
-    one guest's own view where they disagree. violated: what it has not shown, by its names in expect.
+    outage: None without a success. unended: the cycle ended in it, or in another one. recovery_ns: from the
+    resume to the first answer to what was asked for after the stop; None when there was no freeze, or no
+    such answer. changed: by name, of all guests together; own_changes: of each guest's own view. overlaps:
+    roles that two guests certainly held at the same time; possible_overlaps: where the looks do not exclude
+    it. names: of the state, those with a value. problems: why nothing here can be believed.
     """
 
     window: WorkloadWindow
@@ -110,14 +95,24 @@ class WorkloadResult:
     events: tuple[tuple[str, int], ...]
     stale: StaleStamps | None
     names: tuple[str, ...] = ()
+    unended: bool = False
+    possible_overlaps: tuple[Overlap, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def beyond_pause(self) -> Interval | None:
-        """The part of the outage that is longer than the pause."""
-        if self.outage is None:
-            return None
-        pause = self.window.pause or Interval(0, 0)
-        return self.outage - pause
+        """The part of the outage that is longer than the pause; None: one of the two is not known."""
+        pause = self.window.pause if self.window.frozen else Interval(0, 0)
+        return None if self.outage is None or pause is None else self.outage - pause
+
+    def is_looked_at(self, name: str) -> bool:
+        """Whether the value was asked for twice, and in a freeze before the stop and after the resume."""
+        looks = [look for look in self.window.looks if look.values.get(name) is not None]
+        paused = self.window.paused
+        if paused is None:
+            return len(looks) > 1
+        before = any(look.done_ns <= paused.low_ns for look in looks)
+        return before and any(look.sent_ns >= paused.high_ns for look in looks)
 
 
 def measure_workload(
@@ -126,37 +121,62 @@ def measure_workload(
     """The results of a workload's cycles, in order. tolerance_ns: the offset from which a stamp is wrong."""
     books: list[Ledger | None] = [None] * len(windows)
     if spec.delivers and windows:
-        books = list(
-            ledgers([(one.requests, one.deliveries) for one in windows], windows[-1].ended_ns, GRACE_NS)
-        )
-    return [_measure(window, book, spec, tolerance_ns) for window, book in zip(windows, books, strict=True)]
+        cycles = [(one.requests, one.deliveries) for one in windows]
+        books = list(ledgers(cycles, windows[-1].ended_ns, spec.grace_ns))
+    problems = number_problems([one.requests for one in windows])
+    return [
+        replace(_measure(_within(window), book, spec, tolerance_ns), window=window, problems=wrong)
+        for window, book, wrong in zip(windows, books, problems, strict=True)
+    ]
+
+
+def _within(window: WorkloadWindow) -> WorkloadWindow:
+    """The window without what was over before it began."""
+    began = window.began_ns
+    return replace(
+        window,
+        requests=[one for one in window.requests if one.done_ns >= began],
+        deliveries=[one for one in window.deliveries if one.at_ns >= began],
+        looks=[one for one in window.looks if one.done_ns >= began],
+        events=[one for one in window.events if one.at_ns >= began],
+    )
 
 
 def _measure(
     window: WorkloadWindow, book: Ledger | None, spec: WorkloadSpec, tolerance_ns: int
 ) -> WorkloadResult:
     good = [request for request in window.requests if request.ok]
-    outage, since = _outage(window, good)
-    names = tuple(dict.fromkeys(name for look in window.looks for name in look.values))
+    period = window.period_ns or spec.period_ns
+    outage = _outage(window, period)
+    seen = (name for look in window.looks for name, value in look.values.items() if value is not None)
+    names = tuple(dict.fromkeys(seen))
     roles = spec.expect.one_holder
     shared = [name for name in names if name not in roles]
+    held = [
+        found
+        for name in roles
+        for found in possible_overlaps(window.looks, name, window.began_ns, window.ended_ns)
+    ]
+    until = window.paused.low_ns if window.paused is not None else window.ended_ns
     return WorkloadResult(
         window=window,
         requests=len(window.requests),
         ok=len(good),
         failed=len(window.requests) - len(good),
         errors=_counted(request.error or "failed" for request in window.requests if not request.ok),
-        outage=outage,
-        outage_from_ns=since,
+        outage=outage.length if outage is not None else None,
+        outage_from_ns=outage.from_ns if outage is not None else None,
         recovery_ns=_recovery(window, good),
-        latencies=_latencies(window, good),
+        latencies=latencies_of(window.requests, until, period),
         ledger=book,
         changed=tuple(change for name in shared for change in agreed_change(window.looks, name)),
         own_changes=tuple(change for name in names for change in changes(window.looks, name)),
-        overlaps=tuple(overlap for name in roles for overlap in overlaps(window.looks, name)),
+        overlaps=tuple(one for one in held if one.length.low_ns > 0),
         events=_counted(event.name for event in window.events),
         stale=_stale(window, good, tolerance_ns),
         names=names,
+        unended=outage is not None and outage.unended,
+        possible_overlaps=tuple(one for one in held if one.length.low_ns <= 0),
     )
 
 
@@ -164,67 +184,28 @@ def _counted(words: Iterable[str]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(Counter(words).items(), key=lambda item: (-item[1], item[0])))
 
 
-def _outage(window: WorkloadWindow, good: Sequence[WorkloadRequest]) -> tuple[Interval | None, int | None]:
-    """The longest time without a success, and when it began. At least: between two answers. At most: from
-    when the last success before it was asked for: it may have been served at once."""
-    if not good:
-        return None, None
-    done = sorted(good, key=lambda request: request.done_ns)
-    longest: tuple[int, int, int] = (0, 0, done[0].done_ns)
-    for before, after in pairwise(done):
-        low = after.done_ns - before.done_ns
-        longest = max(longest, (low, after.done_ns - before.sent_ns, before.done_ns))
-    last = done[-1]
-    asked = [request for request in window.requests if not request.ok and request.due_ns > last.done_ns]
-    if asked:
-        longest = max(longest, (window.ended_ns - last.done_ns, window.ended_ns - last.sent_ns, last.done_ns))
-    low, high, since = longest
-    return Interval(low, max(low, high)), since
+def _outage(window: WorkloadWindow, period_ns: int | None) -> Outage | None:
+    return longest_outage(window.requests, window.began_ns, window.ended_ns, period_ns)
 
 
 def _recovery(window: WorkloadWindow, good: Sequence[WorkloadRequest]) -> int | None:
+    """Without answers to what was asked for before the stop: they may have been served before it, and still
+    have been on their way."""
     if window.paused is None:
         return None
-    resumed = window.paused.high_ns
-    after = [request.done_ns for request in good if request.done_ns >= resumed]
+    stopped, resumed = window.paused.low_ns, window.paused.high_ns
+    after = [one.done_ns for one in good if one.done_ns >= resumed and one.sent_ns >= stopped]
     return min(after) - resumed if after else None
 
 
-def _latencies(window: WorkloadWindow, good: Sequence[WorkloadRequest]) -> Latencies | None:
-    if not good:
-        return None
-    from hdrh.histogram import HdrHistogram
-
-    histogram = HdrHistogram(LOWEST_NS, HIGHEST_NS, DIGITS)
-    for request in good:
-        histogram.record_value(min(HIGHEST_NS, max(LOWEST_NS, request.done_ns - request.due_ns)))
-    until = window.paused.low_ns if window.paused is not None else window.ended_ns
-    late = sorted(request.sent_ns - request.due_ns for request in window.requests if request.done_ns < until)
-    worst = max(request.done_ns - request.due_ns for request in good)
-    encoded = histogram.encode()
-    return Latencies(
-        len(good),
-        histogram.get_value_at_percentile(50),
-        histogram.get_value_at_percentile(99),
-        worst,
-        encoded.decode("ascii") if isinstance(encoded, bytes) else encoded,
-        _nearest(late, 0.5),
-        _nearest(late, 0.99),
-    )
-
-
-def _nearest(ordered: Sequence[int], share: float) -> int | None:
-    """The value at this share of the ordered values (nearest rank); None without any."""
-    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else None
-
-
 def _stale(window: WorkloadWindow, good: Sequence[WorkloadRequest], tolerance_ns: int) -> StaleStamps | None:
-    """Of answers that were asked for after the resume; in a cycle without a freeze of all."""
+    """Of answers that were asked for after the resume; in a cycle without a freeze of all. None without any
+    stamp, or where the resume is not known."""
     stamped = [request for request in good if request.stamp_ns is not None]
-    if not stamped:
+    if not stamped or (window.frozen and window.paused is None):
         return None
     resumed = window.paused.high_ns if window.paused is not None else window.began_ns
-    count, wrong, worst, last = 0, 0, 0, None
+    count, wrong, undecided, worst, last = 0, 0, 0, 0, None
     for request in stamped:
         if request.sent_ns < resumed or request.stamp_ns is None:
             continue
@@ -235,5 +216,7 @@ def _stale(window: WorkloadWindow, good: Sequence[WorkloadRequest], tolerance_ns
             wrong += 1
             certain = error.low_ns if error.low_ns > 0 else error.high_ns
             worst = max(worst, certain, key=abs)
-            last = request.done_ns - resumed
-    return StaleStamps(count, wrong, worst, last)
+            last = max(last or 0, request.done_ns - resumed)
+        elif error.largest_ns > tolerance_ns:
+            undecided += 1
+    return StaleStamps(count, wrong, worst, last, undecided)

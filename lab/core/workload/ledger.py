@@ -15,11 +15,13 @@ from lab.core.workload.sample import WorkloadDelivery, WorkloadRequest
 class Ledger:
     """Numbers of one cycle.
 
-    acknowledged, delivered: requests, and different ones of them that arrived. lost: acknowledged in this
-    cycle, and never delivered. twice: deliveries of what had been delivered before. in_doubt: not
-    acknowledged, and delivered all the same. disordered: deliveries of a lower number than an earlier one's.
-    unknown: deliveries of numbers that were never sent. undecided: acknowledged so shortly before the end
-    that they may still have been on their way; they are not in `lost`.
+    acknowledged, lost, in_doubt and undecided count this cycle's requests, the others its deliveries.
+    acknowledged: requests. lost: acknowledged, and never delivered, in no cycle. in_doubt: not acknowledged,
+    and delivered all the same. undecided: acknowledged so shortly before the end that they may still have
+    been on their way; they are not in `lost`. delivered: requests of any cycle that arrived for the first
+    time. twice: deliveries of what had been delivered before, to whomever. disordered: first deliveries of a
+    lower number than an earlier one's to the same consumer. unknown: deliveries of numbers that no request
+    had so far; it may be under way.
     """
 
     acknowledged: int = 0
@@ -46,9 +48,9 @@ def ledgers(
     ended_ns: int,
     grace_ns: int,
 ) -> list[Ledger]:
-    """The ledger of each cycle. cycles: requests and deliveries as they were reported in each. ended_ns: host
-    MONOTONIC_RAW at the end of the observation. grace_ns: the time that a delivery may take: what was
-    acknowledged later than this before the end is undecided."""
+    """The ledger of each cycle. cycles: requests and deliveries as they were reported in each, also those
+    from between two cycles. ended_ns: host MONOTONIC_RAW at the end of the observation. grace_ns: the time
+    that a delivery may take: what was acknowledged later than this before the end is undecided."""
     sent: dict[int, _Sent] = {}
     for cycle, (requests, _) in enumerate(cycles):
         for each in requests:
@@ -59,10 +61,11 @@ def ledgers(
     ]
     last: dict[str, int] = {}
     for count, (_, deliveries) in zip(counts, cycles, strict=True):
-        for arrival in deliveries:
+        for arrival in sorted(deliveries, key=lambda one: one.at_ns):
             if arrival.seq not in sent:
                 count["unknown"] += 1
-            elif arrival.seq in there:
+                continue
+            if arrival.seq in there:
                 count["twice"] += 1
             else:
                 count["delivered"] += 1

@@ -20,7 +20,8 @@ class Threshold:
     """`what` happens from a pause of this length on, as the configuration has it.
 
     what: one of outage (no success for longer than the pause and 1 s), lost, twice, a name of the state (its
-    value changes), "two NAME" (two guests hold it at the same time), or an event. pause: None: at no pause.
+    value changes), "two NAME" (two guests hold it at the same time), or an event, which is any other name.
+    pause: None: at no pause.
     because: the setting and its value. source: where that is documented.
     """
 
@@ -52,32 +53,64 @@ OUTAGE_SLACK_NS = 1_000_000_000
 
 def happened(what: str, result: WorkloadResult) -> bool | None:
     """Whether it happened in this cycle; None when it was not looked at, or the bounds do not decide."""
+    if result.problems or not (result.requests or result.names or result.events):
+        return None
     if what == "outage":
-        beyond = result.beyond_pause
-        if beyond is None or OUTAGE_SLACK_NS in beyond:
-            return None
-        return beyond.low_ns > OUTAGE_SLACK_NS
+        return _outage(result)
     if what in ("lost", "twice"):
-        if result.ledger is None:
+        book = result.ledger
+        if book is None or (what == "lost" and not book.lost and book.undecided):
             return None
-        return bool(getattr(result.ledger, what))
+        return bool(getattr(book, what))
     if what.startswith("two "):
-        name = what.removeprefix("two ")
-        return any(overlap.name == name for overlap in result.overlaps) if name in result.names else None
+        return _two(what.removeprefix("two "), result)
     if what in result.names:
-        return any(change.name == what for change in result.changed)
+        moved = any(change.name == what for change in result.changed)
+        return moved if moved or result.is_looked_at(what) else None
+    if any(what in look.values for look in result.window.looks):
+        return None
     return any(name == what for name, _ in result.events)
 
 
+def _outage(result: WorkloadResult) -> bool | None:
+    beyond = result.beyond_pause
+    if beyond is None:
+        return None
+    if beyond.low_ns > OUTAGE_SLACK_NS:
+        return True
+    return None if result.unended or beyond.high_ns > OUTAGE_SLACK_NS else False
+
+
+def _two(name: str, result: WorkloadResult) -> bool | None:
+    if any(overlap.name == name for overlap in result.overlaps):
+        return True
+    maybe = any(overlap.name == name for overlap in result.possible_overlaps)
+    return None if maybe or not result.is_looked_at(name) else False
+
+
 def predictions(thresholds: Sequence[Threshold], result: WorkloadResult) -> tuple[WorkloadPrediction, ...]:
-    """The predictions for a cycle, each beside what happened. () for a cycle without a freeze."""
+    """The predictions for a cycle, each beside what happened. thresholds: those that hold in the cycle's
+    regime. What has several thresholds happens from the shortest of them on. () where the pause is not
+    known, or nobody was frozen."""
     pause = result.window.pause
-    if pause is None:
+    if pause is None or not result.window.frozen:
         return ()
-    return tuple(
-        WorkloadPrediction(one.what, _happens(one, pause), happened(one.what, result), _text(one))
-        for one in thresholds
-    )
+    found = []
+    for what in dict.fromkeys(one.what for one in thresholds):
+        own = [(_happens(one, pause), one) for one in thresholds if one.what == what]
+        happens, decides = min(own, key=lambda each: _ORDER.index(each[0]))
+        if happens is not True:
+            decides = min((one for _, one in own), key=_from)
+        found.append(WorkloadPrediction(what, happens, happened(what, result), _text(decides)))
+    return tuple(found)
+
+
+_ORDER = (True, None, False)
+
+
+def _from(threshold: Threshold) -> tuple[bool, int]:
+    """For sorting: the shortest first, and last those at no pause."""
+    return threshold.pause is None, threshold.pause.low_ns if threshold.pause is not None else 0
 
 
 def _happens(threshold: Threshold, pause: Interval) -> bool | None:

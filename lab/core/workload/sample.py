@@ -10,9 +10,13 @@ A client prints one JSON object a line. Its first line is a hello, and every oth
     {"event": "disconnected", "at": …, "by": "db-0"}                                    a happening
 
 Times are integers in nanoseconds of the host's clock that the hello names: realtime (which every shell has),
-monotonic or monotonic_raw. They become MONOTONIC_RAW when the line is read. A request's `due` is when it was
-to be sent; without it, it is `sent`. `stamp` is CLOCK_REALTIME in nanoseconds as the answering guest has
-written it. A request and a look may share a line. A missing time is the time at which the line was read.
+monotonic or monotonic_raw. They become MONOTONIC_RAW when the line is read, so a line that is read late by
+some seconds is off by as much as the host's clock was slewed meanwhile; monotonic_raw has no such error.
+
+A request's `due` is when it was to be sent; without it, it is `sent`. Without `sent` it is `due`, or `done`
+where there is none. `done` and `at` are when the line was read, where they are missing. `stamp` is
+CLOCK_REALTIME in nanoseconds as the answering guest has written it. A request and a look may share a line.
+Numbers go up from request to request and never come twice (judge.py checks it), also if the client restarts.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from lab.core.clock import Stamp
 
 PROTOCOL = 1
 LONGEST_LINE = 16_384
-"""The longest line of a client, in bytes."""
+"""The longest line of a client, in characters."""
 
 LARGEST = 2**63 - 1
 MOST_WORD = 120
@@ -121,9 +125,9 @@ class SampleReader:
         try:
             given = json.loads(line)
         except (ValueError, RecursionError):
-            raise NotASample(f"not JSON: {line[:60]}") from None
+            raise NotASample(f"not JSON: {_plain(line[:60])}") from None
         if not isinstance(given, dict):
-            raise NotASample(f"not a JSON object: {line[:60]}")
+            raise NotASample(f"not a JSON object: {_plain(line[:60])}")
         if "freezelab" in given:
             self._greet(given)
             return ()
@@ -135,18 +139,27 @@ class SampleReader:
         if self.hello is not None:
             raise NotASample("the hello is not the first line")
         if given["freezelab"] != PROTOCOL or isinstance(given["freezelab"], bool):
-            raise NotASample(f"protocol {given['freezelab']!r} is unknown; known: {PROTOCOL}")
+            raise NotASample(f"protocol {_shown(given['freezelab'])} is unknown; known: {PROTOCOL}")
         clock = given.get("clock", SampleClock.MONOTONIC_RAW.value)
         if clock not in list(SampleClock):
-            raise NotASample(f"clock {clock!r} is unknown; known: {', '.join(SampleClock)}")
+            raise NotASample(f"clock {_shown(clock)} is unknown; known: {', '.join(SampleClock)}")
         period = given.get("period_ns")
         if period is not None and (not _is_int(period) or not 0 < int(str(period)) <= LARGEST):
-            raise NotASample(f"period_ns: {period!r} is not a whole number of nanoseconds")
+            raise NotASample(f"period_ns: {_shown(period)} is not a whole number of nanoseconds above 0")
         self.hello = Hello(SampleClock(str(clock)), None if period is None else int(str(period)))
 
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _plain(text: str) -> str:
+    """The text without lone surrogates, which JSON can have and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _shown(value: object) -> str:
+    return _plain(repr(value)[:60])
 
 
 class _SampleLine:
@@ -184,19 +197,20 @@ class _SampleLine:
         return tuple(found)
 
     def _request(self, by: str) -> WorkloadRequest:
+        seq = self._number("seq")
         done = self._time("done", self._at.raw_ns)
-        sent = self._time("sent", done)
+        sent = self._time("sent", self._time("due", done))
         due = self._time("due", sent)
         if not due <= sent <= done:
-            raise NotASample(f"seq {self._given['seq']}: due, sent and done are out of order")
+            raise NotASample(f"seq {seq}: due, sent and done are out of order")
         ok = self._given.get("ok")
         if not isinstance(ok, bool):
-            raise NotASample(f"seq {self._given['seq']}: ok is true or false")
+            raise NotASample(f"seq {seq}: ok is true or false")
         stamp = self._given.get("stamp")
         if stamp is not None:
             stamp = self._number("stamp")
         return WorkloadRequest(
-            self._number("seq"), due, sent, done, ok, self._word("error"), by, stamp,
+            seq, due, sent, done, ok, self._word("error"), by, stamp,
             self._at.real_ns - self._at.raw_ns,
         )  # fmt: skip
 
@@ -207,18 +221,21 @@ class _SampleLine:
         for name, value in values.items():
             short = value is None or isinstance(value, bool | str) or _is_int(value)
             if not short or len(str(name)) > MOST_WORD or len(str(value)) > MOST_WORD:
-                raise NotASample(f"state {str(name)[:40]}: a value is a short text, a whole number or null")
+                raise NotASample(
+                    f"state {_plain(name[:40])}: a value is a short text, a whole number or null"
+                )
         done = self._time("done", self._at.raw_ns)
         sent = self._time("sent", done)
         if sent > done:
             raise NotASample("a look at the state ends before it begins")
-        return StateLook(sent, done, values, by)
+        plain = {_plain(name): _plain(v) if isinstance(v, str) else v for name, v in values.items()}
+        return StateLook(sent, done, plain, by)
 
     def _word(self, key: str) -> str:
         value = self._given.get(key, "")
         if not isinstance(value, str):
             raise NotASample(f"{key} is a text")
-        return value[:MOST_WORD]
+        return _plain(value[:MOST_WORD])
 
     def _number(self, key: str) -> int:
         value = self._given.get(key)
@@ -227,12 +244,17 @@ class _SampleLine:
         return int(str(value))
 
     def _time(self, key: str, otherwise: int) -> int:
-        """A time as MONOTONIC_RAW. A line cannot be about what happens after it was read."""
+        """A time as MONOTONIC_RAW. A line cannot be about what happens after it was read, nor about what was
+        before the host was booted: its times are of another clock than its hello says."""
         if self._given.get(key) is None:
             return otherwise
         time = self._number(key) - self._shift
         if time > self._at.raw_ns + EARLY_NS:
             raise NotASample(f"{key} is {(time - self._at.raw_ns) / 1e9:.3g} s after the line was read")
+        if time < 0:
+            raise NotASample(
+                f"{key} is before this host was booted; is it of the clock that the hello names?"
+            )
         return min(time, self._at.raw_ns)
 
 

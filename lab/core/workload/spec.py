@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lab.core.units import NS_PER_S
+
 
 @dataclass(frozen=True)
 class WorkloadExpect:
     """What a workload has to show in a cycle to pass; None: not checked.
 
-    outage_ns: the longest time without a successful request. beyond_pause_ns: the same, minus the pause.
-    failed: requests that failed. lost: acknowledged requests that were not delivered. twice: deliveries of
-    what was delivered before. wrong_stamps: answers whose stamp is off by more than the run's tolerance.
+    outage_ns: the longest time without a success. beyond_pause_ns: the same, minus the pause. failed:
+    requests that failed. lost: acknowledged requests that were not delivered. twice: deliveries of what was
+    delivered before. wrong_stamps: answers whose stamp is off by more than the run's tolerance.
     unchanged: names of the state whose value has to stay. one_holder: names of the state that at most one
     guest may claim at a time. never: events that must not happen. as_predicted: what happens agrees with the
     prediction from the workload's own configuration.
@@ -37,7 +39,8 @@ class WorkloadSpec:
     command: that program and its arguments; {NAME} stands for the address of the guest NAME. on: the guest
     that it runs in; "": the host. period_ns: between two requests, for shipped ones; None: the workload's
     own. delivers: what it acknowledges is delivered, so that losses can be counted. options: of a shipped
-    one, name and value. settle_ns: from its start until it counts.
+    one, name and value. settle_ns: from its start until it counts. grace_ns: how long a delivery may take:
+    what was acknowledged later than this before the end, and not delivered, is undecided, not lost.
     """
 
     name: str
@@ -49,3 +52,4 @@ class WorkloadSpec:
     options: tuple[tuple[str, str], ...] = ()
     settle_ns: int = 0
     expect: WorkloadExpect = WorkloadExpect()
+    grace_ns: int = 2 * NS_PER_S
