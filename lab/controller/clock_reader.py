@@ -40,8 +40,9 @@ class CycleGuest:
 
     cell: the guest's cell of the matrix; "" without a matrix. booted: called when the guest answers again
     after a reboot for a patch; raises GuestError when its work in the guest fails. before_freeze: called just
-    before the guest is frozen. handler_end: how the guest's event handler has ended; None while it runs. It
-    raises GuestError when the guest does not answer."""
+    before the guest is frozen. frozen: when it is. before_resume: just before it is resumed. handler_end: how
+    the guest's event handler has ended; None while it runs. It raises GuestError when the guest does not
+    answer."""
 
     name: str
     probe: Probe
@@ -50,6 +51,8 @@ class CycleGuest:
     cell: str = ""
     booted: Callable[[], None] | None = None
     before_freeze: Callable[[], None] | None = None
+    frozen: Callable[[], None] | None = None
+    before_resume: Callable[[], None] | None = None
     handler_end: Callable[[], HandlerEnd | None] | None = None
 
 

@@ -278,6 +278,8 @@ class Controller:
                             subjects[name].resync.resumed()
                         elif method.keeps_process:
                             cpu_before[name] = hypervisor.cpu_time_ns(name)
+                        if (then := subjects[name].frozen) is not None and back is None:
+                            then()
                     if takes := max(each.resume_ns for each in frozen.values()):
                         deadline -= takes
                         guard.bring_forward(takes)
@@ -379,6 +381,9 @@ class Controller:
         failures: list[Exception] = []
         with self._shield():  # a deferred signal is raised here, before any failure
             if freezing.method.freezes:
+                for before in [subjects[name].before_resume for name in names]:
+                    if before is not None:
+                        before()
                 still = [name for name in names if name not in resumed and guard.resumed(name) is None]
                 self._hypervisor.begin_resume(still)
             for name in names:

@@ -5,6 +5,7 @@ Values:
 - `clock`: stamps and intervals. `timeline`: readings, heartbeats, samples, calls.
   `packed`: many readings in little memory.
 - `plan`, `parallel_cells`: what a run will do. `plan_warnings`: what its numbers already say.
+- `network`: the lab's own network, its limits and counts. `time_fault`: a fault of the host's NTP server.
 - `method`, `patch`, `mechanism`, `announcement`: how guests are frozen, what is done to the host, what brings
   a clock back, what is announced.
 - `history/`: the events of a run, a dataclass for each kind.

@@ -13,6 +13,7 @@ from lab.core.expected_failure import MustFail
 from lab.core.mechanism import ResyncMechanism as ResyncMechanism
 from lab.core.method import FreezeMethod as FreezeMethod
 from lab.core.method import Regime as Regime
+from lab.core.network import NetworkPlace, NetworkSpec
 from lab.core.own_domain import SshTarget as SshTarget
 from lab.core.patch import CommandPatch as CommandPatch
 from lab.core.patch import HoldPatch as HoldPatch
@@ -23,7 +24,9 @@ from lab.core.scheduled.model import EventType as EventType
 from lab.core.scheduled.model import Fault as Fault
 from lab.core.scheduled.model import OnPurpose as OnPurpose
 from lab.core.setup import NO_SETUP, SetupSpec
-from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
+from lab.core.time_fault import TimeFault as TimeFault
+from lab.core.time_fault import TimeFaultKind as TimeFaultKind
+from lab.core.units import NS_PER_MS, NS_PER_S
 
 
 class RtcTrack(StrEnum):
@@ -47,7 +50,8 @@ class GuestSpec:
     follows. kernel_options: words added to its kernel's command line. availability_set: the set that it is a
     member of; "": of none. It is a scale set's if `scale_set` says so. fault_domain, update_domain: within
     its set. compute_name: its name in events and /metadata/instance; "": its name. instance: values of
-    /metadata/instance in place of the lab's. setup: what is put into it.
+    /metadata/instance in place of the lab's. setup: what is put into it. lab: its place in the lab's own
+    network; None: it has none.
     """
 
     name: str
@@ -70,6 +74,7 @@ class GuestSpec:
     domain: str = ""
     ssh: SshTarget | None = None
     probe: Depth = Depth.AUTO
+    lab: NetworkPlace | None = None
 
     @property
     def image_key(self) -> str:
@@ -145,30 +150,6 @@ class Announcement:
     def real_ns(self, service_ns: int) -> int:
         """The real time in which this much of the service's time passes."""
         return round(service_ns / self.time_factor)
-
-
-class TimeFaultKind(StrEnum):
-    """The kinds of faults of an NTP server, beside a wrong time."""
-
-    SILENT = "silent"  # none comes
-    LATE = "late"
-    UNSYNCHRONISED = "unsynchronised"  # it says that it has no time to give
-
-
-@dataclass(frozen=True)
-class TimeFault:
-    """A temporary, deliberate fault of the host's NTP server, from just before each freeze until lasts_ns
-    after the resume. late_ns: the delay of each answer."""
-
-    kind: TimeFaultKind
-    lasts_ns: int
-    late_ns: int = 0
-
-    @property
-    def text(self) -> str:
-        """ "silent for 10 s after the resume"."""
-        by = f" by {format_duration(self.late_ns)}" if self.late_ns else ""
-        return f"{self.kind}{by} for {format_duration(self.lasts_ns)} after the resume"
 
 
 class DomainKind(StrEnum):
@@ -363,7 +344,8 @@ class Plan:
         the same time, each on its own guests.
     ntp_offset_ns: how far the time of the host's NTP server is deliberately off. ntp_fault: its other fault.
     rollout: None: every cycle freezes all guests. A plan with a matrix has none.
-    golden: guests are started from one that was booted before, if there is one or once there is.
+    golden: guests are started from one that was booted before, if there is one or once there is. network: the
+    lab's own network; None: there is none.
     """
 
     name: str
@@ -382,6 +364,7 @@ class Plan:
     ntp_fault: TimeFault | None = None
     rollout: Rollout | None = None
     golden: bool = False
+    network: NetworkSpec | None = None
 
     @property
     def parts(self) -> tuple[Cell, ...]:

@@ -1,5 +1,6 @@
 """The host: its facts, patches applied to it, its NTP server, other emulators.
 
+- `network/`: the lab's own network of guests, and the host's place in it.
 - `facts`: the host's hardware, kernel and load. `taps`: tap devices of guests' network cards on a host
 bridge. - `patches/`: host patches, one module for each kind.
 - `chronyd`: the guests' NTP server. `ntprelay`: injects faults into its answers. `sntp`: one exchange with

@@ -274,10 +274,12 @@ class LibvirtHypervisor:
         return self._context.specs.get(guest)
 
     def push_sockets(self, guest: str) -> tuple[Path, ...]:
-        """The sockets of a guest's push channel: in its present process, and in a successor that was started
-        and waits. () without such a channel, as for guests that were not started here."""
-        specs = (self._context.specs.get(guest), self._context.successors.get(guest))
-        return tuple(spec.push_socket for spec in specs if spec is not None and spec.push_socket is not None)
+        """The sockets of a guest's push channel in the processes of specs(); () without such a channel."""
+        return tuple(spec.push_socket for spec in self.specs(guest) if spec.push_socket is not None)
+
+    def specs(self, guest: str) -> tuple[DomainSpec, ...]:
+        """Its specification and that of a successor that was started and waits; () as for spec()."""
+        return tuple(filter(None, (self._context.specs.get(guest), self._context.successors.get(guest))))
 
     def facts(self) -> HypervisorFacts:
         """Versions, for the record."""

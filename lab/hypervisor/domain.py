@@ -124,6 +124,8 @@ class DomainSpec:
     generation: how many QEMU processes the guest has had before, in hand-overs.
     incoming: this process waits for a device state, of a predecessor or a golden guest, instead of booting.
     mac: the network card's MAC address; "": derived from the uuid.
+    lab_socket: the path at which the QEMU process listens for frames of the lab's own network; None: it has
+        no card there. lab_switch: the path that it sends its frames to. lab_mac: that card's MAC address.
     kept_guest: the guest outlives the command that started it, until it is taken down by name.
     machine_uuid: the product UUID that the guest's firmware reports (DMI), the same in every process of the
         guest; "": the uuid.
@@ -164,6 +166,9 @@ class DomainSpec:
     tap: str = ""
     other_tap: str = ""
     mac: str = ""
+    lab_socket: Path | None = None
+    lab_switch: Path | None = None
+    lab_mac: str = ""
     kept_guest: bool = False
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
     machine_uuid: str = ""
@@ -218,6 +223,14 @@ class DomainSpec:
         }
 
     @property
+    def lab_netdev(self) -> str:
+        """The argument of QEMU's -netdev for the lab's own network; "" without it."""
+        if self.lab_socket is None or self.lab_switch is None:
+            return ""
+        local = f"local.type=unix,local.path={_doubled(self.lab_socket)}"
+        return f"dgram,id=lab1,{local},remote.type=unix,remote.path={_doubled(self.lab_switch)}"
+
+    @property
     def takes_port_later(self) -> bool:
         """Whether the process takes over its SSH port only when its predecessor has ended."""
         return self.incoming and self.generation > 0
@@ -233,6 +246,7 @@ class DomainSpec:
         """The sockets on which the process listens at paths that the lab has chosen."""
         own = (
             self.agent_socket, self.probe_socket, self.push_socket, self.monitor_socket, self.control_socket,
+            self.lab_socket,
         )  # fmt: skip
         return tuple(path for path in own if path is not None)
 
@@ -248,6 +262,7 @@ class DomainSpec:
             probe_socket=new(self.probe_socket, "probe"),
             monitor_socket=new(self.monitor_socket, "monitor"),
             control_socket=new(self.control_socket, "control"),
+            lab_socket=new(self.lab_socket, "net"),
         )
 
     def successor(self, emulator: Path) -> DomainSpec:

@@ -28,6 +28,7 @@ from lab.playbook.fields import (
 from lab.playbook.hosts import Interface, address, bridge, unfit
 from lab.playbook.instances import compute_name, instance
 from lab.playbook.mistakes import Wrong, quoted
+from lab.playbook.network_section import LinkSection
 from lab.playbook.own_domains import DomainName, OwnSsh
 from lab.playbook.scalars import MOST_NAME, is_name
 from lab.playbook.setup_section import SetupSection, beside
@@ -102,6 +103,9 @@ class GuestSection(BaseModel):
         None, "Options added to the guest's kernel command line, such as [clocksource=tsc, tsc=reliable]."
     )
     network: NetworkSection | None = default(None, "A bridge of the host. Default: QEMU's user-mode network.")
+    link: LinkSection | None = default(
+        None, "The guest's own limits in network: lab, in place of those of the network."
+    )
     compute_name: ComputeName | None = default(
         None,
         "Its name in events and in /metadata/instance (compute.name); with count "

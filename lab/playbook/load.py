@@ -67,7 +67,7 @@ def _no_lanes(plan: Plan, root: Map) -> list[Mistake]:
     matrix = root["matrix"]
     place = matrix.keys_at["side_by_side"] if isinstance(matrix, Map) else root.place
     for guest in plan.guests:
-        if guest.bridge:
+        if guest.bridge or guest.lab:
             what = f"side_by_side: {guest.name} has a fixed address"
             return [Mistake(place, what, "delete side_by_side, or the guest's network")]
         if guest.compute_name:
@@ -116,4 +116,5 @@ def _plan(document: models.Document, digest: str, first: Cell) -> Plan:
         ntp_fault=document.time_server.to_plan(),
         rollout=document.rolled(),
         golden=document.golden,
+        network=document.network.to_plan() if document.network else None,
     )

@@ -35,6 +35,7 @@ from lab.playbook.fleet import Boot, BootWay, FleetSection
 from lab.playbook.guests import ONE_GUEST, GuestList, GuestSection, distinct
 from lab.playbook.matrix import HOMES, Matrix
 from lab.playbook.mistakes import Clash, Wrong, quoted
+from lab.playbook.network_section import AllNetwork, placed
 from lab.playbook.rollouts import RolloutSection
 from lab.playbook.scalars import one_of, text
 from lab.playbook.setup_section import At, SetupSection
@@ -136,6 +137,11 @@ class Document(BaseModel):
     )
     fleet: FleetSection | None = default(
         None, "Guests with availability sets, and how they boot; in place of guests."
+    )
+    network: AllNetwork | None = default(
+        None,
+        "lab: a network that all guests are in, with names in /etc/hosts, and in which programs of the host "
+        "can be clients. A section gives it limits.",
     )
     start: BootWay = default(
         Boot.GOLDEN,
@@ -243,6 +249,11 @@ class Document(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _all_in_the_network(self) -> Self:
+        self.specs()  # which says who cannot be there
+        return self
+
+    @model_validator(mode="after")
     def _windows_has_it(self) -> Self:
         for spec in self.specs():
             if why := resync_refusal(self.resync, spec.probe, is_own=spec.is_own):
@@ -304,7 +315,14 @@ class Document(BaseModel):
             specs = self.fleet.to_plan()
         else:
             specs = [spec for guest in self.guests or ONE_GUEST for spec in guest.to_plan()]
-        setup = self.setup.to_plan()
+        links = {
+            name: entry.link
+            for _, entries in self._entries()
+            for entry in entries
+            for name in entry.names()
+            if entry.link is not None
+        }
+        setup, specs = self.setup.to_plan(), placed(specs, self.network, links)
         return tuple(spec if spec.is_own else replace(spec, setup=setup.then(spec.setup)) for spec in specs)
 
     @property

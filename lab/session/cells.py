@@ -198,7 +198,7 @@ class Cells:
         listening = {
             name: replace(
                 subject,
-                booted=partial(announcing.booted, name),
+                booted=partial(_both, subject.booted, partial(announcing.booted, name)),
                 handler_end=partial(announcing.handler_end, name),
             )
             for name, subject in subjects.items()
@@ -290,6 +290,12 @@ class Cells:
         self._guests = None
         stack, self._stack = self._stack, self._teardown()
         stack.close()
+
+
+def _both(first: Callable[[], None] | None, then: Callable[[], None]) -> None:
+    if first is not None:
+        first()
+    then()
 
 
 def make_patch(

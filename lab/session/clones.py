@@ -313,7 +313,9 @@ class Clones:
     def _try_to_make(self, guest: PreparedGuest, folder: Path) -> tuple[bytes, dict[str, Any]]:
         hypervisor, clock = self._hypervisor, self._clock
         run = f"golden-{secrets.token_hex(3)}"
-        alone = replace(self._settings, run=run, shared_memory=True, golden=False, kept_guest=False)
+        alone = replace(
+            self._settings, run=run, shared_memory=True, golden=False, kept_guest=False, network=None
+        )
         packages = SetupSpec(packages=guest.spec.setup.packages)  # those are in its image
         spec = replace(_PLAIN, setup=packages, **{name: getattr(guest.spec, name) for name in _SAME})
         with self._guests.apart(alone) as guests:
@@ -339,7 +341,7 @@ class Clones:
         }
 
 
-_SAME = ("image", "vcpus", "memory_bytes", "kernel_options", "rtc")
+_SAME = ("image", "vcpus", "memory_bytes", "kernel_options", "rtc", "lab")
 _PLAIN = GuestSpec(MADE_OF)
 
 

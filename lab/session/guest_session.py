@@ -148,6 +148,7 @@ class GuestSession:
             shared_memory=method.traits.shares_memory,
             guest_sleep=method.sleeps,
             golden=plan.golden,
+            network=plan.network,
             kept_guest=self._kept,
             secrets=secret_values,
         )

@@ -27,7 +27,7 @@ from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.serial import SerialLine
 from lab.guest.session_probe import SessionProbe, probe_timings
 from lab.guest.ssh import SSH
-from lab.host.taps import Tap
+from lab.host.network import LabNetwork
 from lab.hypervisor import memory
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, push_socket
@@ -37,6 +37,7 @@ from lab.record.journal import NullJournal
 from lab.session.agent_guests import booted_agent
 from lab.session.clones import Clones
 from lab.session.guest_monitor import GuestMonitor
+from lab.session.guest_network import GuestNetwork, taps_of
 from lab.session.guest_seed import write_seed
 from lab.session.guest_setup import GuestSetup
 from lab.session.own_guests import OwnGuests
@@ -83,6 +84,7 @@ class Guests:
         self._monitor: GuestMonitor | None = None
         self._own = OwnGuests(hypervisor, settings, clock, view)
         self._setup = GuestSetup(hypervisor, settings, clock, view)
+        self._network = GuestNetwork(settings, hypervisor, self._socket)
         self._key, self._public = lab_key(settings.home)
         self._folder = settings.home / "guests" / settings.run
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
@@ -112,6 +114,7 @@ class Guests:
             self._ready(spec, *self._own.take(spec, self._connections[spec.name], self._stack))
         begun = {spec: self._clock.now().raw_ns for spec in specs if not spec.is_own}
         prepared = {spec: self._prepare(spec) for spec in begun}
+        self._network.start(self._stack)
         clones = None
         if self._settings.golden and prepared:
             clones = Clones(self, self._hypervisor, self._settings, self._clock, self._view)
@@ -140,6 +143,7 @@ class Guests:
 
     def _set_up(self, cells: Mapping[GuestSpec, str]) -> None:
         """Install the user's programs, in parallel, fill memories, and record the starts."""
+        together(list(cells), lambda spec: self._network.join(spec, self._probes[spec.name]), self.call_off)
         programs = [spec for spec in cells if spec.setup.in_guest]
 
         def install(spec: GuestSpec) -> float:
@@ -194,7 +198,8 @@ class Guests:
         stack.push(leave)
 
         def equip(spec: GuestSpec) -> CycleGuest:
-            return self._setup.equip(spec, self._probes[spec.name], cell, stacks[spec])
+            probe = self._probes[spec.name]
+            return self._network.in_cycles(spec, probe, self._setup.equip(spec, probe, cell, stacks[spec]))
 
         return {subject.name: subject for subject in together(cell.guests, equip, self.call_off)}
 
@@ -204,6 +209,11 @@ class Guests:
         if cell.resync.uses_ntp:
             self.serve_time(0)
         return self.equip(cell, self._stack)
+
+    @property
+    def network(self) -> LabNetwork | None:
+        """The lab's own network of these guests; None without one, and before they are booted."""
+        return self._network.running
 
     @property
     def probes(self) -> Mapping[str, SessionProbe]:
@@ -236,7 +246,7 @@ class Guests:
         if settings.guest_sleep:
             machine = self._hypervisor.emulator(settings.accelerator.accelerator, WAKES).machine
         emulated = FOR_TCG if settings.accelerator.accelerator is Accelerator.TCG else ()
-        one, other = self._taps(spec) if spec.bridge else ("", "")
+        one, other = taps_of(spec, settings, self._stack) if spec.bridge else ("", "")
         domain = DomainSpec(
             guest=spec.name,
             run=settings.run,
@@ -267,7 +277,7 @@ class Guests:
             other_tap=other,
             kept_guest=settings.kept_guest,
         )
-        return PreparedGuest(spec, domain, image, folder, seed)
+        return PreparedGuest(spec, self._network.attach(spec, domain), image, folder, seed)
 
     def _start(self, guest: PreparedGuest) -> StartedGuest:
         """Start the guest from its image, whatever was tried before."""
@@ -311,17 +321,6 @@ class Guests:
         self._connections[name] = connections = GuestConnections(look)
         if self._called_off:
             connections.end(CALLED_OFF)
-
-    def _taps(self, spec: GuestSpec) -> tuple[str, str]:
-        """Two tap devices for a guest's network card, as a process and its successor cannot open one
-        together."""
-        what = f"{self._settings.run} {spec.name}"
-        with shield():
-            one, other = (
-                self._stack.enter_context(Tap.make(spec.bridge, f"{what} {n}", self._settings.home)).name
-                for n in (1, 2)
-            )
-        return one, other
 
     def _boot(self, domain: DomainSpec) -> None:
         try:

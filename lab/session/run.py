@@ -116,7 +116,12 @@ def _run(
     run_id, folder = new_run_folder(host.home, plan.name)
     course = _Course(folder)
     golden = plan.golden if options.golden is None else options.golden
-    settings = replace(host.settings(run_id, folder, options.boot_s), golden=golden, secrets=secret_values)
+    settings = replace(
+        host.settings(run_id, folder, options.boot_s),
+        golden=golden,
+        secrets=secret_values,
+        network=plan.network,
+    )
     with FileJournal(folder, clock) as journal:
         hypervisor.dead_man.history = journal.path
         facts = host.facts()

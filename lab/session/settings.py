@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.core.network import NetworkSpec
 from lab.core.plan import Depth, GuestSpec
 from lab.core.secret_values import SecretValues
 from lab.core.setup import Secret
@@ -60,8 +61,8 @@ class Settings:
 
     images: by GuestSpec.image_key. shared_memory: their RAM is a file that another QEMU can map. guest_sleep:
     they may suspend themselves. kept_guest: they may outlive this process, see Guests.leave. golden: they
-    start from a golden state where possible. boots_anew: their freeze method reboots them. secrets: the
-    values of their setups' secrets.
+    start from a golden state where possible. boots_anew: their freeze method reboots them. network: the
+    lab's own network, for those that have a place in it. secrets: the values of their setups' secrets.
     """
 
     run: str
@@ -76,6 +77,7 @@ class Settings:
     kept_guest: bool = False
     golden: bool = False
     boots_anew: bool = False
+    network: NetworkSpec | None = None
     secrets: Mapping[Secret, bytes] = field(default_factory=dict, repr=False)
 
     def secret_values(self, spec: GuestSpec) -> SecretValues:

@@ -3,13 +3,13 @@ so in all that begin with it.
 
 Orders of the host, and what is answered:
 
-    settle          settled         nobody is logged in, the network card is given up: the state may be taken
+    settle          settled         nobody is logged in, network cards are given up: the state may be taken
     time N          time M          CLOCK_REALTIME is set to N, in nanoseconds, and reads M before the answer
     be {json}       is {json}       this guest is another one from now on
 
-What makes a guest itself, and what is done about it. The PCI driver lets go of the network card before the
-state is taken and finds it anew in each guest: it resets the device, whose MAC address is then the one that
-QEMU was given, and no address, route or neighbour is left of before. Files (names, keys, machine-id) are
+What makes a guest itself, and what is done about it. The PCI driver lets go of the network cards before the
+state is taken and finds them anew in each guest: it resets the devices, whose MAC addresses are then those
+that QEMU was given, and no address, route or neighbour is left of before. Files (names, keys, machine-id) are
 replaced. sshd begins anew on SIGHUP, with its new key; so does the journal, whose old entries go. The
 kernel's random generator is fed and reseeded, at once (RNDRESEEDCRNG, Linux 4.14), before any of that; sshd's
 processes take their random state from it. What the kernel made of chance or of the firmware's tables at its
@@ -43,6 +43,7 @@ LISTEN_S = 10
 KEY_S = 30
 PAUSE_S = 0.005
 CARD = "eth0"
+CARDS = CARD, "eth1"
 DRIVER = "/sys/bus/pci/drivers/virtio-pci/"
 OURS = "/run/freezelab"
 SSHD = ("sshd", "sshd-session", "sshd-auth")
@@ -138,7 +139,8 @@ class GuestCopy:
     the firmware, with the uuid `uuid`. journal: the process ids of systemd-journald."""
 
     def __init__(self) -> None:
-        self.card = self.was = self.uuid = ""
+        self.was = self.uuid = ""
+        self.cards = []  # type: list[str]
         self.tables = b""
         self.sshd = 0
         self.journal = []  # type: list[int]
@@ -153,9 +155,11 @@ class GuestCopy:
         self.hold_sshd()
         self.cover_ids()
         self.journal = [pid for pid, _ in processes(("systemd-journal",))]
-        self.card = os.path.basename(os.path.realpath("/sys/class/net/%s/device/.." % CARD))
-        with open(DRIVER + "unbind", "w") as file:
-            file.write(self.card)
+        for card in CARDS:
+            device = os.path.basename(os.path.realpath("/sys/class/net/%s/device/.." % card))
+            if os.path.exists(DRIVER + device):
+                self.cards.append(device)
+                self.drive("unbind", device)
         os.sync()
 
     def hold_sshd(self) -> None:
@@ -247,9 +251,13 @@ class GuestCopy:
             write(covered(TABLES), self.tables.replace(mixed(self.uuid), mixed(uuid)), 0o400)
 
     def bind(self, network: "dict[str, str]") -> None:
-        with open(DRIVER + "bind", "w") as file:
-            file.write(self.card)
+        for device in self.cards:
+            self.drive("bind", device)
         set_up(CARD, network["address"], network["gateway"])
+
+    def drive(self, order: str, device: str) -> None:
+        with open(DRIVER + order, "w") as file:
+            file.write(device)
 
     def set_rtc(self) -> None:
         """To the time, if it stood still in between: one that follows the host's clock is right."""
