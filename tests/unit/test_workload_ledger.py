@@ -189,6 +189,11 @@ def test_a_lie_in_one_cycle_leaves_the_others_as_they_are() -> None:
     assert number_problems(cycles)[1] == ("1 request came with a lower number than before, the first 4",)
 
 
+def test_requests_that_are_under_way_together_may_have_any_order() -> None:
+    assert number_problems([[request(5, 0, 10), request(4, 1, 2), request(6, 3, 4)]]) == [()]
+    assert number_problems([[request(5, 0, 1), request(4, 2, 3)]]) != [()]
+
+
 def test_what_was_over_before_the_cycle_began_counts_in_the_ledger_only() -> None:
     cut = WorkloadWindow(
         0, START + 50, START + 100 + 9 * S, [request(1, 0, 1, ok=False), request(2, 60, 61)],

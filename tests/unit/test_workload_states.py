@@ -288,6 +288,11 @@ def test_a_guest_that_joins_late_with_an_old_value_is_no_change() -> None:
     assert shown_changes(*looks) == [("a", "b")]
 
 
+def test_a_guest_that_joins_with_a_value_from_before_the_cycle_is_no_change() -> None:
+    looks = [look(1, "b", "x"), look(2, "a", "y"), look(3, "b", "y"), look(4, "b", "x")]
+    assert shown_changes(*looks) == []
+
+
 def test_a_guest_two_values_behind_is_no_change() -> None:
     looks = [look(1, "a", "x"), look(1, "a", "y"), look(2, "b", "x"), look(3, "c", "x")]
     looks += [look(4, "b", "y"), look(5, "c", "y")]
