@@ -33,8 +33,12 @@ from lab.hypervisor.process import QemuProcess, Running
 from lab.hypervisor.qmp import MonitorError, QmpSocket
 from lab.ports import Clock
 
-_NOTICED_S = 0.25
-"""How long to wait until libvirt has noticed that QEMU was stopped or resumed, which takes some ms."""
+_NOTICED_S = 1.0
+"""How long to wait until libvirt has noticed that QEMU was stopped or resumed, which takes some ms; on a busy
+host its thread has to wait for a CPU."""
+
+_EVENT_OF = {"paused": "STOP", "running": "RESUME"}
+"""QEMU's event by which libvirt notices that a guest is in this state."""
 
 END_S = 5.0
 """Time limit for a killed process to be gone; unmapping gigabytes takes tenths of a second."""
@@ -71,7 +75,7 @@ class LibvirtContext:
         self._lock = threading.RLock()
         self._processes: dict[str, QemuProcess] = {}
         self._controls: dict[str, tuple[str, QemuControl]] = {}  # by guest: the domain's uuid
-        self._expected: dict[str, tuple[Any, str]] = {}
+        self._expected: dict[str, tuple[Any, str, int]] = {}
         self.strangers: set[str] = set()
 
     @property
@@ -86,14 +90,25 @@ class LibvirtContext:
         is none."""
         domain = self.domains.find(guest)
         if (expected := self._expected.get(guest)) is not None:
-            self.events.wait_until(lambda: state_of(expected[0]) == expected[1] or None, _NOTICED_S)
+            self.events.wait_until(lambda: self._has_noticed(*expected) or None, _NOTICED_S)
             self._expected.pop(guest, None)
         return domain, str(domain.UUIDString())
 
-    def expect_state(self, guest: str, domain: Any, state: str) -> None:
-        """The guest was stopped or resumed in this domain without libvirt, which will notice by QEMU's event.
-        The domain's next use waits for that."""
-        self._expected[guest] = domain, state
+    def expect_state(self, guest: str, domain: Any, state: str, since_real_ns: int) -> None:
+        """The guest was stopped ("paused") or resumed ("running") in this domain without libvirt, which will
+        notice by QEMU's event at or after host CLOCK_REALTIME `since_real_ns`. The domain's next use waits
+        for that."""
+        self._expected[guest] = domain, state, since_real_ns
+
+    def _has_noticed(self, domain: Any, state: str, since_real_ns: int) -> bool:
+        # libvirt reads QEMU's events in their order, and passes each on just before it acts on it. The state
+        # alone does not do: after a short pause, "running" may still be the state before the stop.
+        kind = _EVENT_OF[state]
+        heard = (
+            not self.events.stamps_available
+            or self.events.qemu_since(str(domain.UUIDString()), kind, since_real_ns) is not None
+        )
+        return heard and state_of(domain) == state
 
     def process(self, guest: str) -> QemuProcess:
         """The guest's QEMU process, held open. HypervisorError when it is not on this host."""

@@ -105,7 +105,7 @@ class StopOrder:
                     self._control.send("cont")
                 raise self._failed(error) from error
             returned = self._returned or self._context.clock.now()
-            self._context.expect_state(self._guest, self._domain, "paused")
+            self._context.expect_state(self._guest, self._domain, "paused", self._called.real_ns)
             stop = self._control.event("STOP", self._called.real_ns)
             return Call(self._called, returned, stop.real_ns if stop is not None else None)
         return self._by_libvirt()
@@ -192,7 +192,7 @@ class ResumeOrder:
             with contextlib.suppress(MonitorError):
                 self._control.answer(self._number)
                 returned = self._has_answered()
-                self._context.expect_state(self._guest, self._domain, "running")
+                self._context.expect_state(self._guest, self._domain, "running", self._called.real_ns)
                 resume = self._control.event("RESUME", self._called.real_ns)
                 stamp = resume.real_ns if resume is not None else None
                 return Call(self._called, returned, stamp, self._ran_ns)

@@ -160,7 +160,7 @@ class SuccessorProcess:
             hangs = process.alive
         ran_ns = self._running.so_far_ns()
         returned = context.clock.now()
-        context.expect_state(self._guest, self.domain, "running")
+        context.expect_state(self._guest, self.domain, "running", called.real_ns)
 
         def resumed(wait_s: float) -> QemuEvent | None:
             return wait_for(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +21,7 @@ from lab.core.verdict import Outcome
 from lab.errors import Interrupted
 from lab.host import patches
 from lab.host.patches import Base
-from lab.ports import PatchResult
+from lab.ports import Freezing, PatchResult
 from tests.guest.conftest import Lab
 
 SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 2 * NS_PER_S, "watch_ns": 4 * NS_PER_S}
@@ -116,6 +122,41 @@ def test_the_guest_runs_again_whatever_the_patch_raises(
         lab.cycle(_Raising(error), method=method, settle_ns=0, before_ns=NS_PER_S // 10)
     assert lab.hypervisor.state("web-0") == "running"
     assert lab.subject.probe.read().round_trip_ns > 0
+
+
+@pytest.fixture
+def libvirt_is_late(lab: Lab) -> Iterator[None]:
+    """Its thread for this guest waits for a CPU, as on a busy host."""
+    tasks = Path("/proc/self/task").iterdir()
+    threads = [int(task.name) for task in tasks if (task / "comm").read_text().startswith("vm-")]
+    assert threads
+    cpus, before = os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        for each in (busy.pid, *threads):
+            os.sched_setaffinity(each, {min(cpus)})
+        for thread in threads:
+            os.setpriority(os.PRIO_PROCESS, thread, 19)
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
+        for thread in threads:
+            os.sched_setaffinity(thread, cpus)
+            with suppress(PermissionError):  # an ordinary user's may not come up again
+                os.setpriority(os.PRIO_PROCESS, thread, before)
+
+
+@pytest.mark.usefixtures("libvirt_is_late")
+def test_its_state_is_known_after_the_shortest_pause(lab: Lab) -> None:
+    suspend = Freezing(FreezeMethod.SUSPEND)
+    for _ in range(20):
+        lab.hypervisor.freeze("web-0", suspend, lab.clock.now().raw_ns + NS_PER_S)
+        lab.hypervisor.resume("web-0", suspend)
+        until = time.monotonic() + 0.1
+        while time.monotonic() < until:
+            assert lab.hypervisor.state("web-0") == "running"
+            time.sleep(0.005)
 
 
 def test_the_probe_survives_a_freeze_longer_than_the_default_budget(lab: Lab) -> None:
