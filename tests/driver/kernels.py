@@ -1,13 +1,14 @@
-"""Guests of some bytes: kernels that do one thing in real mode. They need no image and boot in a second."""
+"""Guests of some bytes: kernels and a boot sector that do one thing in real mode. They need no image and boot
+in a second."""
 
 from __future__ import annotations
 
 import struct
 
 
-def kernel(code: bytes, data: bytes = b"") -> bytes:
+def kernel(code: bytes) -> bytes:
     """By Linux's boot protocol 2.2 (Documentation/arch/x86/boot.rst): the second sector is entered in real
-    mode, 0x20 paragraphs above where the first lies. code: at CS:0x80. data: at CS:0x100."""
+    mode, 0x20 paragraphs above where the first lies. code: at CS:0x80."""
     image = bytearray(8192)
     image[0x1F1] = 1  # sectors of set-up
     image[0x1FE:0x200] = b"\x55\xaa"
@@ -15,23 +16,23 @@ def kernel(code: bytes, data: bytes = b"") -> bytes:
     image[0x202:0x208] = b"HdrS\x02\x02"
     image[0x211] = 1  # loaded high
     image[0x280 : 0x280 + len(code)] = code
-    image[0x300 : 0x300 + len(data)] = data
     return bytes(image)
 
 
 def filling_its_disk() -> bytes:
-    """Writes 127 sectors by the BIOS (INT 13h, AH=43h), 64 KiB further on, and so on."""
+    """A disk's first sector. Writes 127 sectors by the BIOS (INT 13h, AH=43h), 64 KiB further on, and so on.
+    It is no kernel, because the BIOS has to find the disk."""
     packet = struct.pack("<BBHHHQ", 16, 0, 127, 0, 0x4000, 0)  # size, 0, sectors, offset, segment, LBA
     code = bytes.fromhex(
-        "0e1f"  # push cs; pop ds
-        "be0001"  # mov si, 0x100: the packet
+        "31c08ed8"  # xor ax, ax; mov ds, ax
+        "be007d"  # mov si, 0x7d00: the packet
+        "8144088000"  # add word [si+8], 128: its LBA
         "b80043"  # mov ax, 0x4300
         "b280"  # mov dl, 0x80: the first disk
         "cd13"  # int 0x13
-        "8144088000"  # add word [si+8], 128: its LBA
-        "ebf2"  # jmp to `mov ax`
+        "ebf2"  # jmp to `add`
     )
-    return kernel(code, packet)
+    return (code.ljust(0x100, b"\0") + packet).ljust(510, b"\0") + b"\x55\xaa"
 
 
 def suspending_to_ram() -> bytes:

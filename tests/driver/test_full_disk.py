@@ -27,7 +27,7 @@ BODY = """
     emulator = lab.emulator(Accelerator.TCG)
     spec = dataclasses.replace(
         spec_of("web-0", home), emulator=emulator.path, machine=emulator.machine,
-        kernel=home / "kernel", disk=Disk(home / "small" / "disk.qcow2"), ssh_port=0,
+        kernel=None, disk=Disk(home / "small" / "disk.qcow2"), ssh_port=0,
     )
     lab.define_and_start(spec)
     try:
@@ -44,12 +44,13 @@ BODY = """
 
 
 def test_a_guest_that_qemu_has_paused_for_its_full_disk_is_told(home: Path) -> None:
-    (home / "kernel").write_bytes(filling_its_disk())
+    (home / "first.raw").write_bytes(filling_its_disk())
     small = home / "small"
     small.mkdir()
     script = (
         f"mount -t tmpfs -o size=2m small {small} && "
-        f"qemu-img create -q -f qcow2 {small}/disk.qcow2 64M && exec {sys.executable} -"
+        f"qemu-img create -q -f qcow2 -b {home}/first.raw -F raw {small}/disk.qcow2 64M && "
+        f"exec {sys.executable} -"
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
