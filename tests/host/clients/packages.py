@@ -1,7 +1,8 @@
 """Clients as Debian packages them, unpacked below the user's cache folder: nothing is installed, nothing of
-theirs is changed. The first time they are downloaded (4 MB a suite), afterwards they are just there.
+theirs is changed. The first time they are downloaded (4 MB a suite, and 5 MB for a Python), afterwards they
+are just there.
 
-    <cache>/clients/<suite>-<digest>/    the files of all PACKAGES; packages.json says which versions
+    <cache>/clients/<suite>-<digest>/    the files of its packages; packages.json says which versions
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _MODULES = (
 )
 """Of all that the packages depend on, the Python modules that their readers of the service import."""
 
-PACKAGES = (*CLIENTS, *(f"python3-{name}" for name in _MODULES))
+PYTHONS = {"bookworm": ("3.11", ("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib"))}
+"""By suite, the Python that its clients need on a newer Debian: they import `crypt`, which 3.13 no longer
+has. An older Debian runs the clients of a newer one, but not its Python."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,22 @@ class Clients:
         return self.root / "usr/lib/python3/dist-packages"
 
     def python(self, script: Path, *arguments: str) -> list[str]:
-        """A script under the system's Python, with the packages' modules and no others (-S)."""
+        """A script under the suite's or the system's Python, with the packages' modules alone (-S)."""
         env = ("env", f"PYTHONPATH={self.modules}", "PYTHONDONTWRITEBYTECODE=1")
-        return [*env, "/usr/bin/python3", "-S", str(script), *arguments]
+        version, _packages = PYTHONS.get(self.suite, ("", ()))
+        python = self.root / f"usr/bin/python{version}" if version else Path("/usr/bin/python3")
+        return [*env, str(python), "-S", str(script), *arguments]
+
+
+def packages_of(suite: str) -> tuple[str, ...]:
+    _version, python = PYTHONS.get(suite, ("", ()))
+    return (*CLIENTS, *(f"python3-{name}" for name in _MODULES), *python)
 
 
 def fetch(suite: str, archive: Archive, cache: Path) -> Clients:
     """MachineError: the archive does not have them; Unreachable when it does not answer."""
-    digest = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:8]
+    names = packages_of(suite)
+    digest = hashlib.sha256(" ".join(names).encode()).hexdigest()[:8]
     shelf, final = cache / "clients", cache / "clients" / f"{suite}-{digest}"
     if not final.is_dir():
         shelf.mkdir(parents=True, exist_ok=True)
@@ -55,7 +66,7 @@ def fetch(suite: str, archive: Archive, cache: Path) -> Clients:
             work.mkdir()
             apt = PrivateApt(work, archive, [suite])
             apt.update()
-            packages = apt.packages(PACKAGES)
+            packages = apt.packages(names)
             unpack(apt.download(packages), made)
             versions = {one.name: one.version for one in packages}
             (made / "packages.json").write_text(json.dumps(versions, indent=1), encoding="utf-8")

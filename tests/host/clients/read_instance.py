@@ -1,5 +1,5 @@
 """What cloud-init and waagent make of the metadata service, by their own functions; as JSON. Argument:
-cloud-init or waagent. Runs under the system's Python with the unpacked packages' modules."""
+cloud-init or waagent. Runs under the suite's or the system's Python with the unpacked packages' modules."""
 
 import json
 import logging
