@@ -24,6 +24,7 @@ from lab.guest.ssh import SSH
 from lab.guest.ssh_route import SshRoute
 from lab.image.identity import make_key
 from lab.process.clock import HostClock
+from tests.host.libvirtd import ROOT
 from tests.host.own_lab import PLACE, SESSION, SYSTEM, WAIT_S, Lab, until
 from tests.host.own_machine import OF_QCOW2, RANDOM, SECOND_DISK, OwnMachine, daemon, opened
 from tests.host.own_meddling import has_more, meddled, migrated, vanishes
@@ -372,10 +373,13 @@ def main() -> None:
 
 
 def as_user() -> None:
-    """Go on as an ordinary user, who has a session daemon and may read the image."""
+    """Go on as an ordinary user, who has a session daemon and may read the image, the clone and its packages,
+    all of which may be below /root."""
     cache = Path(os.environ.get("FREEZELAB_CACHE", Path.home() / ".cache" / "freezelab"))
-    (PLACE / "cache" / "images").mkdir(parents=True)
-    subprocess.run(["mount", "--bind", str(cache / "images"), str(PLACE / "cache" / "images")], check=True)
+    clone, venv = PLACE / "clone", PLACE / "venv"
+    for there, here in ((cache / "images", PLACE / "cache" / "images"), (ROOT, clone), (sys.prefix, venv)):
+        here.mkdir(parents=True)
+        subprocess.run(["mount", "--bind", str(there), str(here)], check=True)
     # libvirt looks up its user and group.
     for file, more in (("passwd", f"own:x:{USER}:{USER}::{PLACE}:/bin/sh"), ("group", f"own:x:{USER}:")):
         known = PLACE / file
@@ -389,9 +393,11 @@ def as_user() -> None:
         "HOME": str(PLACE),
         "XDG_RUNTIME_DIR": str(PLACE / "runtime"),
         "FREEZELAB_CACHE": str(PLACE / "cache"),
+        "PYTHONPATH": str(clone),
     }
     become = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-    os.execvpe("setpriv", [*become, sys.executable, __file__, "session"], environment)  # noqa: S606
+    again = [str(venv / "bin" / "python"), str(clone / Path(__file__).relative_to(ROOT)), "session"]
+    os.execvpe("setpriv", [*become, *again], environment)  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import json
 import os
 import pwd
 import shutil
-import site
 import subprocess
 import sys
 import tempfile
@@ -75,29 +74,26 @@ def test_an_ordinary_users_daemon() -> None:
     """Which libvirt's client started by itself."""
     if not shutil.which("/usr/sbin/libvirtd"):
         pytest.skip("/usr/sbin/libvirtd is not installed")
-    as_user, python = [], sys.executable
     with tempfile.TemporaryDirectory(prefix="fl-") as home:
+        command, clone = [sys.executable, "-c", SESSION], ROOT
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(home, nobody.pw_uid, nobody.pw_gid)
             as_user = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-            # Ours may be below /root, where nobody comes; another of the same version takes our packages.
-            for each in (sys.executable, "/usr/bin/python3"):
-                version = "import sys; sys.exit(sys.version_info[:2] != " + repr(sys.version_info[:2]) + ")"
-                if not subprocess.run(
-                    [*as_user, each, "-c", version], capture_output=True, check=False
-                ).returncode:
-                    python = each
-                    break
-            else:
-                pytest.skip("no Python of this version that an ordinary user may run")
+            # The clone and its packages may be below /root, where nobody comes.
+            clone, venv = Path(home, "clone"), Path(home, "venv")
+            mounts = f"mkdir -p {clone} {venv}; mount --bind {ROOT} {clone}; mount --bind {sys.prefix} {venv}"
+            apart = ["unshare", "--mount", "sh", "-ec", f'{mounts}; exec "$@"', "apart", *as_user]
+            command = [*apart, f"{venv}/bin/python", "-c", SESSION]
+            if subprocess.run([*command[:-1], ""], capture_output=True, check=False).returncode:
+                pytest.skip("no Python that an ordinary user may run")
         done = subprocess.run(
-            [*as_user, python, "-c", SESSION],
+            command,
             env={
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                 "HOME": home,
                 "XDG_RUNTIME_DIR": home,
-                "PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()]),
+                "PYTHONPATH": str(clone),
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
             cwd="/",
