@@ -65,7 +65,9 @@ def gone(context: LibvirtContext, guest: str) -> GuestGone | None:
         hint = "free some space there, or put FREEZELAB_HOME elsewhere" if "space" in why else ""
         return GuestGone(f"QEMU has paused it: {why}", where=f"guest {guest}", hint=hint, ended=True)
     if state == "paused" and (own := context.own.get(guest)) is not None:
-        if doing := _DOING.get(_pause_reason(domain)):
+        if (pause := _pause_reason(domain)) is None:  # it has just ended, or runs again
+            return gone(context, guest)
+        if doing := _DOING.get(pause):
             if context.events.wait_until(lambda: context.last_end(uuid), _END_REPORTED_S) is not None:
                 return gone(context, guest)
             return GuestGone(

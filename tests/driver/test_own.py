@@ -16,7 +16,7 @@ import pytest
 
 from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError, Refused, UsageError
-from lab.hypervisor import own_domain, own_lease
+from lab.hypervisor import own_domain, own_lease, unreachable
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.own_lease import OwnLease, OwnRecord
 from tests.driver.programs import ROOT
@@ -172,6 +172,30 @@ def test_a_domain_without_a_process_here_is_not_taken(lab: LibvirtHypervisor, mi
     with pytest.raises(HypervisorError, match="no such guest"):
         lab.state("db")
     assert not (lab._context.home / "own").exists()
+
+
+@pytest.mark.parametrize(
+    ("act", "said"), [("resume", None), ("destroy", "has ended: another program destroyed")]
+)
+def test_a_pause_that_has_just_ended_is_nobodys(
+    lab: LibvirtHypervisor, mine: Any, monkeypatch: pytest.MonkeyPatch, act: str, said: str | None
+) -> None:
+    """A migration's, for instance: it ends between the question for the state and that for its reason."""
+    context = lab._context
+    context.own["mine"] = own_domain.read(mine)
+    mine.suspend()
+    state = context.state
+
+    def ends(guest: str) -> str:
+        found = state(guest)
+        if found == "paused":
+            getattr(mine, act)()
+        return found
+
+    monkeypatch.setattr(context, "state", ends)
+    gone = unreachable.gone(context, "mine")
+    assert (gone is None) == (said is None)
+    assert gone is None or gone.what.startswith(str(said))
 
 
 def test_a_guest_of_a_lab_is_not_somebodys_own(connection: Any) -> None:
