@@ -1,8 +1,9 @@
 """Runs inside namespaces of its own: a domain of a user's own on a real libvirt daemon, and runs over it.
 
-    own_inside.py NAME
+    own_inside.py NAME [BUSYBOX]
 
-NAME is a key of SCENES. Prints what it saw as JSON; test_own_domains.py starts it and judges.
+NAME is a key of SCENES. BUSYBOX: a static one, for `depths`. Prints what it saw as JSON; test_own_domains.py
+starts it and judges.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def killed(lab: Lab) -> dict[str, Any]:
     seen = {}
     for method in ("suspend", "sigstop", "save-restore"):
         lab.during("freeze", subprocess.Popen.kill, method)
-        until(lambda: '"act":"resumed"' in lab.history())
+        until(lambda: '"act":"resumed"' in lab.history(), told=lab.history)
         seen[method] = {"state": lab.machine.state(), "left": lab.left(), "recover": lab("recover")}
     for method in ("suspend", "sigstop", "save-restore"):
         lab.during("freeze", kill_both, method)
@@ -123,11 +123,11 @@ def depths(lab: Lab) -> dict[str, Any]:
     seen["cut"] = lab.run("save-restore")
     seen["no bash"] = lab.run("sigstop", hold="5s")
     seen["report"] = lab.ended(lab.start("report", connect=False))
-    if (busybox := shutil.which("busybox")) is not None:
-        put_busybox(lab.machine, Path(busybox), "date")
+    for busybox in map(Path, sys.argv[2:]):
+        put_busybox(lab.machine, busybox, "date")
         seen["whole seconds"] = lab.run()
         seen["whole seconds, report"] = lab.ended(lab.start("report", connect=False))
-        put_busybox(lab.machine, Path(busybox), "sh", *BUSYBOX)
+        put_busybox(lab.machine, busybox, "sh", *BUSYBOX)
         seen["busybox"] = lab.run()
     return seen
 
@@ -136,7 +136,7 @@ BUSYBOX = ("sleep", "dmesg", "sed", "grep", "head", "tr", "uname", "wc")
 
 
 def put_busybox(machine: OwnMachine, program: Path, *names: str) -> None:
-    """Let these programs of the guest be busybox's, that of this host."""
+    """Let these programs of the guest be those of a static busybox."""
     folder = "/usr/local/bin"
     links = "; ".join(f"ln -sf busybox {name}" for name in names)
     command = f"cd {folder}; cat >new; chmod 755 new; mv new busybox; {links}"
@@ -174,7 +174,7 @@ def put_back(lab: Lab) -> dict[str, Any]:
                 "differs inside": _differ(before, ssh.run(LOOK).out),
             }
         lab.during("freeze", subprocess.Popen.kill, "suspend", resync="chrony")
-        until(lambda: '"act":"resumed"' in lab.history())
+        until(lambda: '"act":"resumed"' in lab.history(), told=lab.history)
         seen["killed"] = _differ(before, ssh.run(LOOK).out)
         seen["next"] = {**lab.run(resync="push"), "differs inside": _differ(before, ssh.run(LOOK).out)}
         seen["timesyncd"] = lab("run", lab.playbook(resync="timesyncd"))

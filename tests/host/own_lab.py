@@ -111,9 +111,10 @@ class Lab:
         return {**self.ended(process), "state": self.machine.state(), "left": self.left()}
 
 
-def until(holds: Callable[[], object], within_s: float = WAIT_S) -> None:
+def until(holds: Callable[[], object], within_s: float = WAIT_S, told: Callable[[], str] = str) -> None:
+    """Wait until it holds. told: what explains that it does not."""
     end = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > end:
-            raise AssertionError("it did not come true in time")
+            raise AssertionError(f"it did not come true in time {told()[-2000:]}")
         time.sleep(0.02)

@@ -2,7 +2,7 @@
 theirs is changed. The first time they are downloaded (4 MB a suite, and 5 MB for a Python), afterwards they
 are just there.
 
-    <cache>/clients/<suite>-<digest>/    the files of its packages; packages.json says which versions
+    <cache>/clients/<suite>-<digest>/    the files of some packages; packages.json says which versions
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,12 @@ def packages_of(suite: str) -> tuple[str, ...]:
 
 def fetch(suite: str, archive: Archive, cache: Path) -> Clients:
     """MachineError: the archive does not have them; Unreachable when it does not answer."""
-    names = packages_of(suite)
+    root = unpacked(suite, packages_of(suite), archive, cache)
+    return Clients(suite, root, json.loads((root / "packages.json").read_text("utf-8")))
+
+
+def unpacked(suite: str, names: Sequence[str], archive: Archive, cache: Path) -> Path:
+    """The folder with the files of these packages of a suite. MachineError as with fetch()."""
     digest = hashlib.sha256(" ".join(names).encode()).hexdigest()[:8]
     shelf, final = cache / "clients", cache / "clients" / f"{suite}-{digest}"
     if not final.is_dir():
@@ -76,4 +82,4 @@ def fetch(suite: str, archive: Archive, cache: Path) -> Clients:
             except OSError:
                 if not final.is_dir():  # else another run was faster
                     raise
-    return Clients(suite, final, json.loads((final / "packages.json").read_text("utf-8")))
+    return final
