@@ -17,6 +17,7 @@ from lab.hypervisor.domain import Console
 from lab.process.clock import HostClock
 from tests.driver.kernels import suspending_to_ram
 from tests.driver.programs import ROOT, embedded, source_of
+from tests.mounts import need_namespaces
 
 CLOCK = HostClock()
 
@@ -134,6 +135,7 @@ def folders_in_memory(home: Path, image: Path | None = None) -> list[Path]:
     and has a file system of its own."""
     command = f"exec {sys.executable} -c '{CONTAINER}' {home}"
     if image is not None:
+        need_namespaces()
         command = f"mount -t tmpfs own {home} && cp -a {image}/. {home} && {command}"
     done = subprocess.run(
         [*(["unshare", "--mount"] if image is not None else []), "sh", "-c", command],

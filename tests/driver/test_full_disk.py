@@ -12,6 +12,7 @@ import pytest
 
 from tests.driver.kernels import filling_its_disk
 from tests.driver.programs import ROOT, source_of
+from tests.mounts import need_namespaces
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system"),
@@ -44,6 +45,7 @@ BODY = """
 
 
 def test_a_guest_that_qemu_has_paused_for_its_full_disk_is_told(home: Path) -> None:
+    need_namespaces()
     (home / "first.raw").write_bytes(filling_its_disk())
     small = home / "small"
     small.mkdir()

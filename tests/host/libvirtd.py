@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.mounts import need_namespaces
+
 ROOT = Path(__file__).parents[2]
 
 # A /dev without kvm: libvirtd looks at every emulator before it starts a guest, and a KVM that is there but
@@ -53,6 +55,7 @@ def namespaced(program: str, *arguments: str, timeout_s: float = 280) -> dict[st
     for needed in ("/usr/sbin/libvirtd", "/usr/bin/qemu-system-x86_64", "unshare"):
         if not shutil.which(needed):
             pytest.skip(f"{needed} is not installed")
+    need_namespaces()
     path = str(Path(__file__).with_name(program))
     apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]
     done = subprocess.run(

@@ -23,7 +23,7 @@ PLAYBOOK = """
 name: own
 guests: [{entry}]
 resync: {resync}
-cycle: {{method: {method}, patch: {{hold: {hold}}}, before: 2s, watch: 4s}}
+cycle: {{method: {method}, patch: {{hold: {hold}}}, before: 2s, watch: {watch}}}
 """
 
 Act = Callable[[subprocess.Popen[str]], object]
@@ -56,11 +56,18 @@ class Lab:
         return {"status": process.returncode, "said": said, "out": out}
 
     def playbook(
-        self, method: str = "suspend", resync: str = "none", hold: str = "2s", entry: str = "", more: str = ""
+        self,
+        method: str = "suspend",
+        resync: str = "none",
+        hold: str = "2s",
+        entry: str = "",
+        more: str = "",
+        watch: str = "4s",
     ) -> str:
         path = PLACE / "own.yaml"
         entry = entry or self.machine.entry()
-        path.write_text(PLAYBOOK.format(entry=entry, method=method, resync=resync, hold=hold) + more)
+        text = PLAYBOOK.format(entry=entry, method=method, resync=resync, hold=hold, watch=watch)
+        path.write_text(text + more)
         return str(path)
 
     def run(self, method: str = "suspend", **more: str) -> dict[str, Any]:
@@ -91,12 +98,12 @@ class Lab:
         return "".join(path.read_text() for path in sorted(self.home.glob("runs/*/events.jsonl"))[-1:])
 
     def during(
-        self, kind: str, act: Act, method: str, resync: str = "none", entry: str = ""
+        self, kind: str, act: Act, method: str, resync: str = "none", entry: str = "", watch: str = "4s"
     ) -> dict[str, Any]:
         """A run in which something happens a second after its first event of this kind."""
         before = len(list(self.home.glob("runs/*")))
         hold = "6s" if kind == "freeze" else "1s"
-        process = self.start("run", self.playbook(method, resync, hold, entry))
+        process = self.start("run", self.playbook(method, resync, hold, entry, watch=watch))
         begun = f'"kind":"{kind}"'
         until(
             lambda: (

@@ -176,7 +176,7 @@ def migrated(lab: Lab) -> dict[str, Any]:
 
         try:
             for kind in ("resume", "freeze"):
-                seen[kind] = lab.during(kind, away, "suspend")
+                seen[kind] = lab.during(kind, away, "suspend", watch="1min")  # which its end cuts short
                 domain = there.lookupByName(machine.name)
                 seen[f"{kind}, there"] = domain.state()[0]
                 if kind == "freeze":

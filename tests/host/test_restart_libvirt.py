@@ -22,6 +22,7 @@ from lab.host.patches import daemon
 from lab.ports import HostPatch, PatchResult
 from lab.process.clock import HostClock
 from tests.host.libvirtd import ROOT, namespaced
+from tests.mounts import need_namespaces
 
 
 @pytest.mark.parametrize("arguments", [(), ("--daemon",)], ids=["in the foreground", "as a daemon"])
@@ -77,6 +78,7 @@ def test_an_ordinary_users_daemon() -> None:
     with tempfile.TemporaryDirectory(prefix="fl-") as home:
         command, clone = [sys.executable, "-c", SESSION], ROOT
         if os.geteuid() == 0:
+            need_namespaces()
             nobody = pwd.getpwnam("nobody")
             os.chown(home, nobody.pw_uid, nobody.pw_gid)
             as_user = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]

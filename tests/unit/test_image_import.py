@@ -31,6 +31,7 @@ from lab.session import paths
 from lab.session.image_import import Firmware, ImportOptions, import_image, probe_request
 from lab.session.image_survey import summary
 from lab.session.images import check_cell, check_image
+from tests.mounts import need_namespaces
 from tests.unit.disks import START, efi_system, write_dos_table, write_gpt
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
@@ -287,6 +288,7 @@ COMMAND = f"{sys.executable} -m lab.cli.main image"
 
 def in_namespace(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A shell script in mounts of its own."""
+    need_namespaces()
     return subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
         cwd=Path(__file__).parents[2], env={**os.environ, **environment}, capture_output=True, text=True,

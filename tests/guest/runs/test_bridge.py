@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.guest.conftest import Cli, remove_home
+from tests.mounts import need_namespaces
 
 COUNT = int(os.environ.get("FREEZELAB_HANDOVERS", "5"))
 ROOT = Path(__file__).parents[3]
@@ -30,6 +31,7 @@ def namespace() -> Iterator[str]:
     """A network namespace with a bridge br0, 10.77.0.1/24."""
     if os.geteuid() != 0 or shutil.which("ip") is None or not Path("/dev/net/tun").exists():
         pytest.skip("needs root, ip and /dev/net/tun")
+    need_namespaces()  # ip -n mounts a /sys of its own
     name = f"fl-{os.getpid()}"
     _ip("netns", "add", name)
     try:

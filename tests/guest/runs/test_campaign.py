@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mounts import need_namespaces
+
 CASES = int(os.environ.get("FREEZELAB_CAMPAIGN", "20"))
 SEED = os.environ.get("FREEZELAB_CAMPAIGN_SEED", "1")
 ROOT = Path(__file__).parents[3]
@@ -23,6 +25,7 @@ def test_no_fault_loses_a_guest_or_makes_a_verdict_wrong(tmp_path: Path) -> None
         if os.environ.get("CI"):
             pytest.fail("the campaign needs root, for namespaces")
         pytest.skip("needs root, for namespaces")
+    need_namespaces()
     command = [sys.executable, "-m", "tests.campaign", "--cases", str(CASES), "--seed", SEED, "--jobs", "2"]
     done = subprocess.run(
         [*command, "--work", str(tmp_path / "work"), str(tmp_path / "results.jsonl")],

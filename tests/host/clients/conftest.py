@@ -19,6 +19,7 @@ from tests.host.clients.cluster import Cluster
 from tests.host.clients.namespaces import Namespace, namespace, sweep
 from tests.host.clients.packages import Clients
 from tests.host.clients.service import MATE, Service, relayed, served
+from tests.mounts import need_namespaces
 
 PROGRAMS = ("ip", "unshare", "setpriv", "curl")
 
@@ -36,6 +37,7 @@ def able() -> None:
     for program in PROGRAMS:
         if not shutil.which(program):
             missing(f"{program} is not installed")
+    need_namespaces()
     sweep()
 
 
