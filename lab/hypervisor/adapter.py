@@ -42,13 +42,14 @@ _STARTED_S = 5.0
 
 
 class LibvirtHypervisor:
-    """One open connection. Use it in a `with` block. Closing ends no guest. dead_man: guards its guests."""
+    """One open connection. Use it in a `with` block. Closing ends no guest. dead_man: guards its guests.
+    ended: the guests of earlier processes that were ended when it was opened."""
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
         sys.setswitchinterval(_SWITCH_S)
         self.uri = uri
         self._clock = clock
-        self._root = root
+        self._root, self.ended = root, root.ended if root is not None else []
         self._lock = threading.RLock()
         self._freezes: dict[str, Freeze] = {}
         self._ours: set[str] = set()  # guests that the lab itself is freezing or ending now

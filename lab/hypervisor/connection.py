@@ -10,7 +10,7 @@ from lab.errors import HypervisorError
 from lab.hypervisor import reaper
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
-from lab.hypervisor.embed import Root, Waiting
+from lab.hypervisor.embed import Ends, Root, Waiting
 from lab.hypervisor.loop import LOOP
 from lab.ports import Clock
 from lab.process.requirements import advice
@@ -23,15 +23,23 @@ closed; 20 s in all (virConnectSetKeepAlive)."""
 
 
 def connect(
-    uri: str | None, state: Path, *, clock: Clock, waiting: Waiting | None = None
+    uri: str | None,
+    state: Path,
+    *,
+    clock: Clock,
+    waiting: Waiting | None = None,
+    ends: Ends | None = None,
 ) -> LibvirtHypervisor:
     """Open `uri`, or the embedded QEMU driver under `state`/libvirt when it is None or "".
 
     HypervisorError when nothing answers there, or another process of the lab holds the embedded driver. With
     `waiting`, which is called with a line about that process, it waits for the process to end. It always
     waits for a dead-man.
+
+    ends: which guests of earlier processes to end before libvirt connects to them; see Root._settle_guests
+    and LibvirtHypervisor.ended. Only for the embedded driver, and when this process opens it first.
     """
-    root = None if uri else Root.take(state, waiting)
+    root = None if uri else Root.take(state, waiting, ends)
     if root is not None:
         reaper.start()
     LOOP.acquire()

@@ -63,6 +63,21 @@ class LabDomain:
             monitor,
         )
 
+    @classmethod
+    def of_mark(cls, mark: ET.Element, name: str, uuid: str, state: str) -> LabDomain:
+        """The domain with this metadata element of the lab's."""
+        return cls(
+            name=name,
+            guest=mark.get("name", ""),
+            run=mark.get("run", ""),
+            uuid=uuid,
+            state=state,
+            generation=int(mark.get("generation", "0")),
+            ssh_port=int(port) if (port := mark.get("port", "")) else None,
+            kept_guest=mark.get("kept") == "yes",
+            monitor=mark.get("monitor", ""),
+        )
+
 
 class Domains:
     """The domains of one connection. home: the lab's state folder. recover: the command that cleans up after
@@ -160,18 +175,8 @@ class Domains:
             for domain in self.connection.listAllDomains(0):
                 marked = _mark(domain)
                 if marked is not None and marked.get("home") == self._home:
-                    facts = LabDomain(
-                        name=str(domain.name()),
-                        guest=marked.get("name", ""),
-                        run=marked.get("run", ""),
-                        uuid=str(domain.UUIDString()),
-                        state=state_of(domain),
-                        generation=int(marked.get("generation", "0")),
-                        ssh_port=int(port) if (port := marked.get("port", "")) else None,
-                        kept_guest=marked.get("kept") == "yes",
-                        monitor=marked.get("monitor", ""),
-                    )
-                    found.append((domain, facts))
+                    name, uuid = str(domain.name()), str(domain.UUIDString())
+                    found.append((domain, LabDomain.of_mark(marked, name, uuid, state_of(domain))))
         return found
 
     def _by_name(self, name: str) -> Any | None:

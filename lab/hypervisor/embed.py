@@ -20,9 +20,12 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
+from xml.etree import ElementTree as ET
 
 from lab.errors import HypervisorError
 from lab.hypervisor import shm
+from lab.hypervisor.domain import NAMESPACE
+from lab.hypervisor.domains import LabDomain
 from lab.hypervisor.process import QemuProcess
 
 _SOCKET_PATH_MAX = 107
@@ -58,6 +61,10 @@ _ELSEWHERE = "set FREEZELAB_HOME to a folder with a plainer path"
 _LATE = ("usr/lib/*/libvirt/storage-file/*.so", "usr/lib64/libvirt/storage-file/*.so")
 
 Waiting = Callable[[str], None]
+Ends = Callable[[LabDomain], bool]
+
+_END_S = 5.0
+"""Time limit for a killed process to be gone."""
 
 _POLL_S = 0.2
 
@@ -75,6 +82,7 @@ class Root:
     def __init__(self, path: Path) -> None:
         """path: the path that libvirt uses; see _place."""
         self.path = path
+        self.ended: list[LabDomain] = []  # by take()
 
     @property
     def uri(self) -> str:
@@ -83,11 +91,11 @@ class Root:
         return f"qemu:///embed?root={quote(os.fsencode(self.path))}"
 
     @classmethod
-    def take(cls, state: Path, waiting: Waiting | None = None) -> Root:
+    def take(cls, state: Path, waiting: Waiting | None = None, ends: Ends | None = None) -> Root:
         """Prepare STATE/libvirt and hold it until the process ends. It may be called repeatedly.
         HypervisorError when the path is too long or not writable, this process holds another root, or another
         process holds this one. With `waiting`, which is called with a line about that process, it waits for
-        the process instead."""
+        the process instead. ends: see connection.connect."""
         path = state.absolute() / "libvirt"
         if path in _locked_roots:
             return cls(_place(path))
@@ -111,7 +119,7 @@ class Root:
             ) from error
         _load_late_modules()
         root = cls(_place(path))
-        root._settle_guests()
+        root._settle_guests(str(state.absolute()), ends)
         return root
 
     def starting(self) -> contextlib.AbstractContextManager[None]:
@@ -119,26 +127,61 @@ class Root:
         case /dev/shm is full."""
         return shm.released(self.path / "run")
 
-    def _settle_guests(self) -> None:
-        """Continue QEMU processes that a killed process of the lab left stopped by a signal; libvirt would
-        wait for their monitors. This is safe because the root was just taken, so no controller is freezing
-        them.
+    def _settle_guests(self, home: str, ends: Ends | None) -> None:
+        """End the guests for which `ends` is true. Continue other QEMU processes that a killed process of the
+        lab left stopped by a signal; libvirt would wait for their monitors. This is safe because the root was
+        just taken, so no controller is freezing them.
 
         Remove libvirt's records of guests whose process has ended. For a zombie, libvirt would try to connect
-        to the monitor for a minute, during which the domain can be neither removed nor restored. A killed
-        controller leaves zombies where init does not reap orphans, as in many containers."""
+        to the monitor for a minute, during which the domain can be neither removed nor restored. And a
+        process that becomes a zombie after libvirt has connected to it is one that libvirt cannot kill, and
+        for 40 s or more it answers no question about any domain. A killed controller leaves zombies where
+        init does not reap orphans, as in many containers."""
         for pidfile in sorted((self.path / "run" / "qemu").glob("*.pid")):
             if pidfile.name == "driver.pid":
                 continue
-            with contextlib.suppress(OSError, ValueError):
+            record = pidfile.with_suffix(".xml")
+            with contextlib.suppress(OSError, ValueError, HypervisorError):
                 process = QemuProcess.open(int(pidfile.read_text()), f"guest={pidfile.stem},")
                 if process is None:
-                    pidfile.with_suffix(".xml").unlink(missing_ok=True)
-                    pidfile.unlink()
+                    self._drop(record, pidfile)
                     continue
                 with process:
-                    if process.is_stopped():
+                    guest = _guest(record, home) if ends is not None else None
+                    if ends is not None and guest is not None and ends(guest):
+                        process.kill(_END_S)  # what hangs is reported when libvirt cannot end it either
+                        self._drop(record, pidfile)
+                        self.ended.append(guest)
+                    elif process.is_stopped():
                         process.send_continue()
+
+    def _drop(self, record: Path, pidfile: Path) -> None:
+        """Remove libvirt's files of a guest whose process has ended, as libvirt does."""
+        for folder in _parsed(record):
+            path = folder.get("path", "")
+            if folder.tag in ("libDir", "channelTargetDir") and Path(path).is_relative_to(self.path / "lib"):
+                shutil.rmtree(path, ignore_errors=True)
+        record.unlink(missing_ok=True)
+        pidfile.unlink()
+
+
+def _parsed(record: Path) -> ET.Element:
+    """libvirt's record of a domain: <domstatus> around its XML. An empty element when it cannot be read."""
+    try:
+        return ET.fromstring(record.read_text(encoding="utf-8"))  # noqa: S314 - libvirt's own file
+    except (OSError, UnicodeDecodeError, ET.ParseError):
+        return ET.Element("domstatus")
+
+
+def _guest(record: Path, home: str) -> LabDomain | None:
+    """The guest of a record; None when it is not of the lab in this home, or cannot be read."""
+    status = _parsed(record)
+    domain = status.find("domain")
+    mark = domain.find(f"metadata/{{{NAMESPACE}}}guest") if domain is not None else None
+    if domain is None or mark is None or mark.get("home") != home:
+        return None
+    name, uuid = domain.findtext("name", ""), domain.findtext("uuid", "")
+    return LabDomain.of_mark(mark, name, uuid, status.get("state", ""))
 
 
 def _load_late_modules() -> None:

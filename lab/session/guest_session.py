@@ -49,6 +49,7 @@ from lab.session.guests import Guests
 from lab.session.images import images_for
 from lab.session.kept_guest_start import check_login, leave_running
 from lab.session.kept_guests import KeptGuest, read_all
+from lab.session.recovery import left_by_killed
 from lab.session.run_folders import new_run_folder
 from lab.session.settings import Settings, free_port
 from lab.session.setup_sources import read_secrets
@@ -135,7 +136,8 @@ class GuestSession:
         secret_values = read_secrets(plan)
         images = images_for(plan, self._progress)
         check_login(images.values())  # a session's guests are logged in to, kept or not
-        self._hypervisor = hypervisor = self._stack.enter_context(connect(None, home, clock=self._clock))
+        opened = connect(None, home, clock=self._clock, ends=left_by_killed(home))
+        self._hypervisor = hypervisor = self._stack.enter_context(opened)
         host = prepare_host(hypervisor, plan, images, home, self._view)
         self._host = host.facts()
         run = f"session-{secrets.token_hex(3)}"

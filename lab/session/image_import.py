@@ -34,6 +34,7 @@ from lab.session import paths
 from lab.session.agent_guests import system_of
 from lab.session.guest_host import prepare_host
 from lab.session.kept_guest_start import plan_without_freeze
+from lab.session.recovery import left_by_killed
 from lab.session.settings import memory_option
 
 REFUSES_S = 5.0
@@ -170,7 +171,7 @@ def _attempt(image: Image, options: ImportOptions, view: View, progress: Progres
     folder = home / "guests" / f"{run}-console"  # the guest's own is removed with it
     progress("booting a guest", None)
     try:
-        with connect(None, home, clock=clock) as hypervisor:
+        with connect(None, home, clock=clock, ends=left_by_killed(home)) as hypervisor:
             images = {spec.image_key: image}
             host = prepare_host(hypervisor, plan, images, home, view, options.accelerator)
             paths.made(folder)

@@ -25,6 +25,7 @@ from lab.session.guests import Guests
 from lab.session.images import images_for
 from lab.session.kept_guests import KeptGuest, read_all, write
 from lab.session.paths import made
+from lab.session.recovery import left_by_killed
 from lab.session.settings import Settings, check_memory, memory_option
 from lab.session.signals import Signals, shield
 from lab.session.views import Views
@@ -55,7 +56,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     with Signals(), views([spec.name]) as (view, progress):
         images = images_for(plan, progress)
         check_login(images.values())
-        with connect(None, home, clock=clock) as hypervisor:
+        with connect(None, home, clock=clock, ends=left_by_killed(home)) as hypervisor:
             host = prepare_host(hypervisor, plan, images, home, view, options.accelerator)
             run = f"kept-{secrets.token_hex(3)}"
             folder = made(home / "guests" / run)

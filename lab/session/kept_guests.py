@@ -135,7 +135,8 @@ def down(home: Path, names: Sequence[str], *, everything: bool = False) -> Itera
     if not wanted:
         yield "there are no kept guests"
         return
-    with connect(None, home, clock=HostClock()) as hypervisor:
+    uuids = {guest.uuid for guest in wanted}
+    with connect(None, home, clock=HostClock(), ends=lambda guest: guest.uuid in uuids) as hypervisor:
         for guest in wanted:
             with shield():
                 hypervisor.destroy_kept_guest(guest.uuid)

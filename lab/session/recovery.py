@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lab.errors import FreezelabError
@@ -11,6 +11,7 @@ from lab.host import taps
 from lab.hypervisor import memory, own_lease
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
+from lab.hypervisor.domains import LabDomain
 from lab.hypervisor.recovery import drop_saved, saved
 from lab.image import staging
 from lab.image.store import default_cache
@@ -24,7 +25,8 @@ def recover_all(uri: str | None, *, resume: bool = False) -> Iterator[str]:
     """End the guests of dead runs and remove their files or, with `resume`, resume them; one line for each
     action. Kept guests stay, and are resumed if they were stopped."""
     state = home()
-    with connect(uri, state, clock=HostClock()) as hypervisor:
+    ends = None if resume else left_by_killed(state)
+    with connect(uri, state, clock=HostClock(), ends=ends) as hypervisor:
         done = 0
         lines = hypervisor.recover(resume=True, but=_alive(state)) if resume else clear(hypervisor, state)
         for line in lines:
@@ -37,11 +39,19 @@ def recover_all(uri: str | None, *, resume: bool = False) -> Iterator[str]:
         yield "nothing to recover"
 
 
+def left_by_killed(state: Path) -> Callable[[LabDomain], bool]:
+    """Whether a guest is of a dead run and not kept: see connect(), for commands that clear()."""
+    return lambda guest: not guest.kept_guest and guest.run not in _alive(state)
+
+
 def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
     """Remove what dead runs left, one line for each action; the first failure is raised at the end. A run is
     alive while its history is open; a run on the embedded driver can be alive only in the process that has
     the driver open, which is this one."""
     alive = _alive(state)
+    for run, name in dict.fromkeys((ended.run, ended.guest) for ended in hypervisor.ended):
+        yield f"removed guest {name} of run {run}"
+    hypervisor.ended.clear()
     yield from hypervisor.recover(resume=False, but=alive)
     there = [domain for domain in hypervisor.list_lab_domains() if domain.run not in alive]
     known = {guest.uuid: guest for guest in kept_guests.read_all(state)}

@@ -28,6 +28,7 @@ from lab.session.calibration import for_record
 from lab.session.cells import Cells, make_patch
 from lab.session.guest_host import GuestHost, prepare_host
 from lab.session.images import images_for
+from lab.session.recovery import left_by_killed
 from lab.session.run_folders import new_run_folder
 from lab.session.setup_sources import read_secrets
 
@@ -85,7 +86,8 @@ def perform(
     waiting = (lambda who: view.note(f"waiting: {who}")) if options.wait else None
     course: _Course | None = None
     try:
-        with connect(options.uri, home, clock=clock, waiting=waiting) as hypervisor:
+        ends = left_by_killed(home)
+        with connect(options.uri, home, clock=clock, waiting=waiting, ends=ends) as hypervisor:
             host = prepare_host(hypervisor, plan, images, home, view, options.accelerator)
             course = _run(plan, options, host, secret_values, clock, view, shield)
     except FreezelabError as error:

@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -93,34 +95,79 @@ def test_a_memory_folder_that_is_not_ours_is_not_used(home: Path) -> None:
 
 RECORD = """<!-- WARNING: THIS IS AN AUTO-GENERATED FILE. -->
 <domstatus state='paused' reason='restored' pid='{pid}'>
-  <domain type='qemu'><name>freezelab-z</name></domain>
+  <libDir path='{home}/libvirt/lib/qemu/domain-1-freezelab-z'/>
+  <domain type='qemu'>
+    <name>freezelab-z</name>
+    <uuid>0c2cd3ef-6ab3-4eff-9d8c-bb2b5b5f3b5b</uuid>
+    <metadata>
+      <lab:guest xmlns:lab="urn:freezelab:domain:1" name="web-0" run="r1" home="{home}"/>
+    </metadata>
+  </domain>
 </domstatus>
+"""
+TAKE = """
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from lab.hypervisor.embed import Root
+root = Root.take(Path(sys.argv[1]), ends={ends})
+print(*((ended.guest, ended.run) for ended in root.ended))
 """
 
 
-def test_the_record_of_a_guest_goes_when_its_process_has_ended(home: Path) -> None:
-    """Also while nobody has waited for that: libvirt would connect to a zombie's monitor for a minute."""
+@contextmanager
+def recorded(home: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A QEMU that is left, and libvirt's record of it."""
     assert embedded(home, "pass").returncode == 0
     record = home / "libvirt" / "run" / "qemu" / "freezelab-z.xml"
+    (home / "libvirt/lib/qemu/domain-1-freezelab-z").mkdir()
     command = (
         "qemu-system-x86_64 -machine none -S -nodefaults -display none -name guest=freezelab-z,process=z"
     )
     with subprocess.Popen(command.split()) as qemu:
-        record.write_text(RECORD.format(pid=qemu.pid))
+        record.write_text(RECORD.format(pid=qemu.pid, home=home))
         record.with_suffix(".pid").write_text(f"{qemu.pid}\n")
-        take = (
-            f"from pathlib import Path; from lab.hypervisor.embed import Root; Root.take(Path({str(home)!r}))"
-        )
-        subprocess.run([sys.executable, "-c", take], cwd=ROOT, check=True)
-        assert {each.name for each in record.parent.glob("freezelab-z.*")} == {record.name, "freezelab-z.pid"}
+        yield qemu, record
+        qemu.kill()
+
+
+def taken(home: Path, ends: str = "None") -> str:
+    """Which guests a process has ended that takes the root."""
+    argv = [sys.executable, "-c", TAKE.format(ends=ends), str(home)]
+    return subprocess.run(argv, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def records_of(record: Path) -> set[str]:
+    return {each.name for each in record.parent.glob("freezelab-z.*")}
+
+
+def test_the_record_of_a_guest_goes_when_its_process_has_ended(home: Path) -> None:
+    """Also while nobody has waited for that: libvirt would connect to a zombie's monitor for a minute."""
+    with recorded(home) as (qemu, record):
+        taken(home)
+        assert records_of(record) == {"freezelab-z.xml", "freezelab-z.pid"}
         qemu.kill()
         os.waitid(os.P_PID, qemu.pid, os.WEXITED | os.WNOWAIT)  # ended, and still there
-        subprocess.run([sys.executable, "-c", take], cwd=ROOT, check=True)
-        assert not list(record.parent.glob("freezelab-z.*"))
+        taken(home)
+        assert not records_of(record)
+        assert not list((home / "libvirt/lib/qemu").glob("domain-*"))
+
+
+def test_a_guest_that_is_to_end_does_so_before_libvirt_knows_it(home: Path) -> None:
+    """libvirt cannot kill what becomes a zombie, and meanwhile answers nothing."""
+    with recorded(home) as (qemu, record):
+        assert taken(home, 'lambda guest: guest.run == "r2"') == ""
+        assert qemu.poll() is None
+        assert taken(home, 'lambda guest: guest.run == "r1"') == "('web-0', 'r1')"
+        assert os.waitid(os.P_PID, qemu.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        assert not records_of(record)
 
 
 CONTAINER = """
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from lab.hypervisor import memory
 from lab.hypervisor.embed import Root

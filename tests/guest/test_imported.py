@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,18 @@ def test_what_an_import_leaves_that_was_killed_is_told_and_removed(
     assert "left by a killed run: removed guest imported of run import-" in done.stderr
     assert not list((cache / "images").glob(".build-*"))
     assert (own.left(), own.qemu()) == ([], [])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a process namespace by itself")
+def test_the_same_where_process_1_reaps_nobody() -> None:
+    """As in many containers: the import's QEMU stays a zombie when it is ended. pytest is process 1."""
+    same = f"{__file__}::{test_what_an_import_leaves_that_was_killed_is_told_and_removed.__name__}"
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    done = subprocess.run(
+        [*inside, sys.executable, "-m", "pytest", "-q", same],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 def of_tiny(cli: Cli, plan: str, methods: set[str]) -> None:

@@ -66,7 +66,9 @@ def test_process_1_is_no_init() -> None:
     code = "from lab.session.checks import _init; print([(one.ok, one.name) for one in _init()])"
     command = [sys.executable, "-c", code]
     inside = ["unshare", "--pid", "--fork", "--kill-child", *command]
-    for argv, expected in ((command, "[]"), (inside, "[(False, 'init')]")):
+    no_init = f"import subprocess; subprocess.run({command!r})"  # waits for its own children alone
+    below = [*inside[:4], "--mount-proc", sys.executable, "-c", no_init]
+    for argv, expected in ((command, "[]"), (inside, "[(False, 'init')]"), (below, "[(None, 'init')]")):
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         assert (done.stdout.strip(), done.stderr) == (expected, "")
 
