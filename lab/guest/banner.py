@@ -10,7 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 
 STAGGER_S = 0.4
-IN_FLIGHT = 3
+IN_FLIGHT = 8
+"""The most attempts that wait for an answer; sshd accepts ten (sshd_config(5), MaxStartups)."""
+
+GROWTH = 1 / 8
+"""The least time between two attempts, as a part of the time since the first. Each costs the guest the start
+of a process. With three in flight, always 0.4 s apart, a guest on a busy host whose sshd took longer than
+1.2 s was kept busy by attempts that had been given up: beside the lab's other tests a systemd Debian took
+288 s until its probe answered, and 81 s since."""
+
 LISTENS_S = 4.0
 """The longest time between two attempts, for a guest whose sshd is known to listen; the times double up to
 it. Each attempt costs the guest the start of a process: eight guests on two CPUs took ten attempts each. But
@@ -47,10 +55,10 @@ def wait_for_banner(
 
     QEMU accepts a forwarded connection long before the guest can, and its retransmissions back off. So a few
     attempts run in parallel, and the first one with an answer is used: STAGGER_S apart, or twice as long each
-    time up to `longest_s`. QEMU closes a connection that the guest refuses, and a guest whose sshd does not
-    listen yet does that: then the next attempt comes soon. alive: called between attempts; raises when the
-    guest cannot answer any more. TimeoutError at the deadline; ConnectionRefusedError when a port on the
-    loopback only refuses for REFUSED_S.
+    time up to `longest_s`, and farther apart the longer it takes (GROWTH). QEMU closes a connection that the
+    guest refuses, and a guest whose sshd does not listen yet does that: then the next attempt comes soon.
+    alive: called between attempts; raises when the guest cannot answer any more. TimeoutError at the
+    deadline; ConnectionRefusedError when a port on the loopback only refuses for REFUSED_S.
     """
     selector = selectors.DefaultSelector()
     attempts: list[socket.socket] = []
@@ -71,7 +79,8 @@ def wait_for_banner(
             if now >= next_try:
                 if len(attempts) >= IN_FLIGHT:
                     drop(attempts[0])
-                next_try, stagger_s = now + stagger_s, min(2 * stagger_s, longest_s)
+                next_try = now + max(stagger_s, GROWTH * (now - begun))
+                stagger_s = min(2 * stagger_s, longest_s)
                 try:
                     made = _attempt(host, port)
                     attempts.append(made)

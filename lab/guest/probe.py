@@ -34,17 +34,16 @@ from lab.guest.probe_command import start_command
 from lab.guest.probe_protocol import Exchange
 from lab.guest.serial import SerialClockLine, SerialLine
 from lab.guest.shell_samples import ShellSamples
-from lab.guest.ssh import SSH
+from lab.guest.ssh import SLOW_LOGINS, SSH
 from lab.ports import Clock
 from lab.process.clock import HostClock
 from lab.threads import Worker
 
 ANSWER_S = 15.0
-START_S = 60.0
-ATTACH_S = 10.0
-SERIAL_S = 60.0
+START_S, ATTACH_S, SERIAL_S = 60.0, 10.0, 60.0
 REGAIN_S = 20.0
-"""Time limit for re-establishing a lost channel; QEMU's forwarded port is back within a second."""
+"""Time limit for re-establishing a lost channel, or SLOW_LOGINS times the first login, if that is longer;
+QEMU's forwarded port is back within a second."""
 
 _PACE_S, _SLOWEST_S = 0.02, 0.5
 _TRIES = 3
@@ -94,7 +93,7 @@ class GuestProbe:
         self._way_back = waiting.path if waiting is not None else ""
         self._golden = waiting is not None
         self._serially = False
-        self._last_line_s = 0.0
+        self._last_line_s = self._slow_s = 0.0
         self._mending: threading.Thread | None = None
         self._unmended: GuestError | None = None
         self._closed = False
@@ -112,7 +111,7 @@ class GuestProbe:
 
     def _begin(self) -> None:
         self._ssh = ssh = self._connect()
-        self._again = ssh.again
+        self._again, self._slow_s = ssh.again, SLOW_LOGINS * ssh.login_s
         if self._closed:
             self._again = None
             self._drop()
@@ -192,7 +191,7 @@ class GuestProbe:
 
     def _repair(self) -> None:
         """Re-establish a lost channel."""
-        self.restarts += not self._regain(REGAIN_S)
+        self.restarts += not self._regain(max(REGAIN_S, self._slow_s))
         self.reconnects += 1
 
     def _regain(self, within_s: float) -> bool:

@@ -33,6 +33,8 @@ OPEN_S = 30.0
 """The longest time until sshd lets a command begin."""
 HANDSHAKE_S = 30.0
 SILENCE_S = 10.0
+SLOW_LOGINS = 4
+"""How many times as long as a guest's login has taken the next one may take, on a host that became busier."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class _Transport(paramiko.Transport):
 
 
 class SSH:
-    """One SSH connection to one guest. A context manager."""
+    """One SSH connection to one guest. A context manager. login_s: the time from sshd's banner to the end of
+    the login, in seconds."""
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class SSH:
     ) -> None:
         self.address, self.transport, self.wire, self.clock = address, transport, wire, clock
         self._connections, self._link = connections, link
+        self.login_s = 0.0
 
     @classmethod
     def connect(
@@ -129,7 +133,8 @@ class SSH:
             raise
         transport = _Transport(wire)  # type: ignore[arg-type]  # it replaces the socket
         address.arrange(transport.get_security_options())
-        limit = handshake_s or max(HANDSHAKE_S, deadline - time.monotonic())
+        spoke = time.monotonic()
+        limit = handshake_s or max(HANDSHAKE_S, deadline - spoke)
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = limit
         try:
             transport.start_client(timeout=limit)
@@ -157,12 +162,14 @@ class SSH:
             if link.why is not None:
                 raise link.why.again() from error
             raise GuestError(f"SSH failed at {address}: {_message(error)}", where=where) from error
-        return cls(address, transport, wire, clock, connections, link)
+        made = cls(address, transport, wire, clock, connections, link)
+        made.login_s = time.monotonic() - spoke
+        return made
 
     def again(self, timeout_s: float) -> SSH:
         """Another connection to the same guest. Raises the same errors as connect, also when the guest falls
         silent during the handshake, because a rebooted guest leaves its connections hanging."""
-        within = min(timeout_s + 1, SILENCE_S)
+        within = min(timeout_s + 1, max(SILENCE_S, SLOW_LOGINS * self.login_s))
         return SSH.connect(self.address, self.clock, timeout_s, self._connections, handshake_s=within)
 
     def __enter__(self) -> SSH:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -104,6 +105,36 @@ def test_a_lost_attempt_does_not_hold_up_the_next(server: socket.socket) -> None
         assert sock.getsockname() == kept[1].getpeername()
     for each in kept:
         each.close()
+
+
+def test_an_answer_that_takes_long_is_waited_for(server: socket.socket) -> None:
+    """sshd on a busy host: each attempt is answered after the time in which six more are made."""
+    answers: list[threading.Timer] = []
+    kept: list[socket.socket] = []
+
+    def answer(peer: socket.socket) -> None:
+        with suppress(OSError):  # the attempt was given up
+            peer.sendall(b"SSH-2.0-x\r\n")
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                kept.append(server.accept()[0])
+                answers.append(threading.Timer(6.5 * banner.STAGGER_S, answer, [kept[-1]]))
+                answers[-1].start()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        wait_for_banner("127.0.0.1", server.getsockname()[1], time.monotonic() + 60, hopeful).close()
+        assert len(kept) < 10, "sshd's MaxStartups"
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for each in answers:
+        each.join()
+    for peer in kept:
+        peer.close()
 
 
 def test_a_closed_attempt_is_soon_repeated(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
