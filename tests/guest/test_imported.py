@@ -245,9 +245,7 @@ def test_a_full_state_folder_ends_the_import(own: Cli, cache: Path) -> None:
         assert own.qemu() == []
 
 
-@pytest.mark.skip(
-    reason="the first guest of a run had not unpacked its seed, so its sshd had no key; not known why"
-)
+@cloud
 @pytest.mark.timeout(4 * LONG_S)
 def test_a_guest_without_python_keeps_time_by_two_programs(own: Cli, playbook: Callable[..., str]) -> None:
     """BIOS, systemd, and a script that unpacks the seed's files.tar."""
