@@ -35,7 +35,7 @@ class _Shell:
         self.wire = Wire(self._ours, clock)
         self._process: runner.Started | None = None
 
-    gone, login_s = None, 0.0
+    gone = None
 
     @property
     def alive(self) -> bool:

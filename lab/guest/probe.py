@@ -34,7 +34,7 @@ from lab.guest.probe_command import start_command
 from lab.guest.probe_protocol import Exchange
 from lab.guest.serial import SerialClockLine, SerialLine
 from lab.guest.shell_samples import ShellSamples
-from lab.guest.ssh import SLOW_LOGINS, SSH
+from lab.guest.ssh import SSH
 from lab.ports import Clock
 from lab.process.clock import HostClock
 from lab.threads import Worker
@@ -42,8 +42,8 @@ from lab.threads import Worker
 ANSWER_S = 15.0
 START_S, ATTACH_S, SERIAL_S = 60.0, 10.0, 60.0
 REGAIN_S = 20.0
-"""Time limit for re-establishing a lost channel, or SLOW_LOGINS times the first login, if that is longer;
-QEMU's forwarded port is back within a second."""
+"""Time limit for re-establishing a lost channel, or the time of the first connection, with the boot, if that
+was longer. QEMU's forwarded port is back within a second."""
 
 _PACE_S, _SLOWEST_S = 0.02, 0.5
 _TRIES = 3
@@ -110,8 +110,9 @@ class GuestProbe:
         return self
 
     def _begin(self) -> None:
+        begun = time.monotonic()
         self._ssh = ssh = self._connect()
-        self._again, self._slow_s = ssh.again, SLOW_LOGINS * ssh.login_s
+        self._again, self._slow_s = ssh.again, time.monotonic() - begun
         if self._closed:
             self._again = None
             self._drop()
