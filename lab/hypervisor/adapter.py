@@ -47,8 +47,7 @@ class LibvirtHypervisor:
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
         sys.setswitchinterval(_SWITCH_S)
-        self.uri = uri
-        self._clock = clock
+        self.uri, self._clock = uri, clock
         self._root, self.ended = root, root.ended if root is not None else []
         self._lock = threading.RLock()
         self._freezes: dict[str, Freeze] = {}
