@@ -37,6 +37,7 @@ def _needs_ssh(cell: Cell, spec: GuestSpec) -> str:
         "load": bool(cell.cycle.load),
         "fill": bool(spec.fill),
         "setup": spec.setup.in_guest,
+        "network: lab": spec.lab is not None,
         str(cell.resync): cell.resync.reads_rtc
         or (cell.resync.repairs and not cell.resync.uses_agent and not cell.resync.is_of_windows),
     })  # fmt: skip

@@ -29,6 +29,8 @@ from lab.record.model_events import Moment as Moment
 from lab.record.model_events import OneAtATime as OneAtATime
 from lab.record.model_events import RolloutRecord as RolloutRecord
 from lab.record.model_events import WaveRecord as WaveRecord
+from lab.record.model_network import NetworkRecord as NetworkRecord
+from lab.record.model_network import PlaceRecord as PlaceRecord
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,8 @@ class LeftOutRecord:
 @dataclass(frozen=True)
 class Run:
     """The whole of run.json. calibration: null when the lab had none. events: announcements, in their order.
-    rollouts: one for each pass over the fleet. one_at_a_time: null without a rollout."""
+    rollouts: one for each pass over the fleet. one_at_a_time: null without a rollout. network: the lab's own,
+    null without one."""
 
     schema: str
     id: str
@@ -305,3 +308,4 @@ class Run:
     events: tuple[EventRecord, ...] = ()
     rollouts: tuple[RolloutRecord, ...] = ()
     one_at_a_time: OneAtATime | None = None
+    network: NetworkRecord | None = None

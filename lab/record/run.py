@@ -68,6 +68,7 @@ from lab.record.model import Statistic as Statistic
 from lab.record.model import StepRecord as StepRecord
 from lab.record.model import WaveRecord as WaveRecord
 from lab.record.model import Witnesses as Witnesses
+from lab.record.network import network_of
 from lab.record.rebuild import observations_of, plan_of
 from lab.record.rollout import ends_of, proof_of, rollout_of, rollouts_of
 from lab.record.statistics import statistics as statistics
@@ -277,6 +278,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         events=tuple(events_of),
         rollouts=fleet.members(list(zip(whose, cycles, strict=True)), events_of, everything),
         one_at_a_time=fleet.one_at_a_time(),
+        network=network_of(history),
     )
     return run, results
 

@@ -13,6 +13,7 @@ from lab.core.quantities import format_length
 from lab.core.rollout import waves
 from lab.core.units import format_duration, format_size
 from lab.errors import FreezelabError
+from lab.report.network import network_line
 from lab.report.page import Page
 from lab.report.plan_cells import cells, image_name, share
 from lab.report.plan_fleet import alike, listed, rollout, sets
@@ -169,6 +170,8 @@ def _guests(page: Page, plan: Plan) -> None:
         page.parts([f"and {sum(map(len, rest))} more, {len(guests)} in all"], "dim")
     if plan.golden and not all(guest.is_own for guest in guests):
         page.parts(["start from a golden guest, which the first run boots"])
+    if line := network_line(plan):
+        page.labelled("network", line, label_style="", width=7)
 
 
 def _network(guest: GuestSpec) -> str:

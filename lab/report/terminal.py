@@ -16,6 +16,7 @@ from lab.record.model import Run
 from lab.report.accuracy import show_accuracy
 from lab.report.cells import show_cells, show_comparisons, show_left_out
 from lab.report.cycles import VERDICTS, show_cycles
+from lab.report.network import show_network
 from lab.report.notices import show_events
 from lab.report.page import Page
 from lab.report.predictions import show_predictions
@@ -47,6 +48,7 @@ def render(run: Run, console: Console, folder: Path | None = None) -> None:
     show_rollouts(page, run)
     show_events(page, run)
     page.blank()
+    show_network(page, run)
     show_details(page, run)
     if not is_resync_matrix(run):
         show_steps(page, run)

@@ -13,6 +13,7 @@ from lab.core.machine_check import MachineCheck
 from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
 from lab.host import chronyd, emulators
+from lab.host.network import LabNetwork
 from lab.hypervisor.accelerators import AcceleratorRequest, boots_unsurely, choose
 from lab.hypervisor.domain import Accelerator
 from lab.image import staging
@@ -54,7 +55,7 @@ def examine(uri: str | None) -> list[MachineCheck]:
     if image is not None and image.kernel is not None:
         checks.append(_accelerator(image.kernel, state))
         checks += _kernels(store)
-    checks.append(_chronyd(state))
+    checks += [_chronyd(state), _clients()]
     return checks
 
 
@@ -195,6 +196,17 @@ def _kernels(store: ImageStore) -> list[MachineCheck]:
             hint = "install a newer QEMU, or build the image with an older kernel"
             found.append(MachineCheck(f"image {listed.image.name}", None, f"without KVM: {why}", hint))
     return found
+
+
+def _clients() -> MachineCheck:
+    """Whether programs of this host can be clients in the lab's own network, seen by starting one."""
+    name = "network: lab"
+    try:
+        with LabNetwork({}) as network:
+            network.command([])
+    except MachineError as error:
+        return MachineCheck(name, None, f"guests see each other; {error.what}", error.hint)
+    return MachineCheck(name, True, "guests see each other, and programs of this host can be clients")
 
 
 def _chronyd(state: Path) -> MachineCheck:

@@ -10,14 +10,16 @@ from functools import partial
 from pathlib import Path
 
 from lab.controller import CycleGuest
+from lab.core.history import NetworkEnded, NetworkStarted
 from lab.core.plan import GuestSpec
-from lab.errors import Refused
+from lab.errors import MachineError, Refused
 from lab.guest import lab_network
 from lab.guest.session_probe import SessionProbe
 from lab.host.network import Attachment, LabNetwork
 from lab.host.taps import Tap
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import DomainSpec
+from lab.ports import Journal
 from lab.session.settings import Settings
 from lab.session.signals import shield
 
@@ -27,9 +29,14 @@ class GuestNetwork:
     path of a socket that is removed with the guests."""
 
     def __init__(
-        self, settings: Settings, hypervisor: LibvirtHypervisor, new_socket: Callable[[], Path]
+        self,
+        settings: Settings,
+        hypervisor: LibvirtHypervisor,
+        journal: Journal,
+        new_socket: Callable[[], Path],
     ) -> None:
         self._settings, self._hypervisor, self._new_socket = settings, hypervisor, new_socket
+        self._journal = journal
         self._attached: dict[str, Attachment] = {}
         self.running: LabNetwork | None = None
 
@@ -37,12 +44,11 @@ class GuestNetwork:
         """The guest's domain with its card in the network, if the guest has a place there."""
         if spec.lab is None:
             return domain
-        if self._hypervisor.remote:
-            raise Refused(
-                "the lab's own network needs libvirt's embedded driver, as its switch is this process's",
-                where=f"guest {spec.name}",
-                hint="run it without --connect, or delete network: lab",
-            )
+        if self._hypervisor.remote or self._settings.kept_guest:
+            why, hint = "its QEMU is another user's", "run it without --connect, or delete network: lab"
+            if self._settings.kept_guest:
+                why, hint = "the switch ends with this command", "delete network: lab"
+            raise Refused(f"no network: lab for it: {why}", where=f"guest {spec.name}", hint=hint)
         one = Attachment(spec.lab, ours=self._new_socket(), its=self._new_socket())
         self._attached[spec.name] = one
         return replace(domain, lab_socket=one.its, lab_switch=one.ours, lab_mac=spec.lab.mac)
@@ -53,7 +59,16 @@ class GuestNetwork:
         if wanted is None or not self._attached or self.running is not None:
             return
         seed = secrets.randbelow(1 << 32) if wanted.seed is None else wanted.seed
-        self.running = stack.enter_context(LabNetwork(self._attached, wanted.limits, seed))
+        self.running = network = stack.enter_context(LabNetwork(self._attached, wanted.limits, seed))
+        places = {name: one.place for name, one in self._attached.items()}
+        self._journal.append(NetworkStarted(seed, wanted.limits, places, network.no_host))
+        stack.callback(self._count, network)
+
+    def _count(self, network: LabNetwork) -> None:
+        try:
+            self._journal.append(NetworkEnded(network.counts()))
+        except MachineError as error:
+            self._journal.append(NetworkEnded({}, error.what))
 
     def join(self, spec: GuestSpec, probe: SessionProbe) -> None:
         """Give the guest its address, and the names of all. GuestError when that fails."""

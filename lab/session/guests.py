@@ -84,7 +84,7 @@ class Guests:
         self._monitor: GuestMonitor | None = None
         self._own = OwnGuests(hypervisor, settings, clock, view)
         self._setup = GuestSetup(hypervisor, settings, clock, view)
-        self._network = GuestNetwork(settings, hypervisor, self._socket)
+        self._network = GuestNetwork(settings, hypervisor, journal, self._socket)
         self._key, self._public = lab_key(settings.home)
         self._folder = settings.home / "guests" / settings.run
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)

@@ -1,7 +1,7 @@
 """The events of a run's history: each kind is a frozen dataclass, whose fields are the members of its line in
 events.jsonl. KIND is the word that the line has for it.
 
-    run_events     run-start, cell, boot, undo, handler, service, run-end
+    run_events     run-start, cell, boot, undo, handler, service, network, network-end, run-end
     cycle_events   cycle, facts, setup, readings, freeze, stop, resume, steps, exchange, proof, cpu, waited,
                    patch, verified, samples, beats, resync, watched, problem, cycle-end; and the dead-man's:
                    deadman
@@ -53,12 +53,17 @@ from lab.core.history.run_events import CellReached as CellReached
 from lab.core.history.run_events import GuestBooted as GuestBooted
 from lab.core.history.run_events import HandlerEnded as HandlerEnded
 from lab.core.history.run_events import Host as Host
+from lab.core.history.run_events import NetworkEnded as NetworkEnded
+from lab.core.history.run_events import NetworkStarted as NetworkStarted
 from lab.core.history.run_events import PatchUndone as PatchUndone
 from lab.core.history.run_events import RunEnded as RunEnded
 from lab.core.history.run_events import RunStarted as RunStarted
 from lab.core.history.run_events import ServiceFailed as ServiceFailed
 
-OfRun = RunStarted | CellReached | GuestBooted | PatchUndone | HandlerEnded | ServiceFailed | RunEnded
+OfRun = (
+    RunStarted | CellReached | GuestBooted | PatchUndone | HandlerEnded | ServiceFailed | NetworkStarted
+    | NetworkEnded | RunEnded
+)  # fmt: skip
 OfCycle = (
     CycleBegan | FactsRead | SetupRead | ReadingsTaken | GuestsFrozen | StopCalled | ResumeCalled | StepsTimed
     | ExchangeEnded | MemoryProven | CpuUsed | CpuWaited | PatchApplied | VersionsCompared | SamplesTaken

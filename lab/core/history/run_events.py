@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from lab.core.handlers import HandlerEnd
 from lab.core.history.fields import OPTIONAL
+from lab.core.network import FrameCounts, NetworkLimits, NetworkPlace
 from lab.core.plan import Plan
 
 SCHEMA = "freezelab.events/1"
@@ -99,6 +100,30 @@ class ServiceFailed:
 
     trouble: str
     cell: str = ""
+
+
+@dataclass(frozen=True)
+class NetworkStarted:
+    """The switch of the lab's own network runs. seed: of its losses. limits: those of the host's place.
+    places: the guests', by name. no_host: why the host has no place in it, "" when it has."""
+
+    KIND: ClassVar[str] = "network"
+
+    seed: int
+    limits: NetworkLimits
+    places: dict[str, NetworkPlace]
+    no_host: str = field(default="", metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class NetworkEnded:
+    """The guests of the lab's own network are gone. counts: what has passed each place, by name, the host's
+    among them. failure: why that is not known, "" when it is."""
+
+    KIND: ClassVar[str] = "network-end"
+
+    counts: dict[str, FrameCounts]
+    failure: str = field(default="", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
