@@ -278,7 +278,8 @@ class Controller:
                             subjects[name].resync.resumed()
                         elif method.keeps_process:
                             cpu_before[name] = hypervisor.cpu_time_ns(name)
-                        if (then := subjects[name].frozen) is not None and back is None:
+                        then = subjects[name].frozen
+                        if method.freezes and then is not None and back is None:
                             then()
                     if takes := max(each.resume_ns for each in frozen.values()):
                         deadline -= takes

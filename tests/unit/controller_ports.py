@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from lab.controller import Controller, CycleGuest
@@ -316,6 +317,15 @@ def cycle(
     watch_ns: int = SPEC.watch_ns,
 ) -> None:
     controller = Controller(world, world, world, FakeView(world), world.shield)
-    subjects = {n: CycleGuest(n, FakeProbe(world, n), FakeResync(world, n)) for n in guests}
+    subjects = {
+        n: CycleGuest(
+            n,
+            FakeProbe(world, n),
+            FakeResync(world, n),
+            frozen=partial(world.did, f"frozen {n}"),
+            before_resume=partial(world.did, f"before resume {n}"),
+        )
+        for n in guests
+    }
     spec = replace(SPEC, method=method, wake=wake, watch_ns=watch_ns)
     controller.run_cycle(0, subjects, spec, FakePatch(world), frozen=frozen)

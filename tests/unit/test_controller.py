@@ -34,7 +34,8 @@ def test_the_order_of_a_cycle() -> None:
     order = [
         "prepare a", "prepare b",
         "phase settle", "start a", "facts a", "start b", "facts b", "phase measure", "read a", "phase freeze",
-        "guard", "freeze a", "freeze b", "patch", "resume a", "resync a", "resume b", "resync b",
+        "guard", "freeze a", "frozen a", "freeze b", "frozen b", "patch", "before resume a",
+        "before resume b", "resume a", "resync a", "resume b", "resync b",
         "guard ends", "phase watch", "samples a", "samples b",
     ]  # fmt: skip
     places = [world.log.index(line) for line in order]
@@ -71,7 +72,7 @@ def test_the_patch_and_the_guard_are_given_the_budget() -> None:
 def test_a_control_cycle_freezes_nobody() -> None:
     world = World()
     cycle(world, frozen=False)
-    assert not [line for line in world.log if line.startswith(("freeze", "resync"))]
+    assert not [line for line in world.log if line.startswith(("freeze", "frozen", "before", "resync"))]
     assert "patch" in world.log
     assert "cpu" not in world.kinds("a")
     assert world.of(CycleBegan)[0].frozen is False
@@ -129,7 +130,8 @@ def test_interrupted_anywhere_no_guest_stays_frozen() -> None:
         except Interrupted:
             pass
         else:
-            assert whole.log[place - 1].startswith(("resume", "resync")), "only a shielded place goes on"
+            shielded = ("before resume", "resume", "resync")
+            assert whole.log[place - 1].startswith(shielded), "only a shielded place goes on"
         assert not world.frozen, whole.log[place - 1]
 
 
