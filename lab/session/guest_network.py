@@ -88,7 +88,8 @@ class GuestNetwork:
 
         def before_resume() -> None:
             sockets = [one.lab_socket for one in self._hypervisor.specs(spec.name) if one.lab_socket]
-            network.thaw(spec.name, sockets[-1])
+            if sockets:  # it has not ended
+                network.thaw(spec.name, sockets[-1])
 
         return replace(
             subject,

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -240,6 +241,34 @@ def test_a_dead_switch_is_said_in_a_line(bench: Bench) -> None:
         network.command(["true"])
     with pytest.raises(MachineError):
         network.counts()
+
+
+def test_a_switch_that_hangs_holds_up_no_resume(bench: Bench) -> None:
+    network = bench.network
+    assert network.pid is not None
+    os.kill(network.pid, signal.SIGSTOP)
+    failures: list[MachineError] = []
+
+    def ask() -> None:
+        try:
+            network.counts()
+        except MachineError as error:
+            failures.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        began = time.monotonic()
+        for _ in range(1000):
+            network.freeze("b")
+            network.thaw("b", bench.guests["b"].its)
+        assert time.monotonic() - began < 1
+    finally:
+        asking.join()
+        os.kill(network.pid, signal.SIGCONT)
+    (failure,) = failures
+    assert "the switch of the lab's network does not answer" in failure.what
+    assert network.counts()["b"].sent == 0  # and not the answer of before
 
 
 def test_without_a_namespace_it_is_said_what_to_do(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import sys
 import threading
@@ -78,6 +79,7 @@ class LabNetwork:
             raise
         finally:
             its.close()
+        ours.setblocking(False)
         self._end = ours
         places = {
             name: {"ours": str(one.ours), "its": str(one.its), "limits": asdict(one.place.limits)}
@@ -172,17 +174,24 @@ class LabNetwork:
         return guest
 
     def _tell(self, **order: Any) -> None:
-        with self._lock, suppress(OSError):
-            if self._end is not None:
-                self._end.send(json.dumps(order).encode())
+        """Send an order without an answer. It never waits, not even for a switch that hangs: guests may be
+        frozen."""
+        end = self._end
+        if end is not None:
+            with suppress(OSError):
+                end.send(json.dumps(order).encode())
 
     def _ask(self, within_s: float, **order: Any) -> dict[str, Any]:
         with self._lock:
             try:
                 if self._end is None:
                     raise OSError(0, "it is closed")
-                self._end.settimeout(within_s)
+                with suppress(BlockingIOError):
+                    while self._end.recv(MOST):  # an answer that came too late for who had asked
+                        pass
+                _wait(self._end, select.POLLOUT, within_s)
                 self._end.send(json.dumps(order).encode())
+                _wait(self._end, select.POLLIN, within_s)
                 data = self._end.recv(MOST)
             except OSError as error:
                 why = error.strerror or str(error)
@@ -191,6 +200,13 @@ class LabNetwork:
             raise MachineError("the switch of the lab's network has ended")
         answer: dict[str, Any] = json.loads(data)
         return answer
+
+
+def _wait(end: socket.socket, for_what: int, within_s: float) -> None:
+    poll = select.poll()
+    poll.register(end, for_what)
+    if not poll.poll(within_s * 1000):
+        raise TimeoutError(0, f"nothing within {within_s:g} s")
 
 
 def _of_one_user(pid: str) -> bool:
