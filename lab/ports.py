@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from lab.core.claims import Claim
 from lab.core.clock import Stamp
 from lab.core.effects import Effects
-from lab.core.history import HistoryEvent
+from lab.core.history import HistoryEvent, WorkloadSampled
 from lab.core.method import FreezeMethod
 from lab.core.patch import Impact
 from lab.core.plan import Announcement, CycleSpec, Gate
@@ -229,6 +229,17 @@ class Watcher(Protocol):
 
     def effects(self) -> Effects | None:
         """Side effects since start_cycle; None when the watcher does not record them."""
+
+
+class WorkloadClient(Protocol):
+    """The client of a workload, which runs from before a cell's first cycle to after its last."""
+
+    def start_cycle(self) -> None:
+        """Prepare the workload's guests for the next cycle, to which everything that is reported from now on
+        belongs. GuestError when that fails."""
+
+    def collect(self, cycle: int) -> WorkloadSampled:
+        """What was reported since start_cycle. Never fails: a client that has ended is a problem in it."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ Values:
 - `units`: durations and sizes as people write them. `quantities`: measured ones in words.
 - `clock`: stamps and intervals. `timeline`: readings, heartbeats, samples, calls.
   `packed`: many readings in little memory.
-- `plan`, `parallel_cells`: what a run will do. `plan_warnings`: what its numbers already say.
 - `network`: the lab's own network, its limits and counts. `time_fault`: a fault of the host's NTP server.
+- `plan`, `expectations`, `parallel_cells`: what a run will do, and what it has to show.
+  `plan_warnings`: what its numbers already say.
 - `method`, `patch`, `mechanism`, `announcement`: how guests are frozen, what is done to the host, what brings
   a clock back, what is announced.
 - `history/`: the events of a run, a dataclass for each kind.
@@ -25,6 +26,7 @@ Judging:
   `pause_findings`, `resync_findings`, `guest_findings`, `event_findings`; `cycle_findings`: what they share.
 - `predictions`: a method's rules compared with the result.
 - `timesync_setup`, `timesync/`: a mechanism's forecast.
+- `workload/`: what runs in the guests, as a client sees it.
 - `expected_failure`: negative controls. `machine_check`: one check of `doctor`.
 
 Scheduled Events and fleets:

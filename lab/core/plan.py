@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lab.core.depth import Depth as Depth
-from lab.core.expected_failure import MustFail
+from lab.core.expectations import Expectations as Expectations
+from lab.core.expectations import NoticeExpectations as NoticeExpectations
+from lab.core.expectations import RolloutEnd as RolloutEnd
 from lab.core.mechanism import ResyncMechanism as ResyncMechanism
 from lab.core.method import FreezeMethod as FreezeMethod
 from lab.core.method import Regime as Regime
@@ -26,7 +28,9 @@ from lab.core.scheduled.model import OnPurpose as OnPurpose
 from lab.core.setup import NO_SETUP, SetupSpec
 from lab.core.time_fault import TimeFault as TimeFault
 from lab.core.time_fault import TimeFaultKind as TimeFaultKind
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.units import NS_PER_S
+from lab.core.workload.spec import WorkloadSpec as WorkloadSpec
+from lab.core.workload.tolerance import ToleranceSpec as ToleranceSpec
 
 
 class RtcTrack(StrEnum):
@@ -40,7 +44,8 @@ class RtcTrack(StrEnum):
 class GuestSpec:
     """One guest to start, or a domain of the user's own that runs already.
 
-    probe: how deep it is looked into. domain, ssh: libvirt's name of a domain of the user's own, and how its
+    probe: how deep it is looked into. is_peer: it is there for the others, and is neither frozen nor
+    measured. domain, ssh: libvirt's name of a domain of the user's own, and how its
     guest is reached; "" and None for a guest that the lab starts. For a domain of the user's own, image and
     what follows up to kernel_options have no meaning: its XML decides.
     image: the name of an image, or with a "/" the path of a recipe's folder. fill: share of its memory that
@@ -75,6 +80,7 @@ class GuestSpec:
     ssh: SshTarget | None = None
     probe: Depth = Depth.AUTO
     lab: NetworkPlace | None = None
+    is_peer: bool = False
 
     @property
     def image_key(self) -> str:
@@ -247,72 +253,12 @@ class CycleSpec:
 
 
 @dataclass(frozen=True)
-class NoticeExpectations:
-    """The announcement's expected course; None: not checked.
-
-    acknowledged: a guest approves the event before NotBefore (False: none does). seen: every affected guest
-    gets the event before the freeze (False: none does). started_seen: the same, as Started. kept: the pause
-    is no longer than the announced DurationInSeconds (False: it is longer). cancelled: the event is called
-    off, and no guest is frozen. at_least_ns, at_most_ns: from publication to start, real time.
-    """
-
-    acknowledged: bool | None = None
-    seen: bool | None = None
-    started_seen: bool | None = None
-    kept: bool | None = None
-    cancelled: bool | None = None
-    at_least_ns: int | None = None
-    at_most_ns: int | None = None
-
-
-class RolloutEnd(StrEnum):
-    """How a rollout ends."""
-
-    COMPLETE = "complete"
-    STOPPED = "stopped"  # by a gate
-
-
-@dataclass(frozen=True)
-class Expectations:
-    """What a run has to show to pass; None: not checked.
-
-    These checks always apply: the cycle closes, the budget is kept, the patch succeeds, the guest has not
-    rebooted.
-
-    in_time_within_ns: from the resume to the first instant from which |offset| stays within tolerance_ns for
-        hold_ns.
-    final_offset_ns: largest |offset| at the end of the watch.
-    drift_ppm: largest |drift| after the resync.
-    clean_kernel_log: no trouble in the guest's kernel log (core.kernel_log).
-    as_predicted: the clock is corrected, or not, as the mechanism's rules forecast. If the watch was too
-        short for a decision, the check has not passed.
-    notice: expectations of the announcement. rollout: how it ends. skew_ns: the guests of one domain stop
-        within this time of each other, and resume so. must_fail: a negative control, which passes when checks
-        fail.
-    """
-
-    regime: Regime | None = None
-    pause_at_least_ns: int | None = None
-    pause_at_most_ns: int | None = None
-    in_time_within_ns: int | None = None
-    tolerance_ns: int = 100 * NS_PER_MS
-    hold_ns: int = 2 * NS_PER_S
-    final_offset_ns: int | None = None
-    drift_ppm: float | None = None
-    clean_kernel_log: bool = True
-    as_predicted: bool = False
-    notice: NoticeExpectations = NoticeExpectations()
-    rollout: RolloutEnd = RolloutEnd.COMPLETE
-    skew_ns: int | None = None
-    must_fail: MustFail | None = None
-
-
-@dataclass(frozen=True)
 class Cell:
     """One point of a matrix.
 
     id: derived from the values, unique in the plan, "" for a plan without a matrix.
-    values: (axis, value as written), in the order of the matrix's axes.
+    values: (axis, value as written), in the order of the matrix's axes. tolerance: the search in place of
+        cycles; None: none.
     """
 
     id: str
@@ -323,6 +269,13 @@ class Cell:
     expectations: Expectations
     repeat: int = 1
     control: int = 0
+    workloads: tuple[WorkloadSpec, ...] = ()
+    tolerance: ToleranceSpec | None = None
+
+    @property
+    def frozen_guests(self) -> tuple[GuestSpec, ...]:
+        """Those that are frozen and measured."""
+        return tuple(spec for spec in self.guests if not spec.is_peer)
 
 
 @dataclass(frozen=True)
@@ -365,6 +318,8 @@ class Plan:
     rollout: Rollout | None = None
     golden: bool = False
     network: NetworkSpec | None = None
+    workloads: tuple[WorkloadSpec, ...] = ()
+    tolerance: ToleranceSpec | None = None
 
     @property
     def parts(self) -> tuple[Cell, ...]:
@@ -379,5 +334,7 @@ class Plan:
                 self.expectations,
                 self.repeat,
                 self.control,
+                self.workloads,
+                self.tolerance,
             ),
         )

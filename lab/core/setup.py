@@ -32,8 +32,8 @@ class Secret:
 class SetupFile:
     """A file or folder that is copied to `to` in the guest.
 
-    source: its path on the host; "": it is the secret of the name `secret`. mode: octal digits; "": that of
-    the source, or 0600 for a secret. owner: USER or USER:GROUP; "": root:root.
+    source: its path on the host; "": it is the secret of the name `secret`, or `content`. mode: octal digits;
+    "": that of the source, 0600 for a secret, or 0644. owner: USER or USER:GROUP; "": root:root.
     """
 
     to: str
@@ -41,10 +41,13 @@ class SetupFile:
     secret: str = ""
     mode: str = ""
     owner: str = ""
+    content: str = ""
 
     @property
     def label(self) -> str:
         """ "app.conf to /etc/app.conf"."""
+        if self.content:
+            return self.to
         what = f"the secret {self.secret}" if self.secret else self.source.rstrip("/").rpartition("/")[2]
         return f"{what} to {self.to}"
 

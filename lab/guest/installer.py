@@ -120,7 +120,7 @@ class GuestInstaller:
     def _copy(self, file: SetupFile) -> None:
         source = Path(file.source)
         owner = file.owner or "root:root"
-        if not file.secret and source.is_dir():
+        if file.source and source.is_dir():
             ids = self._checked(_OWNER.format(owner=shlex.quote(owner)), file.label, COPY_S).split()
             folder, data = (
                 PurePosixPath(file.to).parent,
@@ -128,15 +128,20 @@ class GuestInstaller:
             )
             script = _UNPACK.format(folder=shlex.quote(str(folder)))
         else:
-            data = self._secrets[file.secret] if file.secret else self._read(source)
+            data = self._data(file)
             script = _COPY.format(
                 folder=shlex.quote(str(PurePosixPath(file.to).parent)),
                 to=shlex.quote(file.to),
                 new=shlex.quote(f"{file.to}.freezelab"),
                 owner=shlex.quote(owner),
-                mode=file.mode or ("0600" if file.secret else f"{_mode(source):o}"),
+                mode=file.mode or _default_mode(file),
             )
         self._checked(script, file.label, COPY_S + len(data) / COPY_BYTES_PER_S, data)
+
+    def _data(self, file: SetupFile) -> bytes:
+        if file.secret:
+            return self._secrets[file.secret]
+        return self._read(Path(file.source)) if file.source else file.content.encode()
 
     def _read(self, path: Path) -> bytes:
         try:
@@ -269,5 +274,8 @@ def _printable(line: str) -> str:
     return "".join(char if char.isprintable() else " " for char in line)
 
 
-def _mode(path: Path) -> int:
-    return 0o755 if path.stat().st_mode & 0o100 else 0o644
+def _default_mode(file: SetupFile) -> str:
+    """Octal digits: of a secret, of a text of the lab's, of a file of the host."""
+    if file.secret:
+        return "0600"
+    return "0755" if file.source and Path(file.source).stat().st_mode & 0o100 else "0644"

@@ -25,6 +25,7 @@ from lab.playbook.mistakes import MOST_SHOWN, Clash, Mistake, Place
 from lab.playbook.models import Document
 from lab.playbook.patch_section import Patch
 from lab.playbook.tree import Items, Map, Node, Scalar
+from lab.playbook.workload_section import WorkloadSection
 
 MOST_WORD = 32  # characters of one value in an id
 _MISSING = {("resync",): ("resync",), ("cycle",): ("patch", "hold"), ("cycle", "patch"): ("patch", "hold")}
@@ -54,6 +55,16 @@ def axes_of(root: Map) -> tuple[str, ...]:
     """The axes in the order they are written; () without a matrix."""
     matrix = root.get("matrix")
     return tuple(axis for axis in matrix if axis in HOMES) if isinstance(matrix, Map) else ()
+
+
+def with_search(root: Map) -> Map:
+    """The document of a search with a hold, which the search itself chooses."""
+    cycle, search = root.get("cycle"), root.get("tolerance")
+    if search is None or not isinstance(cycle, Map) or "patch" in cycle:
+        return root
+    hold = Map(search.place)
+    hold["hold"] = Scalar("1s", True, search.place)
+    return _changed(root, {"cycle": _changed(cycle, {"patch": hold})})
 
 
 def settled(error: ErrorDetails, axes: Sequence[str]) -> bool:
@@ -225,6 +236,8 @@ def _word(axis: str, value: object) -> str:
             word = "shm" if value.startswith("/dev/shm/") else value.rsplit("/", 1)[-1]  # noqa: S108 - a name
         case "patch", Patch():
             word = value.to_plan().short
+        case "workload", WorkloadSection():
+            word = "-".join([value.name, *(text for option in value.options for text in option)])
         case _:
             word = str(value)
     return re.sub(r"[^A-Za-z0-9.-]+", "-", word.replace("µ", "u"))[:MOST_WORD].strip("-.") or "x"

@@ -124,6 +124,9 @@ class GuestSection(BaseModel):
         "docs/measuring.md says what each can bound.",
         GuestSpec.probe,
     )
+    peer: Flag = default(
+        False, "It is there for the other guests, such as those of a cluster: it is not frozen or measured."
+    )
     setup: SetupSection = default(
         SetupSection(), "Programs of the user's own, after those of the playbook's setup.", ""
     )
@@ -210,6 +213,7 @@ class GuestSection(BaseModel):
                 compute_name=called[number],
                 instance=self.instance,
                 setup=setup,
+                is_peer=self.peer,
                 domain=self.domain or "",
                 ssh=self.ssh.to_plan() if self.ssh else None,
                 probe=Depth.AGENT if self.domain and self.ssh is None else self.probe,

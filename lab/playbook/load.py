@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from lab.core.parallel_cells import laned
 from lab.core.plan import Cell, Plan
 from lab.playbook import models
-from lab.playbook.cells import axes_of, expand, given_twice, settled
+from lab.playbook.cells import axes_of, expand, given_twice, settled, with_search
 from lab.playbook.explain import explain
 from lab.playbook.fields import FOLDER
 from lab.playbook.matrix import Matrix
@@ -40,6 +40,7 @@ def parse(data: bytes, file: str, folder: Path = HERE) -> Plan:
         what = f"keys and values are expected here, not {found(root)}"
         todo = "begin with a line like name: first-freeze"
         raise as_error(file, [*mistakes, Mistake(root.place, what, todo)])
+    root = with_search(root)
     axes = axes_of(root)
     mistakes += [explain(error, root) for error in _errors(root, folder) if not settled(error, axes)]
     mistakes += given_twice(root, axes)
@@ -98,6 +99,8 @@ def _cell(name: str, values: tuple[tuple[str, str], ...], document: models.Docum
         expectations=document.expect.to_plan(),
         repeat=document.repeat,
         control=document.control,
+        workloads=document.workloads(),
+        tolerance=document.tolerance.to_plan() if document.tolerance else None,
     )
 
 
@@ -116,5 +119,7 @@ def _plan(document: models.Document, digest: str, first: Cell) -> Plan:
         ntp_fault=document.time_server.to_plan(),
         rollout=document.rolled(),
         golden=document.golden,
-        network=document.network.to_plan() if document.network else None,
+        network=document.lab_network.to_plan() if document.lab_network else None,
+        workloads=first.workloads,
+        tolerance=first.tolerance,
     )

@@ -31,6 +31,7 @@ from lab.playbook.mistakes import Wrong
 from lab.playbook.patch_section import PatchOrWord
 from lab.playbook.scalars import found
 from lab.playbook.tree import Items, Scalar
+from lab.playbook.workload_section import OneWorkload
 
 MOST_CELLS = 500
 
@@ -47,6 +48,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "image": ("guests", "image"),
     "prove_memory": ("cycle", "prove_memory"),
     "load": ("cycle", "load"),
+    "workload": ("workload",),
 }
 """Where each axis puts its values; those of guests into every one of them."""
 
@@ -99,6 +101,7 @@ class Exclusion(BaseModel):
     prove_memory: Flag | None = default(None, "With this value of the axis prove_memory.")
     rtc: Rtc | None = default(None, "With this value of the axis rtc.")
     load: Load | None = default(None, "With this value of the axis load.")
+    workload: OneWorkload | None = default(None, "With this value of the axis workload.")
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -151,6 +154,9 @@ class Matrix(BaseModel):
     )
     rtc: Annotated[list[Rtc], _SOME, _ONCE, _FILLED] | None = default(None, "Values of rtc, for all guests.")
     load: Annotated[list[Load], _SOME, _ONCE, _FILLED] | None = default(None, "Values of cycle.load.")
+    workload: Annotated[list[OneWorkload], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Workloads, one for each cell, with the guests that they bring along."
+    )
     exclude: list[Exclusion] | None = default(None, "Combinations to exclude.")
     side_by_side: Lanes = default(
         1,

@@ -13,17 +13,21 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from lab.core.own_domain import refusal, resync_refusal
-from lab.core.plan import Announcement, GuestSpec, ResyncMechanism, TimeFault, TimeFaultKind
+from lab.core.plan import (
+    Announcement,
+    GuestSpec,
+    HoldPatch,
+    ResyncMechanism,
+    WorkloadSpec,
+)
 from lab.core.plan import Rollout as PlanRollout
-from lab.core.units import NS_PER_S, format_duration
+from lab.core.units import format_duration
 from lab.playbook.announce_section import Announce
 from lab.playbook.cycles import CycleSection
 from lab.playbook.expect_section import Expect
 from lab.playbook.fields import (
     MOST_GUESTS,
     Controls,
-    Duration,
-    DurationOrZero,
     Mechanism,
     Name,
     Repeats,
@@ -35,10 +39,12 @@ from lab.playbook.fleet import Boot, BootWay, FleetSection
 from lab.playbook.guests import ONE_GUEST, GuestList, GuestSection, distinct
 from lab.playbook.matrix import HOMES, Matrix
 from lab.playbook.mistakes import Clash, Wrong, quoted
-from lab.playbook.network_section import AllNetwork, placed
+from lab.playbook.network_section import AllNetwork, LabNetworkSection, NetworkKind, placed
 from lab.playbook.rollouts import RolloutSection
-from lab.playbook.scalars import one_of, text
+from lab.playbook.scalars import text
 from lab.playbook.setup_section import At, SetupSection
+from lab.playbook.time_server_section import TimeServer
+from lab.playbook.workload_section import ToleranceSection, Workloads, WorkloadSection, with_workloads
 
 Text = Annotated[str, text()]
 
@@ -60,7 +66,10 @@ def _once_each() -> list[dict[str, Any]]:
     """Resync and patch are given once, in their section or in the matrix; other values at most once."""
     rules: list[dict[str, Any]] = [
         {"oneOf": [_in_section(HOMES["resync"]), _in_matrix("resync")]},
-        {"oneOf": [_in_section(HOMES["patch"]), _in_matrix("patch"), _in_matrix("hold")]},
+        {
+            "if": {"required": ["tolerance"]},
+            "else": {"oneOf": [_in_section(HOMES["patch"]), _in_matrix("patch"), _in_matrix("hold")]},
+        },
     ]
     return rules + [
         {"not": {"allOf": [_in_section(home), _in_matrix(axis)]}}
@@ -77,48 +86,6 @@ def _fleets() -> list[dict[str, Any]]:
         {"not": {"required": ["guests", "fleet"]}},
         {"if": {"required": ["rollout"]}, "then": {"allOf": [sets, {"not": {"required": ["matrix"]}}]}},
     ]
-
-
-FAULT_NS = 10 * NS_PER_S
-
-ServerFault = Annotated[TimeFaultKind, one_of(*TimeFaultKind, hint="a fault of a time server")]
-
-
-class TimeServer(BaseModel):
-    """The NTP server on the host, for guests that help themselves."""
-
-    model_config = section("{off_by: 2s}")
-
-    off_by: DurationOrZero = default(0, "How far the time that it serves is ahead of the host's clock.", "0s")
-    fault: ServerFault | None = default(
-        None,
-        "A fault from just before each freeze until fault_for after the resume. "
-        "silent: it does not answer. late: its answers are late by late_by. "
-        "unsynchronised: its answers declare that it is not synchronised.",
-    )
-    fault_for: DurationOrZero = default(
-        FAULT_NS, "How long the fault lasts after the resume.", format_duration(FAULT_NS)
-    )
-    late_by: Duration | None = default(None, "Delay of the answers, with fault: late.")
-
-    @model_validator(mode="after")
-    def _in_itself(self) -> Self:
-        late = self.fault is TimeFaultKind.LATE
-        if late and self.late_by is None:
-            raise Wrong("fault: late needs late_by", "add late_by: 200ms", within=("fault",))
-        if not late and self.late_by is not None:
-            raise Wrong(
-                "late_by has no meaning without fault: late",
-                "add fault: late, or delete it",
-                within=("late_by",),
-            )
-        return self
-
-    def to_plan(self) -> TimeFault | None:
-        """The fault as the plan has it."""
-        if self.fault is None:
-            return None
-        return TimeFault(self.fault, self.fault_for, self.late_by or 0)
 
 
 class Document(BaseModel):
@@ -150,6 +117,12 @@ class Document(BaseModel):
     )
     setup: SetupSection = default(
         SetupSection(), "Programs of the user's own in all guests, before their own setup.", ""
+    )
+    workload: Workloads | None = default(
+        None, "What runs in the guests and is watched by a client that is not frozen: one, or a list."
+    )
+    tolerance: ToleranceSection | None = default(
+        None, "Search the shortest pause that the workload fails at, in place of repeat."
     )
     resync: Mechanism = needed(
         "The mechanism that corrects the guests' clocks after the resume. "
@@ -240,6 +213,42 @@ class Document(BaseModel):
             expect.fits_rollout(info.data["rollout"])
         return expect
 
+    @field_validator("workload", mode="after")
+    @classmethod
+    def _named_once(cls, workloads: list[WorkloadSection] | None) -> list[WorkloadSection] | None:
+        names = [one.name for one in workloads or ()]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise Wrong(f"two workloads are named {name}", "rename one of them", within=(number, "name"))
+        return workloads
+
+    @model_validator(mode="after")
+    def _workloads_fit(self) -> Self:
+        names = [spec.name for spec in self.specs()]
+        for number, one in enumerate(self.workload or ()):
+            if missing := one.unknown(names):
+                what = f"no guest is named {missing}"
+                raise Wrong(what, f"known: {', '.join(names)}", within=("workload", number, "command"))
+        if self.tolerance is not None:
+            self._searchable()
+        if all(spec.is_peer for spec in self.specs()):
+            raise Wrong("every guest is a peer, so none is frozen", "delete peer of one", within=("guests",))
+        return self
+
+    def _searchable(self) -> None:
+        if len(self.workload or ()) != 1:
+            raise Clash("tolerance needs one workload", "add workload", "tolerance")
+        if not isinstance(self.cycle.patch.to_plan(), HoldPatch):
+            what = "tolerance changes the hold, and this patch is none"
+            raise Wrong(what, "delete patch; the search chooses the hold", within=("cycle", "patch"))
+        longest = self.tolerance.longest if self.tolerance else 0
+        if self.cycle.budget <= longest:
+            what = f"cycle.budget ({format_duration(self.cycle.budget)}) ends pauses before tolerance.longest"
+            raise Wrong(what, "raise it beyond longest", within=("cycle", "budget"))
+        for key in ("rollout", "repeat"):
+            if key in self.model_fields_set:
+                raise Wrong(f"{key} does not go with tolerance", "delete one of them", within=(key,))
+
     @model_validator(mode="after")
     def _own_domains_stay(self) -> Self:
         own = next((spec for spec in self.specs() if spec.is_own), None)
@@ -311,10 +320,13 @@ class Document(BaseModel):
 
     def specs(self) -> tuple[GuestSpec, ...]:
         """The guests as the plan has them."""
+        brought = [spec for one in self.workload or () for spec in one.guests()]
         if self.fleet is not None:
             specs = self.fleet.to_plan()
         else:
-            specs = [spec for guest in self.guests or ONE_GUEST for spec in guest.to_plan()]
+            alone = () if brought else ONE_GUEST
+            specs = [spec for guest in self.guests or alone for spec in guest.to_plan()]
+        specs = with_workloads(specs, brought)
         links = {
             name: entry.link
             for _, entries in self._entries()
@@ -322,8 +334,19 @@ class Document(BaseModel):
             for name in entry.names()
             if entry.link is not None
         }
-        setup, specs = self.setup.to_plan(), placed(specs, self.network, links)
+        setup, specs = self.setup.to_plan(), placed(specs, self.lab_network, links)
         return tuple(spec if spec.is_own else replace(spec, setup=setup.then(spec.setup)) for spec in specs)
+
+    @property
+    def lab_network(self) -> LabNetworkSection | None:
+        """The lab's own network; workloads of the lab's own need it."""
+        if self.network is None and any(one.shipped for one in self.workload or ()):
+            return LabNetworkSection.model_construct(kind=NetworkKind.LAB)
+        return self.network
+
+    def workloads(self) -> tuple[WorkloadSpec, ...]:
+        """The workloads as the plan has them."""
+        return tuple(one.to_plan() for one in self.workload or ())
 
     @property
     def golden(self) -> bool:

@@ -31,9 +31,11 @@ from lab.core.history import (
     StepsTimed,
     StopCalled,
     WatcherReported,
+    WorkloadSampled,
 )
 from lab.core.packed import PackedHeartbeats, PackedReadings
 from lab.core.timeline import CHANNEL, Call, SamplerReport, Step
+from lab.core.workload.sample import StateLook, WorkloadDelivery, WorkloadEvent, WorkloadRequest
 
 LARGEST = 2**63 - 1
 """The largest time in nanoseconds (the kernel's ktime_t); no other number of a history is larger."""
@@ -181,9 +183,50 @@ def _beats(line: str) -> BeatsArrived:
     return BeatsArrived(made.guest, made.cycle, PackedHeartbeats(made.beats))
 
 
+_Value = str | Int | bool | None
+
+
+class _WorkloadLine(BaseModel):
+    cycle: Int
+    workload: str
+    began_raw_ns: Int
+    ended_raw_ns: Int
+    requests: list[tuple[Int, Int, Int, Int, bool, str, str, _Some, Int]]
+    deliveries: list[tuple[Int, Int, str]]
+    looks: list[tuple[Int, Int, dict[str, _Value], str]]
+    events: list[tuple[str, Int, str]]
+    problems: tuple[str, ...] = ()
+    cell: str = ""
+    period_ns: _Some = None
+
+
+def _workload(line: str) -> WorkloadSampled:
+    made = _WorkloadLine.model_validate_json(line, strict=True)
+    _forward("a workload's cycle", made.began_raw_ns, made.ended_raw_ns)
+    for _, due, sent, done, *_rest in made.requests:
+        _forward("a request", due, sent)
+        _forward("a request", sent, done)
+    for sent, done, *_rest in made.looks:
+        _forward("a look at a state", sent, done)
+    return WorkloadSampled(
+        made.cycle,
+        made.workload,
+        made.began_raw_ns,
+        made.ended_raw_ns,
+        tuple(WorkloadRequest(*row) for row in made.requests),
+        tuple(WorkloadDelivery(*row) for row in made.deliveries),
+        tuple(StateLook(*row) for row in made.looks),
+        tuple(WorkloadEvent(*row) for row in made.events),
+        made.problems,
+        made.cell,
+        made.period_ns,
+    )
+
+
 _AS_LISTS: Mapping[str, Callable[[str], HistoryEvent]] = {
     ReadingsTaken.KIND: _readings,
     BeatsArrived.KIND: _beats,
+    WorkloadSampled.KIND: _workload,
 }
 _BOUNDED = _AS_LISTS
 """Types whose numbers are already bounded by the checks above."""

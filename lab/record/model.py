@@ -31,6 +31,8 @@ from lab.record.model_events import RolloutRecord as RolloutRecord
 from lab.record.model_events import WaveRecord as WaveRecord
 from lab.record.model_network import NetworkRecord as NetworkRecord
 from lab.record.model_network import PlaceRecord as PlaceRecord
+from lab.record.model_workload import ToleranceRecord as ToleranceRecord
+from lab.record.model_workload import WorkloadRecord as WorkloadRecord
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,8 @@ class LeftOutRecord:
 class Run:
     """The whole of run.json. calibration: null when the lab had none. events: announcements, in their order.
     rollouts: one for each pass over the fleet. one_at_a_time: null without a rollout. network: the lab's own,
-    null without one."""
+    null without one. workloads: what ran in the guests, one entry for each cell. tolerances: the shortest
+    pauses that they failed at."""
 
     schema: str
     id: str
@@ -309,3 +312,5 @@ class Run:
     rollouts: tuple[RolloutRecord, ...] = ()
     one_at_a_time: OneAtATime | None = None
     network: NetworkRecord | None = None
+    workloads: tuple[WorkloadRecord, ...] = ()
+    tolerances: tuple[ToleranceRecord, ...] = ()

@@ -72,6 +72,7 @@ from lab.record.network import network_of
 from lab.record.rebuild import observations_of, plan_of
 from lab.record.rollout import ends_of, proof_of, rollout_of, rollouts_of
 from lab.record.statistics import statistics as statistics
+from lab.record.workloads import JudgedWorkload, workloads_of
 
 SCHEMA = "freezelab.run/1"
 RUN = "run.json"
@@ -219,6 +220,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
     guests: list[GuestRecord] = []
     cells: list[CellRecord] = []
     by_cell: dict[str, list[CycleRecord]] = {}
+    workloads: list[JudgedWorkload] = []
     for cell in plan.parts:
         here, cell_history = [c for c in cycles if c.cell == cell.id], histories.get(cell.id, CellHistory())
         by_cell[cell.id] = here
@@ -233,6 +235,9 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         for spec in cell.guests:
             of_guest = [r for r in results if _is_of(r, cell.id, spec.name)]
             over_all += _turned(expect, again(of_guest, expect))
+        of_workloads = workloads_of(history, cell, of_cell)
+        workloads += of_workloads
+        over_all += _turned(expect, [finding for one in of_workloads for finding in one.findings])
         if expect.must_fail is not None:
             of_cycles = [f for given in found for f in given if f.cell == cell.id]
             over_all += expect.must_fail.missing([*over_all, *of_cycles], cell.id)
@@ -279,6 +284,8 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         rollouts=fleet.members(list(zip(whose, cycles, strict=True)), events_of, everything),
         one_at_a_time=fleet.one_at_a_time(),
         network=network_of(history),
+        workloads=tuple(one.record for one in workloads),
+        tolerances=tuple(one.tolerance for one in workloads if one.tolerance is not None),
     )
     return run, results
 

@@ -21,6 +21,7 @@ from lab.report.plan_notice import announcement, longest_notice_ns
 from lab.report.plan_notice import expected as noticed
 from lab.report.plan_setup import setups
 from lab.report.plan_words import PlanStep, predicted, steps
+from lab.report.plan_workloads import workloads
 from lab.report.table import ALWAYS, Column, Piece, Table
 from lab.report.text import clean, cleaned, counted
 
@@ -54,6 +55,7 @@ def render_plan(
         cells(page, plan)
         page.blank()
     rollout(page, plan)
+    workloads(page, plan)
     announcement(page, plan)
     _cycles(page, plan)
     page.blank()
@@ -86,10 +88,7 @@ def duration_ns(plan: Plan) -> int:
     assumed to hold at once, and announcements to be approved at once."""
     gone = len(waves(plan.guests, plan.rollout)) if plan.rollout else 1
     between = plan.rollout.between_ns * (gone - 1) * plan.repeat if plan.rollout else 0
-    return between + sum(
-        max(_cycle_ns(cell) * (cell.repeat * gone + cell.control) for cell in batch)
-        for batch in batches(plan)
-    )
+    return between + sum(max(_cell_ns(cell, gone) for cell in batch) for batch in batches(plan))
 
 
 def waiting_ns(plan: Plan) -> int:
@@ -98,6 +97,13 @@ def waiting_ns(plan: Plan) -> int:
     return sum(
         max(longest_notice_ns(cell.cycle) * cell.repeat * gone for cell in batch) for batch in batches(plan)
     )
+
+
+def _cell_ns(cell: Cell, waves_of: int) -> int:
+    """A search takes its time at the most."""
+    freezes = cell.repeat * waves_of if cell.tolerance is None else 0
+    search = cell.tolerance.budget_ns if cell.tolerance is not None else 0
+    return _cycle_ns(cell) * (freezes + cell.control) + search
 
 
 def _cycle_ns(cell: Cell) -> int:

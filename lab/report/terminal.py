@@ -26,6 +26,7 @@ from lab.report.rollout import show_rollouts
 from lab.report.sections import show_details
 from lab.report.steps import show_steps
 from lab.report.text import clean, cleaned, counted
+from lab.report.workloads import show_workloads
 
 
 def render(run: Run, console: Console, folder: Path | None = None) -> None:
@@ -47,6 +48,7 @@ def render(run: Run, console: Console, folder: Path | None = None) -> None:
         show_cycles(page, run)
     show_rollouts(page, run)
     show_events(page, run)
+    show_workloads(page, run)
     page.blank()
     show_network(page, run)
     show_details(page, run)

@@ -11,20 +11,20 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from lab.controller import Controller, CycleGuest, CycleRunner, RolloutRunner
+from lab.controller import Controller, CycleGuest, CycleRunner, RolloutRunner, reported
 from lab.core.history import CellReached, PatchUndone
 from lab.core.parallel_cells import batches
-from lab.core.patch import Patch
-from lab.core.plan import Announcement, Cell, GuestSpec, Plan
+from lab.core.patch import HoldPatch, Patch
+from lab.core.plan import Announcement, Cell, GuestSpec, Plan, ToleranceSpec
 from lab.core.rollout import waves
 from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted, Refused
 from lab.host import emulators, emulators_fetch, patches
-from lab.host.patches import Tools
+from lab.host.patches import Hold, Tools
 from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.facts import Emulator
 from lab.image.store import default_cache
-from lab.ports import Announcer, Clock, HostPatch, View
+from lab.ports import Announcer, Clock, HostPatch, View, WorkloadClient
 from lab.record.journal import FileJournal
 from lab.session.guests import Guests
 from lab.session.images import check_images
@@ -77,6 +77,7 @@ class Cells:
         self._plan, self._hypervisor, self._settings = plan, hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
         self._controller = Controller(clock, hypervisor, journal, view, shield)
+        self._shield = shield
         self._stack = self._teardown()
         self._kind: _Kind | None = None
         self._guests: Guests | None = None
@@ -146,20 +147,26 @@ class Cells:
         guests = self._serving(batch)
         with self._teardown() as stack:
             subjects = self._equipped(batch, guests, stack)
+            for spec in (spec for cell in batch for spec in cell.guests if spec.is_peer):
+                subjects.pop(spec.name, None)
             if not subjects:
                 return
             announcer = None
             if cycle.announce is not None and repeat:
                 announcer, subjects = self._announcer(batch[0], guests, subjects, stack)
+            clients = self._workloads(batch, guests, stack)
             runner = CycleRunner(
-                self._controller, self._clock, self._journal, self._view, batch[0], patch, announcer
+                self._controller, self._clock, self._journal, self._view, batch[0], patch, announcer, clients
             )
             try:
                 for _ in range(control):
                     self._view.cycle(self._index + 1, total)
-                    self._controller.run_cycle(self._index, subjects, cycle, patch, frozen=False)
+                    with reported(clients, self._journal, self._index):
+                        self._controller.run_cycle(self._index, subjects, cycle, patch, frozen=False)
                     self._index += 1
-                for _ in range(repeat):
+                if batch[0].tolerance is not None:
+                    self._search(runner, batch[0].tolerance, subjects)
+                for _ in range(repeat if batch[0].tolerance is None else 0):
                     self._view.cycle(self._index + 1, total)
                     if not self._rollout_or_cycle(runner, subjects, guests):
                         break
@@ -169,6 +176,38 @@ class Cells:
                     if undone := patch.undo():
                         self._journal.append(PatchUndone(batch[0].id, undone))
                         self._view.note(f"undone: {undone}")
+
+    def _workloads(
+        self, batch: Sequence[Cell], guests: Guests, stack: ExitStack
+    ) -> tuple[WorkloadClient, ...]:
+        """The clients of the batch's workloads, until `stack` is left."""
+        if not any(cell.workloads for cell in batch):
+            return ()
+        from lab.session.workloads import CellWorkloads
+
+        folder = self._settings.folder
+        return tuple(
+            client
+            for cell in batch
+            for client in CellWorkloads(
+                cell, guests.probes, guests.network, folder, self._clock, self._view, self._journal
+            ).start(stack)
+        )
+
+    def _search(self, runner: CycleRunner, spec: ToleranceSpec, subjects: dict[str, CycleGuest]) -> None:
+        """Search the shortest pause that the cell's workload fails at."""
+        from lab.session.tolerance import CycleEvents, search
+
+        cell, events = runner.cell, CycleEvents(self._journal)
+        controller = Controller(self._clock, self._hypervisor, events, self._view, self._shield)
+
+        def run(pause_ns: int) -> None:
+            patch = Hold(HoldPatch(pause_ns), self._clock)
+            trying = replace(runner, controller=controller, patch=patch, journal=events)
+            trying.run(self._index, subjects)
+            self._index += 1
+
+        search(cell, spec, events, self._index, run, self._clock, self._view)
 
     def _announcer(
         self, cell: Cell, guests: Guests, subjects: dict[str, CycleGuest], stack: ExitStack

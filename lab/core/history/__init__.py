@@ -6,6 +6,7 @@ events.jsonl. KIND is the word that the line has for it.
                    patch, verified, samples, beats, resync, watched, problem, cycle-end; and the dead-man's:
                    deadman
     fleet_events   announced, notice; rollout, wave, gate, rollout-end
+    workload_events  workload, workload-cycle, tolerance
     line           an event as its line
 
 They are here, not in lab.record, because the controller appends them and may not import packages above it.
@@ -59,6 +60,10 @@ from lab.core.history.run_events import PatchUndone as PatchUndone
 from lab.core.history.run_events import RunEnded as RunEnded
 from lab.core.history.run_events import RunStarted as RunStarted
 from lab.core.history.run_events import ServiceFailed as ServiceFailed
+from lab.core.history.workload_events import OfWorkload as OfWorkload
+from lab.core.history.workload_events import ToleranceTried as ToleranceTried
+from lab.core.history.workload_events import WorkloadSampled as WorkloadSampled
+from lab.core.history.workload_events import WorkloadStarted as WorkloadStarted
 
 OfRun = (
     RunStarted | CellReached | GuestBooted | PatchUndone | HandlerEnded | ServiceFailed | NetworkStarted
@@ -70,6 +75,6 @@ OfCycle = (
     | BeatsArrived | ResyncReported | WatcherReported | ProblemMet | CycleEnded | DeadManActed
 )  # fmt: skip
 OfFleet = EventsAnnounced | EventHappened | RolloutPlanned | WaveReached | GateAsked | RolloutEnded
-HistoryEvent = OfRun | OfCycle | OfFleet
+HistoryEvent = OfRun | OfCycle | OfFleet | OfWorkload
 
 KINDS: Mapping[str, type[HistoryEvent]] = {event.KIND: event for event in get_args(HistoryEvent)}

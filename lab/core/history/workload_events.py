@@ -1,0 +1,69 @@
+"""Events of workloads: their start, what their clients report in each cycle, and the search for the shortest
+pause that they fail at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from lab.core.verdict import Outcome
+from lab.core.workload.sample import StateLook, WorkloadDelivery, WorkloadEvent, WorkloadRequest
+
+
+@dataclass(frozen=True)
+class WorkloadStarted:
+    """A workload's client runs. program: its command line. config: by guest, the workload's configuration as
+    it lies in the guest."""
+
+    KIND: ClassVar[str] = "workload"
+
+    workload: str
+    program: str
+    config: Mapping[str, str] = field(default_factory=dict)
+    cell: str = ""
+
+
+@dataclass(frozen=True)
+class WorkloadSampled:
+    """What a workload's client reported in a cycle. began_raw_ns, ended_raw_ns: host MONOTONIC_RAW between
+    which its lines were read. problems: what was wrong with its lines, or with the client, a line each.
+    period_ns: between two requests, as its hello has it.
+
+    In the history a request is a list: seq, due, sent, done, ok, error, by, stamp (or null), the host's
+    REALTIME minus MONOTONIC_RAW. A delivery is seq, at, by. A look is sent, done, values, by. An event is
+    name, at, by.
+    """
+
+    KIND: ClassVar[str] = "workload-cycle"
+
+    cycle: int
+    workload: str
+    began_raw_ns: int
+    ended_raw_ns: int
+    requests: Sequence[WorkloadRequest] = ()
+    deliveries: Sequence[WorkloadDelivery] = ()
+    looks: Sequence[StateLook] = ()
+    events: Sequence[WorkloadEvent] = ()
+    problems: tuple[str, ...] = ()
+    cell: str = ""
+    period_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class ToleranceTried:
+    """One try of a search. pause_ns: as asked for. spent_ns: how long the search has taken so far. ended: the
+    reason for which the search ends after this try; "" while it goes on."""
+
+    KIND: ClassVar[str] = "tolerance"
+
+    cycle: int
+    workload: str
+    pause_ns: int
+    outcome: Outcome
+    spent_ns: int
+    ended: str = ""
+    cell: str = ""
+
+
+OfWorkload = WorkloadStarted | WorkloadSampled | ToleranceTried

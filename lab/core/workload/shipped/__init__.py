@@ -1,0 +1,14 @@
+"""The workloads of the lab's own, one module each. Adding one: docs/adding.md.
+
+base    what each is made of
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lab.core.workload.shipped import echo
+from lab.core.workload.shipped.base import ShippedWorkload as ShippedWorkload
+
+SHIPPED: Mapping[str, ShippedWorkload] = {one.name: one for one in (echo.ECHO,)}
+"""By name, as a playbook has it."""

@@ -1,0 +1,58 @@
+"""What a workload of the lab's own is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lab.core.method import Regime
+from lab.core.setup import SetupSpec
+from lab.core.workload.prediction import Threshold
+from lab.core.workload.spec import WorkloadExpect
+
+Options = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WorkloadGuest:
+    """A guest of a workload. setup: its programs, with their configuration. is_peer: it is not frozen, and
+    not measured: it is there for those that are."""
+
+    name: str
+    setup: SetupSpec
+    memory_bytes: int = 512 << 20
+    is_peer: bool = False
+
+
+Guests = Callable[[Options], tuple[WorkloadGuest, ...]]
+Predict = Callable[[Mapping[str, str], Options, Regime], tuple[Threshold, ...]]
+
+
+@dataclass(frozen=True)
+class ShippedWorkload:
+    """A workload of the lab's own: real programs of the distribution in guests, and a client of them.
+
+    about: what it is, in a sentence. guests: its guests, from its options. client: the module of
+    lab.host.clients that is its client; it gets --period-ns, --guest NAME=ADDRESS for each guest, and
+    --option NAME=VALUE for each option. options: their names and defaults. period_ns: between two requests.
+    delivers: what it acknowledges is delivered. expect: what it has to show, where a playbook does not say.
+    config: a line for the shell that prints the configuration as it lies in a guest. predict: what the
+    configuration lets one expect, by guest, in a regime. formed: a line for the shell of each guest that
+    exits with 0 once the workload is complete, e.g. a cluster has formed. before: a line for the shell of
+    each guest before each cycle. timers: the timers that a pause meets, with their source.
+    """
+
+    name: str
+    about: str
+    guests: Guests
+    client: str
+    period_ns: int
+    expect: WorkloadExpect
+    config: str
+    predict: Predict
+    options: tuple[tuple[str, str], ...] = ()
+    delivers: bool = False
+    formed: str = ""
+    formed_within_ns: int = 120_000_000_000
+    before: str = ""
+    timers: str = ""

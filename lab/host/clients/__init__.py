@@ -1,0 +1,6 @@
+"""Clients of the lab's own workloads. Each module is a program (`python -m lab.host.clients.NAME`), which
+prints a line a sample (lab.core.workload.sample) until it is ended.
+
+    base        arguments, the schedule, lines
+    udp_echo    a UDP packet, and its echo with the guest's time
+"""

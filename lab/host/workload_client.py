@@ -1,0 +1,241 @@
+"""A workload's client: a program on the host that prints a line a sample (lab.core.workload.sample).
+
+A thread takes the lines and the time of their arrival, and nothing else: what they mean is found out after
+the cycle, because Python runs one thread at a time and the controller must not wait for it in a freeze.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from lab.core.clock import Stamp
+from lab.core.history import WorkloadSampled
+from lab.core.units import NS_PER_S, format_duration
+from lab.core.workload.sample import (
+    NotASample,
+    Sample,
+    SampleReader,
+    StateLook,
+    WorkloadDelivery,
+    WorkloadEvent,
+    WorkloadRequest,
+)
+from lab.errors import MachineError
+from lab.ports import Clock
+from lab.process import runner
+from lab.threads import Worker
+
+STARTS_NS = 30 * NS_PER_S
+"""The longest time from a client's start to its first line."""
+
+MOST_BYTES = 64 << 20
+"""The most output of a client in one cycle; what comes after it is dropped. A sample each millisecond for
+five minutes is 40 MB."""
+
+MOST_PROBLEMS = 5
+STOP_S = 2.0
+_CHUNK = 1 << 16
+_TAIL = 4096
+
+
+class _Output:
+    """What a client has printed since the last cycle: chunks and when each was read."""
+
+    def __init__(self) -> None:
+        self.chunks: list[tuple[Stamp, int, bytes]] = []
+        self.size, self.dropped = 0, 0
+
+    def add(self, at: Stamp, mono_minus_raw_ns: int, chunk: bytes) -> None:
+        if self.size + len(chunk) > MOST_BYTES:
+            self.dropped += len(chunk)
+            return
+        self.size += len(chunk)
+        self.chunks.append((at, mono_minus_raw_ns, chunk))
+
+
+class HostClient:
+    """ports.WorkloadClient of a program on this host. A context manager: the program runs inside it.
+
+    argv: the program, and its arguments. errors: the file that its standard error is written to. grace_ns:
+    how long a delivery may take; 0: nothing is delivered.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        errors: Path,
+        clock: Clock,
+        cell: str = "",
+        cwd: Path | None = None,
+        grace_ns: int = 0,
+    ) -> None:
+        self.name, self.program, self._cell = name, runner.quote(argv), cell
+        self._argv, self._errors, self._clock, self._cwd = list(argv), errors, clock, cwd
+        self._grace_ns, self._later = grace_ns, list[Sample]()
+        self._reader, self._rest = SampleReader(), b""
+        self._lock, self._output = threading.Lock(), _Output()
+        self._spoken, self._over = threading.Event(), threading.Event()
+        self._began = clock.now().raw_ns
+
+    def __enter__(self) -> HostClient:
+        """Start the program and wait for its first line. MachineError when none comes."""
+        reading, writing = os.pipe()
+        self._wake, self._waker = os.pipe()
+        try:
+            with self._errors.open("ab") as errors:
+                self._process = runner.start(
+                    self._argv,
+                    stdout=writing,
+                    stderr=errors.fileno(),
+                    cwd=self._cwd,
+                    env=runner.environment(PYTHONUNBUFFERED="1"),
+                    parent_death=signal.SIGKILL,
+                )
+        except BaseException:
+            for handle in (reading, self._wake, self._waker):
+                os.close(handle)
+            raise
+        finally:
+            os.close(writing)
+        self._thread = Worker(target=self._read, args=(reading,), name=f"workload-{self.name}", daemon=True)
+        self._thread.start()
+        try:
+            self._await_first()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._process.stop(STOP_S)
+        finally:
+            os.write(self._waker, b"x")
+            self._thread.join()
+            for handle in (self._wake, self._waker):
+                os.close(handle)
+
+    def start_cycle(self) -> None:
+        """See ports.WorkloadClient. What was printed since the last cycle is kept: a message that was sent
+        then may be delivered in this one."""
+        self._began = self._clock.now().raw_ns
+
+    def collect(self, cycle: int) -> WorkloadSampled:
+        """See ports.WorkloadClient. Waits `grace_ns` for deliveries of what was acknowledged until now."""
+        ended = self._clock.now().raw_ns
+        if self._grace_ns and not self._over.is_set():
+            self._clock.sleep_until(ended + self._grace_ns)
+        with self._lock:
+            output, self._output = self._output, _Output()
+        samples, problems = self._samples(output)
+        samples, self._later = self._until(ended, [*self._later, *samples])
+        if output.dropped:
+            problems.append(
+                f"more than {MOST_BYTES >> 20} MiB of lines; the last {output.dropped} bytes were dropped"
+            )
+            self._rest = b"x"  # what follows is the rest of a line, and is told as no sample
+        if self._over.is_set():
+            problems.append(f"its client has ended: {self._how()}")
+        hello = self._reader.hello
+        return WorkloadSampled(
+            cycle,
+            self.name,
+            self._began,
+            ended,
+            tuple(one for one in samples if isinstance(one, WorkloadRequest)),
+            tuple(one for one in samples if isinstance(one, WorkloadDelivery)),
+            tuple(one for one in samples if isinstance(one, StateLook)),
+            tuple(one for one in samples if isinstance(one, WorkloadEvent)),
+            tuple(problems),
+            self._cell,
+            hello.period_ns if hello is not None else None,
+        )
+
+    def _until(self, ended: int, samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+        """The samples of this cycle, and those of the next. Deliveries of what was acknowledged in this one
+        belong to it, even if they came in the grace period."""
+        if not self._grace_ns:
+            return list(samples), []
+        later = {one.seq for one in samples if isinstance(one, WorkloadRequest) and one.done_ns > ended}
+        now, then = list[Sample](), list[Sample]()
+        for one in samples:
+            match one:
+                case WorkloadRequest() | WorkloadDelivery():
+                    is_later = one.seq in later
+                case StateLook():
+                    is_later = one.done_ns > ended
+                case WorkloadEvent():
+                    is_later = one.at_ns > ended
+            (then if is_later else now).append(one)
+        return now, then
+
+    def _samples(self, output: _Output) -> tuple[list[Sample], list[str]]:
+        """The samples of the lines that were printed, and what was wrong with the others."""
+        samples: list[Sample] = []
+        problems: list[str] = []
+        bad = 0
+        for at, shift, chunk in output.chunks:
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            for line in lines:
+                if not line.strip():
+                    continue
+                try:
+                    samples += self._reader.read(line.decode("utf-8", "replace").strip(), at, shift)
+                except NotASample as error:
+                    bad += 1
+                    if bad <= MOST_PROBLEMS:
+                        problems.append(f"a line is no sample: {error}")
+        if bad > MOST_PROBLEMS:
+            problems.append(f"{bad} lines in all are no samples")
+        return samples, problems
+
+    def _read(self, handle: int) -> None:
+        """Take what the program prints until it ends. Runs in a thread of its own."""
+        try:
+            while True:
+                ready, _, _ = select.select([handle, self._wake], [], [])
+                if handle not in ready:
+                    return
+                chunk = os.read(handle, _CHUNK)
+                at = self._clock.now()
+                shift = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - at.raw_ns
+                if not chunk:
+                    return
+                with self._lock:
+                    self._output.add(at, shift, chunk)
+                if not self._spoken.is_set() and b"\n" in chunk:
+                    self._spoken.set()
+        finally:
+            os.close(handle)
+            self._over.set()
+            self._spoken.set()
+
+    def _await_first(self) -> None:
+        self._spoken.wait(STARTS_NS / NS_PER_S)
+        if self._over.is_set() and not self._output.size:
+            raise MachineError(f"the client has ended at once: {self._how()}", where=f"workload {self.name}")
+        if not self._spoken.is_set():
+            what = f"the client has printed no line within {format_duration(STARTS_NS)}"
+            raise MachineError(what, where=f"workload {self.name}", hint=f"it runs as: {self.program}")
+
+    def _how(self) -> str:
+        """How it has ended, with the last line of its standard error."""
+        self._process.wait(STOP_S)
+        status = self._process.status
+        how = "it closed its output" if status is None else f"exit status {status}"
+        with self._errors.open("rb") as file:
+            file.seek(max(0, self._errors.stat().st_size - _TAIL))
+            lines = [
+                line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()
+            ]
+        return f"{how}: {lines[-1][:200]}" if lines else how

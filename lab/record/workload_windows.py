@@ -1,0 +1,75 @@
+"""From the history of a cycle to what a workload is judged by: its samples, and the pause of the guests that
+were frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab.core.clock import Interval
+from lab.core.history import WorkloadSampled
+from lab.core.result import CycleResult
+from lab.core.timeline import Call
+from lab.core.workload.judge import WorkloadWindow
+
+
+def window_of(
+    sampled: WorkloadSampled, calls: Sequence[tuple[Call, Call]], pause: Interval | None = None, *,
+    in_time_ns: int | None = None,
+) -> WorkloadWindow:  # fmt: skip
+    """The window of a cycle. calls: stop and resume of each guest that was frozen. pause: the longest of
+    theirs; None: by the calls."""
+    if not calls:
+        return _window(sampled, frozen=False)
+    paused = Interval(
+        min(stop.called.raw_ns for stop, _ in calls), max(resume.returned.raw_ns for _, resume in calls)
+    )
+    by_calls = [
+        Interval(
+            max(0, resume.called.raw_ns - stop.returned.raw_ns), resume.returned.raw_ns - stop.called.raw_ns
+        )
+        for stop, resume in calls
+    ]
+    longest = pause or max(by_calls, key=lambda one: one.high_ns)
+    return _window(sampled, frozen=True, paused=paused, pause=longest, in_time_ns=in_time_ns)
+
+
+def window_in(sampled: WorkloadSampled, results: Sequence[CycleResult]) -> WorkloadWindow:
+    """The same from the judged cycles of the guests that it depends on."""
+    calls, pauses, in_time = [], [], list[int | None]()
+    for result in results:
+        obs = result.observation
+        if not obs.frozen or obs.stop is None or obs.resume is None:
+            continue
+        calls.append((obs.stop, obs.resume))
+        if result.pause is not None:
+            pauses.append(result.pause.pause)
+        time = result.resync.time if result.resync is not None else None
+        in_time.append(None if time is None else obs.resume.returned.raw_ns + time.high_ns)
+    longest = max(pauses, key=lambda one: one.high_ns, default=None)
+    known = [time for time in in_time if time is not None]
+    all_in_time = max(known) if known and len(known) == len(in_time) else None
+    return window_of(sampled, calls, longest, in_time_ns=all_in_time)
+
+
+def _window(
+    sampled: WorkloadSampled,
+    *,
+    frozen: bool,
+    paused: Interval | None = None,
+    pause: Interval | None = None,
+    in_time_ns: int | None = None,
+) -> WorkloadWindow:
+    return WorkloadWindow(
+        cycle=sampled.cycle,
+        began_ns=sampled.began_raw_ns,
+        ended_ns=sampled.ended_raw_ns,
+        requests=sampled.requests,
+        deliveries=sampled.deliveries,
+        looks=sampled.looks,
+        events=sampled.events,
+        frozen=frozen,
+        paused=paused,
+        pause=pause,
+        in_time_ns=in_time_ns,
+        period_ns=sampled.period_ns,
+    )

@@ -1,0 +1,218 @@
+"""Judges the workloads of a history, and makes their entries in run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.core.clock import Interval
+from lab.core.history import ToleranceTried, WorkloadSampled, WorkloadStarted
+from lab.core.method import Regime
+from lab.core.plan import Cell, WorkloadSpec
+from lab.core.result import CycleResult
+from lab.core.verdict import Finding, Outcome, worst
+from lab.core.workload.findings import workload_findings
+from lab.core.workload.judge import WorkloadResult, measure_workload
+from lab.core.workload.prediction import WorkloadPrediction, predictions
+from lab.core.workload.shipped import SHIPPED
+from lab.core.workload.states import Overlap
+from lab.core.workload.tolerance import ToleranceResult, ToleranceSearch, ToleranceTry
+from lab.record.journal import History
+from lab.record.model_clock import Measure
+from lab.record.model_workload import (
+    OverlapRecord,
+    StateChangeRecord,
+    ToleranceRecord,
+    TryRecord,
+    WorkloadCycleRecord,
+    WorkloadPredicted,
+    WorkloadRecord,
+)
+from lab.record.workload_windows import window_in
+
+
+@dataclass(frozen=True)
+class JudgedWorkload:
+    """A workload of a cell with its findings, and the search if there was one."""
+
+    record: WorkloadRecord
+    findings: tuple[Finding, ...]
+    tolerance: ToleranceRecord | None
+
+
+def workloads_of(history: History, cell: Cell, results: Sequence[CycleResult]) -> list[JudgedWorkload]:
+    """The workloads of a cell. results: the judged cycles of its guests."""
+    return [_Judging(history, cell, spec, results).judged() for spec in cell.workloads]
+
+
+class _Judging:
+    def __init__(
+        self, history: History, cell: Cell, spec: WorkloadSpec, results: Sequence[CycleResult]
+    ) -> None:
+        self._cell, self._spec, self._results = cell, spec, results
+        mine = (spec.name, cell.id)
+        self._sampled = [one for one in history.of(WorkloadSampled) if (one.workload, one.cell) == mine]
+        self._started = next(
+            (one for one in history.of(WorkloadStarted) if (one.workload, one.cell) == mine), None
+        )
+        self._tried = [one for one in history.of(ToleranceTried) if (one.workload, one.cell) == mine]
+
+    def judged(self) -> JudgedWorkload:
+        windows = [window_in(one, self._of_cycle(one.cycle)) for one in self._sampled]
+        measured = measure_workload(windows, self._spec, self._cell.expectations.tolerance_ns)
+        found: list[Finding] = []
+        cycles: list[WorkloadCycleRecord] = []
+        outcomes: dict[int, Outcome] = {}
+        for sampled, result in zip(self._sampled, measured, strict=True):
+            forecast = self._forecast(result)
+            own = workload_findings(self._spec, result, forecast, self._cell.id)
+            own += self._troubles(sampled)
+            outcomes[sampled.cycle] = worst(finding.outcome for finding in own)
+            cycles.append(_cycle(result, forecast, outcomes[sampled.cycle], sampled.problems))
+            # A try of a search is there to fail: it is no finding of the run.
+            found += [] if self._cell.tolerance is not None and result.window.frozen else own
+        tolerance = self._tolerance(outcomes)
+        if tolerance is not None:
+            found.append(self._of_search(tolerance))
+        if self._started is None or not self._sampled:
+            found.append(self._finding("client", "it runs", "it was not started", Outcome.INCONCLUSIVE))
+        verdict = worst(finding.outcome for finding in found)
+        return JudgedWorkload(self._record(verdict, cycles), tuple(found), tolerance)
+
+    def _of_cycle(self, cycle: int) -> list[CycleResult]:
+        return [one for one in self._results if one.observation.cycle == cycle]
+
+    def _forecast(self, result: WorkloadResult) -> tuple[WorkloadPrediction, ...]:
+        spec, started = self._spec, self._started
+        if spec.shipped not in SHIPPED or started is None or result.window.pause is None:
+            return ()
+        regimes = {
+            one.pause.regime for one in self._of_cycle(result.window.cycle) if one.pause is not None
+        } - {None}
+        if len(regimes) != 1:
+            return ()
+        (regime,) = regimes
+        thresholds = SHIPPED[spec.shipped].predict(started.config, dict(spec.options), Regime(str(regime)))
+        return predictions(thresholds, result)
+
+    def _troubles(self, sampled: WorkloadSampled) -> list[Finding]:
+        if not sampled.problems:
+            return []
+        number, why = len(sampled.problems), sampled.problems[0]
+        text = f"{number} problem{'s' if number > 1 else ''}"
+        finding = self._finding("its client's lines", "samples", text, Outcome.INCONCLUSIVE, why)
+        return [Finding(finding.guest, sampled.cycle, *_rest(finding))]
+
+    def _finding(self, metric: str, wanted: str, text: str, outcome: Outcome, why: str = "") -> Finding:
+        return Finding(f"workload {self._spec.name}", -1, metric, wanted, text, outcome, why, self._cell.id)
+
+    def _tolerance(self, outcomes: dict[int, Outcome]) -> ToleranceRecord | None:
+        if self._cell.tolerance is None:
+            return None
+        tries = [
+            (one, ToleranceTry(one.pause_ns, outcomes.get(one.cycle, Outcome.INCONCLUSIVE)))
+            for one in self._tried
+        ]
+        spent = self._tried[-1].spent_ns if self._tried else 0
+        result = ToleranceSearch(self._cell.tolerance).result([one for _, one in tries], spent)
+        regimes = {
+            str(one.pause.regime)
+            for one in self._results
+            if one.observation.frozen and one.pause is not None and one.pause.regime
+        }
+        return ToleranceRecord(
+            self._spec.name,
+            self._cell.id,
+            str(self._cell.cycle.method),
+            regimes.pop() if len(regimes) == 1 else "",
+            result.longest_passed_ns,
+            result.shortest_failed_ns,
+            tuple(TryRecord(event.cycle, event.pause_ns, one.outcome) for event, one in tries),
+            result.complete,
+            self._why(result),
+            spent,
+        )
+
+    def _why(self, result: ToleranceResult) -> str:
+        """What ended the search early, as it saw it; judged again, its tries may have come out otherwise."""
+        seen = self._tried[-1].ended if self._tried else ""
+        return "" if result.complete else seen if seen not in ("", "complete") else result.why
+
+    def _of_search(self, record: ToleranceRecord) -> Finding:
+        """A search has passed when it has ended by itself."""
+        text = f"{len(record.tries)} tries"
+        outcome = Outcome.PASSED if record.complete else Outcome.INCONCLUSIVE
+        return self._finding("tolerance", "the search ends", text, outcome, record.why)
+
+    def _record(self, outcome: Outcome, cycles: Sequence[WorkloadCycleRecord]) -> WorkloadRecord:
+        started = self._started
+        noise = [one.outage.high_ns for one in cycles if one.control and one.outage is not None]
+        return WorkloadRecord(
+            self._spec.name,
+            self._spec.shipped,
+            self._cell.id,
+            started.program if started is not None else "",
+            dict(started.config) if started is not None else {},
+            outcome,
+            max(noise, default=None),
+            tuple(cycles),
+        )
+
+
+def _rest(finding: Finding) -> tuple[str, str, str, Outcome, str, str]:
+    return (
+        finding.metric, finding.expectation, finding.measured, finding.outcome, finding.why, finding.cell,
+    )  # fmt: skip
+
+
+def _measure(interval: Interval | None) -> Measure | None:
+    return None if interval is None else Measure(interval.mid_ns, interval.low_ns, interval.high_ns)
+
+
+def _overlap(one: Overlap, zero: int) -> OverlapRecord:
+    length = Measure(one.length.mid_ns, one.length.low_ns, one.length.high_ns)
+    return OverlapRecord(one.name, one.holders, length, one.from_ns - zero)
+
+
+def _cycle(
+    result: WorkloadResult,
+    forecast: Sequence[WorkloadPrediction],
+    outcome: Outcome,
+    problems: Sequence[str],
+) -> WorkloadCycleRecord:
+    window = result.window
+    zero = window.paused.low_ns if window.paused is not None else window.began_ns
+    stale_window = None
+    if window.paused is not None and window.in_time_ns is not None:
+        stale_window = max(0, window.in_time_ns - window.paused.high_ns)
+    return WorkloadCycleRecord(
+        cycle=window.cycle,
+        control=not window.frozen,
+        outcome=outcome,
+        requests=result.requests,
+        ok=result.ok,
+        failed=result.failed,
+        errors=dict(result.errors),
+        outage=_measure(result.outage),
+        beyond_pause=_measure(result.beyond_pause) if window.frozen else None,
+        recovery_ns=result.recovery_ns,
+        latencies=result.latencies,
+        ledger=result.ledger,
+        changes=tuple(
+            StateChangeRecord(
+                one.name, one.before, one.after,
+                Measure(one.at.mid_ns - zero, one.at.low_ns - zero, one.at.high_ns - zero),
+            )
+            for one in result.changed
+        ),
+        overlaps=tuple(_overlap(one, zero) for one in result.overlaps),
+        events=dict(result.events),
+        stale=result.stale,
+        stale_window_ns=stale_window,
+        predictions=tuple(
+            WorkloadPredicted(one.what, one.text, one.happens, one.happened, one.agrees) for one in forecast
+        ),
+        problems=(*problems, *result.problems),
+        unended=result.unended,
+        possible_overlaps=tuple(_overlap(one, zero) for one in result.possible_overlaps),
+    )  # fmt: skip

@@ -1,0 +1,67 @@
+"""The workloads of a plan, and the search for the shortest pause that one fails at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.core.plan import Plan
+from lab.core.units import format_duration
+from lab.core.workload.shipped import SHIPPED
+from lab.core.workload.spec import WorkloadExpect, WorkloadSpec
+from lab.core.workload.tolerance import ToleranceSpec
+from lab.report.page import Page
+
+
+def workloads(page: Page, plan: Plan) -> None:
+    """Print them; nothing without any."""
+    specs = dict.fromkeys(spec for cell in plan.parts for spec in cell.workloads)
+    if not specs:
+        return
+    for spec in specs:
+        page.labelled(f"workload {spec.name}", "; ".join(_facts(spec)), label_style="bold")
+    peers = dict.fromkeys(guest.name for cell in plan.parts for guest in cell.guests if guest.is_peer)
+    if peers:
+        page.labelled("  not frozen", ", ".join(peers))
+    if plan.tolerance is not None:
+        page.labelled("  tolerance", _search(plan.tolerance))
+    page.blank()
+
+
+def _facts(spec: WorkloadSpec) -> Iterator[str]:
+    shipped = SHIPPED.get(spec.shipped)
+    if shipped is not None:
+        yield shipped.about
+        if spec.period_ns is not None:
+            yield f"a request each {format_duration(spec.period_ns)}"
+        yield from (f"{name} {value}" for name, value in spec.options)
+    else:
+        yield f"its client is {' '.join(spec.command)}"
+    expected = list(expectations(spec.expect))
+    yield f"expected: {', '.join(expected)}" if expected else "nothing is expected of it but samples"
+
+
+def expectations(expect: WorkloadExpect) -> Iterator[str]:
+    """What a workload has to show, in a few words each."""
+    if expect.outage_ns is not None:
+        yield f"an outage of at most {format_duration(expect.outage_ns)}"
+    if expect.beyond_pause_ns is not None:
+        yield f"an outage of at most {format_duration(expect.beyond_pause_ns)} beyond the pause"
+    for name, limit in (
+        ("failed", expect.failed), ("lost", expect.lost), ("delivered twice", expect.twice),
+        ("wrong stamps", expect.wrong_stamps),
+    ):  # fmt: skip
+        if limit is not None:
+            yield f"at most {limit} {name}" if limit else f"none {name}"
+    yield from (f"{name} unchanged" for name in expect.unchanged)
+    yield from (f"one {name} at a time" for name in expect.one_holder)
+    yield from (f"never {name}" for name in expect.never)
+    if expect.as_predicted:
+        yield "as its configuration lets one expect"
+
+
+def _search(spec: ToleranceSpec) -> str:
+    return (
+        f"the shortest pause from {format_duration(spec.shortest_ns)} to {format_duration(spec.longest_ns)} "
+        f"that it fails at, {spec.tries} tries each, to within {spec.precision:.0%}, "
+        f"in at most {format_duration(spec.budget_ns)}"
+    )

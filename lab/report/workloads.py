@@ -1,0 +1,251 @@
+"""What the workloads showed: a table of their cycles, what their configuration predicted, and the shortest
+pauses that they fail at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.core.quantities import UP, format_at_latest, format_between, format_magnitude, format_short
+from lab.core.units import format_duration
+from lab.core.verdict import Outcome
+from lab.record.model import Run
+from lab.record.model_clock import Measure
+from lab.record.model_workload import (
+    StateChangeRecord,
+    ToleranceRecord,
+    TryRecord,
+    WorkloadCycleRecord,
+    WorkloadRecord,
+)
+from lab.report.cycles import VERDICTS
+from lab.report.page import Page
+from lab.report.table import Column, Piece, Table, forms
+from lab.report.text import counted
+
+MOST_ROWS = 24
+MOST_CHANGES = 6
+DASH: Piece = ("–", "dim")
+
+
+@dataclass(frozen=True)
+class _WorkloadRow:
+    workload: WorkloadRecord
+    cycle: WorkloadCycleRecord
+    pause: Measure | None
+    several: bool
+
+    @property
+    def label(self) -> str:
+        kind = "control" if self.cycle.control else "freeze"
+        parts = [self.workload.cell, f"{self.cycle.cycle} {kind}"]
+        return ", ".join(filter(None, parts))
+
+
+def show_workloads(page: Page, run: Run) -> None:
+    """Print the workloads of a run; nothing without any."""
+    names = dict.fromkeys(one.name for one in run.workloads)
+    for name in names:
+        _workload(page, run, [one for one in run.workloads if one.name == name])
+    _tolerances(page, run.tolerances)
+
+
+def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
+    page.blank()
+    name, cycles = records[0].name, [cycle for one in records for cycle in one.cycles]
+    late = [one.latencies for one in cycles if one.latencies and one.latencies.late_p50_ns is not None]
+    worst = max((one.late_p50_ns or 0 for one in late), default=None)
+    text = [counted(sum(one.requests for one in cycles), "request")]
+    if worst is not None:
+        p99 = max(one.late_p99_ns or 0 for one in late)
+        text.append(
+            f"its client sends {format_magnitude(worst)} late at the median, {format_magnitude(p99)} at p99"
+        )
+    noise = [one.noise_ns for one in records if one.noise_ns is not None]
+    if noise:
+        text.append(f"without a freeze its longest outage is {format_magnitude(max(noise))}")
+    page.labelled("workload", "; ".join(text), before=[(f"{name}  ", "bold")])
+    rows = [
+        _WorkloadRow(record, cycle, _pause(run, record.cell, cycle.cycle), len(records) > 1)
+        for record in records
+        for cycle in record.cycles
+    ]
+    page.table(Table(_columns(rows), rows[:MOST_ROWS]))
+    if len(rows) > MOST_ROWS:
+        page.labelled("", f"{len(rows) - MOST_ROWS} more cycles: freezelab report --json")
+    for row in rows[:MOST_ROWS]:
+        _changes(page, row)
+    _predictions(page, rows)
+
+
+def _pause(run: Run, cell: str, cycle: int) -> Measure | None:
+    pauses = [
+        one.pause
+        for guest in run.guests
+        if guest.cell == cell
+        for one in guest.cycles
+        if one.index == cycle and one.pause is not None and one.frozen
+    ]
+    return max(pauses, key=lambda one: one.value_ns, default=None)
+
+
+def _columns(rows: Sequence[_WorkloadRow]) -> list[Column[_WorkloadRow]]:
+    """The columns that any row has something for."""
+    cycles = [row.cycle for row in rows]
+    found: list[Column[_WorkloadRow]] = [
+        Column("cycle", lambda row: (row.label, "")),
+        Column("pause", lambda row: _length(row.pause), right=True),
+    ]
+    if any(one.outage for one in cycles):
+        found.append(Column("outage", lambda row: _length(row.cycle.outage), right=True))
+        found.append(Column("beyond pause", lambda row: _length(row.cycle.beyond_pause), right=True, rank=3))
+    if any(one.recovery_ns is not None for one in cycles):
+        found.append(
+            forms(
+                Column("back after", lambda row: _time(row.cycle.recovery_ns), right=True, rank=4),
+            )
+        )
+    if any(one.requests for one in cycles):
+        found.append(Column("failed", lambda row: _count(row.cycle.failed), right=True, rank=5))
+    if any(one.latencies for one in cycles):
+        found.append(Column("p99", _p99, right=True, rank=2))
+    if any(one.ledger for one in cycles):
+        found.append(Column("lost", lambda row: _of_ledger(row, "lost"), right=True, rank=7))
+        found.append(Column("twice", lambda row: _of_ledger(row, "twice"), right=True, rank=6))
+    if any(one.stale for one in cycles):
+        found.append(Column("wrong stamps", _stale, right=True, rank=1))
+    if any(one.changes or one.overlaps for one in cycles):
+        found.append(Column("state", _state, rank=6))
+    if any(one.events for one in cycles):
+        found.append(Column("events", _events, rank=6))
+    found.append(Column("", lambda row: VERDICTS[row.cycle.outcome]))
+    return found
+
+
+def _length(measure: Measure | None) -> Piece:
+    return DASH if measure is None else (format_magnitude(measure.value_ns), "")
+
+
+def _time(ns: int | None) -> Piece:
+    return DASH if ns is None else (format_magnitude(ns), "")
+
+
+def _count(count: int) -> Piece:
+    return (f"{count}", "" if count else "dim")
+
+
+def _p99(row: _WorkloadRow) -> Piece:
+    late = row.cycle.latencies
+    return DASH if late is None else (format_magnitude(late.p99_ns), "")
+
+
+def _of_ledger(row: _WorkloadRow, name: str) -> Piece:
+    if row.cycle.ledger is None:
+        return DASH
+    count = int(getattr(row.cycle.ledger, name))
+    return f"{count}", "magenta" if count else "dim"
+
+
+def _stale(row: _WorkloadRow) -> Piece:
+    stale = row.cycle.stale
+    if stale is None:
+        return DASH
+    if not stale.wrong:
+        return "0", "dim"
+    until = "" if stale.last_ns is None else f", until {format_magnitude(stale.last_ns)}"
+    return f"{stale.wrong} of {stale.stamped} by {format_magnitude(abs(stale.worst_ns))}{until}", "magenta"
+
+
+def _state(row: _WorkloadRow) -> Piece:
+    names = dict.fromkeys(change.name for change in row.cycle.changes)
+    texts = [f"{name} changed" for name in names]
+    texts += [f"two {name}" for name in dict.fromkeys(one.name for one in row.cycle.overlaps)]
+    return (", ".join(texts), "magenta") if texts else ("unchanged", "dim")
+
+
+def _events(row: _WorkloadRow) -> Piece:
+    texts = [f"{name} {count}" if count > 1 else name for name, count in row.cycle.events.items()]
+    return (", ".join(texts), "magenta") if texts else DASH
+
+
+def _changes(page: Page, row: _WorkloadRow) -> None:
+    """Print what has changed in a cycle, and when, since the stop."""
+    for change in row.cycle.changes[:MOST_CHANGES]:
+        page.labelled(row.label, _change(change))
+    if len(row.cycle.changes) > MOST_CHANGES:
+        page.labelled(row.label, f"{len(row.cycle.changes) - MOST_CHANGES} more changes")
+    for one in row.cycle.overlaps:
+        between = format_between(one.length.low_ns, one.length.high_ns)
+        page.labelled(row.label, f"{' and '.join(one.holders)} were both {one.name} for {between}")
+    for problem in row.cycle.problems:
+        page.labelled(row.label, problem, style="yellow")
+
+
+def _change(change: StateChangeRecord) -> str:
+    low, high = max(0, change.at.low_ns), max(0, change.at.high_ns)
+    at = format_between(low, high) if low else format_at_latest(high)
+    return f"{change.name} {change.before} → {change.after}, {at} after the stop"
+
+
+def _predictions(page: Page, rows: Sequence[_WorkloadRow]) -> None:
+    """Print each prediction once, with the cycles that agree and those that do not."""
+    texts = dict.fromkeys(one.text for row in rows for one in row.cycle.predictions)
+    for text in texts:
+        of = [(row, one) for row in rows for one in row.cycle.predictions if one.text == text]
+        agreed = sum(one.agrees is True for _, one in of)
+        against = [row for row, one in of if one.agrees is False]
+        unknown = len(of) - agreed - len(against)
+        parts = [f"as predicted in {counted(agreed, 'cycle')}"] if agreed else []
+        if against:
+            parts.append(f"NOT in {', '.join(row.label for row in against)}")
+        if unknown:
+            parts.append(f"undecided in {unknown}")
+        page.labelled("predicted", f"{text}: {', '.join(parts)}", style="magenta" if against else "")
+
+
+def _tolerances(page: Page, records: Sequence[ToleranceRecord]) -> None:
+    if not records:
+        return
+    page.blank()
+    columns: list[Column[ToleranceRecord]] = [
+        Column("workload", lambda one: (one.workload, "bold")),
+        Column("cell", lambda one: (one.cell, ""), rank=1),
+        Column("method", lambda one: (one.method, ""), rank=3),
+        Column("clocks", lambda one: (one.regime or "–", ""), rank=4),
+        Column("longest that passed", lambda one: _found(one.longest_passed_ns, "none"), right=True),
+        Column("shortest that failed", lambda one: _found(one.shortest_failed_ns, "none"), right=True),
+        Column("tries", lambda one: (f"{len(one.tries)}", ""), right=True, rank=2),
+        Column("took", lambda one: (format_short(one.spent_ns, UP), ""), right=True, rank=2),
+        Column("", _ended),
+    ]
+    page.table(Table([c for c in columns if c.head != "cell" or any(r.cell for r in records)], records))
+    for record in records:
+        _plot(page, record, several=len(records) > 1)
+
+
+def _found(ns: int | None, otherwise: str) -> Piece:
+    return (otherwise, "dim") if ns is None else (format_duration(ns), "bold")
+
+
+def _ended(record: ToleranceRecord) -> Piece:
+    return ("", "") if record.complete else (record.why, "yellow")
+
+
+_MARKS = {Outcome.PASSED: ("●", "green"), Outcome.FAILED: ("○", "red"), Outcome.INCONCLUSIVE: ("?", "yellow")}
+_PLAIN = {Outcome.PASSED: "passed", Outcome.FAILED: "failed", Outcome.INCONCLUSIVE: "inconclusive"}
+
+
+def _plot(page: Page, record: ToleranceRecord, *, several: bool) -> None:
+    """Print the tries of each pause, the shortest first."""
+    page.blank()
+    if several:
+        page.labelled("tries", ", ".join(filter(None, [record.workload, record.cell, record.method])))
+    pauses = sorted({one.pause_ns for one in record.tries})
+    wide = max((len(format_duration(pause)) for pause in pauses), default=0)
+    for pause in pauses:
+        own: list[TryRecord] = [one for one in record.tries if one.pause_ns == pause]
+        head: Piece = (f"  {format_duration(pause):>{wide}}  ", "")
+        if page.draws:
+            page.put(head, *(_MARKS[one.outcome] for one in own))
+        else:
+            page.put(head, (", ".join(_PLAIN[one.outcome] for one in own), ""))

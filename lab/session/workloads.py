@@ -1,0 +1,157 @@
+"""Starts a cell's workloads: waits until they are complete in their guests, and runs their clients."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.core.history import WorkloadSampled, WorkloadStarted
+from lab.core.plan import Cell, WorkloadSpec
+from lab.core.units import NS_PER_MS, format_duration
+from lab.core.workload.shipped import SHIPPED
+from lab.core.workload.shipped.base import ShippedWorkload
+from lab.errors import GuestError, MachineError
+from lab.guest.health import bounded
+from lab.guest.session_probe import SessionProbe
+from lab.host.network import LabNetwork
+from lab.host.workload_client import HostClient
+from lab.ports import Clock, Journal, View, WorkloadClient
+from lab.session.parallel import together
+
+COMMAND_S = 30.0
+"""The longest time of one of a workload's own commands in a guest."""
+
+EVERY_NS = 500 * NS_PER_MS
+_NAME = re.compile(r"\{([a-z0-9-]+)\}")
+
+
+@dataclass(frozen=True)
+class PreparedClient:
+    """A client whose workload's guests are prepared before each cycle. prepare: does that; GuestError."""
+
+    client: HostClient
+    prepare: Callable[[], None]
+
+    def start_cycle(self) -> None:
+        """See ports.WorkloadClient."""
+        self.prepare()
+        self.client.start_cycle()
+
+    def collect(self, cycle: int) -> WorkloadSampled:
+        """See ports.WorkloadClient."""
+        return self.client.collect(cycle)
+
+
+class CellWorkloads:
+    """Runs the workloads of a cell. probes: of its guests. network: the lab's own of these guests; None:
+    there is none. folder: the run's."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        probes: Mapping[str, SessionProbe],
+        network: LabNetwork | None,
+        folder: Path,
+        clock: Clock,
+        view: View,
+        journal: Journal,
+    ) -> None:
+        self._cell, self._probes, self._network, self._folder = cell, probes, network, folder
+        self._clock, self._view, self._journal = clock, view, journal
+
+    def start(self, stack: ExitStack) -> list[WorkloadClient]:
+        """The clients of all workloads, which run until `stack` is left. GuestError when a workload does not
+        become complete in its guests, MachineError when a client does not start."""
+        clients: list[WorkloadClient] = []
+        for spec in self._cell.workloads:
+            self._view.phase("workload", guest=spec.name)
+            shipped = SHIPPED.get(spec.shipped)
+            config: dict[str, str] = {}
+            guests: list[str] = []
+            if shipped is not None:
+                guests = [guest.name for guest in shipped.guests(dict(spec.options))]
+                self._await_formed(shipped, guests)
+                config = {name: self._said(name, shipped.config) for name in guests}
+            client = HostClient(
+                spec.name,
+                self._command(spec, shipped, guests),
+                self._folder / f"workload-{spec.name}{f'-{self._cell.id}' if self._cell.id else ''}.log",
+                self._clock,
+                self._cell.id,
+                grace_ns=spec.grace_ns if spec.delivers else 0,
+            )
+            stack.enter_context(client)
+            self._journal.append(WorkloadStarted(spec.name, client.program, config, self._cell.id))
+            if spec.settle_ns:
+                self._view.phase("settle", length_ns=spec.settle_ns)
+                self._clock.sleep_until(self._clock.now().raw_ns + spec.settle_ns)
+            before = shipped.before if shipped is not None else ""
+            clients.append(self._prepared(client, guests, before) if before else client)
+        return clients
+
+    def _prepared(self, client: HostClient, guests: Sequence[str], command: str) -> PreparedClient:
+        def prepare() -> None:
+            together(guests, lambda name: self._said(name, command), lambda: None)
+
+        return PreparedClient(client, prepare)
+
+    def _command(
+        self, spec: WorkloadSpec, shipped: ShippedWorkload | None, guests: Sequence[str]
+    ) -> list[str]:
+        network = self._network
+        if shipped is None:
+            argv = [_NAME.sub(lambda found: self._address(found[1]), word) for word in spec.command]
+            return argv if network is None else network.command(argv)
+        if network is None:
+            raise MachineError(
+                "its client needs the lab's own network",
+                where=f"workload {spec.name}",
+                hint="add network: lab to the playbook",
+            )
+        argv = [sys.executable, "-P", "-m", f"lab.host.clients.{shipped.client}"]
+        argv += ["--period-ns", str(spec.period_ns or shipped.period_ns)]
+        argv += [f"--guest={name}={network.address(name)}" for name in guests]
+        argv += [f"--option={name}={value}" for name, value in spec.options]
+        return network.command(argv)
+
+    def _address(self, guest: str) -> str:
+        if self._network is None:
+            raise MachineError(
+                f"the address of {guest} is asked for, which it has only in the lab's own network",
+                where="workload",
+                hint="add network: lab to the playbook",
+            )
+        return self._network.address(guest)
+
+    def _said(self, guest: str, command: str) -> str:
+        """The output of a command in a guest. GuestError when it fails."""
+        result = self._probes[guest].ssh.run(bounded(command, COMMAND_S, "/bin/sh -c"), 2 * COMMAND_S)
+        if result.status:
+            lines = (result.err or result.out).strip().splitlines()
+            why = f": {lines[-1][:200]}" if lines else ""
+            raise GuestError(
+                f"{command.strip().splitlines()[0][:60]} exited with {result.status}{why}",
+                where=f"guest {guest}",
+            )
+        return result.out
+
+    def _await_formed(self, shipped: ShippedWorkload, guests: Sequence[str]) -> None:
+        if not shipped.formed:
+            return
+        deadline = self._clock.now().raw_ns + shipped.formed_within_ns
+        for name in guests:
+            while True:
+                try:
+                    self._said(name, shipped.formed)
+                    break
+                except GuestError as error:
+                    now = self._clock.now().raw_ns
+                    if now >= deadline:
+                        within = format_duration(shipped.formed_within_ns)
+                        what = f"{shipped.name} is not complete within {within}: {error.what}"
+                        raise GuestError(what, where=f"guest {name}") from error
+                    self._clock.sleep_until(min(deadline, now + EVERY_NS))

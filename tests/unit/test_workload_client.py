@@ -1,0 +1,171 @@
+"""The client of a workload: a real program on this host, whatever it prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab.core.history import WorkloadSampled
+from lab.errors import MachineError
+from lab.host import workload_client
+from lab.host.workload_client import HostClient
+from lab.process.clock import HostClock
+
+CLOCK = HostClock()
+
+
+@contextmanager
+def client(folder: Path, text: str) -> Iterator[HostClient]:
+    """The Python program `text`, as a client."""
+    program = folder / "client.py"
+    program.write_text(text, encoding="utf-8")
+    with HostClient("mine", [sys.executable, str(program)], folder / "client.log", CLOCK) as started:
+        yield started
+
+
+def collected(running: HostClient, requests: int = 1, within_s: float = 20.0) -> WorkloadSampled:
+    """What it reports until it has reported so many requests, or has a problem."""
+    found: list[WorkloadSampled] = []
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        found.append(running.collect(3))
+        if sum(len(one.requests) for one in found) >= requests or found[-1].problems:
+            break
+        time.sleep(0.05)
+    last = found[-1]
+    every = tuple(request for one in found for request in one.requests)
+    return WorkloadSampled(
+        last.cycle, last.workload, last.began_raw_ns, last.ended_raw_ns, every, problems=last.problems
+    )
+
+
+TICKS = """
+import json, time, sys
+print(json.dumps({"freezelab": 1, "clock": "CLOCK", "period_ns": 1000}), flush=True)
+for number in range(100000):
+    now = time.clock_gettime_ns(time.CLOCK_UPPER)
+    print(json.dumps({"seq": number, "sent": now, "ok": True}), flush=True)
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("clock", ["realtime", "monotonic", "monotonic_raw"])
+def test_times_of_each_clock_become_raw(tmp_path: Path, clock: str) -> None:
+    text = TICKS.replace("CLOCK_UPPER", f"CLOCK_{clock.upper()}").replace('"CLOCK"', f'"{clock}"')
+    before = CLOCK.now().raw_ns
+    with client(tmp_path, text) as running:
+        told = collected(running, 5)
+    after = CLOCK.now().raw_ns
+    assert not told.problems
+    # The step between two clocks is read with each chunk; a busy host may stop a program in between.
+    assert all(before - 5_000_000 <= one.sent_ns <= one.done_ns <= after for one in told.requests)
+    assert [one.seq for one in told.requests] == sorted({one.seq for one in told.requests})
+
+
+def test_a_cycle_has_only_its_own_samples(tmp_path: Path) -> None:
+    text = TICKS.replace("CLOCK_UPPER", "CLOCK_MONOTONIC_RAW").replace('"CLOCK"', '"monotonic_raw"')
+    with client(tmp_path, text) as running:
+        first = collected(running, 3)
+        running.start_cycle()
+        second = collected(running, 3)
+    assert max(one.seq for one in first.requests) < min(one.seq for one in second.requests)
+    assert second.began_raw_ns >= first.ended_raw_ns
+
+
+def test_garbage_is_a_problem_and_the_rest_counts(tmp_path: Path) -> None:
+    text = """
+import time
+print('{"freezelab": 1}')
+print("what is this")
+print('{"seq": 1, "ok": true}')
+print('{"seq": 2}', flush=True)
+time.sleep(60)
+"""
+    with client(tmp_path, text) as running:
+        time.sleep(0.5)
+        told = running.collect(0)
+    assert [one.seq for one in told.requests] == [1]
+    assert len(told.problems) == 2
+    assert "not JSON: what is this" in told.problems[0]
+    assert "seq 2: ok is true or false" in told.problems[1]
+
+
+def test_much_garbage_is_told_in_few_lines(tmp_path: Path) -> None:
+    text = "import time\nfor n in range(1000): print('no')\nprint('', flush=True)\ntime.sleep(60)"
+    with client(tmp_path, text) as running:
+        time.sleep(0.5)
+        told = running.collect(0)
+    assert len(told.problems) == workload_client.MOST_PROBLEMS + 1
+    assert told.problems[-1] == "1000 lines in all are no samples"
+
+
+def test_a_flood_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload_client, "MOST_BYTES", 1 << 20)
+    text = "import json\nn = 0\nwhile True:\n    print(json.dumps({'seq': n, 'ok': True}))\n    n += 1"
+    with client(tmp_path, text) as running:
+        time.sleep(1.0)
+        told = running.collect(0)
+    assert any("were dropped" in one for one in told.problems)
+    size = sum(len(json.dumps({"seq": one.seq, "ok": True})) + 1 for one in told.requests)
+    assert 0 < size <= 1 << 20
+
+
+def test_one_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
+    text = "import sys\nprint('{\"seq\": 1, \"ok\": true}', flush=True)\nsys.exit('no such host')"
+    with client(tmp_path, text) as running:
+        deadline = time.monotonic() + 20
+        told = running.collect(0)
+        while not told.problems and time.monotonic() < deadline:
+            time.sleep(0.05)
+            told = running.collect(0)
+    assert told.problems == ("its client has ended: exit status 1: no such host",)
+
+
+def test_one_that_ends_at_once_is_not_started(tmp_path: Path) -> None:
+    text, why = "import sys\nsys.exit('no such host')", "ended at once: exit status 1: no such host"
+    with pytest.raises(MachineError, match=why), client(tmp_path, text):
+        pass
+
+
+def test_one_that_says_nothing_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload_client, "STARTS_NS", 300_000_000)
+    begun = time.monotonic()
+    why = "has printed no line within 300 ms"
+    with pytest.raises(MachineError, match=why), client(tmp_path, "import time\ntime.sleep(60)"):
+        pass
+    assert time.monotonic() - begun < 10
+
+
+def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    missing = HostClient("mine", ["no-such-program-here"], tmp_path / "log", CLOCK)
+    with pytest.raises(MachineError, match="no such program"), missing:
+        pass
+
+
+def test_it_is_ended_with_its_children(tmp_path: Path) -> None:
+    text = """
+import os, subprocess, sys, time
+child = subprocess.Popen(["sleep", "600"])
+print('{"event": "%d"}' % child.pid, flush=True)
+time.sleep(600)
+"""
+    with client(tmp_path, text) as running:
+        (event,) = running.collect(0).events or (None,)
+        deadline = time.monotonic() + 20
+        while event is None and time.monotonic() < deadline:
+            (event,) = running.collect(0).events or (None,)
+    assert event is not None
+    pid = int(event.name)
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{pid}/status").exists() and time.monotonic() < deadline:
+        if "zombie" in Path(f"/proc/{pid}/status").read_text(encoding="utf-8"):
+            break
+        time.sleep(0.05)
+    status = Path(f"/proc/{pid}/status")
+    assert not status.exists() or "zombie" in status.read_text(encoding="utf-8")
