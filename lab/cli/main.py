@@ -29,6 +29,7 @@ from lab.session.signals import Signals
 
 if TYPE_CHECKING:
     from lab.core.plan import Plan
+    from lab.session.tolerance import EarlierTries
 
 
 class _CommandGroup(TyperGroup):
@@ -115,6 +116,14 @@ def run(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for another run in this state folder to end.")
     ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with the search for a tolerance that this run began.",
+            autocompletion=completion.runs,
+        ),
+    ] = None,
     as_json: Json = False,
     junit: JUnit = None,
     quiet: Quiet = False,
@@ -123,8 +132,20 @@ def run(
     from lab.session.run import RunOptions, with_counts
 
     plan = with_counts(_plan(playbook), repeat, control)
-    options = RunOptions(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait)
+    earlier = _earlier(resume, plan) if resume is not None else None
+    options = RunOptions(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier)
     execute(plan, options, as_json=as_json, junit=junit, quiet=quiet)
+
+
+def _earlier(run: str, plan: Plan) -> EarlierTries:
+    """The tries of an earlier run, judged from its history."""
+    from lab.record.journal import read_history
+    from lab.record.run import judge
+    from lab.session.run_folders import find_run
+    from lab.session.tolerance import EarlierTries
+
+    history = read_history(find_run(run))
+    return EarlierTries.of(judge(history)[0], history.start.plan, plan)
 
 
 @app.command()

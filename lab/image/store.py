@@ -18,7 +18,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -222,12 +222,15 @@ class ImageStore:
     def listing(self) -> list[Listed]:
         """All that is built, current or not, by name and age."""
         listed = []
+        for image in self._all():
+            size = sum(path.lstat().st_blocks * 512 for path in image.folder.iterdir())
+            listed.append(Listed(image, size, image.imported or self._is_current(image)))
+        return sorted(listed, key=lambda item: (item.image.name, str(item.image.info.get("built", ""))))
+
+    def _all(self) -> Iterator[Image]:
         for manifest in sorted(self.images.glob(f"[!.]*/{MANIFEST}")):
             with contextlib.suppress(ImageError):
-                image = load_image(manifest.parent)
-                size = sum(path.lstat().st_blocks * 512 for path in image.folder.iterdir())
-                listed.append(Listed(image, size, image.imported or self._is_current(image)))
-        return sorted(listed, key=lambda item: (item.image.name, str(item.image.info.get("built", ""))))
+                yield load_image(manifest.parent)
 
     def remove(self, name_or_digest: str) -> list[Image]:
         """Remove all images of a name (with a "/": of a recipe's folder), or the one of a folder's name or
@@ -268,7 +271,7 @@ class ImageStore:
             return load_recipe(folder, self.recipes)
         names = self.names()
         if name not in names:
-            known = names + [item.image.name for item in self.listing() if item.image.imported]
+            known = names + [image.name for image in self._all() if image.imported]
             raise _unknown(name, known, "no image")
         return load_recipe(self.recipes / name)
 

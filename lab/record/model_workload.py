@@ -96,11 +96,13 @@ class WorkloadRecord:
 
 @dataclass(frozen=True)
 class TryRecord:
-    """One try of a search: the pause as it was asked for."""
+    """One try of a search: the pause as it was asked for. of_run: the earlier run that made it, with that
+    run's cycle; "" for this one."""
 
     cycle: int
     pause_ns: int
     outcome: Outcome
+    of_run: str = ""
 
 
 @dataclass(frozen=True)

@@ -224,8 +224,11 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
     for cell in plan.parts:
         here, cell_history = [c for c in cycles if c.cell == cell.id], histories.get(cell.id, CellHistory())
         by_cell[cell.id] = here
-        over_all = cell_findings(cell, cell_history, len(here), fleet.rollouts)
         of_cell = [r for r in results if r.observation.cell == cell.id]
+        of_workloads = workloads_of(history, cell, of_cell)
+        over_all = cell_findings(cell, cell_history, len(here), fleet.rollouts)
+        if not here and any(one.is_known for one in of_workloads):
+            over_all = []  # all of its search is an earlier run's
         expect = cell.expectations
         over_all += (finding for given in by_cell_events[cell.id].values() for finding in given)
         over_all += _turned(expect, handlers_of(history, cell.id))
@@ -235,7 +238,6 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         for spec in cell.guests:
             of_guest = [r for r in results if _is_of(r, cell.id, spec.name)]
             over_all += _turned(expect, again(of_guest, expect))
-        of_workloads = workloads_of(history, cell, of_cell)
         workloads += of_workloads
         over_all += _turned(expect, [finding for one in of_workloads for finding in one.findings])
         if expect.must_fail is not None:

@@ -39,6 +39,12 @@ class JudgedWorkload:
     findings: tuple[Finding, ...]
     tolerance: ToleranceRecord | None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether earlier runs have ended the search, so this one has nothing to do."""
+        search = self.tolerance
+        return search is not None and search.complete and all(one.of_run for one in search.tries)
+
 
 def workloads_of(history: History, cell: Cell, results: Sequence[CycleResult]) -> list[JudgedWorkload]:
     """The workloads of a cell. results: the judged cycles of its guests."""
@@ -74,7 +80,8 @@ class _Judging:
         tolerance = self._tolerance(outcomes)
         if tolerance is not None:
             found.append(self._of_search(tolerance))
-        if self._started is None or not self._sampled:
+        is_known = JudgedWorkload(self._record(Outcome.PASSED, ()), (), tolerance).is_known
+        if not is_known and (self._started is None or not self._sampled):
             found.append(self._finding("client", "it runs", "it was not started", Outcome.INCONCLUSIVE))
         verdict = worst(finding.outcome for finding in found)
         return JudgedWorkload(self._record(verdict, cycles), tuple(found), tolerance)
@@ -109,10 +116,7 @@ class _Judging:
     def _tolerance(self, outcomes: dict[int, Outcome]) -> ToleranceRecord | None:
         if self._cell.tolerance is None:
             return None
-        tries = [
-            (one, ToleranceTry(one.pause_ns, outcomes.get(one.cycle, Outcome.INCONCLUSIVE)))
-            for one in self._tried
-        ]
+        tries = [(one, ToleranceTry(one.pause_ns, self._outcome(one, outcomes))) for one in self._tried]
         spent = self._tried[-1].spent_ns if self._tried else 0
         result = ToleranceSearch(self._cell.tolerance).result([one for _, one in tries], spent)
         regimes = {
@@ -127,11 +131,14 @@ class _Judging:
             regimes.pop() if len(regimes) == 1 else "",
             result.longest_passed_ns,
             result.shortest_failed_ns,
-            tuple(TryRecord(event.cycle, event.pause_ns, one.outcome) for event, one in tries),
+            tuple(TryRecord(event.cycle, event.pause_ns, one.outcome, event.of_run) for event, one in tries),
             result.complete,
             self._why(result),
             spent,
         )
+
+    def _outcome(self, one: ToleranceTried, outcomes: dict[int, Outcome]) -> Outcome:
+        return one.outcome if one.of_run else outcomes.get(one.cycle, Outcome.INCONCLUSIVE)
 
     def _why(self, result: ToleranceResult) -> str:
         """What ended the search early, as it saw it; judged again, its tries may have come out otherwise."""

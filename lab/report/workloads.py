@@ -46,6 +46,8 @@ def show_workloads(page: Page, run: Run) -> None:
     """Print the workloads of a run; nothing without any."""
     names = dict.fromkeys(one.name for one in run.workloads)
     for name in names:
+        if not any(one.cycles for one in run.workloads if one.name == name):
+            continue
         _workload(page, run, [one for one in run.workloads if one.name == name])
     _tolerances(page, run.tolerances)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from lab.controller import Controller, CycleGuest, CycleRunner, RolloutRunner, reported
 from lab.core.history import CellReached, PatchUndone
@@ -31,6 +32,10 @@ from lab.session.images import check_images
 from lab.session.own_guests import check_cells
 from lab.session.settings import Settings, check_memory, lab_key
 from lab.session.signals import Teardown, shield
+
+if TYPE_CHECKING:
+    from lab.core.workload.tolerance import ToleranceTry
+    from lab.session.tolerance import EarlierTries
 
 Shield = Callable[[], AbstractContextManager[None]]
 
@@ -57,9 +62,9 @@ class _Kind:
 class Cells:
     """Runs a plan's cells with one hypervisor. A context manager; guests of the last cell go with it.
 
-    settings: those of all cells' guests. checked: the patch of a plan without a matrix, checked before
-    anything was started. measured: the last cycle of the last cell is complete; later failures are failures
-    of the clean-up.
+    settings: those of all cells' guests. earlier: tries of a search that goes on. checked: the patch of a
+    plan without a matrix, checked before anything was started. measured: the last cycle of the last cell is
+    complete; later failures are failures of the clean-up.
     """
 
     def __init__(
@@ -72,7 +77,10 @@ class Cells:
         journal: FileJournal,
         shield: Shield,
         checked: HostPatch | None,
+        earlier: EarlierTries | None = None,
     ) -> None:
+        self._earlier = earlier
+        self._tries: dict[str, list[ToleranceTry]] = {}
         self._checked = checked
         self._plan, self._hypervisor, self._settings = plan, hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
@@ -139,6 +147,9 @@ class Cells:
     def _batch(self, batch: Sequence[Cell], total: int) -> None:
         """Run cells that run together: one, unless the matrix has side_by_side."""
         cycle, control, repeat = batch[0].cycle, batch[0].control, batch[0].repeat
+        if self._has_been_searched(batch[0]):
+            self._through = True
+            return
         patch = self._checked
         if patch is None:
             choice, emulator = self._settings.accelerator, self._settings.emulator
@@ -194,6 +205,17 @@ class Cells:
             ).start(stack)
         )
 
+    def _has_been_searched(self, cell: Cell) -> bool:
+        """Whether an earlier run has ended the cell's search; its tries become part of this run's history."""
+        if self._earlier is None or cell.tolerance is None:
+            return False
+        from lab.session.tolerance import is_complete
+
+        self._tries[cell.id] = tries = self._earlier.journalled(cell, self._journal)
+        if tries:
+            self._view.note(f"{len(tries)} tries are known from run {self._earlier.run}")
+        return is_complete(cell, tries)
+
     def _search(self, runner: CycleRunner, spec: ToleranceSpec, subjects: dict[str, CycleGuest]) -> None:
         """Search the shortest pause that the cell's workload fails at."""
         from lab.session.tolerance import CycleEvents, search
@@ -207,7 +229,7 @@ class Cells:
             trying.run(self._index, subjects)
             self._index += 1
 
-        search(cell, spec, events, self._index, run, self._clock, self._view)
+        search(cell, spec, events, self._index, run, self._clock, self._view, self._tries.get(cell.id, ()))
 
     def _announcer(
         self, cell: Cell, guests: Guests, subjects: dict[str, CycleGuest], stack: ExitStack

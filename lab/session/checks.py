@@ -82,7 +82,7 @@ def _init() -> list[MachineCheck]:
 def _orphans_stay() -> bool:
     """Whether an orphan of ours that has ended is still a zombie of process 1 after REAPS_S. Many
     containers' process 1 looks only every second or two."""
-    orphan = Path("/proc") / run(["sh", "-c", "sleep 0.01 >&- & echo $!"], TRY_S).stdout.strip() / "stat"
+    orphan = Path("/proc") / run(["/bin/sh", "-c", "sleep 0.01 >&- & echo $!"], TRY_S).stdout.strip() / "stat"
     end = time.monotonic() + REAPS_S
     with contextlib.suppress(OSError):  # it has gone
         while time.monotonic() < end:

@@ -31,6 +31,7 @@ from lab.session.images import images_for
 from lab.session.recovery import left_by_killed
 from lab.session.run_folders import new_run_folder
 from lab.session.setup_sources import read_secrets
+from lab.session.tolerance import EarlierTries
 
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
 
@@ -41,13 +42,15 @@ Shield = Callable[[], AbstractContextManager[None]]
 @dataclass(frozen=True)
 class RunOptions:
     """Options of the command line beside the plan. boot_s: None is the accelerator's default. golden: None is
-    the plan's. wait: wait for another run in this state folder to end."""
+    the plan's. wait: wait for another run in this state folder to end. earlier: tries of a search that goes
+    on."""
 
     uri: str | None = None
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
     boot_s: int | None = None
     golden: bool | None = None
     wait: bool = False
+    earlier: EarlierTries | None = None
 
 
 @dataclass
@@ -128,7 +131,7 @@ def _run(
         hypervisor.dead_man.history = journal.path
         facts = host.facts()
         journal.append(RunStarted(SCHEMA, run_id, plan, facts, for_record(host.home, facts)))
-        cells = Cells(plan, hypervisor, settings, clock, view, journal, shield, patch)
+        cells = Cells(plan, hypervisor, settings, clock, view, journal, shield, patch, options.earlier)
         try:
             with cells:
                 cells.run()

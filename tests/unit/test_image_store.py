@@ -175,3 +175,13 @@ def test_a_folder_without_a_recipe_is_refused(shop: Workshop, tmp_path: Path) ->
     with pytest.raises(UsageError, match="no image folder") as caught:
         shop.store.find(f"{tmp_path}/nothing")
     assert caught.value.exit_code == 2
+
+
+def test_an_image_whose_recipe_is_gone_is_listed_as_old(shop: Workshop) -> None:
+    """A clone of another version has built it, in the same cache."""
+    shop.build()
+    (shop.recipes / "tiny").rename(shop.recipes / "other")
+    (listed,) = shop.store.listing()
+    assert not listed.current
+    with pytest.raises(UsageError, match="no image named 'tiny'"):
+        shop.store.find("tiny")

@@ -53,7 +53,9 @@ class WorkloadSampled:
 @dataclass(frozen=True)
 class ToleranceTried:
     """One try of a search. pause_ns: as asked for. spent_ns: how long the search has taken so far. ended: the
-    reason for which the search ends after this try; "" while it goes on."""
+    reason for which the search ends after this try; "" while it goes on. of_run: the id of the earlier run
+    that made the try, and which this one goes on from; its cycle is that run's, and its outcome as judged
+    there. "": this run."""
 
     KIND: ClassVar[str] = "tolerance"
 
@@ -64,6 +66,7 @@ class ToleranceTried:
     spent_ns: int
     ended: str = ""
     cell: str = ""
+    of_run: str = ""
 
 
 OfWorkload = WorkloadStarted | WorkloadSampled | ToleranceTried
