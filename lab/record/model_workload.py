@@ -3,7 +3,7 @@ nanoseconds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lab.core.verdict import Outcome
 from lab.core.workload.judge import Latencies as Latencies
@@ -16,12 +16,14 @@ from lab.record.model_clock import Measure
 @dataclass(frozen=True)
 class StateChangeRecord:
     """A value of the workload's state has changed. at: since the stop; since the cycle's first sample in a
-    cycle without a freeze."""
+    cycle without a freeze. phase: in the pause, after the resume, after the clock's step, and so on; "" where
+    the bounds do not decide."""
 
     name: str
     before: StateValue
     after: StateValue
     at: Measure
+    phase: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class WorkloadCycleRecord:
     the resume to the first answer to what was asked for after the stop. unended: the cycle ended in an
     outage. stale: answers stamped after the resume. stale_window_ns: from
     the resume until the guests' clocks were in time again. possible_overlaps: where the looks do not exclude
-    that two guests held a role. problems: of the client and of its lines."""
+    that two guests held a role. steps_ns: steps of a frozen guest's clock after the resume, since the stop.
+    event_phases: events by name and phase (as in changes). problems: of the client and of its lines."""
 
     cycle: int
     control: bool
@@ -76,6 +79,8 @@ class WorkloadCycleRecord:
     problems: tuple[str, ...]
     unended: bool = False
     possible_overlaps: tuple[OverlapRecord, ...] = ()
+    steps_ns: tuple[int, ...] = ()
+    event_phases: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ were frozen."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lab.core.clock import Interval
 from lab.core.history import WorkloadSampled
@@ -35,7 +36,7 @@ def window_of(
 
 def window_in(sampled: WorkloadSampled, results: Sequence[CycleResult]) -> WorkloadWindow:
     """The same from the judged cycles of the guests that it depends on."""
-    calls, pauses, in_time = [], [], list[int | None]()
+    calls, pauses, in_time, stepped = [], [], list[int | None](), list[int]()
     for result in results:
         obs = result.observation
         if not obs.frozen or obs.stop is None or obs.resume is None:
@@ -43,12 +44,27 @@ def window_in(sampled: WorkloadSampled, results: Sequence[CycleResult]) -> Workl
         calls.append((obs.stop, obs.resume))
         if result.pause is not None:
             pauses.append(result.pause.pause)
+        stepped += _steps(result, obs.resume.returned.raw_ns)
         time = result.resync.time if result.resync is not None else None
         in_time.append(None if time is None else obs.resume.returned.raw_ns + time.high_ns)
     longest = max(pauses, key=lambda one: one.high_ns, default=None)
     known = [time for time in in_time if time is not None]
     all_in_time = max(known) if known and len(known) == len(in_time) else None
-    return window_of(sampled, calls, longest, in_time_ns=all_in_time)
+    window = window_of(sampled, calls, longest, in_time_ns=all_in_time)
+    return replace(window, stepped_ns=tuple(sorted(stepped)))
+
+
+def _steps(result: CycleResult, resumed_raw_ns: int) -> list[int]:
+    """Host MONOTONIC_RAW of the steps of the guest's REALTIME after its resume. They are known on the guest's
+    MONOTONIC_RAW, which differs from the host's by some milliseconds over minutes."""
+    sampler, resumed = result.observation.sampler, result.resumed_guest
+    if sampler is None or resumed is None:
+        return []
+    return [
+        resumed_raw_ns + step.at_raw_ns - resumed.mid_ns
+        for step in sampler.steps
+        if step.at_raw_ns >= resumed.low_ns
+    ]
 
 
 def _window(

@@ -12,7 +12,7 @@ from lab.core.plan import Cell, WorkloadSpec
 from lab.core.result import CycleResult
 from lab.core.verdict import Finding, Outcome, worst
 from lab.core.workload.findings import workload_findings
-from lab.core.workload.judge import WorkloadResult, measure_workload
+from lab.core.workload.judge import WorkloadResult, WorkloadWindow, measure_workload
 from lab.core.workload.prediction import WorkloadPrediction, predictions
 from lab.core.workload.shipped import SHIPPED
 from lab.core.workload.states import Overlap
@@ -176,6 +176,15 @@ def _measure(interval: Interval | None) -> Measure | None:
     return None if interval is None else Measure(interval.mid_ns, interval.low_ns, interval.high_ns)
 
 
+def _event_phases(window: WorkloadWindow) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for event in window.events:
+        if event.at_ns >= window.began_ns and (phase := window.phase(Interval(event.at_ns, event.at_ns))):
+            counts = found.setdefault(event.name, {})
+            counts[phase] = counts.get(phase, 0) + 1
+    return found
+
+
 def _overlap(one: Overlap, zero: int) -> OverlapRecord:
     length = Measure(one.length.mid_ns, one.length.low_ns, one.length.high_ns)
     return OverlapRecord(one.name, one.holders, length, one.from_ns - zero)
@@ -209,6 +218,7 @@ def _cycle(
             StateChangeRecord(
                 one.name, one.before, one.after,
                 Measure(one.at.mid_ns - zero, one.at.low_ns - zero, one.at.high_ns - zero),
+                window.phase(one.at),
             )
             for one in result.changed
         ),
@@ -222,4 +232,6 @@ def _cycle(
         problems=(*problems, *result.problems),
         unended=result.unended,
         possible_overlaps=tuple(_overlap(one, zero) for one in result.possible_overlaps),
+        steps_ns=tuple(step - zero for step in window.stepped_ns),
+        event_phases=_event_phases(window),
     )  # fmt: skip

@@ -3,7 +3,7 @@ pauses that they fail at."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.core.quantities import UP, format_at_latest, format_between, format_magnitude, format_short
@@ -25,6 +25,7 @@ from lab.report.text import counted
 
 MOST_ROWS = 24
 MOST_CHANGES = 6
+MOST_PLOTS = 6
 DASH: Piece = ("–", "dim")
 
 
@@ -49,7 +50,7 @@ def show_workloads(page: Page, run: Run) -> None:
         if not any(one.cycles for one in run.workloads if one.name == name):
             continue
         _workload(page, run, [one for one in run.workloads if one.name == name])
-    _tolerances(page, run.tolerances)
+    _tolerances(page, run)
 
 
 def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
@@ -173,20 +174,26 @@ def _events(row: _WorkloadRow) -> Piece:
 def _changes(page: Page, row: _WorkloadRow) -> None:
     """Print what has changed in a cycle, and when, since the stop."""
     for change in row.cycle.changes[:MOST_CHANGES]:
-        page.labelled(row.label, _change(change))
+        page.labelled(row.label, _change(change, "its start" if row.cycle.control else "the stop"))
     if len(row.cycle.changes) > MOST_CHANGES:
         page.labelled(row.label, f"{len(row.cycle.changes) - MOST_CHANGES} more changes")
     for one in row.cycle.overlaps:
         between = format_between(one.length.low_ns, one.length.high_ns)
         page.labelled(row.label, f"{' and '.join(one.holders)} were both {one.name} for {between}")
+    for name, phases in row.cycle.event_phases.items():
+        stepped = phases.get("after the clock's step", 0)
+        if stepped:
+            of = sum(phases.values())
+            page.labelled(row.label, f"{name}: {stepped} of {of} after the clock's step")
     for problem in row.cycle.problems:
         page.labelled(row.label, problem, style="yellow")
 
 
-def _change(change: StateChangeRecord) -> str:
+def _change(change: StateChangeRecord, since: str) -> str:
     low, high = max(0, change.at.low_ns), max(0, change.at.high_ns)
     at = format_between(low, high) if low else format_at_latest(high)
-    return f"{change.name} {change.before} → {change.after}, {at} after the stop"
+    when = f", {change.phase}" if change.phase else ""
+    return f"{change.name} {change.before} → {change.after}, {at} after {since}{when}"
 
 
 def _predictions(page: Page, rows: Sequence[_WorkloadRow]) -> None:
@@ -205,32 +212,69 @@ def _predictions(page: Page, rows: Sequence[_WorkloadRow]) -> None:
         page.labelled("predicted", f"{text}: {', '.join(parts)}", style="magenta" if against else "")
 
 
-def _tolerances(page: Page, records: Sequence[ToleranceRecord]) -> None:
-    if not records:
+@dataclass(frozen=True)
+class _Searched:
+    """The searches of one workload, by freeze method. label: the workload, with the values of other axes."""
+
+    label: str
+    by_method: Mapping[str, ToleranceRecord]
+
+
+def _tolerances(page: Page, run: Run) -> None:
+    """Print the searches: a row a workload, two columns a method; then the tries of each."""
+    if not run.tolerances:
         return
     page.blank()
-    columns: list[Column[ToleranceRecord]] = [
-        Column("workload", lambda one: (one.workload, "bold")),
-        Column("cell", lambda one: (one.cell, ""), rank=1),
-        Column("method", lambda one: (one.method, ""), rank=3),
-        Column("clocks", lambda one: (one.regime or "–", ""), rank=4),
-        Column("longest that passed", lambda one: _found(one.longest_passed_ns, "none"), right=True),
-        Column("shortest that failed", lambda one: _found(one.shortest_failed_ns, "none"), right=True),
-        Column("tries", lambda one: (f"{len(one.tries)}", ""), right=True, rank=2),
-        Column("took", lambda one: (format_short(one.spent_ns, UP), ""), right=True, rank=2),
-        Column("", _ended),
+    values = {cell.id: cell.values for cell in run.cells}
+    rows: dict[str, dict[str, ToleranceRecord]] = {}
+    for record in run.tolerances:
+        axes = values.get(record.cell, {})
+        label = ", ".join(text for axis, text in axes.items() if axis not in ("method", "workload"))
+        label = ", ".join(filter(None, [axes.get("workload", record.workload), label]))
+        rows.setdefault(label, {})[record.method] = record
+    methods = list(dict.fromkeys(record.method for record in run.tolerances))
+    columns: list[Column[_Searched]] = [Column("workload", lambda row: (row.label, "bold"))]
+    for method in methods:
+        columns += _of_method(method, run.tolerances)
+    page.table(Table(columns, [_Searched(label, found) for label, found in rows.items()]))
+    for record in run.tolerances[:MOST_PLOTS]:
+        _plot(page, record, several=len(run.tolerances) > 1)
+
+
+def _of_method(method: str, records: Sequence[ToleranceRecord]) -> list[Column[_Searched]]:
+    """The columns of one method: its pauses, tries and time."""
+    clocks = sorted({one.regime for one in records if one.method == method and one.regime})
+    head = f"{method}\n(clocks {'/'.join(clocks)})" if clocks else method
+
+    def of(row: _Searched, text: Callable[[ToleranceRecord], Piece]) -> Piece:
+        record = row.by_method.get(method)
+        return DASH if record is None else text(record)
+
+    def tries(record: ToleranceRecord) -> Piece:
+        return f"{len(record.tries)} in {format_short(record.spent_ns, UP)}", "dim"
+
+    return [
+        forms(
+            Column(f"{head}, passed", lambda row: of(row, _passed), right=True, rank=3),
+            Column(f"{method}, passed", lambda row: of(row, _passed), right=True),
+        ),
+        Column("failed", lambda row: of(row, _failed), right=True),
+        Column("tries", lambda row: of(row, tries), right=True, rank=1),
     ]
-    page.table(Table([c for c in columns if c.head != "cell" or any(r.cell for r in records)], records))
-    for record in records:
-        _plot(page, record, several=len(records) > 1)
 
 
-def _found(ns: int | None, otherwise: str) -> Piece:
-    return (otherwise, "dim") if ns is None else (format_duration(ns), "bold")
+def _passed(record: ToleranceRecord) -> Piece:
+    if record.longest_passed_ns is None:
+        return "none", "dim"
+    return format_duration(record.longest_passed_ns), "bold"
 
 
-def _ended(record: ToleranceRecord) -> Piece:
-    return ("", "") if record.complete else (record.why, "yellow")
+def _failed(record: ToleranceRecord) -> Piece:
+    if not record.complete and record.shortest_failed_ns is None:
+        return record.why, "yellow"
+    if record.shortest_failed_ns is None:
+        return "none", "dim"
+    return format_duration(record.shortest_failed_ns), "bold" if record.complete else "yellow"
 
 
 _MARKS = {Outcome.PASSED: ("●", "green"), Outcome.FAILED: ("○", "red"), Outcome.INCONCLUSIVE: ("?", "yellow")}

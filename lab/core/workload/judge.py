@@ -37,7 +37,8 @@ class WorkloadWindow:
     to after the last resume of the cycle's guests; None: nobody was frozen, or it is not known when. pause:
     of the longest pause; None: the same. in_time_ns: host MONOTONIC_RAW from which all frozen guests' clocks
     were in time again; None: unknown, or they were not. period_ns: between two requests, as the client's
-    hello has it; None: as the plan has it.
+    hello has it; None: as the plan has it. stepped_ns: host MONOTONIC_RAW of the steps of a frozen guest's
+    clock after its resume, in order.
     """
 
     cycle: int
@@ -52,6 +53,24 @@ class WorkloadWindow:
     pause: Interval | None = None
     in_time_ns: int | None = None
     period_ns: int | None = None
+    stepped_ns: tuple[int, ...] = ()
+
+    def phase(self, at: Interval) -> str:
+        """When something happened, in words: before the pause, in the pause, after the resume, after the
+        clock's step. "" when there was no freeze, or the bounds do not decide."""
+        if self.paused is None:
+            return ""
+        stop, resume = self.paused.low_ns, self.paused.high_ns
+        step = self.stepped_ns[0] if self.stepped_ns else None
+        if at.high_ns <= stop:
+            return "before the pause"
+        if stop <= at.low_ns and at.high_ns <= resume:
+            return "in the pause"
+        if step is not None and at.low_ns >= step:
+            return "after the clock's step"
+        if at.low_ns >= resume and (step is None or at.high_ns <= step):
+            return "after the resume"
+        return ""
 
 
 @dataclass(frozen=True)
