@@ -11,11 +11,11 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from lab.core.clock import Stamp
+from lab.core.clock import Interval, Stamp
 from lab.core.history import WorkloadSampled
 from lab.core.units import NS_PER_S, format_duration
 from lab.core.workload.sample import (
@@ -27,7 +27,7 @@ from lab.core.workload.sample import (
     WorkloadEvent,
     WorkloadRequest,
 )
-from lab.errors import MachineError
+from lab.errors import GuestError, MachineError
 from lab.ports import Clock
 from lab.process import runner
 from lab.threads import Worker
@@ -38,6 +38,9 @@ STARTS_NS = 30 * NS_PER_S
 MOST_BYTES = 64 << 20
 """The most output of a client in one cycle; what comes after it is dropped. A sample each millisecond for
 five minutes is 40 MB."""
+
+MOST_AHEAD_NS = 100_000_000
+"""A client in a guest whose clock is known to no better than this against the host's measures nothing."""
 
 MOST_PROBLEMS = 5
 STOP_S = 2.0
@@ -64,7 +67,8 @@ class HostClient:
     """ports.WorkloadClient of a program on this host. A context manager: the program runs inside it.
 
     argv: the program, and its arguments. errors: the file that its standard error is written to. grace_ns:
-    how long a delivery may take; 0: nothing is delivered.
+    how long a delivery may take; 0: nothing is delivered. ahead: of a program in a guest, which argv reaches:
+    measures how far the guest's REALTIME is ahead of the host's; raises GuestError.
     """
 
     def __init__(
@@ -76,11 +80,13 @@ class HostClient:
         cell: str = "",
         cwd: Path | None = None,
         grace_ns: int = 0,
+        ahead: Callable[[], Interval] | None = None,
     ) -> None:
         self.name, self.program, self._cell = name, runner.quote(argv), cell
         self._argv, self._errors, self._clock, self._cwd = list(argv), errors, clock, cwd
         self._grace_ns, self._later = grace_ns, list[Sample]()
         self._reader, self._rest = SampleReader(), b""
+        self._ahead, self._aheads = ahead, list[Interval]()
         self._lock, self._output = threading.Lock(), _Output()
         self._spoken, self._over = threading.Event(), threading.Event()
         self._began = clock.now().raw_ns
@@ -128,6 +134,8 @@ class HostClient:
     def start_cycle(self) -> None:
         """See ports.WorkloadClient. What was printed since the last cycle is kept: a message that was sent
         then may be delivered in this one."""
+        if self._ahead is not None:
+            self._aheads = [self._ahead()]
         self._began = self._clock.now().raw_ns
 
     def collect(self, cycle: int) -> WorkloadSampled:
@@ -137,7 +145,9 @@ class HostClient:
             self._clock.sleep_until(ended + self._grace_ns)
         with self._lock:
             output, self._output = self._output, _Output()
+        lost = self._compare_clocks()
         samples, problems = self._samples(output)
+        problems += lost
         samples, self._later = self._until(ended, [*self._later, *samples])
         if output.dropped:
             problems.append(
@@ -159,7 +169,24 @@ class HostClient:
             tuple(problems),
             self._cell,
             hello.period_ns if hello is not None else None,
+            self._reader.ahead.half_width_ns if self._reader.ahead is not None else 0,
         )
+
+    def _compare_clocks(self) -> list[str]:
+        """Compare the clock of a client in a guest with the host's once more; why that failed, a line. The
+        bounds are those of both ends of the cycle, for a clock that is slewed in between."""
+        if self._ahead is None:
+            return []
+        try:
+            self._aheads.append(self._ahead())
+        except GuestError as error:
+            return [f"its clock cannot be compared with the host's: {error.what}"]
+        low, high = min(one.low_ns for one in self._aheads), max(one.high_ns for one in self._aheads)
+        self._reader.ahead = Interval(low, high)
+        if high - low > MOST_AHEAD_NS:
+            moved = format_duration(round(high - low, -6))
+            return [f"the clock of its guest is known to {moved} only; was it set?"]
+        return []
 
     def _until(self, ended: int, samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
         """The samples of this cycle, and those of the next. Deliveries of what was acknowledged in this one

@@ -225,7 +225,11 @@ class Document(BaseModel):
     @model_validator(mode="after")
     def _workloads_fit(self) -> Self:
         names = [spec.name for spec in self.specs()]
+        peers = [spec.name for spec in self.specs() if spec.is_peer]
         for number, one in enumerate(self.workload or ()):
+            if one.on is not None and one.on not in peers:
+                what = f"{one.on} is no guest that stays unfrozen"
+                raise Wrong(what, "add it to guests with peer: true", within=("workload", number, "on"))
             if missing := one.unknown(names):
                 what = f"no guest is named {missing}"
                 raise Wrong(what, f"known: {', '.join(names)}", within=("workload", number, "command"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 
 from lab.core.plan import GuestSpec, ToleranceSpec, WorkloadSpec
 from lab.core.units import format_duration
@@ -152,6 +151,11 @@ class WorkloadSection(BaseModel):
         "(docs/workloads.md). '{web-0}' stands for the address of the guest web-0. "
         "A path with a / is relative to the playbook's folder.",
     )
+    on: Name | None = default(
+        None,
+        "The guest that command runs in, as root: one that is not frozen (peer: true). Its clock is compared "
+        "with the host's in each cycle. Default: the host.",
+    )
     period: Duration | None = default(
         None, "Time between two requests of one of the lab's own. Default: the workload's."
     )
@@ -164,12 +168,12 @@ class WorkloadSection(BaseModel):
         None, "What it has to show. Default: that it reports something; or what the lab's own one says."
     )
 
-    @field_validator("command", mode="after")
-    @classmethod
-    def _beside(cls, command: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        if command is None or "/" not in command[0] or os.path.isabs(command[0]):  # noqa: PTH117 - a text
-            return command
-        return (beside(info, command[0]), *command[1:])
+    @model_validator(mode="after")
+    def _beside(self, info: ValidationInfo) -> Self:
+        first = self.command[0] if self.command else ""
+        if "/" not in first or first.startswith("/") or self.on is not None or self.command is None:
+            return self
+        return self.model_copy(update={"command": (beside(info, first), *self.command[1:])})
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -179,6 +183,8 @@ class WorkloadSection(BaseModel):
                     todo = "delete it, and give it to the command"
                     raise Wrong(f"{key} is for the lab's own workloads", todo, within=(key,))
             return self
+        if self.on is not None:
+            raise Wrong("on is for a command of your own", "delete it", within=("on",))
         if self.name not in SHIPPED:
             near = get_close_matches(self.name, SHIPPED, 1)
             known = f"did you mean {near[0]}?" if near else f"known: {', '.join(SHIPPED)}"
@@ -226,6 +232,7 @@ class WorkloadSection(BaseModel):
             return WorkloadSpec(
                 self.name,
                 command=self.command or (),
+                on=self.on or "",
                 delivers=self.delivers,
                 settle_ns=self.settle,
                 expect=expect.to_plan(WorkloadExpect()),

@@ -198,6 +198,7 @@ class _WorkloadLine(BaseModel):
     problems: tuple[str, ...] = ()
     cell: str = ""
     period_ns: _Some = None
+    clock_bound_ns: Int = 0
 
 
 def _workload(line: str) -> WorkloadSampled:
@@ -220,6 +221,7 @@ def _workload(line: str) -> WorkloadSampled:
         made.problems,
         made.cell,
         made.period_ns,
+        made.clock_bound_ns,
     )
 
 

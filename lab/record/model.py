@@ -203,7 +203,8 @@ class GuestRecord:
     """One entry for each guest and cell. availability_set: "" for none. image: "" for a domain of the user's
     own. boot: its start: started, "golden" (from a golden guest), "cold" or "own" (it ran already); because:
     why it was booted, when it was; domain, uuid: libvirt's, of one of the user's own; to_probe_s, to_ssh_s:
-    until its probe answered, and SSH did; and other durations by name."""
+    until its probe answered, and SSH did; and other durations by name. peer: it was there for the others, and
+    neither frozen nor measured."""
 
     name: str
     image: str
@@ -215,6 +216,7 @@ class GuestRecord:
     cycles: tuple[CycleRecord, ...]
     cell: str = ""
     availability_set: str = ""
+    peer: bool = False
 
 
 @dataclass(frozen=True)

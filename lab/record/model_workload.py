@@ -56,7 +56,8 @@ class WorkloadCycleRecord:
     outage. stale: answers stamped after the resume. stale_window_ns: from
     the resume until the guests' clocks were in time again. possible_overlaps: where the looks do not exclude
     that two guests held a role. steps_ns: steps of a frozen guest's clock after the resume, since the stop.
-    event_phases: events by name and phase (as in changes). problems: of the client and of its lines."""
+    event_phases: events by name and phase (as in changes). clock_bound_ns: how exactly the times of a client
+    in a guest are known on the host's clock; 0: it is on the host. problems: of the client and its lines."""
 
     cycle: int
     control: bool
@@ -81,6 +82,7 @@ class WorkloadCycleRecord:
     possible_overlaps: tuple[OverlapRecord, ...] = ()
     steps_ns: tuple[int, ...] = ()
     event_phases: dict[str, dict[str, int]] = field(default_factory=dict)
+    clock_bound_ns: int = 0
 
 
 @dataclass(frozen=True)

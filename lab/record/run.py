@@ -125,7 +125,7 @@ def _guest_of(
     image = "" if spec.is_own else spec.image
     return GuestRecord(
         spec.name, image, vcpus, memory, spec.fault_domain, spec.update_domain, boot, cycles, cell,
-        spec.availability_set,
+        spec.availability_set, spec.is_peer,
     )  # fmt: skip
 
 

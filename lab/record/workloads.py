@@ -74,7 +74,7 @@ class _Judging:
             own = workload_findings(self._spec, result, forecast, self._cell.id)
             own += self._troubles(sampled)
             outcomes[sampled.cycle] = worst(finding.outcome for finding in own)
-            cycles.append(_cycle(result, forecast, outcomes[sampled.cycle], sampled.problems))
+            cycles.append(_cycle(result, forecast, outcomes[sampled.cycle], sampled))
             # A try of a search is there to fail: it is no finding of the run.
             found += [] if self._cell.tolerance is not None and result.window.frozen else own
         tolerance = self._tolerance(outcomes)
@@ -194,7 +194,7 @@ def _cycle(
     result: WorkloadResult,
     forecast: Sequence[WorkloadPrediction],
     outcome: Outcome,
-    problems: Sequence[str],
+    sampled: WorkloadSampled,
 ) -> WorkloadCycleRecord:
     window = result.window
     zero = window.paused.low_ns if window.paused is not None else window.began_ns
@@ -229,9 +229,10 @@ def _cycle(
         predictions=tuple(
             WorkloadPredicted(one.what, one.text, one.happens, one.happened, one.agrees) for one in forecast
         ),
-        problems=(*problems, *result.problems),
+        problems=(*sampled.problems, *result.problems),
         unended=result.unended,
         possible_overlaps=tuple(_overlap(one, zero) for one in result.possible_overlaps),
         steps_ns=tuple(step - zero for step in window.stepped_ns),
         event_phases=_event_phases(window),
+        clock_bound_ns=sampled.clock_bound_ns,
     )  # fmt: skip

@@ -45,8 +45,8 @@ class Row:
 
 
 def rows_of(run: Run) -> list[Row]:
-    """The rows in the order of guests, then cycles. Guests that a stopped rollout did not reach have no
-    row."""
+    """The rows in the order of guests, then cycles. Guests that a stopped rollout did not reach, and peers,
+    have no row."""
     found: list[Row] = []
     spared = {
         name
@@ -59,7 +59,7 @@ def rows_of(run: Run) -> list[Row]:
     }
     for guest in run.guests:
         found.extend(Row(guest, cycle) for cycle in guest.cycles)
-        if not guest.cycles and guest.name not in spared:
+        if not guest.cycles and guest.name not in spared and not guest.peer:
             found.append(Row(guest, None))
     return found
 

@@ -88,11 +88,13 @@ def _header(page: Page, run: Run) -> None:
     if run.cells:
         _cells_header(page, run, len(frozen))
         return
+    peers = sum(guest.peer for guest in run.guests)
     mechanism = first.resync.mechanism if first is not None and first.resync is not None else ""
     page.parts(
         [
             run.playbook.name,
-            counted(len(run.guests), "guest"),
+            counted(len(run.guests) - peers, "guest"),
+            counted(peers, "peer") if peers else "",
             counted(many, "cycle") if many > 1 else "",
             f"{control} control" if control else "",
             f"{cancelled} called off" if cancelled else "",

@@ -64,6 +64,9 @@ def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
         text.append(
             f"its client sends {format_magnitude(worst)} late at the median, {format_magnitude(p99)} at p99"
         )
+    bound = max((one.clock_bound_ns for one in cycles), default=0)
+    if bound:
+        text.append(f"it runs in a guest, whose clock is known to ± {format_magnitude(bound)}")
     noise = [one.noise_ns for one in records if one.noise_ns is not None]
     if noise:
         text.append(f"without a freeze its longest outage is {format_magnitude(max(noise))}")

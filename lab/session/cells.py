@@ -197,13 +197,20 @@ class Cells:
         from lab.session.workloads import CellWorkloads
 
         folder = self._settings.folder
-        return tuple(
-            client
-            for cell in batch
-            for client in CellWorkloads(
-                cell, guests.probes, guests.network, folder, self._clock, self._view, self._journal
-            ).start(stack)
-        )
+        clients: list[WorkloadClient] = []
+        for cell in batch:
+            starting = CellWorkloads(
+                cell,
+                guests.probes,
+                guests.address,
+                guests.network,
+                folder,
+                self._clock,
+                self._view,
+                self._journal,
+            )
+            clients += starting.start(stack)
+        return tuple(clients)
 
     def _has_been_searched(self, cell: Cell) -> bool:
         """Whether an earlier run has ended the cell's search; its tries become part of this run's history."""

@@ -17,7 +17,7 @@ _POLL_NS = 500 * NS_PER_MS
 _PLACE = re.compile(r"([^/:]+):(.*)", re.DOTALL)
 """GUEST:PATH, as scp tells a host from a file: no slash before the colon."""
 
-_SAFE = (
+SAFE = (
     "-F",
     "none",
     "-o",
@@ -33,7 +33,7 @@ QEMU accepts connections for a guest that does not answer: without a time limit 
 
 def login(guest: KeptGuest, arguments: Sequence[str]) -> list[str]:
     """The ssh command line. arguments: a command for the guest, or options of ssh before it."""
-    options = [*_SAFE, *guest.ssh_options, "-p", str(guest.port)]
+    options = [*SAFE, *guest.ssh_options, "-p", str(guest.port)]
     return ["ssh", *options, f"{guest.user}@{guest.host}", *arguments]
 
 
@@ -51,7 +51,7 @@ def copy(home: Path, source: str, target: str) -> tuple[KeptGuest, list[str]]:
         place if match is None else f"{guest.user}@{guest.host}:{match[2]}"
         for place, match in zip((source, target), found, strict=True)
     ]
-    return guest, ["scp", *_SAFE, *guest.ssh_options, "-P", str(guest.port), "-r", "--", *places]
+    return guest, ["scp", *SAFE, *guest.ssh_options, "-P", str(guest.port), "-r", "--", *places]
 
 
 def check_running(home: Path, guest: KeptGuest) -> str:

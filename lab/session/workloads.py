@@ -7,25 +7,31 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.history import WorkloadSampled, WorkloadStarted
 from lab.core.plan import Cell, WorkloadSpec
 from lab.core.units import NS_PER_MS, format_duration
 from lab.core.workload.shipped import SHIPPED
 from lab.core.workload.shipped.base import ShippedWorkload
 from lab.errors import GuestError, MachineError
+from lab.guest.address import Address
 from lab.guest.health import bounded
 from lab.guest.session_probe import SessionProbe
 from lab.host.network import LabNetwork
 from lab.host.workload_client import HostClient
 from lab.ports import Clock, Journal, View, WorkloadClient
+from lab.process.runner import quote
 from lab.session.parallel import together
+from lab.session.ssh_command import ssh_command
 
 COMMAND_S = 30.0
 """The longest time of one of a workload's own commands in a guest."""
 
 EVERY_NS = 500 * NS_PER_MS
+READINGS = 8
 _NAME = re.compile(r"\{([a-z0-9-]+)\}")
 
 
@@ -47,13 +53,14 @@ class PreparedClient:
 
 
 class CellWorkloads:
-    """Runs the workloads of a cell. probes: of its guests. network: the lab's own of these guests; None:
-    there is none. folder: the run's."""
+    """Runs the workloads of a cell. probes, addresses: of its guests. network: the lab's own of these guests;
+    None: there is none. folder: the run's."""
 
     def __init__(
         self,
         cell: Cell,
         probes: Mapping[str, SessionProbe],
+        addresses: Callable[[str], Address],
         network: LabNetwork | None,
         folder: Path,
         clock: Clock,
@@ -61,6 +68,7 @@ class CellWorkloads:
         journal: Journal,
     ) -> None:
         self._cell, self._probes, self._network, self._folder = cell, probes, network, folder
+        self._addresses = addresses
         self._clock, self._view, self._journal = clock, view, journal
 
     def start(self, stack: ExitStack) -> list[WorkloadClient]:
@@ -76,13 +84,15 @@ class CellWorkloads:
                 guests = [guest.name for guest in shipped.guests(dict(spec.options))]
                 self._await_formed(shipped, guests)
                 config = {name: self._said(name, shipped.config) for name in guests}
+            argv = self._command(spec, shipped, guests)
             client = HostClient(
                 spec.name,
-                self._command(spec, shipped, guests),
+                self._in_guest(spec.on, argv) if spec.on else argv,
                 self._folder / f"workload-{spec.name}{f'-{self._cell.id}' if self._cell.id else ''}.log",
                 self._clock,
                 self._cell.id,
                 grace_ns=spec.grace_ns if spec.delivers else 0,
+                ahead=partial(self._ahead, spec.on) if spec.on else None,
             )
             stack.enter_context(client)
             self._journal.append(WorkloadStarted(spec.name, client.program, config, self._cell.id))
@@ -105,7 +115,7 @@ class CellWorkloads:
         network = self._network
         if shipped is None:
             argv = [_NAME.sub(lambda found: self._address(found[1]), word) for word in spec.command]
-            return argv if network is None else network.command(argv)
+            return argv if network is None or spec.on else network.command(argv)
         if network is None:
             raise MachineError(
                 "its client needs the lab's own network",
@@ -117,6 +127,15 @@ class CellWorkloads:
         argv += [f"--guest={name}={network.address(name)}" for name in guests]
         argv += [f"--option={name}={value}" for name, value in spec.options]
         return network.command(argv)
+
+    def _in_guest(self, guest: str, argv: Sequence[str]) -> list[str]:
+        """The command line that runs a program in a guest."""
+        return ssh_command(self._addresses(guest), self._folder, quote(argv))
+
+    def _ahead(self, guest: str) -> Interval:
+        """How far a guest's REALTIME is ahead of the host's: what several readings have in common."""
+        read = [self._probes[guest].read().offset(GuestClock.REAL) for _ in range(READINGS)]
+        return intersect(read) or min(read, key=lambda one: one.half_width_ns)
 
     def _address(self, guest: str) -> str:
         if self._network is None:

@@ -111,3 +111,23 @@ def test_mistakes(text: str, mistake: str) -> None:
 def test_mistakes_of_a_search(change: str, mistake: str) -> None:
     lines = mistakes_in(SEARCH + change + "\n")
     assert any(mistake in line for line in lines), lines
+
+
+def test_a_client_in_a_guest() -> None:
+    plan = plan_of(
+        "guests: [{name: a}, {name: b, peer: true}]\n"
+        "workload: {name: mine, on: b, command: [./c.py, '{a}']}\n"
+    )
+    assert (plan.workloads[0].on, plan.workloads[0].command) == ("b", ("./c.py", "{a}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("workload: {name: x, on: web-0, command: [c]}", "web-0 is no guest that stays unfrozen"),
+        ("workload: {name: udp-echo, on: web-0}", "on is for a command of your own"),
+    ],
+)
+def test_mistakes_of_a_client_in_a_guest(text: str, mistake: str) -> None:
+    lines = mistakes_in(HEAD + text + "\n")
+    assert any(mistake in line for line in lines), lines

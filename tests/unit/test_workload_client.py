@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.core.clock import Interval
 from lab.core.history import WorkloadSampled
 from lab.errors import MachineError
 from lab.host import workload_client
@@ -169,3 +170,32 @@ time.sleep(600)
         time.sleep(0.05)
     status = Path(f"/proc/{pid}/status")
     assert not status.exists() or "zombie" in status.read_text(encoding="utf-8")
+
+
+def test_times_of_a_guest_are_moved_to_the_hosts_clock(tmp_path: Path) -> None:
+    """Its realtime is 5 s ahead, and known to 10 ms."""
+    text = TICKS.replace("time.clock_gettime_ns(time.CLOCK_UPPER)", "time.time_ns() + 5_000_000_000")
+    (tmp_path / "client.py").write_text(text.replace('"CLOCK"', '"realtime"'), encoding="utf-8")
+    ahead = Interval(4_990_000_000, 5_010_000_000)
+    argv = [sys.executable, str(tmp_path / "client.py")]
+    with HostClient("mine", argv, tmp_path / "log", CLOCK, ahead=lambda: ahead) as running:
+        before = CLOCK.now().raw_ns
+        running.start_cycle()
+        time.sleep(1.0)
+        told = running.collect(0)
+    assert not told.problems
+    assert told.clock_bound_ns == 10_000_000
+    inside = [one for one in told.requests if one.sent_ns >= before]
+    assert len(inside) > 5
+    assert all(one.done_ns - one.sent_ns < 500_000_000 for one in inside)
+
+
+def test_a_client_in_a_guest_has_no_clock_of_the_hosts(tmp_path: Path) -> None:
+    (tmp_path / "client.py").write_text(TICKS.replace("CLOCK_UPPER", "CLOCK_MONOTONIC").replace(
+        '"CLOCK"', '"monotonic"'), encoding="utf-8")  # fmt: skip
+    argv = [sys.executable, str(tmp_path / "client.py")]
+    with HostClient("mine", argv, tmp_path / "log", CLOCK, ahead=lambda: Interval(0, 0)) as running:
+        running.start_cycle()
+        time.sleep(0.3)
+        told = running.collect(0)
+    assert "a client in a guest has realtime" in told.problems[0]

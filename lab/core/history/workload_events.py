@@ -28,7 +28,8 @@ class WorkloadStarted:
 class WorkloadSampled:
     """What a workload's client reported in a cycle. began_raw_ns, ended_raw_ns: host MONOTONIC_RAW between
     which its lines were read. problems: what was wrong with its lines, or with the client, a line each.
-    period_ns: between two requests, as its hello has it.
+    period_ns: between two requests, as its hello has it. clock_bound_ns: how exactly the times of a client in
+    a guest are known on the host's clock; 0: it is on the host.
 
     In the history a request is a list: seq, due, sent, done, ok, error, by, stamp (or null), the host's
     REALTIME minus MONOTONIC_RAW. A delivery is seq, at, by. A look is sent, done, values, by. An event is
@@ -48,6 +49,7 @@ class WorkloadSampled:
     problems: tuple[str, ...] = ()
     cell: str = ""
     period_ns: int | None = None
+    clock_bound_ns: int = 0
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.core.clock import Stamp
+from lab.core.clock import Interval, Stamp
 
 PROTOCOL = 1
 LONGEST_LINE = 16_384
@@ -113,10 +113,14 @@ class NotASample(ValueError):
 
 class SampleReader:
     """Reads a client's lines. mono_minus_raw_ns: the host's MONOTONIC minus MONOTONIC_RAW, for clients that
-    use MONOTONIC; it changes by at most some parts in a thousand of the time that passes (adjtimex(2))."""
+    use MONOTONIC; it changes by at most some parts in a thousand of the time that passes (adjtimex(2)).
+
+    ahead: of a client in a guest: how far the guest's REALTIME, which is its clock, is ahead of the host's.
+    """
 
     def __init__(self) -> None:
         self.hello: Hello | None = None
+        self.ahead: Interval | None = None
 
     def read(self, line: str, at: Stamp, mono_minus_raw_ns: int = 0) -> tuple[Sample, ...]:
         """The samples of a line that was read at `at`; () for the hello. NotASample when it is none."""
@@ -133,7 +137,7 @@ class SampleReader:
             return ()
         if self.hello is None:
             self.hello = Hello()
-        return _SampleLine(given, self.hello.clock, at, mono_minus_raw_ns).samples()
+        return _SampleLine(given, self.hello.clock, at, mono_minus_raw_ns, self.ahead).samples()
 
     def _greet(self, given: Mapping[str, object]) -> None:
         if self.hello is not None:
@@ -141,6 +145,8 @@ class SampleReader:
         if given["freezelab"] != PROTOCOL or isinstance(given["freezelab"], bool):
             raise NotASample(f"protocol {_shown(given['freezelab'])} is unknown; known: {PROTOCOL}")
         clock = given.get("clock", SampleClock.MONOTONIC_RAW.value)
+        if self.ahead is not None and clock != SampleClock.REALTIME:
+            raise NotASample(f"clock {_shown(clock)}: a client in a guest has realtime")
         if clock not in list(SampleClock):
             raise NotASample(f"clock {_shown(clock)} is unknown; known: {', '.join(SampleClock)}")
         period = given.get("period_ns")
@@ -166,14 +172,23 @@ class _SampleLine:
     """One sample line, as it is taken apart."""
 
     def __init__(
-        self, given: Mapping[str, object], clock: SampleClock, at: Stamp, mono_minus_raw_ns: int
+        self,
+        given: Mapping[str, object],
+        clock: SampleClock,
+        at: Stamp,
+        mono_minus_raw_ns: int,
+        ahead: Interval | None,
     ) -> None:
         self._given, self._at = given, at
+        self._early_ns = EARLY_NS
         self._shift = {
             SampleClock.REALTIME: at.real_ns - at.raw_ns,
             SampleClock.MONOTONIC: mono_minus_raw_ns,
             SampleClock.MONOTONIC_RAW: 0,
         }[clock]
+        if ahead is not None:
+            self._shift += ahead.mid_ns
+            self._early_ns += ahead.half_width_ns
 
     def samples(self) -> tuple[Sample, ...]:
         kinds = [key for key in ("seq", "got", "state", "event") if key in self._given]
@@ -249,7 +264,7 @@ class _SampleLine:
         if self._given.get(key) is None:
             return otherwise
         time = self._number(key) - self._shift
-        if time > self._at.raw_ns + EARLY_NS:
+        if time > self._at.raw_ns + self._early_ns:
             raise NotASample(f"{key} is {(time - self._at.raw_ns) / 1e9:.3g} s after the line was read")
         if time < 0:
             raise NotASample(

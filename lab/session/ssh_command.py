@@ -1,0 +1,20 @@
+"""The command line of OpenSSH's client for a guest of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab.guest.address import Address
+from lab.session.kept_guest_access import SAFE
+
+
+def ssh_command(address: Address, folder: Path, command: str) -> list[str]:
+    """The command line that runs a shell command in the guest. Its host key is written to `folder`."""
+    known = folder / f"known_hosts-{address.guest}"
+    known.write_text(f"[{address.host}]:{address.port} {address.host_key}\n", encoding="utf-8")
+    files = {"IdentityFile": address.key, "UserKnownHostsFile": known}
+    options = [word for name, path in files.items() for word in ("-o", f'{name}="{path}"')]
+    return [
+        "ssh", *SAFE, *options, "-o", "BatchMode=yes", "-p", str(address.port),
+        f"{address.user}@{address.host}", "--", command,
+    ]  # fmt: skip
