@@ -109,15 +109,18 @@ class WorkloadExpectSection(BaseModel):
     never: StateNames | None = default(None, "Events that do not happen, such as disconnected.")
     prediction: Effect | None = default(
         None,
-        "as-predicted: what happens agrees with what the workload's own configuration lets one expect. "
+        "as-predicted: what happens agrees with what the workload's own configuration lets one expect; the "
+        "default expectations of the lab's own workloads are not asked then. "
         "any: this is not a check.",
     )
 
     def to_plan(self, basis: WorkloadExpect) -> WorkloadExpect:
-        """As the plan has it. basis: what holds where nothing is said."""
+        """As the plan has it. basis: the default, unless the prediction is asked for."""
         given = {name: getattr(self, key) for name, key in _MEMBERS.items() if key in self.model_fields_set}
         if self.prediction is not None:
             given["as_predicted"] = self.prediction is PredictedEffect.AS_PREDICTED
+        if given.get("as_predicted"):
+            basis = WorkloadExpect()
         return replace(basis, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -200,6 +203,11 @@ class WorkloadSection(BaseModel):
             if name not in names:
                 known = f"known: {', '.join(names)}" if names else "it has none"
                 raise Wrong(f"{quoted(name)} is no option of {self.name}", known, within=("options", name))
+        shipped = SHIPPED[self.name]
+        try:
+            shipped.guests(dict(self._options(shipped)))
+        except ValueError as error:
+            raise Wrong(str(error), "write another value", within=("options",)) from None
         return self
 
     @property
@@ -244,6 +252,8 @@ class WorkloadSection(BaseModel):
             delivers=shipped.delivers,
             options=self._options(shipped),
             settle_ns=self.settle,
+            roles=shipped.expect.one_holder,
+            grace_ns=shipped.grace_ns,
             expect=expect.to_plan(shipped.expect),
         )
 

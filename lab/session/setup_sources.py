@@ -62,7 +62,7 @@ def _secret_obstacle(secret: Secret) -> UsageError | None:
 
 
 def _file_obstacle(file: SetupFile) -> UsageError | None:
-    if file.secret:
+    if file.secret or not file.source:
         return None
     path = Path(file.source)
     try:

@@ -99,13 +99,25 @@ class CellWorkloads:
             if spec.settle_ns:
                 self._view.phase("settle", length_ns=spec.settle_ns)
                 self._clock.sleep_until(self._clock.now().raw_ns + spec.settle_ns)
-            before = shipped.before if shipped is not None else ""
-            clients.append(self._prepared(client, guests, before) if before else client)
+            if shipped is not None and shipped.before:
+                clients.append(self._prepared(client, guests, shipped))
+            else:
+                clients.append(client)
         return clients
 
-    def _prepared(self, client: HostClient, guests: Sequence[str], command: str) -> PreparedClient:
+    def _prepared(
+        self, client: HostClient, guests: Sequence[str], shipped: ShippedWorkload
+    ) -> PreparedClient:
         def prepare() -> None:
-            together(guests, lambda name: self._said(name, command), lambda: None)
+            deadline = self._clock.now().raw_ns + shipped.before_within_ns
+            failed = (
+                f"{shipped.name} is not ready for a cycle within {format_duration(shipped.before_within_ns)}"
+            )
+            together(
+                guests,
+                lambda name: self._until_it_holds(name, shipped.before, deadline, failed),
+                lambda: None,
+            )
 
         return PreparedClient(client, prepare)
 
@@ -162,15 +174,21 @@ class CellWorkloads:
         if not shipped.formed:
             return
         deadline = self._clock.now().raw_ns + shipped.formed_within_ns
+        within = format_duration(shipped.formed_within_ns)
         for name in guests:
-            while True:
-                try:
-                    self._said(name, shipped.formed)
-                    break
-                except GuestError as error:
-                    now = self._clock.now().raw_ns
-                    if now >= deadline:
-                        within = format_duration(shipped.formed_within_ns)
-                        what = f"{shipped.name} is not complete within {within}: {error.what}"
-                        raise GuestError(what, where=f"guest {name}") from error
-                    self._clock.sleep_until(min(deadline, now + EVERY_NS))
+            self._until_it_holds(
+                name, shipped.formed, deadline, f"{shipped.name} is not complete within {within}"
+            )
+
+    def _until_it_holds(self, guest: str, command: str, deadline_ns: int, otherwise: str) -> None:
+        """Repeat a command in a guest until it exits with 0. GuestError, which begins with `otherwise`, when
+        it does not until deadline_ns, host MONOTONIC_RAW."""
+        while True:
+            try:
+                self._said(guest, command)
+                return
+            except GuestError as error:
+                now = self._clock.now().raw_ns
+                if now >= deadline_ns:
+                    raise GuestError(f"{otherwise}: {error.what}", where=f"guest {guest}") from error
+                self._clock.sleep_until(min(deadline_ns, now + EVERY_NS))

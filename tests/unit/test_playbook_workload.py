@@ -49,7 +49,6 @@ def test_what_it_has_to_show_adds_to_its_own() -> None:
     assert (spec.period_ns, spec.settle_ns) == (NS_PER_MS, 2 * NS_PER_S)
     assert spec.expect == WorkloadExpect(
         outage_ns=7 * NS_PER_S,
-        beyond_pause_ns=SHIPPED["udp-echo"].expect.beyond_pause_ns,
         wrong_stamps=0,
         unchanged=("leader",),
         one_holder=("master",),

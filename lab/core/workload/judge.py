@@ -169,7 +169,7 @@ def _measure(
     outage = _outage(window, period)
     seen = (name for look in window.looks for name, value in look.values.items() if value is not None)
     names = tuple(dict.fromkeys(seen))
-    roles = spec.expect.one_holder
+    roles = tuple(dict.fromkeys((*spec.roles, *spec.expect.one_holder)))
     shared = [name for name in names if name not in roles]
     held = [
         found

@@ -40,7 +40,8 @@ class WorkloadSpec:
     that it runs in; "": the host. period_ns: between two requests, for shipped ones; None: the workload's
     own. delivers: what it acknowledges is delivered, so that losses can be counted. options: of a shipped
     one, name and value. settle_ns: from its start until it counts. grace_ns: how long a delivery may take:
-    what was acknowledged later than this before the end, and not delivered, is undecided, not lost.
+    what was acknowledged later than this before the end, and not delivered, is undecided, not lost. roles:
+    names of the state that one guest at a time is meant to claim, whether that is asked of it or not.
     """
 
     name: str
@@ -51,5 +52,6 @@ class WorkloadSpec:
     delivers: bool = False
     options: tuple[tuple[str, str], ...] = ()
     settle_ns: int = 0
+    roles: tuple[str, ...] = ()
     expect: WorkloadExpect = WorkloadExpect()
     grace_ns: int = 2 * NS_PER_S

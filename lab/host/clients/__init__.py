@@ -2,5 +2,9 @@
 prints a line a sample (lab.core.workload.sample) until it is ended.
 
     base        arguments, the schedule, lines
+    looks       looks at the guests' states, a thread each
+    state_poll  asks the state servers of guests
     udp_echo    a UDP packet, and its echo with the guest's time
+    etcd        writes, reads back, a lease, who leads
+    keepalived  the address, who holds it, gratuitous ARPs
 """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ class ClientArguments:
     period_ns: int
     guests: dict[str, str]
     options: dict[str, str]
+
+
+_PRINTING = threading.Lock()
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -45,12 +49,14 @@ def raw_ns() -> int:
 
 
 def print_sample(**members: Any) -> None:
-    """Print a sample. Who read the lines has gone when that fails, and so the program ends."""
+    """Print a sample, from any thread. When nobody reads the lines any more, the program ends."""
+    line = (json.dumps(members, separators=(",", ":")) + "\n").encode()
     try:
-        sys.stdout.write(json.dumps(members, separators=(",", ":")) + "\n")
-        sys.stdout.flush()
+        with _PRINTING:
+            while line:
+                line = line[os.write(1, line) :]
     except BrokenPipeError:
-        raise SystemExit(0) from None
+        os._exit(0)
 
 
 def hello(period_ns: int) -> None:

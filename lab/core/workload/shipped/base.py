@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lab.core.method import Regime
 from lab.core.setup import SetupSpec
 from lab.core.workload.prediction import Threshold
-from lab.core.workload.spec import WorkloadExpect
+from lab.core.workload.spec import WorkloadExpect, WorkloadSpec
 
 Options = Mapping[str, str]
 
@@ -25,6 +25,8 @@ class WorkloadGuest:
 
 
 Guests = Callable[[Options], tuple[WorkloadGuest, ...]]
+"""The guests, in order. ValueError, with the reason, when an option has a value that it cannot have."""
+
 Predict = Callable[[Mapping[str, str], Options, Regime], tuple[Threshold, ...]]
 
 
@@ -35,11 +37,12 @@ class ShippedWorkload:
     about: what it is, in a sentence. guests: its guests, from its options. client: the module of
     lab.host.clients that is its client; it gets --period-ns, --guest NAME=ADDRESS for each guest, and
     --option NAME=VALUE for each option. options: their names and defaults. period_ns: between two requests.
-    delivers: what it acknowledges is delivered. expect: what it has to show, where a playbook does not say.
-    config: a line for the shell that prints the configuration as it lies in a guest. predict: what the
-    configuration lets one expect, by guest, in a regime. formed: a line for the shell of each guest that
-    exits with 0 once the workload is complete, e.g. a cluster has formed. before: a line for the shell of
-    each guest before each cycle. timers: the timers that a pause meets, with their source.
+    delivers: what it acknowledges is delivered, within grace_ns. expect: what it has to show, where a
+    playbook does not say. config: a line for the shell that prints the configuration as it lies in a guest.
+    predict: what the configuration lets one expect, by guest, in a regime. formed: a line for the shell of
+    each guest that exits with 0 once the workload is complete, e.g. a cluster has formed. before: a line for
+    the shell of each guest before each cycle, which is repeated until it exits with 0. timers: the timers
+    that a pause meets, with their source.
     """
 
     name: str
@@ -52,7 +55,9 @@ class ShippedWorkload:
     predict: Predict
     options: tuple[tuple[str, str], ...] = ()
     delivers: bool = False
+    grace_ns: int = WorkloadSpec.grace_ns
     formed: str = ""
     formed_within_ns: int = 120_000_000_000
     before: str = ""
+    before_within_ns: int = 60_000_000_000
     timers: str = ""
