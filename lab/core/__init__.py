@@ -27,7 +27,7 @@ Judging:
 - `predictions`: a method's rules compared with the result.
 - `timesync_setup`, `timesync/`: a mechanism's forecast.
 - `workload/`: what runs in the guests, as a client sees it.
-- `expected_failure`: negative controls. `machine_check`: one check of `doctor`.
+- `expected_failure`: negative controls. `machine_check`: one check of `doctor`. `watchdog`: a guest's own.
 
 Scheduled Events and fleets:
 - `scheduled/`: the service's state machine, documents and answers. `handlers`: how a guest's handler ended.

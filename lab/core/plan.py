@@ -29,6 +29,7 @@ from lab.core.setup import NO_SETUP, SetupSpec
 from lab.core.time_fault import TimeFault as TimeFault
 from lab.core.time_fault import TimeFaultKind as TimeFaultKind
 from lab.core.units import NS_PER_S
+from lab.core.watchdog import WatchdogAction as WatchdogAction
 from lab.core.workload.spec import WorkloadSpec as WorkloadSpec
 from lab.core.workload.tolerance import ToleranceSpec as ToleranceSpec
 
@@ -52,7 +53,8 @@ class GuestSpec:
     is filled with incompressible pages before the first cycle, 0 to 0.9. bridge: an existing bridge of the
     host that it is attached to by a tap; "": QEMU's user-mode network. address: on that bridge, with prefix
     length ("" on the user-mode network). huge_pages: its RAM in huge pages of the host. rtc: what its RTC
-    follows. kernel_options: words added to its kernel's command line. availability_set: the set that it is a
+    follows. kernel_options: words added to its kernel's command line. watchdog: what its hardware watchdog,
+    an i6300esb, does; None: it has none. availability_set: the set that it is a
     member of; "": of none. It is a scale set's if `scale_set` says so. fault_domain, update_domain: within
     its set. compute_name: its name in events and /metadata/instance; "": its name. instance: values of
     /metadata/instance in place of the lab's. setup: what is put into it. lab: its place in the lab's own
@@ -71,6 +73,7 @@ class GuestSpec:
     huge_pages: bool = False
     rtc: RtcTrack = RtcTrack.WALL
     kernel_options: tuple[str, ...] = ()
+    watchdog: WatchdogAction | None = None
     availability_set: str = ""
     scale_set: bool = False
     compute_name: str = ""

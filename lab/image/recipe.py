@@ -1,14 +1,16 @@
 """A recipe: what an image is made of, as data, and the digest that names the result.
 
-    recipe.toml   about, suite, packages, exclude, enable, cmdline, disk_size, build_space; or extends
+    recipe.toml   about, suite, packages, exclude, enable, cmdline, disk_size, build_space; or extends and
+                  without
     files/        laid over the root file system (root's, 0644, or 0755 for executables); NAME.symlink is the
                   symbolic link NAME to the path that it contains, because a wheel cannot contain links
     hooks/        POSIX sh, run in order on the finished system with its root as $1
     README.md     about it; the only file that the image does not hang on
 
 With `extends`, the name of a shipped recipe or the path of a folder, a recipe adds its packages and exclude
-to those of another; its other keys replace the other's. The other's files, hooks and enable come first, then
-its own. Packages may be added to any recipe, which makes one more.
+to those of another, but for those packages that it is `without`; its other keys replace the other's. The
+other's files, hooks and enable come first, then its own. Packages may be added to any recipe, which makes one
+more.
 
 The digest covers all other files and FORMAT, so that any change to them makes another image.
 """
@@ -35,7 +37,10 @@ FORMAT = 1
 
 _LINK = ".symlink"
 
-_KEYS = {"about", "suite", "packages", "exclude", "enable", "cmdline", "disk_size", "build_space", "extends"}
+_KEYS = {
+    *("about", "suite", "packages", "exclude", "enable", "cmdline", "disk_size", "build_space"),
+    *("extends", "without"),
+}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 _MOST_NAME = 60
 
@@ -119,7 +124,9 @@ def _load(folder: Path, recipes: Path, extending: tuple[Path, ...]) -> Recipe:
         digest=hashlib.sha256(f"{base.digest} {digest}\n".encode()).hexdigest() if base else digest,
         about=text("about"),
         suite=text("suite"),
-        packages=_added(base.packages if base else (), _texts(data, "packages", path)),
+        packages=_added(
+            _inherited(base, _texts(data, "without", path), path), _texts(data, "packages", path)
+        ),
         exclude=_added(base.exclude if base else (), _texts(data, "exclude", path)),
         cmdline=text("cmdline"),
         disk_bytes=size("disk_size", "disk_bytes"),
@@ -138,6 +145,15 @@ def _base(data: dict[str, Any], path: Path, recipes: Path, extending: tuple[Path
     if folder.resolve() in extending:
         raise ImageError(f"it extends itself, by way of {written!r}", where=str(path))
     return _load(folder, recipes, extending)
+
+
+def _inherited(base: Recipe | None, without: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    """The packages of what is extended, without these."""
+    there = base.packages if base else ()
+    if unknown := sorted(set(without) - set(there)):
+        what = f"it is without {', '.join(unknown)}, which what it extends does not have"
+        raise ImageError(what, where=str(path), hint="delete it")
+    return tuple(package for package in there if package not in without)
 
 
 def _added(inherited: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from lab.core.parallel_cells import MOST as MOST_LANES
-from lab.core.plan import Depth, FreezeMethod, ResyncMechanism, RtcTrack
+from lab.core.plan import Depth, FreezeMethod, ResyncMechanism, RtcTrack, WatchdogAction
 from lab.core.units import format_duration
 from lab.playbook.hosts import folder
 from lab.playbook.scalars import HOUR, argv, duration, flag, image_name, name, one_of, percent, size, whole
@@ -38,6 +38,7 @@ Words = Annotated[tuple[str, ...], argv()]
 Folder = Annotated[str, folder()]
 Method = Annotated[FreezeMethod, one_of(*FreezeMethod, hint="a freeze method")]
 Mechanism = Annotated[ResyncMechanism, one_of(*ResyncMechanism, hint="a resync mechanism")]
+Watchdog = Annotated[WatchdogAction, one_of(*WatchdogAction, hint="an action of a watchdog")]
 Rtc = Annotated[RtcTrack, one_of(*RtcTrack, hint="an RTC's clock")]
 ProbeDepth = Annotated[Depth, one_of(*Depth, hint="a depth of looking into a guest")]
 Load = Annotated[float, percent(100)]

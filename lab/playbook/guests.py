@@ -20,6 +20,7 @@ from lab.playbook.fields import (
     Name,
     ProbeDepth,
     Rtc,
+    Watchdog,
     Words,
     default,
     needed,
@@ -101,6 +102,10 @@ class GuestSection(BaseModel):
     )
     kernel_options: Words | None = default(
         None, "Options added to the guest's kernel command line, such as [clocksource=tsc, tsc=reliable]."
+    )
+    watchdog: Watchdog | None = default(
+        None,
+        "A hardware watchdog, an i6300esb, that does this when the guest does not pet it. Default: none.",
     )
     network: NetworkSection | None = default(None, "A bridge of the host. Default: QEMU's user-mode network.")
     link: LinkSection | None = default(
@@ -210,6 +215,7 @@ class GuestSection(BaseModel):
                 huge_pages=self.huge_pages,
                 rtc=self.rtc,
                 kernel_options=self.kernel_options or (),
+                watchdog=self.watchdog,
                 compute_name=called[number],
                 instance=self.instance,
                 setup=setup,

@@ -139,6 +139,8 @@ def _guests(page: Page, plan: Plan) -> None:
         facts.append(Column("filled", lambda guest: cell_or("fill", share(guest.fill)), right=True))
     if any(guest.huge_pages for guest in guests):
         facts.append(Column("huge\npages", lambda guest: ("yes" if guest.huge_pages else "no", "")))
+    if any(guest.watchdog for guest in guests):
+        facts.append(Column("watchdog", lambda guest: (guest.watchdog or "", "")))
     if any(guest.bridge for guest in guests):
         facts.append(Column("network", lambda guest: (_network(guest), "")))
     if any(guest.compute_name and not guest.scale_set for guest in guests):

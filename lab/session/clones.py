@@ -95,6 +95,8 @@ def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) 
         return "its RAM is huge pages"
     if spec.kernel_options:
         return "it has kernel options of its own"
+    if spec.watchdog is not None:
+        return "it has a watchdog"
     if spec.rtc is RtcTrack.GUEST:
         return "its RTC stops with it"
     return ""

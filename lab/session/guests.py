@@ -276,6 +276,7 @@ class Guests:
             tap=one,
             other_tap=other,
             kept_guest=settings.kept_guest,
+            watchdog=spec.watchdog or "",
         )
         return PreparedGuest(spec, self._network.attach(spec, domain), image, folder, seed)
 

@@ -264,6 +264,13 @@ def test_a_tap_instead_of_the_user_mode_network() -> None:
     assert not [each for each in arguments if each.startswith("user,")]
 
 
+def test_a_watchdog_only_where_it_is_asked_for() -> None:
+    assert parsed(SPEC).find("devices/watchdog") is None
+    watchdog = parsed(dataclasses.replace(SPEC, watchdog="reset")).find("devices/watchdog")
+    assert watchdog is not None
+    assert (watchdog.get("model"), watchdog.get("action")) == ("i6300esb", "reset")
+
+
 def test_sleep_only_where_it_is_asked_for() -> None:
     assert parsed(SPEC).find("pm/suspend-to-mem[@enabled='no']") is not None
     sleeping = dataclasses.replace(SPEC, guest_sleep=True)

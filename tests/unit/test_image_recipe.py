@@ -150,6 +150,19 @@ def test_a_recipe_adds_to_what_it_extends_and_replaces_the_rest(own: Path, folde
     assert [layer.enable for layer in recipe.layers] == [(), ("redis-server",)]
 
 
+def test_an_extension_may_leave_packages_out(own: Path, folder: Path) -> None:
+    with (own / "recipe.toml").open("a") as file:
+        file.write('without = ["chrony"]\n')
+    recipe = load_recipe(own)
+    assert set(load_recipe(folder).packages) - set(recipe.packages) == {"chrony"}
+    assert "redis-server" in recipe.packages
+
+
+def test_the_generic_image_has_another_kernel() -> None:
+    kernels = [name for name in load_recipe(IMAGES / "debian-generic").packages if name.startswith("linux-")]
+    assert kernels == ["linux-image-amd64"]
+
+
 def test_an_extension_may_be_extended_by_its_path(own: Path, tmp_path: Path) -> None:
     (tmp_path / "books/third").mkdir(parents=True)
     third = tmp_path / "books/third"
@@ -190,6 +203,7 @@ def test_packages_make_another_image(folder: Path) -> None:
         ("extends = 7", "extends is missing or not a string"),
         ('extends = "debian"\nenable = "x"', "enable is not a list of strings"),
         ('extends = "debian"\ndisk_size = "big"', "disk_size"),
+        ('extends = "debian"\nwithout = ["emacs"]', "without emacs, which what it extends does not have"),
     ],
 )
 def test_a_broken_extension_says_where(own: Path, text: str, said: str) -> None:
