@@ -224,7 +224,14 @@ class WorkloadSection(BaseModel):
         if shipped is None:
             return ()
         return tuple(
-            GuestSpec(one.name, memory_bytes=one.memory_bytes, setup=one.setup, is_peer=one.is_peer)
+            GuestSpec(
+                one.name,
+                one.image,
+                memory_bytes=one.memory_bytes,
+                watchdog=one.watchdog,
+                setup=one.setup,
+                is_peer=one.is_peer,
+            )
             for one in shipped.guests(dict(self._options(shipped)))
         )
 

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.core.clock import Interval
-from lab.core.units import format_duration
+from lab.core.units import NS_PER_S, format_duration
 from lab.core.workload.judge import WorkloadResult
+
+EVER_NS = 24 * 3600 * NS_PER_S
+"""A pause that is longer than any."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Threshold:
 
     what: one of outage (no success for longer than the pause and 1 s), lost, twice, a name of the state (its
     value changes), "two NAME" (two guests hold it at the same time), or an event, which is any other name.
-    pause: None: at no pause.
+    pause: None: at no pause; with EVER_NS as its upper end: from its lower end on it may happen, or not.
     because: the setting and its value. source: where that is documented.
     """
 
@@ -125,5 +128,7 @@ def _text(threshold: Threshold) -> str:
     if at is None:
         return f"{threshold.what}: at no pause; {threshold.because}"
     low, high = format_duration(at.low_ns), format_duration(at.high_ns)
+    if at.high_ns >= EVER_NS:
+        return f"{threshold.what}: possible from a pause of {low} on; {threshold.because}"
     when = low if low == high else f"{low} to {high}"
     return f"{threshold.what}: from a pause of {when}; {threshold.because}"

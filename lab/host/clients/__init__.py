@@ -7,4 +7,11 @@ prints a line a sample (lab.core.workload.sample) until it is ended.
     udp_echo    a UDP packet, and its echo with the guest's time
     etcd        writes, reads back, a lease, who leads
     keepalived  the address, who holds it, gratuitous ARPs
+    wire        a loop with timers, and TCP connections that never block
+    nats        events through NATS JetStream: publisher and consumer
+    resp        the protocol of Redis
+    redis_sentinel  writes to the primary that Sentinels name
+    mqtt        MQTT 3.1.1
+    mosquitto   QoS 1 messages, clients with a keep-alive and a will
+    guest_journals  what only a guest knows: restarts, runs of timers, its boot
 """

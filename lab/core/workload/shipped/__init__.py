@@ -1,17 +1,38 @@
 """The workloads of the lab's own, one module each. Adding one: docs/adding.md.
 
-base           what each is made of
-state_server   a program for guests that tells what only they know
+base            what each is made of
+option_values   their options, read
+state_server    a program for guests that tells what only they know
+journal_server  another one, which tells lists of times
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lab.core.workload.shipped import echo, etcd, keepalived
+from lab.core.workload.shipped import (
+    echo,
+    etcd,
+    hardware_watchdog,
+    keepalived,
+    mosquitto,
+    nats,
+    redis_sentinel,
+    systemd_watchdog,
+)
 from lab.core.workload.shipped.base import ShippedWorkload as ShippedWorkload
 
 SHIPPED: Mapping[str, ShippedWorkload] = {
-    one.name: one for one in (echo.ECHO, etcd.ETCD, keepalived.KEEPALIVED)
+    one.name: one
+    for one in (
+        echo.ECHO,
+        etcd.ETCD,
+        keepalived.KEEPALIVED,
+        nats.NATS,
+        redis_sentinel.REDIS_SENTINEL,
+        mosquitto.MOSQUITTO,
+        systemd_watchdog.SYSTEMD_WATCHDOG,
+        hardware_watchdog.HARDWARE_WATCHDOG,
+    )
 }
 """By name, as a playbook has it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lab.core.method import Regime
 from lab.core.setup import SetupSpec
+from lab.core.watchdog import WatchdogAction
 from lab.core.workload.prediction import Threshold
 from lab.core.workload.spec import WorkloadExpect, WorkloadSpec
 
@@ -16,12 +17,15 @@ Options = Mapping[str, str]
 @dataclass(frozen=True)
 class WorkloadGuest:
     """A guest of a workload. setup: its programs, with their configuration. is_peer: it is not frozen, and
-    not measured: it is there for those that are."""
+    not measured: it is there for those that are. image: the name of a shipped one. watchdog: what its
+    hardware watchdog does; None: it has none."""
 
     name: str
     setup: SetupSpec
     memory_bytes: int = 512 << 20
     is_peer: bool = False
+    image: str = "debian"
+    watchdog: WatchdogAction | None = None
 
 
 Guests = Callable[[Options], tuple[WorkloadGuest, ...]]
