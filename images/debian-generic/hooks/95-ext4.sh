@@ -12,7 +12,8 @@ mv "$work/modules/order" "$work/order"
 for module in ext4 crc32c_generic; do
     chroot "$root" modprobe -S "$kernel" --show-depends "$module" | while read -r verb path _; do
         name=${path##*/}
-        [ "$verb" = insmod ] && [ ! -e "$work/modules/$name" ] || continue
+        [ "$verb" = insmod ] || continue
+        [ ! -e "$work/modules/$name" ] || continue
         cp "$root$path" "$work/modules/$name"
         echo "$name" >>"$work/modules/order"
     done
