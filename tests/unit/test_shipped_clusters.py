@@ -14,37 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from lab.core.clock import Interval, Stamp
+from lab.core.clock import Stamp
 from lab.core.method import Regime
 from lab.core.units import NS_PER_MS
-from lab.core.workload.prediction import Threshold
 from lab.core.workload.sample import SampleReader, StateLook, WorkloadEvent, WorkloadRequest
 from lab.core.workload.shipped import SHIPPED
-from lab.core.workload.shipped.base import WorkloadGuest
 from lab.core.workload.shipped.etcd import PORT
 from lab.core.workload.shipped.state_server import state_files
 from lab.host.clients.etcd import ANSWER_S, GIVE_UP_S, EtcdCluster, EtcdMember
 from tests.unit.playbooks import mistakes_in
-
-
-def guests_of(name: str, **options: str) -> dict[str, WorkloadGuest]:
-    shipped = SHIPPED[name]
-    return {guest.name: guest for guest in shipped.guests(dict(shipped.options) | options)}
-
-
-def file_of(guest: WorkloadGuest, path: str) -> str:
-    (file,) = [file for file in guest.setup.files if file.to == path]
-    return file.content
-
-
-def predicted(name: str, config: dict[str, str], regime: Regime, **options: str) -> dict[str, Threshold]:
-    shipped = SHIPPED[name]
-    found = shipped.predict(config, dict(shipped.options) | options, regime)
-    return {one.what: one for one in found}
-
-
-def ms(low: int, high: int) -> Interval:
-    return Interval(low * NS_PER_MS, high * NS_PER_MS)
+from tests.unit.shipped_workloads import file_of, guests_of, ms, predicted
 
 
 def etcd_config(**options: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ prints a line a sample (lab.core.workload.sample) until it is ended.
     state_poll  asks the state servers of guests
     udp_echo    a UDP packet, and its echo with the guest's time
     etcd        writes, reads back, a lease, who leads
+    corosync    members, quorum, who runs the resource
     keepalived  the address, who holds it, gratuitous ARPs
     wire        a loop with timers, and TCP connections that never block
     nats        events through NATS JetStream: publisher and consumer

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lab.core.workload.shipped import (
+    corosync,
     echo,
     etcd,
     hardware_watchdog,
@@ -28,6 +29,7 @@ SHIPPED: Mapping[str, ShippedWorkload] = {
         echo.ECHO,
         etcd.ETCD,
         keepalived.KEEPALIVED,
+        corosync.COROSYNC,
         nats.NATS,
         redis_sentinel.REDIS_SENTINEL,
         mosquitto.MOSQUITTO,
