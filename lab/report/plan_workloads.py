@@ -18,26 +18,35 @@ def workloads(page: Page, plan: Plan) -> None:
     if not specs:
         return
     for spec in specs:
-        page.labelled(f"workload {spec.name}", "; ".join(_facts(spec)), label_style="bold")
+        page.parts([f"workload {spec.name}:"], first_style="bold")
+        for label, text in _facts(spec):
+            _line(page, label, text)
     peers = dict.fromkeys(guest.name for cell in plan.parts for guest in cell.guests if guest.is_peer)
     if peers:
-        page.labelled("  not frozen", ", ".join(peers))
+        page.parts(["not frozen: " + ", ".join(peers)])
     if plan.tolerance is not None:
-        page.labelled("  tolerance", _search(plan.tolerance))
+        page.parts([f"tolerance: {_search(plan.tolerance)}"])
     page.blank()
 
 
-def _facts(spec: WorkloadSpec) -> Iterator[str]:
+def _line(page: Page, label: str, text: str) -> None:
+    page.labelled(f"  {label}", text, label_style="", width=16)
+
+
+def _facts(spec: WorkloadSpec) -> Iterator[tuple[str, str]]:
     shipped = SHIPPED.get(spec.shipped)
     if shipped is not None:
-        yield shipped.about
+        yield "", shipped.about
         if spec.period_ns is not None:
-            yield f"a request each {format_duration(spec.period_ns)}"
-        yield from (f"{name} {value}" for name, value in spec.options)
+            yield "period", format_duration(spec.period_ns)
+        if spec.options:
+            yield "options", ", ".join(f"{name} {value}" for name, value in spec.options)
     else:
-        yield f"its client is {' '.join(spec.command)}"
+        yield "client", " ".join(spec.command)
+        if spec.on:
+            yield "runs in", spec.on
     expected = list(expectations(spec.expect))
-    yield f"expected: {', '.join(expected)}" if expected else "nothing is expected of it but samples"
+    yield "expected", ", ".join(expected) if expected else "samples, and nothing else"
 
 
 def expectations(expect: WorkloadExpect) -> Iterator[str]:

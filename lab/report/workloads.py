@@ -176,20 +176,22 @@ def _events(row: _WorkloadRow) -> Piece:
 
 def _changes(page: Page, row: _WorkloadRow) -> None:
     """Print what has changed in a cycle, and when, since the stop."""
+    where = f"{row.label}: "
     for change in row.cycle.changes[:MOST_CHANGES]:
-        page.labelled(row.label, _change(change, "its start" if row.cycle.control else "the stop"))
+        text = _change(change, "its start" if row.cycle.control else "the stop")
+        page.labelled("change", where + text)
     if len(row.cycle.changes) > MOST_CHANGES:
-        page.labelled(row.label, f"{len(row.cycle.changes) - MOST_CHANGES} more changes")
+        page.labelled("change", f"{where}{len(row.cycle.changes) - MOST_CHANGES} more")
     for one in row.cycle.overlaps:
         between = format_between(one.length.low_ns, one.length.high_ns)
-        page.labelled(row.label, f"{' and '.join(one.holders)} were both {one.name} for {between}")
+        page.labelled("both", f"{where}{' and '.join(one.holders)} were both {one.name} for {between}")
     for name, phases in row.cycle.event_phases.items():
         stepped = phases.get("after the clock's step", 0)
         if stepped:
             of = sum(phases.values())
-            page.labelled(row.label, f"{name}: {stepped} of {of} after the clock's step")
+            page.labelled("events", f"{where}{name}: {stepped} of {of} after the clock's step")
     for problem in row.cycle.problems:
-        page.labelled(row.label, problem, style="yellow")
+        page.labelled("problem", where + problem, style="yellow")
 
 
 def _change(change: StateChangeRecord, since: str) -> str:
