@@ -89,3 +89,13 @@ class Or:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         return {"anyOf": [handler(schema), dict(self.json)]}
+
+
+class OrOne:
+    """In the JSON schema: the list, or one of what it holds."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        several = handler(schema)
+        return {"anyOf": [several, several["items"]]}

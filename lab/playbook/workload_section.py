@@ -22,6 +22,7 @@ from lab.playbook.fields import (
     Flag,
     Name,
     Or,
+    OrOne,
     Words,
     default,
     needed,
@@ -298,6 +299,7 @@ OneWorkload = Annotated[WorkloadSection, section_of("name"), Or(_SHORT)]
 Workloads = Annotated[
     list[OneWorkload],
     BeforeValidator(_as_list),
+    OrOne(),
     Field(json_schema_extra={"minItems": 1, "maxItems": MOST_WORKLOADS}),
 ]
 
