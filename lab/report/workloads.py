@@ -129,7 +129,9 @@ def _columns(rows: Sequence[_WorkloadRow]) -> list[Column[_WorkloadRow]]:
 
 
 def _length(measure: Measure | None) -> Piece:
-    return DASH if measure is None else (format_magnitude(measure.value_ns), "")
+    if measure is None:
+        return DASH
+    return ("-" if measure.value_ns < 0 else "") + format_magnitude(measure.value_ns), ""
 
 
 def _time(ns: int | None) -> Piece:

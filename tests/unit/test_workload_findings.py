@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -73,10 +74,43 @@ def test_a_client_that_reports_nothing_or_no_success_is_not_passed() -> None:
 def test_failed_requests_are_counted_and_without_a_freeze_they_are_inconclusive(
     expect: WorkloadExpect,
 ) -> None:
-    requests = steady(but=(3, 95))
+    requests = steady(but=(93, 95))
     assert verdict(*measured(requests, expect=expect)) is Outcome.FAILED
     assert verdict(*measured(requests, expect=expect, frozen=False)) is Outcome.INCONCLUSIVE
     assert verdict(*measured(requests, expect=WorkloadExpect(failed=2))) is Outcome.PASSED
+
+
+def test_what_failed_before_the_stop_is_no_effect_of_the_freeze() -> None:
+    requests = steady(but=(3, 95))
+    assert verdict(*measured(requests, expect=WorkloadExpect(failed=0))) is Outcome.INCONCLUSIVE
+    assert verdict(*measured(requests, expect=WorkloadExpect(failed=1))) is Outcome.FAILED
+    gone = WorkloadExpect(never=("gone",))
+    early, late = WorkloadEvent("gone", STOP - S, ""), WorkloadEvent("gone", WAKE + S, "")
+    assert verdict(*measured(steady(), events=[early, late], expect=gone)) is Outcome.INCONCLUSIVE
+    assert verdict(*measured(steady(), events=[late], expect=gone)) is Outcome.FAILED
+    same = WorkloadExpect(unchanged=("leader",))
+    before = looks((START + S, "a"), (START + 2 * S, "b"), (WAKE + S, "b"))
+    after = looks((START + S, "a"), (START + 2 * S, "a"), (WAKE + S, "b"))
+    assert verdict(*measured(steady(), looks=before, expect=same)) is Outcome.INCONCLUSIVE
+    assert verdict(*measured(steady(), looks=after, expect=same)) is Outcome.FAILED
+
+
+def test_an_outage_that_was_over_before_the_stop_is_not_the_freezes() -> None:
+    short = WorkloadExpect(outage_ns=2 * S)
+    quiet = [one for one in steady() if not START + S <= one.due_ns < STOP - S]
+    going_on = [request((at - START) // (100 * MS), at) for at in range(STOP, WAKE, 100 * MS)]
+    assert verdict(*measured([*quiet, *going_on], expect=short)) is Outcome.INCONCLUSIVE
+    assert verdict(*measured(steady(), expect=short)) is Outcome.INCONCLUSIVE, "not asked in the pause"
+    asked = [replace(one, ok=False) for one in going_on]
+    assert verdict(*measured([*steady(), *asked], expect=short)) is Outcome.FAILED
+
+
+def test_samples_of_long_ago_are_told() -> None:
+    old = [request(seq, seq * MS) for seq in range(50)]
+    spec, result = measured(old)
+    (finding,) = workload_findings(spec, result)
+    assert finding.outcome is Outcome.INCONCLUSIVE
+    assert "over before the cycle began" in finding.why
 
 
 def test_nothing_passes_by_not_being_reported() -> None:

@@ -9,6 +9,7 @@ ledger      acknowledged, delivered, lost, twice
 states      who holds a role, and who held it at the same time
 judge       one workload's cycle, from its samples: outage, latency, ledger, states, stamps
 prediction  the pause from which a workload's own configuration lets something happen
+stability   what was wrong before the stop already
 findings    expectations and predictions against what happened
 tolerance   the search for the shortest pause that a workload fails at
 """

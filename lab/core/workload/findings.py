@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from lab.core.clock import Interval
+from lab.core.quantities import format_at_latest, format_between, format_short
 from lab.core.units import format_duration
 from lab.core.verdict import Finding, Outcome, at_most, worst
 from lab.core.workload.judge import WorkloadResult
 from lab.core.workload.prediction import WorkloadPrediction
 from lab.core.workload.spec import WorkloadSpec
+from lab.core.workload.stability import (
+    events_before,
+    failed_before,
+    has_changed_before,
+    has_two_holders_before,
+    outage_is_before,
+)
 
 LATE_NS = 20_000_000
 """A client whose median lateness is above this has measured itself, not the guest."""
@@ -19,7 +28,8 @@ def workload_findings(
     spec: WorkloadSpec, result: WorkloadResult, forecast: Sequence[WorkloadPrediction] = (), cell: str = ""
 ) -> list[Finding]:
     """The findings of one workload's cycle. In a cycle without a freeze what is violated is inconclusive: the
-    set-up is not stable by itself. So is what a client shows that cannot be believed."""
+    set-up is not stable by itself. So is what was violated before the stop already, and what a client shows
+    that cannot be believed."""
     found = list(_Checks(spec, result, forecast, cell).all())
     if result.window.frozen and not result.problems:
         return found
@@ -30,6 +40,13 @@ def workload_findings(
         else f
         for f in found
     ]
+
+
+def _unless(is_before: bool, finding: Finding) -> Finding:
+    """The finding; inconclusive, in place of failed, when it was so before the freeze."""
+    if not is_before or finding.outcome is not Outcome.FAILED:
+        return finding
+    return replace(finding, outcome=Outcome.INCONCLUSIVE, why="it was so before the freeze already")
 
 
 def outcome(spec: WorkloadSpec, result: WorkloadResult) -> Outcome:
@@ -53,10 +70,15 @@ class _Checks:
         yield self._heard()
         if not result.requests and not result.names and not result.events:
             return
-        yield from self._at_most("outage", expect.outage_ns, result.outage)
-        yield from self._at_most("outage beyond the pause", expect.beyond_pause_ns, result.beyond_pause)
+        is_before = outage_is_before(result)
+        for finding in (
+            *self._at_most("outage", expect.outage_ns, result.outage),
+            *self._at_most("outage beyond the pause", expect.beyond_pause_ns, result.beyond_pause),
+        ):
+            yield _unless(is_before, finding)
         failed = result.failed if result.requests else None
-        yield from self._counted("failed requests", expect.failed, failed)
+        for finding in self._counted("failed requests", expect.failed, failed):
+            yield _unless(failed_before(result) > (expect.failed or 0), finding)
         book, stale = result.ledger, result.stale
         late = "acknowledged so late that they may be on their way"
         lost, undecided = (None, 0) if book is None else (book.lost, book.undecided)
@@ -68,12 +90,13 @@ class _Checks:
         slow = "answered too slowly for the tolerance"
         yield from self._counted("wrong stamps", expect.wrong_stamps, wrong, unclear, slow)
         for name in expect.unchanged:
-            yield self._unchanged(name)
+            yield _unless(has_changed_before(result, name), self._unchanged(name))
         for name in expect.one_holder:
-            yield self._one_holder(name)
+            yield _unless(has_two_holders_before(result, name), self._one_holder(name))
         counts = dict(result.events)
         for name in expect.never:
-            yield from self._counted(name, 0, counts.get(name, 0))
+            for finding in self._counted(name, 0, counts.get(name, 0)):
+                yield _unless(events_before(result, name) > 0, finding)
         if expect.as_predicted:
             yield from self._predicted()
 
@@ -87,13 +110,15 @@ class _Checks:
         wanted, measured = "samples", f"{result.requests} requests, {len(result.window.looks)} looks"
         if not result.requests and not result.names and not result.events:
             why = "its client reported nothing"
+            if result.window.requests or result.window.looks or result.window.events:
+                why = "all that its client reported was over before the cycle began; is it of the hello's clock?"
             return self._finding("client", wanted, "none", Outcome.INCONCLUSIVE, why)
         if result.problems:
             return self._finding("client", wanted, measured, Outcome.INCONCLUSIVE, result.problems[0])
         if result.requests and not result.ok:
             return self._finding("client", wanted, measured, *self._nothing_succeeded())
         if self._is_late() and late is not None and late.late_p50_ns is not None:
-            why = f"the client itself is late by {format_duration(late.late_p50_ns)} at the median"
+            why = f"the client itself is late by {format_short(late.late_p50_ns)} at the median"
             return self._finding("client", wanted, measured, Outcome.INCONCLUSIVE, why)
         return self._finding("client", wanted, measured, Outcome.PASSED)
 
@@ -118,7 +143,7 @@ class _Checks:
             why = "the pause is not known" if known else "there was no success"
             yield self._finding(metric, wanted, "unknown", Outcome.INCONCLUSIVE, why)
             return
-        text = format_duration(measured.mid_ns)
+        text = format_between(max(0, measured.low_ns), measured.high_ns) if measured.high_ns > 0 else "none"
         verdict, why = at_most(limit, measured.low_ns, measured.high_ns), ""
         if verdict is Outcome.PASSED and self._result.unended:
             verdict, why = Outcome.INCONCLUSIVE, "there was no success any more when the cycle ended"
@@ -167,14 +192,13 @@ class _Checks:
         maybe = [overlap for overlap in result.possible_overlaps if overlap.name == name]
         if not found and maybe:
             most = max(maybe, key=lambda overlap: overlap.length.high_ns)
-            text = f"{' and '.join(most.holders)} for {format_duration(most.length.high_ns)} at most"
+            text = f"{' and '.join(most.holders)} for {format_at_latest(most.length.high_ns)} at most"
             why = "the looks do not tell when it was given up and taken"
             return self._finding(name, wanted, text, Outcome.INCONCLUSIVE, why)
         if not found:
             return self._finding(name, wanted, "one", Outcome.PASSED)
         longest = max(found, key=lambda overlap: overlap.length.low_ns)
-        low, high = (format_duration(ns) for ns in (longest.length.low_ns, longest.length.high_ns))
-        text = f"{' and '.join(longest.holders)} for {low} to {high}"
+        text = f"{' and '.join(longest.holders)} for {format_between(longest.length.low_ns, longest.length.high_ns)}"
         return self._finding(name, wanted, text, Outcome.FAILED)
 
     def _predicted(self) -> Iterator[Finding]:
