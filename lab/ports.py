@@ -236,7 +236,7 @@ class WorkloadClient(Protocol):
 
     def start_cycle(self) -> None:
         """Prepare the workload's guests for the next cycle, to which everything that is reported from now on
-        belongs. GuestError when that fails."""
+        belongs. GuestError when that fails, MachineError when the client has ended."""
 
     def collect(self, cycle: int) -> WorkloadSampled:
         """What was reported since start_cycle. Never fails: a client that has ended is a problem in it."""

@@ -180,11 +180,10 @@ def plan(
     """Show what a run of a playbook would do, and what is missing here."""
     from lab.report.console import stdout_console
     from lab.report.plan import render_plan
-    from lab.session.plan_checks import obstacles
-    from lab.session.setup_sources import setup_obstacles
+    from lab.session.plan_checks import obstacles, source_obstacles
 
     made = _plan(playbook)
-    lacking = setup_obstacles(made)
+    lacking = source_obstacles(made)
     own, failures = _own_domains(made, connect)
     render_plan(made, stdout_console(), [*lacking, *failures, *obstacles(made)], own)
     raise typer.Exit(2 if lacking else 0)

@@ -11,7 +11,7 @@ from lab.ports import Journal, WorkloadClient
 @contextmanager
 def reported(workloads: Sequence[WorkloadClient], journal: Journal, index: int) -> Iterator[None]:
     """A context for the cycle with this index. At its end, however it ends, the journal has what was reported
-    since its beginning. GuestError when a workload's guests cannot be prepared."""
+    since its beginning. Raises what WorkloadClient.start_cycle raises."""
     for workload in workloads:
         workload.start_cycle()
     try:

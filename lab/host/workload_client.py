@@ -11,7 +11,9 @@ import select
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +21,7 @@ from lab.core.clock import Interval, Stamp
 from lab.core.history import WorkloadSampled
 from lab.core.units import NS_PER_S, format_duration
 from lab.core.workload.sample import (
+    LONGEST_LINE,
     NotASample,
     Sample,
     SampleReader,
@@ -30,14 +33,16 @@ from lab.core.workload.sample import (
 from lab.errors import GuestError, MachineError
 from lab.ports import Clock
 from lab.process import runner
+from lab.process.scope import Scope
 from lab.threads import Worker
 
 STARTS_NS = 30 * NS_PER_S
 """The longest time from a client's start to its first line."""
 
 MOST_BYTES = 64 << 20
-"""The most output of a client in one cycle; what comes after it is dropped. A sample each millisecond for
-five minutes is 40 MB."""
+MOST_LINES = 400_000
+"""The most output of a client in one cycle. What comes after it is not read before the next one, so the
+client has to wait. A sample each millisecond for five minutes is 300,000 lines, of 40 MB."""
 
 MOST_AHEAD_NS = 100_000_000
 """A client in a guest whose clock is known to no better than this against the host's measures nothing."""
@@ -45,6 +50,8 @@ MOST_AHEAD_NS = 100_000_000
 MOST_PROBLEMS = 5
 STOP_S = 2.0
 _CHUNK = 1 << 16
+_KEPT = 4 * LONGEST_LINE + 1  # bytes of more characters than that, in UTF-8
+_FULL_S = 0.05
 _TAIL = 4096
 
 
@@ -53,14 +60,33 @@ class _Output:
 
     def __init__(self) -> None:
         self.chunks: list[tuple[Stamp, int, bytes]] = []
-        self.size, self.dropped = 0, 0
+        self.size, self.lines = 0, 0
 
     def add(self, at: Stamp, mono_minus_raw_ns: int, chunk: bytes) -> None:
-        if self.size + len(chunk) > MOST_BYTES:
-            self.dropped += len(chunk)
-            return
         self.size += len(chunk)
+        self.lines += chunk.count(b"\n")
         self.chunks.append((at, mono_minus_raw_ns, chunk))
+
+    @property
+    def is_full(self) -> bool:
+        return self.size >= MOST_BYTES or self.lines >= MOST_LINES
+
+
+class _LineSplitter:
+    """Splits chunks into lines. A line that is too long loses what comes after its first _KEPT bytes, and is
+    still too long to be a sample."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def split(self, chunk: bytes) -> list[bytes]:
+        """The lines that are complete with this chunk."""
+        *lines, rest = chunk.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        self._rest += rest[: max(0, _KEPT - len(self._rest))]
+        return lines
 
 
 class HostClient:
@@ -85,7 +111,7 @@ class HostClient:
         self.name, self.program, self._cell = name, runner.quote(argv), cell
         self._argv, self._errors, self._clock, self._cwd = list(argv), errors, clock, cwd
         self._grace_ns, self._later = grace_ns, list[Sample]()
-        self._reader, self._rest = SampleReader(), b""
+        self._reader, self._lines = SampleReader(), _LineSplitter()
         self._ahead, self._aheads = ahead, list[Interval]()
         self._lock, self._output = threading.Lock(), _Output()
         self._spoken, self._over = threading.Event(), threading.Event()
@@ -95,6 +121,7 @@ class HostClient:
         """Start the program and wait for its first line. MachineError when none comes."""
         reading, writing = os.pipe()
         self._wake, self._waker = os.pipe()
+        self._scope = Scope()
         try:
             with self._errors.open("ab") as errors:
                 self._process = runner.start(
@@ -104,8 +131,10 @@ class HostClient:
                     cwd=self._cwd,
                     env=runner.environment(PYTHONUNBUFFERED="1"),
                     parent_death=signal.SIGKILL,
+                    scope=self._scope,
                 )
         except BaseException:
+            self._scope.close()
             for handle in (reading, self._wake, self._waker):
                 os.close(handle)
             raise
@@ -125,7 +154,10 @@ class HostClient:
     ) -> None:
         try:
             self._process.stop(STOP_S)
+            until = self._clock.now().raw_ns + round(STOP_S * NS_PER_S)
+            self._scope.kill((), lambda: self._clock.now().raw_ns >= until)
         finally:
+            self._scope.close()
             os.write(self._waker, b"x")
             self._thread.join()
             for handle in (self._wake, self._waker):
@@ -133,7 +165,9 @@ class HostClient:
 
     def start_cycle(self) -> None:
         """See ports.WorkloadClient. What was printed since the last cycle is kept: a message that was sent
-        then may be delivered in this one."""
+        then may be delivered in this one. MachineError when the client has ended."""
+        if self._over.is_set():
+            raise MachineError(f"its client has ended: {self._how()}", where=f"workload {self.name}")
         if self._ahead is not None:
             self._aheads = [self._ahead()]
         self._began = self._clock.now().raw_ns
@@ -149,11 +183,9 @@ class HostClient:
         samples, problems = self._samples(output)
         problems += lost
         samples, self._later = self._until(ended, [*self._later, *samples])
-        if output.dropped:
-            problems.append(
-                f"more than {MOST_BYTES >> 20} MiB of lines; the last {output.dropped} bytes were dropped"
-            )
-            self._rest = b"x"  # what follows is the rest of a line, and is told as no sample
+        if output.is_full:
+            most = f"{MOST_LINES} lines or {MOST_BYTES >> 20} MiB"
+            problems.append(f"its client has printed more than {most} in the cycle, so it had to wait")
         if self._over.is_set():
             problems.append(f"its client has ended: {self._how()}")
         hello = self._reader.hello
@@ -209,30 +241,27 @@ class HostClient:
     def _samples(self, output: _Output) -> tuple[list[Sample], list[str]]:
         """The samples of the lines that were printed, and what was wrong with the others."""
         samples: list[Sample] = []
-        problems: list[str] = []
-        bad = 0
+        bad = Counter[str]()
         for at, shift, chunk in output.chunks:
-            *lines, self._rest = (self._rest + chunk).split(b"\n")
-            for line in lines:
+            for line in self._lines.split(chunk):
                 if not line.strip():
                     continue
                 try:
                     samples += self._reader.read(line.decode("utf-8", "replace").strip(), at, shift)
                 except NotASample as error:
-                    bad += 1
-                    if bad <= MOST_PROBLEMS:
-                        problems.append(f"a line is no sample: {error}")
-        if bad > MOST_PROBLEMS:
-            problems.append(f"{bad} lines in all are no samples")
-        return samples, problems
+                    bad[str(error)] += 1
+        return samples, _problems(bad)
 
     def _read(self, handle: int) -> None:
         """Take what the program prints until it ends. Runs in a thread of its own."""
         try:
             while True:
-                ready, _, _ = select.select([handle, self._wake], [], [])
-                if handle not in ready:
+                sources = [self._wake] if self._output.is_full else [handle, self._wake]
+                ready, _, _ = select.select(sources, [], [], _FULL_S if len(sources) == 1 else None)
+                if self._wake in ready:
                     return
+                if not ready:
+                    continue
                 chunk = os.read(handle, _CHUNK)
                 at = self._clock.now()
                 shift = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - at.raw_ns
@@ -259,10 +288,24 @@ class HostClient:
         """How it has ended, with the last line of its standard error."""
         self._process.wait(STOP_S)
         status = self._process.status
-        how = "it closed its output" if status is None else f"exit status {status}"
+        if status is None:
+            how = "it closed its output"
+        else:
+            how = f"exit status {status}" if status >= 0 else f"ended by {runner.signal_name(-status)}"
         with self._errors.open("rb") as file:
             file.seek(max(0, self._errors.stat().st_size - _TAIL))
             lines = [
                 line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()
             ]
         return f"{how}: {lines[-1][:200]}" if lines else how
+
+
+def _problems(bad: Counter[str]) -> list[str]:
+    """What was wrong with lines, by how often."""
+    lines = [
+        f"a line is no sample: {why}" if count == 1 else f"{count} lines are no samples: {why}"
+        for why, count in islice(bad.items(), MOST_PROBLEMS)
+    ]
+    if len(bad) > MOST_PROBLEMS:
+        lines.append(f"{bad.total()} lines in all are no samples")
+    return lines

@@ -106,7 +106,7 @@ class Finished:
                 f"still running after {took}, killed{'' if self.status is not None else ', and not gone yet'}"
             )
         if self.status is not None and self.status < 0:
-            return f"ended by {_signal_name(-self.status)}"
+            return f"ended by {signal_name(-self.status)}"
         return f"exit status {self.status}" if self.status else ""
 
     @property
@@ -287,11 +287,13 @@ def start(
     pass_fds: Sequence[int] = (),
     parent_death: signal.Signals | None = None,
     for_good: bool = False,
+    scope: Scope | None = None,
 ) -> Started:
     """Start a process that stays, in its own session. MachineError when it cannot be started.
 
     stdin, stdout, stderr: descriptors, by default /dev/null. env, pass_fds: as in execute().
-    parent_death: as in Stop. for_good: the process outlives the lab, which never stops it."""
+    parent_death: as in Stop. for_good: the process outlives the lab, which never stops it. scope: of all that
+    it starts; whoever made it kills and closes it."""
     process = _spawn(
         argv,
         stdin=stdin,
@@ -301,6 +303,7 @@ def start(
         cwd=cwd,
         pass_fds=pass_fds,
         parent_death=parent_death,
+        scope=scope,
     )
     if for_good:
         _FOR_GOOD.append(process)
@@ -388,7 +391,8 @@ def _spawn(
         raise MachineError(f"cannot be run: {error.strerror}", where=quote(argv)) from error
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """SIGKILL for 9; "signal 99" for one without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:

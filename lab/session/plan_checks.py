@@ -11,7 +11,7 @@ from pathlib import Path
 from lab.core.parallel_cells import batches
 from lab.core.patch import ReplaceHypervisorPatch
 from lab.core.plan import Cell, GuestSpec, Plan
-from lab.errors import FreezelabError
+from lab.errors import FreezelabError, UsageError
 from lab.host import emulators, patches, taps
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import boots_unsurely
@@ -19,6 +19,7 @@ from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock
 from lab.process.requirements import check_programs
 from lab.session import paths
+from lab.session.client_programs import client_obstacles
 from lab.session.images import check_cell, check_image
 from lab.session.settings import check_memory
 from lab.session.setup_sources import setup_obstacles
@@ -36,9 +37,14 @@ def obstacles(plan: Plan) -> list[FreezelabError]:
     return list(found.values())
 
 
+def source_obstacles(plan: Plan) -> list[UsageError]:
+    """What the playbook names and this host lacks: files, variables, clients of workloads."""
+    return [*setup_obstacles(plan), *client_obstacles(plan)]
+
+
 def cautions(plan: Plan) -> list[str]:
     """Warnings of what may go wrong on this host."""
-    lacking = [str(error).replace("\n", "; ") for error in setup_obstacles(plan)]
+    lacking = [str(error).replace("\n", "; ") for error in source_obstacles(plan)]
     return [*lacking, *_boot_cautions(plan)]
 
 

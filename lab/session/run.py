@@ -26,6 +26,7 @@ from lab.record.run import Run, write
 from lab.session import own_plan, paths
 from lab.session.calibration import for_record
 from lab.session.cells import Cells, make_patch
+from lab.session.client_programs import check_clients
 from lab.session.guest_host import GuestHost, prepare_host
 from lab.session.images import images_for
 from lab.session.recovery import left_by_killed
@@ -83,6 +84,7 @@ def perform(
     clock = HostClock()
     plan = _drawn(plan)
     secret_values = read_secrets(plan)
+    check_clients(plan)
     own_plan.check_plan(plan, options.uri)
     images = images_for(plan, progress)
     home = paths.home()

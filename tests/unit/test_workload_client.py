@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -102,19 +101,49 @@ def test_much_garbage_is_told_in_few_lines(tmp_path: Path) -> None:
     with client(tmp_path, text) as running:
         time.sleep(0.5)
         told = running.collect(0)
+    assert told.problems == ("1000 lines are no samples: not JSON: no",)
+
+
+def test_different_garbage_is_told_in_few_lines(tmp_path: Path) -> None:
+    text = "import time\nfor n in range(1000): print('no', n)\nprint('', flush=True)\ntime.sleep(60)"
+    with client(tmp_path, text) as running:
+        time.sleep(0.5)
+        told = running.collect(0)
     assert len(told.problems) == workload_client.MOST_PROBLEMS + 1
     assert told.problems[-1] == "1000 lines in all are no samples"
 
 
-def test_a_flood_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workload_client, "MOST_BYTES", 1 << 20)
+@pytest.mark.parametrize(("limit", "most"), [("MOST_BYTES", 1 << 16), ("MOST_LINES", 2_000)])
+def test_a_flood_has_to_wait_and_loses_nothing(
+    limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workload_client, limit, most)
     text = "import json\nn = 0\nwhile True:\n    print(json.dumps({'seq': n, 'ok': True}))\n    n += 1"
+    numbers: list[int] = []
     with client(tmp_path, text) as running:
-        time.sleep(1.0)
-        told = running.collect(0)
-    assert any("were dropped" in one for one in told.problems)
-    size = sum(len(json.dumps({"seq": one.seq, "ok": True})) + 1 for one in told.requests)
-    assert 0 < size <= 1 << 20
+        for _ in range(3):
+            time.sleep(0.5)
+            told = running.collect(0)
+            assert [one for one in told.problems if "had to wait" in one] == list(told.problems) != []
+            numbers += [one.seq for one in told.requests]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) < 3 * (1 << 17) // len('{"seq": 1, "ok": true}'), "at most the limit and a chunk each"
+
+
+def test_a_line_without_an_end_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload_client, "MOST_BYTES", 1 << 20)
+    text = """
+import sys, time
+print('{"freezelab": 1}', flush=True)
+sys.stdout.write("x" * 900_000 + "\\n" + '{"seq": 1, "ok": true}\\n')
+sys.stdout.flush()
+time.sleep(60)
+"""
+    with client(tmp_path, text) as running:
+        told = collected(running)
+    assert [one.seq for one in told.requests] == [1]
+    assert len(told.problems) == 1
+    assert "characters; at most" in told.problems[0]
 
 
 def test_one_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
@@ -126,6 +155,19 @@ def test_one_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
             time.sleep(0.05)
             told = running.collect(0)
     assert told.problems == ("its client has ended: exit status 1: no such host",)
+
+
+def test_one_that_was_killed_is_told_by_the_signals_name(tmp_path: Path) -> None:
+    text = 'import os\nprint(\'{"seq": 1, "ok": true}\', flush=True)\nos.kill(os.getpid(), 11)'
+    with client(tmp_path, text) as running:
+        deadline = time.monotonic() + 20
+        told = running.collect(0)
+        while not told.problems and time.monotonic() < deadline:
+            time.sleep(0.05)
+            told = running.collect(0)
+        assert told.problems == ("its client has ended: ended by SIGSEGV",)
+        with pytest.raises(MachineError, match="its client has ended: ended by SIGSEGV"):
+            running.start_cycle()
 
 
 def test_one_that_ends_at_once_is_not_started(tmp_path: Path) -> None:
@@ -149,18 +191,23 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
         pass
 
 
-def test_it_is_ended_with_its_children(tmp_path: Path) -> None:
-    text = """
-import os, subprocess, sys, time
-child = subprocess.Popen(["sleep", "600"])
-print('{"event": "%d"}' % child.pid, flush=True)
-time.sleep(600)
+@pytest.mark.parametrize("own_session", [False, True])
+@pytest.mark.parametrize("ends", ["time.sleep(600)", "sys.exit()"])
+def test_it_is_ended_with_its_children(tmp_path: Path, ends: str, own_session: bool) -> None:
+    text = f"""
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen(["sleep", "600"], start_new_session={own_session})
+print('{{"event": "%d"}}' % child.pid, flush=True)
+{ends}
 """
     with client(tmp_path, text) as running:
         (event,) = running.collect(0).events or (None,)
         deadline = time.monotonic() + 20
         while event is None and time.monotonic() < deadline:
             (event,) = running.collect(0).events or (None,)
+        while "exit" in ends and not running.collect(0).problems and time.monotonic() < deadline:
+            time.sleep(0.05)
     assert event is not None
     pid = int(event.name)
     deadline = time.monotonic() + 5

@@ -111,7 +111,7 @@ class _Checks:
         if not result.requests and not result.names and not result.events:
             why = "its client reported nothing"
             if result.window.requests or result.window.looks or result.window.events:
-                why = "all that its client reported was over before the cycle began; is it of the hello's clock?"
+                why = "its client reported only what was over before the cycle began, by its hello's clock"
             return self._finding("client", wanted, "none", Outcome.INCONCLUSIVE, why)
         if result.problems:
             return self._finding("client", wanted, measured, Outcome.INCONCLUSIVE, result.problems[0])
@@ -198,7 +198,8 @@ class _Checks:
         if not found:
             return self._finding(name, wanted, "one", Outcome.PASSED)
         longest = max(found, key=lambda overlap: overlap.length.low_ns)
-        text = f"{' and '.join(longest.holders)} for {format_between(longest.length.low_ns, longest.length.high_ns)}"
+        between = format_between(longest.length.low_ns, longest.length.high_ns)
+        text = f"{' and '.join(longest.holders)} for {between}"
         return self._finding(name, wanted, text, Outcome.FAILED)
 
     def _predicted(self) -> Iterator[Finding]:

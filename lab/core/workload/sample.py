@@ -265,13 +265,17 @@ class _SampleLine:
             return otherwise
         time = self._number(key) - self._shift
         if time > self._at.raw_ns + self._early_ns:
-            raise NotASample(f"{key} is {(time - self._at.raw_ns) / 1e9:.3g} s after the line was read")
+            ahead = time - self._at.raw_ns
+            other = "; is it of the clock that the hello names?" if ahead > FAR_NS else ""
+            raise NotASample(f"{key} is {ahead / 1e9:.3g} s after the line was read{other}")
         if time < 0:
             raise NotASample(
                 f"{key} is before this host was booted; is it of the clock that the hello names?"
             )
         return min(time, self._at.raw_ns)
 
+
+FAR_NS = 3600 * 1_000_000_000
 
 EARLY_NS = 5_000_000
 """How far a client's time may be ahead of the reading of its line: reading two clocks one after another is
