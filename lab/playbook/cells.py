@@ -76,7 +76,12 @@ def settled(error: ErrorDetails, axes: Sequence[str]) -> bool:
 
 def given_twice(root: Map, axes: Sequence[str]) -> Iterator[Mistake]:
     """Values that are in a section and in the matrix."""
+    matrix = root.get("matrix")
     for axis in axes:
+        if axis in ("hold", "patch") and "tolerance" in root and isinstance(matrix, Map):
+            what = f"matrix.{axis} does not go with tolerance, which chooses the hold"
+            yield Mistake(matrix.keys_at[axis], what, "delete one of the two")
+            continue
         home, fleet = HOMES[axis], root.get("fleet")
         within = "fleet." if home[0] == "guests" and isinstance(fleet, Map) else ""
         outer = fleet if within and isinstance(fleet, Map) else root

@@ -22,11 +22,12 @@ MOST_COMPARED = 40  # difflib's time grows with the square of the length
 
 def explain(error: ErrorDetails, root: Map) -> Mistake:
     """The mistake behind one of pydantic's errors on `root`."""
-    path = error["loc"]
+    path = _as_written(root, error["loc"])
     match error["type"]:
         case "value_error":
             raised = wrong(error)
-            place = _place(root, [*path, *raised.within], key=_is_section(root, [*path, *raised.within]))
+            whole = _as_written(root, [*path, *raised.within])
+            place = _place(root, whole, key=_is_section(root, whole))
             return Mistake(place, _at(path) + raised.what, raised.todo)
         case "missing":
             owner, name = path[:-1], str(path[-1])
@@ -59,6 +60,18 @@ def _at(path: Path) -> str:
     for step in path:
         shown += f"[{step}]" if isinstance(step, int) else f".{step}" if shown else step
     return f"{shown}: " if shown else ""
+
+
+def _as_written(root: Map, path: Path) -> Path:
+    """The path without the numbers of values that stand alone for a list of one."""
+    node: Node | None = root
+    found: list[str | int] = []
+    for step in path:
+        if isinstance(step, int) and node is not None and not isinstance(node, Items):
+            continue
+        found.append(step)
+        node = _step(node, step) if node is not None else None
+    return found
 
 
 def _step(node: Node, step: str | int) -> Node | None:

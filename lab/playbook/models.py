@@ -22,6 +22,7 @@ from lab.core.plan import (
 )
 from lab.core.plan import Rollout as PlanRollout
 from lab.core.units import format_duration
+from lab.core.workload.spec import WorkloadExpect
 from lab.playbook.announce_section import Announce
 from lab.playbook.cycles import CycleSection
 from lab.playbook.expect_section import Expect
@@ -240,11 +241,23 @@ class Document(BaseModel):
         return self
 
     def _searchable(self) -> None:
-        if len(self.workload or ()) != 1:
+        if not self.workload:
             raise Clash("tolerance needs one workload", "add workload", "tolerance")
+        if len(self.workload) > 1:
+            what, todo = (
+                f"tolerance needs one workload, not {len(self.workload)}",
+                "move them to matrix.workload",
+            )
+            raise Wrong(what, todo, within=("workload",))
+        if any(one.to_plan().expect == WorkloadExpect() for one in self.workload or ()):
+            what = "the workload has nothing to show, so no pause fails"
+            raise Wrong(what, "add expect, such as {outage: 6s}", within=("workload", 0))
         if not isinstance(self.cycle.patch.to_plan(), HoldPatch):
             what = "tolerance changes the hold, and this patch is none"
             raise Wrong(what, "delete patch; the search chooses the hold", within=("cycle", "patch"))
+        if not self.cycle.way.freezes:
+            what = f"tolerance needs a pause, and method {self.cycle.way} has none"
+            raise Clash(what, "set cycle.method to one that freezes, such as suspend", "cycle")
         longest = self.tolerance.longest if self.tolerance else 0
         if self.cycle.budget <= longest:
             what = f"cycle.budget ({format_duration(self.cycle.budget)}) ends pauses before tolerance.longest"

@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from lab.core.plan import GuestSpec, ToleranceSpec, WorkloadSpec
-from lab.core.units import format_duration
+from lab.core.units import NS_PER_MS, format_duration
 from lab.core.workload.shipped import SHIPPED, ShippedWorkload
 from lab.core.workload.spec import WorkloadExpect
 from lab.playbook.fields import (
@@ -153,7 +153,7 @@ class WorkloadSection(BaseModel):
         None,
         "A program of the host and its arguments, run without a shell, which prints a line a sample "
         "(docs/workloads.md). '{web-0}' stands for the address of the guest web-0. "
-        "A path with a / is relative to the playbook's folder.",
+        "Relative to the playbook's folder are a program with a /, and arguments that begin with ./ or ../.",
     )
     on: Name | None = default(
         None,
@@ -174,10 +174,30 @@ class WorkloadSection(BaseModel):
 
     @model_validator(mode="after")
     def _beside(self, info: ValidationInfo) -> Self:
-        first = self.command[0] if self.command else ""
-        if "/" not in first or first.startswith("/") or self.on is not None or self.command is None:
+        if self.on is not None or self.command is None:
             return self
-        return self.model_copy(update={"command": (beside(info, first), *self.command[1:])})
+        program, *words = self.command
+        program = beside(info, program) if "/" in program else program
+        words = [beside(info, word) if word.startswith(("./", "../")) else word for word in words]
+        return self.model_copy(update={"command": (program, *words)})
+
+    @field_validator("period", mode="after")
+    @classmethod
+    def _not_too_short(cls, period: int | None) -> int | None:
+        if period is not None and period < NS_PER_MS:
+            raise Wrong(f"{format_duration(period)} is too short", "write at least 1ms")
+        return period
+
+    @model_validator(mode="after")
+    def _counts_deliveries(self) -> Self:
+        if self.delivers or (self.shipped is not None and self.shipped.delivers) or self.expect is None:
+            return self
+        for key in ("lost", "twice"):
+            if getattr(self.expect, key) is not None:
+                what = f"{key} counts deliveries, and {self.name} reports none"
+                todo = "add delivers: true" if self.command is not None else "delete it"
+                raise Wrong(what, todo, within=("expect", key))
+        return self
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -191,10 +211,10 @@ class WorkloadSection(BaseModel):
             raise Wrong("on is for a command of your own", "delete it", within=("on",))
         if self.name not in SHIPPED:
             near = get_close_matches(self.name, SHIPPED, 1)
-            known = f"did you mean {near[0]}?" if near else f"known: {', '.join(SHIPPED)}"
+            known = f"did you mean {near[0]}? For" if near else f"known: {', '.join(SHIPPED)}; for"
             raise Wrong(
                 f"{quoted(self.name)} is no workload of the lab's own",
-                f"{known}; for your own add command",
+                f"{known} your own add command",
                 within=("name",),
             )
         if "delivers" in self.model_fields_set:
@@ -214,7 +234,7 @@ class WorkloadSection(BaseModel):
     @property
     def shipped(self) -> ShippedWorkload | None:
         """The definition of one of the lab's own."""
-        return None if self.command is not None else SHIPPED[self.name]
+        return None if self.command is not None else SHIPPED.get(self.name)
 
     def _options(self, shipped: ShippedWorkload) -> tuple[tuple[str, str], ...]:
         return tuple((dict(shipped.options) | dict(self.options)).items())

@@ -205,13 +205,14 @@ def _cycles(page: Page, plan: Plan) -> None:
 
 
 def _heading(page: Page, plan: Plan, only: str) -> None:
-    count = counted(plan.repeat, "cycle")
+    count = counted(plan.repeat, "cycle") if plan.tolerance is None else "tries"
+    each = "each" if plan.tolerance is None else "the first"
     cycles = f"{count} a cell{only}" if plan.cells else f"{count} a wave" if plan.rollout else count
     if plan.control:
-        text = f"after {plan.control} without the freeze (control), each:"
+        text = f"after {plan.control} without the freeze (control), {each}:"
         page.labelled(cycles, text, label_style="bold", width=len(cycles))
     else:
-        page.put((cycles, "bold"), (", each:" if plan.repeat > 1 else ":", ""))
+        page.put((cycles, "bold"), (f", {each}:" if plan.repeat > 1 or plan.tolerance else ":", ""))
 
 
 def _step(page: Page, number: int, ways: list[PlanStep]) -> None:

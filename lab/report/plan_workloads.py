@@ -10,6 +10,7 @@ from lab.core.workload.shipped import SHIPPED
 from lab.core.workload.spec import WorkloadExpect, WorkloadSpec
 from lab.core.workload.tolerance import ToleranceSpec
 from lab.report.page import Page
+from lab.report.text import counted
 
 
 def workloads(page: Page, plan: Plan) -> None:
@@ -71,6 +72,7 @@ def expectations(expect: WorkloadExpect) -> Iterator[str]:
 def _search(spec: ToleranceSpec) -> str:
     return (
         f"the shortest pause from {format_duration(spec.shortest_ns)} to {format_duration(spec.longest_ns)} "
-        f"that it fails at, {spec.tries} tries each, to within {spec.precision:.0%}, "
+        f"that it fails at; the longest that passes has to pass {counted(spec.tries, 'time')}; "
+        f"to within {spec.precision:.0%}, "
         f"in at most {format_duration(spec.budget_ns)}"
     )

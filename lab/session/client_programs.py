@@ -26,7 +26,7 @@ def check_clients(plan: Plan) -> None:
 
 
 def _obstacle(spec: WorkloadSpec) -> UsageError | None:
-    if not spec.command:
+    if not spec.command or spec.on:
         return None
     program, where = spec.command[0], f"workload {spec.name}"
     try:

@@ -91,6 +91,12 @@ def test_a_search() -> None:
         ("workload: {name: udp-echo, expect: {unchanged: [[a]]}}", "is not a name"),
         ("guests: [{name: a, peer: true}]", "every guest is a peer, so none is frozen"),
         ("tolerance: {shortest: 1s}", "tolerance needs one workload"),
+        ("workload: {name: udp-echo, period: 999us}", "is too short; write at least 1ms"),
+        (
+            "workload: {name: x, command: [c], expect: {lost: 0}}",
+            "lost counts deliveries, and x reports none",
+        ),
+        ("workload: {name: udp-echo, expect: {twice: 0}}", "twice counts deliveries, and udp-echo reports"),
     ],
 )
 def test_mistakes(text: str, mistake: str) -> None:
@@ -130,3 +136,37 @@ def test_a_client_in_a_guest() -> None:
 def test_mistakes_of_a_client_in_a_guest(text: str, mistake: str) -> None:
     lines = mistakes_in(HEAD + text + "\n")
     assert any(mistake in line for line in lines), lines
+
+
+START = "name: a\nresync: agent\ncycle: {budget: 2min}\ntolerance: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("workload: {name: x, command: [./c]}", "5:1: the workload has nothing to show, so no pause fails"),
+        ("workload: [udp-echo, {name: x, command: [./c]}]", "tolerance needs one workload, not 2"),
+        ("workload: udp-echo\nmatrix: {hold: [1s, 2s]}", "6:10: matrix.hold does not go with tolerance"),
+    ],
+)
+def test_searches_that_make_no_sense(text: str, mistake: str) -> None:
+    lines = mistakes_in(START + text + "\n")
+    assert any(mistake in line for line in lines), lines
+
+
+@pytest.mark.parametrize("method", ["none", "reboot"])
+def test_a_search_needs_a_pause(method: str) -> None:
+    text = START.replace("2min", f"2min, method: {method}") + "workload: udp-echo\n"
+    assert any(f"method {method} has none" in line for line in mistakes_in(text))
+
+
+def test_a_mistake_in_one_workload_has_its_own_place() -> None:
+    (line,) = mistakes_in(HEAD + "workload:\n  name: udp-echo\n  expect:\n    outage: 5\n")
+    assert "7:13: workload.expect.outage: duration without a unit" in line
+    (line,) = mistakes_in(HEAD + "workload:\n  - udp-echo\n  - {name: x, command: [c], settle: 5}\n")
+    assert "6:37: workload[1].settle: duration without a unit" in line
+
+
+def test_arguments_beside_the_playbook() -> None:
+    plan = plan_of("workload: {name: mine, command: [python3, ./c.py, ../data, a/b, /x]}\n")
+    assert plan.workloads[0].command == ("python3", "/books/c.py", "/data", "a/b", "/x")
