@@ -244,7 +244,7 @@ def _tolerances(page: Page, run: Run) -> None:
     for method in methods:
         columns += _of_method(method, run.tolerances)
     page.table(Table(columns, [_Searched(label, found) for label, found in rows.items()]))
-    for record in run.tolerances[:MOST_PLOTS]:
+    for record in [one for one in run.tolerances if one.tries][:MOST_PLOTS]:
         _plot(page, record, several=len(run.tolerances) > 1)
 
 
