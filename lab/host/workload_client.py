@@ -30,7 +30,7 @@ from lab.core.workload.sample import (
     WorkloadEvent,
     WorkloadRequest,
 )
-from lab.errors import GuestError, MachineError
+from lab.errors import FreezelabError, GuestError, MachineError
 from lab.ports import Clock
 from lab.process import runner
 from lab.process.scope import Scope
@@ -94,7 +94,8 @@ class HostClient:
 
     argv: the program, and its arguments. errors: the file that its standard error is written to. grace_ns:
     how long a delivery may take; 0: nothing is delivered. ahead: of a program in a guest, which argv reaches:
-    measures how far the guest's REALTIME is ahead of the host's; raises GuestError.
+    measures how far the guest's REALTIME is ahead of the host's; raises GuestError. check: raises a
+    FreezelabError when what the client depends on, such as the lab's network, has failed.
     """
 
     def __init__(
@@ -107,12 +108,13 @@ class HostClient:
         cwd: Path | None = None,
         grace_ns: int = 0,
         ahead: Callable[[], Interval] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self.name, self.program, self._cell = name, runner.quote(argv), cell
         self._argv, self._errors, self._clock, self._cwd = list(argv), errors, clock, cwd
         self._grace_ns, self._later = grace_ns, list[Sample]()
         self._reader, self._lines = SampleReader(), _LineSplitter()
-        self._ahead, self._aheads = ahead, list[Interval]()
+        self._ahead, self._aheads, self._check = ahead, list[Interval](), check
         self._lock, self._output = threading.Lock(), _Output()
         self._spoken, self._over = threading.Event(), threading.Event()
         self._began = clock.now().raw_ns
@@ -186,6 +188,7 @@ class HostClient:
         if output.is_full:
             most = f"{MOST_LINES} lines or {MOST_BYTES >> 20} MiB"
             problems.append(f"its client has printed more than {most} in the cycle, so it had to wait")
+        problems += self._dependencies()
         if self._over.is_set():
             problems.append(f"its client has ended: {self._how()}")
         hello = self._reader.hello
@@ -203,6 +206,15 @@ class HostClient:
             hello.period_ns if hello is not None else None,
             self._reader.ahead.half_width_ns if self._reader.ahead is not None else 0,
         )
+
+    def _dependencies(self) -> list[str]:
+        """What has failed that the client depends on, a line."""
+        try:
+            if self._check is not None:
+                self._check()
+        except FreezelabError as error:
+            return [str(error).split("\n")[0]]
+        return []
 
     def _compare_clocks(self) -> list[str]:
         """Compare the clock of a client in a guest with the host's once more; why that failed, a line. The

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval
 from lab.core.history import ToleranceTried, WorkloadSampled, WorkloadStarted
@@ -72,7 +72,8 @@ class _Judging:
         for sampled, result in zip(self._sampled, measured, strict=True):
             forecast = self._forecast(result)
             own = workload_findings(self._spec, result, forecast, self._cell.id)
-            own += self._troubles(sampled)
+            if sampled.problems:
+                own = [_undecided(finding) for finding in own] + self._troubles(sampled)
             outcomes[sampled.cycle] = worst(finding.outcome for finding in own)
             cycles.append(_cycle(result, forecast, outcomes[sampled.cycle], sampled))
             # A try of a search is there to fail: it is no finding of the run.
@@ -103,11 +104,9 @@ class _Judging:
         return predictions(thresholds, result)
 
     def _troubles(self, sampled: WorkloadSampled) -> list[Finding]:
-        if not sampled.problems:
-            return []
         number, why = len(sampled.problems), sampled.problems[0]
         text = f"{number} problem{'s' if number > 1 else ''}"
-        finding = self._finding("its client's lines", "samples", text, Outcome.INCONCLUSIVE, why)
+        finding = self._finding("samples", "without problems", text, Outcome.INCONCLUSIVE, why)
         return [Finding(finding.guest, sampled.cycle, *_rest(finding))]
 
     def _finding(self, metric: str, wanted: str, text: str, outcome: Outcome, why: str = "") -> Finding:
@@ -164,6 +163,13 @@ class _Judging:
             max(noise, default=None),
             tuple(cycles),
         )
+
+
+def _undecided(finding: Finding) -> Finding:
+    """The finding of a cycle whose client, or what it depends on, had a problem."""
+    if finding.outcome is not Outcome.FAILED:
+        return finding
+    return replace(finding, outcome=Outcome.INCONCLUSIVE, why="its client had problems")
 
 
 def _rest(finding: Finding) -> tuple[str, str, str, Outcome, str, str]:

@@ -208,6 +208,7 @@ class Cells:
                 self._clock,
                 self._view,
                 self._journal,
+                self._hypervisor.state,
             )
             clients += starting.start(stack)
         return tuple(clients)

@@ -54,7 +54,7 @@ class PreparedClient:
 
 class CellWorkloads:
     """Runs the workloads of a cell. probes, addresses: of its guests. network: the lab's own of these guests;
-    None: there is none. folder: the run's."""
+    None: there is none. folder: the run's. state: of a guest, in libvirt's words."""
 
     def __init__(
         self,
@@ -66,9 +66,10 @@ class CellWorkloads:
         clock: Clock,
         view: View,
         journal: Journal,
+        state: Callable[[str], str],
     ) -> None:
         self._cell, self._probes, self._network, self._folder = cell, probes, network, folder
-        self._addresses = addresses
+        self._addresses, self._state = addresses, state
         self._clock, self._view, self._journal = clock, view, journal
 
     def start(self, stack: ExitStack) -> list[WorkloadClient]:
@@ -93,6 +94,7 @@ class CellWorkloads:
                 self._cell.id,
                 grace_ns=spec.grace_ns if spec.delivers else 0,
                 ahead=partial(self._ahead, spec.on) if spec.on else None,
+                check=self._check,
             )
             stack.enter_context(client)
             self._journal.append(WorkloadStarted(spec.name, client.program, config, self._cell.id))
@@ -104,6 +106,15 @@ class CellWorkloads:
             else:
                 clients.append(client)
         return clients
+
+    def _check(self) -> None:
+        """MachineError when the lab's network has ended; GuestError when a guest has that is not frozen."""
+        if self._network is not None:
+            self._network.check()
+        for peer in (spec.name for spec in self._cell.guests if spec.is_peer):
+            state = self._state(peer)
+            if state != "running":
+                raise GuestError(f"it is {state}, and was not frozen", where=f"guest {peer}")
 
     def _prepared(
         self, client: HostClient, guests: Sequence[str], shipped: ShippedWorkload

@@ -12,7 +12,7 @@ import pytest
 
 from lab.core.clock import Interval
 from lab.core.history import WorkloadSampled
-from lab.errors import MachineError
+from lab.errors import GuestError, MachineError
 from lab.host import workload_client
 from lab.host.workload_client import HostClient
 from lab.process.clock import HostClock
@@ -246,3 +246,12 @@ def test_a_client_in_a_guest_has_no_clock_of_the_hosts(tmp_path: Path) -> None:
         time.sleep(0.3)
         told = running.collect(0)
     assert "a client in a guest has realtime" in told.problems[0]
+
+
+def test_what_it_depends_on_is_a_problem_when_it_fails(tmp_path: Path) -> None:
+    def gone() -> None:
+        raise GuestError("it is shut off, and was not frozen", where="guest db-1")
+
+    argv = ["sh", "-c", 'echo "{\\"freezelab\\": 1}"; sleep 600']
+    with HostClient("mine", argv, tmp_path / "log", CLOCK, check=gone) as running:
+        assert running.collect(0).problems == ("guest db-1: it is shut off, and was not frozen",)

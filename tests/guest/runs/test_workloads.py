@@ -1,0 +1,90 @@
+"""A workload of the lab's own and clients of one's own over the lab's network, in both regimes; a search."""
+
+from __future__ import annotations
+
+import json
+
+from tests.guest.conftest import Cli
+
+CLIENT = """\
+#!/usr/bin/env python3
+# Asks the echo server ten times a second. With "die" it ends at the first echo that does not come.
+import itertools, json, socket, sys, time
+address, dies = sys.argv[1], "die" in sys.argv
+print(json.dumps({"freezelab": 1, "period_ns": 100_000_000}), flush=True)
+for seq in itertools.count():
+    door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    door.settimeout(0.5)
+    sent, ok = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW), True
+    door.sendto(b"x", (address, 7007))
+    try:
+        door.recv(100)
+    except OSError:
+        ok = False
+    if not ok and dies:
+        sys.exit("no echo")
+    print(json.dumps({"seq": seq, "sent": sent, "ok": ok}), flush=True)
+    time.sleep(0.1)
+"""
+
+BOTH = """
+name: both
+workload:
+  - udp-echo
+  - {name: own, command: [./client.py, "{echo-0}"], expect: {beyond_pause: 3s}}
+  - {name: dies, command: [./client.py, "{echo-0}", die], expect: {failed: 0}}
+resync: none
+matrix: {method: [suspend, sigstop]}
+cycle: {patch: {hold: 2s}, settle: 0s, before: 2s, watch: 2s}
+expect: {kernel_log: any}
+"""
+
+SEARCH = """
+name: search
+workload: {name: udp-echo, expect: {outage: 2500ms}}
+tolerance: {shortest: 1s, longest: 4s, tries: 1, precision: 100%}
+resync: agent
+cycle: {settle: 0s, before: 1s, watch: 2s}
+expect: {kernel_log: any}
+"""
+
+
+def test_clients_in_both_regimes(cli: Cli) -> None:
+    client, path = cli.home / "client.py", cli.home / "playbook.yaml"
+    client.write_text(CLIENT)
+    client.chmod(0o755)
+    path.write_text(BOTH)
+    done = cli("run", str(path), "--json")
+    assert done.stdout.startswith("{"), done.stderr
+    of = {(one["name"], one["cell"]): one for one in json.loads(done.stdout)["workloads"]}
+    stamps = {}
+    for cell in ("suspend", "sigstop"):
+        assert of["own", cell]["outcome"] == "passed", of["own", cell]["cycles"]
+        assert of["own", cell]["cycles"][0]["outage"]["high_ns"] > 2_000_000_000
+        (dead,) = of["dies", cell]["cycles"]
+        assert dead["problems"] == ["its client has ended: exit status 1: no echo"]
+        assert of["dies", cell]["outcome"] == "inconclusive"
+        stamps[cell] = of["udp-echo", cell]["cycles"][0]["stale"]
+    assert stamps["suspend"]["wrong"] > 20
+    assert -2_500_000_000 < stamps["suspend"]["worst_ns"] < -1_500_000_000
+    assert stamps["sigstop"]["stamped"] > 20
+    assert stamps["sigstop"]["wrong"] == 0
+    assert done.returncode == 3, done.stderr
+    assert not cli.left()
+
+
+def test_a_search_finds_the_pause_between_two(cli: Cli) -> None:
+    path = cli.home / "playbook.yaml"
+    path.write_text(SEARCH)
+    done = cli("run", str(path), "--json")
+    assert done.stdout.startswith("{"), done.stderr
+    (found,) = json.loads(done.stdout)["tolerances"]
+    assert [(one["pause_ns"] // 1_000_000_000, one["outcome"]) for one in found["tries"]] == [
+        (1, "passed"),
+        (2, "passed"),
+        (4, "failed"),
+    ]
+    assert (found["longest_passed_ns"], found["shortest_failed_ns"]) == (2_000_000_000, 4_000_000_000)
+    assert found["complete"]
+    assert done.returncode == 0, done.stderr
+    assert not cli.left()
