@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A workload's client: asks for a page ten times a second, each request in a thread of its own.
+"""A workload's client: asks for a page four times a second, each request in a thread of its own.
 
 Used as: command: [./http_client.py, "{web-0}", 8080, /]
 """
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-PERIOD_NS = 100_000_000
+PERIOD_NS = 250_000_000
 TIMEOUT_S = 5.0
 
 
