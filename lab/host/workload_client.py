@@ -22,6 +22,7 @@ from lab.core.history import WorkloadSampled
 from lab.core.units import NS_PER_S, format_duration
 from lab.core.workload.sample import (
     LONGEST_LINE,
+    GaugeReading,
     NotASample,
     Sample,
     SampleReader,
@@ -205,6 +206,7 @@ class HostClient:
             self._cell,
             hello.period_ns if hello is not None else None,
             self._reader.ahead.half_width_ns if self._reader.ahead is not None else 0,
+            tuple(one for one in samples if isinstance(one, GaugeReading)),
         )
 
     def _dependencies(self) -> list[str]:
@@ -245,7 +247,7 @@ class HostClient:
                     is_later = one.seq in later
                 case StateLook():
                     is_later = one.done_ns > ended
-                case WorkloadEvent():
+                case WorkloadEvent() | GaugeReading():
                     is_later = one.at_ns > ended
             (then if is_later else now).append(one)
         return now, then

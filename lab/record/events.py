@@ -35,7 +35,13 @@ from lab.core.history import (
 )
 from lab.core.packed import PackedHeartbeats, PackedReadings
 from lab.core.timeline import CHANNEL, Call, SamplerReport, Step
-from lab.core.workload.sample import StateLook, WorkloadDelivery, WorkloadEvent, WorkloadRequest
+from lab.core.workload.sample import (
+    GaugeReading,
+    StateLook,
+    WorkloadDelivery,
+    WorkloadEvent,
+    WorkloadRequest,
+)
 
 LARGEST = 2**63 - 1
 """The largest time in nanoseconds (the kernel's ktime_t); no other number of a history is larger."""
@@ -199,6 +205,7 @@ class _WorkloadLine(BaseModel):
     cell: str = ""
     period_ns: _Some = None
     clock_bound_ns: Int = 0
+    gauges: list[tuple[Int, dict[str, Int], str]] = []
 
 
 def _workload(line: str) -> WorkloadSampled:
@@ -222,6 +229,7 @@ def _workload(line: str) -> WorkloadSampled:
         made.cell,
         made.period_ns,
         made.clock_bound_ns,
+        tuple(GaugeReading(*row) for row in made.gauges),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lab.core.verdict import Outcome
+from lab.core.workload.gauges import GaugeSummary as GaugeSummary
 from lab.core.workload.judge import Latencies as Latencies
 from lab.core.workload.judge import StaleStamps as StaleStamps
 from lab.core.workload.ledger import Ledger as Ledger
@@ -83,6 +84,7 @@ class WorkloadCycleRecord:
     steps_ns: tuple[int, ...] = ()
     event_phases: dict[str, dict[str, int]] = field(default_factory=dict)
     clock_bound_ns: int = 0
+    gauges: tuple[GaugeSummary, ...] = ()
 
 
 @dataclass(frozen=True)

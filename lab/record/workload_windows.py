@@ -88,4 +88,5 @@ def _window(
         pause=pause,
         in_time_ns=in_time_ns,
         period_ns=sampled.period_ns,
+        gauges=sampled.gauges,
     )

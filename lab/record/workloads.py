@@ -241,4 +241,5 @@ def _cycle(
         steps_ns=tuple(step - zero for step in window.stepped_ns),
         event_phases=_event_phases(window),
         clock_bound_ns=sampled.clock_bound_ns,
+        gauges=result.gauges,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from lab.record.model_workload import (
     WorkloadRecord,
 )
 from lab.report.cycles import VERDICTS
+from lab.report.gauges import show_gauges
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import counted
@@ -79,6 +80,7 @@ def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
     page.table(Table(_columns(rows), rows[:MOST_ROWS]))
     if len(rows) > MOST_ROWS:
         page.labelled("", f"{len(rows) - MOST_ROWS} more cycles: freezelab report --json")
+    show_gauges(page, [(row.label, row.cycle) for row in rows])
     for row in rows[:MOST_ROWS]:
         _changes(page, row)
     _predictions(page, rows)
@@ -104,7 +106,7 @@ def _columns(rows: Sequence[_WorkloadRow]) -> list[Column[_WorkloadRow]]:
     ]
     if any(one.outage for one in cycles):
         found.append(Column("outage", lambda row: _length(row.cycle.outage), right=True))
-        found.append(Column("beyond pause", lambda row: _length(row.cycle.beyond_pause), right=True, rank=3))
+        found.append(Column("beyond pause", lambda row: _beyond(row.cycle.beyond_pause), right=True, rank=3))
     if any(one.recovery_ns is not None for one in cycles):
         found.append(
             forms(
@@ -126,6 +128,11 @@ def _columns(rows: Sequence[_WorkloadRow]) -> list[Column[_WorkloadRow]]:
         found.append(Column("events", _events, rank=6))
     found.append(Column("", lambda row: VERDICTS[row.cycle.outcome]))
     return found
+
+
+def _beyond(measure: Measure | None) -> Piece:
+    """Nothing of it, where the outage was shorter than the pause: it was of a guest that is not frozen."""
+    return ("none", "dim") if measure is not None and measure.high_ns <= 0 else _length(measure)
 
 
 def _length(measure: Measure | None) -> Piece:

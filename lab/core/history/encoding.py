@@ -13,7 +13,13 @@ from lab.core.history import HistoryEvent
 from lab.core.history.fields import is_left_out
 from lab.core.packed import Packed
 from lab.core.timeline import CHANNEL, Heartbeat, Reading
-from lab.core.workload.sample import StateLook, WorkloadDelivery, WorkloadEvent, WorkloadRequest
+from lab.core.workload.sample import (
+    GaugeReading,
+    StateLook,
+    WorkloadDelivery,
+    WorkloadEvent,
+    WorkloadRequest,
+)
 
 CLOCKS = (GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT, GuestClock.RAW)
 """The order of a guest's clocks in the list of a reading."""
@@ -43,7 +49,7 @@ def _plain(value: object) -> object:
         ]  # fmt: skip
     if isinstance(value, Heartbeat):
         return [value.sequence, value.sent_raw_ns, value.arrived.raw_ns, value.arrived.real_ns]
-    if isinstance(value, WorkloadRequest | WorkloadDelivery | StateLook | WorkloadEvent):
+    if isinstance(value, WorkloadRequest | WorkloadDelivery | StateLook | WorkloadEvent | GaugeReading):
         return [getattr(value, field.name) for field in dataclasses.fields(value)]
     if isinstance(value, Packed):
         return list(value)

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from lab.core.verdict import Outcome
-from lab.core.workload.sample import StateLook, WorkloadDelivery, WorkloadEvent, WorkloadRequest
+from lab.core.workload.sample import (
+    GaugeReading,
+    StateLook,
+    WorkloadDelivery,
+    WorkloadEvent,
+    WorkloadRequest,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class WorkloadSampled:
 
     In the history a request is a list: seq, due, sent, done, ok, error, by, stamp (or null), the host's
     REALTIME minus MONOTONIC_RAW. A delivery is seq, at, by. A look is sent, done, values, by. An event is
-    name, at, by.
+    name, at, by. A gauge reading is at, values, by.
     """
 
     KIND: ClassVar[str] = "workload-cycle"
@@ -50,6 +56,7 @@ class WorkloadSampled:
     cell: str = ""
     period_ns: int | None = None
     clock_bound_ns: int = 0
+    gauges: Sequence[GaugeReading] = ()
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval
+from lab.core.workload.gauges import GaugeSummary, summaries
 from lab.core.workload.latency import Latencies as Latencies
 from lab.core.workload.latency import latencies_of
 from lab.core.workload.ledger import Ledger, ledgers
 from lab.core.workload.numbers import number_problems
 from lab.core.workload.outage import Outage, longest_outage
-from lab.core.workload.sample import StateLook, WorkloadDelivery, WorkloadEvent, WorkloadRequest
+from lab.core.workload.sample import (
+    GaugeReading,
+    StateLook,
+    WorkloadDelivery,
+    WorkloadEvent,
+    WorkloadRequest,
+)
 from lab.core.workload.spec import WorkloadSpec
 from lab.core.workload.states import Overlap, StateChange, agreed_change, changes, possible_overlaps
 
@@ -54,6 +61,7 @@ class WorkloadWindow:
     in_time_ns: int | None = None
     period_ns: int | None = None
     stepped_ns: tuple[int, ...] = ()
+    gauges: Sequence[GaugeReading] = ()
 
     def phase(self, at: Interval) -> str:
         """When something happened, in words: before the pause, in the pause, after the resume, after the
@@ -117,6 +125,7 @@ class WorkloadResult:
     unended: bool = False
     possible_overlaps: tuple[Overlap, ...] = ()
     problems: tuple[str, ...] = ()
+    gauges: tuple[GaugeSummary, ...] = ()
 
     @property
     def beyond_pause(self) -> Interval | None:
@@ -196,6 +205,7 @@ def _measure(
         names=names,
         unended=outage is not None and outage.unended,
         possible_overlaps=tuple(one for one in held if one.length.low_ns <= 0),
+        gauges=summaries(window.gauges, window.paused),
     )
 
 

@@ -8,6 +8,7 @@ A client prints one JSON object a line. Its first line is a hello, and every oth
     {"got": 7, "at": …, "by": "consumer"}                                               a delivery
     {"state": {"leader": "db-0", "term": 3}, "sent": …, "done": …, "by": "db-1"}        a look at a state
     {"event": "disconnected", "at": …, "by": "db-0"}                                    a happening
+    {"gauge": {"buffer_ns": 4000000000}, "at": …, "by": "player"}                       a measured value
 
 Times are integers in nanoseconds of the host's clock that the hello names: realtime (which every shell has),
 monotonic or monotonic_raw. They become MONOTONIC_RAW when the line is read, so a line that is read late by
@@ -17,6 +18,8 @@ A request's `due` is when it was to be sent; without it, it is `sent`. Without `
 where there is none. `done` and `at` are when the line was read, where they are missing. `stamp` is
 CLOCK_REALTIME in nanoseconds as the answering guest has written it. A request and a look may share a line.
 Numbers go up from request to request and never come twice (judge.py checks it), also if the client restarts.
+Gauges may share the line of a request, and are then of its `done`. A gauge's name ends with its unit: _ns,
+_bit_s, or none for a number.
 """
 
 from __future__ import annotations
@@ -104,7 +107,16 @@ class WorkloadEvent:
     by: str = ""
 
 
-Sample = WorkloadRequest | WorkloadDelivery | StateLook | WorkloadEvent
+@dataclass(frozen=True, slots=True)
+class GaugeReading:
+    """Values that were measured at host MONOTONIC_RAW at_ns, by name."""
+
+    at_ns: int
+    values: Mapping[str, int]
+    by: str = ""
+
+
+Sample = WorkloadRequest | WorkloadDelivery | StateLook | WorkloadEvent | GaugeReading
 
 
 class NotASample(ValueError):
@@ -191,10 +203,10 @@ class _SampleLine:
             self._early_ns += ahead.half_width_ns
 
     def samples(self) -> tuple[Sample, ...]:
-        kinds = [key for key in ("seq", "got", "state", "event") if key in self._given]
+        kinds = [key for key in ("seq", "got", "state", "event", "gauge") if key in self._given]
         if not kinds:
-            raise NotASample("a sample has seq, got, state or event")
-        if kinds not in (["seq"], ["got"], ["state"], ["event"], ["seq", "state"]):
+            raise NotASample("a sample has seq, got, state, event or gauge")
+        if len(kinds) > 1 and kinds not in (["seq", "state"], ["seq", "gauge"]):
             raise NotASample(f"{kinds[0]} and {kinds[1]} do not go together")
         found: list[Sample] = []
         by = self._word("by")
@@ -209,6 +221,8 @@ class _SampleLine:
             if not name:
                 raise NotASample("event has no name")
             found.append(WorkloadEvent(name, self._time("at", self._at.raw_ns), by))
+        if "gauge" in kinds:
+            found.append(self._gauges("done" if "seq" in kinds else "at", by))
         return tuple(found)
 
     def _request(self, by: str) -> WorkloadRequest:
@@ -245,6 +259,15 @@ class _SampleLine:
             raise NotASample("a look at the state ends before it begins")
         plain = {_plain(name): _plain(v) if isinstance(v, str) else v for name, v in values.items()}
         return StateLook(sent, done, plain, by)
+
+    def _gauges(self, when: str, by: str) -> GaugeReading:
+        values = self._given["gauge"]
+        if not isinstance(values, dict) or len(values) > MOST_KEYS:
+            raise NotASample(f"gauge is an object of at most {MOST_KEYS} names and numbers")
+        for name, value in values.items():
+            if not name or len(name) > MOST_WORD or not _is_int(value) or abs(value) > LARGEST:
+                raise NotASample(f"gauge {str(name)[:40]}: a value is a whole number")
+        return GaugeReading(self._time(when, self._at.raw_ns), values, by)
 
     def _word(self, key: str) -> str:
         value = self._given.get(key, "")
