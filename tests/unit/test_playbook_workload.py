@@ -27,7 +27,9 @@ def test_one_of_the_labs_own_brings_its_guests() -> None:
     assert [guest.name for guest in plan.guests] == ["echo-0"]
     assert plan.guests[0].setup == echo.guests({})[0].setup
     assert plan.workloads == (
-        WorkloadSpec("udp-echo", "udp-echo", period_ns=echo.period_ns, expect=echo.expect),
+        WorkloadSpec(
+            "udp-echo", "udp-echo", period_ns=echo.period_ns, options=echo.options, expect=echo.expect
+        ),
     )
     assert plan.parts[0].workloads == plan.workloads
 
@@ -82,7 +84,11 @@ def test_a_search() -> None:
         ("workload: udp-eco", "'udp-eco' is no workload of the lab's own; did you mean udp-echo?"),
         ("workload: []", "the list of workloads is empty"),
         ("workload: [udp-echo, udp-echo]", "two workloads are named udp-echo"),
-        ("workload: {name: udp-echo, options: {token: 3s}}", "'token' is no option of udp-echo; it has none"),
+        (
+            "workload: {name: udp-echo, options: {token: 3s}}",
+            "'token' is no option of udp-echo; known: target",
+        ),
+        ("workload: {name: keepalived, options: {token: 3s}}", "'token' is no option of keepalived; "),
         ("workload: {name: udp-echo, delivers: true}", "delivers is for a command of your own"),
         ("workload: {name: x, command: [./c], period: 1s}", "period is for the lab's own workloads"),
         ("workload: {name: x, command: [./c, '{web-7}']}", "no guest is named web-7; known: web-0"),
@@ -170,3 +176,8 @@ def test_a_mistake_in_one_workload_has_its_own_place() -> None:
 def test_arguments_beside_the_playbook() -> None:
     plan = plan_of("workload: {name: mine, command: [python3, ./c.py, ../data, a/b, /x]}\n")
     assert plan.workloads[0].command == ("python3", "/books/c.py", "/data", "a/b", "/x")
+
+
+def test_an_options_value_that_is_none() -> None:
+    (only,) = mistakes_in(HEAD + "network: lab\nworkload: {name: tcp-stream, options: {direction: left}}\n")
+    assert "direction: left is unknown; known: down, up" in only

@@ -15,4 +15,8 @@ prints a line a sample (lab.core.workload.sample) until it is ended.
     mqtt        MQTT 3.1.1
     mosquitto   QoS 1 messages, clients with a keep-alive and a will
     guest_journals  what only a guest knows: restarts, runs of timers, its boot
+    udp_stream  numbered UDP packets, to the guest or from it
+    tcp_stream  a TCP connection with iperf3 (iperf3_protocol, tcp_info)
+    tls         has the guest connect to a server whose certificate is new (certificates)
+    haproxy     HTTP through HAProxy (http_get)
 """

@@ -1,4 +1,4 @@
-"""Sends a packet a period to the first guest and reads the echoes. An echo carries the guest's REALTIME."""
+"""Sends a packet a period to the last guest and reads the echoes. An echo carries the guest's REALTIME."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class EchoClient:
 
 def main() -> None:
     given = arguments()
-    name, address = next(iter(given.guests.items()))
+    name, address = list(given.guests.items())[-1]
     hello(given.period_ns)
     EchoClient(name, address, given.period_ns).run()
 

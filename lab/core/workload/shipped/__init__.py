@@ -14,12 +14,16 @@ from lab.core.workload.shipped import (
     corosync,
     echo,
     etcd,
+    haproxy,
     hardware_watchdog,
     keepalived,
     mosquitto,
     nats,
     redis_sentinel,
     systemd_watchdog,
+    tcp_stream,
+    tls,
+    udp_stream,
 )
 from lab.core.workload.shipped.base import ShippedWorkload as ShippedWorkload
 
@@ -35,6 +39,10 @@ SHIPPED: Mapping[str, ShippedWorkload] = {
         mosquitto.MOSQUITTO,
         systemd_watchdog.SYSTEMD_WATCHDOG,
         hardware_watchdog.HARDWARE_WATCHDOG,
+        tcp_stream.TCP_STREAM,
+        udp_stream.UDP_STREAM,
+        tls.TLS,
+        haproxy.HAPROXY,
     )
 }
 """By name, as a playbook has it."""

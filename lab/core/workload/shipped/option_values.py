@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from lab.core.units import parse_duration
+from lab.core.units import format_duration, parse_duration
 from lab.core.workload.shipped.base import Options
+
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kM]?)bit(?:/s)?")
+_FACTOR = {"": 1, "k": 10**3, "M": 10**6}
+_LONGEST = 1 << 62
 
 
 def one_of(options: Options, name: str, known: Sequence[str]) -> str:
@@ -16,9 +21,33 @@ def one_of(options: Options, name: str, known: Sequence[str]) -> str:
     return value
 
 
-def duration_ns(options: Options, name: str) -> int:
-    """The option's value, in nanoseconds."""
+def duration_ns(options: Options, name: str, least_ns: int = 0, most_ns: int = _LONGEST) -> int:
+    """The option's value, in nanoseconds, from least_ns to most_ns."""
     try:
-        return parse_duration(options[name])
+        value = parse_duration(options[name])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    if not least_ns <= value <= most_ns:
+        between = f"{format_duration(least_ns)} to {format_duration(most_ns)}"
+        raise ValueError(f"{name}: {options[name]} is not from {between}")
+    return value
+
+
+def whole_number(options: Options, name: str, least: int, most: int) -> int:
+    """The option's value, a whole number."""
+    text = options[name]
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most:
+        raise ValueError(f"{name}: {text} is no whole number from {least} to {most}")
+    return int(text)
+
+
+def bit_rate(options: Options, name: str, least: int, most: int) -> int:
+    """The option's value in bits per second, written with decimal units: "8Mbit"."""
+    text = options[name]
+    found = _RATE.fullmatch(text.strip()[:40])
+    if found is None:
+        raise ValueError(f"{name}: {text} is no bandwidth; write it like 8Mbit or 500kbit")
+    value = round(float(found[1]) * _FACTOR[found[2]])
+    if not least <= value <= most:
+        raise ValueError(f"{name}: {text} is not from {least // 1000}kbit to {most // 10**6}Mbit")
+    return value

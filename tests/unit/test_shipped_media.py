@@ -1,0 +1,102 @@
+"""Streams, TLS, HAProxy and media: what their configuration predicts, and options that are none."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.core.method import Regime
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.workload.prediction import Threshold
+from lab.core.workload.shipped import SHIPPED
+from lab.core.workload.shipped.haproxy import check_of
+
+MINE = ["tcp-stream", "udp-stream", "tls", "haproxy"]
+
+
+def _config(name: str, **options: str) -> dict[str, str]:
+    """What lies in the guests, by guest: all that is copied there."""
+    shipped = SHIPPED[name]
+    guests = shipped.guests(dict(shipped.options) | options)
+    return {guest.name: "\n".join(file.content for file in guest.setup.files) for guest in guests}
+
+
+def _predicted(name: str, regime: Regime, more: str = "", **options: str) -> dict[str, Threshold]:
+    shipped = SHIPPED[name]
+    config = {guest: text + more for guest, text in _config(name, **options).items()}
+    return {one.what: one for one in shipped.predict(config, dict(shipped.options) | options, regime)}
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_each_predicts_from_what_it_puts_into_its_guests(name: str) -> None:
+    for regime in (Regime.RESUMED, Regime.JUMPED):
+        assert _predicted(name, regime, more="\nfps=20\n")
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_without_its_configuration_nothing_fails(name: str) -> None:
+    shipped = SHIPPED[name]
+    shipped.predict({}, dict(shipped.options), Regime.RESUMED)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("tcp-stream", "direction", "sideways"), ("tcp-stream", "rate", "fast"),
+        ("tcp-stream", "rate", "1Gbps"), ("udp-stream", "size", "9000"), ("udp-stream", "rate", "1bit"),
+        ("tls", "backdate", "soon"), ("tls", "backdate", "48h"), ("haproxy", "fall", "0"),
+        ("haproxy", "inter", "2"), ("haproxy", "frozen", "all"),
+
+        ("udp-echo", "target", "all"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_none(name: str, option: str, value: str) -> None:
+    shipped = SHIPPED[name]
+    with pytest.raises(ValueError, match=f"^{option}: .*{value}") as error:
+        shipped.guests(dict(shipped.options) | {option: value})
+    assert "\n" not in str(error.value)
+
+
+def test_a_new_certificate_is_refused_only_by_a_guest_that_is_behind() -> None:
+    assert _predicted("tls", Regime.JUMPED)["not yet valid"].pause is None
+    at_once = _predicted("tls", Regime.RESUMED)["not yet valid"].pause
+    assert at_once is not None
+    assert at_once.low_ns == 0
+    backdated = _predicted("tls", Regime.RESUMED, backdate="10s")["not yet valid"].pause
+    assert backdated is not None
+    assert (backdated.low_ns, backdated.high_ns) == (10 * NS_PER_S, 11500 * NS_PER_MS)
+
+
+def test_haproxys_check_as_its_configuration_has_it() -> None:
+    assert check_of("  server a 10.0.0.1:80 check", "a") == (2 * NS_PER_S, 3, 2, 2 * NS_PER_S)
+    text = """\
+defaults
+    timeout connect 500
+    timeout check 3s
+backend b
+    server a 10.0.0.1:80 check inter 1m fall 5 rise 1
+    server ab 10.0.0.1:80 check inter 7s
+"""
+    assert check_of(text, "a") == (60 * NS_PER_S, 5, 1, 3500 * NS_PER_MS)
+    assert check_of(text, "ab")[0] == 7 * NS_PER_S
+
+
+def test_a_frozen_balancer_finds_nobody_down() -> None:
+    frozen = SHIPPED["haproxy"].guests(dict(SHIPPED["haproxy"].options) | {"frozen": "balancer"})
+    assert [(guest.name, guest.is_peer) for guest in frozen] == [("lb-0", False), ("app-0", True)]
+    found = _predicted("haproxy", Regime.JUMPED, frozen="balancer")
+    assert [one.pause for one in found.values()] == [None, None]
+    server = _predicted("haproxy", Regime.JUMPED)["app-0"].pause
+    assert server is not None
+    # Three time-outs of 2 s, two of 2 s between them, and up to 2 s until the first begins.
+    assert (server.low_ns, server.high_ns) == (8 * NS_PER_S, 13 * NS_PER_S)
+
+
+def test_a_connection_outlives_a_pause_that_tcp_retransmits_through() -> None:
+    sysctl = "\nnet.ipv4.tcp_retries2 = 15\n"
+    lost = _predicted("tcp-stream", Regime.RESUMED, more=sysctl, direction="up")["connection lost"].pause
+    assert lost is not None
+    assert lost.low_ns == pytest.approx(924.6 * NS_PER_S, rel=1e-4)  # ip-sysctl: "924.6 seconds"
+    assert _predicted("tcp-stream", Regime.RESUMED, more=sysctl)["connection lost"].pause is None
+    jumped = _predicted("tcp-stream", Regime.JUMPED, more=sysctl, direction="up")["connection lost"].pause
+    assert jumped is not None
+    assert jumped.low_ns == 120 * NS_PER_S
