@@ -21,11 +21,119 @@ import pytest
 
 from lab.core.workload.shipped import tls, udp_stream
 from lab.host.clients.haproxy import servers
+from lab.host.clients.hls_player import Segment, Viewer, segments
 from lab.host.clients.iperf3_protocol import Iperf3Refused, begin
+from lab.host.clients.playout import Playout, Slot
+from lab.host.clients.rtp import SequenceNumbers
 from lab.host.clients.tcp_info import tcp_info
+from lab.host.clients.transcoding import FrameCounter, pictures
 from lab.host.clients.udp_stream import GIVE_UP_NS, PacketWindow
 
 S = 1_000_000_000
+PLAYLIST = """\
+#EXTM3U
+#EXT-X-VERSION:3
+#EXT-X-TARGETDURATION:2
+#EXT-X-MEDIA-SEQUENCE:13
+#EXTINF:2.000000,
+live13.ts
+#EXTINF:1.500000,
+live14.ts
+"""
+
+
+def test_a_playlist() -> None:
+    assert segments(PLAYLIST) == [Segment(13, 2 * S, "live13.ts"), Segment(14, 1500 * S // 1000, "live14.ts")]
+    with pytest.raises(ValueError, match="no playlist"):
+        segments("<html>")
+
+
+def _listed(first: int, count: int) -> list[Segment]:
+    return [Segment(number, 2 * S, f"{number}.ts") for number in range(first, first + count)]
+
+
+def _load_all(viewer: Viewer, listed: list[Segment], now: int) -> None:
+    while (segment := viewer.wanted(listed)) is not None:
+        viewer.loaded(segment, now)
+
+
+def test_a_viewer_plays_its_buffer_and_stalls_when_it_is_empty() -> None:
+    viewer = Viewer(3)
+    _load_all(viewer, _listed(10, 6), 0)
+    assert viewer.playing
+    assert viewer.buffered_ns == 6 * S
+    assert viewer.advance(5 * S) is None
+    assert viewer.buffered_ns == S
+    assert viewer.advance(8 * S) == 6 * S  # when it came to a standstill
+    assert (viewer.playing, viewer.stalls, viewer.buffered_ns) == (False, 1, 0)
+    _load_all(viewer, _listed(11, 6), 9 * S)
+    assert viewer.playing
+    assert viewer.buffered_ns == 2 * S
+
+
+def test_a_viewer_that_falls_behind_the_list_skips() -> None:
+    viewer = Viewer(2)
+    _load_all(viewer, _listed(1, 3), 0)
+    assert viewer.skipped == 0
+    assert viewer.wanted(_listed(8, 3)) == _listed(8, 1)[0]
+    assert viewer.skipped == 4  # 4 to 7
+
+
+def test_a_viewer_waits_for_a_whole_buffer_at_first() -> None:
+    viewer = Viewer(3)
+    _load_all(viewer, _listed(0, 2), 0)
+    assert not viewer.started
+    _load_all(viewer, _listed(0, 3), S)
+    assert viewer.started
+
+
+def test_a_sender_in_time_fills_every_slot() -> None:
+    playout = Playout(20, 200, 1000)
+    for number in range(5):
+        assert playout.arrived(number, 1000 + 20 * number) == (False, False)
+    assert playout.over(1300) == [Slot(n, 1000 + 20 * n, 1000 + 20 * n) for n in range(5)]
+
+
+def test_what_does_not_come_in_time_has_failed_and_is_late() -> None:
+    playout = Playout(20, 200, 1000)
+    playout.arrived(0, 0)
+    assert [slot.at_ns for slot in playout.over(300)] == [0, None, None, None, None]
+    assert playout.arrived(1, 310) == (True, False)
+
+
+def test_a_sender_that_is_behind_begins_anew_after_a_while() -> None:
+    """Its packets come 500 too late from number 10 on; the slots go on all the time."""
+    playout = Playout(20, 200, 1000)
+    found: list[Slot] = []
+    moved = 0
+    for tick in range(200):
+        now = 20 * tick
+        number = tick if tick < 10 else tick - 25
+        if tick < 10 or number >= 10:
+            late, behind = playout.arrived(number, now)
+            moved += behind
+            assert late == (tick >= 35 and now <= 35 * 20 + 1000)
+        found += playout.over(now)
+    assert moved == 1
+    assert [slot.number for slot in found] == list(range(len(found)))
+    failed = [slot.due_ns for slot in found if slot.at_ns is None]
+    assert failed[0] == 200
+    # Until it is noticed, 1000 after the first late packet; then the shift fills the slots of now.
+    assert 1500 <= failed[-1] <= 1720
+    assert all(slot.at_ns is not None for slot in found if slot.due_ns > failed[-1])
+
+
+def test_a_burst_after_a_hole_is_late_and_then_in_time() -> None:
+    playout = Playout(20, 200, 1000)
+    for number in range(10):
+        playout.arrived(number, 20 * number)
+    late = [playout.arrived(number, 2000)[0] for number in range(10, 101)]
+    assert late == [2000 - 20 * number > 200 for number in range(10, 101)]
+
+
+def test_sequence_numbers_wrap_around() -> None:
+    numbers = SequenceNumbers(65534)
+    assert [numbers.unwrap(n % 65536) for n in (65534, 65535, 65537, 65536, 65538)] == [0, 1, 3, 2, 4]
 
 
 def test_packets_that_are_missing_late_twice_and_out_of_order() -> None:
@@ -40,6 +148,17 @@ def test_packets_that_are_missing_late_twice_and_out_of_order() -> None:
     assert window.lost(GIVE_UP_NS - 1) == 0
     assert window.lost(GIVE_UP_NS) == 1
     assert window.arrived(2, 5, sent_by_us=False) == udp_stream.LATE
+
+
+def test_pictures_of_a_stream_and_frames_across_pieces() -> None:
+    one, two = b"\xff\xd8aa\xff\x00b\xff\xd9", b"\xff\xd8\xff\xd9"
+    assert pictures(one + two + one) == [one, two, one]
+    with pytest.raises(ValueError, match="no stream"):
+        pictures(b"")
+    counter = FrameCounter()
+    stream = b"\x00\x00\x00\x01\x09\xf0xx\x00\x00\x01\x09yy" * 3
+    assert sum(counter.feed(stream[at : at + 1]) for at in range(len(stream))) == 6
+    assert FrameCounter().feed(stream) == 6
 
 
 def test_what_haproxys_statistics_say() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from lab.core.clock import Interval
 from lab.core.method import Regime
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.workload.prediction import Threshold
 from lab.core.workload.shipped import SHIPPED
 from lab.core.workload.shipped.haproxy import check_of
 
-MINE = ["tcp-stream", "udp-stream", "tls", "haproxy"]
+MINE = ["tcp-stream", "udp-stream", "tls", "haproxy", "hls", "rtp", "transcoding"]
 
 
 def _config(name: str, **options: str) -> dict[str, str]:
@@ -44,8 +45,8 @@ def test_without_its_configuration_nothing_fails(name: str) -> None:
         ("tcp-stream", "direction", "sideways"), ("tcp-stream", "rate", "fast"),
         ("tcp-stream", "rate", "1Gbps"), ("udp-stream", "size", "9000"), ("udp-stream", "rate", "1bit"),
         ("tls", "backdate", "soon"), ("tls", "backdate", "48h"), ("haproxy", "fall", "0"),
-        ("haproxy", "inter", "2"), ("haproxy", "frozen", "all"),
-
+        ("haproxy", "inter", "2"), ("haproxy", "frozen", "all"), ("hls", "buffer", "-1"),
+        ("hls", "listed", "2"), ("rtp", "jitter", "0s"), ("transcoding", "late", "1h"),
         ("udp-echo", "target", "all"),
     ],
 )  # fmt: skip
@@ -54,6 +55,18 @@ def test_a_value_that_is_none(name: str, option: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"^{option}: .*{value}") as error:
         shipped.guests(dict(shipped.options) | {option: value})
     assert "\n" not in str(error.value)
+
+
+def test_a_player_buffers_no_more_than_is_listed() -> None:
+    with pytest.raises(ValueError, match="listed: 3 is less than the player's buffer of 5"):
+        SHIPPED["hls"].guests({"buffer": "5", "segment_s": "2", "listed": "3"})
+
+
+def test_a_player_stalls_between_one_segment_less_and_one_more() -> None:
+    stall = _predicted("hls", Regime.RESUMED)["stall"]
+    assert stall.pause == Interval(3500 * NS_PER_MS, 8500 * NS_PER_MS)
+    longer = _predicted("hls", Regime.JUMPED, segment_s="4", buffer="2")["stall"]
+    assert longer.pause == Interval(3500 * NS_PER_MS, 12500 * NS_PER_MS)
 
 
 def test_a_new_certificate_is_refused_only_by_a_guest_that_is_behind() -> None:
@@ -89,6 +102,14 @@ def test_a_frozen_balancer_finds_nobody_down() -> None:
     assert server is not None
     # Three time-outs of 2 s, two of 2 s between them, and up to 2 s until the first begins.
     assert (server.low_ns, server.high_ns) == (8 * NS_PER_S, 13 * NS_PER_S)
+
+
+def test_transcoding_catches_up_with_the_power_that_was_measured() -> None:
+    slow = _predicted("transcoding", Regime.JUMPED, more="\nfps=0.00\nfps=20.0\n")["outage"].pause
+    assert slow is not None  # 4 times the rate: 3 s of pause are caught up with in 1 s
+    assert 3 * NS_PER_S in slow
+    hopeless = _predicted("transcoding", Regime.JUMPED, more="\nfps=4\n")["outage"].pause
+    assert hopeless == Interval(0, 0)
 
 
 def test_a_connection_outlives_a_pause_that_tcp_retransmits_through() -> None:

@@ -19,4 +19,7 @@ prints a line a sample (lab.core.workload.sample) until it is ended.
     tcp_stream  a TCP connection with iperf3 (iperf3_protocol, tcp_info)
     tls         has the guest connect to a server whose certificate is new (certificates)
     haproxy     HTTP through HAProxy (http_get)
+    hls         plays a live stream of segments (hls_player)
+    rtp         plays a live stream of packets (playout)
+    transcoding sends pictures and receives video
 """

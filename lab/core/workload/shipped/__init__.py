@@ -16,13 +16,16 @@ from lab.core.workload.shipped import (
     etcd,
     haproxy,
     hardware_watchdog,
+    hls,
     keepalived,
     mosquitto,
     nats,
     redis_sentinel,
+    rtp,
     systemd_watchdog,
     tcp_stream,
     tls,
+    transcoding,
     udp_stream,
 )
 from lab.core.workload.shipped.base import ShippedWorkload as ShippedWorkload
@@ -43,6 +46,9 @@ SHIPPED: Mapping[str, ShippedWorkload] = {
         udp_stream.UDP_STREAM,
         tls.TLS,
         haproxy.HAPROXY,
+        hls.HLS,
+        rtp.RTP,
+        transcoding.TRANSCODING,
     )
 }
 """By name, as a playbook has it."""

@@ -1,0 +1,134 @@
+"""transcoding: ffmpeg in the guest makes H.264 of a live stream of JPEG pictures, at the stream's own rate.
+
+The stream comes from the host and goes back there, so it goes on during a pause: afterwards all missed
+frames wait in the connection. With R times the power that the rate needs, a pause P is caught up with in
+P / (R - 1). How much R is, is measured in the guest when it is set up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from lab.core.clock import Interval
+from lab.core.method import Regime
+from lab.core.setup import Ready, ReadyKind, SetupCommand, SetupFile, SetupService, SetupSpec
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.workload.prediction import OUTAGE_SLACK_NS, Threshold
+from lab.core.workload.shipped.base import Options, ShippedWorkload, WorkloadGuest
+from lab.core.workload.shipped.hls import PACKAGES
+from lab.core.workload.shipped.option_values import duration_ns
+from lab.core.workload.spec import WorkloadExpect
+
+PORT, SOURCE_PORT = 5010, 5011
+ENDED = "transcoder ended"
+LATE = (50 * NS_PER_MS, 60 * NS_PER_S)
+"""From and to, in ns."""
+
+FRAMES_PER_S = 5
+FOLDER = "/var/lib/transcode"
+
+_ENCODE = (
+    f"-threads 1 -f mjpeg -framerate {FRAMES_PER_S} -i INPUT -threads 1 -c:v libx264 -preset ultrafast "
+    f"-tune zerolatency -x264-params aud=1 -g {2 * FRAMES_PER_S} -f h264 -flush_packets 1 OUTPUT"
+)
+
+
+def _encode(source: str, target: str) -> str:
+    return _ENCODE.replace("INPUT", source).replace("OUTPUT", target)
+
+
+# systemd starts ffmpeg for a connection, which is then its input and output.
+SOCKET = f"""\
+[Unit]
+Description=Transcoder
+[Socket]
+ListenStream={PORT}
+Accept=yes
+"""
+TRANSCODER = f"""\
+[Unit]
+Description=Transcoder
+CollectMode=inactive-or-failed
+[Service]
+ExecStart=/usr/bin/ffmpeg -nostdin -loglevel warning -fflags nobuffer -probesize 4096 \\
+    {_encode("pipe:0", "pipe:1")}
+StandardInput=socket
+StandardOutput=socket
+StandardError=journal
+"""
+SOURCE_SOCKET = f"""\
+[Unit]
+Description=The pictures of the stream
+[Socket]
+ListenStream={SOURCE_PORT}
+Accept=yes
+"""
+SOURCE = f"""\
+[Unit]
+Description=The pictures of the stream
+CollectMode=inactive-or-failed
+[Service]
+ExecStart=/bin/cat {FOLDER}/source.mjpeg
+StandardInput=socket
+StandardOutput=socket
+StandardError=journal
+"""
+
+MAKE = (
+    f"mkdir -p {FOLDER} && ffmpeg -nostdin -loglevel error -y -f lavfi "
+    f"-i testsrc2=size=160x90:rate={FRAMES_PER_S} -t 8 -c:v mjpeg -q:v 5 {FOLDER}/source.mjpeg"
+)
+MEASURE = (
+    f"ffmpeg -nostdin -loglevel error -y -progress {FOLDER}/progress -stream_loop 2 "
+    f"{_encode(f'{FOLDER}/source.mjpeg', '/dev/null')}"
+)
+
+
+def _guests(options: Options) -> tuple[WorkloadGuest, ...]:
+    duration_ns(options, "late", *LATE)
+    units = {
+        "transcode.socket": SOCKET,
+        "transcode@.service": TRANSCODER,
+        "source.socket": SOURCE_SOCKET,
+        "source@.service": SOURCE,
+    }
+    setup = SetupSpec(
+        packages=PACKAGES,
+        files=tuple(SetupFile(f"/etc/systemd/system/{name}", content=text) for name, text in units.items()),
+        run=(SetupCommand(MAKE), SetupCommand(MEASURE)),
+        services=(
+            SetupService("source.socket"),
+            SetupService("transcode.socket", Ready(ReadyKind.COMMAND, f"grep -q :{PORT:04X} /proc/net/tcp*")),
+        ),
+    )
+    return (WorkloadGuest("media-0", setup),)
+
+
+def _predict(config: Mapping[str, str], options: Options, regime: Regime) -> tuple[Threshold, ...]:
+    text = config.get("media-0", "")
+    speed = re.search(r"^fps=([0-9.]+)\s*\Z", text, re.MULTILINE)
+    rate = re.search(r"-framerate ([0-9]+)", text)
+    if speed is None or rate is None or not float(speed[1]) or not float(rate[1]):
+        return ()  # it was too fast to be measured
+    reserve = float(speed[1]) / float(rate[1])
+    because = f"{rate[1]} frames/s, and the guest made {speed[1]} when it was set up"
+    if reserve <= 1:
+        return (Threshold("outage", Interval(0, 0), because),)
+    # A busy host makes it slower or faster than it was then: half as much again, either way.
+    low, high = (max(0, round(OUTAGE_SLACK_NS * (factor * reserve - 1))) for factor in (1 / 1.5, 1.5))
+    return (Threshold("outage", Interval(low, high), f"{because}: a pause P is caught up with in P/(R-1)"),)
+
+
+TRANSCODING = ShippedWorkload(
+    name="transcoding",
+    about="ffmpeg makes H.264 of a live stream of 5 pictures a second",
+    guests=_guests,
+    client="transcoding",
+    period_ns=NS_PER_S // FRAMES_PER_S,
+    expect=WorkloadExpect(beyond_pause_ns=5 * NS_PER_S, never=(ENDED,)),
+    config=f"cat /etc/systemd/system/transcode@.service; grep ^fps= {FOLDER}/progress | tail -n 1",
+    predict=_predict,
+    options=(("late", "1s"),),
+    timers="none: the power in reserve",
+)
