@@ -27,6 +27,8 @@ import psutil
 
 MARK = "FREEZELAB_SCOPE"
 _PACE_S = 0.002
+_PREFIX = "freezelab-"
+"""Of a cgroup's name, before the process id of who made it."""
 
 
 class Scope:
@@ -127,7 +129,9 @@ def _make(name: str) -> Path | None:
         ours = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         root = next(line.split()[4] for line in mounts if " - cgroup2 " in line)
         path = next(line.removeprefix("0::") for line in ours if line.startswith("0::"))
-        folder = Path(root) / path.lstrip("/") / f"freezelab-{name}"
+        parent = Path(root) / path.lstrip("/")
+        _sweep(parent)
+        folder = parent / f"{_PREFIX}{os.getpid()}-{name}"
         folder.mkdir()
     except (OSError, StopIteration):
         return None
@@ -136,6 +140,15 @@ def _make(name: str) -> Path | None:
     with contextlib.suppress(OSError):
         folder.rmdir()
     return None
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the empty cgroups of processes that have ended, such as a killed run."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if not (owner.isdigit() and Path("/proc", owner).exists()):
+            with contextlib.suppress(OSError):  # it has processes still, or has gone
+                folder.rmdir()
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -59,7 +59,7 @@ VALUES: list[tuple[str | bytes, str]] = [
     (PATCH + "  repeat: 3\n", "5:3: cycle: unknown key 'repeat'; it belongs at the top level"),
     (OK + "zzz: 3s\n", "4:1: unknown key 'zzz'; known: name, about, guests, fleet, network, start, setup,"),
     (OK + "1: x\n", "4:1: unknown key '1'; known: name, about,"),
-    (OK + "on: x\n", "4:1: unknown key 'on'; it belongs under rollout.gates"),
+    (OK + "on: x\n", "4:1: unknown key 'on'; it belongs under workload or under rollout.gates"),
     (OK + "about: !!str x\n", "4:8: tags ('!!str') are not part of a playbook; delete the tag"),
     (OK + "about: !ruby/object x\n", "4:8: tags ('!ruby/object') are not part of a playbook; delete"),
     (OK + "about: 2024\n", "4:8: about: a text is expected here, not the number 2024; write it in quotes"),

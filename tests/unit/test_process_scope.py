@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -42,7 +43,22 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def cgroups() -> list[str]:
-    return [str(path) for path in Path("/sys/fs/cgroup").rglob("freezelab-*")]
+    """This process's own: other tests have theirs at the same time."""
+    return [str(path) for path in Path("/sys/fs/cgroup").rglob(f"freezelab-{os.getpid()}-*")]
+
+
+def test_cgroups_of_killed_processes_are_removed() -> None:
+    if not scope.may_be_sure():
+        pytest.skip("no cgroup may be had here")
+    one = scope.Scope()
+    (mine,) = [Path(path) for path in cgroups()]
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = mine.parent / f"freezelab-{ended.pid}-x"
+    left.mkdir()
+    one.close()
+    scope.Scope().close()
+    assert not left.exists()
 
 
 @pytest.mark.usefixtures("way")

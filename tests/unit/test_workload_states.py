@@ -96,8 +96,10 @@ def holders(draw: st.DrawFn) -> list[LookedAt]:
 
 
 def held(guest: LookedAt) -> list[Span]:
-    edges = [*guest.shows, (ENDED, None)]
-    return [(min(a, ENDED), min(b, ENDED)) for (a, value), (b, _) in pairwise(edges) if value is True]
+    """Without what begins so late that no look needs to show it."""
+    edges, last = [*guest.shows, (ENDED, None)], ENDED - STEP - 2 * SLOW - LATEST
+    spans = [(a, min(b, ENDED)) for (a, value), (b, _) in pairwise(edges) if value is True]
+    return [(a, b) for a, b in spans if a < last]
 
 
 def both(one: LookedAt, other: LookedAt) -> list[int]:
