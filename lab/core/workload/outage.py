@@ -23,11 +23,15 @@ from itertools import accumulate, pairwise
 from statistics import median
 
 from lab.core.clock import Interval
+from lab.core.units import NS_PER_MS
 from lab.core.workload.sample import WorkloadRequest
 
 QUIET = 3
 """How many of its usual steps a client has to be without success at the end of a cycle for the outage to be
 called unended."""
+
+QUIET_NS = 500 * NS_PER_MS
+"""At least so long: a client each millisecond is not in an outage because the host was busy for three."""
 
 SOME = 3
 """Answers within this many latencies (the lower quartile of them) came together."""
@@ -111,4 +115,4 @@ def _failing(good: Spans, waits: Sequence[int], bad: Sequence[int]) -> int:
 def _unended(good: Spans, ended: int, period: int | None) -> bool:
     steps = [after - before for (before, _), (after, _) in pairwise(good)]
     usual = max(period or 0, int(median(steps)) if steps else 0)
-    return ended - good[-1][0] > QUIET * usual + (good[-1][1] - good[-1][0])
+    return ended - good[-1][0] > max(QUIET * usual, QUIET_NS) + (good[-1][1] - good[-1][0])
