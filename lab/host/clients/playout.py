@@ -53,13 +53,18 @@ class Playout:
         return True, True
 
     def over(self, now_ns: int) -> list[Slot]:
-        """The slots whose time is over."""
+        """The next slots, in order, whose packet is there or whose time is over."""
         found: list[Slot] = []
         if self._begin is None:
             return found
-        while (due := self._begin + self._next * self._length) + self._late < now_ns:
-            at = self._there.pop(self._next, None)
-            found.append(Slot(self._next, due, at if at is not None and at <= due + self._late else None))
+        while True:
+            due, at = self._begin + self._next * self._length, self._there.get(self._next)
+            if at is not None and at <= due + self._late:
+                found.append(Slot(self._next, due, at))
+            elif due + self._late < now_ns:
+                found.append(Slot(self._next, due, None))
+            else:
+                break
             self._next += 1
         for old in [slot for slot in self._there if slot < self._next]:
             del self._there[old]

@@ -92,17 +92,18 @@ def main() -> None:
     door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
     door.bind(("", PORT))
+    data = door.recv(4096)
+    hello(given.period_ns)  # not before: ffmpeg ended when nobody listened here, and has been started again
     door.settimeout(0.02)
-    hello(given.period_ns)
     receiver = RtpReceiver(name, duration_ns(given.options, "jitter", *JITTER))
     while True:
+        if data:
+            receiver.receive(data, raw_ns())
+        receiver.tick(raw_ns())
         try:
             data = door.recv(4096)
         except TimeoutError:
-            pass
-        else:
-            receiver.receive(data, raw_ns())
-        receiver.tick(raw_ns())
+            data = b""
 
 
 if __name__ == "__main__":

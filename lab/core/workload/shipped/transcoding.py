@@ -80,7 +80,7 @@ MAKE = (
     f"-i testsrc2=size=160x90:rate={FRAMES_PER_S} -t 8 -c:v mjpeg -q:v 5 {FOLDER}/source.mjpeg"
 )
 MEASURE = (
-    f"ffmpeg -nostdin -loglevel error -y -progress {FOLDER}/progress -stream_loop 2 "
+    f"ffmpeg -nostdin -loglevel error -y -progress {FOLDER}/progress -stream_loop 14 "
     f"{_encode(f'{FOLDER}/source.mjpeg', '/dev/null')}"
 )
 
