@@ -32,6 +32,13 @@ REGISTRIES = [
 ]
 
 
+def test_no_conflict_was_committed_with_its_marks(own_files: list[Path]) -> None:
+    pattern = re.compile(rf"^(?:{'<' * 7}|{'>' * 7}) ", re.MULTILINE)
+    texts = {path: path.read_bytes().decode("utf-8", "replace") for path in own_files}
+    found = [str(path.relative_to(ROOT)) for path, text in texts.items() if pattern.search(text)]
+    assert texts and not found, found
+
+
 def test_no_registry_is_named(own_files: list[Path]) -> None:
     """Where packages come from is the machine's own setting."""
     pattern = re.compile("|".join(map(re.escape, REGISTRIES)), re.IGNORECASE)
