@@ -3,8 +3,6 @@ is what was not measured."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lab.core.guest_findings import GuestFindings
 from lab.core.pause_findings import PauseFindings
 from lab.core.plan import Expectations
@@ -35,9 +33,7 @@ count where the guest was resumed early: the patch may have been ended for that 
 def undone(finding: Finding, why: str) -> Finding:
     """The finding of a cycle that was disturbed because of `why`: it is never failed by what was not done."""
     certain = CERTAIN if why in (CUT_OFF, RAN) else CERTAIN - {"patch"}
-    if finding.outcome is not Outcome.FAILED or finding.metric in certain:
-        return finding
-    return replace(finding, outcome=Outcome.INCONCLUSIVE, why=f"{why}; {finding.why}")
+    return finding if finding.metric in certain else finding.undecided(f"{why}; {finding.why}")
 
 
 def outcome_of(given: list[Finding]) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -40,6 +40,12 @@ class Finding:
     why: str = ""
     cell: str = ""
     failed_as_expected: bool = False
+
+    def undecided(self, why: str) -> Finding:
+        """The finding, inconclusive because of `why` in place of failed."""
+        if self.outcome is not Outcome.FAILED:
+            return self
+        return replace(self, outcome=Outcome.INCONCLUSIVE, why=why)
 
 
 def at_most(limit: int | float, low: int | float, high: int | float) -> Outcome:

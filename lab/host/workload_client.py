@@ -106,13 +106,12 @@ class HostClient:
         errors: Path,
         clock: Clock,
         cell: str = "",
-        cwd: Path | None = None,
         grace_ns: int = 0,
         ahead: Callable[[], Interval] | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
         self.name, self.program, self._cell = name, runner.quote(argv), cell
-        self._argv, self._errors, self._clock, self._cwd = list(argv), errors, clock, cwd
+        self._argv, self._errors, self._clock = list(argv), errors, clock
         self._grace_ns, self._later = grace_ns, list[Sample]()
         self._reader, self._lines = SampleReader(), _LineSplitter()
         self._ahead, self._aheads, self._check = ahead, list[Interval](), check
@@ -131,7 +130,6 @@ class HostClient:
                     self._argv,
                     stdout=writing,
                     stderr=errors.fileno(),
-                    cwd=self._cwd,
                     env=runner.environment(PYTHONUNBUFFERED="1"),
                     parent_death=signal.SIGKILL,
                     scope=self._scope,

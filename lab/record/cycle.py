@@ -37,7 +37,7 @@ from lab.record.model import (
 
 
 def measure_of(interval: Interval | None) -> Measure | None:
-    return None if interval is None else Measure(interval.mid_ns, interval.low_ns, interval.high_ns)
+    return None if interval is None else Measure.of(interval)
 
 
 def _forecast(result: CycleResult) -> ForecastRecord | None:

@@ -22,8 +22,9 @@ from lab.core.plan import Cell
 from lab.core.result import CycleResult
 from lab.core.scheduled.model import Event, Happening
 from lab.core.verdict import Finding, Outcome, worst
+from lab.record.cycle import measure_of
 from lab.record.journal import History
-from lab.record.model import CycleRecord, Measure
+from lab.record.model import CycleRecord
 from lab.record.model_events import EventRecord as EventMember
 from lab.record.model_events import MemberRecord as GuestMember
 from lab.record.model_events import Moment
@@ -157,10 +158,6 @@ def _since(interval: Interval | None, published: Stamp | None) -> Interval | Non
     return interval.shifted(-published.raw_ns)
 
 
-def _measure(interval: Interval | None) -> Measure | None:
-    return None if interval is None else Measure(interval.mid_ns, interval.low_ns, interval.high_ns)
-
-
 def _member(timeline: EventTimeline, member: Member) -> GuestMember:
     first = timeline.published
     return GuestMember(
@@ -173,7 +170,7 @@ def _member(timeline: EventTimeline, member: Member) -> GuestMember:
         _moment(member.resume.returned if member.resume is not None else None, first, member.guest),
         _since(member.in_time, first),
         _moment(member.seen_gone, first, member.guest),
-        _measure(member.pause),
+        measure_of(member.pause),
         timeline.within_announced(member),
     )
 
@@ -222,7 +219,7 @@ def event_of(timeline: EventTimeline, found: Sequence[Finding]) -> EventMember:
         given_ns=timeline.notice_ns,
         after_not_before=after,
         kept=_within_announced(timeline),
-        longest=_measure(max(pauses, key=lambda pause: pause.mid_ns, default=None)),
+        longest=measure_of(max(pauses, key=lambda pause: pause.mid_ns, default=None)),
         members=tuple(_member(timeline, member) for member in timeline.members),
         refused=sum(count for _, count in timeline.refused),
         restarts=timeline.restarts,

@@ -15,6 +15,11 @@ class Measure:
     low_ns: int
     high_ns: int
 
+    @classmethod
+    def of(cls, interval: Interval) -> Measure:
+        """The interval, with its middle as the value."""
+        return cls(interval.mid_ns, interval.low_ns, interval.high_ns)
+
 
 @dataclass(frozen=True)
 class Offsets:

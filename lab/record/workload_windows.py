@@ -14,13 +14,23 @@ from lab.core.workload.judge import WorkloadWindow
 
 
 def window_of(
-    sampled: WorkloadSampled, calls: Sequence[tuple[Call, Call]], pause: Interval | None = None, *,
-    in_time_ns: int | None = None,
-) -> WorkloadWindow:  # fmt: skip
+    sampled: WorkloadSampled, calls: Sequence[tuple[Call, Call]], pause: Interval | None = None
+) -> WorkloadWindow:
     """The window of a cycle. calls: stop and resume of each guest that was frozen. pause: the longest of
     theirs; None: by the calls."""
+    window = WorkloadWindow(
+        cycle=sampled.cycle,
+        began_ns=sampled.began_raw_ns,
+        ended_ns=sampled.ended_raw_ns,
+        requests=sampled.requests,
+        deliveries=sampled.deliveries,
+        looks=sampled.looks,
+        events=sampled.events,
+        period_ns=sampled.period_ns,
+        gauges=sampled.gauges,
+    )
     if not calls:
-        return _window(sampled, frozen=False)
+        return window
     paused = Interval(
         min(stop.called.raw_ns for stop, _ in calls), max(resume.returned.raw_ns for _, resume in calls)
     )
@@ -31,7 +41,7 @@ def window_of(
         for stop, resume in calls
     ]
     longest = pause or max(by_calls, key=lambda one: one.high_ns)
-    return _window(sampled, frozen=True, paused=paused, pause=longest, in_time_ns=in_time_ns)
+    return replace(window, frozen=True, paused=paused, pause=longest)
 
 
 def window_in(sampled: WorkloadSampled, results: Sequence[CycleResult]) -> WorkloadWindow:
@@ -50,8 +60,8 @@ def window_in(sampled: WorkloadSampled, results: Sequence[CycleResult]) -> Workl
     longest = max(pauses, key=lambda one: one.high_ns, default=None)
     known = [time for time in in_time if time is not None]
     all_in_time = max(known) if known and len(known) == len(in_time) else None
-    window = window_of(sampled, calls, longest, in_time_ns=all_in_time)
-    return replace(window, stepped_ns=tuple(sorted(stepped)))
+    window = window_of(sampled, calls, longest)
+    return replace(window, in_time_ns=all_in_time, stepped_ns=tuple(sorted(stepped)))
 
 
 def _steps(result: CycleResult, resumed_raw_ns: int) -> list[int]:
@@ -65,28 +75,3 @@ def _steps(result: CycleResult, resumed_raw_ns: int) -> list[int]:
         for step in sampler.steps
         if step.at_raw_ns >= resumed.low_ns
     ]
-
-
-def _window(
-    sampled: WorkloadSampled,
-    *,
-    frozen: bool,
-    paused: Interval | None = None,
-    pause: Interval | None = None,
-    in_time_ns: int | None = None,
-) -> WorkloadWindow:
-    return WorkloadWindow(
-        cycle=sampled.cycle,
-        began_ns=sampled.began_raw_ns,
-        ended_ns=sampled.ended_raw_ns,
-        requests=sampled.requests,
-        deliveries=sampled.deliveries,
-        looks=sampled.looks,
-        events=sampled.events,
-        frozen=frozen,
-        paused=paused,
-        pause=pause,
-        in_time_ns=in_time_ns,
-        period_ns=sampled.period_ns,
-        gauges=sampled.gauges,
-    )

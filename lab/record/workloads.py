@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lab.core.clock import Interval
 from lab.core.history import ToleranceTried, WorkloadSampled, WorkloadStarted
@@ -17,6 +17,7 @@ from lab.core.workload.prediction import WorkloadPrediction, predictions
 from lab.core.workload.shipped import SHIPPED
 from lab.core.workload.states import Overlap
 from lab.core.workload.tolerance import ToleranceResult, ToleranceSearch, ToleranceTry
+from lab.record.cycle import measure_of
 from lab.record.journal import History
 from lab.record.model_clock import Measure
 from lab.record.model_workload import (
@@ -42,8 +43,11 @@ class JudgedWorkload:
     @property
     def is_known(self) -> bool:
         """Whether earlier runs have ended the search, so this one has nothing to do."""
-        search = self.tolerance
-        return search is not None and search.complete and all(one.of_run for one in search.tries)
+        return _is_known(self.tolerance)
+
+
+def _is_known(search: ToleranceRecord | None) -> bool:
+    return search is not None and search.complete and all(one.of_run for one in search.tries)
 
 
 def workloads_of(history: History, cell: Cell, results: Sequence[CycleResult]) -> list[JudgedWorkload]:
@@ -73,7 +77,8 @@ class _Judging:
             forecast = self._forecast(result)
             own = workload_findings(self._spec, result, forecast, self._cell.id)
             if sampled.problems:
-                own = [_undecided(finding) for finding in own] + self._troubles(sampled)
+                own = [finding.undecided("its client had problems") for finding in own]
+                own.append(self._of_problems(sampled))
             outcomes[sampled.cycle] = worst(finding.outcome for finding in own)
             cycles.append(_cycle(result, forecast, outcomes[sampled.cycle], sampled))
             # A try of a search is there to fail: it is no finding of the run.
@@ -81,8 +86,7 @@ class _Judging:
         tolerance = self._tolerance(outcomes)
         if tolerance is not None:
             found.append(self._of_search(tolerance))
-        is_known = JudgedWorkload(self._record(Outcome.PASSED, ()), (), tolerance).is_known
-        if not is_known and (self._started is None or not self._sampled):
+        if not _is_known(tolerance) and (self._started is None or not self._sampled):
             found.append(self._finding("client", "it runs", "it was not started", Outcome.INCONCLUSIVE))
         verdict = worst(finding.outcome for finding in found)
         return JudgedWorkload(self._record(verdict, cycles), tuple(found), tolerance)
@@ -103,14 +107,18 @@ class _Judging:
         thresholds = SHIPPED[spec.shipped].predict(started.config, dict(spec.options), Regime(str(regime)))
         return predictions(thresholds, result)
 
-    def _troubles(self, sampled: WorkloadSampled) -> list[Finding]:
+    def _of_problems(self, sampled: WorkloadSampled) -> Finding:
         number, why = len(sampled.problems), sampled.problems[0]
         text = f"{number} problem{'s' if number > 1 else ''}"
-        finding = self._finding("samples", "without problems", text, Outcome.INCONCLUSIVE, why)
-        return [Finding(finding.guest, sampled.cycle, *_rest(finding))]
+        return self._finding(
+            "samples", "without problems", text, Outcome.INCONCLUSIVE, why, cycle=sampled.cycle
+        )
 
-    def _finding(self, metric: str, wanted: str, text: str, outcome: Outcome, why: str = "") -> Finding:
-        return Finding(f"workload {self._spec.name}", -1, metric, wanted, text, outcome, why, self._cell.id)
+    def _finding(
+        self, metric: str, wanted: str, text: str, outcome: Outcome, why: str = "", *, cycle: int = -1
+    ) -> Finding:
+        name = f"workload {self._spec.name}"
+        return Finding(name, cycle, metric, wanted, text, outcome, why, self._cell.id)
 
     def _tolerance(self, outcomes: dict[int, Outcome]) -> ToleranceRecord | None:
         if self._cell.tolerance is None:
@@ -165,23 +173,6 @@ class _Judging:
         )
 
 
-def _undecided(finding: Finding) -> Finding:
-    """The finding of a cycle whose client, or what it depends on, had a problem."""
-    if finding.outcome is not Outcome.FAILED:
-        return finding
-    return replace(finding, outcome=Outcome.INCONCLUSIVE, why="its client had problems")
-
-
-def _rest(finding: Finding) -> tuple[str, str, str, Outcome, str, str]:
-    return (
-        finding.metric, finding.expectation, finding.measured, finding.outcome, finding.why, finding.cell,
-    )  # fmt: skip
-
-
-def _measure(interval: Interval | None) -> Measure | None:
-    return None if interval is None else Measure(interval.mid_ns, interval.low_ns, interval.high_ns)
-
-
 def _event_phases(window: WorkloadWindow) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for event in window.events:
@@ -192,8 +183,7 @@ def _event_phases(window: WorkloadWindow) -> dict[str, dict[str, int]]:
 
 
 def _overlap(one: Overlap, zero: int) -> OverlapRecord:
-    length = Measure(one.length.mid_ns, one.length.low_ns, one.length.high_ns)
-    return OverlapRecord(one.name, one.holders, length, one.from_ns - zero)
+    return OverlapRecord(one.name, one.holders, Measure.of(one.length), one.from_ns - zero)
 
 
 def _cycle(
@@ -215,15 +205,15 @@ def _cycle(
         ok=result.ok,
         failed=result.failed,
         errors=dict(result.errors),
-        outage=_measure(result.outage),
-        beyond_pause=_measure(result.beyond_pause) if window.frozen else None,
+        outage=measure_of(result.outage),
+        beyond_pause=measure_of(result.beyond_pause) if window.frozen else None,
         recovery_ns=result.recovery_ns,
         latencies=result.latencies,
         ledger=result.ledger,
         changes=tuple(
             StateChangeRecord(
                 one.name, one.before, one.after,
-                Measure(one.at.mid_ns - zero, one.at.low_ns - zero, one.at.high_ns - zero),
+                Measure.of(one.at.shifted(-zero)),
                 window.phase(one.at),
             )
             for one in result.changed

@@ -87,8 +87,7 @@ class KeptGuest:
     @property
     def ssh_options(self) -> list[str]:
         """Options of ssh and scp: the key, and the file that has the host key."""
-        files = {"IdentityFile": self.key, "UserKnownHostsFile": self.known_hosts}
-        return [word for name, path in files.items() for word in ("-o", f"{name}={_in_ssh_option(path)}")]
+        return ssh_files(self.key, self.known_hosts)
 
 
 def read_all(home: Path) -> list[KeptGuest]:
@@ -157,6 +156,17 @@ def remove_files(home: Path, guest: KeptGuest) -> None:
             folder.rmdir()
 
 
+def ssh_files(key: str, known_hosts: str) -> list[str]:
+    """Options of ssh and scp: the key, and the file that has the host key."""
+    files = {"IdentityFile": key, "UserKnownHostsFile": known_hosts}
+    return [word for name, path in files.items() for word in ("-o", f"{name}={_in_ssh_option(path)}")]
+
+
+def known_host(host: str, port: int, key: str) -> str:
+    """The line of known_hosts for a host key (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+    return f"[{host}]:{port} {' '.join(key.split()[:2])}\n"
+
+
 def _in_ssh_option(path: str) -> str:
     """A file's name in an option, where % begins a token and a blank ends a word (ssh_config(5))."""
     escaped = path.replace("%", "%%")
@@ -185,8 +195,8 @@ def write(home: Path, guest: KeptGuest) -> None:
     """Write the guest's file atomically, readable only by the user, and that of its host key."""
     path = _path(home, guest.name)
     made(path.parent)
-    host, key = f"[{guest.host}]:{guest.port}", " ".join(guest.host_key.split()[:2])
-    Path(guest.known_hosts).write_text(f"{host} {key}\n", encoding="ascii")
+    line = known_host(guest.host, guest.port, guest.host_key)
+    Path(guest.known_hosts).write_text(line, encoding="ascii")
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from lab.guest.address import Address
 from lab.session.kept_guest_access import SAFE
+from lab.session.kept_guests import known_host, ssh_files
 
 
 def ssh_command(address: Address, folder: Path, command: str) -> list[str]:
     """The command line that runs a shell command in the guest. Its host key is written to `folder`."""
     known = folder / f"known_hosts-{address.guest}"
-    known.write_text(f"[{address.host}]:{address.port} {address.host_key}\n", encoding="utf-8")
-    files = {"IdentityFile": address.key, "UserKnownHostsFile": known}
-    options = [word for name, path in files.items() for word in ("-o", f'{name}="{path}"')]
+    known.write_text(known_host(address.host, address.port, address.host_key), encoding="ascii")
+    options = ssh_files(str(address.key), str(known))
     return [
         "ssh", *SAFE, *options, "-o", "BatchMode=yes", "-p", str(address.port),
         f"{address.user}@{address.host}", "--", command,

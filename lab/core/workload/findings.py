@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from lab.core.clock import Interval
 from lab.core.quantities import format_at_latest, format_between, format_short
@@ -34,19 +33,12 @@ def workload_findings(
     if result.window.frozen and not result.problems:
         return found
     why = "its client cannot be believed" if result.problems else "it is unstable without a freeze"
-    return [
-        Finding(f.guest, f.cycle, f.metric, f.expectation, f.measured, Outcome.INCONCLUSIVE, why, f.cell)
-        if f.outcome is Outcome.FAILED
-        else f
-        for f in found
-    ]
+    return [finding.undecided(why) for finding in found]
 
 
 def _unless(is_before: bool, finding: Finding) -> Finding:
     """The finding; inconclusive, in place of failed, when it was so before the freeze."""
-    if not is_before or finding.outcome is not Outcome.FAILED:
-        return finding
-    return replace(finding, outcome=Outcome.INCONCLUSIVE, why="it was so before the freeze already")
+    return finding.undecided("it was so before the freeze already") if is_before else finding
 
 
 def outcome(spec: WorkloadSpec, result: WorkloadResult) -> Outcome:

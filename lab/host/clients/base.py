@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ class ClientArguments:
     options: dict[str, str]
 
 
+LARGEST_DATAGRAM = 4096
 _PRINTING = threading.Lock()
 
 
@@ -62,6 +64,36 @@ def print_sample(**members: Any) -> None:
 def hello(period_ns: int) -> None:
     """Print the first line."""
     print_sample(freezelab=PROTOCOL, clock=SampleClock.MONOTONIC_RAW, period_ns=period_ns)
+
+
+def udp_socket(buffer_bytes: int = 1 << 21) -> socket.socket:
+    """A socket that never blocks, with room for what comes while the client is busy."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    made.setblocking(False)
+    return made
+
+
+def datagrams(door: socket.socket) -> Iterator[bytes]:
+    """What has arrived at such a socket, until there is no more now."""
+    while True:
+        try:
+            yield door.recv(LARGEST_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError:
+            continue  # what ICMP says of an earlier packet
+
+
+def expired(waiting: dict[int, tuple[int, int]], before_ns: int) -> Iterator[tuple[int, int, int]]:
+    """Take the requests that were sent until before_ns out of `waiting` (by number, when each was due and
+    sent, in order of both): their number, due and sent."""
+    while waiting:
+        number, (due, sent) = next(iter(waiting.items()))
+        if sent > before_ns:
+            return
+        del waiting[number]
+        yield number, due, sent
 
 
 def schedule(period_ns: int) -> Iterator[tuple[int, int]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import json
 import select
-import socket
 from collections.abc import Mapping
 from typing import Any
 
 from lab.core.workload.shipped.state_server import PORT
-from lab.host.clients.base import print_sample, raw_ns
+from lab.host.clients.base import datagrams, expired, print_sample, raw_ns, udp_socket
 
 GIVE_UP_NS = 1_000_000_000
 """After this long a request without an answer has failed."""
@@ -28,9 +27,7 @@ class StatePoller:
     ) -> None:
         self._guests, self._served, self._shares = dict(guests), served, shares
         self._period_ns, self._every_ns = period_ns, every_ns
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
-        self._socket.setblocking(False)
+        self._socket = udp_socket()
         self._waiting: dict[int, tuple[int, int]] = {}
         self._looks: dict[str, int] = {}
         self._asked = 0
@@ -75,13 +72,7 @@ class StatePoller:
             self._send(f"l {name} {self._asked}", address)
 
     def _receive(self) -> None:
-        while True:
-            try:
-                data = self._socket.recv(2048)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # what ICMP says of an earlier packet
+        for data in datagrams(self._socket):
             done = raw_ns()
             try:
                 answer = json.loads(data)
@@ -115,11 +106,7 @@ class StatePoller:
         print_sample(state=state, sent=sent, done=done, by=by)
 
     def _expire(self, now: int) -> None:
-        while self._waiting:
-            number, (due, sent) = next(iter(self._waiting.items()))
-            if sent > now - GIVE_UP_NS:
-                break
-            del self._waiting[number]
+        for number, due, sent in expired(self._waiting, now - GIVE_UP_NS):
             print_sample(seq=number, due=due, sent=sent, done=now, ok=False, error="no answer")
         while self._looks:
             name, sent = next(iter(self._looks.items()))

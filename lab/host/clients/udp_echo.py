@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import select
-import socket
 
 from lab.core.workload.shipped.echo import PORT
-from lab.host.clients.base import arguments, hello, print_sample, raw_ns
+from lab.host.clients.base import arguments, datagrams, expired, hello, print_sample, raw_ns, udp_socket
 
 GIVE_UP_NS = 1_000_000_000
 """After this long a packet without an echo is lost: the network loses nothing that it delays that long."""
@@ -17,9 +16,7 @@ class EchoClient:
 
     def __init__(self, name: str, address: str, period_ns: int) -> None:
         self._name, self._period = name, period_ns
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
-        self._socket.setblocking(False)
+        self._socket = udp_socket()
         self._address = (address, PORT)
         self._waiting: dict[int, tuple[int, int]] = {}
 
@@ -49,13 +46,7 @@ class EchoClient:
         self._waiting[number] = (due, sent)
 
     def _receive(self) -> None:
-        while True:
-            try:
-                data = self._socket.recv(2048)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # what ICMP says of an earlier packet
+        for data in datagrams(self._socket):
             done = raw_ns()
             number, _, stamp = data.partition(b" ")
             asked = self._waiting.pop(int(number), None)
@@ -66,11 +57,7 @@ class EchoClient:
                 )
 
     def _expire(self, now: int) -> None:
-        while self._waiting:
-            number, (due, sent) = next(iter(self._waiting.items()))
-            if sent > now - GIVE_UP_NS:
-                return
-            del self._waiting[number]
+        for number, due, sent in expired(self._waiting, now - GIVE_UP_NS):
             print_sample(seq=number, due=due, sent=sent, done=now, ok=False, error="no echo")
 
 

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import secrets
 import select
-import socket
 from collections import OrderedDict
+from itertools import islice
 
 from lab.core.workload.shipped.option_values import bit_rate
 from lab.core.workload.shipped.udp_stream import LATE, LOST, PORT, RATES, REORDERED, TWICE
-from lab.host.clients.base import ClientArguments, arguments, hello, print_sample, raw_ns
+from lab.host.clients.base import (
+    ClientArguments,
+    arguments,
+    datagrams,
+    hello,
+    print_sample,
+    raw_ns,
+    udp_socket,
+)
 
 GIVE_UP_NS = 1_000_000_000
 ASK_NS = 500_000_000
@@ -73,9 +81,7 @@ class UdpStreamClient:
         self._size, self._down = int(given.options["size"]), given.options["direction"] == "down"
         every = self._size * 8 * 10**9 // bit_rate(given.options, "rate", *RATES)
         self._every = ASK_NS if self._down else every
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        self._socket.setblocking(False)
+        self._socket = udp_socket(1 << 22)
         self._window = PacketWindow()
         self._order = b"S %s %d %d" % (secrets.token_hex(4).encode(), every, self._size)
         self._bytes, self._first, self._last, self._stamp = 0, 0, 0, 0
@@ -107,13 +113,7 @@ class UdpStreamClient:
             return  # the neighbour does not answer, or the queue is full: it is lost
 
     def _receive(self) -> None:
-        for _ in range(256):
-            try:
-                data = self._socket.recv(4096)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # what ICMP says of an earlier packet
+        for data in islice(datagrams(self._socket), 256):
             at = raw_ns()
             if self._down:
                 number, stamp = data.split(b" ", 2)[:2]

@@ -45,8 +45,7 @@ class ShippedWorkload:
     playbook does not say. config: a line for the shell that prints the configuration as it lies in a guest.
     predict: what the configuration lets one expect, by guest, in a regime. formed: a line for the shell of
     each guest that exits with 0 once the workload is complete, e.g. a cluster has formed. before: a line for
-    the shell of each guest before each cycle, which is repeated until it exits with 0. timers: the timers
-    that a pause meets, with their source.
+    the shell of each guest before each cycle, which is repeated until it exits with 0.
     """
 
     name: str
@@ -64,4 +63,3 @@ class ShippedWorkload:
     formed_within_ns: int = 120_000_000_000
     before: str = ""
     before_within_ns: int = 60_000_000_000
-    timers: str = ""

@@ -241,5 +241,4 @@ COROSYNC = ShippedWorkload(
     formed_within_ns=200 * NS_PER_S,
     before="/usr/local/sbin/cluster-complete",
     before_within_ns=180 * NS_PER_S,
-    timers="token 3 s and consensus 3.6 s (corosync.conf(5))",
 )

@@ -173,5 +173,4 @@ ETCD = ShippedWorkload(
     formed_within_ns=180 * NS_PER_S,
     before="/usr/local/sbin/prepare-etcd",
     before_within_ns=120 * NS_PER_S,
-    timers="election timeout 5 s, drawn up to 10 s; heartbeat 500 ms (etcd's tuning guide)",
 )

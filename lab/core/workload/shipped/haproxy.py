@@ -156,5 +156,4 @@ HAPROXY = ShippedWorkload(
         f'test "$(hostname)" != {BALANCER} || test "$(curl -s \'http://127.0.0.1:{STATS}/;csv\' | '
         f"grep -c '^app,[al].*,UP,')\" = 2"
     ),
-    timers="inter 2 s, fall 3, rise 2 (configuration.txt, 5.2)",
 )

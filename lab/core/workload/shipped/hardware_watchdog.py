@@ -77,5 +77,4 @@ HARDWARE_WATCHDOG = ShippedWorkload(
     predict=_predict,
     options=(("timeout", "10s"),),
     formed="grep -qx active /sys/class/watchdog/watchdog0/state",
-    timers="RuntimeWatchdogSec; the device's two stages",
 )

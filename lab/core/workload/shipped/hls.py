@@ -109,5 +109,4 @@ HLS = ShippedWorkload(
     # A new viewer for each cycle: after a RESUMED pause the stream is late for ever, and the buffer of those
     # who watched it is smaller by the pause.
     before=f"date +%s%N >{FOLDER}/session",
-    timers="the player's buffer of segments (RFC 8216, 6.3.3)",
 )

@@ -146,5 +146,4 @@ KEEPALIVED = ShippedWorkload(
     predict=_predict,
     formed=_HELD,
     before=_HELD,
-    timers="3 advertisements of 1 s, and a skew of 0.6 s (RFC 3768, 6.1)",
 )

@@ -84,5 +84,4 @@ MOSQUITTO = ShippedWorkload(
     config="cat /etc/mosquitto/mosquitto.conf /etc/mosquitto/conf.d/*; mosquitto -h | head -n1",
     predict=_predict,
     options=(("keepalive", "60s"),),
-    timers="a broker drops a client after 1.5 times the keep-alive; a client gives up after one (60 s)",
 )

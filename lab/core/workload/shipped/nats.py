@@ -206,5 +206,4 @@ NATS = ShippedWorkload(
     formed=_ON_FIRST.format("form"),
     before=_ON_FIRST.format("lead"),
     before_within_ns=180 * NS_PER_S,
-    timers="raft: heartbeat 1 s, election timeout 4 to 9 s (raft.go); ack_wait 30 s; ping_interval 2 min",
 )

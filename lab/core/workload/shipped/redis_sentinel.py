@@ -152,5 +152,4 @@ REDIS_SENTINEL = ShippedWorkload(
     formed="redis-lab formed",
     before="redis-lab lead",
     before_within_ns=120 * NS_PER_S,
-    timers="down-after-milliseconds 30000; TILT 2000 ms between ticks, for 30 s (sentinel.c)",
 )

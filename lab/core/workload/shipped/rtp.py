@@ -71,5 +71,4 @@ RTP = ShippedWorkload(
     config="cat /etc/systemd/system/rtp.service",
     predict=_predict,
     options=(("jitter", "200ms"),),
-    timers="the client's jitter buffer (200 ms, as GStreamer's rtpjitterbuffer has it)",
 )

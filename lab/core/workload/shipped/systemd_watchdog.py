@@ -150,5 +150,4 @@ SYSTEMD_WATCHDOG = ShippedWorkload(
     ),
     predict=_predict,
     options=(("watchdog", "5s"), ("every", "10s")),
-    timers="WatchdogSec, by MONOTONIC; calendar timers and cron, by the wall clock",
 )

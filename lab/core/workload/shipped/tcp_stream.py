@@ -95,5 +95,4 @@ TCP_STREAM = ShippedWorkload(
     config=CONFIG,
     predict=_predict,
     options=(("direction", "down"), ("rate", "8Mbit")),
-    timers="TCP's retransmission timer, doubled each time (RFC 6298); tcp_retries2; iperf3 --rcv-timeout",
 )

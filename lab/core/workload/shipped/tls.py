@@ -98,5 +98,4 @@ TLS = ShippedWorkload(
     config="cat /usr/local/lib/tls-client.py",
     predict=_predict,
     options=(("backdate", "0s"),),
-    timers="a certificate's notBefore, without tolerance (RFC 5280)",
 )

@@ -130,5 +130,4 @@ TRANSCODING = ShippedWorkload(
     config=f"cat /etc/systemd/system/transcode@.service; grep ^fps= {FOLDER}/progress | tail -n 1",
     predict=_predict,
     options=(("late", "1s"),),
-    timers="none: the power in reserve",
 )

@@ -121,5 +121,4 @@ UDP_STREAM = ShippedWorkload(
     config="cat /usr/local/lib/udp-stream.py",
     predict=_predict,
     options=(("direction", "down"), ("rate", "2Mbit"), ("size", "1200")),
-    timers="none",
 )
