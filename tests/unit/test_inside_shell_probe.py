@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +34,8 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
     return [needed(request.param[0]), *request.param[1:]]
 
 
-def talk(argv: list[str], path: str = "", samples_s: float = 1.0) -> list[str]:
-    """The answers to r, c, p, f, r, q, and the samples between c and p. path: before PATH."""
+def talk(argv: list[str], path: str = "", samples: int = 0) -> list[str]:
+    """The answers to r, c, p, f, r, q, and at least so many samples between c and p. path: before PATH."""
     process = subprocess.Popen(
         argv,
         stdin=subprocess.PIPE,
@@ -42,18 +43,37 @@ def talk(argv: list[str], path: str = "", samples_s: float = 1.0) -> list[str]:
         text=True,
         env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None,
     )
+    limit = threading.Timer(60, process.kill)
+    limit.start()
+    try:
+        lines = _talk(process, samples)
+    finally:
+        limit.cancel()
+        process.kill()
+        process.wait()
+    return lines
+
+
+def _talk(process: subprocess.Popen[str], samples: int) -> list[str]:
     assert process.stdin is not None
-    process.stdin.write("r 1-1\nc\n")
-    process.stdin.flush()
-    time.sleep(samples_s)
-    out, _ = process.communicate("p\nf\nr 1-2\nq\n", timeout=20)
-    return out.splitlines()
+    assert process.stdout is not None
+    lines = []
+    with process.stdin, process.stdout:
+        process.stdin.write("r 1-1\nc\n")
+        process.stdin.flush()
+        for line in process.stdout:  # a busy machine may take seconds for what comes before the first sample
+            lines.append(line.rstrip("\n"))
+            if "C" in lines and sum(line.startswith("B ") for line in lines) >= samples:
+                break
+        process.stdin.write("p\nf\nr 1-2\nq\n")
+        process.stdin.flush()
+        return lines + process.stdout.read().splitlines()
 
 
 @pytest.fixture
 def lines(shell: list[str]) -> list[str]:
     """What it answers, and its samples; the shell is this one, not bash."""
-    return talk([*shell, "-c", program.shell_program()])
+    return talk([*shell, "-c", program.shell_program()], samples=4)
 
 
 def test_it_speaks_the_probes_protocol(lines: list[str]) -> None:
@@ -75,14 +95,15 @@ def test_it_speaks_the_probes_protocol(lines: list[str]) -> None:
 
 def test_it_samples_until_it_is_to_rest(lines: list[str]) -> None:
     beats = [line.split() for line in lines if line.startswith("B ")]
-    assert 3 <= len(beats) <= 11
+    assert len(beats) >= 4
     samples = ShellSamples()
     for _, number, *clocks in beats:
         assert int(number) <= len(beats)
         samples.add([clock.encode() for clock in clocks])
     report = samples.report()
     assert report is not None
-    assert report.last_raw_ns - report.first_raw_ns < 2 * NS_PER_S
+    spent_ns = report.last_raw_ns - report.first_raw_ns
+    assert (len(beats) - 1) * PERIOD_NS * 0.9 < spent_ns < 60 * NS_PER_S
     assert lines.index("P") > max(n for n, line in enumerate(lines) if line.startswith("B "))
 
 
@@ -106,7 +127,7 @@ def as_bsd(folder: Path) -> str:
 def test_a_system_without_proc_has_realtime_alone(shell: list[str], tmp_path: Path) -> None:
     """As on a BSD. Nothing of a kernel's log is said that nobody understands."""
     text = program.shell_program().replace("/proc/", "/nowhere/").replace("/sys/", "/nowhere/")
-    lines = talk([*shell, "-c", text], as_bsd(tmp_path), 0.3)
+    lines = talk([*shell, "-c", text], as_bsd(tmp_path))
     assert [line[0] for line in lines] == list("HRCPFR")  # nothing is sampled
     hello = json.loads(lines[0][2:])
     assert (hello["steady"], hello["boot_id"], hello["clocksource"]) == ("", "", "")
@@ -138,7 +159,7 @@ def test_busyboxs_date_has_whole_seconds(tmp_path: Path) -> None:
     date.symlink_to(needed("busybox"))
     sleep = tmp_path / "sleep"
     sleep.symlink_to(date)
-    lines = talk([needed("dash"), "-c", program.shell_program()], str(tmp_path))
+    lines = talk([needed("dash"), "-c", program.shell_program()], str(tmp_path), samples=12)
     hello = json.loads(lines[0][2:])
     assert (hello["resolution_ns"], hello["period_ns"]) == (NS_PER_S, PERIOD_NS)
     samples = ShellSamples(ProbeLimits(hello["resolution_ns"], hello["steady"], hello["period_ns"]))
@@ -157,7 +178,7 @@ def test_busyboxs_date_has_whole_seconds(tmp_path: Path) -> None:
 def test_a_login_shell_may_be_a_csh(wanted: str, python: str, found: str) -> None:
     """FreeBSD's root had one until 14.0. sshd calls it with -c. python: what is asked for in its place."""
     command = start_command(Depth(wanted)).replace("python", python)
-    lines = talk([needed("tcsh"), "-f", "-c", command], samples_s=0.3)
+    lines = talk([needed("tcsh"), "-f", "-c", command])
     assert "".join(line[0] for line in lines if not line.startswith("B ")) == "HRCPFR"
     assert json.loads(lines[0][2:]).get("depth", "python") == found
 
