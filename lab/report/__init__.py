@@ -13,6 +13,7 @@ Sections of the report:
 - `sections`: budget, closure, drift, statistics. `accuracy`: what the lab is exact to here.
 
 For all of them:
-- `console`: standard output. `page`, `table`, `text`: a page, tables with ranked columns, safe text.
+- `console`: standard output. `files`: files that were asked for. `page`, `table`, `text`: a page, tables with
+    ranked columns, safe text.
 - `numbers`: in words and bars.
 """

@@ -80,7 +80,7 @@ def _in_time(row: _CellRow) -> Piece:
 def show_cells(page: Page, run: Run) -> None:
     """Print a row for each cell; if there are more than MOST_CELLS, only the worst ones."""
     shown: Sequence[CellRecord] = run.cells
-    if len(shown) > MOST_CELLS:
+    if len(shown) > page.most(MOST_CELLS):
         order = ("failed", "inconclusive", "passed")
         shown = sorted(shown, key=lambda cell: order.index(cell.outcome))[:MOST_CELLS]
         page.parts([f"the {len(shown)} worst of {counted(len(run.cells), 'cell')}"], "dim")

@@ -182,7 +182,7 @@ def _columns(rows: Sequence[Row], several: bool, methods: bool, regime: float) -
 def show_cycles(page: Page, run: Run) -> None:
     """Print the table; if there are more than MOST_ROWS rows, only the worst ones."""
     rows = shown = rows_of(run)
-    if len(rows) > MOST_ROWS:
+    if len(rows) > page.most(MOST_ROWS):
         bad = sum(row.outcome is not Outcome.PASSED for row in rows)
         shown = sorted(rows, key=lambda row: row.worst_first)[: max(3, min(bad, WORST_ROWS))]
         page.parts([f"the {len(shown)} worst of {counted(len(rows), 'cycle')}"], "dim")

@@ -8,8 +8,6 @@ be completed, which is true.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
@@ -18,11 +16,11 @@ from pathlib import Path
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
 from lab.core.verdict import Finding, Outcome
-from lab.errors import MachineError
 from lab.record.model import Run
 from lab.report.claims import claim_text
+from lab.report.files import write_whole
 from lab.report.resyncs import measured, verdict
-from lab.report.text import bare, clean, cleaned
+from lab.report.text import bare, cleaned
 
 
 def write_junit(run: Run, path: Path) -> None:
@@ -32,10 +30,7 @@ def write_junit(run: Run, path: Path) -> None:
     xml.add_testsuite(suite)
     xml.update_statistics()  # type: ignore[no-untyped-call]
     suite.time = xml.time = _seconds(run)  # of the run; the cases, whose sum would be here, have no time
-    try:
-        _replace(path, b'<?xml version="1.0" encoding="UTF-8"?>\n' + xml.tostring() + b"\n")  # type: ignore[no-untyped-call]
-    except OSError as error:
-        raise MachineError(f"cannot be written: {error.strerror}", where=clean(str(path))) from error
+    write_whole(path, b'<?xml version="1.0" encoding="UTF-8"?>\n' + xml.tostring() + b"\n")  # type: ignore[no-untyped-call]
 
 
 def _suite(run: Run) -> TestSuite:
@@ -108,20 +103,3 @@ def _seconds(run: Run) -> float:
         return (datetime.fromisoformat(run.ended) - datetime.fromisoformat(run.started)).total_seconds()
     except (TypeError, ValueError):
         return 0.0
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace `path`, so that a reader gets the old file or the whole new one. A path that is not a regular
-    file, such as /dev/stdout, is written directly."""
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    path = path.resolve()
-    draft = path.with_name(f".{path.name[:200]}.{os.getpid()}.new")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise

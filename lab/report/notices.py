@@ -118,7 +118,7 @@ def show_events(page: Page, run: Run) -> None:
         return
     shown: Sequence[EventRecord] = run.events
     which = "announcements"
-    if len(shown) > MOST_EVENTS:
+    if len(shown) > page.most(MOST_EVENTS):
         shown = sorted(shown, key=lambda event: _ORDER.index(event.outcome))[:MOST_EVENTS]
         which = f"the {len(shown)} worst of {counted(len(run.events), 'announcement')}"
         if all(event.outcome is Outcome.PASSED for event in run.events):

@@ -34,6 +34,10 @@ class Page:
         text = bare(text) if self.plain else text
         return ascii_only(text) if self._ascii else text
 
+    def most(self, rows: int) -> int:
+        """The number of rows of a table that are printed, of which a terminal has room for `rows`."""
+        return rows
+
     @property
     def draws(self) -> bool:
         """True when bars and curves can be drawn."""

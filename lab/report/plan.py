@@ -42,6 +42,27 @@ def render_plan(
     plan = cleaned(plan)
     page = Page(console)
     page.parts([plan.name], first_style="bold")
+    show_plan(page, plan, own)
+    copied = any(cell.cycle.method.traits.copies_memory for cell in plan.parts)
+    booting = "building images, booting and copying memory" if copied else "building images and booting"
+    waiting = waiting_ns(plan)
+    most = f", up to {format_length(waiting)} longer without an approval" if waiting else ""
+    for why in overruns(plan):
+        page.labelled("note", clean(why), label_style="yellow", width=4)
+    for obstacle in obstacles:
+        page.labelled(
+            "missing", "; ".join(map(clean, str(obstacle).split("\n"))), label_style="bold red", width=8
+        )
+    page.parts(
+        [
+            f"takes about {format_length(duration_ns(plan))}{most}, not counting {booting}",
+            "nothing was changed",
+        ]
+    )
+
+
+def show_plan(page: Page, plan: Plan, own: Sequence[tuple[str, str]] = ()) -> None:
+    """Print guests, steps, predictions and expectations of a plan that is `cleaned`."""
     if plan.about:
         page.labelled("", plan.about, width=-2)
     page.blank()
@@ -64,23 +85,6 @@ def render_plan(
     page.put(("expected", "bold"))
     for label, text in _expectations(plan):
         page.labelled(f"  {label}", text, label_style="", width=16)
-    page.blank()
-    copied = any(cell.cycle.method.traits.copies_memory for cell in plan.parts)
-    booting = "building images, booting and copying memory" if copied else "building images and booting"
-    waiting = waiting_ns(plan)
-    most = f", up to {format_length(waiting)} longer without an approval" if waiting else ""
-    for why in overruns(plan):
-        page.labelled("note", clean(why), label_style="yellow", width=4)
-    for obstacle in obstacles:
-        page.labelled(
-            "missing", "; ".join(map(clean, str(obstacle).split("\n"))), label_style="bold red", width=8
-        )
-    page.parts(
-        [
-            f"takes about {format_length(duration_ns(plan))}{most}, not counting {booting}",
-            "nothing was changed",
-        ]
-    )
 
 
 def duration_ns(plan: Plan) -> int:

@@ -201,7 +201,8 @@ def show_reasons(page: Page, run: Run) -> None:
     if not reported:
         return
     page.blank()
-    for reason in reported[:MOST_REASONS]:
+    most = page.most(MOST_REASONS)
+    for reason in reported[:most]:
         who = _who(run, reason)
         text = f"{who}: {reason.first}" if who else reason.first
         times = sum(len(numbers) for numbers in reason.cycles.values())
@@ -210,5 +211,5 @@ def show_reasons(page: Page, run: Run) -> None:
         elif ALL_CYCLES in who:  # elsewhere the cycles are named
             text += f" ({times} times)"
         page.labelled(reason.label, text, label_style=reason.style)
-    if len(reported) > MOST_REASONS:
-        page.labelled("", f"and {len(reported) - MOST_REASONS} more in run.json")
+    if len(reported) > most:
+        page.labelled("", f"and {len(reported) - most} more in run.json")

@@ -153,7 +153,7 @@ def _groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
 
 def _shown(page: Page, rows: Sequence[_Row]) -> list[_Row]:
     """The most important rows, in their order."""
-    if len(rows) <= MOST_ROWS:
+    if len(rows) <= page.most(MOST_ROWS):
         return list(rows)
     page.parts([f"the {MOST_ROWS} most important of {counted(len(rows), 'cell')}"], "dim")
     first = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))[:MOST_ROWS]

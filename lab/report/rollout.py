@@ -118,7 +118,7 @@ def _show(page: Page, run: Run, rollout: RolloutRecord) -> None:
         ]
     )
     waves: Sequence[WaveRecord] = rollout.waves
-    if len(waves) > MOST_WAVES:
+    if len(waves) > page.most(MOST_WAVES):
         waves = _worth_showing(waves)
         page.parts([f"{len(waves)} of {counted(len(rollout.waves), 'wave')}: exceptions first"], "dim")
     page.table(Table(_columns(waves, rollout), waves, gaps={3: 1, 2: 3, 1: ALWAYS}))

@@ -33,8 +33,8 @@ def render(run: Run, console: Console, folder: Path | None = None) -> None:
     """Print the report of `run`. folder: the place of its history, printed below it."""
     run = cleaned(run)
     page = Page(console)
-    _interruption(page, run)
-    _header(page, run)
+    show_interruption(page, run)
+    show_header(page, run)
     show_accuracy(page, run)
     page.blank()
     if is_resync_matrix(run):
@@ -63,7 +63,8 @@ def render(run: Run, console: Console, folder: Path | None = None) -> None:
     _verdict(page, run)
 
 
-def _interruption(page: Page, run: Run) -> None:
+def show_interruption(page: Page, run: Run) -> None:
+    """Print that a run did not end by itself."""
     if run.interrupted:
         page.labelled(
             "INTERRUPTED",
@@ -78,7 +79,8 @@ def _interruption(page: Page, run: Run) -> None:
         )  # fmt: skip
 
 
-def _header(page: Page, run: Run) -> None:
+def show_header(page: Page, run: Run) -> None:
+    """Print what was run, when, and on which host."""
     cycles = [cycle for guest in run.guests for cycle in guest.cycles]
     frozen = [cycle for cycle in cycles if not cycle.control]
     first = frozen[0] if frozen else None
@@ -155,7 +157,8 @@ def _when(started: str) -> str:
         return started
 
 
-def _verdict(page: Page, run: Run) -> None:
+def verdict_text(run: Run) -> str:
+    """ "1 of 27 checks failed, 2 undecided", "all 13 checks"."""
     counts = {outcome: sum(f.outcome is outcome for f in run.findings) for outcome in Outcome}
     total, failed = len(run.findings), counts[Outcome.FAILED]
     open_ones = counts[Outcome.INCONCLUSIVE]
@@ -168,7 +171,10 @@ def _verdict(page: Page, run: Run) -> None:
         )
     if expected := sum(f.failed_as_expected for f in run.findings):
         parts.append(f"{expected} failed as expected")
-    text = ", ".join(parts if failed or open_ones else [f"all {counted(total, 'check')}", *parts])
+    return ", ".join(parts if failed or open_ones else [f"all {counted(total, 'check')}", *parts])
+
+
+def _verdict(page: Page, run: Run) -> None:
     word, style = VERDICTS[run.outcome]
     bold = style if "bold" in style else f"bold {style}"
-    page.labelled(word, f"{run.playbook.name}: {text}", label_style=bold, width=len(word))
+    page.labelled(word, f"{run.playbook.name}: {verdict_text(run)}", label_style=bold, width=len(word))

@@ -51,7 +51,7 @@ def show_workloads(page: Page, run: Run) -> None:
         if not any(one.cycles for one in run.workloads if one.name == name):
             continue
         _workload(page, run, [one for one in run.workloads if one.name == name])
-    _tolerances(page, run)
+    show_tolerances(page, run)
 
 
 def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
@@ -77,11 +77,12 @@ def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
         for record in records
         for cycle in record.cycles
     ]
-    page.table(Table(_columns(rows), rows[:MOST_ROWS]))
-    if len(rows) > MOST_ROWS:
-        page.labelled("", f"{len(rows) - MOST_ROWS} more cycles: freezelab report --json")
+    most = page.most(MOST_ROWS)
+    page.table(Table(_columns(rows), rows[:most]))
+    if len(rows) > most:
+        page.labelled("", f"{len(rows) - most} more cycles: freezelab report --json")
     show_gauges(page, [(row.label, row.cycle) for row in rows])
-    for row in rows[:MOST_ROWS]:
+    for row in rows[:most]:
         _changes(page, row)
     _predictions(page, rows)
 
@@ -234,7 +235,7 @@ class _Searched:
     by_method: Mapping[str, ToleranceRecord]
 
 
-def _tolerances(page: Page, run: Run) -> None:
+def show_tolerances(page: Page, run: Run) -> None:
     """Print the searches: a row a workload, two columns a method; then the tries of each."""
     if not run.tolerances:
         return
