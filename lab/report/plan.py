@@ -43,6 +43,7 @@ def render_plan(
     page = Page(console)
     page.parts([plan.name], first_style="bold")
     show_plan(page, plan, own)
+    page.blank()
     copied = any(cell.cycle.method.traits.copies_memory for cell in plan.parts)
     booting = "building images, booting and copying memory" if copied else "building images and booting"
     waiting = waiting_ns(plan)
