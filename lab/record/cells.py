@@ -11,8 +11,9 @@ from lab.core.history import CellReached, GuestBooted
 from lab.core.history.run_events import Timing
 from lab.core.method import FreezeMethod
 from lab.core.verdict import Finding, Outcome, worst
+from lab.record.event_timelines import totals_of
 from lab.record.journal import History
-from lab.record.model import CellRecord, Comparison, CycleRecord
+from lab.record.model import CellRecord, Comparison, CycleRecord, EventRecord
 from lab.record.statistics import bounded, median_pause, statistics
 
 GIB = 1 << 30
@@ -71,9 +72,13 @@ def cell_findings(
 
 
 def cell_of(
-    cell: planned.Cell, cell_history: CellHistory, cycles: Sequence[CycleRecord], own: Sequence[Finding]
+    cell: planned.Cell,
+    cell_history: CellHistory,
+    cycles: Sequence[CycleRecord],
+    own: Sequence[Finding],
+    events: Sequence[EventRecord],
 ) -> CellRecord:
-    """The cell's entry in run.json. own: the cell's findings that belong to no cycle."""
+    """The cell's entry in run.json. own: the cell's findings that belong to no cycle. events: the cell's."""
     first = cell.guests[0] if cell.guests else planned.GuestSpec("")
     return CellRecord(
         id=cell.id,
@@ -90,6 +95,7 @@ def cell_of(
         why=next((f.why for f in own), ""),
         refused=cell_history.refused,
         pause=median_pause(cycles),
+        events=totals_of(events),
     )
 
 

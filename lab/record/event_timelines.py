@@ -20,14 +20,14 @@ from lab.core.history import (
 )
 from lab.core.plan import Cell
 from lab.core.result import CycleResult
-from lab.core.scheduled.model import Event, Happening
+from lab.core.scheduled.model import Event, Happening, State
 from lab.core.verdict import Finding, Outcome, worst
 from lab.record.cycle import measure_of
 from lab.record.journal import History
 from lab.record.model import CycleRecord
 from lab.record.model_events import EventRecord as EventMember
+from lab.record.model_events import EventTotals, Moment
 from lab.record.model_events import MemberRecord as GuestMember
-from lab.record.model_events import Moment
 
 SERVICE = "metadata service"
 """The metric of its findings."""
@@ -225,6 +225,25 @@ def event_of(timeline: EventTimeline, found: Sequence[Finding]) -> EventMember:
         restarts=timeline.restarts,
         outcome=worst(f.outcome for f in found),
         cell=timeline.announced.cell,
+    )
+
+
+def totals_of(events: Sequence[EventMember]) -> EventTotals | None:
+    """The announcements of a cell or of a wave taken together; None without any."""
+    if not events:
+        return None
+    kept = [event.kept for event in events if event.state != State.CANCELLED]
+    late = [event.after_not_before for event in events if event.after_not_before is not None]
+    return EventTotals(
+        count=len(events),
+        seen=sum(event.seen is not None for event in events),
+        approved=sum((event.approved or event.released) is not None for event in events),
+        cancelled=sum(event.state == State.CANCELLED for event in events),
+        notice_ns=min((event.given_ns for event in events if event.given_ns is not None), default=None),
+        after_not_before=max(late, key=lambda interval: interval.mid_ns, default=None),
+        kept=False if False in kept else True if kept and all(kept) else None,
+        refused=sum(event.refused for event in events),
+        outcome=worst(event.outcome for event in events),
     )
 
 

@@ -24,6 +24,7 @@ from lab.record.model_clock import ResyncRecord as ResyncRecord
 from lab.record.model_events import ApartRecord as ApartRecord
 from lab.record.model_events import DomainRecord as DomainRecord
 from lab.record.model_events import EventRecord as EventRecord
+from lab.record.model_events import EventTotals as EventTotals
 from lab.record.model_events import MemberRecord as MemberRecord
 from lab.record.model_events import Moment as Moment
 from lab.record.model_events import OneAtATime as OneAtATime
@@ -246,7 +247,7 @@ class CellRecord:
     """One point of the matrix. cycles: the number of cycles that were run, of `wanted`. why: the reason for
     which it was not run, or not completely; refused: it is not supported here. memory_bytes, vcpus: those of
     its first guest. pause: the median over its freezes, with the bounds of the true median at 95 % or, with
-    too few cycles, the hull of all pauses."""
+    too few cycles, the hull of all pauses. events: null when nothing was announced."""
 
     id: str
     values: dict[str, str]
@@ -262,6 +263,7 @@ class CellRecord:
     why: str = ""
     refused: bool = False
     pause: Measure | None = None
+    events: EventTotals | None = None
 
 
 @dataclass(frozen=True)

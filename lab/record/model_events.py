@@ -91,6 +91,25 @@ class EventRecord:
 
 
 @dataclass(frozen=True)
+class EventTotals:
+    """The announcements of a cell or of a wave. count: their number; of them, seen: those that a guest has
+    seen, approved: those that a guest or the operator has approved, cancelled: those that were called off.
+    notice_ns: the shortest time from publication to start. after_not_before: of the latest freeze. kept: all
+    pauses were no longer than announced; null where that is not known of one. refused: requests that were
+    answered with an error. outcome: that of their findings."""
+
+    count: int
+    seen: int
+    approved: int
+    cancelled: int
+    notice_ns: int | None
+    after_not_before: Interval | None
+    kept: bool | None
+    refused: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
 class DomainRecord:
     """A domain of an availability set; a guest in none is a set by itself. stop_skew, resume_skew: the time
     between its first and its last guest; null for one guest, or when not seen for all."""
@@ -108,7 +127,8 @@ class WaveRecord:
     "stopped", "cut off" or "not begun". cycle: null if it has not begun. began: time (ISO 8601). notice_ns:
     the shortest notice of its events. pause: the median over its guests; low_ns and high_ns are the spread of
     all their pauses, or the bounds of a single one. in_time_ns: upper bound of the slowest guest's time to
-    sync; null when one was not seen in time. why: why it has not passed."""
+    sync; null when one was not seen in time. why: why it has not passed. events: null when it was not
+    announced."""
 
     number: int
     state: str
@@ -122,6 +142,7 @@ class WaveRecord:
     gates: tuple[GateHistory, ...] = ()
     outcome: Outcome = Outcome.INCONCLUSIVE
     why: str = ""
+    events: EventTotals | None = None
 
 
 @dataclass(frozen=True)

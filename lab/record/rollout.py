@@ -21,6 +21,7 @@ from lab.core.rollout import Domain, set_of
 from lab.core.rollout_result import GateHistory, RolloutHistory, WaveHistory, stands
 from lab.core.verdict import Finding, worst
 from lab.errors import RecordError
+from lab.record.event_timelines import totals_of
 from lab.record.journal import History
 from lab.record.model import CycleRecord
 from lab.record.model_events import ApartRecord, EventRecord, OneAtATime, RolloutRecord, WaveRecord
@@ -173,6 +174,7 @@ def _begun(
         gates=wave.gates,
         outcome=(outcome := worst(f.outcome for f in judged.get(wave.cycle, ()))),
         why=next((f.why for f in judged.get(wave.cycle, ()) if f.outcome is outcome and f.why), ""),
+        events=totals_of(events),
     )
 
 

@@ -75,6 +75,9 @@ from lab.record.statistics import statistics as statistics
 from lab.record.workloads import JudgedWorkload, workloads_of
 
 SCHEMA = "freezelab.run/1"
+SCHEMA_ID = "urn:freezelab:schema:run:1"
+"""The $id of its JSON schema; docs/formats.md says what may change while it stays the same."""
+
 RUN = "run.json"
 
 
@@ -215,6 +218,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
             for name, given in judged(timelines, cell, of_cell).items()
         }
     of_events = {name: given for events in by_cell_events.values() for name, given in events.items()}
+    events_of = [event_of(one, of_events.get(one.event.id, ())) for one in timelines]
     marks = marked(list(zip(whose, made, strict=True)), timelines, fleet.waves)
     cycles = [_with_event(cycle, guest, of_events) for guest, cycle in zip(whose, marks, strict=True)]
     guests: list[GuestRecord] = []
@@ -257,9 +261,9 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
             for spec in cell.guests
         )  # fmt: skip
         if plan.cells:
-            cells.append(cell_of(cell, cell_history, here, over_all))
+            announced = [event for event in events_of if event.cell == cell.id]
+            cells.append(cell_of(cell, cell_history, here, over_all, announced))
     everything = [*own, *(f for given in found for f in given)]
-    events_of = [event_of(one, of_events.get(one.event.id, ())) for one in timelines]
     start, host = history.start, history.start.host
     for end in history.of(RunEnded):
         if end.host is not None:  # load and steal once more: what the measurement had to live with
@@ -297,7 +301,12 @@ def schema() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     made = TypeAdapter(Run).json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": SCHEMA}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        **made,
+        "title": SCHEMA,
+    }
 
 
 def json_pieces(run: Run) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What is printed: values in, text out.
 
-- `terminal`: the report of a run. `live`, `live_rollout`: a run in progress. `junit`: for other programs.
+- `terminal`: the report of a run. `live`, `live_rollout`: a run in progress. `junit`, with
+    `junit_properties`: for other programs.
 - `plan`, with `plan_cells`, `plan_fleet`, `plan_notice`, `plan_words`: `freezelab plan`.
 - `history`, `listings`, `service`, `drift`, `calibration`: output of other commands.
 

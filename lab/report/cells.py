@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab.core.quantities import format_at_latest, format_magnitude, format_ms
+from lab.core.quantities import format_at_latest, format_magnitude, format_ms, format_seconds
 from lab.core.units import NS_PER_MS
 from lab.record.model import CellRecord, Comparison, CycleRecord, Run
 from lab.report.cycles import VERDICTS
+from lab.report.notices import approvals
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, Table
@@ -64,6 +65,17 @@ def _regime(row: _CellRow) -> Piece:
     return ", ".join(f"{count} {regime}" for regime, count in counts.items()) or "–", style
 
 
+def _notice(row: _CellRow) -> Piece:
+    events = row.cell.events
+    return (
+        ("–", "dim") if events is None or events.notice_ns is None else (format_seconds(events.notice_ns), "")
+    )
+
+
+def _approved(row: _CellRow) -> Piece:
+    return approvals(row.cell.events)
+
+
 def _in_time(row: _CellRow) -> Piece:
     known = [c.resync for c in row.cycles if c.resync is not None]
     if not known:
@@ -92,9 +104,14 @@ def show_cells(page: Page, run: Run) -> None:
     columns.append(Column("pause", _pause, right=True))
     if any(len(cell.statistics) for cell in run.cells):
         columns.append(Column("p95, ms", _p95, right=True, rank=6))
+    announced: list[Column[_CellRow]] = [
+        Column("notice", _notice, right=True, rank=3),
+        Column("approved", _approved, right=True, rank=1),
+    ]
     columns += [
         Column("regime", _regime, rank=4),
         Column("in time by", _in_time, right=True, rank=5),
+        *(announced if any(cell.events for cell in run.cells) else []),
         Column("verdict", lambda row: VERDICTS[row.cell.outcome]),
     ]
     rows = [_CellRow(cell, cycles_of(run, cell)) for cell in shown]

@@ -19,6 +19,7 @@ from lab.core.verdict import Finding, Outcome
 from lab.record.model import Run
 from lab.report.claims import claim_text
 from lab.report.files import write_whole
+from lab.report.junit_properties import measured_properties, whose
 from lab.report.resyncs import measured, verdict
 from lab.report.text import bare, cleaned
 
@@ -51,6 +52,7 @@ def _suite(run: Run) -> TestSuite:
         ("host.accelerator_reason", host.accelerator_reason),
         *_calibration(run),
         *_predictions(run),
+        *measured_properties(run),
     ):
         suite.add_property(name, value)
     for finding in run.findings:
@@ -71,13 +73,11 @@ def _predictions(run: Run) -> Iterator[tuple[str, str]]:
         for cycle in guest.cycles:
             forecast = cycle.resync.forecast if cycle.resync is not None else None
             if forecast is not None:
-                whose = ".".join(filter(None, [guest.cell, guest.name, str(cycle.index)]))
                 shown = f"predicted: {forecast.text}; measured: {measured(cycle)[0]}; {verdict(forecast)[0]}"
-                yield f"resync.{whose}", bare(shown)
+                yield f"resync.{whose(guest, cycle)}", bare(shown)
             for audit in cycle.audits:
                 if audit.wrong:
-                    whose = ".".join(filter(None, [guest.cell, guest.name, str(cycle.index)]))
-                    yield f"claim.{whose}.{audit.source}", bare(claim_text(audit)[0])
+                    yield f"claim.{whose(guest, cycle)}.{audit.source}", bare(claim_text(audit)[0])
 
 
 def _case(run: Run, finding: Finding) -> TestCase:

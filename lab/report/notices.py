@@ -10,7 +10,7 @@ from lab.core.quantities import LONG_NS, format_as_written, format_length, forma
 from lab.core.scheduled.model import EventType
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
-from lab.record.model import EventRecord, Measure, Moment, Run
+from lab.record.model import EventRecord, EventTotals, Measure, Moment, Run
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, Table, forms
@@ -110,6 +110,18 @@ def _columns(several: bool) -> list[Column[EventRecord]]:
         Column("in time", _in_time, right=True),
         Column("gone", _gone, right=True),
     ]
+
+
+def approvals(events: EventTotals | None) -> Piece:
+    """How many of the announcements of a cell or of a wave were approved; "all" when all were."""
+    if events is None:
+        return NONE, "dim"
+    wanted = events.count - events.cancelled
+    if not wanted:
+        return "called off", "yellow"
+    if events.approved == wanted:
+        return "all" if wanted > 1 else "yes", ""
+    return f"{events.approved} of {wanted}", "yellow"
 
 
 def show_events(page: Page, run: Run) -> None:

@@ -9,6 +9,7 @@ from lab.core.rollout_result import ROLLOUT
 from lab.core.verdict import Outcome
 from lab.record.model import OneAtATime, RolloutRecord, Run, WaveRecord
 from lab.report.cycles import VERDICTS
+from lab.report.notices import approvals
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, Table, forms
@@ -34,6 +35,10 @@ def _domains(most: int) -> _Cell:
 
 def _notice(wave: WaveRecord) -> Piece:
     return NONE if wave.notice_ns is None else (format_seconds(wave.notice_ns), "")
+
+
+def _approved(wave: WaveRecord) -> Piece:
+    return approvals(wave.events)
 
 
 def _pause(wave: WaveRecord) -> Piece:
@@ -84,13 +89,14 @@ def _columns(waves: Sequence[WaveRecord], rollout: RolloutRecord) -> list[Column
         forms(*(Column(head, _domains(most), rank=rank) for head, most, rank in domains)),
         Column("guests", lambda wave: (str(wave.guests), ""), right=True, rank=5),
         Column("notice", _notice, right=True, rank=9),
+        Column("approved", _approved, right=True, rank=4),
         Column("pause, ms", _pause, right=True),
         Column("skew, ms\nstop/resume", _skew, right=True, rank=7),
         Column("in time\nby", _in_time, right=True, rank=6),
         Column("gates", _gates, right=True, rank=8),
         Column("outcome", _outcome),
     ]
-    may_be_empty = (_notice, _skew, _gates)
+    may_be_empty = (_notice, _approved, _skew, _gates)
     return [
         column
         for column in columns
