@@ -20,6 +20,7 @@ Measuring:
 - `clock_disturbance`, `clocksource`: moved clocks; counters that are too narrow for a pause.
 - `claims`, `audit`, `effects`, `kernel_log`: what the guest itself says of its clock, its timers, its kernel.
 - `stats`, `benchmark`, `repeatability`: several cycles. `result`, `judge`: one guest's cycle.
+- `comparison`: runs beside each other. `shift`: what is more than noise.
 
 Judging:
 - `verdict`: passed, failed, inconclusive. `findings`: expectations compared with measurements, by

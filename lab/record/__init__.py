@@ -5,8 +5,8 @@
 - `run`: run.json, judged from a history. `model`, `model_clock`, `model_events`: its members.
 - `cycle`, `cells`, `event_timelines`, `rollout`, `statistics`: its parts, from what was measured to its
     members.
-- `index`: a line about each run. `baselines`: the runs that others are compared with. `state_files`: small
-    JSON files.
+- `index`: a line about each run. `figures`: what is compared of it. `baselines`: the runs that others are
+    compared with. `state_files`: small JSON files.
 """
 
 EVENTS = "events.jsonl"
