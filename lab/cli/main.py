@@ -160,6 +160,9 @@ def report(
     ] = None,
     as_json: Json = False,
     junit: JUnit = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page for a browser.")
+    ] = None,
 ) -> None:
     """Judge an old run again from its history, and show it."""
     from lab.record.journal import read_history
@@ -167,8 +170,13 @@ def report(
     from lab.session.run_folders import find_run
 
     folder = find_run(which)
-    again, _ = judge(read_history(folder))
+    history = read_history(folder)
+    again, _ = judge(history)
     show(again, folder, as_json, junit)
+    if html is not None:
+        from lab.report.html.run_page import write_html
+
+        write_html(again, history.start.plan, html)
     raise typer.Exit(again.outcome.exit_code)
 
 

@@ -1,7 +1,8 @@
 """What is printed: values in, text out.
 
-- `terminal`: the report of a run. `live`, `live_rollout`: a run in progress. `junit`, with
-    `junit_properties`: for other programs.
+- `terminal`: the report of a run. `html`: the same as a page. `junit`, with `junit_properties`: for other
+    programs.
+- `live`, `live_rollout`: a run in progress.
 - `plan`, with `plan_cells`, `plan_fleet`, `plan_notice`, `plan_words`: `freezelab plan`.
 - `history`, `listings`, `service`, `drift`, `calibration`: output of other commands.
 

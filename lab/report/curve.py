@@ -22,7 +22,7 @@ from lab.report.table import Piece
 ROWS_PER_DECADE = 2
 DOTS = 4  # of a braille character, one above the other; two beside each other
 _BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # by column, from the top (Unicode, U+2800)
-_DECADES = {
+DECADES = {
     4: "10 µs", 5: "0.1 ms", 6: "1 ms", 7: "10 ms", 8: "100 ms", 9: "1 s", 10: "10 s", 11: "100 s",
     12: "17 min", 13: "2.8 h", 14: "28 h",
 }  # fmt: skip
@@ -33,7 +33,7 @@ OUT, IN = "yellow", "green"
 
 
 @dataclass(frozen=True)
-class _Scale:
+class CurveScale:
     """The scale: powers of ten of nanoseconds at the bottom and at the top, each in the middle of its row."""
 
     bottom: int
@@ -53,20 +53,21 @@ class _Scale:
     def label(self, row: int) -> str:
         """The label of a row, counted from the top; "" between two powers of ten."""
         decades, rest = divmod(row, ROWS_PER_DECADE)
-        return "" if rest else _DECADES[self.top - decades]
+        return "" if rest else DECADES[self.top - decades]
 
 
-def _scale(points: Sequence[PointRecord], tolerance_ns: int) -> _Scale:
+def curve_scale(points: Sequence[PointRecord], tolerance_ns: int) -> CurveScale:
+    """The scale for points, with the tolerance in it."""
     largest = max(max(abs(p.low_ns), abs(p.high_ns)) for p in points)
     # Where the best of them end: bounds that contain zero have no smallest magnitude.
     smallest = min(max(abs(p.low_ns), abs(p.high_ns)) for p in points)
     top = math.ceil(math.log10(max(largest, tolerance_ns, 10)) + 1e-9)
     bottom = math.floor(math.log10(max(1, min(smallest, tolerance_ns))))
     bottom = max(LEAST_DECADE, min(bottom, MOST_DECADE - 1))
-    return _Scale(bottom, max(bottom + 1, min(MOST_DECADE, top)))
+    return CurveScale(bottom, max(bottom + 1, min(MOST_DECADE, top)))
 
 
-def _columns(
+def bounds_in_columns(
     points: Sequence[PointRecord], steps: Sequence[Moved], until_ns: int, width: int
 ) -> list[tuple[int, int] | None]:
     """For each column of dots the least and the largest |offset| in it; None where it is not known."""
@@ -111,7 +112,7 @@ def _between(begin: int, end: int, until_ns: int, width: int) -> Iterator[float]
     return ((column + 0.5) * until_ns / width for column in range(first, min(last, width)))
 
 
-def _braille(columns: Sequence[tuple[int, int] | None], scale: _Scale) -> list[str]:
+def _braille(columns: Sequence[tuple[int, int] | None], scale: CurveScale) -> list[str]:
     """Lines of characters, the top one first."""
     cells = [[0] * (len(columns) // 2) for _ in range(scale.rows)]
     for x, known in enumerate(columns):
@@ -135,14 +136,14 @@ def show_curve(
     columns to the left of it."""
     if until_ns <= 0:
         return
-    until_ns = _rounded(until_ns)
+    until_ns = rounded_end(until_ns)
     visible = [p for p in points if p.at_ns <= until_ns]
     if not visible:
         return
-    scale = _scale(visible, tolerance_ns)
+    scale = curve_scale(visible, tolerance_ns)
     note = f" ± {format_edge(tolerance_ns)}"
     width = max(16, min(72, page.width - indent - AXIS - 1 - len(note))) // TICKS * TICKS
-    lines = _braille(_columns(points, steps, until_ns, 2 * width), scale)
+    lines = _braille(bounds_in_columns(points, steps, until_ns, 2 * width), scale)
     line_of = scale.rows - 1 - scale.dot(tolerance_ns) // DOTS
     for row, line in enumerate(lines):
         label = scale.label(row)
@@ -155,7 +156,7 @@ def show_curve(
     page.put((" " * (indent + AXIS + 1) + _times(until_ns, width), "dim"))
 
 
-def _rounded(until_ns: int) -> int:
+def rounded_end(until_ns: int) -> int:
     """The end of the axis: the least time with readable ticks that is at most a twentieth below
     `until_ns`."""
     power = 10.0 ** math.floor(math.log10(until_ns))
@@ -190,13 +191,14 @@ def _times(until_ns: int, width: int) -> str:
     text = ["0"]
     length = 1
     for number in range(1, TICKS + 1):
-        label = _time(until_ns * number / TICKS)
+        label = tick_text(until_ns * number / TICKS)
         place = min(number * (width // TICKS) - len(label) // 2, width - len(label))
         text.append(" " * max(1, place - length) + label)
         length = max(length + 1, place) + len(label)
     return "".join(text)
 
 
-def _time(ns: float) -> str:
+def tick_text(ns: float) -> str:
+    """ "20 ms", "1.5 s"."""
     seconds = ns / NS_PER_S
     return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds:.3g} s"

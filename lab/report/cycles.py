@@ -79,7 +79,9 @@ def _missing(row: Row) -> Piece:
     )
 
 
-def _pause(unit: bool) -> Cell:
+def pause_cell(unit: bool) -> Cell:
+    """The cell of the pause, or what there was in place of one."""
+
     def cell(row: Row) -> Piece:
         if row.cycle is not None and row.cycle.control:
             return "called off" if row.cycle.cancelled else "control", "dim"
@@ -101,7 +103,9 @@ def _regime(row: Row) -> Piece:
     return (row.cycle.regime, "") if row.cycle.regime else ("undecided", "yellow")
 
 
-def _behind(unit: bool) -> Cell:
+def behind_cell(unit: bool) -> Cell:
+    """The cell of the offset at the resume."""
+
     def cell(row: Row) -> Piece:
         at_resume = row.cycle.offset.at_resume if row.cycle else None
         return (behind(at_resume, unit=unit), "") if at_resume else _missing(row)
@@ -109,7 +113,9 @@ def _behind(unit: bool) -> Cell:
     return cell
 
 
-def _final(unit: bool) -> Cell:
+def final_cell(unit: bool) -> Cell:
+    """The cell of the last offset."""
+
     def cell(row: Row) -> Piece:
         final = row.cycle.offset.final if row.cycle else None
         return (interval(final, signed=True, unit=unit), "") if final else _missing(row)
@@ -117,7 +123,9 @@ def _final(unit: bool) -> Cell:
     return cell
 
 
-def _in_time(how: bool) -> Cell:
+def in_time_cell(how: bool) -> Cell:
+    """The cell of the time to sync. how: with the kind of the correction."""
+
     def cell(row: Row) -> Piece:
         resync = row.cycle.resync if row.cycle else None
         if resync is None:
@@ -166,15 +174,15 @@ def _columns(rows: Sequence[Row], several: bool, methods: bool, regime: float) -
         columns.append(Column("method", lambda row: (row.cycle.method if row.cycle else "-", ""), rank=2))
     return [
         *columns,
-        _with_unit("pause", _pause),
+        _with_unit("pause", pause_cell),
         Column("regime", _regime, rank=regime),
-        _with_unit("behind\nat resume", _behind),
+        _with_unit("behind\nat resume", behind_cell),
         forms(
-            Column("in time after", _in_time(True), rank=2),
-            Column("in time after", _in_time(False), right=True, rank=UNIT),
-            Column("in time\nafter", _in_time(False), right=True),
+            Column("in time after", in_time_cell(True), rank=2),
+            Column("in time after", in_time_cell(False), right=True, rank=UNIT),
+            Column("in time\nafter", in_time_cell(False), right=True),
         ),
-        _with_unit("final\noffset", _final),
+        _with_unit("final\noffset", final_cell),
         Column("verdict", lambda row: VERDICTS[row.outcome]),
     ]
 
@@ -210,12 +218,12 @@ def _stacked(page: Page, row: Row, close: bool) -> None:
     room = page.width - len(verdict[0]) - len(cycle) - 2
     page.put((shortened(row.guest.name, room), "bold"), (f"{cycle}  ", ""), verdict)
     regime = _regime(row)[0]
-    pause, style = _pause(True)(row)
+    pause, style = pause_cell(True)(row)
     labels = [
         ("pause", f"{pause}, {regime}" if regime != NONE else pause, style),
-        ("behind at resume", *_behind(True)(row)),
-        ("in time after", *_in_time(True)(row)),
-        ("final offset", *_final(True)(row)),
+        ("behind at resume", *behind_cell(True)(row)),
+        ("in time after", *in_time_cell(True)(row)),
+        ("final offset", *final_cell(True)(row)),
     ]
     if close:
         page.labelled("", " · ".join(f"{label} {text}" for label, text, _ in labels if text != NONE), width=0)

@@ -165,7 +165,7 @@ def _resync(page: Page, run: Run, rows: Sequence[Row]) -> None:
 def _alone(page: Page, cycle: CycleRecord, resync: ResyncRecord) -> None:
     """Print the curve of a single cycle, the times at which it reached each distance, and the forecast."""
     if page.draws and page.width >= LEAST_PLOT:
-        points, shown = _drawn(cycle, resync)
+        points, shown = drawn_points(cycle, resync)
         show_curve(page, points, resync.steps or (), shown, resync.tolerance_ns or TOLERANCE_NS, LABEL)
     if resync.reached:
         known = [f"{format_edge(r.limit_ns)} {_reached(r.time)}" for r in resync.reached]
@@ -185,7 +185,7 @@ def _reached(time: Interval | None) -> str:
     return f"after {format_at_latest(time.high_ns)}" if time.high_ns else "at once"
 
 
-def _drawn(cycle: CycleRecord, resync: ResyncRecord) -> tuple[list[PointRecord], int]:
+def drawn_points(cycle: CycleRecord, resync: ResyncRecord) -> tuple[list[PointRecord], int]:
     """The points of a curve that are drawn, the offset at the resume first, and the end of the plot."""
     first, watched = cycle.offset.at_resume, watched_ns(resync)
     start = [PointRecord(0, first.low_ns, first.high_ns)] if first else []
