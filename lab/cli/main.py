@@ -22,6 +22,7 @@ from lab.cli.options import (
     Quiet,
     accelerator_request,
     boot_seconds,
+    tags,
 )
 from lab.cli.running import Json, JUnit, execute, fail, show
 from lab.errors import FreezelabError, Interrupted
@@ -124,6 +125,10 @@ def run(
             autocompletion=completion.runs,
         ),
     ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name for the run's record, for history --tag; repeatable."),
+    ] = None,
     as_json: Json = False,
     junit: JUnit = None,
     quiet: Quiet = False,
@@ -133,7 +138,10 @@ def run(
 
     plan = with_counts(_plan(playbook), repeat, control)
     earlier = _earlier(resume, plan) if resume is not None else None
-    options = RunOptions(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier)
+    options = RunOptions(
+        *(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier),
+        tags=tags(tag or ()),
+    )
     execute(plan, options, as_json=as_json, junit=junit, quiet=quiet)
 
 
@@ -248,7 +256,7 @@ def history(
     from lab.report.history import render_history
     from lab.session.run_folders import latest
 
-    render_history(latest(most), stdout_console())
+    render_history([run for _, run in latest(most)], stdout_console())
 
 
 @app.command()

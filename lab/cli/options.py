@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +25,7 @@ Accelerator = Annotated[
         metavar="NAME", help="auto, kvm or tcg.", autocompletion=completion.words("auto", "kvm", "tcg")
     ),
 ]
+MOST_OF_A_TAG = 64
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Playbook = Annotated[
     str,
@@ -56,3 +58,16 @@ def boot_seconds(text: str | None) -> int | None:
         return max(1, parse_duration(text) // NS_PER_S)
     except ValueError as error:
         raise UsageError(str(error), where="--boot") from None
+
+
+def tags(given: Sequence[str]) -> tuple[str, ...]:
+    """Names for a run, each once. UsageError for one that is empty, too long, or has a space or a control
+    character."""
+    for name in given:
+        if not name or len(name) > MOST_OF_A_TAG or not name.isprintable() or " " in name:
+            raise UsageError(
+                f"not a tag: {name[:MOST_OF_A_TAG]!r}",
+                where="--tag",
+                hint=f"a word of at most {MOST_OF_A_TAG} characters, such as release-7",
+            )
+    return tuple(dict.fromkeys(given))

@@ -3,6 +3,7 @@ noise of a measurement."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+_MACHINE_ID = Path("/etc/machine-id")
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
@@ -45,6 +47,15 @@ def look() -> HostFacts:
         steal_s=float(getattr(psutil.cpu_times(), "steal", 0.0)),
         governor=_read(_CPUFREQ).strip() or "none",
     )
+
+
+def machine_id() -> str:
+    """A digest of the machine's id, which must not leave the machine itself (machine-id(5))."""
+    try:
+        text = _MACHINE_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        text = ""
+    return hashlib.sha256(f"freezelab {text}".encode()).hexdigest()[:16]
 
 
 def _cpu_model() -> str:

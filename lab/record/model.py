@@ -294,7 +294,7 @@ class Run:
     """The whole of run.json. calibration: null when the lab had none. events: announcements, in their order.
     rollouts: one for each pass over the fleet. one_at_a_time: null without a rollout. network: the lab's own,
     null without one. workloads: what ran in the guests, one entry for each cell. tolerances: the shortest
-    pauses that they failed at."""
+    pauses that they failed at. tags: names that the user gave to the run."""
 
     schema: str
     id: str
@@ -318,3 +318,4 @@ class Run:
     network: NetworkRecord | None = None
     workloads: tuple[WorkloadRecord, ...] = ()
     tolerances: tuple[ToleranceRecord, ...] = ()
+    tags: tuple[str, ...] = ()

@@ -292,6 +292,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         network=network_of(history),
         workloads=tuple(one.record for one in workloads),
         tolerances=tuple(one.tolerance for one in workloads if one.tolerance is not None),
+        tags=start.tags,
     )
     return run, results
 

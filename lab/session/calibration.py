@@ -3,7 +3,6 @@ makes it (calibration_run)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -142,7 +141,7 @@ def as_data(figures: Figures) -> dict[str, Any]:
 
 def machine_of(host: Host) -> CalibratedMachine:
     """The host of a run's record."""
-    return CalibratedMachine(_machine_id(), host.cpu, host.kernel, host.qemu, host.accelerator)
+    return CalibratedMachine(host_facts.machine_id(), host.cpu, host.kernel, host.qemu, host.accelerator)
 
 
 def machine_now(saved: Saved) -> CalibratedMachine:
@@ -152,7 +151,9 @@ def machine_now(saved: Saved) -> CalibratedMachine:
         qemu = emulators.version(emulator).split()[0] if emulator is not None else ""
     except FreezelabError:
         qemu = ""
-    return CalibratedMachine(_machine_id(), facts.cpu, facts.kernel, qemu, saved.machine.accelerator)
+    return CalibratedMachine(
+        host_facts.machine_id(), facts.cpu, facts.kernel, qemu, saved.machine.accelerator
+    )
 
 
 def stale(saved: Saved, now: CalibratedMachine) -> str:
@@ -226,12 +227,3 @@ def _write(home: Path, saved: Saved) -> None:
     draft = path.with_name(f".{path.name}.new")
     draft.write_text(json.dumps({"schema": SCHEMA, **asdict(saved)}, indent=1) + "\n", encoding="utf-8")
     draft.replace(path)
-
-
-def _machine_id() -> str:
-    """A digest of the machine's id, which must not leave the machine itself (machine-id(5))."""
-    try:
-        text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        text = ""
-    return hashlib.sha256(f"freezelab {text}".encode()).hexdigest()[:16]

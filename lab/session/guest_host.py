@@ -44,7 +44,12 @@ class GuestHost:
             libvirt=versions.libvirt,
             accelerator=self.accelerator.accelerator.value,
             accelerator_reason=self.accelerator.reason,
-            details={**asdict(facts), "uri": versions.uri, "libvirt_linked": versions.libvirt_linked},
+            details={
+                **asdict(facts),
+                "machine": host_facts.machine_id(),
+                "uri": versions.uri,
+                "libvirt_linked": versions.libvirt_linked,
+            },
         )
 
 

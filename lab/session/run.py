@@ -44,7 +44,7 @@ Shield = Callable[[], AbstractContextManager[None]]
 class RunOptions:
     """Options of the command line beside the plan. boot_s: None is the accelerator's default. golden: None is
     the plan's. wait: wait for another run in this state folder to end. earlier: tries of a search that goes
-    on."""
+    on. tags: the run's, for its record."""
 
     uri: str | None = None
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
@@ -52,6 +52,7 @@ class RunOptions:
     golden: bool | None = None
     wait: bool = False
     earlier: EarlierTries | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass
@@ -132,7 +133,8 @@ def _run(
     with FileJournal(folder, clock) as journal:
         hypervisor.dead_man.history = journal.path
         facts = host.facts()
-        journal.append(RunStarted(SCHEMA, run_id, plan, facts, for_record(host.home, facts)))
+        calibration = for_record(host.home, facts)
+        journal.append(RunStarted(SCHEMA, run_id, plan, facts, calibration, options.tags))
         cells = Cells(plan, hypervisor, settings, clock, view, journal, shield, patch, options.earlier)
         try:
             with cells:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab.errors import MachineError, RecordError
 from lab.record import EVENTS
-from lab.record.index import RunSummary, index_of, summaries
+from lab.record.index import EVERY_RUN, RunFilter, RunSummary, figures_of_runs, index_of, summaries
 from lab.session.paths import home, made
+
+if TYPE_CHECKING:
+    from lab.core.comparison import RunFigures
 
 
 def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
@@ -29,7 +34,8 @@ def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
 def _folders() -> list[Path]:
     """Run folders, the latest first: ids begin with the time."""
     runs = home() / "runs"
-    return sorted((p for p in runs.glob("*") if p.is_dir()), key=lambda p: p.name, reverse=True)
+    found = (p for p in runs.glob("*") if not p.name.startswith(".") and p.is_dir())
+    return sorted(found, key=lambda p: p.name, reverse=True)
 
 
 def find_run(which: str | None) -> Path:
@@ -57,6 +63,12 @@ def find_run(which: str | None) -> Path:
     )
 
 
-def latest(most: int) -> list[RunSummary]:
-    """The latest runs, as this build judges them; those that cannot be read are left out."""
-    return summaries(_folders(), most, index_of(home()))
+def latest(most: int, wanted: RunFilter = EVERY_RUN) -> list[tuple[Path, RunSummary]]:
+    """The latest runs that are wanted, as this build judges them, and their folders; those that cannot be
+    read are left out."""
+    return summaries(_folders(), most, index_of(home()), wanted)
+
+
+def figures(folders: Sequence[Path]) -> list[RunFigures]:
+    """What is compared of runs. RecordError when one cannot be read."""
+    return figures_of_runs(folders, index_of(home()))

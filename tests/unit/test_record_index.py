@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from lab.core.verdict import Outcome
 from lab.process.clock import HostClock
 from lab.record import index, journal
-from lab.record.index import INDEX, RunSummary, summaries, summary_of
+from lab.record.figures import figures_of
+from lab.record.index import (
+    EVERY_RUN,
+    INDEX,
+    VERSION,
+    RunFilter,
+    RunSummary,
+    figures_of_runs,
+    forget,
+    summaries,
+    summary_of,
+)
 from lab.record.journal import EVENTS, FileJournal, read_history
 from lab.record.run import judge
 from tests.unit.real_histories import unpacked
@@ -44,8 +58,8 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
-def listed(folders: Sequence[Path], most: int = 100) -> list[RunSummary]:
-    return summaries(folders, most, folders[0].parents[1] / INDEX)
+def listed(folders: Sequence[Path], most: int = 100, wanted: RunFilter = EVERY_RUN) -> list[RunSummary]:
+    return [run for _, run in summaries(folders, most, folders[0].parents[1] / INDEX, wanted)]
 
 
 def truth(folders: Sequence[Path]) -> list[RunSummary]:
@@ -177,3 +191,130 @@ def test_a_listing_of_known_runs_does_not_wait_for_what_judges_them() -> None:
     program = f"import sys, {modules}; print(*{{'lab.core.judge', 'pydantic'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == ""
+
+
+def test_an_index_of_another_version_is_made_anew(folders: list[Path], judged: list[Path]) -> None:
+    path = folders[0].parents[1] / INDEX
+    for version in (0, VERSION + 1):
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("DROP TABLE IF EXISTS runs")
+            other.execute("CREATE TABLE runs (folder TEXT, another INTEGER)")
+            other.execute(f"PRAGMA user_version = {version}")
+            other.commit()
+        judged.clear()
+        assert listed(folders) == listed(folders) == truth(folders)
+        assert judged == folders
+
+
+def test_what_is_compared_is_in_the_index(folders: list[Path], judged: list[Path]) -> None:
+    path = folders[0].parents[1] / INDEX
+    expected = [figures_of(judge(read_history(folder))[0]) for folder in folders]
+    assert figures_of_runs(folders, path) == expected
+    assert judged == folders
+    assert figures_of_runs(folders[::-1], path) == expected[::-1]
+    assert listed(folders) == truth(folders)
+    assert judged == folders
+
+
+def test_damaged_figures_are_made_anew(folders: list[Path]) -> None:
+    path = folders[0].parents[1] / INDEX
+    expected = figures_of_runs(folders, path)
+    for damage in ("NULL", "'[1, 2]'", "CAST(x'ff' AS TEXT)"):
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(f"UPDATE runs SET figures = {damage}")  # noqa: S608
+        assert figures_of_runs(folders, path) == expected
+
+
+def test_a_run_of_another_folder_is_judged_and_not_kept(
+    tmp_path: Path, folders: list[Path], judged: list[Path]
+) -> None:
+    path = folders[0].parents[1] / INDEX
+    listed(folders)
+    other = tmp_path / "copied" / folders[0].name
+    other.mkdir(parents=True)
+    unpacked(folders[1].name, other)
+    judged.clear()
+    (figures,) = figures_of_runs([other], path)
+    assert figures.id != folders[0].name
+    assert judged == [other]
+    assert listed(folders) == truth(folders)
+    assert judged == [other]
+
+
+def test_forgotten_runs_have_no_line(folders: list[Path]) -> None:
+    path = folders[0].parents[1] / INDEX
+    listed(folders)
+    forget(folders[:2], path)
+    with closing(sqlite3.connect(path)) as database:
+        names = {name for (name,) in database.execute("SELECT folder FROM runs")}
+    assert names == {folder.name for folder in folders[2:]}
+
+
+STARTED = "2026-11-28T22:33:49.000+00:00"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (RunFilter(), True),
+        (RunFilter(playbooks=("suspend",)), True),
+        (RunFilter(playbooks=("other", "sus*")), True),
+        (RunFilter(playbooks=("sus",)), False),
+        (RunFilter(states=frozenset({"inconclusive"})), True),
+        (RunFilter(states=frozenset({"failed"})), False),
+        (RunFilter(tags=frozenset({"a"})), True),
+        (RunFilter(tags=frozenset({"a", "b"})), True),
+        (RunFilter(tags=frozenset({"a", "c"})), False),
+        (RunFilter(since=datetime(2026, 11, 28, 22, 33, 49, tzinfo=UTC)), True),
+        (RunFilter(since=datetime(2026, 11, 28, 22, 33, 50, tzinfo=UTC)), False),
+        (RunFilter(until=datetime(2026, 11, 28, 22, 33, 50, tzinfo=UTC)), True),
+        (RunFilter(until=datetime(2026, 11, 28, 22, 33, 48, tzinfo=UTC)), False),
+    ],
+)
+def test_which_runs_are_asked_for(wanted: RunFilter, found: bool) -> None:
+    run = RunSummary("i", "suspend", STARTED, Outcome.INCONCLUSIVE, True, False, 1, 1, None, tags=("a", "b"))
+    assert wanted.is_of(run) is found
+
+
+def test_a_time_that_is_none_is_never_in_a_range() -> None:
+    assert not RunFilter(since=datetime(2000, 1, 1, tzinfo=UTC)).may_be("p", "yesterday", ())
+    assert RunFilter().may_be("p", "yesterday", ())
+
+
+def test_states_of_runs(folders: list[Path]) -> None:
+    wanted = RunFilter(states=frozenset({"failed"}))
+    expected = [run for run in truth(folders) if run.state == "failed"]
+    assert expected
+    assert listed(folders, wanted=wanted) == listed(folders, wanted=wanted) == expected
+
+
+def test_another_build_judges_only_what_is_asked_for(
+    folders: list[Path], judged: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(folders)
+    judged.clear()
+    monkeypatch.setattr(index, "build", lambda: "another")
+    name = truth(folders)[0].playbook
+    expected = [folder for folder, run in zip(folders, truth(folders), strict=True) if run.playbook == name]
+    assert len(listed(folders, wanted=RunFilter(playbooks=(name,)))) == len(expected)
+    assert judged == expected
+
+
+def test_a_folder_whose_name_is_no_utf8(tmp_path: Path, judged: list[Path]) -> None:
+    folder = tmp_path / "runs" / "odd\udcff"
+    folder.mkdir(parents=True)
+    unpacked("suspend", folder)
+    assert listed([folder]) == listed([folder]) == truth([folder])
+    assert judged == [folder]
+
+
+def test_the_tags_of_a_run_are_in_its_line(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "tagged"
+    folder.mkdir(parents=True)
+    path = unpacked("suspend", folder) / EVENTS
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps(json.loads(first) | {"tags": ["nightly", "r7"]}) + "\n" + rest)
+    wanted = RunFilter(tags=frozenset({"r7"}))
+    assert listed([folder], wanted=wanted) == listed([folder], wanted=wanted)
+    assert listed([folder], wanted=wanted)[0].tags == ("nightly", "r7")
+    assert listed([folder], wanted=RunFilter(tags=frozenset({"r8"}))) == []

@@ -36,7 +36,8 @@ class Host:
 @dataclass(frozen=True)
 class RunStarted:
     """The first event of a run. calibration: the last one of this host, in the form of
-    record.model.Calibration; not validated here, as an older program's has other members."""
+    record.model.Calibration; not validated here, as an older program's has other members. tags: names that
+    the user gave to the run."""
 
     KIND: ClassVar[str] = "run-start"
 
@@ -45,6 +46,7 @@ class RunStarted:
     plan: Plan
     host: Host
     calibration: Mapping[str, Any] | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
