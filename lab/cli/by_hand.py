@@ -9,7 +9,7 @@ import typer
 from lab.cli import completion
 from lab.cli.commands import Commands
 from lab.cli.options import Connect, Quiet
-from lab.cli.running import Json, JUnit, execute
+from lab.cli.running import Json, JUnit, Verbose, execute
 
 commands = Commands()
 
@@ -65,6 +65,7 @@ def freeze(
     as_json: Json = False,
     junit: JUnit = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Freeze one guest once, resume it, measure, judge."""
     from lab.session.by_hand import Asked, plan_of
@@ -73,4 +74,4 @@ def freeze(
 
     asked = Asked(target, length, method, announce, resync, in_time, connect, ssh, probe)
     plan = plan_of(asked, home())
-    execute(plan, RunOptions(connect), as_json=as_json, junit=junit, quiet=quiet)
+    execute(plan, RunOptions(connect), as_json=as_json, junit=junit, quiet=quiet, verbose=verbose)

@@ -115,6 +115,13 @@ def methods_by_hand(incomplete: str) -> list[str]:
     return words(*(one for one in FreezeMethod if one.freezes and not refusal(one, HoldPatch(1))))(incomplete)
 
 
+def terms(incomplete: str) -> list[str]:
+    """Words that `freezelab explain` knows."""
+    from lab.core.terms import glossary
+
+    return words(*(term.name for group in glossary().values() for term in group))(incomplete)
+
+
 def depths(incomplete: str) -> list[str]:
     """What may look into a domain of the user's own."""
     from lab.core.depth import Depth

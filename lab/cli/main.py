@@ -24,7 +24,7 @@ from lab.cli.options import (
     boot_seconds,
     tags,
 )
-from lab.cli.running import Json, JUnit, execute, fail, show
+from lab.cli.running import Json, JUnit, Verbose, execute, fail, show
 from lab.errors import FreezelabError, Interrupted
 from lab.session.signals import Signals
 
@@ -132,6 +132,7 @@ def run(
     as_json: Json = False,
     junit: JUnit = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Freeze guests, patch the host, resume, measure, judge."""
     from lab.session.run import RunOptions, with_counts
@@ -142,7 +143,7 @@ def run(
         *(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier),
         tags=tags(tag or ()),
     )
-    execute(plan, options, as_json=as_json, junit=junit, quiet=quiet)
+    execute(plan, options, as_json=as_json, junit=junit, quiet=quiet, verbose=verbose)
 
 
 def _earlier(run: str, plan: Plan) -> EarlierTries:
@@ -171,6 +172,7 @@ def report(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page for a browser.")
     ] = None,
+    verbose: Verbose = False,
 ) -> None:
     """Judge an old run again from its history, and show it."""
     from lab.record.journal import read_history
@@ -180,7 +182,7 @@ def report(
     folder = find_run(which)
     history = read_history(folder)
     again, _ = judge(history)
-    show(again, folder, as_json, junit)
+    show(again, folder, as_json, junit, verbose)
     if html is not None:
         from lab.report.html.run_page import write_html
 

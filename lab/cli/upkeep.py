@@ -61,6 +61,32 @@ def schema(
         raise UsageError(f"there is no schema {what!r}", hint="known: playbook, run")
 
 
+@commands.command()
+def explain(
+    term: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TERM", help="A word of a report.  [default: all]", autocompletion=completion.terms
+        ),
+    ] = None,
+) -> None:
+    """Explain a word of the reports."""
+    from lab.core import terms
+    from lab.report.console import stdout_console
+    from lab.report.glossary import render_glossary, render_terms
+
+    if not term:
+        render_glossary(stdout_console())
+        return
+    word = " ".join(term)
+    found = terms.find(word)
+    if not found:
+        alike = terms.near(word)
+        hint = f"perhaps: {', '.join(alike)}" if alike else "freezelab explain lists all of them"
+        raise UsageError(f"there is no term {word!r}", hint=hint)
+    render_terms(found, stdout_console())
+
+
 @commands.command("completion")
 def print_completion(
     shell: Annotated[

@@ -69,14 +69,31 @@ def _long(size: int, digits: int) -> str:
     return f"{lead} {Decimal(rest // 10 ** (9 - digits)).scaleb(-digits):f}"
 
 
+def place_of(bound_ns: float) -> int:
+    """The last place of a value that is known to ± bound_ns, in nanoseconds: at most two digits of the bound,
+    and one below 0.1 ms."""
+    place = 1_000 if bound_ns < 10_000 else 10_000 if bound_ns < 100_000 else 100_000
+    while place < _COARSEST_NS and UP.to(bound_ns, place) >= 100:
+        place *= 10
+    return place
+
+
+_COARSEST_NS = 10 * NS_PER_S
+"""The coarsest place. Minutes consist of these."""
+
+
 def format_bounded(value_ns: int, low_ns: int, high_ns: int, *, signed: bool = False) -> str:
-    """ "5 006.4 ± 0.6 ms", "74 min 59.2969 ± 0.0004 s": the bound is the larger side, and the value is shown
-    to the bound's precision."""
+    """ "5 006.4 ± 0.6 ms", "2 016 ± 44 ms", "74 min 59.2969 ± 0.0004 s": the bound is the larger side, in at
+    most two digits, and the value is shown to the bound's precision."""
     side = max(high_ns - value_ns, value_ns - low_ns)
-    digits = 3 if side < 10_000 else 2 if side < 100_000 else 1 if side < 100 * NS_PER_MS else 0
-    place = NS_PER_MS // 10**digits
-    shown = (2 * value_ns + place) // (2 * place)
-    bound = UP.to(side + abs(shown * place - value_ns), place)
+    place = place_of(side)
+    while True:
+        shown = (2 * value_ns + place) // (2 * place)
+        bound = UP.to(side + abs(shown * place - value_ns), place)
+        if bound < 100 or place >= _COARSEST_NS or place < 100_000:
+            break
+        place *= 10  # the rounding of the value has made a digit more
+    digits = -round(math.log10(place / NS_PER_MS))
     if abs(shown * place) >= LONG_NS:
         value = _sign(shown, signed) + _long(abs(shown * place), digits + 3)
         return f"{value} ± {_grouped(f'{Decimal(bound).scaleb(-digits - 3):f}')} s"
@@ -147,17 +164,21 @@ def format_fine(ns: int, rounding: Rounding = NEAREST, sign: str = "") -> str:
     return f"{format_number(ns, unit_ns, 0, rounding, sign)} {unit}"
 
 
-def format_ms(ns: float, rounding: Rounding = NEAREST, sign: str = "") -> str:
-    """A plain number of milliseconds, for a head or a text that names the unit: "2 000.0", "1.9", "0.024"."""
-    digits = 1 if abs(ns) >= NS_PER_MS else 2 if abs(ns) >= NS_PER_MS / 10 else 3
-    scaled = rounding.to(ns, NS_PER_MS // 10**digits)
+def format_ms(ns: float, rounding: Rounding = NEAREST, sign: str = "", bound_ns: float = 0) -> str:
+    """A plain number of milliseconds, for a head or a text that names the unit: "2 000.0", "1.9", "0.024";
+    with fewer digits where the value is known to ± bound_ns."""
+    digits = min(1 if abs(ns) >= NS_PER_MS else 2 if abs(ns) >= NS_PER_MS / 10 else 3, _digits(bound_ns))
+    place = max(NS_PER_MS // 10**digits, place_of(bound_ns) if digits == 0 else 0)
+    if digits == 0:
+        return _grouped(f"{rounding.to(ns, place) * place // NS_PER_MS:{sign}d}")
+    scaled = rounding.to(ns, place)
     return _grouped(f"{scaled / 10**digits:{sign}.{digits}f}")
 
 
-def format_table_ms(ns: float, rounding: Rounding = NEAREST) -> str:
+def format_table_ms(ns: float, rounding: Rounding = NEAREST, bound_ns: float = 0) -> str:
     """The same; from 100 s on with a unit of its own."""
     if ns < LONG_NS:
-        return format_ms(ns, rounding)
+        return format_ms(ns, rounding, bound_ns=bound_ns)
     if rounding is NEAREST:
         return format_about(ns)
     return format_at_least(int(ns)) if rounding is DOWN else format_at_latest(math.ceil(ns))
@@ -168,12 +189,11 @@ def format_instant(ns: int) -> str:
     return _grouped(format_number(ns, NS_PER_MS, 1))
 
 
-def format_step(by_ns: int) -> str:
-    """The size of a step: "+4 997.6 ms", "-75 min 2.452 s"."""
+def format_step(by_ns: int, bound_ns: int = 0) -> str:
+    """The size of a step: "+4 997.6 ms", "-75 min 2.452 s"; as many digits as ± bound_ns warrants."""
     if abs(by_ns) < LONG_NS:
-        return (
-            f"{_grouped(format_number(by_ns, NS_PER_MS, 1 if abs(by_ns) >= NS_PER_MS else 3, sign='+'))} ms"
-        )
+        digits = min(1 if abs(by_ns) >= NS_PER_MS else 3, _digits(bound_ns))
+        return f"{_grouped(format_number(_rounded(by_ns, bound_ns), NS_PER_MS, digits, sign='+'))} ms"
     return f"{_sign(by_ns, True)}{_long(abs(by_ns), 3)} s"
 
 
@@ -202,16 +222,26 @@ def format_rough(ns: float) -> str:
     return f"{size / NS_PER_S:.2g} s" if size >= NS_PER_S // 10 else f"{size / NS_PER_MS:.2g} ms"
 
 
-def format_magnitude(ns: float) -> str:
-    """A magnitude without its sign: "5.0 s", "9.4 ms", "0.09 ms", "75 min", "24 h"."""
-    ns = abs(ns)
+def format_magnitude(ns: float, bound_ns: float = 0) -> str:
+    """A magnitude without its sign: "5.0 s", "9.4 ms", "0.09 ms", "75 min", "24 h"; known to ± bound_ns with
+    fewer digits: "5 s", "9 ms", "0.1 ms"."""
+    ns = _rounded(abs(ns), bound_ns)
     if ns >= 2 * NS_PER_MIN:
         return format_about(ns)
-    return (
-        format_seconds(ns, 1)
-        if ns >= NS_PER_S
-        else f"{format_number(ns, NS_PER_MS, 1 if ns >= NS_PER_MS else 2)} ms"
-    )
+    if ns >= NS_PER_S:
+        return format_seconds(ns, min(1, _digits(bound_ns) + 3))
+    return f"{format_number(ns, NS_PER_MS, min(1 if ns >= NS_PER_MS else 2, _digits(bound_ns)))} ms"
+
+
+def _digits(bound_ns: float) -> int:
+    """The digits after the point of milliseconds that a bound warrants, at least 0; 3 without a bound."""
+    return max(0, -round(math.log10(place_of(bound_ns) / NS_PER_MS)))
+
+
+def _rounded(ns: float, bound_ns: float) -> float:
+    """A value to the place that its bound warrants, where that is coarser than a millisecond."""
+    place = place_of(bound_ns)
+    return round(ns / place) * place if place > NS_PER_MS else ns
 
 
 def format_length(ns: float) -> str:
@@ -242,6 +272,11 @@ def format_rate(ppm: float, low: float, high: float) -> str:
     """ "+9 ± 354 ppm"."""
     bound = max(high - ppm, ppm - low)
     digits = 2 if bound < 1 else 1 if bound < 10 else 0
-    shown = round(ppm, digits)
-    up = UP.to(max(high - shown, shown - low) * 10**6, 10 ** (6 - digits)) / 10**digits
-    return f"{shown:+.{digits}f} ± {up:.{digits}f} ppm".replace("-0 ", "+0 ")
+    while True:
+        shown = round(ppm, digits)
+        up = UP.to(max(high - shown, shown - low) * 10**6, 10 ** (6 - digits))
+        if up < 100 or digits == 2:
+            break
+        digits -= 1
+    bound_text = f"{Decimal(up).scaleb(-digits):f}"
+    return f"{shown:+.{max(0, digits)}f} ± {bound_text} ppm".replace("-0 ", "+0 ")

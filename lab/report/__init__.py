@@ -1,18 +1,19 @@
 """What is printed: values in, text out.
 
-- `terminal`: the report of a run. `html`: the same as a page. `junit`, with `junit_properties`: for other
-    programs.
+- `terminal`: the report of a run, on one screen (`summary`) or in full, with its `header`. `html`: a page.
+- `junit`, with `junit_properties`: for other programs.
 - `live`, `live_rollout`: a run in progress.
 - `plan`, with `plan_cells`, `plan_fleet`, `plan_notice`, `plan_words`: `freezelab plan`.
-- `history`, `listings`, `service`, `drift`, `calibration`: output of other commands.
+- `history`, `listings`, `glossary`, `service`, `drift`, `calibration`: output of other commands.
 
 Sections of the report:
-- `cycles`: the table. `cells`, `resync_table`: those of a matrix.
+- `cycles`: the table. `cells`, `resync_table`: those of a matrix; `matrix_grid`: many cells in small.
 - `rollout`, `notices`: a fleet, announcements.
 - `reasons`: why it is not passed. `predictions`: beside what was measured.
 - `resyncs`, `curve`: the clock's way back.
 - `steps`, `exchange`, `effects`, `claims`: parts of a pause, other QEMUs, the guest, the guest's own claims.
-- `sections`: budget, closure, drift, statistics. `accuracy`: what the lab is exact to here.
+- `sections`: budget, closure, drift. `accuracy`: what the lab is exact to here.
+- `statistics`: over repeated cycles.
 
 For all of them:
 - `console`: standard output. `files`: files that were asked for. `page`, `table`, `text`: a page, tables with

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from lab.core.quantities import UP, format_magnitude, format_ms
-from lab.core.units import NS_PER_MS
 from lab.record.model import Calibration, Run
 from lab.report.page import Page
 
@@ -15,7 +14,7 @@ COMMAND = "freezelab calibrate"
 def summed_up(given: Calibration) -> list[str]:
     """ "calibrated 2026-11-20: bias +0.1 ms", "spread 0.9 ms", "40/40 covered", "noise 7 ms"."""
     covered = round(given.coverage * given.cycles)
-    bias = f"{given.bias_ns / NS_PER_MS:+.2f}".removesuffix("0").replace("-0.0", "+0.0")
+    bias = format_ms(given.bias_ns, sign="+", bound_ns=given.offset_bound_ns or given.spread_ns)
     return [
         f"calibrated {_day(given.made)}: bias {bias} ms",
         f"spread {format_magnitude(given.spread_ns)}",

@@ -32,7 +32,7 @@ def cycles_of(run: Run, cell: CellRecord) -> list[CycleRecord]:
 
 
 def _count(row: _CellRow) -> Piece:
-    whole = row.cell.cycles == row.cell.wanted
+    whole = row.cell.cycles >= row.cell.wanted  # a search for a tolerance has more
     return (
         str(row.cell.cycles) if whole else f"{row.cell.cycles} of {row.cell.wanted}"
     ), "" if whole else "yellow"
@@ -89,12 +89,12 @@ def _in_time(row: _CellRow) -> Piece:
     return format_at_latest(max(r.time_ns or 0 for r in known)), ""
 
 
-def show_cells(page: Page, run: Run) -> None:
-    """Print a row for each cell; if there are more than MOST_CELLS, only the worst ones."""
+def show_cells(page: Page, run: Run, most: int = MOST_CELLS) -> None:
+    """Print a row for each cell; if there are more than `most`, only the worst ones."""
     shown: Sequence[CellRecord] = run.cells
-    if len(shown) > page.most(MOST_CELLS):
+    if len(shown) > page.most(most):
         order = ("failed", "inconclusive", "passed")
-        shown = sorted(shown, key=lambda cell: order.index(cell.outcome))[:MOST_CELLS]
+        shown = sorted(shown, key=lambda cell: order.index(cell.outcome))[:most]
         page.parts([f"the {len(shown)} worst of {counted(len(run.cells), 'cell')}"], "dim")
     columns: list[Column[_CellRow]] = [Column("cell", lambda row: (row.cell.id, "bold"))]
     if not all(cell.method in cell.id for cell in run.cells):

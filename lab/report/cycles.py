@@ -187,12 +187,12 @@ def _columns(rows: Sequence[Row], several: bool, methods: bool, regime: float) -
     ]
 
 
-def show_cycles(page: Page, run: Run) -> None:
-    """Print the table; if there are more than MOST_ROWS rows, only the worst ones."""
+def show_cycles(page: Page, run: Run, most: int = MOST_ROWS, worst: int = WORST_ROWS) -> None:
+    """Print the table; if there are more than `most` rows, at most `worst` of them, the worst ones."""
     rows = shown = rows_of(run)
-    if len(rows) > page.most(MOST_ROWS):
+    if len(rows) > page.most(most):
         bad = sum(row.outcome is not Outcome.PASSED for row in rows)
-        shown = sorted(rows, key=lambda row: row.worst_first)[: max(3, min(bad, WORST_ROWS))]
+        shown = sorted(rows, key=lambda row: row.worst_first)[: max(3, min(bad, worst))]
         page.parts([f"the {len(shown)} worst of {counted(len(rows), 'cycle')}"], "dim")
     frozen = [row.cycle for row in rows if row.cycle is not None and not row.cycle.control]
     regimes = {cycle.regime for cycle in frozen if cycle.pause is not None}
@@ -206,7 +206,7 @@ def show_cycles(page: Page, run: Run) -> None:
     layout = page.table(Table(columns, shown, gaps={3: 1, 2: ALWAYS}), cut=False)
     if layout is None:
         for row in shown:
-            _stacked(page, row, close=len(shown) > 4)
+            _stacked(page, row, close=len(shown) > (4 if most == MOST_ROWS else 1))
     elif all(column.head != "regime" for column in layout.columns):
         page.parts([f"regime: {next(iter(regimes)) or 'undecided'} in every freeze"], "dim")
 

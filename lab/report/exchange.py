@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lab.core.quantities import format_magnitude
 from lab.record.model import CycleRecord, Run
-from lab.report.numbers import interval
+from lab.report.numbers import interval, known_to
 from lab.report.page import Page
 from lab.report.text import counted
 
@@ -32,16 +32,20 @@ def show_exchange(page: Page, run: Run) -> None:
 
 def _stamps(page: Page, cycles: Sequence[CycleRecord]) -> None:
     """Print how the pause compares with QEMU's own stamps, which lie inside of it."""
-    known = [(c, c.stamps, c.felt or c.pause) for c in cycles]
-    pairs = [(stamps, felt) for _, stamps, felt in known if stamps is not None and felt is not None]
+    pairs = [
+        (stamps, felt)
+        for stamps, felt in ((c.stamps, c.felt or c.pause) for c in cycles)
+        if stamps is not None and felt is not None
+    ]
     if not pairs:
         return
     # QEMU stamps RESUME before the guest runs: what is between its stamps is less than the pause, never more.
     below = sum(s.low_ns <= felt.high_ns for s, felt in pairs)
     apart = sorted(felt.value_ns - (s.low_ns + s.high_ns) // 2 for s, felt in pairs)
     middle = apart[len(apart) // 2]
+    known = sorted(known_to(felt) for _, felt in pairs)[len(pairs) // 2]
     style = "" if below == len(pairs) else "yellow"
-    more = f"{format_magnitude(middle)} {'less' if middle >= 0 else 'more'} than the pause"
+    more = f"{format_magnitude(middle, known)} {'less' if middle >= 0 else 'more'} than the pause"
     if len(pairs) == 1:
         where = "" if below else ", which CONTRADICTS it"
     else:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from lab.core.clock import Interval
-from lab.core.quantities import LONG_NS, format_as_written, format_length, format_number, format_seconds
+from lab.core.quantities import LONG_NS, UP, format_as_written, format_length, format_number, format_seconds
 from lab.core.scheduled.model import EventType
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
@@ -40,7 +40,9 @@ def _moment(get: Callable[[EventRecord], Moment | None], who: bool) -> _Cell:
 
 
 def _in_time(event: EventRecord) -> Piece:
-    return (_seconds(event.in_time.high_ns), "") if event.in_time is not None else (NONE, "dim")
+    if event.in_time is None:
+        return NONE, "dim"
+    return format_number(event.in_time.high_ns, NS_PER_S, 2, UP), ""
 
 
 def _started(event: EventRecord) -> Piece:
@@ -124,14 +126,14 @@ def approvals(events: EventTotals | None) -> Piece:
     return f"{events.approved} of {wanted}", "yellow"
 
 
-def show_events(page: Page, run: Run) -> None:
+def show_events(page: Page, run: Run, most: int = MOST_EVENTS) -> None:
     """Print a row for each event; if there are more than MOST_EVENTS, only the worst ones."""
     if not run.events:
         return
     shown: Sequence[EventRecord] = run.events
     which = "announcements"
-    if len(shown) > page.most(MOST_EVENTS):
-        shown = sorted(shown, key=lambda event: _ORDER.index(event.outcome))[:MOST_EVENTS]
+    if len(shown) > page.most(most):
+        shown = sorted(shown, key=lambda event: _ORDER.index(event.outcome))[:most]
         which = f"the {len(shown)} worst of {counted(len(run.events), 'announcement')}"
         if all(event.outcome is Outcome.PASSED for event in run.events):
             which = f"the first {len(shown)} of {counted(len(run.events), 'announcement')}, all as expected"

@@ -7,8 +7,17 @@ from collections.abc import Sequence
 
 from lab.core.clock import Interval
 from lab.core.drift import Drift
-from lab.core.quantities import DOWN, UP, format_bounded, format_number, format_rate, format_table_ms
-from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.quantities import (
+    DOWN,
+    UP,
+    Rounding,
+    format_bounded,
+    format_magnitude,
+    format_rate,
+    format_table_ms,
+    place_of,
+)
+from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
 from lab.record.model import Limits, Measure, PointRecord
 
 NOT_MEASURED = "not measured"
@@ -49,19 +58,43 @@ def wanted_window(bounds: Drift) -> int | None:
 
 
 def leftover(value_ns: int, bounds: Interval) -> str:
-    """A difference that should be zero, and its bounds: "-0.4 ms (-3.6 to +12.1 ms)"."""
-    low = format_number(bounds.low_ns, NS_PER_MS, 1, DOWN, "+")
-    high = format_number(bounds.high_ns, NS_PER_MS, 1, UP, "+")
-    text = f"{format_number(value_ns, NS_PER_MS, 1, sign='+')} ms ({low} to {high} ms)"
-    return text.replace("-0.0", "+0.0")
+    """A difference that should be zero, and its bounds: "-0.4 ms (-3.6 to +12.1 ms)". Each limit has the
+    digits that its own distance from the value warrants."""
+
+    def to(edge: int, rounding: Rounding) -> str:
+        place = max(place_of(abs(edge - value_ns)), NS_PER_MS // 10)
+        return _signed(rounding.to(edge, place) * place, place)
+
+    near = max(place_of(min(value_ns - bounds.low_ns, bounds.high_ns - value_ns)), NS_PER_MS // 10)
+    value = _signed(round(value_ns / near) * near, near)
+    return f"{value} ms ({to(bounds.low_ns, DOWN)} to {to(bounds.high_ns, UP)} ms)"
 
 
-def limits(given: Limits) -> str:
-    """ "1.9 … 2.4", in milliseconds unless another unit is shown; "–" without limits."""
+def _signed(ns: int, place: int) -> str:
+    """ "+0.4", "-3 600": milliseconds to that place."""
+    text = f"{ns / NS_PER_MS:+,.{1 if place < NS_PER_MS else 0}f}".replace(",", NBSP)
+    return "+" + text[1:] if not ns else text
+
+
+def known_to(measure: Measure | None) -> int:
+    """How well it is known: the larger side, in nanoseconds; 0 for None."""
+    return (
+        0 if measure is None else max(measure.high_ns - measure.value_ns, measure.value_ns - measure.low_ns)
+    )
+
+
+def size(measure: Measure | None) -> str:
+    """A magnitude alone, without more digits than its bound warrants: "5.0 s", "20.6 ms", "0.1 ms"."""
+    return NOT_MEASURED if measure is None else format_magnitude(measure.value_ns, known_to(measure))
+
+
+def limits(given: Limits, bound_ns: int = 0) -> str:
+    """ "1.9 … 2.4", in milliseconds unless another unit is shown; "–" without limits. bound_ns: how well the
+    values are known."""
     if given.low is None and given.high is None:
         return "–"
-    low = "–" if given.low is None else format_table_ms(given.low, DOWN)
-    high = "–" if given.high is None else format_table_ms(given.high, UP)
+    low = "–" if given.low is None else format_table_ms(given.low, DOWN, bound_ns)
+    high = "–" if given.high is None else format_table_ms(given.high, UP, bound_ns)
     return f"{low} … {high}"
 
 

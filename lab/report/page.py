@@ -21,13 +21,15 @@ LEAST = 40  # a narrower terminal wraps by itself
 
 
 class Page:
-    """Writes to a console. plain: the output is not a terminal."""
+    """Writes to a console. plain: the output is not a terminal. lines: printed until now."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self.plain = not console.is_terminal
         self.width = UNLIMITED if self.plain else max(LEAST, console.width)
         self._ascii = not console.encoding.lower().startswith("utf")
+        self.lines = 0
+        self._gap = True
 
     def words(self, text: str) -> str:
         """`text` in characters that this output supports."""
@@ -45,6 +47,7 @@ class Page:
 
     def put(self, *pieces: Piece) -> None:
         """Print one line unchanged. The caller ensures that it fits."""
+        self.lines, self._gap = self.lines + 1, False
         if self.plain:
             try:
                 self._console.file.write("".join(self.words(text) for text, _ in pieces).rstrip() + "\n")
@@ -59,7 +62,17 @@ class Page:
         self._console.print(line, soft_wrap=True, highlight=False)
 
     def blank(self) -> None:
-        self._console.print()
+        """Print an empty line; nothing at the top, or after another one."""
+        if not self._gap:
+            self._console.print()
+            self.lines, self._gap = self.lines + 1, True
+
+    def height(self, label: str, text: str) -> int:
+        """The lines that `labelled` prints of these."""
+        if self.plain:
+            return 1
+        room = LABEL + 2 if cell_len(label) <= LABEL else cell_len(label) + 2
+        return len(wrapped(self.words(text), max(1, self.width - room)))
 
     def parts(self, given: Iterable[str], style: str = "", first_style: str = "") -> None:
         """Print short facts with " · " between them. first_style: style of the first one."""

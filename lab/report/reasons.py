@@ -195,14 +195,16 @@ def _unpredicted(cycle: CycleRecord) -> Iterator[str]:
         yield f"predicted: {forecast.text}; measured: {measured(cycle)[0]}{f' ({how})' if how else ''}"
 
 
-def show_reasons(page: Page, run: Run) -> None:
-    """Print the reasons: failed ones first, then inconclusive ones, then surprises."""
+def show_reasons(page: Page, run: Run, most_lines: int | None = None) -> None:
+    """Print the reasons: failed ones first, then inconclusive ones, then surprises. most_lines: so many lines
+    of the page at most, as far as there are more reasons than one."""
     reported: Sequence[_Reason] = [*_reasons(run), *surprises(run)]
     if not reported:
         return
-    page.blank()
-    most = page.most(MOST_REASONS)
-    for reason in reported[:most]:
+    if most_lines is None:
+        page.blank()
+    most, begun = page.most(MOST_REASONS), page.lines
+    for number, reason in enumerate(reported[:most]):
         who = _who(run, reason)
         text = f"{who}: {reason.first}" if who else reason.first
         times = sum(len(numbers) for numbers in reason.cycles.values())
@@ -210,6 +212,10 @@ def show_reasons(page: Page, run: Run) -> None:
             text += f" (the first of {times})"
         elif ALL_CYCLES in who:  # elsewhere the cycles are named
             text += f" ({times} times)"
+        used = page.lines - begun + page.height(reason.label, text) + (number + 1 < len(reported))
+        if most_lines is not None and number and used > most_lines:
+            page.labelled("", f"and {len(reported) - number} more", style="dim")
+            return
         page.labelled(reason.label, text, label_style=reason.style)
     if len(reported) > most:
         page.labelled("", f"and {len(reported) - most} more in run.json")

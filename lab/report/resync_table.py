@@ -151,12 +151,12 @@ def _groups(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
     return found
 
 
-def _shown(page: Page, rows: Sequence[_Row]) -> list[_Row]:
+def _shown(page: Page, rows: Sequence[_Row], most: int) -> list[_Row]:
     """The most important rows, in their order."""
-    if len(rows) <= page.most(MOST_ROWS):
+    if len(rows) <= page.most(most):
         return list(rows)
-    page.parts([f"the {MOST_ROWS} most important of {counted(len(rows), 'cell')}"], "dim")
-    first = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))[:MOST_ROWS]
+    page.parts([f"the {most} most important of {counted(len(rows), 'cell')}"], "dim")
+    first = sorted(range(len(rows)), key=lambda number: _rank(rows[number]))[:most]
     return [rows[number] for number in sorted(first)]
 
 
@@ -242,12 +242,23 @@ def _several_methods(run: Run) -> bool:
     return len({cell.method for cell in run.cells}) > 1
 
 
-def show_resync_table(page: Page, run: Run) -> None:
-    """Print the table. On a terminal a line above each mechanism's rows describes it; elsewhere every row is
-    complete."""
+def rows_needed(run: Run) -> int:
+    """The lines of the table's body, with neighbours folded and a line above each mechanism."""
+    groups = _groups([_Row(cell, cycles_of(run, cell), False) for cell in run.cells])
+    return sum(1 + len(list(_folded(rows))) for rows in groups.values())
+
+
+def count_cells(page: Page, run: Run) -> None:
+    """Print the number of cells with each result."""
+    _count(page, [_Row(cell, cycles_of(run, cell), False) for cell in run.cells])
+
+
+def show_resync_table(page: Page, run: Run, most: int = MOST_ROWS) -> None:
+    """Print the table, with at most so many cells. On a terminal a line above each mechanism's rows describes
+    it; elsewhere every row is complete."""
     watched = _watched(run)
     every_row = [_Row(cell, cycles_of(run, cell), watched is None) for cell in run.cells]
-    groups = _groups(_shown(page, every_row))
+    groups = _groups(_shown(page, every_row, most))
     head = "measured" if watched is None else f"measured in {format_length(watched)}"
     columns = _columns(run, page, head)
     if page.plain:

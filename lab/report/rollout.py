@@ -104,16 +104,16 @@ def _columns(waves: Sequence[WaveRecord], rollout: RolloutRecord) -> list[Column
     ]
 
 
-def show_rollouts(page: Page, run: Run) -> None:
-    """Print every rollout, and the proof over all of them."""
+def show_rollouts(page: Page, run: Run, most: int = MOST_WAVES) -> None:
+    """Print every rollout with at most so many waves, and the proof over all of them."""
     for rollout in run.rollouts:
         page.blank()
-        _show(page, run, rollout)
+        _show(page, run, rollout, most)
     if run.one_at_a_time is not None:
         _proof(page, run.one_at_a_time)
 
 
-def _show(page: Page, run: Run, rollout: RolloutRecord) -> None:
+def _show(page: Page, run: Run, rollout: RolloutRecord, most: int) -> None:
     done = sum(wave.state == "done" for wave in rollout.waves)
     page.parts(
         [
@@ -124,8 +124,8 @@ def _show(page: Page, run: Run, rollout: RolloutRecord) -> None:
         ]
     )
     waves: Sequence[WaveRecord] = rollout.waves
-    if len(waves) > page.most(MOST_WAVES):
-        waves = _worth_showing(waves)
+    if len(waves) > page.most(most):
+        waves = _worth_showing(waves, most // 2)
         page.parts([f"{len(waves)} of {counted(len(rollout.waves), 'wave')}: exceptions first"], "dim")
     page.table(Table(_columns(waves, rollout), waves, gaps={3: 1, 2: 3, 1: ALWAYS}))
     judged = any(f.metric == ROLLOUT and f.outcome is not Outcome.PASSED for f in run.findings)
@@ -134,7 +134,7 @@ def _show(page: Page, run: Run, rollout: RolloutRecord) -> None:
         page.labelled("stands", f"{reason}{rollout.stands}")
 
 
-def _worth_showing(waves: Sequence[WaveRecord]) -> list[WaveRecord]:
+def _worth_showing(waves: Sequence[WaveRecord], most: int) -> list[WaveRecord]:
     """The most important waves, in their order: those that are not done or not passed, then the slowest."""
 
     def key(wave: WaveRecord) -> tuple[bool, bool, int]:
@@ -144,7 +144,7 @@ def _worth_showing(waves: Sequence[WaveRecord]) -> list[WaveRecord]:
             -(wave.in_time_ns or 0),
         )
 
-    return sorted(sorted(waves, key=key)[: MOST_WAVES // 2], key=lambda wave: wave.number)
+    return sorted(sorted(waves, key=key)[:most], key=lambda wave: wave.number)
 
 
 def _proof(page: Page, proof: OneAtATime) -> None:

@@ -15,22 +15,32 @@ from lab.core.quantities import (
     format_edge,
     format_length,
     format_magnitude,
+    format_ms,
     format_seconds,
     format_step,
-    format_table_ms,
 )
 from lab.core.units import NS_PER_S, format_duration
-from lab.record.model import CycleRecord, Limits, PointRecord, ResyncRecord, Run, Statistic
+from lab.record.model import CycleRecord, PointRecord, ResyncRecord, Run
 from lab.report.claims import show_claims
 from lab.report.curve import show_curve
 from lab.report.cycles import Row, rows_of
 from lab.report.depth import show_depth
 from lab.report.effects import show_effects
 from lab.report.exchange import show_exchange
-from lab.report.numbers import FINE_PPM, NOT_MEASURED, bar, drift, leftover, limits, wanted_window
+from lab.report.numbers import (
+    FINE_PPM,
+    NOT_MEASURED,
+    bar,
+    drift,
+    known_to,
+    leftover,
+    size,
+    wanted_window,
+)
 from lab.report.page import LABEL, Page
 from lab.report.resyncs import TOLERANCE_NS, out_again_ns, verdict, watched_ns
-from lab.report.table import Column, Piece, Table, forms
+from lab.report.statistics import show_statistics
+from lab.report.table import Piece
 from lab.report.text import counted, names
 
 LEAST_PLOT = 64
@@ -45,11 +55,11 @@ def show_details(page: Page, run: Run) -> None:
     paused = [row for row in rows if row.cycle is not None and row.cycle.frozen]
     cycles = [row.cycle for row in paused if row.cycle is not None]
     if cycles:
-        _budget(page, run, paused, cycles)
+        show_budget(page, run, paused)
         _closure(page, run, paused, cycles)
     if rows and not run.cells:
         _resync(page, run, rows)
-        _drift(page, run)
+        show_drift(page, run)
     show_claims(page, run)
     show_effects(page, run)
     show_exchange(page, run)
@@ -59,7 +69,7 @@ def show_details(page: Page, run: Run) -> None:
     show_depth(page, run)
     if not run.cells:
         _boot(page, run)
-    show_statistics(page, [s for s in run.statistics if s.kind != "step"])
+    show_statistics(page, run, [s for s in run.statistics if s.kind != "step"])
 
 
 def _whose(run: Run, row: Row) -> str:
@@ -75,13 +85,14 @@ def _with(text: str, whose: str) -> str:
     return f"{text} ({whose})" if whose else text
 
 
-def _budget(page: Page, run: Run, rows: Sequence[Row], cycles: Sequence[CycleRecord]) -> None:
+def show_budget(page: Page, run: Run, rows: Sequence[Row]) -> None:
+    """Print how much of the budget was used, at most. rows: cycles with a freeze, at least one."""
     used, row = max(
         ((row.cycle.used_ns, row) for row in rows if row.cycle and row.cycle.used_ns is not None),
         key=lambda pair: pair[0] or 0,
         default=(None, rows[0]),
     )
-    limit = (row.cycle or cycles[0]).budget_ns
+    limit = row.cycle.budget_ns if row.cycle is not None else 0
     text = f"{format_duration(limit)}"
     if used is None:
         page.labelled("budget", f"{text}, used: {NOT_MEASURED}", style="yellow")
@@ -195,10 +206,11 @@ def drawn_points(cycle: CycleRecord, resync: ResyncRecord) -> tuple[list[PointRe
     return [*start, *resync.curve], shown
 
 
-def _steps(resync: ResyncRecord) -> str:
+def _steps(resync: ResyncRecord, bound_ns: int) -> str:
     """ "one step of +6 001.9 ms", "4 steps, the largest of +6 001.9 ms"; "a step" when steps were not
-    counted."""
-    largest = "" if resync.step_ns is None else f" of {format_step(resync.step_ns)}"
+    counted by the guest itself. bound_ns: how well a step is known then, which is from offsets alone."""
+    known = 0 if resync.steps else bound_ns
+    largest = "" if resync.step_ns is None else f" of {format_step(resync.step_ns, known)}"
     count = len(resync.steps) if resync.steps else 0
     if count > 1:
         return f"{count} steps, the largest{largest}"
@@ -211,8 +223,7 @@ def resync_line(page: Page, resync: ResyncRecord, cycle: CycleRecord) -> str:
     first, final = cycle.offset.at_resume, cycle.offset.final
     if first is None and final is None:
         return NOT_MEASURED
-    start = format_magnitude(first.value_ns) if first else NOT_MEASURED
-    end = format_magnitude(final.value_ns) if final else NOT_MEASURED
+    start, end = size(first), size(final)
     if resync.time_ns is not None:
         text = f"{start} {arrow} {end}, in time after {format_at_latest(resync.time_ns)}"
         if (out := out_again_ns(resync)) is not None:
@@ -220,7 +231,7 @@ def resync_line(page: Page, resync: ResyncRecord, cycle: CycleRecord) -> str:
     else:
         word = "not in time" if resync.outcome == "not synced" else resync.outcome
         text = f"{start} {arrow} {end}, {word} after {format_length(watched_ns(resync))}"
-    steps = _steps(resync)
+    steps = _steps(resync, known_to(first) + known_to(final))
     moved = {"step": steps, "slew": "slewed", "step and slew": f"slewed, and {steps}"}
     if resync.correction in moved:
         text += f", {moved[resync.correction]}"
@@ -243,7 +254,8 @@ def _over(rate: Drift | None, many: bool) -> str:
     return drift(rate) if rate is None or many else f"{drift(rate)} over {format_length(rate.window_ns)}"
 
 
-def _drift(page: Page, run: Run) -> None:
+def show_drift(page: Page, run: Run) -> None:
+    """Print the drift of each guest, before and after the freeze, with its window."""
     label = "drift"
     groups = [(guest.name, [c for c in guest.cycles if not c.control]) for guest in run.guests]
     if len(groups) > MOST_GUESTS:
@@ -270,52 +282,15 @@ def _noise(page: Page, run: Run) -> None:
     control = [cycle for guest in run.guests for cycle in guest.cycles if cycle.control]
     if not control:
         return
-    closures = [max(abs(c.closure_ns), 0) for c in control if c.closure_ns is not None]
+    closures = [max(abs(c.closure.low_ns), abs(c.closure.high_ns)) for c in control if c.closure is not None]
     bounds = [
         (c.offset.before.high_ns - c.offset.before.low_ns) // 2
         for c in control
         if c.offset.before is not None
     ]
-    text = f"lag without a pause {f'at most {format_magnitude(max(closures))}' if closures else NOT_MEASURED}"
-    text += f", offsets known to {f'± {format_magnitude(max(bounds))}' if bounds else NOT_MEASURED}"
+    text = f"lag without a pause {f'at most {format_ms(max(closures), UP)} ms' if closures else NOT_MEASURED}"
+    text += f", offsets known to {f'± {format_ms(max(bounds), UP)} ms' if bounds else NOT_MEASURED}"
     page.labelled("noise", f"{text} ({counted(len(control), 'control cycle')})")
-
-
-def show_statistics(page: Page, given: Sequence[Statistic]) -> None:
-    """Print median, p95 and max with their 95 % limits; "–" where there are too few cycles for a limit."""
-    if not given:
-        return
-    page.blank()
-    page.table(
-        Table(
-            [
-                Column("ms", lambda s: (f"control: {s.metric}" if s.kind == "control" else s.metric, "")),
-                Column("cycles", lambda s: (str(s.count), ""), right=True),
-                *_with_limits("median", lambda s: s.median),
-                *_with_limits("p95", lambda s: s.p95),
-                Column("max", lambda s: (format_table_ms(s.max), ""), right=True),
-            ],
-            given,
-        )
-    )
-
-
-def _with_limits(head: str, of: Callable[[Statistic], Limits]) -> list[Column[Statistic]]:
-    """The forms of a quantile's column: with limits beside it, with limits below it, without limits."""
-    within = "95 % limits"
-    return [
-        forms(
-            Column(head, lambda s: (format_table_ms(of(s).value), ""), right=True, rank=1),
-            Column(
-                f"{head}\n{within}",
-                lambda s: (f"{format_table_ms(of(s).value)}\n{limits(of(s))}", ""),
-                right=True,
-                rank=2,
-            ),
-            Column(head, lambda s: (format_table_ms(of(s).value), ""), right=True),
-        ),
-        Column(within, lambda s: (limits(of(s)), "dim"), right=True, rank=1),
-    ]
 
 
 def _busy_host(page: Page, run: Run) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lab.core.quantities import UP, format_at_latest, format_between, format_magnitude, format_short
+from lab.core.quantities import format_at_latest, format_between, format_length, format_magnitude
 from lab.core.units import format_duration
 from lab.core.verdict import Outcome
 from lab.record.model import Run
@@ -20,6 +20,7 @@ from lab.record.model_workload import (
 )
 from lab.report.cycles import VERDICTS
 from lab.report.gauges import show_gauges
+from lab.report.numbers import interval, size
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import counted
@@ -52,6 +53,44 @@ def show_workloads(page: Page, run: Run) -> None:
             continue
         _workload(page, run, [one for one in run.workloads if one.name == name])
     show_tolerances(page, run)
+    _plots(page, run)
+
+
+def show_workload_totals(page: Page, run: Run, most: int) -> None:
+    """Print a row for each workload, or each of its cells: the worst of its cycles. At most so many rows, the
+    worst ones first then."""
+    rows = [one for one in run.workloads if one.cycles]
+    if not rows:
+        return
+    shown = rows if len(rows) <= most else sorted(rows, key=lambda one: _ORDER.index(one.outcome))[:most]
+    frozen = {id(one): [cycle for cycle in one.cycles if not cycle.control] for one in rows}
+
+    def worst(of: Callable[[WorkloadCycleRecord], Measure | None]) -> Callable[[WorkloadRecord], Piece]:
+        def cell(one: WorkloadRecord) -> Piece:
+            known = [found for cycle in frozen[id(one)] if (found := of(cycle)) is not None]
+            return _length(max(known, key=lambda found: found.value_ns, default=None))
+
+        return cell
+
+    page.blank()
+    columns: list[Column[WorkloadRecord]] = [
+        Column("workload", lambda one: (", ".join(filter(None, [one.name, one.cell])), "bold")),
+        Column("requests", lambda one: (f"{sum(c.requests for c in one.cycles)}", ""), right=True, rank=1),
+        Column("failed", lambda one: _count(sum(c.failed for c in one.cycles)), right=True, rank=3),
+        Column("longest outage", worst(lambda cycle: cycle.outage), right=True),
+        Column("without a freeze", lambda one: _at_most(one.noise_ns), right=True, rank=2),
+        Column("verdict", lambda one: VERDICTS[one.outcome]),
+    ]
+    page.table(Table(columns, shown))
+    if len(rows) > len(shown):
+        page.labelled("", f"and {counted(len(rows) - len(shown), 'workload')} more", style="dim")
+
+
+_ORDER = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
+
+
+def _at_most(ns: int | None) -> Piece:
+    return DASH if ns is None else (f"≤ {format_at_latest(ns)}", "dim")
 
 
 def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
@@ -70,7 +109,7 @@ def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
         text.append(f"it runs in a guest, whose clock is known to ± {format_magnitude(bound)}")
     noise = [one.noise_ns for one in records if one.noise_ns is not None]
     if noise:
-        text.append(f"without a freeze its longest outage is {format_magnitude(max(noise))}")
+        text.append(f"without a freeze its longest outage is {format_at_latest(max(noise))}")
     page.labelled("workload", "; ".join(text), before=[(f"{name}  ", "bold")])
     rows = [
         _WorkloadRow(record, cycle, _pause(run, record.cell, cycle.cycle), len(records) > 1)
@@ -133,13 +172,13 @@ def _columns(rows: Sequence[_WorkloadRow]) -> list[Column[_WorkloadRow]]:
 
 def _beyond(measure: Measure | None) -> Piece:
     """Nothing of it, where the outage was shorter than the pause: it was of a guest that is not frozen."""
-    return ("none", "dim") if measure is not None and measure.high_ns <= 0 else _length(measure)
+    if measure is None:
+        return DASH
+    return ("none", "dim") if measure.high_ns <= 0 else (interval(measure), "")
 
 
 def _length(measure: Measure | None) -> Piece:
-    if measure is None:
-        return DASH
-    return ("-" if measure.value_ns < 0 else "") + format_magnitude(measure.value_ns), ""
+    return (size(measure), "") if measure is not None else DASH
 
 
 def _time(ns: int | None) -> Piece:
@@ -236,7 +275,7 @@ class _Searched:
 
 
 def show_tolerances(page: Page, run: Run) -> None:
-    """Print the searches: a row a workload, two columns a method; then the tries of each."""
+    """Print the searches: a row a workload, two columns a method."""
     if not run.tolerances:
         return
     page.blank()
@@ -252,6 +291,9 @@ def show_tolerances(page: Page, run: Run) -> None:
     for method in methods:
         columns += _of_method(method, run.tolerances)
     page.table(Table(columns, [_Searched(label, found) for label, found in rows.items()]))
+
+
+def _plots(page: Page, run: Run) -> None:
     for record in [one for one in run.tolerances if one.tries][:MOST_PLOTS]:
         _plot(page, record, several=len(run.tolerances) > 1)
 
@@ -266,7 +308,7 @@ def _of_method(method: str, records: Sequence[ToleranceRecord]) -> list[Column[_
         return DASH if record is None else text(record)
 
     def tries(record: ToleranceRecord) -> Piece:
-        return f"{len(record.tries)} in {format_short(record.spent_ns, UP)}", "dim"
+        return f"{len(record.tries)} in {format_length(record.spent_ns)}", "dim"
 
     return [
         forms(

@@ -40,21 +40,21 @@ def widest(text: str) -> int:
     return max(map(cell_len, text.splitlines()))
 
 
-def page(made: Run, console: Console) -> str:
-    """The report of a run, as it stands on the console."""
-    render(made, console, FOLDER)
+def page(made: Run, console: Console, *, verbose: bool = True) -> str:
+    """The report of a run, as it stands on the console: all sections, or one screen."""
+    render(made, console, FOLDER, verbose=verbose)
     return output(console)
 
 
 def shown(made: Run, width: int = 100, colour: bool = False) -> str:
-    """The report of a run on a terminal, with ordinary spaces."""
+    """All sections of the report on a terminal, with ordinary spaces."""
     console = terminal(width, colour)
-    render(made, console)
+    render(made, console, verbose=True)
     return output(console).replace(NBSP, " ")
 
 
 def plain(made: Run) -> str:
-    """The report of a run in a pipe."""
+    """All sections of the report in a pipe."""
     console = pipe()
-    render(made, console)
+    render(made, console, verbose=True)
     return output(console)

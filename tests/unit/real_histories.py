@@ -11,10 +11,11 @@ from __future__ import annotations
 import gzip
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from lab.record.journal import EVENTS, read_history
-from lab.record.run import RUN, judge, to_json
+from lab.record.run import RUN, Run, judge, to_json
 
 HISTORIES = Path(__file__).parent.parent / "data" / "histories"
 NAMES = sorted(folder.name for folder in HISTORIES.iterdir() if folder.is_dir())
@@ -24,6 +25,13 @@ def unpacked(name: str, into: Path) -> Path:
     """A folder in which the history of `name` lies as its run left it."""
     (into / EVENTS).write_bytes(gzip.decompress((HISTORIES / name / f"{EVENTS}.gz").read_bytes()))
     return into
+
+
+@cache
+def real(name: str) -> Run:
+    """The run, as this build judges it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return judge(read_history(unpacked(name, Path(folder))))[0]
 
 
 def recorded(name: str) -> str:

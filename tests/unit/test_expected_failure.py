@@ -83,7 +83,8 @@ def failures(run: Run, folder: Path) -> int:
 
 def shown(run: Run) -> str:
     text = io.StringIO()
-    render(run, Console(file=text, width=100, highlight=False, markup=False, emoji=False, soft_wrap=True))
+    console = Console(file=text, width=100, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    render(run, console, verbose=True)
     return text.getvalue()
 
 

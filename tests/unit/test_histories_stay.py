@@ -44,14 +44,15 @@ def differences(expected: object, actual: object, where: str = "") -> Iterator[s
         yield f"{where}: {actual!r}, was {expected!r}"
 
 
+@pytest.mark.parametrize("verbose", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_its_report_fits_the_terminal(tmp_path: Path, name: str) -> None:
+def test_its_report_fits_the_terminal(tmp_path: Path, name: str, verbose: bool) -> None:
     run, _ = judge(read_history(unpacked(name, tmp_path)))
     for width in (60, 80, 120):
         console = Console(
             file=io.StringIO(), width=width, height=50, record=True, force_terminal=True, highlight=False
         )
-        render(run, console)
+        render(run, console, tmp_path, verbose=verbose)
         text = console.export_text()
         assert max(map(len, text.splitlines())) <= width
         assert " ;" not in text

@@ -11,8 +11,8 @@ import pytest
 from lab.errors import MachineError
 from lab.record.journal import read_history
 from lab.record.run import Run, judge
+from lab.report.header import verdict_text
 from lab.report.html.run_page import run_page, write_html
-from lab.report.terminal import verdict_text
 from tests.unit.builders import RUNS, cycle, guest, run
 from tests.unit.html_pages import ReadPage
 from tests.unit.real_histories import NAMES, unpacked

@@ -73,7 +73,9 @@ def shown(folder: Path) -> str:
         return ""
     page = io.StringIO()
     to_json(run)
-    render(run, Console(file=page, width=100, force_terminal=False), folder=folder)
+    for verbose in (False, True):
+        console = Console(file=page, width=100, force_terminal=False)
+        render(run, console, folder=folder, verbose=verbose)
     return page.getvalue()
 
 

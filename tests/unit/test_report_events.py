@@ -50,13 +50,13 @@ def test_fits_every_width(runs: dict[str, Run], name: str) -> None:
 
 def test_a_large_rollout_makes_a_short_report(runs: dict[str, Run]) -> None:
     console = terminal(80)
-    render(runs["large"], console, Path("/tmp/x"))
+    render(runs["large"], console, Path("/tmp/x"), verbose=True)
     assert len(output(console).splitlines()) < 110
 
 
 def test_whom_a_stopped_rollout_did_not_come_to_is_no_row(runs: dict[str, Run]) -> None:
     console = pipe()
-    render(runs["stopped"], console, Path("/tmp/x"))
+    render(runs["stopped"], console, Path("/tmp/x"), verbose=True)
     text = output(console)
     assert not re.search(r"^web-[4-7] ", text, re.M)
     assert "Not begun: web UD 2, 3" in text

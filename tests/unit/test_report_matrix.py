@@ -29,7 +29,7 @@ def runs(matrix_runs: dict[str, Run]) -> dict[str, Run]:
 
 
 def page(made: Run, console: Console) -> str:
-    render(made, console)
+    render(made, console, verbose=True)
     return output(console)
 
 
@@ -55,7 +55,7 @@ def test_fits_every_width(runs: dict[str, Run], name: str) -> None:
 def test_a_terminal_without_utf_8_has_bars_all_the_same(runs: dict[str, Run]) -> None:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii")
-    render(runs["upgrade"], Console(file=file, force_terminal=True, width=100, _environ={}))
+    render(runs["upgrade"], Console(file=file, force_terminal=True, width=100, _environ={}), verbose=True)
     file.detach()
     line = next(text for text in raw.getvalue().decode("ascii").splitlines() if "prove memory " in text)
     assert "#" * 30 in line

@@ -238,7 +238,7 @@ def test_drift_that_is_hardly_known_names_the_window_that_would_do() -> None:
     assert wide is not None
     poor = cycle(drift=Drifts(None, replace(wide, low=-345.0, high=362.0, ppm=8.5)))
     text = page(run(guest("web-0", poor)), pipe())
-    assert "not measured before, +8 ± 354 ppm over 8.0 s after; ± 1 ppm needs 47 min 8 s" in text
+    assert "not measured before, +10 ± 360 ppm over 8.0 s after; ± 1 ppm needs 47 min 8 s" in text
 
 
 def test_several_guests_have_no_bars_for_nobody_could_read_their_scale() -> None:

@@ -88,7 +88,7 @@ def test_an_upper_limit_is_not_rounded_down(ns: int) -> None:
 
 @given(NS, st.integers(0, 10**12), st.integers(0, 10**12))
 def test_what_is_left_over_lies_in_what_is_shown(ns: int, below: int, above: int) -> None:
-    shown = numbers.leftover(ns, Interval(ns - below, ns + above))
+    shown = numbers.leftover(ns, Interval(ns - below, ns + above)).replace(NBSP, "")
     low, high = re.search(r"\(([+-][0-9.]+) to ([+-][0-9.]+) ms\)", shown).groups()  # type: ignore[union-attr]
     assert Fraction(low) * NS_PER_MS <= ns - below + 1
     assert Fraction(high) * NS_PER_MS >= ns + above - 1

@@ -22,6 +22,7 @@ from lab.report.cycles import (
     show_cycles,
 )
 from lab.report.files import write_whole
+from lab.report.header import show_header, show_interruption, verdict_text
 from lab.report.html.blocks import BlockPage, printed
 from lab.report.html.cycles import cycle_cards, name_of
 from lab.report.html.document import PageSection, PictureIds, Tile, page
@@ -34,7 +35,6 @@ from lab.report.resync_table import is_resync_matrix, show_resync_table
 from lab.report.rollout import show_rollouts
 from lab.report.sections import show_details
 from lab.report.steps import show_steps
-from lab.report.terminal import show_header, show_interruption, verdict_text
 from lab.report.text import cleaned, counted
 from lab.report.workloads import show_workloads
 

@@ -1,0 +1,124 @@
+"""What was run, whether it came to its end, and its verdict."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from lab.core.verdict import Outcome
+from lab.record.model import Run
+from lab.report.cycles import VERDICTS
+from lab.report.page import Page
+from lab.report.text import counted
+
+
+def show_interruption(page: Page, run: Run) -> None:
+    """Print that a run did not end by itself."""
+    if run.interrupted:
+        label, text = "INTERRUPTED", "the report covers what was measured until then"
+    elif not run.complete:
+        label, text = "CUT OFF", "the history has no end; the report covers what was recorded until then"
+    else:
+        return
+    page.labelled(label, text, label_style="bold yellow", width=11)
+
+
+def verdict_text(run: Run) -> str:
+    """ "1 of 27 checks failed, 2 undecided", "all 13 checks"."""
+    counts = {outcome: sum(f.outcome is outcome for f in run.findings) for outcome in Outcome}
+    total, failed = len(run.findings), counts[Outcome.FAILED]
+    open_ones = counts[Outcome.INCONCLUSIVE]
+    parts = []
+    if failed:
+        parts.append(f"{failed} of {counted(total, 'check')} failed")
+    if open_ones:
+        parts.append(
+            f"{open_ones} of {counted(total, 'check')} undecided" if not failed else f"{open_ones} undecided"
+        )
+    if expected := sum(f.failed_as_expected for f in run.findings):
+        parts.append(f"{expected} failed as expected")
+    return ", ".join(parts if failed or open_ones else [f"all {counted(total, 'check')}", *parts])
+
+
+def show_verdict(page: Page, run: Run) -> None:
+    """Print the verdict, with the number of checks, in one line."""
+    word, style = VERDICTS[run.outcome]
+    bold = style if "bold" in style else f"bold {style}"
+    page.labelled(word, f"{run.playbook.name}: {verdict_text(run)}", label_style=bold, width=len(word))
+
+
+def show_header(page: Page, run: Run) -> None:
+    """Print what was run, when, and on which host."""
+    cycles = [cycle for guest in run.guests for cycle in guest.cycles]
+    frozen = [cycle for cycle in cycles if not cycle.control]
+    first = frozen[0] if frozen else None
+    many = max((sum(not c.control for c in g.cycles) for g in run.guests), default=0)
+    control = max((sum(c.control and not c.cancelled for c in g.cycles) for g in run.guests), default=0)
+    cancelled = max((sum(c.cancelled for c in g.cycles) for g in run.guests), default=0)
+    if run.cells:
+        _cells_header(page, run, len(frozen))
+        return
+    peers = sum(guest.peer for guest in run.guests)
+    mechanism = first.resync.mechanism if first is not None and first.resync is not None else ""
+    page.parts(
+        [
+            run.playbook.name,
+            counted(len(run.guests) - peers, "guest"),
+            counted(peers, "peer") if peers else "",
+            counted(many, "cycle") if many > 1 else "",
+            f"{control} control" if control else "",
+            f"{cancelled} called off" if cancelled else "",
+            first.method if first is not None else "",
+            first.patch if first is not None else "",
+            f"resync {mechanism}" if mechanism else "",
+            _when(run.started),
+        ],
+        first_style="bold",
+    )
+    _host(page, run)
+
+
+def _cells_header(page: Page, run: Run, cycles: int) -> None:
+    """Print the common facts of all cells."""
+    page.parts(
+        [
+            run.playbook.name,
+            counted(len(run.cells), "cell"),
+            counted(cycles, "cycle"),
+            *(
+                text
+                for values, text in (
+                    ({c.method for c in run.cells}, run.cells[0].method),
+                    ({c.patch for c in run.cells}, run.cells[0].patch),
+                    ({c.resync for c in run.cells}, f"resync {run.cells[0].resync}"),
+                )
+                if len(values) == 1
+            ),
+            _when(run.started),
+        ],
+        first_style="bold",
+    )
+    _host(page, run)
+
+
+def _host(page: Page, run: Run) -> None:
+    host, details = run.host, run.host.details
+    reason = f" ({host.accelerator_reason})" if host.accelerator_reason else ""
+    load, cpus = details.get("load"), details.get("cpus")
+    page.parts(
+        [
+            f"{host.accelerator}{reason}" if host.accelerator else "",
+            f"QEMU {host.qemu}" if host.qemu else "",
+            f"libvirt {host.libvirt}" if host.libvirt else "",
+            f"Linux {host.kernel}" if host.kernel else "",
+            " ".join(filter(None, [f"{cpus} ×" if isinstance(cpus, int) else "", host.cpu])),
+            f"load {load:.1f}" if isinstance(load, float) else "",
+        ],
+        "dim",
+    )
+
+
+def _when(started: str) -> str:
+    try:
+        return datetime.fromisoformat(started).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except ValueError:
+        return started
