@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from lab import __version__
-from lab.cli import by_hand, completion, events, kept_guests, stores, streams, upkeep
+from lab.cli import by_hand, ci, completion, events, kept_guests, stores, streams, upkeep
 from lab.cli.commands import Commands
 from lab.cli.options import (
     Accelerator,
@@ -24,7 +24,7 @@ from lab.cli.options import (
     boot_seconds,
     tags,
 )
-from lab.cli.running import Json, JUnit, Verbose, execute, fail, show
+from lab.cli.running import Json, JsonLines, JUnit, Metrics, Verbose, execute, fail, live_outputs, show
 from lab.errors import FreezelabError, Interrupted
 from lab.session.signals import Signals
 
@@ -89,10 +89,16 @@ def _main(
 
 
 def _plan(playbook: str) -> Plan:
-    from lab.playbook import load, resolve
+    from lab.playbook import load
+
+    return load(_file_of(playbook))
+
+
+def _file_of(playbook: str) -> Path:
+    from lab.playbook import resolve
     from lab.session.paths import PLAYBOOKS
 
-    return load(resolve(playbook, [Path.cwd(), PLAYBOOKS]))
+    return resolve(playbook, [Path.cwd(), PLAYBOOKS])
 
 
 @app.command()
@@ -130,20 +136,26 @@ def run(
         typer.Option(metavar="NAME", help="A name for the run's record, for history --tag; repeatable."),
     ] = None,
     as_json: Json = False,
+    json_lines: JsonLines = False,
     junit: JUnit = None,
+    metrics: Metrics = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Freeze guests, patch the host, resume, measure, judge."""
     from lab.session.run import RunOptions, with_counts
 
+    live = live_outputs(metrics, json_lines=json_lines, as_json=as_json)
     plan = with_counts(_plan(playbook), repeat, control)
     earlier = _earlier(resume, plan) if resume is not None else None
     options = RunOptions(
         *(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier),
         tags=tags(tag or ()),
     )
-    execute(plan, options, as_json=as_json, junit=junit, quiet=quiet, verbose=verbose)
+    file = _file_of(playbook)
+    execute(
+        *(plan, options), as_json=as_json, junit=junit, quiet=quiet, verbose=verbose, live=live, playbook=file
+    )
 
 
 def _earlier(run: str, plan: Plan) -> EarlierTries:
@@ -173,6 +185,7 @@ def report(
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page for a browser.")
     ] = None,
     verbose: Verbose = False,
+    metrics: Metrics = None,
 ) -> None:
     """Judge an old run again from its history, and show it."""
     from lab.record.journal import read_history
@@ -182,7 +195,9 @@ def report(
     folder = find_run(which)
     history = read_history(folder)
     again, _ = judge(history)
-    show(again, folder, as_json, junit, verbose)
+    with ci.github(None, machine=as_json) as github:
+        github.run = again
+        show(again, folder, as_json, junit, verbose, metrics=metrics)
     if html is not None:
         from lab.report.html.run_page import write_html
 

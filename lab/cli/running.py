@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from lab.cli import streams
-from lab.errors import FreezelabError
+from lab.cli import ci, streams
+from lab.cli.live_outputs import LiveOutputs
+from lab.errors import FreezelabError, UsageError
 from lab.session.signals import Signals
 
 if TYPE_CHECKING:
@@ -18,7 +20,14 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print the run as JSON (freezelab.run/1).")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="All sections of the report, not one screen.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json-lines", help="Print progress and verdict for programs, a JSON object a line.")
+]
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write a JUnit XML file.")]
+Metrics = Annotated[
+    Path | None,
+    typer.Option("--metrics", metavar="FILE", help="Also write metrics for Prometheus' textfile collector."),
+]
 
 
 def fail(error: FreezelabError, exit_code: int | None = None) -> NoReturn:
@@ -27,9 +36,32 @@ def fail(error: FreezelabError, exit_code: int | None = None) -> NoReturn:
     raise typer.Exit(error.exit_code if exit_code is None else exit_code)
 
 
-def show(run: Run, folder: Path, as_json: bool, junit: Path | None, verbose: bool = False) -> None:
-    """The report on stdout, and the files that were asked for."""
+def live_outputs(metrics: Path | None, *, json_lines: bool, as_json: bool) -> LiveOutputs:
+    """The outputs of a run in progress. UsageError for two formats on standard output."""
+    if not json_lines:
+        return LiveOutputs(metrics, note=streams.note)
     if as_json:
+        raise UsageError("--json and --json-lines are two formats for standard output: give one of them")
+    from lab.process.clock import HostClock
+    from lab.report.json_lines import JsonLinesView
+
+    return LiveOutputs(metrics, JsonLinesView(HostClock()), streams.note)
+
+
+def show(
+    run: Run,
+    folder: Path,
+    as_json: bool,
+    junit: Path | None,
+    verbose: bool = False,
+    *,
+    silent: bool = False,
+    metrics: Path | None = None,
+) -> None:
+    """The report on stdout, unless silent, and the files that were asked for."""
+    if silent:
+        pass
+    elif as_json:
         from lab.record.run import json_pieces
 
         streams.write(json_pieces(run))
@@ -42,6 +74,10 @@ def show(run: Run, folder: Path, as_json: bool, junit: Path | None, verbose: boo
         from lab.report.junit import write_junit
 
         write_junit(run, junit)
+    if metrics is not None:
+        from lab.report.metrics import write_metrics
+
+        write_metrics(run, metrics)
 
 
 def execute(
@@ -52,21 +88,36 @@ def execute(
     junit: Path | None,
     quiet: bool,
     verbose: bool = False,
+    live: LiveOutputs | None = None,
+    playbook: Path | None = None,
 ) -> NoReturn:
-    """Execute a plan, show its report, and leave with its exit code."""
+    """Execute a plan, show its report, and leave with its exit code. live: outputs of the run in progress.
+    playbook: the plan's file."""
     from lab.cli.views import view_for
     from lab.session.run import RunStopped, perform
 
-    with Signals() as signals:
-        try:
-            with view_for([guest.name for guest in plan.guests], quiet=quiet) as (view, progress):
-                done, folder = perform(plan, options, view, progress, signals.shield)
-        except RunStopped as stopped:
+    live = live or LiveOutputs()
+    live.check()
+    options = replace(options, appended=live.appended)
+    silent = live.lines is not None
+    with live.opened(plan), ci.github(playbook, machine=as_json or silent) as github:
+        with Signals() as signals:
             try:
-                if stopped.measured or any(guest.cycles for guest in stopped.run.guests):
-                    show(stopped.run, stopped.folder, as_json, junit, verbose)
-            except streams.Undelivered:
-                streams.silence_stdout()  # the terminal has gone, which may be what stopped the run
-            fail(stopped.failure, stopped.exit_code)
-    show(done, folder, as_json, junit, verbose)
+                guests = [guest.name for guest in plan.guests]
+                with view_for(guests, quiet=quiet, beside=live.lines) as (view, progress):
+                    done, folder = perform(plan, options, view, progress, signals.shield)
+            except RunStopped as stopped:
+                github.run = stopped.run
+                live.judged(stopped.run, stopped.folder)
+                try:
+                    if stopped.measured or any(guest.cycles for guest in stopped.run.guests):
+                        show(stopped.run, stopped.folder, as_json, junit, verbose, silent=silent)
+                except streams.Undelivered:
+                    streams.silence_stdout()  # the terminal has gone, which may be what stopped the run
+                live.ended(stopped.exit_code, str(stopped.failure))
+                fail(stopped.failure, stopped.exit_code)
+        github.run = done
+        live.judged(done, folder)
+        show(done, folder, as_json, junit, verbose, silent=silent)
+        live.ended(done.outcome.exit_code)
     raise typer.Exit(done.outcome.exit_code)

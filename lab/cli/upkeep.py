@@ -45,10 +45,13 @@ def doctor(connect: Connect = None) -> None:
 @commands.command()
 def schema(
     what: Annotated[
-        str, typer.Argument(metavar="playbook|run", autocompletion=completion.words("playbook", "run"))
+        str,
+        typer.Argument(
+            metavar="playbook|run|progress", autocompletion=completion.words("playbook", "run", "progress")
+        ),
     ],
 ) -> None:
-    """Print the JSON schema of playbooks or of run.json."""
+    """Print the JSON schema of playbooks, of run.json or of run --json-lines."""
     if what == "playbook":
         from lab.playbook import schema_text
 
@@ -57,8 +60,12 @@ def schema(
         from lab.record.run import schema as run_schema
 
         typer.echo(json.dumps(run_schema(), indent=1))
+    elif what == "progress":
+        from lab.report.progress_lines import schema as progress_schema
+
+        typer.echo(json.dumps(progress_schema(), indent=1))
     else:
-        raise UsageError(f"there is no schema {what!r}", hint="known: playbook, run")
+        raise UsageError(f"there is no schema {what!r}", hint="known: playbook, run, progress")
 
 
 @commands.command()

@@ -5,6 +5,7 @@
 - `run`: run.json, judged from a history. `model`, `model_clock`, `model_events`: its members.
 - `cycle`, `cells`, `event_timelines`, `rollout`, `statistics`: its parts, from what was measured to its
     members.
+- `follow`: a run in progress.
 - `index`: a line about each run. `figures`: what is compared of it. `baselines`: the runs that others are
     compared with. `state_files`: small JSON files.
 """

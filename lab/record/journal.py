@@ -11,7 +11,7 @@ import dataclasses
 import fcntl
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, pairwise
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +30,14 @@ E = TypeVar("E", bound=HistoryEvent)
 
 class FileJournal:
     """ports.Journal on a file. Each line is written to the kernel when it is appended, so it outlives this
-    process; a crash of the host may lose the last seconds. A context manager."""
+    process; a crash of the host may lose the last seconds. A context manager.
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    appended: called with each event that has been written, in the thread that appends it. It must not raise,
+    and wait only at the end of a cycle or of the run: at other times guests may be frozen."""
+
+    def __init__(self, folder: Path, clock: Clock, appended: Callable[[Entry], None] | None = None) -> None:
         self.path = folder / EVENTS
+        self._appended = appended
         self._clock, self._sequence = clock, 0
         self._file = os.open(
             self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
@@ -42,7 +46,8 @@ class FileJournal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as long as the run lives: is_written
 
     def append(self, event: HistoryEvent) -> None:
-        line = line_of(event, self._sequence, self._clock.now()) + "\n"
+        now = self._clock.now()
+        line = line_of(event, self._sequence, now) + "\n"
         whole = rest = line.encode("utf-8", "replace")
         try:
             while rest:
@@ -53,6 +58,8 @@ class FileJournal:
                 f"the history cannot be written: {error.strerror}", where=str(self.path)
             ) from error
         self._sequence += 1
+        if self._appended is not None:
+            self._appended(Entry(self._sequence - 1, now, event))
 
     def _take_back(self, written: int) -> None:
         """Remove the part of a line that was written before the disk was full, so that later events do not

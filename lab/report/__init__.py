@@ -1,8 +1,9 @@
 """What is printed: values in, text out.
 
 - `terminal`: the report of a run, on one screen (`summary`) or in full, with its `header`. `html`: a page.
-- `junit`, with `junit_properties`: for other programs.
-- `live`, `live_rollout`: a run in progress.
+- `live`, `live_rollout`, `several_views`: a run in progress.
+- `junit`, with `junit_properties`; `json_lines`, with `progress_lines`; `metrics`, with `metric_families`;
+    `github`: for other programs.
 - `plan`, with `plan_cells`, `plan_fleet`, `plan_notice`, `plan_words`: `freezelab plan`.
 - `history`, `listings`, `glossary`, `service`, `drift`, `calibration`: output of other commands.
 

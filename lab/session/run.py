@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from lab.hypervisor.connection import connect
 from lab.image.build import Progress
 from lab.ports import View
 from lab.process.clock import HostClock
+from lab.record.events import Entry
 from lab.record.index import index_of, judged
 from lab.record.journal import FileJournal
 from lab.record.run import Run, write
@@ -44,7 +46,8 @@ Shield = Callable[[], AbstractContextManager[None]]
 class RunOptions:
     """Options of the command line beside the plan. boot_s: None is the accelerator's default. golden: None is
     the plan's. wait: wait for another run in this state folder to end. earlier: tries of a search that goes
-    on. tags: the run's, for its record."""
+    on. tags: the run's, for its record. appended: called with the run's folder and each event of its history;
+    see FileJournal."""
 
     uri: str | None = None
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
@@ -53,6 +56,7 @@ class RunOptions:
     wait: bool = False
     earlier: EarlierTries | None = None
     tags: tuple[str, ...] = ()
+    appended: Callable[[Path, Entry], None] | None = None
 
 
 @dataclass
@@ -130,7 +134,8 @@ def _run(
         secrets=secret_values,
         network=plan.network,
     )
-    with FileJournal(folder, clock) as journal:
+    appended = partial(options.appended, folder) if options.appended is not None else None
+    with FileJournal(folder, clock, appended) as journal:
         hypervisor.dead_man.history = journal.path
         facts = host.facts()
         calibration = for_record(host.home, facts)

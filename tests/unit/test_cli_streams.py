@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_ends_so_also_when_nobody_takes_its_report(
             Interrupted("interrupted by SIGHUP"), cast(Any, SimpleNamespace(guests=guests)), tmp_path, 130
         )
 
-    def lost(*_: object) -> None:
+    def lost(*_: object, **__: object) -> None:
         raise streams.Undelivered(5, "Input/output error")
 
     monkeypatch.setattr(run, "perform", hung_up)
