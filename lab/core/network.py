@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 HOST = "host"
 """The name of the host's own place, where clients run."""
@@ -51,10 +52,12 @@ class NetworkPlace:
 @dataclass(frozen=True)
 class NetworkSpec:
     """The lab's network of a plan. limits: those of the host's place, and of guests without their own. seed:
-    of the losses; None: the run chooses and records one."""
+    of the losses; None: the run chooses and records one. bridge: a Linux bridge forwards the frames, and no
+    limits apply."""
 
     limits: NetworkLimits = UNLIMITED
     seed: int | None = None
+    bridge: bool = False
 
 
 def guest_address(number: int) -> str:
@@ -76,3 +79,27 @@ class FrameCounts:
     lost: int = 0
     overflowed: int = 0
     absent: int = 0
+
+
+class MoveCause(StrEnum):
+    """The frame that made an address move: the first from the new port, or the one that named the new MAC
+    address."""
+
+    ANNOUNCEMENT = "qemu-announcement"  # RARP, from QEMU (net/announce.c)
+    GRATUITOUS_ARP = "gratuitous-arp"
+    ARP = "arp"
+    TRAFFIC = "traffic"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class AddressMove:
+    """An address is somewhere else, by the kernel of the host's place. address: a MAC address that has moved
+    from one port of the bridge to another ("web-0 port 1"), or an IP address that has moved from one MAC
+    address to another. at_raw_ns: host MONOTONIC_RAW at which the kernel's message of it was read."""
+
+    address: str
+    before: str
+    after: str
+    cause: MoveCause
+    at_raw_ns: int

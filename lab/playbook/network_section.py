@@ -6,14 +6,14 @@ import re
 from dataclasses import replace
 from enum import StrEnum
 from ipaddress import ip_interface
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from lab.core.network import HOST, HOST_ADDRESS, NetworkLimits, NetworkPlace, NetworkSpec, guest_address
 from lab.core.plan import GuestSpec
 from lab.core.units import NS_PER_S
-from lab.playbook.fields import default, needed, section, section_of
+from lab.playbook.fields import Flag, default, needed, section, section_of
 from lab.playbook.mistakes import Clash, Wrong, quoted
 from lab.playbook.scalars import ScalarReader, duration, expect_scalar, one_of, percent, whole
 
@@ -92,10 +92,23 @@ class LabNetworkSection(LinkSection):
         "lab",
     )
     seed: Seed | None = default(None, "Of the losses. Default: the run chooses one and records it.")
+    bridge: Flag = default(
+        False,
+        "A Linux bridge of the lab's own forwards the frames, in place of its switch, and each QEMU process "
+        "has a port of its own there. It has no limits.",
+    )
+
+    @model_validator(mode="after")
+    def _a_bridge_has_no_limits(self) -> Self:
+        given = [key for key in self.model_fields_set if key not in ("kind", "bridge")]
+        if self.bridge and given:
+            what = f"a bridge has no {', no '.join(sorted(given))}"
+            raise Wrong(what, "delete it, or bridge", within=(min(given),))
+        return self
 
     def to_plan(self) -> NetworkSpec:
         """The network as the plan has it."""
-        return NetworkSpec(self.limits(NetworkLimits()), self.seed)
+        return NetworkSpec(self.limits(NetworkLimits()), self.seed, self.bridge)
 
 
 AllNetwork = Annotated[LabNetworkSection, section_of("kind")]
@@ -111,6 +124,9 @@ def placed(
             what = f"guest {next(iter(links))} has a link, but there is no network: lab"
             raise Clash(what, "add network: lab at the top of the playbook, or delete link", "network")
         return specs
+    if network.bridge and links:
+        what = f"guest {next(iter(links))} has a link, but a bridge has no limits"
+        raise Clash(what, "delete link, or bridge in network", "network")
     limits, found = network.to_plan().limits, []
     for number, spec in enumerate(specs):
         if spec.is_own:

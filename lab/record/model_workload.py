@@ -90,8 +90,9 @@ class WorkloadCycleRecord:
 @dataclass(frozen=True)
 class WorkloadRecord:
     """A workload of a cell. shipped: "" for a program of the user's. program: the client's command line.
-    config: by guest, its configuration as it lies in the guest. noise_ns: the longest outage of the cycles
-    without a freeze; null without any."""
+    config: by guest, its configuration as it lies in the guest; by "host", what the lab's network does with
+    frames for a frozen guest. noise_ns: the longest outage of the cycles without a freeze; null without
+    any."""
 
     name: str
     shipped: str

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from lab.core.history import NetworkEnded, NetworkStarted
-from lab.core.network import HOST, HOST_ADDRESS, FrameCounts
+from lab.core.clock import Interval
+from lab.core.history import NetworkEnded, NetworkStarted, ResumeCalled, StopCalled
+from lab.core.network import HOST, HOST_ADDRESS, AddressMove, FrameCounts
+from lab.core.timeline import Call
 from lab.record.journal import History
-from lab.record.model_network import NetworkRecord, PlaceRecord
+from lab.record.model_clock import Measure
+from lab.record.model_network import MoveRecord, NetworkRecord, PlaceRecord
 
 
 def network_of(history: History) -> NetworkRecord | None:
@@ -30,4 +33,46 @@ def network_of(history: History) -> NetworkRecord | None:
         seeds=tuple(start.seed for start in starts),
         places=tuple(places.values()),
         no_host=starts[-1].no_host,
+        bridge=starts[-1].bridge,
+        moves=_moves(history, starts, ends),
     )
+
+
+def _moves(
+    history: History, starts: list[NetworkStarted], ends: list[NetworkEnded]
+) -> tuple[MoveRecord, ...]:
+    names = {place.mac: name for start in starts for name, place in start.places.items()}
+    owners = names | {place.ip: name for start in starts for name, place in start.places.items()}
+    stops = [(one.cycle, one.guest, one.call) for one in history.of(StopCalled)]
+    resumes = {(one.cycle, one.guest): one.call for one in history.of(ResumeCalled)}
+    found = []
+    for move in sorted((one for end in ends for one in end.moves), key=lambda one: one.at_raw_ns):
+        guest = owners.get(move.address, "")
+        began = [one for one in stops if one[2].called.raw_ns <= move.at_raw_ns]
+        cycle = max((one[0] for one in began), default=None)
+        of_cycle = [one for one in began if one[0] == cycle]
+        own = [one for one in of_cycle if one[1] == guest] or of_cycle
+        stop = min((call for _, _, call in own), key=lambda call: call.called.raw_ns, default=None)
+        ran = [resumes.get((number, name)) for number, name, _ in own]
+        known = [call for call in ran if call is not None]
+        last = max(known, key=lambda call: call.called.raw_ns, default=None)
+        found.append(
+            MoveRecord(
+                address=move.address,
+                guest=guest,
+                before=names.get(move.before, move.before),
+                after=names.get(move.after, move.after),
+                cause=move.cause,
+                cycle=cycle,
+                since_stop=_since(move, stop),
+                since_resume=_since(move, last) if len(known) == len(ran) else None,
+            )
+        )
+    return tuple(found)
+
+
+def _since(move: AddressMove, call: Call | None) -> Measure | None:
+    """How long after a call; what it does may happen anywhere in it."""
+    if call is None:
+        return None
+    return Measure.of(Interval(move.at_raw_ns - call.returned.raw_ns, move.at_raw_ns - call.called.raw_ns))

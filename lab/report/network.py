@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from lab.core.network import HOST, FrameCounts, NetworkLimits
+from lab.core.network import HOST, FrameCounts, MoveCause, NetworkLimits
 from lab.core.plan import Plan
+from lab.core.quantities import format_at_latest, format_between
 from lab.core.units import format_duration
 from lab.record.model import Run
+from lab.record.model_clock import Measure
+from lab.record.model_network import MoveRecord
 from lab.report.page import Page
 from lab.report.text import counted
 
 MOST_PLACES = 4
+MOST_MOVES = 8
 
 _UNITS = ((10**9, "Gbit/s"), (10**6, "Mbit/s"), (10**3, "kbit/s"))
 
@@ -43,6 +47,8 @@ def network_line(plan: Plan) -> str:
     ips = (
         "" if first is None or last is None else f" {first.ip}" + (f" to {last.ip}" if last != first else "")
     )
+    if plan.network.bridge:
+        return f"lab{ips}, on a Linux bridge of its own"
     return "; ".join([f"lab{ips}, {limits_text(plan.network.limits)}{seed}", *shown, *more])
 
 
@@ -56,8 +62,41 @@ def show_network(page: Page, run: Run) -> None:
     parts = shown[: MOST_PLACES + 1] if shown else ["not known what passed it"]
     if run.network.no_host:
         more.append(f"no clients on the host ({run.network.no_host})")
-    limits = limits_text(run.network.places[0].limits)
-    page.labelled("network", f"{run.network.kind}, {limits}: {'; '.join([*parts, *more])}", style="dim")
+    how = "a Linux bridge" if run.network.bridge else limits_text(run.network.places[0].limits)
+    page.labelled("network", f"{run.network.kind}, {how}: {'; '.join([*parts, *more])}", style="dim")
+    label, most = "moved", page.most(MOST_MOVES)
+    for move in run.network.moves[:most]:
+        page.labelled(label, _move(move))
+        label = ""
+    if len(run.network.moves) > most:
+        page.labelled("", f"{len(run.network.moves) - most} more: freezelab report --json")
+
+
+_CAUSES = {
+    MoveCause.ANNOUNCEMENT: "by QEMU's announcement",
+    MoveCause.GRATUITOUS_ARP: "by a gratuitous ARP",
+    MoveCause.ARP: "by an ARP request or reply",
+    MoveCause.TRAFFIC: "by the guest's first other frame",
+    MoveCause.UNKNOWN: "for an unknown reason",
+}
+
+
+def _move(move: MoveRecord) -> str:
+    """ "cycle 1: 10.77.0.100 from vip-0 to vip-1, 3.5-3.6 s after the stop, by a gratuitous ARP"."""
+    when = ""
+    if move.since_resume is not None and move.since_resume.high_ns >= 0:
+        when = f", {_after(move.since_resume)} after the resume"
+    elif move.since_stop is not None:
+        when = f", {_after(move.since_stop)} after the stop"
+    cycle = "" if move.cycle is None else f"cycle {move.cycle}: "
+    whose = f"{move.guest} ({move.address})" if move.guest else move.address
+    return f"{cycle}{whose} from {move.before} to {move.after}{when}, {_CAUSES[move.cause]}"
+
+
+def _after(measure: Measure) -> str:
+    if measure.low_ns <= 0:
+        return format_at_latest(measure.high_ns)
+    return format_between(measure.low_ns, measure.high_ns)
 
 
 def _counts(counts: FrameCounts) -> str:
@@ -67,5 +106,6 @@ def _counts(counts: FrameCounts) -> str:
         f"took {counts.received}",
         f"{counts.lost} lost on purpose" if counts.lost else "",
         f"{counts.overflowed} over its queue" if counts.overflowed else "",
+        f"{counts.absent} for a QEMU that was not there" if counts.absent else "",
     ]
     return ", ".join(filter(None, parts))

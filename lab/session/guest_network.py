@@ -59,14 +59,16 @@ class GuestNetwork:
         if wanted is None or not self._attached or self.running is not None:
             return
         seed = secrets.randbelow(1 << 32) if wanted.seed is None else wanted.seed
-        self.running = network = stack.enter_context(LabNetwork(self._attached, wanted.limits, seed))
+        self.running = network = stack.enter_context(
+            LabNetwork(self._attached, wanted.limits, seed, bridge=wanted.bridge)
+        )
         places = {name: one.place for name, one in self._attached.items()}
-        self._journal.append(NetworkStarted(seed, wanted.limits, places, network.no_host))
+        self._journal.append(NetworkStarted(seed, wanted.limits, places, network.no_host, wanted.bridge))
         stack.callback(self._count, network)
 
     def _count(self, network: LabNetwork) -> None:
         try:
-            self._journal.append(NetworkEnded(network.counts()))
+            self._journal.append(NetworkEnded(network.counts(), moves=tuple(network.moves())))
         except MachineError as error:
             self._journal.append(NetworkEnded({}, error.what))
 

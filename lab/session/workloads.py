@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.history import WorkloadSampled, WorkloadStarted
+from lab.core.network import HOST
 from lab.core.plan import Cell, WorkloadSpec
 from lab.core.units import NS_PER_MS, format_duration
 from lab.core.workload.shipped import SHIPPED
@@ -85,6 +86,9 @@ class CellWorkloads:
                 guests = [guest.name for guest in shipped.guests(dict(spec.options))]
                 self._await_formed(shipped, guests)
                 config = {name: self._said(name, shipped.config) for name in guests}
+                if self._network is not None:
+                    network = self._network
+                    config[HOST] = "\n".join(f"{name}: {network.keeping(name)}" for name in guests)
             argv = self._command(spec, shipped, guests)
             client = HostClient(
                 spec.name,

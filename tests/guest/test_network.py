@@ -18,7 +18,15 @@ import psutil
 import pytest
 
 from lab.controller import Controller, CycleGuest
-from lab.core.network import HOST, UNLIMITED, NetworkLimits, NetworkPlace, NetworkSpec, guest_address
+from lab.core.network import (
+    HOST,
+    UNLIMITED,
+    MoveCause,
+    NetworkLimits,
+    NetworkPlace,
+    NetworkSpec,
+    guest_address,
+)
 from lab.core.plan import CycleSpec, FreezeMethod, GuestSpec, HoldPatch, ResyncMechanism
 from lab.core.units import NS_PER_S
 from lab.guest.ssh import SSH
@@ -187,6 +195,20 @@ def test_connections_live_through_two_exchanges_of_the_hypervisor(shared_pair: P
     """The second one comes back to a path that has been there before."""
     for _ in range(2):
         frozen_under_clients(shared_pair, FreezeMethod.IN_PLACE)
+
+
+def test_on_a_bridge_an_exchange_moves_the_address_to_another_port(home: Path) -> None:
+    """What came during the freeze is lost, and TCP sends it again."""
+    with pair_of(home, "gh", shared_memory=True, network=NetworkSpec(bridge=True)) as pair:
+        assert pair.network.moves() == []
+        frozen_under_clients(pair, FreezeMethod.IN_PLACE)
+        (move,) = pair.network.moves()
+        assert (move.before, move.after) == ("h port 1", "h port 2")
+        assert move.address == NetworkPlace(guest_address(1)).mac
+        assert move.cause is not MoveCause.UNKNOWN
+        assert pair.network.counts()["h"].absent > 0
+        frozen_under_clients(pair, FreezeMethod.SUSPEND)
+        assert pair.network.moves() == []
 
 
 def test_a_cold_guest_with_a_slow_link_and_nothing_left(home: Path) -> None:

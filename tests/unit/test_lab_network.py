@@ -20,65 +20,14 @@ import pytest
 
 from lab.core.network import HOST, NetworkLimits, NetworkPlace, guest_address
 from lab.errors import MachineError
-from lab.host.network import Attachment, LabNetwork
-
-MACS = {"a": b"\x52\x54\x01\x4d\x00\x0a", "b": b"\x52\x54\x01\x4d\x00\x0b"}
-EVERYBODY = b"\xff" * 6
-
-
-class Qemu:
-    """A QEMU process's end: a datagram socket."""
-
-    def __init__(self, path: Path, switch: Path, mac: bytes) -> None:
-        self.path, self._switch, self._mac = path, switch, mac
-        path.unlink(missing_ok=True)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(str(path))
-        self.socket.settimeout(5)
-
-    def send(self, to: bytes, content: bytes) -> None:
-        self.socket.sendto(to + self._mac + content, str(self._switch))
-
-    def receive(self) -> bytes:
-        return self.socket.recv(2000)[12:]
-
-    def nothing_within(self, seconds: float) -> bool:
-        self.socket.settimeout(seconds)
-        try:
-            self.socket.recv(2000)
-        except TimeoutError:
-            return True
-        finally:
-            self.socket.settimeout(5)
-        return False
-
-
-class Bench:
-    """A network of a and b, and their QEMUs."""
-
-    def __init__(self, folder: Path, limits: NetworkLimits) -> None:
-        self.folder = folder
-        self.guests = {
-            name: Attachment(
-                NetworkPlace(guest_address(number), limits), folder / f"s{number}", folder / f"q{number}"
-            )
-            for number, name in enumerate("ab")
-        }
-        self.network = LabNetwork(self.guests, limits)
-
-    def qemu(self, name: str, path: Path | None = None) -> Qemu:
-        one = self.guests[name]
-        return Qemu(path or one.its, one.ours, MACS[name])
+from lab.host.network import LabNetwork
+from tests.unit.network_bench import EVERYBODY, MACS, Bench, settle, short_folder
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    made = Path(f"/tmp/fl-net-{os.getpid()}")
-    made.mkdir()
-    yield made
-    for path in made.iterdir():
-        path.unlink()
-    made.rmdir()
+def folder() -> Iterator[Path]:
+    with short_folder() as made:
+        yield made
 
 
 @pytest.fixture
@@ -86,15 +35,6 @@ def bench(folder: Path) -> Iterator[Bench]:
     made = Bench(folder, NetworkLimits())
     with made.network:
         yield made
-
-
-def settle(bench: Bench, *pairs: tuple[Qemu, Qemu]) -> None:
-    """Have the switch know everybody."""
-    for one, other in pairs:
-        one.send(EVERYBODY, b"hello")
-        assert other.receive() == b"hello"
-        other.send(EVERYBODY, b"hello")
-        assert one.receive() == b"hello"
 
 
 def host_place(network: LabNetwork) -> None:
@@ -209,7 +149,7 @@ def test_a_killed_controller_takes_the_switch_along(folder: Path) -> None:
     program = f"""
         import sys, time
         from pathlib import Path
-        from tests.unit.test_lab_network import Bench, NetworkLimits
+        from tests.unit.network_bench import Bench, NetworkLimits
         bench = Bench(Path({str(folder)!r}), NetworkLimits())
         bench.network.start()
         print(bench.network.pid, flush=True)

@@ -55,6 +55,11 @@ def test_limits_of_all_and_of_one() -> None:
     assert far.limits == NetworkLimits(delay_ns=20_000_000, loss=0.01, bits_per_s=100_000_000, queue=0)
 
 
+def test_a_bridge() -> None:
+    made = plan(OK + "network: {kind: lab, bridge: true}\n")
+    assert made.network == NetworkSpec(bridge=True)
+
+
 def test_a_fleets_guests_are_in_it() -> None:
     made = plan(
         OK
@@ -102,6 +107,15 @@ def test_bandwidths(text: str, bits: int) -> None:
         (
             OK + "network: {kind: lab, delay: 2min}\n",
             "4:29: network.delay: '2min' is too long; write at most",
+        ),
+        (
+            OK + "network: {kind: lab, loss: 1%, bridge: true, queue: 0}\n",
+            "4:28: network: a bridge has no loss, no queue; delete it, or bridge",
+        ),
+        (OK + "network: {kind: lab, bridge: br0}\n", "4:30: network.bridge: neither true nor false: 'br0'"),
+        (
+            OK + "network: {kind: lab, bridge: true}\nguests: [{name: a, link: {delay: 1ms}}]\n",
+            "4:1: guest a has a link, but a bridge has no limits; delete link, or bridge in network",
         ),
         (OK + "guests: [{name: a, link: {}}]\n", "guest a has a link, but there is no network: lab; add"),
         (

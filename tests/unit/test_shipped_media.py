@@ -6,8 +6,9 @@ import pytest
 
 from lab.core.clock import Interval
 from lab.core.method import Regime
+from lab.core.network import HOST
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.core.workload.prediction import Threshold
+from lab.core.workload.prediction import EVER_NS, Threshold
 from lab.core.workload.shipped import SHIPPED
 from lab.core.workload.shipped.haproxy import check_of
 
@@ -121,3 +122,16 @@ def test_a_connection_outlives_a_pause_that_tcp_retransmits_through() -> None:
     jumped = _predicted("tcp-stream", Regime.JUMPED, more=sysctl, direction="up")["connection lost"].pause
     assert jumped is not None
     assert jumped.low_ns == 120 * NS_PER_S
+
+
+@pytest.mark.parametrize(
+    ("network", "possible_from"),
+    [("queue 0", 1400), ("port of a bridge", 1400), ("queue 1000", None), ("queue 10", None)],
+)
+def test_frames_that_are_not_kept_cost_a_retransmission(network: str, possible_from: int | None) -> None:
+    config = {"stream-0": "", HOST: f"stream-0: {network}"}
+    options = dict(SHIPPED["tcp-stream"].options)
+    up = SHIPPED["tcp-stream"].predict(config, {**options, "direction": "up"}, Regime.RESUMED)[0]
+    expected = None if possible_from is None else Interval(possible_from * NS_PER_MS, EVER_NS)
+    assert (up.what, up.pause) == ("outage", expected)
+    assert SHIPPED["tcp-stream"].predict(config, options, Regime.RESUMED)[0].pause is None

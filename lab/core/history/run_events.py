@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from lab.core.handlers import HandlerEnd
 from lab.core.history.fields import OPTIONAL
-from lab.core.network import FrameCounts, NetworkLimits, NetworkPlace
+from lab.core.network import AddressMove, FrameCounts, NetworkLimits, NetworkPlace
 from lab.core.plan import Plan
 
 SCHEMA = "freezelab.events/1"
@@ -107,7 +107,8 @@ class ServiceFailed:
 @dataclass(frozen=True)
 class NetworkStarted:
     """The switch of the lab's own network runs. seed: of its losses. limits: those of the host's place.
-    places: the guests', by name. no_host: why the host has no place in it, "" when it has."""
+    places: the guests', by name. no_host: why the host has no place in it, "" when it has. bridge: it is a
+    Linux bridge."""
 
     KIND: ClassVar[str] = "network"
 
@@ -115,17 +116,20 @@ class NetworkStarted:
     limits: NetworkLimits
     places: dict[str, NetworkPlace]
     no_host: str = field(default="", metadata=OPTIONAL)
+    bridge: bool = field(default=False, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
 class NetworkEnded:
     """The guests of the lab's own network are gone. counts: what has passed each place, by name, the host's
-    among them. failure: why that is not known, "" when it is."""
+    among them. failure: why that is not known, "" when it is. moves: addresses that have moved, in order of
+    time."""
 
     KIND: ClassVar[str] = "network-end"
 
     counts: dict[str, FrameCounts]
     failure: str = field(default="", metadata=OPTIONAL)
+    moves: tuple[AddressMove, ...] = field(default=(), metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

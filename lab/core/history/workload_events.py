@@ -20,7 +20,7 @@ from lab.core.workload.sample import (
 @dataclass(frozen=True)
 class WorkloadStarted:
     """A workload's client runs. program: its command line. config: by guest, the workload's configuration as
-    it lies in the guest."""
+    it lies in the guest; by "host", what the lab's network does with frames for a frozen guest."""
 
     KIND: ClassVar[str] = "workload"
 

@@ -14,16 +14,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lab.core.network import HOST, HOST_ADDRESS, UNLIMITED, FrameCounts, NetworkLimits, NetworkPlace
+from lab.core.network import (
+    HOST,
+    HOST_ADDRESS,
+    UNLIMITED,
+    AddressMove,
+    FrameCounts,
+    MoveCause,
+    NetworkLimits,
+    NetworkPlace,
+)
 from lab.errors import MachineError
-from lab.host.network.process import MOST
+from lab.host.network.orders import MOST
 from lab.process import runner
 
 _START_S = 20.0
 _ANSWER_S = 5.0
 _END_S = 3.0
 _FORBIDDEN = (
-    "clients need a network namespace of their own: run as root, or allow unprivileged user namespaces "
+    "it needs a network namespace of its own: run as root, or allow unprivileged user namespaces "
     "(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
     "kernel.apparmor_restrict_unprivileged_userns) and /dev/net/tun"
 )
@@ -43,14 +52,19 @@ class LabNetwork:
     """One network of guests, by name, and the host's own place in it. A context manager; at its end nothing
     is left. Its methods may be called from any thread.
 
-    limits: those of the host's place. seed: of the losses. no_host: why the host has no place in it, "" when
-    it has.
+    limits: those of the host's place. seed: of the losses. bridge: a Linux bridge forwards the frames, and no
+    limits apply. no_host: why the host has no place in it, "" when it has.
     """
 
     def __init__(
-        self, guests: Mapping[str, Attachment], limits: NetworkLimits = UNLIMITED, seed: int = 0
+        self,
+        guests: Mapping[str, Attachment],
+        limits: NetworkLimits = UNLIMITED,
+        seed: int = 0,
+        *,
+        bridge: bool = False,
     ) -> None:
-        self._guests, self.limits, self.seed = dict(guests), limits, seed
+        self._guests, self.limits, self.seed, self.bridge = dict(guests), limits, seed, bridge
         self.no_host = ""
         self._lock = threading.Lock()
         self._process: runner.Started | None = None
@@ -93,7 +107,10 @@ class LabNetwork:
                 places=places,
                 limits=asdict(self.limits),
                 seed=self.seed,
+                bridge=self.bridge,
             )["why"]
+            if self.bridge and self.no_host:
+                raise MachineError(f"the lab's network has no bridge: {self.no_host}", hint=_FORBIDDEN)
         except BaseException:
             self.close()
             raise
@@ -122,6 +139,12 @@ class LabNetwork:
         return {HOST: HOST_ADDRESS.partition("/")[0]} | {
             name: one.place.ip for name, one in self._guests.items()
         }
+
+    def keeping(self, guest: str) -> str:
+        """What becomes of frames for it while it is frozen: "queue 1000", "port of a bridge". KeyError when
+        it is not in this network."""
+        limits = self._guests[guest].place.limits
+        return "port of a bridge" if self.bridge else f"queue {limits.queue}"
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """The command line that runs a program at the host's place. Its clocks and files are the host's. The
@@ -168,6 +191,14 @@ class LabNetwork:
         does not answer."""
         found: dict[str, dict[str, int]] = self._ask(_ANSWER_S, do="counts")["counts"]
         return {name: FrameCounts(**counts) for name, counts in found.items()}
+
+    def moves(self) -> list[AddressMove]:
+        """Addresses that have moved since this was asked last, in order of time. MachineError when the switch
+        does not answer."""
+        found: list[AddressMove] = []
+        while told := self._ask(_ANSWER_S, do="moves")["moves"]:
+            found += [AddressMove(**{**one, "cause": MoveCause(one["cause"])}) for one in told]
+        return found
 
     def _known(self, guest: str) -> str:
         self._guests[guest]

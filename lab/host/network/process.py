@@ -1,13 +1,7 @@
-"""The switch's process: its sockets, and the orders of the controller.
+"""The network's process: the lab's own switch, and its sockets; or a bridge (see bridge).
 
 A process of its own, because a thread of the controller would wait for the controller's other threads, and
-the network would be measured with that. It ends when the controller does: its end of their socket pair is
-then an end of file.
-
-    {do: start, host, places, limits, seed}   {why}: why the host has no place, "" if it has one
-    {do: freeze, guest}                       -
-    {do: thaw, guest, its}                    -
-    {do: counts}                              {counts}
+the network would be measured with that.
 
 Each guest has a socket here that its QEMU sends to, so that a frame's origin is certain. Frames go to where
 the guest's last one came from: after a hand-over that is the successor, which announces itself (QEMU,
@@ -16,22 +10,20 @@ net/announce.c). For frames that waited during the freeze the controller names t
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
 import time
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lab.core.network import HOST, NetworkLimits
+from lab.core.network import HOST, FrameCounts, NetworkLimits
 from lab.host.network import namespace
+from lab.host.network.bridge import BridgeProcess
+from lab.host.network.moves import AddressMoves
+from lab.host.network.orders import NetworkProcess, next_order, why
 from lab.host.network.switch import Switch, SwitchPort, Taken
-
-MOST = 1 << 16
-"""Bytes of a message."""
 
 _LARGEST = 1 << 17
 _AT_ONCE = 32
@@ -153,25 +145,16 @@ class HostTap:
 End = GuestSocket | HostTap
 
 
-class SwitchProcess:
-    """Serves the controller at the other end of `control`, until that is closed."""
+class SwitchProcess(NetworkProcess):
+    """The lab's own switch."""
 
     def __init__(self, control: socket.socket) -> None:
-        self._control = control
+        super().__init__(control)
         self._switch = Switch(0)
         self._ends: list[tuple[End, SwitchPort]] = []
         self._guests: dict[str, tuple[GuestSocket, SwitchPort]] = {}
 
-    def run(self) -> None:
-        try:
-            while self._serve():
-                pass
-        finally:
-            for end, _ in self._ends:
-                end.close()
-
-    def _serve(self) -> bool:
-        """One round. False when the controller has gone."""
+    def serve(self) -> bool:
         for end, port in self._ends:
             if port.waiting and end.writable() is None and not port.absent and not port.frozen:
                 port.flush()  # its QEMU has changed: there is nothing yet to wait for
@@ -180,25 +163,34 @@ class SwitchProcess:
         writable = {at: port for end, port in there if (at := end.writable()) is not None}
         readable = {end.readable(): (end, port) for end, port in self._ends}
         ready, writers, _ = select.select(
-            [self._control.fileno(), *readable], list(writable), [], self._wait_s(len(busy) > len(there))
+            [self.control.fileno(), *self._told(), *readable],
+            list(writable),
+            [],
+            self._wait_s(len(busy) > len(there)),
         )
         now = time.monotonic_ns()
         self._switch.deliver(now)
         for at in ready:
-            if at == self._control.fileno():
-                if not self._obey(now):
+            if at == self.control.fileno():
+                if not self.obey():
                     return False
+                continue
+            if at not in readable:
                 continue
             end, port = readable[at]
             for _ in range(_AT_ONCE):
                 if (frame := end.receive()) is None:
                     break
+                if self.moves is not None and port.name != HOST:
+                    self.moves.sent(frame)
                 self._switch.forward(port, frame, now)
         for at in writers:
             writable[at].flush()
         for _, port in busy:
             if port.absent:
                 port.flush()
+        if self.moves is not None:
+            self.moves.read()
         return True
 
     def _wait_s(self, absent: bool) -> float | None:
@@ -207,42 +199,39 @@ class SwitchProcess:
             waits.append(max(0, self._switch.due_ns - time.monotonic_ns()) / 1e9)
         return min(waits, default=None)
 
-    def _obey(self, now_ns: int) -> bool:
-        try:
-            data = self._control.recv(MOST)
-        except OSError:
-            return False
-        if not data:
-            return False
-        order: dict[str, Any] = json.loads(data)
-        if order["do"] == "start":
-            self._answer(why=self._start(order))
-        elif order["do"] == "counts":
-            self._answer(counts={name: asdict(port.counts) for name, port in self._switch.ports.items()})
-        else:
-            end, port = self._guests[order["guest"]]
-            if order["do"] == "freeze":
-                port.freeze(now_ns)
-            else:
-                end.move(order["its"])
-                port.thaw()
-        return True
+    def _told(self) -> list[int]:
+        return [self.moves.fileno()] if self.moves is not None else []
 
-    def _answer(self, **data: Any) -> None:
-        with suppress(OSError):
-            self._control.send(json.dumps(data).encode())
-
-    def _start(self, order: dict[str, Any]) -> str:
+    def start(self, order: dict[str, Any]) -> str:
+        """Start it. Returns why the host has no place, "" when it has one."""
         self._switch = Switch(order["seed"])
         for name, place in order["places"].items():
             end = GuestSocket(place["ours"], place["its"])
             self._guests[name] = end, self._add(end, name, place["limits"])
         try:
             tap = namespace.enter(order["host"])
+            self.moves = AddressMoves()
         except OSError as error:
-            return ": ".join(filter(None, (str(error.filename or ""), error.strerror)))
+            return why(error)
         self._add(HostTap(tap), HOST, order["limits"])
         return ""
+
+    def counts(self) -> dict[str, FrameCounts]:
+        return {name: port.counts for name, port in self._switch.ports.items()}
+
+    def freeze(self, guest: str) -> None:
+        self._guests[guest][1].freeze(time.monotonic_ns())
+
+    def thaw(self, guest: str, its: str) -> None:
+        end, port = self._guests[guest]
+        end.move(its)
+        port.thaw()
+
+    def close(self) -> None:
+        for end, _ in self._ends:
+            end.close()
+        if self.moves is not None:
+            self.moves.close()
 
     def _add(self, end: End, name: str, limits: dict[str, Any]) -> SwitchPort:
         port = SwitchPort(name, NetworkLimits(**limits), end.send)
@@ -254,4 +243,9 @@ class SwitchProcess:
 def main(control: int) -> None:
     """Serve the controller at this descriptor, of a SOCK_SEQPACKET pair."""
     with socket.socket(fileno=control) as end:
-        SwitchProcess(end).run()
+        order = next_order(end)
+        if order is None:
+            return
+        process = BridgeProcess(end) if order["bridge"] else SwitchProcess(end)
+        process.answer(why=process.start(order))
+        process.run()
