@@ -22,6 +22,7 @@ from lab.report.cycles import VERDICTS
 from lab.report.gauges import show_gauges
 from lab.report.numbers import interval, size
 from lab.report.page import Page
+from lab.report.recovery import show_recovery
 from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import counted
 
@@ -121,6 +122,7 @@ def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
     if len(rows) > most:
         page.labelled("", f"{len(rows) - most} more cycles: freezelab report --json")
     show_gauges(page, [(row.label, row.cycle) for row in rows])
+    show_recovery(page, run, records)
     for row in rows[:most]:
         _changes(page, row)
     _predictions(page, rows)
