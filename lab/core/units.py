@@ -62,10 +62,11 @@ def format_size(size: int) -> str:
 
 
 def format_duration(ns: int) -> str:
-    """A duration in the form of playbooks: 5000000000 -> "5 s", 1500000000 -> "1.5 s"."""
+    """A duration in the form of playbooks: 5000000000 -> "5 s", 1500000000 -> "1.5 s". Minutes have at most
+    two decimals: 86000000000 -> "86 s"."""
     if ns == 0:
         return "0 s"
     for unit, factor in (("min", 60 * NS_PER_S), ("s", NS_PER_S), ("ms", NS_PER_MS), ("µs", NS_PER_US)):
-        if abs(ns) >= factor:
+        if abs(ns) >= factor and (unit != "min" or ns * 100 % factor == 0):
             return f"{ns / factor:.10g} {unit}"
     return f"{ns} ns"

@@ -117,6 +117,8 @@ def test_durations_of_a_playbook_survive_being_shown(ns: int) -> None:
         (1_500_000_000, "1.5 s"),
         (250 * NS_PER_MS, "250 ms"),
         (90 * NS_PER_S, "1.5 min"),
+        (86 * NS_PER_S, "86 s"),
+        (72 * NS_PER_S, "1.2 min"),
         (1_000, "1 \N{MICRO SIGN}s"),
         (999, "999 ns"),
         (-5 * NS_PER_S, "-5 s"),
