@@ -39,6 +39,7 @@ run: the execution of a playbook, or its record
 outcome: passed, failed or inconclusive
 network: the lab's own network between guests, and what passed it
 queue: how many frames the lab's network holds back for a guest before it drops some
+moved: an address that moved to another port of the bridge, or to another guest, and by which frame
 """
 
 _MEASURING = """
@@ -174,6 +175,11 @@ back after: from the resume to the first success of what was asked after the sto
 without a freeze: the longest outage of control cycles, an upper limit
 lost: acknowledged and never delivered
 twice: delivered more than once
+recovery, asked for: a workload's cycles by the pause that was asked for
+at most: the longest of the cycles of a pause
+longest RTO: the longest that TCP's retransmission timer was, from the stop on
+retransmits: segments that TCP sent again from the stop on, the most in one cycle
+connections lost: connections that ended and were made anew
 wrong stamps: answers whose time stamp was certainly wrong, and by how much
 state: values that guests share, and whether they changed
 change: a value that changed, and when

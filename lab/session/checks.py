@@ -55,7 +55,7 @@ def examine(uri: str | None) -> list[MachineCheck]:
     if image is not None and image.kernel is not None:
         checks.append(_accelerator(image.kernel, state))
         checks += _kernels(store)
-    checks += [_chronyd(state), _clients()]
+    checks += [_chronyd(state), _clients(), _bridge()]
     return checks
 
 
@@ -207,6 +207,16 @@ def _clients() -> MachineCheck:
     except MachineError as error:
         return MachineCheck(name, None, f"guests see each other; {error.what}", error.hint)
     return MachineCheck(name, True, "guests see each other, and programs of this host can be clients")
+
+
+def _bridge() -> MachineCheck:
+    """Whether the lab's own network can have a bridge, seen by making one."""
+    name = "network: lab, bridge"
+    try:
+        with LabNetwork({}, bridge=True):
+            return MachineCheck(name, True, "a Linux bridge can be made in a namespace")
+    except MachineError as error:
+        return MachineCheck(name, None, error.what, error.hint)
 
 
 def _chronyd(state: Path) -> MachineCheck:

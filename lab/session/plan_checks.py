@@ -13,6 +13,7 @@ from lab.core.patch import ReplaceHypervisorPatch
 from lab.core.plan import Cell, GuestSpec, Plan
 from lab.errors import FreezelabError, UsageError
 from lab.host import emulators, patches, taps
+from lab.host.network import LabNetwork
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import boots_unsurely
 from lab.image.store import ImageStore, default_cache
@@ -27,7 +28,7 @@ from lab.session.setup_sources import setup_obstacles
 
 def obstacles(plan: Plan) -> list[FreezelabError]:
     """The reasons for which a run of the plan, or of one of its cells, would be refused now, each once:
-    images, memory, bridges, and requirements of its patches."""
+    images, memory, bridges (the lab's own too), and requirements of its patches."""
     found: dict[str, FreezelabError] = {}
     for check in _checks(plan):
         try:
@@ -88,11 +89,19 @@ def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
             yield partial(_check_shared, together)
     for bridge in dict.fromkeys(guest.bridge for guest in guests if guest.bridge):
         yield partial(taps.check, bridge)
+    if plan.network is not None and plan.network.bridge:
+        yield _check_bridge
     for patch in dict.fromkeys(cell.cycle.patch for cell in plan.parts):
         if not patch.needs_run:
             yield patches.make(patch, HostClock()).check
         elif isinstance(patch, ReplaceHypervisorPatch) and os.sep in patch.emulator:
             yield partial(emulators.find, patch.emulator, default_cache())
+
+
+def _check_bridge() -> None:
+    """Check that the lab's network can have a bridge, by making one."""
+    with LabNetwork({}, bridge=True):
+        pass
 
 
 def _check_libvirt() -> None:
