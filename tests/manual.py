@@ -79,10 +79,11 @@ def commands(group: Any, context: Any) -> Iterator[tuple[str, Any, Any]]:
         inner = command.context_class(command, info_name=name, parent=context)
         if command.hidden:
             continue
-        if hasattr(command, "list_commands"):
-            yield from commands(command, inner)
-        else:
+        is_group = hasattr(command, "list_commands")
+        if not is_group or command.invoke_without_command:
             yield inner.command_path, command, inner
+        if is_group:
+            yield from commands(command, inner)
 
 
 def section(name: str, command: Any, context: Any) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 SHELLS = ("bash", "zsh", "fish")
+RUN_STATES = ("passed", "failed", "inconclusive", "interrupted", "running")
 NAME = "freezelab"
 VARIABLE = "_FREEZELAB_COMPLETE"
 """The environment variable by which a shell asks (Typer's, from the command's name)."""
@@ -71,6 +72,18 @@ def places(incomplete: str) -> list[str]:
 def runs(incomplete: str) -> list[str]:
     """Ids of runs, the latest first."""
     return _stems(_home() / "runs", "", incomplete)[::-1]
+
+
+def run_states(incomplete: str) -> list[str]:
+    """Outcomes of runs, and what a run without one is."""
+    return words(*RUN_STATES)(incomplete)
+
+
+def figures(incomplete: str) -> list[str]:
+    """Figures that runs are compared by."""
+    from lab.core.comparison import FigureKind
+
+    return words(*FigureKind)(incomplete)
 
 
 def recipes(incomplete: str) -> list[str]:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from lab import __version__
-from lab.cli import by_hand, ci, completion, events, kept_guests, stores, streams, upkeep
+from lab.cli import by_hand, ci, completion, events, kept_guests, past_runs, stores, streams, upkeep
 from lab.cli.commands import Commands
 from lab.cli.options import (
     Accelerator,
@@ -68,6 +68,8 @@ app = Commands(
 app.add_typer(kept_guests.commands)
 app.add_typer(by_hand.commands)
 app.add_typer(upkeep.commands)
+app.add_typer(past_runs.commands)
+app.add_typer(past_runs.history, name="history")
 app.add_typer(stores.images, name="image")
 app.add_typer(stores.emulators, name="emulator")
 app.add_typer(events.events, name="events")
@@ -262,18 +264,6 @@ def check(
             typer.echo(f"{name}: note: {why}")
     if len(codes) > 1:
         raise typer.Exit(2 if 2 in codes else max(codes))
-
-
-@app.command()
-def history(
-    most: Annotated[int, typer.Option("--most", "-n", metavar="N", min=1, help="Number of runs.")] = 20,
-) -> None:
-    """List old runs, the latest first."""
-    from lab.report.console import stdout_console
-    from lab.report.history import render_history
-    from lab.session.run_folders import latest
-
-    render_history([run for _, run in latest(most)], stdout_console())
 
 
 @app.command()

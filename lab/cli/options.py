@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,9 @@ from lab.cli import completion
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from lab.core.comparison import FigureKind
     from lab.hypervisor.accelerators import AcceleratorRequest
 
 Connect = Annotated[
@@ -71,3 +75,63 @@ def tags(given: Sequence[str]) -> tuple[str, ...]:
                 hint=f"a word of at most {MOST_OF_A_TAG} characters, such as release-7",
             )
     return tuple(dict.fromkeys(given))
+
+
+_DAYS = re.compile(r"([0-9]+(?:\.[0-9]+)?)(d|w)")
+
+
+def age(text: str | None, option: str) -> int:
+    """Nanoseconds of an age such as "30d", "2w", "12h"; 0 for None. UsageError when it is none."""
+    from lab.core.units import NS_PER_S, parse_duration
+
+    if text is None:
+        return 0
+    if days := _DAYS.fullmatch(text.strip()):
+        return round(float(days[1]) * (7 if days[2] == "w" else 1) * 86400) * NS_PER_S
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(str(error), where=option, hint="such as 30d, 2w or 12h") from None
+
+
+def moment(text: str | None, option: str) -> datetime | None:
+    """The instant that an age is ago, or a date or time as ISO 8601 has it, in UTC unless it says otherwise.
+    UsageError when it is none."""
+    from datetime import UTC, datetime, timedelta
+
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return datetime.now(UTC) - timedelta(microseconds=age(text, option) // 1000)
+        except OverflowError:
+            raise UsageError(f"too long ago: {text!r}", where=option) from None
+        except UsageError:
+            raise UsageError(
+                f"not a time: {text!r}", where=option, hint="such as 2d, 12h, 2026-11-29 or 2026-11-29T02:00"
+            ) from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def run_states(given: Sequence[str]) -> frozenset[str]:
+    """States of runs. UsageError for an unknown one."""
+    for word in given:
+        if word not in completion.RUN_STATES:
+            raise UsageError(
+                f"no run is {word!r}", where="--outcome", hint=f"known: {', '.join(completion.RUN_STATES)}"
+            )
+    return frozenset(given)
+
+
+def figure_kind(name: str) -> FigureKind:
+    """UsageError when there is no such figure."""
+    from lab.core.comparison import FigureKind
+
+    try:
+        return FigureKind(name)
+    except ValueError:
+        raise UsageError(
+            f"there is no figure {name!r}", where="--figure", hint=f"known: {', '.join(FigureKind)}"
+        ) from None

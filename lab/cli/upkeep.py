@@ -47,11 +47,12 @@ def schema(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="playbook|run|progress", autocompletion=completion.words("playbook", "run", "progress")
+            metavar="playbook|run|progress|comparison",
+            autocompletion=completion.words("playbook", "run", "progress", "comparison"),
         ),
     ],
 ) -> None:
-    """Print the JSON schema of playbooks, of run.json or of run --json-lines."""
+    """Print the JSON schema of playbooks, of run.json, of run --json-lines or of compare --json."""
     if what == "playbook":
         from lab.playbook import schema_text
 
@@ -64,8 +65,12 @@ def schema(
         from lab.report.progress_lines import schema as progress_schema
 
         typer.echo(json.dumps(progress_schema(), indent=1))
+    elif what == "comparison":
+        from lab.record.comparison import comparison_schema
+
+        typer.echo(json.dumps(comparison_schema(), indent=1))
     else:
-        raise UsageError(f"there is no schema {what!r}", hint="known: playbook, run, progress")
+        raise UsageError(f"there is no schema {what!r}", hint="known: playbook, run, progress, comparison")
 
 
 @commands.command()

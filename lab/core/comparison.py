@@ -127,6 +127,14 @@ class Level:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, values: Sequence[Bounded]) -> Level:
+        """Of one value or more."""
+        middle = bounded_quantile(values, 0.5)
+        low = min(v[0] for v in values) if middle.low is None else middle.low
+        high = max(v[2] for v in values) if middle.high is None else middle.high
+        return cls(len(values), middle.value, low, high)
+
 
 @dataclass(frozen=True)
 class FigureChange:
@@ -182,6 +190,11 @@ class RunComparison:
     @property
     def worse_verdicts(self) -> tuple[VerdictChange, ...]:
         return tuple(verdict for verdict in self.verdicts if verdict.worse)
+
+    @property
+    def is_worse(self) -> bool:
+        """A figure is worse, on one machine, or a verdict is, on any."""
+        return bool(self.regressed or self.worse_verdicts)
 
 
 def comparable(one: RunFigures, other: RunFigures) -> bool:
@@ -256,7 +269,7 @@ def _figures(used: Sequence[RunFigures], run: RunFigures) -> tuple[tuple[FigureC
         for key in cells:
             found = shift([(pooled[key], run.figures[key])])
             if found is not None:
-                before, after = _level(pooled[key]), _level(run.figures[key])
+                before, after = Level.of(pooled[key]), Level.of(run.figures[key])
                 made.append(FigureChange(key, before, after, found, Change.NOISE))
     chosen, level = can_reject([figure.difference.least_p for figure in made])
     needed = enough(level)
@@ -297,16 +310,9 @@ def _beyond_each_run(key: FigureKey, used: Sequence[RunFigures], run: RunFigures
     together do not exist, and for a baseline of one run, whose spread over runs is not known."""
     if key not in run.figures or len(used) < 2:
         return True
-    new = _level(run.figures[key]).value
-    olds = [_level(one.figures[key]).value for one in used if one.figures.get(key)]
+    new = Level.of(run.figures[key]).value
+    olds = [Level.of(one.figures[key]).value for one in used if one.figures.get(key)]
     return all(new > old for old in olds) if up else all(new < old for old in olds)
-
-
-def _level(values: Sequence[Bounded]) -> Level:
-    middle = bounded_quantile(values, 0.5)
-    low = min(v[0] for v in values) if middle.low is None else middle.low
-    high = max(v[2] for v in values) if middle.high is None else middle.high
-    return Level(len(values), middle.value, low, high)
 
 
 _WORST = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)

@@ -6,8 +6,9 @@
 - `cycle`, `cells`, `event_timelines`, `rollout`, `statistics`: its parts, from what was measured to its
     members.
 - `follow`: a run in progress.
-- `index`: a line about each run. `figures`: what is compared of it. `baselines`: the runs that others are
-    compared with. `state_files`: small JSON files.
+- `index`: a line about each run. `pruning`: removes old runs. `figures`: what is compared of a run.
+    `comparison`: a comparison as JSON. `baselines`: the runs that others are compared with. `state_files`:
+    small JSON files.
 """
 
 EVENTS = "events.jsonl"

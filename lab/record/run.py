@@ -327,6 +327,28 @@ def to_json(run: Run) -> str:
     return "".join(json_pieces(run))
 
 
+def load(path: Path) -> Run:
+    """A run.json, as it was judged when it was written. RecordError when it is none that is known here."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    try:
+        run = TypeAdapter(Run).validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RecordError(f"is no run.json: {place or 'the file'}: {first['msg']}", where=str(path)) from None
+    if run.schema != SCHEMA:
+        raise RecordError(
+            f"its schema is {run.schema!r}, and this freezelab reads {SCHEMA}: use the one that made it",
+            where=str(path),
+        )
+    return run
+
+
 def write(run: Run, folder: Path) -> Path:
     """Write run.json, whole or not at all. MachineError when it cannot be written."""
     path, draft = folder / RUN, folder / f".{RUN}.new"

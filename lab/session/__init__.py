@@ -13,6 +13,7 @@ Beside runs:
 - `kept_guests`: guests that outlive a command. `kept_guest_metadata`: the metadata service inside them.
 - `drift_study`: a long look at a kept guest's clocks.
 - `calibration_run`: pauses of known length. `calibration`: what they came to, on disk.
+- `comparing`: runs to compare, by their names.
 - `recovery`: what killed runs left. `checks`: what this machine has of what a run needs.
 - `plan_checks`: what prevents one plan here. `emulators`: fetched QEMU versions.
 - `events_service`: a metadata service without a run. `listeners`: its addresses and guests.

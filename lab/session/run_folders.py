@@ -31,7 +31,7 @@ def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
     return run_id, folder
 
 
-def _folders() -> list[Path]:
+def run_folders() -> list[Path]:
     """Run folders, the latest first: ids begin with the time."""
     runs = home() / "runs"
     found = (p for p in runs.glob("*") if not p.name.startswith(".") and p.is_dir())
@@ -47,7 +47,7 @@ def find_run(which: str | None) -> Path:
         if not Path(which).is_dir():
             raise RecordError("no such folder", where=which)
         return Path(which)
-    folders = _folders()
+    folders = run_folders()
     if which is None:
         if not folders:
             raise RecordError("no runs yet", where=str(home() / "runs"), hint="freezelab run")
@@ -66,7 +66,7 @@ def find_run(which: str | None) -> Path:
 def latest(most: int, wanted: RunFilter = EVERY_RUN) -> list[tuple[Path, RunSummary]]:
     """The latest runs that are wanted, as this build judges them, and their folders; those that cannot be
     read are left out."""
-    return summaries(_folders(), most, index_of(home()), wanted)
+    return summaries(run_folders(), most, index_of(home()), wanted)
 
 
 def figures(folders: Sequence[Path]) -> list[RunFigures]:
