@@ -37,6 +37,8 @@ ENVIRONMENT = {
 FILES = {
     "~/.local/state/freezelab/runs/ID": "A run: its history events.jsonl, its record run.json, and each "
     "guest's console.",
+    "~/.local/state/freezelab/nights/ID": "A night: its record night.json, junit.xml, and what each run "
+    "printed. nights.html beside it is the page of the last nights.",
     "~/.local/state/freezelab/kept/NAME.json": "How to access a kept guest.",
     "~/.cache/freezelab/images": "Built images.",
 }

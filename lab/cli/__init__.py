@@ -2,7 +2,8 @@
 
 - `main`: the commands for runs. `kept_guests`: `freezelab up` and the like. `upkeep`: `doctor` and the like.
 - `past_runs`: `freezelab history` and `compare`.
-- `events`: `freezelab events …`. `stores`: `freezelab image …` and `emulator …`.
+- `nights`: `freezelab nightly …` and `baseline …`. `events`: `freezelab events …`.
+- `stores`: `freezelab image …` and `emulator …`.
 - `options`: values that are more than text, and shared options. `completion`: what a shell is offered.
 - `views`: the view for this stderr. `streams`: output that cannot be delivered.
 

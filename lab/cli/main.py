@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from lab import __version__
-from lab.cli import by_hand, ci, completion, events, kept_guests, past_runs, stores, streams, upkeep
+from lab.cli import by_hand, ci, completion, events, kept_guests, nights, past_runs, stores, streams, upkeep
 from lab.cli.commands import Commands
 from lab.cli.options import (
     Accelerator,
@@ -73,6 +73,8 @@ app.add_typer(past_runs.history, name="history")
 app.add_typer(stores.images, name="image")
 app.add_typer(stores.emulators, name="emulator")
 app.add_typer(events.events, name="events")
+app.add_typer(nights.nightly, name="nightly")
+app.add_typer(nights.baseline, name="baseline")
 
 
 def _print_version(wanted: bool) -> None:
@@ -137,6 +139,7 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME", help="A name for the run's record, for history --tag; repeatable."),
     ] = None,
+    run_id: Annotated[str, typer.Option(hidden=True, help="A night's: the run's id.")] = "",
     as_json: Json = False,
     json_lines: JsonLines = False,
     junit: JUnit = None,
@@ -153,6 +156,7 @@ def run(
     options = RunOptions(
         *(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier),
         tags=tags(tag or ()),
+        run_id=run_id,
     )
     file = _file_of(playbook)
     execute(

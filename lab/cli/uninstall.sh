@@ -3,7 +3,7 @@
 # `./freezelab uninstall`: the launcher reads this in, so that it works without an environment.
 
 # Names of ours below the state folder and the cache; they may be folders of yours, with more in them.
-state_names="runs guests libvirt ram keys kept agents doors saved own pytest events tools accelerator.json calibration.json baselines.json history.sqlite"
+state_names="runs guests libvirt ram keys kept agents doors saved own pytest events tools accelerator.json calibration.json baselines.json nights history.sqlite"
 cache_names="images golden emulators"
 
 # found FOLDER NAME...: those that are there, a path a line.
@@ -39,6 +39,21 @@ alive() {
         done
     done
 }
+# night: the units of the night of this state folder, a path a line. The unit quotes the folder as systemd has it.
+night() {
+    folder=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
+    quoted=$(printf %s "$state" | sed 's/\\/&&/g; s/"/\\"/g; s/%/%%/g')
+    grep -qsF "Environment=\"FREEZELAB_HOME=$quoted\"" "$folder/freezelab-nightly.service" || return 0
+    found "$folder" freezelab-nightly.timer freezelab-nightly.service timers.target.wants/freezelab-nightly.timer
+}
+# stop_night: it begins no run while we remove what it needs.
+stop_night() {
+    have systemctl || return 0
+    systemctl --user disable --now freezelab-nightly.timer >/dev/null 2>&1
+    systemctl --user stop freezelab-nightly.service >/dev/null 2>&1
+    systemctl --user clean --what=state freezelab-nightly.timer >/dev/null 2>&1
+    return 0
+}
 # what_goes: all that is ours, a path a line.
 # shellcheck disable=SC2086  # lists of words
 what_goes() {
@@ -48,6 +63,7 @@ what_goes() {
     # Drafts of those two files, of a command that was killed.
     find "$state" -maxdepth 1 -type f \( -name '.accelerator-*' -o -name '.calibration.json.new' \) 2>/dev/null
     in_memory
+    night
     [ ! -w "$root" ] || find "$root/lab" "$root/tests" -name __pycache__ -prune 2>/dev/null
 }
 
@@ -86,6 +102,8 @@ uninstall() {
                 *) die "nothing was removed" ;;
             esac
         fi
+        nightly=$(night)
+        [ -z "$nightly" ] || stop_night
         [ ! -e "$venv/.stamp" ] || states | while IFS= read -r each; do
             FREEZELAB_HOME=$each "$venv/bin/python" "$venv/bin/freezelab" down --all >&2 </dev/null || :
             FREEZELAB_HOME=$each "$venv/bin/python" "$venv/bin/freezelab" recover >&2 </dev/null ||
@@ -100,6 +118,7 @@ uninstall() {
         printf '%s\n' "$going" | while IFS= read -r path; do
             rm -rf -- "$path" || say "$path cannot be removed"
         done
+        [ -z "$nightly" ] || ! have systemctl || systemctl --user daemon-reload >/dev/null 2>&1 || :
         for folder in "$state" "$cache"; do
             rmdir -- "$folder" 2>/dev/null
             [ ! -d "$folder" ] || say "left, because it has other files: $folder"

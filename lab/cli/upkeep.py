@@ -134,5 +134,6 @@ def uninstall() -> None:
     remove = f"; rm -r {folders}" if folders else ""
     raise UsageError(
         "a wheel is uninstalled by what installed it; this removes everything",
-        hint=f"freezelab down --all; freezelab recover; pipx uninstall freezelab{remove}",
+        hint="freezelab nightly remove; freezelab down --all; freezelab recover; pipx uninstall freezelab"
+        f"{remove}",
     )

@@ -7,8 +7,8 @@
     members.
 - `follow`: a run in progress.
 - `index`: a line about each run. `pruning`: removes old runs. `figures`: what is compared of a run.
-    `comparison`: a comparison as JSON. `baselines`: the runs that others are compared with. `state_files`:
-    small JSON files.
+    `comparison`: a comparison as JSON. `baselines`: the runs that others are compared with. `nights`: records
+    of nights. `state_files`: small JSON files.
 """
 
 EVENTS = "events.jsonl"

@@ -4,6 +4,7 @@
 - `live`, `live_rollout`, `several_views`: a run in progress.
 - `junit`, with `junit_properties`; `json_lines`, with `progress_lines`; `metrics`, with `metric_families`;
     `github`: for other programs.
+- `nights`, `night_junit`: nights, and what failed in one.
 - `plan`, with `plan_cells`, `plan_fleet`, `plan_notice`, `plan_words`: `freezelab plan`.
 - `comparison`: `freezelab compare`. `trend`: the course of a figure over runs.
 - `history`, `listings`, `glossary`, `service`, `drift`, `calibration`: output of other commands.

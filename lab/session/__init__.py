@@ -16,6 +16,8 @@ Beside runs:
 - `comparing`: runs to compare, by their names.
 - `recovery`: what killed runs left. `checks`: what this machine has of what a run needs.
 - `plan_checks`: what prevents one plan here. `emulators`: fetched QEMU versions.
+- `nights`: playbooks that are run at night. `night_baseline`: what they are compared with. `night_timer`: has
+  them run every night.
 - `events_service`: a metadata service without a run. `listeners`: its addresses and guests.
 
 For all of them:

@@ -47,7 +47,7 @@ class RunOptions:
     """Options of the command line beside the plan. boot_s: None is the accelerator's default. golden: None is
     the plan's. wait: wait for another run in this state folder to end. earlier: tries of a search that goes
     on. tags: the run's, for its record. appended: called with the run's folder and each event of its history;
-    see FileJournal."""
+    see FileJournal. run_id: a new_run_id(); "": one is made."""
 
     uri: str | None = None
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
@@ -57,6 +57,7 @@ class RunOptions:
     earlier: EarlierTries | None = None
     tags: tuple[str, ...] = ()
     appended: Callable[[Path, Entry], None] | None = None
+    run_id: str = ""
 
 
 @dataclass
@@ -125,7 +126,7 @@ def _run(
     if not plan.cells:
         patch = make_patch(plan.cycle.patch, hypervisor, host.accelerator, host.emulator, clock, view)
         patch.check()
-    run_id, folder = new_run_folder(host.home, plan.name)
+    run_id, folder = new_run_folder(host.home, plan.name, options.run_id)
     course = _Course(folder)
     golden = plan.golden if options.golden is None else options.golden
     settings = replace(

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from lab.core.comparison import RunFigures
 
 
-def new_run_folder(home: Path, name: str) -> tuple[str, Path]:
-    """A new run's id and folder. The id sorts by time and contains the playbook's name."""
+def new_run_id(name: str) -> str:
+    """A run's id. It sorts by time and contains the playbook's name."""
     moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    run_id = f"{moment}-{name[:40]}-{secrets.token_hex(2)}"
+    return f"{moment}-{name[:40]}-{secrets.token_hex(2)}"
+
+
+def new_run_folder(home: Path, name: str, run_id: str = "") -> tuple[str, Path]:
+    """A new run's id and folder. run_id: a new_run_id() that was made before."""
+    run_id = run_id or new_run_id(name)
     folder = made(home / "runs") / run_id
     try:
         folder.mkdir()

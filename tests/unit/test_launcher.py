@@ -8,11 +8,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lab.host import night_units
+from lab.host.night_units import NightJob
 from lab.hypervisor import memory as ram
 
 ROOT = Path(__file__).parents[2]
@@ -149,6 +152,25 @@ def test_an_environment_that_set_up_did_not_make_is_left(clone: Clone) -> None:
     assert clone.start("uninstall", "--yes").returncode == 0
     assert (clone.venv / "mine").exists()
     assert not clone.home.exists()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_uninstall_removes_the_night_of_its_own_state_folder(
+    clone: Clone, tmp_path: Path, ours: bool
+) -> None:
+    clone.home = tmp_path / '50% \\of "it"'
+    clone.fill()
+    units = tmp_path / "config/systemd/user"
+    home = str(clone.home if ours else clone.home / "other")
+    night_units.write_units(NightJob(2, 0, (sys.executable, "x"), {night_units.HOME: home}), units)
+    wanted = units / "timers.target.wants"
+    wanted.mkdir()
+    (wanted / night_units.TIMER).symlink_to(units / night_units.TIMER)
+    (units / "other.service").touch()
+    done = clone.start("uninstall", "--yes", XDG_CONFIG_HOME=str(tmp_path / "config"))
+    assert done.returncode == 0, done.stderr
+    left = {path.name for path in units.rglob("*") if not path.is_dir() or path.is_symlink()}
+    assert left == {"other.service"} | (set() if ours else {night_units.TIMER, night_units.SERVICE})
 
 
 def test_uninstall_waits_for_nobody(clone: Clone) -> None:

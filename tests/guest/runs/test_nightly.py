@@ -1,0 +1,56 @@
+"""A night with guests: one whose run hangs while its guest is frozen, and what is left of both."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lab.core.night import NightVerdict
+from lab.playbook import load
+from lab.session import nights
+from lab.session.nights import NightOptions, NightPlaybook, run_night
+from tests.guest.conftest import Cli
+
+FREEZES = """
+name: freezes
+guests: [{name: web-0}]
+resync: none
+cycle: {settle: 200ms, before: 1s, watch: 1s, patch: {hold: 20s}}
+"""
+
+
+def test_a_controller_that_stands_still_is_killed_at_the_limit_and_its_guest_is_gone(
+    cli: Cli, eventually: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREEZELAB_HOME", str(cli.home))
+    monkeypatch.setattr(nights, "GRACE_S", 3.0)
+    path = tmp_path / "freezes 50%.yaml"
+    path.write_text(FREEZES)
+    stopped: list[psutil.Process] = []
+
+    def stop() -> None:
+        """As soon as the guest is frozen, the controller does no more; it does not take SIGTERM, either."""
+        eventually(lambda: '"kind":"stop"' in cli.journal(), 150)
+        for process in psutil.Process().children():
+            if "--run-id" in process.cmdline():
+                process.send_signal(signal.SIGSTOP)
+                stopped.append(process)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    options = NightOptions(limit_ns=100 * 10**9)
+    night = run_night(cli.home, [NightPlaybook(str(path), load(path))], options, lambda _line: None)
+    thread.join()
+    (part,) = night.playbooks
+    assert len(stopped) == 1
+    assert part.verdict is NightVerdict.ERROR
+    assert part.why.startswith("ended at its time limit of 1 min 40 s; recover: removed guest web-0 of run ")
+    assert not cli.qemu()
+    assert not cli.left()
+    assert "deadman" in cli.journal()  # it resumed the guest long before
