@@ -4,6 +4,8 @@
 - `past_runs`: `freezelab history` and `compare`.
 - `nights`: `freezelab nightly …` and `baseline …`. `events`: `freezelab events …`.
 - `stores`: `freezelab image …` and `emulator …`.
+- `metrics`: `freezelab metrics serve`. `live_outputs`: what a run writes for programs as it goes on. `ci`:
+    what it writes for GitHub.
 - `options`: values that are more than text, and shared options. `completion`: what a shell is offered.
 - `views`: the view for this stderr. `streams`: output that cannot be delivered.
 

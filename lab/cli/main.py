@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from lab import __version__
 from lab.cli import by_hand, ci, completion, events, kept_guests, nights, past_runs, stores, streams, upkeep
+from lab.cli import metrics as metrics_command
 from lab.cli.commands import Commands
 from lab.cli.options import (
     Accelerator,
@@ -75,6 +76,7 @@ app.add_typer(stores.emulators, name="emulator")
 app.add_typer(events.events, name="events")
 app.add_typer(nights.nightly, name="nightly")
 app.add_typer(nights.baseline, name="baseline")
+app.add_typer(metrics_command.metrics, name="metrics")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,6 +1,6 @@
 """The metadata service: serves the Scheduled Events of core.scheduled over HTTP.
 
-- `service`: one listener for each guest. `protocol`: HTTP/1.1 on a listener.
+- `service`: one listener for each guest. `protocol`: HTTP/1.1 on a listener. `request_counts`: what came.
 - `announcer`: the real `ports.Announcer`.
 - `event_operator`: an operator's actions on a service that runs without a playbook. `control`: its control
   socket. `client`: the client of that socket.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,6 +69,7 @@ class EventOperator:
                 "asks": self._service.has_asked(about.guest),
                 "silent_s": _seconds(self._service.announcer.silence_ns(about.guest)),
                 "socket": str(self._service.path(about.guest)),
+                "counts": asdict(self._service.counts[about.guest]),
             }
             for about in self._service.instances.values()
         ]

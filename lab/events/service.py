@@ -36,6 +36,7 @@ from lab.core.scheduled.requests import Answer, Request, answer, refusal
 from lab.errors import MachineError
 from lab.events.announcer import ServiceAnnouncer
 from lab.events.protocol import Connection, HttpListener
+from lab.events.request_counts import RequestCounts
 from lab.ports import Clock
 from lab.threads import Worker
 
@@ -55,7 +56,8 @@ class MetadataService:
     """Runs as long as the context is not left.
 
     instances: the guests. folder: made when it is not there, and taken from others (0700); its path is to be
-    short. trouble: the last thing that went wrong inside and should not have, "" if nothing did.
+    short. trouble: the last thing that went wrong inside and should not have, "" if nothing did. counts: of
+    each guest's requests; they change in the loop's thread.
 
     Entering raises MachineError when the folder or a socket cannot be made. All else is safe from any thread.
     """
@@ -64,6 +66,7 @@ class MetadataService:
         self.instances = {about.guest: about for about in instances}
         self.groups = groups_of(instances)
         self.trouble = ""
+        self.counts = {guest: RequestCounts() for guest in self.instances}
         self._machine, self._lock, self._clock = Machine(self.groups, rules), threading.Lock(), clock
         self.announcer = ServiceAnnouncer(self._machine, self.groups, self._lock, clock)
         self._folder = folder.absolute()
@@ -205,13 +208,16 @@ class MetadataService:
         except Exception as error:  # noqa: BLE001 - the service lives on
             self.trouble = repr(error)
             given = refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The lab's metadata service has failed.")
+        self.counts[guest].add(request, given)
         return _stamped(given, now)
 
     def _refuse(self, guest: str, status: HTTPStatus, why: str) -> Answer:
         now = self._clock.now()
         with self._lock:
             self._machine.refuse(now, guest, f"{status.value}: {why or status.phrase}")
-        return _stamped(refusal(status, why), now)
+        given = refusal(status, why)
+        self.counts[guest].add(None, given)
+        return _stamped(given, now)
 
     # -- the folder --------------------------------------------------------------------------------
 

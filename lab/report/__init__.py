@@ -2,7 +2,8 @@
 
 - `terminal`: the report of a run, on one screen (`summary`) or in full, with its `header`. `html`: a page.
 - `live`, `live_rollout`, `several_views`: a run in progress.
-- `junit`, with `junit_properties`; `json_lines`, with `progress_lines`; `metrics`, with `metric_families`;
+- `junit`, with `junit_properties`; `json_lines`, with `progress_lines`; `metrics` and
+    `service_metrics`, with `metric_families`;
     `github`: for other programs.
 - `nights`, `night_junit`: nights, and what failed in one.
 - `plan`, with `plan_cells`, `plan_fleet`, `plan_notice`, `plan_words`: `freezelab plan`.

@@ -111,6 +111,13 @@ class MetricSamples:
                     kind, f"{name}{part}", text, {key: each[place] for key, each in values.items()}
                 )
 
+    def describe(self) -> Iterator[Metric]:
+        """Every family that there may be, without samples."""
+        for name, kind in self._kinds.items():
+            parts = ("", *(f"_{bound}" for bound in BOUNDS)) if kind.kind == "interval" else ("",)
+            for part in parts:
+                yield self._family(kind, f"{name}{part}", kind.text, {})
+
     def _family(self, kind: MetricKind, name: str, text: str, values: dict[tuple[str, ...], float]) -> Metric:
         if kind.kind == "info":
             info = InfoMetricFamily(name, text)

@@ -19,6 +19,7 @@ Beside runs:
 - `nights`: playbooks that are run at night. `night_baseline`: what they are compared with. `night_timer`: has
   them run every night.
 - `events_service`: a metadata service without a run. `listeners`: its addresses and guests.
+- `live_state`: the run in progress and the services of a state folder, for `metrics serve`.
 
 For all of them:
 - `signals`: the first signal becomes an exception; what takes something down is not interrupted.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,8 @@ from tests.unit.real_histories import unpacked
 
 def replayed(name: str, folder: Path) -> Iterator[Entry]:
     """Each event of the history, after its line was appended to the history in `folder`, which is made."""
-    whole = folder.parent / f"{folder.name}.whole"
-    whole.mkdir()
-    lines = (unpacked(name, whole) / EVENTS).read_text(encoding="utf-8").split("\n")
+    with tempfile.TemporaryDirectory() as whole:
+        lines = (unpacked(name, Path(whole)) / EVENTS).read_text(encoding="utf-8").split("\n")
     folder.mkdir()
     with (folder / EVENTS).open("w", encoding="utf-8") as file:
         for line in filter(None, lines):

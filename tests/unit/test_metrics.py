@@ -24,21 +24,10 @@ from lab.report.metric_families import LONGEST_LABEL, MetricKind, MetricSamples
 from lab.report.metrics import RUN_METRICS, run_samples, write_metrics
 from tests.unit.builders import RUNS, cycle, guest, resync_matrix, run
 from tests.unit.fleets import ALL
+from tests.unit.prometheus_samples import samples
 from tests.unit.prometheus_tools import fetched, free_port, lint, program, running
 from tests.unit.real_histories import NAMES, recorded
 from tests.unit.replayed import replayed
-
-Key = tuple[str, tuple[tuple[str, str], ...]]
-
-
-def samples(text: str) -> dict[Key, float]:
-    """Every sample, by its name and labels, of the classic format."""
-    found = [
-        (s.name, tuple(sorted(s.labels.items())), s.value) for f in read_classic(text) for s in f.samples
-    ]
-    made = {(name, labels): value for name, labels, value in found}
-    assert len(made) == len(found), "a series is there twice"
-    return made
 
 
 def of(made: Run) -> dict[str, list[float]]:
