@@ -19,7 +19,7 @@ MOST_CELLS = 40
 
 
 @dataclass(frozen=True)
-class _CellRow:
+class CellRow:
     """A cell, and its cycles without control cycles."""
 
     cell: CellRecord
@@ -31,14 +31,15 @@ def cycles_of(run: Run, cell: CellRecord) -> list[CycleRecord]:
     return [c for g in run.guests if g.cell == cell.id for c in g.cycles if not c.control]
 
 
-def _count(row: _CellRow) -> Piece:
+def _count(row: CellRow) -> Piece:
     whole = row.cell.cycles >= row.cell.wanted  # a search for a tolerance has more
     return (
         str(row.cell.cycles) if whole else f"{row.cell.cycles} of {row.cell.wanted}"
     ), "" if whole else "yellow"
 
 
-def _pause(row: _CellRow) -> Piece:
+def pause_of(row: CellRow) -> Piece:
+    """The cell's pause, or why there is none."""
     if not row.cycles:
         return ("refused" if row.cell.refused else "not run"), "yellow"
     if row.cell.pause is not None:
@@ -49,12 +50,12 @@ def _pause(row: _CellRow) -> Piece:
     return ("no freeze", "dim") if not any(c.frozen for c in row.cycles) else ("not measured", "yellow")
 
 
-def _p95(row: _CellRow) -> Piece:
+def _p95(row: CellRow) -> Piece:
     statistic = next((s for s in row.cell.statistics if (s.kind, s.metric) == ("freeze", "pause")), None)
     return ("", "") if statistic is None else (format_ms(statistic.p95.value), "")
 
 
-def _regime(row: _CellRow) -> Piece:
+def _regime(row: CellRow) -> Piece:
     paused = [c for c in row.cycles if c.pause is not None]
     counts: dict[str, int] = {}
     for cycle in paused:
@@ -65,18 +66,19 @@ def _regime(row: _CellRow) -> Piece:
     return ", ".join(f"{count} {regime}" for regime, count in counts.items()) or "–", style
 
 
-def _notice(row: _CellRow) -> Piece:
+def _notice(row: CellRow) -> Piece:
     events = row.cell.events
     return (
         ("–", "dim") if events is None or events.notice_ns is None else (format_seconds(events.notice_ns), "")
     )
 
 
-def _approved(row: _CellRow) -> Piece:
+def _approved(row: CellRow) -> Piece:
     return approvals(row.cell.events)
 
 
-def _in_time(row: _CellRow) -> Piece:
+def in_time_of(row: CellRow) -> Piece:
+    """The time by which all cycles of the cell were in time."""
     known = [c.resync for c in row.cycles if c.resync is not None]
     if not known:
         return "–", ""
@@ -96,25 +98,25 @@ def show_cells(page: Page, run: Run, most: int = MOST_CELLS) -> None:
         order = ("failed", "inconclusive", "passed")
         shown = sorted(shown, key=lambda cell: order.index(cell.outcome))[:most]
         page.parts([f"the {len(shown)} worst of {counted(len(run.cells), 'cell')}"], "dim")
-    columns: list[Column[_CellRow]] = [Column("cell", lambda row: (row.cell.id, "bold"))]
+    columns: list[Column[CellRow]] = [Column("cell", lambda row: (row.cell.id, "bold"))]
     if not all(cell.method in cell.id for cell in run.cells):
         columns.append(Column("method", lambda row: (row.cell.method, ""), rank=2))
     if any(cell.wanted > 1 for cell in run.cells):
         columns.append(Column("cycles", _count, right=True, rank=7))
-    columns.append(Column("pause", _pause, right=True))
+    columns.append(Column("pause", pause_of, right=True))
     if any(len(cell.statistics) for cell in run.cells):
         columns.append(Column("p95, ms", _p95, right=True, rank=6))
-    announced: list[Column[_CellRow]] = [
+    announced: list[Column[CellRow]] = [
         Column("notice", _notice, right=True, rank=3),
         Column("approved", _approved, right=True, rank=1),
     ]
     columns += [
         Column("regime", _regime, rank=4),
-        Column("in time by", _in_time, right=True, rank=5),
+        Column("in time by", in_time_of, right=True, rank=5),
         *(announced if any(cell.events for cell in run.cells) else []),
         Column("verdict", lambda row: VERDICTS[row.cell.outcome]),
     ]
-    rows = [_CellRow(cell, cycles_of(run, cell)) for cell in shown]
+    rows = [CellRow(cell, cycles_of(run, cell)) for cell in shown]
     page.table(Table(columns, rows, gaps={3: 1, 2: 3, 1: ALWAYS}))
 
 

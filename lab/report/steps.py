@@ -139,6 +139,14 @@ def _median(cycles: Sequence[CycleRecord], name: str) -> float | None:
 
 def _by_cell(page: Page, run: Run) -> None:
     """Print the medians of each cell, in milliseconds; as lines if the table is too wide."""
+    page.blank()
+    parts = median_parts(run)
+    if page.table(parts.across(), cut=False) is None and page.table(parts.down(), cut=False) is None:
+        page.table(parts.longest())
+
+
+def median_parts(run: Run) -> MedianParts:
+    """The medians of the parts of each cell's pauses."""
     cells = [
         (cell, [c for g in run.guests if g.cell == cell.id for c in g.cycles if c.steps and not c.control])
         for cell in run.cells
@@ -159,14 +167,11 @@ def _by_cell(page: Page, run: Run) -> None:
         if name != "between" or max(v for (_, n), v in found.items() if n == name) >= LEAST_NS
     ]
     found = {key: value for key, value in found.items() if key[1] in names}
-    page.blank()
-    parts = _Parts([cell.id for cell, cycles in cells if cycles], names, found)
-    if page.table(parts.across(), cut=False) is None and page.table(parts.down(), cut=False) is None:
-        page.table(parts.longest())
+    return MedianParts([cell.id for cell, cycles in cells if cycles], names, found)
 
 
 @dataclass(frozen=True)
-class _Parts:
+class MedianParts:
     """The medians of the parts of each cell's pauses, by cell and name; nanoseconds."""
 
     cells: Sequence[str]

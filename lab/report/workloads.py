@@ -46,15 +46,16 @@ class _WorkloadRow:
         return ", ".join(filter(None, parts))
 
 
-def show_workloads(page: Page, run: Run) -> None:
-    """Print the workloads of a run; nothing without any."""
+def show_workloads(page: Page, run: Run, tries: bool = True) -> None:
+    """Print the workloads of a run; nothing without any. tries: those of searches as well."""
     names = dict.fromkeys(one.name for one in run.workloads)
     for name in names:
         if not any(one.cycles for one in run.workloads if one.name == name):
             continue
         _workload(page, run, [one for one in run.workloads if one.name == name])
     show_tolerances(page, run)
-    _plots(page, run)
+    if tries:
+        _plots(page, run)
 
 
 def show_workload_totals(page: Page, run: Run, most: int) -> None:
@@ -113,7 +114,7 @@ def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
         text.append(f"without a freeze its longest outage is {format_at_latest(max(noise))}")
     page.labelled("workload", "; ".join(text), before=[(f"{name}  ", "bold")])
     rows = [
-        _WorkloadRow(record, cycle, _pause(run, record.cell, cycle.cycle), len(records) > 1)
+        _WorkloadRow(record, cycle, longest_pause(run, record.cell, cycle.cycle), len(records) > 1)
         for record in records
         for cycle in record.cycles
     ]
@@ -128,7 +129,8 @@ def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
     _predictions(page, rows)
 
 
-def _pause(run: Run, cell: str, cycle: int) -> Measure | None:
+def longest_pause(run: Run, cell: str, cycle: int) -> Measure | None:
+    """The longest pause of the cell's guests in this cycle."""
     pauses = [
         one.pause
         for guest in run.guests

@@ -138,6 +138,19 @@ def _quantiles(histogram: HdrHistogram) -> tuple[int, int]:
     return int(found[50]), int(found[99])
 
 
+def quantiles_of(given: Latencies, shares: Sequence[float]) -> list[int]:
+    """The latencies below which these shares of all values lie, in nanoseconds, to three digits. ValueError
+    for what is no histogram."""
+    from hdrh.histogram import HdrHistogram
+
+    try:
+        histogram = HdrHistogram.decode(given.histogram)
+    except Exception as error:  # as in `merged`
+        raise ValueError(f"no HdrHistogram: {given.histogram[:20]}…: {error}") from error
+    found = histogram.get_percentile_to_value_dict([100 * share for share in shares])
+    return [int(found[100 * share]) for share in shares]
+
+
 def _encoded(histogram: HdrHistogram) -> str:
     encoded = histogram.encode()
     return encoded.decode("ascii") if isinstance(encoded, bytes) else str(encoded)

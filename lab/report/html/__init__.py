@@ -2,7 +2,10 @@
 
 - `document`: the frame of all pages. `blocks`: the terminal's sections as HTML, with the same words.
 - `run_page`: the page of a run, from its sections.
-- `cycles`: cards of cycles, with their pictures: `timeline`, `resync`, `parts`. `axis`: places on axes.
+- `cycles`: cards of cycles, with their pictures: `timeline`, `resync`, `parts`. `matrix`: a heat table, and a
+    card for each cell. `clocks`: offsets and drift. `fleet`: a rollout. `workloads`: with their searches.
+- `findings`, `machine`, `downloads`: all checks, the host, files inside of the page.
+- `axis`: places on a picture's axes.
 - `templates/`: base.html.j2 and page.css of all pages, parts.html.j2 with macros, one file a picture.
 
 Another page is made like this:

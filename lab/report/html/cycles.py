@@ -27,10 +27,18 @@ class CycleCard:
 
     id: str
     name: str
-    outcome: Outcome
+    row: Row
     line: str
     pictures: Markup
     opened: bool
+
+    @property
+    def cycle(self) -> int:
+        return self.row.cycle.index if self.row.cycle is not None else -1
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.row.outcome
 
 
 def name_of(run: Run, row: Row) -> str:
@@ -67,6 +75,11 @@ def parts_of(cycle: CycleRecord, ids: PictureIds) -> Markup:
     return pause_bars("Where the pause goes", [("from the stop call to the first packet", parts)], ids)
 
 
+def _order(row: Row) -> tuple[int, bool]:
+    """Those that did not pass first, control cycles last."""
+    return row.worst_first[0], row.cycle is not None and row.cycle.control
+
+
 def summary(row: Row) -> str:
     """ "5 006.4 ± 0.6 ms, in time after 21 ms (step)"."""
     if row.cycle is None:
@@ -83,13 +96,15 @@ def _cards(run: Run, rows: Sequence[Row], ids: PictureIds) -> Iterator[CycleCard
         drawn = pictures(run, row, ids)
         if drawn:
             opened = len(rows) <= OPEN or number == 0
-            yield CycleCard(ids.new(), name_of(run, row), row.outcome, summary(row), drawn, opened)
+            yield CycleCard(ids.new(), name_of(run, row), row, summary(row), drawn, opened)
 
 
-def cycle_cards(run: Run, ids: PictureIds) -> Markup:
-    """A card for each cycle, those that did not pass first; empty without cycles."""
+def cycle_cards(run: Run, ids: PictureIds) -> tuple[Markup, dict[tuple[str, str, int], str]]:
+    """A card for each cycle, those that did not pass first; empty without cycles. And the cards' ids, by
+    cell, guest and cycle."""
     rows = [row for row in rows_of(run) if row.cycle is not None]
-    shown = sorted(rows, key=lambda row: row.worst_first[0])[:MOST_CARDS]
+    shown = sorted(rows, key=_order)[:MOST_CARDS]
     cards = list(_cards(run, shown, ids))
     left = len(rows) - len(shown)
-    return markup("cycles.html.j2", cards=cards, left=left) if cards else Markup()
+    named = {(card.row.guest.cell, card.row.guest.name, card.cycle): card.id for card in cards}
+    return (markup("cycles.html.j2", cards=cards, left=left) if cards else Markup()), named

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from lab import __version__
 from lab.core.verdict import Outcome
 from lab.report.cycles import VERDICTS
+from lab.report.text import glued
 
 if TYPE_CHECKING:
     import jinja2
@@ -68,6 +69,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["classes"] = _classes
+    made.filters["glued"] = glued
     made.globals["outcome_of"] = _outcome_of
     made.globals["version"] = __version__
     return made

@@ -96,7 +96,7 @@ def resync_curve(whose: str, cycle: CycleRecord, ids: PictureIds) -> Markup:
 
 
 def _since(ns: float) -> str:
-    return tick_text(ns) if ns else "resume"
+    return tick_text(ns) if ns else "0"
 
 
 def _runs(columns: Sequence[tuple[int, int] | None]) -> Iterator[tuple[int, list[tuple[int, int]]]]:

@@ -24,8 +24,16 @@ from lab.report.cycles import (
 from lab.report.files import write_whole
 from lab.report.header import show_header, show_interruption, verdict_text
 from lab.report.html.blocks import BlockPage, printed
+from lab.report.html.clocks import clock_pictures
 from lab.report.html.cycles import cycle_cards, name_of
 from lab.report.html.document import PageSection, PictureIds, Tile, page
+from lab.report.html.downloads import downloads
+from lab.report.html.findings import findings
+from lab.report.html.fleet import rollout_pictures
+from lab.report.html.machine import show_machine
+from lab.report.html.matrix import cell_cards, heat_table
+from lab.report.html.parts import pause_bars
+from lab.report.html.workloads import searches, workload_pictures
 from lab.report.network import show_network
 from lab.report.notices import show_events
 from lab.report.plan import show_plan
@@ -34,7 +42,7 @@ from lab.report.reasons import show_reasons
 from lab.report.resync_table import is_resync_matrix, show_resync_table
 from lab.report.rollout import show_rollouts
 from lab.report.sections import show_details
-from lab.report.steps import show_steps
+from lab.report.steps import median_parts, show_steps
 from lab.report.text import cleaned, counted
 from lab.report.workloads import show_workloads
 
@@ -46,7 +54,7 @@ def write_html(run: Run, plan: Plan | None, path: Path) -> None:
 
 def run_page(run: Run, plan: Plan | None) -> str:
     """The HTML of a run. plan: what its playbook said; None when that is not known."""
-    run = cleaned(run)
+    raw, run = run, cleaned(run)
     facts, warnings = BlockPage(), BlockPage()
     show_header(facts, run)
     show_interruption(warnings, run)
@@ -54,7 +62,7 @@ def run_page(run: Run, plan: Plan | None) -> str:
         f"{run.playbook.name}: {run.outcome}",
         run.outcome,
         verdict_text(run),
-        list(_sections(run, cleaned(plan), PictureIds())),
+        list(_sections(run, raw, cleaned(plan), PictureIds())),
         name=run.playbook.name,
         facts=[*facts.texts(), run.id],
         warnings=warnings.texts(),
@@ -63,21 +71,52 @@ def run_page(run: Run, plan: Plan | None) -> str:
     )
 
 
-def _sections(run: Run, plan: Plan | None, ids: PictureIds) -> Iterator[PageSection]:
+def _sections(run: Run, raw: Run, plan: Plan | None, ids: PictureIds) -> Iterator[PageSection]:
     show = partial(_printed, run)
     yield PageSection("reasons", "What to know", show(show_reasons))
     if run.cells:
-        yield PageSection("cells", "Cells", show(_cells))
+        cards, named = cell_cards(run, ids)
+        links = {(cell, "", -1): id for cell, id in named.items()}
+        yield PageSection("matrix", "Matrix", heat_table(run, named) + show(_comparisons) + cards)
+        yield PageSection("cells", "All cells", show(_cells))
     else:
-        yield PageSection("cycles", "Cycles", show(show_cycles) + cycle_cards(run, ids))
-    yield PageSection("rollout", "Rollout", show(show_rollouts))
+        cards, links = cycle_cards(run, ids)
+        yield PageSection("cycles", "Cycles", show(show_cycles) + cards)
+    yield PageSection("rollout", "Rollout", rollout_pictures(run, ids) + show(show_rollouts))
     yield PageSection("announcements", "Announcements", show(show_events))
-    yield PageSection("workloads", "Workloads", show(show_workloads))
-    if not is_resync_matrix(run):
-        yield PageSection("parts", "Where the pause goes", show(show_steps))
+    yield PageSection("workloads", "Workloads", _workloads(run, ids))
+    yield PageSection("parts", "Where the pause goes", _parts(run, ids))
+    yield PageSection("clocks", "Offset and drift", clock_pictures(run, ids))
     yield PageSection("details", "Details", show(show_network, show_details, show_predictions))
+    yield PageSection("checks", "Checks", findings(run, links))
     if plan is not None:
-        yield PageSection("playbook", "Playbook", printed(partial(show_plan, plan=plan)))
+        about = "The playbook as it was run, with every default filled in."
+        yield PageSection("playbook", "Playbook", printed(partial(show_plan, plan=plan)), about)
+    yield PageSection("machine", "Machine and calibration", show(show_machine))
+    yield PageSection("files", "Files", downloads(raw, run), "In the page itself: nothing is fetched.")
+
+
+def _workloads(run: Run, ids: PictureIds) -> Markup:
+    """The searches, then the pictures, then the tables."""
+    tried = Markup('<div class="figures">{}</div>').format(searches(run, ids)) if run.tolerances else Markup()
+    return tried + workload_pictures(run, ids) + printed(partial(show_workloads, run=run, tries=False))
+
+
+def _parts(run: Run, ids: PictureIds) -> Markup:
+    """A bar of medians for each cell, or over all cycles, and the table."""
+    if run.cells:
+        parts = median_parts(run)
+        bars = [
+            (
+                cell,
+                [(name, parts.medians[cell, name]) for name in parts.names if (cell, name) in parts.medians],
+            )
+            for cell in parts.cells
+        ]
+    else:
+        medians = [s for s in run.statistics if s.kind == "step"]
+        bars = [("the median of each part", [(s.metric, s.median.value) for s in medians])] if medians else []
+    return pause_bars("", bars, ids) + _printed(run, show_steps)
 
 
 def _printed(run: Run, *sections: Callable[[BlockPage, Run], None]) -> Markup:
@@ -89,6 +128,9 @@ def _cells(page: BlockPage, run: Run) -> None:
         show_resync_table(page, run)
     else:
         show_cells(page, run)
+
+
+def _comparisons(page: BlockPage, run: Run) -> None:
     show_comparisons(page, run)
     show_left_out(page, [(tuple(one.values.values()), one.why) for one in run.left_out])
 

@@ -29,7 +29,8 @@ from lab.report.html.parts import kind_of
 from lab.report.numbers import NOT_MEASURED, interval
 from lab.report.resyncs import TOLERANCE_NS, watched_ns
 
-SHARES = {"notice": 27.0, "pause": 43.0, "way back": 30.0}
+SHARES = {"notice": 27.0, "pause": 43.0}
+WAY_BACK = 30.0
 """The share of each phase of the width, in percent; the others are scaled up where one is missing."""
 WITNESSES = ("hypervisor", "lag", "gap", "silence")
 ZOOM = 1.6
@@ -91,7 +92,7 @@ def timeline(
         *_notice(by_name.get("notice"), event, member),
         *_host(by_name["pause"], cycle),
         *_witnesses(by_name["pause"], cycle),
-        *_way_back(by_name.get("way back"), cycle),
+        *_way_back(phases[-1].span if phases[-1].name not in SHARES else None, cycle),
     ]
     said = "; ".join(f"{lane.name}: {lane.text}" for lane in lanes)
     caption = "Each phase has a scale of its own." if len(phases) > 1 else ""
@@ -112,15 +113,15 @@ def _phases(cycle: CycleRecord, event: EventRecord | None, member: MemberRecord 
     resync = cycle.resync
     if resync is not None and cycle.pause is not None:
         if resync.time_ns is not None:
-            text, end = f"in time after {format_at_latest(resync.time_ns)}", max(1, resync.time_ns)
+            word, text, end = "in time after", format_at_latest(resync.time_ns), max(1, resync.time_ns)
         else:
-            word = "never in time" if resync.outcome == "not synced" else resync.outcome
-            text, end = f"{word}, {format_length(watched_ns(resync))}", max(1, watched_ns(resync))
-        shown.append(("way back", text, 0, end * 1.08))
-    whole = sum(SHARES[name] for name, *_ in shown)
+            word = "not in time" if resync.outcome == "not synced" else resync.outcome
+            text, end = f"in {format_length(watched_ns(resync))}", max(1, watched_ns(resync))
+        shown.append((word, text, 0, end * 1.08))
+    whole = sum(SHARES.get(name, WAY_BACK) for name, *_ in shown)
     x = 0.0
     for name, text, low, high in shown:
-        width = round(100 * SHARES[name] / whole, 3)
+        width = round(100 * SHARES.get(name, WAY_BACK) / whole, 3)
         yield Phase(name, text, Span(low, high, x, width))
         x = round(x + width, 3)
 
@@ -155,7 +156,7 @@ def _notice(span: Span | None, event: EventRecord | None, member: MemberRecord |
     x, width = span.across(0, span.high)
     yield Lane(
         "announcement",
-        ", ".join(texts) or "published",
+        next((text for text in texts if text.startswith("approved")), "not approved"),
         [LaneBar(x, width, "maybe", f"frozen {format_seconds(round(span.high))} after its publication")],
         [LaneMark(span.place(at), f"{name} {format_seconds(at)}") for name, at in known],
     )
@@ -215,15 +216,15 @@ def _way_back(span: Span | None, cycle: CycleRecord) -> Iterator[Lane]:
     limit = format_duration(resync.tolerance_ns or TOLERANCE_NS)
     if resync.time_ns is None:
         x, width = span.across(0, watched_ns(resync))
-        yield Lane("clock", f"not within {limit} of the host's", [LaneBar(x, width, "open")])
+        yield Lane("clock", f"not within ± {limit}", [LaneBar(x, width, "open")])
         return
     low, high = resync.time_low_ns or 0, resync.time_ns
     if high <= 0:
-        yield Lane("clock", f"within {limit} of the host's all the time")
+        yield Lane("clock", f"within ± {limit} all the time")
         return
     yield Lane(
         "clock",
-        f"out of ± {limit} until {format_at_latest(high)} after the resume",
+        f"within ± {limit} after {format_at_latest(high)}",
         _from_stop(span, Interval(min(low, high), high), True),
     )
 
