@@ -103,6 +103,7 @@ def nightly_run(
     junit: AlsoJUnit = None,
 ) -> None:
     """Run a night now: playbooks, each with a time limit, compared with their baselines."""
+    from lab.core.night import NightVerdict
     from lab.record.nights import night_folder
     from lab.report.console import stdout_console
     from lab.report.nights import render_night
@@ -119,9 +120,8 @@ def nightly_run(
 
     words = command_words(on_failure) if on_failure is not None else ()
     options = NightOptions(connect, _limit_ns(limit), last)
-    state = home()
-    unwritten: list[FreezelabError] = []
     try:
+        state = home()
         with only_night(state):
             asked = [_read_or_mistake(name) for name in playbooks]
             check_playbooks(asked)
@@ -139,7 +139,9 @@ def nightly_run(
         for part in night.playbooks:
             if part.verdict.exit_code:
                 _report_failure(perform(words, facts_of(state, night, part)))
-    raise typer.Exit(night.exit_code or (MachineError.exit_code if unwritten else 0))
+    if unwritten and night.verdict not in (NightVerdict.FAILED, NightVerdict.INTERRUPTED):
+        raise typer.Exit(MachineError.exit_code)
+    raise typer.Exit(night.exit_code)
 
 
 @nightly.command("status")

@@ -61,7 +61,12 @@ def begin_night(home: Path) -> Night:
     """A new night with its folder. MachineError when it cannot be made."""
     name = f"{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     night = Night(SCHEMA, name, now_text(), None, None)
-    write_night(home, night)
+    try:
+        write_night(home, night)
+    except MachineError:
+        with contextlib.suppress(OSError):
+            night_folder(home, name).rmdir()
+        raise
     return night
 
 

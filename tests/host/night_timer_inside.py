@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lab.errors import UsageError
 from lab.host import night_units
-from lab.host.night_units import HOME, SERVICE, NightJob
+from lab.host.night_units import HOME, SERVICE, TIMER, NightJob
+from lab.session import night_timer
 from tests.host.systemd_lab import report
 from tests.unit.hostile_words import HOSTILE
 
@@ -29,39 +31,42 @@ def systemctl(*arguments: str) -> str:
 
 def look(folder: Path) -> dict[str, Any]:
     os.environ.pop("XDG_CONFIG_HOME", None)  # systemd there has none
-    units = night_units.unit_folder()
-    out = folder / "given 50%"
-    environment = {HOME: f"/tmp/{HOSTILE[0]}", "X": " ".join(word for word in HOSTILE if "\n" not in word)}
-    night_units.write_units(
-        NightJob(3, 7, (sys.executable, "-c", NOTE, str(out), *HOSTILE), environment), units
-    )
-    night_units.start_timer()
+    home = str(folder / "50% off/a b")
+    os.environ[HOME] = home
+    units, out = night_units.unit_folder(), folder / "given 50%"
+    note = (sys.executable, "-c", NOTE, str(out), *HOSTILE)
+    environment = {HOME: home, "X": " ".join(HOSTILE)}
+    night_timer.install(NightJob(3, 7, note, environment))
     first = night_units.timer_state(units)
-    night_units.write_units(
-        NightJob(4, 8, (sys.executable, "-c", NOTE, str(out), *HOSTILE), environment), units
-    )
-    night_units.start_timer()
+    night_timer.install(NightJob(4, 8, note, environment))
     second = night_units.timer_state(units)
     systemctl("start", SERVICE)  # a oneshot: waits for its end
     argv, env = json.loads(out.read_text())
-    hang = NightJob(4, 8, ("/bin/sleep", "60"), environment)
-    night_units.write_units(hang, units)
-    night_units.start_timer()
+    night_timer.install(NightJob(4, 8, ("/bin/sleep", "60"), environment))
     systemctl("start", "--no-block", SERVICE)
-    time.sleep(0.5)
-    running = night_units.timer_state(units)
+    end = time.monotonic() + 20
+    while not (running := night_units.timer_state(units)) or not running.running:
+        assert time.monotonic() < end
+        time.sleep(0.05)
     systemctl("stop", SERVICE)
-    removed = night_units.remove_units(units)
+    os.environ[HOME] = str(folder)
+    try:
+        night_timer.remove()
+        refusal = ""
+    except UsageError as error:
+        refusal = error.what
+    os.environ[HOME] = home
+    removed = night_timer.remove()
     return {
         "argv": argv,
         "environment": {name: env.get(name) for name in environment},
         "wanted": environment,
         "next": [state.next_at if state is not None else "" for state in (first, second)],
         "homes": [state.home if state is not None else "" for state in (first, second)],
-        "running": [state.running if state is not None else None for state in (second, running)],
+        "refusal": refusal,
         "removed": [Path(path).name for path in removed],
-        "left": [str(path.relative_to(units)) for path in units.rglob("*") if not path.is_dir()],
-        "after": systemctl("show", "--property=LoadState", "--value", night_units.TIMER).strip(),
+        "left": [str(path.relative_to(units)) for path in units.rglob("*freezelab*")],
+        "after": systemctl("show", "--property=LoadState", "--value", TIMER).strip(),
     }
 
 

@@ -17,6 +17,7 @@ def test_systemd_runs_the_night_with_its_very_words_and_forgets_it_when_it_is_re
     assert seen["environment"] == seen["wanted"]
     first, second = seen["next"]
     assert " 03:07:00 " in first and " 04:08:00 " in second
-    assert seen["homes"] == [f"/tmp/{HOSTILE[0]}"] * 2
-    assert seen["running"] == [False, True]
+    home = str(tmp_path / "own/50% off/a b")
+    assert seen["homes"] == [home, home]
+    assert seen["refusal"].startswith("the night that is installed is of another state folder: ")
     assert (seen["removed"], seen["left"], seen["after"]) == ([TIMER, SERVICE], [], "not-found")

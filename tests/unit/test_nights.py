@@ -33,6 +33,7 @@ from lab.record.nights import (
 )
 from lab.session import nights
 from lab.session.nights import only_night
+from tests.mounts import need_namespaces
 from tests.unit.night_stand_in import SHORT, playbook, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -294,6 +295,34 @@ def test_the_command_is_run_when_there_is_no_night(home: Path, tmp_path: Path) -
     count, name, verdict, why, *_ = (tmp_path / "out").read_text().splitlines()
     assert (count, name, verdict) == ("0", "", "error")
     assert "another night is under way" in why
+
+
+FULL = """
+mount -t tmpfs -o size=64k small "$FREEZELAB_HOME" && mkdir "$FREEZELAB_HOME/nights" || exit 9
+head -c 100000 /dev/zero >"$FREEZELAB_HOME/fill" 2>/dev/null
+"$0" -m lab.cli.main nightly run gone.yaml --on-failure "$1"
+echo "$?, $(find "$FREEZELAB_HOME" -type f | wc -l) files"
+truncate -s 53248 "$FREEZELAB_HOME/fill"  # room for the lock, the record and JUnit, and none for the page
+"$0" -m lab.cli.main nightly run gone.yaml >/dev/null
+echo "$?, $(find "$FREEZELAB_HOME" -name night.json -size +0 | wc -l) night"
+"""
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_half_night(home: Path, tmp_path: Path) -> None:
+    need_namespaces()
+    home.mkdir()
+    script = tmp_path / "command"
+    script.write_text(COMMAND)
+    script.chmod(0o755)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", FULL, sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["4, 2 files", "4, 1 night"]
+    assert "nights.html: cannot be written: No space left on device" in done.stderr
+    assert "night.json: cannot be written: No space left on device" in (tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize(
