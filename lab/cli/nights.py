@@ -307,11 +307,12 @@ def _report_failure(why: str) -> None:
 def _show_timer() -> None:
     from lab.host import night_units
 
-    state = night_units.timer_state(night_units.unit_folder())
+    folder = night_units.unit_folder()
+    state = night_units.timer_state(folder)
     if state is None:
         typer.echo("no night is installed")
         return
     when = f"next: {state.next_at}" if state.next_at else "systemd does not know its timer"
-    typer.echo(f"installed for {state.home}; {when}")
+    typer.echo(f"{folder / night_units.TIMER}, for {state.home}; {when}")
     if state.lingers is False:
         note(f"nights are run only while you are logged in; to change that: {night_units.linger_command()}")

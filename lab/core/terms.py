@@ -37,6 +37,8 @@ probe, depth: what looks into a guest: python, shell or agent; each bounds other
 history: a run's events.jsonl, which everything is made from; the record is run.json
 run: the execution of a playbook, or its record
 outcome: passed, failed or inconclusive
+night, nights: playbooks that are run one after another with nobody there; it has a verdict of its own
+baseline: the runs that a run is compared with: those that were chosen, or the last that passed
 network: the lab's own network between guests, and what passed it
 queue: how many frames the lab's network holds back for a guest before it drops some
 moved: an address that moved to another port of the bridge, or to another guest, and by which frame

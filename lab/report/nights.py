@@ -36,7 +36,7 @@ def render_night(night: Night, folder: Path, console: Console) -> None:
                 Column("playbook", lambda part: (part.playbook, "bold")),
                 Column("verdict", _verdict_of),
                 Column("took", lambda part: (_took(part), ""), right=True, rank=2),
-                Column("compared with", lambda part: (_baseline(part), ""), rank=3),
+                Column("baseline", lambda part: (_baseline(part), ""), rank=3),
                 Column("run", lambda part: (part.run or "–", ""), rank=1),
             ],
             night.playbooks,
@@ -139,4 +139,4 @@ def _took(part: PlaybookNight) -> str:
 
 
 def _baseline(part: PlaybookNight) -> str:
-    return counted(len(part.baseline), "run") if part.baseline else "nothing"
+    return counted(len(part.baseline), "run") if part.baseline else "none"

@@ -24,7 +24,7 @@ from tests.unit.real_histories import NAMES, real
 
 ROOT = Path(__file__).parents[2]
 MODULES = Path(report.__file__).parent
-OTHERS = ("calibration", "drift", "history", "listings", "plan", "service", "live")
+OTHERS = ("calibration", "drift", "history", "listings", "nights", "plan", "service", "live")
 """Beginnings of modules whose output is not a report."""
 NAMED = {"Column", "labelled"}
 
