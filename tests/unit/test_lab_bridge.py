@@ -186,25 +186,30 @@ def test_short_frames_are_no_addresses() -> None:
         moves.close()
 
 
-def test_where_no_namespace_is_allowed_there_is_no_bridge(folder: Path) -> None:
-    program = f"""
+def test_where_no_namespace_is_allowed_there_is_no_bridge_and_plan_says_so(folder: Path) -> None:
+    program = """
+        import sys
         from pathlib import Path
         from lab.errors import MachineError
+        from lab.playbook import parse
+        from lab.session.plan_checks import obstacles
         from tests.unit.network_bench import Bench
-        network = Bench(Path({str(folder)!r}), bridge=True).network
+        network = Bench(Path(sys.argv[1]), bridge=True).network
         try:
             network.start()
         except MachineError as error:
             print(error.what, error.hint, network.pid)
+        missing = obstacles(parse(sys.argv[2].encode(), "p.yaml"))
+        print(sum("has no bridge" in str(one) for one in missing))
     """
-    limit = "echo 0 >/proc/sys/user/max_net_namespaces && exec"
-    run = ["unshare", "--user", "--map-root-user", "/bin/sh", "-c", f'{limit} "$0" -c "$1"']
-    done = subprocess.run(
-        [*run, sys.executable, textwrap.dedent(program)], check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(done.stderr.strip().splitlines()[-1])
-    assert done.stdout.startswith(
-        "the lab's network has no bridge: unshare: No space left on device it needs"
-    )
-    assert done.stdout.endswith("/dev/net/tun None\n")
+    text = "{name: a, resync: agent, cycle: {patch: {hold: 5s}}, network: {kind: lab, bridge: true}}"
+    as_root = ["unshare", "--user", "--map-root-user", "/bin/sh", "-c"]
+    if subprocess.run([*as_root, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    limited = 'echo 0 >/proc/sys/user/max_net_namespaces && exec "$0" -c "$@"'
+    command = [*as_root, limited, sys.executable, textwrap.dedent(program), str(folder), text]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    said, found = done.stdout.splitlines()
+    assert said.startswith("the lab's network has no bridge: unshare: No space left on device it")
+    assert said.endswith("/dev/net/tun None")
+    assert found == "1"
