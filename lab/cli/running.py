@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from lab.cli import ci, streams
-from lab.cli.live_outputs import LiveOutputs
 from lab.errors import FreezelabError, UsageError
 from lab.session.signals import Signals
 
 if TYPE_CHECKING:
+    from lab.cli.live_outputs import LiveOutputs
     from lab.core.plan import Plan
     from lab.record.run import Run
     from lab.session.run import RunOptions
@@ -38,6 +38,8 @@ def fail(error: FreezelabError, exit_code: int | None = None) -> NoReturn:
 
 def live_outputs(metrics: Path | None, *, json_lines: bool, as_json: bool) -> LiveOutputs:
     """The outputs of a run in progress. UsageError for two formats on standard output."""
+    from lab.cli.live_outputs import LiveOutputs
+
     if not json_lines:
         return LiveOutputs(metrics, note=streams.note)
     if as_json:
@@ -93,6 +95,7 @@ def execute(
 ) -> NoReturn:
     """Execute a plan, show its report, and leave with its exit code. live: outputs of the run in progress.
     playbook: the plan's file."""
+    from lab.cli.live_outputs import LiveOutputs
     from lab.cli.views import view_for
     from lab.session.run import RunStopped, perform
 

@@ -215,6 +215,10 @@ class _Index:
                     self._path.unlink(missing_ok=True)
             return {}
 
+    @cached_property
+    def _reader(self) -> sqlite3.Connection:
+        return self._open()
+
     def get(self, folder: Path, wanted: RunFilter) -> RunSummary | None:
         """None when it is no run, cannot be read, or is not wanted."""
         line = self._line(folder)
@@ -265,6 +269,8 @@ class _Index:
 
     def close(self) -> None:
         """Nothing is lost when it cannot be written: the runs are judged again the next time."""
+        if "_reader" in self.__dict__:
+            self._reader.close()
         if not self._new and not self._gone:
             return
         rows = [(*line, self._texts[name]) for name, line in self._new.items()]
@@ -307,8 +313,7 @@ class _Index:
 
     def _figures_text(self, name: str) -> str:
         """ValueError when there are none."""
-        with closing(self._open()) as database:
-            row = database.execute("SELECT figures FROM runs WHERE folder = ?", (name,)).fetchone()
+        row = self._reader.execute("SELECT figures FROM runs WHERE folder = ?", (name,)).fetchone()
         if row is None or not isinstance(row[0], str):
             raise ValueError("no figures")
         return row[0]

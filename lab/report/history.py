@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from lab.record.index import RunSummary
-from lab.record.pruning import PrunedRuns
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import Column, Piece, T, Table, forms
 from lab.report.text import clean, cleaned, counted, shortened
+
+if TYPE_CHECKING:
+    from lab.record.pruning import PrunedRuns
 
 NO_PAUSE = "–"
 
