@@ -21,6 +21,7 @@ _DURATION = {
     "h": 3600 * NS_PER_S,
 }
 _SIZE = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_RATE = {"bit": 1, "kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9}
 _QUANTITY = re.compile(r"\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]*)\s*")
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -51,6 +52,12 @@ def parse_duration(text: str) -> int:
 def parse_size(text: str) -> int:
     """The bytes of a text such as "512 MiB". Binary units only. ValueError with the reason."""
     return _parse(text, _SIZE, "size", "512MiB or 2GiB")
+
+
+def parse_bandwidth(text: str) -> int:
+    """The bits per second of a text such as "8Mbit" or "500 kbit/s", in decimal units as tc(8) has them.
+    ValueError with the reason."""
+    return _parse(text.strip().removesuffix("/s"), _RATE, "bandwidth", "100Mbit or 500kbit")
 
 
 def format_size(size: int) -> str:

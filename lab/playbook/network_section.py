@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from enum import StrEnum
 from ipaddress import ip_interface
@@ -12,7 +11,7 @@ from pydantic import BaseModel, model_validator
 
 from lab.core.network import HOST, HOST_ADDRESS, NetworkLimits, NetworkPlace, NetworkSpec, guest_address
 from lab.core.plan import GuestSpec
-from lab.core.units import NS_PER_S
+from lab.core.units import NS_PER_S, parse_bandwidth
 from lab.playbook.fields import Flag, default, needed, section, section_of
 from lab.playbook.mistakes import Clash, Wrong, quoted
 from lab.playbook.scalars import ScalarReader, duration, expect_scalar, one_of, percent, whole
@@ -22,9 +21,6 @@ MOST_LOSS = 90
 MOST_QUEUE = 100_000
 LEAST_RATE, MOST_RATE = 1000, 10**11
 
-_RATE = re.compile(r"\s*\+?([0-9]+(?:\.[0-9]+)?)\s*([kMG]?bit)(?:/s)?\s*")
-_UNITS = {"bit": 1, "kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9}
-
 
 def bandwidth() -> ScalarReader:
     """Bits per second, in decimal units as tc(8) has them."""
@@ -32,10 +28,10 @@ def bandwidth() -> ScalarReader:
 
     def read(node: object) -> int:
         text = expect_scalar(node, "a bandwidth", advice).text
-        match = _RATE.fullmatch(text) if len(text) <= 40 else None
-        if match is None:
-            raise Wrong(f"not a bandwidth: {quoted(text)}", advice)
-        value = round(float(match[1]) * _UNITS[match[2]])
+        try:
+            value = parse_bandwidth(text)
+        except ValueError:
+            raise Wrong(f"not a bandwidth: {quoted(text)}", advice) from None
         if not LEAST_RATE <= value <= MOST_RATE:
             raise Wrong(f"{quoted(text)} is not from 1kbit to 100Gbit", advice)
         return value

@@ -15,9 +15,11 @@ from lab.core.units import (
     NS_PER_S,
     format_duration,
     format_size,
+    parse_bandwidth,
     parse_duration,
     parse_size,
 )
+from lab.core.workload.shipped.option_values import bit_rate
 
 DURATION_UNITS = {
     "ns": 1,
@@ -83,6 +85,23 @@ def test_a_duration_is_read_exactly(whole: int, thousandths: int, unit: str, spa
 @given(st.integers(0, 10**5), st.sampled_from(sorted(SIZE_UNITS)), SPACES)
 def test_a_size_is_read_exactly(number: int, unit: str, space: str) -> None:
     assert parse_size(f"{number}{space}{unit}") == number * SIZE_UNITS[unit]
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [("1bit", 1), (" 8Mbit", 8_000_000), ("1.5 Gbit/s", 1_500_000_000), ("+500kbit/s ", 500_000)],
+)
+def test_bandwidths_in_a_playbook_and_of_a_workload(text: str, bits: int) -> None:
+    assert parse_bandwidth(text) == bits
+    assert bit_rate({"rate": text}, "rate", 1, 10**10) == bits
+
+
+@pytest.mark.parametrize("text", ["8", "8Mbps", "8MB", "-1Mbit", "", "fast", "1bit/s/s", "Mbit"])
+def test_texts_that_are_no_bandwidth(text: str) -> None:
+    with pytest.raises(ValueError, match=r"bandwidth|unknown unit"):
+        parse_bandwidth(text)
+    with pytest.raises(ValueError, match=r"^rate: "):
+        bit_rate({"rate": text}, "rate", 1, 10**10)
 
 
 @pytest.mark.parametrize("text", ["512", "512MB", "512 M", "512mib", "-1 MiB", "", "lots"])

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from lab.core.units import format_duration, parse_duration
+from lab.core.units import format_duration, parse_bandwidth, parse_duration
 from lab.core.workload.shipped.base import Options
 
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kM]?)bit(?:/s)?")
-_FACTOR = {"": 1, "k": 10**3, "M": 10**6}
 _LONGEST = 1 << 62
 
 
@@ -44,10 +41,10 @@ def whole_number(options: Options, name: str, least: int, most: int) -> int:
 def bit_rate(options: Options, name: str, least: int, most: int) -> int:
     """The option's value in bits per second, written with decimal units: "8Mbit"."""
     text = options[name]
-    found = _RATE.fullmatch(text.strip()[:40])
-    if found is None:
-        raise ValueError(f"{name}: {text} is no bandwidth; write it like 8Mbit or 500kbit")
-    value = round(float(found[1]) * _FACTOR[found[2]])
+    try:
+        value = parse_bandwidth(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     if not least <= value <= most:
         raise ValueError(f"{name}: {text} is not from {least // 1000}kbit to {most // 10**6}Mbit")
     return value
