@@ -59,8 +59,11 @@ def axes_of(root: Map) -> tuple[str, ...]:
 
 def with_search(root: Map) -> Map:
     """The document of a search with a hold, which the search itself chooses."""
-    cycle, search = root.get("cycle"), root.get("tolerance")
-    if search is None or not isinstance(cycle, Map) or "patch" in cycle:
+    search = root.get("tolerance")
+    if search is None:
+        return root
+    cycle = root.get("cycle", Map(search.place))
+    if not isinstance(cycle, Map) or "patch" in cycle:
         return root
     hold = Map(search.place)
     hold["hold"] = Scalar("1s", True, search.place)

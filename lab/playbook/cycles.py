@@ -49,7 +49,7 @@ class CycleSection(BaseModel):
     budget: Budget = time(
         CycleSpec.budget_ns,
         "The longest freeze, at most 1 h. When it ends, guests are resumed, whatever "
-        "the patch does, and the cycle fails.",
+        "the patch does, and the cycle fails. With tolerance: 30 s more than its longest pause.",
     )
     watch: Duration = time(CycleSpec.watch_ns, "How long guests are watched after the resume.")
     prove_memory: Flag = default(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from lab.core.own_domain import refusal, resync_refusal
 from lab.core.plan import (
     Announcement,
+    CycleSpec,
     GuestSpec,
     HoldPatch,
     ResyncMechanism,
@@ -222,6 +223,13 @@ class Document(BaseModel):
             if name in names[:number]:
                 raise Wrong(f"two workloads are named {name}", "rename one of them", within=(number, "name"))
         return workloads
+
+    @model_validator(mode="after")
+    def _outlasts_its_search(self) -> Self:
+        if self.tolerance is None or "budget" in self.cycle.model_fields_set:
+            return self
+        budget = self.tolerance.longest + CycleSpec.budget_ns
+        return self.model_copy(update={"cycle": self.cycle.model_copy(update={"budget": budget})})
 
     @model_validator(mode="after")
     def _workloads_fit(self) -> Self:

@@ -107,6 +107,9 @@ class WorkloadExpectSection(BaseModel):
     wrong_stamps: Count | None = default(
         None, "The most answers whose time, as the guest stamps them, is off by more than the tolerance."
     )
+    refused: Count | None = default(
+        None, "The most tokens of the guests that are not yet valid, or expired, by the host's time."
+    )
     unchanged: StateNames | None = default(None, "Names of the state that keep their value, such as leader.")
     one_holder: StateNames | None = default(
         None, "Roles that at most one guest claims at a time, such as master."
@@ -136,6 +139,7 @@ _MEMBERS = {
     "lost": "lost",
     "twice": "twice",
     "wrong_stamps": "wrong_stamps",
+    "refused": "refused",
     "unchanged": "unchanged",
     "one_holder": "one_holder",
     "never": "never",

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lab.core.parallel_cells import batches
 from lab.core.plan import Cell, GuestSpec, Plan
-from lab.core.units import format_size
+from lab.core.units import format_duration, format_size
 from lab.report.cells import show_left_out
 from lab.report.page import Page
 from lab.report.table import Column, Table
@@ -37,7 +37,16 @@ def _each(of: Callable[[GuestSpec], str]) -> Callable[[Cell], str]:
 
 
 def _cycles(cell: Cell) -> str:
+    if cell.tolerance is not None:
+        return f"search + {cell.control}" if cell.control else "search"
     return f"{cell.repeat} + {cell.control}" if cell.control else str(cell.repeat)
+
+
+def _patch(cell: Cell) -> str:
+    search = cell.tolerance
+    if search is None:
+        return cell.cycle.patch.label
+    return f"hold {format_duration(search.shortest_ns)} to {format_duration(search.longest_ns)}"
 
 
 def _fact(head: str, of: Callable[[Cell], str], right: bool = False) -> Column[Cell]:
@@ -49,7 +58,7 @@ _FACTS = (
     _fact("method", lambda cell: cell.cycle.method),
     _fact("memory", _each(lambda guest: format_size(guest.memory_bytes)), right=True),
     _fact("vCPUs", _each(lambda guest: str(guest.vcpus)), right=True),
-    _fact("patch", lambda cell: cell.cycle.patch.label),
+    _fact("patch", _patch),
     _fact("resync", lambda cell: cell.resync),
     _fact("filled", _each(lambda guest: share(guest.fill)), right=True),
     _fact("image", _each(lambda guest: image_name(guest.image))),

@@ -17,6 +17,7 @@ from lab.core.plan import (
     Regime,
     RtcTrack,
     TimeFault,
+    ToleranceSpec,
 )
 from lab.core.quantities import format_about, format_as_written
 from lab.core.timesync.rules import forecast
@@ -51,7 +52,13 @@ def steps(cell: Cell) -> list[PlanStep]:
         PlanStep("settle", format_duration(cycle.settle_ns), "wait for the guests to settle"),
         PlanStep("measure", format_duration(cycle.before_ns), "offset and drift of every guest"),
     ]
-    patch = PlanStep("patch", *patched(cycle.patch))
+    length, text = patched(cycle.patch)
+    if cell.tolerance is not None:
+        length, text = (
+            f"≤ {format_duration(cell.tolerance.longest_ns)}",
+            f"{text}; {searched(cell.tolerance)}",
+        )
+    patch = PlanStep("patch", length, text)
     last = PlanStep("watch", format_duration(cycle.watch_ns), "the clocks")
     back = PlanStep("resume", "", cell.resync.about, cell.resync)
     if method.boots_anew:
@@ -91,6 +98,11 @@ def patched(patch: Patch) -> tuple[str, str]:
     return at_most, f"{patch.about} (class {patch.impact})"
 
 
+def searched(spec: ToleranceSpec) -> str:
+    """The range of a search."""
+    return f"{format_duration(spec.shortest_ns)} to {format_duration(spec.longest_ns)}, as the search has it"
+
+
 def predicted(cell: Cell, fault: TimeFault | None = None) -> str:
     """The predictions of the method's and the mechanism's rules. fault: that of the NTP server."""
     predicted = cell.cycle.method.predicts
@@ -106,7 +118,9 @@ def _repaired(cell: Cell, wall: WallClock, fault: TimeFault | None) -> str:
     if not cell.cycle.method.freezes:
         return "nothing to repair"
     longest = cell.cycle.patch.longest_ns
-    if isinstance(cell.cycle.patch, HoldPatch) and longest:
+    if cell.tolerance is not None:
+        pause = Interval(cell.tolerance.shortest_ns, cell.tolerance.longest_ns)
+    elif isinstance(cell.cycle.patch, HoldPatch) and longest:
         pause = Interval(longest, longest)
     else:  # nobody knows: from the freeze's own milliseconds to the deadline
         pause = Interval(NS_PER_MS, max(NS_PER_S, longest))

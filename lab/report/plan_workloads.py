@@ -58,7 +58,7 @@ def expectations(expect: WorkloadExpect) -> Iterator[str]:
         yield f"an outage of at most {format_duration(expect.beyond_pause_ns)} beyond the pause"
     for name, limit in (
         ("failed", expect.failed), ("lost", expect.lost), ("delivered twice", expect.twice),
-        ("wrong stamps", expect.wrong_stamps),
+        ("wrong stamps", expect.wrong_stamps), ("refused by date", expect.refused),
     ):  # fmt: skip
         if limit is not None:
             yield f"at most {limit} {name}" if limit else f"none {name}"

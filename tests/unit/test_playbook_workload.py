@@ -78,6 +78,16 @@ def test_a_search() -> None:
     assert plan.parts[0].tolerance == plan.tolerance
 
 
+def test_the_longest_freeze_of_a_search_follows_from_its_longest_pause() -> None:
+    text = "name: a\nresync: agent\nworkload: udp-echo\ntolerance: {longest: 45s}\n"
+    plan = parse(text.encode(), "p.yaml")
+    assert plan.parts[0].cycle.budget_ns == 75 * NS_PER_S
+    matrix = parse((text + "matrix: {method: [suspend, sigstop]}\ncycle: {settle: 2s}\n").encode(), "p.yaml")
+    assert [cell.cycle.budget_ns for cell in matrix.parts] == [75 * NS_PER_S] * 2
+    given = parse((text + "cycle: {budget: 50s}\n").encode(), "p.yaml")
+    assert given.parts[0].cycle.budget_ns == 50 * NS_PER_S
+
+
 @pytest.mark.parametrize(
     ("text", "mistake"),
     [

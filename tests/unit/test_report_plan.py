@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -188,6 +189,16 @@ def test_plan_on_a_terminal(plan: Plan, width: int, snapshot: SnapshotAssertion)
 @pytest.mark.parametrize("width", [80, 120])
 def test_matrix_on_a_terminal(width: int, snapshot: SnapshotAssertion) -> None:
     assert shown(mixed(), width) == snapshot
+
+
+@pytest.mark.parametrize("matrix", ["", "matrix: {method: [suspend, sigstop]}\n"])
+def test_a_search_is_shown_as_one(matrix: str) -> None:
+    text = "name: a\nresync: push\nworkload: udp-echo\ntolerance: {longest: 45s}\ncontrol: 1\n"
+    words = shown(parse((text + matrix).encode(), "a.yaml"), 120)
+    assert re.search(r"patch +≤ 45 s .*1 s to 45 s, as the search has it", words)
+    assert "hold 1 s " not in words.replace("hold 1 s to 45 s", "")
+    assert ("search + 1" in words) == bool(matrix)
+    assert "1 cycle" not in words
 
 
 @pytest.mark.parametrize("width", [80, 120])

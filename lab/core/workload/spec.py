@@ -13,7 +13,8 @@ class WorkloadExpect:
 
     outage_ns: the longest time without a success. beyond_pause_ns: the same, minus the pause. failed:
     requests that failed. lost: acknowledged requests that were not delivered. twice: deliveries of what was
-    delivered before. wrong_stamps: answers whose stamp is off by more than the run's tolerance.
+    delivered before. wrong_stamps: answers, and other kinds each, whose stamp is off by more than the run's
+    tolerance. refused: stamps that somebody at the host's time would refuse: not yet valid, or expired.
     unchanged: names of the state whose value has to stay. one_holder: names of the state that at most one
     guest may claim at a time. never: events that must not happen. as_predicted: what happens agrees with the
     prediction from the workload's own configuration.
@@ -25,6 +26,7 @@ class WorkloadExpect:
     lost: int | None = None
     twice: int | None = None
     wrong_stamps: int | None = None
+    refused: int | None = None
     unchanged: tuple[str, ...] = ()
     one_holder: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
