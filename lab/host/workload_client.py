@@ -30,6 +30,7 @@ from lab.core.workload.sample import (
     WorkloadDelivery,
     WorkloadEvent,
     WorkloadRequest,
+    WorkloadStamp,
 )
 from lab.errors import FreezelabError, GuestError, MachineError
 from lab.ports import Clock
@@ -96,7 +97,8 @@ class HostClient:
     argv: the program, and its arguments. errors: the file that its standard error is written to. grace_ns:
     how long a delivery may take; 0: nothing is delivered. ahead: of a program in a guest, which argv reaches:
     measures how far the guest's REALTIME is ahead of the host's; raises GuestError. check: raises a
-    FreezelabError when what the client depends on, such as the lab's network, has failed.
+    FreezelabError when what the client depends on, such as the lab's network, has failed. prepare: has the
+    workload's guests ready for a cycle; raises GuestError.
     """
 
     def __init__(
@@ -109,12 +111,14 @@ class HostClient:
         grace_ns: int = 0,
         ahead: Callable[[], Interval] | None = None,
         check: Callable[[], None] | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self.name, self.program, self._cell = name, runner.quote(argv), cell
         self._argv, self._errors, self._clock = list(argv), errors, clock
         self._grace_ns, self._later = grace_ns, list[Sample]()
         self._reader, self._lines = SampleReader(), _LineSplitter()
         self._ahead, self._aheads, self._check = ahead, list[Interval](), check
+        self._prepare = prepare
         self._lock, self._output = threading.Lock(), _Output()
         self._spoken, self._over = threading.Event(), threading.Event()
         self._began = clock.now().raw_ns
@@ -169,6 +173,8 @@ class HostClient:
         then may be delivered in this one. MachineError when the client has ended."""
         if self._over.is_set():
             raise MachineError(f"its client has ended: {self._how()}", where=f"workload {self.name}")
+        if self._prepare is not None:
+            self._prepare()
         if self._ahead is not None:
             self._aheads = [self._ahead()]
         self._began = self._clock.now().raw_ns
@@ -205,6 +211,7 @@ class HostClient:
             hello.period_ns if hello is not None else None,
             self._reader.ahead.half_width_ns if self._reader.ahead is not None else 0,
             tuple(one for one in samples if isinstance(one, GaugeReading)),
+            tuple(one for one in samples if isinstance(one, WorkloadStamp)),
         )
 
     def _dependencies(self) -> list[str]:
@@ -243,7 +250,7 @@ class HostClient:
             match one:
                 case WorkloadRequest() | WorkloadDelivery():
                     is_later = one.seq in later
-                case StateLook():
+                case StateLook() | WorkloadStamp():
                     is_later = one.done_ns > ended
                 case WorkloadEvent() | GaugeReading():
                     is_later = one.at_ns > ended

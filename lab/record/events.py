@@ -41,6 +41,7 @@ from lab.core.workload.sample import (
     WorkloadDelivery,
     WorkloadEvent,
     WorkloadRequest,
+    WorkloadStamp,
 )
 
 LARGEST = 2**63 - 1
@@ -206,6 +207,7 @@ class _WorkloadLine(BaseModel):
     period_ns: _Some = None
     clock_bound_ns: Int = 0
     gauges: list[tuple[Int, dict[str, Int], str]] = []
+    stamps: list[tuple[str, Int, Int, Int, _Some, Int, str, Int]] = []
 
 
 def _workload(line: str) -> WorkloadSampled:
@@ -216,6 +218,10 @@ def _workload(line: str) -> WorkloadSampled:
         _forward("a request", sent, done)
     for sent, done, *_rest in made.looks:
         _forward("a look at a state", sent, done)
+    for what, sent, done, _stamp, _until, unit, *_rest in made.stamps:
+        _forward("a stamp", sent, done)
+        if unit < 1:
+            raise ValueError(f"the unit of a {what}'s stamp is {unit}")
     return WorkloadSampled(
         made.cycle,
         made.workload,
@@ -230,6 +236,7 @@ def _workload(line: str) -> WorkloadSampled:
         made.period_ns,
         made.clock_bound_ns,
         tuple(GaugeReading(*row) for row in made.gauges),
+        tuple(WorkloadStamp(*row) for row in made.stamps),
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from lab.core.verdict import Outcome
 from lab.core.workload.gauges import GaugeSummary as GaugeSummary
 from lab.core.workload.judge import Latencies as Latencies
-from lab.core.workload.judge import StaleStamps as StaleStamps
 from lab.core.workload.ledger import Ledger as Ledger
 from lab.core.workload.sample import StateValue
+from lab.core.workload.stamps import StaleStamps as StaleStamps
 from lab.record.model_clock import Measure
 
 
@@ -54,11 +54,12 @@ class WorkloadCycleRecord:
     """One workload's cycle. control: without a freeze. errors: failed requests by their error. outage: the
     longest time without a successful request; beyond_pause: its part that is not the pause. recovery_ns: from
     the resume to the first answer to what was asked for after the stop. unended: the cycle ended in an
-    outage. stale: answers stamped after the resume. stale_window_ns: from
-    the resume until the guests' clocks were in time again. possible_overlaps: where the looks do not exclude
-    that two guests held a role. steps_ns: steps of a frozen guest's clock after the resume, since the stop.
-    event_phases: events by name and phase (as in changes). clock_bound_ns: how exactly the times of a client
-    in a guest are known on the host's clock; 0: it is on the host. problems: of the client and its lines."""
+    outage. stale: answers stamped after the resume; stamps: what else was dated then, by kind.
+    stale_window_ns: from the resume until the guests' clocks were in time again. possible_overlaps: where the
+    looks do not exclude that two guests held a role. steps_ns: steps of a frozen guest's clock after the
+    resume, since the stop. event_phases: events by name and phase (as in changes). clock_bound_ns: how
+    exactly the times of a client in a guest are known on the host's clock; 0: it is on the host. problems: of
+    the client and its lines."""
 
     cycle: int
     control: bool
@@ -85,6 +86,7 @@ class WorkloadCycleRecord:
     event_phases: dict[str, dict[str, int]] = field(default_factory=dict)
     clock_bound_ns: int = 0
     gauges: tuple[GaugeSummary, ...] = ()
+    stamps: tuple[StaleStamps, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ were frozen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lab.core.clock import Interval
@@ -14,10 +14,10 @@ from lab.core.workload.judge import WorkloadWindow
 
 
 def window_of(
-    sampled: WorkloadSampled, calls: Sequence[tuple[Call, Call]], pause: Interval | None = None
+    sampled: WorkloadSampled, frozen: Mapping[str, tuple[Call, Call]], pause: Interval | None = None
 ) -> WorkloadWindow:
-    """The window of a cycle. calls: stop and resume of each guest that was frozen. pause: the longest of
-    theirs; None: by the calls."""
+    """The window of a cycle. frozen: stop and resume of each guest that was. pause: the longest of theirs;
+    None: by the calls."""
     window = WorkloadWindow(
         cycle=sampled.cycle,
         began_ns=sampled.began_raw_ns,
@@ -28,9 +28,12 @@ def window_of(
         events=sampled.events,
         period_ns=sampled.period_ns,
         gauges=sampled.gauges,
+        stamps=sampled.stamps,
+        bound_ns=sampled.clock_bound_ns,
     )
-    if not calls:
+    if not frozen:
         return window
+    calls = frozen.values()
     paused = Interval(
         min(stop.called.raw_ns for stop, _ in calls), max(resume.returned.raw_ns for _, resume in calls)
     )
@@ -41,17 +44,23 @@ def window_of(
         for stop, resume in calls
     ]
     longest = pause or max(by_calls, key=lambda one: one.high_ns)
-    return replace(window, frozen=True, paused=paused, pause=longest)
+    stood = {
+        guest: Interval(stop.returned.raw_ns, resume.called.raw_ns)
+        for guest, (stop, resume) in frozen.items()
+        if stop.returned.raw_ns < resume.called.raw_ns
+    }
+    return replace(window, frozen=True, paused=paused, pause=longest, stood=stood)
 
 
 def window_in(sampled: WorkloadSampled, results: Sequence[CycleResult]) -> WorkloadWindow:
     """The same from the judged cycles of the guests that it depends on."""
-    calls, pauses, in_time, stepped = [], [], list[int | None](), list[int]()
+    calls, pauses = dict[str, tuple[Call, Call]](), []
+    in_time, stepped = list[int | None](), list[int]()
     for result in results:
         obs = result.observation
         if not obs.frozen or obs.stop is None or obs.resume is None:
             continue
-        calls.append((obs.stop, obs.resume))
+        calls[obs.guest] = obs.stop, obs.resume
         if result.pause is not None:
             pauses.append(result.pause.pause)
         stepped += _steps(result, obs.resume.returned.raw_ns)
@@ -61,7 +70,13 @@ def window_in(sampled: WorkloadSampled, results: Sequence[CycleResult]) -> Workl
     known = [time for time in in_time if time is not None]
     all_in_time = max(known) if known and len(known) == len(in_time) else None
     window = window_of(sampled, calls, longest)
-    return replace(window, in_time_ns=all_in_time, stepped_ns=tuple(sorted(stepped)))
+    moved = {
+        one.observation.guest
+        for one in results
+        if one.observation.called_off or one.observation.rescues or one.observation.stop_inferred
+    }
+    stood = {guest: span for guest, span in window.stood.items() if guest not in moved}
+    return replace(window, in_time_ns=all_in_time, stepped_ns=tuple(sorted(stepped)), stood=stood)
 
 
 def _steps(result: CycleResult, resumed_raw_ns: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.core.clock import Interval
 from lab.core.history import ToleranceTried, WorkloadSampled, WorkloadStarted
@@ -41,6 +41,11 @@ class JudgedWorkload:
     tolerance: ToleranceRecord | None
 
     @property
+    def was_started(self) -> bool:
+        """Whether its client ran, or an earlier run had made tries."""
+        return bool(self.record.program or (self.tolerance is not None and self.tolerance.tries))
+
+    @property
     def is_known(self) -> bool:
         """Whether earlier runs have ended the search, so this one has nothing to do."""
         return _is_known(self.tolerance)
@@ -68,7 +73,8 @@ class _Judging:
         self._tried = [one for one in history.of(ToleranceTried) if (one.workload, one.cell) == mine]
 
     def judged(self) -> JudgedWorkload:
-        windows = [window_in(one, self._of_cycle(one.cycle)) for one in self._sampled]
+        peers = frozenset(guest.name for guest in self._cell.guests if guest.is_peer)
+        windows = [replace(window_in(one, self._of_cycle(one.cycle)), peers=peers) for one in self._sampled]
         measured = measure_workload(windows, self._spec, self._cell.expectations.tolerance_ns)
         found: list[Finding] = []
         cycles: list[WorkloadCycleRecord] = []
@@ -232,4 +238,5 @@ def _cycle(
         event_phases=_event_phases(window),
         clock_bound_ns=sampled.clock_bound_ns,
         gauges=result.gauges,
+        stamps=result.stamps,
     )  # fmt: skip

@@ -48,7 +48,9 @@ class CycleEvents:
         pause by all its witnesses, here it is known by the calls."""
         if self.sampled is None or self.sampled.problems:
             return Outcome.INCONCLUSIVE
-        calls = [(stop, self.resumes[name]) for name, stop in self.stops.items() if name in self.resumes]
+        calls = {
+            name: (stop, self.resumes[name]) for name, stop in self.stops.items() if name in self.resumes
+        }
         (spec,) = cell.workloads
         (result,) = measure_workload([window_of(self.sampled, calls)], spec, cell.expectations.tolerance_ns)
         return outcome(spec, result)

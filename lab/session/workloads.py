@@ -6,12 +6,11 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from lab.core.clock import GuestClock, Interval, intersect
-from lab.core.history import WorkloadSampled, WorkloadStarted
+from lab.core.history import WorkloadStarted
 from lab.core.network import HOST
 from lab.core.plan import Cell, WorkloadSpec
 from lab.core.units import NS_PER_MS, format_duration
@@ -34,23 +33,6 @@ COMMAND_S = 30.0
 EVERY_NS = 500 * NS_PER_MS
 READINGS = 8
 _NAME = re.compile(r"\{([a-z0-9-]+)\}")
-
-
-@dataclass(frozen=True)
-class PreparedClient:
-    """A client whose workload's guests are prepared before each cycle. prepare: does that; GuestError."""
-
-    client: HostClient
-    prepare: Callable[[], None]
-
-    def start_cycle(self) -> None:
-        """See ports.WorkloadClient."""
-        self.prepare()
-        self.client.start_cycle()
-
-    def collect(self, cycle: int) -> WorkloadSampled:
-        """See ports.WorkloadClient."""
-        return self.client.collect(cycle)
 
 
 class CellWorkloads:
@@ -99,16 +81,14 @@ class CellWorkloads:
                 grace_ns=spec.grace_ns if spec.delivers else 0,
                 ahead=partial(self._ahead, spec.on) if spec.on else None,
                 check=self._check,
+                prepare=partial(self._prepare, guests, shipped) if shipped and shipped.before else None,
             )
             stack.enter_context(client)
             self._journal.append(WorkloadStarted(spec.name, client.program, config, self._cell.id))
             if spec.settle_ns:
                 self._view.phase("settle", length_ns=spec.settle_ns)
                 self._clock.sleep_until(self._clock.now().raw_ns + spec.settle_ns)
-            if shipped is not None and shipped.before:
-                clients.append(self._prepared(client, guests, shipped))
-            else:
-                clients.append(client)
+            clients.append(client)
         return clients
 
     def _check(self) -> None:
@@ -120,21 +100,13 @@ class CellWorkloads:
             if state != "running":
                 raise GuestError(f"it is {state}, and was not frozen", where=f"guest {peer}")
 
-    def _prepared(
-        self, client: HostClient, guests: Sequence[str], shipped: ShippedWorkload
-    ) -> PreparedClient:
-        def prepare() -> None:
-            deadline = self._clock.now().raw_ns + shipped.before_within_ns
-            failed = (
-                f"{shipped.name} is not ready for a cycle within {format_duration(shipped.before_within_ns)}"
-            )
-            together(
-                guests,
-                lambda name: self._until_it_holds(name, shipped.before, deadline, failed),
-                lambda: None,
-            )
-
-        return PreparedClient(client, prepare)
+    def _prepare(self, guests: Sequence[str], shipped: ShippedWorkload) -> None:
+        """Have each guest ready for a cycle. GuestError when one is not in time."""
+        deadline = self._clock.now().raw_ns + shipped.before_within_ns
+        failed = f"{shipped.name} is not ready for a cycle within {format_duration(shipped.before_within_ns)}"
+        together(
+            guests, lambda name: self._until_it_holds(name, shipped.before, deadline, failed), lambda: None
+        )
 
     def _command(
         self, spec: WorkloadSpec, shipped: ShippedWorkload | None, guests: Sequence[str]

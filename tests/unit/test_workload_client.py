@@ -248,6 +248,22 @@ def test_a_client_in_a_guest_has_no_clock_of_the_hosts(tmp_path: Path) -> None:
     assert "a client in a guest has realtime" in told.problems[0]
 
 
+def test_its_cycle_begins_when_its_guests_are_ready(tmp_path: Path) -> None:
+    ready: list[int] = []
+    argv = ["sh", "-c", 'echo "{\\"freezelab\\": 1}"; sleep 600']
+
+    def prepare() -> None:
+        if ready:
+            raise GuestError("it does not lead", where="guest db-0")
+        ready.append(CLOCK.now().raw_ns)
+
+    with HostClient("mine", argv, tmp_path / "log", CLOCK, prepare=prepare) as running:
+        running.start_cycle()
+        assert running.collect(0).began_raw_ns >= ready[0]
+        with pytest.raises(GuestError, match="it does not lead"):
+            running.start_cycle()
+
+
 def test_what_it_depends_on_is_a_problem_when_it_fails(tmp_path: Path) -> None:
     def gone() -> None:
         raise GuestError("it is shut off, and was not frozen", where="guest db-1")

@@ -86,7 +86,15 @@ def test_what_was_lost_doubled_or_in_doubt_is_what_was(
     assert total("undecided") == len(undecided)
     assert total("in_doubt") == len(doubt)
     assert total("delivered") == len(set(known))
-    assert total("twice") == len(known) - len(set(known))
+    seen, twice, between = set[int](), 0, 0
+    for window in cut:
+        for one in sorted((d for d in window.deliveries if d.seq in requests), key=lambda d: d.at_ns):
+            again = one.seq in seen
+            twice += again and one.at_ns >= window.began_ns
+            between += again and one.at_ns < window.began_ns
+            seen.add(one.seq)
+    assert (total("twice"), total("between")) == (twice, between)
+    assert twice + between == len(known) - len(set(known))
     assert total("unknown") == len(arrived) - len(known)
     never = {m.seq for m in sent if m.acked and not m.arrivals}
     assert {m.seq for m in sent} >= lost - undecided <= never, "what arrives later than the end is not lost"
@@ -124,21 +132,21 @@ def got(seq: int, at: int, by: str = "") -> WorkloadDelivery:
 
 def test_a_delivery_in_a_later_cycle_or_before_its_requests_line_is_no_loss() -> None:
     first = [request(1, 0, 1), request(2, 2, 3), request(3, 4, 5)]
-    books = ledgers([(first, [got(1, 1)]), ([], [got(2, 9), got(1, 9)])], START + 100, 2)
+    books = ledgers([(first, [got(1, 1)], START), ([], [got(2, 9), got(1, 9)], START)], START + 100, 2)
     assert [(book.lost, book.delivered, book.twice) for book in books] == [(1, 1, 0), (0, 1, 1)]
-    books = ledgers([([], [got(1, 1)]), (first, [])], START + 100, 2)
+    books = ledgers([([], [got(1, 1)], START), (first, [], START)], START + 100, 2)
     assert [(book.unknown, book.delivered, book.lost) for book in books] == [(0, 1, 0), (0, 0, 2)]
 
 
 def test_a_number_that_nobody_sent_does_not_disorder_those_after_it() -> None:
     (book,) = ledgers(
-        [([request(1, 0, 1), request(2, 2, 3)], [got(999, 1), got(1, 2), got(2, 3)])], START + 9, 1
+        [([request(1, 0, 1), request(2, 2, 3)], [got(999, 1), got(1, 2), got(2, 3)], START)], START + 9, 1
     )
     assert (book.unknown, book.disordered) == (1, 0)
-    (book,) = ledgers([([request(1, 0, 1), request(2, 2, 3)], [got(2, 2), got(1, 3)])], START + 9, 1)
+    (book,) = ledgers([([request(1, 0, 1), request(2, 2, 3)], [got(2, 2), got(1, 3)], START)], START + 9, 1)
     assert book.disordered == 1
     (book,) = ledgers(
-        [([request(1, 0, 1), request(2, 2, 3)], [got(2, 2, "x"), got(1, 3, "y")])], START + 9, 1
+        [([request(1, 0, 1), request(2, 2, 3)], [got(2, 2, "x"), got(1, 3, "y")], START)], START + 9, 1
     )
     assert book.disordered == 0
 
@@ -203,3 +211,16 @@ def test_what_was_over_before_the_cycle_began_counts_in_the_ledger_only() -> Non
     assert (result.requests, result.failed) == (1, 0)
     assert result.ledger is not None
     assert (result.ledger.in_doubt, result.ledger.delivered) == (1, 2)
+
+
+def test_what_comes_twice_while_a_cycle_is_prepared_is_not_held_against_it() -> None:
+    """The preparation, such as a leader's election, has the same effects as a freeze."""
+    requests = [request(1, 0, 1), request(2, 60, 61)]
+    deliveries = [got(1, 2), got(1, 30), got(1, 40), got(2, 62)]
+    cut = WorkloadWindow(0, START + 50, START + 100 + 9 * S, requests, deliveries, frozen=True)
+    (result,) = measure_workload([cut], SPEC, MS)
+    assert result.ledger is not None
+    assert (result.ledger.twice, result.ledger.between) == (0, 2)
+    assert outcome(SPEC, result) is not Outcome.FAILED
+    (result,) = measure_workload([replace(cut, deliveries=[*deliveries, got(2, 70)])], SPEC, MS)
+    assert outcome(SPEC, result) is Outcome.FAILED

@@ -19,10 +19,14 @@ from lab.core.workload.sample import (
     WorkloadDelivery,
     WorkloadEvent,
     WorkloadRequest,
+    WorkloadStamp,
 )
 
 CLOCKS = (GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT, GuestClock.RAW)
 """The order of a guest's clocks in the list of a reading."""
+
+SAMPLES = (WorkloadRequest, WorkloadDelivery, StateLook, WorkloadEvent, GaugeReading, WorkloadStamp)
+"""What is a list of its members."""
 
 
 def line_of(event: HistoryEvent, seq: int | None, at: Stamp) -> str:
@@ -49,7 +53,7 @@ def _plain(value: object) -> object:
         ]  # fmt: skip
     if isinstance(value, Heartbeat):
         return [value.sequence, value.sent_raw_ns, value.arrived.raw_ns, value.arrived.real_ns]
-    if isinstance(value, WorkloadRequest | WorkloadDelivery | StateLook | WorkloadEvent | GaugeReading):
+    if isinstance(value, SAMPLES):
         return [getattr(value, field.name) for field in dataclasses.fields(value)]
     if isinstance(value, Packed):
         return list(value)

@@ -14,6 +14,7 @@ from lab.core.workload.sample import (
     WorkloadDelivery,
     WorkloadEvent,
     WorkloadRequest,
+    WorkloadStamp,
 )
 
 
@@ -39,7 +40,8 @@ class WorkloadSampled:
 
     In the history a request is a list: seq, due, sent, done, ok, error, by, stamp (or null), the host's
     REALTIME minus MONOTONIC_RAW. A delivery is seq, at, by. A look is sent, done, values, by. An event is
-    name, at, by. A gauge reading is at, values, by.
+    name, at, by. A gauge reading is at, values, by. A stamp is what, sent, done, stamp, until (or null),
+    unit, by, the host's REALTIME minus MONOTONIC_RAW.
     """
 
     KIND: ClassVar[str] = "workload-cycle"
@@ -57,6 +59,7 @@ class WorkloadSampled:
     period_ns: int | None = None
     clock_bound_ns: int = 0
     gauges: Sequence[GaugeReading] = ()
+    stamps: Sequence[WorkloadStamp] = ()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ outage      how long nothing was answered
 latency     histograms of latencies, and several merged into one
 ledger      acknowledged, delivered, lost, twice
 states      who holds a role, and who held it at the same time
+stamps      what guests have dated, and how wrong
 gauges      measured values, before and after a pause
 judge       one workload's cycle, from its samples: outage, latency, ledger, states, stamps
 prediction  the pause from which a workload's own configuration lets something happen

@@ -18,6 +18,7 @@ from lab.core.workload.stability import (
     has_two_holders_before,
     outage_is_before,
 )
+from lab.core.workload.stamps import ANSWER
 
 LATE_NS = 20_000_000
 """A client whose median lateness is above this has measured itself, not the guest."""
@@ -60,7 +61,7 @@ class _Checks:
     def all(self) -> Iterator[Finding]:
         result, expect = self._result, self._expect
         yield self._heard()
-        if not result.requests and not result.names and not result.events:
+        if result.is_empty:
             return
         is_before = outage_is_before(result)
         for finding in (
@@ -71,16 +72,12 @@ class _Checks:
         failed = result.failed if result.requests else None
         for finding in self._counted("failed requests", expect.failed, failed):
             yield _unless(failed_before(result) > (expect.failed or 0), finding)
-        book, stale = result.ledger, result.stale
+        book = result.ledger
         late = "acknowledged so late that they may be on their way"
         lost, undecided = (None, 0) if book is None else (book.lost, book.undecided)
         yield from self._counted("lost", expect.lost, lost, undecided, late)
         yield from self._counted("delivered twice", expect.twice, None if book is None else book.twice)
-        wrong, unclear = (None, 0) if stale is None else (stale.wrong, stale.undecided)
-        if stale is not None and not stale.stamped:
-            wrong = None
-        slow = "answered too slowly for the tolerance"
-        yield from self._counted("wrong stamps", expect.wrong_stamps, wrong, unclear, slow)
+        yield from self._stamps()
         for name in expect.unchanged:
             yield _unless(has_changed_before(result, name), self._unchanged(name))
         for name in expect.one_holder:
@@ -100,7 +97,7 @@ class _Checks:
         """Without samples, or with a client that does not keep its own schedule, nothing is known."""
         result, late = self._result, self._result.latencies
         wanted, measured = "samples", f"{result.requests} requests, {len(result.window.looks)} looks"
-        if not result.requests and not result.names and not result.events:
+        if result.is_empty:
             why = "its client reported nothing"
             if result.window.requests or result.window.looks or result.window.events:
                 why = "its client reported only what was over before the cycle began, by its hello's clock"
@@ -158,6 +155,18 @@ class _Checks:
         if verdict is Outcome.INCONCLUSIVE:
             text, why = f"{count} to {count + undecided}", f"{undecided} {because}"
         yield self._finding(metric, wanted, text, verdict, why)
+
+    def _stamps(self) -> Iterator[Finding]:
+        kinds, expect = self._result.stamped, self._expect
+        slow = "answered too slowly for the tolerance"
+        for kind in kinds:
+            metric = "wrong stamps" if kind.what == ANSWER else f"wrong stamps, {kind.what}"
+            wrong = kind.wrong if kind.stamped else None
+            yield from self._counted(metric, expect.wrong_stamps, wrong, kind.undecided, slow)
+        if not kinds:
+            yield from self._counted("wrong stamps", expect.wrong_stamps, None)
+        refused = sum(kind.refused for kind in kinds)
+        yield from self._counted("refused by date", expect.refused, refused if self._result.stamps else None)
 
     def _unchanged(self, name: str) -> Finding:
         result = self._result

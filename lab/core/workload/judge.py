@@ -4,18 +4,17 @@ Who judges is the client, which is not frozen: all times are the host's MONOTONI
 
 - The outage is the longest time that somebody who asks all the time would have waited (outage.py).
 - The latency of a request counts from when it was due, not from when it was sent (latency.py).
-- A stamp is wrong by what cannot be explained by the request's own time: an answer that was asked for at
-  `sent` and was there at `done` has been stamped in between.
+- A stamp is wrong by what cannot be explained by the time at which it was made (stamps.py).
 - A cycle's numbers are those of what was over after it began; what was over between two cycles counts in the
-  ledger only.
+  ledger only, where what came twice is counted apart.
 - A client whose request numbers come twice, or go backward, is not believed (numbers.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from lab.core.clock import Interval
 from lab.core.workload.gauges import GaugeSummary, summaries
@@ -30,8 +29,10 @@ from lab.core.workload.sample import (
     WorkloadDelivery,
     WorkloadEvent,
     WorkloadRequest,
+    WorkloadStamp,
 )
 from lab.core.workload.spec import WorkloadSpec
+from lab.core.workload.stamps import StaleStamps, StampContext, answers_of, stale_stamps
 from lab.core.workload.states import Overlap, StateChange, agreed_change, changes, possible_overlaps
 
 
@@ -45,7 +46,8 @@ class WorkloadWindow:
     of the longest pause; None: the same. in_time_ns: host MONOTONIC_RAW from which all frozen guests' clocks
     were in time again; None: unknown, or they were not. period_ns: between two requests, as the client's
     hello has it; None: as the plan has it. stepped_ns: host MONOTONIC_RAW of the steps of a frozen guest's
-    clock after its resume, in order.
+    clock after its resume, in order. stood: by guest, from after its stop to before its resume. bound_ns: how
+    exactly the client's times are known. peers: guests that are never frozen.
     """
 
     cycle: int
@@ -62,6 +64,10 @@ class WorkloadWindow:
     period_ns: int | None = None
     stepped_ns: tuple[int, ...] = ()
     gauges: Sequence[GaugeReading] = ()
+    stamps: Sequence[WorkloadStamp] = ()
+    stood: Mapping[str, Interval] = field(default_factory=dict)
+    bound_ns: int = 0
+    peers: frozenset[str] = frozenset()
 
     def phase(self, at: Interval) -> str:
         """When something happened, in words: before the pause, in the pause, after the resume, after the
@@ -82,20 +88,6 @@ class WorkloadWindow:
 
 
 @dataclass(frozen=True)
-class StaleStamps:
-    """Answers to what was asked for after the resume. wrong: those off by more than the tolerance, certainly.
-    undecided: those that may be off by more: an answer that took longer than the tolerance has no narrower
-    bounds. worst_ns: the largest error that is certain, of a wrong one, with its sign: negative: behind.
-    last_ns: from the resume to the last wrong one; None: there was none."""
-
-    stamped: int = 0
-    wrong: int = 0
-    worst_ns: int = 0
-    last_ns: int | None = None
-    undecided: int = 0
-
-
-@dataclass(frozen=True)
 class WorkloadResult:
     """One workload's cycle.
 
@@ -103,7 +95,8 @@ class WorkloadResult:
     resume to the first answer to what was asked for after the stop; None when there was no freeze, or no
     such answer. changed: by name, of all guests together; own_changes: of each guest's own view. overlaps:
     roles that two guests certainly held at the same time; possible_overlaps: where the looks do not exclude
-    it. names: of the state, those with a value. problems: why nothing here can be believed.
+    it. names: of the state, those with a value. problems: why nothing here can be believed. stale: answers;
+    stamps: what else was dated, by kind.
     """
 
     window: WorkloadWindow
@@ -126,12 +119,23 @@ class WorkloadResult:
     possible_overlaps: tuple[Overlap, ...] = ()
     problems: tuple[str, ...] = ()
     gauges: tuple[GaugeSummary, ...] = ()
+    stamps: tuple[StaleStamps, ...] = ()
+
+    @property
+    def stamped(self) -> tuple[StaleStamps, ...]:
+        """All that was dated: answers and other kinds."""
+        return (*((self.stale,) if self.stale is not None else ()), *self.stamps)
 
     @property
     def beyond_pause(self) -> Interval | None:
         """The part of the outage that is longer than the pause; None: one of the two is not known."""
         pause = self.window.pause if self.window.frozen else Interval(0, 0)
         return None if self.outage is None or pause is None else self.outage - pause
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether its client reported nothing that can be judged."""
+        return not (self.requests or self.names or self.events or self.stamps)
 
     def is_looked_at(self, name: str) -> bool:
         """Whether the value was asked for twice, and in a freeze before the stop and after the resume."""
@@ -149,7 +153,7 @@ def measure_workload(
     """The results of a workload's cycles, in order. tolerance_ns: the offset from which a stamp is wrong."""
     books: list[Ledger | None] = [None] * len(windows)
     if spec.delivers and windows:
-        cycles = [(one.requests, one.deliveries) for one in windows]
+        cycles = [(one.requests, one.deliveries, one.began_ns) for one in windows]
         books = list(ledgers(cycles, windows[-1].ended_ns, spec.grace_ns))
     problems = number_problems([one.requests for one in windows])
     return [
@@ -167,6 +171,7 @@ def _within(window: WorkloadWindow) -> WorkloadWindow:
         deliveries=[one for one in window.deliveries if one.at_ns >= began],
         looks=[one for one in window.looks if one.done_ns >= began],
         events=[one for one in window.events if one.at_ns >= began],
+        stamps=[one for one in window.stamps if one.done_ns >= began],
     )
 
 
@@ -201,11 +206,12 @@ def _measure(
         own_changes=tuple(change for name in names for change in changes(window.looks, name)),
         overlaps=tuple(one for one in held if one.length.low_ns > 0),
         events=_counted(event.name for event in window.events),
-        stale=_stale(window, good, tolerance_ns),
+        stale=next(iter(_stale(window, answers_of(good), tolerance_ns)), None),
         names=names,
         unended=outage is not None and outage.unended,
         possible_overlaps=tuple(one for one in held if one.length.low_ns <= 0),
         gauges=summaries(window.gauges, window.paused),
+        stamps=_stale(window, window.stamps, tolerance_ns),
     )
 
 
@@ -227,25 +233,14 @@ def _recovery(window: WorkloadWindow, good: Sequence[WorkloadRequest]) -> int | 
     return min(after) - resumed if after else None
 
 
-def _stale(window: WorkloadWindow, good: Sequence[WorkloadRequest], tolerance_ns: int) -> StaleStamps | None:
-    """Of answers that were asked for after the resume; in a cycle without a freeze of all. None without any
-    stamp, or where the resume is not known."""
-    stamped = [request for request in good if request.stamp_ns is not None]
-    if not stamped or (window.frozen and window.paused is None):
-        return None
+def _stale(
+    window: WorkloadWindow, stamps: Sequence[WorkloadStamp], tolerance_ns: int
+) -> tuple[StaleStamps, ...]:
+    """() where the resume is not known. In a cycle without a freeze all of it counts."""
+    if window.frozen and window.paused is None:
+        return ()
     resumed = window.paused.high_ns if window.paused is not None else window.began_ns
-    count, wrong, undecided, worst, last = 0, 0, 0, 0, None
-    for request in stamped:
-        if request.sent_ns < resumed or request.stamp_ns is None:
-            continue
-        count += 1
-        at = request.stamp_ns - request.real_minus_raw_ns
-        error = Interval(at - request.done_ns, at - request.sent_ns)
-        if error.smallest_ns > tolerance_ns:
-            wrong += 1
-            certain = error.low_ns if error.low_ns > 0 else error.high_ns
-            worst = max(worst, certain, key=abs)
-            last = max(last or 0, request.done_ns - resumed)
-        elif error.largest_ns > tolerance_ns:
-            undecided += 1
-    return StaleStamps(count, wrong, worst, last, undecided)
+    context = StampContext(
+        resumed, tolerance_ns, window.stood, window.in_time_ns, window.bound_ns, window.peers
+    )
+    return stale_stamps(stamps, context)

@@ -19,9 +19,10 @@ class Ledger:
     acknowledged: requests. lost: acknowledged, and never delivered, in no cycle. in_doubt: not acknowledged,
     and delivered all the same. undecided: acknowledged so shortly before the end that they may still have
     been on their way; they are not in `lost`. delivered: requests of any cycle that arrived for the first
-    time. twice: deliveries of what had been delivered before, to whomever. disordered: first deliveries of a
-    lower number than an earlier one's to the same consumer. unknown: deliveries of numbers that no request
-    had so far; it may be under way.
+    time. twice: deliveries of what had been delivered before, to whomever. between: the same before the cycle
+    began: the cycle before it may have caused them, or the preparation of this one, such as an election.
+    disordered: first deliveries of a lower number than an earlier one's to the same consumer. unknown:
+    deliveries of numbers that no request had so far; it may be under way.
     """
 
     acknowledged: int = 0
@@ -32,6 +33,7 @@ class Ledger:
     disordered: int = 0
     unknown: int = 0
     undecided: int = 0
+    between: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,29 +46,30 @@ class _Sent:
 
 
 def ledgers(
-    cycles: Sequence[tuple[Sequence[WorkloadRequest], Sequence[WorkloadDelivery]]],
+    cycles: Sequence[tuple[Sequence[WorkloadRequest], Sequence[WorkloadDelivery], int]],
     ended_ns: int,
     grace_ns: int,
 ) -> list[Ledger]:
     """The ledger of each cycle. cycles: requests and deliveries as they were reported in each, also those
-    from between two cycles. ended_ns: host MONOTONIC_RAW at the end of the observation. grace_ns: the time
-    that a delivery may take: what was acknowledged later than this before the end is undecided."""
+    from between two cycles, and host MONOTONIC_RAW at its beginning. ended_ns: host MONOTONIC_RAW at the end
+    of the observation. grace_ns: the time that a delivery may take: what was acknowledged later than this
+    before the end is undecided."""
     sent: dict[int, _Sent] = {}
-    for cycle, (requests, _) in enumerate(cycles):
+    for cycle, (requests, *_) in enumerate(cycles):
         for each in requests:
             sent.setdefault(each.seq, _Sent(cycle, each.done_ns, each.ok))
     there: set[int] = set()
     counts: list[dict[str, int]] = [
-        dict.fromkeys(("delivered", "twice", "disordered", "unknown"), 0) for _ in cycles
+        dict.fromkeys(("delivered", "twice", "between", "disordered", "unknown"), 0) for _ in cycles
     ]
     last: dict[str, int] = {}
-    for count, (_, deliveries) in zip(counts, cycles, strict=True):
+    for count, (_, deliveries, began_ns) in zip(counts, cycles, strict=True):
         for arrival in sorted(deliveries, key=lambda one: one.at_ns):
             if arrival.seq not in sent:
                 count["unknown"] += 1
                 continue
             if arrival.seq in there:
-                count["twice"] += 1
+                count["twice" if arrival.at_ns >= began_ns else "between"] += 1
             else:
                 count["delivered"] += 1
                 if arrival.seq < last.get(arrival.by, -1):

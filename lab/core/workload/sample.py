@@ -9,6 +9,7 @@ A client prints one JSON object a line. Its first line is a hello, and every oth
     {"state": {"leader": "db-0", "term": 3}, "sent": …, "done": …, "by": "db-1"}        a look at a state
     {"event": "disconnected", "at": …, "by": "db-0"}                                    a happening
     {"gauge": {"buffer_ns": 4000000000}, "at": …, "by": "player"}                       a measured value
+    {"stamped": "log line", "stamp": …, "sent": …, "done": …, "by": "db-0"}             what a guest has dated
 
 Times are integers in nanoseconds of the host's clock that the hello names: realtime (which every shell has),
 monotonic or monotonic_raw. They become MONOTONIC_RAW when the line is read, so a line that is read late by
@@ -20,6 +21,10 @@ CLOCK_REALTIME in nanoseconds as the answering guest has written it. A request a
 Numbers go up from request to request and never come twice (judge.py checks it), also if the client restarts.
 Gauges may share the line of a request, and are then of its `done`. A gauge's name ends with its unit: _ns,
 _bit_s, or none for a number.
+
+`stamped` is what a guest has dated beside its answers, such as a log line or a token, at some time between
+`sent` and `done`. `unit_ns` is the unit of its stamp, which is cut off below it; default 1. `until` is, in
+the same time as the stamp, from when on it is no longer valid.
 """
 
 from __future__ import annotations
@@ -38,6 +43,9 @@ LONGEST_LINE = 16_384
 LARGEST = 2**63 - 1
 MOST_WORD = 120
 MOST_KEYS = 32
+MOST_KINDS = 16
+"""Of what is stamped."""
+LARGEST_UNIT_NS = 60_000_000_000
 
 StateValue = str | int | bool | None
 
@@ -116,7 +124,26 @@ class GaugeReading:
     by: str = ""
 
 
-Sample = WorkloadRequest | WorkloadDelivery | StateLook | WorkloadEvent | GaugeReading
+@dataclass(frozen=True, slots=True)
+class WorkloadStamp:
+    """What the guest `by` has dated at some time between sent_ns and done_ns (host MONOTONIC_RAW).
+
+    what: its kind, such as a log line. stamp_ns: the guest's CLOCK_REALTIME, as it is written there, cut off
+    below unit_ns. until_ns: from when on it is no longer valid, by the same clock; None: it has no end.
+    real_minus_raw_ns: the host's REALTIME minus MONOTONIC_RAW at that time.
+    """
+
+    what: str
+    sent_ns: int
+    done_ns: int
+    stamp_ns: int
+    until_ns: int | None = None
+    unit_ns: int = 1
+    by: str = ""
+    real_minus_raw_ns: int = 0
+
+
+Sample = WorkloadRequest | WorkloadDelivery | StateLook | WorkloadEvent | GaugeReading | WorkloadStamp
 
 
 class NotASample(ValueError):
@@ -133,6 +160,7 @@ class SampleReader:
     def __init__(self) -> None:
         self.hello: Hello | None = None
         self.ahead: Interval | None = None
+        self._kinds: set[str] = set()
 
     def read(self, line: str, at: Stamp, mono_minus_raw_ns: int = 0) -> tuple[Sample, ...]:
         """The samples of a line that was read at `at`; () for the hello. NotASample when it is none."""
@@ -149,7 +177,11 @@ class SampleReader:
             return ()
         if self.hello is None:
             self.hello = Hello()
-        return _SampleLine(given, self.hello.clock, at, mono_minus_raw_ns, self.ahead).samples()
+        found = _SampleLine(given, self.hello.clock, at, mono_minus_raw_ns, self.ahead).samples()
+        self._kinds |= {one.what for one in found if isinstance(one, WorkloadStamp)}
+        if len(self._kinds) > MOST_KINDS:
+            raise NotASample(f"more than {MOST_KINDS} kinds of what is stamped")
+        return found
 
     def _greet(self, given: Mapping[str, object]) -> None:
         if self.hello is not None:
@@ -203,9 +235,9 @@ class _SampleLine:
             self._early_ns += ahead.half_width_ns
 
     def samples(self) -> tuple[Sample, ...]:
-        kinds = [key for key in ("seq", "got", "state", "event", "gauge") if key in self._given]
+        kinds = [key for key in ("seq", "got", "state", "event", "gauge", "stamped") if key in self._given]
         if not kinds:
-            raise NotASample("a sample has seq, got, state, event or gauge")
+            raise NotASample("a sample has seq, got, state, event, gauge or stamped")
         if len(kinds) > 1 and kinds not in (["seq", "state"], ["seq", "gauge"]):
             raise NotASample(f"{kinds[0]} and {kinds[1]} do not go together")
         found: list[Sample] = []
@@ -223,6 +255,8 @@ class _SampleLine:
             found.append(WorkloadEvent(name, self._time("at", self._at.raw_ns), by))
         if "gauge" in kinds:
             found.append(self._gauges("done" if "seq" in kinds else "at", by))
+        if "stamped" in kinds:
+            found.append(self._stamped(by))
         return tuple(found)
 
     def _request(self, by: str) -> WorkloadRequest:
@@ -268,6 +302,23 @@ class _SampleLine:
             if not name or len(name) > MOST_WORD or not _is_int(value) or abs(value) > LARGEST:
                 raise NotASample(f"gauge {str(name)[:40]}: a value is a whole number")
         return GaugeReading(self._time(when, self._at.raw_ns), values, by)
+
+    def _stamped(self, by: str) -> WorkloadStamp:
+        what = self._word("stamped")
+        if not what:
+            raise NotASample("stamped has no name")
+        done = self._time("done", self._at.raw_ns)
+        sent = self._time("sent", done)
+        if sent > done:
+            raise NotASample(f"stamped {what[:40]}: sent and done are out of order")
+        stamp, unit = self._number("stamp"), 1
+        if self._given.get("unit_ns") is not None:
+            unit = self._number("unit_ns")
+        if not 0 < unit <= LARGEST_UNIT_NS:
+            raise NotASample(f"unit_ns is from 1 to {LARGEST_UNIT_NS}")
+        until = self._number("until") if self._given.get("until") is not None else None
+        ahead = self._at.real_ns - self._at.raw_ns
+        return WorkloadStamp(what, sent, done, stamp, until, unit, by, ahead)
 
     def _word(self, key: str) -> str:
         value = self._given.get(key, "")

@@ -18,6 +18,7 @@ prints a line a sample (lab.core.workload.sample) until it is ended.
     udp_stream  numbered UDP packets, to the guest or from it
     tcp_stream  a TCP connection with iperf3 (iperf3_protocol, tcp_info)
     tls         has the guest connect to a server whose certificate is new (certificates)
+    timestamps  what the guest dates: tokens, files, lines of its journal
     haproxy     HTTP through HAProxy (http_get)
     hls         plays a live stream of segments (hls_player)
     rtp         plays a live stream of packets (playout)
