@@ -23,7 +23,7 @@ def file_of(guest: WorkloadGuest, path: str) -> str:
 def predicted(name: str, config: dict[str, str], regime: Regime, **options: str) -> dict[str, Threshold]:
     shipped = SHIPPED[name]
     found = shipped.predict(config, dict(shipped.options) | options, regime)
-    return {one.what: one for one in found}
+    return {one.what: one for one in found if isinstance(one, Threshold)}
 
 
 def ms(low: int, high: int) -> Interval:

@@ -19,10 +19,14 @@ from hypothesis import strategies as st
 from lab.core.clock import Interval
 from lab.core.method import Regime
 from lab.core.plan import WatchdogAction
-from lab.core.units import NS_PER_S
-from lab.core.workload.prediction import Threshold
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.workload.judge import WorkloadWindow, measure_workload
+from lab.core.workload.prediction import Threshold, predictions
+from lab.core.workload.sample import WorkloadEvent, WorkloadRequest
 from lab.core.workload.shipped import SHIPPED
 from lab.core.workload.shipped.journal_server import JOURNAL_PORT, JOURNAL_SERVER
+from lab.core.workload.shipped.systemd_watchdog import CRON_NS
+from lab.core.workload.spec import WorkloadSpec
 from lab.host.clients.guest_journals import PeriodicJob
 from lab.host.clients.mqtt import MqttKind, MqttPacket, MqttReader
 from lab.host.clients.nats import NatsMessage, NatsReader, stored_ns, stream_state
@@ -48,7 +52,8 @@ def thresholds(name: str, config: str, regime: Regime, **options: str) -> dict[s
     """The workload's predictions by what they are of."""
     shipped = SHIPPED[name]
     given = dict(shipped.options) | {key.replace("_", "-"): value for key, value in options.items()}
-    return {one.what: one for one in shipped.predict({"a-0": config}, given, regime)}
+    found = shipped.predict({"a-0": config}, given, regime)
+    return {one.what: one for one in found if isinstance(one, Threshold)}
 
 
 def split(data: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
@@ -201,8 +206,38 @@ def test_a_service_is_killed_only_where_its_clocks_ran_on() -> None:
     skipped = jumped["timer skipped"].pause
     assert skipped is not None
     assert skipped.low_ns == 10 * NS_PER_S
-    assert set(jumped) == {"restarts", "timer skipped", "cron twice"}
+    assert set(jumped) == {"restarts", "timer skipped", "cron twice", "cron skipped"}
     assert thresholds("systemd-watchdog", "", Regime.JUMPED) == {}
+
+
+@given(st.integers(0, 59_999), st.integers(1, 600_000))
+def test_cron_catches_up_as_it_is_expected_to(phase_ms: int, pause_ms: int) -> None:
+    """A jump of up to 5 minutes is run one by one, a longer one once (cron.c)."""
+    stop = 1_790_000_040_000 * NS_PER_MS + phase_ms * NS_PER_MS
+    wake = stop + pause_ms * NS_PER_MS
+    last, now = stop // CRON_NS, wake // CRON_NS
+    missed = now - last
+    runs = [last * CRON_NS + NS_PER_MS, *[wake] * (missed if missed <= 5 else 1)]
+    runs.append((now + 1) * CRON_NS + NS_PER_MS)
+    events = PeriodicJob("cron", CRON_NS).runs(runs)
+    pause = Interval(wake - stop, wake - stop)
+    window = WorkloadWindow(
+        0, 0, 9 * CRON_NS, [WorkloadRequest(1, 0, 0, 1, ok=True)], (), (),
+        [WorkloadEvent(name, 2) for name in events], frozen=True, paused=pause, pause=pause,
+    )  # fmt: skip
+    (result,) = measure_workload([window], WorkloadSpec("it"), NS_PER_MS)
+    rules = [
+        one for name, one in thresholds("systemd-watchdog", SYSTEMD, Regime.JUMPED).items() if "cron" in name
+    ]
+    for one in predictions(rules, result):
+        assert one.agrees is not False, (one.what, one.happens, events, missed)
+    known = [one.happens for one in predictions(rules, result)]
+    if 120_000 < pause_ms < 300_000:
+        assert known == [True, True]
+    if pause_ms < 60_000:
+        assert known == [False, False]
+    if pause_ms > 360_000:
+        assert known == [False, True]
 
 
 def test_a_hardware_watchdog_counts_by_the_guests_own_clock() -> None:

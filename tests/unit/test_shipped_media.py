@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lab.core.clock import Interval
 from lab.core.method import Regime
 from lab.core.network import HOST
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.core.workload.prediction import EVER_NS, Threshold
+from lab.core.workload.judge import WorkloadWindow, measure_workload
+from lab.core.workload.prediction import EVER_NS, CatchUp, Threshold, predictions
 from lab.core.workload.shipped import SHIPPED
 from lab.core.workload.shipped.haproxy import check_of
+from lab.core.workload.spec import WorkloadSpec
 
 MINE = ["tcp-stream", "udp-stream", "tls", "haproxy", "hls", "rtp", "transcoding"]
 
@@ -25,7 +31,8 @@ def _config(name: str, **options: str) -> dict[str, str]:
 def _predicted(name: str, regime: Regime, more: str = "", **options: str) -> dict[str, Threshold]:
     shipped = SHIPPED[name]
     config = {guest: text + more for guest, text in _config(name, **options).items()}
-    return {one.what: one for one in shipped.predict(config, dict(shipped.options) | options, regime)}
+    found = shipped.predict(config, dict(shipped.options) | options, regime)
+    return {one.what: one for one in found if isinstance(one, Threshold)}
 
 
 @pytest.mark.parametrize("name", MINE)
@@ -106,11 +113,65 @@ def test_a_frozen_balancer_finds_nobody_down() -> None:
 
 
 def test_transcoding_catches_up_with_the_power_that_was_measured() -> None:
-    slow = _predicted("transcoding", Regime.JUMPED, more="\nfps=0.00\nfps=20.0\n")["outage"].pause
-    assert slow is not None  # 4 times the rate: 3 s of pause are caught up with in 1 s
-    assert 3 * NS_PER_S in slow
-    hopeless = _predicted("transcoding", Regime.JUMPED, more="\nfps=4\n")["outage"].pause
-    assert hopeless == Interval(0, 0)
+    outage, back = _rules("transcoding", "\nfps=0.00\nfps=20.0\n")
+    assert isinstance(outage, Threshold)
+    assert isinstance(back, CatchUp)
+    assert outage.pause is not None  # 4 times the rate: of 4 s, the 3 s that are too late go in 1 s
+    assert 4 * NS_PER_S in outage.pause
+    in_time = back.back(Interval(4 * NS_PER_S, 4 * NS_PER_S))
+    assert in_time is not None
+    assert NS_PER_S in in_time
+    hopeless, never = _rules("transcoding", "\nfps=4\n")
+    assert isinstance(hopeless, Threshold)
+    assert isinstance(never, CatchUp)
+    assert hopeless.pause == Interval(NS_PER_S, round(1.2 * NS_PER_S))
+    assert never.back(Interval(5 * NS_PER_S, 5 * NS_PER_S)) is None
+    assert _rules("transcoding", "") == ()
+
+
+def _rules(name: str, more: str) -> tuple[Threshold | CatchUp, ...]:
+    shipped = SHIPPED[name]
+    config = {guest: text + more for guest, text in _config(name).items()}
+    return shipped.predict(config, dict(shipped.options), Regime.JUMPED)
+
+
+@given(
+    st.integers(5 * NS_PER_MS, 20 * NS_PER_S),
+    st.floats(1.05, 20),
+    st.integers(50 * NS_PER_MS, 3 * NS_PER_S),
+    st.integers(20, 400),
+)
+def test_what_waits_is_in_time_again_when_the_arithmetic_has_it(
+    pause: int, speed: float, late: int, period_ms: int
+) -> None:
+    """Frames come each period, and are done one after another, `speed` times as fast as they come."""
+    period = period_ms * NS_PER_MS
+    due, free = 0, pause
+    while True:
+        done = max(due, free) + round(period / speed)
+        if done - due <= late + round(period / speed):
+            break
+        due, free = due + period, done
+    back = CatchUp((speed, speed), late, "").back(Interval(pause, pause))
+    assert back is not None
+    step = 2 * period + round(period / (speed - 1))
+    assert back.low_ns - step <= done - pause <= back.high_ns + step
+
+
+@pytest.mark.parametrize(
+    ("recovery", "unended", "agrees"),
+    [(2 * NS_PER_S, False, True), (9 * NS_PER_S, False, False), (None, True, False), (None, False, None)],
+)
+def test_the_way_back_beside_what_happened(recovery: int | None, unended: bool, agrees: bool | None) -> None:
+    pause = Interval(5 * NS_PER_S, 5 * NS_PER_S)
+    window = WorkloadWindow(0, 0, 99 * NS_PER_S, frozen=True, paused=pause, pause=pause)
+    (result,) = measure_workload([window], WorkloadSpec("it"), NS_PER_MS)
+    result = replace(result, recovery_ns=recovery, unended=unended)
+    (found,) = predictions([CatchUp((3.0, 3.0), NS_PER_S, "20 frames/s")], result)
+    assert (found.what, found.happens, found.agrees) == ("back", True, agrees)
+    assert found.text == "back: 2 s to 3 s after the resume; 20 frames/s"
+    (never,) = predictions([CatchUp((0.5, 1.0), NS_PER_S, "slow")], result)
+    assert (never.happens, never.happened) == (False, None if agrees is None else recovery is not None)
 
 
 def test_a_connection_outlives_a_pause_that_tcp_retransmits_through() -> None:

@@ -22,16 +22,42 @@ EVER_NS = 24 * 3600 * NS_PER_S
 class Threshold:
     """`what` happens from a pause of this length on, as the configuration has it.
 
-    what: one of outage (no success for longer than the pause and 1 s), lost, twice, a name of the state (its
-    value changes), "two NAME" (two guests hold it at the same time), or an event, which is any other name.
+    what: one of outage (no success for longer than the pause and 1 s), lost, twice, refused (something that
+    was dated is refused at the host's time), a name of the state (its value changes), "two NAME" (two guests
+    hold it at the same time), or an event, which is any other name.
     pause: None: at no pause; with EVER_NS as its upper end: from its lower end on it may happen, or not.
-    because: the setting and its value. source: where that is documented.
+    because: the setting and its value. source: where that is documented. ends: the pause from which on it
+    happens no more; None: there is none.
     """
 
     what: str
     pause: Interval | None
     because: str
     source: str = ""
+    ends: Interval | None = None
+
+
+@dataclass(frozen=True)
+class CatchUp:
+    """What waits during a pause is done afterwards, faster than more of it comes.
+
+    speed: low and high, of what is done beside what comes in the same time. allowed_ns: what is done so much
+    later than it is due is in time. because, source: as of a threshold.
+    """
+
+    speed: tuple[float, float]
+    allowed_ns: int
+    because: str
+    source: str = ""
+
+    def back(self, pause: Interval) -> Interval | None:
+        """From the resume until something is done in time; None: never. A backlog of P is as long as it was
+        allowed to be after (P - allowed) / (speed - 1)."""
+        slow, fast = self.speed
+        if slow <= 1:
+            return None
+        least, most = (max(0, ns - self.allowed_ns) for ns in (pause.low_ns, pause.high_ns))
+        return Interval(round(least / (fast - 1)), round(most / (slow - 1)) + OUTAGE_SLACK_NS)
 
 
 @dataclass(frozen=True)
@@ -56,7 +82,7 @@ OUTAGE_SLACK_NS = 1_000_000_000
 
 def happened(what: str, result: WorkloadResult) -> bool | None:
     """Whether it happened in this cycle; None when it was not looked at, or the bounds do not decide."""
-    if result.problems or not (result.requests or result.names or result.events):
+    if result.problems or result.is_empty:
         return None
     if what == "outage":
         return _outage(result)
@@ -65,6 +91,8 @@ def happened(what: str, result: WorkloadResult) -> bool | None:
         if book is None or (what == "lost" and not book.lost and book.undecided):
             return None
         return bool(getattr(book, what))
+    if what == "refused":
+        return any(kind.refused for kind in result.stamped) if result.stamps else None
     if what.startswith("two "):
         return _two(what.removeprefix("two "), result)
     if what in result.names:
@@ -91,13 +119,16 @@ def _two(name: str, result: WorkloadResult) -> bool | None:
     return None if maybe or not result.is_looked_at(name) else False
 
 
-def predictions(thresholds: Sequence[Threshold], result: WorkloadResult) -> tuple[WorkloadPrediction, ...]:
-    """The predictions for a cycle, each beside what happened. thresholds: those that hold in the cycle's
-    regime. What has several thresholds happens from the shortest of them on. () where the pause is not
-    known, or nobody was frozen."""
+def predictions(
+    rules: Sequence[Threshold | CatchUp], result: WorkloadResult
+) -> tuple[WorkloadPrediction, ...]:
+    """The predictions for a cycle, each beside what happened. rules: those that hold in the cycle's regime.
+    What has several thresholds happens from the shortest of them on. () where the pause is not known, or
+    nobody was frozen."""
     pause = result.window.pause
     if pause is None or not result.window.frozen:
         return ()
+    thresholds = [one for one in rules if isinstance(one, Threshold)]
     found = []
     for what in dict.fromkeys(one.what for one in thresholds):
         own = [(_happens(one, pause), one) for one in thresholds if one.what == what]
@@ -105,7 +136,21 @@ def predictions(thresholds: Sequence[Threshold], result: WorkloadResult) -> tupl
         if happens is not True:
             decides = min((one for _, one in own), key=_from)
         found.append(WorkloadPrediction(what, happens, happened(what, result), _text(decides)))
-    return tuple(found)
+    return (*found, *(_caught_up(one, pause, result) for one in rules if isinstance(one, CatchUp)))
+
+
+def _caught_up(rule: CatchUp, pause: Interval, result: WorkloadResult) -> WorkloadPrediction:
+    at, back = rule.back(pause), result.recovery_ns
+    known = (
+        None
+        if result.problems or (back is None and not result.unended)
+        else back is not None and (at is not None and back in at)
+    )
+    if at is None:
+        text = f"back: not at all; {rule.because}"
+        return WorkloadPrediction("back", False, None if known is None else back is not None, text)
+    low, high = (format_duration(round(ns, -8)) for ns in (at.low_ns, at.high_ns))
+    return WorkloadPrediction("back", True, known, f"back: {low} to {high} after the resume; {rule.because}")
 
 
 _ORDER = (True, None, False)
@@ -117,9 +162,11 @@ def _from(threshold: Threshold) -> tuple[bool, int]:
 
 
 def _happens(threshold: Threshold, pause: Interval) -> bool | None:
-    at = threshold.pause
-    if at is None or pause.high_ns < at.low_ns:
+    at, ends = threshold.pause, threshold.ends
+    if at is None or pause.high_ns < at.low_ns or (ends is not None and pause.low_ns > ends.high_ns):
         return False
+    if ends is not None and pause.high_ns >= ends.low_ns:
+        return None
     return True if pause.low_ns > at.high_ns else None
 
 
@@ -127,8 +174,11 @@ def _text(threshold: Threshold) -> str:
     at = threshold.pause
     if at is None:
         return f"{threshold.what}: at no pause; {threshold.because}"
-    low, high = format_duration(at.low_ns), format_duration(at.high_ns)
+    low, high = (format_duration(round(ns, -6)) for ns in (at.low_ns, at.high_ns))
+    until = "" if threshold.ends is None else f" up to {format_duration(round(threshold.ends.low_ns, -6))}"
     if at.high_ns >= EVER_NS:
-        return f"{threshold.what}: possible from a pause of {low} on; {threshold.because}"
+        return (
+            f"{threshold.what}: possible from a pause of {low} {until.strip() or 'on'}; {threshold.because}"
+        )
     when = low if low == high else f"{low} to {high}"
-    return f"{threshold.what}: from a pause of {when}; {threshold.because}"
+    return f"{threshold.what}: from a pause of {when}{until}; {threshold.because}"

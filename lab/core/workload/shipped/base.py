@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lab.core.method import Regime
 from lab.core.setup import SetupSpec
 from lab.core.watchdog import WatchdogAction
-from lab.core.workload.prediction import Threshold
+from lab.core.workload.prediction import CatchUp, Threshold
 from lab.core.workload.spec import WorkloadExpect, WorkloadSpec
 
 Options = Mapping[str, str]
@@ -31,7 +31,7 @@ class WorkloadGuest:
 Guests = Callable[[Options], tuple[WorkloadGuest, ...]]
 """The guests, in order. ValueError, with the reason, when an option has a value that it cannot have."""
 
-Predict = Callable[[Mapping[str, str], Options, Regime], tuple[Threshold, ...]]
+Predict = Callable[[Mapping[str, str], Options, Regime], tuple[Threshold | CatchUp, ...]]
 
 
 @dataclass(frozen=True)

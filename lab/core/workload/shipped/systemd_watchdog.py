@@ -25,6 +25,10 @@ JOURNALS = {"starts": "/run/lab-starts", "timer": "/run/lab-timer", "cron": "/ru
 """Lists of times (`date +%s%N`), one a line: starts of the service, runs of the timer's and of cron's job."""
 
 CRON_NS = 60 * NS_PER_S
+CATCHES_UP = 5
+"""Minutes. A larger jump, up to 3 h, is a change of the clock to cron: it runs a job with * once for all of
+it, and those of a certain time for each (cron.c of Vixie's cron; cron(8) has the latter only)."""
+
 PET_NS = NS_PER_S
 
 PETTED = f"""\
@@ -132,8 +136,12 @@ def _predict(config: Mapping[str, str], options: Options, regime: Regime) -> tup
         why = f"each {format_duration(period)}; what was missed runs once{stepped}"
         found.append(Threshold("timer skipped", pause, why, "systemd.timer(5)"))
     if _setting(config, r"^(\* \* \* \* \*) root ") is not None:
-        why = f"cron runs what it has missed one after another{stepped}"
-        found.append(Threshold("cron twice", Interval(CRON_NS, EVER_NS), why, "cron(8)"))
+        why = f"cron runs what it has missed in up to {CATCHES_UP} min one after another{stepped}"
+        pause = Interval(CRON_NS, 2 * CRON_NS if jumped else EVER_NS)
+        ends = Interval(CATCHES_UP * CRON_NS, (CATCHES_UP + 1) * CRON_NS)
+        found.append(Threshold("cron twice", pause, why, "cron.c", ends))
+        why = f"what cron has missed runs afterwards, if at all{stepped}"
+        found.append(Threshold("cron skipped", pause, why, "cron(8)"))
     return tuple(found)
 
 

@@ -2,7 +2,8 @@
 
 The stream comes from the host and goes back there, so it goes on during a pause: afterwards all missed
 frames wait in the connection. With R times the power that the rate needs, a pause P is caught up with in
-P / (R - 1). How much R is, is measured in the guest when it is set up.
+P / (R - 1), and frames are less late than L after (P - L) / (R - 1). How much R is, is measured in the guest
+when it is set up.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from lab.core.clock import Interval
 from lab.core.method import Regime
 from lab.core.setup import Ready, ReadyKind, SetupCommand, SetupFile, SetupService, SetupSpec
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.core.workload.prediction import OUTAGE_SLACK_NS, Threshold
+from lab.core.workload.prediction import OUTAGE_SLACK_NS, CatchUp, Threshold
 from lab.core.workload.shipped.base import Options, ShippedWorkload, WorkloadGuest
 from lab.core.workload.shipped.hls import PACKAGES
 from lab.core.workload.shipped.option_values import duration_ns
@@ -105,19 +106,23 @@ def _guests(options: Options) -> tuple[WorkloadGuest, ...]:
     return (WorkloadGuest("media-0", setup),)
 
 
-def _predict(config: Mapping[str, str], options: Options, regime: Regime) -> tuple[Threshold, ...]:
+NOISE = 1.5
+"""A busy host makes the guest so many times slower, or faster, than it was when it was measured."""
+
+
+def _predict(config: Mapping[str, str], options: Options, regime: Regime) -> tuple[Threshold | CatchUp, ...]:
     text = config.get("media-0", "")
     speed = re.search(r"^fps=([0-9.]+)\s*\Z", text, re.MULTILINE)
     rate = re.search(r"-framerate ([0-9]+)", text)
     if speed is None or rate is None or not float(speed[1]) or not float(rate[1]):
         return ()  # it was too fast to be measured
-    reserve = float(speed[1]) / float(rate[1])
-    because = f"{rate[1]} frames/s, and the guest made {speed[1]} when it was set up"
-    if reserve <= 1:
-        return (Threshold("outage", Interval(0, 0), because),)
-    # A busy host makes it slower or faster than it was then: half as much again, either way.
-    low, high = (max(0, round(OUTAGE_SLACK_NS * (factor * reserve - 1))) for factor in (1 / 1.5, 1.5))
-    return (Threshold("outage", Interval(low, high), f"{because}: a pause P is caught up with in P/(R-1)"),)
+    power, late = float(speed[1]) / float(rate[1]), duration_ns(options, "late", *LATE)
+    slow, fast = power / NOISE, power * NOISE
+    because = f"{rate[1]} frames/s come, and the guest made {speed[1]} when it was set up"
+    # The outage goes on for (P - late) / (R - 1) after the pause P: longer than the slack from here on.
+    low, high = (late + max(0, round(OUTAGE_SLACK_NS * (one - 1))) for one in (slow, fast))
+    outage = Threshold("outage", Interval(low, high if fast > 1 else late), because)
+    return outage, CatchUp((slow, fast), late, because)
 
 
 TRANSCODING = ShippedWorkload(
