@@ -16,6 +16,7 @@ Sections of the report:
 - `reasons`: why it is not passed. `predictions`: beside what was measured.
 - `resyncs`, `curve`: the clock's way back.
 - `steps`, `exchange`, `effects`, `claims`: parts of a pause, other QEMUs, the guest, the guest's own claims.
+- `workloads`, with `gauges`, `stamps`, `tolerances`: what ran in the guests.
 - `sections`: budget, closure, drift. `accuracy`: what the lab is exact to here.
 - `statistics`: over repeated cycles.
 

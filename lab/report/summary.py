@@ -28,7 +28,8 @@ from lab.report.rollout import show_rollouts
 from lab.report.sections import resync_line, show_budget, show_drift
 from lab.report.statistics import show_statistics
 from lab.report.text import clean, counted, names
-from lab.report.workloads import show_tolerances, show_workload_totals
+from lab.report.tolerances import show_tolerances
+from lab.report.workloads import show_workload_totals
 
 SCREEN = 28
 """The lines of a page, as far as it can be cut to them: a terminal of 30 lines has a prompt as well."""

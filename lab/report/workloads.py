@@ -1,34 +1,27 @@
-"""What the workloads showed: a table of their cycles, what their configuration predicted, and the shortest
-pauses that they fail at."""
+"""What the workloads showed: a table of their cycles, and what their configuration predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lab.core.quantities import format_at_latest, format_between, format_length, format_magnitude
-from lab.core.units import format_duration
+from lab.core.quantities import format_at_latest, format_between, format_magnitude
 from lab.core.verdict import Outcome
 from lab.record.model import Run
 from lab.record.model_clock import Measure
-from lab.record.model_workload import (
-    StateChangeRecord,
-    ToleranceRecord,
-    TryRecord,
-    WorkloadCycleRecord,
-    WorkloadRecord,
-)
+from lab.record.model_workload import StateChangeRecord, WorkloadCycleRecord, WorkloadRecord
 from lab.report.cycles import VERDICTS
 from lab.report.gauges import show_gauges
 from lab.report.numbers import interval, size
 from lab.report.page import Page
 from lab.report.recovery import show_recovery
+from lab.report.stamps import show_stamps
 from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import counted
+from lab.report.tolerances import show_tolerances, show_tries
 
 MOST_ROWS = 24
 MOST_CHANGES = 6
-MOST_PLOTS = 6
 DASH: Piece = ("–", "dim")
 
 
@@ -55,7 +48,7 @@ def show_workloads(page: Page, run: Run, tries: bool = True) -> None:
         _workload(page, run, [one for one in run.workloads if one.name == name])
     show_tolerances(page, run)
     if tries:
-        _plots(page, run)
+        show_tries(page, run)
 
 
 def show_workload_totals(page: Page, run: Run, most: int) -> None:
@@ -122,7 +115,9 @@ def _workload(page: Page, run: Run, records: Sequence[WorkloadRecord]) -> None:
     page.table(Table(_columns(rows), rows[:most]))
     if len(rows) > most:
         page.labelled("", f"{len(rows) - most} more cycles: freezelab report --json")
-    show_gauges(page, [(row.label, row.cycle) for row in rows])
+    labelled = [(row.label, row.cycle) for row in rows]
+    show_gauges(page, labelled)
+    show_stamps(page, labelled)
     show_recovery(page, run, records)
     for row in rows[:most]:
         _changes(page, row)
@@ -243,6 +238,9 @@ def _changes(page: Page, row: _WorkloadRow) -> None:
         if stepped:
             of = sum(phases.values())
             page.labelled("events", f"{where}{name}: {stepped} of {of} after the clock's step")
+    book = row.cycle.ledger
+    if book is not None and book.between:
+        page.labelled("twice", f"{where}{book.between} more before the cycle began, which do not count")
     for problem in row.cycle.problems:
         page.labelled("problem", where + problem, style="yellow")
 
@@ -268,91 +266,3 @@ def _predictions(page: Page, rows: Sequence[_WorkloadRow]) -> None:
         if unknown:
             parts.append(f"undecided in {unknown}")
         page.labelled("predicted", f"{text}: {', '.join(parts)}", style="magenta" if against else "")
-
-
-@dataclass(frozen=True)
-class _Searched:
-    """The searches of one workload, by freeze method. label: the workload, with the values of other axes."""
-
-    label: str
-    by_method: Mapping[str, ToleranceRecord]
-
-
-def show_tolerances(page: Page, run: Run) -> None:
-    """Print the searches: a row a workload, two columns a method."""
-    if not run.tolerances:
-        return
-    page.blank()
-    values = {cell.id: cell.values for cell in run.cells}
-    rows: dict[str, dict[str, ToleranceRecord]] = {}
-    for record in run.tolerances:
-        axes = values.get(record.cell, {})
-        label = ", ".join(text for axis, text in axes.items() if axis not in ("method", "workload"))
-        label = ", ".join(filter(None, [axes.get("workload", record.workload), label]))
-        rows.setdefault(label, {})[record.method] = record
-    methods = list(dict.fromkeys(record.method for record in run.tolerances))
-    columns: list[Column[_Searched]] = [Column("workload", lambda row: (row.label, "bold"))]
-    for method in methods:
-        columns += _of_method(method, run.tolerances)
-    page.table(Table(columns, [_Searched(label, found) for label, found in rows.items()]))
-
-
-def _plots(page: Page, run: Run) -> None:
-    for record in [one for one in run.tolerances if one.tries][:MOST_PLOTS]:
-        _plot(page, record, several=len(run.tolerances) > 1)
-
-
-def _of_method(method: str, records: Sequence[ToleranceRecord]) -> list[Column[_Searched]]:
-    """The columns of one method: its pauses, tries and time."""
-    clocks = sorted({one.regime for one in records if one.method == method and one.regime})
-    head = f"{method}\n(clocks {'/'.join(clocks)})" if clocks else method
-
-    def of(row: _Searched, text: Callable[[ToleranceRecord], Piece]) -> Piece:
-        record = row.by_method.get(method)
-        return DASH if record is None else text(record)
-
-    def tries(record: ToleranceRecord) -> Piece:
-        return f"{len(record.tries)} in {format_length(record.spent_ns)}", "dim"
-
-    return [
-        forms(
-            Column(f"{head}, passed", lambda row: of(row, _passed), right=True, rank=3),
-            Column(f"{method}, passed", lambda row: of(row, _passed), right=True),
-        ),
-        Column("failed", lambda row: of(row, _failed), right=True),
-        Column("tries", lambda row: of(row, tries), right=True, rank=1),
-    ]
-
-
-def _passed(record: ToleranceRecord) -> Piece:
-    if record.longest_passed_ns is None:
-        return "none", "dim"
-    return format_duration(record.longest_passed_ns), "bold"
-
-
-def _failed(record: ToleranceRecord) -> Piece:
-    if not record.complete and record.shortest_failed_ns is None:
-        return record.why, "yellow"
-    if record.shortest_failed_ns is None:
-        return "none", "dim"
-    return format_duration(record.shortest_failed_ns), "bold" if record.complete else "yellow"
-
-
-_MARKS = {Outcome.PASSED: ("●", "green"), Outcome.FAILED: ("○", "red"), Outcome.INCONCLUSIVE: ("?", "yellow")}
-_PLAIN = {Outcome.PASSED: "passed", Outcome.FAILED: "failed", Outcome.INCONCLUSIVE: "inconclusive"}
-
-
-def _plot(page: Page, record: ToleranceRecord, *, several: bool) -> None:
-    """Print the tries of each pause, the shortest first."""
-    page.blank()
-    if several:
-        page.labelled("tries", ", ".join(filter(None, [record.workload, record.cell, record.method])))
-    pauses = sorted({one.pause_ns for one in record.tries})
-    wide = max((len(format_duration(pause)) for pause in pauses), default=0)
-    for pause in pauses:
-        own: list[TryRecord] = [one for one in record.tries if one.pause_ns == pause]
-        head: Piece = (f"  {format_duration(pause):>{wide}}  ", "")
-        if page.draws:
-            page.put(head, *(_MARKS[one.outcome] for one in own))
-        else:
-            page.put(head, (", ".join(_PLAIN[one.outcome] for one in own), ""))

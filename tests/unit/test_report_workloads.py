@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from syrupy.assertion import SnapshotAssertion
 
 from lab.core.verdict import Outcome
@@ -14,6 +20,7 @@ from lab.record.journal import read_history
 from lab.record.model_clock import Measure
 from lab.record.model_workload import OverlapRecord, StateChangeRecord
 from lab.record.run import Run, judge
+from lab.report.tolerances import PauseAxis
 from tests.unit.consoles import plain, shown
 from tests.unit.real_histories import unpacked
 
@@ -104,3 +111,87 @@ def test_recovery_tells_of_tcps_timer(searched: Run) -> None:
     assert control.split()[-4:] == ["3.0", "s", "10", "0"]
     lost = [line.split()[-1] for line in text.splitlines() if line.startswith("hold ")]
     assert sum(int(count) for count in lost) == 1
+
+
+def times(factor: float, pause_ns: int) -> int:
+    return round(factor * pause_ns / (10 * MS)) * 10 * MS
+
+
+def _searches(run: Run, number: int) -> Run:
+    """A run with `number` searches: what one found, at other pauses and by two methods."""
+    (one,) = run.tolerances
+    found = []
+    for place in range(number):
+        factor = 1.6 ** (place // 2)
+        tries = tuple(replace(each, pause_ns=times(factor, each.pause_ns)) for each in one.tries)
+        passed, failed = one.longest_passed_ns, one.shortest_failed_ns
+        assert passed is not None
+        assert failed is not None
+        found.append(
+            replace(
+                one,
+                workload=f"workload-{place // 2}",
+                method=("suspend", "sigstop")[place % 2],
+                tries=tries,
+                longest_passed_ns=times(factor, passed),
+                shortest_failed_ns=times(factor, failed),
+            )
+        )
+    return replace(run, tolerances=tuple(found))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_many_searches_are_on_one_page(searched: Run, width: int, snapshot: SnapshotAssertion) -> None:
+    text = shown(_searches(searched, 12), width)
+    assert all(cell_len(line) <= width for line in text.splitlines())
+    lines = about_workloads(text).splitlines()
+    first = next(n for n, line in enumerate(lines) if line.strip().startswith("suspend"))
+    assert "\n".join(lines[first:]) == snapshot
+    plot = [line for line in lines if line.startswith("workload-") and "░" in line]
+    assert len(plot) == 12
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_plot_has_each_pause_where_the_axis_has_it(searched: Run, width: int) -> None:
+    lines = shown(searched, width).splitlines()
+    first = next(n for n, line in enumerate(lines) if "●" in line and "passed" not in line)
+    axis, labels = lines[first + 2 : first + 4]
+    assert axis.index("┴") == lines[first].index("●"), "the shortest pause that was tried is 2 s"
+    assert axis.rindex("┴") == lines[first].rindex("○"), "the longest is 4 s"
+    assert labels.split() == ["2", "s", "3", "s", "4", "s"]
+    shaded = lines[first][lines[first].rindex("●") + 1 : lines[first].index("○")]
+    assert set(shaded) == {"░"}
+
+
+@given(st.lists(st.integers(10**6, 10**12), min_size=1, max_size=12, unique=True), st.integers(16, 72))
+def test_an_axis_keeps_the_order_of_pauses(pauses: list[int], width: int) -> None:
+    pauses.sort()
+    axis = PauseAxis.of(pauses, width)
+    columns = axis.columns(pauses)
+    assert all(0 <= column < width for column in columns)
+    assert all(one < two for one, two in pairwise(columns)), "each has a place of its own"
+    assert all(0 <= column < width for column, _ in axis.ticks())
+    if len(pauses) == 2:
+        assert columns == [0, width - 1]
+
+
+def test_a_search_that_made_no_try_says_so(searched: Run) -> None:
+    (one,) = searched.tolerances
+    idle = replace(
+        one, tries=(), longest_passed_ns=None, shortest_failed_ns=None, complete=False, why="stopped"
+    )
+    text = about_workloads(shown(replace(searched, tolerances=(idle,)), 80))
+    assert re.search(r"udp-echo +– +stopped +–$", text, re.MULTILINE)
+    assert "●" not in text
+
+
+def test_a_run_that_ended_before_its_workload_began_has_one_finding(tmp_path: Path) -> None:
+    folder = unpacked("tolerance", tmp_path)
+    events = folder / "events.jsonl"
+    lines = events.read_text().splitlines(keepends=True)
+    first = next(place for place, line in enumerate(lines) if json.loads(line)["kind"] == "workload")
+    events.write_text("".join(lines[:first]))
+    run = judge(read_history(folder))[0]
+    missing = [one for one in run.findings if one.metric in ("cycles", "tolerance", "client")]
+    assert [one.metric for one in missing] == ["cycles"]
+    assert run.outcome is Outcome.INCONCLUSIVE
