@@ -16,6 +16,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from lab.core.verdict import Outcome
 from lab.core.workload.gauges import GaugeSummary
+from lab.core.workload.stamps import StaleStamps
 from lab.record.journal import read_history
 from lab.record.model_clock import Measure
 from lab.record.model_workload import OverlapRecord, StateChangeRecord
@@ -195,3 +196,26 @@ def test_a_run_that_ended_before_its_workload_began_has_one_finding(tmp_path: Pa
     missing = [one for one in run.findings if one.metric in ("cycles", "tolerance", "client")]
     assert [one.metric for one in missing] == ["cycles"]
     assert run.outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_what_a_guest_has_dated_is_told_by_kind(searched: Run, width: int) -> None:
+    (record,) = searched.workloads
+    control, frozen, *rest = record.cycles
+    kinds = (
+        StaleStamps(40, 12, -8_000 * MS, 5_600 * MS, 3, "token", 12, 0, expired=9),
+        StaleStamps(40, 12, -8_000 * MS, 5_600 * MS, 0, "log line", 12, disordered=7),
+    )
+    answers = StaleStamps(40, 0, in_window=11)
+    cycle = replace(frozen, stale=answers, stamps=kinds, stale_window_ns=5_700 * MS)
+    run = replace(searched, workloads=(replace(record, cycles=(control, cycle, *rest)),))
+    lines = about_workloads(shown(run, width)).splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    token = next(line for line in lines if "token" in line)
+    assert re.search(r"token +.*12 to 15 of 40 +8\.0 s behind", token)
+    log = next(line for line in lines if "log line" in line)
+    if width == 120:
+        assert re.search(r"token +5\.7 s +12 +.*5\.6 s +9 expired +0", token)
+        assert log.split()[-1] == "7"
+        assert any(re.search(r"answer +5\.7 s +11 +0 of 40", line) for line in lines)
+    assert "dated" not in about_workloads(shown(searched, width)), "answers alone have their column"
