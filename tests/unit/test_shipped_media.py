@@ -193,6 +193,9 @@ def test_frames_that_are_not_kept_cost_a_retransmission(network: str, possible_f
     config = {"stream-0": "", HOST: f"stream-0: {network}"}
     options = dict(SHIPPED["tcp-stream"].options)
     up = SHIPPED["tcp-stream"].predict(config, {**options, "direction": "up"}, Regime.RESUMED)[0]
+    down = SHIPPED["tcp-stream"].predict(config, options, Regime.RESUMED)[0]
+    assert isinstance(up, Threshold)
+    assert isinstance(down, Threshold)
     expected = None if possible_from is None else Interval(possible_from * NS_PER_MS, EVER_NS)
     assert (up.what, up.pause) == ("outage", expected)
-    assert SHIPPED["tcp-stream"].predict(config, options, Regime.RESUMED)[0].pause is None
+    assert down.pause is None
