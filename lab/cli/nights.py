@@ -107,6 +107,7 @@ def nightly_run(
     from lab.record.nights import night_folder
     from lab.report.console import stdout_console
     from lab.report.nights import render_night
+    from lab.report.text import clean
     from lab.session.nights import (
         NightOptions,
         check_playbooks,
@@ -125,11 +126,11 @@ def nightly_run(
         with only_night(state):
             asked = [_read_or_mistake(name) for name in playbooks]
             check_playbooks(asked)
-            night = run_night(state, asked, options, note)
+            night = run_night(state, asked, options, lambda line: note(clean(line)))
             unwritten = _written(state, night, junit)
     except MachineError as error:
         if words:
-            facts = {"PLAYBOOK": "", "VERDICT": "error", "WHY": str(error), "RUN_FOLDER": ""}
+            facts = {"PLAYBOOK": "", "VERDICT": "error", "WHY": clean(str(error)), "RUN_FOLDER": ""}
             _report_failure(perform(words, facts))
         raise
     render_night(night, night_folder(state, night.id), stdout_console())
@@ -138,7 +139,8 @@ def nightly_run(
     if words and night.exit_code != Interrupted.exit_code:
         for part in night.playbooks:
             if part.verdict.exit_code:
-                _report_failure(perform(words, facts_of(state, night, part)))
+                facts = facts_of(state, night, part)
+                _report_failure(perform(words, {**facts, "WHY": clean(facts["WHY"])}))
     if unwritten and night.verdict not in (NightVerdict.FAILED, NightVerdict.INTERRUPTED):
         raise typer.Exit(MachineError.exit_code)
     raise typer.Exit(night.exit_code)

@@ -252,8 +252,8 @@ class Started:
     def wait(self, patience_s: float) -> bool:
         """Wait up to `patience_s` seconds for the process to end by itself, and reap it. Whether it has
         ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(patience_s)
+        if self.status is None:
+            self._await_end(patience_s)
         return self.status is not None
 
     def _kill(self) -> None:

@@ -192,7 +192,9 @@ class _PlaybookRun:
         if (folder / EVENTS).exists():
             part = replace(part, run=run)
         if overran:
-            return replace(part, why=f"ended at its time limit of {format_length(limit)}{self._recovered()}")
+            begun = "" if part.run else f" before its run began ({self._last_words()})"
+            why = f"ended at its time limit of {format_length(limit)}{begun}{self._recovered()}"
+            return replace(part, why=why)
         if status < 0:
             why = f"its process was ended by {runner.signal_name(-status)}{self._recovered()}"
             return replace(part, why=why)
@@ -271,10 +273,11 @@ class _PlaybookRun:
         """What the run told last on its way out."""
         with contextlib.suppress(OSError):
             lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-            told = [number for number, line in enumerate(lines) if line.startswith("freezelab: ")]
-            if told:
-                return " ".join(lines[told[-1] :]).removeprefix("freezelab: ")[:500]
-        return "it ended without a word"
+            starts = [number for number, line in enumerate(lines) if line.startswith("freezelab: ")]
+            words = " ".join(lines[starts[-1] if starts else -1 :]).strip().removeprefix("freezelab: ")
+            if words:
+                return words[:500]
+        return "it printed nothing"
 
 
 def _line(error: FreezelabError) -> str:

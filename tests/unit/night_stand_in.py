@@ -39,6 +39,7 @@ if does and does[1] == "refuse":
 if does and does[1] in ("hang", "stubborn"):
     for number in (signal.SIGINT, signal.SIGTERM) if does[1] == "stubborn" else ():
         signal.signal(number, signal.SIG_IGN)
+    print("  0.1 s  waiting: for the night to be over", flush=True)
     with open(os.path.join(os.environ["FREEZELAB_HOME"], "hangs"), "w") as file:
         file.write(str(os.getpid()))
     time.sleep(600)

@@ -185,7 +185,10 @@ def test_what_hangs_is_ended_at_its_limit_and_its_guests_freed(
     monkeypatch.setattr(nights, "GRACE_S", grace_s)
     freezelab("nightly", "run", playbook(tmp_path, "stuck", does=does), "--limit", "6s", code=4)
     (stuck,) = last(home).playbooks
-    assert stuck.why == "ended at its time limit of 6.0 s; recover: removed guest web-0 of the run"
+    assert stuck.why == (
+        "ended at its time limit of 6.0 s before its run began (0.1 s  waiting: for the night to be over); "
+        "recover: removed guest web-0 of the run"
+    )
     assert 6e9 < stuck.took_ns < 30e9
     assert not psutil.pid_exists(int((home / "hangs").read_text()))
 
