@@ -194,13 +194,21 @@ def report(
     ] = None,
     verbose: Verbose = False,
     metrics: Metrics = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Watch a run in progress until it ends, with its exit code.")
+    ] = False,
 ) -> None:
     """Judge an old run again from its history, and show it."""
     from lab.record.journal import read_history
     from lab.record.run import judge
     from lab.session.run_folders import find_run
 
-    folder = find_run(which)
+    folder, failure = find_run(which), None
+    if watch:
+        from lab.cli.watch import failure_of
+        from lab.cli.watch import watch as watched
+
+        failure = failure_of(watched(folder))
     history = read_history(folder)
     again, _ = judge(history)
     with ci.github(None, machine=as_json) as github:
@@ -210,6 +218,8 @@ def report(
         from lab.report.html.run_page import write_html
 
         write_html(again, history.start.plan, html)
+    if failure is not None:
+        fail(failure)
     raise typer.Exit(again.outcome.exit_code)
 
 

@@ -101,13 +101,14 @@ def execute(
 
     live = live or LiveOutputs()
     live.check()
-    options = replace(options, appended=live.appended)
     silent = live.lines is not None
     with live.opened(plan), ci.github(playbook, machine=as_json or silent) as github:
         with Signals() as signals:
             try:
                 guests = [guest.name for guest in plan.guests]
-                with view_for(guests, quiet=quiet, beside=live.lines) as (view, progress):
+                shown = view_for(guests, quiet=quiet, beside=live.lines)
+                options = replace(options, appended=shown.appended(live.appended))
+                with shown as (view, progress):
                     done, folder = perform(plan, options, view, progress, signals.shield)
             except RunStopped as stopped:
                 github.run = stopped.run

@@ -5,7 +5,7 @@
 - `run`: run.json, judged from a history. `model`, `model_clock`, `model_events`: its members.
 - `cycle`, `cells`, `event_timelines`, `rollout`, `statistics`: its parts, from what was measured to its
     members.
-- `follow`: a run in progress.
+- `follow`, `tail`: a run in progress. `milestones`: when earlier ones reached what.
 - `index`: a line about each run. `pruning`: removes old runs. `figures`: what is compared of a run.
     `comparison`: a comparison as JSON. `baselines`: the runs that others are compared with. `nights`: records
     of nights. `state_files`: small JSON files.

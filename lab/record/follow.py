@@ -29,12 +29,12 @@ from lab.core.history import (
     WaveReached,
 )
 from lab.core.verdict import worst
-from lab.errors import FreezelabError, RecordError
-from lab.record import EVENTS
+from lab.errors import FreezelabError
 from lab.record.events import Entry, entry_of, envelope
 from lab.record.journal import History
 from lab.record.model import CycleRecord, EventRecord, Run
 from lab.record.run import judge
+from lab.record.tail import Tail
 
 _KEPT = (RunStarted, CellReached, GuestBooted, RolloutPlanned, WaveReached, RolloutEnded)
 """Events that later cycles need."""
@@ -63,7 +63,7 @@ class FollowedRun:
         self.frozen: set[str] = set()
         self.ended = False
         self.problem = ""
-        self._offset, self._rest = 0, b""
+        self._tail = Tail(folder)
         self._kept: list[Entry] = []
         self._pending: list[Entry] = []
         self._open: set[tuple[str, int]] = set()
@@ -73,7 +73,7 @@ class FollowedRun:
         """Read what has been written since the last call. Returns the cycles that have ended in it.
         RecordError when the history cannot be read."""
         known = len(self.cycles)
-        for line in self._lines():
+        for line in self._tail.lines():
             given = envelope(line)
             if given is None:
                 continue  # the judge of the whole history says what is wrong with it
@@ -106,18 +106,6 @@ class FollowedRun:
             workloads=(),
             tolerances=(),
         )
-
-    def _lines(self) -> list[str]:
-        """The whole lines that are new."""
-        try:
-            with (self.folder / EVENTS).open("rb") as file:
-                file.seek(self._offset)
-                new = file.read()
-        except OSError as error:
-            raise RecordError(f"cannot be read: {error.strerror}", where=str(self.folder / EVENTS)) from error
-        self._offset += len(new)
-        *whole, self._rest = (self._rest + new).split(b"\n")
-        return [line.decode("utf-8", "replace") for line in whole if line]
 
     def _add(self, entry: Entry) -> None:
         event = entry.event

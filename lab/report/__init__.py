@@ -1,7 +1,8 @@
 """What is printed: values in, text out.
 
 - `terminal`: the report of a run, on one screen (`summary`) or in full, with its `header`. `html`: a page.
-- `live`, `live_rollout`, `several_views`: a run in progress.
+- `live`, `live_rollout`, `several_views`: a run in progress; `run_progress`, `run_steps`: how far it is;
+    `watching`: one of another process; `screen`, `job_control`: the terminal.
 - `junit`, with `junit_properties`; `json_lines`, with `progress_lines`; `metrics` and
     `service_metrics`, with `metric_families`;
     `github`: for other programs.

@@ -20,14 +20,18 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from rich.cells import cell_len
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.text import Text
 
 from lab.core.quantities import format_seconds
 from lab.core.units import NS_PER_S, format_duration
 from lab.ports import Clock, NullView
+from lab.record.events import Entry
+from lab.report.job_control import JobControl
 from lab.report.live_rollout import NAME, DomainProgress, RolloutProgress, barred, domain_line, domain_lines
+from lab.report.run_progress import Earlier, RunProgress
+from lab.report.run_steps import next_line, overview
+from lab.report.screen import Screen
 from lab.report.text import ascii_only, bare, clean, names, shortened
 from lab.threads import Worker
 
@@ -83,8 +87,12 @@ class _State:
     cycle: tuple[int, int] | None = None
     rollout: RolloutProgress | None = None
 
+    @property
+    def phase_name(self) -> str:
+        return self.phase.name if self.phase is not None else ""
 
-class _Threaded(NullView):
+
+class ThreadedView(NullView):
     """A view with a thread that draws. guests: those that phases without a guest concern."""
 
     def __init__(self, clock: Clock, console: Console, guests: Sequence[str] = ()) -> None:
@@ -112,8 +120,11 @@ class _Threaded(NullView):
         with self._lock:
             self._state = replace(self._state, **changes)  # type: ignore[arg-type]
 
-    def phase(self, name: str, *, guest: str = "", length_ns: int | None = None) -> None:
-        begun = self._clock.now().raw_ns
+    def phase(
+        self, name: str, *, guest: str = "", length_ns: int | None = None, since_raw_ns: int | None = None
+    ) -> None:
+        """since_raw_ns: when it began, if that was not now."""
+        begun = self._clock.now().raw_ns if since_raw_ns is None else since_raw_ns
         self._update(phase=_Phase(clean(name), clean(guest), begun, length_ns), frozen=None)
 
     def note(self, text: str) -> None:
@@ -139,6 +150,9 @@ class _Threaded(NullView):
         since = phase.since_raw_ns if phase is not None and phase.name == "image" else now
         self._update(phase=_Phase("image", "", since, None, fraction, clean(stage)))
 
+    def happened(self, entry: Entry) -> None:
+        """An event was written to the run's history."""
+
     def _run(self) -> None:
         """The thread. A closed terminal (EIO) does not stop the run."""
         with contextlib.suppress(OSError):
@@ -148,7 +162,7 @@ class _Threaded(NullView):
         raise NotImplementedError
 
 
-class PlainView(_Threaded):
+class PlainView(ThreadedView):
     """Prints one line for each event, with the seconds since the start."""
 
     def _update(self, **changes: object) -> None:
@@ -208,39 +222,65 @@ class PlainView(_Threaded):
         )
 
 
-class LiveView(_Threaded):
-    """Shows the present state on a terminal, ten times a second."""
+class LiveView(ThreadedView):
+    """Shows the present state on a terminal, ten times a second: how far the run is, the phase, what comes
+    next, and a line for each guest. earlier: see RunProgress."""
+
+    def __init__(
+        self, clock: Clock, console: Console, guests: Sequence[str] = (), earlier: Earlier | None = None
+    ) -> None:
+        super().__init__(clock, console, guests)
+        self._screen = Screen(console)
+        self._events: queue.SimpleQueue[Entry] = queue.SimpleQueue()
+        self._run_progress = RunProgress(earlier)  # the thread's
+        self._job = JobControl()
+
+    def __enter__(self) -> Self:
+        self._job.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        self._job.__exit__(*raised)
+
+    def happened(self, entry: Entry) -> None:
+        self._events.put(entry)
 
     def _work(self) -> None:
-        live = Live(
-            console=self._console,
-            get_renderable=self._drawn,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        with live:
+        try:
             while not self._stop.wait(PERIOD_S):
-                self._print_notes()
-                live.refresh()
-            self._print_notes()
+                self._job.give_way(self._screen)
+                self._draw()
+        finally:
+            self._screen.erase(self._notes())
 
-    def _print_notes(self) -> None:
+    def _draw(self) -> None:
+        while not self._events.empty():
+            self._run_progress.add(self._events.get())
+        self._screen.draw(self._lines(), self._notes())
+
+    def _notes(self) -> list[str]:
+        notes = []
         while not self._texts.empty():
-            self._console.print(Text(self._texts.get()), highlight=False)
+            notes.append(self._texts.get())
+        return notes
 
-    def _drawn(self) -> Group:
+    def _lines(self) -> list[Text]:
         state, now = self._state, self._clock.now().raw_ns
         width = max(20, self._console.width - 1)
-        lines = [self._phase(state, now, width)] if state.phase is not None else []
+        progress = self._run_progress
+        lines = [overview(progress, state.cycle, state.phase_name, now, width)] if progress.plan else []
+        if state.phase is not None:
+            lines.append(self._phase(state, now, width))
         if state.frozen is not None:
             lines.append(_budget(state.frozen, now, width))
         elif state.phase is not None and state.phase.fraction is not None:
             lines.append(barred("", state.phase.fraction, "cyan", f"{state.phase.fraction:.0%}", width))
+        if progress.plan is not None and state.phase is not None:
+            lines.append(next_line(progress.plan, state.phase.name, state.cycle, width))
         if state.rollout is not None:
             lines += domain_lines(state.rollout, now, width)
-        return Group(*lines)
+        return [*lines, *progress.lines(now, width, self._console.height - len(lines) - 2)]
 
     def _phase(self, state: _State, now: int, width: int) -> Text:
         """ "measure   web-0 · measuring offset and drift   2.1 s of 4 s"."""
@@ -257,7 +297,9 @@ class LiveView(_Threaded):
         name = "frozen" if state.frozen is not None else phase.name
         about = self._about(state)
         room = width - max(NAME, len(name)) - len(time) - 4
-        who = phase.guest or (names(self._guests, 3) if phase.name in OF_A_CYCLE else "")
+        # Guests that have lines of their own are not named again.
+        alone = not self._run_progress.guests
+        who = phase.guest or (names(self._guests, 3) if alone and phase.name in OF_A_CYCLE else "")
         middle = " · ".join(filter(None, [cycle, who, about]))
         if cell_len(middle) > room:
             middle = shortened(" · ".join(filter(None, [cycle, who])) or about, room)
@@ -307,12 +349,15 @@ def stderr_console() -> Console:
     return StderrConsole(file=own, highlight=False, markup=False, emoji=False)
 
 
-def view(clock: Clock, guests: Sequence[str] = (), *, quiet: bool = False) -> NullView:
-    """The view for this stderr: live on a terminal that can move its cursor, lines elsewhere."""
+def view(
+    clock: Clock, guests: Sequence[str] = (), *, quiet: bool = False, earlier: Earlier | None = None
+) -> NullView:
+    """The view for this stderr: live on a terminal that can move its cursor, lines elsewhere. earlier: see
+    RunProgress."""
     if quiet:
         return NullView()
     console = stderr_console()
     utf = console.encoding.lower().startswith("utf")
     if console.is_terminal and not console.is_dumb_terminal and utf:
-        return LiveView(clock, console, guests)
+        return LiveView(clock, console, guests, earlier)
     return PlainView(clock, console, guests)

@@ -35,6 +35,7 @@ class Signals:
     """Turns the first signal into Interrupted, raised in the main thread. A context manager."""
 
     _present: Signals | None = None
+    _tell: Callable[[str], None] | None = None
 
     def __init__(self) -> None:
         self._shields = 0
@@ -55,10 +56,18 @@ class Signals:
             signal.signal(number, handler)
         Signals._present = self._outer
 
+    @classmethod
+    def notes_to(cls, tell: Callable[[str], None] | None) -> None:
+        """Have the line for further signals printed by `tell`, which has a display on the terminal; None: by
+        nobody but this module. `tell` is called in a signal handler, and must not take a lock."""
+        cls._tell = tell
+
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if self._raised:
-            # Not print(): the signal may have come in the middle of one.
-            os.write(2, _PATIENCE)
+            if Signals._tell is not None:
+                Signals._tell(_PATIENCE.decode().strip())
+            else:  # not print(): the signal may have come in the middle of one
+                os.write(2, _PATIENCE)
         elif self._shields:
             self._pending = number
         elif _at_the_shield(frame):
