@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.cli import streams
 from lab.core.history import CycleEnded
 from lab.errors import FreezelabError, MachineError
 from lab.record.events import Entry
@@ -37,17 +39,21 @@ class LiveOutputs:
     def check(self) -> None:
         """MachineError when the metrics file could not be written: better known before the run than after
         it."""
-        if self.metrics is None or (self.metrics.exists() and not self.metrics.is_file()):
+        if self.metrics is None:
             return
         path = self.metrics.resolve()
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return  # a device, such as /dev/stdout
         draft = path.with_name(f".{path.name[:200]}.{os.getpid()}.new")
         try:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             draft.touch()
         except OSError as error:
             raise MachineError(
                 f"cannot be written: {error.strerror}",
                 where=str(self.metrics),
-                hint="--metrics needs a folder that may be written to",
+                hint="--metrics needs a file in a folder that may be written to",
             ) from error
         finally:
             with contextlib.suppress(OSError):
@@ -65,20 +71,25 @@ class LiveOutputs:
 
     @contextmanager
     def opened(self, plan: Plan) -> Iterator[None]:
-        """The lines' first and last one. Leaving it waits until all have been written, and raises OSError
+        """The lines' first and last one. Leaving it waits until all have been written, and raises Undelivered
         when standard output takes no more."""
         if self.lines is None:
             yield
             return
-        with self.lines:
+        self.lines.__enter__()
+        try:
             cells = [cell.id for cell in plan.cells]
             guests = dict.fromkeys(guest.name for cell in plan.parts for guest in cell.guests)
             self.lines.started(plan.name, list(guests), cells)
+            yield
+        except FreezelabError as error:
+            self._last_line(error.exit_code, str(error))
+            raise
+        finally:
             try:
-                yield
-            except FreezelabError as error:
-                self._last_line(error.exit_code, str(error))
-                raise
+                self.lines.__exit__()
+            except OSError as error:
+                raise streams.Undelivered(error.errno, error.strerror) from error
 
     def judged(self, run: Run, folder: Path) -> None:
         """The run was judged: what fails from now on does not change that."""

@@ -226,25 +226,40 @@ def test_a_line_that_is_not_of_its_kind_is_refused() -> None:
         assert not VALID.is_valid(wrong)
 
 
-def test_the_command_prints_nothing_else(tmp_path: Path) -> None:
-    """The real command, which has no such emulator: it fails before any guest."""
-    playbook = tmp_path / "p.yaml"
+def failing(home: Path, redirected: str) -> subprocess.CompletedProcess[str]:
+    """The real command, its streams as a shell redirects them. It fails: there is no such domain."""
+    playbook = home / "p.yaml"
     playbook.write_text(
-        "name: none\nguests: [{name: web-0}]\n"
-        "cycle: {method: in-place, patch: {replace-hypervisor: /nowhere/qemu}, budget: 30s}\n"
+        "name: none\nguests: [{domain: nobody, ssh: nobody}]\nresync: none\n"
+        "cycle: {patch: {hold: 1s}, budget: 9s, watch: 2s}\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "lab.cli.main", "run", str(playbook), "--json-lines", "-q"],
-        cwd=ROOT, env={**os.environ, "FREEZELAB_HOME": str(tmp_path / "home")},
-        capture_output=True, check=False, timeout=120,
+    run = f'"{sys.executable}" -m lab.cli.main run {playbook} --json-lines -q'
+    return subprocess.run(
+        ["sh", "-c", f"{run} --connect test:///default {redirected}"],
+        cwd=ROOT, env={**os.environ, "FREEZELAB_HOME": str(home / "home")},
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    (tmp_path / "out").write_bytes(done.stdout)
-    if done.returncode != 2:
-        lines = lines_of(tmp_path / "out")
-        assert lines[0]["event"] == "started"
-        assert (lines[-1]["event"], lines[-1]["exit_code"]) == ("failed", done.returncode)
-    else:
-        assert done.stdout == b"", done.stderr
+
+
+def test_the_command_prints_nothing_else(tmp_path: Path) -> None:
+    done = failing(tmp_path, f">{tmp_path / 'out'}")
+    lines = lines_of(tmp_path / "out")
+    assert lines[0]["event"] == "started"
+    assert (lines[-1]["event"], lines[-1]["exit_code"]) == ("failed", done.returncode)
+    assert done.returncode in (2, 4)
+    assert f"freezelab: {lines[-1]['failure']}\n" == done.stderr
+
+
+def test_a_standard_output_that_is_full(tmp_path: Path) -> None:
+    done = failing(tmp_path, ">/dev/full")
+    why = "the results cannot be written to standard output: No space left on device"
+    assert (done.returncode, done.stderr) == (4, f"freezelab: {why}\n")
+
+
+def test_what_fails_in_the_run_is_no_failure_of_the_output(out: tuple[Path, int], tmp_path: Path) -> None:
+    live = LiveOutputs(lines=JsonLinesView(HostClock(), out[1]))
+    with pytest.raises(FileNotFoundError), live.opened(plan_of(read_history(unpacked("suspend", tmp_path)))):
+        raise FileNotFoundError
 
 
 def test_stamps_are_of_the_hosts_real_clock(out: tuple[Path, int]) -> None:

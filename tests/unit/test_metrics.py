@@ -212,6 +212,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         ("/sys/kernel/freezelab.prom", "(Permission denied|Read-only file system|Operation not permitted)"),
         ("/nowhere/freezelab.prom", "No such file or directory"),
         ("/dev/null/freezelab.prom", "Not a directory"),
+        ("/tmp", "Is a directory"),
     ],
 )
 def test_a_folder_that_takes_no_file_is_told_before_the_run(path: str, why: str) -> None:
