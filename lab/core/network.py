@@ -96,10 +96,12 @@ class MoveCause(StrEnum):
 class AddressMove:
     """An address is somewhere else, by the kernel of the host's place. address: a MAC address that has moved
     from one port of the bridge to another ("web-0 port 1"), or an IP address that has moved from one MAC
-    address to another. at_raw_ns: host MONOTONIC_RAW at which the kernel's message of it was read."""
+    address to another. at_raw_ns: host MONOTONIC_RAW at which the kernel's message of it was read.
+    sent_raw_ns: when the frame that caused it was about to reach the kernel; None: that is not known."""
 
     address: str
     before: str
     after: str
     cause: MoveCause
     at_raw_ns: int
+    sent_raw_ns: int | None = None

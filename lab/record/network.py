@@ -75,4 +75,5 @@ def _since(move: AddressMove, call: Call | None) -> Measure | None:
     """How long after a call; what it does may happen anywhere in it."""
     if call is None:
         return None
-    return Measure.of(Interval(move.at_raw_ns - call.returned.raw_ns, move.at_raw_ns - call.called.raw_ns))
+    first = move.at_raw_ns if move.sent_raw_ns is None else move.sent_raw_ns
+    return Measure.of(Interval(first - call.returned.raw_ns, move.at_raw_ns - call.called.raw_ns))

@@ -110,7 +110,8 @@ def test_a_guest_in_another_process_is_found_on_another_port(
     (move,) = moves_of(bench.network, 1)
     assert (move.address, move.before, move.after) == ("52:54:01:4d:00:0b", "b port 1", "b port 2")
     assert move.cause is cause
-    assert began <= move.at_raw_ns <= raw_ns()
+    assert move.sent_raw_ns is not None
+    assert began <= move.sent_raw_ns <= move.at_raw_ns <= raw_ns()
     a.send(MACS["b"], b"after")
     while (got := new.receive()) != b"after":
         assert got != b"before"
@@ -156,6 +157,7 @@ def test_an_ip_address_that_another_guest_takes(folder: Path, bridge: bool) -> N
         (move,) = moves_of(bench.network, 1)
         assert (move.address, move.before, move.after) == (VIP, "52:54:01:4d:00:0a", "52:54:01:4d:00:0b")
         assert move.cause is MoveCause.GRATUITOUS_ARP
+        assert move.sent_raw_ns is not None and move.sent_raw_ns <= move.at_raw_ns
         assert bench.network.counts()[HOST].sent > 0
 
 

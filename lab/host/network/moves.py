@@ -28,6 +28,7 @@ _AF_BRIDGE = 7
 _RARP, _ARP = b"\x80\x35", b"\x08\x06"
 _ARP_LENGTH = 42
 _LARGEST = 1 << 16
+_UNKNOWN = (MoveCause.UNKNOWN, None)
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
@@ -56,8 +57,8 @@ class AddressMoves:
         self._socket.bind((0, _RTMGRP_NEIGH))
         self._ports: dict[int, str] = {}
         self._where: dict[str, str] = {}
-        self._first: dict[tuple[str, int], MoveCause] = {}
-        self._named: dict[tuple[str, str], MoveCause] = {}
+        self._first: dict[tuple[str, int], tuple[MoveCause, int | None]] = {}
+        self._named: dict[tuple[str, str], tuple[MoveCause, int | None]] = {}
         self._found: list[AddressMove] = []
 
     def fileno(self) -> int:
@@ -75,11 +76,12 @@ class AddressMoves:
         Returns True when the bridge has not yet seen its sender there."""
         mac = frame[6:12]
         if frame[12:14] == _ARP and len(frame) >= _ARP_LENGTH:
-            _keep(self._named, (socket.inet_ntoa(frame[28:32]), _text(frame[22:28])), cause_of(frame))
+            named = socket.inet_ntoa(frame[28:32]), _text(frame[22:28])
+            _keep(self._named, named, (cause_of(frame), raw_ns()))
         if not index or len(mac) < 6 or mac[0] & 1 or self._where.get(_text(mac)) == self._ports.get(index):
             return False
         if (_text(mac), index) not in self._first:
-            _keep(self._first, (_text(mac), index), cause_of(frame))
+            _keep(self._first, (_text(mac), index), (cause_of(frame), raw_ns()))
         return True
 
     def read(self) -> None:
@@ -95,11 +97,10 @@ class AddressMoves:
             for family, index, state, attributes in _messages(data):
                 mac = _text(attributes.get(_NDA_LLADDR, b""))
                 if family == _AF_BRIDGE and index in self._ports and not state & _NUD_PERMANENT:
-                    cause = self._first.pop((mac, index), MoveCause.UNKNOWN)
-                    self._seen(mac, self._ports[index], cause, now)
+                    self._seen(mac, self._ports[index], self._first.pop((mac, index), _UNKNOWN), now)
                 elif family == socket.AF_INET and mac and len(attributes.get(_NDA_DST, b"")) == 4:
                     ip = socket.inet_ntoa(attributes[_NDA_DST])
-                    self._seen(ip, mac, self._named.get((ip, mac), MoveCause.UNKNOWN), now)
+                    self._seen(ip, mac, self._named.get((ip, mac), _UNKNOWN), now)
 
     def take(self, most: int) -> list[AddressMove]:
         """The oldest moves that were not taken yet."""
@@ -108,13 +109,13 @@ class AddressMoves:
         taken, self._found = self._found[:most], self._found[most:]
         return taken
 
-    def _seen(self, address: str, where: str, cause: MoveCause, now: int) -> None:
+    def _seen(self, address: str, where: str, by: tuple[MoveCause, int | None], now: int) -> None:
         before = self._where.get(address)
         if before == where:
             return
         _keep(self._where, address, where)
         if before is not None and len(self._found) < MOST_MOVES:
-            self._found.append(AddressMove(address, before, where, cause, now))
+            self._found.append(AddressMove(address, before, where, by[0], now, by[1]))
 
 
 def _keep(table: dict[_Key, _Value], key: _Key, value: _Value) -> None:
