@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lab.core.verdict import Outcome
 from lab.errors import FreezelabError
 from lab.record import EVENTS
-from lab.record.model import Measure
+from lab.record.model_clock import Measure
 
 if TYPE_CHECKING:
     from lab.core.comparison import RunFigures

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lab.core.quantities import format_at_latest, format_magnitude
 from lab.core.verdict import Outcome
-from lab.record.model import CycleRecord, GuestRecord, Run
 from lab.report.numbers import NOT_MEASURED, behind, interval
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, Table, forms
 from lab.report.text import counted, shortened
+
+if TYPE_CHECKING:
+    from lab.record.model import CycleRecord, GuestRecord, Run
 
 MOST_ROWS = 20
 WORST_ROWS = 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lab.core.clock import Interval
 from lab.core.drift import Drift
@@ -18,7 +19,10 @@ from lab.core.quantities import (
     place_of,
 )
 from lab.core.units import NBSP, NS_PER_MS, NS_PER_S
-from lab.record.model import Limits, Measure, PointRecord
+from lab.record.model_clock import Measure, PointRecord
+
+if TYPE_CHECKING:
+    from lab.record.model import Limits
 
 NOT_MEASURED = "not measured"
 FINE_PPM = 1.0
