@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import isfinite
+from math import ceil, isfinite
 
 from rich.console import Console
 
@@ -21,7 +21,16 @@ from lab.core.comparison import (
     RunMachine,
     VerdictChange,
 )
-from lab.core.quantities import DOWN, NEAREST, UP, Rounding, format_at_least, format_ms, format_rate
+from lab.core.quantities import (
+    DOWN,
+    NEAREST,
+    UP,
+    Rounding,
+    format_at_latest,
+    format_at_least,
+    format_ms,
+    format_rate,
+)
 from lab.core.units import NBSP
 from lab.core.verdict import Outcome
 from lab.record.model import Measure
@@ -236,9 +245,11 @@ def _level(figure: FigureChange, level: Level | None) -> Piece:
 
 
 def level_text(kind: FigureKind, level: Level) -> str:
-    """ "12.1 ± 0.4 ms", "over 8 s"."""
+    """ "12.1 ± 0.4 ms", "0.13 s" (at the latest), "over 8 s"."""
     if not isfinite(level.value):
         return f"over {format_at_least(int(level.low))}"
+    if kind is FigureKind.IN_TIME:
+        return format_at_latest(ceil(level.value))
     high = level.high if isfinite(level.high) else level.value
     if kind is FigureKind.DRIFT:
         return format_rate(level.value, level.low, high).removeprefix("+")

@@ -65,7 +65,8 @@ def render_prune(going: PrunedRuns, console: Console) -> None:
     for name, why in going.stays:
         page.put((f"keep    {clean(name)}: {why}", "dim"))
     size = f", {going.size / (1 << 20):.1f} MiB" if going.folders else ""
-    page.parts([f"{counted(len(going.folders), 'run')} to remove{size}", f"{going.remaining} stay"])
+    rest = "1 stays" if going.remaining == 1 else f"{going.remaining} stay"
+    page.parts([f"{counted(len(going.folders), 'run')} to remove{size}", rest])
 
 
 RUNNING = ("running", "cyan")
