@@ -212,6 +212,26 @@ ratio, save-restore / in-place: the ratio of the median pauses of two methods, w
 pause over memory, ms/GiB: how the pause grows with the guest's memory, a slope with its limits
 """
 
+_COMPARISONS = """
+figure: a magnitude that runs are compared by, with one value for each cycle, the worst guest's
+machine: the host of a run: the CPU, their number, the memory, and a digest of its id
+id, when: a run's name, and when it began (UTC)
+before, after: the median over the baseline's cycles, and over the run's
+difference: the median difference of all pairs of cycles, with its 95 % limits; × is a factor
+p: the probability that chance alone makes such a difference, corrected for the number of figures
+worse, better: a difference that is more than noise, or a verdict that changed
+within bounds: the values differ by more than noise, but not once their bounds count
+within runs: a run of the baseline was as far off, so the difference is no more than that of two days
+too few: so few cycles cannot show any difference, however large
+all cells: the cells of a matrix together: by which factor a figure changed in all of them
+verdict of: whose verdict changed: a guest's or a workload's, or the run's
+differs: what else is another one than the baseline's: kernel, QEMU, accelerator
+gone, new: cells that only one of the two runs has
+oldest first: a figure's course over the runs, a bar for each; all alike where bounds have a value in common
+last: the figure's median in the latest run
+tag, tags: a name that was given to a run: run --tag NAME
+"""
+
 _PATCHES = """
 command: a command that is run on the host
 replace-hypervisor: the guests go on in another QEMU process, of the same or another version
@@ -258,6 +278,7 @@ def glossary() -> Mapping[str, tuple[Term, ...]]:
         "Announcements and fleets": tuple(_parsed(_FLEETS)),
         "Workloads": tuple(_parsed(_WORKLOADS)),
         "Verdicts": tuple(_parsed(_VERDICTS)),
+        "Comparisons": tuple(_parsed(_COMPARISONS)),
         "Freeze methods": tuple(Term((one.value,), one.traits.about) for one in FreezeMethod),
         "Host patches": tuple(_parsed(_PATCHES)),
         "Resync mechanisms": tuple(Term((one.value,), one.about) for one in ResyncMechanism),
