@@ -14,9 +14,9 @@ from pathlib import Path
 from prometheus_client import generate_latest
 
 from lab import __version__
-from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
 from lab.record.model import CycleRecord, GuestRecord, Measure, Run
+from lab.record.statistics import median_pause
 from lab.report.files import write_whole
 from lab.report.metric_families import MetricKind, MetricSamples
 
@@ -202,20 +202,19 @@ def _ended(made: MetricSamples, run: Run) -> None:
     for cell in run.cells:
         made.put_state("freezelab_cell_outcome", OUTCOMES, cell.outcome, playbook, cell.id)
         made.put_interval("freezelab_pause_median", cell.pause, playbook, cell.id, cell.method)
-    for statistic in run.statistics:
-        median = statistic.median
-        methods = {cycle.method for _, cycle in _frozen(run)}
-        if (statistic.kind, statistic.metric) == ("freeze", "pause") and len(methods) == 1:
-            low, high = (median.value if one is None else one for one in (median.low, median.high))
-            given = median.value, low, high
-            made.put_bounds("freezelab_pause_median", given, playbook, "", methods.pop(), scale=1 / NS_PER_S)
+    if not run.cells:
+        by_method: dict[str, list[CycleRecord]] = {}
+        for _, cycle in _frozen(run):
+            by_method.setdefault(cycle.method, []).append(cycle)
+        for method, cycles in by_method.items():
+            made.put_interval("freezelab_pause_median", median_pause(cycles), playbook, "", method)
     for workload in run.workloads:
         labels = (playbook, workload.cell, workload.name)
-        for cycle in workload.cycles:
-            if not cycle.control:
-                made.put_interval("freezelab_workload_outage", cycle.outage, *labels)
-            made.count("freezelab_workload_requests", cycle.ok, *labels, "ok")
-            made.count("freezelab_workload_requests", cycle.failed, *labels, "failed")
+        for one in workload.cycles:
+            if not one.control:
+                made.put_interval("freezelab_workload_outage", one.outage, *labels)
+            made.count("freezelab_workload_requests", one.ok, *labels, "ok")
+            made.count("freezelab_workload_requests", one.failed, *labels, "failed")
 
 
 def _frozen(run: Run) -> Iterator[tuple[GuestRecord, CycleRecord]]:

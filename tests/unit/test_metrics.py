@@ -92,6 +92,14 @@ def test_the_last_freeze_counts_and_no_control_cycle() -> None:
     assert sum(found["freezelab_cycles_total"]) == len(made.guests[0].cycles)
 
 
+def test_the_bounds_of_a_median_of_few_cycles_are_those_of_all_of_them() -> None:
+    pauses = [cycle(n).pause for n in range(2)]
+    found = of(run(guest("web-0", cycle(0), cycle(1))))
+    (low,), (high,) = (found[f"freezelab_pause_median_{bound}_bound_seconds"] for bound in ("lower", "upper"))
+    assert low == min(pause.low_ns for pause in pauses if pause) / 1e9
+    assert high == max(pause.high_ns for pause in pauses if pause) / 1e9
+
+
 def test_a_run_in_progress_has_no_outcome() -> None:
     text = generate_latest(run_samples(run(), in_progress=True)).decode()
     assert 'freezelab_run_in_progress{playbook="first-freeze"} 1.0' in text
