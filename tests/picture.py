@@ -30,7 +30,7 @@ def picture(run: Path) -> str:
         highlight=False, markup=False, emoji=False,
     )  # fmt: skip
     judged, _ = judge(read_history(run))
-    render(judged, console)
+    render(judged, console, Path("~/.local/state/freezelab/runs") / judged.id)
     return console.export_svg(
         title="./freezelab run", code_format=_FONTS.sub("", CONSOLE_SVG_FORMAT), unique_id="freezelab"
     )

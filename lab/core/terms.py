@@ -182,6 +182,13 @@ at most: the longest of the cycles of a pause
 longest RTO: the longest that TCP's retransmission timer was, from the stop on
 retransmits: segments that TCP sent again from the stop on, the most in one cycle
 connections lost: connections that ended and were made anew
+dated: what guests wrote with a time from their clocks
+in time again: from the resume until the guests' clocks were in time
+until then: how many stamps were made before that
+wrong: how many of the stamps were certainly wrong
+by: the largest error of a stamp
+until: when the last wrong stamp was made
+out of order: stamps that are earlier than the one before
 wrong stamps: answers whose time stamp was certainly wrong, and by how much
 state: values that guests share, and whether they changed
 change: a value that changed, and when
