@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,7 @@ _CLASSES = {
     "bold": "b", "dim": "dim", "green": "passed", "red": "failed", "yellow": "inconclusive",
     "magenta": "surprise", "cyan": "accent",
 }  # fmt: skip
+_BETWEEN = re.compile(r">\s*\n\s*<")
 _OUTCOMES = {text: outcome for outcome, (text, _) in VERDICTS.items()}
 
 
@@ -76,8 +78,10 @@ def _environment() -> jinja2.Environment:
 
 
 def markup(template: str, **values: Any) -> Markup:
-    """A template's HTML. All values but Markup are escaped."""
-    return Markup(_environment().get_template(template).render(**values))  # noqa: S704
+    """A template's HTML. All values but Markup are escaped. Line breaks between tags are left out: a browser
+    would make a node of each."""
+    made = _environment().get_template(template).render(**values)
+    return Markup(_BETWEEN.sub("><", made))  # noqa: S704
 
 
 def page(
