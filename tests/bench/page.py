@@ -4,8 +4,9 @@
 
 --run: the folder of a run; by default one is made of kept histories, with the 72 cells of the playbook
 resync-matrix (tests.bench.matrix_history). The CPU time is that of the whole command, the interpreter and the
-judging included; "page" is what making it takes beyond a report without one. First paint: of Debian's chromium,
-by the page's own paint entries (W3C Paint Timing), since the begin of its navigation, with a cold cache.
+judging included; "page" is what making it takes beyond a report without one. First paint: of Debian's
+chromium, by the page's own paint entries (W3C Paint Timing), since the begin of its navigation, with a cold
+cache.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def _decades(value: float) -> float:
 
 
 def _label(run: Run, row: Row) -> str:
-    return ", ".join(filter(None, [row.guest.cell, name_of(run, row) if not run.cells else row.guest.name]))
+    return ", ".join(filter(None, [row.guest.cell, name_of(run, row)]))
 
 
 def _rows(run: Run) -> list[Row]:
@@ -100,7 +100,7 @@ def _mark(span: Span, kind: str, measure: Measure, text: str) -> ClockMark:
 
 def _offset_ticks(span: Span, most: float) -> Iterator[Tick]:
     powers = [power for power in _DECADES if power > 5 and _decades(10.0**power) <= most]
-    step = max(1, math.ceil(len(powers) / 3))
+    step = max(1, math.ceil(len(powers) / 2))
     chosen = powers[::-1][::step][::-1]
     values = [*(-(10.0**power) for power in reversed(chosen)), 0.0, *(10.0**power for power in chosen)]
     for value in values:

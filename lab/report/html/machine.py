@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab.core.quantities import format_seconds
-from lab.core.units import format_size
 from lab.record.model import Run
 from lab.report.accuracy import show_accuracy
 from lab.report.page import Page
@@ -25,17 +24,19 @@ def show_machine(page: Page, run: Run) -> None:
         "Linux": host.kernel,
         "CPU": " ".join(filter(None, [f"{cpus} ×" if isinstance(cpus, int) else "", host.cpu])),
         "governor": _text(before, "governor"),
-        "memory": format_size(host.memory_bytes) if host.memory_bytes else "",
+        "memory": _gib(host.memory_bytes) if host.memory_bytes else "",
         "load": _change(before, after, "load", lambda value: f"{value:.1f}"),
-        "free memory": _change(
-            before, after, "memory_free_bytes", lambda value: f"{value / (1 << 30):.1f} GiB"
-        ),
+        "free memory": _change(before, after, "memory_free_bytes", _gib),
         "stolen time": _change(before, after, "steal_s", lambda value: format_seconds(round(value * 1e9), 1)),
     }
     for label, text in facts.items():
         if text:
             page.labelled(label, text)
     show_accuracy(page, run)
+
+
+def _gib(size: float) -> str:
+    return f"{size / (1 << 30):.1f} GiB"
 
 
 def _text(details: Mapping[str, Any], name: str) -> str:

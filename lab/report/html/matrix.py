@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from markupsafe import Markup
 
+from lab.core.units import format_duration
 from lab.core.verdict import Outcome
 from lab.record.model import CellRecord, Run
 from lab.report.cells import CellRow, cycles_of, in_time_of, pause_of
@@ -18,7 +19,6 @@ from lab.report.html.cycles import name_of, pictures
 from lab.report.html.document import PictureIds, markup
 from lab.report.reasons import show_reasons
 from lab.report.resync_table import is_resync_matrix
-from lab.report.table import Piece
 from lab.report.text import counted
 
 MOST_COLUMNS = 8
@@ -59,16 +59,15 @@ class CellCard:
 
 
 def heat_table(run: Run, ids: Mapping[str, str]) -> Markup:
-    """The table: by the time to sync for a matrix over resync mechanisms, else by the pause. ids: of the
-    cells' cards."""
-    sync = is_resync_matrix(run)
-    figures = {cell.id: _figure(run, cell, sync) for cell in run.cells}
+    """The table, by what the matrix is about (_MEASURES). ids: of the cells' cards."""
+    measure = next(text for rule, text in _MEASURES.items() if rule(run))
+    figures = {cell.id: _figure(run, cell) for cell in run.cells}
     known = [size for _, size in figures.values() if size]
     across, axes = _axes(run)
     heads = list(dict.fromkeys(cell.values.get(across, "") for cell in run.cells))
     rows: dict[str, dict[str, HeatCell]] = {}
     for cell in run.cells:
-        (text, _), size = figures[cell.id]
+        text, size = figures[cell.id]
         name = " · ".join(cell.values.get(axis, "") for axis in axes) or "all"
         shown = HeatCell(ids[cell.id], cell.id, cell.outcome, text, _shade(size, known))
         rows.setdefault(name, {})[cell.values.get(across, "")] = shown
@@ -76,7 +75,7 @@ def heat_table(run: Run, ids: Mapping[str, str]) -> Markup:
         "heat.html.j2",
         axes=" · ".join(axes), across=across, heads=heads,
         rows=[HeatRow(name, [given.get(head) for head in heads]) for name, given in rows.items()],
-        measure="the time until the clock is in time" if sync else "the pause",
+        measure=measure,
     )  # fmt: skip
 
 
@@ -90,13 +89,26 @@ def _axes(run: Run) -> tuple[str, list[str]]:
     return across, [axis for axis in values if axis != across]
 
 
-def _figure(run: Run, cell: CellRecord, sync: bool) -> tuple[Piece, int]:
+_MEASURES: dict[Callable[[Run], bool], str] = {
+    lambda run: bool(run.tolerances): "the longest pause that passed / the shortest that failed",
+    is_resync_matrix: "the time until the clock is in time",
+    lambda _: True: "the pause",
+}
+"""What the table shows, for the first rule that holds."""
+
+
+def _figure(run: Run, cell: CellRecord) -> tuple[str, int]:
     """The text of a cell and its size, in nanoseconds; 0 when there is none."""
     row = CellRow(cell, cycles_of(run, cell))
-    if sync and row.cycles:
+    for search in run.tolerances:
+        if search.cell == cell.id and row.cycles:
+            ends = (search.longest_passed_ns, search.shortest_failed_ns)
+            text = " / ".join("none" if end is None else format_duration(end) for end in ends)
+            return text, search.longest_passed_ns or 0
+    if row.cycles and is_resync_matrix(run):
         times = [c.resync.time_ns or 0 for c in row.cycles if c.resync is not None]
-        return in_time_of(row), max(times, default=0)
-    return pause_of(row), cell.pause.value_ns if cell.pause is not None else 0
+        return in_time_of(row)[0], max(times, default=0)
+    return pause_of(row)[0], cell.pause.value_ns if cell.pause is not None else 0
 
 
 def _shade(size: int, known: Sequence[int]) -> int:

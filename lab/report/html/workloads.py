@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from lab.core.quantities import format_edge, format_magnitude
-from lab.core.units import NS_PER_S, format_duration
+from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
 from lab.core.verdict import Outcome
 from lab.core.workload.latency import quantiles_of
 from lab.record.model import Run, ToleranceRecord, WorkloadRecord
@@ -18,9 +18,12 @@ from lab.record.model_clock import Measure
 from lab.record.model_workload import OverlapRecord, StateChangeRecord, WorkloadCycleRecord
 from lab.report.html.axis import Span, Tick, even, ticks
 from lab.report.html.document import PictureIds, markup
+from lab.report.numbers import size
 from lab.report.workloads import longest_pause
 
 MOST_LANES = 48
+LEAST_NS = 100 * NS_PER_MS
+"""The least length of an axis."""
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 
@@ -85,12 +88,12 @@ class LanePicture:
 def _outages(run: Run, name: str, records: Sequence[WorkloadRecord], ids: PictureIds) -> Markup:
     given = [(r, c, longest_pause(run, r.cell, c.cycle)) for r, c in _cycles(records) if c.outage is not None]
     ends = [m.high_ns for _, c, pause in given for m in (c.outage, pause) if m is not None]
-    span = Span(0, max([1, *ends]) / NS_PER_S * 1.02)
+    span = Span(0, max([LEAST_NS, *ends]) / NS_PER_S * 1.02)
     lanes = []
     for record, cycle, pause in given:
         lengths = [("pause", "pause", pause), ("out", "outage", cycle.outage)]
         marks = [_stretch(span, kind, word, length) for kind, word, length in lengths if length is not None]
-        text = f"out for {format_magnitude(cycle.outage.value_ns)}" if cycle.outage is not None else ""
+        text = f"out for {size(cycle.outage)}" if cycle.outage is not None else ""
         lanes.append(WorkloadLane(_label(record, cycle), text, cycle.outcome, marks))
     axis = ticks(span, even(0, span.high, 6), _seconds)
     legend = (("out", "outage"), ("pause", "pause"))
@@ -99,7 +102,7 @@ def _outages(run: Run, name: str, records: Sequence[WorkloadRecord], ids: Pictur
 
 def _stretch(span: Span, kind: str, word: str, measure: Measure) -> WorkloadMark:
     x, width = span.across(0, max(0, measure.value_ns) / NS_PER_S)
-    return WorkloadMark(x, width, kind, f"{word} {format_magnitude(measure.value_ns)}")
+    return WorkloadMark(x, width, kind, f"{word} {size(measure)}")
 
 
 def _seconds(value: float) -> str:
@@ -161,7 +164,7 @@ def _changes(name: str, records: Sequence[WorkloadRecord], ids: PictureIds) -> M
     given = [(r, c) for r, c in _cycles(records) if c.changes or c.overlaps]
     ends = [change.at.high_ns for _, c in given for change in c.changes]
     ends += [one.at_ns + one.length.high_ns for _, c in given for one in c.overlaps]
-    span = Span(0, max([1, *ends]) / NS_PER_S * 1.04)
+    span = Span(0, max([LEAST_NS, *ends]) / NS_PER_S * 1.04)
     lanes = []
     for record, cycle in given:
         marks = [_overlap(span, one) for one in cycle.overlaps]
