@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lab.cli import streams
 from lab.core.history import CycleEnded
-from lab.errors import FreezelabError, MachineError
+from lab.errors import FreezelabError, Interrupted, MachineError
 from lab.record.events import Entry
 from lab.record.follow import FollowedRun
 
@@ -64,6 +64,8 @@ class LiveOutputs:
         and nothing is being measured: it is judged here."""
         try:
             self._appended(folder, entry)
+        except Interrupted:
+            raise  # a signal: of the run, not of this
         except FreezelabError as error:
             self._fail(str(error))
         except Exception as error:  # noqa: BLE001 - no output is worth a run
@@ -117,7 +119,7 @@ class LiveOutputs:
         event = entry.event
         if self.lines is not None:
             self.lines.happened(event, str(folder))  # type: ignore[arg-type]
-        if not isinstance(event, CycleEnded):
+        if not isinstance(event, CycleEnded) or (self.lines is None and self.metrics is None):
             return
         followed = self._followed.setdefault(folder, FollowedRun(folder))
         new = followed.update()

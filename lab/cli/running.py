@@ -77,9 +77,10 @@ def show(
 
         write_junit(run, junit)
     if metrics is not None:
+        from lab.record.journal import is_written
         from lab.report.metrics import write_metrics
 
-        write_metrics(run, metrics)
+        write_metrics(run, metrics, in_progress=is_written(folder))
 
 
 def execute(

@@ -29,7 +29,7 @@ from lab.core.history import (
     WaveReached,
 )
 from lab.core.verdict import worst
-from lab.errors import FreezelabError
+from lab.errors import RecordError
 from lab.record.events import Entry, entry_of, envelope
 from lab.record.journal import History
 from lab.record.model import CycleRecord, EventRecord, Run
@@ -138,7 +138,7 @@ class FollowedRun:
         self._pending = []
         try:
             made, _ = judge(History(self.folder, tuple(entries), complete=True))
-        except FreezelabError as error:
+        except RecordError as error:
             self.problem = str(error)
             return
         for guest in made.guests:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.errors import FreezelabError
+from lab.errors import MachineError, RecordError, UsageError
 from lab.events.client import SOCKET, Control
 from lab.record import EVENTS
 from lab.record.follow import FollowedRun
@@ -45,7 +45,7 @@ class LiveState:
                 try:
                     if (state := self._look(folder)) is not None:
                         return state
-                except FreezelabError:
+                except RecordError:
                     continue
         return None
 
@@ -56,7 +56,7 @@ class LiveState:
             try:
                 control = Control(self._home, path.parent.name)
                 found.append((control.service(), control.events()))
-            except FreezelabError:
+            except (MachineError, UsageError):
                 continue  # it has ended, or was killed
         return found
 

@@ -20,7 +20,9 @@ from lab.cli.running import live_outputs
 from lab.core.clock import Stamp
 from lab.core.plan import Plan
 from lab.errors import Interrupted, MachineError, UsageError
+from lab.ports import NullView
 from lab.process.clock import HostClock
+from lab.record.follow import FollowedRun
 from lab.record.journal import read_history
 from lab.record.rebuild import plan_of
 from lab.record.run import judge
@@ -131,6 +133,13 @@ def test_every_call_of_a_view_is_a_line(out: tuple[Path, int]) -> None:
     assert given[4] == {"event": "frozen", "at": given[4]["at"], "budget_ns": 30}
 
 
+@pytest.mark.parametrize("view", [JsonLinesView, SeveralViews])
+def test_no_call_of_a_view_is_left_out(view: type[NullView]) -> None:
+    calls = [name for name in vars(NullView) if not name.startswith("_")]
+    assert "progress" in calls
+    assert [name for name in calls if name not in vars(view)] == []
+
+
 HOSTILE = 'a\x00\x1b]0;t\x07\r\n\u2028\u202e\x7f\x9b\ud800"\\{}\U0001f600'
 
 
@@ -207,6 +216,22 @@ def test_a_signal_is_in_the_last_line(out: tuple[Path, int], tmp_path: Path) -> 
     with pytest.raises(Interrupted), live.opened(plan_of(read_history(unpacked("suspend", tmp_path)))):
         raise Interrupted("interrupted by SIGINT")
     assert lines_of(out[0])[-1]["exit_code"] == 130
+
+
+@pytest.mark.parametrize("where", ["update", "_judge"])
+def test_a_signal_while_a_cycle_is_judged_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def signalled(_: FollowedRun) -> None:
+        raise Interrupted("interrupted by SIGINT")
+
+    monkeypatch.setattr(FollowedRun, where, signalled)
+    live, last = LiveOutputs(tmp_path / "freezelab.prom"), None
+    for entry in replayed("suspend", tmp_path / "run"):
+        last = entry if entry.kind == "cycle-end" else last
+    assert last is not None
+    with pytest.raises(Interrupted):
+        live.appended(tmp_path / "run", last)
 
 
 def test_the_published_schema_is_current_and_every_kind_has_its_place() -> None:

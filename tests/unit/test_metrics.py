@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_clas
 from lab.cli.live_outputs import LiveOutputs
 from lab.core.verdict import Outcome
 from lab.errors import MachineError
+from lab.record.follow import FollowedRun
 from lab.record.journal import read_history
 from lab.record.run import Run, judge
 from lab.report.metric_families import LONGEST_LABEL, MetricKind, MetricSamples
@@ -254,6 +255,14 @@ def test_the_file_is_written_when_a_cycle_has_ended(tmp_path: Path) -> None:
     live.ended(0)
     assert samples(path.read_text())["freezelab_run_in_progress", (("playbook", whole.playbook.name),)] == 0
     assert 'freezelab_run_outcome{outcome="passed"' in path.read_text()
+
+
+def test_a_run_without_such_outputs_is_not_judged_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FollowedRun, "update", lambda _: pytest.fail("it costs time"))
+    for entry in replayed("suspend", tmp_path / "run"):
+        LiveOutputs().appended(tmp_path / "run", entry)
 
 
 def test_a_file_that_cannot_be_written_is_told_once_and_the_run_goes_on(tmp_path: Path) -> None:
