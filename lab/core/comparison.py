@@ -298,21 +298,29 @@ def _judged(
     if p <= ALPHA:
         up = difference.p_up < difference.p_down
         change = Change.BETTER if up is figure.key.kind.more_is_better else Change.WORSE
-        if not _beyond_each_run(figure.key, used, run, up=up):
+        if not _beyond_each_run(figure, used, run, up=up):
             change = Change.RUNS
     elif p_value <= ALPHA:
         change = Change.BOUNDS
     return replace(figure, change=change, p=p)
 
 
-def _beyond_each_run(key: FigureKey, used: Sequence[RunFigures], run: RunFigures, *, up: bool) -> bool:
-    """Whether the run's median is beyond that of each run of the baseline. True where medians of all cells
-    together do not exist, and for a baseline of one run, whose spread over runs is not known."""
-    if key not in run.figures or len(used) < 2:
+def _beyond_each_run(figure: FigureChange, used: Sequence[RunFigures], run: RunFigures, *, up: bool) -> bool:
+    """Whether the run's median is beyond that of each run of the baseline; for all cells together, whether
+    the median factor is on the same side of 1 for each. True for a baseline of one run, whose spread over
+    runs is not known."""
+    if len(used) < 2:
         return True
-    new = Level.of(run.figures[key]).value
-    olds = [Level.of(one.figures[key]).value for one in used if one.figures.get(key)]
-    return all(new > old for old in olds) if up else all(new < old for old in olds)
+    key = figure.key
+    apart = []
+    for one in used:
+        if figure.is_factor:
+            cells = [k for k in one.figures if (k.kind, k.subject) == (key.kind, key.subject)]
+            factor = shift([(one.figures[k], run.figures.get(k, ())) for k in cells], ratio=True)
+            apart += [] if factor is None else [factor.value - 1]
+        elif one.figures.get(key):
+            apart.append(Level.of(run.figures[key]).value - Level.of(one.figures[key]).value)
+    return all(by > 0 if up else by < 0 for by in apart)
 
 
 _WORST = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)

@@ -34,7 +34,7 @@ def compared(which: Sequence[str]) -> tuple[list[RunFigures], list[RunComparison
             comparisons.append(compare_runs([baseline], run))
         except ValueError:
             raise UsageError(
-                f"{run.id} is a run of {run.playbook!r}, and has no cell of the baseline's, "
+                f"{run.id!r} is a run of {run.playbook!r}, and has no cell of the baseline's, "
                 f"a run of {baseline.playbook!r}",
                 hint="compare runs of one playbook, or matrices that have cells in common",
             ) from None

@@ -9,7 +9,16 @@ from math import inf
 from typing import Any
 
 from lab.core.benchmark import Bounded
-from lab.core.comparison import ACCELERATOR, FigureKey, FigureKind, RunFigures, RunMachine, VerdictKey
+from lab.core.comparison import (
+    ACCELERATOR,
+    FigureKey,
+    FigureKind,
+    RunComparison,
+    RunFigures,
+    RunMachine,
+    VerdictKey,
+    compare_runs,
+)
 from lab.core.units import NS_PER_MS
 from lab.core.verdict import Outcome
 
@@ -62,3 +71,49 @@ def measured(
             ),
         }
     return found
+
+
+F, P = Outcome.FAILED, Outcome.PASSED
+BASE = compared_run(figures=measured(1, 10))
+CELLS = [f"memory-{n}GiB-save-restore-to-/var/tmp" for n in range(8)]
+PAUSE = FigureKey("", FigureKind.PAUSE)
+
+PAIRS: dict[str, list[RunFigures]] = {
+    "alike": [BASE, compared_run("b", measured(2, 10))],
+    "worse": [BASE, compared_run("b", measured(2, 10, 20.0), verdicts={IN_TIME: [F, P, P, P]})],
+    "better": [compared_run("b", measured(2, 10, 20.0)), BASE],
+    "another-machine": [BASE, compared_run("b", measured(2, 10, 20.0), machine=OTHER)],
+    "another-setting": [BASE, replace(BASE, id="b", setting={"qemu": "10.0.2"}, digest="d2")],
+    "few": [compared_run("a", measured(1, 2)), compared_run("b", measured(2, 3), complete=False)],
+    "bounds": [
+        compared_run("a", {PAUSE: of_ms(range(10, 16), 9)}),
+        compared_run("b", {PAUSE: of_ms(range(20, 26), 9)}),
+    ],
+    "never": [
+        compared_run("a", {FigureKey("", FigureKind.IN_TIME): of_ms([1, 2, 3, 4])}),
+        compared_run("b", {FigureKey("", FigureKind.IN_TIME): [(8e9, inf, inf)] * 4}),
+    ],
+    "nothing": [compared_run("a"), compared_run("b")],
+    "cells": [
+        compared_run("a", measured(1, 1, cells=CELLS)),
+        compared_run("b", measured(2, 1, 20, CELLS[2:])),
+    ],
+    "three": [BASE, compared_run("b", measured(2, 10)), compared_run("c", measured(3, 9), machine=OTHER)],
+    "hostile": [
+        compared_run(HOSTILE, measured(1, 5), playbook=HOSTILE),
+        compared_run(
+            HOSTILE,
+            {**measured(2, 5, 20.0), FigureKey("", FigureKind.WORKLOAD_OUTAGE, HOSTILE): of_ms([1.0])},
+            playbook=HOSTILE,
+            machine=replace(OTHER, cpu=HOSTILE),
+            setting={"qemu": HOSTILE},
+            verdicts={VerdictKey(HOSTILE, HOSTILE, HOSTILE, HOSTILE): [F]},
+            cells={HOSTILE: F, "": P},
+        ),
+    ],
+}
+
+
+def beside(runs: Sequence[RunFigures]) -> list[RunComparison]:
+    """Each run but the first beside the first."""
+    return [compare_runs([runs[0]], run) for run in runs[1:]]

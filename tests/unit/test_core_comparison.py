@@ -151,6 +151,34 @@ def test_a_run_within_the_spread_of_the_baselines_runs_is_no_regression() -> Non
     assert sum(kind in MORE for kind in kinds) / 300 <= 0.25 + 3 * sqrt(0.25 * 0.75 / 300)
 
 
+def test_all_cells_of_a_matrix_together_share_the_level_of_a_run() -> None:
+    """Each run's cells are all longer by its own factor: within the runs' spread that is no regression."""
+    r, cells = random.Random(14), [f"cell-{n}" for n in range(30)]
+
+    def size(at: int) -> float:
+        return float(10 ** (at % 4))
+
+    def of(name: str, factor: float) -> RunFigures:
+        return run(
+            name,
+            {
+                FigureKey(cell, FigureKind.PAUSE): bounded(
+                    [10.0 ** (at % 4) * factor * r.uniform(0.99, 1.01)]
+                )
+                for at, cell in enumerate(cells)
+            },
+        )
+
+    def together(before: Sequence[RunFigures], after: RunFigures) -> Change:
+        return next(one.change for one in compare_runs(before, after).figures if one.is_factor)
+
+    before = [of(f"n{at}", factor) for at, factor in enumerate((0.9, 1.0, 1.02, 1.3, 0.95))]
+    assert together(before, of("new", 1.25)) is Change.RUNS
+    assert together(before, of("new", 1.5)) is Change.WORSE
+    assert together(before, of("new", 0.7)) is Change.BETTER
+    assert together(before[:1], of("new", 1.25)) is Change.WORSE
+
+
 def test_a_run_beyond_all_of_the_baseline_is_one() -> None:
     r = random.Random(8)
     before = baseline(r, 7, 3)
