@@ -47,6 +47,7 @@ DOING = {
     "settle": "waiting for the guests to settle",
     "measure": "measuring offset and drift",
     "freeze": "stopping the guests",
+    "patch": "patching the host",
     "watch": "watching the clocks",
     "metadata service": "starting it inside the guests",
     "handler": "starting the handler in the guest",
@@ -125,7 +126,7 @@ class ThreadedView(NullView):
     ) -> None:
         """since_raw_ns: when it began, if that was not now."""
         begun = self._clock.now().raw_ns if since_raw_ns is None else since_raw_ns
-        self._update(phase=_Phase(clean(name), clean(guest), begun, length_ns), frozen=None)
+        self._update(phase=_Phase(clean(name), clean(guest), begun, length_ns))
 
     def note(self, text: str) -> None:
         for line in text.splitlines():

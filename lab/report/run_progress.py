@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -124,10 +125,12 @@ class RunProgress:
         if not lefts:
             return ""
         passed = now_raw_ns - at
-        middle, least, most = (max(0, ns - passed) for ns in (lefts[len(lefts) // 2], lefts[0], lefts[-1]))
+        middle, least, most = (max(0, ns - passed) for ns in (round(median(lefts)), lefts[0], lefts[-1]))
         runs = f"{len(lefts)} runs" if len(lefts) > 1 else "one run"
         if not most:
             return f"{format_length(passed - lefts[-1])} longer than {runs} before"
+        if middle < NS_PER_S // 2:
+            return f"at most {_round(max(NS_PER_S, most))} left ({runs})"
         return f"about {_round(middle)} left ({_span(least, most)}{runs})"
 
     def share(self, now_raw_ns: int) -> float | None:
@@ -139,7 +142,7 @@ class RunProgress:
         if not lefts:
             return None
         passed = max(0, now_raw_ns - self.begun_raw_ns)
-        left = max(0, lefts[len(lefts) // 2] - (now_raw_ns - at))
+        left = max(0, round(median(lefts)) - (now_raw_ns - at))
         return min(0.99, passed / max(1, passed + left))
 
     def lines(self, now_raw_ns: int, width: int, most: int) -> list[Text]:

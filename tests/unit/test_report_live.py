@@ -148,6 +148,7 @@ def test_live_shows_the_budget() -> None:
     with shown() as (view, clock, file):
         view.phase("freeze")
         view.frozen(clock.raw_ns, 30 * NS_PER_S)
+        view.phase("patch")
         clock.raw_ns += 5_200_000_000
         wait_for(file, "5.2 s used, 24.8 s left")
         clock.raw_ns += 25 * NS_PER_S

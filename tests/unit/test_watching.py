@@ -86,6 +86,8 @@ def test_what_earlier_runs_tell(tmp_path: Path) -> None:
     assert left(40) == "about 40 s left (one run)"
     assert left(36, 42, 55, at=2) == "about 40 s left (34–53 s, 3 runs)"
     assert left(36, 42, 75 * 60) == "about 42 s left (36 s–75 min, 3 runs)"
+    assert left(36, 42, at=10) == "about 29 s left (26–32 s, 2 runs)"
+    assert left(36, 42, at=41) == "at most 1 s left (2 runs)"
     assert left(36, 42, at=45) == "3.0 s longer than 2 runs before"
     assert end > start
 
