@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from lab.core.night import NightVerdict, PlaybookNight
@@ -109,7 +110,8 @@ def read_nights(home: Path, most: int) -> tuple[list[Night], list[RecordError]]:
 
 def last_took_ns(home: Path, playbook: str, most: int) -> list[int]:
     """How long the playbook took in the last nights in which it ended by itself."""
-    return [part.took_ns for _, part in _parts(home, playbook) if part.outcome is not None][:most]
+    ended = (part.took_ns for part in _parts(home, playbook) if part.outcome is not None)
+    return list(islice(ended, most))
 
 
 def prune_nights(home: Path) -> None:
@@ -121,11 +123,11 @@ def prune_nights(home: Path) -> None:
             raise MachineError(f"cannot be removed: {error.strerror}", where=str(folder)) from error
 
 
-def _parts(home: Path, playbook: str) -> Iterator[tuple[Night, PlaybookNight]]:
+def _parts(home: Path, playbook: str) -> Iterator[PlaybookNight]:
+    """The playbook's part of each night, the latest first."""
     for folder in _folders(home):
         with contextlib.suppress(FreezelabError):
-            night = read_night(folder)
-            yield from ((night, part) for part in night.playbooks if part.playbook == playbook)
+            yield from (part for part in read_night(folder).playbooks if part.playbook == playbook)
 
 
 def _folders(home: Path) -> list[Path]:

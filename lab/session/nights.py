@@ -13,6 +13,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -53,6 +54,8 @@ RECOVER_S = 300.0
 COMMAND_S = 300.0
 """Time limits for `freezelab recover` and for the command of --on-failure."""
 
+_LOOKS, _LOOK_S = 5, 0.1
+
 TAG = "nightly"
 """Of the runs of nights: freezelab history --tag nightly."""
 
@@ -77,13 +80,11 @@ class NightPlaybook:
 @dataclass(frozen=True)
 class NightOptions:
     """uri: of libvirt; None: the embedded driver. limit_ns: for each playbook; None: from the last nights or
-    the plan. last: so many passed runs are the baseline of a playbook that has none of its own. arguments:
-    further ones of `freezelab run`."""
+    the plan. last: so many passed runs are the baseline of a playbook that has none of its own."""
 
     uri: str | None = None
     limit_ns: int | None = None
     last: int = 5
-    arguments: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -96,7 +97,7 @@ def only_night(home: Path) -> Iterator[None]:
         raise MachineError(f"cannot be written: {error.strerror}", where=str(path)) from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except BlockingIOError:
             who = os.pread(handle, 200, 0).decode("utf-8", "replace").strip()
             hint = "freezelab nightly status shows it"
@@ -109,6 +110,19 @@ def only_night(home: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    """BlockingIOError when another process has it; one that only looks has it for a moment."""
+    for left in reversed(range(_LOOKS)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(_LOOK_S)
+        else:
+            return
 
 
 def is_under_way(home: Path) -> bool:
@@ -136,17 +150,19 @@ def run_night(home: Path, playbooks: Sequence[NightPlaybook], options: NightOpti
     is no room for a record; what was run then has its own. To be called while only_night is open."""
     night = begin_night(home)
     folder = night_folder(home, night.id)
+    each = [
+        _PlaybookRun(home, playbook, options, folder / f"{number}.log", note)
+        for number, playbook in enumerate(playbooks, 1)
+    ]
     parts: list[PlaybookNight] = []
     try:
-        for number, playbook in enumerate(playbooks, 1):
-            log = folder / f"{number}.log"
-            part = _PlaybookRun(home, playbook, options, log, note).perform()
+        for one in each:
+            part = one.perform()
             parts.append(part)
             note(f"{part.playbook}: {part.verdict}{_because(part)}")
             write_night(home, replace(night, playbooks=tuple(parts)))
     except Interrupted as error:
-        rest = playbooks[len(parts) :]
-        parts += [PlaybookNight(p.name, NightVerdict.INTERRUPTED, why=str(error)) for p in rest]
+        parts += [one.interrupted(str(error)) for one in each[len(parts) :]]
     verdict = worst_verdict(part.verdict for part in parts)
     night = replace(night, ended=now_text(), verdict=verdict, playbooks=tuple(parts))
     write_night(home, night)
@@ -168,7 +184,11 @@ class _PlaybookRun:
     ) -> None:
         self._home, self._playbook, self._options = home, playbook, options
         self._log, self._note = log, note
-        self._clock = HostClock()
+        self._clock, self._run = HostClock(), ""
+
+    def interrupted(self, why: str) -> PlaybookNight:
+        """Its part of a night that was ended before it was."""
+        return PlaybookNight(self._playbook.name, NightVerdict.INTERRUPTED, self._begun(), why=why)
 
     def perform(self) -> PlaybookNight:
         plan = self._playbook.plan
@@ -180,17 +200,15 @@ class _PlaybookRun:
             took = last_took_ns(self._home, plan.name, TOOK)
             limit = time_limit_ns(took, self._playbook.estimate_ns, guests)
         self._note(f"{plan.name}: begins (at most {format_length(limit)})")
-        run = new_run_id(plan.name)
+        self._run = new_run_id(plan.name)
         part = PlaybookNight(plan.name, NightVerdict.ERROR, limit_ns=limit)
         began = self._clock.now().raw_ns
         try:
-            status, overran = self._execute(run, limit)
+            status, overran = self._execute(limit)
         except MachineError as error:
             return replace(part, why=_line(error))
         part = replace(part, took_ns=self._clock.now().raw_ns - began)
-        folder = self._home / "runs" / run
-        if (folder / EVENTS).exists():
-            part = replace(part, run=run)
+        part = replace(part, run=self._begun())
         if overran:
             begun = "" if part.run else f" before its run began ({self._last_words()})"
             why = f"ended at its time limit of {format_length(limit)}{begun}{self._recovered()}"
@@ -203,21 +221,15 @@ class _PlaybookRun:
         except FreezelabError as error:
             return replace(part, why=_line(error))
 
-    def _execute(self, run: str, limit_ns: int) -> tuple[int, bool]:
+    def _begun(self) -> str:
+        """The id of its run; "" before that has begun."""
+        there = self._run and (self._home / "runs" / self._run / EVENTS).exists()
+        return self._run if there else ""
+
+    def _execute(self, limit_ns: int) -> tuple[int, bool]:
         """(exit status, whether it was ended at its limit)."""
         connect = ("--connect", self._options.uri) if self._options.uri else ()
-        argv = [
-            *FREEZELAB,
-            "run",
-            "-v",
-            "--wait",
-            "--run-id",
-            run,
-            "--tag",
-            TAG,
-            *connect,
-            *self._options.arguments,
-        ]
+        argv = [*FREEZELAB, "run", "-v", "--wait", "--run-id", self._run, "--tag", TAG, *connect]
         with self._output() as output:
             process = runner.start(
                 [*argv, "--", self._playbook.asked],

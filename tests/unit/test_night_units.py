@@ -133,3 +133,26 @@ def test_units_are_where_systemd_looks(monkeypatch: pytest.MonkeyPatch, variable
     monkeypatch.setenv("HOME", "/x/home")
     monkeypatch.setenv("XDG_CONFIG_HOME", variable)
     assert str(night_units.unit_folder()) == f"{folder}/systemd/user"
+
+
+NOT_THERE = "Failed to look up user 0: User ID 0 is not logged in or lingering"
+
+
+@pytest.mark.parametrize(
+    ("script", "lingers"),
+    [
+        ("echo Linger=yes", True),
+        ("echo Linger=no", False),
+        (f"echo {NOT_THERE} >&2; exit 1", False),
+        ("echo Failed to connect to bus: Host is down >&2; exit 1", None),
+    ],
+)
+def test_logind_says_whether_nights_run_without_a_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, lingers: bool | None
+) -> None:
+    """logind's own words (src/login/logind-dbus.c); it needs a machine of its own to run."""
+    (tmp_path / "loginctl").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "loginctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(night_units, "booted", lambda: True)
+    assert night_units.lingers() is lingers
