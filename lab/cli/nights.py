@@ -242,6 +242,8 @@ def _read_or_mistake(name: str) -> NightPlaybook:
 
     try:
         return _read(name)
+    except Interrupted:
+        raise
     except FreezelabError as error:
         what = error.what.replace("\n", "; ")
         return NightPlaybook(name, mistake=f"{error.where}: {what}" if error.where else what)

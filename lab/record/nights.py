@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from lab.core.night import NightVerdict, PlaybookNight
-from lab.errors import FreezelabError, MachineError, RecordError
+from lab.errors import MachineError, RecordError
 from lab.record.state_files import read_json, write_json
 
 SCHEMA = "freezelab.night/1"
@@ -126,7 +126,7 @@ def prune_nights(home: Path) -> None:
 def _parts(home: Path, playbook: str) -> Iterator[PlaybookNight]:
     """The playbook's part of each night, the latest first."""
     for folder in _folders(home):
-        with contextlib.suppress(FreezelabError):
+        with contextlib.suppress(RecordError):
             yield from (part for part in read_night(folder).playbooks if part.playbook == playbook)
 
 

@@ -18,7 +18,7 @@ from lab.core.night import (
 )
 from lab.core.plan import Plan
 from lab.core.verdict import Outcome
-from lab.errors import FreezelabError, RecordError, UsageError
+from lab.errors import RecordError, UsageError
 from lab.record.baselines import read_baselines, write_baselines
 from lab.record.index import RunFilter
 from lab.record.journal import is_written
@@ -61,7 +61,7 @@ def _chosen(home: Path, runs: Sequence[str]) -> tuple[list[RunFigures], list[Nig
     for run in runs:
         try:
             found += figures([home / "runs" / run])
-        except FreezelabError as error:
+        except RecordError as error:
             why = f"the baseline {run} is gone or damaged ({error.what}): freezelab baseline set RUN"
             missing.append(NightCheck("baseline", NightVerdict.INCONCLUSIVE, run, "", why))
     return found, missing

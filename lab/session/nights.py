@@ -218,6 +218,8 @@ class _PlaybookRun:
             return replace(part, why=why)
         try:
             return self._judged(part, plan, status)
+        except Interrupted:
+            raise
         except FreezelabError as error:
             return replace(part, why=_line(error))
 

@@ -412,3 +412,13 @@ def test_only_the_last_nights_are_left(home: Path, monkeypatch: pytest.MonkeyPat
         ids.append(f"2026110{number}-020000-0000")
     recorded.prune_nights(home)
     assert sorted(path.name for path in nights_folder(home).iterdir()) == ids[2:]
+
+
+@pytest.mark.parametrize("where", ["lab.playbook.load", "lab.session.night_baseline.figures"])
+def test_a_signal_is_never_taken_for_a_mistake(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    path = playbook(tmp_path)
+    monkeypatch.setattr(where, lambda *_: signal.raise_signal(signal.SIGTERM))
+    shown = freezelab("nightly", "run", path, code=130)
+    assert "interrupted by SIGTERM" in shown
