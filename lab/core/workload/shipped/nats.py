@@ -162,7 +162,6 @@ def _predict(config: Mapping[str, str], options: Options, regime: Regime) -> tup
     wait = ack_wait_ns(config)
     work = duration_ns(options, "work")
     found: list[Threshold] = [
-        Threshold("lost", None, "what is acknowledged is stored", "docs.nats.io, JetStream"),
         Threshold("disconnected", None, "ping_interval 2 min, counted in ticks: a pause is one", "client.go"),
     ]
     low, high = ELECTION_NS
@@ -174,8 +173,15 @@ def _predict(config: Mapping[str, str], options: Options, regime: Regime) -> tup
             Threshold(
                 "twice", Interval(low - HEARTBEAT_NS, EVER_NS), f"{timers}: acknowledgements to no leader"
             ),
+            Threshold(
+                "lost",
+                Interval(low - HEARTBEAT_NS, EVER_NS),
+                f"{timers}: a leader that wakes may keep a copy of its own",
+                "findings/nats-woken-leader.sh",
+            ),
         ]
         return tuple(found)
+    found.append(Threshold("lost", None, "what is acknowledged is stored", "docs.nats.io, JetStream"))
     if wait is None:
         return tuple(found)
     because = f"ack_wait {wait / NS_PER_S:g} s, work {work / NS_PER_S:g} s"
