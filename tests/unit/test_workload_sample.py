@@ -91,7 +91,7 @@ def test_each_kind_of_line() -> None:
         ("{" * 20_000, "characters; at most"),
         ("[" * 16_000, "not JSON"),
         ('{"seq": ' + "9" * 5000 + ', "ok": true}', "not JSON"),
-        ({"ok": True}, "has seq, got, state, event or gauge"),
+        ({"ok": True}, "has seq, got, state, event, gauge or stamped"),
         ({"seq": 1, "got": 1}, "do not go together"),
         ({"seq": 1.0, "ok": True}, "whole number"),
         ({"seq": True, "ok": True}, "whole number"),
