@@ -93,7 +93,7 @@ def test_a_timeline_has_the_notice_the_pause_and_the_way_back(tmp_path: Path) ->
     figure = drawn(timeline("web-0", row.cycle, made.events[0], "web-0", PictureIds()))
     texts = ["".join(one.itertext()) for one in figure.iter("text")]
     assert texts[:6] == [
-        "notice",
+        "announced",
         "3.67 s",
         "pause",
         "1 003.4 ± 0.5 ms".replace(" ", "\u00a0", 1),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lab.core.verdict import Outcome
 from lab.errors import MachineError
 from lab.record.journal import read_history
-from lab.record.run import Run, judge
+from lab.record.run import Host, Run, judge
 from lab.report.header import verdict_text
 from lab.report.html.run_page import run_page, write_html
 from tests.unit.builders import RUNS, cycle, guest, run
 from tests.unit.html_pages import ReadPage
 from tests.unit.real_histories import NAMES, unpacked
 
+ROOT = Path(__file__).parents[2]
 MARKUP = '<b id="x" onclick="stop()">bold</b><script>document.title = "changed"</script>'
 
 
@@ -45,6 +49,24 @@ def with_markup(text: str) -> Run:
     made = run(guest(text, cycle(problems=(text,), kernel_stalls=(text,), patch=text, called_off=text)))
     named = replace(made, id=text, playbook=replace(made.playbook, name=text), findings=made.findings)
     return replace(named, host=replace(made.host, cpu=text, accelerator_reason=text))
+
+
+def test_a_run_without_anything_has_a_page() -> None:
+    made = replace(RUNS["passed"](), guests=(), findings=(), calibration=None, host=Host())
+    page = ReadPage(run_page(replace(made, outcome=Outcome.INCONCLUSIVE, started="", ended=""), None))
+    assert page.mistakes() == [] and "inconclusive" in page.shown
+
+
+def test_a_place_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    unpacked("suspend", tmp_path / "run")
+    for path, why in ((tmp_path, "Is a directory"), ("/proc/run.html", "No such file or directory")):
+        done = subprocess.run(
+            [sys.executable, "-m", "lab.cli.main", "report", str(tmp_path / "run"), "--html", str(path)],
+            capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 4
+        assert done.stderr == f"freezelab: {path}: cannot be written: {why}\n"
 
 
 def test_markup_is_text() -> None:

@@ -29,7 +29,7 @@ from lab.report.html.parts import kind_of
 from lab.report.numbers import NOT_MEASURED, interval
 from lab.report.resyncs import TOLERANCE_NS, watched_ns
 
-SHARES = {"notice": 27.0, "pause": 43.0}
+SHARES = {"announced": 27.0, "pause": 43.0}
 WAY_BACK = 30.0
 """The share of each phase of the width, in percent; the others are scaled up where one is missing."""
 WITNESSES = ("hypervisor", "lag", "gap", "silence")
@@ -89,7 +89,7 @@ def timeline(
     phases = list(_phases(cycle, event, member))
     by_name = {phase.name: phase.span for phase in phases}
     lanes = [
-        *_notice(by_name.get("notice"), event, member),
+        *_notice(by_name.get("announced"), event, member),
         *_host(by_name["pause"], cycle),
         *_witnesses(by_name["pause"], cycle),
         *_way_back(phases[-1].span if phases[-1].name not in SHARES else None, cycle),
@@ -108,7 +108,7 @@ def _phases(cycle: CycleRecord, event: EventRecord | None, member: MemberRecord 
     shown: list[tuple[str, str, float, float]] = []
     frozen = member.frozen if member is not None else None
     if event is not None and frozen is not None and frozen.since_ns:
-        shown.append(("notice", format_seconds(frozen.since_ns), 0, frozen.since_ns))
+        shown.append(("announced", format_seconds(frozen.since_ns), 0, frozen.since_ns))
     shown.append(("pause", _length(cycle), 0, _end(cycle)))
     resync = cycle.resync
     if resync is not None and cycle.pause is not None:
