@@ -115,6 +115,37 @@ def test_the_pause_lies_where_the_witnesses_meet(tmp_path: Path) -> None:
     assert bars(figure, "sure")[0][0] == pytest.approx(x, abs=0.4)
 
 
+def test_witnesses_bound_what_the_guest_felt(tmp_path: Path) -> None:
+    """With the proof of its memory, which the pause is without."""
+    given = real("in-place", tmp_path).guests[0].cycles[0]
+    assert (
+        given.felt is not None and given.pause is not None and given.felt.value_ns > 5 * given.pause.value_ns
+    )
+    picture = witnesses("web-0", given, PictureIds())
+    assert "without the proof of its memory" in picture
+    ((x, width),) = bars(drawn(picture), "result")
+    assert all(
+        begin <= x + 0.7 and begin + length >= x + width - 0.7
+        for begin, length in bars(drawn(picture), "maybe")
+    )
+    lanes = [
+        "".join(one.itertext())
+        for one in drawn(timeline("web-0", given, None, "web-0", PictureIds())).iter("text")
+    ]
+    assert lanes.index("felt pause") < lanes.index("pause", lanes.index("felt pause"))
+
+
+def test_a_clock_that_was_not_watched_long_enough_is_undecided() -> None:
+    for outcome, text, kind in (
+        ("undecided", "undecided", "maybe"),
+        ("not synced", "not within ± 100 ms", "sure"),
+    ):
+        given = cycle(resync=resync(outcome=outcome, time_ns=None, time_low_ns=None))
+        figure = drawn(timeline("web-0", given, None, "web-0", PictureIds()))
+        assert ["".join(one.itertext()) for one in figure.iter("text")][-1].replace("\u00a0", " ") == text
+        assert [one.get("class") for one in figure.iter("rect")][-1] == kind
+
+
 def test_the_curve_s_band_covers_every_reading(tmp_path: Path) -> None:
     made = real("resync-cells", tmp_path)
     ranges = 0

@@ -71,21 +71,19 @@ def resync_curve(whose: str, cycle: CycleRecord, ids: PictureIds) -> Markup:
     tolerance = resync.tolerance_ns or TOLERANCE_NS
     scale, span = curve_scale(seen, tolerance), Span(0, until)
     columns = bounds_in_columns(points, resync.steps or (), until, COLUMNS)
-    text = resync_line(BlockPage(), resync, cycle)
-    said, forecast = text, resync.forecast
+    text, forecast = resync_line(BlockPage(), resync, cycle), resync.forecast
+    boxes = list(_forecast(scale, span, cycle, forecast)) if forecast is not None else []
     if forecast is not None:
         shown = verdict(forecast)[0]
-        said += (
-            f". Predicted: {forecast.text}: {shown}" if shown != forecast.text else f". Predicted: {shown}"
-        )
+        text += f". Predicted: {'' if shown.endswith(forecast.text) else f'{forecast.text}: '}{shown}"
     return markup(
         "curve.svg.j2",
         id=ids.new(), title=f"Offset of the guest's clock after the resume, {whose}", height=HEIGHT,
-        description=f"{said}.",
-        caption=f"{said}." + (" Hatched: the forecast." if forecast is not None else ""),
+        description=f"{text}.",
+        caption=f"{text}." + (" Hatched: the forecast." if boxes else ""),
         decades=[Decade(_y(scale, 10.0**n), DECADES[n]) for n in range(scale.bottom, scale.top + 1)],
         limit_y=_y(scale, tolerance), limit_text=f"in time: ± {format_edge(tolerance)}",
-        forecast=list(_forecast(scale, span, cycle, forecast)) if forecast is not None else [],
+        forecast=boxes,
         areas=[_area(scale, run, start) for start, run in _runs(columns)],
         steps=[
             StepMark(span.place(s.at_ns), "▲" if s.by_ns > 0 else "▼", f"step of {format_step(s.by_ns)}")

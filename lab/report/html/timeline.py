@@ -18,11 +18,12 @@ from lab.core.quantities import (
     format_at_latest,
     format_interval,
     format_length,
+    format_magnitude,
     format_ms,
     format_seconds,
 )
 from lab.core.units import NS_PER_MS, format_duration
-from lab.record.model import CycleRecord, EventRecord, Measure, MemberRecord
+from lab.record.model import CycleRecord, EventRecord, MemberRecord
 from lab.report.html.axis import Span, even, ticks
 from lab.report.html.document import PictureIds, markup
 from lab.report.html.parts import kind_of
@@ -33,6 +34,9 @@ SHARES = {"announced": 27.0, "pause": 43.0}
 WAY_BACK = 30.0
 """The share of each phase of the width, in percent; the others are scaled up where one is missing."""
 WITNESSES = ("hypervisor", "lag", "gap", "silence")
+STAMPS = "QEMU's stamps"
+FELT = "felt pause"
+"""With the cost of proving the memory."""
 ZOOM = 1.6
 """The half of the second picture, in half widths of the agreeing witnesses' intervals, at their median."""
 
@@ -111,7 +115,7 @@ def _phases(cycle: CycleRecord, event: EventRecord | None, member: MemberRecord 
         shown.append(("announced", format_seconds(frozen.since_ns), 0, frozen.since_ns))
     shown.append(("pause", _length(cycle), 0, _end(cycle)))
     resync = cycle.resync
-    if resync is not None and cycle.pause is not None:
+    if resync is not None and _is_down(cycle) and watched_ns(resync) > 0:
         if resync.time_ns is not None:
             word, text, end = "in time after", format_at_latest(resync.time_ns), max(1, resync.time_ns)
         else:
@@ -126,9 +130,13 @@ def _phases(cycle: CycleRecord, event: EventRecord | None, member: MemberRecord 
         x = round(x + width, 3)
 
 
+def _is_down(cycle: CycleRecord) -> bool:
+    return cycle.pause is not None or cycle.outage_ns is not None
+
+
 def _length(cycle: CycleRecord) -> str:
     if cycle.outage_ns is not None:
-        return f"down {format_length(cycle.outage_ns)}"
+        return f"down {format_magnitude(cycle.outage_ns)}"
     return interval(cycle.pause)
 
 
@@ -184,11 +192,10 @@ def _witnesses(span: Span, cycle: CycleRecord) -> Iterator[Lane]:
             )
         elif cycle.frozen and cycle.pause is not None:
             yield Lane(name, NOT_MEASURED, style="soft")
-    if cycle.pause is not None:
-        low, high = max(0, cycle.pause.low_ns), max(0, cycle.pause.high_ns)
-        yield Lane(
-            "pause", interval(cycle.pause), _from_stop(span, Interval(low, high), True), style="strong"
-        )
+    for name, measure in ((FELT, cycle.felt), ("pause", cycle.pause)):
+        if measure is not None:
+            whole = Interval(max(0, measure.low_ns), max(0, measure.high_ns))
+            yield Lane(name, interval(measure), _from_stop(span, whole, True), style="strong")
 
 
 def _bounds(known: Interval, cycle: CycleRecord, name: str) -> str:
@@ -216,7 +223,9 @@ def _way_back(span: Span | None, cycle: CycleRecord) -> Iterator[Lane]:
     limit = format_duration(resync.tolerance_ns or TOLERANCE_NS)
     if resync.time_ns is None:
         x, width = span.across(0, watched_ns(resync))
-        yield Lane("clock", f"not within ± {limit}", [LaneBar(x, width, "open")])
+        certain = resync.outcome == "not synced"
+        text = f"not within ± {limit}" if certain else resync.outcome
+        yield Lane("clock", text, [LaneBar(x, width, "sure" if certain else "maybe")])
         return
     low, high = resync.time_low_ns or 0, resync.time_ns
     if high <= 0:
@@ -230,42 +239,36 @@ def _way_back(span: Span | None, cycle: CycleRecord) -> Iterator[Lane]:
 
 
 def witnesses(whose: str, cycle: CycleRecord, ids: PictureIds) -> Markup:
-    """The picture of the intervals' ends; empty with fewer than two of them."""
-    pause = cycle.pause
+    """The picture of the intervals' ends; empty when no witness bounds the pause. They bound what the guest
+    felt: with the proof of its memory."""
+    felt = cycle.felt or cycle.pause
     known = [(name, each) for name in WITNESSES if (each := getattr(cycle.witnesses, name)) is not None]
-    if cycle.stamps is not None:
-        known.append(("QEMU's stamps", cycle.stamps))
     agreeing = [each for name, each in known if name in cycle.agreeing]
-    if pause is None or not agreeing:
+    if felt is None or not agreeing:
         return Markup()
-    half = max(1000.0, ZOOM * median(each.half_width_ns for each in agreeing), 1.3 * _half(pause))
-    middle = (pause.low_ns + pause.high_ns) / 2
+    if cycle.stamps is not None:
+        known.append((STAMPS, cycle.stamps))
+    whole = Interval(felt.low_ns, felt.high_ns)
+    half = max(1000.0, ZOOM * median(each.half_width_ns for each in agreeing), 1.3 * whole.half_width_ns)
+    middle = (whole.low_ns + whole.high_ns) / 2
     span = Span(middle - half, middle + half)
-    lanes = [
-        replace(_around(span, name, each, name in cycle.agreeing), text=format_interval(each))
-        for name, each in known
-    ]
-    lanes.append(
-        replace(
-            _around(span, "pause", Interval(pause.low_ns, pause.high_ns), True),
-            text=interval(pause),
-            style="strong",
-        )
-    )
-    x, width = span.across(pause.low_ns, pause.high_ns)
-    count, of = len(cycle.agreeing), len(cycle.agreeing) + len(cycle.disagreeing)
+    result = FELT if cycle.felt is not None else "pause"
+    lanes = [_around(span, name, each, name in cycle.agreeing) for name, each in known]
+    lanes.append(replace(_around(span, result, whole, True), text=interval(felt), style="strong"))
+    x, width = span.across(whole.low_ns, whole.high_ns)
+    names = ", ".join(cycle.agreeing)
+    caption = f"Only {names} bounds the {result}."
+    if len(cycle.agreeing) > 1:
+        caption = f"{names} agree: the {result} lies where their intervals meet."
+    if cycle.felt is not None:
+        caption += " The pause is without the proof of its memory."
     return markup(
         "witnesses.svg.j2",
-        id=ids.new(), title=f"Bounds of the pause of {whose} by each witness", lanes=lanes,
+        id=ids.new(), title=f"Bounds of the pause of {whose} by each witness", lanes=lanes, caption=caption,
         result=LaneBar(x, width, "result"),
         ticks=ticks(span, [v * NS_PER_MS for v in even(span.low / NS_PER_MS, span.high / NS_PER_MS, 4)], _ms),
         description="; ".join(f"{lane.name} {lane.text}" for lane in lanes) + ".",
-        caption=f"{count} of {of} witnesses agree: the pause lies where their intervals meet.",
     )  # fmt: skip
-
-
-def _half(pause: Measure) -> float:
-    return (pause.high_ns - pause.low_ns) / 2
 
 
 def _ms(ns: float) -> str:
@@ -274,15 +277,11 @@ def _ms(ns: float) -> str:
 
 def _around(span: Span, name: str, known: Interval, agrees: bool) -> Lane:
     """A lane with the part of the interval that lies in the picture; without a bar when none does."""
+    text, style = format_interval(known), "" if agrees or name == STAMPS else "soft"
     low, high = max(known.low_ns, span.low), min(known.high_ns, span.high)
     if low > high:
-        return Lane(name, "", style="soft")
+        return Lane(name, text, style=style)
     x, width = span.across(low, high, 0.6)
+    kind = "sure" if name in ("pause", FELT) else "maybe" if agrees else "wait"
     outside = known.low_ns < span.low, known.high_ns > span.high
-    kind = "sure" if name == "pause" else "maybe" if agrees else "wait"
-    return Lane(
-        name,
-        "",
-        [LaneBar(x, width, kind, "", *outside)],
-        style="" if agrees or name.startswith("QEMU") else "soft",
-    )
+    return Lane(name, text, [LaneBar(x, width, kind, "", *outside)], style=style)
