@@ -60,7 +60,8 @@ def _facts(page: Page, run: Run) -> None:
     cycles = _frozen(run)
     first = cycles[0] if cycles else None
     methods = {c.method for c in cycles}
-    patches = {c.patch for c in cycles}
+    # A hold that is an axis is no part of the patch's name.
+    patches = {c.patch for c in cycles} if not any("hold" in cell.values for cell in run.cells) else set()
     mechanisms = {c.resync.mechanism for c in cycles if c.resync is not None}
     many = max((sum(not c.control for c in g.cycles) for g in run.guests), default=0)
     peers = sum(guest.peer for guest in run.guests)

@@ -46,6 +46,22 @@ def test_any_run_fits_one_screen(name: str) -> None:
     assert widest(text) <= 80
 
 
+def test_matrices_and_fleets_fit_one_screen(matrix_runs: dict[str, Run], fleet_runs: dict[str, Run]) -> None:
+    for name, made in {**matrix_runs, **fleet_runs}.items():
+        text = summary(made)
+        assert len(text.splitlines()) <= TALLEST, name
+        assert widest(text) <= 80, name
+
+
+def test_a_matrix_of_many_cells_is_a_grid(matrix_runs: dict[str, Run]) -> None:
+    lines = summary(matrix_runs["resync_matrix"]).splitlines()
+    assert "resync                  200ms         3s    200ms       3s" in lines
+    assert "none                    never      never     2 ms     2 ms" in lines
+    assert "chrony-frozen        1.42 s !    never ?" in lines
+    assert "chrony-phc          refused ?  refused ?" in lines
+    assert "each cell: in time after · ! FAILED · ? inconclusive" in lines
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_the_verdict_is_the_first_line_and_the_last_ones_say_what_next(name: str) -> None:
     made = RUNS[name]()
