@@ -25,10 +25,13 @@ OUTCOMES = tuple(outcome.value for outcome in Outcome)
 _PPM = 1e-6
 
 RUN_METRICS = (
-    MetricKind("freezelab_build", "info", "The freezelab that exposes this.", ("version",)),
+    MetricKind("freezelab_build", "info", "The freezelab that exposes this.", ("playbook", "version")),
     MetricKind("freezelab_run", "info", "The run that the other metrics are of.", ("playbook", "run")),
     MetricKind(
-        "freezelab_host", "info", "The host of the run.", ("kernel", "cpu", "qemu", "libvirt", "accelerator")
+        "freezelab_host",
+        "info",
+        "The host of the run.",
+        ("playbook", "kernel", "cpu", "qemu", "libvirt", "accelerator"),
     ),
     MetricKind("freezelab_run_in_progress", "gauge", "1 while the run is in progress.", ("playbook",)),
     MetricKind("freezelab_run_start_timestamp", "gauge", "When the run began.", ("playbook",), "seconds"),
@@ -153,12 +156,18 @@ RUN_METRICS = (
         "freezelab_calibration_bias",
         "gauge",
         "Median error of the measured pause on this host.",
-        (),
+        ("playbook",),
         "seconds",
     ),
-    MetricKind("freezelab_calibration_spread", "gauge", "95 % range of that error.", (), "seconds"),
     MetricKind(
-        "freezelab_calibration_coverage", "gauge", "Share of intervals that contained the truth.", (), "ratio"
+        "freezelab_calibration_spread", "gauge", "95 % range of that error.", ("playbook",), "seconds"
+    ),
+    MetricKind(
+        "freezelab_calibration_coverage",
+        "gauge",
+        "Share of intervals that contained the truth.",
+        ("playbook",),
+        "ratio",
     ),
 )
 
@@ -168,9 +177,9 @@ def run_samples(run: Run, *, in_progress: bool = False, frozen: int | None = Non
     now; None where that is not known."""
     made, playbook = MetricSamples(RUN_METRICS), run.playbook.name
     host = run.host
-    made.put("freezelab_build", 1, __version__)
+    made.put("freezelab_build", 1, playbook, __version__)
     made.put("freezelab_run", 1, playbook, run.id)
-    made.put("freezelab_host", 1, host.kernel, host.cpu, host.qemu, host.libvirt, host.accelerator)
+    made.put("freezelab_host", 1, playbook, host.kernel, host.cpu, host.qemu, host.libvirt, host.accelerator)
     made.put("freezelab_run_in_progress", in_progress, playbook)
     made.put("freezelab_run_start_timestamp", _timestamp(run.started), playbook)
     made.put("freezelab_guests_frozen", frozen, playbook)
@@ -179,9 +188,9 @@ def run_samples(run: Run, *, in_progress: bool = False, frozen: int | None = Non
     if not in_progress:
         _ended(made, run)
     if run.calibration is not None:
-        made.put_ns("freezelab_calibration_bias", run.calibration.bias_ns)
-        made.put_ns("freezelab_calibration_spread", run.calibration.spread_ns)
-        made.put("freezelab_calibration_coverage", run.calibration.coverage)
+        made.put_ns("freezelab_calibration_bias", run.calibration.bias_ns, playbook)
+        made.put_ns("freezelab_calibration_spread", run.calibration.spread_ns, playbook)
+        made.put("freezelab_calibration_coverage", run.calibration.coverage, playbook)
     return made
 
 

@@ -66,6 +66,7 @@ def test_names_follow_the_conventions() -> None:
         for name in kind.exposed:
             assert name.startswith("freezelab_")
             assert not name.endswith(("_ns", "_ms", "_s", "_bytes", "_count", "_sum", "_bucket"))
+        assert kind.labels[0] == "playbook", "files of two playbooks would have the same series"
         assert (kind.kind == "counter") == kind.exposed[0].endswith("_total")
         assert kind.text.endswith(".")
         assert "run" not in kind.labels or kind.name == "freezelab_run", "a label that grows with every run"
@@ -279,8 +280,11 @@ def test_a_file_that_cannot_be_written_is_told_once_and_the_run_goes_on(tmp_path
 # -- the real programs -----------------------------------------------------------------------------------
 
 
-def test_node_exporter_exposes_the_file(tmp_path: Path, fleet_runs: dict[str, Run]) -> None:
-    write_metrics(fleet_runs["rolled_out"], tmp_path / "freezelab.prom")
+def test_node_exporter_exposes_the_files_of_several_playbooks(
+    tmp_path: Path, fleet_runs: dict[str, Run]
+) -> None:
+    for name in ("rolled_out", "stopped"):
+        write_metrics(fleet_runs[name], tmp_path / f"{name}.prom")
     port = free_port()
     address = f"127.0.0.1:{port}"
     argv: list[str | Path] = [
@@ -288,8 +292,12 @@ def test_node_exporter_exposes_the_file(tmp_path: Path, fleet_runs: dict[str, Ru
         "--collector.disable-defaults", "--collector.textfile", f"--collector.textfile.directory={tmp_path}",
     ]  # fmt: skip
     with running(argv, f"http://{address}/metrics", tmp_path):
-        exposed, _ = fetched(f"http://{address}/metrics")
+        for _ in range(2):
+            exposed, _ = fetched(f"http://{address}/metrics")
     given = samples(exposed)
     assert given["node_textfile_scrape_error", ()] == 0
+    assert given["promhttp_metric_handler_errors_total", (("cause", "gathering"),)] == 0
     mine = {key: value for key, value in given.items() if key[0].startswith("freezelab_")}
-    assert mine == samples((tmp_path / "freezelab.prom").read_text())
+    written = [samples((tmp_path / f"{name}.prom").read_text()) for name in ("rolled_out", "stopped")]
+    assert mine == written[0] | written[1]
+    assert len(mine) == sum(map(len, written)), "two playbooks have a series of the same labels"
