@@ -1,6 +1,6 @@
 """Debian's Prometheus and node_exporter, downloaded and unpacked for tests, installed nowhere.
 
-They are kept in the cache, so that they are downloaded once. Without apt or its archive, tests that need
+They are kept in .pytest_cache, so that they are downloaded once. Without apt or its archive, tests that need
 them are skipped with the reason.
 """
 
@@ -16,11 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 PACKAGES = ("prometheus", "prometheus-node-exporter")
-CACHE = platformdirs.user_cache_path("freezelab-tests") / "prometheus"
+CACHE = Path(__file__).parents[2] / ".pytest_cache" / "prometheus"
 
 
 @functools.cache
